@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The directory: who is on this machine, where its region lies, how to ring it (SPEC chapter D).
+//!
+//! The host writes it, all others only read it. A spawned kernel finds it by the boot parameter
+//! `mk_ipi_directory=` and finds itself in it by the address of its own region. The bytes are a claim until
+//! [`DirectoryHeader::check`] and [`InstanceEntry::check`] have accepted a private copy.
+
+use crate::rfc_v2::region_size;
+use crate::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use bitflags::bitflags;
+use core::mem::{offset_of, size_of};
+use static_assertions::const_assert_eq;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// First eight bytes of a directory: "MKIPIDIR" (SPEC D-2).
+pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIDIR");
+/// The layout described here. A reader refuses another major and ignores the minor (SPEC D-2).
+pub const VERSION: Version = Version { major: 1, minor: 0 };
+/// Most CPUs that one entry can list.
+pub const MAX_ENTRY_CPUS: u32 = 1024;
+
+/// A layout's version: major for what breaks readers, minor for what they may ignore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Version {
+    /// Changes when an old reader would misread.
+    pub major: u16,
+    /// Changes when an old reader misses something.
+    pub minor: u16,
+}
+
+/// The stamp at the start of a directory, 64 bytes. Written once, the magic last (SPEC D-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DirectoryHeader {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: Version,
+    /// Entries that follow: instance ids `0..nr_instances`, at most 256.
+    pub nr_instances: u32,
+    /// Bytes of header and entries.
+    pub total_size: u64,
+    /// CPUs an entry has room for, at most [`MAX_ENTRY_CPUS`].
+    pub cpus_per_instance: u32,
+    /// 0.
+    pub reserved: [u32; 9],
+}
+
+/// One instance, 64 bytes, followed in memory by `cpus_per_instance` physical CPU ids of 8 bytes (SPEC D-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InstanceEntry {
+    /// Odd while the host changes the entry, and changed by every change (SPEC D-4).
+    pub sequence: u64,
+    /// The instance's id, equal to the entry's index.
+    pub instance: u32,
+    /// The instance's life, never 0.
+    pub incarnation: u32,
+    /// A [`State`].
+    pub state: u32,
+    /// A [`Layout`].
+    pub layout: u32,
+    /// [`EntryFlags`].
+    pub flags: u32,
+    /// Vector of the doorbell.
+    pub doorbell_vector: u32,
+    /// Physical address of the instance's region; 0 if it has none.
+    pub region_start: u64,
+    /// Bytes of the region; 0 if it has none.
+    pub region_len: u64,
+    /// Physical id of the CPU that a message goes to unless the sender names another.
+    pub doorbell_cpu: u64,
+    /// CPUs listed behind the entry.
+    pub nr_cpus: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+const_assert_eq!(size_of::<DirectoryHeader>(), 64);
+const_assert_eq!(offset_of!(DirectoryHeader, magic), 0);
+const_assert_eq!(offset_of!(DirectoryHeader, version), 8);
+const_assert_eq!(offset_of!(DirectoryHeader, nr_instances), 12);
+const_assert_eq!(offset_of!(DirectoryHeader, total_size), 16);
+const_assert_eq!(offset_of!(DirectoryHeader, cpus_per_instance), 24);
+const_assert_eq!(size_of::<InstanceEntry>(), 64);
+const_assert_eq!(offset_of!(InstanceEntry, sequence), 0);
+const_assert_eq!(offset_of!(InstanceEntry, instance), 8);
+const_assert_eq!(offset_of!(InstanceEntry, incarnation), 12);
+const_assert_eq!(offset_of!(InstanceEntry, state), 16);
+const_assert_eq!(offset_of!(InstanceEntry, layout), 20);
+const_assert_eq!(offset_of!(InstanceEntry, flags), 24);
+const_assert_eq!(offset_of!(InstanceEntry, doorbell_vector), 28);
+const_assert_eq!(offset_of!(InstanceEntry, region_start), 32);
+const_assert_eq!(offset_of!(InstanceEntry, region_len), 40);
+const_assert_eq!(offset_of!(InstanceEntry, doorbell_cpu), 48);
+const_assert_eq!(offset_of!(InstanceEntry, nr_cpus), 56);
+
+bitflags! {
+    /// Properties of an instance's region. Unknown bits are ignored (SPEC D-3).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct EntryFlags: u32 {
+        /// Receiver and all senders are mk-ipi: a slot is claimed before it is written (SPEC X-1).
+        const EXCLUSIVE = 1;
+    }
+}
+
+/// Where an instance is in its life (SPEC D-5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// No instance has this id.
+    Absent = 0,
+    /// It is being loaded and started; its region exists.
+    Starting = 1,
+    /// It takes messages.
+    Running = 2,
+    /// It is gone; its incarnation is over.
+    Dead = 3,
+}
+
+impl State {
+    /// The state that `n` stands for.
+    pub const fn from_u32(n: u32) -> Option<Self> {
+        match n {
+            0 => Some(Self::Absent),
+            1 => Some(Self::Starting),
+            2 => Some(Self::Running),
+            3 => Some(Self::Dead),
+            _ => None,
+        }
+    }
+}
+
+/// The generation that a region speaks (SPEC D-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Layout {
+    /// [`crate::rfc_v2`].
+    RfcV2 = 1,
+}
+
+/// Why the bytes at an address are no directory that this build can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectoryError {
+    /// The first eight bytes are not [`MAGIC`]: what they are.
+    NoStamp(u64),
+    /// Another major version: what it is.
+    Version(Version),
+    /// Counts and total size contradict each other, or the limits.
+    Geometry,
+    /// The memory given is smaller than the directory says it is: bytes needed.
+    TooSmall(u64),
+}
+
+/// Why one entry is not to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryError {
+    /// No entry has that index.
+    OutOfRange,
+    /// No instance has that id now.
+    Absent,
+    /// The host is changing the entry; look again.
+    Changing,
+    /// The entry names another id than its index: what it names.
+    WrongInstance(u32),
+    /// Incarnation 0.
+    NoIncarnation,
+    /// No known [`State`]: the number found.
+    UnknownState(u32),
+    /// No known [`Layout`]: the number found.
+    UnknownLayout(u32),
+    /// Not a vector that can be a doorbell: the number found.
+    BadVector(u32),
+    /// The region is misaligned, out of range, or too small for one slot.
+    BadRegion,
+    /// More CPUs than an entry has room for, or a doorbell CPU that is not among them.
+    BadCpus,
+}
+
+impl DirectoryHeader {
+    /// The header of a directory of `nr_instances` entries with room for `cpus_per_instance` CPUs each.
+    ///
+    /// `None` above 256 instances or [`MAX_ENTRY_CPUS`] CPUs, or with none of either.
+    pub const fn new(nr_instances: u32, cpus_per_instance: u32) -> Option<Self> {
+        if nr_instances == 0
+            || nr_instances as usize > crate::ids::MK_MAX_INSTANCES
+            || cpus_per_instance == 0
+            || cpus_per_instance > MAX_ENTRY_CPUS
+        {
+            return None;
+        }
+        let total_size = directory_size(nr_instances, cpus_per_instance);
+        let (magic, version, reserved) = (MAGIC, VERSION, [0; 9]);
+        Some(Self { magic, version, nr_instances, total_size, cpus_per_instance, reserved })
+    }
+
+    /// Accepts this copy of a header as one that describes `available` bytes of mapped memory (SPEC D-2).
+    pub const fn check(self, available: u64) -> Result<Self, DirectoryError> {
+        if self.magic != MAGIC {
+            return Err(DirectoryError::NoStamp(self.magic));
+        }
+        if self.version.major != VERSION.major {
+            return Err(DirectoryError::Version(self.version));
+        }
+        match Self::new(self.nr_instances, self.cpus_per_instance) {
+            Some(same) if same.total_size == self.total_size => {
+                if self.total_size > available {
+                    return Err(DirectoryError::TooSmall(self.total_size));
+                }
+                Ok(self)
+            }
+            _ => Err(DirectoryError::Geometry),
+        }
+    }
+
+    /// 64-bit words from one entry to the next.
+    pub const fn entry_words(&self) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "a u32 times 8 fits LP64's usize (SPEC L-1)")]
+        let bytes = entry_size(self.cpus_per_instance) as usize;
+        bytes / 8
+    }
+}
+
+const fn entry_size(cpus: u32) -> u64 {
+    (size_of::<InstanceEntry>() as u64).wrapping_add((cpus as u64).wrapping_mul(8))
+}
+
+/// Bytes of a directory: 64 + `nr_instances` x (64 + 8 x `cpus_per_instance`) (SPEC D-2).
+///
+/// Right for every pair of counts that [`DirectoryHeader::new`] accepts.
+pub const fn directory_size(nr_instances: u32, cpus_per_instance: u32) -> u64 {
+    let entries = (nr_instances as u64).wrapping_mul(entry_size(cpus_per_instance));
+    (size_of::<DirectoryHeader>() as u64).wrapping_add(entries)
+}
+
+/// An entry that was checked, without its list of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceRecord {
+    /// Who.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where in its life.
+    pub state: State,
+    /// What its region speaks.
+    pub layout: Layout,
+    /// Properties of its region.
+    pub flags: EntryFlags,
+    /// Its region, or `None`.
+    pub region: Option<PhysRange>,
+    /// The CPU to ring unless another is named.
+    pub doorbell_cpu: PhysCpuId,
+    /// The vector to ring.
+    pub vector: Vector,
+    /// CPUs listed behind the entry.
+    pub nr_cpus: u32,
+}
+
+impl InstanceRecord {
+    /// The entry that says so, with `sequence`.
+    pub const fn to_entry(self, sequence: u64) -> InstanceEntry {
+        let (region_start, region_len) = match self.region {
+            Some(r) => (r.start().0, r.len()),
+            None => (0, 0),
+        };
+        InstanceEntry {
+            sequence,
+            instance: self.instance.get() as u32,
+            incarnation: self.incarnation.get(),
+            state: self.state as u32,
+            layout: self.layout as u32,
+            flags: self.flags.bits(),
+            doorbell_vector: self.vector.get() as u32,
+            region_start,
+            region_len,
+            doorbell_cpu: self.doorbell_cpu.0,
+            nr_cpus: self.nr_cpus,
+            reserved: 0,
+        }
+    }
+}
+
+impl InstanceEntry {
+    /// Accepts this copy of the entry at `index`, whose list of CPUs has room for `capacity` (SPEC D-3).
+    pub fn check(&self, index: InstanceId, capacity: u32) -> Result<InstanceRecord, EntryError> {
+        let state = State::from_u32(self.state).ok_or(EntryError::UnknownState(self.state))?;
+        if state == State::Absent {
+            return Err(EntryError::Absent);
+        }
+        if self.instance != u32::from(index.get()) {
+            return Err(EntryError::WrongInstance(self.instance));
+        }
+        let incarnation = Incarnation::new(self.incarnation).ok_or(EntryError::NoIncarnation)?;
+        if self.layout != Layout::RfcV2 as u32 {
+            return Err(EntryError::UnknownLayout(self.layout));
+        }
+        let vector = u8::try_from(self.doorbell_vector).ok().and_then(Vector::new);
+        let vector = vector.ok_or(EntryError::BadVector(self.doorbell_vector))?;
+        if self.nr_cpus == 0 || self.nr_cpus > capacity {
+            return Err(EntryError::BadCpus);
+        }
+        Ok(InstanceRecord {
+            instance: index,
+            incarnation,
+            state,
+            layout: Layout::RfcV2,
+            flags: EntryFlags::from_bits_truncate(self.flags),
+            region: self.region()?,
+            doorbell_cpu: PhysCpuId(self.doorbell_cpu),
+            vector,
+            nr_cpus: self.nr_cpus,
+        })
+    }
+
+    fn region(&self) -> Result<Option<PhysRange>, EntryError> {
+        let start = PhysAddr(self.region_start);
+        match (self.region_start, self.region_len) {
+            (0, 0) => Ok(None),
+            (0, _) => Err(EntryError::BadRegion),
+            (_, len) if len < region_size(1) || !start.is_page_aligned() => Err(EntryError::BadRegion),
+            (_, len) => PhysRange::new(start, len).map(Some).ok_or(EntryError::BadRegion),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> InstanceRecord {
+        InstanceRecord {
+            instance: InstanceId::new(3),
+            incarnation: Incarnation::FIRST,
+            state: State::Running,
+            layout: Layout::RfcV2,
+            flags: EntryFlags::EXCLUSIVE,
+            region: PhysRange::new(PhysAddr(0x10_0000), 2176),
+            doorbell_cpu: PhysCpuId(5),
+            vector: Vector::RFC_V2,
+            nr_cpus: 2,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_wire() {
+        let r = record();
+        assert_eq!(r.to_entry(8).check(r.instance, 4), Ok(r));
+        let none = InstanceRecord { region: None, ..r };
+        assert_eq!(none.to_entry(8).check(r.instance, 2), Ok(none));
+    }
+
+    #[test]
+    fn each_bad_field_has_its_error() {
+        use EntryError::*;
+        let good = record().to_entry(2);
+        let bad = |e: InstanceEntry| e.check(InstanceId::new(3), 4).unwrap_err();
+        assert_eq!(bad(InstanceEntry { state: 0, ..good }), Absent);
+        assert_eq!(bad(InstanceEntry { state: 4, ..good }), UnknownState(4));
+        assert_eq!(bad(InstanceEntry { instance: 2, ..good }), WrongInstance(2));
+        assert_eq!(bad(InstanceEntry { incarnation: 0, ..good }), NoIncarnation);
+        assert_eq!(bad(InstanceEntry { layout: 9, ..good }), UnknownLayout(9));
+        for v in [0, 0x1f, 0xff, 0x1ea] {
+            assert_eq!(bad(InstanceEntry { doorbell_vector: v, ..good }), BadVector(v));
+        }
+        assert_eq!(bad(InstanceEntry { nr_cpus: 0, ..good }), BadCpus);
+        assert_eq!(bad(InstanceEntry { nr_cpus: 5, ..good }), BadCpus);
+        for (start, len) in
+            [(0, 272), (0x1008, 272), (0x1000, 271), (0x1000, 0), (1 << 52, 272), (0xffff_ffff_ffff_f000, 8192)]
+        {
+            let e = InstanceEntry { region_start: start, region_len: len, ..good };
+            assert_eq!(bad(e), BadRegion, "{start:#x} {len}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_checked_before_it_is_believed() {
+        let h = DirectoryHeader::new(3, 2).unwrap();
+        assert_eq!(h.total_size, 64 + 3 * 80);
+        assert_eq!(h.check(4096), Ok(h));
+        assert_eq!(h.check(h.total_size - 1), Err(DirectoryError::TooSmall(h.total_size)));
+        let bad = |h: DirectoryHeader| h.check(u64::MAX).unwrap_err();
+        assert_eq!(bad(DirectoryHeader { magic: 7, ..h }), DirectoryError::NoStamp(7));
+        let v2 = Version { major: 2, minor: 0 };
+        assert_eq!(bad(DirectoryHeader { version: v2, ..h }), DirectoryError::Version(v2));
+        for (n, c, size) in [(0, 2, 64), (257, 2, 64), (3, 0, 64), (3, 1025, 64), (3, 2, 305), (u32::MAX, 2, 0)] {
+            let h = DirectoryHeader { nr_instances: n, cpus_per_instance: c, total_size: size, ..h };
+            assert_eq!(bad(h), DirectoryError::Geometry);
+        }
+        let newer = DirectoryHeader { version: Version { major: 1, minor: 7 }, ..h };
+        assert_eq!(newer.check(4096), Ok(newer), "a minor is no reason to refuse");
+    }
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Wire layouts, constants and checked parsing of the mk-ipi inter-kernel protocol.
+//!
+//! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`directory`]), what names a
+//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]).
+//! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
+//!
+//! `SPEC.md` at the root of the repository is normative; a clause is cited as "SPEC L-1".
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod boot_param;
+pub mod directory;
+pub mod errno;
+pub mod ids;
+pub mod rfc_v2;
+
+pub use errno::Errno;
+pub use ids::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
+
+// SPEC L-1: the wire is little endian and LP64; a peer of another kind speaks another layout.
+const _: () = assert!(cfg!(target_endian = "little"), "the wire format is little endian (SPEC L-1)");
+
+/// Bytes in one page of physical memory, the unit in which regions are allocated and PFNs count.
+pub const PAGE_SIZE: u64 = 4096;

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Generation "RFC v2": one slot per physical CPU of the receiver, no ring (SPEC chapter L).
+//!
+//! A region is `NR_CPUS` slots and nothing else. The slot's index is the physical id of the CPU that
+//! receives. Whoever may write the region is not trusted: read a slot once, then [`MkIpiData::check`] the copy.
+
+use crate::{Errno, Incarnation, InstanceId, MessageType, Pfn, Vector};
+use core::mem::{align_of, offset_of, size_of};
+use static_assertions::const_assert_eq;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use crate::ids::MK_MAX_INSTANCES;
+
+/// Most bytes of payload in one message (SPEC L-3).
+pub const MK_MAX_DATA_SIZE: usize = 256;
+/// Type of a message that carries one PFN (SPEC P-1).
+pub const MK_PFN_IPI_TYPE: MessageType = MessageType(0x8000_0001);
+/// The interrupt vector of the C peers on x86 (SPEC L-6).
+pub const MULTIKERNEL_VECTOR: Vector = Vector::RFC_V2;
+/// Bytes of one slot.
+pub const SLOT_SIZE: usize = size_of::<MkIpiData>();
+/// 64-bit words of one slot.
+pub const SLOT_WORDS: usize = SLOT_SIZE / 8;
+/// Word of a slot that holds `sender_cpu` (low half) and `type` (high half).
+pub const WORD_HEADER: usize = 0;
+/// Word of a slot that holds `data_size`.
+pub const WORD_DATA_SIZE: usize = 1;
+/// First word of a slot's payload.
+pub const WORD_BUFFER: usize = 2;
+
+/// `struct mk_ipi_data`, one slot: 272 bytes, alignment 8 (SPEC L-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MkIpiData {
+    /// Physical id of the CPU that sent; the sender wrote it, so it proves nothing.
+    pub sender_cpu: i32,
+    /// `type`: what the message is, for the handlers to choose by.
+    pub msg_type: u32,
+    /// Bytes of payload, `1..=256`; 0: no message; above 256: none either, maybe a [`Claim`].
+    pub data_size: u64,
+    /// The payload; bytes past `data_size` are 0 when a sender followed SPEC S-4.
+    pub buffer: [u8; MK_MAX_DATA_SIZE],
+}
+
+/// `struct mk_shared_data`, a region: one slot per physical CPU id below `NR_CPUS` (SPEC L-5).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MkSharedData<const NR_CPUS: usize> {
+    /// Slot `i` is read by the CPU whose physical id is `i`.
+    pub cpu_data: [MkIpiData; NR_CPUS],
+}
+
+const_assert_eq!(size_of::<MkIpiData>(), 272);
+const_assert_eq!(align_of::<MkIpiData>(), 8);
+const_assert_eq!(offset_of!(MkIpiData, sender_cpu), 0);
+const_assert_eq!(offset_of!(MkIpiData, msg_type), 4);
+const_assert_eq!(offset_of!(MkIpiData, data_size), WORD_DATA_SIZE * 8);
+const_assert_eq!(offset_of!(MkIpiData, buffer), WORD_BUFFER * 8);
+const_assert_eq!(size_of::<MkSharedData<1>>(), 272);
+const_assert_eq!(size_of::<MkSharedData<8>>(), 2_176);
+const_assert_eq!(size_of::<MkSharedData<64>>(), 17_408);
+const_assert_eq!(size_of::<MkSharedData<256>>(), 69_632);
+const_assert_eq!(size_of::<MkSharedData<512>>(), 139_264);
+const_assert_eq!(size_of::<MkSharedData<8192>>(), 2_228_224);
+const_assert_eq!(align_of::<MkSharedData<1>>(), 8);
+const_assert_eq!(offset_of!(MkSharedData<1>, cpu_data), 0);
+
+/// Bytes of a region of `nr_cpus` slots: 272 x `nr_cpus` (SPEC L-5). `nr_cpus` is 32 bits: it cannot overflow.
+pub const fn region_size(nr_cpus: u32) -> u64 {
+    (nr_cpus as u64).wrapping_mul(SLOT_SIZE as u64)
+}
+
+/// What is in a slot that holds no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMessage {
+    /// `data_size` is 0: never used, emptied, or a message of no bytes, which this layout cannot carry.
+    Empty,
+    /// A sender of ours is filling the slot (SPEC X-2).
+    Claimed(Claim),
+    /// `data_size` is above 256 and no claim: the value found. A hostile or broken sender.
+    BadSize(u64),
+}
+
+impl MkIpiData {
+    /// A slot that holds nothing.
+    pub const EMPTY: Self = Self { sender_cpu: 0, msg_type: 0, data_size: 0, buffer: [0; MK_MAX_DATA_SIZE] };
+
+    /// The payload of this private copy of a slot, or what stands there instead (SPEC R-3).
+    pub fn check(&self) -> Result<&[u8], NoMessage> {
+        let len = check_data_size(self.data_size)?;
+        self.buffer.get(..len).ok_or(NoMessage::BadSize(self.data_size))
+    }
+}
+
+/// What a `data_size` says: the length of a message, `1..=256`, or why there is none (SPEC R-3).
+pub const fn check_data_size(data_size: u64) -> Result<usize, NoMessage> {
+    match data_size {
+        0 => Err(NoMessage::Empty),
+        #[expect(clippy::cast_possible_truncation, reason = "at most 256")]
+        1..=256 => Ok(data_size as usize),
+        _ => Err(match Claim::from_data_size(data_size) {
+            Some(claim) => NoMessage::Claimed(claim),
+            None => NoMessage::BadSize(data_size),
+        }),
+    }
+}
+
+/// A sender's claim on an exclusive slot: a `data_size` above 256, which every receiver ignores (SPEC X-2).
+///
+/// Bits 63..48 hold `0x4d4b` ("MK"), 47..40 are 0, 39..32 the instance, 31..0 the incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The kernel that claims.
+    pub instance: InstanceId,
+    /// The life of that kernel in which it claims.
+    pub incarnation: Incarnation,
+}
+
+impl Claim {
+    const TAG: u64 = 0x4d4b << 48;
+    const TAG_MASK: u64 = 0xffff_ff00 << 32;
+
+    /// The `data_size` that says so.
+    pub const fn to_data_size(self) -> u64 {
+        Self::TAG | ((self.instance.get() as u64) << 32) | self.incarnation.get() as u64
+    }
+
+    /// The claim that `data_size` stands for, if it is one.
+    pub const fn from_data_size(data_size: u64) -> Option<Self> {
+        if data_size & Self::TAG_MASK != Self::TAG {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "one byte above bit 32, and the low half")]
+        let (id, life) = ((data_size >> 32) as u8, data_size as u32);
+        match Incarnation::new(life) {
+            Some(incarnation) => Some(Self { instance: InstanceId::new(id), incarnation }),
+            None => None,
+        }
+    }
+}
+
+/// Why a message is no PFN message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PfnError {
+    /// The type is another: the type found.
+    WrongType(MessageType),
+    /// The payload is not the 8 bytes of a PFN: the length found.
+    WrongSize(usize),
+}
+
+impl PfnError {
+    /// `EINVAL`, as `mk_receive_pfn` (SPEC P-2).
+    pub const fn errno(self) -> Errno {
+        Errno::EINVAL
+    }
+}
+
+/// The payload of a PFN message: the number, 8 bytes, little endian (SPEC P-1).
+pub const fn encode_pfn(pfn: Pfn) -> [u8; 8] {
+    pfn.0.to_le_bytes()
+}
+
+/// The PFN in a message of type `ty` and payload `payload` (SPEC P-2).
+pub fn decode_pfn(ty: MessageType, payload: &[u8]) -> Result<Pfn, PfnError> {
+    if ty != MK_PFN_IPI_TYPE {
+        return Err(PfnError::WrongType(ty));
+    }
+    let bytes = payload.try_into().map_err(|_| PfnError::WrongSize(payload.len()))?;
+    Ok(Pfn(u64::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_1_to_256_bytes() {
+        let mut slot = MkIpiData::EMPTY;
+        assert_eq!(slot.check(), Err(NoMessage::Empty));
+        for size in 1..=256 {
+            slot.data_size = size;
+            assert_eq!(slot.check().unwrap().len() as u64, size);
+        }
+        for size in [257, 1 << 32, 1 << 63, u64::MAX] {
+            slot.data_size = size;
+            assert_eq!(slot.check(), Err(NoMessage::BadSize(size)));
+        }
+    }
+
+    #[test]
+    fn a_claim_is_no_message_and_names_its_owner() {
+        for id in [0, 1, 255] {
+            for life in [1, 2, u32::MAX] {
+                let claim =
+                    Claim { instance: InstanceId::new(id), incarnation: Incarnation::new(life).unwrap() };
+                let size = claim.to_data_size();
+                assert!(size > 256);
+                assert_eq!(check_data_size(size), Err(NoMessage::Claimed(claim)));
+            }
+        }
+        let golden = Claim { instance: InstanceId::new(7), incarnation: Incarnation::FIRST };
+        assert_eq!(golden.to_data_size(), 0x4d4b_0007_0000_0001);
+        // no incarnation, a foreign tag, a bit in the gap
+        for size in [0x4d4b_0007_0000_0000, 0x4d4a_0007_0000_0001, 0x4d4b_0107_0000_0001] {
+            assert_eq!(check_data_size(size), Err(NoMessage::BadSize(size)));
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_slot() {
+        let mut slot = MkIpiData { sender_cpu: 3, msg_type: 0x8000_0001, data_size: 8, ..MkIpiData::EMPTY };
+        slot.buffer[..8].copy_from_slice(&encode_pfn(Pfn(0x1122_3344_5566_7788)));
+        let bytes = slot.as_bytes();
+        assert_eq!(
+            bytes[..24],
+            [
+                3, 0, 0, 0, 1, 0, 0, 0x80, 8, 0, 0, 0, 0, 0, 0, 0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11
+            ]
+        );
+        assert!(bytes[24..].iter().all(|&b| b == 0));
+        assert_eq!(MkIpiData::read_from_bytes(bytes).unwrap(), slot);
+    }
+
+    #[test]
+    fn pfn_codec_checks_type_and_size() {
+        let bytes = encode_pfn(Pfn(42));
+        assert_eq!(decode_pfn(MK_PFN_IPI_TYPE, &bytes), Ok(Pfn(42)));
+        assert_eq!(decode_pfn(MessageType(1), &bytes), Err(PfnError::WrongType(MessageType(1))));
+        for n in (0..=16).filter(|&n| n != 8) {
+            assert_eq!(decode_pfn(MK_PFN_IPI_TYPE, &[0; 16][..n]), Err(PfnError::WrongSize(n)));
+        }
+    }
+
+    #[test]
+    fn region_sizes() {
+        for (n, size) in [(0, 0), (1, 272), (8, 2_176), (8_192, 2_228_224)] {
+            assert_eq!(region_size(n), size);
+        }
+        assert_eq!(region_size(u32::MAX), 272 * u64::from(u32::MAX));
+    }
+}

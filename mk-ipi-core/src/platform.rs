@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a kernel and an architecture supply. Each trait is one seam; [`Platform`] is all of them.
+//!
+//! The duty of an implementor stands under "Implementation safety", that of a caller under "Safety".
+
+use crate::sync::Word;
+use core::ptr::NonNull;
+use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+
+/// Rings another CPU: one interrupt, fixed vector, one target, edge.
+///
+/// # Implementation safety
+///
+/// **Ordering, the first duty (SPEC O-1):** every store that this CPU made before [`ring`](Self::ring) was
+/// called, to memory shared with the target, is visible to the handler that runs at the target because of
+/// it. An architecture whose doorbell does not order earlier stores needs a fence before it.
+///
+/// `ring` must be callable in any context that may send, with interrupts on or off, and must interrupt no
+/// other CPU than the one named: the vector's handler there is code that its kernel trusts to be expected.
+pub unsafe trait Doorbell {
+    /// Whether `ring` could reach this CPU with this vector. Nothing is sent.
+    ///
+    /// Called before the message is stored, so that a target that cannot be reached costs nothing.
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
+
+    /// Interrupts `cpu` with `vector`. One interrupt may stand for many calls: a vector that is pending
+    /// already is not counted twice.
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
+}
+
+/// Why a doorbell did not ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorbellError {
+    /// The interrupt controller, in its present mode, cannot address this CPU.
+    Unreachable(PhysCpuId),
+    /// The interrupt controller did not take the request in bounded time.
+    Stuck,
+    /// The interrupt controller refused the request: its error status.
+    Refused(u32),
+}
+
+impl DoorbellError {
+    /// `ENXIO` for a CPU that cannot be addressed, `EAGAIN` for a controller that is stuck, else `EINVAL`.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Unreachable(_) => Errno::ENXIO,
+            Self::Stuck => Errno::EAGAIN,
+            Self::Refused(_) => Errno::EINVAL,
+        }
+    }
+}
+
+/// Says which CPU runs this.
+///
+/// # Implementation safety
+///
+/// `physical_id` is the id by which the machine's interrupt controller addresses the CPU that runs the call:
+/// peers ring it and receivers choose their slot by it. `index` numbers the CPUs of this kernel densely from
+/// 0, and no two CPUs that run at the same time have the same one. Both are constant on one CPU while
+/// interrupts are off there, and while a callback runs (a callback must not migrate).
+pub unsafe trait ThisCpu {
+    /// The CPU's physical id: on x86 its APIC id.
+    fn physical_id(&self) -> PhysCpuId;
+    /// The CPU's number within this kernel.
+    fn index(&self) -> usize;
+    /// One turn of a wait for another CPU, in a context that may wait. A kernel may sleep here.
+    fn relax(&self) {
+        crate::sync::spin_hint();
+    }
+}
+
+/// Switches interrupts off and on for the CPU that runs this.
+///
+/// # Implementation safety
+///
+/// Between `disable` and the matching `restore` no maskable interrupt is taken on this CPU, and the code is
+/// not moved to another CPU. Pairs nest.
+pub unsafe trait LocalInterrupts {
+    /// What `disable` found, for `restore`.
+    type State;
+    /// Switches interrupts off; gives the former state.
+    fn disable(&self) -> Self::State;
+    /// Goes back to the state that `disable` gave.
+    fn restore(&self, state: Self::State);
+}
+
+/// How a mapping may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Loads only. A platform with page tables makes it so.
+    ReadOnly,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+/// Physical memory, mapped write-back cached: a slice of words from the start of the range.
+///
+/// The mapping's owner gives it back to [`PhysMemory::unmap`]; dropping it leaks the mapping, no more.
+#[derive(Debug)]
+pub struct Mapping<W> {
+    words: NonNull<[W]>,
+}
+
+impl<W: Word> Mapping<W> {
+    /// A mapping of the memory at `words`.
+    ///
+    /// # Safety
+    ///
+    /// `words` is aligned, non-dangling and valid for loads (and stores, if mapped so) of `W` from every CPU
+    /// of this kernel until the mapping is unmapped, and all access by this kernel is through `W`. Other
+    /// kernels may write it at any time.
+    pub const unsafe fn new(words: NonNull<[W]>) -> Self {
+        Self { words }
+    }
+
+    /// The mapped words.
+    #[inline(always)]
+    pub fn words(&self) -> &[W] {
+        // SAFETY: `new` was promised validity for as long as this mapping exists; `W` is shared by design.
+        unsafe { self.words.as_ref() }
+    }
+
+    /// Where the mapping lies, for an `unmap`.
+    pub const fn as_ptr(&self) -> NonNull<[W]> {
+        self.words
+    }
+}
+
+// SAFETY: a mapping is a pointer to words that any CPU of this kernel may use (`new`), and `W` is Send + Sync.
+unsafe impl<W: Word> Send for Mapping<W> {}
+// SAFETY: as above; `words` gives out shared references only.
+unsafe impl<W: Word> Sync for Mapping<W> {}
+
+/// Why physical memory could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// Not on a page boundary, or a length that is not a multiple of 8.
+    Misaligned,
+    /// No address space or page tables left.
+    NoMemory,
+    /// The platform's policy does not allow this memory to be mapped.
+    NotAllowed,
+}
+
+impl MapError {
+    /// `EINVAL`, `ENOMEM` or `EACCES`.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Misaligned => Errno::EINVAL,
+            Self::NoMemory => Errno::ENOMEM,
+            Self::NotAllowed => Errno::EACCES,
+        }
+    }
+}
+
+/// Maps and unmaps physical memory. Both may sleep.
+///
+/// # Implementation safety
+///
+/// A mapping covers exactly `range` rounded down to whole words, write-back cached, and keeps the promise of
+/// [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, be it named by a peer or not.
+pub unsafe trait PhysMemory {
+    /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
+    type Word: Word;
+    /// Maps `range`.
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<Self::Word>, MapError>;
+    /// Undoes a `map`.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` came from `map` of this very object, and nothing that was borrowed from it is used again.
+    unsafe fn unmap(&self, mapping: Mapping<Self::Word>);
+    /// Whether a page that a *peer* named may be mapped (SPEC H-18). Refuse what no peer has business with.
+    fn peer_may_share(&self, page: PhysRange) -> bool;
+}
+
+/// Why a pool gave no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolError {
+    /// The instance has no pool.
+    NoPool,
+    /// The pool has no such piece left.
+    Exhausted,
+}
+
+impl PoolError {
+    /// `ENODEV` without a pool, `ENOMEM` when it is exhausted (SPEC C-1).
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::NoPool => Errno::ENODEV,
+            Self::Exhausted => Errno::ENOMEM,
+        }
+    }
+}
+
+/// The instance pools: memory set aside for one instance each.
+///
+/// # Implementation safety
+///
+/// `alloc` gives page-aligned memory of at least `len` bytes that nothing else uses until it is freed.
+pub unsafe trait InstancePool {
+    /// Takes `len` bytes, page-aligned, from the pool of `instance`. May sleep.
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError>;
+    /// Gives back what `alloc` gave.
+    ///
+    /// # Safety
+    ///
+    /// `range` is what `alloc` gave for `instance`, given back once, and no longer mapped or used.
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange);
+}
+
+/// Runs the deferred work: the callbacks, outside the vector's own code.
+pub trait DeferredWork {
+    /// Has `Endpoint::run_deferred` called soon, on this CPU, once (or more often). Called with interrupts
+    /// off, in interrupt context; must not call it itself. A call that is still due need not be repeated.
+    fn schedule(&self);
+}
+
+/// Sees regions come and go, for a kernel's resource tree (on Linux: `/proc/iomem`; SPEC C-5).
+pub trait RegionObserver {
+    /// The region of `instance` exists at `range`.
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        let _ = (instance, range);
+    }
+    /// The region of `instance` at `range` is about to go.
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        let _ = (instance, range);
+    }
+}
+
+/// All that a kernel and its architecture supply.
+pub trait Platform:
+    Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + RegionObserver + Sync
+{
+}
+
+impl<T> Platform for T where
+    T: Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + RegionObserver + Sync
+{
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every atomic of the project: core's in a kernel, loom's in a model. Nothing else names an atomic type.
+//!
+//! Memory that a peer can write is seen as a slice of [`Word`]s and touched one word at a time, the payload
+//! included: a plain copy that races with the peer would be undefined behaviour. The mock has a `Word` of its
+//! own that asks a scheduler before each access.
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the one place (CONTRIBUTING.md)")]
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+#[cfg(loom)]
+pub use loom::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+#[cfg(loom)]
+pub use loom::cell::UnsafeCell;
+
+/// One aligned 64-bit word of memory that another kernel may write at any time.
+///
+/// A word's value proves nothing, whoever implements this: code that uses one must be sound for every value.
+pub trait Word: Send + Sync + 'static {
+    /// Reads the word.
+    fn load(&self, order: Ordering) -> u64;
+    /// Writes the word.
+    fn store(&self, value: u64, order: Ordering);
+    /// Writes `new` if the word is `current`, else gives what it is. `order` is of the success; a failure is relaxed.
+    fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
+}
+
+impl Word for AtomicU64 {
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> u64 {
+        self.load(order)
+    }
+    #[inline(always)]
+    fn store(&self, value: u64, order: Ordering) {
+        self.store(value, order);
+    }
+    #[inline(always)]
+    fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.compare_exchange(current, new, order, Ordering::Relaxed)
+    }
+}
+
+/// One turn of a wait: a pause for the CPU, a turn of another thread in a model.
+#[inline]
+pub fn spin_hint() {
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
+
+/// Core's `UnsafeCell` with the interface of loom's, which checks every access.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    /// A cell that holds `value`.
+    pub const fn new(value: T) -> Self {
+        Self(core::cell::UnsafeCell::new(value))
+    }
+    /// Calls `f` with a pointer for reading.
+    #[inline(always)]
+    pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+    /// Calls `f` with a pointer for writing.
+    #[inline(always)]
+    pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
+        #[cfg(not(loom))]
+        $(#[$meta])* $vis const fn $name($($arg: $ty),*) -> $ret $body
+        #[cfg(loom)]
+        $(#[$meta])* $vis fn $name($($arg: $ty),*) -> $ret $body
+    };
+}
+pub(crate) use const_unless_loom;
+
+/// An array of `$n` times `$init`, in a constructor declared by [`const_unless_loom`].
+macro_rules! array_of {
+    ($init:expr; $n:expr) => {{
+        #[cfg(not(loom))]
+        let array = [const { $init }; $n];
+        #[cfg(loom)]
+        let array = core::array::from_fn(|_| $init);
+        array
+    }};
+}
+pub(crate) use array_of;
