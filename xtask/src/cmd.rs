@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where things are, and how a child process is run.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+/// The bare-metal target of everything that a kernel links.
+pub const BARE_TARGET: &str = "x86_64-unknown-none";
+/// The crates that a kernel links.
+pub const KERNEL_CRATES: [&str; 3] = ["mk-ipi-abi", "mk-ipi-core", "mk-ipi-x86"];
+
+/// The places that every command needs.
+pub struct Places {
+    /// The repository.
+    pub root: PathBuf,
+    /// Cargo's target folder of the root workspace.
+    pub target: PathBuf,
+    /// True where `CI=true`: what a developer may go without is an error there.
+    pub ci: bool,
+}
+
+impl Places {
+    /// Finds the repository from cargo's environment.
+    pub fn find() -> Result<Self> {
+        let manifest =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&manifest).parent().context("xtask has no parent folder")?.to_path_buf();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(dir) => std::env::current_dir()?.join(dir),
+            None => root.join("target"),
+        };
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        Ok(Self { root, target, ci })
+    }
+
+    /// A target folder of its own, for builds that share nothing with the workspace's.
+    pub fn own_target(&self, name: &str) -> PathBuf {
+        self.target.join("xtask").join(name)
+    }
+
+    /// `cargo`, in the repository.
+    pub fn cargo(&self) -> Command {
+        self.cargo_in(Path::new(""))
+    }
+
+    /// `cargo` in a folder of the repository. In CI the lock files must fit, as committed.
+    pub fn cargo_in(&self, folder: &Path) -> Command {
+        let mut cmd = Command::new("cargo");
+        cmd.current_dir(self.root.join(folder)).env("CARGO_TARGET_DIR", &self.target);
+        if io::stderr().is_terminal() {
+            cmd.env("CARGO_TERM_COLOR", "always");
+        }
+        cmd
+    }
+}
+
+/// The command as a person would type it, without the environment.
+pub fn shown(cmd: &Command) -> String {
+    let words: Vec<_> =
+        std::iter::once(cmd.get_program()).chain(cmd.get_args()).map(OsStr::to_string_lossy).collect();
+    words.join(" ")
+}
+
+/// Runs to the end; a status other than 0 is an error. The child's stdout goes to our stderr, so that
+/// stdout keeps to what a command promises there.
+pub fn run(cmd: &mut Command) -> Result<()> {
+    eprintln!("$ {}", shown(cmd));
+    let status = cmd.stdin(Stdio::null()).stdout(io::stderr()).status().with_context(|| shown(cmd))?;
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(cmd));
+    }
+    Ok(())
+}
+
+/// Runs to the end and gives stdout; the child's stderr is dropped.
+pub fn output(cmd: &mut Command) -> Result<String> {
+    let out = cmd.stdin(Stdio::null()).stderr(Stdio::null()).output().with_context(|| shown(cmd))?;
+    if !out.status.success() {
+        bail!("`{}` ended with {}", shown(cmd), out.status);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Runs `cargo test` to the end and gives the number of tests that passed. That none ran is an error: a
+/// filter that matches nothing must not pass for a proof.
+pub fn run_tests(cmd: &mut Command) -> Result<usize> {
+    eprintln!("$ {}", shown(cmd));
+    let mut child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown(cmd))?;
+    let stdout = child.stdout.take().context("no stdout")?;
+    let mut passed = 0;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        passed += passed_in(&text);
+        writeln!(io::stderr(), "{text}")?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{}` ended with {status}", shown(cmd));
+    }
+    if passed == 0 {
+        bail!("`{}` ran no test", shown(cmd));
+    }
+    Ok(passed)
+}
+
+/// The figure in libtest's closing line, 0 for any other line.
+fn passed_in(line: &str) -> usize {
+    let Some((before, _)) = line.split_once(" passed;").filter(|_| line.contains("test result: ")) else {
+        return 0;
+    };
+    before.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The program's path, if `PATH` has it.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_closing_line() {
+        assert_eq!(passed_in("test result: ok. 12 passed; 0 failed; 1 ignored"), 12);
+        assert_eq!(passed_in("test result: \u{1b}[32mok\u{1b}[m. 3 passed; 0 failed"), 3);
+        assert_eq!(passed_in("test a ... ok"), 0);
+    }
+
+    #[test]
+    fn a_failed_child_is_an_error() {
+        assert!(run(&mut Command::new("false")).is_err());
+        assert!(run(&mut Command::new("true")).is_ok());
+        assert!(output(&mut Command::new("no-such-program-here")).is_err());
+    }
+
+    #[test]
+    fn no_test_is_an_error() {
+        let said = |text: &str| run_tests(Command::new("printf").arg(text));
+        assert_eq!(
+            said("test result: ok. 2 passed; 0 failed\ntest result: ok. 3 passed; 0 failed\n").ok(),
+            Some(5)
+        );
+        assert!(said("test result: ok. 0 passed; 0 failed\n").is_err());
+    }
+}

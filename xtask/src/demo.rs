@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask demo`: kernels of their own, each on a CPU of its own, send each other messages.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+
+use anyhow::{bail, Result};
+use clap::{Args, ValueEnum};
+use comfy_table::{presets, CellAlignment, Table};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::cmd::{Places, BARE_TARGET};
+use crate::image;
+use crate::machine::{self, Job, Run};
+use crate::provision::qemu::Qemu;
+use crate::provision::{Need, Provision, Toolchain};
+use crate::record::{pairs, Cycles, Kernel, Mode, Progress, Record};
+
+/// What `demo` takes.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// How many kernels
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=16))]
+    pub kernels: u32,
+    /// Messages each way per pair of kernels
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub messages: u64,
+    /// How the local APIC is driven
+    #[arg(long, value_enum, default_value_t = Modes::Both)]
+    pub mode: Modes,
+    /// The result as one JSON object on the last line of stdout; all else goes to stderr
+    #[arg(long)]
+    pub json: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Let a kernel fail on order: hang, panic or exception, then `:` and its number
+    #[arg(long, hide = true)]
+    pub fault: Option<String>,
+}
+
+/// The modes to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Modes {
+    Xapic,
+    X2apic,
+    Both,
+}
+
+impl Modes {
+    /// Whether x2APIC is among them.
+    pub fn x2apic(self) -> bool {
+        self != Modes::Xapic
+    }
+
+    fn list(self) -> &'static [Mode] {
+        match self {
+            Modes::Xapic => &[Mode::Xapic],
+            Modes::X2apic => &[Mode::X2apic],
+            Modes::Both => &[Mode::Xapic, Mode::X2apic],
+        }
+    }
+}
+
+/// What a boot needs.
+pub fn needs(x2apic: bool) -> Vec<Need> {
+    vec![Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]), Need::Qemu { x2apic }]
+}
+
+/// The modes that `qemu` can run, and what must be said of the rest. In CI, and where nothing is left, what
+/// cannot run is an error.
+pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Option<String>)> {
+    let (list, not_run): (Vec<Mode>, Vec<Mode>) =
+        modes.list().iter().partition(|mode| **mode == Mode::Xapic || qemu.has_x2apic());
+    if not_run.is_empty() {
+        return Ok((list, None));
+    }
+    let note = format!("x2APIC: not run: QEMU {} cannot emulate it (9.0 or newer can)", qemu.version);
+    if ci || list.is_empty() {
+        bail!("{note}");
+    }
+    eprintln!("{note}");
+    Ok((list, Some(note)))
+}
+
+/// One row of the result.
+#[derive(Debug, Serialize)]
+struct Pair {
+    from: u32,
+    to: u32,
+    mode: Mode,
+    generation: String,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    torn: u64,
+    doubled: u64,
+    doorbells: u64,
+    rtt_cycles: Cycles,
+}
+
+/// The whole result, as `--json` prints it.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    kernels: Vec<Kernel>,
+    pairs: Vec<Pair>,
+}
+
+impl Summary {
+    /// Adds what a run reported, as far as both sides did.
+    fn add(&mut self, run: &Run, kernels: u32) {
+        for kernel in run.report.kernels.values() {
+            if !self.kernels.contains(kernel) {
+                self.kernels.push(kernel.clone());
+            }
+        }
+        for pair @ (from, to) in pairs(kernels) {
+            if let (Some(s), Some(r)) = (run.report.sent.get(&pair), run.report.received.get(&pair)) {
+                self.pairs.push(Pair {
+                    from,
+                    to,
+                    mode: s.mode,
+                    generation: s.generation.clone(),
+                    sent: s.sent,
+                    received: r.received,
+                    lost: r.lost,
+                    torn: r.torn,
+                    doubled: r.doubled,
+                    doorbells: s.doorbells,
+                    rtt_cycles: s.rtt_cycles,
+                });
+            }
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.set_header([
+            "mode",
+            "from",
+            "to",
+            "sent",
+            "received",
+            "lost",
+            "torn",
+            "doubled",
+            "doorbells",
+            "rtt min",
+            "median",
+            "p99",
+        ]);
+        for p in &self.pairs {
+            let numbers = [p.sent, p.received, p.lost, p.torn, p.doubled, p.doorbells];
+            let rtt = [p.rtt_cycles.min, p.rtt_cycles.median, p.rtt_cycles.p99];
+            let head = [p.mode.to_string(), p.from.to_string(), p.to.to_string()];
+            table.add_row(head.into_iter().chain(numbers.into_iter().chain(rtt).map(|n| n.to_string())));
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let kernels: Vec<String> =
+            self.kernels.iter().map(|k| format!("kernel {} ({}, CPU {})", k.id, k.lang, k.cpu)).collect();
+        format!(
+            "{}\n{table}\nrtt: round trip in cycles of the emulator; they say nothing about hardware",
+            kernels.join(", ")
+        )
+    }
+}
+
+/// Runs the demo. An error is whatever kept it from being faultless.
+pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
+    let needs = needs(args.mode.x2apic());
+    provision.announce(&needs)?;
+    provision.ensure(&needs)?;
+    let qemu = provision.qemu(args.mode.x2apic())?;
+    let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
+    let images = image::build(places, args.kernels)?;
+    let mut summary = Summary::default();
+    let mut problems = Vec::new();
+    for mode in modes {
+        let fault = args.fault.as_deref();
+        let job = Job { run: "demo", mode, messages: args.messages, fault, images: &images };
+        let mut live = Live::new(mode);
+        let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
+        live.end();
+        summary.add(&run, args.kernels);
+        let mut found = run.problems.clone();
+        found.extend(run.report.demo_problems(args.kernels, args.messages, mode));
+        if !found.is_empty() {
+            show_tail(&run, mode);
+        }
+        problems.extend(found);
+    }
+    show(&summary, not_run.as_deref(), args.json)?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("the demo failed:\n  {}", problems.join("\n  "))
+}
+
+fn show(summary: &Summary, not_run: Option<&str>, json: bool) -> Result<()> {
+    let text = match not_run {
+        Some(note) => format!("{}\n{note}", summary.table()),
+        None => summary.table(),
+    };
+    if json {
+        eprintln!("{text}");
+        println!("{}", serde_json::to_string(summary)?);
+    } else {
+        println!("{text}");
+    }
+    Ok(())
+}
+
+/// The serial line's end, for whoever must find out.
+pub fn show_tail(run: &Run, mode: Mode) {
+    eprintln!(
+        "--- the last {} lines of the serial line ({mode}; all of it: {}) ---",
+        run.tail.len(),
+        run.log.display()
+    );
+    for line in &run.tail {
+        eprintln!("{line}");
+    }
+    eprintln!("---");
+}
+
+/// Live progress: bars on a terminal, else a line now and then.
+struct Live {
+    mode: Mode,
+    bars: Option<MultiProgress>,
+    kernels: BTreeMap<u32, (ProgressBar, u64)>,
+}
+
+impl Live {
+    fn new(mode: Mode) -> Self {
+        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        Self { mode, bars, kernels: BTreeMap::new() }
+    }
+
+    fn saw(&mut self, record: &Record) {
+        match record {
+            Record::Kernel(k) => self.say(&format!("{}: kernel {} runs on CPU {}", self.mode, k.id, k.cpu)),
+            Record::Error { kernel, text } => self.say(&format!("{}: kernel {kernel}: {text}", self.mode)),
+            Record::Progress(p) => self.progress(p),
+            _ => {}
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bars {
+            // A line that cannot be drawn is no reason to stop the demo.
+            Some(bars) => drop(bars.println(text)),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn progress(&mut self, p: &Progress) {
+        let tenths = p.done.saturating_mul(10).checked_div(p.total).unwrap_or(0);
+        let (bar, told) =
+            self.kernels.entry(p.kernel).or_insert_with(|| (new_bar(self.bars.as_ref(), self.mode, p), 0));
+        bar.set_position(p.done);
+        let news = tenths > *told;
+        *told = tenths;
+        if news && self.bars.is_none() {
+            eprintln!("{}: kernel {}: {} of {} messages", self.mode, p.kernel, p.done, p.total);
+        }
+    }
+
+    fn end(self) {
+        for (bar, _) in self.kernels.values() {
+            bar.abandon();
+        }
+    }
+}
+
+fn new_bar(bars: Option<&MultiProgress>, mode: Mode, p: &Progress) -> ProgressBar {
+    let Some(bars) = bars else { return ProgressBar::hidden() };
+    let bar = bars.add(ProgressBar::new(p.total).with_message(format!("{mode}: kernel {}", p.kernel)));
+    let style = ProgressStyle::with_template("{msg:18} [{bar:40}] {pos}/{len}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One run of the emulated machine: boot, read the serial line, watch, stop.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cmd::{shown, Places};
+use crate::image::Image;
+use crate::provision::qemu::Qemu;
+use crate::record::{Mode, Record, Report};
+use crate::watch::Watch;
+
+/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`. 0 is no success: a
+/// triple fault ends with it.
+const SUCCESS: i32 = 33;
+/// Lines of the serial line that a failure shows.
+const TAIL: usize = 40;
+/// A machine that reports nothing new for so long is hung.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What to run.
+pub struct Job<'a> {
+    /// `demo` or `conformance`.
+    pub run: &'a str,
+    /// How the local APIC is driven.
+    pub mode: Mode,
+    /// Messages per ordered pair.
+    pub messages: u64,
+    /// A failure on order, as the kernels take it.
+    pub fault: Option<&'a str>,
+    /// The kernels, the host first.
+    pub images: &'a [Image],
+}
+
+impl Job<'_> {
+    /// The number of kernels.
+    pub fn kernels(&self) -> u32 {
+        u32::try_from(self.images.len()).unwrap_or(u32::MAX)
+    }
+
+    fn command_line(&self) -> String {
+        let mode = if self.mode == Mode::Xapic { "xapic" } else { "x2apic" };
+        let mut line =
+            format!("mk_ipi.run={} mk_ipi.mode={mode} mk_ipi.messages={}", self.run, self.messages);
+        for image in &self.images[1..] {
+            line.push_str(&format!(" mk_ipi.image={:#x}+{:#x}", image.staged_at, image.len));
+        }
+        if let Some(fault) = self.fault {
+            line.push_str(&format!(" mk_ipi.fault={fault}"));
+        }
+        line
+    }
+
+    fn command(&self, qemu: &Qemu) -> Command {
+        let mut cmd = qemu.command();
+        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G"]);
+        cmd.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        cmd.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        cmd.arg("-smp").arg(self.images.len().to_string());
+        cmd.arg("-kernel").arg(&self.images[0].file).arg("-append").arg(self.command_line());
+        for image in &self.images[1..] {
+            // QEMU takes a doubled comma for one that is part of a value.
+            let file = image.file.display().to_string().replace(',', ",,");
+            cmd.arg("-device").arg(format!("loader,file={file},addr={:#x},force-raw=on", image.staged_at));
+        }
+        cmd
+    }
+
+    /// The bound of a run that gets on: far more than it needs, so that a slow machine passes.
+    fn hard_bound(&self) -> Duration {
+        let n = u64::from(self.kernels());
+        let messages = self.messages.saturating_mul(n * (n - 1));
+        Duration::from_secs(120).saturating_add(Duration::from_millis(messages.saturating_mul(2)))
+    }
+}
+
+/// What came of a run.
+pub struct Run {
+    /// All that the kernels reported.
+    pub report: Report,
+    /// What is wrong with how the machine ended.
+    pub problems: Vec<String>,
+    /// The serial line's last lines.
+    pub tail: VecDeque<String>,
+    /// The whole serial line.
+    pub log: PathBuf,
+}
+
+/// QEMU, which does not outlive us.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Boots the machine and sees it to its end. `on_record` is told of each record as it comes.
+pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
+    let mut cmd = job.command(qemu);
+    eprintln!("$ {}", shown(&cmd));
+    let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
+    let log = places.own_target(&name);
+    std::fs::create_dir_all(places.own_target(""))?;
+    let mut log_file = File::create(&log)?;
+    let child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut qemu = Guard(child.context("QEMU does not start")?);
+    let lines =
+        lines_of(qemu.0.stdout.take().context("no stdout")?, qemu.0.stderr.take().context("no stderr")?);
+
+    let mut run = Run { report: Report::default(), problems: Vec::new(), tail: VecDeque::new(), log };
+    let mut watch = Watch::new(Instant::now(), QUIET, job.hard_bound());
+    loop {
+        match lines.recv_timeout(Duration::from_millis(250)) {
+            Ok(line) => {
+                writeln!(log_file, "{line}")?;
+                if let Some(record) = run.report.take(&line) {
+                    watch.saw(&record, Instant::now());
+                    on_record(&record);
+                }
+                if run.tail.len() == TAIL {
+                    run.tail.pop_front();
+                }
+                run.tail.push_back(line);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if let Some(why) = watch.overdue(Instant::now()) {
+            run.problems.push(format!("the machine was stopped: {why}"));
+            return Ok(run);
+        }
+    }
+    run.problems.extend(exit_problem(qemu.0.wait()?));
+    Ok(run)
+}
+
+fn exit_problem(status: ExitStatus) -> Option<String> {
+    (status.code() != Some(SUCCESS)).then(|| format!("QEMU ended with {status}, not with {SUCCESS}"))
+}
+
+/// The lines of both, as they come, until both are closed.
+fn lines_of(stdout: impl Read + Send + 'static, stderr: impl Read + Send + 'static) -> Receiver<String> {
+    // Bounded, so that a kernel that prints without end cannot fill our memory.
+    let (tx, rx) = mpsc::sync_channel(1024);
+    let errors = tx.clone();
+    thread::spawn(move || forward(stdout, &tx, ""));
+    thread::spawn(move || forward(stderr, &errors, "qemu: "));
+    rx
+}
+
+/// Longest line that is kept whole.
+const LINE: u64 = 4096;
+
+fn forward(from: impl Read, to: &mpsc::SyncSender<String>, prefix: &str) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match from.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        if to.send(format!("{prefix}{}", text.trim_end_matches(['\r', '\n']))).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn only_the_kernels_own_word_is_success() {
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        assert_eq!(exit_problem(exited(33)), None);
+        for code in [0, 1, 35] {
+            assert!(exit_problem(exited(code)).is_some(), "{code}");
+        }
+        assert!(exit_problem(ExitStatus::from_raw(9)).is_some(), "killed");
+    }
+
+    #[test]
+    fn lines_are_cut_and_cleaned() {
+        let long = vec![b'x'; LINE as usize + 1];
+        let lines: Vec<String> = lines_of(&b"one\r\n\xfftwo\nthree"[..], std::io::empty()).iter().collect();
+        assert_eq!(lines, ["one", "\u{fffd}two", "three"]);
+        let lines: Vec<usize> =
+            lines_of(std::io::Cursor::new(long), std::io::empty()).iter().map(|l| l.len()).collect();
+        assert_eq!(lines, [LINE as usize, 1]);
+    }
+
+    #[test]
+    fn what_the_host_is_told() {
+        let image = |staged_at| Image { file: "k,1.elf".into(), len: 0x1234, staged_at };
+        let images = [image(0), image(0x2100_0000)];
+        let job =
+            Job { run: "demo", mode: Mode::X2apic, messages: 7, fault: Some("hang:1"), images: &images };
+        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.messages=7 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
+        assert_eq!(job.command_line(), expected);
+        assert_eq!(job.kernels(), 2);
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A private view of the machine's own apt sources, for a user without root: own lists, own cache, nothing of
+//! the system's changed. No mirror is named here; each comes from the machine's configuration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+
+use crate::cmd;
+
+/// What `/etc/os-release` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// `VERSION_CODENAME`, such as `bookworm`.
+    pub codename: String,
+}
+
+impl Release {
+    /// This machine's.
+    pub fn of_machine() -> Result<Self> {
+        Self::parse(&fs::read_to_string("/etc/os-release")?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let value = |key: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))?;
+            Some(line.trim().trim_matches(['"', '\'']).to_owned())
+        };
+        let codename = value("VERSION_CODENAME").filter(|c| !c.is_empty());
+        Ok(Self { codename: codename.context("/etc/os-release has no VERSION_CODENAME")? })
+    }
+
+    /// The suite to add because the release itself has a QEMU that cannot emulate x2APIC, and its backports
+    /// have one that can.
+    pub fn backports(&self) -> Option<String> {
+        (self.codename == "bookworm").then(|| format!("{}-backports", self.codename))
+    }
+
+    /// Whether `suite` is the release's own: the release, its updates, its backports; not a stranger's.
+    fn owns(&self, suite: &str) -> bool {
+        let base = suite.split(['-', '/']).next().unwrap_or_default();
+        base == self.codename || ["stable", "oldstable", "testing", "unstable", "sid"].contains(&base)
+    }
+
+    /// `suites` without strangers, with the backports beside the release itself.
+    fn suites(&self, suites: &[&str]) -> Vec<String> {
+        let mut own: Vec<String> = suites.iter().filter(|s| self.owns(s)).map(ToString::to_string).collect();
+        if let Some(extra) = self.backports() {
+            if own.contains(&self.codename) && !own.contains(&extra) {
+                own.push(extra);
+            }
+        }
+        own
+    }
+}
+
+/// The stanzas of a deb822 text (`*.sources`) that we use.
+pub fn from_deb822(text: &str, release: &Release) -> String {
+    let mut out = String::new();
+    let mut stanza: Vec<&str> = Vec::new();
+    for line in text.lines().filter(|l| !l.starts_with('#')).chain([""]) {
+        if !line.trim().is_empty() {
+            stanza.push(line);
+        } else if !stanza.is_empty() {
+            out.push_str(&deb822_stanza(&stanza, release).unwrap_or_default());
+            stanza.clear();
+        }
+    }
+    out
+}
+
+/// One stanza, binary packages only; `None` if it is not for us.
+fn deb822_stanza(lines: &[&str], release: &Release) -> Option<String> {
+    // A line that begins with a blank goes on with the field above it.
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    for line in lines {
+        if line.starts_with([' ', '\t']) {
+            let (_, value) = fields.last_mut()?;
+            value.push('\n');
+            value.push_str(line);
+        } else {
+            let (name, value) = line.split_once(':')?;
+            fields.push((name, value.trim().to_owned()));
+        }
+    }
+    let get = |name: &str| fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+    let off = |v: &str| ["no", "false", "without", "off", "disable"].contains(&v.trim());
+    if get("Enabled").is_some_and(off) || !get("Types")?.split_whitespace().any(|t| t == "deb") {
+        return None;
+    }
+    let suites = release.suites(&get("Suites")?.split_whitespace().collect::<Vec<_>>());
+    if suites.is_empty() {
+        return None;
+    }
+    let mut out = String::new();
+    for (name, value) in &fields {
+        let value = match name.to_ascii_lowercase().as_str() {
+            "types" => "deb",
+            "suites" => &suites.join(" "),
+            _ => value,
+        };
+        out.push_str(&format!("{name}: {value}\n"));
+    }
+    out.push('\n');
+    Some(out)
+}
+
+/// The lines of a one-line-style text (`*.list`) that we use.
+pub fn from_one_line(text: &str, release: &Release) -> String {
+    text.lines().filter_map(|line| one_line(line, release)).collect()
+}
+
+/// `deb [options] uri suite components...`; `None` if it is not for us.
+fn one_line(line: &str, release: &Release) -> Option<String> {
+    let line = line.split('#').next()?.trim();
+    let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(inner) => {
+            let (options, rest) = inner.split_once(']')?;
+            (format!("[{options}] "), rest)
+        }
+        None => (String::new(), rest),
+    };
+    let mut words = rest.split_whitespace();
+    let uri = words.next().filter(|uri| !uri.starts_with("cdrom:"))?;
+    let suite = words.next()?;
+    let components = words.collect::<Vec<_>>().join(" ");
+    let suites = release.suites(&[suite]);
+    Some(suites.iter().map(|s| format!("deb {options}{uri} {s} {components}\n")).collect())
+}
+
+/// A private apt, in a folder of the user's.
+pub struct Apt {
+    dir: PathBuf,
+    release: Release,
+}
+
+impl Apt {
+    /// Sets up the folder, with sources derived from those of the machine.
+    pub fn new(dir: PathBuf) -> Result<Self> {
+        let release = Release::of_machine()?;
+        for sub in ["sources.d", "lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        let mut deb822 = String::new();
+        let mut lists = String::new();
+        for path in source_files()? {
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            if path.extension().is_some_and(|e| e == "sources") {
+                deb822.push_str(&from_deb822(&text, &release));
+            } else {
+                lists.push_str(&from_one_line(&text, &release));
+            }
+        }
+        if deb822.is_empty() && lists.is_empty() {
+            bail!("apt's configuration names no source for {}", release.codename);
+        }
+        fs::write(dir.join("sources.d/derived.sources"), deb822)?;
+        fs::write(dir.join("sources.d/derived.list"), lists)?;
+        // The system's hooks clean and refresh the system's caches: not ours to run. The download runs as
+        // whoever we are: apt's own user may not write to a home folder.
+        let conf = "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n\
+                    #clear DPkg::Post-Invoke;\nAPT::Sandbox::User \"root\";\n";
+        fs::write(dir.join("apt.conf"), conf)?;
+        Ok(Self { dir, release })
+    }
+
+    fn get(&self) -> Command {
+        let dir = |sub: &str| self.dir.join(sub).display().to_string();
+        let mut cmd = Command::new("apt-get");
+        cmd.arg("-q").arg("-c").arg(self.dir.join("apt.conf")).arg("-oDebug::NoLocking=1");
+        cmd.arg("-oDir::Etc::SourceList=/dev/null");
+        cmd.arg(format!("-oDir::Etc::SourceParts={}", dir("sources.d")));
+        cmd.arg(format!("-oDir::State::Lists={}", dir("lists")));
+        cmd.arg(format!("-oDir::Cache={}", dir("cache")));
+        cmd.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+        cmd
+    }
+
+    /// Downloads `packages` and all that they depend on and the system lacks, and unpacks them below `root`.
+    pub fn unpack(&self, packages: &[&str], root: &Path) -> Result<()> {
+        let archives = self.dir.join("cache/archives");
+        for old in debs(&archives)? {
+            fs::remove_file(old)?;
+        }
+        cmd::run(self.get().arg("update"))?;
+        let mut install = self.get();
+        install.args(["-y", "--download-only", "--no-install-recommends"]);
+        if let Some(suite) = self.release.backports() {
+            install.args(["-t", &suite]);
+        }
+        cmd::run(install.arg("install").args(packages))?;
+        let debs = debs(&archives)?;
+        if debs.is_empty() {
+            bail!("apt-get had nothing to download for {}", packages.join(" "));
+        }
+        for deb in debs {
+            let words = [Path::new("-x"), &deb, root];
+            let status = Command::new("dpkg").args(words).status().context("dpkg")?;
+            if !status.success() {
+                bail!("`dpkg -x {}` ended with {status}", deb.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files that apt itself would read.
+fn source_files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") {
+        for entry in parts {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "sources" || e == "list") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let main = PathBuf::from("/etc/apt/sources.list");
+    if main.is_file() {
+        files.insert(0, main);
+    }
+    Ok(files)
+}
+
+fn debs(archives: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(archives)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+#[path = "apt_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU for x86-64: the system's, or one unpacked into the user's cache folder.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+
+use super::apt::{Apt, Release};
+use super::{cache, Plan};
+use crate::cmd::{self, which};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Major and minor version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl Version {
+    /// The first that emulates x2APIC in software.
+    pub const X2APIC: Version = Version(9, 0);
+
+    /// From what `--version` prints.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.lines().next()?.split_once("version ")?;
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some(Version(numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// A QEMU that runs.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    program: PathBuf,
+    /// Where it was unpacked, if it is not the system's.
+    root: Option<PathBuf>,
+    /// What it says it is.
+    pub version: Version,
+}
+
+impl Qemu {
+    /// The program at `path`, if it runs and says its version.
+    fn probe(program: PathBuf, root: Option<PathBuf>) -> Option<Self> {
+        let mut found = Self { program, root, version: Version(0, 0) };
+        let text = cmd::output(found.command().arg("--version")).ok()?;
+        found.version = Version::parse(&text)?;
+        Some(found)
+    }
+
+    /// Whether it emulates x2APIC.
+    pub fn has_x2apic(&self) -> bool {
+        self.version >= Version::X2APIC
+    }
+
+    /// A call of it, with what an unpacked one needs to find its parts.
+    pub fn command(&self) -> Command {
+        let mut cmd = Command::new(&self.program);
+        // What cargo or rustup set for its own children is not for QEMU.
+        cmd.env_remove("LD_LIBRARY_PATH");
+        if let Some(root) = &self.root {
+            cmd.env("LD_LIBRARY_PATH", library_path(root));
+            for data in ["usr/share/qemu", "usr/share/seabios"] {
+                cmd.arg("-L").arg(root.join(data));
+            }
+        }
+        cmd
+    }
+}
+
+/// Every folder below `root` that holds a shared library.
+fn library_path(root: &Path) -> OsString {
+    let mut dirs = Vec::new();
+    for top in ["lib", "usr/lib"] {
+        library_dirs(&root.join(top), &mut dirs);
+    }
+    std::env::join_paths(dirs).unwrap_or_default()
+}
+
+fn library_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
+    let entries: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let is_library = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().contains(".so"));
+    if entries.iter().any(is_library) {
+        found.push(dir.to_path_buf());
+    }
+    // QEMU's own modules lie in a folder `qemu` and are found without help.
+    for sub in entries.iter().filter(|p| p.is_dir() && !p.is_symlink() && !p.ends_with("qemu")) {
+        library_dirs(sub, found);
+    }
+}
+
+/// The best QEMU there is: the system's if it is new enough, else the newest.
+pub fn best() -> Option<Qemu> {
+    let system = which(PROGRAM).and_then(|path| Qemu::probe(path, None));
+    if system.as_ref().is_some_and(Qemu::has_x2apic) {
+        return system;
+    }
+    let folders = cache().ok().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let ours = folders.filter(|e| e.file_name().to_string_lossy().starts_with("qemu-")).filter_map(|e| {
+        let root = e.path().join("root");
+        Qemu::probe(root.join("usr/bin").join(PROGRAM), Some(root))
+    });
+    ours.chain(system).max_by_key(|q| q.version)
+}
+
+/// What must be done to have a QEMU, and one with x2APIC if that is wanted and can be had.
+pub(super) fn plan(x2apic: bool) -> Result<Vec<Plan>> {
+    let found = best();
+    if found.as_ref().is_some_and(|q| q.has_x2apic() || !x2apic) {
+        return Ok(Vec::new());
+    }
+    let apt = which("apt-get").is_some() && which("dpkg").is_some();
+    let backports = if apt { Release::of_machine()?.backports() } else { None };
+    // Where a QEMU is, and apt has no newer one, there is nothing to do: whoever uses it says what it lacks.
+    if found.is_some() && backports.is_none() {
+        return Ok(Vec::new());
+    }
+    if !apt {
+        bail!("no {PROGRAM}: install QEMU 9.0 or newer for x86-64 with your package manager");
+    }
+    let dir = cache()?;
+    let suite = backports.map(|s| format!(", suite {s}")).unwrap_or_default();
+    let what = format!(
+        "download QEMU for x86-64 through this machine's apt sources{suite} (about 30 MB) and unpack it into {}; \
+         the system stays as it is",
+        dir.display()
+    );
+    Ok(vec![Plan { what, act: Box::new(move || install(&dir)) }])
+}
+
+fn install(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let parts = dir.join("unpacking");
+    if parts.exists() {
+        fs::remove_dir_all(&parts)?;
+    }
+    let root = parts.join("root");
+    fs::create_dir_all(&root)?;
+    Apt::new(dir.join("apt"))?.unpack(&["qemu-system-x86", "seabios"], &root)?;
+    let program = root.join("usr/bin").join(PROGRAM);
+    let fresh = Qemu::probe(program, Some(root)).context("the QEMU that was unpacked does not run")?;
+    let home = dir.join(format!("qemu-{}", fresh.version));
+    if home.exists() {
+        fs::remove_dir_all(&home)?;
+    }
+    fs::rename(parts, home)?;
+    fs::remove_dir_all(dir.join("apt"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        let parse = Version::parse;
+        assert_eq!(
+            parse("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)\nCopyright"),
+            Some(Version(10, 0))
+        );
+        assert_eq!(parse("QEMU emulator version 7.2.15 (Debian 1:7.2+dfsg-7+deb12u12)"), Some(Version(7, 2)));
+        assert_eq!(parse("QEMU emulator version 9.2"), Some(Version(9, 2)));
+        assert_eq!(parse("QEMU emulator version nine"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(Version(10, 0) > Version::X2APIC);
+        assert!(Version(9, 0) >= Version::X2APIC);
+        assert!(Version(8, 2) < Version::X2APIC);
+        assert!(Version(10, 0) > Version(9, 2));
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! When is a machine hung? Log lines do not count as life: a kernel that waits for a dead one may well
+//! complain for ever.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::record::Record;
+
+/// Watches that each kernel gets on.
+pub struct Watch {
+    quiet: Duration,
+    end: Instant,
+    hard: Duration,
+    last: Instant,
+    working: BTreeMap<u32, (u64, Instant)>,
+}
+
+impl Watch {
+    /// A machine is hung that reports nothing new for `quiet`, or that runs longer than `hard`.
+    pub fn new(now: Instant, quiet: Duration, hard: Duration) -> Self {
+        Self { quiet, hard, end: now + hard, last: now, working: BTreeMap::new() }
+    }
+
+    /// A record came. Progress counts only if it goes up.
+    pub fn saw(&mut self, record: &Record, now: Instant) {
+        if let Record::Progress(p) = record {
+            let known = self.working.get(&p.kernel).map(|(done, _)| *done);
+            if known.is_some_and(|done| p.done <= done) {
+                return;
+            }
+            if p.done >= p.total {
+                self.working.remove(&p.kernel);
+            } else {
+                self.working.insert(p.kernel, (p.done, now));
+            }
+        }
+        self.last = now;
+    }
+
+    /// Why the machine must be stopped, if it must.
+    pub fn overdue(&self, now: Instant) -> Option<String> {
+        let quiet = self.quiet.as_secs();
+        if now >= self.end {
+            return Some(format!("not done after {} s", self.hard.as_secs()));
+        }
+        if now.duration_since(self.last) >= self.quiet {
+            return Some(format!("silent: no record for {quiet} s"));
+        }
+        let stuck = self.working.iter().find(|(_, (_, at))| now.duration_since(*at) >= self.quiet)?;
+        Some(format!("kernel {} got no further than {} for {quiet} s", stuck.0, stuck.1 .0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Progress;
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    fn progress(kernel: u32, done: u64) -> Record {
+        Record::Progress(Progress { kernel, done, total: 100 })
+    }
+
+    fn watch(start: Instant) -> Watch {
+        Watch::new(start, Duration::from_secs(30), Duration::from_secs(100))
+    }
+
+    #[test]
+    fn silence_is_a_hang() {
+        let start = Instant::now();
+        let mut w = watch(start);
+        assert_eq!(w.overdue(at(start, 29)), None);
+        assert!(w.overdue(at(start, 30)).is_some());
+        w.saw(&Record::Done { ok: true }, at(start, 29));
+        assert_eq!(w.overdue(at(start, 58)), None);
+        assert!(w.overdue(at(start, 59)).is_some());
+    }
+
+    #[test]
+    fn one_kernel_that_stands_still_is_a_hang_though_others_go_on() {
+        let start = Instant::now();
+        let mut w = watch(start);
+        w.saw(&progress(1, 10), at(start, 1));
+        for second in 2..31 {
+            w.saw(&progress(0, second), at(start, second));
+            w.saw(&progress(1, 10), at(start, second));
+            assert_eq!(w.overdue(at(start, second)), None);
+        }
+        assert!(w.overdue(at(start, 31)).is_some_and(|why| why.contains("kernel 1 got no further than 10")));
+    }
+
+    #[test]
+    fn a_kernel_that_is_done_may_rest() {
+        let start = Instant::now();
+        let mut w = watch(start);
+        w.saw(&progress(1, 100), at(start, 1));
+        w.saw(&progress(0, 50), at(start, 29));
+        assert_eq!(w.overdue(at(start, 50)), None);
+    }
+
+    #[test]
+    fn the_hard_bound_holds_for_the_busy_too() {
+        let start = Instant::now();
+        let mut w = watch(start);
+        for second in 0..100 {
+            w.saw(&Record::Done { ok: true }, at(start, second));
+        }
+        assert_eq!(w.overdue(at(start, 99)), None);
+        assert!(w.overdue(at(start, 100)).is_some());
+    }
+}
