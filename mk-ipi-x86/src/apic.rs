@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The local APIC as a doorbell.
+
+use crate::icr::{Icr, DELIVERY_PENDING};
+use crate::mode::{Mode, ModeError};
+use crate::regs::{ApicIo, Register};
+use mk_ipi_abi::{PhysCpuId, Vector};
+use mk_ipi_core::platform::{Doorbell, DoorbellError};
+
+/// Looks at the delivery status before a send gives up: some milliseconds, where a delivery takes under one
+/// microsecond. The manual states no bound.
+pub const IDLE_POLLS: u32 = 20_000;
+
+bitflags::bitflags! {
+    /// The error status register (Intel SDM vol. 3A, 10.5.3). Several may be set at once.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ErrorStatus: u32 {
+        /// A message sent had a bad checksum (P6 and Pentium only).
+        const SEND_CHECKSUM = 1 << 0;
+        /// A message received had a bad checksum (P6 and Pentium only).
+        const RECEIVE_CHECKSUM = 1 << 1;
+        /// No APIC accepted a message sent (P6 and Pentium only).
+        const SEND_ACCEPT = 1 << 2;
+        /// No APIC accepted a message received (P6 and Pentium only).
+        const RECEIVE_ACCEPT = 1 << 3;
+        /// A lowest-priority interrupt, which this CPU cannot send.
+        const REDIRECTABLE_IPI = 1 << 4;
+        /// A vector below 16 in an interrupt sent.
+        const SEND_ILLEGAL_VECTOR = 1 << 5;
+        /// A vector below 16 in an interrupt received, or in the local vector table.
+        const RECEIVED_ILLEGAL_VECTOR = 1 << 6;
+        /// An access to a register that does not exist (xAPIC mode; in x2APIC mode it faults).
+        const ILLEGAL_REGISTER = 1 << 7;
+        /// Bits reserved today are reported, not hidden.
+        const _ = !0;
+    }
+}
+
+/// The vector of an interrupt that went away before the CPU took it (Intel SDM vol. 3A, 10.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpuriousVector(u8);
+
+impl SpuriousVector {
+    /// The usual one.
+    pub const DEFAULT: Self = Self(0xff);
+
+    /// The vector `v`, or `None` below 32, where the exceptions are.
+    pub const fn new(v: u8) -> Option<Self> {
+        match v {
+            0x20..=0xff => Some(Self(v)),
+            _ => None,
+        }
+    }
+
+    /// The register's value with the APIC enabled: bit 8.
+    const fn enabled(self) -> u32 {
+        1 << 8 | self.0 as u32
+    }
+}
+
+/// The local APIC of whichever CPU runs the call: one object serves all CPUs of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalApic<Io> {
+    io: Io,
+    mode: Mode,
+}
+
+impl<Io: ApicIo> LocalApic<Io> {
+    /// The APIC, in the mode in which this CPU's is now.
+    pub fn new(io: Io) -> Result<Self, ModeError> {
+        match Mode::read(&io)? {
+            Mode::XApic if !io.has_mmio() => Err(ModeError::NotMapped),
+            mode => Ok(Self { io, mode }),
+        }
+    }
+
+    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once, when it starts.
+    pub fn confirm_mode(&self) -> Result<(), ModeError> {
+        match Mode::read(&self.io)? {
+            mode if mode == self.mode => Ok(()),
+            mode => Err(ModeError::Differs(mode)),
+        }
+    }
+
+    /// The mode.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What the registers are reached through.
+    pub const fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// This CPU's id: what peers ring, and the index of its slot.
+    pub fn apic_id(&self) -> PhysCpuId {
+        let id = self.read(Register::Id);
+        PhysCpuId(match self.mode {
+            Mode::XApic => u64::from(id >> 24),
+            Mode::X2Apic => u64::from(id),
+        })
+    }
+
+    /// Ends the interrupt in service, of which there must be one: once per doorbell interrupt, before its messages are read, so that
+    /// a message that comes later rings again. Not for a spurious interrupt.
+    pub fn eoi(&self) {
+        // SAFETY: the register takes 0 in both modes; it touches no memory.
+        unsafe { self.write(Register::Eoi, 0) }
+    }
+
+    /// Reads the errors since the last call, and clears them.
+    ///
+    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off in between,
+    /// lest a handler that asks too take what this call should report.
+    pub fn read_errors(&self) -> ErrorStatus {
+        let state = self.io.disable();
+        // SAFETY: the register takes 0 in both modes; it touches no memory.
+        unsafe { self.write(Register::ErrorStatus, 0) };
+        let errors = self.read(Register::ErrorStatus);
+        self.io.restore(state);
+        ErrorStatus::from_bits_retain(errors)
+    }
+
+    /// Lets this CPU's APIC accept interrupts: every priority, and enabled in software (Intel SDM vol. 3A, 10.4.7.2).
+    ///
+    /// # Safety
+    ///
+    /// Once interrupts are on, the IDT has entries for `spurious`, which must not call [`eoi`](Self::eoi),
+    /// and for every vector that anybody may send here.
+    pub unsafe fn enable(&self, spurious: SpuriousVector) {
+        // SAFETY: both values are legal in both modes; the caller has the handlers.
+        unsafe {
+            self.write(Register::TaskPriority, 0);
+            self.write(Register::SpuriousVector, spurious.enabled());
+        }
+    }
+
+    /// Sends any command.
+    ///
+    /// [`DoorbellError::Unreachable`] if the destination has no room in this mode, [`DoorbellError::Stuck`] if an
+    /// earlier interrupt does not leave; nothing is sent then.
+    ///
+    /// # Safety
+    ///
+    /// The caller may do to the targets what the command does: an INIT, for one, stops a CPU wherever it is.
+    pub unsafe fn send(&self, icr: Icr) -> Result<(), DoorbellError> {
+        match self.mode {
+            Mode::XApic => {
+                let state = self.io.disable();
+                // SAFETY: interrupts are off; the caller has the rest.
+                let sent = unsafe { self.send_xapic(icr) };
+                self.io.restore(state);
+                sent
+            }
+            Mode::X2Apic => {
+                // WRMSR to an x2APIC register waits for no earlier store: the interrupt could overtake the message. MFENCE makes
+                // the stores visible, LFENCE keeps the WRMSR from starting before that (Intel SDM vol. 3A, 10.12.3).
+                self.io.fence_before_doorbell();
+                // SAFETY: the CPU is in x2APIC mode, and an `Icr` has no reserved bits; the caller has the rest.
+                unsafe { self.io.wrmsr(Register::IcrLow.msr(), icr.x2apic()) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Two register writes, of which the second sends.
+    ///
+    /// No fence: a store to UC memory becomes visible after all earlier stores ([`ApicIo`]).
+    ///
+    /// # Safety
+    ///
+    /// As for `send`; xAPIC mode; no interrupt between the writes sends anything.
+    unsafe fn send_xapic(&self, icr: Icr) -> Result<(), DoorbellError> {
+        let high = icr.xapic_high().ok_or(DoorbellError::Unreachable(PhysCpuId(icr.destination().into())))?;
+        self.wait_idle()?;
+        // SAFETY: the caller has it all.
+        unsafe {
+            self.io.mmio_write(Register::IcrHigh, high);
+            self.io.mmio_write(Register::IcrLow, icr.xapic_low());
+        }
+        Ok(())
+    }
+
+    /// Waits until the last interrupt has left: a command written earlier would be lost (Intel SDM vol. 3A, 10.6.1).
+    fn wait_idle(&self) -> Result<(), DoorbellError> {
+        for _ in 0..IDLE_POLLS {
+            if self.read(Register::IcrLow) & DELIVERY_PENDING == 0 {
+                return Ok(());
+            }
+            self.io.pause();
+        }
+        Err(DoorbellError::Stuck)
+    }
+
+    /// [`ring`](Doorbell::ring) for an NMI handler, which may have come between the two writes of another send: it puts the
+    /// first one's value back once its own interrupt has left.
+    pub fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        let icr = Icr::fixed(vector, self.reach(cpu)?);
+        if self.mode == Mode::X2Apic {
+            // SAFETY: as in `ring`.
+            return unsafe { self.send(icr) };
+        }
+        let high = self.read(Register::IcrHigh);
+        // SAFETY: as in `ring`; what an NMI handler's write could break is put back.
+        let sent = unsafe { self.send_xapic(icr) };
+        let left = self.wait_idle();
+        // SAFETY: the value that was there, and writing this half sends nothing.
+        unsafe { self.io.mmio_write(Register::IcrHigh, high) };
+        sent.and(left)
+    }
+
+    /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A, 10.6.2.1 and 10.12.9).
+    pub(crate) fn reach(&self, cpu: PhysCpuId) -> Result<u32, DoorbellError> {
+        let last = match self.mode {
+            Mode::XApic => 0xfe,
+            Mode::X2Apic => 0xffff_fffe,
+        };
+        match u32::try_from(cpu.0) {
+            Ok(id) if id <= last => Ok(id),
+            _ => Err(DoorbellError::Unreachable(cpu)),
+        }
+    }
+
+    fn read(&self, register: Register) -> u32 {
+        match self.mode {
+            // SAFETY: the CPU is in xAPIC mode, and `new` saw that the page is mapped.
+            Mode::XApic => unsafe { self.io.mmio_read(register) },
+            // The upper half of a 32-bit register reads as 0 (Intel SDM vol. 3A, 10.12.1.2).
+            #[expect(clippy::cast_possible_truncation, reason = "see above")]
+            // SAFETY: the CPU is in x2APIC mode; `IcrHigh` alone has no MSR, and is read in xAPIC mode only.
+            Mode::X2Apic => unsafe { self.io.rdmsr(register.msr()) as u32 },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The register takes the value, and the caller may have the effect happen.
+    unsafe fn write(&self, register: Register, value: u32) {
+        match self.mode {
+            // SAFETY: the CPU is in xAPIC mode, and `new` saw that the page is mapped; the caller has the rest.
+            Mode::XApic => unsafe { self.io.mmio_write(register, value) },
+            // SAFETY: the CPU is in x2APIC mode; the caller has the rest.
+            Mode::X2Apic => unsafe { self.io.wrmsr(register.msr(), value.into()) },
+        }
+    }
+}
+
+// SAFETY: ordering is by the UC store in xAPIC mode and by the fence in x2APIC mode, see `send`; a physical destination that is
+// no broadcast id reaches one CPU.
+//
+// The error status is not looked at: what it could tell of a send, a vector below 16 or a lowest-priority
+// interrupt, cannot be asked for, and that no CPU has the id is reported by no CPU since the Pentium 4.
+unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
+    fn check(&self, cpu: PhysCpuId, _vector: Vector) -> Result<(), DoorbellError> {
+        self.reach(cpu).map(drop)
+    }
+
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        let icr = Icr::fixed(vector, self.reach(cpu)?);
+        // SAFETY: an interrupt with a vector that its kernel expects, at the one CPU that was named.
+        unsafe { self.send(icr) }
+    }
+}
+
+#[cfg(test)]
+#[path = "apic_tests.rs"]
+mod tests;

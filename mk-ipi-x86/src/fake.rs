@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An APIC for tests: it records every operation in order, can misbehave, and panics where a real one would
+//! fault or drop the access.
+
+use crate::icr::DELIVERY_PENDING;
+use crate::regs::{ApicIo, Register, IA32_APIC_BASE};
+use mk_ipi_core::platform::LocalInterrupts;
+use std::cell::{Cell, RefCell};
+use std::vec::Vec;
+
+/// `IA32_APIC_BASE` of a CPU in xAPIC mode.
+pub const XAPIC: u64 = 0xfee0_0800;
+/// `IA32_APIC_BASE` of a CPU in x2APIC mode.
+pub const X2APIC: u64 = 0xfee0_0c00;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    RdMsr(u32),
+    WrMsr(u32, u64),
+    Read(Register),
+    Write(Register, u32),
+    Fence,
+    Pause,
+    Disable,
+    /// Back to interrupts on (true) or off.
+    Restore(bool),
+    /// A test's own delay, in microseconds.
+    Delay(u32),
+}
+
+/// One CPU's APIC.
+pub struct Fake {
+    pub log: RefCell<Vec<Op>>,
+    pub base: Cell<u64>,
+    pub icr_high: Cell<u32>,
+    /// Whether interrupts are on.
+    pub interrupts: Cell<bool>,
+    /// How many more reads of ICR low show a delivery under way; `u32::MAX`: all.
+    pub busy: Cell<u32>,
+    /// What `busy` becomes with each send.
+    pub busy_after_send: u32,
+    /// Errors that the next write of the error status will show.
+    pub errors: Cell<u32>,
+    pub shown_errors: Cell<u32>,
+    /// The APIC id.
+    pub id: u32,
+    /// CPUID's word.
+    pub x2apic: bool,
+    /// Whether the page is mapped.
+    pub mmio: bool,
+}
+
+impl Fake {
+    pub fn new(base: u64) -> Self {
+        Self {
+            log: RefCell::default(),
+            base: Cell::new(base),
+            icr_high: Cell::new(0),
+            interrupts: Cell::new(true),
+            busy: Cell::new(0),
+            busy_after_send: 0,
+            errors: Cell::new(0),
+            shown_errors: Cell::new(0),
+            id: 0,
+            x2apic: true,
+            mmio: true,
+        }
+    }
+
+    /// What was done since the last call.
+    pub fn take(&self) -> Vec<Op> {
+        self.log.take()
+    }
+
+    pub fn record(&self, op: Op) {
+        self.log.borrow_mut().push(op);
+    }
+
+    fn delivery_status(&self) -> u32 {
+        match self.busy.get() {
+            0 => return 0,
+            u32::MAX => (),
+            n => self.busy.set(n - 1),
+        }
+        DELIVERY_PENDING
+    }
+
+    fn latch_errors(&self) {
+        self.shown_errors.set(self.errors.take());
+    }
+
+    fn is_x2apic(&self) -> bool {
+        self.base.get() & X2APIC == X2APIC
+    }
+}
+
+// SAFETY: there are no interrupts.
+unsafe impl LocalInterrupts for &Fake {
+    type State = bool;
+    fn disable(&self) -> bool {
+        self.record(Op::Disable);
+        self.interrupts.replace(false)
+    }
+    fn restore(&self, state: bool) {
+        self.record(Op::Restore(state));
+        self.interrupts.set(state);
+    }
+}
+
+// SAFETY: it reaches no APIC.
+unsafe impl ApicIo for &Fake {
+    unsafe fn rdmsr(&self, msr: u32) -> u64 {
+        self.record(Op::RdMsr(msr));
+        match msr {
+            IA32_APIC_BASE => self.base.get(),
+            0x800..=0x8ff => {
+                assert!(self.is_x2apic(), "#GP: MSR {msr:#x} outside x2APIC mode");
+                match msr {
+                    0x802 => self.id.into(),
+                    0x828 => self.shown_errors.get().into(),
+                    _ => panic!("#GP: read of MSR {msr:#x}"),
+                }
+            }
+            _ => panic!("#GP: read of MSR {msr:#x}"),
+        }
+    }
+
+    unsafe fn wrmsr(&self, msr: u32, value: u64) {
+        self.record(Op::WrMsr(msr, value));
+        if msr == IA32_APIC_BASE {
+            let step = (self.base.replace(value) & 0xc00, value & 0xc00);
+            assert!(matches!(step, (0x800, 0xc00)), "#GP: illegal change of mode {step:x?}");
+            return;
+        }
+        assert!(self.is_x2apic(), "#GP: MSR {msr:#x} outside x2APIC mode");
+        let reserved = match msr {
+            0x808 => !0xff,
+            0x80b | 0x828 => !0,
+            0x80f => !0x13ff,
+            0x830 => 0xfff3_3000,
+            _ => panic!("#GP: write of MSR {msr:#x}"),
+        };
+        assert_eq!(value & reserved, 0, "#GP: reserved bits in MSR {msr:#x}");
+        if msr == 0x828 {
+            self.latch_errors();
+        }
+    }
+
+    fn has_mmio(&self) -> bool {
+        self.mmio
+    }
+
+    unsafe fn mmio_read(&self, register: Register) -> u32 {
+        assert!(self.mmio && !self.is_x2apic(), "no xAPIC here");
+        self.record(Op::Read(register));
+        match register {
+            // The low bits are reserved: whatever is there must not become part of the id.
+            Register::Id => self.id << 24 | 0x00ab_cdef,
+            Register::ErrorStatus => self.shown_errors.get(),
+            Register::IcrHigh => self.icr_high.get(),
+            // Everything but the delivery status set: only that bit may count.
+            Register::IcrLow => !DELIVERY_PENDING | self.delivery_status(),
+            _ => panic!("read of {register:?}"),
+        }
+    }
+
+    unsafe fn mmio_write(&self, register: Register, value: u32) {
+        assert!(self.mmio && !self.is_x2apic(), "no xAPIC here");
+        self.record(Op::Write(register, value));
+        match register {
+            Register::ErrorStatus => self.latch_errors(),
+            Register::IcrHigh => self.icr_high.set(value),
+            Register::IcrLow => {
+                assert_eq!(
+                    self.busy.replace(self.busy_after_send),
+                    0,
+                    "lost: the last interrupt had not left"
+                );
+            }
+            Register::Id => panic!("write of the id"),
+            _ => (),
+        }
+    }
+
+    fn has_x2apic(&self) -> bool {
+        self.x2apic
+    }
+
+    fn fence_before_doorbell(&self) {
+        self.record(Op::Fence);
+    }
+
+    fn pause(&self) {
+        self.record(Op::Pause);
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The real APIC: each operation is one or two instructions.
+
+use crate::regs::{ApicIo, Register};
+use core::arch::asm;
+use core::ptr::NonNull;
+use mk_ipi_core::platform::LocalInterrupts;
+use x86_64::instructions::interrupts;
+use x86_64::registers::model_specific::Msr;
+
+/// The APIC of whichever CPU runs the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Hardware {
+    mmio: Option<NonNull<u8>>,
+}
+
+// SAFETY: the page shows each CPU its own APIC at the same address, and `new` was promised it on every CPU.
+unsafe impl Send for Hardware {}
+// SAFETY: as above; no state is shared.
+unsafe impl Sync for Hardware {}
+
+impl Hardware {
+    /// The APIC, through the kernel's mapping of its 4 KiB page; x2APIC mode needs none.
+    ///
+    /// # Safety
+    ///
+    /// Every CPU that uses the object, or a copy, runs in ring 0 and in the mode in which the first
+    /// [`LocalApic`](crate::LocalApic) on it was made; [`LocalApic::confirm_mode`](crate::LocalApic::confirm_mode)
+    /// tells. `mmio`, if given, is the page named by `IA32_APIC_BASE`, mapped writable on all of them and with memory type UC
+    /// (PCD and PWT set, and the MTRRs as firmware leaves them), for as long as the object is used.
+    pub const unsafe fn new(mmio: Option<NonNull<u8>>) -> Self {
+        Self { mmio }
+    }
+
+    /// Address of a register.
+    ///
+    /// # Safety
+    ///
+    /// The page is mapped.
+    unsafe fn at(&self, register: Register) -> *mut u8 {
+        // SAFETY: the caller knows that there is a page; a branch here would be in every doorbell.
+        let page = unsafe { self.mmio.unwrap_unchecked() };
+        page.as_ptr().wrapping_add(register.offset() as usize)
+    }
+}
+
+// SAFETY: IF is the switch for maskable interrupts, and nothing moves a kernel's code to another CPU while it is
+// clear. Both instructions are compiler barriers.
+unsafe impl LocalInterrupts for Hardware {
+    /// Whether interrupts were on.
+    type State = bool;
+
+    #[inline]
+    fn disable(&self) -> bool {
+        let were_on = interrupts::are_enabled();
+        interrupts::disable();
+        were_on
+    }
+
+    #[inline]
+    fn restore(&self, were_on: bool) {
+        if were_on {
+            interrupts::enable();
+        }
+    }
+}
+
+// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and those that write, as well as
+// `Msr::write`, are without `nomem`. `new` was promised the mapping as UC.
+unsafe impl ApicIo for Hardware {
+    #[inline]
+    unsafe fn rdmsr(&self, msr: u32) -> u64 {
+        // SAFETY: passed on to the caller.
+        unsafe { Msr::new(msr).read() }
+    }
+
+    #[inline]
+    unsafe fn wrmsr(&self, msr: u32, value: u64) {
+        // SAFETY: passed on to the caller.
+        unsafe { Msr::new(msr).write(value) }
+    }
+
+    #[inline]
+    fn has_mmio(&self) -> bool {
+        self.mmio.is_some()
+    }
+
+    #[inline]
+    unsafe fn mmio_read(&self, register: Register) -> u32 {
+        let value;
+        // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
+        unsafe {
+            asm!("mov {:e}, [{}]", out(reg) value, in(reg) self.at(register), options(nostack, preserves_flags, readonly));
+        }
+        value
+    }
+
+    #[inline]
+    unsafe fn mmio_write(&self, register: Register, value: u32) {
+        // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
+        unsafe {
+            asm!("mov [{}], {:e}", in(reg) self.at(register), in(reg) value, options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
+    fn has_x2apic(&self) -> bool {
+        // Every x86-64 CPU has leaf 1. The intrinsic is unsafe in the oldest compiler and safe in newer ones.
+        #[allow(unused_unsafe)]
+        // SAFETY: CPUID exists on x86-64.
+        let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
+        leaf.ecx & 1 << 21 != 0
+    }
+
+    #[inline]
+    fn fence_before_doorbell(&self) {
+        // SAFETY: fences have no effect but order.
+        unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) }
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The mk-ipi doorbell on x86: the local APIC, in xAPIC mode (memory-mapped) and x2APIC mode (MSRs).
+//!
+//! [`LocalApic`] is the doorbell. It reaches the registers through one seam, [`ApicIo`], which `Hardware`
+//! implements with real instructions and a test with a recorder. For kernels without APIC code of their own there
+//! are three parts more: [`Mode`] and [`LocalApic::enable`] set an APIC up, [`start_cpu`] starts another
+//! CPU, and [`doorbell_entry`] makes the vector's entry stub.
+//!
+//! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), where the APIC is chapter 10 and multiple-processor
+//! start chapter 8. Later editions number both one higher (10.6.1 is 11.6.1); the titles are the same.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod apic;
+#[cfg(target_arch = "x86_64")]
+pub mod entry;
+#[cfg(test)]
+mod fake;
+#[cfg(target_arch = "x86_64")]
+pub mod hardware;
+pub mod icr;
+pub mod mode;
+pub mod regs;
+pub mod start;
+
+pub use apic::{ErrorStatus, LocalApic, SpuriousVector};
+#[cfg(target_arch = "x86_64")]
+pub use hardware::Hardware;
+pub use icr::Icr;
+pub use mode::{Mode, ModeError};
+pub use regs::{ApicIo, Register};
+pub use start::{start_cpu, Microseconds, StartError, StartPage};

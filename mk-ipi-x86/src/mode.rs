@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The APIC's mode, read from the machine.
+
+use crate::regs::{ApicIo, IA32_APIC_BASE};
+use mk_ipi_abi::PhysAddr;
+
+bitflags::bitflags! {
+    /// `IA32_APIC_BASE` (Intel SDM vol. 3A, 10.4.4 and 10.12.1).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ApicBase: u64 {
+        /// This CPU booted the machine.
+        const BSP = 1 << 8;
+        /// x2APIC mode.
+        const EXTD = 1 << 10;
+        /// The APIC is on.
+        const EN = 1 << 11;
+        /// The rest is kept on a write: the address, and bits reserved today.
+        const _ = !0;
+    }
+}
+
+impl ApicBase {
+    /// Reads this CPU's.
+    pub fn read(io: &impl ApicIo) -> Self {
+        // SAFETY: every x86-64 CPU has the MSR, in every mode; a read has no effect.
+        Self::from_bits_retain(unsafe { io.rdmsr(IA32_APIC_BASE) })
+    }
+
+    /// The page of the xAPIC's registers: bits 51:12.
+    pub const fn page(self) -> PhysAddr {
+        PhysAddr(self.bits() & 0x000f_ffff_ffff_f000)
+    }
+}
+
+/// How the registers of a local APIC are reached (Intel SDM vol. 3A, table 10-5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Memory-mapped, ids of 8 bits.
+    XApic,
+    /// By MSR, ids of 32 bits.
+    X2Apic,
+}
+
+/// Why an APIC cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeError {
+    /// The APIC is off: EN and EXTD are both 0.
+    Disabled,
+    /// EXTD without EN, which the manual calls invalid.
+    Invalid,
+    /// The CPU is in xAPIC mode, and the xAPIC's page is not mapped.
+    NotMapped,
+    /// The CPU has no x2APIC.
+    NoX2Apic,
+    /// This CPU is in another mode than the one for which the [`LocalApic`](crate::LocalApic) was made.
+    Differs(Mode),
+}
+
+impl Mode {
+    /// The mode of this CPU's APIC.
+    pub fn read(io: &impl ApicIo) -> Result<Self, ModeError> {
+        Self::decode(ApicBase::read(io))
+    }
+
+    const fn decode(base: ApicBase) -> Result<Self, ModeError> {
+        match (base.contains(ApicBase::EN), base.contains(ApicBase::EXTD)) {
+            (true, false) => Ok(Self::XApic),
+            (true, true) => Ok(Self::X2Apic),
+            (false, false) => Err(ModeError::Disabled),
+            (false, true) => Err(ModeError::Invalid),
+        }
+    }
+
+    /// Puts this CPU's APIC into x2APIC mode; no effect if it is. The way back leads through a reset.
+    ///
+    /// Only the step from xAPIC mode is legal, from a disabled APIC it faults (Intel SDM vol. 3A, 10.12.5): an APIC
+    /// that is off gives [`ModeError::Disabled`].
+    ///
+    /// # Safety
+    ///
+    /// No code uses the xAPIC's page on this CPU from now on, and none was between two writes of the ICR.
+    pub unsafe fn enter_x2apic(io: &impl ApicIo) -> Result<(), ModeError> {
+        let base = ApicBase::read(io);
+        match Self::decode(base)? {
+            Self::X2Apic => Ok(()),
+            Self::XApic if !io.has_x2apic() => Err(ModeError::NoX2Apic),
+            Self::XApic => {
+                // SAFETY: EN is set and the CPU has an x2APIC, so the write is legal; the caller has the rest.
+                unsafe { io.wrmsr(IA32_APIC_BASE, base.union(ApicBase::EXTD).bits()) };
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Op};
+    use std::vec;
+
+    /// A usual value: page 0xfee00000, this CPU booted, and two flags to decode.
+    const BASE: u64 = 0xfee0_0100;
+    const EN: u64 = 0x800;
+    const EXTD: u64 = 0x400;
+
+    #[test]
+    fn the_mode_is_read_from_en_and_extd() {
+        for (bits, mode) in [
+            (0, Err(ModeError::Disabled)),
+            (EXTD, Err(ModeError::Invalid)),
+            (EN, Ok(Mode::XApic)),
+            (EN | EXTD, Ok(Mode::X2Apic)),
+        ] {
+            // No other bit matters.
+            for rest in [0, BASE, !(EN | EXTD)] {
+                let fake = &Fake::new(rest | bits);
+                assert_eq!(Mode::read(&fake), mode);
+                assert_eq!(fake.take(), vec![Op::RdMsr(0x1b)]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_bits_51_to_12() {
+        assert_eq!(ApicBase::read(&&Fake::new(BASE | EN)).page(), PhysAddr(0xfee0_0000));
+        assert_eq!(ApicBase::read(&&Fake::new(!0)).page(), PhysAddr(0x000f_ffff_ffff_f000));
+    }
+
+    #[test]
+    fn x2apic_mode_is_entered_from_xapic_mode_only() {
+        // SAFETY: a fake has no code that could mind.
+        let enter = |fake: &Fake| unsafe { Mode::enter_x2apic(&fake) };
+        let x = Fake::new(BASE | EN);
+        assert_eq!(enter(&x), Ok(()));
+        assert_eq!(x.take(), vec![Op::RdMsr(0x1b), Op::WrMsr(0x1b, BASE | EN | EXTD)]);
+        assert_eq!((Mode::read(&&x), enter(&x)), (Ok(Mode::X2Apic), Ok(())));
+        for (bits, error) in [(0, ModeError::Disabled), (EXTD, ModeError::Invalid)] {
+            let off = Fake::new(BASE | bits);
+            assert_eq!(enter(&off), Err(error));
+            assert_eq!(off.take(), vec![Op::RdMsr(0x1b)], "nothing is written");
+        }
+    }
+
+    #[test]
+    fn x2apic_mode_is_not_entered_without_cpuid_bit_21() {
+        let fake = Fake { x2apic: false, ..Fake::new(BASE | EN) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { Mode::enter_x2apic(&&fake) }, Err(ModeError::NoX2Apic));
+        assert_eq!(fake.take(), vec![Op::RdMsr(0x1b)]);
+    }
+}

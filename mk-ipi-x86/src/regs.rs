@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The local APIC's registers, and the seam through which they are reached.
+
+use mk_ipi_core::platform::LocalInterrupts;
+
+/// A register of the local APIC: its offset in the xAPIC's page, in bytes (Intel SDM vol. 3A, table 10-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Register {
+    /// Local APIC ID: bits 31:24 in xAPIC mode, all 32 in x2APIC mode (10.4.6, 10.12.5.1).
+    Id = 0x020,
+    /// Task priority; 0 lets every vector in (10.8.3.1).
+    TaskPriority = 0x080,
+    /// End of interrupt: write 0 (10.8.5).
+    Eoi = 0x0b0,
+    /// Spurious vector, and the software enable in bit 8 (10.9).
+    SpuriousVector = 0x0f0,
+    /// Error status: write 0, then read (10.5.3).
+    ErrorStatus = 0x280,
+    /// Interrupt command, bits 31:0; the write sends. In x2APIC mode the whole 64-bit register (10.6.1, 10.12.9).
+    IcrLow = 0x300,
+    /// Interrupt command, bits 63:32. Does not exist in x2APIC mode.
+    IcrHigh = 0x310,
+}
+
+impl Register {
+    /// Offset in the xAPIC's page, in bytes.
+    pub const fn offset(self) -> u32 {
+        self as u32
+    }
+
+    /// The MSR in x2APIC mode: `0x800 + offset / 16` (Intel SDM vol. 3A, 10.12.1.2). [`Self::IcrHigh`] has none.
+    pub const fn msr(self) -> u32 {
+        0x800 | self.offset() >> 4
+    }
+}
+
+/// `IA32_APIC_BASE` (Intel SDM vol. 3A, 10.4.4).
+pub const IA32_APIC_BASE: u32 = 0x1b;
+
+/// The instructions behind the APIC of the CPU that runs them.
+///
+/// # Implementation safety
+///
+/// Each method does what it says, to this CPU's APIC and in program order, and [`LocalInterrupts`] keeps its
+/// duty. `wrmsr` and `mmio_write` are compiler barriers: no access to memory that another CPU can see moves
+/// across them, in either direction. An `asm!` block without `nomem` is one; a volatile store is not, for
+/// the compiler may move other stores, relaxed atomic ones too, behind it.
+///
+/// `mmio_write` stores to memory of type UC. The CPU makes stores visible in program order, so all that it
+/// stored before is visible when the APIC sees this one (Intel SDM vol. 3A, 8.2.2; UC: 11.3). Non-temporal stores are
+/// excepted: who fills a message with those needs an `sfence`.
+///
+/// `fence_before_doorbell` makes all earlier stores globally visible before any later instruction starts.
+/// A WRMSR to an x2APIC register does not wait for earlier stores (Intel SDM vol. 3A, 10.12.3).
+pub unsafe trait ApicIo: LocalInterrupts {
+    /// Reads an MSR.
+    ///
+    /// # Safety
+    ///
+    /// The MSR exists in the CPU's present mode.
+    unsafe fn rdmsr(&self, msr: u32) -> u64;
+
+    /// Writes an MSR.
+    ///
+    /// # Safety
+    ///
+    /// The MSR exists in the CPU's present mode and takes `value`, and the caller may have the effect happen.
+    unsafe fn wrmsr(&self, msr: u32, value: u64);
+
+    /// Whether the xAPIC's page is mapped, so that `mmio_read` and `mmio_write` may be called.
+    fn has_mmio(&self) -> bool;
+
+    /// Reads a register of the xAPIC.
+    ///
+    /// # Safety
+    ///
+    /// [`has_mmio`](Self::has_mmio), and the CPU is in xAPIC mode.
+    unsafe fn mmio_read(&self, register: Register) -> u32;
+
+    /// Writes a register of the xAPIC.
+    ///
+    /// # Safety
+    ///
+    /// As for [`mmio_read`](Self::mmio_read), and the caller may have the effect happen.
+    unsafe fn mmio_write(&self, register: Register, value: u32);
+
+    /// Whether this CPU has an x2APIC: CPUID.1:ECX bit 21 (Intel SDM vol. 3A, 10.12.1).
+    fn has_x2apic(&self) -> bool;
+
+    /// Makes all earlier stores visible before anything later: `mfence; lfence`.
+    fn fence_before_doorbell(&self);
+
+    /// One turn of a wait for the APIC.
+    fn pause(&self) {
+        mk_ipi_core::sync::spin_hint();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_register_has_the_manuals_offset_and_msr() {
+        use Register::*;
+        for (register, offset, msr) in [
+            (Id, 0x20, 0x802),
+            (TaskPriority, 0x80, 0x808),
+            (Eoi, 0xb0, 0x80b),
+            (SpuriousVector, 0xf0, 0x80f),
+            (ErrorStatus, 0x280, 0x828),
+            (IcrLow, 0x300, 0x830),
+        ] {
+            assert_eq!((register.offset(), register.msr()), (offset, msr), "{register:?}");
+        }
+        assert_eq!(IcrHigh.offset(), 0x310);
+    }
+}
