@@ -365,9 +365,14 @@ mod tests {
         }
         assert_eq!(bad(InstanceEntry { nr_cpus: 0, ..good }), BadCpus);
         assert_eq!(bad(InstanceEntry { nr_cpus: 5, ..good }), BadCpus);
-        for (start, len) in
-            [(0, 272), (0x1008, 272), (0x1000, 271), (0x1000, 0), (1 << 52, 272), (0xffff_ffff_ffff_f000, 8192)]
-        {
+        for (start, len) in [
+            (0, 272),
+            (0x1008, 272),
+            (0x1000, 271),
+            (0x1000, 0),
+            (1 << 52, 272),
+            (0xffff_ffff_ffff_f000, 8192),
+        ] {
             let e = InstanceEntry { region_start: start, region_len: len, ..good };
             assert_eq!(bad(e), BadRegion, "{start:#x} {len}");
         }
@@ -383,7 +388,9 @@ mod tests {
         assert_eq!(bad(DirectoryHeader { magic: 7, ..h }), DirectoryError::NoStamp(7));
         let v2 = Version { major: 2, minor: 0 };
         assert_eq!(bad(DirectoryHeader { version: v2, ..h }), DirectoryError::Version(v2));
-        for (n, c, size) in [(0, 2, 64), (257, 2, 64), (3, 0, 64), (3, 1025, 64), (3, 2, 305), (u32::MAX, 2, 0)] {
+        for (n, c, size) in
+            [(0, 2, 64), (257, 2, 64), (3, 0, 64), (3, 1025, 64), (3, 2, 305), (u32::MAX, 2, 0)]
+        {
             let h = DirectoryHeader { nr_instances: n, cpus_per_instance: c, total_size: size, ..h };
             assert_eq!(bad(h), DirectoryError::Geometry);
         }

@@ -235,6 +235,13 @@ pub trait Platform:
 }
 
 impl<T> Platform for T where
-    T: Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + RegionObserver + Sync
+    T: Doorbell
+        + ThisCpu
+        + LocalInterrupts
+        + PhysMemory
+        + InstancePool
+        + DeferredWork
+        + RegionObserver
+        + Sync
 {
 }

@@ -7,12 +7,96 @@
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the one place (CONTRIBUTING.md)")]
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-#[cfg(loom)]
-pub use loom::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
+use core::sync::atomic as imp;
+pub use imp::Ordering;
 #[cfg(loom)]
 pub use loom::cell::UnsafeCell;
+#[cfg(loom)]
+use loom::sync::atomic as imp;
+
+/// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
+        #[cfg(not(loom))]
+        $(#[$meta])* $vis const fn $name($($arg: $ty),*) -> $ret $body
+        #[cfg(loom)]
+        $(#[$meta])* $vis fn $name($($arg: $ty),*) -> $ret $body
+    };
+}
+pub(crate) use const_unless_loom;
+
+/// Declares an atomic type with the operations that this project uses.
+macro_rules! atomic {
+    ($(#[$meta:meta])* $name:ident($value:ty) { $($op:ident),* }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        #[repr(transparent)]
+        pub struct $name(imp::$name);
+
+        impl $name {
+            const_unless_loom! {
+                /// An atomic that holds `value`.
+                pub fn new(value: $value) -> Self {
+                    Self(imp::$name::new(value))
+                }
+            }
+            /// Reads the value.
+            #[inline(always)]
+            pub fn load(&self, order: Ordering) -> $value {
+                self.0.load(order)
+            }
+            /// Writes the value.
+            #[inline(always)]
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.0.store(value, order);
+            }
+            $(
+                /// As core's method of that name; gives the former value.
+                #[inline(always)]
+                pub fn $op(&self, value: $value, order: Ordering) -> $value {
+                    self.0.$op(value, order)
+                }
+            )*
+        }
+    };
+}
+
+atomic! {
+    /// A boolean.
+    AtomicBool(bool) { swap }
+}
+atomic! {
+    /// A 32-bit number.
+    AtomicU32(u32) { fetch_add, fetch_sub }
+}
+atomic! {
+    /// A 64-bit number; in a kernel also the [`Word`] of shared memory, 8 bytes, alignment 8.
+    AtomicU64(u64) { fetch_add, fetch_sub, fetch_xor }
+}
+atomic! {
+    /// A number of the address's size.
+    AtomicUsize(usize) { fetch_add }
+}
+
+impl AtomicU64 {
+    /// Writes `new` if the value is `current`, else gives what it is; `order` is of the success.
+    #[inline(always)]
+    pub fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.0.compare_exchange(current, new, order, Ordering::Relaxed)
+    }
+    /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
+    /// success.
+    #[inline]
+    pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+        self.0.fetch_update(order, Ordering::Relaxed, next)
+    }
+}
+
+/// A memory fence. Loom treats `SeqCst` accesses as acquire and release: a store-then-load needs this.
+#[inline(always)]
+pub fn fence(order: Ordering) {
+    imp::fence(order);
+}
 
 /// One aligned 64-bit word of memory that another kernel may write at any time.
 ///
@@ -29,15 +113,15 @@ pub trait Word: Send + Sync + 'static {
 impl Word for AtomicU64 {
     #[inline(always)]
     fn load(&self, order: Ordering) -> u64 {
-        self.load(order)
+        self.0.load(order)
     }
     #[inline(always)]
     fn store(&self, value: u64, order: Ordering) {
-        self.store(value, order);
+        self.0.store(value, order);
     }
     #[inline(always)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        self.compare_exchange(current, new, order, Ordering::Relaxed)
+        self.0.compare_exchange(current, new, order, Ordering::Relaxed)
     }
 }
 
@@ -73,17 +157,6 @@ impl<T> UnsafeCell<T> {
         f(self.0.get())
     }
 }
-
-/// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
-macro_rules! const_unless_loom {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
-        #[cfg(not(loom))]
-        $(#[$meta])* $vis const fn $name($($arg: $ty),*) -> $ret $body
-        #[cfg(loom)]
-        $(#[$meta])* $vis fn $name($($arg: $ty),*) -> $ret $body
-    };
-}
-pub(crate) use const_unless_loom;
 
 /// An array of `$n` times `$init`, in a constructor declared by [`const_unless_loom`].
 macro_rules! array_of {

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A cell whose value is published, used by many, and taken back only when nobody uses it any more.
+//!
+//! Handlers and instances live in such cells: a user holds a [`Ref`] while it works on the value, without a
+//! lock; whoever takes the value back closes the cell to new users first and then finds out whether old ones
+//! are left. One word holds it all:
+//!
+//! ```text
+//! 63        32 31   30 29       0
+//! |  serial   | phase |  users  |      EMPTY -> SETUP -> LIVE -> CLOSING -> SETUP -> EMPTY, serial + 1
+//! ```
+
+use crate::sync::{const_unless_loom, AtomicU64, Ordering, UnsafeCell};
+use core::ops::Deref;
+
+const USERS: u64 = (1 << 30) - 1;
+/// More users than this are refused, so that the count cannot run into the phase.
+const MAX_USERS: u64 = 1 << 29;
+const PHASE: u64 = 3 << 30;
+const EMPTY: u64 = 0;
+const SETUP: u64 = 1 << 30;
+const LIVE: u64 = 2 << 30;
+const CLOSING: u64 = 3 << 30;
+const SERIAL_ONE: u64 = 1 << 32;
+
+/// See the module. INVARIANT: `value` is `Some` in LIVE and CLOSING; only the owner of the one SETUP phase
+/// writes it.
+#[derive(Debug)]
+pub(crate) struct Published<T> {
+    state: AtomicU64,
+    value: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: the value is reached by reference from many threads (T: Sync) and moved in and out by any (T: Send);
+// `state` admits writers only when there is no reader, see `claim` and `take`.
+unsafe impl<T: Send + Sync> Sync for Published<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Published<T> {}
+
+/// Which of a cell's successive values: it changes whenever a value is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Serial(u32);
+
+/// Why a cell's value could not be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakeError {
+    /// There is no closed value: never published, taken by another, or not closed.
+    NotClosing,
+    /// That many users still hold it.
+    InUse(u32),
+}
+
+impl<T> Published<T> {
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self { state: AtomicU64::new(EMPTY), value: UnsafeCell::new(None) }
+        }
+    }
+
+    /// Makes an empty cell the caller's own, to publish a value in.
+    pub(crate) fn claim(&self) -> Option<Vacancy<'_, T>> {
+        // SYNC POINT: cell-emptied (acquire)
+        let claimed = self.change(Ordering::Acquire, |s| (s & PHASE == EMPTY).then_some(s | SETUP));
+        claimed.ok().map(|_| Vacancy { cell: self })
+    }
+
+    /// The value, if there is one and it is not being taken back. Wait-free.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<Ref<'_, T>> {
+        // A cell that is not live is left alone, so that a search through many costs loads only.
+        if self.state.load(Ordering::Relaxed) & PHASE != LIVE {
+            return None;
+        }
+        // SYNC POINT: cell-published (acquire)
+        let state = self.state.fetch_add(1, Ordering::Acquire);
+        if state & PHASE != LIVE || state & USERS >= MAX_USERS {
+            self.state.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Ref { cell: self })
+    }
+
+    /// Closes the cell to new users: the value with `serial`, or any.
+    ///
+    /// False if no such value is live.
+    pub(crate) fn close(&self, serial: Option<Serial>) -> bool {
+        let wanted = |s| s & PHASE == LIVE && serial.is_none_or(|w| serial_of(s) == w);
+        self.change(Ordering::Relaxed, |s| wanted(s).then_some(s | CLOSING)).is_ok()
+    }
+
+    /// Takes a closed value back once it has no users, and keeps the cell until the vacancy is dropped.
+    pub(crate) fn take(&self) -> Result<(T, Vacancy<'_, T>), TakeError> {
+        // SYNC POINT: cell-left (acquire)
+        let idle = |s| s & PHASE == CLOSING && s & USERS == 0;
+        match self.change(Ordering::Acquire, |s| idle(s).then_some((s & !PHASE) | SETUP)) {
+            Err(s) if s & PHASE == CLOSING => {
+                Err(TakeError::InUse(u32::try_from(s & USERS).unwrap_or(u32::MAX)))
+            }
+            Err(_) => Err(TakeError::NotClosing),
+            Ok(_) => {
+                let vacancy = Vacancy { cell: self };
+                // SAFETY: the phase went from CLOSING with no users to SETUP by our hand: nobody else touches
+                // `value` until the vacancy ends, and all former users' reads happened before (cell-left).
+                let value = self.value.with_mut(|v| unsafe { (*v).take() });
+                value.map(|v| (v, vacancy)).ok_or(TakeError::NotClosing)
+            }
+        }
+    }
+
+    /// Whether a value was ever taken back here.
+    pub(crate) fn was_used(&self) -> bool {
+        let s = self.state.load(Ordering::Relaxed);
+        s & PHASE == CLOSING || serial_of(s) != Serial(0)
+    }
+
+    /// Replaces the state by what `next` gives, or gives the state for which it gives nothing.
+    fn change(&self, order: Ordering, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
+        self.state.fetch_update(order, next)
+    }
+}
+
+const fn serial_of(state: u64) -> Serial {
+    Serial((state >> 32) as u32)
+}
+
+/// The sole right to a cell that holds nothing. Dropped unused, it leaves the cell empty.
+#[derive(Debug)]
+pub(crate) struct Vacancy<'a, T> {
+    cell: &'a Published<T>,
+}
+
+impl<T> Vacancy<'_, T> {
+    /// Publishes `value`; gives its serial.
+    pub(crate) fn publish(self, value: T) -> Serial {
+        // SAFETY: a vacancy exists only in the SETUP phase, of which there is one owner: us.
+        self.cell.value.with_mut(|v| unsafe { *v = Some(value) });
+        // SYNC POINT: cell-published (release)
+        let state = self.cell.state.fetch_xor(SETUP ^ LIVE, Ordering::Release);
+        core::mem::forget(self);
+        serial_of(state)
+    }
+}
+
+impl<T> Drop for Vacancy<'_, T> {
+    fn drop(&mut self) {
+        // An addition keeps the count of users that are just finding out that there is nothing for them.
+        // SYNC POINT: cell-emptied (release)
+        self.cell.state.fetch_add(SERIAL_ONE.wrapping_sub(SETUP), Ordering::Release);
+    }
+}
+
+/// One user's hold on a published value.
+#[derive(Debug)]
+pub(crate) struct Ref<'a, T> {
+    cell: &'a Published<T>,
+}
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this Ref was counted while the cell was LIVE, so `value` is Some (INVARIANT) and nobody writes
+        // it before the count is given back in `drop`.
+        self.cell.value.with(|v| unsafe { (*v).as_ref().unwrap_unchecked() })
+    }
+}
+
+impl<T> Drop for Ref<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SYNC POINT: cell-left (release)
+        self.cell.state.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_taken_once_and_only_when_unused() {
+        let cell = Published::new();
+        assert!(cell.get().is_none() && !cell.close(None) && !cell.was_used());
+        assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing);
+        let serial = cell.claim().unwrap().publish(7);
+        assert!(cell.claim().is_none());
+        let r = cell.get().unwrap();
+        assert_eq!(*r, 7);
+        assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing, "not closed yet");
+        assert!(cell.close(Some(serial)) && !cell.close(Some(serial)));
+        assert!(cell.get().is_none() && cell.was_used());
+        assert_eq!(cell.take().unwrap_err(), TakeError::InUse(1));
+        drop(r);
+        let (value, vacancy) = cell.take().unwrap();
+        assert_eq!(value, 7);
+        assert!(cell.claim().is_none(), "kept until the vacancy goes");
+        drop(vacancy);
+        assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing);
+        let next = cell.claim().unwrap().publish(8);
+        assert_ne!(serial, next);
+        assert!(!cell.close(Some(serial)), "the former value's serial is stale");
+        assert_eq!(*cell.get().unwrap(), 8);
+    }
+
+    #[test]
+    fn the_count_of_users_has_a_limit() {
+        let cell = Published::new();
+        cell.claim().unwrap().publish(1);
+        cell.state.fetch_add(MAX_USERS, Ordering::Relaxed);
+        assert!(cell.get().is_none());
+        assert_eq!(cell.state.load(Ordering::Relaxed) & USERS, MAX_USERS);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// cell-published, cell-left, cell-emptied: a user sees the whole value or none, and the taker is alone.
+    #[test]
+    fn loom_take_waits_for_users() {
+        loom::model(|| {
+            let cell = Arc::new(Published::new());
+            let user = {
+                let cell = cell.clone();
+                thread::spawn(move || {
+                    if let Some(r) = cell.get() {
+                        assert_eq!(*r, [3, 4]);
+                    }
+                })
+            };
+            cell.claim().unwrap().publish([3, 4]);
+            assert!(cell.close(None));
+            loop {
+                match cell.take() {
+                    Ok((value, vacancy)) => {
+                        assert_eq!(value, [3, 4]);
+                        vacancy.publish([3, 4]);
+                        break;
+                    }
+                    Err(TakeError::InUse(_)) => thread::yield_now(),
+                    Err(e) => panic!("{e:?}"),
+                }
+            }
+            user.join().unwrap();
+        });
+    }
+
+    /// Of two that close and take, one gets the value.
+    #[test]
+    fn loom_one_taker_wins() {
+        loom::model(|| {
+            let cell = Arc::new(Published::new());
+            let serial = cell.claim().unwrap().publish(5);
+            let other = {
+                let cell = cell.clone();
+                thread::spawn(move || u32::from(cell.close(Some(serial))))
+            };
+            let mine = u32::from(cell.close(Some(serial)));
+            assert_eq!(mine + other.join().unwrap(), 1);
+            assert!(cell.take().is_ok());
+        });
+    }
+}

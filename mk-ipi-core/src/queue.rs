@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages between the interrupt path and the deferred work of one CPU: bounded, in order, in private memory.
+//!
+//! The interrupt path produces and the deferred work consumes, and the one interrupts the other. Each side is
+//! held by one at a time; a second one is told so instead of waiting, so a CPU can never wait for itself.
+
+use crate::message::Message;
+use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicUsize, Ordering, UnsafeCell};
+
+/// INVARIANT: `tail - head <= N`; cells `head..tail` hold messages and belong to the consumer, the others to
+/// the producer.
+#[derive(Debug)]
+pub(crate) struct Queue<const N: usize> {
+    producing: AtomicBool,
+    consuming: AtomicBool,
+    head: AtomicUsize,
+    tail: AtomicUsize,
+    cells: [UnsafeCell<Message>; N],
+}
+
+// SAFETY: a cell is reached by the one holder of the side that it belongs to (INVARIANT, `Producer`, `Consumer`).
+unsafe impl<const N: usize> Sync for Queue<N> {}
+
+/// Why a message cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueError {
+    Full,
+    /// Another producer is at work: this CPU was interrupted in the interrupt path.
+    Held,
+}
+
+impl<const N: usize> Queue<N> {
+    const MASK: usize = {
+        assert!(N.is_power_of_two(), "the queue's length is a power of two");
+        N.wrapping_sub(1)
+    };
+
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                producing: AtomicBool::new(false),
+                consuming: AtomicBool::new(false),
+                head: AtomicUsize::new(0),
+                tail: AtomicUsize::new(0),
+                cells: array_of![UnsafeCell::new(Message::EMPTY); N],
+            }
+        }
+    }
+
+    fn cell(&self, position: usize) -> Option<&UnsafeCell<Message>> {
+        self.cells.get(position & Self::MASK)
+    }
+
+    /// Takes the producer's side, with a free cell to fill.
+    pub(crate) fn produce(&self) -> Result<Producer<'_, N>, QueueError> {
+        // SYNC POINT: queue-producer (acquire)
+        if self.producing.swap(true, Ordering::Acquire) {
+            return Err(QueueError::Held);
+        }
+        let producer = Producer { queue: self, tail: self.tail.load(Ordering::Relaxed) };
+        // SYNC POINT: queue-head (acquire)
+        let used = producer.tail.wrapping_sub(self.head.load(Ordering::Acquire));
+        if used >= N {
+            return Err(QueueError::Full);
+        }
+        Ok(producer)
+    }
+
+    /// Takes the consumer's side; `None` if it is held.
+    pub(crate) fn consume(&self) -> Option<Consumer<'_, N>> {
+        // SYNC POINT: queue-consumer (acquire)
+        (!self.consuming.swap(true, Ordering::Acquire)).then_some(Consumer { queue: self })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail.load(Ordering::Relaxed) == self.head.load(Ordering::Relaxed)
+    }
+}
+
+/// The producer's side, with one free cell.
+#[derive(Debug)]
+pub(crate) struct Producer<'a, const N: usize> {
+    queue: &'a Queue<N>,
+    tail: usize,
+}
+
+impl<const N: usize> Producer<'_, N> {
+    /// Has `fill` write the free cell; adds it to the queue if that succeeds.
+    pub(crate) fn fill<E>(self, fill: impl FnOnce(&mut Message) -> Result<(), E>) -> Result<(), E> {
+        if let Some(cell) = self.queue.cell(self.tail) {
+            // SAFETY: the cell at `tail` is not in `head..tail`, so it is the producer's (INVARIANT), and we
+            // hold that side alone (`producing`).
+            cell.with_mut(|m| fill(unsafe { &mut *m }))?;
+            // SYNC POINT: queue-tail (release)
+            self.queue.tail.store(self.tail.wrapping_add(1), Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl<const N: usize> Drop for Producer<'_, N> {
+    fn drop(&mut self) {
+        // SYNC POINT: queue-producer (release)
+        self.queue.producing.store(false, Ordering::Release);
+    }
+}
+
+/// The consumer's side.
+#[derive(Debug)]
+pub(crate) struct Consumer<'a, const N: usize> {
+    queue: &'a Queue<N>,
+}
+
+impl<const N: usize> Consumer<'_, N> {
+    /// Has `f` read the oldest message, then frees its cell. False if there is none.
+    pub(crate) fn pop(&mut self, f: impl FnOnce(&Message)) -> bool {
+        let head = self.queue.head.load(Ordering::Relaxed);
+        // SYNC POINT: queue-tail (acquire)
+        if self.queue.tail.load(Ordering::Acquire) == head {
+            return false;
+        }
+        let Some(cell) = self.queue.cell(head) else { return false };
+        // SAFETY: the cell at `head` is in `head..tail`, so it is the consumer's (INVARIANT), and we hold that
+        // side alone (`consuming`); the producer comes to it only after `head` has moved on.
+        cell.with(|m| f(unsafe { &*m }));
+        // SYNC POINT: queue-head (release)
+        self.queue.head.store(head.wrapping_add(1), Ordering::Release);
+        true
+    }
+}
+
+impl<const N: usize> Drop for Consumer<'_, N> {
+    fn drop(&mut self) {
+        // SYNC POINT: queue-consumer (release)
+        self.queue.consuming.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn push<const N: usize>(q: &Queue<N>, n: usize) -> Result<(), QueueError> {
+        q.produce()?.fill(|m| {
+            m.len = n;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn in_order_bounded_and_reusable() {
+        let q = Queue::<4>::new();
+        for round in 0..5 {
+            for n in 0..4 {
+                assert_eq!(push(&q, round * 4 + n), Ok(()));
+            }
+            assert_eq!(push(&q, 99), Err(QueueError::Full));
+            for n in 0..4 {
+                assert!(q.consume().unwrap().pop(|m| assert_eq!(m.len, round * 4 + n)));
+            }
+            assert!(!q.consume().unwrap().pop(|_| unreachable!()) && q.is_empty());
+        }
+    }
+
+    #[test]
+    fn each_side_is_held_by_one() {
+        let q = Queue::<2>::new();
+        let p = q.produce().unwrap();
+        assert_eq!(q.produce().unwrap_err(), QueueError::Held);
+        assert_eq!(p.fill(|_| Err("no message")), Err("no message"));
+        assert!(q.is_empty(), "a failed fill adds nothing");
+        let c = q.consume().unwrap();
+        assert!(q.consume().is_none());
+        drop(c);
+        assert!(q.consume().is_some() && q.produce().is_ok());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    /// queue-tail, queue-head: every message whole and in order, cells reused only when read.
+    #[test]
+    fn loom_queue_of_one_cell() {
+        loom::model(|| {
+            let q = Arc::new(Queue::<1>::new());
+            let producer = {
+                let q = q.clone();
+                loom::thread::spawn(move || {
+                    let mut added = 0;
+                    for n in 1..=2 {
+                        let fill = |m: &mut Message| {
+                            (m.len, m.words[0]) = (n, n as u64);
+                            Ok::<(), ()>(())
+                        };
+                        if let Ok(p) = q.produce() {
+                            p.fill(fill).unwrap();
+                            added += 1;
+                        }
+                    }
+                    added
+                })
+            };
+            let mut seen = std::vec![];
+            let mut c = q.consume().unwrap();
+            for _ in 0..2 {
+                c.pop(|m| seen.push((m.len, m.words[0])));
+            }
+            let added = producer.join().unwrap();
+            while c.pop(|m| seen.push((m.len, m.words[0]))) {}
+            assert_eq!(seen.len(), added);
+            assert!(seen.iter().all(|&(n, w)| n as u64 == w) && seen.windows(2).all(|w| w[0].0 < w[1].0));
+        });
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Handlers by message type. Dispatch takes no lock; unregistration waits for callbacks on other CPUs.
+
+use crate::message::Message;
+use crate::published::{Published, Serial, TakeError};
+use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering};
+use mk_ipi_abi::{Errno, MessageType};
+
+/// What is called for each message of the type it was registered for.
+///
+/// Runs outside the doorbell's vector, on the CPU that took the message, with no lock held. May send,
+/// register and look up; may not unregister.
+pub trait Handler: Send + Sync {
+    /// Handles one message; the reference is valid until this returns.
+    fn handle(&self, message: &Message);
+}
+
+impl<F: Fn(&Message) + Send + Sync + ?Sized> Handler for &F {
+    fn handle(&self, message: &Message) {
+        self(message);
+    }
+}
+
+/// Stands for one registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "without it the handler cannot be unregistered"]
+pub struct Handle {
+    registry: usize,
+    index: usize,
+    serial: Serial,
+}
+
+/// The registry has no place left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryFull;
+
+impl RegistryFull {
+    /// `ENOMEM`; the C call returns NULL (SPEC C-6).
+    pub const fn errno(self) -> Errno {
+        Errno::ENOMEM
+    }
+}
+
+/// Why nothing was unregistered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnregisterError {
+    /// This CPU is inside a callback, for which unregistration might wait for ever.
+    InCallback,
+    /// The handle's registration has ended already.
+    Stale,
+    /// The handle is of another registry.
+    OtherRegistry,
+}
+
+impl UnregisterError {
+    /// `EDEADLK`, `ESTALE` or `EINVAL`.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::InCallback => Errno::EDEADLK,
+            Self::Stale => Errno::ESTALE,
+            Self::OtherRegistry => Errno::EINVAL,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry<H> {
+    msg_type: MessageType,
+    handler: H,
+}
+
+/// Up to `N` handlers.
+#[derive(Debug)]
+pub(crate) struct Registry<H, const N: usize> {
+    /// What the entry of the same index is registered for: a hint that spares a search most entries.
+    types: [AtomicU32; N],
+    entries: [Published<Entry<H>>; N],
+}
+
+impl<H: Handler, const N: usize> Registry<H, N> {
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self { types: array_of![AtomicU32::new(0); N], entries: array_of![Published::new(); N] }
+        }
+    }
+
+    /// Where this registry lies: what tells its handles from another's.
+    fn identity(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    pub(crate) fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
+        for (index, (ty, entry)) in self.types.iter().zip(&self.entries).enumerate() {
+            if let Some(vacancy) = entry.claim() {
+                ty.store(msg_type.0, Ordering::Relaxed);
+                let serial = vacancy.publish(Entry { msg_type, handler });
+                return Ok(Handle { registry: self.identity(), index, serial });
+            }
+        }
+        Err(RegistryFull)
+    }
+
+    /// Calls every handler of the message's type, in no promised order; gives how many.
+    pub(crate) fn dispatch(&self, message: &Message) -> usize {
+        let mut called = 0usize;
+        for (ty, entry) in self.types.iter().zip(&self.entries) {
+            if ty.load(Ordering::Relaxed) != message.msg_type.0 {
+                continue;
+            }
+            // The hint may be of a handler that came or went meanwhile; the entry's own type decides.
+            if let Some(entry) = entry.get().filter(|e| e.msg_type == message.msg_type) {
+                entry.handler.handle(message);
+                called = called.wrapping_add(1);
+            }
+        }
+        called
+    }
+
+    /// Ends a registration: when this returns, the handler is not running and will not run again.
+    ///
+    /// Waits for callbacks on other CPUs, a turn of `relax` at a time.
+    pub(crate) fn unregister(&self, handle: Handle, relax: impl Fn()) -> Result<(), UnregisterError> {
+        if handle.registry != self.identity() {
+            return Err(UnregisterError::OtherRegistry);
+        }
+        let entry = self.entries.get(handle.index).ok_or(UnregisterError::OtherRegistry)?;
+        if !entry.close(Some(handle.serial)) {
+            return Err(UnregisterError::Stale);
+        }
+        while let Err(TakeError::InUse(_)) = entry.take() {
+            relax();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicUsize;
+
+    type Fn0<'a> = &'a (dyn Fn(&Message) + Send + Sync);
+
+    fn message(ty: u32) -> Message {
+        Message { msg_type: MessageType(ty), len: 1, ..Message::EMPTY }
+    }
+
+    #[test]
+    fn each_handler_of_a_type_gets_each_message() {
+        let n = AtomicUsize::new(0);
+        let count = |_: &Message| {
+            n.fetch_add(1, Ordering::Relaxed);
+        };
+        let r: Registry<Fn0<'_>, 3> = Registry::new();
+        let a = r.register(MessageType(1), &count).unwrap();
+        let _ = r.register(MessageType(1), &count).unwrap();
+        let _ = r.register(MessageType(2), &count).unwrap();
+        assert_eq!(r.register(MessageType(1), &count), Err(RegistryFull));
+        assert_eq!([0, 1, 2, 3].map(|t| r.dispatch(&message(t))), [0, 2, 1, 0]);
+        assert_eq!(n.load(Ordering::Relaxed), 3);
+        assert_eq!(r.unregister(a, || ()), Ok(()));
+        assert_eq!(r.dispatch(&message(1)), 1);
+    }
+
+    #[test]
+    fn a_handle_ends_one_registration_once() {
+        let nop = |_: &Message| ();
+        let (r, other): (Registry<Fn0<'_>, 1>, Registry<Fn0<'_>, 1>) = (Registry::new(), Registry::new());
+        let a = r.register(MessageType(1), &nop).unwrap();
+        assert_eq!(other.unregister(a, || ()), Err(UnregisterError::OtherRegistry));
+        assert_eq!(r.unregister(a, || ()), Ok(()));
+        assert_eq!(r.unregister(a, || ()), Err(UnregisterError::Stale));
+        let b = r.register(MessageType(1), &nop).unwrap();
+        assert_eq!(r.unregister(a, || ()), Err(UnregisterError::Stale), "the place's new handler stays");
+        assert_eq!(r.dispatch(&message(1)), 1);
+        assert_eq!(r.unregister(b, || ()), Ok(()));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A handler whose state is freed after unregister: loom sees an access that is not ordered before it.
+    struct Freed(Arc<UnsafeCell<u32>>);
+    // SAFETY: what the model is to prove: nobody handles when the cell is written.
+    unsafe impl Send for Freed {}
+    // SAFETY: as above.
+    unsafe impl Sync for Freed {}
+    impl Handler for Freed {
+        fn handle(&self, _: &Message) {
+            // SAFETY: read only; loom checks that no write is concurrent.
+            self.0.with(|v| assert_eq!(unsafe { *v }, 1));
+        }
+    }
+
+    /// Register, dispatch on another CPU, unregister: no callback runs after unregister returned.
+    #[test]
+    fn loom_unregister_waits_for_the_callback() {
+        loom::model(|| {
+            let state = Arc::new(UnsafeCell::new(1));
+            let registry: Arc<Registry<Freed, 1>> = Arc::new(Registry::new());
+            let cpu = {
+                let registry = registry.clone();
+                thread::spawn(move || {
+                    registry.dispatch(&Message { msg_type: MessageType(0), len: 1, ..Message::EMPTY });
+                })
+            };
+            let handle = registry.register(MessageType(0), Freed(state.clone())).unwrap();
+            registry.unregister(handle, thread::yield_now).unwrap();
+            // SAFETY: as a kernel frees the handler's state here; loom checks that no callback reads it.
+            state.with_mut(|v| unsafe { *v = 0 });
+            cpu.join().unwrap();
+        });
+    }
+
+    /// Two unregister the same handle: one succeeds, the other is told that it is stale.
+    #[test]
+    fn loom_unregister_twice() {
+        loom::model(|| {
+            let registry: Arc<Registry<Freed, 1>> = Arc::new(Registry::new());
+            let handle = registry.register(MessageType(0), Freed(Arc::new(UnsafeCell::new(1)))).unwrap();
+            let other = {
+                let registry = registry.clone();
+                thread::spawn(move || registry.unregister(handle, thread::yield_now).is_ok())
+            };
+            let mine = registry.unregister(handle, thread::yield_now).is_ok();
+            assert!(mine != other.join().unwrap());
+        });
+    }
+}

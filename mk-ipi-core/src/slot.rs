@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One slot of an RFC v2 region: how a message gets in and out, word by word (SPEC chapters S, R, X).
+
+use crate::message::{Message, PAYLOAD_WORDS};
+use crate::sync::{fence, Ordering, Word};
+use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage, SLOT_WORDS, WORD_DATA_SIZE};
+use mk_ipi_abi::{MessageType, PhysCpuId};
+
+/// What becomes of a message that the receiver has not read when the next one is sent (SPEC X-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// It is overwritten, as the C peers do. The receiver never writes the slot.
+    Overwrite,
+    /// The sender gets `Busy`. Only where the receiver and all senders are mk-ipi.
+    Exclusive,
+}
+
+/// What goes into a slot: built and checked before the slot is touched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    sender_cpu: u32,
+    msg_type: MessageType,
+    payload: &'a [u8],
+}
+
+/// Why a message cannot be carried by a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsendable {
+    Empty,
+    TooLong,
+    SenderBeyondField,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(crate) fn new(from: PhysCpuId, msg_type: MessageType, payload: &'a [u8]) -> Result<Self, Unsendable> {
+        match check_data_size(payload.len() as u64) {
+            Ok(_) => {}
+            Err(NoMessage::Empty) => return Err(Unsendable::Empty),
+            Err(_) => return Err(Unsendable::TooLong),
+        }
+        // `sender_cpu` is a C int: an id that would be negative there is refused, not cut (SPEC S-3).
+        let sender_cpu = i32::try_from(from.0).map_err(|_| Unsendable::SenderBeyondField)?;
+        Ok(Self { sender_cpu: sender_cpu.unsigned_abs(), msg_type, payload })
+    }
+
+    fn header(&self) -> u64 {
+        u64::from(self.sender_cpu) | (u64::from(self.msg_type.0) << 32)
+    }
+
+    /// Header and payload into the slot, zeros behind the payload (SPEC S-4).
+    fn fill<W: Word>(&self, slot: Slot<'_, W>) {
+        let [header, _, buffer @ ..] = slot.0;
+        header.store(self.header(), Ordering::Relaxed);
+        let whole = self.payload.chunks_exact(8);
+        let rest = whole.remainder().iter().rev().fold(0, |word, &byte| (word << 8) | u64::from(byte));
+        let words = whole.map(|c| c.try_into().map_or(0, u64::from_le_bytes));
+        let words = words.chain([rest]).chain(core::iter::repeat(0));
+        for (word, value) in buffer.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Why a slot gave no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untaken {
+    /// What stands there is no message.
+    Nothing(NoMessage),
+    /// A sender overwrote it while it was read: that message is lost, the next one's doorbell is to come.
+    Overwritten,
+}
+
+/// One slot, as words that others write.
+#[derive(Debug)]
+pub(crate) struct Slot<'a, W>(&'a [W; SLOT_WORDS]);
+
+impl<W> Clone for Slot<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<W> Copy for Slot<'_, W> {}
+
+impl<'a, W: Word> Slot<'a, W> {
+    /// The slot of the CPU with physical id `cpu` in a region; `None` beyond its last slot (SPEC R-2).
+    pub(crate) fn of_cpu(region: &'a [W], cpu: PhysCpuId) -> Option<Self> {
+        let first = usize::try_from(cpu.0).ok()?.checked_mul(SLOT_WORDS)?;
+        region.get(first..first.checked_add(SLOT_WORDS)?)?.try_into().ok().map(Self)
+    }
+
+    /// Every slot of a region.
+    pub(crate) fn all(region: &'a [W]) -> impl Iterator<Item = Self> {
+        region.chunks_exact(SLOT_WORDS).filter_map(|slot| slot.try_into().ok().map(Self))
+    }
+
+    fn data_size(self) -> &'a W {
+        let [_, data_size, ..] = self.0;
+        data_size
+    }
+
+    /// Stores a message over whatever is there, as the C peers do (SPEC S-4).
+    pub(crate) fn overwrite(self, message: &Outgoing<'_>) {
+        // Emptied first, so that a receiver that is reading can tell (SYNC POINT: slot-overwrite, release).
+        self.data_size().store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        message.fill(self);
+        // SYNC POINT: slot-published (release)
+        self.data_size().store(message.payload.len() as u64, Ordering::Release);
+    }
+
+    /// Makes an empty slot ours (SPEC X-2); else what stands there.
+    pub(crate) fn claim(self, claim: Claim) -> Result<Claimed<'a, W>, u64> {
+        // SYNC POINT: slot-emptied (acquire)
+        self.data_size().compare_exchange(0, claim.to_data_size(), Ordering::Acquire)?;
+        Ok(Claimed { slot: self, claim })
+    }
+
+    /// Empties the slot if it bears `claim`, whose owner is dead (SPEC X-5).
+    pub(crate) fn clear_claim(self, claim: Claim) -> bool {
+        // SYNC POINT: slot-emptied (release)
+        self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
+    }
+
+    /// What the slot's `data_size` says now.
+    pub(crate) fn peek(self) -> Result<usize, NoMessage> {
+        check_data_size(self.data_size().load(Ordering::Relaxed))
+    }
+
+    /// Copies the message out, each word read once, and checks the copy; an exclusive slot is emptied (SPEC ).
+    pub(crate) fn take(self, policy: Occupied, into: &mut Message) -> Result<(), Untaken> {
+        let [header, data_size, buffer @ ..] = self.0;
+        // SYNC POINT: slot-published (acquire)
+        let size = data_size.load(Ordering::Acquire);
+        let len = match check_data_size(size) {
+            Ok(len) => len,
+            Err(nothing) => return Err(self.refuse(policy, size, nothing)),
+        };
+        let head = header.load(Ordering::Relaxed);
+        for (copy, word) in into.words.iter_mut().zip(buffer).take(len.div_ceil(8)) {
+            *copy = word.load(Ordering::Relaxed);
+        }
+        match policy {
+            // SYNC POINT: slot-emptied (release)
+            Occupied::Exclusive => data_size.store(0, Ordering::Release),
+            Occupied::Overwrite => {
+                // SYNC POINT: slot-overwrite (acquire)
+                fence(Ordering::Acquire);
+                if data_size.load(Ordering::Relaxed) != size || header.load(Ordering::Relaxed) != head {
+                    return Err(Untaken::Overwritten);
+                }
+            }
+        }
+        into.sender_cpu = PhysCpuId(head & 0xffff_ffff);
+        let msg_type = (head >> 32) as u32;
+        into.msg_type = MessageType(msg_type);
+        into.len = len;
+        Ok(())
+    }
+
+    /// An exclusive slot that holds neither message nor claim would be `Busy` for ever: its receiver empties it.
+    fn refuse(self, policy: Occupied, size: u64, found: NoMessage) -> Untaken {
+        if let (Occupied::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
+            // If it fails, another has written the slot meanwhile, and its doorbell is to come.
+            let _ = self.data_size().compare_exchange(size, 0, Ordering::Relaxed);
+        }
+        Untaken::Nothing(found)
+    }
+}
+
+/// A slot that bears our claim. Dropped, it stays claimed: only `publish` and the host end a claim.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Claimed<'a, W> {
+    slot: Slot<'a, W>,
+    claim: Claim,
+}
+
+impl<W: Word> Claimed<'_, W> {
+    /// Stores the message and publishes it; else what stands in the claim's place (SPEC X-3).
+    pub(crate) fn publish(self, message: &Outgoing<'_>) -> Result<(), u64> {
+        message.fill(self.slot);
+        let len = message.payload.len() as u64;
+        // SYNC POINT: slot-published (release)
+        self.slot.data_size().compare_exchange(self.claim.to_data_size(), len, Ordering::Release)?;
+        Ok(())
+    }
+}
+
+const _: () = assert!(WORD_DATA_SIZE == 1 && SLOT_WORDS == 2 + PAYLOAD_WORDS);
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The orderings of a slot, every interleaving that loom finds (CONTRIBUTING.md says how to run them).
+use super::*;
+use crate::sync::AtomicU64;
+use loom::sync::Arc;
+use loom::thread;
+use mk_ipi_abi::{Incarnation, InstanceId};
+
+type Words = Arc<[AtomicU64; SLOT_WORDS]>;
+
+fn words() -> Words {
+    Arc::new(core::array::from_fn(|_| AtomicU64::new(0)))
+}
+
+fn claim(id: u8) -> Claim {
+    Claim { instance: InstanceId::new(id), incarnation: Incarnation::FIRST }
+}
+
+/// A message that shows where it is torn: sender, type, length and payload must agree.
+fn send<R>(n: u8, how: impl FnOnce(&Outgoing<'_>) -> R) -> R {
+    how(&Outgoing::new(PhysCpuId(n.into()), MessageType(n.into()), &[n; 8][..n.into()]).unwrap())
+}
+
+fn assert_whole(m: &Message) {
+    let n = m.payload()[0];
+    assert_eq!((m.sender_cpu, m.msg_type), (PhysCpuId(n.into()), MessageType(n.into())));
+    assert_eq!(m.payload(), &[n; 8][..n.into()]);
+}
+
+/// slot-published, slot-emptied: two senders, one receiver; each message sent arrives once and whole.
+#[test]
+fn loom_exclusive_slot() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(2));
+    model.check(|| {
+        let words = words();
+        let senders: [_; 2] = core::array::from_fn(|i| {
+            let (words, n) = (words.clone(), i as u8 + 1);
+            thread::spawn(move || match Slot(&words).claim(claim(n)) {
+                Ok(claimed) => {
+                    send(n, |m| claimed.publish(m)).unwrap();
+                    1
+                }
+                Err(_) => 0,
+            })
+        });
+        let mut copy = Message::EMPTY;
+        let mut taken = 0;
+        let mut take = || {
+            if Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok() {
+                assert_whole(&copy);
+                taken += 1;
+            }
+        };
+        take();
+        let sent: usize = senders.map(|s| s.join().unwrap()).iter().sum();
+        take();
+        assert_eq!(taken, sent);
+    });
+}
+
+/// slot-published, slot-overwrite: a message is overwritten by one of another size; what is received is whole.
+/// (One of the same size may tear it unseen: SPEC H-1 says that this layout cannot help it.)
+#[test]
+fn loom_overwritten_slot() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(2));
+    model.check(|| {
+        let words = words();
+        let sender = {
+            let words = words.clone();
+            thread::spawn(move || {
+                for n in 1..=2 {
+                    send(n, |m| Slot(&words).overwrite(m));
+                }
+            })
+        };
+        let mut copy = Message::EMPTY;
+        if Slot(&words).take(Occupied::Overwrite, &mut copy).is_ok() {
+            assert_whole(&copy);
+        }
+        sender.join().unwrap();
+        Slot(&words).take(Occupied::Overwrite, &mut copy).unwrap();
+        assert_eq!(copy.payload(), [2, 2], "the last one is there to stay");
+    });
+}
+
+/// slot-emptied: the host clears a dead sender's claim while another sender wants the slot.
+#[test]
+fn loom_clear_claim() {
+    loom::model(|| {
+        let words = words();
+        Slot(&words).claim(claim(1)).map(drop).unwrap();
+        let host = {
+            let words = words.clone();
+            thread::spawn(move || assert!(Slot(&words).clear_claim(claim(1))))
+        };
+        let early = Slot(&words).claim(claim(2)).map(drop).is_ok();
+        host.join().unwrap();
+        assert!(early != Slot(&words).claim(claim(2)).map(drop).is_ok(), "cleared once, claimed once");
+    });
+}

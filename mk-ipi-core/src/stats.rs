@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counters: what happened to messages and doorbells (SPEC H-15).
+
+use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$meta:meta])* $name:ident => $variant:ident,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Count { $($variant),* }
+
+        /// A reading of an endpoint's counters, summed over its CPUs. Each counts from 0 and wraps at 2^64.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats { $($(#[$meta])* pub $name: u64),* }
+
+        const COUNTS: usize = [$(Count::$variant),*].len();
+
+        impl Stats {
+            pub(crate) fn add(&mut self, counters: &Counters) {
+                $(self.$name = self.$name.wrapping_add(counters.get(Count::$variant));)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages stored and rung.
+    sent => Sent,
+    /// Sends refused because the exclusive slot was occupied.
+    busy => Busy,
+    /// Sends refused for any other reason; nothing was stored.
+    refused => Refused,
+    /// Messages stored whose doorbell did not ring.
+    not_rung => NotRung,
+    /// Calls of `on_interrupt`.
+    interrupts => Interrupts,
+    /// Messages copied out of a slot into the queue.
+    received => Received,
+    /// Messages given to at least one handler.
+    handled => Handled,
+    /// Messages for whose type no handler was registered.
+    unhandled => Unhandled,
+    /// Interrupts or polls that found an empty slot.
+    empty => Empty,
+    /// Interrupts or polls that found a slot claimed and not yet published.
+    claimed => Claimed,
+    /// Slots found with a `data_size` that is neither message nor claim.
+    bad_size => BadSize,
+    /// Messages overwritten while they were read.
+    overwritten => Overwritten,
+    /// Messages dropped because the queue was full (overwrite policy only).
+    dropped => Dropped,
+    /// Messages left in their exclusive slot because the queue was full, and taken later.
+    left => Left,
+    /// Interrupts without a region of our own.
+    no_region => NoRegion,
+    /// Interrupts on a CPU whose physical id is beyond the region's slots.
+    beyond_region => BeyondRegion,
+    /// Interrupts that interrupted the interrupt path of their own CPU, and were left to it.
+    nested => Nested,
+}
+
+/// One CPU's counters.
+#[derive(Debug)]
+pub(crate) struct Counters([AtomicU64; COUNTS]);
+
+impl Counters {
+    const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self(array_of![AtomicU64::new(0); COUNTS])
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, what: Count) {
+        if let Some(counter) = self.0.get(what as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self, what: Count) -> u64 {
+        self.0.get(what as usize).map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+}
