@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A CPU: a thread that steps, takes interrupts and may stop at any access.
+
+use crate::platform::MockPlatform;
+use crate::report::What;
+use crate::sched::{CpuState, Shared, Status};
+use crate::word::MockWord;
+use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
+use std::any::Any;
+use std::cell::{Cell, OnceCell};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+thread_local! {
+    static CURRENT: OnceCell<Cpu> = const { OnceCell::new() };
+}
+
+/// The payload with which the stack of a stopped CPU unwinds.
+struct Stopped;
+
+/// Calls `f` with the CPU that this thread is, if it is one.
+pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
+    CURRENT.with(|current| f(current.get()))
+}
+
+/// The hook before an access to `word`; false if the access must have no effect.
+pub(crate) fn access(word: &MockWord, what: What) -> bool {
+    with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, true)))
+}
+
+/// The CPU that runs the closure given to [`Machine::run`](crate::Machine::run).
+pub struct Cpu {
+    shared: Arc<Shared>,
+    number: usize,
+    enabled: Cell<bool>,
+    /// Handlers that run, one in another.
+    depth: Cell<u32>,
+    deferring: Cell<bool>,
+    taken: Cell<u64>,
+}
+
+impl Cpu {
+    /// Runs `code` on CPU `number`, in this thread, until the run ends: once per incarnation of its kernel.
+    pub(crate) fn main(shared: &Arc<Shared>, number: usize, code: impl Fn(&Self)) {
+        CURRENT.with(|current| {
+            let cpu = current.get_or_init(|| Self {
+                shared: shared.clone(),
+                number,
+                enabled: Cell::new(true),
+                depth: Cell::new(0),
+                deferring: Cell::new(false),
+                taken: Cell::new(0),
+            });
+            while shared.power_on(number) {
+                cpu.enabled.set(true);
+                cpu.depth.set(0);
+                cpu.deferring.set(false);
+                let life = catch_unwind(AssertUnwindSafe(|| {
+                    code(cpu);
+                    cpu.rest();
+                }));
+                match life {
+                    Err(payload) if !payload.is::<Stopped>() => shared.panicked(number, message(&*payload)),
+                    _ => shared.power_off(number),
+                }
+            }
+        });
+    }
+
+    fn state(&self) -> &CpuState {
+        &self.shared.cpus[self.number]
+    }
+
+    /// Its physical id.
+    pub fn id(&self) -> PhysCpuId {
+        self.state().id
+    }
+
+    /// The number of its kernel, in the order of the builder.
+    pub fn kernel(&self) -> usize {
+        self.state().kernel
+    }
+
+    /// Its number within its kernel.
+    pub fn index(&self) -> usize {
+        self.state().index
+    }
+
+    /// How often its kernel was started again.
+    pub fn incarnation(&self) -> u32 {
+        self.shared.kernels[self.kernel()].incarnation()
+    }
+
+    /// Its kernel's platform.
+    pub fn platform(&self) -> MockPlatform {
+        MockPlatform::new(self.shared.clone(), self.kernel())
+    }
+
+    /// A number from the machine's seed.
+    pub fn random(&self) -> u64 {
+        self.shared.random()
+    }
+
+    /// Whether interrupts are on.
+    pub fn interrupts_enabled(&self) -> bool {
+        self.enabled.get()
+    }
+
+    /// Switches interrupts off; whether they were on.
+    pub fn disable_interrupts(&self) -> bool {
+        self.step(What::InterruptsOff, None);
+        self.enabled.replace(false)
+    }
+
+    /// Switches interrupts on and takes what is pending, also inside a handler.
+    pub fn enable_interrupts(&self) {
+        self.enabled.set(true);
+        self.step(What::InterruptsOn, None);
+    }
+
+    /// One turn of a wait: another CPU runs, if one can. Counts as a step.
+    pub fn relax(&self) {
+        self.step(What::Relax, None);
+    }
+
+    /// `sti; hlt`: switches interrupts on and sleeps until an interrupt was taken, without a gap between.
+    ///
+    /// As on the real machine, a CPU that comes here with interrupts on may take one just before it sleeps, and
+    /// miss what that changed: switch interrupts off, look, then call this.
+    pub fn idle(&self) {
+        self.step(What::Idle, None);
+        self.enabled.set(true);
+        let before = self.taken.get();
+        loop {
+            self.take_pending();
+            if self.taken.get() != before || !self.alive() {
+                return;
+            }
+            self.shared.sleep(self.number, Status::Idle);
+        }
+    }
+
+    /// What a CPU does whose code has returned: takes interrupts until the run ends.
+    fn rest(&self) {
+        self.enabled.set(true);
+        while !self.shared.ended() {
+            self.take_pending();
+            self.shared.sleep(self.number, Status::Resting);
+        }
+    }
+
+    /// Whether it runs on. If its kernel stopped or the run ended it unwinds; false if it does so already.
+    fn alive(&self) -> bool {
+        if std::thread::panicking() {
+            return false;
+        }
+        if self.shared.ended() || self.shared.kernels[self.kernel()].dead() {
+            resume_unwind(Box::new(Stopped));
+        }
+        true
+    }
+
+    /// One step; false if nothing must have an effect any more.
+    fn step(&self, what: What, at: Option<PhysAddr>) -> bool {
+        if !self.alive() {
+            return false;
+        }
+        self.shared.step(self.number, what, at);
+        self.take_pending();
+        self.alive()
+    }
+
+    /// An access to memory or doorbell, at which the kernel may be ordered to stop.
+    fn counted_step(&self, what: What, at: Option<PhysAddr>) -> bool {
+        if !self.step(what, at) {
+            return false;
+        }
+        if self.shared.kernels[self.kernel()].count_access() {
+            self.shared.kill(self.kernel());
+        }
+        self.alive()
+    }
+
+    /// The step before an access; `mapped`: the kernel must have mapped the word.
+    pub(crate) fn access(&self, word: &MockWord, what: What, mapped: bool) -> bool {
+        let at = self.shared.memory.address_of(word);
+        let alive = self.counted_step(what, at);
+        if let Some(at) = at.filter(|_| alive && mapped) {
+            self.shared.kernels[self.kernel()].check_access(at, what);
+        }
+        alive
+    }
+
+    /// Rings CPU number `to`.
+    pub(crate) fn ring(&self, to: usize, vector: Vector) {
+        if self.counted_step(What::Ring(self.shared.cpus[to].id, vector), None) {
+            self.shared.ring(self.number, to, vector);
+        }
+    }
+
+    /// Its number within the machine, if that is `shared`.
+    pub(crate) fn number_in(&self, shared: &Arc<Shared>) -> Option<usize> {
+        Arc::ptr_eq(&self.shared, shared).then_some(self.number)
+    }
+
+    /// Takes interrupts and runs deferred work while interrupts are on and something is pending.
+    fn take_pending(&self) {
+        while self.enabled.get() && self.alive() {
+            if let Some(vector) = self.state().irr.take() {
+                self.interrupt(vector);
+            } else if self.depth.get() == 0
+                && !self.deferring.get()
+                && self.state().deferred.swap(false, Ordering::AcqRel)
+            {
+                self.deferring.set(true);
+                self.shared.step(self.number, What::Deferred, None);
+                if self.alive() {
+                    self.shared.kernels[self.kernel()].run_deferred();
+                }
+                self.deferring.set(false);
+                self.taken.set(self.taken.get() + 1);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn interrupt(&self, vector: Vector) {
+        self.enabled.set(false);
+        self.depth.set(self.depth.get() + 1);
+        self.taken.set(self.taken.get() + 1);
+        self.shared.step(self.number, What::Interrupt(vector), None);
+        if self.alive() {
+            self.shared.kernels[self.kernel()].handle(vector);
+            self.shared.handled(self.number, vector);
+        }
+        self.depth.set(self.depth.get() - 1);
+        self.enabled.set(true);
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without text")
+        .into()
+}

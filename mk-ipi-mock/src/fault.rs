@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be made to go wrong.
+
+use mk_ipi_abi::{PhysCpuId, PhysRange};
+
+/// Which of many occasions a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The n-th, counted from 1. For steps: of the machine's life; for doorbells: of those that the fault covers.
+    Nth(u64),
+    /// Each with this probability, one in n; the seed decides.
+    OneIn(u32),
+}
+
+/// What happens to a doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorbellFault {
+    /// It never arrives; the sender sees success.
+    Lost,
+    /// It arrives this many steps later, or when nothing else is left to run.
+    Late(u64),
+    /// It arrives again once its handler has returned.
+    Doubled,
+}
+
+/// Something that goes wrong on order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A doorbell is lost, late or doubled.
+    Doorbell {
+        /// Only from this CPU.
+        from: Option<PhysCpuId>,
+        /// Only to this CPU.
+        to: Option<PhysCpuId>,
+        /// Which of these.
+        when: When,
+        /// What happens to it.
+        what: DoorbellFault,
+    },
+    /// A word of memory changes, as by a CPU that obeys nobody.
+    Scribble {
+        /// At which steps of the machine.
+        when: When,
+        /// Where: a word that the seed chooses from here.
+        range: PhysRange,
+        /// What is written; `None`: what the seed gives.
+        value: Option<u64>,
+    },
+    /// A kernel stops for good at its n-th access of this incarnation, counted from 1: that access and all
+    /// later ones have no effect. A `ring` is an access too. (In [`Mode::Free`](crate::Mode::Free) its other
+    /// CPUs may finish the access that they are in.)
+    Stop {
+        /// Which kernel.
+        kernel: usize,
+        /// Which access.
+        access: u64,
+    },
+}
+
+/// A fault on order, with what it has seen so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    pub fault: Fault,
+    pub seen: u64,
+}
+
+impl When {
+    /// Whether the `nth` occasion is hit.
+    pub(crate) fn hits(self, nth: u64, rng: &mut fastrand::Rng) -> bool {
+        match self {
+            Self::Nth(n) => n == nth,
+            Self::OneIn(n) => rng.u32(0..n.max(1)) == 0,
+        }
+    }
+}

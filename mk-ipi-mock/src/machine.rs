@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine: put together, run, tampered with.
+
+use crate::cpu::{with_current, Cpu};
+use crate::fault::Fault;
+use crate::memory::{Memory, MEMORY_START};
+use crate::platform::{KernelState, MockPlatform};
+use crate::report::{Failure, Report, What};
+use crate::sched::{CpuState, Shared};
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// How the CPUs share the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One at a time; at every step the seed decides who. The same seed gives the same run.
+    Stepped {
+        /// Which of all runs.
+        seed: u64,
+    },
+    /// Side by side, as threads.
+    Free,
+}
+
+/// A machine in the making. See [`Machine::builder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    mode: Mode,
+    kernels: Vec<Vec<u64>>,
+    pages: usize,
+    pools: Vec<(InstanceId, u64)>,
+    faults: Vec<Fault>,
+    step_limit: Option<u64>,
+}
+
+/// A machine. Dropping it drops the handlers of its kernels.
+pub struct Machine {
+    shared: Arc<Shared>,
+}
+
+impl Builder {
+    /// Adds a kernel with CPUs of these physical ids.
+    pub fn kernel(mut self, cpus: &[u64]) -> Self {
+        self.kernels.push(cpus.to_vec());
+        self
+    }
+
+    /// How the CPUs share the time; stepped with seed 0 unless told.
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Pages of memory, from [`MEMORY_START`] on; 256 unless told.
+    pub const fn memory(mut self, pages: usize) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    /// Sets aside a pool of `pages` for `instance`.
+    pub fn pool(mut self, instance: InstanceId, pages: u64) -> Self {
+        self.pools.push((instance, pages * PAGE_SIZE));
+        self
+    }
+
+    /// Orders a fault.
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// Steps after which a run fails; 2 million unless told, and no limit in free mode.
+    pub const fn step_limit(mut self, steps: u64) -> Self {
+        self.step_limit = Some(steps);
+        self
+    }
+
+    /// The machine.
+    ///
+    /// # Panics
+    ///
+    /// If a kernel has no CPU, two CPUs have the same id, or the pools do not fit the memory.
+    pub fn build(self) -> Machine {
+        let mut cpus: Vec<CpuState> = Vec::new();
+        let mut kernels = Vec::new();
+        for (kernel, ids) in self.kernels.iter().enumerate() {
+            assert!(!ids.is_empty(), "kernel {kernel} has no CPU");
+            kernels.push(KernelState::new(kernel, cpus.len(), self.pages));
+            for (index, &id) in ids.iter().enumerate() {
+                assert!(cpus.iter().all(|cpu| cpu.id.0 != id), "two CPUs have the id {id}");
+                cpus.push(CpuState::new(PhysCpuId(id), kernel, index));
+            }
+        }
+        assert!(!kernels.is_empty(), "a machine without kernels");
+        let memory = Memory::new(self.pages);
+        self.pools.iter().for_each(|&(instance, len)| memory.add_pool(instance, len));
+        let limit = self.step_limit.unwrap_or(match self.mode {
+            Mode::Stepped { .. } => 2_000_000,
+            Mode::Free => u64::MAX,
+        });
+        let shared = Arc::new(Shared::new(self.mode, limit, memory, kernels, cpus));
+        self.faults.iter().for_each(|&fault| shared.order(fault));
+        Machine { shared }
+    }
+}
+
+impl Machine {
+    /// Begins with nothing: add kernels.
+    pub const fn builder() -> Builder {
+        Builder {
+            mode: Mode::Stepped { seed: 0 },
+            kernels: Vec::new(),
+            pages: 256,
+            pools: Vec::new(),
+            faults: Vec::new(),
+            step_limit: None,
+        }
+    }
+
+    /// Kernel number `kernel`, in the order of the builder.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn kernel(&self, kernel: usize) -> MockPlatform {
+        assert!(kernel < self.shared.kernels.len(), "no kernel {kernel}");
+        MockPlatform::new(self.shared.clone(), kernel)
+    }
+
+    /// Runs `code` on every CPU, until it has returned on each and no interrupt is pending.
+    ///
+    /// A CPU begins with interrupts on. One whose code has returned goes on taking interrupts. One whose kernel
+    /// stops unwinds, drops what it owns without effect on shared memory, and runs `code` anew if its kernel is
+    /// started again. A machine can run several times, one after another.
+    ///
+    /// # Errors
+    ///
+    /// A deadlock, too many steps, or a panic of a CPU's code.
+    pub fn run(&self, code: impl Fn(&Cpu) + Sync) -> Result<Report, Failure> {
+        assert!(
+            std::thread::current().id() == self.shared.builder,
+            "run by another thread than the builder's"
+        );
+        self.shared.begin();
+        std::thread::scope(|scope| {
+            for (number, cpu) in self.shared.cpus.iter().enumerate() {
+                let (shared, code) = (&self.shared, &code);
+                let thread =
+                    std::thread::Builder::new().name(format!("kernel {} cpu {}", cpu.kernel, cpu.id.0));
+                let spawned = thread.spawn_scoped(scope, move || Cpu::main(shared, number, code));
+                spawned.expect("no thread for a CPU");
+            }
+        });
+        self.shared.finish()
+    }
+
+    /// Orders a fault, at any time.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.order(fault);
+    }
+
+    /// Stops a kernel for good: nothing that its CPUs do later has an effect. A CPU of its own stops at once.
+    pub fn stop_kernel(&self, kernel: usize) {
+        self.shared.kill(kernel);
+        with_current(|cpu| cpu.into_iter().for_each(Cpu::relax));
+    }
+
+    /// Starts a stopped kernel again: a new incarnation, without handlers or mappings. Called by a CPU it waits
+    /// until all CPUs of the former life are off, and they run their code anew.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel is running.
+    pub fn restart_kernel(&self, kernel: usize) {
+        assert!(self.shared.kernels[kernel].dead(), "kernel {kernel} is running");
+        while !self.shared.try_restart(kernel) {
+            with_current(|cpu| cpu.into_iter().for_each(Cpu::relax));
+        }
+    }
+
+    /// Takes `len` bytes of memory, rounded up to pages, that no pool and nothing else uses.
+    pub fn reserve(&self, len: u64) -> PhysRange {
+        self.shared.memory.reserve(len)
+    }
+
+    /// All memory.
+    pub fn memory(&self) -> PhysRange {
+        let len = self.shared.memory.pages() as u64 * PAGE_SIZE;
+        PhysRange::new(MEMORY_START, len).expect("a machine has memory")
+    }
+
+    /// Reads the word at `at`, mapped or not: a debugger's or a hostile CPU's access, and a step if a CPU does it.
+    pub fn peek(&self, at: PhysAddr) -> u64 {
+        let word = self.shared.memory.word(at);
+        with_current(|cpu| cpu.map(|cpu| cpu.access(word, What::Load, false)));
+        word.raw().load(Ordering::Acquire)
+    }
+
+    /// Writes the word at `at`, mapped or not.
+    pub fn poke(&self, at: PhysAddr, value: u64) {
+        let word = self.shared.memory.word(at);
+        if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, What::Store, false))) {
+            word.raw().store(value, Ordering::Release);
+        }
+    }
+
+    /// Bytes of the pool of `instance` that are taken.
+    pub fn pool_used(&self, instance: InstanceId) -> u64 {
+        self.shared.memory.pool_used(instance)
+    }
+
+    /// Has the pool of `instance` give nothing more, or again.
+    pub fn exhaust_pool(&self, instance: InstanceId, exhausted: bool) {
+        self.shared.memory.exhaust_pool(instance, exhausted);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Handlers hold endpoints, endpoints hold platforms, platforms hold the machine.
+        self.shared.kernels.iter().for_each(KernelState::forget_code);
+    }
+}

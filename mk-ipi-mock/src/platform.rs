@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a kernel on the machine hands to core.
+
+use crate::cpu::with_current;
+use crate::memory::{lock, pages_of, MEMORY_START};
+use crate::report::What;
+use crate::sched::Shared;
+use crate::word::MockWord;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::platform::*;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+type Routine = Arc<dyn Fn() + Send + Sync>;
+
+/// A region that a kernel's observer saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionEvent {
+    /// It came.
+    Added(InstanceId, PhysRange),
+    /// It went.
+    Removed(InstanceId, PhysRange),
+}
+
+/// One kernel of the machine: all of core's platform traits, and what its kernel code sets up.
+///
+/// A cheap handle. Its methods act for the CPU that calls. The thread that built the machine may call them too
+/// and counts as the kernel's first CPU, with interrupts off; any other thread panics.
+#[derive(Clone)]
+pub struct MockPlatform {
+    shared: Arc<Shared>,
+    kernel: usize,
+}
+
+/// What the machine knows of a kernel.
+pub(crate) struct KernelState {
+    number: usize,
+    /// Its first CPU's number in the machine.
+    first_cpu: usize,
+    dead: AtomicBool,
+    incarnation: AtomicU32,
+    accesses: AtomicU64,
+    stop_at: AtomicU64,
+    /// Mappings of each page: for reading only, for both.
+    pages: Vec<[AtomicU32; 2]>,
+    mappings: Mutex<Vec<(PhysRange, Access)>>,
+    private: Mutex<Vec<PhysRange>>,
+    maps_refused: AtomicBool,
+    vectors: Mutex<BTreeMap<u8, Routine>>,
+    deferred: Mutex<Option<Routine>>,
+    regions: Mutex<Vec<RegionEvent>>,
+}
+
+impl KernelState {
+    pub fn new(number: usize, first_cpu: usize, pages: usize) -> Self {
+        Self {
+            number,
+            first_cpu,
+            dead: AtomicBool::new(false),
+            incarnation: AtomicU32::new(0),
+            accesses: AtomicU64::new(0),
+            stop_at: AtomicU64::new(u64::MAX),
+            pages: std::iter::repeat_with(Default::default).take(pages).collect(),
+            mappings: Mutex::default(),
+            private: Mutex::default(),
+            maps_refused: AtomicBool::new(false),
+            vectors: Mutex::default(),
+            deferred: Mutex::default(),
+            regions: Mutex::default(),
+        }
+    }
+
+    pub fn dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub fn set_dead(&self, dead: bool) {
+        self.dead.store(dead, Ordering::Release);
+    }
+
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    pub fn stop_at(&self, access: u64) {
+        self.stop_at.store(access, Ordering::Relaxed);
+    }
+
+    /// Counts an access; whether the kernel is to stop at it.
+    pub fn count_access(&self) -> bool {
+        self.accesses.fetch_add(1, Ordering::Relaxed) + 1 >= self.stop_at.load(Ordering::Relaxed)
+    }
+
+    /// Power off and on: nothing of the former life is left but what lies in memory.
+    pub fn reset(&self) {
+        self.forget_code();
+        lock(&self.mappings).clear();
+        lock(&self.regions).clear();
+        self.pages.iter().flatten().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.accesses.store(0, Ordering::Relaxed);
+        self.stop_at.store(u64::MAX, Ordering::Relaxed);
+        self.incarnation.fetch_add(1, Ordering::Relaxed);
+        self.set_dead(false);
+    }
+
+    /// Drops handlers, which may hold the machine itself.
+    pub fn forget_code(&self) {
+        let vectors = std::mem::take(&mut *lock(&self.vectors));
+        let deferred = lock(&self.deferred).take();
+        drop((vectors, deferred));
+    }
+
+    pub fn handle(&self, vector: Vector) {
+        let handler = lock(&self.vectors).get(&vector.get()).cloned();
+        match handler {
+            Some(handler) => handler(),
+            None => panic!("kernel {} has no handler for vector {:#x}", self.number, vector.get()),
+        }
+    }
+
+    pub fn run_deferred(&self) {
+        let routine = lock(&self.deferred).clone();
+        match routine {
+            Some(routine) => routine(),
+            None => panic!("kernel {} has no deferred routine", self.number),
+        }
+    }
+
+    /// Panics if this kernel may not do `what` at `at`.
+    pub fn check_access(&self, at: PhysAddr, what: What) {
+        let page = usize::try_from((at.0 - MEMORY_START.0) / PAGE_SIZE).expect("LP64");
+        let [read, both] = &self.pages[page];
+        let (read, both) = (read.load(Ordering::Relaxed), both.load(Ordering::Relaxed));
+        assert!(read + both != 0, "kernel {}: {what:?} at {:#x}, which it has not mapped", self.number, at.0);
+        let only_loads = what == What::Load || both != 0;
+        assert!(only_loads, "kernel {}: {what:?} at {:#x}, which it mapped read-only", self.number, at.0);
+    }
+
+    fn count_pages(&self, range: PhysRange, access: Access, change: impl Fn(&AtomicU32) -> u32) {
+        for counts in &self.pages[pages_of(range)] {
+            change(&counts[usize::from(access == Access::ReadWrite)]);
+        }
+    }
+}
+
+impl MockPlatform {
+    pub(crate) fn new(shared: Arc<Shared>, kernel: usize) -> Self {
+        Self { shared, kernel }
+    }
+
+    fn state(&self) -> &KernelState {
+        &self.shared.kernels[self.kernel]
+    }
+
+    /// Calls `f` with the machine's number of the CPU that calls.
+    fn cpu_number(&self) -> usize {
+        let own = with_current(|cpu| cpu.and_then(|cpu| cpu.number_in(&self.shared)));
+        match own {
+            Some(number) => {
+                let kernel = self.shared.cpus[number].kernel;
+                assert!(
+                    kernel == self.kernel,
+                    "a CPU of kernel {kernel} uses the platform of kernel {}",
+                    self.kernel
+                );
+                number
+            }
+            None => {
+                let builder = std::thread::current().id() == self.shared.builder;
+                assert!(builder, "a thread that is no CPU of this machine uses a platform");
+                self.state().first_cpu
+            }
+        }
+    }
+
+    /// Has `handler` called, with interrupts off, for each interrupt with `vector` at any CPU of this kernel.
+    ///
+    /// An interrupt without a handler is a panic.
+    pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) {
+        lock(&self.state().vectors).insert(vector.get(), Arc::new(handler));
+    }
+
+    /// Has `routine` called for [`DeferredWork::schedule`], on the same CPU.
+    pub fn set_deferred(&self, routine: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.state().deferred) = Some(Arc::new(routine));
+    }
+
+    /// Memory that this kernel uses for itself: it is not mapped, and no peer may share it.
+    pub fn keep_private(&self, range: PhysRange) {
+        lock(&self.state().private).push(range);
+    }
+
+    /// From now on each `map` fails for want of page tables, or no longer.
+    pub fn refuse_maps(&self, refuse: bool) {
+        self.state().maps_refused.store(refuse, Ordering::Relaxed);
+    }
+
+    /// How many mappings were not unmapped yet.
+    pub fn live_mappings(&self) -> usize {
+        lock(&self.state().mappings).len()
+    }
+
+    /// Accesses to shared memory and doorbells of this incarnation: the clock of
+    /// [`Fault::Stop`](crate::Fault::Stop).
+    pub fn accesses(&self) -> u64 {
+        self.state().accesses.load(Ordering::Relaxed)
+    }
+
+    /// The regions that this kernel's observer saw come and go.
+    pub fn regions_seen(&self) -> Vec<RegionEvent> {
+        lock(&self.state().regions).clone()
+    }
+
+    fn private(&self, range: PhysRange) -> bool {
+        lock(&self.state().private).iter().any(|private| private.overlaps(range))
+    }
+
+    fn find_cpu(&self, cpu: PhysCpuId) -> Result<usize, DoorbellError> {
+        self.shared.cpus.iter().position(|state| state.id == cpu).ok_or(DoorbellError::Unreachable(cpu))
+    }
+}
+
+// SAFETY: the vector is set in the target's register with release and taken with acquire, so its handler sees
+// what was stored before; only the named CPU's register is touched; it works with interrupts on and off.
+unsafe impl Doorbell for MockPlatform {
+    fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
+        self.find_cpu(cpu).map(drop)
+    }
+
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        let (to, from) = (self.find_cpu(cpu)?, self.cpu_number());
+        with_current(|cpu| match cpu {
+            Some(cpu) => cpu.ring(to, vector),
+            None => self.shared.ring(from, to, vector),
+        });
+        Ok(())
+    }
+}
+
+// SAFETY: id and index belong to the CPU whose thread this is, for that thread's life; no two CPUs of a kernel
+// share them, and a CPU has one thread at a time. The only other thread that gets past `cpu_number` is the one that built the machine,
+// which waits while CPUs run.
+unsafe impl ThisCpu for MockPlatform {
+    fn physical_id(&self) -> PhysCpuId {
+        self.shared.cpus[self.cpu_number()].id
+    }
+
+    fn index(&self) -> usize {
+        self.shared.cpus[self.cpu_number()].index
+    }
+
+    fn relax(&self) {
+        with_current(|cpu| match cpu {
+            Some(cpu) => cpu.relax(),
+            None => std::thread::yield_now(),
+        });
+    }
+}
+
+// SAFETY: interrupts are taken by `Cpu::take_pending` alone, which does nothing while they are off; a CPU is a
+// thread, so nothing migrates; `restore` switches on only what its `disable` found on.
+unsafe impl LocalInterrupts for MockPlatform {
+    type State = bool;
+
+    fn disable(&self) -> bool {
+        self.cpu_number();
+        with_current(|cpu| cpu.is_some_and(|cpu| cpu.disable_interrupts()))
+    }
+
+    fn restore(&self, enabled: bool) {
+        self.cpu_number();
+        if enabled {
+            with_current(|cpu| cpu.into_iter().for_each(|cpu| cpu.enable_interrupts()));
+        }
+    }
+}
+
+// SAFETY: a mapping is the very words of `range`, which live as long as it does: `map` gives each one a
+// reference of its own to the memory, which only `unmap` takes back. Private memory is refused.
+unsafe impl PhysMemory for MockPlatform {
+    type Word = MockWord;
+
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<MockWord>, MapError> {
+        if !range.start().is_page_aligned() || range.len() % 8 != 0 {
+            return Err(MapError::Misaligned);
+        }
+        let words = self.shared.memory.words(range).ok_or(MapError::NotAllowed)?;
+        if self.private(range) {
+            return Err(MapError::NotAllowed);
+        }
+        if self.state().maps_refused.load(Ordering::Relaxed) {
+            return Err(MapError::NoMemory);
+        }
+        lock(&self.state().mappings).push((range, access));
+        self.state().count_pages(range, access, |count| count.fetch_add(1, Ordering::Relaxed));
+        std::mem::forget(self.shared.memory.clone());
+        // SAFETY: `words` is a valid slice of words that any thread may use; the reference forgotten above keeps
+        // it so until `unmap`.
+        Ok(unsafe { Mapping::new(NonNull::from(words)) })
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping<MockWord>) {
+        let words = mapping.words();
+        let range = words.first().and_then(|word| self.shared.memory.address_of(word));
+        let range = range.and_then(|start| PhysRange::new(start, size_of_val(words) as u64));
+        let mut mappings = lock(&self.state().mappings);
+        let found = mappings.iter().rposition(|(mapped, _)| Some(*mapped) == range);
+        let Some(found) = found else { panic!("unmap of {range:?}, which is not mapped") };
+        let (range, access) = mappings.swap_remove(found);
+        self.state().count_pages(range, access, |count| count.fetch_sub(1, Ordering::Relaxed));
+        // SAFETY: `map` forgot one reference for this mapping, which is found and removed only once; `shared`
+        // holds another, so the memory outlives this call.
+        unsafe { Arc::decrement_strong_count(Arc::as_ptr(&self.shared.memory)) };
+    }
+
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        self.shared.memory.words(page).is_some() && !self.private(page)
+    }
+}
+
+// SAFETY: the pieces of a pool are disjoint runs of whole pages that nothing else is made from.
+unsafe impl InstancePool for MockPlatform {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        self.shared.memory.alloc(instance, len)
+    }
+
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        let mapped = lock(&self.state().mappings).iter().any(|(mapped, _)| mapped.overlaps(range));
+        assert!(!mapped, "kernel {} frees {range:?}, which it still has mapped", self.kernel);
+        self.shared.memory.free(instance, range);
+    }
+}
+
+impl DeferredWork for MockPlatform {
+    fn schedule(&self) {
+        self.shared.cpus[self.cpu_number()].deferred.store(true, Ordering::Release);
+    }
+}
+
+impl RegionObserver for MockPlatform {
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        lock(&self.state().regions).push(RegionEvent::Added(instance, range));
+    }
+
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        lock(&self.state().regions).push(RegionEvent::Removed(instance, range));
+    }
+}

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who runs next, and what happens at which step.
+
+use crate::fault::{Armed, DoorbellFault, Fault};
+use crate::interrupts::Irr;
+use crate::machine::Mode;
+use crate::memory::{lock, Memory};
+use crate::platform::KernelState;
+use crate::report::{Cause, Doorbells, Event, Failure, Report, What};
+use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+/// Steps kept for a [`Failure`].
+const TAIL: usize = 40;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Runs, or would if it were its turn.
+    Ready,
+    /// Sleeps inside its code.
+    Idle,
+    /// Its code has returned; it only takes interrupts.
+    Resting,
+    /// Its kernel stopped, and it noticed.
+    Off,
+}
+
+/// What the whole machine shares.
+pub(crate) struct Shared {
+    pub mode: Mode,
+    pub limit: u64,
+    pub builder: ThreadId,
+    pub memory: Arc<Memory>,
+    pub kernels: Vec<KernelState>,
+    pub cpus: Vec<CpuState>,
+    steps: AtomicU64,
+    /// No fault or late doorbell is due before this step.
+    next_event: AtomicU64,
+    /// The run is over, well or badly: nothing has an effect any more.
+    ended: AtomicBool,
+    sched: Mutex<Sched>,
+}
+
+/// What the others can see of a CPU.
+pub(crate) struct CpuState {
+    pub id: PhysCpuId,
+    pub kernel: usize,
+    /// Number within its kernel.
+    pub index: usize,
+    pub irr: Irr,
+    pub deferred: AtomicBool,
+    turn: Condvar,
+}
+
+struct Sched {
+    status: Vec<Status>,
+    current: usize,
+    rng: fastrand::Rng,
+    /// One step in this many lets another CPU run.
+    stay: u32,
+    faults: Vec<Armed>,
+    /// Late doorbells: due step, CPU, vector.
+    late: Vec<(u64, usize, Vector)>,
+    /// Doorbells that ring again after their handler: CPU, vector.
+    doubled: Vec<(usize, Vector)>,
+    hasher: DefaultHasher,
+    tail: VecDeque<Event>,
+    switches: u64,
+    doorbells: Doorbells,
+    failure: Option<Failure>,
+}
+
+type Guard<'a> = MutexGuard<'a, Sched>;
+
+impl CpuState {
+    pub fn new(id: PhysCpuId, kernel: usize, index: usize) -> Self {
+        Self {
+            id,
+            kernel,
+            index,
+            irr: Irr::default(),
+            deferred: AtomicBool::new(false),
+            turn: Condvar::new(),
+        }
+    }
+
+    fn pending(&self) -> bool {
+        self.irr.any() || self.deferred.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    pub fn new(
+        mode: Mode,
+        limit: u64,
+        memory: Memory,
+        kernels: Vec<KernelState>,
+        cpus: Vec<CpuState>,
+    ) -> Self {
+        let mut rng = fastrand::Rng::with_seed(match mode {
+            Mode::Stepped { seed } => seed,
+            Mode::Free => 0,
+        });
+        // Some seeds switch at nearly every access, others let a CPU run long: both find bugs of their own.
+        let stay = *rng.choice(&[2, 4, 8, 32]).unwrap_or(&4);
+        let sched = Sched {
+            status: vec![Status::Ready; cpus.len()],
+            current: 0,
+            rng,
+            stay,
+            faults: Vec::new(),
+            late: Vec::new(),
+            doubled: Vec::new(),
+            hasher: DefaultHasher::new(),
+            tail: VecDeque::with_capacity(TAIL),
+            switches: 0,
+            doorbells: Doorbells::default(),
+            failure: None,
+        };
+        Self {
+            mode,
+            limit,
+            builder: std::thread::current().id(),
+            memory: Arc::new(memory),
+            kernels,
+            cpus,
+            steps: AtomicU64::new(0),
+            next_event: AtomicU64::new(u64::MAX),
+            ended: AtomicBool::new(true),
+            sched: Mutex::new(sched),
+        }
+    }
+
+    fn stepped(&self) -> bool {
+        matches!(self.mode, Mode::Stepped { .. })
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Begins a run: each CPU ready, but for those of stopped kernels.
+    pub fn begin(&self) {
+        let mut s = lock(&self.sched);
+        for (status, cpu) in s.status.iter_mut().zip(&self.cpus) {
+            *status = if self.kernels[cpu.kernel].dead() { Status::Off } else { Status::Ready };
+        }
+        self.ended.store(false, Ordering::Release);
+        self.dispatch(&mut s);
+    }
+
+    /// The result of the run that ended.
+    pub fn finish(&self) -> Result<Report, Failure> {
+        let mut s = lock(&self.sched);
+        match s.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(Report {
+                steps: self.steps.load(Ordering::Relaxed),
+                switches: s.switches,
+                trace: s.hasher.finish(),
+                doorbells: s.doorbells,
+            }),
+        }
+    }
+
+    /// One step of CPU `me`, which is about to do `what`; in stepped mode others may run meanwhile.
+    pub fn step(&self, me: usize, what: What, at: Option<PhysAddr>) {
+        let n = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        let due = n >= self.next_event.load(Ordering::Relaxed);
+        if self.stepped() {
+            let mut s = lock(&self.sched);
+            s.record(Event { step: n, cpu: self.cpus[me].id, what, at });
+            if due {
+                self.run_due(&mut s, n);
+            }
+            if n >= self.limit {
+                return self.fail(&mut s, Cause::StepLimit);
+            }
+            let stay = s.stay;
+            if what == What::Relax || s.rng.u32(0..stay) == 0 {
+                self.switch(s, me, what == What::Relax);
+            }
+        } else {
+            if due {
+                self.run_due(&mut lock(&self.sched), n);
+            }
+            if n >= self.limit {
+                return self.fail(&mut lock(&self.sched), Cause::StepLimit);
+            }
+            if what == What::Relax {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Gives the turn to a CPU that the seed chooses, and waits for the next turn of `me`.
+    fn switch(&self, mut s: Guard<'_>, me: usize, yields: bool) {
+        let ready = |s: &Sched, i: usize| s.status[i] == Status::Ready && !(yields && i == me);
+        let count = (0..self.cpus.len()).filter(|&i| ready(&s, i)).count();
+        if count == 0 {
+            return;
+        }
+        let nth = s.rng.usize(0..count);
+        let chosen = (0..self.cpus.len()).filter(|&i| ready(&s, i)).nth(nth);
+        if let Some(next) = chosen.filter(|&next| next != me) {
+            s.current = next;
+            s.switches += 1;
+            self.cpus[next].turn.notify_one();
+            drop(self.wait(s, me));
+        }
+    }
+
+    /// Waits until `me` may run: it is ready and, in stepped mode, has the turn; or the run has ended.
+    fn wait<'a>(&self, mut s: Guard<'a>, me: usize) -> Guard<'a> {
+        while !self.ended() && !(s.status[me] == Status::Ready && (s.current == me || !self.stepped())) {
+            s = self.cpus[me].turn.wait(s).unwrap_or_else(PoisonError::into_inner);
+        }
+        s
+    }
+
+    /// Waits for the first turn, if need be until the kernel is started again; false if the run ended first.
+    pub fn power_on(&self, me: usize) -> bool {
+        drop(self.wait(lock(&self.sched), me));
+        !self.ended()
+    }
+
+    /// Sleeps as `status` until something is pending, the kernel stops or the run ends.
+    pub fn sleep(&self, me: usize, status: Status) {
+        let mut s = lock(&self.sched);
+        // Looked at under the lock, as `deliver` stores: no wake-up falls between look and sleep.
+        if !self.cpus[me].pending() && !self.kernels[self.cpus[me].kernel].dead() && !self.ended() {
+            s.status[me] = status;
+            self.dispatch(&mut s);
+            drop(self.wait(s, me));
+        }
+    }
+
+    /// CPU `me` noticed that its kernel stopped: others go on.
+    pub fn power_off(&self, me: usize) {
+        let mut s = lock(&self.sched);
+        s.status[me] = Status::Off;
+        if !self.ended() {
+            self.dispatch(&mut s);
+        }
+    }
+
+    /// Chooses who runs after a CPU has gone to sleep or off; if none can, brings time forward or ends the run.
+    fn dispatch(&self, s: &mut Guard<'_>) {
+        loop {
+            let ready: Vec<_> = (0..self.cpus.len()).filter(|&i| s.status[i] == Status::Ready).collect();
+            if let Some(&next) = s.rng.choice(&ready) {
+                if self.stepped() {
+                    s.current = next;
+                    s.switches += 1;
+                    self.cpus[next].turn.notify_one();
+                }
+                return;
+            }
+            if let Some(due) = s.late.iter().map(|late| late.0).min() {
+                let now = self.steps.fetch_max(due, Ordering::Relaxed).max(due);
+                self.run_due(s, now);
+                continue;
+            }
+            let idle = |i: &usize| s.status[*i] == Status::Idle;
+            let asleep: Vec<_> = (0..self.cpus.len()).filter(idle).map(|i| self.cpus[i].id).collect();
+            return if asleep.is_empty() { self.end() } else { self.fail(s, Cause::Deadlock(asleep)) };
+        }
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.cpus.iter().for_each(|cpu| cpu.turn.notify_one());
+    }
+
+    fn fail(&self, s: &mut Guard<'_>, cause: Cause) {
+        if !self.ended() {
+            let (mode, steps) = (self.mode, self.steps.load(Ordering::Relaxed));
+            s.failure = Some(Failure { mode, steps, cause, tail: s.tail.drain(..).collect() });
+            self.end();
+        }
+    }
+
+    /// CPU `me` panicked: the run is over.
+    pub fn panicked(&self, me: usize, message: String) {
+        self.fail(&mut lock(&self.sched), Cause::Panicked { cpu: self.cpus[me].id, message });
+    }
+
+    /// The next number from the machine's seed.
+    pub fn random(&self) -> u64 {
+        lock(&self.sched).rng.u64(..)
+    }
+}
+
+/// Doorbells and faults.
+impl Shared {
+    pub fn order(&self, fault: Fault) {
+        if let Fault::Stop { kernel, access } = fault {
+            return self.kernels[kernel].stop_at(access);
+        }
+        let mut s = lock(&self.sched);
+        s.faults.push(Armed { fault, seen: 0 });
+        self.schedule_events(&s);
+    }
+
+    /// Rings CPU number `to`; whether it is due now, later or never is up to the faults on order.
+    pub fn ring(&self, from: usize, to: usize, vector: Vector) {
+        let mut s = lock(&self.sched);
+        s.doorbells.rung += 1;
+        let (from, target) = (self.cpus[from].id, self.cpus[to].id);
+        match s.doorbell_fault(from, target) {
+            Some(DoorbellFault::Lost) => s.doorbells.lost += 1,
+            Some(DoorbellFault::Late(by)) => {
+                let due = self.steps.load(Ordering::Relaxed).saturating_add(by);
+                s.late.push((due, to, vector));
+                self.schedule_events(&s);
+            }
+            Some(DoorbellFault::Doubled) => {
+                s.doubled.push((to, vector));
+                self.deliver(&mut s, to, vector);
+            }
+            None => self.deliver(&mut s, to, vector),
+        }
+    }
+
+    fn deliver(&self, s: &mut Guard<'_>, to: usize, vector: Vector) {
+        if self.cpus[to].irr.set(vector) {
+            s.doorbells.coalesced += 1;
+        }
+        self.wake(s, to);
+    }
+
+    fn wake(&self, s: &mut Guard<'_>, cpu: usize) {
+        if matches!(s.status[cpu], Status::Idle | Status::Resting) {
+            s.status[cpu] = Status::Ready;
+            self.cpus[cpu].turn.notify_one();
+        }
+    }
+
+    /// A handler has returned: a doubled doorbell rings now.
+    pub fn handled(&self, me: usize, vector: Vector) {
+        let mut s = lock(&self.sched);
+        s.doorbells.taken += 1;
+        if let Some(i) = s.doubled.iter().position(|&d| d == (me, vector)) {
+            s.doubled.swap_remove(i);
+            self.deliver(&mut s, me, vector);
+        }
+    }
+
+    /// Does what is due at step `now`.
+    fn run_due(&self, s: &mut Guard<'_>, now: u64) {
+        let due: Vec<_> = s.late.iter().filter(|late| late.0 <= now).copied().collect();
+        s.late.retain(|late| late.0 > now);
+        due.into_iter().for_each(|(_, cpu, vector)| self.deliver(s, cpu, vector));
+        for i in 0..s.faults.len() {
+            let Fault::Scribble { when, range, value } = s.faults[i].fault else { continue };
+            if when.hits(now, &mut s.rng) {
+                let words = self.memory.words(range).expect("a scribble outside memory");
+                let word = &words[s.rng.usize(0..words.len())];
+                let value = value.unwrap_or_else(|| s.rng.u64(..));
+                word.raw().store(value, Ordering::Relaxed);
+            }
+        }
+        self.schedule_events(s);
+    }
+
+    fn schedule_events(&self, s: &Guard<'_>) {
+        let now = self.steps.load(Ordering::Relaxed);
+        let late = s.late.iter().map(|late| late.0);
+        let scribbles = s.faults.iter().filter_map(|armed| match armed.fault {
+            Fault::Scribble { when: crate::When::Nth(n), .. } => (n > now).then_some(n),
+            Fault::Scribble { when: crate::When::OneIn(_), .. } => Some(0),
+            _ => None,
+        });
+        self.next_event.store(late.chain(scribbles).min().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Stops a kernel: its CPUs are woken to notice.
+    pub fn kill(&self, kernel: usize) {
+        let mut s = lock(&self.sched);
+        self.kernels[kernel].set_dead(true);
+        for cpu in (0..self.cpus.len()).filter(|&i| self.cpus[i].kernel == kernel) {
+            self.wake(&mut s, cpu);
+        }
+    }
+
+    /// Starts a stopped kernel again, once all its CPUs have noticed that it stopped; else false.
+    pub fn try_restart(&self, kernel: usize) -> bool {
+        let mut s = lock(&self.sched);
+        let mine = || (0..self.cpus.len()).filter(|&i| self.cpus[i].kernel == kernel);
+        if !self.ended() && mine().any(|i| s.status[i] != Status::Off) {
+            return false;
+        }
+        self.kernels[kernel].reset();
+        s.doubled.retain(|(cpu, _)| self.cpus[*cpu].kernel != kernel);
+        for i in mine() {
+            self.cpus[i].irr.clear();
+            self.cpus[i].deferred.store(false, Ordering::Release);
+            s.status[i] = Status::Ready;
+            self.cpus[i].turn.notify_one();
+        }
+        true
+    }
+}
+
+impl Sched {
+    fn record(&mut self, event: Event) {
+        event.hash(&mut self.hasher);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(event);
+    }
+
+    /// What the faults on order do to this doorbell: the first that hits.
+    fn doorbell_fault(&mut self, from: PhysCpuId, to: PhysCpuId) -> Option<DoorbellFault> {
+        let Self { faults, rng, .. } = self;
+        let hits = faults.iter_mut().filter_map(|armed| {
+            let Fault::Doorbell { from: f, to: t, when, what } = armed.fault else { return None };
+            if f.is_some_and(|f| f != from) || t.is_some_and(|t| t != to) {
+                return None;
+            }
+            armed.seen += 1;
+            when.hits(armed.seen, rng).then_some(what)
+        });
+        // All are counted, the first is applied.
+        hits.fold(None, |first, what| first.or(Some(what)))
+    }
+}
