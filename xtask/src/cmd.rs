@@ -47,7 +47,7 @@ impl Places {
         self.cargo_in(Path::new(""))
     }
 
-    /// `cargo` in a folder of the repository. In CI the lock files must fit, as committed.
+    /// `cargo` in a folder of the repository.
     pub fn cargo_in(&self, folder: &Path) -> Command {
         let mut cmd = Command::new("cargo");
         cmd.current_dir(self.root.join(folder)).env("CARGO_TARGET_DIR", &self.target);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo` and `cargo xtask test`.
 
+mod check;
 mod cmd;
 mod demo;
 mod image;
@@ -29,6 +30,12 @@ struct Cli {
 enum Command {
     /// Several kernels in one QEMU machine send each other messages by shared memory and APIC interrupts
     Demo(demo::DemoArgs),
+    /// Every check, step by step, as CI runs them
+    Test(check::TestArgs),
+    /// The loom models, as deep as you like
+    Loom(check::LoomArgs),
+    /// Each fuzz target for as long as you like
+    Fuzz(check::FuzzArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,8 +50,12 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let places = Places::find()?;
+    let provision = |yes| Provision::new(&places, yes);
     match cli.command {
-        Command::Demo(args) => demo::demo(&places, &Provision::new(&places, args.yes), &args)?,
+        Command::Demo(args) => drop(demo::demo(&places, &provision(args.yes), &args)?),
+        Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
+        Command::Loom(args) => check::loom(&places, &args)?,
+        Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -254,6 +254,13 @@ impl Report {
         problems
     }
 
+    /// How many cases ended how.
+    pub fn case_counts(&self) -> String {
+        let count = |result| self.cases.iter().filter(|c| c.result == result).count();
+        let (passed, skipped) = (count(CaseResult::Pass), count(CaseResult::Skip));
+        format!("{passed} cases passed, {skipped} skipped, {} failed", count(CaseResult::Fail))
+    }
+
     /// Every way in which this is not a good run of the conformance suite.
     pub fn conformance_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.common_problems(kernels);

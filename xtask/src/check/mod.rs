@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: every check, step by step. CI runs the same.
+
+mod no_panic;
+mod public;
+mod source;
+mod steps;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Result};
+use clap::Args;
+use comfy_table::{presets, Table};
+
+pub use steps::{fuzz, loom, FuzzArgs, LoomArgs};
+
+use crate::cmd::Places;
+use crate::provision::{Need, Provision};
+
+/// What `test` takes.
+#[derive(Args, Clone, Debug)]
+pub struct TestArgs {
+    /// Run this step only (may be given several times)
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Name the steps, and do nothing
+    #[arg(long)]
+    list: bool,
+    /// Go on after a failed step
+    #[arg(long)]
+    keep_going: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What a step has at hand.
+pub struct Context<'a> {
+    /// Where things are.
+    places: &'a Places,
+    /// What installs.
+    provision: &'a Provision,
+}
+
+/// What a step that passed has to say, such as what it could not run.
+type Notes = Vec<String>;
+
+/// One check.
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    needs: Vec<Need>,
+    run: fn(&Context) -> Result<Notes>,
+}
+
+/// How a step ended.
+enum End {
+    Passed(Notes),
+    Failed(String),
+    NotRun,
+}
+
+/// Runs the steps. Its last line on stdout is `N passed, N failed`.
+pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<ExitCode> {
+    let mut steps = steps::all();
+    if let Some(unknown) = args.only.iter().find(|name| !steps.iter().any(|s| s.name == **name)) {
+        let names: Vec<_> = steps.iter().map(|s| s.name).collect();
+        bail!("no step is named {unknown}; there are: {}", names.join(", "));
+    }
+    steps.retain(|step| args.only.is_empty() || args.only.iter().any(|name| name == step.name));
+    if args.list {
+        for step in &steps {
+            println!("{:18} {}", step.name, step.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let needs: Vec<Need> = steps.iter().flat_map(|step| step.needs.clone()).collect();
+    provision.announce(&needs)?;
+    let ends = run_all(&Context { places, provision }, &steps, args.keep_going);
+    Ok(conclude(&steps, &ends))
+}
+
+fn run_all(context: &Context, steps: &[Step], keep_going: bool) -> Vec<(End, Duration)> {
+    let mut ends: Vec<(End, Duration)> = Vec::new();
+    for step in steps {
+        let failed = ends.iter().any(|(end, _)| matches!(end, End::Failed(_)));
+        if failed && !keep_going {
+            ends.push((End::NotRun, Duration::ZERO));
+            continue;
+        }
+        eprintln!("\n== {}: {}", step.name, step.what);
+        let start = Instant::now();
+        let end = match context.provision.ensure(&step.needs).and_then(|()| (step.run)(context)) {
+            Ok(notes) => End::Passed(notes),
+            Err(err) => End::Failed(format!("{err:#}")),
+        };
+        let took = start.elapsed();
+        match &end {
+            End::Failed(why) => eprintln!("== {}: FAILED after {} s: {why}", step.name, took.as_secs()),
+            _ => eprintln!("== {}: passed in {} s", step.name, took.as_secs()),
+        }
+        ends.push((end, took));
+    }
+    ends
+}
+
+fn conclude(steps: &[Step], ends: &[(End, Duration)]) -> ExitCode {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["step", "result", "seconds", "notes"]);
+    for (step, (end, took)) in steps.iter().zip(ends) {
+        let (result, notes) = match end {
+            End::Passed(notes) => ("passed", notes.join("\n")),
+            End::Failed(why) => ("FAILED", why.clone()),
+            End::NotRun => ("not run", String::new()),
+        };
+        table.add_row([step.name, result, &format!("{:.1}", took.as_secs_f64()), &notes]);
+    }
+    let count = |wanted: fn(&End) -> bool| ends.iter().filter(|(end, _)| wanted(end)).count();
+    let failed = count(|end| matches!(end, End::Failed(_)));
+    println!("\n{table}");
+    println!("{}", closing_line(count(|end| matches!(end, End::Passed(_))), failed));
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn closing_line(passed: usize, failed: usize) -> String {
+    format!("{passed} passed, {failed} failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &'static str, run: fn(&Context) -> Result<Notes>) -> Step {
+        Step { name, what: "", needs: Vec::new(), run }
+    }
+
+    fn ends(keep_going: bool) -> Vec<&'static str> {
+        let steps =
+            [step("a", |_| Ok(Vec::new())), step("b", |_| bail!("no")), step("c", |_| Ok(Vec::new()))];
+        let places = Places::find().expect("the repository");
+        let provision = Provision::new(&places, false);
+        let ends = run_all(&Context { places: &places, provision: &provision }, &steps, keep_going);
+        let word = |end: &End| match end {
+            End::Passed(_) => "passed",
+            End::Failed(_) => "failed",
+            End::NotRun => "not run",
+        };
+        ends.iter().map(|(end, _)| word(end)).collect()
+    }
+
+    #[test]
+    fn the_first_failure_stops_unless_told_otherwise() {
+        assert_eq!(ends(false), ["passed", "failed", "not run"]);
+        assert_eq!(ends(true), ["passed", "failed", "passed"]);
+    }
+
+    #[test]
+    fn the_names_are_unique() {
+        let mut names: Vec<_> = steps::all().iter().map(|s| s.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_ci_reads() {
+        assert_eq!(closing_line(18, 2), "18 passed, 2 failed");
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No panic path in what a kernel links. An rlib proves nothing, since generic and inlined functions are not in
+//! it: so an image that calls every public function is linked, and its symbols are searched.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use object::{Object, ObjectSymbol};
+
+use super::{public, Context, Notes};
+use crate::cmd::{shown, BARE_TARGET};
+use crate::image;
+
+/// The image's crate, a workspace of its own.
+pub const FOLDER: &str = "tests/no-panic";
+
+/// The step: the image names every public function, has no panic symbol, and a planted panic is caught.
+pub fn run(context: &Context) -> Result<Notes> {
+    let root = &context.places.root;
+    ensure!(root.join(FOLDER).join("Cargo.toml").is_file(), "there is no {FOLDER}");
+    let functions = public::functions(root)?;
+    let missing = public::not_named(&functions, &root.join(FOLDER).join("src"))?;
+    ensure!(
+        missing.is_empty(),
+        "{FOLDER}/src calls none of these public functions:\n  {}",
+        missing.join("\n  ")
+    );
+
+    let built = image::executables(&mut build(context, &[]))?;
+    ensure!(!built.is_empty(), "{FOLDER} has no executable");
+    for elf in &built {
+        let found = panic_symbols(&fs::read(elf)?).with_context(|| elf.display().to_string())?;
+        ensure!(found.is_empty(), "a panic path is linked:\n  {}", found.join("\n  "));
+    }
+    let caught = planted(context)?;
+    Ok(vec![format!("{} public functions", functions.len()), format!("a planted panic was caught: {caught}")])
+}
+
+fn build(context: &Context, more: &[&str]) -> Command {
+    let mut cargo = context.places.cargo_in(Path::new(FOLDER));
+    cargo.env("CARGO_TARGET_DIR", context.places.own_target("no-panic"));
+    cargo.args(["build", "--release", "--target", BARE_TARGET]).args(more);
+    cargo
+}
+
+/// Builds with the planted panic and says how it was caught. That it does not compile catches nothing.
+fn planted(context: &Context) -> Result<&'static str> {
+    let mut cargo = build(context, &["--features", "planted-panic"]);
+    eprintln!("$ {}", shown(&cargo));
+    let out = cargo.env_remove("RUSTFLAGS").stdin(Stdio::null()).output()?;
+    if !out.status.success() {
+        let text = String::from_utf8_lossy(&out.stderr);
+        ensure!(text.contains("error: linking with"), "the control does not build:\n{text}");
+        return Ok("it does not link");
+    }
+    for elf in image::executables(&mut build(context, &["--features", "planted-panic"]))? {
+        if !panic_symbols(&fs::read(elf)?)?.is_empty() {
+            return Ok("its symbols show");
+        }
+    }
+    bail!("a planted panic was not noticed: this check is worth nothing")
+}
+
+/// The symbols of an ELF file that have to do with panics, demangled.
+fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
+    let file = object::File::parse(elf)?;
+    let mut names = Vec::new();
+    for symbol in file.symbols() {
+        names.push(symbol.name()?.to_owned());
+    }
+    ensure!(names.iter().any(|name| !name.is_empty()), "it has no symbols: nothing can be said of it");
+    Ok(names
+        .iter()
+        .filter(|name| is_panic(name))
+        .map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+        .collect())
+}
+
+/// The image's own crate has the word in its name.
+fn is_panic(name: &str) -> bool {
+    let name = name.replace("no_panic", "").replace("no-panic", "");
+    name.contains("panic") || name.contains("rust_begin_unwind")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panic_names() {
+        for bad in [
+            "_ZN4core9panicking9panic_fmt17h0123456789abcdefE",
+            "rust_begin_unwind",
+            "_RNvCs1_7___rustc17rust_begin_unwind",
+            "_ZN8no_panic5panic17h0E",
+        ] {
+            assert!(is_panic(bad), "{bad}");
+        }
+        for good in ["_ZN8no_panic4main17h0123456789abcdefE", "memcpy", "", "no-panic.7rcbfp3g-cgu.0"] {
+            assert!(!is_panic(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_program_with_panics_is_noticed() {
+        // This very test program has plenty.
+        let me = std::env::current_exe().and_then(fs::read).expect("the test's own file");
+        assert!(!panic_symbols(&me).expect("an ELF file").is_empty());
+        assert!(panic_symbols(b"no elf").is_err());
+    }
+}

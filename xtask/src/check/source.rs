@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Checks of the files as they are: the licence line, and what the pages say.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use clap::Parser;
+
+use super::{Context, Notes};
+use crate::cmd;
+use crate::Cli;
+
+const SPDX: &str = "SPDX-License-Identifier: MIT OR Apache-2.0";
+/// Endings of files that are source, and of files that have no ending but are.
+const SOURCE: [&str; 11] = [".rs", ".c", ".h", ".s", ".S", ".ld", ".lds", ".sh", ".py", ".toml", ".ci/run"];
+
+fn tracked(context: &Context, patterns: &[&str]) -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    git.current_dir(&context.places.root).args(["ls-files", "-z", "--"]).args(patterns);
+    Ok(cmd::output(&mut git)?.split('\0').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
+}
+
+/// Each tracked source file has its licence in the first line, or below `#!`.
+pub fn spdx(context: &Context) -> Result<Notes> {
+    let files = tracked(context, &[])?;
+    let sources: Vec<_> = files.iter().filter(|name| SOURCE.iter().any(|end| name.ends_with(end))).collect();
+    ensure!(!sources.is_empty(), "git names no source file");
+    let mut bad = Vec::new();
+    for name in &sources {
+        // A file that was deleted and not yet committed is none.
+        let Ok(text) = fs::read_to_string(context.places.root.join(name)) else { continue };
+        if !has_spdx(&text) {
+            bad.push(name.as_str());
+        }
+    }
+    ensure!(bad.is_empty(), "no licence line in {}", bad.join(", "));
+    Ok(vec![format!("{} files", sources.len())])
+}
+
+fn has_spdx(text: &str) -> bool {
+    text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.contains(SPDX))
+}
+
+/// Each relative link of each page leads to a file, and each `cargo xtask` command in it is one.
+pub fn pages(context: &Context) -> Result<Notes> {
+    let root = &context.places.root;
+    ensure!(root.join("README.md").is_file(), "there is no README.md");
+    let (mut links, mut commands, mut bad) = (0, 0, Vec::new());
+    for name in tracked(context, &["*.md"])? {
+        let Ok(text) = fs::read_to_string(root.join(&name)) else { continue };
+        let folder = Path::new(&name).parent().unwrap_or(Path::new(""));
+        for link in relative_links(&text) {
+            links += 1;
+            if !root.join(folder).join(&link).exists() {
+                bad.push(format!("{name}: no file {link}"));
+            }
+        }
+        for command in xtask_commands(&text) {
+            commands += 1;
+            if let Err(err) = parses(&command) {
+                bad.push(format!("{name}: `{command}`: {err:#}"));
+            }
+        }
+    }
+    if !bad.is_empty() {
+        bail!("{}", bad.join("\n"));
+    }
+    Ok(vec![format!("{links} links, {commands} commands")])
+}
+
+/// The targets of `[text](target)` without a scheme, their anchors cut off.
+fn relative_links(text: &str) -> Vec<String> {
+    let ends = text.match_indices("](").map(|(at, mark)| &text[at + mark.len()..]);
+    let targets = ends.filter_map(|rest| rest.split([')', ' ', '\n']).next());
+    let files = targets
+        .filter(|t| !t.contains("://") && !t.starts_with("mailto:"))
+        .filter_map(|t| t.split('#').next());
+    files.filter(|t| !t.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+/// The commands in code, in a line of its own or between backquotes.
+fn xtask_commands(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        for (part, code) in line.split('`').enumerate().map(|(i, c)| (i, c.trim().trim_start_matches("$ "))) {
+            let whole_line = part == 0 && !line.contains('`');
+            if (whole_line || part % 2 == 1) && code.starts_with("cargo xtask ") {
+                found.push(code.split(" #").next().unwrap_or(code).trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Whether our own parser takes it. `N`, `[--flag]` and the like stand for something: such a command is checked
+/// as far as its fixed words go.
+fn parses(command: &str) -> Result<()> {
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    let example =
+        |w: &&str| w.starts_with('[') || w.starts_with('<') || w.contains('|') || *w == "N" || *w == "...";
+    let fixed = words.iter().position(example).map_or(words.as_slice(), |at| {
+        let at = if words.get(at.wrapping_sub(1)).is_some_and(|w| w.starts_with("--")) { at - 1 } else { at };
+        &words[..at]
+    });
+    match Cli::try_parse_from(fixed) {
+        Ok(_) => Ok(()),
+        Err(err) if !err.use_stderr() => Ok(()), // --help
+        Err(err) => Err(err).context("not a command"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn licence_lines() {
+        assert!(has_spdx("// SPDX-License-Identifier: MIT OR Apache-2.0\nfn x() {}"));
+        assert!(has_spdx("#!/bin/sh\n# SPDX-License-Identifier: MIT OR Apache-2.0\n"));
+        assert!(!has_spdx("fn x() {}\n// SPDX-License-Identifier: MIT OR Apache-2.0"));
+        assert!(!has_spdx("// SPDX-License-Identifier: GPL-2.0-only\n"));
+        assert!(!has_spdx(""));
+    }
+
+    #[test]
+    fn links() {
+        let text =
+            "[a](SPEC.md#l-2) [b](https://x.example/y) [c](#here) ![d](docs/p.png \"title\") [e](mailto:a@b)";
+        assert_eq!(relative_links(text), ["SPEC.md", "docs/p.png"]);
+    }
+
+    #[test]
+    fn commands() {
+        let text = "```sh\n$ cargo xtask demo --kernels 3 # three\n```\nSay `cargo xtask test` or cargo xtask nothing.\n";
+        assert_eq!(xtask_commands(text), ["cargo xtask demo --kernels 3", "cargo xtask test"]);
+        for good in [
+            "cargo xtask demo --kernels N",
+            "cargo xtask test --only fmt",
+            "cargo xtask demo [--json]",
+            "cargo xtask demo --mode xapic|x2apic|both",
+        ] {
+            assert!(parses(good).is_ok(), "{good}");
+        }
+        for bad in ["cargo xtask demonstrate", "cargo xtask demo --kernels 99", "cargo xtask test --fast"] {
+            assert!(parses(bad).is_err(), "{bad}");
+        }
+    }
+}

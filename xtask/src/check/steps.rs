@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The steps of `cargo xtask test`, in their order: what is quick and often wrong comes first.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{bail, ensure, Result};
+use clap::Args;
+
+use super::{no_panic, source, Context, Notes, Step};
+use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
+use crate::demo::{self, DemoArgs, Modes};
+use crate::image::{self, BARE_METAL};
+use crate::machine::{self, Job};
+use crate::provision::{self, Need, Provision, Toolchain};
+
+/// The workspaces beside the root's.
+const OTHER_WORKSPACES: [&str; 3] = [BARE_METAL, no_panic::FOLDER, FUZZ];
+const FUZZ: &str = "fuzz";
+const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
+const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
+/// Kernels of the boots that a test makes.
+const KERNELS: u32 = 3;
+/// Messages per pair of the boots that a test makes.
+const MESSAGES: u64 = 500;
+
+/// All steps.
+pub fn all() -> Vec<Step> {
+    let step = |name, what, needs: &[Need], run| Step { name, what, needs: needs.to_vec(), run };
+    let fmt = Need::Rust(Toolchain::Active, &["rustfmt"], &[]);
+    let clippy = Need::Rust(Toolchain::Active, &["clippy"], &[BARE_TARGET]);
+    let msrv = Need::Rust(Toolchain::Msrv, &[], &[BARE_TARGET]);
+    let boot = demo::needs(true);
+    vec![
+        step("spdx", "each source file names its licence first", &[], source::spdx),
+        step("locked", "the lock files fit, as committed", &[], locked),
+        step("fmt", "rustfmt, every workspace", &[fmt], fmt_all),
+        step("clippy", "no warning, every workspace and target", &[clippy], clippy_all),
+        step("unit", "the tests of every crate", &[], unit),
+        step("c-layout", "a C compiler agrees on layout and bytes", &[Need::Cc], c_layout),
+        step("loom", "the models, preemptions bounded", &[], |c| loom_models(c.places, SHORT_PREEMPTIONS)),
+        step("miri", "no undefined behaviour in the unit tests", &[NIGHTLY], miri),
+        step("conformance-mock", "the conformance suite on the mock", &[], conformance_mock),
+        step("no-std", "the kernel crates build for bare metal", &[BARE], no_std),
+        step("no-panic", "no panic path in what a kernel links", &[BARE], no_panic::run),
+        step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
+        step(
+            "conformance-qemu",
+            "the conformance suite on the emulated APIC, both modes",
+            &boot,
+            conformance_qemu,
+        ),
+        step("demo-qemu", "the demo passes; with a hung kernel it fails", &boot, demo_qemu),
+        step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
+            fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
+        }),
+        step("docs", "the documentation, no warning", &[], docs),
+        step("readme", "links and commands in the pages are good", &[], source::pages),
+        step(
+            "deny",
+            "licences, sources, bans, advisories of what we use",
+            &[Need::CargoTool("cargo-deny")],
+            deny,
+        ),
+    ]
+}
+
+fn cargo(context: &Context, words: &[&str]) -> Command {
+    cargo_in(context, "", words)
+}
+
+fn cargo_in(context: &Context, folder: &str, words: &[&str]) -> Command {
+    let mut cmd = context.places.cargo_in(Path::new(folder));
+    if !folder.is_empty() {
+        cmd.env("CARGO_TARGET_DIR", context.places.own_target(&folder_name(folder)));
+    }
+    cmd.args(words);
+    cmd
+}
+
+fn folder_name(folder: &str) -> String {
+    Path::new(folder).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// `-p` for each crate that a kernel links.
+fn kernel_crates() -> Vec<&'static str> {
+    KERNEL_CRATES.iter().flat_map(|name| ["-p", *name]).collect()
+}
+
+fn locked(context: &Context) -> Result<Notes> {
+    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+        cmd::run(&mut cargo_in(context, folder, &["fetch", "--locked"]))?;
+    }
+    Ok(Vec::new())
+}
+
+fn fmt_all(context: &Context) -> Result<Notes> {
+    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+        // Not --all: from a workspace of its own that would go on to the crates it depends on.
+        cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
+    }
+    Ok(Vec::new())
+}
+
+fn clippy_all(context: &Context) -> Result<Notes> {
+    let deny = ["--", "-D", "warnings"];
+    cmd::run(cargo(context, &["clippy", "--workspace", "--all-targets"]).args(deny))?;
+    let bare = ["clippy", "--target", BARE_TARGET];
+    cmd::run(cargo(context, &bare).args(kernel_crates()).args(deny))?;
+    for folder in [BARE_METAL, no_panic::FOLDER] {
+        cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
+    }
+    Ok(Vec::new())
+}
+
+/// Runs tests, and notes how many passed.
+fn tests(mut cmd: Command) -> Result<Notes> {
+    Ok(vec![format!("{} tests", cmd::run_tests(&mut cmd)?)])
+}
+
+fn unit(context: &Context) -> Result<Notes> {
+    tests(cargo(context, &["test", "--workspace"]))
+}
+
+fn c_layout(context: &Context) -> Result<Notes> {
+    let mut notes = Notes::new();
+    for (package, test) in [("mk-ipi-abi", "c_layout"), ("mk-ipi-core", "c_peer")] {
+        notes.extend(tests(cargo(context, &["test", "-p", package, "--test", test]))?);
+    }
+    Ok(notes)
+}
+
+fn conformance_mock(context: &Context) -> Result<Notes> {
+    tests(cargo(context, &["test", "--release", "-p", "mk-ipi-mock"]))
+}
+
+fn miri(context: &Context) -> Result<Notes> {
+    let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
+    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib"];
+    let mut cmd = cargo(context, &words);
+    cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri"));
+    tests(cmd)
+}
+
+fn no_std(context: &Context) -> Result<Notes> {
+    cmd::run(cargo(context, &["build", "--release", "--target", BARE_TARGET]).args(kernel_crates()))?;
+    Ok(Vec::new())
+}
+
+fn msrv_builds(context: &Context) -> Result<Notes> {
+    let toolchain = format!("+{}", provision::MSRV);
+    for target in [&[][..], &["--target", BARE_TARGET]] {
+        let mut cmd = cargo(context, &[&toolchain, "check"]);
+        cmd.env("CARGO_TARGET_DIR", context.places.own_target("msrv"));
+        // cargo's own choice of toolchain for us must not win over the one that is named.
+        cmd::run(cmd.args(kernel_crates()).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
+    }
+    Ok(Vec::new())
+}
+
+fn docs(context: &Context) -> Result<Notes> {
+    let mut cmd = cargo(context, &["doc", "--workspace", "--no-deps"]);
+    cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Vec::new())
+}
+
+fn deny(context: &Context) -> Result<Notes> {
+    let program = provision::tool("cargo-deny").unwrap_or_else(|| PathBuf::from("cargo-deny"));
+    let mut notes = Notes::new();
+    let check = |folder: &str, words: &[&str]| {
+        let root = &context.places.root;
+        let mut cmd = Command::new(&program);
+        cmd.current_dir(root).arg("--manifest-path").arg(root.join(folder).join("Cargo.toml"));
+        cmd::run(cmd.arg("check").arg("--config").arg(root.join("deny.toml")).args(words))
+    };
+    let fetched = cmd::run(Command::new(&program).current_dir(&context.places.root).args(["fetch", "db"]));
+    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+        check(folder, &["bans", "licenses", "sources"])?;
+        if fetched.is_ok() {
+            check(folder, &["--disable-fetch", "advisories"])?;
+        }
+    }
+    if fetched.is_err() {
+        notes.push("advisories: not run: their database cannot be fetched".into());
+    }
+    Ok(notes)
+}
+
+fn conformance_qemu(context: &Context) -> Result<Notes> {
+    let (places, qemu) = (context.places, context.provision.qemu(true)?);
+    let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
+    let images = image::build(places, KERNELS)?;
+    let mut notes = Notes::new();
+    for mode in modes {
+        let job = Job { run: "conformance", mode, messages: MESSAGES, fault: None, images: &images };
+        let run = machine::boot(places, qemu, &job, &mut |_| ())?;
+        let mut problems = run.problems.clone();
+        problems.extend(run.report.conformance_problems(KERNELS));
+        if !problems.is_empty() {
+            demo::show_tail(&run, mode);
+            bail!("{mode}: {}", problems.join("; "));
+        }
+        notes.push(format!("{mode}: {}", run.report.case_counts()));
+    }
+    notes.extend(not_run);
+    Ok(notes)
+}
+
+fn demo_qemu(context: &Context) -> Result<Notes> {
+    let args =
+        |mode, fault| DemoArgs { kernels: KERNELS, messages: MESSAGES, mode, json: false, yes: false, fault };
+    let not_run = demo::demo(context.places, context.provision, &args(Modes::Both, None))?;
+    let start = Instant::now();
+    let hung = demo::demo(context.places, context.provision, &args(Modes::Xapic, Some("hang:1".into())));
+    let took = start.elapsed().as_secs();
+    ensure!(hung.is_err(), "a kernel hung, and the demo passed");
+    eprintln!("That was on order: the demo notices a hung kernel.");
+    let mut notes = vec![format!("a hung kernel was noticed after {took} s")];
+    notes.extend(not_run);
+    Ok(notes)
+}
+
+/// Preemptions per execution that loom tries in `test`: two find nearly all that is to be found.
+const SHORT_PREEMPTIONS: u32 = 2;
+
+/// What `loom` takes.
+#[derive(Args, Clone, Debug)]
+pub struct LoomArgs {
+    /// Three preemptions per execution instead of two; takes long
+    #[arg(long)]
+    deep: bool,
+    /// Bound of preemptions per execution; 0 for none, which may take for ever
+    #[arg(long)]
+    preemptions: Option<u32>,
+}
+
+/// `cargo xtask loom`.
+pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
+    let bound = if args.deep { SHORT_PREEMPTIONS + 1 } else { SHORT_PREEMPTIONS };
+    let notes = loom_models(places, args.preemptions.unwrap_or(bound))?;
+    println!("{}", notes.join("\n"));
+    Ok(())
+}
+
+fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
+    let mut cmd = places.cargo();
+    cmd.args(["test", "--profile", "loom", "-p", "mk-ipi-core", "--lib", "loom"]);
+    cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
+    match preemptions {
+        0 => cmd.env_remove("LOOM_MAX_PREEMPTIONS"),
+        bound => cmd.env("LOOM_MAX_PREEMPTIONS", bound.to_string()),
+    };
+    let mut notes = tests(cmd)?;
+    notes.push(format!(
+        "preemptions: {}",
+        if preemptions == 0 { "no bound".into() } else { preemptions.to_string() }
+    ));
+    Ok(notes)
+}
+
+/// Seconds per fuzz target in `test`.
+const SHORT_FUZZ_SECONDS: u64 = 20;
+
+/// What `fuzz` takes.
+#[derive(Args, Clone, Debug)]
+pub struct FuzzArgs {
+    /// Seconds per target
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cargo xtask fuzz`.
+pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<()> {
+    let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
+    provision.announce(&needs)?;
+    provision.ensure(&needs)?;
+    println!("{}", fuzz_targets(places, args.seconds)?.join("\n"));
+    Ok(())
+}
+
+fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
+    let nightly = provision::toolchain_name(Toolchain::Nightly)?;
+    let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
+    let cargo_fuzz = || {
+        let mut cmd = Command::new(&program);
+        cmd.current_dir(places.root.join(FUZZ))
+            .env("RUSTUP_TOOLCHAIN", &nightly)
+            .env_remove("CARGO")
+            .arg("fuzz");
+        cmd
+    };
+    let listed = cmd::output(cargo_fuzz().arg("list"))?;
+    let targets: Vec<&str> = listed.split_whitespace().collect();
+    ensure!(!targets.is_empty(), "{FUZZ} has no target");
+    for target in &targets {
+        let mut cmd = cargo_fuzz();
+        cmd.args(["run", target, "--target-dir"]).arg(places.own_target("fuzz"));
+        cmd::run(
+            cmd.arg("--")
+                .arg(format!("-max_total_time={seconds}"))
+                .args(["-print_final_stats=1", "-verbosity=0"]),
+        )?;
+    }
+    Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
+}
