@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Links the image at the base address that `MK_IPI_IMAGE_BASE` gives: hexadecimal with `0x`, or decimal.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+/// Base of the host kernel's image (src/layout.rs).
+const DEFAULT_BASE: &str = "0x1000000";
+
+fn main() {
+    let base = env::var("MK_IPI_IMAGE_BASE").unwrap_or_else(|_| DEFAULT_BASE.into());
+    let number = match base.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => base.parse(),
+    };
+    let base = number.unwrap_or_else(|e| panic!("MK_IPI_IMAGE_BASE={base}: {e}"));
+    assert!(base % 4096 == 0 && base >= 0x10_0000, "MK_IPI_IMAGE_BASE={base:#x}: not a page above 1 MiB");
+
+    let script = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("kernel.ld");
+    let template = fs::read_to_string("kernel.ld").expect("kernel.ld lies beside build.rs");
+    fs::write(&script, template.replace("@BASE@", &format!("{base:#x}"))).expect("OUT_DIR is writable");
+    println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+    println!("cargo::rustc-link-arg-bins=--build-id=none");
+    println!("cargo::rerun-if-changed=kernel.ld");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=MK_IPI_IMAGE_BASE");
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine's CPUs, from the ACPI MADT. APIC ids are not 0..n on real machines.
+
+use acpi::madt::{Madt, MadtEntry};
+use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
+use core::ptr::NonNull;
+use mk_ipi_abi::PhysCpuId;
+
+/// Most CPUs that are looked at.
+pub const MAX_CPUS: usize = 64;
+/// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
+const ENABLED: u32 = 1;
+
+/// CPUs by their APIC ids.
+pub struct Cpus {
+    ids: [PhysCpuId; MAX_CPUS],
+    len: usize,
+}
+
+impl Cpus {
+    /// The ids, in the order of the table.
+    pub fn ids(&self) -> &[PhysCpuId] {
+        &self.ids[..self.len]
+    }
+
+    fn add(&mut self, id: u32) {
+        let id = PhysCpuId(id.into());
+        // A CPU may be listed twice, as local APIC and as local x2APIC.
+        if self.len < MAX_CPUS && !self.ids().contains(&id) {
+            self.ids[self.len] = id;
+            self.len += 1;
+        }
+    }
+}
+
+/// All of memory is mapped one to one.
+#[derive(Clone, Copy)]
+struct Identity;
+
+impl AcpiHandler for Identity {
+    unsafe fn map_physical_region<T>(&self, address: usize, size: usize) -> PhysicalMapping<Self, T> {
+        let start = NonNull::new(address as *mut T).expect("no ACPI table lies at address 0");
+        // SAFETY: boot.s maps the first 4 GiB one to one, and a PC's ACPI tables lie below.
+        unsafe { PhysicalMapping::new(address, start, size, size, Self) }
+    }
+
+    fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
+}
+
+/// The enabled CPUs of the machine whose RSDP lies at `rsdp`.
+pub fn cpus(rsdp: u64) -> Result<Cpus, AcpiError> {
+    // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
+    let tables = unsafe { AcpiTables::from_rsdp(Identity, rsdp as usize) }?;
+    let madt = tables.find_table::<Madt>()?;
+    let mut cpus = Cpus { ids: [PhysCpuId(0); MAX_CPUS], len: 0 };
+    for entry in madt.get().entries() {
+        match entry {
+            MadtEntry::LocalApic(cpu) if cpu.flags & ENABLED != 0 => cpus.add(cpu.apic_id.into()),
+            MadtEntry::LocalX2Apic(cpu) if cpu.flags & ENABLED != 0 => cpus.add(cpu.x2apic_id),
+            _ => {}
+        }
+    }
+    Ok(cpus)
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How an image is entered, and how the host enters another one: PVH start info and trampoline.
+
+use crate::layout::{self, MAPPED_END, TRAMPOLINE};
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+use mk_ipi_abi::{PhysAddr, PhysRange};
+
+core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));
+
+/// `hvm_start_info` of the PVH boot ABI, version 1.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct StartInfo {
+    magic: u32,
+    version: u32,
+    flags: u32,
+    nr_modules: u32,
+    modules: u64,
+    cmdline: u64,
+    rsdp: u64,
+    memmap: u64,
+    nr_memmap: u32,
+    reserved: u32,
+}
+
+/// `hvm_memmap_table_entry`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MemmapEntry {
+    start: u64,
+    len: u64,
+    kind: u32,
+    reserved: u32,
+}
+
+/// `HVM_START_MAGIC_VALUE`.
+const MAGIC: u32 = 0x336e_c578;
+/// `XEN_HVM_MEMMAP_TYPE_RAM`.
+const RAM: u32 = 1;
+/// Most entries of a memory map that are kept.
+const MAX_MEMMAP: usize = 32;
+
+/// What a kernel was told at its start, copied out of the start info.
+pub struct Boot {
+    cmdline: [u8; 512],
+    cmdline_len: usize,
+    memmap: [MemmapEntry; MAX_MEMMAP],
+    nr_memmap: usize,
+    /// Physical address of the ACPI RSDP.
+    pub rsdp: u64,
+}
+
+impl Boot {
+    /// Reads the start info at `at`; `None` if there is none.
+    ///
+    /// # Safety
+    ///
+    /// `at` is what the PVH entry was given.
+    pub unsafe fn read(at: u64) -> Option<Self> {
+        // SAFETY: the caller's promise: a start info lies there, below 4 GiB.
+        let info = unsafe { (at as *const StartInfo).read_unaligned() };
+        if info.magic != MAGIC || info.version == 0 {
+            return None;
+        }
+        let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
+        let (cmdline, memmap) = ([0; 512], [none; MAX_MEMMAP]);
+        let mut boot = Self { cmdline, cmdline_len: 0, memmap, nr_memmap: 0, rsdp: info.rsdp };
+        if info.cmdline != 0 {
+            // SAFETY: PVH: the address of a NUL-terminated string.
+            let line = unsafe { CStr::from_ptr(info.cmdline as *const _) }.to_bytes();
+            boot.cmdline_len = line.len();
+            boot.cmdline.get_mut(..line.len())?.copy_from_slice(line);
+        }
+        boot.nr_memmap = (info.nr_memmap as usize).min(MAX_MEMMAP);
+        for (i, entry) in boot.memmap[..boot.nr_memmap].iter_mut().enumerate() {
+            // SAFETY: PVH: an array of `nr_memmap` entries.
+            *entry = unsafe { (info.memmap as *const MemmapEntry).add(i).read_unaligned() };
+        }
+        Some(boot)
+    }
+
+    /// The command line.
+    pub fn cmdline(&self) -> &[u8] {
+        &self.cmdline[..self.cmdline_len]
+    }
+
+    /// Whether `range` is RAM that is mapped.
+    pub fn is_ram(&self, range: PhysRange) -> bool {
+        let ram = self.memmap[..self.nr_memmap].iter().filter(|e| e.kind == RAM);
+        let ram = ram.filter_map(|e| PhysRange::new(PhysAddr(e.start), e.len));
+        range.end().0 <= MAPPED_END && ram.into_iter().any(|ram| layout::contains(ram, range))
+    }
+
+    /// Writes the start info page of kernel `k`: this machine's, with a command line of its own.
+    ///
+    /// Gives its address, or an error if the page is too small.
+    ///
+    /// # Safety
+    ///
+    /// Kernel `k` does not run, and its start info page is RAM.
+    pub unsafe fn write_for(&self, k: usize, cmdline: fmt::Arguments) -> Result<u32, fmt::Error> {
+        #[repr(C)]
+        struct Page {
+            info: StartInfo,
+            memmap: [MemmapEntry; MAX_MEMMAP],
+            cmdline: [u8; 512],
+        }
+        const _: () = assert!(size_of::<Page>() <= 4096);
+        let at = layout::start_info(k);
+        let page = at as *mut Page;
+        let mut line = Text { bytes: [0; 512], len: 0 };
+        line.write_fmt(cmdline)?;
+        // SAFETY: no access, only addresses inside the page.
+        let (memmap, cmdline) = unsafe { (&raw const (*page).memmap, &raw const (*page).cmdline) };
+        let info = StartInfo {
+            magic: MAGIC,
+            version: 1,
+            flags: 0,
+            nr_modules: 0,
+            modules: 0,
+            cmdline: cmdline as u64,
+            rsdp: self.rsdp,
+            memmap: memmap as u64,
+            nr_memmap: self.nr_memmap as u32,
+            reserved: 0,
+        };
+        // SAFETY: the caller's promise; the page is aligned and large enough.
+        unsafe { page.write(Page { info, memmap: self.memmap, cmdline: line.bytes }) };
+        u32::try_from(at).map_err(|_| fmt::Error)
+    }
+}
+
+/// A NUL-terminated string that refuses what does not fit.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let end = self.len + s.len();
+        // The last byte stays 0.
+        let place = self.bytes[..511].get_mut(self.len..end).ok_or(fmt::Error)?;
+        place.copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// Puts the trampoline in place, to enter `entry` with `start_info`: what the next started CPU does.
+///
+/// # Safety
+///
+/// No CPU is on the trampoline now, and its page is RAM.
+pub unsafe fn set_trampoline(entry: u32, start_info: u32) {
+    extern "C" {
+        static trampoline_start: u8;
+        static trampoline_mailbox: u8;
+        static trampoline_end: u8;
+    }
+    let (start, mailbox, end) =
+        (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
+    let len = end as usize - start as usize;
+    let target = TRAMPOLINE as *mut u8;
+    // SAFETY: the caller's promise; the code is smaller than a page, and its mailbox is aligned to 8.
+    unsafe {
+        core::ptr::copy_nonoverlapping(start, target, len);
+        let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();
+        mailbox.write_volatile(entry);
+        mailbox.add(1).write_volatile(start_info);
+    }
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * How a kernel image gets the CPU: at its PVH entry, by the emulator or by the trampoline below.
+ * Source: Xen's x86/HVM direct boot ABI (PVH); Intel SDM vol. 3A, 10.8.5 (entering IA-32e mode).
+ */
+
+    /* PT_NOTE's alignment must be 4, or the note is not found. */
+    .section .note.Xen, "a", @note
+    .p2align 2
+    .long 4, 8, 18                  /* name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY */
+    .asciz "Xen"
+    .quad pvh_entry
+
+/*
+ * 32-bit protected mode, flat segments, paging and interrupts off, %ebx = physical address of the start info.
+ * Builds the page tables, enters 64-bit mode, calls kernel_main(start info).
+ */
+    .section .boot.text, "ax", @progbits
+    .code32
+    .global pvh_entry
+pvh_entry:
+    cli
+    cld
+    /* PML4[0]: 4 GiB, identity, writable. PML4[1]: the same 4 GiB, read-only as a whole (paging.rs). */
+    movl $page_pdpt + 0x3, page_pml4            /* present, writable */
+    movl $page_pdpt + 0x1, page_pml4 + 8        /* present */
+    movl $page_pd + 0x3, %eax
+    xorl %ecx, %ecx
+1:  movl %eax, page_pdpt(,%ecx,8)
+    addl $0x1000, %eax
+    incl %ecx
+    cmpl $4, %ecx
+    jb 1b
+    movl $0x83, %eax                /* present, writable, 2 MiB */
+    xorl %ecx, %ecx
+2:  cmpl $1536, %ecx
+    jb 3f
+    orl $0x18, %eax                 /* PCD, PWT: 3..4 GiB holds the APICs' registers */
+3:  movl %eax, page_pd(,%ecx,8)
+    addl $0x200000, %eax
+    incl %ecx
+    cmpl $2048, %ecx
+    jb 2b
+
+    movl $page_pml4, %eax
+    movl %eax, %cr3
+    movl $0x20, %eax                /* PAE */
+    movl %eax, %cr4
+    movl $0xc0000080, %ecx          /* EFER: set LME */
+    rdmsr
+    orl $0x100, %eax
+    wrmsr
+    movl $0x80010011, %eax          /* PG, WP, ET, PE; CD and NW, which INIT leaves set, go */
+    movl %eax, %cr0
+    lgdt gdt_pointer
+    ljmpl $0x08, $long_mode
+
+    .code64
+long_mode:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    movq $stack_top, %rsp
+    xorl %ebp, %ebp
+    movl %ebx, %edi
+    call kernel_main
+    ud2
+
+    .section .rodata.gdt, "a", @progbits
+    .p2align 3
+gdt:
+    .quad 0
+    .quad 0x00af9a000000ffff        /* 0x08: 64-bit code, ring 0 */
+    .quad 0x00cf92000000ffff        /* 0x10: data, ring 0 */
+gdt_pointer:
+    .word . - gdt - 1
+    .long gdt
+    .long 0
+
+    .section .bss.boot, "aw", @nobits
+    .p2align 12
+page_pml4:  .skip 4096
+page_pdpt:  .skip 4096
+page_pd:    .skip 4 * 4096
+stack:      .skip 128 * 1024
+stack_top:
+
+/*
+ * The 32 exception stubs, 16 bytes apart. Those for which the CPU pushes no error code push a 0, so that one
+ * frame fits all (Intel SDM vol. 3A, 6.15).
+ */
+    .text
+    .p2align 4
+    .global exception_stubs
+exception_stubs:
+    .set vector, 0
+    .rept 32
+    .p2align 4
+    .if !((0x60227d00 >> vector) & 1)
+    pushq $0
+    .endif
+    pushq $vector
+    jmp exception_common
+    .set vector, vector + 1
+    .endr
+exception_common:
+    movq %rsp, %rdi                 /* ExceptionFrame: vector, error code, the CPU's own frame */
+    andq $-16, %rsp
+    call exception
+    ud2
+
+/*
+ * The trampoline, copied to the page `TRAMPOLINE` of layout.rs: where a CPU is after SIPI, in real mode at
+ * CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It enters the image whose PVH entry the mailbox names.
+ */
+    .section .rodata.trampoline, "a", @progbits
+    .p2align 4
+    .set TRAMPOLINE, 0x8000
+    .global trampoline_start, trampoline_mailbox, trampoline_end
+    .code16
+trampoline_start:
+    cli
+    cld
+    xorw %ax, %ax
+    movw %ax, %ds
+    lgdtl trampoline_gdt_pointer - trampoline_start + TRAMPOLINE
+    movl %cr0, %eax
+    orl $1, %eax
+    movl %eax, %cr0
+    ljmpl $0x08, $(trampoline_32 - trampoline_start + TRAMPOLINE)
+    .code32
+trampoline_32:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl trampoline_mailbox - trampoline_start + TRAMPOLINE, %eax
+    movl trampoline_mailbox - trampoline_start + TRAMPOLINE + 4, %ebx
+    jmp *%eax
+    .p2align 3
+trampoline_gdt:
+    .quad 0
+    .quad 0x00cf9a000000ffff        /* 0x08: 32-bit code, flat */
+    .quad 0x00cf92000000ffff        /* 0x10: data, flat */
+trampoline_gdt_pointer:
+    .word . - trampoline_gdt - 1
+    .long trampoline_gdt - trampoline_start + TRAMPOLINE
+    .p2align 3
+trampoline_mailbox:
+    .long 0, 0                      /* PVH entry, start info */
+trampoline_end:
+    .code64
+    .text

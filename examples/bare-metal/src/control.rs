@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The demo's control area: how its kernels keep in step and share the console. No part of the protocol.
+
+use crate::layout::{CONTROL, CONTROL_LEN, MAX_KERNELS};
+use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The control area, at a fixed place. All its words are 0 when the host starts the others.
+#[repr(C)]
+pub struct Control {
+    /// Who prints: 0 for nobody, else the kernel's id plus one.
+    pub console: AtomicU64,
+    kernels: [KernelWords; MAX_KERNELS],
+}
+
+/// What one kernel says of itself; it alone writes this.
+#[repr(C, align(64))]
+struct KernelWords {
+    /// How far it is: a number that only grows.
+    step: AtomicU32,
+    /// 1 once it found that all went well for it, 2 if not.
+    verdict: AtomicU32,
+    /// A number that changes while it gets on.
+    progress: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Control>() as u64 <= CONTROL_LEN);
+
+/// The control area.
+pub fn control() -> &'static Control {
+    // SAFETY: RAM by the memory map, mapped, aligned, used for nothing else; every bit pattern is a `Control`.
+    unsafe { &*(CONTROL as *const Control) }
+}
+
+/// Empties the control area. For the host, before it starts another kernel or prints.
+pub fn reset() {
+    let words = (0..CONTROL_LEN).step_by(8).map(|at| (CONTROL + at) as *mut u64);
+    for word in words {
+        // SAFETY: RAM by the memory map, and no other kernel runs yet.
+        unsafe { word.write_volatile(0) };
+    }
+}
+
+impl Control {
+    /// How far kernel `k` is.
+    pub fn step(&self, k: usize) -> u32 {
+        self.kernels[k].step.load(Ordering::Acquire)
+    }
+
+    /// Says that kernel `k`, the caller, is now at `step`.
+    pub fn set_step(&self, k: usize, step: u32) {
+        self.kernels[k].step.store(step, Ordering::Release);
+    }
+
+    /// Says how it went for kernel `k`, the caller. To be followed by a `set_step`.
+    pub fn set_verdict(&self, k: usize, ok: bool) {
+        self.kernels[k].verdict.store(if ok { 1 } else { 2 }, Ordering::Relaxed);
+    }
+
+    /// Whether kernel `k`, which came to its last step, found that all went well for it.
+    pub fn verdict(&self, k: usize) -> bool {
+        self.kernels[k].verdict.load(Ordering::Relaxed) == 1
+    }
+
+    /// Says that kernel `k`, the caller, gets on.
+    pub fn set_progress(&self, k: usize, progress: u64) {
+        self.kernels[k].progress.store(progress, Ordering::Relaxed);
+    }
+
+    /// A number that changes while any of the kernels below `n` gets on.
+    pub fn progress(&self, n: usize) -> u64 {
+        let words = self.kernels.iter().take(n);
+        words.fold(0, |sum: u64, k| {
+            sum.wrapping_add(k.progress.load(Ordering::Relaxed))
+                .wrapping_add(k.step.load(Ordering::Relaxed).into())
+        })
+    }
+}

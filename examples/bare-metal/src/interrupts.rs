@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The IDT: every exception is reported and ends the machine; vectors lead to the entries that are set.
+
+use crate::console;
+use crate::machine::Exit;
+use core::mem::size_of;
+use mk_ipi_abi::Vector;
+use mk_ipi_core::sync::UnsafeCell;
+use x86_64::instructions::tables::lidt;
+use x86_64::registers::control::Cr2;
+use x86_64::structures::DescriptorTablePointer;
+use x86_64::VirtAddr;
+
+/// Bytes from one of boot.s's exception stubs to the next.
+const STUB_SIZE: u64 = 16;
+
+/// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off (Intel SDM vol. 3A, 6.14.1).
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Gate {
+    low: u64,
+    high: u64,
+}
+
+impl Gate {
+    /// Not present: the vector raises a general protection fault.
+    const NONE: Self = Self { low: 0, high: 0 };
+
+    const fn to(entry: u64) -> Self {
+        let low = (entry & 0xffff) | (0x08 << 16) | (0x8e00 << 32) | ((entry >> 16 & 0xffff) << 48);
+        Self { low, high: entry >> 32 }
+    }
+}
+
+struct Idt(UnsafeCell<[Gate; 256]>);
+
+// SAFETY: one CPU per image, which writes it in `init` and `set` with interrupts off.
+unsafe impl Sync for Idt {}
+
+static IDT: Idt = Idt(UnsafeCell::new([Gate::NONE; 256]));
+
+/// Loads the IDT, with the exceptions in it.
+pub fn init() {
+    extern "C" {
+        static exception_stubs: u8;
+    }
+    let stubs = &raw const exception_stubs as u64;
+    IDT.0.with_mut(|idt| {
+        // SAFETY: interrupts are off since boot, and nobody else writes.
+        let gates = unsafe { &mut *idt };
+        for (stub, gate) in (stubs..).step_by(STUB_SIZE as usize).zip(&mut gates[..32]) {
+            *gate = Gate::to(stub);
+        }
+        let pointer = DescriptorTablePointer {
+            limit: (size_of::<[Gate; 256]>() - 1) as u16,
+            base: VirtAddr::new(idt as u64),
+        };
+        // SAFETY: the table lives for ever and all that is present in it leads to code made for it.
+        unsafe { lidt(&pointer) };
+    });
+}
+
+/// Leads `vector` to `entry`.
+///
+/// # Safety
+///
+/// `entry` is code that may be entered by an interrupt.
+pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
+    x86_64::instructions::interrupts::without_interrupts(|| {
+        // SAFETY: interrupts are off, and one CPU per image.
+        IDT.0.with_mut(|idt| unsafe { (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64) });
+    });
+}
+
+/// What boot.s leaves on the stack.
+#[repr(C)]
+struct ExceptionFrame {
+    vector: u64,
+    error: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+#[no_mangle]
+extern "C" fn exception(frame: &ExceptionFrame) -> ! {
+    let ExceptionFrame { vector, error, rip, rsp, .. } = frame;
+    let cr2 = Cr2::read_raw();
+    console::fatal(
+        format_args!("exception {vector}, error {error:#x}, rip {rip:#x}, rsp {rsp:#x}, cr2 {cr2:#x}"),
+        Exit::Exception,
+    )
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The physical memory map of the demo, the one place where it is written down.
+//!
+//! | from | bytes | what | written by |
+//! | --- | --- | --- | --- |
+//! | `0x0000_8000` | 4 KiB | trampoline of started CPUs | host |
+//! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k: code, data, page tables, stack (`MK_IPI_IMAGE_BASE`) | kernel k |
+//! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
+//! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
+//! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |
+//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region | all |
+//! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
+//!
+//! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty. All of it lies below
+//! 4 GiB, which is what boot.s maps. Nothing but the directory, the regions and the doorbell is the protocol's.
+
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
+
+/// Most kernels that the map has room for, the host included.
+pub const MAX_KERNELS: usize = 16;
+/// Page where a started CPU begins; boot.s knows it too.
+pub const TRAMPOLINE: u64 = 0x8000;
+/// End of what boot.s maps.
+pub const MAPPED_END: u64 = 1 << 32;
+/// First image window.
+const IMAGES: u64 = 0x0100_0000;
+/// Bytes of an image window.
+const IMAGE_WINDOW: u64 = 0x0100_0000;
+/// The demo's control area.
+pub const CONTROL: u64 = 0x1800_0000;
+/// Bytes of the control area.
+pub const CONTROL_LEN: u64 = 0x1_0000;
+/// First start info page.
+const START_INFOS: u64 = CONTROL + CONTROL_LEN;
+/// The directory.
+pub const DIRECTORY: u64 = 0x1810_0000;
+/// Bytes of the directory's window.
+pub const DIRECTORY_LEN: u64 = 0x1_0000;
+/// First instance pool.
+const POOLS: u64 = 0x1900_0000;
+/// Where the ELF files may begin: beyond all of the above.
+pub const FILES: u64 = 0x2000_0000;
+/// Bytes of an instance pool.
+pub const POOL_LEN: u64 = 0x10_0000;
+
+/// The range of `len` bytes at `start`, both constants of this map.
+fn fixed(start: u64, len: u64) -> PhysRange {
+    PhysRange::new(PhysAddr(start), len).expect("the memory map is in range")
+}
+
+/// Where the image of kernel `k` may lie.
+pub fn image_window(k: usize) -> PhysRange {
+    fixed(IMAGES + k as u64 * IMAGE_WINDOW, IMAGE_WINDOW)
+}
+
+/// The page of kernel `k`'s start info.
+pub fn start_info(k: usize) -> u64 {
+    START_INFOS + k as u64 * 0x1000
+}
+
+/// The directory's window.
+pub fn directory() -> PhysRange {
+    fixed(DIRECTORY, DIRECTORY_LEN)
+}
+
+/// The pool of `instance`, if the map has one for it.
+pub fn pool(instance: InstanceId) -> Option<PhysRange> {
+    let k = instance.index();
+    (k < MAX_KERNELS).then(|| fixed(POOLS + k as u64 * POOL_LEN, POOL_LEN))
+}
+
+/// All pools: what a peer may name as shared.
+pub fn pools() -> PhysRange {
+    fixed(POOLS, MAX_KERNELS as u64 * POOL_LEN)
+}
+
+/// The memory of this image, from the linker.
+pub fn own_image() -> PhysRange {
+    extern "C" {
+        static __image_start: u8;
+        static __image_end: u8;
+    }
+    let (start, end) = (&raw const __image_start as u64, &raw const __image_end as u64);
+    fixed(start, end - start)
+}
+
+/// Whether `inner` lies within `outer`.
+pub fn contains(outer: PhysRange, inner: PhysRange) -> bool {
+    outer.start() <= inner.start() && inner.end() <= outer.end()
+}

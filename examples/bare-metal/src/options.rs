@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line, of the host (from the emulator) and of a spawned kernel (from the host).
+//!
+//! - `mk_ipi.run=demo|conformance` what to run
+//! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC
+//! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
+//! - `mk_ipi.fault=hang|panic|exception:K` kernel K fails in mid-stream, to prove that the demo notices
+//! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
+//! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
+
+use crate::layout::MAX_KERNELS;
+use core::fmt;
+use mk_ipi_abi::boot_param::{parse_address, parse_size};
+use mk_ipi_abi::{PhysAddr, PhysRange};
+
+/// Most messages per pair: a receiver keeps one bit for each.
+pub const MAX_MESSAGES: u32 = 1 << 20;
+
+/// What to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// The traffic of demo.rs.
+    Demo,
+    /// The cases of conformance.rs.
+    Conformance,
+}
+
+/// How to run the local APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApicMode {
+    /// Memory-mapped registers, 8-bit ids.
+    XApic,
+    /// Registers in MSRs, 32-bit ids.
+    X2Apic,
+}
+
+/// How a kernel is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Stop for ever, interrupts off.
+    Hang,
+    /// Panic.
+    Panic,
+    /// Run an undefined instruction.
+    Exception,
+}
+
+/// A failure on order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// How.
+    pub kind: FaultKind,
+    /// Which kernel.
+    pub kernel: u8,
+}
+
+/// The command line's options.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What to run.
+    pub run: Run,
+    /// How to run the local APIC.
+    pub mode: ApicMode,
+    /// Messages per ordered pair of kernels.
+    pub messages: u32,
+    /// A failure on order.
+    pub fault: Option<Fault>,
+    /// The ELF files of the kernels to spawn.
+    images: [Option<PhysRange>; MAX_KERNELS - 1],
+}
+
+/// What is wrong with an option.
+#[derive(Debug)]
+pub enum OptionError<'a> {
+    /// No option of ours has that name.
+    Unknown(&'a str),
+    /// The option's value makes no sense.
+    Value(&'a str),
+    /// More images than the memory map has room for.
+    TooManyImages,
+}
+
+impl fmt::Display for OptionError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(f, "no such option: {word}"),
+            Self::Value(word) => write!(f, "bad value: {word}"),
+            Self::TooManyImages => write!(f, "more than {MAX_KERNELS} kernels"),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the `mk_ipi.` options of `line`; other words are not ours and ignored.
+    pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
+        let (run, mode) = (Run::Demo, ApicMode::XApic);
+        let mut options = Self { run, mode, messages: 1000, fault: None, images: [None; MAX_KERNELS - 1] };
+        let mut nr_images = 0;
+        for word in line.split_ascii_whitespace() {
+            let Some((name, value)) = word.strip_prefix("mk_ipi.").and_then(|w| w.split_once('=')) else {
+                continue;
+            };
+            let bad = OptionError::Value(word);
+            match name {
+                "run" => options.run = run_named(value).ok_or(bad)?,
+                "mode" => options.mode = mode_named(value).ok_or(bad)?,
+                "messages" => options.messages = messages(value).ok_or(bad)?,
+                "fault" => options.fault = Some(fault(value).ok_or(bad)?),
+                "image" => {
+                    let place = options.images.get_mut(nr_images).ok_or(OptionError::TooManyImages)?;
+                    *place = Some(image(value).ok_or(bad)?);
+                    nr_images += 1;
+                }
+                _ => return Err(OptionError::Unknown(word)),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The ELF files of kernels 1, 2, ...
+    pub fn images(&self) -> impl Iterator<Item = PhysRange> + '_ {
+        self.images.iter().map_while(|i| *i)
+    }
+}
+
+/// The words that a spawned kernel is to see.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let run = if self.run == Run::Demo { "demo" } else { "conformance" };
+        write!(f, "mk_ipi.run={run} mk_ipi.mode={} mk_ipi.messages={}", self.mode, self.messages)?;
+        if let Some(Fault { kind, kernel }) = self.fault {
+            let kind = match kind {
+                FaultKind::Hang => "hang",
+                FaultKind::Panic => "panic",
+                FaultKind::Exception => "exception",
+            };
+            write!(f, " mk_ipi.fault={kind}:{kernel}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ApicMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XApic => "xapic",
+            Self::X2Apic => "x2apic",
+        })
+    }
+}
+
+fn run_named(value: &str) -> Option<Run> {
+    match value {
+        "demo" => Some(Run::Demo),
+        "conformance" => Some(Run::Conformance),
+        _ => None,
+    }
+}
+
+fn mode_named(value: &str) -> Option<ApicMode> {
+    match value {
+        "xapic" => Some(ApicMode::XApic),
+        "x2apic" => Some(ApicMode::X2Apic),
+        _ => None,
+    }
+}
+
+fn messages(value: &str) -> Option<u32> {
+    let n = parse_size(value.as_bytes()).ok()?;
+    u32::try_from(n).ok().filter(|n| (1..=MAX_MESSAGES).contains(n))
+}
+
+fn fault(value: &str) -> Option<Fault> {
+    let (kind, kernel) = value.split_once(':')?;
+    let kind = match kind {
+        "hang" => FaultKind::Hang,
+        "panic" => FaultKind::Panic,
+        "exception" => FaultKind::Exception,
+        _ => return None,
+    };
+    Some(Fault { kind, kernel: kernel.parse().ok()? })
+}
+
+fn image(value: &str) -> Option<PhysRange> {
+    let (start, len) = value.split_once('+')?;
+    let start: PhysAddr = parse_address(start.as_bytes()).ok()?;
+    PhysRange::new(start, parse_size(len.as_bytes()).ok()?)
+}

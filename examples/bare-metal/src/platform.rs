@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this kernel supplies to mk-ipi-core: its doorbell, its memory, its pools, its deferred work.
+
+use crate::boot::Boot;
+use crate::layout::{self, MAX_KERNELS, POOL_LEN};
+use crate::options::ApicMode;
+use crate::{interrupts, timer};
+use core::ptr::NonNull;
+use core::slice;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::platform::{
+    Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
+    PhysMemory, PoolError, RegionObserver, ThisCpu,
+};
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
+use mk_ipi_core::{Endpoint, Message};
+use mk_ipi_x86::mode::ApicBase;
+use mk_ipi_x86::{doorbell_entry, Hardware, LocalApic, Mode, ModeError, SpuriousVector};
+use spin::Once;
+use x86_64::instructions::interrupts as cpu_interrupts;
+
+/// What a handler is here: a function that lives for ever.
+pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
+
+/// This kernel's end of every link.
+pub static ENDPOINT: Endpoint<Kernel, HandlerFn> = Endpoint::new(Kernel::new());
+
+/// From where on boot.s maps all of memory once more, read-only: the second entry of the top page table.
+const READ_ONLY_ALIAS: u64 = 1 << 39;
+/// Pages of an instance pool, and the words of a bit map of them.
+const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
+const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
+
+/// This kernel.
+pub struct Kernel {
+    boot: Once<Boot>,
+    apic: Once<(LocalApic<Hardware>, PhysCpuId)>,
+    /// Doorbells rung.
+    rung: AtomicU64,
+    /// Deferred work is due.
+    due: AtomicBool,
+    /// Deferred work runs.
+    running: AtomicBool,
+    /// How often it has run.
+    runs: AtomicU64,
+    /// One bit for each page of each pool, set while it is taken.
+    pools: [[AtomicU64; POOL_WORDS]; MAX_KERNELS],
+}
+
+impl Kernel {
+    const fn new() -> Self {
+        Self {
+            boot: Once::new(),
+            apic: Once::new(),
+            rung: AtomicU64::new(0),
+            due: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+            runs: AtomicU64::new(0),
+            pools: [const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS],
+        }
+    }
+
+    /// Keeps what the kernel was told at its start.
+    pub fn set_boot(&self, boot: Boot) -> &Boot {
+        self.boot.call_once(|| boot)
+    }
+
+    /// What the kernel was told at its start.
+    pub fn boot(&self) -> &Boot {
+        self.boot.get().expect("set_boot is the first thing that kernel_main does")
+    }
+
+    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off.
+    pub fn set_up_interrupts(&self, mode: ApicMode) -> Result<(), ModeError> {
+        interrupts::init();
+        // SAFETY: a copy that only reads `IA32_APIC_BASE`, or is in xAPIC mode as the machine starts.
+        let base = ApicBase::read(&unsafe { Hardware::new(None) });
+        let page = base.page().0;
+        // SAFETY: boot.s maps this page one to one, writable and uncached. One CPU; its mode changes here only.
+        let hardware = unsafe { Hardware::new(NonNull::new(page as *mut u8)) };
+        if mode == ApicMode::X2Apic {
+            // SAFETY: nothing has used the page yet.
+            unsafe { Mode::enter_x2apic(&hardware)? };
+        }
+        let apic = LocalApic::new(hardware)?;
+        if (mode == ApicMode::X2Apic) != (apic.mode() == Mode::X2Apic) {
+            return Err(ModeError::Differs(apic.mode()));
+        }
+        self.apic.call_once(|| (apic, apic.apic_id()));
+        let tick = Vector::new(timer::VECTOR).expect("a vector above the exceptions");
+        let spurious = Vector::new(0xfe).expect("a vector above the exceptions");
+        let spurious_too = SpuriousVector::new(spurious.get()).expect("as above");
+        // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is enabled.
+        unsafe {
+            interrupts::set(Vector::RFC_V2, doorbell_interrupt);
+            interrupts::set(tick, tick_interrupt);
+            interrupts::set(spurious, spurious_interrupt);
+            apic.enable(spurious_too);
+            timer::start(apic.mode(), page, tick);
+        }
+        Ok(())
+    }
+
+    /// The local APIC.
+    pub fn apic(&self) -> &LocalApic<Hardware> {
+        &self.apic.get().expect("set_up_interrupts comes before any use").0
+    }
+
+    /// Doorbells rung so far.
+    pub fn rung(&self) -> u64 {
+        self.rung.load(Ordering::Relaxed)
+    }
+
+    /// Runs deferred work that is due, one budget of it, unless this interrupted it. Interrupts are off, and on
+    /// while it runs.
+    fn run_due(&self) {
+        if self.due.load(Ordering::Relaxed) && !self.running.swap(true, Ordering::Acquire) {
+            self.due.store(false, Ordering::Relaxed);
+            cpu_interrupts::enable();
+            ENDPOINT.run_deferred();
+            cpu_interrupts::disable();
+            self.runs.fetch_add(1, Ordering::Relaxed);
+            self.running.store(false, Ordering::Release);
+        }
+    }
+
+    /// How often deferred work has run.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until the next interrupt, unless deferred work has run since [`runs`](Self::runs) gave `seen`.
+    ///
+    /// So what a message changes after `runs` was asked is never slept on.
+    pub fn sleep(&self, seen: u64) {
+        cpu_interrupts::disable();
+        self.run_due();
+        if self.due.load(Ordering::Relaxed) || self.runs() != seen {
+            cpu_interrupts::enable();
+        } else {
+            cpu_interrupts::enable_and_hlt();
+        }
+    }
+
+    fn pool_page(&self, instance: InstanceId, page: u64) -> Option<(&AtomicU64, u64)> {
+        let word = self.pools.get(instance.index())?.get((page / 64) as usize)?;
+        Some((word, 1 << (page % 64)))
+    }
+
+    /// Marks pages of a pool as taken or free. Interrupts are off.
+    fn mark(&self, instance: InstanceId, pages: core::ops::Range<u64>, taken: bool) {
+        for (word, bit) in pages.filter_map(|p| self.pool_page(instance, p)) {
+            let old = word.load(Ordering::Relaxed);
+            word.store(if taken { old | bit } else { old & !bit }, Ordering::Relaxed);
+        }
+    }
+}
+
+doorbell_entry!(fn doorbell_interrupt => on_doorbell);
+doorbell_entry!(fn tick_interrupt => on_tick);
+doorbell_entry!(fn spurious_interrupt => on_spurious);
+
+extern "C" fn on_doorbell() {
+    let kernel = ENDPOINT.platform();
+    kernel.apic().eoi();
+    ENDPOINT.on_interrupt();
+    kernel.run_due();
+}
+
+extern "C" fn on_tick() {
+    let kernel = ENDPOINT.platform();
+    kernel.apic().eoi();
+    kernel.run_due();
+}
+
+/// A spurious interrupt is not acknowledged (Intel SDM vol. 3A, 10.9).
+extern "C" fn on_spurious() {}
+
+// SAFETY: passed on to the local APIC, which keeps the duty.
+unsafe impl Doorbell for Kernel {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.apic().check(cpu, vector)
+    }
+
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.apic().ring(cpu, vector)?;
+        self.rung.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+// SAFETY: one CPU, whose APIC id was read at its start and does not change.
+unsafe impl ThisCpu for Kernel {
+    fn physical_id(&self) -> PhysCpuId {
+        self.apic.get().expect("set_up_interrupts comes before any use").1
+    }
+
+    fn index(&self) -> usize {
+        0
+    }
+}
+
+// SAFETY: IF is the CPU's own switch, and there is one CPU.
+unsafe impl LocalInterrupts for Kernel {
+    type State = bool;
+
+    fn disable(&self) -> bool {
+        let were_on = cpu_interrupts::are_enabled();
+        cpu_interrupts::disable();
+        were_on
+    }
+
+    fn restore(&self, were_on: bool) {
+        if were_on {
+            cpu_interrupts::enable();
+        }
+    }
+}
+
+// SAFETY: boot.s maps the first 4 GiB twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives
+// out RAM in it, write-back as firmware set it up, and nothing of this kernel's own image.
+unsafe impl PhysMemory for Kernel {
+    type Word = AtomicU64;
+
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<AtomicU64>, MapError> {
+        if !range.start().is_page_aligned() || range.len() % 8 != 0 {
+            return Err(MapError::Misaligned);
+        }
+        // The first page too: it holds the null pointer.
+        if range.start().0 == 0 || !self.boot().is_ram(range) || range.overlaps(layout::own_image()) {
+            return Err(MapError::NotAllowed);
+        }
+        let alias = match access {
+            Access::ReadOnly => READ_ONLY_ALIAS,
+            Access::ReadWrite => 0,
+        };
+        let first = NonNull::new((alias + range.start().0) as *mut AtomicU64).ok_or(MapError::NotAllowed)?;
+        let words = NonNull::slice_from_raw_parts(first, (range.len() / 8) as usize);
+        // SAFETY: aligned, not null, mapped for ever, and not this kernel's own memory.
+        Ok(unsafe { Mapping::new(words) })
+    }
+
+    unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
+
+    /// Peers share what is in the instance pools, and nothing else.
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        layout::contains(layout::pools(), page)
+    }
+}
+
+// SAFETY: the pools are RAM that the memory map sets aside, and only the host, one CPU, allocates from them.
+unsafe impl InstancePool for Kernel {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let pool = layout::pool(instance).ok_or(PoolError::NoPool)?;
+        let pages = len.div_ceil(PAGE_SIZE).max(1);
+        let state = self.disable();
+        let free =
+            |p| self.pool_page(instance, p).is_some_and(|(w, bit)| w.load(Ordering::Relaxed) & bit == 0);
+        let first = (0..POOL_PAGES.saturating_sub(pages - 1)).find(|&p| (p..p + pages).all(free));
+        if let Some(first) = first {
+            self.mark(instance, first..first + pages, true);
+        }
+        self.restore(state);
+        let first = first.ok_or(PoolError::Exhausted)?;
+        Ok(PhysAddr(pool.start().0 + first * PAGE_SIZE))
+    }
+
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        let Some(pool) = layout::pool(instance).filter(|&p| layout::contains(p, range)) else { return };
+        let first = (range.start().0 - pool.start().0) / PAGE_SIZE;
+        let state = self.disable();
+        self.mark(instance, first..first + range.len().div_ceil(PAGE_SIZE), false);
+        self.restore(state);
+    }
+}
+
+impl DeferredWork for Kernel {
+    fn schedule(&self) {
+        self.due.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The kernel's resource tree is its log.
+impl RegionObserver for Kernel {
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        let (start, end) = (range.start().0, range.end().0);
+        log!("{start:#x}..{end:#x}: region of instance {}", instance.get());
+    }
+
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        log!("{:#x}: region of instance {} gone", range.start().0, instance.get());
+    }
+}
+
+/// The bytes of RAM at `range`, which nobody writes from now on.
+///
+/// # Safety
+///
+/// `range` is RAM, mapped, and not written while the slice is used.
+pub unsafe fn bytes(range: PhysRange) -> &'static [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(range.start().0 as *const u8, range.len() as usize) }
+}

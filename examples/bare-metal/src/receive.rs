@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The demo's receiving side: counts what arrives, and finds what was lost, torn or doubled.
+
+use crate::layout::MAX_KERNELS;
+use crate::node::instance;
+use crate::options::MAX_MESSAGES;
+use crate::payload;
+use crate::platform::ENDPOINT;
+use mk_ipi_abi::PhysCpuId;
+use mk_ipi_core::sync::{AtomicU64, Ordering};
+use mk_ipi_core::Message;
+
+/// What came from one sender. Its CPU's deferred work writes, the main program reads.
+struct FromSender {
+    /// Whole messages, each counted once.
+    received: AtomicU64,
+    /// Whole messages that had come before.
+    doubled: AtomicU64,
+    /// Torn messages that its CPU sent, as the message's header says.
+    torn: AtomicU64,
+    /// One bit for each sequence number that came.
+    seen: [AtomicU64; MAX_MESSAGES as usize / 64],
+}
+
+/// What was found about the messages of one sender.
+#[derive(Clone, Copy)]
+pub struct Findings {
+    /// Different messages that came whole.
+    pub received: u64,
+    /// Messages that never came whole.
+    pub lost: u64,
+    /// Messages that came with another content than their checksum says, from this sender or from nobody known.
+    pub torn: u64,
+    /// Messages that came again.
+    pub doubled: u64,
+}
+
+/// All that was received.
+pub struct Receiver {
+    senders: [FromSender; MAX_KERNELS],
+    /// Torn messages from no CPU that is known.
+    torn: AtomicU64,
+}
+
+impl Receiver {
+    /// Nothing received.
+    pub const fn new() -> Self {
+        const NONE: FromSender = FromSender {
+            received: AtomicU64::new(0),
+            doubled: AtomicU64::new(0),
+            torn: AtomicU64::new(0),
+            seen: [const { AtomicU64::new(0) }; MAX_MESSAGES as usize / 64],
+        };
+        Self { senders: [NONE; MAX_KERNELS], torn: AtomicU64::new(0) }
+    }
+
+    /// Takes a message of the stream.
+    pub fn take(&self, message: &Message) {
+        let place = payload::check(message.payload()).and_then(|(sequence, sender)| {
+            let from = self.senders.get(sender as usize)?;
+            Some((from, from.seen.get((sequence / 64) as usize)?, 1 << (sequence % 64)))
+        });
+        let Some((from, seen, bit)) = place else {
+            self.torn_by(message.sender_cpu()).fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let again =
+            seen.fetch_update(Ordering::Relaxed, |seen| (seen & bit == 0).then_some(seen | bit)).is_err();
+        let count = if again { &from.doubled } else { &from.received };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where to count a torn message from `cpu`.
+    fn torn_by(&self, cpu: PhysCpuId) -> &AtomicU64 {
+        let sent = |k: &usize| ENDPOINT.instance(instance(*k)).is_ok_and(|i| i.cpus().contains(&cpu));
+        (0..MAX_KERNELS).find(sent).map_or(&self.torn, |k| &self.senders[k].torn)
+    }
+
+    /// Different messages that came whole, from all senders.
+    pub fn total(&self) -> u64 {
+        self.senders.iter().fold(0, |sum, s| sum + s.received.load(Ordering::Relaxed))
+    }
+
+    /// Changes with every message that arrives, whatever is wrong with it.
+    pub fn arrivals(&self) -> u64 {
+        let bad = |s: &FromSender| s.doubled.load(Ordering::Relaxed) + s.torn.load(Ordering::Relaxed);
+        self.senders.iter().fold(self.total() + self.torn.load(Ordering::Relaxed), |sum, s| sum + bad(s))
+    }
+
+    /// What was found about the `sent` messages of kernel `k`.
+    pub fn findings(&self, k: usize, sent: u64) -> Findings {
+        let from = &self.senders[k];
+        let received = from.received.load(Ordering::Relaxed);
+        let torn = from.torn.load(Ordering::Relaxed) + self.torn.load(Ordering::Relaxed);
+        let doubled = from.doubled.load(Ordering::Relaxed);
+        Findings { received, lost: sent.saturating_sub(received), torn, doubled }
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A spawned kernel: finds itself and the others by its boot parameters.
+
+use crate::console;
+use crate::demo;
+use crate::node::{Node, READY};
+use crate::options::Options;
+use crate::platform::ENDPOINT;
+use mk_ipi_abi::boot_param::mk_ipi_directory;
+use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
+use mk_ipi_abi::{PhysAddr, PhysRange};
+use mk_ipi_core::directory::Directory;
+use mk_ipi_core::platform::{Access, PhysMemory};
+use mk_ipi_core::sync::AtomicU64;
+
+/// Takes this kernel's place among the others, its region being at `shared`: it takes messages when this returns.
+pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
+    let directory = match mk_ipi_directory(cmdline) {
+        Ok(Some(at)) => open(at),
+        Ok(None) => fatal!("mk_ipi_shared= without mk_ipi_directory="),
+        Err(e) => fatal!("mk_ipi_directory=: {e:?}"),
+    };
+    demo::register();
+    let kernels = ENDPOINT.join(shared, &directory).unwrap_or_else(|e| fatal!("joining the others: {e:?}"));
+    let Some((me, _)) = ENDPOINT.identity() else { fatal!("joined as nobody") };
+    console::set_kernel(me.get());
+    let node = Node { me: me.index(), kernels, options };
+    x86_64::instructions::interrupts::enable();
+    node.reach(READY);
+    node
+}
+
+/// The directory at `at`, mapped read-only: its header first, which says how long it is.
+fn open(at: PhysAddr) -> Directory<'static, AtomicU64> {
+    match Directory::open(map(at, size_of::<DirectoryHeader>() as u64)) {
+        Err(DirectoryError::TooSmall(len)) => Directory::open(map(at, len)),
+        whole => whole,
+    }
+    .unwrap_or_else(|e| fatal!("the directory at {:#x}: {e:?}", at.0))
+}
+
+fn map(at: PhysAddr, len: u64) -> &'static [AtomicU64] {
+    let range = PhysRange::new(at, len).ok_or(mk_ipi_core::platform::MapError::NotAllowed);
+    let mapping = range.and_then(|r| ENDPOINT.platform().map(r, Access::ReadOnly));
+    let mapping = mapping.unwrap_or_else(|e| fatal!("the directory at {:#x}: {e:?}", at.0));
+    // SAFETY: all of memory stays mapped for ever (platform.rs).
+    unsafe { mapping.as_ptr().as_ref() }
+}
