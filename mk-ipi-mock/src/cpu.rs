@@ -141,6 +141,19 @@ impl Cpu {
         }
     }
 
+    /// Sleeps, interrupts on, until `done`; looks with interrupts off, so that no wake-up is missed.
+    ///
+    /// `done` must come true by interrupts of this CPU. Interrupts are on afterwards.
+    pub fn wait_until(&self, done: impl Fn() -> bool) {
+        loop {
+            self.disable_interrupts();
+            if done() {
+                return self.enable_interrupts();
+            }
+            self.idle();
+        }
+    }
+
     /// What a CPU does whose code has returned: takes interrupts until the run ends.
     fn rest(&self) {
         self.enabled.set(true);

@@ -30,6 +30,7 @@
 mod cpu;
 mod fault;
 mod interrupts;
+mod link;
 mod machine;
 mod memory;
 mod platform;
@@ -39,6 +40,7 @@ mod word;
 
 pub use cpu::Cpu;
 pub use fault::{DoorbellFault, Fault, When};
+pub use link::{Callback, Link};
 pub use machine::{Builder, Machine, Mode};
 pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};
 pub use platform::{MockPlatform, RegionEvent};

@@ -87,7 +87,7 @@ impl Builder {
         let mut kernels = Vec::new();
         for (kernel, ids) in self.kernels.iter().enumerate() {
             assert!(!ids.is_empty(), "kernel {kernel} has no CPU");
-            kernels.push(KernelState::new(kernel, cpus.len(), self.pages));
+            kernels.push(KernelState::new(kernel, ids, cpus.len(), self.pages));
             for (index, &id) in ids.iter().enumerate() {
                 assert!(cpus.iter().all(|cpu| cpu.id.0 != id), "two CPUs have the id {id}");
                 cpus.push(CpuState::new(PhysCpuId(id), kernel, index));
@@ -127,6 +127,11 @@ impl Machine {
     pub fn kernel(&self, kernel: usize) -> MockPlatform {
         assert!(kernel < self.shared.kernels.len(), "no kernel {kernel}");
         MockPlatform::new(self.shared.clone(), kernel)
+    }
+
+    /// All kernels, in the order of the builder.
+    pub fn kernels(&self) -> impl Iterator<Item = MockPlatform> + '_ {
+        (0..self.shared.kernels.len()).map(|kernel| self.kernel(kernel))
     }
 
     /// Runs `code` on every CPU, until it has returned on each and no interrupt is pending.

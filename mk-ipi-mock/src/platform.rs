@@ -37,6 +37,7 @@ pub struct MockPlatform {
 /// What the machine knows of a kernel.
 pub(crate) struct KernelState {
     number: usize,
+    cpus: Vec<PhysCpuId>,
     /// Its first CPU's number in the machine.
     first_cpu: usize,
     dead: AtomicBool,
@@ -54,9 +55,10 @@ pub(crate) struct KernelState {
 }
 
 impl KernelState {
-    pub fn new(number: usize, first_cpu: usize, pages: usize) -> Self {
+    pub fn new(number: usize, ids: &[u64], first_cpu: usize, pages: usize) -> Self {
         Self {
             number,
+            cpus: ids.iter().copied().map(PhysCpuId).collect(),
             first_cpu,
             dead: AtomicBool::new(false),
             incarnation: AtomicU32::new(0),
@@ -173,6 +175,11 @@ impl MockPlatform {
                 self.state().first_cpu
             }
         }
+    }
+
+    /// The physical ids of its CPUs.
+    pub fn cpus(&self) -> &[PhysCpuId] {
+        &self.state().cpus
     }
 
     /// Has `handler` called, with interrupts off, for each interrupt with `vector` at any CPU of this kernel.

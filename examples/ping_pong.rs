@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two kernels play ping-pong in one process: `cargo run --example ping_pong -p mk-ipi-mock`.
+#![expect(clippy::expect_used, reason = "an example")]
+
+use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
+use mk_ipi_core::{abi::InstanceId, abi::MessageType, Occupied};
+use mk_ipi_mock::{Callback, Failure, Machine};
+use std::sync::Arc;
+
+const PING: InstanceId = InstanceId::new(0);
+const PONG: InstanceId = InstanceId::new(1);
+const BALL: MessageType = MessageType(1);
+
+fn main() -> Result<(), Failure> {
+    // Two kernels, on the CPUs with the physical ids 0 and 4, that know each other.
+    let machine = Machine::builder().kernel(&[0]).kernel(&[4]).build();
+    let [ping, pong] = machine.link(Occupied::Exclusive);
+
+    // Pong sends back whatever arrives, ping counts what returns: both in deferred work after the interrupt.
+    let racket = Arc::downgrade(&pong);
+    let hit = Callback::new(move |ball| {
+        let pong = racket.upgrade().expect("pong outlives the run");
+        pong.send(PING, BALL, ball.payload()).expect("ping has taken the last ball");
+    });
+    let _serves = pong.register(BALL, hit).expect("room for a handler");
+    let returned = Arc::new(AtomicU64::new(0));
+    let score = returned.clone();
+    let catch = Callback::new(move |ball| {
+        println!("round trip {}: {}", score.fetch_add(1, Relaxed), String::from_utf8_lossy(ball.payload()));
+    });
+    let _counts = ping.register(BALL, catch).expect("room for a handler");
+
+    // The code of every CPU. Pong's kernel has nothing to do but take interrupts.
+    let report = machine.run(|cpu| {
+        for round in (0..5).filter(|_| cpu.kernel() == 0) {
+            ping.send(PONG, BALL, b"hello from CPU 0").expect("pong has taken the last ball");
+            cpu.wait_until(|| returned.load(Relaxed) > round);
+        }
+    })?;
+    println!("{:?} in {} steps", report.doorbells, report.steps);
+    Ok(())
+}

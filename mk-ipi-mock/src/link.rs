@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Core's endpoint on a kernel of this machine.
+
+use crate::machine::Machine;
+use crate::platform::MockPlatform;
+use mk_ipi_abi::rfc_v2::region_size;
+use mk_ipi_abi::{Incarnation, InstanceId, PhysRange, Vector};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+use std::sync::Arc;
+
+/// A kernel's endpoint.
+pub type Link = Endpoint<MockPlatform, Callback>;
+
+/// A handler: a closure that the registry owns. One that holds its own [`Link`] holds it weakly, or leaks it.
+#[derive(Clone)]
+pub struct Callback(Arc<dyn Fn(&Message) + Send + Sync>);
+
+impl Callback {
+    /// The handler that calls `f`.
+    pub fn new(f: impl Fn(&Message) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(f))
+    }
+}
+
+impl Handler for Callback {
+    fn handle(&self, message: &Message) {
+        (self.0)(message);
+    }
+}
+
+impl MockPlatform {
+    /// What a kernel does at boot: an endpoint that knows who it is, behind vector [`Vector::RFC_V2`] and the
+    /// deferred work.
+    pub fn boot(&self, id: InstanceId, incarnation: Incarnation) -> Arc<Link> {
+        let link = Arc::new(Link::new(self.clone()));
+        link.identify(id, incarnation);
+        let (interrupt, deferred) = (link.clone(), link.clone());
+        self.set_vector(Vector::RFC_V2, move || interrupt.on_interrupt());
+        self.set_deferred(move || {
+            deferred.run_deferred();
+        });
+        link
+    }
+
+    /// This kernel as instance `id`: rung at its first CPU, with a slot for each physical id up to its highest.
+    pub fn config(&self, id: InstanceId, incarnation: Incarnation, policy: Occupied) -> InstanceConfig<'_> {
+        let cpus = self.cpus();
+        let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
+        let slots = u32::try_from(highest).expect("a small physical id") + 1;
+        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector: Vector::RFC_V2, slots, policy }
+    }
+}
+
+impl Machine {
+    /// Boots every kernel, kernel `k` as instance `k`, each with a region of its own that all the others know.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has not `N` kernels, at most 256, or no memory for the regions.
+    pub fn link<const N: usize>(&self, policy: Occupied) -> [Arc<Link>; N] {
+        let kernels: Vec<_> = (0..=u8::MAX).map(InstanceId::new).zip(self.kernels()).collect();
+        let links: Vec<_> = kernels.iter().map(|(id, kernel)| kernel.boot(*id, Incarnation::FIRST)).collect();
+        for (id, kernel) in &kernels {
+            let config = kernel.config(*id, Incarnation::FIRST, policy);
+            let region = self.reserve(region_size(config.slots));
+            links.iter().for_each(|link| attach(link, &config, region));
+        }
+        let count = links.len();
+        links.try_into().unwrap_or_else(|_| panic!("{count} kernels, not {N}"))
+    }
+}
+
+fn attach(link: &Link, config: &InstanceConfig<'_>, region: PhysRange) {
+    link.attach_instance(config, Some(region)).expect("a fresh instance on fresh memory");
+}
