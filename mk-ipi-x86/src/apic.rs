@@ -7,8 +7,8 @@ use crate::regs::{ApicIo, Register};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// Looks at the delivery status before a send gives up: some milliseconds, where a delivery takes under one
-/// microsecond. The manual states no bound.
+/// Looks at the delivery status before a send gives up: some milliseconds, interrupts off, where a delivery
+/// takes about a microsecond. The manual states no bound.
 pub const IDLE_POLLS: u32 = 20_000;
 
 bitflags::bitflags! {
@@ -74,7 +74,7 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once, when it starts.
+    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once, at its start.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
             mode if mode == self.mode => Ok(()),
@@ -101,8 +101,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         })
     }
 
-    /// Ends the interrupt in service, of which there must be one: once per doorbell interrupt, before its messages are read, so that
-    /// a message that comes later rings again. Not for a spurious interrupt.
+    /// Ends the interrupt in service: once per doorbell interrupt, before its messages are read, so that a
+    /// message that comes later rings again. Not for a spurious interrupt, which is not in service.
     pub fn eoi(&self) {
         // SAFETY: the register takes 0 in both modes; it touches no memory.
         unsafe { self.write(Register::Eoi, 0) }
@@ -110,8 +110,8 @@ impl<Io: ApicIo> LocalApic<Io> {
 
     /// Reads the errors since the last call, and clears them.
     ///
-    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off in between,
-    /// lest a handler that asks too take what this call should report.
+    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off in
+    /// between, lest a handler that asks too take what this call should report.
     pub fn read_errors(&self) -> ErrorStatus {
         let state = self.io.disable();
         // SAFETY: the register takes 0 in both modes; it touches no memory.
@@ -121,7 +121,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         ErrorStatus::from_bits_retain(errors)
     }
 
-    /// Lets this CPU's APIC accept interrupts: every priority, and enabled in software (Intel SDM vol. 3A, 10.4.7.2).
+    /// Lets this CPU's APIC accept interrupts: every priority, and enabled in software (Intel SDM vol. 3A,
+    /// 10.4.7.2). Each CPU does it once.
     ///
     /// # Safety
     ///
@@ -137,8 +138,8 @@ impl<Io: ApicIo> LocalApic<Io> {
 
     /// Sends any command.
     ///
-    /// [`DoorbellError::Unreachable`] if the destination has no room in this mode, [`DoorbellError::Stuck`] if an
-    /// earlier interrupt does not leave; nothing is sent then.
+    /// [`DoorbellError::Unreachable`] if the destination has no room in this mode, or
+    /// [`DoorbellError::Stuck`] if an earlier interrupt does not leave; nothing is sent then.
     ///
     /// # Safety
     ///
@@ -153,10 +154,11 @@ impl<Io: ApicIo> LocalApic<Io> {
                 sent
             }
             Mode::X2Apic => {
-                // WRMSR to an x2APIC register waits for no earlier store: the interrupt could overtake the message. MFENCE makes
-                // the stores visible, LFENCE keeps the WRMSR from starting before that (Intel SDM vol. 3A, 10.12.3).
+                // WRMSR to an x2APIC register waits for no earlier store: the interrupt could overtake the
+                // message. MFENCE makes the stores visible, LFENCE keeps the WRMSR from starting before that
+                // (Intel SDM vol. 3A, 10.12.3).
                 self.io.fence_before_doorbell();
-                // SAFETY: the CPU is in x2APIC mode, and an `Icr` has no reserved bits; the caller has the rest.
+                // SAFETY: the CPU is in x2APIC mode, an `Icr` has no reserved bits; the caller has the rest.
                 unsafe { self.io.wrmsr(Register::IcrLow.msr(), icr.x2apic()) };
                 Ok(())
             }
@@ -181,7 +183,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         Ok(())
     }
 
-    /// Waits until the last interrupt has left: a command written earlier would be lost (Intel SDM vol. 3A, 10.6.1).
+    /// Waits until the last interrupt has left: a command written earlier may be lost (Intel SDM vol. 3A,
+    /// 10.6.1, "Delivery Status").
     fn wait_idle(&self) -> Result<(), DoorbellError> {
         for _ in 0..IDLE_POLLS {
             if self.read(Register::IcrLow) & DELIVERY_PENDING == 0 {
@@ -192,8 +195,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         Err(DoorbellError::Stuck)
     }
 
-    /// [`ring`](Doorbell::ring) for an NMI handler, which may have come between the two writes of another send: it puts the
-    /// first one's value back once its own interrupt has left.
+    /// [`ring`](Doorbell::ring) for an NMI handler, which may have come between the two writes of another
+    /// send: it puts the first one's value back once its own interrupt has left.
     pub fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.mode == Mode::X2Apic {
@@ -209,7 +212,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         sent.and(left)
     }
 
-    /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A, 10.6.2.1 and 10.12.9).
+    /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A,
+    /// 10.6.2.1 and 10.12.9).
     pub(crate) fn reach(&self, cpu: PhysCpuId) -> Result<u32, DoorbellError> {
         let last = match self.mode {
             Mode::XApic => 0xfe,
@@ -225,7 +229,7 @@ impl<Io: ApicIo> LocalApic<Io> {
         match self.mode {
             // SAFETY: the CPU is in xAPIC mode, and `new` saw that the page is mapped.
             Mode::XApic => unsafe { self.io.mmio_read(register) },
-            // The upper half of a 32-bit register reads as 0 (Intel SDM vol. 3A, 10.12.1.2).
+            // The upper half of a 32-bit register is reserved (Intel SDM vol. 3A, 10.12.1.2).
             #[expect(clippy::cast_possible_truncation, reason = "see above")]
             // SAFETY: the CPU is in x2APIC mode; `IcrHigh` alone has no MSR, and is read in xAPIC mode only.
             Mode::X2Apic => unsafe { self.io.rdmsr(register.msr()) as u32 },
@@ -237,7 +241,7 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// The register takes the value, and the caller may have the effect happen.
     unsafe fn write(&self, register: Register, value: u32) {
         match self.mode {
-            // SAFETY: the CPU is in xAPIC mode, and `new` saw that the page is mapped; the caller has the rest.
+            // SAFETY: the CPU is in xAPIC mode, and `new` saw the page mapped; the caller has the rest.
             Mode::XApic => unsafe { self.io.mmio_write(register, value) },
             // SAFETY: the CPU is in x2APIC mode; the caller has the rest.
             Mode::X2Apic => unsafe { self.io.wrmsr(register.msr(), value.into()) },
@@ -245,8 +249,8 @@ impl<Io: ApicIo> LocalApic<Io> {
     }
 }
 
-// SAFETY: ordering is by the UC store in xAPIC mode and by the fence in x2APIC mode, see `send`; a physical destination that is
-// no broadcast id reaches one CPU.
+// SAFETY: ordering is by the UC store in xAPIC mode and by the fence in x2APIC mode, see `send`; a physical
+// destination that is no broadcast id reaches one CPU.
 //
 // The error status is not looked at: what it could tell of a send, a vector below 16 or a lowest-priority
 // interrupt, cannot be asked for, and that no CPU has the id is reported by no CPU since the Pentium 4.

@@ -3,22 +3,27 @@
 
 /// Declares an interrupt entry: what the IDT's gate for the doorbell's vector points to.
 ///
-/// `doorbell_entry!(pub fn my_entry => my_handler)` declares `unsafe extern "C" fn my_entry()`, whose address goes into an
-/// interrupt gate (one that clears IF), and which nothing else calls. It calls `my_handler`, an
-/// `extern "C" fn()`, which does the EOI, and returns to what was interrupted with every integer register as it was. The
-/// symbol is `mk_ipi_entry_my_entry`.
+/// It declares `unsafe extern "C" fn my_entry()`, whose address goes into an interrupt gate (one that clears
+/// IF), and which nothing calls. The stub calls the handler, which does the EOI, and returns to what was
+/// interrupted with every integer register as it was. The symbol is `mk_ipi_entry_my_entry`.
+///
+/// ```
+/// extern "C" fn my_handler() { /* end of interrupt, then the slot */ }
+/// mk_ipi_x86::doorbell_entry!(pub fn my_entry => my_handler);
+/// # fn main() {}
+/// ```
 ///
 /// A macro over `global_asm!`, because naked functions came with Rust 1.88.
 ///
 /// The kernel's duties:
-/// - Its code is built without SSE and x87, as for `x86_64-unknown-none`, or its handler saves what it uses: the stub saves integer
-///   registers only.
-/// - Its code is built without a red zone, as for `x86_64-unknown-none`, or the gate has a stack of its own (IST): the CPU
-///   itself pushes its frame over a red zone, before any stub could mind.
+/// - Its code is built without SSE and x87, as for `x86_64-unknown-none`, or its handler saves what it uses:
+///   the stub saves integer registers only.
+/// - Its code is built without a red zone, as for `x86_64-unknown-none`, or the gate has a stack of its own
+///   (IST): the CPU itself pushes its frame over a red zone, before any stub could mind.
 /// - It interrupts ring 0 only, or the handler does not use GS: there is no `swapgs`.
 /// - The handler does not unwind.
 ///
-/// The stub nests in any code that keeps these, another instance of itself included, if the handler enables interrupts.
+/// The stub nests in any code that keeps these, itself included, should the handler enable interrupts.
 #[macro_export]
 macro_rules! doorbell_entry {
     ($(#[$meta:meta])* $vis:vis fn $entry:ident => $handler:path) => {
@@ -28,17 +33,127 @@ macro_rules! doorbell_entry {
             $vis fn $entry();
         }
         const _: extern "C" fn() = $handler;
-        // In long mode the CPU aligns the stack to 16 bytes and pushes five words (Intel SDM vol. 3A, 6.14.2), and an interrupt has no error
-        // code: with the nine registers that a C function may change, the stack is again aligned at the call.
+        // In long mode the CPU aligns the stack to 16 bytes and pushes five words (Intel SDM vol. 3A,
+        // 6.14.2), and an interrupt has no error code: with the nine registers that a C function may
+        // change, the stack is again aligned at the call.
         ::core::arch::global_asm!(
             concat!(".global mk_ipi_entry_", stringify!($entry)),
             concat!("mk_ipi_entry_", stringify!($entry), ":"),
-            "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
+            "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
+            "push r8", "push r9", "push r10", "push r11",
             "cld", // the C ABI wants it clear; iretq puts it back
             "call {handler}",
-            "pop r11", "pop r10", "pop r9", "pop r8", "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
+            "pop r11", "pop r10", "pop r9", "pop r8",
+            "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
             "iretq",
             handler = sym $handler,
         );
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use core::arch::{asm, global_asm};
+
+    /// What a C function may change, in the order of the stub.
+    const PATTERN: [u64; 9] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8];
+    /// The direction flag, in RFLAGS.
+    const DF: u64 = 1 << 10;
+    /// Carry, parity, adjust, zero and sign flags: what arithmetic leaves, all set.
+    const ARITHMETIC: u64 = 0xd5;
+
+    // A handler as bad as the C ABI allows: it changes every register that it may. It notes the stack pointer
+    // at the call and the flags at r15, which the stub must not touch.
+    global_asm!(
+        "mk_ipi_test_probe:",
+        "lea rax, [rsp + 8]",
+        "mov [r15], rax",
+        "pushfq",
+        "pop qword ptr [r15 + 8]",
+        "or rax, -1",
+        "mov rcx, rax",
+        "mov rdx, rax",
+        "mov rsi, rax",
+        "mov rdi, rax",
+        "mov r8, rax",
+        "mov r9, rax",
+        "mov r10, rax",
+        "mov r11, rax",
+        "xor eax, eax",
+        "ret",
+    );
+    unsafe extern "C" {
+        #[link_name = "mk_ipi_test_probe"]
+        safe fn probe();
+    }
+    extern "C" fn interrupted_again() {
+        interrupt(inner, 0);
+    }
+    doorbell_entry!(fn inner => probe);
+    doorbell_entry!(fn outer => interrupted_again);
+
+    /// What r15 points to.
+    #[repr(C)]
+    struct Args {
+        noted: [u64; 2],
+        entry: unsafe extern "C" fn(),
+    }
+
+    /// Enters `entry` as the CPU does in long mode, from code whose stack is `skew` bytes off alignment, and
+    /// checks that nothing changed on return. Gives what a probe noted: stack pointer and flags.
+    fn interrupt(entry: unsafe extern "C" fn(), skew: u64) -> [u64; 2] {
+        let mut args = Args { noted: [0; 2], entry };
+        let [mut rax, mut rcx, mut rdx, mut rsi, mut rdi, mut r8, mut r9, mut r10, mut r11] = PATTERN;
+        let (mut moved, mut flags): (u64, u64) = (skew, DF | ARITHMETIC | 2);
+        // SAFETY: it builds the frame that `iretq` pops below the stack in use, restores the stack pointer,
+        // and names all that it changes.
+        unsafe {
+            asm!(
+                "mov r12, rsp",
+                "sub rsp, r13",
+                "mov r13, rsp",
+                "and rsp, -16",
+                "push r14",
+                "popfq",
+                "mov r14, ss",
+                "push r14",
+                "push r13",
+                "pushfq",
+                "mov r14, cs",
+                "push r14",
+                "lea r14, [rip + 2f]",
+                "push r14",
+                "jmp qword ptr [r15 + 16]",
+                "2:",
+                "pushfq",
+                "pop r14",
+                "cld",
+                "sub r13, rsp",
+                "mov rsp, r12",
+                inout("rax") rax, inout("rcx") rcx, inout("rdx") rdx, inout("rsi") rsi, inout("rdi") rdi,
+                inout("r8") r8, inout("r9") r9, inout("r10") r10, inout("r11") r11,
+                out("r12") _, inout("r13") moved, inout("r14") flags, in("r15") &mut args,
+            );
+        }
+        assert_eq!([rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11], PATTERN);
+        assert_eq!(moved, 0, "the stack pointer");
+        assert_eq!(flags & (DF | ARITHMETIC), DF | ARITHMETIC, "the flags");
+        args.noted
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "assembly")]
+    fn the_entry_keeps_every_register_and_aligns_the_stack_and_clears_the_direction_flag() {
+        for skew in 0..64 {
+            let [stack, flags] = interrupt(inner, skew);
+            assert_ne!(stack, 0);
+            assert_eq!((stack % 16, flags & DF), (0, 0));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "assembly")]
+    fn the_entry_nests() {
+        interrupt(outer, 0);
+    }
 }

@@ -81,7 +81,7 @@ impl Fake {
         match self.busy.get() {
             0 => return 0,
             u32::MAX => (),
-            n => self.busy.set(n - 1),
+            n => self.busy.set(n.saturating_sub(1)),
         }
         DELIVERY_PENDING
     }

@@ -24,10 +24,13 @@ impl Hardware {
     ///
     /// # Safety
     ///
-    /// Every CPU that uses the object, or a copy, runs in ring 0 and in the mode in which the first
-    /// [`LocalApic`](crate::LocalApic) on it was made; [`LocalApic::confirm_mode`](crate::LocalApic::confirm_mode)
-    /// tells. `mmio`, if given, is the page named by `IA32_APIC_BASE`, mapped writable on all of them and with memory type UC
-    /// (PCD and PWT set, and the MTRRs as firmware leaves them), for as long as the object is used.
+    /// Every CPU that uses the object, or a copy, runs in ring 0, with its APIC in the mode that the
+    /// [`LocalApic`] made of it has; [`LocalApic::confirm_mode`] tells. `mmio`, if given, is the page named by
+    /// `IA32_APIC_BASE`, mapped writable on all of them and with memory type UC (PCD and PWT set, with the
+    /// usual PAT), for as long as the object is used.
+    ///
+    /// [`LocalApic`]: crate::LocalApic
+    /// [`LocalApic::confirm_mode`]: crate::LocalApic::confirm_mode
     pub const unsafe fn new(mmio: Option<NonNull<u8>>) -> Self {
         Self { mmio }
     }
@@ -44,8 +47,8 @@ impl Hardware {
     }
 }
 
-// SAFETY: IF is the switch for maskable interrupts, and nothing moves a kernel's code to another CPU while it is
-// clear. Both instructions are compiler barriers.
+// SAFETY: IF is the switch for maskable interrupts, and nothing moves a kernel's code to another CPU while it
+// is clear. Both instructions are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
     /// Whether interrupts were on.
     type State = bool;
@@ -65,8 +68,8 @@ unsafe impl LocalInterrupts for Hardware {
     }
 }
 
-// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and those that write, as well as
-// `Msr::write`, are without `nomem`. `new` was promised the mapping as UC.
+// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and those that write
+// or fence, `Msr::write`'s too, are without `nomem`. `new` was promised the mapping as UC.
 unsafe impl ApicIo for Hardware {
     #[inline]
     unsafe fn rdmsr(&self, msr: u32) -> u64 {
@@ -90,7 +93,8 @@ unsafe impl ApicIo for Hardware {
         let value;
         // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
         unsafe {
-            asm!("mov {:e}, [{}]", out(reg) value, in(reg) self.at(register), options(nostack, preserves_flags, readonly));
+            let at = self.at(register);
+            asm!("mov {:e}, [{}]", out(reg) value, in(reg) at, options(nostack, preserves_flags, readonly));
         }
         value
     }
@@ -99,7 +103,8 @@ unsafe impl ApicIo for Hardware {
     unsafe fn mmio_write(&self, register: Register, value: u32) {
         // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
         unsafe {
-            asm!("mov [{}], {:e}", in(reg) self.at(register), in(reg) value, options(nostack, preserves_flags));
+            let at = self.at(register);
+            asm!("mov [{}], {:e}", in(reg) at, in(reg) value, options(nostack, preserves_flags));
         }
     }
 

@@ -73,8 +73,8 @@ impl Mode {
 
     /// Puts this CPU's APIC into x2APIC mode; no effect if it is. The way back leads through a reset.
     ///
-    /// Only the step from xAPIC mode is legal, from a disabled APIC it faults (Intel SDM vol. 3A, 10.12.5): an APIC
-    /// that is off gives [`ModeError::Disabled`].
+    /// Only the step from xAPIC mode is legal, from a disabled APIC it faults (Intel SDM vol. 3A, 10.12.5):
+    /// an APIC that is off gives [`ModeError::Disabled`].
     ///
     /// # Safety
     ///
@@ -85,7 +85,7 @@ impl Mode {
             Self::X2Apic => Ok(()),
             Self::XApic if !io.has_x2apic() => Err(ModeError::NoX2Apic),
             Self::XApic => {
-                // SAFETY: EN is set and the CPU has an x2APIC, so the write is legal; the caller has the rest.
+                // SAFETY: EN is set and the CPU has an x2APIC, so the write is legal; the rest is the caller's.
                 unsafe { io.wrmsr(IA32_APIC_BASE, base.union(ApicBase::EXTD).bits()) };
                 Ok(())
             }

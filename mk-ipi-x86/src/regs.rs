@@ -7,7 +7,7 @@ use mk_ipi_core::platform::LocalInterrupts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Register {
-    /// Local APIC ID: bits 31:24 in xAPIC mode, all 32 in x2APIC mode (10.4.6, 10.12.5.1).
+    /// Local APIC ID: bits 31:24 in xAPIC mode, all 32 in x2APIC mode (10.4.6, 10.12.2).
     Id = 0x020,
     /// Task priority; 0 lets every vector in (10.8.3.1).
     TaskPriority = 0x080,
@@ -17,7 +17,7 @@ pub enum Register {
     SpuriousVector = 0x0f0,
     /// Error status: write 0, then read (10.5.3).
     ErrorStatus = 0x280,
-    /// Interrupt command, bits 31:0; the write sends. In x2APIC mode the whole 64-bit register (10.6.1, 10.12.9).
+    /// Interrupt command, bits 31:0; the write sends. In x2APIC mode all 64 bits (10.6.1, 10.12.9).
     IcrLow = 0x300,
     /// Interrupt command, bits 63:32. Does not exist in x2APIC mode.
     IcrHigh = 0x310,
@@ -29,7 +29,8 @@ impl Register {
         self as u32
     }
 
-    /// The MSR in x2APIC mode: `0x800 + offset / 16` (Intel SDM vol. 3A, 10.12.1.2). [`Self::IcrHigh`] has none.
+    /// The MSR in x2APIC mode: `0x800 + offset / 16` (Intel SDM vol. 3A, 10.12.1.2). [`Self::IcrHigh`] has
+    /// none.
     pub const fn msr(self) -> u32 {
         0x800 | self.offset() >> 4
     }
@@ -43,13 +44,13 @@ pub const IA32_APIC_BASE: u32 = 0x1b;
 /// # Implementation safety
 ///
 /// Each method does what it says, to this CPU's APIC and in program order, and [`LocalInterrupts`] keeps its
-/// duty. `wrmsr` and `mmio_write` are compiler barriers: no access to memory that another CPU can see moves
-/// across them, in either direction. An `asm!` block without `nomem` is one; a volatile store is not, for
-/// the compiler may move other stores, relaxed atomic ones too, behind it.
+/// duty. `wrmsr`, `mmio_write` and `fence_before_doorbell` are compiler barriers: no access to memory that
+/// another CPU can see moves across them, in either direction. An `asm!` block without `nomem` is one; a
+/// volatile store is not, for the compiler may move other stores, relaxed atomic ones too, behind it.
 ///
 /// `mmio_write` stores to memory of type UC. The CPU makes stores visible in program order, so all that it
-/// stored before is visible when the APIC sees this one (Intel SDM vol. 3A, 8.2.2; UC: 11.3). Non-temporal stores are
-/// excepted: who fills a message with those needs an `sfence`.
+/// stored before is visible when the APIC sees this one (Intel SDM vol. 3A, 8.2.2; UC: 11.3). Non-temporal
+/// stores are excepted: who fills a message with those needs an `sfence`.
 ///
 /// `fence_before_doorbell` makes all earlier stores globally visible before any later instruction starts.
 /// A WRMSR to an x2APIC register does not wait for earlier stores (Intel SDM vol. 3A, 10.12.3).

@@ -7,7 +7,8 @@ use crate::regs::ApicIo;
 use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId, PAGE_SIZE};
 use mk_ipi_core::platform::DoorbellError;
 
-/// The page where a started CPU begins, in real mode, at its first byte: CS is the address divided by 16, IP is 0.
+/// The page where a started CPU begins, in real mode, at its first byte: CS is the address divided by 16, IP
+/// is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPage(u8);
 
@@ -83,13 +84,13 @@ impl StartError {
 
 /// Starts the CPU `target` at `page`. `delay` returns after at least the time that it is given.
 ///
-/// `Ok` says that all was sent, not that a CPU has this id or came up: have its code say so in memory, and bound the
-/// wait for it. A CPU that started at the first start-up interrupt ignores the second.
+/// `Ok` says that all was sent, not that a CPU has this id or came up: have its code say so in memory, and
+/// bound the wait for it. A CPU that started at the first start-up interrupt ignores the second.
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it wherever it is. `page` holds real-mode
-/// code that may run there, until it has.
+/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it wherever it is. `page` holds
+/// real-mode code that may run there, until it has.
 pub unsafe fn start_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
     target: PhysCpuId,
