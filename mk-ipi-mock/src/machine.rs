@@ -172,6 +172,11 @@ impl Machine {
         with_current(|cpu| cpu.into_iter().for_each(Cpu::relax));
     }
 
+    /// Whether a kernel was stopped and not started again.
+    pub fn is_stopped(&self, kernel: usize) -> bool {
+        self.shared.kernels[kernel].dead()
+    }
+
     /// Starts a stopped kernel again: a new incarnation, without handlers or mappings. Called by a CPU it waits
     /// until all CPUs of the former life are off, and they run their code anew.
     ///
