@@ -209,8 +209,9 @@ impl Shared {
         if let Some(next) = chosen.filter(|&next| next != me) {
             s.current = next;
             s.switches += 1;
+            drop(s);
             self.cpus[next].turn.notify_one();
-            drop(self.wait(s, me));
+            drop(self.wait(lock(&self.sched), me));
         }
     }
 

@@ -108,10 +108,7 @@ fn the_others_go_on_wherever_a_kernel_stops() {
         for seed in 0..4 {
             let (arrived, stopped) = one_stops(seed, access);
             let sent = Vec::from_iter(0..4);
-            assert!(
-                stopped || arrived.len() == 4 || access > 100,
-                "seed {seed}, access {access}: {arrived:?}"
-            );
+            assert!(stopped || arrived.len() == 4, "seed {seed}, access {access}: {arrived:?}");
             assert!(sent.starts_with(&arrived), "seed {seed}, access {access}: {arrived:?}");
         }
     }
@@ -187,9 +184,9 @@ fn late_and_doubled_doorbells_neither_lose_nor_repeat_a_message() {
         let machine = builder.fault(fault).build();
         let [sender, receiver] = machine.link(Occupied::Exclusive);
         let log = logged(&receiver);
-        let run = machine.run(|cpu| match cpu.kernel() {
-            0 => (0..8).for_each(|number| send(cpu, &sender, 1, number)),
-            _ => (),
+        let run = machine.run(|cpu| {
+            let numbers = (0..8).filter(|_| cpu.kernel() == 0);
+            numbers.for_each(|number| send(cpu, &sender, 1, number));
         });
         run.unwrap();
         assert_eq!(numbers(&log, 0), Vec::from_iter(0..8), "seed {seed}, {what:?}");
