@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
 use clap::{Args, ValueEnum};
@@ -15,7 +16,7 @@ use crate::image;
 use crate::machine::{self, Job, Run};
 use crate::provision::qemu::Qemu;
 use crate::provision::{Need, Provision, Toolchain};
-use crate::record::{pairs, Cycles, Kernel, Mode, Progress, Record};
+use crate::record::{pairs, Cycles, Kernel, Mode, Progress, Record, Report};
 
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
@@ -110,14 +111,14 @@ struct Summary {
 
 impl Summary {
     /// Adds what a run reported, as far as both sides did.
-    fn add(&mut self, run: &Run, kernels: u32) {
-        for kernel in run.report.kernels.values() {
+    fn add(&mut self, report: &Report, kernels: u32) {
+        for kernel in report.kernels.values() {
             if !self.kernels.contains(kernel) {
                 self.kernels.push(kernel.clone());
             }
         }
         for pair @ (from, to) in pairs(kernels) {
-            if let (Some(s), Some(r)) = (run.report.sent.get(&pair), run.report.received.get(&pair)) {
+            if let (Some(s), Some(r)) = (report.sent.get(&pair), report.received.get(&pair)) {
                 self.pairs.push(Pair {
                     from,
                     to,
@@ -170,47 +171,73 @@ impl Summary {
     }
 }
 
-/// Runs the demo, and says which mode could not run. An error is whatever kept the rest from being faultless.
-pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<Option<String>> {
+/// What came of a demo.
+pub struct Outcome {
+    summary: Summary,
+    /// What could not run here, and why.
+    pub not_run: Option<String>,
+    /// All that went wrong.
+    pub problems: Vec<String>,
+    /// How long the machines ran.
+    pub took: Duration,
+}
+
+/// `cargo xtask demo`: an error if anything went wrong.
+pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
+    let outcome = play(places, provision, args)?;
+    show(&outcome, args.json)?;
+    if outcome.problems.is_empty() {
+        return Ok(());
+    }
+    bail!("the demo failed:\n  {}", first_of(&outcome.problems).join("\n  "))
+}
+
+/// Runs the demo in each mode.
+pub fn play(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<Outcome> {
     let needs = needs(args.mode.x2apic());
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
     let qemu = provision.qemu(args.mode.x2apic())?;
     let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
     let images = image::build(places, args.kernels)?;
-    let mut summary = Summary::default();
-    let mut problems = Vec::new();
+    let mut outcome =
+        Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
         let job = Job { run: "demo", mode, messages: args.messages, fault, images: &images };
         let mut live = Live::new(mode);
+        let start = Instant::now();
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
+        outcome.took += start.elapsed();
         live.end();
-        summary.add(&run, args.kernels);
+        outcome.summary.add(&run.report, args.kernels);
         let mut found = run.problems.clone();
         found.extend(run.report.demo_problems(args.kernels, args.messages, mode));
         if !found.is_empty() {
             show_tail(&run, mode);
         }
-        problems.extend(found);
+        outcome.problems.extend(found);
     }
-    show(&summary, not_run.as_deref(), args.json)?;
-    if problems.is_empty() {
-        return Ok(not_run);
-    }
-    bail!("the demo failed:\n  {}", problems.join("\n  "))
+    Ok(outcome)
 }
 
-fn show(summary: &Summary, not_run: Option<&str>, json: bool) -> Result<()> {
-    let text = match not_run {
-        Some(note) => format!("{}\n{note}", summary.table()),
-        None => summary.table(),
-    };
+/// Enough of a long list: the causes stand before what follows from them.
+pub fn first_of(problems: &[String]) -> Vec<String> {
+    const ENOUGH: usize = 10;
+    let mut shown: Vec<String> = problems.iter().take(ENOUGH).cloned().collect();
+    if problems.len() > ENOUGH {
+        shown.push(format!("and {} more", problems.len() - ENOUGH));
+    }
+    shown
+}
+
+fn show(outcome: &Outcome, json: bool) -> Result<()> {
+    let lines: Vec<String> = [outcome.summary.table()].into_iter().chain(outcome.not_run.clone()).collect();
     if json {
-        eprintln!("{text}");
-        println!("{}", serde_json::to_string(summary)?);
+        eprintln!("{}", lines.join("\n"));
+        println!("{}", serde_json::to_string(&outcome.summary)?);
     } else {
-        println!("{text}");
+        println!("{}", lines.join("\n"));
     }
     Ok(())
 }
@@ -282,4 +309,47 @@ fn new_bar(bars: Option<&MultiProgress>, mode: Mode, p: &Progress) -> ProgressBa
     let bar = bars.add(ProgressBar::new(p.total).with_message(format!("{mode}: kernel {}", p.kernel)));
     let style = ProgressStyle::with_template("{msg:18} [{bar:40}] {pos}/{len}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        let mut report = Report::default();
+        for line in [
+            r#"@{"kernel":{"id":0,"lang":"rust","cpu":0}}"#,
+            r#"@{"kernel":{"id":1,"lang":"rust","cpu":4}}"#,
+            r#"@{"sent":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"doorbells":8,"busy":7,"rtt_cycles":{"min":1,"median":2,"p99":3}}}"#,
+            r#"@{"received":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4}}"#,
+            r#"@{"received":{"from":1,"to":0,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4}}"#,
+        ] {
+            assert!(report.take(line).is_some());
+        }
+        let mut summary = Summary::default();
+        summary.add(&report, 2);
+        summary.add(&report, 1);
+        summary
+    }
+
+    #[test]
+    fn the_shape_of_the_json() {
+        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0},{"id":1,"lang":"rust","cpu":4}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"torn":5,"doubled":4,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}]}"#;
+        assert_eq!(serde_json::to_string(&summary()).ok().as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn the_table_says_whose_cycles_they_are() {
+        let text = summary().table();
+        assert!(text.contains("kernel 1 (rust, CPU 4)"));
+        assert!(text.contains("cycles of the emulator; they say nothing about hardware"));
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let list: Vec<String> = (0..12).map(|n| n.to_string()).collect();
+        assert_eq!(first_of(&list).len(), 11);
+        assert_eq!(first_of(&list).last().map(String::as_str), Some("and 2 more"));
+        assert_eq!(first_of(&list[..10]), list[..10]);
+    }
 }

@@ -52,7 +52,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let places = Places::find()?;
     let provision = |yes| Provision::new(&places, yes);
     match cli.command {
-        Command::Demo(args) => drop(demo::demo(&places, &provision(args.yes), &args)?),
+        Command::Demo(args) => demo::demo(&places, &provision(args.yes), &args)?,
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,

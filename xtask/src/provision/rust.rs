@@ -120,4 +120,13 @@ mod tests {
         assert_eq!(full_name("stable", &list), Some("stable".into()));
         assert_eq!(full_name("1.85", &list), None);
     }
+
+    #[test]
+    fn the_oldest_toolchain_is_the_one_promised() {
+        let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+            .expect("the root's");
+        let promised =
+            manifest.lines().find_map(|l| l.strip_prefix("rust-version = ")).expect("a rust-version");
+        assert_eq!(MSRV, format!("{}.0", promised.trim_matches('"')));
+    }
 }
