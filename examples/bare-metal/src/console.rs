@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people.
 
+use crate::layout::own_kernel;
 use crate::{clock, control};
 use core::fmt::{self, Write};
-use mk_ipi_core::sync::{AtomicU32, Ordering};
+use mk_ipi_core::sync::Ordering;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::interrupts;
 
@@ -11,9 +12,6 @@ use x86_64::instructions::interrupts;
 const LINE: usize = 512;
 /// How long a writer waits for the others, in cycles, before it takes a dead one's place.
 const PATIENCE: u64 = clock::SECOND / 2;
-/// This kernel's id plus one; 0 as long as it does not know.
-static ME: AtomicU32 = AtomicU32::new(0);
-
 /// One line of output, built before the console is taken.
 struct Line {
     bytes: [u8; LINE],
@@ -39,16 +37,6 @@ pub fn init() {
     }
 }
 
-/// Names this kernel in what it prints.
-pub fn set_kernel(id: u8) {
-    ME.store(u32::from(id) + 1, Ordering::Relaxed);
-}
-
-/// This kernel's id as far as it is known, else 255.
-pub fn kernel() -> u8 {
-    ME.load(Ordering::Relaxed).wrapping_sub(1).min(255) as u8
-}
-
 /// Prints one line: `prefix`, then `args`.
 pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     let mut line = Line { bytes: [0; LINE], len: 0 };
@@ -61,7 +49,7 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
 /// Runs `f` while this kernel holds the console. A holder that died is robbed after [`PATIENCE`].
 fn locked(f: impl FnOnce()) {
     let lock = &control::control().console;
-    let me = u64::from(kernel()) + 1;
+    let me = u64::from(own_kernel()) + 1;
     let start = clock::now();
     let mut nested = false;
     while let Err(holder) = lock.compare_exchange(0, me, Ordering::Acquire) {
@@ -100,7 +88,7 @@ fn send(bytes: &[u8]) {
 #[macro_export]
 macro_rules! log {
     ($($arg:tt)*) => {
-        $crate::console::print(format_args!("[k{}] ", $crate::console::kernel()), format_args!($($arg)*))
+        $crate::console::print(format_args!("[k{}] ", $crate::layout::own_kernel()), format_args!($($arg)*))
     };
 }
 
@@ -131,7 +119,7 @@ impl<T: fmt::Display> fmt::Display for Json<T> {
 
 /// Reports that this kernel cannot go on, and ends the machine.
 pub fn fatal(args: fmt::Arguments, how: crate::machine::Exit) -> ! {
-    record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", kernel(), Json(args));
+    record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", own_kernel(), Json(args));
     crate::machine::exit(how)
 }
 

@@ -4,7 +4,9 @@
 use crate::clock::{self, Watchdog};
 use crate::control::control;
 use crate::layout::MAX_KERNELS;
+use crate::machine;
 use crate::node::{instance, Node, DONE, READY};
+use crate::options::{Fault, FaultKind};
 use crate::payload::{self, Payload};
 use crate::platform::ENDPOINT;
 use crate::receive::{Findings, Receiver};
@@ -70,7 +72,7 @@ fn on_stream(message: &Message) {
 fn on_ping(message: &Message) {
     // A torn ping is not answered: the round trip times out.
     if let Some((number, sender)) = payload::check(message.payload()) {
-        PINGED.store((u64::from(sender) + 1) << 32 | number, Ordering::Release);
+        PINGED.store((u64::from(sender) + 1) << 32 | number & 0xffff_ffff, Ordering::Release);
     }
 }
 
@@ -82,6 +84,9 @@ fn on_pong(message: &Message) {
 
 /// Runs all of it; whether nothing was lost, torn or doubled.
 pub fn run(node: &Node) -> bool {
+    if node.kernels < 2 {
+        fatal!("a kernel alone has nobody to talk to");
+    }
     let mut sent = [Sent::default(); MAX_KERNELS];
     let mut progress = Progress::new(node);
     stream(node, &mut sent, &mut progress);
@@ -123,7 +128,7 @@ fn stream(node: &Node, sent: &mut [Sent; MAX_KERNELS], progress: &mut Progress) 
             }
         }
         if before <= messages / 2 && total > messages / 2 {
-            node.fail_on_order();
+            total += fail_on_order(node, &mut sent[..], &mut next);
         }
         let moved = total + progress.report();
         node.progress(moved);
@@ -141,6 +146,28 @@ fn stream(node: &Node, sent: &mut [Sent; MAX_KERNELS], progress: &mut Progress) 
     }
     node.reach(SENT);
     node.wait_for_all(SENT, "not all kernels have sent", || node.progress(total + progress.report()));
+}
+
+/// Fails, if this kernel was told to. Gives how many messages are not sent because of it.
+fn fail_on_order(node: &Node, sent: &mut [Sent], next: &mut [Payload]) -> u64 {
+    let fault = node.options.fault.filter(|f| usize::from(f.kernel) == node.me);
+    let victim = node.others().find(|&to| sent[to].messages < node.options.messages.into());
+    let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return 0 };
+    log!("failing, as ordered: {kind:?}");
+    match kind {
+        FaultKind::Hang => machine::halt(),
+        FaultKind::Panic => panic!("as ordered"),
+        // SAFETY: it raises an exception, which ends the machine.
+        FaultKind::Exception => unsafe { core::arch::asm!("ud2") },
+        FaultKind::Tear => next[to].spoil(),
+        FaultKind::Double => next[to] = Payload::new(0, node.me as u32),
+        FaultKind::Lose => {
+            sent[to].messages += 1;
+            next[to] = Payload::new(sent[to].messages, node.me as u32);
+            return 1;
+        }
+    }
+    0
 }
 
 /// Waits for what is on its way, then says what came from whom; whether all did, once and whole.

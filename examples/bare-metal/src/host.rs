@@ -3,7 +3,6 @@
 
 use crate::boot;
 use crate::clock::{self, SECOND};
-use crate::console;
 use crate::control::control;
 use crate::layout::{self, MAX_KERNELS};
 use crate::machine::{exit, Exit};
@@ -34,7 +33,6 @@ struct Machine {
 
 /// Brings the machine up: all kernels take messages when this returns.
 pub fn start(options: Options) -> Node {
-    console::set_kernel(0);
     let mut machine = Machine::find(&options);
     for k in 0..machine.kernels {
         machine.create(k);
@@ -64,6 +62,9 @@ impl Machine {
     fn find(options: &Options) -> Self {
         let kernel = ENDPOINT.platform();
         let kernels = 1 + options.images().count();
+        if layout::own_kernel() != 0 {
+            fatal!("the host's image is linked for kernel {}", layout::own_kernel());
+        }
         let found =
             acpi_tables::cpus(kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
         let me = kernel.physical_id();

@@ -84,6 +84,12 @@ pub fn own_image() -> PhysRange {
     fixed(start, end - start)
 }
 
+/// Which kernel's window this image lies in: known before any directory is read. 255 if in none.
+pub fn own_kernel() -> u8 {
+    let window = (0..MAX_KERNELS).find(|&k| contains(image_window(k), own_image()));
+    window.map_or(u8::MAX, |k| k as u8)
+}
+
 /// Whether `inner` lies within `outer`.
 pub fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()

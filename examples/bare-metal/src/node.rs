@@ -3,7 +3,7 @@
 
 use crate::clock::Watchdog;
 use crate::control::control;
-use crate::options::{Fault, FaultKind, Options};
+use crate::options::Options;
 use crate::platform::ENDPOINT;
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::spin_hint;
@@ -76,20 +76,5 @@ impl Node {
             meanwhile();
             (0..self.kernels).all(|k| control().step(k) >= step)
         });
-    }
-
-    /// Fails, if this kernel was told to.
-    pub fn fail_on_order(&self) {
-        let Some(Fault { kind, kernel }) = self.options.fault else { return };
-        if usize::from(kernel) != self.me {
-            return;
-        }
-        log!("failing, as ordered: {kind:?}");
-        match kind {
-            FaultKind::Hang => crate::machine::halt(),
-            FaultKind::Panic => panic!("as ordered"),
-            // SAFETY: it raises an exception, which ends the machine.
-            FaultKind::Exception => unsafe { core::arch::asm!("ud2") },
-        }
     }
 }

@@ -4,7 +4,8 @@
 //! - `mk_ipi.run=demo|conformance` what to run
 //! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
-//! - `mk_ipi.fault=hang|panic|exception:K` kernel K fails in mid-stream, to prove that the demo notices
+//! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
+//!   hang, panic, exception, lose, tear, double
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
 //! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
 
@@ -43,7 +44,22 @@ pub enum FaultKind {
     Panic,
     /// Run an undefined instruction.
     Exception,
+    /// Leave out a message.
+    Lose,
+    /// Change a byte of a message.
+    Tear,
+    /// Send a message again, in the place of another.
+    Double,
 }
+
+const FAULTS: [(&str, FaultKind); 6] = [
+    ("hang", FaultKind::Hang),
+    ("panic", FaultKind::Panic),
+    ("exception", FaultKind::Exception),
+    ("lose", FaultKind::Lose),
+    ("tear", FaultKind::Tear),
+    ("double", FaultKind::Double),
+];
 
 /// A failure on order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,12 +145,8 @@ impl fmt::Display for Options {
         let run = if self.run == Run::Demo { "demo" } else { "conformance" };
         write!(f, "mk_ipi.run={run} mk_ipi.mode={} mk_ipi.messages={}", self.mode, self.messages)?;
         if let Some(Fault { kind, kernel }) = self.fault {
-            let kind = match kind {
-                FaultKind::Hang => "hang",
-                FaultKind::Panic => "panic",
-                FaultKind::Exception => "exception",
-            };
-            write!(f, " mk_ipi.fault={kind}:{kernel}")?;
+            let name = FAULTS.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name);
+            write!(f, " mk_ipi.fault={name}:{kernel}")?;
         }
         Ok(())
     }
@@ -172,12 +184,7 @@ fn messages(value: &str) -> Option<u32> {
 
 fn fault(value: &str) -> Option<Fault> {
     let (kind, kernel) = value.split_once(':')?;
-    let kind = match kind {
-        "hang" => FaultKind::Hang,
-        "panic" => FaultKind::Panic,
-        "exception" => FaultKind::Exception,
-        _ => return None,
-    };
+    let (_, kind) = *FAULTS.iter().find(|(name, _)| *name == kind)?;
     Some(Fault { kind, kernel: kernel.parse().ok()? })
 }
 

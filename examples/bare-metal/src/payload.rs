@@ -67,6 +67,11 @@ impl Payload {
         Self { bytes, len }
     }
 
+    /// Changes a byte, so that the checksum is wrong.
+    pub fn spoil(&mut self) {
+        self.bytes[0] ^= 1;
+    }
+
     /// The bytes to send.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]

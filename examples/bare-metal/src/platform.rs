@@ -223,7 +223,7 @@ unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
     fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<AtomicU64>, MapError> {
-        if !range.start().is_page_aligned() || range.len() % 8 != 0 {
+        if !range.start().is_page_aligned() || !range.len().is_multiple_of(8) {
             return Err(MapError::Misaligned);
         }
         // The first page too: it holds the null pointer.

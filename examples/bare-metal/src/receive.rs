@@ -22,6 +22,17 @@ struct FromSender {
     seen: [AtomicU64; MAX_MESSAGES as usize / 64],
 }
 
+impl FromSender {
+    const fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            doubled: AtomicU64::new(0),
+            torn: AtomicU64::new(0),
+            seen: [const { AtomicU64::new(0) }; MAX_MESSAGES as usize / 64],
+        }
+    }
+}
+
 /// What was found about the messages of one sender.
 #[derive(Clone, Copy)]
 pub struct Findings {
@@ -45,13 +56,7 @@ pub struct Receiver {
 impl Receiver {
     /// Nothing received.
     pub const fn new() -> Self {
-        const NONE: FromSender = FromSender {
-            received: AtomicU64::new(0),
-            doubled: AtomicU64::new(0),
-            torn: AtomicU64::new(0),
-            seen: [const { AtomicU64::new(0) }; MAX_MESSAGES as usize / 64],
-        };
-        Self { senders: [NONE; MAX_KERNELS], torn: AtomicU64::new(0) }
+        Self { senders: [const { FromSender::new() }; MAX_KERNELS], torn: AtomicU64::new(0) }
     }
 
     /// Takes a message of the stream.
