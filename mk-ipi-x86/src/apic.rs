@@ -74,7 +74,7 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once, at its start.
+    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
             mode if mode == self.mode => Ok(()),

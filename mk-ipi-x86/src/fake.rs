@@ -74,7 +74,9 @@ impl Fake {
     }
 
     pub fn record(&self, op: Op) {
-        self.log.borrow_mut().push(op);
+        let mut log = self.log.borrow_mut();
+        assert!(log.len() < 1_000_000, "a wait without a bound");
+        log.push(op);
     }
 
     fn delivery_status(&self) -> u32 {

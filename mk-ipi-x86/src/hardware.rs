@@ -11,7 +11,8 @@ use x86_64::registers::model_specific::Msr;
 /// The APIC of whichever CPU runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware {
-    mmio: Option<NonNull<u8>>,
+    /// The page, or null.
+    mmio: *mut u8,
 }
 
 // SAFETY: the page shows each CPU its own APIC at the same address, and `new` was promised it on every CPU.
@@ -32,18 +33,17 @@ impl Hardware {
     /// [`LocalApic`]: crate::LocalApic
     /// [`LocalApic::confirm_mode`]: crate::LocalApic::confirm_mode
     pub const unsafe fn new(mmio: Option<NonNull<u8>>) -> Self {
-        Self { mmio }
+        Self {
+            mmio: match mmio {
+                Some(page) => page.as_ptr(),
+                None => core::ptr::null_mut(),
+            },
+        }
     }
 
-    /// Address of a register.
-    ///
-    /// # Safety
-    ///
-    /// The page is mapped.
-    unsafe fn at(&self, register: Register) -> *mut u8 {
-        // SAFETY: the caller knows that there is a page; a branch here would be in every doorbell.
-        let page = unsafe { self.mmio.unwrap_unchecked() };
-        page.as_ptr().wrapping_add(register.offset() as usize)
+    /// Address of a register; without a page, of nothing.
+    fn at(&self, register: Register) -> *mut u8 {
+        self.mmio.wrapping_add(register.offset() as usize)
     }
 }
 
@@ -85,7 +85,7 @@ unsafe impl ApicIo for Hardware {
 
     #[inline]
     fn has_mmio(&self) -> bool {
-        self.mmio.is_some()
+        !self.mmio.is_null()
     }
 
     #[inline]

@@ -85,7 +85,7 @@ impl Mode {
             Self::X2Apic => Ok(()),
             Self::XApic if !io.has_x2apic() => Err(ModeError::NoX2Apic),
             Self::XApic => {
-                // SAFETY: EN is set and the CPU has an x2APIC, so the write is legal; the rest is the caller's.
+                // SAFETY: EN is set and the CPU has an x2APIC: the write is legal; the caller has the rest.
                 unsafe { io.wrmsr(IA32_APIC_BASE, base.union(ApicBase::EXTD).bits()) };
                 Ok(())
             }

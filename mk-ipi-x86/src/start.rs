@@ -89,7 +89,7 @@ impl StartError {
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it wherever it is. `page` holds
+/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it wherever it is. `page` has
 /// real-mode code that may run there, until it has.
 pub unsafe fn start_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
