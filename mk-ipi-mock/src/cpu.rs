@@ -53,7 +53,8 @@ impl Cpu {
                 taken: Cell::new(0),
             });
             while shared.power_on(number) {
-                cpu.enabled.set(true);
+                // Started again, it has no handlers yet.
+                cpu.enabled.set(cpu.incarnation() == 0);
                 cpu.depth.set(0);
                 cpu.deferring.set(false);
                 let life = catch_unwind(AssertUnwindSafe(|| {

@@ -136,9 +136,10 @@ impl Machine {
 
     /// Runs `code` on every CPU, until it has returned on each and no interrupt is pending.
     ///
-    /// A CPU begins with interrupts on. One whose code has returned goes on taking interrupts. One whose kernel
-    /// stops unwinds, drops what it owns without effect on shared memory, and runs `code` anew if its kernel is
-    /// started again. A machine can run several times, one after another.
+    /// A CPU begins with interrupts on; started again, with interrupts off, as it has no handlers yet. One whose
+    /// code has returned goes on taking interrupts. One whose kernel stops unwinds, drops what it owns without
+    /// effect on shared memory, and runs `code` anew if its kernel is started again. A machine can run several
+    /// times, one after another.
     ///
     /// # Errors
     ///

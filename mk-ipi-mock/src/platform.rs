@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a kernel on the machine hands to core.
 
-use crate::cpu::with_current;
+use crate::cpu::{with_current, Cpu};
 use crate::memory::{lock, pages_of, MEMORY_START};
 use crate::report::What;
 use crate::sched::Shared;
@@ -156,25 +156,21 @@ impl MockPlatform {
         &self.shared.kernels[self.kernel]
     }
 
-    /// Calls `f` with the machine's number of the CPU that calls.
-    fn cpu_number(&self) -> usize {
-        let own = with_current(|cpu| cpu.and_then(|cpu| cpu.number_in(&self.shared)));
-        match own {
-            Some(number) => {
-                let kernel = self.shared.cpus[number].kernel;
-                assert!(
-                    kernel == self.kernel,
-                    "a CPU of kernel {kernel} uses the platform of kernel {}",
-                    self.kernel
-                );
-                number
+    /// Calls `f` with the number in the machine of the CPU that calls, and with that CPU unless the builder's
+    /// thread stands in for it.
+    fn here<R>(&self, f: impl FnOnce(usize, Option<&Cpu>) -> R) -> R {
+        with_current(|cpu| match cpu.and_then(|cpu| Some((cpu.number_in(&self.shared)?, cpu))) {
+            Some((number, cpu)) => {
+                let (own, kernel) = (self.kernel, cpu.kernel());
+                assert!(kernel == own, "a CPU of kernel {kernel} uses the platform of kernel {own}");
+                f(number, Some(cpu))
             }
             None => {
                 let builder = std::thread::current().id() == self.shared.builder;
                 assert!(builder, "a thread that is no CPU of this machine uses a platform");
-                self.state().first_cpu
+                f(self.state().first_cpu, None)
             }
-        }
+        })
     }
 
     /// The physical ids of its CPUs.
@@ -237,8 +233,8 @@ unsafe impl Doorbell for MockPlatform {
     }
 
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        let (to, from) = (self.find_cpu(cpu)?, self.cpu_number());
-        with_current(|cpu| match cpu {
+        let to = self.find_cpu(cpu)?;
+        self.here(|from, cpu| match cpu {
             Some(cpu) => cpu.ring(to, vector),
             None => self.shared.ring(from, to, vector),
         });
@@ -247,22 +243,19 @@ unsafe impl Doorbell for MockPlatform {
 }
 
 // SAFETY: id and index belong to the CPU whose thread this is, for that thread's life; no two CPUs of a kernel
-// share them, and a CPU has one thread at a time. The only other thread that gets past `cpu_number` is the one that built the machine,
-// which waits while CPUs run.
+// share them, and a CPU has one thread at a time. The only other thread that gets past `here` is the one that
+// built the machine, which waits while CPUs run.
 unsafe impl ThisCpu for MockPlatform {
     fn physical_id(&self) -> PhysCpuId {
-        self.shared.cpus[self.cpu_number()].id
+        self.shared.cpus[self.here(|number, _| number)].id
     }
 
     fn index(&self) -> usize {
-        self.shared.cpus[self.cpu_number()].index
+        self.shared.cpus[self.here(|number, _| number)].index
     }
 
     fn relax(&self) {
-        with_current(|cpu| match cpu {
-            Some(cpu) => cpu.relax(),
-            None => std::thread::yield_now(),
-        });
+        self.here(|_, cpu| cpu.map_or_else(std::thread::yield_now, Cpu::relax));
     }
 }
 
@@ -272,14 +265,12 @@ unsafe impl LocalInterrupts for MockPlatform {
     type State = bool;
 
     fn disable(&self) -> bool {
-        self.cpu_number();
-        with_current(|cpu| cpu.is_some_and(|cpu| cpu.disable_interrupts()))
+        self.here(|_, cpu| cpu.is_some_and(Cpu::disable_interrupts))
     }
 
     fn restore(&self, enabled: bool) {
-        self.cpu_number();
         if enabled {
-            with_current(|cpu| cpu.into_iter().for_each(|cpu| cpu.enable_interrupts()));
+            self.here(|_, cpu| cpu.map(Cpu::enable_interrupts));
         }
     }
 }
@@ -342,7 +333,7 @@ unsafe impl InstancePool for MockPlatform {
 
 impl DeferredWork for MockPlatform {
     fn schedule(&self) {
-        self.shared.cpus[self.cpu_number()].deferred.store(true, Ordering::Release);
+        self.shared.cpus[self.here(|number, _| number)].deferred.store(true, Ordering::Release);
     }
 }
 

@@ -105,7 +105,7 @@ fn one_stops(seed: u64, access: u64) -> (Vec<u64>, bool) {
 #[test]
 fn the_others_go_on_wherever_a_kernel_stops() {
     for access in 1..150 {
-        for seed in 0..4 {
+        for seed in 0..2 {
             let (arrived, stopped) = one_stops(seed, access);
             let sent = Vec::from_iter(0..4);
             assert!(stopped || arrived.len() == 4, "seed {seed}, access {access}: {arrived:?}");

@@ -209,6 +209,7 @@ fn second_kernel(cpu: &Cpu, lives: &AtomicU64, taken: &Arc<AtomicU64>) {
     if cpu.incarnation() == 0 {
         return cpu.idle();
     }
+    assert!(!cpu.interrupts_enabled(), "no handlers yet");
     let counter = taken.clone();
     cpu.platform().set_vector(V, move || {
         counter.fetch_add(1, Relaxed);

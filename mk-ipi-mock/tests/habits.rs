@@ -407,6 +407,8 @@ fn a_platform_is_for_the_cpus_of_its_kernel() {
     });
     let failure = run.unwrap_err();
     assert!(matches!(failure.cause, Cause::Panicked { cpu: A, .. }), "{failure:?}");
+    let elsewhere = one().run(|_| drop(other.ring(A, V))).unwrap_err();
+    assert!(matches!(elsewhere.cause, Cause::Panicked { cpu: A, .. }), "{elsewhere:?}");
     let stranger = std::thread::scope(|s| s.spawn(|| other.physical_id()).join());
     assert!(stranger.is_err());
     assert_eq!(other.physical_id(), PhysCpuId(4), "the builder's thread is the first CPU");
