@@ -42,6 +42,10 @@ pvh_entry:
     cmpl $2048, %ecx
     jb 2b
 
+    movl $stack_guard, %eax         /* nothing is mapped below the stack */
+    shrl $21, %eax
+    movl $0, page_pd(,%eax,8)
+
     movl $page_pml4, %eax
     movl %eax, %cr3
     movl $0x20, %eax                /* PAE */
@@ -52,6 +56,11 @@ pvh_entry:
     wrmsr
     movl $0x80010011, %eax          /* PG, WP, ET, PE; CD and NW, which INIT leaves set, go */
     movl %eax, %cr0
+    movl $tss, %eax                 /* the TSS's address, in the pieces that a descriptor wants */
+    movw %ax, gdt_tss + 2
+    shrl $16, %eax
+    movb %al, gdt_tss + 4
+    movb %ah, gdt_tss + 7
     lgdt gdt_pointer
     ljmpl $0x08, $long_mode
 
@@ -64,30 +73,40 @@ long_mode:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
-    movq $stack_top, %rsp
+    movl $0x18, %eax
+    ltr %ax
+    movl $stack_top, %esp
     xorl %ebp, %ebp
     movl %ebx, %edi
     call kernel_main
     ud2
 
-    .section .rodata.gdt, "a", @progbits
+    .section .data.gdt, "aw", @progbits
     .p2align 3
 gdt:
     .quad 0
     .quad 0x00af9a000000ffff        /* 0x08: 64-bit code, ring 0 */
     .quad 0x00cf92000000ffff        /* 0x10: data, ring 0 */
+gdt_tss:
+    .quad 0x0000890000000067, 0     /* 0x18: the TSS, 104 bytes, its address to be filled in */
 gdt_pointer:
     .word . - gdt - 1
     .long gdt
     .long 0
+    .p2align 3
+tss:                                /* Intel SDM vol. 3A, 7.7; one stack for double faults: IST 1 */
+    .skip 36
+    .quad double_fault_stack_top
+    .skip 58
+    .word 104                       /* no I/O bit map */
 
     .section .bss.boot, "aw", @nobits
     .p2align 12
 page_pml4:  .skip 4096
 page_pdpt:  .skip 4096
 page_pd:    .skip 4 * 4096
-stack:      .skip 128 * 1024
-stack_top:
+    .skip 16 * 1024
+double_fault_stack_top:
 
 /*
  * The 32 exception stubs, 16 bytes apart. Those for which the CPU pushes no error code push a 0, so that one

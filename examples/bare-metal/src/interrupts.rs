@@ -14,7 +14,11 @@ use x86_64::VirtAddr;
 /// Bytes from one of boot.s's exception stubs to the next.
 const STUB_SIZE: u64 = 16;
 
-/// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off (Intel SDM vol. 3A, 6.14.1).
+/// Has a stack of its own, boot.s's IST 1: the stack may be what is wrong.
+const DOUBLE_FAULT: u64 = 8;
+
+/// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off; IST 0 is the present stack
+/// (Intel SDM vol. 3A, 6.14.1).
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 struct Gate {
@@ -26,8 +30,9 @@ impl Gate {
     /// Not present: the vector raises a general protection fault.
     const NONE: Self = Self { low: 0, high: 0 };
 
-    const fn to(entry: u64) -> Self {
-        let low = (entry & 0xffff) | (0x08 << 16) | (0x8e00 << 32) | ((entry >> 16 & 0xffff) << 48);
+    const fn to(entry: u64, ist: u64) -> Self {
+        let low =
+            (entry & 0xffff) | (0x08 << 16) | (ist << 32) | (0x8e00 << 32) | ((entry >> 16 & 0xffff) << 48);
         Self { low, high: entry >> 32 }
     }
 }
@@ -48,8 +53,8 @@ pub fn init() {
     IDT.0.with_mut(|idt| {
         // SAFETY: interrupts are off since boot, and nobody else writes.
         let gates = unsafe { &mut *idt };
-        for (stub, gate) in (stubs..).step_by(STUB_SIZE as usize).zip(&mut gates[..32]) {
-            *gate = Gate::to(stub);
+        for (vector, gate) in (0..).zip(&mut gates[..32]) {
+            *gate = Gate::to(stubs + vector * STUB_SIZE, if vector == DOUBLE_FAULT { 1 } else { 0 });
         }
         let pointer = DescriptorTablePointer {
             limit: (size_of::<[Gate; 256]>() - 1) as u16,
@@ -68,7 +73,9 @@ pub fn init() {
 pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
     x86_64::instructions::interrupts::without_interrupts(|| {
         // SAFETY: interrupts are off, and one CPU per image.
-        IDT.0.with_mut(|idt| unsafe { (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64) });
+        IDT.0.with_mut(|idt| unsafe {
+            (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64, 0)
+        });
     });
 }
 
