@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The list of cases, and those about handlers and deferred work.
+
+use crate::env::{Env, Steps, Tap, TYPE};
+use crate::inbox::{digest, payload};
+use crate::{check, Case, Failed, Outcome};
+use mk_ipi_core::abi::{MessageType, PhysCpuId};
+use mk_ipi_core::sync::Ordering::Relaxed;
+use mk_ipi_core::{RegistryFull, SendError, UnregisterError};
+
+type Part<E> = fn(&'static E) -> Outcome;
+
+macro_rules! cases {
+    ($($clauses:literal $module:ident::$name:ident,)*) => {
+        /// The cases, in the order in which they run.
+        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), clauses: $clauses }),*];
+
+        /// The function of each case.
+        pub(crate) fn parts<E: Env>() -> [Part<E>; CASES.len()] {
+            [$(crate::$module::$name::<E>),*]
+        }
+    };
+}
+
+cases! {
+    "L-2 L-5 S-4" policies::a_sent_message_has_the_bytes_of_the_struct,
+    "R-2 L-5" policies::a_message_lies_in_the_slot_of_its_cpu,
+    "S-1 R-3 R-4" policies::every_size_arrives_whole,
+    "O-1 O-2" policies::the_doorbell_does_not_overtake_the_message,
+    "R-3" policies::a_slot_that_holds_no_message_delivers_none,
+    "X-4 H-16" policies::a_stray_doorbell_delivers_nothing_from_an_exclusive_slot,
+    "X-1 H-1" policies::overwrite_keeps_the_last_message,
+    "X-1 H-16" policies::a_receiver_of_c_senders_never_writes_its_slot,
+    "X-2 X-4" policies::an_unread_message_makes_its_slot_busy,
+    "X-2 X-5" policies::a_claim_is_ignored_and_cleared_by_the_host,
+    "X-2 X-4 H-1" policies::many_senders_lose_nothing,
+    "R-6 H-5" policies::a_full_queue_leaves_the_message_in_its_slot,
+    "R-6 H-5" policies::a_full_queue_drops_the_newest_of_an_overwritten_slot,
+    "R-7" policies::a_poll_finds_what_a_lost_doorbell_left,
+    "H-15" policies::the_counters_count,
+    "C-6" cases::every_handler_of_a_type_gets_each_message,
+    "C-6" cases::a_full_registry_refuses,
+    "C-7 H-9" cases::an_ended_registration_is_over_and_cannot_end_twice,
+    "C-7" cases::unregistration_inside_a_callback_is_refused,
+    "C-8 S-6" cases::a_callback_may_send,
+    "C-8 H-2" cases::a_callback_has_a_private_copy,
+    "S-2 H-10" cases::a_kernel_can_send_to_itself,
+    "S-1 H-4" instances::a_bad_send_writes_nothing,
+    "S-1 A-4" instances::an_unreachable_cpu_is_refused,
+    "C-1 H-6" instances::a_bad_instance_is_refused,
+    "C-3 C-4 H-8" instances::an_instance_in_use_is_not_destroyed,
+    "C-2 C-4" instances::a_destroyed_instance_takes_no_messages,
+    "P-1 P-2" instances::a_pfn_arrives,
+    "P-3 P-4 H-18" instances::a_shared_page_is_mapped_and_no_other,
+}
+
+/// Counts what a handler that does not record saw.
+const OTHER: MessageType = MessageType(0x4000_0002);
+
+pub(crate) fn every_handler_of_a_type_gets_each_message<E: Env>(env: &'static E) -> Outcome {
+    let before = env.inbox().count();
+    let unhandled = env.endpoint().stats().unhandled;
+    let handles = [env.listen()?, env.listen()?, env.listen()?];
+    let other =
+        env.register(OTHER, |env, m| env.inbox().push(m)).ok_or(Failed("a place for another type"))?;
+    env.step()?;
+    env.send(env.next(), 1, 9)?;
+    check!(env.until(|| env.inbox().count() >= before + 3), "three handlers of a type get a message of it");
+    env.linger();
+    check!(env.inbox().count() == before + 3, "a handler of another type does not");
+    env.step()?;
+    handles.into_iter().chain([other]).try_for_each(|h| env.unlisten(h))?;
+    env.step()?;
+    env.send(env.next(), 2, 9)?;
+    check!(
+        env.until(|| env.endpoint().stats().unhandled == unhandled + 1),
+        "a message without handler is counted"
+    );
+    check!(env.inbox().count() == before + 3, "handlers that ended are not called");
+    Ok(())
+}
+
+pub(crate) fn a_full_registry_refuses<E: Env>(env: &'static E) -> Outcome {
+    let mut handles = [None; 16];
+    for place in &mut handles {
+        *place = Some(env.listen()?);
+    }
+    let tap = || env.endpoint().register(TYPE, Tap::new(env, |_, _| ()));
+    check!(tap() == Err(RegistryFull), "a registry has as many places as it says");
+    handles.into_iter().flatten().try_for_each(|h| env.unlisten(h))?;
+    match tap() {
+        Ok(handle) => env.unlisten(handle),
+        Err(RegistryFull) => Err(Failed("an ended registration frees its place")),
+    }
+}
+
+pub(crate) fn an_ended_registration_is_over_and_cannot_end_twice<E: Env>(env: &'static E) -> Outcome {
+    let before = env.inbox().count();
+    let first = env.listen()?;
+    env.unlisten(first)?;
+    check!(env.endpoint().unregister(first) == Err(UnregisterError::Stale), "a handle ends once");
+    let second = env.listen()?;
+    check!(
+        env.endpoint().unregister(first) == Err(UnregisterError::Stale),
+        "and not its place's next handler"
+    );
+    env.step()?;
+    env.send(env.next(), 3, 16)?;
+    check!(env.until(|| env.inbox().count() == before + 1), "which is still there");
+    env.unlisten(second)
+}
+
+/// What a callback found out, for the code outside.
+fn note<E: Env>(env: &'static E, yes: bool) {
+    env.inbox().note.store(if yes { 1 } else { 2 }, Relaxed);
+}
+
+fn noted<E: Env>(env: &'static E) -> u64 {
+    env.inbox().note.load(Relaxed)
+}
+
+pub(crate) fn unregistration_inside_a_callback_is_refused<E: Env>(env: &'static E) -> Outcome {
+    let other = env.listen()?;
+    let tries = env.endpoint().register(OTHER, Tap::unregister(env, other));
+    let tries = tries.map_err(|_| Failed("a handler can be registered"))?;
+    env.step()?;
+    let sent = env.until(|| env.endpoint().send(E::id(env.next()), OTHER, &[1]) != Err(SendError::Busy));
+    check!(sent && env.until(|| noted(env) != 0), "the callback runs");
+    check!(noted(env) == 1, "unregister says InCallback, inside any callback and for any handle");
+    env.step()?;
+    env.unlisten(tries)?;
+    env.unlisten(other)
+}
+
+pub(crate) fn a_callback_may_send<E: Env>(env: &'static E) -> Outcome {
+    let before = env.inbox().count();
+    // Kernel 0 gets the answers; the others answer from their callbacks.
+    let handle = if env.me() == 0 {
+        env.listen()
+    } else {
+        let answer = env.register(TYPE, |env, m| {
+            let answer = || env.endpoint().send(E::id(0), TYPE, m.payload());
+            // A full slot of kernel 0 is the other answerer's; no waiting in a callback: it is empty soon.
+            (0..E::PATIENCE).any(|_| answer() != Err(SendError::Busy));
+        });
+        answer.ok_or(Failed("a handler can be registered"))
+    }?;
+    env.step()?;
+    if env.me() == 0 {
+        for to in 1..env.kernels() {
+            env.send(to, 40 + to as u64, 40)?;
+            check!(
+                env.until(|| env.inbox().count() == before + to as u64),
+                "an answer comes from the callback"
+            );
+            let answer = env.inbox().get(before + to as u64 - 1);
+            let same = digest(&payload(40 + to as u64, 40)[..40]);
+            check!(answer.is_some_and(|a| a.digest == same && a.len == 40), "with the payload that was sent");
+        }
+    }
+    env.step()?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_callback_has_a_private_copy<E: Env>(env: &'static E) -> Outcome {
+    let handle = env.register(TYPE, |env, m| {
+        let before = digest(m.payload());
+        for word in 0..34 {
+            // Whoever has the region mapped can do this while the callback runs.
+            let _ = env.scribble(env.me(), word, 0xffff_0000_ffff_ffff);
+        }
+        note(env, before == digest(m.payload()) && m.payload().len() == 200 && m.msg_type() == TYPE);
+    });
+    let handle = handle.ok_or(Failed("a handler can be registered"))?;
+    env.step()?;
+    if env.me() == 0 {
+        env.send(1, 50, 200)?;
+    }
+    env.step()?;
+    if env.me() == 1 {
+        check!(env.until(|| noted(env) != 0), "the callback runs");
+        check!(noted(env) == 1, "what the callback sees does not change under it");
+        env.scribble(1, 1, 0)?;
+    }
+    env.step()?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_kernel_can_send_to_itself<E: Env>(env: &'static E) -> Outcome {
+    let before = env.inbox().count();
+    let handle = env.listen()?;
+    let (cpu, _) = env.doorbell_of(env.me())?;
+    env.send(env.me(), 60, 33)?;
+    check!(env.until(|| env.inbox().count() == before + 1), "the message comes back");
+    let sent = env.until(|| {
+        let sent = env.endpoint().send_to_cpu(E::id(env.me()), cpu, TYPE, &payload(61, 33)[..33]);
+        sent != Err(SendError::Busy)
+    });
+    check!(sent && env.until(|| env.inbox().count() == before + 2), "also when the CPU is named");
+    let record = env.inbox().get(before + 1);
+    check!(record.is_some_and(|r| r.sender == cpu && r.first == 61), "and names its sender");
+    let not_ours = PhysCpuId(cpu.0 ^ (1 << 40));
+    let refused = env.endpoint().send_to_cpu(E::id(env.me()), not_ours, TYPE, &[1]);
+    check!(refused == Err(SendError::NotItsCpu(not_ours)), "a CPU of nobody is refused");
+    env.unlisten(handle)
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a backend supplies, and what the cases make of it.
+
+use crate::inbox::{payload, Inbox};
+use crate::{check, Case, Outcome};
+use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::{Doorbell, LocalInterrupts, PhysMemory, Platform};
+use mk_ipi_core::sync::{Ordering, Word};
+use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, Message, Occupied, SendError, UnregisterError};
+
+/// The endpoint that the suite works on: a queue of 8, so that it can be filled.
+pub type Ep<E> = Endpoint<<E as Env>::Platform, Tap<E>, 4, 16, 8>;
+/// A word of shared memory as `E` maps it.
+pub(crate) type WordOf<E> = <<E as Env>::Platform as PhysMemory>::Word;
+
+/// A handler of the suite, which knows its kernel.
+#[derive(Debug)]
+pub struct Tap<E: 'static> {
+    env: &'static E,
+    action: Action<E>,
+}
+
+#[derive(Debug)]
+enum Action<E: 'static> {
+    Call(fn(&'static E, &Message)),
+    /// Tries to end this registration and notes whether it was told that it is inside a callback.
+    Unregister(Handle),
+}
+
+impl<E> Tap<E> {
+    pub(crate) const fn new(env: &'static E, action: fn(&'static E, &Message)) -> Self {
+        Self { env, action: Action::Call(action) }
+    }
+
+    pub(crate) const fn unregister(env: &'static E, handle: Handle) -> Self {
+        Self { env, action: Action::Unregister(handle) }
+    }
+}
+
+impl<E: Env> Handler for Tap<E> {
+    fn handle(&self, message: &Message) {
+        match self.action {
+            Action::Call(action) => action(self.env, message),
+            Action::Unregister(handle) => {
+                let refused = self.env.endpoint().unregister(handle) == Err(UnregisterError::InCallback);
+                self.env.inbox().note.store(if refused { 1 } else { 2 }, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// One kernel of the machine that is tested.
+pub trait Env: Sync + Sized {
+    /// The backend.
+    type Platform: Platform;
+    /// Turns of [`pause`](Self::pause) after which a wait has failed.
+    const PATIENCE: u64;
+
+    /// This kernel's endpoint: identified, all instances attached with exclusive slots, vector installed.
+    fn endpoint(&'static self) -> &'static Ep<Self>;
+    /// What its handlers saw.
+    fn inbox(&self) -> &Inbox;
+    /// This kernel's instance number.
+    fn me(&self) -> usize;
+    /// Instances `0..kernels()` take part.
+    fn kernels(&self) -> usize;
+    /// A page of `kernel` that its peers may map, and that the tests may write.
+    fn page_of(&self, kernel: usize) -> PhysRange;
+    /// Writes this kernel's control word, with release ordering.
+    fn post(&self, value: u64);
+    /// Reads a kernel's control word, with acquire ordering.
+    fn posted(&self, kernel: usize) -> u64;
+    /// One turn of a wait: interrupts are taken, deferred work is run.
+    fn pause(&self);
+    /// Tells how a case ended at this kernel.
+    fn report(&self, case: &Case, outcome: Outcome);
+}
+
+/// A type that the suite's plain handler is registered for.
+pub(crate) const TYPE: MessageType = MessageType(0x4000_0001);
+
+/// What the cases are written with.
+pub(crate) trait Steps: Env {
+    fn begin_case(&self, number: usize) {
+        // A kernel that failed early goes on to here; the others' steps of the old case count as met.
+        self.inbox().progress.store((number as u64) << 32, Ordering::Relaxed);
+        self.post((number as u64) << 32);
+    }
+
+    /// All kernels meet. A kernel that has given up on this case does not hold up the others.
+    fn step(&self) -> Outcome {
+        let step = self.inbox().progress.fetch_add(1, Ordering::Relaxed) + 1;
+        self.post(step);
+        check!(
+            self.until(|| (0..self.kernels()).all(|k| self.posted(k) >= step)),
+            "the others come to this step"
+        );
+        Ok(())
+    }
+
+    /// Waits for `condition`; false if it does not come.
+    fn until(&self, condition: impl Fn() -> bool) -> bool {
+        (0..Self::PATIENCE).any(|_| {
+            let met = condition();
+            if !met {
+                self.pause();
+            }
+            met
+        })
+    }
+
+    /// Gives interrupts and deferred work every opportunity to do what they must not.
+    fn linger(&self) {
+        (0..200).for_each(|_| self.pause());
+    }
+
+    fn id(kernel: usize) -> InstanceId {
+        InstanceId::new(kernel as u8)
+    }
+
+    fn next(&self) -> usize {
+        (self.me() + 1) % self.kernels()
+    }
+
+    fn register(&'static self, ty: MessageType, action: fn(&'static Self, &Message)) -> Option<Handle> {
+        self.endpoint().register(ty, Tap::new(self, action)).ok()
+    }
+
+    /// Registers the handler that records.
+    fn listen(&'static self) -> Result<Handle, crate::Failed> {
+        self.register(TYPE, |env, m| env.inbox().push(m)).ok_or(crate::Failed("a handler can be registered"))
+    }
+
+    fn unlisten(&'static self, handle: Handle) -> Outcome {
+        check!(self.endpoint().unregister(handle).is_ok(), "a handler can be unregistered");
+        Ok(())
+    }
+
+    /// Sends `len` bytes made from `seed`, trying again while the slot is busy.
+    fn send(&'static self, to: usize, seed: u64, len: usize) -> Outcome {
+        let sent = self.until(|| self.try_send(to, seed, len) != Err(SendError::Busy));
+        check!(sent, "a busy slot becomes free");
+        Ok(())
+    }
+
+    fn try_send(&'static self, to: usize, seed: u64, len: usize) -> Result<(), SendError> {
+        self.endpoint().send(Self::id(to), TYPE, &payload(seed, len)[..len])
+    }
+
+    /// Rings without a message.
+    fn ring(&'static self, kernel: usize) -> Outcome {
+        let (cpu, vector) = self.doorbell_of(kernel)?;
+        check!(self.endpoint().platform().ring(cpu, vector).is_ok(), "the doorbell rings");
+        Ok(())
+    }
+
+    fn doorbell_of(&'static self, kernel: usize) -> Result<(PhysCpuId, Vector), crate::Failed> {
+        let instance = self.endpoint().instance(Self::id(kernel));
+        let instance = instance.map_err(|_| crate::Failed("every kernel is in the table"))?;
+        Ok((instance.doorbell_cpu(), instance.vector()))
+    }
+
+    /// Calls `f` with the words of the slot that `kernel` listens to.
+    fn with_slot<R>(
+        &'static self,
+        kernel: usize,
+        f: impl Fn(&[WordOf<Self>]) -> R,
+    ) -> Result<R, crate::Failed> {
+        let missing = crate::Failed("every kernel has a region with its slot");
+        let instance = self.endpoint().instance(Self::id(kernel)).map_err(|_| missing)?;
+        let first = instance.doorbell_cpu().0 as usize * 34;
+        instance.words().get(first..first + 34).map(f).ok_or(missing)
+    }
+
+    /// Writes one word of that slot, as any kernel that has it mapped can.
+    fn scribble(&'static self, kernel: usize, word: usize, value: u64) -> Outcome {
+        self.with_slot(kernel, |slot| slot[word].store(value, Ordering::SeqCst))
+    }
+
+    fn slot_word(&'static self, kernel: usize, word: usize) -> Result<u64, crate::Failed> {
+        self.with_slot(kernel, |slot| slot[word].load(Ordering::SeqCst))
+    }
+
+    /// Runs `f` with this CPU's interrupts off.
+    fn undisturbed<R>(&'static self, f: impl FnOnce() -> R) -> R {
+        let state = self.endpoint().platform().disable();
+        let result = f();
+        self.endpoint().platform().restore(state);
+        result
+    }
+
+    /// Attaches every instance anew with this policy. All kernels do so together.
+    fn set_policy(&'static self, policy: Occupied) -> Outcome {
+        self.step()?;
+        for kernel in 0..self.kernels() {
+            let id = Self::id(kernel);
+            let failed = crate::Failed("an instance can be attached anew");
+            let old = self.endpoint().instance(id).map_err(|_| failed)?;
+            let mut cpus = [PhysCpuId(0); 4];
+            let nr = old.cpus().len();
+            cpus[..nr].copy_from_slice(old.cpus());
+            let (incarnation, doorbell_cpu, vector) = (old.incarnation(), old.doorbell_cpu(), old.vector());
+            let region = old.region().ok_or(failed)?;
+            drop(old);
+            self.endpoint().destroy_instance(id).map_err(|_| failed)?;
+            let slots = u32::try_from(region.len() / 272).map_err(|_| failed)?;
+            let cpus = &cpus[..nr];
+            let config = InstanceConfig { id, incarnation, cpus, doorbell_cpu, vector, slots, policy };
+            self.endpoint().attach_instance(&config, Some(region)).map_err(|_| failed)?;
+        }
+        self.step()
+    }
+
+    /// Exclusive, empty slots at the start of a case.
+    fn fresh(&'static self) -> Outcome {
+        self.step()?;
+        self.inbox().note.store(0, Ordering::Relaxed);
+        self.scribble(self.me(), 1, 0)?;
+        self.set_policy(Occupied::Exclusive)
+    }
+
+    /// Nothing is under way any more when the next case begins.
+    fn quiet(&'static self) -> Outcome {
+        self.step()?;
+        self.linger();
+        self.step()
+    }
+}
+
+impl<E: Env> Steps for E {}

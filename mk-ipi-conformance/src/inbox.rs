@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a kernel's handlers saw.
+
+use mk_ipi_core::abi::{MessageType, PhysCpuId};
+use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
+use mk_ipi_core::Message;
+
+/// Records kept; older ones are overwritten.
+const RECORDS: usize = 512;
+
+/// The messages that a kernel's handlers were given, in order, and the suite's notes. One CPU writes and reads it.
+#[derive(Debug)]
+pub struct Inbox {
+    /// The case that runs (high half) and the step within it.
+    pub(crate) progress: AtomicU64,
+    /// What a callback has to say to the code outside; 0 at the start of a case.
+    pub(crate) note: AtomicU64,
+    count: AtomicU64,
+    /// Type and length; sender; digest of the payload; first eight bytes of the payload.
+    records: [[AtomicU64; 4]; RECORDS],
+}
+
+/// One message, as far as it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub msg_type: MessageType,
+    pub len: usize,
+    pub sender: PhysCpuId,
+    pub digest: u64,
+    pub first: u64,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inbox {
+    /// An inbox that holds nothing.
+    pub const fn new() -> Self {
+        Self {
+            progress: AtomicU64::new(0),
+            note: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            records: [const { [const { AtomicU64::new(0) }; 4] }; RECORDS],
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    pub(crate) fn push(&self, message: &Message) {
+        let n = self.count();
+        let payload = message.payload();
+        let mut first = [0; 8];
+        for (to, from) in first.iter_mut().zip(payload) {
+            *to = *from;
+        }
+        let kind = (u64::from(message.msg_type().0) << 32) | payload.len() as u64;
+        let values = [kind, message.sender_cpu().0, digest(payload), u64::from_le_bytes(first)];
+        for (word, value) in self.records[n as usize % RECORDS].iter().zip(values) {
+            word.store(value, Relaxed);
+        }
+        self.count.store(n + 1, Relaxed);
+    }
+
+    /// The `n`-th message since the inbox was made, if it came and is still remembered.
+    pub(crate) fn get(&self, n: u64) -> Option<Record> {
+        if n >= self.count() || self.count() - n > RECORDS as u64 {
+            return None;
+        }
+        let [kind, sender, digest, first] = &self.records[n as usize % RECORDS];
+        let kind = kind.load(Relaxed);
+        Some(Record {
+            msg_type: MessageType((kind >> 32) as u32),
+            len: (kind & 0xffff_ffff) as usize,
+            sender: PhysCpuId(sender.load(Relaxed)),
+            digest: digest.load(Relaxed),
+            first: first.load(Relaxed),
+        })
+    }
+}
+
+/// FNV-1a, 64 bits: tells a whole payload from a torn one.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// `len` bytes that differ from those of every other seed.
+pub(crate) fn payload(seed: u64, len: usize) -> [u8; 256] {
+    let mut bytes = [0; 256];
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for (i, b) in bytes[..len].iter_mut().enumerate() {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        *b = if i < 8 { seed.to_le_bytes()[i] } else { x as u8 };
+    }
+    bytes
+}

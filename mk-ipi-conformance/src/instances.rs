@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cases about the instance table, bad input and pages.
+
+use crate::env::{Env, Steps, TYPE};
+use crate::{check, Failed, Outcome};
+use mk_ipi_core::abi::rfc_v2::{PfnError, MK_PFN_IPI_TYPE};
+use mk_ipi_core::abi::{Incarnation, InstanceId, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::Doorbell;
+use mk_ipi_core::sync::{Ordering, Word};
+use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LookupError, MapPfnError, Occupied, SendError};
+
+/// An id that no kernel of the machine has.
+const NOBODY: InstanceId = InstanceId::new(200);
+
+fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {
+    InstanceConfig {
+        id: NOBODY,
+        incarnation: Incarnation::FIRST,
+        cpus,
+        doorbell_cpu: PhysCpuId(0),
+        vector: Vector::RFC_V2,
+        slots: 1,
+        policy: Occupied::Exclusive,
+    }
+}
+
+pub(crate) fn a_bad_send_writes_nothing<E: Env>(env: &'static E) -> Outcome {
+    let snapshot = || {
+        env.with_slot(env.next(), |s| s.iter().map(|w| w.load(Ordering::Relaxed)).fold(0, u64::wrapping_add))
+    };
+    let before = snapshot()?;
+    let stats = env.endpoint().stats();
+    env.step()?;
+    let to = E::id(env.next());
+    let send = |to, payload: &[u8]| env.endpoint().send(to, TYPE, payload);
+    check!(send(to, &[]) == Err(SendError::Empty), "an empty message is refused");
+    check!(send(to, &[0; 257]) == Err(SendError::TooLong), "and one of 257 bytes");
+    let unknown = Err(SendError::Instance(LookupError::Unknown));
+    check!(send(InstanceId::new(250), &[1]) == unknown, "and an unknown instance");
+    for id in [-1, 256, i32::MIN, i32::MAX] {
+        check!(InstanceId::try_from(id).is_err(), "an id out of range is no instance");
+    }
+    let cpu = PhysCpuId(1 << 33);
+    let named = env.endpoint().send_to_cpu(to, cpu, TYPE, &[1]);
+    check!(named == Err(SendError::NotItsCpu(cpu)), "and a CPU that is not its");
+    env.linger();
+    check!(snapshot()? == before, "nothing is written");
+    let now = env.endpoint().stats();
+    check!(now.refused == stats.refused + 4 && now.interrupts == stats.interrupts, "nor rung");
+    Ok(())
+}
+
+pub(crate) fn an_unreachable_cpu_is_refused<E: Env>(env: &'static E) -> Outcome {
+    let platform = env.endpoint().platform();
+    for cpu in [1 << 32, u64::MAX] {
+        check!(platform.check(PhysCpuId(cpu), Vector::RFC_V2).is_err(), "a CPU that no doorbell reaches");
+        check!(platform.ring(PhysCpuId(cpu), Vector::RFC_V2).is_err(), "is not rung");
+    }
+    let (cpu, vector) = env.doorbell_of(env.next())?;
+    check!(platform.check(cpu, vector).is_ok(), "and a peer's is reached");
+    Ok(())
+}
+
+pub(crate) fn a_bad_instance_is_refused<E: Env>(env: &'static E) -> Outcome {
+    let page = env.page_of(env.me());
+    let attach = |config: &InstanceConfig<'_>, range| env.endpoint().attach_instance(config, Some(range));
+    let good = [PhysCpuId(0)];
+    let at = |start, len| PhysRange::new(PhysAddr(start), len).ok_or(Failed("a range"));
+    let start = page.start().0;
+    check!(attach(&config(&good), at(start + 8, 272)?) == Err(AddError::Misaligned), "a misaligned region");
+    check!(attach(&config(&good), at(start, 271)?) == Err(AddError::TooSmall(272)), "a region too small");
+    let two = InstanceConfig { slots: 2, ..config(&good) };
+    check!(attach(&two, at(start, 543)?) == Err(AddError::TooSmall(544)), "for its slots");
+    for cpu in [1, 255, u64::MAX] {
+        let cpus = [PhysCpuId(cpu)];
+        let beyond = InstanceConfig { doorbell_cpu: PhysCpuId(cpu), ..config(&cpus) };
+        check!(
+            attach(&beyond, page) == Err(AddError::BeyondRegion(PhysCpuId(cpu))),
+            "a CPU beyond the slots"
+        );
+    }
+    check!(attach(&config(&[]), page) == Err(AddError::BadCpus), "no CPU");
+    check!(attach(&config(&[PhysCpuId(0); 5]), page) == Err(AddError::BadCpus), "too many CPUs");
+    let absent = InstanceConfig { slots: 8, ..config(&[PhysCpuId(3)]) };
+    check!(attach(&absent, page) == Err(AddError::BadCpus), "a doorbell CPU that is not listed");
+    let taken = InstanceConfig { id: E::id(env.next()), ..config(&good) };
+    check!(attach(&taken, page) == Err(AddError::Exists), "an id twice");
+    check!(env.endpoint().instance(NOBODY).is_err(), "and none of it leaves an instance behind");
+    Ok(())
+}
+
+pub(crate) fn an_instance_in_use_is_not_destroyed<E: Env>(env: &'static E) -> Outcome {
+    let page = env.page_of(env.me());
+    let cpus = [PhysCpuId(0)];
+    let endpoint = env.endpoint();
+    check!(endpoint.destroy_instance(InstanceId::new(251)) == Err(DestroyError::Unknown), "an unknown one");
+    check!(endpoint.attach_instance(&config(&cpus), Some(page)).is_ok(), "an instance can be attached");
+    let held = endpoint.instance(NOBODY).map_err(|_| Failed("and found"))?;
+    check!(held.region().map(PhysRange::start) == Some(page.start()), "with its region");
+    check!(endpoint.destroy_instance(NOBODY) == Err(DestroyError::InUse(1)), "while held it stays");
+    let gone = LookupError::Destroyed;
+    check!(endpoint.instance(NOBODY).is_err_and(|e| e == gone), "but takes no new users");
+    check!(endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::Instance(gone)), "nor messages");
+    check!(held.words().len() == 34, "and its memory is still there");
+    drop(held);
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "then it goes");
+    check!(endpoint.destroy_instance(NOBODY) == Err(DestroyError::Unknown), "once");
+    check!(endpoint.attach_instance(&config(&cpus), Some(page)).is_ok(), "and may come again");
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "and go");
+    Ok(())
+}
+
+pub(crate) fn a_destroyed_instance_takes_no_messages<E: Env>(env: &'static E) -> Outcome {
+    let cpus = [PhysCpuId(0)];
+    let endpoint = env.endpoint();
+    check!(endpoint.attach_instance(&config(&cpus), None).is_ok(), "an instance may have no region");
+    check!(endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::NoRegion), "and then takes no messages");
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "it can be destroyed");
+    let gone = Err(SendError::Instance(LookupError::Destroyed));
+    check!(endpoint.send(NOBODY, TYPE, &[1]) == gone, "and is known as destroyed");
+    Ok(())
+}
+
+pub(crate) fn a_pfn_arrives<E: Env>(env: &'static E) -> Outcome {
+    let before = env.inbox().count();
+    let record = |env: &'static E, m: &mk_ipi_core::Message| {
+        let page = env.page_of((env.me() + env.kernels() - 1) % env.kernels());
+        if m.pfn() == Ok(Pfn(page.start().0 / 4096)) {
+            env.inbox().push(m);
+        }
+    };
+    let handle = env.register(MK_PFN_IPI_TYPE, record).ok_or(Failed("a handler can be registered"))?;
+    env.step()?;
+    let pfn = Pfn(env.page_of(env.me()).start().0 / 4096);
+    let sent = env.until(|| env.endpoint().send_pfn(E::id(env.next()), pfn) != Err(SendError::Busy));
+    check!(sent && env.until(|| env.inbox().count() == before + 1), "the number of our neighbour's page");
+    let got = env.inbox().get(before);
+    check!(got.is_some_and(|r| r.len == 8 && r.msg_type == MK_PFN_IPI_TYPE), "eight bytes, type 0x80000001");
+    env.step()?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_shared_page_is_mapped_and_no_other<E: Env>(env: &'static E) -> Outcome {
+    let pfn_of = |k| Pfn(env.page_of(k).start().0 / 4096);
+    let mapped = |pfn| env.endpoint().map_pfn(pfn).map_err(|_| Failed("a shared page can be mapped"));
+    let mine = mapped(pfn_of(env.me()))?;
+    check!(mine.words().len() == 512, "4,096 bytes");
+    mine.words()[511].store(900 + env.me() as u64, Ordering::SeqCst);
+    env.step()?;
+    let theirs = mapped(pfn_of(env.next()))?;
+    check!(theirs.words()[511].load(Ordering::SeqCst) == 900 + env.next() as u64, "and read by a peer");
+    drop(theirs);
+    env.step()?;
+    let refused = |pfn| env.endpoint().map_pfn(Pfn(pfn)).err();
+    check!(refused(1 << 40) == Some(MapPfnError::OutOfRange(Pfn(1 << 40))), "a page that no CPU addresses");
+    check!(refused(u64::MAX) == Some(MapPfnError::OutOfRange(Pfn(u64::MAX))), "nor this");
+    let foreign = (1 << 40) - 1;
+    check!(refused(foreign) == Some(MapPfnError::NotShared(Pfn(foreign))), "a page that is not for peers");
+    env.step()?;
+    // A message that is no PFN message.
+    let handle = env.register(TYPE, |env, m| {
+        if env.endpoint().map_page_of(m).err() == Some(MapPfnError::NotAPfn(PfnError::WrongType(TYPE))) {
+            env.inbox().push(m);
+        }
+    });
+    let handle = handle.ok_or(Failed("a handler can be registered"))?;
+    let before = env.inbox().count();
+    env.step()?;
+    env.send(env.next(), 8, 8)?;
+    check!(env.until(|| env.inbox().count() == before + 1), "another type names no page");
+    env.step()?;
+    env.unlisten(handle)
+}

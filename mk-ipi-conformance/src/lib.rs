@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The conformance suite: each clause of SPEC.md that can be observed is a named case (see [`CASES`]).
+//!
+//! Every kernel of a machine runs [`run`] at the same time, on one CPU each, with an [`Env`] of its own; a case
+//! is one function in which each kernel plays its part. The machine has three kernels or more, instances
+//! `0..n`, all attached to each other, and a control word per kernel which the others can read.
+#![no_std]
+#![expect(clippy::arithmetic_side_effects, reason = "a suite may stop; what it tests may not")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+#![expect(clippy::indexing_slicing, reason = "own tables and payloads")]
+
+mod cases;
+mod env;
+mod inbox;
+mod instances;
+mod policies;
+
+pub use cases::CASES;
+pub use env::{Env, Ep, Tap};
+pub use inbox::Inbox;
+
+use env::Steps;
+
+/// Why a case did not pass: what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed(pub &'static str);
+
+/// How a case ended at one kernel.
+pub type Outcome = Result<(), Failed>;
+
+/// One case, whatever the backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name, as SPEC.md's table of proofs has it.
+    pub name: &'static str,
+    /// The clauses that it shows.
+    pub clauses: &'static str,
+}
+
+/// Gives `Failed` with the text unless the condition holds.
+macro_rules! check {
+    ($condition:expr, $text:literal) => {
+        if !$condition {
+            return Err($crate::Failed($text));
+        }
+    };
+}
+pub(crate) use check;
+
+/// Runs every case at this kernel; all kernels of the machine run it together. True if all passed here.
+///
+/// Each case begins with exclusive slots, empty, and with an empty inbox.
+pub fn run<E: Env>(env: &'static E) -> bool {
+    let mut passed = true;
+    for (number, (case, part)) in CASES.iter().zip(cases::parts::<E>()).enumerate() {
+        env.begin_case(number);
+        let outcome = env.fresh().and_then(|()| part(env)).and_then(|()| env.quiet());
+        passed &= outcome.is_ok();
+        env.report(case, outcome);
+    }
+    env.begin_case(CASES.len());
+    passed
+}
