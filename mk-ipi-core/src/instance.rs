@@ -125,7 +125,8 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
         }
         let mut cpus = [PhysCpuId(0); CPUS];
         let room = cpus.get_mut(..config.cpus.len()).ok_or(AddError::BadCpus)?;
-        room.copy_from_slice(config.cpus);
+        // Not `copy_from_slice`, whose check of the lengths is a panic that not every level of optimisation removes.
+        room.iter_mut().zip(config.cpus).for_each(|(copy, cpu)| *copy = *cpu);
         if !config.cpus.contains(&doorbell_cpu) {
             return Err(AddError::BadCpus);
         }
@@ -284,8 +285,10 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         let mut cleared = 0usize;
         for instance in self.entries.iter().filter_map(Published::get) {
             if instance.policy == Occupied::Exclusive {
-                let slots = Slot::all(instance.words().unwrap_or(&[]));
-                cleared = cleared.wrapping_add(slots.filter(|slot| slot.clear_claim(claim)).count());
+                // Not `count`, which adds with an overflow check.
+                for slot in Slot::all(instance.words().unwrap_or(&[])) {
+                    cleared = cleared.wrapping_add(slot.clear_claim(claim).into());
+                }
             }
         }
         cleared

@@ -90,7 +90,8 @@ impl<H: Handler, const N: usize> Registry<H, N> {
     }
 
     pub(crate) fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
-        for (index, (ty, entry)) in self.types.iter().zip(&self.entries).enumerate() {
+        // Not `enumerate`, which counts with an overflow check.
+        for (index, (ty, entry)) in (0..N).zip(self.types.iter().zip(&self.entries)) {
             if let Some(vacancy) = entry.claim() {
                 ty.store(msg_type.0, Ordering::Relaxed);
                 let serial = vacancy.publish(Entry { msg_type, handler });

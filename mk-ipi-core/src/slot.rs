@@ -89,8 +89,12 @@ impl<'a, W: Word> Slot<'a, W> {
     }
 
     /// Every slot of a region.
-    pub(crate) fn all(region: &'a [W]) -> impl Iterator<Item = Self> {
-        region.chunks_exact(SLOT_WORDS).filter_map(|slot| slot.try_into().ok().map(Self))
+    pub(crate) fn all(mut region: &'a [W]) -> impl Iterator<Item = Self> {
+        core::iter::from_fn(move || {
+            let (slot, rest) = region.split_first_chunk()?;
+            region = rest;
+            Some(Self(slot))
+        })
     }
 
     fn data_size(self) -> &'a W {
