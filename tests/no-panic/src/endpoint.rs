@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mk-ipi-core: endpoint and directory, on two kinds of memory and in several sizes.
+
+use crate::opaque::{any, bytes, cpu_room, cpus, instance, maybe, option, range, sink, vector};
+use crate::opaque::{HasMemory, HostileWord, Opaque};
+use core::hint::black_box;
+use mk_ipi_abi::{Incarnation, MessageType, Pfn, PhysAddr, PhysCpuId};
+use mk_ipi_core::directory::{config_of, Directory, DirectoryWriter, JoinError, WriteError};
+use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{
+    AddError, DestroyError, LookupError, MapPfnError, RegistryFull, SendError, UnregisterError,
+};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+
+type Callback = &'static (dyn Fn(&Message) + Send + Sync);
+
+static DEFAULT: Endpoint<Opaque<AtomicU64>, Callback> = Endpoint::new(Opaque::new());
+static HOSTILE: Endpoint<Opaque<HostileWord>, Sink, 4, 3, 8> = Endpoint::new(Opaque::new());
+static SMALL: Endpoint<Opaque<AtomicU64>, Sink, 1, 1, 1> = Endpoint::new(Opaque::new());
+
+/// A handler that is no closure.
+struct Sink;
+
+impl Handler for Sink {
+    fn handle(&self, message: &Message) {
+        message_all(message);
+        if let Ok(page) = HOSTILE.map_page_of(message) {
+            sink(page.words().len());
+        }
+    }
+}
+
+pub fn call_all() {
+    endpoint(black_box(&DEFAULT), || &|message| message_all(message));
+    endpoint(black_box(&HOSTILE), || Sink);
+    endpoint(black_box(&SMALL), || Sink);
+    sink(black_box(Endpoint::<_, Sink, 2, 2, 2>::new(Opaque::<AtomicU64>::new())).identity());
+    directory::<AtomicU64>();
+    directory::<HostileWord>();
+}
+
+fn message_all(message: &Message) {
+    sink((message.sender_cpu(), message.msg_type(), message.payload().len(), message.pfn()));
+    sink((message.read::<u64>(), message.read::<[u8; 13]>(), message.read::<[u64; 32]>()));
+    sink(message.clone());
+    sink(DEFAULT.map_page_of(message).is_ok());
+}
+
+fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
+    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
+    handler: impl Fn() -> H,
+) {
+    sink((end.identity(), end.stats(), core::ptr::from_ref(end.platform())));
+    if let Some(life) = Incarnation::new(any()) {
+        end.identify(instance(), life);
+        sink(end.clear_claims(instance(), life));
+    }
+    let first = end.register(MessageType(any()), handler()).map_err(RegistryFull::errno);
+    let second = end.register(MessageType(any()), handler());
+    if let (Ok(first), Ok(second)) = (first, second) {
+        let handle = if maybe() { first } else { second };
+        sink((first == second, end.unregister(handle).map_err(UnregisterError::errno)));
+    }
+    instances(end);
+    sink(end.send(instance(), MessageType(any()), bytes()).map_err(SendError::errno));
+    sink(end.send_to_cpu(instance(), PhysCpuId(any()), MessageType(any()), bytes()));
+    sink(end.send_pfn(instance(), Pfn(any())));
+    end.on_interrupt();
+    sink((end.poll(), end.run_deferred()));
+    if let Ok(page) = end.map_pfn(Pfn(any())).map_err(MapPfnError::errno) {
+        sink(page.words().len());
+    }
+    if let Ok(directory) = Directory::open(W::memory()) {
+        sink(end.join(PhysAddr(any()), &directory).map_err(JoinError::errno));
+    }
+}
+
+fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
+    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
+) {
+    if let (Some(incarnation), Some(vector)) = (Incarnation::new(any()), vector()) {
+        let config = InstanceConfig {
+            id: instance(),
+            incarnation,
+            cpus: cpus(),
+            doorbell_cpu: PhysCpuId(any()),
+            vector,
+            slots: any(),
+            policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
+        };
+        sink(end.create_instance(&config).map_err(AddError::errno));
+        sink(end.attach_instance(&config, range().and_then(option)));
+    }
+    if let Ok(held) = end.instance(instance()).map_err(LookupError::errno) {
+        sink((held.incarnation(), held.cpus().len(), held.doorbell_cpu(), held.vector()));
+        sink((held.policy(), held.region(), held.words().len()));
+    }
+    sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
+}
+
+fn directory<W: HasMemory>() {
+    let mut room = [PhysCpuId(0); 64];
+    if let Ok(directory) = Directory::open(W::memory()) {
+        sink(directory.nr_instances());
+        for id in directory.ids() {
+            if let Ok(record) = directory.read(id, cpu_room(&mut room)) {
+                sink(config_of(&record, cpus()).slots);
+            }
+        }
+    }
+    if let Ok(mut writer) = DirectoryWriter::create(W::memory(), any(), any()) {
+        if let Some(record) = crate::abi::record() {
+            sink(writer.write(&record, cpus()).map_err(WriteError::errno));
+        }
+        sink(writer.reader().nr_instances());
+    }
+}

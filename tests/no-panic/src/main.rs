@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls every public function of mk-ipi-abi, -core and -x86 with inputs of which the compiler knows nothing, and is
+//! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
+//! in the image, and only what cannot is dropped by the linker.
+//!
+//! An rlib proves nothing: generic and inlined functions are not in it. So each generic one is instantiated here, and
+//! trait implementations with code of their own are called as well. `cargo xtask test --only no-panic` links this image at
+//! two levels of optimisation and fails if a public function is not named here.
+//!
+//! Left out, as code of others that no call of the three crates uses: `Debug`, which is core's formatting; the
+//! iterators over flags, where bitflags counts with an overflow check; atomics with an `Ordering` that does not exist
+//! for the operation, where core panics: all callers name a constant, and so do the calls here.
+#![no_std]
+#![no_main]
+
+mod abi;
+mod endpoint;
+mod opaque;
+mod sync;
+mod x86;
+
+#[panic_handler]
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// The image's entry, so that the linker keeps what it calls.
+#[no_mangle]
+extern "C" fn _start() -> ! {
+    abi::call_all();
+    sync::call_all();
+    endpoint::call_all();
+    x86::call_all();
+    #[cfg(feature = "planted-panic")]
+    opaque::sink(mk_ipi_abi::PAGE_SIZE / opaque::any::<u64>());
+    loop {
+        core::hint::spin_loop();
+    }
+}

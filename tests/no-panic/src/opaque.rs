@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Values that the compiler knows nothing about, and a platform made of them.
+
+use core::hint::black_box;
+use core::marker::PhantomData;
+use core::mem::size_of;
+use core::ptr::NonNull;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::*;
+use mk_ipi_core::sync::{AtomicU64, Ordering, Word};
+use zerocopy::FromBytes;
+
+/// Read anew, as volatile, for each value.
+static SOURCE: [u64; 64] = [0; 64];
+/// Shared memory of a length that `black_box` hides.
+static WORDS: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
+static HOSTILE_WORDS: [HostileWord; 4096] = [const { HostileWord(0) }; 4096];
+static CPUS: [PhysCpuId; 64] = [PhysCpuId(0); 64];
+
+/// Any value of a type of which every value is valid.
+pub fn any<T: FromBytes>() -> T {
+    const { assert!(size_of::<T>() <= size_of::<[u64; 64]>() && align_of::<T>() <= align_of::<u64>()) };
+    // SAFETY: SOURCE is long and aligned enough, and its bytes are valid for every `FromBytes`.
+    unsafe { (&raw const SOURCE).cast::<T>().read_volatile() }
+}
+
+/// Either.
+pub fn maybe() -> bool {
+    any::<u8>() & 1 != 0
+}
+
+/// A `T` or nothing.
+pub fn option<T>(value: T) -> Option<T> {
+    maybe().then_some(value)
+}
+
+/// Uses a value, so that its computation stays.
+pub fn sink<T>(value: T) {
+    drop(black_box(value));
+}
+
+/// Bytes of any length.
+pub fn bytes() -> &'static [u8] {
+    black_box(zerocopy::IntoBytes::as_bytes(&SOURCE))
+}
+
+/// Shared memory of any length.
+pub fn words() -> &'static [AtomicU64] {
+    black_box(&WORDS)
+}
+
+/// Shared memory that changes between any two reads.
+pub fn hostile_words() -> &'static [HostileWord] {
+    black_box(&HOSTILE_WORDS)
+}
+
+/// CPUs, any number of them.
+pub fn cpus() -> &'static [PhysCpuId] {
+    black_box(&CPUS)
+}
+
+/// Room for CPUs, of any length.
+pub fn cpu_room(room: &mut [PhysCpuId; 64]) -> &mut [PhysCpuId] {
+    black_box(room)
+}
+
+/// Any instance.
+pub fn instance() -> InstanceId {
+    InstanceId::new(any())
+}
+
+/// Any range, if the numbers make one.
+pub fn range() -> Option<PhysRange> {
+    PhysRange::new(PhysAddr(any()), any())
+}
+
+/// A vector, if the number is one.
+pub fn vector() -> Option<Vector> {
+    Vector::new(any())
+}
+
+/// A word that says what it likes.
+#[derive(Debug)]
+pub struct HostileWord(u64);
+
+impl Word for HostileWord {
+    fn load(&self, _: Ordering) -> u64 {
+        self.0 ^ any::<u64>()
+    }
+    fn store(&self, value: u64, _: Ordering) {
+        sink(value);
+    }
+    fn compare_exchange(&self, current: u64, new: u64, _: Ordering) -> Result<u64, u64> {
+        sink((current, new));
+        if maybe() {
+            Ok(any())
+        } else {
+            Err(any())
+        }
+    }
+}
+
+/// A word type with memory of its own.
+pub trait HasMemory: Word + Sized {
+    /// Memory of any length.
+    fn memory() -> &'static [Self];
+}
+
+impl HasMemory for AtomicU64 {
+    fn memory() -> &'static [Self] {
+        words()
+    }
+}
+
+impl HasMemory for HostileWord {
+    fn memory() -> &'static [Self] {
+        hostile_words()
+    }
+}
+
+/// A platform whose every answer is unknown, within its traits' types.
+#[derive(Debug)]
+pub struct Opaque<W>(PhantomData<W>);
+
+impl<W> Opaque<W> {
+    /// The platform.
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// Any error of a doorbell, or none.
+pub fn rung() -> Result<(), DoorbellError> {
+    match any::<u8>() {
+        0 => Ok(()),
+        1 => Err(DoorbellError::Stuck),
+        2 => Err(DoorbellError::Refused(any())),
+        _ => Err(DoorbellError::Unreachable(PhysCpuId(any()))),
+    }
+}
+
+// SAFETY: nothing here is ever run; the traits' duties are about what runs.
+unsafe impl<W: HasMemory> Doorbell for Opaque<W> {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        sink((cpu, vector));
+        rung()
+    }
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        sink((cpu, vector));
+        rung()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<W: HasMemory> ThisCpu for Opaque<W> {
+    fn physical_id(&self) -> PhysCpuId {
+        PhysCpuId(any())
+    }
+    fn index(&self) -> usize {
+        any()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<W: HasMemory> LocalInterrupts for Opaque<W> {
+    type State = u64;
+    fn disable(&self) -> u64 {
+        any()
+    }
+    fn restore(&self, state: u64) {
+        sink(state);
+    }
+}
+
+// SAFETY: as above; the mapping is a static.
+unsafe impl<W: HasMemory> PhysMemory for Opaque<W> {
+    type Word = W;
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<W>, MapError> {
+        sink((range, access));
+        match any::<u8>() {
+            // SAFETY: as above.
+            0 => Ok(unsafe { Mapping::new(NonNull::from(W::memory())) }),
+            1 => Err(MapError::Misaligned),
+            2 => Err(MapError::NoMemory),
+            _ => Err(MapError::NotAllowed),
+        }
+    }
+    unsafe fn unmap(&self, mapping: Mapping<W>) {
+        sink(mapping.as_ptr());
+        sink(mapping);
+    }
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        sink(page);
+        maybe()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<W: HasMemory> InstancePool for Opaque<W> {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        sink((instance, len));
+        match any::<u8>() {
+            0 => Ok(PhysAddr(any())),
+            1 => Err(PoolError::NoPool),
+            _ => Err(PoolError::Exhausted),
+        }
+    }
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        sink((instance, range));
+    }
+}
+
+impl<W: HasMemory> DeferredWork for Opaque<W> {
+    fn schedule(&self) {
+        sink(());
+    }
+}
+
+// The defaults of the trait are called.
+impl<W: HasMemory> RegionObserver for Opaque<W> {}
