@@ -9,7 +9,7 @@ use crate::report::{Failure, Report, What};
 use crate::sched::{CpuState, Shared};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 /// How the CPUs share the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +150,16 @@ impl Machine {
             "run by another thread than the builder's"
         );
         self.shared.begin();
+        let together = Barrier::new(self.shared.cpus.len());
         std::thread::scope(|scope| {
             for (number, cpu) in self.shared.cpus.iter().enumerate() {
-                let (shared, code) = (&self.shared, &code);
+                let (shared, code, together) = (&self.shared, &code, &together);
                 let thread =
                     std::thread::Builder::new().name(format!("kernel {} cpu {}", cpu.kernel, cpu.id.0));
-                let spawned = thread.spawn_scoped(scope, move || Cpu::main(shared, number, code));
+                let spawned = thread.spawn_scoped(scope, move || {
+                    together.wait();
+                    Cpu::main(shared, number, code);
+                });
                 spawned.expect("no thread for a CPU");
             }
         });

@@ -217,6 +217,18 @@ fn second_kernel(cpu: &Cpu, lives: &AtomicU64, taken: &Arc<AtomicU64>) {
 }
 
 #[test]
+fn what_was_pending_when_a_kernel_stopped_is_gone_when_it_starts_again() {
+    let machine = Machine::builder().kernel(&[1]).build();
+    let kernel = machine.kernel(0);
+    kernel.ring(B, V).unwrap();
+    kernel.schedule();
+    machine.stop_kernel(0);
+    machine.restart_kernel(0);
+    // An interrupt now would be one without a handler.
+    assert_eq!(machine.run(|cpu| cpu.enable_interrupts()).unwrap().doorbells.taken, 0);
+}
+
+#[test]
 fn a_stop_is_part_of_what_a_seed_decides() {
     let run = |seed| {
         let stop = Fault::Stop { kernel: 1, access: 7 };

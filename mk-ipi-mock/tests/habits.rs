@@ -192,6 +192,24 @@ fn deferred_work_runs_after_the_handler_with_interrupts_on_and_once() {
 }
 
 #[test]
+fn deferred_work_waits_for_the_outermost_handler() {
+    let machine = one();
+    let platform = machine.kernel(0);
+    let deferred = Arc::new(AtomicU64::new(0));
+    let (counter, seen, inner) = (deferred.clone(), deferred.clone(), platform.clone());
+    platform.set_deferred(move || {
+        counter.fetch_add(1, Relaxed);
+    });
+    platform.set_vector(V, move || {
+        inner.schedule();
+        inner.restore(true);
+        assert_eq!(seen.load(Relaxed), 0, "still inside the handler");
+    });
+    machine.run(|cpu| ring(cpu, 0)).unwrap();
+    assert_eq!(deferred.load(Relaxed), 1);
+}
+
+#[test]
 fn a_cpu_whose_code_returned_still_takes_interrupts() {
     let machine = two(1).build();
     let taken = count(&machine.kernel(1), V);
@@ -407,7 +425,7 @@ fn a_platform_is_for_the_cpus_of_its_kernel() {
     });
     let failure = run.unwrap_err();
     assert!(matches!(failure.cause, Cause::Panicked { cpu: A, .. }), "{failure:?}");
-    let elsewhere = one().run(|_| drop(other.ring(A, V))).unwrap_err();
+    let elsewhere = one().run(|_| other.ring(A, V).unwrap()).unwrap_err();
     assert!(matches!(elsewhere.cause, Cause::Panicked { cpu: A, .. }), "{elsewhere:?}");
     let stranger = std::thread::scope(|s| s.spawn(|| other.physical_id()).join());
     assert!(stranger.is_err());
