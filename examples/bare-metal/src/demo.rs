@@ -91,7 +91,11 @@ pub fn run(node: &Node) -> bool {
     let mut progress = Progress::new(node);
     stream(node, &mut sent, &mut progress);
     let whole = report_received(node, &mut progress);
+    let arrivals = RECEIVER.arrivals();
     round_trips(node, &mut sent);
+    if RECEIVER.arrivals() != arrivals {
+        fatal!("{} messages of the stream came after it had ended", RECEIVER.arrivals() - arrivals);
+    }
     for to in node.others() {
         report_sent(node, to, &sent[to]);
     }
@@ -247,8 +251,9 @@ fn ping(node: &Node, to: usize) -> [u64; 3] {
 fn report_sent(node: &Node, to: usize, sent: &Sent) {
     let [min, median, p99] = sent.trips;
     record!(
-        "{{\"sent\":{{\"from\":{},\"to\":{to},\"mode\":\"{}\",\"generation\":\"rfc-v2\",\"sent\":{},\"doorbells\":{},\
-         \"busy\":{},\"rtt_cycles\":{{\"min\":{min},\"median\":{median},\"p99\":{p99}}}}}}}",
+        "{{\"sent\":{{\"from\":{},\"to\":{to},\"mode\":\"{}\",\"generation\":\"rfc-v2\",\
+         \"sent\":{},\"doorbells\":{},\"busy\":{},\
+         \"rtt_cycles\":{{\"min\":{min},\"median\":{median},\"p99\":{p99}}}}}}}",
         node.me,
         node.options.mode,
         sent.messages,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host kernel: makes the regions and the directory, loads and starts the other kernels, says how it ended.
+//! The host kernel: makes regions and directory, loads and starts the other kernels, says how it ended.
 
 use crate::boot;
 use crate::clock::{self, SECOND};
@@ -150,7 +150,7 @@ impl Machine {
     fn run(&self, k: usize, entry: u32, start_info: u32) {
         let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
         let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
-        // SAFETY: the CPU started before this one has left the trampoline, since it is ready; the page is free RAM.
+        // SAFETY: the CPU that was started before has left the trampoline, for it is ready; the page is free.
         unsafe { boot::set_trampoline(entry, start_info) };
         let kernel = ENDPOINT.platform();
         // SAFETY: the CPU belongs to nobody yet, and the trampoline is in place.

@@ -4,7 +4,7 @@
 //! | from | bytes | what | written by |
 //! | --- | --- | --- | --- |
 //! | `0x0000_8000` | 4 KiB | trampoline of started CPUs | host |
-//! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k: code, data, page tables, stack (`MK_IPI_IMAGE_BASE`) | kernel k |
+//! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k, linked there, and its stack | kernel k |
 //! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
 //! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |

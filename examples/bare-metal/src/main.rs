@@ -9,8 +9,10 @@
 //! ```
 //!
 //! and each time copied away from `target/x86_64-unknown-none/release/mk-ipi-bare-metal`. QEMU boots kernel 0
-//! with `-kernel`, puts the others' files into memory with `-device loader`, and says on the command line where.
-//! Each kernel has its own CPU, GDT, IDT, page tables and stack. They share the machine's RAM and its serial line.
+//! with `-kernel`, puts the others' files into memory with `-device loader`, and its `-append` says where.
+//! Each kernel has its own CPU, GDT, IDT, page tables and stack. They share the machine's RAM and its serial
+//! line. Run on its own, it needs `-device isa-debug-exit,iobase=0xf4,iosize=4` (src/machine.rs). `cargo
+//! xtask demo` does it all.
 #![no_std]
 #![no_main]
 

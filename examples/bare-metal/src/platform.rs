@@ -27,6 +27,8 @@ pub static ENDPOINT: Endpoint<Kernel, HandlerFn> = Endpoint::new(Kernel::new());
 
 /// From where on boot.s maps all of memory once more, read-only: the second entry of the top page table.
 const READ_ONLY_ALIAS: u64 = 1 << 39;
+/// The vector of an interrupt that went away; its low four bits are set, as old CPUs want.
+const SPURIOUS: Vector = Vector::new(0xef).unwrap();
 /// Pages of an instance pool, and the words of a bit map of them.
 const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
 const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
@@ -87,16 +89,13 @@ impl Kernel {
             return Err(ModeError::Differs(apic.mode()));
         }
         self.apic.call_once(|| (apic, apic.apic_id()));
-        let tick = Vector::new(timer::VECTOR).expect("a vector above the exceptions");
-        let spurious = Vector::new(0xfe).expect("a vector above the exceptions");
-        let spurious_too = SpuriousVector::new(spurious.get()).expect("as above");
-        // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is enabled.
+        // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is on.
         unsafe {
             interrupts::set(Vector::RFC_V2, doorbell_interrupt);
-            interrupts::set(tick, tick_interrupt);
-            interrupts::set(spurious, spurious_interrupt);
-            apic.enable(spurious_too);
-            timer::start(apic.mode(), page, tick);
+            interrupts::set(timer::VECTOR, tick_interrupt);
+            interrupts::set(SPURIOUS, spurious_interrupt);
+            apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
+            timer::start(apic.mode(), page);
         }
         Ok(())
     }
@@ -111,8 +110,8 @@ impl Kernel {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Runs deferred work that is due, one budget of it, unless this interrupted it. Interrupts are off, and on
-    /// while it runs.
+    /// Runs deferred work that is due, one budget of it, unless this interrupted it. Interrupts are off, and
+    /// on while it runs.
     fn run_due(&self) {
         if self.due.load(Ordering::Relaxed) && !self.running.swap(true, Ordering::Acquire) {
             self.due.store(false, Ordering::Relaxed);
@@ -217,8 +216,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: boot.s maps the first 4 GiB twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives
-// out RAM in it, write-back as firmware set it up, and nothing of this kernel's own image.
+// SAFETY: boot.s maps the first 4 GiB twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map`
+// gives out RAM in it, write-back as firmware set it up, and nothing of this kernel's own image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 

@@ -13,7 +13,7 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 
-/// Takes this kernel's place among the others, its region being at `shared`: it takes messages when this returns.
+/// Takes this kernel's place among the others, its region being at `shared`: from then on it takes messages.
 pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     let directory = match mk_ipi_directory(cmdline) {
         Ok(Some(at)) => open(at),

@@ -6,7 +6,7 @@ use mk_ipi_x86::Mode;
 use x86_64::registers::model_specific::Msr;
 
 /// The tick's vector.
-pub const VECTOR: u8 = 0xeb;
+pub const VECTOR: Vector = Vector::new(0xeb).unwrap();
 /// Timer counts from one tick to the next: 2 ms at the emulator's 1 GHz, the same order on a machine.
 const PERIOD: u32 = 2_000_000;
 
@@ -25,9 +25,9 @@ const BY_1: u32 = 0b1011;
 ///
 /// # Safety
 ///
-/// The APIC is in `mode` and enabled, its page is mapped one to one, and the IDT has an entry for `vector`.
-pub unsafe fn start(mode: Mode, page: u64, vector: Vector) {
-    let lvt = PERIODIC | u32::from(vector.get());
+/// The APIC is in `mode` and enabled, its page is mapped one to one, and the IDT has an entry for [`VECTOR`].
+pub unsafe fn start(mode: Mode, page: u64) {
+    let lvt = PERIODIC | u32::from(VECTOR.get());
     for (register, value) in [(DIVIDE, BY_1), (LVT_TIMER, lvt), (INITIAL_COUNT, PERIOD)] {
         match mode {
             // SAFETY: the caller's promise; the registers take these values.
