@@ -197,7 +197,7 @@ pub fn play(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<O
     let needs = needs(args.mode.x2apic());
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
-    let qemu = provision.qemu(args.mode.x2apic())?;
+    let qemu = provision.qemu()?;
     let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
     let images = image::build(places, args.kernels)?;
     let mut outcome =

@@ -15,6 +15,8 @@ use crate::image;
 
 /// The image's crate, a workspace of its own.
 pub const FOLDER: &str = "tests/no-panic";
+/// Its profiles: optimised for speed and for size. What one level proves away, another may keep.
+const PROFILES: [&str; 2] = ["release", "small"];
 
 /// The step: the image names every public function, has no panic symbol, and a planted panic is caught.
 pub fn run(context: &Context) -> Result<Notes> {
@@ -28,26 +30,29 @@ pub fn run(context: &Context) -> Result<Notes> {
         missing.join("\n  ")
     );
 
-    let built = image::executables(&mut build(context, &[]))?;
-    ensure!(!built.is_empty(), "{FOLDER} has no executable");
-    for elf in &built {
-        let found = panic_symbols(&fs::read(elf)?).with_context(|| elf.display().to_string())?;
-        ensure!(found.is_empty(), "a panic path is linked:\n  {}", found.join("\n  "));
+    let mut notes = vec![format!("{} public functions", functions.len())];
+    for profile in PROFILES {
+        let built = image::executables(&mut build(context, profile, &[]))?;
+        ensure!(!built.is_empty(), "{FOLDER} has no executable");
+        for elf in &built {
+            let found = panic_symbols(&fs::read(elf)?).with_context(|| elf.display().to_string())?;
+            ensure!(found.is_empty(), "a panic path is linked ({profile}):\n  {}", found.join("\n  "));
+        }
+        notes.push(format!("{profile}: a planted panic was caught: {}", planted(context, profile)?));
     }
-    let caught = planted(context)?;
-    Ok(vec![format!("{} public functions", functions.len()), format!("a planted panic was caught: {caught}")])
+    Ok(notes)
 }
 
-fn build(context: &Context, more: &[&str]) -> Command {
+fn build(context: &Context, profile: &str, more: &[&str]) -> Command {
     let mut cargo = context.places.cargo_in(Path::new(FOLDER));
     cargo.env("CARGO_TARGET_DIR", context.places.own_target("no-panic"));
-    cargo.args(["build", "--release", "--target", BARE_TARGET]).args(more);
+    cargo.args(["build", "--profile", profile, "--target", BARE_TARGET]).args(more);
     cargo
 }
 
 /// Builds with the planted panic and says how it was caught. That it does not compile catches nothing.
-fn planted(context: &Context) -> Result<&'static str> {
-    let mut cargo = build(context, &["--features", "planted-panic"]);
+fn planted(context: &Context, profile: &str) -> Result<&'static str> {
+    let mut cargo = build(context, profile, &["--features", "planted-panic"]);
     eprintln!("$ {}", shown(&cargo));
     let out = cargo.env_remove("RUSTFLAGS").stdin(Stdio::null()).output()?;
     if !out.status.success() {
@@ -55,7 +60,7 @@ fn planted(context: &Context) -> Result<&'static str> {
         ensure!(text.contains("error: linking with"), "the control does not build:\n{text}");
         return Ok("it does not link");
     }
-    for elf in image::executables(&mut build(context, &["--features", "planted-panic"]))? {
+    for elf in image::executables(&mut build(context, profile, &["--features", "planted-panic"]))? {
         if !panic_symbols(&fs::read(elf)?)?.is_empty() {
             return Ok("its symbols show");
         }

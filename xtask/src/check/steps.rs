@@ -128,7 +128,7 @@ fn unit(context: &Context) -> Result<Notes> {
 
 fn c_layout(context: &Context) -> Result<Notes> {
     let mut notes = Notes::new();
-    for (package, test) in [("mk-ipi-abi", "c_layout"), ("mk-ipi-core", "c_peer")] {
+    for (package, test) in [("mk-ipi-abi", "c_layout"), ("mk-ipi-mock", "c_peer")] {
         notes.extend(tests(cargo(context, &["test", "-p", package, "--test", test]))?);
     }
     Ok(notes)
@@ -191,7 +191,7 @@ fn deny(context: &Context) -> Result<Notes> {
 }
 
 fn conformance_qemu(context: &Context) -> Result<Notes> {
-    let (places, qemu) = (context.places, context.provision.qemu(true)?);
+    let (places, qemu) = (context.places, context.provision.qemu()?);
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
     let images = image::build(places, KERNELS)?;
     let mut notes = Notes::new();

@@ -14,7 +14,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use crate::cmd::{self, which, Places};
 use qemu::Qemu;
@@ -98,28 +98,29 @@ impl Provision {
             if plans.is_empty() {
                 continue;
             }
+            // An old QEMU is still good for half the work; its user says so.
+            let spare = matches!(need, Need::Qemu { .. }) && qemu::best().is_some();
             let told: Vec<String> = plans.iter().map(ToString::to_string).collect();
             if !self.ask(&told)? {
-                // An old QEMU is still good for half the work; its user says so.
-                if matches!(need, Need::Qemu { .. }) && qemu::best().is_some() {
-                    continue;
-                }
-                bail!("missing, and not to be installed: {}", told.join("; "));
+                ensure!(spare, "missing, and not to be installed: {}", told.join("; "));
+                continue;
             }
             for plan in plans {
                 eprintln!("== {}", plan.what);
-                (plan.act)()?;
+                match (plan.act)() {
+                    Err(err) if spare => eprintln!("That failed: {err:#}"),
+                    done => done.context(plan.what)?,
+                }
             }
         }
         Ok(())
     }
 
-    /// The QEMU to use. `x2apic` as in [`Need::Qemu`].
-    pub fn qemu(&self, x2apic: bool) -> Result<&Qemu> {
+    /// The QEMU to use, once [`Need::Qemu`] is met.
+    pub fn qemu(&self) -> Result<&Qemu> {
         if let Some(found) = self.qemu.get() {
             return Ok(found);
         }
-        self.ensure(&[Need::Qemu { x2apic }])?;
         let found = qemu::best().context("no qemu-system-x86_64 was found")?;
         Ok(self.qemu.get_or_init(|| found))
     }
