@@ -52,7 +52,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    pub fn new(base: u64) -> Self {
+    pub(crate) fn new(base: u64) -> Self {
         Self {
             log: RefCell::default(),
             base: Cell::new(base),
@@ -69,11 +69,11 @@ impl Fake {
     }
 
     /// What was done since the last call.
-    pub fn take(&self) -> Vec<Op> {
+    pub(crate) fn take(&self) -> Vec<Op> {
         self.log.take()
     }
 
-    pub fn record(&self, op: Op) {
+    pub(crate) fn record(&self, op: Op) {
         let mut log = self.log.borrow_mut();
         assert!(log.len() < 1_000_000, "a wait without a bound");
         log.push(op);
