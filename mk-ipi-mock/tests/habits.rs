@@ -210,6 +210,26 @@ fn deferred_work_waits_for_the_outermost_handler() {
 }
 
 #[test]
+fn deferred_work_is_interrupted_but_does_not_nest_in_itself() {
+    let machine = one();
+    let platform = machine.kernel(0);
+    let (runs, inner) = (Arc::new(AtomicU64::new(0)), platform.clone());
+    let (counter, handler) = (runs.clone(), platform.clone());
+    platform.set_vector(V, move || handler.schedule());
+    platform.set_deferred(move || {
+        let run = counter.fetch_add(1, Relaxed) + 1;
+        if run == 1 {
+            inner.ring(A, V).unwrap();
+            inner.relax();
+            inner.relax();
+        }
+        assert_eq!(counter.load(Relaxed), run);
+    });
+    assert_eq!(machine.run(|cpu| ring(cpu, 0)).unwrap().doorbells.taken, 2);
+    assert_eq!(runs.load(Relaxed), 2);
+}
+
+#[test]
 fn a_cpu_whose_code_returned_still_takes_interrupts() {
     let machine = two(1).build();
     let taken = count(&machine.kernel(1), V);
