@@ -86,20 +86,28 @@ fn folder_name(folder: &str) -> String {
     Path::new(folder).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The folders of all workspaces, the root's first.
+fn workspaces(context: &Context) -> Result<Vec<&'static str>> {
+    let all: Vec<_> = [""].into_iter().chain(OTHER_WORKSPACES).collect();
+    let missing = all.iter().find(|folder| !context.places.root.join(folder).join("Cargo.toml").is_file());
+    ensure!(missing.is_none(), "there is no {}", missing.unwrap_or(&""));
+    Ok(all)
+}
+
 /// `-p` for each crate that a kernel links.
 fn kernel_crates() -> Vec<&'static str> {
     KERNEL_CRATES.iter().flat_map(|name| ["-p", *name]).collect()
 }
 
 fn locked(context: &Context) -> Result<Notes> {
-    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+    for folder in workspaces(context)? {
         cmd::run(&mut cargo_in(context, folder, &["fetch", "--locked"]))?;
     }
     Ok(Vec::new())
 }
 
 fn fmt_all(context: &Context) -> Result<Notes> {
-    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+    for folder in workspaces(context)? {
         // Not --all: from a workspace of its own that would go on to the crates it depends on.
         cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
     }
@@ -178,7 +186,7 @@ fn deny(context: &Context) -> Result<Notes> {
         cmd::run(cmd.arg("check").arg("--config").arg(root.join("deny.toml")).args(words))
     };
     let fetched = cmd::run(Command::new(&program).current_dir(&context.places.root).args(["fetch", "db"]));
-    for folder in [""].iter().chain(&OTHER_WORKSPACES) {
+    for folder in workspaces(context)? {
         check(folder, &["bans", "licenses", "sources"])?;
         if fetched.is_ok() {
             check(folder, &["--disable-fetch", "advisories"])?;
