@@ -5,12 +5,13 @@ use mk_ipi_abi::directory::{directory_size, Layout, Version};
 use mk_ipi_abi::{Incarnation, PhysRange, Vector};
 use std::vec::Vec;
 
-const CPUS: usize = 4;
+const NR: u32 = 4;
+const CPUS: usize = NR as usize;
 const ENTRY: usize = ENTRY_WORDS + CPUS;
 const TWO: InstanceId = InstanceId::new(2);
 
 fn memory(instances: u32) -> Vec<AtomicU64> {
-    let words = directory_size(instances, CPUS as u32) / 8;
+    let words = directory_size(instances, NR) / 8;
     (0..words).map(|n| AtomicU64::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect()
 }
 
@@ -57,7 +58,7 @@ impl Word for Timed {
 #[test]
 fn the_header_has_the_specs_words_and_the_magic_comes_last() {
     let words: Vec<_> = memory(3).into_iter().map(|w| Timed(w, AtomicU64::new(0))).collect();
-    DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    DirectoryWriter::create(&words, 3, NR).unwrap();
     let found: Vec<_> = words.iter().map(|w| w.0.load(Ordering::Relaxed)).collect();
     let size = 64 + 3 * (64 + 8 * CPUS as u64);
     assert_eq!(found[..4], [u64::from_le_bytes(*b"MKIPIDIR"), 1 | (3 << 32), size, CPUS as u64]);
@@ -69,7 +70,7 @@ fn the_header_has_the_specs_words_and_the_magic_comes_last() {
 #[test]
 fn an_entry_has_the_specs_words_and_its_sequence_is_even_and_larger() {
     let words = memory(3);
-    let mut writer = DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    let mut writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     let at = HEADER_WORDS + 2 * ENTRY;
     for sequence in [2, 4] {
         writer.write(&record(), &ids(&[7, 9])).unwrap();
@@ -91,7 +92,7 @@ fn an_entry_has_the_specs_words_and_its_sequence_is_even_and_larger() {
 #[test]
 fn an_entry_is_odd_while_it_changes() {
     let words: Vec<_> = memory(3).into_iter().map(|w| Timed(w, AtomicU64::new(0))).collect();
-    let mut writer = DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    let mut writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     let entry = &words[HEADER_WORDS + 2 * ENTRY..][..ENTRY];
     writer.write(&record(), &ids(&[7, 9])).unwrap();
     let changed = entry[1..ENTRY - 2].iter().map(|w| w.1.load(Ordering::Relaxed)).max().unwrap();
@@ -122,7 +123,7 @@ impl Word for Restless {
 #[test]
 fn a_reader_gives_up_on_a_host_that_does_not_come_to_rest() {
     let words: Vec<_> = (0..HEADER_WORDS + ENTRY).map(|_| Restless(AtomicU64::new(0))).collect();
-    let header = DirectoryHeader::new(1, CPUS as u32).unwrap();
+    let header = DirectoryHeader::new(1, NR).unwrap();
     let directory = Directory(Entries { words: &words, header });
     let read = directory.read(InstanceId::new(0), &mut ids(&[0; CPUS]));
     assert_eq!(read, Err(EntryError::Changing));
@@ -135,7 +136,7 @@ fn a_bad_header_is_no_directory() {
     let words = memory(3);
     let open = |words| Directory::<AtomicU64>::open(words).map(|d| d.nr_instances());
     assert_eq!(open(&words), Err(DirectoryError::NoStamp(0)));
-    DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    DirectoryWriter::create(&words, 3, NR).unwrap();
     assert_eq!(open(&words), Ok(3));
     for short in [0, 7] {
         assert_eq!(open(&words[..short]), Err(DirectoryError::TooSmall(64)));
@@ -166,7 +167,7 @@ fn a_bad_header_is_no_directory() {
 #[test]
 fn what_readers_would_refuse_is_not_written() {
     let words = memory(3);
-    let mut writer = DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    let mut writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     let before = values(&words);
     let good = record();
     let mut bad = |r: InstanceRecord, cpus: &[u64]| writer.write(&r, &ids(cpus)).unwrap_err();
@@ -186,7 +187,7 @@ fn what_readers_would_refuse_is_not_written() {
 #[test]
 fn a_reader_checks_its_copy() {
     let words = memory(3);
-    let mut writer = DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    let mut writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     writer.write(&record(), &ids(&[7, 9])).unwrap();
     let read = |room: usize| writer.reader().read(TWO, &mut ids(&[0; CPUS])[..room]);
     assert_eq!(read(1), Err(EntryError::BadCpus), "no room for its CPUs");
@@ -214,7 +215,7 @@ fn a_reader_checks_its_copy() {
 #[test]
 fn garbage_is_refused_or_makes_sense() {
     let words = memory(3);
-    DirectoryWriter::create(&words, 3, CPUS as u32).unwrap();
+    DirectoryWriter::create(&words, 3, NR).unwrap();
     let mut x = 0x1234_5678_9abc_def1_u64;
     let mut refused = 0;
     for _ in 0..2000 {
