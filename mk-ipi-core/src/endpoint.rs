@@ -180,7 +180,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         stats
     }
 
-    // ---- handlers (SPEC chapter H) ----
+    // ---- handlers (SPEC chapter C) ----
 
     /// Has `handler` called for each message of type `msg_type`. Several may serve one type.
     pub fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {

@@ -33,7 +33,7 @@ struct MockEnv {
 
 impl Env for MockEnv {
     type Platform = MockPlatform;
-    const PATIENCE: u64 = 200_000;
+    const PATIENCE: u64 = 4_000_000;
 
     fn endpoint(&'static self) -> &'static Ep<Self> {
         &self.endpoint
@@ -90,7 +90,7 @@ impl MockEnv {
         }
         env.endpoint.identify(InstanceId::new(me as u8), Incarnation::FIRST);
         env.platform.set_vector(Vector::RFC_V2, || env.endpoint.on_interrupt());
-        env.platform.set_deferred(|| drop(env.endpoint.run_deferred()));
+        env.platform.set_deferred(|| _ = env.endpoint.run_deferred());
         env
     }
 }

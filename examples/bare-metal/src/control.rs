@@ -21,6 +21,8 @@ struct KernelWords {
     verdict: AtomicU32,
     /// A number that changes while it gets on.
     progress: AtomicU64,
+    /// The conformance suite's control word.
+    suite: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Control>() as u64 <= CONTROL_LEN);
@@ -59,6 +61,11 @@ impl Control {
     /// Whether kernel `k`, which came to its last step, found that all went well for it.
     pub fn verdict(&self, k: usize) -> bool {
         self.kernels[k].verdict.load(Ordering::Relaxed) == 1
+    }
+
+    /// The conformance suite's control word of kernel `k`.
+    pub fn suite(&self, k: usize) -> &AtomicU64 {
+        &self.kernels[k].suite
     }
 
     /// Says that kernel `k`, the caller, gets on.

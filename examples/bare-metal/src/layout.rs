@@ -8,13 +8,13 @@
 //! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
 //! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |
-//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region | all |
+//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last page: the conformance suite's | all |
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
 //! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty. All of it lies below
 //! 4 GiB, which is what boot.s maps. Nothing but the directory, the regions and the doorbell is the protocol's.
 
-use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 
 /// Most kernels that the map has room for, the host included.
 pub const MAX_KERNELS: usize = 16;
@@ -67,6 +67,11 @@ pub fn directory() -> PhysRange {
 pub fn pool(instance: InstanceId) -> Option<PhysRange> {
     let k = instance.index();
     (k < MAX_KERNELS).then(|| fixed(POOLS + k as u64 * POOL_LEN, POOL_LEN))
+}
+
+/// The last page of kernel `k`'s pool, which no region is big enough to come to: the conformance suite's.
+pub fn suite_page(k: usize) -> PhysRange {
+    fixed(POOLS + (k as u64 + 1) * POOL_LEN - PAGE_SIZE, PAGE_SIZE)
 }
 
 /// All pools: what a peer may name as shared.
