@@ -60,9 +60,9 @@ impl Places {
 
 /// The command as a person would type it, without the environment.
 pub fn shown(cmd: &Command) -> String {
-    let words: Vec<_> =
-        std::iter::once(cmd.get_program()).chain(cmd.get_args()).map(OsStr::to_string_lossy).collect();
-    words.join(" ")
+    let words = std::iter::once(cmd.get_program()).chain(cmd.get_args()).map(OsStr::to_string_lossy);
+    let quoted = words.map(|w| if w.contains([' ', '"', '$']) { format!("'{w}'") } else { w.into_owned() });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// Runs to the end; a status other than 0 is an error. The child's stdout goes to our stderr, so that
@@ -131,6 +131,11 @@ mod tests {
         assert_eq!(passed_in("test result: ok. 12 passed; 0 failed; 1 ignored"), 12);
         assert_eq!(passed_in("test result: \u{1b}[32mok\u{1b}[m. 3 passed; 0 failed"), 3);
         assert_eq!(passed_in("test a ... ok"), 0);
+    }
+
+    #[test]
+    fn commands_can_be_typed_again() {
+        assert_eq!(shown(Command::new("a").args(["b c", "d"])), "a 'b c' d");
     }
 
     #[test]
