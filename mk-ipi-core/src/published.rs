@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! 63        32 31   30 29       0
-//! |  serial   | phase |  users  |      EMPTY -> SETUP -> LIVE -> CLOSING -> SETUP -> EMPTY, serial + 1
+//! |  serial   | phase |  users  |      EMPTY -> SETUP -> LIVE -> CLOSING -> SETUP, serial + 1 -> EMPTY
 //! ```
 
 use crate::sync::{const_unless_loom, AtomicU64, Ordering, UnsafeCell};
@@ -92,7 +92,8 @@ impl<T> Published<T> {
     pub(crate) fn take(&self) -> Result<(T, Vacancy<'_, T>), TakeError> {
         // SYNC POINT: cell-left (acquire)
         let idle = |s| s & PHASE == CLOSING && s & USERS == 0;
-        match self.change(Ordering::Acquire, |s| idle(s).then_some((s & !PHASE) | SETUP)) {
+        let next = |s: u64| ((s & !PHASE) | SETUP).wrapping_add(SERIAL_ONE);
+        match self.change(Ordering::Acquire, |s| idle(s).then(|| next(s))) {
             Err(s) if s & PHASE == CLOSING => {
                 Err(TakeError::InUse(u32::try_from(s & USERS).unwrap_or(u32::MAX)))
             }
@@ -143,9 +144,9 @@ impl<T> Vacancy<'_, T> {
 
 impl<T> Drop for Vacancy<'_, T> {
     fn drop(&mut self) {
-        // An addition keeps the count of users that are just finding out that there is nothing for them.
+        // A subtraction keeps the count of users that are just finding out that there is nothing for them.
         // SYNC POINT: cell-emptied (release)
-        self.cell.state.fetch_add(SERIAL_ONE.wrapping_sub(SETUP), Ordering::Release);
+        self.cell.state.fetch_sub(SETUP, Ordering::Release);
     }
 }
 

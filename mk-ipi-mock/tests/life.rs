@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The life of an instance's region, and what happens to senders, callbacks and CPUs at its edges.
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+mod odd;
+
+use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
+use mk_ipi_core::platform::{DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
+use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
+use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LookupError, Message, Occupied, SendError};
+use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
+use odd::Odd;
+use std::sync::{Arc, Mutex};
+
+const TYPE: MessageType = MessageType(7);
+const ONE: InstanceId = InstanceId::new(1);
+
+/// A machine of one kernel, and an endpoint there on a platform with a log. The tests' thread is its CPU.
+fn odd_machine() -> (Machine, Endpoint<Odd, Callback>) {
+    let machine = Machine::builder().kernel(&[0]).pool(ONE, 2).build();
+    machine.kernel(0).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
+    let endpoint = Endpoint::new(Odd::new(machine.kernel(0)));
+    endpoint.identify(InstanceId::HOST, Incarnation::FIRST);
+    (machine, endpoint)
+}
+
+/// Instance 1 with CPU 0 and this many slots.
+fn config(slots: u32) -> InstanceConfig<'static> {
+    InstanceConfig {
+        id: ONE,
+        incarnation: Incarnation::FIRST,
+        cpus: &[PhysCpuId(0)],
+        doorbell_cpu: PhysCpuId(0),
+        vector: mk_ipi_abi::Vector::RFC_V2,
+        slots,
+        policy: Occupied::Exclusive,
+    }
+}
+
+fn word(machine: &Machine, region: PhysRange, word: u64) -> u64 {
+    machine.peek(PhysAddr(region.start().0 + 8 * word))
+}
+
+#[test]
+fn a_region_is_made_zeroed_and_given_back() {
+    let (machine, endpoint) = odd_machine();
+    let region = endpoint.create_instance(&config(16)).unwrap();
+    assert_eq!((region.start().is_page_aligned(), region.len()), (true, 16 * 272));
+    assert!((0..16 * 34).all(|i| word(&machine, region, i) == 0), "what the pool left there is gone");
+    assert_eq!(endpoint.instance(ONE).unwrap().region(), Some(region));
+    assert_eq!(machine.pool_used(ONE), 8192);
+    assert_eq!(endpoint.platform().log(), ["alloc", "map", "added"]);
+    endpoint.destroy_instance(ONE).unwrap();
+    assert_eq!(endpoint.platform().log(), ["removed", "unmap", "free"], "told before it goes");
+    assert_eq!((machine.pool_used(ONE), machine.kernel(0).live_mappings()), (0, 0));
+    let events = [RegionEvent::Added(ONE, region), RegionEvent::Removed(ONE, region)];
+    assert_eq!(machine.kernel(0).regions_seen(), events);
+}
+
+#[test]
+fn a_region_is_told_of_before_anyone_can_use_it() {
+    let (_machine, endpoint) = odd_machine();
+    let endpoint = Arc::new(endpoint);
+    let (inner, seen) = (Arc::downgrade(&endpoint), Arc::new(Mutex::new(Vec::new())));
+    let writer = seen.clone();
+    endpoint.platform().at_each_call(move |call| {
+        let found = inner.upgrade().unwrap().instance(ONE).map(drop);
+        writer.lock().unwrap().push((call, found));
+    });
+    endpoint.create_instance(&config(1)).unwrap();
+    endpoint.destroy_instance(ONE).unwrap();
+    let (unknown, gone) = (Err(LookupError::Unknown), Err(LookupError::Destroyed));
+    let calls = [("alloc", unknown), ("map", unknown), ("added", unknown)];
+    assert_eq!(seen.lock().unwrap()[..3], calls, "published last");
+    assert_eq!(seen.lock().unwrap()[3..], [("removed", gone), ("unmap", gone), ("free", gone)]);
+    endpoint.platform().at_each_call(|_| ());
+}
+
+#[test]
+fn a_region_that_cannot_be_made_leaves_nothing_behind() {
+    let (machine, endpoint) = odd_machine();
+    let failed = |config: &InstanceConfig<'_>| {
+        let error = endpoint.create_instance(config).unwrap_err();
+        assert_eq!((machine.pool_used(ONE), machine.kernel(0).live_mappings()), (0, 0), "{error:?}");
+        let never = endpoint.instance(ONE).map(drop);
+        assert_eq!((never, machine.kernel(0).regions_seen()), (Err(LookupError::Unknown), vec![]));
+        (error, error.errno())
+    };
+    let no_pool = InstanceConfig { id: InstanceId::new(2), ..config(1) };
+    assert_eq!(failed(&no_pool), (AddError::Pool(PoolError::NoPool), Errno::ENODEV));
+    assert_eq!(failed(&config(31)), (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM), "3 pages of 2");
+    machine.exhaust_pool(ONE, true);
+    assert_eq!(failed(&config(1)), (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM));
+    machine.exhaust_pool(ONE, false);
+    machine.kernel(0).refuse_maps(true);
+    endpoint.platform().log();
+    assert_eq!(failed(&config(1)), (AddError::Map(MapError::NoMemory), Errno::ENOMEM));
+    assert_eq!(endpoint.platform().log(), ["alloc", "map", "free"], "given back");
+    machine.kernel(0).refuse_maps(false);
+    let beyond = InstanceConfig { cpus: &[PhysCpuId(0), PhysCpuId(1)], ..config(1) };
+    assert_eq!(failed(&beyond), (AddError::BeyondRegion(PhysCpuId(1)), Errno::EINVAL));
+    assert_eq!(endpoint.platform().log(), [""; 0], "found before anything is allocated");
+    endpoint.create_instance(&config(1)).unwrap();
+}
+
+#[test]
+fn an_id_that_exists_allocates_nothing() {
+    let (machine, endpoint) = odd_machine();
+    endpoint.create_instance(&config(1)).unwrap();
+    let (used, _) = (machine.pool_used(ONE), endpoint.platform().log());
+    let again = endpoint.create_instance(&config(1)).unwrap_err();
+    assert_eq!((again, again.errno()), (AddError::Exists, Errno::EEXIST));
+    assert_eq!((machine.pool_used(ONE), endpoint.platform().log()), (used, vec![]));
+    // Nor while it is being destroyed.
+    let held = endpoint.instance(ONE).unwrap();
+    let in_use = endpoint.destroy_instance(ONE).unwrap_err();
+    assert_eq!(in_use.errno(), Errno::EBUSY);
+    assert_eq!(endpoint.create_instance(&config(1)), Err(AddError::Exists));
+    drop(held);
+    endpoint.destroy_instance(ONE).unwrap();
+    let unknown = endpoint.destroy_instance(InstanceId::new(9)).unwrap_err();
+    assert_eq!(unknown.errno(), Errno::EINVAL);
+}
+
+#[test]
+fn an_attached_region_is_told_of_and_not_freed() {
+    let (machine, endpoint) = odd_machine();
+    let page = machine.reserve(4096);
+    endpoint.attach_instance(&config(3), Some(page)).unwrap();
+    let region = PhysRange::new(page.start(), 3 * 272);
+    assert_eq!(endpoint.instance(ONE).unwrap().region(), region, "as much as its slots take");
+    assert_eq!(endpoint.platform().log(), ["map", "added"]);
+    endpoint.destroy_instance(ONE).unwrap();
+    assert_eq!(endpoint.platform().log(), ["removed", "unmap"]);
+}
+
+#[test]
+fn every_cpu_of_an_instance_can_be_the_target() {
+    for seed in 0..20 {
+        let machine = Machine::builder().kernel(&[0]).kernel(&[2, 5, 9]).mode(Mode::Stepped { seed }).build();
+        let [sender, receiver] = machine.link(Occupied::Exclusive);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (writer, platform) = (seen.clone(), machine.kernel(1));
+        let note = Callback::new(move |m: &Message| {
+            writer.lock().unwrap().push((platform.physical_id().0, u64::from(m.payload()[0])));
+        });
+        let _kept = receiver.register(TYPE, note).unwrap();
+        let run = machine.run(|cpu| {
+            if cpu.kernel() == 0 {
+                for id in [9, 5, 2] {
+                    sender.send_to_cpu(ONE, PhysCpuId(id), TYPE, &[id as u8]).unwrap();
+                }
+            }
+        });
+        run.unwrap();
+        seen.lock().unwrap().sort_unstable();
+        assert_eq!(*seen.lock().unwrap(), [(2, 2), (5, 5), (9, 9)], "seed {seed}");
+        for absent in [0, 3, 10, 1 << 40] {
+            let refused = sender.send_to_cpu(ONE, PhysCpuId(absent), TYPE, &[1]);
+            assert_eq!(refused, Err(SendError::NotItsCpu(PhysCpuId(absent))));
+        }
+    }
+}
+
+#[test]
+fn a_senders_id_fits_the_field_or_is_refused() {
+    let (machine, endpoint) = odd_machine();
+    let region = endpoint.create_instance(&config(1)).unwrap();
+    for id in [1 << 31, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        endpoint.platform().pretend_cpu(id);
+        let refused = endpoint.send(ONE, TYPE, &[1]).unwrap_err();
+        assert_eq!((refused, refused.errno()), (SendError::SenderBeyondField, Errno::ERANGE));
+        assert!((0..34).all(|i| word(&machine, region, i) == 0), "nothing is written");
+    }
+    endpoint.platform().pretend_cpu((1 << 31) - 1);
+    endpoint.send(ONE, TYPE, &[1]).unwrap();
+    assert_eq!(word(&machine, region, 0), 0x7_7fff_ffff);
+}
+
+#[test]
+fn a_doorbell_that_cannot_reach_the_cpu_costs_nothing() {
+    for policy in [Occupied::Exclusive, Occupied::Overwrite] {
+        let (machine, endpoint) = odd_machine();
+        let region = endpoint.create_instance(&InstanceConfig { policy, ..config(1) }).unwrap();
+        endpoint.platform().log();
+        endpoint.platform().break_check(true);
+        let error = DoorbellError::Unreachable(PhysCpuId(0));
+        let refused = endpoint.send(ONE, TYPE, &[1]).unwrap_err();
+        assert_eq!((refused, refused.errno()), (SendError::Unreachable(error), Errno::ENXIO));
+        assert!((0..34).all(|i| word(&machine, region, i) == 0), "nothing is written");
+        assert_eq!((endpoint.platform().log(), endpoint.stats().refused), (vec![], 1));
+        endpoint.platform().break_check(false);
+        endpoint.send(ONE, TYPE, &[1]).unwrap();
+    }
+}
+
+#[test]
+fn a_doorbell_that_does_not_ring_leaves_the_message_and_says_so() {
+    let (machine, endpoint) = odd_machine();
+    endpoint.identify(ONE, Incarnation::FIRST);
+    let region = endpoint.create_instance(&config(1)).unwrap();
+    endpoint.platform().break_ring(true);
+    let error = SendError::NotRung(DoorbellError::Stuck);
+    let told = endpoint.send(ONE, TYPE, &[0x55]).unwrap_err();
+    assert_eq!((told, told.errno()), (error, Errno::EAGAIN));
+    assert_eq!([1, 2].map(|i| word(&machine, region, i)), [1, 0x55], "the message is there");
+    assert_eq!((endpoint.stats().not_rung, endpoint.stats().sent), (1, 0));
+    assert_eq!(endpoint.send(ONE, TYPE, &[1]), Err(SendError::Busy));
+    assert_eq!(endpoint.poll(), Ok(true), "and a poll finds it");
+}
+
+#[test]
+fn who_does_not_know_itself_neither_sends_nor_receives() {
+    let machine = Machine::builder().kernel(&[0]).pool(ONE, 1).build();
+    let endpoint: Endpoint<Odd, Callback> = Endpoint::new(Odd::new(machine.kernel(0)));
+    let region = endpoint.create_instance(&config(1)).unwrap();
+    assert_eq!(endpoint.send(ONE, TYPE, &[1]), Err(SendError::NoIdentity));
+    assert!((0..34).all(|i| word(&machine, region, i) == 0), "nothing is written");
+    machine.poke(PhysAddr(region.start().0 + 8), 8);
+    endpoint.on_interrupt();
+    endpoint.identify(InstanceId::HOST, Incarnation::FIRST);
+    endpoint.on_interrupt();
+    let stats = endpoint.stats();
+    assert_eq!((stats.interrupts, stats.no_region, stats.received), (2, 2, 0), "nor without a region");
+    assert_eq!(word(&machine, region, 1), 8);
+}
+
+#[test]
+fn a_cpu_beyond_the_region_reads_nothing() {
+    let (machine, endpoint) = odd_machine();
+    endpoint.identify(ONE, Incarnation::FIRST);
+    let region = endpoint.create_instance(&config(2)).unwrap();
+    machine.poke(PhysAddr(region.start().0 + 8), 8);
+    for id in [2, 3, u64::from(u32::MAX), u64::MAX / 34, u64::MAX] {
+        endpoint.platform().pretend_cpu(id);
+        let before = endpoint.stats();
+        endpoint.on_interrupt();
+        assert_eq!(endpoint.poll(), Ok(false));
+        let now = endpoint.stats();
+        assert_eq!((now.beyond_region, now.received), (before.beyond_region + 2, 0), "{id}");
+    }
+    assert_eq!(word(&machine, region, 1), 8, "nor is it emptied");
+    endpoint.platform().pretend_cpu(0);
+    endpoint.on_interrupt();
+    assert_eq!(endpoint.stats().received, 1);
+}
+
+#[test]
+fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _] = machine.link(Occupied::Exclusive);
+    let (handled, again) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&link));
+    let counter = handled.clone();
+    // A peer that never stops: each callback finds the next message there already.
+    let storm = Callback::new(move |_: &Message| {
+        counter.fetch_add(1, Relaxed);
+        let link = again.upgrade().unwrap();
+        link.send(InstanceId::HOST, TYPE, &[1]).unwrap();
+        link.on_interrupt();
+    });
+    let _kept = link.register(TYPE, storm).unwrap();
+    link.send(InstanceId::HOST, TYPE, &[1]).unwrap();
+    link.on_interrupt();
+    link.on_interrupt();
+    let stats = link.stats();
+    assert_eq!((stats.received, stats.empty, handled.load(Relaxed)), (1, 1, 0), "no handler in an interrupt");
+    for run in 1..=3 {
+        let deferred = link.run_deferred();
+        assert_eq!((deferred.messages, deferred.more), (16, true));
+        assert_eq!(handled.load(Relaxed), 16 * run);
+    }
+}
+
+/// CPU 0 of kernel 0 sends to instance 1 while CPU 1 destroys it; whether a destroyer met a sender.
+fn destroyed_under_a_sender(seed: u64) -> bool {
+    let builder = Machine::builder().kernel(&[0, 1]).kernel(&[2]).pool(ONE, 1);
+    let machine = builder.mode(Mode::Stepped { seed }).build();
+    let link = machine.kernel(0).boot(InstanceId::HOST, Incarnation::FIRST);
+    machine.kernel(1).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
+    let peer = machine.kernel(1);
+    let config = peer.config(ONE, Incarnation::FIRST, Occupied::Overwrite);
+    link.create_instance(&config).unwrap();
+    let met = AtomicU64::new(0);
+    let gone = LookupError::Destroyed;
+    let run = machine.run(|cpu| match (cpu.kernel(), cpu.index()) {
+        (0, 0) => {
+            while link.send(ONE, TYPE, &[9; 200]) != Err(SendError::Instance(gone)) {
+                cpu.relax();
+            }
+        }
+        (0, _) => {
+            (0..cpu.random() % 60).for_each(|_| cpu.relax());
+            while link.destroy_instance(ONE).is_err() {
+                assert!(link.instance(ONE).is_err_and(|e| e == gone), "closed to new users");
+                met.fetch_add(1, Relaxed);
+                cpu.relax();
+            }
+            assert_eq!(machine.pool_used(ONE), 0);
+        }
+        _ => (),
+    });
+    // An access to memory that is no longer mapped, or a free of what is, fails the run.
+    run.unwrap();
+    met.load(Relaxed) != 0
+}
+
+#[test]
+fn a_region_outlives_its_last_sender_under_every_seed() {
+    let met = (0..200).filter(|&seed| destroyed_under_a_sender(seed)).count();
+    assert!(met > 20, "a destroyer met a sender under {met} seeds only");
+}
+
+/// CPU 0 runs callbacks while CPU 1 unregisters; whether it had to wait.
+fn unregistered_under_a_callback(seed: u64) -> bool {
+    let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
+    let [link] = machine.link::<1>(Occupied::Exclusive);
+    // Bit 0: the callback runs. Bit 1: what it uses is gone.
+    let state = Arc::new(AtomicU64::new(0));
+    let (inner, platform) = (state.clone(), machine.kernel(0));
+    let callback = Callback::new(move |_: &Message| {
+        assert_eq!(inner.fetch_xor(1, Relaxed), 0);
+        (0..20).for_each(|_| platform.relax());
+        assert_eq!(inner.fetch_xor(1, Relaxed), 1, "gone while the callback used it");
+    });
+    let handle = link.register(TYPE, callback).unwrap();
+    let waited = AtomicU64::new(0);
+    let run = machine.run(|cpu| {
+        if cpu.index() == 0 {
+            for _ in 0..4 {
+                while link.send_to_cpu(InstanceId::HOST, cpu.id(), TYPE, &[1]) == Err(SendError::Busy) {
+                    cpu.relax();
+                }
+            }
+        } else {
+            (0..cpu.random() % 80).for_each(|_| cpu.relax());
+            waited.store(state.load(Relaxed), Relaxed);
+            link.unregister(handle).unwrap();
+            assert_eq!(state.fetch_xor(2, Relaxed), 0, "it still runs");
+            link.unregister(handle).unwrap_err();
+        }
+    });
+    run.unwrap();
+    waited.load(Relaxed) != 0
+}
+
+#[test]
+fn unregister_waits_for_a_callback_on_another_cpu_under_every_seed() {
+    let waited = (0..200).filter(|&seed| unregistered_under_a_callback(seed)).count();
+    assert!(waited > 20, "a callback ran under {waited} seeds only");
+}
+
+#[test]
+fn a_page_is_mapped_while_its_hold_lives() {
+    let (machine, endpoint) = odd_machine();
+    let page = machine.reserve(4096);
+    let pfn = mk_ipi_abi::Pfn(page.start().0 / 4096);
+    let mapped = endpoint.map_pfn(pfn).unwrap();
+    assert_eq!((mapped.words().len(), endpoint.platform().log()), (512, vec!["map"]));
+    drop(mapped);
+    assert_eq!((endpoint.platform().log(), machine.kernel(0).live_mappings()), (vec!["unmap"], 0));
+    machine.kernel(0).keep_private(page);
+    assert!(!endpoint.platform().peer_may_share(page));
+    let refused = endpoint.map_pfn(pfn).map(drop).unwrap_err();
+    assert_eq!((refused.errno(), endpoint.platform().log()), (Errno::EACCES, vec![]), "not even tried");
+    let beyond = endpoint.map_pfn(mk_ipi_abi::Pfn(1 << 40)).map(drop).unwrap_err();
+    assert_eq!(beyond.errno(), Errno::ERANGE);
+}
+
+#[test]
+fn sends_take_no_reference_that_they_do_not_give_back() {
+    let (machine, endpoint) = odd_machine();
+    endpoint.create_instance(&config(1)).unwrap();
+    let sends = [
+        endpoint.send(ONE, TYPE, &[1]),
+        endpoint.send(ONE, TYPE, &[1]),
+        endpoint.send(ONE, TYPE, &[]),
+        endpoint.send(ONE, TYPE, &[0; 257]),
+        endpoint.send_to_cpu(ONE, PhysCpuId(3), TYPE, &[1]),
+        endpoint.send(InstanceId::new(2), TYPE, &[1]),
+    ];
+    let errnos = sends.map(|sent| sent.err().map(SendError::errno));
+    let (inval, busy) = (Some(Errno::EINVAL), Some(Errno::EBUSY));
+    assert_eq!(errnos, [None, busy, inval, inval, inval, inval]);
+    endpoint.destroy_instance(ONE).unwrap();
+    let gone = endpoint.send(ONE, TYPE, &[1]).unwrap_err();
+    assert_eq!(gone.errno(), Errno::ESTALE);
+    endpoint.attach_instance(&config(1), None).unwrap();
+    assert_eq!(endpoint.send(ONE, TYPE, &[1]).unwrap_err().errno(), Errno::ENODEV);
+    endpoint.destroy_instance(ONE).unwrap();
+    assert_eq!(machine.pool_used(ONE), 0);
+}
+
+#[test]
+fn a_send_runs_with_interrupts_off_and_puts_them_back() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _peer] = machine.link(Occupied::Exclusive);
+    let run = machine.run(|cpu: &Cpu| {
+        if cpu.kernel() == 0 {
+            // Pending while the message is stored: an interrupt in between would be taken at an access.
+            let steps = || machine.kernel(0).accesses();
+            link.send(ONE, TYPE, &[1]).unwrap();
+            assert!(cpu.interrupts_enabled());
+            cpu.disable_interrupts();
+            let before = steps();
+            assert_eq!(link.send(ONE, TYPE, &[]), Err(SendError::Empty));
+            assert!(!cpu.interrupts_enabled() && steps() == before);
+            cpu.enable_interrupts();
+        }
+    });
+    run.unwrap();
+}

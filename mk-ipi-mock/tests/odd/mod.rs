@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A kernel's platform that writes down what is asked of it, and misbehaves on order.
+
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::*;
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use mk_ipi_mock::{MockPlatform, MockWord};
+use std::sync::{Arc, Mutex};
+
+type Watcher = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// See the module.
+pub struct Odd {
+    inner: MockPlatform,
+    log: Mutex<Vec<&'static str>>,
+    watcher: Mutex<Watcher>,
+    /// The physical id that this CPU claims to have; `NOBODY`: its own.
+    cpu: AtomicU64,
+    check_fails: AtomicBool,
+    ring_fails: AtomicBool,
+}
+
+const NOBODY: u64 = 0xdead_0000_0000;
+
+impl Odd {
+    pub fn new(inner: MockPlatform) -> Self {
+        Self {
+            inner,
+            log: Mutex::default(),
+            watcher: Mutex::new(Arc::new(|_| ())),
+            cpu: AtomicU64::new(NOBODY),
+            check_fails: AtomicBool::new(false),
+            ring_fails: AtomicBool::new(false),
+        }
+    }
+
+    fn note(&self, call: &'static str) {
+        self.log.lock().unwrap().push(call);
+        let watcher = self.watcher.lock().unwrap().clone();
+        watcher(call);
+    }
+
+    /// What was asked of memory, pool and observer since the last call.
+    pub fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    /// Has `watcher` called at each such call.
+    pub fn at_each_call(&self, watcher: impl Fn(&'static str) + Send + Sync + 'static) {
+        *self.watcher.lock().unwrap() = Arc::new(watcher);
+    }
+
+    pub fn pretend_cpu(&self, id: u64) {
+        self.cpu.store(id, Relaxed);
+    }
+
+    pub fn break_check(&self, fails: bool) {
+        self.check_fails.store(fails, Relaxed);
+    }
+
+    pub fn break_ring(&self, fails: bool) {
+        self.ring_fails.store(fails, Relaxed);
+    }
+}
+
+// SAFETY: passed on; an error rings nothing.
+unsafe impl Doorbell for Odd {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        match self.check_fails.load(Relaxed) {
+            true => Err(DoorbellError::Unreachable(cpu)),
+            false => self.inner.check(cpu, vector),
+        }
+    }
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        match self.ring_fails.load(Relaxed) {
+            true => Err(DoorbellError::Stuck),
+            false => self.inner.ring(cpu, vector),
+        }
+    }
+}
+
+// SAFETY: passed on; a test that pretends has one CPU.
+unsafe impl ThisCpu for Odd {
+    fn physical_id(&self) -> PhysCpuId {
+        match self.cpu.load(Relaxed) {
+            NOBODY => self.inner.physical_id(),
+            id => PhysCpuId(id),
+        }
+    }
+    fn index(&self) -> usize {
+        self.inner.index()
+    }
+}
+
+// SAFETY: passed on.
+unsafe impl LocalInterrupts for Odd {
+    type State = bool;
+    fn disable(&self) -> bool {
+        self.inner.disable()
+    }
+    fn restore(&self, state: bool) {
+        self.inner.restore(state);
+    }
+}
+
+// SAFETY: passed on.
+unsafe impl PhysMemory for Odd {
+    type Word = MockWord;
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<MockWord>, MapError> {
+        self.note("map");
+        self.inner.map(range, access)
+    }
+    unsafe fn unmap(&self, mapping: Mapping<MockWord>) {
+        self.note("unmap");
+        // SAFETY: passed on.
+        unsafe { self.inner.unmap(mapping) }
+    }
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        self.inner.peer_may_share(page)
+    }
+}
+
+// SAFETY: passed on.
+unsafe impl InstancePool for Odd {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        self.note("alloc");
+        self.inner.alloc(instance, len)
+    }
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        self.note("free");
+        // SAFETY: passed on.
+        unsafe { self.inner.free(instance, range) }
+    }
+}
+
+impl DeferredWork for Odd {
+    fn schedule(&self) {
+        self.inner.schedule();
+    }
+}
+
+impl RegionObserver for Odd {
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        self.note("added");
+        self.inner.region_added(instance, range);
+    }
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        self.note("removed");
+        self.inner.region_removed(instance, range);
+    }
+}
