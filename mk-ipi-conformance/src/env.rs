@@ -72,6 +72,11 @@ pub trait Env: Sync + Sized {
     fn posted(&self, kernel: usize) -> u64;
     /// One turn of a wait: interrupts are taken, deferred work is run.
     fn pause(&self);
+    /// Whether this run has the case; all kernels of the machine say the same.
+    fn wants(&self, case: &Case) -> bool {
+        let _ = case;
+        true
+    }
     /// Tells how a case ended at this kernel.
     fn report(&self, case: &Case, outcome: Outcome);
 }

@@ -21,6 +21,8 @@ struct Bench {
     regions: [PhysRange; 3],
     failed: Mutex<Vec<(usize, &'static str, &'static str)>>,
     reported: AtomicUsize,
+    /// The one case to run, if `MK_IPI_CASE` names one.
+    only: Option<String>,
 }
 
 struct MockEnv {
@@ -59,6 +61,9 @@ impl Env for MockEnv {
     fn pause(&self) {
         use mk_ipi_core::platform::ThisCpu;
         self.platform.relax();
+    }
+    fn wants(&self, case: &Case) -> bool {
+        self.bench.only.as_ref().is_none_or(|only| only == case.name)
     }
     fn report(&self, case: &Case, outcome: Outcome) {
         self.bench.reported.fetch_add(1, Ordering::Relaxed);
@@ -104,6 +109,7 @@ fn suite(mode: Mode) {
         regions: reserve(u64::from(SLOTS) * 272),
         failed: Mutex::default(),
         reported: AtomicUsize::new(0),
+        only: std::env::var("MK_IPI_CASE").ok(),
     });
     let run = machine.run(|cpu| {
         run(MockEnv::boot(&bench, cpu));
@@ -111,11 +117,8 @@ fn suite(mode: Mode) {
     let failed = bench.failed.lock().unwrap();
     assert!(failed.is_empty(), "{mode:?}: {failed:#?}");
     run.unwrap();
-    assert_eq!(
-        bench.reported.load(Ordering::Relaxed),
-        CASES.len() * CPUS.len(),
-        "every case at every kernel"
-    );
+    let cases = if bench.only.is_some() { 1 } else { CASES.len() };
+    assert_eq!(bench.reported.load(Ordering::Relaxed), cases * CPUS.len(), "every case at every kernel");
 }
 
 #[test]
