@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The steps of `cargo xtask test`, in their order: what is quick and often wrong comes first.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -312,6 +313,12 @@ fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
     for target in &targets {
         let mut cmd = cargo_fuzz();
         cmd.args(["run", target, "--target-dir"]).arg(places.own_target("fuzz"));
+        // New inputs go to the first folder; the second is in git and stays as it is.
+        let found = places.own_target("corpus").join(target);
+        fs::create_dir_all(&found)?;
+        cmd.arg(found);
+        let seeds = places.root.join(FUZZ).join("seeds").join(target);
+        cmd.args(seeds.is_dir().then_some(seeds));
         cmd::run(
             cmd.arg("--")
                 .arg(format!("-max_total_time={seconds}"))
