@@ -10,7 +10,7 @@
 mod odd;
 
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
-use mk_ipi_core::platform::{DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
+use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LookupError, Message, Occupied, SendError};
 use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
@@ -397,20 +397,31 @@ fn sends_take_no_reference_that_they_do_not_give_back() {
 
 #[test]
 fn a_send_runs_with_interrupts_off_and_puts_them_back() {
-    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
-    let [link, _peer] = machine.link(Occupied::Exclusive);
-    let run = machine.run(|cpu: &Cpu| {
-        if cpu.kernel() == 0 {
-            // Pending while the message is stored: an interrupt in between would be taken at an access.
-            let steps = || machine.kernel(0).accesses();
-            link.send(ONE, TYPE, &[1]).unwrap();
-            assert!(cpu.interrupts_enabled());
-            cpu.disable_interrupts();
-            let before = steps();
-            assert_eq!(link.send(ONE, TYPE, &[]), Err(SendError::Empty));
-            assert!(!cpu.interrupts_enabled() && steps() == before);
-            cpu.enable_interrupts();
-        }
-    });
-    run.unwrap();
+    for seed in 0..50 {
+        let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).pool(ONE, 1);
+        let machine = Arc::new(builder.mode(Mode::Stepped { seed }).build());
+        let [link, ..] = machine.link::<3>(Occupied::Exclusive);
+        let size = PhysAddr(link.instance(ONE).unwrap().region().unwrap().start().0 + 272 + 8);
+        let (seen, inner) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&machine));
+        let (worst, bell) = (seen.clone(), mk_ipi_abi::Vector::new(0x30).unwrap());
+        machine.kernel(0).set_vector(bell, move || {
+            let found = inner.upgrade().unwrap().peek(size);
+            worst.store(found.max(worst.load(Relaxed)), Relaxed);
+        });
+        let run = machine.run(|cpu: &Cpu| match cpu.kernel() {
+            0 => {
+                for n in 0..20 {
+                    // A CPU whose interrupts are off keeps them off.
+                    let off = n % 4 == 0 && cpu.disable_interrupts();
+                    let _busy = link.send(ONE, TYPE, &[1; 64]);
+                    assert_ne!(cpu.interrupts_enabled(), off);
+                    cpu.enable_interrupts();
+                }
+            }
+            2 => (0..40).for_each(|_| cpu.platform().ring(PhysCpuId(0), bell).unwrap()),
+            _ => (),
+        });
+        run.unwrap();
+        assert!(seen.load(Relaxed) <= 256, "seed {seed}: an interrupt met a claim of its own CPU");
+    }
 }

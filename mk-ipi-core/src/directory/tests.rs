@@ -38,7 +38,7 @@ fn values(words: &[AtomicU64]) -> Vec<u64> {
     words.iter().map(|w| w.load(Ordering::Relaxed)).collect()
 }
 
-/// Words that say when each was stored last.
+/// Words that say when each changed last.
 struct Timed(AtomicU64, AtomicU64);
 std::thread_local!(static CLOCK: core::cell::Cell<u64> = const { core::cell::Cell::new(1) });
 
@@ -47,7 +47,9 @@ impl Word for Timed {
         self.0.load(order)
     }
     fn store(&self, value: u64, order: Ordering) {
-        self.1.store(CLOCK.replace(CLOCK.get() + 1), Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) != value {
+            self.1.store(CLOCK.replace(CLOCK.get() + 1), Ordering::Relaxed);
+        }
         self.0.store(value, order);
     }
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {

@@ -134,3 +134,44 @@ fn a_scribbled_size_is_no_message_and_does_not_stay() {
         assert!(slot(&r).claim(ME).is_ok(), "an exclusive slot is usable again");
     }
 }
+
+/// Words that count their loads.
+struct Counted(AtomicU64, AtomicU64);
+
+impl Word for Counted {
+    fn load(&self, order: Ordering) -> u64 {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.load(order)
+    }
+    fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+    }
+    fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.0.compare_exchange(current, new, order)
+    }
+}
+
+#[test]
+fn every_word_of_a_message_is_read_once() {
+    for (policy, again) in [(Occupied::Exclusive, 1), (Occupied::Overwrite, 2)] {
+        for len in [1, 8, 9, 256] {
+            let words: [_; SLOT_WORDS] =
+                core::array::from_fn(|_| Counted(AtomicU64::new(0), AtomicU64::new(0)));
+            let slot = Slot(&words);
+            slot.overwrite(&outgoing(&[5; 256][..len]));
+            let mut copy = Message::EMPTY;
+            slot.take(policy, &mut copy).unwrap();
+            assert_eq!(copy.payload(), &[5; 256][..len]);
+            let loads: Vec<_> = words.iter().map(|w| w.1.load(Ordering::Relaxed)).collect();
+            assert_eq!(
+                loads[..2],
+                [again; 2],
+                "header and size; overwritten ones to see whether they changed"
+            );
+            let payload = len.div_ceil(8);
+            assert!(
+                loads[2..2 + payload].iter().all(|&n| n == 1) && loads[2 + payload..].iter().all(|&n| n == 0)
+            );
+        }
+    }
+}
