@@ -180,17 +180,18 @@ fn docs(context: &Context) -> Result<Notes> {
 fn deny(context: &Context) -> Result<Notes> {
     let program = provision::tool("cargo-deny").unwrap_or_else(|| PathBuf::from("cargo-deny"));
     let mut notes = Notes::new();
+    // It finds deny.toml, which stands above each of the manifests.
     let check = |folder: &str, words: &[&str]| {
         let root = &context.places.root;
         let mut cmd = Command::new(&program);
         cmd.current_dir(root).arg("--manifest-path").arg(root.join(folder).join("Cargo.toml"));
-        cmd::run(cmd.arg("check").arg("--config").arg(root.join("deny.toml")).args(words))
+        cmd::run(cmd.arg("check").args(words))
     };
     let fetched = cmd::run(Command::new(&program).current_dir(&context.places.root).args(["fetch", "db"]));
     for folder in workspaces(context)? {
         check(folder, &["bans", "licenses", "sources"])?;
         if fetched.is_ok() {
-            check(folder, &["--disable-fetch", "advisories"])?;
+            check(folder, &["advisories"])?;
         }
     }
     if fetched.is_err() {
