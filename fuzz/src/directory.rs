@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A directory of any bytes, read and joined (SPEC chapter D).
+
+use arbitrary::{Arbitrary, Unstructured};
+use mk_ipi_abi::directory::{EntryFlags, Layout, State};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord};
+use mk_ipi_core::sync::{Ordering::Relaxed, Word};
+use mk_ipi_core::{Endpoint, Message};
+use mk_ipi_mock::{Machine, MockPlatform, MockWord, MEMORY_START};
+
+type Callback = &'static (dyn Fn(&Message) + Send + Sync);
+type End = Endpoint<MockPlatform, Callback, 4, 1, 1>;
+
+/// A directory that a host wrote, and what was done to it since.
+#[derive(Arbitrary, Debug)]
+struct Input {
+    /// Zero words at first, without a host.
+    raw: bool,
+    instances: u8,
+    cpus: u8,
+    records: [Record; 5],
+    /// Of an entry's words, or the header's.
+    patches: Vec<(u8, u8, Patch)>,
+    room: u8,
+    shared: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Record {
+    id: u8,
+    life: u32,
+    state: u32,
+    page: u8,
+    slots: u8,
+    cpu: u8,
+    exclusive: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Patch {
+    Word(u64),
+    Halves(u8, u8),
+    Flip(u8),
+}
+
+/// A region's address: 16 pages of memory, then some that is none.
+fn page(number: u8) -> PhysAddr {
+    PhysAddr(MEMORY_START.0 + u64::from(number % 20) * 4096)
+}
+
+/// Opens, reads and joins what the bytes describe.
+pub fn directory(data: &[u8]) {
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
+    let words: Vec<MockWord> = (0..1024).map(|_| MockWord::new(0)).collect();
+    if !input.raw {
+        write(&words, &input);
+    }
+    for (entry, field, patch) in &input.patches {
+        let stride = 8 + usize::from(input.cpus % 8);
+        let word = match usize::from(*entry) % 13 {
+            12 => &words[usize::from(*field) % 8],
+            entry => &words[8 + entry * stride + usize::from(*field) % stride],
+        };
+        let old = word.load(Relaxed);
+        let new = match patch {
+            Patch::Word(value) => *value,
+            Patch::Halves(low, high) => u64::from(*low) | u64::from(*high) << 32,
+            Patch::Flip(bit) => old ^ 1 << (bit % 64),
+        };
+        word.store(new, Relaxed);
+    }
+    let Ok(directory) = Directory::open(&words) else { return };
+    read_all(&directory, &words, input.room.into());
+    let shared = input.records.get(usize::from(input.shared) % 6).map_or(input.shared, |r| r.page);
+    join(&directory, page(shared));
+}
+
+fn write(words: &[MockWord], input: &Input) {
+    let (instances, cpus) = (u32::from(input.instances % 12), u32::from(input.cpus % 8));
+    let Ok(mut writer) = DirectoryWriter::create(words, instances, cpus) else { return };
+    for r in &input.records {
+        let record = InstanceRecord {
+            instance: InstanceId::new(r.id % 12),
+            incarnation: Incarnation::new(r.life).unwrap_or(Incarnation::FIRST),
+            state: State::from_u32(r.state % 4).expect("below 4"),
+            layout: Layout::RfcV2,
+            flags: EntryFlags::from_bits_truncate(r.exclusive.into()),
+            region: PhysRange::new(page(r.page), u64::from(r.slots % 64) * 272),
+            doorbell_cpu: PhysCpuId((r.cpu % 8).into()),
+            vector: Vector::RFC_V2,
+            nr_cpus: 0,
+        };
+        let cpus = [record.doorbell_cpu, PhysCpuId(1), PhysCpuId(300)];
+        let listed = [1, 1, 1, 2, 2, 2, 2, 3][usize::from(r.cpu / 8) % 8];
+        let _ = writer.write(&record, &cpus[..listed]);
+    }
+}
+
+/// Every entry that is accepted is what the words say, within the documented bounds.
+fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize) {
+    let header: Vec<u64> = words[..4].iter().map(|w| w.load(Relaxed)).collect();
+    assert_eq!(header[0].to_le_bytes(), *b"MKIPIDIR");
+    let (nr_instances, nr_cpus) = (header[1] >> 32, header[3] & 0xffff_ffff);
+    assert!((1..=256).contains(&nr_instances) && (1..=1024).contains(&nr_cpus) && header[1] & 0xffff == 1);
+    assert_eq!(header[2], 64 + nr_instances * (64 + 8 * nr_cpus));
+    assert!(header[2] <= 8 * words.len() as u64);
+    assert_eq!(directory.ids().count() as u64, nr_instances);
+    for id in (0..=255).map(InstanceId::new) {
+        let mut cpus = vec![PhysCpuId(0); room];
+        let Ok(r) = directory.read(id, &mut cpus) else { continue };
+        let at = 8 + id.index() * (8 + usize::try_from(nr_cpus).unwrap());
+        let entry: Vec<u64> = words[at..at + 8].iter().map(|w| w.load(Relaxed)).collect();
+        assert_eq!(entry[0] % 2, 0);
+        assert_eq!(entry[1], u64::from(id.get()) | u64::from(r.incarnation.get()) << 32);
+        assert_eq!(entry[2], r.state as u64 | 1 << 32);
+        assert_eq!(entry[3] & 1, u64::from(r.flags.contains(EntryFlags::EXCLUSIVE)));
+        assert_eq!(entry[3] >> 32, u64::from(r.vector.get()));
+        assert_eq!((entry[6], entry[7] & 0xffff_ffff), (r.doorbell_cpu.0, r.nr_cpus.into()));
+        assert!(id.index() < usize::try_from(nr_instances).unwrap() && r.instance == id);
+        assert!(r.state != State::Absent && (0x20..=0xfe).contains(&r.vector.get()));
+        assert!((1..=nr_cpus).contains(&r.nr_cpus.into()) && r.nr_cpus as usize <= room);
+        assert!(cpus[..r.nr_cpus as usize].contains(&r.doorbell_cpu));
+        match r.region {
+            None => assert_eq!((entry[4], entry[5]), (0, 0)),
+            Some(region) => {
+                assert_eq!((entry[4], entry[5]), (region.start().0, region.len()));
+                assert!(region.start().0 % 4096 == 0 && region.len() >= 272 && region.end().0 <= 1 << 52);
+            }
+        }
+    }
+}
+
+/// A kernel that joins knows all that is alive, or nothing.
+fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr) {
+    let machine = Machine::builder().kernel(&[1]).memory(16).build();
+    let end = End::new(machine.kernel(0));
+    let mut room = [PhysCpuId(0); 4];
+    let records = directory.ids().filter_map(|id| directory.read(id, &mut room).ok());
+    let alive = records.filter(|r| matches!(r.state, State::Starting | State::Running)).count();
+    let known = || (0..=255).map(InstanceId::new).filter(|&id| end.instance(id).is_ok()).count();
+    match end.join(shared, directory) {
+        Ok(added) => {
+            let (me, life) = end.identity().expect("joined");
+            let own = end.instance(me).expect("its own instance");
+            assert_eq!((own.incarnation(), own.region().map(|r| r.start())), (life, Some(shared)));
+            drop(own);
+            assert_eq!((known(), added), (alive, alive));
+            end.on_interrupt();
+            end.run_deferred();
+            for id in (0..=255).map(InstanceId::new) {
+                let _ = end.send(id, mk_ipi_abi::MessageType(1), b"hello");
+                let _ = end.destroy_instance(id);
+            }
+        }
+        Err(_) => assert!(end.identity().is_none()),
+    }
+    assert_eq!((known(), machine.kernel(0).live_mappings()), (0, 0));
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The fuzz targets, as functions that panic if something is wrong. `cargo xtask fuzz` runs them under
+//! libFuzzer; `cargo test` here feeds them the seeds and random bytes, with any compiler.
+
+mod boot_param;
+mod directory;
+mod slot;
+
+pub use boot_param::boot_param;
+pub use directory::directory;
+pub use slot::slot;
+
+/// Runs a target on the files named on the command line, such as an input that libFuzzer kept.
+///
+/// # Errors
+///
+/// If a file cannot be read.
+pub fn replay(target: fn(&[u8])) -> std::io::Result<()> {
+    for file in std::env::args_os().skip(1) {
+        target(&std::fs::read(file)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The seeds of a target, then `runs` random inputs; which one failed is said.
+    fn feed(name: &str, target: fn(&[u8]), runs: u64) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(name);
+        for file in std::fs::read_dir(seeds).into_iter().flatten() {
+            target(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+        for seed in 0..runs {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut input = vec![0; random.usize(..1024)];
+            random.fill(&mut input);
+            let failed = std::panic::catch_unwind(|| target(&input)).is_err();
+            assert!(!failed, "{name} fails on random input {seed}");
+        }
+    }
+
+    #[test]
+    fn slots() {
+        feed("slot", slot, 3_000);
+    }
+
+    #[test]
+    fn boot_params() {
+        feed("boot_param", boot_param, 30_000);
+    }
+
+    #[test]
+    fn directories() {
+        feed("directory", directory, 3_000);
+    }
+}
