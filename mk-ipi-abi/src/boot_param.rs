@@ -242,6 +242,7 @@ mod tests {
         assert_eq!(at("mk_ipi_shared=\"1M\""), found);
         assert_eq!(at("\"mk_ipi_shared=1M\""), found);
         assert_eq!(at("x=\"mk_ipi_shared=2M y\" mk_ipi_shared=1M"), found);
+        assert_eq!(at("mk_ipi_shared=1M x=\"y mk_ipi_shared=2M\""), found);
         assert_eq!(at("mk_ipi_shared=junk mk_ipi_shared=1M"), found, "the last counts");
         assert_eq!(at("mk_ipi_shared=1M mk_ipi_shared=junk"), Err(NotANumber));
         assert_eq!(at("mk_ipi_shared=1M -- mk_ipi_shared=2M"), found, "after -- it is init's");

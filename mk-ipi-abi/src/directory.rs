@@ -388,9 +388,10 @@ mod tests {
         assert_eq!(bad(DirectoryHeader { magic: 7, ..h }), DirectoryError::NoStamp(7));
         let v2 = Version { major: 2, minor: 0 };
         assert_eq!(bad(DirectoryHeader { version: v2, ..h }), DirectoryError::Version(v2));
-        for (n, c, size) in
-            [(0, 2, 64), (257, 2, 64), (3, 0, 64), (3, 1025, 64), (3, 2, 305), (u32::MAX, 2, 0)]
-        {
+        // Sizes that would follow from the counts, and some that do not.
+        let beyond =
+            [(0, 2), (257, 2), (3, 0), (3, 1025), (u32::MAX, 2)].map(|(n, c)| (n, c, directory_size(n, c)));
+        for (n, c, size) in beyond.into_iter().chain([(3, 2, 305), (3, 2, 296), (3, 2, 0)]) {
             let h = DirectoryHeader { nr_instances: n, cpus_per_instance: c, total_size: size, ..h };
             assert_eq!(bad(h), DirectoryError::Geometry);
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Sparse ids, as real machines have them, and a slot for each.
-const CPUS: [u64; 3] = [4, 0, 9];
+const CPUS: [u64; 3] = [4, 9, 0];
 const SLOTS: u32 = 10;
 
 /// What the kernels of one machine share beside the protocol.

@@ -12,7 +12,7 @@ mod odd;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LookupError, Message, Occupied, SendError};
+use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LookupError, Message, Occupied, PollError, SendError};
 use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
 use odd::Odd;
 use std::sync::{Arc, Mutex};
@@ -223,10 +223,14 @@ fn who_does_not_know_itself_neither_sends_nor_receives() {
     assert!((0..34).all(|i| word(&machine, region, i) == 0), "nothing is written");
     machine.poke(PhysAddr(region.start().0 + 8), 8);
     endpoint.on_interrupt();
-    endpoint.identify(InstanceId::HOST, Incarnation::FIRST);
+    let me = InstanceConfig { id: InstanceId::HOST, ..config(1) };
+    endpoint.identify(me.id, me.incarnation);
     endpoint.on_interrupt();
+    endpoint.attach_instance(&me, None).unwrap();
+    endpoint.on_interrupt();
+    assert_eq!(endpoint.poll(), Err(PollError::NoRegion));
     let stats = endpoint.stats();
-    assert_eq!((stats.interrupts, stats.no_region, stats.received), (2, 2, 0), "nor without a region");
+    assert_eq!((stats.interrupts, stats.no_region, stats.received), (3, 3, 0), "nor without a region");
     assert_eq!(word(&machine, region, 1), 8);
 }
 

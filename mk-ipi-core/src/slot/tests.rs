@@ -61,7 +61,7 @@ fn what_a_slot_cannot_carry_is_refused() {
 fn no_slot_beyond_the_region() {
     let r = region(2);
     assert!(Slot::of_cpu(&r, PhysCpuId(1)).is_some());
-    for cpu in [2, 300, u64::from(u32::MAX), u64::MAX / 34, u64::MAX] {
+    for cpu in [2, 256, 300, 1 << 32, u64::from(u32::MAX), u64::MAX / 34, u64::MAX] {
         assert!(Slot::of_cpu(&r, PhysCpuId(cpu)).is_none(), "{cpu}");
     }
     assert!(Slot::of_cpu(&r[..67], PhysCpuId(1)).is_none(), "a slot that is cut off is none");
