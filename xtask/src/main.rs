@@ -6,6 +6,7 @@ mod cmd;
 mod demo;
 mod image;
 mod machine;
+mod proofs;
 mod provision;
 mod record;
 mod watch;
@@ -36,6 +37,8 @@ enum Command {
     Loom(check::LoomArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
+    /// Breaks the code in each way that a test must notice, and sees that test fail
+    Proofs(proofs::ProofsArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
+        Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: every check, step by step. CI runs the same.
 
+mod disassembly;
 mod no_panic;
 mod public;
 mod source;
@@ -13,7 +14,8 @@ use anyhow::{bail, Result};
 use clap::Args;
 use comfy_table::{presets, Table};
 
-pub use steps::{fuzz, loom, FuzzArgs, LoomArgs};
+pub use disassembly::in_image as disassembly;
+pub use steps::{conformance_in_qemu, fuzz, loom, FuzzArgs, LoomArgs};
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};

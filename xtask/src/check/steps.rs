@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 use clap::Args;
 
-use super::{no_panic, source, Context, Notes, Step};
+use super::{disassembly, no_panic, source, Context, Notes, Step};
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes};
 use crate::image::{self, BARE_METAL};
 use crate::machine::{self, Job};
+use crate::proofs;
 use crate::provision::{self, Need, Provision, Toolchain};
 
 /// The workspaces beside the root's.
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Step> {
         step("conformance-mock", "the conformance suite on the mock", &[], conformance_mock),
         step("no-std", "the kernel crates build for bare metal", &[BARE], no_std),
         step("no-panic", "no panic path in what a kernel links", &[BARE], no_panic::run),
+        step("disassembly", "the fence of the x2APIC doorbell is in the code", &[BARE], disassembly::run),
         step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
         step(
             "conformance-qemu",
@@ -60,6 +62,9 @@ pub fn all() -> Vec<Step> {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
         step("docs", "the documentation, no warning", &[], docs),
+        step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
+            Ok(vec![proofs::check(&c.places.root)?])
+        }),
         step("readme", "links and commands in the pages are good", &[], source::pages),
         step(
             "deny",
@@ -201,7 +206,12 @@ fn deny(context: &Context) -> Result<Notes> {
 }
 
 fn conformance_qemu(context: &Context) -> Result<Notes> {
-    let (places, qemu) = (context.places, context.provision.qemu()?);
+    conformance_in_qemu(context.places, context.provision)
+}
+
+/// The conformance suite on the emulated APIC, in each mode that can run.
+pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
+    let qemu = provision.qemu()?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
     let images = image::build(places, KERNELS)?;
     let mut notes = Notes::new();

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The fence before an x2APIC doorbell, in the instructions that a kernel links (SPEC A-5): fake registers cannot
+//! show that the compiler left it where it was written.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use object::{Object, ObjectSection};
+
+use super::{no_panic, Context, Notes};
+use crate::cmd::{Places, BARE_TARGET};
+use crate::image;
+
+/// The interrupt command register in x2APIC mode (Intel SDM vol. 3A, table 10-6).
+const ICR: u32 = 0x830;
+
+/// The step: the image that calls every public function has doorbells, and each is fenced.
+pub fn run(context: &Context) -> Result<Notes> {
+    Ok(vec![format!("{} writes of the ICR", in_image(context.places)?)])
+}
+
+/// Builds the image that calls every public function, and counts its fenced writes of the ICR.
+pub fn in_image(places: &Places) -> Result<usize> {
+    let mut cargo = places.cargo_in(Path::new(no_panic::FOLDER));
+    cargo.env("CARGO_TARGET_DIR", places.own_target("no-panic"));
+    let built = image::executables(cargo.args(["build", "--release", "--target", BARE_TARGET]))?;
+    let [elf] = built.as_slice() else { bail!("{} must have one executable", no_panic::FOLDER) };
+    fenced(&fs::read(elf)?).with_context(|| elf.display().to_string())
+}
+
+/// How many WRMSR to the ICR an ELF file has; an error if one is not fenced, or if there is none.
+fn fenced(elf: &[u8]) -> Result<usize> {
+    let file = object::File::parse(elf)?;
+    let text = file.section_by_name(".text").context("it has no .text")?;
+    let found = writes(text.data()?, text.address())?;
+    ensure!(found != 0, "it does not write the ICR: nothing can be said of the fence");
+    Ok(found)
+}
+
+fn writes(code: &[u8], address: u64) -> Result<usize> {
+    let all: Vec<Instruction> =
+        Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect();
+    let targets: BTreeSet<u64> = all.iter().map(Instruction::near_branch_target).collect();
+    let (mut found, mut straight) = (0, Vec::new());
+    for instruction in all {
+        // What can be jumped to need not have run what stands before it.
+        if targets.contains(&instruction.ip()) {
+            straight.clear();
+        }
+        if instruction.mnemonic() == Mnemonic::Wrmsr && msr(&straight, instruction.ip())? == ICR {
+            let at = instruction.ip();
+            ensure!(is_fenced(&straight), "WRMSR to the ICR at {at:#x} without MFENCE; LFENCE before it");
+            found += 1;
+        }
+        if instruction.flow_control() == FlowControl::Next {
+            straight.push(instruction);
+        } else {
+            straight.clear();
+        }
+    }
+    Ok(found)
+}
+
+/// The MSR that the next WRMSR writes.
+fn msr(before: &[Instruction], at: u64) -> Result<u32> {
+    let to_ecx = before.iter().rev().find(|i| matches!(i.op0_register(), Register::ECX | Register::RCX));
+    match to_ecx {
+        Some(i) if i.mnemonic() == Mnemonic::Mov && i.op1_kind() == OpKind::Immediate32 => {
+            Ok(i.immediate32())
+        }
+        _ => bail!("cannot tell which MSR is written at {at:#x}"),
+    }
+}
+
+/// MFENCE, LFENCE, and then no access to memory.
+fn is_fenced(before: &[Instruction]) -> bool {
+    let Some(at) = before.iter().rposition(|i| i.mnemonic() == Mnemonic::Mfence) else { return false };
+    let (fence, rest) = before[at..].split_at(before[at..].len().min(2));
+    let memory = |i: &Instruction| (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    fence.get(1).is_some_and(|i| i.mnemonic() == Mnemonic::Lfence) && !rest.iter().any(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MFENCE: &[u8] = &[0x0f, 0xae, 0xf0];
+    const LFENCE: &[u8] = &[0x0f, 0xae, 0xe8];
+    const TO_ICR: &[u8] = &[0xb9, 0x30, 0x08, 0, 0];
+    const TO_EOI: &[u8] = &[0xb9, 0x0b, 0x08, 0, 0];
+    const WRMSR: &[u8] = &[0x0f, 0x30];
+    const STORE: &[u8] = &[0x89, 0x07];
+    const MOVE: &[u8] = &[0x89, 0xd8];
+    /// To the next instruction.
+    const JUMP: &[u8] = &[0x74, 0x00];
+
+    fn found(code: &[&[u8]]) -> Option<usize> {
+        writes(&code.concat(), 0x1000).ok()
+    }
+
+    #[test]
+    fn a_fenced_write_is_found() {
+        assert_eq!(found(&[STORE, MFENCE, LFENCE, TO_ICR, MOVE, WRMSR]), Some(1));
+        assert_eq!(found(&[TO_EOI, WRMSR, MFENCE, LFENCE, TO_ICR, WRMSR]), Some(1));
+        assert_eq!(found(&[TO_EOI, WRMSR]), Some(0));
+        assert!(fenced(b"no elf").is_err());
+    }
+
+    #[test]
+    fn a_write_without_its_fence_is_an_error() {
+        for code in [
+            &[TO_ICR, WRMSR][..],
+            &[MFENCE, TO_ICR, WRMSR],
+            &[LFENCE, TO_ICR, WRMSR],
+            &[LFENCE, MFENCE, TO_ICR, WRMSR],
+            &[MFENCE, MOVE, LFENCE, TO_ICR, WRMSR],
+            &[MFENCE, LFENCE, STORE, TO_ICR, WRMSR],
+            &[MFENCE, LFENCE, JUMP, TO_ICR, WRMSR],
+            &[WRMSR],
+            &[MOVE, WRMSR],
+        ] {
+            assert_eq!(found(code), None, "{code:x?}");
+        }
+    }
+}

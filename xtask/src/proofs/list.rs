@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `tests/proofs.toml`: read, checked against SPEC.md and the code, and written as a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use serde::Deserialize;
+
+const LIST: &str = "tests/proofs.toml";
+const SPEC: &str = "SPEC.md";
+const BEGIN: &str = "<!-- proofs:begin -->";
+const END: &str = "<!-- proofs:end -->";
+
+/// The file.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Calls that need a proof each, and their C names; none: it is ours alone.
+    pub calls: BTreeMap<String, String>,
+    #[serde(rename = "suite")]
+    pub suites: BTreeMap<String, Suite>,
+    #[serde(rename = "row")]
+    pub rows: Vec<Row>,
+}
+
+/// How the tests of a kind are run.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    pub kind: String,
+    #[serde(default)]
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub target: String,
+    #[serde(default)]
+    pub case: bool,
+    pub in_xtask: Option<InXtask>,
+}
+
+/// Checks that xtask itself makes.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum InXtask {
+    Disassembly,
+    Qemu,
+}
+
+/// A proof, or why there is none.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    pub clauses: Vec<String>,
+    #[serde(default)]
+    pub calls: Vec<String>,
+    #[serde(default)]
+    pub suite: String,
+    #[serde(default)]
+    pub test: String,
+    pub kind: Option<String>,
+    pub cannot: Option<String>,
+    #[serde(default, rename = "break")]
+    pub breaks: Vec<Break>,
+}
+
+/// A change of the code that the test must notice.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Break {
+    pub what: String,
+    pub file: String,
+    pub find: String,
+    pub replace: String,
+}
+
+impl List {
+    pub fn read(root: &Path) -> Result<Self> {
+        let text = fs::read_to_string(root.join(LIST)).context(LIST)?;
+        toml::from_str(&text).context(LIST)
+    }
+
+    /// What is wrong with the list, and with the table in SPEC.md; empty if nothing is.
+    pub fn problems(&self, root: &Path) -> Result<Vec<String>> {
+        let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
+        let mut found = self.gaps(&spec);
+        for b in self.rows.iter().flat_map(|row| &row.breaks) {
+            let text = fs::read_to_string(root.join(&b.file)).with_context(|| b.file.clone())?;
+            match text.matches(&b.find).count() {
+                1 => {}
+                n => found.push(format!("{}: {n} places read {:?} ({})", b.file, b.find, b.what)),
+            }
+        }
+        if self.in_spec(&spec)? != spec {
+            found.push(format!("the table in {SPEC} is not that of {LIST}: `cargo xtask proofs --write`"));
+        }
+        Ok(found)
+    }
+
+    fn gaps(&self, spec: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let (clauses, listed) =
+            (clauses_of(spec), self.rows.iter().flat_map(|row| row.clauses.clone()).collect());
+        found.extend(clauses.difference(&listed).map(|c| format!("{c} has no row")));
+        found.extend(listed.difference(&clauses).map(|c| format!("{c} is no clause of {SPEC}")));
+        let (calls, called): (BTreeSet<_>, BTreeSet<_>) =
+            (self.calls.keys().collect(), self.rows.iter().flat_map(|row| &row.calls).collect());
+        found.extend(
+            calls.symmetric_difference(&called).map(|c| format!("the call {c} has no row, or no entry")),
+        );
+        for row in &self.rows {
+            let name = format!("{} {}", row.clauses.join(" "), row.test);
+            let tried =
+                !row.test.is_empty() && !row.breaks.is_empty() && self.suites.contains_key(&row.suite);
+            if row.cannot.is_some() == tried || (row.cannot.is_some() && !row.breaks.is_empty()) {
+                found.push(format!("{name}: a suite, a test and breaks, or `cannot`"));
+            }
+        }
+        found
+    }
+
+    /// Puts the table into SPEC.md.
+    pub fn write(&self, root: &Path) -> Result<()> {
+        let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
+        Ok(fs::write(root.join(SPEC), self.in_spec(&spec)?)?)
+    }
+
+    /// SPEC.md with the table between its marks.
+    fn in_spec(&self, spec: &str) -> Result<String> {
+        let parts = spec.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+        let (head, tail) = parts.with_context(|| format!("{SPEC} has no {BEGIN} ... {END}"))?;
+        ensure!(!tail.contains(BEGIN), "{SPEC} has two tables");
+        Ok(format!("{head}{BEGIN}\n{}{END}{tail}", self.markdown()?))
+    }
+
+    fn markdown(&self) -> Result<String> {
+        let mut out = String::from("| clauses, calls | test | kind | breaks of the code that it notices |\n");
+        out.push_str("| --- | --- | --- | --- |\n");
+        for row in &self.rows {
+            let mut names = row.clauses.clone();
+            names.extend(row.calls.iter().map(|call| format!("`{call}`")));
+            let names = names.join(", ");
+            if let Some(why) = &row.cannot {
+                writeln!(out, "| {names} | cannot be observed | | {why} |")?;
+                continue;
+            }
+            let test = if row.test.contains(' ') { row.test.clone() } else { format!("`{}`", row.test) };
+            let breaks: Vec<_> = row.breaks.iter().map(|b| b.what.as_str()).collect();
+            let kind =
+                row.kind.as_ref().or(self.suites.get(&row.suite).map(|s| &s.kind)).context("no suite")?;
+            writeln!(out, "| {names} | {}: {test} | {kind} | {} |", row.suite, breaks.join("; "))?;
+        }
+        let run = |(name, s): (&String, &Suite)| match s.in_xtask {
+            Some(_) => format!("*{name}*: `cargo xtask proofs`"),
+            None => format!("*{name}*: `cargo {}`", s.command.join(" ")),
+        };
+        let suites: Vec<_> = self.suites.iter().map(run).collect();
+        let named = self.calls.iter().filter(|(_, c)| !c.is_empty());
+        let calls: Vec<_> = named.map(|(rust, c)| format!("`{rust}` is `{c}`")).collect();
+        writeln!(out, "\nSuites: {}.\n\nCalls by their C names: {}.", suites.join("; "), calls.join(", "))?;
+        Ok(out)
+    }
+}
+
+/// Every `**X-1**` of the text.
+fn clauses_of(spec: &str) -> BTreeSet<String> {
+    let is_clause = |s: &&str| {
+        s.split_once('-').is_some_and(|(chapter, n)| {
+            chapter.len() == 1 && chapter.chars().all(|c| c.is_ascii_uppercase()) && n.parse::<u32>().is_ok()
+        })
+    };
+    spec.split("**").skip(1).step_by(2).filter(is_clause).map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC_TEXT: &str =
+        "- **X-1** a **bold** word\n| **H-2** |\n<!-- proofs:begin -->\n<!-- proofs:end -->\n";
+
+    fn list(rows: &str) -> List {
+        let head = "[calls]\nsend = \"c_send\"\n[suite.core]\nkind = \"unit\"\ncommand = [\"test\"]\n";
+        toml::from_str(&format!("{head}{rows}")).expect("a list")
+    }
+
+    const ROW: &str = "[[row]]\nclauses = [\"X-1\"]\ncalls = [\"send\"]\nsuite = \"core\"\ntest = \"a::b\"\n\
+        [[row.break]]\nwhat = \"w\"\nfile = \"f\"\nfind = \"a\"\nreplace = \"b\"\n";
+    const CANNOT: &str = "[[row]]\nclauses = [\"H-2\"]\ncannot = \"why\"\n";
+
+    #[test]
+    fn clauses_and_calls_need_rows_and_rows_need_clauses() {
+        assert_eq!(list(&format!("{ROW}{CANNOT}")).gaps(SPEC_TEXT), [""; 0]);
+        assert_eq!(list(ROW).gaps(SPEC_TEXT), ["H-2 has no row"]);
+        assert_eq!(list(&format!("{ROW}{CANNOT}")).gaps("**X-1**"), ["H-2 is no clause of SPEC.md"]);
+        assert_eq!(
+            list(&format!("{ROW}{CANNOT}").replace("calls = [\"send\"]\n", "")).gaps(SPEC_TEXT).len(),
+            1
+        );
+        for bad in ["suite = \"core\"\n", "test = \"a::b\"\n"] {
+            assert_eq!(list(&format!("{CANNOT}{}", ROW.replace(bad, ""))).gaps(SPEC_TEXT).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_table_stands_between_its_marks() {
+        let list = list(&format!("{ROW}{CANNOT}"));
+        let spec = list.in_spec(SPEC_TEXT).expect("marks");
+        assert!(spec.contains("| X-1, `send` | core: `a::b` | unit | w |"), "{spec}");
+        assert!(spec.contains("| H-2 | cannot be observed | | why |") && spec.contains("`send` is `c_send`"));
+        assert_eq!(list.in_spec(&spec).expect("marks"), spec, "written twice it is the same");
+        assert!(list.in_spec("no marks").is_err());
+    }
+}

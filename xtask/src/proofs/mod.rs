@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask proofs`: breaks the code as `tests/proofs.toml` says, and sees the named test fail each time.
+
+mod list;
+mod tree;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{ensure, Context, Result};
+use clap::Args;
+use comfy_table::{presets, Table};
+
+use crate::cmd::Places;
+use crate::provision::Provision;
+use list::{Break, InXtask, List, Row};
+use tree::{End, Tree};
+
+/// What `proofs` takes.
+#[derive(Args, Debug, Clone)]
+pub struct ProofsArgs {
+    /// Only see that each clause has a row, each break its place, and SPEC.md the table
+    #[arg(long, conflicts_with = "only")]
+    check: bool,
+    /// Put the table into SPEC.md
+    #[arg(long, conflicts_with_all = ["check", "only"])]
+    write: bool,
+    /// Try the rows of this clause, call or suite only (may be given several times)
+    #[arg(long, value_name = "CLAUSE")]
+    only: Vec<String>,
+    /// Try the rows that boot QEMU too
+    #[arg(long)]
+    qemu: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The command.
+pub fn proofs(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<ExitCode> {
+    if args.write {
+        List::read(&places.root)?.write(&places.root)?;
+    }
+    if args.check || args.write {
+        println!("{}", check(&places.root)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    try_all(places, provision, args)
+}
+
+/// The quick part: that list, SPEC.md and code fit each other.
+pub fn check(root: &Path) -> Result<String> {
+    let list = List::read(root)?;
+    let problems = list.problems(root)?;
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    let breaks: usize = list.rows.iter().map(|row| row.breaks.len()).sum();
+    Ok(format!("{} rows, {breaks} breaks", list.rows.len()))
+}
+
+/// One run: a test with the code as it is, or broken.
+struct Try<'a> {
+    row: &'a Row,
+    broken: Option<&'a Break>,
+}
+
+fn try_all(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<ExitCode> {
+    let list = List::read(&places.root)?;
+    let is_wanted = |row: &&Row| {
+        let named =
+            |name: &String| row.clauses.contains(name) || row.calls.contains(name) || row.suite == *name;
+        row.cannot.is_none() && (args.only.is_empty() || args.only.iter().any(named))
+    };
+    let (mut rows, mut not_run): (Vec<&Row>, Vec<&Row>) =
+        (list.rows.iter().filter(is_wanted).collect(), Vec::new());
+    ensure!(!rows.is_empty(), "there is no such row");
+    if !args.qemu {
+        let boots = |row: &&Row| list.suites.get(&row.suite).and_then(|s| s.in_xtask) == Some(InXtask::Qemu);
+        (not_run, rows) = rows.into_iter().partition(boots);
+    }
+    let whole = rows.iter().map(|row| Try { row, broken: None });
+    let broken = rows.iter().flat_map(|row| row.breaks.iter().map(|b| Try { row, broken: Some(b) }));
+    let tries: Vec<Try> = whole.chain(broken).collect();
+    let tree = Tree::copy(places)?;
+    let (mut bad, mut table, start) = (0, Table::new(), Instant::now());
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["test", "code", "result"]);
+    for (number, one) in tries.iter().enumerate() {
+        let suite = list.suites.get(&one.row.suite).with_context(|| format!("no suite {}", one.row.suite))?;
+        let run = || tree.run(suite, one.row, provision);
+        let end = one.broken.map_or_else(run, |b| tree.broken(b, run)?)?;
+        let code = one.broken.map_or("as it is", |b| b.what.as_str());
+        let (good, result) = judge(&end, one.broken.is_some(), suite.kind == "compile");
+        eprintln!("{}/{} {}: {code}: {result}", number + 1, tries.len(), one.row.test);
+        if !good {
+            bad += 1;
+            table.add_row([&one.row.test, code, &result]);
+        }
+    }
+    if bad != 0 {
+        println!("{table}");
+    }
+    for row in not_run {
+        println!("{}: not run: it boots QEMU (--qemu)", row.test);
+    }
+    println!("{} runs in {} s, {bad} not as they should be", tries.len(), start.elapsed().as_secs());
+    Ok(ExitCode::from(u8::from(bad != 0)))
+}
+
+/// Whether a run ended as it should, and in words. In a suite that compiles only, an error of the compiler is what
+/// a break must give.
+fn judge(end: &End, is_broken: bool, compiles_only: bool) -> (bool, String) {
+    match (end, is_broken) {
+        (End::Passed, false) => (true, "passes".into()),
+        (End::Passed, true) => (false, "NOT NOTICED".into()),
+        (End::Failed, true) => (true, "noticed".into()),
+        (End::TimedOut, true) => (true, "noticed: it hangs".into()),
+        (End::NotCompiled(_), true) if compiles_only => (true, "noticed".into()),
+        (End::NotCompiled(why), _) => (false, format!("DOES NOT COMPILE: {why}")),
+        (End::Ran(n), _) => (false, format!("RAN {n} TESTS")),
+        (End::Failed | End::TimedOut, false) => (false, "FAILS UNBROKEN".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_break_must_be_noticed_by_the_test_and_not_by_the_compiler() {
+        let good = |end: &End, is_broken, compiles_only| judge(end, is_broken, compiles_only).0;
+        let compiler = End::NotCompiled(String::new());
+        assert!(good(&End::Passed, false, false) && !good(&End::Passed, true, false));
+        assert!(good(&End::Failed, true, false) && !good(&End::Failed, false, false));
+        assert!(good(&End::TimedOut, true, false) && !good(&End::TimedOut, false, false));
+        assert!(
+            !good(&compiler, true, false) && good(&compiler, true, true) && !good(&compiler, false, true)
+        );
+        assert!(!good(&End::Ran(0), true, false) && !good(&End::Ran(2), false, false));
+    }
+}
