@@ -10,7 +10,7 @@ use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::directory::{
     DirectoryError, DirectoryHeader, EntryError, EntryFlags, InstanceEntry, State, MAGIC,
 };
-use mk_ipi_abi::rfc_v2::SLOT_SIZE;
+use mk_ipi_abi::rfc_v2::{MK_MAX_INSTANCES, SLOT_SIZE};
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
 use zerocopy::transmute;
 
@@ -81,7 +81,7 @@ impl<'a, W: Word> Directory<'a, W> {
 
     /// A checked copy of the entry of `id`, its CPUs copied into `cpus` (SPEC D-4).
     ///
-    /// `Changing` if the host does not come to rest: try again. `BadCpus` also if `cpus` is too short, or the
+    /// On an error `cpus` holds nothing of use. `Changing` if the host does not come to rest: try again. `BadCpus` also if `cpus` is too short, or the
     /// doorbell CPU is not listed.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
         let (words, listed) = self.0.of(id)?;
@@ -131,7 +131,7 @@ impl WriteError {
 }
 
 impl<'a, W: Word> DirectoryWriter<'a, W> {
-    /// Makes an empty directory in `words`; the stamp's magic comes last (SPEC D-2).
+    /// Makes an empty directory in `words`, which nobody reads yet; the stamp's magic comes last (SPEC D-2).
     ///
     /// # Errors
     /// `Geometry` for counts that [`DirectoryHeader::new`] refuses, `TooSmall` if `words` are too few.
@@ -192,15 +192,17 @@ pub enum JoinError {
     NotListed(PhysAddr),
     /// An instance, ourselves or another, could not be added: who and why.
     Instance(InstanceId, AddError),
-    /// The host did not come to rest in writing the entry of this instance.
+    /// The host was changing the entry of this instance: try again.
     Changing(InstanceId),
+    /// No entry that can be read has its region at that address, and this one cannot be read: who and why.
+    Entry(InstanceId, EntryError),
 }
 
 impl JoinError {
     /// `ENODEV`, `EAGAIN`, or that of the instance.
     pub const fn errno(self) -> Errno {
         match self {
-            Self::NotListed(_) => Errno::ENODEV,
+            Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
             Self::Instance(_, e) => e.errno(),
             Self::Changing(_) => Errno::EAGAIN,
         }
@@ -231,38 +233,74 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Takes the place of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
     /// that the directory lists as starting or running, ourselves included. Gives how many. May sleep.
     ///
-    /// On an error nothing stays added. An entry that does not make sense is left out, unless it is our own.
+    /// On an error nothing that this call added stays. An entry that does not make sense, or that lists more than
+    /// `CPUS` CPUs, is left out, unless it is our own. Afterwards every other CPU of this kernel calls
+    /// [`poll`](Self::poll) once. A peer that comes or restarts later is added by itself: [`Directory::read`],
+    /// [`config_of`], [`attach_instance`](Self::attach_instance), the former life destroyed first.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
-        let mut cpus = [PhysCpuId(0); CPUS];
-        let alive = |r: &InstanceRecord| matches!(r.state, State::Starting | State::Running);
-        let at = |r: &InstanceRecord| r.region.is_some_and(|region| region.start() == shared);
-        let mut me = None;
-        for id in directory.ids() {
-            match directory.read(id, &mut cpus) {
-                Ok(record) if alive(&record) && at(&record) => me = Some(record),
-                Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
-                _ => {}
+        let me = find_self::<_, CPUS>(shared, directory)?;
+        let mut added = [false; MK_MAX_INSTANCES];
+        let joined = directory.ids().zip(&mut added).try_for_each(|(id, added)| {
+            *added = self.join_one(id, &me, directory)?;
+            Ok(())
+        });
+        let mut count = 0usize;
+        for (id, _) in directory.ids().zip(added).filter(|(_, added)| *added) {
+            count = count.wrapping_add(1);
+            if joined.is_err() {
+                // Ours alone, but for a sender that found it in this moment: then it is closed, and goes with the
+                // next `destroy_instance`.
+                let _ = self.destroy_instance(id);
             }
         }
-        let me = me.ok_or(JoinError::NotListed(shared))?;
-        let mut added = 0usize;
-        for id in directory.ids() {
-            let Ok(record) = directory.read(id, &mut cpus) else { continue };
-            if !alive(&record) {
-                continue;
-            }
-            if let Err(e) = self.attach_instance(&config_of(&record, &cpus), record.region) {
-                for earlier in directory.ids().take_while(|&i| i != id) {
-                    // Nobody knows them yet, so they are not in use; an absent one is no loss.
-                    let _ = self.destroy_instance(earlier);
-                }
-                return Err(JoinError::Instance(id, e));
-            }
-            added = added.wrapping_add(1);
-        }
+        joined?;
         self.identify(me.instance, me.incarnation);
-        Ok(added)
+        Ok(count)
     }
+
+    /// Adds the instance `id` if it is alive; whether it was.
+    fn join_one(
+        &self,
+        id: InstanceId,
+        me: &InstanceRecord,
+        directory: &Directory<'_, P::Word>,
+    ) -> Result<bool, JoinError> {
+        let mut cpus = [PhysCpuId(0); CPUS];
+        let read = directory.read(id, &mut cpus);
+        if read == Err(EntryError::Changing) {
+            return Err(JoinError::Changing(id));
+        }
+        let record = read.ok().filter(is_alive);
+        if id == me.instance && record.as_ref() != Some(me) {
+            // It is not any more what it was when we recognised ourselves.
+            return Err(JoinError::Changing(id));
+        }
+        let Some(record) = record else { return Ok(false) };
+        let attached = self.attach_instance(&config_of(&record, &cpus), record.region);
+        attached.map(|()| true).map_err(|e| JoinError::Instance(id, e))
+    }
+}
+
+fn is_alive(record: &InstanceRecord) -> bool {
+    matches!(record.state, State::Starting | State::Running)
+}
+
+/// The live entry whose region is at `shared`.
+fn find_self<W: Word, const CPUS: usize>(
+    shared: PhysAddr,
+    directory: &Directory<'_, W>,
+) -> Result<InstanceRecord, JoinError> {
+    let mut cpus = [PhysCpuId(0); CPUS];
+    let mut unread = JoinError::NotListed(shared);
+    for id in directory.ids() {
+        match directory.read(id, &mut cpus) {
+            Ok(r) if is_alive(&r) && r.region.is_some_and(|region| region.start() == shared) => return Ok(r),
+            Ok(_) | Err(EntryError::Absent) => {}
+            Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
+            Err(e) => unread = JoinError::Entry(id, e),
+        }
+    }
+    Err(unread)
 }
 
 #[cfg(all(test, loom))]

@@ -10,9 +10,9 @@ use crate::queue::{Queue, QueueError};
 use crate::registry::{Handle, Handler, Registry, RegistryFull, UnregisterError};
 use crate::slot::{Occupied, Outgoing, Slot, Unsendable, Untaken};
 use crate::stats::{Count, Counters, Stats};
-use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering};
-use mk_ipi_abi::rfc_v2::{Claim, NoMessage};
-use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysCpuId, PhysRange};
+use crate::sync::{array_of, const_unless_loom, fence, AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage};
+use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
 
 /// Why a message was not sent. Unless it says otherwise, nothing was written and nothing lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,16 @@ pub enum SendError {
     NoRegion,
     /// The CPU named is not one of the instance's.
     NotItsCpu(PhysCpuId),
-    /// The exclusive slot is occupied: by an unread message, or by another sender. Try again.
+    /// The exclusive slot is occupied: by an unread message, or by another sender. Try again; now and then that
+    /// rings for the unread message, so that a doorbell that was lost does not close the slot (SPEC R-7).
     Busy,
-    /// The claim on the slot was cleared while the message was stored: the host holds this incarnation dead.
+    /// The claim on the slot was cleared while the message was stored, and it was not published: the host holds
+    /// this incarnation dead.
     ClaimLost,
     /// The doorbell cannot reach the CPU.
     Unreachable(DoorbellError),
-    /// The message **was** stored, but the doorbell did not ring: the next one to that CPU, or a poll there,
-    /// delivers it.
+    /// The message **was** stored, but the doorbell did not ring: [`Endpoint::ring`], the next doorbell to that CPU,
+    /// or a poll there, delivers it.
     NotRung(DoorbellError),
 }
 
@@ -74,7 +76,12 @@ pub enum PollError {
     NotExclusive,
     /// This kernel has no region.
     NoRegion,
+    /// The CPU's [`index`](crate::platform::ThisCpu::index) is not below `CPUS`.
+    BeyondCpus,
 }
+
+/// A sender that finds a message unread rings for it again once in so many tries (SPEC R-7).
+const RING_AGAIN: u64 = 64;
 
 /// What is left after a run of the deferred work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +126,8 @@ pub struct Endpoint<
     instances: InstanceTable<P::Word, CPUS>,
     registry: Registry<H, HANDLERS>,
     cpus: [Cpu<QUEUE>; CPUS],
+    /// Of CPUs whose index is not below `CPUS`.
+    elsewhere: Counters,
 }
 
 impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
@@ -141,13 +150,19 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                     };
                     CPUS
                 ],
+                elsewhere: Counters::new(),
             }
         }
     }
 
     /// Says who this kernel is. Until then interrupts are ignored and sends refused.
+    ///
+    /// Peers may have sent before: looks into this CPU's slot. Every other CPU of this kernel calls
+    /// [`poll`](Self::poll) once after this, and after our own instance was added anew.
     pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
         self.identity.store(Claim { instance, incarnation }.to_data_size(), Ordering::Release);
+        // Without a region, or where slots are never emptied, there is nothing to find.
+        let _ = self.poll();
     }
 
     /// Who this kernel is, once told.
@@ -166,14 +181,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     fn count(&self, what: Count) {
-        if let Some(cpu) = self.cpu() {
-            cpu.counters.count(what);
-        }
+        self.cpu().map_or(&self.elsewhere, |cpu| &cpu.counters).count(what);
     }
 
     /// The counters, summed over this kernel's CPUs.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
+        stats.add(&self.elsewhere);
         for cpu in &self.cpus {
             stats.add(&cpu.counters);
         }
@@ -189,7 +203,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
     ///
-    /// Waits for callbacks on other CPUs, so call it where waiting is allowed. Refused inside any callback.
+    /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
+    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there: try again.
     pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
         if self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0) {
             return Err(UnregisterError::InCallback);
@@ -239,7 +254,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Sends `payload`, 1 to 256 bytes, to the doorbell CPU of `to`.
     ///
-    /// Neither sleeps nor waits; may be called in interrupt context and in callbacks.
+    /// Neither sleeps nor waits but for the doorbell, bounded; may be called in interrupt context and in callbacks,
+    /// not from NMI context.
     pub fn send(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<(), SendError> {
         self.send_from_here(to, None, msg_type, payload)
     }
@@ -269,6 +285,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             Ok(()) => Count::Sent,
             Err(SendError::Busy) => Count::Busy,
             Err(SendError::NotRung(_)) => Count::NotRung,
+            Err(SendError::ClaimLost) => Count::ClaimLost,
             Err(_) => Count::Refused,
         });
         self.platform.restore(interrupts);
@@ -295,11 +312,27 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         match instance.policy {
             Occupied::Overwrite => slot.overwrite(&message),
             Occupied::Exclusive => {
-                let claimed = slot.claim(me).map_err(|_| SendError::Busy)?;
+                let claimed = slot.claim(me).map_err(|found| self.busy(found, cpu, instance.vector))?;
                 claimed.publish(&message).map_err(|_| SendError::ClaimLost)?;
             }
         }
         self.platform.ring(cpu, instance.vector).map_err(SendError::NotRung)
+    }
+
+    /// The slot is occupied. If by a message, its doorbell may have had no effect: ring again, but rarely.
+    fn busy(&self, found: u64, cpu: PhysCpuId, vector: Vector) -> SendError {
+        let tries = self.cpu().map_or(0, |cpu| cpu.counters.get(Count::Busy));
+        if check_data_size(found).is_ok() && tries % RING_AGAIN == RING_AGAIN - 1 {
+            // If it fails, the next try comes.
+            let _ = self.platform.ring(cpu, vector);
+        }
+        SendError::Busy
+    }
+
+    /// Rings the doorbell CPU of `to` once more, without a message: after [`SendError::NotRung`].
+    pub fn ring(&self, to: InstanceId) -> Result<(), SendError> {
+        let instance = self.instances.get(to).map_err(SendError::Instance)?;
+        self.platform.ring(instance.doorbell_cpu, instance.vector).map_err(SendError::Unreachable)
     }
 
     // ---- receive (SPEC chapter R) ----
@@ -307,9 +340,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// The doorbell's interrupt: copies the message in this CPU's slot, if any, and schedules the deferred work.
     ///
     /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Takes at
-    /// most one message, calls no handler, and is bounded: one copy of 256 bytes.
+    /// most one message, calls no handler, and is bounded: one copy of 256 bytes. Not from NMI context.
     pub fn on_interrupt(&self) {
-        let Some(cpu) = self.cpu() else { return };
+        let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
         match self.own() {
             Some(own) => drop(self.receive(cpu, &own)),
@@ -319,11 +352,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Looks into this CPU's slot without an interrupt: what a lost doorbell left there is received now.
     ///
-    /// True if there was a message; its handlers run as deferred work.
+    /// True if a message was taken; its handlers run as deferred work. While that is behind, the message stays in
+    /// the slot and this is false. For this CPU only; not from NMI context.
     pub fn poll(&self) -> Result<bool, PollError> {
         let interrupts = self.platform.disable();
         let found = match (self.cpu(), self.own()) {
             (Some(cpu), Some(own)) if own.policy == Occupied::Exclusive => Ok(self.receive(cpu, &own)),
+            (None, _) => Err(PollError::BeyondCpus),
             (_, Some(_)) => Err(PollError::NotExclusive),
             (_, None) => Err(PollError::NoRegion),
         };
@@ -348,7 +383,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             Ok(free) => free.fill(|copy| slot.take(own.policy, copy)),
             Err(QueueError::Held) => {
                 cpu.counters.count(Count::Nested);
-                return false;
+                return self.leave(cpu, own, slot);
             }
             Err(QueueError::Full) => return self.leave(cpu, own, slot),
         };
@@ -368,36 +403,38 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     fn leave(&self, cpu: &Cpu<QUEUE>, own: &Instance<P::Word, CPUS>, slot: Slot<'_, P::Word>) -> bool {
         match (slot.peek(), own.policy) {
             (Ok(_), Occupied::Exclusive) => {
-                cpu.left.store(true, Ordering::Relaxed);
-                cpu.counters.count(Count::Left);
+                if !cpu.left.swap(true, Ordering::Relaxed) {
+                    cpu.counters.count(Count::Left);
+                }
                 self.platform.schedule();
-                true
             }
-            (Ok(_), Occupied::Overwrite) => {
-                cpu.counters.count(Count::Dropped);
-                false
-            }
-            (Err(nothing), _) => {
-                cpu.counters.count(nothing_found(nothing));
-                false
-            }
+            (Ok(_), Occupied::Overwrite) => cpu.counters.count(Count::Dropped),
+            (Err(nothing), _) => cpu.counters.count(nothing_found(nothing)),
         }
+        false
     }
 
     /// The deferred work: gives waiting messages of this CPU to their handlers, `QUEUE` at most.
     ///
     /// Call it on the CPU that scheduled it, outside the vector's code; interrupts may be on. Must not migrate.
+    /// One that interrupts another on its CPU does nothing: the other one sees to what has come.
     pub fn run_deferred(&self) -> Deferred {
         let mut messages = 0usize;
-        let Some(cpu) = self.cpu() else { return Deferred { messages, more: false } };
-        // Again after the consumer's side was given up: an interrupt in between found it held.
-        while messages < QUEUE && (!cpu.queue.is_empty() || self.fetch_left(cpu)) {
-            let Some(mut consumer) = cpu.queue.consume() else { break };
+        let mut more = false;
+        let Some(cpu) = self.cpu() else { return Deferred { messages, more } };
+        while let Some(mut consumer) = cpu.queue.consume() {
             while messages < QUEUE && consumer.pop(|m| self.dispatch(cpu, m)) {
                 messages = messages.wrapping_add(1);
             }
+            drop(consumer);
+            // Given up, then looked once more: a run that found the consumer's side held has left its message
+            // to us. SYNC POINT: queue-consumer (fence)
+            fence(Ordering::SeqCst);
+            more = !cpu.queue.is_empty() || self.fetch_left(cpu);
+            if !more || messages >= QUEUE {
+                break;
+            }
         }
-        let more = !cpu.queue.is_empty() || cpu.left.load(Ordering::Relaxed);
         if more {
             let interrupts = self.platform.disable();
             self.platform.schedule();
@@ -406,12 +443,10 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         Deferred { messages, more }
     }
 
-    /// Takes the message that was left in the slot for want of room. True if the queue has one now.
+    /// Takes the message that was left in the slot for want of room. True if it is in the queue now, or left again.
     fn fetch_left(&self, cpu: &Cpu<QUEUE>) -> bool {
-        cpu.left.load(Ordering::Relaxed) && {
-            cpu.left.store(false, Ordering::Relaxed);
-            self.poll() == Ok(true)
-        }
+        cpu.left.swap(false, Ordering::Relaxed)
+            && (self.poll() == Ok(true) || cpu.left.load(Ordering::Relaxed))
     }
 
     fn dispatch(&self, cpu: &Cpu<QUEUE>, message: &Message) {

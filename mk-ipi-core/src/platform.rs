@@ -63,7 +63,8 @@ pub unsafe trait ThisCpu {
     fn physical_id(&self) -> PhysCpuId;
     /// The CPU's number within this kernel.
     fn index(&self) -> usize;
-    /// One turn of a wait for another CPU, in a context that may wait. A kernel may sleep here.
+    /// One turn of a wait for another CPU, in a context that may wait. A kernel whose callbacks can be preempted
+    /// must sleep here, or a waiter of higher priority keeps the callback from its CPU.
     fn relax(&self) {
         crate::sync::spin_hint();
     }
@@ -87,7 +88,7 @@ pub unsafe trait LocalInterrupts {
 /// How a mapping may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Loads only. A platform with page tables makes it so.
+    /// Loads only. A platform with page tables makes it so, and a store through the mapping's words faults.
     ReadOnly,
     /// Loads and stores.
     ReadWrite,
@@ -197,7 +198,8 @@ impl PoolError {
 ///
 /// # Implementation safety
 ///
-/// `alloc` gives page-aligned memory of at least `len` bytes that nothing else uses until it is freed.
+/// `alloc` gives page-aligned memory of at least `len` bytes, in whole pages that nothing else uses until they are
+/// freed. Peers map the pages whole: what `len` leaves of the last one must hold no secrets.
 pub unsafe trait InstancePool {
     /// Takes `len` bytes, page-aligned, from the pool of `instance`. May sleep.
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError>;

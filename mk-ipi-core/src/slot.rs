@@ -121,8 +121,10 @@ impl<'a, W: Word> Slot<'a, W> {
 
     /// Empties the slot if it bears `claim`, whose owner is dead (SPEC X-5).
     pub(crate) fn clear_claim(self, claim: Claim) -> bool {
-        // SYNC POINT: slot-emptied (release)
-        self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
+        // Looked at first, so that the slots of others stay clean in their caches.
+        self.data_size().load(Ordering::Relaxed) == claim.to_data_size()
+            // SYNC POINT: slot-emptied (release)
+            && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
     /// What the slot's `data_size` says now.

@@ -31,6 +31,8 @@ counters! {
     busy => Busy,
     /// Sends refused for any other reason; nothing was stored.
     refused => Refused,
+    /// Messages written but not published, because the host had cleared their claim.
+    claim_lost => ClaimLost,
     /// Messages stored whose doorbell did not ring.
     not_rung => NotRung,
     /// Calls of `on_interrupt`.
@@ -57,8 +59,10 @@ counters! {
     no_region => NoRegion,
     /// Interrupts on a CPU whose physical id is beyond the region's slots.
     beyond_region => BeyondRegion,
-    /// Interrupts that interrupted the interrupt path of their own CPU, and were left to it.
+    /// Interrupts that interrupted the interrupt path of their own CPU: the deferred work looks again.
     nested => Nested,
+    /// Interrupts on a CPU whose index is not below `CPUS`; nothing was read.
+    beyond_cpus => BeyondCpus,
 }
 
 /// One CPU's counters.
@@ -79,7 +83,7 @@ impl Counters {
         }
     }
 
-    fn get(&self, what: Count) -> u64 {
+    pub(crate) fn get(&self, what: Count) -> u64 {
         self.0.get(what as usize).map_or(0, |c| c.load(Ordering::Relaxed))
     }
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "small numbers")]
 
-use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_abi::directory::{directory_size, EntryError, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{Directory, DirectoryWriter, JoinError};
 use mk_ipi_core::platform::{Access, MapError, Mapping, PhysMemory};
@@ -147,7 +147,8 @@ fn the_dead_and_the_senseless_are_left_out() {
         assert!(link.instance(id(0)).is_ok() && link.instance(id(2)).is_err());
     }
     bench.set(1, 3, 1);
-    assert_eq!(bench.join(&kernel, shared).1, Err(JoinError::NotListed(shared)), "our own must make sense");
+    let senseless = Err(JoinError::Entry(id(1), EntryError::BadVector(0)));
+    assert_eq!(bench.join(&kernel, shared).1, senseless, "our own must make sense");
 }
 
 #[test]

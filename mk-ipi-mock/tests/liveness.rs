@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No message stays behind: doorbells without effect, callbacks that are interrupted, full queues, unknown CPUs.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod odd;
+
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
+use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
+use mk_ipi_core::{Deferred, Endpoint, InstanceConfig, Message, Occupied, PollError, SendError};
+use mk_ipi_mock::{Callback, DoorbellFault, Fault, Machine, Mode, When};
+use odd::Odd;
+use std::sync::Arc;
+
+const TYPE: MessageType = MessageType(7);
+const HOST: InstanceId = InstanceId::HOST;
+const PEER: InstanceId = InstanceId::new(1);
+
+/// A handler that counts, and its count.
+fn counter() -> (Callback, Arc<AtomicU64>) {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    (Callback::new(move |_: &Message| _ = counted.fetch_add(1, Relaxed)), count)
+}
+
+#[test]
+fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
+    let lost = Fault::Doorbell {
+        from: Some(PhysCpuId(0)),
+        to: Some(PhysCpuId(1)),
+        when: When::Nth(1),
+        what: DoorbellFault::Lost,
+    };
+    let builder = Machine::builder().kernel(&[0]).kernel(&[1]).fault(lost);
+    let machine = builder.mode(Mode::Stepped { seed: 1 }).build();
+    let [host, peer] = machine.link(Occupied::Exclusive);
+    let (count, seen) = counter();
+    let _kept = peer.register(TYPE, count).unwrap();
+    let run = machine.run(|cpu| {
+        if cpu.kernel() == 0 {
+            host.send(PEER, TYPE, &[1]).unwrap();
+            // Nobody polls: the sender's own tries must ring again.
+            while host.send(PEER, TYPE, &[2]) == Err(SendError::Busy) {
+                cpu.relax();
+            }
+        }
+    });
+    run.unwrap();
+    assert_eq!(seen.load(Relaxed), 2, "both arrive");
+}
+
+#[test]
+fn a_message_that_came_before_its_receiver_knew_itself_is_found() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [host, _] = machine.link(Occupied::Exclusive);
+    let late = Endpoint::<_, Callback>::new(machine.kernel(1));
+    let region = host.instance(PEER).unwrap().region();
+    machine.kernel(1).set_vector(Vector::RFC_V2, || ());
+    host.send(PEER, TYPE, &[1]).unwrap();
+    let kernel = machine.kernel(1);
+    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    late.attach_instance(&config, region).unwrap();
+    late.identify(PEER, Incarnation::FIRST);
+    assert_eq!(late.stats().received, 1);
+    late.destroy_instance(PEER).unwrap();
+}
+
+#[test]
+fn deferred_work_inside_a_callback_neither_runs_nor_asks_for_more() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _] = machine.link(Occupied::Exclusive);
+    let (inner, nested) = (Arc::downgrade(&link), Arc::new(AtomicU64::new(0)));
+    let runs = nested.clone();
+    let again = Callback::new(move |_: &Message| {
+        let inner = inner.upgrade().unwrap();
+        assert_eq!(inner.run_deferred(), Deferred { messages: 0, more: false });
+        runs.fetch_add(1, Relaxed);
+    });
+    let _kept = link.register(TYPE, again).unwrap();
+    link.send(HOST, TYPE, &[1]).unwrap();
+    link.on_interrupt();
+    assert_eq!(link.run_deferred(), Deferred { messages: 1, more: false });
+    assert_eq!(nested.load(Relaxed), 1);
+}
+
+#[test]
+fn a_poll_says_whether_it_took_a_message() {
+    let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
+    let [link, _] = machine.link(Occupied::Exclusive);
+    let (count, seen) = counter();
+    let _kept = link.register(TYPE, count).unwrap();
+    // 16 in the queue, the 17th in the slot.
+    for _ in 0..17 {
+        link.send(HOST, TYPE, &[1]).unwrap();
+        let _ = link.poll();
+    }
+    let left = link.stats().left;
+    assert_eq!([link.poll(), link.poll()], [Ok(false); 2], "the queue is full");
+    assert_eq!((left, link.stats().left), (1, 1), "one message was left, once");
+    while link.run_deferred().more {}
+    assert_eq!((seen.load(Relaxed), link.poll()), (17, Ok(false)));
+}
+
+#[test]
+fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
+    let machine = Machine::builder().kernel(&[0, 1]).build();
+    let endpoint = Endpoint::<_, Callback, 1>::new(Odd::new(machine.kernel(0)));
+    let region = machine.reserve(4 * 272);
+    let config = InstanceConfig {
+        id: HOST,
+        incarnation: Incarnation::FIRST,
+        cpus: &[PhysCpuId(0)],
+        doorbell_cpu: PhysCpuId(0),
+        vector: Vector::RFC_V2,
+        slots: 4,
+        policy: Occupied::Exclusive,
+    };
+    endpoint.attach_instance(&config, Some(region)).unwrap();
+    endpoint.identify(HOST, Incarnation::FIRST);
+    let run = machine.run(|cpu| {
+        if cpu.index() == 1 {
+            assert_eq!(endpoint.poll(), Err(PollError::BeyondCpus));
+            endpoint.on_interrupt();
+        }
+    });
+    run.unwrap();
+    assert_eq!(endpoint.stats().beyond_cpus, 1);
+}
+
+#[test]
+fn a_doorbell_that_did_not_ring_can_be_rung_again() {
+    let machine = Machine::builder().kernel(&[0]).build();
+    machine.kernel(0).set_vector(Vector::RFC_V2, || ());
+    let endpoint = Endpoint::<_, Callback>::new(Odd::new(machine.kernel(0)));
+    assert!(matches!(endpoint.ring(PEER), Err(SendError::Instance(_))), "an unknown instance");
+    let kernel = machine.kernel(0);
+    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    endpoint.attach_instance(&config, None).unwrap();
+    endpoint.platform().break_ring(true);
+    assert!(matches!(endpoint.ring(PEER), Err(SendError::Unreachable(_))));
+    endpoint.platform().break_ring(false);
+    assert_eq!(endpoint.ring(PEER), Ok(()));
+}
