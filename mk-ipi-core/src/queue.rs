@@ -181,35 +181,38 @@ mod loom_tests {
     use super::*;
     use loom::sync::Arc;
 
+    fn push(q: &Queue<1>, n: usize) -> bool {
+        let fill = |m: &mut Message| {
+            (m.len, m.words[0]) = (n, n as u64);
+            Ok::<(), ()>(())
+        };
+        q.produce().is_ok_and(|p| p.fill(fill).is_ok())
+    }
+
+    fn pop(c: &mut Consumer<'_, 1>, seen: &mut std::vec::Vec<(usize, u64)>) -> bool {
+        c.pop(|m| seen.push((m.len, m.words[0])))
+    }
+
     /// queue-tail, queue-head: every message whole and in order, cells reused only when read.
+    ///
+    /// The producer is the main thread, which loom runs first: loom remembers only the last access to an atomic, so the
+    /// producer's own load would hide from it that a consumer's earlier load races with the producer's store.
     #[test]
     fn loom_queue_of_one_cell() {
         loom::model(|| {
             let q = Arc::new(Queue::<1>::new());
-            let producer = {
+            let consumer = {
                 let q = q.clone();
                 loom::thread::spawn(move || {
-                    let mut added = 0;
-                    for n in 1..=2 {
-                        let fill = |m: &mut Message| {
-                            (m.len, m.words[0]) = (n, n as u64);
-                            Ok::<(), ()>(())
-                        };
-                        if let Ok(p) = q.produce() {
-                            p.fill(fill).unwrap();
-                            added += 1;
-                        }
-                    }
-                    added
+                    let (mut seen, mut c) = (std::vec![], q.consume().unwrap());
+                    let _ = (pop(&mut c, &mut seen), pop(&mut c, &mut seen));
+                    seen
                 })
             };
-            let mut seen = std::vec![];
+            let added = [1, 2, 3].map(|n| push(&q, n)).into_iter().filter(|&pushed| pushed).count();
+            let mut seen = consumer.join().unwrap();
             let mut c = q.consume().unwrap();
-            for _ in 0..2 {
-                c.pop(|m| seen.push((m.len, m.words[0])));
-            }
-            let added = producer.join().unwrap();
-            while c.pop(|m| seen.push((m.len, m.words[0]))) {}
+            while pop(&mut c, &mut seen) {}
             assert_eq!(seen.len(), added);
             assert!(seen.iter().all(|&(n, w)| n as u64 == w) && seen.windows(2).all(|w| w[0].0 < w[1].0));
         });
