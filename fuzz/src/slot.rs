@@ -402,7 +402,8 @@ impl Kernel {
             }
             assert!(done.more || !self.left || expected.is_empty(), "what was left in the slot stays there");
         }
-        self.left &= done.more;
+        // It was fetched, or there is more to do.
+        self.left &= done.more && after.received == before.received;
     }
 
     fn register(&mut self, ty: u8) {

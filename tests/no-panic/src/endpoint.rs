@@ -67,6 +67,7 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     sink(end.send_pfn(instance(), Pfn(any())));
     end.on_interrupt();
     sink((end.poll(), end.run_deferred()));
+    sink(end.ring(instance()));
     if let Ok(page) = end.map_pfn(Pfn(any())).map_err(MapPfnError::errno) {
         sink(page.words().len());
     }
