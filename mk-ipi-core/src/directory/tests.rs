@@ -220,7 +220,8 @@ fn garbage_is_refused_or_makes_sense() {
     DirectoryWriter::create(&words, 3, NR).unwrap();
     let mut x = 0x1234_5678_9abc_def1_u64;
     let mut refused = 0;
-    for _ in 0..2000 {
+    let rounds = if cfg!(miri) { 20 } else { 2000 };
+    for _ in 0..rounds {
         for word in &words[HEADER_WORDS..] {
             x ^= x << 13;
             x ^= x >> 7;
@@ -240,7 +241,7 @@ fn garbage_is_refused_or_makes_sense() {
             }
         }
     }
-    assert!(refused > 5000, "{refused}");
+    assert!(refused > rounds * 5 / 2, "{refused}");
 }
 
 #[test]
