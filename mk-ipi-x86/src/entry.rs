@@ -36,7 +36,9 @@ macro_rules! doorbell_entry {
         // In long mode the CPU aligns the stack to 16 bytes and pushes five words (Intel SDM vol. 3A,
         // 6.14.2), and an interrupt has no error code: with the nine registers that a C function may
         // change, the stack is again aligned at the call.
+        // The section is named, as `global_asm!` goes on in the one that an earlier one left.
         ::core::arch::global_asm!(
+            concat!(".pushsection .text.mk_ipi_entry_", stringify!($entry), ",\"ax\",@progbits"),
             concat!(".global mk_ipi_entry_", stringify!($entry)),
             concat!("mk_ipi_entry_", stringify!($entry), ":"),
             "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
@@ -46,6 +48,7 @@ macro_rules! doorbell_entry {
             "pop r11", "pop r10", "pop r9", "pop r8",
             "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
             "iretq",
+            ".popsection",
             handler = sym $handler,
         );
     };
@@ -89,8 +92,11 @@ mod tests {
     extern "C" fn interrupted_again() {
         interrupt(inner, 0);
     }
+    // Where the entries must not end up: nothing but zeros assembles there.
+    global_asm!(".section .bss");
     doorbell_entry!(fn inner => probe);
     doorbell_entry!(fn outer => interrupted_again);
+    global_asm!(".text");
 
     /// What r15 points to.
     #[repr(C)]
