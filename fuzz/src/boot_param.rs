@@ -87,11 +87,11 @@ fn model_line(text: &[u8], name: &str) -> Option<Vec<u8>> {
     for &byte in text.iter().take_while(|&&b| b != 0) {
         quoted ^= byte == b'"';
         match byte {
-            b' ' | b'\t' | b'\n' | b'\r' | 0x0c if !quoted => params.push(Vec::new()),
+            9..=13 | 32 | 160 if !quoted => params.push(Vec::new()),
             _ => params.last_mut().unwrap().push(byte),
         }
     }
-    let params = params.into_iter().filter(|p| !p.is_empty()).take_while(|p| p != b"--");
+    let params = params.into_iter().filter(|p| !p.is_empty()).take_while(|p| unquoted(p) != b"--");
     let named = params.filter_map(|param| {
         let param = unquoted(&param);
         let mut parts = param.splitn(2, |&b| b == b'=');

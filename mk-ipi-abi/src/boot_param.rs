@@ -122,24 +122,31 @@ impl<'a> Iterator for Params<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let line = self.0.trim_ascii_start();
+        let start = self.0.iter().position(|&c| !is_blank(c)).unwrap_or(self.0.len());
+        let line = self.0.get(start..)?;
         let mut quoted = false;
         let end = line.iter().position(|&c| {
             quoted ^= c == b'"';
-            c == 0 || (c.is_ascii_whitespace() && !quoted)
+            c == 0 || (is_blank(c) && !quoted)
         });
         let (param, rest) = line.split_at_checked(end.unwrap_or(line.len()))?;
         self.0 = if rest.first() == Some(&0) { b"" } else { rest };
-        if param.is_empty() || param == b"--" {
+        let ends = param.is_empty();
+        let param = unquote(param);
+        if ends || param == b"--" {
             self.0 = b"";
             return None;
         }
-        let param = unquote(param);
         Some(match param.iter().position(|&c| c == b'=').and_then(|i| param.split_at_checked(i)) {
             Some((name, value)) => (name, value.get(1..).map(unquote)),
             None => (param, None),
         })
     }
+}
+
+/// Linux's `isspace`, whose table is Latin-1: 0xa0 is the no-break space.
+const fn is_blank(c: u8) -> bool {
+    matches!(c, b' ' | b'\t'..=b'\r' | 0xa0)
 }
 
 fn unquote(s: &[u8]) -> &[u8] {
@@ -246,6 +253,15 @@ mod tests {
         assert_eq!(at("mk_ipi_shared=junk mk_ipi_shared=1M"), found, "the last counts");
         assert_eq!(at("mk_ipi_shared=1M mk_ipi_shared=junk"), Err(NotANumber));
         assert_eq!(at("mk_ipi_shared=1M -- mk_ipi_shared=2M"), found, "after -- it is init's");
+        assert_eq!(at("mk_ipi_shared=1M \"--\" mk_ipi_shared=2M"), found, "quoted, it is the same");
+        assert_eq!(at("--= \"\" mk_ipi_shared=1M"), found, "neither ends them");
+        for blank in [b' ', b'\t', b'\n', 0x0b, 0x0c, b'\r', 0xa0] {
+            let line = [&[blank], &b"quiet"[..], &[blank], b"mk_ipi_shared=1M", &[blank]].concat();
+            assert_eq!(mk_ipi_shared(&line), found, "{blank:#x}");
+        }
+        for other in [0x08, 0x0e, 0x1f, 0x85] {
+            assert_eq!(mk_ipi_shared(&[&[other], &b"mk_ipi_shared=1M"[..]].concat()), Ok(None), "{other:#x}");
+        }
         assert_eq!(at("mk_ipi_shared=1M\0mk_ipi_shared=2M"), found, "NUL ends the line");
         assert_eq!(at("xmk_ipi_shared=1M mk_ipi_sharedx=1M mk_ipi_share=1M"), Ok(None));
         for empty in ["mk_ipi_shared", "mk_ipi_shared=", "mk_ipi_shared=\"\""] {
