@@ -100,3 +100,21 @@ fn loom_clear_claim() {
         assert!(early != Slot(&words).claim(claim(2)).map(drop).is_ok(), "cleared once, claimed once");
     });
 }
+
+/// slot-published, slot-emptied: the host clears a claim whose owner still runs. One of them wins, and a message that
+/// was published stays.
+#[test]
+fn loom_a_claim_is_cleared_or_published() {
+    loom::model(|| {
+        let words = words();
+        let claimed = Slot(&words).claim(claim(1)).unwrap();
+        let host = {
+            let words = words.clone();
+            thread::spawn(move || Slot(&words).clear_claim(claim(1)))
+        };
+        let published = send(1, |m| claimed.publish(m)).is_ok();
+        assert!(published != host.join().unwrap());
+        let mut copy = Message::EMPTY;
+        assert_eq!(Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok(), published);
+    });
+}
