@@ -249,6 +249,25 @@ mod loom_tests {
         });
     }
 
+    /// cell-emptied: who publishes in a cell that another emptied does so after it.
+    #[test]
+    fn loom_an_emptied_cell_is_claimed() {
+        loom::model(|| {
+            let cell = Arc::new(Published::new());
+            cell.claim().unwrap().publish(1);
+            assert!(cell.close(None));
+            let next = {
+                let cell = cell.clone();
+                thread::spawn(move || cell.claim().map(|v| v.publish(2)).is_some())
+            };
+            let (value, vacancy) = cell.take().unwrap();
+            assert_eq!(value, 1);
+            drop(vacancy);
+            let published = next.join().unwrap();
+            assert_eq!(published, cell.get().is_some_and(|r| *r == 2));
+        });
+    }
+
     /// Of two that close and take, one gets the value.
     #[test]
     fn loom_one_taker_wins() {

@@ -220,4 +220,38 @@ mod loom_tests {
             assert!(seen.iter().all(|&(n, w)| n as u64 == w) && seen.windows(2).all(|w| w[0].0 < w[1].0));
         });
     }
+
+    /// queue-producer: the next producer knows what the last one added.
+    #[test]
+    fn loom_one_producer_after_the_other() {
+        loom::model(|| {
+            let q = Arc::new(Queue::<1>::new());
+            let other = {
+                let q = q.clone();
+                loom::thread::spawn(move || push(&q, 1))
+            };
+            let mine = push(&q, 2);
+            assert!(mine != other.join().unwrap(), "one cell, one message");
+        });
+    }
+
+    /// queue-consumer: the next consumer knows what the last one read.
+    #[test]
+    fn loom_one_consumer_after_the_other() {
+        fn consume(q: &Queue<1>) -> usize {
+            let mut seen = std::vec![];
+            let _ = q.consume().is_some_and(|mut c| pop(&mut c, &mut seen));
+            seen.len()
+        }
+        loom::model(|| {
+            let q = Arc::new(Queue::<1>::new());
+            assert!(push(&q, 1));
+            let other = {
+                let q = q.clone();
+                loom::thread::spawn(move || consume(&q))
+            };
+            let mine = consume(&q);
+            assert_eq!(mine + other.join().unwrap(), 1, "read once");
+        });
+    }
 }

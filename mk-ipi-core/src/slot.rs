@@ -123,7 +123,7 @@ impl<'a, W: Word> Slot<'a, W> {
     pub(crate) fn clear_claim(self, claim: Claim) -> bool {
         // Looked at first, so that the slots of others stay clean in their caches.
         self.data_size().load(Ordering::Relaxed) == claim.to_data_size()
-            // SYNC POINT: slot-emptied (release)
+            // SYNC POINT: slot-emptied (release). No model sees it: the host touches nothing but this word.
             && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
