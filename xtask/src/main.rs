@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo` and `cargo xtask test`.
 
+mod bench;
 mod check;
 mod cmd;
 mod demo;
@@ -37,6 +38,8 @@ enum Command {
     Loom(check::LoomArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
+    /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
+    Bench(bench::BenchArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
     Proofs(proofs::ProofsArgs),
 }
@@ -59,6 +62,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
+        Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use anyhow::{bail, ensure, Result};
 use clap::Args;
 
 use super::{disassembly, no_panic, source, Context, Notes, Step};
+use crate::bench;
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes};
 use crate::image::{self, BARE_METAL};
@@ -18,7 +19,7 @@ use crate::proofs;
 use crate::provision::{self, Need, Provision, Toolchain};
 
 /// The workspaces beside the root's.
-const OTHER_WORKSPACES: [&str; 3] = [BARE_METAL, no_panic::FOLDER, FUZZ];
+const OTHER_WORKSPACES: [&str; 4] = [BARE_METAL, no_panic::FOLDER, FUZZ, bench::FOLDER];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Step> {
         step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
+        step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
         step("docs", "the documentation, no warning", &[], docs),
         step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
@@ -128,6 +130,7 @@ fn clippy_all(context: &Context) -> Result<Notes> {
     for folder in [BARE_METAL, no_panic::FOLDER] {
         cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
     }
+    cmd::run(cargo_in(context, bench::FOLDER, &["clippy", "--all-targets"]).args(deny))?;
     Ok(Vec::new())
 }
 
@@ -174,6 +177,13 @@ fn msrv_builds(context: &Context) -> Result<Notes> {
         cmd::run(cmd.args(kernel_crates()).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
     }
     Ok(Vec::new())
+}
+
+/// No time is asserted, here or there: only that all messages arrive, whole and in order.
+fn bench_smoke(context: &Context) -> Result<Notes> {
+    let notes = tests(cargo_in(context, bench::FOLDER, &["test", "--release"]))?;
+    cmd::run(&mut bench::command(context.places, ["--quick"]))?;
+    Ok(notes)
 }
 
 fn docs(context: &Context) -> Result<Notes> {

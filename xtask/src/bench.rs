@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask bench`: builds the benchmarks, a workspace of their own, and runs them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{ensure, Context, Result};
+use clap::Args;
+
+use crate::cmd::{shown, Places};
+
+/// Where the benchmarks lie.
+pub const FOLDER: &str = "benches";
+
+/// What `bench` takes: the benchmarks' own options.
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub struct BenchArgs {
+    /// Options of the benchmarks; --help names them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+/// Runs them. Their stdout is ours, for `--json`.
+pub fn bench(places: &Places, args: &BenchArgs) -> Result<()> {
+    let mut cmd = command(places, args.options.iter().map(String::as_str));
+    let status = cmd.stdin(Stdio::null()).status().with_context(|| shown(&cmd))?;
+    ensure!(status.success(), "`{}` ended with {status}", shown(&cmd));
+    Ok(())
+}
+
+/// What builds and runs them.
+pub fn command<'a>(places: &Places, options: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut cmd = places.cargo_in(Path::new(FOLDER));
+    cmd.env("CARGO_TARGET_DIR", places.own_target("benches"));
+    cmd.args(["run", "--release", "--"]).args(options);
+    cmd
+}
