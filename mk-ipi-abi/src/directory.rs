@@ -138,6 +138,27 @@ impl State {
 pub enum Layout {
     /// [`crate::rfc_v2`].
     RfcV2 = 1,
+    /// [`crate::native`].
+    Native = 2,
+}
+
+impl Layout {
+    /// The layout that `n` stands for.
+    pub const fn from_u32(n: u32) -> Option<Self> {
+        match n {
+            1 => Some(Self::RfcV2),
+            2 => Some(Self::Native),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the smallest region.
+    const fn least(self) -> u64 {
+        match self {
+            Self::RfcV2 => region_size(1),
+            Self::Native => crate::PAGE_SIZE,
+        }
+    }
 }
 
 /// Why the bytes at an address are no directory that this build can read.
@@ -292,9 +313,7 @@ impl InstanceEntry {
             return Err(EntryError::WrongInstance(self.instance));
         }
         let incarnation = Incarnation::new(self.incarnation).ok_or(EntryError::NoIncarnation)?;
-        if self.layout != Layout::RfcV2 as u32 {
-            return Err(EntryError::UnknownLayout(self.layout));
-        }
+        let layout = Layout::from_u32(self.layout).ok_or(EntryError::UnknownLayout(self.layout))?;
         let vector = u8::try_from(self.doorbell_vector).ok().and_then(Vector::new);
         let vector = vector.ok_or(EntryError::BadVector(self.doorbell_vector))?;
         if self.nr_cpus == 0 || self.nr_cpus > capacity {
@@ -304,21 +323,21 @@ impl InstanceEntry {
             instance: index,
             incarnation,
             state,
-            layout: Layout::RfcV2,
+            layout,
             flags: EntryFlags::from_bits_truncate(self.flags),
-            region: self.region()?,
+            region: self.region(layout)?,
             doorbell_cpu: PhysCpuId(self.doorbell_cpu),
             vector,
             nr_cpus: self.nr_cpus,
         })
     }
 
-    fn region(&self) -> Result<Option<PhysRange>, EntryError> {
+    fn region(&self, layout: Layout) -> Result<Option<PhysRange>, EntryError> {
         let start = PhysAddr(self.region_start);
         match (self.region_start, self.region_len) {
             (0, 0) => Ok(None),
             (0, _) => Err(EntryError::BadRegion),
-            (_, len) if len < region_size(1) || !start.is_page_aligned() => Err(EntryError::BadRegion),
+            (_, len) if len < layout.least() || !start.is_page_aligned() => Err(EntryError::BadRegion),
             (_, len) => PhysRange::new(start, len).map(Some).ok_or(EntryError::BadRegion),
         }
     }

@@ -24,6 +24,8 @@ impl Errno {
     pub const ENODEV: Self = Self(19);
     /// Invalid argument.
     pub const EINVAL: Self = Self(22);
+    /// No space left in the lane.
+    pub const ENOSPC: Self = Self(28);
     /// A number does not fit the field that carries it.
     pub const ERANGE: Self = Self(34);
     /// Waiting here would wait for oneself.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Wire layouts, constants and checked parsing of the mk-ipi inter-kernel protocol.
 //!
-//! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`directory`]), what names a
+//! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
 //! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]).
 //! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
 //!
@@ -16,6 +16,7 @@ pub mod boot_param;
 pub mod directory;
 pub mod errno;
 pub mod ids;
+pub mod native;
 pub mod rfc_v2;
 
 pub use errno::Errno;
