@@ -7,7 +7,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::rfc_v2::{Claim, SLOT_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::sync::{AtomicBool, Ordering::Relaxed};
-use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, Message, Occupied, SendError};
+use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError};
 use mk_ipi_mock::{Machine, MockPlatform, POISON_FREE};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -174,8 +174,7 @@ impl World {
             cpus: &LISTS[id],
             doorbell_cpu: LISTS[id][0],
             vector: Vector::RFC_V2,
-            slots: SLOTS as u32,
-            policy: self.policies[id],
+            link: LinkConfig::RfcV2 { slots: SLOTS as u32, policy: self.policies[id] },
         }
     }
 

@@ -6,7 +6,9 @@ use crate::{check, Case, Outcome};
 use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{Doorbell, LocalInterrupts, PhysMemory, Platform};
 use mk_ipi_core::sync::{Ordering, Word};
-use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, Message, Occupied, SendError, UnregisterError};
+use mk_ipi_core::{
+    Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError, UnregisterError,
+};
 
 /// The endpoint that the suite works on: a queue of 8, so that it can be filled.
 pub type Ep<E> = Endpoint<<E as Env>::Platform, Tap<E>, 4, 16, 8>;
@@ -210,7 +212,8 @@ pub(crate) trait Steps: Env {
             self.endpoint().destroy_instance(id).map_err(|_| failed)?;
             let slots = u32::try_from(region.len() / 272).map_err(|_| failed)?;
             let cpus = &cpus[..nr];
-            let config = InstanceConfig { id, incarnation, cpus, doorbell_cpu, vector, slots, policy };
+            let link = LinkConfig::RfcV2 { slots, policy };
+            let config = InstanceConfig { id, incarnation, cpus, doorbell_cpu, vector, link };
             self.endpoint().attach_instance(&config, Some(region)).map_err(|_| failed)?;
         }
         self.step()

@@ -7,10 +7,16 @@ use mk_ipi_core::abi::rfc_v2::{PfnError, MK_PFN_IPI_TYPE};
 use mk_ipi_core::abi::{Incarnation, InstanceId, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::{Ordering, Word};
-use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LookupError, MapPfnError, Occupied, SendError};
+use mk_ipi_core::{
+    AddError, DestroyError, InstanceConfig, LinkConfig, LookupError, MapPfnError, Occupied, SendError,
+};
 
 /// An id that no kernel of the machine has.
 const NOBODY: InstanceId = InstanceId::new(200);
+
+const fn slots(slots: u32) -> LinkConfig {
+    LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive }
+}
 
 fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {
     InstanceConfig {
@@ -19,8 +25,7 @@ fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {
         cpus,
         doorbell_cpu: PhysCpuId(0),
         vector: Vector::RFC_V2,
-        slots: 1,
-        policy: Occupied::Exclusive,
+        link: slots(1),
     }
 }
 
@@ -69,7 +74,7 @@ pub(crate) fn a_bad_instance_is_refused<E: Env>(env: &'static E) -> Outcome {
     let start = page.start().0;
     check!(attach(&config(&good), at(start + 8, 272)?) == Err(AddError::Misaligned), "a misaligned region");
     check!(attach(&config(&good), at(start, 271)?) == Err(AddError::TooSmall(272)), "a region too small");
-    let two = InstanceConfig { slots: 2, ..config(&good) };
+    let two = InstanceConfig { link: slots(2), ..config(&good) };
     check!(attach(&two, at(start, 543)?) == Err(AddError::TooSmall(544)), "for its slots");
     for cpu in [1, 255, u64::MAX] {
         let cpus = [PhysCpuId(cpu)];
@@ -81,7 +86,7 @@ pub(crate) fn a_bad_instance_is_refused<E: Env>(env: &'static E) -> Outcome {
     }
     check!(attach(&config(&[]), page) == Err(AddError::BadCpus), "no CPU");
     check!(attach(&config(&[PhysCpuId(0); 5]), page) == Err(AddError::BadCpus), "too many CPUs");
-    let absent = InstanceConfig { slots: 8, ..config(&[PhysCpuId(3)]) };
+    let absent = InstanceConfig { link: slots(8), ..config(&[PhysCpuId(3)]) };
     check!(attach(&absent, page) == Err(AddError::BadCpus), "a doorbell CPU that is not listed");
     let taken = InstanceConfig { id: E::id(env.next()), ..config(&good) };
     check!(attach(&taken, page) == Err(AddError::Exists), "an id twice");

@@ -2,15 +2,15 @@
 //! The directory in memory: the host writes it, spawned kernels find themselves and the others (SPEC chapter D).
 
 use crate::endpoint::Endpoint;
-use crate::instance::{AddError, InstanceConfig};
+use crate::instance::{AddError, InstanceConfig, LinkConfig};
 use crate::platform::Platform;
 use crate::registry::Handler;
 use crate::slot::Occupied;
 use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::directory::{
-    DirectoryError, DirectoryHeader, EntryError, EntryFlags, InstanceEntry, State, MAGIC,
+    DirectoryError, DirectoryHeader, EntryError, EntryFlags, InstanceEntry, Layout, State, MAGIC,
 };
-use mk_ipi_abi::rfc_v2::{MK_MAX_INSTANCES, SLOT_SIZE};
+use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
 use zerocopy::transmute;
 
@@ -209,21 +209,26 @@ impl JoinError {
     }
 }
 
-/// The config of an instance that the directory lists; its slots fill its region.
+/// The config of an instance that the directory lists; slots fill its region, a native region's stamp says the rest.
 pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> InstanceConfig<'a> {
-    let slots = record.region.map_or(u32::MAX, |r| {
-        let slots = r.len().checked_div(SLOT_SIZE as u64).unwrap_or(0);
-        u32::try_from(slots).unwrap_or(u32::MAX)
-    });
+    let slots = || {
+        record.region.map_or(u32::MAX, |r| {
+            let slots = r.len().checked_div(SLOT_SIZE as u64).unwrap_or(0);
+            u32::try_from(slots).unwrap_or(u32::MAX)
+        })
+    };
     let exclusive = record.flags.contains(EntryFlags::EXCLUSIVE);
+    let policy = if exclusive { Occupied::Exclusive } else { Occupied::Overwrite };
     InstanceConfig {
         id: record.instance,
         incarnation: record.incarnation,
         cpus: cpus.get(..record.nr_cpus as usize).unwrap_or(&[]),
         doorbell_cpu: record.doorbell_cpu,
         vector: record.vector,
-        slots,
-        policy: if exclusive { Occupied::Exclusive } else { Occupied::Overwrite },
+        link: match record.layout {
+            Layout::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy },
+            Layout::Native => LinkConfig::Native(None),
+        },
     }
 }
 
@@ -239,6 +244,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// [`config_of`], [`attach_instance`](Self::attach_instance), the former life destroyed first.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
         let me = find_self::<_, CPUS>(shared, directory)?;
+        let before = self.identity().map(|(instance, incarnation)| Claim { instance, incarnation });
+        // A native link begins with who we are.
+        self.set_identity(Some(Claim { instance: me.instance, incarnation: me.incarnation }));
         let mut added = [false; MK_MAX_INSTANCES];
         let joined = directory.ids().zip(&mut added).try_for_each(|(id, added)| {
             *added = self.join_one(id, &me, directory)?;
@@ -252,6 +260,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 // next `destroy_instance`.
                 let _ = self.destroy_instance(id);
             }
+        }
+        if joined.is_err() {
+            self.set_identity(before);
         }
         joined?;
         self.identify(me.instance, me.incarnation);

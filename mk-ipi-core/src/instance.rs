@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table of instances: who can be sent to, where its region lies, how to ring it.
 
-use crate::platform::{Access, InstancePool, MapError, Mapping, PhysMemory, Platform, PoolError};
+use crate::native::{create, OwnRegion, PeerRegion, Receiver, Sender};
+use crate::peers::Watch;
+use crate::platform::{Access, MapError, Mapping, PhysMemory, Platform, PoolError};
 use crate::published::{Published, Ref, TakeError};
 use crate::slot::{Occupied, Slot};
 use crate::sync::{array_of, const_unless_loom, Ordering, Word};
-use mk_ipi_abi::rfc_v2::{region_size, Claim, MK_MAX_INSTANCES, SLOT_WORDS};
+use mk_ipi_abi::directory::Layout;
+use mk_ipi_abi::native::{Geometry, StampError};
+use mk_ipi_abi::rfc_v2::{region_size, Claim, MK_MAX_INSTANCES};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
 /// What is to be known of an instance before messages can go to it.
@@ -21,10 +25,23 @@ pub struct InstanceConfig<'a> {
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
-    /// Slots of its region: `NR_CPUS` of its kernel. Each of `cpus` is below it.
-    pub slots: u32,
-    /// What becomes of an unread message.
-    pub policy: Occupied,
+    /// What its region speaks.
+    pub link: LinkConfig,
+}
+
+/// The generation of an instance's region, and what there is to choose in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkConfig {
+    /// Generation RFC v2.
+    RfcV2 {
+        /// Slots: `NR_CPUS` of its kernel. Each of its CPUs is below it.
+        slots: u32,
+        /// What becomes of an unread message.
+        policy: Occupied,
+    },
+    /// The native link. To create a region: its geometry, or `None` for that of 16 lanes. To attach one: what its stamp
+    /// must say, or `None` for whatever it says.
+    Native(Option<Geometry>),
 }
 
 /// Why an instance was not added to the table.
@@ -44,6 +61,14 @@ pub enum AddError {
     Pool(PoolError),
     /// The memory could not be mapped.
     Map(MapError),
+    /// A native link needs to know who we are: `identify` first.
+    NoIdentity,
+    /// The native region has no lane for us.
+    NoLane(InstanceId),
+    /// What is there is no native region that we can use.
+    Stamp(StampError),
+    /// The native region has another geometry than was asked for: this one.
+    Geometry(Geometry),
 }
 
 impl AddError {
@@ -52,6 +77,8 @@ impl AddError {
         match self {
             Self::Exists => Errno::EEXIST,
             Self::BadCpus | Self::BeyondRegion(_) | Self::Misaligned | Self::TooSmall(_) => Errno::EINVAL,
+            Self::NoIdentity | Self::NoLane(_) | Self::Geometry(_) => Errno::EINVAL,
+            Self::Stamp(e) => e.errno(),
             Self::Pool(e) => e.errno(),
             Self::Map(_) => Errno::ENOMEM,
         }
@@ -97,31 +124,44 @@ impl DestroyError {
     }
 }
 
-#[derive(Debug)]
-struct Region<W> {
-    mapping: Mapping<W>,
+/// Where a region lies.
+#[derive(Clone, Copy, Debug)]
+struct Region {
     range: PhysRange,
     /// Whether the memory came from the instance's pool and goes back there.
     pooled: bool,
 }
 
+/// The link to an instance: one variant for each generation.
+#[derive(Debug)]
+pub(crate) enum Link<W> {
+    /// No region: nothing can be sent.
+    None,
+    /// Its slots.
+    RfcV2 { slots: Mapping<W>, policy: Occupied },
+    /// Our lane in its region; for our own region also the receiver's end of all lanes.
+    Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
+}
+
 #[derive(Debug)]
 pub(crate) struct Instance<W, const CPUS: usize> {
+    pub(crate) id: InstanceId,
     pub(crate) incarnation: Incarnation,
     pub(crate) doorbell_cpu: PhysCpuId,
     pub(crate) vector: Vector,
-    pub(crate) policy: Occupied,
-    slots: u32,
+    pub(crate) link: Link<W>,
     cpus: [PhysCpuId; CPUS],
     nr_cpus: usize,
-    region: Option<Region<W>>,
+    region: Option<Region>,
 }
 
 impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
     fn new(config: &InstanceConfig<'_>) -> Result<Self, AddError> {
-        let &InstanceConfig { incarnation, doorbell_cpu, vector, policy, slots, .. } = config;
-        if let Some(&cpu) = config.cpus.iter().find(|c| c.0 >= u64::from(slots)) {
-            return Err(AddError::BeyondRegion(cpu));
+        let &InstanceConfig { id, incarnation, doorbell_cpu, vector, link, .. } = config;
+        if let LinkConfig::RfcV2 { slots, .. } = link {
+            if let Some(&cpu) = config.cpus.iter().find(|c| c.0 >= u64::from(slots)) {
+                return Err(AddError::BeyondRegion(cpu));
+            }
         }
         let mut cpus = [PhysCpuId(0); CPUS];
         let room = cpus.get_mut(..config.cpus.len()).ok_or(AddError::BadCpus)?;
@@ -131,17 +171,39 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
             return Err(AddError::BadCpus);
         }
         let nr_cpus = config.cpus.len();
-        Ok(Self { incarnation, doorbell_cpu, vector, policy, slots, cpus, nr_cpus, region: None })
+        Ok(Self { id, incarnation, doorbell_cpu, vector, link: Link::None, cpus, nr_cpus, region: None })
     }
 
     pub(crate) fn cpus(&self) -> &[PhysCpuId] {
         self.cpus.get(..self.nr_cpus).unwrap_or(&[])
     }
 
-    /// The words of its region's slots, if it has a region.
-    pub(crate) fn words(&self) -> Option<&[W]> {
-        let words = (self.slots as usize).checked_mul(SLOT_WORDS)?;
-        self.region.as_ref()?.mapping.words().get(..words)
+    pub(crate) const fn has_region(&self) -> bool {
+        self.region.is_some()
+    }
+
+    /// The words of its region's slots, if it has such.
+    pub(crate) fn slots(&self) -> Option<(&[W], Occupied)> {
+        match &self.link {
+            Link::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
+            _ => None,
+        }
+    }
+
+    /// Its lane, if it has such.
+    pub(crate) fn sender(&self) -> Option<&Sender<W>> {
+        match &self.link {
+            Link::Native { sender, .. } => Some(sender),
+            _ => None,
+        }
+    }
+
+    /// The receiver's end of its region, if that is native and ours.
+    pub(crate) fn own_region(&self) -> Option<&OwnRegion<W>> {
+        match &self.link {
+            Link::Native { own, .. } => own.as_ref(),
+            _ => None,
+        }
     }
 }
 
@@ -166,17 +228,25 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     pub fn vector(&self) -> Vector {
         self.0.vector
     }
-    /// What becomes of an unread message.
-    pub fn policy(&self) -> Occupied {
-        self.0.policy
+    /// What its region speaks; `None` if it has no region.
+    pub fn layout(&self) -> Option<Layout> {
+        match self.0.link {
+            Link::None => None,
+            Link::RfcV2 { .. } => Some(Layout::RfcV2),
+            Link::Native { .. } => Some(Layout::Native),
+        }
     }
-    /// Where its region lies: exactly its slots; `None` if it has no region.
+    /// What becomes of an unread message in its slots; `None` if it has none.
+    pub fn policy(&self) -> Option<Occupied> {
+        self.0.slots().map(|(_, policy)| policy)
+    }
+    /// Where its region lies, exactly; `None` if it has no region.
     pub fn region(&self) -> Option<PhysRange> {
-        self.0.region.as_ref().map(|r| r.range)
+        self.0.region.map(|r| r.range)
     }
-    /// The words of its region, for tests and tools; peers write them too. Empty if it has no region.
+    /// The words of its slots, for tests and tools; peers write them too. Empty if it has none.
     pub fn words(&self) -> &[W] {
-        self.0.words().unwrap_or(&[])
+        self.0.slots().map_or(&[], |(words, _)| words)
     }
 }
 
@@ -204,32 +274,56 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         entry.get().ok_or(gone)
     }
 
-    /// Adds an instance whose region is made by `region`, while the entry is kept for it.
+    /// Every instance that is there.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Ref<'_, Instance<W, CPUS>>> {
+        self.entries.iter().filter_map(Published::get)
+    }
+
+    /// Adds an instance whose link is made by `link`, while the entry is kept for it.
     fn add(
         &self,
         config: &InstanceConfig<'_>,
-        region: impl FnOnce() -> Result<Option<Region<W>>, AddError>,
+        link: impl FnOnce(&mut Instance<W, CPUS>) -> Result<(), AddError>,
     ) -> Result<(), AddError> {
         let mut instance = Instance::new(config)?;
         let entry = self.entry(config.id).map_err(|_| AddError::BadCpus)?;
         let vacancy = entry.claim().ok_or(AddError::Exists)?;
-        instance.region = region()?;
+        link(&mut instance)?;
         vacancy.publish(instance);
         Ok(())
     }
 
-    /// Adds an instance with a region from its pool, zeroed (SPEC C-1).
+    /// Adds an instance with a region from its pool, empty (SPEC C-1, N-1).
     pub(crate) fn create<P: Platform<Word = W>>(
         &self,
         platform: &P,
+        me: Option<Me<'_>>,
         config: &InstanceConfig<'_>,
     ) -> Result<PhysRange, AddError> {
         let mut made = Err(AddError::Pool(PoolError::Exhausted));
-        self.add(config, || {
-            let region = allocate(platform, config.id, region_size(config.slots))?;
-            made = Ok(region.range);
-            platform.region_added(config.id, region.range);
-            Ok(Some(region))
+        self.add(config, |instance| {
+            let geometry = match config.link {
+                LinkConfig::Native(geometry) => geometry.or(Geometry::default_for(16)),
+                LinkConfig::RfcV2 { .. } => None,
+            };
+            let len = match (config.link, geometry) {
+                (LinkConfig::RfcV2 { slots, .. }, _) => region_size(slots),
+                (_, Some(geometry)) => geometry.total_size(),
+                // Not reached: the default exists.
+                (_, None) => return Err(AddError::Pool(PoolError::Exhausted)),
+            };
+            let start = platform.alloc(config.id, len).map_err(AddError::Pool)?;
+            // A pool that names memory beyond the machine has broken its duty; there is nothing to give back.
+            let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
+            let made_empty = geometry.map_or(Ok(()), |geometry| create(platform, range, geometry));
+            let connect = |()| instance.connect(platform, me, config.link, range, true);
+            if let Err(e) = made_empty.and_then(connect) {
+                // SAFETY: `alloc` gave it just now, and it is not mapped.
+                unsafe { platform.free(config.id, range) };
+                return Err(e);
+            }
+            made = Ok(range);
+            Ok(())
         })?;
         made
     }
@@ -238,20 +332,24 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     pub(crate) fn attach<P: Platform<Word = W>>(
         &self,
         platform: &P,
+        me: Option<Me<'_>>,
         config: &InstanceConfig<'_>,
         range: Option<PhysRange>,
     ) -> Result<(), AddError> {
-        self.add(config, || {
-            let Some(given) = range else { return Ok(None) };
-            let needed = region_size(config.slots);
+        self.add(config, |instance| {
+            let Some(given) = range else { return Ok(()) };
             if !given.start().is_page_aligned() {
                 return Err(AddError::Misaligned);
             }
-            let range = PhysRange::new(given.start(), needed).filter(|_| needed <= given.len());
-            let range = range.ok_or(AddError::TooSmall(needed))?;
-            let mapping = map_whole(platform, range).map_err(AddError::Map)?;
-            platform.region_added(config.id, range);
-            Ok(Some(Region { mapping, range, pooled: false }))
+            let range = match config.link {
+                LinkConfig::Native(_) => given,
+                LinkConfig::RfcV2 { slots, .. } => {
+                    let needed = region_size(slots);
+                    let range = PhysRange::new(given.start(), needed).filter(|_| needed <= given.len());
+                    range.ok_or(AddError::TooSmall(needed))?
+                }
+            };
+            instance.connect(platform, me, config.link, range, false)
         })
     }
 
@@ -268,12 +366,11 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
-        if let Some(Region { mapping, range, pooled }) = instance.region {
+        if let Some(Region { range, pooled }) = instance.region {
             platform.region_removed(id, range);
-            // SAFETY: it came from `map` of this platform; its entry had no users and none can come.
-            unsafe { platform.unmap(mapping) };
+            instance.link.disconnect(platform);
             if pooled {
-                // SAFETY: `allocate` took it for this instance; it was unmapped just now, and is gone from here.
+                // SAFETY: `create` took it for this instance; it was unmapped just now, and is gone from here.
                 unsafe { platform.free(id, range) };
             }
         }
@@ -283,10 +380,10 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     /// Empties every slot that bears `claim`, in every region of the table (SPEC X-5); gives how many.
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
-        for instance in self.entries.iter().filter_map(Published::get) {
-            if instance.policy == Occupied::Exclusive {
+        for instance in self.all() {
+            if let Some((words, Occupied::Exclusive)) = instance.slots() {
                 // Not `count`, which adds with an overflow check.
-                for slot in Slot::all(instance.words().unwrap_or(&[])) {
+                for slot in Slot::all(words) {
                     cleared = cleared.wrapping_add(slot.clear_claim(claim).into());
                 }
             }
@@ -295,26 +392,89 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     }
 }
 
-/// A zeroed region of `len` bytes from the pool of `id`, mapped; all given back if a step fails.
-fn allocate<P: InstancePool + PhysMemory>(
-    platform: &P,
-    id: InstanceId,
-    len: u64,
-) -> Result<Region<P::Word>, AddError> {
-    let start = platform.alloc(id, len).map_err(AddError::Pool)?;
-    // A pool that names memory beyond the machine has broken its duty; there is nothing to give back.
-    let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
-    match map_whole(platform, range) {
-        Ok(mapping) => {
-            for word in mapping.words() {
-                word.store(0, Ordering::Relaxed);
+/// Who we are, for links whose ends know each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Me<'a> {
+    pub(crate) id: InstanceId,
+    pub(crate) incarnation: Incarnation,
+    /// The receiver's end of our own region.
+    pub(crate) receiver: &'a Receiver,
+}
+
+impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
+    /// Makes the link of `config` to the region at `range`, which is to be emptied if it is `new`; nothing stays mapped if
+    /// that fails.
+    fn connect<P: Platform<Word = W>>(
+        &mut self,
+        platform: &P,
+        me: Option<Me<'_>>,
+        config: LinkConfig,
+        range: PhysRange,
+        new: bool,
+    ) -> Result<(), AddError> {
+        let (link, len) = match config {
+            LinkConfig::RfcV2 { policy, .. } => {
+                let slots = map_whole(platform, range).map_err(AddError::Map)?;
+                if new {
+                    slots.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+                }
+                (Link::RfcV2 { slots, policy }, range.len())
             }
-            Ok(Region { mapping, range, pooled: true })
+            LinkConfig::Native(wanted) => self.connect_native(platform, me, wanted, range)?,
+        };
+        let range = PhysRange::new(range.start(), len).unwrap_or(range);
+        self.link = link;
+        self.region = Some(Region { range, pooled: new });
+        platform.region_added(self.id, range);
+        Ok(())
+    }
+
+    fn connect_native<P: Platform<Word = W>>(
+        &self,
+        platform: &P,
+        me: Option<Me<'_>>,
+        wanted: Option<Geometry>,
+        range: PhysRange,
+    ) -> Result<(Link<W>, u64), AddError> {
+        let me = me.ok_or(AddError::NoIdentity)?;
+        let region = PeerRegion::map(platform, range, me.id)?;
+        let found = region.geometry();
+        if wanted.is_some_and(|wanted| wanted != found) {
+            region.unmap(platform);
+            return Err(AddError::Geometry(found));
         }
-        Err(e) => {
-            // SAFETY: `alloc` gave it just now, and it is not mapped.
-            unsafe { platform.free(id, range) };
-            Err(AddError::Map(e))
+        let own = if self.id == me.id {
+            match OwnRegion::map(platform, range) {
+                Ok(own) => Some(own),
+                Err(e) => {
+                    region.unmap(platform);
+                    return Err(e);
+                }
+            }
+        } else {
+            None
+        };
+        if let Some(own) = &own {
+            me.receiver.begin(own, me.incarnation);
+        }
+        let sender = Sender::begin(region, me.incarnation);
+        Ok((Link::Native { sender, own, watch: Watch::new() }, found.total_size()))
+    }
+}
+
+impl<W: Word> Link<W> {
+    /// Unmaps what `connect` mapped.
+    fn disconnect<P: PhysMemory<Word = W>>(self, platform: &P) {
+        match self {
+            Self::None => {}
+            // SAFETY: it came from `map` of this platform; its entry had no users and none can come.
+            Self::RfcV2 { slots, .. } => unsafe { platform.unmap(slots) },
+            Self::Native { sender, own, .. } => {
+                sender.into_region().unmap(platform);
+                if let Some(own) = own {
+                    own.unmap(platform);
+                }
+            }
         }
     }
 }

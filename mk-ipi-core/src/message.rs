@@ -2,7 +2,7 @@
 //! A received message: a private copy, checked, that no peer can change any more.
 
 use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError, MK_MAX_DATA_SIZE};
-use mk_ipi_abi::{MessageType, Pfn, PhysCpuId};
+use mk_ipi_abi::{InstanceId, MessageType, Pfn, PhysCpuId};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Words of the largest payload.
@@ -11,6 +11,7 @@ pub(crate) const PAYLOAD_WORDS: usize = MK_MAX_DATA_SIZE / 8;
 /// A received message. Handlers get it by reference; it is theirs until the callback returns.
 #[derive(Clone, Debug)]
 pub struct Message {
+    pub(crate) sender: Option<InstanceId>,
     pub(crate) sender_cpu: PhysCpuId,
     pub(crate) msg_type: MessageType,
     /// INVARIANT: at most `MK_MAX_DATA_SIZE`.
@@ -19,10 +20,21 @@ pub struct Message {
 }
 
 impl Message {
-    pub(crate) const EMPTY: Self =
-        Self { sender_cpu: PhysCpuId(0), msg_type: MessageType(0), len: 0, words: [0; PAYLOAD_WORDS] };
+    pub(crate) const EMPTY: Self = Self {
+        sender: None,
+        sender_cpu: PhysCpuId(0),
+        msg_type: MessageType(0),
+        len: 0,
+        words: [0; PAYLOAD_WORDS],
+    };
 
-    /// Physical id of the CPU that sent, as the sender says: in RFC v2 nothing proves it (SPEC H-12).
+    /// The instance that sent. On the native link the lane proves it (SPEC N-12); `None` on RFC v2, where nothing does.
+    pub const fn sender(&self) -> Option<InstanceId> {
+        self.sender
+    }
+
+    /// Physical id of the CPU that sent, as the sender says. On the native link it is one of that instance's; in
+    /// RFC v2 nothing proves it (SPEC H-12).
     pub const fn sender_cpu(&self) -> PhysCpuId {
         self.sender_cpu
     }

@@ -5,7 +5,8 @@
 
 use crate::sync::Word;
 use core::ptr::NonNull;
-use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_abi::native::Breach;
+use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 
 /// Rings another CPU: one interrupt, fixed vector, one target, edge.
 ///
@@ -26,6 +27,10 @@ pub unsafe trait Doorbell {
     /// Interrupts `cpu` with `vector`. One interrupt may stand for many calls: a vector that is pending
     /// already is not counted twice.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
+
+    /// As [`ring`](Self::ring), from a handler that may have interrupted one half-way: an NMI. Leaves the interrupt
+    /// controller as it found it (SPEC A-9).
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 }
 
 /// Why a doorbell did not ring.
@@ -218,9 +223,43 @@ pub trait DeferredWork {
     fn schedule(&self);
 }
 
-/// Sees regions come and go, for a kernel's resource tree (on Linux: `/proc/iomem`; SPEC C-5).
-pub trait RegionObserver {
-    /// The region of `instance` exists at `range`.
+/// What became of a peer or of the link with it (SPEC N-9, N-11, N-14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The peer's life was acknowledged: messages of this one follow, those of former ones have been delivered.
+    Began(Incarnation),
+    /// The peer broke the protocol: nothing is taken from it until it begins anew.
+    Quarantined(Breach),
+    /// The peer restarted as receiver, and lost messages that it had not credited: number of the first, counted from the
+    /// first one that this life of ours sent to it, and how many. Some may have been handled.
+    Lost {
+        /// Number of the first, from 0.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// There is space in the peer's lane, as was asked for by `want_space`.
+    Space,
+    /// The peer's heartbeat stands still.
+    Suspect,
+    /// The heartbeat of a peer that was suspect beats again.
+    Alive,
+    /// The peer's receiver lives as this incarnation, the first or another than before.
+    Up(Incarnation),
+    /// The peer said goodbye.
+    Dead(Incarnation),
+}
+
+/// Sees regions and peers come and go. Called with no lock held, from the call that found out.
+pub trait Observer {
+    /// Something happened to a peer. In deferred work or in `tick`; may send, must not wait.
+    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+        let _ = (peer, event);
+    }
+    /// The host tells this kernel to stop at once (SPEC N-15). In interrupt context or in a poll, and again each time until
+    /// it has.
+    fn stop(&self) {}
+    /// The region of `instance` exists at `range`: for a kernel's resource tree (Linux: `/proc/iomem`; SPEC C-5).
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let _ = (instance, range);
     }
@@ -232,18 +271,11 @@ pub trait RegionObserver {
 
 /// All that a kernel and its architecture supply.
 pub trait Platform:
-    Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + RegionObserver + Sync
+    Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + Observer + Sync
 {
 }
 
 impl<T> Platform for T where
-    T: Doorbell
-        + ThisCpu
-        + LocalInterrupts
-        + PhysMemory
-        + InstancePool
-        + DeferredWork
-        + RegionObserver
-        + Sync
+    T: Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + Observer + Sync
 {
 }

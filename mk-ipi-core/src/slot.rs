@@ -156,6 +156,7 @@ impl<'a, W: Word> Slot<'a, W> {
                 }
             }
         }
+        into.sender = None;
         into.sender_cpu = PhysCpuId(head & 0xffff_ffff);
         let msg_type = (head >> 32) as u32;
         into.msg_type = MessageType(msg_type);

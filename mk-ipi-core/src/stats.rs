@@ -31,6 +31,10 @@ counters! {
     busy => Busy,
     /// Sends refused for any other reason; nothing was stored.
     refused => Refused,
+    /// Sends refused because the lane was full.
+    full => Full,
+    /// Doorbells of the native link; all its other sends were suppressed.
+    rung => Rung,
     /// Messages written but not published, because the host had cleared their claim.
     claim_lost => ClaimLost,
     /// Messages stored whose doorbell did not ring.
@@ -61,6 +65,8 @@ counters! {
     beyond_region => BeyondRegion,
     /// Interrupts that interrupted the interrupt path of their own CPU: the deferred work looks again.
     nested => Nested,
+    /// Lanes put into quarantine.
+    quarantined => Quarantined,
     /// Interrupts on a CPU whose index is not below `CPUS`; nothing was read.
     beyond_cpus => BeyondCpus,
 }

@@ -71,7 +71,7 @@ atomic! {
 }
 atomic! {
     /// A 64-bit number; in a kernel also the [`Word`] of shared memory, 8 bytes, alignment 8.
-    AtomicU64(u64) { fetch_add, fetch_sub, fetch_xor }
+    AtomicU64(u64) { swap, fetch_add, fetch_sub, fetch_xor, fetch_or, fetch_and, fetch_max }
 }
 atomic! {
     /// A number of the address's size.
@@ -108,6 +108,16 @@ pub trait Word: Send + Sync + 'static {
     fn store(&self, value: u64, order: Ordering);
     /// Writes `new` if the word is `current`, else gives what it is. `order` is of the success; a failure is relaxed.
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
+    /// Writes the word; gives the former value.
+    fn swap(&self, value: u64, order: Ordering) -> u64;
+    /// Sets bits of the word; gives the former value.
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64;
+    /// Writes the word with release, and orders that before all loads that follow: a release store and a full fence.
+    #[inline(always)]
+    fn publish(&self, value: u64) {
+        self.store(value, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
 }
 
 impl Word for AtomicU64 {
@@ -122,6 +132,20 @@ impl Word for AtomicU64 {
     #[inline(always)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, order, Ordering::Relaxed)
+    }
+    #[inline(always)]
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.0.swap(value, order)
+    }
+    #[inline(always)]
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.0.fetch_or(bits, order)
+    }
+    /// One locked instruction in place of a store and a slower fence; loads that follow must be `SeqCst` for it.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn publish(&self, value: u64) {
+        self.0.swap(value, Ordering::SeqCst);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::platform::MockPlatform;
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange, Vector};
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 use std::sync::Arc;
 
 /// A kernel's endpoint.
@@ -47,7 +47,8 @@ impl MockPlatform {
         let cpus = self.cpus();
         let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
         let slots = u32::try_from(highest).expect("a small physical id") + 1;
-        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector: Vector::RFC_V2, slots, policy }
+        let link = LinkConfig::RfcV2 { slots, policy };
+        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector: Vector::RFC_V2, link }
     }
 }
 
@@ -62,7 +63,8 @@ impl Machine {
         let links: Vec<_> = kernels.iter().map(|(id, kernel)| kernel.boot(*id, Incarnation::FIRST)).collect();
         for (id, kernel) in &kernels {
             let config = kernel.config(*id, Incarnation::FIRST, policy);
-            let region = self.reserve(region_size(config.slots));
+            let LinkConfig::RfcV2 { slots, .. } = config.link else { unreachable!("made above") };
+            let region = self.reserve(region_size(slots));
             links.iter().for_each(|link| attach(link, &config, region));
         }
         let count = links.len();

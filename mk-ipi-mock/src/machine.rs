@@ -7,6 +7,7 @@ use crate::memory::{Memory, MEMORY_START};
 use crate::platform::{KernelState, MockPlatform};
 use crate::report::{Failure, Report, What};
 use crate::sched::{CpuState, Shared};
+use mk_ipi_abi::native::{Features, Geometry, Stamp, STAMP_WORDS};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
@@ -198,6 +199,15 @@ impl Machine {
     /// Takes `len` bytes of memory, rounded up to pages, that no pool and nothing else uses.
     pub fn reserve(&self, len: u64) -> PhysRange {
         self.shared.memory.reserve(len)
+    }
+
+    /// Makes an empty native region, as a host does: stamped, and nobody's life has begun in it.
+    pub fn native_region(&self, geometry: Geometry) -> PhysRange {
+        let region = self.reserve(geometry.total_size());
+        let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry, Features::all()));
+        let words = (0..region.len()).step_by(8).map(|at| PhysAddr(region.start().0 + at));
+        words.zip(stamp.into_iter().chain(std::iter::repeat(0))).for_each(|(at, value)| self.poke(at, value));
+        region
     }
 
     /// All memory.

@@ -52,6 +52,8 @@ pub(crate) struct KernelState {
     vectors: Mutex<BTreeMap<u8, Routine>>,
     deferred: Mutex<Option<Routine>>,
     regions: Mutex<Vec<RegionEvent>>,
+    peers: Mutex<Vec<(InstanceId, PeerEvent)>>,
+    stops: AtomicU64,
 }
 
 impl KernelState {
@@ -71,6 +73,8 @@ impl KernelState {
             vectors: Mutex::default(),
             deferred: Mutex::default(),
             regions: Mutex::default(),
+            peers: Mutex::default(),
+            stops: AtomicU64::new(0),
         }
     }
 
@@ -216,6 +220,16 @@ impl MockPlatform {
         lock(&self.state().regions).clone()
     }
 
+    /// What happened to the peers of this kernel since the last call.
+    pub fn peer_events(&self) -> Vec<(InstanceId, PeerEvent)> {
+        std::mem::take(&mut lock(&self.state().peers))
+    }
+
+    /// How often the host told this kernel to stop.
+    pub fn stops(&self) -> u64 {
+        self.state().stops.load(Ordering::Relaxed)
+    }
+
     fn private(&self, range: PhysRange) -> bool {
         lock(&self.state().private).iter().any(|private| private.overlaps(range))
     }
@@ -239,6 +253,10 @@ unsafe impl Doorbell for MockPlatform {
             None => self.shared.ring(from, to, vector),
         });
         Ok(())
+    }
+
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
     }
 }
 
@@ -337,12 +355,20 @@ impl DeferredWork for MockPlatform {
     }
 }
 
-impl RegionObserver for MockPlatform {
+impl Observer for MockPlatform {
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         lock(&self.state().regions).push(RegionEvent::Added(instance, range));
     }
 
     fn region_removed(&self, instance: InstanceId, range: PhysRange) {
         lock(&self.state().regions).push(RegionEvent::Removed(instance, range));
+    }
+
+    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+        lock(&self.state().peers).push((peer, event));
+    }
+
+    fn stop(&self) {
+        self.state().stops.fetch_add(1, Ordering::Relaxed);
     }
 }

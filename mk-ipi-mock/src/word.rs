@@ -44,4 +44,20 @@ impl Word for MockWord {
             Err(self.0.load(Ordering::Relaxed))
         }
     }
+
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        if cpu::access(self, What::CompareExchange) {
+            self.0.swap(value, order)
+        } else {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        if cpu::access(self, What::CompareExchange) {
+            self.0.fetch_or(bits, order)
+        } else {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use mk_ipi_core::abi::rfc_v2::{region_size, SLOT_SIZE};
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 use mk_ipi_mock::{Machine, MockPlatform};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -64,8 +64,8 @@ impl Handler for Inbox {
 /// A sending and a receiving kernel, as the one thread that built the machine.
 struct Pair {
     machine: Machine,
-    sender: Endpoint<MockPlatform, Inbox>,
-    receiver: Endpoint<MockPlatform, Inbox>,
+    sender: Box<Endpoint<MockPlatform, Inbox>>,
+    receiver: Box<Endpoint<MockPlatform, Inbox>>,
     region: PhysRange,
     inbox: Inbox,
 }
@@ -74,15 +74,14 @@ impl Pair {
     fn new() -> Self {
         let (a, b) = (InstanceId::HOST, InstanceId::new(7));
         let machine = Machine::builder().kernel(&[SENDER.0]).kernel(&[RECEIVER.0]).pool(b, 2).build();
-        let (sender, receiver) = (Endpoint::new(machine.kernel(0)), Endpoint::new(machine.kernel(1)));
+        let [sender, receiver] = [0, 1].map(|k| Box::new(Endpoint::new(machine.kernel(k))));
         let config = InstanceConfig {
             id: b,
             incarnation: Incarnation::FIRST,
             cpus: &[RECEIVER],
             doorbell_cpu: RECEIVER,
             vector: Vector::RFC_V2,
-            slots: NR_CPUS,
-            policy: Occupied::Overwrite,
+            link: LinkConfig::RfcV2 { slots: NR_CPUS, policy: Occupied::Overwrite },
         };
         let region = sender.create_instance(&config).unwrap();
         receiver.attach_instance(&config, Some(region)).unwrap();

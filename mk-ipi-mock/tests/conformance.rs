@@ -5,7 +5,7 @@
 
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES};
-use mk_ipi_core::{InstanceConfig, Occupied};
+use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -88,8 +88,7 @@ impl MockEnv {
                 cpus,
                 doorbell_cpu: PhysCpuId(cpu),
                 vector: Vector::RFC_V2,
-                slots: SLOTS,
-                policy: Occupied::Exclusive,
+                link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
             };
             env.endpoint.attach_instance(&config, Some(bench.regions[k])).unwrap();
         }

@@ -12,7 +12,9 @@ mod odd;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LookupError, Message, Occupied, PollError, SendError};
+use mk_ipi_core::{
+    AddError, Endpoint, InstanceConfig, LinkConfig, LookupError, Message, Occupied, PollError, SendError,
+};
 use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
 use odd::Odd;
 use std::sync::{Arc, Mutex};
@@ -37,8 +39,7 @@ fn config(slots: u32) -> InstanceConfig<'static> {
         cpus: &[PhysCpuId(0)],
         doorbell_cpu: PhysCpuId(0),
         vector: mk_ipi_abi::Vector::RFC_V2,
-        slots,
-        policy: Occupied::Exclusive,
+        link: LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive },
     }
 }
 
@@ -186,7 +187,8 @@ fn a_senders_id_fits_the_field_or_is_refused() {
 fn a_doorbell_that_cannot_reach_the_cpu_costs_nothing() {
     for policy in [Occupied::Exclusive, Occupied::Overwrite] {
         let (machine, endpoint) = odd_machine();
-        let region = endpoint.create_instance(&InstanceConfig { policy, ..config(1) }).unwrap();
+        let link = LinkConfig::RfcV2 { slots: 1, policy };
+        let region = endpoint.create_instance(&InstanceConfig { link, ..config(1) }).unwrap();
         endpoint.platform().log();
         endpoint.platform().break_check(true);
         let error = DoorbellError::Unreachable(PhysCpuId(0));

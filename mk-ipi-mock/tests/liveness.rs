@@ -7,7 +7,7 @@ mod odd;
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{Deferred, Endpoint, InstanceConfig, Message, Occupied, PollError, SendError};
+use mk_ipi_core::{Deferred, Endpoint, InstanceConfig, LinkConfig, Message, Occupied, PollError, SendError};
 use mk_ipi_mock::{Callback, DoorbellFault, Fault, Machine, Mode, When};
 use odd::Odd;
 use std::sync::Arc;
@@ -112,8 +112,7 @@ fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
         cpus: &[PhysCpuId(0)],
         doorbell_cpu: PhysCpuId(0),
         vector: Vector::RFC_V2,
-        slots: 4,
-        policy: Occupied::Exclusive,
+        link: LinkConfig::RfcV2 { slots: 4, policy: Occupied::Exclusive },
     };
     endpoint.attach_instance(&config, Some(region)).unwrap();
     endpoint.identify(HOST, Incarnation::FIRST);

@@ -195,23 +195,6 @@ impl<Io: ApicIo> LocalApic<Io> {
         Err(DoorbellError::Stuck)
     }
 
-    /// [`ring`](Doorbell::ring) for an NMI handler, which may have come between the two writes of another
-    /// send: it puts the first one's value back once its own interrupt has left.
-    pub fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        let icr = Icr::fixed(vector, self.reach(cpu)?);
-        if self.mode == Mode::X2Apic {
-            // SAFETY: as in `ring`.
-            return unsafe { self.send(icr) };
-        }
-        let high = self.read(Register::IcrHigh);
-        // SAFETY: as in `ring`; what an NMI handler's write could break is put back.
-        let sent = unsafe { self.send_xapic(icr) };
-        let left = self.wait_idle();
-        // SAFETY: the value that was there, and writing this half sends nothing.
-        unsafe { self.io.mmio_write(Register::IcrHigh, high) };
-        sent.and(left)
-    }
-
     /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A,
     /// 10.6.2.1 and 10.12.9).
     pub(crate) fn reach(&self, cpu: PhysCpuId) -> Result<u32, DoorbellError> {
@@ -263,6 +246,23 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         // SAFETY: an interrupt with a vector that its kernel expects, at the one CPU that was named.
         unsafe { self.send(icr) }
+    }
+
+    /// May have come between the two writes of another send: puts the first one's value back once its own interrupt
+    /// has left.
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        let icr = Icr::fixed(vector, self.reach(cpu)?);
+        if self.mode == Mode::X2Apic {
+            // SAFETY: as in `ring`.
+            return unsafe { self.send(icr) };
+        }
+        let high = self.read(Register::IcrHigh);
+        // SAFETY: as in `ring`; what an NMI handler's write could break is put back.
+        let sent = unsafe { self.send_xapic(icr) };
+        let left = self.wait_idle();
+        // SAFETY: the value that was there, and writing this half sends nothing.
+        unsafe { self.io.mmio_write(Register::IcrHigh, high) };
+        sent.and(left)
     }
 }
 

@@ -9,7 +9,7 @@ use mk_ipi_abi::PhysRange;
 use mk_ipi_conformance::{Case, Env, Ep, Inbox, Outcome};
 use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::sync::Ordering;
-use mk_ipi_core::InstanceConfig;
+use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
 use spin::Once;
 
 /// The endpoint that the suite works on, with a small queue.
@@ -84,8 +84,10 @@ pub fn run(node: &Node) -> bool {
             cpus: &[known.doorbell_cpu()],
             doorbell_cpu: known.doorbell_cpu(),
             vector: known.vector(),
-            slots: (region.len() / 272) as u32,
-            policy: known.policy(),
+            link: LinkConfig::RfcV2 {
+                slots: (region.len() / 272) as u32,
+                policy: known.policy().unwrap_or(Occupied::Exclusive),
+            },
         };
         if let Err(e) = SUITE.attach_instance(&config, Some(region)) {
             fatal!("kernel {kernel}: {e:?}");

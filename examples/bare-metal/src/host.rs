@@ -16,6 +16,7 @@ use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector
 use mk_ipi_core::directory::{config_of, DirectoryWriter};
 use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::{start_cpu, StartPage};
 
 /// Room for CPUs in an entry of the directory; the demo's kernels have one each.
@@ -114,7 +115,8 @@ impl Machine {
     fn create(&mut self, k: usize) {
         let cpus = [self.cpus[k]];
         let config = config_of(&self.record(k, State::Starting), &cpus);
-        let config = mk_ipi_core::InstanceConfig { slots: self.slots, ..config };
+        let link = LinkConfig::RfcV2 { slots: self.slots, policy: Occupied::Exclusive };
+        let config = InstanceConfig { link, ..config };
         if let Err(e) = ENDPOINT.create_instance(&config) {
             fatal!("the region of kernel {k}: {e:?}");
         }

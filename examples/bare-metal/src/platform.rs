@@ -12,7 +12,7 @@ use core::slice;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    PhysMemory, PoolError, RegionObserver, ThisCpu,
+    Observer, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
@@ -229,6 +229,12 @@ unsafe impl Doorbell for Kernel {
         self.rung.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.apic().ring_from_nmi(cpu, vector)?;
+        self.rung.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 // SAFETY: one CPU, whose APIC id was read at its start and does not change.
@@ -323,7 +329,7 @@ impl DeferredWork for Kernel {
 }
 
 /// The kernel's resource tree is its log.
-impl RegionObserver for Kernel {
+impl Observer for Kernel {
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let (start, end) = (range.start().0, range.end().0);
         // The suite attaches and destroys without end.

@@ -55,6 +55,12 @@ impl Word for Timed {
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, order)
     }
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.0.swap(value, order)
+    }
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.0.fetch_or(bits, order)
+    }
 }
 
 #[test]
@@ -119,6 +125,12 @@ impl Word for Restless {
     }
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, order)
+    }
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.0.swap(value, order)
+    }
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.0.fetch_or(bits, order)
     }
 }
 
@@ -198,7 +210,7 @@ fn a_reader_checks_its_copy() {
         (1, 1 | (5 << 32), EntryError::WrongInstance(1)),
         (1, 2, EntryError::NoIncarnation),
         (2, 4 | (1 << 32), EntryError::UnknownState(4)),
-        (2, 2 | (2 << 32), EntryError::UnknownLayout(2)),
+        (2, 2 | (3 << 32), EntryError::UnknownLayout(3)),
         (3, 1 | (0x1f << 32), EntryError::BadVector(0x1f)),
         (4, 8, EntryError::BadRegion),
         (6, 8, EntryError::BadCpus),
@@ -244,15 +256,24 @@ fn garbage_is_refused_or_makes_sense() {
     assert!(refused > rounds * 5 / 2, "{refused}");
 }
 
+const fn slots(slots: u32, policy: Occupied) -> LinkConfig {
+    LinkConfig::RfcV2 { slots, policy }
+}
+
 #[test]
 fn an_instance_of_the_directory_has_as_many_slots_as_its_region() {
     let cpus = ids(&[7, 9, 0, 0]);
     let config = config_of(&record(), &cpus);
-    assert_eq!((config.slots, config.policy, config.cpus), (10, Occupied::Exclusive, &cpus[..2]));
+    assert_eq!((config.link, config.cpus), (slots(10, Occupied::Exclusive), &cpus[..2]));
     assert_eq!((config.id, config.incarnation.get(), config.doorbell_cpu), (TWO, 5, PhysCpuId(9)));
     let rest = PhysRange::new(PhysAddr(0x20_0000), 2719);
     let overwritten = InstanceRecord { flags: EntryFlags::empty(), region: rest, ..record() };
     let config = config_of(&overwritten, &cpus);
-    assert_eq!((config.slots, config.policy), (9, Occupied::Overwrite));
-    assert_eq!(config_of(&InstanceRecord { region: None, ..record() }, &cpus).slots, u32::MAX);
+    assert_eq!(config.link, slots(9, Occupied::Overwrite));
+    assert_eq!(
+        config_of(&InstanceRecord { region: None, ..record() }, &cpus).link,
+        slots(u32::MAX, Occupied::Exclusive)
+    );
+    let native = InstanceRecord { layout: Layout::Native, ..record() };
+    assert_eq!(config_of(&native, &cpus).link, LinkConfig::Native(None));
 }

@@ -77,6 +77,9 @@ unsafe impl Doorbell for Odd {
             false => self.inner.ring(cpu, vector),
         }
     }
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
+    }
 }
 
 // SAFETY: passed on; a test that pretends has one CPU.
@@ -139,7 +142,7 @@ impl DeferredWork for Odd {
     }
 }
 
-impl RegionObserver for Odd {
+impl Observer for Odd {
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         self.note("added");
         self.inner.region_added(instance, range);
@@ -147,5 +150,11 @@ impl RegionObserver for Odd {
     fn region_removed(&self, instance: InstanceId, range: PhysRange) {
         self.note("removed");
         self.inner.region_removed(instance, range);
+    }
+    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+        self.inner.peer_event(peer, event);
+    }
+    fn stop(&self) {
+        self.inner.stop();
     }
 }

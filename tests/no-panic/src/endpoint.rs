@@ -10,7 +10,7 @@ use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{
     AddError, DestroyError, LookupError, MapPfnError, RegistryFull, SendError, UnregisterError,
 };
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 
 type Callback = &'static (dyn Fn(&Message) + Send + Sync);
 
@@ -86,8 +86,10 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
             cpus: cpus(),
             doorbell_cpu: PhysCpuId(any()),
             vector,
-            slots: any(),
-            policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
+            link: LinkConfig::RfcV2 {
+                slots: any(),
+                policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
+            },
         };
         sink(end.create_instance(&config).map_err(AddError::errno));
         sink(end.attach_instance(&config, range().and_then(option)));
@@ -105,7 +107,7 @@ fn directory<W: HasMemory>() {
         sink(directory.nr_instances());
         for id in directory.ids() {
             if let Ok(record) = directory.read(id, cpu_room(&mut room)) {
-                sink(config_of(&record, cpus()).slots);
+                sink(config_of(&record, cpus()).link);
             }
         }
     }

@@ -98,6 +98,14 @@ impl Word for HostileWord {
             Err(any())
         }
     }
+    fn swap(&self, value: u64, _: Ordering) -> u64 {
+        sink(value);
+        any()
+    }
+    fn fetch_or(&self, bits: u64, _: Ordering) -> u64 {
+        sink(bits);
+        any()
+    }
 }
 
 /// A word type with memory of its own.
@@ -148,6 +156,9 @@ unsafe impl<W: HasMemory> Doorbell for Opaque<W> {
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         sink((cpu, vector));
         rung()
+    }
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
     }
 }
 
@@ -217,4 +228,4 @@ impl<W: HasMemory> DeferredWork for Opaque<W> {
 }
 
 // The defaults of the trait are called.
-impl<W: HasMemory> RegionObserver for Opaque<W> {}
+impl<W: HasMemory> Observer for Opaque<W> {}

@@ -2,7 +2,7 @@
 //! `mk_ipi_core::sync`, and the parts of `platform` that are functions.
 
 use crate::opaque::{any, maybe, option, sink, HasMemory, HostileWord, Opaque};
-use mk_ipi_core::platform::{DoorbellError, MapError, PoolError, RegionObserver, ThisCpu};
+use mk_ipi_core::platform::{DoorbellError, MapError, Observer, PoolError, ThisCpu};
 use mk_ipi_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, UnsafeCell, Word};
 

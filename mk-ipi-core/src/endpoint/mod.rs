@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One kernel's end of every link: send, receive, handlers, instances.
+
+use crate::instance::{AddError, DestroyError, InstanceConfig, InstanceRef, InstanceTable, LookupError, Me};
+use crate::native::Receiver;
+use crate::platform::Platform;
+use crate::published::Ref;
+use crate::queue::Queue;
+use crate::registry::{Handle, Handler, Registry, RegistryFull, UnregisterError};
+use crate::stats::{Count, Counters, Stats};
+use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_abi::rfc_v2::Claim;
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
+
+mod native;
+mod receive;
+mod send;
+
+pub use native::{LaneStats, MoveError};
+pub use receive::{Deferred, PollError};
+pub use send::SendError;
+
+type Instance<P, const CPUS: usize> =
+    crate::instance::Instance<<P as crate::platform::PhysMemory>::Word, CPUS>;
+
+/// What belongs to one CPU. 128 bytes apart: prefetchers fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cpu<const QUEUE: usize> {
+    queue: Queue<QUEUE>,
+    /// A message was left in this CPU's exclusive slot because the queue was full.
+    left: AtomicBool,
+    /// How many callbacks this CPU is inside.
+    callbacks: AtomicU32,
+    /// This CPU's index in the directory's list of our instance, plus one; 0 until it is looked up.
+    listed: AtomicU32,
+    counters: Counters,
+}
+
+/// One kernel's end of every link.
+///
+/// `P`: the kernel and its architecture. `H`: what a handler is, for example `&'static (dyn Fn(&Message) +
+/// Send + Sync)`. `CPUS`: most CPUs of this kernel (its [`ThisCpu::index`](crate::platform::ThisCpu::index) is
+/// below it) and of any instance it sends to. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
+/// the deferred work on one CPU, a power of two; that is also the budget of one run.
+///
+/// All methods take `&self` and may be called from any CPU at any time, unless they say otherwise.
+#[derive(Debug)]
+pub struct Endpoint<
+    P: Platform,
+    H,
+    const CPUS: usize = 8,
+    const HANDLERS: usize = 32,
+    const QUEUE: usize = 16,
+> {
+    platform: P,
+    /// A [`Claim`]'s `data_size` that names us; 0 until `identify`.
+    identity: AtomicU64,
+    instances: InstanceTable<P::Word, CPUS>,
+    registry: Registry<H, HANDLERS>,
+    /// The receiver's end of our own region, if that is native.
+    receiver: Receiver,
+    /// One bit for each instance in whose lane we wait for space.
+    wanting: [AtomicU64; 4],
+    cpus: [Cpu<QUEUE>; CPUS],
+    /// Of CPUs whose index is not below `CPUS`.
+    elsewhere: Counters,
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    const_unless_loom! {
+        /// An endpoint that knows nobody, not even itself. It is large: keep it in a `static`.
+        pub fn new(platform: P) -> Self {
+            Self {
+                platform,
+                identity: AtomicU64::new(0),
+                instances: InstanceTable::new(),
+                registry: Registry::new(),
+                receiver: Receiver::new(),
+                wanting: array_of![AtomicU64::new(0); 4],
+                cpus: array_of![
+                    Cpu {
+                        queue: Queue::new(),
+                        left: AtomicBool::new(false),
+                        callbacks: AtomicU32::new(0),
+                        listed: AtomicU32::new(0),
+                        counters: Counters::new(),
+                    };
+                    CPUS
+                ],
+                elsewhere: Counters::new(),
+            }
+        }
+    }
+
+    /// Says who this kernel is. Until then interrupts are ignored, sends refused, and native links not made.
+    ///
+    /// Peers may have sent before: looks into this CPU's slot. Every other CPU of this kernel calls
+    /// [`poll`](Self::poll) once after this, and after our own instance was added anew.
+    pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
+        self.set_identity(Some(Claim { instance, incarnation }));
+        // Without a region, or where slots are never emptied, there is nothing to find.
+        let _ = self.poll();
+    }
+
+    pub(crate) fn set_identity(&self, me: Option<Claim>) {
+        self.identity.store(me.map_or(0, Claim::to_data_size), Ordering::Release);
+    }
+
+    /// Who this kernel is, once told.
+    pub fn identity(&self) -> Option<(InstanceId, Incarnation)> {
+        let claim = Claim::from_data_size(self.identity.load(Ordering::Acquire))?;
+        Some((claim.instance, claim.incarnation))
+    }
+
+    /// The platform it was made with.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    fn cpu(&self) -> Option<&Cpu<QUEUE>> {
+        self.cpus.get(self.platform.index())
+    }
+
+    fn count(&self, what: Count) {
+        self.cpu().map_or(&self.elsewhere, |cpu| &cpu.counters).count(what);
+    }
+
+    /// The counters, summed over this kernel's CPUs.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        stats.add(&self.elsewhere);
+        for cpu in &self.cpus {
+            stats.add(&cpu.counters);
+        }
+        stats
+    }
+
+    // ---- handlers (SPEC chapter C) ----
+
+    /// Has `handler` called for each message of type `msg_type`. Several may serve one type.
+    pub fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
+        self.registry.register(msg_type, handler)
+    }
+
+    /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
+    ///
+    /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
+    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there: try again.
+    pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
+        if self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0) {
+            return Err(UnregisterError::InCallback);
+        }
+        self.registry.unregister(handle, || self.platform.relax())
+    }
+
+    // ---- instances (SPEC chapter C) ----
+
+    /// Adds an instance and makes its region from its pool: zeroed, mapped, then published. May sleep.
+    ///
+    /// Gives where the region lies, exactly.
+    pub fn create_instance(&self, config: &InstanceConfig<'_>) -> Result<PhysRange, AddError> {
+        let range = self.with_me(|me| self.instances.create(&self.platform, me, config))?;
+        self.announce(config.id);
+        Ok(range)
+    }
+
+    /// Adds an instance whose region another kernel made, or that has none. May sleep.
+    pub fn attach_instance(
+        &self,
+        config: &InstanceConfig<'_>,
+        region: Option<PhysRange>,
+    ) -> Result<(), AddError> {
+        self.with_me(|me| self.instances.attach(&self.platform, me, config, region))?;
+        self.announce(config.id);
+        Ok(())
+    }
+
+    /// Calls `f` with who we are, as a native link needs it.
+    fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_>>) -> R) -> R {
+        let Some((id, incarnation)) = self.identity() else { return f(None) };
+        f(Some(Me { id, incarnation, receiver: &self.receiver }))
+    }
+
+    /// The instance, held against destruction.
+    pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word, CPUS>, LookupError> {
+        self.instances.get(id).map(InstanceRef)
+    }
+
+    /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. May sleep.
+    ///
+    /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again.
+    pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
+        self.instances.destroy(&self.platform, id)?;
+        if self.identity().is_some_and(|(me, _)| me == id) {
+            self.cpus.iter().for_each(|cpu| cpu.listed.store(0, Ordering::Relaxed));
+        }
+        Ok(())
+    }
+
+    /// Our own instance, if we know who we are and have a region.
+    fn own(&self) -> Option<Ref<'_, Instance<P, CPUS>>> {
+        let (me, _) = self.identity()?;
+        self.instances.get(me).ok().filter(|own| own.has_region())
+    }
+
+    /// Empties every slot that a dead kernel had claimed; gives how many (SPEC X-5).
+    ///
+    /// For the host, when that incarnation's CPUs have stopped for good: a kernel that still ran could write
+    /// into the message of the slot's next owner.
+    pub fn clear_claims(&self, dead: InstanceId, incarnation: Incarnation) -> usize {
+        self.instances.clear_claims(Claim { instance: dead, incarnation })
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
+
+use super::{Cpu, Endpoint};
+use crate::message::Message;
+use crate::platform::Platform;
+use crate::queue::QueueError;
+use crate::registry::Handler;
+use crate::slot::{Occupied, Slot, Untaken};
+use crate::stats::Count;
+use crate::sync::{fence, Ordering};
+use mk_ipi_abi::rfc_v2::NoMessage;
+
+/// Why a poll is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollError {
+    /// This kernel's slots admit C senders: they are never emptied, so a poll would find old messages again.
+    NotExclusive,
+    /// This kernel has no region.
+    NoRegion,
+    /// The CPU's [`index`](crate::platform::ThisCpu::index) is not below `CPUS`.
+    BeyondCpus,
+}
+
+/// What is left after a run of the deferred work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// Messages that were given to handlers.
+    pub messages: usize,
+    /// Whether the budget ended the run; it was scheduled again.
+    pub more: bool,
+}
+
+impl Deferred {
+    pub(super) const NOTHING: Self = Self { messages: 0, more: false };
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// The doorbell's interrupt: RFC v2 copies the message in this CPU's slot, if any; both schedule the deferred work.
+    ///
+    /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Takes at
+    /// most one message, calls no handler, and is bounded: one copy of 256 bytes. Not from NMI context.
+    pub fn on_interrupt(&self) {
+        let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
+        cpu.counters.count(Count::Interrupts);
+        let Some(own) = self.own() else { return cpu.counters.count(Count::NoRegion) };
+        match (own.slots(), own.own_region()) {
+            (Some((slots, policy)), _) => drop(self.receive(cpu, slots, policy)),
+            (_, Some(region)) => self.wake(region),
+            _ => {}
+        }
+    }
+
+    /// Looks for messages without an interrupt: what a lost doorbell left is found now. RFC v2: in this CPU's slot.
+    ///
+    /// True if there was something; handlers run as deferred work. On RFC v2, while that is behind, the message stays in
+    /// the slot and this is false. For this CPU only; not from NMI context.
+    pub fn poll(&self) -> Result<bool, PollError> {
+        let interrupts = self.platform.disable();
+        let found = self.poll_undisturbed();
+        self.platform.restore(interrupts);
+        found
+    }
+
+    fn poll_undisturbed(&self) -> Result<bool, PollError> {
+        let cpu = self.cpu().ok_or(PollError::BeyondCpus)?;
+        let own = self.own().ok_or(PollError::NoRegion)?;
+        match (own.slots(), own.own_region()) {
+            (Some((slots, Occupied::Exclusive)), _) => Ok(self.receive(cpu, slots, Occupied::Exclusive)),
+            (Some(_), _) => Err(PollError::NotExclusive),
+            (_, Some(region)) => Ok(self.poll_region(region)),
+            _ => Err(PollError::NoRegion),
+        }
+    }
+
+    /// Moves the message in this CPU's slot, if any, to its queue. Interrupts are off.
+    fn receive(&self, cpu: &Cpu<QUEUE>, slots: &[P::Word], policy: Occupied) -> bool {
+        let Some(slot) = Slot::of_cpu(slots, self.platform.physical_id()) else {
+            cpu.counters.count(Count::BeyondRegion);
+            return false;
+        };
+        let taken = match cpu.queue.produce() {
+            Ok(free) => free.fill(|copy| slot.take(policy, copy)),
+            Err(QueueError::Held) => {
+                cpu.counters.count(Count::Nested);
+                return self.leave(cpu, policy, slot);
+            }
+            Err(QueueError::Full) => return self.leave(cpu, policy, slot),
+        };
+        cpu.counters.count(match taken {
+            Ok(()) => Count::Received,
+            Err(Untaken::Nothing(nothing)) => nothing_found(nothing),
+            Err(Untaken::Overwritten) => Count::Overwritten,
+        });
+        if taken.is_ok() {
+            self.platform.schedule();
+        }
+        taken.is_ok()
+    }
+
+    /// The overflow policy (SPEC R-6): an exclusive slot keeps its message until there is room; from a slot
+    /// that may be overwritten the newest is dropped.
+    fn leave(&self, cpu: &Cpu<QUEUE>, policy: Occupied, slot: Slot<'_, P::Word>) -> bool {
+        match (slot.peek(), policy) {
+            (Ok(_), Occupied::Exclusive) => {
+                if !cpu.left.swap(true, Ordering::Relaxed) {
+                    cpu.counters.count(Count::Left);
+                }
+                self.platform.schedule();
+            }
+            (Ok(_), Occupied::Overwrite) => cpu.counters.count(Count::Dropped),
+            (Err(nothing), _) => cpu.counters.count(nothing_found(nothing)),
+        }
+        false
+    }
+
+    /// The deferred work: gives waiting messages to their handlers, `QUEUE` at most; RFC v2: those of this CPU.
+    ///
+    /// Call it on the CPU that scheduled it, outside the vector's code; interrupts may be on. Must not migrate.
+    /// One that interrupts another on its CPU does nothing: the other one sees to what has come.
+    pub fn run_deferred(&self) -> Deferred {
+        let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
+        let own = self.own();
+        match own.as_ref().and_then(|own| own.own_region()) {
+            Some(region) => self.run_lanes(cpu, region, true),
+            None => self.run_queue(cpu),
+        }
+    }
+
+    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls: senders are not asked to ring
+    /// when nothing is left, and more is not scheduled.
+    pub fn drain(&self) -> Deferred {
+        let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
+        let own = self.own();
+        match own.as_ref().and_then(|own| own.own_region()) {
+            Some(region) => self.run_lanes(cpu, region, false),
+            None => self.run_queue(cpu),
+        }
+    }
+
+    /// The queue of this CPU (RFC v2).
+    fn run_queue(&self, cpu: &Cpu<QUEUE>) -> Deferred {
+        let mut messages = 0usize;
+        let mut more = false;
+        while let Some(mut consumer) = cpu.queue.consume() {
+            while messages < QUEUE && consumer.pop(|m| self.dispatch(cpu, m)) {
+                messages = messages.wrapping_add(1);
+            }
+            drop(consumer);
+            // Given up, then looked once more: a run that found the consumer's side held has left its message
+            // to us. SYNC POINT: queue-consumer (fence)
+            fence(Ordering::SeqCst);
+            more = !cpu.queue.is_empty() || self.fetch_left(cpu);
+            if !more || messages >= QUEUE {
+                break;
+            }
+        }
+        if more {
+            self.schedule();
+        }
+        Deferred { messages, more }
+    }
+
+    pub(super) fn schedule(&self) {
+        let interrupts = self.platform.disable();
+        self.platform.schedule();
+        self.platform.restore(interrupts);
+    }
+
+    /// Takes the message that was left in the slot for want of room. True if it is in the queue now, or left again.
+    fn fetch_left(&self, cpu: &Cpu<QUEUE>) -> bool {
+        cpu.left.swap(false, Ordering::Relaxed)
+            && (self.poll() == Ok(true) || cpu.left.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn dispatch(&self, cpu: &Cpu<QUEUE>, message: &Message) {
+        cpu.callbacks.fetch_add(1, Ordering::Relaxed);
+        let called = self.registry.dispatch(message);
+        cpu.callbacks.fetch_sub(1, Ordering::Relaxed);
+        cpu.counters.count(if called == 0 { Count::Unhandled } else { Count::Handled });
+    }
+}
+
+const fn nothing_found(nothing: NoMessage) -> Count {
+    match nothing {
+        NoMessage::Empty => Count::Empty,
+        NoMessage::Claimed(_) => Count::Claimed,
+        NoMessage::BadSize(_) => Count::BadSize,
+    }
+}
