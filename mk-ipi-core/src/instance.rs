@@ -353,12 +353,12 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         })
     }
 
-    /// Takes an instance out of the table, unmaps its region and gives pool memory back.
+    /// Takes an instance out of the table, unmaps its region and gives pool memory back; how many messages its lane took.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,
         id: InstanceId,
-    ) -> Result<(), DestroyError> {
+    ) -> Result<u64, DestroyError> {
         let entry = self.entry(id).map_err(|_| DestroyError::Unknown)?;
         entry.close(None);
         // The vacancy keeps the id until its memory has been given back.
@@ -366,6 +366,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
+        let sent = instance.sender().map_or(0, Sender::sent);
         if let Some(Region { range, pooled }) = instance.region {
             platform.region_removed(id, range);
             instance.link.disconnect(platform);
@@ -374,7 +375,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
                 unsafe { platform.free(id, range) };
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Empties every slot that bears `claim`, in every region of the table (SPEC X-5); gives how many.

@@ -80,6 +80,11 @@ impl<T> Published<T> {
         Some(Ref { cell: self })
     }
 
+    /// Whether there is a value for new users.
+    pub(crate) fn is_live(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & PHASE == LIVE
+    }
+
     /// Closes the cell to new users: the value with `serial`, or any.
     ///
     /// False if no such value is live.

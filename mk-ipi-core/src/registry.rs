@@ -2,7 +2,7 @@
 //! Handlers by message type. Dispatch takes no lock; unregistration waits for callbacks on other CPUs.
 
 use crate::message::Message;
-use crate::published::{Published, Serial, TakeError};
+use crate::published::{Published, Ref, Serial, TakeError};
 use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering};
 use mk_ipi_abi::{Errno, MessageType};
 
@@ -69,9 +69,22 @@ struct Entry<H> {
     handler: H,
 }
 
+/// The one handler that the last message went to: spares the next one of its type the search.
+#[derive(Debug)]
+pub(crate) struct Recent<'a, H> {
+    version: u32,
+    entry: Option<Ref<'a, Entry<H>>>,
+}
+
+impl<H> Recent<'_, H> {
+    pub(crate) const NONE: Self = Self { version: 0, entry: None };
+}
+
 /// Up to `N` handlers.
 #[derive(Debug)]
 pub(crate) struct Registry<H, const N: usize> {
+    /// Changes with every registration that begins or ends.
+    version: AtomicU32,
     /// What the entry of the same index is registered for: a hint that spares a search most entries.
     types: [AtomicU32; N],
     entries: [Published<Entry<H>>; N],
@@ -80,7 +93,7 @@ pub(crate) struct Registry<H, const N: usize> {
 impl<H: Handler, const N: usize> Registry<H, N> {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            Self { types: array_of![AtomicU32::new(0); N], entries: array_of![Published::new(); N] }
+            Self { version: AtomicU32::new(0), types: array_of![AtomicU32::new(0); N], entries: array_of![Published::new(); N] }
         }
     }
 
@@ -95,6 +108,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
             if let Some(vacancy) = entry.claim() {
                 ty.store(msg_type.0, Ordering::Relaxed);
                 let serial = vacancy.publish(Entry { msg_type, handler });
+                self.version.fetch_add(1, Ordering::Relaxed);
                 return Ok(Handle { registry: self.identity(), index, serial });
             }
         }
@@ -117,6 +131,38 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         called
     }
 
+    /// As `dispatch`, and keeps the handler for the next message if it is the only one of its type.
+    #[inline]
+    pub(crate) fn dispatch_recent<'a>(&'a self, recent: &mut Recent<'a, H>, message: &Message) -> usize {
+        let version = self.version.load(Ordering::Relaxed);
+        if let Some(entry) = &recent.entry {
+            if recent.version == version && entry.msg_type == message.msg_type {
+                entry.handler.handle(message);
+                return 1;
+            }
+        }
+        self.search(recent, version, message)
+    }
+
+    fn search<'a>(&'a self, recent: &mut Recent<'a, H>, version: u32, message: &Message) -> usize {
+        *recent = Recent { version, entry: None };
+        let mut found = self
+            .types
+            .iter()
+            .zip(&self.entries)
+            .filter(|(ty, entry)| ty.load(Ordering::Relaxed) == message.msg_type.0 && entry.is_live());
+        if let (Some((_, only)), None) = (found.next(), found.next()) {
+            recent.entry = only.get().filter(|e| e.msg_type == message.msg_type);
+        }
+        match &recent.entry {
+            Some(entry) => {
+                entry.handler.handle(message);
+                1
+            }
+            None => self.dispatch(message),
+        }
+    }
+
     /// Ends a registration: when this returns, the handler is not running and will not run again.
     ///
     /// Waits for callbacks on other CPUs, a turn of `relax` at a time.
@@ -128,6 +174,8 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         if !entry.close(Some(handle.serial)) {
             return Err(UnregisterError::Stale);
         }
+        // Whoever keeps it in a `Recent` finds out with its next message, or is through.
+        self.version.fetch_add(1, Ordering::Relaxed);
         while let Err(TakeError::InUse(_)) = entry.take() {
             relax();
         }

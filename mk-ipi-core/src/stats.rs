@@ -84,8 +84,12 @@ impl Counters {
 
     #[inline]
     pub(crate) fn count(&self, what: Count) {
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&self, what: Count, n: u64) {
         if let Some(counter) = self.0.get(what as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(n, Ordering::Relaxed);
         }
     }
 

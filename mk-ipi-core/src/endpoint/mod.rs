@@ -2,7 +2,7 @@
 //! One kernel's end of every link: send, receive, handlers, instances.
 
 use crate::instance::{AddError, DestroyError, InstanceConfig, InstanceRef, InstanceTable, LookupError, Me};
-use crate::native::Receiver;
+use crate::native::{Receiver, Sender};
 use crate::platform::Platform;
 use crate::published::Ref;
 use crate::queue::Queue;
@@ -135,6 +135,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         for cpu in &self.cpus {
             stats.add(&cpu.counters);
         }
+        for instance in self.instances.all() {
+            stats.sent = stats.sent.wrapping_add(instance.sender().map_or(0, Sender::sent));
+        }
         stats
     }
 
@@ -193,7 +196,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     ///
     /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again.
     pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
-        self.instances.destroy(&self.platform, id)?;
+        let sent = self.instances.destroy(&self.platform, id)?;
+        self.elsewhere.add(Count::Sent, sent);
         if self.identity().is_some_and(|(me, _)| me == id) {
             self.cpus.iter().for_each(|cpu| cpu.listed.store(0, Ordering::Relaxed));
         }

@@ -2,12 +2,12 @@
 //! The native link's part of an endpoint: the drain, and what only this generation has (SPEC chapter N).
 
 use super::{Cpu, Deferred, Endpoint, Instance, SendError};
-use crate::instance::Link;
+use crate::instance::{InstanceRef, Link};
 use crate::message::Message;
 use crate::native::{Events, OwnRegion};
 use crate::platform::{PeerEvent, Platform};
 use crate::published::Ref;
-use crate::registry::Handler;
+use crate::registry::{Handler, Recent};
 use crate::stats::Count;
 use crate::sync::{fence, AtomicU64, Ordering};
 use mk_ipi_abi::native::{Bell, Breach};
@@ -53,7 +53,21 @@ pub struct LaneStats {
 struct Run<'a, P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> {
     endpoint: &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE>,
     cpu: &'a Cpu<QUEUE>,
-    messages: usize,
+    recent: Recent<'a, H>,
+    handled: usize,
+    unhandled: usize,
+}
+
+impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Drop
+    for Run<'_, P, H, CPUS, HANDLERS, QUEUE>
+{
+    fn drop(&mut self) {
+        let (cpu, [handled, unhandled]) = (self.cpu, [self.handled, self.unhandled].map(|n| n as u64));
+        cpu.callbacks.fetch_sub(1, Ordering::Relaxed);
+        cpu.counters.add(Count::Received, handled.wrapping_add(unhandled));
+        cpu.counters.add(Count::Handled, handled);
+        cpu.counters.add(Count::Unhandled, unhandled);
+    }
 }
 
 impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Events
@@ -70,8 +84,9 @@ impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, cons
     }
 
     fn deliver(&mut self, message: &Message) {
-        self.messages = self.messages.wrapping_add(1);
-        self.endpoint.dispatch(self.cpu, message);
+        let called = self.endpoint.registry.dispatch_recent(&mut self.recent, message);
+        let counter = if called == 0 { &mut self.unhandled } else { &mut self.handled };
+        *counter = counter.wrapping_add(1);
     }
 
     fn ring(&self, id: InstanceId) {
@@ -127,7 +142,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let Some(cpu) = self.cpu() else { return false };
         // Whoever holds it finds what there is.
         let Some(mut hold) = self.receiver.hold() else { return false };
-        let found = hold.is_pending(own, &Run { endpoint: self, cpu, messages: 0 });
+        let found = hold.is_pending(own, &self.run(cpu));
         if hold.release() || found {
             self.platform.schedule();
         }
@@ -137,28 +152,49 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Drains our lanes, `QUEUE` messages at most.
     pub(super) fn run_lanes(&self, cpu: &Cpu<QUEUE>, own: &OwnRegion<P::Word>, arm: bool) -> Deferred {
         let Some(mut hold) = self.receiver.hold() else { return Deferred::NOTHING };
-        let mut run = Run { endpoint: self, cpu, messages: 0 };
+        let mut run = self.run(cpu);
         let more = hold.drain(own, &mut run, QUEUE, arm);
         let more = hold.release() || more;
+        let messages = run.handled.wrapping_add(run.unhandled);
+        drop(run);
         self.tell_of_space();
         if more && arm {
             self.schedule();
         }
-        Deferred { messages: run.messages, more }
+        Deferred { messages, more }
+    }
+
+    /// What a drain on this CPU works with. Callbacks run while it exists.
+    fn run<'a>(&'a self, cpu: &'a Cpu<QUEUE>) -> Run<'a, P, H, CPUS, HANDLERS, QUEUE> {
+        cpu.callbacks.fetch_add(1, Ordering::Relaxed);
+        Run { endpoint: self, cpu, recent: Recent::NONE, handled: 0, unhandled: 0 }
     }
 
     /// As [`send`](Self::send) on the native link, but rings nobody: after the last of several messages call
     /// [`flush`](Self::flush). Until then they may wait.
     #[inline]
     pub fn post(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<(), SendError> {
+        match self.instance(to) {
+            Ok(instance) => self.post_held(&instance, msg_type, payload),
+            Err(e) => self.count_sent(Err(SendError::Instance(e))),
+        }
+    }
+
+    /// As [`post`](Self::post), to an instance that is held already.
+    #[inline]
+    pub fn post_held(
+        &self,
+        to: &InstanceRef<'_, P::Word, CPUS>,
+        msg_type: MessageType,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
         let interrupts = self.platform.disable();
-        let posted = self.instances.get(to).map_err(SendError::Instance).and_then(|instance| {
-            let sender = instance.sender().ok_or(SendError::NotNative)?;
-            Ok(sender.post(msg_type, self.listed()?, payload)?)
-        });
-        self.count_sent(posted);
+        let posted =
+            to.0.sender()
+                .ok_or(SendError::NotNative)
+                .and_then(|sender| Ok(sender.post(msg_type, self.listed()?, payload)?));
         self.platform.restore(interrupts);
-        posted
+        posted.or_else(|e| self.count_sent(Err(e)))
     }
 
     /// Rings `to` for what was posted, if it wants to be rung.

@@ -197,10 +197,9 @@ impl<W: Word> Sender<W> {
 
     /// The lane in numbers.
     pub(crate) fn stats(&self) -> LaneStats {
-        let (base, tail) = self.positions();
         let theirs = |word| self.region.control(word, Ordering::Relaxed);
         LaneStats {
-            sent: tail.wrapping_sub(base),
+            sent: self.sent(),
             full: self.region.own(header::FULL),
             rung: self.region.own(header::RUNG),
             received: theirs(control::RECEIVED),

@@ -224,6 +224,12 @@ impl<W: Word> Sender<W> {
         tail.wrapping_sub(credit) < u64::from(self.region.geometry.cells())
     }
 
+    /// Messages of this life so far.
+    pub(crate) fn sent(&self) -> u64 {
+        let (base, tail) = self.positions();
+        tail.wrapping_sub(base)
+    }
+
     /// The positions of this life so far: first, and behind the last that was taken.
     pub(super) fn positions(&self) -> (u64, u64) {
         // SYNC POINT: lane-prepared (acquire)
