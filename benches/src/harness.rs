@@ -131,9 +131,20 @@ pub trait Link<const WORDS: usize>: Sized {
 pub trait End<const WORDS: usize>: Send {
     /// Sends a message; false, with nothing changed, if there is no space.
     fn try_send(&mut self, payload: &Payload<WORDS>) -> bool;
+    /// As `try_send`, but the message may wait for `flush`.
+    #[inline(always)]
+    fn try_post(&mut self, payload: &Payload<WORDS>) -> bool {
+        self.try_send(payload)
+    }
+    /// Has the other side see to what was posted.
+    fn flush(&mut self) {}
     /// Gives what has arrived to the sink, oldest first; how many.
     fn poll(&mut self) -> usize;
 }
+
+/// Kept away from what the other thread writes: prefetchers fetch lines in pairs.
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
 
 /// The two CPUs.
 #[derive(Clone, Copy, Debug)]
@@ -141,9 +152,7 @@ pub struct Cpus(pub [CoreId; 2]);
 
 /// Nanoseconds per round trip of one cache line: what no link can be faster than.
 pub fn floor(cpus: Cpus, trips: u64) -> Result<f64, Broken> {
-    #[repr(align(128))]
-    struct Line(AtomicU64);
-    let line = Line(AtomicU64::new(0));
+    let line = Apart(AtomicU64::new(0));
     let warm_up = warm_up(trips);
     let trip = |n| {
         line.0.store(2 * n + 1, Ordering::Release);
@@ -216,8 +225,23 @@ pub fn stream<C: Contender, const WORDS: usize>(cpus: Cpus, messages: u64) -> Re
         let after = until(warm_up + messages)?;
         Ok(nanos_each(start, after - before))
     };
-    let nanos =
-        on_two_cpus(cpus, receive, move || (0..warm_up + messages).try_for_each(|n| send(&mut far, n)))?;
+    let send = move || {
+        for n in 0..warm_up + messages {
+            let payload = Payload::numbered(n);
+            let payload = black_box(&payload);
+            insist(|| {
+                let posted = far.try_post(payload);
+                if !posted {
+                    // Whoever waits first says what there is.
+                    far.flush();
+                }
+                posted
+            })?;
+        }
+        far.flush();
+        Ok(())
+    };
+    let nanos = on_two_cpus(cpus, receive, send)?;
     finish(link, &sinks, [warm_up + messages, 0])?;
     Ok(nanos)
 }

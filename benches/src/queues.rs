@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringbuf::traits::{Consumer as _, Producer as _, Split};
 
-use crate::harness::{Contender, End, Link, Payload, Sink};
+use crate::harness::{Apart, Contender, End, Link, Payload, Sink};
 
 /// Cells of each queue.
 const CELLS: usize = 64;
@@ -33,16 +33,16 @@ pub struct RtrbEnd<const WORDS: usize> {
 impl Contender for Rtrb {
     const NAME: &'static str = "rtrb";
     const CELLS: usize = CELLS;
-    type Link<const WORDS: usize> = [RtrbEnd<WORDS>; 2];
+    type Link<const WORDS: usize> = [Apart<RtrbEnd<WORDS>>; 2];
 }
 
-impl<const WORDS: usize> Link<WORDS> for [RtrbEnd<WORDS>; 2] {
+impl<const WORDS: usize> Link<WORDS> for [Apart<RtrbEnd<WORDS>>; 2] {
     fn new([near, far]: [Arc<Sink>; 2]) -> Self {
         let (to_far, at_far) = rtrb::RingBuffer::new(CELLS);
         let (to_near, at_near) = rtrb::RingBuffer::new(CELLS);
         [
-            RtrbEnd { out: to_far, into: at_near, sink: near },
-            RtrbEnd { out: to_near, into: at_far, sink: far },
+            Apart(RtrbEnd { out: to_far, into: at_near, sink: near }),
+            Apart(RtrbEnd { out: to_near, into: at_far, sink: far }),
         ]
     }
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
@@ -50,14 +50,14 @@ impl<const WORDS: usize> Link<WORDS> for [RtrbEnd<WORDS>; 2] {
     }
 }
 
-impl<const WORDS: usize> End<WORDS> for &mut RtrbEnd<WORDS> {
+impl<const WORDS: usize> End<WORDS> for &mut Apart<RtrbEnd<WORDS>> {
     #[inline(always)]
     fn try_send(&mut self, payload: &Payload<WORDS>) -> bool {
-        self.out.push(*payload).is_ok()
+        self.0.out.push(*payload).is_ok()
     }
     #[inline(always)]
     fn poll(&mut self) -> usize {
-        drain(&self.sink, || self.into.pop().ok())
+        drain(&self.0.sink, || self.0.into.pop().ok())
     }
 }
 
@@ -72,16 +72,16 @@ pub struct RingbufEnd<const WORDS: usize> {
 impl Contender for Ringbuf {
     const NAME: &'static str = "ringbuf";
     const CELLS: usize = CELLS;
-    type Link<const WORDS: usize> = [RingbufEnd<WORDS>; 2];
+    type Link<const WORDS: usize> = [Apart<RingbufEnd<WORDS>>; 2];
 }
 
-impl<const WORDS: usize> Link<WORDS> for [RingbufEnd<WORDS>; 2] {
+impl<const WORDS: usize> Link<WORDS> for [Apart<RingbufEnd<WORDS>>; 2] {
     fn new([near, far]: [Arc<Sink>; 2]) -> Self {
         let (to_far, at_far) = ringbuf::HeapRb::new(CELLS).split();
         let (to_near, at_near) = ringbuf::HeapRb::new(CELLS).split();
         [
-            RingbufEnd { out: to_far, into: at_near, sink: near },
-            RingbufEnd { out: to_near, into: at_far, sink: far },
+            Apart(RingbufEnd { out: to_far, into: at_near, sink: near }),
+            Apart(RingbufEnd { out: to_near, into: at_far, sink: far }),
         ]
     }
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
@@ -89,21 +89,21 @@ impl<const WORDS: usize> Link<WORDS> for [RingbufEnd<WORDS>; 2] {
     }
 }
 
-impl<const WORDS: usize> End<WORDS> for &mut RingbufEnd<WORDS> {
+impl<const WORDS: usize> End<WORDS> for &mut Apart<RingbufEnd<WORDS>> {
     #[inline(always)]
     fn try_send(&mut self, payload: &Payload<WORDS>) -> bool {
-        self.out.try_push(*payload).is_ok()
+        self.0.out.try_push(*payload).is_ok()
     }
     #[inline(always)]
     fn poll(&mut self) -> usize {
-        drain(&self.sink, || self.into.try_pop())
+        drain(&self.0.sink, || self.0.into.try_pop())
     }
 }
 
 /// `heapless::spsc`: both indices shared. One of its cells stays empty.
 pub struct Heapless;
 pub struct HeaplessLink<const WORDS: usize> {
-    queues: [Box<heapless::spsc::Queue<Payload<WORDS>, CELLS>>; 2],
+    queues: [Box<Apart<heapless::spsc::Queue<Payload<WORDS>, CELLS>>>; 2],
     sinks: [Arc<Sink>; 2],
 }
 struct HeaplessEnd<'a, const WORDS: usize> {
@@ -120,11 +120,11 @@ impl Contender for Heapless {
 
 impl<const WORDS: usize> Link<WORDS> for HeaplessLink<WORDS> {
     fn new(sinks: [Arc<Sink>; 2]) -> Self {
-        Self { queues: Default::default(), sinks }
+        Self { queues: [(); 2].map(|()| Box::new(Apart(heapless::spsc::Queue::new()))), sinks }
     }
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
         let ([there, back], [near, far]) = (&mut self.queues, &self.sinks);
-        let ((to_far, at_far), (to_near, at_near)) = (there.split(), back.split());
+        let ((to_far, at_far), (to_near, at_near)) = (there.0.split(), back.0.split());
         [
             HeaplessEnd { out: to_far, into: at_near, sink: near },
             HeaplessEnd { out: to_near, into: at_far, sink: far },
