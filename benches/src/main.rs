@@ -5,6 +5,7 @@
 //! there and back, then each contender in turn, and what counts is the median of the ratios to the round's floor.
 
 mod harness;
+mod native;
 mod platform;
 mod queues;
 mod report;
@@ -46,7 +47,9 @@ const QUICK: (usize, u64) = (1, 2_000);
 type Measure = fn(Cpus, Workload, u64) -> Result<f64, Broken>;
 
 /// Those that are measured, in the table's order.
-const CONTENDERS: [(&str, usize, Measure); 5] = [
+const CONTENDERS: [(&str, usize, Measure); 7] = [
+    contender::<native::Native<64>>(),
+    contender::<native::Native<16>>(),
     contender::<rfc_v2::RfcV2>(),
     contender::<queues::Rtrb>(),
     contender::<queues::Ringbuf>(),

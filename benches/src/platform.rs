@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    PhysMemory, PoolError, RegionObserver, ThisCpu,
+    Observer, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
@@ -18,7 +18,11 @@ const PAGE_WORDS: usize = PAGE_SIZE as usize / 8;
 struct Page(#[expect(dead_code, reason = "read as words of the whole memory")] [AtomicU64; PAGE_WORDS]);
 
 /// The memory that both kernels see, zeroed, from physical address [`Memory::START`] on.
-pub struct Memory(Box<[Page]>);
+pub struct Memory {
+    pages: Box<[Page]>,
+    /// Bytes that the pool has given.
+    given: AtomicU64,
+}
 
 impl Memory {
     /// Its first physical address.
@@ -27,14 +31,16 @@ impl Memory {
     /// At least `len` bytes.
     pub fn new(len: u64) -> Arc<Self> {
         let page = || Page([const { AtomicU64::new(0) }; PAGE_WORDS]);
-        Arc::new(Self((0..len.div_ceil(PAGE_SIZE)).map(|_| page()).collect()))
+        let pages = (0..len.div_ceil(PAGE_SIZE)).map(|_| page()).collect();
+        Arc::new(Self { pages, given: AtomicU64::new(0) })
     }
 
     fn words(&self, range: PhysRange) -> Option<&[AtomicU64]> {
         let offset = range.start().0.checked_sub(Self::START.0)?;
         let first = usize::try_from(offset / 8).ok()?;
         // SAFETY: a `Page` is an array of `PAGE_WORDS` words and nothing else: as large as it is aligned.
-        let words = unsafe { slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * PAGE_WORDS) };
+        let words =
+            unsafe { slice::from_raw_parts(self.pages.as_ptr().cast(), self.pages.len() * PAGE_WORDS) };
         words.get(first..first.checked_add(usize::try_from(range.len() / 8).ok()?)?)
     }
 }
@@ -64,6 +70,9 @@ unsafe impl Doorbell for Host {
     fn ring(&self, _: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
         self.rung.store(self.rung.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Ok(())
+    }
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
     }
 }
 
@@ -106,10 +115,11 @@ unsafe impl PhysMemory for Host {
     }
 }
 
-// SAFETY: it gives nothing.
+// SAFETY: nothing is given twice, as nothing is taken back.
 unsafe impl InstancePool for Host {
-    fn alloc(&self, _: InstanceId, _: u64) -> Result<PhysAddr, PoolError> {
-        Err(PoolError::NoPool)
+    fn alloc(&self, _: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let at = self.memory.given.fetch_add(len.next_multiple_of(PAGE_SIZE), Ordering::Relaxed);
+        Ok(PhysAddr(Memory::START.0 + at))
     }
     unsafe fn free(&self, _: InstanceId, _: PhysRange) {}
 }
@@ -121,4 +131,4 @@ impl DeferredWork for Host {
     }
 }
 
-impl RegionObserver for Host {}
+impl Observer for Host {}

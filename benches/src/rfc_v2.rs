@@ -7,7 +7,7 @@ use mk_ipi_core::abi::rfc_v2::region_size;
 use mk_ipi_core::abi::{
     Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE,
 };
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::harness::{Contender, End, Link, Payload, Sink};
@@ -77,8 +77,7 @@ fn attach<const WORDS: usize>(kernel: &Kernel<WORDS>, instance: u8) {
         cpus: &[cpu],
         doorbell_cpu: cpu,
         vector: Vector::RFC_V2,
-        slots: SLOTS,
-        policy: Occupied::Exclusive,
+        link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
     };
     let start = PhysAddr(Memory::START.0 + u64::from(instance) * PAGE_SIZE);
     let region = PhysRange::new(start, region_size(SLOTS)).expect("a range of addresses");
