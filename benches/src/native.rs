@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, Vector};
-use mk_ipi_core::{Endpoint, InstanceConfig, LinkConfig};
+use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{Endpoint, InstanceConfig, InstanceRef, LinkConfig};
 use zerocopy::IntoBytes;
 
 use crate::harness::{Contender, End, Link, Payload, Sink};
@@ -56,7 +57,10 @@ impl<const WORDS: usize, const CELLS: usize> Link<WORDS> for NativeLink<WORDS, C
         Self(kernels.map(|kernel| NativeEnd { kernel, peer: InstanceId::new(peers.next().expect("a peer")) }))
     }
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
-        self.0.each_mut()
+        self.0.each_ref().map(|NativeEnd { kernel, peer }| {
+            let held = kernel.instance(*peer).expect("it was added");
+            Held { kernel, peer: *peer, held }
+        })
     }
 }
 
@@ -72,14 +76,21 @@ fn add<R>(geometry: Geometry, instance: u8, with: impl FnOnce(&InstanceConfig<'_
     })
 }
 
-impl<const WORDS: usize> End<WORDS> for &mut NativeEnd<WORDS> {
+/// A kernel that keeps hold of its peer: the look-up is not done for each message.
+struct Held<'a, const WORDS: usize> {
+    kernel: &'a Kernel<WORDS>,
+    peer: InstanceId,
+    held: InstanceRef<'a, AtomicU64, 1>,
+}
+
+impl<const WORDS: usize> End<WORDS> for Held<'_, WORDS> {
     #[inline(always)]
     fn try_send(&mut self, payload: &Payload<WORDS>) -> bool {
-        self.kernel.send(self.peer, NUMBERED, payload.as_bytes()).is_ok()
+        self.kernel.send_held(&self.held, NUMBERED, payload.as_bytes()).is_ok()
     }
     #[inline(always)]
     fn try_post(&mut self, payload: &Payload<WORDS>) -> bool {
-        self.kernel.post(self.peer, NUMBERED, payload.as_bytes()).is_ok()
+        self.kernel.post_held(&self.held, NUMBERED, payload.as_bytes()).is_ok()
     }
     fn flush(&mut self) {
         self.kernel.flush(self.peer).expect("a native link");
