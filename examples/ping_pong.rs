@@ -2,8 +2,8 @@
 //! Two kernels play ping-pong in one process: `cargo run --example ping_pong -p mk-ipi-mock`.
 #![expect(clippy::expect_used, reason = "an example")]
 
+use mk_ipi_core::abi::{native::Geometry, InstanceId, MessageType};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{abi::InstanceId, abi::MessageType, Occupied};
 use mk_ipi_mock::{Callback, Failure, Machine};
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ const BALL: MessageType = MessageType(1);
 fn main() -> Result<(), Failure> {
     // Two kernels, on the CPUs with the physical ids 0 and 4, that know each other.
     let machine = Machine::builder().kernel(&[0]).kernel(&[4]).build();
-    let [ping, pong] = machine.link(Occupied::Exclusive);
+    let geometry = Geometry::default_for(2).expect("2 is a number of lanes");
+    let [ping, pong] = machine.link_native(geometry);
 
     // Pong sends back whatever arrives, ping counts what returns: both in deferred work after the interrupt.
     let racket = Arc::downgrade(&pong);
     let hit = Callback::new(move |ball| {
         let pong = racket.upgrade().expect("pong outlives the run");
-        pong.send(PING, BALL, ball.payload()).expect("ping has taken the last ball");
+        pong.send(PING, BALL, ball.payload()).expect("there is room for a ball");
     });
     let _serves = pong.register(BALL, hit).expect("room for a handler");
     let returned = Arc::new(AtomicU64::new(0));
@@ -33,7 +34,7 @@ fn main() -> Result<(), Failure> {
     // The code of every CPU. Pong's kernel has nothing to do but take interrupts.
     let report = machine.run(|cpu| {
         for round in (0..5).filter(|_| cpu.kernel() == 0) {
-            ping.send(PONG, BALL, b"hello from CPU 0").expect("pong has taken the last ball");
+            ping.send(PONG, BALL, b"hello from CPU 0").expect("there is room for a ball");
             cpu.wait_until(|| returned.load(Relaxed) > round);
         }
     })?;

@@ -3,6 +3,7 @@
 
 use crate::machine::Machine;
 use crate::platform::MockPlatform;
+use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange, Vector};
 use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
@@ -48,23 +49,50 @@ impl MockPlatform {
         let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
         let slots = u32::try_from(highest).expect("a small physical id") + 1;
         let link = LinkConfig::RfcV2 { slots, policy };
-        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector: Vector::RFC_V2, link }
+        InstanceConfig { link, ..self.native_config(id, incarnation) }
+    }
+
+    /// This kernel as instance `id`, rung at its first CPU, with a native region.
+    pub fn native_config(&self, id: InstanceId, incarnation: Incarnation) -> InstanceConfig<'_> {
+        let (cpus, vector, link) = (self.cpus(), Vector::RFC_V2, LinkConfig::Native(None));
+        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector, link }
     }
 }
 
 impl Machine {
-    /// Boots every kernel, kernel `k` as instance `k`, each with a region of its own that all the others know.
+    /// Boots every kernel, kernel `k` as instance `k`, each with a region of slots that all the others know.
     ///
     /// # Panics
     ///
     /// If the machine has not `N` kernels, at most 256, or no memory for the regions.
     pub fn link<const N: usize>(&self, policy: Occupied) -> [Arc<Link>; N] {
+        self.link_all(|id, kernel| {
+            let config = kernel.config(id, Incarnation::FIRST, policy);
+            let LinkConfig::RfcV2 { slots, .. } = config.link else { unreachable!("made above") };
+            (config, self.reserve(region_size(slots)))
+        })
+    }
+
+    /// As [`link`](Self::link), with native regions of `geometry`.
+    ///
+    /// # Panics
+    ///
+    /// As `link`, and if the lanes are fewer than the kernels.
+    pub fn link_native<const N: usize>(&self, geometry: Geometry) -> [Arc<Link>; N] {
+        self.link_all(|id, kernel| {
+            let config = kernel.native_config(id, Incarnation::FIRST);
+            (config, self.native_region(geometry))
+        })
+    }
+
+    fn link_all<const N: usize>(
+        &self,
+        region: impl for<'k> Fn(InstanceId, &'k MockPlatform) -> (InstanceConfig<'k>, PhysRange),
+    ) -> [Arc<Link>; N] {
         let kernels: Vec<_> = (0..=u8::MAX).map(InstanceId::new).zip(self.kernels()).collect();
         let links: Vec<_> = kernels.iter().map(|(id, kernel)| kernel.boot(*id, Incarnation::FIRST)).collect();
         for (id, kernel) in &kernels {
-            let config = kernel.config(*id, Incarnation::FIRST, policy);
-            let LinkConfig::RfcV2 { slots, .. } = config.link else { unreachable!("made above") };
-            let region = self.reserve(region_size(slots));
+            let (config, region) = region(*id, kernel);
             links.iter().for_each(|link| attach(link, &config, region));
         }
         let count = links.len();

@@ -9,9 +9,9 @@
 )]
 
 use mk_ipi_abi::native::Geometry;
-use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange, Vector};
-use mk_ipi_core::{InstanceConfig, LinkConfig, SendError};
-use mk_ipi_mock::{Callback, Link, Machine, MockPlatform, Mode};
+use mk_ipi_abi::{InstanceId, MessageType};
+use mk_ipi_core::SendError;
+use mk_ipi_mock::{Callback, Machine, Mode};
 use std::sync::{Arc, Mutex};
 
 const TYPE: MessageType = MessageType(7);
@@ -20,36 +20,9 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(u8::try_from(kernel).unwrap())
 }
 
-/// Kernel `k` as instance `k`, with the region that it is given.
-fn config(kernel: &MockPlatform, k: usize) -> InstanceConfig<'_> {
-    InstanceConfig {
-        id: id(k),
-        incarnation: Incarnation::FIRST,
-        cpus: kernel.cpus(),
-        doorbell_cpu: kernel.cpus()[0],
-        vector: Vector::RFC_V2,
-        link: LinkConfig::Native(None),
-    }
-}
-
-/// Regions for all kernels, made by a host that is none of them.
-fn regions(machine: &Machine, geometry: Geometry) -> Vec<PhysRange> {
-    machine.kernels().map(|_| machine.native_region(geometry)).collect()
-}
-
-fn boot(machine: &Machine, k: usize, regions: &[PhysRange]) -> Arc<Link> {
-    let link = machine.kernel(k).boot(id(k), Incarnation::FIRST);
-    for (other, region) in regions.iter().enumerate() {
-        let kernel = machine.kernel(other);
-        link.attach_instance(&config(&kernel, other), Some(*region)).unwrap();
-    }
-    link
-}
-
 fn all_to_all(mode: Mode, messages: u64) {
     let machine = [0, 4, 9].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).mode(mode).build();
-    let regions = regions(&machine, Geometry::new(3, 8).unwrap());
-    let links: Vec<_> = (0..3).map(|k| boot(&machine, k, &regions)).collect();
+    let links: [_; 3] = machine.link_native(Geometry::new(3, 8).unwrap());
     let seen: Vec<_> = (0..3).map(|_| Arc::new(Mutex::new(vec![vec![]; 3]))).collect();
     for (link, seen) in links.iter().zip(&seen) {
         let seen = seen.clone();
