@@ -33,6 +33,9 @@ struct Options {
     /// The CPUs of the two threads [default: the first two allowed]
     #[arg(long, value_name = "A,B", value_parser = two_cpus)]
     cpus: Option<Cpus>,
+    /// Only contenders whose name has this in it (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// One short round, only to see that each contender delivers; on one CPU if there is no other
     #[arg(long, conflicts_with_all = ["rounds", "messages"])]
     quick: bool,
@@ -46,8 +49,11 @@ const QUICK: (usize, u64) = (1, 2_000);
 
 type Measure = fn(Cpus, Workload, u64) -> Result<f64, Broken>;
 
+/// A name, cells, and what measures it.
+type Entry = (&'static str, usize, Measure);
+
 /// Those that are measured, in the table's order.
-const CONTENDERS: [(&str, usize, Measure); 7] = [
+const CONTENDERS: [Entry; 7] = [
     contender::<native::Native<64>>(),
     contender::<native::Native<16>>(),
     contender::<rfc_v2::RfcV2>(),
@@ -57,7 +63,7 @@ const CONTENDERS: [(&str, usize, Measure); 7] = [
     contender::<queues::Crossbeam>(),
 ];
 
-const fn contender<C: Contender>() -> (&'static str, usize, Measure) {
+const fn contender<C: Contender>() -> Entry {
     (C::NAME, C::CELLS, measure::<C>)
 }
 
@@ -88,10 +94,13 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let cpus = cpus(options)?;
     let (rounds, messages) = if options.quick { QUICK } else { (options.rounds.into(), options.messages) };
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| name.contains(only));
+    let contenders: Vec<_> = CONTENDERS.into_iter().filter(|(name, ..)| wanted(name)).collect();
+    ensure!(!contenders.is_empty(), "no contender has such a name");
     let mut workloads = Vec::new();
     for bytes in SIZES {
         for pattern in [Pattern::RoundTrip, Pattern::Stream] {
-            workloads.push(section(cpus, Workload { pattern, bytes }, rounds, messages)?);
+            workloads.push(section(&contenders, cpus, Workload { pattern, bytes }, rounds, messages)?);
         }
     }
     let report = Report { cpus: cpus.0.map(|cpu| cpu.id), rounds, messages, workloads };
@@ -104,16 +113,22 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// The rounds of one workload.
-fn section(cpus: Cpus, workload: Workload, rounds: usize, messages: u64) -> Result<Section> {
+fn section(
+    contenders: &[Entry],
+    cpus: Cpus,
+    workload: Workload,
+    rounds: usize,
+    messages: u64,
+) -> Result<Section> {
     let round = || {
         let floor = harness::floor(cpus, messages).context("the floor")?;
-        let times = CONTENDERS.iter().map(|&(name, _, measure)| {
+        let times = contenders.iter().map(|&(name, _, measure)| {
             measure(cpus, workload, messages).with_context(|| format!("{name}, {workload}"))
         });
         Ok((floor, times.collect::<Result<Vec<_>>>()?))
     };
     let rounds: Vec<_> = (0..rounds).map(|_| round()).collect::<Result<_>>()?;
-    let names = CONTENDERS.map(|(name, cells, _)| (name, cells));
+    let names: Vec<_> = contenders.iter().map(|&(name, cells, _)| (name, cells)).collect();
     Ok(Section::new(workload, &names, &rounds))
 }
 
