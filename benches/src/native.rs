@@ -59,7 +59,9 @@ impl<const WORDS: usize, const CELLS: usize> Link<WORDS> for NativeLink<WORDS, C
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
         self.0.each_ref().map(|NativeEnd { kernel, peer }| {
             let held = kernel.instance(*peer).expect("it was added");
-            Held { kernel, peer: *peer, held }
+            let me = InstanceId::new(1 - peer.get());
+            let own = kernel.instance(me).expect("it was added");
+            Held { kernel, peer: *peer, held, own }
         })
     }
 }
@@ -81,6 +83,7 @@ struct Held<'a, const WORDS: usize> {
     kernel: &'a Kernel<WORDS>,
     peer: InstanceId,
     held: InstanceRef<'a, AtomicU64, 1>,
+    own: InstanceRef<'a, AtomicU64, 1>,
 }
 
 impl<const WORDS: usize> End<WORDS> for Held<'_, WORDS> {
@@ -97,6 +100,6 @@ impl<const WORDS: usize> End<WORDS> for Held<'_, WORDS> {
     }
     #[inline(always)]
     fn poll(&mut self) -> usize {
-        self.kernel.drain().messages
+        self.kernel.drain_held(&self.own).messages
     }
 }

@@ -67,7 +67,7 @@ atomic! {
 }
 atomic! {
     /// A 32-bit number.
-    AtomicU32(u32) { fetch_add, fetch_sub }
+    AtomicU32(u32) { swap, fetch_add, fetch_sub }
 }
 atomic! {
     /// A 64-bit number; in a kernel also the [`Word`] of shared memory, 8 bytes, alignment 8.
@@ -76,6 +76,15 @@ atomic! {
 atomic! {
     /// A number of the address's size.
     AtomicUsize(usize) { fetch_add }
+}
+
+impl AtomicU32 {
+    /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
+    /// success.
+    #[inline]
+    pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
+        self.0.fetch_update(order, Ordering::Relaxed, next)
+    }
 }
 
 impl AtomicU64 {

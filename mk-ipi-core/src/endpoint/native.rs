@@ -56,12 +56,29 @@ struct Run<'a, P: Platform, H, const CPUS: usize, const HANDLERS: usize, const Q
     recent: Recent<'a, H>,
     handled: usize,
     unhandled: usize,
+    /// Whether the CPU is marked as inside callbacks.
+    calling: bool,
+}
+
+impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Run<'_, P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// Callbacks begin, and last as long as this run.
+    #[inline]
+    fn begin_calling(&mut self) {
+        if !core::mem::replace(&mut self.calling, true) {
+            self.cpu.callbacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Drop
     for Run<'_, P, H, CPUS, HANDLERS, QUEUE>
 {
     fn drop(&mut self) {
+        if !self.calling {
+            return;
+        }
         let (cpu, [handled, unhandled]) = (self.cpu, [self.handled, self.unhandled].map(|n| n as u64));
         cpu.callbacks.fetch_sub(1, Ordering::Relaxed);
         cpu.counters.add(Count::Received, handled.wrapping_add(unhandled));
@@ -84,6 +101,7 @@ impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, cons
     }
 
     fn deliver(&mut self, message: &Message) {
+        self.begin_calling();
         let called = self.endpoint.registry.dispatch_recent(&mut self.recent, message);
         let counter = if called == 0 { &mut self.unhandled } else { &mut self.handled };
         *counter = counter.wrapping_add(1);
@@ -94,7 +112,8 @@ impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, cons
         let _ = self.endpoint.ring(id);
     }
 
-    fn event(&self, id: InstanceId, event: PeerEvent) {
+    fn event(&mut self, id: InstanceId, event: PeerEvent) {
+        self.begin_calling();
         if let PeerEvent::Quarantined(_) = event {
             self.cpu.counters.count(Count::Quarantined);
         }
@@ -164,10 +183,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         Deferred { messages, more }
     }
 
-    /// What a drain on this CPU works with. Callbacks run while it exists.
+    /// What a drain on this CPU works with.
     fn run<'a>(&'a self, cpu: &'a Cpu<QUEUE>) -> Run<'a, P, H, CPUS, HANDLERS, QUEUE> {
-        cpu.callbacks.fetch_add(1, Ordering::Relaxed);
-        Run { endpoint: self, cpu, recent: Recent::NONE, handled: 0, unhandled: 0 }
+        Run { endpoint: self, cpu, recent: Recent::NONE, handled: 0, unhandled: 0, calling: false }
     }
 
     /// As [`send`](Self::send) on the native link, but rings nobody: after the last of several messages call

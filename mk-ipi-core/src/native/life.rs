@@ -16,7 +16,7 @@ use mk_ipi_abi::{Incarnation, InstanceId};
 
 impl<W: Word> Visit<'_, W> {
     /// The sender says something new in its hello.
-    pub(super) fn greet<E: Events>(&mut self, to: &E, word: u64) -> Turn {
+    pub(super) fn greet<E: Events>(&mut self, to: &mut E, word: u64) -> Turn {
         let hello = Hello::from_word(word);
         if to.peer(self.id).is_none() {
             return Turn::Empty;
@@ -44,7 +44,7 @@ impl<W: Word> Visit<'_, W> {
 
     /// What the sender's former lives published is drained: the new one may begin, behind all that they can have
     /// written.
-    pub(super) fn acknowledge<E: Events>(&mut self, to: &E) {
+    pub(super) fn acknowledge<E: Events>(&mut self, to: &mut E) {
         // SYNC POINT: lane-hello (acquire)
         let word = self.end.header(header::HELLO);
         let base = self.end.geometry.next_life(self.lane.until.wrapping_sub(self.end.cells()));
@@ -61,7 +61,7 @@ impl<W: Word> Visit<'_, W> {
         }
     }
 
-    fn accept<E: Events>(&mut self, to: &E, word: u64, incarnation: Incarnation) {
+    fn accept<E: Events>(&mut self, to: &mut E, word: u64, incarnation: Incarnation) {
         self.lane.hello = word;
         self.end.count(control::RESETS);
         // SYNC POINT: lane-answer (release)
@@ -71,7 +71,7 @@ impl<W: Word> Visit<'_, W> {
     }
 
     /// Takes no more from this lane until its sender begins anew.
-    pub(super) fn quarantine<E: Events>(&mut self, to: &E, breach: Breach) {
+    pub(super) fn quarantine<E: Events>(&mut self, to: &mut E, breach: Breach) {
         self.lane.breach = true;
         self.end.count(control::BAD);
         self.end.set(control::LAST_BREACH, breach as u64);

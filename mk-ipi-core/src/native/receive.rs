@@ -5,7 +5,7 @@
 use super::region::{Cell, LaneEnd, OwnRegion};
 use crate::message::Message;
 use crate::platform::PeerEvent;
-use crate::sync::{const_unless_loom, fence, AtomicBool, Ordering, UnsafeCell, Word};
+use crate::sync::{const_unless_loom, fence, AtomicBool, AtomicU32, Ordering, UnsafeCell, Word};
 use mk_ipi_abi::native::{cell, control, header, receiver, Breach, CellAbout, Lap, HINT_WORDS, MAX_LEN};
 use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId};
 
@@ -26,7 +26,7 @@ pub(crate) trait Events {
     /// Rings an instance that waits for something of ours.
     fn ring(&self, id: InstanceId);
     /// Something happened to a lane.
-    fn event(&self, id: InstanceId, event: PeerEvent);
+    fn event(&mut self, id: InstanceId, event: PeerEvent);
 }
 
 /// What the receiver knows of one lane. In private memory: no peer can change it.
@@ -77,9 +77,8 @@ pub(super) struct State {
 /// The receiver's end of a kernel's own region. One CPU at a time drains it.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    held: AtomicBool,
-    /// Somebody found it held, and left the drain to the holder.
-    again: AtomicBool,
+    /// [`FREE`], [`HELD`] or [`AGAIN`].
+    held: AtomicU32,
     /// An interrupt came: there is something, hint or not.
     woken: AtomicBool,
     state: UnsafeCell<State>,
@@ -87,6 +86,11 @@ pub(crate) struct Receiver {
 
 // SAFETY: `state` is reached by the one `Hold` that exists (`held`).
 unsafe impl Sync for Receiver {}
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+/// Held, and somebody who found it so has left the drain to the holder.
+const AGAIN: u32 = 2;
 
 /// The right to drain. Nobody waits for it.
 #[derive(Debug)]
@@ -96,8 +100,7 @@ impl Receiver {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
             Self {
-                held: AtomicBool::new(false),
-                again: AtomicBool::new(false),
+                held: AtomicU32::new(FREE),
                 woken: AtomicBool::new(false),
                 state: UnsafeCell::new(State {
                     lanes: [Lane::NEW; LANES],
@@ -111,18 +114,12 @@ impl Receiver {
     }
 
     /// Holds the receiver, unless somebody does; whoever does then drains once more.
+    #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_>> {
-        self.try_hold().or_else(|| {
-            self.again.store(true, Ordering::Relaxed);
-            // SYNC POINT: receiver-again (fence). The holder looks at `again` behind this, or we hold it now.
-            fence(Ordering::SeqCst);
-            self.try_hold()
-        })
-    }
-
-    fn try_hold(&self) -> Option<Hold<'_>> {
-        // SYNC POINT: receiver-held (acquire)
-        (!self.held.swap(true, Ordering::Acquire)).then_some(Hold(self))
+        // SYNC POINT: receiver-held (acquire; release for what the holder is to find)
+        let next = |held| Some(if held == FREE { HELD } else { AGAIN });
+        let before = self.held.fetch_update(Ordering::AcqRel, next);
+        (before == Ok(FREE)).then_some(Hold(self))
     }
 
     /// An interrupt came: the next drain believes it.
@@ -133,19 +130,22 @@ impl Receiver {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // SYNC POINT: receiver-held (release)
-        self.0.held.store(false, Ordering::Release);
+        // A hold that was not released leaves nothing to anybody.
+        self.give_up();
     }
 }
 
 impl Hold<'_> {
     /// Gives the receiver up; true if somebody left a drain to us.
     pub(crate) fn release(self) -> bool {
-        let receiver = self.0;
-        drop(self);
-        // SYNC POINT: receiver-again (fence)
-        fence(Ordering::SeqCst);
-        receiver.again.swap(false, Ordering::Relaxed)
+        let again = self.give_up();
+        core::mem::forget(self);
+        again
+    }
+
+    fn give_up(&self) -> bool {
+        // SYNC POINT: receiver-held (release; acquire of what is left to us)
+        self.0.held.swap(FREE, Ordering::AcqRel) == AGAIN
     }
 
     pub(super) fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -377,7 +377,7 @@ impl<W: Word> Visit<'_, W> {
     }
 
     /// Goes on by one position.
-    fn advance<E: Events>(&mut self, to: &E, received: bool) {
+    fn advance<E: Events>(&mut self, to: &mut E, received: bool) {
         self.lane.next = self.lane.next.wrapping_add(1);
         self.lane.received = self.lane.received.wrapping_add(received.into());
         if self.lane.next == self.lane.until {
@@ -396,7 +396,7 @@ impl<W: Word> Visit<'_, W> {
     }
 
     /// The lane is empty: has its sender begun a new life, or does it wait for space?
-    fn look_at_header<E: Events>(&mut self, to: &E) -> Turn {
+    fn look_at_header<E: Events>(&mut self, to: &mut E) -> Turn {
         let want = self.end.header(header::WANT);
         if want != self.lane.want {
             self.lane.want = want;
