@@ -81,6 +81,8 @@ pub mod header {
     pub const SEEN: usize = 2;
     /// Changes when the sender wants to be rung for space.
     pub const WANT: usize = 3;
+    /// The [`Hello`](super::Hello) of the life that has cleaned the cells; no other's are read, but for a first one's.
+    pub const CLEAN: usize = 4;
     /// Statistics: the position behind the last message sent. From here on lines that the receiver does not read.
     pub const SENT: usize = 16;
     /// Statistics: sends that found the lane full.

@@ -23,11 +23,12 @@ impl<W: Word> Visit<'_, W> {
         }
         match hello {
             Some(hello) if !hello.first => {
-                if core::mem::take(&mut self.lane.breach) {
-                    // Nothing that a lane in quarantine holds is believed.
-                    self.lane.next = self.lane.next.wrapping_add(self.end.cells());
-                }
+                let believed = !core::mem::take(&mut self.lane.breach) && self.is_clean();
                 self.lane.until = self.lane.next.wrapping_add(self.end.cells());
+                if !believed {
+                    // Nothing was published, or nobody knows by whom.
+                    self.acknowledge(to);
+                }
                 Turn::More
             }
             Some(hello) if self.lane.hello == 0 && !self.lane.breach => {
@@ -63,6 +64,7 @@ impl<W: Word> Visit<'_, W> {
 
     fn accept<E: Events>(&mut self, to: &mut E, word: u64, incarnation: Incarnation) {
         self.lane.hello = word;
+        self.lane.clean = false;
         self.end.count(control::RESETS);
         // SYNC POINT: lane-answer (release)
         self.end.set(control::ANSWER, word);
@@ -120,12 +122,18 @@ impl<W: Word> LaneEnd<'_, W> {
         let [credit, answer, _, lost_from, lost_to, breach, received, ..] =
             self.control.each_ref().map(|w| w.load(Ordering::Relaxed));
         let (hello, breach, want) = (answer, breach != 0, self.header(header::WANT));
-        let mut lane = Lane { next: credit, credited: credit, hello, until: 0, want, received, breach };
+        let clean = self.is_clean(hello);
+        let mut lane =
+            Lane { next: credit, credited: credit, hello, until: 0, want, received, breach, clean };
         if !restarted || answer == 0 {
             return lane;
         }
         lane.next = if self.header(header::HELLO) == answer {
-            self.first_unpublished(credit)
+            if clean {
+                self.first_unpublished(credit)
+            } else {
+                credit
+            }
         } else {
             // A dead life's lane: it publishes no more, and what it had is not told apart from what we have read.
             credit.wrapping_add(self.cells())

@@ -46,10 +46,18 @@ pub(super) struct Lane {
     pub received: u64,
     /// The lane is in quarantine.
     pub breach: bool,
+    /// The cells are known to hold nothing but what the life in `hello` published.
+    pub clean: bool,
 }
 
 impl Lane {
-    const NEW: Self = Self { next: 0, credited: 0, hello: 0, until: 0, want: 0, received: 0, breach: false };
+    /// Whether its cells are to be read.
+    fn is_open(&self) -> bool {
+        self.until != 0 || (self.hello != 0 && self.clean && !self.breach)
+    }
+
+    const NEW: Self =
+        Self { next: 0, credited: 0, hello: 0, until: 0, want: 0, received: 0, breach: false, clean: true };
 }
 
 /// How a turn at a lane ended.
@@ -265,8 +273,12 @@ impl State {
         let mut visit = Visit { end, lane, message: &mut self.message, id };
         let (steps, turn) = visit.messages(to, share);
         visit.give_credit();
-        let turn = if turn == Turn::Empty { visit.look_at_header(to) } else { turn };
-        (steps, turn)
+        if turn == Turn::More {
+            return (steps, turn);
+        }
+        // A greeting costs a step: a peer may say another hello each time.
+        let greeted = visit.look_at_header(to);
+        (steps.wrapping_add((greeted == Turn::More).into()), greeted)
     }
 
     fn deactivate(&mut self, lane: u8) {
@@ -342,8 +354,9 @@ impl<W: Word> Visit<'_, W> {
     /// Hands on up to `share` messages, in order.
     fn messages<E: Events>(&mut self, to: &mut E, share: usize) -> (usize, Turn) {
         let mut peer = None;
+        self.lane.clean = self.is_clean();
         for steps in 0..share {
-            if self.lane.hello == 0 && self.lane.until == 0 || self.lane.breach {
+            if !self.lane.is_open() {
                 return (steps, Turn::Empty);
             }
             let Some(cell) = self.end.cell(self.lane.next) else { return (steps, Turn::Empty) };
@@ -374,6 +387,11 @@ impl<W: Word> Visit<'_, W> {
             }
         }
         (share, Turn::More)
+    }
+
+    /// Whether the life in force has cleaned its cells, or needed not.
+    pub(super) fn is_clean(&self) -> bool {
+        self.lane.clean || self.end.is_clean(self.lane.hello)
     }
 
     /// Goes on by one position.

@@ -7,8 +7,8 @@ use crate::instance::AddError;
 use crate::platform::{Access, MapError, Mapping, PhysMemory};
 use crate::sync::{Ordering, Word};
 use mk_ipi_abi::native::{
-    cell, control, header, receiver, Features, Geometry, Lap, Stamp, StampError, HINT_WORDS, MKIPI003_AT,
-    STAMP_WORDS,
+    cell, control, header, receiver, Features, Geometry, Hello, Lap, Stamp, StampError, HINT_WORDS,
+    MKIPI003_AT, STAMP_WORDS,
 };
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use zerocopy::transmute;
@@ -136,7 +136,14 @@ impl<'a, W: Word> LaneEnd<'a, W> {
         let waits = self.header(header::HELLO) != lane.hello || self.header(header::WANT) != lane.want;
         let head = self.cell(lane.next).map_or(0, |[head, ..]| head.load(Ordering::Relaxed));
         let lap = Lap::of(head as u32, self.geometry.lap(lane.next));
-        waits || lane.until != 0 || (lap != Lap::NotYet && lane.hello != 0 && !lane.breach)
+        let clean = lane.clean || self.is_clean(lane.hello);
+        waits || lane.until != 0 || (lap != Lap::NotYet && clean && lane.hello != 0 && !lane.breach)
+    }
+    /// Whether the life that said `hello` has cleaned the cells, or needed not (SPEC N-9).
+    #[inline(always)]
+    pub(super) fn is_clean(&self, hello: u64) -> bool {
+        // SYNC POINT: lane-clean (acquire)
+        Hello::from_word(hello).is_none_or(|h| h.first) || self.header(header::CLEAN) == hello
     }
 }
 

@@ -176,6 +176,8 @@ impl<W: Word> Sender<W> {
                 head.store(clean, Ordering::Relaxed);
             }
         }
+        // SYNC POINT: lane-clean (release)
+        self.region.set(header::CLEAN, self.hello);
         self.credit.store(base, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         // SYNC POINT: lane-prepared (release)

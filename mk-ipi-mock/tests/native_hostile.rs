@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The native link among peers that break the protocol, begin anew at bad times, or wait (SPEC N-9 to N-14).
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+use mk_ipi_abi::native::{cell, header, receiver, Breach, Geometry};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::{Occupied, SendError};
+use mk_ipi_mock::{Callback, Link, Machine};
+use std::sync::{Arc, Mutex};
+
+const TYPE: MessageType = MessageType(7);
+const CELLS: u32 = 4;
+const SECOND: Incarnation = Incarnation::new(2).unwrap();
+
+fn id(kernel: usize) -> InstanceId {
+    InstanceId::new(kernel as u8)
+}
+
+/// A machine whose kernels boot one by one. Messages are one byte; what a kernel got is in `seen`.
+struct World {
+    machine: Machine,
+    geometry: Geometry,
+    regions: Vec<PhysRange>,
+    links: Vec<Option<Arc<Link>>>,
+    seen: Vec<Arc<Mutex<Vec<(usize, u8)>>>>,
+}
+
+impl World {
+    fn new(kernels: usize) -> Self {
+        let machine = (0..kernels).fold(Machine::builder(), |b, k| b.kernel(&[k as u64 * 3])).build();
+        let geometry = Geometry::new(kernels as u32, CELLS).unwrap();
+        let regions = (0..kernels).map(|_| machine.native_region(geometry)).collect();
+        let seen = (0..kernels).map(|_| Arc::default()).collect();
+        Self { machine, geometry, regions, links: (0..kernels).map(|_| None).collect(), seen }
+    }
+
+    fn booted(kernels: usize) -> Self {
+        let mut world = Self::new(kernels);
+        (0..kernels).for_each(|k| world.boot(k, Incarnation::FIRST));
+        world.settle();
+        (0..kernels).for_each(|k| drop(world.events(k)));
+        world
+    }
+
+    /// Boots kernel `k`, again if it ran before.
+    fn boot(&mut self, k: usize, life: Incarnation) {
+        let link = self.machine.kernel(k).boot(id(k), life);
+        let seen = self.seen[k].clone();
+        let note = move |m: &mk_ipi_core::Message| {
+            seen.lock().unwrap().push((m.sender().unwrap().index(), m.payload()[0]));
+        };
+        let _ = link.register(TYPE, Callback::new(note)).unwrap();
+        for (other, region) in self.regions.iter().enumerate() {
+            let kernel = self.machine.kernel(other);
+            let config = kernel.native_config(id(other), Incarnation::FIRST);
+            link.attach_instance(&config, Some(*region)).unwrap();
+        }
+        self.links[k] = Some(link);
+    }
+
+    fn link(&self, k: usize) -> &Link {
+        self.links[k].as_ref().unwrap()
+    }
+
+    /// Every CPU takes its interrupts and runs its deferred work until there is none.
+    fn settle(&self) {
+        self.machine.run(|_| ()).unwrap();
+    }
+
+    fn send(&self, from: usize, to: usize, n: u8) -> Result<(), SendError> {
+        self.link(from).send(id(to), TYPE, &[n])
+    }
+
+    fn seen(&self, k: usize) -> Vec<(usize, u8)> {
+        std::mem::take(&mut *self.seen[k].lock().unwrap())
+    }
+
+    fn events(&self, k: usize) -> Vec<(InstanceId, PeerEvent)> {
+        self.machine.kernel(k).peer_events()
+    }
+
+    /// Where word `word` of the lane of `from` in the region of `to` lies.
+    fn lane(&self, from: usize, to: usize, word: usize) -> PhysAddr {
+        let at = self.geometry.lane_at(from as u32).unwrap() + 8 * word as u64;
+        PhysAddr(self.regions[to].start().0 + at)
+    }
+
+    fn head(&self, from: usize, to: usize, cell: usize) -> PhysAddr {
+        self.lane(from, to, header::WORDS + cell * cell::WORDS + cell::HEAD)
+    }
+}
+
+#[test]
+fn an_instance_whose_cells_held_nonsense_speaks_again_in_its_next_life() {
+    for found in [2, 3, 4, 5, 0x7000_0000] {
+        let mut world = World::booted(2);
+        (0..CELLS as usize).for_each(|cell| world.machine.poke(world.head(0, 1, cell), found));
+        world.link(1).poll().unwrap();
+        world.settle();
+        assert!(world.events(1).contains(&(id(0), PeerEvent::Quarantined(Breach::Lap))), "{found:#x}");
+        world.boot(0, SECOND);
+        world.settle();
+        assert_eq!(world.seen(1), [], "nothing that a lane in quarantine holds is believed, {found:#x}");
+        for n in 0..20 {
+            assert_eq!(world.send(0, 1, n), Ok(()), "{found:#x}, message {n}");
+            world.settle();
+            assert_eq!(world.seen(1), [(0, n)]);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
+    let world = World::booted(2);
+    let hello = world.lane(0, 1, header::HELLO);
+    // Another hello each time that the receiver looks: a CPU of the peer writes between its steps.
+    let machine = &world.machine;
+    let report = machine.run(|cpu| {
+        if cpu.kernel() == 0 {
+            (0..3_000u64).for_each(|n| machine.poke(hello, 1 << 49 | (n & 0xffff) << 32 | 2));
+        } else {
+            world.link(1).poll().unwrap();
+        }
+    });
+    report.unwrap();
+}
