@@ -117,6 +117,20 @@ fn an_instance_whose_cells_held_nonsense_speaks_again_in_its_next_life() {
 }
 
 #[test]
+fn an_instance_that_wiped_its_hello_speaks_again_in_its_next_life() {
+    let mut world = World::booted(2);
+    world.machine.poke(world.lane(0, 1, header::HELLO), 0);
+    world.link(1).poll().unwrap();
+    world.settle();
+    assert_eq!(world.events(1), [(id(0), PeerEvent::Quarantined(Breach::Hello))]);
+    world.boot(0, SECOND);
+    world.settle();
+    assert_eq!(world.send(0, 1, 5), Ok(()));
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 5)]);
+}
+
+#[test]
 fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let hello = world.lane(0, 1, header::HELLO);

@@ -78,8 +78,10 @@ impl<W: Word> Visit<'_, W> {
         self.end.count(control::BAD);
         self.end.set(control::LAST_BREACH, breach as u64);
         self.end.set(control::BREACH, breach as u64);
-        // The hello that this is about: another one ends it.
-        self.end.set(control::ANSWER, self.lane.hello);
+        if self.lane.hello != 0 {
+            // The hello that this is about: another one ends it. Never 0: a lane that was used must not look unused.
+            self.end.set(control::ANSWER, self.lane.hello);
+        }
         to.event(self.id, PeerEvent::Quarantined(breach));
     }
 }
