@@ -56,13 +56,14 @@ impl Watch {
         self.busy.store(false, Ordering::Release);
     }
 
+    /// `now` may be a little behind what another CPU's clock gave: then no time has passed.
     fn look_at_beat(&self, beat: u64, now: u64, patience: u64, tell: impl Fn(PeerEvent)) {
         if self.beat.load(Ordering::Relaxed) != beat {
             if self.suspect.load(Ordering::Relaxed) {
                 tell(PeerEvent::Alive);
             }
             self.hear(beat, now);
-        } else if now.wrapping_sub(self.since.load(Ordering::Relaxed)) > patience
+        } else if now.saturating_sub(self.since.load(Ordering::Relaxed)) > patience
             && !self.suspect.swap(true, Ordering::Relaxed)
         {
             tell(PeerEvent::Suspect);

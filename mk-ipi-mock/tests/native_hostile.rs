@@ -131,6 +131,17 @@ fn an_instance_that_wiped_its_hello_speaks_again_in_its_next_life() {
 }
 
 #[test]
+fn a_clock_that_is_behind_on_another_cpu_makes_nobody_suspect() {
+    let world = World::booted(2);
+    world.link(1).tick(0, 10);
+    world.link(0).tick(1_000, 10);
+    world.link(0).tick(999, 10);
+    assert!(!world.events(0).contains(&(id(1), PeerEvent::Suspect)));
+    world.link(0).tick(1_011, 10);
+    assert_eq!(world.events(0).last(), Some(&(id(1), PeerEvent::Suspect)));
+}
+
+#[test]
 fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let hello = world.lane(0, 1, header::HELLO);
