@@ -23,13 +23,16 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
+/// Senders and numbers.
+type Seen = Arc<Mutex<Vec<(usize, u8)>>>;
+
 /// A machine whose kernels boot one by one. Messages are one byte; what a kernel got is in `seen`.
 struct World {
     machine: Machine,
     geometry: Geometry,
     regions: Vec<PhysRange>,
     links: Vec<Option<Arc<Link>>>,
-    seen: Vec<Arc<Mutex<Vec<(usize, u8)>>>>,
+    seen: Vec<Seen>,
 }
 
 impl World {
@@ -131,6 +134,78 @@ fn an_instance_that_wiped_its_hello_speaks_again_in_its_next_life() {
 }
 
 #[test]
+fn a_sender_that_filled_its_lane_before_the_receiver_was_up_is_told_of_space() {
+    let mut world = World::new(2);
+    world.boot(0, Incarnation::FIRST);
+    (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+    assert_eq!(world.send(0, 1, 9), Err(SendError::Full));
+    assert_eq!(world.link(0).want_space(id(1)), Ok(false));
+    world.boot(1, Incarnation::FIRST);
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 0), (0, 1), (0, 2), (0, 3)]);
+    assert!(world.events(0).contains(&(id(1), PeerEvent::Space)));
+}
+
+#[test]
+fn a_sender_that_waits_for_space_is_told_of_it_by_the_receivers_next_life() {
+    let mut world = World::booted(2);
+    let _unheard = world.machine.kernel(1);
+    (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+    assert_eq!(world.link(0).want_space(id(1)), Ok(false));
+    world.boot(1, SECOND);
+    world.settle();
+    assert_eq!(world.seen(1), [], "they are lost");
+    assert!(world.events(0).contains(&(id(1), PeerEvent::Space)));
+}
+
+#[test]
+fn space_that_another_cpu_took_is_waited_for_again() {
+    let world = World::booted(2);
+    for n in 0..5 {
+        (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+        assert_eq!(world.link(0).want_space(id(1)), Ok(false));
+        // The receiver rings, and before we hear it, another sends.
+        while world.link(1).run_deferred().more {}
+        assert_eq!(world.seen(1).len(), CELLS as usize);
+        (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+        world.settle();
+        assert_eq!(world.seen(1).len(), CELLS as usize);
+        assert!(world.events(0).contains(&(id(1), PeerEvent::Space)), "round {n}");
+    }
+}
+
+#[test]
+fn a_lane_that_is_full_behind_a_gap_neither_rings_without_end_nor_forgets_who_waits() {
+    let world = World::booted(2);
+    (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+    // As if the CPU that took the first position were stopped before it published.
+    let first = world.head(0, 1, 0);
+    let head = world.machine.peek(first);
+    world.machine.poke(first, 0);
+    assert_eq!(world.link(0).want_space(id(1)), Ok(false));
+    world.settle();
+    assert_eq!((world.seen(1), world.events(0)), (vec![], vec![]));
+    world.machine.poke(first, head);
+    world.link(1).poll().unwrap();
+    world.settle();
+    assert_eq!(world.seen(1).len(), CELLS as usize);
+    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)]);
+}
+
+#[test]
+fn a_kernel_whose_own_region_has_slots_is_told_of_space() {
+    let world = World::booted(2);
+    let (kernel, link) = (world.machine.kernel(0), world.link(0));
+    link.destroy_instance(id(0)).unwrap();
+    let slots = world.machine.reserve(4096);
+    link.attach_instance(&kernel.config(id(0), SECOND, Occupied::Exclusive), Some(slots)).unwrap();
+    (0..CELLS as u8).for_each(|n| world.send(0, 1, n).unwrap());
+    assert_eq!(link.want_space(id(1)), Ok(false));
+    world.settle();
+    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)]);
+}
+
+#[test]
 fn a_clock_that_is_behind_on_another_cpu_makes_nobody_suspect() {
     let world = World::booted(2);
     world.link(1).tick(0, 10);
@@ -139,6 +214,20 @@ fn a_clock_that_is_behind_on_another_cpu_makes_nobody_suspect() {
     assert!(!world.events(0).contains(&(id(1), PeerEvent::Suspect)));
     world.link(0).tick(1_011, 10);
     assert_eq!(world.events(0).last(), Some(&(id(1), PeerEvent::Suspect)));
+}
+
+#[test]
+fn a_message_whose_hint_another_peer_wiped_is_found_at_the_next_tick() {
+    let world = World::booted(3);
+    let hints = PhysAddr(world.regions[2].start().0 + world.geometry.hint_at());
+    // The receiver is awake when the message comes, so that nobody rings, and the hint goes before it looks.
+    world.machine.poke(PhysAddr(world.regions[2].start().0 + 8 * receiver::ARMED as u64), 0);
+    world.send(1, 2, 7).unwrap();
+    world.machine.poke(hints, 0);
+    world.link(2).run_deferred();
+    world.link(2).tick(0, 10);
+    world.settle();
+    assert_eq!(world.seen(2), [(1, 7)]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub mod header {
     pub const STOP: usize = 1;
     /// The sender has seen the lost range up to this position.
     pub const SEEN: usize = 2;
-    /// Changes when the sender wants to be rung for space.
+    /// The sender wants to be rung when `CREDIT` is no longer this less 1.
     pub const WANT: usize = 3;
     /// The [`Hello`](super::Hello) of the life that has cleaned the cells; no other's are read, but for a first one's.
     pub const CLEAN: usize = 4;

@@ -222,7 +222,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         self.ring_if_wanted(&instance, sender, sender.flush()).map_err(SendError::NotRung)
     }
 
-    /// Asks to be told when our lane to `to` has space: [`PeerEvent::Space`]. True if it has now, and no event comes.
+    /// Asks to be told when our lane to `to` has space: [`PeerEvent::Space`]. True if it has now; the event may
+    /// come all the same.
     pub fn want_space(&self, to: InstanceId) -> Result<bool, SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
         let sender = instance.sender().ok_or(SendError::NotNative)?;
@@ -233,7 +234,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         word.fetch_or(bit, Ordering::Relaxed);
         self.ring_if_wanted(&instance, sender, sender.want_space()).map_err(SendError::NotRung)?;
         // It may have come before the receiver could know that we wait.
-        Ok(sender.has_space() && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0)
+        Ok(sender.has_space())
     }
 
     fn wanting_bit(&self, id: InstanceId) -> (&AtomicU64, u64) {
@@ -247,8 +248,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         (word, 1 << (id.get() & 63))
     }
 
+    /// Whether somebody waits for space in any lane.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.wanting.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// Tells of the lanes that have space again.
-    fn tell_of_space(&self) {
+    pub(super) fn tell_of_space(&self) {
         for (word, first) in self.wanting.iter().zip([0u8, 64, 128, 192]) {
             let mut bits = word.load(Ordering::Relaxed);
             while bits != 0 {
@@ -257,7 +263,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 let bit = bits & bits.wrapping_neg();
                 bits ^= bit;
                 let instance = self.instances.get(id).ok();
-                let ready = instance.and_then(|i| i.sender().map(|s| s.has_space())).unwrap_or(true);
+                let ready = instance.is_none_or(|i| self.has_space_at_last(&i));
                 if ready && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
                     self.platform.peer_event(id, PeerEvent::Space);
                 }
@@ -265,7 +271,18 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         }
     }
 
-    /// Shows that we live, and looks at all native peers: what changed is told by [`PeerEvent`]. Call it now and then.
+    /// Whether our lane has space; if others of us took what there was, the receiver is asked again.
+    fn has_space_at_last(&self, instance: &Instance<P, CPUS>) -> bool {
+        let Some(sender) = instance.sender() else { return true };
+        if !sender.has_space() && sender.is_told() {
+            // One that cannot be rung looks by itself.
+            let _ = self.ring_if_wanted(instance, sender, sender.want_space());
+        }
+        sender.has_space()
+    }
+
+    /// Shows that we live, looks at all lanes as [`poll`](Self::poll) does, and at all native peers: what changed is told by
+    /// [`PeerEvent`]. Call it now and then.
     ///
     /// `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it is suspect.
     pub fn tick(&self, now: u64, patience: u64) {
@@ -273,9 +290,11 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         if let Some(own) = self.own() {
             if let Some(region) = own.own_region() {
                 region.beat();
-                self.obey(region);
+                // Also what no hint tells of is found in the end.
+                let _ = self.poll();
             }
         }
+        self.tell_of_space();
         for instance in self.instances.all().filter(|i| i.id != me) {
             if let Link::Native { sender, watch, .. } = &instance.link {
                 watch.look(sender, now, patience, |event| self.platform.peer_event(instance.id, event));

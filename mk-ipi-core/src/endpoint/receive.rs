@@ -46,6 +46,10 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     pub fn on_interrupt(&self) {
         let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
+        if self.is_waiting() {
+            // It may be for space in a peer's lane that somebody rang.
+            self.platform.schedule();
+        }
         let Some(own) = self.own() else { return cpu.counters.count(Count::NoRegion) };
         match (own.slots(), own.own_region()) {
             (Some((slots, policy)), _) => drop(self.receive(cpu, slots, policy)),
@@ -168,6 +172,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 break;
             }
         }
+        self.tell_of_space();
         if more {
             self.schedule();
         }

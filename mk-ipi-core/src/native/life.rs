@@ -123,10 +123,10 @@ impl<W: Word> LaneEnd<'_, W> {
     fn resume(&self, restarted: bool) -> Lane {
         let [credit, answer, _, lost_from, lost_to, breach, received, ..] =
             self.control.each_ref().map(|w| w.load(Ordering::Relaxed));
-        let (hello, breach, want) = (answer, breach != 0, self.header(header::WANT));
+        let (hello, breach) = (answer, breach != 0);
         let clean = self.is_clean(hello);
-        let mut lane =
-            Lane { next: credit, credited: credit, hello, until: 0, want, received, breach, clean };
+        // Whether the sender was told of space nobody knows any more: then it is told again.
+        let mut lane = Lane { next: credit, credited: credit, hello, received, breach, clean, ..Lane::NEW };
         if !restarted || answer == 0 {
             return lane;
         }

@@ -56,7 +56,7 @@ impl Lane {
         self.until != 0 || (self.hello != 0 && self.clean && !self.breach)
     }
 
-    const NEW: Self =
+    pub const NEW: Self =
         Self { next: 0, credited: 0, hello: 0, until: 0, want: 0, received: 0, breach: false, clean: true };
 }
 
@@ -415,8 +415,7 @@ impl<W: Word> Visit<'_, W> {
 
     /// The lane is empty: has its sender begun a new life, or does it wait for space?
     fn look_at_header<E: Events>(&mut self, to: &mut E) -> Turn {
-        let want = self.end.header(header::WANT);
-        if want != self.lane.want {
+        if let Some(want) = self.end.untold(self.lane) {
             self.lane.want = want;
             to.ring(self.id);
         }

@@ -133,11 +133,16 @@ impl<'a, W: Word> LaneEnd<'a, W> {
     }
     /// Whether there is anything that a turn of this lane would find.
     pub(super) fn is_pending(&self, lane: &Lane) -> bool {
-        let waits = self.header(header::HELLO) != lane.hello || self.header(header::WANT) != lane.want;
+        let waits = self.header(header::HELLO) != lane.hello || self.untold(lane).is_some();
         let head = self.cell(lane.next).map_or(0, |[head, ..]| head.load(Ordering::Relaxed));
         let lap = Lap::of(head as u32, self.geometry.lap(lane.next));
         let clean = lane.clean || self.is_clean(lane.hello);
         waits || lane.until != 0 || (lap != Lap::NotYet && clean && lane.hello != 0 && !lane.breach)
+    }
+    /// The sender's `WANT`, if that was fulfilled and the sender not told yet.
+    pub(super) fn untold(&self, lane: &Lane) -> Option<u64> {
+        let want = self.header(header::WANT);
+        (want != lane.want && want.wrapping_sub(1) != lane.credited).then_some(want)
     }
     /// Whether the life that said `hello` has cleaned the cells, or needed not (SPEC N-9).
     #[inline(always)]

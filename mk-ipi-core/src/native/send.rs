@@ -210,10 +210,25 @@ impl<W: Word> Sender<W> {
         self.region.set(header::RUNG, self.region.own(header::RUNG).wrapping_add(1));
     }
 
-    /// Asks to be rung when there is space (SPEC N-10). True if the receiver is to be rung for that.
+    /// Asks to be rung when the receiver has given more credit (SPEC N-10). True if it is to be rung for that.
     pub(crate) fn want_space(&self) -> bool {
-        self.region.set(header::WANT, self.region.own(header::WANT).wrapping_add(1));
-        self.flush()
+        let mut wanted = false;
+        for _ in 0..TRIES {
+            let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
+            self.region.set(header::WANT, credit.wrapping_add(1));
+            wanted = self.flush();
+            // If it went on meanwhile, the receiver may have looked too early, or another CPU have asked for more.
+            if self.region.control(control::CREDIT, Ordering::SeqCst) == credit {
+                break;
+            }
+        }
+        wanted
+    }
+
+    /// Whether what was asked for has come to pass: then it is to be asked for again.
+    pub(crate) fn is_told(&self) -> bool {
+        let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
+        self.region.own(header::WANT) != credit.wrapping_add(1)
     }
 
     /// Whether a send could succeed now.
