@@ -277,8 +277,8 @@ fn send<const WORDS: usize>(end: &mut impl End<WORDS>, n: u64) -> Result<(), Bro
 
 /// Fruitless tries after which the CPU is offered to others, should the two threads share one.
 const OFFER: u64 = 1 << 16;
-/// Fruitless tries, seconds of them, after which the other side is held dead.
-const PATIENCE: u64 = 1 << 31;
+/// Fruitless tries, minutes of them even on a busy machine, after which the other side is held dead.
+const PATIENCE: u64 = 1 << 37;
 
 /// Tries until it succeeds.
 #[inline(always)]
