@@ -8,7 +8,7 @@
     reason = "tests"
 )]
 
-use mk_ipi_abi::native::{cell, header, receiver, Breach, Geometry};
+use mk_ipi_abi::native::{cell, control, header, receiver, Breach, Geometry, Hello};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::{Occupied, SendError};
@@ -93,6 +93,12 @@ impl World {
     fn lane(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         let at = self.geometry.lane_at(from as u32).unwrap() + 8 * word as u64;
         PhysAddr(self.regions[to].start().0 + at)
+    }
+
+    /// Where BASE of that lane lies.
+    fn base(&self, from: usize, to: usize) -> PhysAddr {
+        let word = receiver::CONTROL + from * receiver::CONTROL_WORDS + control::BASE;
+        PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
 
     fn head(&self, from: usize, to: usize, cell: usize) -> PhysAddr {
@@ -244,4 +250,34 @@ fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
         }
     });
     report.unwrap();
+}
+
+#[test]
+fn what_lay_in_a_lane_before_its_first_life_is_nobodys_message() {
+    let mut world = World::new(2);
+    (0..CELLS as usize).for_each(|cell| world.machine.poke(world.head(0, 1, cell), 1 + cell as u64));
+    (0..2).for_each(|k| world.boot(k, Incarnation::FIRST));
+    world.settle();
+    assert_eq!((world.seen(1), world.send(0, 1, 5)), (vec![], Ok(())));
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 5)]);
+}
+
+#[test]
+fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
+    let mut world = World::booted(2);
+    let hello = |session| Hello { incarnation: SECOND, session, first: false }.to_word();
+    // A life that knew what the next one would say had it answered, and sent.
+    world.machine.poke(world.lane(0, 1, header::HELLO), hello(8));
+    world.link(1).poll().unwrap();
+    world.settle();
+    world.machine.poke(world.lane(0, 1, header::CLEAN), hello(8));
+    let lap = world.machine.peek(world.base(0, 1)) / u64::from(CELLS) + 1;
+    world.machine.poke(world.head(0, 1, 0), lap);
+    world.machine.poke(world.lane(0, 1, header::HELLO), hello(7));
+    world.boot(0, SECOND);
+    world.settle();
+    assert_eq!(world.send(0, 1, 5), Ok(()));
+    world.settle();
+    assert_eq!(world.seen(1).last(), Some(&(0, 5)));
 }

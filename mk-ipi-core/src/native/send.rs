@@ -54,7 +54,15 @@ impl<W: Word> Sender<W> {
             0 => region.control(control::ANSWER, Ordering::Relaxed),
             before => before,
         };
-        let hello = Hello::after(before, incarnation);
+        let mut hello = Hello::after(before, incarnation);
+        if hello.to_word() == region.control(control::ANSWER, Ordering::Relaxed) {
+            // Acknowledged before it was said: that is another's.
+            hello = Hello::after(hello.to_word(), incarnation);
+        }
+        if hello.first {
+            // Whatever the pages held before, nobody has said that it means anything.
+            clean(&region, 0);
+        }
         // SYNC POINT: lane-hello (release)
         region.set(header::HELLO, hello.to_word());
         let start = if hello.first { 0 } else { UNANSWERED };
@@ -170,12 +178,7 @@ impl<W: Word> Sender<W> {
             return Err(Unsent::Unanswered);
         }
         // Whatever a former life left there, by design or not, is no message of this one.
-        let clean = u64::from(geometry.lap(base).wrapping_sub(1));
-        for position in 0..u64::from(geometry.cells()) {
-            if let Some([head, ..]) = self.region.cell(position) {
-                head.store(clean, Ordering::Relaxed);
-            }
-        }
+        clean(&self.region, base);
         // SYNC POINT: lane-clean (release)
         self.region.set(header::CLEAN, self.hello);
         self.credit.store(base, Ordering::Relaxed);
@@ -255,6 +258,16 @@ impl<W: Word> Sender<W> {
             (0, 0)
         } else {
             (self.base.load(Ordering::Relaxed), tail)
+        }
+    }
+}
+
+/// Makes each cell one that was last written in the lap before that of `base`.
+fn clean<W: Word>(region: &PeerRegion<W>, base: u64) {
+    let lap = region.geometry.lap(base).wrapping_sub(1);
+    for position in 0..u64::from(region.geometry.cells()) {
+        if let Some([head, ..]) = region.cell(position) {
+            head.store(lap.into(), Ordering::Relaxed);
         }
     }
 }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "own memory and small numbers")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "own memory and small numbers"
+)]
 
 use super::*;
 use crate::message::Message;
