@@ -69,7 +69,8 @@ impl<const N: usize> Queue<N> {
     /// Takes the consumer's side; `None` if it is held.
     pub(crate) fn consume(&self) -> Option<Consumer<'_, N>> {
         // SYNC POINT: queue-consumer (acquire)
-        (!self.consuming.swap(true, Ordering::Acquire)).then_some(Consumer { queue: self })
+        // Made only if it is ours: dropped, it would give up what another one holds.
+        (!self.consuming.swap(true, Ordering::Acquire)).then(|| Consumer { queue: self })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -171,6 +172,7 @@ mod tests {
         assert!(q.is_empty(), "a failed fill adds nothing");
         let c = q.consume().unwrap();
         assert!(q.consume().is_none());
+        assert!(q.consume().is_none(), "who was refused has given up nothing");
         drop(c);
         assert!(q.consume().is_some() && q.produce().is_ok());
     }

@@ -127,7 +127,8 @@ impl Receiver {
         // SYNC POINT: receiver-held (acquire; release for what the holder is to find)
         let next = |held| Some(if held == FREE { HELD } else { AGAIN });
         let before = self.held.fetch_update(Ordering::AcqRel, next);
-        (before == Ok(FREE)).then_some(Hold(self))
+        // Made only if it is ours: dropped, it would give up what another one holds.
+        (before == Ok(FREE)).then(|| Hold(self))
     }
 
     /// An interrupt came: the next drain believes it.
