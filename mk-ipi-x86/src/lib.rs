@@ -32,4 +32,4 @@ pub use hardware::Hardware;
 pub use icr::Icr;
 pub use mode::{Mode, ModeError};
 pub use regs::{ApicIo, Register};
-pub use start::{start_cpu, Microseconds, StartError, StartPage};
+pub use start::{start_cpu, stop_cpu, Microseconds, StartError, StartPage};

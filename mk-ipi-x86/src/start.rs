@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start of another CPU: INIT, start-up, start-up (Intel SDM vol. 3A, 8.4.4.1).
+//! Start of another CPU: INIT, start-up, start-up (Intel SDM vol. 3A, 8.4.4.1). And its stop: INIT alone.
 
 use crate::apic::LocalApic;
 use crate::icr::Icr;
@@ -113,6 +113,32 @@ pub unsafe fn start_cpu<Io: ApicIo>(
     Ok(())
 }
 
+/// Stops the CPU `target` wherever it is: after INIT it waits for a start ([`start_cpu`]), and its APIC takes no
+/// doorbell. `delay` returns after at least the time that it is given; `wait` is how long the CPU is given to stop.
+///
+/// `Ok` says that INIT was sent: no register tells when it has arrived. [`AFTER_INIT`] is enough on a machine; an emulated
+/// CPU stops when its thread runs next.
+///
+/// # Safety
+///
+/// `target` belongs to this kernel, or to one that this kernel may end, and nobody needs what it was doing.
+pub unsafe fn stop_cpu<Io: ApicIo>(
+    apic: &LocalApic<Io>,
+    target: PhysCpuId,
+    wait: Microseconds,
+    delay: impl FnOnce(Microseconds),
+) -> Result<(), StartError> {
+    if apic.apic_id() == target {
+        return Err(StartError::Itself);
+    }
+    let not_sent = |why| StartError::NotSent(StartStep::Init, why);
+    let id = apic.reach(target).map_err(not_sent)?;
+    // SAFETY: the caller may reset the target.
+    unsafe { apic.send(Icr::init(id)) }.map_err(not_sent)?;
+    delay(wait);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +203,28 @@ mod tests {
                 assert_eq!(start(&fake, id), (Err(StartError::NotSent(StartStep::Init, why)), Vec::new()));
             }
         }
+    }
+
+    #[test]
+    fn a_stop_is_init_alone() {
+        let stop = |fake: &Fake, target| {
+            let apic = LocalApic::new(fake).unwrap();
+            fake.take();
+            // SAFETY: a fake stops nothing.
+            unsafe { stop_cpu(&apic, PhysCpuId(target), Microseconds(7), |us| fake.record(Op::Delay(us.0))) }
+        };
+        let fake = Fake::new(X2APIC);
+        assert_eq!(stop(&fake, 3), Ok(()));
+        let sent = fake.take().into_iter().filter(|op| matches!(op, Op::WrMsr(..) | Op::Delay(_)));
+        assert_eq!(sent.collect::<Vec<_>>(), [Op::WrMsr(0x830, 0x0000_0003_0000_4500), Op::Delay(7)]);
+
+        let fake = Fake { id: 7, ..Fake::new(X2APIC) };
+        assert_eq!(stop(&fake, 7), Err(StartError::Itself));
+        let fake = Fake::new(XAPIC);
+        let why = DoorbellError::Unreachable(PhysCpuId(255));
+        assert_eq!(stop(&fake, 255), Err(StartError::NotSent(StartStep::Init, why)));
+        fake.busy.set(u32::MAX);
+        assert_eq!(stop(&fake, 3), Err(StartError::NotSent(StartStep::Init, DoorbellError::Stuck)));
     }
 
     #[test]
