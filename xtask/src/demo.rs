@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use comfy_table::{presets, CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -16,7 +17,9 @@ use crate::image;
 use crate::machine::{self, Job, Run};
 use crate::provision::qemu::Qemu;
 use crate::provision::{Need, Provision, Toolchain};
-use crate::record::{pairs, Cycles, Kernel, Mode, Progress, Record, Report};
+use crate::record::{
+    pairs, Cycles, Drains, Generation, Kernel, Killed, Mode, Order, Progress, Record, Report,
+};
 
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
@@ -24,9 +27,17 @@ pub struct DemoArgs {
     /// How many kernels
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=16))]
     pub kernels: u32,
-    /// Messages each way per pair of kernels
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    /// Messages each way per pair of kernels; 100000 with --kill
+    #[arg(long, default_value_t = 10_000, default_value_if("kill", ArgPredicate::IsPresent, "100000"))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
+    /// What the links speak
+    #[arg(long, value_enum, default_value_t = Generation::Native)]
+    pub generation: Generation,
+    /// Stop kernel 1 by INIT in mid-stream, wherever it is, and start it anew, this often
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub kill: Option<u32>,
     /// How the local APIC is driven
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
@@ -92,14 +103,24 @@ struct Pair {
     from: u32,
     to: u32,
     mode: Mode,
-    generation: String,
+    generation: Generation,
     sent: u64,
     received: u64,
     lost: u64,
     torn: u64,
     doubled: u64,
+    disordered: u64,
+    reported: u64,
+    interrupted: u64,
     doorbells: u64,
     rtt_cycles: Cycles,
+}
+
+impl Pair {
+    /// Doorbells for each message, in thousandths.
+    fn per_message(&self) -> u64 {
+        self.doorbells.saturating_mul(1000).checked_div(self.sent).unwrap_or(0)
+    }
 }
 
 /// The whole result, as `--json` prints it.
@@ -107,6 +128,8 @@ struct Pair {
 struct Summary {
     kernels: Vec<Kernel>,
     pairs: Vec<Pair>,
+    drains: Vec<Drains>,
+    killed: Vec<Killed>,
 }
 
 impl Summary {
@@ -117,18 +140,23 @@ impl Summary {
                 self.kernels.push(kernel.clone());
             }
         }
+        self.drains.extend(report.drains.values());
+        self.killed.extend(report.killed);
         for pair @ (from, to) in pairs(kernels) {
             if let (Some(s), Some(r)) = (report.sent.get(&pair), report.received.get(&pair)) {
                 self.pairs.push(Pair {
                     from,
                     to,
                     mode: s.mode,
-                    generation: s.generation.clone(),
+                    generation: s.generation,
                     sent: s.sent,
                     received: r.received,
                     lost: r.lost,
                     torn: r.torn,
                     doubled: r.doubled,
+                    disordered: r.disordered,
+                    reported: s.reported,
+                    interrupted: s.interrupted,
                     doorbells: s.doorbells,
                     rtt_cycles: s.rtt_cycles,
                 });
@@ -139,35 +167,54 @@ impl Summary {
     fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
-        table.set_header([
-            "mode",
-            "from",
-            "to",
-            "sent",
-            "received",
-            "lost",
-            "torn",
-            "doubled",
-            "doorbells",
-            "rtt min",
-            "median",
-            "p99",
-        ]);
+        let (ends, faults) = (["mode", "link", "from", "to"], ["lost", "torn", "doubled", "disordered"]);
+        let deaths: &[&str] = if self.killed.is_empty() { &[] } else { &["reported", "interrupted"] };
+        let rest = ["doorbells", "per message", "rtt min", "median", "p99"];
+        let counts = ["sent", "received"];
+        table.set_header(ends.iter().chain(&counts).chain(&faults).chain(deaths).chain(&rest));
         for p in &self.pairs {
-            let numbers = [p.sent, p.received, p.lost, p.torn, p.doubled, p.doorbells];
+            let head = [p.mode.to_string(), p.generation.to_string(), p.from.to_string(), p.to.to_string()];
+            let mut numbers = vec![p.sent, p.received, p.lost, p.torn, p.doubled, p.disordered];
+            if !deaths.is_empty() {
+                numbers.extend([p.reported, p.interrupted]);
+            }
+            numbers.push(p.doorbells);
+            let share = format!("{}.{:03}", p.per_message() / 1000, p.per_message() % 1000);
             let rtt = [p.rtt_cycles.min, p.rtt_cycles.median, p.rtt_cycles.p99];
-            let head = [p.mode.to_string(), p.from.to_string(), p.to.to_string()];
-            table.add_row(head.into_iter().chain(numbers.into_iter().chain(rtt).map(|n| n.to_string())));
+            let text = |n: u64| n.to_string();
+            let numbers = numbers.into_iter().map(text).chain([share]).chain(rtt.into_iter().map(text));
+            table.add_row(head.into_iter().chain(numbers));
         }
-        for column in table.column_iter_mut().skip(1) {
+        for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let kernels: Vec<String> =
             self.kernels.iter().map(|k| format!("kernel {} ({}, CPU {})", k.id, k.lang, k.cpu)).collect();
-        format!(
-            "{}\n{table}\nrtt: round trip in cycles of the emulator; they say nothing about hardware",
-            kernels.join(", ")
-        )
+        let mut lines = vec![kernels.join(", "), table.to_string()];
+        lines.push("rtt: round trip in cycles of the emulator; they say nothing about hardware".into());
+        lines.extend(self.notes());
+        lines.join("\n")
+    }
+
+    /// What the table has no column for.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(worst) = self.drains.iter().max_by_key(|d| d.longest) {
+            notes.push(format!(
+                "drains: {} calls; at most {} in a row gave a stream nothing of what waited, {} are allowed",
+                self.drains.iter().map(|d| d.calls).sum::<u64>(),
+                worst.longest,
+                worst.allowed
+            ));
+        }
+        for k in &self.killed {
+            notes.push(format!(
+                "kernel {} was killed {} times in mid-stream; the host took {} messages of others while it was dead\n\
+                 reported: lost with it, as its senders were told; interrupted: it died while it sent them",
+                k.kernel, k.times, k.meanwhile
+            ));
+        }
+        notes
     }
 }
 
@@ -199,12 +246,19 @@ pub fn play(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<O
     provision.ensure(&needs)?;
     let qemu = provision.qemu()?;
     let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
+    if args.kill.is_some() && (args.generation != Generation::Native || args.kernels < 3) {
+        bail!(
+            "--kill needs the native link, and 3 kernels or more: two that live on beside the one that dies"
+        );
+    }
     let images = image::build(places, args.kernels)?;
+    let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
     let mut outcome =
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
-        let job = Job { run: "demo", mode, messages: args.messages, fault, images: &images };
+        let job =
+            Job { run: "demo", mode, generation, messages: args.messages, kills, fault, images: &images };
         let mut live = Live::new(mode);
         let start = Instant::now();
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
@@ -212,7 +266,8 @@ pub fn play(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<O
         live.end();
         outcome.summary.add(&run.report, args.kernels);
         let mut found = run.problems.clone();
-        found.extend(run.report.demo_problems(args.kernels, args.messages, mode));
+        let order = Order { kernels: args.kernels, messages: args.messages, mode, generation, kills };
+        found.extend(run.report.demo_problems(&order));
         if !found.is_empty() {
             show_tail(&run, mode);
         }
@@ -270,7 +325,10 @@ impl Live {
 
     fn saw(&mut self, record: &Record) {
         match record {
-            Record::Kernel(k) => self.say(&format!("{}: kernel {} runs on CPU {}", self.mode, k.id, k.cpu)),
+            Record::Kernel(k) => {
+                let life = if k.life > 1 { format!(", life {}", k.life) } else { String::new() };
+                self.say(&format!("{}: kernel {} runs on CPU {}{life}", self.mode, k.id, k.cpu))
+            }
             Record::Error { kernel, text } => self.say(&format!("{}: kernel {kernel}: {text}", self.mode)),
             Record::Progress(p) => self.progress(p),
             _ => {}
@@ -318,23 +376,24 @@ mod tests {
     fn summary() -> Summary {
         let mut report = Report::default();
         for line in [
-            r#"@{"kernel":{"id":0,"lang":"rust","cpu":0}}"#,
-            r#"@{"kernel":{"id":1,"lang":"rust","cpu":4}}"#,
+            r#"@{"kernel":{"id":0,"lang":"rust","cpu":0,"life":1}}"#,
+            r#"@{"kernel":{"id":1,"lang":"rust","cpu":4,"life":1}}"#,
             r#"@{"sent":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"doorbells":8,"busy":7,"rtt_cycles":{"min":1,"median":2,"p99":3}}}"#,
-            r#"@{"received":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4}}"#,
+            r#"@{"received":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4,"disordered":2}}"#,
+            r#"@{"drains":{"kernel":0,"calls":9,"longest":0,"allowed":1}}"#,
+            r#"@{"killed":{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}}"#,
             r#"@{"received":{"from":1,"to":0,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4}}"#,
         ] {
             assert!(report.take(line).is_some());
         }
         let mut summary = Summary::default();
         summary.add(&report, 2);
-        summary.add(&report, 1);
         summary
     }
 
     #[test]
     fn the_shape_of_the_json() {
-        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0},{"id":1,"lang":"rust","cpu":4}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"torn":5,"doubled":4,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}]}"#;
+        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0,"life":1},{"id":1,"lang":"rust","cpu":4,"life":1}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"torn":5,"doubled":4,"disordered":2,"reported":0,"interrupted":0,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}],"drains":[{"kernel":0,"calls":9,"longest":0,"allowed":1}],"killed":[{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}]}"#;
         assert_eq!(serde_json::to_string(&summary()).ok().as_deref(), Some(expected));
     }
 
@@ -343,6 +402,8 @@ mod tests {
         let text = summary().table();
         assert!(text.contains("kernel 1 (rust, CPU 4)"));
         assert!(text.contains("cycles of the emulator; they say nothing about hardware"));
+        assert!(text.contains("0.888"), "doorbells per message");
+        assert!(text.contains("killed 3 times"));
     }
 
     #[test]

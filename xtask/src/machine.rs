@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::cmd::{shown, Places};
 use crate::image::Image;
 use crate::provision::qemu::Qemu;
-use crate::record::{Mode, Record, Report};
+use crate::record::{Generation, Mode, Record, Report, VICTIM};
 use crate::watch::Watch;
 
 /// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`. 0 is no success: a
@@ -32,8 +32,12 @@ pub struct Job<'a> {
     pub run: &'a str,
     /// How the local APIC is driven.
     pub mode: Mode,
+    /// What the links speak.
+    pub generation: Generation,
     /// Messages per ordered pair.
     pub messages: u64,
+    /// How often a kernel is killed.
+    pub kills: u32,
     /// A failure on order, as the kernels take it.
     pub fault: Option<&'a str>,
     /// The kernels, the host first.
@@ -48,8 +52,13 @@ impl Job<'_> {
 
     fn command_line(&self) -> String {
         let mode = if self.mode == Mode::Xapic { "xapic" } else { "x2apic" };
-        let mut line =
-            format!("mk_ipi.run={} mk_ipi.mode={mode} mk_ipi.messages={}", self.run, self.messages);
+        let mut line = format!(
+            "mk_ipi.run={} mk_ipi.mode={mode} mk_ipi.generation={} mk_ipi.messages={}",
+            self.run, self.generation, self.messages
+        );
+        if self.kills != 0 {
+            line.push_str(&format!(" mk_ipi.kill={}:{VICTIM}", self.kills));
+        }
         for image in &self.images[1..] {
             line.push_str(&format!(" mk_ipi.image={:#x}+{:#x}", image.staged_at, image.len));
         }
@@ -207,9 +216,16 @@ mod tests {
     fn what_the_host_is_told() {
         let image = |staged_at| Image { file: "k,1.elf".into(), len: 0x1234, staged_at };
         let images = [image(0), image(0x2100_0000)];
-        let job =
-            Job { run: "demo", mode: Mode::X2apic, messages: 7, fault: Some("hang:1"), images: &images };
-        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.messages=7 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
+        let job = Job {
+            run: "demo",
+            mode: Mode::X2apic,
+            generation: Generation::RfcV2,
+            messages: 7,
+            kills: 3,
+            fault: Some("hang:1"),
+            images: &images,
+        };
+        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.generation=rfc-v2 mk_ipi.messages=7 mk_ipi.kill=3:1 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
         assert_eq!(job.command_line(), expected);
         assert_eq!(job.kernels(), 2);
     }

@@ -30,6 +30,26 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The layout of the regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Generation {
+    /// Reliable, in order, a lane per sender
+    Native,
+    /// A slot per CPU, as C kernels have it
+    #[value(name = "rfc-v2")]
+    RfcV2,
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Generation::Native => "native",
+            Generation::RfcV2 => "rfc-v2",
+        })
+    }
+}
+
 /// A kernel that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
@@ -39,6 +59,8 @@ pub struct Kernel {
     pub lang: String,
     /// Physical id of its first CPU.
     pub cpu: u64,
+    /// Which of its lives this is, from 1.
+    pub life: u32,
 }
 
 /// How far a kernel is.
@@ -73,14 +95,20 @@ pub struct Sent {
     /// The APIC's mode.
     pub mode: Mode,
     /// The layout in use.
-    pub generation: String,
+    pub generation: Generation,
     /// Messages sent.
     pub sent: u64,
     /// Interrupts sent for them.
     pub doorbells: u64,
-    /// How often the slot was found occupied.
+    /// How often the slot was found occupied, or the lane full.
     #[serde(default)]
     pub busy: u64,
+    /// Messages that the sender was told are lost, the receiver having died.
+    #[serde(default)]
+    pub reported: u64,
+    /// Messages in whose sending the sender died.
+    #[serde(default)]
+    pub interrupted: u64,
     /// Message and answer.
     pub rtt_cycles: Cycles,
 }
@@ -95,7 +123,7 @@ pub struct Received {
     /// The APIC's mode.
     pub mode: Mode,
     /// The layout in use.
-    pub generation: String,
+    pub generation: Generation,
     /// Messages that came, whole and once.
     pub received: u64,
     /// Sequence numbers that never came.
@@ -104,6 +132,35 @@ pub struct Received {
     pub torn: u64,
     /// Sequence numbers that came again.
     pub doubled: u64,
+    /// Messages that came behind a later one.
+    #[serde(default)]
+    pub disordered: u64,
+}
+
+/// How fair a kernel's drain was (native).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drains {
+    /// Who drained.
+    pub kernel: u32,
+    /// Calls of the drain while the streams ran.
+    pub calls: u64,
+    /// The most in a row that gave a kernel which was never killed nothing of what waited from it.
+    pub longest: u64,
+    /// How many the design allows.
+    pub allowed: u64,
+}
+
+/// What became of the kernel that was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    /// Who.
+    pub kernel: u32,
+    /// How often.
+    pub times: u32,
+    /// How often while the others' streams ran.
+    pub in_stream: u32,
+    /// What other survivors sent the host from each death to the next birth.
+    pub meanwhile: u64,
 }
 
 /// How a conformance case ended.
@@ -143,10 +200,33 @@ pub enum Record {
     Progress(Progress),
     Sent(Sent),
     Received(Received),
+    Drains(Drains),
+    Killed(Killed),
     Case(Case),
     Error { kernel: u32, text: String },
     Done { ok: bool },
 }
+
+/// What a demo was told to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// How many kernels.
+    pub kernels: u32,
+    /// Messages each way per pair.
+    pub messages: u64,
+    /// How the local APIC is driven.
+    pub mode: Mode,
+    /// The layout in use.
+    pub generation: Generation,
+    /// How often [`VICTIM`] is killed.
+    pub kills: u32,
+}
+
+/// Fewest messages of which at most every tenth may ring.
+const STREAM: u64 = 1000;
+
+/// The kernel that is killed: not the host, which is on the CPU that booted.
+pub const VICTIM: u32 = 1;
 
 /// All that one run of the machine reported.
 #[derive(Debug, Default)]
@@ -157,6 +237,10 @@ pub struct Report {
     pub sent: BTreeMap<(u32, u32), Sent>,
     /// By (from, to).
     pub received: BTreeMap<(u32, u32), Received>,
+    /// By instance id.
+    pub drains: BTreeMap<u32, Drains>,
+    /// Of the kernel that was killed.
+    pub killed: Option<Killed>,
     /// In the order they came.
     pub cases: Vec<Case>,
     /// Errors that kernels reported, and records that break the line's rules.
@@ -166,9 +250,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes one line. `None` if it is log.
+    /// Takes one line. `None` if it is log, or void: ended by ASCII's CAN, for its writer died in it.
     pub fn take(&mut self, line: &str) -> Option<Record> {
-        let json = line.strip_prefix('@')?;
+        let json = line.strip_prefix('@').filter(|json| !json.ends_with('\u{18}'))?;
         match serde_json::from_str::<Record>(json) {
             Ok(record) => {
                 self.keep(record.clone());
@@ -183,13 +267,19 @@ impl Report {
 
     fn keep(&mut self, record: Record) {
         let twice = match record {
-            Record::Kernel(k) => self.kernels.insert(k.id, k).map(|k| format!("kernel {}", k.id)),
+            Record::Kernel(k) => {
+                let (id, life) = (k.id, k.life);
+                let before = self.kernels.insert(id, k).map_or(0, |k| k.life);
+                (life != before + 1).then(|| format!("kernel {id}, life {life} after {before}"))
+            }
             Record::Sent(s) => {
                 self.sent.insert((s.from, s.to), s).map(|s| format!("sent {}->{}", s.from, s.to))
             }
             Record::Received(r) => {
                 self.received.insert((r.from, r.to), r).map(|r| format!("received {}->{}", r.from, r.to))
             }
+            Record::Drains(d) => self.drains.insert(d.kernel, d).map(|d| format!("drains {}", d.kernel)),
+            Record::Killed(k) => self.killed.replace(k).map(|_| "killed".to_owned()),
             Record::Done { ok } => self.done.replace(ok).map(|_| "done".to_owned()),
             Record::Error { kernel, text } => {
                 self.errors.push(format!("kernel {kernel}: {text}"));
@@ -201,7 +291,7 @@ impl Report {
             }
             Record::Progress(_) => None,
         };
-        self.errors.extend(twice.map(|what| format!("reported twice: {what}")));
+        self.errors.extend(twice.map(|what| format!("reported twice, or out of turn: {what}")));
     }
 
     /// What every run must show, whatever it did.
@@ -223,35 +313,55 @@ impl Report {
         problems
     }
 
-    /// Every way in which this is not a good demo of `kernels` kernels, `messages` messages each way per pair.
-    pub fn demo_problems(&self, kernels: u32, messages: u64, mode: Mode) -> Vec<String> {
-        let mut problems = self.common_problems(kernels);
-        for pair @ (from, to) in pairs(kernels) {
-            let name = format!("{mode} {from}->{to}");
-            match self.sent.get(&pair) {
-                None => problems.push(format!("{name}: the sender never reported")),
-                Some(s) if s.mode != mode => problems.push(format!("{name}: sent in {}", s.mode)),
-                Some(s) if s.sent != messages => {
-                    problems.push(format!("{name}: sent {} of {messages}", s.sent))
-                }
-                Some(_) => {}
+    /// Every way in which this is not a good demo, as `order` says it.
+    pub fn demo_problems(&self, order: &Order) -> Vec<String> {
+        let mut problems = self.common_problems(order.kernels);
+        for pair @ (from, to) in pairs(order.kernels) {
+            let name = format!("{} {from}->{to}", order.mode);
+            let (sent, received) = (self.sent.get(&pair), self.received.get(&pair));
+            let found =
+                [sent.map(|s| sent_problems(s, order)), received.map(|r| received_problems(r, order))];
+            for (found, who) in found.into_iter().zip(["sender", "receiver"]) {
+                let found = found.unwrap_or_else(|| vec![format!("the {who} never reported")]);
+                problems.extend(found.into_iter().map(|p| format!("{name}: {p}")));
             }
-            match self.received.get(&pair) {
-                None => problems.push(format!("{name}: the receiver never reported")),
-                Some(r) if r.mode != mode => problems.push(format!("{name}: received in {}", r.mode)),
-                Some(r) => {
-                    if r.received != messages {
-                        problems.push(format!("{name}: received {} of {messages}", r.received));
-                    }
-                    for (what, count) in [("lost", r.lost), ("torn", r.torn), ("doubled", r.doubled)] {
-                        if count != 0 {
-                            problems.push(format!("{name}: {count} {what}"));
-                        }
-                    }
-                }
+            if let (Some(s), Some(r)) = (sent, received) {
+                problems.extend(loss_problem(s, r, order).map(|p| format!("{name}: {p}")));
             }
         }
+        if order.generation == Generation::Native {
+            problems.extend(self.drain_problems(order));
+        }
+        if order.kills != 0 {
+            problems.extend(self.kill_problem(order));
+        }
         problems
+    }
+
+    fn drain_problems(&self, order: &Order) -> Vec<String> {
+        let problem = |id| match self.drains.get(&id) {
+            None => Some(format!("kernel {id} never said how fair its drain was")),
+            Some(d) if d.longest > d.allowed => Some(format!(
+                "kernel {id}: {} calls of the drain left a stream waiting, {} are allowed",
+                d.longest, d.allowed
+            )),
+            Some(_) => None,
+        };
+        (0..order.kernels).filter(|id| order.kills == 0 || *id != VICTIM).filter_map(problem).collect()
+    }
+
+    /// A kernel that was to be killed must have died, and lived, as often as it was to, while the others streamed.
+    fn kill_problem(&self, order: &Order) -> Option<String> {
+        let lives = self.kernels.get(&VICTIM).map_or(0, |k| k.life);
+        match self.killed {
+            None => Some("the host never said whom it killed".into()),
+            Some(Killed { kernel: VICTIM, times, in_stream, meanwhile: 1.. })
+                if times == order.kills && in_stream == times && lives == times + 1 =>
+            {
+                None
+            }
+            Some(k) => Some(format!("{} kills were ordered: {k:?}, {lives} lives", order.kills)),
+        }
     }
 
     /// How many cases ended how.
@@ -282,6 +392,46 @@ impl Report {
         }
         problems
     }
+}
+
+fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
+    let mut problems = Vec::new();
+    if (s.mode, s.generation) != (order.mode, order.generation) {
+        problems.push(format!("sent in {}, {}", s.mode, s.generation));
+    }
+    if s.sent != order.messages {
+        problems.push(format!("sent {} of {}", s.sent, order.messages));
+    }
+    // Each message to a kernel that died while it wanted to be rung rings it.
+    let streams = order.generation == Generation::Native && order.kills == 0 && s.sent >= STREAM;
+    if streams && s.doorbells > s.sent / 10 {
+        problems.push(format!("{} doorbells for {} messages", s.doorbells, s.sent));
+    }
+    problems
+}
+
+fn received_problems(r: &Received, order: &Order) -> Vec<String> {
+    let mut problems = Vec::new();
+    if (r.mode, r.generation) != (order.mode, order.generation) {
+        problems.push(format!("received in {}, {}", r.mode, r.generation));
+    }
+    if r.received + r.lost != order.messages {
+        problems.push(format!("received {} and lost {} of {}", r.received, r.lost, order.messages));
+    }
+    for (what, count) in [("torn", r.torn), ("doubled", r.doubled), ("out of order", r.disordered)] {
+        if count != 0 {
+            problems.push(format!("{count} {what}"));
+        }
+    }
+    problems
+}
+
+/// Messages may be lost with a kernel that was killed only, and only those of which a sender was told or in whose
+/// sending it died.
+fn loss_problem(s: &Sent, r: &Received, order: &Order) -> Option<String> {
+    let killed = order.kills != 0 && (s.from == VICTIM || s.to == VICTIM);
+    let explained = if killed { s.reported + s.interrupted } else { 0 };
+    (r.lost > explained).then(|| format!("{} lost, {explained} of them explained", r.lost))
 }
 
 /// All ordered pairs of `kernels` kernels.

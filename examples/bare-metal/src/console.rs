@@ -12,6 +12,9 @@ use x86_64::instructions::interrupts;
 const LINE: usize = 512;
 /// How long a writer waits for the others, in cycles, before it takes a dead one's place.
 const PATIENCE: u64 = clock::SECOND / 2;
+/// Ends a line whose writer died in it: ASCII's CAN says that what stands before it is void.
+const CUT: &[u8] = b"\x18\n";
+
 /// One line of output, built before the console is taken.
 struct Line {
     bytes: [u8; LINE],
@@ -56,7 +59,7 @@ fn locked(f: impl FnOnce()) {
         // An exception while this very kernel was printing.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
-            send(b"\n");
+            send(CUT);
             lock.store(me, Ordering::Relaxed);
             break;
         }
@@ -66,6 +69,18 @@ fn locked(f: impl FnOnce()) {
     if !nested {
         let _ = lock.compare_exchange(me, 0, Ordering::Release);
     }
+}
+
+/// Gives the console up for kernel `k`, which was stopped, if it holds it.
+pub fn release_of(k: usize) {
+    let lock = &control::control().console;
+    let (dead, me) = (k as u64 + 1, u64::from(own_kernel()) + 1);
+    interrupts::without_interrupts(|| {
+        if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
+            send(CUT);
+            let _ = lock.compare_exchange(me, 0, Ordering::Release);
+        }
+    });
 }
 
 /// Sends bytes to COM1, in the settings that the host made.

@@ -12,10 +12,10 @@ pub struct Control {
     kernels: [KernelWords; MAX_KERNELS],
 }
 
-/// What one kernel says of itself; it alone writes this.
+/// What one kernel says of itself; it alone writes this, and the host once it has stopped the kernel.
 #[repr(C, align(64))]
 struct KernelWords {
-    /// How far it is: a number that only grows.
+    /// How far it is: a number that only grows during its life.
     step: AtomicU32,
     /// 1 once it found that all went well for it, 2 if not.
     verdict: AtomicU32,
@@ -48,7 +48,7 @@ impl Control {
         self.kernels[k].step.load(Ordering::Acquire)
     }
 
-    /// Says that kernel `k`, the caller, is now at `step`.
+    /// Says that kernel `k`, the caller or one that was stopped, is now at `step`.
     pub fn set_step(&self, k: usize, step: u32) {
         self.kernels[k].step.store(step, Ordering::Release);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host kernel: makes regions and directory, loads and starts the other kernels, says how it ended.
+//! The host kernel: makes regions and directory, loads, starts and stops the other kernels, says how it ended.
 
 use crate::boot;
 use crate::clock::{self, SECOND};
@@ -7,47 +7,53 @@ use crate::control::control;
 use crate::layout::{self, MAX_KERNELS};
 use crate::machine::{exit, Exit};
 use crate::node::{instance, Node, DONE, READY};
-use crate::options::Options;
+use crate::options::{Generation, Options};
 use crate::platform::{bytes, ENDPOINT};
-use crate::{acpi_tables, demo, image};
+use crate::{acpi_tables, console, demo, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{config_of, DirectoryWriter};
 use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
-use mk_ipi_x86::{start_cpu, StartPage};
+use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 /// Room for CPUs in an entry of the directory; the demo's kernels have one each.
 const CPUS_PER_INSTANCE: u32 = 4;
 /// Fewest slots of a region; more if an APIC id is larger.
 const MIN_SLOTS: u64 = 8;
 
-/// The host's view of the machine: kernel k runs on CPU `cpus[k]`.
-struct Machine {
+/// How long a CPU is given to stop: an emulated one stops when its thread runs next.
+const STOP: Microseconds = Microseconds(50_000);
+
+/// The host's view of the machine: kernel k runs on CPU `cpus[k]`, in its life `lives[k]`.
+pub struct Machine {
     cpus: [PhysCpuId; MAX_KERNELS],
+    lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
-    slots: u32,
+    link: LinkConfig,
     directory: DirectoryWriter<'static, AtomicU64>,
 }
 
 /// Brings the machine up: all kernels take messages when this returns.
-pub fn start(options: Options) -> Node {
+pub fn start(options: Options) -> (Node, Machine) {
     let mut machine = Machine::find(&options);
+    demo::register();
+    // A native link begins with who we are.
+    ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
     for k in 0..machine.kernels {
+        journal::clear(k);
         machine.create(k);
     }
-    ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
-    demo::register();
     x86_64::instructions::interrupts::enable();
     for (k, file) in (1..).zip(options.images()) {
         machine.spawn(k, file, &options);
     }
-    let Machine { kernels, .. } = machine;
-    let node = Node { me: 0, kernels, options };
+    let node = Node { me: 0, kernels: machine.kernels, options };
     node.reach(READY);
-    node
+    (node, machine)
 }
 
 /// Waits for the verdicts, and ends the machine with what they say.
@@ -75,9 +81,7 @@ impl Machine {
         if 1 + given < kernels {
             fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len());
         }
-        let slots = cpus.iter().map(|cpu| cpu.0 + 1).fold(MIN_SLOTS, u64::max);
-        let slots =
-            u32::try_from(slots).unwrap_or_else(|_| fatal!("an APIC id is beyond any region: {slots}"));
+        let link = link(options.generation, &cpus, kernels);
         let directory = kernel.map(layout::directory(), Access::ReadWrite);
         // The memory map's directory is no RAM: too small a machine.
         let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
@@ -85,18 +89,19 @@ impl Machine {
         let words = unsafe { directory.as_ptr().as_ref() };
         let directory = DirectoryWriter::create(words, kernels as u32, CPUS_PER_INSTANCE);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
-        Self { cpus, kernels, slots, directory }
+        Self { cpus, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 
     /// What the directory says of kernel `k`.
     fn record(&self, k: usize, state: State) -> InstanceRecord {
         let region = ENDPOINT.instance(instance(k)).ok().and_then(|i| i.region());
+        let native = matches!(self.link, LinkConfig::Native(_));
         InstanceRecord {
             instance: instance(k),
-            incarnation: Incarnation::FIRST,
+            incarnation: self.lives[k],
             state,
-            layout: Layout::RfcV2,
-            flags: EntryFlags::EXCLUSIVE,
+            layout: if native { Layout::Native } else { Layout::RfcV2 },
+            flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
             doorbell_cpu: self.cpus[k],
             vector: Vector::RFC_V2,
@@ -115,8 +120,7 @@ impl Machine {
     fn create(&mut self, k: usize) {
         let cpus = [self.cpus[k]];
         let config = config_of(&self.record(k, State::Starting), &cpus);
-        let link = LinkConfig::RfcV2 { slots: self.slots, policy: Occupied::Exclusive };
-        let config = InstanceConfig { link, ..config };
+        let config = InstanceConfig { link: self.link, ..config };
         if let Err(e) = ENDPOINT.create_instance(&config) {
             fatal!("the region of kernel {k}: {e:?}");
         }
@@ -125,6 +129,45 @@ impl Machine {
 
     /// Loads kernel `k` from `file`, starts it on its CPU, and waits until it takes messages.
     fn spawn(&mut self, k: usize, file: PhysRange, options: &Options) {
+        self.start(k, file, options, |us| clock::delay_us(us.0.into()));
+        let (kernel, start) = (ENDPOINT.platform(), clock::now());
+        while control().step(k) < READY {
+            if clock::now().wrapping_sub(start) > 10 * SECOND {
+                fatal!("kernel {k} does not come up on CPU {}", self.cpus[k].0);
+            }
+            kernel.sleep(kernel.runs());
+        }
+        self.runs(k);
+    }
+
+    /// Stops kernel `k` for good, wherever it is: its CPU by INIT. Does `meanwhile` until it has stopped.
+    pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
+        // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
+        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.cpus[k], STOP, meanwhile) };
+        if let Err(e) = stopped {
+            fatal!("CPU {} of kernel {k}: {e:?}", self.cpus[k].0);
+        }
+        self.list(k, State::Dead);
+        console::release_of(k);
+        control().set_step(k, 0);
+    }
+
+    /// Starts kernel `k`, which was stopped, in its next life: its image anew, its region as it is. Does `meanwhile` while
+    /// it waits for the CPU.
+    pub fn revive(&mut self, k: usize, options: &Options, meanwhile: impl FnMut(Microseconds)) {
+        let Some(file) = options.images().nth(k - 1) else { fatal!("kernel {k} has no image") };
+        self.lives[k] = self.lives[k].next();
+        self.list(k, State::Starting);
+        self.start(k, file, options, meanwhile);
+    }
+
+    /// Says in the directory that kernel `k` takes messages.
+    pub fn runs(&mut self, k: usize) {
+        self.list(k, State::Running);
+    }
+
+    /// Loads kernel `k` from `file` and starts its CPU. `delay` as for `start_cpu`.
+    fn start(&self, k: usize, file: PhysRange, options: &Options, delay: impl FnMut(Microseconds)) {
         let kernel = ENDPOINT.platform();
         let window = layout::image_window(k);
         for (range, what) in [(file, "ELF file"), (window, "window")] {
@@ -135,7 +178,7 @@ impl Machine {
         if file.start().0 < layout::FILES {
             fatal!("the ELF file of kernel {k} lies below {:#x}", layout::FILES);
         }
-        // SAFETY: RAM that the memory map sets aside for files and for this kernel, which does not run yet.
+        // SAFETY: RAM that the memory map sets aside for files and for this kernel, which does not run.
         let entry = unsafe { image::load(bytes(file), window) };
         let entry = entry.unwrap_or_else(|e| fatal!("the image of kernel {k}: {e}"));
         let shared = self.record(k, State::Starting).region.map_or(0, |r| r.start().0);
@@ -144,29 +187,27 @@ impl Machine {
         // SAFETY: as above; the start info page lies beside the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
-        self.run(k, entry, start_info);
-        self.list(k, State::Running);
-    }
-
-    /// Starts the CPU of kernel `k` at `entry`, and waits until it says that it takes messages.
-    fn run(&self, k: usize, entry: u32, start_info: u32) {
         let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
         let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
         // SAFETY: the CPU that was started before has left the trampoline, for it is ready; the page is free.
         unsafe { boot::set_trampoline(entry, start_info) };
-        let kernel = ENDPOINT.platform();
-        // SAFETY: the CPU belongs to nobody yet, and the trampoline is in place.
-        let started =
-            unsafe { start_cpu(kernel.apic(), self.cpus[k], page, |us| clock::delay_us(us.0.into())) };
+        // SAFETY: no kernel runs on the CPU, and the trampoline is in place.
+        let started = unsafe { start_cpu(kernel.apic(), self.cpus[k], page, delay) };
         if let Err(e) = started {
             fatal!("CPU {} for kernel {k}: {e:?}", self.cpus[k].0);
         }
-        let start = clock::now();
-        while control().step(k) < READY {
-            if clock::now().wrapping_sub(start) > 10 * SECOND {
-                fatal!("kernel {k} does not come up on CPU {}", self.cpus[k].0);
-            }
-            kernel.sleep(kernel.runs());
+    }
+}
+
+/// The regions of all `kernels` kernels, on these CPUs.
+fn link(generation: Generation, cpus: &[PhysCpuId], kernels: usize) -> LinkConfig {
+    match generation {
+        Generation::Native => LinkConfig::Native(Geometry::default_for(kernels as u32)),
+        Generation::RfcV2 => {
+            let slots = cpus.iter().map(|cpu| cpu.0 + 1).fold(MIN_SLOTS, u64::max);
+            let slots =
+                u32::try_from(slots).unwrap_or_else(|_| fatal!("an APIC id is beyond any region: {slots}"));
+            LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive }
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
 //! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |
 //! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last page: the conformance suite's | all |
+//! | `0x1a00_0000` + k x `0x0040_0000` | 4 MiB each | journal of kernel k: what outlives it (journal.rs) | kernel k |
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
 //! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty. All of it lies below
@@ -38,6 +39,10 @@ pub const DIRECTORY: u64 = 0x1810_0000;
 pub const DIRECTORY_LEN: u64 = 0x1_0000;
 /// First instance pool.
 const POOLS: u64 = 0x1900_0000;
+/// First journal.
+const JOURNALS: u64 = 0x1a00_0000;
+/// Bytes of a journal's window.
+pub const JOURNAL_LEN: u64 = 0x40_0000;
 /// Where the ELF files may begin: beyond all of the above.
 pub const FILES: u64 = 0x2000_0000;
 /// Bytes of an instance pool.
@@ -56,6 +61,11 @@ pub fn image_window(k: usize) -> PhysRange {
 /// The page of kernel `k`'s start info.
 pub fn start_info(k: usize) -> u64 {
     START_INFOS + k as u64 * 0x1000
+}
+
+/// The journal of kernel `k`.
+pub fn journal(k: usize) -> u64 {
+    JOURNALS + k as u64 * JOURNAL_LEN
 }
 
 /// The directory's window.

@@ -24,21 +24,27 @@ mod clock;
 mod conformance;
 mod control;
 mod demo;
+mod drains;
 mod host;
 mod image;
 mod interrupts;
+mod journal;
+mod kill;
 mod layout;
 mod machine;
 mod node;
 mod options;
 mod payload;
 mod platform;
+mod progress;
 mod receive;
 mod spawned;
+mod stream;
 mod timer;
 
 use crate::boot::Boot;
 use crate::control::control;
+use crate::host::Machine;
 use crate::machine::Exit;
 use crate::node::{Node, DONE};
 use crate::options::{Options, Run};
@@ -67,22 +73,25 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     if let Err(e) = ENDPOINT.platform().set_up_interrupts(options.mode) {
         fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode);
     }
-    let node = match shared {
-        Ok(None) => host::start(options),
-        Ok(Some(shared)) => spawned::start(options, boot.cmdline(), shared),
+    match shared {
+        Ok(None) => {
+            let (node, mut machine) = host::start(options);
+            run(&node, Some(&mut machine))
+        }
+        Ok(Some(shared)) => run(&spawned::start(options, boot.cmdline(), shared), None),
         Err(e) => fatal!("mk_ipi_shared=: {e:?}"),
-    };
-    run(&node)
+    }
 }
 
-/// What all kernels do, once all are up.
-fn run(node: &Node) -> ! {
+/// What all kernels do, once all are up. The host has the `machine`.
+fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
     let cpu = ENDPOINT.platform().physical_id().0;
-    record!("{{\"kernel\":{{\"id\":{},\"lang\":\"rust\",\"cpu\":{cpu}}}}}", node.me);
+    let life = ENDPOINT.identity().map_or(0, |(_, incarnation)| incarnation.get());
+    record!("{{\"kernel\":{{\"id\":{},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}", node.me);
     log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
     node.wait_for_all(node::READY, "not all kernels are up", || {});
     let ok = match node.options.run {
-        Run::Demo => demo::run(node),
+        Run::Demo => demo::run(node, machine),
         Run::Conformance => conformance::run(node),
     };
     control().set_verdict(node.me, ok);

@@ -33,6 +33,11 @@ pub fn instance(k: usize) -> InstanceId {
 }
 
 impl Node {
+    /// Whether kernel `k` is the one that is killed again and again.
+    pub fn is_victim(&self, k: usize) -> bool {
+        self.options.kills.is_some_and(|kills| usize::from(kills.kernel) == k)
+    }
+
     /// The other kernels.
     pub fn others(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.kernels).filter(|&k| k != self.me)

@@ -3,9 +3,11 @@
 //!
 //! - `mk_ipi.run=demo|conformance` what to run
 //! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC
+//! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
 //!   hang, panic, exception, lose, tear, double
+//! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
 //! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
 
@@ -33,6 +35,24 @@ pub enum ApicMode {
     XApic,
     /// Registers in MSRs, 32-bit ids.
     X2Apic,
+}
+
+/// What the links speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The native link.
+    Native,
+    /// RFC v2.
+    RfcV2,
+}
+
+/// A kernel that is to be stopped and started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kills {
+    /// How often.
+    pub count: u32,
+    /// Which; never the host.
+    pub kernel: u8,
 }
 
 /// How a kernel is to fail.
@@ -77,8 +97,12 @@ pub struct Options {
     pub run: Run,
     /// How to run the local APIC.
     pub mode: ApicMode,
+    /// What the links speak.
+    pub generation: Generation,
     /// Messages per ordered pair of kernels.
     pub messages: u32,
+    /// A kernel that is to be stopped and started anew.
+    pub kills: Option<Kills>,
     /// A failure on order.
     pub fault: Option<Fault>,
     /// The ELF files of the kernels to spawn.
@@ -109,8 +133,15 @@ impl fmt::Display for OptionError<'_> {
 impl Options {
     /// Reads the `mk_ipi.` options of `line`; other words are not ours and ignored.
     pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
-        let (run, mode) = (Run::Demo, ApicMode::XApic);
-        let mut options = Self { run, mode, messages: 1000, fault: None, images: [None; MAX_KERNELS - 1] };
+        let mut options = Self {
+            run: Run::Demo,
+            mode: ApicMode::XApic,
+            generation: Generation::Native,
+            messages: 1000,
+            kills: None,
+            fault: None,
+            images: [None; MAX_KERNELS - 1],
+        };
         let mut nr_images = 0;
         for word in line.split_ascii_whitespace() {
             let Some((name, value)) = word.strip_prefix("mk_ipi.").and_then(|w| w.split_once('=')) else {
@@ -120,6 +151,8 @@ impl Options {
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
                 "mode" => options.mode = mode_named(value).ok_or(bad)?,
+                "generation" => options.generation = generation_named(value).ok_or(bad)?,
+                "kill" => options.kills = Some(kills(value).ok_or(bad)?),
                 "messages" => options.messages = messages(value).ok_or(bad)?,
                 "fault" => options.fault = Some(fault(value).ok_or(bad)?),
                 "image" => {
@@ -143,7 +176,11 @@ impl Options {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = if self.run == Run::Demo { "demo" } else { "conformance" };
-        write!(f, "mk_ipi.run={run} mk_ipi.mode={} mk_ipi.messages={}", self.mode, self.messages)?;
+        write!(f, "mk_ipi.run={run} mk_ipi.mode={}", self.mode)?;
+        write!(f, " mk_ipi.generation={} mk_ipi.messages={}", self.generation, self.messages)?;
+        if let Some(Kills { count, kernel }) = self.kills {
+            write!(f, " mk_ipi.kill={count}:{kernel}")?;
+        }
         if let Some(Fault { kind, kernel }) = self.fault {
             let name = FAULTS.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name);
             write!(f, " mk_ipi.fault={name}:{kernel}")?;
@@ -157,6 +194,15 @@ impl fmt::Display for ApicMode {
         f.write_str(match self {
             Self::XApic => "xapic",
             Self::X2Apic => "x2apic",
+        })
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::RfcV2 => "rfc-v2",
         })
     }
 }
@@ -175,6 +221,20 @@ fn mode_named(value: &str) -> Option<ApicMode> {
         "x2apic" => Some(ApicMode::X2Apic),
         _ => None,
     }
+}
+
+fn generation_named(value: &str) -> Option<Generation> {
+    match value {
+        "native" => Some(Generation::Native),
+        "rfc-v2" => Some(Generation::RfcV2),
+        _ => None,
+    }
+}
+
+fn kills(value: &str) -> Option<Kills> {
+    let (count, kernel) = value.split_once(':')?;
+    let kills = Kills { count: count.parse().ok()?, kernel: kernel.parse().ok()? };
+    (kills.kernel != 0).then_some(kills)
 }
 
 fn messages(value: &str) -> Option<u32> {

@@ -5,14 +5,14 @@ use crate::boot::Boot;
 use crate::conformance::SUITE;
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::options::ApicMode;
-use crate::{interrupts, timer};
+use crate::{drains, interrupts, stream, timer};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    Observer, PhysMemory, PoolError, ThisCpu,
+    Observer, PeerEvent, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
@@ -25,7 +25,9 @@ use x86_64::instructions::interrupts as cpu_interrupts;
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
 /// This kernel's end of every link.
-pub static ENDPOINT: Endpoint<Kernel, HandlerFn> = Endpoint::new(Kernel);
+pub static ENDPOINT: Endpoint<Kernel, HandlerFn, 8, 32, BUDGET> = Endpoint::new(Kernel);
+/// Messages that one run of the deferred work hands on, at most.
+pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
 static KERNEL: State = State::new();
 
@@ -136,7 +138,9 @@ impl State {
             if self.in_suite() {
                 SUITE.run_deferred();
             } else {
-                ENDPOINT.run_deferred();
+                drains::watched(|| {
+                    ENDPOINT.run_deferred();
+                });
             }
             cpu_interrupts::disable();
             self.runs.fetch_add(1, Ordering::Relaxed);
@@ -330,6 +334,12 @@ impl DeferredWork for Kernel {
 
 /// The kernel's resource tree is its log.
 impl Observer for Kernel {
+    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+        if !self.in_suite() {
+            stream::on_peer_event(peer, event);
+        }
+    }
+
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let (start, end) = (range.start().0, range.end().0);
         // The suite attaches and destroys without end.

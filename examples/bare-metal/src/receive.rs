@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's receiving side: counts what arrives, and finds what was lost, torn or doubled.
+//! The demo's receiving side: counts what arrives, and finds what was lost, torn, doubled or out of order.
 
 use crate::layout::MAX_KERNELS;
 use crate::node::instance;
@@ -11,26 +11,20 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
 /// What came from one sender. Its CPU's deferred work writes, the main program reads.
+#[repr(C)]
 struct FromSender {
     /// Whole messages, each counted once.
     received: AtomicU64,
+    /// Behind the highest number that came.
+    next: AtomicU64,
+    /// Whole messages that came behind one with a higher number.
+    disordered: AtomicU64,
     /// Whole messages that had come before.
     doubled: AtomicU64,
     /// Torn messages that its CPU sent, as the message's header says.
     torn: AtomicU64,
     /// One bit for each sequence number that came.
     seen: [AtomicU64; MAX_MESSAGES as usize / 64],
-}
-
-impl FromSender {
-    const fn new() -> Self {
-        Self {
-            received: AtomicU64::new(0),
-            doubled: AtomicU64::new(0),
-            torn: AtomicU64::new(0),
-            seen: [const { AtomicU64::new(0) }; MAX_MESSAGES as usize / 64],
-        }
-    }
 }
 
 /// What was found about the messages of one sender.
@@ -44,9 +38,12 @@ pub struct Findings {
     pub torn: u64,
     /// Messages that came again.
     pub doubled: u64,
+    /// Messages that came behind one that was sent later.
+    pub disordered: u64,
 }
 
-/// All that was received.
+/// All that was received, in the kernel's journal: all zeros at its first start.
+#[repr(C)]
 pub struct Receiver {
     senders: [FromSender; MAX_KERNELS],
     /// Torn messages from no CPU that is known.
@@ -54,25 +51,37 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Nothing received.
-    pub const fn new() -> Self {
-        Self { senders: [const { FromSender::new() }; MAX_KERNELS], torn: AtomicU64::new(0) }
+    /// Counts anew what a former life has seen: it may have died between the bit and the count.
+    pub fn recover(&self) {
+        for from in &self.senders {
+            let seen = from.seen.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
+            from.received.store(seen.sum(), Ordering::Relaxed);
+        }
     }
 
     /// Takes a message of the stream.
     pub fn take(&self, message: &Message) {
         let place = payload::check(message.payload()).and_then(|(sequence, sender)| {
             let from = self.senders.get(sender as usize)?;
-            Some((from, from.seen.get((sequence / 64) as usize)?, 1 << (sequence % 64)))
+            Some((from, sequence, from.seen.get((sequence / 64) as usize)?))
         });
-        let Some((from, seen, bit)) = place else {
+        let Some((from, sequence, seen)) = place else {
             self.torn_by(message.sender_cpu()).fetch_add(1, Ordering::Relaxed);
             return;
         };
+        let bit = 1 << (sequence % 64);
         let again =
             seen.fetch_update(Ordering::Relaxed, |seen| (seen & bit == 0).then_some(seen | bit)).is_err();
         let count = if again { &from.doubled } else { &from.received };
         count.fetch_add(1, Ordering::Relaxed);
+        if from.next.fetch_max(sequence + 1, Ordering::Release) > sequence && !again {
+            from.disordered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Behind the highest number that came from kernel `k`.
+    pub fn next(&self, k: usize) -> u64 {
+        self.senders[k].next.load(Ordering::Relaxed)
     }
 
     /// Where to count a torn message from `cpu`.
@@ -97,7 +106,7 @@ impl Receiver {
         let from = &self.senders[k];
         let received = from.received.load(Ordering::Relaxed);
         let torn = from.torn.load(Ordering::Relaxed) + self.torn.load(Ordering::Relaxed);
-        let doubled = from.doubled.load(Ordering::Relaxed);
-        Findings { received, lost: sent.saturating_sub(received), torn, doubled }
+        let [doubled, disordered] = [&from.doubled, &from.disordered].map(|n| n.load(Ordering::Relaxed));
+        Findings { received, lost: sent.saturating_sub(received), torn, doubled, disordered }
     }
 }

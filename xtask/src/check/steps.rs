@@ -17,6 +17,7 @@ use crate::image::{self, BARE_METAL};
 use crate::machine::{self, Job};
 use crate::proofs;
 use crate::provision::{self, Need, Provision, Toolchain};
+use crate::record::Generation;
 
 /// The workspaces beside the root's.
 const OTHER_WORKSPACES: [&str; 4] = [BARE_METAL, no_panic::FOLDER, FUZZ, bench::FOLDER];
@@ -27,6 +28,12 @@ const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
 const KERNELS: u32 = 3;
 /// Messages per pair of the boots that a test makes.
 const MESSAGES: u64 = 500;
+/// As many on the native link, whose senders wait for nobody.
+const STREAM: u64 = 10_000;
+/// As many while a kernel dies again and again.
+const LONG_STREAM: u64 = 100_000;
+/// How often it does.
+const KILLS: u32 = 5;
 
 /// A hung kernel must be noticed within it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -226,7 +233,15 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
     let images = image::build(places, KERNELS)?;
     let mut notes = Notes::new();
     for mode in modes {
-        let job = Job { run: "conformance", mode, messages: MESSAGES, fault: None, images: &images };
+        let job = Job {
+            run: "conformance",
+            mode,
+            generation: Generation::RfcV2,
+            messages: MESSAGES,
+            kills: 0,
+            fault: None,
+            images: &images,
+        };
         let run = machine::boot(places, qemu, &job, &mut |_| ())?;
         let mut problems = run.problems.clone();
         problems.extend(run.report.conformance_problems(KERNELS));
@@ -241,18 +256,27 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
 }
 
 fn demo_qemu(context: &Context) -> Result<Notes> {
-    let play = |mode, fault| {
-        let args = DemoArgs { kernels: KERNELS, messages: MESSAGES, mode, json: false, yes: false, fault };
+    let play = |mode, generation, messages, kill, fault| {
+        let (kernels, json, yes) = (KERNELS, false, false);
+        let args = DemoArgs { kernels, messages, generation, kill, mode, json, yes, fault };
         demo::play(context.places, context.provision, &args)
     };
-    let good = play(Modes::Both, None)?;
-    ensure!(good.problems.is_empty(), "{}", demo::first_of(&good.problems).join("\n"));
-    let hung = play(Modes::Xapic, Some("hang:1".into()))?;
+    let mut notes = Notes::new();
+    for (generation, messages, kill) in [
+        (Generation::RfcV2, MESSAGES, None),
+        (Generation::Native, STREAM, None),
+        (Generation::Native, LONG_STREAM, Some(KILLS)),
+    ] {
+        let good = play(Modes::Both, generation, messages, kill, None)?;
+        ensure!(good.problems.is_empty(), "{}", demo::first_of(&good.problems).join("\n"));
+        notes.extend(good.not_run);
+    }
+    notes.dedup();
+    let hung = play(Modes::Xapic, Generation::Native, MESSAGES, None, Some("hang:1".into()))?;
     ensure!(!hung.problems.is_empty(), "a kernel hung, and the demo passed");
     ensure!(hung.took < PATIENCE, "a kernel hung, and the demo took {} s to see it", hung.took.as_secs());
     eprintln!("That was on order: the demo notices a hung kernel.");
-    let mut notes = vec![format!("a hung kernel was noticed after {} s", hung.took.as_secs())];
-    notes.extend(good.not_run);
+    notes.push(format!("a hung kernel was noticed after {} s", hung.took.as_secs()));
     Ok(notes)
 }
 

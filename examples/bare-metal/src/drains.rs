@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Is the drain fair? Counts the calls of it that left a kernel's stream waiting, whatever another one does or suffers.
+
+use crate::journal;
+use crate::layout::{self, MAX_KERNELS};
+use crate::platform::BUDGET;
+use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Messages of one lane in its turn (SPEC N-13).
+const SHARE: usize = 16;
+
+/// One bit for each kernel whose stream is watched.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
+/// Calls of the drain.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+/// For each kernel the last calls in a row that left its stream waiting.
+static ROWS: [AtomicU64; MAX_KERNELS] = [const { AtomicU64::new(0) }; MAX_KERNELS];
+/// The longest such row.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
+
+/// Watches the streams of these kernels from now on; of none to end it.
+pub fn watch(kernels: impl Iterator<Item = usize>) {
+    WATCHED.store(kernels.fold(0, |bits, k| bits | 1 << k), Ordering::Relaxed);
+}
+
+/// Calls of the drain, and how many in a row gave a kernel nothing of what waited from it, at most.
+pub fn found() -> (u64, u64) {
+    (CALLS.load(Ordering::Relaxed), LONGEST.load(Ordering::Relaxed))
+}
+
+/// The longest row that the drain promises: a call has turns for a part of the lanes only.
+pub fn allowed(kernels: usize) -> u64 {
+    (kernels * SHARE).div_ceil(BUDGET) as u64
+}
+
+/// Drains by `drain`, and looks who gets nothing.
+pub fn watched(drain: impl FnOnce()) {
+    let watched = WATCHED.load(Ordering::Relaxed);
+    if watched == 0 {
+        return drain();
+    }
+    let (me, own) = (usize::from(layout::own_kernel()), journal::own());
+    let mut before = [None; MAX_KERNELS];
+    for (k, before) in before.iter_mut().enumerate().filter(|(k, _)| watched & 1 << k != 0) {
+        let next = own.receiver.next(k);
+        *before = (journal::of(k).sent[me].told() > next).then_some(next);
+    }
+    drain();
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    for (k, before) in before.iter().enumerate() {
+        let starved = before.is_some_and(|next| own.receiver.next(k) == next);
+        let row = if starved { ROWS[k].load(Ordering::Relaxed) + 1 } else { 0 };
+        ROWS[k].store(row, Ordering::Relaxed);
+        LONGEST.fetch_max(row, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mk_ipi.kill=`: the host stops a kernel in mid-stream, wherever it is, and starts it anew, again and again.
+
+use crate::clock::{self, SECOND};
+use crate::control::control;
+use crate::host::Machine;
+use crate::journal;
+use crate::node::{Node, READY};
+use crate::options::Kills;
+use crate::platform::ENDPOINT;
+use crate::stream::Stream;
+use mk_ipi_x86::Microseconds;
+
+/// Seconds within which a kernel comes up, and begins to send.
+const PATIENCE: u64 = 20;
+
+/// Who is to be killed, and how far that is.
+pub struct Killer<'a> {
+    node: &'a Node,
+    machine: &'a mut Machine,
+    kills: Kills,
+    /// Another kernel that stays alive: the stream to it says how far everything is.
+    survivor: usize,
+    /// How often it was killed.
+    done: u32,
+    /// How often while we still streamed to the survivor.
+    in_stream: u32,
+    /// The victim's messages when its present life began.
+    born_at: u64,
+    /// When it is to be killed, once that is decided.
+    due: Option<u64>,
+    /// What other survivors sent us while it was dead.
+    meanwhile: u64,
+}
+
+impl<'a> Killer<'a> {
+    /// Nothing done yet.
+    pub fn new(node: &'a Node, machine: &'a mut Machine, kills: Kills) -> Self {
+        let Some(survivor) = node.others().find(|&k| !node.is_victim(k)) else {
+            fatal!("with one of {} kernels killed nobody is left to stream", node.kernels)
+        };
+        if usize::from(kills.kernel) >= node.kernels {
+            fatal!("there is no kernel {} to be killed", kills.kernel);
+        }
+        Self { node, machine, kills, survivor, done: 0, in_stream: 0, born_at: 0, due: None, meanwhile: 0 }
+    }
+
+    fn victim(&self) -> usize {
+        self.kills.kernel.into()
+    }
+
+    /// Messages that the victim has sent in all its lives.
+    fn victims_messages(&self) -> u64 {
+        let sent = &journal::of(self.victim()).sent;
+        sent.iter().fold(0, |sum, s| sum + s.messages())
+    }
+
+    /// Messages that came from those that live on.
+    fn survivors_messages(&self) -> u64 {
+        let survivors = self.node.others().filter(|&k| !self.node.is_victim(k));
+        survivors.map(|k| journal::own().receiver.next(k)).sum()
+    }
+
+    /// Kills if it is time; whether all is done.
+    pub fn turn(&mut self, stream: &mut Stream) -> bool {
+        if self.done == self.kills.count {
+            return true;
+        }
+        // Early enough that all the kills come while the others stream.
+        let others = self.node.kernels as u64 - 1;
+        let life = u64::from(self.node.options.messages) * others / (4 * u64::from(self.kills.count + 1));
+        if self.victims_messages() - self.born_at <= life {
+            return false;
+        }
+        let now = clock::now();
+        // Up to 16 million cycles from now, as the counter's low bits have it: at no point of anybody's program.
+        let due = *self.due.get_or_insert(now + (now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40));
+        if now >= due {
+            self.due = None;
+            self.kill(stream);
+        }
+        false
+    }
+
+    /// One death and rebirth. Our own stream goes on meanwhile.
+    fn kill(&mut self, stream: &mut Stream) {
+        let (victim, before) = (self.victim(), self.survivors_messages());
+        self.in_stream += u32::from(stream.sent(self.survivor) < self.node.options.messages.into());
+        self.machine.stop(victim, |us| work(stream, us));
+        self.born_at = self.victims_messages();
+        self.machine.revive(victim, &self.node.options, |us| work(stream, us));
+        let start = clock::now();
+        while control().step(victim) < READY {
+            if clock::now().wrapping_sub(start) > PATIENCE * SECOND {
+                fatal!("kernel {victim} does not come up again");
+            }
+            work(stream, Microseconds(100));
+        }
+        self.machine.runs(victim);
+        self.meanwhile += self.survivors_messages() - before;
+        self.done += 1;
+    }
+
+    /// Says what was done.
+    pub fn report(&self) {
+        let Self { done, in_stream, meanwhile, .. } = self;
+        record!(
+            "{{\"killed\":{{\"kernel\":{},\"times\":{done},\"in_stream\":{in_stream},\"meanwhile\":{meanwhile}}}}}",
+            self.victim()
+        );
+    }
+}
+
+/// Streams on for at least so long.
+fn work(stream: &mut Stream, us: Microseconds) {
+    let start = clock::now();
+    while clock::now().wrapping_sub(start) < u64::from(us.0) * (SECOND / 1_000_000) {
+        stream.turn();
+        ENDPOINT.platform().service();
+    }
+}

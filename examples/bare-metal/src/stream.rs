@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The stream: every kernel sends its messages to every other one, and waits for no answer.
+
+use crate::clock::{self, Watchdog};
+use crate::journal::{self, Journal};
+use crate::layout::MAX_KERNELS;
+use crate::machine;
+use crate::node::{instance, Node};
+use crate::options::{Fault, FaultKind, Generation};
+use crate::payload::Payload;
+use crate::platform::ENDPOINT;
+use crate::progress::Progress;
+use mk_ipi_abi::{InstanceId, MessageType};
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
+use mk_ipi_core::SendError;
+
+/// A message of the stream.
+pub const STREAM: MessageType = MessageType(0x100);
+
+/// Messages to one receiver in a row, for which it is rung once at most.
+const BURST: usize = 32;
+/// Sweeps over all receivers that are busy before a sender sleeps (RFC v2).
+const BUSY_SWEEPS: u32 = 50;
+/// Seconds without progress after which a sender gives up.
+const PATIENCE: u64 = 10;
+/// Time from one look at the peers to the next.
+const TICK: u64 = clock::SECOND / 200;
+/// A peer whose heartbeat stands still for so long is suspect.
+const SUSPECT_AFTER: u64 = 5 * clock::SECOND;
+
+/// One bit for each kernel in whose lane there is space again.
+static SPACE: AtomicU64 = AtomicU64::new(0);
+
+/// Something happened to a peer.
+pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
+    let k = peer.index();
+    match event {
+        PeerEvent::Space => {
+            SPACE.fetch_or(1 << k, Ordering::Relaxed);
+        }
+        PeerEvent::Lost { first, count } => {
+            log!("kernel {k} died and lost {count} messages, from number {first} on");
+            journal::own().sent[k].report_lost(count);
+        }
+        PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
+        PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
+        event => log!("kernel {k}: {event:?}"),
+    }
+}
+
+/// Shows that we live, and looks who else does.
+pub struct Heart(u64);
+
+impl Heart {
+    /// Begins to beat.
+    pub fn new() -> Self {
+        Self(clock::now())
+    }
+
+    /// Beats if it is time.
+    pub fn beat(&mut self) {
+        let now = clock::now();
+        if now.wrapping_sub(self.0) > TICK {
+            self.0 = now;
+            ENDPOINT.tick(now, SUSPECT_AFTER);
+        }
+    }
+}
+
+/// The sending side of the stream.
+pub struct Stream<'a> {
+    node: &'a Node,
+    journal: &'static Journal,
+    /// What came.
+    pub progress: Progress,
+    /// The next message to each other kernel.
+    next: [Payload; MAX_KERNELS],
+    /// How often a slot or lane was found full.
+    busy: [u64; MAX_KERNELS],
+    /// Doorbells rung by the sends (RFC v2).
+    doorbells: [u64; MAX_KERNELS],
+    /// One bit for each kernel in whose lane we wait for space.
+    waiting: u64,
+    heart: Heart,
+    watchdog: Watchdog,
+    busy_sweeps: u32,
+}
+
+impl<'a> Stream<'a> {
+    /// The stream of this kernel, from where its former life left it.
+    pub fn new(node: &'a Node) -> Self {
+        let journal = journal::own();
+        journal.recover();
+        let payload = |k: usize| Payload::new(journal.sent[k].messages(), node.me as u32);
+        Self {
+            node,
+            journal,
+            progress: Progress::new(node),
+            next: core::array::from_fn(payload),
+            busy: [0; MAX_KERNELS],
+            doorbells: [0; MAX_KERNELS],
+            waiting: 0,
+            heart: Heart::new(),
+            watchdog: Watchdog::new(PATIENCE),
+            busy_sweeps: 0,
+        }
+    }
+
+    /// Messages sent to kernel `to`.
+    pub fn sent(&self, to: usize) -> u64 {
+        self.journal.sent[to].messages()
+    }
+
+    /// Whether all was sent.
+    pub fn is_over(&self) -> bool {
+        self.node.others().all(|to| self.is_over_to(to))
+    }
+
+    fn is_over_to(&self, to: usize) -> bool {
+        self.sent(to) >= self.node.options.messages.into()
+    }
+
+    /// How often kernel `to` was found full, and how often it was rung.
+    pub fn counts(&self, to: usize) -> (u64, u64) {
+        match self.node.options.generation {
+            Generation::RfcV2 => (self.busy[to], self.doorbells[to]),
+            Generation::Native => match ENDPOINT.lane_stats(instance(to)) {
+                Ok(lane) => (lane.full, lane.rung),
+                Err(e) => fatal!("the lane to kernel {to}: {e:?}"),
+            },
+        }
+    }
+
+    /// Sends until all was sent; calls `aside` after each turn, and goes on until it says that it is through.
+    pub fn run(&mut self, mut aside: impl FnMut(&mut Self) -> bool) {
+        loop {
+            let runs = ENDPOINT.platform().runs();
+            let idle = self.turn();
+            if aside(self) && self.is_over() {
+                return;
+            }
+            if idle {
+                ENDPOINT.platform().sleep(runs);
+            }
+        }
+    }
+
+    /// Sends what can be sent now; whether there is nothing to do before an interrupt.
+    pub fn turn(&mut self) -> bool {
+        let before = self.total();
+        let idle = match self.node.options.generation {
+            Generation::Native => self.turn_native(),
+            Generation::RfcV2 => self.turn_rfc_v2(before),
+        };
+        let half = u64::from(self.node.options.messages) / 2;
+        if before <= half && self.total() > half {
+            self.fail_on_order();
+        }
+        self.heart.beat();
+        let moved = self.total() + self.progress.report();
+        self.node.progress(moved);
+        if self.watchdog.stalled(moved) && !self.is_over() {
+            let behind = self.node.others().find(|&to| !self.is_over_to(to)).unwrap_or(self.node.me);
+            fatal!("kernel {behind} takes no messages");
+        }
+        idle
+    }
+
+    /// One message for each receiver whose slot is free.
+    fn turn_rfc_v2(&mut self, before: u64) -> bool {
+        for to in self.node.others() {
+            if !self.is_over_to(to) {
+                let rung = ENDPOINT.platform().rung();
+                self.send_next(to, |message| match ENDPOINT.send(instance(to), STREAM, message) {
+                    Err(SendError::Busy) => Ok(false),
+                    sent => sent.map(|()| true),
+                });
+                self.doorbells[to] += ENDPOINT.platform().rung() - rung;
+            }
+        }
+        self.busy_sweeps = if self.total() == before { self.busy_sweeps + 1 } else { 0 };
+        spin_hint();
+        // Nobody tells when a slot becomes free: a message, or the next tick, ends the sleep.
+        let idle = self.busy_sweeps > BUSY_SWEEPS;
+        if idle {
+            self.busy_sweeps = 0;
+        }
+        idle
+    }
+
+    /// A burst for each receiver whose lane has space.
+    fn turn_native(&mut self) -> bool {
+        let mut idle = true;
+        for to in self.node.others() {
+            let bit = 1 << to;
+            if self.waiting & SPACE.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
+                self.waiting &= !bit;
+            }
+            if self.waiting & bit == 0 && !self.is_over_to(to) {
+                self.burst(to);
+            }
+            idle &= self.waiting & bit != 0 || self.is_over_to(to);
+        }
+        idle
+    }
+
+    fn burst(&mut self, to: usize) {
+        let before = self.sent(to);
+        let mut full = false;
+        for _ in 0..BURST {
+            if self.is_over_to(to) || full {
+                break;
+            }
+            full = !self.send_next(to, |message| match ENDPOINT.post(instance(to), STREAM, message) {
+                Err(SendError::Full | SendError::Unanswered) => Ok(false),
+                sent => sent.map(|()| true),
+            });
+        }
+        if self.sent(to) != before {
+            if let Err(e) = ENDPOINT.flush(instance(to)) {
+                fatal!("ringing kernel {to}: {e:?}");
+            }
+            self.journal.sent[to].flushed();
+        }
+        if full {
+            match ENDPOINT.want_space(instance(to)) {
+                Ok(true) => {}
+                Ok(false) => self.waiting |= 1 << to,
+                Err(e) => fatal!("waiting for kernel {to}: {e:?}"),
+            }
+        }
+    }
+
+    /// Sends the next message to kernel `to` by `send`, which says whether there was room; whether it did.
+    fn send_next(&mut self, to: usize, send: impl FnOnce(&[u8]) -> Result<bool, SendError>) -> bool {
+        let payload = &self.next[to];
+        let sent = self.journal.sent[to].next(|| match send(payload.bytes()) {
+            Ok(sent) => sent,
+            Err(e) => fatal!("sending to kernel {to}: {e:?}"),
+        });
+        if sent {
+            self.next[to] = Payload::new(self.sent(to), self.node.me as u32);
+        } else {
+            self.busy[to] += 1;
+        }
+        sent
+    }
+
+    fn total(&self) -> u64 {
+        self.node.others().map(|to| self.sent(to)).sum()
+    }
+
+    /// Fails, if this kernel was told to.
+    fn fail_on_order(&mut self) {
+        let fault = self.node.options.fault.filter(|f| usize::from(f.kernel) == self.node.me);
+        let victim = self.node.others().find(|&to| !self.is_over_to(to));
+        let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return };
+        log!("failing, as ordered: {kind:?}");
+        match kind {
+            FaultKind::Hang => machine::halt(),
+            FaultKind::Panic => panic!("as ordered"),
+            // SAFETY: it raises an exception, which ends the machine.
+            FaultKind::Exception => unsafe { core::arch::asm!("ud2") },
+            FaultKind::Tear => self.next[to].spoil(),
+            FaultKind::Double => self.next[to] = Payload::new(0, self.node.me as u32),
+            FaultKind::Lose => {
+                self.journal.sent[to].skip();
+                self.next[to] = Payload::new(self.sent(to), self.node.me as u32);
+            }
+        }
+    }
+}
