@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
-use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use comfy_table::{presets, CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -27,16 +26,15 @@ pub struct DemoArgs {
     /// How many kernels
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=16))]
     pub kernels: u32,
-    /// Messages each way per pair of kernels; 100000 with --kill
-    #[arg(long, default_value_t = 10_000, default_value_if("kill", ArgPredicate::IsPresent, "100000"))]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    /// Messages each way per pair of kernels; with --kill at least so many
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
     /// What the links speak
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
     /// Stop kernel 1 by INIT in mid-stream, wherever it is, and start it anew, this often
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
     /// How the local APIC is driven
     #[arg(long, value_enum, default_value_t = Modes::Both)]

@@ -76,7 +76,9 @@ fn every_line_that_is_missing_is_a_problem() {
 
 #[test]
 fn each_flaw_alone_is_a_problem() {
-    assert_eq!(with(4, &sent(0, 1, 9)), ["xAPIC 0->1: sent 9 of 10"]);
+    let sums = "xAPIC 0->1: received 10 and lost 0 of ";
+    assert_eq!(with(4, &sent(0, 1, 9)), ["xAPIC 0->1: sent 9 of 10", &format!("{sums}9")]);
+    assert_eq!(with(4, &sent(0, 1, 11)), ["xAPIC 0->1: sent 11 of 10", &format!("{sums}11")]);
     assert_eq!(with(6, &received(0, 1, [9, 1, 0, 0])), ["xAPIC 0->1: 1 lost, 0 of them explained"]);
     assert_eq!(with(6, &received(0, 1, [9, 0, 0, 0])), ["xAPIC 0->1: received 9 and lost 0 of 10"]);
     assert_eq!(with(6, &received(0, 1, [10, 0, 1, 0])), ["xAPIC 0->1: 1 torn"]);
@@ -149,6 +151,9 @@ fn losses_with_a_kernel_that_died_must_be_explained() {
     let unexplained = "xAPIC 0->1: 2 lost, 1 of them explained";
     assert_eq!(with("\"reported\":3", "\"reported\":1"), [unexplained, &unexplained.replace("0->1", "2->1")]);
     assert_eq!(with("\"interrupted\":1", "\"interrupted\":0").len(), 2);
+    // No stream ends before the last kill.
+    assert_eq!(with("\"sent\":10", "\"sent\":11").len(), 6);
+    assert_eq!(with("\"sent\":10", "\"sent\":9").len(), 12);
     // Of streams between others nothing may be lost, whatever is reported.
     let (from, to) = (received(0, 2, [10, 0, 0, 0]), received(0, 2, [9, 1, 0, 0]));
     assert_eq!(with(&from, &to), ["xAPIC 0->2: 1 lost, 0 of them explained"]);

@@ -9,6 +9,8 @@ use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 pub struct Control {
     /// Who prints: 0 for nobody, else the kernel's id plus one.
     pub console: AtomicU64,
+    /// 1 while the host has kernels to kill: until then no stream ends.
+    killing: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
@@ -61,6 +63,16 @@ impl Control {
     /// Whether kernel `k`, which came to its last step, found that all went well for it.
     pub fn verdict(&self, k: usize) -> bool {
         self.kernels[k].verdict.load(Ordering::Relaxed) == 1
+    }
+
+    /// Whether the host still has kernels to kill.
+    pub fn is_killing(&self) -> bool {
+        self.killing.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says, as the host, whether it still has kernels to kill.
+    pub fn set_killing(&self, killing: bool) {
+        self.killing.store(killing.into(), Ordering::Relaxed);
     }
 
     /// The conformance suite's control word of kernel `k`.

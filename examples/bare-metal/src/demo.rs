@@ -133,12 +133,15 @@ fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], P
 /// Waits for what is on its way, then says what came from whom; whether all did that had to, once, whole and in order.
 fn report_received(node: &Node, progress: &mut Progress) -> bool {
     let receiver = &journal::own().receiver;
+    // All have sent, and each has written down how many.
+    let sent_by = |k: usize| journal::of(k).sent[node.me].messages();
+    let total: u64 = node.others().map(sent_by).sum();
     let mut watchdog = Watchdog::new(LOST_AFTER);
     loop {
         let (runs, arrivals) = (ENDPOINT.platform().runs(), progress.report());
         // Where kernels die messages may be missing, but all have sent: what no poll finds does not come.
         let nothing_left = node.options.kills.is_some() && ENDPOINT.poll() == Ok(false);
-        if receiver.total() == progress.total || nothing_left || watchdog.stalled(arrivals) {
+        if receiver.total() == total || nothing_left || watchdog.stalled(arrivals) {
             break;
         }
         ENDPOINT.platform().sleep(runs);
@@ -146,8 +149,7 @@ fn report_received(node: &Node, progress: &mut Progress) -> bool {
     progress.end();
     let mut whole = true;
     for from in node.others() {
-        let Findings { received, lost, torn, doubled, disordered } =
-            receiver.findings(from, node.options.messages.into());
+        let Findings { received, lost, torn, doubled, disordered } = receiver.findings(from, sent_by(from));
         // What was lost with a kernel that died is compared with what its senders say by whoever reads both.
         let must = lost == 0 || node.is_victim(from) || node.is_victim(node.me);
         whole &= must && torn == 0 && doubled == 0 && disordered == 0;

@@ -7,7 +7,7 @@ use crate::control::control;
 use crate::layout::{self, MAX_KERNELS};
 use crate::machine::{exit, Exit};
 use crate::node::{instance, Node, DONE, READY};
-use crate::options::{Generation, Options};
+use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
 use crate::{acpi_tables, console, demo, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
@@ -48,6 +48,7 @@ pub fn start(options: Options) -> (Node, Machine) {
         machine.create(k);
     }
     x86_64::instructions::interrupts::enable();
+    control().set_killing(options.run == Run::Demo && options.kills.is_some());
     for (k, file) in (1..).zip(options.images()) {
         machine.spawn(k, file, &options);
     }

@@ -6,7 +6,7 @@ use crate::control::control;
 use crate::host::Machine;
 use crate::journal;
 use crate::node::{Node, READY};
-use crate::options::Kills;
+use crate::options::{Kills, MAX_MESSAGES};
 use crate::platform::ENDPOINT;
 use crate::stream::Stream;
 use mk_ipi_x86::Microseconds;
@@ -19,7 +19,7 @@ pub struct Killer<'a> {
     node: &'a Node,
     machine: &'a mut Machine,
     kills: Kills,
-    /// Another kernel that stays alive: the stream to it says how far everything is.
+    /// Another kernel that stays alive.
     survivor: usize,
     /// How often it was killed.
     done: u32,
@@ -64,12 +64,11 @@ impl<'a> Killer<'a> {
     /// Kills if it is time; whether all is done.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         if self.done == self.kills.count {
+            control().set_killing(false);
             return true;
         }
-        // Early enough that all the kills come while the others stream.
-        let others = self.node.kernels as u64 - 1;
-        let life = u64::from(self.node.options.messages) * others / (4 * u64::from(self.kills.count + 1));
-        if self.victims_messages() - self.born_at <= life {
+        let all = u64::from(self.node.options.messages) * (self.node.kernels as u64 - 1);
+        if self.victims_messages() - self.born_at <= all / u64::from(self.kills.count + 1) {
             return false;
         }
         let now = clock::now();
@@ -85,7 +84,7 @@ impl<'a> Killer<'a> {
     /// One death and rebirth. Our own stream goes on meanwhile.
     fn kill(&mut self, stream: &mut Stream) {
         let (victim, before) = (self.victim(), self.survivors_messages());
-        self.in_stream += u32::from(stream.sent(self.survivor) < self.node.options.messages.into());
+        self.in_stream += u32::from(stream.sent(self.survivor) < MAX_MESSAGES.into());
         self.machine.stop(victim, |us| work(stream, us));
         self.born_at = self.victims_messages();
         self.machine.revive(victim, &self.node.options, |us| work(stream, us));

@@ -7,8 +7,8 @@ use crate::node::Node;
 /// What has come, and when to tell it next.
 pub struct Progress {
     kernel: usize,
-    /// Messages that are to come.
-    pub total: u64,
+    /// Messages that are to come, at least.
+    total: u64,
     next: u64,
 }
 
@@ -42,6 +42,7 @@ impl Progress {
 
     fn tell(&self, done: u64) {
         let Self { kernel, total, .. } = self;
+        let done = done.min(*total);
         record!("{{\"progress\":{{\"kernel\":{kernel},\"done\":{done},\"total\":{total}}}}}");
     }
 }
