@@ -4,10 +4,11 @@
 use crate::inbox::{payload, Inbox};
 use crate::{check, Case, Outcome};
 use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::platform::{Doorbell, LocalInterrupts, PhysMemory, Platform};
+use mk_ipi_core::platform::{Doorbell, LocalInterrupts, PeerEvent, PhysMemory, Platform};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{
-    Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError, UnregisterError,
+    DestroyError, Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError,
+    UnregisterError,
 };
 
 /// The endpoint that the suite works on: a queue of 8, so that it can be filled.
@@ -57,9 +58,25 @@ pub trait Env: Sync + Sized {
     type Platform: Platform;
     /// Turns of [`pause`](Self::pause) after which a wait has failed.
     const PATIENCE: u64;
+    /// A second vector whose handler calls the endpoint's `on_interrupt`.
+    const SPARE_VECTOR: Vector;
 
-    /// This kernel's endpoint: identified, all instances attached with exclusive slots, vector installed.
+    /// This kernel's endpoint: identified, the vector of its configuration and the spare one installed. The suite
+    /// attaches the instances.
     fn endpoint(&'static self) -> &'static Ep<Self>;
+    /// How `kernel` is to be attached: first incarnation, exclusive slots, one CPU.
+    fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
+    /// Memory for the slots of `kernel`, which all map.
+    fn region_of(&self, kernel: usize) -> PhysRange;
+    /// Memory for a native region of `kernel`, [`NATIVE_LEN`](crate::NATIVE_LEN) bytes, which all map and which nothing
+    /// else uses.
+    fn native_region_of(&self, kernel: usize) -> PhysRange;
+    /// Calls `f` with what this kernel's observer was told of its peers since the last call.
+    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent));
+    /// How often this kernel's observer was told to stop. It only counts.
+    fn stops(&self) -> u64;
+    /// How often the spare vector's handler was called.
+    fn spare_interrupts(&self) -> u64;
     /// What its handlers saw.
     fn inbox(&self) -> &Inbox;
     /// This kernel's instance number.
@@ -200,31 +217,40 @@ pub(crate) trait Steps: Env {
     fn set_policy(&'static self, policy: Occupied) -> Outcome {
         self.step()?;
         for kernel in 0..self.kernels() {
-            let id = Self::id(kernel);
-            let failed = crate::Failed("an instance can be attached anew");
-            let old = self.endpoint().instance(id).map_err(|_| failed)?;
-            let mut cpus = [PhysCpuId(0); 4];
-            let nr = old.cpus().len();
-            cpus[..nr].copy_from_slice(old.cpus());
-            let (incarnation, doorbell_cpu, vector) = (old.incarnation(), old.doorbell_cpu(), old.vector());
-            let region = old.region().ok_or(failed)?;
-            drop(old);
-            self.endpoint().destroy_instance(id).map_err(|_| failed)?;
-            let slots = u32::try_from(region.len() / 272).map_err(|_| failed)?;
-            let cpus = &cpus[..nr];
-            let link = LinkConfig::RfcV2 { slots, policy };
-            let config = InstanceConfig { id, incarnation, cpus, doorbell_cpu, vector, link };
-            self.endpoint().attach_instance(&config, Some(region)).map_err(|_| failed)?;
+            let LinkConfig::RfcV2 { slots, .. } = self.config_of(kernel).link else {
+                return Err(crate::Failed("the suite begins with slots"));
+            };
+            self.detach(kernel)?;
+            self.attach(kernel, LinkConfig::RfcV2 { slots, policy }, self.region_of(kernel))?;
         }
         self.step()
+    }
+
+    fn attach(&'static self, kernel: usize, link: LinkConfig, region: PhysRange) -> Outcome {
+        let config = InstanceConfig { link, ..self.config_of(kernel) };
+        let attached = self.endpoint().attach_instance(&config, Some(region));
+        check!(attached.is_ok(), "an instance can be attached anew");
+        Ok(())
+    }
+
+    /// Takes an instance out of the table, if it is there.
+    fn detach(&'static self, kernel: usize) -> Outcome {
+        let gone = self.endpoint().destroy_instance(Self::id(kernel));
+        check!(matches!(gone, Ok(()) | Err(DestroyError::Unknown)), "an instance can be destroyed");
+        Ok(())
     }
 
     /// Exclusive, empty slots at the start of a case.
     fn fresh(&'static self) -> Outcome {
         self.step()?;
         self.inbox().note.store(0, Ordering::Relaxed);
+        let me = (Self::id(self.me()), self.config_of(self.me()).incarnation);
+        if self.endpoint().identity() != Some(me) {
+            self.endpoint().identify(me.0, me.1);
+        }
+        self.set_policy(Occupied::Exclusive)?;
         self.scribble(self.me(), 1, 0)?;
-        self.set_policy(Occupied::Exclusive)
+        self.step()
     }
 
     /// Nothing is under way any more when the next case begins.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a kernel's handlers saw.
 
-use mk_ipi_core::abi::{MessageType, PhysCpuId};
+use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::Message;
 
@@ -16,8 +16,9 @@ pub struct Inbox {
     /// What a callback has to say to the code outside; 0 at the start of a case.
     pub(crate) note: AtomicU64,
     count: AtomicU64,
-    /// Type and length; sender; digest of the payload; first eight bytes of the payload.
-    records: [[AtomicU64; 4]; RECORDS],
+    /// Type and length; sending CPU; digest of the payload; first eight bytes of the payload; sending instance plus
+    /// one, 0 for none.
+    records: [[AtomicU64; 5]; RECORDS],
 }
 
 /// One message, as far as it is remembered.
@@ -28,6 +29,7 @@ pub(crate) struct Record {
     pub sender: PhysCpuId,
     pub digest: u64,
     pub first: u64,
+    pub from: Option<InstanceId>,
 }
 
 impl Default for Inbox {
@@ -43,7 +45,7 @@ impl Inbox {
             progress: AtomicU64::new(0),
             note: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            records: [const { [const { AtomicU64::new(0) }; 4] }; RECORDS],
+            records: [const { [const { AtomicU64::new(0) }; 5] }; RECORDS],
         }
     }
 
@@ -59,7 +61,8 @@ impl Inbox {
             *to = *from;
         }
         let kind = (u64::from(message.msg_type().0) << 32) | payload.len() as u64;
-        let values = [kind, message.sender_cpu().0, digest(payload), u64::from_le_bytes(first)];
+        let from = message.sender().map_or(0, |id| u64::from(id.get()) + 1);
+        let values = [kind, message.sender_cpu().0, digest(payload), u64::from_le_bytes(first), from];
         for (word, value) in self.records[n as usize % RECORDS].iter().zip(values) {
             word.store(value, Relaxed);
         }
@@ -71,7 +74,7 @@ impl Inbox {
         if n >= self.count() || self.count() - n > RECORDS as u64 {
             return None;
         }
-        let [kind, sender, digest, first] = &self.records[n as usize % RECORDS];
+        let [kind, sender, digest, first, from] = &self.records[n as usize % RECORDS];
         let kind = kind.load(Relaxed);
         Some(Record {
             msg_type: MessageType((kind >> 32) as u32),
@@ -79,6 +82,7 @@ impl Inbox {
             sender: PhysCpuId(sender.load(Relaxed)),
             digest: digest.load(Relaxed),
             first: first.load(Relaxed),
+            from: from.load(Relaxed).checked_sub(1).map(|id| InstanceId::new(id as u8)),
         })
     }
 }

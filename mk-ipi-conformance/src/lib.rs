@@ -3,7 +3,7 @@
 //!
 //! Every kernel of a machine runs [`run`] at the same time, on one CPU each, with an [`Env`] of its own; a case
 //! is one function in which each kernel plays its part. The machine has three kernels or more, instances
-//! `0..n`, all attached to each other, and a control word per kernel which the others can read.
+//! `0..n` (at most 16), and a control word per kernel which the others can read.
 #![no_std]
 #![expect(clippy::arithmetic_side_effects, reason = "a suite may stop; what it tests may not")]
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -13,11 +13,13 @@ mod cases;
 mod env;
 mod inbox;
 mod instances;
+mod native;
 mod policies;
 
 pub use cases::CASES;
 pub use env::{Env, Ep, Tap};
 pub use inbox::Inbox;
+pub use native::NATIVE_LEN;
 
 use env::Steps;
 

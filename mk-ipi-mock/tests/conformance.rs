@@ -4,14 +4,15 @@
 #![allow(clippy::indexing_slicing, clippy::disallowed_types, clippy::cast_possible_truncation)]
 
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
-use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES};
+use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES, NATIVE_LEN};
+use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Sparse ids, as real machines have them, and a slot for each.
-const CPUS: [u64; 3] = [4, 9, 0];
+const CPUS: [PhysCpuId; 3] = [PhysCpuId(4), PhysCpuId(9), PhysCpuId(0)];
 const SLOTS: u32 = 10;
 
 /// What the kernels of one machine share beside the protocol.
@@ -19,6 +20,7 @@ struct Bench {
     posted: [AtomicU64; 3],
     pages: [PhysRange; 3],
     regions: [PhysRange; 3],
+    native_regions: [PhysRange; 3],
     failed: Mutex<Vec<(usize, &'static str, &'static str)>>,
     reported: AtomicUsize,
     /// The one case to run, if `MK_IPI_CASE` names one.
@@ -30,15 +32,42 @@ struct MockEnv {
     platform: MockPlatform,
     endpoint: Ep<Self>,
     inbox: Inbox,
+    spare_interrupts: AtomicU64,
     me: usize,
 }
 
 impl Env for MockEnv {
     type Platform = MockPlatform;
-    const PATIENCE: u64 = 4_000_000;
+    const PATIENCE: u64 = 1_000_000;
+    const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
     fn endpoint(&'static self) -> &'static Ep<Self> {
         &self.endpoint
+    }
+    fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
+        InstanceConfig {
+            id: InstanceId::new(kernel as u8),
+            incarnation: Incarnation::FIRST,
+            cpus: std::slice::from_ref(&CPUS[kernel]),
+            doorbell_cpu: CPUS[kernel],
+            vector: Vector::RFC_V2,
+            link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
+        }
+    }
+    fn region_of(&self, kernel: usize) -> PhysRange {
+        self.bench.regions[kernel]
+    }
+    fn native_region_of(&self, kernel: usize) -> PhysRange {
+        self.bench.native_regions[kernel]
+    }
+    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent)) {
+        self.platform.peer_events().into_iter().for_each(|(peer, event)| f(peer, event));
+    }
+    fn stops(&self) -> u64 {
+        self.platform.stops()
+    }
+    fn spare_interrupts(&self) -> u64 {
+        self.spare_interrupts.load(Ordering::Relaxed)
     }
     fn inbox(&self) -> &Inbox {
         &self.inbox
@@ -74,38 +103,38 @@ impl Env for MockEnv {
 }
 
 impl MockEnv {
-    /// A kernel of the machine, with every instance attached.
+    /// A kernel of the machine.
     fn boot(bench: &Arc<Bench>, cpu: &Cpu) -> &'static Self {
         let (me, platform) = (cpu.kernel(), cpu.platform());
         let endpoint = Ep::<Self>::new(platform.clone());
-        let env: &'static Self =
-            Box::leak(Box::new(Self { bench: bench.clone(), platform, endpoint, inbox: Inbox::new(), me }));
-        for (k, cpu) in CPUS.into_iter().enumerate() {
-            let cpus = &[PhysCpuId(cpu)];
-            let config = InstanceConfig {
-                id: InstanceId::new(k as u8),
-                incarnation: Incarnation::FIRST,
-                cpus,
-                doorbell_cpu: PhysCpuId(cpu),
-                vector: Vector::RFC_V2,
-                link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
-            };
-            env.endpoint.attach_instance(&config, Some(bench.regions[k])).unwrap();
-        }
+        let env: &'static Self = Box::leak(Box::new(Self {
+            bench: bench.clone(),
+            platform,
+            endpoint,
+            inbox: Inbox::new(),
+            spare_interrupts: AtomicU64::new(0),
+            me,
+        }));
         env.endpoint.identify(InstanceId::new(me as u8), Incarnation::FIRST);
         env.platform.set_vector(Vector::RFC_V2, || env.endpoint.on_interrupt());
+        env.platform.set_vector(Self::SPARE_VECTOR, || {
+            env.spare_interrupts.fetch_add(1, Ordering::Relaxed);
+            env.endpoint.on_interrupt();
+        });
         env.platform.set_deferred(|| _ = env.endpoint.run_deferred());
         env
     }
 }
 
 fn suite(mode: Mode) {
-    let machine = CPUS.into_iter().fold(Machine::builder(), |b, cpu| b.kernel(&[cpu])).mode(mode).build();
+    let machine = CPUS.into_iter().fold(Machine::builder().memory(512), |b, cpu| b.kernel(&[cpu.0]));
+    let machine = machine.mode(mode).step_limit(20_000_000).build();
     let reserve = |len| std::array::from_fn(|_| machine.reserve(len));
     let bench = Arc::new(Bench {
         posted: Default::default(),
         pages: reserve(4096),
         regions: reserve(u64::from(SLOTS) * 272),
+        native_regions: reserve(NATIVE_LEN),
         failed: Mutex::default(),
         reported: AtomicUsize::new(0),
         only: std::env::var("MK_IPI_CASE").ok(),

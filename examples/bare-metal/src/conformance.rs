@@ -2,48 +2,120 @@
 //! The conformance suite on real local APICs: reports case by case.
 
 use crate::control::control;
+use crate::interrupts;
 use crate::layout;
 use crate::node::{instance, Node};
 use crate::platform::{Kernel, ENDPOINT};
-use mk_ipi_abi::PhysRange;
+use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_conformance::{Case, Env, Ep, Inbox, Outcome};
+use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::spin_hint;
-use mk_ipi_core::sync::Ordering;
+use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
-use spin::Once;
+use mk_ipi_x86::doorbell_entry;
+use spin::{Mutex, Once};
+use x86_64::instructions::interrupts::without_interrupts;
 
 /// The endpoint that the suite works on, with a small queue.
 pub static SUITE: Ep<BareMetal> = Ep::<BareMetal>::new(Kernel);
-static BARE_METAL: BareMetal = BareMetal { inbox: Inbox::new(), node: Once::new() };
+static BARE_METAL: BareMetal = BareMetal {
+    inbox: Inbox::new(),
+    node: Once::new(),
+    told: Mutex::new([None; TOLD]),
+    stops: AtomicU64::new(0),
+    spare_interrupts: AtomicU64::new(0),
+};
+/// Most events that are kept between two looks; the suite looks in each wait for one.
+const TOLD: usize = 64;
 
 /// This kernel, as the suite sees it.
 pub struct BareMetal {
     inbox: Inbox,
-    /// Who this is, and how many there are.
-    node: Once<(usize, usize)>,
+    node: Once<Kernels>,
+    /// What the observer was told and the suite has not seen. Taken with interrupts off.
+    told: Mutex<[Option<(InstanceId, PeerEvent)>; TOLD]>,
+    stops: AtomicU64,
+    spare_interrupts: AtomicU64,
+}
+
+/// Who this is, how many there are, and the CPU of each.
+struct Kernels {
+    me: usize,
+    count: usize,
+    cpus: [PhysCpuId; layout::MAX_KERNELS],
 }
 
 impl BareMetal {
-    fn node(&self) -> (usize, usize) {
-        *self.node.get().expect("run sets it before the suite begins")
+    fn node(&self) -> &Kernels {
+        self.node.get().expect("run sets it before the suite begins")
     }
+}
+
+/// What the observer is told while the suite runs.
+pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
+    without_interrupts(|| {
+        if let Some(place) = BARE_METAL.told.lock().iter_mut().find(|place| place.is_none()) {
+            *place = Some((peer, event));
+        }
+    });
+}
+
+/// The host's stop word, while the suite runs.
+pub fn on_stop() {
+    BARE_METAL.stops.fetch_add(1, Ordering::Relaxed);
+}
+
+doorbell_entry!(fn spare_interrupt => on_spare);
+
+extern "C" fn on_spare() {
+    Kernel.apic().eoi();
+    BARE_METAL.spare_interrupts.fetch_add(1, Ordering::Relaxed);
+    SUITE.on_interrupt();
 }
 
 impl Env for BareMetal {
     type Platform = Kernel;
     const PATIENCE: u64 = 20_000_000;
+    const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
     fn endpoint(&'static self) -> &'static Ep<Self> {
         &SUITE
+    }
+    fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
+        let cpu = &self.node().cpus[kernel];
+        InstanceConfig {
+            id: instance(kernel),
+            incarnation: Incarnation::FIRST,
+            cpus: core::slice::from_ref(cpu),
+            doorbell_cpu: *cpu,
+            vector: Vector::RFC_V2,
+            link: LinkConfig::RfcV2 { slots: layout::SUITE_SLOTS, policy: Occupied::Exclusive },
+        }
+    }
+    fn region_of(&self, kernel: usize) -> PhysRange {
+        layout::suite_region(kernel)
+    }
+    fn native_region_of(&self, kernel: usize) -> PhysRange {
+        layout::suite_native_region(kernel)
+    }
+    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent)) {
+        let told = without_interrupts(|| core::mem::replace(&mut *self.told.lock(), [None; TOLD]));
+        told.into_iter().flatten().for_each(|(peer, event)| f(peer, event));
+    }
+    fn stops(&self) -> u64 {
+        self.stops.load(Ordering::Relaxed)
+    }
+    fn spare_interrupts(&self) -> u64 {
+        self.spare_interrupts.load(Ordering::Relaxed)
     }
     fn inbox(&self) -> &Inbox {
         &self.inbox
     }
     fn me(&self) -> usize {
-        self.node().0
+        self.node().me
     }
     fn kernels(&self) -> usize {
-        self.node().1
+        self.node().count
     }
     fn page_of(&self, kernel: usize) -> PhysRange {
         layout::suite_page(kernel)
@@ -73,30 +145,15 @@ impl Env for BareMetal {
 
 /// Runs the cases; whether all passed.
 pub fn run(node: &Node) -> bool {
-    BARE_METAL.node.call_once(|| (node.me, node.kernels));
-    for kernel in 0..node.kernels {
-        // The demo's instances once more, in the suite's table.
+    let mut cpus = [PhysCpuId(0); layout::MAX_KERNELS];
+    for (kernel, cpu) in cpus.iter_mut().enumerate().take(node.kernels) {
         let Ok(known) = ENDPOINT.instance(instance(kernel)) else { fatal!("kernel {kernel} is not known") };
-        let Some(region) = known.region() else { fatal!("kernel {kernel} has no region") };
-        let config = InstanceConfig {
-            id: instance(kernel),
-            incarnation: known.incarnation(),
-            cpus: &[known.doorbell_cpu()],
-            doorbell_cpu: known.doorbell_cpu(),
-            vector: known.vector(),
-            link: LinkConfig::RfcV2 {
-                slots: (region.len() / 272) as u32,
-                policy: known.policy().unwrap_or(Occupied::Exclusive),
-            },
-        };
-        if let Err(e) = SUITE.attach_instance(&config, Some(region)) {
-            fatal!("kernel {kernel}: {e:?}");
-        }
+        *cpu = known.doorbell_cpu();
     }
-    let Some((me, incarnation)) = ENDPOINT.identity() else {
-        fatal!("the demo's endpoint is not identified")
-    };
-    SUITE.identify(me, incarnation);
+    BARE_METAL.node.call_once(|| Kernels { me: node.me, count: node.kernels, cpus });
+    SUITE.identify(instance(node.me), Incarnation::FIRST);
+    // SAFETY: the entry is made for it.
+    unsafe { interrupts::set(BareMetal::SPARE_VECTOR, spare_interrupt) };
     Kernel.enter_suite();
     mk_ipi_conformance::run(&BARE_METAL)
 }

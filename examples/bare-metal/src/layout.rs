@@ -8,7 +8,7 @@
 //! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
 //! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |
-//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last page: the conformance suite's | all |
+//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last 83 pages: the conformance suite's | all |
 //! | `0x1a00_0000` + k x `0x0040_0000` | 4 MiB each | journal of kernel k: what outlives it (journal.rs) | kernel k |
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
@@ -16,6 +16,7 @@
 //! 4 GiB, which is what boot.s maps. Nothing but the directory, the regions and the doorbell is the protocol's.
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
+use mk_ipi_conformance::NATIVE_LEN;
 
 /// Most kernels that the map has room for, the host included.
 pub const MAX_KERNELS: usize = 16;
@@ -79,9 +80,28 @@ pub fn pool(instance: InstanceId) -> Option<PhysRange> {
     (k < MAX_KERNELS).then(|| fixed(POOLS + k as u64 * POOL_LEN, POOL_LEN))
 }
 
-/// The last page of kernel `k`'s pool, which no region is big enough to come to: the conformance suite's.
+/// Slots of the conformance suite's regions: one for every physical id that one byte holds, nearly.
+pub const SUITE_SLOTS: u32 = 240;
+
+/// `pages` of kernel `k`'s pool that end `before` pages before its end, where no region of its comes to: the
+/// conformance suite's.
+fn suite(k: usize, before: u64, pages: u64) -> PhysRange {
+    fixed(POOLS + (k as u64 + 1) * POOL_LEN - (before + pages) * PAGE_SIZE, pages * PAGE_SIZE)
+}
+
+/// The page of kernel `k` that the conformance suite shares.
 pub fn suite_page(k: usize) -> PhysRange {
-    fixed(POOLS + (k as u64 + 1) * POOL_LEN - PAGE_SIZE, PAGE_SIZE)
+    suite(k, 0, 1)
+}
+
+/// Kernel `k`'s slots in the conformance suite: 272 bytes each.
+pub fn suite_region(k: usize) -> PhysRange {
+    suite(k, 1, 16)
+}
+
+/// Kernel `k`'s native region in the conformance suite.
+pub fn suite_native_region(k: usize) -> PhysRange {
+    suite(k, 17, NATIVE_LEN / PAGE_SIZE)
 }
 
 /// All pools: what a peer may name as shared.

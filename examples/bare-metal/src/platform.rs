@@ -2,7 +2,7 @@
 //! What this kernel supplies to mk-ipi-core: its doorbell, its memory, its pools, its deferred work.
 
 use crate::boot::Boot;
-use crate::conformance::SUITE;
+use crate::conformance::{self, SUITE};
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::options::ApicMode;
 use crate::{drains, interrupts, stream, timer};
@@ -335,8 +335,16 @@ impl DeferredWork for Kernel {
 /// The kernel's resource tree is its log.
 impl Observer for Kernel {
     fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
-        if !self.in_suite() {
+        if self.in_suite() {
+            conformance::on_peer_event(peer, event);
+        } else {
             stream::on_peer_event(peer, event);
+        }
+    }
+
+    fn stop(&self) {
+        if self.in_suite() {
+            conformance::on_stop();
         }
     }
 
