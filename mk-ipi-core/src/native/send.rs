@@ -49,11 +49,11 @@ pub(crate) struct Sender<W> {
 impl<W: Word> Sender<W> {
     /// Begins a life in the lane (SPEC N-9).
     pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
-        // A lane that its receiver has ever answered was used, whatever its header says.
-        let before = match region.own(header::HELLO) {
-            0 => region.control(control::ANSWER, Ordering::Relaxed),
-            before => before,
-        };
+        // A lane of which its receiver has ever taken note was used, whatever its header says.
+        let noted = [control::ANSWER, control::BASE, control::BREACH];
+        let noted = noted.map(|word| region.control(word, Ordering::Relaxed)).into_iter();
+        let before =
+            core::iter::once(region.own(header::HELLO)).chain(noted).find(|word| *word != 0).unwrap_or(0);
         let mut hello = Hello::after(before, incarnation);
         if hello.to_word() == region.control(control::ANSWER, Ordering::Relaxed) {
             // Acknowledged before it was said: that is another's.
