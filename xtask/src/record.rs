@@ -109,6 +109,9 @@ pub struct Sent {
     /// Messages in whose sending the sender died.
     #[serde(default)]
     pub interrupted: u64,
+    /// Messages that did not come and are none of these, each looked up by its number.
+    #[serde(default)]
+    pub unexplained: u64,
     /// Message and answer.
     pub rtt_cycles: Cycles,
 }
@@ -435,7 +438,8 @@ fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
 /// sending it died.
 fn loss_problem(s: &Sent, r: &Received, order: &Order) -> Option<String> {
     let killed = order.kills != 0 && (s.from == VICTIM || s.to == VICTIM);
-    let explained = if killed { s.reported + s.interrupted } else { 0 };
+    let told = if killed { s.reported + s.interrupted } else { 0 };
+    let explained = told.min(r.lost.saturating_sub(s.unexplained));
     (r.lost > explained).then(|| format!("{} lost, {explained} of them explained", r.lost))
 }
 

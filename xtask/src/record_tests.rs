@@ -151,6 +151,8 @@ fn losses_with_a_kernel_that_died_must_be_explained() {
     let unexplained = "xAPIC 0->1: 2 lost, 1 of them explained";
     assert_eq!(with("\"reported\":3", "\"reported\":1"), [unexplained, &unexplained.replace("0->1", "2->1")]);
     assert_eq!(with("\"interrupted\":1", "\"interrupted\":0").len(), 2);
+    let other = with("\"reported\":3", "\"reported\":3,\"unexplained\":1");
+    assert_eq!(other, [unexplained, &unexplained.replace("0->1", "2->1")], "others than those reported");
     // No stream ends before the last kill.
     assert_eq!(with("\"sent\":10", "\"sent\":11").len(), 6);
     assert_eq!(with("\"sent\":10", "\"sent\":9").len(), 12);

@@ -4,7 +4,7 @@
 use crate::clock::{self, Watchdog};
 use crate::control::control;
 use crate::host::Machine;
-use crate::journal;
+use crate::journal::{self, Losses};
 use crate::kill::Killer;
 use crate::layout::MAX_KERNELS;
 use crate::node::{instance, Node, DONE, READY};
@@ -47,8 +47,7 @@ struct Sent {
     messages: u64,
     doorbells: u64,
     busy: u64,
-    /// Reported lost, and interrupted by this kernel's death.
-    losses: (u64, u64),
+    losses: Losses,
     /// Round trips in cycles: least, median, 99th percentile.
     trips: [u64; 3],
 }
@@ -99,6 +98,10 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
         fatal!("{} messages of the stream came after it had ended", now - arrivals);
     }
     for to in node.others() {
+        if node.options.kills.is_some() {
+            let came = |number| journal::of(to).receiver.has(node.me, number);
+            sent[to].losses = journal::own().sent[to].losses(came);
+        }
         report_sent(node, to, &sent[to]);
     }
     log!("{:?}", ENDPOINT.stats());
@@ -194,9 +197,6 @@ fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
             });
         }
     }
-    for to in node.others() {
-        sent[to].losses = journal::own().sent[to].losses();
-    }
 }
 
 /// Sends one message; whether there was room for it.
@@ -238,10 +238,12 @@ fn ping(node: &Node, to: usize) -> [u64; 3] {
 }
 
 fn report_sent(node: &Node, to: usize, sent: &Sent) {
-    let ([min, median, p99], (reported, interrupted)) = (sent.trips, sent.losses);
+    let [min, median, p99] = sent.trips;
+    let Losses { reported, interrupted, unexplained } = sent.losses;
     record!(
         "{{\"sent\":{{\"from\":{},\"to\":{to},\"mode\":\"{}\",\"generation\":\"{}\",\
          \"sent\":{},\"doorbells\":{},\"busy\":{},\"reported\":{reported},\"interrupted\":{interrupted},\
+         \"unexplained\":{unexplained},\
          \"rtt_cycles\":{{\"min\":{min},\"median\":{median},\"p99\":{p99}}}}}}}",
         node.me,
         node.options.mode,

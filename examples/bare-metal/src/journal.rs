@@ -3,6 +3,7 @@
 //! in its next life, so that nothing it sent or was sent is forgotten. No part of the protocol.
 
 use crate::layout::{self, JOURNAL_LEN, MAX_KERNELS};
+use crate::options::MAX_KILLS;
 use crate::receive::Receiver;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
@@ -26,10 +27,21 @@ pub struct SentTo {
     ended: AtomicU64,
     /// As `ended`, and the receiver has been told.
     flushed: AtomicU64,
-    /// Messages in whose sending a life ended: nobody knows whether they were sent.
-    interrupted: AtomicU64,
-    /// Messages that the endpoint reported as lost by the receiver's death.
-    reported: AtomicU64,
+    /// Messages in whose sending a life ended, how many and which: nobody knows whether they were sent.
+    interrupted: (AtomicU64, [AtomicU64; MAX_KILLS]),
+    /// Ranges that the endpoint reported as lost by the receiver's death, how many and from where to where.
+    reported: (AtomicU64, [(AtomicU64, AtomicU64); MAX_KILLS]),
+}
+
+/// What became of the messages of a stream that did not come.
+#[derive(Clone, Copy, Default)]
+pub struct Losses {
+    /// Messages that were reported as lost; some of them may have come.
+    pub reported: u64,
+    /// Messages in whose sending a life ended.
+    pub interrupted: u64,
+    /// Messages that did not come and are none of these.
+    pub unexplained: u64,
 }
 
 /// The journal of kernel `k`.
@@ -96,21 +108,50 @@ impl SentTo {
         self.flushed.load(Ordering::Acquire)
     }
 
-    /// `count` messages are lost, as the endpoint reported.
-    pub fn report_lost(&self, count: u64) {
-        self.reported.fetch_add(count, Ordering::Relaxed);
+    /// `count` messages from number `first` on are lost, as the endpoint reported.
+    pub fn report_lost(&self, first: u64, count: u64) {
+        let (ranges, places) = &self.reported;
+        let at = ranges.fetch_add(1, Ordering::Relaxed) as usize;
+        let Some((from, to)) = places.get(at) else { fatal!("more deaths than there can be") };
+        from.store(first, Ordering::Relaxed);
+        to.store(first + count, Ordering::Relaxed);
     }
 
-    /// Messages that were reported lost, and messages in whose sending a life ended.
-    pub fn losses(&self) -> (u64, u64) {
-        (self.reported.load(Ordering::Relaxed), self.interrupted.load(Ordering::Relaxed))
+    fn reported(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let (ranges, places) = &self.reported;
+        let places = places.iter().take(ranges.load(Ordering::Relaxed) as usize);
+        places.map(|(from, to)| (from.load(Ordering::Relaxed), to.load(Ordering::Relaxed)))
+    }
+
+    fn interrupted(&self) -> impl Iterator<Item = u64> + '_ {
+        let (count, numbers) = &self.interrupted;
+        numbers.iter().take(count.load(Ordering::Relaxed) as usize).map(|n| n.load(Ordering::Relaxed))
+    }
+
+    /// Compares what is missing, of which `came` says what is not, with what was told.
+    pub fn losses(&self, came: impl Fn(u64) -> bool) -> Losses {
+        let explained = |number: u64| {
+            self.reported().any(|(from, to)| (from..to).contains(&number))
+                || self.interrupted().any(|n| n == number)
+        };
+        let missing = (0..self.messages()).filter(|&number| !came(number));
+        Losses {
+            reported: self.reported().map(|(from, to)| to - from).sum(),
+            interrupted: self.interrupted().count() as u64,
+            unexplained: missing.filter(|&number| !explained(number)).count() as u64,
+        }
     }
 
     fn recover(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         if begun != self.messages() {
             // Its number is not used again: had it been published, the message would come twice.
-            self.interrupted.fetch_add(1, Ordering::SeqCst);
+            let (count, numbers) = &self.interrupted;
+            let Some(number) = numbers.get(count.load(Ordering::Relaxed) as usize) else {
+                fatal!("more deaths than there can be")
+            };
+            number.store(begun - 1, Ordering::SeqCst);
+            count.fetch_add(1, Ordering::SeqCst);
             self.ended.store(begun, Ordering::SeqCst);
         }
     }

@@ -19,6 +19,9 @@ use mk_ipi_abi::{PhysAddr, PhysRange};
 /// Most messages per pair: a receiver keeps one bit for each.
 pub const MAX_MESSAGES: u32 = 1 << 20;
 
+/// Most deaths of a kernel: each is written down.
+pub const MAX_KILLS: usize = 50;
+
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
@@ -234,7 +237,7 @@ fn generation_named(value: &str) -> Option<Generation> {
 fn kills(value: &str) -> Option<Kills> {
     let (count, kernel) = value.split_once(':')?;
     let kills = Kills { count: count.parse().ok()?, kernel: kernel.parse().ok()? };
-    (kills.kernel != 0).then_some(kills)
+    (kills.kernel != 0 && kills.count as usize <= MAX_KILLS).then_some(kills)
 }
 
 fn messages(value: &str) -> Option<u32> {

@@ -84,6 +84,12 @@ impl Receiver {
         self.senders[k].next.load(Ordering::Relaxed)
     }
 
+    /// Whether message `number` came from kernel `k`.
+    pub fn has(&self, k: usize, number: u64) -> bool {
+        let word = self.senders[k].seen.get((number / 64) as usize);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (number % 64) != 0)
+    }
+
     /// Where to count a torn message from `cpu`.
     fn torn_by(&self, cpu: PhysCpuId) -> &AtomicU64 {
         let sent = |k: &usize| ENDPOINT.instance(instance(*k)).is_ok_and(|i| i.cpus().contains(&cpu));

@@ -42,7 +42,7 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
         }
         PeerEvent::Lost { first, count } => {
             log!("kernel {k} died and lost {count} messages, from number {first} on");
-            journal::own().sent[k].report_lost(count);
+            journal::own().sent[k].report_lost(first, count);
         }
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
         PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
