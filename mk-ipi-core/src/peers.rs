@@ -4,7 +4,7 @@
 use crate::native::{Pulse, Sender};
 use crate::platform::PeerEvent;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::Life;
+use mk_ipi_abi::native::{Features, Life};
 
 /// What was last seen of a peer. One caller at a time looks (`busy`).
 #[derive(Debug)]
@@ -49,7 +49,8 @@ impl Watch {
                 None => {}
             }
         }
-        if life.is_some_and(|life| !life.over) && sender.is_heartbeat_offered() {
+        // A life that never beat has no clock.
+        if life.is_some_and(|life| !life.over) && beat != 0 && sender.offers(Features::HEARTBEAT) {
             self.look_at_beat(beat, now, patience, tell);
         }
         // SYNC POINT: watch (release)

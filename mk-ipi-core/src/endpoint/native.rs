@@ -10,7 +10,7 @@ use crate::published::Ref;
 use crate::registry::{Handler, Recent};
 use crate::stats::Count;
 use crate::sync::{fence, AtomicU64, Ordering};
-use mk_ipi_abi::native::{Bell, Breach};
+use mk_ipi_abi::native::{Bell, Breach, Features};
 use mk_ipi_abi::{Errno, InstanceId, MessageType, PhysCpuId, Vector};
 
 /// Why the doorbell was not moved.
@@ -229,6 +229,9 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let sender = instance.sender().ok_or(SendError::NotNative)?;
         if sender.has_space() {
             return Ok(true);
+        }
+        if !sender.offers(Features::SPACE) {
+            return Err(SendError::NotOffered);
         }
         let (word, bit) = self.wanting_bit(to);
         word.fetch_or(bit, Ordering::Relaxed);

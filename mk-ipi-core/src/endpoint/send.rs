@@ -49,6 +49,8 @@ pub enum SendError {
     NotListed(PhysCpuId),
     /// The call exists on the native link only.
     NotNative,
+    /// The receiver's stamp does not offer what was asked for (SPEC N-1).
+    NotOffered,
     /// The doorbell cannot reach the CPU.
     Unreachable(DoorbellError),
     /// The message **was** stored, but the doorbell did not ring: [`Endpoint::ring`], the next doorbell to that CPU,
@@ -61,7 +63,7 @@ impl SendError {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Empty | Self::TooLong | Self::NoIdentity | Self::NotItsCpu(_) => Errno::EINVAL,
-            Self::NotListed(_) | Self::NotNative => Errno::EINVAL,
+            Self::NotListed(_) | Self::NotNative | Self::NotOffered => Errno::EINVAL,
             Self::Full => Errno::ENOSPC,
             Self::Unanswered | Self::Contended => Errno::EAGAIN,
             Self::Quarantined | Self::Broken => Errno::EPROTO,

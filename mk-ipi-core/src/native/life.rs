@@ -5,12 +5,12 @@
 //! from what stands there.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
 
+use super::lane::{LaneEnd, OwnRegion, PeerRegion};
 use super::receive::{disarm, Events, Lane, Receiver, Turn, Visit};
-use super::region::{LaneEnd, OwnRegion};
-use super::send::Sender;
+use super::send::{Sender, Unsent, PREPARING, UNANSWERED};
 use crate::endpoint::LaneStats;
 use crate::platform::PeerEvent;
-use crate::sync::{Ordering, Word};
+use crate::sync::{AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, receiver, Bell, Breach, Features, Hello, Lap, Life};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
@@ -110,6 +110,10 @@ impl Receiver {
                 u64::from(own.geometry.cells()) | u64::from(incarnation.get()) << 32,
                 Ordering::Relaxed,
             );
+            if let Some(beat) = own.word(receiver::HEARTBEAT) {
+                // A life without a clock never beats, and is not suspect for that.
+                beat.store(0, Ordering::Relaxed);
+            }
             // SYNC POINT: receiver-life (release)
             life.store(Life { incarnation, over: false }.to_word(), Ordering::Release);
         }
@@ -169,6 +173,72 @@ impl<W: Word> LaneEnd<'_, W> {
     }
 }
 
+impl<W: Word> Sender<W> {
+    /// Begins a life in the lane (SPEC N-9).
+    pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
+        // A lane of which its receiver has ever taken note was used, whatever its header says.
+        let noted = [control::ANSWER, control::BASE, control::BREACH];
+        let noted = noted.map(|word| region.control(word, Ordering::Relaxed)).into_iter();
+        let before =
+            core::iter::once(region.own(header::HELLO)).chain(noted).find(|word| *word != 0).unwrap_or(0);
+        let mut hello = Hello::after(before, incarnation);
+        if hello.to_word() == region.control(control::ANSWER, Ordering::Relaxed) {
+            // Acknowledged before it was said: that is another's.
+            hello = Hello::after(hello.to_word(), incarnation);
+        }
+        if hello.first {
+            // Whatever the pages held before, nobody has said that it means anything.
+            clean(&region, 0);
+        }
+        // SYNC POINT: lane-hello (release)
+        region.set(header::HELLO, hello.to_word());
+        let start = if hello.first { 0 } else { UNANSWERED };
+        let [tail, credit, base] = [start, 0, 0].map(AtomicU64::new);
+        Self { tail, credit, base, hello: hello.to_word(), region }
+    }
+
+    /// Begins to send once the receiver has acknowledged this life: from `BASE`, in clean cells (SPEC N-9).
+    #[cold]
+    pub(super) fn prepare(&self, tail: u64) -> Result<(), Unsent> {
+        // SYNC POINT: lane-answer (acquire)
+        let answer = self.region.control(control::ANSWER, Ordering::Acquire);
+        if tail == PREPARING || answer != self.hello {
+            return Err(Unsent::Unanswered);
+        }
+        if self.region.control(control::BREACH, Ordering::Relaxed) != 0 {
+            return Err(Unsent::Quarantined);
+        }
+        let base = self.region.control(control::BASE, Ordering::Relaxed);
+        let geometry = self.region.geometry;
+        if base >= 1 << 63 || geometry.index(base) != 0 {
+            return Err(Unsent::Broken);
+        }
+        if self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Relaxed).is_err() {
+            return Err(Unsent::Unanswered);
+        }
+        // Whatever a former life left there, by design or not, is no message of this one.
+        clean(&self.region, base);
+        // SYNC POINT: lane-clean (release)
+        self.region.set(header::CLEAN, self.hello);
+        self.credit.store(base, Ordering::Relaxed);
+        self.base.store(base, Ordering::Relaxed);
+        // SYNC POINT: lane-prepared (release)
+        self.tail
+            .compare_exchange(PREPARING, base, Ordering::Release)
+            .map_or(Err(Unsent::Unanswered), |_| Ok(()))
+    }
+}
+
+/// Makes each cell one that was last written in the lap before that of `base`.
+fn clean<W: Word>(region: &PeerRegion<W>, base: u64) {
+    let lap = region.geometry.lap(base).wrapping_sub(1);
+    for position in 0..u64::from(region.geometry.cells()) {
+        if let Some([head, ..]) = region.cell(position) {
+            head.store(lap.into(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// What a sender can see of its receiver's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pulse {
@@ -200,9 +270,9 @@ impl<W: Word> Sender<W> {
         Some((first.wrapping_sub(base), to.saturating_sub(first))).filter(|(_, count)| *count != 0)
     }
 
-    /// Whether the receiver's heartbeat means anything.
-    pub(crate) const fn is_heartbeat_offered(&self) -> bool {
-        self.region.features.contains(Features::HEARTBEAT)
+    /// Whether the receiver's stamp offers this, and we know it too.
+    pub(crate) const fn offers(&self, feature: Features) -> bool {
+        self.region.features.contains(feature)
     }
 
     /// The lane in numbers.

@@ -2,7 +2,7 @@
 //! The receiver's end of all lanes: find what is pending, copy it out, check the copy, hand it on, give credit.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
 
-use super::region::{Cell, LaneEnd, OwnRegion};
+use super::lane::{Cell, LaneEnd, OwnRegion};
 use crate::message::Message;
 use crate::platform::PeerEvent;
 use crate::sync::{const_unless_loom, fence, AtomicBool, AtomicU32, Ordering, UnsafeCell, Word};
@@ -197,15 +197,29 @@ impl State {
             disarm(own);
         }
         self.look_at_hints(own);
-        self.activate(self.sweep);
-        self.sweep = next_lane(self.sweep, own.geometry.lanes());
-        let mut spent = self.rounds(own, to, budget);
+        let mut spent = self.sweep(own, to, budget);
+        spent = spent.wrapping_add(self.rounds(own, to, budget.saturating_sub(spent)));
         if spent == 0 && woken {
             // Somebody rang and nobody is hinted at: a hint was overwritten. Look everywhere, once.
             self.activate_all(own.geometry.lanes());
             spent = self.rounds(own, to, budget);
         }
         spent >= budget || (arm && !self.arm(own, to))
+    }
+
+    /// Looks at one lane that no hint tells of, another in each drain.
+    fn sweep<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E, budget: usize) -> usize {
+        let lane = self.sweep;
+        self.sweep = next_lane(lane, own.geometry.lanes());
+        let word = self.active.get(usize::from(lane >> 6)).copied().unwrap_or(0);
+        if word & (1 << (lane & 63)) != 0 {
+            return 0;
+        }
+        let (spent, turn) = self.visit(own, to, lane, SHARE.min(budget));
+        if turn == Turn::More {
+            self.activate(lane);
+        }
+        spent
     }
 
     /// Gives each active lane its turn until none has anything, or the budget is spent; how many positions that was.

@@ -4,10 +4,10 @@
 //! Several CPUs of one instance share the lane, interrupt and NMI handlers included: a position is taken by one
 //! compare-and-swap in private memory, and nothing waits for whoever holds another.
 
-use super::region::{Cell, PeerRegion};
+use super::lane::{Cell, PeerRegion};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{cell, control, header, receiver, Bell, CellAbout, Hello, MAX_LEN};
-use mk_ipi_abi::{Incarnation, MessageType, PhysCpuId, Vector};
+use mk_ipi_abi::native::{cell, control, header, receiver, Bell, CellAbout, MAX_LEN};
+use mk_ipi_abi::{MessageType, PhysCpuId, Vector};
 
 /// Why a message was not sent; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub(crate) enum Unsent {
 }
 
 /// `tail` while no position can be taken: the life was not acknowledged yet.
-const UNANSWERED: u64 = u64::MAX;
+pub(super) const UNANSWERED: u64 = u64::MAX;
 /// `tail` while one CPU prepares the lane for the life that was acknowledged.
-const PREPARING: u64 = u64::MAX - 1;
+pub(super) const PREPARING: u64 = u64::MAX - 1;
 /// Tries of the compare-and-swap: each that fails means that another CPU's succeeded.
 const TRIES: usize = 64;
 
@@ -37,39 +37,16 @@ const TRIES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Sender<W> {
     /// The next position to take, or one of the marks above.
-    tail: AtomicU64,
+    pub(super) tail: AtomicU64,
     /// What `CREDIT` was when it was last looked at: never beyond `tail`.
-    credit: AtomicU64,
+    pub(super) credit: AtomicU64,
     /// The position at which this life began.
-    base: AtomicU64,
-    hello: u64,
+    pub(super) base: AtomicU64,
+    pub(super) hello: u64,
     pub(super) region: PeerRegion<W>,
 }
 
 impl<W: Word> Sender<W> {
-    /// Begins a life in the lane (SPEC N-9).
-    pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
-        // A lane of which its receiver has ever taken note was used, whatever its header says.
-        let noted = [control::ANSWER, control::BASE, control::BREACH];
-        let noted = noted.map(|word| region.control(word, Ordering::Relaxed)).into_iter();
-        let before =
-            core::iter::once(region.own(header::HELLO)).chain(noted).find(|word| *word != 0).unwrap_or(0);
-        let mut hello = Hello::after(before, incarnation);
-        if hello.to_word() == region.control(control::ANSWER, Ordering::Relaxed) {
-            // Acknowledged before it was said: that is another's.
-            hello = Hello::after(hello.to_word(), incarnation);
-        }
-        if hello.first {
-            // Whatever the pages held before, nobody has said that it means anything.
-            clean(&region, 0);
-        }
-        // SYNC POINT: lane-hello (release)
-        region.set(header::HELLO, hello.to_word());
-        let start = if hello.first { 0 } else { UNANSWERED };
-        let [tail, credit, base] = [start, 0, 0].map(AtomicU64::new);
-        Self { tail, credit, base, hello: hello.to_word(), region }
-    }
-
     /// Gives the region back. The lane stays as it is: what was published will be read.
     pub(crate) fn into_region(self) -> PeerRegion<W> {
         self.region
@@ -158,37 +135,6 @@ impl<W: Word> Sender<W> {
         }
     }
 
-    /// Begins to send once the receiver has acknowledged this life: from `BASE`, in clean cells (SPEC N-9).
-    #[cold]
-    fn prepare(&self, tail: u64) -> Result<(), Unsent> {
-        // SYNC POINT: lane-answer (acquire)
-        let answer = self.region.control(control::ANSWER, Ordering::Acquire);
-        if tail == PREPARING || answer != self.hello {
-            return Err(Unsent::Unanswered);
-        }
-        if self.region.control(control::BREACH, Ordering::Relaxed) != 0 {
-            return Err(Unsent::Quarantined);
-        }
-        let base = self.region.control(control::BASE, Ordering::Relaxed);
-        let geometry = self.region.geometry;
-        if base >= 1 << 63 || geometry.index(base) != 0 {
-            return Err(Unsent::Broken);
-        }
-        if self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Relaxed).is_err() {
-            return Err(Unsent::Unanswered);
-        }
-        // Whatever a former life left there, by design or not, is no message of this one.
-        clean(&self.region, base);
-        // SYNC POINT: lane-clean (release)
-        self.region.set(header::CLEAN, self.hello);
-        self.credit.store(base, Ordering::Relaxed);
-        self.base.store(base, Ordering::Relaxed);
-        // SYNC POINT: lane-prepared (release)
-        self.tail
-            .compare_exchange(PREPARING, base, Ordering::Release)
-            .map_or(Err(Unsent::Unanswered), |_| Ok(()))
-    }
-
     /// Whether the receiver is to be rung; says who has something for it, if nobody has (SPEC N-10).
     #[inline(always)]
     fn is_wanted(&self) -> bool {
@@ -258,16 +204,6 @@ impl<W: Word> Sender<W> {
             (0, 0)
         } else {
             (self.base.load(Ordering::Relaxed), tail)
-        }
-    }
-}
-
-/// Makes each cell one that was last written in the lap before that of `base`.
-fn clean<W: Word>(region: &PeerRegion<W>, base: u64) {
-    let lap = region.geometry.lap(base).wrapping_sub(1);
-    for position in 0..u64::from(region.geometry.cells()) {
-        if let Some([head, ..]) = region.cell(position) {
-            head.store(lap.into(), Ordering::Relaxed);
         }
     }
 }
