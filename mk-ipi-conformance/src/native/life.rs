@@ -180,8 +180,12 @@ pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'
     let expect = |event: PeerEvent, what: usize| env.me() == 1 || told.count(1, |e| e == event) == what;
     env.step()?;
     check!(env.peek(1, LIFE)? == 1, "LIFE: the incarnation");
-    look(100)?;
+    look(0)?;
+    look(50)?;
     check!(expect(PeerEvent::Up(first), 1), "the receiver lives");
+    check!(expect(PeerEvent::Suspect, 0), "a heart that never beat is no clock");
+    env.at(1, || tick(0))?;
+    look(100)?;
     look(110)?;
     check!(expect(PeerEvent::Suspect, 0), "patience");
     look(111)?;
