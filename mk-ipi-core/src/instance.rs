@@ -263,6 +263,21 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         }
     }
 
+    /// As `new`, in place.
+    ///
+    /// # Safety
+    ///
+    /// `at` is valid for a write of a table.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn new_in(at: *mut Self) {
+        // SAFETY: the caller; this is the only field.
+        unsafe {
+            crate::place::fill(&raw mut (*at).entries, Published::new);
+            // A field that is added must be written above.
+            let Self { entries: _ } = &*at;
+        }
+    }
+
     fn entry(&self, id: InstanceId) -> Result<&Published<Instance<W, CPUS>>, LookupError> {
         // An id is below 256 (`InstanceId`), so there always is one.
         self.entries.get(id.index()).ok_or(LookupError::Unknown)

@@ -20,6 +20,8 @@ mod message;
 mod native;
 mod peers;
 mod pfn;
+#[cfg(not(loom))]
+mod place;
 pub mod platform;
 mod published;
 mod queue;

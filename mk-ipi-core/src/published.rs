@@ -39,7 +39,7 @@ unsafe impl<T: Send> Send for Published<T> {}
 
 /// Which of a cell's successive values: it changes whenever a value is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Serial(u32);
+pub(crate) struct Serial(pub(crate) u32);
 
 /// Why a cell's value could not be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

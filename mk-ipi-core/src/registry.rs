@@ -30,6 +30,15 @@ pub struct Handle {
     serial: Serial,
 }
 
+impl Handle {
+    /// The handle as a number, without its registry: for an interface that hands out numbers
+    /// ([`Endpoint::handle_from_bits`](crate::Endpoint::handle_from_bits)). Bits 63..32 serial, 31..0 index.
+    #[expect(clippy::cast_possible_truncation, reason = "an index below the number of handlers")]
+    pub const fn to_bits(self) -> u64 {
+        (self.serial.0 as u64) << 32 | self.index as u32 as u64
+    }
+}
+
 /// The registry has no place left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryFull;
@@ -97,9 +106,32 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
+    /// As `new`, in place.
+    ///
+    /// # Safety
+    ///
+    /// `at` is valid for a write of a registry.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn new_in(at: *mut Self) {
+        // SAFETY: the caller; these are all fields.
+        unsafe {
+            (&raw mut (*at).version).write(AtomicU32::new(0));
+            crate::place::fill(&raw mut (*at).types, || AtomicU32::new(0));
+            crate::place::fill(&raw mut (*at).entries, Published::new);
+            // A field that is added must be written above.
+            let Self { version: _, types: _, entries: _ } = &*at;
+        }
+    }
+
     /// Where this registry lies: what tells its handles from another's.
     fn identity(&self) -> usize {
         core::ptr::from_ref(self).addr()
+    }
+
+    /// The handle of this registry that `bits` stand for ([`Handle::to_bits`]).
+    pub(crate) fn handle_from_bits(&self, bits: u64) -> Handle {
+        let serial = Serial((bits >> 32) as u32);
+        Handle { registry: self.identity(), index: (bits & 0xffff_ffff) as usize, serial }
     }
 
     pub(crate) fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
@@ -223,6 +255,36 @@ mod tests {
         assert_eq!(r.unregister(a, || ()), Err(UnregisterError::Stale), "the place's new handler stays");
         assert_eq!(r.dispatch(&message(1)), 1);
         assert_eq!(r.unregister(b, || ()), Ok(()));
+    }
+
+    #[test]
+    fn a_number_stands_for_one_registration() {
+        let nop = |_: &Message| ();
+        let (r, other): (Registry<Fn0<'_>, 2>, Registry<Fn0<'_>, 2>) = (Registry::new(), Registry::new());
+        let a = r.register(MessageType(1), &nop).unwrap();
+        let b = r.register(MessageType(1), &nop).unwrap();
+        assert_eq!([a, b].map(|h| r.handle_from_bits(h.to_bits())), [a, b]);
+        assert_ne!(other.handle_from_bits(a.to_bits()), a);
+        assert_eq!(r.unregister(r.handle_from_bits(2), || ()), Err(UnregisterError::OtherRegistry));
+        assert_eq!(r.unregister(b, || ()), Ok(()));
+        let _ = r.register(MessageType(1), &nop).unwrap();
+        assert_eq!(r.unregister(r.handle_from_bits(b.to_bits()), || ()), Err(UnregisterError::Stale));
+    }
+
+    #[test]
+    fn a_registry_is_made_in_place() {
+        let nop = |_: &Message| ();
+        let mut place = core::mem::MaybeUninit::<Registry<Fn0<'_>, 3>>::uninit();
+        // SAFETY: room for one, which `new_in` makes.
+        let r = unsafe {
+            Registry::new_in(place.as_mut_ptr());
+            place.assume_init_ref()
+        };
+        assert_eq!(r.dispatch(&message(1)), 0);
+        let handles = [1, 2, 1].map(|ty| r.register(MessageType(ty), &nop).unwrap());
+        assert_eq!(r.register(MessageType(1), &nop), Err(RegistryFull));
+        assert_eq!([1, 2].map(|t| r.dispatch(&message(t))), [2, 1]);
+        assert_eq!(handles.map(|h| r.unregister(h, || ())), [Ok(()); 3]);
     }
 }
 

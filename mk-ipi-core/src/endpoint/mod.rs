@@ -3,12 +3,16 @@
 
 use crate::instance::{AddError, DestroyError, InstanceConfig, InstanceRef, InstanceTable, LookupError, Me};
 use crate::native::{Receiver, Sender};
+#[cfg(not(loom))]
+use crate::place::fill;
 use crate::platform::Platform;
 use crate::published::Ref;
 use crate::queue::Queue;
 use crate::registry::{Handle, Handler, Registry, RegistryFull, UnregisterError};
 use crate::stats::{Count, Counters, Stats};
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
+use core::mem::MaybeUninit;
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
 
@@ -35,6 +39,20 @@ struct Cpu<const QUEUE: usize> {
     /// This CPU's index in the directory's list of our instance, plus one; 0 until it is looked up.
     listed: AtomicU32,
     counters: Counters,
+}
+
+impl<const QUEUE: usize> Cpu<QUEUE> {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                queue: Queue::new(),
+                left: AtomicBool::new(false),
+                callbacks: AtomicU32::new(0),
+                listed: AtomicU32::new(0),
+                counters: Counters::new(),
+            }
+        }
+    }
 }
 
 /// One kernel's end of every link.
@@ -80,19 +98,41 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 registry: Registry::new(),
                 receiver: Receiver::new(),
                 wanting: array_of![AtomicU64::new(0); 4],
-                cpus: array_of![
-                    Cpu {
-                        queue: Queue::new(),
-                        left: AtomicBool::new(false),
-                        callbacks: AtomicU32::new(0),
-                        listed: AtomicU32::new(0),
-                        counters: Counters::new(),
-                    };
-                    CPUS
-                ],
+                cpus: array_of![Cpu::new(); CPUS],
                 elsewhere: Counters::new(),
             }
         }
+    }
+
+    /// As [`new`](Self::new), in memory that is no `static` of Rust's: made in place, part by part, since a stack has no room
+    /// for it.
+    #[cfg(not(loom))]
+    pub fn new_in(place: &mut MaybeUninit<Self>, platform: P) -> &Self {
+        let at = place.as_mut_ptr();
+        // SAFETY: `at` is valid for writes of all fields; each is written here, as the pattern below makes sure.
+        unsafe {
+            (&raw mut (*at).platform).write(platform);
+            (&raw mut (*at).identity).write(AtomicU64::new(0));
+            InstanceTable::new_in(&raw mut (*at).instances);
+            Registry::new_in(&raw mut (*at).registry);
+            Receiver::new_in(&raw mut (*at).receiver);
+            fill(&raw mut (*at).wanting, || AtomicU64::new(0));
+            fill(&raw mut (*at).cpus, Cpu::new);
+            (&raw mut (*at).elsewhere).write(Counters::new());
+        }
+        // SAFETY: all fields were written.
+        let made = unsafe { place.assume_init_ref() };
+        let Self {
+            platform: _,
+            identity: _,
+            instances: _,
+            registry: _,
+            receiver: _,
+            wanting: _,
+            cpus: _,
+            elsewhere: _,
+        } = made;
+        made
     }
 
     /// Says who this kernel is. Until then interrupts are ignored, sends refused, and native links not made.
@@ -146,6 +186,11 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Has `handler` called for each message of type `msg_type`. Several may serve one type.
     pub fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
         self.registry.register(msg_type, handler)
+    }
+
+    /// The handle that [`Handle::to_bits`] made a number of. Any number is safe: what stands for no registration is refused.
+    pub fn handle_from_bits(&self, bits: u64) -> Handle {
+        self.registry.handle_from_bits(bits)
     }
 
     /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.

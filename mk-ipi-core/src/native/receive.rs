@@ -121,6 +121,29 @@ impl Receiver {
         }
     }
 
+    /// As `new`, in place.
+    ///
+    /// # Safety
+    ///
+    /// `at` is valid for a write of a receiver.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn new_in(at: *mut Self) {
+        // SAFETY: the caller; these are all fields, and the cell is its value in memory (`sync::UnsafeCell`).
+        unsafe {
+            (&raw mut (*at).held).write(AtomicU32::new(FREE));
+            (&raw mut (*at).woken).write(AtomicBool::new(false));
+            let state = (&raw mut (*at).state).cast::<State>();
+            crate::place::fill(&raw mut (*state).lanes, || Lane::NEW);
+            (&raw mut (*state).active).write([0; HINT_WORDS]);
+            (&raw mut (*state).turn).write(0);
+            (&raw mut (*state).sweep).write(0);
+            (&raw mut (*state).message).write(Message::EMPTY);
+            // A field that is added must be written above.
+            let Self { held: _, woken: _, state: _ } = &*at;
+            let State { lanes: _, active: _, turn: _, sweep: _, message: _ } = &*state;
+        }
+    }
+
     /// Holds the receiver, unless somebody does; whoever does then drains once more.
     #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_>> {

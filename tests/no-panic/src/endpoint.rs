@@ -4,6 +4,7 @@
 use crate::opaque::{any, bytes, cpu_room, cpus, instance, maybe, option, range, sink, vector};
 use crate::opaque::{HasMemory, HostileWord, Opaque};
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 use mk_ipi_abi::{Incarnation, MessageType, Pfn, PhysAddr, PhysCpuId};
 use mk_ipi_core::directory::{config_of, Directory, DirectoryWriter, JoinError, WriteError};
 use mk_ipi_core::sync::AtomicU64;
@@ -35,6 +36,8 @@ pub fn call_all() {
     endpoint(black_box(&HOSTILE), || Sink);
     endpoint(black_box(&SMALL), || Sink);
     sink(black_box(Endpoint::<_, Sink, 2, 2, 2>::new(Opaque::<AtomicU64>::new())).identity());
+    let mut place = MaybeUninit::<Endpoint<_, Sink, 2, 2, 2>>::uninit();
+    sink(Endpoint::new_in(black_box(&mut place), Opaque::<AtomicU64>::new()).identity());
     directory::<AtomicU64>();
     directory::<HostileWord>();
 }
@@ -59,6 +62,7 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     let second = end.register(MessageType(any()), handler());
     if let (Ok(first), Ok(second)) = (first, second) {
         let handle = if maybe() { first } else { second };
+        let handle = end.handle_from_bits(handle.to_bits() ^ any::<u64>());
         sink((first == second, end.unregister(handle).map_err(UnregisterError::errno)));
     }
     instances(end);

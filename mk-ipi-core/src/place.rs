@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making large values in place: a stack has no room for them.
+
+/// Makes the elements of an array in place, one by one.
+///
+/// # Safety
+///
+/// `array` is valid for a write.
+pub(crate) unsafe fn fill<T, const N: usize>(array: *mut [T; N], new: impl Fn() -> T) {
+    let first = array.cast::<T>();
+    for i in 0..N {
+        // SAFETY: `i` is below the array's length, and the array may be written (the caller).
+        unsafe { first.add(i).write(new()) };
+    }
+}
