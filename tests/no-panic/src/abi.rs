@@ -106,7 +106,7 @@ pub fn record() -> Option<InstanceRecord> {
         instance: instance(),
         incarnation: Incarnation::new(any())?,
         state: State::from_u32(any())?,
-        layout: Layout::RfcV2,
+        layout: if crate::opaque::maybe() { Layout::RfcV2 } else { Layout::Native },
         flags: EntryFlags::from_bits_retain(any()),
         region: option(range()?),
         doorbell_cpu: PhysCpuId(any()),
@@ -120,6 +120,7 @@ fn entry() {
         sink((a.to_entry(any()), a == b));
     }
     sink(any::<InstanceEntry>().check(instance(), any()));
+    sink(Layout::from_u32(any()) == Layout::from_u32(any()));
     sink(any::<InstanceEntry>() == any::<InstanceEntry>());
 }
 

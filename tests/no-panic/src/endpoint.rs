@@ -43,7 +43,13 @@ pub fn call_all() {
 }
 
 fn message_all(message: &Message) {
-    sink((message.sender_cpu(), message.msg_type(), message.payload().len(), message.pfn()));
+    sink((
+        message.sender(),
+        message.sender_cpu(),
+        message.msg_type(),
+        message.payload().len(),
+        message.pfn(),
+    ));
     sink((message.read::<u64>(), message.read::<[u8; 13]>(), message.read::<[u64; 32]>()));
     sink(message.clone());
     sink(DEFAULT.map_page_of(message).is_ok());
@@ -72,6 +78,7 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     end.on_interrupt();
     sink((end.poll(), end.run_deferred()));
     sink(end.ring(instance()));
+    crate::native::endpoint(end);
     if let Ok(page) = end.map_pfn(Pfn(any())).map_err(MapPfnError::errno) {
         sink(page.words().len());
     }
@@ -90,10 +97,7 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
             cpus: cpus(),
             doorbell_cpu: PhysCpuId(any()),
             vector,
-            link: LinkConfig::RfcV2 {
-                slots: any(),
-                policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
-            },
+            link: if maybe() { crate::native::link() } else { slots() },
         };
         sink(end.create_instance(&config).map_err(AddError::errno));
         sink(end.attach_instance(&config, range().and_then(option)));
@@ -103,6 +107,13 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
         sink((held.policy(), held.region(), held.words().len()));
     }
     sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
+}
+
+fn slots() -> LinkConfig {
+    LinkConfig::RfcV2 {
+        slots: any(),
+        policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
+    }
 }
 
 fn directory<W: HasMemory>() {

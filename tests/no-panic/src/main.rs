@@ -15,6 +15,7 @@
 
 mod abi;
 mod endpoint;
+mod native;
 mod opaque;
 mod sync;
 mod x86;
@@ -31,6 +32,7 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
 extern "C" fn _start() -> ! {
     abi::call_all();
     sync::call_all();
+    native::call_all();
     endpoint::call_all();
     x86::call_all();
     #[cfg(feature = "planted-panic")]

@@ -2,7 +2,7 @@
 //! `mk_ipi_core::sync`, and the parts of `platform` that are functions.
 
 use crate::opaque::{any, maybe, option, sink, HasMemory, HostileWord, Opaque};
-use mk_ipi_core::platform::{DoorbellError, MapError, Observer, PoolError, ThisCpu};
+use mk_ipi_core::platform::{DoorbellError, MapError, Observer, PeerEvent, PoolError, ThisCpu};
 use mk_ipi_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, UnsafeCell, Word};
 
@@ -19,6 +19,8 @@ pub fn call_all() {
     let long = AtomicU64::new(any());
     long.store(any(), Relaxed);
     sink((long.fetch_add(any(), Acquire), long.fetch_sub(any(), Release), long.fetch_xor(any(), Relaxed)));
+    sink((long.swap(any(), AcqRel), long.fetch_or(any(), Relaxed), long.fetch_and(any(), Relaxed)));
+    sink(long.fetch_max(any(), Release));
     sink((long.load(Relaxed), long.compare_exchange(any(), any(), Acquire)));
     sink(long.fetch_update(AcqRel, |_| option(any())));
     let cell = UnsafeCell::new(any::<u64>());
@@ -35,6 +37,8 @@ fn accessor<W: HasMemory>() {
     for word in W::memory() {
         word.store(any(), Release);
         sink((Word::load(word, Acquire), word.compare_exchange(any(), any(), AcqRel)));
+        sink((Word::swap(word, any(), AcqRel), Word::fetch_or(word, any(), AcqRel)));
+        word.publish(any());
     }
 }
 
@@ -50,5 +54,7 @@ fn platform() {
     if let Some(range) = crate::opaque::range() {
         platform.region_added(crate::opaque::instance(), range);
         platform.region_removed(crate::opaque::instance(), range);
+        platform.peer_event(crate::opaque::instance(), PeerEvent::Suspect);
+        platform.stop();
     }
 }

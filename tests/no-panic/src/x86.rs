@@ -7,7 +7,9 @@ use mk_ipi_abi::{PhysAddr, PhysCpuId};
 use mk_ipi_core::platform::{Doorbell, LocalInterrupts};
 use mk_ipi_x86::icr::{DeliveryMode, DestinationMode, Fields, Level, Shorthand, Trigger};
 use mk_ipi_x86::mode::ApicBase;
-use mk_ipi_x86::{start_cpu, ApicIo, ErrorStatus, Hardware, Icr, LocalApic, Microseconds, Mode, Register};
+use mk_ipi_x86::{
+    start_cpu, stop_cpu, ApicIo, ErrorStatus, Hardware, Icr, LocalApic, Microseconds, Mode, Register,
+};
 use mk_ipi_x86::{SpuriousVector, StartError, StartPage};
 
 /// Registers of which nothing is known.
@@ -93,6 +95,8 @@ fn with<Io: ApicIo>(io: Io) {
         let started = unsafe { start_cpu(&apic, PhysCpuId(any()), page, |Microseconds(us)| sink(us)) };
         sink(started.map_err(StartError::errno));
     }
+    // SAFETY: as above.
+    sink(unsafe { stop_cpu(&apic, PhysCpuId(any()), Microseconds(any()), |Microseconds(us)| sink(us)) });
 }
 
 fn icr() -> Icr {
