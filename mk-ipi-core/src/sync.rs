@@ -14,6 +14,18 @@ pub use loom::cell::UnsafeCell;
 #[cfg(loom)]
 use loom::sync::atomic as imp;
 
+#[cfg(all(test, loom))]
+pub(crate) mod weak;
+#[cfg(all(test, loom))]
+use weak::{is_fence_left, left};
+
+/// The order of an access, of which only a model takes anything away.
+#[cfg(not(all(test, loom)))]
+#[inline(always)]
+const fn left(order: Ordering) -> Ordering {
+    order
+}
+
 /// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
 macro_rules! const_unless_loom {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
@@ -42,19 +54,22 @@ macro_rules! atomic {
             }
             /// Reads the value.
             #[inline(always)]
+            #[cfg_attr(loom, track_caller)]
             pub fn load(&self, order: Ordering) -> $value {
-                self.0.load(order)
+                self.0.load(left(order))
             }
             /// Writes the value.
             #[inline(always)]
+            #[cfg_attr(loom, track_caller)]
             pub fn store(&self, value: $value, order: Ordering) {
-                self.0.store(value, order);
+                self.0.store(value, left(order));
             }
             $(
                 /// As core's method of that name; gives the former value.
                 #[inline(always)]
+                #[cfg_attr(loom, track_caller)]
                 pub fn $op(&self, value: $value, order: Ordering) -> $value {
-                    self.0.$op(value, order)
+                    self.0.$op(value, left(order))
                 }
             )*
         }
@@ -82,28 +97,36 @@ impl AtomicU32 {
     /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
     /// success.
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
-        self.0.fetch_update(order, Ordering::Relaxed, next)
+        self.0.fetch_update(left(order), Ordering::Relaxed, next)
     }
 }
 
 impl AtomicU64 {
     /// Writes `new` if the value is `current`, else gives what it is; `order` is of the success.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        self.0.compare_exchange(current, new, order, Ordering::Relaxed)
+        self.0.compare_exchange(current, new, left(order), Ordering::Relaxed)
     }
     /// Replaces the value by what `next` gives, or gives the value for which it gives nothing; `order` is of the
     /// success.
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub fn fetch_update(&self, order: Ordering, next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
-        self.0.fetch_update(order, Ordering::Relaxed, next)
+        self.0.fetch_update(left(order), Ordering::Relaxed, next)
     }
 }
 
 /// A memory fence. Loom treats `SeqCst` accesses as acquire and release: a store-then-load needs this.
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 pub fn fence(order: Ordering) {
+    #[cfg(all(test, loom))]
+    if !is_fence_left() {
+        return;
+    }
     imp::fence(order);
 }
 
@@ -112,17 +135,23 @@ pub fn fence(order: Ordering) {
 /// A word's value proves nothing, whoever implements this: code that uses one must be sound for every value.
 pub trait Word: Send + Sync + 'static {
     /// Reads the word.
+    #[cfg_attr(loom, track_caller)]
     fn load(&self, order: Ordering) -> u64;
     /// Writes the word.
+    #[cfg_attr(loom, track_caller)]
     fn store(&self, value: u64, order: Ordering);
     /// Writes `new` if the word is `current`, else gives what it is. `order` is of the success; a failure is relaxed.
+    #[cfg_attr(loom, track_caller)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
     /// Writes the word; gives the former value.
+    #[cfg_attr(loom, track_caller)]
     fn swap(&self, value: u64, order: Ordering) -> u64;
     /// Sets bits of the word; gives the former value.
+    #[cfg_attr(loom, track_caller)]
     fn fetch_or(&self, bits: u64, order: Ordering) -> u64;
     /// Writes the word with release, and orders that before all loads that follow: a release store and a full fence.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     fn publish(&self, value: u64) {
         self.store(value, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -132,23 +161,23 @@ pub trait Word: Send + Sync + 'static {
 impl Word for AtomicU64 {
     #[inline(always)]
     fn load(&self, order: Ordering) -> u64 {
-        self.0.load(order)
+        self.0.load(left(order))
     }
     #[inline(always)]
     fn store(&self, value: u64, order: Ordering) {
-        self.0.store(value, order);
+        self.0.store(value, left(order));
     }
     #[inline(always)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        self.0.compare_exchange(current, new, order, Ordering::Relaxed)
+        self.0.compare_exchange(current, new, left(order), Ordering::Relaxed)
     }
     #[inline(always)]
     fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.0.swap(value, order)
+        self.0.swap(value, left(order))
     }
     #[inline(always)]
     fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.0.fetch_or(bits, order)
+        self.0.fetch_or(bits, left(order))
     }
     /// One locked instruction in place of a store and a slower fence; loads that follow must be `SeqCst` for it.
     #[cfg(not(loom))]

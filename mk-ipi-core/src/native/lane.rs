@@ -85,14 +85,17 @@ impl<W: Word> OwnRegion<W> {
 impl<'a, W: Word> LaneEnd<'a, W> {
     /// A word of the sender's header.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn header(&self, word: usize) -> u64 {
-        self.lane.get(word).map_or(0, |w| w.load(Ordering::Acquire))
+        let Some(word) = self.lane.get(word) else { return 0 };
+        word.load(Ordering::Acquire)
     }
     #[inline(always)]
     pub(super) fn cell(&self, position: u64) -> Option<&'a Cell<W>> {
         cell_of(self.lane, self.geometry, position)
     }
     /// Writes a word of our control line.
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn set(&self, word: usize, value: u64) {
         if let Some(word) = self.control.get(word) {
             word.store(value, Ordering::Release);
@@ -131,12 +134,17 @@ impl<'a, W: Word> LaneEnd<'a, W> {
 
 impl<W: Word> PeerRegion<W> {
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn load(&self, at: usize, order: Ordering) -> u64 {
-        self.receiver.words().get(at).map_or(0, |w| w.load(order))
+        let Some(word) = self.receiver.words().get(at) else { return 0 };
+        word.load(order)
     }
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn control(&self, word: usize, order: Ordering) -> u64 {
-        control_of(self.receiver.words(), self.lane).and_then(|c| c.get(word)).map_or(0, |w| w.load(order))
+        let line = control_of(self.receiver.words(), self.lane);
+        let Some(word) = line.and_then(|line| line.get(word)) else { return 0 };
+        word.load(order)
     }
     #[inline(always)]
     pub(super) fn hint(&self) -> Option<&W> {
@@ -151,6 +159,7 @@ impl<W: Word> PeerRegion<W> {
         cell_of(self.words.words(), self.geometry, position)
     }
     /// Writes a word of the lane's header.
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn set(&self, word: usize, value: u64) {
         if let Some(word) = self.header().and_then(|h| h.get(word)) {
             word.store(value, Ordering::Release);

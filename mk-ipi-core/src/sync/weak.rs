@@ -1,107 +1,76 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Loom's atomics, from which [`without`] takes away one SYNC POINT: the real code then runs on memory that orders less,
-//! and the model of that point must fail.
+//! Takes one SYNC POINT away, so that real code runs on memory that orders less: its model must fail then.
 //!
-//! A point is found by its comment in the source: it is the operation behind that comment.
+//! A point is known by its comment in the source, and is the operation behind that comment.
 
+use super::Ordering;
 use core::ops::Range;
 use core::panic::Location;
-use loom::sync::atomic as imp;
-pub use loom::sync::atomic::Ordering;
 use std::cell::RefCell;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// How far below its comment an operation may stand.
-const REACH: u32 = 3;
+/// A comment that names a point reads "name (kind)" behind this; several are separated by "; ".
 const MARK: &str = "SYNC POINT: ";
-
-/// What a point does, as its comment says in parentheses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Acquire,
-    Release,
-    Fence,
-}
+/// How many lines below its comment a point may stand.
+const REACH: u32 = 3;
 
 #[derive(Debug)]
 struct Point {
     file: &'static str,
     lines: Range<u32>,
-    kind: Kind,
+    kind: &'static str,
 }
 
 std::thread_local! {
-    /// Loom runs a model's threads on the thread that runs the test.
+    /// Loom runs the threads of a model on the thread that runs the test.
     static MISSING: RefCell<Option<Point>> = const { RefCell::new(None) };
 }
 
-/// The points of a source file: line of the comment, name with kind.
-#[cfg(test)]
+/// The points of a source text: line of the comment, name and kind.
 pub(crate) fn points(source: &str) -> impl Iterator<Item = (u32, String)> + '_ {
     (1..).zip(source.lines()).flat_map(|(number, line)| {
-        let names = line.split_once(MARK).map_or("", |(_, names)| names);
-        let names = names.split("; ").filter_map(|name| name.find(')').and_then(|end| name.get(..=end)));
-        names.map(move |name| (number, name.to_string())).collect::<Vec<_>>()
+        let names = line.split_once(MARK).map_or("", |(_, names)| names).split("; ");
+        let names = names.filter_map(|name| name.find(')').and_then(|end| name.get(..=end)));
+        names.map(|name| (number, name.to_string())).collect::<Vec<_>>()
     })
 }
 
-/// Runs `model` without point number `nth`, from 0, of that name in `file`. If there is none the model runs as it is.
-#[cfg(test)]
-pub(crate) fn without(file: &'static str, source: &str, name: &str, nth: usize, model: impl FnOnce()) {
-    let kind = match name.split_once('(') {
-        Some((_, "acquire)")) => Kind::Acquire,
-        Some((_, "release)")) => Kind::Release,
-        _ => Kind::Fence,
-    };
-    let missing = points(source).filter(|(_, found)| found == name).nth(nth).map(|(line, _)| {
-        let next = points(source).map(|(line, _)| line).find(|&next| next > line).unwrap_or(u32::MAX);
+/// Runs `model` without the `nth` point, from 0, of that name and kind in `sources`: names of files, and their text. If
+/// there is none, the model runs as it is, and what expects it to fail will tell.
+pub(crate) fn without(sources: &[(&'static str, &str)], name: &str, nth: usize, model: impl FnOnce()) {
+    let kind = ["(acquire)", "(release)", "(fence)"].into_iter().find(|kind| name.ends_with(kind));
+    let all = sources.iter().flat_map(|(file, text)| points(text).map(move |point| (*file, *text, point)));
+    let found = all.filter(|(.., (_, found))| found == name).nth(nth);
+    MISSING.set(found.zip(kind).map(|((file, text, (line, _)), kind)| {
+        let next = points(text).map(|(next, _)| next).find(|&next| next > line).unwrap_or(u32::MAX);
         Point { file, lines: line..next.min(line + REACH + 1), kind }
-    });
-    MISSING.set(missing);
+    }));
     model();
     MISSING.set(None);
 }
 
-fn is_missing(kind: Kind, at: &Location<'_>) -> bool {
+fn is_missing(kind: &str, at: &Location<'_>) -> bool {
     MISSING.with_borrow(|missing| {
-        missing.as_ref().is_some_and(|point| {
-            point.kind == kind && point.lines.contains(&at.line()) && at.file().ends_with(point.file)
-        })
+        let here = |p: &Point| p.kind == kind && p.lines.contains(&at.line()) && at.file().ends_with(p.file);
+        missing.as_ref().is_some_and(here)
     })
 }
 
-/// What is left of `order` at this place.
+/// What is left of an access's `order`.
 #[track_caller]
-fn left(order: Ordering) -> Ordering {
+pub(super) fn left(order: Ordering) -> Ordering {
     let at = Location::caller();
-    let acquires = !is_missing(Kind::Acquire, at);
-    let releases = !is_missing(Kind::Release, at);
-    match order {
-        Ordering::Acquire if !acquires => Ordering::Relaxed,
-        Ordering::Release if !releases => Ordering::Relaxed,
-        Ordering::AcqRel | Ordering::SeqCst if !acquires => Ordering::Release,
-        Ordering::AcqRel | Ordering::SeqCst if !releases => Ordering::Acquire,
-        order => order,
+    match (order, is_missing("(acquire)", at), is_missing("(release)", at)) {
+        (order, false, false) => order,
+        (Ordering::AcqRel, true, _) => Ordering::Release,
+        (Ordering::AcqRel, _, true) => Ordering::Acquire,
+        _ => Ordering::Relaxed,
     }
 }
 
-/// As loom's.
+/// Whether a fence is left.
 #[track_caller]
-pub fn fence(order: Ordering) {
-    if !is_missing(Kind::Fence, Location::caller()) {
-        imp::fence(order);
-    }
-}
-
-macro_rules! atomic {
-    ($name:ident($value:ty) { $($op:ident),* }) => {
-        #[derive(Debug)]
-        pub struct $name(imp::$name);
-
-        #[expect(clippy::disallowed_types, reason = "the one place")]
-        #[track_caller]
-        impl $name {
-        }
-    };
+pub(super) fn is_fence_left() -> bool {
+    !is_missing("(fence)", Location::caller())
 }
