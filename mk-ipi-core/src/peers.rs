@@ -35,10 +35,11 @@ impl Watch {
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
+        let Pulse { life, beat } = sender.pulse();
+        // Behind the pulse: who is told that the peer is up again knows what that has cost.
         if let Some((first, count)) = sender.take_lost() {
             tell(PeerEvent::Lost { first, count });
         }
-        let Pulse { life, beat } = sender.pulse();
         let word = life.map_or(0, Life::to_word);
         if self.life.load(Ordering::Relaxed) != word {
             self.life.store(word, Ordering::Relaxed);

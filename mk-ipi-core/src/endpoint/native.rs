@@ -9,7 +9,7 @@ use crate::platform::{PeerEvent, Platform};
 use crate::published::Ref;
 use crate::registry::{Handler, Recent};
 use crate::stats::Count;
-use crate::sync::{fence, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::native::{Bell, Breach, Features};
 use mk_ipi_abi::{Errno, InstanceId, MessageType, PhysCpuId, Vector};
 
@@ -332,7 +332,6 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let (index, _) = listed.ok_or(MoveError::NotOurCpu(cpu))?;
         region.set_bell(Bell { cpu: index, vector });
         region.disarm();
-        fence(Ordering::SeqCst);
         self.receiver.wake();
         self.schedule();
         Ok(())

@@ -46,7 +46,7 @@ impl<W: Word> Visit<'_, W> {
     /// What the sender's former lives published is drained: the new one may begin, behind all that they can have
     /// written.
     pub(super) fn acknowledge<E: Events>(&mut self, to: &mut E) {
-        // SYNC POINT: lane-hello (acquire)
+        // Perhaps not the one that was greeted: whoever came since has waited, and published nothing.
         let word = self.end.header(header::HELLO);
         let base = self.end.geometry.next_life(self.lane.until.wrapping_sub(self.end.cells()));
         (self.lane.next, self.lane.credited, self.lane.until) = (base, base, 0);

@@ -11,7 +11,8 @@ use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId};
 
 /// Most messages of one lane before the next one's turn.
 const SHARE: usize = 16;
-const LANES: usize = 256;
+/// Lanes that a region can have; a model, whose stack is small, uses few.
+const LANES: usize = if cfg!(loom) { 8 } else { 256 };
 
 /// What the receiver needs to know of the rest of its kernel.
 pub(crate) trait Events {
@@ -147,7 +148,7 @@ impl Receiver {
     /// Holds the receiver, unless somebody does; whoever does then drains once more.
     #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_>> {
-        // SYNC POINT: receiver-held (acquire; release for what the holder is to find)
+        // SYNC POINT: receiver-held (acquire); receiver-again (release)
         let next = |held| Some(if held == FREE { HELD } else { AGAIN });
         let before = self.held.fetch_update(Ordering::AcqRel, next);
         // Made only if it is ours: dropped, it would give up what another one holds.
@@ -176,8 +177,8 @@ impl Hold<'_> {
     }
 
     fn give_up(&self) -> bool {
-        // SYNC POINT: receiver-held (release; acquire of what is left to us)
-        self.0.held.swap(FREE, Ordering::AcqRel) == AGAIN
+        // SYNC POINT: receiver-held (release). What was left to us is seen by whoever holds next.
+        self.0.held.swap(FREE, Ordering::Release) == AGAIN
     }
 
     pub(super) fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -328,7 +329,8 @@ impl State {
     /// Has senders ring from now on; false if something came meanwhile (SPEC N-10).
     fn arm<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &E) -> bool {
         let Some(armed) = own.word(receiver::ARMED) else { return true };
-        armed.store(1, Ordering::Relaxed);
+        // SYNC POINT: bell (release). Who finds us armed rings where we are.
+        armed.store(1, Ordering::Release);
         for (active, hint) in self.active.iter_mut().zip(own.hints().into_iter().flatten()) {
             if hint.load(Ordering::Relaxed) != 0 {
                 *active |= hint.swap(0, Ordering::Relaxed);
@@ -399,7 +401,7 @@ impl<W: Word> Visit<'_, W> {
             }
             let Some(cell) = self.end.cell(self.lane.next) else { return (steps, Turn::Empty) };
             let [head, ..] = cell;
-            // SYNC POINT: cell-published (acquire)
+            // SYNC POINT: message-published (acquire)
             let head = head.load(Ordering::Acquire);
             let draining = self.lane.until != 0;
             match Lap::of(head as u32, self.end.geometry.lap(self.lane.next)) {

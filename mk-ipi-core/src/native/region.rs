@@ -119,8 +119,9 @@ fn look<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<(Geometry, Feat
         return Err(AddError::Stamp(StampError::TooSmall(PAGE_SIZE)));
     }
     let first = part(platform, range, 0, PAGE_SIZE, Access::ReadOnly)?;
-    let words: [u64; STAMP_WORDS] =
-        core::array::from_fn(|i| first.words().get(i).map_or(0, |w| w.load(Ordering::Acquire)));
+    // SYNC POINT: region-stamped (acquire)
+    let load = |at: usize| first.words().get(at).map_or(0, |w| w.load(Ordering::Acquire));
+    let words: [u64; STAMP_WORDS] = core::array::from_fn(load);
     unmap(platform, first);
     let stamp: Stamp = transmute!(words);
     let mkipi003 =

@@ -56,7 +56,7 @@ impl<W: Word> Sender<W> {
     #[inline]
     pub(crate) fn send(&self, msg_type: MessageType, cpu: u16, payload: &[u8]) -> Result<bool, Unsent> {
         let (head, word) = self.fill(msg_type, cpu, payload)?;
-        // SYNC POINT: cell-published (release); armed (fence)
+        // SYNC POINT: message-published (release); armed (fence)
         head.publish(word);
         Ok(self.is_wanted())
     }
@@ -65,7 +65,7 @@ impl<W: Word> Sender<W> {
     #[inline]
     pub(crate) fn post(&self, msg_type: MessageType, cpu: u16, payload: &[u8]) -> Result<(), Unsent> {
         let (head, word) = self.fill(msg_type, cpu, payload)?;
-        // SYNC POINT: cell-published (release)
+        // SYNC POINT: message-published (release)
         head.store(word, Ordering::Release);
         Ok(())
     }
@@ -142,10 +142,11 @@ impl<W: Word> Sender<W> {
             let bit = 1u64 << (self.region.lane & 63);
             if hint.load(Ordering::SeqCst) & bit == 0 {
                 hint.fetch_or(bit, Ordering::SeqCst);
+                // SYNC POINT: armed (fence)
                 fence(Ordering::SeqCst);
             }
         }
-        // SYNC POINT: armed (acquire)
+        // SYNC POINT: bell (acquire). SeqCst, and the hint too: `publish` may be a swap, which orders no other load.
         self.region.load(receiver::ARMED, Ordering::SeqCst) != 0
     }
 
