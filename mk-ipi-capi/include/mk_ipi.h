@@ -1,0 +1,1441 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * mk-ipi: how kernels on one machine talk, by shared memory and an interrupt. For kernels written in C.
+ *
+ * Made by cbindgen from the crate mk-ipi-capi: do not edit.
+ *
+ * A kernel fills a `struct mk_ipi_ops`, makes an instance of the library in a static `struct mk_ipi` (mk_ipi_init), says who it is
+ * (mk_ipi_identify, or mk_ipi_start for a spawned kernel), adds the instances that it talks to, registers handlers, calls
+ * mk_ipi_interrupt in the doorbell's vector, and mk_ipi_run_deferred where `schedule` asked for it.
+ *
+ * The calls that begin with multikernel_, and mk_send_pfn, mk_receive_pfn and mk_receive_(un)map_page, have the names and results of the
+ * Linux patch "Introduce generic multikernel IPI communication framework"; they work on the instance that mk_ipi_set_default names.
+ *
+ * Calls that return an int return 0 or a count, or an error number negated (MK_IPI_EINVAL and so on; those of Linux). Each says in what
+ * context it may be called: "any but NMI" includes interrupt handlers and callbacks. Addresses and lengths are in bytes.
+ *
+ * The library allocates nothing, prints nothing and needs from its surroundings: memcpy, memset, memcmp and memmove. The one for
+ * x86_64-unknown-none brings weak ones of its own, and needs nothing. It uses no floating-point or vector registers there.
+ */
+
+#ifndef MK_IPI_H
+#define MK_IPI_H
+
+#include <stddef.h>
+#include <stdint.h>
+/* What cbindgen needs of a compiler. */
+#define MK_IPI_ALIGNED(n) __attribute__((aligned(n)))
+
+
+/**
+ * Most bytes of payload in one message.
+ */
+#define MK_MAX_DATA_SIZE 256
+
+/**
+ * Instances that a machine can have: ids are 0 to 255.
+ */
+#define MK_MAX_INSTANCES 256
+
+/**
+ * Type of a message that carries a page frame number.
+ */
+#define MK_PFN_IPI_TYPE 2147483649
+
+/**
+ * Vector of the RFC v2 C peers on x86.
+ */
+#define MULTIKERNEL_VECTOR 234
+
+/**
+ * Layout of a region: generation RFC v2, a slot for each CPU.
+ */
+#define MK_IPI_RFC_V2 1
+
+/**
+ * Layout of a region: the native link, a lane for each sending instance.
+ */
+#define MK_IPI_NATIVE 2
+
+/**
+ * No such CPU or address. Calls return these numbers negated.
+ */
+#define MK_IPI_ENXIO 6
+
+/**
+ * Try again.
+ */
+#define MK_IPI_EAGAIN 11
+
+/**
+ * Out of memory, or a table is full.
+ */
+#define MK_IPI_ENOMEM 12
+
+/**
+ * The kernel does not allow it.
+ */
+#define MK_IPI_EACCES 13
+
+/**
+ * In use.
+ */
+#define MK_IPI_EBUSY 16
+
+/**
+ * There already.
+ */
+#define MK_IPI_EEXIST 17
+
+/**
+ * No region, no pool, or no default instance of the library.
+ */
+#define MK_IPI_ENODEV 19
+
+/**
+ * Invalid argument.
+ */
+#define MK_IPI_EINVAL 22
+
+/**
+ * The lane is full.
+ */
+#define MK_IPI_ENOSPC 28
+
+/**
+ * A number does not fit.
+ */
+#define MK_IPI_ERANGE 34
+
+/**
+ * Waiting here would wait for oneself.
+ */
+#define MK_IPI_EDEADLK 35
+
+/**
+ * Not a protocol, or a version of it, that this side speaks.
+ */
+#define MK_IPI_EPROTO 71
+
+/**
+ * The handle or instance is of a former life.
+ */
+#define MK_IPI_ESTALE 116
+
+/**
+ * State of an instance in the directory: none has this id.
+ */
+#define MK_IPI_ABSENT 0
+
+/**
+ * State: being started; its region exists.
+ */
+#define MK_IPI_STARTING 1
+
+/**
+ * State: takes messages.
+ */
+#define MK_IPI_RUNNING 2
+
+/**
+ * State: that incarnation is over.
+ */
+#define MK_IPI_DEAD 3
+
+/**
+ * Flag of an instance in the directory: exclusive slots.
+ */
+#define MK_IPI_EXCLUSIVE 1
+
+/**
+ * Event: the peer's life was acknowledged; its messages follow. `incarnation` is set.
+ */
+#define MK_IPI_EVENT_BEGAN 1
+
+/**
+ * Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
+ */
+#define MK_IPI_EVENT_QUARANTINED 2
+
+/**
+ * Event: the peer restarted, and lost `count` messages from number `first` of those that this life of ours
+ * sent to it.
+ */
+#define MK_IPI_EVENT_LOST 3
+
+/**
+ * Event: there is space in the peer's lane, as `mk_ipi_want_space` asked.
+ */
+#define MK_IPI_EVENT_SPACE 4
+
+/**
+ * Event: the peer's heartbeat stands still.
+ */
+#define MK_IPI_EVENT_SUSPECT 5
+
+/**
+ * Event: the heartbeat of a suspect peer beats again.
+ */
+#define MK_IPI_EVENT_ALIVE 6
+
+/**
+ * Event: the peer's receiver lives, as `incarnation`.
+ */
+#define MK_IPI_EVENT_UP 7
+
+/**
+ * Event: the peer said goodbye, as `incarnation`.
+ */
+#define MK_IPI_EVENT_DEAD 8
+
+/**
+ * Most CPUs of a kernel instance, this one or another.
+ */
+#define MK_IPI_MAX_CPUS 64
+
+/**
+ * Most handlers that can be registered at a time.
+ */
+#define MK_IPI_MAX_HANDLERS 64
+
+/**
+ * Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a
+ * CPU.
+ */
+#define MK_IPI_QUEUE 16
+
+/**
+ * Bytes of `struct mk_ipi`.
+ */
+#define MK_IPI_SIZE 589824
+
+/**
+ * The version of `struct mk_ipi_ops` that this header describes.
+ */
+#define MK_IPI_OPS_VERSION 1
+
+/**
+ * A registration. It is a number and points nowhere: compare it with NULL, keep it, give it back, no more.
+ */
+struct mk_ipi_handler;
+
+/**
+ * Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
+ * zeroed. It must not move.
+ */
+struct MK_IPI_ALIGNED(128) mk_ipi {
+    uint8_t _opaque[MK_IPI_SIZE];
+};
+
+/**
+ * What became of a peer, or of the link with it (native).
+ */
+struct mk_ipi_event {
+    /**
+     * `MK_IPI_EVENT_LOST`: number of the first message lost, from 0.
+     */
+    uint64_t first;
+    /**
+     * `MK_IPI_EVENT_LOST`: how many.
+     */
+    uint64_t count;
+    /**
+     * The peer's instance id.
+     */
+    int peer;
+    /**
+     * An `MK_IPI_EVENT_` number.
+     */
+    uint32_t kind;
+    /**
+     * `BEGAN`, `UP` and `DEAD`: which life of the peer.
+     */
+    uint32_t incarnation;
+    /**
+     * `QUARANTINED`: 1 a lap to come, 2 a length above 256, 3 a CPU that is not listed, 4 a hello without
+     * sense.
+     */
+    uint32_t breach;
+};
+
+/**
+ * What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
+ *
+ * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
+ * and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
+ * `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`, `this_cpu_id` and
+ * `this_cpu_index` in NMI context.
+ */
+struct mk_ipi_ops {
+    /**
+     * `sizeof(struct mk_ipi_ops)`.
+     */
+    size_t size;
+    /**
+     * `MK_IPI_OPS_VERSION`.
+     */
+    uint32_t version;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Given to each operation.
+     */
+    void *ctx;
+    /**
+     * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`; their address to
+     * `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
+     */
+    int (*pool_alloc)(void *ctx, int instance, uint64_t len, uint64_t *phys);
+    /**
+     * Gives back what `pool_alloc` gave.
+     */
+    void (*pool_free)(void *ctx, int instance, uint64_t phys, uint64_t len);
+    /**
+     * Maps `len` bytes at `phys`, write-back cached, to be written only if `writable`; where to `*virt`,
+     * 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
+     */
+    int (*map)(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt);
+    /**
+     * Undoes a `map`.
+     */
+    void (*unmap)(void *ctx, void *virt, uint64_t len);
+    /**
+     * Whether a page that a peer named may be mapped: 0 if not.
+     */
+    int (*peer_may_share)(void *ctx, uint64_t phys, uint64_t len);
+    /**
+     * Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
+     * Sends nothing.
+     */
+    int (*doorbell_check)(void *ctx, uint64_t cpu, unsigned int vector);
+    /**
+     * Interrupts the CPU with this physical id: fixed vector, edge. All that this CPU stored before must be
+     * visible to the handler that runs there because of it. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+     * is stuck) or another.
+     */
+    int (*doorbell_ring)(void *ctx, uint64_t cpu, unsigned int vector);
+    /**
+     * As `doorbell_ring`, from a handler that may have interrupted one half-way: an NMI.
+     */
+    int (*doorbell_ring_nmi)(void *ctx, uint64_t cpu, unsigned int vector);
+    /**
+     * Physical id of the CPU that calls: on x86 its APIC id.
+     */
+    uint64_t (*this_cpu_id)(void *ctx);
+    /**
+     * Number of the CPU that calls among this kernel's: dense from 0, below `MK_IPI_MAX_CPUS`.
+     */
+    unsigned int (*this_cpu_index)(void *ctx);
+    /**
+     * Interrupts off on this CPU, which the caller then does not leave; gives the former state. Pairs nest.
+     */
+    unsigned long (*irq_save)(void *ctx);
+    /**
+     * Back to the state that `irq_save` gave.
+     */
+    void (*irq_restore)(void *ctx, unsigned long state);
+    /**
+     * Has `mk_ipi_run_deferred` called soon, on this CPU, outside the vector's code. Interrupts are off.
+     * Must not call it.
+     */
+    void (*schedule)(void *ctx);
+    /**
+     * One turn of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+     */
+    void (*relax)(void *ctx);
+    /**
+     * A line for the kernel's log, at most one for each call that failed, never in interrupt context. May be
+     * NULL.
+     */
+    void (*log)(void *ctx, const char *text);
+    /**
+     * A region is mapped from now on: for the kernel's resource tree. May be NULL.
+     */
+    void (*region_added)(void *ctx, int instance, uint64_t phys, uint64_t len);
+    /**
+     * A region is about to go. May be NULL.
+     */
+    void (*region_removed)(void *ctx, int instance, uint64_t phys, uint64_t len);
+    /**
+     * Something happened to a peer. In deferred work, `mk_ipi_tick` or an attach; may send, must not wait.
+     * May be NULL.
+     */
+    void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
+    /**
+     * The host tells this kernel to stop at once, again each time until it has. May be NULL.
+     */
+    void (*stop)(void *ctx);
+};
+
+/**
+ * What is to be known of an instance before messages can go to it. Set to 0 what is not used.
+ */
+struct mk_ipi_instance {
+    /**
+     * Its CPUs, by physical id (on x86 the APIC id).
+     */
+    const uint64_t *cpus;
+    /**
+     * The CPU that is rung unless another is named; one of `cpus`.
+     */
+    uint64_t doorbell_cpu;
+    /**
+     * How many CPUs: 1 to `MK_IPI_MAX_CPUS`.
+     */
+    uint32_t nr_cpus;
+    /**
+     * Who: 0 to 255.
+     */
+    int id;
+    /**
+     * Which life of it; never 0.
+     */
+    uint32_t incarnation;
+    /**
+     * The vector to ring: 0x20 to 0xfe.
+     */
+    uint32_t vector;
+    /**
+     * `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
+     */
+    uint32_t layout;
+    /**
+     * RFC v2: slots, the `NR_CPUS` of its kernel. Each of its CPUs is below it.
+     */
+    uint32_t slots;
+    /**
+     * RFC v2: 1 if the receiver and all senders are mk-ipi, so that no message is overwritten; 0 with C
+     * peers.
+     */
+    uint32_t exclusive;
+    /**
+     * Native: lanes, 1 to 256, or 0 for whatever there is (attach) or 16 (create).
+     */
+    uint32_t lanes;
+    /**
+     * Native: cells of each lane, a power of two from 2 to 1024; 0 where `lanes` is 0.
+     */
+    uint32_t cells;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
+/**
+ * A piece of physical memory.
+ */
+struct mk_ipi_range {
+    /**
+     * First byte.
+     */
+    uint64_t start;
+    /**
+     * Bytes.
+     */
+    uint64_t len;
+};
+
+/**
+ * What is known of an instance.
+ */
+struct mk_ipi_instance_info {
+    /**
+     * Physical address of its region; 0 if it has none.
+     */
+    uint64_t region_start;
+    /**
+     * Bytes of its region; 0 if it has none.
+     */
+    uint64_t region_len;
+    /**
+     * The CPU that is rung unless another is named.
+     */
+    uint64_t doorbell_cpu;
+    /**
+     * Which life of it.
+     */
+    uint32_t incarnation;
+    /**
+     * `MK_IPI_RFC_V2`, `MK_IPI_NATIVE`, or 0 without a region.
+     */
+    uint32_t layout;
+    /**
+     * RFC v2: 1 if its slots are exclusive.
+     */
+    uint32_t exclusive;
+    /**
+     * The vector to ring.
+     */
+    uint32_t vector;
+    /**
+     * How many CPUs it has.
+     */
+    uint32_t nr_cpus;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
+/**
+ * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
+ */
+struct mk_ipi_message {
+    /**
+     * The payload, 8-byte aligned; never NULL.
+     */
+    const void *payload;
+    /**
+     * Bytes of payload: 0 to 256.
+     */
+    size_t size;
+    /**
+     * Physical id of the CPU that sent. Native: one of the sender's. RFC v2: what the sender says.
+     */
+    uint64_t sender_cpu;
+    /**
+     * What the message is.
+     */
+    uint32_t type;
+    /**
+     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
+     */
+    int sender;
+};
+
+/**
+ * Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
+ */
+typedef void (*mk_ipi_message_callback_t)(const struct mk_ipi_message *message, void *ctx);
+
+/**
+ * A message of generation RFC v2, as it lies in shared memory and as callbacks of
+ * `multikernel_register_handler` get it.
+ */
+struct mk_ipi_data {
+    /**
+     * Physical id of the CPU that sent, as the sender says; -1 if it does not fit.
+     */
+    int sender_cpu;
+    /**
+     * What the message is: handlers are chosen by it.
+     */
+    unsigned int type;
+    /**
+     * Bytes of payload.
+     */
+    size_t data_size;
+    /**
+     * The payload; zeros behind it.
+     */
+    char buffer[MK_MAX_DATA_SIZE];
+};
+
+/**
+ * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
+ * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
+ * unregister, must not migrate.
+ */
+typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
+
+/**
+ * Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
+ */
+struct mk_ipi_stats {
+    /**
+     * Messages stored.
+     */
+    uint64_t sent;
+    /**
+     * Sends refused because the exclusive slot was occupied.
+     */
+    uint64_t busy;
+    /**
+     * Sends refused because the lane was full.
+     */
+    uint64_t full;
+    /**
+     * Sends refused for any other reason.
+     */
+    uint64_t refused;
+    /**
+     * Doorbells of the native link; its other sends were suppressed.
+     */
+    uint64_t rung;
+    /**
+     * Messages stored whose doorbell did not ring.
+     */
+    uint64_t not_rung;
+    /**
+     * Calls of `mk_ipi_interrupt`.
+     */
+    uint64_t interrupts;
+    /**
+     * Messages copied out of shared memory.
+     */
+    uint64_t received;
+    /**
+     * Messages given to at least one handler.
+     */
+    uint64_t handled;
+    /**
+     * Messages for whose type no handler was registered.
+     */
+    uint64_t unhandled;
+    /**
+     * Interrupts and polls that found an empty slot.
+     */
+    uint64_t empty;
+    /**
+     * Slots found with a size that is neither message nor claim.
+     */
+    uint64_t bad_size;
+    /**
+     * Messages overwritten while they were read.
+     */
+    uint64_t overwritten;
+    /**
+     * Messages dropped because the queue was full.
+     */
+    uint64_t dropped;
+    /**
+     * Messages left in their exclusive slot because the queue was full, and taken later.
+     */
+    uint64_t left;
+    /**
+     * Interrupts without a region of our own, or on a CPU that it has no slot for.
+     */
+    uint64_t no_region;
+    /**
+     * Interrupts on a CPU whose index is not below `MK_IPI_MAX_CPUS`.
+     */
+    uint64_t beyond_cpus;
+    /**
+     * Lanes put into quarantine.
+     */
+    uint64_t quarantined;
+};
+
+/**
+ * Our lane in a peer's region, in numbers. What the peer says informs, and decides nothing.
+ */
+struct mk_ipi_lane_stats {
+    /**
+     * Messages sent in this life.
+     */
+    uint64_t sent;
+    /**
+     * Sends that found the lane full, in all lives.
+     */
+    uint64_t full;
+    /**
+     * Doorbells rung, in all lives.
+     */
+    uint64_t rung;
+    /**
+     * Messages that the peer says it handed on.
+     */
+    uint64_t received;
+    /**
+     * Lives of ours that the peer acknowledged, and restarts of its own.
+     */
+    uint64_t resets;
+    /**
+     * How often the peer put the lane into quarantine.
+     */
+    uint64_t bad;
+    /**
+     * Why it did so last: a `breach` number, or 0.
+     */
+    uint64_t last_breach;
+};
+
+/**
+ * What the host keeps to write its directory. Nobody else looks at it.
+ */
+struct MK_IPI_ALIGNED(8) mk_ipi_directory_writer {
+    uint8_t _opaque[128];
+};
+
+/**
+ * An entry of the directory.
+ */
+struct mk_ipi_record {
+    /**
+     * Physical address of the region, page-aligned; 0 if it has none.
+     */
+    uint64_t region_start;
+    /**
+     * Bytes of the region; 0 if it has none.
+     */
+    uint64_t region_len;
+    /**
+     * The CPU that is rung unless another is named; one of those listed.
+     */
+    uint64_t doorbell_cpu;
+    /**
+     * Who: 0 to 255.
+     */
+    int instance;
+    /**
+     * Which life of it; never 0.
+     */
+    uint32_t incarnation;
+    /**
+     * `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING` or `MK_IPI_DEAD`.
+     */
+    uint32_t state;
+    /**
+     * `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
+     */
+    uint32_t layout;
+    /**
+     * `MK_IPI_EXCLUSIVE` or 0.
+     */
+    uint32_t flags;
+    /**
+     * The vector to ring.
+     */
+    uint32_t vector;
+    /**
+     * How many CPUs are listed.
+     */
+    uint32_t nr_cpus;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Makes an instance of the library in `mk`, which nobody uses yet.
+ *
+ * `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions find out. Returns 0;
+ * -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
+ * if `ops->version` is; -EBUSY if an instance is there.
+ *
+ * Context: where stack is not scarce and nobody else looks at `mk`. Does not sleep.
+ *
+ * Safety:
+ * `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
+ * operations do what is said there.
+ */
+int mk_ipi_init(struct mk_ipi *mk, size_t size, const struct mk_ipi_ops *ops);
+
+/**
+ * Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
+ * can be used again.
+ *
+ * Returns 0; -EINVAL if there is none; -EBUSY while a call still uses an instance: call again. If it is the
+ * default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
+ * doorbell must have stopped.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_fini(struct mk_ipi *mk);
+
+/**
+ * Has the calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on) work on `mk`; on none if
+ * it is NULL.
+ *
+ * Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; the instance stays while it is the default one.
+ */
+int mk_ipi_set_default(struct mk_ipi *mk);
+
+/**
+ * Says who this kernel is: until then interrupts are ignored, sends refused, and native links not made.
+ *
+ * Peers may have sent before: every other CPU of this kernel calls `mk_ipi_poll` once after this. Returns 0;
+ * -EINVAL if `mk` is none, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+ *
+ * Safety:
+ * `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
+ */
+int mk_ipi_identify(struct mk_ipi *mk, int instance, uint32_t incarnation);
+
+/**
+ * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Where it lies to
+ * `*made`, unless that is NULL.
+ *
+ * Returns 0; -EINVAL for null pointers, an id out of range and any other number that is not allowed, and on
+ * the native link without `mk_ipi_identify`; -EEXIST if the id is there; -ENODEV without a pool; -ENOMEM if
+ * the pool is exhausted or the mapping fails. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `config` is NULL or its `cpus` is NULL or holds `nr_cpus`; `made` is NULL or may be
+ * written.
+ */
+int mk_ipi_create_instance(struct mk_ipi *mk,
+                           const struct mk_ipi_instance *config,
+                           struct mk_ipi_range *made);
+
+/**
+ * Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned; 0 and 0 if it has
+ * none.
+ *
+ * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
+ * lane for us, or of another geometry than `config` says; -EPROTO if there is no native region that this
+ * library can use; -EEXIST; -ENOMEM if the mapping fails. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_create_instance`.
+ */
+int mk_ipi_attach_instance(struct mk_ipi *mk,
+                           const struct mk_ipi_instance *config,
+                           uint64_t start,
+                           uint64_t len);
+
+/**
+ * Takes an instance out of the table, unmaps its region and gives back what came from its pool.
+ *
+ * Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it
+ * is closed to new ones, call again. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_destroy_instance(struct mk_ipi *mk, int id);
+
+/**
+ * What is known of an instance, to `*info`.
+ *
+ * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
+ * any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `info` is NULL or may be written.
+ */
+int mk_ipi_get_instance(struct mk_ipi *mk, int id, struct mk_ipi_instance_info *info);
+
+/**
+ * Empties every exclusive slot that a dead kernel had claimed. For the host, when that incarnation's CPUs
+ * have stopped for good.
+ *
+ * Returns how many; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_clear_claims(struct mk_ipi *mk, int dead, uint32_t incarnation);
+
+/**
+ * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
+ * of the kernel's own region.
+ *
+ * Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
+ * value, 0, what is no number, and garbage behind it; -ERANGE for what does not fit 52 bits. Context: any.
+ *
+ * Safety:
+ * `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
+ */
+int mk_ipi_boot_shared(const char *cmdline, size_t len, uint64_t *address);
+
+/**
+ * The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
+ *
+ * Safety:
+ * As `mk_ipi_boot_shared`.
+ */
+int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
+
+/**
+ * The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
+ * and adds all instances that are alive.
+ *
+ * Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
+ * ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
+ * has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -ENOMEM. After an
+ * error nothing that this call added stays, and boot can go on. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
+ */
+int mk_ipi_start(struct mk_ipi *mk, const char *cmdline, size_t len);
+
+/**
+ * The start of a spawned kernel of generation RFC v2, without a directory: its own region is at
+ * `mk_ipi_shared=` and has `me->slots` slots.
+ *
+ * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for a
+ * value or a config that is none; -ENOMEM if the region cannot be mapped. After an error boot can go on
+ * without a region. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
+ */
+int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
+
+/**
+ * Has `callback` called for each message of type `type`, with `ctx`. Several may serve one type, in no
+ * promised order.
+ *
+ * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is none, or `callback` or `handler` is NULL;
+ * -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; any CPU may call `callback` with `ctx`; `handler` is NULL or may be written.
+ */
+int mk_ipi_register(struct mk_ipi *mk,
+                    uint32_t type,
+                    mk_ipi_message_callback_t callback,
+                    void *ctx,
+                    struct mk_ipi_handler **handler);
+
+/**
+ * Ends a registration. When this returns 0, the callback is not running and will not run again.
+ *
+ * Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
+ * library; -EDEADLK on a CPU that is inside a callback. Context: may sleep (waits for callbacks on other
+ * CPUs); not in interrupt context.
+ *
+ * Safety:
+ * As `mk_ipi_identify`. Any value is good for `handler`.
+ */
+int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
+
+/**
+ * Has `callback` called for each message of type `ipi_type`, with `ctx`. Several may serve one type, in no
+ * promised order.
+ *
+ * Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
+ * else a handle. Context: any but NMI, callbacks included.
+ *
+ * Safety:
+ * Any CPU may call `callback` with `ctx`.
+ */
+struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
+                                                    void *ctx,
+                                                    unsigned int ipi_type);
+
+/**
+ * Ends a registration: when this returns, the callback is not running and will not run again.
+ *
+ * NULL, a handle that was ended before and one of another instance of the library change nothing. On a CPU
+ * that is inside a callback nothing is ended either (it would wait for itself): the callback goes on being
+ * called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+ * interrupt context.
+ */
+void multikernel_unregister_handler(struct mk_ipi_handler *handler);
+
+/**
+ * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
+ * zeros.
+ *
+ * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
+ * region. A message of no bytes returns 0 and does not arrive. `type` is cut to 32 bits. New here: -EBUSY on
+ * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
+ * (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
+ *
+ * Safety:
+ * `data` is NULL or holds `data_size` bytes.
+ */
+int multikernel_send_ipi_data(int instance_id, void *data, size_t data_size, unsigned long type);
+
+/**
+ * The doorbell rang: takes the message in this CPU's slot, if any, and schedules the deferred work.
+ *
+ * Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
+ * nothing. Context: interrupts off; not NMI.
+ */
+void generic_multikernel_interrupt(void);
+
+/**
+ * Sends the number of a page: its physical address divided by 4096.
+ *
+ * Returns as `multikernel_send_ipi_data`. Context: any but NMI.
+ */
+int mk_send_pfn(int instance_id, unsigned long pfn);
+
+/**
+ * The page frame number that a message carries, to `*out_pfn`.
+ *
+ * Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
+ * `*out_pfn` stays as it is. Context: any.
+ *
+ * Safety:
+ * `data` is NULL or a message, `out_pfn` is NULL or may be written.
+ */
+int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
+
+/**
+ * Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
+ *
+ * Returns where, or NULL. Context: may sleep; a callback copies the message and has the page mapped later.
+ *
+ * Safety:
+ * `data` is NULL or a message.
+ */
+void *mk_receive_map_page(struct mk_ipi_data *data);
+
+/**
+ * Undoes `mk_receive_map_page`; NULL is a no-op. (There a macro.) Context: may sleep.
+ *
+ * Safety:
+ * `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
+ * is still the same.
+ */
+void mk_receive_unmap_page(void *page);
+
+/**
+ * Sends `size` bytes, 0 to 256, to an instance; on RFC v2 at least 1, to its doorbell CPU.
+ *
+ * Returns 0; 1 if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again. Else nothing
+ * was sent:
+ *
+ * -EINVAL: `mk` is none, `to` is unknown, above 256 bytes, NULL with a size, 0 bytes on RFC v2, this kernel
+ * was not identified, or on the native link this CPU is not one of its instance's.
+ *
+ * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
+ *
+ * -ESTALE: `to` was destroyed. -ENODEV: it has no region.
+ *
+ * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not acknowledged
+ * yet, or other CPUs were quicker.
+ *
+ * -EPROTO: the peer has our lane in quarantine, or its words contradict each other.
+ *
+ * -ENXIO: the doorbell cannot reach the CPU (RFC v2).
+ *
+ * Context: any but NMI. Neither sleeps nor waits.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `data` is NULL or holds `size` bytes.
+ */
+int mk_ipi_send(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+
+/**
+ * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
+ * the native link that CPU is rung, if any is.
+ *
+ * Safety:
+ * As `mk_ipi_send`.
+ */
+int mk_ipi_send_to_cpu(struct mk_ipi *mk,
+                       int to,
+                       uint64_t cpu,
+                       unsigned long type,
+                       const void *data,
+                       size_t size);
+
+/**
+ * As `mk_ipi_send` on the native link, from any context, NMI and console paths included; -EINVAL on RFC v2.
+ *
+ * Safety:
+ * As `mk_ipi_send`.
+ */
+int mk_ipi_send_from_nmi(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+
+/**
+ * As `mk_ipi_send` on the native link, but rings nobody: after the last of several messages call
+ * `mk_ipi_flush`. -EINVAL on RFC v2.
+ *
+ * Safety:
+ * As `mk_ipi_send`.
+ */
+int mk_ipi_post(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+
+/**
+ * Rings an instance for what `mk_ipi_post` left, if it wants to be rung (native).
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_flush(struct mk_ipi *mk, int to);
+
+/**
+ * Rings an instance once more, without a message, wanted or not.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_ring(struct mk_ipi *mk, int to);
+
+/**
+ * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance
+ * has space.
+ *
+ * Returns 1 if it has now, and no event comes; 0 if the event comes; -EINVAL, -ESTALE as `mk_ipi_send`; or
+ * the doorbell's error. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_want_space(struct mk_ipi *mk, int to);
+
+/**
+ * The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
+ *
+ * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is none.
+ * Context: interrupts off; not NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+void mk_ipi_interrupt(struct mk_ipi *mk);
+
+/**
+ * Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
+ * slot.
+ *
+ * Returns 1 if there was something (the deferred work was scheduled), 0 if not; -EINVAL if `mk` is none or
+ * its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose index is not
+ * below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_poll(struct mk_ipi *mk);
+
+/**
+ * The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
+ *
+ * `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
+ * handled, or -EINVAL if `mk` is none. Context: on the CPU that scheduled it, outside the vector's code;
+ * must not migrate.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `more` is NULL or may be written.
+ */
+int mk_ipi_run_deferred(struct mk_ipi *mk, int *more);
+
+/**
+ * As `mk_ipi_run_deferred`, for a kernel that polls: on the native link senders are not asked to ring, and
+ * more is not scheduled.
+ *
+ * Safety:
+ * As `mk_ipi_run_deferred`.
+ */
+int mk_ipi_drain(struct mk_ipi *mk, int *more);
+
+/**
+ * The counters, to `*stats`.
+ *
+ * Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `stats` is NULL or may be written.
+ */
+int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
+
+/**
+ * Shows that this kernel lives, and looks at all native peers: what changed is told by `peer_event`. Call it
+ * now and then.
+ *
+ * `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
+ * is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_tick(struct mk_ipi *mk, uint64_t now, uint64_t patience);
+
+/**
+ * Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
+ * region.
+ *
+ * Returns 0, or -EINVAL if `mk` is none. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_goodbye(struct mk_ipi *mk);
+
+/**
+ * Tells the present life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_stop(struct mk_ipi *mk, int to);
+
+/**
+ * Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
+ * schedules is through, the old doorbell rings no more.
+ *
+ * Returns 0; -EINVAL if `mk` is none, its region is not native, `cpu` is not one of its CPUs, or `vector` is
+ * not 0x20 to 0xfe. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_move_doorbell(struct mk_ipi *mk, uint64_t cpu, unsigned int vector);
+
+/**
+ * Our lane to an instance in numbers, to `*stats`.
+ *
+ * Returns 0; -EINVAL if `mk` is none, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
+ * Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `stats` is NULL or may be written.
+ */
+int mk_ipi_get_lane_stats(struct mk_ipi *mk, int to, struct mk_ipi_lane_stats *stats);
+
+/**
+ * Sends the number of a page: its physical address divided by 4096.
+ *
+ * Returns as `mk_ipi_send`. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn);
+
+/**
+ * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to
+ * `*page`.
+ *
+ * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
+ * shared; -ENOMEM. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `page` is NULL or may be written.
+ */
+int mk_ipi_map_pfn(struct mk_ipi *mk, uint64_t pfn, void **page);
+
+/**
+ * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
+ *
+ * Returns 0, or -EINVAL if `mk` is none. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
+ * again.
+ */
+int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
+
+/**
+ * Bytes of a directory with entries for `nr_instances` (1 to 256) of `cpus_per_instance` CPUs (1 to 1024); 0
+ * beyond that.
+ *
+ * Context: any.
+ */
+uint64_t mk_ipi_directory_size(uint32_t nr_instances, uint32_t cpus_per_instance);
+
+/**
+ * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which nobody reads yet, and a writer
+ * for it. For the host.
+ *
+ * Returns 0; -EINVAL for null pointers, counts out of bounds, or too few bytes. Context: any.
+ *
+ * Safety:
+ * `writer` is NULL or may be written; `memory` is NULL or `len` bytes that stay mapped as long as the writer
+ * is used.
+ */
+int mk_ipi_directory_create(struct mk_ipi_directory_writer *writer,
+                            void *memory,
+                            size_t len,
+                            uint32_t nr_instances,
+                            uint32_t cpus_per_instance);
+
+/**
+ * Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`. Readers see it whole
+ * or not at all.
+ *
+ * Returns 0; -EINVAL for null pointers and for what readers would refuse. Context: any; one caller at a
+ * time.
+ *
+ * Safety:
+ * `writer` is NULL or from `mk_ipi_directory_create`; `record` is NULL or a record; `cpus` is NULL or holds
+ * `record->nr_cpus`.
+ */
+int mk_ipi_directory_write(struct mk_ipi_directory_writer *writer,
+                           const struct mk_ipi_record *record,
+                           const uint64_t *cpus);
+
+/**
+ * A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
+ * which has room for `room`.
+ *
+ * Returns 0; -EINVAL for null pointers, an id that the directory has no entry for, or too few bytes; -EPROTO
+ * if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
+ * there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. Context:
+ * any.
+ *
+ * Safety:
+ * `memory` is NULL or `len` bytes; `record` is NULL or may be written; `cpus` is NULL or has room for
+ * `room`.
+ */
+int mk_ipi_directory_read(const void *memory,
+                          size_t len,
+                          int instance,
+                          struct mk_ipi_record *record,
+                          uint64_t *cpus,
+                          uint32_t room);
+
+/**
+ * Adds the instance of a directory's entry: a peer that came later, or restarted (its former life destroyed
+ * first).
+ *
+ * Returns as `mk_ipi_attach_instance`. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
+ */
+int mk_ipi_attach_record(struct mk_ipi *mk, const struct mk_ipi_record *record, const uint64_t *cpus);
+
+/**
+ * Takes the place of the instance whose region is at `shared`, and adds all instances that the directory
+ * lists as alive.
+ *
+ * Returns how many were added, itself included; else as `mk_ipi_start`. Context: may sleep. Every other CPU
+ * of this kernel calls `mk_ipi_poll` once afterwards.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `memory` is NULL or `len` bytes.
+ */
+int mk_ipi_join(struct mk_ipi *mk, uint64_t shared, const void *memory, size_t len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MK_IPI_H */
+
+
+/* Size, alignment and offsets, as the library was built. */
+#ifdef __cplusplus
+#define MK_IPI_ASSERT(what) static_assert(what, #what)
+#define MK_IPI_ALIGNOF(type) alignof(type)
+#else
+#define MK_IPI_ASSERT(what) _Static_assert(what, #what)
+#define MK_IPI_ALIGNOF(type) _Alignof(type)
+#endif
+MK_IPI_ASSERT(sizeof(struct mk_ipi_data) == 272);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_data) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_data, sender_cpu) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_data, type) == 4);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_data, data_size) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_data, buffer) == 16);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_message) == 32);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_message) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, payload) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, size) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender_cpu) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, type) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender) == 28);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_instance) == 56);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cpus) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, doorbell_cpu) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, nr_cpus) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, id) == 20);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, incarnation) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, vector) == 28);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, layout) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, slots) == 36);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, exclusive) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, lanes) == 44);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cells) == 48);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, reserved) == 52);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_instance_info) == 48);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance_info) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_start) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_len) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, doorbell_cpu) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, incarnation) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, layout) == 28);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, exclusive) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, vector) == 36);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, nr_cpus) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, reserved) == 44);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_range) == 16);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_range) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_range, start) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_range, len) == 8);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_event) == 32);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_event) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, first) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, count) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, peer) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, kind) == 20);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, incarnation) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, breach) == 28);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_record) == 56);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_record) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, region_start) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, region_len) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, doorbell_cpu) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, instance) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, incarnation) == 28);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, state) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, layout) == 36);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, flags) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, vector) == 44);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, nr_cpus) == 48);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_record, reserved) == 52);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_stats) == 144);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_stats) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, sent) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, busy) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, full) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, refused) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, rung) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, not_rung) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, interrupts) == 48);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, received) == 56);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, handled) == 64);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, unhandled) == 72);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, empty) == 80);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, bad_size) == 88);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, overwritten) == 96);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, dropped) == 104);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, left) == 112);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, no_region) == 120);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, beyond_cpus) == 128);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, quarantined) == 136);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_lane_stats) == 56);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_lane_stats) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, sent) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, full) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, rung) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, received) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, resets) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, bad) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, last_breach) == 48);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 176);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_ops) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, size) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, version) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, reserved) == 12);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, ctx) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, pool_alloc) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, pool_free) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, map) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, unmap) == 48);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_may_share) == 56);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, doorbell_check) == 64);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, doorbell_ring) == 72);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, doorbell_ring_nmi) == 80);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, this_cpu_id) == 88);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, this_cpu_index) == 96);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, irq_save) == 104);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, irq_restore) == 112);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, schedule) == 120);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, relax) == 128);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, log) == 136);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, region_added) == 144);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, region_removed) == 152);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_event) == 160);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, stop) == 168);
+MK_IPI_ASSERT(sizeof(struct mk_ipi) == 589824);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi) == 128);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_directory_writer) == 128);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_directory_writer) == 8);

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Instances of the library: their storage, and the default one.
+
+use crate::handlers::CHandler;
+use crate::ops::{mk_ipi_ops, CPlatform};
+use core::ffi::c_int;
+use core::mem::MaybeUninit;
+use mk_ipi_core::abi::{Errno, InstanceId};
+use mk_ipi_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use mk_ipi_core::{DestroyError, Endpoint};
+
+/// Most CPUs of a kernel instance, this one or another.
+pub const MK_IPI_MAX_CPUS: usize = 64;
+/// Most handlers that can be registered at a time.
+pub const MK_IPI_MAX_HANDLERS: usize = 64;
+/// Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a
+/// CPU.
+pub const MK_IPI_QUEUE: usize = 16;
+/// Bytes of `struct mk_ipi`.
+pub const MK_IPI_SIZE: usize = 589824;
+
+/// Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
+/// zeroed. It must not move.
+#[repr(C, align(128))]
+pub struct mk_ipi {
+    _opaque: [u8; MK_IPI_SIZE],
+}
+
+/// The endpoint behind the C calls.
+pub type End = Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE>;
+
+/// What lies in the storage.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// [`MARK`] and the address, while the endpoint is there.
+    mark: AtomicU64,
+    /// Tells apart the instances, and the lives of one: in each handle.
+    pub(crate) tag: u32,
+    pub(crate) end: End,
+}
+
+const _: () = assert!(size_of::<Instance>() <= MK_IPI_SIZE && align_of::<Instance>() <= align_of::<mk_ipi>());
+const _: () = assert!(size_of::<mk_ipi>() == MK_IPI_SIZE);
+
+const MARK: u64 = u64::from_le_bytes(*b"MKIPICAP");
+
+/// The default instance's address; 0 if there is none.
+static DEFAULT: AtomicUsize = AtomicUsize::new(0);
+/// How many instances were made.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+fn mark_of(at: *const mk_ipi) -> u64 {
+    MARK ^ at.addr() as u64
+}
+
+/// The instance at `mk`; `EINVAL` if that is NULL or none.
+///
+/// # Safety
+///
+/// `mk` is NULL or a `struct mk_ipi` whose bytes were all written once, and whatever `mk_ipi_init` made there
+/// stays for `'a`.
+pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
+    if mk.is_null() || !mk.is_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    let instance = mk.cast::<Instance>();
+    // SAFETY: storage of that size and alignment (the caller), of which only this atomic is looked at.
+    let mark = unsafe { &(*instance).mark };
+    // SYNC POINT: instance-made (acquire)
+    if mark.load(Ordering::Acquire) != mark_of(mk) {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: the mark says that `mk_ipi_init` wrote an `Instance` here; it does not go while it is used (the caller).
+    Ok(unsafe { &*instance })
+}
+
+/// The default instance; `ENODEV` if there is none.
+pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
+    // SYNC POINT: instance-default (acquire)
+    let address = DEFAULT.load(Ordering::Acquire);
+    // SAFETY: `mk_ipi_set_default` was promised that the instance stays while it is the default one.
+    unsafe { at(core::ptr::with_exposed_provenance(address)) }.map_err(|_| Errno::ENODEV)
+}
+
+/// What a C call returns for a result.
+pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
+    result.unwrap_or_else(Errno::to_c)
+}
+
+/// The instance id `id`.
+pub(crate) fn id_of(id: c_int) -> Result<InstanceId, Errno> {
+    InstanceId::try_from(id).map_err(|e| e.errno())
+}
+
+/// A count, as a C call returns it.
+pub(crate) fn count_of(count: usize) -> c_int {
+    c_int::try_from(count).unwrap_or(c_int::MAX)
+}
+
+/// Makes an instance of the library in `mk`, which nobody uses yet.
+///
+/// `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions find out. Returns 0;
+/// -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
+/// if `ops->version` is; -EBUSY if an instance is there.
+///
+/// Context: where stack is not scarce and nobody else looks at `mk`. Does not sleep.
+///
+/// # Safety
+///
+/// `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
+/// operations do what is said there.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const mk_ipi_ops) -> c_int {
+    if size != MK_IPI_SIZE || mk.is_null() || !mk.is_aligned() {
+        return Errno::EINVAL.to_c();
+    }
+    // SAFETY: the caller.
+    if unsafe { at(mk) }.is_ok() {
+        return Errno::EBUSY.to_c();
+    }
+    // SAFETY: the caller.
+    let platform = match unsafe { CPlatform::new(ops) } {
+        Ok(platform) => platform,
+        Err(e) => return e.to_c(),
+    };
+    let tag = MADE.fetch_add(1, Ordering::Relaxed);
+    let instance = mk.cast::<Instance>();
+    // SAFETY: the caller gives us the storage, which nobody else looks at; it is large enough and aligned (asserted above).
+    unsafe {
+        (&raw mut (*instance).tag).write(tag);
+        Endpoint::new_in(&mut *(&raw mut (*instance).end).cast::<MaybeUninit<End>>(), platform);
+        // SYNC POINT: instance-made (release)
+        (*instance).mark.store(mark_of(mk), Ordering::Release);
+    }
+    0
+}
+
+/// Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
+/// can be used again.
+///
+/// Returns 0; -EINVAL if there is none; -EBUSY while a call still uses an instance: call again. If it is the
+/// default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
+/// doorbell must have stopped.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
+    // SAFETY: the caller.
+    let instance = match unsafe { at(mk) } {
+        Ok(instance) => instance,
+        Err(e) => return e.to_c(),
+    };
+    for id in 0..=u8::MAX {
+        if let Err(e @ DestroyError::InUse(_)) = instance.end.destroy_instance(InstanceId::new(id)) {
+            return e.errno().to_c();
+        }
+    }
+    if DEFAULT.load(Ordering::Relaxed) == mk.addr() {
+        DEFAULT.store(0, Ordering::Relaxed);
+    }
+    instance.mark.store(0, Ordering::Release);
+    0
+}
+
+/// Has the calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on) work on `mk`; on none if
+/// it is NULL.
+///
+/// Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; the instance stays while it is the default one.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_set_default(mk: *mut mk_ipi) -> c_int {
+    // SAFETY: the caller.
+    if !mk.is_null() && unsafe { at(mk) }.is_err() {
+        return Errno::EINVAL.to_c();
+    }
+    // SYNC POINT: instance-default (release)
+    DEFAULT.store(mk.expose_provenance(), Ordering::Release);
+    0
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mk-ipi for kernels written in C: a static library and one header, `include/mk_ipi.h`, which cbindgen makes
+//! from this crate.
+//!
+//! Two sets of calls. Those of [`compat`] have the names, signatures and results of the Linux patch
+//! "Introduce generic multikernel IPI communication framework" and work on one instance of the library, the
+//! default one. All others begin with `mk_ipi_`, name the instance, and are strict: what cannot be done is an
+//! error.
+//!
+//! Everything here is thin: it checks what C gives, calls [`mk_ipi_core`], and turns errors into negated
+//! error numbers. There is no allocation and no panic.
+#![no_std]
+#![expect(non_camel_case_types, reason = "the names of the C header")]
+
+// Built with unwinding, as tests are, this links std for its panic handler; a library for C is built with `panic = "abort"`.
+#[cfg(panic = "unwind")]
+extern crate std;
+
+pub mod compat;
+pub mod directory;
+pub mod handlers;
+pub mod instance;
+pub mod life;
+pub mod native;
+pub mod ops;
+pub mod pages;
+pub mod receive;
+pub mod send;
+pub mod types;
+
+/// Never called: no call of this library panics. The compiler asks for it all the same.
+#[cfg(panic = "abort")]
+#[panic_handler]
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}

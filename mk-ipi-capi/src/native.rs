@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What only the native link has.
+
+use crate::instance::{at, code, mk_ipi};
+use crate::send::with_peer;
+use crate::types::mk_ipi_lane_stats;
+use core::ffi::{c_int, c_uint};
+use mk_ipi_core::abi::{Errno, PhysCpuId, Vector};
+
+/// Shows that this kernel lives, and looks at all native peers: what changed is told by `peer_event`. Call it
+/// now and then.
+///
+/// `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
+/// is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_tick(mk: *mut mk_ipi, now: u64, patience: u64) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.map(|instance| {
+        instance.end.tick(now, patience);
+        0
+    }))
+}
+
+/// Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
+/// region.
+///
+/// Returns 0, or -EINVAL if `mk` is none. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_goodbye(mk: *mut mk_ipi) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.map(|instance| {
+        instance.end.goodbye();
+        0
+    }))
+}
+
+/// Tells the present life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+///
+/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int) -> c_int {
+    // SAFETY: the caller.
+    unsafe { with_peer(mk, to, |end, to| end.stop(to).map(|()| 0)) }
+}
+
+/// Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
+/// schedules is through, the old doorbell rings no more.
+///
+/// Returns 0; -EINVAL if `mk` is none, its region is not native, `cpu` is not one of its CPUs, or `vector` is
+/// not 0x20 to 0xfe. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_move_doorbell(mk: *mut mk_ipi, cpu: u64, vector: c_uint) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|instance| {
+        let vector = u8::try_from(vector).ok().and_then(Vector::new).ok_or(Errno::EINVAL)?;
+        instance.end.move_doorbell(PhysCpuId(cpu), vector).map(|()| 0).map_err(|e| e.errno())
+    }))
+}
+
+/// Our lane to an instance in numbers, to `*stats`.
+///
+/// Returns 0; -EINVAL if `mk` is none, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
+/// Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `stats` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_get_lane_stats(
+    mk: *mut mk_ipi,
+    to: c_int,
+    stats: *mut mk_ipi_lane_stats,
+) -> c_int {
+    if stats.is_null() {
+        return Errno::EINVAL.to_c();
+    }
+    let read = |end: &crate::instance::End, to| {
+        let s = end.lane_stats(to)?;
+        let last_breach = s.last_breach.map_or(0, |breach| breach as u64);
+        let (sent, full, rung, received) = (s.sent, s.full, s.rung, s.received);
+        let read =
+            mk_ipi_lane_stats { sent, full, rung, received, resets: s.resets, bad: s.bad, last_breach };
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { stats.write(read) };
+        Ok(0)
+    };
+    // SAFETY: the caller.
+    unsafe { with_peer(mk, to, read) }
+}

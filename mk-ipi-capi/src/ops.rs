@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the C kernel supplies: a table of operations, checked when it is handed over, then a platform of
+//! mk-ipi-core.
+
+use crate::types::{
+    mk_ipi_event, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_BEGAN, MK_IPI_EVENT_DEAD, MK_IPI_EVENT_LOST,
+    MK_IPI_EVENT_QUARANTINED, MK_IPI_EVENT_SPACE, MK_IPI_EVENT_SUSPECT, MK_IPI_EVENT_UP,
+};
+use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
+use core::ptr::NonNull;
+use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::{
+    Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
+    Observer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+};
+use mk_ipi_core::sync::{spin_hint, AtomicU64};
+
+/// The version of `struct mk_ipi_ops` that this header describes.
+pub const MK_IPI_OPS_VERSION: u32 = 1;
+
+/// What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
+///
+/// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
+/// and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
+/// `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`, `this_cpu_id` and
+/// `this_cpu_index` in NMI context.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct mk_ipi_ops {
+    /// `sizeof(struct mk_ipi_ops)`.
+    pub size: usize,
+    /// `MK_IPI_OPS_VERSION`.
+    pub version: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Given to each operation.
+    pub ctx: *mut c_void,
+    /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`; their address to
+    /// `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
+    pub pool_alloc:
+        Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, len: u64, phys: *mut u64) -> c_int>,
+    /// Gives back what `pool_alloc` gave.
+    pub pool_free: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
+    /// Maps `len` bytes at `phys`, write-back cached, to be written only if `writable`; where to `*virt`,
+    /// 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
+    pub map: Option<
+        unsafe extern "C" fn(
+            ctx: *mut c_void,
+            phys: u64,
+            len: u64,
+            writable: c_int,
+            virt: *mut *mut c_void,
+        ) -> c_int,
+    >,
+    /// Undoes a `map`.
+    pub unmap: Option<unsafe extern "C" fn(ctx: *mut c_void, virt: *mut c_void, len: u64)>,
+    /// Whether a page that a peer named may be mapped: 0 if not.
+    pub peer_may_share: Option<unsafe extern "C" fn(ctx: *mut c_void, phys: u64, len: u64) -> c_int>,
+    /// Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
+    /// Sends nothing.
+    pub doorbell_check: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
+    /// Interrupts the CPU with this physical id: fixed vector, edge. All that this CPU stored before must be
+    /// visible to the handler that runs there because of it. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+    /// is stuck) or another.
+    pub doorbell_ring: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
+    /// As `doorbell_ring`, from a handler that may have interrupted one half-way: an NMI.
+    pub doorbell_ring_nmi: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
+    /// Physical id of the CPU that calls: on x86 its APIC id.
+    pub this_cpu_id: Option<unsafe extern "C" fn(ctx: *mut c_void) -> u64>,
+    /// Number of the CPU that calls among this kernel's: dense from 0, below `MK_IPI_MAX_CPUS`.
+    pub this_cpu_index: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_uint>,
+    /// Interrupts off on this CPU, which the caller then does not leave; gives the former state. Pairs nest.
+    pub irq_save: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_ulong>,
+    /// Back to the state that `irq_save` gave.
+    pub irq_restore: Option<unsafe extern "C" fn(ctx: *mut c_void, state: c_ulong)>,
+    /// Has `mk_ipi_run_deferred` called soon, on this CPU, outside the vector's code. Interrupts are off.
+    /// Must not call it.
+    pub schedule: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+    /// One turn of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+    pub relax: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+    /// A line for the kernel's log, at most one for each call that failed, never in interrupt context. May be
+    /// NULL.
+    pub log: Option<unsafe extern "C" fn(ctx: *mut c_void, text: *const c_char)>,
+    /// A region is mapped from now on: for the kernel's resource tree. May be NULL.
+    pub region_added: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
+    /// A region is about to go. May be NULL.
+    pub region_removed: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
+    /// Something happened to a peer. In deferred work, `mk_ipi_tick` or an attach; may send, must not wait.
+    /// May be NULL.
+    pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
+    /// The host tells this kernel to stop at once, again each time until it has. May be NULL.
+    pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+}
+
+type Ring = unsafe extern "C" fn(*mut c_void, u64, c_uint) -> c_int;
+type Region = Option<unsafe extern "C" fn(*mut c_void, c_int, u64, u64)>;
+
+/// A table of operations that was accepted: what must be there is.
+#[derive(Debug)]
+pub struct CPlatform {
+    ctx: *mut c_void,
+    pool_alloc: unsafe extern "C" fn(*mut c_void, c_int, u64, *mut u64) -> c_int,
+    pool_free: unsafe extern "C" fn(*mut c_void, c_int, u64, u64),
+    map: unsafe extern "C" fn(*mut c_void, u64, u64, c_int, *mut *mut c_void) -> c_int,
+    unmap: unsafe extern "C" fn(*mut c_void, *mut c_void, u64),
+    peer_may_share: unsafe extern "C" fn(*mut c_void, u64, u64) -> c_int,
+    doorbell_check: Ring,
+    doorbell_ring: Ring,
+    doorbell_ring_nmi: Ring,
+    this_cpu_id: unsafe extern "C" fn(*mut c_void) -> u64,
+    this_cpu_index: unsafe extern "C" fn(*mut c_void) -> c_uint,
+    irq_save: unsafe extern "C" fn(*mut c_void) -> c_ulong,
+    irq_restore: unsafe extern "C" fn(*mut c_void, c_ulong),
+    schedule: unsafe extern "C" fn(*mut c_void),
+    relax: Option<unsafe extern "C" fn(*mut c_void)>,
+    log: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+    region_added: Region,
+    region_removed: Region,
+    peer_event: Option<unsafe extern "C" fn(*mut c_void, *const mk_ipi_event)>,
+    stop: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+// SAFETY: `mk_ipi_init` was promised that any CPU may call any operation with `ctx`; the rest is plain pointers to functions.
+unsafe impl Send for CPlatform {}
+// SAFETY: as above.
+unsafe impl Sync for CPlatform {}
+
+impl CPlatform {
+    /// Accepts the table at `ops`: `EINVAL` if it is NULL, of another size or lacks an entry, `EPROTO` if of
+    /// another version.
+    ///
+    /// # Safety
+    ///
+    /// `ops` is NULL, or points to at least the first 16 bytes of a table, and to all of it if those say so.
+    /// The operations do what the header says.
+    pub(crate) unsafe fn new(ops: *const mk_ipi_ops) -> Result<Self, Errno> {
+        if ops.is_null() || !ops.is_aligned() {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: not NULL, so its first fields are there (the caller).
+        let (size, version) = unsafe { ((*ops).size, (*ops).version) };
+        if size != size_of::<mk_ipi_ops>() {
+            return Err(Errno::EINVAL);
+        }
+        if version != MK_IPI_OPS_VERSION {
+            return Err(Errno::EPROTO);
+        }
+        // SAFETY: it says that it has this size (the caller); any bits are good for integers, pointers and what may be NULL.
+        let ops = unsafe { ops.read() };
+        let (ctx, log) = (ops.ctx, ops.log);
+        Self::complete(ops).ok_or_else(|| {
+            write_line(ctx, log, c"mk_ipi: an operation that must be there is NULL");
+            Errno::EINVAL
+        })
+    }
+
+    fn complete(ops: mk_ipi_ops) -> Option<Self> {
+        Some(Self {
+            ctx: ops.ctx,
+            pool_alloc: ops.pool_alloc?,
+            pool_free: ops.pool_free?,
+            map: ops.map?,
+            unmap: ops.unmap?,
+            peer_may_share: ops.peer_may_share?,
+            doorbell_check: ops.doorbell_check?,
+            doorbell_ring: ops.doorbell_ring?,
+            doorbell_ring_nmi: ops.doorbell_ring_nmi?,
+            this_cpu_id: ops.this_cpu_id?,
+            this_cpu_index: ops.this_cpu_index?,
+            irq_save: ops.irq_save?,
+            irq_restore: ops.irq_restore?,
+            schedule: ops.schedule?,
+            relax: ops.relax,
+            log: ops.log,
+            region_added: ops.region_added,
+            region_removed: ops.region_removed,
+            peer_event: ops.peer_event,
+            stop: ops.stop,
+        })
+    }
+
+    /// A line for the kernel's log, if it has one.
+    pub(crate) fn log(&self, text: &'static CStr) {
+        write_line(self.ctx, self.log, text);
+    }
+
+    /// Undoes a `map` of `len` bytes at `virt`.
+    ///
+    /// # Safety
+    ///
+    /// They were mapped by this platform, and are not used again.
+    pub(crate) unsafe fn unmap_at(&self, virt: *mut c_void, len: u64) {
+        // SAFETY: the caller; the operation is the kernel's own.
+        unsafe { (self.unmap)(self.ctx, virt, len) };
+    }
+}
+
+fn write_line(
+    ctx: *mut c_void,
+    log: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+    text: &'static CStr,
+) {
+    if let Some(log) = log {
+        // SAFETY: the kernel's own operation, with its own context and a text that ends with NUL.
+        unsafe { log(ctx, text.as_ptr()) };
+    }
+}
+
+fn doorbell_result(code: c_int, cpu: PhysCpuId) -> Result<(), DoorbellError> {
+    match Errno(code.wrapping_neg()) {
+        Errno(0) => Ok(()),
+        Errno::ENXIO => Err(DoorbellError::Unreachable(cpu)),
+        Errno::EAGAIN => Err(DoorbellError::Stuck),
+        _ => Err(DoorbellError::Refused(code.unsigned_abs())),
+    }
+}
+
+// SAFETY: the table's `doorbell_` operations have the duties of this trait, by the header.
+unsafe impl Doorbell for CPlatform {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        // SAFETY: the kernel's own operation; any arguments are good.
+        doorbell_result(unsafe { (self.doorbell_check)(self.ctx, cpu.0, vector.get().into()) }, cpu)
+    }
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        // SAFETY: as above.
+        doorbell_result(unsafe { (self.doorbell_ring)(self.ctx, cpu.0, vector.get().into()) }, cpu)
+    }
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        // SAFETY: as above.
+        doorbell_result(unsafe { (self.doorbell_ring_nmi)(self.ctx, cpu.0, vector.get().into()) }, cpu)
+    }
+}
+
+// SAFETY: `this_cpu_id` and `this_cpu_index` have the duties of this trait, by the header.
+unsafe impl ThisCpu for CPlatform {
+    fn physical_id(&self) -> PhysCpuId {
+        // SAFETY: the kernel's own operation.
+        PhysCpuId(unsafe { (self.this_cpu_id)(self.ctx) })
+    }
+    fn index(&self) -> usize {
+        // SAFETY: the kernel's own operation.
+        usize::try_from(unsafe { (self.this_cpu_index)(self.ctx) }).unwrap_or(usize::MAX)
+    }
+    fn relax(&self) {
+        match self.relax {
+            // SAFETY: the kernel's own operation.
+            Some(relax) => unsafe { relax(self.ctx) },
+            None => spin_hint(),
+        }
+    }
+}
+
+// SAFETY: `irq_save` and `irq_restore` have the duties of this trait, by the header.
+unsafe impl LocalInterrupts for CPlatform {
+    type State = c_ulong;
+    fn disable(&self) -> c_ulong {
+        // SAFETY: the kernel's own operation.
+        unsafe { (self.irq_save)(self.ctx) }
+    }
+    fn restore(&self, state: c_ulong) {
+        // SAFETY: the kernel's own operation, with what `irq_save` gave.
+        unsafe { (self.irq_restore)(self.ctx, state) };
+    }
+}
+
+// SAFETY: `map` and `unmap` have the duties of this trait, by the header: `*virt` is valid for `len` bytes, which are whole words.
+unsafe impl PhysMemory for CPlatform {
+    type Word = AtomicU64;
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<AtomicU64>, MapError> {
+        let len = range.len() & !7;
+        let mut virt = core::ptr::null_mut();
+        let writable = c_int::from(access == Access::ReadWrite);
+        // SAFETY: the kernel's own operation; `virt` is there for it to write.
+        let code = unsafe { (self.map)(self.ctx, range.start().0, len, writable, &mut virt) };
+        match Errno(code.wrapping_neg()) {
+            Errno(0) => {}
+            Errno::EACCES => return Err(MapError::NotAllowed),
+            Errno::EINVAL => return Err(MapError::Misaligned),
+            _ => return Err(MapError::NoMemory),
+        }
+        let words = NonNull::new(virt.cast::<AtomicU64>()).ok_or(MapError::NoMemory)?;
+        if !words.is_aligned() {
+            // SAFETY: `map` gave it just now.
+            unsafe { self.unmap_at(virt, len) };
+            return Err(MapError::Misaligned);
+        }
+        let count = usize::try_from(len >> 3).map_err(|_| MapError::NoMemory)?;
+        // SAFETY: aligned, not NULL, and `len` bytes are mapped there until `unmap` (the header).
+        Ok(unsafe { Mapping::new(NonNull::slice_from_raw_parts(words, count)) })
+    }
+    unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
+        let words = mapping.as_ptr();
+        let len = (words.len() as u64) << 3;
+        // SAFETY: the caller promises that it came from `map` and is not used again.
+        unsafe { self.unmap_at(words.as_ptr().cast(), len) };
+    }
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        // SAFETY: the kernel's own operation; any arguments are good.
+        unsafe { (self.peer_may_share)(self.ctx, page.start().0, page.len()) != 0 }
+    }
+}
+
+// SAFETY: `pool_alloc` and `pool_free` have the duties of this trait, by the header.
+unsafe impl InstancePool for CPlatform {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let mut phys = 0;
+        // SAFETY: the kernel's own operation; `phys` is there for it to write.
+        let code = unsafe { (self.pool_alloc)(self.ctx, instance.get().into(), len, &mut phys) };
+        match Errno(code.wrapping_neg()) {
+            Errno(0) => Ok(PhysAddr(phys)),
+            Errno::ENODEV => Err(PoolError::NoPool),
+            _ => Err(PoolError::Exhausted),
+        }
+    }
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        // SAFETY: the caller promises that `alloc` gave it and that it is not used again.
+        unsafe { (self.pool_free)(self.ctx, instance.get().into(), range.start().0, range.len()) };
+    }
+}
+
+impl DeferredWork for CPlatform {
+    fn schedule(&self) {
+        // SAFETY: the kernel's own operation.
+        unsafe { (self.schedule)(self.ctx) };
+    }
+}
+
+impl Observer for CPlatform {
+    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+        if let Some(peer_event) = self.peer_event {
+            let event = event_of(peer, event);
+            // SAFETY: the kernel's own operation; the event is there until it returns.
+            unsafe { peer_event(self.ctx, &event) };
+        }
+    }
+    fn stop(&self) {
+        if let Some(stop) = self.stop {
+            // SAFETY: the kernel's own operation.
+            unsafe { stop(self.ctx) };
+        }
+    }
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        if let Some(added) = self.region_added {
+            // SAFETY: the kernel's own operation.
+            unsafe { added(self.ctx, instance.get().into(), range.start().0, range.len()) };
+        }
+    }
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        if let Some(removed) = self.region_removed {
+            // SAFETY: the kernel's own operation.
+            unsafe { removed(self.ctx, instance.get().into(), range.start().0, range.len()) };
+        }
+    }
+}
+
+fn event_of(peer: InstanceId, event: PeerEvent) -> mk_ipi_event {
+    let event_of = |kind| mk_ipi_event { peer: peer.get().into(), kind, ..Default::default() };
+    let life = |kind, incarnation: mk_ipi_core::abi::Incarnation| mk_ipi_event {
+        incarnation: incarnation.get(),
+        ..event_of(kind)
+    };
+    match event {
+        PeerEvent::Began(i) => life(MK_IPI_EVENT_BEGAN, i),
+        PeerEvent::Up(i) => life(MK_IPI_EVENT_UP, i),
+        PeerEvent::Dead(i) => life(MK_IPI_EVENT_DEAD, i),
+        PeerEvent::Quarantined(breach) => {
+            mk_ipi_event { breach: breach as u32, ..event_of(MK_IPI_EVENT_QUARANTINED) }
+        }
+        PeerEvent::Lost { first, count } => mk_ipi_event { first, count, ..event_of(MK_IPI_EVENT_LOST) },
+        PeerEvent::Space => event_of(MK_IPI_EVENT_SPACE),
+        PeerEvent::Suspect => event_of(MK_IPI_EVENT_SUSPECT),
+        PeerEvent::Alive => event_of(MK_IPI_EVENT_ALIVE),
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pages by number.
+
+use crate::instance::{at, code, id_of, mk_ipi, Instance};
+use crate::send::sent;
+use crate::types::mk_ipi_data;
+use core::ffi::{c_int, c_void};
+use mk_ipi_core::abi::rfc_v2::decode_pfn;
+use mk_ipi_core::abi::{Errno, MessageType, Pfn, PAGE_SIZE};
+
+/// The page frame number in a message; `EINVAL` if there is none.
+///
+/// # Safety
+///
+/// `data` is NULL or a message.
+pub(crate) unsafe fn pfn_of(data: *const mk_ipi_data) -> Result<Pfn, Errno> {
+    if data.is_null() || !data.is_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: a message (the caller), whose buffer has more than 8 bytes.
+    let (ty, size, bytes) =
+        unsafe { ((*data).r#type, (*data).data_size, (&raw const (*data).buffer).cast::<[u8; 8]>().read()) };
+    if size != bytes.len() {
+        return Err(Errno::EINVAL);
+    }
+    decode_pfn(MessageType(ty), &bytes).map_err(|e| e.errno())
+}
+
+/// Maps a page that a peer named.
+pub(crate) fn map(instance: &Instance, pfn: Pfn) -> Result<*mut c_void, Errno> {
+    let page = instance.end.map_pfn(pfn).map_err(|e| e.errno())?;
+    let words = page.words().as_ptr();
+    // It is unmapped by the call for that.
+    core::mem::forget(page);
+    Ok(words.cast_mut().cast())
+}
+
+/// Undoes [`map`]; NULL is a no-op.
+///
+/// # Safety
+///
+/// `page` is NULL or what `map` gave for this instance, unmapped once and not used again.
+pub(crate) unsafe fn unmap(instance: &Instance, page: *mut c_void) {
+    if !page.is_null() {
+        // SAFETY: the caller.
+        unsafe { instance.end.platform().unmap_at(page, PAGE_SIZE) };
+    }
+}
+
+/// Sends the number of a page: its physical address divided by 4096.
+///
+/// Returns as `mk_ipi_send`. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|instance| sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))))
+}
+
+/// Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to
+/// `*page`.
+///
+/// Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
+/// shared; -ENOMEM. Context: may sleep.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `page` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_map_pfn(mk: *mut mk_ipi, pfn: u64, page: *mut *mut c_void) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|instance| {
+        if page.is_null() {
+            return Err(Errno::EINVAL);
+        }
+        let mapped = map(instance, Pfn(pfn))?;
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { page.write(mapped) };
+        Ok(0)
+    }))
+}
+
+/// Undoes `mk_ipi_map_pfn`; NULL is a no-op.
+///
+/// Returns 0, or -EINVAL if `mk` is none. Context: may sleep.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
+/// again.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_unmap_page(mk: *mut mk_ipi, page: *mut c_void) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.map(|instance| {
+        // SAFETY: the caller.
+        unsafe { unmap(instance, page) };
+        0
+    }))
+}

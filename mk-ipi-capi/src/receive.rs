@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Receiving: interrupt, poll, deferred work, counters.
+
+use crate::instance::{at, code, count_of, mk_ipi, Instance};
+use crate::types::mk_ipi_stats;
+use core::ffi::c_int;
+use mk_ipi_core::abi::Errno;
+use mk_ipi_core::{Deferred, PollError};
+
+/// The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
+///
+/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is none.
+/// Context: interrupts off; not NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
+    // SAFETY: the caller.
+    if let Ok(instance) = unsafe { at(mk) } {
+        instance.end.on_interrupt();
+    }
+}
+
+/// Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
+/// slot.
+///
+/// Returns 1 if there was something (the deferred work was scheduled), 0 if not; -EINVAL if `mk` is none or
+/// its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose index is not
+/// below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_poll(mk: *mut mk_ipi) -> c_int {
+    // SAFETY: the caller.
+    let instance = unsafe { at(mk) };
+    code(instance.and_then(|instance| {
+        instance.end.poll().map(c_int::from).map_err(|e| match e {
+            PollError::NotExclusive => Errno::EINVAL,
+            PollError::NoRegion => Errno::ENODEV,
+            PollError::BeyondCpus => Errno::ERANGE,
+        })
+    }))
+}
+
+/// # Safety
+///
+/// As [`mk_ipi_run_deferred`].
+unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> Deferred) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.map(|instance| {
+        let done = run(instance);
+        if !more.is_null() {
+            // SAFETY: not NULL, so it may be written (the caller).
+            unsafe { more.write(done.more.into()) };
+        }
+        count_of(done.messages)
+    }))
+}
+
+/// The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
+///
+/// `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
+/// handled, or -EINVAL if `mk` is none. Context: on the CPU that scheduled it, outside the vector's code;
+/// must not migrate.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `more` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_run_deferred(mk: *mut mk_ipi, more: *mut c_int) -> c_int {
+    // SAFETY: the caller.
+    unsafe { run(mk, more, |instance| instance.end.run_deferred()) }
+}
+
+/// As `mk_ipi_run_deferred`, for a kernel that polls: on the native link senders are not asked to ring, and
+/// more is not scheduled.
+///
+/// # Safety
+///
+/// As `mk_ipi_run_deferred`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_int {
+    // SAFETY: the caller.
+    unsafe { run(mk, more, |instance| instance.end.drain()) }
+}
+
+/// The counters, to `*stats`.
+///
+/// Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `stats` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_get_stats(mk: *mut mk_ipi, stats: *mut mk_ipi_stats) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|instance| {
+        if stats.is_null() {
+            return Err(Errno::EINVAL);
+        }
+        let s = instance.end.stats();
+        let read = mk_ipi_stats {
+            sent: s.sent,
+            busy: s.busy,
+            full: s.full,
+            refused: s.refused.wrapping_add(s.claim_lost),
+            rung: s.rung,
+            not_rung: s.not_rung,
+            interrupts: s.interrupts,
+            received: s.received,
+            handled: s.handled,
+            unhandled: s.unhandled,
+            empty: s.empty,
+            bad_size: s.bad_size,
+            overwritten: s.overwritten,
+            dropped: s.dropped,
+            left: s.left,
+            no_region: s.no_region.wrapping_add(s.beyond_region),
+            beyond_cpus: s.beyond_cpus,
+            quarantined: s.quarantined,
+        };
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { stats.write(read) };
+        Ok(0)
+    }))
+}
