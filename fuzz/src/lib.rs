@@ -4,11 +4,15 @@
 
 mod boot_param;
 mod directory;
+mod native;
 mod slot;
+mod stamp;
 
 pub use boot_param::boot_param;
 pub use directory::directory;
+pub use native::native;
 pub use slot::slot;
+pub use stamp::stamp;
 
 /// Runs a target on the files named on the command line, such as an input that libFuzzer kept.
 ///
@@ -45,6 +49,16 @@ mod tests {
     #[test]
     fn slots() {
         feed("slot", slot, 3_000);
+    }
+
+    #[test]
+    fn natives() {
+        feed("native", native, 3_000);
+    }
+
+    #[test]
+    fn stamps() {
+        feed("stamp", stamp, 10_000);
     }
 
     #[test]

@@ -240,9 +240,9 @@ impl World {
             Some(cpu) => end.send_to_cpu(instance(to), cpu, ty, &payload),
         };
         match (len, cpu) {
+            _ if !self.kernels[from].knows[to] => assert!(matches!(result, Err(SendError::Instance(_)))),
             (0, _) => assert_eq!(result, Err(SendError::Empty)),
             (257.., _) => assert_eq!(result, Err(SendError::TooLong)),
-            _ if !self.kernels[from].knows[to] => assert!(matches!(result, Err(SendError::Instance(_)))),
             (_, Some(cpu)) if cpu.0 != CPUS[to] => assert_eq!(result, Err(SendError::NotItsCpu(cpu))),
             _ if self.policies[to] == Occupied::Exclusive && slot[1] != 0 => {
                 assert_eq!(result, Err(SendError::Busy));

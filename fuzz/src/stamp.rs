@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A region that begins with any bytes is joined, or refused for what it is (SPEC N-1).
+
+use arbitrary::{Arbitrary, Unstructured};
+use mk_ipi_abi::native::{Features, Geometry, KnownLayouts, Stamp, StampError, STAMP_WORDS};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::{AddError, Endpoint, InstanceConfig, LinkConfig, Message, SendError};
+use mk_ipi_mock::{Machine, MockPlatform};
+
+type Callback = &'static (dyn Fn(&Message) + Send + Sync);
+type End = Endpoint<MockPlatform, Callback, 2, 1, 4>;
+
+const PAGES: u64 = 80;
+/// The magic of MKIPI003, and where it lies.
+const OTHER: (u64, u64) = (0x4d4b_4950_4930_3033, 264_232);
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    lanes: u16,
+    cells: u16,
+    /// Bytes that the directory says the region has.
+    len: u32,
+    /// Who joins, and whether the region is its own.
+    me: u8,
+    own: bool,
+    wanted: bool,
+    other: bool,
+    patches: Vec<(u8, Patch)>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Patch {
+    Word(u64),
+    Low(u16),
+    High(u16),
+    Flip(u8),
+}
+
+/// Stamps a region, changes that, and joins.
+pub fn stamp(data: &[u8]) {
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
+    let machine = Machine::builder().kernel(&[1]).memory(PAGES as usize).build();
+    let start = machine.memory().start();
+    let word = |at: u64| PhysAddr(start.0 + at);
+    let geometry = Geometry::new(input.lanes.into(), input.cells.into());
+    let made = Stamp::new(geometry.unwrap_or(Geometry::new(2, 4).unwrap()), Features::all());
+    let mut words: [u64; STAMP_WORDS] = zerocopy::transmute!(made);
+    for (at, patch) in &input.patches {
+        let word = &mut words[usize::from(*at) % STAMP_WORDS];
+        *word = match *patch {
+            Patch::Word(value) => value,
+            Patch::Low(value) => *word & !0xffff_ffff | u64::from(value),
+            Patch::High(value) => *word & 0xffff_ffff | u64::from(value) << 32,
+            Patch::Flip(bit) => *word ^ 1 << (bit % 64),
+        };
+    }
+    words.iter().zip(0..).for_each(|(value, i)| machine.poke(word(8 * i), *value));
+    if input.other {
+        machine.poke(word(OTHER.1), OTHER.0);
+        machine.poke(word(OTHER.1 + 8), 3);
+    }
+    let len = u64::from(input.len) % (PAGES * 4096 + 1);
+    let Some(range) = PhysRange::new(start, len) else { return };
+    let end = End::new(machine.kernel(0));
+    let me = InstanceId::new(input.me);
+    end.identify(me, Incarnation::FIRST);
+    let config = InstanceConfig {
+        id: if input.own { me } else { InstanceId::new(input.me.wrapping_add(1)) },
+        incarnation: Incarnation::FIRST,
+        cpus: &[PhysCpuId(1)],
+        doorbell_cpu: PhysCpuId(1),
+        vector: Vector::RFC_V2,
+        link: LinkConfig::Native(if input.wanted { geometry } else { None }),
+    };
+    let attached = end.attach_instance(&config, Some(range));
+    match expected(&words, &input, len) {
+        Err(e) => assert_eq!(attached, Err(e)),
+        Ok(found) if input.wanted && geometry.is_some_and(|g| g != found) => {
+            assert_eq!(attached, Err(AddError::Geometry(found)));
+        }
+        Ok(found) => {
+            assert_eq!(attached, Ok(()));
+            assert_eq!(end.instance(config.id).unwrap().region().unwrap().len(), found.total_size());
+            let sent = end.send(config.id, MessageType(1), b"hello");
+            assert!(
+                matches!(sent, Ok(()) | Err(SendError::NotListed(_))) && (sent.is_ok() || !input.own),
+                "{sent:?}"
+            );
+            assert_eq!(end.run_deferred().messages, usize::from(input.own));
+            end.destroy_instance(config.id).unwrap();
+        }
+    }
+    assert_eq!(machine.kernel(0).live_mappings(), 0);
+}
+
+/// What is to come of it, from the text of the specification alone.
+fn expected(words: &[u64; STAMP_WORDS], input: &Input, len: u64) -> Result<Geometry, AddError> {
+    let refused = |e| Err(AddError::Stamp(e));
+    let len = len & !7;
+    if len < 4096 {
+        return refused(StampError::TooSmall(4096));
+    }
+    let (major, lanes, cells) = (words[1] as u16, (words[1] >> 32) as u32, words[3] as u32);
+    if words[0].to_le_bytes() != *b"MKIPINAT" {
+        return refused(if input.other && len >= OTHER.1 + 16 {
+            StampError::Mkipi003 { version: 3 }
+        } else {
+            StampError::NoStamp { found: words[0], known: KnownLayouts::of_size(len) }
+        });
+    }
+    if major != 1 {
+        let stamp: Stamp = zerocopy::transmute!(*words);
+        return refused(StampError::Version(stamp.version));
+    }
+    if lanes == 0 || lanes > 256 || !(2..=1024).contains(&cells) || cells & (cells - 1) != 0 {
+        return refused(StampError::Geometry { lanes, cells });
+    }
+    let pages = |bytes: u64| bytes.div_ceil(4096) * 4096;
+    let (l, c) = (u64::from(lanes), u64::from(cells));
+    let total = pages(256 + 128 * l) + 4096 + l * pages(256 + 320 * c);
+    if words[2] != total {
+        return refused(StampError::Size(words[2]));
+    }
+    if total > len {
+        return refused(StampError::TooSmall(total));
+    }
+    if u32::from(input.me) >= lanes {
+        return Err(AddError::NoLane(InstanceId::new(input.me)));
+    }
+    Ok(Geometry::new(lanes, cells).unwrap())
+}
