@@ -162,7 +162,9 @@ impl<W: Word> LaneEnd<'_, W> {
         let mut position = from;
         while position != end {
             let published = self.cell(position).is_some_and(|[head, ..]| {
-                Lap::of(head.load(Ordering::Relaxed) as u32, self.geometry.lap(position)) == Lap::Here
+                // SYNC POINT: message-published (acquire). Who sees the credit must see the position as taken.
+                let head = head.load(Ordering::Acquire);
+                Lap::of(head as u32, self.geometry.lap(position)) == Lap::Here
             });
             if !published {
                 break;

@@ -144,6 +144,31 @@ fn refused() {
     });
 }
 
+/// armed, receiver-again: a doorbell rings at one CPU while another drains for a reason of its own. When both are through the
+/// message was read, and the next one is rung for.
+#[test]
+fn loom_native_an_interrupt_leaves_nobody_disarmed() {
+    interrupted();
+}
+fn interrupted() {
+    check(|first| {
+        let (sender, kernel) = linked(&[]);
+        assert!(send(&sender, 1).unwrap());
+        let interrupt = {
+            let kernel = kernel.clone();
+            move || {
+                let mut seen = Seen::default();
+                kernel.interrupt(&mut seen);
+                seen
+            }
+        };
+        let (mut seen, others) = both(first, runs(&kernel), interrupt);
+        seen.steps.extend(others.steps);
+        assert_eq!(seen.messages(), [1]);
+        assert!(send(&sender, 2).unwrap());
+    });
+}
+
 twins! {
     loom_native_broken_send: sent_when_busy without "armed (fence)", 0;
     loom_native_broken_flush: posted_when_busy without "armed (fence)", 1;

@@ -177,6 +177,38 @@ fn lost() {
     });
 }
 
+/// message-published, lane-credit: what two CPUs send to a receiver that restarts is lost or received, never both.
+#[test]
+fn loom_native_a_restart_loses_a_message_or_receives_it() {
+    sent_to_restart();
+}
+fn sent_to_restart() {
+    check(|first| {
+        let (sender, kernel) = half_read();
+        let sends = |n| {
+            let sender = sender.clone();
+            move || match send(&sender, n) {
+                Ok(_) => 1,
+                Err(e) => {
+                    assert_eq!(e, Unsent::Full);
+                    0
+                }
+            }
+        };
+        let cpus = [3, 4].map(sends);
+        let sends = move || {
+            let [one, other] = cpus;
+            both(first, one, other)
+        };
+        let (sent, kernel) = both(first, sends, restarts(&kernel));
+        let mut seen = Seen::default();
+        kernel.run(&mut seen);
+        let (from, lost) = sender.take_lost().unwrap();
+        assert_eq!(from, 1);
+        assert_eq!(lost + seen.messages().len() as u64, 1 + sent.0 + sent.1);
+    });
+}
+
 /// Looks at the receiver; what is new.
 fn looks(watch: &Arc<Watch>, sender: &Tx) -> impl FnOnce() -> Vec<PeerEvent> {
     let (watch, sender) = (watch.clone(), sender.clone());
@@ -274,6 +306,7 @@ twins! {
     loom_native_broken_positions: prepared without "lane-prepared (acquire)", 1;
     loom_native_broken_loss: lost without "lane-lost (release)", 0;
     loom_native_broken_report: lost without "lane-lost (acquire)", 0;
+    loom_native_broken_skip: sent_to_restart without "message-published (acquire)", 1;
     loom_native_broken_begin: up_again without "receiver-life (release)", 0;
     loom_native_broken_pulse: up_again without "receiver-life (acquire)", 0;
     loom_native_broken_goodbye: goodbye without "receiver-life (release)", 1;
