@@ -131,10 +131,13 @@ impl<W: Word> LaneEnd<'_, W> {
         let clean = self.is_clean(hello);
         // Whether the sender was told of space nobody knows any more: then it is told again.
         let mut lane = Lane { next: credit, credited: credit, hello, received, breach, clean, ..Lane::NEW };
-        if !restarted || answer == 0 {
+        let said = self.header(header::HELLO);
+        // A first life is answered before it is read. What another's former lives left may have been read without.
+        let unread = answer == 0 && Hello::from_word(said).is_none_or(|hello| hello.first);
+        if !restarted || unread {
             return lane;
         }
-        lane.next = if self.header(header::HELLO) == answer {
+        lane.next = if said == answer {
             if clean {
                 self.first_unpublished(credit)
             } else {
