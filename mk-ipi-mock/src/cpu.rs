@@ -190,7 +190,7 @@ impl Cpu {
         if !self.step(what, at) {
             return false;
         }
-        if self.shared.kernels[self.kernel()].count_access() {
+        if self.shared.kernels[self.kernel()].count_access(what) {
             self.shared.kill(self.kernel());
         }
         self.alive()

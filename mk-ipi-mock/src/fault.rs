@@ -55,6 +55,13 @@ pub enum Fault {
         /// Which access.
         access: u64,
     },
+    /// As `Stop`, but counts only what others can see: stores, exchanges and rings.
+    StopAtStore {
+        /// Which kernel.
+        kernel: usize,
+        /// Which store.
+        store: u64,
+    },
 }
 
 /// A fault on order, with what it has seen so far.

@@ -42,8 +42,9 @@ pub(crate) struct KernelState {
     first_cpu: usize,
     dead: AtomicBool,
     incarnation: AtomicU32,
-    accesses: AtomicU64,
-    stop_at: AtomicU64,
+    /// Accesses, and those of them that others can see.
+    clocks: [AtomicU64; 2],
+    stop_at: [AtomicU64; 2],
     /// Mappings of each page: for reading only, for both.
     pages: Vec<[AtomicU32; 2]>,
     mappings: Mutex<Vec<(PhysRange, Access)>>,
@@ -64,8 +65,8 @@ impl KernelState {
             first_cpu,
             dead: AtomicBool::new(false),
             incarnation: AtomicU32::new(0),
-            accesses: AtomicU64::new(0),
-            stop_at: AtomicU64::new(u64::MAX),
+            clocks: Default::default(),
+            stop_at: [const { AtomicU64::new(u64::MAX) }; 2],
             pages: std::iter::repeat_with(Default::default).take(pages).collect(),
             mappings: Mutex::default(),
             private: Mutex::default(),
@@ -90,13 +91,22 @@ impl KernelState {
         self.incarnation.load(Ordering::Relaxed)
     }
 
-    pub fn stop_at(&self, access: u64) {
-        self.stop_at.store(access, Ordering::Relaxed);
+    /// Has the kernel stop at an access, or at a store.
+    pub fn stop_at(&self, access: u64, store: u64) {
+        [access, store].iter().zip(&self.stop_at).for_each(|(n, at)| _ = at.fetch_min(*n, Ordering::Relaxed));
+    }
+
+    pub fn forget_stop(&self) {
+        self.stop_at.iter().for_each(|at| at.store(u64::MAX, Ordering::Relaxed));
     }
 
     /// Counts an access; whether the kernel is to stop at it.
-    pub fn count_access(&self) -> bool {
-        self.accesses.fetch_add(1, Ordering::Relaxed) + 1 >= self.stop_at.load(Ordering::Relaxed)
+    pub fn count_access(&self, what: What) -> bool {
+        let seen = if what == What::Load { 1 } else { 2 };
+        let hits = |(clock, at): (&AtomicU64, &AtomicU64)| {
+            clock.fetch_add(1, Ordering::Relaxed) + 1 >= at.load(Ordering::Relaxed)
+        };
+        self.clocks.iter().zip(&self.stop_at).take(seen).filter(|pair| hits(*pair)).count() != 0
     }
 
     /// Power off and on: nothing of the former life is left but what lies in memory.
@@ -105,8 +115,8 @@ impl KernelState {
         lock(&self.mappings).clear();
         lock(&self.regions).clear();
         self.pages.iter().flatten().for_each(|count| count.store(0, Ordering::Relaxed));
-        self.accesses.store(0, Ordering::Relaxed);
-        self.stop_at.store(u64::MAX, Ordering::Relaxed);
+        self.clocks.iter().for_each(|clock| clock.store(0, Ordering::Relaxed));
+        self.forget_stop();
         self.incarnation.fetch_add(1, Ordering::Relaxed);
         self.set_dead(false);
     }
@@ -212,7 +222,17 @@ impl MockPlatform {
     /// Accesses to shared memory and doorbells of this incarnation: the clock of
     /// [`Fault::Stop`](crate::Fault::Stop).
     pub fn accesses(&self) -> u64 {
-        self.state().accesses.load(Ordering::Relaxed)
+        self.state().clocks[0].load(Ordering::Relaxed)
+    }
+
+    /// Those of them that others can see: the clock of [`Fault::StopAtStore`](crate::Fault::StopAtStore).
+    pub fn stores(&self) -> u64 {
+        self.state().clocks[1].load(Ordering::Relaxed)
+    }
+
+    /// Takes back every order to stop this incarnation.
+    pub fn forget_stop(&self) {
+        self.state().forget_stop();
     }
 
     /// The regions that this kernel's observer saw come and go.

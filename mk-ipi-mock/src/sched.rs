@@ -299,8 +299,10 @@ impl Shared {
 /// Doorbells and faults.
 impl Shared {
     pub fn order(&self, fault: Fault) {
-        if let Fault::Stop { kernel, access } = fault {
-            return self.kernels[kernel].stop_at(access);
+        match fault {
+            Fault::Stop { kernel, access } => return self.kernels[kernel].stop_at(access, u64::MAX),
+            Fault::StopAtStore { kernel, store } => return self.kernels[kernel].stop_at(u64::MAX, store),
+            Fault::Doorbell { .. } | Fault::Scribble { .. } => {}
         }
         let mut s = lock(&self.sched);
         s.faults.push(Armed { fault, seen: 0 });

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every store may be a kernel's last: small scenarios on the native link (SPEC chapter N), run once for each store of each
+//! kernel. At that store the kernel stops; it starts again as its next incarnation, and everything must go on.
+//!
+//! A run ends when nothing is pending any more, and no kernel polls: a doorbell too few shows as work that is left.
+//! `MK_IPI_SCENARIO_SEEDS` says how many schedules are tried (2 unless told); `MK_IPI_SCENARIO_STRIDE` how many stores lie
+//! between the points of double deaths (7 unless told; 1 tries all). 50 seeds with stride 1 are a matter of an hour.
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use world::{play, Death, Step};
+use Step::*;
+
+/// What kernels 0 and 1 do, each beside receiving what comes.
+const SCENARIOS: [(&str, [&[Step]; 2]); 8] = [
+    ("lives before the receiver's first", [&[Send(3), Reattach, Send(3), Reattach, Send(2)], &[Late]]),
+    ("a stream that wraps and fills", [&[Send(13)], &[]]),
+    ("streams both ways", [&[Send(7)], &[Send(6)]]),
+    ("lives of a sender", [&[Send(3), Reattach, Send(6), Reattach, Reattach, Send(2)], &[]]),
+    ("a restart of the receiver", [&[Send(11)], &[Received(3), Restart, Received(5), Restart]]),
+    ("lives of both", [&[Send(5), Reattach, Send(5)], &[Send(2), Received(2), Restart, Reattach, Send(4)]]),
+    ("quarantine and its end", [&[Send(3), Breach, Send(1), Reattach, Send(6)], &[Send(2)]]),
+    ("goodbye", [&[Send(2), Goodbye, Send(3)], &[Received(1), Goodbye, Send(2)]]),
+];
+
+fn setting(name: &str, unless_told: u64) -> u64 {
+    std::env::var(name).map_or(unless_told, |value| value.parse().unwrap())
+}
+
+/// All problems, and how often each was met first where.
+#[derive(Default)]
+struct Found {
+    points: u64,
+    problems: BTreeMap<String, (u64, String)>,
+}
+
+impl Found {
+    /// Plays scenario `number` with these deaths; whether all of them came.
+    fn point(&mut self, number: usize, seed: u64, deaths: &[Death]) -> (bool, [u64; 2]) {
+        let (name, scripts) = SCENARIOS[number];
+        let played = play(seed, scripts, deaths);
+        self.points += 1;
+        for problem in played.problems {
+            let place = || (0, format!("{name}, seed {seed}, {deaths:?}"));
+            self.problems.entry(problem).or_insert_with(place).0 += 1;
+        }
+        (played.deaths == deaths.len(), played.stores)
+    }
+
+    fn report(self, what: &str) {
+        let list = self
+            .problems
+            .iter()
+            .map(|(what, (times, place))| format!("{times} x {what}: first in {place}\n"));
+        let list: String = list.collect();
+        assert!(list.is_empty(), "{} points, {what}:\n{list}", self.points);
+        println!("{} points, {what}", self.points);
+    }
+}
+
+/// Calls `part` for each scenario and seed, on two threads.
+fn everywhere(part: impl Fn(&mut Found, usize, u64) + Sync) -> Found {
+    let jobs: Vec<_> = (0..SCENARIOS.len())
+        .flat_map(|n| (0..setting("MK_IPI_SCENARIO_SEEDS", 2)).map(move |seed| (n, seed)))
+        .collect();
+    let (jobs, found) = (Mutex::new(jobs.into_iter()), Mutex::new(Found::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut mine = Found::default();
+                loop {
+                    let job = jobs.lock().unwrap().next();
+                    let Some((number, seed)) = job else { break };
+                    part(&mut mine, number, seed);
+                }
+                let mut all = found.lock().unwrap();
+                all.points += mine.points;
+                mine.problems.into_iter().for_each(|(what, (times, place))| {
+                    all.problems.entry(what).or_insert((0, place)).0 += times;
+                });
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+#[test]
+fn nothing_goes_wrong_when_nobody_dies() {
+    let found = everywhere(|found, number, seed| {
+        let many = (0..50).map(|n| seed * 50 + n);
+        many.for_each(|seed| assert!(found.point(number, seed, &[]).0));
+    });
+    found.report("without a death");
+}
+
+#[test]
+fn everything_goes_on_whichever_store_is_a_kernels_last() {
+    let found = everywhere(|found, number, seed| {
+        let (_, stores) = found.point(number, seed, &[]);
+        assert!(stores.iter().all(|n| *n > 20), "too few stores to speak of: {stores:?}");
+        for (kernel, stores) in stores.into_iter().enumerate() {
+            // Another schedule may have a few stores more.
+            for store in (1..=stores + 20).rev() {
+                found.point(number, seed, &[Death { kernel, store }]);
+            }
+        }
+    });
+    found.report("one death each");
+}
+
+#[test]
+fn everything_goes_on_when_a_kernel_dies_while_a_death_is_mended() {
+    let stride = setting("MK_IPI_SCENARIO_STRIDE", 7) as usize;
+    let found = everywhere(|found, number, seed| {
+        let (_, stores) = found.point(number, seed, &[]);
+        for (kernel, stores) in stores.into_iter().enumerate() {
+            for store in (1 + seed % stride as u64..=stores).step_by(stride) {
+                let first = Death { kernel, store };
+                for kernel in 0..2 {
+                    // Until it comes to the end of its work without having died.
+                    let mut seconds = (1 + store % stride as u64..400).step_by(stride);
+                    let _ = seconds
+                        .find(|&store| !found.point(number, seed, &[first, Death { kernel, store }]).0);
+                }
+            }
+        }
+    });
+    found.report("two deaths each");
+}
