@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::cmd::{Places, BARE_TARGET};
-use crate::image;
+use crate::image::{self, Image};
 use crate::machine::{self, Job, Run};
 use crate::provision::qemu::Qemu;
 use crate::provision::{Need, Provision, Toolchain};
@@ -229,7 +229,8 @@ pub struct Outcome {
 
 /// `cargo xtask demo`: an error if anything went wrong.
 pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
-    let outcome = play(places, provision, args)?;
+    let stage = Stage::build(places, provision, args.kernels, args.mode.x2apic())?;
+    let outcome = play(&stage, args)?;
     show(&outcome, args.json)?;
     if outcome.problems.is_empty() {
         return Ok(());
@@ -237,26 +238,39 @@ pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<(
     bail!("the demo failed:\n  {}", first_of(&outcome.problems).join("\n  "))
 }
 
+/// What demos run on.
+pub struct Stage<'a> {
+    places: &'a Places,
+    qemu: &'a Qemu,
+    /// The kernels, the host first.
+    images: Vec<Image>,
+}
+
+impl<'a> Stage<'a> {
+    /// Builds `kernels` kernels, and finds an emulator, if possible one with x2APIC.
+    pub fn build(places: &'a Places, provision: &'a Provision, kernels: u32, x2apic: bool) -> Result<Self> {
+        let needs = needs(x2apic);
+        provision.announce(&needs)?;
+        provision.ensure(&needs)?;
+        Ok(Self { places, qemu: provision.qemu()?, images: image::build(places, kernels)? })
+    }
+}
+
 /// Runs the demo in each mode.
-pub fn play(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<Outcome> {
-    let needs = needs(args.mode.x2apic());
-    provision.announce(&needs)?;
-    provision.ensure(&needs)?;
-    let qemu = provision.qemu()?;
-    let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
+pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
+    let &Stage { places, qemu, ref images } = stage;
     if args.kill.is_some() && (args.generation != Generation::Native || args.kernels < 3) {
         bail!(
             "--kill needs the native link, and 3 kernels or more: two that live on beside the one that dies"
         );
     }
-    let images = image::build(places, args.kernels)?;
+    let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
     let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
     let mut outcome =
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
-        let job =
-            Job { run: "demo", mode, generation, messages: args.messages, kills, fault, images: &images };
+        let job = Job { run: "demo", mode, generation, messages: args.messages, kills, fault, images };
         let mut live = Live::new(mode);
         let start = Instant::now();
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;

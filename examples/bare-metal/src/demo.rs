@@ -52,8 +52,9 @@ struct Sent {
     trips: [u64; 3],
 }
 
-/// Takes messages from now on. Before the kernel says that it is ready.
+/// Goes on where a former life ended, and takes messages from now on. Before the kernel joins the others.
 pub fn register() {
+    journal::own().recover();
     let registered = ENDPOINT
         .register(STREAM, &on_stream)
         .and_then(|_| ENDPOINT.register(PING, &on_ping))

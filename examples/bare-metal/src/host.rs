@@ -40,11 +40,11 @@ pub struct Machine {
 /// Brings the machine up: all kernels take messages when this returns.
 pub fn start(options: Options) -> (Node, Machine) {
     let mut machine = Machine::find(&options);
+    (0..machine.kernels).for_each(journal::clear);
     demo::register();
     // A native link begins with who we are.
     ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
     for k in 0..machine.kernels {
-        journal::clear(k);
         machine.create(k);
     }
     x86_64::instructions::interrupts::enable();

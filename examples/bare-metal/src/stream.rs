@@ -92,7 +92,6 @@ impl<'a> Stream<'a> {
     /// The stream of this kernel, from where its former life left it.
     pub fn new(node: &'a Node) -> Self {
         let journal = journal::own();
-        journal.recover();
         let payload = |k: usize| Payload::new(journal.sent[k].messages(), node.me as u32);
         Self {
             node,
