@@ -38,7 +38,7 @@ struct MockEnv {
 
 impl Env for MockEnv {
     type Platform = MockPlatform;
-    const PATIENCE: u64 = 1_000_000;
+    const PATIENCE: u64 = 4_000_000;
     const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
     fn endpoint(&'static self) -> &'static Ep<Self> {
