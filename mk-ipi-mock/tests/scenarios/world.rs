@@ -81,7 +81,6 @@ struct Side {
     link: Option<Arc<Link>>,
     /// The machine's incarnation that has booted.
     booted: Option<u32>,
-    clock: u64,
     problems: Vec<String>,
 }
 
@@ -268,12 +267,6 @@ impl World {
     /// Goes on with the script until it has to wait.
     fn follow_script(&self, k: usize, link: &Arc<Link>) {
         loop {
-            let now = {
-                let mut side = self.side(k);
-                side.clock += 1;
-                side.clock
-            };
-            link.tick(now, u64::MAX);
             self.hear(k);
             let (step, received) = {
                 let side = self.side(k);
@@ -307,6 +300,9 @@ impl World {
         match step {
             Some(Step::Goodbye) => link.goodbye(),
             Some(Step::Reattach) => {
+                // A tick is a poll too: elsewhere it would hide that nobody rang.
+                link.tick(0, u64::MAX);
+                self.hear(k);
                 self.side(k).sessions.last_mut().unwrap().over = true;
                 self.detach(k, link, 1 - k);
                 self.begin(k, link);
@@ -329,7 +325,7 @@ impl World {
                     let word = header::WORDS as u64 + n * cell::WORDS as u64;
                     self.machine.poke(PhysAddr(lane + 8 * word), 0x4000_0000 + n);
                 }
-                let _ = link.ring(id(1 - k));
+                let _ = link.flush(id(1 - k));
             }
             _ => {}
         }
@@ -384,7 +380,7 @@ impl World {
     fn look_back(&self, problems: &mut Vec<String>) {
         for k in 0..2 {
             let link = self.side(k).link.clone();
-            link.into_iter().for_each(|link| link.tick(u64::MAX / 2, u64::MAX));
+            link.into_iter().for_each(|link| link.tick(0, u64::MAX));
             self.hear(k);
         }
         for (from, to) in [(0, 1), (1, 0)] {
@@ -404,7 +400,8 @@ impl World {
                 problems.push(said("a message that was not sent"));
             }
             let lost: u64 = sender.sessions.iter().flat_map(|session| &session.lost).map(|lost| lost.1).sum();
-            if lost > receiver.ends * CELLS {
+            // Ranges that were not told yet become one, with what came between them.
+            if receiver.ends == 1 && lost > CELLS {
                 problems.push(said("more is lost than lay in the lane"));
             }
             for session in &sender.sessions {
