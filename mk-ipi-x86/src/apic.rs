@@ -222,6 +222,8 @@ impl<Io: ApicIo> LocalApic<Io> {
     /// # Safety
     ///
     /// The register takes the value, and the caller may have the effect happen.
+    // Inlined, so that each WRMSR says which register it writes: the check of the disassembly must tell them apart (SPEC A-5).
+    #[inline(always)]
     unsafe fn write(&self, register: Register, value: u32) {
         match self.mode {
             // SAFETY: the CPU is in xAPIC mode, and `new` saw the page mapped; the caller has the rest.
