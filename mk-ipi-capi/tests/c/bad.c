@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What a caller can do wrong: an error number, or a stated no-op. */
+#include "machine.h"
+
+#include <string.h>
+
+static struct kernel a, b;
+
+static void no_message(const struct mk_ipi_message *message, void *ctx)
+{
+	(void)message, (void)ctx;
+}
+
+/* Each operation that must be there, missing in its turn. */
+static void tables(void)
+{
+	static const size_t needed[] = {
+		offsetof(struct mk_ipi_ops, pool_alloc), offsetof(struct mk_ipi_ops, pool_free),
+		offsetof(struct mk_ipi_ops, map), offsetof(struct mk_ipi_ops, unmap),
+		offsetof(struct mk_ipi_ops, peer_may_share), offsetof(struct mk_ipi_ops, doorbell_check),
+		offsetof(struct mk_ipi_ops, doorbell_ring), offsetof(struct mk_ipi_ops, doorbell_ring_nmi),
+		offsetof(struct mk_ipi_ops, this_cpu_id), offsetof(struct mk_ipi_ops, this_cpu_index),
+		offsetof(struct mk_ipi_ops, irq_save), offsetof(struct mk_ipi_ops, irq_restore),
+		offsetof(struct mk_ipi_ops, schedule),
+	};
+	static struct mk_ipi mk;
+	struct mk_ipi_ops ops;
+	void (*none)(void) = NULL;
+	size_t i;
+
+	memset(&a, 0, sizeof(a));
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		ops = kernel_ops(&a);
+		memcpy((char *)&ops + needed[i], &none, sizeof(none));
+		GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EINVAL);
+		GIVES(a.logged, i + 1);
+	}
+	ops = kernel_ops(&a);
+	ops.size--;
+	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EINVAL);
+	ops.size++;
+	ops.version++;
+	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EPROTO);
+	ops.version--;
+	GIVES(mk_ipi_init(&mk, sizeof(mk) - 1, &ops), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_init(&mk, sizeof(mk), NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_init(NULL, sizeof(mk), &ops), -MK_IPI_EINVAL);
+	/* Those that may be missing. */
+	ops.relax = NULL, ops.log = NULL, ops.region_added = NULL, ops.region_removed = NULL;
+	ops.peer_event = NULL, ops.stop = NULL;
+	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), 0);
+	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_fini(&mk), 0);
+}
+
+/* Every call with an instance that is none. */
+static void no_instance(struct mk_ipi *mk)
+{
+	struct mk_ipi_handler *handler;
+	struct mk_ipi_instance config = config_of(1, &a.cpu, MK_IPI_RFC_V2, 0);
+	struct mk_ipi_instance_info info;
+	struct mk_ipi_record record = { 0 };
+	struct mk_ipi_stats stats;
+	struct mk_ipi_lane_stats lane;
+	void *page;
+
+	GIVES(mk_ipi_fini(mk), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_identify(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_register(mk, 1, no_message, NULL, &handler), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unregister(mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_create_instance(mk, &config, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_attach_instance(mk, &config, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_destroy_instance(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_instance(mk, 0, &info), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_clear_claims(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_start(mk, "", 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_start_rfc_v2(mk, "", 0, &config), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_join(mk, 0, NULL, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_attach_record(mk, &record, &a.cpu), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_to_cpu(mk, 0, 0, 1, "x", 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_from_nmi(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_flush(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_ring(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_want_space(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_pfn(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_map_pfn(mk, 1, &page), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unmap_page(mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poll(mk), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_run_deferred(mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_drain(mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_stats(mk, &stats), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_lane_stats(mk, 0, &lane), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_tick(mk, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_goodbye(mk), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_stop(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_move_doorbell(mk, 0, VECTOR), -MK_IPI_EINVAL);
+	mk_ipi_interrupt(mk);
+}
+
+static void null_pointers(void)
+{
+	struct mk_ipi_instance config = config_of(1, &a.cpu, MK_IPI_RFC_V2, 0);
+	struct mk_ipi_handler *handler;
+
+	GIVES(mk_ipi_identify(a.mk, -1, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_identify(a.mk, 256, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_identify(a.mk, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_register(a.mk, 1, NULL, NULL, &handler), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_register(a.mk, 1, no_message, NULL, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_create_instance(a.mk, NULL, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_attach_instance(a.mk, NULL, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_instance(a.mk, 0, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_start(a.mk, NULL, 4), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_start_rfc_v2(a.mk, "", 0, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_join(a.mk, 0, NULL, 64), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_attach_record(a.mk, NULL, &a.cpu), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_map_pfn(a.mk, ARENA_PHYS / PAGE, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unmap_page(a.mk, NULL), 0);
+	GIVES(mk_ipi_get_stats(a.mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_lane_stats(a.mk, 0, NULL), -MK_IPI_EINVAL);
+	config.cpus = NULL;
+	GIVES(mk_ipi_attach_instance(a.mk, &config, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_set_default((struct mk_ipi *)(void *)arena), -MK_IPI_EINVAL);
+}
+
+/* A full registry; handles that were ended, are another instance's, or are nonsense. */
+static void handles(void)
+{
+	struct mk_ipi_handler *all[MK_IPI_MAX_HANDLERS], *more, *of_b;
+	unsigned i;
+
+	for (i = 0; i < MK_IPI_MAX_HANDLERS; i++)
+		GIVES(mk_ipi_register(a.mk, i, no_message, NULL, &all[i]), 0);
+	GIVES(mk_ipi_register(a.mk, 1, no_message, NULL, &more), -MK_IPI_ENOMEM);
+	GIVES(mk_ipi_register(b.mk, 1, no_message, NULL, &of_b), 0);
+	GIVES(mk_ipi_unregister(a.mk, of_b), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unregister(a.mk, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unregister(a.mk, (struct mk_ipi_handler *)(void *)arena), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unregister(a.mk, all[7]), 0);
+	GIVES(mk_ipi_unregister(a.mk, all[7]), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_register(a.mk, 1, no_message, NULL, &more), 0);
+	CHECK(more != all[7]);
+	GIVES(mk_ipi_unregister(a.mk, all[7]), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_unregister(a.mk, more), 0);
+	for (i = 0; i < MK_IPI_MAX_HANDLERS; i++)
+		GIVES(mk_ipi_unregister(a.mk, all[i]), i == 7 ? -MK_IPI_ESTALE : 0);
+	GIVES(mk_ipi_unregister(b.mk, of_b), 0);
+}
+
+static void sends(uint32_t layout)
+{
+	static unsigned char bytes[300];
+	struct mk_ipi_instance nowhere = config_of(9, &b.cpu, layout, 0);
+
+	link_two(&a, &b, layout, 1);
+	GIVES(mk_ipi_attach_instance(a.mk, &nowhere, 0, 0), 0);
+	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1), -MK_IPI_ENODEV);
+	GIVES(mk_ipi_send(a.mk, 8, 1, bytes, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, -1, 1, bytes, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 256, 1, bytes, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 257), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, SIZE_MAX), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 0), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1ul << 32, bytes, 1), -MK_IPI_ERANGE);
+	GIVES(mk_ipi_send_to_cpu(a.mk, 2, 77, 1, bytes, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_to_cpu(a.mk, 2, b.cpu, 1, bytes, 1), 0);
+	GIVES(mk_ipi_send_from_nmi(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_flush(a.mk, 9), -MK_IPI_EINVAL);
+	machine_run();
+	a.mute = 1;
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1), 1);
+	GIVES(mk_ipi_ring(a.mk, 2), -MK_IPI_EAGAIN);
+	a.mute = 0;
+	GIVES(mk_ipi_ring(a.mk, 2), 0);
+	machine_run();
+	a.unreachable = 1;
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_ENXIO);
+	a.unreachable = 0;
+	machine_run();
+	GIVES(mk_ipi_destroy_instance(a.mk, 9), 0);
+	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_destroy_instance(a.mk, 9), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_get_instance(a.mk, 9, &(struct mk_ipi_instance_info){ 0 }), -MK_IPI_ESTALE);
+}
+
+void test_bad_calls(void)
+{
+	static struct mk_ipi zeroed;
+	uint32_t layout;
+
+	tables();
+	for (layout = MK_IPI_RFC_V2; layout <= MK_IPI_NATIVE; layout++) {
+		kernel_boot(&a, 0, 5, 1);
+		kernel_boot(&b, 2, 3, 1);
+		no_instance(NULL);
+		no_instance(&zeroed);
+		no_instance((struct mk_ipi *)(void *)((char *)a.mk + 1));
+		null_pointers();
+		handles();
+		sends(layout);
+		kernel_end(&a);
+		/* Its region has gone with its maker; the other only lets go of it. */
+		kernel_end(&b);
+		no_instance(a.mk);
+		machine_reset();
+	}
+}

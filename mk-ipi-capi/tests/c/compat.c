@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The calls of generation RFC v2, by their names and results. */
+#include "machine.h"
+
+#include <string.h>
+
+#define TYPE 0xfedcba98u
+
+static struct kernel a, b;
+
+/* What a callback got. */
+static struct mk_ipi_data last;
+static unsigned calls;
+static struct mk_ipi_handler *me;
+
+/* The signatures are those of the spec, to the letter. */
+static struct mk_ipi_handler *(*const register_)(mk_ipi_callback_t, void *, unsigned int) = multikernel_register_handler;
+static void (*const unregister_)(struct mk_ipi_handler *) = multikernel_unregister_handler;
+static int (*const send_)(int, void *, size_t, unsigned long) = multikernel_send_ipi_data;
+static void (*const interrupt_)(void) = generic_multikernel_interrupt;
+static int (*const send_pfn_)(int, unsigned long) = mk_send_pfn;
+static int (*const receive_pfn_)(struct mk_ipi_data *, unsigned long *) = mk_receive_pfn;
+static void *(*const map_page_)(struct mk_ipi_data *) = mk_receive_map_page;
+static void (*const unmap_page_)(void *) = mk_receive_unmap_page;
+
+static void callback(struct mk_ipi_data *data, void *ctx)
+{
+	size_t i;
+
+	CHECK(ctx == &calls);
+	for (i = data->data_size; i < MK_MAX_DATA_SIZE; i++)
+		check(data->buffer[i] == 0, "zeros behind the payload", __FILE__, __LINE__, (long long)i);
+	last = *data;
+	/* It is a private copy: the next callback of this message sees it unchanged. */
+	memset(data, 0xff, sizeof(*data));
+	calls++;
+}
+
+static void ends_itself(struct mk_ipi_data *data, void *ctx)
+{
+	(void)data, (void)ctx;
+	calls++;
+	unregister_(me);
+	GIVES(mk_ipi_unregister(b.mk, me), -MK_IPI_EDEADLK);
+}
+
+/* The default instance is the sender's in a send, the receiver's in its interrupt. */
+static int send(int to, void *data, size_t size, unsigned long type)
+{
+	int err;
+
+	GIVES(mk_ipi_set_default(a.mk), 0);
+	err = send_(to, data, size, type);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	return err;
+}
+
+static void deliver(void)
+{
+	if (b.pending) {
+		b.pending = 0;
+		interrupt_();
+	}
+	machine_run();
+}
+
+static void without_default(void)
+{
+	unsigned long pfn = 7;
+
+	GIVES(mk_ipi_set_default(NULL), 0);
+	CHECK(!register_(callback, &calls, TYPE));
+	GIVES(send_(2, last.buffer, 1, TYPE), -MK_IPI_ENODEV);
+	GIVES(send_pfn_(2, pfn), -MK_IPI_ENODEV);
+	CHECK(!map_page_(&last));
+	unmap_page_(NULL);
+	unregister_(NULL);
+	unregister_((struct mk_ipi_handler *)(void *)arena);
+	interrupt_();
+}
+
+static void sends(uint32_t exclusive)
+{
+	static char bytes[257];
+	struct mk_ipi_handler *one, *two;
+	size_t size;
+
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	CHECK(!register_(NULL, &calls, TYPE));
+	one = register_(callback, &calls, TYPE);
+	two = register_(callback, &calls, TYPE);
+	CHECK(one && two && one != two);
+	for (size = 1, calls = 0; size <= 256; size++) {
+		test_bytes((unsigned char *)bytes, size);
+		GIVES(send(2, bytes, size, TYPE), 0);
+		deliver();
+		GIVES(calls, 2 * size);
+		GIVES(last.sender_cpu, a.cpu);
+		GIVES(last.type, TYPE);
+		GIVES(last.data_size, size);
+		CHECK(memcmp(last.buffer, bytes, size) == 0);
+	}
+	/* No bytes: 0, and nothing arrives. */
+	GIVES(send(2, bytes, 0, TYPE), 0);
+	GIVES(send(2, NULL, 0, TYPE), 0);
+	deliver();
+	GIVES(calls, 512);
+	/* A null pointer with a size sends zeros. */
+	GIVES(send(2, NULL, 10, TYPE), 0);
+	deliver();
+	GIVES(calls, 514);
+	memset(bytes, 0, sizeof(bytes));
+	CHECK(last.data_size == 10 && memcmp(last.buffer, bytes, 256) == 0);
+	/* A sign-extended type is cut to its 32 bits. */
+	GIVES(send(2, bytes, 1, (unsigned long)(long)(int)TYPE), 0);
+	deliver();
+	GIVES(calls, 516);
+	GIVES(send(3, bytes, 257, TYPE), -MK_IPI_EINVAL);
+	GIVES(send(-1, bytes, 1, TYPE), -MK_IPI_EINVAL);
+	GIVES(send(256, bytes, 1, TYPE), -MK_IPI_EINVAL);
+	GIVES(send(2, bytes, 257, TYPE), -MK_IPI_EINVAL);
+	GIVES(send(9, bytes, 257, TYPE), -MK_IPI_EINVAL);
+	GIVES(send(9, bytes, 0, TYPE), -MK_IPI_ENODEV);
+	GIVES(send(9, bytes, 1, TYPE), -MK_IPI_ENODEV);
+	/* A second one before the first is read. */
+	GIVES(send(2, bytes, 1, TYPE), 0);
+	GIVES(send(2, bytes, 2, TYPE), exclusive ? -MK_IPI_EBUSY : 0);
+	deliver();
+	GIVES(last.data_size, exclusive ? 1 : 2);
+	GIVES(calls, 518);
+	unregister_(two);
+	unregister_(two);
+	GIVES(send(2, bytes, 1, TYPE), 0);
+	deliver();
+	GIVES(calls, 519);
+	/* `two` is over: it does not end the handler that has its place now. */
+	CHECK(register_(callback, &calls, TYPE) != two);
+	unregister_(two);
+	GIVES(send(2, bytes, 1, TYPE), 0);
+	deliver();
+	GIVES(calls, 521);
+	/* Of another instance: nothing ends. */
+	GIVES(mk_ipi_set_default(a.mk), 0);
+	unregister_(one);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	GIVES(send(2, bytes, 1, TYPE), 0);
+	deliver();
+	GIVES(calls, 523);
+}
+
+static void inside_a_callback(void)
+{
+	me = register_(ends_itself, NULL, 5);
+	calls = 0;
+	GIVES(send(2, "x", 1, 5), 0);
+	deliver();
+	GIVES(send(2, "x", 1, 5), 0);
+	deliver();
+	GIVES(calls, 2);
+	GIVES(b.logged, 2);
+	unregister_(me);
+	GIVES(send(2, "x", 1, 5), 0);
+	deliver();
+	GIVES(calls, 2);
+}
+
+static void numbers_of_pages(void)
+{
+	uint64_t phys = pages_alloc(PAGE);
+	unsigned long pfn = 7;
+	struct mk_ipi_data bad;
+	void *page;
+
+	CHECK(register_(callback, &calls, MK_PFN_IPI_TYPE));
+	GIVES(mk_ipi_set_default(a.mk), 0);
+	GIVES(send_pfn_(2, phys / PAGE), 0);
+	GIVES(send_pfn_(77, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	deliver();
+	GIVES(last.data_size, sizeof(unsigned long));
+	bad = last;
+	bad.type++;
+	GIVES(receive_pfn_(&bad, &pfn), -MK_IPI_EINVAL);
+	bad.type--, bad.data_size--;
+	GIVES(receive_pfn_(&bad, &pfn), -MK_IPI_EINVAL);
+	GIVES(receive_pfn_(NULL, &pfn), -MK_IPI_EINVAL);
+	GIVES(receive_pfn_(&last, NULL), -MK_IPI_EINVAL);
+	GIVES(pfn, 7);
+	GIVES(receive_pfn_(&last, &pfn), 0);
+	GIVES(pfn, phys / PAGE);
+	CHECK(!map_page_(&bad) && !map_page_(NULL));
+	page = map_page_(&last);
+	CHECK(page == at_phys(phys));
+	unmap_page_(page);
+	b.unshared = 1;
+	CHECK(!map_page_(&last));
+	b.unshared = 0, b.maps_left = 0;
+	CHECK(!map_page_(&last));
+	b.maps_left = -1;
+	/* The strict forms say why. */
+	GIVES(mk_ipi_map_pfn(b.mk, UINT64_MAX, &page), -MK_IPI_ERANGE);
+	GIVES(mk_ipi_map_pfn(b.mk, 1, &page), -MK_IPI_EACCES);
+	GIVES(mk_ipi_map_pfn(b.mk, pfn, &page), 0);
+	GIVES(mk_ipi_unmap_page(b.mk, page), 0);
+	GIVES(mk_ipi_send_pfn(a.mk, 2, pfn), 0);
+	deliver();
+	GIVES(receive_pfn_(&last, &pfn), 0);
+	pages_free(phys, PAGE);
+}
+
+void test_compat(void)
+{
+	uint32_t exclusive;
+
+	for (exclusive = 0; exclusive < 2; exclusive++) {
+		struct mk_ipi_instance nowhere;
+
+		kernel_boot(&a, 0, 5, 1);
+		kernel_boot(&b, 2, 3, 1);
+		link_two(&a, &b, MK_IPI_RFC_V2, exclusive);
+		nowhere = config_of(9, &b.cpu, MK_IPI_RFC_V2, 0);
+		GIVES(mk_ipi_attach_instance(a.mk, &nowhere, 0, 0), 0);
+		without_default();
+		sends(exclusive);
+		inside_a_callback();
+		numbers_of_pages();
+		kernel_end(&b);
+		kernel_end(&a);
+		/* The default one is gone with its kernel. */
+		GIVES(send_(2, last.buffer, 1, TYPE), -MK_IPI_ENODEV);
+		machine_reset();
+	}
+}

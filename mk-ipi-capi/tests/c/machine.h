@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A machine for tests: memory that all kernels share, doorbells, and kernels that are instances of the library. One thread runs them all. */
+#ifndef MACHINE_H
+#define MACHINE_H
+
+#include "mk_ipi.h"
+
+#define PAGE 4096u
+#define ARENA_PAGES 1024u
+#define ARENA_PHYS 0x40000000ull
+#define KERNELS 6
+#define VECTOR 0xe0u
+
+struct kernel {
+	struct mk_ipi *mk;
+	struct mk_ipi_ops ops;
+	int id;
+	unsigned index;
+	uint64_t cpu;
+	/* the machine's state */
+	int pending, scheduled, irqs_off;
+	/* what goes wrong, on order */
+	int no_pool, pool_empty, maps_left, unreachable, mute, unshared;
+	/* what was seen */
+	unsigned rung, relaxed, logged, stopped, added, removed, nr_events;
+	int maps, pages;
+	uint32_t vector;
+	struct mk_ipi_event events[64];
+	void (*on_relax)(void);
+};
+
+extern unsigned char arena[ARENA_PAGES * PAGE];
+extern unsigned long checks, failures;
+
+/* Counts a check, and says where it failed. */
+int check(int good, const char *what, const char *file, int line, long long got);
+#define CHECK(what) check(!!(what), #what, __FILE__, __LINE__, 0)
+#define GIVES(call, expected) \
+	do { \
+		long long got_ = (long long)(call); \
+		check(got_ == (long long)(expected), #call " == " #expected, __FILE__, __LINE__, got_); \
+	} while (0)
+
+/* The operations of a kernel; then a kernel: instance `id` with one CPU, as incarnation `life`, unless that is 0. */
+struct mk_ipi_ops kernel_ops(struct kernel *k);
+void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life);
+/* Ends it, and sees that all it mapped and allocated was given back. */
+void kernel_end(struct kernel *k);
+/* The last event of that kind from `peer`; NULL if there was none since the last call of kernel_forget. */
+const struct mk_ipi_event *kernel_event(const struct kernel *k, int peer, uint32_t kind);
+void kernel_forget(struct kernel *k);
+
+/* What is to be known of a kernel with one CPU. */
+struct mk_ipi_instance config_of(int id, const uint64_t *cpu, uint32_t layout, uint32_t exclusive);
+/* `host` makes its own region and that of `other`, and the two know each other. */
+void link_two(struct kernel *host, struct kernel *other, uint32_t layout, uint32_t exclusive);
+
+/* Interrupts and deferred work, until there are none. */
+void machine_run(void);
+void machine_reset(void);
+/* A doorbell that some CPU rings; true if a kernel has that CPU. */
+int machine_ring(uint64_t cpu, uint32_t vector);
+/* A doorbell for a CPU that no kernel has: that of the peer. */
+extern void (*machine_other)(uint64_t cpu);
+
+void *at_phys(uint64_t phys);
+uint64_t load64(uint64_t phys);
+void store64(uint64_t phys, uint64_t value);
+uint64_t pages_alloc(uint64_t len);
+void pages_free(uint64_t phys, uint64_t len);
+unsigned pages_used(void);
+
+/* The bytes of a test message. */
+unsigned char test_byte(size_t size, size_t i);
+void test_bytes(unsigned char *to, size_t size);
+
+void test_bad_calls(void);
+void test_instances(void);
+void test_compat(void);
+void test_native(void);
+void test_directory(void);
+void test_threads(void);
+int test_peer(const char *path);
+
+#endif

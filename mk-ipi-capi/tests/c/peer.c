@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The round trip with a peer: this program's own, or one from a shared object. Both generations, every size, both ways, byte for byte. */
+#include "machine.h"
+#include "mk_ipi_peer.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+static const uint32_t types[] = { MK_IPI_PEER_TYPES };
+
+/* The peer's calls, in the order of the header. */
+static struct {
+	int (*init)(const struct mk_ipi_peer_setup *setup);
+	int (*send)(uint32_t type, const void *data, size_t size);
+	int (*receive)(struct mk_ipi_peer_message *message);
+	void (*interrupt)(void);
+	void (*fini)(void);
+} peer;
+
+static struct kernel ours;
+static struct mk_ipi_peer_setup setup;
+
+/* What our handlers got. */
+static struct mk_ipi_peer_message got[64];
+static unsigned nr_got;
+
+static void keep(const struct mk_ipi_message *message, void *ctx)
+{
+	struct mk_ipi_peer_message *to = &got[nr_got % 64];
+
+	CHECK(ctx == &ours);
+	CHECK(message->payload && message->size <= 256);
+	to->type = message->type;
+	to->size = (uint32_t)message->size;
+	to->sender_cpu = message->sender_cpu;
+	memcpy(to->bytes, message->payload, message->size);
+	CHECK(message->sender == (setup.layout == MK_IPI_NATIVE ? setup.self.id : -1));
+	nr_got++;
+}
+
+static void ring_peer(uint64_t cpu)
+{
+	CHECK(cpu == setup.self.cpu);
+	peer.interrupt();
+}
+
+static void ring_us(void *ctx, uint64_t cpu, uint32_t vector)
+{
+	CHECK(ctx == &ours);
+	CHECK(cpu == ours.cpu && machine_ring(cpu, vector));
+}
+
+/* Our kernel makes both regions; the peer begins its first life. */
+static void begin(uint32_t layout, uint32_t exclusive)
+{
+	static const uint64_t cpus[2] = { 5, 3 };
+	struct mk_ipi_instance us, them;
+	struct mk_ipi_range a, b;
+	struct mk_ipi_handler *handler;
+	unsigned i;
+
+	kernel_boot(&ours, 0, cpus[0], 1);
+	us = config_of(0, &cpus[0], layout, exclusive);
+	them = config_of(2, &cpus[1], layout, exclusive);
+	GIVES(mk_ipi_create_instance(ours.mk, &us, &a), 0);
+	GIVES(mk_ipi_create_instance(ours.mk, &them, &b), 0);
+	for (i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		GIVES(mk_ipi_register(ours.mk, types[i], keep, &ours, &handler), 0);
+	memset(&setup, 0, sizeof(setup));
+	setup = (struct mk_ipi_peer_setup){
+		.version = MK_IPI_PEER_VERSION,
+		.layout = layout,
+		.exclusive = exclusive,
+		.slots = us.slots,
+		.vector = VECTOR,
+		.self = { .id = 2, .incarnation = 1, .cpu = cpus[1], .region = b.start, .region_len = b.len },
+		.other = { .id = 0, .incarnation = 1, .cpu = cpus[0], .region = a.start, .region_len = a.len },
+		.memory = arena,
+		.phys = ARENA_PHYS,
+		.len = sizeof(arena),
+		.ring = ring_us,
+		.ctx = &ours,
+	};
+	machine_other = ring_peer;
+	GIVES(peer.init(&setup), 0);
+	nr_got = 0;
+}
+
+static void end(void)
+{
+	peer.fini();
+	kernel_end(&ours);
+	machine_reset();
+}
+
+static void is_message(const struct mk_ipi_peer_message *m, uint64_t cpu, uint32_t type, size_t size)
+{
+	unsigned char expected[256];
+
+	test_bytes(expected, size);
+	GIVES(m->sender_cpu, cpu);
+	GIVES(m->type, type);
+	GIVES(m->size, size);
+	CHECK(m->size <= 256 && memcmp(m->bytes, expected, m->size) == 0);
+}
+
+static int send_ours(uint32_t type, size_t size)
+{
+	unsigned char bytes[257];
+
+	test_bytes(bytes, size);
+	return mk_ipi_send(ours.mk, setup.self.id, type, bytes, size);
+}
+
+static int send_theirs(uint32_t type, size_t size)
+{
+	unsigned char bytes[257];
+	int err, tries = 0;
+
+	test_bytes(bytes, size);
+	while ((err = peer.send(type, bytes, size)) == 1 && ++tries < 100)
+		machine_run();
+	return err;
+}
+
+static void to_peer(uint32_t type, size_t size)
+{
+	struct mk_ipi_peer_message m;
+
+	memset(&m, 0xee, sizeof(m));
+	GIVES(send_ours(type, size), 0);
+	GIVES(peer.receive(&m), 1);
+	is_message(&m, ours.cpu, type, size);
+	GIVES(peer.receive(&m), 0);
+}
+
+static void from_peer(uint32_t type, size_t size)
+{
+	unsigned before = nr_got;
+
+	GIVES(send_theirs(type, size), 0);
+	machine_run();
+	GIVES(nr_got, before + 1);
+	is_message(&got[before % 64], setup.self.cpu, type, size);
+}
+
+static void every_size(uint32_t layout, uint32_t exclusive)
+{
+	struct mk_ipi_peer_message m;
+	size_t size;
+	unsigned i;
+
+	begin(layout, exclusive);
+	GIVES(peer.receive(&m), 0);
+	for (size = layout == MK_IPI_NATIVE ? 0 : 1; size <= 256; size++) {
+		to_peer(types[size % 4], size);
+		from_peer(types[(size + 1) % 4], size);
+	}
+	for (i = 0; i < 4; i++) {
+		to_peer(types[i], 8);
+		from_peer(types[i], 8);
+	}
+	GIVES(send_ours(1, 257), -MK_IPI_EINVAL);
+	CHECK(send_theirs(1, 257) < 0);
+	if (layout == MK_IPI_RFC_V2) {
+		GIVES(send_ours(1, 0), -MK_IPI_EINVAL);
+		CHECK(send_theirs(1, 0) <= 0);
+	}
+	i = nr_got;
+	machine_run();
+	GIVES(nr_got, i);
+	GIVES(peer.receive(&m), 0);
+	end();
+}
+
+/* Until the lane or slot is full, then all in order. */
+static void full(uint32_t layout, uint32_t expected, unsigned capacity)
+{
+	struct mk_ipi_peer_message m;
+	unsigned round, i, before;
+
+	begin(layout, 1);
+	for (round = 0; round < 10; round++) {
+		for (i = 0; i < capacity; i++)
+			GIVES(send_ours(1, round * 20 + i + 1), 0);
+		GIVES(send_ours(1, 1), -(int)expected);
+		for (i = 0; i < capacity; i++) {
+			GIVES(peer.receive(&m), 1);
+			is_message(&m, ours.cpu, 1, round * 20 + i + 1);
+		}
+		GIVES(peer.receive(&m), 0);
+		before = nr_got;
+		for (i = 0; i < capacity; i++) {
+			test_bytes(m.bytes, round * 20 + i + 1);
+			GIVES(peer.send(1, m.bytes, round * 20 + i + 1), 0);
+		}
+		GIVES(peer.send(1, m.bytes, 1), 1);
+		machine_run();
+		GIVES(nr_got, before + capacity);
+		for (i = 0; i < capacity; i++)
+			is_message(&got[(before + i) % 64], setup.self.cpu, 1, round * 20 + i + 1);
+	}
+	end();
+}
+
+/* The peer dies with messages of both kinds under way and comes back as another incarnation (native). */
+static void restart(void)
+{
+	struct mk_ipi_peer_message m;
+	unsigned life, before, i;
+
+	begin(MK_IPI_NATIVE, 0);
+	for (life = 2; life < 8; life++) {
+		to_peer(1, life);
+		before = nr_got;
+		test_bytes(m.bytes, life);
+		GIVES(send_theirs(0, life), 0);
+		GIVES(send_ours(1, 3), 0);
+		GIVES(send_ours(1, 4), 0);
+		peer.fini();
+		setup.self.incarnation = life;
+		GIVES(peer.init(&setup), 0);
+		machine_run();
+		GIVES(nr_got, before + 1);
+		is_message(&got[before % 64], setup.self.cpu, 0, life);
+		/* What the former life had not credited is lost, and we are told. */
+		GIVES(mk_ipi_tick(ours.mk, life, 1000), 0);
+		CHECK(kernel_event(&ours, setup.self.id, MK_IPI_EVENT_LOST) &&
+		      kernel_event(&ours, setup.self.id, MK_IPI_EVENT_LOST)->count == 2);
+		CHECK(kernel_event(&ours, setup.self.id, MK_IPI_EVENT_UP) &&
+		      kernel_event(&ours, setup.self.id, MK_IPI_EVENT_UP)->incarnation == life);
+		CHECK(kernel_event(&ours, setup.self.id, MK_IPI_EVENT_BEGAN));
+		kernel_forget(&ours);
+		for (i = 0; i < 20; i++) {
+			to_peer(1, 10 * life + i);
+			from_peer(0, 10 * life + i);
+		}
+	}
+	end();
+}
+
+static int find(const char *path)
+{
+	static const char *const names[] = { "mk_ipi_peer_init", "mk_ipi_peer_send", "mk_ipi_peer_receive",
+					     "mk_ipi_peer_interrupt", "mk_ipi_peer_fini" };
+	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL), *found[5];
+	int i;
+
+	if (!library) {
+		printf("%s\n", dlerror());
+		return 0;
+	}
+	for (i = 0; i < 5; i++) {
+		found[i] = dlsym(library, names[i]);
+		if (!found[i]) {
+			printf("%s does not export %s\n", path, names[i]);
+			return 0;
+		}
+	}
+	_Static_assert(sizeof(found) == sizeof(peer), "one pointer for each call");
+	memcpy(&peer, found, sizeof(peer));
+	return 1;
+}
+
+int test_peer(const char *path)
+{
+	if (path && !find(path))
+		return 0;
+	if (!path) {
+		peer.init = mk_ipi_peer_init;
+		peer.send = mk_ipi_peer_send;
+		peer.receive = mk_ipi_peer_receive;
+		peer.interrupt = mk_ipi_peer_interrupt;
+		peer.fini = mk_ipi_peer_fini;
+	}
+	every_size(MK_IPI_RFC_V2, 0);
+	every_size(MK_IPI_RFC_V2, 1);
+	every_size(MK_IPI_NATIVE, 0);
+	full(MK_IPI_RFC_V2, MK_IPI_EBUSY, 1);
+	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 4);
+	restart();
+	return 1;
+}
