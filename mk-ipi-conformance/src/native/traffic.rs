@@ -80,7 +80,7 @@ pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) ->
     env.not_at(1, || {
         check!(env.until(|| told.once(1, PeerEvent::Space)), "space is told of");
         check!(env.try_number(1, CELLS).is_ok(), "and there is some");
-        env.linger();
+        (0..3).for_each(|_| _ = env.endpoint().run_deferred());
         check!(told.once(1, PeerEvent::Space), "once for each time that it is asked for");
         Ok(())
     })?;
