@@ -6,7 +6,7 @@ use crate::peers::Watch;
 use crate::platform::{Access, MapError, Mapping, PhysMemory, Platform, PoolError};
 use crate::published::{Published, Ref, TakeError};
 use crate::slot::{Occupied, Slot};
-use crate::sync::{array_of, const_unless_loom, Ordering, Word};
+use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::native::{Geometry, StampError};
 use mk_ipi_abi::rfc_v2::{region_size, Claim, MK_MAX_INSTANCES};
@@ -253,13 +253,15 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
 /// Up to 256 instances with up to `CPUS` CPUs each.
 #[derive(Debug)]
 pub(crate) struct InstanceTable<W, const CPUS: usize> {
+    /// How often an instance has come or gone.
+    changes: AtomicU32,
     entries: [Published<Instance<W, CPUS>>; MK_MAX_INSTANCES],
 }
 
 impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            Self { entries: array_of![Published::new(); MK_MAX_INSTANCES] }
+            Self { changes: AtomicU32::new(0), entries: array_of![Published::new(); MK_MAX_INSTANCES] }
         }
     }
 
@@ -270,12 +272,19 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     /// `at` is valid for a write of a table.
     #[cfg(not(loom))]
     pub(crate) unsafe fn new_in(at: *mut Self) {
-        // SAFETY: the caller; this is the only field.
+        // SAFETY: the caller; these are all fields (`new`).
         unsafe {
+            (&raw mut (*at).changes).write(AtomicU32::new(0));
             crate::place::fill(&raw mut (*at).entries, Published::new);
             // A field that is added must be written above.
-            let Self { entries: _ } = &*at;
+            let Self { changes: _, entries: _ } = &*at;
         }
+    }
+
+    /// Another number, never 0, whenever an instance has come or gone.
+    #[inline(always)]
+    pub(crate) fn version(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed) | 1 << 31
     }
 
     fn entry(&self, id: InstanceId) -> Result<&Published<Instance<W, CPUS>>, LookupError> {
@@ -305,6 +314,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         let vacancy = entry.claim().ok_or(AddError::Exists)?;
         link(&mut instance)?;
         vacancy.publish(instance);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -376,6 +386,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     ) -> Result<u64, DestroyError> {
         let entry = self.entry(id).map_err(|_| DestroyError::Unknown)?;
         entry.close(None);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         // The vacancy keeps the id until its memory has been given back.
         let (instance, _vacancy) = entry.take().map_err(|e| match e {
             TakeError::NotClosing => DestroyError::Unknown,

@@ -67,7 +67,9 @@ impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usiz
     #[inline]
     fn begin_calling(&mut self) {
         if !core::mem::replace(&mut self.calling, true) {
-            self.cpu.callbacks.fetch_add(1, Ordering::Relaxed);
+            // This CPU's alone: who interrupts it leaves the count as it was.
+            let callbacks = &self.cpu.callbacks;
+            callbacks.store(callbacks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 }
@@ -80,10 +82,11 @@ impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usiz
             return;
         }
         let (cpu, [handled, unhandled]) = (self.cpu, [self.handled, self.unhandled].map(|n| n as u64));
-        cpu.callbacks.fetch_sub(1, Ordering::Relaxed);
-        cpu.counters.add(Count::Received, handled.wrapping_add(unhandled));
-        cpu.counters.add(Count::Handled, handled);
-        cpu.counters.add(Count::Unhandled, unhandled);
+        cpu.callbacks.store(cpu.callbacks.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+        // Whoever drains counts these, and one does at a time.
+        cpu.counters.add_alone(Count::Received, handled.wrapping_add(unhandled));
+        cpu.counters.add_alone(Count::Handled, handled);
+        cpu.counters.add_alone(Count::Unhandled, unhandled);
     }
 }
 
@@ -94,6 +97,10 @@ impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, cons
 
     fn peer(&self, id: InstanceId) -> Option<Self::Peer> {
         self.endpoint.instances.get(id).ok()
+    }
+
+    fn version(&self) -> u32 {
+        self.endpoint.instances.version()
     }
 
     fn cpu(peer: &Self::Peer, index: u16) -> Option<PhysCpuId> {

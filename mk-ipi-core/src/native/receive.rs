@@ -20,6 +20,8 @@ pub(crate) trait Events {
     type Peer;
     /// The instance whose lane it is, if this kernel knows it.
     fn peer(&self, id: InstanceId) -> Option<Self::Peer>;
+    /// Another number, never 0, whenever an instance has come or gone.
+    fn version(&self) -> u32;
     /// The physical id of the CPU that the directory lists at `index` for it.
     fn cpu(peer: &Self::Peer, index: u16) -> Option<PhysCpuId>;
     /// Hands a message to its handlers.
@@ -49,6 +51,25 @@ pub(super) struct Lane {
     pub breach: bool,
     /// The cells are known to hold nothing but what the life in `hello` published.
     pub clean: bool,
+    /// The CPU that sent last.
+    pub speaker: Speaker,
+}
+
+/// A sender's CPU, looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speaker {
+    /// The [`Events::version`] for which this holds.
+    version: u32,
+    /// In the directory's list of the instance.
+    index: u16,
+    id: PhysCpuId,
+}
+
+/// Why a cell gave no message.
+enum NotCopied {
+    /// The sending instance is not known here.
+    Unknown,
+    Breach(Breach),
 }
 
 impl Lane {
@@ -57,8 +78,17 @@ impl Lane {
         self.until != 0 || (self.hello != 0 && self.clean && !self.breach)
     }
 
-    pub const NEW: Self =
-        Self { next: 0, credited: 0, hello: 0, until: 0, want: 0, received: 0, breach: false, clean: true };
+    pub const NEW: Self = Self {
+        next: 0,
+        credited: 0,
+        hello: 0,
+        until: 0,
+        want: 0,
+        received: 0,
+        breach: false,
+        clean: true,
+        speaker: Speaker { version: 0, index: 0, id: PhysCpuId(0) },
+    };
 }
 
 /// How a turn at a lane ended.
@@ -393,7 +423,6 @@ pub(super) struct Visit<'a, W> {
 impl<W: Word> Visit<'_, W> {
     /// Hands on up to `share` messages, in order.
     fn messages<E: Events>(&mut self, to: &mut E, share: usize) -> (usize, Turn) {
-        let mut peer = None;
         self.lane.clean = self.is_clean();
         for steps in 0..share {
             if !self.lane.is_open() {
@@ -405,28 +434,58 @@ impl<W: Word> Visit<'_, W> {
             let head = head.load(Ordering::Acquire);
             let draining = self.lane.until != 0;
             match Lap::of(head as u32, self.end.geometry.lap(self.lane.next)) {
-                Lap::Here => {
-                    if peer.is_none() {
-                        peer = to.peer(self.id);
+                Lap::Here => match self.copy(to, cell, head) {
+                    Ok(()) => {
+                        to.deliver(self.message);
+                        self.advance(to, true);
                     }
                     // The lane of an instance that we do not know yet is left as it is.
-                    let Some(peer) = &peer else { return (steps, Turn::Empty) };
-                    match copy::<W, E>(cell, head, peer, self.id, self.message) {
-                        Ok(()) => {
-                            to.deliver(self.message);
-                            self.advance(to, true);
-                        }
-                        // What a dead life left is skipped; a living one answers for it.
-                        Err(_) if draining => self.advance(to, false),
-                        Err(breach) => self.quarantine(to, breach),
-                    }
-                }
+                    Err(NotCopied::Unknown) => return (steps, Turn::Empty),
+                    // What a dead life left is skipped; a living one answers for it.
+                    Err(NotCopied::Breach(_)) if draining => self.advance(to, false),
+                    Err(NotCopied::Breach(breach)) => self.quarantine(to, breach),
+                },
                 _ if draining => self.advance(to, false),
                 Lap::NotYet => return (steps, Turn::Empty),
                 Lap::Future => self.quarantine(to, Breach::Lap),
             }
         }
         (share, Turn::More)
+    }
+
+    /// A cell's message as a private copy, each word read once, checked (SPEC N-7).
+    #[inline(always)]
+    fn copy<E: Events>(&mut self, to: &E, words: &Cell<W>, head: u64) -> Result<(), NotCopied> {
+        let [_, about, payload @ ..] = words;
+        let CellAbout { len, cpu } = CellAbout::from_word(about.load(Ordering::Relaxed));
+        let len = usize::from(len);
+        if len > MAX_LEN {
+            return Err(NotCopied::Breach(Breach::Length));
+        }
+        let sender_cpu = self.speaker(to, cpu)?;
+        let message = &mut *self.message;
+        message.sender_cpu = sender_cpu;
+        message.sender = Some(self.id);
+        message.msg_type = MessageType((head >> 32) as u32);
+        message.len = len;
+        for (copy, word) in message.words.iter_mut().zip(payload).take(len.div_ceil(8)) {
+            *copy = word.load(Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The physical id of the CPU at `index` in the directory's list of this lane's instance.
+    #[inline(always)]
+    fn speaker<E: Events>(&mut self, to: &E, index: u16) -> Result<PhysCpuId, NotCopied> {
+        let version = to.version();
+        let last = &mut self.lane.speaker;
+        // It is looked up once for all messages of one CPU: a look-up is two locked instructions.
+        if (last.version, last.index) != (version, index) {
+            let peer = to.peer(self.id).ok_or(NotCopied::Unknown)?;
+            let id = E::cpu(&peer, index).ok_or(NotCopied::Breach(Breach::Cpu))?;
+            *last = Speaker { version, index, id };
+        }
+        Ok(last.id)
     }
 
     /// Whether the life in force has cleaned its cells, or needed not.
@@ -466,31 +525,6 @@ impl<W: Word> Visit<'_, W> {
         }
         self.greet(to, hello)
     }
-}
-
-/// A cell's message as a private copy, each word read once, checked (SPEC N-7).
-#[inline(always)]
-fn copy<W: Word, E: Events>(
-    words: &Cell<W>,
-    head: u64,
-    peer: &E::Peer,
-    id: InstanceId,
-    message: &mut Message,
-) -> Result<(), Breach> {
-    let [_, about, payload @ ..] = words;
-    let CellAbout { len, cpu } = CellAbout::from_word(about.load(Ordering::Relaxed));
-    let len = usize::from(len);
-    if len > MAX_LEN {
-        return Err(Breach::Length);
-    }
-    message.sender_cpu = E::cpu(peer, cpu).ok_or(Breach::Cpu)?;
-    message.sender = Some(id);
-    message.msg_type = MessageType((head >> 32) as u32);
-    message.len = len;
-    for (copy, word) in message.words.iter_mut().zip(payload).take(len.div_ceil(8)) {
-        *copy = word.load(Ordering::Relaxed);
-    }
-    Ok(())
 }
 
 const _: () = assert!(cell::PAYLOAD == 2);

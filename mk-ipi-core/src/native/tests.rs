@@ -113,6 +113,9 @@ impl Events for Inbox {
     fn peer(&self, _: InstanceId) -> Option<()> {
         Some(())
     }
+    fn version(&self) -> u32 {
+        1
+    }
     fn cpu((): &(), index: u16) -> Option<PhysCpuId> {
         (index == 0).then_some(PhysCpuId(9))
     }

@@ -278,6 +278,9 @@ impl Events for Seen {
     fn peer(&self, id: InstanceId) -> Option<()> {
         (id == SENDER).then_some(())
     }
+    fn version(&self) -> u32 {
+        1
+    }
     fn cpu((): &(), index: u16) -> Option<PhysCpuId> {
         Some(PhysCpuId(index.into()))
     }
