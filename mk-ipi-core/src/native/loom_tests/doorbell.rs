@@ -2,8 +2,10 @@
 //! The doorbell: whatever is sent is seen or rung for, whoever waits is rung (SPEC N-10, N-12).
 
 use super::*;
+use core::cell::Cell;
 use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::Vector;
+use std::rc::Rc;
 
 /// How the receiver stands when a message comes.
 #[derive(Clone, Copy)]
@@ -90,6 +92,80 @@ fn space() {
         assert!(found || *seen.rings.borrow() != 0);
         assert!(sender.has_space());
     });
+}
+
+/// Somebody who waits for space, as the endpoint does it: asks, and looks again when a doorbell has rung.
+struct Waiter {
+    sender: Tx,
+    told: Cell<bool>,
+    /// The receiver is to be rung.
+    rings: Cell<bool>,
+}
+
+impl Waiter {
+    fn ask(&self) {
+        self.note(self.sender.want_space());
+        if self.sender.has_space() {
+            self.told.set(true);
+        }
+    }
+
+    /// At once when the receiver rings: any later there is more space.
+    fn deferred(&self) {
+        if !self.sender.has_space() && self.sender.is_told() {
+            self.note(self.sender.want_space());
+        }
+        if self.sender.has_space() {
+            self.told.set(true);
+        }
+    }
+
+    fn note(&self, rings: bool) {
+        self.rings.set(self.rings.get() || rings);
+    }
+}
+
+/// armed: while somebody asks for space others ask too, and take what there is. Space is told of all the same.
+#[test]
+fn loom_native_space_that_others_took_is_asked_for_again() {
+    // Before it says so, and before it looks whether that came too late.
+    for at in [1, 4] {
+        check(move |first| {
+            let (sender, kernel) = linked(&[]);
+            assert!([1, 2].map(|n| send(&sender, n)).iter().all(Result::is_ok));
+            let waiter = Rc::new(Waiter { sender, told: Cell::new(false), rings: Cell::new(false) });
+            let others = {
+                let waiter = waiter.clone();
+                move || {
+                    waiter.note(waiter.sender.want_space());
+                    [3, 4].iter().for_each(|n| waiter.note(send(&waiter.sender, *n) == Ok(true)));
+                }
+            };
+            let asks = {
+                let waiter = waiter.clone();
+                move || {
+                    interrupt_at(at, others);
+                    waiter.ask();
+                    TRAP.set(None);
+                }
+            };
+            let mut seen = {
+                let waiter = waiter.clone();
+                Seen { on_ring: Some(Box::new(move || waiter.deferred())), ..Seen::default() }
+            };
+            let ((), mut seen) = both(first, asks, {
+                let kernel = kernel.clone();
+                move || {
+                    kernel.run(&mut seen);
+                    seen
+                }
+            });
+            while waiter.rings.take() {
+                kernel.interrupt(&mut seen);
+            }
+            assert!(waiter.told.get());
+        });
+    }
 }
 
 /// bell: a receiver that armed after it had moved its doorbell is rung there.

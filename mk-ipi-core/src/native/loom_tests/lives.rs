@@ -73,7 +73,7 @@ fn loom_native_a_dead_life_publishes_nothing() {
         kernel.run(&mut seen);
         assert!(is_sent(send(&successor, 9)));
         kernel.run(&mut seen);
-        assert!(seen.steps == THE_NEXT_LIFE || seen.steps == THE_NEXT_LIFE[1..], "{seen:?}");
+        assert!(seen.steps == THE_NEXT_LIFE || seen.steps == THE_NEXT_LIFE[1..], "{:?}", seen.steps);
     });
 }
 
@@ -206,6 +206,27 @@ fn sent_to_restart() {
         let (from, lost) = sender.take_lost().unwrap();
         assert_eq!(from, 1);
         assert_eq!(lost + seen.messages().len() as u64, 1 + sent.0 + sent.1);
+    });
+}
+
+/// lane-hello, lane-answer: both ends begin a life at once. The new one's message arrives, and nothing behind it.
+#[test]
+fn loom_native_both_ends_begin_a_life() {
+    check(|first| {
+        let (former, kernel) = half_read();
+        let region = former.region.clone();
+        let begins = move || {
+            let sender = region.sender(2);
+            let sent = is_sent(send(&sender, 9));
+            (sender, sent)
+        };
+        let ((sender, sent), kernel) = both(first, begins, restarts(&kernel));
+        assert!(!sent, "nobody has drained yet");
+        let mut seen = Seen::default();
+        kernel.run(&mut seen);
+        assert!(is_sent(send(&sender, 9)));
+        kernel.run(&mut seen);
+        assert_eq!(seen.steps, THE_NEXT_LIFE[1..]);
     });
 }
 

@@ -253,9 +253,11 @@ struct Kernel {
 }
 
 /// What a run of the receiver found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Seen {
     steps: Vec<Step>,
+    /// What happens when the sender is rung.
+    on_ring: Option<Box<dyn Fn()>>,
     /// How often the sender was to be rung.
     rings: RefCell<usize>,
 }
@@ -293,6 +295,9 @@ impl Events for Seen {
     }
     fn ring(&self, _: InstanceId) {
         *self.rings.borrow_mut() += 1;
+        if let Some(handler) = &self.on_ring {
+            handler();
+        }
     }
     fn event(&mut self, _: InstanceId, event: PeerEvent) {
         self.steps.push(Step::Event(event));
