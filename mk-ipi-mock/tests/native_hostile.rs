@@ -281,3 +281,51 @@ fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
     world.settle();
     assert_eq!(world.seen(1).last(), Some(&(0, 5)));
 }
+
+#[test]
+fn a_life_is_not_told_of_what_its_predecessors_lost() {
+    let mut world = World::booted(2);
+    world.send(0, 1, 1).unwrap();
+    world.boot(1, SECOND);
+    world.settle();
+    // Nobody was told, and the next life knows nothing of it.
+    world.boot(0, SECOND);
+    world.settle();
+    world.send(0, 1, 2).unwrap();
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 2)]);
+    world.send(0, 1, 3).unwrap();
+    world.boot(1, SECOND.next());
+    world.events(0);
+    world.link(0).tick(0, 10);
+    assert!(world.events(0).contains(&(id(1), PeerEvent::Lost { first: 1, count: 1 })));
+}
+
+#[test]
+fn a_life_is_told_of_what_it_lost_whatever_its_predecessor_said_to_have_seen() {
+    let mut world = World::booted(2);
+    world.machine.poke(world.lane(0, 1, header::SEEN), u64::MAX);
+    world.boot(0, SECOND);
+    world.settle();
+    world.send(0, 1, 3).unwrap();
+    world.boot(1, SECOND);
+    world.link(0).tick(0, 10);
+    assert!(world.events(0).contains(&(id(1), PeerEvent::Lost { first: 0, count: 1 })));
+}
+
+#[test]
+fn an_instance_that_wiped_its_hello_after_an_unanswered_life_speaks_again() {
+    let mut world = World::new(2);
+    world.boot(1, Incarnation::FIRST);
+    // A life that nobody greeted, then the receiver's next one, which skips what the last may have read.
+    world.link(1).destroy_instance(id(0)).unwrap();
+    let hello = Hello { incarnation: SECOND, session: 1, first: false };
+    world.machine.poke(world.lane(0, 1, header::HELLO), hello.to_word());
+    world.boot(1, SECOND);
+    world.machine.poke(world.lane(0, 1, header::HELLO), 0);
+    world.boot(0, SECOND);
+    world.settle();
+    assert_eq!(world.send(0, 1, 5), Ok(()));
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 5)]);
+}

@@ -182,7 +182,7 @@ impl<W: Word> Sender<W> {
     /// Begins a life in the lane (SPEC N-9).
     pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
         // A lane of which its receiver has ever taken note was used, whatever its header says.
-        let noted = [control::ANSWER, control::BASE, control::BREACH];
+        let noted = [control::ANSWER, control::CREDIT, control::BREACH];
         let noted = noted.map(|word| region.control(word, Ordering::Relaxed)).into_iter();
         let before =
             core::iter::once(region.own(header::HELLO)).chain(noted).find(|word| *word != 0).unwrap_or(0);
@@ -234,7 +234,7 @@ impl<W: Word> Sender<W> {
     }
 }
 
-/// Makes each cell one that was last written in the lap before that of `base`.
+/// Makes each cell one that was last written in the lap before that of `base`, below which nothing was lost that matters.
 fn clean<W: Word>(region: &PeerRegion<W>, base: u64) {
     let lap = region.geometry.lap(base).wrapping_sub(1);
     for position in 0..u64::from(region.geometry.cells()) {
@@ -242,6 +242,7 @@ fn clean<W: Word>(region: &PeerRegion<W>, base: u64) {
             head.store(lap.into(), Ordering::Relaxed);
         }
     }
+    region.set(header::SEEN, base);
 }
 
 /// What a sender can see of its receiver's life.
