@@ -395,9 +395,10 @@ impl World {
     fn restart(&mut self, n: usize) {
         for from in 0..KERNELS {
             let answer = self.machine.peek(self.control(from, n, control::ANSWER));
-            let in_force = answer == self.machine.peek(self.lane(from, n, header::HELLO));
-            if answer != 0 {
-                self.model.lanes[from][n].lose(in_force);
+            let said = self.machine.peek(self.lane(from, n, header::HELLO));
+            // Of a lane whose first life was not answered yet nothing was read.
+            if answer != 0 || Hello::from_word(said).is_some_and(|hello| !hello.first) {
+                self.model.lanes[from][n].lose(answer == said);
             }
         }
         // Unmapping writes nothing: for the others it is as if this life had just stopped.
