@@ -4,6 +4,7 @@
 use super::{control, header, hello, Native, CELLS};
 use crate::env::{Env, Steps};
 use crate::{check, Failed, Outcome};
+use core::cell::Cell;
 use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::SendError;
@@ -23,6 +24,8 @@ fn next_life<E: Env>(env: &'static E) -> Result<Incarnation, Failed> {
 fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.told());
+    let interrupts = || env.endpoint().stats().interrupts;
+    let mark = Cell::new(0);
     let life = if restarted { Incarnation::FIRST.next() } else { Incarnation::FIRST };
     // The receiver sees the other hello when it has read all of the life before.
     let (word, seen_at) = (|lane, word| env.peek(1, env.control(lane, word)), old);
@@ -39,6 +42,8 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
             let said = env.peek(1, env.header(env.me(), header::HELLO))?;
             check!(said == hello(life.get().into(), 2, false), "the next one: another session, not first");
             check!(env.try_number(1, old) == Err(SendError::Unanswered), "nothing is sent before its answer");
+            env.linger();
+            mark.set(interrupts());
             Ok(())
         })?;
         env.at(1, || {
@@ -60,6 +65,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
         })
     })?;
     env.not_at(1, || {
+        check!(env.until(|| interrupts() > mark.get()), "the answer rings");
         (old..old + 2 * CELLS).try_for_each(|n| env.send_number(1, n))?;
         let clean = env.peek(1, env.header(env.me(), header::CLEAN))?;
         check!(clean == hello(life.get().into(), 2, false), "it says that it has cleaned its cells");

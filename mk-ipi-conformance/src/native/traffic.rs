@@ -89,22 +89,29 @@ pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) ->
 }
 
 pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'static E) -> Outcome {
-    env.lay_out()?;
-    let (before, handle) = (env.inbox().count(), env.listen()?);
-    env.not_at(1, || {
-        (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
-        check!((0..CELLS).all(|n| env.try_number(1, n).is_ok()), "the first life needs no answer");
-        check!(env.try_number(1, CELLS) == Err(SendError::Full), "a lane takes what it has cells for");
-        let lane = env.endpoint().lane_stats(E::id(1));
-        check!(lane.is_ok_and(|lane| lane.rung == 0), "nobody is rung who is not there");
-        Ok(())
-    })?;
-    env.at(1, || {
-        (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
-        env.expect_from_others(before, 0, CELLS)
-    })?;
-    env.not_at(1, || env.send_number(1, CELLS))?;
-    env.at(1, || env.expect_from_others(before, 0, CELLS + 1))?;
+    let handle = env.listen()?;
+    for again in [false, true] {
+        env.lay_out()?;
+        let before = env.inbox().count();
+        env.not_at(1, || {
+            (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
+            check!((0..CELLS).all(|n| env.try_number(1, n).is_ok()), "the first life needs no answer");
+            check!(env.try_number(1, CELLS) == Err(SendError::Full), "a lane takes what it has cells for");
+            let lane = env.endpoint().lane_stats(E::id(1));
+            check!(lane.is_ok_and(|lane| lane.rung == 0), "nobody is rung who is not there");
+            if again {
+                env.attach_again(1)?;
+                check!(env.try_number(1, CELLS) == Err(SendError::Unanswered), "the second does");
+            }
+            Ok(())
+        })?;
+        env.at(1, || {
+            (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
+            env.expect_from_others(before, 0, CELLS)
+        })?;
+        env.not_at(1, || env.send_number(1, CELLS))?;
+        env.at(1, || env.expect_from_others(before, 0, CELLS + 1))?;
+    }
     env.unlisten(handle)
 }
 
