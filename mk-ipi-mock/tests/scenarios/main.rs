@@ -36,19 +36,28 @@ fn setting(name: &str, unless_told: u64) -> u64 {
     std::env::var(name).map_or(unless_told, |value| value.parse().unwrap())
 }
 
+/// Points with problems after which a thread tries no more.
+const ENOUGH: u64 = 30;
+
 /// All problems, and how often each was met first where.
 #[derive(Default)]
 struct Found {
     points: u64,
+    /// Points with a problem. Many say no more than some.
+    bad: u64,
     problems: BTreeMap<String, (u64, String)>,
 }
 
 impl Found {
     /// Plays scenario `number` with these deaths; whether all of them came.
     fn point(&mut self, number: usize, seed: u64, deaths: &[Death]) -> (bool, [u64; 2]) {
+        if self.bad >= ENOUGH {
+            return (false, [ENOUGH; 2]);
+        }
         let (name, scripts) = SCENARIOS[number];
         let played = play(seed, scripts, deaths);
         self.points += 1;
+        self.bad += u64::from(!played.problems.is_empty());
         for problem in played.problems {
             let place = || (0, format!("{name}, seed {seed}, {deaths:?}"));
             self.problems.entry(problem).or_insert_with(place).0 += 1;
@@ -97,7 +106,7 @@ fn everywhere(part: impl Fn(&mut Found, usize, u64) + Sync) -> Found {
 fn nothing_goes_wrong_when_nobody_dies() {
     let found = everywhere(|found, number, seed| {
         let many = (0..50).map(|n| seed * 50 + n);
-        many.for_each(|seed| assert!(found.point(number, seed, &[]).0));
+        many.for_each(|seed| _ = found.point(number, seed, &[]));
     });
     found.report("without a death");
 }

@@ -104,7 +104,7 @@ fn payload(number: u64) -> Vec<u8> {
 /// Plays the scripts with these deaths, one after another.
 pub fn play(seed: u64, scripts: [&[Step]; 2], deaths: &[Death]) -> Played {
     let builder = Machine::builder().kernel(&[0]).kernel(&[3]).memory(16);
-    let machine = builder.mode(Mode::Stepped { seed }).step_limit(100_000).build();
+    let machine = builder.mode(Mode::Stepped { seed }).step_limit(30_000).build();
     let geometry = Geometry::new(2, CELLS as u32).unwrap();
     let regions = [(); 2].map(|()| machine.native_region(geometry));
     let sides = scripts.map(|script| Mutex::new(Side { script: script.to_vec(), ..Side::default() }));
