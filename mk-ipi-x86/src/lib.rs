@@ -4,7 +4,7 @@
 //! [`LocalApic`] is the doorbell. It reaches the registers through one seam, [`ApicIo`], which `Hardware`
 //! implements with real instructions and a test with a recorder. For kernels without APIC code of their own
 //! there are three parts more: [`Mode`] and [`LocalApic::enable`] set an APIC up, [`start_cpu`] starts
-//! another CPU, and [`doorbell_entry`] makes the vector's entry stub.
+//! another CPU and [`stop_cpu`] stops one, and [`doorbell_entry`] makes the vector's entry stub.
 //!
 //! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), where the APIC is chapter 10 and multiple
 //! processors are chapter 8. Later editions number these chapters one higher (10.6.1 is 11.6.1); the titles

@@ -32,7 +32,7 @@ pub struct DemoArgs {
     /// What the links speak
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
-    /// Stop kernel 1 by INIT in mid-stream, wherever it is, and start it anew, this often
+    /// Stop kernel 1 by INIT in mid-stream, wherever it is, and start it anew: this often, or 5 times
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
