@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * mk-ipi: how kernels on one machine talk, by shared memory and an interrupt. For kernels written in C.
+ * mk-ipi: how kernels on one machine talk, by shared memory and an interrupt. For kernels written
+ * in C.
  *
  * Made by cbindgen from the crate mk-ipi-capi: do not edit.
  *
- * A kernel fills a `struct mk_ipi_ops`, makes an instance of the library in a static `struct mk_ipi` (mk_ipi_init), says who it is
- * (mk_ipi_identify, or mk_ipi_start for a spawned kernel), adds the instances that it talks to, registers handlers, calls
- * mk_ipi_interrupt in the doorbell's vector, and mk_ipi_run_deferred where `schedule` asked for it.
+ * A kernel fills a `struct mk_ipi_ops`, makes an instance of the library in a static `struct
+ * mk_ipi` (mk_ipi_init), says who it is (mk_ipi_identify, or mk_ipi_start for a spawned kernel),
+ * adds the instances that it talks to, registers handlers, calls mk_ipi_interrupt in the doorbell's
+ * vector, and mk_ipi_run_deferred where `schedule` asked for it.
  *
- * The calls that begin with multikernel_, and mk_send_pfn, mk_receive_pfn and mk_receive_(un)map_page, have the names and results of the
- * Linux patch "Introduce generic multikernel IPI communication framework"; they work on the instance that mk_ipi_set_default names.
+ * The calls that begin with multikernel_, mk_send_ and mk_receive_ have the names and results of
+ * the Linux patch "Introduce generic multikernel IPI communication framework"; they work on the
+ * instance that mk_ipi_set_default names.
  *
- * Calls that return an int return 0 or a count, or an error number negated (MK_IPI_EINVAL and so on; those of Linux). Each says in what
- * context it may be called: "any but NMI" includes interrupt handlers and callbacks. Addresses and lengths are in bytes.
+ * Calls that return an int return 0 or a count, or an error number negated (MK_IPI_EINVAL and so
+ * on; those of Linux). Each says in what context it may be called: "any but NMI" includes interrupt
+ * handlers and callbacks. Addresses and lengths are in bytes.
  *
- * The library allocates nothing, prints nothing and needs from its surroundings: memcpy, memset, memcmp and memmove. The one for
- * x86_64-unknown-none brings weak ones of its own, and needs nothing. It uses no floating-point or vector registers there.
+ * The library allocates nothing, prints nothing and needs from its surroundings: memcpy, memset,
+ * memcmp and memmove. The one for x86_64-unknown-none brings weak ones of its own, and needs
+ * nothing. It uses no floating-point or vector registers there.
  */
 
 #ifndef MK_IPI_H
@@ -763,6 +768,16 @@ int mk_ipi_set_default(struct mk_ipi *mk);
  * `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
  */
 int mk_ipi_identify(struct mk_ipi *mk, int instance, uint32_t incarnation);
+
+/**
+ * Who this kernel is; which life of it, to `*incarnation`, unless that is NULL.
+ *
+ * Returns 0 to 255; -EINVAL if `mk` is none; -ENODEV if nobody has said it. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `incarnation` is NULL or may be written.
+ */
+int mk_ipi_identity(struct mk_ipi *mk, uint32_t *incarnation);
 
 /**
  * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Where it lies to

@@ -30,6 +30,26 @@ pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incar
     }))
 }
 
+/// Who this kernel is; which life of it, to `*incarnation`, unless that is NULL.
+///
+/// Returns 0 to 255; -EINVAL if `mk` is none; -ENODEV if nobody has said it. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `incarnation` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_identity(mk: *mut mk_ipi, incarnation: *mut u32) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|mk| {
+        let (instance, life) = mk.end.identity().ok_or(Errno::ENODEV)?;
+        if !incarnation.is_null() {
+            // SAFETY: not NULL, so it may be written (the caller).
+            unsafe { incarnation.write(life.get()) };
+        }
+        Ok(instance.get().into())
+    }))
+}
+
 /// Checks a config and calls `f` with it.
 ///
 /// # Safety

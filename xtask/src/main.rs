@@ -2,6 +2,7 @@
 //! The project's commands: `cargo xtask demo` and `cargo xtask test`.
 
 mod bench;
+mod capi;
 mod check;
 mod cmd;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
     Bench(bench::BenchArgs),
+    /// The C header, the static libraries, a pkg-config file and a test program, in one folder
+    Capi(capi::CapiArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
     Proofs(proofs::ProofsArgs),
 }
@@ -63,6 +66,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
+        Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)

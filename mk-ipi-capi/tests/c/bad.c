@@ -66,6 +66,7 @@ static void no_instance(struct mk_ipi *mk)
 
 	GIVES(mk_ipi_fini(mk), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_identify(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_identity(mk, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_register(mk, 1, no_message, NULL, &handler), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_unregister(mk, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_create_instance(mk, &config, NULL), -MK_IPI_EINVAL);

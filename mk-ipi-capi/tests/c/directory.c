@@ -187,7 +187,10 @@ static void starts(void)
 	struct mk_ipi_instance config = config_of(2, &spawned.cpu, MK_IPI_RFC_V2, 1);
 	struct mk_ipi_handler *handler;
 
+	uint32_t life = 0;
+
 	GIVES(start("quiet", 0), 0);
+	GIVES(mk_ipi_identity(spawned.mk, &life), -MK_IPI_ENODEV);
 	GIVES(start("mk_ipi_shared=0x%llx", 0), -MK_IPI_ENODEV);
 	GIVES(start("mk_ipi_shared=0x%llx mk_ipi_directory=junk", 0), -MK_IPI_EINVAL);
 	GIVES(start("mk_ipi_shared=%llx mk_ipi_directory=0x%llx", 0x1000), -MK_IPI_EINVAL);
@@ -200,6 +203,9 @@ static void starts(void)
 	GIVES(spawned.maps, 0);
 	GIVES(mk_ipi_identify(host.mk, 0, 1), 0);
 	GIVES(start("mk_ipi_shared=0x%llx mk_ipi_directory=0x%llx", directory), 2);
+	GIVES(mk_ipi_identity(spawned.mk, NULL), 2);
+	GIVES(mk_ipi_identity(spawned.mk, &life), 2);
+	GIVES(life, 1);
 	GIVES(start("mk_ipi_shared=0x%llx mk_ipi_directory=0x%llx", directory), -MK_IPI_EEXIST);
 	GIVES(mk_ipi_start_rfc_v2(spawned.mk, "", 0, &config), 0);
 	machine_run();

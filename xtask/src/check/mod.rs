@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: every check, step by step. CI runs the same.
 
+mod capi;
 mod disassembly;
 mod no_panic;
 mod public;

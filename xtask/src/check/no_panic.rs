@@ -69,7 +69,7 @@ fn planted(context: &Context, profile: &str) -> Result<&'static str> {
 }
 
 /// The symbols of an ELF file that have to do with panics, demangled.
-fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
+pub fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(elf)?;
     let mut names = Vec::new();
     for symbol in file.symbols() {

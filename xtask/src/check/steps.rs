@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 use clap::Args;
 
-use super::{disassembly, no_panic, source, Context, Notes, Step};
+use super::{capi, disassembly, no_panic, source, Context, Notes, Step};
 use crate::bench;
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes, Stage};
@@ -55,6 +55,12 @@ pub fn all() -> Vec<Step> {
         step("conformance-mock", "the conformance suite on the mock", &[], conformance_mock),
         step("no-std", "the kernel crates build for bare metal", &[BARE], no_std),
         step("no-panic", "no panic path in what a kernel links", &[BARE], no_panic::run),
+        step(
+            "capi",
+            "the library for C: header, C tests, symbols",
+            &[Need::Cc, BARE, msrv.clone()],
+            capi::run,
+        ),
         step("disassembly", "the fence of the x2APIC doorbell is in the code", &[BARE], disassembly::run),
         step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
         step(

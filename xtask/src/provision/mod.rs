@@ -26,6 +26,8 @@ pub enum Need {
     Rust(Toolchain, &'static [&'static str], &'static [&'static str]),
     /// A C compiler named `cc`.
     Cc,
+    /// `gcc`, `g++`, `clang` and `clang++`, where they can be had: who needs them does with those that are there.
+    Compilers,
     /// QEMU for x86-64; newer than the system's if x2APIC is wanted.
     Qemu {
         /// Whether the local APIC must be emulated in x2APIC mode too.
@@ -154,6 +156,7 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
     match need {
         Need::Rust(toolchain, components, targets) => rust::plan(*toolchain, components, targets),
         Need::Cc => plan_cc(),
+        Need::Compilers => Ok(plan_compilers().into_iter().collect()),
         Need::Qemu { x2apic } => qemu::plan(*x2apic),
         Need::CargoTool(name) => Ok(plan_tool(name)?.into_iter().collect()),
     }
@@ -169,15 +172,27 @@ fn plan_cc() -> Result<Vec<Plan>> {
     if !is_root() {
         bail!("no C compiler (`cc`), and it takes root to install one: sudo apt-get install gcc libc6-dev");
     }
-    let act = || {
+    Ok(vec![by_apt(&["gcc", "libc6-dev"])])
+}
+
+/// All but those that are there; nothing where we cannot install.
+fn plan_compilers() -> Option<Plan> {
+    let wanted = [("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("ld", "binutils")];
+    let missing: Vec<_> = wanted.into_iter().filter(|(program, _)| which(program).is_none()).collect();
+    let packages: Vec<_> = missing.into_iter().map(|(_, package)| package).collect();
+    (!packages.is_empty() && which("apt-get").is_some() && is_root()).then(|| by_apt(&packages))
+}
+
+/// Installs packages of the system's.
+fn by_apt(packages: &[&'static str]) -> Plan {
+    let what = format!("install {} on this system with apt-get", packages.join(", "));
+    let packages = packages.to_vec();
+    let act = move || {
         cmd::run(Command::new("apt-get").arg("update"))?;
-        let words = ["-y", "--no-install-recommends", "install", "gcc", "libc6-dev"];
-        cmd::run(Command::new("apt-get").args(words).env("DEBIAN_FRONTEND", "noninteractive"))
+        let words = ["-y", "--no-install-recommends", "install"];
+        cmd::run(Command::new("apt-get").args(words).args(&packages).env("DEBIAN_FRONTEND", "noninteractive"))
     };
-    Ok(vec![Plan {
-        what: "install gcc and libc6-dev on this system with apt-get".into(),
-        act: Box::new(act),
-    }])
+    Plan { what, act: Box::new(act) }
 }
 
 /// Where our own tools are, whether they exist or not.

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask capi`: the C header, the static libraries, and what belongs to them, in one folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{ensure, Context, Result};
+use clap::Args;
+
+use crate::cmd::{self, Places, BARE_TARGET};
+use crate::provision::{Need, Provision, Toolchain};
+
+/// The crate.
+pub const PACKAGE: &str = "mk-ipi-capi";
+/// Its C tests.
+pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
+/// The sources of `mk_ipi_test`.
+pub const TEST_SOURCES: [&str; 10] = [
+    "main.c",
+    "machine.c",
+    "peer.c",
+    "peer_ours.c",
+    "bad.c",
+    "instances.c",
+    "compat.c",
+    "native.c",
+    "directory.c",
+    "threads.c",
+];
+/// How all C here is compiled.
+pub const C_FLAGS: [&str; 6] =
+    ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
+/// What `capi` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CapiArgs {
+    /// Folder to leave everything in; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What a build needs.
+pub const NEEDS: [Need; 2] = [Need::Cc, Need::Rust(Toolchain::Active, &[], &[BARE_TARGET])];
+
+/// `cargo xtask capi`: writes the header anew, builds, and says what is where.
+pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<()> {
+    provision.announce(&NEEDS)?;
+    provision.ensure(&NEEDS)?;
+    header_test(places, true)?;
+    let out = std::env::current_dir()?.join(&args.out);
+    for (file, what) in install(places, &out)? {
+        let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
+        println!("{len:>9} bytes  {}  {what}", file.display());
+    }
+    Ok(())
+}
+
+/// Runs the test that compares the kept header with the crate; or has it written.
+pub fn header_test(places: &Places, write: bool) -> Result<usize> {
+    let mut cargo = places.cargo();
+    cargo.args(["test", "-p", PACKAGE, "--test", "header"]);
+    if write {
+        cargo.env("MK_IPI_HEADER", "write");
+    }
+    cmd::run_tests(&mut cargo)
+}
+
+/// Builds the library for the host, or for bare metal; gives the archive as cargo leaves it.
+pub fn library(places: &Places, target: Option<&str>) -> Result<PathBuf> {
+    let folder = places.own_target("capi");
+    let mut cargo = places.cargo();
+    cargo.env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS");
+    // One kind only: with an rlib beside it, cargo would not optimise across crates.
+    cargo.args(["rustc", "-p", PACKAGE, "--lib", "--profile", "capi", "--crate-type", "staticlib"]);
+    cargo.args(target.iter().flat_map(|target| ["--target", target]));
+    cmd::run(&mut cargo)?;
+    Ok(folder.join(target.unwrap_or("")).join("capi").join("libmk_ipi_capi.a"))
+}
+
+/// Leaves all in `out`; gives each file with a word about it.
+pub fn install(places: &Places, out: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+    let folder = |name: &str| -> Result<PathBuf> {
+        let path = out.join(name);
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(path)
+    };
+    let (include, lib, bare) = (folder("include")?, folder("lib")?, folder("lib/x86_64-unknown-none")?);
+    let (config, bin) = (folder("lib/pkgconfig")?, folder("bin")?);
+    let crate_folder = places.root.join(PACKAGE);
+    let copy = |from: PathBuf, to: PathBuf| -> Result<PathBuf> {
+        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        Ok(to)
+    };
+    let header = copy(crate_folder.join("include/mk_ipi.h"), include.join("mk_ipi.h"))?;
+    let peer = copy(places.root.join(C_TESTS).join("mk_ipi_peer.h"), include.join("mk_ipi_peer.h"))?;
+    let host = stripped(&library(places, None)?, &lib.join("libmk_ipi.a"))?;
+    let none = stripped(&library(places, Some(BARE_TARGET))?, &bare.join("libmk_ipi.a"))?;
+    let pc = config.join("mk-ipi.pc");
+    fs::write(&pc, PC.replace("VERSION", &version(&crate_folder)?))?;
+    let readme = out.join("README.md");
+    fs::write(&readme, README)?;
+    let test = bin.join("mk_ipi_test");
+    compile_test(places, "cc", &[], &include, &host, &test)?;
+    Ok(vec![
+        (header, "the header"),
+        (host, "the library for the host"),
+        (none, "the library for x86_64-unknown-none"),
+        (pc, "for pkg-config"),
+        (test, "tests the library, or a peer of yours"),
+        (peer, "what such a peer exports"),
+        (readme, "how to use all this"),
+    ])
+}
+
+/// The workspace's version.
+fn version(crate_folder: &Path) -> Result<String> {
+    let manifest = fs::read_to_string(crate_folder.join("../Cargo.toml"))?;
+    let manifest: toml::Table = manifest.parse()?;
+    let version = manifest.get("workspace").and_then(|w| w.get("package")?.get("version")?.as_str());
+    Ok(version.context("the workspace has no version")?.to_owned())
+}
+
+/// A copy without debug information, which is the compiler's own library's.
+fn stripped(archive: &Path, to: &Path) -> Result<PathBuf> {
+    cmd::run(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(archive))?;
+    Ok(to.to_path_buf())
+}
+
+/// Compiles the C test program.
+pub fn compile_test(
+    places: &Places,
+    cc: &str,
+    flags: &[&str],
+    include: &Path,
+    library: &Path,
+    program: &Path,
+) -> Result<()> {
+    let mut cmd = compiler(places, cc, include);
+    cmd.args(flags).args(TEST_SOURCES).arg(library).args(["-pthread", "-ldl", "-o"]).arg(program);
+    cmd::run(&mut cmd)
+}
+
+/// A C compiler in the folder of the C tests.
+pub fn compiler(places: &Places, cc: &str, include: &Path) -> Command {
+    let mut cmd = Command::new(cc);
+    cmd.current_dir(places.root.join(C_TESTS)).args(C_FLAGS).arg("-g").arg("-I").arg(include).arg("-I.");
+    cmd
+}
+
+/// Runs the test program; gives its last line, which counts the checks.
+pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
+    let mut cmd = Command::new(program);
+    if let Some(peer) = peer {
+        cmd.arg("--peer").arg(peer);
+    }
+    eprintln!("$ {}", cmd::shown(&cmd));
+    let out = cmd.stdin(Stdio::null()).output().with_context(|| program.display().to_string())?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    let complaints = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "{}: {}\n{said}{complaints}", program.display(), out.status);
+    let last = said.lines().last().unwrap_or_default();
+    ensure!(last.ends_with(" checks, 0 failed") && !last.starts_with("0 "), "it said: {last}");
+    Ok(last.into())
+}
+
+const PC: &str = "prefix=${pcfiledir}/../..
+includedir=${prefix}/include
+libdir=${prefix}/lib
+
+Name: mk-ipi
+Description: How kernels on one machine talk, by shared memory and an interrupt
+Version: VERSION
+Cflags: -I${includedir}
+Libs: -L${libdir} -lmk_ipi
+";
+
+const README: &str = "# mk-ipi for C
+
+- `include/mk_ipi.h`: the header. Its comments say what each call does, returns, and where it may be called.
+- `lib/x86_64-unknown-none/libmk_ipi.a`: for a kernel. Needs nothing from its surroundings, uses no vector registers and no red zone;
+  link with `--gc-sections`, and what is not called is left out.
+- `lib/libmk_ipi.a`: for programs of the host, such as tests. Needs memcpy, memset, memcmp and memmove, as any C library has them.
+- `lib/pkgconfig/mk-ipi.pc`: `PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs mk-ipi`; the folder can be moved.
+- `bin/mk_ipi_test`: tests the library on this machine. `bin/mk_ipi_test --peer ./peer.so` tests another implementation: a shared
+  object that exports what `include/mk_ipi_peer.h` says.
+
+A kernel fills `struct mk_ipi_ops`, makes an instance (`mk_ipi_init`), says who it is (`mk_ipi_identify`; `mk_ipi_start` if it was
+spawned), adds instances (`mk_ipi_create_instance`, `mk_ipi_attach_instance`), registers handlers, calls `mk_ipi_interrupt` in the doorbell's
+vector and `mk_ipi_run_deferred` where the `schedule` operation asked for it. Code that was written for the calls `multikernel_...` of the
+Linux patch links as it is, once `mk_ipi_set_default` has named an instance.
+
+```c
+#include <mk_ipi.h>
+
+static struct mk_ipi mk;
+
+int err = mk_ipi_init(&mk, sizeof(mk), &kernel_ops);
+if (!err)
+\terr = mk_ipi_identify(&mk, 1, incarnation);
+```
+";

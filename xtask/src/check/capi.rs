@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The library for C: its header compiles everywhere, its C tests pass, and it holds and asks for no more than it says.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use object::{Object, ObjectSymbol};
+
+use super::{no_panic, Context, Notes};
+use crate::capi::{self, C_TESTS};
+use crate::cmd::{self, BARE_TARGET};
+use crate::provision;
+
+/// What the header says that the library for the host needs, and what compilers make of comparisons with 0.
+const DOCUMENTED: [&str; 5] = ["memcpy", "memset", "memcmp", "memmove", "bcmp"];
+/// Calls of `small.c`, and some that it does not make.
+const CALLED: [&str; 3] = ["mk_ipi_init", "mk_ipi_send", "mk_ipi_run_deferred"];
+const NOT_CALLED: [&str; 5] = [
+    "mk_ipi_join",
+    "mk_ipi_directory_create",
+    "mk_ipi_create_instance",
+    "multikernel_send_ipi_data",
+    "mk_ipi_boot_shared",
+];
+
+/// The step.
+pub fn run(context: &Context) -> Result<Notes> {
+    let places = context.places;
+    let out = places.own_target("capi").join("out");
+    capi::header_test(places, false)?;
+    let msrv = format!("+{}", provision::MSRV);
+    let mut check = places.cargo();
+    check.env("CARGO_TARGET_DIR", places.own_target("msrv")).env_remove("RUSTUP_TOOLCHAIN");
+    cmd::run(check.args([&msrv, "check", "-p", capi::PACKAGE, "--target", BARE_TARGET]))?;
+    capi::install(places, &out)?;
+    let mut notes = Notes::new();
+    for compiler in compilers(places.ci)? {
+        header(context, compiler, &out)?;
+        notes.extend(programs(context, compiler, &out)?);
+    }
+    notes.push(symbols(context, &out)?);
+    notes.push(small(context, &out)?);
+    Ok(notes)
+}
+
+/// C and C++ compilers; clang may be missing on a developer's machine.
+fn compilers(ci: bool) -> Result<Vec<(&'static str, &'static str)>> {
+    let mut found = Vec::new();
+    for (cc, cxx) in [("gcc", "g++"), ("clang", "clang++")] {
+        match cmd::which(cc).and(cmd::which(cxx)) {
+            Some(_) => found.push((cc, cxx)),
+            None if ci => bail!("there is no {cc} or no {cxx}"),
+            None => eprintln!("{cc} and {cxx}: not both there, left out"),
+        }
+    }
+    ensure!(!found.is_empty(), "there is neither gcc nor clang");
+    Ok(found)
+}
+
+/// The header alone: freestanding C11, and C++17.
+fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> {
+    let object = out.join("header.o");
+    let source = out.join("header.c");
+    fs::write(&source, "#include <mk_ipi.h>\n#include <mk_ipi_peer.h>\n#include <mk_ipi.h>\n")?;
+    for (compiler, flags) in [
+        (cc, &["-x", "c", "-std=c11", "-ffreestanding", "-nostdlib"][..]),
+        (cxx, &["-x", "c++", "-std=c++17"][..]),
+    ] {
+        let mut cmd = Command::new(compiler);
+        cmd.current_dir(&context.places.root).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]);
+        cmd.arg(out.join("include")).args(flags).arg("-c").arg(&source).arg("-o").arg(&object);
+        cmd::run(&mut cmd)?;
+    }
+    Ok(())
+}
+
+/// The C tests, plain and under the sanitizers, and against peers in shared objects: ours, and one written from SPEC.md.
+fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Notes> {
+    let (places, include, library) = (context.places, out.join("include"), out.join("lib/libmk_ipi.a"));
+    let shared = |source: &str, libraries: &[&Path]| -> Result<PathBuf> {
+        let object = out.join(source).with_extension("so");
+        let mut cmd = capi::compiler(places, cc, &include);
+        cmd.args(["-fPIC", "-shared", source]).args(libraries).arg("-o").arg(&object);
+        cmd::run(&mut cmd)?;
+        Ok(object)
+    };
+    let ours = shared("peer_ours.c", &[&library])?;
+    let spec = shared("spec_peer.c", &[])?;
+    let mut notes = Notes::new();
+    for (name, flags) in [
+        ("plain", &[][..]),
+        ("sanitized", &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"][..]),
+    ] {
+        let program = out.join(format!("mk_ipi_test-{cc}-{name}"));
+        capi::compile_test(places, cc, flags, &include, &library, &program)?;
+        notes.push(format!("{cc}, {name}: {}", capi::run_test(&program, None)?));
+        for peer in [&ours, &spec] {
+            let said = capi::run_test(&program, Some(peer))?;
+            let peer = peer.file_name().unwrap_or_default().to_string_lossy();
+            notes.push(format!("{cc}, {name}, {peer}: {said}"));
+        }
+    }
+    Ok(notes)
+}
+
+/// The functions that the header declares.
+fn declared(header: &str) -> BTreeSet<String> {
+    let words = header.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '('));
+    let called = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
+    called
+        .filter(|name| {
+            ["mk_ipi_", "mk_send_", "mk_receive_", "multikernel_", "generic_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+        })
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+/// Links the whole of each library: every function that the header declares is there, nothing is missing but what
+/// the header says, and no panic is left.
+fn symbols(context: &Context, out: &Path) -> Result<String> {
+    let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
+    let functions = declared(&header);
+    ensure!(functions.len() > 40, "the header declares only {} functions", functions.len());
+    for (name, library, needed) in [
+        ("host", "lib/libmk_ipi.a", &DOCUMENTED[..]),
+        ("bare", "lib/x86_64-unknown-none/libmk_ipi.a", &[][..]),
+    ] {
+        let whole = out.join(format!("whole-{name}.o"));
+        let mut link = Command::new("ld");
+        link.current_dir(&context.places.root).args(["-r", "--gc-sections", "-o"]).arg(&whole);
+        link.args(functions.iter().flat_map(|f| ["-u", f.as_str()])).arg(out.join(library));
+        cmd::run(&mut link)?;
+        let object = fs::read(&whole)?;
+        let found = no_panic::panic_symbols(&object)?;
+        ensure!(found.is_empty(), "a panic path is in {library}:\n  {}", found.join("\n  "));
+        let missing: Vec<_> =
+            undefined(&object)?.into_iter().filter(|n| !needed.contains(&n.as_str())).collect();
+        ensure!(missing.is_empty(), "{library} needs {}", missing.join(", "));
+    }
+    Ok(format!("{} functions, none undefined, no panic", functions.len()))
+}
+
+/// The names that an object file asks for.
+fn undefined(object: &[u8]) -> Result<BTreeSet<String>> {
+    let file = object::File::parse(object)?;
+    let symbols = file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok());
+    Ok(symbols.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
+}
+
+/// Links the least freestanding program: what it does not call is not in it.
+fn small(context: &Context, out: &Path) -> Result<String> {
+    let program = out.join("small.elf");
+    let mut link = capi::compiler(context.places, "cc", &out.join("include"));
+    link.args(["-O2", "-ffreestanding", "-fno-pic", "-no-pie", "-mno-red-zone", "-static", "-nostdlib"]);
+    link.args(["-fno-stack-protector", "small.c", "-Wl,--gc-sections", "-Wl,--build-id=none"]);
+    cmd::run(link.arg(out.join("lib/x86_64-unknown-none/libmk_ipi.a")).arg("-o").arg(&program))?;
+    let elf = fs::read(&program)?;
+    let file = object::File::parse(&*elf)?;
+    let names: BTreeSet<_> = file.symbols().filter_map(|s| s.name().ok()).collect();
+    for name in CALLED {
+        ensure!(names.contains(name), "{C_TESTS}/small.c does not hold {name}");
+    }
+    for name in NOT_CALLED {
+        ensure!(!names.contains(name), "{name} is in a program that does not call it");
+    }
+    let code = Command::new("size").arg(&program).stdin(Stdio::null()).output().context("size")?;
+    let said = String::from_utf8_lossy(&code.stdout);
+    let text = said.lines().nth(1).and_then(|l| l.split_whitespace().next()).unwrap_or("?");
+    Ok(format!("a program that sends and receives: {text} bytes of code and constants"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_a_header() {
+        let header = "/* as mk_ipi_send */ int mk_ipi_send(struct mk_ipi *mk);\nvoid *mk_receive_map_page(int a);\nint (*map)(void *ctx);";
+        let names: Vec<_> = declared(header).into_iter().collect();
+        assert_eq!(names, ["mk_ipi_send", "mk_receive_map_page"]);
+    }
+}
