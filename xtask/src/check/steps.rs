@@ -58,7 +58,7 @@ pub fn all() -> Vec<Step> {
         step(
             "capi",
             "the library for C: header, C tests, symbols",
-            &[Need::Cc, BARE, msrv.clone()],
+            &[Need::Cc, Need::Compilers, BARE, msrv.clone()],
             capi::run,
         ),
         step("disassembly", "the fence of the x2APIC doorbell is in the code", &[BARE], disassembly::run),
