@@ -179,12 +179,6 @@ impl Word for AtomicU64 {
     fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
         self.0.fetch_or(bits, left(order))
     }
-    /// One locked instruction in place of a store and a slower fence; loads that follow must be `SeqCst` for it.
-    #[cfg(not(loom))]
-    #[inline(always)]
-    fn publish(&self, value: u64) {
-        self.0.swap(value, Ordering::SeqCst);
-    }
 }
 
 /// One turn of a wait: a pause for the CPU, a turn of another thread in a model.
