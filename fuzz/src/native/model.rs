@@ -24,8 +24,10 @@ pub struct Lane {
 pub struct Model {
     /// By sender and receiver.
     pub lanes: [[Lane; KERNELS]; KERNELS],
-    /// Who asked for space where, and was not told.
+    /// Who asked for space where, and may be told.
     pub wanting: [[bool; KERNELS]; KERNELS],
+    /// Who found none, and must be told.
+    pub owed: [[bool; KERNELS]; KERNELS],
     /// The life that the host told to stop.
     pub stopped: [Option<Incarnation>; KERNELS],
     /// Times that the platform was told to stop.
