@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people. */
+#include "kernel.h"
+
+#define LINE 512
+#define COM1 0x3f8
+
+struct line {
+	char bytes[LINE];
+	size_t size;
+};
+
+static void put(struct line *line, char c)
+{
+	if (line->size < LINE - 1)
+		line->bytes[line->size++] = c;
+}
+
+static void put_text(struct line *line, const char *text)
+{
+	while (*text)
+		put(line, *text++);
+}
+
+static void put_number(struct line *line, unsigned long n, unsigned int base)
+{
+	char digits[20];
+	int i = 0;
+
+	do {
+		digits[i++] = "0123456789abcdef"[n % base];
+		n /= base;
+	} while (n);
+	while (i)
+		put(line, digits[--i]);
+}
+
+static void put_all(struct line *line, const char *format, va_list args)
+{
+	for (; *format; format++) {
+		if (*format != '%') {
+			put(line, *format);
+			continue;
+		}
+		switch (*++format) {
+		case 's':
+			put_text(line, va_arg(args, const char *));
+			break;
+		case 'u':
+			put_number(line, va_arg(args, unsigned long), 10);
+			break;
+		case 'x':
+			put_text(line, "0x");
+			put_number(line, va_arg(args, unsigned long), 16);
+			break;
+		default:
+			put(line, '%');
+		}
+	}
+}
+
+/* Bounded: a line that takes nothing must not hang the kernel. */
+static void send(const char *bytes, size_t size)
+{
+	int polls;
+
+	for (; size; size--, bytes++) {
+		for (polls = 0; polls < 100000 && !(in8(COM1 + 5) & 0x20); polls++)
+			pause_cpu();
+		out8(COM1, (unsigned char)*bytes);
+	}
+}
+
+/* A holder that died is robbed; ASCII's CAN says that the line that it began is void. */
+static void print(struct line *line)
+{
+	unsigned long flags = irq_save();
+	uint64_t start = now(), mine = own_kernel() + 1, holder = 0;
+	int nested = 0;
+
+	line->bytes[line->size++] = '\n';
+	while (!__atomic_compare_exchange_n(&CONTROL->console, &holder, mine, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+		nested = holder == mine;
+		if (nested || now() - start > SECOND / 2) {
+			send("\x18\n", 2);
+			STORE(CONTROL->console, mine);
+			break;
+		}
+		holder = 0;
+		pause_cpu();
+	}
+	send(line->bytes, line->size);
+	if (!nested) {
+		holder = mine;
+		__atomic_compare_exchange_n(&CONTROL->console, &holder, 0, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+	}
+	irq_restore(flags);
+}
+
+void say(const char *format, ...)
+{
+	struct line line = { .size = 0 };
+	va_list args;
+
+	put_text(&line, "[k");
+	put_number(&line, own_kernel(), 10);
+	put_text(&line, "] ");
+	va_start(args, format);
+	put_all(&line, format, args);
+	va_end(args);
+	print(&line);
+}
+
+void record(const char *format, ...)
+{
+	struct line line = { .size = 0 };
+	va_list args;
+
+	put(&line, '@');
+	va_start(args, format);
+	put_all(&line, format, args);
+	va_end(args);
+	print(&line);
+}
+
+void fatal(const char *format, ...)
+{
+	struct line line = { .size = 0 };
+	va_list args;
+
+	put_text(&line, "@{\"error\":{\"kernel\":");
+	put_number(&line, own_kernel(), 10);
+	put_text(&line, ",\"text\":\"");
+	va_start(args, format);
+	put_all(&line, format, args);
+	va_end(args);
+	put_text(&line, "\"}}");
+	print(&line);
+	machine_exit(EXIT_ERROR);
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The demo's traffic: a stream to every other kernel, then ping-pong with each (examples/bare-metal/src/demo.rs). */
+#include "kernel.h"
+
+enum { SENT = 2, RECEIVED = 3, FIRST_PAIR = 4 };
+
+#define MAX_TRIPS 1000
+#define LOST_AFTER (2 * SECOND)
+/* Messages of one lane in its turn (SPEC N-13). */
+#define SHARE 16
+
+struct trips {
+	uint64_t min, median, p99;
+};
+
+/* The ping that waits: sender plus one in the upper half, number in the lower. The last pong's number plus one. */
+static uint64_t pinged, ponged;
+static struct trips trips[MAX_KERNELS];
+
+/* ---- receiving ---- */
+
+static void take(const struct mk_ipi_message *message, void *ctx)
+{
+	struct journal *journal = journal_of(me);
+	struct from_sender *from;
+	uint64_t number, bit, next;
+	uint32_t sender;
+
+	(void)ctx;
+	if (!payload_check(message->payload, message->size, &number, &sender) || sender >= MAX_KERNELS ||
+	    number >= MAX_MESSAGES) {
+		STORE(journal->torn, journal->torn + 1);
+		return;
+	}
+	from = &journal->senders[sender];
+	bit = 1ull << number % 64;
+	if (from->seen[number / 64] & bit) {
+		STORE(from->doubled, from->doubled + 1);
+		return;
+	}
+	STORE(from->seen[number / 64], from->seen[number / 64] | bit);
+	STORE(from->received, from->received + 1);
+	next = from->next;
+	if (next > number)
+		STORE(from->disordered, from->disordered + 1);
+	else
+		STORE(from->next, number + 1);
+}
+
+static void on_ping(const struct mk_ipi_message *message, void *ctx)
+{
+	uint64_t number;
+	uint32_t sender;
+
+	(void)ctx;
+	if (payload_check(message->payload, message->size, &number, &sender))
+		STORE(pinged, ((uint64_t)sender + 1) << 32 | (number & 0xffffffff));
+}
+
+static void on_pong(const struct mk_ipi_message *message, void *ctx)
+{
+	uint64_t number;
+	uint32_t sender;
+
+	(void)ctx;
+	if (payload_check(message->payload, message->size, &number, &sender))
+		STORE(ponged, number + 1);
+}
+
+void demo_register(void)
+{
+	struct mk_ipi_handler *handler;
+
+	payload_init();
+	/* The handlers know this kernel's number before the directory says it. */
+	me = own_kernel();
+	if (mk_ipi_register(&mk, STREAM, take, NULL, &handler) || mk_ipi_register(&mk, PING, on_ping, NULL, &handler) ||
+	    mk_ipi_register(&mk, PONG, on_pong, NULL, &handler))
+		fatal("the registry is full");
+}
+
+/* ---- is the drain fair? Counts its calls that left a waiting stream without a turn ---- */
+
+static int watching;
+static uint64_t calls, rows[MAX_KERNELS], longest;
+
+void drains_watch(int on)
+{
+	STORE(watching, on);
+}
+
+void drain_watched(void)
+{
+	uint64_t before[MAX_KERNELS];
+	unsigned int k;
+	int watched = LOAD(watching), waits[MAX_KERNELS] = { 0 };
+
+	for (k = 0; watched && k < nr_kernels; k++) {
+		before[k] = journal_of(me)->senders[k].next;
+		waits[k] = k != me && LOAD(journal_of(k)->sent[me].flushed) > before[k];
+	}
+	mk_ipi_run_deferred(&mk, NULL);
+	if (!watched)
+		return;
+	calls++;
+	for (k = 0; k < nr_kernels; k++) {
+		rows[k] = waits[k] && journal_of(me)->senders[k].next == before[k] ? rows[k] + 1 : 0;
+		if (rows[k] > longest)
+			longest = rows[k];
+	}
+}
+
+int drains_report(void)
+{
+	uint64_t allowed = (nr_kernels * SHARE + MK_IPI_QUEUE - 1) / MK_IPI_QUEUE;
+
+	record("{\"drains\":{\"kernel\":%u,\"calls\":%u,\"longest\":%u,\"allowed\":%u}}", (unsigned long)me, calls, longest,
+	       allowed);
+	return longest <= allowed;
+}
+
+/* ---- what came ---- */
+
+static uint64_t received(void)
+{
+	uint64_t sum = 0;
+	unsigned int k;
+
+	for (k = 0; k < nr_kernels; k++)
+		sum += LOAD(journal_of(me)->senders[k].received);
+	return sum;
+}
+
+static const char *mode(void)
+{
+	return options.x2apic ? "x2apic" : "xapic";
+}
+
+static const char *generation(void)
+{
+	return options.native ? "native" : "rfc-v2";
+}
+
+/* Waits for what is on its way, then says what came from whom; whether all did, once, whole and in order. */
+static int report_received(void)
+{
+	uint64_t total = 0, since = now(), seen = 0, before;
+	unsigned int k;
+	int whole = 1;
+
+	for (k = 0; k < nr_kernels; k++)
+		total += k == me ? 0 : LOAD(journal_of(k)->sent[me].ended);
+	while (received() < total && now() - since < LOST_AFTER) {
+		before = runs();
+		if (received() != seen) {
+			seen = received();
+			since = now();
+		}
+		if (received() < total)
+			sleep_since(before);
+	}
+	for (k = 0; k < nr_kernels; k++) {
+		const struct from_sender *from = &journal_of(me)->senders[k];
+		uint64_t sent = LOAD(journal_of(k)->sent[me].ended), torn = from->torn + journal_of(me)->torn;
+		uint64_t lost = sent > from->received ? sent - from->received : 0;
+
+		if (k == me)
+			continue;
+		whole &= !lost && !torn && !from->doubled && !from->disordered;
+		record("{\"received\":{\"from\":%u,\"to\":%u,\"mode\":\"%s\",\"generation\":\"%s\",\"received\":%u,\"lost\":%u,"
+		       "\"torn\":%u,\"doubled\":%u,\"disordered\":%u}}",
+		       (unsigned long)k, (unsigned long)me, mode(), generation(), from->received, lost, torn, from->doubled,
+		       from->disordered);
+	}
+	reach(RECEIVED);
+	wait_for_all(RECEIVED, NULL);
+	return whole;
+}
+
+/* ---- round trips ---- */
+
+/* A message that is to go out, and to whom. */
+struct letter {
+	struct payload payload;
+	unsigned int to;
+	uint32_t type;
+	uint64_t number;
+};
+
+static int try_send(void *arg)
+{
+	const struct letter *letter = arg;
+	int err = mk_ipi_send(&mk, (int)letter->to, letter->type, letter->payload.bytes, letter->payload.size);
+
+	if (err == 0)
+		return 1;
+	if (err != -MK_IPI_EBUSY && err != -MK_IPI_ENOSPC && err != -MK_IPI_EAGAIN)
+		fatal("sending to kernel %u: %u", (unsigned long)letter->to, (unsigned long)(err < 0 ? -err : err));
+	return 0;
+}
+
+static int is_answered(void *arg)
+{
+	const struct letter *letter = arg;
+
+	return LOAD(ponged) == letter->number + 1;
+}
+
+static void answer(void)
+{
+	uint64_t ping = LOAD(pinged);
+	struct letter letter = { .type = PONG };
+
+	if (ping >> 32 == 0)
+		return;
+	/* There is one ping at a time: its sender waits for the answer. */
+	STORE(pinged, 0);
+	letter.to = (unsigned int)(ping >> 32) - 1;
+	payload_make(&letter.payload, ping & 0xffffffff, me);
+	wait_until("a ping's sender takes no answer", try_send, &letter);
+}
+
+static void sort(uint64_t *numbers, size_t count)
+{
+	size_t i, at;
+
+	for (i = 1; i < count; i++) {
+		uint64_t number = numbers[i];
+
+		for (at = i; at > 0 && numbers[at - 1] > number; at--)
+			numbers[at] = numbers[at - 1];
+		numbers[at] = number;
+	}
+}
+
+static struct trips ping(unsigned int to)
+{
+	static uint64_t cycles[MAX_TRIPS];
+	struct letter letter = { .to = to, .type = PING };
+	size_t count = options.messages < MAX_TRIPS ? options.messages : MAX_TRIPS;
+
+	STORE(ponged, 0);
+	for (letter.number = 0; letter.number < count; letter.number++) {
+		uint64_t start;
+
+		payload_make(&letter.payload, letter.number, me);
+		start = now();
+		wait_until("a kernel takes no ping", try_send, &letter);
+		wait_until("a ping is not answered", is_answered, &letter);
+		cycles[letter.number] = now() - start;
+		STORE(CONTROL->kernels[me].progress, now());
+	}
+	sort(cycles, count);
+	return (struct trips){ cycles[0], cycles[count / 2], cycles[count * 99 / 100] };
+}
+
+struct turn {
+	unsigned int from;
+	uint32_t step;
+};
+
+static int is_through(void *arg)
+{
+	const struct turn *turn = arg;
+
+	answer();
+	heartbeat();
+	return LOAD(CONTROL->kernels[turn->from].step) >= turn->step;
+}
+
+/* Each ordered pair in turn: one pings, the other answers, the rest sleeps. */
+static void round_trips(void)
+{
+	struct turn turn = { .step = FIRST_PAIR };
+	unsigned int to;
+
+	for (turn.from = 0; turn.from < nr_kernels; turn.from++)
+		for (to = 0; to < nr_kernels; to++) {
+			if (turn.from == to)
+				continue;
+			if (turn.from == me) {
+				trips[to] = ping(to);
+				reach(turn.step);
+			} else {
+				wait_until("a round trip does not end", is_through, &turn);
+			}
+			turn.step++;
+		}
+}
+
+/* ---- all of it ---- */
+
+static void report_sent(unsigned int to, uint64_t sent, uint64_t busy, uint64_t doorbells)
+{
+	record("{\"sent\":{\"from\":%u,\"to\":%u,\"mode\":\"%s\",\"generation\":\"%s\",\"sent\":%u,\"doorbells\":%u,\"busy\":%u,"
+	       "\"rtt_cycles\":{\"min\":%u,\"median\":%u,\"p99\":%u}}}",
+	       (unsigned long)me, (unsigned long)to, mode(), generation(), sent, doorbells, busy, trips[to].min,
+	       trips[to].median, trips[to].p99);
+}
+
+int demo_run(void)
+{
+	uint64_t sent[MAX_KERNELS], busy[MAX_KERNELS], doorbells[MAX_KERNELS], arrivals;
+	unsigned int to;
+	int ok;
+
+	drains_watch(options.native);
+	stream_run();
+	reach(SENT);
+	wait_for_all(SENT, stream_turn);
+	drains_watch(0);
+	for (to = 0; to < nr_kernels; to++) {
+		sent[to] = journal_of(me)->sent[to].ended;
+		if (to != me)
+			stream_counts(to, &busy[to], &doorbells[to]);
+	}
+	ok = report_received();
+	if (options.native)
+		ok &= drains_report();
+	arrivals = received();
+	round_trips();
+	if (received() != arrivals)
+		fatal("messages of the stream came after it had ended");
+	for (to = 0; to < nr_kernels; to++)
+		if (to != me)
+			report_sent(to, sent[to], busy[to], doorbells[to]);
+	return ok;
+}

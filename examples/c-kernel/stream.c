@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The stream: this kernel sends its messages to every other one, and waits for no answer. */
+#include "kernel.h"
+
+#define BURST 32
+#define BUSY_SWEEPS 50
+#define PATIENCE (10 * SECOND)
+/* From one look at the peers to the next, and a heartbeat that stands still for so long is suspect. */
+#define TICK (SECOND / 200)
+#define SUSPECT_AFTER (5 * SECOND)
+
+static struct payload next[MAX_KERNELS];
+static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS];
+/* One bit for each kernel in whose lane we wait for space, and for each that has some again. */
+static uint64_t waiting, space;
+static uint64_t told_at, last_moved, last_moved_at, last_beat;
+static unsigned int busy_sweeps;
+
+void stream_event(const struct mk_ipi_event *event)
+{
+	switch (event->kind) {
+	case MK_IPI_EVENT_SPACE:
+		__atomic_fetch_or(&space, 1ull << event->peer, __ATOMIC_RELAXED);
+		break;
+	case MK_IPI_EVENT_LOST:
+		fatal("kernel %u died and lost %u messages", (unsigned long)event->peer, event->count);
+	case MK_IPI_EVENT_QUARANTINED:
+		fatal("kernel %u broke the protocol: %u", (unsigned long)event->peer, (unsigned long)event->breach);
+	case MK_IPI_EVENT_SUSPECT:
+		say("kernel %u is suspect", (unsigned long)event->peer);
+		break;
+	default:
+		break;
+	}
+}
+
+void heartbeat(void)
+{
+	if (now() - last_beat > TICK) {
+		last_beat = now();
+		mk_ipi_tick(&mk, last_beat, SUSPECT_AFTER);
+	}
+}
+
+static uint64_t sent_to(unsigned int to)
+{
+	return journal_of(me)->sent[to].ended;
+}
+
+static int is_over_to(unsigned int to)
+{
+	return to == me || sent_to(to) >= options.messages;
+}
+
+static int is_over(void)
+{
+	unsigned int to;
+
+	for (to = 0; to < nr_kernels; to++)
+		if (!is_over_to(to))
+			return 0;
+	return 1;
+}
+
+static uint64_t total_sent(void)
+{
+	uint64_t sum = 0;
+	unsigned int to;
+
+	for (to = 0; to < nr_kernels; to++)
+		sum += sent_to(to);
+	return sum;
+}
+
+/* Notes what a send of the next message gave; whether it was sent. */
+static int note(unsigned int to, int err)
+{
+	struct sent_to *journal = &journal_of(me)->sent[to];
+
+	if (err == -MK_IPI_EBUSY || err == -MK_IPI_ENOSPC || err == -MK_IPI_EAGAIN) {
+		busy[to]++;
+		return 0;
+	}
+	if (err)
+		fatal("sending to kernel %u: %u", (unsigned long)to, (unsigned long)(err < 0 ? -err : err));
+	STORE(journal->begun, journal->ended + 1);
+	STORE(journal->ended, journal->ended + 1);
+	payload_make(&next[to], journal->ended, me);
+	return 1;
+}
+
+static int turn_rfc_v2(void)
+{
+	uint64_t before = total_sent();
+	unsigned int to;
+	int idle;
+
+	for (to = 0; to < nr_kernels; to++)
+		if (!is_over_to(to)) {
+			unsigned long rings = rung;
+
+			note(to, mk_ipi_send(&mk, (int)to, STREAM, next[to].bytes, next[to].size));
+			doorbells[to] += rung - rings;
+		}
+	busy_sweeps = total_sent() == before ? busy_sweeps + 1 : 0;
+	pause_cpu();
+	/* Nobody tells when a slot becomes free: a message, or the next tick, ends the sleep. */
+	idle = busy_sweeps > BUSY_SWEEPS;
+	if (idle)
+		busy_sweeps = 0;
+	return idle;
+}
+
+static void burst(unsigned int to)
+{
+	struct sent_to *journal = &journal_of(me)->sent[to];
+	uint64_t before = sent_to(to);
+	int i, full = 0, err;
+
+	for (i = 0; i < BURST && !full && !is_over_to(to); i++)
+		full = !note(to, mk_ipi_post(&mk, (int)to, STREAM, next[to].bytes, next[to].size));
+	if (sent_to(to) != before) {
+		err = mk_ipi_flush(&mk, (int)to);
+		if (err)
+			fatal("ringing kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
+		STORE(journal->flushed, journal->ended);
+	}
+	if (!full)
+		return;
+	err = mk_ipi_want_space(&mk, (int)to);
+	if (err < 0)
+		fatal("waiting for kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
+	if (err == 0)
+		waiting |= 1ull << to;
+}
+
+static int turn_native(void)
+{
+	unsigned int to;
+	int idle = 1;
+
+	for (to = 0; to < nr_kernels; to++) {
+		uint64_t bit = 1ull << to;
+
+		if (waiting & __atomic_fetch_and(&space, ~bit, __ATOMIC_RELAXED) & bit)
+			waiting &= ~bit;
+		if (!(waiting & bit) && !is_over_to(to))
+			burst(to);
+		idle &= waiting & bit || is_over_to(to);
+	}
+	return idle;
+}
+
+/* Tells how much has come, every twentieth; a number that changes with every arrival. */
+static uint64_t progress(void)
+{
+	uint64_t total = options.messages * (nr_kernels - 1), done = 0, arrivals = LOAD(journal_of(me)->torn);
+	unsigned int k;
+
+	for (k = 0; k < nr_kernels; k++) {
+		const struct from_sender *from = &journal_of(me)->senders[k];
+
+		done += LOAD(from->received);
+		arrivals += LOAD(from->doubled) + LOAD(from->torn);
+	}
+	if (done >= told_at + (total + 19) / 20 || (done >= total && told_at < total)) {
+		told_at = done < total ? done : total;
+		record("{\"progress\":{\"kernel\":%u,\"done\":%u,\"total\":%u}}", (unsigned long)me, told_at, total);
+	}
+	return done + arrivals;
+}
+
+/* Sends what can be sent now; whether there is nothing to do before an interrupt. */
+static int turn(void)
+{
+	int idle = options.native ? turn_native() : turn_rfc_v2();
+	uint64_t moved;
+
+	heartbeat();
+	moved = total_sent() + progress();
+	STORE(CONTROL->kernels[me].progress, moved);
+	if (moved != last_moved) {
+		last_moved = moved;
+		last_moved_at = now();
+	} else if (now() - last_moved_at > PATIENCE && !is_over()) {
+		fatal("a kernel takes no messages");
+	}
+	return idle;
+}
+
+void stream_turn(void)
+{
+	turn();
+}
+
+void stream_run(void)
+{
+	unsigned int to;
+	uint64_t before;
+
+	for (to = 0; to < nr_kernels; to++)
+		payload_make(&next[to], 0, me);
+	last_moved_at = last_beat = now();
+	while (!is_over()) {
+		before = runs();
+		if (turn())
+			sleep_since(before);
+	}
+}
+
+void stream_counts(unsigned int to, uint64_t *was_busy, uint64_t *was_rung)
+{
+	struct mk_ipi_lane_stats lane;
+
+	*was_busy = busy[to];
+	*was_rung = doorbells[to];
+	if (options.native && mk_ipi_get_lane_stats(&mk, (int)to, &lane) == 0) {
+		*was_busy = lane.full;
+		*was_rung = lane.rung;
+	}
+}
