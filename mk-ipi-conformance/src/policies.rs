@@ -337,7 +337,7 @@ fn overflow<E: Env>(env: &'static E, overflowed: fn(&'static E) -> u64) -> Resul
     let next_step = env.inbox().progress.load(Ordering::Relaxed) + 1;
     if env.me() == 0 {
         let mut sent = 0;
-        while env.posted(1) < next_step && sent < 400 {
+        while env.posted(1) < next_step && sent < 10_000 {
             env.send(1, sent, 64)?;
             env.linger();
             sent += 1;
