@@ -118,6 +118,7 @@ _Noreturn void fatal(const char *format, ...);
 
 struct options {
 	int x2apic, native;
+	int hang; /* stop in mid-stream, to prove that the demo notices */
 	uint64_t messages;
 };
 

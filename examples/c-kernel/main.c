@@ -286,7 +286,7 @@ static size_t length(const char *text)
 	return n;
 }
 
-/* What follows `name` in `line`, up to the next blank, if it is there and ends with what `value` says. */
+/* What follows `name` in `line`; NULL if it is not there. */
 static const char *value_of(const char *line, const char *name)
 {
 	size_t n = length(name), i;
@@ -307,20 +307,34 @@ static int begins(const char *text, const char *with)
 	return !*with;
 }
 
+static uint64_t number(const char *digits)
+{
+	uint64_t n = 0;
+
+	for (; digits && *digits >= '0' && *digits <= '9'; digits++)
+		n = 10 * n + (uint64_t)(*digits - '0');
+	return n;
+}
+
 /* The host passes on its own options, which it has checked. */
 static void read_options(const char *line)
 {
 	const char *run = value_of(line, "mk_ipi.run="), *mode = value_of(line, "mk_ipi.mode=");
 	const char *generation = value_of(line, "mk_ipi.generation="), *n = value_of(line, "mk_ipi.messages=");
+	const char *fault = value_of(line, "mk_ipi.fault=");
 
 	if (run && !begins(run, "demo"))
 		fatal("the kernel in C has the demo only");
 	if (value_of(line, "mk_ipi.kill="))
 		fatal("the kernel in C keeps no journal of its deaths");
+	if (fault && number(value_of(fault, ":")) == own_kernel()) {
+		options.hang = begins(fault, "hang:");
+		if (!options.hang)
+			fatal("the kernel in C fails by hanging only");
+	}
 	options.x2apic = mode && begins(mode, "x2apic");
 	options.native = !generation || begins(generation, "native");
-	for (options.messages = 0; n && *n >= '0' && *n <= '9'; n++)
-		options.messages = 10 * options.messages + (uint64_t)(*n - '0');
+	options.messages = number(n);
 	if (options.messages == 0 || options.messages > MAX_MESSAGES)
 		fatal("bad number of messages");
 }

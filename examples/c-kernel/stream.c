@@ -176,6 +176,10 @@ static int turn(void)
 	int idle = options.native ? turn_native() : turn_rfc_v2();
 	uint64_t moved;
 
+	if (options.hang && total_sent() > options.messages / 2) {
+		say("failing, as ordered: hang");
+		machine_halt();
+	}
 	heartbeat();
 	moved = total_sent() + progress();
 	STORE(CONTROL->kernels[me].progress, moved);

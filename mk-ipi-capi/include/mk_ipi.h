@@ -726,7 +726,7 @@ extern "C" {
  * -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
  * if `ops->version` is; -EBUSY if an instance is there.
  *
- * Context: where stack is not scarce and nobody else looks at `mk`. Does not sleep.
+ * Context: any but NMI, while nobody else looks at `mk`. Does not sleep; writes all of it, with little stack.
  *
  * Safety:
  * `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask capi`: the C header, the static libraries, and what belongs to them, in one folder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -97,8 +98,9 @@ pub fn install(places: &Places, out: &Path) -> Result<Vec<(PathBuf, &'static str
     };
     let header = copy(crate_folder.join("include/mk_ipi.h"), include.join("mk_ipi.h"))?;
     let peer = copy(places.root.join(C_TESTS).join("mk_ipi_peer.h"), include.join("mk_ipi_peer.h"))?;
-    let host = stripped(&library(places, None)?, &lib.join("libmk_ipi.a"))?;
-    let none = stripped(&library(places, Some(BARE_TARGET))?, &bare.join("libmk_ipi.a"))?;
+    let text = fs::read_to_string(&header)?;
+    let host = packed(&library(places, None)?, &text, &lib.join("libmk_ipi.a"))?;
+    let none = packed(&library(places, Some(BARE_TARGET))?, &text, &bare.join("libmk_ipi.a"))?;
     let pc = config.join("mk-ipi.pc");
     fs::write(&pc, PC.replace("VERSION", &version(&crate_folder)?))?;
     let readme = out.join("README.md");
@@ -124,10 +126,35 @@ fn version(crate_folder: &Path) -> Result<String> {
     Ok(version.context("the workspace has no version")?.to_owned())
 }
 
-/// A copy without debug information, which is the compiler's own library's.
-fn stripped(archive: &Path, to: &Path) -> Result<PathBuf> {
-    cmd::run(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(archive))?;
+/// A library of one object: what the header declares and whatever that needs. Cargo's archive holds all of the compiler's
+/// own library besides, with its debug information and bitcode.
+fn packed(archive: &Path, header: &str, to: &Path) -> Result<PathBuf> {
+    let object = to.with_extension("o");
+    let mut link = Command::new("ld");
+    link.args(["-r", "--gc-sections"]).args(declared(header).iter().flat_map(|name| ["-u", name]));
+    cmd::run(link.arg("-o").arg(&object).arg(archive))?;
+    let mut clean = Command::new("objcopy");
+    cmd::run(clean.args(["--strip-debug", "-R", ".llvmbc", "-R", ".llvmcmd"]).arg(&object))?;
+    if to.exists() {
+        fs::remove_file(to)?;
+    }
+    cmd::run(Command::new("ar").arg("rcs").arg(to).arg(&object))?;
+    fs::remove_file(&object)?;
     Ok(to.to_path_buf())
+}
+
+/// The functions that the header declares.
+pub fn declared(header: &str) -> BTreeSet<String> {
+    let words = header.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '('));
+    let called = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
+    called
+        .filter(|name| {
+            ["mk_ipi_", "mk_send_", "mk_receive_", "multikernel_", "generic_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+        })
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 /// Compiles the C test program.
@@ -203,3 +230,15 @@ if (!err)
 \terr = mk_ipi_identify(&mk, 1, incarnation);
 ```
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_a_header() {
+        let header = "/* as mk_ipi_send */ int mk_ipi_send(struct mk_ipi *mk);\nvoid *mk_receive_map_page(int a);\nint (*map)(void *ctx);";
+        let names: Vec<_> = declared(header).into_iter().collect();
+        assert_eq!(names, ["mk_ipi_send", "mk_receive_map_page"]);
+    }
+}

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cmd::{Places, BARE_TARGET};
 use crate::image::{self, Image};
+use crate::kernels::Kernels;
 use crate::machine::{self, Job, Run};
 use crate::provision::qemu::Qemu;
 use crate::provision::{Need, Provision, Toolchain};
@@ -23,9 +24,9 @@ use crate::record::{
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// How many kernels
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=16))]
-    pub kernels: u32,
+    /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
+    #[arg(long, default_value = "3", value_name = "N|LIST")]
+    pub kernels: Kernels,
     /// Messages each way per pair of kernels; with --kill at least so many
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
@@ -229,7 +230,7 @@ pub struct Outcome {
 
 /// `cargo xtask demo`: an error if anything went wrong.
 pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
-    let stage = Stage::build(places, provision, args.kernels, args.mode.x2apic())?;
+    let stage = Stage::build(places, provision, &args.kernels, args.mode.x2apic())?;
     let outcome = play(&stage, args)?;
     show(&outcome, args.json)?;
     if outcome.problems.is_empty() {
@@ -247,9 +248,17 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Builds `kernels` kernels, and finds an emulator, if possible one with x2APIC.
-    pub fn build(places: &'a Places, provision: &'a Provision, kernels: u32, x2apic: bool) -> Result<Self> {
-        let needs = needs(x2apic);
+    /// Builds the kernels, and finds an emulator, if possible one with x2APIC.
+    pub fn build(
+        places: &'a Places,
+        provision: &'a Provision,
+        kernels: &Kernels,
+        x2apic: bool,
+    ) -> Result<Self> {
+        let mut needs = needs(x2apic);
+        if kernels.has_c() {
+            needs.push(Need::Cc);
+        }
         provision.announce(&needs)?;
         provision.ensure(&needs)?;
         Ok(Self { places, qemu: provision.qemu()?, images: image::build(places, kernels)? })
@@ -259,10 +268,13 @@ impl<'a> Stage<'a> {
 /// Runs the demo in each mode.
 pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     let &Stage { places, qemu, ref images } = stage;
-    if args.kill.is_some() && (args.generation != Generation::Native || args.kernels < 3) {
+    if args.kill.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
         bail!(
             "--kill needs the native link, and 3 kernels or more: two that live on beside the one that dies"
         );
+    }
+    if args.kill.is_some() && args.kernels.has_c() {
+        bail!("--kill is for kernels in Rust: one in C does not write down what it has sent");
     }
     let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
     let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
@@ -276,9 +288,9 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
         outcome.took += start.elapsed();
         live.end();
-        outcome.summary.add(&run.report, args.kernels);
+        outcome.summary.add(&run.report, args.kernels.count());
         let mut found = run.problems.clone();
-        let order = Order { kernels: args.kernels, messages: args.messages, mode, generation, kills };
+        let order = Order { kernels: args.kernels.count(), messages: args.messages, mode, generation, kills };
         found.extend(run.report.demo_problems(&order));
         if !found.is_empty() {
             show_tail(&run, mode);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel images: one crate, linked once per kernel at a base of its own.
+//! The kernel images: each kernel is linked at a base of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
-use crate::cmd::{shown, Places, BARE_TARGET};
+use crate::capi;
+use crate::cmd::{self, shown, Places, BARE_TARGET};
+use crate::kernels::{Kernels, Lang};
 
 /// Where the crate of the kernels lies.
 pub const BARE_METAL: &str = "examples/bare-metal";
@@ -28,27 +30,59 @@ pub struct Image {
     pub staged_at: u64,
 }
 
-/// Builds the images of `kernels` kernels, the host's first.
-pub fn build(places: &Places, kernels: u32) -> Result<Vec<Image>> {
+/// The sources of the kernel in C, which takes its start and its place in memory from [`BARE_METAL`].
+const C_KERNEL: &str = "examples/c-kernel";
+const C_SOURCES: [&str; 7] =
+    ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/boot.s"];
+
+/// Builds the images of all kernels, the host's first.
+pub fn build(places: &Places, kernels: &Kernels) -> Result<Vec<Image>> {
     let folder = places.own_target("images");
     fs::create_dir_all(&folder)?;
-    (0..kernels).map(|k| build_one(places, &folder, k)).collect()
+    let library = kernels.has_c().then(|| capi::library(places, Some(BARE_TARGET))).transpose()?;
+    let build = |(k, lang): (u32, &Lang)| {
+        let file = folder.join(format!("k{k}.elf"));
+        match (lang, &library) {
+            (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
+            _ => build_rust(places, k, &file)?,
+        }
+        let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
+        if len > WINDOW {
+            bail!("{} has {len} bytes; the memory map has room for {WINDOW}", file.display());
+        }
+        Ok(Image { file, len, staged_at: STAGING + u64::from(k) * WINDOW })
+    };
+    (0..).zip(kernels.langs()).map(build).collect()
 }
 
-fn build_one(places: &Places, folder: &Path, k: u32) -> Result<Image> {
-    let offset = u64::from(k) * WINDOW;
+fn base(k: u32) -> String {
+    format!("{:#x}", BASE + u64::from(k) * WINDOW)
+}
+
+fn build_rust(places: &Places, k: u32, file: &Path) -> Result<()> {
     let mut cargo = places.cargo_in(Path::new(BARE_METAL));
     cargo.args(["build", "--release", "--target", BARE_TARGET]);
     cargo.env("CARGO_TARGET_DIR", places.own_target("bare-metal"));
-    cargo.env("MK_IPI_IMAGE_BASE", format!("{:#x}", BASE + offset));
+    cargo.env("MK_IPI_IMAGE_BASE", base(k));
     let built = executables(&mut cargo)?;
     let [elf] = built.as_slice() else { bail!("{BARE_METAL} must have one executable, not {}", built.len()) };
-    let file = folder.join(format!("k{k}.elf"));
-    let len = fs::copy(elf, &file).with_context(|| elf.display().to_string())?;
-    if len > WINDOW {
-        bail!("{} has {len} bytes; the memory map has room for {WINDOW}", file.display());
-    }
-    Ok(Image { file, len, staged_at: STAGING + offset })
+    fs::copy(elf, file).with_context(|| elf.display().to_string())?;
+    Ok(())
+}
+
+fn build_c(places: &Places, k: u32, library: &Path, file: &Path) -> Result<()> {
+    let template = places.root.join(BARE_METAL).join("kernel.ld");
+    let script = file.with_extension("ld");
+    let text = fs::read_to_string(&template).with_context(|| template.display().to_string())?;
+    fs::write(&script, text.replace("@BASE@", &base(k)))?;
+    let mut cc = Command::new("cc");
+    cc.current_dir(places.root.join(C_KERNEL)).args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]);
+    cc.args(["-ffreestanding", "-fno-pic", "-fno-pie", "-mno-red-zone", "-mgeneral-regs-only"]);
+    cc.args(["-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"]);
+    cc.arg("-I").arg(places.root.join(capi::PACKAGE).join("include")).args(C_SOURCES).arg(library);
+    cc.args(["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections"]);
+    cc.args(["-Wl,-z,noexecstack"]).arg(format!("-Wl,-T,{}", script.display())).arg("-o").arg(file);
+    cmd::run(&mut cc)
 }
 
 /// Runs a `cargo build` and gives the executables that it made.

@@ -7,6 +7,7 @@ mod check;
 mod cmd;
 mod demo;
 mod image;
+mod kernels;
 mod machine;
 mod proofs;
 mod provision;

@@ -106,25 +106,11 @@ fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Note
     Ok(notes)
 }
 
-/// The functions that the header declares.
-fn declared(header: &str) -> BTreeSet<String> {
-    let words = header.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '('));
-    let called = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
-    called
-        .filter(|name| {
-            ["mk_ipi_", "mk_send_", "mk_receive_", "multikernel_", "generic_"]
-                .iter()
-                .any(|p| name.starts_with(p))
-        })
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
 /// Links the whole of each library: every function that the header declares is there, nothing is missing but what
 /// the header says, and no panic is left.
 fn symbols(context: &Context, out: &Path) -> Result<String> {
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
-    let functions = declared(&header);
+    let functions = capi::declared(&header);
     ensure!(functions.len() > 40, "the header declares only {} functions", functions.len());
     for (name, library, needed) in [
         ("host", "lib/libmk_ipi.a", &DOCUMENTED[..]),
@@ -172,16 +158,4 @@ fn small(context: &Context, out: &Path) -> Result<String> {
     let said = String::from_utf8_lossy(&code.stdout);
     let text = said.lines().nth(1).and_then(|l| l.split_whitespace().next()).unwrap_or("?");
     Ok(format!("a program that sends and receives: {text} bytes of code and constants"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn functions_of_a_header() {
-        let header = "/* as mk_ipi_send */ int mk_ipi_send(struct mk_ipi *mk);\nvoid *mk_receive_map_page(int a);\nint (*map)(void *ctx);";
-        let names: Vec<_> = declared(header).into_iter().collect();
-        assert_eq!(names, ["mk_ipi_send", "mk_receive_map_page"]);
-    }
 }

@@ -14,6 +14,7 @@ use crate::bench;
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::image::{self, BARE_METAL};
+use crate::kernels::Kernels;
 use crate::machine::{self, Job};
 use crate::proofs;
 use crate::provision::{self, Need, Provision, Toolchain};
@@ -26,6 +27,8 @@ const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[])
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
 /// Kernels of the boots that a test makes.
 const KERNELS: u32 = 3;
+/// Kernels of those in which not all are in Rust.
+const WITH_C: &str = "rust,c,rust";
 /// Messages per pair of the boots that a test makes.
 const MESSAGES: u64 = 500;
 /// As many on the native link, whose senders wait for nobody.
@@ -43,6 +46,7 @@ pub fn all() -> Vec<Step> {
     let clippy = Need::Rust(Toolchain::Active, &["clippy"], &[BARE_TARGET]);
     let msrv = Need::Rust(Toolchain::Msrv, &[], &[BARE_TARGET]);
     let boot = demo::needs(true);
+    let boot_with_c = [&boot[..], &[Need::Cc]].concat();
     vec![
         step("spdx", "each source file names its licence first", &[], source::spdx),
         step("locked", "the lock files fit, as committed", &[], locked),
@@ -69,7 +73,7 @@ pub fn all() -> Vec<Step> {
             &boot,
             conformance_qemu,
         ),
-        step("demo-qemu", "the demo passes, on both links, and while a kernel dies", &boot, demo_qemu),
+        step("demo-qemu", "the demo passes, on both links, and while a kernel dies", &boot_with_c, demo_qemu),
         step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
@@ -234,7 +238,7 @@ fn conformance_qemu(context: &Context) -> Result<Notes> {
 pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
     let qemu = provision.qemu()?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
-    let images = image::build(places, KERNELS)?;
+    let images = image::build(places, &Kernels::rust(KERNELS as usize))?;
     let mut notes = Notes::new();
     for mode in modes {
         let job = Job {
@@ -260,28 +264,33 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
 }
 
 fn demo_qemu(context: &Context) -> Result<Notes> {
-    let stage = Stage::build(context.places, context.provision, KERNELS, true)?;
+    let mut notes =
+        demos(context, &Kernels::rust(KERNELS as usize), &[(Generation::Native, STREAM, Some(KILLS))])?;
+    notes.extend(demos(context, &WITH_C.parse()?, &[])?);
+    notes.dedup();
+    Ok(notes)
+}
+
+/// The demo with these kernels on both links, and as `more` says; and one in which kernel 1 hangs.
+fn demos(context: &Context, kernels: &Kernels, more: &[(Generation, u64, Option<u32>)]) -> Result<Notes> {
+    let stage = Stage::build(context.places, context.provision, kernels, true)?;
     let play = |mode, generation, messages, kill, fault| {
-        let (kernels, json, yes) = (KERNELS, false, false);
+        let (kernels, json, yes) = (kernels.clone(), false, false);
         let args = DemoArgs { kernels, messages, generation, kill, mode, json, yes, fault };
         demo::play(&stage, &args)
     };
     let mut notes = Notes::new();
-    for (generation, messages, kill) in [
-        (Generation::RfcV2, MESSAGES, None),
-        (Generation::Native, STREAM, None),
-        (Generation::Native, STREAM, Some(KILLS)),
-    ] {
+    let both = [(Generation::RfcV2, MESSAGES, None), (Generation::Native, STREAM, None)];
+    for &(generation, messages, kill) in both.iter().chain(more) {
         let good = play(Modes::Both, generation, messages, kill, None)?;
         ensure!(good.problems.is_empty(), "{}", demo::first_of(&good.problems).join("\n"));
         notes.extend(good.not_run);
     }
-    notes.dedup();
     let hung = play(Modes::Xapic, Generation::Native, MESSAGES, None, Some("hang:1".into()))?;
     ensure!(!hung.problems.is_empty(), "a kernel hung, and the demo passed");
     ensure!(hung.took < PATIENCE, "a kernel hung, and the demo took {} s to see it", hung.took.as_secs());
     eprintln!("That was on order: the demo notices a hung kernel.");
-    notes.push(format!("a hung kernel was noticed after {} s", hung.took.as_secs()));
+    notes.push(format!("{kernels}: a hung kernel was noticed after {} s", hung.took.as_secs()));
     Ok(notes)
 }
 
