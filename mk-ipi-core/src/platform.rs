@@ -250,7 +250,8 @@ pub enum PeerEvent {
     Dead(Incarnation),
 }
 
-/// Sees regions and peers come and go. Called with no lock held, from the call that found out.
+/// Sees regions and peers come and go. Called from the call that found out, with no lock held that anybody waits for: a
+/// drain that is asked for meanwhile follows.
 pub trait Observer {
     /// Something happened to a peer. In deferred work or in `tick`; may send, must not wait.
     fn peer_event(&self, peer: InstanceId, event: PeerEvent) {

@@ -294,6 +294,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Shows that we live, looks at all lanes as [`poll`](Self::poll) does, and at all native peers: what changed is told by
     /// [`PeerEvent`]. Call it now and then.
     ///
+    /// A kernel that never calls this has no heartbeat: nobody takes it for dead, or notices if it is.
+    ///
     /// `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it is suspect.
     pub fn tick(&self, now: u64, patience: u64) {
         let Some((me, _)) = self.identity() else { return };

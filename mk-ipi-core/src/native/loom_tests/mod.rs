@@ -79,6 +79,9 @@ enum Shared {
     Ignored,
     /// For all to load and store.
     Live(AtomicU64),
+    /// As that, and several threads store it. Each store is a swap: of plain ones loom forgets the order, and a load may go back
+    /// to what its own thread has overwritten (tokio-rs/loom issues 282 and 389), which no memory does.
+    Raced(AtomicU64),
     /// Never loaded and stored at the same time: loom finds whoever does that.
     Owned(UnsafeCell<u64>),
 }
@@ -92,7 +95,7 @@ impl Word for Shared {
         match self {
             Self::Fixed(value) => *value,
             Self::Ignored => 0,
-            Self::Live(word) => word.load(order),
+            Self::Live(word) | Self::Raced(word) => word.load(order),
             // SAFETY: loom checks that nobody stores meanwhile.
             Self::Owned(word) => word.with(|word| unsafe { *word }),
         }
@@ -103,6 +106,7 @@ impl Word for Shared {
             Self::Fixed(fixed) => assert_eq!(*fixed, value),
             Self::Ignored => {}
             Self::Live(word) => word.store(value, order),
+            Self::Raced(word) => _ = word.swap(value, order),
             // SAFETY: loom checks that nobody else has it.
             Self::Owned(word) => word.with_mut(|word| unsafe { *word = value }),
         }
@@ -185,7 +189,7 @@ impl Region {
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
         let hint = geometry().hint_at() as usize / 8;
         let live = [control::CREDIT, control::ANSWER, control::BASE, control::BREACH].map(control_word);
-        let header = [header::HELLO, header::WANT, header::CLEAN].map(lane_word);
+        let header = [header::HELLO, header::CLEAN].map(lane_word);
         let mut live: Vec<_> = [receiver::ARMED, hint].into_iter().chain(live).chain(header).collect();
         live.extend(more);
         for at in (0..CELLS as usize).map(|i| lane_word(header::WORDS + i * cell::WORDS)) {
@@ -198,6 +202,8 @@ impl Region {
             let stands = if let Shared::Fixed(value) = &words[at] { *value } else { 0 };
             words[at] = Shared::Live(AtomicU64::new(stands));
         }
+        // The swap takes nothing from the model: a full fence follows each of these stores.
+        words[lane_word(header::WANT)] = Shared::Raced(AtomicU64::new(0));
         Self(words.into())
     }
 
