@@ -103,8 +103,7 @@ pub fn install(places: &Places, out: &Path) -> Result<Vec<(PathBuf, &'static str
     let none = packed(&library(places, Some(BARE_TARGET))?, &text, &bare.join("libmk_ipi.a"))?;
     let pc = config.join("mk-ipi.pc");
     fs::write(&pc, PC.replace("VERSION", &version(&crate_folder)?))?;
-    let readme = out.join("README.md");
-    fs::write(&readme, README)?;
+    let readme = copy(crate_folder.join("README.md"), out.join("README.md"))?;
     let test = bin.join("mk_ipi_test");
     compile_test(places, "cc", &[], &include, &host, &test)?;
     Ok(vec![
@@ -203,32 +202,6 @@ Description: How kernels on one machine talk, by shared memory and an interrupt
 Version: VERSION
 Cflags: -I${includedir}
 Libs: -L${libdir} -lmk_ipi
-";
-
-const README: &str = "# mk-ipi for C
-
-- `include/mk_ipi.h`: the header. Its comments say what each call does, returns, and where it may be called.
-- `lib/x86_64-unknown-none/libmk_ipi.a`: for a kernel. Needs nothing from its surroundings, uses no vector registers and no red zone;
-  link with `--gc-sections`, and what is not called is left out.
-- `lib/libmk_ipi.a`: for programs of the host, such as tests. Needs memcpy, memset, memcmp and memmove, as any C library has them.
-- `lib/pkgconfig/mk-ipi.pc`: `PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs mk-ipi`; the folder can be moved.
-- `bin/mk_ipi_test`: tests the library on this machine. `bin/mk_ipi_test --peer ./peer.so` tests another implementation: a shared
-  object that exports what `include/mk_ipi_peer.h` says.
-
-A kernel fills `struct mk_ipi_ops`, makes an instance (`mk_ipi_init`), says who it is (`mk_ipi_identify`; `mk_ipi_start` if it was
-spawned), adds instances (`mk_ipi_create_instance`, `mk_ipi_attach_instance`), registers handlers, calls `mk_ipi_interrupt` in the doorbell's
-vector and `mk_ipi_run_deferred` where the `schedule` operation asked for it. Code that was written for the calls `multikernel_...` of the
-Linux patch links as it is, once `mk_ipi_set_default` has named an instance.
-
-```c
-#include <mk_ipi.h>
-
-static struct mk_ipi mk;
-
-int err = mk_ipi_init(&mk, sizeof(mk), &kernel_ops);
-if (!err)
-\terr = mk_ipi_identify(&mk, 1, incarnation);
-```
 ";
 
 #[cfg(test)]
