@@ -38,6 +38,8 @@ enum Command {
     Test(check::TestArgs),
     /// The loom models, as deep as you like
     Loom(check::LoomArgs),
+    /// A kernel stopped after each of its stores, in as many schedules as you like
+    Scenarios(check::ScenariosArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
@@ -65,6 +67,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => demo::demo(&places, &provision(args.yes), &args)?,
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
+        Command::Scenarios(args) => check::scenarios(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,

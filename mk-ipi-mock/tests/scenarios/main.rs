@@ -4,7 +4,7 @@
 //!
 //! A run ends when nothing is pending any more, and no kernel polls: a doorbell too few shows as work that is left.
 //! `MK_IPI_SCENARIO_SEEDS` says how many schedules are tried (2 unless told); `MK_IPI_SCENARIO_STRIDE` how many stores lie
-//! between the points of double deaths (9 unless told; 1 tries all). 50 seeds with stride 1 are a matter of an hour.
+//! between the points of double deaths (9 unless told; 1 tries all). `cargo xtask scenarios` runs as many as you like.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,

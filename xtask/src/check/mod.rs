@@ -16,7 +16,7 @@ use clap::Args;
 use comfy_table::{presets, Table};
 
 pub use disassembly::in_image as disassembly;
-pub use steps::{conformance_in_qemu, fuzz, loom, FuzzArgs, LoomArgs};
+pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};

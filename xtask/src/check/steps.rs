@@ -316,6 +316,27 @@ pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
     Ok(())
 }
 
+/// What `scenarios` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ScenariosArgs {
+    /// Schedules to try
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// Stores between the points of double deaths; 1 tries all
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    stride: u64,
+}
+
+/// `cargo xtask scenarios`.
+pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
+    let mut cmd = places.cargo();
+    cmd.args(["test", "--release", "-p", "mk-ipi-mock", "--test", "scenarios", "--", "--nocapture"]);
+    cmd.env("MK_IPI_SCENARIO_SEEDS", args.seeds.to_string());
+    cmd.env("MK_IPI_SCENARIO_STRIDE", args.stride.to_string());
+    println!("{}", tests(cmd)?.join("\n"));
+    Ok(())
+}
+
 fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--profile", "loom", "-p", "mk-ipi-core", "--lib", "loom"]);
