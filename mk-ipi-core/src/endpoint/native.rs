@@ -284,11 +284,10 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Whether our lane has space; if others of us took what there was, the receiver is asked again.
     fn has_space_at_last(&self, instance: &Instance<P, CPUS>) -> bool {
         let Some(sender) = instance.sender() else { return true };
-        if !sender.has_space() && sender.is_told() {
+        sender.has_space_at_last(|wanted| {
             // One that cannot be rung looks by itself.
-            let _ = self.ring_if_wanted(instance, sender, sender.want_space());
-        }
-        sender.has_space()
+            let _ = self.ring_if_wanted(instance, sender, wanted);
+        })
     }
 
     /// Shows that we live, looks at all lanes as [`poll`](Self::poll) does, and at all native peers: what changed is told by

@@ -175,8 +175,21 @@ impl<W: Word> Sender<W> {
         wanted
     }
 
+    /// Whether there is space. If others took what was asked for it is asked for again, and `ring` learns whether the receiver
+    /// is to be rung for that.
+    pub(crate) fn has_space_at_last(&self, ring: impl FnOnce(bool)) -> bool {
+        // A yes is the last word: looked at again, others may have taken it since, and nobody would ask.
+        if self.has_space() {
+            return true;
+        }
+        if self.is_told() {
+            ring(self.want_space());
+        }
+        self.has_space()
+    }
+
     /// Whether what was asked for has come to pass: then it is to be asked for again.
-    pub(crate) fn is_told(&self) -> bool {
+    fn is_told(&self) -> bool {
         let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
         self.region.own(header::WANT) != credit.wrapping_add(1)
     }

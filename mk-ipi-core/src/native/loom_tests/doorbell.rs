@@ -112,10 +112,7 @@ impl Waiter {
 
     /// At once when the receiver rings: any later there is more space.
     fn deferred(&self) {
-        if !self.sender.has_space() && self.sender.is_told() {
-            self.note(self.sender.want_space());
-        }
-        if self.sender.has_space() {
+        if self.sender.has_space_at_last(|wanted| self.note(wanted)) {
             self.told.set(true);
         }
     }
@@ -125,47 +122,53 @@ impl Waiter {
     }
 }
 
-/// armed: while somebody asks for space others ask too, and take what there is. Space is told of all the same.
+/// armed: others take what space there is. It is told of all the same when there is more.
 #[test]
 fn loom_native_space_that_others_took_is_asked_for_again() {
-    // Before it says so, and before it looks whether that came too late.
-    for at in [1, 4] {
-        check(move |first| {
-            let (sender, kernel) = linked(&[]);
-            assert!([1, 2].map(|n| send(&sender, n)).iter().all(Result::is_ok));
-            let waiter = Rc::new(Waiter { sender, told: Cell::new(false), rings: Cell::new(false) });
-            let others = {
-                let waiter = waiter.clone();
-                move || {
-                    waiter.note(waiter.sender.want_space());
-                    [3, 4].iter().for_each(|n| waiter.note(send(&waiter.sender, *n) == Ok(true)));
-                }
-            };
-            let asks = {
-                let waiter = waiter.clone();
-                move || {
-                    interrupt_at(at, others);
-                    waiter.ask();
-                    TRAP.set(None);
-                }
-            };
-            let mut seen = {
-                let waiter = waiter.clone();
-                Seen { on_ring: Some(Box::new(move || waiter.deferred())), ..Seen::default() }
-            };
-            let ((), mut seen) = both(first, asks, {
-                let kernel = kernel.clone();
-                move || {
-                    kernel.run(&mut seen);
-                    seen
-                }
-            });
-            while waiter.rings.take() {
-                kernel.interrupt(&mut seen);
+    // They ask too, just before the waiter says what it has seen.
+    taken(1, true);
+    // They only take it, when the waiter has asked and perhaps is being rung.
+    taken(usize::MAX, false);
+}
+/// Others come at the waiter's access number `at` to the region, or when it has asked.
+fn taken(at: usize, ask: bool) {
+    check(move |first| {
+        let (sender, kernel) = linked(&[]);
+        assert!([1, 2].map(|n| send(&sender, n)).iter().all(Result::is_ok));
+        let waiter = Rc::new(Waiter { sender, told: Cell::new(false), rings: Cell::new(false) });
+        let others = {
+            let waiter = waiter.clone();
+            move || {
+                waiter.note(ask && waiter.sender.want_space());
+                [3, 4].iter().for_each(|n| waiter.note(send(&waiter.sender, *n) == Ok(true)));
             }
-            assert!(waiter.told.get());
+        };
+        let asks = {
+            let waiter = waiter.clone();
+            move || {
+                interrupt_at(at, others);
+                waiter.ask();
+                if let Some((_, _, others)) = TRAP.take() {
+                    others();
+                }
+            }
+        };
+        let mut seen = {
+            let waiter = waiter.clone();
+            Seen { on_ring: Some(Box::new(move || waiter.deferred())), ..Seen::default() }
+        };
+        let ((), mut seen) = both(first, asks, {
+            let kernel = kernel.clone();
+            move || {
+                kernel.run(&mut seen);
+                seen
+            }
         });
-    }
+        while waiter.rings.take() {
+            kernel.interrupt(&mut seen);
+        }
+        assert!(waiter.told.get());
+    });
 }
 
 /// bell: a receiver that armed after it had moved its doorbell is rung there.
