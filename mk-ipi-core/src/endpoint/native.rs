@@ -168,7 +168,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let Some(cpu) = self.cpu() else { return false };
         // Whoever holds it finds what there is.
         let Some(mut hold) = self.receiver.hold() else { return false };
-        let found = hold.is_pending(own, &self.run(cpu));
+        let found = hold.is_pending(own, &self.begin_run(cpu));
         if hold.release() || found {
             self.platform.schedule();
         }
@@ -178,7 +178,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Drains our lanes, `QUEUE` messages at most.
     pub(super) fn run_lanes(&self, cpu: &Cpu<QUEUE>, own: &OwnRegion<P::Word>, arm: bool) -> Deferred {
         let Some(mut hold) = self.receiver.hold() else { return Deferred::NOTHING };
-        let mut run = self.run(cpu);
+        let mut run = self.begin_run(cpu);
         let more = hold.drain(own, &mut run, QUEUE, arm);
         let more = hold.release() || more;
         let messages = run.handled.wrapping_add(run.unhandled);
@@ -191,7 +191,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     /// What a drain on this CPU works with.
-    fn run<'a>(&'a self, cpu: &'a Cpu<QUEUE>) -> Run<'a, P, H, CPUS, HANDLERS, QUEUE> {
+    fn begin_run<'a>(&'a self, cpu: &'a Cpu<QUEUE>) -> Run<'a, P, H, CPUS, HANDLERS, QUEUE> {
         Run { endpoint: self, cpu, recent: Recent::NONE, handled: 0, unhandled: 0, calling: false }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
 
-use super::{Cpu, Endpoint};
+use super::{Cpu, Endpoint, Instance};
 use crate::instance::InstanceRef;
 use crate::message::Message;
 use crate::platform::Platform;
@@ -126,31 +126,26 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Call it on the CPU that scheduled it, outside the vector's code; interrupts may be on. Must not migrate.
     /// One that interrupts another on its CPU does nothing: the other one sees to what has come.
     pub fn run_deferred(&self) -> Deferred {
-        let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
-        let own = self.own();
-        match own.as_ref().and_then(|own| own.own_region()) {
-            Some(region) => self.run_lanes(cpu, region, true),
-            None => self.run_queue(cpu),
-        }
+        self.run(self.own().as_deref(), true)
     }
 
     /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls: senders are not asked to ring
     /// when nothing is left, and more is not scheduled.
     pub fn drain(&self) -> Deferred {
-        let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
-        let own = self.own();
-        match own.as_ref().and_then(|own| own.own_region()) {
-            Some(region) => self.run_lanes(cpu, region, false),
-            None => self.run_queue(cpu),
-        }
+        self.run(self.own().as_deref(), false)
     }
 
     /// As [`drain`](Self::drain), with our own instance held already: spares a poller the look-up each time.
     #[inline]
     pub fn drain_held(&self, own: &InstanceRef<'_, P::Word, CPUS>) -> Deferred {
+        self.run(Some(&own.0), false)
+    }
+
+    #[inline]
+    fn run(&self, own: Option<&Instance<P, CPUS>>, arm: bool) -> Deferred {
         let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
-        match own.0.own_region() {
-            Some(region) => self.run_lanes(cpu, region, false),
+        match own.and_then(|own| own.own_region()) {
+            Some(region) => self.run_lanes(cpu, region, arm),
             None => self.run_queue(cpu),
         }
     }
