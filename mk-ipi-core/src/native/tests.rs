@@ -158,3 +158,16 @@ fn the_lap_is_stored_last_and_far_lines_first() {
         "no word behind the payload: {stored:?}"
     );
 }
+
+#[test]
+fn after_each_drain_a_whole_lane_fits_again() {
+    let arena = Arena::new();
+    let (sender, own, receiver) = arena.link();
+    let mut inbox = Inbox::default();
+    for round in 0..3 {
+        let sent = [1, 2, 3, 4, 5].map(|n| sender.send(MessageType(n), 0, &[round]).map(drop));
+        assert_eq!(sent, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Unsent::Full)], "round {round}");
+        while receiver.hold().unwrap().drain(&own, &mut inbox, 8, true) {}
+        assert_eq!(inbox.0.len(), 4 * (usize::from(round) + 1));
+    }
+}
