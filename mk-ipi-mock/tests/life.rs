@@ -237,6 +237,26 @@ fn who_does_not_know_itself_neither_sends_nor_receives() {
 }
 
 #[test]
+fn a_callback_on_the_cpu_that_a_task_has_left_is_not_its_own() {
+    const OTHER: MessageType = MessageType(8);
+    let (_machine, endpoint) = odd_machine();
+    let endpoint: &'static _ = Box::leak(Box::new(endpoint));
+    endpoint.identify(ONE, Incarnation::FIRST);
+    endpoint.create_instance(&config(1)).unwrap();
+    let other = endpoint.register(OTHER, Callback::new(|_: &Message| ())).unwrap();
+    let seen = Arc::new(Mutex::new(None));
+    let writer = seen.clone();
+    // While CPU 1 is in this callback, a task asks there who it is, and goes on at CPU 0.
+    let note = Callback::new(move |_: &Message| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
+    let _kept = endpoint.register(TYPE, note).unwrap();
+    endpoint.send(ONE, TYPE, &[1]).unwrap();
+    endpoint.platform().move_from(1);
+    endpoint.on_interrupt();
+    endpoint.run_deferred();
+    assert_eq!(*seen.lock().unwrap(), Some(Ok(())));
+}
+
+#[test]
 fn a_cpu_beyond_the_region_reads_nothing() {
     let (machine, endpoint) = odd_machine();
     endpoint.identify(ONE, Incarnation::FIRST);

@@ -198,7 +198,11 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
     /// takes. Refused on a CPU that is inside a callback, even one that was preempted there: try again.
     pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
-        if self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0) {
+        // Interrupts off: on the way from the CPU's number to its count a task must not migrate.
+        let interrupts = self.platform.disable();
+        let in_callback = self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0);
+        self.platform.restore(interrupts);
+        if in_callback {
             return Err(UnregisterError::InCallback);
         }
         self.registry.unregister(handle, || self.platform.relax())

@@ -16,6 +16,10 @@ pub struct Odd {
     watcher: Mutex<Watcher>,
     /// The physical id that this CPU claims to have; `NOBODY`: its own.
     cpu: AtomicU64,
+    /// The index that a task has while it can be moved to another CPU, its interrupts being on; `NOBODY`: its own.
+    before_move: AtomicU64,
+    /// How often interrupts were switched off and not on again.
+    off: AtomicU64,
     check_fails: AtomicBool,
     ring_fails: AtomicBool,
 }
@@ -29,6 +33,8 @@ impl Odd {
             log: Mutex::default(),
             watcher: Mutex::new(Arc::new(|_| ())),
             cpu: AtomicU64::new(NOBODY),
+            before_move: AtomicU64::new(NOBODY),
+            off: AtomicU64::new(0),
             check_fails: AtomicBool::new(false),
             ring_fails: AtomicBool::new(false),
         }
@@ -52,6 +58,11 @@ impl Odd {
 
     pub fn pretend_cpu(&self, id: u64) {
         self.cpu.store(id, Relaxed);
+    }
+
+    /// From now on the task is at CPU `index` whenever it asks with interrupts on, and moves before it uses the answer.
+    pub fn move_from(&self, index: u64) {
+        self.before_move.store(index, Relaxed);
     }
 
     pub fn break_check(&self, fails: bool) {
@@ -91,7 +102,10 @@ unsafe impl ThisCpu for Odd {
         }
     }
     fn index(&self) -> usize {
-        self.inner.index()
+        match self.before_move.load(Relaxed) {
+            index if index != NOBODY && self.off.load(Relaxed) == 0 => usize::try_from(index).unwrap(),
+            _ => self.inner.index(),
+        }
     }
 }
 
@@ -99,9 +113,11 @@ unsafe impl ThisCpu for Odd {
 unsafe impl LocalInterrupts for Odd {
     type State = bool;
     fn disable(&self) -> bool {
+        self.off.fetch_add(1, Relaxed);
         self.inner.disable()
     }
     fn restore(&self, state: bool) {
+        self.off.fetch_sub(1, Relaxed);
         self.inner.restore(state);
     }
 }

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a kernel that serves (serve.rs) has to do for others: streams, pings and answers, side by side.
+//!
+//! Nothing here waits: what cannot be sent now is kept, and tried again in the next turn.
+
+use crate::clock::{self, SECOND};
+use crate::inbox::{self, News};
+use crate::order::{Report, MAX_INSTANCES, MAX_PINGS, PING, PONG, REPORT, STREAM};
+use crate::payload::Payload;
+use crate::platform::ENDPOINT;
+use crate::serve::{self, Change, Peers};
+use crate::stream::{BURST, BUSY_SWEEPS};
+use mk_ipi_abi::directory::Layout;
+use mk_ipi_abi::{InstanceId, MessageType};
+use mk_ipi_core::sync::spin_hint;
+use mk_ipi_core::SendError;
+use spin::Mutex;
+
+/// A ping that is not answered for so long is sent again: its receiver died with it.
+const PING_AGAIN: u64 = 2 * SECOND;
+
+/// The one object of its kind, which a stack has no room for. The main program takes it, once.
+pub static ERRANDS: Mutex<Errands> = Mutex::new(Errands {
+    me: InstanceId::HOST,
+    run: 0,
+    peers: [const { Peer::NEW }; MAX_INSTANCES],
+    moved: false,
+    blocked: false,
+    sweeps: 0,
+});
+
+/// All errands.
+pub struct Errands {
+    me: InstanceId,
+    run: u32,
+    peers: [Peer; MAX_INSTANCES],
+    /// Something was sent in this turn, or can be at once.
+    moved: bool,
+    /// A slot was occupied in this turn, and nobody tells when it becomes free.
+    blocked: bool,
+    /// Turns in a row that were blocked and moved nothing.
+    sweeps: u32,
+}
+
+/// Errands to one other kernel. All zeros at first, so that no image carries them.
+struct Peer {
+    /// Messages of the stream that were ordered in this run.
+    ordered: u64,
+    /// Messages of the stream that were sent in this run, and the number of the next one.
+    sent: u64,
+    /// The next one, once it is made.
+    next: Option<Payload>,
+    /// The lane is full, and its receiver will tell when it is not.
+    waiting: bool,
+    pings: Pings,
+    /// A ping that is to be answered.
+    pong: Option<u64>,
+    /// About whom reports are due: one bit for each.
+    asked: u64,
+    /// How often its slot was found occupied, and how often it was rung (RFC v2).
+    slot: Usage,
+    /// What the lane had counted before this run.
+    lane_before: Usage,
+}
+
+/// How a link to a peer was used.
+#[derive(Clone, Copy)]
+struct Usage {
+    busy: u64,
+    doorbells: u64,
+}
+
+/// A series of pings.
+struct Pings {
+    ordered: u64,
+    /// Round trips that are over.
+    done: usize,
+    /// When the ping was sent that is not answered yet.
+    asked: Option<u64>,
+    trips: [u64; MAX_PINGS as usize],
+}
+
+/// What became of a message.
+enum Outcome {
+    Sent,
+    /// Somebody else is just sending.
+    Busy,
+    /// There is no space, or nobody: whoever can tell of a change does.
+    Full,
+    /// It will not do.
+    Refused(SendError),
+}
+
+impl From<Result<(), SendError>> for Outcome {
+    fn from(sent: Result<(), SendError>) -> Self {
+        use SendError::{Busy, Contended, Full, Instance, NoRegion, NotRung, Unanswered};
+        match sent {
+            // Whoever could not be rung finds it when it looks by itself.
+            Ok(()) | Err(NotRung(_)) => Self::Sent,
+            Err(Busy | Contended) => Self::Busy,
+            Err(Full | Unanswered | Instance(_) | NoRegion) => Self::Full,
+            Err(e) => Self::Refused(e),
+        }
+    }
+}
+
+impl Usage {
+    const NONE: Self = Self { busy: 0, doorbells: 0 };
+
+    /// What the lane to `id` has counted in all our lives; nothing if there is none.
+    fn of_lane(id: InstanceId) -> Self {
+        let lane = ENDPOINT.lane_stats(id);
+        lane.map_or(Self::NONE, |lane| Self { busy: lane.full, doorbells: lane.rung })
+    }
+}
+
+impl Pings {
+    const NEW: Self = Self { ordered: 0, done: 0, asked: None, trips: [0; MAX_PINGS as usize] };
+
+    fn are_over(&self) -> bool {
+        self.done as u64 >= self.ordered
+    }
+
+    fn begin(&mut self, count: u64) {
+        (self.ordered, self.done, self.asked) = (count.min(MAX_PINGS), 0, None);
+    }
+
+    /// The number of the next ping, or of the one that is not answered yet.
+    fn number(&self, run: u32) -> u64 {
+        u64::from(run) << 32 | self.done as u64
+    }
+
+    fn answered(&mut self, at: u64) {
+        if let (Some(asked), Some(trip)) = (self.asked.take(), self.trips.get_mut(self.done)) {
+            *trip = at.wrapping_sub(asked);
+            self.done += 1;
+        }
+    }
+
+    /// Least, median and 99th percentile of the round trips.
+    fn percentiles(&self) -> [u64; 3] {
+        let mut trips = self.trips;
+        let trips = &mut trips[..self.done];
+        trips.sort_unstable();
+        [0, 50, 99].map(|percent| trips.get(trips.len() * percent / 100).copied().unwrap_or(0))
+    }
+}
+
+impl Peer {
+    const NEW: Self = Self {
+        ordered: 0,
+        sent: 0,
+        next: None,
+        waiting: false,
+        pings: Pings::NEW,
+        pong: None,
+        asked: 0,
+        slot: Usage::NONE,
+        lane_before: Usage::NONE,
+    };
+
+    /// Begins a run, and forgets all errands but answers.
+    fn begin(&mut self, id: InstanceId) {
+        (self.ordered, self.sent, self.next, self.waiting) = (0, 0, None, false);
+        self.pings.begin(0);
+        (self.slot, self.lane_before) = (Usage::NONE, Usage::of_lane(id));
+    }
+
+    /// Drops what is not sent yet; what was sent counts.
+    fn drop_all(&mut self) {
+        (self.ordered, self.waiting, self.pong, self.asked) = (self.sent, false, None, 0);
+        (self.pings.ordered, self.pings.asked) = (self.pings.done as u64, None);
+    }
+
+    fn streams(&self) -> bool {
+        self.sent < self.ordered
+    }
+}
+
+impl Errands {
+    /// Begins as `me`, without any errand; the others of the table are known.
+    pub fn begin(&mut self, me: InstanceId) {
+        self.me = me;
+        self.begin_run(0);
+    }
+
+    fn begin_run(&mut self, run: u32) {
+        self.run = run;
+        for (id, peer) in serve::ids().zip(&mut self.peers) {
+            peer.begin(id);
+        }
+    }
+
+    /// Sees who came and who went.
+    pub fn look_around(&mut self, peers: &mut Peers) {
+        peers.listed().for_each(|id| self.look_for(id, peers));
+    }
+
+    fn look_for(&mut self, id: InstanceId, peers: &mut Peers) {
+        let change = peers.look_for(id);
+        let peer = self.peer(id);
+        if matches!(change, Change::Went | Change::Replaced) {
+            peer.drop_all();
+        }
+        if matches!(change, Change::Came | Change::Replaced) {
+            peer.lane_before = Usage::of_lane(id);
+        }
+    }
+
+    /// Does what can be done now; whether there is nothing to do before an interrupt.
+    pub fn turn(&mut self, peers: &mut Peers) -> bool {
+        self.read_inbox(peers);
+        (self.moved, self.blocked) = (false, false);
+        let me = self.me;
+        for id in serve::ids().filter(|&id| id != me) {
+            // Answers and pings are few: they go before the stream takes all space there is.
+            self.answer(id);
+            self.report(id);
+            self.ping(id);
+            self.stream(id);
+        }
+        if self.moved || !self.blocked {
+            self.sweeps = 0;
+            return !self.moved;
+        }
+        self.sweeps += 1;
+        spin_hint();
+        let idle = self.sweeps > BUSY_SWEEPS;
+        if idle {
+            self.sweeps = 0;
+        }
+        idle
+    }
+
+    fn read_inbox(&mut self, peers: &mut Peers) {
+        loop {
+            let (run, news) = inbox::next();
+            if run != self.run {
+                self.begin_run(run);
+                log!("run {run}");
+            }
+            let Some((id, news)) = news else { return };
+            if news.stream != 0 || news.pings.is_some() {
+                // Whoever gave the order knows the directory as it is now: it must not be meant for another one.
+                self.look_for(id, peers);
+            }
+            self.take(id, &news);
+        }
+    }
+
+    fn take(&mut self, id: InstanceId, news: &News) {
+        let run = self.run;
+        let peer = self.peer(id);
+        peer.ordered = peer.ordered.saturating_add(news.stream);
+        if let Some(pings) = news.pings {
+            peer.pings.begin(pings);
+        }
+        if let Some((_, at)) = news.pong.filter(|(number, _)| *number == peer.pings.number(run)) {
+            peer.pings.answered(at);
+        }
+        peer.pong = news.ping.or(peer.pong);
+        peer.asked |= news.asked;
+        peer.waiting &= !news.space;
+    }
+
+    /// The errands to `id`.
+    fn peer(&mut self, id: InstanceId) -> &mut Peer {
+        // All ids that come here are below `MAX_INSTANCES`.
+        &mut self.peers[id.index()]
+    }
+
+    /// Answers the ping of `id`, if there is one.
+    fn answer(&mut self, id: InstanceId) {
+        if let Some(number) = self.peer(id).pong {
+            let pong = Payload::new(number, self.me.get().into());
+            if self.send(id, PONG, pong.bytes()) {
+                self.peer(id).pong = None;
+            }
+        }
+    }
+
+    /// Reports to `id` about all whom it asked about.
+    fn report(&mut self, id: InstanceId) {
+        while self.peer(id).asked != 0 {
+            let about = InstanceId::new(self.peer(id).asked.trailing_zeros() as u8);
+            let report = self.report_about(about);
+            if !self.send(id, REPORT, &report.encode()) {
+                return;
+            }
+            self.peer(id).asked &= !(1 << about.get());
+        }
+    }
+
+    fn report_about(&mut self, about: InstanceId) -> Report {
+        let (me, run) = (self.me, self.run);
+        let (came, reported) = inbox::found(about);
+        let (peer, lane) = (self.peer(about), Usage::of_lane(about));
+        let [rtt_min, rtt_median, rtt_p99] = peer.pings.percentiles();
+        Report {
+            about,
+            me,
+            run,
+            sent: peer.sent,
+            doorbells: peer.slot.doorbells + lane.doorbells.saturating_sub(peer.lane_before.doorbells),
+            busy: peer.slot.busy + lane.busy.saturating_sub(peer.lane_before.busy),
+            reported,
+            received: came.received,
+            former: came.former,
+            first: came.first,
+            lost: came.lost,
+            torn: came.torn,
+            doubled: came.doubled,
+            disordered: came.disordered,
+            pings: peer.pings.done as u64,
+            rtt_min,
+            rtt_median,
+            rtt_p99,
+            still_sending: peer.streams() || !peer.pings.are_over(),
+        }
+    }
+
+    /// Pings `id`, if it is time.
+    fn ping(&mut self, id: InstanceId) {
+        let (me, run, now) = (self.me, self.run, clock::now());
+        let pings = &self.peer(id).pings;
+        if pings.are_over() || pings.asked.is_some_and(|at| now.wrapping_sub(at) < PING_AGAIN) {
+            return;
+        }
+        let ping = Payload::new(pings.number(run), me.get().into());
+        let start = clock::now();
+        if self.send(id, PING, ping.bytes()) {
+            self.peer(id).pings.asked = Some(start);
+        }
+    }
+
+    /// Sends one message, if it can be now; whether it was.
+    fn send(&mut self, id: InstanceId, ty: MessageType, bytes: &[u8]) -> bool {
+        let rung = ENDPOINT.platform().rung();
+        let outcome = ENDPOINT.send(id, ty, bytes).into();
+        let rung = ENDPOINT.platform().rung() - rung;
+        let is_slot = is_slot(id);
+        let peer = self.peer(id);
+        if is_slot {
+            peer.slot.doorbells += rung;
+        }
+        match outcome {
+            Outcome::Sent => self.moved = true,
+            Outcome::Busy => {
+                peer.slot.busy += u64::from(is_slot);
+                self.blocked = true;
+            }
+            Outcome::Full => {}
+            Outcome::Refused(e) => {
+                log!("kernel {} cannot be sent to: {e:?}", id.get());
+                peer.drop_all();
+            }
+        }
+        matches!(outcome, Outcome::Sent)
+    }
+
+    /// Sends some of the stream to `id`: into a lane a burst, into a slot one message.
+    fn stream(&mut self, id: InstanceId) {
+        let peer = self.peer(id);
+        if !peer.streams() || peer.waiting {
+            return;
+        }
+        if is_slot(id) {
+            self.stream_to_slot(id);
+        } else {
+            self.stream_to_lane(id);
+        }
+    }
+
+    fn stream_to_slot(&mut self, id: InstanceId) {
+        let message = self.next_message(id);
+        if self.send(id, STREAM, message.bytes()) {
+            self.sent_next(id);
+        }
+    }
+
+    fn stream_to_lane(&mut self, id: InstanceId) {
+        let mut outcome = Outcome::Sent;
+        let before = self.peer(id).sent;
+        for _ in 0..BURST {
+            if !self.peer(id).streams() {
+                break;
+            }
+            let message = self.next_message(id);
+            outcome = ENDPOINT.post(id, STREAM, message.bytes()).into();
+            if !matches!(outcome, Outcome::Sent) {
+                break;
+            }
+            self.sent_next(id);
+        }
+        if self.peer(id).sent != before {
+            self.moved = true;
+            // Whoever cannot be rung finds it when it looks by itself.
+            let _ = ENDPOINT.flush(id);
+        }
+        match outcome {
+            Outcome::Sent => {}
+            Outcome::Busy => self.blocked = true,
+            Outcome::Full => self.wait_for_space(id),
+            Outcome::Refused(e) => {
+                log!("the stream to kernel {} ends: {e:?}", id.get());
+                self.peer(id).drop_all();
+            }
+        }
+    }
+
+    /// Has the receiver tell when the lane to `id` has space. One that is not there is looked for again and again.
+    fn wait_for_space(&mut self, id: InstanceId) {
+        match ENDPOINT.want_space(id) {
+            Ok(true) => self.moved = true,
+            Ok(false) => self.peer(id).waiting = true,
+            Err(_) => {}
+        }
+    }
+
+    fn next_message(&mut self, id: InstanceId) -> Payload {
+        let me = self.me.get().into();
+        let peer = self.peer(id);
+        let sent = peer.sent;
+        *peer.next.get_or_insert_with(|| Payload::new(sent, me))
+    }
+
+    fn sent_next(&mut self, id: InstanceId) {
+        let peer = self.peer(id);
+        (peer.sent, peer.next) = (peer.sent + 1, None);
+    }
+}
+
+/// Whether `id` has slots (RFC v2).
+fn is_slot(id: InstanceId) -> bool {
+    ENDPOINT.instance(id).is_ok_and(|i| i.layout() == Some(Layout::RfcV2))
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The local APIC, reached as Linux wants it: the ICR has one owner, the APIC driver, whose entry points these are.
+//! Encodings, ordering, the wait for an idle ICR and the start of a CPU are mk-ipi-x86's.
+
+use crate::ffi;
+use crate::platform::Linux;
+use mk_ipi_core::platform::LocalInterrupts;
+use mk_ipi_x86::{ApicIo, Hardware, LocalApic, ModeError, Register};
+
+/// The registers, through the driver.
+#[derive(Clone, Copy, Debug)]
+pub struct DriverIo(Hardware);
+
+/// The doorbell.
+pub type Apic = LocalApic<DriverIo>;
+
+/// The APIC of this machine, in the mode in which Linux runs it, on all CPUs the same.
+pub fn open() -> Result<Apic, ModeError> {
+    // SAFETY: ring 0; without a page it is used for MSRs, CPUID and fences alone, which need none.
+    LocalApic::new(DriverIo(unsafe { Hardware::new(None) }))
+}
+
+// SAFETY: Linux's own switch, which also keeps the task on its CPU.
+unsafe impl LocalInterrupts for DriverIo {
+    type State = u64;
+    #[inline]
+    fn disable(&self) -> u64 {
+        Linux.disable()
+    }
+    #[inline]
+    fn restore(&self, state: u64) {
+        Linux.restore(state);
+    }
+}
+
+// SAFETY: `mmio_read` and `mmio_write` are the driver's `read` and `write`, in xAPIC mode one access to the UC page; calls of
+// functions that the compiler does not see are barriers for it. The x2APIC's ICR goes to the driver too; it does not fence,
+// and `fence_before_doorbell` does. The rest is the hardware's.
+unsafe impl ApicIo for DriverIo {
+    #[inline]
+    unsafe fn rdmsr(&self, msr: u32) -> u64 {
+        // SAFETY: the caller.
+        unsafe { self.0.rdmsr(msr) }
+    }
+
+    #[inline]
+    unsafe fn wrmsr(&self, msr: u32, value: u64) {
+        if msr == Register::IcrLow.msr() {
+            // SAFETY: the driver's entry point; the caller may have the effect happen.
+            unsafe { ffi::mk_ipi_glue_apic_icr_write(value as u32, (value >> 32) as u32) };
+        } else {
+            // SAFETY: the caller.
+            unsafe { self.0.wrmsr(msr, value) };
+        }
+    }
+
+    fn has_mmio(&self) -> bool {
+        true
+    }
+
+    unsafe fn mmio_read(&self, register: Register) -> u32 {
+        // SAFETY: the driver's entry point.
+        unsafe { ffi::mk_ipi_glue_apic_read(register.offset()) }
+    }
+
+    unsafe fn mmio_write(&self, register: Register, value: u32) {
+        // SAFETY: the driver's entry point; the caller may have the effect happen.
+        unsafe { ffi::mk_ipi_glue_apic_write(register.offset(), value) };
+    }
+
+    fn has_x2apic(&self) -> bool {
+        self.0.has_x2apic()
+    }
+
+    #[inline]
+    fn fence_before_doorbell(&self) {
+        self.0.fence_before_doorbell();
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! CPUs that Linux gave away: offline, and kept so, until they are taken back.
+
+use crate::failure::{check, refuse, Result};
+use crate::platform::MAX_CPUS;
+use crate::start;
+use crate::vector::DOORBELL_CPU;
+use crate::{deferred, ffi};
+use core::ffi::c_int;
+use kernel::prelude::*;
+use mk_ipi_core::abi::PhysCpuId;
+use mk_ipi_core::sync::{AtomicU64, Ordering};
+
+/// One bit for each CPU that is given away, by Linux's number.
+static GIVEN: AtomicU64 = AtomicU64::new(0);
+/// Those that Linux had online when it gave them away.
+static WERE_ONLINE: AtomicU64 = AtomicU64::new(0);
+
+const _: () = assert!(MAX_CPUS <= u64::BITS as usize);
+
+fn bit(cpu: u32) -> u64 {
+    1u64.checked_shl(cpu).unwrap_or(0)
+}
+
+/// Whether `cpu` is given away.
+pub fn is_given(cpu: u32) -> bool {
+    GIVEN.load(Ordering::Relaxed) & bit(cpu) != 0
+}
+
+/// The CPUs that are given away.
+pub fn given() -> impl Iterator<Item = u32> {
+    (0..MAX_CPUS as u32).filter(|cpu| is_given(*cpu))
+}
+
+/// The APIC id of a CPU that the machine has.
+pub fn apic_id(cpu: u32) -> Option<PhysCpuId> {
+    // SAFETY: the number was checked.
+    unsafe { ffi::mk_ipi_glue_cpu_present(cpu).then(|| PhysCpuId(ffi::mk_ipi_glue_apic_id(cpu).into())) }
+}
+
+/// Whether this module is built for so many CPUs.
+pub fn check_count() -> Result {
+    // SAFETY: reads a number that does not change.
+    let possible = unsafe { ffi::mk_ipi_glue_nr_cpus() };
+    match (MAX_CPUS as u32..possible).find(|cpu| apic_id(*cpu).is_some()) {
+        Some(cpu) => refuse!(ENOSPC, "there is a CPU {cpu}; this module is built for {MAX_CPUS}"),
+        None => Ok(()),
+    }
+}
+
+/// Takes `cpu` from Linux.
+pub fn give(cpu: u32) -> Result {
+    if cpu as usize >= MAX_CPUS || apic_id(cpu).is_none() {
+        return refuse!(ENXIO, "there is no CPU {cpu}");
+    }
+    if cpu == DOORBELL_CPU {
+        return refuse!(EBUSY, "CPU {cpu} takes Linux's own doorbell");
+    }
+    if is_given(cpu) {
+        return refuse!(EEXIST, "CPU {cpu} is given away already");
+    }
+    // SAFETY: a number of a CPU.
+    if unsafe { ffi::mk_ipi_glue_cpu_online(cpu) } {
+        WERE_ONLINE.fetch_or(bit(cpu), Ordering::Relaxed);
+    } else {
+        WERE_ONLINE.fetch_and(!bit(cpu), Ordering::Relaxed);
+    }
+    // First, lest somebody put it online again in between.
+    GIVEN.fetch_or(bit(cpu), Ordering::Relaxed);
+    // SAFETY: process context. 1 says that it was offline before.
+    let removed = check(unsafe { ffi::remove_cpu(cpu) }, format_args!("CPU {cpu} does not go offline"));
+    if removed.is_err() {
+        GIVEN.fetch_and(!bit(cpu), Ordering::Relaxed);
+    }
+    removed.map(drop)
+}
+
+/// Gives `cpu`, which no instance has, back to Linux, online if it was so before.
+pub fn take(cpu: u32) -> Result {
+    let (true, Some(id)) = (is_given(cpu), apic_id(cpu)) else {
+        return refuse!(EINVAL, "CPU {cpu} is not given away");
+    };
+    // SAFETY: no instance has it (the caller), so at most a kernel that was not stopped is on it.
+    unsafe { start::stop(id)? };
+    GIVEN.fetch_and(!bit(cpu), Ordering::Relaxed);
+    if WERE_ONLINE.load(Ordering::Relaxed) & bit(cpu) != 0 {
+        // SAFETY: process context.
+        let added = check(unsafe { ffi::add_cpu(cpu) }, format_args!("CPU {cpu} does not come online again"));
+        if added.is_err() {
+            GIVEN.fetch_or(bit(cpu), Ordering::Relaxed);
+        }
+        added?;
+    }
+    Ok(())
+}
+
+/// Before Linux puts `cpu` online.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
+    if is_given(cpu) {
+        pr_err!("CPU {cpu} is given away: take it back first\n");
+        return crate::failure::errno::EBUSY.to_c();
+    }
+    deferred::cpu_starts(cpu);
+    0
+}
+
+/// Keeps Linux's hands off what was given away; dropping it gives all of it back.
+pub struct Watch(c_int);
+
+impl Watch {
+    /// From now on.
+    pub fn new() -> Result<Self> {
+        // SAFETY: once; undone by `drop`.
+        let state = unsafe { ffi::mk_ipi_glue_watch_cpus() };
+        check(state, format_args!("no room among the CPU hotplug states"))?;
+        Ok(Self(state))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for cpu in given() {
+            // If that fails, the log says so.
+            let _ = take(cpu);
+        }
+        // SAFETY: made by `new`.
+        unsafe { ffi::mk_ipi_glue_unwatch_cpus(self.0) };
+    }
+}

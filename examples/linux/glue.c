@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * What only C can do: macros and their constants, functions that are inline in some configurations, and objects whose layout
+ * follows the configuration. Each part says which of these it is; the rest is in Rust.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/debugfs.h>
+#include <linux/interrupt.h>
+#include <linux/io.h>
+#include <linux/ioport.h>
+#include <linux/irq.h>
+#include <linux/irq_work.h>
+#include <linux/kernel_read_file.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/signal.h>
+#include <linux/reboot.h>
+#include <linux/security.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/suspend.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+#include <linux/version.h>
+#include <linux/workqueue.h>
+#include <asm/apic.h>
+#include "glue.h"
+#include "mk_ipi_linux.h"
+
+#if defined(CONFIG_CFI) || defined(CONFIG_CFI_CLANG)
+#error "mk_ipi hands C functions that Rust calls, and the other way round: not for kernels with CONFIG_CFI"
+#endif
+
+/* Parameters and exports: macros that make section entries; Rust has string parameters in no kernel before 7.x. */
+char *mk_ipi_glue_memory;
+module_param_named(memory, mk_ipi_glue_memory, charp, 0444);
+MODULE_PARM_DESC(memory, "memory for instances: START+BYTES as reserved by memmap=BYTES$START, or the NAME of a reserve_mem=");
+char *mk_ipi_glue_generation = "native";
+module_param_named(generation, mk_ipi_glue_generation, charp, 0444);
+MODULE_PARM_DESC(generation, "what regions speak: native (default) or rfc-v2");
+unsigned long mk_ipi_glue_trampoline = 0x40000;
+module_param_named(trampoline, mk_ipi_glue_trampoline, ulong, 0444);
+MODULE_PARM_DESC(trampoline, "page below 1 MiB, borrowed while a CPU starts (default 0x40000)");
+
+EXPORT_SYMBOL(multikernel_register_handler);
+EXPORT_SYMBOL(multikernel_unregister_handler);
+EXPORT_SYMBOL(multikernel_send_ipi_data);
+EXPORT_SYMBOL(generic_multikernel_interrupt);
+EXPORT_SYMBOL(mk_send_pfn);
+EXPORT_SYMBOL(mk_receive_pfn);
+EXPORT_SYMBOL(mk_receive_map_page);
+EXPORT_SYMBOL(mk_receive_unmap_page);
+
+/* This CPU: inline, and told to lockdep. */
+unsigned long mk_ipi_glue_irq_save(void)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	return flags;
+}
+
+void mk_ipi_glue_irq_restore(unsigned long flags)
+{
+	local_irq_restore(flags);
+}
+
+unsigned int mk_ipi_glue_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+/* All CPUs: masks and per-CPU variables, reached by macros. */
+unsigned int mk_ipi_glue_nr_cpus(void)
+{
+	return nr_cpu_ids;
+}
+
+bool mk_ipi_glue_cpu_present(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpu_present(cpu);
+}
+
+bool mk_ipi_glue_cpu_online(unsigned int cpu)
+{
+	return cpu_online(cpu);
+}
+
+u32 mk_ipi_glue_apic_id(unsigned int cpu)
+{
+	return per_cpu(x86_cpu_to_apicid, cpu);
+}
+
+const struct cpumask *mk_ipi_glue_cpumask_of(unsigned int cpu)
+{
+	return cpumask_of(cpu);
+}
+
+/* The APIC driver's entry points: members of a structure that differs between kernel versions. */
+u32 mk_ipi_glue_apic_read(u32 reg)
+{
+	return apic->read(reg);
+}
+
+void mk_ipi_glue_apic_write(u32 reg, u32 value)
+{
+	apic->write(reg, value);
+}
+
+void mk_ipi_glue_apic_icr_write(u32 low, u32 dest)
+{
+	apic->icr_write(low, dest);
+}
+
+const unsigned long mk_ipi_glue_irq_flags = IRQF_NOBALANCING | IRQF_NO_THREAD;
+
+bool mk_ipi_glue_irq_is_on(unsigned int irq, unsigned int cpu)
+{
+	return cpumask_equal(irq_data_get_effective_affinity_mask(irq_get_irq_data(irq)), cpumask_of(cpu));
+}
+
+/* Whether memory is kept from Linux: constants of the resource tree. */
+int mk_ipi_glue_reserved(u64 start, u64 len)
+{
+	if (region_intersects(start, len, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) != REGION_DISJOINT)
+		return -EBUSY;
+	if (region_intersects(start, len, IORESOURCE_MEM, IORES_DESC_RESERVED) != REGION_INTERSECTS)
+		return -ENXIO;
+	return 0;
+}
+
+/*
+ * Whether a page below 1 MiB may be borrowed: RAM, which Linux keeps to itself and does not use, but for its own trampoline. That is
+ * less than 16 pages, of which the first are read-only. Page tables are looked at by macros.
+ */
+bool mk_ipi_glue_may_borrow(u64 at)
+{
+	u64 page, first = at > SZ_64K ? at - SZ_64K : PAGE_SIZE;
+	unsigned int level;
+
+	if (!at || at >= SZ_1M || !page_is_ram(at >> PAGE_SHIFT))
+		return false;
+	for (page = first; page <= at; page += PAGE_SIZE) {
+		pte_t *pte = lookup_address((unsigned long)__va(page), &level);
+
+		if (!pte || !pte_write(*pte))
+			return false;
+	}
+	return true;
+}
+
+/* Locks: static initialisers, and macros under lockdep. */
+static DEFINE_MUTEX(mk_ipi_control_lock);
+static DEFINE_MUTEX(mk_ipi_memory_lock);
+static DEFINE_MUTEX(mk_ipi_traffic_lock);
+static struct mutex *const mk_ipi_locks[] = { &mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock };
+
+void mk_ipi_glue_lock(unsigned int which)
+{
+	mutex_lock(mk_ipi_locks[which]);
+}
+
+void mk_ipi_glue_unlock(unsigned int which)
+{
+	mutex_unlock(mk_ipi_locks[which]);
+}
+
+/* Deferred work: one piece for each CPU, made by macros. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
+#define WQ_PERCPU 0 /* there it goes without saying */
+#endif
+static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
+static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
+static struct delayed_work mk_ipi_tick;
+static struct workqueue_struct *mk_ipi_queue;
+
+int mk_ipi_glue_start_work(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu) {
+		*per_cpu_ptr(&mk_ipi_irq_work, cpu) = IRQ_WORK_INIT_HARD(mk_ipi_rs_deferred);
+		INIT_WORK(per_cpu_ptr(&mk_ipi_rest, cpu), mk_ipi_rs_deferred_rest);
+	}
+	INIT_DELAYED_WORK(&mk_ipi_tick, mk_ipi_rs_tick);
+	/* Bound to CPUs: a run must not migrate. */
+	mk_ipi_queue = alloc_workqueue("mk_ipi", WQ_PERCPU, 0);
+	return mk_ipi_queue ? 0 : -ENOMEM;
+}
+
+void mk_ipi_glue_stop_work(void)
+{
+	unsigned int cpu;
+
+	cancel_delayed_work_sync(&mk_ipi_tick);
+	for_each_possible_cpu(cpu) {
+		irq_work_sync(per_cpu_ptr(&mk_ipi_irq_work, cpu));
+		cancel_work_sync(per_cpu_ptr(&mk_ipi_rest, cpu));
+	}
+	destroy_workqueue(mk_ipi_queue);
+}
+
+void mk_ipi_glue_queue_irq_work(void)
+{
+	irq_work_queue(this_cpu_ptr(&mk_ipi_irq_work));
+}
+
+void mk_ipi_glue_queue_rest(void)
+{
+	queue_work_on(raw_smp_processor_id(), mk_ipi_queue, this_cpu_ptr(&mk_ipi_rest));
+}
+
+/* On the doorbell's CPU: with slots, a poll looks into that of the CPU which polls. */
+void mk_ipi_glue_queue_tick(unsigned int ms)
+{
+	queue_delayed_work_on(0, mk_ipi_queue, &mk_ipi_tick, msecs_to_jiffies(ms));
+}
+
+/* CPU hotplug: inline. */
+int mk_ipi_glue_watch_cpus(void)
+{
+	return cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "mk_ipi:prepare", mk_ipi_rs_cpu_prepare, NULL);
+}
+
+void mk_ipi_glue_unwatch_cpus(int state)
+{
+	cpuhp_remove_state_nocalls(state);
+}
+
+/* The machine's end, and sleep: chains of objects. */
+static int mk_ipi_on_reboot(struct notifier_block *self, unsigned long how, void *unused)
+{
+	mk_ipi_rs_end();
+	return NOTIFY_DONE;
+}
+
+static int mk_ipi_on_sleep(struct notifier_block *self, unsigned long what, void *unused)
+{
+	bool sleep = what == PM_HIBERNATION_PREPARE || what == PM_SUSPEND_PREPARE || what == PM_RESTORE_PREPARE;
+
+	return mk_ipi_rs_sleep(sleep) ? NOTIFY_DONE : notifier_from_errno(-EBUSY);
+}
+
+static struct notifier_block mk_ipi_reboot = { .notifier_call = mk_ipi_on_reboot };
+static struct notifier_block mk_ipi_sleep = { .notifier_call = mk_ipi_on_sleep };
+
+int mk_ipi_glue_watch_power(void)
+{
+	int err = register_reboot_notifier(&mk_ipi_reboot);
+
+	if (err)
+		return err;
+	err = register_pm_notifier(&mk_ipi_sleep);
+	if (err)
+		unregister_reboot_notifier(&mk_ipi_reboot);
+	return err;
+}
+
+void mk_ipi_glue_unwatch_power(void)
+{
+	unregister_pm_notifier(&mk_ipi_sleep);
+	unregister_reboot_notifier(&mk_ipi_reboot);
+}
+
+/* Whether the caller may start kernels, which is as much as kexec: constants, and inline where there is no security module. */
+const int mk_ipi_glue_image_kind = READING_KEXEC_IMAGE;
+
+int mk_ipi_glue_may_start(void)
+{
+	return capable(CAP_SYS_BOOT) ? security_locked_down(LOCKDOWN_KEXEC) : -EPERM;
+}
+
+/* Files: objects whose layout follows the configuration. */
+static ssize_t mk_ipi_with_line(const char __user *from, size_t len, int (*run)(const char *, size_t))
+{
+	char *line;
+	int err;
+
+	if (!len || len > PAGE_SIZE)
+		return -EINVAL;
+	line = memdup_user_nul(from, len);
+	if (IS_ERR(line))
+		return PTR_ERR(line);
+	err = run(line, len);
+	kfree(line);
+	return err ? err : len;
+}
+
+static ssize_t instances_write(struct file *file, const char __user *from, size_t len, loff_t *at)
+{
+	return mk_ipi_with_line(from, len, mk_ipi_rs_command);
+}
+
+static ssize_t traffic_write(struct file *file, const char __user *from, size_t len, loff_t *at)
+{
+	return mk_ipi_with_line(from, len, mk_ipi_rs_traffic);
+}
+
+#define traffic_show mk_ipi_rs_show_traffic
+#define statistics_show mk_ipi_rs_show_statistics
+DEFINE_SHOW_STORE_ATTRIBUTE(traffic);
+DEFINE_SHOW_ATTRIBUTE(statistics);
+
+/* A misc device's open finds itself in private_data, where a seq_file wants nothing. */
+static int mk_ipi_device_open(struct inode *inode, struct file *file)
+{
+	file->private_data = NULL;
+	return single_open(file, mk_ipi_rs_show_instances, NULL);
+}
+
+static const struct file_operations mk_ipi_device_fops = {
+	.owner = THIS_MODULE,
+	.open = mk_ipi_device_open,
+	.read = seq_read,
+	.write = instances_write,
+	.llseek = seq_lseek,
+	.release = single_release,
+};
+
+static struct miscdevice mk_ipi_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "mk_ipi",
+	.fops = &mk_ipi_device_fops,
+	.mode = 0600,
+};
+static struct dentry *mk_ipi_debugfs;
+
+int mk_ipi_glue_add_files(void)
+{
+	int err = misc_register(&mk_ipi_device);
+
+	if (err)
+		return err;
+	/* A kernel without debugfs goes without. */
+	mk_ipi_debugfs = debugfs_create_dir("mk_ipi", NULL);
+	debugfs_create_file("statistics", 0400, mk_ipi_debugfs, NULL, &statistics_fops);
+	debugfs_create_file("traffic", 0600, mk_ipi_debugfs, NULL, &traffic_fops);
+	return 0;
+}
+
+void mk_ipi_glue_remove_files(void)
+{
+	debugfs_remove(mk_ipi_debugfs);
+	misc_deregister(&mk_ipi_device);
+}
+
+/* THIS_MODULE and the present task: macros. */
+bool mk_ipi_glue_hold_module(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+void mk_ipi_glue_release_module(void)
+{
+	module_put(THIS_MODULE);
+}
+
+bool mk_ipi_glue_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
+/* Rate limit: macros. A peer that comes and goes without end must not fill the log. */
+bool mk_ipi_glue_may_log(void)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&limit);
+}
+
+/* Dynamic debug: a macro with a static branch. One line for each message, off until asked for. */
+void mk_ipi_glue_trace(bool sent, int peer, u32 type, u32 len, int result)
+{
+	if (sent)
+		pr_debug("to %d: type %#x, %u bytes: %d\n", peer, type, len, result);
+	else
+		pr_debug("from %d: type %#x, %u bytes\n", peer, type, len);
+}

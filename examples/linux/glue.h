@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The border between glue.c and the Rust of this module; ffi.rs is its other side. */
+#ifndef MK_IPI_GLUE_H
+#define MK_IPI_GLUE_H
+
+#include <linux/types.h>
+
+struct irq_work;
+struct seq_file;
+struct work_struct;
+
+/* Rust, called by the kernel through glue.c. */
+void mk_ipi_rs_deferred(struct irq_work *work);
+void mk_ipi_rs_deferred_rest(struct work_struct *work);
+void mk_ipi_rs_tick(struct work_struct *work);
+int mk_ipi_rs_cpu_prepare(unsigned int cpu);
+int mk_ipi_rs_show_instances(struct seq_file *to, void *unused);
+int mk_ipi_rs_show_statistics(struct seq_file *to, void *unused);
+int mk_ipi_rs_show_traffic(struct seq_file *to, void *unused);
+int mk_ipi_rs_command(const char *line, size_t len);
+int mk_ipi_rs_traffic(const char *line, size_t len);
+void mk_ipi_rs_end(void);
+bool mk_ipi_rs_sleep(bool sleep);
+
+/* glue.c, called by Rust. */
+extern char *mk_ipi_glue_memory;
+extern char *mk_ipi_glue_generation;
+extern unsigned long mk_ipi_glue_trampoline;
+extern const unsigned long mk_ipi_glue_irq_flags;
+extern const int mk_ipi_glue_image_kind;
+unsigned long mk_ipi_glue_irq_save(void);
+void mk_ipi_glue_irq_restore(unsigned long flags);
+unsigned int mk_ipi_glue_cpu(void);
+unsigned int mk_ipi_glue_nr_cpus(void);
+bool mk_ipi_glue_cpu_present(unsigned int cpu);
+bool mk_ipi_glue_cpu_online(unsigned int cpu);
+u32 mk_ipi_glue_apic_id(unsigned int cpu);
+const struct cpumask *mk_ipi_glue_cpumask_of(unsigned int cpu);
+u32 mk_ipi_glue_apic_read(u32 reg);
+void mk_ipi_glue_apic_write(u32 reg, u32 value);
+void mk_ipi_glue_apic_icr_write(u32 low, u32 dest);
+bool mk_ipi_glue_irq_is_on(unsigned int irq, unsigned int cpu);
+int mk_ipi_glue_reserved(u64 start, u64 len);
+bool mk_ipi_glue_may_borrow(u64 at);
+int mk_ipi_glue_watch_power(void);
+void mk_ipi_glue_unwatch_power(void);
+int mk_ipi_glue_may_start(void);
+void mk_ipi_glue_lock(unsigned int which);
+void mk_ipi_glue_unlock(unsigned int which);
+int mk_ipi_glue_start_work(void);
+void mk_ipi_glue_stop_work(void);
+void mk_ipi_glue_queue_irq_work(void);
+void mk_ipi_glue_queue_rest(void);
+void mk_ipi_glue_queue_tick(unsigned int ms);
+int mk_ipi_glue_watch_cpus(void);
+void mk_ipi_glue_unwatch_cpus(int state);
+int mk_ipi_glue_add_files(void);
+void mk_ipi_glue_remove_files(void);
+bool mk_ipi_glue_hold_module(void);
+void mk_ipi_glue_release_module(void);
+bool mk_ipi_glue_signal_pending(void);
+bool mk_ipi_glue_may_log(void);
+void mk_ipi_glue_trace(bool sent, int peer, u32 type, u32 len, int result);
+
+#endif

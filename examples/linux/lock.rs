@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mutexes of the kernel's, and what they guard. The host's (0) is taken before that of memory (1), never behind it; that of
+//! the traffic's results (2) alone.
+
+use crate::ffi;
+use mk_ipi_core::sync::UnsafeCell;
+
+/// A value behind a mutex. Taking it may sleep.
+pub struct Locked<T> {
+    which: u32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `with` lets one caller at a time at the value.
+unsafe impl<T: Send> Sync for Locked<T> {}
+
+impl<T> Locked<T> {
+    /// `value` behind the mutex `which` of glue.c; one value for each.
+    ///
+    /// # Safety
+    ///
+    /// No other `Locked` has the same `which`.
+    pub const unsafe fn new(which: u32, value: T) -> Self {
+        Self { which, value: UnsafeCell::new(value) }
+    }
+
+    /// Calls `f` with the value, and nobody else has it meanwhile. `f` must not come here again.
+    pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        struct Unlock(u32);
+        impl Drop for Unlock {
+            fn drop(&mut self) {
+                // SAFETY: it is held by `with`, which made this.
+                unsafe { ffi::mk_ipi_glue_unlock(self.0) };
+            }
+        }
+        // SAFETY: a mutex of the kernel's; our callers may sleep. A task that takes it twice hangs, as lockdep tells.
+        unsafe { ffi::mk_ipi_glue_lock(self.which) };
+        let _unlock = Unlock(self.which);
+        // SAFETY: the mutex is ours alone (`new`), and held.
+        self.value.with_mut(|value| f(unsafe { &mut *value }))
+    }
+}

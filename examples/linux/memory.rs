@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory that Linux was kept from at boot: who has which part of it.
+//!
+//! Directory, pools and start pages are taken from its end downwards; an image lies where it was linked.
+
+use crate::failure::{check, refuse, Result, Text};
+use crate::ffi;
+use crate::lock::Locked;
+use crate::peers::MAX_INSTANCES;
+use core::ffi::CStr;
+use core::fmt;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
+use mk_ipi_core::platform::PoolError;
+use mk_ipi_core::sync::UnsafeCell;
+
+/// Most parts: for each instance a pool, a start page and an image; and the directory.
+const MAX_PARTS: usize = 49;
+
+/// What a part is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The directory.
+    Directory,
+    /// An instance's pool: its region lies at its start.
+    Pool(InstanceId),
+    /// What an instance's kernel is told at its start.
+    StartPage(InstanceId),
+    /// An instance's image.
+    Image(InstanceId),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("the directory"),
+            Self::Pool(id) => write!(f, "the pool of instance {}", id.get()),
+            Self::StartPage(id) => write!(f, "the start page of instance {}", id.get()),
+            Self::Image(id) => write!(f, "the image of instance {}", id.get()),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Part {
+    range: PhysRange,
+    owner: Owner,
+    /// Bytes of a pool that its region takes.
+    used: u64,
+}
+
+struct Memory {
+    whole: Option<PhysRange>,
+    parts: [Option<Part>; MAX_PARTS],
+}
+
+// SAFETY: the only one with 1.
+static MEMORY: Locked<Memory> = unsafe { Locked::new(1, Memory { whole: None, parts: [None; MAX_PARTS] }) };
+
+fn contains(outer: PhysRange, inner: PhysRange) -> bool {
+    outer.start() <= inner.start() && inner.end() <= outer.end()
+}
+
+/// `len` rounded up to whole pages; `None` beyond all memory.
+fn pages(len: u64) -> Option<u64> {
+    len.checked_next_multiple_of(PAGE_SIZE)
+}
+
+impl Memory {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().flatten()
+    }
+
+    fn place(&mut self, range: PhysRange, owner: Owner) -> Result<PhysRange> {
+        let Some(place) = self.parts.iter_mut().find(|p| p.is_none()) else {
+            return refuse!(ENOSPC, "more than {MAX_PARTS} parts of memory");
+        };
+        *place = Some(Part { range, owner, used: 0 });
+        Ok(range)
+    }
+
+    fn pool(&mut self, id: InstanceId) -> Option<&mut Part> {
+        self.parts.iter_mut().flatten().find(|p| p.owner == Owner::Pool(id))
+    }
+
+    /// The highest free place for `len` bytes.
+    fn highest(&self, len: u64) -> Option<PhysRange> {
+        let whole = self.whole?;
+        let mut end = whole.end().0;
+        loop {
+            let start = end.checked_sub(len).filter(|start| *start >= whole.start().0)?;
+            let range = PhysRange::new(PhysAddr(start), len)?;
+            match self.parts().find(|p| p.range.overlaps(range)) {
+                None => return Some(range),
+                Some(taken) => end = taken.range.start().0,
+            }
+        }
+    }
+}
+
+/// The memory, for as long as this lives; kept from other drivers if it lies outside Linux's RAM.
+pub struct Claimed(Option<PhysRange>);
+
+/// Takes the memory that the module's parameter names.
+pub fn claim(named: &CStr) -> Result<Claimed> {
+    let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory=: no text") };
+    let (range, reserved) = match words.split_once('+') {
+        Some((start, len)) => at(start, len).map(|range| (range, Some(range)))?,
+        None => (by_name(named)?, None),
+    };
+    if !range.start().is_page_aligned() || range.len() % PAGE_SIZE != 0 || range.len() == 0 {
+        return refuse!(EINVAL, "memory={words}: not whole pages");
+    }
+    if let Some(range) = reserved {
+        // SAFETY: the name is static; given back by `drop`.
+        let taken = unsafe {
+            let (tree, name) = (&raw mut ffi::iomem_resource, c"mk_ipi".as_ptr());
+            ffi::__request_region(tree, range.start().0, range.len(), name, 0)
+        };
+        if taken.is_null() {
+            return refuse!(EBUSY, "memory={words}: another driver has it");
+        }
+    }
+    MEMORY.with(|m| m.whole = Some(range));
+    Ok(Claimed(reserved))
+}
+
+/// Memory at an address, which must have been reserved at boot.
+fn at(start: &str, len: &str) -> Result<PhysRange> {
+    use mk_ipi_core::abi::boot_param::{parse_address, parse_size};
+    let start = parse_address(start.as_bytes()).ok();
+    let range =
+        start.zip(parse_size(len.as_bytes()).ok()).and_then(|(start, len)| PhysRange::new(start, len));
+    let Some(range) = range else { return refuse!(EINVAL, "memory=: neither START+BYTES nor a name") };
+    let (first, len) = (range.start().0, range.len());
+    // SAFETY: looks into the resource tree.
+    let kept = unsafe { ffi::mk_ipi_glue_reserved(first, len) };
+    check(
+        kept,
+        format_args!(
+            "memory={first:#x}+{len:#x} is not kept from Linux: boot with memmap={len:#x}${first:#x}"
+        ),
+    )?;
+    Ok(range)
+}
+
+/// Memory that `reserve_mem=` made and named.
+fn by_name(name: &CStr) -> Result<PhysRange> {
+    let (mut start, mut len) = (0, 0);
+    // SAFETY: a C string, and two places to write to.
+    let found = unsafe { ffi::reserve_mem_find_by_name(name.as_ptr().cast(), &mut start, &mut len) };
+    match PhysRange::new(PhysAddr(start), len) {
+        Some(range) if found != 0 => Ok(range),
+        _ => refuse!(ENODEV, "memory={}: boot with reserve_mem=BYTES:ALIGN:{0}", name.to_str().unwrap_or("")),
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        MEMORY.with(|m| m.whole = None);
+        if let Some(range) = self.0 {
+            // SAFETY: taken by `claim`.
+            unsafe { ffi::__release_region(&raw mut ffi::iomem_resource, range.start().0, range.len()) };
+        }
+    }
+}
+
+/// Takes `len` bytes for `owner`, in whole pages.
+pub fn take(owner: Owner, len: u64) -> Result<PhysRange> {
+    MEMORY.with(|m| match pages(len).filter(|len| *len != 0).and_then(|len| m.highest(len)) {
+        Some(range) => m.place(range, owner),
+        None => refuse!(ENOMEM, "no {len} bytes in a row left for {owner}"),
+    })
+}
+
+/// Takes the pages of `wanted` for `owner`.
+pub fn take_at(owner: Owner, wanted: PhysRange) -> Result<PhysRange> {
+    let start = wanted.start().0 & !(PAGE_SIZE - 1);
+    let range = pages(wanted.end().0).and_then(|end| PhysRange::new(PhysAddr(start), end - start));
+    MEMORY.with(|m| {
+        let Some(range) = range.filter(|r| m.whole.is_some_and(|whole| contains(whole, *r))) else {
+            let (start, end) = (wanted.start().0, wanted.end().0);
+            return refuse!(ENOMEM, "{owner} lies at {start:#x}..{end:#x}, outside the memory set aside");
+        };
+        if let Some(other) = m.parts().find(|p| p.range.overlaps(range)) {
+            return refuse!(EBUSY, "{owner} at {start:#x} overlaps {}", other.owner);
+        }
+        m.place(range, owner)
+    })
+}
+
+/// Gives back what `owner` has, if anything.
+pub fn give_back(owner: Owner) {
+    MEMORY.with(|m| {
+        for part in m.parts.iter_mut().filter(|p| p.is_some_and(|p| p.owner == owner)) {
+            *part = None;
+        }
+    });
+}
+
+/// Where what `owner` has lies.
+pub fn of(owner: Owner) -> Option<PhysRange> {
+    MEMORY.with(|m| m.parts().find(|p| p.owner == owner).map(|p| p.range))
+}
+
+/// Whether this memory was kept from Linux.
+pub fn is_ours(range: PhysRange) -> bool {
+    MEMORY.with(|m| m.whole.is_some_and(|whole| contains(whole, range)))
+}
+
+/// Whether this page belongs to an instance's pool.
+pub fn is_in_a_pool(page: PhysRange) -> bool {
+    MEMORY.with(|m| m.parts().any(|p| matches!(p.owner, Owner::Pool(_)) && contains(p.range, page)))
+}
+
+/// Calls `each` for all of the memory in ascending pieces, and says of each whether it is `id`'s own: its image, and what
+/// its region leaves of its pool. The rest it may map, not use.
+pub fn map_of(id: InstanceId, mut each: impl FnMut(PhysRange, bool)) {
+    MEMORY.with(|m| {
+        let Some(whole) = m.whole else { return };
+        let mut at = whole.start().0;
+        let mut piece = |from: u64, to: u64, own: bool| {
+            if let Some(range) =
+                to.checked_sub(from).filter(|l| *l != 0).and_then(|l| PhysRange::new(PhysAddr(from), l))
+            {
+                each(range, own);
+            }
+        };
+        loop {
+            let own = m.parts().filter(|p| p.owner == Owner::Image(id) || p.owner == Owner::Pool(id));
+            let next = own.filter(|p| p.range.start().0 >= at).min_by_key(|p| p.range.start());
+            let Some(part) = next else { break };
+            let start = part.range.start().0 + pages(part.used).unwrap_or(0);
+            piece(at, start, false);
+            piece(start, part.range.end().0, true);
+            at = part.range.end().0;
+        }
+        piece(at, whole.end().0, false);
+    });
+}
+
+/// The region of `id`, from the start of its pool.
+pub fn pool_alloc(id: InstanceId, len: u64) -> core::result::Result<PhysAddr, PoolError> {
+    MEMORY.with(|m| {
+        let pool = m.pool(id).ok_or(PoolError::NoPool)?;
+        if pool.used != 0 || len > pool.range.len() {
+            return Err(PoolError::Exhausted);
+        }
+        pool.used = len;
+        Ok(pool.range.start())
+    })
+}
+
+/// Gives the region of `id` back to its pool.
+pub fn pool_free(id: InstanceId) {
+    MEMORY.with(|m| m.pool(id).map(|pool| pool.used = 0));
+}
+
+/// The resource tree's entry of a region: the tree keeps pointers to both, and writes the first under its own lock.
+struct Region {
+    resource: UnsafeCell<ffi::Resource>,
+    name: UnsafeCell<Text<32>>,
+}
+
+// SAFETY: `show_region` writes before the tree knows of it, `hide_region` when it does not any more; both run under the host's
+// lock, as all that makes and destroys regions.
+unsafe impl Sync for Region {}
+
+static REGIONS: [Region; MAX_INSTANCES] = [const {
+    // SAFETY: an all-zero `struct resource` is one that is in no tree.
+    let resource = UnsafeCell::new(unsafe { core::mem::zeroed() });
+    Region { resource, name: UnsafeCell::new(Text::EMPTY) }
+}; MAX_INSTANCES];
+
+/// Shows the region of `id` in `/proc/iomem`.
+pub fn show_region(id: InstanceId, range: PhysRange) {
+    let Some(region) = REGIONS.get(id.index()) else { return };
+    region.name.with_mut(|name| {
+        region.resource.with_mut(|resource| {
+            // SAFETY: not in the tree (`Region`), so both are ours; the entry stays where it is, in a static.
+            unsafe {
+                // The NUL is the text's own.
+                *name = Text::of(format_args!("mk_ipi region {}\0", id.get()));
+                (*resource).start = range.start().0;
+                (*resource).end = range.end().0 - 1;
+                (*resource).name = (*name).as_str().as_ptr().cast();
+                (*resource).flags = kernel::bindings::IORESOURCE_MEM as _;
+                if ffi::insert_resource(&raw mut ffi::iomem_resource, resource) != 0 {
+                    (*resource).name = core::ptr::null();
+                    pr_err!("the region of instance {} is not in /proc/iomem\n", id.get());
+                }
+            }
+        });
+    });
+}
+
+/// Takes it out again.
+pub fn hide_region(id: InstanceId) {
+    let Some(region) = REGIONS.get(id.index()) else { return };
+    region.resource.with_mut(|resource| {
+        // SAFETY: a name says that `show_region` has put it in; nothing is in the tree after this.
+        unsafe {
+            if !(*resource).name.is_null() {
+                ffi::remove_resource(resource);
+                *resource = core::mem::zeroed();
+            }
+        }
+    });
+}
+
+/// Maps physical memory, write-back; `memunmap` undoes it.
+///
+/// # Safety
+///
+/// The caller may use that memory.
+pub unsafe fn remap(range: PhysRange) -> Option<NonNull<[u8]>> {
+    let len = usize::try_from(range.len()).ok()?;
+    // SAFETY: the caller.
+    let at = unsafe { ffi::memremap(range.start().0, len, ffi::MEMREMAP_WB) };
+    NonNull::new(at.cast()).map(|first| NonNull::slice_from_raw_parts(first, len))
+}
+
+/// Memory of ours, mapped until this is dropped.
+pub struct Mapped {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapped {
+    /// Maps `range`.
+    pub fn new(range: PhysRange) -> Result<Self> {
+        if !is_ours(range) {
+            return refuse!(EACCES, "{:#x} is not among the memory set aside", range.start().0);
+        }
+        // SAFETY: memory of ours.
+        unsafe { Self::any(range) }
+    }
+
+    /// Maps `range`, whosever it is.
+    ///
+    /// # Safety
+    ///
+    /// The caller may use that memory.
+    pub unsafe fn any(range: PhysRange) -> Result<Self> {
+        // SAFETY: the caller; undone by `drop`.
+        match unsafe { remap(range) } {
+            Some(bytes) => Ok(Self { at: bytes.cast(), len: bytes.len() }),
+            None => refuse!(ENOMEM, "{:#x} cannot be mapped", range.start().0),
+        }
+    }
+
+    /// Copies `bytes` to offset `at`, as far as there is room.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else reads or writes that memory now.
+    pub unsafe fn write(&self, at: usize, bytes: &[u8]) {
+        let len = bytes.len().min(self.len.saturating_sub(at));
+        // SAFETY: mapped, within its length, and the caller's.
+        unsafe { self.at.as_ptr().wrapping_add(at).copy_from_nonoverlapping(bytes.as_ptr(), len) };
+    }
+
+    /// Fills `len` bytes at offset `at` with zeros, as far as there is room.
+    ///
+    /// # Safety
+    ///
+    /// As [`write`](Self::write).
+    pub unsafe fn clear(&self, at: usize, len: usize) {
+        // SAFETY: as above.
+        unsafe { self.at.as_ptr().wrapping_add(at).write_bytes(0, len.min(self.len.saturating_sub(at))) };
+    }
+
+    /// Copies from the start of the memory.
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes that memory now.
+    pub unsafe fn read(&self, to: &mut [u8]) {
+        // SAFETY: as above.
+        unsafe { self.at.as_ptr().copy_to_nonoverlapping(to.as_mut_ptr(), to.len().min(self.len)) };
+    }
+
+    /// The first word at offset `at`, which another CPU may write: 0 beyond the end.
+    pub fn word(&self, at: usize) -> u32 {
+        if at % 4 != 0 || at.saturating_add(4) > self.len {
+            return 0;
+        }
+        // SAFETY: mapped, aligned (pages are), within the length; volatile, since another CPU writes it.
+        unsafe { self.at.as_ptr().wrapping_add(at).cast::<u32>().read_volatile() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: what `memremap` gave.
+        unsafe { ffi::memunmap(self.at.as_ptr().cast()) };
+    }
+}
+
+/// Writes who has what.
+pub fn list(to: &mut impl fmt::Write) -> fmt::Result {
+    MEMORY.with(|m| {
+        m.parts().try_for_each(|part| {
+            let (start, end) = (part.range.start().0, part.range.end().0);
+            writeln!(to, "{start:#x}..{end:#x}: {}", part.owner)
+        })
+    })
+}

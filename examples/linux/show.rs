@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be read: the instances (`/dev/mk_ipi`) and the counters (debugfs, `statistics`).
+
+use crate::platform::ENDPOINT;
+use crate::{cpus, ffi, host, memory, peers};
+use core::ffi::{c_int, c_void};
+use core::fmt::{self, Write};
+use mk_ipi_core::abi::InstanceId;
+
+/// A file of the kernel's, as text is written to it.
+pub struct Seq(pub *mut c_void);
+
+impl Write for Seq {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // SAFETY: the kernel's `seq_file`, for as long as the show function runs. What has no room is written again, with
+        // a larger buffer, by the kernel.
+        unsafe { ffi::seq_write(self.0, s.as_ptr().cast(), s.len()) };
+        Ok(())
+    }
+}
+
+/// CPUs, separated by commas.
+struct List<'a>(&'a [u32]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(n, cpu)| {
+            let comma = if n == 0 { "" } else { "," };
+            write!(f, "{comma}{cpu}")
+        })
+    }
+}
+
+fn instances(to: &mut Seq) -> fmt::Result {
+    host::with(|host| {
+        writeln!(to, "generation {}", host.generation().name())?;
+        write!(to, "given")?;
+        cpus::given().try_for_each(|cpu| write!(to, " {cpu}"))?;
+        writeln!(to, "\ninstance phase incarnation cpus region peer sent received lost")?;
+        own(to)?;
+        for (id, instance) in host.instances() {
+            let phase = match instance.phase {
+                host::Phase::Created => "created",
+                host::Phase::Running => "running",
+                host::Phase::Stopped => "stopped",
+            };
+            write!(to, "{} {phase} {} {} ", id.get(), instance.incarnation.get(), List(instance.cpus()))?;
+            region(to, id)?;
+            let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
+            writeln!(to, " {} {} {} {}", peers::sign(id), lane.sent, lane.received, peers::lost(id))?;
+        }
+        Ok(())
+    })
+}
+
+fn own(to: &mut Seq) -> fmt::Result {
+    write!(to, "0 running 1 {} ", crate::vector::DOORBELL_CPU)?;
+    region(to, InstanceId::HOST)?;
+    writeln!(to, " - - - -")
+}
+
+fn region(to: &mut Seq, id: InstanceId) -> fmt::Result {
+    match ENDPOINT.instance(id).ok().and_then(|i| i.region()) {
+        Some(region) => write!(to, "{:#x}+{:#x}", region.start().0, region.len()),
+        None => write!(to, "-"),
+    }
+}
+
+/// `cat /dev/mk_ipi`.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_show_instances(to: *mut c_void, _: *mut c_void) -> c_int {
+    // It never fails.
+    let _ = instances(&mut Seq(to));
+    0
+}
+
+/// debugfs `statistics`: counters of this kernel, then those of its lanes.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_int {
+    let mut to = Seq(to);
+    // It never fails.
+    let _ = writeln!(to, "{:#?}", ENDPOINT.stats());
+    for id in (1..peers::MAX_INSTANCES as u8).map(InstanceId::new) {
+        if let Ok(lane) = ENDPOINT.lane_stats(id) {
+            let _ = writeln!(to, "lane to instance {}: {lane:#?}", id.get());
+        }
+    }
+    let _ = memory::list(&mut to);
+    0
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a CPU enters an image: start page, trampoline, INIT and SIPI. And how it is stopped.
+//!
+//! The start page lies in the memory set aside: what the kernel is told (Xen's PVH boot ABI), and the last instructions
+//! before its entry, so that the page below 1 MiB is free again as soon as the CPU has left it.
+
+use crate::failure::{failure, refuse, Result, Text};
+use crate::ffi;
+use crate::memory::{self, Mapped};
+use crate::platform::Linux;
+use core::fmt;
+use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
+use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
+
+core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
+
+/// Offsets in the start page: `hvm_start_info`, its memory map, the command line, the exit of the trampoline, its flag.
+const MEMMAP: usize = 0x100;
+const CMDLINE: usize = 0x400;
+const EXIT: usize = 0xf00;
+const FLAG: usize = 0xff0;
+/// Longest command line, its NUL included.
+const MAX_CMDLINE: usize = 2048;
+/// Most entries of the memory map.
+const MAX_MEMMAP: usize = 16;
+/// `HVM_START_MAGIC_VALUE`.
+const MAGIC: u32 = 0x336e_c578;
+/// `XEN_HVM_MEMMAP_TYPE_RAM` and `_RESERVED`.
+const RAM: u32 = 1;
+const RESERVED: u32 = 2;
+
+/// How long a CPU is given to enter its image.
+const ENTER: Microseconds = Microseconds(2_000_000);
+/// How long a CPU is given to stop: an emulated one stops when its thread runs next.
+const STOP: Microseconds = Microseconds(50_000);
+
+fn wait(time: Microseconds) {
+    // SAFETY: process context; a CPU takes its time.
+    unsafe {
+        if time.0 < 1000 {
+            ffi::__udelay(time.0.into());
+        } else {
+            ffi::msleep(time.0.div_ceil(1000));
+        }
+    }
+}
+
+/// Looks again and again until it `is` so, or the time is over; whether it is.
+pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
+    // SAFETY: the clock runs.
+    let now = || unsafe { ffi::ktime_get() };
+    let end = now().saturating_add(i64::from(time.0) * 1000);
+    while !is() {
+        if now() > end {
+            return false;
+        }
+        // SAFETY: process context.
+        unsafe { ffi::usleep_range_state(500, 1000, ffi::TASK_UNINTERRUPTIBLE) };
+    }
+    true
+}
+
+/// Writes what the kernel of `id` is told: the command line and the memory that is its own.
+///
+/// # Safety
+///
+/// The kernel does not run; `page` is its start page.
+pub unsafe fn write_start_page(id: InstanceId, page: PhysRange, cmdline: fmt::Arguments<'_>) -> Result {
+    let line = Text::<{ MAX_CMDLINE - 1 }>::of(cmdline);
+    if line.is_cut() {
+        return refuse!(EINVAL, "the kernel's command line is longer than {} bytes", MAX_CMDLINE - 1);
+    }
+    if page.end().0 > 1 << 32 {
+        return refuse!(ENXIO, "the memory set aside lies beyond 4 GiB, where no CPU starts");
+    }
+    let mapped = Mapped::new(page)?;
+    let at = page.start().0;
+    let (mut entries, mut count) = ([0u8; MAX_MEMMAP * 24], 0usize);
+    memory::map_of(id, |piece, own| {
+        let kind = if own { RAM } else { RESERVED };
+        if let Some(entry) = entries.get_mut(count * 24..(count + 1) * 24) {
+            // hvm_memmap_table_entry: address, length, kind, 0.
+            let words = [piece.start().0, piece.len(), u64::from(kind)];
+            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+            entry.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+            count += 1;
+        }
+    });
+    // hvm_start_info, version 1: magic, version; flags, number of modules; modules; command line; RSDP; memory map; its
+    // length, 0.
+    let (memmap, line_at) = (at + MEMMAP as u64, at + CMDLINE as u64);
+    let info = [u64::from(MAGIC) | 1 << 32, 0, 0, line_at, 0, memmap, count as u64];
+    // SAFETY: the page is the instance's, which does not run (the caller).
+    unsafe {
+        mapped.clear(0, PAGE_SIZE as usize);
+        info.iter().enumerate().for_each(|(i, word)| mapped.write(i * 8, &word.to_le_bytes()));
+        mapped.write(MEMMAP, &entries);
+        mapped.write(CMDLINE, line.as_str().as_bytes());
+    }
+    Ok(())
+}
+
+/// The parts of trampoline.s.
+fn code() -> (&'static [u8], usize, &'static [u8]) {
+    extern "C" {
+        static mk_ipi_trampoline_start: u8;
+        static mk_ipi_trampoline_mailbox: u8;
+        static mk_ipi_trampoline_end: u8;
+        static mk_ipi_trampoline_exit: u8;
+        static mk_ipi_trampoline_exit_end: u8;
+    }
+    let between = |from: *const u8, to: *const u8| {
+        let len = (to as usize).saturating_sub(from as usize);
+        // SAFETY: labels of one section, in this order.
+        unsafe { core::slice::from_raw_parts(from, len) }
+    };
+    let start = &raw const mk_ipi_trampoline_start;
+    let mailbox = (&raw const mk_ipi_trampoline_mailbox as usize).saturating_sub(start as usize);
+    let exit = between(&raw const mk_ipi_trampoline_exit, &raw const mk_ipi_trampoline_exit_end);
+    (between(start, &raw const mk_ipi_trampoline_end), mailbox, exit)
+}
+
+/// The page below 1 MiB, with the trampoline in it until this is dropped. Linux keeps that memory to itself and does not use
+/// it; all the same it finds there what it left.
+struct LowPage {
+    page: Mapped,
+    before: [u8; LowPage::LEN],
+}
+
+impl LowPage {
+    /// Bytes that are borrowed.
+    const LEN: usize = 256;
+
+    /// Puts the trampoline at `at`, with the addresses that it wants.
+    fn borrow(at: PhysAddr, mailbox: [u32; 4]) -> Result<Self> {
+        let Some(range) = PhysRange::new(at, PAGE_SIZE) else {
+            return refuse!(EINVAL, "trampoline={:#x}", at.0);
+        };
+        // SAFETY: looks at page tables and the memory map.
+        if !unsafe { ffi::mk_ipi_glue_may_borrow(at.0) } {
+            return refuse!(EBUSY, "trampoline={:#x}: no RAM below 1 MiB, or Linux's own trampoline", at.0);
+        }
+        // SAFETY: Linux reserves all memory below 1 MiB since 5.13, and uses none but its own trampoline.
+        let page = unsafe { Mapped::any(range)? };
+        let mut before = [0; Self::LEN];
+        let (code, at, _) = code();
+        if code.len() > Self::LEN {
+            return refuse!(ENOSPC, "the trampoline has {} bytes", code.len());
+        }
+        // SAFETY: as above.
+        unsafe {
+            page.read(&mut before);
+            page.write(0, code);
+            mailbox.iter().enumerate().for_each(|(i, word)| page.write(at + i * 4, &word.to_le_bytes()));
+        }
+        Ok(Self { page, before })
+    }
+}
+
+impl Drop for LowPage {
+    fn drop(&mut self) {
+        // SAFETY: as in `borrow`; the CPU has left the page, or was stopped.
+        unsafe { self.page.write(0, &self.before) };
+    }
+}
+
+/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error it may be anywhere.
+///
+/// # Safety
+///
+/// The CPU was given to an instance, whose image lies at `entry`, and runs nothing.
+pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
+    // SAFETY: the parameter is read-only.
+    let low = PhysAddr(unsafe { ffi::mk_ipi_glue_trampoline });
+    let target = StartPage::new(low).map_err(|e| failure!(EINVAL, "trampoline={:#x}: {e:?}", low.0))?;
+    let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
+    let mapped = Mapped::new(page)?;
+    let (_, _, exit) = code();
+    // `write_start_page` has seen that the page lies below 4 GiB.
+    let at = page.start().0 as u32;
+    // SAFETY: the start page of a kernel that does not run.
+    unsafe {
+        mapped.write(EXIT, exit);
+        mapped.write(FLAG, &0u32.to_le_bytes());
+    }
+    let _low = LowPage::borrow(low, [at + EXIT as u32, entry, at, at + FLAG as u32])?;
+    // SAFETY: the CPU is the instance's, and the trampoline lies at `low`.
+    let started = unsafe { start_cpu(apic, cpu, target, wait) };
+    match started {
+        Ok(()) if wait_until(ENTER, || mapped.word(FLAG) != 0) => Ok(()),
+        Ok(()) => refuse!(ETIMEDOUT, "CPU {} does not come up", cpu.0),
+        Err(e) => refuse!(EIO, "CPU {}: {e:?}", cpu.0),
+    }
+}
+
+/// Stops `cpu` wherever it is: it waits for a start then.
+///
+/// # Safety
+///
+/// The CPU was given away, and nobody needs what it was doing.
+pub unsafe fn stop(cpu: PhysCpuId) -> Result {
+    let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
+    // SAFETY: the caller.
+    unsafe { stop_cpu(apic, cpu, STOP, wait) }
+        .map_err(|e| failure!(EIO, "CPU {} does not stop: {e:?}", cpu.0))
+}

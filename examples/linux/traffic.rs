@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Traffic on order, to see that links work and how fast: debugfs `traffic`.
+//!
+//! `run MESSAGES PINGS ID...` has every kernel named, and this one, stream MESSAGES to every other, all at once, then play
+//! PINGS rounds of ping-pong with each in turn. The kernels serve (examples/bare-metal/src/order.rs). The write returns when it
+//! is over; then the file has two lines of JSON for each direction, whatever they say. A kernel that is killed meanwhile drops
+//! out.
+
+mod drive;
+mod inbox;
+mod report;
+
+pub use inbox::{on_event, peer_restarts, Handlers};
+
+use crate::failure::{refuse, Result};
+use crate::peers::MAX_INSTANCES;
+use core::ffi::{c_char, c_int, c_void};
+use mk_ipi_core::abi::InstanceId;
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// A run is under way.
+static BUSY: AtomicBool = AtomicBool::new(false);
+/// Messages that are through, and that are to come, of all this kernel's directions.
+static PROGRESS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Most messages for each direction.
+const MAX_MESSAGES: u64 = 1 << 32;
+
+/// What was ordered.
+#[derive(Clone, Copy)]
+struct Plan {
+    messages: u64,
+    pings: u64,
+    /// One bit for each kernel, this one's set.
+    kernels: u32,
+}
+
+impl Plan {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("run") {
+            return None;
+        }
+        let (messages, pings) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let mut kernels = 1u32;
+        for word in words {
+            let id: usize = word.parse().ok().filter(|id| (1..MAX_INSTANCES).contains(id))?;
+            kernels |= 1 << id;
+        }
+        let count = kernels.count_ones() as usize;
+        let sane = (2..=report::MAX_KERNELS).contains(&count)
+            && messages <= MAX_MESSAGES
+            && pings <= crate::order::MAX_PINGS;
+        sane.then_some(Self { messages, pings, kernels })
+    }
+
+    /// All kernels, this one too.
+    fn kernels(&self) -> impl Iterator<Item = InstanceId> + Clone {
+        let kernels = self.kernels;
+        (0..MAX_INSTANCES as u8).filter(move |id| kernels & 1 << id != 0).map(InstanceId::new)
+    }
+
+    /// All but this one.
+    fn others(&self) -> impl Iterator<Item = InstanceId> + Clone {
+        self.kernels().filter(|id| *id != InstanceId::HOST)
+    }
+}
+
+/// Runs the traffic on one line; 0, or a negative error number.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
+    // SAFETY: glue.c passes a copy of `len` bytes.
+    let line = unsafe { core::slice::from_raw_parts(line.cast::<u8>(), len) };
+    let done = match core::str::from_utf8(line).ok().and_then(Plan::parse) {
+        Some(plan) => alone(|| drive::run(&plan)),
+        None => refuse!(
+            EINVAL,
+            "traffic takes: run MESSAGES PINGS ID..., at most {MAX_MESSAGES} messages, {} pings, {} IDs",
+            crate::order::MAX_PINGS,
+            report::MAX_KERNELS - 1
+        ),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(e) => e.to_c(),
+    }
+}
+
+fn alone(f: impl FnOnce() -> Result) -> Result {
+    if BUSY.swap(true, Ordering::Acquire) {
+        return refuse!(EBUSY, "a run is under way");
+    }
+    let done = f();
+    BUSY.store(false, Ordering::Release);
+    done
+}
+
+/// debugfs `traffic`: how far a run is, or what the last one found.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_show_traffic(to: *mut c_void, _: *mut c_void) -> c_int {
+    use core::fmt::Write;
+    let mut to = crate::show::Seq(to);
+    // It never fails.
+    let _ = if BUSY.load(Ordering::Relaxed) {
+        let [done, total] = &PROGRESS;
+        let (done, total) = (done.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
+        writeln!(to, "{{\"progress\":{{\"kernel\":0,\"done\":{done},\"total\":{total}}}}}")
+    } else {
+        report::show(&mut to)
+    };
+    0
+}

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Drives a run: resets all, orders the streams, sends our own, waits for the end, then the pings.
+
+use super::{inbox, report, Plan, PROGRESS};
+use crate::failure::{failure, refuse, Result};
+use crate::order::{Order, Query, Report, Reset, What, ORDER, PING, QUERY, RESET, STREAM};
+use crate::payload::Payload;
+use crate::peers::MAX_INSTANCES;
+use crate::platform::ENDPOINT;
+use crate::{ffi, host};
+use kernel::prelude::*;
+use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
+use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
+use mk_ipi_core::SendError;
+
+/// Messages to one kernel in a row, for which it is rung once at most (native).
+const BURST: usize = 32;
+/// Sweeps that found nothing to do before the sender sleeps.
+const IDLE_SWEEPS: u32 = 100;
+/// Sweeps after which it sleeps in any case: not every kernel preempts.
+const SWEEPS: u32 = 1000;
+/// Nanoseconds without progress after which a run is given up.
+const PATIENCE: u64 = 20_000_000_000;
+
+/// Number of the last run.
+static RUN: AtomicU32 = AtomicU32::new(0);
+
+fn now() -> u64 {
+    // SAFETY: the clock runs.
+    unsafe { ffi::ktime_get() }.unsigned_abs()
+}
+
+/// Sleeps a moment.
+fn pause() {
+    // SAFETY: process context.
+    unsafe { ffi::usleep_range_state(50, 100, ffi::TASK_UNINTERRUPTIBLE) };
+}
+
+/// Says when nothing has moved for too long.
+struct Watchdog {
+    seen: u64,
+    since: u64,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        Self { seen: 0, since: now() }
+    }
+
+    fn check(&mut self, progress: u64, what: &str) -> Result {
+        // SAFETY: looks at the task that runs this.
+        if unsafe { ffi::mk_ipi_glue_signal_pending() } {
+            return refuse!(EINTR, "interrupted while {what}");
+        }
+        if self.is_over(progress) {
+            return refuse!(ETIMEDOUT, "nothing moves while {what}");
+        }
+        Ok(())
+    }
+
+    /// Whether nothing has moved for too long.
+    ///
+    /// Progress is more than there ever was: a peer that reports one number after another makes none.
+    fn is_over(&mut self, progress: u64) -> bool {
+        let now = now();
+        if self.seen < progress {
+            (self.seen, self.since) = (progress, now);
+        }
+        now.saturating_sub(self.since) > PATIENCE
+    }
+}
+
+/// Sends, and waits for room. `false` if the kernel dropped out.
+fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
+    let mut watchdog = Watchdog::new();
+    loop {
+        match ENDPOINT.send(to.id, ty, payload) {
+            Ok(()) => return Ok(true),
+            Err(e) if !is_full(e) => return refuse!(EIO, "to instance {}: {e:?}", to.id.get()),
+            Err(_) if !to.lives() => return Ok(false),
+            Err(_) => watchdog.check(0, "a kernel takes no order")?,
+        }
+        inbox::answer_all();
+        pause();
+    }
+}
+
+fn is_full(e: SendError) -> bool {
+    matches!(e, SendError::Full | SendError::Busy | SendError::Unanswered | SendError::Contended)
+}
+
+/// A kernel of the run, and our stream to it.
+struct Peer {
+    id: InstanceId,
+    life: Incarnation,
+    native: bool,
+    sent: u64,
+    busy: u64,
+    rung_before: u64,
+    /// We wait for space in its lane.
+    waits: bool,
+    over: bool,
+}
+
+impl Peer {
+    fn new(id: InstanceId) -> Result<Self> {
+        let Some(life) = life_of(id) else { return refuse!(ENOENT, "instance {} does not run", id.get()) };
+        let rung_before = ENDPOINT.lane_stats(id).map(|l| l.rung);
+        let (native, rung_before) = (rung_before.is_ok(), rung_before.unwrap_or(0));
+        Ok(Self { id, life, native, sent: 0, busy: 0, rung_before, waits: false, over: false })
+    }
+
+    /// Whether it runs the life in which it began.
+    fn lives(&self) -> bool {
+        life_of(self.id) == Some(self.life)
+    }
+
+    fn doorbells(&self) -> u64 {
+        match ENDPOINT.lane_stats(self.id) {
+            Ok(lane) => lane.rung.wrapping_sub(self.rung_before),
+            Err(_) => self.sent,
+        }
+    }
+
+    /// Sends what can be sent now; whether anything was.
+    fn turn(&mut self, messages: u64) -> Result<bool> {
+        if self.waits {
+            self.waits = !inbox::from(self.id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
+        }
+        self.over = self.sent >= messages;
+        if self.over || self.waits {
+            return Ok(false);
+        }
+        let before = self.sent;
+        let burst = if self.native { BURST } else { 1 };
+        let mut full = false;
+        while !full && self.sent < messages && self.sent - before < burst as u64 {
+            full = !self.next()?;
+        }
+        if self.native && self.sent != before {
+            ENDPOINT.flush(self.id).map_err(|e| failure!(EIO, "ringing {}: {e:?}", self.id.get()))?;
+        }
+        if full && self.native {
+            self.waits = ENDPOINT.want_space(self.id) == Ok(false);
+        }
+        Ok(self.sent != before)
+    }
+
+    /// Sends the next message; whether there was room.
+    fn next(&mut self) -> Result<bool> {
+        let payload = Payload::new(self.sent, InstanceId::HOST.get().into());
+        let sent = if self.native {
+            ENDPOINT.post(self.id, STREAM, payload.bytes())
+        } else {
+            ENDPOINT.send(self.id, STREAM, payload.bytes())
+        };
+        crate::callback::trace_sent(
+            self.id.get(),
+            STREAM.0,
+            payload.bytes().len(),
+            sent.map_or_else(|e| e.errno().to_c(), |()| 0),
+        );
+        match sent {
+            Ok(()) => self.sent += 1,
+            Err(e) if is_full(e) => self.busy += 1,
+            Err(e) => return refuse!(EIO, "to instance {}: {e:?}", self.id.get()),
+        }
+        Ok(sent.is_ok())
+    }
+}
+
+/// The life in which `id` runs.
+fn life_of(id: InstanceId) -> Option<Incarnation> {
+    host::with(|host| host.instances().find(|(i, _)| *i == id).and_then(|(_, i)| i.life()))
+}
+
+/// What `id` knows of itself and `about`; `None` if it dropped out.
+fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
+    inbox::expect_report(of.id);
+    let query = Query { from: InstanceId::HOST, about };
+    if !send(of, QUERY, &query.encode())? {
+        return Ok(None);
+    }
+    let mut watchdog = Watchdog::new();
+    loop {
+        match inbox::report_of(of.id) {
+            // An earlier one that was late.
+            Some(report) if report.about != about || report.run != run => inbox::expect_report(of.id),
+            Some(report) => return Ok(Some(report)),
+            None => {}
+        }
+        if !of.lives() {
+            return Ok(None);
+        }
+        watchdog.check(0, "a kernel gives no report")?;
+        inbox::answer_all();
+        pause();
+    }
+}
+
+/// The kernels of a run.
+struct Peers {
+    all: [Option<Peer>; MAX_INSTANCES],
+    run: u32,
+    /// Messages that were sent to those that are let go.
+    dead_sent: u64,
+}
+
+impl Peers {
+    fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.all.iter().flatten()
+    }
+
+    /// Lets go who does not live in the life in which it began.
+    fn drop_dead(&mut self) {
+        for place in self.all.iter_mut().filter(|p| p.as_ref().is_some_and(|p| !p.lives())) {
+            self.dead_sent += place.take().map_or(0, |peer| peer.sent);
+        }
+    }
+
+    fn get(&self, id: InstanceId) -> Option<&Peer> {
+        self.all.get(id.index())?.as_ref()
+    }
+}
+
+/// Runs it all.
+pub fn run(plan: &Plan) -> Result {
+    report::clear();
+    let mut peers = Peers { all: [const { None }; MAX_INSTANCES], run: 0, dead_sent: 0 };
+    for id in plan.others() {
+        let peer = Peer::new(id)?;
+        if let Some(place) = peers.all.get_mut(id.index()) {
+            *place = Some(peer);
+        }
+    }
+    let others = plan.others().count() as u64;
+    for (word, value) in PROGRESS.iter().zip([0, plan.messages * others * 2]) {
+        word.store(value, Ordering::Relaxed);
+    }
+    // Twice: a kernel that is not reset yet may still stream for the run before, to one that is.
+    peers.run = next_run();
+    reset(&peers)?;
+    wait_for_quiet(plan, &peers)?;
+    peers.run = next_run();
+    reset(&peers)?;
+    order_streams(plan, &peers)?;
+    stream(plan, &mut peers)?;
+    settle(plan, &mut peers)?;
+    pings(plan, &mut peers)
+}
+
+/// A number that no run had before.
+fn next_run() -> u32 {
+    RUN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
+}
+
+/// Begins the run everywhere: streams of another one end.
+fn reset(peers: &Peers) -> Result {
+    inbox::reset();
+    let run = peers.run;
+    for peer in peers.iter() {
+        let sent = send(peer, RESET, &Reset { run }.encode())?;
+        if !sent || ask(peer, InstanceId::HOST, run)?.is_none() {
+            return refuse!(EIO, "instance {} begins no run", peer.id.get());
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing comes any more, to anybody.
+fn wait_for_quiet(plan: &Plan, peers: &Peers) -> Result {
+    let (mut before, mut watchdog) = (None, Watchdog::new());
+    loop {
+        let mut received = progress(peers);
+        for (of, about) in pairs(plan).filter(|(of, _)| *of != InstanceId::HOST) {
+            received = received.wrapping_add(one(peers, of, about)?.map_or(0, |report| report.received));
+        }
+        if before == Some(received) {
+            return Ok(());
+        }
+        before = Some(received);
+        watchdog.check(0, "a former run ends")?;
+        // SAFETY: process context.
+        unsafe { ffi::msleep(20) };
+    }
+}
+
+fn order_streams(plan: &Plan, peers: &Peers) -> Result {
+    for peer in peers.iter() {
+        for to in plan.kernels().filter(|to| *to != peer.id) {
+            let order = Order { what: What::Stream, to, count: plan.messages, run: peers.run };
+            send(peer, ORDER, &order.encode())?;
+        }
+    }
+    Ok(())
+}
+
+/// Our own streams, to all at once.
+fn stream(plan: &Plan, peers: &mut Peers) -> Result {
+    let (mut idle, mut sweeps, mut watchdog) = (0, 0, Watchdog::new());
+    loop {
+        let mut moved = false;
+        for peer in peers.all.iter_mut().flatten() {
+            moved |= peer.turn(plan.messages)?;
+        }
+        if peers.iter().all(|p| p.over) {
+            return Ok(());
+        }
+        idle = if moved { 0 } else { idle + 1 };
+        sweeps += 1;
+        spin_hint();
+        if idle > IDLE_SWEEPS || sweeps > SWEEPS {
+            (idle, sweeps) = (0, 0);
+            peers.drop_dead();
+            pause();
+        }
+        watchdog.check(progress(peers), "the streams run")?;
+    }
+}
+
+/// Tells how far we are; gives a number that grows with all that moves.
+fn progress(peers: &Peers) -> u64 {
+    let sent = peers.iter().fold(peers.dead_sent, |sum, p| sum.wrapping_add(p.sent));
+    let received = (0..MAX_INSTANCES as u8).filter_map(|id| inbox::from(InstanceId::new(id)));
+    let done = received.fold(sent, |sum, from| sum.wrapping_add(from.check.counts().received));
+    let [word, _] = &PROGRESS;
+    word.store(done, Ordering::Relaxed);
+    done
+}
+
+/// Waits until all streams have come, or nothing more comes; then keeps what came.
+fn settle(plan: &Plan, peers: &mut Peers) -> Result {
+    for (from, to) in pairs(plan) {
+        let mut watchdog = Watchdog::new();
+        loop {
+            // Reports of a kernel that died and lives again are of another run.
+            peers.drop_dead();
+            let Some((sent, received)) = both(peers, from, to)? else { break };
+            // Numbers of a peer's: they may be anything.
+            let moved = [sent.sent, received.received].map(|n| n.min(plan.messages));
+            let moved = moved.into_iter().fold(progress(peers), u64::wrapping_add);
+            let ended = !sent.still_sending && sent.sent >= plan.messages;
+            let whole = received.received.saturating_add(received.torn) >= sent.sent;
+            if ended && (whole || watchdog.is_over(moved)) {
+                report::keep(from, to, sent, received);
+                break;
+            }
+            watchdog.check(moved, "the streams end")?;
+            pause();
+        }
+    }
+    Ok(())
+}
+
+/// All directions.
+fn pairs(plan: &Plan) -> impl Iterator<Item = (InstanceId, InstanceId)> {
+    let plan = *plan;
+    plan.kernels().flat_map(move |from| plan.kernels().map(move |to| (from, to))).filter(|(f, t)| f != t)
+}
+
+/// What both ends know of the direction; `None` if either dropped out.
+fn both(peers: &Peers, from: InstanceId, to: InstanceId) -> Result<Option<(Report, Report)>> {
+    Ok(one(peers, from, to)?.zip(one(peers, to, from)?))
+}
+
+/// What `me` knows of itself and `about`.
+fn one(peers: &Peers, me: InstanceId, about: InstanceId) -> Result<Option<Report>> {
+    if me == InstanceId::HOST {
+        return Ok(peers
+            .get(about)
+            .map(|peer| report::own(peer.id, peers.run, peer.sent, peer.doorbells(), peer.busy)));
+    }
+    let Some(peer) = peers.get(me) else { return Ok(None) };
+    ask(peer, about, peers.run)
+}
+
+/// Each direction in turn.
+fn pings(plan: &Plan, peers: &mut Peers) -> Result {
+    for (from, to) in pairs(plan).filter(|_| plan.pings != 0) {
+        peers.drop_dead();
+        let trips = match (peers.get(from), peers.get(to)) {
+            (None, Some(peer)) if from == InstanceId::HOST => ping(peer, plan.pings, peers.run)?,
+            (Some(peer), to_peer) if to == InstanceId::HOST || to_peer.is_some() => {
+                let order = Order { what: What::Pings, to, count: plan.pings, run: peers.run };
+                send(peer, ORDER, &order.encode())?;
+                wait_for_pings(peers, from, to, plan.pings)?
+            }
+            _ => None,
+        };
+        if let Some(trips) = trips {
+            report::keep_trips(from, to, trips);
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_pings(peers: &Peers, from: InstanceId, to: InstanceId, pings: u64) -> Result<Option<[u64; 3]>> {
+    let mut watchdog = Watchdog::new();
+    loop {
+        let Some(report) = one(peers, from, to)? else { return Ok(None) };
+        if report.pings >= pings && !report.still_sending {
+            return Ok(Some([report.rtt_min, report.rtt_median, report.rtt_p99]));
+        }
+        watchdog.check(report.pings.min(pings), "a kernel pings")?;
+        pause();
+    }
+}
+
+/// Our own pings, from process context: least, median and 99th percentile in cycles.
+fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
+    let mut trips =
+        KVec::with_capacity(pings as usize, GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
+    let Some(from) = inbox::from(to.id) else { return Ok(None) };
+    for number in 0..pings {
+        let number = u64::from(run) << 32 | number;
+        let ping = Payload::new(number, InstanceId::HOST.get().into());
+        let start = cycles();
+        if !send(to, PING, ping.bytes())? {
+            return Ok(None);
+        }
+        let (mut watchdog, mut turns) = (Watchdog::new(), 0u32);
+        while from.ponged.load(Ordering::Acquire) != number + 1 {
+            spin_hint();
+            turns = turns.wrapping_add(1);
+            if turns % 10_000 == 0 {
+                watchdog.check(0, "a ping is not answered")?;
+                if !to.lives() {
+                    return Ok(None);
+                }
+                pause();
+            }
+        }
+        // A task may go on at another CPU, whose counter may be behind.
+        trips.push(cycles().saturating_sub(start), GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
+    }
+    trips.sort_unstable();
+    let at = |percent: usize| trips.get(trips.len() * percent / 100).copied().unwrap_or(0);
+    Ok(Some([at(0), at(50), at(99)]))
+}
+
+fn cycles() -> u64 {
+    // SAFETY: every x86-64 CPU has it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

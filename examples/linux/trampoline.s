@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Where a CPU is after SIPI: real mode, CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It may lie in any page below 1 MiB,
+ * and finds its own addresses from CS. It goes to 32-bit protected mode, flat, and on to the exit below, which
+ * start.rs has copied to the start page.
+ */
+    .pushsection .rodata.mk_ipi_trampoline, "a", @progbits
+    .balign 16
+    .globl mk_ipi_trampoline_start, mk_ipi_trampoline_mailbox, mk_ipi_trampoline_end
+    .globl mk_ipi_trampoline_exit, mk_ipi_trampoline_exit_end
+    .code16
+mk_ipi_trampoline_start:
+    cli
+    cld
+    movw %cs, %ax
+    movw %ax, %ds
+    movzwl %ax, %ebx
+    shll $4, %ebx                   /* the page */
+    addl %ebx, 2f - mk_ipi_trampoline_start + 2
+    addl %ebx, 3f - mk_ipi_trampoline_start
+    lgdtl 2f - mk_ipi_trampoline_start
+    movl %cr0, %eax
+    orl $1, %eax                    /* PE */
+    movl %eax, %cr0
+    ljmpl *(3f - mk_ipi_trampoline_start)
+    .code32
+1:  movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $0x18, %eax
+    ltr %ax
+    movl mk_ipi_trampoline_mailbox - mk_ipi_trampoline_start(%ebx), %edx
+    movl mk_ipi_trampoline_mailbox - mk_ipi_trampoline_start + 4(%ebx), %eax
+    movl mk_ipi_trampoline_mailbox - mk_ipi_trampoline_start + 12(%ebx), %ecx
+    movl mk_ipi_trampoline_mailbox - mk_ipi_trampoline_start + 8(%ebx), %ebx
+    jmp *%edx
+    .balign 8
+4:  .quad 0
+    .quad 0x00cf9a000000ffff        /* 0x08: 32-bit code, flat */
+    .quad 0x00cf92000000ffff        /* 0x10: data, flat */
+    .quad 0x0000890000000067        /* 0x18: a 32-bit TSS at 0, as PVH wants */
+2:  .word . - 4b - 1
+    .long 4b - mk_ipi_trampoline_start
+    .balign 4
+3:  .long 1b - mk_ipi_trampoline_start
+    .word 0x08
+    .balign 4
+mk_ipi_trampoline_mailbox:
+    .long 0, 0, 0, 0                /* the exit, the PVH entry, the start page, the flag */
+mk_ipi_trampoline_end:
+
+/* %eax: PVH entry, %ebx: start page, %ecx: flag. The CPU has left the page below 1 MiB. */
+mk_ipi_trampoline_exit:
+    movl $1, (%ecx)
+    jmp *%eax
+mk_ipi_trampoline_exit_end:
+    .code64
+    .popsection

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The doorbell's vector: one of the interrupts of the boot CPU, which never goes offline.
+//!
+//! It stays there: the interrupt is excluded from balancing, so Linux refuses a change of its affinity with an error, and
+//! no sender need be told of one. `/proc/interrupts` counts it.
+
+use crate::failure::{check, refuse, Result};
+use crate::ffi;
+use crate::platform::ENDPOINT;
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use mk_ipi_core::abi::Vector;
+
+/// The CPU that peers ring: Linux's number of it.
+pub const DOORBELL_CPU: u32 = 0;
+
+/// The vector; dropping it gives it back, and no handler runs after that.
+pub struct Doorbell {
+    irq: u32,
+    /// Its handler is installed.
+    requested: bool,
+}
+
+extern "C" fn on_doorbell(_: c_int, _: *mut c_void) -> c_int {
+    // `handle_edge_irq` has acknowledged it, and interrupts are off.
+    ENDPOINT.on_interrupt();
+    // IRQ_HANDLED
+    1
+}
+
+impl Doorbell {
+    /// Takes a vector on the doorbell's CPU.
+    pub fn new() -> Result<Self> {
+        let mut info = ffi::IrqAllocInfo([0; 256]);
+        // SAFETY: the domain is there on every x86 with an APIC; `info` says: nothing special.
+        let irq = unsafe {
+            let (node, info) = (-1, (&raw mut info).cast());
+            ffi::__irq_domain_alloc_irqs(ffi::x86_vector_domain, -1, 1, node, info, false, ptr::null())
+        };
+        let irq = check(irq, format_args!("no interrupt to be had"))?;
+        let mut doorbell = Self { irq, requested: false };
+        // SAFETY: an interrupt of ours that nobody uses. The affinity comes before the handler: later it waits for an
+        // interrupt to move.
+        let placed = unsafe {
+            ffi::__irq_set_handler(irq, ffi::handle_edge_irq as *const c_void, 0, ptr::null());
+            ffi::irq_set_affinity(irq, ffi::mk_ipi_glue_cpumask_of(DOORBELL_CPU))
+        };
+        check(placed, format_args!("interrupt {irq} does not take CPU {DOORBELL_CPU}"))?;
+        // SAFETY: the handler lives as long as the module, and `drop` takes it out.
+        let requested = unsafe {
+            let (flags, name) = (ffi::mk_ipi_glue_irq_flags, c"mk_ipi".as_ptr().cast());
+            ffi::request_threaded_irq(irq, on_doorbell, ptr::null(), flags, name, ptr::null_mut())
+        };
+        check(requested, format_args!("interrupt {irq}"))?;
+        doorbell.requested = true;
+        // Where CPU 0 had no vector left, the kernel takes another CPU's.
+        // SAFETY: an interrupt of ours.
+        if !unsafe { ffi::mk_ipi_glue_irq_is_on(irq, DOORBELL_CPU) } {
+            return refuse!(ENOSPC, "no vector left on CPU {DOORBELL_CPU}");
+        }
+        Ok(doorbell)
+    }
+
+    /// What peers send.
+    pub fn vector(&self) -> Result<Vector> {
+        // SAFETY: an interrupt of the vector domain, whose data and configuration live as long as it does.
+        let vector = unsafe { (*ffi::irqd_cfg(ffi::irq_get_irq_data(self.irq))).vector };
+        match u8::try_from(vector).ok().and_then(Vector::new) {
+            Some(vector) => Ok(vector),
+            None => refuse!(ENODEV, "interrupt {} has no usable vector: {vector:#x}", self.irq),
+        }
+    }
+}
+
+impl Drop for Doorbell {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; `free_irq` waits until no handler runs.
+        unsafe {
+            if self.requested {
+                ffi::free_irq(self.irq, ptr::null_mut());
+            }
+            ffi::irq_dispose_mapping(self.irq);
+        }
+    }
+}

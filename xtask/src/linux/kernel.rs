@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A Linux with Rust in it: its source, its build, and where both are kept.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::ValueEnum;
+
+use super::fragments::{self, Fragment};
+use super::make::{clean, make};
+use crate::cmd;
+use crate::provision::{self, Plan};
+
+/// A Linux that Debian has the source of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Series {
+    /// Of trixie-backports
+    #[value(name = "7.3")]
+    V7_3,
+    /// Of bookworm-backports
+    #[value(name = "6.12")]
+    V6_12,
+}
+
+impl Series {
+    fn name(self) -> &'static str {
+        match self {
+            Series::V7_3 => "7.3",
+            Series::V6_12 => "6.12",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Series::V7_3 => "trixie-backports",
+            Series::V6_12 => "bookworm-backports",
+        }
+    }
+
+    fn package(self) -> String {
+        format!("linux-source-{}", self.name())
+    }
+}
+
+/// Where a Linux comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A package of Debian's.
+    Debian(Series),
+    /// A tree of the user's.
+    Own(PathBuf),
+}
+
+/// A Linux to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it looks for mistakes while it runs.
+    pub debug: bool,
+}
+
+/// A tree of sources.
+struct Tree {
+    folder: PathBuf,
+    /// Tells it from others: the package's version, or the tree's with a hash of where it lies.
+    name: String,
+}
+
+/// A Linux that was built.
+pub struct Built {
+    /// The folder it was built in, make's `O=`.
+    pub out: PathBuf,
+    /// What `uname -r` says.
+    pub release: String,
+    /// A name for it, and for nothing else that was built.
+    pub key: String,
+    /// The C compiler that built it, and must build its modules.
+    pub cc: &'static str,
+}
+
+impl Built {
+    /// What a boot loader loads.
+    pub fn image(&self) -> PathBuf {
+        self.out.join("arch/x86/boot/bzImage")
+    }
+}
+
+/// Where all Linux trees and builds are.
+fn home() -> Result<PathBuf> {
+    Ok(provision::cache()?.join("linux"))
+}
+
+impl Wanted {
+    /// What people call it.
+    pub fn title(&self) -> String {
+        let debug = if self.debug { " that looks for mistakes" } else { "" };
+        match &self.source {
+            Source::Debian(series) => format!("Linux {}{debug}", series.name()),
+            Source::Own(folder) => format!("the Linux in {}{debug}", folder.display()),
+        }
+    }
+
+    /// The C compiler to use. It is `clang` where the right one is still missing.
+    fn cc(&self) -> &'static str {
+        if self.debug {
+            provision::clang().unwrap_or("clang")
+        } else {
+            "gcc"
+        }
+    }
+
+    /// The sources, if they are there.
+    fn tree(&self) -> Result<Option<Tree>> {
+        match &self.source {
+            Source::Own(folder) => own_tree(folder).map(Some),
+            Source::Debian(series) => debian_tree(*series, &home()?.join("source")),
+        }
+    }
+
+    /// Where it is built, or was.
+    fn place(&self, tree: &Tree) -> Result<Place> {
+        let fragments = fragments::fragments(self.debug);
+        let mut hash = DefaultHasher::new();
+        for fragment in &fragments {
+            fragment.text.hash(&mut hash);
+        }
+        let cc = self.cc();
+        for (program, words) in [("rustc", "-vV"), (cc, "--version")] {
+            cmd::output(Command::new(program).arg(words)).unwrap_or_default().hash(&mut hash);
+        }
+        let debug = if self.debug { "-debug" } else { "" };
+        let key = format!("{}-{:08x}{debug}", tree.name, hash.finish() as u32);
+        Ok(Place { out: home()?.join(&key), key, fragments, cc })
+    }
+}
+
+/// Where a tree is built, and how.
+struct Place {
+    out: PathBuf,
+    key: String,
+    fragments: Vec<Fragment>,
+    cc: &'static str,
+}
+
+impl Place {
+    /// Written last: without it the build is not whole.
+    fn stamp(&self) -> PathBuf {
+        self.out.join(".mk-ipi-built")
+    }
+}
+
+/// An error if `folder` is not a tree that can be built elsewhere than in itself.
+pub fn check_tree(folder: &Path) -> Result<()> {
+    let shown = folder.display();
+    ensure!(folder.join("Kbuild").is_file() && folder.join("rust").is_dir(), "{shown} is no tree of Linux's");
+    let built = [".config", "include/config", "arch/x86/include/generated"];
+    if let Some(trace) = built.iter().find(|trace| folder.join(trace).exists()) {
+        bail!(
+            "{shown} was configured or built in place ({trace} is there), and Linux builds elsewhere from a clean tree only: \
+             `make mrproper` in it makes it clean (and deletes its .config)"
+        );
+    }
+    Ok(())
+}
+
+/// A tree of the user's.
+fn own_tree(folder: &Path) -> Result<Tree> {
+    check_tree(folder)?;
+    let version = cmd::output(clean("make").arg("-s").arg("-C").arg(folder).arg("kernelversion"))?;
+    let mut hash = DefaultHasher::new();
+    folder.hash(&mut hash);
+    Ok(Tree { folder: folder.into(), name: format!("{}-own-{:08x}", version.trim(), hash.finish() as u32) })
+}
+
+/// The newest of Debian's trees of a series that was unpacked.
+fn debian_tree(series: Series, sources: &Path) -> Result<Option<Tree>> {
+    let Ok(entries) = fs::read_dir(sources) else { return Ok(None) };
+    let prefix = format!("{}.", series.name());
+    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let newest = names.filter(|name| name.starts_with(&prefix)).max_by_key(|name| numbers(name));
+    Ok(newest.map(|name| Tree { folder: sources.join(&name).join(series.package()), name }))
+}
+
+/// The numbers in a version, so that 7.3.10 comes after 7.3.9.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+}
+
+/// What must be done to have it.
+pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    let tree = wanted.tree()?;
+    if let (None, Source::Debian(series)) = (&tree, &wanted.source) {
+        let (series, to) = (*series, home()?.join("source"));
+        let what = format!(
+            "download the package {} of {} through this machine's apt sources (about 150 MB), and unpack it into {} (2 GB)",
+            series.package(),
+            series.suite(),
+            to.display()
+        );
+        plans.push(Plan { what, act: Box::new(move || fetch(series, &to)) });
+    }
+    let built = tree.as_ref().map(|tree| wanted.place(tree)).transpose()?.is_some_and(|p| p.stamp().exists());
+    if !built {
+        let time = if wanted.debug { "10 to 20" } else { "4 to 10" };
+        let what = format!("build {} ({time} minutes), into {}", wanted.title(), home()?.display());
+        let wanted = wanted.clone();
+        plans.push(Plan { what, act: Box::new(move || build(&wanted)) });
+    }
+    Ok(plans)
+}
+
+/// Held while something is written there: a second command waits, and finds it done.
+fn lock() -> Result<File> {
+    cmd::lock(&home()?)
+}
+
+/// Downloads and unpacks the source of a series.
+fn fetch(series: Series, sources: &Path) -> Result<()> {
+    let _lock = lock()?;
+    if debian_tree(series, sources)?.is_some() {
+        return Ok(());
+    }
+    fs::create_dir_all(sources)?;
+    let parts = sources.join(format!("unpacking-{}", series.name()));
+    if parts.exists() {
+        fs::remove_dir_all(&parts)?;
+    }
+    let package = series.package();
+    let version = provision::unpack_package(&package, Some(series.suite()), &parts.join("deb"))
+        .context("a tree of your own does as well: --source DIR")?;
+    let archive = parts.join("deb/usr/src").join(format!("{package}.tar.xz"));
+    let tree = parts.join("tree");
+    fs::create_dir_all(&tree)?;
+    cmd::run(Command::new("tar").arg("-C").arg(&tree).arg("-xf").arg(&archive))?;
+    ensure!(tree.join(&package).join("Kbuild").is_file(), "{} holds no {package}", archive.display());
+    fs::rename(&tree, sources.join(version))?;
+    fs::remove_dir_all(&parts)?;
+    Ok(())
+}
+
+/// The Linux, built. One of Debian's that is there is used as it is; make looks at a tree of the user's each time.
+pub fn ready(wanted: &Wanted) -> Result<Built> {
+    let tree = wanted.tree()?.context("its source is not there")?;
+    let place = wanted.place(&tree)?;
+    if matches!(wanted.source, Source::Own(_)) {
+        build(wanted)?;
+    }
+    let release = fs::read_to_string(place.out.join("include/config/kernel.release"))?;
+    Ok(Built { out: place.out, release: release.trim().into(), key: place.key, cc: place.cc })
+}
+
+/// Configures and builds; goes on with a build that was begun.
+fn build(wanted: &Wanted) -> Result<()> {
+    let tree = wanted.tree()?.context("its source is not there")?;
+    let place = wanted.place(&tree)?;
+    let _lock = lock()?;
+    fs::create_dir_all(&place.out)?;
+    let in_tree = || {
+        let mut cmd = make(&tree.folder, place.cc);
+        cmd.arg("ARCH=x86_64").arg(format!("O={}", place.out.display()));
+        cmd
+    };
+    // A tree of the user's may have got new options; where nothing has changed, nothing is built again.
+    if matches!(wanted.source, Source::Own(_)) || !place.stamp().exists() {
+        configure(&tree, &place, &in_tree)?;
+    }
+    cmd::run(in_tree().args(["bzImage", "modules"]))?;
+    fs::write(place.stamp(), "")?;
+    Ok(())
+}
+
+fn configure(tree: &Tree, place: &Place, in_tree: &dyn Fn() -> Command) -> Result<()> {
+    cmd::run(in_tree().arg("tinyconfig"))?;
+    let config = place.out.join(".config");
+    // It leaves temporary files where it runs: not in the sources.
+    let mut merge = clean(tree.folder.join("scripts/kconfig/merge_config.sh"));
+    merge.current_dir(&place.out).arg("-m").arg("-O").arg(&place.out).arg(&config);
+    for fragment in &place.fragments {
+        let file = place.out.join(fragment.name);
+        fs::write(&file, fragment.text)?;
+        merge.arg(file);
+    }
+    // It names each option twice.
+    cmd::output(&mut merge)?;
+    cmd::run(in_tree().arg("olddefconfig"))?;
+    fragments::check(&place.fragments, &fs::read_to_string(&config)?, || {
+        let said = in_tree().arg("rustavailable").output();
+        said.map_or_else(|e| e.to_string(), |out| String::from_utf8_lossy(&out.stderr).into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(numbers("7.3.10-1~bpo13+1") > numbers("7.3.4-1~bpo13+1"));
+        assert!(numbers("7.3.4-2~bpo13+1") > numbers("7.3.4-1~bpo13+1"));
+    }
+
+    #[test]
+    fn the_newest_tree_of_a_series() {
+        let dir = std::env::temp_dir().join(format!("mk-ipi-trees-{}", std::process::id()));
+        for name in ["7.3.4-1~bpo13+1", "7.3.10-1~bpo13+1", "unpacking-7.3", "6.12.95-1~bpo12+1", "7.30.1-1"]
+        {
+            fs::create_dir_all(dir.join(name)).expect("a folder");
+        }
+        let name = |series| debian_tree(series, &dir).expect("trees").map(|tree| tree.name);
+        assert_eq!(name(Series::V7_3).as_deref(), Some("7.3.10-1~bpo13+1"));
+        assert_eq!(name(Series::V6_12).as_deref(), Some("6.12.95-1~bpo12+1"));
+        fs::remove_dir_all(&dir).expect("gone");
+        assert_eq!(name(Series::V7_3), None);
+    }
+
+    #[test]
+    fn a_tree_that_was_built_in_place_is_refused() {
+        let dir = std::env::temp_dir().join(format!("mk-ipi-own-{}", std::process::id()));
+        fs::create_dir_all(dir.join("rust")).expect("a folder");
+        let why = || check_tree(&dir).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(why().contains("no tree of Linux's"));
+        fs::write(dir.join("Kbuild"), "").expect("a file");
+        fs::write(dir.join(".config"), "").expect("a file");
+        assert!(why().contains("make mrproper"));
+        fs::remove_dir_all(&dir).expect("gone");
+    }
+}

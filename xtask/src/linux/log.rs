@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What Linux's own log says against a run, however well it ended.
+
+use crate::record::Mode;
+
+/// Words that Linux prints when something is wrong.
+const TROUBLE: [&str; 14] = [
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "KASAN",
+    "UBSAN",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "Call Trace",
+    "refcount_t",
+    "unreferenced object",
+    "general protection",
+    "Kernel panic",
+    "No irq handler for vector",
+    "scheduling while atomic",
+];
+/// The same, where words belong together with others behind them.
+const TOGETHER: [(&str, &[&str]); 5] = [
+    ("possible ", &[" detected"]),
+    ("INFO: ", &["blocked", "stall", "trying to register"]),
+    ("sleeping function called", &[""]),
+    ("kmemleak: ", &["suspected memory leak"]),
+    ("Unloaded ", &["with live"]),
+];
+/// Complaints of a boot under emulation that mean nothing.
+const HARMLESS: [&str; 1] = ["Kernel command line:"];
+
+/// The lines that tell of trouble, as problems.
+pub fn problems(mode: Mode, console: &str) -> Vec<String> {
+    let bad = console.lines().filter(|line| is_trouble(line));
+    bad.map(|line| format!("{mode}: Linux says: {}", line.trim())).collect()
+}
+
+fn is_trouble(line: &str) -> bool {
+    let together = |(head, tails): &(&str, &[&str])| {
+        let rest = line.find(head).map(|at| &line[at + head.len()..]);
+        rest.is_some_and(|rest| tails.iter().any(|tail| rest.contains(tail)))
+    };
+    let found = TROUBLE.iter().any(|words| line.contains(words)) || TOGETHER.iter().any(together);
+    found && !HARMLESS.iter().any(|words| line.contains(words))
+}
+
+/// The failures that a kernel beside Linux reported on its own line.
+pub fn failures(mode: Mode, serial: &str) -> Vec<String> {
+    let bad = serial.lines().filter(|line| line.starts_with("@{\"error\""));
+    bad.map(|line| format!("{mode}: a kernel beside Linux says: {}", line.trim())).collect()
+}
+
+/// What is wrong with how Linux drives the local APIC.
+pub fn mode_problem(mode: Mode, console: &str) -> Option<String> {
+    let x2apic = console.contains("x2apic enabled") || console.contains("x2apic: enabled");
+    match mode {
+        Mode::Xapic if x2apic => Some(format!("{mode}: Linux uses x2APIC")),
+        Mode::X2apic if !x2apic => Some(format!("{mode}: Linux does not say that it uses x2APIC")),
+        _ => None,
+    }
+}
+
+/// The last lines.
+pub fn tail(text: &str, count: usize) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_beside_linux_is_seen() {
+        let log =
+            "[k1] run 1\r\n@{\"kernel\":{\"id\":1}}\r\n@{\"error\":{\"kernel\":1,\"text\":\"panic\"}}\r\n";
+        assert_eq!(failures(Mode::Xapic, log).len(), 1);
+        assert!(failures(Mode::Xapic, "[k1] an error").is_empty());
+    }
+
+    #[test]
+    fn trouble_is_seen() {
+        for line in [
+            "[    1.0] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2",
+            "[    1.0] WARNING: kernel/x.c:1 at f+0x1/0x2, CPU#0: insmod/30",
+            "[    1.0] BUG: kernel NULL pointer dereference, address: 0",
+            "[    1.0] BUG: KASAN: slab-use-after-free in f",
+            "[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+            "[    1.0] Oops: 0000 [#1] SMP",
+            "[    1.0] WARNING: possible circular locking dependency detected",
+            "[    1.0] possible deadlock detected",
+            "[    1.0] WARNING: possible recursive locking detected",
+            "[    1.0] WARNING: inconsistent lock state",
+            "[    1.0] INFO: task insmod:30 blocked for more than 120 seconds.",
+            "[    1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "[    1.0] INFO: trying to register non-static key.",
+            "[    1.0] Call Trace:",
+            "[    1.0] refcount_t: underflow; use-after-free.",
+            "[    1.0] kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+            "unreferenced object 0xffff888003d6b000 (size 64):",
+            "[    1.0] general protection fault, probably for non-canonical address",
+            "[    1.0] Kernel panic - not syncing: Attempted to kill init!",
+            "[    1.0] __common_interrupt: 1.35 No irq handler for vector",
+            "[    1.0] BUG: scheduling while atomic: insmod/30/0x2",
+            "[    1.0] BUG: sleeping function called from invalid context at mm/x.c:1",
+            "[    1.0] UBSAN: array-index-out-of-bounds in x.c:1",
+            "[    1.0] Unloaded mk_ipi with live instances",
+        ] {
+            assert!(is_trouble(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_good_boot_is_no_trouble() {
+        for line in [
+            "[    0.0] Kernel command line: console=ttyS0 panic=-1 oops=panic",
+            "[    0.0] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
+            "[    0.0] kasan: KernelAddressSanitizer initialized (generic)",
+            "[    1.0] kmemleak: Kernel memory leak detector initialized (mem pool available: 15)",
+            "[    1.0] kmemleak: Automatic memory scanning thread started",
+            "[    1.2] clocksource: Watchdog remote CPU 1 read timed out",
+            "[    1.2] x86/fpu: INFO: nothing",
+            "[    3.0] mk_ipi: Unloaded",
+        ] {
+            assert!(!is_trouble(line), "{line}");
+        }
+        assert_eq!(problems(Mode::Xapic, "fine\n Oops: 1 \nfine"), ["xAPIC: Linux says: Oops: 1"]);
+    }
+
+    #[test]
+    fn the_mode_is_linuxs_word() {
+        let x2apic = "[    0.1] x2apic enabled\n";
+        assert_eq!(mode_problem(Mode::X2apic, x2apic), None);
+        assert_eq!(mode_problem(Mode::Xapic, "[    0.1] APIC: Switch to symmetric I/O mode setup"), None);
+        assert!(mode_problem(Mode::Xapic, x2apic).is_some());
+        assert!(mode_problem(Mode::X2apic, "x2apic: IRQ remapping doesn't support X2APIC mode").is_some());
+    }
+
+    #[test]
+    fn tails() {
+        assert_eq!(tail("a\nb\nc\n", 2), ["b", "c"]);
+        assert_eq!(tail("a", 2), ["a"]);
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Linux's make.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use crate::provision;
+
+/// What cargo, rustup or a make above us set for their own children, and what would change what Linux builds.
+const NOT_ITS: [&str; 12] = [
+    "LD_LIBRARY_PATH",
+    "RUSTFLAGS",
+    "RUSTDOCFLAGS",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "ARCH",
+    "CROSS_COMPILE",
+    "LLVM",
+    "KBUILD_OUTPUT",
+    "INSTALL_MOD_STRIP",
+];
+
+/// `program` without what is not for it. Which toolchain rustup is to call stays as it is.
+pub fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut cmd = Command::new(program);
+    let cargos = std::env::vars_os().map(|(name, _)| name);
+    for name in cargos.filter(|name| name.to_string_lossy().starts_with("CARGO")) {
+        cmd.env_remove(name);
+    }
+    for name in NOT_ITS {
+        cmd.env_remove(name);
+    }
+    cmd.env("LC_ALL", "C");
+    cmd
+}
+
+/// `make -s` in a tree, or in a folder that one was built in, with this C compiler.
+pub fn make(folder: &Path, cc: &str) -> Command {
+    let mut cmd = clean("make");
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    cmd.arg("-s").arg("-C").arg(folder).arg(format!("-j{jobs}")).arg(format!("CC={cc}"));
+    if let Some(bindgen) = provision::bindgen() {
+        cmd.arg(format!("BINDGEN={}", bindgen.display()));
+    }
+    cmd
+}

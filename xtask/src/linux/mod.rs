@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask linux`: a Linux with our module, and bare-metal kernels beside it, in one emulated machine.
+
+mod boot;
+mod fragments;
+mod initramfs;
+pub mod kernel;
+mod log;
+mod make;
+mod modules;
+mod stage;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+use clap::{Args, Parser, ValueEnum};
+use serde::Serialize;
+
+use crate::cmd::{self, Places, BARE_TARGET};
+use crate::demo::{self, Modes};
+use crate::image;
+use crate::provision::{self, Need, Provision, Toolchain};
+use crate::record::{Generation, Mode, Step};
+use crate::summary::{self, Summary};
+use boot::{Job, KERNELS};
+use initramfs::Entry;
+use kernel::{Built, Series, Source, Wanted};
+
+pub use stage::{MODULE, VENDOR};
+
+/// What `linux` takes.
+#[derive(Args, Clone, Debug)]
+pub struct LinuxArgs {
+    /// The Linux to build: Debian's source of it is fetched
+    #[arg(long, value_enum, default_value_t = Series::V7_3)]
+    pub kernel: Series,
+    /// A source tree of Linux of your own instead; it is not written to
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    pub source: Option<PathBuf>,
+    /// A Linux that looks for mistakes while it runs: lockdep, KASAN, kmemleak and others; slow
+    #[arg(long)]
+    pub debug: bool,
+    /// How the local APIC is driven; a boot each
+    #[arg(long, value_enum, default_value_t = Modes::Both)]
+    pub mode: Modes,
+    /// What the links speak
+    #[arg(long, value_enum, default_value_t = Generations::Both)]
+    pub generation: Generations,
+    /// Messages each way per pair of kernels
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub messages: u64,
+    /// How often all comes up and goes down
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    pub cycles: u64,
+    /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes
+    #[arg(long, conflicts_with_all = ["json", "export"])]
+    pub shell: bool,
+    /// Build nothing: leave the module's sources and all that they need in DIR, to be built with a Linux of your own
+    #[arg(long, value_name = "DIR")]
+    pub export: Option<PathBuf>,
+    /// The result as one JSON object on the last line of stdout; all else goes to stderr
+    #[arg(long)]
+    pub json: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The generations to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Generations {
+    Native,
+    #[value(name = "rfc-v2")]
+    RfcV2,
+    Both,
+}
+
+impl Generations {
+    fn list(self) -> &'static [Generation] {
+        match self {
+            Generations::Native => &[Generation::Native],
+            Generations::RfcV2 => &[Generation::RfcV2],
+            Generations::Both => &[Generation::Native, Generation::RfcV2],
+        }
+    }
+}
+
+/// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone.
+const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x3100_0000), ("k2.elf", 0x3200_0000)];
+
+/// The toolchain that builds everything, Linux included.
+const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
+
+/// What it takes.
+pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
+    let tools = Need::LinuxTools { debug: wanted.debug };
+    vec![RUST, Need::Cc, tools, Need::Qemu { x2apic }, Need::Busybox, Need::Linux(wanted)]
+}
+
+/// The Linux that every change is tested with.
+pub fn tested() -> Wanted {
+    Wanted { source: Source::Debian(Series::V7_3), debug: false }
+}
+
+/// The options' own defaults.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    args: LinuxArgs,
+}
+
+impl LinuxArgs {
+    fn wanted(&self) -> Result<Wanted> {
+        let source = match &self.source {
+            Some(folder) => {
+                let folder = fs::canonicalize(folder).with_context(|| folder.display().to_string())?;
+                kernel::check_tree(&folder)?;
+                Source::Own(folder)
+            }
+            None => Source::Debian(self.kernel),
+        };
+        Ok(Wanted { source, debug: self.debug })
+    }
+}
+
+/// A step, and the boot that it was in.
+#[derive(Debug, Serialize)]
+struct StepOf {
+    mode: Mode,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// How often all came up and went down in a boot.
+#[derive(Debug, Serialize)]
+struct CyclesOf {
+    mode: Mode,
+    done: u64,
+}
+
+/// How long something took.
+#[derive(Debug, Serialize)]
+struct Timing {
+    what: String,
+    seconds: f64,
+}
+
+/// The whole result, as `--json` prints it.
+#[derive(Debug, Default, Serialize)]
+struct LinuxSummary {
+    #[serde(flatten)]
+    kernels: Summary,
+    steps: Vec<StepOf>,
+    cycles: Vec<CyclesOf>,
+    kernel_version: String,
+    timings: Vec<Timing>,
+}
+
+impl LinuxSummary {
+    /// Does something, and keeps how long it took.
+    fn timed<T>(&mut self, what: impl Into<String>, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let done = act()?;
+        self.timings.push(Timing { what: what.into(), seconds: start.elapsed().as_secs_f64() });
+        Ok(done)
+    }
+
+    /// All of it, for people.
+    fn lines(&self) -> Vec<String> {
+        let mut lines =
+            vec![format!("Linux {}: {}", self.kernel_version, self.counts()), self.kernels.table()];
+        let times: Vec<String> =
+            self.timings.iter().map(|t| format!("{} {:.1} s", t.what, t.seconds)).collect();
+        lines.push(times.join(", "));
+        lines
+    }
+
+    /// How many steps and cycles there were.
+    fn counts(&self) -> String {
+        let failed = self.steps.iter().filter(|s| !s.step.ok).count();
+        let cycles: u64 = self.cycles.iter().map(|c| c.done).sum();
+        format!("{} steps, {failed} of them failed; up and down {cycles} times", self.steps.len())
+    }
+}
+
+/// What came of a run.
+struct Outcome {
+    summary: LinuxSummary,
+    /// What could not run here, and why.
+    not_run: Option<String>,
+    /// All that went wrong.
+    problems: Vec<String>,
+}
+
+/// `cargo xtask linux`: an error if anything went wrong.
+pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
+    if let Some(dir) = &args.export {
+        return export(places, provision, dir);
+    }
+    let needs = needs(args.wanted()?, args.mode.x2apic());
+    provision.announce(&needs)?;
+    provision.ensure(&needs)?;
+    if args.shell {
+        return shell(places, provision, args);
+    }
+    let outcome = play(places, provision, args)?;
+    let lines: Vec<String> = outcome.summary.lines().into_iter().chain(outcome.not_run).collect();
+    summary::show(&lines, args.json.then_some(&outcome.summary))?;
+    if outcome.problems.is_empty() {
+        return Ok(());
+    }
+    bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
+}
+
+/// Runs as without any option, but for the number of cycles; gives notes about it.
+pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
+    let Defaults { args } = Defaults::try_parse_from(["linux"])?;
+    let outcome = play(places, provision, &LinuxArgs { cycles, ..args })?;
+    eprintln!("{}", outcome.summary.lines().join("\n"));
+    if !outcome.problems.is_empty() {
+        bail!("{}", demo::first_of(&outcome.problems).join("\n"));
+    }
+    let note = format!("Linux {}: {}", outcome.summary.kernel_version, outcome.summary.counts());
+    Ok([note].into_iter().chain(outcome.not_run).collect())
+}
+
+/// Leaves the module's sources in a folder.
+fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
+    let needs = [Need::Rust(Toolchain::Active, &[], &[]), Need::Cc];
+    provision.announce(&needs)?;
+    provision.ensure(&needs)?;
+    let dir = std::env::current_dir()?.join(dir);
+    stage::lay(places, &dir)?;
+    println!(
+        "The module and all that it is built from: {dir}\n\
+         With a Linux that was built with CONFIG_RUST=y and this compiler ({compiler}):\n\
+         $ make -C WHERE_LINUX_WAS_BUILT M={dir}/{module} modules\n\
+         The libraries in macros/ run in that compiler only: for another one, do this anew with it.\n\
+         Options that the module needs: {dir}/{module}/config/base.config",
+        dir = dir.display(),
+        compiler = stage::compiler()?,
+        module = stage::MODULE,
+    );
+    Ok(())
+}
+
+/// Builds what is not built, and boots once in each mode.
+fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
+    let _lock = cmd::lock(&places.own_target("linux"))?;
+    let qemu = provision.qemu()?;
+    let (modes, not_run) = demo::runnable(qemu, args.mode, places.ci)?;
+    let mut summary = LinuxSummary::default();
+    let linux = summary.timed("kernel", || kernel::ready(&args.wanted()?))?;
+    summary.kernel_version.clone_from(&linux.release);
+    let initramfs = summary.timed("modules and images", || build(places, &linux))?;
+    let mut problems = Vec::new();
+    for mode in modes {
+        let job = job(places, &linux, &initramfs, mode, args);
+        let (run, found) = summary.timed(format!("run in {mode}"), || job.run(qemu))?;
+        problems.extend(found);
+        summary.kernels.add(&run.report, KERNELS);
+        summary.cycles.push(CyclesOf { mode, done: run.report.cycles });
+        summary.steps.extend(run.report.steps.into_iter().map(|step| StepOf { mode, step }));
+    }
+    Ok(Outcome { summary, not_run, problems })
+}
+
+/// Builds what is not built, and boots to a shell.
+fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
+    let _lock = cmd::lock(&places.own_target("linux"))?;
+    let qemu = provision.qemu()?;
+    let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
+    let linux = kernel::ready(&args.wanted()?)?;
+    let initramfs = build(places, &linux)?;
+    let mode = modes.first().context("no mode can run")?;
+    job(places, &linux, &initramfs, *mode, args).shell(qemu)
+}
+
+fn job<'a>(places: &Places, linux: &Built, initramfs: &'a Path, mode: Mode, args: &LinuxArgs) -> Job<'a> {
+    let name = mode.to_string().to_lowercase();
+    Job {
+        image: linux.image(),
+        initramfs,
+        folder: places.own_target(&format!("linux/run-{}-{name}", linux.key)),
+        mode,
+        generations: args.generation.list(),
+        messages: args.messages,
+        cycles: args.cycles,
+        debug: args.debug,
+    }
+}
+
+/// Builds the modules and the images of the other kernels; gives the file system that holds them.
+fn build(places: &Places, linux: &Built) -> Result<PathBuf> {
+    let stage = places.own_target(&format!("linux/stage-{}", linux.key));
+    stage::lay(places, &stage)?;
+    let modules = modules::build(linux, &stage)?;
+    let entry = |to: &str, from: PathBuf| Entry { to: to.into(), from };
+    let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join("initramfs"))?;
+    entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
+    entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi));
+    entries.push(entry("/lib/modules/mk_ipi_test_c.ko", modules.test));
+    let images = places.own_target("linux/images");
+    fs::create_dir_all(&images)?;
+    for (name, base) in IMAGES {
+        let file = images.join(name);
+        // A folder each: built once, neither is built again.
+        image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
+        entries.push(entry(&format!("/lib/mk_ipi/{name}"), file));
+    }
+    let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
+    initramfs::write(linux, &entries, &file)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_of_the_json() {
+        let step = |ok| Step { name: "load".into(), ok, detail: "as it must be".into() };
+        let summary = LinuxSummary {
+            steps: vec![
+                StepOf { mode: Mode::Xapic, step: step(true) },
+                StepOf { mode: Mode::Xapic, step: step(false) },
+            ],
+            cycles: vec![CyclesOf { mode: Mode::Xapic, done: 3 }],
+            kernel_version: "7.3.4".into(),
+            timings: vec![Timing { what: "kernel".into(), seconds: 1.5 }],
+            ..LinuxSummary::default()
+        };
+        let expected = r#"{"kernels":[],"pairs":[],"drains":[],"killed":[],"steps":[{"mode":"xapic","name":"load","ok":true,"detail":"as it must be"},{"mode":"xapic","name":"load","ok":false,"detail":"as it must be"}],"cycles":[{"mode":"xapic","done":3}],"kernel_version":"7.3.4","timings":[{"what":"kernel","seconds":1.5}]}"#;
+        assert_eq!(serde_json::to_string(&summary).ok().as_deref(), Some(expected));
+        assert_eq!(summary.counts(), "2 steps, 1 of them failed; up and down 3 times");
+    }
+
+    #[test]
+    fn what_is_tested_is_what_runs_without_an_option() {
+        let Defaults { args } = Defaults::try_parse_from(["linux"]).expect("no option is needed");
+        assert_eq!(args.wanted().ok(), Some(tested()));
+        assert_eq!(args.generation.list().len(), 2);
+        assert!(args.mode.x2apic());
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that crates.io has.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{cache, Plan};
+use crate::cmd::{self, which};
+
+/// The bindgen that we install, and the oldest that every Linux here takes.
+const BINDGEN: &str = "0.72.1";
+const OLDEST_BINDGEN: (u32, u32, u32) = (0, 71, 1);
+
+/// Where our own tools are, whether they exist or not.
+fn tools() -> Result<PathBuf> {
+    Ok(cache()?.join("tools"))
+}
+
+/// Where one of ours is, if it is there.
+fn ours(name: &str) -> Option<PathBuf> {
+    tools().ok().map(|dir| dir.join("bin").join(name)).filter(|p| p.is_file())
+}
+
+/// The path of a cargo command, the system's first.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    which(name).or_else(|| ours(name))
+}
+
+/// What must be done to have a cargo command.
+pub(super) fn plan(name: &'static str) -> Result<Option<Plan>> {
+    if tool(name).is_some() {
+        return Ok(None);
+    }
+    install(name, &[name.into()]).map(Some)
+}
+
+/// The path of a bindgen that is new enough, the system's first.
+pub fn bindgen() -> Option<PathBuf> {
+    [which("bindgen"), ours("bindgen")].into_iter().flatten().find(|program| {
+        let said = cmd::output(Command::new(program).arg("--version")).unwrap_or_default();
+        version(&said).is_some_and(|found| found >= OLDEST_BINDGEN)
+    })
+}
+
+/// What must be done to have such a bindgen.
+pub(super) fn plan_bindgen() -> Result<Option<Plan>> {
+    if bindgen().is_some() {
+        return Ok(None);
+    }
+    install("bindgen", &["bindgen-cli".into(), "--version".into(), BINDGEN.into(), "--force".into()])
+        .map(Some)
+}
+
+/// From what `--version` prints: `bindgen 0.72.1`.
+fn version(text: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = text.split_whitespace().nth(1)?.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn install(name: &str, words: &[String]) -> Result<Plan> {
+    let root = tools()?;
+    let what = format!("build {name} from crates.io, into {} (takes some minutes)", root.display());
+    let words = words.to_vec();
+    let act = move || {
+        let mut cargo = Command::new("cargo");
+        // A target folder of the caller's would keep the build's rubbish.
+        cargo.args(["install", "--locked"]).args(words).arg("--root").arg(&root);
+        cargo.env_remove("CARGO_TARGET_DIR");
+        // It runs for a second: a quick build beats a quick tool.
+        for (name, value) in [("LTO", "off"), ("OPT_LEVEL", "1"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0")] {
+            cargo.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+        }
+        cmd::run(&mut cargo)
+    };
+    Ok(Plan { what, act: Box::new(act) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_bindgen() {
+        assert_eq!(version("bindgen 0.72.1\n"), Some((0, 72, 1)));
+        assert_eq!(version("bindgen 0.72.0-rc.1\n"), Some((0, 72, 0)));
+        assert_eq!(version("bindgen 0.9.1"), Some((0, 9, 1)));
+        assert!(version("bindgen 0.9.1") < Some(OLDEST_BINDGEN));
+        assert_eq!(version("bindgen"), None);
+        assert_eq!(version(""), None);
+    }
+}
