@@ -75,6 +75,7 @@ fn add<R>(geometry: Geometry, instance: u8, with: impl FnOnce(&InstanceConfig<'_
         doorbell_cpu: cpu,
         vector: Vector::RFC_V2,
         link: LinkConfig::Native(Some(geometry)),
+        one_doorbell: false,
     })
 }
 

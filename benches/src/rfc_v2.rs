@@ -78,6 +78,7 @@ fn attach<const WORDS: usize>(kernel: &Kernel<WORDS>, instance: u8) {
         doorbell_cpu: cpu,
         vector: Vector::RFC_V2,
         link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
+        one_doorbell: false,
     };
     let start = PhysAddr(Memory::START.0 + u64::from(instance) * PAGE_SIZE);
     let region = PhysRange::new(start, region_size(SLOTS)).expect("a range of addresses");

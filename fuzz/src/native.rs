@@ -221,6 +221,7 @@ fn config(id: usize) -> InstanceConfig<'static> {
         doorbell_cpu: LISTS[id][0],
         vector: Vector::RFC_V2,
         link: LinkConfig::Native(None),
+        one_doorbell: false,
     }
 }
 

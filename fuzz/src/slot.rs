@@ -175,6 +175,7 @@ impl World {
             doorbell_cpu: LISTS[id][0],
             vector: Vector::RFC_V2,
             link: LinkConfig::RfcV2 { slots: SLOTS as u32, policy: self.policies[id] },
+            one_doorbell: false,
         }
     }
 

@@ -71,6 +71,7 @@ pub fn stamp(data: &[u8]) {
         doorbell_cpu: PhysCpuId(1),
         vector: Vector::RFC_V2,
         link: LinkConfig::Native(if input.wanted { geometry } else { None }),
+        one_doorbell: false,
     };
     let attached = end.attach_instance(&config, Some(range));
     match expected(&words, &input, len) {

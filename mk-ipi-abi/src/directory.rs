@@ -102,6 +102,8 @@ bitflags! {
     pub struct EntryFlags: u32 {
         /// Receiver and all senders are mk-ipi: a slot is claimed before it is written (SPEC X-1).
         const EXCLUSIVE = 1;
+        /// The vector is good at the doorbell CPU alone (SPEC S-7).
+        const ONE_DOORBELL = 1 << 1;
     }
 }
 

@@ -153,6 +153,11 @@
 #define MK_IPI_EXCLUSIVE 1
 
 /**
+ * Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
+ */
+#define MK_IPI_ONE_DOORBELL 2
+
+/**
  * Event: the peer's life was acknowledged; its messages follow. `incarnation` is set.
  */
 #define MK_IPI_EVENT_BEGAN 1
@@ -424,9 +429,9 @@ struct mk_ipi_instance {
      */
     uint32_t cells;
     /**
-     * 0.
+     * 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
      */
-    uint32_t reserved;
+    uint32_t one_doorbell;
 };
 
 /**
@@ -480,9 +485,9 @@ struct mk_ipi_instance_info {
      */
     uint32_t nr_cpus;
     /**
-     * 0.
+     * 1 if the vector is good at `doorbell_cpu` alone.
      */
-    uint32_t reserved;
+    uint32_t one_doorbell;
 };
 
 /**
@@ -698,7 +703,7 @@ struct mk_ipi_record {
      */
     uint32_t layout;
     /**
-     * `MK_IPI_EXCLUSIVE` or 0.
+     * `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
      */
     uint32_t flags;
     /**
@@ -1359,7 +1364,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, slots) == 36);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, exclusive) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, lanes) == 44);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cells) == 48);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, reserved) == 52);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, one_doorbell) == 52);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_instance_info) == 48);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance_info) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_start) == 0);
@@ -1370,7 +1375,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, layout) == 28);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, exclusive) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, vector) == 36);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, nr_cpus) == 40);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, reserved) == 44);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, one_doorbell) == 44);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_range) == 16);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_range) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, start) == 0);

@@ -3,7 +3,7 @@
 
 use crate::instance::{at, code, count_of, id_of, mk_ipi, Instance, MK_IPI_MAX_CPUS};
 use crate::life::{copy_cpus, region_of};
-use crate::types::{mk_ipi_record, MK_IPI_EXCLUSIVE};
+use crate::types::{mk_ipi_record, MK_IPI_EXCLUSIVE, MK_IPI_ONE_DOORBELL};
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::directory::{
     directory_size, DirectoryError, DirectoryHeader, EntryError, EntryFlags, Layout, State, MAX_ENTRY_CPUS,
@@ -149,7 +149,7 @@ fn to_c(record: &InstanceRecord) -> mk_ipi_record {
         incarnation: record.incarnation.get(),
         state: record.state as u32,
         layout: record.layout as u32,
-        flags: record.flags.bits() & MK_IPI_EXCLUSIVE,
+        flags: record.flags.bits() & (MK_IPI_EXCLUSIVE | MK_IPI_ONE_DOORBELL),
         vector: record.vector.get().into(),
         nr_cpus: record.nr_cpus,
         reserved: 0,

@@ -73,6 +73,7 @@ unsafe fn with_config<R>(
         cpus: cpus.get(..config.nr_cpus as usize).ok_or(Errno::EINVAL)?,
         doorbell_cpu: PhysCpuId(config.doorbell_cpu),
         vector: u8::try_from(config.vector).ok().and_then(Vector::new).ok_or(Errno::EINVAL)?,
+        one_doorbell: config.one_doorbell != 0,
         link: link_of(config)?,
     })
 }
@@ -217,7 +218,7 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
             exclusive: (found.policy() == Some(Occupied::Exclusive)).into(),
             vector: found.vector().get().into(),
             nr_cpus: u32::try_from(found.cpus().len()).unwrap_or(0),
-            reserved: 0,
+            one_doorbell: found.one_doorbell().into(),
         };
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { info.write(known) };

@@ -55,6 +55,8 @@ pub const MK_IPI_RUNNING: u32 = 2;
 pub const MK_IPI_DEAD: u32 = 3;
 /// Flag of an instance in the directory: exclusive slots.
 pub const MK_IPI_EXCLUSIVE: u32 = 1;
+/// Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
+pub const MK_IPI_ONE_DOORBELL: u32 = 2;
 
 /// Event: the peer's life was acknowledged; its messages follow. `incarnation` is set.
 pub const MK_IPI_EVENT_BEGAN: u32 = 1;
@@ -147,8 +149,8 @@ pub struct mk_ipi_instance {
     pub lanes: u32,
     /// Native: cells of each lane, a power of two from 2 to 1024; 0 where `lanes` is 0.
     pub cells: u32,
-    /// 0.
-    pub reserved: u32,
+    /// 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
+    pub one_doorbell: u32,
 }
 
 /// What is known of an instance.
@@ -171,8 +173,8 @@ pub struct mk_ipi_instance_info {
     pub vector: u32,
     /// How many CPUs it has.
     pub nr_cpus: u32,
-    /// 0.
-    pub reserved: u32,
+    /// 1 if the vector is good at `doorbell_cpu` alone.
+    pub one_doorbell: u32,
 }
 
 /// A piece of physical memory.
@@ -222,7 +224,7 @@ pub struct mk_ipi_record {
     pub state: u32,
     /// `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
     pub layout: u32,
-    /// `MK_IPI_EXCLUSIVE` or 0.
+    /// `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
     pub flags: u32,
     /// The vector to ring.
     pub vector: u32,
@@ -307,6 +309,7 @@ const _: () = {
     assert!(MK_IPI_ENOSPC == Errno::ENOSPC.0 && MK_IPI_ERANGE == Errno::ERANGE.0);
     assert!(MK_IPI_EDEADLK == Errno::EDEADLK.0 && MK_IPI_EPROTO == Errno::EPROTO.0);
     assert!(MK_IPI_ESTALE == Errno::ESTALE.0 && MK_IPI_EXCLUSIVE == EntryFlags::EXCLUSIVE.bits());
+    assert!(MK_IPI_ONE_DOORBELL == EntryFlags::ONE_DOORBELL.bits());
     assert!(MK_IPI_ABSENT == State::Absent as u32 && MK_IPI_STARTING == State::Starting as u32);
     assert!(MK_IPI_RUNNING == State::Running as u32 && MK_IPI_DEAD == State::Dead as u32);
     assert!(size_of::<mk_ipi_data>() == size_of::<rfc_v2::MkIpiData>());

@@ -52,10 +52,10 @@ fn layouts() -> Vec<Layout> {
         mk_ipi_data { sender_cpu, r#type, data_size, buffer }
         mk_ipi_message { payload, size, sender_cpu, r#type, sender }
         mk_ipi_instance {
-            cpus, doorbell_cpu, nr_cpus, id, incarnation, vector, layout, slots, exclusive, lanes, cells, reserved
+            cpus, doorbell_cpu, nr_cpus, id, incarnation, vector, layout, slots, exclusive, lanes, cells, one_doorbell
         }
         mk_ipi_instance_info {
-            region_start, region_len, doorbell_cpu, incarnation, layout, exclusive, vector, nr_cpus, reserved
+            region_start, region_len, doorbell_cpu, incarnation, layout, exclusive, vector, nr_cpus, one_doorbell
         }
         mk_ipi_range { start, len }
         mk_ipi_event { first, count, peer, kind, incarnation, breach }

@@ -128,7 +128,7 @@ fn an_instance_made_in_place_sends_to_itself() {
                 exclusive: 1,
                 lanes,
                 cells,
-                reserved: 0,
+                one_doorbell: 0,
             };
             assert_eq!(mk_ipi_create_instance(mk, &config, null_mut()), 0);
             let mut handler = null_mut();

@@ -26,6 +26,7 @@ fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {
         doorbell_cpu: PhysCpuId(0),
         vector: Vector::RFC_V2,
         link: slots(1),
+        one_doorbell: false,
     }
 }
 

@@ -225,6 +225,7 @@ pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> Instance
         cpus: cpus.get(..record.nr_cpus as usize).unwrap_or(&[]),
         doorbell_cpu: record.doorbell_cpu,
         vector: record.vector,
+        one_doorbell: record.flags.contains(EntryFlags::ONE_DOORBELL),
         link: match record.layout {
             Layout::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy },
             Layout::Native => LinkConfig::Native(None),

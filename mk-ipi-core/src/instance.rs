@@ -25,6 +25,8 @@ pub struct InstanceConfig<'a> {
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
+    /// Whether the vector is good at `doorbell_cpu` alone: then no other CPU can be the target (SPEC S-7).
+    pub one_doorbell: bool,
     /// What its region speaks.
     pub link: LinkConfig,
 }
@@ -149,6 +151,7 @@ pub(crate) struct Instance<W, const CPUS: usize> {
     pub(crate) incarnation: Incarnation,
     pub(crate) doorbell_cpu: PhysCpuId,
     pub(crate) vector: Vector,
+    pub(crate) one_doorbell: bool,
     pub(crate) link: Link<W>,
     cpus: [PhysCpuId; CPUS],
     nr_cpus: usize,
@@ -157,7 +160,7 @@ pub(crate) struct Instance<W, const CPUS: usize> {
 
 impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
     fn new(config: &InstanceConfig<'_>) -> Result<Self, AddError> {
-        let &InstanceConfig { id, incarnation, doorbell_cpu, vector, link, .. } = config;
+        let &InstanceConfig { id, incarnation, doorbell_cpu, vector, one_doorbell, link, .. } = config;
         if let LinkConfig::RfcV2 { slots, .. } = link {
             if let Some(&cpu) = config.cpus.iter().find(|c| c.0 >= u64::from(slots)) {
                 return Err(AddError::BeyondRegion(cpu));
@@ -171,11 +174,17 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
             return Err(AddError::BadCpus);
         }
         let nr_cpus = config.cpus.len();
-        Ok(Self { id, incarnation, doorbell_cpu, vector, link: Link::None, cpus, nr_cpus, region: None })
+        let link = Link::None;
+        Ok(Self { id, incarnation, doorbell_cpu, vector, one_doorbell, link, cpus, nr_cpus, region: None })
     }
 
     pub(crate) fn cpus(&self) -> &[PhysCpuId] {
         self.cpus.get(..self.nr_cpus).unwrap_or(&[])
+    }
+
+    /// Whether a sender may name `cpu` as the target.
+    pub(crate) fn is_target(&self, cpu: PhysCpuId) -> bool {
+        self.cpus().contains(&cpu) && (!self.one_doorbell || cpu == self.doorbell_cpu)
     }
 
     pub(crate) const fn has_region(&self) -> bool {
@@ -227,6 +236,10 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     /// The vector to ring.
     pub fn vector(&self) -> Vector {
         self.0.vector
+    }
+    /// Whether the vector is good at the doorbell CPU alone (SPEC S-7).
+    pub fn one_doorbell(&self) -> bool {
+        self.0.one_doorbell
     }
     /// What its region speaks; `None` if it has no region.
     pub fn layout(&self) -> Option<Layout> {

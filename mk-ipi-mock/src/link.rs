@@ -55,7 +55,7 @@ impl MockPlatform {
     /// This kernel as instance `id`, rung at its first CPU, with a native region.
     pub fn native_config(&self, id: InstanceId, incarnation: Incarnation) -> InstanceConfig<'_> {
         let (cpus, vector, link) = (self.cpus(), Vector::RFC_V2, LinkConfig::Native(None));
-        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector, link }
+        InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector, link, one_doorbell: false }
     }
 }
 

@@ -82,6 +82,7 @@ impl Pair {
             doorbell_cpu: RECEIVER,
             vector: Vector::RFC_V2,
             link: LinkConfig::RfcV2 { slots: NR_CPUS, policy: Occupied::Overwrite },
+            one_doorbell: false,
         };
         let region = sender.create_instance(&config).unwrap();
         receiver.attach_instance(&config, Some(region)).unwrap();

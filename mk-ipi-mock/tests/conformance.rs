@@ -52,6 +52,7 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
             doorbell_cpu: CPUS[kernel],
             vector: Vector::RFC_V2,
             link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
+            one_doorbell: false,
         }
     }
     fn region_of(&self, kernel: usize) -> PhysRange {

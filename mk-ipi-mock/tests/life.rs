@@ -9,6 +9,7 @@
 
 mod odd;
 
+use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
@@ -40,6 +41,7 @@ fn config(slots: u32) -> InstanceConfig<'static> {
         doorbell_cpu: PhysCpuId(0),
         vector: mk_ipi_abi::Vector::RFC_V2,
         link: LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive },
+        one_doorbell: false,
     }
 }
 
@@ -165,6 +167,36 @@ fn every_cpu_of_an_instance_can_be_the_target() {
             let refused = sender.send_to_cpu(ONE, PhysCpuId(absent), TYPE, &[1]);
             assert_eq!(refused, Err(SendError::NotItsCpu(PhysCpuId(absent))));
         }
+    }
+}
+
+#[test]
+fn where_there_is_one_doorbell_no_other_cpu_is_named() {
+    let cpus = [2, 5, 9].map(PhysCpuId);
+    let slots = LinkConfig::RfcV2 { slots: 16, policy: Occupied::Exclusive };
+    for link in [slots, LinkConfig::Native(Geometry::new(2, 8))] {
+        let machine = Machine::builder()
+            .kernel(&[0])
+            .kernel(&[2, 5, 9])
+            .pool(ONE, 64)
+            .pool(InstanceId::HOST, 64)
+            .build();
+        machine.kernel(1).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
+        let end: Endpoint<Odd, Callback> = Endpoint::new(Odd::new(machine.kernel(0)));
+        end.identify(InstanceId::HOST, Incarnation::FIRST);
+        let own = InstanceConfig { id: InstanceId::HOST, link, ..config(16) };
+        end.create_instance(&own).unwrap();
+        let one_doorbell =
+            InstanceConfig { cpus: &cpus, doorbell_cpu: cpus[1], one_doorbell: true, link, ..config(16) };
+        let region = end.create_instance(&one_doorbell).unwrap();
+        let bytes = || (0..region.len() / 8).map(|i| word(&machine, region, i)).collect::<Vec<_>>();
+        let before = bytes();
+        for other in [cpus[0], cpus[2], PhysCpuId(0)] {
+            assert_eq!(end.send_to_cpu(ONE, other, TYPE, &[1]), Err(SendError::NotItsCpu(other)));
+        }
+        assert_eq!(bytes(), before, "nothing is written");
+        end.send_to_cpu(ONE, cpus[1], TYPE, &[1]).unwrap();
+        assert_ne!(bytes(), before);
     }
 }
 

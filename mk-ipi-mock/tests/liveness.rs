@@ -113,6 +113,7 @@ fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
         doorbell_cpu: PhysCpuId(0),
         vector: Vector::RFC_V2,
         link: LinkConfig::RfcV2 { slots: 4, policy: Occupied::Exclusive },
+        one_doorbell: false,
     };
     endpoint.attach_instance(&config, Some(region)).unwrap();
     endpoint.identify(HOST, Incarnation::FIRST);

@@ -90,6 +90,7 @@ impl Env for BareMetal {
             doorbell_cpu: *cpu,
             vector: Vector::RFC_V2,
             link: LinkConfig::RfcV2 { slots: layout::SUITE_SLOTS, policy: Occupied::Exclusive },
+            one_doorbell: false,
         }
     }
     fn region_of(&self, kernel: usize) -> PhysRange {

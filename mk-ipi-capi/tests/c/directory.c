@@ -33,7 +33,7 @@ static struct mk_ipi_record record_of(const struct kernel *k)
 	record.incarnation = info.incarnation;
 	record.state = MK_IPI_RUNNING;
 	record.layout = info.layout;
-	record.flags = info.exclusive ? MK_IPI_EXCLUSIVE : 0;
+	record.flags = (info.exclusive ? MK_IPI_EXCLUSIVE : 0) | MK_IPI_ONE_DOORBELL;
 	record.vector = info.vector;
 	record.nr_cpus = info.nr_cpus;
 	return record;
@@ -98,7 +98,7 @@ static void errors_of_the_writer(void)
 	BAD(bad.incarnation = 0);
 	BAD(bad.state = 4);
 	BAD(bad.layout = 3);
-	BAD(bad.flags = 2);
+	BAD(bad.flags = 4);
 	BAD(bad.vector = 0);
 	BAD(bad.doorbell_cpu = 77);
 	BAD(bad.nr_cpus = 0);
@@ -118,6 +118,7 @@ static void readers(void)
 	GIVES(record.instance, 2);
 	GIVES(record.region_start, shared);
 	GIVES(record.state, MK_IPI_STARTING);
+	GIVES(record.flags & MK_IPI_ONE_DOORBELL, MK_IPI_ONE_DOORBELL);
 	GIVES(record.nr_cpus, 1);
 	GIVES(cpus[0], spawned.cpu);
 	GIVES(mk_ipi_directory_read(memory, size, 7, &record, cpus, CPUS), -MK_IPI_ENODEV);

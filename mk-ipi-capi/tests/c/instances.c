@@ -120,7 +120,7 @@ static void information(uint32_t layout)
 	GIVES(info.exclusive, layout == MK_IPI_RFC_V2);
 	GIVES(info.vector, VECTOR);
 	GIVES(info.nr_cpus, 1);
-	GIVES(info.reserved, 0);
+	GIVES(info.one_doorbell, 0);
 	GIVES(a.added, 2);
 }
 

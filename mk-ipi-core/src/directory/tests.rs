@@ -222,8 +222,12 @@ fn a_reader_checks_its_copy() {
         assert_eq!((read(CPUS), read(2 * CPUS)), (Err(error), Err(error)), "word {word}");
         entry[word].store(old, Ordering::Relaxed);
     }
-    entry[3].store(u64::from(u32::MAX) | (0xea << 32), Ordering::Relaxed);
+    let one_doorbell = EntryFlags::ONE_DOORBELL.bits();
+    entry[3].store(u64::from(!one_doorbell) | (0xea << 32), Ordering::Relaxed);
     assert_eq!(read(CPUS), Ok(record()), "unknown flags are ignored");
+    assert!(!config_of(&record(), &ids(&[7, 9])).one_doorbell);
+    entry[3].store(u64::from(one_doorbell) | (0xea << 32), Ordering::Relaxed);
+    assert!(config_of(&read(CPUS).unwrap(), &ids(&[7, 9])).one_doorbell);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub enum SendError {
     Instance(LookupError),
     /// The instance has no region.
     NoRegion,
-    /// The CPU named is not one of the instance's.
+    /// The CPU named is not one of the instance's, or cannot be rung (SPEC S-7).
     NotItsCpu(PhysCpuId),
     /// The exclusive slot is occupied: by an unread message, or by another sender. Try again; now and then that
     /// rings for the unread message, so that a doorbell that was lost does not close the slot (SPEC R-7).
@@ -217,9 +217,11 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         msg_type: MessageType,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        if let Some(cpu) = cpu.filter(|cpu| !instance.cpus().contains(cpu)) {
+        if let Some(cpu) = cpu.filter(|cpu| !instance.is_target(*cpu)) {
             return self.count_sent(Err(SendError::NotItsCpu(cpu)));
         }
+        // Where one CPU alone can be rung, the receiver says which: it may have moved its doorbell.
+        let cpu = cpu.filter(|_| !instance.one_doorbell);
         let listed = match self.listed() {
             Ok(listed) => listed,
             Err(e) => return self.count_sent(Err(e)),
@@ -303,7 +305,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let message = Outgoing::new(self.platform.physical_id(), msg_type, payload)?;
         let me = Claim::from_data_size(self.identity.load(Ordering::Acquire)).ok_or(SendError::NoIdentity)?;
         let cpu = cpu.unwrap_or(instance.doorbell_cpu);
-        if !instance.cpus().contains(&cpu) {
+        if !instance.is_target(cpu) {
             return Err(SendError::NotItsCpu(cpu));
         }
         // Each of an instance's CPUs has a slot (`Instance::new`).

@@ -98,6 +98,7 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
             doorbell_cpu: PhysCpuId(any()),
             vector,
             link: if maybe() { crate::native::link() } else { slots() },
+            one_doorbell: false,
         };
         sink(end.create_instance(&config).map_err(AddError::errno));
         sink(end.attach_instance(&config, range().and_then(option)));
