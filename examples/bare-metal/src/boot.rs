@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How an image is entered, and how the host enters another one: PVH start info and trampoline.
 
-use crate::layout::{self, MAPPED_END, TRAMPOLINE};
+use crate::layout::{self, CACHED_END, TRAMPOLINE};
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 use mk_ipi_abi::{PhysAddr, PhysRange};
@@ -36,8 +36,10 @@ struct MemmapEntry {
 
 /// `HVM_START_MAGIC_VALUE`.
 const MAGIC: u32 = 0x336e_c578;
-/// `XEN_HVM_MEMMAP_TYPE_RAM`.
+/// `XEN_HVM_MEMMAP_TYPE_RAM`: to a kernel that serves, what is its own.
 const RAM: u32 = 1;
+/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: to a kernel that serves, what the host and the others share with it.
+const RESERVED: u32 = 2;
 /// Most entries of a memory map that are kept.
 const MAX_MEMMAP: usize = 32;
 
@@ -87,9 +89,19 @@ impl Boot {
 
     /// Whether `range` is RAM that is mapped.
     pub fn is_ram(&self, range: PhysRange) -> bool {
-        let ram = self.memmap[..self.nr_memmap].iter().filter(|e| e.kind == RAM);
-        let ram = ram.filter_map(|e| PhysRange::new(PhysAddr(e.start), e.len));
-        range.end().0 <= MAPPED_END && ram.into_iter().any(|ram| layout::contains(ram, range))
+        self.is_within(&[RAM], range)
+    }
+
+    /// Whether `range` is memory that is mapped, our own or others'.
+    pub fn is_memory(&self, range: PhysRange) -> bool {
+        self.is_within(&[RAM, RESERVED], range)
+    }
+
+    /// Whether one entry of these kinds has all of `range`, and boot.s maps it.
+    fn is_within(&self, kinds: &[u32], range: PhysRange) -> bool {
+        let entries = self.memmap[..self.nr_memmap].iter().filter(|e| kinds.contains(&e.kind));
+        let mut entries = entries.filter_map(|e| PhysRange::new(PhysAddr(e.start), e.len));
+        range.end().0 <= CACHED_END && entries.any(|entry| layout::contains(entry, range))
     }
 
     /// Writes the start info page of kernel `k`: this machine's, with a command line of its own.

@@ -5,7 +5,7 @@ use crate::control::control;
 use crate::interrupts;
 use crate::layout;
 use crate::node::{instance, Node};
-use crate::platform::{Kernel, ENDPOINT};
+use crate::platform::{Kernel, Role, ENDPOINT};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_conformance::{Case, Env, Ep, Inbox, Outcome};
 use mk_ipi_core::platform::PeerEvent;
@@ -155,6 +155,6 @@ pub fn run(node: &Node) -> bool {
     SUITE.identify(instance(node.me), Incarnation::FIRST);
     // SAFETY: the entry is made for it.
     unsafe { interrupts::set(BareMetal::SPARE_VECTOR, spare_interrupt) };
-    Kernel.enter_suite();
+    Kernel.play(Role::Suite);
     mk_ipi_conformance::run(&BARE_METAL)
 }

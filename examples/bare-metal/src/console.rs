@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people.
+//!
+//! A kernel that serves (serve.rs) has a line of its own, or none.
 
 use crate::layout::own_kernel;
-use crate::{clock, control};
+use crate::machine::{self, Exit};
+use crate::platform::{Role, ENDPOINT};
+use crate::{clock, control, serve};
 use core::fmt::{self, Write};
 use mk_ipi_core::sync::Ordering;
+use spin::Once;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::interrupts;
 
@@ -14,6 +19,11 @@ const LINE: usize = 512;
 const PATIENCE: u64 = clock::SECOND / 2;
 /// Ends a line whose writer died in it: ASCII's CAN says that what stands before it is void.
 const CUT: &[u8] = b"\x18\n";
+
+/// The line that all kernels share.
+const COM1: u16 = 0x3f8;
+/// This kernel's own line, if it does not share the others': a port, or silence.
+static OWN: Once<Option<u16>> = Once::new();
 
 /// One line of output, built before the console is taken.
 struct Line {
@@ -33,8 +43,20 @@ impl Write for Line {
 
 /// Sets up the line: once, by the host, before any other kernel runs.
 pub fn init() {
-    // SAFETY: COM1's ports; no other kernel runs yet.
-    if let Ok(mut uart) = unsafe { Uart16550::new_port(0x3f8) } {
+    set_up(COM1);
+}
+
+/// From now on this kernel has a line of its own, the UART at `port`, or none.
+pub fn init_own(port: Option<u16>) {
+    OWN.call_once(|| port);
+    if let Some(port) = port {
+        set_up(port);
+    }
+}
+
+fn set_up(port: u16) {
+    // SAFETY: a UART's ports that nobody else uses: no other kernel runs yet, or it is this kernel's own.
+    if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
         // Without a serial line there is nobody to tell; the exit status still says how it ended.
         let _ = uart.init(Config::default());
     }
@@ -46,7 +68,20 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     // A `Line` never fails; a `Display` that does leaves a short line.
     let _ = line.write_fmt(prefix).and_then(|()| line.write_fmt(args));
     line.bytes[line.len] = b'\n';
-    interrupts::without_interrupts(|| locked(|| send(&line.bytes[..=line.len])));
+    let bytes = &line.bytes[..=line.len];
+    interrupts::without_interrupts(|| match OWN.get() {
+        None => locked(|| send(COM1, bytes)),
+        Some(Some(port)) => send(*port, bytes),
+        Some(None) => {}
+    });
+}
+
+/// This kernel's number: known to the demo before any directory is read; 255 while unknown.
+pub fn me() -> u8 {
+    match OWN.get() {
+        None => own_kernel(),
+        Some(_) => ENDPOINT.identity().map_or(u8::MAX, |(me, _)| me.get()),
+    }
 }
 
 /// Runs `f` while this kernel holds the console. A holder that died is robbed after [`PATIENCE`].
@@ -59,7 +94,7 @@ fn locked(f: impl FnOnce()) {
         // An exception while this very kernel was printing.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
-            send(CUT);
+            send(COM1, CUT);
             lock.store(me, Ordering::Relaxed);
             break;
         }
@@ -77,16 +112,16 @@ pub fn release_of(k: usize) {
     let (dead, me) = (k as u64 + 1, u64::from(own_kernel()) + 1);
     interrupts::without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
-            send(CUT);
+            send(COM1, CUT);
             let _ = lock.compare_exchange(me, 0, Ordering::Release);
         }
     });
 }
 
-/// Sends bytes to COM1, in the settings that the host made.
-fn send(bytes: &[u8]) {
-    // SAFETY: COM1's ports; the lock keeps others off, or its holder is dead.
-    if let Ok(mut uart) = unsafe { Uart16550::new_port(0x3f8) } {
+/// Sends bytes to the UART at `port`, which was set up.
+fn send(port: u16, bytes: &[u8]) {
+    // SAFETY: this kernel's own UART; or COM1, where the lock keeps others off, or its holder is dead.
+    if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
         for &byte in bytes {
             // Bounded: a line that takes nothing must not hang the kernel.
             for _ in 0..100_000 {
@@ -103,7 +138,7 @@ fn send(bytes: &[u8]) {
 #[macro_export]
 macro_rules! log {
     ($($arg:tt)*) => {
-        $crate::console::print(format_args!("[k{}] ", $crate::layout::own_kernel()), format_args!($($arg)*))
+        $crate::console::print(format_args!("[k{}] ", $crate::console::me()), format_args!($($arg)*))
     };
 }
 
@@ -132,13 +167,16 @@ impl<T: fmt::Display> fmt::Display for Json<T> {
     }
 }
 
-/// Reports that this kernel cannot go on, and ends the machine.
-pub fn fatal(args: fmt::Arguments, how: crate::machine::Exit) -> ! {
-    record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", own_kernel(), Json(args));
-    crate::machine::exit(how)
+/// Reports that this kernel cannot go on, and ends the machine; of a kernel that serves, itself alone.
+pub fn fatal(args: fmt::Arguments, how: Exit) -> ! {
+    record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", me(), Json(args));
+    match ENDPOINT.platform().role() {
+        Role::Serve => serve::give_up(how),
+        Role::Demo | Role::Suite => machine::exit(how),
+    }
 }
 
-/// Reports an error record and ends the machine with [`crate::machine::Exit::Error`].
+/// Reports an error record and ends with [`crate::machine::Exit::Error`].
 #[macro_export]
 macro_rules! fatal {
     ($($arg:tt)*) => { $crate::console::fatal(format_args!($($arg)*), $crate::machine::Exit::Error) };

@@ -9,19 +9,15 @@ use crate::kill::Killer;
 use crate::layout::MAX_KERNELS;
 use crate::node::{instance, Node, DONE, READY};
 use crate::options::Generation;
+use crate::order::{PING, PONG, STREAM};
 use crate::payload::{self, Payload};
 use crate::platform::ENDPOINT;
 use crate::receive::Findings;
-use crate::stream::{Heart, Stream, STREAM};
+use crate::stream::{Heart, Stream};
 use crate::{drains, progress::Progress};
 use mk_ipi_abi::MessageType;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Message, SendError};
-
-/// A message that is to be answered.
-const PING: MessageType = MessageType(0x101);
-/// The answer.
-const PONG: MessageType = MessageType(0x102);
 
 /// Step (control.rs) at which a kernel has sent all its messages.
 const SENT: u32 = READY + 1;

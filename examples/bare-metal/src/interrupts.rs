@@ -30,6 +30,10 @@ impl Gate {
     /// Not present: the vector raises a general protection fault.
     const NONE: Self = Self { low: 0, high: 0 };
 
+    fn is_none(&self) -> bool {
+        self.low == 0
+    }
+
     const fn to(entry: u64, ist: u64) -> Self {
         let low =
             (entry & 0xffff) | (0x08 << 16) | (ist << 32) | (0x8e00 << 32) | ((entry >> 16 & 0xffff) << 48);
@@ -75,6 +79,23 @@ pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
         // SAFETY: interrupts are off, and one CPU per image.
         IDT.0.with_mut(|idt| unsafe {
             (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64, 0)
+        });
+    });
+}
+
+/// Leads every vector that leads nowhere yet to `entry`, those of exceptions apart.
+///
+/// # Safety
+///
+/// As [`set`].
+pub unsafe fn set_others(entry: unsafe extern "C" fn()) {
+    x86_64::instructions::interrupts::without_interrupts(|| {
+        IDT.0.with_mut(|idt| {
+            // SAFETY: interrupts are off, and one CPU per image.
+            let gates = unsafe { &mut *idt };
+            for gate in gates[32..].iter_mut().filter(|gate| gate.is_none()) {
+                *gate = Gate::to(entry as usize as u64, 0);
+            }
         });
     });
 }

@@ -13,7 +13,10 @@
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
 //! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty. All of it lies below
-//! 4 GiB, which is what boot.s maps. Nothing but the directory, the regions and the doorbell is the protocol's.
+//! 3 GiB, which is what boot.s maps as memory. Nothing but the directory, the regions and the doorbell is the protocol's.
+//!
+//! A kernel that serves another host (serve.rs) is linked wherever that host wants it, and uses nothing of this map: all that
+//! it knows of the memory is its command line and its start info.
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_conformance::NATIVE_LEN;
@@ -22,8 +25,8 @@ use mk_ipi_conformance::NATIVE_LEN;
 pub const MAX_KERNELS: usize = 16;
 /// Page where a started CPU begins; boot.s knows it too.
 pub const TRAMPOLINE: u64 = 0x8000;
-/// End of what boot.s maps.
-pub const MAPPED_END: u64 = 1 << 32;
+/// End of what boot.s maps write-back cached; what it maps beyond is for the APICs' registers.
+pub const CACHED_END: u64 = 3 << 30;
 /// First image window.
 const IMAGES: u64 = 0x0100_0000;
 /// Bytes of an image window.

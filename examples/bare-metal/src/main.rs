@@ -25,8 +25,10 @@ mod conformance;
 mod control;
 mod demo;
 mod drains;
+mod errands;
 mod host;
 mod image;
+mod inbox;
 mod interrupts;
 mod journal;
 mod kill;
@@ -34,12 +36,15 @@ mod layout;
 mod machine;
 mod node;
 mod options;
+mod order;
 mod payload;
 mod platform;
 mod progress;
 mod receive;
+mod serve;
 mod spawned;
 mod stream;
+mod stream_check;
 mod timer;
 
 use crate::boot::Boot;
@@ -48,7 +53,7 @@ use crate::host::Machine;
 use crate::machine::Exit;
 use crate::node::{Node, DONE};
 use crate::options::{Options, Run};
-use crate::platform::ENDPOINT;
+use crate::platform::{Role, ENDPOINT};
 use mk_ipi_abi::boot_param::mk_ipi_shared;
 use mk_ipi_core::platform::ThisCpu;
 
@@ -57,43 +62,57 @@ use mk_ipi_core::platform::ThisCpu;
 extern "C" fn kernel_main(start_info: u64) -> ! {
     // SAFETY: boot.s passes on what the PVH entry was given.
     let boot = unsafe { Boot::read(start_info) };
-    // Without a start info there is no telling a host from a spawned kernel, nor whose the console is.
-    let Some(boot) = boot else { machine::exit(Exit::Error) };
+    let Some(boot) = boot else {
+        // There is no telling a host from a spawned kernel, nor whose the console is; and outside of the memory map the machine
+        // is another's.
+        match layout::own_kernel() {
+            u8::MAX => machine::halt(),
+            _ => machine::exit(Exit::Error),
+        }
+    };
     let boot = ENDPOINT.platform().set_boot(boot);
     let shared = mk_ipi_shared(boot.cmdline());
-    let is_host = shared == Ok(None);
-    if is_host {
+    if options::is_to_serve(boot.cmdline()) {
+        ENDPOINT.platform().play(Role::Serve);
+        console::init_own(options::console_port(boot.cmdline()));
+    } else if shared == Ok(None) {
         control::reset();
         console::init();
         machine::mask_8259();
     }
     let line =
         core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
-    let options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
-    if let Err(e) = ENDPOINT.platform().set_up_interrupts(options.mode) {
-        fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode);
-    }
-    match shared {
-        Ok(None) => {
+    let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
+    options.mode = ENDPOINT
+        .platform()
+        .set_up_interrupts(options.mode)
+        .unwrap_or_else(|e| fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode));
+    match (shared, options.run) {
+        (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, options.mode),
+        (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),
+        (Ok(Some(shared)), _) => run(&spawned::start(options, boot.cmdline(), shared), None),
+        (Ok(None), _) => {
             let (node, mut machine) = host::start(options);
             run(&node, Some(&mut machine))
         }
-        Ok(Some(shared)) => run(&spawned::start(options, boot.cmdline(), shared), None),
-        Err(e) => fatal!("mk_ipi_shared=: {e:?}"),
+        (Err(e), _) => fatal!("mk_ipi_shared=: {e:?}"),
     }
+}
+
+/// Says who this kernel is.
+fn introduce(me: u8) {
+    let cpu = ENDPOINT.platform().physical_id().0;
+    let life = ENDPOINT.identity().map_or(0, |(_, incarnation)| incarnation.get());
+    record!("{{\"kernel\":{{\"id\":{me},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}");
 }
 
 /// What all kernels do, once all are up. The host has the `machine`.
 fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
-    let cpu = ENDPOINT.platform().physical_id().0;
-    let life = ENDPOINT.identity().map_or(0, |(_, incarnation)| incarnation.get());
-    record!("{{\"kernel\":{{\"id\":{},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}", node.me);
+    introduce(console::me());
     log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
     node.wait_for_all(node::READY, "not all kernels are up", || {});
-    let ok = match node.options.run {
-        Run::Demo => demo::run(node, machine),
-        Run::Conformance => conformance::run(node),
-    };
+    let ok =
+        if node.options.run == Run::Conformance { conformance::run(node) } else { demo::run(node, machine) };
     control().set_verdict(node.me, ok);
     node.reach(DONE);
     if node.me == 0 {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line, of the host (from the emulator) and of a spawned kernel (from the host).
 //!
-//! - `mk_ipi.run=demo|conformance` what to run
-//! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC
+//! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is no kernel of this program
+//! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC; as it is found unless given
+//! - `mk_ipi.console=PORT` with `serve`: base of the UART that is this kernel's own; it is silent unless given
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
@@ -29,11 +30,15 @@ pub enum Run {
     Demo,
     /// The cases of conformance.rs.
     Conformance,
+    /// What the host says: serve.rs.
+    Serve,
 }
 
 /// How to run the local APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApicMode {
+    /// As it is found.
+    Present,
     /// Memory-mapped registers, 8-bit ids.
     XApic,
     /// Registers in MSRs, 32-bit ids.
@@ -138,7 +143,7 @@ impl Options {
     pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self {
             run: Run::Demo,
-            mode: ApicMode::XApic,
+            mode: ApicMode::Present,
             generation: Generation::Native,
             messages: 1000,
             kills: None,
@@ -154,6 +159,8 @@ impl Options {
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
                 "mode" => options.mode = mode_named(value).ok_or(bad)?,
+                // Of use earlier than all others: `console_port`.
+                "console" => _ = port(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
                 "kill" => options.kills = Some(kills(value).ok_or(bad)?),
                 "messages" => options.messages = messages(value).ok_or(bad)?,
@@ -175,10 +182,30 @@ impl Options {
     }
 }
 
+/// Whether the command line has this kernel serve: to be known before it prints, or fails.
+pub fn is_to_serve(line: &[u8]) -> bool {
+    value_of(line, b"run") == Some(b"serve")
+}
+
+/// The base port of this kernel's own UART, if the command line names one.
+pub fn console_port(line: &[u8]) -> Option<u16> {
+    value_of(line, b"console").and_then(port)
+}
+
+/// The value that `line` gives last to the option `name`.
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let words = line.split(u8::is_ascii_whitespace);
+    words.filter_map(|w| w.strip_prefix(b"mk_ipi.")?.strip_prefix(name)?.strip_prefix(b"=")).next_back()
+}
+
 /// The words that a spawned kernel is to see.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let run = if self.run == Run::Demo { "demo" } else { "conformance" };
+        let run = match self.run {
+            Run::Demo => "demo",
+            Run::Conformance => "conformance",
+            Run::Serve => "serve",
+        };
         write!(f, "mk_ipi.run={run} mk_ipi.mode={}", self.mode)?;
         write!(f, " mk_ipi.generation={} mk_ipi.messages={}", self.generation, self.messages)?;
         if let Some(Kills { count, kernel }) = self.kills {
@@ -195,6 +222,7 @@ impl fmt::Display for Options {
 impl fmt::Display for ApicMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Present => "present",
             Self::XApic => "xapic",
             Self::X2Apic => "x2apic",
         })
@@ -214,6 +242,7 @@ fn run_named(value: &str) -> Option<Run> {
     match value {
         "demo" => Some(Run::Demo),
         "conformance" => Some(Run::Conformance),
+        "serve" => Some(Run::Serve),
         _ => None,
     }
 }
@@ -238,6 +267,10 @@ fn kills(value: &str) -> Option<Kills> {
     let (count, kernel) = value.split_once(':')?;
     let kills = Kills { count: count.parse().ok()?, kernel: kernel.parse().ok()? };
     (kills.kernel != 0 && kills.count as usize <= MAX_KILLS).then_some(kills)
+}
+
+fn port(value: &[u8]) -> Option<u16> {
+    parse_size(value).ok()?.try_into().ok()
 }
 
 fn messages(value: &str) -> Option<u32> {

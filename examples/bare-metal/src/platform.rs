@@ -5,7 +5,7 @@ use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::options::ApicMode;
-use crate::{drains, interrupts, stream, timer};
+use crate::{drains, interrupts, serve, stream, timer};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
@@ -25,7 +25,9 @@ use x86_64::instructions::interrupts as cpu_interrupts;
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
 /// This kernel's end of every link.
-pub static ENDPOINT: Endpoint<Kernel, HandlerFn, 8, 32, BUDGET> = Endpoint::new(Kernel);
+pub static ENDPOINT: Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET> = Endpoint::new(Kernel);
+/// Most CPUs of a kernel: an instance of which the directory lists more is none for us.
+pub const CPUS: usize = 8;
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
@@ -41,6 +43,17 @@ const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
 
 /// This kernel, as its endpoints see it.
 pub struct Kernel;
+
+/// Whose this kernel's doorbells, deferred work and events are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The demo's, as long as nobody says otherwise.
+    Demo,
+    /// The conformance suite's.
+    Suite,
+    /// Those of a kernel that serves a host of another kind, and is a guest in its machine.
+    Serve,
+}
 
 impl Deref for Kernel {
     type Target = State;
@@ -61,8 +74,7 @@ pub struct State {
     running: AtomicBool,
     /// How often it has run.
     runs: AtomicU64,
-    /// Doorbells and deferred work are the conformance suite's, not the demo's.
-    suite: AtomicBool,
+    role: Once<Role>,
     /// One bit for each page of each pool, set while it is taken.
     pools: [[AtomicU64; POOL_WORDS]; MAX_KERNELS],
 }
@@ -76,7 +88,7 @@ impl State {
             due: AtomicBool::new(false),
             running: AtomicBool::new(false),
             runs: AtomicU64::new(0),
-            suite: AtomicBool::new(false),
+            role: Once::new(),
             pools: [const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS],
         }
     }
@@ -91,10 +103,10 @@ impl State {
         self.boot.get().expect("set_boot is the first thing that kernel_main does")
     }
 
-    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off.
-    pub fn set_up_interrupts(&self, mode: ApicMode) -> Result<(), ModeError> {
+    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
+    pub fn set_up_interrupts(&self, mode: ApicMode) -> Result<ApicMode, ModeError> {
         interrupts::init();
-        // SAFETY: a copy that only reads `IA32_APIC_BASE`, or is in xAPIC mode as the machine starts.
+        // SAFETY: a copy that only reads `IA32_APIC_BASE`.
         let base = ApicBase::read(&unsafe { Hardware::new(None) });
         let page = base.page().0;
         // SAFETY: boot.s maps this page one to one, writable and uncached. One CPU; its mode changes here only.
@@ -104,7 +116,11 @@ impl State {
             unsafe { Mode::enter_x2apic(&hardware)? };
         }
         let apic = LocalApic::new(hardware)?;
-        if (mode == ApicMode::X2Apic) != (apic.mode() == Mode::X2Apic) {
+        let found = match apic.mode() {
+            Mode::XApic => ApicMode::XApic,
+            Mode::X2Apic => ApicMode::X2Apic,
+        };
+        if mode != ApicMode::Present && mode != found {
             return Err(ModeError::Differs(apic.mode()));
         }
         self.apic.call_once(|| (apic, apic.apic_id()));
@@ -116,7 +132,16 @@ impl State {
             apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
             timer::start(apic.mode(), page);
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Whether a mapping of `range` may be given out. In a machine of our own it is RAM; a host of another kind says what is
+    /// ours and what is the others', and calls the latter reserved.
+    fn may_map(&self, range: PhysRange) -> bool {
+        match self.role() {
+            Role::Serve => self.boot().is_memory(range),
+            Role::Demo | Role::Suite => self.boot().is_ram(range),
+        }
     }
 
     /// The local APIC.
@@ -135,12 +160,10 @@ impl State {
         if self.due.load(Ordering::Relaxed) && !self.running.swap(true, Ordering::Acquire) {
             self.due.store(false, Ordering::Relaxed);
             cpu_interrupts::enable();
-            if self.in_suite() {
-                SUITE.run_deferred();
-            } else {
-                drains::watched(|| {
-                    ENDPOINT.run_deferred();
-                });
+            match self.role() {
+                Role::Suite => _ = SUITE.run_deferred(),
+                Role::Serve => _ = ENDPOINT.run_deferred(),
+                Role::Demo => drains::watched(|| _ = ENDPOINT.run_deferred()),
             }
             cpu_interrupts::disable();
             self.runs.fetch_add(1, Ordering::Relaxed);
@@ -148,13 +171,21 @@ impl State {
         }
     }
 
-    /// From now on doorbells and deferred work are those of the conformance suite.
-    pub fn enter_suite(&self) {
-        self.suite.store(true, Ordering::Relaxed);
+    /// From now on this kernel has `role`, which is none but its first.
+    pub fn play(&self, role: Role) {
+        self.role.call_once(|| role);
     }
 
-    fn in_suite(&self) -> bool {
-        self.suite.load(Ordering::Relaxed)
+    /// The role that this kernel has.
+    pub fn role(&self) -> Role {
+        self.role.get().copied().unwrap_or(Role::Demo)
+    }
+
+    /// Has interrupts that are nobody's acknowledged: a host that takes this CPU for one of its own, not used at present, may
+    /// interrupt it together with all others.
+    pub fn ignore_strays(&self) {
+        // SAFETY: the entry is made for it.
+        unsafe { interrupts::set_others(stray_interrupt) };
     }
 
     /// Runs deferred work that is due, if interrupts are on: for a wait that does not sleep.
@@ -201,14 +232,14 @@ impl State {
 doorbell_entry!(fn doorbell_interrupt => on_doorbell);
 doorbell_entry!(fn tick_interrupt => on_tick);
 doorbell_entry!(fn spurious_interrupt => on_spurious);
+doorbell_entry!(fn stray_interrupt => on_stray);
 
 extern "C" fn on_doorbell() {
     let kernel = ENDPOINT.platform();
     kernel.apic().eoi();
-    if kernel.in_suite() {
-        SUITE.on_interrupt();
-    } else {
-        ENDPOINT.on_interrupt();
+    match kernel.role() {
+        Role::Suite => SUITE.on_interrupt(),
+        Role::Demo | Role::Serve => ENDPOINT.on_interrupt(),
     }
     kernel.run_due();
 }
@@ -221,6 +252,10 @@ extern "C" fn on_tick() {
 
 /// A spurious interrupt is not acknowledged (Intel SDM vol. 3A, 10.9).
 extern "C" fn on_spurious() {}
+
+extern "C" fn on_stray() {
+    ENDPOINT.platform().apic().eoi();
+}
 
 // SAFETY: passed on to the local APIC, which keeps the duty.
 unsafe impl Doorbell for Kernel {
@@ -270,7 +305,7 @@ unsafe impl LocalInterrupts for Kernel {
 }
 
 // SAFETY: boot.s maps the first 4 GiB twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map`
-// gives out RAM in it, write-back as firmware set it up, and nothing of this kernel's own image.
+// gives out memory in the first 3 of it, write-back as firmware set it up, and nothing of this kernel's own image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -279,7 +314,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::Misaligned);
         }
         // The first page too: it holds the null pointer.
-        if range.start().0 == 0 || !self.boot().is_ram(range) || range.overlaps(layout::own_image()) {
+        if range.start().0 == 0 || !self.may_map(range) || range.overlaps(layout::own_image()) {
             return Err(MapError::NotAllowed);
         }
         let alias = match access {
@@ -294,16 +329,17 @@ unsafe impl PhysMemory for Kernel {
 
     unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
 
-    /// Peers share what is in the instance pools, and nothing else.
+    /// Peers share what is in the instance pools, and nothing else; a kernel that serves shares no pages.
     fn peer_may_share(&self, page: PhysRange) -> bool {
-        layout::contains(layout::pools(), page)
+        self.role() != Role::Serve && layout::contains(layout::pools(), page)
     }
 }
 
-// SAFETY: the pools are RAM that the memory map sets aside, and only the host, one CPU, allocates from them.
+// SAFETY: the pools are RAM that the memory map sets aside, and only the host, one CPU, allocates from them. A kernel that
+// serves has none.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
-        let pool = layout::pool(instance).ok_or(PoolError::NoPool)?;
+        let pool = layout::pool(instance).filter(|_| self.role() != Role::Serve).ok_or(PoolError::NoPool)?;
         let pages = len.div_ceil(PAGE_SIZE).max(1);
         let state = self.disable();
         let free =
@@ -335,29 +371,31 @@ impl DeferredWork for Kernel {
 /// The kernel's resource tree is its log.
 impl Observer for Kernel {
     fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
-        if self.in_suite() {
-            conformance::on_peer_event(peer, event);
-        } else {
-            stream::on_peer_event(peer, event);
+        match self.role() {
+            Role::Demo => stream::on_peer_event(peer, event),
+            Role::Suite => conformance::on_peer_event(peer, event),
+            Role::Serve => serve::on_peer_event(peer, event),
         }
     }
 
     fn stop(&self) {
-        if self.in_suite() {
-            conformance::on_stop();
+        match self.role() {
+            Role::Demo => {}
+            Role::Suite => conformance::on_stop(),
+            Role::Serve => serve::on_stop(),
         }
     }
 
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let (start, end) = (range.start().0, range.end().0);
         // The suite attaches and destroys without end.
-        if !self.in_suite() {
+        if self.role() != Role::Suite {
             log!("{start:#x}..{end:#x}: region of instance {}", instance.get());
         }
     }
 
     fn region_removed(&self, instance: InstanceId, range: PhysRange) {
-        if !self.in_suite() {
+        if self.role() != Role::Suite {
             log!("{:#x}: region of instance {} gone", range.start().0, instance.get());
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A spawned kernel: finds itself and the others by its boot parameters.
 
+use crate::clock::{self, SECOND};
 use crate::demo;
 use crate::layout;
 use crate::node::{Node, READY};
@@ -8,21 +9,15 @@ use crate::options::Options;
 use crate::platform::ENDPOINT;
 use mk_ipi_abi::boot_param::mk_ipi_directory;
 use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
-use mk_ipi_abi::{PhysAddr, PhysRange};
-use mk_ipi_core::directory::Directory;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
+use mk_ipi_core::directory::{Directory, JoinError};
 use mk_ipi_core::platform::{Access, PhysMemory};
-use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::sync::{spin_hint, AtomicU64};
 
-/// Takes this kernel's place among the others, its region being at `shared`: from then on it takes messages.
+/// Takes this kernel's place in the demo, its region being at `shared`: from then on it takes messages.
 pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
-    let directory = match mk_ipi_directory(cmdline) {
-        Ok(Some(at)) => open(at),
-        Ok(None) => fatal!("mk_ipi_shared= without mk_ipi_directory="),
-        Err(e) => fatal!("mk_ipi_directory=: {e:?}"),
-    };
     demo::register();
-    let kernels = ENDPOINT.join(shared, &directory).unwrap_or_else(|e| fatal!("joining the others: {e:?}"));
-    let Some((me, _)) = ENDPOINT.identity() else { fatal!("joined as nobody") };
+    let (me, kernels) = join(&directory(cmdline), shared);
     if me.get() != layout::own_kernel() {
         fatal!("the directory lists kernel {} with this region", me.get());
     }
@@ -30,6 +25,30 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     x86_64::instructions::interrupts::enable();
     node.reach(READY);
     node
+}
+
+/// The directory that the command line names.
+pub fn directory(cmdline: &[u8]) -> Directory<'static, AtomicU64> {
+    match mk_ipi_directory(cmdline) {
+        Ok(Some(at)) => open(at),
+        Ok(None) => fatal!("mk_ipi_shared= without mk_ipi_directory="),
+        Err(e) => fatal!("mk_ipi_directory=: {e:?}"),
+    }
+}
+
+/// Takes this kernel's place among the others, its region being at `shared`; gives who it is, and how many there are.
+pub fn join(directory: &Directory<'static, AtomicU64>, shared: PhysAddr) -> (InstanceId, usize) {
+    let start = clock::now();
+    let kernels = loop {
+        match ENDPOINT.join(shared, directory) {
+            Ok(kernels) => break kernels,
+            // The host may be writing of others; one that died in it never ends.
+            Err(JoinError::Changing(_)) if clock::now().wrapping_sub(start) < SECOND => spin_hint(),
+            Err(e) => fatal!("joining the others: {e:?}"),
+        }
+    };
+    let Some((me, _)) = ENDPOINT.identity() else { fatal!("joined as nobody") };
+    (me, kernels)
 }
 
 /// The directory at `at`, mapped read-only: its header first, which says how long it is.

@@ -8,21 +8,19 @@ use crate::layout::MAX_KERNELS;
 use crate::machine;
 use crate::node::{instance, Node};
 use crate::options::{Fault, FaultKind, Generation, MAX_MESSAGES};
+use crate::order::STREAM;
 use crate::payload::Payload;
 use crate::platform::ENDPOINT;
 use crate::progress::Progress;
-use mk_ipi_abi::{InstanceId, MessageType};
+use mk_ipi_abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 use mk_ipi_core::SendError;
 
-/// A message of the stream.
-pub const STREAM: MessageType = MessageType(0x100);
-
 /// Messages to one receiver in a row, for which it is rung once at most.
-const BURST: usize = 32;
+pub const BURST: usize = 32;
 /// Sweeps over all receivers that are busy before a sender sleeps (RFC v2).
-const BUSY_SWEEPS: u32 = 50;
+pub const BUSY_SWEEPS: u32 = 50;
 /// Seconds without progress after which a sender gives up.
 const PATIENCE: u64 = 10;
 /// Time from one look at the peers to the next.
@@ -59,13 +57,15 @@ impl Heart {
         Self(clock::now())
     }
 
-    /// Beats if it is time.
-    pub fn beat(&mut self) {
+    /// Beats if it is time; whether it was.
+    pub fn beat(&mut self) -> bool {
         let now = clock::now();
-        if now.wrapping_sub(self.0) > TICK {
+        let is_time = now.wrapping_sub(self.0) > TICK;
+        if is_time {
             self.0 = now;
             ENDPOINT.tick(now, SUSPECT_AFTER);
         }
+        is_time
     }
 }
 
