@@ -164,7 +164,8 @@ impl Drop for LowPage {
     }
 }
 
-/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error it may be anywhere.
+/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error it was stopped, or
+/// that was refused too, and it may be anywhere.
 ///
 /// # Safety
 ///
@@ -186,11 +187,15 @@ pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
     let _low = LowPage::borrow(low, [at + EXIT as u32, entry, at, at + FLAG as u32])?;
     // SAFETY: the CPU is the instance's, and the trampoline lies at `low`.
     let started = unsafe { start_cpu(apic, cpu, target, wait) };
-    match started {
-        Ok(()) if wait_until(ENTER, || mapped.word(FLAG) != 0) => Ok(()),
+    let entered = match started {
+        Ok(()) if wait_until(ENTER, || mapped.word(FLAG) != 0) => return Ok(()),
         Ok(()) => refuse!(ETIMEDOUT, "CPU {} does not come up", cpu.0),
         Err(e) => refuse!(EIO, "CPU {}: {e:?}", cpu.0),
-    }
+    };
+    // Off the low page, before that is given back. If it fails, the log says so.
+    // SAFETY: it is the instance's.
+    let _ = unsafe { stop(cpu) };
+    entered
 }
 
 /// Stops `cpu` wherever it is: it waits for a start then.
