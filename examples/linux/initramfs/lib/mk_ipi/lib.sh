@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# What scenarios are written with. Records go to the second serial line, a JSON object each.
+
+records=/dev/ttyS1
+device=/dev/mk_ipi
+traffic=/sys/kernel/debug/mk_ipi/traffic
+all_ok=true
+
+# option NAME: the value of mk_ipi.NAME= on the kernel's command line.
+option() {
+	tr ' ' '\n' < /proc/cmdline | sed -n "s/^mk_ipi\.$1=//p"
+}
+
+record() {
+	printf '@%s\n' "$1" > $records
+}
+
+# The inside of a JSON string.
+json() {
+	printf '%s' "$1" | tr '"\\\n\t\r' "'/   " | tr -cd '\40-\176' | cut -c1-300
+}
+
+pass() {
+	record "{\"step\":{\"name\":\"$(json "$1")\",\"ok\":true,\"detail\":\"$(json "$2")\"}}"
+}
+
+fail() {
+	all_ok=false
+	record "{\"step\":{\"name\":\"$(json "$1")\",\"ok\":false,\"detail\":\"$(json "$2")\"}}"
+}
+
+# step NAME COMMAND...: it must succeed.
+step() {
+	local step_name=$1 step_said
+	shift
+	if step_said=$("$@" 2>&1); then
+		pass "$step_name" "$step_said"
+	else
+		fail "$step_name" "$step_said"
+		return 1
+	fi
+}
+
+# refused NAME ERROR COMMAND...: it must fail with that error, and the kernel's log must say why.
+refused() {
+	local step_name=$1 wanted=$2 step_said words
+	shift 2
+	dmesg -c > /dev/null
+	if step_said=$("$@" 2>&1); then
+		fail "$step_name" "it was taken: $*"
+		return
+	fi
+	words=$(dmesg -r | sed -n 's/^<3>\[[^]]*\] *\(mk_ipi: .*\)/\1/p' | tail -n 1)
+	case $step_said in
+	*"$wanted"*) [ -n "$words" ] && pass "$step_name" "$wanted: $words" || fail "$step_name" "no word in the log: $step_said" ;;
+	*) fail "$step_name" "not $wanted: $step_said; $words" ;;
+	esac
+}
+
+# as refused, where Linux itself says why.
+refused_by_linux() {
+	local step_name=$1 wanted=$2 step_said
+	shift 2
+	if step_said=$("$@" 2>&1); then
+		fail "$step_name" "it was taken: $*"
+		return
+	fi
+	case $step_said in
+	*"$wanted"*) pass "$step_name" "$wanted" ;;
+	*) fail "$step_name" "not $wanted: $step_said" ;;
+	esac
+}
+
+# put FILE TEXT: one write; cat says why it failed.
+put() {
+	printf '%s' "$2" | cat > "$1"
+}
+
+mk() {
+	put $device "$*"
+}
+
+# instance ID COLUMN: phase 2, incarnation 3, cpus 4, region 5, peer 6.
+instance() {
+	awk -v id="$1" -v column="$2" '$1 == id { print $column }' $device
+}
+
+# await SECONDS COMMAND...: until it succeeds.
+await() {
+	local tries=$(($1 * 20))
+	shift
+	while ! "$@"; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || return 1
+		sleep 0.05
+	done
+}
+
+is() {
+	[ "$1" = "$2" ]
+}
+
+# progress: messages that are through in the run that is under way.
+progress() {
+	sed -n 's/.*"done":\([0-9]*\).*/\1/p' $traffic
+}
+
+# run_traffic WORDS: as the file takes them; tells how far it is meanwhile.
+run_traffic() {
+	put $traffic "run $*" &
+	run_pid=$!
+	watch_traffic
+}
+
+watch_traffic() {
+	local turns=0
+	while kill -0 $run_pid 2> /dev/null; do
+		sleep 0.1
+		turns=$((turns + 1))
+		[ $((turns % 10)) -ne 0 ] || grep progress $traffic | sed 's/^/@/' > $records
+	done
+	wait $run_pid
+}
+
+# clean COUNT ID...: in the last run COUNT messages came from each of these kernels to each other, whole and in order.
+clean() {
+	local count=$1 from to
+	shift
+	for from in "$@"; do
+		for to in "$@"; do
+			[ $from = $to ] || grep '"received"' $traffic | grep "\"from\":$from,\"to\":$to," |
+				grep -q "\"received\":$count,\"lost\":0,\"torn\":0,\"doubled\":0,\"disordered\":0" || {
+				echo "not whole: $(grep "\"from\":$from,\"to\":$to," $traffic)"
+				return 1
+			}
+		done
+	done
+}

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The scenario: both generations with all that can be seen of them, then what is refused, then the cycles.
+
+memory=0x30000000+64M
+module=/lib/modules/mk_ipi.ko
+
+load() {
+	insmod $module memory=$memory generation=$1
+}
+
+unload() {
+	rmmod mk_ipi
+}
+
+# Both CPUs given, both instances made, both kernels started.
+bring_up() {
+	mk give 2 3 && mk create 1 cpus=2 && mk create 2 cpus=3 && start 1 && start 2
+}
+
+# start ID: kernel 1 logs to COM3, kernel 2 to COM4.
+start() {
+	local port
+	[ $1 = 1 ] && port=0x3e8 || port=0x2e8
+	mk start $1 /lib/mk_ipi/k$1.elf mk_ipi.run=serve mk_ipi.console=$port
+}
+
+# stop ID: on the native link the kernel says goodbye.
+stop() {
+	mk stop $1 || return
+	case $(head -n 1 $device) in
+	*native) is "$(instance $1 6)" gone || { cat $device; return 1; } ;;
+	esac
+}
+
+bring_down() {
+	stop 1 && stop 2 && mk destroy 1 && mk destroy 2 && mk take 2 3
+}
+
+online_is() {
+	is "$(cat /sys/devices/system/cpu/online)" "$1" || {
+		cat /sys/devices/system/cpu/online
+		return 1
+	}
+}
+
+# traces: what can be seen of the module from outside, a kind a line.
+traces() {
+	grep -l mk_ipi /proc/iomem /proc/interrupts /sys/devices/system/cpu/hotplug/states
+	grep -q 'phys=0x0*3[0-3]......' /proc/vmallocinfo && echo mappings
+	ls -d $device /sys/module/mk_ipi /sys/kernel/debug/mk_ipi 2> /dev/null
+	is "$(ls /sys/kernel/irq | wc -l)" "$irqs_before" || echo interrupts
+}
+
+# All that `nothing_left` looks for is there while the module is loaded, or that would prove nothing.
+all_there() {
+	traces
+	[ "$(traces | wc -l)" = 8 ]
+}
+
+nothing_left() {
+	traces
+	[ -z "$(traces)" ]
+}
+
+kernels() {
+	record "{\"kernel\":{\"id\":0,\"lang\":\"linux\",\"cpu\":0,\"life\":1}}"
+	for id in 1 2; do
+		record "{\"kernel\":{\"id\":$id,\"lang\":\"rust\",\"cpu\":$(instance $id 4),\"life\":$(instance $id 3)}}"
+	done
+}
+
+results() {
+	sed 's/^/@/' $traffic > $records
+}
+
+in_interrupts() {
+	awk '/mk_ipi/ { print; sum = $2 } END { exit !(sum > 0) }' /proc/interrupts
+}
+
+in_iomem() {
+	for id in 0 1 2; do
+		grep "mk_ipi region $id" /proc/iomem || return 1
+	done
+}
+
+# What `cat` of the device shows; a kernel on the native link is seen to be up.
+instances() {
+	cat $device
+	is "$(instance 1 2) $(instance 2 2)" 'running running' || return
+	[ $1 != native ] || { await 5 is_up 1 && await 5 is_up 2; }
+}
+
+is_up() {
+	is "$(instance $1 6)" up
+}
+
+# A run of one generation.
+generation() {
+	irqs_before=$(ls /sys/kernel/irq | wc -l)
+	step "$1: load" load $1 || return
+	step "$1: give, create, start" bring_up || return
+	step "$1: traces" all_there
+	kernels
+	step "$1: /proc/iomem" in_iomem
+	step "$1: instances" instances $1
+	step "$1: streams and pings" run_traffic "$(option messages)" 200 1 2
+	results
+	step "$1: /proc/interrupts" in_interrupts
+	step "$1: statistics" grep -A 3 Stats /sys/kernel/debug/mk_ipi/statistics
+	c_module $1
+	[ $1 = native ] && refusals
+	step "$1: stop, destroy, take" bring_down
+	step "$1: all CPUs online" online_is 0-3
+	step "$1: unload" unload
+	step "$1: nothing left" nothing_left
+}
+
+c_answered() {
+	dmesg | grep 'report: type 0x112, 152 bytes, from APIC 2'
+}
+
+c_module() {
+	dmesg -c > /dev/null
+	step "$1: C module" insmod /lib/modules/mk_ipi_test_c.ko || return
+	step "$1: C module's answer" await 5 c_answered
+	refused_by_linux "$1: unload under a C module" 'Resource temporarily unavailable' unload
+	step "$1: C module unload" rmmod mk_ipi_test_c
+}
+
+# What must not be done while kernel 1 and 2 run. Each is refused with an error and words, and changes nothing.
+refusals() {
+	local before
+	before=$(cat $device | cut -d' ' -f1-6)
+	refused "started twice" 'Device or resource busy' mk start 1 /lib/mk_ipi/k1.elf
+	refused "instance twice" 'File exists' mk create 1 cpus=2
+	refused "CPU of Linux" 'Device or resource busy' mk create 3 cpus=1
+	refused "CPU of another" 'Device or resource busy' mk create 3 cpus=2
+	refused "no CPU" 'Invalid argument' mk create 3
+	refused "instance 0" 'Invalid argument' mk create 0 cpus=2
+	refused "instance 16" 'Invalid argument' mk create 16 cpus=2
+	refused "doorbell's CPU" 'Device or resource busy' mk give 0
+	refused "no such CPU" 'No such device or address' mk give 9
+	refused "CPU given twice" 'File exists' mk give 2
+	refused "one good, one bad" 'Device or resource busy' mk give 1 0
+	refused "CPU in use taken" 'Device or resource busy' mk take 2
+	refused "running destroyed" 'Device or resource busy' mk destroy 1
+	refused "stranger stopped" 'No such file or directory' mk stop 7
+	refused "stranger sent to" 'Invalid argument' mk send 7 0x300 hello
+	refused "type is no number" 'Invalid argument' mk send 1 type hello
+	refused "CPU put online" 'Device or resource busy' put /sys/devices/system/cpu/cpu2/online 1
+	refused "no command" 'Invalid argument' mk frobnicate 1
+	refused "too many words" 'Invalid argument' mk kill 1 2
+	refused "traffic of nobody" 'Invalid argument' put $traffic "run 1 1"
+	refused "traffic of a stranger" 'No such file or directory' put $traffic "run 1 1 5"
+	refused_by_linux "affinity" 'Operation not permitted' put /proc/irq/$(our_irq)/smp_affinity 2
+	refused_by_linux "unload in use" 'Resource temporarily unavailable' unload
+	refused_by_linux "too long" 'Invalid argument' mk "$(seq 1 2000)"
+	step "garbage" garbage
+	step "nothing has changed" is "$before" "$(cat $device | cut -d' ' -f1-6)"
+	step "a message by hand, traced" traced
+	refusals_when_stopped
+}
+
+# Dynamic debug shows each message, while it is on.
+traced() {
+	local control=/sys/kernel/debug/dynamic_debug/control
+	put $control 'module mk_ipi +p' || return
+	dmesg -c > /dev/null
+	mk send 1 0x300 hello || return
+	put $control 'module mk_ipi -p'
+	dmesg | grep 'mk_ipi: to 1: type 0x300, 5 bytes: 0'
+}
+
+our_irq() {
+	awk '/mk_ipi/ { sub(":", "", $1); print $1 }' /proc/interrupts
+}
+
+# Bytes without sense, and words that are wrong in some way each: none is taken.
+garbage() {
+	local n verb rest
+	for n in $(seq 1 200); do
+		dd if=/dev/urandom of=/tmp/garbage bs=$((n * 7)) count=1 2> /dev/null || return 1
+		! cat /tmp/garbage 2> /dev/null > $device || return 1
+		! cat /tmp/garbage 2> /dev/null > $traffic || return 1
+	done
+	for verb in give take create start stop kill destroy send GIVE 'give\000' ''; do
+		for rest in '' ' ' x -1 9 99 256 4294967296 18446744073709551616 0x 0xfg '9 x' '9 9 9' '9 cpus=' '9 cpus=0' '9 cpus=1,1' \
+			'9 cpus=9 pool=1M' '9 pool=1M' '9 cpus=2,2' '9 cpus=0,0,0,0,0,0,0,0,0' '9 /' '9 /dev/zero' '9 0x300'; do
+			! mk "$verb $rest" 2> /dev/null || { echo "taken: $verb $rest"; return 1; }
+		done
+	done
+	for rest in ' ' run 'run 1' 'run x 1 1' 'run 1 x 1' 'run 1 1 0' 'run 1 1 16' 'run 1 1001 1' 'run 4294967297 1 1' 'run 1 1 1 x' 'run -1 1 1'; do
+		! put $traffic "$rest" 2> /dev/null || { echo "taken: $rest"; return 1; }
+	done
+}
+
+# As above, with kernel 1 stopped: images and pools.
+refusals_when_stopped() {
+	step "stop 1" stop 1
+	refused "stopped twice" 'Invalid argument' mk stop 1
+	refused "no such image" 'No such file or directory' mk start 1 /lib/mk_ipi/none.elf
+	refused "no image" 'Invalid argument' mk start 1 /init
+	refused "image of another kind" 'Invalid argument' mk start 1 /bin/busybox
+	refused "image of another instance" 'Device or resource busy' mk start 1 /lib/mk_ipi/k2.elf
+	refused "no file named" 'Invalid argument' mk start 1
+	refused "destroyed under another" 'Device or resource busy' mk destroy 1
+	step "stop 2" stop 2
+	step "destroy 1" mk destroy 1
+	refused "no pool left" 'Cannot allocate memory' mk create 1 cpus=2 pool=256M
+	refused "pool too small" 'Invalid argument' mk create 1 cpus=2 pool=4K
+	step "create 1 again" mk create 1 cpus=2
+	step "start 1 again" start 1
+	step "start 2 again" start 2
+	step "traffic after all that" run_traffic 1000 10 1 2
+	step "which is whole" clean 1000 0 1 2
+}
+
+refused_load() {
+	refused "load $1" "$2" insmod $module $3
+}
+
+refused_loads() {
+	irqs_before=$(ls /sys/kernel/irq | wc -l)
+	refused_load "without memory" 'Invalid argument' generation=native
+	refused_load "with Linux's memory" 'Device or resource busy' memory=0x2000000+16M
+	refused_load "with memory that is not reserved" 'No such device or address' memory=0x200000000+16M
+	refused_load "with memory of no name" 'No such device' memory=nobody
+	refused_load "with half a page" 'Invalid argument' memory=0x30000000+100
+	refused_load "with another generation" 'Invalid argument' "memory=$memory generation=v3"
+	step "nothing left of these" nothing_left
+}
+
+# under_way COUNT: of this kernel's 4 directions of so many messages an eighth is through.
+under_way() {
+	local now
+	now=$(progress)
+	[ "${now:-0}" -gt $(($1 * 4 / 8)) ]
+}
+
+# kill_and_revive: kernel 1 dies in mid-stream and lives again; kernel 2 and Linux lose nothing. A stream that was over too soon
+# proves nothing: once more, with a longer one.
+kill_and_revive() {
+	local messages=$cycle_messages lives=1
+	while [ $messages -le 1000000 ]; do
+		put $traffic "run $messages 0 1 2" &
+		run_pid=$!
+		await 20 under_way $messages
+		mk kill 1 || return
+		lives=$((lives + 1))
+		echo $lives > /tmp/lives
+		if grep -q progress $traffic; then
+			start 1 && watch_traffic && clean $messages 0 2
+			return
+		fi
+		watch_traffic || return
+		start 1 || return
+		messages=$((messages * 4))
+	done
+	echo "no stream lasts"
+	return 1
+}
+
+cycle() {
+	irqs_before=$(ls /sys/kernel/irq | wc -l)
+	step "cycle $1: load" load $2 || return
+	step "cycle $1: give, create, start" bring_up || return
+	step "cycle $1: traffic" run_traffic 1000 10 1 2
+	step "cycle $1: all whole" clean 1000 0 1 2
+	step "cycle $1: kill in mid-stream, restart" kill_and_revive
+	step "cycle $1: its next life" is "$(instance 1 3)" "$(cat /tmp/lives)"
+	step "cycle $1: traffic after the restart" run_traffic 1000 10 1 2
+	step "cycle $1: all whole again" clean 1000 0 1 2
+	step "cycle $1: stop, destroy, take" bring_down
+	step "cycle $1: all CPUs online" online_is 0-3
+	step "cycle $1: unload" unload
+	step "cycle $1: nothing left" nothing_left
+	record "{\"cycles\":{\"done\":$1}}"
+}
+
+# kmemleak, where the kernel has it.
+leaks() {
+	local leaks=/sys/kernel/debug/kmemleak
+	[ -e $leaks ] || { echo "this kernel does not look for leaks"; return; }
+	echo scan > $leaks
+	sleep 6
+	echo scan > $leaks
+	! grep -A 20 'unreferenced' $leaks
+}
+
+cycle_messages=20000
+
+scenario() {
+	local generations=$(option generation) g n=0
+	[ $generations = both ] && generations="native rfc-v2"
+	refused_loads
+	for g in $generations; do
+		generation $g
+	done
+	# With both generations they take turns.
+	while [ $n -lt "$(option cycles)" ]; do
+		n=$((n + 1))
+		[ $((n % 2)) -eq 1 ] && g=${generations%% *} || g=${generations##* }
+		cycle $n $g
+	done
+	step "leaks" leaks
+}
