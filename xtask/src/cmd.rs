@@ -2,6 +2,7 @@
 //! Where things are, and how a child process is run.
 
 use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -116,6 +117,21 @@ fn passed_in(line: &str) -> usize {
     before.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// Waits until no other command holds the lock of `folder`, which is made if it is not there.
+pub fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("== another command is at work in {}: waiting for it", folder.display());
+            file.lock()?;
+        }
+        Err(TryLockError::Error(err)) => return Err(err).with_context(|| folder.display().to_string()),
+    }
+    Ok(file)
+}
+
 /// The program's path, if `PATH` has it.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -143,6 +159,17 @@ mod tests {
         assert!(run(&mut Command::new("false")).is_err());
         assert!(run(&mut Command::new("true")).is_ok());
         assert!(output(&mut Command::new("no-such-program-here")).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_held_once_at_a_time() {
+        let dir = std::env::temp_dir().join(format!("mk-ipi-lock-{}", std::process::id()));
+        let held = lock(&dir).expect("the lock");
+        let other = || File::open(dir.join("lock")).expect("its file");
+        assert!(other().try_lock().is_err());
+        drop(held);
+        assert!(other().try_lock().is_ok());
+        fs::remove_dir_all(&dir).expect("gone");
     }
 
     #[test]

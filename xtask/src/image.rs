@@ -44,7 +44,7 @@ pub fn build(places: &Places, kernels: &Kernels) -> Result<Vec<Image>> {
         let file = folder.join(format!("k{k}.elf"));
         match (lang, &library) {
             (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
-            _ => build_rust(places, k, &file)?,
+            _ => linked_at(places, base(k), "bare-metal", &file)?,
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {
@@ -55,15 +55,16 @@ pub fn build(places: &Places, kernels: &Kernels) -> Result<Vec<Image>> {
     (0..).zip(kernels.langs()).map(build).collect()
 }
 
-fn base(k: u32) -> String {
-    format!("{:#x}", BASE + u64::from(k) * WINDOW)
+fn base(k: u32) -> u64 {
+    BASE + u64::from(k) * WINDOW
 }
 
-fn build_rust(places: &Places, k: u32, file: &Path) -> Result<()> {
+/// Builds [`BARE_METAL`], linked at `base`, and leaves it in `file`. cargo builds anew where `target`, a folder, had another base.
+pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
     let mut cargo = places.cargo_in(Path::new(BARE_METAL));
     cargo.args(["build", "--release", "--target", BARE_TARGET]);
-    cargo.env("CARGO_TARGET_DIR", places.own_target("bare-metal"));
-    cargo.env("MK_IPI_IMAGE_BASE", base(k));
+    cargo.env("CARGO_TARGET_DIR", places.own_target(target));
+    cargo.env("MK_IPI_IMAGE_BASE", format!("{base:#x}"));
     let built = executables(&mut cargo)?;
     let [elf] = built.as_slice() else { bail!("{BARE_METAL} must have one executable, not {}", built.len()) };
     fs::copy(elf, file).with_context(|| elf.display().to_string())?;
@@ -74,7 +75,7 @@ fn build_c(places: &Places, k: u32, library: &Path, file: &Path) -> Result<()> {
     let template = places.root.join(BARE_METAL).join("kernel.ld");
     let script = file.with_extension("ld");
     let text = fs::read_to_string(&template).with_context(|| template.display().to_string())?;
-    fs::write(&script, text.replace("@BASE@", &base(k)))?;
+    fs::write(&script, text.replace("@BASE@", &format!("{:#x}", base(k))))?;
     let mut cc = Command::new("cc");
     cc.current_dir(places.root.join(C_KERNEL)).args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]);
     cc.args(["-ffreestanding", "-fno-pic", "-fno-pie", "-mno-red-zone", "-mgeneral-regs-only"]);
@@ -85,8 +86,38 @@ fn build_c(places: &Places, k: u32, library: &Path, file: &Path) -> Result<()> {
     cmd::run(&mut cc)
 }
 
+/// What cargo says of something that it built, or found built.
+#[derive(Deserialize)]
+pub struct Artifact {
+    /// The crate.
+    pub target: Target,
+    /// All its files.
+    pub filenames: Vec<PathBuf>,
+    executable: Option<PathBuf>,
+}
+
+/// A crate of a package.
+#[derive(Deserialize)]
+pub struct Target {
+    /// Its name, as the compiler knows it.
+    pub name: String,
+    kind: Vec<String>,
+}
+
+impl Target {
+    /// Whether the compiler loads it.
+    pub fn is_proc_macro(&self) -> bool {
+        self.kind.iter().any(|kind| kind == "proc-macro")
+    }
+}
+
 /// Runs a `cargo build` and gives the executables that it made.
 pub fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+    Ok(artifacts(cargo)?.into_iter().filter_map(|artifact| artifact.executable).collect())
+}
+
+/// Runs a `cargo build` and gives all that it made.
+pub fn artifacts(cargo: &mut Command) -> Result<Vec<Artifact>> {
     eprintln!("$ {}", shown(cargo));
     // Flags for the host's programs would take the place of those of the target.
     cargo.env_remove("RUSTFLAGS").arg("--message-format=json-render-diagnostics");
@@ -94,14 +125,8 @@ pub fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
     if !out.status.success() {
         bail!("`{}` ended with {}", shown(cargo), out.status);
     }
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-    }
     let text = String::from_utf8(out.stdout)?;
-    let mut found = Vec::new();
-    for line in text.lines().filter(|l| l.starts_with('{')) {
-        found.extend(serde_json::from_str::<Message>(line)?.executable);
-    }
-    Ok(found)
+    let of_artifacts =
+        text.lines().filter(|l| l.starts_with('{') && l.contains(r#""reason":"compiler-artifact""#));
+    of_artifacts.map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

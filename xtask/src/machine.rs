@@ -22,7 +22,7 @@ use crate::watch::Watch;
 /// triple fault ends with it.
 const SUCCESS: i32 = 33;
 /// Lines of the serial line that a failure shows.
-const TAIL: usize = 40;
+pub const TAIL: usize = 40;
 /// A machine that reports nothing new for so long is hung.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -116,46 +116,75 @@ impl Drop for Guard {
 
 /// Boots the machine and sees it to its end. `on_record` is told of each record as it comes.
 pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
-    let mut cmd = job.command(qemu);
-    eprintln!("$ {}", shown(&cmd));
     let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
-    let log = places.own_target(&name);
     std::fs::create_dir_all(places.own_target(""))?;
-    let mut log_file = File::create(&log)?;
-    let child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut qemu = Guard(child.context("QEMU does not start")?);
-    let lines =
-        lines_of(qemu.0.stdout.take().context("no stdout")?, qemu.0.stderr.take().context("no stderr")?);
-
-    let mut run = Run { report: Report::default(), problems: Vec::new(), tail: VecDeque::new(), log };
-    let mut watch = Watch::new(Instant::now(), QUIET, job.hard_bound());
-    loop {
-        match lines.recv_timeout(Duration::from_millis(250)) {
-            Ok(line) => {
-                writeln!(log_file, "{line}")?;
-                if let Some(record) = run.report.take(&line) {
-                    watch.saw(&record, Instant::now());
-                    on_record(&record);
-                }
-                if run.tail.len() == TAIL {
-                    run.tail.pop_front();
-                }
-                run.tail.push_back(line);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if let Some(why) = watch.overdue(Instant::now()) {
-            run.problems.push(format!("the machine was stopped: {why}"));
-            return Ok(run);
-        }
-    }
-    run.problems.extend(exit_problem(qemu.0.wait()?));
-    Ok(run)
+    let watched = Watched {
+        cmd: job.command(qemu),
+        log: places.own_target(&name),
+        quiet: QUIET,
+        hard: job.hard_bound(),
+        success: SUCCESS,
+        report: Report::default(),
+    };
+    watched.run(on_record)
 }
 
-fn exit_problem(status: ExitStatus) -> Option<String> {
-    (status.code() != Some(SUCCESS)).then(|| format!("QEMU ended with {status}, not with {SUCCESS}"))
+/// A call of QEMU whose stdout carries records.
+pub struct Watched {
+    /// The call.
+    pub cmd: Command,
+    /// Where its output is kept.
+    pub log: PathBuf,
+    /// A machine that reports nothing new for so long is hung.
+    pub quiet: Duration,
+    /// Nor may it run longer than this.
+    pub hard: Duration,
+    /// The exit status that it must end with.
+    pub success: i32,
+    /// What takes the records.
+    pub report: Report,
+}
+
+impl Watched {
+    /// Runs it to its end, or until it is overdue.
+    pub fn run(mut self, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
+        eprintln!("$ {}", shown(&self.cmd));
+        let mut log_file = File::create(&self.log).with_context(|| self.log.display().to_string())?;
+        let child = self.cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut qemu = Guard(child.context("QEMU does not start")?);
+        let lines =
+            lines_of(qemu.0.stdout.take().context("no stdout")?, qemu.0.stderr.take().context("no stderr")?);
+
+        let mut run = Run { report: self.report, problems: Vec::new(), tail: VecDeque::new(), log: self.log };
+        let mut watch = Watch::new(Instant::now(), self.quiet, self.hard);
+        loop {
+            match lines.recv_timeout(Duration::from_millis(250)) {
+                Ok(line) => {
+                    writeln!(log_file, "{line}")?;
+                    if let Some(record) = run.report.take(&line) {
+                        watch.saw(&record, Instant::now());
+                        on_record(&record);
+                    }
+                    if run.tail.len() == TAIL {
+                        run.tail.pop_front();
+                    }
+                    run.tail.push_back(line);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Some(why) = watch.overdue(Instant::now()) {
+                run.problems.push(format!("the machine was stopped: {why}"));
+                return Ok(run);
+            }
+        }
+        run.problems.extend(exit_problem(qemu.0.wait()?, self.success));
+        Ok(run)
+    }
+}
+
+fn exit_problem(status: ExitStatus, success: i32) -> Option<String> {
+    (status.code() != Some(success)).then(|| format!("QEMU ended with {status}, not with {success}"))
 }
 
 /// The lines of both, as they come, until both are closed.
@@ -195,11 +224,11 @@ mod tests {
     #[test]
     fn only_the_kernels_own_word_is_success() {
         let exited = |code: i32| ExitStatus::from_raw(code << 8);
-        assert_eq!(exit_problem(exited(33)), None);
+        assert_eq!(exit_problem(exited(33), SUCCESS), None);
         for code in [0, 1, 35] {
-            assert!(exit_problem(exited(code)).is_some(), "{code}");
+            assert!(exit_problem(exited(code), SUCCESS).is_some(), "{code}");
         }
-        assert!(exit_problem(ExitStatus::from_raw(9)).is_some(), "killed");
+        assert!(exit_problem(ExitStatus::from_raw(9), SUCCESS).is_some(), "killed");
     }
 
     #[test]

@@ -8,10 +8,13 @@ mod cmd;
 mod demo;
 mod image;
 mod kernels;
+mod linux;
+mod live;
 mod machine;
 mod proofs;
 mod provision;
 mod record;
+mod summary;
 mod watch;
 
 use std::process::ExitCode;
@@ -34,6 +37,8 @@ struct Cli {
 enum Command {
     /// Several kernels in one QEMU machine send each other messages by shared memory and APIC interrupts
     Demo(demo::DemoArgs),
+    /// A Linux with our module, and bare-metal kernels beside it, send each other messages in one QEMU machine
+    Linux(linux::LinuxArgs),
     /// Every check, step by step, as CI runs them
     Test(check::TestArgs),
     /// The loom models, as deep as you like
@@ -65,6 +70,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let provision = |yes| Provision::new(&places, yes);
     match cli.command {
         Command::Demo(args) => demo::demo(&places, &provision(args.yes), &args)?,
+        Command::Linux(args) => linux::linux(&places, &provision(args.yes), &args)?,
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Scenarios(args) => check::scenarios(&places, &args)?,

@@ -31,7 +31,7 @@ impl fmt::Display for Mode {
 }
 
 /// The layout of the regions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Generation {
     /// Reliable, in order, a lane per sender
@@ -194,6 +194,29 @@ pub struct Case {
     pub detail: String,
 }
 
+/// One step of a scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The step's name.
+    pub name: String,
+    /// Whether all was as it must be.
+    pub ok: bool,
+    /// What was seen.
+    #[serde(default)]
+    pub detail: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = if self.ok { "ok" } else { "FAILED" };
+        write!(f, "step {}: {result}", self.name)?;
+        if self.detail.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
 /// One record of the serial line.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -206,8 +229,18 @@ pub enum Record {
     Drains(Drains),
     Killed(Killed),
     Case(Case),
-    Error { kernel: u32, text: String },
-    Done { ok: bool },
+    Step(Step),
+    /// How often all has come up and gone down so far.
+    Cycles {
+        done: u64,
+    },
+    Error {
+        kernel: u32,
+        text: String,
+    },
+    Done {
+        ok: bool,
+    },
 }
 
 /// What a demo was told to do.
@@ -231,21 +264,30 @@ const STREAM: u64 = 1000;
 /// The kernel that is killed: not the host, which is on the CPU that booted.
 pub const VICTIM: u32 = 1;
 
+/// Sender, receiver, and what they speak.
+type Ends = (u32, u32, Generation);
+
 /// All that one run of the machine reported.
 #[derive(Debug, Default)]
 pub struct Report {
     /// By instance id.
     pub kernels: BTreeMap<u32, Kernel>,
-    /// By (from, to).
-    pub sent: BTreeMap<(u32, u32), Sent>,
-    /// By (from, to).
-    pub received: BTreeMap<(u32, u32), Received>,
+    /// By sender, receiver and layout.
+    pub sent: BTreeMap<Ends, Sent>,
+    /// By sender, receiver and layout.
+    pub received: BTreeMap<Ends, Received>,
     /// By instance id.
     pub drains: BTreeMap<u32, Drains>,
     /// Of the kernel that was killed.
     pub killed: Option<Killed>,
     /// In the order they came.
     pub cases: Vec<Case>,
+    /// In the order they came.
+    pub steps: Vec<Step>,
+    /// How often all came up and went down.
+    pub cycles: u64,
+    /// Whether a kernel may begin again with life 1: all that was shared is made anew in mid-run.
+    pub anew: bool,
     /// Errors that kernels reported, and records that break the line's rules.
     pub errors: Vec<String>,
     /// The last word, if it was said.
@@ -273,13 +315,16 @@ impl Report {
             Record::Kernel(k) => {
                 let (id, life) = (k.id, k.life);
                 let before = self.kernels.insert(id, k).map_or(0, |k| k.life);
-                (life != before + 1).then(|| format!("kernel {id}, life {life} after {before}"))
+                let first = self.anew && life == 1;
+                (life != before + 1 && !first).then(|| format!("kernel {id}, life {life} after {before}"))
             }
             Record::Sent(s) => {
-                self.sent.insert((s.from, s.to), s).map(|s| format!("sent {}->{}", s.from, s.to))
+                let ends = (s.from, s.to, s.generation);
+                self.sent.insert(ends, s).map(|s| format!("sent {}->{}", s.from, s.to))
             }
             Record::Received(r) => {
-                self.received.insert((r.from, r.to), r).map(|r| format!("received {}->{}", r.from, r.to))
+                let ends = (r.from, r.to, r.generation);
+                self.received.insert(ends, r).map(|r| format!("received {}->{}", r.from, r.to))
             }
             Record::Drains(d) => self.drains.insert(d.kernel, d).map(|d| format!("drains {}", d.kernel)),
             Record::Killed(k) => self.killed.replace(k).map(|_| "killed".to_owned()),
@@ -292,13 +337,21 @@ impl Report {
                 self.cases.push(case);
                 None
             }
+            Record::Step(step) => {
+                self.steps.push(step);
+                None
+            }
+            Record::Cycles { done } => {
+                self.cycles = self.cycles.max(done);
+                None
+            }
             Record::Progress(_) => None,
         };
         self.errors.extend(twice.map(|what| format!("reported twice, or out of turn: {what}")));
     }
 
     /// What every run must show, whatever it did.
-    fn common_problems(&self, kernels: u32) -> Vec<String> {
+    pub fn common_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.errors.clone();
         let missing = (0..kernels).filter(|id| !self.kernels.contains_key(id));
         problems.extend(missing.map(|id| format!("kernel {id} never reported")));
@@ -319,9 +372,23 @@ impl Report {
     /// Every way in which this is not a good demo, as `order` says it.
     pub fn demo_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = self.common_problems(order.kernels);
-        for pair @ (from, to) in pairs(order.kernels) {
+        problems.extend(self.pair_problems(order));
+        if order.generation == Generation::Native {
+            problems.extend(self.drain_problems(order));
+        }
+        if order.kills != 0 {
+            problems.extend(self.kill_problem(order));
+        }
+        problems
+    }
+
+    /// What is wrong between each two kernels.
+    pub fn pair_problems(&self, order: &Order) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (from, to) in pairs(order.kernels) {
             let name = format!("{} {from}->{to}", order.mode);
-            let (sent, received) = (self.sent.get(&pair), self.received.get(&pair));
+            let ends = (from, to, order.generation);
+            let (sent, received) = (self.sent.get(&ends), self.received.get(&ends));
             let found =
                 [sent.map(|s| sent_problems(s, order)), received.map(|r| received_problems(r, order))];
             for (found, who) in found.into_iter().zip(["sender", "receiver"]) {
@@ -332,12 +399,6 @@ impl Report {
                 problems.extend(sum_problem(s, r).map(|p| format!("{name}: {p}")));
                 problems.extend(loss_problem(s, r, order).map(|p| format!("{name}: {p}")));
             }
-        }
-        if order.generation == Generation::Native {
-            problems.extend(self.drain_problems(order));
-        }
-        if order.kills != 0 {
-            problems.extend(self.kill_problem(order));
         }
         problems
     }
@@ -400,8 +461,8 @@ impl Report {
 
 fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     let mut problems = Vec::new();
-    if (s.mode, s.generation) != (order.mode, order.generation) {
-        problems.push(format!("sent in {}, {}", s.mode, s.generation));
+    if s.mode != order.mode {
+        problems.push(format!("sent in {}", s.mode));
     }
     // While kernels are to be killed no stream ends.
     if s.sent < order.messages || (s.sent != order.messages && order.kills == 0) {
@@ -417,8 +478,8 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
 
 fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     let mut problems = Vec::new();
-    if (r.mode, r.generation) != (order.mode, order.generation) {
-        problems.push(format!("received in {}, {}", r.mode, r.generation));
+    if r.mode != order.mode {
+        problems.push(format!("received in {}", r.mode));
     }
     for (what, count) in [("torn", r.torn), ("doubled", r.doubled), ("out of order", r.disordered)] {
         if count != 0 {

@@ -22,18 +22,21 @@ impl Watch {
         Self { quiet, hard, end: now + hard, last: now, working: BTreeMap::new() }
     }
 
-    /// A record came. Progress counts only if it goes up.
+    /// A record came. Progress counts only if it is another than before: less is that of a new stream. The step of a
+    /// scenario ends those that went on in it.
     pub fn saw(&mut self, record: &Record, now: Instant) {
-        if let Record::Progress(p) = record {
-            let known = self.working.get(&p.kernel).map(|(done, _)| *done);
-            if known.is_some_and(|done| p.done <= done) {
-                return;
+        match record {
+            Record::Progress(p) if self.working.get(&p.kernel).is_some_and(|(done, _)| *done == p.done) => {
+                return
             }
-            if p.done >= p.total {
-                self.working.remove(&p.kernel);
-            } else {
+            Record::Progress(p) if p.done < p.total => {
                 self.working.insert(p.kernel, (p.done, now));
             }
+            Record::Progress(p) => {
+                self.working.remove(&p.kernel);
+            }
+            Record::Step(_) => self.working.clear(),
+            _ => {}
         }
         self.last = now;
     }
@@ -55,7 +58,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Progress;
+    use crate::record::{Progress, Step};
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -100,6 +103,21 @@ mod tests {
         w.saw(&progress(1, 100), at(start, 1));
         w.saw(&progress(0, 50), at(start, 29));
         assert_eq!(w.overdue(at(start, 50)), None);
+    }
+
+    #[test]
+    fn a_new_stream_begins_with_less() {
+        let start = Instant::now();
+        let mut w = watch(start);
+        w.saw(&progress(0, 90), at(start, 1));
+        w.saw(&progress(0, 10), at(start, 29));
+        assert_eq!(w.overdue(at(start, 40)), None);
+        let step = Step { name: "stream".into(), ok: true, detail: String::new() };
+        w.saw(&Record::Step(step), at(start, 41));
+        for second in [50, 65] {
+            w.saw(&Record::Cycles { done: second }, at(start, second));
+        }
+        assert_eq!(w.overdue(at(start, 75)), None, "nobody streams");
     }
 
     #[test]

@@ -14,7 +14,10 @@ use crate::Cli;
 
 const SPDX: &str = "SPDX-License-Identifier: MIT OR Apache-2.0";
 /// Endings of files that are source, and of files that have no ending but are.
-const SOURCE: [&str; 11] = [".rs", ".c", ".h", ".s", ".S", ".ld", ".lds", ".sh", ".py", ".toml", ".ci/run"];
+const SOURCE: [&str; 15] = [
+    ".rs", ".c", ".h", ".s", ".S", ".ld", ".lds", ".sh", ".py", ".toml", ".config", "Kbuild", "Kconfig",
+    "/init", ".ci/run",
+];
 
 fn tracked(context: &Context, patterns: &[&str]) -> Result<Vec<String>> {
     let mut git = Command::new("git");

@@ -15,13 +15,14 @@ use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::image::{self, BARE_METAL};
 use crate::kernels::Kernels;
+use crate::linux;
 use crate::machine::{self, Job};
 use crate::proofs;
 use crate::provision::{self, Need, Provision, Toolchain};
 use crate::record::Generation;
 
 /// The workspaces beside the root's.
-const OTHER_WORKSPACES: [&str; 4] = [BARE_METAL, no_panic::FOLDER, FUZZ, bench::FOLDER];
+const OTHER_WORKSPACES: [&str; 5] = [BARE_METAL, no_panic::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
@@ -35,6 +36,9 @@ const MESSAGES: u64 = 500;
 const STREAM: u64 = 10_000;
 /// How often a kernel dies in mid-stream.
 const KILLS: u32 = 5;
+
+/// How often a Linux's module, and all that it starts, comes up and goes down.
+const LINUX_CYCLES: u64 = 6;
 
 /// A hung kernel must be noticed within it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,6 +78,12 @@ pub fn all() -> Vec<Step> {
             conformance_qemu,
         ),
         step("demo-qemu", "the demo passes, on both links, and while a kernel dies", &boot_with_c, demo_qemu),
+        step(
+            "linux",
+            "a Linux with our module and kernels beside it, both links",
+            &linux::needs(linux::tested(), true),
+            |c| linux::check(c.places, c.provision, LINUX_CYCLES),
+        ),
         step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
@@ -134,6 +144,9 @@ fn fmt_all(context: &Context) -> Result<Notes> {
         // Not --all: from a workspace of its own that would go on to the crates it depends on.
         cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
     }
+    // Linux's build knows no cargo.
+    let module = context.places.root.join(linux::MODULE).join("main.rs");
+    cmd::run(Command::new("rustfmt").args(["--check", "--edition", "2021"]).arg(module))?;
     Ok(Vec::new())
 }
 

@@ -6,15 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use crate::cmd;
 
 /// What `/etc/os-release` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
+    /// `ID`, such as `debian`.
+    pub id: String,
     /// `VERSION_CODENAME`, such as `bookworm`.
     pub codename: String,
+}
+
+/// Which suites of a source we use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suites {
+    /// The machine's own, and its backports where they are wanted.
+    Own,
+    /// This one instead, from wherever the machine's own release comes.
+    Only(String),
 }
 
 impl Release {
@@ -29,7 +40,8 @@ impl Release {
             Some(line.trim().trim_matches(['"', '\'']).to_owned())
         };
         let codename = value("VERSION_CODENAME").filter(|c| !c.is_empty());
-        Ok(Self { codename: codename.context("/etc/os-release has no VERSION_CODENAME")? })
+        let codename = codename.context("/etc/os-release has no VERSION_CODENAME")?;
+        Ok(Self { id: value("ID").unwrap_or_default(), codename })
     }
 
     /// The suite to add because the release itself has a QEMU that cannot emulate x2APIC, and its backports
@@ -44,8 +56,17 @@ impl Release {
         base == self.codename || ["stable", "oldstable", "testing", "unstable", "sid"].contains(&base)
     }
 
+    /// What we use of a source that has `suites`.
+    fn suites(&self, suites: &[&str], wanted: &Suites) -> Vec<String> {
+        if let Suites::Only(suite) = wanted {
+            let ours = suites.contains(&self.codename.as_str());
+            return ours.then(|| suite.clone()).into_iter().collect();
+        }
+        self.own_suites(suites)
+    }
+
     /// `suites` without strangers, with the backports beside the release itself.
-    fn suites(&self, suites: &[&str]) -> Vec<String> {
+    fn own_suites(&self, suites: &[&str]) -> Vec<String> {
         let mut own: Vec<String> = suites.iter().filter(|s| self.owns(s)).map(ToString::to_string).collect();
         if let Some(extra) = self.backports() {
             if own.contains(&self.codename) && !own.contains(&extra) {
@@ -57,14 +78,14 @@ impl Release {
 }
 
 /// The stanzas of a deb822 text (`*.sources`) that we use.
-pub fn from_deb822(text: &str, release: &Release) -> String {
+pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     let mut out = String::new();
     let mut stanza: Vec<&str> = Vec::new();
     for line in text.lines().filter(|l| !l.starts_with('#')).chain([""]) {
         if !line.trim().is_empty() {
             stanza.push(line);
         } else if !stanza.is_empty() {
-            out.push_str(&deb822_stanza(&stanza, release).unwrap_or_default());
+            out.push_str(&deb822_stanza(&stanza, release, wanted).unwrap_or_default());
             stanza.clear();
         }
     }
@@ -72,7 +93,7 @@ pub fn from_deb822(text: &str, release: &Release) -> String {
 }
 
 /// One stanza, binary packages only; `None` if it is not for us.
-fn deb822_stanza(lines: &[&str], release: &Release) -> Option<String> {
+fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<String> {
     // A line that begins with a blank goes on with the field above it.
     let mut fields: Vec<(&str, String)> = Vec::new();
     for line in lines {
@@ -90,7 +111,7 @@ fn deb822_stanza(lines: &[&str], release: &Release) -> Option<String> {
     if get("Enabled").is_some_and(off) || !get("Types")?.split_whitespace().any(|t| t == "deb") {
         return None;
     }
-    let suites = release.suites(&get("Suites")?.split_whitespace().collect::<Vec<_>>());
+    let suites = release.suites(&get("Suites")?.split_whitespace().collect::<Vec<_>>(), wanted);
     if suites.is_empty() {
         return None;
     }
@@ -108,12 +129,12 @@ fn deb822_stanza(lines: &[&str], release: &Release) -> Option<String> {
 }
 
 /// The lines of a one-line-style text (`*.list`) that we use.
-pub fn from_one_line(text: &str, release: &Release) -> String {
-    text.lines().filter_map(|line| one_line(line, release)).collect()
+pub fn from_one_line(text: &str, release: &Release, wanted: &Suites) -> String {
+    text.lines().filter_map(|line| one_line(line, release, wanted)).collect()
 }
 
 /// `deb [options] uri suite components...`; `None` if it is not for us.
-fn one_line(line: &str, release: &Release) -> Option<String> {
+fn one_line(line: &str, release: &Release, wanted: &Suites) -> Option<String> {
     let line = line.split('#').next()?.trim();
     let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
@@ -127,7 +148,7 @@ fn one_line(line: &str, release: &Release) -> Option<String> {
     let uri = words.next().filter(|uri| !uri.starts_with("cdrom:"))?;
     let suite = words.next()?;
     let components = words.collect::<Vec<_>>().join(" ");
-    let suites = release.suites(&[suite]);
+    let suites = release.suites(&[suite], wanted);
     Some(suites.iter().map(|s| format!("deb {options}{uri} {s} {components}\n")).collect())
 }
 
@@ -140,7 +161,17 @@ pub struct Apt {
 impl Apt {
     /// Sets up the folder, with sources derived from those of the machine.
     pub fn new(dir: PathBuf) -> Result<Self> {
+        Self::with(dir, Release::of_machine()?, &Suites::Own)
+    }
+
+    /// Sets it up for one suite of Debian's, which need not be this machine's release, from this machine's mirror.
+    pub fn of_suite(dir: PathBuf, suite: &str) -> Result<Self> {
         let release = Release::of_machine()?;
+        ensure!(release.id == "debian", "this machine's apt sources are {}'s, not Debian's", release.id);
+        Self::with(dir, release, &Suites::Only(suite.into()))
+    }
+
+    fn with(dir: PathBuf, release: Release, wanted: &Suites) -> Result<Self> {
         for sub in ["sources.d", "lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(dir.join(sub))?;
         }
@@ -149,9 +180,9 @@ impl Apt {
         for path in source_files()? {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             if path.extension().is_some_and(|e| e == "sources") {
-                deb822.push_str(&from_deb822(&text, &release));
+                deb822.push_str(&from_deb822(&text, &release, wanted));
             } else {
-                lists.push_str(&from_one_line(&text, &release));
+                lists.push_str(&from_one_line(&text, &release, wanted));
             }
         }
         if deb822.is_empty() && lists.is_empty() {
@@ -196,15 +227,28 @@ impl Apt {
         if debs.is_empty() {
             bail!("apt-get had nothing to download for {}", packages.join(" "));
         }
-        for deb in debs {
-            let words = [Path::new("-x"), &deb, root];
-            let status = Command::new("dpkg").args(words).status().context("dpkg")?;
-            if !status.success() {
-                bail!("`dpkg -x {}` ended with {status}", deb.display());
-            }
-        }
-        Ok(())
+        debs.iter().try_for_each(|deb| unpack_deb(deb, root))
     }
+
+    /// Downloads one package, and nothing that it depends on, and unpacks it below `root`; gives its version.
+    pub fn unpack_one(&self, package: &str, root: &Path) -> Result<String> {
+        cmd::run(self.get().arg("update"))?;
+        let archives = self.dir.join("cache/archives");
+        cmd::run(self.get().current_dir(&archives).args(["download", package]))?;
+        let debs = debs(&archives)?;
+        let [deb] = debs.as_slice() else { bail!("{package}: {} packages came, not one", debs.len()) };
+        let name = deb.file_name().unwrap_or_default().to_string_lossy();
+        let version = name.split('_').nth(1).context("a package without a version")?.to_owned();
+        fs::create_dir_all(root)?;
+        unpack_deb(deb, root)?;
+        Ok(version)
+    }
+}
+
+fn unpack_deb(deb: &Path, root: &Path) -> Result<()> {
+    let status = Command::new("dpkg").arg("-x").arg(deb).arg(root).status().context("dpkg")?;
+    ensure!(status.success(), "`dpkg -x {}` ended with {status}", deb.display());
+    Ok(())
 }
 
 /// The files that apt itself would read.

@@ -7,17 +7,22 @@
 pub mod apt;
 pub mod qemu;
 mod rust;
+mod system;
+mod tools;
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::cmd::{self, which, Places};
+use crate::cmd::Places;
+use crate::linux::kernel::{self, Wanted};
 use qemu::Qemu;
+
+pub use system::{busybox, clang, unpack_package};
+pub use tools::{bindgen, tool};
 
 /// Something that a command cannot do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,15 @@ pub enum Need {
     },
     /// A cargo command that crates.io has, such as `cargo-deny`.
     CargoTool(&'static str),
+    /// What builds a Linux, beside a Rust toolchain.
+    LinuxTools {
+        /// Whether it is to look for mistakes.
+        debug: bool,
+    },
+    /// A busybox that needs no library.
+    Busybox,
+    /// A Linux, built.
+    Linux(Wanted),
 }
 
 /// Which Rust.
@@ -52,9 +66,11 @@ pub enum Toolchain {
 pub const MSRV: &str = "1.85.0";
 
 /// Something to install: what is told before, and what does it.
-struct Plan {
-    what: String,
-    act: Box<dyn FnOnce() -> Result<()>>,
+pub struct Plan {
+    /// Told before; an order, such as "install gcc".
+    pub what: String,
+    /// Does it.
+    pub act: Box<dyn FnOnce() -> Result<()>>,
 }
 
 impl fmt::Display for Plan {
@@ -155,74 +171,16 @@ impl Provision {
 fn plan(need: &Need) -> Result<Vec<Plan>> {
     match need {
         Need::Rust(toolchain, components, targets) => rust::plan(*toolchain, components, targets),
-        Need::Cc => plan_cc(),
-        Need::Compilers => Ok(plan_compilers().into_iter().collect()),
+        Need::Cc => system::plan_cc(),
+        Need::Compilers => Ok(system::plan_compilers().into_iter().collect()),
         Need::Qemu { x2apic } => qemu::plan(*x2apic),
-        Need::CargoTool(name) => Ok(plan_tool(name)?.into_iter().collect()),
-    }
-}
-
-fn plan_cc() -> Result<Vec<Plan>> {
-    if which("cc").is_some() {
-        return Ok(Vec::new());
-    }
-    if which("apt-get").is_none() {
-        bail!("no C compiler (`cc`): install one with your package manager");
-    }
-    if !is_root() {
-        bail!("no C compiler (`cc`), and it takes root to install one: sudo apt-get install gcc libc6-dev");
-    }
-    Ok(vec![by_apt(&["gcc", "libc6-dev"])])
-}
-
-/// All but those that are there; nothing where we cannot install.
-fn plan_compilers() -> Option<Plan> {
-    let wanted = [("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("ld", "binutils")];
-    let missing: Vec<_> = wanted.into_iter().filter(|(program, _)| which(program).is_none()).collect();
-    let packages: Vec<_> = missing.into_iter().map(|(_, package)| package).collect();
-    (!packages.is_empty() && which("apt-get").is_some() && is_root()).then(|| by_apt(&packages))
-}
-
-/// Installs packages of the system's.
-fn by_apt(packages: &[&'static str]) -> Plan {
-    let what = format!("install {} on this system with apt-get", packages.join(", "));
-    let packages = packages.to_vec();
-    let act = move || {
-        cmd::run(Command::new("apt-get").arg("update"))?;
-        let words = ["-y", "--no-install-recommends", "install"];
-        cmd::run(Command::new("apt-get").args(words).args(&packages).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    Plan { what, act: Box::new(act) }
-}
-
-/// Where our own tools are, whether they exist or not.
-fn tools() -> Result<PathBuf> {
-    Ok(cache()?.join("tools"))
-}
-
-/// The path of a cargo command, the system's first.
-pub fn tool(name: &str) -> Option<PathBuf> {
-    which(name).or_else(|| tools().ok().map(|dir| dir.join("bin").join(name)).filter(|p| p.is_file()))
-}
-
-fn plan_tool(name: &'static str) -> Result<Option<Plan>> {
-    if tool(name).is_some() {
-        return Ok(None);
-    }
-    let root = tools()?;
-    let what = format!("build {name} from crates.io, into {} (takes some minutes)", root.display());
-    let act = move || {
-        let words = ["install", "--locked", name, "--root"];
-        let mut cargo = Command::new("cargo");
-        // A target folder of the caller's would keep the build's rubbish.
-        cargo.args(words).arg(&root).env_remove("CARGO_TARGET_DIR");
-        // It runs for a second: a quick build beats a quick tool.
-        for (name, value) in [("LTO", "off"), ("OPT_LEVEL", "1"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0")] {
-            cargo.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+        Need::CargoTool(name) => Ok(tools::plan(name)?.into_iter().collect()),
+        Need::LinuxTools { debug } => {
+            Ok(system::plan_linux(*debug)?.into_iter().chain(tools::plan_bindgen()?).collect())
         }
-        cmd::run(&mut cargo)
-    };
-    Ok(Some(Plan { what, act: Box::new(act) }))
+        Need::Busybox => Ok(system::plan_busybox()?.into_iter().collect()),
+        Need::Linux(wanted) => kernel::plan(wanted),
+    }
 }
 
 /// The name of a toolchain, as `cargo +NAME` takes it.
@@ -237,8 +195,4 @@ pub fn cache() -> Result<PathBuf> {
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
     };
     Ok(base.join("mk-ipi"))
-}
-
-fn is_root() -> bool {
-    cmd::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
