@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU: a thread that steps, takes interrupts and may stop at any access.
 
-use crate::platform::MockPlatform;
 use crate::report::What;
 use crate::sched::{CpuState, Shared, Status};
-use crate::word::MockWord;
+use crate::word::{watch, MockWord};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
@@ -24,8 +23,8 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
     CURRENT.with(|current| f(current.get()))
 }
 
-/// The hook before an access to `word`; false if the access must have no effect.
-pub(crate) fn access(word: &MockWord, what: What) -> bool {
+/// What a CPU does before an access to `word`; false if the access must have no effect.
+fn access(word: &MockWord, what: What) -> bool {
     with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, true)))
 }
 
@@ -43,6 +42,7 @@ pub struct Cpu {
 impl Cpu {
     /// Runs `code` on CPU `number`, in this thread, until the run ends: once per incarnation of its kernel.
     pub(crate) fn main(shared: &Arc<Shared>, number: usize, code: impl Fn(&Self)) {
+        watch(access);
         CURRENT.with(|current| {
             let cpu = current.get_or_init(|| Self {
                 shared: shared.clone(),
@@ -91,11 +91,6 @@ impl Cpu {
     /// How often its kernel was started again.
     pub fn incarnation(&self) -> u32 {
         self.shared.kernels[self.kernel()].incarnation()
-    }
-
-    /// Its kernel's platform.
-    pub fn platform(&self) -> MockPlatform {
-        MockPlatform::new(self.shared.clone(), self.kernel())
     }
 
     /// A number from the machine's seed.
@@ -211,6 +206,11 @@ impl Cpu {
         if self.counted_step(What::Ring(self.shared.cpus[to].id, vector), None) {
             self.shared.ring(self.number, to, vector);
         }
+    }
+
+    /// Its machine.
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Its number within the machine, if that is `shared`.

@@ -22,6 +22,11 @@
 //!
 //! Stepped mode is sequentially consistent: a missing barrier does not show there (the models under loom show
 //! it). Code between two accesses runs as a whole, so a loop that waits must call `relax`.
+//!
+//! # The modules
+//!
+//! Each uses only those named before it: `report`, `fault`, `interrupts`, `word`, `memory`, `kernel`, `sched`, `cpu`,
+//! `platform`, `machine`, `link`.
 #![expect(clippy::disallowed_types, reason = "the scheduler is no part of what a kernel links")]
 #![expect(clippy::indexing_slicing, reason = "own tables; a wrong index is a bug of the mock and may panic")]
 #![expect(clippy::panic, clippy::expect_used, reason = "a test machine stops the test")]
@@ -30,6 +35,7 @@
 mod cpu;
 mod fault;
 mod interrupts;
+mod kernel;
 mod link;
 mod machine;
 mod memory;
@@ -40,9 +46,10 @@ mod word;
 
 pub use cpu::Cpu;
 pub use fault::{DoorbellFault, Fault, When};
+pub use kernel::RegionEvent;
 pub use link::{Callback, Link};
-pub use machine::{Builder, Machine, Mode};
+pub use machine::{Builder, Machine};
 pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};
-pub use platform::{MockPlatform, RegionEvent};
-pub use report::{Cause, Doorbells, Event, Failure, Report, What};
+pub use platform::MockPlatform;
+pub use report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
 pub use word::MockWord;

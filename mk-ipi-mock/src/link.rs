@@ -14,17 +14,17 @@ pub type Link = Endpoint<MockPlatform, Callback>;
 
 /// A handler: a closure that the registry owns. One that holds its own [`Link`] holds it weakly, or leaks it.
 #[derive(Clone)]
-pub struct Callback(Arc<dyn Fn(&Message) + Send + Sync>);
+pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
 impl Callback {
     /// The handler that calls `f`.
-    pub fn new(f: impl Fn(&Message) + Send + Sync + 'static) -> Self {
+    pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(f))
     }
 }
 
 impl Handler for Callback {
-    fn handle(&self, message: &Message) {
+    fn handle(&self, message: &Message<'_>) {
         (self.0)(message);
     }
 }

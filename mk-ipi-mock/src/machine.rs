@@ -3,26 +3,15 @@
 
 use crate::cpu::{with_current, Cpu};
 use crate::fault::Fault;
+use crate::kernel::KernelState;
 use crate::memory::{Memory, MEMORY_START};
-use crate::platform::{KernelState, MockPlatform};
-use crate::report::{Failure, Report, What};
+use crate::platform::MockPlatform;
+use crate::report::{Failure, Mode, Report, What};
 use crate::sched::{CpuState, Shared};
-use mk_ipi_abi::native::{Features, Geometry, Stamp, STAMP_WORDS};
+use mk_ipi_abi::native::{Geometry, Stamp, STAMP_WORDS};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
-
-/// How the CPUs share the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// One at a time; at every step the seed decides who. The same seed gives the same run.
-    Stepped {
-        /// Which of all runs.
-        seed: u64,
-    },
-    /// Side by side, as threads.
-    Free,
-}
 
 /// A machine in the making. See [`Machine::builder`].
 #[derive(Clone, Debug)]
@@ -204,7 +193,7 @@ impl Machine {
     /// Makes an empty native region, as a host does: stamped, and nobody's life has begun in it.
     pub fn native_region(&self, geometry: Geometry) -> PhysRange {
         let region = self.reserve(geometry.total_size());
-        let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry, Features::all()));
+        let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         let words = (0..region.len()).step_by(8).map(|at| PhysAddr(region.start().0 + at));
         words.zip(stamp.into_iter().chain(std::iter::repeat(0))).for_each(|(at, value)| self.poke(at, value));
         region

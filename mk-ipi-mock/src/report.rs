@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a run was like.
+//! How a run goes, step by step, and what it was like.
 
-use crate::machine::Mode;
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::fmt;
+
+/// How the CPUs share the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One at a time; at every step the seed decides who. The same seed gives the same run.
+    Stepped {
+        /// Which of all runs.
+        seed: u64,
+    },
+    /// Side by side, as threads.
+    Free,
+}
 
 /// What a CPU did in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who runs next, and what happens at which step.
 
-use crate::fault::{Armed, DoorbellFault, Fault};
+use crate::fault::{Armed, DoorbellFault, Fault, When};
 use crate::interrupts::Irr;
-use crate::machine::Mode;
+use crate::kernel::KernelState;
 use crate::memory::{lock, Memory};
-use crate::platform::KernelState;
-use crate::report::{Cause, Doorbells, Event, Failure, Report, What};
+use crate::report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -374,8 +373,8 @@ impl Shared {
         let now = self.steps.load(Ordering::Relaxed);
         let late = s.late.iter().map(|late| late.0);
         let scribbles = s.faults.iter().filter_map(|armed| match armed.fault {
-            Fault::Scribble { when: crate::When::Nth(n), .. } => (n > now).then_some(n),
-            Fault::Scribble { when: crate::When::OneIn(_), .. } => Some(0),
+            Fault::Scribble { when: When::Nth(n), .. } => (n > now).then_some(n),
+            Fault::Scribble { when: When::OneIn(_), .. } => Some(0),
             _ => None,
         });
         self.next_event.store(late.chain(scribbles).min().unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -1,10 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared memory, one word at a time.
 
-use crate::cpu;
 use crate::report::What;
 use mk_ipi_core::sync::Word;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What to do before an access to a word; false if the access must have no effect.
+type Watcher = fn(&MockWord, What) -> bool;
+
+thread_local! {
+    /// Who watches the accesses of this thread: the CPU that it is. The word knows no more of CPUs than that.
+    static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
+}
+
+/// Has `watcher` asked before each access by this thread, from now on.
+pub(crate) fn watch(watcher: Watcher) {
+    WATCHER.set(Some(watcher));
+}
 
 /// One word of shared memory. Each access by a CPU of a machine is a step of that machine.
 ///
@@ -23,41 +36,30 @@ impl MockWord {
     pub(crate) const fn raw(&self) -> &AtomicU64 {
         &self.0
     }
+
+    /// The step before an access; false if the access must have no effect.
+    fn access(&self, what: What) -> bool {
+        WATCHER.get().is_none_or(|watcher| watcher(self, what))
+    }
 }
 
 impl Word for MockWord {
     fn load(&self, order: Ordering) -> u64 {
-        cpu::access(self, What::Load);
+        self.access(What::Load);
         self.0.load(order)
     }
 
     fn store(&self, value: u64, order: Ordering) {
-        if cpu::access(self, What::Store) {
+        if self.access(What::Store) {
             self.0.store(value, order);
         }
     }
 
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        if cpu::access(self, What::CompareExchange) {
+        if self.access(What::CompareExchange) {
             self.0.compare_exchange(current, new, order, Ordering::Relaxed)
         } else {
             Err(self.0.load(Ordering::Relaxed))
-        }
-    }
-
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        if cpu::access(self, What::CompareExchange) {
-            self.0.swap(value, order)
-        } else {
-            self.0.load(Ordering::Relaxed)
-        }
-    }
-
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        if cpu::access(self, What::CompareExchange) {
-            self.0.fetch_or(bits, order)
-        } else {
-            self.0.load(Ordering::Relaxed)
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The interrupt command register: what to send, and to whom.
 
-use crate::start::StartPage;
+use crate::page::StartPage;
 use mk_ipi_abi::Vector;
 
 /// What the interrupt does at the target: bits 10:8 (Intel SDM vol. 3A, 10.6.1).

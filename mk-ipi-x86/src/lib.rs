@@ -9,11 +9,15 @@
 //! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), where the APIC is chapter 10 and multiple
 //! processors are chapter 8. Later editions number these chapters one higher (10.6.1 is 11.6.1); the titles
 //! are the same.
+//!
+//! The modules, each of which uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Beside
+//! them stand `hardware` on `regs`, and on nothing `entry` and `alone`, the exchange of a kernel with one CPU.
 #![no_std]
 
 #[cfg(test)]
 extern crate std;
 
+pub mod alone;
 pub mod apic;
 #[cfg(target_arch = "x86_64")]
 pub mod entry;
@@ -23,13 +27,16 @@ mod fake;
 pub mod hardware;
 pub mod icr;
 pub mod mode;
+pub mod page;
 pub mod regs;
 pub mod start;
 
+pub use alone::compare_exchange_alone;
 pub use apic::{ErrorStatus, LocalApic, SpuriousVector};
 #[cfg(target_arch = "x86_64")]
 pub use hardware::Hardware;
 pub use icr::Icr;
 pub use mode::{Mode, ModeError};
+pub use page::StartPage;
 pub use regs::{ApicIo, Register};
-pub use start::{start_cpu, stop_cpu, Microseconds, StartError, StartPage};
+pub use start::{start_cpu, stop_cpu, Microseconds, StartError};

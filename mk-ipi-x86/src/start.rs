@@ -3,45 +3,10 @@
 
 use crate::apic::LocalApic;
 use crate::icr::Icr;
+pub use crate::page::{InvalidStartPage, StartPage};
 use crate::regs::ApicIo;
-use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId, PAGE_SIZE};
+use mk_ipi_abi::{Errno, PhysCpuId};
 use mk_ipi_core::platform::DoorbellError;
-
-/// The page where a started CPU begins, in real mode, at its first byte: CS is the address divided by 16, IP
-/// is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StartPage(u8);
-
-/// Why no CPU can start at an address: the address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidStartPage {
-    /// Not on a 4 KiB boundary.
-    Misaligned(PhysAddr),
-    /// At or above 1 MiB.
-    TooHigh(PhysAddr),
-    /// `0xa0000..0xc0000`, which is no memory (MultiProcessor Specification 1.4, B.4.2).
-    Reserved(PhysAddr),
-}
-
-impl StartPage {
-    /// The page at `address`.
-    pub const fn new(address: PhysAddr) -> Result<Self, InvalidStartPage> {
-        if !address.is_page_aligned() {
-            return Err(InvalidStartPage::Misaligned(address));
-        }
-        match address.0 / PAGE_SIZE {
-            0xa0..=0xbf => Err(InvalidStartPage::Reserved(address)),
-            #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
-            page @ 0..=0xff => Ok(Self(page as u8)),
-            _ => Err(InvalidStartPage::TooHigh(address)),
-        }
-    }
-
-    /// The page's number, which is the vector of the start-up interrupt.
-    pub const fn vector(self) -> u8 {
-        self.0
-    }
-}
 
 /// A span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,43 +108,22 @@ pub unsafe fn stop_cpu<Io: ApicIo>(
 mod tests {
     use super::*;
     use crate::fake::{Fake, Op, X2APIC, XAPIC};
+    use mk_ipi_abi::PhysAddr;
     use std::vec::Vec;
-
-    fn page(address: u64) -> Result<StartPage, InvalidStartPage> {
-        StartPage::new(PhysAddr(address))
-    }
-
-    #[test]
-    fn a_start_page_is_aligned_below_1_mib_and_not_reserved() {
-        for (address, vector) in [(0, 0), (0x1000, 1), (0x9_f000, 0x9f), (0xc_0000, 0xc0), (0xf_f000, 0xff)] {
-            assert_eq!(page(address).unwrap().vector(), vector);
-        }
-        for address in [1, 0x8001, 0x8800, 0x10_0001, u64::MAX] {
-            assert_eq!(page(address), Err(InvalidStartPage::Misaligned(PhysAddr(address))));
-        }
-        for address in [0xa_0000, 0xb_f000] {
-            assert_eq!(page(address), Err(InvalidStartPage::Reserved(PhysAddr(address))));
-        }
-        for address in [0x10_0000, 0x10a_0000, 1 << 32, !0xfff] {
-            assert_eq!(page(address), Err(InvalidStartPage::TooHigh(PhysAddr(address))));
-        }
-    }
 
     /// Starts CPU `target` at 0x8000 and gives what the fake saw, with reads and interrupt switches left out.
     fn start(fake: &Fake, target: u64) -> (Result<(), StartError>, Vec<Op>) {
-        let apic = LocalApic::new(fake).unwrap();
+        let (apic, page) = (LocalApic::new(fake).unwrap(), StartPage::new(PhysAddr(0x8000)).unwrap());
         fake.take();
         // SAFETY: a fake starts nothing.
-        let result = unsafe {
-            start_cpu(&apic, PhysCpuId(target), page(0x8000).unwrap(), |us| fake.record(Op::Delay(us.0)))
-        };
+        let result = unsafe { start_cpu(&apic, PhysCpuId(target), page, |us| fake.record(Op::Delay(us.0))) };
         let kept = |op: &Op| matches!(op, Op::Write(..) | Op::WrMsr(..) | Op::Delay(_));
         (result, fake.take().into_iter().filter(kept).collect())
     }
 
     #[test]
     fn a_start_is_init_10_ms_start_up_200_us_start_up() {
-        use crate::Register::{IcrHigh, IcrLow};
+        use crate::regs::Register::{IcrHigh, IcrLow};
         let (result, ops) = start(&Fake::new(XAPIC), 3);
         assert_eq!(result, Ok(()));
         let high = Op::Write(IcrHigh, 0x0300_0000);
