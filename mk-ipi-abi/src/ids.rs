@@ -58,6 +58,7 @@ impl TryFrom<i32> for InstanceId {
 
 /// One life of one kernel. It changes with every restart and is never 0 (SPEC T-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
 pub struct Incarnation(NonZeroU32);
 
 impl Incarnation {

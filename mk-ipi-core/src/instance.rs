@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table of instances: who can be sent to, where its region lies, how to ring it.
 
-use crate::native::{create, OwnRegion, PeerRegion, Receiver, Sender};
-use crate::peers::Watch;
-use crate::platform::{Access, MapError, Mapping, PhysMemory, Platform, PoolError};
+use crate::link::{AddError, Link, LinkConfig, Me};
+use crate::native::Sender;
+use crate::platform::{MapError, PhysMemory, Platform};
 use crate::published::{Published, Ref, TakeError};
-use crate::slot::{Occupied, Slot};
+use crate::rfc_v2::{Occupied, Slot};
 use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
-use mk_ipi_abi::native::{Geometry, StampError};
-use mk_ipi_abi::rfc_v2::{region_size, Claim, MK_MAX_INSTANCES};
+use mk_ipi_abi::native::Geometry;
+use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
 /// What is to be known of an instance before messages can go to it.
@@ -29,62 +29,6 @@ pub struct InstanceConfig<'a> {
     pub one_doorbell: bool,
     /// What its region speaks.
     pub link: LinkConfig,
-}
-
-/// The generation of an instance's region, and what there is to choose in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkConfig {
-    /// Generation RFC v2.
-    RfcV2 {
-        /// Slots: `NR_CPUS` of its kernel. Each of its CPUs is below it.
-        slots: u32,
-        /// What becomes of an unread message.
-        policy: Occupied,
-    },
-    /// The native link. To create a region: its geometry, or `None` for that of 16 lanes. To attach one: what its stamp
-    /// must say, or `None` for whatever it says.
-    Native(Option<Geometry>),
-}
-
-/// Why an instance was not added to the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddError {
-    /// The id is in the table already.
-    Exists,
-    /// No CPU, more than the table has room for, or a doorbell CPU that is not among them.
-    BadCpus,
-    /// This CPU has no slot in a region of that size (SPEC H-6).
-    BeyondRegion(PhysCpuId),
-    /// The region does not begin on a page boundary.
-    Misaligned,
-    /// The region is too small for its slots: the bytes it would need.
-    TooSmall(u64),
-    /// The pool gave no memory.
-    Pool(PoolError),
-    /// The memory could not be mapped.
-    Map(MapError),
-    /// A native link needs to know who we are: `identify` first.
-    NoIdentity,
-    /// The native region has no lane for us.
-    NoLane(InstanceId),
-    /// What is there is no native region that we can use.
-    Stamp(StampError),
-    /// The native region has another geometry than was asked for: this one.
-    Geometry(Geometry),
-}
-
-impl AddError {
-    /// As the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::Exists => Errno::EEXIST,
-            Self::BadCpus | Self::BeyondRegion(_) | Self::Misaligned | Self::TooSmall(_) => Errno::EINVAL,
-            Self::NoIdentity | Self::NoLane(_) | Self::Geometry(_) => Errno::EINVAL,
-            Self::Stamp(e) => e.errno(),
-            Self::Pool(e) => e.errno(),
-            Self::Map(_) => Errno::ENOMEM,
-        }
-    }
 }
 
 /// Why an instance is not in the table.
@@ -134,17 +78,6 @@ struct Region {
     pooled: bool,
 }
 
-/// The link to an instance: one variant for each generation.
-#[derive(Debug)]
-pub(crate) enum Link<W> {
-    /// No region: nothing can be sent.
-    None,
-    /// Its slots.
-    RfcV2 { slots: Mapping<W>, policy: Occupied },
-    /// Our lane in its region; for our own region also the receiver's end of all lanes.
-    Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
-}
-
 #[derive(Debug)]
 pub(crate) struct Instance<W, const CPUS: usize> {
     pub(crate) id: InstanceId,
@@ -161,10 +94,8 @@ pub(crate) struct Instance<W, const CPUS: usize> {
 impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
     fn new(config: &InstanceConfig<'_>) -> Result<Self, AddError> {
         let &InstanceConfig { id, incarnation, doorbell_cpu, vector, one_doorbell, link, .. } = config;
-        if let LinkConfig::RfcV2 { slots, .. } = link {
-            if let Some(&cpu) = config.cpus.iter().find(|c| c.0 >= u64::from(slots)) {
-                return Err(AddError::BeyondRegion(cpu));
-            }
+        if let Some(cpu) = link.unreachable(config.cpus) {
+            return Err(AddError::BeyondRegion(cpu));
         }
         let mut cpus = [PhysCpuId(0); CPUS];
         let room = cpus.get_mut(..config.cpus.len()).ok_or(AddError::BadCpus)?;
@@ -191,28 +122,28 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
         self.region.is_some()
     }
 
-    /// The words of its region's slots, if it has such.
-    pub(crate) fn slots(&self) -> Option<(&[W], Occupied)> {
-        match &self.link {
-            Link::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
-            _ => None,
-        }
-    }
-
-    /// Its lane, if it has such.
+    /// Our lane in its region, if that is native.
+    #[inline(always)]
     pub(crate) fn sender(&self) -> Option<&Sender<W>> {
-        match &self.link {
-            Link::Native { sender, .. } => Some(sender),
-            _ => None,
-        }
+        self.link.lane().map(|(sender, _)| sender)
     }
 
-    /// The receiver's end of its region, if that is native and ours.
-    pub(crate) fn own_region(&self) -> Option<&OwnRegion<W>> {
-        match &self.link {
-            Link::Native { own, .. } => own.as_ref(),
-            _ => None,
-        }
+    /// Makes the link of `config` to the region at `range`; nothing stays mapped if that fails.
+    fn connect<P: PhysMemory<Word = W>>(
+        &mut self,
+        platform: &P,
+        me: Option<Me<'_>>,
+        config: LinkConfig,
+        range: PhysRange,
+    ) -> Result<PhysRange, AddError> {
+        let (link, len) = Link::connect(platform, me, self.id, config, range)?;
+        self.link = link;
+        Ok(PhysRange::new(range.start(), len).unwrap_or(range))
+    }
+
+    fn set_region<P: Platform>(&mut self, platform: &P, range: PhysRange, pooled: bool) {
+        self.region = Some(Region { range, pooled });
+        platform.region_added(self.id, range);
     }
 }
 
@@ -243,15 +174,15 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     }
     /// What its region speaks; `None` if it has no region.
     pub fn layout(&self) -> Option<Layout> {
-        match self.0.link {
-            Link::None => None,
-            Link::RfcV2 { .. } => Some(Layout::RfcV2),
-            Link::Native { .. } => Some(Layout::Native),
-        }
+        self.0.link.layout()
+    }
+    /// How large its native region is, and how long a message to it may be; `None` if it has none.
+    pub fn geometry(&self) -> Option<Geometry> {
+        self.0.sender().map(Sender::geometry)
     }
     /// What becomes of an unread message in its slots; `None` if it has none.
     pub fn policy(&self) -> Option<Occupied> {
-        self.0.slots().map(|(_, policy)| policy)
+        self.0.link.slots().map(|(_, policy)| policy)
     }
     /// Where its region lies, exactly; `None` if it has no region.
     pub fn region(&self) -> Option<PhysRange> {
@@ -259,7 +190,7 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     }
     /// The words of its slots, for tests and tools; peers write them too. Empty if it has none.
     pub fn words(&self) -> &[W] {
-        self.0.slots().map_or(&[], |(words, _)| words)
+        self.0.link.slots().map_or(&[], |(words, _)| words)
     }
 }
 
@@ -338,32 +269,24 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         me: Option<Me<'_>>,
         config: &InstanceConfig<'_>,
     ) -> Result<PhysRange, AddError> {
-        let mut made = Err(AddError::Pool(PoolError::Exhausted));
+        let mut made = None;
         self.add(config, |instance| {
-            let geometry = match config.link {
-                LinkConfig::Native(geometry) => geometry.or(Geometry::default_for(16)),
-                LinkConfig::RfcV2 { .. } => None,
-            };
-            let len = match (config.link, geometry) {
-                (LinkConfig::RfcV2 { slots, .. }, _) => region_size(slots),
-                (_, Some(geometry)) => geometry.total_size(),
-                // Not reached: the default exists.
-                (_, None) => return Err(AddError::Pool(PoolError::Exhausted)),
-            };
+            let len = config.link.region_len();
             let start = platform.alloc(config.id, len).map_err(AddError::Pool)?;
             // A pool that names memory beyond the machine has broken its duty; there is nothing to give back.
             let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
-            let made_empty = geometry.map_or(Ok(()), |geometry| create(platform, range, geometry));
-            let connect = |()| instance.connect(platform, me, config.link, range, true);
-            if let Err(e) = made_empty.and_then(connect) {
+            let connected = Link::create(platform, config.link, range)
+                .and_then(|()| instance.connect(platform, me, config.link, range));
+            let range = connected.inspect_err(|_| {
                 // SAFETY: `alloc` gave it just now, and it is not mapped.
                 unsafe { platform.free(config.id, range) };
-                return Err(e);
-            }
-            made = Ok(range);
+            })?;
+            instance.set_region(platform, range, true);
+            made = Some(range);
             Ok(())
         })?;
-        made
+        // Not reached without one.
+        made.ok_or(AddError::Exists)
     }
 
     /// Adds an instance whose region lies at `range`, or that has none.
@@ -376,27 +299,18 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     ) -> Result<(), AddError> {
         self.add(config, |instance| {
             let Some(given) = range else { return Ok(()) };
-            if !given.start().is_page_aligned() {
-                return Err(AddError::Misaligned);
-            }
-            let range = match config.link {
-                LinkConfig::Native(_) => given,
-                LinkConfig::RfcV2 { slots, .. } => {
-                    let needed = region_size(slots);
-                    let range = PhysRange::new(given.start(), needed).filter(|_| needed <= given.len());
-                    range.ok_or(AddError::TooSmall(needed))?
-                }
-            };
-            instance.connect(platform, me, config.link, range, false)
+            let range = instance.connect(platform, me, config.link, config.link.region_in(given)?)?;
+            instance.set_region(platform, range, false);
+            Ok(())
         })
     }
 
-    /// Takes an instance out of the table, unmaps its region and gives pool memory back; how many messages its lane took.
+    /// Takes an instance out of the table, unmaps its region and gives pool memory back.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,
         id: InstanceId,
-    ) -> Result<u64, DestroyError> {
+    ) -> Result<(), DestroyError> {
         let entry = self.entry(id).map_err(|_| DestroyError::Unknown)?;
         entry.close(None);
         self.changes.fetch_add(1, Ordering::Relaxed);
@@ -405,7 +319,6 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
-        let sent = instance.sender().map_or(0, Sender::sent);
         if let Some(Region { range, pooled }) = instance.region {
             platform.region_removed(id, range);
             instance.link.disconnect(platform);
@@ -414,14 +327,14 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
                 unsafe { platform.free(id, range) };
             }
         }
-        Ok(sent)
+        Ok(())
     }
 
     /// Empties every slot that bears `claim`, in every region of the table (SPEC X-5); gives how many.
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
         for instance in self.all() {
-            if let Some((words, Occupied::Exclusive)) = instance.slots() {
+            if let Some((words, Occupied::Exclusive)) = instance.link.slots() {
                 // Not `count`, which adds with an overflow check.
                 for slot in Slot::all(words) {
                     cleared = cleared.wrapping_add(slot.clear_claim(claim).into());
@@ -430,102 +343,4 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         }
         cleared
     }
-}
-
-/// Who we are, for links whose ends know each other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Me<'a> {
-    pub(crate) id: InstanceId,
-    pub(crate) incarnation: Incarnation,
-    /// The receiver's end of our own region.
-    pub(crate) receiver: &'a Receiver,
-}
-
-impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
-    /// Makes the link of `config` to the region at `range`, which is to be emptied if it is `new`; nothing stays mapped if
-    /// that fails.
-    fn connect<P: Platform<Word = W>>(
-        &mut self,
-        platform: &P,
-        me: Option<Me<'_>>,
-        config: LinkConfig,
-        range: PhysRange,
-        new: bool,
-    ) -> Result<(), AddError> {
-        let (link, len) = match config {
-            LinkConfig::RfcV2 { policy, .. } => {
-                let slots = map_whole(platform, range).map_err(AddError::Map)?;
-                if new {
-                    slots.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
-                }
-                (Link::RfcV2 { slots, policy }, range.len())
-            }
-            LinkConfig::Native(wanted) => self.connect_native(platform, me, wanted, range)?,
-        };
-        let range = PhysRange::new(range.start(), len).unwrap_or(range);
-        self.link = link;
-        self.region = Some(Region { range, pooled: new });
-        platform.region_added(self.id, range);
-        Ok(())
-    }
-
-    fn connect_native<P: Platform<Word = W>>(
-        &self,
-        platform: &P,
-        me: Option<Me<'_>>,
-        wanted: Option<Geometry>,
-        range: PhysRange,
-    ) -> Result<(Link<W>, u64), AddError> {
-        let me = me.ok_or(AddError::NoIdentity)?;
-        let region = PeerRegion::map(platform, range, me.id)?;
-        let found = region.geometry();
-        if wanted.is_some_and(|wanted| wanted != found) {
-            region.unmap(platform);
-            return Err(AddError::Geometry(found));
-        }
-        let own = if self.id == me.id {
-            match OwnRegion::map(platform, range) {
-                Ok(own) => Some(own),
-                Err(e) => {
-                    region.unmap(platform);
-                    return Err(e);
-                }
-            }
-        } else {
-            None
-        };
-        if let Some(own) = &own {
-            me.receiver.begin(own, me.incarnation);
-        }
-        let sender = Sender::begin(region, me.incarnation);
-        Ok((Link::Native { sender, own, watch: Watch::new() }, found.total_size()))
-    }
-}
-
-impl<W: Word> Link<W> {
-    /// Unmaps what `connect` mapped.
-    fn disconnect<P: PhysMemory<Word = W>>(self, platform: &P) {
-        match self {
-            Self::None => {}
-            // SAFETY: it came from `map` of this platform; its entry had no users and none can come.
-            Self::RfcV2 { slots, .. } => unsafe { platform.unmap(slots) },
-            Self::Native { sender, own, .. } => {
-                sender.into_region().unmap(platform);
-                if let Some(own) = own {
-                    own.unmap(platform);
-                }
-            }
-        }
-    }
-}
-
-/// A mapping of the whole range, which is a multiple of 8 bytes long.
-fn map_whole<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Mapping<P::Word>, MapError> {
-    let mapping = platform.map(range, Access::ReadWrite)?;
-    if (mapping.words().len() as u64).checked_mul(8) == Some(range.len()) {
-        return Ok(mapping);
-    }
-    // SAFETY: it came from `map` just now, and nothing was borrowed from it.
-    unsafe { platform.unmap(mapping) };
-    Err(MapError::Misaligned)
 }

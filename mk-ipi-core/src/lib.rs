@@ -6,7 +6,11 @@
 //! allocates or panics, none holds a lock across a callback, and what runs in interrupt context is bounded.
 //!
 //! The path of a message: `send` -> slot of the target's region -> doorbell -> `on_interrupt` copies and checks ->
-//! queue of that CPU -> `run_deferred` -> handlers. SPEC.md is normative.
+//! queue of that CPU -> `run_deferred` -> handlers; on the native link `send` -> our lane in the target's region -> doorbell, if
+//! it is wanted -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
+//!
+//! From bottom to top: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations `rfc_v2` and `native`;
+//! `link`, the list of them; `instance`, `directory`; `endpoint`.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic"))]
 
@@ -16,25 +20,27 @@ extern crate std;
 pub mod directory;
 mod endpoint;
 mod instance;
+mod link;
 mod message;
 mod native;
-mod peers;
-mod pfn;
 #[cfg(not(loom))]
 mod place;
 pub mod platform;
 mod published;
-mod queue;
 mod registry;
-mod slot;
+mod rfc_v2;
 mod stats;
 pub mod sync;
 
-pub use endpoint::{Deferred, Endpoint, LaneStats, MoveError, PollError, SendError};
-pub use instance::{AddError, DestroyError, InstanceConfig, InstanceRef, LinkConfig, LookupError};
+pub use endpoint::{
+    config_of, Deferred, Endpoint, JoinError, MapPfnError, MappedPage, MoveError, PollError, Poller,
+    SendError,
+};
+pub use instance::{DestroyError, InstanceConfig, InstanceRef, LookupError};
+pub use link::{AddError, LinkConfig};
 pub use message::Message;
 pub use mk_ipi_abi as abi;
-pub use pfn::{MapPfnError, MappedPage};
+pub use native::LaneStats;
 pub use registry::{Handle, Handler, RegistryFull, UnregisterError};
-pub use slot::Occupied;
+pub use rfc_v2::Occupied;
 pub use stats::Stats;

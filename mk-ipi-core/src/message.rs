@@ -1,40 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A received message: a private copy, checked, that no peer can change any more.
 
-use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError, MK_MAX_DATA_SIZE};
-use mk_ipi_abi::{InstanceId, MessageType, Pfn, PhysCpuId};
-use zerocopy::{FromBytes, IntoBytes};
+use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysCpuId};
+use zerocopy::FromBytes;
 
-/// Words of the largest payload.
-pub(crate) const PAYLOAD_WORDS: usize = MK_MAX_DATA_SIZE / 8;
-
-/// A received message. Handlers get it by reference; it is theirs until the callback returns.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub(crate) sender: Option<InstanceId>,
+/// A received message: a view of the one private copy. Handlers get it by reference; it lasts until the callback returns.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub(crate) origin: Option<Origin>,
     pub(crate) sender_cpu: PhysCpuId,
     pub(crate) msg_type: MessageType,
-    /// INVARIANT: at most `MK_MAX_DATA_SIZE`.
-    pub(crate) len: usize,
-    pub(crate) words: [u64; PAYLOAD_WORDS],
+    pub(crate) payload: &'a [u8],
 }
 
-impl Message {
-    pub(crate) const EMPTY: Self = Self {
-        sender: None,
-        sender_cpu: PhysCpuId(0),
-        msg_type: MessageType(0),
-        len: 0,
-        words: [0; PAYLOAD_WORDS],
-    };
+/// What a lane says of a message, and RFC v2 does not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) id: InstanceId,
+    pub(crate) theirs: Option<Incarnation>,
+    pub(crate) ours: Incarnation,
+    pub(crate) number: u64,
+}
 
+impl Message<'_> {
     /// The instance that sent. On the native link the lane proves it (SPEC N-12); `None` on RFC v2, where nothing does.
-    pub const fn sender(&self) -> Option<InstanceId> {
-        self.sender
+    pub fn sender(&self) -> Option<InstanceId> {
+        self.origin.map(|origin| origin.id)
     }
 
-    /// Physical id of the CPU that sent, as the sender says. On the native link it is one of that instance's; in
-    /// RFC v2 nothing proves it (SPEC H-12).
+    /// The life of the sender that sent it, as that life says; `None` on RFC v2, and for a life that was over before we heard of it.
+    pub fn sender_incarnation(&self) -> Option<Incarnation> {
+        self.origin.and_then(|origin| origin.theirs)
+    }
+
+    /// The life of ours that receives it; `None` on RFC v2.
+    pub fn receiver_incarnation(&self) -> Option<Incarnation> {
+        self.origin.map(|origin| origin.ours)
+    }
+
+    /// The number that the sender knows it by ([`Endpoint::send`](crate::Endpoint::send)); `None` on RFC v2.
+    pub fn number(&self) -> Option<u64> {
+        self.origin.map(|origin| origin.number)
+    }
+
+    /// Physical id of the CPU that sent, as the sender says, cut to 32 bits: information, no more (SPEC N-12, H-12).
     pub const fn sender_cpu(&self) -> PhysCpuId {
         self.sender_cpu
     }
@@ -44,9 +54,10 @@ impl Message {
         self.msg_type
     }
 
-    /// The payload, at most 256 bytes; its first byte is 8-byte aligned.
-    pub fn payload(&self) -> &[u8] {
-        self.words.as_bytes().get(..self.len).unwrap_or(&[])
+    /// The payload: at most 256 bytes on RFC v2, on the native link what the region's stamp says (SPEC N-7). Its first byte is
+    /// 8-byte aligned.
+    pub const fn payload(&self) -> &[u8] {
+        self.payload
     }
 
     /// The payload as a `T`, if it is exactly as long as one.
@@ -60,6 +71,12 @@ impl Message {
     }
 }
 
+/// For tests: a message of that type.
+#[cfg(test)]
+pub(crate) const fn of_type(msg_type: u32, payload: &[u8]) -> Message<'_> {
+    Message { origin: None, sender_cpu: PhysCpuId(0), msg_type: MessageType(msg_type), payload }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,20 +84,18 @@ mod tests {
 
     #[test]
     fn typed_access_wants_the_exact_length() {
-        let mut m = Message { len: 8, ..Message::EMPTY };
-        m.words[0] = 0x1122_3344_5566_7788;
+        let bytes = 0x1122_3344_5566_7788u64.to_le_bytes();
+        let m = of_type(0, &bytes);
         assert_eq!(m.read::<u64>(), Some(0x1122_3344_5566_7788));
         assert_eq!(m.read::<u32>(), None);
         assert_eq!(m.read::<[u64; 2]>(), None);
-        assert_eq!(m.payload(), 0x1122_3344_5566_7788u64.to_le_bytes());
+        assert_eq!(m.payload(), bytes);
     }
 
     #[test]
     fn a_pfn_needs_type_and_size() {
-        let mut m = Message { len: 8, msg_type: MK_PFN_IPI_TYPE, ..Message::EMPTY };
-        m.words[0] = u64::from_le_bytes(encode_pfn(Pfn(9)));
-        assert_eq!(m.pfn(), Ok(Pfn(9)));
-        m.len = 7;
-        assert_eq!(m.pfn(), Err(PfnError::WrongSize(7)));
+        let bytes = encode_pfn(Pfn(9));
+        assert_eq!(of_type(MK_PFN_IPI_TYPE.0, &bytes).pfn(), Ok(Pfn(9)));
+        assert_eq!(of_type(MK_PFN_IPI_TYPE.0, &bytes[..7]).pfn(), Err(PfnError::WrongSize(7)));
     }
 }

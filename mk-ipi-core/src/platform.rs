@@ -3,7 +3,7 @@
 //!
 //! The duty of an implementor stands under "Implementation safety", that of a caller under "Safety".
 
-use crate::sync::Word;
+use crate::sync::{AtomicU64, Ordering, Word};
 use core::ptr::NonNull;
 use mk_ipi_abi::native::Breach;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
@@ -73,6 +73,13 @@ pub unsafe trait ThisCpu {
     fn relax(&self) {
         crate::sync::spin_hint();
     }
+    /// Writes `new` to `word` if that is `current`; whether it was. Called in kernels with one CPU only, for words that no
+    /// other CPU touches: it need be whole to this CPU's own interrupts and NMIs, no more. x86 has an instruction for
+    /// that which costs a fraction (`mk_ipi_x86::compare_exchange_alone`).
+    #[inline(always)]
+    fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
+        word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// Switches interrupts off and on for the CPU that runs this.
@@ -80,7 +87,7 @@ pub unsafe trait ThisCpu {
 /// # Implementation safety
 ///
 /// Between `disable` and the matching `restore` no maskable interrupt is taken on this CPU, and the code is
-/// not moved to another CPU. Pairs nest.
+/// not moved to another CPU. Pairs nest. Both may be called in NMI context.
 pub unsafe trait LocalInterrupts {
     /// What `disable` found, for `restore`.
     type State;
@@ -223,20 +230,39 @@ pub trait DeferredWork {
     fn schedule(&self);
 }
 
+/// Whom an event is about, and between which two lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer.
+    pub id: InstanceId,
+    /// Its life, if one has been heard of.
+    pub theirs: Option<Incarnation>,
+    /// Our own life.
+    pub ours: Incarnation,
+}
+
 /// What became of a peer or of the link with it (SPEC N-9, N-11, N-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// The peer's life was acknowledged: messages of this one follow, those of former ones have been delivered.
+    /// The peer's messages of this life of it follow; those of former ones have been delivered. Once for each life of ours.
     Began(Incarnation),
+    /// The peer has answered this life of ours: sends are `Unanswered` no more.
+    Answered,
     /// The peer broke the protocol: nothing is taken from it until it begins anew.
     Quarantined(Breach),
-    /// The peer restarted as receiver, and lost messages that it had not credited: number of the first, counted from the
-    /// first one that this life of ours sent to it, and how many. Some may have been handled.
-    Lost {
-        /// Number of the first, from 0.
-        first: u64,
-        /// How many.
-        count: u64,
+    /// The peer holds that we broke the protocol: it takes nothing more from this life of ours.
+    Refused(Breach),
+    /// A life of the peer ended while it handled this message of ours: perhaps it was handled. All before it were, none behind it.
+    InDoubt {
+        /// The message's number, as [`Endpoint::send`](crate::Endpoint::send) gave it.
+        number: u64,
+    },
+    /// A new life of the peer gave our unread messages back unhandled, as it wished to.
+    Discarded {
+        /// Those with a number above this,
+        after: u64,
+        /// up to this one.
+        to: u64,
     },
     /// There is space in the peer's lane, as was asked for by `want_space`.
     Space,
@@ -253,9 +279,16 @@ pub enum PeerEvent {
 /// Sees regions and peers come and go. Called from the call that found out, with no lock held that anybody waits for: a
 /// drain that is asked for meanwhile follows.
 pub trait Observer {
-    /// Something happened to a peer. In deferred work or in `tick`; may send, must not wait.
-    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+    /// Something happened to a peer. In deferred work, in a poll or in `tick`; may send, must not wait.
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
+    }
+    /// Whether the directory gives `cpu` to `peer` now; `None` if it cannot be asked: then the list counts that `peer` was
+    /// attached with. Asked when a peer has moved its doorbell (SPEC N-12), in any context that may send: read the
+    /// directory, do not wait.
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        let _ = (peer, cpu);
+        None
     }
     /// The host tells this kernel to stop at once (SPEC N-15). In interrupt context or in a poll, and again each time until
     /// it has.

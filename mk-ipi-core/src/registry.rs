@@ -12,11 +12,11 @@ use mk_ipi_abi::{Errno, MessageType};
 /// register and look up; may not unregister.
 pub trait Handler: Send + Sync {
     /// Handles one message; the reference is valid until this returns.
-    fn handle(&self, message: &Message);
+    fn handle(&self, message: &Message<'_>);
 }
 
-impl<F: Fn(&Message) + Send + Sync + ?Sized> Handler for &F {
-    fn handle(&self, message: &Message) {
+impl<F: Fn(&Message<'_>) + Send + Sync + ?Sized> Handler for &F {
+    fn handle(&self, message: &Message<'_>) {
         self(message);
     }
 }
@@ -53,7 +53,7 @@ impl RegistryFull {
 /// Why nothing was unregistered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnregisterError {
-    /// This CPU is inside a callback, for which unregistration might wait for ever.
+    /// This CPU is inside a callback, or keeps a poller: unregistration might wait for ever.
     InCallback,
     /// The handle's registration has ended already.
     Stale,
@@ -87,6 +87,11 @@ pub(crate) struct Recent<'a, H> {
 
 impl<H> Recent<'_, H> {
     pub(crate) const NONE: Self = Self { version: 0, entry: None };
+}
+
+#[cold]
+fn forget<H>(recent: &mut Recent<'_, H>, version: u32) {
+    *recent = Recent { version, entry: None };
 }
 
 /// Up to `N` handlers.
@@ -148,7 +153,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
     }
 
     /// Calls every handler of the message's type, in no promised order; gives how many.
-    pub(crate) fn dispatch(&self, message: &Message) -> usize {
+    pub(crate) fn dispatch(&self, message: &Message<'_>) -> usize {
         let mut called = 0usize;
         for (ty, entry) in self.types.iter().zip(&self.entries) {
             if ty.load(Ordering::Relaxed) != message.msg_type.0 {
@@ -164,8 +169,8 @@ impl<H: Handler, const N: usize> Registry<H, N> {
     }
 
     /// As `dispatch`, and keeps the handler for the next message if it is the only one of its type.
-    #[inline]
-    pub(crate) fn dispatch_recent<'a>(&'a self, recent: &mut Recent<'a, H>, message: &Message) -> usize {
+    #[inline(always)]
+    pub(crate) fn dispatch_recent<'a>(&'a self, recent: &mut Recent<'a, H>, message: &Message<'_>) -> usize {
         let version = self.version.load(Ordering::Relaxed);
         if let Some(entry) = &recent.entry {
             if recent.version == version && entry.msg_type == message.msg_type {
@@ -176,7 +181,8 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         self.search(recent, version, message)
     }
 
-    fn search<'a>(&'a self, recent: &mut Recent<'a, H>, version: u32, message: &Message) -> usize {
+    #[cold]
+    fn search<'a>(&'a self, recent: &mut Recent<'a, H>, version: u32, message: &Message<'_>) -> usize {
         *recent = Recent { version, entry: None };
         let mut found = self
             .types
@@ -192,6 +198,16 @@ impl<H: Handler, const N: usize> Registry<H, N> {
                 1
             }
             None => self.dispatch(message),
+        }
+    }
+
+    /// Lets go of a kept handler if any registration has begun or ended since: else `unregister` would wait for whoever polls
+    /// and hears nothing.
+    #[inline(always)]
+    pub(crate) fn freshen(&self, recent: &mut Recent<'_, H>) {
+        let version = self.version.load(Ordering::Relaxed);
+        if recent.version != version {
+            forget(recent, version);
         }
     }
 
@@ -220,16 +236,16 @@ mod tests {
     use super::*;
     use crate::sync::AtomicUsize;
 
-    type Fn0<'a> = &'a (dyn Fn(&Message) + Send + Sync);
+    type Fn0<'a> = &'a (dyn Fn(&Message<'_>) + Send + Sync);
 
-    fn message(ty: u32) -> Message {
-        Message { msg_type: MessageType(ty), len: 1, ..Message::EMPTY }
+    fn message(ty: u32) -> Message<'static> {
+        crate::message::of_type(ty, &[0])
     }
 
     #[test]
     fn each_handler_of_a_type_gets_each_message() {
         let n = AtomicUsize::new(0);
-        let count = |_: &Message| {
+        let count = |_: &Message<'_>| {
             n.fetch_add(1, Ordering::Relaxed);
         };
         let r: Registry<Fn0<'_>, 3> = Registry::new();
@@ -245,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_handle_ends_one_registration_once() {
-        let nop = |_: &Message| ();
+        let nop = |_: &Message<'_>| ();
         let (r, other): (Registry<Fn0<'_>, 1>, Registry<Fn0<'_>, 1>) = (Registry::new(), Registry::new());
         let a = r.register(MessageType(1), &nop).unwrap();
         assert_eq!(other.unregister(a, || ()), Err(UnregisterError::OtherRegistry));
@@ -259,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_number_stands_for_one_registration() {
-        let nop = |_: &Message| ();
+        let nop = |_: &Message<'_>| ();
         let (r, other): (Registry<Fn0<'_>, 2>, Registry<Fn0<'_>, 2>) = (Registry::new(), Registry::new());
         let a = r.register(MessageType(1), &nop).unwrap();
         let b = r.register(MessageType(1), &nop).unwrap();
@@ -273,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_registry_is_made_in_place() {
-        let nop = |_: &Message| ();
+        let nop = |_: &Message<'_>| ();
         let mut place = core::mem::MaybeUninit::<Registry<Fn0<'_>, 3>>::uninit();
         // SAFETY: room for one, which `new_in` makes.
         let r = unsafe {
@@ -302,7 +318,7 @@ mod loom_tests {
     // SAFETY: as above.
     unsafe impl Sync for Freed {}
     impl Handler for Freed {
-        fn handle(&self, _: &Message) {
+        fn handle(&self, _: &Message<'_>) {
             // SAFETY: read only; loom checks that no write is concurrent.
             self.0.with(|v| assert_eq!(unsafe { *v }, 1));
         }
@@ -317,7 +333,7 @@ mod loom_tests {
             let cpu = {
                 let registry = registry.clone();
                 thread::spawn(move || {
-                    registry.dispatch(&Message { msg_type: MessageType(0), len: 1, ..Message::EMPTY });
+                    registry.dispatch(&crate::message::of_type(0, &[0]));
                 })
             };
             let handle = registry.register(MessageType(0), Freed(state.clone())).unwrap();

@@ -104,6 +104,12 @@ impl AtomicU32 {
 }
 
 impl AtomicU64 {
+    /// As core's method of that name.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub const fn as_ptr(&self) -> *mut u64 {
+        self.0.as_ptr()
+    }
     /// Writes `new` if the value is `current`, else gives what it is; `order` is of the success.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
@@ -143,19 +149,31 @@ pub trait Word: Send + Sync + 'static {
     /// Writes `new` if the word is `current`, else gives what it is. `order` is of the success; a failure is relaxed.
     #[cfg_attr(loom, track_caller)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
-    /// Writes the word; gives the former value.
-    #[cfg_attr(loom, track_caller)]
-    fn swap(&self, value: u64, order: Ordering) -> u64;
-    /// Sets bits of the word; gives the former value.
-    #[cfg_attr(loom, track_caller)]
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64;
-    /// Writes the word with release, and orders that before all loads that follow: a release store and a full fence.
+    /// Reads the word, with acquire. A relaxed load and a fence: Rust promises no other load of memory that is mapped read-only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
-    fn publish(&self, value: u64) {
-        self.store(value, Ordering::Release);
-        fence(Ordering::SeqCst);
+    fn load_acquire(&self) -> u64 {
+        let value = self.load(Ordering::Relaxed);
+        acquire();
+        value
     }
+    /// Has the CPU fetch the word's line for reading. Changes nothing but where the line is.
+    #[inline(always)]
+    fn will_read(&self) {}
+    /// Has the CPU fetch the word's line for writing.
+    #[inline(always)]
+    fn will_write(&self) {}
+}
+
+/// The second half of [`Word::load_acquire`].
+#[inline(always)]
+#[cfg_attr(loom, track_caller)]
+fn acquire() {
+    #[cfg(all(test, loom))]
+    if left(Ordering::Acquire) == Ordering::Relaxed {
+        return;
+    }
+    imp::fence(Ordering::Acquire);
 }
 
 impl Word for AtomicU64 {
@@ -171,13 +189,17 @@ impl Word for AtomicU64 {
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, left(order), Ordering::Relaxed)
     }
+    #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
     #[inline(always)]
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.0.swap(value, left(order))
+    fn will_read(&self) {
+        // SAFETY: a prefetch neither reads nor writes memory as the program sees it.
+        unsafe { core::arch::asm!("prefetcht0 [{}]", in(reg) self, options(nostack, preserves_flags)) };
     }
+    #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
     #[inline(always)]
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.0.fetch_or(bits, left(order))
+    fn will_write(&self) {
+        // SAFETY: as above; a processor without PREFETCHW does nothing (Intel SDM vol. 2B).
+        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) self, options(nostack, preserves_flags)) };
     }
 }
 

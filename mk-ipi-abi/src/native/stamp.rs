@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The stamp at the start of a native region, and what else may lie there (SPEC N-1).
 
-use super::Geometry;
+use super::geometry::Geometry;
 use crate::directory::Version;
 use crate::rfc_v2::SLOT_SIZE;
 use crate::{Errno, PAGE_SIZE};
@@ -13,24 +13,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First eight bytes of a native region: "MKIPINAT".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPINAT");
 /// The layout described here. Another major is refused, the minor is ignored.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 2, minor: 0 };
 /// 64-bit words of the stamp.
 pub const STAMP_WORDS: usize = size_of::<Stamp>() / 8;
-/// Where MKIPI003 has its magic, in bytes; its version follows in the low half of the next word.
-pub const MKIPI003_AT: u64 = 264_232;
-/// The magic of MKIPI003.
-pub const MKIPI003_MAGIC: u64 = 0x4d4b_4950_4930_3033;
-
-bitflags! {
-    /// What a receiver offers. Both ends use the intersection (SPEC N-1); unknown bits are for later minors.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Features: u64 {
-        /// It rings a sender that waits for space.
-        const SPACE = 1;
-        /// Its heartbeat beats, so that one that stands still means something.
-        const HEARTBEAT = 2;
-    }
-}
+/// Where MKIPI003 and its kin have their magic, in bytes; the version follows in the low half of the next word.
+pub const MKIPI0NN_AT: u64 = 264_232;
+/// The upper six bytes of their magic: "MKIPI0". Two digits follow.
+const MKIPI0NN: u64 = 0x4d4b_4950_4930;
 
 /// 64 bytes at the start of a native region. The magic is written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -44,23 +33,20 @@ pub struct Stamp {
     pub lanes: u32,
     /// Bytes of the region.
     pub total_size: u64,
-    /// Cells of each lane.
-    pub cells: u32,
-    /// The receiver's life; 0 before its first.
-    pub incarnation: u32,
-    /// [`Features`].
-    pub features: u64,
+    /// Lines of each lane.
+    pub lines: u32,
+    /// Most bytes of a message.
+    pub max_len: u32,
     /// 0.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 4],
 }
 
 const_assert_eq!(size_of::<Stamp>(), 64);
 const_assert_eq!(offset_of!(Stamp, version), 8);
 const_assert_eq!(offset_of!(Stamp, lanes), 12);
 const_assert_eq!(offset_of!(Stamp, total_size), 16);
-const_assert_eq!(offset_of!(Stamp, cells), super::receiver::INCARNATION * 8);
-const_assert_eq!(offset_of!(Stamp, incarnation), super::receiver::INCARNATION * 8 + 4);
-const_assert_eq!(offset_of!(Stamp, features), 32);
+const_assert_eq!(offset_of!(Stamp, lines), 24);
+const_assert_eq!(offset_of!(Stamp, max_len), 28);
 
 bitflags! {
     /// Layouts of other generations that have the size of a region, exactly or in whole pages.
@@ -99,9 +85,11 @@ impl KnownLayouts {
 /// Why a region is not a native one that this build can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StampError {
-    /// The peer speaks MKIPI003, this version of it.
-    Mkipi003 {
-        /// What stands behind its magic; 3 in what is known of it.
+    /// The peer speaks MKIPI003 or another of that family.
+    Mkipi0nn {
+        /// The two digits of its magic; 3 for MKIPI003.
+        number: u8,
+        /// What stands behind its magic; 3 in what is known of MKIPI003.
         version: u32,
     },
     /// No stamp that is known.
@@ -111,14 +99,16 @@ pub enum StampError {
         /// Other generations' layouts that have the region's size.
         known: KnownLayouts,
     },
-    /// Another major version: what it is.
+    /// Another major version: what it is. 1 is mk-ipi's own first native link.
     Version(Version),
-    /// Numbers of lanes and cells that are out of bounds.
+    /// Numbers that are out of bounds, or do not go together.
     Geometry {
         /// Lanes, as stamped.
         lanes: u32,
-        /// Cells, as stamped.
-        cells: u32,
+        /// Lines of a lane, as stamped.
+        lines: u32,
+        /// Most bytes of a message, as stamped.
+        max_len: u32,
     },
     /// The total does not follow from the geometry: what is stamped.
     Size(u64),
@@ -130,52 +120,57 @@ impl StampError {
     /// `EPROTO` for another protocol, else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
-            Self::Mkipi003 { .. } | Self::NoStamp { .. } | Self::Version(_) => Errno::EPROTO,
+            Self::Mkipi0nn { .. } | Self::NoStamp { .. } | Self::Version(_) => Errno::EPROTO,
             Self::Geometry { .. } | Self::Size(_) | Self::TooSmall(_) => Errno::EINVAL,
         }
     }
 }
 
 impl Stamp {
-    /// The stamp of a new region, before its receiver's first life.
-    pub const fn new(geometry: Geometry, features: Features) -> Self {
+    /// The stamp of a new region.
+    pub const fn new(geometry: Geometry) -> Self {
         Self {
             magic: MAGIC,
             version: VERSION,
             lanes: geometry.lanes(),
             total_size: geometry.total_size(),
-            cells: geometry.cells(),
-            incarnation: 0,
-            features: features.bits(),
-            reserved: [0; 3],
+            lines: geometry.lines(),
+            max_len: geometry.max_len(),
+            reserved: [0; 4],
         }
     }
 
     /// Accepts this copy of a stamp as that of a region of `available` bytes.
     ///
-    /// `mkipi003`: the two words at [`MKIPI003_AT`], if the region is that long.
-    pub fn check(
-        &self,
-        available: u64,
-        mkipi003: Option<[u64; 2]>,
-    ) -> Result<(Geometry, Features), StampError> {
+    /// `mkipi0nn`: the two words at [`MKIPI0NN_AT`], if the region is that long.
+    pub fn check(&self, available: u64, mkipi0nn: Option<[u64; 2]>) -> Result<Geometry, StampError> {
         if self.magic != MAGIC {
-            return Err(match mkipi003 {
-                Some([MKIPI003_MAGIC, next]) => StampError::Mkipi003 { version: next as u32 },
-                _ => StampError::NoStamp { found: self.magic, known: KnownLayouts::of_size(available) },
+            let named = mkipi0nn.and_then(|[magic, next]| Some((mkipi_number(magic)?, next as u32)));
+            return Err(match named {
+                Some((number, version)) => StampError::Mkipi0nn { number, version },
+                None => StampError::NoStamp { found: self.magic, known: KnownLayouts::of_size(available) },
             });
         }
         if self.version.major != VERSION.major {
             return Err(StampError::Version(self.version));
         }
-        let &Self { lanes, cells, total_size, .. } = self;
-        let geometry = Geometry::new(lanes, cells).ok_or(StampError::Geometry { lanes, cells })?;
+        let &Self { lanes, lines, max_len, total_size, .. } = self;
+        let geometry =
+            Geometry::new(lanes, lines, max_len).ok_or(StampError::Geometry { lanes, lines, max_len })?;
         if total_size != geometry.total_size() {
             return Err(StampError::Size(total_size));
         }
         if total_size > available {
             return Err(StampError::TooSmall(total_size));
         }
-        Ok((geometry, Features::from_bits_truncate(self.features)))
+        Ok(geometry)
     }
+}
+
+/// The number that a magic of MKIPI003's family bears.
+fn mkipi_number(magic: u64) -> Option<u8> {
+    let [ones, tens, ..] = magic.to_le_bytes();
+    let digits = magic >> 16 == MKIPI0NN && tens.is_ascii_digit() && ones.is_ascii_digit();
+    let value = |digit: u8| digit.wrapping_sub(b'0');
+    digits.then(|| value(tens).wrapping_mul(10).wrapping_add(value(ones)))
 }

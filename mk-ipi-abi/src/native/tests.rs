@@ -1,98 +1,140 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use super::*;
 use crate::directory::Version;
+use crate::{Incarnation, PhysCpuId, Vector};
 
 #[test]
 fn sizes_follow_the_formula() {
     let size = |lanes| Geometry::default_for(lanes).unwrap().total_size();
-    assert_eq!([2, 16, 256].map(size), [57_344, 204_800, 1_089_536]);
-    for (lanes, cells) in [(0, 8), (257, 8), (1, 0), (1, 1), (1, 3), (1, 2048), (u32::MAX, u32::MAX)] {
-        assert_eq!(Geometry::new(lanes, cells), None, "{lanes} {cells}");
+    assert_eq!([2, 16, 256].map(size), [45_056, 200_704, 1_085_440]);
+    let bad = [
+        (0, 8, 256),
+        (257, 8, 256),
+        (1, 0, 1),
+        (1, 4, 1),
+        (1, 12, 1),
+        (1, 8192, 1),
+        (1, 64, 0),
+        (1, 128, 4097),
+        (1, 64, 4096),
+        (1, 8, 441),
+        (u32::MAX, u32::MAX, u32::MAX),
+    ];
+    for (lanes, lines, max_len) in bad {
+        assert_eq!(Geometry::new(lanes, lines, max_len), None, "{lanes} {lines} {max_len}");
     }
-    let g = Geometry::new(3, 16).unwrap();
-    assert_eq!((g.receiver_len(), g.lanes_at(), g.lane_len()), (4096, 8192, 8192));
-    assert_eq!([0, 1, 2, 3].map(|l| g.lane_at(l)), [Some(8192), Some(16_384), Some(24_576), None]);
-    assert_eq!(g.total_size(), 32_768);
+    assert!(Geometry::new(1, 128, 4096).is_some() && Geometry::new(1, 8, 440).is_some());
+    let g = Geometry::new(3, 64, 256).unwrap();
+    assert_eq!((g.receiver_len(), g.lanes_at(), g.lane_len()), (4096, 4096, 8192));
+    assert_eq!([0, 1, 2, 3].map(|l| g.lane_at(l)), [Some(4096), Some(12_288), Some(20_480), None]);
+    assert_eq!(g.total_size(), 28_672);
 }
 
 #[test]
-fn laps_count_from_1_and_tell_stale_from_future() {
-    let g = Geometry::new(1, 8).unwrap();
-    assert_eq!([0, 7, 8, 15, 16].map(|p| (g.lap(p), g.index(p))), [(1, 0), (1, 7), (2, 0), (2, 7), (3, 0)]);
-    assert_eq!(g.lap(u64::from(u32::MAX) << 3), 0, "a lap wraps");
-    assert_eq!(
-        [5, 4, 0, 6].map(|found| Lap::of(found, 5)),
-        [Lap::Here, Lap::NotYet, Lap::NotYet, Lap::Future]
-    );
-    assert_eq!([u32::MAX, 1].map(|found| Lap::of(found, 0)), [Lap::NotYet, Lap::Future]);
+fn a_message_takes_as_many_lines_as_it_must() {
+    let lines = [0, 1, 48, 49, 104, 105, 256, 1024, 4096].map(lines_of);
+    assert_eq!(lines, [1, 1, 1, 2, 2, 3, 5, 19, 74]);
+    const { assert!(MAX_PAYLOAD_WORDS * 8 >= MAX_LEN) };
 }
 
 #[test]
-fn a_new_life_begins_where_no_cell_can_match() {
-    let g = Geometry::new(1, 8).unwrap();
-    for next in 0..40 {
-        let base = g.next_life(next);
-        // The former life may have published up to a full lane beyond `next`.
-        assert!(base % 8 == 0 && g.lap(base) > g.lap(next + 7), "{next} {base}");
-    }
+fn tags_tell_stale_from_future_and_first_from_further() {
+    let g = Geometry::new(1, 8, 256).unwrap();
+    assert_eq!([0, 7, 8, 16].map(|p| g.first_tag(p).0 & 0xff), [0, 0, 1, 2]);
+    assert_eq!([0, 7, 8].map(|p| g.line_at(p)), [32, 88, 32]);
+    assert_eq!(g.first_tag(8 << 30), g.first_tag(0), "a lap wraps");
+    let expected = g.first_tag(5 * 8);
+    assert_ne!(Tag::of_word(0), g.first_tag(0), "empty memory holds no tag");
+    let [here, stale, ahead] = [5, 4, 6].map(Tag::first);
+    assert_eq!(here, expected);
+    assert_eq!(Tag::of_word(here.to_word(7)), expected);
+    let nothing = [Tag(0), Tag(6), Tag(!(1 << 30)), stale, Tag::further(4), expected];
+    assert!(nothing.iter().all(|&found| !expected.is_contradicted_by(found)));
+    assert!([ahead, Tag::further(6), Tag::further(5)]
+        .iter()
+        .all(|&found| expected.is_contradicted_by(found)));
+    let last = Tag::first((1 << 30) - 1);
+    assert!(!Tag::first(0).is_contradicted_by(last) && last.is_contradicted_by(Tag::first(0)));
 }
 
 #[test]
 fn words_survive_the_wire_and_nonsense_does_not() {
-    let hello = Hello::after(0, Incarnation::FIRST);
-    assert!(hello.first);
-    assert_eq!(Hello::from_word(hello.to_word()), Some(hello));
-    let again = Hello::after(hello.to_word(), Incarnation::FIRST);
-    assert!(!again.first && again.session != hello.session);
-    let beyond = hello.to_word() | 1 << 50;
-    assert!([0, 1, hello.to_word() & !0xffff_ffff, beyond].iter().all(|&w| Hello::from_word(w).is_none()));
-
-    let listed = [PhysCpuId(4), PhysCpuId(9)];
-    let bell = Bell { cpu: 1, vector: Vector::new(0x20).unwrap() };
-    assert_eq!(Bell::from_word(bell.to_word(), &listed), Some((PhysCpuId(9), bell.vector)));
-    let word = bell.to_word();
-    for bad in
-        [0, word & !(1 << 63), word + 1, word | 1 << 24, word & !0x00ff_0000, word | 0x00ff_0000, u64::MAX]
-    {
-        assert_eq!(Bell::from_word(bad, &listed), None, "{bad:#x}");
+    for phase in [Phase::First, Phase::Begin, Phase::Clean] {
+        let hello = Hello { incarnation: Incarnation::FIRST, session: 7, phase };
+        assert_eq!(Hello::from_word(hello.to_word()), Some(hello));
+        assert_eq!(hello.may_send(), phase != Phase::Begin);
+        let word = hello.to_word();
+        let bad = [0, 1, word & !0xffff_ffff, word | 1 << 51, word & !(1 << 50), word & !(3 << 48)];
+        assert!(bad.iter().all(|&w| Hello::from_word(w).is_none()));
     }
+
+    let bell = Bell { cpu: PhysCpuId(9), vector: Vector::new(0x20).unwrap() };
+    let word = bell.to_word().unwrap();
+    assert_eq!(Bell::from_word(word), Some(bell));
+    for bad in [0, word & !(1 << 63), word | 1 << 56, word & !(0xff << 48), word | 0xff << 48, u64::MAX] {
+        assert_eq!(Bell::from_word(bad), None, "{bad:#x}");
+    }
+    let ids = [(1 << 48) - 1, 1 << 48].map(|id| Bell { cpu: PhysCpuId(id), ..bell }.to_word().is_some());
+    assert_eq!(ids, [true, false]);
 
     let life = Life { incarnation: Incarnation::FIRST, over: true };
     assert_eq!(Life::from_word(life.to_word()), Some(life));
     assert_eq!([0, 1 << 33 | 1].map(Life::from_word), [None, None]);
-    for b in [Breach::Lap, Breach::Length, Breach::Cpu, Breach::Hello] {
+    for b in [Breach::Tag, Breach::Length, Breach::Hello] {
         assert_eq!(Breach::from_word(b as u64), Some(b));
     }
-    assert_eq!([0, 5].map(Breach::from_word), [None, None]);
-    let about = CellAbout { len: 256, cpu: 3 };
-    assert_eq!(CellAbout::from_word(about.to_word()), about);
+    assert_eq!([0, 4].map(Breach::from_word), [None, None]);
+    let about = About { len: 256, cpu: 3 };
+    assert_eq!(About::from_word(about.to_word()), about);
+}
+
+#[test]
+fn a_new_session_is_another_than_said_and_answered() {
+    let word = |session| Hello { incarnation: Incarnation::FIRST, session, phase: Phase::Clean }.to_word();
+    let next = |said, answered| Hello::after(said, answered, Incarnation::FIRST);
+    assert_eq!(next(word(4), word(3)).session, 5);
+    assert_eq!(next(word(4), word(5)).session, 6);
+    assert_eq!(next(word(u16::MAX), word(0)).session, 1);
+    assert_eq!(next(0, 0).phase, Phase::Begin);
 }
 
 #[test]
 fn a_stamp_is_checked_before_it_is_believed() {
-    let g = Geometry::new(2, 64).unwrap();
-    let good = Stamp::new(g, Features::SPACE);
-    assert_eq!(good.check(57_344, None), Ok((g, Features::SPACE)));
-    assert_eq!(good.check(57_343, None), Err(StampError::TooSmall(57_344)));
-    let minor = Stamp { version: Version { major: 1, minor: 9 }, features: !0, ..good };
-    assert_eq!(minor.check(1 << 20, None), Ok((g, Features::all())), "what is unknown is left out");
+    let g = Geometry::new(2, 256, 256).unwrap();
+    let good = Stamp::new(g);
+    assert_eq!(good.check(45_056, None), Ok(g));
+    assert_eq!(good.check(45_055, None), Err(StampError::TooSmall(45_056)));
+    let minor = Stamp { version: Version { major: 2, minor: 9 }, reserved: [!0; 4], ..good };
+    assert_eq!(minor.check(1 << 20, None), Ok(g), "what is unknown is ignored");
     let bad = |s: Stamp| s.check(u64::MAX, None).unwrap_err();
-    let major = Version { major: 2, minor: 0 };
-    assert_eq!(bad(Stamp { version: major, ..good }), StampError::Version(major));
-    for (lanes, cells) in [(0, 64), (2, 0), (2, 3), (257, 64), (2, 1 << 31), (u32::MAX, u32::MAX)] {
-        assert_eq!(bad(Stamp { lanes, cells, ..good }), StampError::Geometry { lanes, cells });
+    for major in [1, 3] {
+        let version = Version { major, minor: 0 };
+        assert_eq!(bad(Stamp { version, ..good }), StampError::Version(version));
     }
-    for total_size in [0, 57_343, 57_345, u64::MAX] {
+    for (lanes, lines, max_len) in
+        [(0, 64, 256), (2, 0, 256), (2, 3, 256), (257, 64, 256), (2, 1 << 31, 256), (2, 64, 4096), (2, 64, 0)]
+    {
+        let found = bad(Stamp { lanes, lines, max_len, ..good });
+        assert_eq!(found, StampError::Geometry { lanes, lines, max_len });
+    }
+    for total_size in [0, 45_055, 45_057, u64::MAX] {
         assert_eq!(bad(Stamp { total_size, ..good }), StampError::Size(total_size));
     }
 }
 
 #[test]
 fn what_is_no_stamp_is_named() {
-    let g = Geometry::new(2, 64).unwrap();
-    let other = Stamp { magic: 7, ..Stamp::new(g, Features::empty()) };
-    let words = Some([MKIPI003_MAGIC, 0xffff_ffff_0000_0003]);
-    assert_eq!(other.check(264_256, words), Err(StampError::Mkipi003 { version: 3 }));
+    let g = Geometry::new(2, 64, 256).unwrap();
+    let other = Stamp { magic: 7, ..Stamp::new(g) };
+    let named = |number| Err(StampError::Mkipi0nn { number, version: 3 });
+    for (magic, number) in
+        [(0x4d4b_4950_4930_3033, 3), (0x4d4b_4950_4930_3037, 7), (0x4d4b_4950_4930_3432, 42)]
+    {
+        assert_eq!(other.check(264_256, Some([magic, 0xffff_ffff_0000_0003])), named(number));
+    }
+    for magic in [0x4d4b_4950_4930_303a, 0x4d4b_4950_4930_2f33, 0x4d4b_4950_4931_3033] {
+        assert!(matches!(other.check(264_256, Some([magic, 3])), Err(StampError::NoStamp { .. })));
+    }
     for (len, known) in [
         (272, KnownLayouts::RFC_V2),
         (17_416, KnownLayouts::FIRST_RING),

@@ -4,8 +4,8 @@ use super::*;
 use crate::sync::AtomicU64;
 use loom::sync::Arc;
 use loom::thread;
-use mk_ipi_abi::directory::Layout;
-use mk_ipi_abi::{Incarnation, PhysRange, Vector};
+use mk_ipi_abi::directory::{EntryFlags, Layout};
+use mk_ipi_abi::{Incarnation, PhysAddr, PhysRange, Vector};
 use std::vec::Vec;
 
 const ME: InstanceId = InstanceId::new(0);

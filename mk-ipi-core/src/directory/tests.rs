@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use super::*;
+use crate::config_of;
+use crate::link::LinkConfig;
+use crate::rfc_v2::Occupied;
 use crate::sync::AtomicU64;
-use mk_ipi_abi::directory::{directory_size, Layout, Version};
-use mk_ipi_abi::{Incarnation, PhysRange, Vector};
+use mk_ipi_abi::directory::{directory_size, EntryFlags, Layout, Version};
+use mk_ipi_abi::{Incarnation, PhysAddr, PhysRange, Vector};
 use std::vec::Vec;
 
 const NR: u32 = 4;
@@ -54,12 +57,6 @@ impl Word for Timed {
     }
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, order)
-    }
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.0.swap(value, order)
-    }
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.0.fetch_or(bits, order)
     }
 }
 
@@ -125,12 +122,6 @@ impl Word for Restless {
     }
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         self.0.compare_exchange(current, new, order)
-    }
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.0.swap(value, order)
-    }
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.0.fetch_or(bits, order)
     }
 }
 

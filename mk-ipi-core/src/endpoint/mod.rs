@@ -1,26 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One kernel's end of every link: send, receive, handlers, instances.
 
-use crate::instance::{AddError, DestroyError, InstanceConfig, InstanceRef, InstanceTable, LookupError, Me};
-use crate::native::{Receiver, Sender};
+use crate::instance::{DestroyError, InstanceConfig, InstanceRef, InstanceTable, LookupError};
+use crate::link::{AddError, Me};
+use crate::native::Receiver;
 #[cfg(not(loom))]
 use crate::place::fill;
 use crate::platform::Platform;
 use crate::published::Ref;
-use crate::queue::Queue;
 use crate::registry::{Handle, Handler, Registry, RegistryFull, UnregisterError};
+use crate::rfc_v2::Queue;
 use crate::stats::{Count, Counters, Stats};
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering};
+use busy::Busy;
 #[cfg(not(loom))]
 use core::mem::MaybeUninit;
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
 
-mod native;
+mod busy;
+mod join;
+mod lanes;
+mod pfn;
+mod poller;
 mod receive;
 mod send;
 
-pub use native::{LaneStats, MoveError};
+pub use join::{config_of, JoinError};
+pub use lanes::MoveError;
+pub use pfn::{MapPfnError, MappedPage};
+pub use poller::Poller;
 pub use receive::{Deferred, PollError};
 pub use send::SendError;
 
@@ -34,10 +43,10 @@ struct Cpu<const QUEUE: usize> {
     queue: Queue<QUEUE>,
     /// A message was left in this CPU's exclusive slot because the queue was full.
     left: AtomicBool,
-    /// How many callbacks this CPU is inside.
+    /// How many callbacks this CPU is inside, and one more for a poller.
     callbacks: AtomicU32,
-    /// This CPU's index in the directory's list of our instance, plus one; 0 until it is looked up.
-    listed: AtomicU32,
+    /// This CPU's physical id, plus one; 0 until it is asked for. To ask costs more than to send.
+    physical: AtomicU64,
     counters: Counters,
 }
 
@@ -48,10 +57,21 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
                 queue: Queue::new(),
                 left: AtomicBool::new(false),
                 callbacks: AtomicU32::new(0),
-                listed: AtomicU32::new(0),
+                physical: AtomicU64::new(0),
                 counters: Counters::new(),
             }
         }
+    }
+
+    // The count is this CPU's alone: who interrupts it leaves it as it was.
+    #[inline(always)]
+    fn enter_callback(&self) {
+        self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn leave_callback(&self) {
+        self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 }
 
@@ -78,8 +98,10 @@ pub struct Endpoint<
     registry: Registry<H, HANDLERS>,
     /// The receiver's end of our own region, if that is native.
     receiver: Receiver,
-    /// One bit for each instance in whose lane we wait for space.
-    wanting: [AtomicU64; 4],
+    /// A new life of ours gives back what former ones left unread.
+    discard: AtomicBool,
+    /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
+    busy: Busy,
     cpus: [Cpu<QUEUE>; CPUS],
     /// Of CPUs whose index is not below `CPUS`.
     elsewhere: Counters,
@@ -97,7 +119,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 instances: InstanceTable::new(),
                 registry: Registry::new(),
                 receiver: Receiver::new(),
-                wanting: array_of![AtomicU64::new(0); 4],
+                discard: AtomicBool::new(false),
+                busy: Busy::new(),
                 cpus: array_of![Cpu::new(); CPUS],
                 elsewhere: Counters::new(),
             }
@@ -116,7 +139,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             InstanceTable::new_in(&raw mut (*at).instances);
             Registry::new_in(&raw mut (*at).registry);
             Receiver::new_in(&raw mut (*at).receiver);
-            fill(&raw mut (*at).wanting, || AtomicU64::new(0));
+            (&raw mut (*at).discard).write(AtomicBool::new(false));
+            (&raw mut (*at).busy).write(Busy::new());
             fill(&raw mut (*at).cpus, Cpu::new);
             (&raw mut (*at).elsewhere).write(Counters::new());
         }
@@ -128,7 +152,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             instances: _,
             registry: _,
             receiver: _,
-            wanting: _,
+            discard: _,
+            busy: _,
             cpus: _,
             elsewhere: _,
         } = made;
@@ -164,8 +189,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         self.cpus.get(self.platform.index())
     }
 
+    #[inline(always)]
+    fn counters(&self) -> &Counters {
+        self.cpu().map_or(&self.elsewhere, |cpu| &cpu.counters)
+    }
+
     fn count(&self, what: Count) {
-        self.cpu().map_or(&self.elsewhere, |cpu| &cpu.counters).count(what);
+        self.counters().count(what);
     }
 
     /// The counters, summed over this kernel's CPUs.
@@ -174,9 +204,6 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         stats.add(&self.elsewhere);
         for cpu in &self.cpus {
             stats.add(&cpu.counters);
-        }
-        for instance in self.instances.all() {
-            stats.sent = stats.sent.wrapping_add(instance.sender().map_or(0, Sender::sent));
         }
         stats
     }
@@ -196,7 +223,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
     ///
     /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
-    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there: try again.
+    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there, or has a [`Poller`]: try again, or on
+    /// another CPU.
     pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
         // Interrupts off: on the way from the CPU's number to its count a task must not migrate.
         let interrupts = self.platform.disable();
@@ -230,10 +258,17 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         Ok(())
     }
 
+    /// Has this life begin with empty lanes: what former lives of ours left unread is not delivered but given back to its senders
+    /// ([`PeerEvent::Discarded`](crate::platform::PeerEvent)). Call it before our own instance is added.
+    pub fn discard_unread(&self) {
+        self.discard.store(true, Ordering::Relaxed);
+    }
+
     /// Calls `f` with who we are, as a native link needs it.
     fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
-        f(Some(Me { id, incarnation, receiver: &self.receiver }))
+        let discard = self.discard.load(Ordering::Relaxed);
+        f(Some(Me { id, incarnation, receiver: &self.receiver, discard }))
     }
 
     /// The instance, held against destruction.
@@ -245,12 +280,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     ///
     /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again.
     pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
-        let sent = self.instances.destroy(&self.platform, id)?;
-        self.elsewhere.add(Count::Sent, sent);
-        if self.identity().is_some_and(|(me, _)| me == id) {
-            self.cpus.iter().for_each(|cpu| cpu.listed.store(0, Ordering::Relaxed));
-        }
-        Ok(())
+        self.instances.destroy(&self.platform, id)
     }
 
     /// Our own instance, if we know who we are and have a region.

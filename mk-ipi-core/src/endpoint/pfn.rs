@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pages by number: send, receive, map and unmap (SPEC chapter P).
 
-use crate::endpoint::{Endpoint, SendError};
+use super::{Endpoint, SendError};
 use crate::message::Message;
 use crate::platform::{Access, MapError, Mapping, Platform};
 use crate::registry::Handler;
@@ -60,14 +60,14 @@ impl<P: Platform> Drop for MappedPage<'_, P> {
 impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
     Endpoint<P, H, CPUS, HANDLERS, QUEUE>
 {
-    /// Sends the number of a page (`mk_send_pfn`).
-    pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<(), SendError> {
+    /// Sends the number of a page (`mk_send_pfn`); gives the message's number, as [`send`](Self::send).
+    pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<u64, SendError> {
         self.send(to, MK_PFN_IPI_TYPE, &encode_pfn(pfn))
     }
 
     /// Maps the page that `message` names, if the platform lets peers share it (`mk_receive_map_page`). May
     /// sleep: a callback copies the PFN ([`Message::pfn`]) and has it mapped later ([`map_pfn`](Self::map_pfn)).
-    pub fn map_page_of(&self, message: &Message) -> Result<MappedPage<'_, P>, MapPfnError> {
+    pub fn map_page_of(&self, message: &Message<'_>) -> Result<MappedPage<'_, P>, MapPfnError> {
         self.map_pfn(message.pfn().map_err(MapPfnError::NotAPfn)?)
     }
 

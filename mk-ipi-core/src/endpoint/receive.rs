@@ -2,12 +2,10 @@
 //! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
 
 use super::{Cpu, Endpoint, Instance};
-use crate::instance::InstanceRef;
 use crate::message::Message;
 use crate::platform::Platform;
-use crate::queue::QueueError;
 use crate::registry::Handler;
-use crate::slot::{Occupied, Slot, Untaken};
+use crate::rfc_v2::{Occupied, QueueError, Slot, Untaken};
 use crate::stats::Count;
 use crate::sync::{fence, Ordering};
 use mk_ipi_abi::rfc_v2::NoMessage;
@@ -46,14 +44,18 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     pub fn on_interrupt(&self) {
         let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
-        if self.is_waiting() {
-            // It may be for space in a peer's lane that somebody rang.
+        if !self.busy.wanting.is_empty() || !self.busy.opening.is_empty() {
+            // It may be for space in a peer's lane, or with an answer, that somebody rang.
             self.platform.schedule();
         }
         let Some(own) = self.own() else { return cpu.counters.count(Count::NoRegion) };
-        match (own.slots(), own.own_region()) {
+        match (own.link.slots(), own.link.own_region()) {
             (Some((slots, policy)), _) => drop(self.receive(cpu, slots, policy)),
-            (_, Some(region)) => self.wake(region),
+            (_, Some(region)) => {
+                // No more doorbells until the deferred work has looked.
+                region.disarm();
+                self.wake(region);
+            }
             _ => {}
         }
     }
@@ -61,7 +63,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Looks for messages without an interrupt: what a lost doorbell left is found now. RFC v2: in this CPU's slot.
     ///
     /// True if there was something; handlers run as deferred work. On RFC v2, while that is behind, the message stays in
-    /// the slot and this is false. For this CPU only; not from NMI context.
+    /// the slot and this is false. On the native link always true: the deferred work looks. For this CPU only; not from NMI
+    /// context.
     pub fn poll(&self) -> Result<bool, PollError> {
         let interrupts = self.platform.disable();
         let found = self.poll_undisturbed();
@@ -72,10 +75,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     fn poll_undisturbed(&self) -> Result<bool, PollError> {
         let cpu = self.cpu().ok_or(PollError::BeyondCpus)?;
         let own = self.own().ok_or(PollError::NoRegion)?;
-        match (own.slots(), own.own_region()) {
+        match (own.link.slots(), own.link.own_region()) {
             (Some((slots, Occupied::Exclusive)), _) => Ok(self.receive(cpu, slots, Occupied::Exclusive)),
             (Some(_), _) => Err(PollError::NotExclusive),
-            (_, Some(region)) => Ok(self.poll_region(region)),
+            (_, Some(region)) => {
+                self.wake(region);
+                Ok(true)
+            }
             _ => Err(PollError::NoRegion),
         }
     }
@@ -129,22 +135,15 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         self.run(self.own().as_deref(), true)
     }
 
-    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls: senders are not asked to ring
-    /// when nothing is left, and more is not scheduled.
+    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls now and then: senders are not asked to
+    /// ring when nothing is left, and more is not scheduled. One that polls all the time keeps a [`poller`](Self::poller).
     pub fn drain(&self) -> Deferred {
         self.run(self.own().as_deref(), false)
     }
 
-    /// As [`drain`](Self::drain), with our own instance held already: spares a poller the look-up each time.
-    #[inline]
-    pub fn drain_held(&self, own: &InstanceRef<'_, P::Word, CPUS>) -> Deferred {
-        self.run(Some(&own.0), false)
-    }
-
-    #[inline]
     fn run(&self, own: Option<&Instance<P, CPUS>>, arm: bool) -> Deferred {
         let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
-        match own.and_then(|own| own.own_region()) {
+        match own.and_then(|own| own.link.own_region()) {
             Some(region) => self.run_lanes(cpu, region, arm),
             None => self.run_queue(cpu),
         }
@@ -155,7 +154,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         let mut messages = 0usize;
         let mut more = false;
         while let Some(mut consumer) = cpu.queue.consume() {
-            while messages < QUEUE && consumer.pop(|m| self.dispatch(cpu, m)) {
+            while messages < QUEUE && consumer.pop(|m| self.dispatch(cpu, &m.message())) {
                 messages = messages.wrapping_add(1);
             }
             drop(consumer);
@@ -167,7 +166,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 break;
             }
         }
-        self.tell_of_space();
+        self.see_to_lanes();
         if more {
             self.schedule();
         }
@@ -186,7 +185,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             && (self.poll() == Ok(true) || cpu.left.load(Ordering::Relaxed))
     }
 
-    pub(super) fn dispatch(&self, cpu: &Cpu<QUEUE>, message: &Message) {
+    pub(super) fn dispatch(&self, cpu: &Cpu<QUEUE>, message: &Message<'_>) {
         cpu.callbacks.fetch_add(1, Ordering::Relaxed);
         let called = self.registry.dispatch(message);
         cpu.callbacks.fetch_sub(1, Ordering::Relaxed);

@@ -1,20 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link: reliable, in order, one lane per sending instance (SPEC chapter N).
+//! Generation "native": reliable, in order, one lane per sending instance (SPEC chapter N).
 //!
-//! [`send`] and [`receive`] are the two ends of a lane; [`life`] is what happens to them at a birth and a death;
-//! [`lane`] are the words, [`region`] finds them. Whatever is read from a peer's pages is read once, checked, and only then used.
+//! From bottom to top: `lane`, the words of a lane as each end maps them; `region` maps them; `own`, what a
+//! receiver says to all. At the receiver's end `state`, what
+//! it knows of a lane; `take`, how messages come out of one; `birth`, what happens to it when either end begins a life;
+//! `receive`, all lanes together. At the sender's end `send`, `begin` and `space`; `watch`, what it sees of its receiver.
+//! Whatever is read from a peer's pages is read once, checked, and only then used.
 
+mod begin;
+mod birth;
 mod lane;
-mod life;
+mod own;
 mod receive;
 mod region;
 mod send;
+mod space;
+mod state;
+mod take;
+mod watch;
 
+pub(crate) use begin::Opening;
 pub(crate) use lane::{OwnRegion, PeerRegion};
-pub(crate) use life::Pulse;
-pub(crate) use receive::{Events, Receiver};
-pub(crate) use region::create;
+pub(crate) use receive::{Hold, Receiver};
+pub(crate) use region::{create, RegionError};
 pub(crate) use send::{Sender, Unsent};
+pub(crate) use state::Events;
+pub use watch::LaneStats;
+pub(crate) use watch::Watch;
 
 #[cfg(all(test, loom))]
 mod loom_tests;

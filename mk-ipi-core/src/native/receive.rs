@@ -1,125 +1,53 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The receiver's end of all lanes: find what is pending, copy it out, check the copy, hand it on, give credit.
-#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
+//! The receiver's end of all lanes: who may look, which lanes are looked at, when it sleeps (SPEC N-10, N-13).
 
-use super::lane::{Cell, LaneEnd, OwnRegion};
-use crate::message::Message;
-use crate::platform::PeerEvent;
-use crate::sync::{const_unless_loom, fence, AtomicBool, AtomicU32, Ordering, UnsafeCell, Word};
-use mk_ipi_abi::native::{cell, control, header, receiver, Breach, CellAbout, Lap, HINT_WORDS, MAX_LEN};
-use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId};
+use super::lane::OwnRegion;
+use super::state::{give_credit, Buffer, Events, Lane, Visit};
+use super::take::{copy_near, hand_out};
+use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering, UnsafeCell, Word};
+use mk_ipi_abi::native::{receiver, Life, Tag, LINE_WORDS};
+use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// Most messages of one lane before the next one's turn.
 const SHARE: usize = 16;
 /// Lanes that a region can have; a model, whose stack is small, uses few.
 const LANES: usize = if cfg!(loom) { 8 } else { 256 };
+/// Of so many polls one looks at every lane that had something lately.
+const LOOK_AT_ACTIVE: u32 = 4;
+/// Of so many polls one looks at every lane of an instance that we know, its header included.
+const LOOK_AT_ALL: u32 = 128;
 
-/// What the receiver needs to know of the rest of its kernel.
-pub(crate) trait Events {
-    /// A hold on an instance that this kernel knows.
-    type Peer;
-    /// The instance whose lane it is, if this kernel knows it.
-    fn peer(&self, id: InstanceId) -> Option<Self::Peer>;
-    /// Another number, never 0, whenever an instance has come or gone.
-    fn version(&self) -> u32;
-    /// The physical id of the CPU that the directory lists at `index` for it.
-    fn cpu(peer: &Self::Peer, index: u16) -> Option<PhysCpuId>;
-    /// Hands a message to its handlers.
-    fn deliver(&mut self, message: &Message);
-    /// Rings an instance that waits for something of ours.
-    fn ring(&self, id: InstanceId);
-    /// Something happened to a lane.
-    fn event(&mut self, id: InstanceId, event: PeerEvent);
-}
-
-/// What the receiver knows of one lane. In private memory: no peer can change it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lane {
-    /// The position to be read next.
-    pub next: u64,
-    /// What `CREDIT` says.
-    pub credited: u64,
-    /// What `ANSWER` says: the sender's life that is acknowledged.
-    pub hello: u64,
-    /// The end of what a former life of the sender may have published, while that is drained; else 0.
-    pub until: u64,
-    /// The sender's `WANT` that was answered.
-    pub want: u64,
-    /// What `RECEIVED` says.
-    pub received: u64,
-    /// The lane is in quarantine.
-    pub breach: bool,
-    /// The cells are known to hold nothing but what the life in `hello` published.
-    pub clean: bool,
-    /// The CPU that sent last.
-    pub speaker: Speaker,
-}
-
-/// A sender's CPU, looked up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Speaker {
-    /// The [`Events::version`] for which this holds.
+/// What the holder of the receiver works on. All zeros is a good one.
+#[derive(Debug)]
+struct State {
+    lanes: [Lane; LANES],
+    /// The lanes of instances that we know, as of `version`: first those that had something when they were last looked at.
+    list: [u8; LANES],
+    known: usize,
+    active: usize,
     version: u32,
-    /// In the directory's list of the instance.
-    index: u16,
-    id: PhysCpuId,
-}
-
-/// Why a cell gave no message.
-enum NotCopied {
-    /// The sending instance is not known here.
-    Unknown,
-    Breach(Breach),
-}
-
-impl Lane {
-    /// Whether its cells are to be read.
-    fn is_open(&self) -> bool {
-        self.until != 0 || (self.hello != 0 && self.clean && !self.breach)
-    }
-
-    pub const NEW: Self = Self {
-        next: 0,
-        credited: 0,
-        hello: 0,
-        until: 0,
-        want: 0,
-        received: 0,
-        breach: false,
-        clean: true,
-        speaker: Speaker { version: 0, index: 0, id: PhysCpuId(0) },
-    };
-}
-
-/// How a turn at a lane ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Nothing is left.
-    Empty,
-    /// There is more.
-    More,
-}
-
-/// What the holder of the receiver works on.
-#[derive(Debug)]
-pub(super) struct State {
-    pub lanes: [Lane; LANES],
-    /// Lanes that are looked at in each drain: all whose hint was seen since the receiver last armed.
-    pub active: [u64; HINT_WORDS],
-    /// The lane whose turn is next.
+    /// The lane with which the next look begins.
     turn: u8,
-    /// The lane that is looked at without a hint in the next drain.
-    sweep: u8,
-    message: Message,
+    /// The lane that had something last.
+    last: u8,
+    /// Where its next tag is to come, and what it will be.
+    next_at: usize,
+    next_tag: Tag,
+    /// Its last message had further lines.
+    long: bool,
+    polls: u32,
+    /// A poll is to look at more when its number has none of these bits.
+    more_at: u32,
+    ours: Option<Incarnation>,
+    buffer: Buffer,
 }
 
-/// The receiver's end of a kernel's own region. One CPU at a time drains it.
+/// The receiver's end of a kernel's own region. One CPU at a time looks. 128 bytes apart from what others write.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Receiver {
     /// [`FREE`], [`HELD`] or [`AGAIN`].
     held: AtomicU32,
-    /// An interrupt came: there is something, hint or not.
-    woken: AtomicBool,
     state: UnsafeCell<State>,
 }
 
@@ -128,27 +56,19 @@ unsafe impl Sync for Receiver {}
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
-/// Held, and somebody who found it so has left the drain to the holder.
+/// Held, and somebody who found it so has left a drain to the holder.
 const AGAIN: u32 = 2;
 
-/// The right to drain. Nobody waits for it.
+/// The right to look. Nobody waits for it.
 #[derive(Debug)]
 pub(crate) struct Hold<'a>(&'a Receiver);
 
 impl Receiver {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            Self {
-                held: AtomicU32::new(FREE),
-                woken: AtomicBool::new(false),
-                state: UnsafeCell::new(State {
-                    lanes: [Lane::NEW; LANES],
-                    active: [0; HINT_WORDS],
-                    turn: 0,
-                    sweep: 0,
-                    message: Message::EMPTY,
-                }),
-            }
+            // SAFETY: integers, `false` and `None` of a number that is never 0 are all zeros.
+            let state = unsafe { core::mem::MaybeUninit::<State>::zeroed().assume_init() };
+            Self { held: AtomicU32::new(FREE), state: UnsafeCell::new(state) }
         }
     }
 
@@ -159,23 +79,11 @@ impl Receiver {
     /// `at` is valid for a write of a receiver.
     #[cfg(not(loom))]
     pub(crate) unsafe fn new_in(at: *mut Self) {
-        // SAFETY: the caller; these are all fields, and the cell is its value in memory (`sync::UnsafeCell`).
-        unsafe {
-            (&raw mut (*at).held).write(AtomicU32::new(FREE));
-            (&raw mut (*at).woken).write(AtomicBool::new(false));
-            let state = (&raw mut (*at).state).cast::<State>();
-            crate::place::fill(&raw mut (*state).lanes, || Lane::NEW);
-            (&raw mut (*state).active).write([0; HINT_WORDS]);
-            (&raw mut (*state).turn).write(0);
-            (&raw mut (*state).sweep).write(0);
-            (&raw mut (*state).message).write(Message::EMPTY);
-            // A field that is added must be written above.
-            let Self { held: _, woken: _, state: _ } = &*at;
-            let State { lanes: _, active: _, turn: _, sweep: _, message: _ } = &*state;
-        }
+        // SAFETY: the caller; `FREE` is 0, and the cell is its value in memory (`sync::UnsafeCell`): as in `new`.
+        unsafe { at.write_bytes(0, 1) };
     }
 
-    /// Holds the receiver, unless somebody does; whoever does then drains once more.
+    /// Holds the receiver, unless somebody does; whoever does then looks once more, or has it done.
     #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_>> {
         // SYNC POINT: receiver-held (acquire); receiver-again (release)
@@ -185,9 +93,34 @@ impl Receiver {
         (before == Ok(FREE)).then(|| Hold(self))
     }
 
-    /// An interrupt came: the next drain believes it.
-    pub(crate) fn wake(&self) {
-        self.woken.store(true, Ordering::Relaxed);
+    /// Begins a life of the receiver (SPEC N-11). `discard`: what former lives left unread is given back to its senders.
+    ///
+    /// Nobody may look: our own instance is not in the table yet.
+    pub(crate) fn begin<W: Word>(&self, own: &OwnRegion<W>, incarnation: Incarnation, discard: bool) {
+        let Some(mut hold) = self.hold() else { return };
+        let (Some(life), Some(bell)) = (own.word(receiver::LIFE), own.word(receiver::BELL)) else { return };
+        let before = life.load(Ordering::Relaxed);
+        let restarted = before != 0 && Life::from_word(before).is_none_or(|b| b.incarnation != incarnation);
+        own.disarm();
+        // Where a former life wanted to be rung is nobody's business any more.
+        bell.store(0, Ordering::Relaxed);
+        hold.with(|state| {
+            for (number, lane) in (0..=u8::MAX).zip(&mut state.lanes) {
+                if let Some(end) = own.lane_end(number) {
+                    *lane = end.resume(before == 0, restarted, restarted && discard);
+                }
+            }
+            (state.version, state.more_at) = (0, 0);
+            state.ours = Some(incarnation);
+        });
+        if let Some(beat) = own.word(receiver::HEARTBEAT) {
+            // A life without a clock never beats, and is not suspect for that.
+            beat.store(0, Ordering::Relaxed);
+        }
+        // Last, or a life that ends in between would not count as one.
+        // SYNC POINT: receiver-life (release)
+        life.store(Life { incarnation, over: false }.to_word(), Ordering::Release);
+        hold.release();
     }
 }
 
@@ -211,20 +144,13 @@ impl Hold<'_> {
         self.0.held.swap(FREE, Ordering::Release) == AGAIN
     }
 
-    pub(super) fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
+    #[inline(always)]
+    fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
         // SAFETY: there is one hold (`held`), and it is borrowed mutably for as long as the state is.
         self.0.state.with_mut(|state| f(unsafe { &mut *state }))
     }
 
-    /// Whether any lane has anything, hint or not; if so the next drain looks there.
-    pub(crate) fn is_pending<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &E) -> bool {
-        self.with(|state| {
-            state.activate_all(own.geometry.lanes());
-            state.is_pending(own, to)
-        })
-    }
-
-    /// Reads up to `budget` messages, lane by lane in turn (SPEC N-13). With `arm`, senders ring from now on if nothing
+    /// Hands out up to `budget` messages, lane by lane in turn (SPEC N-13). With `arm`, senders ring from now on if nothing
     /// is left. True if something is.
     pub(crate) fn drain<W: Word, E: Events>(
         &mut self,
@@ -233,8 +159,27 @@ impl Hold<'_> {
         budget: usize,
         arm: bool,
     ) -> bool {
-        let woken = arm && self.0.woken.swap(false, Ordering::Relaxed);
-        self.with(|state| state.drain(own, to, budget, arm, woken))
+        self.with(|state| state.drain(own, to, budget, arm))
+    }
+
+    /// Whether a look at the lane that spoke last, which is one load, finds nothing, and it is not the time to look at more.
+    #[inline(always)]
+    pub(crate) fn finds_nothing<W: Word>(&mut self, own: &OwnRegion<W>) -> bool {
+        self.with(|state| {
+            state.polls = state.polls.wrapping_add(1);
+            state.polls & state.more_at != 0 && own.tag(state.next_at) != state.next_tag && !state.long
+        })
+    }
+
+    /// Looks where it is time to look; hands out what is there. How much that was, and whether all lanes were looked at.
+    #[inline(always)]
+    pub(crate) fn poll<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
+        self.with(|state| {
+            if state.polls & state.more_at == 0 {
+                return state.look_at_more(own, to);
+            }
+            (state.look_at_last(own, to), false)
+        })
     }
 }
 
@@ -245,114 +190,166 @@ impl State {
         to: &mut E,
         budget: usize,
         arm: bool,
-        woken: bool,
     ) -> bool {
         if arm {
-            disarm(own);
+            own.disarm();
         }
-        self.look_at_hints(own);
-        let mut spent = self.sweep(own, to, budget);
-        spent = spent.wrapping_add(self.rounds(own, to, budget.saturating_sub(spent)));
-        if spent == 0 && woken {
-            // Somebody rang and nobody is hinted at: a hint was overwritten. Look everywhere, once.
-            self.activate_all(own.geometry.lanes());
-            spent = self.rounds(own, to, budget);
+        let mut spent = self.look_at_all(own, to, budget);
+        while spent < budget && self.active != 0 {
+            spent = spent.wrapping_add(self.look_at(own, to, self.active, budget.wrapping_sub(spent)));
         }
+        self.aim(own);
         spent >= budget || (arm && !self.arm(own, to))
     }
 
-    /// Looks at one lane that no hint tells of, another in each drain.
-    fn sweep<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E, budget: usize) -> usize {
-        let lane = self.sweep;
-        self.sweep = next_lane(lane, own.geometry.lanes());
-        let word = self.active.get(usize::from(lane >> 6)).copied().unwrap_or(0);
-        if word & (1 << (lane & 63)) != 0 {
-            return 0;
-        }
-        let (spent, turn) = self.visit(own, to, lane, SHARE.min(budget));
-        if turn == Turn::More {
-            self.activate(lane);
-        }
-        spent
-    }
-
-    /// Gives each active lane its turn until none has anything, or the budget is spent; how many positions that was.
-    fn rounds<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E, budget: usize) -> usize {
-        let (mut spent, mut empty) = (0usize, 0u32);
-        while spent < budget {
-            let Some(lane) = self.next_active() else { break };
-            let share = SHARE.min(budget.wrapping_sub(spent));
-            let (steps, turn) = self.visit(own, to, lane, share);
-            spent = spent.wrapping_add(steps);
-            empty = if turn == Turn::Empty { empty.wrapping_add(1) } else { 0 };
-            if empty >= self.active.iter().fold(0, |n: u32, w| n.wrapping_add(w.count_ones())) {
-                break;
+    fn look_at_all<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E, budget: usize) -> usize {
+        let version = to.version();
+        if self.version != version {
+            (self.version, self.known, self.active) = (version, 0, 0);
+            for number in (0..=u8::MAX).filter(|&number| to.knows(InstanceId::new(number))) {
+                if let Some(place) = self.list.get_mut(self.known) {
+                    *place = number;
+                    self.known = self.known.wrapping_add(1);
+                }
             }
         }
+        self.look_at(own, to, self.known, budget)
+    }
+
+    /// Gives the first `count` lanes of the list their turns, from the one whose turn is next, until the budget is spent; how much
+    /// of it was.
+    fn look_at<W: Word, E: Events>(
+        &mut self,
+        own: &OwnRegion<W>,
+        to: &mut E,
+        count: usize,
+        budget: usize,
+    ) -> usize {
+        let from = self.list.iter().take(count).position(|&lane| lane == self.turn).unwrap_or(0);
+        let mut spent = 0usize;
+        for index in (from..count).chain(0..from) {
+            let Some(&lane) = self.list.get(index) else { break };
+            if spent >= budget {
+                self.turn = lane;
+                break;
+            }
+            spent = spent.wrapping_add(self.visit(own, to, lane, SHARE.min(budget.wrapping_sub(spent))));
+        }
+        self.sort(count);
         spent
     }
 
-    pub(super) fn activate(&mut self, lane: u8) {
-        if let Some(word) = self.active.get_mut(usize::from(lane >> 6)) {
-            *word |= 1 << (lane & 63);
+    /// Puts the first `count` lanes of the list in order. Behind a look, or a lane would be passed over that changes its place in it.
+    fn sort(&mut self, count: usize) {
+        self.active = 0;
+        for index in 0..count {
+            let lane = self.list.get(index).and_then(|&lane| self.lanes.get(usize::from(lane)));
+            if lane.is_some_and(|lane| lane.active) {
+                self.exchange(index, self.active);
+                self.active = self.active.wrapping_add(1);
+            }
         }
     }
 
-    pub(super) fn activate_all(&mut self, lanes: u32) {
-        (0..=u8::MAX).take(lanes as usize).for_each(|lane| self.activate(lane));
-    }
-
-    fn look_at_hints<W: Word>(&mut self, own: &OwnRegion<W>) {
-        for (active, hint) in self.active.iter_mut().zip(own.hints().into_iter().flatten()) {
-            *active |= hint.load(Ordering::Relaxed);
+    /// Has two lanes of the list change places.
+    fn exchange(&mut self, a: usize, b: usize) {
+        // Not `swap`, which could panic.
+        if let (Some(&at_a), Some(&at_b)) = (self.list.get(a), self.list.get(b)) {
+            for (index, lane) in [(a, at_b), (b, at_a)] {
+                self.list.get_mut(index).into_iter().for_each(|place| *place = lane);
+            }
         }
     }
 
-    /// The active lane whose turn it is.
-    fn next_active(&mut self) -> Option<u8> {
-        let from = self.turn;
-        let word = |i: u8| self.active.get(usize::from(i & 3)).copied().unwrap_or(0);
-        let start = from >> 6;
-        let first = word(start) & (u64::MAX << (from & 63));
-        let lane = if first != 0 {
-            (start << 6) | first.trailing_zeros() as u8
-        } else {
-            // The last one is the first again, for the lanes below `from`.
-            let i = (1..=4).map(|i| start.wrapping_add(i) & 3).find(|&i| word(i) != 0)?;
-            (i << 6) | word(i).trailing_zeros() as u8
-        };
-        self.turn = lane.wrapping_add(1);
-        Some(lane)
-    }
-
-    /// A lane's turn: up to `share` messages. Gives how many positions it went on by.
+    /// A lane's turn: up to `share` messages, then what its header says. How many steps that took: a peer may say another
+    /// hello each time.
     fn visit<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
         to: &mut E,
         number: u8,
         share: usize,
-    ) -> (usize, Turn) {
-        let id = InstanceId::new(number);
-        let Some((lane, end)) = self.lanes.get_mut(usize::from(number)).zip(own.lane_end(number)) else {
-            // A hint at a lane that does not exist.
-            self.deactivate(number);
-            return (0, Turn::Empty);
+    ) -> usize {
+        let lane = self.lanes.get_mut(usize::from(number)).zip(own.lane_end(number));
+        let Some((lane, end)) = lane else { return 0 };
+        let mut visit = Visit { end, lane, id: InstanceId::new(number), ours: self.ours };
+        let steps = if visit.lane.until == 0 {
+            visit.take(to, &mut self.buffer, share)
+        } else {
+            visit.hand_on(to, &mut self.buffer, share)
         };
-        let mut visit = Visit { end, lane, message: &mut self.message, id };
-        let (steps, turn) = visit.messages(to, share);
         visit.give_credit();
-        if turn == Turn::More {
-            return (steps, turn);
+        if steps == 0 {
+            visit.end.wait_for_long(visit.lane);
+        } else {
+            self.last = number;
         }
-        // A greeting costs a step: a peer may say another hello each time.
-        let greeted = visit.look_at_header(to);
-        (steps.wrapping_add((greeted == Turn::More).into()), greeted)
+        let steps = steps.wrapping_add(visit.look_at_header(to).into());
+        visit.lane.active = steps != 0;
+        steps
     }
 
-    fn deactivate(&mut self, lane: u8) {
-        if let Some(word) = self.active.get_mut(usize::from(lane >> 6)) {
-            *word &= !(1 << (lane & 63));
+    /// A poll that looks at several lanes, or at all.
+    #[inline(never)]
+    fn look_at_more<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
+        let all = self.polls % LOOK_AT_ALL == 0;
+        let found = if all {
+            self.look_at_all(own, to, usize::MAX)
+        } else {
+            self.look_at(own, to, self.active, usize::MAX)
+        };
+        self.aim(own);
+        (found, all)
+    }
+
+    #[inline(always)]
+    fn look_at_last<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
+        let (at, tag) = (self.next_at, self.next_tag);
+        let lane = self.lanes.get_mut(usize::from(self.last)).zip(own.control(self.last));
+        let Some((lane, control)) = lane else { return 0 };
+        let Some(copied) = copy_near(own, at, tag, lane, &mut self.buffer) else {
+            return self.take_turn(own, to);
+        };
+        hand_out(control, lane, (InstanceId::new(self.last), self.ours), to, &copied, &self.buffer);
+        (self.long, self.next_at) = (false, at.wrapping_add(LINE_WORDS));
+        if own.geometry.is_first_of_lap(copied.end) {
+            self.aim_at_last(own);
+        }
+        if own.tag(self.next_at) == self.next_tag {
+            return self.take_turn(own, to).wrapping_add(1);
+        }
+        if let Some(lane) = self.lanes.get_mut(usize::from(self.last)) {
+            give_credit(control, lane);
+        }
+        1
+    }
+
+    /// Something else than one message of one line.
+    #[inline(never)]
+    fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
+        let found = self.visit(own, to, self.last, SHARE);
+        self.aim_at_last(own);
+        found
+    }
+
+    /// Notes where polls are to look.
+    fn aim<W: Word>(&mut self, own: &OwnRegion<W>) {
+        let more_often = self.active > 1 || (self.active == 1 && self.list.first() != Some(&self.last));
+        self.more_at = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
+        self.aim_at_last(own);
+    }
+
+    /// Notes what a look at the lane that spoke last is to find.
+    #[inline(always)]
+    fn aim_at_last<W: Word>(&mut self, own: &OwnRegion<W>) {
+        if let Some(lane) = self.lanes.get(usize::from(self.last)) {
+            self.next_at = if lane.open && lane.began && lane.until == 0 {
+                own.tag_at(self.last, lane.next)
+            } else {
+                usize::MAX
+            };
+            self.next_tag = own.geometry.first_tag(lane.next);
+            self.long = lane.long;
         }
     }
 
@@ -361,170 +358,17 @@ impl State {
         let Some(armed) = own.word(receiver::ARMED) else { return true };
         // SYNC POINT: bell (release). Who finds us armed rings where we are.
         armed.store(1, Ordering::Release);
-        for (active, hint) in self.active.iter_mut().zip(own.hints().into_iter().flatten()) {
-            if hint.load(Ordering::Relaxed) != 0 {
-                *active |= hint.swap(0, Ordering::Relaxed);
-            }
-        }
-        // SYNC POINT: armed (fence). A sender sees that we are armed and its hint cleared, or we see its message.
+        // SYNC POINT: armed (fence). A sender sees that we are armed, or we see what it has stored.
         fence(Ordering::SeqCst);
-        let hinted = own.hints().into_iter().flatten().any(|hint| hint.load(Ordering::Relaxed) != 0);
-        if hinted || self.is_pending(own, to) {
-            armed.store(0, Ordering::Relaxed);
-            return false;
-        }
-        self.active = [0; HINT_WORDS];
-        true
-    }
-
-    /// Whether an active lane of an instance that we know has anything for us.
-    fn is_pending<W: Word, E: Events>(&self, own: &OwnRegion<W>, to: &E) -> bool {
-        let is_pending = |number: u8| {
+        let is_pending = |&number: &u8| {
             let lane = self.lanes.get(usize::from(number));
             own.lane_end(number).zip(lane).is_some_and(|(end, lane)| end.is_pending(lane))
-                && to.peer(InstanceId::new(number)).is_some()
         };
-        [0u8, 64, 128, 192].into_iter().zip(self.active).any(|(first, mut bits)| {
-            while bits != 0 {
-                if is_pending(first | bits.trailing_zeros() as u8) {
-                    return true;
-                }
-                bits &= bits.wrapping_sub(1);
-            }
-            false
-        })
+        // An instance that has come since the last look is looked at by whoever added it.
+        let pending = to.version() != self.version || self.list.iter().take(self.known).any(is_pending);
+        if pending {
+            armed.store(0, Ordering::Relaxed);
+        }
+        !pending
     }
 }
-
-/// Has no sender ring any more.
-pub(super) fn disarm<W: Word>(own: &OwnRegion<W>) {
-    if let Some(armed) = own.word(receiver::ARMED).filter(|armed| armed.load(Ordering::Relaxed) != 0) {
-        armed.store(0, Ordering::Relaxed);
-    }
-}
-
-const fn next_lane(lane: u8, lanes: u32) -> u8 {
-    let next = lane.wrapping_add(1);
-    if (next as u32) < lanes {
-        next
-    } else {
-        0
-    }
-}
-
-/// One lane during its turn.
-pub(super) struct Visit<'a, W> {
-    pub end: LaneEnd<'a, W>,
-    pub lane: &'a mut Lane,
-    message: &'a mut Message,
-    pub id: InstanceId,
-}
-
-impl<W: Word> Visit<'_, W> {
-    /// Hands on up to `share` messages, in order.
-    fn messages<E: Events>(&mut self, to: &mut E, share: usize) -> (usize, Turn) {
-        self.lane.clean = self.is_clean();
-        for steps in 0..share {
-            if !self.lane.is_open() {
-                return (steps, Turn::Empty);
-            }
-            let Some(cell) = self.end.cell(self.lane.next) else { return (steps, Turn::Empty) };
-            let [head, ..] = cell;
-            // SYNC POINT: message-published (acquire)
-            let head = head.load(Ordering::Acquire);
-            let draining = self.lane.until != 0;
-            match Lap::of(head as u32, self.end.geometry.lap(self.lane.next)) {
-                Lap::Here => match self.copy(to, cell, head) {
-                    Ok(()) => {
-                        to.deliver(self.message);
-                        self.advance(to, true);
-                    }
-                    // The lane of an instance that we do not know yet is left as it is.
-                    Err(NotCopied::Unknown) => return (steps, Turn::Empty),
-                    // What a dead life left is skipped; a living one answers for it.
-                    Err(NotCopied::Breach(_)) if draining => self.advance(to, false),
-                    Err(NotCopied::Breach(breach)) => self.quarantine(to, breach),
-                },
-                _ if draining => self.advance(to, false),
-                Lap::NotYet => return (steps, Turn::Empty),
-                Lap::Future => self.quarantine(to, Breach::Lap),
-            }
-        }
-        (share, Turn::More)
-    }
-
-    /// A cell's message as a private copy, each word read once, checked (SPEC N-7).
-    #[inline(always)]
-    fn copy<E: Events>(&mut self, to: &E, words: &Cell<W>, head: u64) -> Result<(), NotCopied> {
-        let [_, about, payload @ ..] = words;
-        let CellAbout { len, cpu } = CellAbout::from_word(about.load(Ordering::Relaxed));
-        let len = usize::from(len);
-        if len > MAX_LEN {
-            return Err(NotCopied::Breach(Breach::Length));
-        }
-        let sender_cpu = self.speaker(to, cpu)?;
-        let message = &mut *self.message;
-        message.sender_cpu = sender_cpu;
-        message.sender = Some(self.id);
-        message.msg_type = MessageType((head >> 32) as u32);
-        message.len = len;
-        for (copy, word) in message.words.iter_mut().zip(payload).take(len.div_ceil(8)) {
-            *copy = word.load(Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// The physical id of the CPU at `index` in the directory's list of this lane's instance.
-    #[inline(always)]
-    fn speaker<E: Events>(&mut self, to: &E, index: u16) -> Result<PhysCpuId, NotCopied> {
-        let version = to.version();
-        let last = &mut self.lane.speaker;
-        // It is looked up once for all messages of one CPU: a look-up is two locked instructions.
-        if (last.version, last.index) != (version, index) {
-            let peer = to.peer(self.id).ok_or(NotCopied::Unknown)?;
-            let id = E::cpu(&peer, index).ok_or(NotCopied::Breach(Breach::Cpu))?;
-            *last = Speaker { version, index, id };
-        }
-        Ok(last.id)
-    }
-
-    /// Whether the life in force has cleaned its cells, or needed not.
-    pub(super) fn is_clean(&self) -> bool {
-        self.lane.clean || self.end.is_clean(self.lane.hello)
-    }
-
-    /// Goes on by one position.
-    fn advance<E: Events>(&mut self, to: &mut E, received: bool) {
-        self.lane.next = self.lane.next.wrapping_add(1);
-        self.lane.received = self.lane.received.wrapping_add(received.into());
-        if self.lane.next == self.lane.until {
-            self.acknowledge(to);
-        }
-    }
-
-    /// Tells the sender how far we have read, once for all that were (SPEC N-8).
-    fn give_credit(&mut self) {
-        if self.lane.next != self.lane.credited {
-            self.lane.credited = self.lane.next;
-            self.end.set(control::RECEIVED, self.lane.received);
-            // SYNC POINT: lane-credit (release)
-            self.end.set(control::CREDIT, self.lane.next);
-        }
-    }
-
-    /// The lane is empty: has its sender begun a new life, or does it wait for space?
-    fn look_at_header<E: Events>(&mut self, to: &mut E) -> Turn {
-        if let Some(want) = self.end.untold(self.lane) {
-            self.lane.want = want;
-            to.ring(self.id);
-        }
-        // SYNC POINT: lane-hello (acquire)
-        let hello = self.end.header(header::HELLO);
-        if hello == self.lane.hello {
-            return Turn::Empty;
-        }
-        self.greet(to, hello)
-    }
-}
-
-const _: () = assert!(cell::PAYLOAD == 2);

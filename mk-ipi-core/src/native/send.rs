@@ -1,49 +1,66 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The sender's end of a lane: take a position, fill its cell, publish it, ring if the receiver wants it.
+//! The sender's end of a lane: take lines, fill them, publish them, ring if the receiver wants it (SPEC N-8, N-10).
 //!
-//! Several CPUs of one instance share the lane, interrupt and NMI handlers included: a position is taken by one
-//! compare-and-swap in private memory, and nothing waits for whoever holds another.
+//! Several CPUs of one instance share the lane, interrupt and NMI handlers included: lines are taken by one compare-and-swap in
+//! private memory, and nothing waits for whoever holds others.
 
-use super::lane::{Cell, PeerRegion};
+use super::lane::{Line, PeerRegion};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{cell, control, header, receiver, Bell, CellAbout, MAX_LEN};
-use mk_ipi_abi::{MessageType, PhysCpuId, Vector};
+use mk_ipi_abi::native::{
+    control, header, lines_of, receiver, About, Bell, Geometry, Hello, Phase, FAR_WORDS, NEAR,
+};
+use mk_ipi_abi::MessageType;
 
-/// Why a message was not sent; nothing has changed.
+/// Why nothing was sent; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsent {
     /// The receiver has not read enough yet.
     Full,
-    /// The receiver has not acknowledged this life of ours yet.
+    /// The receiver has not answered this life of ours yet.
     Unanswered,
     /// The receiver holds that we broke the protocol.
     Quarantined,
-    /// The receiver's own words contradict each other.
+    /// The receiver's own words contradict each other, or it does not know this life of ours any more.
     Broken,
-    /// More CPUs take positions than this one can keep up with.
+    /// More CPUs take lines than this one can keep up with.
     Contended,
-    /// More than [`MAX_LEN`] bytes.
+    /// More bytes than the region allows.
     TooLong,
 }
 
-/// `tail` while no position can be taken: the life was not acknowledged yet.
-pub(super) const UNANSWERED: u64 = u64::MAX;
-/// `tail` while one CPU prepares the lane for the life that was acknowledged.
-pub(super) const PREPARING: u64 = u64::MAX - 1;
-/// Tries of the compare-and-swap: each that fails means that another CPU's succeeded.
+/// `tail` while no line can be taken: the life was not answered yet. No position comes so far.
+pub(super) const UNANSWERED: u64 = 1 << 63;
+/// `tail` while one CPU prepares the lane for the life that was answered.
+pub(super) const PREPARING: u64 = UNANSWERED + 1;
+/// Tries of the compare-and-swap: each that fails means that another CPU's, or an interrupt's, succeeded.
 const TRIES: usize = 64;
+/// How many lines ahead those who send many ask for.
+const AHEAD: u64 = 16;
 
-/// One instance's end of the lane that it has in another's region.
+/// One instance's end of the lane that it has in another's region. 128 bytes apart from what others write.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Sender<W> {
-    /// The next position to take, or one of the marks above.
+    /// The next line to take, or one of the marks above.
     pub(super) tail: AtomicU64,
     /// What `CREDIT` was when it was last looked at: never beyond `tail`.
     pub(super) credit: AtomicU64,
-    /// The position at which this life began.
+    /// The line at which this life began.
     pub(super) base: AtomicU64,
-    pub(super) hello: u64,
+    /// The `BELL` that was asked about last, and was good.
+    pub(super) good_bell: AtomicU64,
+    /// The length, plus 1, of the longest message that waits for space; 0 if none does.
+    pub(super) waiting: AtomicU64,
+    /// This life, in the phase in which it sends.
+    pub(super) hello: Hello,
     pub(super) region: PeerRegion<W>,
+}
+
+/// Lines that were taken.
+#[derive(Clone, Copy)]
+struct Taken {
+    first: u64,
+    credit: u64,
 }
 
 impl<W: Word> Sender<W> {
@@ -52,169 +69,210 @@ impl<W: Word> Sender<W> {
         self.region
     }
 
-    /// Sends a message (SPEC N-8). True if the receiver is to be rung for it.
-    #[inline]
-    pub(crate) fn send(&self, msg_type: MessageType, cpu: u16, payload: &[u8]) -> Result<bool, Unsent> {
-        let (head, word) = self.fill(msg_type, cpu, payload)?;
-        // SYNC POINT: message-published (release); armed (fence)
-        head.publish(word);
-        Ok(self.is_wanted())
+    /// The lane's.
+    pub(crate) const fn geometry(&self) -> Geometry {
+        self.region.geometry
     }
 
-    /// As `send`, but leaves it to [`flush`](Self::flush) to find out whether the receiver is to be rung.
-    #[inline]
-    pub(crate) fn post(&self, msg_type: MessageType, cpu: u16, payload: &[u8]) -> Result<(), Unsent> {
-        let (head, word) = self.fill(msg_type, cpu, payload)?;
-        // SYNC POINT: message-published (release)
-        head.store(word, Ordering::Release);
-        Ok(())
+    /// Stores a message and publishes it (SPEC N-8); gives its number. `cpu` is what it says of the sending CPU; `swap` is the
+    /// compare-and-swap to take lines by.
+    #[inline(always)]
+    pub(crate) fn send(
+        &self,
+        msg_type: MessageType,
+        cpu: impl FnOnce() -> u32,
+        payload: &[u8],
+        swap: impl Fn(&AtomicU64, u64, u64) -> bool,
+    ) -> Result<u64, Unsent> {
+        let lines = self.lines_of(payload)?;
+        let Taken { first, .. } = self.take(lines, swap)?;
+        self.fill(first, lines, msg_type, cpu(), payload)
     }
 
-    /// True if the receiver is to be rung for what was posted.
+    /// As `send`, for as many messages of one type as there is space for, from the first on: how many, and the last one's number.
+    /// One compare-and-swap for all; lines for those that follow are asked for ahead.
+    #[inline(always)]
+    pub(crate) fn post(
+        &self,
+        msg_type: MessageType,
+        cpu: u32,
+        payloads: &[&[u8]],
+        swap: impl Fn(&AtomicU64, u64, u64) -> bool,
+    ) -> Result<(usize, u64), Unsent> {
+        let mut count = payloads.len();
+        let Taken { first, credit } = loop {
+            let lines =
+                payloads.iter().take(count).try_fold(0, |n: u64, p| Ok(n.wrapping_add(self.lines_of(p)?)))?;
+            match self.take(lines, &swap) {
+                Err(Unsent::Full) if count > 1 => count = self.fitting(payloads, count)?,
+                taken => break taken?,
+            }
+        };
+        let mut position = first;
+        for payload in payloads.iter().take(count) {
+            let lines = self.lines_of(payload)?;
+            position = self.fill(position, lines, msg_type, cpu, payload)?;
+            // Not those that the receiver has yet to read. A single message would gain nothing: the receiver looks at such lines.
+            let ahead = (AHEAD..AHEAD.wrapping_add(lines)).map(|n| position.wrapping_add(n));
+            ahead
+                .filter(|p| p.wrapping_sub(credit) < self.region.lines())
+                .for_each(|p| self.region.will_write(p));
+        }
+        Ok((count, position))
+    }
+
+    /// How many of the first `count`, all of which there was no space for, there is space for now.
+    #[cold]
+    fn fitting(&self, payloads: &[&[u8]], count: usize) -> Result<usize, Unsent> {
+        let used = self.tail.load(Ordering::Relaxed).wrapping_sub(self.credit.load(Ordering::Relaxed));
+        let mut free = self.region.lines().saturating_sub(used);
+        let mut fit = 0usize;
+        for payload in payloads.iter().take(count.wrapping_sub(1)) {
+            let Some(left) = free.checked_sub(lines_of(payload.len())) else { break };
+            (free, fit) = (left, fit.wrapping_add(1));
+        }
+        if fit == 0 {
+            return Err(Unsent::Full);
+        }
+        Ok(fit)
+    }
+
+    /// True if the receiver is to be rung for what was published.
+    #[inline(always)]
     pub(crate) fn flush(&self) -> bool {
-        // SYNC POINT: armed (fence)
+        // SYNC POINT: armed (fence). Either we see that it is armed, or it sees what we have stored when it looks once more.
         fence(Ordering::SeqCst);
-        self.is_wanted()
+        // SYNC POINT: bell (acquire)
+        self.region.receiver(receiver::ARMED) != 0
     }
 
-    /// Takes a position and fills its cell but for the head; gives the head, and what publishes it.
     #[inline(always)]
-    fn fill(&self, msg_type: MessageType, cpu: u16, payload: &[u8]) -> Result<(&W, u64), Unsent> {
-        let len = u16::try_from(payload.len()).ok().filter(|&len| usize::from(len) <= MAX_LEN);
-        let len = len.ok_or(Unsent::TooLong)?;
-        let position = self.claim()?;
-        // Each index is in the lane (`PeerRegion::map`).
-        let cell = self.region.cell(position).ok_or(Unsent::Broken)?;
-        store_payload(cell, payload);
-        let [head, about, ..] = cell;
-        about.store(CellAbout { len, cpu }.to_word(), Ordering::Relaxed);
-        self.region.set(header::SENT, position.wrapping_add(1));
-        let lap = self.region.geometry.lap(position);
-        Ok((head, u64::from(lap) | (u64::from(msg_type.0) << 32)))
+    fn lines_of(&self, payload: &[u8]) -> Result<u64, Unsent> {
+        if payload.len() > self.region.geometry.max_len() as usize {
+            return Err(Unsent::TooLong);
+        }
+        Ok(lines_of(payload.len()))
     }
 
-    /// Takes the next position, if the receiver has read its cell (SPEC N-8).
+    /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
     #[inline(always)]
-    fn claim(&self) -> Result<u64, Unsent> {
-        let cells = u64::from(self.region.geometry.cells());
+    fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<Taken, Unsent> {
         for _ in 0..TRIES {
             // SYNC POINT: lane-prepared (acquire)
-            let tail = self.tail.load(Ordering::Acquire);
+            let first = self.tail.load(Ordering::Acquire);
             // SYNC POINT: credit-cached (acquire)
             let credit = self.credit.load(Ordering::Acquire);
-            if tail >= PREPARING {
-                self.prepare(tail)?;
-            } else if tail.wrapping_sub(credit) >= cells {
-                self.refresh(credit, cells)?;
-            } else if self.tail.compare_exchange(tail, tail.wrapping_add(1), Ordering::Relaxed).is_ok() {
-                return Ok(tail);
+            let next = first.wrapping_add(lines);
+            if next.wrapping_sub(credit) > self.region.lines() {
+                self.refresh(credit, lines)?;
+            } else if swap(&self.tail, first, next) {
+                return Ok(Taken { first, credit });
             }
         }
         Err(Unsent::Contended)
     }
 
-    /// Looks how far the receiver has read.
+    /// Looks how far the receiver has handled.
     #[cold]
-    fn refresh(&self, known: u64, cells: u64) -> Result<(), Unsent> {
+    fn refresh(&self, known: u64, lines: u64) -> Result<(), Unsent> {
+        if self.tail.load(Ordering::Relaxed) >= UNANSWERED {
+            return Err(Unsent::Unanswered);
+        }
         // SYNC POINT: lane-credit (acquire)
-        let credit = self.region.control(control::CREDIT, Ordering::Acquire);
+        let credit = self.region.control(control::CREDIT);
         // Loaded behind the credit: whatever was read was taken before.
         let tail = self.tail.load(Ordering::Relaxed);
-        if credit < known || credit > tail {
+        if credit < known || credit > tail || !self.is_in_force() {
             return Err(Unsent::Broken);
         }
         // SYNC POINT: credit-cached (release)
         self.credit.fetch_max(credit, Ordering::Release);
-        if tail.wrapping_sub(credit) < cells {
+        if tail.wrapping_add(lines).wrapping_sub(credit) <= self.region.lines() {
             return Ok(());
         }
-        self.region.set(header::FULL, self.region.own(header::FULL).wrapping_add(1));
-        match self.region.control(control::BREACH, Ordering::Relaxed) {
+        self.region.count(header::FULL);
+        match self.region.control(control::BREACH) {
             0 => Err(Unsent::Full),
             _ => Err(Unsent::Quarantined),
         }
     }
 
-    /// Whether the receiver is to be rung; says who has something for it, if nobody has (SPEC N-10).
+    /// Fills lines that were taken, the one that the receiver looks at last, and its tag last of all; the position behind.
     #[inline(always)]
-    fn is_wanted(&self) -> bool {
-        if let Some(hint) = self.region.hint() {
-            let bit = 1u64 << (self.region.lane & 63);
-            if hint.load(Ordering::SeqCst) & bit == 0 {
-                hint.fetch_or(bit, Ordering::SeqCst);
-                // SYNC POINT: armed (fence)
-                fence(Ordering::SeqCst);
+    fn fill(
+        &self,
+        first: u64,
+        lines: u64,
+        msg_type: MessageType,
+        cpu: u32,
+        payload: &[u8],
+    ) -> Result<u64, Unsent> {
+        // Each index is in the lane (`PeerRegion::map`).
+        let [tag, about, near @ ..] = self.region.line(first).ok_or(Unsent::Broken)?;
+        match payload.split_at_checked(NEAR) {
+            Some((head, far)) if !far.is_empty() => {
+                self.fill_far(first, lines, far);
+                store(near, head);
             }
+            _ => store(near, payload),
         }
-        // SYNC POINT: bell (acquire). SeqCst, and the hint too: `publish` may be a swap, which orders no other load.
-        self.region.load(receiver::ARMED, Ordering::SeqCst) != 0
+        // A region's longest message has 4,096 bytes.
+        #[expect(clippy::cast_possible_truncation, reason = "checked by `lines_of`")]
+        about.store(About { len: payload.len() as u32, cpu }.to_word(), Ordering::Relaxed);
+        // SYNC POINT: message-published (release)
+        tag.store(self.region.geometry.first_tag(first).to_word(msg_type.0), Ordering::Release);
+        Ok(first.wrapping_add(lines))
     }
 
-    /// Where the receiver wants to be rung: one of `listed`, or what the directory says.
-    pub(crate) fn bell(&self, listed: &[PhysCpuId], directory: (PhysCpuId, Vector)) -> (PhysCpuId, Vector) {
-        Bell::from_word(self.region.load(receiver::BELL, Ordering::Relaxed), listed).unwrap_or(directory)
+    /// The lines of a message behind its first.
+    #[inline(never)]
+    fn fill_far(&self, first: u64, lines: u64, payload: &[u8]) {
+        // All at once: else each would be waited for when its turn to be stored comes.
+        (0..lines).for_each(|n| self.region.will_write(first.wrapping_add(n)));
+        let mut rest = payload;
+        for position in (1..lines).map(|n| first.wrapping_add(n)) {
+            let Some([tag, words @ ..]): Option<&Line<W>> = self.region.line(position) else { return };
+            match rest.split_first_chunk::<{ FAR_WORDS * 8 }>() {
+                Some((whole, behind)) => {
+                    store(words, whole);
+                    rest = behind;
+                }
+                None => store(words, rest),
+            }
+            tag.store(self.region.geometry.further_tag(position).to_word(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the receiver wants to be rung, if `is_its_cpu` says of that CPU that it is the receiver's; else what the directory
+    /// says (SPEC N-12). That is asked again whenever the word has changed.
+    pub(crate) fn bell(&self, is_its_cpu: impl FnOnce(Bell) -> bool) -> Option<Bell> {
+        let word = self.region.receiver(receiver::BELL);
+        let bell = Bell::from_word(word)?;
+        if self.good_bell.load(Ordering::Relaxed) != word {
+            if !is_its_cpu(bell) {
+                return None;
+            }
+            self.good_bell.store(word, Ordering::Relaxed);
+        }
+        Some(bell)
     }
 
     /// Counts a doorbell.
     pub(crate) fn count_rung(&self) {
-        self.region.set(header::RUNG, self.region.own(header::RUNG).wrapping_add(1));
+        self.region.count(header::RUNG);
     }
 
-    /// Asks to be rung when the receiver has given more credit (SPEC N-10). True if it is to be rung for that.
-    pub(crate) fn want_space(&self) -> bool {
-        let mut wanted = false;
-        for _ in 0..TRIES {
-            let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
-            self.region.set(header::WANT, credit.wrapping_add(1));
-            wanted = self.flush();
-            // If it went on meanwhile, the receiver may have looked too early, or another CPU have asked for more.
-            if self.region.control(control::CREDIT, Ordering::SeqCst) == credit {
-                break;
-            }
-        }
-        wanted
-    }
-
-    /// Whether there is space. If others took what was asked for it is asked for again, and `ring` learns whether the receiver
-    /// is to be rung for that.
-    pub(crate) fn has_space_at_last(&self, ring: impl FnOnce(bool)) -> bool {
-        // A yes is the last word: looked at again, others may have taken it since, and nobody would ask.
-        if self.has_space() {
-            return true;
-        }
-        if self.is_told() {
-            ring(self.want_space());
-        }
-        self.has_space()
-    }
-
-    /// Whether what was asked for has come to pass: then it is to be asked for again.
-    fn is_told(&self) -> bool {
-        let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
-        self.region.own(header::WANT) != credit.wrapping_add(1)
-    }
-
-    /// Whether a send could succeed now.
-    pub(crate) fn has_space(&self) -> bool {
-        let tail = self.tail.load(Ordering::Relaxed);
-        if tail >= PREPARING {
-            return self.region.control(control::ANSWER, Ordering::SeqCst) == self.hello;
-        }
-        let credit = self.region.control(control::CREDIT, Ordering::SeqCst);
-        tail.wrapping_sub(credit) < u64::from(self.region.geometry.cells())
-    }
-
-    /// Messages of this life so far.
-    pub(crate) fn sent(&self) -> u64 {
-        let (base, tail) = self.positions();
-        tail.wrapping_sub(base)
+    /// Whether the receiver knows the life that sends.
+    pub(super) fn is_in_force(&self) -> bool {
+        // Relaxed: nothing that is read behind it depends on it.
+        is_answer_to(self.hello, self.region.control_relaxed(control::ANSWER))
     }
 
     /// The positions of this life so far: first, and behind the last that was taken.
     pub(super) fn positions(&self) -> (u64, u64) {
         // SYNC POINT: lane-prepared (acquire)
         let tail = self.tail.load(Ordering::Acquire);
-        if tail >= PREPARING {
+        if tail >= UNANSWERED {
             (0, 0)
         } else {
             (self.base.load(Ordering::Relaxed), tail)
@@ -222,17 +280,14 @@ impl<W: Word> Sender<W> {
     }
 }
 
-/// Stores the payload, the lines that the receiver does not poll first.
-#[inline(always)]
-fn store_payload<W: Word>(words: &Cell<W>, payload: &[u8]) {
-    const FAR: usize = cell::PAYLOAD + cell::NEAR_WORDS;
-    let (near, far) = payload.split_at_checked(cell::NEAR_WORDS * 8).unwrap_or((payload, &[]));
-    store_bytes(words.get(FAR..).unwrap_or(&[]), far);
-    store_bytes(words.get(cell::PAYLOAD..FAR).unwrap_or(&[]), near);
+/// Whether `answer` is one that a life which says `hello` sends on: its own, or, if it needs to wait for none, nobody's.
+pub(super) fn is_answer_to(hello: Hello, answer: u64) -> bool {
+    let first = hello.phase == Phase::First;
+    answer == hello.to_word() || (first && (answer == 0 || answer == hello.in_phase(Phase::Begin).to_word()))
 }
 
 #[inline(always)]
-fn store_bytes<W: Word>(words: &[W], mut bytes: &[u8]) {
+fn store<W: Word>(words: &[W], mut bytes: &[u8]) {
     for word in words {
         let Some((eight, rest)) = bytes.split_first_chunk() else {
             if !bytes.is_empty() {

@@ -7,11 +7,13 @@
 
 use super::*;
 use crate::message::Message;
-use crate::platform::{Access, MapError, Mapping, PeerEvent, PhysMemory};
+use crate::platform::{Access, MapError, Mapping, Peer, PeerEvent, PhysMemory};
 use crate::sync::{AtomicU64, Ordering, Word};
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
-use mk_ipi_abi::native::{cell, header, Geometry};
+use mk_ipi_abi::native::{
+    control, lines_of, receiver, About, Breach, Geometry, FAR_WORDS, LINE_WORDS, NEAR_WORDS,
+};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use std::vec::Vec;
 
@@ -33,6 +35,14 @@ impl Watched {
         Self { value, loads, stored }
     }
 
+    fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
+    }
+
+    fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
     fn note_store(&self) {
         self.stored.store(CLOCK.replace(CLOCK.get() + 1), Ordering::Relaxed);
     }
@@ -51,30 +61,28 @@ impl Word for Watched {
         self.note_store();
         self.value.compare_exchange(current, new, order)
     }
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.note_store();
-        self.value.swap(value, order)
-    }
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.note_store();
-        self.value.fetch_or(bits, order)
-    }
 }
 
 /// A region of one lane, in memory of its own.
-struct Arena(Vec<Watched>);
+struct Arena {
+    words: Vec<Watched>,
+    geometry: Geometry,
+}
 
-const GEOMETRY: Geometry = Geometry::new(1, 4).unwrap();
-const RANGE: PhysRange = PhysRange::new(PhysAddr(4096), GEOMETRY.total_size()).unwrap();
+const START: PhysAddr = PhysAddr(4096);
 /// The one instance, which sends to itself.
 const ME: InstanceId = InstanceId::new(0);
+const SMALL: Geometry = Geometry::new(1, 8, 256).unwrap();
+const LARGE: Geometry = Geometry::new(1, 128, 4096).unwrap();
+/// The type of most messages.
+const TYPE: MessageType = MessageType(3);
 
 // SAFETY: a mapping is a part of the vector, which neither moves nor ends while an `Arena` is borrowed.
 unsafe impl PhysMemory for Arena {
     type Word = Watched;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<Watched>, MapError> {
-        let first = (range.start().0 - RANGE.start().0) as usize / 8;
-        let words = &self.0[first..][..range.len() as usize / 8];
+        let first = (range.start().0 - START.0) as usize / 8;
+        let words = &self.words[first..][..range.len() as usize / 8];
         // SAFETY: as above.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
@@ -85,89 +93,478 @@ unsafe impl PhysMemory for Arena {
 }
 
 impl Arena {
-    fn new() -> Self {
-        let arena = Self((0..RANGE.len() / 8).map(|_| Watched::new()).collect());
-        create(&arena, RANGE, GEOMETRY).unwrap();
+    fn new(geometry: Geometry) -> Self {
+        let words = (0..geometry.total_size() / 8).map(|_| Watched::new()).collect();
+        let arena = Self { words, geometry };
+        create(&arena, arena.range(), geometry).unwrap();
         arena
     }
 
-    /// The words of the lane's cell at `position`.
-    fn cell(&self, position: u64) -> &[Watched] {
-        let lane = GEOMETRY.lane_at(0).unwrap() as usize / 8;
-        &self.0[lane + header::WORDS + GEOMETRY.index(position) * cell::WORDS..][..cell::WORDS]
+    fn range(&self) -> PhysRange {
+        PhysRange::new(START, self.geometry.total_size()).unwrap()
     }
 
-    fn link(&self) -> (Sender<Watched>, OwnRegion<Watched>, Receiver) {
-        let (own, receiver) = (OwnRegion::map(self, RANGE).unwrap(), Receiver::new());
-        receiver.begin(&own, Incarnation::FIRST);
-        (Sender::begin(PeerRegion::map(self, RANGE, ME).unwrap(), Incarnation::FIRST), own, receiver)
+    /// The words of the line at `position`.
+    fn line(&self, position: u64) -> &[Watched] {
+        let lane = self.geometry.lane_at(0).unwrap() as usize / 8;
+        &self.words[lane + self.geometry.line_at(position)..][..LINE_WORDS]
     }
+
+    fn control(&self, word: usize) -> u64 {
+        self.words[receiver::CONTROL + word].value.load(Ordering::Relaxed)
+    }
+
+    fn life(&self, life: u32) -> Sender<Watched> {
+        let region = PeerRegion::map(self, self.range(), ME).unwrap();
+        Sender::begin(region, Incarnation::new(life).unwrap())
+    }
+
+    fn link(&self) -> Link {
+        let own = OwnRegion::map(self, self.range()).unwrap();
+        let receiver = Receiver::new();
+        receiver.begin(&own, Incarnation::FIRST, false);
+        Link { sender: self.life(1), own, receiver }
+    }
+
+    fn forget_loads(&self) {
+        self.words.iter().for_each(|word| word.loads.store(0, Ordering::Relaxed));
+    }
+}
+
+/// Both ends of the lane.
+struct Link {
+    sender: Sender<Watched>,
+    own: OwnRegion<Watched>,
+    receiver: Receiver,
+}
+
+impl Link {
+    fn send(&self, payload: &[u8]) -> Result<u64, Unsent> {
+        self.sender.send(TYPE, 7, payload, swap)
+    }
+
+    /// Drains until nothing is left, and is armed then.
+    fn run(&self, inbox: &mut Inbox) {
+        while self.receiver.hold().unwrap().drain(&self.own, inbox, 16, true) {}
+    }
+
+    /// What has come.
+    fn received(&self) -> Vec<Vec<u8>> {
+        let mut inbox = Inbox::default();
+        self.run(&mut inbox);
+        inbox.messages.into_iter().map(|(_, payload)| payload).collect()
+    }
+}
+
+fn swap(word: &AtomicU64, current: u64, new: u64) -> bool {
+    word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
 }
 
 /// Keeps what is delivered.
 #[derive(Default)]
-struct Inbox(Vec<(MessageType, Vec<u8>)>);
+struct Inbox {
+    messages: Vec<(MessageType, Vec<u8>)>,
+    numbers: Vec<u64>,
+    events: Vec<PeerEvent>,
+    rings: Cell<usize>,
+}
 
 impl Events for Inbox {
-    type Peer = ();
-    fn peer(&self, _: InstanceId) -> Option<()> {
-        Some(())
-    }
     fn version(&self) -> u32 {
         1
     }
-    fn cpu((): &(), index: u16) -> Option<PhysCpuId> {
-        (index == 0).then_some(PhysCpuId(9))
+    fn knows(&self, id: InstanceId) -> bool {
+        id == ME
     }
-    fn deliver(&mut self, message: &Message) {
-        self.0.push((message.msg_type(), message.payload().to_vec()));
+    fn deliver(&mut self, message: &Message<'_>) {
+        assert_eq!((message.sender(), message.sender_cpu()), (Some(ME), PhysCpuId(7)));
+        self.messages.push((message.msg_type(), message.payload().to_vec()));
+        self.numbers.push(message.number().unwrap());
     }
-    fn ring(&self, _: InstanceId) {}
-    fn event(&mut self, _: InstanceId, _: PeerEvent) {}
+    fn ring(&self, _: InstanceId) {
+        self.rings.set(self.rings.get() + 1);
+    }
+    fn event(&mut self, peer: Peer, event: PeerEvent) {
+        assert_eq!((peer.id, peer.ours), (ME, Incarnation::FIRST));
+        self.events.push(event);
+    }
+}
+
+/// `len` bytes, each another one than those next to it.
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n % 251) as u8).collect()
 }
 
 #[test]
 fn every_word_of_a_message_is_read_once() {
-    for len in [0, 1, 8, 48, 49, 56, 255, 256] {
-        let arena = Arena::new();
-        let (sender, own, receiver) = arena.link();
-        sender.send(MessageType(3), 0, &[5; 256][..len]).unwrap();
-        let mut inbox = Inbox::default();
-        let mut hold = receiver.hold().unwrap();
-        arena.0.iter().for_each(|word| word.loads.store(0, Ordering::Relaxed));
-        assert!(!hold.drain(&own, &mut inbox, 8, true));
-        assert_eq!(inbox.0, [(MessageType(3), std::vec![5; len])]);
-        let loads: Vec<_> = arena.cell(0).iter().map(|word| word.loads.load(Ordering::Relaxed)).collect();
-        let read = 2 + len.div_ceil(8);
-        assert!(loads[..read].iter().all(|&n| n == 1), "{len}: {loads:?}");
-        assert!(loads[read..].iter().all(|&n| n == 0), "what is behind the payload is not read: {loads:?}");
+    for len in [0, 1, 8, 47, 48, 49, 104, 105, 255, 256, 4095, 4096] {
+        let arena = Arena::new(LARGE);
+        let link = arena.link();
+        assert_eq!(link.received(), [[0; 0]; 0], "its life was answered");
+        link.send(&bytes(len)).unwrap();
+        arena.forget_loads();
+        assert_eq!(link.received(), [bytes(len)]);
+        let lines = lines_of(len);
+        for position in 0..lines {
+            let loads: Vec<_> = arena.line(position).iter().map(Watched::loads).collect();
+            assert_eq!(loads, [1; LINE_WORDS], "{len}: line {position}");
+        }
+        for position in lines..LARGE.lines().into() {
+            let loads: Vec<_> = arena.line(position).iter().map(Watched::loads).collect();
+            assert_eq!(loads[1..], [0; LINE_WORDS - 1], "what is behind the message is not read");
+        }
     }
 }
 
 #[test]
-fn the_lap_is_stored_last_and_far_lines_first() {
-    let arena = Arena::new();
-    let (sender, ..) = arena.link();
-    sender.send(MessageType(3), 0, &[5; 256]).unwrap();
-    let stored: Vec<_> = arena.cell(0).iter().map(|word| word.stored.load(Ordering::Relaxed)).collect();
-    let (near, far) = stored[2..34].split_at(cell::NEAR_WORDS);
-    assert!(far.iter().max() < near.iter().min(), "the line that is polled comes last: {stored:?}");
-    assert!(stored[1..34].iter().all(|&at| at < stored[0]), "and its lap behind all: {stored:?}");
-    assert!(
-        stored[34..].iter().all(|&at| at == 0 || at < stored[1]),
-        "no word behind the payload: {stored:?}"
-    );
+fn every_word_of_a_message_that_is_polled_for_is_read_once() {
+    for len in [0, 48, 49, 256, 4096] {
+        let arena = Arena::new(LARGE);
+        let link = arena.link();
+        assert_eq!(link.received(), [[0; 0]; 0]);
+        let mut inbox = Inbox::default();
+        let mut hold = link.receiver.hold().unwrap();
+        arena.forget_loads();
+        assert!(hold.finds_nothing(&link.own));
+        let loads: Vec<_> = arena.words.iter().map(Watched::loads).collect();
+        assert_eq!(loads.iter().sum::<u64>(), 1, "one load, if there is nothing");
+        // A stream: lines are fetched ahead.
+        for _ in 0..4 {
+            link.send(&bytes(len)).unwrap();
+            if len > 2048 {
+                break;
+            }
+        }
+        arena.forget_loads();
+        assert!(!hold.finds_nothing(&link.own));
+        while hold.poll(&link.own, &mut inbox).0 != 0 {}
+        assert!(inbox.messages.iter().all(|(_, payload)| *payload == bytes(len)));
+        for position in 0..*inbox.numbers.last().unwrap() {
+            // Its tag is looked at before, to see whether there is something: nothing that was loaded then is used.
+            let loads: Vec<_> = arena.line(position).iter().skip(1).map(Watched::loads).collect();
+            assert_eq!(loads, [1; LINE_WORDS - 1], "{len}: line {position}");
+        }
+    }
+}
+
+#[test]
+fn the_first_tag_is_stored_last_and_far_lines_first() {
+    for len in [256, 49, 48, 1, 0] {
+        let arena = Arena::new(SMALL);
+        arena.link().send(&bytes(len)).unwrap();
+        let stored = |at: u64| arena.line(at).iter().map(Watched::stored).collect::<Vec<_>>();
+        let first = stored(0);
+        let (near, unused) = first[2..].split_at(len.div_ceil(8).min(NEAR_WORDS));
+        assert!(near.iter().chain(&first[1..2]).all(|&at| at != 0 && at < first[0]), "{len}: {first:?}");
+        assert!(unused.iter().all(|&at| at < first[1]), "no word behind the payload: {first:?}");
+        for line in (1..lines_of(len)).map(stored) {
+            let before = *first[1..].iter().filter(|&&at| at != 0).min().unwrap();
+            assert!(line.iter().all(|&at| at < before), "the line that is polled comes last: {line:?}");
+            assert!(line[1..].iter().all(|&at| at < line[0]), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn no_payload_is_taken_for_a_tag() {
+    let arena = Arena::new(SMALL);
+    let link = arena.link();
+    let laps = if cfg!(miri) { 5 } else { 300 };
+    let (mut next, mut len) = (0u64, 0usize);
+    while next < laps * u64::from(SMALL.lines()) {
+        for ahead in [0, 1, 8] {
+            // Tags that are looked for in this lap and the next ones, at every word of the payload.
+            let tags =
+                (0..16).map(|n| next + ahead + n).flat_map(|at| [SMALL.first_tag(at), SMALL.further_tag(at)]);
+            let payload: Vec<_> = tags.flat_map(|tag| tag.to_word(TYPE.0).to_le_bytes()).take(len).collect();
+            next += lines_of(len);
+            assert_eq!(link.send(&payload), Ok(next));
+            assert_eq!(link.received(), [payload]);
+        }
+        len = (len + 8 * 11) % 257;
+    }
+}
+
+/// Sends a message of each of these lengths at that place of a lap, and sees that it arrives whole.
+fn arrives(link: &Link, next: &mut u64, place: u64, lens: impl IntoIterator<Item = usize>) {
+    let lines = u64::from(link.own.geometry.lines());
+    for len in lens {
+        while *next % lines != place {
+            *next = link.sender.send(TYPE, || 7, &[], swap).unwrap();
+            assert_eq!(link.received(), [[0; 0]]);
+        }
+        *next += lines_of(len);
+        assert_eq!(link.send(&bytes(len)), Ok(*next));
+        let mut inbox = Inbox::default();
+        link.run(&mut inbox);
+        assert_eq!((inbox.messages, inbox.numbers), (std::vec![(TYPE, bytes(len))], std::vec![*next]));
+        assert_eq!(link.sender.handled(), Some(*next));
+    }
+}
+
+#[test]
+fn every_size_arrives_at_every_place() {
+    let arena = Arena::new(SMALL);
+    let (link, mut next) = (arena.link(), 0);
+    for place in 0..SMALL.lines().into() {
+        arrives(&link, &mut next, place, (0..=256).step_by(if cfg!(miri) { 29 } else { 1 }));
+    }
+    assert_eq!(link.send(&bytes(257)), Err(Unsent::TooLong));
+
+    let arena = Arena::new(LARGE);
+    let (link, mut next) = (arena.link(), 0);
+    let places: &[u64] = if cfg!(miri) { &[126] } else { &[0, 1, 54, 55, 64, 126, 127] };
+    for &place in places {
+        // The lengths around the end of each line.
+        let ends = (48..=4096).step_by(FAR_WORDS * 8 * if cfg!(miri) { 24 } else { 1 });
+        arrives(&link, &mut next, place, ends.flat_map(|end| [end - 1, end, end + 1]).chain([4095, 4096]));
+    }
+    assert_eq!(link.send(&bytes(4097)), Err(Unsent::TooLong));
 }
 
 #[test]
 fn after_each_drain_a_whole_lane_fits_again() {
-    let arena = Arena::new();
-    let (sender, own, receiver) = arena.link();
+    let arena = Arena::new(SMALL);
+    let link = arena.link();
+    for round in 0..10 {
+        let sent = [1; 9].map(|_| link.send(&[round]).map(drop));
+        let (whole, more) = sent.split_at(8);
+        assert_eq!((whole, more), (&[Ok(()); 8][..], &[Err(Unsent::Full)][..]), "round {round}");
+        assert_eq!(link.received(), [[round]; 8]);
+        // The lines of a long one, too.
+        assert_eq!([49, 256, 0].map(|len| link.send(&bytes(len)).is_ok()), [true; 3]);
+        assert_eq!(link.send(&[]), Err(Unsent::Full));
+        assert!(!link.sender.has_space(0));
+        assert_eq!(link.received(), [bytes(49), bytes(256), bytes(0)]);
+        // The next round begins at another place.
+        assert_eq!(link.send(&bytes(144)), Ok((u64::from(round) + 1) * 19));
+        assert_eq!(link.received(), [bytes(144)]);
+    }
+    assert_eq!(link.sender.stats().full, 20);
+}
+
+#[test]
+fn of_many_those_are_posted_that_fit() {
+    let arena = Arena::new(SMALL);
+    let link = arena.link();
+    let post = |lens: &[usize]| {
+        let payloads: Vec<_> = lens.iter().map(|&len| bytes(len)).collect();
+        let payloads: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
+        link.sender.post_many(TYPE, 7, &payloads, swap)
+    };
+    assert_eq!(post(&[]), Ok(0));
+    assert_eq!(post(&[1; 7]), Ok(7));
+    assert_eq!(post(&[1; 7]), Ok(1));
+    assert_eq!(post(&[1; 7]), Err(Unsent::Full));
+    assert_eq!(link.received(), [[0]; 8]);
+    assert_eq!(post(&[1; 12]), Ok(8));
+    assert_eq!(link.received(), [[0]; 8]);
+    // Five lines, two, one; the next one does not fit.
+    assert_eq!(post(&[256, 50, 3, 4]), Ok(3));
+    assert_eq!(link.received(), [bytes(256), bytes(50), bytes(3)]);
+    // None is left out because a shorter one fits.
+    assert_eq!(post(&[256, 256, 0]), Ok(1));
+    assert_eq!(post(&[256, 0]), Err(Unsent::Full));
+    assert_eq!(post(&[0, 257]), Err(Unsent::TooLong), "none is posted if any is");
+    assert_eq!(link.received(), [bytes(256)]);
+}
+
+#[test]
+fn what_no_honest_sender_stores_ends_the_lane() {
+    const NEXT: u64 = 9;
+    let about = |len: u32| About { len, cpu: 7 }.to_word();
+    const LAP: u64 = SMALL.lines() as u64;
+    let tag = SMALL.first_tag(NEXT).to_word(3);
+    let further = SMALL.further_tag(NEXT);
+    let ahead = SMALL.first_tag(NEXT + LAP);
+    let behind = [SMALL.first_tag(NEXT - LAP), SMALL.further_tag(NEXT - LAP)].map(|tag| tag.to_word(3));
+    // Two words of the first line, the tag of the line behind it, and what comes of it.
+    let cases = [
+        (ahead.to_word(3), about(1), 0, Some(Breach::Tag)),
+        (further.to_word(3), about(1), 0, Some(Breach::Tag)),
+        (tag, about(257), 0, Some(Breach::Length)),
+        (tag, about(u32::MAX), 0, Some(Breach::Length)),
+        (tag, about(49), SMALL.first_tag(NEXT + 1).to_word(0), Some(Breach::Tag)),
+        (tag, about(49), SMALL.further_tag(NEXT + 1 - LAP).to_word(0), Some(Breach::Tag)),
+        (tag, about(49), 0, Some(Breach::Tag)),
+        // What is left of the lap before, and empty memory: nothing has come.
+        (behind[0], about(u32::MAX), 0, None),
+        (behind[1], about(u32::MAX), 0, None),
+        (u64::MAX << 32, about(u32::MAX), 0, None),
+    ];
+    for (n, (first, second, behind, breach)) in cases.into_iter().enumerate() {
+        let arena = Arena::new(SMALL);
+        let link = arena.link();
+        for _ in 0..NEXT {
+            link.send(&[]).unwrap();
+            assert_eq!(link.received().len(), 1);
+        }
+        arena.line(NEXT)[1].store(second, Ordering::Relaxed);
+        arena.line(NEXT)[0].store(first, Ordering::Relaxed);
+        arena.line(NEXT + 1)[0].store(behind, Ordering::Relaxed);
+        let mut inbox = Inbox::default();
+        link.run(&mut inbox);
+        assert_eq!(inbox.messages, [], "{n}");
+        assert_eq!(inbox.events, Vec::from_iter(breach.map(PeerEvent::Quarantined)), "{n}");
+        assert_eq!((link.sender.breach(), link.sender.stats().last_breach), (breach, breach), "{n}");
+        let Some(breach) = breach else { continue };
+        // Nothing more is read, and the sender learns why there is no space.
+        (0..8).for_each(|_| _ = link.send(&[]));
+        assert_eq!((link.send(&[]), link.received().len()), (Err(Unsent::Quarantined), 0), "{n}");
+        // Its next life is heard.
+        let next = Link { sender: arena.life(2), ..link };
+        let mut inbox = Inbox::default();
+        next.run(&mut inbox);
+        assert_eq!(next.sender.open(), Opening::Said);
+        next.run(&mut inbox);
+        assert_eq!((next.sender.open(), next.sender.breach()), (Opening::Open, None));
+        next.send(&[1]).unwrap();
+        next.run(&mut inbox);
+        assert_eq!((inbox.messages, inbox.rings.get()), (std::vec![(TYPE, std::vec![1])], 2), "{n}");
+        assert_eq!(arena.control(control::LAST_BREACH), breach as u64);
+    }
+}
+
+/// Something that happens whenever the receiver looks who is there: that is once behind the last look, when it has armed.
+struct Meanwhile<F>(Inbox, F);
+
+impl<F: Fn()> Events for Meanwhile<F> {
+    fn version(&self) -> u32 {
+        (self.1)();
+        1
+    }
+    fn knows(&self, id: InstanceId) -> bool {
+        self.0.knows(id)
+    }
+    fn deliver(&mut self, message: &Message<'_>) {
+        self.0.deliver(message);
+    }
+    fn ring(&self, id: InstanceId) {
+        self.0.ring(id);
+    }
+    fn event(&mut self, peer: Peer, event: PeerEvent) {
+        self.0.event(peer, event);
+    }
+}
+
+#[test]
+fn who_arms_looks_once_more() {
+    let arena = Arena::new(SMALL);
+    let Link { sender, own, receiver } = arena.link();
+    let armed = || arena.words[receiver::ARMED].value.load(Ordering::Relaxed) == 1;
+    let (looks, asked) = (Cell::new(0), RefCell::new(Vec::new()));
+    let meanwhile = || {
+        looks.set(looks.get() + 1);
+        if looks.get() % 2 == 0 && looks.get() <= 4 {
+            sender.send(TYPE, 7, &[looks.get()], swap).unwrap();
+            asked.borrow_mut().push(sender.flush());
+        }
+    };
+    let mut to = Meanwhile(Inbox::default(), meanwhile);
+    let mut drain = |arm| receiver.hold().unwrap().drain(&own, &mut to, 16, arm);
+    for _ in 0..2 {
+        assert!(drain(true), "it came behind the last look");
+        assert!(!armed() && !sender.flush());
+    }
+    assert!(!drain(true) && armed() && sender.flush());
+    // A drain that does not arm changes nothing of that.
+    assert!(!drain(false) && armed());
+    own.disarm();
+    assert!(!drain(false) && !armed());
+    assert_eq!(asked.take(), [true; 2], "perhaps it was the last look");
+    assert_eq!(to.0.messages, [2, 4].map(|n| (TYPE, std::vec![n])));
+}
+
+#[test]
+fn who_arms_sees_hello_and_want_too() {
+    let arena = Arena::new(SMALL);
+    let link = arena.link();
     let mut inbox = Inbox::default();
-    for round in 0..3 {
-        let sent = [1, 2, 3, 4, 5].map(|n| sender.send(MessageType(n), 0, &[round]).map(drop));
-        assert_eq!(sent, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Unsent::Full)], "round {round}");
-        while receiver.hold().unwrap().drain(&own, &mut inbox, 8, true) {}
-        assert_eq!(inbox.0.len(), 4 * (usize::from(round) + 1));
+    link.run(&mut inbox);
+    (0..8).for_each(|_| _ = link.send(&[]).unwrap());
+    assert!(!link.sender.want_space(256));
+    link.run(&mut inbox);
+    assert_eq!((inbox.messages.len(), inbox.rings.get()), (8, 2), "for the answer, and for space");
+    assert!(link.sender.has_space_for_waiter() && !link.sender.has_space_for_waiter());
+    // Another life says hello behind the last look.
+    let looks = Cell::new(0);
+    let mut to = Meanwhile(Inbox::default(), || {
+        looks.set(looks.get() + 1);
+        if looks.get() == 2 {
+            arena.life(2);
+        }
+    });
+    assert!(link.receiver.hold().unwrap().drain(&link.own, &mut to, 16, true));
+    assert!(!link.receiver.hold().unwrap().drain(&link.own, &mut to, 16, true));
+    assert_eq!(to.0.rings.get(), 1, "it is answered");
+}
+
+#[test]
+fn a_budget_is_kept_and_more_is_told() {
+    let arena = Arena::new(SMALL);
+    let link = arena.link();
+    assert!(link.received().is_empty());
+    (0..8).for_each(|n| _ = link.send(&[n]).unwrap());
+    let mut inbox = Inbox::default();
+    let mut drain = |budget| link.receiver.hold().unwrap().drain(&link.own, &mut inbox, budget, true);
+    assert!(drain(3) && drain(3) && !drain(3));
+    assert!(inbox.messages.iter().map(|(_, payload)| payload[0]).eq(0..8));
+}
+
+#[test]
+fn one_holds_the_receiver_and_others_leave_it_a_drain() {
+    let receiver = Receiver::new();
+    let hold = receiver.hold().unwrap();
+    assert!(!hold.release());
+    let hold = receiver.hold().unwrap();
+    assert!(receiver.hold().is_none() && receiver.hold().is_none());
+    assert!(hold.release());
+    drop(receiver.hold().unwrap());
+    assert!(!receiver.hold().unwrap().release());
+}
+
+/// Who has spoken; there are three.
+struct Speakers(Vec<u8>);
+
+impl Events for Speakers {
+    fn version(&self) -> u32 {
+        1
+    }
+    fn knows(&self, id: InstanceId) -> bool {
+        id.get() < 3
+    }
+    fn deliver(&mut self, message: &Message<'_>) {
+        self.0.push(message.sender().unwrap().get());
+    }
+    fn ring(&self, _: InstanceId) {}
+    fn event(&mut self, _: Peer, _: PeerEvent) {}
+}
+
+#[test]
+fn no_look_passes_over_a_lane() {
+    let arena = Arena::new(Geometry::new(3, 8, 256).unwrap());
+    let Link { own, receiver, sender } = arena.link();
+    let others = [1, 2].map(|id| {
+        let region = PeerRegion::map(&arena, arena.range(), InstanceId::new(id)).unwrap();
+        Sender::begin(region, Incarnation::FIRST)
+    });
+    let [one, two] = others;
+    let (senders, mut speakers) = ([sender, one, two], Speakers(Vec::new()));
+    // Whose turn is next, and who had something lately, in every order.
+    for round in 0..512 {
+        let speak = |set: u8| (0..3u8).filter(move |lane| set & 1 << lane != 0);
+        for lane in speak(round as u8 & 7) {
+            senders[usize::from(lane)].send(TYPE, || 7, &[], swap).unwrap();
+        }
+        // It ends in somebody's turn.
+        receiver.hold().unwrap().drain(&own, &mut speakers, round / 64 % 3, false);
+        receiver.hold().unwrap().drain(&own, &mut speakers, 64, false);
+        for lane in speak((round / 8) as u8 & 7) {
+            senders[usize::from(lane)].send(TYPE, || 7, &[], swap).unwrap();
+        }
+        speakers.0.clear();
+        receiver.hold().unwrap().drain(&own, &mut speakers, 64, false);
+        speakers.0.sort_unstable();
+        assert_eq!(speakers.0, speak((round / 8) as u8 & 7).collect::<Vec<_>>(), "round {round}");
     }
 }

@@ -1,10 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Watching the peers of the native link: restarted, lost, gone, silent (SPEC N-11).
+//! What a sender sees of its receiver: restarted, gone, silent, what it says became of our messages (SPEC N-11).
 
-use crate::native::{Pulse, Sender};
+use super::send::Sender;
 use crate::platform::PeerEvent;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{Features, Life};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Life};
+
+/// Our lane in a peer's region, in numbers. Some are the peer's word: they inform, and decide nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// The number of the last message; 0 if none was sent.
+    pub number: u64,
+    /// Sends that found the lane full, in all lives.
+    pub full: u64,
+    /// Doorbells rung, in all lives; all other sends were suppressed.
+    pub rung: u64,
+    /// Messages that the peer says it handed out, in all lives.
+    pub received: u64,
+    /// Lives of ours that it answered, and restarts of its own.
+    pub resets: u64,
+    /// How often it put the lane into quarantine.
+    pub bad: u64,
+    /// Why it did so last.
+    pub last_breach: Option<Breach>,
+}
 
 /// What was last seen of a peer. One caller at a time looks (`busy`).
 #[derive(Debug)]
@@ -15,15 +35,25 @@ pub(crate) struct Watch {
     /// When the beat last changed, by the kernel's clock.
     since: AtomicU64,
     suspect: AtomicBool,
+    /// How many messages in doubt have been told of.
+    doubts: AtomicU64,
+    /// The end of the discarded messages that have been told of.
+    discarded: AtomicU64,
+    /// Whether it was told that the peer refuses this life of ours.
+    refused: AtomicBool,
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
+    /// Of the receiver that `sender` sends to: what became of former lives' messages is not told.
+    pub(crate) fn new<W: Word>(sender: &Sender<W>) -> Self {
         let [life, beat, since] = [0, 0, 0].map(AtomicU64::new);
-        Self { busy: AtomicBool::new(false), life, beat, since, suspect: AtomicBool::new(false) }
+        let [doubts, discarded] =
+            [control::DOUBTS, control::DISCARD_TO].map(|word| AtomicU64::new(sender.region.control(word)));
+        let [busy, suspect, refused] = [false; 3].map(AtomicBool::new);
+        Self { busy, life, beat, since, suspect, doubts, discarded, refused }
     }
 
-    /// Compares the peer's signs of life with those seen before, and tells what is new.
+    /// Compares the peer's words with those seen before, and tells what is new.
     pub(crate) fn look<W: Word>(
         &self,
         sender: &Sender<W>,
@@ -31,15 +61,14 @@ impl Watch {
         patience: u64,
         tell: impl Fn(PeerEvent),
     ) {
-        // SYNC POINT: watch (acquire)
+        // Acquire, though no model sees it: what is loaded from the peer's pages next has a fence that does the same.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
-        let Pulse { life, beat } = sender.pulse();
-        // Behind the pulse: who is told that the peer is up again knows what that has cost.
-        if let Some((first, count)) = sender.take_lost() {
-            tell(PeerEvent::Lost { first, count });
-        }
+        let life = sender.life();
+        let beat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
+        // Behind the life: who is told that the peer is up again knows what that has cost.
+        self.look_at_messages(sender, &tell);
         let word = life.map_or(0, Life::to_word);
         if self.life.load(Ordering::Relaxed) != word {
             self.life.store(word, Ordering::Relaxed);
@@ -50,12 +79,45 @@ impl Watch {
                 None => {}
             }
         }
-        // A life that never beat has no clock.
-        if life.is_some_and(|life| !life.over) && beat != 0 && sender.offers(Features::HEARTBEAT) {
-            self.look_at_beat(beat, now, patience, tell);
+        // A life that never beat has no clock. Whoever scribbles over its own LIFE is watched all the same.
+        if !life.is_some_and(|life| life.over) && beat != 0 {
+            self.look_at_beat(beat, now, patience, &tell);
         }
         // SYNC POINT: watch (release)
         self.busy.store(false, Ordering::Release);
+    }
+
+    /// What the receiver says became of this life's messages. Numbers that were never given mean nothing.
+    fn look_at_messages<W: Word>(&self, sender: &Sender<W>, tell: impl Fn(PeerEvent)) {
+        let region = &sender.region;
+        let doubts = region.control_relaxed(control::DOUBTS);
+        // SYNC POINT: lane-doubt (acquire); lane-discarded (acquire)
+        let to = region.control(control::DISCARD_TO);
+        // Loaded behind both: what they tell of was taken before.
+        let (base, tail) = sender.positions();
+        let room = control::DOUBT_WORDS as u64;
+        let seen = self.doubts.swap(doubts, Ordering::Relaxed).max(doubts.saturating_sub(room));
+        for nth in (seen..doubts).take(control::DOUBT_WORDS) {
+            let number = region.control(control::doubt(nth));
+            if number > base && number <= tail {
+                tell(PeerEvent::InDoubt { number });
+            }
+        }
+        let seen = self.discarded.swap(to, Ordering::Relaxed);
+        let after = region.control(control::DISCARD_FROM).max(base);
+        // What was told of before may stand in the same range.
+        let after = if seen > after && seen < to { seen } else { after };
+        if to != seen && after < to && to <= tail {
+            tell(PeerEvent::Discarded { after, to });
+        }
+        if let Some(breach) = sender.breach().filter(|_| self.refuses()) {
+            tell(PeerEvent::Refused(breach));
+        }
+    }
+
+    /// That the peer refuses this life of ours is to be told; true once.
+    pub(crate) fn refuses(&self) -> bool {
+        !self.refused.swap(true, Ordering::Relaxed)
     }
 
     /// `now` may be a little behind what another CPU's clock gave: then no time has passed.
@@ -76,5 +138,39 @@ impl Watch {
         self.beat.store(beat, Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
         self.suspect.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<W: Word> Sender<W> {
+    /// The receiver's life, as its page says now.
+    pub(crate) fn life(&self) -> Option<Life> {
+        // SYNC POINT: receiver-life (acquire)
+        Life::from_word(self.region.receiver(receiver::LIFE))
+    }
+
+    /// How far the receiver has handled: every message with a number up to this. `None` if it says what cannot be.
+    pub(crate) fn handled(&self) -> Option<u64> {
+        let credit = self.region.control(control::CREDIT);
+        let (base, tail) = self.positions();
+        if tail == 0 {
+            // Nothing was sent, or this life is not answered yet: the credit is a former one's.
+            return Some(0);
+        }
+        (credit <= tail).then_some(if credit < base { 0 } else { credit })
+    }
+
+    /// The lane in numbers.
+    pub(crate) fn stats(&self) -> LaneStats {
+        let theirs = |word| self.region.control(word);
+        let (base, tail) = self.positions();
+        LaneStats {
+            number: if tail == base { 0 } else { tail },
+            full: self.region.own(header::FULL),
+            rung: self.region.own(header::RUNG),
+            received: theirs(control::RECEIVED),
+            resets: theirs(control::RESETS),
+            bad: theirs(control::BAD),
+            last_breach: Breach::from_word(theirs(control::LAST_BREACH)),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! The interrupt path produces and the deferred work consumes, and the one interrupts the other. Each side is
 //! held by one at a time; a second one is told so instead of waiting, so a CPU can never wait for itself.
 
-use crate::message::Message;
+use super::slot::Stored;
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicUsize, Ordering, UnsafeCell};
 
 /// INVARIANT: `tail - head <= N`; cells `head..tail` hold messages and belong to the consumer, the others to
@@ -15,7 +15,7 @@ pub(crate) struct Queue<const N: usize> {
     consuming: AtomicBool,
     head: AtomicUsize,
     tail: AtomicUsize,
-    cells: [UnsafeCell<Message>; N],
+    cells: [UnsafeCell<Stored>; N],
 }
 
 // SAFETY: a cell is reached by the one holder of the side that it belongs to (INVARIANT, `Producer`, `Consumer`).
@@ -42,12 +42,12 @@ impl<const N: usize> Queue<N> {
                 consuming: AtomicBool::new(false),
                 head: AtomicUsize::new(0),
                 tail: AtomicUsize::new(0),
-                cells: array_of![UnsafeCell::new(Message::EMPTY); N],
+                cells: array_of![UnsafeCell::new(Stored::EMPTY); N],
             }
         }
     }
 
-    fn cell(&self, position: usize) -> Option<&UnsafeCell<Message>> {
+    fn cell(&self, position: usize) -> Option<&UnsafeCell<Stored>> {
         self.cells.get(position & Self::MASK)
     }
 
@@ -87,7 +87,7 @@ pub(crate) struct Producer<'a, const N: usize> {
 
 impl<const N: usize> Producer<'_, N> {
     /// Has `fill` write the free cell; adds it to the queue if that succeeds.
-    pub(crate) fn fill<E>(self, fill: impl FnOnce(&mut Message) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn fill<E>(self, fill: impl FnOnce(&mut Stored) -> Result<(), E>) -> Result<(), E> {
         if let Some(cell) = self.queue.cell(self.tail) {
             // SAFETY: the cell at `tail` is not in `head..tail`, so it is the producer's (INVARIANT), and we
             // hold that side alone (`producing`).
@@ -114,7 +114,7 @@ pub(crate) struct Consumer<'a, const N: usize> {
 
 impl<const N: usize> Consumer<'_, N> {
     /// Has `f` read the oldest message, then frees its cell. False if there is none.
-    pub(crate) fn pop(&mut self, f: impl FnOnce(&Message)) -> bool {
+    pub(crate) fn pop(&mut self, f: impl FnOnce(&Stored)) -> bool {
         let head = self.queue.head.load(Ordering::Relaxed);
         // SYNC POINT: queue-tail (acquire)
         if self.queue.tail.load(Ordering::Acquire) == head {
@@ -184,7 +184,7 @@ mod loom_tests {
     use loom::sync::Arc;
 
     fn push(q: &Queue<1>, n: usize) -> bool {
-        let fill = |m: &mut Message| {
+        let fill = |m: &mut Stored| {
             (m.len, m.words[0]) = (n, n as u64);
             Ok::<(), ()>(())
         };

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One slot of an RFC v2 region: how a message gets in and out, word by word (SPEC chapters S, R, X).
 
-use crate::message::{Message, PAYLOAD_WORDS};
+use crate::message::Message;
 use crate::sync::{fence, Ordering, Word};
-use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage, SLOT_WORDS, WORD_DATA_SIZE};
+use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage, MK_MAX_DATA_SIZE, SLOT_WORDS, WORD_DATA_SIZE};
 use mk_ipi_abi::{MessageType, PhysCpuId};
+use zerocopy::IntoBytes;
 
 /// What becomes of a message that the receiver has not read when the next one is sent (SPEC X-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,30 @@ pub enum Occupied {
     Overwrite,
     /// The sender gets `Busy`. Only where the receiver and all senders are mk-ipi.
     Exclusive,
+}
+
+/// Words of the largest payload.
+const PAYLOAD_WORDS: usize = MK_MAX_DATA_SIZE / 8;
+
+/// A message that waits for its handlers: a private copy, checked.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) sender_cpu: PhysCpuId,
+    pub(crate) msg_type: MessageType,
+    /// INVARIANT: at most `MK_MAX_DATA_SIZE`.
+    pub(crate) len: usize,
+    pub(crate) words: [u64; PAYLOAD_WORDS],
+}
+
+impl Stored {
+    pub(crate) const EMPTY: Self =
+        Self { sender_cpu: PhysCpuId(0), msg_type: MessageType(0), len: 0, words: [0; PAYLOAD_WORDS] };
+
+    /// As handlers see it.
+    pub(crate) fn message(&self) -> Message<'_> {
+        let payload = self.words.as_bytes().get(..self.len).unwrap_or(&[]);
+        Message { origin: None, sender_cpu: self.sender_cpu, msg_type: self.msg_type, payload }
+    }
 }
 
 /// What goes into a slot: built and checked before the slot is touched.
@@ -133,7 +158,7 @@ impl<'a, W: Word> Slot<'a, W> {
     }
 
     /// Copies the message out, each word read once, and checks the copy; an exclusive slot is emptied (SPEC ).
-    pub(crate) fn take(self, policy: Occupied, into: &mut Message) -> Result<(), Untaken> {
+    pub(crate) fn take(self, policy: Occupied, into: &mut Stored) -> Result<(), Untaken> {
         let [header, data_size, buffer @ ..] = self.0;
         // SYNC POINT: slot-published (acquire)
         let size = data_size.load(Ordering::Acquire);
@@ -156,7 +181,6 @@ impl<'a, W: Word> Slot<'a, W> {
                 }
             }
         }
-        into.sender = None;
         into.sender_cpu = PhysCpuId(head & 0xffff_ffff);
         let msg_type = (head >> 32) as u32;
         into.msg_type = MessageType(msg_type);

@@ -5,14 +5,14 @@
 
 use super::*;
 use crate::message::Message;
-use crate::platform::{Access, MapError, Mapping, PeerEvent, PhysMemory};
+use crate::platform::{Access, MapError, Mapping, Peer, PeerEvent, PhysMemory};
 use crate::sync::weak::{points, without};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell, Word};
 use core::cell::RefCell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use loom::thread::{self, ThreadId};
-use mk_ipi_abi::native::{cell, control, header, receiver, Features, Geometry, Stamp, STAMP_WORDS};
+use mk_ipi_abi::native::{control, header, receiver, Geometry, Stamp, FAR, NEAR, STAMP_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use std::boxed::Box;
 use std::sync::Arc;
@@ -22,14 +22,21 @@ use zerocopy::transmute;
 mod doorbell;
 mod lanes;
 mod lives;
+mod looks;
+mod restarts;
 
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 11] = [
     ("native/send.rs", include_str!("../send.rs")),
-    ("native/receive.rs", include_str!("../receive.rs")),
-    ("native/life.rs", include_str!("../life.rs")),
+    ("native/begin.rs", include_str!("../begin.rs")),
+    ("native/space.rs", include_str!("../space.rs")),
     ("native/lane.rs", include_str!("../lane.rs")),
+    ("native/state.rs", include_str!("../state.rs")),
+    ("native/take.rs", include_str!("../take.rs")),
+    ("native/birth.rs", include_str!("../birth.rs")),
+    ("native/receive.rs", include_str!("../receive.rs")),
+    ("native/own.rs", include_str!("../own.rs")),
     ("native/region.rs", include_str!("../region.rs")),
-    ("src/peers.rs", include_str!("../../peers.rs")),
+    ("native/watch.rs", include_str!("../watch.rs")),
 ];
 
 /// Declares the twins of models: name, model, and the point without which it fails, by its comment and, as there are several
@@ -51,7 +58,7 @@ use twins;
 /// A point that a comment names has a model that fails without it.
 #[test]
 fn loom_native_every_sync_point_has_a_twin() {
-    let twins = [lanes::TWINS, doorbell::TWINS, lives::TWINS].concat();
+    let twins = [lanes::TWINS, doorbell::TWINS, looks::TWINS, lives::TWINS, restarts::TWINS].concat();
     let all: Vec<_> = SOURCES.iter().flat_map(|(_, text)| points(text)).map(|(_, name)| name).collect();
     for (i, name) in all.iter().enumerate() {
         let nth = all.iter().take(i).filter(|before| *before == name).count();
@@ -59,15 +66,20 @@ fn loom_native_every_sync_point_has_a_twin() {
     }
 }
 
-/// One lane of two cells. Seven more that nobody uses, so that the receiver's sweep is elsewhere for a while.
-const LANES: u32 = 8;
-const LANE: u32 = 7;
-const CELLS: u64 = 2;
-const SENDER: InstanceId = InstanceId::new(7);
+/// One lane of as few lines as there can be.
+const LINES: u64 = 8;
+const SENDER: InstanceId = InstanceId::new(0);
 const PAGES_AT: u64 = 1 << 20;
 
 fn geometry() -> Geometry {
-    Geometry::new(LANES, CELLS as u32).unwrap()
+    Geometry::new(1, LINES as u32, 256).unwrap()
+}
+
+const fn life(n: u32) -> Incarnation {
+    match Incarnation::new(n) {
+        Some(life) => life,
+        None => panic!(),
+    }
 }
 
 /// A word of a region.
@@ -112,21 +124,9 @@ impl Word for Shared {
         }
     }
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        match self {
-            Self::Live(word) => word.compare_exchange(current, new, order),
-            other => panic!("{other:?}"),
-        }
-    }
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        match self {
-            Self::Live(word) => word.swap(value, order),
-            other => panic!("{other:?}"),
-        }
-    }
-    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
         trap();
         match self {
-            Self::Live(word) => word.fetch_or(bits, order),
+            Self::Live(word) | Self::Raced(word) => word.compare_exchange(current, new, order),
             other => panic!("{other:?}"),
         }
     }
@@ -165,59 +165,81 @@ fn range() -> PhysRange {
     PhysRange::new(PhysAddr(PAGES_AT), geometry().total_size()).unwrap()
 }
 
-fn control_word(word: usize) -> usize {
-    receiver::CONTROL + LANE as usize * receiver::CONTROL_WORDS + word
+const fn control_word(word: usize) -> usize {
+    receiver::CONTROL + word
 }
 
-fn lane_word(word: usize) -> usize {
-    geometry().lane_at(LANE).unwrap() as usize / 8 + word
+fn header_word(word: usize) -> usize {
+    geometry().lane_at(0).unwrap() as usize / 8 + word
+}
+
+/// The tag of the line at `position`.
+fn tag(position: u64) -> usize {
+    header_word(geometry().line_at(position))
 }
 
 impl Region {
     /// Memory that is still to become a region. The model uses the stamp's first words.
     fn blank() -> Self {
-        let mut words: Vec<_> =
-            (0..=receiver::INCARNATION).map(|_| Shared::Live(AtomicU64::new(0))).collect();
+        let mut words: Vec<_> = (0..4).map(|_| Shared::Live(AtomicU64::new(0))).collect();
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
         Self(words.into())
     }
 
-    /// A new region, of which the model uses what every model does and `more`.
-    fn new(more: &[usize]) -> Self {
-        let stamp: [u64; STAMP_WORDS] = transmute!(Stamp::new(geometry(), Features::SPACE));
+    /// A new region. In the model `live` words change while they are looked at; of all others that it uses loom sees to it that
+    /// they do not.
+    fn new(live: &[usize]) -> Self {
+        let stamp: [u64; STAMP_WORDS] = transmute!(Stamp::new(geometry()));
         let mut words: Vec<_> = stamp.into_iter().map(Shared::Fixed).collect();
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
-        let hint = geometry().hint_at() as usize / 8;
-        let live = [control::CREDIT, control::ANSWER, control::BASE, control::BREACH].map(control_word);
-        let header = [header::HELLO, header::CLEAN].map(lane_word);
-        let mut live: Vec<_> = [receiver::ARMED, hint].into_iter().chain(live).chain(header).collect();
-        live.extend(more);
-        for at in (0..CELLS as usize).map(|i| lane_word(header::WORDS + i * cell::WORDS)) {
-            live.push(at + cell::HEAD);
-            for word in [cell::ABOUT, cell::PAYLOAD] {
-                words[at + word] = Shared::Owned(UnsafeCell::new(0));
-            }
+        let controls = [control::CREDIT, control::ANSWER, control::BASE].map(control_word);
+        // Of a line the tag and two more: for what they are, see `is_whole`.
+        let lines = (0..LINES).flat_map(|line| (0..3).map(move |word| tag(line) + word));
+        for at in
+            [receiver::ARMED].into_iter().chain(controls).chain([header_word(header::HELLO)]).chain(lines)
+        {
+            words[at] = Shared::Owned(UnsafeCell::new(0));
         }
-        for at in live {
-            let stands = if let Shared::Fixed(value) = &words[at] { *value } else { 0 };
-            words[at] = Shared::Live(AtomicU64::new(stands));
+        for &at in live {
+            words[at] = Shared::Live(AtomicU64::new(0));
         }
-        // The swap takes nothing from the model: a full fence follows each of these stores.
-        words[lane_word(header::WANT)] = Shared::Raced(AtomicU64::new(0));
         Self(words.into())
+    }
+
+    /// As `new`; both CPUs of one end store `raced` words.
+    fn with_raced(live: &[usize], raced: &[usize]) -> Self {
+        let Self(mut words) = Self::new(live);
+        let own = Arc::get_mut(&mut words).unwrap();
+        raced.iter().for_each(|&at| own[at] = Shared::Raced(AtomicU64::new(0)));
+        Self(words)
+    }
+
+    fn load(&self, at: usize) -> u64 {
+        self.0[at].load(Ordering::Relaxed)
+    }
+
+    fn store(&self, at: usize, value: u64) {
+        self.0[at].store(value, Ordering::Relaxed);
     }
 
     /// Its sender, at the start of that life.
     fn sender(&self, incarnation: u32) -> Tx {
         let region = PeerRegion::map(self, range(), SENDER).unwrap();
-        let end = Sender::begin(region, Incarnation::new(incarnation).unwrap());
+        Arc::new(On { end: Sender::begin(region, life(incarnation)), region: self.clone() })
+    }
+
+    /// Its receiver, at the start of that life.
+    fn receiver(&self, incarnation: u32, discard: bool) -> Rx {
+        let end = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
+        end.receiver.begin(&end.own, life(incarnation), discard);
         Arc::new(On { end, region: self.clone() })
     }
 
-    /// Its receiver, whose own life has not begun.
-    fn receiver(&self) -> Rx {
-        let end = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
-        Arc::new(On { end, region: self.clone() })
+    /// A sender in its first life and the receiver that knows it and is armed.
+    fn linked(&self) -> (Tx, Rx) {
+        let (sender, kernel) = (self.sender(1), self.receiver(1, false));
+        kernel.run(&mut Seen::default());
+        (sender, kernel)
     }
 }
 
@@ -282,21 +304,16 @@ impl Seen {
 }
 
 impl Events for Seen {
-    type Peer = ();
-    fn peer(&self, id: InstanceId) -> Option<()> {
-        (id == SENDER).then_some(())
-    }
     fn version(&self) -> u32 {
         1
     }
-    fn cpu((): &(), index: u16) -> Option<PhysCpuId> {
-        Some(PhysCpuId(index.into()))
+    fn knows(&self, id: InstanceId) -> bool {
+        id == SENDER
     }
-    /// Its parts agree, or it is torn.
-    fn deliver(&mut self, message: &Message) {
+    fn deliver(&mut self, message: &Message<'_>) {
         let n = message.payload()[0];
-        assert_eq!((message.sender_cpu, message.msg_type), (PhysCpuId(n.into()), MessageType(n.into())));
-        assert_eq!(message.payload(), [n; 8]);
+        assert_eq!((message.sender_cpu(), message.msg_type()), (PhysCpuId(n.into()), MessageType(n.into())));
+        assert!(is_whole(n, message.payload()), "{message:?}");
         self.steps.push(Step::Message(n));
     }
     fn ring(&self, _: InstanceId) {
@@ -305,70 +322,98 @@ impl Events for Seen {
             handler();
         }
     }
-    fn event(&mut self, _: InstanceId, event: PeerEvent) {
+    fn event(&mut self, _: Peer, event: PeerEvent) {
         self.steps.push(Step::Event(event));
     }
 }
 
 impl Kernel {
-    /// One drain; whether there is more, and if it has the drain of another to make up for.
-    fn drain(&self, seen: &mut Seen, arm: bool) -> bool {
+    /// A look at the lanes, as `Endpoint::run_lanes`; whether that scheduled the deferred work.
+    fn look(&self, seen: &mut Seen, arm: bool) -> bool {
         let Some(mut hold) = self.receiver.hold() else { return false };
-        let more = hold.drain(&self.own, seen, 16, arm);
-        hold.release() || more
+        let left = hold.drain(&self.own, seen, 16, arm);
+        hold.release() || (left && arm)
     }
 
-    /// As the deferred work: drains until nothing is left, and is armed then.
+    /// The deferred work: runs until nothing is left, and is armed then.
     fn run(&self, seen: &mut Seen) {
-        while self.drain(seen, true) {}
+        while self.look(seen, true) {}
+    }
+
+    /// As `Endpoint::drain`.
+    fn drain(&self, seen: &mut Seen) {
+        if self.look(seen, false) {
+            self.run(seen);
+        }
+    }
+
+    /// As an `Endpoint::poller`, for so many polls.
+    fn poll(&self, seen: &mut Seen, polls: usize) {
+        let Some(mut hold) = self.receiver.hold() else { return };
+        self.own.disarm();
+        for _ in 0..polls {
+            if !hold.finds_nothing(&self.own) {
+                hold.poll(&self.own, seen);
+            }
+        }
+        drop(hold);
+        self.run(seen);
     }
 
     /// A doorbell rang.
     fn interrupt(&self, seen: &mut Seen) {
         self.own.disarm();
-        self.receiver.wake();
         self.run(seen);
+    }
+}
+
+/// Does that with a receiver; what it has seen.
+fn sees(kernel: &Rx, does: impl FnOnce(&Kernel, &mut Seen) + 'static) -> impl FnOnce() -> Seen {
+    let kernel = kernel.clone();
+    move || {
+        let mut seen = Seen::default();
+        does(&kernel, &mut seen);
+        seen
     }
 }
 
 /// Drains that often, without arming.
 fn drains(kernel: &Rx, times: usize) -> impl FnOnce() -> Seen {
-    let kernel = kernel.clone();
-    move || {
-        let mut seen = Seen::default();
-        for _ in 0..times {
-            let _ = kernel.drain(&mut seen, false);
-        }
-        seen
-    }
+    sees(kernel, move |kernel, seen| (0..times).for_each(|_| kernel.drain(seen)))
 }
 
 /// The deferred work.
 fn runs(kernel: &Rx) -> impl FnOnce() -> Seen {
-    let kernel = kernel.clone();
-    move || {
-        let mut seen = Seen::default();
-        kernel.run(&mut seen);
-        seen
-    }
+    sees(kernel, Kernel::run)
 }
 
-/// A sender in its first life and the receiver that knows it and is armed.
-fn linked(more: &[usize]) -> (Tx, Rx) {
-    let region = Region::new(more);
-    let (sender, kernel) = (region.sender(1), region.receiver());
-    assert!(!sender.flush(), "nobody is armed");
-    kernel.run(&mut Seen::default());
-    (sender, kernel)
+/// How lines are taken: by an instruction that an interrupt may come before.
+fn swap(word: &AtomicU64, current: u64, new: u64) -> bool {
+    trap();
+    word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
 }
 
-/// Message `n`, with `n` in all its parts.
-fn send(sender: &Sender<Shared>, n: u8) -> Result<bool, Unsent> {
-    sender.send(MessageType(n.into()), n.into(), &[n; 8])
+/// A message of one line, one of two, and one of half the lane's.
+const SHORT: usize = 8;
+const TWO_LINES: usize = NEAR + 16;
+const HALF: usize = NEAR + 3 * FAR;
+
+/// Posts message `n`, with `n` in all its parts.
+fn post(sender: &Sender<Shared>, n: u8, len: usize) -> Result<u64, Unsent> {
+    sender.post(MessageType(n.into()), n.into(), &[&[n; HALF][..len]], swap).map(|(_, number)| number)
 }
 
-fn post(sender: &Sender<Shared>, n: u8) {
-    sender.post(MessageType(n.into()), n.into(), &[n; 8]).unwrap();
+/// As `post`; whether to ring.
+fn send(sender: &Sender<Shared>, n: u8, len: usize) -> Result<bool, Unsent> {
+    sender.send(MessageType(n.into()), || n.into(), &[n; HALF][..len], swap)?;
+    Ok(sender.flush())
+}
+
+/// Whether what the model has kept of a payload is message `n`: one word of the first line, two of each further one.
+fn is_whole(n: u8, payload: &[u8]) -> bool {
+    let (near, far) = payload.split_at(payload.len().min(NEAR));
+    let far = far.chunks(FAR).flat_map(|line| line.get(..16).unwrap_or(line));
+    near.iter().take(8).chain(far).all(|&byte| byte == n)
 }
 
 /// Who of [`both`] runs first.

@@ -21,10 +21,10 @@ fn send<R>(n: u8, how: impl FnOnce(&Outgoing<'_>) -> R) -> R {
     how(&Outgoing::new(PhysCpuId(n.into()), MessageType(n.into()), &[n; 8][..n.into()]).unwrap())
 }
 
-fn assert_whole(m: &Message) {
-    let n = m.payload()[0];
+fn assert_whole(m: &Stored) {
+    let n = m.message().payload()[0];
     assert_eq!((m.sender_cpu, m.msg_type), (PhysCpuId(n.into()), MessageType(n.into())));
-    assert_eq!(m.payload(), &[n; 8][..n.into()]);
+    assert_eq!(m.message().payload(), &[n; 8][..n.into()]);
 }
 
 /// slot-published, slot-emptied: two senders, one receiver; each message sent arrives once and whole.
@@ -44,7 +44,7 @@ fn loom_exclusive_slot() {
                 Err(_) => 0,
             })
         });
-        let mut copy = Message::EMPTY;
+        let mut copy = Stored::EMPTY;
         let mut taken = 0;
         let mut take = || {
             if Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok() {
@@ -75,13 +75,13 @@ fn loom_overwritten_slot() {
                 }
             })
         };
-        let mut copy = Message::EMPTY;
+        let mut copy = Stored::EMPTY;
         if Slot(&words).take(Occupied::Overwrite, &mut copy).is_ok() {
             assert_whole(&copy);
         }
         sender.join().unwrap();
         Slot(&words).take(Occupied::Overwrite, &mut copy).unwrap();
-        assert_eq!(copy.payload(), [2, 2], "the last one is there to stay");
+        assert_eq!(copy.message().payload(), [2, 2], "the last one is there to stay");
     });
 }
 
@@ -114,7 +114,7 @@ fn loom_a_claim_is_cleared_or_published() {
         };
         let published = send(1, |m| claimed.publish(m)).is_ok();
         assert!(published != host.join().unwrap());
-        let mut copy = Message::EMPTY;
+        let mut copy = Stored::EMPTY;
         assert_eq!(Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok(), published);
     });
 }

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How large a region is, and where its lanes and lines lie (SPEC N-2, N-8).
+
+use super::line::{lines_of, Tag, LINE_WORDS, MAX_LEN};
+use super::words::{header, receiver};
+use crate::PAGE_SIZE;
+
+/// Most lanes: one per instance.
+pub const MAX_LANES: u32 = 256;
+/// Least lines of a lane.
+pub const MIN_LINES: u32 = 8;
+/// Most lines of a lane.
+pub const MAX_LINES: u32 = 4096;
+/// Most bytes of a message where the creator of a region did not say.
+pub const DEFAULT_MAX_LEN: u32 = 256;
+
+/// How many lanes a region has, how many lines each, and how long a message may be. Every value of this type is in bounds
+/// (SPEC N-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    lanes: u32,
+    lines: u32,
+    max_len: u32,
+}
+
+const fn whole_pages(bytes: u64) -> u64 {
+    // At most 4,096 lines of 64 bytes, or 256 lines of 128.
+    bytes.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
+}
+
+impl Geometry {
+    /// `lanes` (1 to [`MAX_LANES`]) of `lines` each (a power of two, [`MIN_LINES`] to [`MAX_LINES`]) for messages of at most
+    /// `max_len` bytes (1 to [`MAX_LEN`]), one of which fits into a lane; else `None`.
+    pub const fn new(lanes: u32, lines: u32, max_len: u32) -> Option<Self> {
+        let lanes_fit = lanes >= 1 && lanes <= MAX_LANES;
+        let lines_fit = lines.is_power_of_two() && lines >= MIN_LINES && lines <= MAX_LINES;
+        let len_fits =
+            max_len >= 1 && max_len as usize <= MAX_LEN && lines_of(max_len as usize) <= lines as u64;
+        if lanes_fit && lines_fit && len_fits {
+            Some(Self { lanes, lines, max_len })
+        } else {
+            None
+        }
+    }
+
+    /// The default for `lanes`: 256 lines up to 4 lanes, 128 up to 16, 64 up to 64, else 32; messages of at most
+    /// [`DEFAULT_MAX_LEN`] bytes.
+    pub const fn default_for(lanes: u32) -> Option<Self> {
+        let lines = match lanes {
+            0..=4 => 256,
+            5..=16 => 128,
+            17..=64 => 64,
+            _ => 32,
+        };
+        Self::new(lanes, lines, DEFAULT_MAX_LEN)
+    }
+
+    /// How many lanes.
+    pub const fn lanes(self) -> u32 {
+        self.lanes
+    }
+    /// Lines of each lane, a power of two.
+    pub const fn lines(self) -> u32 {
+        self.lines
+    }
+    /// Most bytes of a message.
+    #[inline(always)]
+    pub const fn max_len(self) -> u32 {
+        self.max_len
+    }
+    /// Bytes of the receiver's pages, which come first: 256 + 128 x lanes, in whole pages.
+    pub const fn receiver_len(self) -> u64 {
+        let words = (self.lanes as u64).wrapping_mul(receiver::CONTROL_WORDS as u64);
+        whole_pages(words.wrapping_add(receiver::CONTROL as u64).wrapping_mul(8))
+    }
+    /// Where the lanes begin, in bytes from the start of the region.
+    pub const fn lanes_at(self) -> u64 {
+        self.receiver_len()
+    }
+    /// Bytes of one lane: 256 + 64 x lines, in whole pages.
+    pub const fn lane_len(self) -> u64 {
+        let words = (self.lines as u64).wrapping_mul(LINE_WORDS as u64);
+        whole_pages(words.wrapping_add(header::WORDS as u64).wrapping_mul(8))
+    }
+    /// Where lane `lane` begins, in bytes from the start of the region; `None` beyond the last.
+    pub const fn lane_at(self, lane: u32) -> Option<u64> {
+        if lane >= self.lanes {
+            return None;
+        }
+        Some(self.lanes_at().wrapping_add((lane as u64).wrapping_mul(self.lane_len())))
+    }
+    /// Bytes of all lanes.
+    pub const fn lanes_len(self) -> u64 {
+        (self.lanes as u64).wrapping_mul(self.lane_len())
+    }
+    /// Bytes of the region (SPEC N-2).
+    pub const fn total_size(self) -> u64 {
+        self.lanes_at().wrapping_add(self.lanes_len())
+    }
+
+    /// Whether the line at `position` is a lane's first.
+    #[inline(always)]
+    pub const fn is_first_of_lap(self, position: u64) -> bool {
+        position as u32 & self.lines.wrapping_sub(1) == 0
+    }
+    /// The lap in which the line at `position` is written, counted from 0.
+    #[inline(always)]
+    const fn lap(self, position: u64) -> u64 {
+        position >> self.lines.trailing_zeros()
+    }
+    /// The tag of a message's first line at `position`.
+    #[inline(always)]
+    pub const fn first_tag(self, position: u64) -> Tag {
+        Tag::first(self.lap(position))
+    }
+    /// The tag of a further line at `position`.
+    #[inline(always)]
+    pub const fn further_tag(self, position: u64) -> Tag {
+        Tag::further(self.lap(position))
+    }
+    /// Where the line at `position` begins, in words from the start of its lane.
+    #[inline(always)]
+    pub const fn line_at(self, position: u64) -> usize {
+        // Lines are few, so nothing wraps.
+        ((position as usize) & (self.lines as usize).wrapping_sub(1))
+            .wrapping_mul(LINE_WORDS)
+            .wrapping_add(header::WORDS)
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A line of a lane: 64 bytes, whose first word is a tag, so that no byte of a payload is ever looked at as one (SPEC N-6).
+//!
+//! ```text
+//! first line    word 0  bits 29..0 lap, 30 set, 31 clear, 63..32 type    stored last, with release
+//!               word 1  bits 31..0 length, 63..32 sending CPU
+//!               words 2 to 7  the first 48 bytes
+//! further line  word 0  bits 29..0 lap, 30 set, 31 set
+//!               words 1 to 7  the next 56 bytes
+//! ```
+
+/// Most bytes of payload that any lane can carry; a region's stamp may say less (SPEC N-7).
+pub const MAX_LEN: usize = 4096;
+/// 64-bit words of a line.
+pub const LINE_WORDS: usize = 8;
+/// Words of payload in a message's first line.
+pub const NEAR_WORDS: usize = 6;
+/// Words of payload in each further line.
+pub const FAR_WORDS: usize = 7;
+/// Bytes of payload in a message's first line.
+pub const NEAR: usize = NEAR_WORDS * 8;
+/// Bytes of payload in each further line.
+pub const FAR: usize = FAR_WORDS * 8;
+/// Words of all lines' payload that the longest message takes.
+pub const MAX_PAYLOAD_WORDS: usize = NEAR_WORDS + (MAX_LEN - NEAR).div_ceil(FAR) * FAR_WORDS;
+
+/// Lines of a message of `len` bytes, at most [`MAX_LEN`].
+#[inline(always)]
+pub const fn lines_of(len: usize) -> u64 {
+    if len <= NEAR {
+        1
+    } else {
+        // `len` is above NEAR, and the number of lines far from its end.
+        (len.wrapping_sub(NEAR).div_ceil(FAR) as u64).wrapping_add(1)
+    }
+}
+
+/// The low half of a line's first word: which lap, and whether a message begins there.
+///
+/// Laps count from 0 modulo 2^30. Empty memory holds no tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u32);
+
+impl Tag {
+    const LAP: u32 = (1 << 30) - 1;
+    const PRESENT: u32 = 1 << 30;
+    const FURTHER: u32 = 1 << 31;
+
+    /// Of a message's first line in that lap.
+    #[inline(always)]
+    pub const fn first(lap: u64) -> Self {
+        Self(lap as u32 & Self::LAP | Self::PRESENT)
+    }
+    /// Of a further line in that lap.
+    #[inline(always)]
+    pub const fn further(lap: u64) -> Self {
+        Self(Self::first(lap).0 | Self::FURTHER)
+    }
+    /// What a line's first word says.
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        Self(word as u32)
+    }
+    /// The first word of a message's first line.
+    #[inline(always)]
+    pub const fn to_word(self, msg_type: u32) -> u64 {
+        self.0 as u64 | (msg_type as u64) << 32
+    }
+    /// Whether no honest sender can have stored it where `self`, of a first line, is the next to come: a lap ahead, or a further
+    /// line in this lap.
+    pub const fn is_contradicted_by(self, found: Self) -> bool {
+        let ahead = found.0.wrapping_sub(self.0) & Self::LAP;
+        let further = found.0 & Self::FURTHER != 0;
+        found.0 & Self::PRESENT != 0 && ((ahead != 0 && ahead < 1 << 29) || (ahead == 0 && further))
+    }
+}
+
+/// The second word of a message's first line (SPEC N-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Bytes of payload, not checked yet.
+    pub len: u32,
+    /// The physical id of the CPU that sent, as the sender says, cut to 32 bits. It proves nothing.
+    pub cpu: u32,
+}
+
+impl About {
+    /// The word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.len as u64 | (self.cpu as u64) << 32
+    }
+    /// What a word says.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { len: word as u32, cpu: (word >> 32) as u32 }
+    }
+}

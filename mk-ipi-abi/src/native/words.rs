@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where each word of a region stands that is not a line's (SPEC N-3 to N-5). Each has one writer.
+
+/// Words of the receiver's pages, from the start of the region (SPEC N-3).
+pub mod receiver {
+    /// Changes while the receiver lives: its clock.
+    pub const HEARTBEAT: usize = 8;
+    /// A [`Life`](crate::native::Life) word: which life, and whether it has said goodbye.
+    pub const LIFE: usize = 9;
+    /// 1 while the receiver wants to be rung. A line of its own.
+    pub const ARMED: usize = 16;
+    /// A [`Bell`](crate::native::Bell) word: where to ring it; 0 for what the directory says.
+    pub const BELL: usize = 17;
+    /// First word of lane 0's control line; one for each lane, 16 words apart.
+    pub const CONTROL: usize = 32;
+    /// Words from one control line to the next: 128 bytes.
+    pub const CONTROL_WORDS: usize = 16;
+}
+
+/// Words of a lane's control line, which the receiver writes (SPEC N-4).
+pub mod control {
+    /// Lines below this position are the sender's again: what lay there was handled.
+    pub const CREDIT: usize = 0;
+    /// The [`Hello`](crate::native::Hello) word that the receiver has answered; 0 if none yet.
+    pub const ANSWER: usize = 1;
+    /// The position at which the life in `ANSWER` begins.
+    pub const BASE: usize = 2;
+    /// The position behind the message that was given to its handlers last. Beyond `CREDIT` while they run.
+    pub const HANDED: usize = 3;
+    /// The [`Breach`](crate::native::Breach) for which the lane is in quarantine; 0 if it is not.
+    pub const BREACH: usize = 4;
+    /// How many messages are in doubt since the region exists.
+    pub const DOUBTS: usize = 5;
+    /// The last of them, by number: number `n` of them (from 0) in [`doubt`]`(n)`.
+    pub const DOUBT: usize = 6;
+    /// Words of `DOUBT`.
+    pub const DOUBT_WORDS: usize = 4;
+
+    /// Where the `nth` message in doubt stands, from 0.
+    pub const fn doubt(nth: u64) -> usize {
+        DOUBT.wrapping_add(nth as usize & (DOUBT_WORDS - 1))
+    }
+    /// Messages with a number above this, up to `DISCARD_TO`, were discarded unread by a new life of the receiver.
+    pub const DISCARD_FROM: usize = 10;
+    /// See `DISCARD_FROM`.
+    pub const DISCARD_TO: usize = 11;
+    /// Statistics: messages handed to handlers.
+    pub const RECEIVED: usize = 12;
+    /// Statistics: lives of the sender answered, and restarts of the receiver.
+    pub const RESETS: usize = 13;
+    /// Statistics: times the lane went into quarantine.
+    pub const BAD: usize = 14;
+    /// Statistics: the last [`Breach`](crate::native::Breach).
+    pub const LAST_BREACH: usize = 15;
+}
+
+/// Words of a lane's header, which the sender writes (SPEC N-5).
+pub mod header {
+    /// The sender's [`Hello`](crate::native::Hello); 0 until its first.
+    pub const HELLO: usize = 0;
+    /// The incarnation of the receiver that is to stop; obeyed in the host's lane only.
+    pub const STOP: usize = 1;
+    /// The sender wants to be rung once `CREDIT` is this or more; 0 if it never waited.
+    pub const WANT: usize = 2;
+    /// Statistics: sends that found the lane full. From here on a line that the receiver does not read.
+    pub const FULL: usize = 16;
+    /// Statistics: doorbells rung; all other sends were suppressed.
+    pub const RUNG: usize = 17;
+    /// Words of the header.
+    pub const WORDS: usize = 32;
+}

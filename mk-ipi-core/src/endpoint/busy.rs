@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sets of instances whose lanes want something of us later.
+
+use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
+use mk_ipi_abi::InstanceId;
+
+/// A set of instances, changed by any CPU at any time.
+#[derive(Debug)]
+pub(super) struct Instances([AtomicU64; 4]);
+
+impl Instances {
+    const_unless_loom! {
+        pub(super) fn new() -> Self {
+            Self(array_of![AtomicU64::new(0); 4])
+        }
+    }
+
+    fn bit(&self, id: InstanceId) -> (&AtomicU64, u64) {
+        let [a, b, c, d] = &self.0;
+        let word = match id.get() >> 6 {
+            0 => a,
+            1 => b,
+            2 => c,
+            _ => d,
+        };
+        (word, 1 << (id.get() & 63))
+    }
+
+    /// Adds an instance; no locked instruction if it is there already.
+    #[inline]
+    pub(super) fn add(&self, id: InstanceId) {
+        let (word, bit) = self.bit(id);
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an instance out; whether it was in.
+    pub(super) fn remove(&self, id: InstanceId) -> bool {
+        let (word, bit) = self.bit(id);
+        word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Calls `f` for each instance that is in now.
+    pub(super) fn for_each(&self, f: impl Fn(InstanceId)) {
+        for (word, first) in self.0.iter().zip([0u8, 64, 128, 192]) {
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 {
+                #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+                f(InstanceId::new(first | bits.trailing_zeros() as u8));
+                bits &= bits.wrapping_sub(1);
+            }
+        }
+    }
+}
+
+/// What lanes want of us, seen to at the end of each run of deferred work, in each tick, and now and then by a poller.
+#[derive(Debug)]
+pub(super) struct Busy {
+    /// Lives of ours that wait for an answer.
+    pub(super) opening: Instances,
+    /// Lanes in which somebody waits for space.
+    pub(super) wanting: Instances,
+    /// Lanes with messages that were posted and not flushed.
+    pub(super) posted: Instances,
+}
+
+impl Busy {
+    const_unless_loom! {
+        pub(super) fn new() -> Self {
+            Self { opening: Instances::new(), wanting: Instances::new(), posted: Instances::new() }
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.opening.is_empty() && self.wanting.is_empty() && self.posted.is_empty()
+    }
+}

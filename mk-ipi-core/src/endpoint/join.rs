@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A spawned kernel takes its place among the instances that the directory lists (SPEC D-5, D-6).
+
+use super::Endpoint;
+use crate::directory::{Directory, InstanceRecord};
+use crate::instance::InstanceConfig;
+use crate::link::{AddError, LinkConfig};
+use crate::platform::Platform;
+use crate::registry::Handler;
+use crate::rfc_v2::Occupied;
+use crate::sync::Word;
+use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout, State};
+use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
+use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
+
+/// Why a spawned kernel could not take its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// No live entry has its region at that address: the boot parameters contradict each other.
+    NotListed(PhysAddr),
+    /// An instance, ourselves or another, could not be added: who and why.
+    Instance(InstanceId, AddError),
+    /// The host was changing the entry of this instance: try again.
+    Changing(InstanceId),
+    /// The entry of this instance cannot be used: who and why. If it is the result of a join, no entry that can be read has its
+    /// region at that address.
+    Entry(InstanceId, EntryError),
+}
+
+impl JoinError {
+    /// `ENODEV`, `EAGAIN`, or that of the instance.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
+            Self::Instance(_, e) => e.errno(),
+            Self::Changing(_) => Errno::EAGAIN,
+        }
+    }
+}
+
+/// The config of an instance that the directory lists; slots fill its region, a native region's stamp says the rest.
+pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> InstanceConfig<'a> {
+    let slots = || {
+        record.region.map_or(u32::MAX, |r| {
+            let slots = r.len().checked_div(SLOT_SIZE as u64).unwrap_or(0);
+            u32::try_from(slots).unwrap_or(u32::MAX)
+        })
+    };
+    let exclusive = record.flags.contains(EntryFlags::EXCLUSIVE);
+    let policy = if exclusive { Occupied::Exclusive } else { Occupied::Overwrite };
+    InstanceConfig {
+        id: record.instance,
+        incarnation: record.incarnation,
+        cpus: cpus.get(..record.nr_cpus as usize).unwrap_or(&[]),
+        doorbell_cpu: record.doorbell_cpu,
+        vector: record.vector,
+        one_doorbell: record.flags.contains(EntryFlags::ONE_DOORBELL),
+        link: match record.layout {
+            Layout::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy },
+            Layout::Native => LinkConfig::Native(None),
+        },
+    }
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// Takes the place of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
+    /// that the directory lists as starting or running, ourselves included. Gives how many. May sleep.
+    ///
+    /// On an error nothing that this call added stays. An instance that cannot be added, unless it is our own, is left out
+    /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel calls
+    /// [`poll`](Self::poll) once. A peer that comes or restarts later is added by itself: [`Directory::read`],
+    /// [`config_of`], [`attach_instance`](Self::attach_instance), the former life destroyed first.
+    pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
+        self.join_and(shared, directory, |_, _| ())
+    }
+
+    /// As [`join`](Self::join), and calls `left_out` for each live instance that could not be added: who and why. Add it by itself
+    /// when its entry has changed.
+    pub fn join_and(
+        &self,
+        shared: PhysAddr,
+        directory: &Directory<'_, P::Word>,
+        mut left_out: impl FnMut(InstanceId, JoinError),
+    ) -> Result<usize, JoinError> {
+        let me = find_self::<_, CPUS>(shared, directory)?;
+        let before = self.identity().map(|(instance, incarnation)| Claim { instance, incarnation });
+        // A native link begins with who we are.
+        self.set_identity(Some(Claim { instance: me.instance, incarnation: me.incarnation }));
+        let mut added = [false; MK_MAX_INSTANCES];
+        let joined = directory.ids().zip(&mut added).try_for_each(|(id, added)| {
+            match self.join_one(id, &me, directory) {
+                Ok(was_alive) => *added = was_alive,
+                Err(e) if id == me.instance || matches!(e, JoinError::Changing(_)) => return Err(e),
+                // One bad neighbour keeps nobody from the others.
+                Err(e) => left_out(id, e),
+            }
+            Ok(())
+        });
+        let mut count = 0usize;
+        for (id, _) in directory.ids().zip(added).filter(|(_, added)| *added) {
+            count = count.wrapping_add(1);
+            if joined.is_err() {
+                // Ours alone, but for a sender that found it in this moment: then it is closed, and goes with the
+                // next `destroy_instance`.
+                let _ = self.destroy_instance(id);
+            }
+        }
+        if joined.is_err() {
+            self.set_identity(before);
+        }
+        joined?;
+        self.identify(me.instance, me.incarnation);
+        Ok(count)
+    }
+
+    /// Adds the instance `id` if it is alive; whether it was.
+    fn join_one(
+        &self,
+        id: InstanceId,
+        me: &InstanceRecord,
+        directory: &Directory<'_, P::Word>,
+    ) -> Result<bool, JoinError> {
+        let mut cpus = [PhysCpuId(0); CPUS];
+        let record = match directory.read(id, &mut cpus) {
+            Ok(record) => Some(record).filter(is_alive),
+            Err(EntryError::Absent) => None,
+            Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
+            Err(e) => return Err(JoinError::Entry(id, e)),
+        };
+        if id == me.instance && record.as_ref() != Some(me) {
+            // It is not any more what it was when we recognised ourselves.
+            return Err(JoinError::Changing(id));
+        }
+        let Some(record) = record else { return Ok(false) };
+        let attached = self.attach_instance(&config_of(&record, &cpus), record.region);
+        attached.map(|()| true).map_err(|e| JoinError::Instance(id, e))
+    }
+}
+
+fn is_alive(record: &InstanceRecord) -> bool {
+    matches!(record.state, State::Starting | State::Running)
+}
+
+/// The live entry whose region is at `shared`.
+fn find_self<W: Word, const CPUS: usize>(
+    shared: PhysAddr,
+    directory: &Directory<'_, W>,
+) -> Result<InstanceRecord, JoinError> {
+    let mut cpus = [PhysCpuId(0); CPUS];
+    let mut unread = JoinError::NotListed(shared);
+    for id in directory.ids() {
+        match directory.read(id, &mut cpus) {
+            Ok(r) if is_alive(&r) && r.region.is_some_and(|region| region.start() == shared) => return Ok(r),
+            Ok(_) | Err(EntryError::Absent) => {}
+            Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
+            Err(e) => unread = JoinError::Entry(id, e),
+        }
+    }
+    Err(unread)
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The list of generations: what the link to an instance can be, how it is made and unmade. A generation that is added is a folder
+//! and a variant here.
+
+use crate::native::{create, OwnRegion, PeerRegion, Receiver, RegionError, Sender, Watch};
+use crate::platform::{Access, MapError, Mapping, PhysMemory, PoolError};
+use crate::rfc_v2::Occupied;
+use crate::sync::{Ordering, Word};
+use mk_ipi_abi::directory::Layout;
+use mk_ipi_abi::native::{Geometry, StampError};
+use mk_ipi_abi::rfc_v2::region_size;
+use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange};
+
+/// The generation of an instance's region, and what there is to choose in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkConfig {
+    /// Generation RFC v2.
+    RfcV2 {
+        /// Slots: `NR_CPUS` of its kernel. Each of its CPUs is below it.
+        slots: u32,
+        /// What becomes of an unread message.
+        policy: Occupied,
+    },
+    /// The native link. To create a region: its geometry, or `None` for that of 16 lanes. To attach one: what its stamp
+    /// must say, or `None` for whatever it says.
+    Native(Option<Geometry>),
+}
+
+/// Why an instance was not added to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// The id is in the table already.
+    Exists,
+    /// No CPU, more than the table has room for, or a doorbell CPU that is not among them.
+    BadCpus,
+    /// This CPU has no slot in a region of that size (SPEC H-6).
+    BeyondRegion(PhysCpuId),
+    /// The region does not begin on a page boundary.
+    Misaligned,
+    /// The region is too small for its slots: the bytes it would need.
+    TooSmall(u64),
+    /// The pool gave no memory.
+    Pool(PoolError),
+    /// The memory could not be mapped.
+    Map(MapError),
+    /// A native link needs to know who we are: `identify` first.
+    NoIdentity,
+    /// The native region has no lane for us.
+    NoLane(InstanceId),
+    /// What is there is no native region that we can use.
+    Stamp(StampError),
+    /// The native region has another geometry than was asked for: this one.
+    Geometry(Geometry),
+}
+
+impl AddError {
+    /// As the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Exists => Errno::EEXIST,
+            Self::BadCpus | Self::BeyondRegion(_) | Self::Misaligned | Self::TooSmall(_) => Errno::EINVAL,
+            Self::NoIdentity | Self::NoLane(_) | Self::Geometry(_) => Errno::EINVAL,
+            Self::Stamp(e) => e.errno(),
+            Self::Pool(e) => e.errno(),
+            Self::Map(_) => Errno::ENOMEM,
+        }
+    }
+}
+
+impl From<RegionError> for AddError {
+    fn from(e: RegionError) -> Self {
+        match e {
+            RegionError::Misaligned => Self::Misaligned,
+            RegionError::Map(e) => Self::Map(e),
+            RegionError::Stamp(e) => Self::Stamp(e),
+            RegionError::NoLane(id) => Self::NoLane(id),
+        }
+    }
+}
+
+impl LinkConfig {
+    /// Bytes of a region that is made for it.
+    pub(crate) const fn region_len(self) -> u64 {
+        match self {
+            Self::RfcV2 { slots, .. } => region_size(slots),
+            Self::Native(geometry) => geometry_or_default(geometry).total_size(),
+        }
+    }
+
+    /// The part of `given` that is the region, as far as that follows from the config.
+    pub(crate) fn region_in(self, given: PhysRange) -> Result<PhysRange, AddError> {
+        if !given.start().is_page_aligned() {
+            return Err(AddError::Misaligned);
+        }
+        match self {
+            Self::Native(_) => Ok(given),
+            Self::RfcV2 { .. } => {
+                let needed = self.region_len();
+                let range = PhysRange::new(given.start(), needed).filter(|_| needed <= given.len());
+                range.ok_or(AddError::TooSmall(needed))
+            }
+        }
+    }
+
+    /// The CPU of these that cannot be reached through such a region.
+    pub(crate) fn unreachable(self, cpus: &[PhysCpuId]) -> Option<PhysCpuId> {
+        match self {
+            Self::RfcV2 { slots, .. } => cpus.iter().copied().find(|cpu| cpu.0 >= u64::from(slots)),
+            Self::Native(_) => None,
+        }
+    }
+}
+
+const fn geometry_or_default(geometry: Option<Geometry>) -> Geometry {
+    const DEFAULT: Geometry = match Geometry::default_for(16) {
+        Some(geometry) => geometry,
+        None => panic!("16 lanes are within bounds"),
+    };
+    match geometry {
+        Some(geometry) => geometry,
+        None => DEFAULT,
+    }
+}
+
+/// The link to an instance: one variant for each generation.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lies in the instance's place in the table; nothing allocates"
+)]
+#[derive(Debug)]
+pub(crate) enum Link<W> {
+    /// No region: nothing can be sent.
+    None,
+    /// Its slots.
+    RfcV2 { slots: Mapping<W>, policy: Occupied },
+    /// Our lane in its region; for our own region also the receiver's end of all lanes.
+    Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
+}
+
+/// Who we are, for links whose ends know each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Me<'a> {
+    pub(crate) id: InstanceId,
+    pub(crate) incarnation: Incarnation,
+    /// The receiver's end of our own region.
+    pub(crate) receiver: &'a Receiver,
+    /// What former lives of ours left unread is given back.
+    pub(crate) discard: bool,
+}
+
+impl<W: Word> Link<W> {
+    /// Makes an empty region of `config` at `range`, which nobody uses yet.
+    pub(crate) fn create<P: PhysMemory<Word = W>>(
+        platform: &P,
+        config: LinkConfig,
+        range: PhysRange,
+    ) -> Result<(), AddError> {
+        match config {
+            LinkConfig::RfcV2 { .. } => {
+                let slots = map_whole(platform, range).map_err(AddError::Map)?;
+                slots.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+                // SAFETY: it came from `map` just now, and nothing is borrowed from it any more.
+                unsafe { platform.unmap(slots) };
+                Ok(())
+            }
+            LinkConfig::Native(geometry) => Ok(create(platform, range, geometry_or_default(geometry))?),
+        }
+    }
+
+    /// Makes the link of `config` to the region of `id` at `range`; gives also its exact length. Nothing stays mapped if that fails.
+    pub(crate) fn connect<P: PhysMemory<Word = W>>(
+        platform: &P,
+        me: Option<Me<'_>>,
+        id: InstanceId,
+        config: LinkConfig,
+        range: PhysRange,
+    ) -> Result<(Self, u64), AddError> {
+        match config {
+            LinkConfig::RfcV2 { policy, .. } => {
+                let slots = map_whole(platform, range).map_err(AddError::Map)?;
+                Ok((Self::RfcV2 { slots, policy }, range.len()))
+            }
+            LinkConfig::Native(wanted) => {
+                Self::connect_native(platform, me.ok_or(AddError::NoIdentity)?, id, wanted, range)
+            }
+        }
+    }
+
+    fn connect_native<P: PhysMemory<Word = W>>(
+        platform: &P,
+        me: Me<'_>,
+        id: InstanceId,
+        wanted: Option<Geometry>,
+        range: PhysRange,
+    ) -> Result<(Self, u64), AddError> {
+        let region = PeerRegion::map(platform, range, me.id)?;
+        let found = region.geometry();
+        if wanted.is_some_and(|wanted| wanted != found) {
+            region.unmap(platform);
+            return Err(AddError::Geometry(found));
+        }
+        let own = if id == me.id {
+            match OwnRegion::map(platform, range) {
+                Ok(own) => Some(own),
+                Err(e) => {
+                    region.unmap(platform);
+                    return Err(e.into());
+                }
+            }
+        } else {
+            None
+        };
+        if let Some(own) = &own {
+            me.receiver.begin(own, me.incarnation, me.discard);
+        }
+        let sender = Sender::begin(region, me.incarnation);
+        let watch = Watch::new(&sender);
+        Ok((Self::Native { sender, own, watch }, found.total_size()))
+    }
+
+    /// Unmaps what `connect` mapped.
+    pub(crate) fn disconnect<P: PhysMemory<Word = W>>(self, platform: &P) {
+        match self {
+            Self::None => {}
+            // SAFETY: it came from `map` of this platform; its entry had no users and none can come.
+            Self::RfcV2 { slots, .. } => unsafe { platform.unmap(slots) },
+            Self::Native { sender, own, .. } => {
+                sender.into_region().unmap(platform);
+                if let Some(own) = own {
+                    own.unmap(platform);
+                }
+            }
+        }
+    }
+
+    /// What the region speaks; `None` without a region.
+    pub(crate) const fn layout(&self) -> Option<Layout> {
+        match self {
+            Self::None => None,
+            Self::RfcV2 { .. } => Some(Layout::RfcV2),
+            Self::Native { .. } => Some(Layout::Native),
+        }
+    }
+
+    /// The words of its slots, if it has such.
+    pub(crate) fn slots(&self) -> Option<(&[W], Occupied)> {
+        match self {
+            Self::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
+            _ => None,
+        }
+    }
+
+    /// Our lane, and what is seen of its receiver, if it has such.
+    #[inline(always)]
+    pub(crate) fn lane(&self) -> Option<(&Sender<W>, &Watch)> {
+        match self {
+            Self::Native { sender, watch, .. } => Some((sender, watch)),
+            _ => None,
+        }
+    }
+
+    /// The receiver's end of its region, if that is native and ours.
+    #[inline(always)]
+    pub(crate) fn own_region(&self) -> Option<&OwnRegion<W>> {
+        match self {
+            Self::Native { own, .. } => own.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// A mapping of the whole range, which is a multiple of 8 bytes long.
+fn map_whole<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Mapping<P::Word>, MapError> {
+    let mapping = platform.map(range, Access::ReadWrite)?;
+    if (mapping.words().len() as u64).checked_mul(8) == Some(range.len()) {
+        return Ok(mapping);
+    }
+    // SAFETY: it came from `map` just now, and nothing was borrowed from it.
+    unsafe { platform.unmap(mapping) };
+    Err(MapError::Misaligned)
+}

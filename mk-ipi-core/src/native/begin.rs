@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a sender begins a life in its lane (SPEC N-9).
+
+use super::lane::PeerRegion;
+use super::send::{is_answer_to, Sender, PREPARING, UNANSWERED};
+use crate::sync::{fence, AtomicU64, Ordering, Word};
+use mk_ipi_abi::native::{control, header, Hello, Phase};
+use mk_ipi_abi::Incarnation;
+
+/// How far a life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// The receiver has yet to answer, or another CPU is at it.
+    Waiting,
+    /// Said something new just now: the receiver is to be rung if [`Sender::flush`] says so.
+    Said,
+    /// Lines can be taken.
+    Open,
+}
+
+impl<W: Word> Sender<W> {
+    /// Begins a life in the lane.
+    pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
+        let said = region.own(header::HELLO);
+        let answered = region.control(control::ANSWER);
+        let begin = Hello::after(said, answered, incarnation);
+        // What a former life waited for is not waited for any more.
+        region.set(header::WANT, 0);
+        let unused = said == 0 && answered == 0 && region.control(control::BREACH) == 0;
+        // A former life that was hostile may have taken back its hello.
+        let unused = unused && region.control(control::CREDIT) == 0;
+        let first = unused && begin_first(&region, begin.in_phase(Phase::First));
+        if !first {
+            // SYNC POINT: lane-hello (release)
+            region.set(header::HELLO, begin.to_word());
+        }
+        let hello = begin.in_phase(if first { Phase::First } else { Phase::Clean });
+        let start = if first { 0 } else { UNANSWERED };
+        let [tail, credit, base, good_bell, waiting] = [start, 0, 0, 0, 0].map(AtomicU64::new);
+        Self { tail, credit, base, good_bell, waiting, hello, region }
+    }
+
+    /// Goes on with the handshake, if the receiver has answered. Cleans every line once: not to be called with interrupts off.
+    pub(crate) fn open(&self) -> Opening {
+        let tail = self.tail.load(Ordering::Relaxed);
+        if tail < UNANSWERED {
+            return Opening::Open;
+        }
+        let begin = self.hello.in_phase(Phase::Begin).to_word();
+        // SYNC POINT: lane-answer (acquire)
+        let answer = self.region.control(control::ANSWER);
+        let said = self.region.own(header::HELLO);
+        let cleans = answer == begin && said == begin;
+        let begins = answer == self.hello.to_word();
+        // It has taken back what it answered: a new life of it has found its former one's words wrong.
+        let is_forgotten = answer != begin && said == self.hello.to_word();
+        let swapped = || self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Acquire);
+        if (!cleans && !begins && !is_forgotten) || swapped().is_err() {
+            return Opening::Waiting;
+        }
+        let base = self.region.control(control::BASE);
+        // No honest receiver says that it is farther; it is not believed.
+        if begins && base < 1 << 62 {
+            self.credit.store(base, Ordering::Relaxed);
+            self.base.store(base, Ordering::Relaxed);
+            // SYNC POINT: lane-prepared (release)
+            self.tail.store(base, Ordering::Release);
+            return Opening::Open;
+        }
+        if cleans {
+            // Whatever a former life left there, by design or not, is no message of this one.
+            clean(&self.region);
+        }
+        // SYNC POINT: lane-hello (release)
+        self.region.set(header::HELLO, if cleans { self.hello.to_word() } else { begin });
+        self.tail.store(UNANSWERED, Ordering::Release);
+        Opening::Said
+    }
+
+    /// Has the receiver's `incarnation` stop, if we are the host (SPEC N-15).
+    pub(crate) fn stop(&self, incarnation: Incarnation) {
+        self.region.set(header::STOP, incarnation.get().into());
+    }
+}
+
+/// Begins in a lane that nobody seems to have used: it is sent on at once. False if somebody was answered there after all.
+fn begin_first<W: Word>(region: &PeerRegion<W>, hello: Hello) -> bool {
+    // Whatever the pages held before, nobody has said that it means anything.
+    clean(region);
+    // With release, as each hello. No model sees it: loom lets nothing come between this and the fence.
+    region.set(header::HELLO, hello.to_word());
+    // SYNC POINT: lane-first (fence). The receiver that is just answering a former life sees us, or we its answer.
+    fence(Ordering::SeqCst);
+    is_answer_to(hello, region.control(control::ANSWER))
+}
+
+/// Empties every line.
+fn clean<W: Word>(region: &PeerRegion<W>) {
+    for position in 0..u64::from(region.geometry.lines()) {
+        if let Some([tag, ..]) = region.line(position) {
+            tag.store(0, Ordering::Relaxed);
+        }
+    }
+}

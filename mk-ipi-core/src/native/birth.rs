@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What happens to a lane at its receiver's end when either end begins a life (SPEC N-9, N-11).
+//!
+//! A word is written only by one side, and each step may be the last one of a kernel: whoever comes back begins again
+//! from what stands there.
+
+use super::lane::LaneEnd;
+use super::state::{Buffer, Events, Lane, Visit};
+use crate::sync::{fence, Ordering, Word};
+use mk_ipi_abi::native::{control, header, lines_of, About, Breach, Hello, Phase, Tag};
+
+/// No honest position is as far as this, and from here there is far to go until a sender would refuse to begin.
+const MAX_POSITION: u64 = 1 << 61;
+
+/// The `ANSWER` while the messages of a life are handed out that was over before it was heard of. No hello.
+const UNHEARD: u64 = 1;
+
+impl<W: Word> LaneEnd<'_, W> {
+    /// The lane as our former life left it. What that life was handing out is in doubt; what lies behind it is unread.
+    pub(super) fn resume(&self, first: bool, restarted: bool, discard: bool) -> Lane {
+        let [credit, answer, handed] =
+            [control::CREDIT, control::ANSWER, control::HANDED].map(|w| self.own(w));
+        let hello = Hello::from_word(answer);
+        let breach = self.own(control::BREACH) != 0;
+        // A former life that was hostile may have left anything: what cannot be is not gone on with.
+        let next = credit.max(handed);
+        let sane = next < MAX_POSITION && next.wrapping_sub(credit) <= self.lines();
+        let open = hello.is_some_and(Hello::may_send) && !breach && sane;
+        let next = if sane { self.behind_discarded(next, credit) } else { next };
+        let mut lane = Lane {
+            answer,
+            theirs: hello.map(|hello| hello.incarnation),
+            received: self.own(control::RECEIVED),
+            breach,
+            open,
+            ..Lane::NEW
+        };
+        // Not 0, where nobody was ever read.
+        lane.go_to(if sane { next } else { self.lines() });
+        if open && handed > credit {
+            self.doubt(handed);
+        }
+        if discard && open {
+            lane.go_to(self.discard(lane.next));
+        }
+        if !first || answer != 0 || next != 0 || breach {
+            // A lap from here nothing is left that was written before.
+            lane.excused = lane.next.wrapping_add(self.lines());
+        }
+        if credit != lane.next {
+            self.set(control::CREDIT, lane.next);
+        }
+        if handed != lane.next {
+            self.set(control::HANDED, lane.next);
+        }
+        if restarted && answer != 0 {
+            self.count(control::RESETS);
+        }
+        if !sane {
+            self.close(&mut lane);
+        }
+        lane
+    }
+
+    /// Reports the message with that number as in doubt, unless a life that ended here has done so.
+    fn doubt(&self, number: u64) {
+        let doubts = self.own(control::DOUBTS);
+        if doubts == 0 || self.own(control::doubt(doubts.wrapping_sub(1))) != number {
+            self.set(control::doubt(doubts), number);
+            // SYNC POINT: lane-doubt (release)
+            self.set(control::DOUBTS, doubts.wrapping_add(1));
+        }
+    }
+
+    /// Where to go on from `next`: a life that ended in the middle of it may have told that messages behind that are discarded.
+    fn behind_discarded(&self, next: u64, credit: u64) -> u64 {
+        let [from, to] = [control::DISCARD_FROM, control::DISCARD_TO].map(|word| self.own(word));
+        let told = from <= next && next < to && to.wrapping_sub(credit) <= self.lines();
+        if told { to } else { next }
+    }
+
+    /// Reports what is published from `from` on as discarded; gives the position behind it.
+    fn discard(&self, from: u64) -> u64 {
+        let to = self.end_of_published(from);
+        if to != from {
+            if self.own(control::DISCARD_TO) != from || self.own(control::DISCARD_FROM) > from {
+                self.set(control::DISCARD_FROM, from);
+            }
+            // SYNC POINT: lane-discarded (release)
+            self.set(control::DISCARD_TO, to);
+        }
+        to
+    }
+
+    /// The position behind the messages that are published from `from` on, without a gap.
+    fn end_of_published(&self, from: u64) -> u64 {
+        let end = from.wrapping_add(self.lines());
+        let mut position = from;
+        while position != end {
+            let Some([tag, about, ..]) = self.line(position) else { break };
+            // SYNC POINT: message-published (acquire)
+            let tag = Tag::of_word(tag.load_acquire());
+            let len = About::from_word(about.load(Ordering::Relaxed)).len;
+            if tag != self.geometry.first_tag(position) || len > self.geometry.max_len() {
+                break;
+            }
+            let next = position.wrapping_add(lines_of(len as usize));
+            if next.wrapping_sub(from) > self.lines() {
+                break;
+            }
+            position = next;
+        }
+        position
+    }
+}
+
+impl<W: Word> Visit<'_, W> {
+    /// Looks whether the sender has begun a life, or waits for space; whether it had something to say.
+    pub(super) fn look_at_header<E: Events>(&mut self, to: &mut E) -> bool {
+        if let Some(want) = self.end.space_for_waiter(self.lane) {
+            self.lane.told = want;
+            to.ring(self.id);
+        }
+        // SYNC POINT: lane-hello (acquire)
+        let word = self.end.header(header::HELLO);
+        if word == self.lane.said || self.lane.until != 0 {
+            return false;
+        }
+        self.lane.said = word;
+        word != self.lane.answer && self.greet(to, word, false)
+    }
+
+    /// The sender says something new in its hello. `handed_on`: what its former life published has been handed out.
+    fn greet<E: Events>(&mut self, to: &mut E, word: u64, handed_on: bool) -> bool {
+        match Hello::from_word(word) {
+            Some(hello) if hello.phase == Phase::First => self.greet_first(to, hello),
+            Some(hello) if hello.phase == Phase::Clean && self.has_begun(hello) => {
+                self.put_in_force(to, hello)
+            }
+            Some(_) if !handed_on && self.lane.open => self.begin_to_hand_on(),
+            Some(_) if !handed_on && self.was_never_in_force() && !self.lane.breach => {
+                self.greet_unheard(word)
+            }
+            Some(hello) => self.answer_begin(to, hello),
+            None if word == 0 || self.lane.breach => return false,
+            None => self.quarantine(to, Breach::Hello),
+        }
+        true
+    }
+
+    /// Whether no life was ever in force here: each that ends leaves position 0 behind. One may have been answered half.
+    fn was_never_in_force(&self) -> bool {
+        self.lane.next == 0 || Hello::from_word(self.lane.answer).is_none()
+    }
+
+    /// A first life may have published, and have died unanswered.
+    fn greet_unheard(&mut self, word: u64) {
+        // Whoever begins from now on sees that the lane was used, or is seen by us before a line is read.
+        self.lane.answer = UNHEARD;
+        self.end.set(control::ANSWER, UNHEARD);
+        // SYNC POINT: lane-first (fence)
+        fence(Ordering::SeqCst);
+        if self.end.header(header::HELLO) == word {
+            self.begin_to_hand_on();
+        } else {
+            self.lane.said = 0;
+        }
+    }
+
+    fn begin_to_hand_on(&mut self) {
+        self.lane.until = self.lane.next.wrapping_add(self.end.lines());
+    }
+
+    /// Whether the life that says `hello` was told that it may clean the lines.
+    fn has_begun(&self, hello: Hello) -> bool {
+        self.lane.answer == hello.in_phase(Phase::Begin).to_word()
+    }
+
+    /// The sender found a lane that nobody had used.
+    fn greet_first<E: Events>(&mut self, to: &mut E, hello: Hello) {
+        if self.lane.next != 0
+            || self.lane.breach
+            || Hello::from_word(self.lane.answer).is_some_and(Hello::may_send)
+        {
+            return self.quarantine(to, Breach::Hello);
+        }
+        // In two steps: its successor either sees that somebody was answered, or is seen by us before a line is read.
+        self.set_answer(hello.in_phase(Phase::Begin));
+        // SYNC POINT: lane-first (fence)
+        fence(Ordering::SeqCst);
+        if self.end.header(header::HELLO) == hello.to_word() {
+            self.put_in_force(to, hello);
+        } else {
+            self.lane.said = 0;
+        }
+    }
+
+    /// A life may clean the lines: everything that former ones published has been handed on.
+    fn answer_begin<E: Events>(&mut self, to: &mut E, hello: Hello) {
+        self.lane.open = false;
+        self.set_answer(hello.in_phase(Phase::Begin));
+        if hello.phase == Phase::Clean {
+            // Its begin was answered by a former life of ours. It is in force at the next look; where it is, only it knows.
+            (self.lane.said, self.lane.excused) = (0, self.lane.next.wrapping_add(self.end.lines()));
+        } else {
+            self.lane.excused = 0;
+        }
+        to.ring(self.id);
+    }
+
+    /// From here on this life's messages are read.
+    fn put_in_force<E: Events>(&mut self, to: &mut E, hello: Hello) {
+        self.lane.go_to(self.lane.next);
+        self.lane.told = 0;
+        self.end.set(control::BASE, self.lane.next);
+        self.end.set(control::CREDIT, self.lane.next);
+        self.end.set(control::HANDED, self.lane.next);
+        self.end.set(control::BREACH, 0);
+        // What was discarded of former lives is not told any more.
+        self.end.set(control::DISCARD_FROM, self.lane.next);
+        self.end.set(control::DISCARD_TO, self.lane.next);
+        self.end.count(control::RESETS);
+        (self.lane.open, self.lane.breach, self.lane.began) = (true, false, false);
+        self.set_answer(hello);
+        self.tell_of_birth(to);
+        to.ring(self.id);
+    }
+
+    fn set_answer(&mut self, hello: Hello) {
+        self.lane.answer = hello.to_word();
+        self.lane.theirs = Some(hello.incarnation);
+        // SYNC POINT: lane-answer (release)
+        self.end.set(control::ANSWER, self.lane.answer);
+    }
+
+    /// Hands on what a life of the sender that is over had published: up to `share` lines, gaps left out; how many.
+    pub(super) fn hand_on<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
+        for steps in 0..share {
+            let first = self.lane.next;
+            if first == self.lane.until {
+                self.end_former_life(to);
+                return steps.wrapping_add(1);
+            }
+            let copied = self.end.line(first).and_then(|[tag, ..]| {
+                // SYNC POINT: message-published (acquire)
+                let word = tag.load_acquire();
+                let is_message = Tag::of_word(word) == self.end.geometry.first_tag(first);
+                // A dead life is not judged any more: what makes no sense is left out.
+                is_message.then(|| self.end.copy(first, word, buffer).ok()).flatten()
+            });
+            let left = self.lane.until.wrapping_sub(first);
+            match copied.filter(|copied| copied.end.wrapping_sub(first) <= left) {
+                Some(copied) => self.hand_out(to, &copied, buffer),
+                None => self.leave_out(first.wrapping_add(1)),
+            }
+        }
+        share
+    }
+
+    /// Goes on behind a line that holds nothing. Credit first: what is handed out beyond it would be in doubt.
+    fn leave_out(&mut self, next: u64) {
+        self.lane.next = next;
+        self.give_credit();
+        self.end.set(control::HANDED, next);
+    }
+
+    fn end_former_life<E: Events>(&mut self, to: &mut E) {
+        (self.lane.until, self.lane.open, self.lane.excused) = (0, false, 0);
+        // Perhaps not the hello that was greeted: whoever came since has waited, and published nothing.
+        let word = self.end.header(header::HELLO);
+        self.lane.said = word;
+        self.greet(to, word, true);
+    }
+}
+
+impl<W: Word> LaneEnd<'_, W> {
+    /// What the sender waits for, if there is that space by now and it was not told. Read once: it may be more at once.
+    fn space_for_waiter(&self, lane: &Lane) -> Option<u64> {
+        let want = self.header(header::WANT);
+        (want > lane.told && want <= lane.credited).then_some(want)
+    }
+
+    /// Whether a visit would find anything.
+    pub(super) fn is_pending(&self, lane: &Lane) -> bool {
+        let speaks = self.header(header::HELLO) != lane.said;
+        lane.until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()
+    }
+}

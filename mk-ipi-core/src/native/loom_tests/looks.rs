@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who looks: several CPUs of one kernel, by deferred work, drains and pollers (SPEC N-10, N-13).
+
+use super::*;
+
+/// A lane whose receiver's CPUs both write `ARMED`.
+fn shared() -> (Tx, Rx) {
+    Region::with_raced(&[tag(0), tag(1), tag(2)], &[receiver::ARMED]).linked()
+}
+
+/// receiver-held, receiver-again: a drain that was refused is made up for by whoever drains.
+#[test]
+fn loom_native_a_refused_drain_is_made_up_for() {
+    refused();
+}
+fn refused() {
+    check(|first| {
+        let (sender, kernel) = shared();
+        assert!(send(&sender, 1, SHORT).unwrap());
+        kernel.own.disarm();
+        // The CPU that drains knows of the message: nobody rings for it.
+        let posts = sees(&kernel, move |kernel, seen| {
+            post(&sender, 2, SHORT).unwrap();
+            kernel.drain(seen);
+        });
+        let (mut seen, others) = both(first, drains(&kernel, 1), posts);
+        seen.steps.extend(others.steps);
+        let mut messages = seen.messages();
+        messages.sort_unstable();
+        assert_eq!(messages, [1, 2]);
+    });
+}
+
+/// armed, receiver-again: a doorbell rings at one CPU while another looks for a reason of its own. When both are through, and
+/// whatever deferred work they had scheduled, all was read, and the next message is rung for.
+#[test]
+fn loom_native_nobody_is_left_disarmed() {
+    let others: [fn(&Kernel, &mut Seen); 4] = [
+        Kernel::run,
+        Kernel::drain,
+        |kernel, seen| kernel.poll(seen, 1),
+        |kernel, seen| kernel.poll(seen, 2),
+    ];
+    others.into_iter().for_each(interrupted);
+}
+fn interrupted(other: fn(&Kernel, &mut Seen)) {
+    check(move |first| {
+        let (sender, kernel) = shared();
+        assert!(send(&sender, 1, SHORT).unwrap());
+        let interrupt = {
+            let sender = sender.clone();
+            sees(&kernel, move |kernel, seen| {
+                kernel.interrupt(seen);
+                if send(&sender, 2, SHORT).unwrap() {
+                    kernel.interrupt(seen);
+                }
+            })
+        };
+        let (mut seen, others) = both(first, interrupt, sees(&kernel, other));
+        seen.steps.extend(others.steps);
+        let mut messages = seen.messages();
+        messages.sort_unstable();
+        assert_eq!(messages, [1, 2]);
+        assert!(send(&sender, 3, SHORT).unwrap());
+    });
+}
+
+twins! {
+    loom_native_broken_hold: refused without "receiver-held (acquire)", 0;
+    loom_native_broken_release: refused without "receiver-held (release)", 0;
+    loom_native_broken_refusal: refused without "receiver-again (release)", 0;
+}

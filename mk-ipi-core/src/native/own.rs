@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a receiver says in its own pages for all its senders, and the stop word (SPEC N-4, N-12, N-15).
+
+use super::lane::OwnRegion;
+use crate::sync::{Ordering, Word};
+use mk_ipi_abi::native::{header, receiver, Bell, Life};
+use mk_ipi_abi::{Incarnation, InstanceId};
+
+impl<W: Word> OwnRegion<W> {
+    /// Whether the host has told this life of ours to stop (SPEC N-15).
+    pub(crate) fn is_stopped(&self, incarnation: Incarnation) -> bool {
+        let host = self.lane_end(InstanceId::HOST.get());
+        host.is_some_and(|end| end.header(header::STOP) == u64::from(incarnation.get()))
+    }
+
+    /// Shows that we live.
+    pub(crate) fn beat(&self) {
+        if let Some(beat) = self.word(receiver::HEARTBEAT) {
+            beat.store(beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Says that this life is over.
+    pub(crate) fn say_goodbye(&self, incarnation: Incarnation) {
+        if let Some(life) = self.word(receiver::LIFE) {
+            // SYNC POINT: receiver-life (release)
+            life.store(Life { incarnation, over: true }.to_word(), Ordering::Release);
+        }
+    }
+
+    /// No sender rings any more, until the next drain arms.
+    pub(crate) fn disarm(&self) {
+        if let Some(armed) = self.word(receiver::ARMED).filter(|armed| armed.load(Ordering::Relaxed) != 0) {
+            armed.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves the doorbell: senders that ring from now on ring there (SPEC N-12). False if no word can say so.
+    pub(crate) fn set_bell(&self, bell: Bell) -> bool {
+        let word = self.word(receiver::BELL).zip(bell.to_word());
+        if let Some((word, bell)) = word {
+            word.store(bell, Ordering::Relaxed);
+        }
+        word.is_some()
+    }
+}

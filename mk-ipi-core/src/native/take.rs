@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How messages come out of a lane: look, copy each word once, check the copy, hand it out (SPEC N-6 to N-8, N-11).
+
+use super::lane::{Control, LaneEnd, Line, OwnRegion};
+use super::state::{Buffer, Events, Lane, Visit};
+use crate::message::{Message, Origin};
+use crate::platform::PeerEvent;
+use crate::sync::{Ordering, Word};
+use mk_ipi_abi::native::{control, lines_of, About, Breach, Tag, FAR_WORDS, NEAR_WORDS};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
+use zerocopy::IntoBytes;
+
+/// Lines by which fetching goes before reading.
+const BEHIND: u64 = 8;
+/// From one line that is looked at, to find out how much is there, to the next.
+const STRIDE: u64 = 16;
+
+/// A message that was copied and checked.
+pub(super) struct Copied {
+    /// The position behind it.
+    pub end: u64,
+    len: usize,
+    cpu: u32,
+    msg_type: u32,
+}
+
+impl<W: Word> LaneEnd<'_, W> {
+    /// Whether a message begins at the lane's next line. One load.
+    #[inline(always)]
+    pub(super) fn is_there(&self, lane: &Lane) -> bool {
+        let tag = self.line(lane.next).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
+        lane.open && Tag::of_word(tag) == self.geometry.first_tag(lane.next)
+    }
+
+    /// Copies the message whose first word is `word` out of its lines, and checks the copy.
+    #[inline(always)]
+    pub(super) fn copy(&self, first: u64, word: u64, buffer: &mut Buffer) -> Result<Copied, Breach> {
+        let Some([_, about, near @ ..]) = self.line(first) else { return Err(Breach::Tag) };
+        let About { len, cpu } = About::from_word(about.load(Ordering::Relaxed));
+        if len > self.geometry.max_len() {
+            return Err(Breach::Length);
+        }
+        let len = len as usize;
+        // All of them: that is quicker than to find out how many words the payload has.
+        for (copy, word) in buffer.iter_mut().zip(near) {
+            *copy = word.load(Ordering::Relaxed);
+        }
+        let end = first.wrapping_add(lines_of(len));
+        if end != first.wrapping_add(1) {
+            self.copy_far(first.wrapping_add(1)..end, buffer)?;
+        }
+        Ok(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
+    }
+
+    /// The further lines of a message.
+    #[inline(never)]
+    fn copy_far(&self, positions: core::ops::Range<u64>, buffer: &mut Buffer) -> Result<(), Breach> {
+        let mut rest = buffer.get_mut(NEAR_WORDS..).unwrap_or(&mut []);
+        let mut good = true;
+        for position in positions {
+            let copy = core::mem::take(&mut rest).split_first_chunk_mut::<FAR_WORDS>();
+            let (Some([tag, words @ ..]), Some((copy, behind))) = (self.line(position), copy) else {
+                return Err(Breach::Tag);
+            };
+            rest = behind;
+            good &= Tag::of_word(tag.load(Ordering::Relaxed)) == self.geometry.further_tag(position);
+            for (copy, word) in copy.iter_mut().zip(words) {
+                *copy = word.load(Ordering::Relaxed);
+            }
+        }
+        good.then_some(()).ok_or(Breach::Tag)
+    }
+
+    /// Has lines to come fetched, `count` of them, if they are known to be published: a line that is not would be taken away from
+    /// its writer.
+    #[inline(always)]
+    fn fetch(&self, lane: &mut Lane, count: u64) {
+        let from = lane.next.wrapping_add(BEHIND);
+        if from.wrapping_add(count) > lane.known && lane.next >= lane.ask {
+            // One look tells of all lines before it. The line that is looked at next is fetched now, so that nobody waits for it.
+            lane.ask = from;
+            let far = lane.next.max(lane.known).wrapping_add(STRIDE);
+            let tag = self.line(far).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
+            let tag = Tag::of_word(tag);
+            let there = tag == self.geometry.first_tag(far) || tag == self.geometry.further_tag(far);
+            if there && far.wrapping_sub(lane.next) < self.lines() >> 1 {
+                lane.known = far;
+                self.will_read(far.wrapping_add(STRIDE));
+            }
+        }
+        for position in from..from.wrapping_add(count) {
+            if position <= lane.known {
+                self.will_read(position);
+            }
+        }
+    }
+
+    /// Has the line at `position` fetched.
+    #[inline(always)]
+    fn will_read(&self, position: u64) {
+        if let Some([tag, ..]) = self.line(position) {
+            tag.will_read();
+        }
+    }
+
+    /// Nothing is there. If another long message is likely, its further lines, which are written before its first, come while we
+    /// wait for that.
+    #[inline(always)]
+    pub(super) fn wait_for_long(&self, lane: &Lane) {
+        if lane.long {
+            (1..5).for_each(|n| self.will_read(lane.next.wrapping_add(n)));
+        }
+    }
+}
+
+impl<W: Word> Visit<'_, W> {
+    /// Hands out up to `share` messages, in order; how many.
+    pub(super) fn take<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
+        let mut found = 0usize;
+        while found < share && self.lane.open {
+            let first = self.lane.next;
+            let Some(line) = self.end.line(first) else { break };
+            let [tag, ..]: &Line<W> = line;
+            // SYNC POINT: message-published (acquire)
+            let word = tag.load_acquire();
+            let expected = self.end.geometry.first_tag(first);
+            if Tag::of_word(word) != expected {
+                if expected.is_contradicted_by(Tag::of_word(word)) {
+                    self.quarantine(to, Breach::Tag);
+                }
+                break;
+            }
+            match self.end.copy(first, word, buffer) {
+                Ok(copied) => {
+                    if found != 0 {
+                        // Not the first: there may be a stream.
+                        self.end.fetch(self.lane, copied.end.wrapping_sub(first));
+                    }
+                    self.hand_out(to, &copied, buffer);
+                }
+                Err(breach) => self.quarantine(to, breach),
+            }
+            found = found.wrapping_add(1);
+        }
+        found
+    }
+
+    /// Gives a message to its handlers, and goes on behind it.
+    #[inline(always)]
+    pub(super) fn hand_out<E: Events>(&mut self, to: &mut E, copied: &Copied, buffer: &Buffer) {
+        self.tell_of_birth(to);
+        hand_out(self.end.control, self.lane, (self.id, self.ours), to, copied, buffer);
+    }
+
+    /// Tells, once, that this life of the sender is the one that speaks.
+    #[inline(always)]
+    pub(super) fn tell_of_birth<E: Events>(&mut self, to: &mut E) {
+        if !self.lane.began {
+            self.lane.began = true;
+            if let Some(theirs) = self.lane.theirs {
+                self.tell(to, PeerEvent::Began(theirs));
+            }
+        }
+    }
+}
+
+/// Copies a message of one line, whose tag stands at `at`: what a poll finds most often, in few instructions. `None` if it is not
+/// such a one.
+#[inline(always)]
+pub(super) fn copy_near<W: Word>(
+    own: &OwnRegion<W>,
+    at: usize,
+    expected: Tag,
+    lane: &Lane,
+    buffer: &mut Buffer,
+) -> Option<Copied> {
+    let [tag, about, near @ ..] = own.line(at)?;
+    // SYNC POINT: message-published (acquire)
+    let word = tag.load_acquire();
+    let About { len, cpu } = About::from_word(about.load(Ordering::Relaxed));
+    let len = len as usize;
+    if Tag::of_word(word) != expected || len > NEAR_WORDS * 8 || len > own.geometry.max_len() as usize {
+        return None;
+    }
+    for (copy, word) in buffer.iter_mut().zip(near) {
+        *copy = word.load(Ordering::Relaxed);
+    }
+    Some(Copied { end: lane.next.wrapping_add(1), len, cpu, msg_type: (word >> 32) as u32 })
+}
+
+/// Gives a message to its handlers, and goes on behind it.
+#[inline(always)]
+pub(super) fn hand_out<W: Word, E: Events>(
+    control: &Control<W>,
+    lane: &mut Lane,
+    (id, ours): (InstanceId, Option<Incarnation>),
+    to: &mut E,
+    &Copied { end, len, cpu, msg_type }: &Copied,
+    buffer: &Buffer,
+) {
+    lane.next = end;
+    lane.long = len > NEAR_WORDS * 8;
+    lane.received = lane.received.wrapping_add(1);
+    let [_, _, _, handed, ..] = control;
+    // Before its handlers run: if we die in them, our next life knows which message is in doubt (SPEC N-11).
+    handed.store(end, Ordering::Release);
+    let origin = ours.map(|ours| Origin { id, theirs: lane.theirs, ours, number: end });
+    let payload = buffer.as_bytes().get(..len).unwrap_or(&[]);
+    let (sender_cpu, msg_type) = (PhysCpuId(cpu.into()), MessageType(msg_type));
+    to.deliver(&Message { origin, sender_cpu, msg_type, payload });
+}
+
+const _: () = assert!(control::HANDED == 3);
