@@ -1,85 +1,73 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi's links beside the queues that Rust programs use: `cargo xtask bench`.
-//!
-//! Machines differ, and one machine from second to second: so each round measures first the floor, one cache line
-//! there and back, then each contender in turn, and what counts is the median of the ratios to the round's floor.
+//! mk-ipi's links beside the queues that Rust programs use: `cargo xtask bench`. How it measures: `docs/performance.md`.
 
-mod harness;
-mod native;
-mod platform;
-mod queues;
+mod floor;
+mod lineup;
+mod link;
+mod machine;
+mod message;
+mod ours;
+mod pair;
+mod peers;
 mod report;
-mod rfc_v2;
+mod rounds;
+mod stats;
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use core_affinity::CoreId;
 
-use harness::{Broken, Contender, Cpus};
-use report::{Pattern, Report, Section, Workload};
+use link::{Contender, Job, Kind};
+use machine::{Cpus, Topology};
+use message::Handler;
+use pair::{Pause, Setting};
+use report::{Report, Workload};
 
-/// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
+/// mk-ipi's links beside the queues that Rust programs use, as multiples of what cache lines take
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Rounds per workload; the median of them counts
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Rounds per workload that count
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Messages, or round trips, per measurement
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
-    messages: u64,
     /// The CPUs of the two threads [default: the first two allowed]
-    #[arg(long, value_name = "A,B", value_parser = two_cpus)]
+    #[arg(long, value_name = "A,B", value_parser = Cpus::parse)]
     cpus: Option<Cpus>,
     /// Only contenders whose name has this in it (may be given several times)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Only this (may be given several times)
+    #[arg(long)]
+    kind: Vec<Kind>,
+    /// Only messages of this size (may be given several times)
+    #[arg(long, value_name = "N")]
+    bytes: Vec<usize>,
+    /// What is done with a message that came: its number looked at, or every word
+    #[arg(long, default_value = "heavy")]
+    handler: Handler,
+    /// Run as any program does, not before all others, which otherwise stand still
+    #[arg(long)]
+    ordinary: bool,
     /// One short round, only to see that each contender delivers; on one CPU if there is no other
-    #[arg(long, conflicts_with_all = ["rounds", "messages"])]
+    #[arg(long, conflicts_with = "rounds")]
     quick: bool,
-    /// JSON instead of the table
+    /// The figures as one JSON object, on the last line
     #[arg(long)]
     json: bool,
+    /// The figures into a file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Drawings (SVG) into a folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
-/// Rounds and messages of `--quick`.
-const QUICK: (usize, u64) = (1, 2_000);
-
-type Measure = fn(Cpus, Workload, u64) -> Result<f64, Broken>;
-
-/// A name, cells, and what measures it.
-type Entry = (&'static str, usize, Measure);
-
-/// Those that are measured, in the table's order.
-const CONTENDERS: [Entry; 7] = [
-    contender::<native::Native<64>>(),
-    contender::<native::Native<16>>(),
-    contender::<rfc_v2::RfcV2>(),
-    contender::<queues::Rtrb>(),
-    contender::<queues::Ringbuf>(),
-    contender::<queues::Heapless>(),
-    contender::<queues::Crossbeam>(),
-];
-
-const fn contender<C: Contender>() -> Entry {
-    (C::NAME, C::CELLS, measure::<C>)
-}
-
-/// 48 bytes fit beside a header into one cache line; 256 are the most that a message has.
-const SIZES: [usize; 2] = [48, 256];
-
-fn measure<C: Contender>(cpus: Cpus, workload: Workload, messages: u64) -> Result<f64, Broken> {
-    const SMALL: usize = SIZES[0] / 8;
-    const LARGE: usize = SIZES[1] / 8;
-    match (workload.pattern, workload.bytes == SIZES[0]) {
-        (Pattern::RoundTrip, true) => harness::round_trip::<C, SMALL>(cpus, messages),
-        (Pattern::RoundTrip, false) => harness::round_trip::<C, LARGE>(cpus, messages),
-        (Pattern::Stream, true) => harness::stream::<C, SMALL>(cpus, messages),
-        (Pattern::Stream, false) => harness::stream::<C, LARGE>(cpus, messages),
-    }
-}
+/// Hints to the CPU between two looks; the best one counts.
+const PAUSES: &[Pause] = &[0, 1, 4, 16];
+const QUICK_PAUSES: &[Pause] = &[1];
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -92,60 +80,55 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let cpus = cpus(options)?;
-    let (rounds, messages) = if options.quick { QUICK } else { (options.rounds.into(), options.messages) };
-    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| name.contains(only));
-    let contenders: Vec<_> = CONTENDERS.into_iter().filter(|(name, ..)| wanted(name)).collect();
-    ensure!(!contenders.is_empty(), "no contender has such a name");
-    let mut workloads = Vec::new();
-    for bytes in SIZES {
-        for pattern in [Pattern::RoundTrip, Pattern::Stream] {
-            workloads.push(section(&contenders, cpus, Workload { pattern, bytes }, rounds, messages)?);
-        }
+    let cpus = options.cpus.map_or_else(|| Cpus::allowed(options.quick), Ok)?;
+    // A thread that goes before all others would keep the other one from a CPU that they share.
+    let realtime = !options.ordinary && !options.quick && cpus.differ() && machine::run_first();
+    let setting = Setting { cpus, pauses: if options.quick { QUICK_PAUSES } else { PAUSES } };
+    machine::pin(cpus.0[0])?;
+    let workloads = workloads(options, setting)?;
+    ensure!(!workloads.is_empty(), "no contender has such a name, or no workload such a size");
+    let wake_up = ours::wake_up(if options.quick { 10 } else { 1000 })?;
+    let report =
+        Report { topology: Topology::of(cpus), realtime, handler: options.handler, workloads, wake_up };
+    print!("{report}");
+    if let Some(file) = &options.csv {
+        fs::write(file, report.csv()).with_context(|| file.display().to_string())?;
     }
-    let report = Report { cpus: cpus.0.map(|cpu| cpu.id), rounds, messages, workloads };
+    if let Some(folder) = &options.plots {
+        report.plot(folder)?;
+    }
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
+        println!("{}", serde_json::to_string(&report)?);
     }
     Ok(())
 }
 
-/// The rounds of one workload.
-fn section(
-    contenders: &[Entry],
-    cpus: Cpus,
-    workload: Workload,
-    rounds: usize,
-    messages: u64,
-) -> Result<Section> {
-    let round = || {
-        let floor = harness::floor(cpus, messages).context("the floor")?;
-        let times = contenders.iter().map(|&(name, _, measure)| {
-            measure(cpus, workload, messages).with_context(|| format!("{name}, {workload}"))
-        });
-        Ok((floor, times.collect::<Result<Vec<_>>>()?))
-    };
-    let rounds: Vec<_> = (0..rounds).map(|_| round()).collect::<Result<_>>()?;
-    let names: Vec<_> = contenders.iter().map(|&(name, cells, _)| (name, cells)).collect();
-    Ok(Section::new(workload, &names, &rounds))
-}
-
-fn cpus(options: &Options) -> Result<Cpus> {
-    if let Some(chosen) = options.cpus {
-        return Ok(chosen);
+fn workloads(options: &Options, setting: Setting) -> Result<Vec<Workload>> {
+    let mut workloads = Vec::new();
+    for kind in wanted(&options.kind, [Kind::RoundTrip, Kind::Stream]) {
+        for bytes in wanted(&options.bytes, lineup::SIZES) {
+            let contenders = lineup::contenders(kind, bytes).into_iter();
+            let contenders: Vec<_> = contenders.filter(|contender| takes_part(options, contender)).collect();
+            if contenders.is_empty() {
+                continue;
+            }
+            eprintln!("{bytes} B {kind}: {} contenders", contenders.len());
+            let counts = lineup::counts(kind, bytes, options.quick);
+            let job = Job { setting, kind, counts, handler: options.handler };
+            let rounds = if options.quick { 1 } else { options.rounds.into() };
+            let measured = rounds::measure(&contenders, bytes, &job, rounds)
+                .with_context(|| format!("{bytes} B {kind}"))?;
+            workloads.extend(Workload::new(kind, bytes, &contenders, &measured));
+        }
     }
-    let allowed = core_affinity::get_core_ids().context("nobody says which CPUs are allowed")?;
-    let first = *allowed.first().context("no CPU is allowed")?;
-    let second = allowed.get(1).copied().or(options.quick.then_some(first));
-    let second = second.with_context(|| format!("two CPUs are needed, and only {} is allowed", first.id))?;
-    Ok(Cpus([first, second]))
+    Ok(workloads)
 }
 
-/// Two different numbers.
-fn two_cpus(text: &str) -> Result<Cpus> {
-    let (a, b) = text.split_once(',').context("two numbers, such as 0,1")?;
-    ensure!(a != b, "two different CPUs");
-    Ok(Cpus([CoreId { id: a.parse()? }, CoreId { id: b.parse()? }]))
+fn takes_part(options: &Options, contender: &Contender) -> bool {
+    options.only.is_empty() || options.only.iter().any(|only| contender.label.name.contains(only))
+}
+
+/// Those that were named, or all.
+fn wanted<T: PartialEq, const N: usize>(named: &[T], all: [T; N]) -> impl Iterator<Item = T> + '_ {
+    all.into_iter().filter(|one| named.is_empty() || named.contains(one))
 }

@@ -75,7 +75,7 @@ struct control {
 
 struct sent_to {
 	uint64_t begun, ended, flushed;
-	uint64_t rest[157];
+	uint64_t rest[53];
 };
 
 struct from_sender {
@@ -90,7 +90,7 @@ struct journal {
 };
 
 _Static_assert(offsetof(struct control, kernels) == 64 && sizeof(struct kernel_words) == 64, "as control.rs");
-_Static_assert(sizeof(struct sent_to) == 1280 && sizeof(struct from_sender) == 131112, "as journal.rs");
+_Static_assert(sizeof(struct sent_to) == 448 && sizeof(struct from_sender) == 131112, "as journal.rs");
 
 #define CONTROL ((struct control *)0x18000000)
 #define DIRECTORY_END 0x18120000ull
@@ -157,6 +157,8 @@ void stream_event(const struct mk_ipi_event *event);
 void stream_run(void);
 void stream_turn(void);
 void stream_counts(unsigned int to, uint64_t *busy, uint64_t *doorbells);
+/* Messages to that kernel of which nobody knows whether it handled them. */
+uint64_t stream_in_doubt(unsigned int to);
 void heartbeat(void);
 /* Deferred work, watched: does each stream get its turn? */
 void drain_watched(void);

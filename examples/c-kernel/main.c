@@ -141,6 +141,12 @@ static void region_added(void *ctx, int instance, uint64_t phys, uint64_t len)
 	say("%x..%x: region of instance %u", phys, phys + len, (unsigned long)instance);
 }
 
+static void left_out(void *ctx, int instance, int error)
+{
+	(void)ctx;
+	say("instance %u cannot be added: -%u", (unsigned long)instance, (unsigned long)-error);
+}
+
 static void peer_event(void *ctx, const struct mk_ipi_event *event)
 {
 	(void)ctx;
@@ -167,21 +173,26 @@ static const struct mk_ipi_ops ops = {
 	.log = log_line,
 	.region_added = region_added,
 	.peer_event = peer_event,
+	.left_out = left_out,
 };
 
 /* ---- deferred work ---- */
 
-/* Interrupts are off, and on while it runs. */
+/* Interrupts are off, and on while it runs. A few runs in a row, so that whoever waits for space is rung less often. */
 static void run_due(void)
 {
-	if (!due || running)
+	int runs;
+
+	if (running)
 		return;
 	running = 1;
-	due = 0;
-	__asm__ volatile("sti" : : : "memory");
-	drain_watched();
-	__asm__ volatile("cli" : : : "memory");
-	STORE(nr_runs, nr_runs + 1);
+	for (runs = 0; due && runs < 4; runs++) {
+		due = 0;
+		__asm__ volatile("sti" : : : "memory");
+		drain_watched();
+		__asm__ volatile("cli" : : : "memory");
+		STORE(nr_runs, nr_runs + 1);
+	}
 	running = 0;
 }
 

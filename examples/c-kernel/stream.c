@@ -10,7 +10,7 @@
 #define SUSPECT_AFTER (5 * SECOND)
 
 static struct payload next[MAX_KERNELS];
-static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS];
+static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS], in_doubt[MAX_KERNELS];
 /* One bit for each kernel in whose lane we wait for space, and for each that has some again. */
 static uint64_t waiting, space;
 static uint64_t told_at, last_moved, last_moved_at, last_beat;
@@ -22,10 +22,15 @@ void stream_event(const struct mk_ipi_event *event)
 	case MK_IPI_EVENT_SPACE:
 		__atomic_fetch_or(&space, 1ull << event->peer, __ATOMIC_RELAXED);
 		break;
-	case MK_IPI_EVENT_LOST:
-		fatal("kernel %u died and lost %u messages", (unsigned long)event->peer, event->count);
+	case MK_IPI_EVENT_IN_DOUBT:
+		say("kernel %u died handling %u", (unsigned long)event->peer, event->number);
+		in_doubt[event->peer]++;
+		break;
 	case MK_IPI_EVENT_QUARANTINED:
 		fatal("kernel %u broke the protocol: %u", (unsigned long)event->peer, (unsigned long)event->breach);
+	case MK_IPI_EVENT_REFUSED:
+		fatal("kernel %u holds that we broke the protocol: %u", (unsigned long)event->peer,
+		      (unsigned long)event->breach);
 	case MK_IPI_EVENT_SUSPECT:
 		say("kernel %u is suspect", (unsigned long)event->peer);
 		break;
@@ -99,7 +104,7 @@ static int turn_rfc_v2(void)
 		if (!is_over_to(to)) {
 			unsigned long rings = rung;
 
-			note(to, mk_ipi_send(&mk, (int)to, STREAM, next[to].bytes, next[to].size));
+			note(to, mk_ipi_send(&mk, (int)to, STREAM, next[to].bytes, next[to].size, NULL));
 			doorbells[to] += rung - rings;
 		}
 	busy_sweeps = total_sent() == before ? busy_sweeps + 1 : 0;
@@ -118,7 +123,7 @@ static void burst(unsigned int to)
 	int i, full = 0, err;
 
 	for (i = 0; i < BURST && !full && !is_over_to(to); i++)
-		full = !note(to, mk_ipi_post(&mk, (int)to, STREAM, next[to].bytes, next[to].size));
+		full = !note(to, mk_ipi_post(&mk, (int)to, STREAM, next[to].bytes, next[to].size, NULL));
 	if (sent_to(to) != before) {
 		err = mk_ipi_flush(&mk, (int)to);
 		if (err)
@@ -127,7 +132,7 @@ static void burst(unsigned int to)
 	}
 	if (!full)
 		return;
-	err = mk_ipi_want_space(&mk, (int)to);
+	err = mk_ipi_want_space(&mk, (int)to, next[to].size);
 	if (err < 0)
 		fatal("waiting for kernel %u: -%u", (unsigned long)to, (unsigned long)-err);
 	if (err == 0)
@@ -222,4 +227,9 @@ void stream_counts(unsigned int to, uint64_t *was_busy, uint64_t *was_rung)
 		*was_busy = lane.full;
 		*was_rung = lane.rung;
 	}
+}
+
+uint64_t stream_in_doubt(unsigned int to)
+{
+	return in_doubt[to];
 }

@@ -4,18 +4,22 @@
 
 use crate::ffi;
 use core::ffi::{c_int, c_void};
+use mk_ipi_core::abi::native::DEFAULT_MAX_LEN;
 use mk_ipi_core::abi::rfc_v2::{MkIpiData, MK_MAX_DATA_SIZE};
 use mk_ipi_core::{Handler, Message};
 
 /// `mk_ipi_callback_t`.
 pub type DataCallback = unsafe extern "C" fn(*mut MkIpiData, *mut c_void);
 
+// A C function gets whole what our own region carries (host.rs).
+const _: () = assert!(DEFAULT_MAX_LEN as usize == MK_MAX_DATA_SIZE);
+
 /// A handler.
 pub enum Callback {
     /// Of `multikernel_register_handler`.
     Data(DataCallback, *mut c_void),
     /// Of this module.
-    Rust(fn(&Message)),
+    Rust(fn(&Message<'_>)),
 }
 
 // SAFETY: the header tells whoever registers a C function that any CPU may call it, with its context.
@@ -24,7 +28,7 @@ unsafe impl Send for Callback {}
 unsafe impl Sync for Callback {}
 
 impl Handler for Callback {
-    fn handle(&self, message: &Message) {
+    fn handle(&self, message: &Message<'_>) {
         let (ty, payload) = (message.msg_type(), message.payload());
         let peer = message.sender().map_or(-1, |id| id.get().into());
         // SAFETY: no more than a line for the log.

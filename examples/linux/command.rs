@@ -162,6 +162,7 @@ fn send(id: InstanceId, rest: &str) -> Result {
     let (ty, text) = split(rest);
     let Some(ty) = number(ty) else { return refuse!(EINVAL, "not a message type: {ty}") };
     let sent = ENDPOINT.send(id, MessageType(ty), text.as_bytes());
-    trace_sent(id.get(), ty, text.len(), sent.map_or_else(|e| e.errno().to_c(), |()| 0));
-    sent.map_err(|e| Failure::new(e.errno(), format_args!("nothing sent to instance {}: {e:?}", id.get())))
+    trace_sent(id.get(), ty, text.len(), sent.map_or_else(|e| e.errno().to_c(), |_| 0));
+    sent.map(drop)
+        .map_err(|e| Failure::new(e.errno(), format_args!("nothing sent to instance {}: {e:?}", id.get())))
 }

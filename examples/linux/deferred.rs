@@ -83,7 +83,8 @@ extern "C" fn mk_ipi_rs_deferred_rest(_: *mut c_void) {
     (1..=ROUNDS).all(|round| run(round == ROUNDS));
 }
 
-/// The tick: shows that we live, looks who else does, finds what a lost doorbell left.
+/// The tick: shows that we live, looks who else does and what became of our messages, and has the deferred work find what a lost
+/// doorbell left.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     // SAFETY: the clock runs.

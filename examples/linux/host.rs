@@ -12,14 +12,14 @@ use crate::peers::{self, MAX_INSTANCES};
 use crate::platform::{Linux, ENDPOINT, MAX_CPUS};
 use crate::{cpus, ffi, start, traffic};
 use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
-use mk_ipi_core::abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_core::abi::directory::{directory_size, EntryError, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::rfc_v2::SLOT_SIZE;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::directory::{config_of, DirectoryWriter};
+use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
-use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{AddError, InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
+use mk_ipi_core::{config_of, AddError, InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::Microseconds;
 
 /// Most CPUs of one instance, Linux apart.
@@ -110,6 +110,34 @@ pub fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with(f)
 }
 
+/// The directory, for senders, which must not wait for the books.
+struct TheDirectory(UnsafeCell<Option<Directory<'static, AtomicU64>>>);
+// SAFETY: written by whoever has the books, while the endpoint knows no instance (`set_reader`); whoever reads holds one.
+unsafe impl Sync for TheDirectory {}
+static DIRECTORY: TheDirectory = TheDirectory(UnsafeCell::new(None));
+
+/// # Safety
+///
+/// The endpoint knows no instance, and nobody else calls this meanwhile.
+unsafe fn set_reader(reader: Option<Directory<'static, AtomicU64>>) {
+    // SAFETY: the caller: nobody reads it now. Who does later has found an instance, which was published after this.
+    DIRECTORY.0.with_mut(|place| unsafe { *place = reader });
+}
+
+/// Whether the directory gives `cpu` to `id` now; `None` while that entry is being written. In any context, also an NMI's that came in
+/// the middle of that; but only for whoever holds an instance.
+pub fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+    // SAFETY: nobody writes it while somebody holds an instance.
+    let directory = DIRECTORY.0.with(|place| unsafe { (*place).as_ref() })?;
+    let mut cpus = [PhysCpuId(0); MAX_CPUS];
+    match directory.read(id, &mut cpus) {
+        Ok(record) => Some(cpus.iter().take(record.nr_cpus as usize).any(|listed| *listed == cpu)),
+        Err(EntryError::Changing) => None,
+        // It has none any more.
+        Err(_) => Some(false),
+    }
+}
+
 /// All physical ids below this: slots of a region, which each CPU's id indexes.
 fn slots() -> u32 {
     let ids = (0..MAX_CPUS as u32).filter_map(cpus::apic_id);
@@ -195,7 +223,11 @@ impl Host {
         // SAFETY: the mapping lasts until `close_directory`, which drops the writer first.
         let words: &'static [AtomicU64] = unsafe { &*mapping.as_ptr().as_ptr() };
         match DirectoryWriter::create(words, MAX_INSTANCES as u32, MAX_CPUS as u32) {
-            Ok(writer) => self.directory = Some((mapping, writer)),
+            Ok(writer) => {
+                // SAFETY: there is no instance yet, and we have the books.
+                unsafe { set_reader(Some(writer.reader())) };
+                self.directory = Some((mapping, writer));
+            }
             Err(e) => {
                 // SAFETY: mapped just now, and nobody uses it.
                 unsafe { Linux.unmap(mapping) };
@@ -207,6 +239,8 @@ impl Host {
     }
 
     fn close_directory(&mut self) {
+        // SAFETY: all instances are destroyed, our own last, and we have the books.
+        unsafe { set_reader(None) };
         // The writer goes at once, before what it writes to.
         if let Some(mapping) = self.directory.take().map(|(mapping, _)| mapping) {
             mapping.words().iter().for_each(|w| w.store(0, mk_ipi_core::sync::Ordering::Relaxed));
@@ -302,8 +336,12 @@ impl Host {
         self.generation
     }
 
+    fn find(&self, id: InstanceId) -> Option<Instance> {
+        self.instances.get(id.index()).copied().flatten()
+    }
+
     fn get(&self, id: InstanceId) -> Result<Instance> {
-        match self.instances.get(id.index()).copied().flatten() {
+        match self.find(id) {
             Some(instance) => Ok(instance),
             None => refuse!(ENOENT, "there is no instance {}", id.get()),
         }
@@ -333,7 +371,7 @@ impl Host {
         if id == InstanceId::HOST || id.index() >= MAX_INSTANCES {
             return refuse!(EINVAL, "instances are 1 to {}", MAX_INSTANCES - 1);
         }
-        if self.get(id).is_ok() {
+        if self.find(id).is_some() {
             return refuse!(EEXIST, "instance {} exists", id.get());
         }
         let mut instance = Instance {
@@ -460,7 +498,7 @@ impl Host {
             return refuse!(EINVAL, "instance {} does not run", id.get());
         }
         let is_gone = || peers::is_gone(id, instance.incarnation);
-        if self.generation == Generation::Native && ENDPOINT.stop(id).is_ok() {
+        if self.generation == Generation::Native && ENDPOINT.stop(id, instance.incarnation).is_ok() {
             start::wait_until(GOODBYE, is_gone);
         }
         self.kill(id)?;
@@ -480,6 +518,7 @@ impl Host {
         }
         instance.phase = Phase::Stopped;
         self.set(id, Some(instance));
+        traffic::on_death(id);
         ENDPOINT.clear_claims(id, instance.incarnation);
         self.list(id, &instance, State::Dead)
     }
@@ -492,7 +531,7 @@ impl Host {
     /// Stops the CPUs of all instances.
     fn kill_all(&mut self) {
         for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
-            if self.get(id).is_ok_and(|i| i.phase == Phase::Running) {
+            if self.find(id).is_some_and(|i| i.phase == Phase::Running) {
                 // If that fails, the log says so.
                 let _ = self.kill(id);
             }

@@ -38,6 +38,7 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  *   -EPROTO   it takes nothing from us, or contradicts itself (native)
  *   -ESTALE, -ERANGE, -ENXIO   the slot's claim was lost; our APIC id does not fit; its CPU cannot be rung
  *   1         stored, but the doorbell did not ring: the next one, or its own look, delivers it
+ * What is unread when its kernel dies goes to that kernel's next life (native).
  * No bytes: 0, and nothing arrives.
  */
 int multikernel_send_ipi_data(int instance_id, void *data, size_t data_size, unsigned long type);

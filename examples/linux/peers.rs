@@ -5,7 +5,7 @@ use crate::{ffi, traffic};
 use core::fmt;
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId};
-use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Instances that can exist beside each other, Linux being 0: the lanes of a native region.
@@ -23,6 +23,8 @@ pub enum Sign {
     Suspect,
     /// It broke the protocol.
     Quarantined,
+    /// It holds that we did.
+    Refuses,
     /// It said goodbye.
     Gone,
 }
@@ -34,62 +36,67 @@ impl fmt::Display for Sign {
             Self::Up => "up",
             Self::Suspect => "suspect",
             Self::Quarantined => "quarantined",
+            Self::Refuses => "refuses",
             Self::Gone => "gone",
         })
     }
 }
 
-struct Peer {
+struct Seen {
     sign: AtomicU32,
     /// The incarnation that said goodbye last; 0 for none.
     gone: AtomicU32,
-    /// Messages lost with it.
-    lost: AtomicU64,
+    /// Messages that it died handling.
+    in_doubt: AtomicU64,
 }
 
-static PEERS: [Peer; MAX_INSTANCES] =
-    [const { Peer { sign: AtomicU32::new(0), gone: AtomicU32::new(0), lost: AtomicU64::new(0) } };
+static PEERS: [Seen; MAX_INSTANCES] =
+    [const { Seen { sign: AtomicU32::new(0), gone: AtomicU32::new(0), in_doubt: AtomicU64::new(0) } };
         MAX_INSTANCES];
 
-/// Something happened to a peer: deferred work or the tick, interrupts off.
-pub fn on_event(id: InstanceId, event: PeerEvent) {
-    traffic::on_event(id, event);
-    let Some(peer) = PEERS.get(id.index()) else { return };
+/// Something happened to a peer: deferred work or the tick, interrupts off; or a send that found it out.
+pub fn on_event(peer: Peer, event: PeerEvent) {
+    traffic::on_event(peer.id, event);
+    let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => Sign::Up,
         PeerEvent::Suspect => Sign::Suspect,
         PeerEvent::Quarantined(_) => Sign::Quarantined,
+        PeerEvent::Refused(_) => Sign::Refuses,
         PeerEvent::Dead(incarnation) => {
-            peer.gone.store(incarnation.get(), Ordering::Relaxed);
+            seen.gone.store(incarnation.get(), Ordering::Relaxed);
             Sign::Gone
         }
-        PeerEvent::Lost { count, .. } => {
-            peer.lost.fetch_add(count, Ordering::Relaxed);
-            return log(id, event);
+        PeerEvent::InDoubt { .. } => {
+            seen.in_doubt.fetch_add(1, Ordering::Relaxed);
+            return log(peer, event);
         }
+        PeerEvent::Discarded { .. } | PeerEvent::Answered => return log(peer, event),
         PeerEvent::Began(_) | PeerEvent::Space => return,
     };
-    peer.sign.store(sign as u32, Ordering::Relaxed);
-    log(id, event);
+    seen.sign.store(sign as u32, Ordering::Relaxed);
+    log(peer, event);
 }
 
-fn log(id: InstanceId, event: PeerEvent) {
+fn log(Peer { id, theirs, ours }: Peer, event: PeerEvent) {
     // SAFETY: no more than a look at the clock.
     if unsafe { ffi::mk_ipi_glue_may_log() } {
-        pr_info!("instance {}: {event:?}\n", id.get());
+        // 0: none was heard of.
+        let theirs = theirs.map_or(0, Incarnation::get);
+        pr_info!("instance {}, its life {theirs}, ours {}: {event:?}\n", id.get(), ours.get());
     }
 }
 
 /// How the link to `id` looks.
 pub fn sign(id: InstanceId) -> Sign {
     let sign = PEERS.get(id.index()).map_or(0, |p| p.sign.load(Ordering::Relaxed));
-    let all = [Sign::Silent, Sign::Up, Sign::Suspect, Sign::Quarantined, Sign::Gone];
+    let all = [Sign::Silent, Sign::Up, Sign::Suspect, Sign::Quarantined, Sign::Refuses, Sign::Gone];
     all.into_iter().find(|s| *s as u32 == sign).unwrap_or(Sign::Silent)
 }
 
-/// Messages to `id` that were lost with it.
-pub fn lost(id: InstanceId) -> u64 {
-    PEERS.get(id.index()).map_or(0, |p| p.lost.load(Ordering::Relaxed))
+/// Messages to `id` that it died handling: perhaps they were handled.
+pub fn in_doubt(id: InstanceId) -> u64 {
+    PEERS.get(id.index()).map_or(0, |p| p.in_doubt.load(Ordering::Relaxed))
 }
 
 /// Whether this life of `id` said goodbye.
@@ -101,7 +108,7 @@ pub fn is_gone(id: InstanceId, incarnation: Incarnation) -> bool {
 pub fn forget_all_of(id: InstanceId) {
     forget(id);
     if let Some(peer) = PEERS.get(id.index()) {
-        peer.lost.store(0, Ordering::Relaxed);
+        peer.in_doubt.store(0, Ordering::Relaxed);
     }
 }
 

@@ -3,12 +3,12 @@
 
 use crate::apic::Apic;
 use crate::callback::Callback;
-use crate::{deferred, ffi, memory, peers};
+use crate::{deferred, ffi, host, memory, peers};
 use core::ptr::NonNull;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    Observer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+    Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
 use mk_ipi_core::Endpoint;
@@ -75,7 +75,7 @@ unsafe impl ThisCpu for Linux {
     }
 }
 
-// SAFETY: `local_irq_save` and `local_irq_restore`, which nest.
+// SAFETY: `local_irq_save` and `local_irq_restore`, which nest; an NMI may use them, and leaves the flag as it found it.
 unsafe impl LocalInterrupts for Linux {
     type State = u64;
     #[inline]
@@ -138,8 +138,11 @@ impl DeferredWork for Linux {
 }
 
 impl Observer for Linux {
-    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
         peers::on_event(peer, event);
+    }
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        host::lists_cpu(peer, cpu)
     }
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         memory::show_region(instance, range);

@@ -36,7 +36,7 @@ fn instances(to: &mut Seq) -> fmt::Result {
         writeln!(to, "generation {}", host.generation().name())?;
         write!(to, "given")?;
         cpus::given().try_for_each(|cpu| write!(to, " {cpu}"))?;
-        writeln!(to, "\ninstance phase incarnation cpus region peer sent received lost")?;
+        writeln!(to, "\ninstance phase incarnation cpus region peer number handled received in_doubt")?;
         own(to)?;
         for (id, instance) in host.instances() {
             let phase = match instance.phase {
@@ -47,7 +47,9 @@ fn instances(to: &mut Seq) -> fmt::Result {
             write!(to, "{} {phase} {} {} ", id.get(), instance.incarnation.get(), List(instance.cpus()))?;
             region(to, id)?;
             let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
-            writeln!(to, " {} {} {} {}", peers::sign(id), lane.sent, lane.received, peers::lost(id))?;
+            // The number of the last message, and of the last that was handled: they grow, but not by one.
+            write!(to, " {} {} {}", peers::sign(id), lane.number, ENDPOINT.handled(id).unwrap_or(0))?;
+            writeln!(to, " {} {}", lane.received, peers::in_doubt(id))?;
         }
         Ok(())
     })
@@ -56,7 +58,7 @@ fn instances(to: &mut Seq) -> fmt::Result {
 fn own(to: &mut Seq) -> fmt::Result {
     write!(to, "0 running 1 {} ", crate::vector::DOORBELL_CPU)?;
     region(to, InstanceId::HOST)?;
-    writeln!(to, " - - - -")
+    writeln!(to, " - - - - -")
 }
 
 fn region(to: &mut Seq, id: InstanceId) -> fmt::Result {

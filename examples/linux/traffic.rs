@@ -4,18 +4,21 @@
 //! `run MESSAGES PINGS ID...` has every kernel named, and this one, stream MESSAGES to every other, all at once, then play
 //! PINGS rounds of ping-pong with each in turn. The kernels serve (examples/bare-metal/src/order.rs). The write returns when it
 //! is over; then the file has two lines of JSON for each direction, whatever they say. A kernel that is killed meanwhile drops
-//! out.
+//! out. If it is started anew at once, and the links are native, its next life tells what it got: nothing may be lost.
 
+mod deaths;
 mod drive;
 mod inbox;
 mod report;
 
-pub use inbox::{on_event, peer_restarts, Handlers};
+pub use deaths::on_death;
+pub use inbox::{peer_restarts, Handlers};
 
 use crate::failure::{refuse, Result};
 use crate::peers::MAX_INSTANCES;
 use core::ffi::{c_char, c_int, c_void};
 use mk_ipi_core::abi::InstanceId;
+use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// A run is under way.
@@ -64,6 +67,12 @@ impl Plan {
     fn others(&self) -> impl Iterator<Item = InstanceId> + Clone {
         self.kernels().filter(|id| *id != InstanceId::HOST)
     }
+}
+
+/// Something happened to a peer.
+pub fn on_event(id: InstanceId, event: PeerEvent) {
+    inbox::on_event(id, event);
+    deaths::on_event(id, event);
 }
 
 /// Runs the traffic on one line; 0, or a negative error number.

@@ -6,10 +6,10 @@ use mk_ipi_abi::directory::{EntryFlags, Layout, State};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord};
 use mk_ipi_core::sync::{Ordering::Relaxed, Word};
-use mk_ipi_core::{Endpoint, Message};
+use mk_ipi_core::{Endpoint, JoinError, Message};
 use mk_ipi_mock::{Machine, MockPlatform, MockWord, MEMORY_START};
 
-type Callback = &'static (dyn Fn(&Message) + Send + Sync);
+type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 type End = Endpoint<MockPlatform, Callback, 4, 1, 1>;
 
 /// A directory that a host wrote, and what was done to it since.
@@ -131,7 +131,7 @@ fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize
     }
 }
 
-/// A kernel that joins knows all that is alive, or nothing.
+/// A kernel that joins knows all that is alive but those that it was told are left out, or nothing.
 fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr) {
     let machine = Machine::builder().kernel(&[1]).memory(16).build();
     let end = End::new(machine.kernel(0));
@@ -139,13 +139,19 @@ fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr) {
     let records = directory.ids().filter_map(|id| directory.read(id, &mut room).ok());
     let alive = records.filter(|r| matches!(r.state, State::Starting | State::Running)).count();
     let known = || (0..=255).map(InstanceId::new).filter(|&id| end.instance(id).is_ok()).count();
-    match end.join(shared, directory) {
+    let mut left_out = Vec::new();
+    match end.join_and(shared, directory, |id, e| left_out.push((id, e))) {
         Ok(added) => {
             let (me, life) = end.identity().expect("joined");
             let own = end.instance(me).expect("its own instance");
             assert_eq!((own.incarnation(), own.region().map(|r| r.start())), (life, Some(shared)));
             drop(own);
-            assert_eq!((known(), added), (alive, alive));
+            for (id, e) in &left_out {
+                let (JoinError::Instance(of, _) | JoinError::Entry(of, _)) = *e else { panic!("{e:?}") };
+                assert!(of == *id && *id != me && end.instance(*id).is_err());
+            }
+            let unreadable = left_out.iter().filter(|(_, e)| matches!(e, JoinError::Entry(..))).count();
+            assert_eq!((known(), added + left_out.len()), (added, alive + unreadable));
             end.on_interrupt();
             end.run_deferred();
             for id in (0..=255).map(InstanceId::new) {

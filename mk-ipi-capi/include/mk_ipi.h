@@ -8,7 +8,8 @@
  * A kernel fills a `struct mk_ipi_ops`, makes an instance of the library in a static `struct
  * mk_ipi` (mk_ipi_init), says who it is (mk_ipi_identify, or mk_ipi_start for a spawned kernel),
  * adds the instances that it talks to, registers handlers, calls mk_ipi_interrupt in the doorbell's
- * vector, and mk_ipi_run_deferred where `schedule` asked for it.
+ * vector, and mk_ipi_run_deferred where `schedule` asked for it. A CPU that polls keeps a poller
+ * (mk_ipi_poller_begin) instead.
  *
  * The calls that begin with multikernel_, mk_send_ and mk_receive_ have the names and results of
  * the Linux patch "Introduce generic multikernel IPI communication framework"; they work on the
@@ -33,9 +34,20 @@
 
 
 /**
- * Most bytes of payload in one message.
+ * Most bytes of payload in one message of generation RFC v2.
  */
 #define MK_MAX_DATA_SIZE 256
+
+/**
+ * Most bytes of payload in one message of a native region that was made for such; unless its maker said
+ * otherwise, they are 256.
+ */
+#define MK_IPI_MAX_LEN 4096
+
+/**
+ * Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
+ */
+#define MK_IPI_MAX_MANY 32
 
 /**
  * Instances that a machine can have: ids are 0 to 255.
@@ -158,45 +170,63 @@
 #define MK_IPI_ONE_DOORBELL 2
 
 /**
- * Event: the peer's life was acknowledged; its messages follow. `incarnation` is set.
+ * Event: messages of the peer's life `incarnation` follow; those of former ones have been delivered. Once
+ * for each life of ours.
  */
 #define MK_IPI_EVENT_BEGAN 1
 
 /**
- * Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
+ * Event: the peer has answered this life of ours: sends return -`MK_IPI_EAGAIN` for that no more.
  */
-#define MK_IPI_EVENT_QUARANTINED 2
+#define MK_IPI_EVENT_ANSWERED 2
 
 /**
- * Event: the peer restarted, and lost `count` messages from number `first` of those that this life of ours
- * sent to it.
+ * Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
  */
-#define MK_IPI_EVENT_LOST 3
+#define MK_IPI_EVENT_QUARANTINED 3
+
+/**
+ * Event: the peer holds that we broke the protocol, and takes nothing more from this life of ours. `breach`
+ * is set.
+ */
+#define MK_IPI_EVENT_REFUSED 4
+
+/**
+ * Event: a life of the peer ended while it handled our message `number`: perhaps it was handled. All before
+ * it were, none behind it.
+ */
+#define MK_IPI_EVENT_IN_DOUBT 5
+
+/**
+ * Event: a new life of the peer gave back, unhandled, our messages with a number above `after`, up to
+ * `number`, as it wished to.
+ */
+#define MK_IPI_EVENT_DISCARDED 6
 
 /**
  * Event: there is space in the peer's lane, as `mk_ipi_want_space` asked.
  */
-#define MK_IPI_EVENT_SPACE 4
+#define MK_IPI_EVENT_SPACE 7
 
 /**
  * Event: the peer's heartbeat stands still.
  */
-#define MK_IPI_EVENT_SUSPECT 5
+#define MK_IPI_EVENT_SUSPECT 8
 
 /**
  * Event: the heartbeat of a suspect peer beats again.
  */
-#define MK_IPI_EVENT_ALIVE 6
+#define MK_IPI_EVENT_ALIVE 9
 
 /**
  * Event: the peer's receiver lives, as `incarnation`.
  */
-#define MK_IPI_EVENT_UP 7
+#define MK_IPI_EVENT_UP 10
 
 /**
  * Event: the peer said goodbye, as `incarnation`.
  */
-#define MK_IPI_EVENT_DEAD 8
+#define MK_IPI_EVENT_DEAD 11
 
 /**
  * Most CPUs of a kernel instance, this one or another.
@@ -217,12 +247,17 @@
 /**
  * Bytes of `struct mk_ipi`.
  */
-#define MK_IPI_SIZE 589824
+#define MK_IPI_SIZE 614400
 
 /**
  * The version of `struct mk_ipi_ops` that this header describes.
  */
-#define MK_IPI_OPS_VERSION 1
+#define MK_IPI_OPS_VERSION 2
+
+/**
+ * Bytes of `struct mk_ipi_poller`.
+ */
+#define MK_IPI_POLLER_SIZE 128
 
 /**
  * A registration. It is a number and points nowhere: compare it with NULL, keep it, give it back, no more.
@@ -242,13 +277,13 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
  */
 struct mk_ipi_event {
     /**
-     * `MK_IPI_EVENT_LOST`: number of the first message lost, from 0.
+     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`: the last one of them.
      */
-    uint64_t first;
+    uint64_t number;
     /**
-     * `MK_IPI_EVENT_LOST`: how many.
+     * `DISCARDED`: the number behind which they begin.
      */
-    uint64_t count;
+    uint64_t after;
     /**
      * The peer's instance id.
      */
@@ -258,11 +293,19 @@ struct mk_ipi_event {
      */
     uint32_t kind;
     /**
+     * The peer's life; 0 if none has been heard of.
+     */
+    uint32_t theirs;
+    /**
+     * Our own life.
+     */
+    uint32_t ours;
+    /**
      * `BEGAN`, `UP` and `DEAD`: which life of the peer.
      */
     uint32_t incarnation;
     /**
-     * `QUARANTINED`: 1 a lap to come, 2 a length above 256, 3 a CPU that is not listed, 4 a hello without
+     * `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
      * sense.
      */
     uint32_t breach;
@@ -273,8 +316,8 @@ struct mk_ipi_event {
  *
  * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
  * and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
- * `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`, `this_cpu_id` and
- * `this_cpu_index` in NMI context.
+ * `peer_has_cpu`, `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`,
+ * `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index` in NMI context.
  */
 struct mk_ipi_ops {
     /**
@@ -369,10 +412,22 @@ struct mk_ipi_ops {
      */
     void (*region_removed)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Something happened to a peer. In deferred work, `mk_ipi_tick` or an attach; may send, must not wait.
-     * May be NULL.
+     * Something happened to a peer. In deferred work, a poller's look or any other call that finds out; may
+     * send, must not wait. May be NULL.
      */
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
+    /**
+     * Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
+     * and if this is NULL, the list counts that the peer was added with. Asked when the peer has moved its
+     * doorbell, so that no CPU is interrupted that is not the peer's; also of this kernel itself, when it moves
+     * its own. Must not wait.
+     */
+    int (*peer_has_cpu)(void *ctx, int peer, uint64_t cpu);
+    /**
+     * `mk_ipi_start` or `mk_ipi_join` left out a live instance that could not be added: `error` says why, as a
+     * negated error number. Add it by `mk_ipi_attach_record` when its entry has changed. May be NULL.
+     */
+    void (*left_out)(void *ctx, int instance, int error);
     /**
      * The host tells this kernel to stop at once, again each time until it has. May be NULL.
      */
@@ -425,9 +480,14 @@ struct mk_ipi_instance {
      */
     uint32_t lanes;
     /**
-     * Native: cells of each lane, a power of two from 2 to 1024; 0 where `lanes` is 0.
+     * Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
+     * message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for so many lanes.
      */
-    uint32_t cells;
+    uint32_t lines;
+    /**
+     * Native: most bytes of a message, 1 to 4096; 0 where `lines` is 0.
+     */
+    uint32_t max_len;
     /**
      * 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
      */
@@ -499,11 +559,15 @@ struct mk_ipi_message {
      */
     const void *payload;
     /**
-     * Bytes of payload: 0 to 256.
+     * Bytes of payload: 0 to 4096.
      */
     size_t size;
     /**
-     * Physical id of the CPU that sent. Native: one of the sender's. RFC v2: what the sender says.
+     * The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
+     */
+    uint64_t number;
+    /**
+     * Physical id of the CPU that sent, as the sender says, cut to 32 bits.
      */
     uint64_t sender_cpu;
     /**
@@ -514,6 +578,14 @@ struct mk_ipi_message {
      * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
      */
     int sender;
+    /**
+     * Which life of the sender sent it, as that life says; 0 on RFC v2.
+     */
+    uint32_t sender_incarnation;
+    /**
+     * Which life of ours receives it; 0 on RFC v2.
+     */
+    uint32_t receiver_incarnation;
 };
 
 /**
@@ -547,9 +619,24 @@ struct mk_ipi_data {
 /**
  * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
  * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
- * unregister, must not migrate.
+ * unregister, must not migrate. It does not see messages above 256 bytes, which only a native region that
+ * was made for such carries.
  */
 typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
+
+/**
+ * One of several messages that are sent by one call.
+ */
+struct mk_ipi_payload {
+    /**
+     * `size` bytes; may be NULL if there are none.
+     */
+    const void *data;
+    /**
+     * How many.
+     */
+    size_t size;
+};
 
 /**
  * Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
@@ -634,9 +721,9 @@ struct mk_ipi_stats {
  */
 struct mk_ipi_lane_stats {
     /**
-     * Messages sent in this life.
+     * The number of the last message of this life; 0 if there was none.
      */
-    uint64_t sent;
+    uint64_t number;
     /**
      * Sends that found the lane full, in all lives.
      */
@@ -646,11 +733,11 @@ struct mk_ipi_lane_stats {
      */
     uint64_t rung;
     /**
-     * Messages that the peer says it handed on.
+     * Messages that the peer says it handed on, in all lives.
      */
     uint64_t received;
     /**
-     * Lives of ours that the peer acknowledged, and restarts of its own.
+     * Lives of ours that the peer answered, and restarts of its own.
      */
     uint64_t resets;
     /**
@@ -661,6 +748,14 @@ struct mk_ipi_lane_stats {
      * Why it did so last: a `breach` number, or 0.
      */
     uint64_t last_breach;
+};
+
+/**
+ * Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller is there; a stack is a good
+ * place.
+ */
+struct MK_IPI_ALIGNED(8) mk_ipi_poller {
+    uint8_t _opaque[MK_IPI_POLLER_SIZE];
 };
 
 /**
@@ -743,8 +838,8 @@ int mk_ipi_init(struct mk_ipi *mk, size_t size, const struct mk_ipi_ops *ops);
  * Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
  * can be used again.
  *
- * Returns 0; -EINVAL if there is none; -EBUSY while a call still uses an instance: call again. If it is the
- * default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
+ * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance: call again. If
+ * it is the default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
  * doorbell must have stopped.
  *
  * Safety:
@@ -871,7 +966,7 @@ int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
 
 /**
  * The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
- * and adds all instances that are alive.
+ * and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
  *
  * Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
  * ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
@@ -916,8 +1011,8 @@ int mk_ipi_register(struct mk_ipi *mk,
  * Ends a registration. When this returns 0, the callback is not running and will not run again.
  *
  * Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
- * library; -EDEADLK on a CPU that is inside a callback. Context: may sleep (waits for callbacks on other
- * CPUs); not in interrupt context.
+ * library; -EDEADLK on a CPU that is inside a callback or has a poller. Context: may sleep (waits for
+ * callbacks on other CPUs, and for the next look of a poller there); not in interrupt context.
  *
  * Safety:
  * As `mk_ipi_identify`. Any value is good for `handler`.
@@ -1008,35 +1103,44 @@ void *mk_receive_map_page(struct mk_ipi_data *data);
 void mk_receive_unmap_page(void *page);
 
 /**
- * Sends `size` bytes, 0 to 256, to an instance; on RFC v2 at least 1, to its doorbell CPU.
+ * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer where its region was made for
+ * fewer; on RFC v2 1 to 256, to its doorbell CPU.
  *
- * Returns 0; 1 if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again. Else nothing
- * was sent:
+ * Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
+ * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
+ * Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
+ * Else nothing was sent, and `*number` stays as it is:
  *
- * -EINVAL: `mk` is none, `to` is unknown, above 256 bytes, NULL with a size, 0 bytes on RFC v2, this kernel
- * was not identified, or on the native link this CPU is not one of its instance's.
+ * -EINVAL: `mk` is none, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
+ * kernel was not identified.
  *
  * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
  *
  * -ESTALE: `to` was destroyed. -ENODEV: it has no region.
  *
- * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not acknowledged
- * yet, or other CPUs were quicker.
+ * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
+ * other CPUs were quicker.
  *
- * -EPROTO: the peer has our lane in quarantine, or its words contradict each other.
+ * -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
+ * not know ours: then add the peer again.
  *
  * -ENXIO: the doorbell cannot reach the CPU (RFC v2).
  *
  * Context: any but NMI. Neither sleeps nor waits.
  *
  * Safety:
- * As `mk_ipi_identify`; `data` is NULL or holds `size` bytes.
+ * As `mk_ipi_identify`; `data` is NULL or holds `size` bytes; `number` is NULL or may be written.
  */
-int mk_ipi_send(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+int mk_ipi_send(struct mk_ipi *mk,
+                int to,
+                unsigned long type,
+                const void *data,
+                size_t size,
+                uint64_t *number);
 
 /**
  * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
- * the native link that CPU is rung, if any is.
+ * the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1046,7 +1150,8 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        uint64_t cpu,
                        unsigned long type,
                        const void *data,
-                       size_t size);
+                       size_t size,
+                       uint64_t *number);
 
 /**
  * As `mk_ipi_send` on the native link, from any context, NMI and console paths included; -EINVAL on RFC v2.
@@ -1054,16 +1159,60 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
  * Safety:
  * As `mk_ipi_send`.
  */
-int mk_ipi_send_from_nmi(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+int mk_ipi_send_from_nmi(struct mk_ipi *mk,
+                         int to,
+                         unsigned long type,
+                         const void *data,
+                         size_t size,
+                         uint64_t *number);
 
 /**
  * As `mk_ipi_send` on the native link, but rings nobody: after the last of several messages call
- * `mk_ipi_flush`. -EINVAL on RFC v2.
+ * `mk_ipi_flush`. Until then they may wait. What handlers post is flushed when the deferred work is through.
+ * -EINVAL on RFC v2.
  *
  * Safety:
  * As `mk_ipi_send`.
  */
-int mk_ipi_post(struct mk_ipi *mk, int to, unsigned long type, const void *data, size_t size);
+int mk_ipi_post(struct mk_ipi *mk,
+                int to,
+                unsigned long type,
+                const void *data,
+                size_t size,
+                uint64_t *number);
+
+/**
+ * As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`: how many there was
+ * space for, from the first on, to `*done`. Cheaper than one by one.
+ *
+ * Returns 0; else as `mk_ipi_send`: nothing was sent, and `*done` stays as it is. -ENOSPC if there was space for
+ * none; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `payloads` is NULL or holds `count`, each of which is NULL or holds its size; `done` is
+ * NULL or may be written.
+ */
+int mk_ipi_post_many(struct mk_ipi *mk,
+                     int to,
+                     unsigned long type,
+                     const struct mk_ipi_payload *payloads,
+                     size_t count,
+                     size_t *done);
+
+/**
+ * As `mk_ipi_post_many`, and rings the instance if it wants to be rung.
+ *
+ * Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
+ *
+ * Safety:
+ * As `mk_ipi_post_many`.
+ */
+int mk_ipi_send_many(struct mk_ipi *mk,
+                     int to,
+                     unsigned long type,
+                     const struct mk_ipi_payload *payloads,
+                     size_t count,
+                     size_t *done);
 
 /**
  * Rings an instance for what `mk_ipi_post` left, if it wants to be rung (native).
@@ -1086,16 +1235,19 @@ int mk_ipi_flush(struct mk_ipi *mk, int to);
 int mk_ipi_ring(struct mk_ipi *mk, int to);
 
 /**
- * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance
- * has space.
+ * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
+ * space for a message of `len` bytes, or is answered.
  *
- * Returns 1 if it has now, and no event comes; 0 if the event comes; -EINVAL, -ESTALE as `mk_ipi_send`; or
- * the doorbell's error. Context: any but NMI.
+ * Returns 1 if it has now; the event may come all the same. 0 if the event comes, or one that says that the peer
+ * refuses us, ended or restarted (the latter two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
+ * -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_want_space(struct mk_ipi *mk, int to);
+int mk_ipi_want_space(struct mk_ipi *mk,
+                      int to,
+                      size_t len);
 
 /**
  * The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
@@ -1110,11 +1262,11 @@ void mk_ipi_interrupt(struct mk_ipi *mk);
 
 /**
  * Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
- * slot.
+ * slot. On the native link the deferred work looks.
  *
- * Returns 1 if there was something (the deferred work was scheduled), 0 if not; -EINVAL if `mk` is none or
- * its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose index is not
- * below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+ * Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
+ * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
+ * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1134,8 +1286,8 @@ int mk_ipi_poll(struct mk_ipi *mk);
 int mk_ipi_run_deferred(struct mk_ipi *mk, int *more);
 
 /**
- * As `mk_ipi_run_deferred`, for a kernel that polls: on the native link senders are not asked to ring, and
- * more is not scheduled.
+ * As `mk_ipi_run_deferred`, for a kernel that polls now and then: on the native link senders are not asked to
+ * ring, and more is not scheduled. One that polls all the time keeps a poller (`mk_ipi_poller_begin`).
  *
  * Safety:
  * As `mk_ipi_run_deferred`.
@@ -1153,8 +1305,8 @@ int mk_ipi_drain(struct mk_ipi *mk, int *more);
 int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
 
 /**
- * Shows that this kernel lives, and looks at all native peers: what changed is told by `peer_event`. Call it
- * now and then.
+ * Shows that this kernel lives, has the deferred work look at all lanes, and looks at all native peers: what
+ * changed is told by `peer_event`. Call it now and then.
  *
  * `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
  * is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
@@ -1166,7 +1318,7 @@ int mk_ipi_tick(struct mk_ipi *mk, uint64_t now, uint64_t patience);
 
 /**
  * Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
- * region.
+ * region, for its next life.
  *
  * Returns 0, or -EINVAL if `mk` is none. Context: any.
  *
@@ -1176,14 +1328,40 @@ int mk_ipi_tick(struct mk_ipi *mk, uint64_t now, uint64_t patience);
 int mk_ipi_goodbye(struct mk_ipi *mk);
 
 /**
- * Tells the present life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+ * Has this life of the kernel begin with empty lanes: what former ones left unread is not delivered but given
+ * back to its senders (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ * Returns 0, or -EINVAL if `mk` is none. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_stop(struct mk_ipi *mk, int to);
+int mk_ipi_discard_unread(struct mk_ipi *mk);
+
+/**
+ * How far an instance has handled what this life of ours sent to it: to `*number`, all messages with a number
+ * up to that were. It says so once for several.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the peer says what
+ * cannot be. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `number` is NULL or may be written.
+ */
+int mk_ipi_handled(struct mk_ipi *mk,
+                   int to,
+                   uint64_t *number);
+
+/**
+ * Tells that life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
+ * Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
  * Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
@@ -1209,14 +1387,65 @@ int mk_ipi_move_doorbell(struct mk_ipi *mk, uint64_t cpu, unsigned int vector);
 int mk_ipi_get_lane_stats(struct mk_ipi *mk, int to, struct mk_ipi_lane_stats *stats);
 
 /**
- * Sends the number of a page: its physical address divided by 4096.
+ * Makes a poller in `poller`: the right to look at the lanes of this kernel's native region, for a CPU that polls.
  *
- * Returns as `mk_ipi_send`. Context: any but NMI.
+ * While it is there no sender is asked to ring, and the deferred work leaves the lanes to it. `size`:
+ * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is none, `poller` is NULL, a size is another, or
+ * this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
+ * the lanes have one or are being looked at: try again; -ERANGE on a CPU whose index is not below
+ * `MK_IPI_MAX_CPUS`. Context: any but NMI. From here to `mk_ipi_poller_end` on one CPU.
  *
  * Safety:
- * As `mk_ipi_identify`.
+ * As `mk_ipi_identify`; `poller` is NULL, or zeroed storage, or one given up by `mk_ipi_poller_end`, and stays
+ * where it is until then.
  */
-int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn);
+int mk_ipi_poller_begin(struct mk_ipi *mk,
+                        struct mk_ipi_poller *poller,
+                        size_t size);
+
+/**
+ * Gives what has come to its handlers.
+ *
+ * Returns how many messages that was, or other news of peers, 0 if there was nothing; -EINVAL if `poller` is none;
+ * -EBUSY inside a handler that it called, and if it is used elsewhere. Looks at the lane that spoke last; now and
+ * then at all, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
+ * CPU that made it.
+ *
+ * Safety:
+ * `poller` is NULL, zeroed storage, or one that `mk_ipi_poller_begin` was called for.
+ */
+int mk_ipi_poller_poll(struct mk_ipi_poller *poller);
+
+/**
+ * Polls until something has come, `looks` times at most, with a short pause behind each look at nothing. Cheaper
+ * than as many calls of `mk_ipi_poller_poll`; otherwise as that.
+ *
+ * Safety:
+ * As `mk_ipi_poller_poll`.
+ */
+int mk_ipi_poller_wait(struct mk_ipi_poller *poller,
+                       size_t looks);
+
+/**
+ * Ends a poller, and schedules the deferred work, which asks for doorbells again. Its storage can be used again.
+ *
+ * Returns 0; -EINVAL if `poller` is none; -EBUSY inside a handler that it called, and if it is used elsewhere.
+ * Context: any but NMI, on the CPU that made it.
+ *
+ * Safety:
+ * As `mk_ipi_poller_poll`.
+ */
+int mk_ipi_poller_end(struct mk_ipi_poller *poller);
+
+/**
+ * Sends the number of a page: its physical address divided by 4096.
+ *
+ * Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `number` is NULL or may be written.
+ */
+int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
 
 /**
  * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to
@@ -1313,7 +1542,7 @@ int mk_ipi_attach_record(struct mk_ipi *mk, const struct mk_ipi_record *record, 
 
 /**
  * Takes the place of the instance whose region is at `shared`, and adds all instances that the directory
- * lists as alive.
+ * lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
  *
  * Returns how many were added, itself included; else as `mk_ipi_start`. Context: may sleep. Every other CPU
  * of this kernel calls `mk_ipi_poll` once afterwards.
@@ -1344,14 +1573,21 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_data, sender_cpu) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, type) == 4);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, data_size) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, buffer) == 16);
-MK_IPI_ASSERT(sizeof(struct mk_ipi_message) == 32);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_message) == 48);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_message) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, payload) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, size) == 8);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender_cpu) == 16);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_message, type) == 24);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender) == 28);
-MK_IPI_ASSERT(sizeof(struct mk_ipi_instance) == 56);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, number) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender_cpu) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, type) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender) == 36);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender_incarnation) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_message, receiver_incarnation) == 44);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_payload) == 16);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_payload) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_payload, data) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_payload, size) == 8);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_instance) == 64);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cpus) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, doorbell_cpu) == 8);
@@ -1363,8 +1599,9 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, layout) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, slots) == 36);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, exclusive) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, lanes) == 44);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cells) == 48);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, one_doorbell) == 52);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, lines) == 48);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, max_len) == 52);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, one_doorbell) == 56);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_instance_info) == 48);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance_info) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_start) == 0);
@@ -1380,14 +1617,16 @@ MK_IPI_ASSERT(sizeof(struct mk_ipi_range) == 16);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_range) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, start) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, len) == 8);
-MK_IPI_ASSERT(sizeof(struct mk_ipi_event) == 32);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_event) == 40);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_event) == 8);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_event, first) == 0);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_event, count) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, number) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, after) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, peer) == 16);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, kind) == 20);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_event, incarnation) == 24);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_event, breach) == 28);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, theirs) == 24);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, ours) == 28);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, incarnation) == 32);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_event, breach) == 36);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_record) == 56);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_record) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, region_start) == 0);
@@ -1423,14 +1662,14 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, beyond_cpus) == 128);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, quarantined) == 136);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_lane_stats) == 56);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_lane_stats) == 8);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, sent) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, number) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, full) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, rung) == 16);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, received) == 24);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, resets) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, bad) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, last_breach) == 48);
-MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 176);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 192);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_ops) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, size) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, version) == 8);
@@ -1454,8 +1693,12 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, log) == 136);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, region_added) == 144);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, region_removed) == 152);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_event) == 160);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, stop) == 168);
-MK_IPI_ASSERT(sizeof(struct mk_ipi) == 589824);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_has_cpu) == 168);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, left_out) == 176);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, stop) == 184);
+MK_IPI_ASSERT(sizeof(struct mk_ipi) == 614400);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi) == 128);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_directory_writer) == 128);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_directory_writer) == 8);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_poller) == 128);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_poller) == 8);

@@ -96,7 +96,7 @@ fn send<'a>(
     let ty = MessageType(ty as u32);
     match instance.end.send_held(&found, ty, payload) {
         Err(SendError::Instance(LookupError::Destroyed)) => Err(Errno::EINVAL),
-        result => sent(result),
+        result => sent(result).map(|(code, _)| code),
     }
 }
 

@@ -9,9 +9,10 @@ use mk_ipi_core::abi::directory::{
     directory_size, DirectoryError, DirectoryHeader, EntryError, EntryFlags, Layout, State, MAX_ENTRY_CPUS,
 };
 use mk_ipi_core::abi::{Errno, Incarnation, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
-use mk_ipi_core::directory::{config_of, Directory, DirectoryWriter, InstanceRecord};
+use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord};
 use mk_ipi_core::platform::{Access, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{config_of, JoinError};
 
 /// What the host keeps to write its directory. Nobody else looks at it.
 #[repr(C, align(8))]
@@ -227,7 +228,7 @@ pub unsafe extern "C" fn mk_ipi_attach_record(
 }
 
 /// Takes the place of the instance whose region is at `shared`, and adds all instances that the directory
-/// lists as alive.
+/// lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
 ///
 /// Returns how many were added, itself included; else as `mk_ipi_start`. Context: may sleep. Every other CPU
 /// of this kernel calls `mk_ipi_poll` once afterwards.
@@ -246,8 +247,18 @@ pub unsafe extern "C" fn mk_ipi_join(
     let (instance, words) = unsafe { (at(mk), words_at(memory, len)) };
     code(instance.and_then(|instance| {
         let directory = Directory::open(words?).map_err(errno_of)?;
-        instance.end.join(PhysAddr(shared), &directory).map(count_of).map_err(|e| e.errno())
+        join(instance, PhysAddr(shared), &directory)
     }))
+}
+
+/// Takes our place, and tells of the instances that were left out.
+pub(crate) fn join(
+    instance: &Instance,
+    shared: PhysAddr,
+    directory: &Directory<'_, AtomicU64>,
+) -> Result<c_int, Errno> {
+    let left_out = |id, e: JoinError| instance.end.platform().left_out(id, e.errno());
+    instance.end.join_and(shared, directory, left_out).map(count_of).map_err(|e| e.errno())
 }
 
 /// Maps the directory at `start`, as long as it says it is, and calls `f` with it.

@@ -7,7 +7,7 @@ use crate::types::{
     MK_MAX_DATA_SIZE,
 };
 use core::ffi::{c_char, c_int, c_void};
-use mk_ipi_core::abi::{Errno, MessageType};
+use mk_ipi_core::abi::{Errno, Incarnation, MessageType};
 use mk_ipi_core::{Handler, Message};
 
 /// A C function and its context.
@@ -31,9 +31,11 @@ unsafe impl Send for CHandler {}
 unsafe impl Sync for CHandler {}
 
 impl Handler for CHandler {
-    fn handle(&self, message: &Message) {
+    fn handle(&self, message: &Message<'_>) {
         let (payload, size) = (message.payload(), message.payload().len());
         match self.call {
+            // It has no room for more, and half a message is none.
+            Call::Data(_) if size > MK_MAX_DATA_SIZE => {}
             Call::Data(call) => {
                 let mut data = mk_ipi_data {
                     sender_cpu: c_int::try_from(message.sender_cpu().0).unwrap_or(-1),
@@ -51,9 +53,12 @@ impl Handler for CHandler {
                 let message = mk_ipi_message {
                     payload: payload.as_ptr().cast(),
                     size,
+                    number: message.number().unwrap_or(0),
                     sender_cpu: message.sender_cpu().0,
                     r#type: message.msg_type().0,
                     sender: message.sender().map_or(-1, |id| id.get().into()),
+                    sender_incarnation: message.sender_incarnation().map_or(0, Incarnation::get),
+                    receiver_incarnation: message.receiver_incarnation().map_or(0, Incarnation::get),
                 };
                 // SAFETY: as above, and so is the payload.
                 unsafe { call(&message, self.ctx) };
@@ -106,6 +111,10 @@ pub(crate) fn register_data(
 /// As `mk_ipi_unregister`, on `instance`.
 pub(crate) fn unregister(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let handle = instance.end.handle_from_bits(from_pointer(instance, handler)?);
+    if crate::poller::is_here(instance) {
+        // It may keep the handler from one look to the next, and looks no more while we wait for it.
+        return Err(Errno::EDEADLK);
+    }
     instance.end.unregister(handle).map(|()| 0).map_err(|e| e.errno())
 }
 
@@ -143,8 +152,8 @@ pub unsafe extern "C" fn mk_ipi_register(
 /// Ends a registration. When this returns 0, the callback is not running and will not run again.
 ///
 /// Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
-/// library; -EDEADLK on a CPU that is inside a callback. Context: may sleep (waits for callbacks on other
-/// CPUs); not in interrupt context.
+/// library; -EDEADLK on a CPU that is inside a callback or has a poller. Context: may sleep (waits for
+/// callbacks on other CPUs, and for the next look of a poller there); not in interrupt context.
 ///
 /// # Safety
 ///

@@ -17,7 +17,7 @@ pub const MK_IPI_MAX_HANDLERS: usize = 64;
 /// CPU.
 pub const MK_IPI_QUEUE: usize = 16;
 /// Bytes of `struct mk_ipi`.
-pub const MK_IPI_SIZE: usize = 589824;
+pub const MK_IPI_SIZE: usize = 614400;
 
 /// Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
 /// zeroed. It must not move.
@@ -36,6 +36,8 @@ pub(crate) struct Instance {
     mark: AtomicU64,
     /// Tells apart the instances, and the lives of one: in each handle.
     pub(crate) tag: u32,
+    /// Number of the CPU that has the poller, plus one; 0 if none has.
+    pub(crate) polling: AtomicU32,
     pub(crate) end: End,
 }
 
@@ -128,6 +130,7 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     // SAFETY: the caller gives us the storage, which nobody else looks at; it is large enough and aligned (asserted above).
     unsafe {
         (&raw mut (*instance).tag).write(tag);
+        (&raw mut (*instance).polling).write(AtomicU32::new(0));
         Endpoint::new_in(&mut *(&raw mut (*instance).end).cast::<MaybeUninit<End>>(), platform);
         // SYNC POINT: instance-made (release)
         (*instance).mark.store(mark_of(mk), Ordering::Release);
@@ -138,8 +141,8 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
 /// Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
 /// can be used again.
 ///
-/// Returns 0; -EINVAL if there is none; -EBUSY while a call still uses an instance: call again. If it is the
-/// default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
+/// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance: call again. If
+/// it is the default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
 /// doorbell must have stopped.
 ///
 /// # Safety

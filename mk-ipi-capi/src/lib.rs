@@ -24,6 +24,7 @@ pub mod life;
 pub mod native;
 pub mod ops;
 pub mod pages;
+pub mod poller;
 pub mod receive;
 pub mod send;
 pub mod types;

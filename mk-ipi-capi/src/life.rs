@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Life cycle: who this kernel is, instances and their regions, the start of a spawned kernel.
 
-use crate::directory::with_directory;
+use crate::directory::{join, with_directory};
 use crate::instance::{at, code, count_of, id_of, mk_ipi, Instance, MK_IPI_MAX_CPUS};
 use crate::types::{mk_ipi_instance, mk_ipi_instance_info, mk_ipi_range, MK_IPI_NATIVE, MK_IPI_RFC_V2};
 use core::ffi::{c_char, c_int};
@@ -94,14 +94,18 @@ pub(crate) unsafe fn copy_cpus(from: *const u64, count: u32, to: &mut [PhysCpuId
 }
 
 fn link_of(config: &mk_ipi_instance) -> Result<LinkConfig, Errno> {
-    match (config.layout, config.lanes, config.cells) {
+    match (config.layout, config.lanes, config.lines, config.max_len) {
         (MK_IPI_RFC_V2, ..) => {
             let policy = if config.exclusive != 0 { Occupied::Exclusive } else { Occupied::Overwrite };
             Ok(LinkConfig::RfcV2 { slots: config.slots, policy })
         }
-        (MK_IPI_NATIVE, 0, 0) => Ok(LinkConfig::Native(None)),
-        (MK_IPI_NATIVE, lanes, cells) => {
-            Ok(LinkConfig::Native(Some(Geometry::new(lanes, cells).ok_or(Errno::EINVAL)?)))
+        (MK_IPI_NATIVE, 0, 0, 0) => Ok(LinkConfig::Native(None)),
+        (MK_IPI_NATIVE, lanes, lines, max_len) => {
+            let geometry = match (lines, max_len) {
+                (0, 0) => Geometry::default_for(lanes),
+                _ => Geometry::new(lanes, lines, max_len),
+            };
+            Ok(LinkConfig::Native(Some(geometry.ok_or(Errno::EINVAL)?)))
         }
         _ => Err(Errno::EINVAL),
     }
@@ -308,7 +312,7 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
 }
 
 /// The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
-/// and adds all instances that are alive.
+/// and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
 ///
 /// Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
 /// ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
@@ -337,9 +341,7 @@ pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, l
 fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
     let Some(shared) = mk_ipi_shared(line).map_err(|e| e.errno())? else { return Ok(0) };
     let directory = mk_ipi_directory(line).map_err(|e| e.errno())?.ok_or(Errno::ENODEV)?;
-    with_directory(instance, directory, |directory| {
-        instance.end.join(shared, directory).map(count_of).map_err(|e| e.errno())
-    })
+    with_directory(instance, directory, |directory| join(instance, shared, directory))
 }
 
 /// The start of a spawned kernel of generation RFC v2, without a directory: its own region is at

@@ -5,10 +5,10 @@ use crate::instance::{at, code, mk_ipi};
 use crate::send::with_peer;
 use crate::types::mk_ipi_lane_stats;
 use core::ffi::{c_int, c_uint};
-use mk_ipi_core::abi::{Errno, PhysCpuId, Vector};
+use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 
-/// Shows that this kernel lives, and looks at all native peers: what changed is told by `peer_event`. Call it
-/// now and then.
+/// Shows that this kernel lives, has the deferred work look at all lanes, and looks at all native peers: what
+/// changed is told by `peer_event`. Call it now and then.
 ///
 /// `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
 /// is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn mk_ipi_tick(mk: *mut mk_ipi, now: u64, patience: u64) -
 }
 
 /// Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
-/// region.
+/// region, for its next life.
 ///
 /// Returns 0, or -EINVAL if `mk` is none. Context: any.
 ///
@@ -42,17 +42,60 @@ pub unsafe extern "C" fn mk_ipi_goodbye(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Tells the present life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+/// Has this life of the kernel begin with empty lanes: what former ones left unread is not delivered but given
+/// back to its senders (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+/// Returns 0, or -EINVAL if `mk` is none. Context: any.
 ///
 /// # Safety
 ///
 /// As `mk_ipi_identify`.
 #[no_mangle]
-pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int) -> c_int {
+pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
     // SAFETY: the caller.
-    unsafe { with_peer(mk, to, |end, to| end.stop(to).map(|()| 0)) }
+    code(unsafe { at(mk) }.map(|instance| {
+        instance.end.discard_unread();
+        0
+    }))
+}
+
+/// How far an instance has handled what this life of ours sent to it: to `*number`, all messages with a number
+/// up to that were. It says so once for several.
+///
+/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the peer says what
+/// cannot be. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `number` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut u64) -> c_int {
+    if number.is_null() || !number.is_aligned() {
+        return Errno::EINVAL.to_c();
+    }
+    let read = |end: &crate::instance::End, to| {
+        let handled = end.handled(to)?;
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { number.write(handled) };
+        Ok(0)
+    };
+    // SAFETY: the caller.
+    unsafe { with_peer(mk, to, read) }
+}
+
+/// Tells that life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+///
+/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
+/// Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u32) -> c_int {
+    let Some(incarnation) = Incarnation::new(incarnation) else { return Errno::EINVAL.to_c() };
+    // SAFETY: the caller.
+    unsafe { with_peer(mk, to, |end, to| end.stop(to, incarnation).map(|()| 0)) }
 }
 
 /// Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
@@ -93,9 +136,15 @@ pub unsafe extern "C" fn mk_ipi_get_lane_stats(
     let read = |end: &crate::instance::End, to| {
         let s = end.lane_stats(to)?;
         let last_breach = s.last_breach.map_or(0, |breach| breach as u64);
-        let (sent, full, rung, received) = (s.sent, s.full, s.rung, s.received);
-        let read =
-            mk_ipi_lane_stats { sent, full, rung, received, resets: s.resets, bad: s.bad, last_breach };
+        let read = mk_ipi_lane_stats {
+            number: s.number,
+            full: s.full,
+            rung: s.rung,
+            received: s.received,
+            resets: s.resets,
+            bad: s.bad,
+            last_breach,
+        };
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { stats.write(read) };
         Ok(0)

@@ -3,27 +3,29 @@
 //! mk-ipi-core.
 
 use crate::types::{
-    mk_ipi_event, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_BEGAN, MK_IPI_EVENT_DEAD, MK_IPI_EVENT_LOST,
-    MK_IPI_EVENT_QUARANTINED, MK_IPI_EVENT_SPACE, MK_IPI_EVENT_SUSPECT, MK_IPI_EVENT_UP,
+    mk_ipi_event, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_ANSWERED, MK_IPI_EVENT_BEGAN, MK_IPI_EVENT_DEAD,
+    MK_IPI_EVENT_DISCARDED, MK_IPI_EVENT_IN_DOUBT, MK_IPI_EVENT_QUARANTINED, MK_IPI_EVENT_REFUSED,
+    MK_IPI_EVENT_SPACE, MK_IPI_EVENT_SUSPECT, MK_IPI_EVENT_UP,
 };
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::ptr::NonNull;
-use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::abi::native::Breach;
+use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    Observer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+    Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
 
 /// The version of `struct mk_ipi_ops` that this header describes.
-pub const MK_IPI_OPS_VERSION: u32 = 1;
+pub const MK_IPI_OPS_VERSION: u32 = 2;
 
 /// What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
 ///
 /// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
 /// and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
-/// `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`, `this_cpu_id` and
-/// `this_cpu_index` in NMI context.
+/// `peer_has_cpu`, `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`,
+/// `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index` in NMI context.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_ops {
@@ -85,9 +87,17 @@ pub struct mk_ipi_ops {
     pub region_added: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
     /// A region is about to go. May be NULL.
     pub region_removed: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Something happened to a peer. In deferred work, `mk_ipi_tick` or an attach; may send, must not wait.
-    /// May be NULL.
+    /// Something happened to a peer. In deferred work, a poller's look or any other call that finds out; may
+    /// send, must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
+    /// Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
+    /// and if this is NULL, the list counts that the peer was added with. Asked when the peer has moved its
+    /// doorbell, so that no CPU is interrupted that is not the peer's; also of this kernel itself, when it moves
+    /// its own. Must not wait.
+    pub peer_has_cpu: Option<unsafe extern "C" fn(ctx: *mut c_void, peer: c_int, cpu: u64) -> c_int>,
+    /// `mk_ipi_start` or `mk_ipi_join` left out a live instance that could not be added: `error` says why, as a
+    /// negated error number. Add it by `mk_ipi_attach_record` when its entry has changed. May be NULL.
+    pub left_out: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, error: c_int)>,
     /// The host tells this kernel to stop at once, again each time until it has. May be NULL.
     pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
 }
@@ -117,6 +127,8 @@ pub struct CPlatform {
     region_added: Region,
     region_removed: Region,
     peer_event: Option<unsafe extern "C" fn(*mut c_void, *const mk_ipi_event)>,
+    peer_has_cpu: Option<unsafe extern "C" fn(*mut c_void, c_int, u64) -> c_int>,
+    left_out: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int)>,
     stop: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
@@ -175,6 +187,8 @@ impl CPlatform {
             region_added: ops.region_added,
             region_removed: ops.region_removed,
             peer_event: ops.peer_event,
+            peer_has_cpu: ops.peer_has_cpu,
+            left_out: ops.left_out,
             stop: ops.stop,
         })
     }
@@ -182,6 +196,14 @@ impl CPlatform {
     /// A line for the kernel's log, if it has one.
     pub(crate) fn log(&self, text: &'static CStr) {
         write_line(self.ctx, self.log, text);
+    }
+
+    /// A live instance was left out by a join.
+    pub(crate) fn left_out(&self, instance: InstanceId, error: Errno) {
+        if let Some(left_out) = self.left_out {
+            // SAFETY: the kernel's own operation.
+            unsafe { left_out(self.ctx, instance.get().into(), error.to_c()) };
+        }
     }
 
     /// Undoes a `map` of `len` bytes at `virt`.
@@ -326,12 +348,17 @@ impl DeferredWork for CPlatform {
 }
 
 impl Observer for CPlatform {
-    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
         if let Some(peer_event) = self.peer_event {
             let event = event_of(peer, event);
             // SAFETY: the kernel's own operation; the event is there until it returns.
             unsafe { peer_event(self.ctx, &event) };
         }
+    }
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        // SAFETY: the kernel's own operation; any arguments are good.
+        let answer = unsafe { self.peer_has_cpu?(self.ctx, peer.get().into(), cpu.0) };
+        (answer >= 0).then_some(answer != 0)
     }
     fn stop(&self) {
         if let Some(stop) = self.stop {
@@ -353,22 +380,25 @@ impl Observer for CPlatform {
     }
 }
 
-fn event_of(peer: InstanceId, event: PeerEvent) -> mk_ipi_event {
-    let event_of = |kind| mk_ipi_event { peer: peer.get().into(), kind, ..Default::default() };
-    let life = |kind, incarnation: mk_ipi_core::abi::Incarnation| mk_ipi_event {
-        incarnation: incarnation.get(),
-        ..event_of(kind)
-    };
+fn event_of(peer: Peer, event: PeerEvent) -> mk_ipi_event {
+    let (theirs, ours) = (peer.theirs.map_or(0, Incarnation::get), peer.ours.get());
+    let event_of =
+        |kind| mk_ipi_event { peer: peer.id.get().into(), kind, theirs, ours, ..Default::default() };
+    let life = |kind, life: Incarnation| mk_ipi_event { incarnation: life.get(), ..event_of(kind) };
+    let broken = |kind, breach: Breach| mk_ipi_event { breach: breach as u32, ..event_of(kind) };
     match event {
         PeerEvent::Began(i) => life(MK_IPI_EVENT_BEGAN, i),
-        PeerEvent::Up(i) => life(MK_IPI_EVENT_UP, i),
-        PeerEvent::Dead(i) => life(MK_IPI_EVENT_DEAD, i),
-        PeerEvent::Quarantined(breach) => {
-            mk_ipi_event { breach: breach as u32, ..event_of(MK_IPI_EVENT_QUARANTINED) }
+        PeerEvent::Answered => event_of(MK_IPI_EVENT_ANSWERED),
+        PeerEvent::Quarantined(breach) => broken(MK_IPI_EVENT_QUARANTINED, breach),
+        PeerEvent::Refused(breach) => broken(MK_IPI_EVENT_REFUSED, breach),
+        PeerEvent::InDoubt { number } => mk_ipi_event { number, ..event_of(MK_IPI_EVENT_IN_DOUBT) },
+        PeerEvent::Discarded { after, to } => {
+            mk_ipi_event { number: to, after, ..event_of(MK_IPI_EVENT_DISCARDED) }
         }
-        PeerEvent::Lost { first, count } => mk_ipi_event { first, count, ..event_of(MK_IPI_EVENT_LOST) },
         PeerEvent::Space => event_of(MK_IPI_EVENT_SPACE),
         PeerEvent::Suspect => event_of(MK_IPI_EVENT_SUSPECT),
         PeerEvent::Alive => event_of(MK_IPI_EVENT_ALIVE),
+        PeerEvent::Up(i) => life(MK_IPI_EVENT_UP, i),
+        PeerEvent::Dead(i) => life(MK_IPI_EVENT_DEAD, i),
     }
 }

@@ -2,7 +2,7 @@
 //! Pages by number.
 
 use crate::instance::{at, code, id_of, mk_ipi, Instance};
-use crate::send::sent;
+use crate::send::{sent, told};
 use crate::types::mk_ipi_data;
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::rfc_v2::decode_pfn;
@@ -49,15 +49,19 @@ pub(crate) unsafe fn unmap(instance: &Instance, page: *mut c_void) {
 
 /// Sends the number of a page: its physical address divided by 4096.
 ///
-/// Returns as `mk_ipi_send`. Context: any but NMI.
+/// Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`.
+/// As `mk_ipi_identify`; `number` is NULL or may be written.
 #[no_mangle]
-pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64) -> c_int {
+pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, number: *mut u64) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))))
+    code(unsafe { at(mk) }.and_then(|instance| {
+        let sent = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
+        // SAFETY: the caller.
+        Ok(unsafe { told(sent, number) })
+    }))
 }
 
 /// Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to

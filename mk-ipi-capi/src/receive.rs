@@ -24,11 +24,11 @@ pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
 }
 
 /// Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
-/// slot.
+/// slot. On the native link the deferred work looks.
 ///
-/// Returns 1 if there was something (the deferred work was scheduled), 0 if not; -EINVAL if `mk` is none or
-/// its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose index is not
-/// below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+/// Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
+/// `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
+/// index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -76,8 +76,8 @@ pub unsafe extern "C" fn mk_ipi_run_deferred(mk: *mut mk_ipi, more: *mut c_int) 
     unsafe { run(mk, more, |instance| instance.end.run_deferred()) }
 }
 
-/// As `mk_ipi_run_deferred`, for a kernel that polls: on the native link senders are not asked to ring, and
-/// more is not scheduled.
+/// As `mk_ipi_run_deferred`, for a kernel that polls now and then: on the native link senders are not asked to
+/// ring, and more is not scheduled. One that polls all the time keeps a poller (`mk_ipi_poller_begin`).
 ///
 /// # Safety
 ///

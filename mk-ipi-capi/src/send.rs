@@ -2,12 +2,12 @@
 //! Sending, strictly: what cannot be sent is an error.
 
 use crate::instance::{at, code, id_of, mk_ipi, End};
-use crate::types::MK_MAX_DATA_SIZE;
+use crate::types::{mk_ipi_payload, MK_IPI_MAX_LEN, MK_IPI_MAX_MANY};
 use core::ffi::{c_int, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::SendError;
 
-/// The `size` bytes at `data`; `EINVAL` for NULL with a size and above 256.
+/// The `size` bytes at `data`; `EINVAL` for NULL with a size and above 4096.
 ///
 /// # Safety
 ///
@@ -15,7 +15,7 @@ use mk_ipi_core::SendError;
 pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Errno> {
     match (data.is_null(), size) {
         (_, 0) => Ok(&[]),
-        (false, 1..=MK_MAX_DATA_SIZE) => {
+        (false, 1..=MK_IPI_MAX_LEN) => {
             // SAFETY: not NULL, so there are `size` bytes (the caller).
             Ok(unsafe { core::slice::from_raw_parts(data.cast(), size) })
         }
@@ -24,13 +24,26 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
 }
 
 /// What a C call returns for a send: 1 for a message that was stored and not rung for, so that nobody sends
-/// it again.
-pub(crate) fn sent(result: Result<(), SendError>) -> Result<c_int, Errno> {
+/// it again. With it the message's number, 0 if that is not known, where there is a message.
+pub(crate) fn sent(result: Result<u64, SendError>) -> Result<(c_int, u64), Errno> {
     match result {
-        Ok(()) => Ok(0),
-        Err(SendError::NotRung(_)) => Ok(1),
+        Ok(number) => Ok((0, number)),
+        Err(SendError::NotRung(_)) => Ok((1, 0)),
         Err(e) => Err(e.errno()),
     }
+}
+
+/// Tells what became of a send: gives the code, writes the number.
+///
+/// # Safety
+///
+/// `number` is NULL or may be written.
+pub(crate) unsafe fn told((code, sent): (c_int, u64), number: *mut u64) -> c_int {
+    if !number.is_null() {
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { number.write(sent) };
+    }
+    code
 }
 
 /// Checks what C gave, and sends it by `send`.
@@ -42,34 +55,40 @@ unsafe fn send_by(
     mk: *mut mk_ipi,
     to: c_int,
     ty: c_ulong,
-    data: *const c_void,
-    size: usize,
-    send: impl FnOnce(&End, InstanceId, MessageType, &[u8]) -> Result<(), SendError>,
+    (data, size): (*const c_void, usize),
+    number: *mut u64,
+    send: impl FnOnce(&End, InstanceId, MessageType, &[u8]) -> Result<u64, SendError>,
 ) -> c_int {
     // SAFETY: the caller.
     let (instance, payload) = unsafe { (at(mk), payload_at(data, size)) };
     code(instance.and_then(|instance| {
         let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
-        sent(send(&instance.end, id_of(to)?, ty, payload?))
+        let sent = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
+        // SAFETY: the caller.
+        Ok(unsafe { told(sent, number) })
     }))
 }
 
-/// Sends `size` bytes, 0 to 256, to an instance; on RFC v2 at least 1, to its doorbell CPU.
+/// Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer where its region was made for
+/// fewer; on RFC v2 1 to 256, to its doorbell CPU.
 ///
-/// Returns 0; 1 if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again. Else nothing
-/// was sent:
+/// Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
+/// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
+/// Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
+/// Else nothing was sent, and `*number` stays as it is:
 ///
-/// -EINVAL: `mk` is none, `to` is unknown, above 256 bytes, NULL with a size, 0 bytes on RFC v2, this kernel
-/// was not identified, or on the native link this CPU is not one of its instance's.
+/// -EINVAL: `mk` is none, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
+/// kernel was not identified.
 ///
 /// -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
 ///
 /// -ESTALE: `to` was destroyed. -ENODEV: it has no region.
 ///
-/// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not acknowledged
-/// yet, or other CPUs were quicker.
+/// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
+/// other CPUs were quicker.
 ///
-/// -EPROTO: the peer has our lane in quarantine, or its words contradict each other.
+/// -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
+/// not know ours: then add the peer again.
 ///
 /// -ENXIO: the doorbell cannot reach the CPU (RFC v2).
 ///
@@ -77,7 +96,7 @@ unsafe fn send_by(
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `data` is NULL or holds `size` bytes.
+/// As `mk_ipi_identify`; `data` is NULL or holds `size` bytes; `number` is NULL or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_send(
     mk: *mut mk_ipi,
@@ -85,13 +104,14 @@ pub unsafe extern "C" fn mk_ipi_send(
     r#type: c_ulong,
     data: *const c_void,
     size: usize,
+    number: *mut u64,
 ) -> c_int {
     // SAFETY: the caller.
-    unsafe { send_by(mk, to, r#type, data, size, |end, to, ty, payload| end.send(to, ty, payload)) }
+    unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
 /// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
-/// the native link that CPU is rung, if any is.
+/// the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
 ///
 /// # Safety
 ///
@@ -104,12 +124,12 @@ pub unsafe extern "C" fn mk_ipi_send_to_cpu(
     r#type: c_ulong,
     data: *const c_void,
     size: usize,
+    number: *mut u64,
 ) -> c_int {
     let cpu = PhysCpuId(cpu);
+    let send = |end: &End, to, ty, payload: &[u8]| end.send_to_cpu(to, cpu, ty, payload);
     // SAFETY: the caller.
-    unsafe {
-        send_by(mk, to, r#type, data, size, |end, to, ty, payload| end.send_to_cpu(to, cpu, ty, payload))
-    }
+    unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
 /// As `mk_ipi_send` on the native link, from any context, NMI and console paths included; -EINVAL on RFC v2.
@@ -124,13 +144,16 @@ pub unsafe extern "C" fn mk_ipi_send_from_nmi(
     r#type: c_ulong,
     data: *const c_void,
     size: usize,
+    number: *mut u64,
 ) -> c_int {
+    let send = |end: &End, to, ty, payload: &[u8]| end.send_from_nmi(to, ty, payload);
     // SAFETY: the caller.
-    unsafe { send_by(mk, to, r#type, data, size, |end, to, ty, payload| end.send_from_nmi(to, ty, payload)) }
+    unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
 /// As `mk_ipi_send` on the native link, but rings nobody: after the last of several messages call
-/// `mk_ipi_flush`. -EINVAL on RFC v2.
+/// `mk_ipi_flush`. Until then they may wait. What handlers post is flushed when the deferred work is through.
+/// -EINVAL on RFC v2.
 ///
 /// # Safety
 ///
@@ -142,9 +165,110 @@ pub unsafe extern "C" fn mk_ipi_post(
     r#type: c_ulong,
     data: *const c_void,
     size: usize,
+    number: *mut u64,
+) -> c_int {
+    let send = |end: &End, to, ty, payload: &[u8]| end.post(to, ty, payload);
+    // SAFETY: the caller.
+    unsafe { send_by(mk, to, r#type, (data, size), number, send) }
+}
+
+/// The payloads that C names, in `room`; no more than that has room for.
+///
+/// # Safety
+///
+/// `payloads` is NULL or holds `count`, each of which is NULL or holds its size, for `'a`.
+unsafe fn payloads_at<'a, 'r>(
+    payloads: *const mk_ipi_payload,
+    count: usize,
+    room: &'r mut [&'a [u8]; MK_IPI_MAX_MANY],
+) -> Result<&'r [&'a [u8]], Errno> {
+    let count = count.min(MK_IPI_MAX_MANY);
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if payloads.is_null() || !payloads.is_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: not NULL, so it holds `count` (the caller).
+    let given = unsafe { core::slice::from_raw_parts(payloads, count) };
+    for (to, from) in room.iter_mut().zip(given) {
+        // SAFETY: the caller.
+        *to = unsafe { payload_at(from.data, from.size) }?;
+    }
+    room.get(..count).ok_or(Errno::EINVAL)
+}
+
+/// Posts several messages, and does `then`.
+///
+/// # Safety
+///
+/// As [`mk_ipi_post_many`].
+unsafe fn post_all(
+    mk: *mut mk_ipi,
+    to: c_int,
+    ty: c_ulong,
+    payloads: (*const mk_ipi_payload, usize),
+    done: *mut usize,
+    then: impl FnOnce(&End, InstanceId) -> Result<c_int, SendError>,
 ) -> c_int {
     // SAFETY: the caller.
-    unsafe { send_by(mk, to, r#type, data, size, |end, to, ty, payload| end.post(to, ty, payload)) }
+    code(unsafe { at(mk) }.and_then(|instance| {
+        let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
+        let (to, mut room) = (id_of(to)?, [&[][..]; MK_IPI_MAX_MANY]);
+        // SAFETY: the caller.
+        let payloads = unsafe { payloads_at(payloads.0, payloads.1, &mut room) }?;
+        if done.is_null() || !done.is_aligned() {
+            return Err(Errno::EINVAL);
+        }
+        let count = instance.end.post_many(to, ty, payloads).map_err(|e| e.errno())?;
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { done.write(count) };
+        // They are stored, whatever comes now.
+        Ok(then(&instance.end, to).unwrap_or(1))
+    }))
+}
+
+/// As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`: how many there was
+/// space for, from the first on, to `*done`. Cheaper than one by one.
+///
+/// Returns 0; else as `mk_ipi_send`: nothing was sent, and `*done` stays as it is. -ENOSPC if there was space for
+/// none; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `payloads` is NULL or holds `count`, each of which is NULL or holds its size; `done` is
+/// NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_post_many(
+    mk: *mut mk_ipi,
+    to: c_int,
+    r#type: c_ulong,
+    payloads: *const mk_ipi_payload,
+    count: usize,
+    done: *mut usize,
+) -> c_int {
+    // SAFETY: the caller.
+    unsafe { post_all(mk, to, r#type, (payloads, count), done, |_, _| Ok(0)) }
+}
+
+/// As `mk_ipi_post_many`, and rings the instance if it wants to be rung.
+///
+/// Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
+///
+/// # Safety
+///
+/// As `mk_ipi_post_many`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_send_many(
+    mk: *mut mk_ipi,
+    to: c_int,
+    r#type: c_ulong,
+    payloads: *const mk_ipi_payload,
+    count: usize,
+    done: *mut usize,
+) -> c_int {
+    // SAFETY: the caller.
+    unsafe { post_all(mk, to, r#type, (payloads, count), done, |end, to| end.flush(to).map(|()| 0)) }
 }
 
 /// Calls `f` with the endpoint and an instance's id.
@@ -187,17 +311,18 @@ pub unsafe extern "C" fn mk_ipi_ring(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.ring(to).map(|()| 0)) }
 }
 
-/// After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance
-/// has space.
+/// After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
+/// space for a message of `len` bytes, or is answered.
 ///
-/// Returns 1 if it has now, and no event comes; 0 if the event comes; -EINVAL, -ESTALE as `mk_ipi_send`; or
-/// the doorbell's error. Context: any but NMI.
+/// Returns 1 if it has now; the event may come all the same. 0 if the event comes, or one that says that the peer
+/// refuses us, ended or restarted (the latter two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
+/// -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
 ///
 /// # Safety
 ///
 /// As `mk_ipi_identify`.
 #[no_mangle]
-pub unsafe extern "C" fn mk_ipi_want_space(mk: *mut mk_ipi, to: c_int) -> c_int {
+pub unsafe extern "C" fn mk_ipi_want_space(mk: *mut mk_ipi, to: c_int, len: usize) -> c_int {
     // SAFETY: the caller.
-    unsafe { with_peer(mk, to, |end, to| end.want_space(to).map(c_int::from)) }
+    unsafe { with_peer(mk, to, |end, to| end.want_space(to, len).map(c_int::from)) }
 }

@@ -3,10 +3,15 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use mk_ipi_core::abi::directory::{EntryFlags, Layout, State};
-use mk_ipi_core::abi::{rfc_v2, Errno};
+use mk_ipi_core::abi::{native, rfc_v2, Errno};
 
-/// Most bytes of payload in one message.
+/// Most bytes of payload in one message of generation RFC v2.
 pub const MK_MAX_DATA_SIZE: usize = 256;
+/// Most bytes of payload in one message of a native region that was made for such; unless its maker said
+/// otherwise, they are 256.
+pub const MK_IPI_MAX_LEN: usize = 4096;
+/// Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
+pub const MK_IPI_MAX_MANY: usize = 32;
 /// Instances that a machine can have: ids are 0 to 255.
 pub const MK_MAX_INSTANCES: usize = 256;
 /// Type of a message that carries a page frame number.
@@ -58,23 +63,32 @@ pub const MK_IPI_EXCLUSIVE: u32 = 1;
 /// Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
 pub const MK_IPI_ONE_DOORBELL: u32 = 2;
 
-/// Event: the peer's life was acknowledged; its messages follow. `incarnation` is set.
+/// Event: messages of the peer's life `incarnation` follow; those of former ones have been delivered. Once
+/// for each life of ours.
 pub const MK_IPI_EVENT_BEGAN: u32 = 1;
+/// Event: the peer has answered this life of ours: sends return -`MK_IPI_EAGAIN` for that no more.
+pub const MK_IPI_EVENT_ANSWERED: u32 = 2;
 /// Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
-pub const MK_IPI_EVENT_QUARANTINED: u32 = 2;
-/// Event: the peer restarted, and lost `count` messages from number `first` of those that this life of ours
-/// sent to it.
-pub const MK_IPI_EVENT_LOST: u32 = 3;
+pub const MK_IPI_EVENT_QUARANTINED: u32 = 3;
+/// Event: the peer holds that we broke the protocol, and takes nothing more from this life of ours. `breach`
+/// is set.
+pub const MK_IPI_EVENT_REFUSED: u32 = 4;
+/// Event: a life of the peer ended while it handled our message `number`: perhaps it was handled. All before
+/// it were, none behind it.
+pub const MK_IPI_EVENT_IN_DOUBT: u32 = 5;
+/// Event: a new life of the peer gave back, unhandled, our messages with a number above `after`, up to
+/// `number`, as it wished to.
+pub const MK_IPI_EVENT_DISCARDED: u32 = 6;
 /// Event: there is space in the peer's lane, as `mk_ipi_want_space` asked.
-pub const MK_IPI_EVENT_SPACE: u32 = 4;
+pub const MK_IPI_EVENT_SPACE: u32 = 7;
 /// Event: the peer's heartbeat stands still.
-pub const MK_IPI_EVENT_SUSPECT: u32 = 5;
+pub const MK_IPI_EVENT_SUSPECT: u32 = 8;
 /// Event: the heartbeat of a suspect peer beats again.
-pub const MK_IPI_EVENT_ALIVE: u32 = 6;
+pub const MK_IPI_EVENT_ALIVE: u32 = 9;
 /// Event: the peer's receiver lives, as `incarnation`.
-pub const MK_IPI_EVENT_UP: u32 = 7;
+pub const MK_IPI_EVENT_UP: u32 = 10;
 /// Event: the peer said goodbye, as `incarnation`.
-pub const MK_IPI_EVENT_DEAD: u32 = 8;
+pub const MK_IPI_EVENT_DEAD: u32 = 11;
 
 /// A message of generation RFC v2, as it lies in shared memory and as callbacks of
 /// `multikernel_register_handler` get it.
@@ -99,7 +113,8 @@ pub struct mk_ipi_handler {
 
 /// Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
 /// lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
-/// unregister, must not migrate.
+/// unregister, must not migrate. It does not see messages above 256 bytes, which only a native region that
+/// was made for such carries.
 pub type mk_ipi_callback_t = Option<unsafe extern "C" fn(data: *mut mk_ipi_data, ctx: *mut c_void)>;
 
 /// A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
@@ -108,14 +123,30 @@ pub type mk_ipi_callback_t = Option<unsafe extern "C" fn(data: *mut mk_ipi_data,
 pub struct mk_ipi_message {
     /// The payload, 8-byte aligned; never NULL.
     pub payload: *const c_void,
-    /// Bytes of payload: 0 to 256.
+    /// Bytes of payload: 0 to 4096.
     pub size: usize,
-    /// Physical id of the CPU that sent. Native: one of the sender's. RFC v2: what the sender says.
+    /// The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
+    pub number: u64,
+    /// Physical id of the CPU that sent, as the sender says, cut to 32 bits.
     pub sender_cpu: u64,
     /// What the message is.
     pub r#type: u32,
     /// The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
     pub sender: c_int,
+    /// Which life of the sender sent it, as that life says; 0 on RFC v2.
+    pub sender_incarnation: u32,
+    /// Which life of ours receives it; 0 on RFC v2.
+    pub receiver_incarnation: u32,
+}
+
+/// One of several messages that are sent by one call.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct mk_ipi_payload {
+    /// `size` bytes; may be NULL if there are none.
+    pub data: *const c_void,
+    /// How many.
+    pub size: usize,
 }
 
 /// Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
@@ -147,8 +178,11 @@ pub struct mk_ipi_instance {
     pub exclusive: u32,
     /// Native: lanes, 1 to 256, or 0 for whatever there is (attach) or 16 (create).
     pub lanes: u32,
-    /// Native: cells of each lane, a power of two from 2 to 1024; 0 where `lanes` is 0.
-    pub cells: u32,
+    /// Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
+    /// message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for so many lanes.
+    pub lines: u32,
+    /// Native: most bytes of a message, 1 to 4096; 0 where `lines` is 0.
+    pub max_len: u32,
     /// 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
     pub one_doorbell: u32,
 }
@@ -191,17 +225,21 @@ pub struct mk_ipi_range {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_event {
-    /// `MK_IPI_EVENT_LOST`: number of the first message lost, from 0.
-    pub first: u64,
-    /// `MK_IPI_EVENT_LOST`: how many.
-    pub count: u64,
+    /// `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`: the last one of them.
+    pub number: u64,
+    /// `DISCARDED`: the number behind which they begin.
+    pub after: u64,
     /// The peer's instance id.
     pub peer: c_int,
     /// An `MK_IPI_EVENT_` number.
     pub kind: u32,
+    /// The peer's life; 0 if none has been heard of.
+    pub theirs: u32,
+    /// Our own life.
+    pub ours: u32,
     /// `BEGAN`, `UP` and `DEAD`: which life of the peer.
     pub incarnation: u32,
-    /// `QUARANTINED`: 1 a lap to come, 2 a length above 256, 3 a CPU that is not listed, 4 a hello without
+    /// `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
     /// sense.
     pub breach: u32,
 }
@@ -280,15 +318,15 @@ pub struct mk_ipi_stats {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_lane_stats {
-    /// Messages sent in this life.
-    pub sent: u64,
+    /// The number of the last message of this life; 0 if there was none.
+    pub number: u64,
     /// Sends that found the lane full, in all lives.
     pub full: u64,
     /// Doorbells rung, in all lives.
     pub rung: u64,
-    /// Messages that the peer says it handed on.
+    /// Messages that the peer says it handed on, in all lives.
     pub received: u64,
-    /// Lives of ours that the peer acknowledged, and restarts of its own.
+    /// Lives of ours that the peer answered, and restarts of its own.
     pub resets: u64,
     /// How often the peer put the lane into quarantine.
     pub bad: u64,
@@ -299,6 +337,7 @@ pub struct mk_ipi_lane_stats {
 // The header's numbers are written out; these say that they are those of the protocol.
 const _: () = {
     assert!(MK_MAX_DATA_SIZE == rfc_v2::MK_MAX_DATA_SIZE && MK_MAX_INSTANCES == rfc_v2::MK_MAX_INSTANCES);
+    assert!(MK_IPI_MAX_LEN == native::MAX_LEN);
     assert!(MK_PFN_IPI_TYPE == rfc_v2::MK_PFN_IPI_TYPE.0);
     assert!(MULTIKERNEL_VECTOR == rfc_v2::MULTIKERNEL_VECTOR.get() as u32);
     assert!(MK_IPI_RFC_V2 == Layout::RfcV2 as u32 && MK_IPI_NATIVE == Layout::Native as u32);

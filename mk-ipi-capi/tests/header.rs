@@ -8,13 +8,14 @@
 use mk_ipi_capi::directory::mk_ipi_directory_writer;
 use mk_ipi_capi::instance::mk_ipi;
 use mk_ipi_capi::ops::mk_ipi_ops;
+use mk_ipi_capi::poller::mk_ipi_poller;
 use mk_ipi_capi::types::*;
 use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 /// The crate's files, in the order in which the header shows them.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "types",
     "instance",
     "ops",
@@ -24,6 +25,7 @@ const FILES: [&str; 11] = [
     "send",
     "receive",
     "native",
+    "poller",
     "pages",
     "directory",
 ];
@@ -50,15 +52,19 @@ macro_rules! layouts {
 fn layouts() -> Vec<Layout> {
     layouts! {
         mk_ipi_data { sender_cpu, r#type, data_size, buffer }
-        mk_ipi_message { payload, size, sender_cpu, r#type, sender }
+        mk_ipi_message {
+            payload, size, number, sender_cpu, r#type, sender, sender_incarnation, receiver_incarnation
+        }
+        mk_ipi_payload { data, size }
         mk_ipi_instance {
-            cpus, doorbell_cpu, nr_cpus, id, incarnation, vector, layout, slots, exclusive, lanes, cells, one_doorbell
+            cpus, doorbell_cpu, nr_cpus, id, incarnation, vector, layout, slots, exclusive, lanes, lines, max_len,
+            one_doorbell
         }
         mk_ipi_instance_info {
             region_start, region_len, doorbell_cpu, incarnation, layout, exclusive, vector, nr_cpus, one_doorbell
         }
         mk_ipi_range { start, len }
-        mk_ipi_event { first, count, peer, kind, incarnation, breach }
+        mk_ipi_event { number, after, peer, kind, theirs, ours, incarnation, breach }
         mk_ipi_record {
             region_start, region_len, doorbell_cpu, instance, incarnation, state, layout, flags, vector, nr_cpus,
             reserved
@@ -67,14 +73,15 @@ fn layouts() -> Vec<Layout> {
             sent, busy, full, refused, rung, not_rung, interrupts, received, handled, unhandled, empty, bad_size,
             overwritten, dropped, left, no_region, beyond_cpus, quarantined
         }
-        mk_ipi_lane_stats { sent, full, rung, received, resets, bad, last_breach }
+        mk_ipi_lane_stats { number, full, rung, received, resets, bad, last_breach }
         mk_ipi_ops {
             size, version, reserved, ctx, pool_alloc, pool_free, map, unmap, peer_may_share, doorbell_check,
             doorbell_ring, doorbell_ring_nmi, this_cpu_id, this_cpu_index, irq_save, irq_restore, schedule, relax,
-            log, region_added, region_removed, peer_event, stop
+            log, region_added, region_removed, peer_event, peer_has_cpu, left_out, stop
         }
         mk_ipi {}
         mk_ipi_directory_writer {}
+        mk_ipi_poller {}
     }
 }
 

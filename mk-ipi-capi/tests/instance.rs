@@ -4,8 +4,12 @@ use mk_ipi_capi::handlers::{mk_ipi_register, mk_ipi_unregister};
 use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default, MK_IPI_SIZE};
 use mk_ipi_capi::life::{mk_ipi_create_instance, mk_ipi_identify};
 use mk_ipi_capi::ops::{mk_ipi_ops, MK_IPI_OPS_VERSION};
+use mk_ipi_capi::poller::{
+    mk_ipi_poller, mk_ipi_poller_begin, mk_ipi_poller_end, mk_ipi_poller_poll, mk_ipi_poller_wait,
+    MK_IPI_POLLER_SIZE,
+};
 use mk_ipi_capi::receive::{mk_ipi_interrupt, mk_ipi_run_deferred};
-use mk_ipi_capi::send::mk_ipi_send;
+use mk_ipi_capi::send::{mk_ipi_send, mk_ipi_send_many};
 use mk_ipi_capi::types::*;
 use mk_ipi_capi::{compat, ops};
 use std::alloc::{alloc_zeroed, dealloc, Layout};
@@ -79,6 +83,8 @@ fn table(ctx: *mut c_void) -> mk_ipi_ops {
         region_added: None,
         region_removed: None,
         peer_event: None,
+        peer_has_cpu: None,
+        left_out: None,
         stop: None,
     }
 }
@@ -102,6 +108,30 @@ unsafe extern "C" fn count_data(data: *mut mk_ipi_data, ctx: *mut c_void) {
     unsafe { *ctx.cast::<u32>() = (*ctx.cast::<u32>()).wrapping_add(1) };
 }
 
+/// Two messages at once, given out by a poller, which is made where a stack has it; how many that were.
+///
+/// # Safety
+///
+/// `mk` is an instance that knows itself.
+unsafe fn poll(mk: *mut mk_ipi) -> c_int {
+    let mut place = std::mem::MaybeUninit::<mk_ipi_poller>::zeroed();
+    let (poller, hello) = (place.as_mut_ptr(), mk_ipi_payload { data: b"hello".as_ptr().cast(), size: 5 });
+    let (all, mut done) = ([hello, hello], 0);
+    // SAFETY: the caller; zeroed storage for a poller; payloads, and a number to write.
+    unsafe {
+        if mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE) != 0 {
+            return 0;
+        }
+        assert_eq!(mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE), -MK_IPI_EBUSY);
+        assert_eq!(mk_ipi_send_many(mk, 1, 7, all.as_ptr(), all.len(), &mut done), 0);
+        assert_eq!((done, mk_ipi_fini(mk)), (2, -MK_IPI_EBUSY));
+        let found = mk_ipi_poller_wait(poller, 64);
+        assert_eq!((mk_ipi_poller_poll(poller), mk_ipi_poller_end(poller)), (0, 0));
+        assert_eq!((mk_ipi_poller_poll(poller), mk_ipi_poller_end(poller)), (-MK_IPI_EINVAL, -MK_IPI_EINVAL));
+        found
+    }
+}
+
 #[test]
 fn an_instance_made_in_place_sends_to_itself() {
     for layout in [MK_IPI_RFC_V2, MK_IPI_NATIVE] {
@@ -115,7 +145,7 @@ fn an_instance_made_in_place_sends_to_itself() {
             assert_eq!(mk_ipi_init(mk, MK_IPI_SIZE, &table(region.cast())), 0);
             assert_eq!(mk_ipi_identify(mk, 1, 1), 0);
             let (cpu, slots) = (3, if layout == MK_IPI_RFC_V2 { 4 } else { 0 });
-            let [lanes, cells] = if layout == MK_IPI_NATIVE { [2, 2] } else { [0, 0] };
+            let [lanes, lines, max_len] = if layout == MK_IPI_NATIVE { [2, 8, 64] } else { [0; 3] };
             let config = mk_ipi_instance {
                 cpus: &cpu,
                 doorbell_cpu: cpu,
@@ -127,7 +157,8 @@ fn an_instance_made_in_place_sends_to_itself() {
                 slots,
                 exclusive: 1,
                 lanes,
-                cells,
+                lines,
+                max_len,
                 one_doorbell: 0,
             };
             assert_eq!(mk_ipi_create_instance(mk, &config, null_mut()), 0);
@@ -135,11 +166,16 @@ fn an_instance_made_in_place_sends_to_itself() {
             assert_eq!(mk_ipi_register(mk, 7, Some(count), ctx, &mut handler), 0);
             assert_eq!(mk_ipi_set_default(mk), 0);
             let old = compat::multikernel_register_handler(Some(count_data), ctx, 7);
-            assert_eq!(mk_ipi_send(mk, 1, 7, b"hello".as_ptr().cast(), 5), 0);
-            assert_eq!(mk_ipi_send(mk, 1, 7, null(), 5), -MK_IPI_EINVAL);
+            let hello = b"hello".as_ptr().cast();
+            let mut number = 7;
+            assert_eq!(mk_ipi_send(mk, 1, 7, hello, 5, &mut number), 0);
+            assert_eq!(number, if layout == MK_IPI_NATIVE { 1 } else { 0 });
+            assert_eq!(mk_ipi_send(mk, 1, 7, null(), 5, null_mut()), -MK_IPI_EINVAL);
             mk_ipi_interrupt(mk);
             assert_eq!(mk_ipi_run_deferred(mk, null_mut()), 1);
             assert_eq!(*ctx.cast::<u32>(), 2);
+            assert_eq!(poll(mk), if layout == MK_IPI_NATIVE { 2 } else { 0 });
+            assert_eq!(*ctx.cast::<u32>(), if layout == MK_IPI_NATIVE { 6 } else { 2 });
             assert_eq!(mk_ipi_unregister(mk, handler), 0);
             assert_eq!(mk_ipi_unregister(mk, handler), -MK_IPI_ESTALE);
             compat::multikernel_unregister_handler(old);

@@ -4,7 +4,7 @@
 use crate::inbox::{payload, Inbox};
 use crate::{check, Case, Outcome};
 use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::platform::{Doorbell, LocalInterrupts, PeerEvent, PhysMemory, Platform};
+use mk_ipi_core::platform::{Doorbell, LocalInterrupts, Peer, PeerEvent, PhysMemory, Platform};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{
     DestroyError, Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError,
@@ -25,13 +25,13 @@ pub struct Tap<E: 'static> {
 
 #[derive(Debug)]
 enum Action<E: 'static> {
-    Call(fn(&'static E, &Message)),
+    Call(fn(&'static E, &Message<'_>)),
     /// Tries to end this registration and notes whether it was told that it is inside a callback.
     Unregister(Handle),
 }
 
 impl<E> Tap<E> {
-    pub(crate) const fn new(env: &'static E, action: fn(&'static E, &Message)) -> Self {
+    pub(crate) const fn new(env: &'static E, action: fn(&'static E, &Message<'_>)) -> Self {
         Self { env, action: Action::Call(action) }
     }
 
@@ -41,7 +41,7 @@ impl<E> Tap<E> {
 }
 
 impl<E: Env> Handler for Tap<E> {
-    fn handle(&self, message: &Message) {
+    fn handle(&self, message: &Message<'_>) {
         match self.action {
             Action::Call(action) => action(self.env, message),
             Action::Unregister(handle) => {
@@ -72,7 +72,7 @@ pub trait Env: Sync + Sized {
     /// else uses.
     fn native_region_of(&self, kernel: usize) -> PhysRange;
     /// Calls `f` with what this kernel's observer was told of its peers since the last call.
-    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent));
+    fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent));
     /// How often this kernel's observer was told to stop. It only counts.
     fn stops(&self) -> u64;
     /// How often the spare vector's handler was called.
@@ -123,7 +123,7 @@ pub(crate) trait Steps: Env {
     }
 
     /// Waits for `condition`; false if it does not come.
-    fn until(&self, condition: impl Fn() -> bool) -> bool {
+    fn until(&self, mut condition: impl FnMut() -> bool) -> bool {
         (0..Self::PATIENCE).any(|_| {
             let met = condition();
             if !met {
@@ -146,7 +146,7 @@ pub(crate) trait Steps: Env {
         (self.me() + 1) % self.kernels()
     }
 
-    fn register(&'static self, ty: MessageType, action: fn(&'static Self, &Message)) -> Option<Handle> {
+    fn register(&'static self, ty: MessageType, action: fn(&'static Self, &Message<'_>)) -> Option<Handle> {
         self.endpoint().register(ty, Tap::new(self, action)).ok()
     }
 
@@ -167,7 +167,7 @@ pub(crate) trait Steps: Env {
         Ok(())
     }
 
-    fn try_send(&'static self, to: usize, seed: u64, len: usize) -> Result<(), SendError> {
+    fn try_send(&'static self, to: usize, seed: u64, len: usize) -> Result<u64, SendError> {
         self.endpoint().send(Self::id(to), TYPE, &payload(seed, len)[..len])
     }
 

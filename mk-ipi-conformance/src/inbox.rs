@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a kernel's handlers saw.
 
-use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId};
+use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::Message;
 
@@ -17,8 +17,8 @@ pub struct Inbox {
     pub(crate) note: AtomicU64,
     count: AtomicU64,
     /// Type and length; sending CPU; digest of the payload; first eight bytes of the payload; sending instance plus
-    /// one, 0 for none.
-    records: [[AtomicU64; 5]; RECORDS],
+    /// one, 0 for none; number; lives of sender and receiver, 0 for none.
+    records: [[AtomicU64; 7]; RECORDS],
 }
 
 /// One message, as far as it is remembered.
@@ -30,6 +30,10 @@ pub(crate) struct Record {
     pub digest: u64,
     pub first: u64,
     pub from: Option<InstanceId>,
+    /// Of the native link; 0 elsewhere.
+    pub number: u64,
+    /// The sender's life, and the receiver's; 0 for none.
+    pub lives: [u32; 2],
 }
 
 impl Default for Inbox {
@@ -45,7 +49,7 @@ impl Inbox {
             progress: AtomicU64::new(0),
             note: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            records: [const { [const { AtomicU64::new(0) }; 5] }; RECORDS],
+            records: [const { [const { AtomicU64::new(0) }; 7] }; RECORDS],
         }
     }
 
@@ -53,7 +57,7 @@ impl Inbox {
         self.count.load(Relaxed)
     }
 
-    pub(crate) fn push(&self, message: &Message) {
+    pub(crate) fn push(&self, message: &Message<'_>) {
         let n = self.count();
         let payload = message.payload();
         let mut first = [0; 8];
@@ -62,7 +66,11 @@ impl Inbox {
         }
         let kind = (u64::from(message.msg_type().0) << 32) | payload.len() as u64;
         let from = message.sender().map_or(0, |id| u64::from(id.get()) + 1);
-        let values = [kind, message.sender_cpu().0, digest(payload), u64::from_le_bytes(first), from];
+        let life = |life: Option<Incarnation>| u64::from(life.map_or(0, Incarnation::get));
+        let lives = life(message.sender_incarnation()) << 32 | life(message.receiver_incarnation());
+        let number = message.number().unwrap_or(0);
+        let cpu = message.sender_cpu().0;
+        let values = [kind, cpu, digest(payload), u64::from_le_bytes(first), from, number, lives];
         for (word, value) in self.records[n as usize % RECORDS].iter().zip(values) {
             word.store(value, Relaxed);
         }
@@ -74,8 +82,8 @@ impl Inbox {
         if n >= self.count() || self.count() - n > RECORDS as u64 {
             return None;
         }
-        let [kind, sender, digest, first, from] = &self.records[n as usize % RECORDS];
-        let kind = kind.load(Relaxed);
+        let [kind, sender, digest, first, from, number, lives] = &self.records[n as usize % RECORDS];
+        let [kind, lives] = [kind, lives].map(|word| word.load(Relaxed));
         Some(Record {
             msg_type: MessageType((kind >> 32) as u32),
             len: (kind & 0xffff_ffff) as usize,
@@ -83,6 +91,8 @@ impl Inbox {
             digest: digest.load(Relaxed),
             first: first.load(Relaxed),
             from: from.load(Relaxed).checked_sub(1).map(|id| InstanceId::new(id as u8)),
+            number: number.load(Relaxed),
+            lives: [(lives >> 32) as u32, lives as u32],
         })
     }
 }
@@ -94,7 +104,12 @@ pub(crate) fn digest(bytes: &[u8]) -> u64 {
 
 /// `len` bytes that differ from those of every other seed.
 pub(crate) fn payload(seed: u64, len: usize) -> [u8; 256] {
-    let mut bytes = [0; 256];
+    long_payload(seed, len)
+}
+
+/// As [`payload`], up to `N` of them.
+pub(crate) fn long_payload<const N: usize>(seed: u64, len: usize) -> [u8; N] {
+    let mut bytes = [0; N];
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for (i, b) in bytes[..len].iter_mut().enumerate() {
         x ^= x << 13;

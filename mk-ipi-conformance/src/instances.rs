@@ -129,7 +129,7 @@ pub(crate) fn a_destroyed_instance_takes_no_messages<E: Env>(env: &'static E) ->
 
 pub(crate) fn a_pfn_arrives<E: Env>(env: &'static E) -> Outcome {
     let before = env.inbox().count();
-    let record = |env: &'static E, m: &mk_ipi_core::Message| {
+    let record = |env: &'static E, m: &mk_ipi_core::Message<'_>| {
         let page = env.page_of((env.me() + env.kernels() - 1) % env.kernels());
         if m.pfn() == Ok(Pfn(page.start().0 / 4096)) {
             env.inbox().push(m);

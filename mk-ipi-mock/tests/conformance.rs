@@ -5,7 +5,7 @@
 
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES, NATIVE_LEN};
-use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -61,8 +61,8 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
     fn native_region_of(&self, kernel: usize) -> PhysRange {
         self.bench.native_regions[kernel]
     }
-    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent)) {
-        self.platform.peer_events().into_iter().for_each(|(peer, event)| f(peer, event));
+    fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent)) {
+        self.platform.peer_news().into_iter().for_each(|(peer, event)| f(peer, event));
     }
     fn stops(&self) -> u64 {
         self.platform.stops()

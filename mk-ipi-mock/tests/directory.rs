@@ -5,12 +5,12 @@
 
 use mk_ipi_abi::directory::{directory_size, EntryError, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::directory::{Directory, DirectoryWriter, JoinError};
+use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::platform::{Access, MapError, Mapping, PhysMemory};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
-use mk_ipi_core::{AddError, LookupError};
+use mk_ipi_core::{config_of, AddError, JoinError, LookupError};
 use mk_ipi_mock::{Callback, Link, Machine, MockPlatform, MockWord, Mode};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const TYPE: MessageType = MessageType(7);
 const SLOTS: u64 = 8;
@@ -24,6 +24,8 @@ struct Bench {
     range: PhysRange,
     regions: [PhysRange; 3],
     host: Mapping<MockWord>,
+    /// Whom the last join left out, and why.
+    left_out: Mutex<Vec<(InstanceId, JoinError)>>,
 }
 
 fn id(n: usize) -> InstanceId {
@@ -37,7 +39,7 @@ impl Bench {
         let range = machine.reserve(directory_size(5, CPUS));
         let regions = std::array::from_fn(|_| machine.reserve(SLOTS * 272));
         let host = machine.kernel(0).map(range, Access::ReadWrite).unwrap();
-        let bench = Self { machine, range, regions, host };
+        let bench = Self { machine, range, regions, host, left_out: Mutex::default() };
         let mut writer = DirectoryWriter::create(bench.host.words(), 5, CPUS).unwrap();
         for (n, kernel) in bench.machine.kernels().enumerate() {
             writer.write(&bench.record(n), kernel.cpus()).unwrap();
@@ -68,7 +70,10 @@ impl Bench {
     fn join(&self, kernel: &MockPlatform, shared: PhysAddr) -> (Arc<Link>, Result<usize, JoinError>) {
         let link = Arc::new(Link::new(kernel.clone()));
         let mapping = kernel.map(self.range, Access::ReadOnly).unwrap();
-        let joined = link.join(shared, &Directory::open(mapping.words()).unwrap());
+        let mut left_out = self.left_out.lock().unwrap();
+        left_out.clear();
+        let directory = Directory::open(mapping.words()).unwrap();
+        let joined = link.join_and(shared, &directory, |id, e| left_out.push((id, e)));
         // SAFETY: mapped above by this kernel, and nothing borrows from it any more.
         unsafe { kernel.unmap(mapping) };
         (link, joined)
@@ -82,7 +87,7 @@ fn a_kernel_finds_itself_by_its_region_and_the_others() {
     let links: Vec<_> = (0..3).map(|k| bench.join(&kernels[k], bench.regions[k].start())).collect();
     let got = Arc::new(AtomicU64::new(0));
     for (k, (link, joined)) in links.iter().enumerate() {
-        assert_eq!(*joined, Ok(3));
+        assert_eq!((*joined, &*bench.left_out.lock().unwrap()), (Ok(3), &vec![]));
         assert_eq!(link.identity(), Some((id(k), Incarnation::new(40 + k as u32).unwrap())));
         let other = link.instance(id(2)).unwrap();
         assert_eq!((other.cpus(), other.doorbell_cpu()), (&[PhysCpuId(5), PhysCpuId(7)][..], PhysCpuId(7)));
@@ -144,6 +149,10 @@ fn the_dead_and_the_senseless_are_left_out() {
         bench.set(2, word, value);
         let (link, joined) = bench.join(&kernel, bench.regions[1].start());
         assert_eq!(joined, Ok(2), "word {word}");
+        let left_out = bench.left_out.lock().unwrap().clone();
+        let senseless = matches!(left_out[..], [(who, JoinError::Entry(..))] if who == id(2));
+        // The dead are missed by nobody.
+        assert!(senseless || (word == 2 && left_out.is_empty()), "word {word}: {left_out:?}");
         assert!(link.instance(id(0)).is_ok() && link.instance(id(2)).is_err());
     }
     bench.set(1, 3, 1);
@@ -161,18 +170,45 @@ fn on_an_error_nothing_stays_added() {
         assert_eq!((expected.errno(), link.identity(), kernel.live_mappings()), (errno, None, 0));
         (0..5).for_each(|n| assert!(link.instance(id(n)).is_err()));
     };
-    let end = bench.machine.memory().end().0;
-    bench.set(2, 4, end);
-    failed(JoinError::Instance(id(2), AddError::Map(MapError::NotAllowed)), Errno::ENOMEM);
-    bench.set(2, 4, bench.regions[2].start().0);
-    bench.set(2, 5, 5 * 272);
-    failed(JoinError::Instance(id(2), AddError::BeyondRegion(PhysCpuId(5))), Errno::EINVAL);
-    bench.set(2, 5, SLOTS * 272);
+    // Our own region, and an entry that is being changed.
+    bench.set(1, 5, 3 * 272);
+    failed(JoinError::Instance(id(1), AddError::BeyondRegion(PhysCpuId(3))), Errno::EINVAL);
+    bench.set(1, 5, SLOTS * 272);
     bench.set(2, 0, 7);
     failed(JoinError::Changing(id(2)), Errno::EAGAIN);
     bench.set(2, 0, 8);
-    kernel.refuse_maps(false);
     assert_eq!(bench.join(&kernel, shared).1, Ok(3));
+    kernel.keep_private(bench.regions[1]);
+    let (link, joined) = bench.join(&kernel, shared);
+    let own = JoinError::Instance(id(1), AddError::Map(MapError::NotAllowed));
+    assert_eq!((joined, own.errno(), link.identity()), (Err(own), Errno::ENOMEM, None));
+}
+
+#[test]
+fn one_bad_neighbour_is_left_out_and_told_of() {
+    let bench = Bench::new(1);
+    let (kernel, shared) = (bench.machine.kernel(1), bench.regions[1].start());
+    let end = bench.machine.memory().end().0;
+    // Region of entry 2: where it begins, its length.
+    let bad = [
+        (4, end, bench.regions[2].start().0, AddError::Map(MapError::NotAllowed)),
+        (5, 5 * 272, SLOTS * 272, AddError::BeyondRegion(PhysCpuId(5))),
+    ];
+    for (word, value, good, why) in bad {
+        bench.set(2, word, value);
+        let (link, joined) = bench.join(&kernel, shared);
+        assert_eq!(joined, Ok(2));
+        assert_eq!(*bench.left_out.lock().unwrap(), [(id(2), JoinError::Instance(id(2), why))]);
+        assert!(link.instance(id(0)).is_ok() && link.instance(id(2)).is_err());
+        assert_eq!(link.identity().map(|(me, _)| me), Some(id(1)));
+        bench.set(2, word, good);
+        let mapping = kernel.map(bench.range, Access::ReadOnly).unwrap();
+        let directory = Directory::open(mapping.words()).unwrap();
+        let mut cpus = [PhysCpuId(0); 2];
+        let record = directory.read(id(2), &mut cpus).unwrap();
+        link.attach_instance(&config_of(&record, &cpus), record.region).unwrap();
+        assert!(link.instance(id(2)).is_ok(), "it can be added by itself");
+    }
 }
 
 #[test]
@@ -183,7 +219,7 @@ fn who_is_already_in_the_table_is_an_error() {
     assert_eq!(joined, Ok(3));
     let mapping = kernel.map(bench.range, Access::ReadOnly).unwrap();
     let again = link.join(bench.regions[1].start(), &Directory::open(mapping.words()).unwrap());
-    assert_eq!(again, Err(JoinError::Instance(id(0), AddError::Exists)));
+    assert_eq!(again, Err(JoinError::Instance(id(1), AddError::Exists)), "nobody joins twice");
     assert!((0..3).all(|n| link.instance(id(n)).is_ok()), "what was there before stays");
 }
 

@@ -29,7 +29,7 @@ fn logged(link: &Link) -> Log {
     log
 }
 
-fn try_send(link: &Link, to: usize, number: u64) -> Result<(), SendError> {
+fn try_send(link: &Link, to: usize, number: u64) -> Result<u64, SendError> {
     let from = link.identity().unwrap().0.get().into();
     let mut payload = [from ^ number; 30];
     payload[..2].copy_from_slice(&[from, number]);
@@ -209,7 +209,7 @@ fn a_receiver_survives_a_region_that_anyone_writes() {
             machine.fault(Fault::Scribble { when: When::OneIn(20), range: slot, value });
         }
         let run = machine.run(|cpu| match cpu.kernel() {
-            0 => (0..10).for_each(|_| sender.send(id(1), TYPE, &[1; 200]).unwrap()),
+            0 => (0..10).for_each(|_| _ = sender.send(id(1), TYPE, &[1; 200]).unwrap()),
             _ => (0..100).for_each(|_| cpu.relax()),
         });
         run.unwrap();

@@ -57,7 +57,8 @@ fn a_region_is_made_zeroed_and_given_back() {
     assert!((0..16 * 34).all(|i| word(&machine, region, i) == 0), "what the pool left there is gone");
     assert_eq!(endpoint.instance(ONE).unwrap().region(), Some(region));
     assert_eq!(machine.pool_used(ONE), 8192);
-    assert_eq!(endpoint.platform().log(), ["alloc", "map", "added"]);
+    let made = ["alloc", "map", "unmap", "map", "added"];
+    assert_eq!(endpoint.platform().log(), made, "emptied, then linked to");
     endpoint.destroy_instance(ONE).unwrap();
     assert_eq!(endpoint.platform().log(), ["removed", "unmap", "free"], "told before it goes");
     assert_eq!((machine.pool_used(ONE), machine.kernel(0).live_mappings()), (0, 0));
@@ -78,9 +79,9 @@ fn a_region_is_told_of_before_anyone_can_use_it() {
     endpoint.create_instance(&config(1)).unwrap();
     endpoint.destroy_instance(ONE).unwrap();
     let (unknown, gone) = (Err(LookupError::Unknown), Err(LookupError::Destroyed));
-    let calls = [("alloc", unknown), ("map", unknown), ("added", unknown)];
-    assert_eq!(seen.lock().unwrap()[..3], calls, "published last");
-    assert_eq!(seen.lock().unwrap()[3..], [("removed", gone), ("unmap", gone), ("free", gone)]);
+    let calls = ["alloc", "map", "unmap", "map", "added"].map(|call| (call, unknown));
+    assert_eq!(seen.lock().unwrap()[..5], calls, "published last");
+    assert_eq!(seen.lock().unwrap()[5..], [("removed", gone), ("unmap", gone), ("free", gone)]);
     endpoint.platform().at_each_call(|_| ());
 }
 
@@ -149,7 +150,7 @@ fn every_cpu_of_an_instance_can_be_the_target() {
         let [sender, receiver] = machine.link(Occupied::Exclusive);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (writer, platform) = (seen.clone(), machine.kernel(1));
-        let note = Callback::new(move |m: &Message| {
+        let note = Callback::new(move |m: &Message<'_>| {
             writer.lock().unwrap().push((platform.physical_id().0, u64::from(m.payload()[0])));
         });
         let _kept = receiver.register(TYPE, note).unwrap();
@@ -174,7 +175,7 @@ fn every_cpu_of_an_instance_can_be_the_target() {
 fn where_there_is_one_doorbell_no_other_cpu_is_named() {
     let cpus = [2, 5, 9].map(PhysCpuId);
     let slots = LinkConfig::RfcV2 { slots: 16, policy: Occupied::Exclusive };
-    for link in [slots, LinkConfig::Native(Geometry::new(2, 8))] {
+    for link in [slots, LinkConfig::Native(Geometry::new(2, 8, 256))] {
         let machine = Machine::builder()
             .kernel(&[0])
             .kernel(&[2, 5, 9])
@@ -275,11 +276,11 @@ fn a_callback_on_the_cpu_that_a_task_has_left_is_not_its_own() {
     let endpoint: &'static _ = Box::leak(Box::new(endpoint));
     endpoint.identify(ONE, Incarnation::FIRST);
     endpoint.create_instance(&config(1)).unwrap();
-    let other = endpoint.register(OTHER, Callback::new(|_: &Message| ())).unwrap();
+    let other = endpoint.register(OTHER, Callback::new(|_: &Message<'_>| ())).unwrap();
     let seen = Arc::new(Mutex::new(None));
     let writer = seen.clone();
     // While CPU 1 is in this callback, a task asks there who it is, and goes on at CPU 0.
-    let note = Callback::new(move |_: &Message| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
+    let note = Callback::new(move |_: &Message<'_>| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
     let _kept = endpoint.register(TYPE, note).unwrap();
     endpoint.send(ONE, TYPE, &[1]).unwrap();
     endpoint.platform().move_from(1);
@@ -315,7 +316,7 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     let (handled, again) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&link));
     let counter = handled.clone();
     // A peer that never stops: each callback finds the next message there already.
-    let storm = Callback::new(move |_: &Message| {
+    let storm = Callback::new(move |_: &Message<'_>| {
         counter.fetch_add(1, Relaxed);
         let link = again.upgrade().unwrap();
         link.send(InstanceId::HOST, TYPE, &[1]).unwrap();
@@ -380,7 +381,7 @@ fn unregistered_under_a_callback(seed: u64) -> bool {
     // Bit 0: the callback runs. Bit 1: what it uses is gone.
     let state = Arc::new(AtomicU64::new(0));
     let (inner, platform) = (state.clone(), machine.kernel(0));
-    let callback = Callback::new(move |_: &Message| {
+    let callback = Callback::new(move |_: &Message<'_>| {
         assert_eq!(inner.fetch_xor(1, Relaxed), 0);
         (0..20).for_each(|_| platform.relax());
         assert_eq!(inner.fetch_xor(1, Relaxed), 1, "gone while the callback used it");
@@ -410,6 +411,50 @@ fn unregistered_under_a_callback(seed: u64) -> bool {
 fn unregister_waits_for_a_callback_on_another_cpu_under_every_seed() {
     let waited = (0..200).filter(|&seed| unregistered_under_a_callback(seed)).count();
     assert!(waited > 20, "a callback ran under {waited} seeds only");
+}
+
+#[test]
+fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
+    let builder = Machine::builder().kernel(&[0]).kernel(&[2, 5]).kernel(&[7]).pool(ONE, 8);
+    let machine = builder.build();
+    let (spare, rung) = (mk_ipi_abi::Vector::new(0x40).unwrap(), Arc::new(Mutex::new(vec![])));
+    for (kernel, vector) in [1, 2].into_iter().flat_map(|k| [(k, mk_ipi_abi::Vector::RFC_V2), (k, spare)]) {
+        let (platform, rung) = (machine.kernel(kernel), rung.clone());
+        machine.kernel(kernel).set_vector(vector, move || {
+            rung.lock().unwrap().push((platform.physical_id().0, vector.get()));
+        });
+    }
+    let end: Endpoint<Odd, Callback> = Endpoint::new(Odd::new(machine.kernel(0)));
+    end.identify(InstanceId::HOST, Incarnation::FIRST);
+    let link = LinkConfig::Native(Geometry::new(2, 32, 256));
+    // The list that it was attached with says CPU 2 only.
+    let peer = InstanceConfig { cpus: &[PhysCpuId(2)], doorbell_cpu: PhysCpuId(2), link, ..config(1) };
+    let region = end.create_instance(&peer).unwrap();
+    let set = |word: u64, value: u64| machine.poke(PhysAddr(region.start().0 + 8 * word), value);
+    let at = |cpu: u64, vector: u8| (cpu, vector);
+    // What a send rings while the peer wants that.
+    let rings = |cpu: u64, sends: usize| {
+        set(16, 1);
+        set(17, 1 << 63 | u64::from(spare.get()) << 48 | cpu);
+        let asked = end.platform().times_asked();
+        (0..sends).for_each(|_| _ = end.send(ONE, TYPE, &[1]).unwrap());
+        machine.run(|_| ()).unwrap();
+        let mut rung = std::mem::take(&mut *rung.lock().unwrap());
+        rung.dedup();
+        (rung, end.platform().times_asked() - asked)
+    };
+    let (there, listed) = (spare.get(), mk_ipi_abi::Vector::RFC_V2.get());
+    assert_eq!(rings(2, 1), (vec![at(2, there)], 1), "the list counts if the directory cannot be asked");
+    assert_eq!(rings(5, 1), (vec![at(2, listed)], 1));
+    end.platform().directory_gives(Some(vec![(ONE, PhysCpuId(5)), (InstanceId::new(2), PhysCpuId(7))]));
+    assert_eq!(rings(5, 3), (vec![at(5, there)], 1), "what is listed now; asked once for each bell");
+    assert_eq!(rings(5, 2), (vec![at(5, there)], 0), "which stays good");
+    assert_eq!(rings(7, 2), (vec![at(2, listed)], 2), "somebody else's CPU, asked each time: it may become good");
+    assert_eq!(rings(2, 1), (vec![at(2, listed)], 1), "what it has no more");
+    end.platform().directory_gives(Some(vec![]));
+    assert_eq!(rings(5, 1), (vec![at(5, there)], 0), "a bell that was good is not asked about again");
+    assert_eq!(rings((1 << 48) - 1, 1).0, [at(2, listed)], "a CPU of nobody");
+    assert_eq!(rings(5, 1), (vec![at(5, there)], 0));
 }
 
 #[test]

@@ -10,8 +10,9 @@
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{InstanceId, MessageType};
-use mk_ipi_core::SendError;
-use mk_ipi_mock::{Callback, Machine, Mode};
+use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
+use mk_ipi_core::{Message, SendError, UnregisterError};
+use mk_ipi_mock::{Callback, Cpu, Link, Machine, Mode};
 use std::sync::{Arc, Mutex};
 
 const TYPE: MessageType = MessageType(7);
@@ -20,52 +21,235 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(u8::try_from(kernel).unwrap())
 }
 
-fn all_to_all(mode: Mode, messages: u64) {
-    let machine = [0, 4, 9].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).mode(mode).build();
-    let links: [_; 3] = machine.link_native(Geometry::new(3, 8).unwrap());
-    let seen: Vec<_> = (0..3).map(|_| Arc::new(Mutex::new(vec![vec![]; 3]))).collect();
-    for (link, seen) in links.iter().zip(&seen) {
-        let seen = seen.clone();
-        let handler = Callback::new(move |m| {
-            let from = m.sender().unwrap().index();
-            let n = u64::from_le_bytes(m.payload()[..8].try_into().unwrap());
-            assert_eq!(m.payload().len(), 8 + (n % 249) as usize);
-            seen.lock().unwrap()[from].push(n);
-        });
-        let _ = link.register(TYPE, handler).unwrap();
+/// Message number `n` of the stream `stream` of a kernel: 16 to `longest` bytes.
+fn bytes(stream: u64, n: u64, longest: usize) -> Vec<u8> {
+    let mut bytes = vec![stream as u8; 16 + (n as usize * 61) % (longest - 15)];
+    bytes[..8].copy_from_slice(&n.to_le_bytes());
+    bytes[8..16].copy_from_slice(&stream.to_le_bytes());
+    bytes
+}
+
+/// For each sender the numbers of each of its streams, as they came.
+type Seen = Arc<Mutex<Vec<Vec<Vec<u64>>>>>;
+
+/// Has `link` write down what it gets, and check that it is whole, and that numbers grow.
+fn listen(link: &Link, streams: usize, longest: usize) -> Seen {
+    let seen = Seen::new(Mutex::new(vec![vec![vec![]; streams]; 3]));
+    let (writer, last) = (seen.clone(), Mutex::new([0; 3]));
+    let note = Callback::new(move |m: &Message<'_>| {
+        let [n, stream] = [0, 8].map(|at| u64::from_le_bytes(m.payload()[at..at + 8].try_into().unwrap()));
+        assert_eq!(m.payload(), bytes(stream, n, longest), "whole");
+        let from = m.sender().unwrap().index();
+        let number = m.number().unwrap();
+        let before = std::mem::replace(&mut last.lock().unwrap()[from], number);
+        assert!(number > before, "{number} after {before}");
+        writer.lock().unwrap()[from][stream as usize].push(n);
+    });
+    let _ = link.register(TYPE, note).unwrap();
+    seen
+}
+
+fn count(seen: &Seen) -> usize {
+    seen.lock().unwrap().iter().flatten().map(Vec::len).sum()
+}
+
+/// Every message of each stream came once and in order, from each other kernel.
+fn check(seen: &[Seen], streams: usize, messages: u64, what: &str) {
+    for (me, seen) in seen.iter().enumerate() {
+        for (from, of) in seen.lock().unwrap().iter().enumerate().filter(|(from, _)| *from != me) {
+            for (stream, numbers) in of.iter().enumerate().take(streams) {
+                assert_eq!(*numbers, (0..messages).collect::<Vec<_>>(), "{from}, {stream} to {me}: {what}");
+            }
+        }
     }
+}
+
+/// Kernels of `cpus` CPUs each, all of which send to every other kernel.
+fn all_to_all(mode: Mode, cpus: u64, geometry: Geometry, messages: u64) {
+    let ids = |kernel: u64| Vec::from_iter((0..cpus).map(|cpu| 10 * kernel + 4 * cpu));
+    let machine = (0..3).fold(Machine::builder(), |b, k| b.kernel(&ids(k))).mode(mode).memory(512).build();
+    let longest = geometry.max_len() as usize;
+    let links: [_; 3] = machine.link_native(geometry);
+    let seen = links.each_ref().map(|link| listen(link, cpus as usize, longest));
     let run = machine.run(|cpu| {
         let me = cpu.kernel();
         for n in 0..messages {
-            let mut payload = [7; 256];
-            payload[..8].copy_from_slice(&n.to_le_bytes());
+            let payload = bytes(cpu.index() as u64, n, longest);
             for to in (0..3).filter(|to| *to != me) {
-                while links[me].send(id(to), TYPE, &payload[..8 + (n % 249) as usize]) == Err(SendError::Full)
-                {
+                while let Err(e) = links[me].send(id(to), TYPE, &payload) {
+                    assert!(matches!(e, SendError::Full | SendError::Contended), "{e:?}");
                     cpu.relax();
                 }
             }
         }
-        while seen[me].lock().unwrap().iter().map(Vec::len).sum::<usize>() < 2 * messages as usize {
+        while count(&seen[me]) < (2 * cpus * messages) as usize {
             cpu.relax();
         }
     });
     run.unwrap();
-    for (me, seen) in seen.iter().enumerate() {
-        for (from, numbers) in seen.lock().unwrap().iter().enumerate().filter(|(from, _)| *from != me) {
-            assert_eq!(*numbers, (0..messages).collect::<Vec<_>>(), "{from} to {me}");
-        }
-    }
+    check(&seen, cpus as usize, messages, &format!("{mode:?}"));
+}
+
+const fn geometry(lines: u32, max_len: u32) -> Geometry {
+    Geometry::new(3, lines, max_len).unwrap()
 }
 
 #[test]
 fn everything_arrives_once_and_in_order_under_every_seed() {
     for seed in 0..60 {
-        all_to_all(Mode::Stepped { seed }, 40);
+        all_to_all(Mode::Stepped { seed }, 1, geometry(8, 256), 40);
     }
 }
 
 #[test]
 fn everything_arrives_once_and_in_order_on_threads() {
-    all_to_all(Mode::Free, 20_000);
+    all_to_all(Mode::Free, 1, geometry(32, 256), 10_000);
+}
+
+#[test]
+fn cpus_of_one_kernel_share_its_lane() {
+    for seed in 0..20 {
+        all_to_all(Mode::Stepped { seed }, 2, geometry(8, 256), 20);
+    }
+    all_to_all(Mode::Free, 3, geometry(16, 256), 3_000);
+}
+
+#[test]
+fn the_longest_messages_arrive_once_and_in_order() {
+    for seed in 0..10 {
+        all_to_all(Mode::Stepped { seed }, 1, geometry(128, 4096), 12);
+    }
+    all_to_all(Mode::Free, 1, geometry(128, 4096), 1_000);
+}
+
+/// As [`all_to_all`] with one CPU each, which polls its lanes and sends several messages at a time.
+fn pollers(mode: Mode, messages: u64) {
+    let machine = [0, 4, 9].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).mode(mode).build();
+    let links: [_; 3] = machine.link_native(geometry(32, 256));
+    let seen = links.each_ref().map(|link| listen(link, 1, 256));
+    let batch = |cpu: &Cpu, to: usize, next: &mut u64| {
+        let count = (1 + cpu.random() % 7).min(messages - *next);
+        let all: Vec<_> = (*next..*next + count).map(|n| bytes(0, n, 256)).collect();
+        let all: Vec<_> = all.iter().map(Vec::as_slice).collect();
+        let link = &links[cpu.kernel()];
+        let sent = match cpu.random() % 3 {
+            0 => link.send_many(id(to), TYPE, &all),
+            1 => link.post_many(id(to), TYPE, &all),
+            // Nobody flushes: whoever polls does not need it, and the deferred work does.
+            _ => link.post(id(to), TYPE, all[0]).map(|_| 1),
+        };
+        match sent {
+            Ok(sent) => *next += sent as u64,
+            Err(e) => assert_eq!(e, SendError::Full),
+        }
+    };
+    let run = machine.run(|cpu| {
+        let me = cpu.kernel();
+        let mut next = [0; 3];
+        next[me] = messages;
+        while next != [messages; 3] || count(&seen[me]) < 2 * messages as usize {
+            // Now and then a poller, for a while; else the deferred work looks.
+            let mut poller = if cpu.random() % 2 == 0 { links[me].poller() } else { None };
+            for _ in 0..cpu.random() % 40 {
+                let to = cpu.random() as usize % 3;
+                if next[to] < messages {
+                    batch(cpu, to, &mut next[to]);
+                }
+                match &mut poller {
+                    Some(poller) => _ = poller.wait(3),
+                    None => cpu.relax(),
+                }
+            }
+            drop(poller);
+            cpu.relax();
+        }
+        // What was posted last.
+        (0..3).filter(|to| *to != me).for_each(|to| links[me].flush(id(to)).unwrap());
+    });
+    run.unwrap();
+    check(&seen, 1, messages, &format!("{mode:?}"));
+}
+
+#[test]
+fn pollers_and_batches_lose_nothing_under_every_seed() {
+    (0..60).for_each(|seed| pollers(Mode::Stepped { seed }, 30));
+}
+
+#[test]
+fn pollers_and_batches_lose_nothing_on_threads() {
+    pollers(Mode::Free, 10_000);
+}
+
+/// CPU 0 keeps a poller, and with it the handler that it called last, while CPU 1 unregisters; whether it had to wait.
+fn unregistered_under_a_poller(seed: u64) -> bool {
+    let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
+    let [link] = machine.link_native::<1>(Geometry::new(1, 8, 256).unwrap());
+    // 1: the handler's state is there; 2: it is gone.
+    let state = Arc::new(AtomicU64::new(1));
+    let inner = state.clone();
+    let callback = Callback::new(move |_: &Message<'_>| assert_eq!(inner.load(Relaxed), 1, "gone while it is used"));
+    let handle = link.register(TYPE, callback).unwrap();
+    let (polls, waited) = (AtomicU64::new(0), AtomicU64::new(0));
+    let run = machine.run(|cpu| {
+        if cpu.index() == 0 {
+            let mut poller = link.poller().unwrap();
+            while state.load(Relaxed) == 1 {
+                let _full = link.send(id(0), TYPE, &[1]);
+                poller.poll();
+                polls.fetch_add(1, Relaxed);
+                cpu.relax();
+            }
+            // Nothing more comes, and yet it is let go of at the next poll.
+            poller.poll();
+            assert_eq!(link.unregister(handle), Err(UnregisterError::InCallback), "never on the CPU that polls");
+            drop(poller);
+            assert_eq!(link.unregister(handle), Err(UnregisterError::Stale));
+        } else {
+            (0..cpu.random() % 80).for_each(|_| cpu.relax());
+            let before = polls.load(Relaxed);
+            link.unregister(handle).unwrap();
+            state.store(2, Relaxed);
+            waited.store(polls.load(Relaxed) - before, Relaxed);
+        }
+    });
+    run.unwrap();
+    waited.load(Relaxed) != 0
+}
+
+#[test]
+fn unregister_waits_for_a_poller_and_not_for_ever_under_every_seed() {
+    let waited = (0..200).filter(|&seed| unregistered_under_a_poller(seed)).count();
+    assert!(waited > 20, "it waited under {waited} seeds only");
+}
+
+#[test]
+fn a_poller_that_hears_nothing_lets_a_handler_go() {
+    for seed in 0..50 {
+        let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
+        let [link] = machine.link_native::<1>(Geometry::new(1, 8, 256).unwrap());
+        let state = Arc::new(AtomicU64::new(0));
+        let came = state.clone();
+        let handler = Callback::new(move |_: &Message<'_>| came.store(1, Relaxed));
+        let handle = link.register(TYPE, handler).unwrap();
+        link.send(id(0), TYPE, &[1]).unwrap();
+        let run = machine.run(|cpu| {
+            if cpu.index() == 0 {
+                let mut poller = link.poller().unwrap();
+                while state.load(Relaxed) == 0 {
+                    poller.poll();
+                }
+                while state.load(Relaxed) != 2 {
+                    poller.poll();
+                    cpu.relax();
+                }
+            } else {
+                while state.load(Relaxed) != 1 {
+                    cpu.relax();
+                }
+                link.unregister(handle).unwrap();
+                state.store(2, Relaxed);
+            }
+        });
+        run.unwrap();
+    }
 }

@@ -17,7 +17,7 @@ pub const PACKAGE: &str = "mk-ipi-capi";
 /// Its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
 /// The sources of `mk_ipi_test`.
-pub const TEST_SOURCES: [&str; 10] = [
+pub const TEST_SOURCES: [&str; 12] = [
     "main.c",
     "machine.c",
     "peer.c",
@@ -26,6 +26,8 @@ pub const TEST_SOURCES: [&str; 10] = [
     "instances.c",
     "compat.c",
     "native.c",
+    "lives.c",
+    "poller.c",
     "directory.c",
     "threads.c",
 ];

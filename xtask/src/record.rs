@@ -103,15 +103,10 @@ pub struct Sent {
     /// How often the slot was found occupied, or the lane full.
     #[serde(default)]
     pub busy: u64,
-    /// Messages that the sender was told are lost, the receiver having died.
+    /// Messages in doubt, each of which may have come or not: the receiver died while it handled them, or the sender while it
+    /// sent them.
     #[serde(default)]
-    pub reported: u64,
-    /// Messages in whose sending the sender died.
-    #[serde(default)]
-    pub interrupted: u64,
-    /// Messages that did not come and are none of these, each looked up by its number.
-    #[serde(default)]
-    pub unexplained: u64,
+    pub in_doubt: u64,
     /// Message and answer.
     pub rtt_cycles: Cycles,
 }
@@ -129,7 +124,7 @@ pub struct Received {
     pub generation: Generation,
     /// Messages that came, whole and once.
     pub received: u64,
-    /// Sequence numbers that never came.
+    /// Sequence numbers that never came, but for those in doubt.
     pub lost: u64,
     /// Payloads whose checksum is wrong.
     pub torn: u64,
@@ -373,6 +368,7 @@ impl Report {
     pub fn demo_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = self.common_problems(order.kernels);
         problems.extend(self.pair_problems(order));
+        problems.extend(self.sent.values().filter_map(|s| doubt_problem(s, order)));
         if order.generation == Generation::Native {
             problems.extend(self.drain_problems(order));
         }
@@ -397,7 +393,6 @@ impl Report {
             }
             if let (Some(s), Some(r)) = (sent, received) {
                 problems.extend(sum_problem(s, r).map(|p| format!("{name}: {p}")));
-                problems.extend(loss_problem(s, r, order).map(|p| format!("{name}: {p}")));
             }
         }
         problems
@@ -481,7 +476,9 @@ fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     if r.mode != order.mode {
         problems.push(format!("received in {}", r.mode));
     }
-    for (what, count) in [("torn", r.torn), ("doubled", r.doubled), ("out of order", r.disordered)] {
+    for (what, count) in
+        [("lost", r.lost), ("torn", r.torn), ("doubled", r.doubled), ("out of order", r.disordered)]
+    {
         if count != 0 {
             problems.push(format!("{count} {what}"));
         }
@@ -489,19 +486,20 @@ fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     problems
 }
 
-/// What was sent came or is lost.
-fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
-    (r.received + r.lost != s.sent)
-        .then(|| format!("received {} and lost {} of {}", r.received, r.lost, s.sent))
+/// One message may be in doubt for each death of either end.
+fn doubt_problem(s: &Sent, order: &Order) -> Option<String> {
+    let deaths = if s.from == VICTIM || s.to == VICTIM { order.kills.into() } else { 0 };
+    let Sent { from, to, in_doubt, .. } = *s;
+    (in_doubt > deaths).then(|| format!("{} {from}->{to}: {in_doubt} in doubt after {deaths} deaths", s.mode))
 }
 
-/// Messages may be lost with a kernel that was killed only, and only those of which a sender was told or in whose
-/// sending it died.
-fn loss_problem(s: &Sent, r: &Received, order: &Order) -> Option<String> {
-    let killed = order.kills != 0 && (s.from == VICTIM || s.to == VICTIM);
-    let told = if killed { s.reported + s.interrupted } else { 0 };
-    let explained = told.min(r.lost.saturating_sub(s.unexplained));
-    (r.lost > explained).then(|| format!("{} lost, {explained} of them explained", r.lost))
+/// What was sent came, is lost, or is in doubt.
+fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
+    let missing = s.sent.checked_sub(r.received + r.lost);
+    let Received { received, lost, .. } = r;
+    missing
+        .is_none_or(|missing| missing > s.in_doubt)
+        .then(|| format!("received {received} and lost {lost} of {}, {} in doubt", s.sent, s.in_doubt))
 }
 
 /// All ordered pairs of `kernels` kernels.

@@ -17,11 +17,10 @@ struct Pair {
     sent: u64,
     received: u64,
     lost: u64,
+    in_doubt: u64,
     torn: u64,
     doubled: u64,
     disordered: u64,
-    reported: u64,
-    interrupted: u64,
     doorbells: u64,
     rtt_cycles: Cycles,
 }
@@ -36,11 +35,10 @@ impl Pair {
             sent: s.sent,
             received: r.received,
             lost: r.lost,
+            in_doubt: s.in_doubt,
             torn: r.torn,
             doubled: r.doubled,
             disordered: r.disordered,
-            reported: s.reported,
-            interrupted: s.interrupted,
             doorbells: s.doorbells,
             rtt_cycles: s.rtt_cycles,
         }
@@ -83,18 +81,15 @@ impl Summary {
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
-        let (ends, faults) = (["mode", "link", "from", "to"], ["lost", "torn", "doubled", "disordered"]);
-        let deaths: &[&str] = if self.killed.is_empty() { &[] } else { &["reported", "interrupted"] };
+        let ends = ["mode", "link", "from", "to"];
+        let faults = ["lost", "in doubt", "torn", "doubled", "disordered"];
         let rest = ["doorbells", "per message", "rtt min", "median", "p99"];
         let counts = ["sent", "received"];
-        table.set_header(ends.iter().chain(&counts).chain(&faults).chain(deaths).chain(&rest));
+        table.set_header(ends.iter().chain(&counts).chain(&faults).chain(&rest));
         for p in &self.pairs {
             let head = [p.mode.to_string(), p.generation.to_string(), p.from.to_string(), p.to.to_string()];
-            let mut numbers = vec![p.sent, p.received, p.lost, p.torn, p.doubled, p.disordered];
-            if !deaths.is_empty() {
-                numbers.extend([p.reported, p.interrupted]);
-            }
-            numbers.push(p.doorbells);
+            let numbers =
+                [p.sent, p.received, p.lost, p.in_doubt, p.torn, p.doubled, p.disordered, p.doorbells];
             let share = format!("{}.{:03}", p.per_message() / 1000, p.per_message() % 1000);
             let rtt = [p.rtt_cycles.min, p.rtt_cycles.median, p.rtt_cycles.p99];
             let text = |n: u64| n.to_string();
@@ -126,7 +121,7 @@ impl Summary {
         for k in &self.killed {
             notes.push(format!(
                 "kernel {} was killed {} times in mid-stream; the host took {} messages of others while it was dead\n\
-                 reported: lost with it, as its senders were told; interrupted: it died while it sent them",
+                 in doubt: it died while it handled or sent them; they may have come or not, and no other may be missing",
                 k.kernel, k.times, k.meanwhile
             ));
         }
@@ -154,7 +149,7 @@ mod tests {
         for line in [
             r#"@{"kernel":{"id":0,"lang":"rust","cpu":0,"life":1}}"#,
             r#"@{"kernel":{"id":1,"lang":"rust","cpu":4,"life":1}}"#,
-            r#"@{"sent":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"doorbells":8,"busy":7,"rtt_cycles":{"min":1,"median":2,"p99":3}}}"#,
+            r#"@{"sent":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"doorbells":8,"busy":7,"in_doubt":2,"rtt_cycles":{"min":1,"median":2,"p99":3}}}"#,
             r#"@{"received":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4,"disordered":2}}"#,
             r#"@{"drains":{"kernel":0,"calls":9,"longest":0,"allowed":1}}"#,
             r#"@{"killed":{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}}"#,
@@ -169,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_shape_of_the_json() {
-        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0,"life":1},{"id":1,"lang":"rust","cpu":4,"life":1}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"torn":5,"doubled":4,"disordered":2,"reported":0,"interrupted":0,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}],"drains":[{"kernel":0,"calls":9,"longest":0,"allowed":1}],"killed":[{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}]}"#;
+        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0,"life":1},{"id":1,"lang":"rust","cpu":4,"life":1}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"in_doubt":2,"torn":5,"doubled":4,"disordered":2,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}],"drains":[{"kernel":0,"calls":9,"longest":0,"allowed":1}],"killed":[{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}]}"#;
         assert_eq!(serde_json::to_string(&summary()).ok().as_deref(), Some(expected));
     }
 

@@ -6,9 +6,9 @@ use crate::interrupts;
 use crate::layout;
 use crate::node::{instance, Node};
 use crate::platform::{Kernel, Role, ENDPOINT};
-use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
+use mk_ipi_abi::{Incarnation, PhysCpuId, PhysRange, Vector};
 use mk_ipi_conformance::{Case, Env, Ep, Inbox, Outcome};
-use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
@@ -33,7 +33,7 @@ pub struct BareMetal {
     inbox: Inbox,
     node: Once<Kernels>,
     /// What the observer was told and the suite has not seen. Taken with interrupts off.
-    told: Mutex<[Option<(InstanceId, PeerEvent)>; TOLD]>,
+    told: Mutex<[Option<(Peer, PeerEvent)>; TOLD]>,
     stops: AtomicU64,
     spare_interrupts: AtomicU64,
 }
@@ -52,7 +52,7 @@ impl BareMetal {
 }
 
 /// What the observer is told while the suite runs.
-pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
+pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     without_interrupts(|| {
         if let Some(place) = BARE_METAL.told.lock().iter_mut().find(|place| place.is_none()) {
             *place = Some((peer, event));
@@ -99,7 +99,7 @@ impl Env for BareMetal {
     fn native_region_of(&self, kernel: usize) -> PhysRange {
         layout::suite_native_region(kernel)
     }
-    fn peer_events(&self, f: &mut dyn FnMut(InstanceId, PeerEvent)) {
+    fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent)) {
         let told = without_interrupts(|| core::mem::replace(&mut *self.told.lock(), [None; TOLD]));
         told.into_iter().flatten().for_each(|(peer, event)| f(peer, event));
     }

@@ -5,7 +5,8 @@
 
 use crate::layout::own_kernel;
 use crate::machine::{self, Exit};
-use crate::platform::{Role, ENDPOINT};
+use crate::platform::{Kernel, Role};
+use crate::serve::SERVER;
 use crate::{clock, control, serve};
 use core::fmt::{self, Write};
 use mk_ipi_core::sync::Ordering;
@@ -80,7 +81,7 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
 pub fn me() -> u8 {
     match OWN.get() {
         None => own_kernel(),
-        Some(_) => ENDPOINT.identity().map_or(u8::MAX, |(me, _)| me.get()),
+        Some(_) => SERVER.identity().map_or(u8::MAX, |(me, _)| me.get()),
     }
 }
 
@@ -170,7 +171,7 @@ impl<T: fmt::Display> fmt::Display for Json<T> {
 /// Reports that this kernel cannot go on, and ends the machine; of a kernel that serves, itself alone.
 pub fn fatal(args: fmt::Arguments, how: Exit) -> ! {
     record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", me(), Json(args));
-    match ENDPOINT.platform().role() {
+    match Kernel.role() {
         Role::Serve => serve::give_up(how),
         Role::Demo | Role::Suite => machine::exit(how),
     }

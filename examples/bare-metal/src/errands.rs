@@ -7,8 +7,8 @@ use crate::clock::{self, SECOND};
 use crate::inbox::{self, News};
 use crate::order::{Report, MAX_INSTANCES, MAX_PINGS, PING, PONG, REPORT, STREAM};
 use crate::payload::Payload;
-use crate::platform::ENDPOINT;
-use crate::serve::{self, Change, Peers};
+use crate::platform::Kernel;
+use crate::serve::{self, Change, Peers, SERVER};
 use crate::stream::{BURST, BUSY_SWEEPS};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::{InstanceId, MessageType};
@@ -91,12 +91,12 @@ enum Outcome {
     Refused(SendError),
 }
 
-impl From<Result<(), SendError>> for Outcome {
-    fn from(sent: Result<(), SendError>) -> Self {
+impl<T> From<Result<T, SendError>> for Outcome {
+    fn from(sent: Result<T, SendError>) -> Self {
         use SendError::{Busy, Contended, Full, Instance, NoRegion, NotRung, Unanswered};
         match sent {
             // Whoever could not be rung finds it when it looks by itself.
-            Ok(()) | Err(NotRung(_)) => Self::Sent,
+            Ok(_) | Err(NotRung(_)) => Self::Sent,
             Err(Busy | Contended) => Self::Busy,
             Err(Full | Unanswered | Instance(_) | NoRegion) => Self::Full,
             Err(e) => Self::Refused(e),
@@ -109,7 +109,7 @@ impl Usage {
 
     /// What the lane to `id` has counted in all our lives; nothing if there is none.
     fn of_lane(id: InstanceId) -> Self {
-        let lane = ENDPOINT.lane_stats(id);
+        let lane = SERVER.lane_stats(id);
         lane.map_or(Self::NONE, |lane| Self { busy: lane.full, doorbells: lane.rung })
     }
 }
@@ -293,7 +293,7 @@ impl Errands {
 
     fn report_about(&mut self, about: InstanceId) -> Report {
         let (me, run) = (self.me, self.run);
-        let (came, reported) = inbox::found(about);
+        let (came, in_doubt) = inbox::found(about);
         let (peer, lane) = (self.peer(about), Usage::of_lane(about));
         let [rtt_min, rtt_median, rtt_p99] = peer.pings.percentiles();
         Report {
@@ -303,7 +303,7 @@ impl Errands {
             sent: peer.sent,
             doorbells: peer.slot.doorbells + lane.doorbells.saturating_sub(peer.lane_before.doorbells),
             busy: peer.slot.busy + lane.busy.saturating_sub(peer.lane_before.busy),
-            reported,
+            in_doubt,
             received: came.received,
             former: came.former,
             first: came.first,
@@ -335,9 +335,9 @@ impl Errands {
 
     /// Sends one message, if it can be now; whether it was.
     fn send(&mut self, id: InstanceId, ty: MessageType, bytes: &[u8]) -> bool {
-        let rung = ENDPOINT.platform().rung();
-        let outcome = ENDPOINT.send(id, ty, bytes).into();
-        let rung = ENDPOINT.platform().rung() - rung;
+        let rung = Kernel.rung();
+        let outcome = SERVER.send(id, ty, bytes).into();
+        let rung = Kernel.rung() - rung;
         let is_slot = is_slot(id);
         let peer = self.peer(id);
         if is_slot {
@@ -386,7 +386,7 @@ impl Errands {
                 break;
             }
             let message = self.next_message(id);
-            outcome = ENDPOINT.post(id, STREAM, message.bytes()).into();
+            outcome = SERVER.post(id, STREAM, message.bytes()).into();
             if !matches!(outcome, Outcome::Sent) {
                 break;
             }
@@ -395,12 +395,15 @@ impl Errands {
         if self.peer(id).sent != before {
             self.moved = true;
             // Whoever cannot be rung finds it when it looks by itself.
-            let _ = ENDPOINT.flush(id);
+            let _ = SERVER.flush(id);
         }
         match outcome {
             Outcome::Sent => {}
             Outcome::Busy => self.blocked = true,
-            Outcome::Full => self.wait_for_space(id),
+            Outcome::Full => {
+                let len = self.next_message(id).bytes().len();
+                self.wait_for_space(id, len);
+            }
             Outcome::Refused(e) => {
                 log!("the stream to kernel {} ends: {e:?}", id.get());
                 self.peer(id).drop_all();
@@ -408,9 +411,10 @@ impl Errands {
         }
     }
 
-    /// Has the receiver tell when the lane to `id` has space. One that is not there is looked for again and again.
-    fn wait_for_space(&mut self, id: InstanceId) {
-        match ENDPOINT.want_space(id) {
+    /// Has the receiver tell when the lane to `id` has space for so many bytes. One that is not there is looked for again and
+    /// again.
+    fn wait_for_space(&mut self, id: InstanceId, len: usize) {
+        match SERVER.want_space(id, len) {
             Ok(true) => self.moved = true,
             Ok(false) => self.peer(id).waiting = true,
             Err(_) => {}
@@ -432,5 +436,5 @@ impl Errands {
 
 /// Whether `id` has slots (RFC v2).
 fn is_slot(id: InstanceId) -> bool {
-    ENDPOINT.instance(id).is_ok_and(|i| i.layout() == Some(Layout::RfcV2))
+    SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::RfcV2))
 }

@@ -14,10 +14,10 @@ use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::directory::{config_of, DirectoryWriter};
+use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 /// Room for CPUs in an entry of the directory; the demo's kernels have one each.
@@ -90,6 +90,7 @@ impl Machine {
         let words = unsafe { directory.as_ptr().as_ref() };
         let directory = DirectoryWriter::create(words, kernels as u32, CPUS_PER_INSTANCE);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
+        kernel.set_directory(directory.reader());
         Self { cpus, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 

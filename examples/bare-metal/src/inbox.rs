@@ -4,8 +4,7 @@
 use crate::clock;
 use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
 use crate::payload;
-use crate::platform::ENDPOINT;
-use crate::serve;
+use crate::serve::{self, SERVER};
 use crate::stream_check::{Counts, StreamCheck};
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
@@ -40,12 +39,12 @@ struct Inbox {
     /// Kernels of which there is news: one bit for each.
     changed: u64,
     news: [News; MAX_INSTANCES],
-    /// Messages that they may have lost by restarting.
-    lost: [u64; MAX_INSTANCES],
+    /// Messages to them in doubt: they died while they handled them.
+    in_doubt: [u64; MAX_INSTANCES],
 }
 
 static INBOX: Mutex<Inbox> =
-    Mutex::new(Inbox { run: 0, changed: 0, news: [NO_NEWS; MAX_INSTANCES], lost: [0; MAX_INSTANCES] });
+    Mutex::new(Inbox { run: 0, changed: 0, news: [NO_NEWS; MAX_INSTANCES], in_doubt: [0; MAX_INSTANCES] });
 /// The streams from all others.
 static STREAMS: [StreamCheck; MAX_INSTANCES] = [const { StreamCheck::new() }; MAX_INSTANCES];
 /// Torn messages from nobody known.
@@ -78,11 +77,11 @@ pub fn next() -> (u32, Option<(InstanceId, News)>) {
     })
 }
 
-/// What was found about the stream from `id`, and how many messages to it may have been lost by its restarting.
+/// What was found about the stream from `id`, and how many messages to it are in doubt.
 pub fn found(id: InstanceId) -> (Counts, u64) {
     let counts = STREAMS.get(id.index()).map(StreamCheck::counts).unwrap_or_default();
-    let lost = with(|inbox| inbox.lost.get(id.index()).copied()).unwrap_or(0);
-    (Counts { torn: counts.torn + TORN.load(Ordering::Relaxed), ..counts }, lost)
+    let in_doubt = with(|inbox| inbox.in_doubt.get(id.index()).copied()).unwrap_or(0);
+    (Counts { torn: counts.torn + TORN.load(Ordering::Relaxed), ..counts }, in_doubt)
 }
 
 /// `id` is gone for good.
@@ -95,13 +94,13 @@ pub fn forget(id: InstanceId) {
 
 /// Takes messages from now on. Before the kernel joins the others.
 pub fn register() {
-    let registered = ENDPOINT
+    let registered = SERVER
         .register(STREAM, &on_stream)
-        .and_then(|_| ENDPOINT.register(PING, &on_ping))
-        .and_then(|_| ENDPOINT.register(PONG, &on_pong))
-        .and_then(|_| ENDPOINT.register(RESET, &on_reset))
-        .and_then(|_| ENDPOINT.register(ORDER, &on_order))
-        .and_then(|_| ENDPOINT.register(QUERY, &on_query));
+        .and_then(|_| SERVER.register(PING, &on_ping))
+        .and_then(|_| SERVER.register(PONG, &on_pong))
+        .and_then(|_| SERVER.register(RESET, &on_reset))
+        .and_then(|_| SERVER.register(ORDER, &on_order))
+        .and_then(|_| SERVER.register(QUERY, &on_query));
     if registered.is_err() {
         fatal!("the registry is full");
     }
@@ -132,8 +131,7 @@ fn on_stream(message: &Message) {
 }
 
 fn on_torn(message: &Message) {
-    let sent =
-        |id: &InstanceId| ENDPOINT.instance(*id).is_ok_and(|i| i.cpus().contains(&message.sender_cpu()));
+    let sent = |id: &InstanceId| SERVER.instance(*id).is_ok_and(|i| i.cpus().contains(&message.sender_cpu()));
     let sender = message.sender().or_else(|| serve::ids().find(sent));
     match sender.and_then(|id| STREAMS.get(id.index())) {
         Some(stream) => stream.took_torn(),
@@ -162,7 +160,7 @@ fn on_reset(message: &Message) {
             return;
         }
         inbox.run = run;
-        inbox.lost = [0; MAX_INSTANCES];
+        inbox.in_doubt = [0; MAX_INSTANCES];
         for news in &mut inbox.news {
             // Questions, and pings of others, are of no run.
             *news = News { stream: 0, pings: None, pong: None, ..*news };
@@ -202,9 +200,9 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
                 stream.began(life);
             }
         }
-        PeerEvent::Lost { count, .. } => with(|inbox| {
-            if let Some(lost) = inbox.lost.get_mut(peer.index()) {
-                *lost = lost.saturating_add(count);
+        PeerEvent::InDoubt { .. } => with(|inbox| {
+            if let Some(in_doubt) = inbox.in_doubt.get_mut(peer.index()) {
+                *in_doubt = in_doubt.saturating_add(1);
             }
         }),
         _ => {}

@@ -27,21 +27,9 @@ pub struct SentTo {
     ended: AtomicU64,
     /// As `ended`, and the receiver has been told.
     flushed: AtomicU64,
-    /// Messages in whose sending a life ended, how many and which: nobody knows whether they were sent.
-    interrupted: (AtomicU64, [AtomicU64; MAX_KILLS]),
-    /// Ranges that the endpoint reported as lost by the receiver's death, how many and from where to where.
-    reported: (AtomicU64, [(AtomicU64, AtomicU64); MAX_KILLS]),
-}
-
-/// What became of the messages of a stream that did not come.
-#[derive(Clone, Copy, Default)]
-pub struct Losses {
-    /// Messages that were reported as lost; some of them may have come.
-    pub reported: u64,
-    /// Messages in whose sending a life ended.
-    pub interrupted: u64,
-    /// Messages that did not come and are none of these.
-    pub unexplained: u64,
+    /// Messages in doubt, how many and which: a life of ours ended while it sent them, or one of the receiver while it handled
+    /// them.
+    in_doubt: (AtomicU64, [AtomicU64; MAX_KILLS]),
 }
 
 /// The journal of kernel `k`.
@@ -108,50 +96,28 @@ impl SentTo {
         self.flushed.load(Ordering::Acquire)
     }
 
-    /// `count` messages from number `first` on are lost, as the endpoint reported.
-    pub fn report_lost(&self, first: u64, count: u64) {
-        let (ranges, places) = &self.reported;
-        let at = ranges.fetch_add(1, Ordering::Relaxed) as usize;
-        let Some((from, to)) = places.get(at) else { fatal!("more deaths than there can be") };
-        from.store(first, Ordering::Relaxed);
-        to.store(first + count, Ordering::Relaxed);
+    /// Message `number` may have come or not.
+    pub fn doubt(&self, number: u64) {
+        let (count, numbers) = &self.in_doubt;
+        let at = count.load(Ordering::Relaxed);
+        let Some(place) = numbers.get(at as usize) else { fatal!("more deaths than there can be") };
+        place.store(number, Ordering::SeqCst);
+        count.store(at + 1, Ordering::SeqCst);
     }
 
-    fn reported(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let (ranges, places) = &self.reported;
-        let places = places.iter().take(ranges.load(Ordering::Relaxed) as usize);
-        places.map(|(from, to)| (from.load(Ordering::Relaxed), to.load(Ordering::Relaxed)))
-    }
-
-    fn interrupted(&self) -> impl Iterator<Item = u64> + '_ {
-        let (count, numbers) = &self.interrupted;
+    /// The messages in doubt.
+    pub fn in_doubt(&self) -> impl Iterator<Item = u64> + '_ {
+        let (count, numbers) = &self.in_doubt;
         numbers.iter().take(count.load(Ordering::Relaxed) as usize).map(|n| n.load(Ordering::Relaxed))
-    }
-
-    /// Compares what is missing, of which `came` says what is not, with what was told.
-    pub fn losses(&self, came: impl Fn(u64) -> bool) -> Losses {
-        let explained = |number: u64| {
-            self.reported().any(|(from, to)| (from..to).contains(&number))
-                || self.interrupted().any(|n| n == number)
-        };
-        let missing = (0..self.messages()).filter(|&number| !came(number));
-        Losses {
-            reported: self.reported().map(|(from, to)| to - from).sum(),
-            interrupted: self.interrupted().count() as u64,
-            unexplained: missing.filter(|&number| !explained(number)).count() as u64,
-        }
     }
 
     fn recover(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         if begun != self.messages() {
             // Its number is not used again: had it been published, the message would come twice.
-            let (count, numbers) = &self.interrupted;
-            let Some(number) = numbers.get(count.load(Ordering::Relaxed) as usize) else {
-                fatal!("more deaths than there can be")
-            };
-            number.store(begun - 1, Ordering::SeqCst);
-            count.fetch_add(1, Ordering::SeqCst);
+            if self.in_doubt().last() != Some(begun - 1) {
+                self.doubt(begun - 1);
+            }
             self.ended.store(begun, Ordering::SeqCst);
         }
     }

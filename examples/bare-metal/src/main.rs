@@ -53,8 +53,9 @@ use crate::host::Machine;
 use crate::machine::Exit;
 use crate::node::{Node, DONE};
 use crate::options::{Options, Run};
-use crate::platform::{Role, ENDPOINT};
+use crate::platform::{Kernel, Role, ENDPOINT};
 use mk_ipi_abi::boot_param::mk_ipi_shared;
+use mk_ipi_abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::ThisCpu;
 
 /// What boot.s calls, on this kernel's own stack and page tables, interrupts off.
@@ -70,10 +71,10 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
             _ => machine::exit(Exit::Error),
         }
     };
-    let boot = ENDPOINT.platform().set_boot(boot);
+    let boot = Kernel.set_boot(boot);
     let shared = mk_ipi_shared(boot.cmdline());
     if options::is_to_serve(boot.cmdline()) {
-        ENDPOINT.platform().play(Role::Serve);
+        Kernel.play(Role::Serve);
         console::init_own(options::console_port(boot.cmdline()));
     } else if shared == Ok(None) {
         control::reset();
@@ -83,8 +84,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let line =
         core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
     let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
-    options.mode = ENDPOINT
-        .platform()
+    options.mode = Kernel
         .set_up_interrupts(options.mode)
         .unwrap_or_else(|e| fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode));
     match (shared, options.run) {
@@ -100,15 +100,15 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
 }
 
 /// Says who this kernel is.
-fn introduce(me: u8) {
-    let cpu = ENDPOINT.platform().physical_id().0;
-    let life = ENDPOINT.identity().map_or(0, |(_, incarnation)| incarnation.get());
+fn introduce(identity: Option<(InstanceId, Incarnation)>) {
+    let cpu = Kernel.physical_id().0;
+    let (me, life) = identity.map_or((console::me(), 0), |(me, life)| (me.get(), life.get()));
     record!("{{\"kernel\":{{\"id\":{me},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}");
 }
 
 /// What all kernels do, once all are up. The host has the `machine`.
 fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
-    introduce(console::me());
+    introduce(ENDPOINT.identity());
     log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
     node.wait_for_all(node::READY, "not all kernels are up", || {});
     let ok =

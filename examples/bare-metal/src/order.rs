@@ -103,8 +103,8 @@ pub struct Report {
     pub doorbells: u64,
     /// How often `me` found the slot or lane of `about` full.
     pub busy: u64,
-    /// Messages that `me` sent and that `about` may have lost by restarting, as mk-ipi told (native only).
-    pub reported: u64,
+    /// Messages of `me` that `about` died handling, as mk-ipi told: nobody knows whether it was through with them (native only).
+    pub in_doubt: u64,
     /// Whole messages of the stream that came from `about`, each counted once.
     pub received: u64,
     /// Of these, the ones that former lives of `about` sent.
@@ -201,7 +201,7 @@ impl Report {
             self.sent,
             self.doorbells,
             self.busy,
-            self.reported,
+            self.in_doubt,
             self.received,
             self.former,
             self.first,
@@ -220,7 +220,7 @@ impl Report {
     /// What the payload says, if it makes sense.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let words: [u64; 19] = to_words(bytes)?;
-        let [about, me, run, sent, doorbells, busy, reported, words @ ..] = words;
+        let [about, me, run, sent, doorbells, busy, in_doubt, words @ ..] = words;
         let [received, former, first, lost, torn, doubled, disordered, words @ ..] = words;
         let [pings, rtt_min, rtt_median, rtt_p99, still_sending] = words;
         Some(Self {
@@ -230,7 +230,7 @@ impl Report {
             sent,
             doorbells,
             busy,
-            reported,
+            in_doubt,
             received,
             former,
             first,

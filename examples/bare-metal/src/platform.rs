@@ -5,28 +5,35 @@ use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::options::ApicMode;
-use crate::{drains, interrupts, serve, stream, timer};
+use crate::serve::SERVER;
+use crate::{drains, inbox, interrupts, serve, stream, timer};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
+use mk_ipi_abi::directory::EntryError;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
-    Observer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+    Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
 use mk_ipi_x86::mode::ApicBase;
-use mk_ipi_x86::{doorbell_entry, Hardware, LocalApic, Mode, ModeError, SpuriousVector};
+use mk_ipi_x86::{
+    compare_exchange_alone, doorbell_entry, Hardware, LocalApic, Mode, ModeError, SpuriousVector,
+};
 use spin::Once;
 use x86_64::instructions::interrupts as cpu_interrupts;
 
 /// What a handler is here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
-/// This kernel's end of every link.
-pub static ENDPOINT: Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET> = Endpoint::new(Kernel);
-/// Most CPUs of a kernel: an instance of which the directory lists more is none for us.
+/// An end of every link, in a machine in which no kernel has more than `CPUS` CPUs.
+pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
+/// This kernel's, in the demo, where each kernel has one CPU.
+pub static ENDPOINT: End<1> = Endpoint::new(Kernel);
+/// Most CPUs of another kernel: one of which the directory lists more is none for us.
 pub const CPUS: usize = 8;
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
@@ -75,6 +82,8 @@ pub struct State {
     /// How often it has run.
     runs: AtomicU64,
     role: Once<Role>,
+    /// Who is on this machine.
+    directory: Once<Directory<'static, AtomicU64>>,
     /// One bit for each page of each pool, set while it is taken.
     pools: [[AtomicU64; POOL_WORDS]; MAX_KERNELS],
 }
@@ -89,6 +98,7 @@ impl State {
             running: AtomicBool::new(false),
             runs: AtomicU64::new(0),
             role: Once::new(),
+            directory: Once::new(),
             pools: [const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS],
         }
     }
@@ -101,6 +111,16 @@ impl State {
     /// What the kernel was told at its start.
     pub fn boot(&self) -> &Boot {
         self.boot.get().expect("set_boot is the first thing that kernel_main does")
+    }
+
+    /// Keeps the directory.
+    pub fn set_directory(&self, directory: Directory<'static, AtomicU64>) -> &Directory<'static, AtomicU64> {
+        self.directory.call_once(|| directory)
+    }
+
+    /// The directory, once it is found.
+    pub fn directory(&self) -> Option<&Directory<'static, AtomicU64>> {
+        self.directory.get()
     }
 
     /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
@@ -162,7 +182,7 @@ impl State {
             cpu_interrupts::enable();
             match self.role() {
                 Role::Suite => _ = SUITE.run_deferred(),
-                Role::Serve => _ = ENDPOINT.run_deferred(),
+                Role::Serve => _ = SERVER.run_deferred(),
                 Role::Demo => drains::watched(|| _ = ENDPOINT.run_deferred()),
             }
             cpu_interrupts::disable();
@@ -239,7 +259,8 @@ extern "C" fn on_doorbell() {
     kernel.apic().eoi();
     match kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
-        Role::Demo | Role::Serve => ENDPOINT.on_interrupt(),
+        Role::Serve => SERVER.on_interrupt(),
+        Role::Demo => ENDPOINT.on_interrupt(),
     }
     kernel.run_due();
 }
@@ -284,6 +305,10 @@ unsafe impl ThisCpu for Kernel {
 
     fn index(&self) -> usize {
         0
+    }
+
+    fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
+        compare_exchange_alone(word, current, new)
     }
 }
 
@@ -370,11 +395,22 @@ impl DeferredWork for Kernel {
 
 /// The kernel's resource tree is its log.
 impl Observer for Kernel {
-    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
         match self.role() {
-            Role::Demo => stream::on_peer_event(peer, event),
+            Role::Demo => stream::on_peer_event(peer.id, event),
             Role::Suite => conformance::on_peer_event(peer, event),
-            Role::Serve => serve::on_peer_event(peer, event),
+            Role::Serve => inbox::on_peer_event(peer.id, event),
+        }
+    }
+
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        let mut cpus = [PhysCpuId(0); CPUS];
+        // The suite's regions are not those that the directory lists.
+        let directory = self.directory().filter(|_| self.role() != Role::Suite)?;
+        match directory.read(peer, &mut cpus) {
+            Ok(record) => Some(cpus.iter().take(record.nr_cpus as usize).any(|listed| *listed == cpu)),
+            Err(EntryError::Absent) => Some(false),
+            Err(_) => None,
         }
     }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The demo's receiving side: counts what arrives, and finds what was lost, torn, doubled or out of order.
 
+use crate::journal::SentTo;
 use crate::layout::MAX_KERNELS;
 use crate::node::instance;
 use crate::options::MAX_MESSAGES;
 use crate::payload;
 use crate::platform::ENDPOINT;
-use mk_ipi_abi::PhysCpuId;
+use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
@@ -21,7 +22,7 @@ struct FromSender {
     disordered: AtomicU64,
     /// Whole messages that had come before.
     doubled: AtomicU64,
-    /// Torn messages that its CPU sent, as the message's header says.
+    /// Torn messages that came in its lane, or that its CPU sent, as the slot says.
     torn: AtomicU64,
     /// One bit for each sequence number that came.
     seen: [AtomicU64; MAX_MESSAGES as usize / 64],
@@ -32,7 +33,7 @@ struct FromSender {
 pub struct Findings {
     /// Different messages that came whole.
     pub received: u64,
-    /// Messages that never came whole.
+    /// Messages that never came whole, though nobody doubts that they should.
     pub lost: u64,
     /// Messages that came with another content than their checksum says, from this sender or from nobody known.
     pub torn: u64,
@@ -46,7 +47,7 @@ pub struct Findings {
 #[repr(C)]
 pub struct Receiver {
     senders: [FromSender; MAX_KERNELS],
-    /// Torn messages from no CPU that is known.
+    /// Torn messages from nobody known.
     torn: AtomicU64,
 }
 
@@ -63,10 +64,14 @@ impl Receiver {
     pub fn take(&self, message: &Message) {
         let place = payload::check(message.payload()).and_then(|(sequence, sender)| {
             let from = self.senders.get(sender as usize)?;
+            // The lane proves who sent; a slot does not.
+            if message.sender().is_some_and(|id| id.index() != sender as usize) {
+                return None;
+            }
             Some((from, sequence, from.seen.get((sequence / 64) as usize)?))
         });
         let Some((from, sequence, seen)) = place else {
-            self.torn_by(message.sender_cpu()).fetch_add(1, Ordering::Relaxed);
+            self.torn_by(message).fetch_add(1, Ordering::Relaxed);
             return;
         };
         let bit = 1 << (sequence % 64);
@@ -85,15 +90,17 @@ impl Receiver {
     }
 
     /// Whether message `number` came from kernel `k`.
-    pub fn has(&self, k: usize, number: u64) -> bool {
+    fn has(&self, k: usize, number: u64) -> bool {
         let word = self.senders[k].seen.get((number / 64) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (number % 64) != 0)
     }
 
-    /// Where to count a torn message from `cpu`.
-    fn torn_by(&self, cpu: PhysCpuId) -> &AtomicU64 {
+    /// Where to count a torn message.
+    fn torn_by(&self, message: &Message) -> &AtomicU64 {
+        let cpu = message.sender_cpu();
         let sent = |k: &usize| ENDPOINT.instance(instance(*k)).is_ok_and(|i| i.cpus().contains(&cpu));
-        (0..MAX_KERNELS).find(sent).map_or(&self.torn, |k| &self.senders[k].torn)
+        let sender = message.sender().map(InstanceId::index).or_else(|| (0..MAX_KERNELS).find(sent));
+        sender.and_then(|k| self.senders.get(k)).map_or(&self.torn, |from| &from.torn)
     }
 
     /// Different messages that came whole, from all senders.
@@ -107,12 +114,14 @@ impl Receiver {
         self.senders.iter().fold(self.total() + self.torn.load(Ordering::Relaxed), |sum, s| sum + bad(s))
     }
 
-    /// What was found about the `sent` messages of kernel `k`.
-    pub fn findings(&self, k: usize, sent: u64) -> Findings {
+    /// What was found about the messages of kernel `k`, which `sent` them.
+    pub fn findings(&self, k: usize, sent: &SentTo) -> Findings {
         let from = &self.senders[k];
         let received = from.received.load(Ordering::Relaxed);
         let torn = from.torn.load(Ordering::Relaxed) + self.torn.load(Ordering::Relaxed);
         let [doubled, disordered] = [&from.doubled, &from.disordered].map(|n| n.load(Ordering::Relaxed));
-        Findings { received, lost: sent.saturating_sub(received), torn, doubled, disordered }
+        let undelivered = sent.in_doubt().filter(|&number| !self.has(k, number)).count() as u64;
+        let lost = sent.messages().saturating_sub(received).saturating_sub(undelivered);
+        Findings { received, lost, torn, doubled, disordered }
     }
 }

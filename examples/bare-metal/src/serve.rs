@@ -10,22 +10,20 @@ use crate::layout;
 use crate::machine::{self, Exit};
 use crate::options::ApicMode;
 use crate::order::MAX_INSTANCES;
-use crate::platform::{CPUS, ENDPOINT};
+use crate::platform::{End, Kernel, CPUS};
 use crate::spawned;
 use crate::stream::Heart;
 use mk_ipi_abi::directory::{EntryError, State};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange};
-use mk_ipi_core::directory::{config_of, Directory, InstanceRecord};
-use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::directory::{Directory, InstanceRecord};
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
-use mk_ipi_core::{InstanceConfig, InstanceRef};
-use spin::Once;
+use mk_ipi_core::{config_of, Endpoint, InstanceConfig, InstanceRef};
 use x86_64::instructions::interrupts;
 
 /// The host has told us to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Who is on this machine.
-static DIRECTORY: Once<Directory<'static, AtomicU64>> = Once::new();
+/// This kernel's end of every link: its host may have several CPUs.
+pub static SERVER: End<CPUS> = Endpoint::new(Kernel);
 
 /// All whom a kernel that serves can know.
 pub fn ids() -> impl Iterator<Item = InstanceId> {
@@ -34,17 +32,18 @@ pub fn ids() -> impl Iterator<Item = InstanceId> {
 
 /// Serves until the host says stop. Interrupts are set up, and off.
 pub fn run(cmdline: &[u8], shared: PhysAddr, mode: ApicMode) -> ! {
-    ENDPOINT.platform().ignore_strays();
+    Kernel.ignore_strays();
     inbox::register();
-    let directory = DIRECTORY.call_once(|| spawned::directory(cmdline));
-    let (me, kernels) = spawned::join(directory, shared);
+    let directory = spawned::directory(cmdline);
+    // Who is left out is looked for again and again.
+    let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
     if me.index() >= MAX_INSTANCES {
         fatal!("instance {} is beyond the {MAX_INSTANCES} that are known here", me.get());
     }
-    if ENDPOINT.instance(InstanceId::HOST).is_err() {
+    if SERVER.instance(InstanceId::HOST).is_err() {
         fatal!("the host is not listed, or with more than {CPUS} CPUs");
     }
-    crate::introduce(me.get());
+    crate::introduce(SERVER.identity());
     log!("image at {:#x}, {mode}, {kernels} kernels known, serving", layout::own_image().start().0);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
@@ -52,18 +51,18 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: ApicMode) -> ! {
     let mut peers = Peers { me, directory, refused: 0 };
     let mut heart = Heart::new();
     while !STOP.load(Ordering::Relaxed) {
-        let runs = ENDPOINT.platform().runs();
-        if heart.beat() {
+        let runs = Kernel.runs();
+        if heart.beat(&SERVER) {
             errands.look_around(&mut peers);
         }
         if errands.turn(&mut peers) {
-            ENDPOINT.platform().sleep(runs);
+            Kernel.sleep(runs);
         }
     }
-    log!("stopping, as told; {:?}", ENDPOINT.stats());
+    log!("stopping, as told; {:?}", SERVER.stats());
     interrupts::disable();
     // The last thing: whoever sees it may take the CPU and the memory away.
-    ENDPOINT.goodbye();
+    SERVER.goodbye();
     machine::halt()
 }
 
@@ -72,14 +71,9 @@ pub fn give_up(how: Exit) -> ! {
     interrupts::disable();
     // Where an exception struck nothing can be relied upon; the heartbeat ends by itself.
     if !matches!(how, Exit::Exception) {
-        ENDPOINT.goodbye();
+        SERVER.goodbye();
     }
     machine::halt()
-}
-
-/// Something happened to a peer.
-pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
-    inbox::on_peer_event(peer, event);
 }
 
 /// The host's stop word. In an interrupt: the main program acts.
@@ -90,7 +84,7 @@ pub fn on_stop() {
 /// The life of `id` that the directory lists, if it does.
 pub fn listed_life(id: InstanceId) -> Option<Incarnation> {
     let mut cpus = [PhysCpuId(0); CPUS];
-    DIRECTORY.get()?.read(id, &mut cpus).ok().map(|record| record.incarnation)
+    Kernel.directory()?.read(id, &mut cpus).ok().map(|record| record.incarnation)
 }
 
 /// The endpoint's table, kept as the directory has it.
@@ -134,7 +128,7 @@ impl Peers {
 
     fn meet(&mut self, record: &InstanceRecord, config: &InstanceConfig) -> Change {
         let id = record.instance;
-        let is_known = ENDPOINT.instance(id).is_ok_and(|known| is_same(&known, record, config));
+        let is_known = SERVER.instance(id).is_ok_and(|known| is_same(&known, record, config));
         if is_known || !matches!(record.state, State::Starting | State::Running) {
             return Change::None;
         }
@@ -149,7 +143,7 @@ impl Peers {
 
     fn attach(&mut self, record: &InstanceRecord, config: &InstanceConfig) -> bool {
         let (id, bit) = (record.instance.get(), 1 << record.instance.get());
-        match ENDPOINT.attach_instance(config, record.region) {
+        match SERVER.attach_instance(config, record.region) {
             Ok(()) => {
                 self.refused &= !bit;
                 return true;
@@ -164,7 +158,7 @@ impl Peers {
     /// Takes `id` out of the table, if it is there; whether it was.
     fn part_with(&self, id: InstanceId) -> bool {
         // Nobody uses it: there is one CPU, and deferred work is not under way.
-        let had = ENDPOINT.destroy_instance(id).is_ok();
+        let had = SERVER.destroy_instance(id).is_ok();
         if had {
             inbox::forget(id);
         }

@@ -6,18 +6,20 @@ use crate::demo;
 use crate::layout;
 use crate::node::{Node, READY};
 use crate::options::Options;
-use crate::platform::ENDPOINT;
+use crate::platform::{End, Kernel, ENDPOINT};
 use mk_ipi_abi::boot_param::mk_ipi_directory;
 use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
-use mk_ipi_core::directory::{Directory, JoinError};
+use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, PhysMemory};
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
+use mk_ipi_core::JoinError;
 
 /// Takes this kernel's place in the demo, its region being at `shared`: from then on it takes messages.
 pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     demo::register();
-    let (me, kernels) = join(&directory(cmdline), shared);
+    let left_out = |id: InstanceId, e| fatal!("kernel {} cannot be added: {e:?}", id.get());
+    let (me, kernels) = join(&ENDPOINT, directory(cmdline), shared, left_out);
     if me.get() != layout::own_kernel() {
         fatal!("the directory lists kernel {} with this region", me.get());
     }
@@ -28,26 +30,32 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
 }
 
 /// The directory that the command line names.
-pub fn directory(cmdline: &[u8]) -> Directory<'static, AtomicU64> {
+pub fn directory(cmdline: &[u8]) -> &'static Directory<'static, AtomicU64> {
     match mk_ipi_directory(cmdline) {
-        Ok(Some(at)) => open(at),
+        Ok(Some(at)) => ENDPOINT.platform().set_directory(open(at)),
         Ok(None) => fatal!("mk_ipi_shared= without mk_ipi_directory="),
         Err(e) => fatal!("mk_ipi_directory=: {e:?}"),
     }
 }
 
-/// Takes this kernel's place among the others, its region being at `shared`; gives who it is, and how many there are.
-pub fn join(directory: &Directory<'static, AtomicU64>, shared: PhysAddr) -> (InstanceId, usize) {
+/// Takes this kernel's place among the others, its region being at `shared`; gives who it is, and how many there are. Calls
+/// `left_out` for each that could not be added.
+pub fn join<const CPUS: usize>(
+    endpoint: &End<CPUS>,
+    directory: &Directory<'static, AtomicU64>,
+    shared: PhysAddr,
+    left_out: impl Fn(InstanceId, JoinError),
+) -> (InstanceId, usize) {
     let start = clock::now();
     let kernels = loop {
-        match ENDPOINT.join(shared, directory) {
+        match endpoint.join_and(shared, directory, &left_out) {
             Ok(kernels) => break kernels,
             // The host may be writing of others; one that died in it never ends.
             Err(JoinError::Changing(_)) if clock::now().wrapping_sub(start) < SECOND => spin_hint(),
             Err(e) => fatal!("joining the others: {e:?}"),
         }
     };
-    let Some((me, _)) = ENDPOINT.identity() else { fatal!("joined as nobody") };
+    let Some((me, _)) = endpoint.identity() else { fatal!("joined as nobody") };
     (me, kernels)
 }
 
@@ -62,7 +70,7 @@ fn open(at: PhysAddr) -> Directory<'static, AtomicU64> {
 
 fn map(at: PhysAddr, len: u64) -> &'static [AtomicU64] {
     let range = PhysRange::new(at, len).ok_or(mk_ipi_core::platform::MapError::NotAllowed);
-    let mapping = range.and_then(|r| ENDPOINT.platform().map(r, Access::ReadOnly));
+    let mapping = range.and_then(|r| Kernel.map(r, Access::ReadOnly));
     let mapping = mapping.unwrap_or_else(|e| fatal!("the directory at {:#x}: {e:?}", at.0));
     // SAFETY: all of memory stays mapped for ever (platform.rs).
     unsafe { mapping.as_ptr().as_ref() }

@@ -10,7 +10,7 @@ use crate::node::{instance, Node};
 use crate::options::{Fault, FaultKind, Generation, MAX_MESSAGES};
 use crate::order::STREAM;
 use crate::payload::Payload;
-use crate::platform::ENDPOINT;
+use crate::platform::{End, ENDPOINT};
 use crate::progress::Progress;
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
@@ -28,6 +28,14 @@ const TICK: u64 = clock::SECOND / 200;
 /// A peer whose heartbeat stands still for so long is suspect.
 const SUSPECT_AFTER: u64 = 5 * clock::SECOND;
 
+/// Messages to one receiver that are remembered by what the lane calls them: far more than are sent from its rebirth to the next
+/// tick.
+const RECENT: usize = 4096;
+
+/// The number that the lane to each kernel gave to each of its last messages.
+static NUMBERS: [[AtomicU64; RECENT]; MAX_KERNELS] =
+    [const { [const { AtomicU64::new(0) }; RECENT] }; MAX_KERNELS];
+
 /// One bit for each kernel in whose lane there is space again.
 static SPACE: AtomicU64 = AtomicU64::new(0);
 
@@ -38,14 +46,25 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
         PeerEvent::Space => {
             SPACE.fetch_or(1 << k, Ordering::Relaxed);
         }
-        PeerEvent::Lost { first, count } => {
-            log!("kernel {k} died and lost {count} messages, from number {first} on");
-            journal::own().sent[k].report_lost(first, count);
+        PeerEvent::InDoubt { number } => {
+            let sent = &journal::own().sent[k];
+            let Some(message) = numbered(k, sent.messages(), number) else {
+                fatal!("kernel {k} died handling {number}, which is none of our last messages")
+            };
+            log!("kernel {k} died handling message {message}");
+            sent.doubt(message);
         }
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
+        PeerEvent::Refused(breach) => fatal!("kernel {k} holds that we broke the protocol: {breach:?}"),
         PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
         event => log!("kernel {k}: {event:?}"),
     }
+}
+
+/// Which of the last of `messages` to kernel `k` the lane calls `number`.
+fn numbered(k: usize, messages: u64, number: u64) -> Option<u64> {
+    let mut last = messages.saturating_sub(RECENT as u64)..messages;
+    last.rfind(|message| NUMBERS[k][*message as usize % RECENT].load(Ordering::Relaxed) == number)
 }
 
 /// Shows that we live, and looks who else does.
@@ -58,14 +77,20 @@ impl Heart {
     }
 
     /// Beats if it is time; whether it was.
-    pub fn beat(&mut self) -> bool {
+    pub fn beat<const CPUS: usize>(&mut self, endpoint: &End<CPUS>) -> bool {
         let now = clock::now();
         let is_time = now.wrapping_sub(self.0) > TICK;
         if is_time {
             self.0 = now;
-            ENDPOINT.tick(now, SUSPECT_AFTER);
+            endpoint.tick(now, SUSPECT_AFTER);
         }
         is_time
+    }
+
+    /// Beats at once.
+    pub fn look(&mut self) {
+        self.0 = clock::now();
+        ENDPOINT.tick(self.0, SUSPECT_AFTER);
     }
 }
 
@@ -158,7 +183,7 @@ impl<'a> Stream<'a> {
         if before <= half && self.total() > half {
             self.fail_on_order();
         }
-        self.heart.beat();
+        self.heart.beat(&ENDPOINT);
         let moved = self.total() + self.progress.report();
         self.node.progress(moved);
         if self.watchdog.stalled(moved) && !self.is_over() {
@@ -174,8 +199,8 @@ impl<'a> Stream<'a> {
             if !self.is_over_to(to) {
                 let rung = ENDPOINT.platform().rung();
                 self.send_next(to, |message| match ENDPOINT.send(instance(to), STREAM, message) {
-                    Err(SendError::Busy) => Ok(false),
-                    sent => sent.map(|()| true),
+                    Err(SendError::Busy) => Ok(None),
+                    sent => sent.map(Some),
                 });
                 self.doorbells[to] += ENDPOINT.platform().rung() - rung;
             }
@@ -214,8 +239,8 @@ impl<'a> Stream<'a> {
                 break;
             }
             full = !self.send_next(to, |message| match ENDPOINT.post(instance(to), STREAM, message) {
-                Err(SendError::Full | SendError::Unanswered) => Ok(false),
-                sent => sent.map(|()| true),
+                Err(SendError::Full | SendError::Unanswered) => Ok(None),
+                sent => sent.map(Some),
             });
         }
         if self.sent(to) != before {
@@ -225,7 +250,7 @@ impl<'a> Stream<'a> {
             self.journal.sent[to].flushed();
         }
         if full {
-            match ENDPOINT.want_space(instance(to)) {
+            match ENDPOINT.want_space(instance(to), self.next[to].bytes().len()) {
                 Ok(true) => {}
                 Ok(false) => self.waiting |= 1 << to,
                 Err(e) => fatal!("waiting for kernel {to}: {e:?}"),
@@ -233,11 +258,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends the next message to kernel `to` by `send`, which says whether there was room; whether it did.
-    fn send_next(&mut self, to: usize, send: impl FnOnce(&[u8]) -> Result<bool, SendError>) -> bool {
+    /// Sends the next message to kernel `to` by `send`, which gives its number, if there was room; whether there was.
+    fn send_next(&mut self, to: usize, send: impl FnOnce(&[u8]) -> Result<Option<u64>, SendError>) -> bool {
         let payload = &self.next[to];
+        let place = &NUMBERS[to][self.sent(to) as usize % RECENT];
         let sent = self.journal.sent[to].next(|| match send(payload.bytes()) {
-            Ok(sent) => sent,
+            Ok(number) => number.inspect(|number| place.store(*number, Ordering::Relaxed)).is_some(),
             Err(e) => fatal!("sending to kernel {to}: {e:?}"),
         });
         if sent {

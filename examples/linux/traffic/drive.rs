@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Drives a run: resets all, orders the streams, sends our own, waits for the end, then the pings.
 
-use super::{inbox, report, Plan, PROGRESS};
+use super::{deaths, inbox, report, Plan, PROGRESS};
 use crate::failure::{failure, refuse, Result};
 use crate::order::{Order, Query, Report, Reset, What, ORDER, PING, QUERY, RESET, STREAM};
 use crate::payload::Payload;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
-use crate::{ffi, host};
+use crate::{ffi, host, peers, start};
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
 use mk_ipi_core::SendError;
+use mk_ipi_x86::Microseconds;
 
 /// Messages to one kernel in a row, for which it is rung once at most (native).
 const BURST: usize = 32;
@@ -21,6 +22,8 @@ const IDLE_SWEEPS: u32 = 100;
 const SWEEPS: u32 = 1000;
 /// Nanoseconds without progress after which a run is given up.
 const PATIENCE: u64 = 20_000_000_000;
+/// How long the next life of a kernel that was killed is waited for.
+const REBIRTH: Microseconds = Microseconds(5_000_000);
 
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);
@@ -75,7 +78,7 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     let mut watchdog = Watchdog::new();
     loop {
         match ENDPOINT.send(to.id, ty, payload) {
-            Ok(()) => return Ok(true),
+            Ok(_) => return Ok(true),
             Err(e) if !is_full(e) => return refuse!(EIO, "to instance {}: {e:?}", to.id.get()),
             Err(_) if !to.lives() => return Ok(false),
             Err(_) => watchdog.check(0, "a kernel takes no order")?,
@@ -122,8 +125,11 @@ impl Peer {
         }
     }
 
-    /// Sends what can be sent now; whether anything was.
+    /// Sends what can be sent now; whether anything was. To a life that is over, nothing.
     fn turn(&mut self, messages: u64) -> Result<bool> {
+        if deaths::is_over(self.id) {
+            return Ok(false);
+        }
         if self.waits {
             self.waits = !inbox::from(self.id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
         }
@@ -141,14 +147,20 @@ impl Peer {
             ENDPOINT.flush(self.id).map_err(|e| failure!(EIO, "ringing {}: {e:?}", self.id.get()))?;
         }
         if full && self.native {
-            self.waits = ENDPOINT.want_space(self.id) == Ok(false);
+            let len = self.payload().bytes().len();
+            self.waits = ENDPOINT.want_space(self.id, len) == Ok(false);
         }
         Ok(self.sent != before)
     }
 
+    /// The next message.
+    fn payload(&self) -> Payload {
+        Payload::new(self.sent, InstanceId::HOST.get().into())
+    }
+
     /// Sends the next message; whether there was room.
     fn next(&mut self) -> Result<bool> {
-        let payload = Payload::new(self.sent, InstanceId::HOST.get().into());
+        let payload = self.payload();
         let sent = if self.native {
             ENDPOINT.post(self.id, STREAM, payload.bytes())
         } else {
@@ -158,10 +170,13 @@ impl Peer {
             self.id.get(),
             STREAM.0,
             payload.bytes().len(),
-            sent.map_or_else(|e| e.errno().to_c(), |()| 0),
+            sent.map_or_else(|e| e.errno().to_c(), |_| 0),
         );
         match sent {
-            Ok(()) => self.sent += 1,
+            Ok(number) => {
+                deaths::note(self.id, self.sent, number);
+                self.sent += 1;
+            }
             Err(e) if is_full(e) => self.busy += 1,
             Err(e) => return refuse!(EIO, "to instance {}: {e:?}", self.id.get()),
         }
@@ -201,33 +216,42 @@ fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
 /// The kernels of a run.
 struct Peers {
     all: [Option<Peer>; MAX_INSTANCES],
+    /// Those of `all` that are let go: one bit for each.
+    dead: u32,
     run: u32,
-    /// Messages that were sent to those that are let go.
-    dead_sent: u64,
 }
 
 impl Peers {
+    fn is_dead(&self, id: InstanceId) -> bool {
+        self.dead & 1 << id.index() != 0
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.all.iter().flatten()
+        self.all.iter().flatten().filter(|peer| !self.is_dead(peer.id))
     }
 
     /// Lets go who does not live in the life in which it began.
     fn drop_dead(&mut self) {
-        for place in self.all.iter_mut().filter(|p| p.as_ref().is_some_and(|p| !p.lives())) {
-            self.dead_sent += place.take().map_or(0, |peer| peer.sent);
-        }
+        let dead = self.iter().filter(|peer| !peer.lives()).fold(0, |dead, peer| dead | 1 << peer.id.index());
+        self.dead |= dead;
     }
 
     fn get(&self, id: InstanceId) -> Option<&Peer> {
-        self.all.get(id.index())?.as_ref()
+        self.iter().find(|peer| peer.id == id)
+    }
+
+    /// Those that are let go.
+    fn dead(&self) -> impl Iterator<Item = &Peer> {
+        self.all.iter().flatten().filter(|peer| self.is_dead(peer.id))
     }
 }
 
 /// Runs it all.
 pub fn run(plan: &Plan) -> Result {
     report::clear();
-    let mut peers = Peers { all: [const { None }; MAX_INSTANCES], run: 0, dead_sent: 0 };
+    let mut peers = Peers { all: [const { None }; MAX_INSTANCES], dead: 0, run: 0 };
     for id in plan.others() {
+        deaths::begin(id);
         let peer = Peer::new(id)?;
         if let Some(place) = peers.all.get_mut(id.index()) {
             *place = Some(peer);
@@ -246,7 +270,12 @@ pub fn run(plan: &Plan) -> Result {
     order_streams(plan, &peers)?;
     stream(plan, &mut peers)?;
     settle(plan, &mut peers)?;
-    pings(plan, &mut peers)
+    pings(plan, &mut peers)?;
+    peers.drop_dead();
+    for dead in peers.dead() {
+        account_for(dead, plan, &peers)?;
+    }
+    Ok(())
 }
 
 /// A number that no run had before.
@@ -303,7 +332,7 @@ fn stream(plan: &Plan, peers: &mut Peers) -> Result {
         for peer in peers.all.iter_mut().flatten() {
             moved |= peer.turn(plan.messages)?;
         }
-        if peers.iter().all(|p| p.over) {
+        if peers.iter().all(|p| p.over || deaths::is_over(p.id)) {
             return Ok(());
         }
         idle = if moved { 0 } else { idle + 1 };
@@ -320,7 +349,7 @@ fn stream(plan: &Plan, peers: &mut Peers) -> Result {
 
 /// Tells how far we are; gives a number that grows with all that moves.
 fn progress(peers: &Peers) -> u64 {
-    let sent = peers.iter().fold(peers.dead_sent, |sum, p| sum.wrapping_add(p.sent));
+    let sent = peers.all.iter().flatten().fold(0u64, |sum, p| sum.wrapping_add(p.sent));
     let received = (0..MAX_INSTANCES as u8).filter_map(|id| inbox::from(InstanceId::new(id)));
     let done = received.fold(sent, |sum, from| sum.wrapping_add(from.check.counts().received));
     let [word, _] = &PROGRESS;
@@ -342,7 +371,7 @@ fn settle(plan: &Plan, peers: &mut Peers) -> Result {
             let ended = !sent.still_sending && sent.sent >= plan.messages;
             let whole = received.received.saturating_add(received.torn) >= sent.sent;
             if ended && (whole || watchdog.is_over(moved)) {
-                report::keep(from, to, sent, received);
+                report::keep(from, to, Some(sent), received);
                 break;
             }
             watchdog.check(moved, "the streams end")?;
@@ -350,6 +379,58 @@ fn settle(plan: &Plan, peers: &mut Peers) -> Result {
         }
     }
     Ok(())
+}
+
+/// What the death of `dead` cost, as its next life tells: the streams to it and from it. With slots nobody can tell.
+fn account_for(dead: &Peer, plan: &Plan, peers: &Peers) -> Result {
+    // When it is up, what is in doubt was told.
+    let is_up =
+        || peers::sign(dead.id) == peers::Sign::Up && life_of(dead.id).is_some_and(|l| l != dead.life);
+    if !dead.native || !start::wait_until(REBIRTH, is_up) {
+        return Ok(());
+    }
+    let next = Peer::new(dead.id)?;
+    let mut others = plan.kernels().filter(|id| *id != dead.id && !peers.is_dead(*id));
+    others.try_for_each(|other| account_between(dead, &next, other, peers))
+}
+
+/// What the death cost of the streams between `dead` and `other`, which lives.
+fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -> Result {
+    let mut watchdog = Watchdog::new();
+    loop {
+        let theirs = if other == InstanceId::HOST {
+            Some(report::own(dead.id, peers.run, dead.sent, dead.doorbells(), dead.busy))
+        } else {
+            one(peers, other, dead.id)?
+        };
+        // A life begins in run 0.
+        let (Some(mut sent), Some(mut got)) = (theirs, ask(next, other, 0)?) else { return Ok(()) };
+        let had = had_before(dead, other, &mut sent, &mut got);
+        let moved = [sent.sent, had, got.received].into_iter().fold(0, u64::wrapping_add);
+        let whole = had.saturating_add(got.received).saturating_add(got.torn) >= sent.sent;
+        if !sent.still_sending && (whole || watchdog.is_over(moved)) {
+            got.received = had.saturating_sub(sent.in_doubt).saturating_add(got.received);
+            report::keep_once(other, dead.id, Some(sent), got);
+            report::keep_once(dead.id, other, None, sent);
+            return Ok(());
+        }
+        watchdog.check(moved, "a next life reads")?;
+        pause();
+    }
+}
+
+/// How many of the `sent` messages of `other` the former life of `dead` had, where the next life `got` the rest. Of our own
+/// it is known, and must fit. Of another's it is what lies before the first that came now.
+fn had_before(dead: &Peer, other: InstanceId, sent: &mut Report, got: &mut Report) -> u64 {
+    if other != InstanceId::HOST {
+        return if got.received == 0 { sent.sent } else { got.first };
+    }
+    let (had, in_doubt) = deaths::taken(dead.id, dead.sent);
+    sent.in_doubt = in_doubt.into();
+    if got.received != 0 {
+        got.doubled = got.doubled.saturating_add(had.saturating_sub(got.first));
+    }
+    had
 }
 
 /// All directions.

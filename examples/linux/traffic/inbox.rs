@@ -24,8 +24,6 @@ pub struct From {
     pub ponged: AtomicU64,
     /// Number of a ping of its that is not answered yet, plus 1.
     pinged: AtomicU64,
-    /// Messages to it that were lost by its restart.
-    pub reported: AtomicU64,
     /// Its last report, as it came, once `answered` says so.
     answer: [AtomicU64; Report::LEN / 8],
     answered: AtomicBool,
@@ -37,7 +35,6 @@ static FROM: [From; MAX_INSTANCES] = [const {
         space: AtomicBool::new(false),
         ponged: AtomicU64::new(0),
         pinged: AtomicU64::new(0),
-        reported: AtomicU64::new(0),
         answer: [const { AtomicU64::new(0) }; Report::LEN / 8],
         answered: AtomicBool::new(false),
     }
@@ -61,7 +58,6 @@ pub fn reset() {
     TORN.store(0, Ordering::Relaxed);
     for from in &FROM {
         from.check.reset();
-        from.reported.store(0, Ordering::Relaxed);
     }
 }
 
@@ -71,9 +67,6 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     match event {
         PeerEvent::Space => from.space.store(true, Ordering::Release),
         PeerEvent::Began(life) => from.check.began(life),
-        PeerEvent::Lost { count, .. } => {
-            from.reported.fetch_add(count, Ordering::Relaxed);
-        }
         _ => {}
     }
 }
@@ -86,13 +79,13 @@ pub fn peer_restarts(id: InstanceId) {
 }
 
 /// Who sent: the lane says, and with slots only the payload.
-fn sender_of(message: &Message, named: u32) -> Option<(InstanceId, &'static From)> {
+fn sender_of(message: &Message<'_>, named: u32) -> Option<(InstanceId, &'static From)> {
     let named = u8::try_from(named).ok().map(InstanceId::new);
     let id = message.sender().or(named)?;
     Some((id, from(id)?))
 }
 
-fn on_stream(message: &Message) {
+fn on_stream(message: &Message<'_>) {
     let Some((number, sender)) = payload::check(message.payload()) else {
         return match message.sender().and_then(from) {
             Some(from) => from.check.took_torn(),
@@ -106,7 +99,7 @@ fn on_stream(message: &Message) {
     }
 }
 
-fn on_ping(message: &Message) {
+fn on_ping(message: &Message<'_>) {
     // A torn one is not answered: the round trip takes too long, as the sender will say.
     if let Some((number, sender)) = payload::check(message.payload()) {
         if let Some((id, from)) = sender_of(message, sender) {
@@ -134,7 +127,7 @@ pub fn answer_all() {
     (0..MAX_INSTANCES as u8).for_each(answer);
 }
 
-fn on_pong(message: &Message) {
+fn on_pong(message: &Message<'_>) {
     if let Some((number, sender)) = payload::check(message.payload()) {
         if let Some((_, from)) = sender_of(message, sender) {
             from.ponged.store(number.wrapping_add(1), Ordering::Release);
@@ -142,7 +135,7 @@ fn on_pong(message: &Message) {
     }
 }
 
-fn on_report(message: &Message) {
+fn on_report(message: &Message<'_>) {
     let Some(report) = Report::decode(message.payload()) else { return };
     let Some(from) = from(report.me) else { return };
     if message.sender().is_some_and(|id| id != report.me) {
@@ -185,7 +178,7 @@ pub struct Handlers([Option<Handle>; 4]);
 impl Handlers {
     /// From now on messages are taken.
     pub fn register() -> Result<Self> {
-        let all: [(MessageType, fn(&Message)); 4] =
+        let all: [(MessageType, fn(&Message<'_>)); 4] =
             [(STREAM, on_stream), (PING, on_ping), (PONG, on_pong), (REPORT, on_report)];
         let mut handlers = Self([None; 4]);
         for (place, (ty, call)) in handlers.0.iter_mut().zip(all) {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a run found, direction by direction.
 
-use super::inbox;
+use super::{deaths, inbox};
 use crate::host;
 use crate::lock::Locked;
 use crate::order::Report;
 use crate::platform::Linux;
 use core::fmt::{self, Write};
 use mk_ipi_core::abi::InstanceId;
-use mk_ipi_core::sync::Ordering;
 use mk_ipi_x86::Mode;
 
 /// One direction.
@@ -16,7 +15,8 @@ use mk_ipi_x86::Mode;
 struct Row {
     from: InstanceId,
     to: InstanceId,
-    sent: Report,
+    /// `None` where `from` was killed: nobody knows how much it sent.
+    sent: Option<Report>,
     received: Report,
     /// Round trips that `from` began: least, median, 99th percentile, in cycles.
     trips: [u64; 3],
@@ -35,13 +35,21 @@ pub fn clear() {
     RESULTS.with(|rows| rows.iter_mut().for_each(|row| *row = None));
 }
 
-/// Keeps both ends' reports of a direction.
-pub fn keep(from: InstanceId, to: InstanceId, sent: Report, received: Report) {
+/// Keeps both ends' reports of a direction, or that of the end that lives.
+pub fn keep(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
     RESULTS.with(|rows| {
         if let Some(place) = rows.iter_mut().find(|row| row.is_none()) {
             *place = Some(Row { from, to, sent, received, trips: [0; 3] });
         }
     });
+}
+
+/// As `keep`, unless that direction was kept before.
+pub fn keep_once(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
+    let is_kept = RESULTS.with(|rows| rows.iter().flatten().any(|row| row.from == from && row.to == to));
+    if !is_kept {
+        keep(from, to, sent, received);
+    }
 }
 
 /// Keeps round trips of a direction.
@@ -64,7 +72,7 @@ pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) ->
         sent,
         doorbells,
         busy,
-        reported: from.map_or(0, |f| f.reported.load(Ordering::Relaxed)),
+        in_doubt: deaths::doubts(about),
         received: counts.received,
         former: counts.former,
         first: counts.first,
@@ -80,7 +88,7 @@ pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) ->
     }
 }
 
-/// Writes it: two lines of JSON for each direction.
+/// Writes it: two lines of JSON for each direction, one where the sender was killed.
 pub fn show(to: &mut impl Write) -> fmt::Result {
     let generation = host::with(|host| host.generation().name());
     let mode = match Linux.apic().map(|apic| apic.mode()) {
@@ -92,22 +100,24 @@ pub fn show(to: &mut impl Write) -> fmt::Result {
 
 impl Row {
     fn show(&self, to: &mut impl Write, mode: &str, generation: &str) -> fmt::Result {
-        let (ends, sent, received) = ([self.from.get(), self.to.get()], &self.sent, &self.received);
-        let [from, at] = ends;
-        let lost = sent.sent.saturating_sub(received.received);
+        let ([from, at], received) = ([self.from.get(), self.to.get()], &self.received);
+        // What is in doubt may have come or not: it is counted apart.
+        let lost = self.sent.map_or(received.lost, |sent| {
+            sent.sent.saturating_sub(received.received).saturating_sub(sent.in_doubt)
+        });
         writeln!(
             to,
             "{{\"received\":{{\"from\":{from},\"to\":{at},\"mode\":\"{mode}\",\"generation\":\"{generation}\",\
              \"received\":{},\"lost\":{lost},\"torn\":{},\"doubled\":{},\"disordered\":{}}}}}",
             received.received, received.torn, received.doubled, received.disordered,
         )?;
-        let [min, median, p99] = self.trips;
+        let (Some(sent), [min, median, p99]) = (&self.sent, self.trips) else { return Ok(()) };
         writeln!(
             to,
             "{{\"sent\":{{\"from\":{from},\"to\":{at},\"mode\":\"{mode}\",\"generation\":\"{generation}\",\
-             \"sent\":{},\"doorbells\":{},\"busy\":{},\"reported\":{},\
+             \"sent\":{},\"doorbells\":{},\"busy\":{},\"in_doubt\":{},\
              \"rtt_cycles\":{{\"min\":{min},\"median\":{median},\"p99\":{p99}}}}}}}",
-            sent.sent, sent.doorbells, sent.busy, sent.reported,
+            sent.sent, sent.doorbells, sent.busy, sent.in_doubt,
         )
     }
 }

@@ -47,7 +47,7 @@ static void tables(void)
 	GIVES(mk_ipi_init(NULL, sizeof(mk), &ops), -MK_IPI_EINVAL);
 	/* Those that may be missing. */
 	ops.relax = NULL, ops.log = NULL, ops.region_added = NULL, ops.region_removed = NULL;
-	ops.peer_event = NULL, ops.stop = NULL;
+	ops.peer_event = NULL, ops.peer_has_cpu = NULL, ops.left_out = NULL, ops.stop = NULL;
 	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), 0);
 	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_fini(&mk), 0);
@@ -62,6 +62,10 @@ static void no_instance(struct mk_ipi *mk)
 	struct mk_ipi_record record = { 0 };
 	struct mk_ipi_stats stats;
 	struct mk_ipi_lane_stats lane;
+	struct mk_ipi_poller poller = { { 0 } };
+	struct mk_ipi_payload payload = { "x", 1 };
+	uint64_t number;
+	size_t done;
 	void *page;
 
 	GIVES(mk_ipi_fini(mk), -MK_IPI_EINVAL);
@@ -78,14 +82,17 @@ static void no_instance(struct mk_ipi *mk)
 	GIVES(mk_ipi_start_rfc_v2(mk, "", 0, &config), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_join(mk, 0, NULL, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_record(mk, &record, &a.cpu), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send_to_cpu(mk, 0, 0, 1, "x", 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send_from_nmi(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_post(mk, 0, 1, "x", 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(mk, 0, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_to_cpu(mk, 0, 0, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_from_nmi(mk, 0, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post(mk, 0, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post_many(mk, 0, 1, &payload, 1, &done), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_many(mk, 0, 1, &payload, 1, &done), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_handled(mk, 0, &number), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_flush(mk, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_ring(mk, 0), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_want_space(mk, 0), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send_pfn(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_want_space(mk, 0, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_pfn(mk, 0, 1, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_map_pfn(mk, 1, &page), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_unmap_page(mk, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poll(mk), -MK_IPI_EINVAL);
@@ -95,8 +102,10 @@ static void no_instance(struct mk_ipi *mk)
 	GIVES(mk_ipi_get_lane_stats(mk, 0, &lane), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_tick(mk, 0, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_goodbye(mk), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_stop(mk, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_discard_unread(mk), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_stop(mk, 0, 1), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_move_doorbell(mk, 0, VECTOR), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_begin(mk, &poller, sizeof(poller)), -MK_IPI_EINVAL);
 	mk_ipi_interrupt(mk);
 }
 
@@ -121,6 +130,12 @@ static void null_pointers(void)
 	GIVES(mk_ipi_unmap_page(a.mk, NULL), 0);
 	GIVES(mk_ipi_get_stats(a.mk, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_get_lane_stats(a.mk, 0, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_handled(a.mk, 0, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_stop(a.mk, 0, 0), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_begin(a.mk, NULL, sizeof(struct mk_ipi_poller)), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_poll(NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_wait(NULL, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_end(NULL), -MK_IPI_EINVAL);
 	config.cpus = NULL;
 	GIVES(mk_ipi_attach_instance(a.mk, &config, 0, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_set_default((struct mk_ipi *)(void *)arena), -MK_IPI_EINVAL);
@@ -150,40 +165,77 @@ static void handles(void)
 	GIVES(mk_ipi_unregister(b.mk, of_b), 0);
 }
 
+/* Several at once: all are looked at before one is sent. */
+static void sends_many(int native)
+{
+	static unsigned char bytes[5000];
+	struct mk_ipi_payload all[3] = { { bytes, 1 }, { NULL, 0 }, { bytes, 2 } };
+	size_t done = 7;
+
+	GIVES(mk_ipi_post_many(a.mk, 2, 1, all, 3, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post_many(a.mk, 2, 1, NULL, 3, &done), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post_many(a.mk, 8, 1, all, 3, &done), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post_many(a.mk, -1, 1, all, 3, &done), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post_many(a.mk, 2, 1ul << 32, all, 3, &done), -MK_IPI_ERANGE);
+	all[2].size = 257;
+	GIVES(mk_ipi_post_many(a.mk, 2, 1, all, 3, &done), -MK_IPI_EINVAL);
+	all[2].size = 5000;
+	GIVES(mk_ipi_post_many(a.mk, 2, 1, all, 3, &done), -MK_IPI_EINVAL);
+	all[2] = (struct mk_ipi_payload){ NULL, 1 };
+	GIVES(mk_ipi_send_many(a.mk, 2, 1, all, 3, &done), -MK_IPI_EINVAL);
+	GIVES(done, 7);
+	all[2] = (struct mk_ipi_payload){ bytes, 2 };
+	GIVES(mk_ipi_send_many(a.mk, 2, 1, all, 3, &done), native ? 0 : -MK_IPI_EINVAL);
+	GIVES(done, native ? 3 : 7);
+	GIVES(mk_ipi_send_many(a.mk, 2, 1, NULL, 0, &done), native ? 0 : -MK_IPI_EINVAL);
+	GIVES(done, native ? 0 : 7);
+	machine_run();
+}
+
 static void sends(uint32_t layout)
 {
-	static unsigned char bytes[300];
+	static unsigned char bytes[5000];
 	struct mk_ipi_instance nowhere = config_of(9, &b.cpu, layout, 0);
+	uint64_t number = 7;
 
 	link_two(&a, &b, layout, 1);
 	GIVES(mk_ipi_attach_instance(a.mk, &nowhere, 0, 0), 0);
-	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1), -MK_IPI_ENODEV);
-	GIVES(mk_ipi_send(a.mk, 8, 1, bytes, 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, -1, 1, bytes, 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 256, 1, bytes, 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 257), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, SIZE_MAX), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 0), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1ul << 32, bytes, 1), -MK_IPI_ERANGE);
-	GIVES(mk_ipi_send_to_cpu(a.mk, 2, 77, 1, bytes, 1), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send_to_cpu(a.mk, 2, b.cpu, 1, bytes, 1), 0);
-	GIVES(mk_ipi_send_from_nmi(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
-	GIVES(mk_ipi_post(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1, NULL), -MK_IPI_ENODEV);
+	GIVES(mk_ipi_send(a.mk, 8, 1, bytes, 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, -1, 1, bytes, 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 256, 1, bytes, 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 257, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 4097, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, SIZE_MAX, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 0, NULL), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send(a.mk, 2, 1ul << 32, bytes, 1, NULL), -MK_IPI_ERANGE);
+	GIVES(mk_ipi_send_to_cpu(a.mk, 2, 77, 1, bytes, 1, NULL), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_send_to_cpu(a.mk, 2, b.cpu, 1, bytes, 1, NULL), 0);
+	GIVES(mk_ipi_send_from_nmi(a.mk, 2, 1, bytes, 1, NULL), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
+	GIVES(mk_ipi_post(a.mk, 2, 1, bytes, 1, NULL), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
 	GIVES(mk_ipi_flush(a.mk, 9), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_want_space(a.mk, 2, 257), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_want_space(a.mk, 2, SIZE_MAX), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_handled(a.mk, 2, &number), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_EINVAL);
 	machine_run();
+	sends_many(layout == MK_IPI_NATIVE);
 	a.mute = 1;
-	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1), 1);
+	number = 7;
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 257, &number), -MK_IPI_EINVAL);
+	GIVES(number, 7);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1, &number), 1);
+	GIVES(number, 0);
 	GIVES(mk_ipi_ring(a.mk, 2), -MK_IPI_EAGAIN);
 	a.mute = 0;
 	GIVES(mk_ipi_ring(a.mk, 2), 0);
 	machine_run();
 	a.unreachable = 1;
-	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_ENXIO);
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1, NULL), layout == MK_IPI_NATIVE ? 0 : -MK_IPI_ENXIO);
 	a.unreachable = 0;
 	machine_run();
 	GIVES(mk_ipi_destroy_instance(a.mk, 9), 0);
-	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_send(a.mk, 9, 1, bytes, 1, NULL), -MK_IPI_ESTALE);
 	GIVES(mk_ipi_destroy_instance(a.mk, 9), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_get_instance(a.mk, 9, &(struct mk_ipi_instance_info){ 0 }), -MK_IPI_ESTALE);
 }

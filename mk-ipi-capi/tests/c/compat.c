@@ -202,7 +202,7 @@ static void numbers_of_pages(void)
 	GIVES(mk_ipi_map_pfn(b.mk, 1, &page), -MK_IPI_EACCES);
 	GIVES(mk_ipi_map_pfn(b.mk, pfn, &page), 0);
 	GIVES(mk_ipi_unmap_page(b.mk, page), 0);
-	GIVES(mk_ipi_send_pfn(a.mk, 2, pfn), 0);
+	GIVES(mk_ipi_send_pfn(a.mk, 2, pfn, NULL), 0);
 	deliver();
 	GIVES(receive_pfn_(&last, &pfn), 0);
 	pages_free(phys, PAGE);

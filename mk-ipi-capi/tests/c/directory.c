@@ -182,6 +182,22 @@ static int start(const char *format, uint64_t at)
 	return mk_ipi_start(spawned.mk, line, (size_t)length);
 }
 
+/* An entry whose region is none. */
+static uint64_t a_bad_neighbour(void)
+{
+	static const uint64_t cpu = 7;
+	struct mk_ipi_record record = record_of(&spawned);
+
+	record.region_start = pages_alloc(PAGE);
+	record.region_len = PAGE;
+	record.doorbell_cpu = cpu;
+	record.instance = 5;
+	record.layout = MK_IPI_NATIVE;
+	record.flags = 0;
+	GIVES(mk_ipi_directory_write(&writer, &record, &cpu), 0);
+	return record.region_start;
+}
+
 /* By its boot parameters a kernel finds itself and the host, and the two talk. */
 static void starts(void)
 {
@@ -189,6 +205,7 @@ static void starts(void)
 	struct mk_ipi_handler *handler;
 
 	uint32_t life = 0;
+	uint64_t nonsense;
 
 	GIVES(start("quiet", 0), 0);
 	GIVES(mk_ipi_identity(spawned.mk, &life), -MK_IPI_ENODEV);
@@ -203,7 +220,12 @@ static void starts(void)
 	spawned.maps_left = -1;
 	GIVES(spawned.maps, 0);
 	GIVES(mk_ipi_identify(host.mk, 0, 1), 0);
+	nonsense = a_bad_neighbour();
 	GIVES(start("mk_ipi_shared=0x%llx mk_ipi_directory=0x%llx", directory), 2);
+	GIVES(spawned.nr_left_out, 1);
+	GIVES(spawned.left_out, 5);
+	GIVES(spawned.left_out_error, -MK_IPI_EPROTO);
+	pages_free(nonsense, PAGE);
 	GIVES(mk_ipi_identity(spawned.mk, NULL), 2);
 	GIVES(mk_ipi_identity(spawned.mk, &life), 2);
 	GIVES(life, 1);
@@ -213,8 +235,8 @@ static void starts(void)
 	GIVES(mk_ipi_register(host.mk, 1, count, NULL, &handler), 0);
 	GIVES(mk_ipi_register(spawned.mk, 1, count, NULL, &handler), 0);
 	calls = 0;
-	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1), 0);
-	GIVES(mk_ipi_send(host.mk, 2, 1, "x", 1), 0);
+	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1, NULL), 0);
+	GIVES(mk_ipi_send(host.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 2);
 }
@@ -228,11 +250,11 @@ static void comes_back(void)
 	GIVES(mk_ipi_directory_read(at_phys(directory), size, 0, &record, cpus, CPUS), 0);
 	GIVES(mk_ipi_attach_record(spawned.mk, &record, cpus), -MK_IPI_EEXIST);
 	GIVES(mk_ipi_destroy_instance(spawned.mk, 0), 0);
-	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1, NULL), -MK_IPI_ESTALE);
 	GIVES(mk_ipi_attach_record(spawned.mk, &record, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_record(spawned.mk, &record, cpus), 0);
 	machine_run();
-	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1), 0);
+	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 3);
 }
@@ -257,7 +279,7 @@ static void old_start(void)
 	GIVES(mk_ipi_register(spawned.mk, 1, count, NULL, &handler), 0);
 	GIVES(mk_ipi_identify(host.mk, 0, 1), 0);
 	calls = 0;
-	GIVES(mk_ipi_send(host.mk, 2, 1, "x", 1), 0);
+	GIVES(mk_ipi_send(host.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 1);
 }

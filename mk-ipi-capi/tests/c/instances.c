@@ -41,8 +41,14 @@ static void bad_configs(uint32_t layout)
 		BAD(bad.slots = 0);
 	} else {
 		BAD(bad.lanes = 257);
-		BAD(bad.cells = 3);
-		BAD(bad.cells = 2048);
+		BAD(bad.lines = 12);
+		BAD(bad.lines = 4);
+		BAD(bad.lines = 8192);
+		BAD(bad.lines = 0);
+		BAD(bad.max_len = 4097);
+		BAD(bad.max_len = 0);
+		/* Ten lines. */
+		BAD(bad.max_len = 552);
 		BAD(bad.lanes = 0);
 	}
 #undef BAD
@@ -93,7 +99,11 @@ static void bad_stamps(void)
 	config.id = 4;
 	config.lanes = 16;
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
-	config.lanes = config.cells = 0;
+	config.lanes = 8, config.max_len--;
+	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
+	config.lines = config.max_len = 0;
+	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
+	config.lanes = 0;
 	magic = load64(made.start);
 	store64(made.start, magic + 1);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EPROTO);
@@ -103,7 +113,7 @@ static void bad_stamps(void)
 	store64(made.start + 8, load64(made.start + 8) - 1);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len - PAGE), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), 0);
-	GIVES(a.maps, 6);
+	GIVES(a.maps, 4);
 }
 
 static void information(uint32_t layout)
@@ -134,13 +144,13 @@ static void claims(void)
 	GIVES(mk_ipi_get_instance(a.mk, 2, &info), 0);
 	size_at = info.region_start + 272 * b.cpu + 8;
 	store64(size_at, 0x4d4b000900000007ull);
-	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_clear_claims(a.mk, 9, 6), 0);
-	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_clear_claims(a.mk, 9, 7), 1);
 	GIVES(mk_ipi_clear_claims(a.mk, 9, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_clear_claims(a.mk, 256, 7), -MK_IPI_EINVAL);
-	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
 	/* A lost doorbell: a poll finds the message. */
 	b.pending = 0;
 	GIVES(mk_ipi_poll(b.mk), 1);

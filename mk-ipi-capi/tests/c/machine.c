@@ -7,6 +7,7 @@
 unsigned char arena[ARENA_PAGES * PAGE] __attribute__((aligned(4096)));
 unsigned long checks, failures;
 void (*machine_other)(uint64_t cpu);
+uint32_t machine_lines = 8, machine_max_len = 256;
 
 static struct mk_ipi storage[KERNELS];
 static struct kernel *kernels[KERNELS];
@@ -134,6 +135,7 @@ static int op_ring(void *ctx, uint64_t cpu, unsigned int vector)
 	if (k->mute)
 		return -MK_IPI_EAGAIN;
 	k->rung++;
+	k->rung_cpu = cpu;
 	if (!machine_ring(cpu, vector) && machine_other)
 		machine_other(cpu);
 	return 0;
@@ -204,6 +206,24 @@ static void op_peer_event(void *ctx, const struct mk_ipi_event *event)
 		k->events[k->nr_events++] = *event;
 }
 
+static int op_peer_has_cpu(void *ctx, int peer, uint64_t cpu)
+{
+	struct kernel *k = ctx;
+
+	(void)peer, (void)cpu;
+	k->asked++;
+	return k->says_of_cpus;
+}
+
+static void op_left_out(void *ctx, int instance, int error)
+{
+	struct kernel *k = ctx;
+
+	k->nr_left_out++;
+	k->left_out = instance;
+	k->left_out_error = error;
+}
+
 static void op_stop(void *ctx)
 {
 	((struct kernel *)ctx)->stopped++;
@@ -233,6 +253,8 @@ struct mk_ipi_ops kernel_ops(struct kernel *k)
 		.region_added = op_region_added,
 		.region_removed = op_region_removed,
 		.peer_event = op_peer_event,
+		.peer_has_cpu = op_peer_has_cpu,
+		.left_out = op_left_out,
 		.stop = op_stop,
 	};
 
@@ -254,6 +276,7 @@ void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life)
 	k->id = id;
 	k->cpu = cpu;
 	k->maps_left = -1;
+	k->says_of_cpus = -1;
 	k->ops = kernel_ops(k);
 	GIVES(mk_ipi_init(k->mk, sizeof(*k->mk), &k->ops), 0);
 	/* It was copied. */
@@ -309,7 +332,8 @@ struct mk_ipi_instance config_of(int id, const uint64_t *cpu, uint32_t layout, u
 	if (layout == MK_IPI_NATIVE) {
 		config.slots = 0;
 		config.lanes = 8;
-		config.cells = 4;
+		config.lines = machine_lines;
+		config.max_len = machine_max_len;
 	}
 	return config;
 }
@@ -378,6 +402,7 @@ void machine_reset(void)
 	GIVES(pages_used(), 0);
 	memset(used, 0, sizeof(used));
 	machine_other = NULL;
+	machine_lines = 8, machine_max_len = 256;
 }
 
 unsigned char test_byte(size_t size, size_t i)

@@ -21,10 +21,15 @@ struct kernel {
 	int pending, scheduled, irqs_off;
 	/* what goes wrong, on order */
 	int no_pool, pool_empty, maps_left, unreachable, mute, unshared;
+	/* what the directory says of a peer's CPU; negative: it cannot be asked */
+	int says_of_cpus;
 	/* what was seen */
-	unsigned rung, relaxed, logged, stopped, added, removed, nr_events;
+	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out;
+	/* the last one that was left out, and why */
+	int left_out, left_out_error;
 	int maps, pages;
 	uint32_t vector;
+	uint64_t rung_cpu;
 	struct mk_ipi_event events[64];
 	void (*on_relax)(void);
 };
@@ -62,6 +67,8 @@ void machine_reset(void);
 int machine_ring(uint64_t cpu, uint32_t vector);
 /* A doorbell for a CPU that no kernel has: that of the peer. */
 extern void (*machine_other)(uint64_t cpu);
+/* The lanes of the native regions to come, until machine_reset. */
+extern uint32_t machine_lines, machine_max_len;
 
 void *at_phys(uint64_t phys);
 uint64_t load64(uint64_t phys);
@@ -78,6 +85,8 @@ void test_bad_calls(void);
 void test_instances(void);
 void test_compat(void);
 void test_native(void);
+void test_lives(void);
+void test_poller(void);
 void test_directory(void);
 void test_threads(void);
 int test_peer(const char *path);

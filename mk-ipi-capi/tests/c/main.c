@@ -23,6 +23,8 @@ int main(int argc, char **argv)
 		test_instances();
 		test_compat();
 		test_native();
+		test_lives();
+		test_poller();
 		test_directory();
 		test_threads();
 	}

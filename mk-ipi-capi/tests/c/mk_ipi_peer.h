@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MK_IPI_PEER_VERSION 1
+#define MK_IPI_PEER_VERSION 2
 /* The types of the test's messages, for a peer whose handlers are for one type each. */
 #define MK_IPI_PEER_TYPES 0, 1, 0x7fffffff, 0xfedcba98
 
@@ -47,7 +47,7 @@ struct mk_ipi_peer_message {
 	uint64_t sender_cpu;
 	uint32_t type;
 	uint32_t size;
-	unsigned char bytes[256];
+	unsigned char bytes[4096]; /* on RFC v2 256 at most; on the native link what the stamp of the region says */
 };
 
 /* Begins a life of the peer. 0, or negative. */

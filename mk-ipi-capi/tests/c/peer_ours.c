@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define INBOX 4096
+#define INBOX 256
 
 static struct mk_ipi storage;
 static struct mk_ipi_peer_setup setup;
@@ -175,7 +175,7 @@ static void run(void)
 
 int mk_ipi_peer_send(uint32_t type, const void *data, size_t size)
 {
-	int err = mk_ipi_send(&storage, setup.other.id, type, data, size);
+	int err = mk_ipi_send(&storage, setup.other.id, type, data, size, NULL);
 
 	return err == -MK_IPI_EAGAIN || err == -MK_IPI_ENOSPC || err == -MK_IPI_EBUSY ? 1 : err;
 }

@@ -11,7 +11,7 @@ void _start(void);
 void _start(void)
 {
 	if (mk_ipi_init(&mk, sizeof(mk), &kernel_ops) == 0 && mk_ipi_identify(&mk, 1, 1) == 0) {
-		(void)mk_ipi_send(&mk, 0, 1, "hello", 5);
+		(void)mk_ipi_send(&mk, 0, 1, "hello", 5, NULL);
 		mk_ipi_interrupt(&mk);
 		(void)mk_ipi_run_deferred(&mk, NULL);
 	}

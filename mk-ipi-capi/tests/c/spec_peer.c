@@ -12,36 +12,16 @@
 #define DATA_SIZE 1
 #define BUFFER 2
 
-/* N-3, N-4, N-5, N-6: words */
-#define STAMP_CELLS 3
-#define HEARTBEAT 8
-#define LIFE 9
-#define ARMED 16
-#define BELL 17
-#define CONTROL 32
-#define CONTROL_WORDS 16
-enum { CREDIT, ANSWER, BASE, LOST_FROM, LOST_TO, BREACH, RECEIVED };
-enum { HELLO, STOP, SEEN, WANT, CLEAN, SENT = 16 };
-#define LANE_HEADER 32
-#define CELL_WORDS 40
-
-static const uint64_t native_magic = 0x54414e4950494b4dull; /* "MKIPINAT" */
-
 static struct mk_ipi_peer_setup setup;
 static int rang;
 
-/* A lane of the native link: ours in the other's region, or the other's in ours. */
-struct lane {
-	uint64_t *region, *control, *hints, *words;
-	unsigned id;
-	uint64_t cells, next, hello;
-	uint64_t until; /* end of the window of a former life, while that is drained; else 0 */
-};
-static struct lane out, in;
-
+/* N-3: a relaxed load, then an acquire fence, since a mapping may be read-only */
 static uint64_t load(const uint64_t *word)
 {
-	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	uint64_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return value;
 }
 
 static void store(uint64_t *word, uint64_t value)
@@ -145,237 +125,431 @@ static int slot_receive(struct mk_ipi_peer_message *message)
 
 /* ---- native: chapter N ---- */
 
-static uint64_t pages(uint64_t bytes)
+/* N-1, N-4: words of a region */
+enum { MAGIC, VERSION_LANES, TOTAL, LINES_MOST, HEARTBEAT = 8, LIFE, ARMED = 16, BELL };
+enum { CREDIT, ANSWER, BASE, HANDED, BREACH, DOUBTS, DOUBT }; /* N-4: words of a control line */
+enum { HELLO, STOP, WANT }; /* N-5: words of a lane's header */
+
+#define NATIVE_MAGIC 0x54414e4950494b4dull /* "MKIPINAT" */
+/* N-6: a tag */
+#define LAP_MASK ((1u << 30) - 1)
+#define TAG_SET (1u << 30)
+#define TAG_FURTHER (1u << 31)
+
+/* N-5: a hello. Without its phase it is the name of a session. */
+#define FIRST (1ull << 48)
+#define BEGIN (2ull << 48)
+#define CLEAN (3ull << 48)
+#define PHASE CLEAN /* the mask */
+#define HELLO_SET (1ull << 50)
+
+enum { BAD_TAG = 1, BAD_LENGTH, BAD_HELLO }; /* N-14: BREACH */
+enum { NOTHING, MESSAGE, BAD }; /* what find() finds */
+
+struct lane {
+	uint64_t *region, *control, *header, *lines;
+	uint64_t count; /* K */
+	uint32_t most;  /* bytes of a message */
+};
+
+/* Our lane in the other's region. */
+static struct {
+	struct lane lane;
+	uint64_t hello, tail, credit;
+	int was_answered;
+} out;
+
+/* The other's lane in our region. */
+static struct {
+	struct lane lane;
+	uint64_t next;
+	uint64_t answer, seen; /* ANSWER; the HELLO that was dealt with last */
+	uint64_t answered;     /* the last WANT that was answered */
+	int quarantine, confirmed; /* N-14; N-11, by a message or a hello */
+	uint32_t why;
+} in;
+
+static uint64_t pages(uint64_t bytes) /* N-2 */
 {
 	return (bytes + 4095) & ~4095ull;
 }
 
-/* The lane of instance `id` in the region at `phys`; 0 if that is no native region (N-1, N-2). */
+static uint64_t lines_of(uint64_t size) /* N-6 */
+{
+	return size <= 48 ? 1 : 1 + (size - 48 + 55) / 56;
+}
+
+/* N-1, N-2: the lane of instance `id` in the region at `phys`. 0 if that is no region of this version. */
 static int find_lane(struct lane *lane, uint64_t phys, uint64_t len, unsigned id)
 {
-	uint64_t *region = words_at(phys), lanes, total;
+	uint64_t stamp[4], lanes, control, size;
+	int i;
 
-	lanes = load(&region[1]) >> 32;
-	lane->cells = load(&region[STAMP_CELLS]) & 0xffffffff;
-	if (load(&region[0]) != native_magic || (load(&region[1]) & 0xffff) != 1)
-		return 0;
-	if (id >= lanes || lanes > 256 || lane->cells < 2 || lane->cells > 1024 || (lane->cells & (lane->cells - 1)))
-		return 0;
-	total = pages(256 + 128 * lanes) + 4096 + lanes * pages(256 + 320 * lane->cells);
-	if (load(&region[2]) != total || total > len)
-		return 0;
-	lane->region = region;
-	lane->control = region + CONTROL + id * CONTROL_WORDS;
-	lane->hints = region + pages(256 + 128 * lanes) / 8;
-	lane->words = lane->hints + 512 + id * (pages(256 + 320 * lane->cells) / 8);
-	lane->id = id;
-	return 1;
+	lane->region = words_at(phys);
+	for (i = 0; i < 4; i++)
+		stamp[i] = len < 4096 ? 0 : load(&lane->region[i]);
+	lanes = stamp[VERSION_LANES] >> 32;
+	lane->count = stamp[LINES_MOST] & 0xffffffff;
+	lane->most = (uint32_t)(stamp[LINES_MOST] >> 32);
+	control = pages(256 + 128 * lanes);
+	size = pages(256 + 64 * lane->count);
+	lane->control = lane->region + 32 + id * 16;
+	lane->header = lane->region + (control + id * size) / 8;
+	lane->lines = lane->header + 32;
+	return stamp[MAGIC] == NATIVE_MAGIC && (stamp[VERSION_LANES] & 0xffff) == 2 && id < lanes && lanes <= 256 &&
+	       lane->count >= 8 && lane->count <= 4096 && !(lane->count & (lane->count - 1)) && lane->most >= 1 &&
+	       lane->most <= 4096 && lines_of(lane->most) <= lane->count && stamp[TOTAL] == control + lanes * size &&
+	       stamp[TOTAL] <= len;
+}
+
+/* N-8 */
+static uint64_t *line_at(const struct lane *lane, uint64_t position)
+{
+	return lane->lines + position % lane->count * 8;
 }
 
 static uint32_t lap_of(const struct lane *lane, uint64_t position)
 {
-	return (uint32_t)(position / lane->cells + 1); /* N-8 */
+	return (uint32_t)(position / lane->count) & LAP_MASK;
 }
 
-static uint64_t *cell_of(const struct lane *lane, uint64_t position)
+/* N-12: the other is rung where its BELL says, if it owns that CPU. */
+static void ring(void)
 {
-	return lane->words + LANE_HEADER + position % lane->cells * CELL_WORDS;
+	uint64_t bell = load(&out.lane.region[BELL]);
+	uint32_t vector = bell >> 48 & 0xff;
+	int is_good = bell >> 63 && bell << 16 >> 16 == setup.other.cpu && vector >= 0x20 && vector <= 0xfe;
+
+	setup.ring(setup.ctx, setup.other.cpu, is_good ? vector : setup.vector);
 }
 
-/* N-9: no cell of a life that is not first is read before that life has cleaned them. */
-static int is_clean(const struct lane *lane)
+/* Step 4 of N-8. Both who sends and who answers looks at ARMED in the region of the one to be rung. */
+static void ring_if_armed(void)
 {
-	return !lane->hello || lane->hello >> 48 & 1 || load(&lane->words[CLEAN]) == lane->hello;
+	fence();
+	if (load(&out.lane.region[ARMED]) == 1)
+		ring();
 }
 
-static int is_published(const struct lane *lane, uint64_t position)
-{
-	return is_clean(lane) &&
-	       (uint32_t)load(cell_of(lane, position)) == lap_of(lane, position);
-}
+/* ---- the sender ---- */
 
-static void clean(uint32_t lap)
+static void clean_lines(void)
 {
 	uint64_t i;
 
-	for (i = 0; i < out.cells; i++)
-		store(cell_of(&out, i), lap);
+	for (i = 0; i < out.lane.count; i++)
+		store(line_at(&out.lane, i), 0);
 }
 
-/* N-9: HELLO = incarnation, session, first, 1. A lane of which nobody took note is begun at once, in clean cells. */
+static void say(uint64_t phase)
+{
+	out.hello = (out.hello & ~PHASE) | phase;
+	store(&out.lane.header[HELLO], out.hello);
+	ring_if_armed();
+}
+
+/* N-9: begins a life, or a session of a life that is Broken. */
 static void say_hello(void)
 {
-	uint64_t before = load(&out.words[HELLO]), answer = load(&out.control[ANSWER]);
-	int is_first = !before && !answer && !load(&out.control[BASE]) && !load(&out.control[BREACH]);
+	uint64_t before = load(&out.lane.header[HELLO]), answer = load(&out.lane.control[ANSWER]);
+	uint16_t session = (uint16_t)(before >> 32);
 
-	out.hello = setup.self.incarnation | (uint64_t)is_first << 48 | 1ull << 49;
-	do {
-		before += 1ull << 32;
-		out.hello = (out.hello & ~(0xffffull << 32)) | (before & (0xffffull << 32));
-	} while (out.hello == answer);
-	out.next = is_first ? 0 : UINT64_MAX;
-	if (is_first)
-		clean(0);
-	store(&out.words[HELLO], out.hello);
-}
-
-static void ring_if_wanted(void)
-{
-	uint64_t *hint = &out.hints[out.id / 64], bit = 1ull << out.id % 64;
-
-	/* N-10: a full fence; the hint, and another; ARMED */
-	fence();
-	if (!(load(hint) & bit)) {
-		__atomic_fetch_or(hint, bit, __ATOMIC_SEQ_CST);
-		fence();
+	do
+		session++;
+	while (session == (uint16_t)(answer >> 32));
+	out.hello = HELLO_SET | (uint64_t)session << 32 | setup.self.incarnation;
+	out.tail = out.credit = 0;
+	out.was_answered = 0;
+	store(&out.lane.header[WANT], 0);
+	if (before || answer || load(&out.lane.control[BREACH])) {
+		say(BEGIN);
+		return;
 	}
-	if (load(&out.region[ARMED]) == 1)
-		setup.ring(setup.ctx, setup.other.cpu, setup.vector);
+	/* Nobody has used the lane. */
+	clean_lines();
+	say(FIRST); /* with a full fence */
+	answer = load(&out.lane.control[ANSWER]);
+	if (answer && (answer & ~PHASE) != (out.hello & ~PHASE))
+		say_hello();
 }
 
-/* Whether this life may send; from where, and in clean cells (N-9). */
-static int may_send(void)
+/* What to make of ANSWER, in each phase: 1 = this life may send, 0 = unanswered; a life that is Broken says hello anew (N-9). */
+static int look_at_answer(void)
 {
-	if (out.next != UINT64_MAX)
-		return 1;
-	if (load(&out.control[ANSWER]) != out.hello)
+	uint64_t answer = load(&out.lane.control[ANSWER]), begin = (out.hello & ~PHASE) | BEGIN;
+	uint64_t phase = out.hello & PHASE;
+
+	if (phase == BEGIN) {
+		if (answer == begin) {
+			clean_lines();
+			say(CLEAN);
+		}
 		return 0;
-	out.next = load(&out.control[BASE]);
-	clean(lap_of(&out, out.next) - 1u);
-	store(&out.words[CLEAN], out.hello);
-	return 1;
+	}
+	if (answer == out.hello) {
+		if (phase == CLEAN && !out.was_answered)
+			out.tail = out.credit = load(&out.lane.control[BASE]);
+		out.was_answered = 1;
+		return 1;
+	}
+	if (!out.was_answered && (answer == begin || (phase == FIRST && !answer)))
+		return phase == FIRST;
+	say_hello();
+	return 0;
+}
+
+/* N-8, step 1. 1: they fit; 0: Full; -1: Broken */
+static int have_room(uint64_t lines)
+{
+	uint64_t credit = load(&out.lane.control[CREDIT]);
+
+	if (credit < out.credit || credit > out.tail)
+		return -1;
+	out.credit = credit;
+	return out.tail + lines - credit <= out.lane.count;
 }
 
 static int lane_send(uint32_t type, const unsigned char *data, size_t size)
 {
-	uint64_t *cell;
+	uint64_t position, lines, *first;
+	size_t done = 48, part;
+	int room;
 
-	if (size > 256) /* N-7 */
+	if (size > out.lane.most || type >= 0xffff0000u) /* N-7 */
 		return -22;
-	if (load(&out.control[BREACH]))
-		return -71;
-	if (!may_send() || out.next - load(&out.control[CREDIT]) >= out.cells) {
-		ring_if_wanted();
+	if (!look_at_answer())
 		return 1;
+	if (load(&out.lane.control[BREACH])) /* N-14 */
+		return -71;
+	lines = lines_of(size);
+	room = have_room(lines);
+	if (!room) {
+		/* N-10: WANT, a full fence, CREDIT again; then the receiver is to see WANT */
+		store(&out.lane.header[WANT], out.tail + lines - out.lane.count);
+		fence();
+		room = have_room(lines);
+		if (!room)
+			ring_if_armed();
 	}
-	cell = cell_of(&out, out.next);
-	store_bytes(cell + 2, data, size);
-	store(&cell[1], size); /* N-12: our CPU is index 0 of its list */
-	store(&out.words[SENT], out.next + 1);
-	store(&cell[0], lap_of(&out, out.next) | (uint64_t)type << 32);
-	out.next++;
-	ring_if_wanted();
+	if (room < 0)
+		say_hello();
+	if (room <= 0)
+		return 1;
+
+	/* N-8, steps 2 to 4. One thread sends, so that TAIL needs no compare-and-swap. */
+	first = line_at(&out.lane, out.tail);
+	for (position = out.tail + 1; position < out.tail + lines; position++, done += part) {
+		uint64_t *line = line_at(&out.lane, position);
+
+		part = size - done < 56 ? size - done : 56;
+		__atomic_store_n(&line[0], lap_of(&out.lane, position) | TAG_SET | TAG_FURTHER, __ATOMIC_RELAXED);
+		store_bytes(&line[1], data + done, part);
+	}
+	__atomic_store_n(&first[1], size | setup.self.cpu << 32, __ATOMIC_RELAXED);
+	store_bytes(&first[2], data, size < 48 ? size : 48);
+	store(&first[0], lap_of(&out.lane, out.tail) | TAG_SET | (uint64_t)type << 32);
+	out.tail += lines;
+	ring_if_armed();
 	return 0;
 }
 
-/* N-11: a restart skips what was not credited, and says so; the incarnation comes last. */
+/* ---- the receiver ---- */
+
+static void set_answer(uint64_t answer)
+{
+	in.answer = answer;
+	store(&in.lane.control[ANSWER], answer);
+	ring_if_armed();
+}
+
+/* N-10, step 2: HANDED, handlers, CREDIT. The handler is the copy that mk_ipi_peer_receive made: its work is done. */
+static void go_on_at(uint64_t position)
+{
+	in.next = position;
+	store(&in.lane.control[HANDED], position);
+	store(&in.lane.control[CREDIT], position);
+	in.confirmed = 1;
+}
+
+/* Whether the lines are read: a life is in force, and not in quarantine. */
+static int is_read(void)
+{
+	uint64_t phase = in.answer & PHASE;
+
+	return !in.quarantine && (phase == FIRST || phase == CLEAN);
+}
+
+/*
+ * N-14, N-11: quarantine. If the fault may be in what this life inherited, nobody is accused: ANSWER is a Begin, of a session that the sender
+ * does not have. So it finds another life there, even if it said First. Only another HELLO, or a Begin, is answered then.
+ */
+static void accuse(uint32_t why)
+{
+	uint64_t hello = load(&in.lane.header[HELLO]);
+
+	if (in.confirmed) {
+		in.quarantine = 1;
+		store(&in.lane.control[BREACH], why);
+		ring();
+	} else {
+		if ((hello & PHASE) == BEGIN)
+			in.seen = 0;
+		set_answer(HELLO_SET | BEGIN | ((hello + (1ull << 32)) & 0xffffffffffffull));
+	}
+}
+
+/* N-11 */
 static void begin_receiving(void)
 {
-	uint64_t stamped = load(&in.region[STAMP_CELLS]), credit = load(&in.control[CREDIT]), to = credit;
-	uint64_t before = stamped >> 32;
+	uint64_t *control = in.lane.control, credit = load(&control[CREDIT]), handed = load(&control[HANDED]);
+	uint64_t life = load(&in.lane.region[LIFE]), doubts = load(&control[DOUBTS]);
 
-	in.hello = load(&in.control[ANSWER]);
-	store(&in.region[ARMED], 0);
-	if (before && before != setup.self.incarnation && in.hello) {
-		if (load(&in.words[HELLO]) == in.hello)
-			while (to - credit < in.cells && is_published(&in, to))
-				to++;
-		else
-			to = credit + in.cells;
-		if (to != credit) {
-			if (load(&in.words[SEEN]) >= load(&in.control[LOST_TO]))
-				store(&in.control[LOST_FROM], credit);
-			store(&in.control[LOST_TO], to);
-			store(&in.control[CREDIT], to);
+	store(&in.lane.region[ARMED], 0);
+	store(&in.lane.region[BELL], 0);
+	in.answer = in.seen = load(&control[ANSWER]);
+	in.quarantine = load(&control[BREACH]) != 0;
+	in.confirmed = 0;
+	if ((credit | handed) >> 62 || handed - credit > in.lane.count) {
+		/* Not believed. */
+		handed = 0;
+		accuse(0);
+	} else if (life && (uint32_t)life != setup.self.incarnation && handed > credit &&
+		   (!doubts || load(&control[DOUBT + (doubts - 1) % 4]) != handed)) {
+		/* Step 1: the message that was handed out last is in doubt. */
+		store(&control[DOUBT + doubts % 4], handed);
+		store(&control[DOUBTS], doubts + 1);
+	}
+	/* Step 3: what is unread is handed out by this life. Step 2 is for lives that want no old messages. */
+	go_on_at(handed);
+	in.confirmed = !in.answer;
+	store(&in.lane.region[HEARTBEAT], 0); /* this life has no clock */
+	store(&in.lane.region[LIFE], setup.self.incarnation);
+}
+
+/* N-7: reads the message at `position` once into private memory; only that is checked and used. It must end before `end`. */
+static int find(uint64_t position, uint64_t end, struct mk_ipi_peer_message *message)
+{
+	const uint64_t *line = line_at(&in.lane, position);
+	uint64_t head = load(&line[0]), about, lines, i;
+	uint32_t ahead = ((uint32_t)head - lap_of(&in.lane, position)) & LAP_MASK;
+	size_t done = 48, part;
+
+	if (!(head & TAG_SET) || ahead > 1u << 29)
+		return NOTHING;
+	in.why = BAD_TAG;
+	if (ahead || head & TAG_FURTHER)
+		return BAD;
+	about = __atomic_load_n(&line[1], __ATOMIC_RELAXED);
+	lines = lines_of(about & 0xffffffff);
+	if ((about & 0xffffffff) > in.lane.most) {
+		in.why = BAD_LENGTH;
+		return BAD;
+	}
+	if (position + lines > end)
+		return BAD;
+	message->type = (uint32_t)(head >> 32);
+	message->size = (uint32_t)about;
+	message->sender_cpu = about >> 32; /* N-12: information */
+	load_bytes(message->bytes, &line[2], message->size < 48 ? message->size : 48);
+	for (i = 1; i < lines; i++, done += part) {
+		line = line_at(&in.lane, position + i);
+		if (load(&line[0]) != (lap_of(&in.lane, position + i) | TAG_SET | TAG_FURTHER))
+			return BAD;
+		part = message->size - done < 56 ? message->size - done : 56;
+		load_bytes(message->bytes + done, &line[1], part);
+	}
+	return MESSAGE;
+}
+
+/* N-9: puts a life in force. */
+static void begin_at(uint64_t position, uint64_t hello)
+{
+	store(&in.lane.control[BASE], position);
+	go_on_at(position);
+	store(&in.lane.control[BREACH], 0);
+	in.quarantine = 0;
+	in.answered = 0;
+	in.seen = hello;
+	set_answer(hello);
+}
+
+/* N-9, N-14: deals with a hello that is not ANSWER. 1: there is a message of the life that was in force. */
+static int greet(uint64_t hello, struct mk_ipi_peer_message *message)
+{
+	uint64_t phase = hello & PHASE, begin = (hello & ~PHASE) | BEGIN, position, end;
+
+	if ((hello & ~PHASE) >> 48 != HELLO_SET >> 48 || !phase || !(uint32_t)hello ||
+	    (phase == FIRST && in.answer && in.answer != begin)) {
+		in.seen = hello;
+		accuse(BAD_HELLO);
+		return 0;
+	}
+	if (phase == FIRST) {
+		set_answer(begin); /* with a full fence */
+		if (load(&in.lane.header[HELLO]) == hello)
+			begin_at(0, hello);
+		return 0;
+	}
+	if (phase == CLEAN && in.answer == begin) {
+		begin_at(in.next, hello);
+		return 0;
+	}
+	/* A Begin, or a Clean that is answered as a Begin, and is looked at again. */
+	end = in.next + in.lane.count;
+	for (position = in.next; is_read() && position < end; position++) {
+		if (find(position, end, message) == MESSAGE) {
+			go_on_at(position + lines_of(message->size));
+			return 1;
 		}
 	}
-	in.next = to;
-	store(&in.region[STAMP_CELLS], in.cells | (uint64_t)setup.self.incarnation << 32);
-	store(&in.region[LIFE], setup.self.incarnation);
-}
-
-/* N-7: read once, check the copy */
-static int take(struct mk_ipi_peer_message *message)
-{
-	uint64_t *cell = cell_of(&in, in.next), head = load(&cell[0]), about = load(&cell[1]);
-
-	message->size = about & 0xffff;
-	message->type = (uint32_t)(head >> 32);
-	message->sender_cpu = setup.other.cpu;
-	if (message->size > 256 || about >> 16 & 0xffff) /* N-14; the other has one CPU */
-		return 0;
-	load_bytes(message->bytes, cell + 2, message->size);
-	return 1;
-}
-
-static void quarantine(uint64_t why)
-{
-	store(&in.control[BREACH], why);
-	store(&in.control[ANSWER], in.hello);
-}
-
-/* Another hello: what the life in force published in the window is handed on, the rest skipped; then the answer (N-9). */
-static int greet(struct mk_ipi_peer_message *message)
-{
-	if (!in.until)
-		in.until = in.next + in.cells;
-	while (in.next < in.until) {
-		int good = is_published(&in, in.next) && take(message);
-
-		in.next++;
-		if (good)
-			return 1;
-	}
-	in.next = in.until - in.cells;
-	in.next = (in.next + 2 * in.cells - 1) / in.cells * in.cells;
-	in.until = 0;
-	in.hello = load(&in.words[HELLO]);
-	store(&in.control[BASE], in.next);
-	store(&in.control[CREDIT], in.next);
-	store(&in.control[BREACH], 0);
-	store(&in.control[ANSWER], in.hello);
-	setup.ring(setup.ctx, setup.other.cpu, setup.vector);
+	if (phase == BEGIN)
+		in.seen = hello;
+	set_answer(begin);
 	return 0;
 }
 
-static int next_message(struct mk_ipi_peer_message *message)
+/* 1: a message; 0: nothing is there; -1: look again, something was done */
+static int look(struct mk_ipi_peer_message *message)
 {
-	uint64_t hello = load(&in.words[HELLO]);
+	uint64_t hello, want;
+	int found = is_read() ? find(in.next, in.next + in.lane.count, message) : NOTHING;
 
-	if (!in.until && in.hello && is_published(&in, in.next)) {
-		if (!take(message)) {
-			quarantine(2);
-			return 0;
-		}
-		in.next++;
-		store(&in.control[RECEIVED], in.next);
-		store(&in.control[CREDIT], in.next);
-		return 1;
+	if (found == MESSAGE)
+		go_on_at(in.next + lines_of(message->size));
+	else if (found == BAD)
+		accuse(in.why);
+	want = load(&in.lane.header[WANT]);
+	if (want > in.answered && want <= in.next) {
+		in.answered = want;
+		ring();
 	}
-	if (hello == in.hello)
+	if (found != NOTHING)
+		return found == MESSAGE ? 1 : -1;
+	hello = load(&in.lane.header[HELLO]);
+	if (!hello || hello == in.seen)
 		return 0;
-	if (hello >> 48 & 1 && !in.hello) {
-		in.hello = hello;
-		store(&in.control[ANSWER], hello);
-		return next_message(message);
-	}
-	return greet(message);
+	return greet(hello, message) ? 1 : -1;
 }
 
+/* N-10: a drain with a budget of one message and some hellos */
 static int lane_receive(struct mk_ipi_peer_message *message)
 {
-	rang = 0;
-	store(&in.region[ARMED], 0);
-	if (next_message(message))
-		return 1;
-	/* N-10: armed, hints taken, a full fence, and one more look */
-	store(&in.region[ARMED], 1);
-	__atomic_exchange_n(&in.hints[in.id / 64], 0, __ATOMIC_SEQ_CST);
-	fence();
-	if (!next_message(message))
-		return 0;
-	store(&in.region[ARMED], 0);
-	return 1;
+	int armed = 0, budget = 16;
+
+	store(&in.lane.region[ARMED], 0);
+	while (budget--) {
+		int found = look(message);
+
+		if (armed && !found)
+			return 0;
+		armed = !found;
+		store(&in.lane.region[ARMED], (uint64_t)armed);
+		if (found > 0)
+			return 1;
+		fence();
+		look_at_answer();
+	}
+	return -11; /* N-13: there is more, call again */
 }
 
 /* ---- what mk_ipi_test calls ---- */
@@ -388,12 +562,11 @@ int mk_ipi_peer_init(const struct mk_ipi_peer_setup *given)
 	rang = 0;
 	if (setup.layout == 1)
 		return 0;
-	if (!find_lane(&out, setup.other.region, setup.other.region_len, (unsigned)setup.self.id) ||
-	    !find_lane(&in, setup.self.region, setup.self.region_len, (unsigned)setup.other.id))
+	if (!find_lane(&out.lane, setup.other.region, setup.other.region_len, (unsigned)setup.self.id) ||
+	    !find_lane(&in.lane, setup.self.region, setup.self.region_len, (unsigned)setup.other.id))
 		return -71;
 	begin_receiving();
 	say_hello();
-	ring_if_wanted();
 	return 0;
 }
 
@@ -410,6 +583,9 @@ int mk_ipi_peer_receive(struct mk_ipi_peer_message *message)
 void mk_ipi_peer_interrupt(void)
 {
 	rang = 1;
+	/* N-13. STOP (N-15) is not looked at: nothing says to a peer who is the host. */
+	if (in.lane.region)
+		store(&in.lane.region[ARMED], 0);
 }
 
 void mk_ipi_peer_fini(void)

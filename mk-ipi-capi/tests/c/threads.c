@@ -89,7 +89,7 @@ static void *on_a_small_stack(void *arg)
 	GIVES(mk_ipi_init(k.mk, sizeof(*k.mk), &ops), 0);
 	GIVES(mk_ipi_create_instance(k.mk, &config, NULL), 0);
 	GIVES(mk_ipi_identify(k.mk, 0, 1), 0);
-	GIVES(mk_ipi_send(k.mk, 0, 1, "x", 1), 0);
+	GIVES(mk_ipi_send(k.mk, 0, 1, "x", 1, NULL), 0);
 	GIVES(mk_ipi_poll(k.mk), 1);
 	GIVES(mk_ipi_run_deferred(k.mk, NULL), 1);
 	return &k;
@@ -106,12 +106,75 @@ static void waits(void)
 	handler = multikernel_register_handler(slow, &k, 7);
 	CHECK(handler);
 	CHECK(pthread_create(&thread, NULL, second_cpu, NULL) == 0);
-	GIVES(mk_ipi_send_to_cpu(k.mk, 0, cpus[1], 7, "abc", 3), 0);
+	GIVES(mk_ipi_send_to_cpu(k.mk, 0, cpus[1], 7, "abc", 3, NULL), 0);
 	while (!__atomic_load_n(&started, __ATOMIC_ACQUIRE))
 		;
 	GIVES(mk_ipi_unregister(k.mk, handler), 0);
 	CHECK(__atomic_load_n(&ended, __ATOMIC_ACQUIRE));
 	CHECK(pthread_join(thread, &done) == 0 && done == &k);
+}
+
+static unsigned polled;
+
+static void take(const struct mk_ipi_message *message, void *ctx)
+{
+	CHECK(ctx == &k && message->sender_cpu == cpus[0]);
+	__atomic_fetch_add(&polled, 1, __ATOMIC_RELAXED);
+}
+
+/* Polls until it is told to end. */
+static void *polling_cpu(void *arg)
+{
+	struct mk_ipi_poller poller = { { 0 } };
+	int found = 0;
+
+	(void)arg;
+	me = 1;
+	if (mk_ipi_poller_begin(k.mk, &poller, sizeof(poller)) != 0)
+		return NULL;
+	__atomic_store_n(&started, 1, __ATOMIC_RELEASE);
+	while (found >= 0 && !__atomic_load_n(&ended, __ATOMIC_ACQUIRE))
+		found = mk_ipi_poller_wait(&poller, 100);
+	return found >= 0 && mk_ipi_poller_end(&poller) == 0 ? &k : NULL;
+}
+
+/* One CPU sends, another polls; a handler ends while that one looks. */
+static void polls(void)
+{
+	struct mk_ipi_instance config = config_of(1, cpus, MK_IPI_NATIVE, 0);
+	struct mk_ipi_handler *handler;
+	struct mk_ipi_ops ops = kernel_ops(&k);
+	pthread_t thread;
+	unsigned sent = 0;
+	int err = 0;
+	void *done;
+
+	ops.this_cpu_id = cpu_id;
+	ops.this_cpu_index = cpu_index;
+	ops.schedule = no_op;
+	ops.irq_save = irq_save;
+	ops.irq_restore = irq_restore;
+	ops.doorbell_ring = ring;
+	config.nr_cpus = 2;
+	GIVES(mk_ipi_init(k.mk, sizeof(*k.mk), &ops), 0);
+	GIVES(mk_ipi_identify(k.mk, 1, 1), 0);
+	GIVES(mk_ipi_create_instance(k.mk, &config, NULL), 0);
+	GIVES(mk_ipi_register(k.mk, 1, take, &k, &handler), 0);
+	started = ended = 0;
+	CHECK(pthread_create(&thread, NULL, polling_cpu, NULL) == 0);
+	while (!__atomic_load_n(&started, __ATOMIC_ACQUIRE))
+		;
+	while (sent < 10000 && (err == 0 || err == -MK_IPI_ENOSPC)) {
+		err = mk_ipi_send(k.mk, 1, 1, "abc", 3, NULL);
+		sent += err == 0;
+	}
+	GIVES(err, 0);
+	while (__atomic_load_n(&polled, __ATOMIC_RELAXED) < sent)
+		;
+	GIVES(mk_ipi_unregister(k.mk, handler), 0);
+	__atomic_store_n(&ended, 1, __ATOMIC_RELEASE);
+	CHECK(pthread_join(thread, &done) == 0 && done == &k);
+	GIVES(polled, sent);
 }
 
 void test_threads(void)
@@ -128,6 +191,8 @@ void test_threads(void)
 	CHECK(pthread_create(&thread, &attr, on_a_small_stack, NULL) == 0);
 	CHECK(pthread_join(thread, &done) == 0 && done == &k);
 	waits();
+	GIVES(mk_ipi_fini(k.mk), 0);
+	polls();
 	GIVES(mk_ipi_fini(k.mk), 0);
 	machine_reset();
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about doorbells: wanted, suppressed, lost, moved; and about hints, which anybody can write.
+//! Cases about doorbells: wanted, suppressed, lost, moved.
 
-use super::{header, Native, ARMED, BELL, CELLS};
-use crate::env::{Env, Steps, TYPE};
+use super::{header, Native, ARMED, BELL};
+use crate::env::{Env, Steps};
 use crate::{check, Outcome};
 use mk_ipi_core::abi::PhysCpuId;
 use mk_ipi_core::platform::Doorbell;
@@ -24,8 +24,21 @@ pub(crate) fn a_busy_receiver_is_not_rung<E: Env>(env: &'static E) -> Outcome {
         env.at(1, || wake(env))?;
         env.not_at(1, || {
             let mark = rung();
-            check!((0..4).all(|n| env.try_number(1, n).is_ok()), "messages can be sent");
+            env.send_all(1, 0..2)?;
             check!(rung() == mark, "no doorbell for a receiver that is awake");
+            Ok(())
+        })?;
+        env.at(1, || {
+            let looks = core::iter::repeat_with(|| env.endpoint().drain()).take_while(|look| look.messages != 0);
+            let found: usize = looks.map(|look| look.messages).sum();
+            check!(found == 2 * (env.kernels() - 1), "looks find all");
+            check!(env.peek(1, ARMED)? == 0, "and arms nothing");
+            Ok(())
+        })?;
+        env.not_at(1, || {
+            let mark = rung();
+            env.send_all(1, 2..4)?;
+            check!(rung() == mark, "so nobody rings");
             Ok(())
         })?;
         env.at(1, || {
@@ -35,7 +48,7 @@ pub(crate) fn a_busy_receiver_is_not_rung<E: Env>(env: &'static E) -> Outcome {
         })?;
         env.not_at(1, || {
             let mark = rung().0;
-            check!(env.try_number(1, 4).is_ok(), "a message can be sent");
+            env.send_all(1, 4..5)?;
             check!(rung().0 == mark + 1, "and then is rung");
             let told = env.endpoint().lane_stats(E::id(1)).is_ok_and(|lane| Ok(lane.rung) == rung().1);
             check!(told, "which the lane's header counts");
@@ -53,19 +66,25 @@ pub(crate) fn what_is_posted_waits_for_the_flush<E: Env>(env: &'static E) -> Out
         env.step()?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            let rung = env.endpoint().stats().rung;
-            for n in 0..3 {
-                let (seed, len) = (env.seed(n), super::len_of(n));
-                let bytes = crate::inbox::payload(seed, len);
-                check!(env.endpoint().post(E::id(1), TYPE, &bytes[..len]).is_ok(), "a message can be posted");
-            }
-            check!(env.endpoint().stats().rung == rung, "a post does not ring");
-            check!(env.endpoint().flush(E::id(1)).is_ok(), "a flush");
-            check!(env.endpoint().stats().rung == rung + 1, "rings, once for all");
-            Ok(())
+            // No deferred work of ours flushes in between.
+            env.undisturbed(|| {
+                let rung = || env.endpoint().stats().rung;
+                let mark = rung();
+                check!((0..3).all(|n| env.post_number(1, n) == Ok(n + 1)), "a message can be posted");
+                check!(rung() == mark, "a post does not ring");
+                check!(env.endpoint().flush(E::id(1)).is_ok(), "a flush");
+                check!(rung() == mark + 1, "rings, once for all");
+                check!(env.post_number(1, 3).is_ok(), "one more is posted");
+                check!(rung() == mark + 1, "and waits");
+                env.endpoint().run_deferred();
+                check!(rung() == mark + 2, "for the end of the next run of deferred work at the latest");
+                env.endpoint().run_deferred();
+                check!(rung() == mark + 2, "which flushes once");
+                Ok(())
+            })
         })
     })?;
-    env.at(1, || env.expect_from_others(before, 0, 3))?;
+    env.at(1, || env.expect_from_others(before, 0, 4))?;
     env.unlisten(handle)
 }
 
@@ -73,60 +92,38 @@ pub(crate) fn a_poll_finds_what_was_not_rung_for<E: Env>(env: &'static E) -> Out
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.linger();
-    env.step()?;
-    env.not_at(1, || {
-        let bytes = crate::inbox::payload(env.seed(0), 8);
-        // Neither hint nor doorbell: both were lost.
-        check!(env.endpoint().post(E::id(1), TYPE, &bytes[..8]).is_ok(), "a message can be posted");
-        Ok(())
-    })?;
-    env.at(1, || {
-        check!(env.endpoint().poll() == Ok(true), "a poll finds the messages");
-        env.expect_from_others(before, 0, 1)?;
-        check!(env.endpoint().poll() == Ok(false), "once");
-        Ok(())
-    })?;
-    env.unlisten(handle)
-}
-
-pub(crate) fn wiped_hints_delay_and_lose_nothing<E: Env>(env: &'static E) -> Outcome {
-    env.go_native()?;
-    let (before, handle) = (env.inbox().count(), env.listen()?);
-    let wipe = |value| (0..4).try_for_each(|word| env.poke(1, env.hints() + word, value));
     env.with_deaf(1, || {
         env.step()?;
+        // As if every doorbell were lost: the receiver says that it wants none.
         env.at(1, || wake(env))?;
-        env.not_at(1, || env.try_number(1, 0).map_err(|_| crate::Failed("a message can be sent")))?;
-        env.at(0, || wipe(0))?;
-        env.at(1, || {
-            // Without a doorbell: each drain looks at one lane more.
-            (0..env.kernels()).for_each(|_| _ = env.endpoint().drain());
-            env.expect_from_others(before, 0, 1)?;
-            env.drain_by_hand()
+        env.not_at(1, || {
+            let rung = env.endpoint().stats().rung;
+            env.send_all(1, 0..1)?;
+            check!(env.endpoint().stats().rung == rung, "nobody is rung");
+            Ok(())
         })?;
-        env.at(0, || env.try_number(1, 1).map_err(|_| crate::Failed("a message can be sent")))?;
-        env.at(2, || wipe(0))
-    })?;
-    // With a doorbell, which is pending: a wake-up that finds nothing looks everywhere.
-    env.at(1, || {
-        let all = before + env.kernels() as u64;
-        check!(env.until(|| env.inbox().count() == all), "the doorbell is enough");
-        Ok(())
-    })?;
-    // Hints at every lane, and at lanes that do not exist.
-    env.not_at(1, || {
-        wipe(u64::MAX)?;
-        env.ring(1)?;
-        env.send_number(1, if env.me() == 0 { 2 } else { 1 })
+        env.at(1, || {
+            env.drain_by_hand()?;
+            env.expect_from_others(before, 0, 1)?;
+            env.poke(1, ARMED, 0)
+        })?;
+        env.not_at(1, || env.send_all(1, 1..2))?;
+        env.at(1, || {
+            check!(env.endpoint().poll() == Ok(true), "a poll has the deferred work look");
+            Ok(())
+        })
     })?;
     env.at(1, || {
-        let all = before + 2 * env.kernels() as u64 - 1;
-        check!(env.until(|| env.inbox().count() == all), "every message arrives");
-        for kernel in (0..env.kernels()).filter(|kernel| *kernel != 1) {
-            check!(env.in_order(before, kernel, 0)? == if kernel == 0 { 3 } else { 2 }, "once and in order");
-        }
-        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "and the receiver finds rest");
-        Ok(())
+        env.expect_from_others(before, 0, 2)?;
+        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "which arms");
+        env.poke(1, ARMED, 0)
+    })?;
+    env.not_at(1, || env.send_all(1, 2..3))?;
+    env.at(1, || {
+        env.linger();
+        check!(env.inbox().count() == before + 2 * (env.kernels() as u64 - 1), "nobody looks by itself");
+        env.endpoint().tick(0, 1);
+        env.expect_from_others(before, 0, 3)
     })?;
     env.unlisten(handle)
 }
@@ -144,58 +141,74 @@ pub(crate) fn every_stream_ends_with_a_doorbell_that_counts<E: Env>(env: &'stati
     env.unlisten(handle)
 }
 
+/// The bell word of that CPU and vector.
+const fn bell(cpu: PhysCpuId, vector: u64) -> u64 {
+    1 << 63 | vector << 48 | cpu.0
+}
+
 pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.linger();
-    let (spare, interrupts) = (env.spare_interrupts(), env.endpoint().stats().interrupts);
-    env.step()?;
-    env.at(1, || {
-        let (here, _) = env.doorbell_of(1)?;
-        let (foreign, _) = env.doorbell_of(0)?;
-        let nobody = PhysCpuId(here.0 ^ (1 << 40));
-        let moved = |cpu| env.endpoint().move_doorbell(cpu, E::SPARE_VECTOR);
-        check!(moved(foreign) == Err(MoveError::NotOurCpu(foreign)), "not to a CPU of somebody else");
-        check!(moved(nobody) == Err(MoveError::NotOurCpu(nobody)), "nor of nobody");
-        check!(env.peek(1, BELL)? == 0, "what is refused changes nothing");
-        check!(moved(here).is_ok(), "to another vector");
-        let bell = 1 << 63 | u64::from(E::SPARE_VECTOR.get()) << 16;
-        check!(env.peek(1, BELL)? == bell, "index of the CPU in the directory's list, vector, bit 63");
-        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "the receiver arms again");
-        Ok(())
-    })?;
-    env.not_at(1, || env.send_number(1, 0))?;
-    env.at(1, || {
-        env.expect_from_others(before, 0, 1)?;
-        check!(env.spare_interrupts() > spare, "it is rung there");
-        Ok(())
-    })?;
-    // CPU not listed, vector below 0x20 or above 0xfe, unknown bits, no mark.
-    let vector = u64::from(E::SPARE_VECTOR.get()) << 16;
-    let senseless =
-        [1 << 63 | vector | 1, 1 << 63 | vector | 0xffff, 1 << 63 | 3 << 16, 1 << 63 | 0xff << 16];
-    for (n, bell) in (1..).zip(senseless.into_iter().chain([1 << 63 | 1 << 24 | vector, vector])) {
+    let interrupts = env.endpoint().stats().interrupts;
+    let (here, _) = env.doorbell_of(1)?;
+    let (foreign, _) = env.doorbell_of(0)?;
+    let vector = u64::from(E::SPARE_VECTOR.get());
+    let n = core::cell::Cell::new(0);
+    // Messages to kernel 1, which is armed: whether each of them rings it at the spare vector.
+    let rings_there = |there: bool| {
         let spare = env.spare_interrupts();
         env.at(1, || {
-            env.poke(1, BELL, bell)?;
             check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "the receiver arms again");
             Ok(())
         })?;
-        env.not_at(1, || env.send_number(1, n))?;
-        env.at(1, || env.expect_from_others(before, 0, n + 1))?;
-        check!(env.spare_interrupts() == spare, "a bell that makes no sense is what the directory says");
+        env.not_at(1, || env.send_number(1, n.get()))?;
+        n.set(n.get() + 1);
+        env.at(1, || env.expect_from_others(before, 0, n.get()))?;
+        let expected = there && env.me() == 1;
+        check!((env.spare_interrupts() > spare) == expected, "the receiver is rung where it wants to be, if it may");
+        Ok(())
+    };
+    env.step()?;
+    env.at(1, || {
+        let nobody = PhysCpuId(here.0 ^ (1 << 40));
+        let too_far = PhysCpuId(1 << 48);
+        let moved = |cpu| env.endpoint().move_doorbell(cpu, E::SPARE_VECTOR);
+        check!(moved(foreign) == Err(MoveError::NotOurCpu(foreign)), "not to a CPU of somebody else");
+        check!(moved(nobody) == Err(MoveError::NotOurCpu(nobody)), "nor of nobody");
+        check!(moved(too_far) == Err(MoveError::NotOurCpu(too_far)), "nor to one that no word names");
+        check!(env.peek(1, BELL)? == 0, "what is refused changes nothing");
+        check!(moved(here).is_ok(), "to another vector");
+        check!(env.peek(1, BELL)? == bell(here, vector), "BELL: physical id, vector, bit 63");
+        Ok(())
+    })?;
+    rings_there(true)?;
+    // A CPU of somebody else, one of nobody; vectors below 0x20 and above 0xfe; unknown bits; no mark.
+    let senseless = [
+        bell(foreign, vector),
+        bell(PhysCpuId((1 << 48) - 1), vector),
+        bell(here, 3),
+        bell(here, 0xff),
+        bell(here, vector) | 1 << 56,
+        bell(here, vector) & !(1 << 63),
+    ];
+    for word in senseless {
+        env.at(1, || env.poke(1, BELL, word))?;
+        rings_there(false)?;
     }
+    env.at(1, || env.poke(1, BELL, bell(here, vector)))?;
+    rings_there(true)?;
+    // Its next life is not rung where a dead one wanted to be.
+    env.at(1, || {
+        env.next_life()?;
+        env.attach_again(1)?;
+        check!(env.peek(1, BELL)? == 0, "a new life is rung where the directory says");
+        Ok(())
+    })?;
+    rings_there(false)?;
     let strangers = env.me() == 1 || env.endpoint().stats().interrupts == interrupts;
     check!(strangers, "and nobody else's CPU is interrupted");
-    check!(env.endpoint().platform().check(env.doorbell_of(1)?.0, E::SPARE_VECTOR).is_ok(), "ever");
+    check!(env.endpoint().platform().check(here, E::SPARE_VECTOR).is_ok(), "ever");
     env.step()?;
     env.unlisten(handle)
-}
-
-/// Used by the budget's case too: fills our lane to `to` with what fits, from number `n` on; gives the next number.
-pub(super) fn fill<E: Env>(env: &'static E, to: usize, mut n: u64) -> u64 {
-    while n < 40 * CELLS && env.try_number(to, n).is_ok() {
-        n += 1;
-    }
-    n
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases about peers that break the protocol, from either end.
 
-use super::{control, header, hello, Native, CELLS};
+use super::{control, header, hello, tag, Native, BEGIN, CLEAN, FIRST, FURTHER, LINES};
 use crate::env::{Env, Steps, TYPE};
 use crate::{check, Failed, Outcome};
 use mk_ipi_core::abi::native::Breach;
@@ -14,24 +14,38 @@ const BAD: usize = 2;
 /// What somebody hostile does: the breach as which it is found out, honest messages before it, what is stored.
 type Attack<E> = (Breach, u64, fn(&'static E, u64) -> Outcome);
 
-/// A published message at `position` with this lap and second word.
-fn forge<E: Env>(env: &'static E, position: u64, lap: u64, about: u64) -> Outcome {
-    env.poke(1, env.cell(BAD, position, 1), about)?;
-    env.poke(1, env.cell(BAD, position, 0), lap | u64::from(TYPE.0) << 32)
+/// A published message at `position` with this tag and second word.
+fn forge<E: Env>(env: &'static E, position: u64, tag: u64, about: u64) -> Outcome {
+    env.poke(1, env.line(BAD, position, 1), about)?;
+    env.poke(1, env.line(BAD, position, 0), tag | u64::from(TYPE.0) << 32)
 }
 
-fn attacks<E: Env>() -> [Attack<E>; 10] {
+/// A message of two lines, of which the second has this tag.
+fn forge_two<E: Env>(env: &'static E, position: u64, second: u64) -> Outcome {
+    env.poke(1, env.line(BAD, position + 1, 0), second)?;
+    forge(env, position, tag(0), 60)
+}
+
+fn say<E: Env>(env: &'static E, word: u64) -> Outcome {
+    env.poke(1, env.header(BAD, header::HELLO), word)
+}
+
+fn attacks<E: Env>() -> [Attack<E>; 14] {
     [
-        (Breach::Lap, 1, |env, p| forge(env, p, 2, 8)),
-        (Breach::Lap, 0, |env, p| forge(env, p, 1 << 30, 8)),
-        (Breach::Lap, 0, |env, p| forge(env, p, 3, 8)),
-        (Breach::Length, 2, |env, p| forge(env, p, 1, 257)),
-        (Breach::Length, 0, |env, p| forge(env, p, 1, 0xffff)),
-        (Breach::Cpu, 1, |env, p| forge(env, p, 1, 8 | 1 << 16)),
-        (Breach::Cpu, 0, |env, p| forge(env, p, 1, 8 | 0xffff << 16)),
-        (Breach::Hello, 3, |env, _| env.poke(1, env.header(BAD, header::HELLO), 5)),
-        (Breach::Hello, 0, |env, _| env.poke(1, env.header(BAD, header::HELLO), 0)),
-        (Breach::Hello, 2, |env, _| env.poke(1, env.header(BAD, header::HELLO), hello(1, 9, true))),
+        (Breach::Tag, 1, |env, p| forge(env, p, tag(1), 8)),
+        (Breach::Tag, 0, |env, p| forge(env, p, tag(2), 8)),
+        (Breach::Tag, 2, |env, p| forge(env, p, tag((1 << 29) - 1), 8)),
+        (Breach::Tag, 0, |env, p| forge(env, p, tag(0) | FURTHER, 8)),
+        (Breach::Tag, 1, |env, p| forge_two(env, p, tag(0))),
+        (Breach::Tag, 0, |env, p| forge_two(env, p, tag(1) | FURTHER)),
+        (Breach::Tag, 0, |env, p| forge_two(env, p, 0)),
+        (Breach::Length, 2, |env, p| forge(env, p, tag(0), 257)),
+        (Breach::Length, 0, |env, p| forge(env, p, tag(0), u64::MAX)),
+        (Breach::Length, 1, |env, p| forge(env, p, tag(0), 1 << 31)),
+        (Breach::Hello, 3, |env, _| say(env, 5)),
+        (Breach::Hello, 0, |env, _| say(env, hello(0, 2, BEGIN))),
+        (Breach::Hello, 0, |env, _| say(env, hello(1, 9, FIRST))),
+        (Breach::Hello, 2, |env, _| say(env, hello(1, 2, BEGIN) | 1 << 51)),
     ]
 }
 
@@ -40,9 +54,9 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.told());
     let quarantined = env.endpoint().stats().quarantined;
-    let others = || (0..env.kernels()).filter(|kernel| *kernel != 1 && *kernel != BAD);
+    let others = || env.but(1).filter(|kernel| *kernel != BAD);
     env.step()?;
-    env.at(BAD, || (0..honest).try_for_each(|n| env.send_number(1, n)))?;
+    env.at(BAD, || env.send_all(1, 0..honest))?;
     env.at(1, || {
         check!(env.until(|| env.inbox().count() == before + honest), "it was honest once");
         Ok(())
@@ -56,45 +70,48 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
         check!(env.until(|| told.once(BAD, event)), "the breach is found out and told of");
         check!(env.endpoint().stats().quarantined == quarantined + 1, "and counted");
         check!(env.in_order(before, BAD, 0)? == honest, "what came before it is delivered, no more");
-        let word = |word| env.peek(1, env.control(BAD, word));
-        let says = [control::BREACH, control::LAST_BREACH].map(word);
-        check!(says == [Ok(breach as u64); 2] && word(control::BAD)? == 1, "the sender can see it");
-        let (answer, said) = (word(control::ANSWER)?, env.peek(1, env.header(BAD, header::HELLO))?);
-        // A lane that was used never looks unused.
-        check!(answer != 0 && (answer == said || said == 0), "with the hello that it is about");
+        let words = [control::BREACH, control::LAST_BREACH, control::BAD];
+        check!(env.controls(1, BAD, words)? == [breach as u64, breach as u64, 1], "the sender can see it");
+        let words = [control::ANSWER, control::CREDIT, control::HANDED];
+        check!(
+            env.controls(1, BAD, words)? == [hello(1, 1, FIRST), honest, honest],
+            "with the hello that it is about, and how far it came"
+        );
         Ok(())
     })?;
     // The others go on, for more than a lap.
-    for n in 0..CELLS + 2 {
+    for n in 0..LINES + 2 {
         check!(env.me() == 1 || env.me() == BAD || env.send_number(1, n).is_ok(), "the others go on");
     }
+    let all = before + honest + (LINES + 2) * others().count() as u64;
     env.at(1, || {
-        let all = before + honest + (CELLS + 2) * others().count() as u64;
         check!(env.until(|| env.inbox().count() >= all), "their messages arrive");
         others().try_for_each(|kernel| {
-            check!(env.in_order(before, kernel, 0)? == CELLS + 2, "all of them");
+            check!(env.in_order(before, kernel, 0)? == LINES + 2, "all of them");
             Ok(())
         })
     })?;
     env.at(BAD, || {
-        let full = (0..=CELLS).map(|n| env.try_number(1, 100 + n)).find_map(Result::err);
+        let full = (0..=LINES).map(|n| env.try_number(1, 100 + n)).find_map(Result::err);
         check!(full == Some(SendError::Quarantined), "nothing is taken from the one who broke the protocol");
         let lane = env.endpoint().lane_stats(E::id(1)).map_err(|_| Failed("a lane has numbers"))?;
         check!(lane.bad == 1 && lane.last_breach == Some(breach), "and it can know why");
-        // What it leaves behind: laps of every kind, in every cell.
-        (0..CELLS).try_for_each(|p| forge(env, p, [1 << 30, 2, 3, 4, 5, 6][p as usize % 6], 8))?;
+        (0..3).for_each(|now| env.endpoint().tick(now, 100));
+        check!(told.once(1, PeerEvent::Refused(breach)), "it is told, once");
+        // What it leaves behind: tags of every kind, in every line.
+        let tags = [tag(1 << 29), tag(0), tag(1) | FURTHER, tag(1), tag(2), tag(0) | FURTHER];
+        (0..LINES).try_for_each(|p| forge(env, p, tags[p as usize % 6], 8))?;
         env.attach_again(1)?;
-        (200..200 + 2 * CELLS).try_for_each(|n| env.send_number(1, n))
+        (200..200 + 2 * LINES).try_for_each(|n| env.send_number(1, n))
     })?;
     env.at(1, || {
-        let all = before + honest + (CELLS + 2) * others().count() as u64;
-        check!(env.until(|| env.inbox().count() >= all + 2 * CELLS), "its next life is taken from again");
+        check!(env.until(|| env.inbox().count() >= all + 2 * LINES), "its next life is taken from again");
         check!(
-            env.in_order(all, BAD, 200)? == 2 * CELLS,
+            env.in_order(all, BAD, 200)? == 2 * LINES,
             "from its first message on, and nothing of the old"
         );
-        check!(env.peek(1, env.control(BAD, control::BREACH))? == 0, "the quarantine is over");
-        let breaches = told.count(BAD, |event| matches!(event, PeerEvent::Quarantined(_)));
+        check!(env.controls(1, BAD, [control::BREACH])? == [0], "the quarantine is over");
+        let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
         check!(breaches == 1, "and nobody honest came into another");
         Ok(())
     })
@@ -106,11 +123,48 @@ pub(crate) fn a_breach_ends_in_quarantine_until_the_next_life<E: Env>(env: &'sta
     env.unlisten(handle)
 }
 
+pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    env.step()?;
+    env.at(BAD, || env.send_all(1, 0..1))?;
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() == before + 1), "a message arrives");
+        Ok(())
+    })?;
+    // Tags of laps that are over, of none, and a hello that says nothing.
+    for stale in [0, tag((1 << 30) - 1), tag(1 << 29), tag((1 << 30) - 1) | FURTHER, 7] {
+        env.at(BAD, || {
+            forge(env, 1, stale, 8)?;
+            say(env, 0)?;
+            env.ring(1)
+        })?;
+        env.at(1, || {
+            let _ = env.endpoint().poll();
+            env.linger();
+            check!(env.inbox().count() == before + 1, "nothing is there");
+            Ok(())
+        })?;
+    }
+    env.at(BAD, || {
+        say(env, hello(1, 1, FIRST))?;
+        env.send_all(1, 1..LINES)
+    })?;
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() == before + LINES), "what is sent then arrives");
+        check!(env.in_order(before, BAD, 0)? == LINES, "whole");
+        let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
+        check!(breaches == 0, "and nobody is accused");
+        Ok(())
+    })?;
+    env.unlisten(handle)
+}
+
 pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let senders = || (0..env.kernels()).filter(|kernel| *kernel != 1);
+    let told = env.told();
     let scribble = |word, value: u64| {
-        env.at(1, || senders().try_for_each(|lane| env.poke(1, env.control(lane, word), value)))
+        env.at(1, || env.but(1).try_for_each(|lane| env.poke(1, env.control(lane, word), value)))
     };
     let expect = |error| {
         env.not_at(1, || {
@@ -120,62 +174,92 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
     };
     env.with_deaf(1, || {
         env.step()?;
-        env.not_at(1, || {
-            check!((0..CELLS).all(|n| env.try_number(1, n).is_ok()), "a lane takes what it has cells for");
-            Ok(())
-        })?;
-        for credit in [CELLS + 1, 1 << 40, u64::MAX, u64::MAX - 1] {
+        env.not_at(1, || env.send_all(1, 0..LINES))?;
+        for credit in [LINES + 1, 1 << 40, u64::MAX, u64::MAX - 1] {
             scribble(control::CREDIT, credit)?;
             expect(SendError::Broken)?;
+            let handled = env.endpoint().handled(E::id(1));
+            check!(env.me() == 1 || handled == Err(SendError::Broken), "nor believed");
+            env.step()?;
         }
-        // True again, and the sender has forgiven: three cells are free, and one of them is used.
+        // True again, and the sender has forgiven: three lines are free, and one of them is used.
         scribble(control::CREDIT, 3)?;
-        env.not_at(1, || {
-            check!((0..3).all(|n| env.try_number(1, CELLS + n).is_ok()), "three cells");
-            Ok(())
-        })?;
+        env.not_at(1, || env.send_all(1, LINES..LINES + 3))?;
         scribble(control::CREDIT, 2)?;
         expect(SendError::Broken)?;
-        env.not_at(1, || {
-            env.attach_again(1)?;
-            check!(env.try_number(1, 0) == Err(SendError::Unanswered), "a new life needs an answer");
-            Ok(())
-        })?;
-        for base in [3, CELLS + 1, 1 << 63, !(CELLS - 1)] {
-            scribble(control::BASE, base)?;
-            scribble(control::ANSWER, 0)?;
-            expect(SendError::Unanswered)?;
-            env.at(1, || {
-                senders().try_for_each(|lane| {
-                    let hello = env.peek(1, env.header(lane, header::HELLO))?;
-                    env.poke(1, env.control(lane, control::ANSWER), hello)
-                })
-            })?;
+        scribble(control::CREDIT, 4)?;
+        // Of another life, of none, of one that is not in force: the receiver does not know us any more.
+        for answer in [hello(1, 2, CLEAN), hello(2, 1, FIRST), hello(9, 9, BEGIN), u64::MAX] {
+            scribble(control::ANSWER, answer)?;
             expect(SendError::Broken)?;
         }
-        Ok(())
+        scribble(control::ANSWER, hello(1, 1, FIRST))?;
+        env.not_at(1, || {
+            env.send_all(1, LINES + 3..LINES + 4)?;
+            env.attach_again(1)?;
+            check!(env.said(1)? == hello(1, 2, BEGIN), "another life begins");
+            check!(env.try_number(1, 0) == Err(SendError::Unanswered), "and needs an answer");
+            Ok(())
+        })?;
+        // Not answers to that.
+        for answer in [hello(1, 2, FIRST), hello(1, 3, BEGIN), hello(2, 2, BEGIN), hello(1, 1, FIRST), 0] {
+            scribble(control::ANSWER, answer)?;
+            expect(SendError::Unanswered)?;
+        }
+        env.not_at(1, || {
+            check!(told.count(1, |event| event == PeerEvent::Answered) == 0, "nothing of that is an answer");
+            Ok(())
+        })?;
+        scribble(control::ANSWER, hello(1, 2, BEGIN))?;
+        expect(SendError::Unanswered)?;
+        env.not_at(1, || {
+            check!(env.said(1)? == hello(1, 2, CLEAN), "the answer to its begin: it cleans");
+            env.check_clean(1)
+        })?;
+        // A base that no honest receiver says.
+        for base in [1 << 62, 1 << 63, u64::MAX] {
+            scribble(control::BASE, base)?;
+            scribble(control::ANSWER, hello(1, 2, CLEAN))?;
+            expect(SendError::Unanswered)?;
+        }
+        scribble(control::CREDIT, 1001)?;
+        scribble(control::BASE, 1001)?;
+        env.not_at(1, || {
+            check!(env.try_number(1, 0) == Ok(1002), "one that may be is where it sends from");
+            let found = env.peek(1, env.line(env.me(), 1001, 0))?;
+            check!(found == tag(1001 / LINES) | u64::from(TYPE.0) << 32, "in the lap that follows from it");
+            Ok(())
+        })
     })?;
     env.step()
 }
 
-pub(crate) fn lost_ranges_that_cannot_be_are_not_told<E: Env>(env: &'static E) -> Outcome {
+pub(crate) fn what_cannot_have_become_of_messages_is_not_told<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let told = env.told();
+    // Their numbers are 1 to 4.
     env.not_at(1, || (0..4).try_for_each(|n| env.send_number(1, n)))?;
-    // From, to: beyond what was sent, backwards, empty.
-    for (from, to) in [(0, 5), (3, u64::MAX), (4, 2), (3, 3), (u64::MAX, 4)] {
+    let scribble = |words: [(usize, u64); 2]| {
         env.at(1, || {
-            (0..env.kernels()).filter(|lane| *lane != 1).try_for_each(|lane| {
-                env.poke(1, env.control(lane, control::LOST_FROM), from)?;
-                env.poke(1, env.control(lane, control::LOST_TO), to)
+            env.but(1).try_for_each(|lane| {
+                words.into_iter().try_for_each(|(word, value)| env.poke(1, env.control(lane, word), value))
             })
         })?;
         env.not_at(1, || {
             env.endpoint().tick(0, 1);
-            let lost = told.count(1, |event| matches!(event, PeerEvent::Lost { .. }));
-            check!(lost == 0, "no message is lost that cannot be");
+            check!(!told.anything_became(), "nothing became of messages that were never sent");
             Ok(())
-        })?;
+        })
+    };
+    // After, to: beyond what was sent, backwards, empty.
+    for (after, to) in [(0, 5), (3, u64::MAX), (4, 2), (3, 3), (u64::MAX, 4)] {
+        scribble([(control::DISCARD_FROM, after), (control::DISCARD_TO, to)])?;
     }
+    for (n, number) in (0..).zip([0, 5, u64::MAX, 1 << 40, 0, 6]) {
+        scribble([(control::DOUBT + n % 4, number), (control::DOUBTS, n as u64 + 1)])?;
+    }
+    // Fewer than there were; then as many as there can be, of which the last four are told.
+    scribble([(control::DOUBT, u64::MAX), (control::DOUBTS, 2)])?;
+    scribble([(control::DOUBT + 1, u64::MAX), (control::DOUBTS, u64::MAX)])?;
     env.step()
 }

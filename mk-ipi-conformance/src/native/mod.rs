@@ -8,25 +8,33 @@ use crate::inbox::{digest, payload};
 use crate::{check, Failed, Outcome};
 use core::cell::{Cell, RefCell};
 use mk_ipi_core::abi::native::Geometry;
-use mk_ipi_core::abi::{PhysAddr, PhysRange};
-use mk_ipi_core::platform::{Access, PeerEvent, PhysMemory};
+use mk_ipi_core::abi::{Incarnation, PhysAddr, PhysRange};
+use mk_ipi_core::platform::{Access, Peer, PeerEvent, PhysMemory};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{LinkConfig, SendError};
 
 mod bells;
 mod bounds;
 mod breaches;
-mod life;
+mod lines;
+mod lives;
+mod poller;
+mod restarts;
+mod space;
 mod stamps;
 mod traffic;
+mod watch;
 
-pub(crate) use {bells::*, bounds::*, breaches::*, life::*, stamps::*, traffic::*};
+pub(crate) use {
+    bells::*, bounds::*, breaches::*, lines::*, lives::*, poller::*, restarts::*, space::*, stamps::*, traffic::*,
+    watch::*,
+};
 
 /// Bytes that each kernel of a machine sets aside for its native region: room for MKIPI003, and for 17 lanes.
 pub const NATIVE_LEN: u64 = 66 * 4096;
 
-/// Cells of a lane in the suite's regions: also the budget of its endpoint.
-pub(crate) const CELLS: u64 = 8;
+/// Lines of a lane in the suite's regions, and so messages of up to 48 bytes: also the budget of its endpoint.
+pub(crate) const LINES: u64 = 8;
 
 /// Words of a page.
 const PAGE: usize = 512;
@@ -39,44 +47,89 @@ mod control {
     pub(super) const CREDIT: usize = 0;
     pub(super) const ANSWER: usize = 1;
     pub(super) const BASE: usize = 2;
-    pub(super) const LOST_FROM: usize = 3;
-    pub(super) const LOST_TO: usize = 4;
-    pub(super) const BREACH: usize = 5;
-    pub(super) const RECEIVED: usize = 6;
-    pub(super) const RESETS: usize = 7;
-    pub(super) const BAD: usize = 8;
-    pub(super) const LAST_BREACH: usize = 9;
+    pub(super) const HANDED: usize = 3;
+    pub(super) const BREACH: usize = 4;
+    pub(super) const DOUBTS: usize = 5;
+    pub(super) const DOUBT: usize = 6;
+    pub(super) const DISCARD_FROM: usize = 10;
+    pub(super) const DISCARD_TO: usize = 11;
+    pub(super) const RECEIVED: usize = 12;
+    pub(super) const RESETS: usize = 13;
+    pub(super) const BAD: usize = 14;
+    pub(super) const LAST_BREACH: usize = 15;
 }
 
 /// Words of the lane header.
 mod header {
     pub(super) const HELLO: usize = 0;
     pub(super) const STOP: usize = 1;
-    pub(super) const CLEAN: usize = 4;
-    pub(super) const SENT: usize = 16;
-    pub(super) const FULL: usize = 17;
-    pub(super) const RUNG: usize = 18;
+    pub(super) const WANT: usize = 2;
+    pub(super) const FULL: usize = 16;
+    pub(super) const RUNG: usize = 17;
 }
 
-/// The word of ARMED in a region, and that of BELL.
+/// The words of LIFE, ARMED and BELL in a region.
+const LIFE: usize = 9;
 const ARMED: usize = 16;
 const BELL: usize = 17;
 
+/// Phases of a hello.
+const FIRST: u64 = 1;
+const BEGIN: u64 = 2;
+const CLEAN: u64 = 3;
+
 /// The word of a hello.
-const fn hello(incarnation: u64, session: u64, first: bool) -> u64 {
-    incarnation | session << 32 | (first as u64) << 48 | 1 << 49
+const fn hello(incarnation: u64, session: u64, phase: u64) -> u64 {
+    incarnation | session << 32 | phase << 48 | 1 << 50
+}
+
+/// The tag of a first line in that lap, from 0; a further one has [`FURTHER`] set.
+const fn tag(lap: u64) -> u64 {
+    lap | 1 << 30
+}
+
+/// What a further line's tag has and a first line's has not.
+const FURTHER: u64 = 1 << 31;
+
+/// Lines of a message.
+const fn lines_of(len: usize) -> u64 {
+    if len <= 48 {
+        1
+    } else {
+        1 + (len - 48).div_ceil(56) as u64
+    }
+}
+
+/// How the lanes of a region are: lines, and the longest message.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    lines: u64,
+    max_len: usize,
+}
+
+/// The suite's.
+const SMALL: Shape = Shape { lines: LINES, max_len: 256 };
+/// With the longest messages that there are.
+const LARGE: Shape = Shape { lines: 128, max_len: 4096 };
+
+impl Shape {
+    fn geometry(self, lanes: usize) -> Result<Geometry, Failed> {
+        Geometry::new(lanes as u32, self.lines as u32, self.max_len as u32).ok_or(Failed("a few lanes"))
+    }
+
+    /// Where lane `lane` of `lanes` begins, in words.
+    const fn lane(self, lanes: usize, lane: usize) -> usize {
+        let receiver = (256 + 128 * lanes).next_multiple_of(4096);
+        let one = (256 + 64 * self.lines as usize).next_multiple_of(4096);
+        (receiver + lane * one) / 8
+    }
 }
 
 /// What the cases about the native link are written with.
 pub(crate) trait Native: Env {
     /// A lane for each kernel.
     fn geometry(&self) -> Result<Geometry, Failed> {
-        Geometry::new(self.kernels() as u32, CELLS as u32).ok_or(Failed("a few lanes of eight cells"))
-    }
-
-    /// Where the hints begin, in words.
-    fn hints(&self) -> usize {
-        (256 + 128 * self.kernels()).next_multiple_of(4096) / 8
+        SMALL.geometry(self.kernels())
     }
 
     /// A word of the control line of `lane`.
@@ -86,12 +139,12 @@ pub(crate) trait Native: Env {
 
     /// A word of the header of `lane`.
     fn header(&self, lane: usize, word: usize) -> usize {
-        self.hints() + PAGE + lane * lane_words() + word
+        SMALL.lane(self.kernels(), lane) + word
     }
 
-    /// A word of the cell of `position` in `lane`.
-    fn cell(&self, lane: usize, position: u64, word: usize) -> usize {
-        self.header(lane, 32) + (position % CELLS) as usize * 40 + word
+    /// A word of the line at `position` in `lane`.
+    fn line(&self, lane: usize, position: u64, word: usize) -> usize {
+        self.header(lane, 32) + (position % LINES) as usize * 8 + word
     }
 
     /// Calls `f` with a page of the region of `kernel`, mapped for that long, as its owner or anybody hostile can.
@@ -120,37 +173,71 @@ pub(crate) trait Native: Env {
         self.with_page(kernel, word / PAGE, |words| words[word % PAGE].store(value, Ordering::SeqCst))
     }
 
-    /// A digest of the cells of our lane in the region of `kernel`.
-    fn cells(&'static self, kernel: usize) -> Result<u64, Failed> {
-        let first = self.cell(self.me(), 0, 0);
-        (first..first + 40 * CELLS as usize)
+    /// The hello in our lane to `kernel`.
+    fn said(&'static self, kernel: usize) -> Result<u64, Failed> {
+        self.peek(kernel, self.header(self.me(), header::HELLO))
+    }
+
+    /// Those words of the control line of `lane` in the region of `kernel`.
+    fn controls<const N: usize>(
+        &'static self,
+        kernel: usize,
+        lane: usize,
+        words: [usize; N],
+    ) -> Result<[u64; N], Failed> {
+        let mut found = [0; N];
+        for (found, word) in found.iter_mut().zip(words) {
+            *found = self.peek(kernel, self.control(lane, word))?;
+        }
+        Ok(found)
+    }
+
+    /// A digest of the lines of our lane in the region of `kernel`.
+    fn lines(&'static self, kernel: usize) -> Result<u64, Failed> {
+        let first = self.line(self.me(), 0, 0);
+        (first..first + 8 * LINES as usize)
             .try_fold(0, |sum: u64, word| Ok(sum.rotate_left(7) ^ self.peek(kernel, word)?))
     }
 
+    /// No line of our lane to `kernel` holds anything.
+    fn check_clean(&'static self, kernel: usize) -> Outcome {
+        (0..LINES).try_for_each(|line| {
+            check!(self.peek(kernel, self.line(self.me(), line, 0))? == 0, "word 0 of every line is 0");
+            Ok(())
+        })
+    }
+
     /// Writes the words of a stamp in our own region, the magic last.
-    fn stamp(&'static self, lanes: u64, cells: u64, total: u64) -> Outcome {
-        for (word, value) in [(1, 1 | lanes << 32), (2, total), (3, cells), (4, 3), (0, MAGIC)] {
-            self.poke(self.me(), word, value)?;
-        }
-        Ok(())
+    fn stamp(&'static self, lanes: u64, lines: u64, max_len: u64, total: u64) -> Outcome {
+        let words = [(1, 2 | lanes << 32), (2, total), (3, lines | max_len << 32), (4, 0), (0, MAGIC)];
+        words.into_iter().try_for_each(|(word, value)| self.poke(self.me(), word, value))
     }
 
     /// Nobody is attached, and each kernel's region is empty and stamped.
     fn lay_out(&'static self) -> Outcome {
+        self.lay_out_as(SMALL)
+    }
+
+    fn lay_out_as(&'static self, shape: Shape) -> Outcome {
         self.step()?;
         (0..self.kernels()).try_for_each(|kernel| self.detach(kernel))?;
         self.step()?;
-        let words = self.header(self.kernels(), 0);
+        let words = shape.lane(self.kernels(), self.kernels());
         for page in 0..words / PAGE {
             self.with_page(self.me(), page, |w| w.iter().for_each(|w| w.store(0, Ordering::Relaxed)))?;
         }
-        self.stamp(self.kernels() as u64, CELLS, words as u64 * 8)?;
+        self.stamp(self.kernels() as u64, shape.lines, shape.max_len as u64, words as u64 * 8)?;
         self.peer_events(&mut |_, _| ());
         self.step()
     }
 
     fn attach_native(&'static self, kernel: usize) -> Outcome {
-        self.attach(kernel, LinkConfig::Native(Some(self.geometry()?)), self.native_region_of(kernel))
+        self.attach_as(SMALL, kernel)
+    }
+
+    fn attach_as(&'static self, shape: Shape, kernel: usize) -> Outcome {
+        let geometry = shape.geometry(self.kernels())?;
+        self.attach(kernel, LinkConfig::Native(Some(geometry)), self.native_region_of(kernel))
     }
 
     /// Ends our life in the lane to `kernel`, and begins another.
@@ -161,11 +248,28 @@ pub(crate) trait Native: Env {
 
     /// All are attached to empty regions, and every hello is answered.
     fn go_native(&'static self) -> Outcome {
-        self.lay_out()?;
-        (0..self.kernels()).try_for_each(|kernel| self.attach_native(kernel))?;
-        let answered = |lane| self.peek(self.me(), self.control(lane, control::ANSWER)) != Ok(0);
+        self.go_native_as(SMALL)
+    }
+
+    fn go_native_as(&'static self, shape: Shape) -> Outcome {
+        self.lay_out_as(shape)?;
+        (0..self.kernels()).try_for_each(|kernel| self.attach_as(shape, kernel))?;
+        let first = hello(1, 1, FIRST);
+        let answered = |lane| self.peek(self.me(), self.control(lane, control::ANSWER)) == Ok(first);
         check!(self.until(|| (0..self.kernels()).all(answered)), "every first hello is answered");
         self.step()
+    }
+
+    /// All kernels but `kernel`.
+    fn but(&self, kernel: usize) -> impl Iterator<Item = usize> {
+        (0..self.kernels()).filter(move |other| *other != kernel)
+    }
+
+    /// We are our own next incarnation from now on.
+    fn next_life(&'static self) -> Result<Incarnation, Failed> {
+        let (me, life) = self.endpoint().identity().ok_or(Failed("we know who we are"))?;
+        self.endpoint().identify(me, life.next());
+        Ok(life.next())
     }
 
     /// Runs `f` everywhere, at `kernel` with interrupts off: it takes what comes when `f` says so.
@@ -199,13 +303,25 @@ pub(crate) trait Native: Env {
     }
 
     /// Sends message number `n`, at most once.
-    fn try_number(&'static self, to: usize, n: u64) -> Result<(), SendError> {
+    fn try_number(&'static self, to: usize, n: u64) -> Result<u64, SendError> {
         self.try_send(to, self.seed(n), len_of(n))
+    }
+
+    /// As `try_number`, but posts it.
+    fn post_number(&'static self, to: usize, n: u64) -> Result<u64, SendError> {
+        let len = len_of(n);
+        self.endpoint().post(Self::id(to), TYPE, &payload(self.seed(n), len)[..len])
+    }
+
+    /// Sends those messages, which fit.
+    fn send_all(&'static self, to: usize, mut numbers: core::ops::Range<u64>) -> Outcome {
+        check!(numbers.all(|n| self.try_number(to, n).is_ok()), "a lane takes what it has lines for");
+        Ok(())
     }
 
     /// Sends message number `n`, when there is space and our life is acknowledged.
     fn send_number(&'static self, to: usize, n: u64) -> Outcome {
-        let last = Cell::new(Ok(()));
+        let last = Cell::new(Ok(0));
         let over = || {
             last.set(self.try_number(to, n));
             !matches!(last.get(), Err(SendError::Full | SendError::Unanswered))
@@ -218,7 +334,7 @@ pub(crate) trait Native: Env {
     /// Messages from `kernel` since `before`, each whole and next in number from `first` on: how many.
     fn in_order(&'static self, before: u64, kernel: usize, first: u64) -> Result<u64, Failed> {
         let (cpu, _) = self.doorbell_of(kernel)?;
-        let mut next = first;
+        let (mut next, mut number) = (first, 0);
         for n in before..self.inbox().count() {
             let got = self.inbox().get(n).ok_or(Failed("each message is remembered"))?;
             if got.from != Some(Self::id(kernel)) {
@@ -229,7 +345,8 @@ pub(crate) trait Native: Env {
             let len = len_of(next);
             let same = digest(&payload(seed, len)[..len]);
             check!(got.len == len && got.msg_type == TYPE && got.digest == same, "each message whole");
-            next += 1;
+            check!(got.number >= number + lines_of(len), "and with a number that grows");
+            (next, number) = (next + 1, got.number);
         }
         Ok(next - first)
     }
@@ -240,10 +357,10 @@ pub(crate) trait Native: Env {
         check!(self.until(|| self.inbox().count() >= before + total), "every message arrives");
         self.linger();
         check!(self.inbox().count() == before + total, "none twice");
-        for kernel in (0..self.kernels()).filter(|kernel| *kernel != self.me()) {
+        self.but(self.me()).try_for_each(|kernel| {
             check!(self.in_order(before, kernel, first)? == each, "as many as were sent");
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Runs the deferred work by hand until nothing is left.
@@ -261,35 +378,45 @@ pub(crate) trait Native: Env {
 
 impl<E: Env> Native for E {}
 
-const fn lane_words() -> usize {
-    (256 + 320 * CELLS as usize).next_multiple_of(4096) / 8
-}
+/// From this number on messages are long.
+const LONG: u64 = 1 << 20;
 
-/// Bytes of message number `n`: 8 to 256.
+/// Bytes of message number `n`: 8 to 48, which is one line; from [`LONG`] on 8 to 256.
 const fn len_of(n: u64) -> usize {
-    8 + (n as usize * 31) % 249
+    let of = if n < LONG { 41 } else { 249 };
+    8 + (n as usize * 31) % of
 }
 
 /// What the observer was told since this was made.
 pub(crate) struct Told<E: 'static> {
     env: &'static E,
-    events: RefCell<[Option<(usize, PeerEvent)>; 64]>,
+    events: RefCell<[Option<(Peer, PeerEvent)>; 64]>,
 }
 
 impl<E: Env> Told<E> {
     /// How often `wanted` holds of an event about `peer`.
     fn count(&self, peer: usize, wanted: impl Fn(PeerEvent) -> bool) -> usize {
+        self.about(|id, event| id.id == E::id(peer) && wanted(event))
+    }
+
+    /// How often `wanted` holds.
+    fn about(&self, wanted: impl Fn(Peer, PeerEvent) -> bool) -> usize {
         let list = &mut *self.events.borrow_mut();
-        self.env.peer_events(&mut |id, event| {
+        self.env.peer_events(&mut |peer, event| {
             if let Some(place) = list.iter_mut().find(|place| place.is_none()) {
-                *place = Some((id.index(), event));
+                *place = Some((peer, event));
             }
         });
-        list.iter().flatten().filter(|(from, event)| *from == peer && wanted(*event)).count()
+        list.iter().flatten().filter(|(peer, event)| wanted(*peer, *event)).count()
     }
 
     /// Whether exactly this was told, once.
     fn once(&self, peer: usize, event: PeerEvent) -> bool {
         self.count(peer, |e| e == event) == 1
+    }
+
+    /// Whether anything was told of what became of messages.
+    fn anything_became(&self) -> bool {
+        self.about(|_, event| matches!(event, PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. })) != 0
     }
 }

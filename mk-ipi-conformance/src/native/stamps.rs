@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases about the stamp: what is no native region is refused, and named if it is known.
 
-use super::{Native, CELLS, MAGIC, NATIVE_LEN};
+use super::{Native, Shape, LINES, MAGIC, NATIVE_LEN, SMALL};
 use crate::env::{Env, Steps};
-use crate::{check, Failed, Outcome};
+use crate::{check, Outcome};
 use mk_ipi_core::abi::directory::Version;
 use mk_ipi_core::abi::native::{Geometry, KnownLayouts, StampError};
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange};
@@ -46,17 +46,36 @@ pub(crate) fn a_region_without_a_stamp_is_named_by_its_size<E: Env>(env: &'stati
         let named = attach(env, 0, len, None) == refused(StampError::NoStamp { found: 77, known });
         check!(named, "another generation's size is named, with what is found");
     }
-    // MKIPI003, version 3, by its own magic.
-    let at = 264_232 / 8;
-    env.poke(env.me(), at, 0x4d4b_4950_4930_3033)?;
-    env.poke(env.me(), at + 1, 0xffff_ffff_0000_0003)?;
-    let version_3 = refused(StampError::Mkipi003 { version: 3 });
-    check!(attach(env, 0, 264_256, None) == version_3, "MKIPI003 is known by its magic");
-    check!(attach(env, 0, 264_232, None) != version_3, "and not beyond the region's end");
-    env.poke(env.me(), at, 0)?;
     check!(attach(env, 4, 4096, None) == Err(AddError::Misaligned), "a region begins with a page");
     check!(attach(env, 0, 4088, None) == refused(StampError::TooSmall(4096)), "and has one at least");
     check!(env.endpoint().instance(NOBODY).is_err(), "none of it leaves an instance behind");
+    env.step()
+}
+
+pub(crate) fn another_generation_is_named_by_its_own_magic<E: Env>(env: &'static E) -> Outcome {
+    env.lay_out()?;
+    env.poke(env.me(), 0, 77)?;
+    // MKIPI003 and its kin: "MKIPI0", two digits; the version behind.
+    let at = 264_232 / 8;
+    env.poke(env.me(), at + 1, 0xffff_ffff_0000_0009)?;
+    for number in [3, 0, 4, 12, 99] {
+        let digits = 0x3030 + number / 10 * 0x100 + number % 10;
+        env.poke(env.me(), at, 0x4d4b_4950_4930 << 16 | digits)?;
+        let named = refused(StampError::Mkipi0nn { number: number as u8, version: 9 });
+        check!(attach(env, 0, 264_256, None) == named, "MKIPI0nn is named, whatever its number");
+        check!(attach(env, 0, 264_232, None) != named, "and not looked for beyond the region's end");
+    }
+    let none = |len| refused(StampError::NoStamp { found: 77, known: KnownLayouts::of_size(len) });
+    for other in [0x4d4b_4950_4930_3a33, 0x4d4b_4950_4930_332f, 0x4d4b_4950_4931_3033, 0x4d4b_4951_4930_3033] {
+        env.poke(env.me(), at, other)?;
+        check!(attach(env, 0, 264_256, None) == none(264_256), "what is not quite its magic is not");
+    }
+    // mk-ipi's own first native link.
+    env.poke(env.me(), at, 0)?;
+    env.poke(env.me(), 0, MAGIC)?;
+    env.poke(env.me(), 1, 1 | 3 << 32)?;
+    let first = StampError::Version(Version { major: 1, minor: 0 });
+    check!(found(env) == refused(first), "the first version is named by its version");
     env.step()
 }
 
@@ -64,39 +83,58 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     env.lay_out()?;
     let (me, lanes) = (env.me(), env.kernels() as u64);
     let total = env.geometry()?.total_size();
-    check!(total == env.header(env.kernels(), 0) as u64 * 8, "the total follows from lanes and cells");
+    check!(total == SMALL.lane(env.kernels(), env.kernels()) as u64 * 8, "the total follows from lanes and lines");
     env.poke(me, 0, MAGIC ^ 1)?;
     let none = StampError::NoStamp { found: MAGIC ^ 1, known: KnownLayouts::empty() };
     check!(found(env) == refused(none), "every bit of the magic counts");
-    env.stamp(lanes, CELLS, total)?;
-    env.poke(me, 1, 2 | 7 << 16 | lanes << 32)?;
-    let other = StampError::Version(Version { major: 2, minor: 7 });
+    env.stamp(lanes, LINES, 256, total)?;
+    env.poke(me, 1, 3 | 7 << 16 | lanes << 32)?;
+    let other = StampError::Version(Version { major: 3, minor: 7 });
     check!(found(env) == refused(other), "another major version");
-    for (lanes, cells) in [(0, 8), (257, 8), (3, 0), (3, 1), (3, 12), (3, 2048), (u32::MAX, u32::MAX)] {
-        env.stamp(lanes.into(), cells.into(), total)?;
-        let bounds = StampError::Geometry { lanes, cells };
-        check!(found(env) == refused(bounds), "numbers of lanes and cells out of bounds");
+    let bounds = [
+        (0, 8, 256),
+        (257, 8, 256),
+        (3, 0, 256),
+        (3, 4, 48),
+        (3, 12, 256),
+        (3, 8192, 256),
+        (3, 8, 0),
+        (3, 128, 4097),
+        // Eight lines are too few for 441 bytes, and 64 for 4,096.
+        (3, 8, 441),
+        (3, 64, 4096),
+        (u32::MAX, u32::MAX, u32::MAX),
+    ];
+    for (lanes, lines, max_len) in bounds {
+        env.stamp(lanes.into(), lines.into(), max_len.into(), total)?;
+        let bounds = StampError::Geometry { lanes, lines, max_len };
+        check!(found(env) == refused(bounds), "numbers out of bounds, or that do not go together");
     }
     for size in [0, total - 8, total + 8, u64::MAX] {
-        env.stamp(lanes, CELLS, size)?;
+        env.stamp(lanes, LINES, 256, size)?;
         check!(found(env) == refused(StampError::Size(size)), "a total that does not follow from them");
     }
-    env.stamp(lanes, CELLS, total)?;
+    env.stamp(lanes, LINES, 256, total)?;
     let small = refused(StampError::TooSmall(total));
     check!(attach(env, 0, total - 8, None) == small, "a region smaller than its stamp says");
-    let asked = Geometry::new(env.kernels() as u32, 16);
     let geometry = env.geometry()?;
-    check!(attach(env, 0, total, asked) == Err(AddError::Geometry(geometry)), "not what was asked for");
-    let one = Geometry::new(1, CELLS as u32).ok_or(Failed("one lane"))?;
-    env.stamp(1, CELLS, one.total_size())?;
+    for shape in [Shape { lines: 16, ..SMALL }, Shape { max_len: 255, ..SMALL }] {
+        let asked = Some(shape.geometry(env.kernels())?);
+        check!(attach(env, 0, total, asked) == Err(AddError::Geometry(geometry)), "not what was asked for");
+    }
+    let one = SMALL.geometry(1)?;
+    env.stamp(1, LINES, 256, one.total_size())?;
     let no_lane = if me == 0 { Ok(()) } else { Err(AddError::NoLane(E::id(me))) };
     check!(found(env) == no_lane, "no lane for us");
     let left = env.endpoint().destroy_instance(NOBODY).is_ok();
     check!(left == (me == 0), "what is refused leaves no instance behind");
-    env.stamp(lanes, CELLS, total)?;
-    env.poke(me, 1, 1 | 9 << 16 | lanes << 32)?;
-    env.poke(me, 4, u64::MAX)?;
-    check!(found(env) == Ok(()), "a later minor version and features that nobody knows are no error");
+    // 440 bytes and eight lines go together.
+    env.stamp(lanes, LINES, 440, total)?;
+    env.poke(me, 1, 2 | 9 << 16 | lanes << 32)?;
+    (4..8).try_for_each(|word| env.poke(me, word, u64::MAX))?;
+    check!(found(env) == Ok(()), "a later minor version and words that nobody knows are no error");
+    let layout = env.endpoint().instance(NOBODY).map(|nobody| nobody.region());
+    check!(layout.is_ok_and(|region| region.map(PhysRange::len) == Some(total)), "its length is what is stamped");
     check!(env.endpoint().destroy_instance(NOBODY).is_ok(), "and it can go");
     env.step()
 }

@@ -1,116 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about messages on lanes: bytes, sizes, order, space, senders.
+//! Cases about messages on lanes: order, senders, numbers, many at a time.
 
-use super::{control, header, Native, CELLS};
+use super::{control, header, hello, Native, BEGIN, LINES, LONG};
 use crate::env::{Env, Steps, Tap, TYPE};
 use crate::inbox::{digest, payload};
 use crate::{check, Failed, Outcome};
-use mk_ipi_core::abi::PhysCpuId;
+use mk_ipi_core::abi::{Incarnation, PhysCpuId};
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::SendError;
 
-/// The message at position `len`, of `len` bytes, from kernel 0 to us, straight from the cell's definition.
-fn check_cell<E: Env>(env: &'static E, len: usize) -> Outcome {
-    let position = len as u64;
-    let word = |word| env.peek(env.me(), env.cell(0, position, word));
-    let bytes = payload(position, len);
-    let lap = position / CELLS + 1;
-    check!(word(0)? == lap | u64::from(TYPE.0) << 32, "word 0: lap and type");
-    check!(word(1)? == len as u64, "word 1: length, and the index of kernel 0's only CPU");
-    for (i, byte) in bytes[..len].iter().enumerate() {
-        check!((word(2 + i / 8)? >> (8 * (i % 8))) as u8 == *byte, "words 2 to 33: payload, little endian");
-    }
-    Ok(())
-}
-
-pub(crate) fn every_size_lies_in_its_cell_and_arrives_whole<E: Env>(env: &'static E) -> Outcome {
-    env.go_native()?;
-    let (before, handle) = (env.inbox().count(), env.listen()?);
-    env.with_deaf(1, || {
-        env.step()?;
-        for first in (0..=256).step_by(CELLS as usize) {
-            let sizes = || (first..first + CELLS as usize).filter(|len| *len <= 256);
-            env.at(0, || {
-                let sent = sizes().all(|len| env.try_send(1, len as u64, len).is_ok());
-                check!(sent, "a lane takes as many messages as it has cells");
-                Ok(())
-            })?;
-            env.at(1, || {
-                sizes().try_for_each(|len| check_cell(env, len))?;
-                env.drain_by_hand()
-            })?;
-        }
-        Ok(())
-    })?;
-    if env.me() == 1 {
-        check!(env.inbox().count() == before + 257, "every message arrives, once");
-        for len in 0..=256usize {
-            let got = env.inbox().get(before + len as u64).ok_or(Failed("each message is remembered"))?;
-            let same = digest(&payload(len as u64, len)[..len]);
-            check!(got.len == len && got.digest == same, "in order, each with its own bytes");
-        }
-    }
-    env.unlisten(handle)
-}
-
-pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) -> Outcome {
-    env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
-    let want = || env.endpoint().want_space(E::id(1));
-    env.with_deaf(1, || {
-        env.step()?;
-        env.not_at(1, || {
-            check!(want() == Ok(true), "an empty lane has space");
-            check!((0..CELLS).all(|n| env.try_number(1, n).is_ok()), "a lane takes what it has cells for");
-            let (cells, full) = (env.cells(1)?, env.endpoint().stats().full);
-            check!(env.try_number(1, CELLS) == Err(SendError::Full), "and no more");
-            check!(
-                env.endpoint().post(E::id(1), TYPE, &[1]) == Err(SendError::Full),
-                "neither sent nor posted"
-            );
-            check!(env.cells(1)? == cells, "a refusal changes no cell");
-            check!(env.peek(1, env.header(env.me(), header::SENT))? == CELLS, "nor takes a position");
-            check!(env.endpoint().stats().full == full + 2, "it is counted");
-            check!(want() == Ok(false), "a full lane has no space");
-            env.linger();
-            check!(!told.once(1, PeerEvent::Space), "nor is there while the receiver reads nothing");
-            Ok(())
-        })
-    })?;
-    env.not_at(1, || {
-        check!(env.until(|| told.once(1, PeerEvent::Space)), "space is told of");
-        check!(env.try_number(1, CELLS).is_ok(), "and there is some");
-        (0..3).for_each(|_| _ = env.endpoint().run_deferred());
-        check!(told.once(1, PeerEvent::Space), "once for each time that it is asked for");
-        Ok(())
-    })?;
-    env.at(1, || env.expect_from_others(before, 0, CELLS + 1))?;
-    env.unlisten(handle)
-}
-
 pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'static E) -> Outcome {
     let handle = env.listen()?;
-    for again in [false, true] {
+    // By the life that still speaks; by one that was over before it was heard of; by one whose answer was half given when the
+    // receiver died.
+    for (again, half_answered) in [(false, false), (true, false), (true, true)] {
         env.lay_out()?;
-        let before = env.inbox().count();
+        let (before, told) = (env.inbox().count(), env.told());
         env.not_at(1, || {
             (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
-            check!((0..CELLS).all(|n| env.try_number(1, n).is_ok()), "the first life needs no answer");
-            check!(env.try_number(1, CELLS) == Err(SendError::Full), "a lane takes what it has cells for");
+            env.send_all(1, 0..LINES)?;
+            check!(env.try_number(1, LINES) == Err(SendError::Full), "a lane takes what it has lines for");
             let lane = env.endpoint().lane_stats(E::id(1));
             check!(lane.is_ok_and(|lane| lane.rung == 0), "nobody is rung who is not there");
+            Ok(())
+        })?;
+        if half_answered {
+            env.at(1, || {
+                let answer = |lane| env.poke(1, env.control(lane, control::ANSWER), hello(1, 1, BEGIN));
+                env.but(1).try_for_each(answer)
+            })?;
+        }
+        env.not_at(1, || {
             if again {
                 env.attach_again(1)?;
-                check!(env.try_number(1, CELLS) == Err(SendError::Unanswered), "the second does");
+                check!(env.said(1)? == hello(1, 2, BEGIN), "a second life begins");
+                check!(env.try_number(1, LINES) == Err(SendError::Unanswered), "and needs an answer");
             }
             Ok(())
         })?;
         env.at(1, || {
             (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
-            env.expect_from_others(before, 0, CELLS)
+            env.expect_from_others(before, 0, LINES)
         })?;
-        env.not_at(1, || env.send_number(1, CELLS))?;
-        env.at(1, || env.expect_from_others(before, 0, CELLS + 1))?;
+        env.not_at(1, || env.send_number(1, LINES))?;
+        env.at(1, || {
+            env.expect_from_others(before, 0, LINES + 1)?;
+            let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
+            check!(breaches == 0, "and nobody is accused");
+            Ok(())
+        })?;
     }
     env.unlisten(handle)
 }
@@ -120,7 +58,8 @@ pub(crate) fn many_lanes_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.step()?;
-    for n in 0..EACH {
+    // Of all sizes: most go over several lines, and now and then over the end of the lane.
+    for n in LONG..LONG + EACH {
         (0..env.kernels()).try_for_each(|to| env.send_number(to, n))?;
     }
     let total = EACH * env.kernels() as u64;
@@ -129,7 +68,11 @@ pub(crate) fn many_lanes_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.linger();
     check!(env.inbox().count() == before + total, "none twice");
     for kernel in 0..env.kernels() {
-        check!(env.in_order(before, kernel, 0)? == EACH, "from each sender, its own too");
+        check!(env.in_order(before, kernel, LONG)? == EACH, "from each sender, its own too");
+    }
+    for n in before..before + total {
+        let lives = env.inbox().get(n).map(|got| got.lives);
+        check!(lives == Some([1, 1]), "of its first life, to our first");
     }
     env.step()?;
     env.unlisten(handle)
@@ -138,27 +81,37 @@ pub(crate) fn many_lanes_lose_nothing<E: Env>(env: &'static E) -> Outcome {
 pub(crate) fn native_sends_are_checked<E: Env>(env: &'static E) -> Outcome {
     let to = E::id(env.next());
     let endpoint = env.endpoint();
-    check!(endpoint.send_from_nmi(to, TYPE, &[1]) == Err(SendError::NotNative), "slots know no NMI");
-    check!(endpoint.post(to, TYPE, &[1]) == Err(SendError::NotNative), "nor posts");
-    check!(endpoint.flush(to) == Err(SendError::NotNative), "nor flushes");
-    check!(endpoint.want_space(to) == Err(SendError::NotNative), "nor space");
-    check!(endpoint.stop(to) == Err(SendError::NotNative), "nor a stop word");
-    check!(endpoint.lane_stats(to) == Err(SendError::NotNative), "nor lanes");
+    let not_native = SendError::NotNative;
+    check!(endpoint.send_from_nmi(to, TYPE, &[1]) == Err(not_native), "slots know no NMI");
+    check!(endpoint.post(to, TYPE, &[1]) == Err(not_native), "nor posts");
+    check!(endpoint.post_many(to, TYPE, &[&[1]]) == Err(not_native), "nor many");
+    check!(endpoint.send_many(to, TYPE, &[&[1]]) == Err(not_native), "nor many, sent");
+    check!(endpoint.flush(to) == Err(not_native), "nor flushes");
+    check!(endpoint.want_space(to, 1) == Err(not_native), "nor space");
+    check!(endpoint.handled(to) == Err(not_native), "nor numbers");
+    check!(endpoint.stop(to, Incarnation::FIRST) == Err(not_native), "nor a stop word");
+    check!(endpoint.lane_stats(to) == Err(not_native), "nor lanes");
+    check!(endpoint.poller().is_none(), "nor pollers");
     env.go_native()?;
     let (before, handle, refused) = (env.inbox().count(), env.listen()?, endpoint.stats().refused);
     env.step()?;
-    let cells = env.cells(env.next())?;
-    check!(endpoint.send(to, TYPE, &[0; 257]) == Err(SendError::TooLong), "257 bytes are too many");
+    let (lines, too_long) = (env.lines(env.next())?, Err(SendError::TooLong));
+    check!(endpoint.send(to, TYPE, &[0; 257]) == too_long, "257 bytes are too many");
+    check!(endpoint.want_space(to, 257) == Err(SendError::TooLong), "there is never space for them");
+    let one_is: [&[u8]; 2] = [&[1], &[0; 257]];
+    check!(endpoint.post_many(to, TYPE, &one_is) == Err(SendError::TooLong), "nor is any other of them sent");
     let (cpu, _) = env.doorbell_of(env.me())?;
     check!(endpoint.send_to_cpu(to, cpu, TYPE, &[1]) == Err(SendError::NotItsCpu(cpu)), "not its CPU");
     let nobody = PhysCpuId(u64::MAX);
     check!(endpoint.send_to_cpu(to, nobody, TYPE, &[1]) == Err(SendError::NotItsCpu(nobody)), "nobody's CPU");
-    check!(env.cells(env.next())? == cells, "a bad send changes no cell");
-    check!(endpoint.stats().refused == refused + 3, "and is counted");
+    check!(endpoint.post_many(to, TYPE, &[]) == Ok(0), "none of none");
+    check!(env.lines(env.next())? == lines, "a bad send changes no line");
+    check!(endpoint.lane_stats(to).is_ok_and(|lane| lane.number == 0), "nor takes one");
+    check!(endpoint.stats().refused == refused + 4, "and is counted");
     let (cpu, _) = env.doorbell_of(env.next())?;
     let bytes = payload(env.seed(0), 8);
-    check!(endpoint.send_from_nmi(to, TYPE, &bytes[..8]).is_ok(), "an NMI handler may send");
-    check!(endpoint.send_to_cpu(to, cpu, TYPE, &[]).is_ok(), "also to a CPU by name, and nothing");
+    check!(endpoint.send_from_nmi(to, TYPE, &bytes[..8]) == Ok(1), "an NMI handler may send");
+    check!(endpoint.send_to_cpu(to, cpu, TYPE, &[]) == Ok(2), "also to a CPU by name, and nothing");
     check!(env.until(|| env.inbox().count() == before + 2), "both arrive");
     let from = E::id((env.me() + env.kernels() - 1) % env.kernels());
     let empty = env.inbox().get(before + 1).ok_or(Failed("each is remembered"))?;
@@ -167,17 +120,13 @@ pub(crate) fn native_sends_are_checked<E: Env>(env: &'static E) -> Outcome {
     env.unlisten(handle)
 }
 
-pub(crate) fn a_callback_may_send_on_a_lane<E: Env>(env: &'static E) -> Outcome {
+/// Kernel 0 sends to each of the others, whose callbacks answer by `answer`; kernel 0 gets all answers.
+fn answers<E: Env>(env: &'static E, answer: Tap<E>) -> Outcome {
     env.go_native()?;
     let before = env.inbox().count();
-    let handle = if env.me() == 0 {
-        env.listen()?
-    } else {
-        let answer = Tap::new(env, |env, m| {
-            // One that is lost shows at kernel 0.
-            let _ = env.endpoint().send(E::id(0), TYPE, m.payload());
-        });
-        env.endpoint().register(TYPE, answer).map_err(|_| Failed("a handler can be registered"))?
+    let handle = match env.me() {
+        0 => env.listen()?,
+        _ => env.endpoint().register(TYPE, answer).map_err(|_| Failed("a handler can be registered"))?,
     };
     env.step()?;
     env.at(0, || {
@@ -197,6 +146,100 @@ pub(crate) fn a_callback_may_send_on_a_lane<E: Env>(env: &'static E) -> Outcome 
     env.unlisten(handle)
 }
 
+pub(crate) fn a_callback_may_send_on_a_lane<E: Env>(env: &'static E) -> Outcome {
+    // One that is lost shows at kernel 0.
+    answers(env, Tap::new(env, |env, m| _ = env.endpoint().send(E::id(0), TYPE, m.payload())))
+}
+
+pub(crate) fn what_a_callback_posts_is_flushed_by_itself<E: Env>(env: &'static E) -> Outcome {
+    answers(env, Tap::new(env, |env, m| _ = env.endpoint().post(E::id(0), TYPE, m.payload())))
+}
+
+pub(crate) fn many_are_sent_as_far_as_there_is_space<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle) = (env.inbox().count(), env.listen()?);
+    let endpoint = env.endpoint();
+    // Numbers from `first` on, `count` of them at most 10.
+    let many = |first: u64, count: usize, send: bool| {
+        let bytes: [_; 10] = core::array::from_fn(|n| payload(env.seed(first + n as u64), 256));
+        let all: [_; 10] = core::array::from_fn(|n| &bytes[n][..super::len_of(first + n as u64)]);
+        match send {
+            true => endpoint.send_many(E::id(1), TYPE, &all[..count]),
+            false => endpoint.post_many(E::id(1), TYPE, &all[..count]),
+        }
+    };
+    env.with_deaf(1, || {
+        env.step()?;
+        env.at(1, || env.drain_by_hand())?;
+        env.not_at(1, || {
+            let (rung, sent) = (endpoint.stats().rung, endpoint.stats().sent);
+            check!(many(0, 3, false) == Ok(3), "several at once");
+            check!(endpoint.stats().rung == rung, "posted: nobody is rung");
+            check!(many(3, 10, true) == Ok(5), "of more than fit the first, as many as fit");
+            check!(endpoint.stats().rung == rung + 1, "sent: one doorbell for all");
+            check!(endpoint.stats().sent == sent + 8, "each is counted");
+            check!(many(8, 2, true) == Err(SendError::Full), "and of none that fits that the lane is full");
+            check!(endpoint.lane_stats(E::id(1)).is_ok_and(|lane| lane.number == LINES), "it is");
+            Ok(())
+        })
+    })?;
+    env.at(1, || env.expect_from_others(before, 0, 8))?;
+    // Long ones: of the first, five lines each; what is left over is too few for another.
+    env.with_deaf(1, || {
+        env.step()?;
+        env.not_at(1, || {
+            let bytes = [7; 256];
+            let all: [&[u8]; 3] = [&bytes[..48], &bytes, &bytes[..200]];
+            check!(endpoint.send_many(E::id(1), TYPE, &all) == Ok(2), "the length of each counts");
+            Ok(())
+        })
+    })?;
+    let total = before + 10 * (env.kernels() as u64 - 1);
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() >= total), "every message arrives");
+        env.linger();
+        check!(env.inbox().count() == total, "none twice");
+        Ok(())
+    })?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_sender_knows_what_was_handled<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let handle = env.listen()?;
+    let told = env.told();
+    let handled = || env.endpoint().handled(E::id(1));
+    env.with_deaf(1, || {
+        env.step()?;
+        env.not_at(1, || {
+            check!(handled() == Ok(0), "nothing was sent");
+            check!(env.try_number(1, 0) == Ok(1), "one line: number 1");
+            // 200 bytes: four lines.
+            check!(env.try_send(1, env.seed(1), 200) == Ok(5), "four lines more: number 5");
+            check!(handled() == Ok(0), "nothing was handled");
+            let lane = env.endpoint().lane_stats(E::id(1));
+            check!(lane.is_ok_and(|lane| lane.number == 5 && lane.received == 0), "and the lane says so");
+            Ok(())
+        })?;
+        env.at(1, || env.drain_by_hand())?;
+        env.not_at(1, || {
+            check!(handled() == Ok(5), "all with a number up to this were handled");
+            env.attach_again(1)?;
+            check!(handled() == Ok(0), "of the next life nothing was");
+            Ok(())
+        })
+    })?;
+    env.not_at(1, || {
+        env.send_number(1, 2)?;
+        let number = env.endpoint().lane_stats(E::id(1)).map_or(0, |lane| lane.number);
+        check!(number > 5, "numbers go on from life to life");
+        check!(env.until(|| handled() == Ok(number)), "and then that is");
+        check!(told.once(1, PeerEvent::Answered), "which was answered");
+        Ok(())
+    })?;
+    env.unlisten(handle)
+}
+
 pub(crate) fn the_lane_counts<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
@@ -210,20 +253,18 @@ pub(crate) fn the_lane_counts<E: Env>(env: &'static E) -> Outcome {
     check!(env.until(|| env.inbox().count() == before + 5), "all arrive");
     env.step()?;
     let now = stats()?;
-    check!(now.sent == 5 && now.received == 5 && now.full == 0, "five sent, five received");
+    check!(now.number == 5 && now.received == 5 && now.full == 0, "five sent, five received");
     check!(now.resets == 1 && now.bad == 0 && now.last_breach.is_none(), "one life, no breach");
     check!(
         now.rung - first.rung <= env.endpoint().stats().rung - rung,
         "doorbells, not one for each message"
     );
     let header = |word| env.peek(to, env.header(me, word));
-    let control = |word| env.peek(me, env.control(from, word));
-    check!(header(header::SENT)? == 5 && header(header::FULL)? == 0, "the sender's numbers in its header");
-    check!(header(header::RUNG)? == now.rung, "all of them");
-    let [received, resets] = [control::RECEIVED, control::RESETS].map(control);
-    check!(received? == 5 && resets? == 1, "the receiver's in its control line");
-    let [bad, last] = [control::BAD, control::LAST_BREACH].map(control);
-    check!(bad? == 0 && last? == 0 && control(control::CREDIT)? == 5, "all of them");
+    check!(header(header::FULL)? == 0 && header(header::RUNG)? == now.rung, "the sender's numbers in its header");
+    let words = [control::RECEIVED, control::RESETS, control::BAD, control::LAST_BREACH];
+    check!(env.controls(me, from, words)? == [5, 1, 0, 0], "the receiver's in its control line");
+    let words = [control::CREDIT, control::HANDED, control::BASE, control::BREACH, control::DOUBTS];
+    check!(env.controls(me, from, words)? == [5, 5, 0, 0, 0], "with what it decides by");
     env.step()?;
     env.unlisten(handle)
 }

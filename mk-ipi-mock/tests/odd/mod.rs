@@ -22,6 +22,10 @@ pub struct Odd {
     off: AtomicU64,
     check_fails: AtomicBool,
     ring_fails: AtomicBool,
+    /// What the directory gives to whom, if it can be asked.
+    given: Mutex<Option<Vec<(InstanceId, PhysCpuId)>>>,
+    /// How often it was.
+    asked: AtomicU64,
 }
 
 const NOBODY: u64 = 0xdead_0000_0000;
@@ -37,6 +41,8 @@ impl Odd {
             off: AtomicU64::new(0),
             check_fails: AtomicBool::new(false),
             ring_fails: AtomicBool::new(false),
+            given: Mutex::default(),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -63,6 +69,16 @@ impl Odd {
     /// From now on the task is at CPU `index` whenever it asks with interrupts on, and moves before it uses the answer.
     pub fn move_from(&self, index: u64) {
         self.before_move.store(index, Relaxed);
+    }
+
+    /// From now on the directory gives these CPUs to those instances, or cannot be asked.
+    pub fn directory_gives(&self, given: Option<Vec<(InstanceId, PhysCpuId)>>) {
+        *self.given.lock().unwrap() = given;
+    }
+
+    /// How often the directory was asked.
+    pub fn times_asked(&self) -> u64 {
+        self.asked.load(Relaxed)
     }
 
     pub fn break_check(&self, fails: bool) {
@@ -167,8 +183,13 @@ impl Observer for Odd {
         self.note("removed");
         self.inner.region_removed(instance, range);
     }
-    fn peer_event(&self, peer: InstanceId, event: PeerEvent) {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
         self.inner.peer_event(peer, event);
+    }
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        self.asked.fetch_add(1, Relaxed);
+        let given = self.given.lock().unwrap();
+        given.as_ref().map(|given| given.contains(&(peer, cpu)))
     }
     fn stop(&self) {
         self.inner.stop();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every store may be a kernel's last: small scenarios on the native link (SPEC chapter N), run once for each store of each
-//! kernel. At that store the kernel stops; it starts again as its next incarnation, and everything must go on.
+//! kernel. At that store the kernel stops; it starts again as its next incarnation, and everything must go on: each message is
+//! handled once, but for at most one a lane and death of its receiver, of which its sender is told.
 //!
 //! A run ends when nothing is pending any more, and no kernel polls: a doorbell too few shows as work that is left.
 //! `MK_IPI_SCENARIO_SEEDS` says how many schedules are tried (2 unless told); `MK_IPI_SCENARIO_STRIDE` how many stores lie
@@ -13,6 +14,7 @@
     reason = "tests"
 )]
 
+mod verdict;
 mod world;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use world::{play, Death, Step};
 use Step::*;
 
 /// What kernels 0 and 1 do, each beside receiving what comes.
-const SCENARIOS: [(&str, [&[Step]; 2]); 8] = [
+const SCENARIOS: [(&str, [&[Step]; 2]); 11] = [
     ("lives before the receiver's first", [&[Send(3), Reattach, Send(3), Reattach, Send(2)], &[Late]]),
     ("a stream that wraps and fills", [&[Send(13)], &[]]),
     ("streams both ways", [&[Send(7)], &[Send(6)]]),
@@ -29,6 +31,9 @@ const SCENARIOS: [(&str, [&[Step]; 2]); 8] = [
     ("a restart of the receiver", [&[Send(11)], &[Received(3), Restart, Received(5), Restart]]),
     ("lives of both", [&[Send(5), Reattach, Send(5)], &[Send(2), Received(2), Restart, Reattach, Send(4)]]),
     ("quarantine and its end", [&[Send(3), Breach, Send(1), Reattach, Send(6)], &[Send(2)]]),
+    ("many at once", [&[Many(8), Reattach, Many(5)], &[Many(4), Received(5), Restart, Many(4)]]),
+    ("a poller", [&[Send(4), Many(6)], &[Poll(70), Received(3), Poll(70), Received(6), Restart, Poll(70)]]),
+    ("messages that are given back", [&[Send(11)], &[Received(2), Discard, Received(4)]]),
     ("goodbye", [&[Send(2), Goodbye, Send(3)], &[Received(1), Goodbye, Send(2)]]),
 ];
 

@@ -6,14 +6,14 @@ use crate::opaque::{HasMemory, HostileWord, Opaque};
 use core::hint::black_box;
 use core::mem::MaybeUninit;
 use mk_ipi_abi::{Incarnation, MessageType, Pfn, PhysAddr, PhysCpuId};
-use mk_ipi_core::directory::{config_of, Directory, DirectoryWriter, JoinError, WriteError};
+use mk_ipi_core::directory::{Directory, DirectoryWriter, WriteError};
 use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{config_of, Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 use mk_ipi_core::{
-    AddError, DestroyError, LookupError, MapPfnError, RegistryFull, SendError, UnregisterError,
+    AddError, DestroyError, JoinError, LookupError, MapPfnError, RegistryFull, SendError, UnregisterError,
 };
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
 
-type Callback = &'static (dyn Fn(&Message) + Send + Sync);
+type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 
 static DEFAULT: Endpoint<Opaque<AtomicU64>, Callback> = Endpoint::new(Opaque::new());
 static HOSTILE: Endpoint<Opaque<HostileWord>, Sink, 4, 3, 8> = Endpoint::new(Opaque::new());
@@ -23,7 +23,7 @@ static SMALL: Endpoint<Opaque<AtomicU64>, Sink, 1, 1, 1> = Endpoint::new(Opaque:
 struct Sink;
 
 impl Handler for Sink {
-    fn handle(&self, message: &Message) {
+    fn handle(&self, message: &Message<'_>) {
         message_all(message);
         if let Ok(page) = HOSTILE.map_page_of(message) {
             sink(page.words().len());
@@ -42,7 +42,7 @@ pub fn call_all() {
     directory::<HostileWord>();
 }
 
-fn message_all(message: &Message) {
+fn message_all(message: &Message<'_>) {
     sink((
         message.sender(),
         message.sender_cpu(),
@@ -50,6 +50,7 @@ fn message_all(message: &Message) {
         message.payload().len(),
         message.pfn(),
     ));
+    sink((message.sender_incarnation(), message.receiver_incarnation(), message.number()));
     sink((message.read::<u64>(), message.read::<[u8; 13]>(), message.read::<[u64; 32]>()));
     sink(message.clone());
     sink(DEFAULT.map_page_of(message).is_ok());
@@ -84,6 +85,7 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     }
     if let Ok(directory) = Directory::open(W::memory()) {
         sink(end.join(PhysAddr(any()), &directory).map_err(JoinError::errno));
+        sink(end.join_and(PhysAddr(any()), &directory, |id, e| sink((id, e.errno()))));
     }
 }
 

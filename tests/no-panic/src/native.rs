@@ -1,53 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mk_ipi_abi::native`, and what only the native link has of an endpoint.
 
-use crate::opaque::{any, bytes, cpus, instance, maybe, sink, vector, HasMemory, Opaque};
+use crate::opaque::{any, bytes, instance, maybe, payloads, sink, vector, HasMemory, Opaque};
 use mk_ipi_abi::native::*;
 use mk_ipi_abi::{Incarnation, MessageType, PhysCpuId};
 use mk_ipi_core::{Endpoint, Handler, LinkConfig, MoveError, SendError};
 
 pub fn call_all() {
-    for geometry in [Geometry::new(any(), any()), Geometry::default_for(any())] {
-        sink((geometry.map(layout), geometry == Geometry::new(any(), any())));
+    for geometry in [Geometry::new(any(), any(), any()), Geometry::default_for(any())] {
+        sink((geometry.map(layout), geometry == Geometry::new(any(), any(), any())));
     }
-    words();
+    lines();
+    lives();
     stamp();
-    features();
     known();
 }
 
 /// Any geometry, or that which a creator gets who names none.
 pub fn link() -> LinkConfig {
-    LinkConfig::Native(if maybe() { Geometry::new(any(), any()) } else { None })
+    LinkConfig::Native(if maybe() { Geometry::new(any(), any(), any()) } else { None })
 }
 
 fn layout(geometry: Geometry) {
-    sink((
-        geometry.lanes(),
-        geometry.cells(),
-        geometry.receiver_len(),
-        geometry.hint_at(),
-        geometry.hint_len(),
-    ));
+    sink((geometry.lanes(), geometry.lines(), geometry.max_len(), geometry.receiver_len()));
     sink((geometry.lane_len(), geometry.lane_at(any()), geometry.lanes_at(), geometry.lanes_len()));
-    sink((geometry.total_size(), geometry.lap(any()), geometry.index(any()), geometry.next_life(any())));
-    sink(Stamp::new(geometry, Features::from_bits_retain(any())));
+    sink((geometry.total_size(), geometry.line_at(any())));
+    sink((geometry.first_tag(any()), geometry.further_tag(any())));
+    sink(Stamp::new(geometry));
 }
 
-fn words() {
-    sink(Lap::of(any(), any()) == Lap::Here);
-    let about = CellAbout::from_word(any());
-    sink((about.to_word(), about == CellAbout { len: any(), cpu: any() }));
+fn lines() {
+    sink(lines_of(any()));
+    let (a, b) = (Tag::of_word(any()), if maybe() { Tag::first(any()) } else { Tag::further(any()) });
+    sink((a.to_word(any()), a.is_contradicted_by(b), a == b));
+    let about = About::from_word(any());
+    sink((about.to_word(), about == About { len: any(), cpu: any() }));
+}
+
+fn lives() {
     if let (Some(a), Some(b)) = (Hello::from_word(any()), Incarnation::new(any())) {
-        sink((a.to_word(), Hello::after(any(), b), a == Hello::after(any(), b)));
+        sink((a.to_word(), a.may_send(), a.in_phase(Phase::Clean), a == Hello::after(any(), any(), b)));
     }
-    if let Some(vector) = vector() {
-        sink((
-            Bell { cpu: any(), vector }.to_word(),
-            Bell { cpu: any(), vector } == Bell { cpu: any(), vector },
-        ));
+    if let (Some(a), Some(vector)) = (Bell::from_word(any()), vector()) {
+        sink((a.to_word(), a == Bell { cpu: PhysCpuId(any()), vector }));
     }
-    sink(Bell::from_word(any(), cpus()));
     if let (Some(a), Some(b)) = (Life::from_word(any()), Life::from_word(any())) {
         sink((a.to_word(), a == b));
     }
@@ -59,26 +55,6 @@ fn stamp() {
     let second = if maybe() { Some([any(), any()]) } else { None };
     let checked = any::<Stamp>().check(any(), second);
     sink((checked == any::<Stamp>().check(any(), None), checked.map_err(StampError::errno)));
-}
-
-/// What `bitflags!` declares.
-fn features() {
-    let (mut a, b) = (Features::from_bits_retain(any()), Features::from_bits_truncate(any()));
-    sink((
-        Features::from_bits(any()),
-        Features::empty(),
-        Features::all(),
-        a.bits(),
-        a.is_empty(),
-        a.is_all(),
-    ));
-    sink((a.contains(b), a.intersects(b), a.intersection(b), a.union(b), a.difference(b), a == b));
-    sink((a.symmetric_difference(b), a.complement(), a & b, a | b, a ^ b, a - b, !a));
-    a.insert(b);
-    a.remove(b);
-    a.toggle(b);
-    a.set(b, maybe());
-    sink((a, core::str::from_utf8(bytes()).ok().and_then(Features::from_name)));
 }
 
 fn known() {
@@ -98,20 +74,27 @@ fn known() {
 pub fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
     end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
 ) {
+    end.discard_unread();
     sink(end.send_from_nmi(instance(), MessageType(any()), bytes()).map_err(SendError::errno));
-    sink((
-        end.post(instance(), MessageType(any()), bytes()),
-        end.flush(instance()),
-        end.want_space(instance()),
-    ));
+    sink((end.post(instance(), MessageType(any()), bytes()), end.flush(instance())));
+    sink((end.want_space(instance(), any()), end.handled(instance())));
+    sink(end.post_many(instance(), MessageType(any()), payloads()));
+    sink(end.send_many(instance(), MessageType(any()), payloads()));
     if let Ok(held) = end.instance(instance()) {
         sink((end.send_held(&held, MessageType(any()), bytes()), held.layout()));
-        sink((end.post_held(&held, MessageType(any()), bytes()), end.drain_held(&held)));
+        sink(end.post_held(&held, MessageType(any()), bytes()));
+        sink(end.post_many_held(&held, MessageType(any()), payloads()));
     }
     sink(end.drain());
+    if let Some(mut poller) = end.poller() {
+        sink((poller.poll(), poller.wait(any())));
+    }
     end.tick(any(), any());
     end.goodbye();
-    sink((end.stop(instance()), end.lane_stats(instance())));
+    if let Some(life) = Incarnation::new(any()) {
+        sink(end.stop(instance(), life));
+    }
+    sink(end.lane_stats(instance()));
     if let Some(vector) = vector() {
         sink(end.move_doorbell(PhysCpuId(any()), vector).map_err(MoveError::errno));
     }

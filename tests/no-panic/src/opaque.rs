@@ -16,6 +16,7 @@ static SOURCE: [u64; 64] = [0; 64];
 static WORDS: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
 static HOSTILE_WORDS: [HostileWord; 4096] = [const { HostileWord(0) }; 4096];
 static CPUS: [PhysCpuId; 64] = [PhysCpuId(0); 64];
+static PAYLOADS: [&[u8]; 64] = [&[0; 8192]; 64];
 
 /// Any value of a type of which every value is valid.
 pub fn any<T: FromBytes>() -> T {
@@ -52,6 +53,11 @@ pub fn words() -> &'static [AtomicU64] {
 /// Shared memory that changes between any two reads.
 pub fn hostile_words() -> &'static [HostileWord] {
     black_box(&HOSTILE_WORDS)
+}
+
+/// Payloads, any number of any length.
+pub fn payloads() -> &'static [&'static [u8]] {
+    black_box(&PAYLOADS)
 }
 
 /// CPUs, any number of them.
@@ -97,14 +103,6 @@ impl Word for HostileWord {
         } else {
             Err(any())
         }
-    }
-    fn swap(&self, value: u64, _: Ordering) -> u64 {
-        sink(value);
-        any()
-    }
-    fn fetch_or(&self, bits: u64, _: Ordering) -> u64 {
-        sink(bits);
-        any()
     }
 }
 

@@ -2,7 +2,8 @@
 //! `mk_ipi_core::sync`, and the parts of `platform` that are functions.
 
 use crate::opaque::{any, maybe, option, sink, HasMemory, HostileWord, Opaque};
-use mk_ipi_core::platform::{DoorbellError, MapError, Observer, PeerEvent, PoolError, ThisCpu};
+use mk_ipi_abi::{Incarnation, PhysCpuId};
+use mk_ipi_core::platform::{DoorbellError, MapError, Observer, Peer, PeerEvent, PoolError, ThisCpu};
 use mk_ipi_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, UnsafeCell, Word};
 
@@ -37,8 +38,9 @@ fn accessor<W: HasMemory>() {
     for word in W::memory() {
         word.store(any(), Release);
         sink((Word::load(word, Acquire), word.compare_exchange(any(), any(), AcqRel)));
-        sink((Word::swap(word, any(), AcqRel), Word::fetch_or(word, any(), AcqRel)));
-        word.publish(any());
+        sink(word.load_acquire());
+        word.will_read();
+        word.will_write();
     }
 }
 
@@ -54,7 +56,11 @@ fn platform() {
     if let Some(range) = crate::opaque::range() {
         platform.region_added(crate::opaque::instance(), range);
         platform.region_removed(crate::opaque::instance(), range);
-        platform.peer_event(crate::opaque::instance(), PeerEvent::Suspect);
         platform.stop();
+    }
+    if let Some(ours) = Incarnation::new(any()) {
+        let peer = Peer { id: crate::opaque::instance(), theirs: Incarnation::new(any()), ours };
+        platform.peer_event(peer, PeerEvent::Suspect);
+        sink(platform.peer_has_cpu(peer.id, PhysCpuId(any())));
     }
 }

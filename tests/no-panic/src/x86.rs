@@ -5,12 +5,13 @@ use crate::opaque::{any, maybe, option, sink, vector};
 use core::ptr::NonNull;
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
 use mk_ipi_core::platform::{Doorbell, LocalInterrupts};
+use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_x86::icr::{DeliveryMode, DestinationMode, Fields, Level, Shorthand, Trigger};
 use mk_ipi_x86::mode::ApicBase;
 use mk_ipi_x86::{
-    start_cpu, stop_cpu, ApicIo, ErrorStatus, Hardware, Icr, LocalApic, Microseconds, Mode, Register,
+    compare_exchange_alone, start_cpu, stop_cpu, ApicIo, ErrorStatus, Hardware, Icr, LocalApic, Microseconds,
 };
-use mk_ipi_x86::{SpuriousVector, StartError, StartPage};
+use mk_ipi_x86::{Mode, Register, SpuriousVector, StartError, StartPage};
 
 /// Registers of which nothing is known.
 struct Registers;
@@ -69,6 +70,8 @@ pub fn call_all() {
         sink((register.offset(), register.msr()));
     }
     sink(StartPage::new(PhysAddr(any())).map(StartPage::vector));
+    let word = AtomicU64::new(any());
+    sink((compare_exchange_alone(&word, any(), any()), word.as_ptr()));
 }
 
 fn with<Io: ApicIo>(io: Io) {

@@ -3,6 +3,7 @@
 
 mod capi;
 mod disassembly;
+mod instructions;
 mod no_panic;
 mod public;
 mod source;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 use clap::Args;
 
-use super::{capi, disassembly, no_panic, source, Context, Notes, Step};
+use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
 use crate::bench;
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes, Stage};
@@ -22,7 +22,8 @@ use crate::provision::{self, Need, Provision, Toolchain};
 use crate::record::Generation;
 
 /// The workspaces beside the root's.
-const OTHER_WORKSPACES: [&str; 5] = [BARE_METAL, no_panic::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
+const OTHER_WORKSPACES: [&str; 6] =
+    [BARE_METAL, no_panic::FOLDER, instructions::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
@@ -70,6 +71,12 @@ pub fn all() -> Vec<Step> {
             capi::run,
         ),
         step("disassembly", "the fence of the x2APIC doorbell is in the code", &[BARE], disassembly::run),
+        step(
+            "instructions",
+            "the native link's quick paths take no more of them",
+            &[Need::Valgrind],
+            instructions::run,
+        ),
         step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
         step(
             "conformance-qemu",
@@ -158,7 +165,9 @@ fn clippy_all(context: &Context) -> Result<Notes> {
     for folder in [BARE_METAL, no_panic::FOLDER] {
         cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
     }
-    cmd::run(cargo_in(context, bench::FOLDER, &["clippy", "--all-targets"]).args(deny))?;
+    for folder in [instructions::FOLDER, bench::FOLDER] {
+        cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
+    }
     Ok(Vec::new())
 }
 
@@ -209,7 +218,7 @@ fn msrv_builds(context: &Context) -> Result<Notes> {
 
 /// No time is asserted, here or there: only that all messages arrive, whole and in order.
 fn bench_smoke(context: &Context) -> Result<Notes> {
-    let notes = tests(cargo_in(context, bench::FOLDER, &["test", "--release"]))?;
+    let notes = tests(cargo_in(context, bench::FOLDER, &["test"]))?;
     cmd::run(&mut bench::command(context.places, ["--quick"]))?;
     Ok(notes)
 }

@@ -47,6 +47,8 @@ pub enum Need {
     },
     /// A busybox that needs no library.
     Busybox,
+    /// `valgrind`, which counts instructions.
+    Valgrind,
     /// A Linux, built.
     Linux(Wanted),
 }
@@ -179,6 +181,7 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
             Ok(system::plan_linux(*debug)?.into_iter().chain(tools::plan_bindgen()?).collect())
         }
         Need::Busybox => Ok(system::plan_busybox()?.into_iter().collect()),
+        Need::Valgrind => system::plan_valgrind(),
         Need::Linux(wanted) => kernel::plan(wanted),
     }
 }

@@ -14,16 +14,26 @@ use super::{cache, Plan};
 use crate::cmd::{self, which};
 
 pub(super) fn plan_cc() -> Result<Vec<Plan>> {
-    if which("cc").is_some() {
+    plan_program("cc", "C compiler (`cc`)", &["gcc", "libc6-dev"])
+}
+
+pub(super) fn plan_valgrind() -> Result<Vec<Plan>> {
+    plan_program("valgrind", "`valgrind`", &["valgrind"])
+}
+
+/// What must be done to have a program that the system's packages have.
+fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<Vec<Plan>> {
+    if which(program).is_some() {
         return Ok(Vec::new());
     }
     if which("apt-get").is_none() {
-        bail!("no C compiler (`cc`): install one with your package manager");
+        bail!("no {what}: install one with your package manager");
     }
     if !is_root() {
-        bail!("no C compiler (`cc`), and it takes root to install one: sudo apt-get install gcc libc6-dev");
+        let packages = packages.join(" ");
+        bail!("no {what}, and it takes root to install one: sudo apt-get install {packages}");
     }
-    Ok(vec![by_apt(&["gcc", "libc6-dev"])])
+    Ok(vec![by_apt(packages)])
 }
 
 /// All but those that are there; nothing where we cannot install.

@@ -136,3 +136,31 @@ clean() {
 		done
 	done
 }
+
+# accounted DEAD ID...: in the last run the death of DEAD lost nothing of what went between it and each of the others, and of
+# what one sent to it one message at most is in doubt. Tells it, and what is in doubt apart.
+accounted() {
+	local dead=$1 other ends
+	shift
+	for other in "$@"; do
+		for ends in "\"from\":$other,\"to\":$dead," "\"from\":$dead,\"to\":$other,"; do
+			grep '"received"' $traffic | grep "$ends" | tell_received | grep ' 0 lost, 0 torn, 0 doubled, 0 late$' || {
+				echo "not accounted for: $(grep "$ends" $traffic)"
+				return 1
+			}
+		done
+		grep '"sent"' $traffic | grep "\"from\":$other,\"to\":$dead," | tell_in_doubt | grep ' [01] in doubt$' || {
+			echo "more than one in doubt: $(grep '"sent"' $traffic)"
+			return 1
+		}
+	done
+}
+
+# A line of the results in short.
+tell_received() {
+	sed 's/.*"from":\([0-9]*\),"to":\([0-9]*\),.*"received":\([0-9]*\),"lost":\([0-9]*\),"torn":\([0-9]*\),"doubled":\([0-9]*\),"disordered":\([0-9]*\).*/\1 to \2: \3 came, \4 lost, \5 torn, \6 doubled, \7 late/'
+}
+
+tell_in_doubt() {
+	sed 's/.*"from":\([0-9]*\),"to":\([0-9]*\),.*"in_doubt":\([0-9]*\),.*/\1 to \2: \3 in doubt/'
+}

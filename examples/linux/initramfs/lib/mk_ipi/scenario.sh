@@ -239,8 +239,8 @@ under_way() {
 	[ "${now:-0}" -gt $(($1 * 4 / 8)) ]
 }
 
-# kill_and_revive: kernel 1 dies in mid-stream and lives again; kernel 2 and Linux lose nothing. A stream that was over too soon
-# proves nothing: once more, with a longer one.
+# kill_and_revive GENERATION: kernel 1 dies in mid-stream and lives again; kernel 2 and Linux lose nothing, and on the native link
+# nothing is lost at all. A stream that was over too soon proves nothing: once more, with a longer one.
 kill_and_revive() {
 	local messages=$cycle_messages lives=1
 	while [ $messages -le 1000000 ]; do
@@ -251,7 +251,8 @@ kill_and_revive() {
 		lives=$((lives + 1))
 		echo $lives > /tmp/lives
 		if grep -q progress $traffic; then
-			start 1 && watch_traffic && clean $messages 0 2
+			start 1 && watch_traffic && clean $messages 0 2 || return
+			[ $1 != native ] || account
 			return
 		fi
 		watch_traffic || return
@@ -262,13 +263,26 @@ kill_and_revive() {
 	return 1
 }
 
+# What the death of kernel 1 cost. It is also kept, for the sum of all.
+account() {
+	accounted 1 0 2 > /tmp/account || { cat /tmp/account; return 1; }
+	tee -a /tmp/deaths < /tmp/account
+}
+
+# What all the deaths in mid-stream cost (native).
+deaths() {
+	awk '/ in doubt$/ { streams++; in_doubt += $4 }
+		/ lost, / { lost += $6 }
+		END { print streams " streams to a kernel that died: " lost + 0 " messages lost, " in_doubt " in doubt"; exit lost > 0 }' /tmp/deaths
+}
+
 cycle() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "cycle $1: load" load $2 || return
 	step "cycle $1: give, create, start" bring_up || return
 	step "cycle $1: traffic" run_traffic 1000 10 1 2
 	step "cycle $1: all whole" clean 1000 0 1 2
-	step "cycle $1: kill in mid-stream, restart" kill_and_revive
+	step "cycle $1: kill in mid-stream, restart" kill_and_revive $2
 	step "cycle $1: its next life" is "$(instance 1 3)" "$(cat /tmp/lives)"
 	step "cycle $1: traffic after the restart" run_traffic 1000 10 1 2
 	step "cycle $1: all whole again" clean 1000 0 1 2
@@ -304,5 +318,6 @@ scenario() {
 		[ $((n % 2)) -eq 1 ] && g=${generations%% *} || g=${generations##* }
 		cycle $n $g
 	done
+	[ ! -e /tmp/deaths ] || step "deaths in mid-stream" deaths
 	step "leaks" leaks
 }

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What no link can be faster than: cache lines there and back, and nothing else.
+
+use std::fmt;
+
+use mk_ipi_core::sync::{AtomicU64, Ordering};
+use serde::{Serialize, Serializer};
+
+use crate::message::Broken;
+use crate::pair::{part, until, Apart, Counts, Setting};
+
+/// A way to go there and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// One line, which both sides write in turn: one transfer a trip. No lane can do that.
+    BothWrite,
+    /// So many lines each way, each written by one side: two transfers of each a trip.
+    OneWriter(usize),
+}
+
+/// A line has as many words.
+const LINE: usize = 8;
+
+impl Floor {
+    /// That of a message: as many lines as it needs with the one word that says it is there.
+    pub const fn of(bytes: usize) -> Self {
+        Self::OneWriter((bytes + 8).div_ceil(8 * LINE))
+    }
+
+    /// Those that are measured beside messages of this size: its own comes first.
+    pub fn beside(bytes: usize) -> Vec<Self> {
+        let own = Self::of(bytes);
+        let others = [Self::BothWrite, Self::OneWriter(1), Self::OneWriter(5)];
+        [own].into_iter().chain(others.into_iter().filter(|floor| *floor != own)).collect()
+    }
+
+    /// Nanoseconds a trip, for each pause.
+    pub fn measure(self, setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
+        match self {
+            Self::BothWrite => both_write(setting, counts),
+            Self::OneWriter(1) => one_writer::<1>(setting, counts),
+            Self::OneWriter(5) => one_writer::<5>(setting, counts),
+            Self::OneWriter(17) => one_writer::<17>(setting, counts),
+            Self::OneWriter(_) => one_writer::<65>(setting, counts),
+        }
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BothWrite => f.write_str("line, both write"),
+            Self::OneWriter(1) => f.write_str("line, one writer"),
+            Self::OneWriter(lines) => write!(f, "{lines} lines, one writer"),
+        }
+    }
+}
+
+impl Serialize for Floor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn both_write(setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
+    let line = &*Box::new(Apart(AtomicU64::new(0)));
+    let (mut near, mut far) = (0, 0);
+    let there = part(move |pause| {
+        counts.time(|| {
+            near += 2;
+            line.0.store(near - 1, Ordering::Release);
+            until(pause, || line.0.load(Ordering::Acquire) == near)
+        })
+    });
+    let back = part(move |pause| {
+        for _ in 0..counts.total() {
+            far += 2;
+            until(pause, || line.0.load(Ordering::Acquire) == far - 1)?;
+            line.0.store(far, Ordering::Release);
+        }
+        Ok(())
+    });
+    setting.run(there, back)
+}
+
+/// Lines that one side writes and the other reads.
+struct Lines<const K: usize>([[AtomicU64; LINE]; K]);
+
+impl<const K: usize> Lines<K> {
+    fn new() -> Box<Apart<Self>> {
+        Box::new(Apart(Self([const { [const { AtomicU64::new(0) }; LINE] }; K])))
+    }
+
+    /// Writes all; the first word, which is looked at, last.
+    #[inline(always)]
+    fn put(&self, n: u64) {
+        for word in self.0.iter().flatten().rev() {
+            word.store(n, Ordering::Release);
+        }
+    }
+
+    /// Waits for the first word, and reads all.
+    #[inline(always)]
+    fn get(&self, pause: u32, n: u64) -> Result<(), Broken> {
+        until(pause, || self.0[0][0].load(Ordering::Acquire) == n)?;
+        let differs = self.0.iter().flatten().fold(0, |differs, w| differs | (w.load(Ordering::Relaxed) ^ n));
+        if differs == 0 {
+            Ok(())
+        } else {
+            Err(Broken::Delivery { sent: n, came: n, bad: 1 })
+        }
+    }
+}
+
+fn one_writer<const K: usize>(setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
+    let (to_far, to_near) = (&Lines::<K>::new().0, &Lines::<K>::new().0);
+    let (mut near, mut far) = (0, 0);
+    let there = part(move |pause| {
+        counts.time(|| {
+            near += 1;
+            to_far.put(near);
+            to_near.get(pause, near)
+        })
+    });
+    let back = part(move |pause| {
+        for _ in 0..counts.total() {
+            far += 1;
+            to_far.get(pause, far)?;
+            to_near.put(far);
+        }
+        Ok(())
+    });
+    setting.run(there, back)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Cpus;
+
+    #[test]
+    fn lines_of_a_message() {
+        for (bytes, lines) in [(0, 1), (8, 1), (48, 1), (56, 1), (57, 2), (256, 5), (1024, 17), (4096, 65)] {
+            assert_eq!(Floor::of(bytes), Floor::OneWriter(lines), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn each_floor_stands_once_and_its_own_first() {
+        assert_eq!(Floor::beside(48), [Floor::OneWriter(1), Floor::BothWrite, Floor::OneWriter(5)]);
+        assert_eq!(Floor::beside(256), [Floor::OneWriter(5), Floor::BothWrite, Floor::OneWriter(1)]);
+        assert_eq!(Floor::beside(4096).len(), 4);
+    }
+
+    #[test]
+    fn they_can_be_measured() {
+        let setting = Setting { cpus: Cpus::allowed(true).expect("a CPU"), pauses: &[1] };
+        for floor in Floor::beside(1024) {
+            let nanos = floor.measure(&setting, Counts { warm_up: 1, timed: 10 });
+            assert!(nanos.is_ok_and(|nanos| nanos[0] > 0.0), "{floor}");
+        }
+    }
+}

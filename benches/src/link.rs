@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a contender is, and how it is measured.
+
+use std::fmt;
+use std::hint::black_box;
+use std::slice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::message::{Broken, Handler, Payload, Sink};
+use crate::pair::{nanos_each, part, until, Apart, Counts, Pause, Setting};
+
+/// One thread's end of a link in both directions.
+pub trait End<const WORDS: usize>: Send {
+    /// Sends a message; false, with nothing changed, if there is no space.
+    fn send(&mut self, payload: &Payload<WORDS>) -> bool;
+    /// Sends as many as there is space for, from the first on, by one call if the link has such a call; how many.
+    fn send_many(&mut self, payloads: &[Payload<WORDS>]) -> usize {
+        payloads.iter().take_while(|payload| self.send(payload)).count()
+    }
+    /// Has the other side see to what was sent, if the link makes a difference.
+    fn flush(&mut self) {}
+    /// Gives what has arrived to the sink, oldest first; how many. `most` of them, if the link can stop there.
+    fn receive(&mut self, most: usize) -> usize;
+}
+
+/// A link between two threads.
+pub trait Link<const WORDS: usize> {
+    /// Its ends.
+    fn ends(&mut self) -> [impl End<WORDS>; 2];
+}
+
+/// The ends of a link that has nothing beside them, kept apart.
+impl<const WORDS: usize, E: End<WORDS>> Link<WORDS> for [Apart<E>; 2] {
+    fn ends(&mut self) -> [impl End<WORDS>; 2] {
+        self.each_mut()
+    }
+}
+
+impl<const WORDS: usize, E: End<WORDS>> End<WORDS> for &mut Apart<E> {
+    #[inline(always)]
+    fn send(&mut self, payload: &Payload<WORDS>) -> bool {
+        self.0.send(payload)
+    }
+    #[inline(always)]
+    fn send_many(&mut self, payloads: &[Payload<WORDS>]) -> usize {
+        self.0.send_many(payloads)
+    }
+    #[inline(always)]
+    fn flush(&mut self) {
+        self.0.flush();
+    }
+    #[inline(always)]
+    fn receive(&mut self, most: usize) -> usize {
+        self.0.receive(most)
+    }
+}
+
+/// What the two threads do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Kind {
+    /// One message there, then one of the same size back.
+    RoundTrip,
+    /// One after the other in one direction, as fast as the link takes them.
+    Stream,
+}
+
+impl Kind {
+    /// As in files and options.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::RoundTrip => "round_trip",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.slug().replace('_', " "))
+    }
+}
+
+/// By which calls messages go in and come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interface {
+    /// A call for each message.
+    Single,
+    /// A call for many.
+    Batch,
+}
+
+impl Interface {
+    /// As in tables and files.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// What is known of a contender before it is measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Label {
+    /// What the table calls it. No other contender of the workload is called so.
+    pub name: String,
+    /// Whether it is mk-ipi's.
+    pub ours: bool,
+    /// By which calls.
+    pub interface: Interface,
+    /// What fits.
+    #[serde(flatten)]
+    pub room: Room,
+}
+
+/// What a link has room for in one direction.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Room {
+    /// Messages of the workload's size.
+    pub messages: usize,
+    /// What their slots take, without indices and headers.
+    pub memory_bytes: usize,
+}
+
+/// What is measured, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// Where.
+    pub setting: Setting,
+    /// What the threads do.
+    pub kind: Kind,
+    /// How often.
+    pub counts: Counts,
+    /// What is done with a message that came.
+    pub handler: Handler,
+}
+
+/// Nanoseconds for each pause: each trip, or each message.
+pub type Times = Result<Vec<f64>, Broken>;
+
+/// A link to be measured.
+pub struct Contender {
+    /// What is known of it.
+    pub label: Label,
+    measure: Box<dyn Fn(&Job) -> Times>,
+}
+
+impl Contender {
+    /// One that `make` makes, with what arrives at end 0 to go to the first sink, at end 1 to the second. `MANY`: by calls for
+    /// many messages.
+    pub fn new<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
+        name: String,
+        room: Room,
+        make: impl Fn([Arc<Sink>; 2]) -> L + 'static,
+    ) -> Self {
+        let batch = batch_for(room.messages);
+        let measure = Box::new(move |job: &Job| measure::<WORDS, MANY, L>(&make, job, batch));
+        let interface = if MANY { Interface::Batch } else { Interface::Single };
+        Self { label: Label { name, ours: false, interface, room }, measure }
+    }
+
+    /// It is one of mk-ipi's.
+    pub fn ours(mut self) -> Self {
+        self.label.ours = true;
+        self
+    }
+
+    /// Measures a new link, with each pause.
+    pub fn measure(&self, job: &Job) -> Times {
+        (self.measure)(job)
+    }
+}
+
+/// Messages that a batch has at most.
+pub const BATCH: usize = 16;
+
+/// How many it has, and after how many a stream is flushed: so many that both ends find work.
+fn batch_for(messages: usize) -> usize {
+    (messages / 2).clamp(1, BATCH)
+}
+
+fn measure<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
+    make: &impl Fn([Arc<Sink>; 2]) -> L,
+    job: &Job,
+    batch: usize,
+) -> Times {
+    let sinks = Sink::pair(job.handler);
+    let mut link = make(sinks.clone());
+    let total = job.counts.total() * job.setting.pauses.len() as u64;
+    let [near, far] = link.ends();
+    let (times, sent) = match job.kind {
+        Kind::RoundTrip => (round_trip::<WORDS, MANY>(near, far, job)?, [total, total]),
+        Kind::Stream => (stream::<WORDS, MANY>(near, far, job, batch)?, [total, 0]),
+    };
+    finish(&mut link);
+    check(&sinks, sent)?;
+    Ok(times)
+}
+
+/// Takes out what is left in the link.
+fn finish<const WORDS: usize>(link: &mut impl Link<WORDS>) {
+    for mut end in link.ends() {
+        end.receive(usize::MAX);
+    }
+}
+
+/// Each sink must have had what was `sent` to it, and no more.
+fn check(sinks: &[Arc<Sink>; 2], sent: [u64; 2]) -> Result<(), Broken> {
+    sinks.iter().zip(sent).try_for_each(|(sink, sent)| sink.check(sent))
+}
+
+fn round_trip<const WORDS: usize, const MANY: bool>(
+    mut near: impl End<WORDS>,
+    mut far: impl End<WORDS>,
+    job: &Job,
+) -> Times {
+    let (counts, mut there, mut back) = (job.counts, 0, 0);
+    let near = part(move |pause| {
+        counts.time(|| {
+            send::<WORDS, MANY>(&mut near, pause, there)?;
+            there += 1;
+            until(pause, || near.receive(1) > 0)
+        })
+    });
+    let far = part(move |pause| {
+        for _ in 0..counts.total() {
+            until(pause, || far.receive(1) > 0)?;
+            send::<WORDS, MANY>(&mut far, pause, back)?;
+            back += 1;
+        }
+        Ok(())
+    });
+    job.setting.run(near, far)
+}
+
+#[inline(always)]
+fn send<const WORDS: usize, const MANY: bool>(
+    end: &mut impl End<WORDS>,
+    pause: Pause,
+    n: u64,
+) -> Result<(), Broken> {
+    let payload = Payload::numbered(n);
+    // The message is in memory, as a program has it: no link may have it built in its cell.
+    let payload = black_box(&payload);
+    if MANY {
+        until(pause, || end.send_many(slice::from_ref(payload)) == 1)?;
+        end.flush();
+        Ok(())
+    } else {
+        until(pause, || end.send(payload))
+    }
+}
+
+/// The receiver's clock alone is read.
+fn stream<const WORDS: usize, const MANY: bool>(
+    mut near: impl End<WORDS>,
+    mut far: impl End<WORDS>,
+    job: &Job,
+    batch: usize,
+) -> Times {
+    let counts = job.counts;
+    let (mut came, mut next) = (0, 0);
+    let mut payloads = [Payload::numbered(0); BATCH];
+    let near = part(move |pause| {
+        let [warm, last] = [counts.warm_up, counts.total()].map(|count| came + count);
+        let (mut start, mut before) = (None, came);
+        while came < last {
+            let wanted = if start.is_none() { warm } else { last };
+            until(pause, || {
+                let now = near.receive((wanted - came) as usize);
+                came += now as u64;
+                now > 0
+            })?;
+            if start.is_none() && came >= warm {
+                (start, before) = (Some(Instant::now()), came);
+            }
+        }
+        Ok(start.map_or(0.0, |start| nanos_each(start, came - before)))
+    });
+    let far = part(move |pause| {
+        let last = next + counts.total();
+        while next < last {
+            let now = (last - next).min(batch as u64);
+            if MANY {
+                let payloads = &mut payloads[..now as usize];
+                (next..).zip(&mut *payloads).for_each(|(n, payload)| *payload = Payload::numbered(n));
+                send_all(&mut far, pause, payloads)?;
+            } else {
+                for n in next..next + now {
+                    send::<WORDS, false>(&mut far, pause, n)?;
+                }
+            }
+            far.flush();
+            next += now;
+        }
+        Ok(())
+    });
+    job.setting.run(near, far)
+}
+
+/// Sends them all, those that find no space later.
+#[inline(always)]
+fn send_all<const WORDS: usize>(
+    end: &mut impl End<WORDS>,
+    pause: Pause,
+    payloads: &[Payload<WORDS>],
+) -> Result<(), Broken> {
+    let mut rest = black_box(payloads);
+    while !rest.is_empty() {
+        until(pause, || {
+            let sent = end.send_many(rest);
+            rest = &rest[sent..];
+            sent > 0
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::machine::Cpus;
+
+    /// A queue that forgets its oldest message when it is full.
+    struct Forgetful(Arc<[Mutex<Vec<u64>>; 2]>, usize, Arc<Sink>);
+
+    impl Forgetful {
+        const CELLS: usize = 4;
+
+        fn link([near, far]: [Arc<Sink>; 2]) -> [Apart<Self>; 2] {
+            let queues = Arc::new(<[Mutex<Vec<u64>>; 2]>::default());
+            [Apart(Self(queues.clone(), 0, near)), Apart(Self(queues, 1, far))]
+        }
+    }
+
+    impl<const WORDS: usize> End<WORDS> for Forgetful {
+        fn send(&mut self, payload: &Payload<WORDS>) -> bool {
+            let mut queue = self.0[1 - self.1].lock().expect("no panic holds it");
+            if queue.len() == Self::CELLS {
+                queue.remove(0);
+            }
+            queue.push((0..).find(|n| *payload == Payload::numbered(*n)).expect("a number"));
+            true
+        }
+        fn receive(&mut self, _: usize) -> usize {
+            let came = std::mem::take(&mut *self.0[self.1].lock().expect("no panic holds it"));
+            came.iter().for_each(|n| self.2.take(&Payload::<WORDS>::numbered(*n)));
+            came.len()
+        }
+    }
+
+    #[test]
+    fn a_broken_queue_cannot_win() {
+        let sinks = Sink::pair(Handler::Light);
+        let mut link = Forgetful::link(sinks.clone());
+        {
+            let [_, mut far]: [_; 2] = Link::<6>::ends(&mut link);
+            (0..5).for_each(|n| assert!(far.send(&Payload::numbered(n))));
+        }
+        finish::<6>(&mut link);
+        assert!(matches!(check(&sinks, [5, 0]), Err(Broken::Delivery { sent: 5, came: 4, .. })));
+    }
+
+    #[test]
+    fn a_good_queue_is_measured() {
+        let room = Room { messages: Forgetful::CELLS, memory_bytes: 0 };
+        for contender in [
+            Contender::new::<6, false, _>("it".into(), room, Forgetful::link),
+            Contender::new::<6, true, _>("it".into(), room, Forgetful::link),
+        ] {
+            let job = Job {
+                setting: Setting { cpus: Cpus::allowed(true).expect("a CPU"), pauses: &[0, 1] },
+                kind: Kind::RoundTrip,
+                counts: Counts { warm_up: 10, timed: 100 },
+                handler: Handler::Heavy,
+            };
+            let times = contender.measure(&job).expect("never more than one message");
+            assert!(times.len() == 2 && times.iter().all(|nanos| *nanos > 0.0));
+        }
+    }
+
+    #[test]
+    fn batches_leave_room() {
+        assert_eq!([1, 3, 4, 13, 64].map(batch_for), [1, 1, 2, 6, 16]);
+    }
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Kernels in one process, each with one CPU, that share memory: a platform with nothing to wait for.
+//!
+//! `tests/instructions` counts with it, too.
+
+use std::array;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+use mk_ipi_core::abi::native::Geometry;
+use mk_ipi_core::abi::{
+    Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE,
+};
+use mk_ipi_core::platform::{
+    Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
+    Observer, PhysMemory, PoolError, ThisCpu,
+};
+use mk_ipi_core::sync::{AtomicU64, Ordering, Word};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig};
+
+/// The type of every message.
+pub const NUMBERED: MessageType = MessageType(7);
+
+/// A kernel. `CPUS`: how many might send, if it had them.
+pub type Kernel<W, H, const CPUS: usize> = Endpoint<Host<W>, H, CPUS, 1>;
+
+/// A word of shared memory that can be made of nothing.
+pub trait Zero: Word {
+    /// One that holds 0.
+    fn zero() -> Self;
+}
+
+impl Zero for AtomicU64 {
+    fn zero() -> Self {
+        Self::new(0)
+    }
+}
+
+const PAGE_WORDS: usize = PAGE_SIZE as usize / 8;
+
+#[repr(align(4096))]
+struct Page<W>([W; PAGE_WORDS]);
+
+/// The memory that all kernels see, zeroed, from physical address [`START`] on.
+pub struct Memory<W> {
+    pages: Box<[Page<W>]>,
+    /// Bytes that the pool has given.
+    given: AtomicU64,
+}
+
+/// Its first physical address.
+pub const START: PhysAddr = PhysAddr(1 << 32);
+
+impl<W: Zero> Memory<W> {
+    /// At least `len` bytes.
+    pub fn new(len: u64) -> Arc<Self> {
+        let page = || Page(array::from_fn(|_| W::zero()));
+        let pages = (0..len.div_ceil(PAGE_SIZE)).map(|_| page()).collect();
+        Arc::new(Self { pages, given: AtomicU64::new(0) })
+    }
+
+    fn words(&self, range: PhysRange) -> Option<&[W]> {
+        const { assert!(size_of::<Page<W>>() == PAGE_SIZE as usize && size_of::<W>() == 8) };
+        let offset = range.start().0.checked_sub(START.0)?;
+        let first = usize::try_from(offset / 8).ok()?;
+        // SAFETY: a `Page` is an array of `PAGE_WORDS` words and nothing else: as large as it is aligned.
+        let words =
+            unsafe { slice::from_raw_parts(self.pages.as_ptr().cast(), self.pages.len() * PAGE_WORDS) };
+        words.get(first..first.checked_add(usize::try_from(range.len() / 8).ok()?)?)
+    }
+}
+
+/// What a kernel runs on.
+pub struct Host<W> {
+    memory: Arc<Memory<W>>,
+    cpu: PhysCpuId,
+    /// Doorbells rung. Of this kernel's thread alone, so that counting costs no locked instruction.
+    rung: AtomicU64,
+}
+
+impl<W: Zero> Host<W> {
+    /// That of the kernel on the CPU `cpu`; it is to be used by one thread at a time.
+    pub const fn new(memory: Arc<Memory<W>>, cpu: PhysCpuId) -> Self {
+        Self { memory, cpu, rung: AtomicU64::new(0) }
+    }
+
+    /// Doorbells that this kernel rang.
+    pub fn rung(&self) -> u64 {
+        self.rung.load(Ordering::Relaxed)
+    }
+}
+
+/// A kernel that knows who it is, and has one handler; it has the id `me`, and its CPU too.
+pub fn kernel<W: Zero, H: Handler, const CPUS: usize>(
+    memory: &Arc<Memory<W>>,
+    me: u8,
+    handler: H,
+) -> Box<Kernel<W, H, CPUS>> {
+    let kernel = Box::new(Kernel::new(Host::new(memory.clone(), PhysCpuId(me.into()))));
+    kernel.identify(InstanceId::new(me), Incarnation::FIRST);
+    let _for_ever = kernel.register(NUMBERED, handler).expect("room for a handler");
+    kernel
+}
+
+/// Has each of two kernels make its region, and attach the other's.
+pub fn link<W: Zero, H: Handler, const CPUS: usize>(kernels: [(&Kernel<W, H, CPUS>, u8, Geometry); 2]) {
+    let regions = kernels.map(|(kernel, me, geometry)| create(kernel, me, geometry));
+    let [(a, a_id, _), (b, b_id, _)] = kernels;
+    attach(a, b_id, regions[1]);
+    attach(b, a_id, regions[0]);
+}
+
+/// Has a kernel make its own region.
+pub fn create<W: Zero, H: Handler, const CPUS: usize>(
+    kernel: &Kernel<W, H, CPUS>,
+    me: u8,
+    geometry: Geometry,
+) -> PhysRange {
+    let create = |config: &InstanceConfig<'_>| kernel.create_instance(config);
+    configured(me, LinkConfig::Native(Some(geometry)), create).expect("a region")
+}
+
+/// Has a kernel know the instance `id`, whose region is there.
+pub fn attach<W: Zero, H: Handler, const CPUS: usize>(
+    kernel: &Kernel<W, H, CPUS>,
+    id: u8,
+    region: PhysRange,
+) {
+    let attach = |config: &InstanceConfig<'_>| kernel.attach_instance(config, Some(region));
+    configured(id, LinkConfig::Native(None), attach).expect("a region in memory");
+}
+
+/// Calls `with` for the instance `id`.
+pub fn configured<R>(id: u8, link: LinkConfig, with: impl FnOnce(&InstanceConfig<'_>) -> R) -> R {
+    let cpu = PhysCpuId(id.into());
+    with(&InstanceConfig {
+        id: InstanceId::new(id),
+        incarnation: Incarnation::FIRST,
+        cpus: &[cpu],
+        doorbell_cpu: cpu,
+        vector: Vector::RFC_V2,
+        link,
+        one_doorbell: false,
+    })
+}
+
+// SAFETY: there is no interrupt: who receives looks, and reads with acquire what was published with release.
+unsafe impl<W: Zero> Doorbell for Host<W> {
+    #[inline(always)]
+    fn check(&self, _: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn ring(&self, _: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
+        self.rung.store(self.rung.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        Ok(())
+    }
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
+    }
+}
+
+// SAFETY: a kernel has one CPU, which is the thread that uses it.
+unsafe impl<W: Zero> ThisCpu for Host<W> {
+    #[inline(always)]
+    fn physical_id(&self) -> PhysCpuId {
+        self.cpu
+    }
+    #[inline(always)]
+    fn index(&self) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
+        mk_ipi_x86::compare_exchange_alone(word, current, new)
+    }
+}
+
+// SAFETY: there are no interrupts, and the one thread is pinned.
+unsafe impl<W: Zero> LocalInterrupts for Host<W> {
+    type State = ();
+    #[inline(always)]
+    fn disable(&self) {}
+    #[inline(always)]
+    fn restore(&self, (): ()) {}
+}
+
+// SAFETY: a mapping is a part of `memory`, which is aligned, lives as long as this `Host` and with it the
+// endpoint that holds both, and is accessed as `W` alone.
+unsafe impl<W: Zero> PhysMemory for Host<W> {
+    type Word = W;
+    fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<W>, MapError> {
+        if !range.start().is_page_aligned() {
+            return Err(MapError::Misaligned);
+        }
+        let words = self.memory.words(range).ok_or(MapError::NotAllowed)?;
+        // SAFETY: see above.
+        Ok(unsafe { Mapping::new(NonNull::from(words)) })
+    }
+    unsafe fn unmap(&self, _: Mapping<W>) {}
+    fn peer_may_share(&self, _: PhysRange) -> bool {
+        false
+    }
+}
+
+// SAFETY: nothing is given twice, as nothing is taken back.
+unsafe impl<W: Zero> InstancePool for Host<W> {
+    fn alloc(&self, _: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let at = self.memory.given.fetch_add(len.next_multiple_of(PAGE_SIZE), Ordering::Relaxed);
+        Ok(PhysAddr(START.0 + at))
+    }
+    unsafe fn free(&self, _: InstanceId, _: PhysRange) {}
+}
+
+impl<W: Zero> DeferredWork for Host<W> {
+    #[inline(always)]
+    fn schedule(&self) {
+        // Whoever looks runs the deferred work next.
+    }
+}
+
+impl<W: Zero> Observer for Host<W> {}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The RFC v2 generation: one slot per CPU, exclusive, so that nothing is lost.
+
+use std::sync::Arc;
+
+use mk_ipi_core::abi::rfc_v2::region_size;
+use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
+use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{LinkConfig, Occupied};
+use zerocopy::IntoBytes;
+
+use super::host::{self, Memory, NUMBERED};
+use super::ToSink;
+use crate::link::{Contender, End, Kind, Room};
+use crate::message::{Payload, Sink};
+use crate::pair::Apart;
+
+/// Bytes of the longest message.
+const MAX_LEN: usize = 256;
+/// How the kernels know each other.
+const KERNELS: [u8; 2] = [0, 1];
+const SLOTS: u32 = 2;
+
+/// The slot, if it can do it: an empty message would look as an empty slot does, and who streams through one slot measures its own waiting.
+pub fn contender<const WORDS: usize>(kind: Kind) -> Option<Contender> {
+    let room = Room { messages: 1, memory_bytes: region_size(1) as usize };
+    let can = kind == Kind::RoundTrip && (1..=MAX_LEN).contains(&(8 * WORDS));
+    can.then(|| {
+        let make = |[near, far]: [Arc<Sink>; 2]| {
+            let memory = Memory::new(2 * PAGE_SIZE);
+            let [a, b] = KERNELS;
+            [(a, b, near), (b, a, far)].map(|(me, peer, sink)| {
+                let kernel = host::kernel(&memory, me, ToSink(sink));
+                KERNELS.into_iter().for_each(|instance| attach(&kernel, instance));
+                Apart(Slot::<WORDS> { kernel, peer: InstanceId::new(peer) })
+            })
+        };
+        Contender::new::<WORDS, false, _>("mk-ipi RFC v2 slot".into(), room, make).ours()
+    })
+}
+
+/// Has `kernel` know an instance, whose region is a page.
+fn attach<const WORDS: usize>(kernel: &Kernel<WORDS>, instance: u8) {
+    let link = LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive };
+    let start = PhysAddr(host::START.0 + u64::from(instance) * PAGE_SIZE);
+    let region = PhysRange::new(start, region_size(SLOTS)).expect("a range of addresses");
+    host::configured(instance, link, |config| kernel.attach_instance(config, Some(region)))
+        .expect("a region in memory");
+}
+
+type Kernel<const WORDS: usize> = host::Kernel<AtomicU64, ToSink<WORDS>, 1>;
+
+struct Slot<const WORDS: usize> {
+    kernel: Box<Kernel<WORDS>>,
+    peer: InstanceId,
+}
+
+impl<const WORDS: usize> End<WORDS> for Slot<WORDS> {
+    #[inline(always)]
+    fn send(&mut self, payload: &Payload<WORDS>) -> bool {
+        self.kernel.send(self.peer, NUMBERED, payload.as_bytes()).is_ok()
+    }
+
+    #[inline(always)]
+    fn receive(&mut self, _: usize) -> usize {
+        match self.kernel.poll() {
+            Ok(true) => self.kernel.run_deferred().messages,
+            _ => 0,
+        }
+    }
+}

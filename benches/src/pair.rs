@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two threads that work together, each on a CPU of its own, and how they wait for each other.
+
+use std::hint::spin_loop;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use mk_ipi_core::sync::{AtomicU64, Ordering};
+
+use crate::machine::{pin, Cpus};
+use crate::message::Broken;
+
+/// Kept away from what the other thread writes: prefetchers fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Apart<T: ?Sized>(pub T);
+
+/// How many hints to the CPU that this is a wait stand between two looks.
+///
+/// A look that comes too often takes the line from the one who writes it, one that comes too seldom comes late: which is
+/// best differs between links as between machines.
+pub type Pause = u32;
+
+/// Where, and with which pauses, two threads run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The CPUs.
+    pub cpus: Cpus,
+    /// Each measurement is made once with each.
+    pub pauses: &'static [Pause],
+}
+
+/// What one of the threads does, once for each pause. It owns what it touches: one that reads the other's stack, or lies beside
+/// the other, has its lines taken away.
+pub type Part<'a, T> = Box<Apart<dyn FnMut(Pause) -> Result<T, Broken> + Send + 'a>>;
+
+/// One thread's part.
+pub fn part<'a, T>(each: impl FnMut(Pause) -> Result<T, Broken> + Send + 'a) -> Part<'a, T> {
+    Box::new(Apart(each))
+}
+
+impl Setting {
+    /// Does both parts at the same time; gives what the first gives.
+    pub fn run(&self, mut first: Part<'_, f64>, mut second: Part<'_, ()>) -> Result<Vec<f64>, Broken> {
+        let Self { cpus: Cpus([a, b]), pauses } = *self;
+        let meeting = &Meeting(Apart(AtomicU64::new(0)));
+        thread::scope(|scope| {
+            let second = scope.spawn(move || do_part(b, meeting, pauses, &mut second.0));
+            let first = scope.spawn(move || do_part(a, meeting, pauses, &mut first.0));
+            let joined = |_| Broken::Stalled;
+            let first = first.join().map_err(joined)?;
+            second.join().map_err(joined)??;
+            first
+        })
+    }
+}
+
+fn do_part<T>(
+    cpu: CoreId,
+    meeting: &Meeting,
+    pauses: &[Pause],
+    part: &mut dyn FnMut(Pause) -> Result<T, Broken>,
+) -> Result<Vec<T>, Broken> {
+    pin(cpu)?;
+    let turn = |(turn, pause): (u64, &Pause)| {
+        meeting.meet(turn)?;
+        part(*pause)
+    };
+    (0..).zip(pauses).map(turn).collect()
+}
+
+/// Where both threads wait until both are there.
+#[derive(Debug)]
+struct Meeting(Apart<AtomicU64>);
+
+impl Meeting {
+    fn meet(&self, turn: u64) -> Result<(), Broken> {
+        let Self(Apart(arrived)) = self;
+        arrived.fetch_add(1, Ordering::AcqRel);
+        until(1, || arrived.load(Ordering::Acquire) >= 2 * (turn + 1))
+    }
+}
+
+/// Fruitless looks after which the CPU is offered to others, should the two threads share one.
+const OFFER: u32 = 1 << 12;
+/// After so long without success the other side is held dead.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks until `done`.
+#[inline(always)]
+pub fn until(pause: Pause, mut done: impl FnMut() -> bool) -> Result<(), Broken> {
+    let (mut looks, mut since) = (0, None);
+    while !done() {
+        (0..pause).for_each(|_| spin_loop());
+        looks += 1;
+        if looks % OFFER == 0 {
+            offer(&mut since)?;
+        }
+    }
+    Ok(())
+}
+
+#[cold]
+fn offer(since: &mut Option<Instant>) -> Result<(), Broken> {
+    thread::yield_now();
+    if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+        Ok(())
+    } else {
+        Err(Broken::Stalled)
+    }
+}
+
+/// How often a thing is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Before the clock starts.
+    pub warm_up: u64,
+    /// By the clock.
+    pub timed: u64,
+}
+
+impl Counts {
+    /// Altogether.
+    pub const fn total(self) -> u64 {
+        self.warm_up + self.timed
+    }
+
+    /// Nanoseconds for each time that `each` is called.
+    #[inline(always)]
+    pub fn time(self, mut each: impl FnMut() -> Result<(), Broken>) -> Result<f64, Broken> {
+        let mut start = Instant::now();
+        for n in 0..self.total() {
+            if n == self.warm_up {
+                start = Instant::now();
+            }
+            each()?;
+        }
+        Ok(nanos_each(start, self.timed))
+    }
+}
+
+/// Nanoseconds since `start`, by `count`.
+pub fn nanos_each(start: Instant, count: u64) -> f64 {
+    start.elapsed().as_secs_f64() * 1e9 / count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_run_once_for_each_pause() {
+        let setting = Setting { cpus: Cpus::allowed(true).expect("a CPU"), pauses: &[0, 4] };
+        let mut calls = 0;
+        let second = part(|_| {
+            calls += 1;
+            Ok(())
+        });
+        assert_eq!(setting.run(part(|pause| Ok(pause.into())), second), Ok(vec![0.0, 4.0]));
+        assert_eq!(calls, 2);
+    }
+
+    #[test]
+    fn what_either_finds_broken_is_broken() {
+        let setting = Setting { cpus: Cpus::allowed(true).expect("a CPU"), pauses: &[1] };
+        let broken = Err(Broken::NotPinned(7));
+        assert!(setting.run(part(|_| Ok(0.0)), part(move |_| broken)).is_err());
+        assert!(setting.run(part(move |_| broken.map(|()| 0.0)), part(|_| Ok(()))).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What comes out: the figures, as they stand in the JSON.
+
+mod bars;
+mod csv;
+mod plots;
+mod table;
+
+use serde::Serialize;
+
+use crate::floor::Floor;
+use crate::link::{Contender, Kind, Label};
+use crate::machine::Topology;
+use crate::message::Handler;
+use crate::ours::WakeUp;
+use crate::pair::Pause;
+use crate::rounds::Measured;
+use crate::stats::{Best, Quartiles};
+
+/// A run of the program.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The machine.
+    pub topology: Topology,
+    /// Whether the threads ran before all ordinary ones; without that the operating system interrupts them.
+    pub realtime: bool,
+    /// What was done with a message.
+    pub handler: Handler,
+    /// One per kind and size.
+    pub workloads: Vec<Workload>,
+    /// What a receiver's wake-up costs.
+    pub wake_up: Vec<WakeUp>,
+}
+
+/// All that was measured at one kind and size.
+#[derive(Debug, Serialize)]
+pub struct Workload {
+    /// What the threads did.
+    pub kind: Kind,
+    /// Bytes of a message.
+    pub bytes: usize,
+    /// The floor that ratios are to: that of a message of this size.
+    pub floor_ns: f64,
+    /// All floors, that one first.
+    pub floors: Vec<FloorTime>,
+    /// Rounds that count.
+    pub rounds: usize,
+    /// Rounds in which a floor changed too much.
+    pub discarded: usize,
+    /// The peer with the least median.
+    pub best_peer: Option<String>,
+    /// Everyone.
+    pub contenders: Vec<Outcome>,
+}
+
+/// A floor.
+#[derive(Debug, Serialize)]
+pub struct FloorTime {
+    /// Which.
+    pub name: Floor,
+    /// Its best pause.
+    pub pause: Pause,
+    /// Nanoseconds a trip. Far apart if the machine changed between rounds, as a virtual one does.
+    pub nanos: Quartiles,
+}
+
+/// What one contender took.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Who.
+    #[serde(flatten)]
+    pub label: Label,
+    /// Its best pause.
+    pub pause: Pause,
+    /// Nanoseconds a trip, or a message.
+    pub median_ns: f64,
+    /// By the floor of the same round.
+    pub ratio_to_floor: Quartiles,
+    /// By what the best peer took in the same round, if there was a peer.
+    pub ratio_to_best_peer: Option<Quartiles>,
+}
+
+impl Workload {
+    /// Figures of what was measured; `None` if nothing was.
+    pub fn new(kind: Kind, bytes: usize, contenders: &[Contender], measured: &Measured) -> Option<Self> {
+        let floors: Vec<_> =
+            measured.floors.iter().filter_map(|(floor, times)| Some((*floor, times.best()?))).collect();
+        let (_, own_floor) = floors.first()?;
+        let labels = contenders.iter().map(|contender| &contender.label);
+        let all: Vec<(&Label, Best<'_>)> = labels
+            .zip(&measured.contenders)
+            .filter_map(|(label, times)| Some((label, times.best()?)))
+            .collect();
+        let peers = all.iter().filter(|(label, _)| !label.ours);
+        let best_peer = peers.min_by(|(_, a), (_, b)| a.median_ns().total_cmp(&b.median_ns()));
+        let outcome = |(label, best): &(&Label, Best<'_>)| {
+            Some(Outcome {
+                label: (*label).clone(),
+                pause: best.pause,
+                median_ns: best.median_ns(),
+                ratio_to_floor: best.ratio_to(own_floor)?,
+                ratio_to_best_peer: best_peer.and_then(|(_, peer)| best.ratio_to(peer)),
+            })
+        };
+        let floor = |(name, best): &(Floor, Best<'_>)| FloorTime {
+            name: *name,
+            pause: best.pause,
+            nanos: best.quartiles,
+        };
+        Some(Self {
+            kind,
+            bytes,
+            floor_ns: own_floor.median_ns(),
+            floors: floors.iter().map(floor).collect(),
+            rounds: measured.rounds,
+            discarded: measured.discarded,
+            best_peer: best_peer.map(|(label, _)| label.name.clone()),
+            contenders: all.iter().filter_map(outcome).collect(),
+        })
+    }
+
+    /// The one with the least median among those that fit.
+    pub fn best(&self, fits: impl Fn(&Outcome) -> bool) -> Option<&Outcome> {
+        let all = self.contenders.iter().filter(|outcome| fits(outcome));
+        all.min_by(|a, b| a.median_ns.total_cmp(&b.median_ns))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::link::{Interface, Room};
+
+    /// A run with these workloads.
+    pub fn report(workloads: Vec<Workload>) -> Report {
+        let topology = Topology::default();
+        Report { topology, realtime: false, handler: Handler::Heavy, workloads, wake_up: Vec::new() }
+    }
+
+    fn quartiles(all: f64) -> Quartiles {
+        Quartiles { q1: all, median: all, q3: all }
+    }
+
+    /// A workload with a contender of each name that took so long, by a floor of 100 ns.
+    pub fn workload(kind: Kind, bytes: usize, took: &[(&str, f64)]) -> Workload {
+        let outcome = |(name, nanos): &(&str, f64)| {
+            let ratio = |by: f64| quartiles(*nanos).by(by);
+            Outcome {
+                label: Label {
+                    name: (*name).into(),
+                    ours: name.starts_with("mk-ipi"),
+                    interface: Interface::Single,
+                    room: Room { messages: 64, memory_bytes: 64 * bytes },
+                },
+                pause: 1,
+                median_ns: *nanos,
+                ratio_to_floor: ratio(100.0),
+                ratio_to_best_peer: Some(ratio(50.0)),
+            }
+        };
+        Workload {
+            kind,
+            bytes,
+            floor_ns: 100.0,
+            floors: vec![FloorTime { name: Floor::of(bytes), pause: 0, nanos: quartiles(100.0) }],
+            rounds: 3,
+            discarded: 0,
+            best_peer: Some("rtrb, 64 cells".into()),
+            contenders: took.iter().map(outcome).collect(),
+        }
+    }
+
+    #[test]
+    fn the_tables_can_be_printed() {
+        let took = [("mk-ipi send", 110.0), ("rtrb, 64 cells", 50.0)];
+        let text = report([48, 256].map(|bytes| workload(Kind::Stream, bytes, &took)).into()).to_string();
+        for part in ["rtrb, 64 cells", "5 lines, one writer", "256 B stream", "NOT MET"] {
+            assert!(text.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_what_is_promised() {
+        let workload = workload(Kind::RoundTrip, 48, &[("mk-ipi send", 110.0), ("rtrb, 64 cells", 50.0)]);
+        let json = serde_json::to_value(&workload).expect("it can be written");
+        assert_eq!((&json["kind"], &json["bytes"]), (&"round_trip".into(), &48.into()));
+        assert_eq!(json["floor_ns"], 100.0);
+        let ours = &json["contenders"][0];
+        assert_eq!((&ours["ours"], &ours["interface"]), (&true.into(), &"single".into()));
+        assert_eq!((&ours["messages"], &ours["memory_bytes"]), (&64.into(), &3072.into()));
+        assert_eq!(ours["ratio_to_floor"]["median"], 1.1);
+        assert!(ours["ratio_to_best_peer"]["q1"].is_number() && ours["median_ns"].is_number());
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The rounds of a workload: all floors, each contender in turn, all floors again.
+//!
+//! Machines differ, and one machine from moment to moment: a contender is compared with what was measured in the same
+//! round, and a round in which the machine itself changed does not count.
+
+use anyhow::{Context, Result};
+
+use crate::floor::Floor;
+use crate::link::{Contender, Job};
+use crate::pair::Counts;
+use crate::stats::Times;
+
+/// By how much a floor may have changed from a round's begin to its end.
+const DRIFT: f64 = 1.15;
+/// For each round that is wanted, as many are tried at most.
+const TRIES: usize = 2;
+/// The trips of a floor: so few that it takes about as long as a contender.
+const FLOOR: Counts = Counts { warm_up: 150, timed: 800 };
+
+/// All that was measured of a workload.
+pub struct Measured {
+    /// Each floor: the one of the workload's size first.
+    pub floors: Vec<(Floor, Times)>,
+    /// Each contender.
+    pub contenders: Vec<Times>,
+    /// Rounds that count.
+    pub rounds: usize,
+    /// Rounds in which a floor changed too much.
+    pub discarded: usize,
+}
+
+/// A round, for each pause.
+struct Round {
+    /// At the begin and at the end.
+    floors: Vec<[Vec<f64>; 2]>,
+    contenders: Vec<Vec<f64>>,
+}
+
+/// Measures until there are as many rounds as are wanted, or [`TRIES`] times as many were tried.
+///
+/// On a machine that is never quiet, where there would be no round left, all count; they are told as discarded all the same.
+pub fn measure(contenders: &[Contender], bytes: usize, job: &Job, wanted: usize) -> Result<Measured> {
+    let floors = Floor::beside(bytes);
+    let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
+    for first in 0..wanted * TRIES {
+        let round = Round::measure(&floors, contenders, job, first)?;
+        if round.drift() <= DRIFT { &mut quiet } else { &mut noisy }.push(round);
+        if quiet.len() == wanted {
+            break;
+        }
+    }
+    let discarded = noisy.len();
+    let rounds = if quiet.is_empty() { noisy } else { quiet };
+    let times = || Times::new(job.setting.pauses);
+    let mut measured = Measured {
+        floors: floors.into_iter().map(|floor| (floor, times())).collect(),
+        contenders: contenders.iter().map(|_| times()).collect(),
+        rounds: rounds.len(),
+        discarded,
+    };
+    rounds.into_iter().for_each(|round| measured.push(round));
+    Ok(measured)
+}
+
+impl Measured {
+    fn push(&mut self, round: Round) {
+        for ((_, times), [begin, end]) in self.floors.iter_mut().zip(round.floors) {
+            times.push(begin.into_iter().zip(end).map(|(begin, end)| (begin + end) / 2.0));
+        }
+        self.contenders.iter_mut().zip(round.contenders).for_each(|(times, round)| times.push(round));
+    }
+}
+
+impl Round {
+    /// The contender `first`, and those that follow it, before the others: in each round another has the first place.
+    fn measure(floors: &[Floor], contenders: &[Contender], job: &Job, first: usize) -> Result<Self> {
+        let all_floors = || -> Result<Vec<_>> {
+            let one = |floor: &Floor| {
+                floor.measure(&job.setting, floor_counts(job)).with_context(|| floor.to_string())
+            };
+            floors.iter().map(one).collect()
+        };
+        let begin = all_floors()?;
+        let mut times = vec![Vec::new(); contenders.len()];
+        for at in (0..contenders.len()).map(|at| (at + first) % contenders.len()) {
+            let contender = &contenders[at];
+            times[at] = contender.measure(job).with_context(|| contender.label.name.clone())?;
+        }
+        let floors = begin.into_iter().zip(all_floors()?).map(|(begin, end)| [begin, end]).collect();
+        Ok(Self { floors, contenders: times })
+    }
+
+    /// By how much the floor that changed most did, each with the pause that was best for it.
+    fn drift(&self) -> f64 {
+        let best = |nanos: &[f64]| nanos.iter().copied().fold(f64::INFINITY, f64::min);
+        let of = |[begin, end]: &[Vec<f64>; 2]| {
+            let ratio = best(begin) / best(end);
+            ratio.max(ratio.recip())
+        };
+        self.floors.iter().map(of).fold(1.0, f64::max)
+    }
+}
+
+/// No more than a contender gets, if that is to be quick.
+fn floor_counts(job: &Job) -> Counts {
+    if job.counts.timed < FLOOR.timed {
+        job.counts
+    } else {
+        FLOOR
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_changed_is_noticed() {
+        let round = |floors: &[[[f64; 2]; 2]]| Round {
+            floors: floors.iter().map(|pair| pair.map(|nanos| nanos.to_vec())).collect(),
+            contenders: Vec::new(),
+        };
+        // The best pause counts, not the same one.
+        assert_eq!(round(&[[[10.0, 20.0], [30.0, 10.0]]]).drift(), 1.0);
+        assert_eq!(round(&[[[10.0, 20.0], [10.0, 20.0]], [[10.0, 20.0], [8.0, 20.0]]]).drift(), 1.25);
+        assert_eq!(round(&[[[8.0, 20.0], [10.0, 20.0]]]).drift(), 1.25);
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Quartiles, and the best of several pauses.
+
+use serde::Serialize;
+
+use crate::pair::Pause;
+
+/// The middle of what was measured, and where its half lies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quartiles {
+    /// A quarter is below.
+    pub q1: f64,
+    /// A half.
+    pub median: f64,
+    /// Three quarters.
+    pub q3: f64,
+}
+
+impl Quartiles {
+    /// Of all `values`, between which it is straight lines; `None` of none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        let at = |quarter: usize| {
+            let place = (last * quarter) as f64 / 4.0;
+            let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
+        Some(Self { q1: at(1), median: at(2), q3: at(3) })
+    }
+
+    /// As multiples of `unit`.
+    pub fn by(self, unit: f64) -> Self {
+        Self { q1: self.q1 / unit, median: self.median / unit, q3: self.q3 / unit }
+    }
+}
+
+/// What one contender, or floor, took: with each pause, in each round.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// Which pauses.
+    pauses: &'static [Pause],
+    /// For each pause the nanoseconds of each round.
+    nanos: Vec<Vec<f64>>,
+}
+
+impl Times {
+    /// None yet.
+    pub fn new(pauses: &'static [Pause]) -> Self {
+        Self { pauses, nanos: vec![Vec::new(); pauses.len()] }
+    }
+
+    /// One more round: nanoseconds for each pause.
+    pub fn push(&mut self, round: impl IntoIterator<Item = f64>) {
+        self.nanos.iter_mut().zip(round).for_each(|(all, one)| all.push(one));
+    }
+
+    /// With the pause that was best over all rounds; `None` if there was no round.
+    pub fn best(&self) -> Option<Best<'_>> {
+        let all = self.pauses.iter().zip(&self.nanos);
+        let known = all.filter_map(|(pause, nanos)| {
+            Some(Best { pause: *pause, quartiles: Quartiles::of(nanos.iter().copied())?, nanos })
+        });
+        known.min_by(|a, b| a.median_ns().total_cmp(&b.median_ns()))
+    }
+}
+
+/// What one took with its best pause.
+#[derive(Clone, Copy, Debug)]
+pub struct Best<'a> {
+    /// Which.
+    pub pause: Pause,
+    /// Nanoseconds of its rounds.
+    pub quartiles: Quartiles,
+    /// Its rounds.
+    nanos: &'a [f64],
+}
+
+impl Best<'_> {
+    /// The median of its rounds.
+    pub const fn median_ns(&self) -> f64 {
+        self.quartiles.median
+    }
+
+    /// As a multiple of what another took in the same round.
+    pub fn ratio_to(&self, other: &Best<'_>) -> Option<Quartiles> {
+        Quartiles::of(self.nanos.iter().zip(other.nanos).map(|(mine, its)| mine / its))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles() {
+        let of = |values: &[f64]| Quartiles::of(values.iter().copied()).map(|q| [q.q1, q.median, q.q3]);
+        assert_eq!(of(&[5.0, 1.0, 3.0, 2.0, 4.0]), Some([2.0, 3.0, 4.0]));
+        assert_eq!(of(&[1.0, 2.0]), Some([1.25, 1.5, 1.75]));
+        assert_eq!(of(&[7.0]), Some([7.0; 3]));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn the_best_pause_is_that_of_all_rounds_and_a_ratio_that_of_one() {
+        let mut mine = Times::new(&[0, 4]);
+        let mut its = Times::new(&[0, 4]);
+        for (round, scale) in [1.0, 10.0, 2.0].into_iter().enumerate() {
+            // In one round the other pause is better.
+            let lucky = if round == 1 { 1.0 } else { 9.0 };
+            mine.push([lucky, 2.0 * scale]);
+            its.push([100.0, scale]);
+        }
+        let (mine, its) = (mine.best().expect("rounds"), its.best().expect("rounds"));
+        assert_eq!((mine.pause, mine.median_ns()), (4, 4.0));
+        assert_eq!(mine.ratio_to(&its), Some(Quartiles { q1: 2.0, median: 2.0, q3: 2.0 }));
+        assert!(Times::new(&[0]).best().is_none());
+    }
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A CPU that polls, and what can be done wrong with it (native). */
+#include "machine.h"
+
+#include <string.h>
+
+static struct kernel a, b;
+static struct mk_ipi_poller poller;
+static unsigned calls;
+
+static void count(const struct mk_ipi_message *message, void *ctx)
+{
+	(void)message, (void)ctx;
+	calls++;
+}
+
+/* What a handler must not do with the poller that called it. */
+static void meddle(const struct mk_ipi_message *message, void *ctx)
+{
+	struct mk_ipi_poller other = { { 0 } };
+
+	(void)message, (void)ctx;
+	GIVES(mk_ipi_poller_poll(&poller), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_wait(&poller, 5), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_end(&poller), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_begin(b.mk, &other, sizeof(other)), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
+	calls++;
+}
+
+/* Two kernels; the second polls. */
+static void begin(void)
+{
+	struct mk_ipi_handler *handler;
+
+	kernel_boot(&a, 0, 5, 1);
+	kernel_boot(&b, 2, 3, 1);
+	link_two(&a, &b, MK_IPI_NATIVE, 0);
+	GIVES(mk_ipi_register(b.mk, 1, count, NULL, &handler), 0);
+	GIVES(mk_ipi_register(b.mk, 2, meddle, NULL, &handler), 0);
+	memset(&poller, 0, sizeof(poller));
+	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
+	calls = 0;
+}
+
+static void end(void)
+{
+	GIVES(mk_ipi_poller_end(&poller), 0);
+	GIVES(mk_ipi_poller_end(&poller), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_poll(&poller), -MK_IPI_EINVAL);
+	machine_run();
+	kernel_end(&b);
+	kernel_end(&a);
+	machine_reset();
+}
+
+/* Nobody is rung while it looks; what comes is handed out by it alone, and afterwards by doorbell again. */
+static void looks(void)
+{
+	unsigned before;
+	int more = 7;
+
+	begin();
+	before = a.rung;
+	GIVES(mk_ipi_poller_poll(&poller), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+	GIVES(a.rung, before);
+	GIVES(mk_ipi_run_deferred(b.mk, &more), 0);
+	GIVES(calls, 0);
+	GIVES(mk_ipi_poller_wait(&poller, 100), 2);
+	GIVES(calls, 2);
+	GIVES(mk_ipi_poller_wait(&poller, 100), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+	GIVES(mk_ipi_poller_poll(&poller), 1);
+	b.scheduled = 0;
+	GIVES(mk_ipi_poller_end(&poller), 0);
+	CHECK(b.scheduled);
+	machine_run();
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+	GIVES(a.rung, before + 1);
+	machine_run();
+	GIVES(calls, 4);
+	/* Its storage serves again. */
+	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
+	GIVES(mk_ipi_poller_wait(&poller, 1000), 0);
+	end();
+}
+
+static void misuse(void)
+{
+	struct mk_ipi_handler *handler;
+	struct mk_ipi_poller other;
+
+	begin();
+	memset(&other, 0, sizeof(other));
+	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_begin(b.mk, &other, sizeof(other)), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other) - 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_begin(a.mk, (struct mk_ipi_poller *)(void *)((char *)&other + 1), sizeof(other)), -MK_IPI_EINVAL);
+	/* None, and one that was moved. */
+	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
+	memcpy(&other, &poller, sizeof(other));
+	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_wait(&other, 1), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_poller_end(&other), -MK_IPI_EINVAL);
+	/* Another kernel's is its own business; on one CPU there are several. */
+	memset(&other, 0, sizeof(other));
+	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other)), 0);
+	GIVES(mk_ipi_poller_end(&other), 0);
+	/* Inside the handlers that it calls. */
+	GIVES(mk_ipi_send(a.mk, 2, 2, "x", 1, NULL), 0);
+	GIVES(mk_ipi_poller_wait(&poller, 64), 1);
+	GIVES(calls, 1);
+	/* It may keep a handler from one look to the next: this CPU cannot wait for that. */
+	GIVES(mk_ipi_register(b.mk, 3, count, NULL, &handler), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 3, "x", 1, NULL), 0);
+	GIVES(mk_ipi_poller_wait(&poller, 64), 1);
+	GIVES(mk_ipi_unregister(b.mk, handler), -MK_IPI_EDEADLK);
+	GIVES(mk_ipi_poller_end(&poller), 0);
+	GIVES(mk_ipi_unregister(b.mk, handler), 0);
+	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
+	/* What it looks at stays until it has ended. */
+	GIVES(mk_ipi_fini(b.mk), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_destroy_instance(b.mk, 2), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_poller_poll(&poller), 0);
+	end();
+}
+
+/* Where there is nothing to poll. */
+static void nothing(void)
+{
+	kernel_boot(&a, 0, 5, 0);
+	kernel_boot(&b, 2, 3, 1);
+	memset(&poller, 0, sizeof(poller));
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_ENODEV);
+	GIVES(mk_ipi_identify(a.mk, 0, 1), 0);
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_ENODEV);
+	link_two(&a, &b, MK_IPI_RFC_V2, 1);
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_EINVAL);
+	a.index = MK_IPI_MAX_CPUS;
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_ERANGE);
+	a.index = UINT32_MAX;
+	GIVES(mk_ipi_poller_begin(a.mk, &poller, sizeof(poller)), -MK_IPI_ERANGE);
+	a.index = 0;
+	kernel_end(&b);
+	kernel_end(&a);
+	machine_reset();
+}
+
+void test_poller(void)
+{
+	looks();
+	misuse();
+	nothing();
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cases about the lives of a sender in its lane.
+
+use super::{control, header, hello, tag, Native, BEGIN, CLEAN, FIRST, LINES, LONG};
+use crate::env::{Env, Steps, TYPE};
+use crate::inbox::digest;
+use crate::{check, Outcome};
+use mk_ipi_core::abi::Incarnation;
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::SendError;
+
+/// Every sender begins anew in its lane to kernel 1, after `old` messages that are unread; `restarted`: as its next
+/// incarnation.
+fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
+    env.go_native()?;
+    let (before, told) = (env.inbox().count(), env.told());
+    let others = env.kernels() as u64 - 1;
+    let life = if restarted { Incarnation::FIRST.next() } else { Incarnation::FIRST };
+    let says = |phase| hello(life.get().into(), 2, phase);
+    // What is read of a life that is over goes as far as it may have published: K lines on.
+    let base = old + LINES;
+    // Nobody does anything by itself.
+    env.undisturbed(|| {
+        env.step()?;
+        env.not_at(1, || {
+            check!(env.said(1)? == hello(1, 1, FIRST), "the first hello: incarnation, session, phase, bit 50");
+            env.send_all(1, 0..old)?;
+            if restarted {
+                env.next_life()?;
+            }
+            env.attach_again(1)?;
+            check!(env.said(1)? == says(BEGIN), "the next one: another session, begin");
+            check!(env.try_number(1, old) == Err(SendError::Unanswered), "nothing is sent before its answer");
+            check!(env.post_number(1, old) == Err(SendError::Unanswered), "nor posted");
+            env.endpoint().run_deferred();
+            check!(env.said(1)? == says(BEGIN), "nor are lines cleaned that may be unread");
+            Ok(())
+        })?;
+        env.at(1, || {
+            let rung = env.endpoint().stats().rung;
+            env.drain_by_hand()?;
+            check!(env.endpoint().stats().rung == rung + others, "an answer rings");
+            env.expect_from_others(before, 0, old)?;
+            env.but(1).try_for_each(|lane| {
+                let words = [control::ANSWER, control::CREDIT, control::HANDED];
+                check!(
+                    env.controls(1, lane, words)? == [says(BEGIN), base, base],
+                    "all that was sent is read, then its begin is answered"
+                );
+                check!(told.count(lane, |e| matches!(e, PeerEvent::Began(_))) == 0, "it has not sent yet");
+                Ok(())
+            })
+        })?;
+        env.not_at(1, || {
+            env.endpoint().run_deferred();
+            check!(env.said(1)? == says(CLEAN), "then it says that its lines are clean");
+            env.check_clean(1)?;
+            check!(env.try_number(1, old) == Err(SendError::Unanswered), "which is to be answered too");
+            check!(told.count(1, |e| e == PeerEvent::Answered) == 0, "until then it is not");
+            Ok(())
+        })?;
+        env.at(1, || {
+            let rung = env.endpoint().stats().rung;
+            env.drain_by_hand()?;
+            check!(env.endpoint().stats().rung == rung + others, "that rings too");
+            env.but(1).try_for_each(|lane| {
+                let words = [control::ANSWER, control::BASE, control::CREDIT, control::HANDED, control::BREACH];
+                check!(
+                    env.controls(1, lane, words)? == [says(CLEAN), base, base, base, 0],
+                    "it begins where the receiver is, with all lines"
+                );
+                check!(env.controls(1, lane, [control::RESETS])? == [2], "a life is counted");
+                check!(told.once(lane, PeerEvent::Began(life)), "and told of");
+                Ok(())
+            })
+        })
+    })?;
+    env.not_at(1, || {
+        check!(env.until(|| told.once(1, PeerEvent::Answered)), "the answer is told of");
+        check!(env.try_number(1, old) == Ok(base + 1), "the first number is behind the base");
+        (old + 1..old + 2 * LINES).try_for_each(|n| env.send_number(1, n))
+    })?;
+    env.at(1, || {
+        env.expect_from_others(before, 0, old + 2 * LINES)?;
+        for n in before + old * others..env.inbox().count() {
+            check!(env.inbox().get(n).is_some_and(|got| got.lives == [life.get(), 1]), "each message names the life");
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn a_new_life_follows_the_old_one<E: Env>(env: &'static E) -> Outcome {
+    let handle = env.listen()?;
+    for old in [0, 3, LINES] {
+        new_lives(env, old, false)?;
+        new_lives(env, old, true)?;
+        // The next round begins as the first incarnation again.
+        env.fresh()?;
+    }
+    env.unlisten(handle)
+}
+
+pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let forge = |position, first: u64, len: u64| {
+        env.poke(1, env.line(2, position, 1), len)?;
+        (2..8).try_for_each(|word| env.poke(1, env.line(2, position, word), first))?;
+        env.poke(1, env.line(2, position, 0), tag(0) | u64::from(TYPE.0) << 32)
+    };
+    env.with_deaf(1, || {
+        env.step()?;
+        env.at(2, || {
+            env.send_all(1, 0..1)?;
+            // A send that a crash had interrupted at line 1: its first line was never stored. What went on behind it was whole.
+            forge(2, 102, 48)?;
+            forge(4, 104, 1)?;
+            // Messages that make no sense: no further line, too long, further lines that are of another lap.
+            forge(3, 103, 60)?;
+            forge(5, 105, 257)?;
+            forge(7, 107, 200)
+        })?;
+        env.at(1, || {
+            env.drain_by_hand()?;
+            check!(env.inbox().count() == before + 1, "a message that is not there yet is waited for");
+            Ok(())
+        })?;
+        env.at(2, || {
+            env.next_life()?;
+            env.attach_again(1)
+        })?;
+        env.at(1, || {
+            env.drain_by_hand()?;
+            let found = |n: u64| env.inbox().get(before + n).map(|got| (got.first, got.len, got.number, got.lives));
+            check!(found(1) == Some((102, 48, 3, [1, 1])), "by the next life what is whole is handed out");
+            check!(found(2) == Some((104, 1, 5, [1, 1])), "as of the life that sent it");
+            check!(found(3).is_none(), "and nothing else");
+            let word = 102u64.to_le_bytes();
+            let same = digest(&core::array::from_fn::<_, 48, _>(|n| word[n % 8]));
+            check!(env.inbox().get(before + 1).is_some_and(|got| got.digest == same), "with its own bytes");
+            check!(told.count(2, |event| matches!(event, PeerEvent::Quarantined(_))) == 0, "nobody is accused");
+            check!(env.controls(1, 2, [control::DOUBTS])? == [0], "nor is anything in doubt");
+            Ok(())
+        })
+    })?;
+    env.at(2, || env.send_number(1, 1))?;
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() == before + 4), "and the next life is heard");
+        check!(env.inbox().get(before + 3).is_some_and(|got| got.lives == [2, 1]), "as itself");
+        Ok(())
+    })?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    env.with_deaf(1, || {
+        env.step()?;
+        env.not_at(1, || {
+            env.send_all(1, 0..2)?;
+            // One life after the other, before any is answered.
+            (0..3).try_for_each(|_| {
+                env.next_life()?;
+                env.attach_again(1)
+            })?;
+            check!(env.said(1)? == hello(4, 4, BEGIN), "each with a session of its own");
+            Ok(())
+        })?;
+        env.at(1, || env.drain_by_hand())?;
+        env.not_at(1, || {
+            check!(env.until(|| env.said(1) == Ok(hello(4, 4, CLEAN))), "the last one goes on");
+            // And ends, as does the next, before it was answered.
+            env.next_life()?;
+            env.attach_again(1)
+        })?;
+        env.at(1, || env.drain_by_hand())?;
+        env.not_at(1, || {
+            check!(env.until(|| env.said(1) == Ok(hello(5, 5, CLEAN))), "so does the next one");
+            Ok(())
+        })?;
+        // The receiver begins a life too, of which nobody says clean to what it has answered.
+        env.at(1, || {
+            env.detach(1)?;
+            env.but(1).try_for_each(|lane| env.poke(1, env.control(lane, control::ANSWER), hello(9, 9, BEGIN)))?;
+            env.next_life()?;
+            env.attach_native(1)
+        })
+    })?;
+    env.not_at(1, || (2..2 + LINES).try_for_each(|n| env.send_number(1, n)))?;
+    env.at(1, || {
+        env.expect_from_others(before, 0, 2 + LINES)?;
+        check!(told.about(|_, e| matches!(e, PeerEvent::Quarantined(_))) == 0, "and nobody is accused");
+        env.but(1).try_for_each(|lane| {
+            let last = |e| matches!(e, PeerEvent::Began(life) if life.get() == 5);
+            check!(told.count(lane, last) >= 1, "the last is told of");
+            Ok(())
+        })
+    })?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_kernel_that_restarts_whole_is_heard_again<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    env.step()?;
+    for round in 0..3 {
+        for kernel in 0..env.kernels() {
+            env.at(kernel, || {
+                (0..env.kernels()).try_for_each(|other| env.detach(other))?;
+                env.next_life()?;
+                (0..env.kernels()).try_for_each(|other| env.attach_native(other))
+            })?;
+        }
+        let two = LONG + 2 * round;
+        (two..two + 2).try_for_each(|n| env.but(env.me()).try_for_each(|to| env.send_number(to, n)))?;
+        env.expect_from_others(before, LONG, 2 * round + 2)?;
+        env.step()?;
+        env.endpoint().tick(round, 100);
+        check!(!told.anything_became(), "nothing is lost, and nothing in doubt");
+    }
+    env.unlisten(handle)
+}
+
+pub(crate) fn the_hello_stands_where_it_is_looked_for<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    for to in 0..env.kernels() {
+        check!(env.peek(to, env.header(env.me(), header::HELLO))? == hello(1, 1, FIRST), "in each lane its own");
+        check!(env.controls(to, env.me(), [control::ANSWER])? == [hello(1, 1, FIRST)], "and its answer");
+    }
+    env.step()
+}

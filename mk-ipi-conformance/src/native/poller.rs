@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cases about a CPU that polls: what it keeps, what it finds, what it leaves behind.
+
+use super::{Native, ARMED, LONG};
+use crate::env::{Env, Steps, TYPE};
+use crate::{check, Failed, Outcome};
+use mk_ipi_core::abi::Incarnation;
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::{DestroyError, UnregisterError};
+
+/// Polls of which one or more look at everything.
+const ALL: usize = 256;
+
+pub(crate) fn a_poller_holds_the_lanes_and_is_rung_by_nobody<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle) = (env.inbox().count(), env.listen()?);
+    let all = |each: u64| before + each * (env.kernels() as u64 - 1);
+    env.with_deaf(1, || {
+        env.step()?;
+        env.at(1, || env.drain_by_hand())?;
+        let poller = (env.me() == 1).then(|| env.endpoint().poller());
+        let mut poller = match poller {
+            Some(None) => return Err(Failed("a kernel with a native region can poll")),
+            Some(poller) => poller,
+            None => None,
+        };
+        env.at(1, || {
+            check!(env.peek(1, ARMED)? == 0, "whoever polls is not to be rung");
+            check!(env.endpoint().poller().is_none(), "one at a time polls");
+            Ok(())
+        })?;
+        for n in LONG..LONG + 20 {
+            env.not_at(1, || {
+                let rung = env.endpoint().stats().rung;
+                env.send_number(1, n)?;
+                check!(env.endpoint().stats().rung == rung, "nobody rings");
+                Ok(())
+            })?;
+            if let Some(poller) = &mut poller {
+                let look = |_| if n % 2 == 0 { poller.poll() } else { poller.wait(2) };
+                let found: usize = (0..ALL).map(look).sum();
+                check!(found as u64 == all(1) - before, "each poll says what it has found");
+                check!(env.inbox().count() == all(n - LONG + 1), "and in the end all are handed out");
+                check!(env.peek(1, ARMED)? == 0, "no poll arms");
+            }
+            env.step()?;
+        }
+        env.not_at(1, || env.send_number(1, LONG + 20))?;
+        if env.me() == 1 {
+            let mark = env.inbox().count();
+            check!(env.endpoint().run_deferred().messages == 0, "deferred work finds the lanes held");
+            check!(env.endpoint().drain().messages == 0 && env.inbox().count() == mark, "so does any look");
+            drop(poller.take());
+            check!(env.inbox().count() == mark, "the end of a poller hands out nothing");
+        }
+        Ok(())
+    })?;
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() == all(21)), "but has the deferred work look");
+        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "and ask for doorbells");
+        env.but(1).try_for_each(|kernel| {
+            check!(env.in_order(before, kernel, LONG)? == 21, "nothing is lost, and each is in order");
+            Ok(())
+        })
+    })?;
+    env.not_at(1, || env.send_number(1, LONG + 21))?;
+    env.at(1, || {
+        check!(env.until(|| env.inbox().count() == all(22)), "which ring again");
+        Ok(())
+    })?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (told, stops, before) = (env.told(), env.stops(), env.inbox().count());
+    let handle = env.register(TYPE, |env, m| {
+        env.inbox().push(m);
+        if env.me() == 1 {
+            // Flushed by whoever called us.
+            let from = m.sender().unwrap_or(E::id(1));
+            let _ = env.endpoint().post(from, TYPE, &m.payload()[..8]);
+        }
+    });
+    let handle = handle.ok_or(Failed("a handler can be registered"))?;
+    env.with_deaf(1, || {
+        env.step()?;
+        env.not_at(1, || env.send_all(1, 0..1))?;
+        env.at(0, || env.endpoint().stop(E::id(1), Incarnation::FIRST).map_err(|_| Failed("a stop word")))?;
+        env.at(1, || {
+            let poller = env.endpoint().poller();
+            let mut poller = poller.ok_or(Failed("a kernel with a native region can poll"))?;
+            (0..ALL).for_each(|_| _ = poller.poll());
+            check!(env.inbox().count() == before + env.kernels() as u64 - 1, "all is handed out");
+            check!(env.stops() > stops, "the stop word is obeyed");
+            let handled = env.until(|| {
+                (0..ALL).for_each(|_| _ = poller.poll());
+                env.but(1).all(|kernel| env.endpoint().handled(E::id(kernel)) == Ok(1))
+            });
+            check!(handled, "what its handlers posted is flushed");
+            // A life of ours begins, and is answered while we poll.
+            env.attach_again(2)?;
+            let answered = env.until(|| {
+                (0..ALL).for_each(|_| _ = poller.poll());
+                told.once(2, PeerEvent::Answered)
+            });
+            check!(answered, "a new life of ours goes on");
+            check!(env.endpoint().destroy_instance(E::id(1)) == Err(DestroyError::InUse(1)), "its region stays");
+            drop(poller);
+            env.attach_again(1)
+        })
+    })?;
+    env.unlisten(handle)
+}
+
+pub(crate) fn a_pollers_handlers_can_end<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle) = (env.inbox().count(), env.listen()?);
+    let total = || env.inbox().count();
+    env.with_deaf(1, || {
+        env.step()?;
+        env.not_at(1, || env.send_all(1, 0..2))?;
+        env.at(1, || {
+            let poller = env.endpoint().poller();
+            let mut poller = poller.ok_or(Failed("a kernel with a native region can poll"))?;
+            (0..ALL).for_each(|_| _ = poller.poll());
+            let unhandled = env.endpoint().stats().unhandled;
+            let mark = total();
+            check!(mark == before + 2 * (env.kernels() as u64 - 1), "all is handed out");
+            drop(poller);
+            env.unlisten(handle)?;
+            check!(env.endpoint().unregister(handle) == Err(UnregisterError::Stale), "a handle ends once");
+            let poller = env.endpoint().poller();
+            let mut poller = poller.ok_or(Failed("a kernel can poll again"))?;
+            env.try_number(1, 0).map_err(|_| Failed("a message to ourselves"))?;
+            (0..ALL).for_each(|_| _ = poller.poll());
+            check!(total() == mark, "a handler that ended is not called");
+            check!(env.endpoint().stats().unhandled == unhandled + 1, "nor any other");
+            let handle = env.listen()?;
+            env.try_number(1, 1).map_err(|_| Failed("a message to ourselves"))?;
+            (0..ALL).for_each(|_| _ = poller.poll());
+            check!(total() == mark + 1, "one that began while we poll is");
+            drop(poller);
+            env.unlisten(handle)
+        })
+    })?;
+    if env.me() != 1 {
+        env.unlisten(handle)?;
+    }
+    env.step()
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A case about what each kernel sees of the others' lives.
+
+use super::{control, Native, LIFE};
+use crate::env::{Env, Steps};
+use crate::{check, Outcome};
+use mk_ipi_core::abi::Incarnation;
+use mk_ipi_core::platform::PeerEvent;
+
+pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'static E) -> Outcome {
+    env.go_native()?;
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (first, second) = (Incarnation::FIRST, Incarnation::FIRST.next());
+    let tick = |now| {
+        env.endpoint().tick(now, 10);
+        Ok(())
+    };
+    let look = |now| env.not_at(1, || tick(now));
+    // Each event about kernel 1 names both lives.
+    let expect = |event: PeerEvent, theirs: Incarnation, what: usize| {
+        let mine = |peer: mk_ipi_core::platform::Peer| {
+            peer.id == E::id(1) && peer.theirs == Some(theirs) && peer.ours == first
+        };
+        env.me() == 1
+            || (told.count(1, |e| e == event) == what && told.about(|peer, e| e == event && mine(peer)) == what)
+    };
+    env.step()?;
+    check!(env.peek(1, LIFE)? == 1, "LIFE: the incarnation");
+    look(0)?;
+    look(50)?;
+    check!(expect(PeerEvent::Up(first), first, 1), "the receiver lives");
+    check!(expect(PeerEvent::Suspect, first, 0), "a heart that never beat is no clock");
+    env.at(1, || tick(0))?;
+    look(100)?;
+    look(110)?;
+    check!(expect(PeerEvent::Suspect, first, 0), "patience");
+    look(111)?;
+    look(130)?;
+    check!(expect(PeerEvent::Suspect, first, 1), "a heartbeat that stands still is told of once");
+    env.at(1, || tick(0))?;
+    look(131)?;
+    check!(expect(PeerEvent::Alive, first, 1), "and that it beats again");
+    look(141)?;
+    look(142)?;
+    check!(expect(PeerEvent::Suspect, first, 2), "and that it stands still again");
+    env.not_at(1, || env.send_all(1, 0..2))?;
+    env.at(1, || env.expect_from_others(before, 0, 2))?;
+    env.with_deaf(1, || {
+        env.step()?;
+        env.at(1, || {
+            env.endpoint().goodbye();
+            check!(env.peek(1, LIFE)? == 1 | 1 << 32, "LIFE: over");
+            env.but(1).try_for_each(|lane| {
+                check!(env.controls(1, lane, [control::CREDIT, control::HANDED])? == [2, 2], "all was handled");
+                Ok(())
+            })
+        })?;
+        env.not_at(1, || env.send_all(1, 2..4))?;
+        look(143)?;
+        look(200)?;
+        check!(expect(PeerEvent::Dead(first), first, 1), "a goodbye is told of once");
+        check!(expect(PeerEvent::Suspect, first, 2), "and from the dead no heartbeat is expected");
+        env.at(1, || {
+            check!(env.next_life()? == second, "the next incarnation");
+            env.attach_again(1)
+        })
+    })?;
+    look(201)?;
+    check!(expect(PeerEvent::Up(second), second, 1), "the next life is told of");
+    check!(
+        expect(PeerEvent::Up(first), first, 1) && expect(PeerEvent::Dead(second), second, 0),
+        "and nothing that is not so"
+    );
+    env.at(1, || env.expect_from_others(before, 0, 4))?;
+    check!(!told.anything_became(), "what was sent to the dead is its next life's; nothing is in doubt");
+    env.step()?;
+    env.unlisten(handle)
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How many instructions the native link's quick paths take: a count has no noise, so that one that rises is noticed by
+//! everybody, on any machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use serde::Deserialize;
+
+use super::{Context, Notes};
+use crate::cmd::{self, shown};
+use crate::image;
+
+/// The program that is counted, a workspace of its own.
+pub const FOLDER: &str = "tests/instructions";
+/// What was counted before.
+const RECORDED: &str = "counts.toml";
+/// How often each thing is done, once and once more: a multiple of what is done every so many times.
+const TIMES: u64 = 1024;
+/// Less than that a count may rise: what stands around a thing that is counted may change.
+const TOLERANCE: f64 = 2.0;
+
+/// Things that are counted, and how many instructions they may take.
+const LIMITS: [(&str, f64); 4] =
+    [("send", 80.0), ("send_of_4_cpus", 80.0), ("empty_poll", 40.0), ("poll_of_one", 200.0)];
+
+/// The file with what was counted before.
+#[derive(Deserialize)]
+struct Recorded {
+    /// The compiler with which that was.
+    rustc: String,
+    instructions: BTreeMap<String, f64>,
+}
+
+/// The step: no count is above its limit, or above what was recorded with the same compiler.
+pub fn run(context: &Context) -> Result<Notes> {
+    let folder = context.places.root.join(FOLDER);
+    let file = folder.join(RECORDED);
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let recorded: Recorded = toml::from_str(&text).with_context(|| file.display().to_string())?;
+    let counts = counts(&program(context)?)?;
+    let rustc = rustc()?;
+    let mut notes: Notes = counts.iter().map(|(what, count)| format!("{what}: {count:.1}")).collect();
+    let mut wrong = above(&counts, &LIMITS.map(|(what, limit)| (what.to_owned(), limit)).into(), 0.0);
+    if recorded.rustc == rustc {
+        wrong.extend(above(&counts, &recorded.instructions, TOLERANCE));
+    } else {
+        notes.push(format!("recorded with rustc {}, counted with {rustc}: limits only", recorded.rustc));
+    }
+    ensure!(
+        wrong.is_empty(),
+        "{}\nIf that must be, record it in {FOLDER}/{RECORDED}:\nrustc = \"{rustc}\"\n\n[instructions]\n{}",
+        wrong.join("\n"),
+        counts.iter().map(|(what, count)| format!("{what} = {count:.1}\n")).collect::<String>(),
+    );
+    Ok(notes)
+}
+
+fn program(context: &Context) -> Result<std::path::PathBuf> {
+    let mut cargo = context.places.cargo_in(Path::new(FOLDER));
+    cargo.env("CARGO_TARGET_DIR", context.places.own_target("instructions"));
+    let built = image::executables(cargo.args(["build", "--release"]))?;
+    let [program] = built.as_slice() else { bail!("{FOLDER} must have one executable") };
+    Ok(program.clone())
+}
+
+/// Such as `1.90.0`.
+fn rustc() -> Result<String> {
+    let said = cmd::output(Command::new("rustc").arg("--version"))?;
+    said.split_whitespace().nth(1).map(ToOwned::to_owned).context("rustc does not say its version")
+}
+
+/// What each thing takes.
+fn counts(program: &Path) -> Result<BTreeMap<String, f64>> {
+    // Twice as often, less once: what starts and ends the program does not count.
+    let each = |what: &str| -> Result<f64> {
+        let (once, twice) = (collected(program, what, TIMES)?, collected(program, what, 2 * TIMES)?);
+        Ok((twice as f64 - once as f64) / TIMES as f64)
+    };
+    let send = each("send")?;
+    Ok(BTreeMap::from([
+        ("send".into(), send),
+        ("send_of_4_cpus".into(), each("send_of_4_cpus")?),
+        ("empty_poll".into(), each("empty_poll")?),
+        ("poll_of_one".into(), each("send_and_poll")? - send),
+    ]))
+}
+
+/// All instructions of a run.
+fn collected(program: &Path, what: &str, times: u64) -> Result<u64> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    valgrind.arg(what).arg(times.to_string());
+    eprintln!("$ {}", shown(&valgrind));
+    let out = valgrind.stdin(Stdio::null()).output().with_context(|| shown(&valgrind))?;
+    let text = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "`{}` ended with {}:\n{text}", shown(&valgrind), out.status);
+    instructions(&text).with_context(|| format!("callgrind said no count:\n{text}"))
+}
+
+/// From callgrind's closing lines: `==123== Collected : 456`.
+fn instructions(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
+}
+
+/// What is above its limit, or has none.
+fn above(counts: &BTreeMap<String, f64>, limits: &BTreeMap<String, f64>, tolerance: f64) -> Vec<String> {
+    let judge = |(what, count): (&String, &f64)| match limits.get(what) {
+        Some(limit) if *count <= limit + tolerance => None,
+        Some(limit) => Some(format!("{what} takes {count:.1} instructions, and may take {limit}")),
+        None => Some(format!("{what} takes {count:.1} instructions, and nothing is said of it")),
+    };
+    counts.iter().filter_map(judge).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_callgrind_says() {
+        let text = "==7== \n==7== Events    : Ir\n==7== Collected : 2879907\n==7== \n";
+        assert_eq!(instructions(text), Some(2_879_907));
+        assert_eq!(instructions("==7== Collected : \n"), None);
+        assert_eq!(instructions(""), None);
+    }
+
+    #[test]
+    fn a_rise_is_noticed_and_what_is_unknown_too() {
+        let of = |counts: &[(&str, f64)]| counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect();
+        let limits = of(&[("send", 59.0), ("poll", 30.0)]);
+        let wrong = |counts: &[(&str, f64)]| above(&of(counts), &limits, TOLERANCE).len();
+        assert_eq!(wrong(&[("send", 61.0), ("poll", 12.0)]), 0);
+        assert_eq!(wrong(&[("send", 61.1), ("poll", 32.5)]), 2);
+        assert_eq!(wrong(&[("other", 1.0)]), 1);
+    }
+
+    #[test]
+    fn everything_has_a_limit() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/instructions/counts.toml");
+        let recorded: Recorded =
+            toml::from_str(&fs::read_to_string(file).expect("the counts")).expect("as it is read");
+        let names: Vec<&str> = recorded.instructions.keys().map(String::as_str).collect();
+        let mut limited = LIMITS.map(|(what, _)| what);
+        limited.sort_unstable();
+        assert_eq!(names, limited);
+    }
+}
