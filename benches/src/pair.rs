@@ -83,7 +83,7 @@ impl Meeting {
 }
 
 /// Fruitless looks after which the CPU is offered to others, should the two threads share one.
-const OFFER: u32 = 1 << 12;
+const OFFER: u32 = 1 << 10;
 /// After so long without success the other side is held dead.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A spawned kernel takes its place among the instances that the directory lists (SPEC D-5, D-6).
 
-use super::Endpoint;
+use super::base::Endpoint;
 use crate::directory::{Directory, InstanceRecord};
 use crate::instance::InstanceConfig;
 use crate::link::{AddError, LinkConfig};

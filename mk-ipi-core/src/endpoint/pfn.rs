@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pages by number: send, receive, map and unmap (SPEC chapter P).
 
-use super::{Endpoint, SendError};
+use super::base::Endpoint;
+use super::error::SendError;
 use crate::message::Message;
 use crate::platform::{Access, MapError, Mapping, Platform};
 use crate::registry::Handler;

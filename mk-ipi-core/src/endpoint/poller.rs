@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looking at our lanes: a run of deferred work that ends, and a poller that stays (SPEC N-10, N-13).
 
-use super::{Cpu, Deferred, Endpoint, Instance};
+use super::base::{Cpu, Endpoint, Instance};
 use crate::message::Message;
 use crate::native::{Events, Hold, OwnRegion};
 use crate::platform::{Peer, PeerEvent, Platform};
@@ -14,6 +14,19 @@ use mk_ipi_abi::InstanceId;
 /// Turns of `spin_hint` between two looks: 50 to 100 ns on most processors. A receiver that looks more often takes the line from
 /// the sender while that is writing it.
 const PAUSES: usize = 4;
+
+/// What is left after a run of the deferred work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// Messages that were given to handlers.
+    pub messages: usize,
+    /// Whether the budget ended the run; it was scheduled again.
+    pub more: bool,
+}
+
+impl Deferred {
+    pub(super) const NOTHING: Self = Self { messages: 0, more: false };
+}
 
 /// What a look works with.
 struct Run<'a, P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
 
-use super::{Cpu, Endpoint, Instance};
+use super::base::{Cpu, Endpoint, Instance};
+use super::poller::Deferred;
 use crate::message::Message;
 use crate::platform::Platform;
 use crate::registry::Handler;
@@ -19,19 +20,6 @@ pub enum PollError {
     NoRegion,
     /// The CPU's [`index`](crate::platform::ThisCpu::index) is not below `CPUS`.
     BeyondCpus,
-}
-
-/// What is left after a run of the deferred work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deferred {
-    /// Messages that were given to handlers.
-    pub messages: usize,
-    /// Whether the budget ended the run; it was scheduled again.
-    pub more: bool,
-}
-
-impl Deferred {
-    pub(super) const NOTHING: Self = Self { messages: 0, more: false };
 }
 
 impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
@@ -171,12 +159,6 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             self.schedule();
         }
         Deferred { messages, more }
-    }
-
-    pub(super) fn schedule(&self) {
-        let interrupts = self.platform.disable();
-        self.platform.schedule();
-        self.platform.restore(interrupts);
     }
 
     /// Takes the message that was left in the slot for want of room. True if it is in the queue now, or left again.

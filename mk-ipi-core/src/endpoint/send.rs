@@ -1,108 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending: which link, its checks, the doorbell (SPEC chapters S and N).
+//! Sending one message: which link, its checks (SPEC chapters S and N).
 
-use super::{Endpoint, Instance};
-use crate::instance::{InstanceRef, LookupError};
+use super::base::{Endpoint, Instance};
+use super::error::SendError;
+use super::ring::Context;
+use crate::instance::InstanceRef;
 use crate::link::Link;
 use crate::native::{Sender, Unsent};
-use crate::platform::{DoorbellError, Platform};
+use crate::platform::Platform;
 use crate::registry::Handler;
-use crate::rfc_v2::{Occupied, Outgoing, Slot, Unsendable};
+use crate::rfc_v2::{Occupied, Outgoing, Slot};
 use crate::stats::Count;
 use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::rfc_v2::{check_data_size, Claim};
-use mk_ipi_abi::{Errno, InstanceId, MessageType, PhysCpuId, Vector};
-
-/// Why a message was not sent. Unless it says otherwise, nothing was written and nothing lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// The payload has no bytes, which RFC v2 cannot carry (SPEC H-4).
-    Empty,
-    /// The payload is longer than 256 bytes, or than the native region's stamp allows.
-    TooLong,
-    /// This endpoint was not told who it is ([`Endpoint::identify`]).
-    NoIdentity,
-    /// This CPU's physical id does not fit the wire's field.
-    SenderBeyondField,
-    /// The instance is not in the table.
-    Instance(LookupError),
-    /// The instance has no region.
-    NoRegion,
-    /// The CPU named is not one of the instance's, or not the one that is rung (SPEC S-7, N-12).
-    NotItsCpu(PhysCpuId),
-    /// The exclusive slot is occupied: by an unread message, or by another sender. Try again; now and then that
-    /// rings for the unread message, so that a doorbell that was lost does not close the slot (SPEC R-7).
-    Busy,
-    /// The claim on the slot was cleared while the message was stored, and it was not published: the host holds
-    /// this incarnation dead.
-    ClaimLost,
-    /// Our lane is full. [`Endpoint::want_space`] asks to be told when it is not.
-    Full,
-    /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent) tells when.
-    Unanswered,
-    /// Other CPUs of ours took every position that this one tried for. Try again.
-    Contended,
-    /// The receiver holds that we broke the protocol, and takes nothing from this life of ours.
-    Quarantined,
-    /// The receiver's own words contradict each other, or a new life of it does not know ours: attach the instance again.
-    Broken,
-    /// The call exists on the native link only.
-    NotNative,
-    /// The doorbell cannot reach the CPU.
-    Unreachable(DoorbellError),
-    /// The message **was** stored, but the doorbell did not ring: [`Endpoint::ring`], the next doorbell to that CPU,
-    /// or a poll there, delivers it.
-    NotRung(DoorbellError),
-}
-
-impl SendError {
-    /// As the C call (SPEC C-2), and for what it does not know the nearest number.
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::Empty | Self::TooLong | Self::NoIdentity | Self::NotItsCpu(_) => Errno::EINVAL,
-            Self::NotNative => Errno::EINVAL,
-            Self::Full => Errno::ENOSPC,
-            Self::Unanswered | Self::Contended => Errno::EAGAIN,
-            Self::Quarantined | Self::Broken => Errno::EPROTO,
-            Self::SenderBeyondField => Errno::ERANGE,
-            Self::Instance(e) => e.errno(),
-            Self::NoRegion => Errno::ENODEV,
-            Self::Busy => Errno::EBUSY,
-            Self::ClaimLost => Errno::ESTALE,
-            Self::Unreachable(e) | Self::NotRung(e) => e.errno(),
-        }
-    }
-}
-
-impl From<Unsendable> for SendError {
-    fn from(e: Unsendable) -> Self {
-        match e {
-            Unsendable::Empty => Self::Empty,
-            Unsendable::TooLong => Self::TooLong,
-            Unsendable::SenderBeyondField => Self::SenderBeyondField,
-        }
-    }
-}
-
-impl From<Unsent> for SendError {
-    fn from(e: Unsent) -> Self {
-        match e {
-            Unsent::Full => Self::Full,
-            Unsent::Unanswered => Self::Unanswered,
-            Unsent::Contended => Self::Contended,
-            Unsent::Quarantined => Self::Quarantined,
-            Unsent::Broken => Self::Broken,
-            Unsent::TooLong => Self::TooLong,
-        }
-    }
-}
-
-/// How the caller may ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Context {
-    Normal,
-    Nmi,
-}
+use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 
 /// A sender that finds a message unread rings for it again once in so many tries (SPEC R-7).
 const RING_AGAIN: u64 = 64;
@@ -297,66 +208,6 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         id as u32
     }
 
-    /// Counts a send that was refused.
-    #[cold]
-    pub(super) fn count_unsent(&self, e: SendError) -> SendError {
-        self.count(match e {
-            SendError::Busy => Count::Busy,
-            SendError::Full => Count::Full,
-            SendError::NotRung(_) => Count::NotRung,
-            SendError::ClaimLost => Count::ClaimLost,
-            _ => Count::Refused,
-        });
-        e
-    }
-
-    /// Whether the directory gives `cpu` to that instance.
-    pub(super) fn has_cpu(&self, instance: &Instance<P, CPUS>, cpu: PhysCpuId) -> bool {
-        let listed = || instance.cpus().contains(&cpu);
-        self.platform.peer_has_cpu(instance.id, cpu).unwrap_or_else(listed)
-    }
-
-    /// Where an instance is rung: where it wants, if that CPU is its own, else where the directory says.
-    fn doorbell(&self, to: &Instance<P, CPUS>, sender: &Sender<P::Word>) -> (PhysCpuId, Vector) {
-        let bell = sender.bell(|bell| self.has_cpu(to, bell.cpu));
-        bell.map_or((to.doorbell_cpu, to.vector), |bell| (bell.cpu, bell.vector))
-    }
-
-    #[cold]
-    fn ring_bell(
-        &self,
-        to: &Instance<P, CPUS>,
-        sender: &Sender<P::Word>,
-        context: Context,
-    ) -> Result<(), DoorbellError> {
-        let (cpu, vector) = self.doorbell(to, sender);
-        sender.count_rung();
-        self.count(Count::Rung);
-        match context {
-            Context::Normal => self.platform.ring(cpu, vector),
-            Context::Nmi => self.platform.ring_from_nmi(cpu, vector),
-        }
-    }
-
-    /// Rings an instance if it wants to be rung for what we have stored.
-    pub(super) fn ring_if_wanted(&self, to: &Instance<P, CPUS>) -> Result<(), DoorbellError> {
-        match to.sender().filter(|sender| sender.flush()) {
-            Some(sender) => self.ring_undisturbed(to, sender),
-            None => Ok(()),
-        }
-    }
-
-    fn ring_undisturbed(
-        &self,
-        to: &Instance<P, CPUS>,
-        sender: &Sender<P::Word>,
-    ) -> Result<(), DoorbellError> {
-        let interrupts = self.platform.disable();
-        let rung = self.ring_bell(to, sender, Context::Normal);
-        self.platform.restore(interrupts);
-        rung
-    }
-
     // Kept out of the native link's way.
     #[inline(never)]
     fn send_on_slot(
@@ -413,15 +264,5 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             let _ = self.platform.ring(cpu, vector);
         }
         SendError::Busy
-    }
-
-    /// Rings `to` once more, without a message, wanted or not: after [`SendError::NotRung`].
-    pub fn ring(&self, to: InstanceId) -> Result<(), SendError> {
-        let instance = self.instances.get(to).map_err(SendError::Instance)?;
-        match instance.sender() {
-            Some(sender) => self.ring_undisturbed(&instance, sender),
-            None => self.platform.ring(instance.doorbell_cpu, instance.vector),
-        }
-        .map_err(SendError::Unreachable)
     }
 }

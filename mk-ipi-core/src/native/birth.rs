@@ -76,7 +76,11 @@ impl<W: Word> LaneEnd<'_, W> {
     fn behind_discarded(&self, next: u64, credit: u64) -> u64 {
         let [from, to] = [control::DISCARD_FROM, control::DISCARD_TO].map(|word| self.own(word));
         let told = from <= next && next < to && to.wrapping_sub(credit) <= self.lines();
-        if told { to } else { next }
+        if told {
+            to
+        } else {
+            next
+        }
     }
 
     /// Reports what is published from `from` on as discarded; gives the position behind it.

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an endpoint is made of, who it is, and its handlers.
+
+use super::busy::Busy;
+use crate::instance::{InstanceRef, InstanceTable, LookupError};
+use crate::native::Receiver;
+#[cfg(not(loom))]
+use crate::place::fill;
+use crate::platform::Platform;
+use crate::published::Ref;
+use crate::registry::{Handle, Handler, Registry, RegistryFull, UnregisterError};
+use crate::rfc_v2::Queue;
+use crate::stats::{Count, Counters, Stats};
+use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
+use core::mem::MaybeUninit;
+use mk_ipi_abi::rfc_v2::Claim;
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
+
+pub(super) type Instance<P, const CPUS: usize> =
+    crate::instance::Instance<<P as crate::platform::PhysMemory>::Word, CPUS>;
+
+/// What belongs to one CPU. 128 bytes apart: prefetchers fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Cpu<const QUEUE: usize> {
+    pub(super) queue: Queue<QUEUE>,
+    /// A message was left in this CPU's exclusive slot because the queue was full.
+    pub(super) left: AtomicBool,
+    /// How many callbacks this CPU is inside, and one more for a poller.
+    pub(super) callbacks: AtomicU32,
+    /// This CPU's physical id, plus one; 0 until it is asked for. To ask costs more than to send.
+    pub(super) physical: AtomicU64,
+    pub(super) counters: Counters,
+}
+
+impl<const QUEUE: usize> Cpu<QUEUE> {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                queue: Queue::new(),
+                left: AtomicBool::new(false),
+                callbacks: AtomicU32::new(0),
+                physical: AtomicU64::new(0),
+                counters: Counters::new(),
+            }
+        }
+    }
+
+    // The count is this CPU's alone: who interrupts it leaves it as it was.
+    #[inline(always)]
+    pub(super) fn enter_callback(&self) {
+        self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn leave_callback(&self) {
+        self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+    }
+}
+
+/// One kernel's end of every link.
+///
+/// `P`: the kernel and its architecture. `H`: what a handler is, for example `&'static (dyn Fn(&Message) +
+/// Send + Sync)`. `CPUS`: most CPUs of this kernel (its [`ThisCpu::index`](crate::platform::ThisCpu::index) is
+/// below it) and of any instance it sends to. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
+/// the deferred work on one CPU, a power of two; that is also the budget of one run.
+///
+/// All methods take `&self` and may be called from any CPU at any time, unless they say otherwise.
+#[derive(Debug)]
+pub struct Endpoint<
+    P: Platform,
+    H,
+    const CPUS: usize = 8,
+    const HANDLERS: usize = 32,
+    const QUEUE: usize = 16,
+> {
+    pub(super) platform: P,
+    /// A [`Claim`]'s `data_size` that names us; 0 until `identify`.
+    pub(super) identity: AtomicU64,
+    pub(super) instances: InstanceTable<P::Word, CPUS>,
+    pub(super) registry: Registry<H, HANDLERS>,
+    /// The receiver's end of our own region, if that is native.
+    pub(super) receiver: Receiver,
+    /// A new life of ours gives back what former ones left unread.
+    pub(super) discard: AtomicBool,
+    /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
+    pub(super) busy: Busy,
+    cpus: [Cpu<QUEUE>; CPUS],
+    /// Of CPUs whose index is not below `CPUS`.
+    pub(super) elsewhere: Counters,
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    const_unless_loom! {
+        /// An endpoint that knows nobody, not even itself. It is large: keep it in a `static`.
+        pub fn new(platform: P) -> Self {
+            Self {
+                platform,
+                identity: AtomicU64::new(0),
+                instances: InstanceTable::new(),
+                registry: Registry::new(),
+                receiver: Receiver::new(),
+                discard: AtomicBool::new(false),
+                busy: Busy::new(),
+                cpus: array_of![Cpu::new(); CPUS],
+                elsewhere: Counters::new(),
+            }
+        }
+    }
+
+    /// As [`new`](Self::new), in memory that is no `static` of Rust's: made in place, part by part, since a stack has no room
+    /// for it.
+    #[cfg(not(loom))]
+    pub fn new_in(place: &mut MaybeUninit<Self>, platform: P) -> &Self {
+        let at = place.as_mut_ptr();
+        // SAFETY: `at` is valid for writes of all fields; each is written here, as the pattern below makes sure.
+        unsafe {
+            (&raw mut (*at).platform).write(platform);
+            (&raw mut (*at).identity).write(AtomicU64::new(0));
+            InstanceTable::new_in(&raw mut (*at).instances);
+            Registry::new_in(&raw mut (*at).registry);
+            Receiver::new_in(&raw mut (*at).receiver);
+            (&raw mut (*at).discard).write(AtomicBool::new(false));
+            (&raw mut (*at).busy).write(Busy::new());
+            fill(&raw mut (*at).cpus, Cpu::new);
+            (&raw mut (*at).elsewhere).write(Counters::new());
+        }
+        // SAFETY: all fields were written.
+        let made = unsafe { place.assume_init_ref() };
+        let Self {
+            platform: _,
+            identity: _,
+            instances: _,
+            registry: _,
+            receiver: _,
+            discard: _,
+            busy: _,
+            cpus: _,
+            elsewhere: _,
+        } = made;
+        made
+    }
+
+    pub(super) fn set_identity(&self, me: Option<Claim>) {
+        self.identity.store(me.map_or(0, Claim::to_data_size), Ordering::Release);
+    }
+
+    /// Who this kernel is, once told.
+    pub fn identity(&self) -> Option<(InstanceId, Incarnation)> {
+        let claim = Claim::from_data_size(self.identity.load(Ordering::Acquire))?;
+        Some((claim.instance, claim.incarnation))
+    }
+
+    /// The platform it was made with.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    pub(super) fn cpu(&self) -> Option<&Cpu<QUEUE>> {
+        self.cpus.get(self.platform.index())
+    }
+
+    #[inline(always)]
+    pub(super) fn counters(&self) -> &Counters {
+        self.cpu().map_or(&self.elsewhere, |cpu| &cpu.counters)
+    }
+
+    pub(super) fn count(&self, what: Count) {
+        self.counters().count(what);
+    }
+
+    /// The counters, summed over this kernel's CPUs.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        stats.add(&self.elsewhere);
+        for cpu in &self.cpus {
+            stats.add(&cpu.counters);
+        }
+        stats
+    }
+
+    // ---- handlers (SPEC chapter C) ----
+
+    /// Has `handler` called for each message of type `msg_type`. Several may serve one type.
+    pub fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
+        self.registry.register(msg_type, handler)
+    }
+
+    /// The handle that [`Handle::to_bits`] made a number of. Any number is safe: what stands for no registration is refused.
+    pub fn handle_from_bits(&self, bits: u64) -> Handle {
+        self.registry.handle_from_bits(bits)
+    }
+
+    /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
+    ///
+    /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
+    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there, or has a [`Poller`](crate::Poller): try again, or on
+    /// another CPU.
+    pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
+        // Interrupts off: on the way from the CPU's number to its count a task must not migrate.
+        let interrupts = self.platform.disable();
+        let in_callback = self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0);
+        self.platform.restore(interrupts);
+        if in_callback {
+            return Err(UnregisterError::InCallback);
+        }
+        self.registry.unregister(handle, || self.platform.relax())
+    }
+
+    /// The instance, held against destruction.
+    pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word, CPUS>, LookupError> {
+        self.instances.get(id).map(InstanceRef)
+    }
+
+    /// Our own instance, if we know who we are and have a region.
+    pub(super) fn own(&self) -> Option<Ref<'_, Instance<P, CPUS>>> {
+        let (me, _) = self.identity()?;
+        self.instances.get(me).ok().filter(|own| own.has_region())
+    }
+
+    pub(super) fn schedule(&self) {
+        let interrupts = self.platform.disable();
+        self.platform.schedule();
+        self.platform.restore(interrupts);
+    }
+}

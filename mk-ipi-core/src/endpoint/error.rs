@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a message was not sent.
+
+use super::base::Endpoint;
+use crate::instance::LookupError;
+use crate::native::Unsent;
+use crate::platform::{DoorbellError, Platform};
+use crate::registry::Handler;
+use crate::rfc_v2::Unsendable;
+use crate::stats::Count;
+use mk_ipi_abi::{Errno, PhysCpuId};
+
+/// Why a message was not sent. Unless it says otherwise, nothing was written and nothing lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The payload has no bytes, which RFC v2 cannot carry (SPEC H-4).
+    Empty,
+    /// The payload is longer than 256 bytes, or than the native region's stamp allows.
+    TooLong,
+    /// This endpoint was not told who it is ([`Endpoint::identify`]).
+    NoIdentity,
+    /// This CPU's physical id does not fit the wire's field.
+    SenderBeyondField,
+    /// The instance is not in the table.
+    Instance(LookupError),
+    /// The instance has no region.
+    NoRegion,
+    /// The CPU named is not one of the instance's, or not the one that is rung (SPEC S-7, N-12).
+    NotItsCpu(PhysCpuId),
+    /// The exclusive slot is occupied: by an unread message, or by another sender. Try again; now and then that
+    /// rings for the unread message, so that a doorbell that was lost does not close the slot (SPEC R-7).
+    Busy,
+    /// The claim on the slot was cleared while the message was stored, and it was not published: the host holds
+    /// this incarnation dead.
+    ClaimLost,
+    /// Our lane is full. [`Endpoint::want_space`] asks to be told when it is not.
+    Full,
+    /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent) tells when.
+    Unanswered,
+    /// Other CPUs of ours took every position that this one tried for. Try again.
+    Contended,
+    /// The receiver holds that we broke the protocol, and takes nothing from this life of ours.
+    Quarantined,
+    /// The receiver's own words contradict each other, or a new life of it does not know ours: attach the instance again.
+    Broken,
+    /// The call exists on the native link only.
+    NotNative,
+    /// The doorbell cannot reach the CPU.
+    Unreachable(DoorbellError),
+    /// The message **was** stored, but the doorbell did not ring: [`Endpoint::ring`], the next doorbell to that CPU,
+    /// or a poll there, delivers it.
+    NotRung(DoorbellError),
+}
+
+impl SendError {
+    /// As the C call (SPEC C-2), and for what it does not know the nearest number.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Empty | Self::TooLong | Self::NoIdentity | Self::NotItsCpu(_) => Errno::EINVAL,
+            Self::NotNative => Errno::EINVAL,
+            Self::Full => Errno::ENOSPC,
+            Self::Unanswered | Self::Contended => Errno::EAGAIN,
+            Self::Quarantined | Self::Broken => Errno::EPROTO,
+            Self::SenderBeyondField => Errno::ERANGE,
+            Self::Instance(e) => e.errno(),
+            Self::NoRegion => Errno::ENODEV,
+            Self::Busy => Errno::EBUSY,
+            Self::ClaimLost => Errno::ESTALE,
+            Self::Unreachable(e) | Self::NotRung(e) => e.errno(),
+        }
+    }
+}
+
+impl From<Unsendable> for SendError {
+    fn from(e: Unsendable) -> Self {
+        match e {
+            Unsendable::Empty => Self::Empty,
+            Unsendable::TooLong => Self::TooLong,
+            Unsendable::SenderBeyondField => Self::SenderBeyondField,
+        }
+    }
+}
+
+impl From<Unsent> for SendError {
+    fn from(e: Unsent) -> Self {
+        match e {
+            Unsent::Full => Self::Full,
+            Unsent::Unanswered => Self::Unanswered,
+            Unsent::Contended => Self::Contended,
+            Unsent::Quarantined => Self::Quarantined,
+            Unsent::Broken => Self::Broken,
+            Unsent::TooLong => Self::TooLong,
+        }
+    }
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// Counts a send that was refused.
+    #[cold]
+    pub(super) fn count_unsent(&self, e: SendError) -> SendError {
+        self.count(match e {
+            SendError::Busy => Count::Busy,
+            SendError::Full => Count::Full,
+            SendError::NotRung(_) => Count::NotRung,
+            SendError::ClaimLost => Count::ClaimLost,
+            _ => Count::Refused,
+        });
+        e
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who we are, and which instances we know (SPEC chapter C).
+
+use super::base::Endpoint;
+use crate::instance::{DestroyError, InstanceConfig};
+use crate::link::{AddError, Me};
+use crate::native::Opening;
+use crate::platform::Platform;
+use crate::registry::Handler;
+use crate::sync::Ordering;
+use mk_ipi_abi::rfc_v2::Claim;
+use mk_ipi_abi::{Incarnation, InstanceId, PhysRange};
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// Says who this kernel is. Until then interrupts are ignored, sends refused, and native links not made.
+    ///
+    /// Peers may have sent before: looks into this CPU's slot. Every other CPU of this kernel calls
+    /// [`poll`](Self::poll) once after this, and after our own instance was added anew.
+    pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
+        self.set_identity(Some(Claim { instance, incarnation }));
+        // Without a region, or where slots are never emptied, there is nothing to find.
+        let _ = self.poll();
+    }
+
+    /// Adds an instance and makes its region from its pool: zeroed, mapped, then published. May sleep.
+    ///
+    /// Gives where the region lies, exactly.
+    pub fn create_instance(&self, config: &InstanceConfig<'_>) -> Result<PhysRange, AddError> {
+        let range = self.with_me(|me| self.instances.create(&self.platform, me, config))?;
+        self.announce(config.id);
+        Ok(range)
+    }
+
+    /// Adds an instance whose region another kernel made, or that has none. May sleep.
+    pub fn attach_instance(
+        &self,
+        config: &InstanceConfig<'_>,
+        region: Option<PhysRange>,
+    ) -> Result<(), AddError> {
+        self.with_me(|me| self.instances.attach(&self.platform, me, config, region))?;
+        self.announce(config.id);
+        Ok(())
+    }
+
+    /// Has this life begin with empty lanes: what former lives of ours left unread is not delivered but given back to its senders
+    /// ([`PeerEvent::Discarded`](crate::platform::PeerEvent)). Call it before our own instance is added.
+    pub fn discard_unread(&self) {
+        self.discard.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls `f` with who we are, as a native link needs it.
+    fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_>>) -> R) -> R {
+        let Some((id, incarnation)) = self.identity() else { return f(None) };
+        let discard = self.discard.load(Ordering::Relaxed);
+        f(Some(Me { id, incarnation, receiver: &self.receiver, discard }))
+    }
+
+    /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. May sleep.
+    ///
+    /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again.
+    pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
+        self.instances.destroy(&self.platform, id)
+    }
+
+    /// Empties every slot that a dead kernel had claimed; gives how many (SPEC X-5).
+    ///
+    /// For the host, when that incarnation's CPUs have stopped for good: a kernel that still ran could write
+    /// into the message of the slot's next owner.
+    pub fn clear_claims(&self, dead: InstanceId, incarnation: Incarnation) -> usize {
+        self.instances.clear_claims(Claim { instance: dead, incarnation })
+    }
+
+    /// An instance was added: it learns that we are there, and we look at its lane.
+    fn announce(&self, id: InstanceId) {
+        if let Ok(instance) = self.instances.get(id) {
+            if let Some(sender) = instance.sender() {
+                if sender.open() != Opening::Open {
+                    self.busy.opening.add(id);
+                }
+                // One that cannot be rung looks by itself.
+                let _ = self.ring_if_wanted(&instance);
+            }
+        }
+        if self.own().is_some_and(|own| own.link.own_region().is_some()) {
+            self.schedule();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The native peers: how far they are, space in their lanes, their lives and ours, the moving doorbell (SPEC chapter N).
+
+use super::base::Endpoint;
+use super::error::SendError;
+use crate::native::LaneStats;
+use crate::platform::{Peer, Platform};
+use crate::registry::Handler;
+use mk_ipi_abi::native::Bell;
+use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, Vector};
+
+/// Why the doorbell was not moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveError {
+    /// Our own region is not a native one.
+    NotNative,
+    /// The CPU is not ours, or its id has more than 48 bits.
+    NotOurCpu(PhysCpuId),
+}
+
+impl MoveError {
+    /// `EINVAL`.
+    pub const fn errno(self) -> Errno {
+        Errno::EINVAL
+    }
+}
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// How far `to` has handled what this life of ours sent: every message with a number up to this one. It says so once for
+    /// several.
+    ///
+    /// # Errors
+    /// `Broken` if it says what cannot be.
+    pub fn handled(&self, to: InstanceId) -> Result<u64, SendError> {
+        let (_, handled) = self.native(to, |sender, _| sender.handled())?;
+        handled.ok_or(SendError::Broken)
+    }
+
+    /// Asks to be told when our lane to `to` has space for a message of `len` bytes, or is answered: [`PeerEvent::Space`](crate::platform::PeerEvent::Space). True if
+    /// it has now; the event may come all the same.
+    ///
+    /// Who waits also learns, by [`PeerEvent`](crate::platform::PeerEvent), that the peer refuses us, ended or restarted; the latter two from
+    /// [`tick`](Self::tick).
+    pub fn want_space(&self, to: InstanceId, len: usize) -> Result<bool, SendError> {
+        self.go_on_with(to);
+        let (instance, has_space) =
+            self.native(to, |sender, _| sender.fits(len).then(|| sender.want_space(len)))?;
+        if has_space.ok_or(SendError::TooLong)? {
+            return Ok(true);
+        }
+        self.busy.wanting.add(to);
+        self.ring_if_wanted(&instance).map_err(SendError::NotRung)?;
+        // It may have come before the receiver could know that we wait.
+        Ok(instance.sender().is_some_and(|sender| sender.has_space(len)))
+    }
+
+    /// Our lane to `to` in numbers.
+    pub fn lane_stats(&self, to: InstanceId) -> Result<LaneStats, SendError> {
+        self.native(to, |sender, _| sender.stats()).map(|(_, stats)| stats)
+    }
+
+    /// Shows that we live, has the deferred work look at all lanes, and looks at all native peers: what changed is told by
+    /// [`PeerEvent`](crate::platform::PeerEvent). Call it now and then, where sleeping is not needed but waiting a little is no harm.
+    ///
+    /// A kernel that never calls this has no heartbeat: nobody takes it for dead, or notices if it is. It also finds what a lost
+    /// doorbell left, and what became of messages that were in flight when a peer died.
+    ///
+    /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit; a peer whose heartbeat stands still for more
+    /// than `patience` of it is suspect.
+    pub fn tick(&self, now: u64, patience: u64) {
+        let Some((me, ours)) = self.identity() else { return };
+        if let Some(own) = self.own() {
+            if let Some(region) = own.link.own_region() {
+                region.beat();
+                // Also what nobody rang for is found in the end.
+                let _ = self.poll();
+            }
+        }
+        self.see_to_lanes();
+        for instance in self.instances.all().filter(|i| i.id != me) {
+            if let Some((sender, watch)) = instance.link.lane() {
+                let theirs = sender.life().map(|life| life.incarnation);
+                let peer = Peer { id: instance.id, theirs, ours };
+                watch.look(sender, now, patience, |event| self.platform.peer_event(peer, event));
+            }
+        }
+    }
+
+    /// Tells all peers that this life is over (SPEC N-11). What they sent and we have not read stays in our region, for our next
+    /// life.
+    pub fn goodbye(&self) {
+        if let (Some((_, incarnation)), Some(own)) = (self.identity(), self.own()) {
+            if let Some(region) = own.link.own_region() {
+                region.say_goodbye(incarnation);
+            }
+        }
+    }
+
+    /// Tells that life of `to` to stop at once (SPEC N-15). Obeyed if we are the host.
+    pub fn stop(&self, to: InstanceId, incarnation: Incarnation) -> Result<(), SendError> {
+        self.native(to, |sender, _| sender.stop(incarnation))?;
+        self.ring(to)
+    }
+
+    /// Has senders ring `cpu` with `vector` from now on (SPEC N-12). When the deferred work that this schedules is through, the
+    /// old doorbell rings no more.
+    pub fn move_doorbell(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
+        let own = self.own().ok_or(MoveError::NotNative)?;
+        let region = own.link.own_region().ok_or(MoveError::NotNative)?;
+        if !self.has_cpu(&own, cpu) || !region.set_bell(Bell { cpu, vector }) {
+            return Err(MoveError::NotOurCpu(cpu));
+        }
+        region.disarm();
+        self.schedule();
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What our lanes want of us later: flushes, handshakes, news for whoever waits (SPEC N-8 to N-10).
+
+use super::base::{Endpoint, Instance};
+use super::error::SendError;
+use crate::native::{Opening, Sender, Watch};
+use crate::platform::{Peer, PeerEvent, Platform};
+use crate::published::Ref;
+use crate::registry::Handler;
+use mk_ipi_abi::InstanceId;
+
+impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
+    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+{
+    /// Rings `to` for what was posted, if it wants to be rung.
+    pub fn flush(&self, to: InstanceId) -> Result<(), SendError> {
+        let (instance, ()) = self.native(to, |_, _| ())?;
+        self.busy.posted.remove(to);
+        self.ring_if_wanted(&instance).map_err(SendError::NotRung)
+    }
+
+    /// Goes on with what our lanes wait for: answers, space, flushes.
+    pub(super) fn see_to_lanes(&self) {
+        if self.busy.is_idle() {
+            return;
+        }
+        self.busy.posted.for_each(|id| {
+            // One that cannot be rung looks by itself.
+            let _ = self.flush(id);
+        });
+        self.busy.opening.for_each(|id| _ = self.go_on_with(id));
+        self.busy.wanting.for_each(|id| self.tell_of_space(id));
+    }
+
+    /// Goes on with the handshake of a life of ours; whether it is through.
+    pub(super) fn go_on_with(&self, id: InstanceId) -> bool {
+        let Ok((instance, opening)) = self.native(id, |sender, _| sender.open()) else {
+            self.busy.opening.remove(id);
+            return false;
+        };
+        match opening {
+            Opening::Waiting => {}
+            Opening::Said => {
+                let _ = self.ring_if_wanted(&instance);
+            }
+            Opening::Open => {
+                if self.busy.opening.remove(id) {
+                    self.tell(&instance, PeerEvent::Answered);
+                }
+            }
+        }
+        opening == Opening::Open
+    }
+
+    /// Tells whoever waits for space in the lane of `id` what has come of it.
+    fn tell_of_space(&self, id: InstanceId) {
+        let instance = self.instances.get(id).ok();
+        let Some((instance, (sender, watch))) = instance.as_deref().and_then(|i| Some((i, i.link.lane()?)))
+        else {
+            self.busy.wanting.remove(id);
+            return;
+        };
+        let event = match sender.breach() {
+            Some(breach) => (sender.end_waiting() && watch.refuses()).then_some(PeerEvent::Refused(breach)),
+            None => sender.has_space_for_waiter().then_some(PeerEvent::Space),
+        };
+        if event.is_none() && sender.is_waited_for() {
+            let _ = self.ring_if_wanted(instance);
+            return;
+        }
+        self.busy.wanting.remove(id);
+        if sender.is_waited_for() {
+            // Somebody has begun to wait in between.
+            self.busy.wanting.add(id);
+            self.schedule();
+        }
+        if let Some(event) = event {
+            self.tell(instance, event);
+        }
+    }
+
+    fn tell(&self, instance: &Instance<P, CPUS>, event: PeerEvent) {
+        if let (Some((_, ours)), Some(sender)) = (self.identity(), instance.sender()) {
+            let theirs = sender.life().map(|life| life.incarnation);
+            self.platform.peer_event(Peer { id: instance.id, theirs, ours }, event);
+        }
+    }
+
+    /// Calls `f` with our lane to `to`.
+    pub(super) fn native<R>(
+        &self,
+        to: InstanceId,
+        f: impl FnOnce(&Sender<P::Word>, &Watch) -> R,
+    ) -> Result<(Ref<'_, Instance<P, CPUS>>, R), SendError> {
+        let instance = self.instances.get(to).map_err(SendError::Instance)?;
+        let result = instance.link.lane().map(|(sender, watch)| f(sender, watch));
+        result.map(|result| (instance, result)).ok_or(SendError::NotNative)
+    }
+}
