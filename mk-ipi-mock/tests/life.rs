@@ -280,7 +280,8 @@ fn a_callback_on_the_cpu_that_a_task_has_left_is_not_its_own() {
     let seen = Arc::new(Mutex::new(None));
     let writer = seen.clone();
     // While CPU 1 is in this callback, a task asks there who it is, and goes on at CPU 0.
-    let note = Callback::new(move |_: &Message<'_>| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
+    let note =
+        Callback::new(move |_: &Message<'_>| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
     let _kept = endpoint.register(TYPE, note).unwrap();
     endpoint.send(ONE, TYPE, &[1]).unwrap();
     endpoint.platform().move_from(1);
@@ -449,7 +450,11 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
     end.platform().directory_gives(Some(vec![(ONE, PhysCpuId(5)), (InstanceId::new(2), PhysCpuId(7))]));
     assert_eq!(rings(5, 3), (vec![at(5, there)], 1), "what is listed now; asked once for each bell");
     assert_eq!(rings(5, 2), (vec![at(5, there)], 0), "which stays good");
-    assert_eq!(rings(7, 2), (vec![at(2, listed)], 2), "somebody else's CPU, asked each time: it may become good");
+    assert_eq!(
+        rings(7, 2),
+        (vec![at(2, listed)], 2),
+        "somebody else's CPU, asked each time: it may become good"
+    );
     assert_eq!(rings(2, 1), (vec![at(2, listed)], 1), "what it has no more");
     end.platform().directory_gives(Some(vec![]));
     assert_eq!(rings(5, 1), (vec![at(5, there)], 0), "a bell that was good is not asked about again");

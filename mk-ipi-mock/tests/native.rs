@@ -187,7 +187,8 @@ fn unregistered_under_a_poller(seed: u64) -> bool {
     // 1: the handler's state is there; 2: it is gone.
     let state = Arc::new(AtomicU64::new(1));
     let inner = state.clone();
-    let callback = Callback::new(move |_: &Message<'_>| assert_eq!(inner.load(Relaxed), 1, "gone while it is used"));
+    let callback =
+        Callback::new(move |_: &Message<'_>| assert_eq!(inner.load(Relaxed), 1, "gone while it is used"));
     let handle = link.register(TYPE, callback).unwrap();
     let (polls, waited) = (AtomicU64::new(0), AtomicU64::new(0));
     let run = machine.run(|cpu| {
@@ -201,7 +202,11 @@ fn unregistered_under_a_poller(seed: u64) -> bool {
             }
             // Nothing more comes, and yet it is let go of at the next poll.
             poller.poll();
-            assert_eq!(link.unregister(handle), Err(UnregisterError::InCallback), "never on the CPU that polls");
+            assert_eq!(
+                link.unregister(handle),
+                Err(UnregisterError::InCallback),
+                "never on the CPU that polls"
+            );
             drop(poller);
             assert_eq!(link.unregister(handle), Err(UnregisterError::Stale));
         } else {

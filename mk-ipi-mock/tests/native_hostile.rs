@@ -127,7 +127,8 @@ fn hello(session: u16, phase: Phase) -> u64 {
 
 #[test]
 fn an_instance_whose_lines_held_nonsense_speaks_again_in_its_next_life() {
-    let nonsense = [Tag::first(1), Tag::first(2), Tag::first((1 << 29) - 1), Tag::further(0), Tag::further(1)];
+    let nonsense =
+        [Tag::first(1), Tag::first(2), Tag::first((1 << 29) - 1), Tag::further(0), Tag::further(1)];
     for Tag(found) in nonsense {
         let mut world = World::booted(2);
         (0..LINES as usize).for_each(|line| world.machine.poke(world.tag(0, 1, line), found.into()));
@@ -318,7 +319,8 @@ fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
 fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
     let mut world = World::booted(2);
     let doubt = |world: &World| {
-        let became = |event: &PeerEvent| matches!(event, PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. });
+        let became =
+            |event: &PeerEvent| matches!(event, PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. });
         world.link(0).tick(0, 10);
         world.events(0).into_iter().map(|(_, event)| event).filter(became).collect::<Vec<_>>()
     };
@@ -375,7 +377,8 @@ fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost()
         world.settle();
         assert!(world.machine.is_stopped(1));
         let number = u64::from(last) + 2;
-        let words = [control::HANDED, control::CREDIT].map(|word| world.machine.peek(world.control(0, 1, word)));
+        let words =
+            [control::HANDED, control::CREDIT].map(|word| world.machine.peek(world.control(0, 1, word)));
         assert_eq!(words, [number, 1], "handed out, not handled");
         // What is sent while it is dead is its next life's too; there is no space before that.
         assert_eq!(world.send(0, 1, 9), Err(SendError::Full));

@@ -212,7 +212,7 @@ fn one_bad_stamp_keeps_nobody_from_joining() {
 /// A poller's drain on one CPU, while the doorbell's deferred work on another is refused: nobody may be left disarmed.
 #[test]
 fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
-    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use mk_ipi_core::sync::{AtomicBool, Ordering::SeqCst};
     let world = World::booted_with(&[&[0], &[3, 4]], 2);
     let [draining, refused] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let (d, r, kernel) = (draining.clone(), refused.clone(), world.machine.kernel(1));

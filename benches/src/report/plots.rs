@@ -95,6 +95,7 @@ fn sizes<'a>(kind: Kind, workloads: &[&Workload], file: &'a Path) -> Drawn<'a> {
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("{kind}: ns by bytes of a message"), ("sans-serif", 18))
         .margin(10)
+        .margin_right(35)
         .x_label_area_size(30)
         .y_label_area_size(60)
         .build_cartesian_2d(0..last, (least * 0.7..most * 1.4).log_scale())?;

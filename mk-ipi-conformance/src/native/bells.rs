@@ -29,7 +29,8 @@ pub(crate) fn a_busy_receiver_is_not_rung<E: Env>(env: &'static E) -> Outcome {
             Ok(())
         })?;
         env.at(1, || {
-            let looks = core::iter::repeat_with(|| env.endpoint().drain()).take_while(|look| look.messages != 0);
+            let looks =
+                core::iter::repeat_with(|| env.endpoint().drain()).take_while(|look| look.messages != 0);
             let found: usize = looks.map(|look| look.messages).sum();
             check!(found == 2 * (env.kernels() - 1), "looks find all");
             check!(env.peek(1, ARMED)? == 0, "and arms nothing");
@@ -166,7 +167,10 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
         n.set(n.get() + 1);
         env.at(1, || env.expect_from_others(before, 0, n.get()))?;
         let expected = there && env.me() == 1;
-        check!((env.spare_interrupts() > spare) == expected, "the receiver is rung where it wants to be, if it may");
+        check!(
+            (env.spare_interrupts() > spare) == expected,
+            "the receiver is rung where it wants to be, if it may"
+        );
         Ok(())
     };
     env.step()?;

@@ -5,7 +5,7 @@ use super::{lines_of, tag, Native, Shape, FURTHER, LARGE, SMALL};
 use crate::env::{Env, Steps, TYPE};
 use crate::inbox::{digest, long_payload};
 use crate::{check, Failed, Outcome};
-use core::sync::atomic::Ordering::Relaxed;
+use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
 /// Where lines begin and end, and messages.

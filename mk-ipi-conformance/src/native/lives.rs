@@ -23,7 +23,10 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.undisturbed(|| {
         env.step()?;
         env.not_at(1, || {
-            check!(env.said(1)? == hello(1, 1, FIRST), "the first hello: incarnation, session, phase, bit 50");
+            check!(
+                env.said(1)? == hello(1, 1, FIRST),
+                "the first hello: incarnation, session, phase, bit 50"
+            );
             env.send_all(1, 0..old)?;
             if restarted {
                 env.next_life()?;
@@ -64,7 +67,8 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
             env.drain_by_hand()?;
             check!(env.endpoint().stats().rung == rung + others, "that rings too");
             env.but(1).try_for_each(|lane| {
-                let words = [control::ANSWER, control::BASE, control::CREDIT, control::HANDED, control::BREACH];
+                let words =
+                    [control::ANSWER, control::BASE, control::CREDIT, control::HANDED, control::BREACH];
                 check!(
                     env.controls(1, lane, words)? == [says(CLEAN), base, base, base, 0],
                     "it begins where the receiver is, with all lines"
@@ -83,7 +87,10 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.at(1, || {
         env.expect_from_others(before, 0, old + 2 * LINES)?;
         for n in before + old * others..env.inbox().count() {
-            check!(env.inbox().get(n).is_some_and(|got| got.lives == [life.get(), 1]), "each message names the life");
+            check!(
+                env.inbox().get(n).is_some_and(|got| got.lives == [life.get(), 1]),
+                "each message names the life"
+            );
         }
         Ok(())
     })
@@ -131,14 +138,18 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
         })?;
         env.at(1, || {
             env.drain_by_hand()?;
-            let found = |n: u64| env.inbox().get(before + n).map(|got| (got.first, got.len, got.number, got.lives));
+            let found =
+                |n: u64| env.inbox().get(before + n).map(|got| (got.first, got.len, got.number, got.lives));
             check!(found(1) == Some((102, 48, 3, [1, 1])), "by the next life what is whole is handed out");
             check!(found(2) == Some((104, 1, 5, [1, 1])), "as of the life that sent it");
             check!(found(3).is_none(), "and nothing else");
             let word = 102u64.to_le_bytes();
             let same = digest(&core::array::from_fn::<_, 48, _>(|n| word[n % 8]));
             check!(env.inbox().get(before + 1).is_some_and(|got| got.digest == same), "with its own bytes");
-            check!(told.count(2, |event| matches!(event, PeerEvent::Quarantined(_))) == 0, "nobody is accused");
+            check!(
+                told.count(2, |event| matches!(event, PeerEvent::Quarantined(_))) == 0,
+                "nobody is accused"
+            );
             check!(env.controls(1, 2, [control::DOUBTS])? == [0], "nor is anything in doubt");
             Ok(())
         })
@@ -182,7 +193,8 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
         // The receiver begins a life too, of which nobody says clean to what it has answered.
         env.at(1, || {
             env.detach(1)?;
-            env.but(1).try_for_each(|lane| env.poke(1, env.control(lane, control::ANSWER), hello(9, 9, BEGIN)))?;
+            env.but(1)
+                .try_for_each(|lane| env.poke(1, env.control(lane, control::ANSWER), hello(9, 9, BEGIN)))?;
             env.next_life()?;
             env.attach_native(1)
         })
@@ -225,7 +237,10 @@ pub(crate) fn a_kernel_that_restarts_whole_is_heard_again<E: Env>(env: &'static 
 pub(crate) fn the_hello_stands_where_it_is_looked_for<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     for to in 0..env.kernels() {
-        check!(env.peek(to, env.header(env.me(), header::HELLO))? == hello(1, 1, FIRST), "in each lane its own");
+        check!(
+            env.peek(to, env.header(env.me(), header::HELLO))? == hello(1, 1, FIRST),
+            "in each lane its own"
+        );
         check!(env.controls(to, env.me(), [control::ANSWER])? == [hello(1, 1, FIRST)], "and its answer");
     }
     env.step()

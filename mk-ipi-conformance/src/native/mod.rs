@@ -26,8 +26,8 @@ mod traffic;
 mod watch;
 
 pub(crate) use {
-    bells::*, bounds::*, breaches::*, lines::*, lives::*, poller::*, restarts::*, space::*, stamps::*, traffic::*,
-    watch::*,
+    bells::*, bounds::*, breaches::*, lines::*, lives::*, poller::*, restarts::*, space::*, stamps::*,
+    traffic::*, watch::*,
 };
 
 /// Bytes that each kernel of a machine sets aside for its native region: room for MKIPI003, and for 17 lanes.

@@ -105,7 +105,10 @@ pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E)
                 told.once(2, PeerEvent::Answered)
             });
             check!(answered, "a new life of ours goes on");
-            check!(env.endpoint().destroy_instance(E::id(1)) == Err(DestroyError::InUse(1)), "its region stays");
+            check!(
+                env.endpoint().destroy_instance(E::id(1)) == Err(DestroyError::InUse(1)),
+                "its region stays"
+            );
             drop(poller);
             env.attach_again(1)
         })

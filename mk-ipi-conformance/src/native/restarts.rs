@@ -4,9 +4,9 @@
 use super::{control, hello, Native, BELL, FIRST, LINES};
 use crate::env::{Env, Steps, TYPE};
 use crate::{check, Failed, Outcome};
-use core::sync::atomic::Ordering::Relaxed;
 use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
 /// Kernel 1, which nobody interrupts, begins its next life.
@@ -40,19 +40,28 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
         env.expect_from_others(before, 0, 2 + LINES)?;
         for n in before..env.inbox().count() {
             let life = if n < before + 2 * others { 1 } else { 2 };
-            check!(env.inbox().get(n).is_some_and(|got| got.lives == [1, life]), "each names the life that gets it");
+            check!(
+                env.inbox().get(n).is_some_and(|got| got.lives == [1, life]),
+                "each names the life that gets it"
+            );
         }
         env.but(1).try_for_each(|lane| {
             let words = [control::ANSWER, control::RESETS, control::DOUBTS, control::CREDIT];
             let expected = [hello(1, 1, FIRST), 2, 0, 2 + LINES];
             check!(env.controls(1, lane, words)? == expected, "the lane goes on; the restart is counted");
-            check!(told.once(lane, PeerEvent::Began(Incarnation::FIRST)), "who speaks is told once to each life");
+            check!(
+                told.once(lane, PeerEvent::Began(Incarnation::FIRST)),
+                "who speaks is told once to each life"
+            );
             Ok(())
         })
     })?;
     env.not_at(1, || {
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
-        check!(told.once(1, PeerEvent::Up(Incarnation::FIRST.next())), "the sender learns that it is another");
+        check!(
+            told.once(1, PeerEvent::Up(Incarnation::FIRST.next())),
+            "the sender learns that it is another"
+        );
         check!(!told.anything_became(), "and that is all there is to learn");
         (2 + LINES..2 + 3 * LINES).try_for_each(|n| env.send_number(1, n))
     })?;
@@ -113,7 +122,10 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
                 env.detach(1)?;
                 // Just as it would have left the words.
                 env.but(1).try_for_each(|lane| {
-                    check!(env.controls(1, lane, [control::CREDIT])? == [number - 1], "all before was handled");
+                    check!(
+                        env.controls(1, lane, [control::CREDIT])? == [number - 1],
+                        "all before was handled"
+                    );
                     env.poke(1, env.control(lane, control::HANDED), number)
                 })?;
                 env.next_life()?;
@@ -148,7 +160,10 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
     }
     env.not_at(1, || {
         check!(env.endpoint().handled(E::id(1)) == Ok(12), "all are through");
-        check!(told.count(1, |event| matches!(event, PeerEvent::Discarded { .. })) == 0, "and none given back");
+        check!(
+            told.count(1, |event| matches!(event, PeerEvent::Discarded { .. })) == 0,
+            "and none given back"
+        );
         env.send_number(1, 12)
     })?;
     env.at(1, || {
@@ -256,7 +271,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
         env.at(1, || {
             env.but(1).try_for_each(|lane| {
                 let words = [control::DISCARD_FROM, control::DISCARD_TO, control::CREDIT, control::HANDED];
-                check!(env.controls(1, lane, words)? == [2, 8, 8, 8], "what is given back, and where it goes on");
+                check!(
+                    env.controls(1, lane, words)? == [2, 8, 8, 8],
+                    "what is given back, and where it goes on"
+                );
                 Ok(())
             })
         })
@@ -264,7 +282,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.not_at(1, || {
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
         check!(discarded(2, 8) == 1 && all() == 1, "the sender is told, once");
-        check!(told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. })) == 0, "nothing of it was handled");
+        check!(
+            told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. })) == 0,
+            "nothing of it was handled"
+        );
         (2..4).try_for_each(|n| env.send_number(1, n))
     })?;
     env.at(1, || env.expect_from_others(before, 0, 4))?;
@@ -290,7 +311,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.not_at(1, || {
         (3..6).for_each(|now| env.endpoint().tick(now, 100));
         check!(told.once(1, PeerEvent::InDoubt { number: 13 }), "what it was at is in doubt");
-        check!(discarded(13, 15) == 1 && all() == 2, "what lies behind is given back, all else was told before");
+        check!(
+            discarded(13, 15) == 1 && all() == 2,
+            "what lies behind is given back, all else was told before"
+        );
         env.send_number(1, 6)
     })?;
     env.at(1, || env.expect_from_others(before, 0, 7))?;

@@ -28,7 +28,10 @@ pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) ->
             check!(env.endpoint().stats().full == full + 2, "it is counted");
             check!(env.peek(1, env.header(env.me(), header::FULL))? >= 2, "in the lane too");
             check!(want() == Ok(false), "a full lane has no space");
-            check!(env.peek(1, env.header(env.me(), header::WANT))? == 1, "WANT: the credit that is waited for");
+            check!(
+                env.peek(1, env.header(env.me(), header::WANT))? == 1,
+                "WANT: the credit that is waited for"
+            );
             env.linger();
             check!(!told.once(1, PeerEvent::Space), "nor is there while the receiver reads nothing");
             Ok(())
@@ -72,7 +75,10 @@ pub(crate) fn space_is_told_of_when_the_message_fits<E: Env>(env: &'static E) ->
         reads(9)?;
         env.at(0, || {
             check!(spaces() == 0, "72 lines are too few");
-            check!(env.endpoint().send(E::id(1), TYPE, &[0; 4096]) == Err(SendError::Full), "for that message");
+            check!(
+                env.endpoint().send(E::id(1), TYPE, &[0; 4096]) == Err(SendError::Full),
+                "for that message"
+            );
             check!(env.endpoint().want_space(E::id(1), 256) == Ok(true), "not for a smaller one");
             env.send_all(1, LARGE.lines..LARGE.lines + 8)
         })?;
@@ -121,7 +127,10 @@ pub(crate) fn a_waiter_is_told_that_it_is_refused<E: Env>(env: &'static E) -> Ou
         env.attach_again(1)?;
         env.send_number(1, 0)?;
         (3..6).for_each(|n| env.endpoint().tick(n, 100));
-        check!(told.once(1, refused) && told.once(1, PeerEvent::Answered), "of its next life it is not told so");
+        check!(
+            told.once(1, refused) && told.once(1, PeerEvent::Answered),
+            "of its next life it is not told so"
+        );
         Ok(())
     })?;
     env.unlisten(handle)

@@ -66,7 +66,8 @@ pub(crate) fn another_generation_is_named_by_its_own_magic<E: Env>(env: &'static
         check!(attach(env, 0, 264_232, None) != named, "and not looked for beyond the region's end");
     }
     let none = |len| refused(StampError::NoStamp { found: 77, known: KnownLayouts::of_size(len) });
-    for other in [0x4d4b_4950_4930_3a33, 0x4d4b_4950_4930_332f, 0x4d4b_4950_4931_3033, 0x4d4b_4951_4930_3033] {
+    for other in [0x4d4b_4950_4930_3a33, 0x4d4b_4950_4930_332f, 0x4d4b_4950_4931_3033, 0x4d4b_4951_4930_3033]
+    {
         env.poke(env.me(), at, other)?;
         check!(attach(env, 0, 264_256, None) == none(264_256), "what is not quite its magic is not");
     }
@@ -83,7 +84,10 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     env.lay_out()?;
     let (me, lanes) = (env.me(), env.kernels() as u64);
     let total = env.geometry()?.total_size();
-    check!(total == SMALL.lane(env.kernels(), env.kernels()) as u64 * 8, "the total follows from lanes and lines");
+    check!(
+        total == SMALL.lane(env.kernels(), env.kernels()) as u64 * 8,
+        "the total follows from lanes and lines"
+    );
     env.poke(me, 0, MAGIC ^ 1)?;
     let none = StampError::NoStamp { found: MAGIC ^ 1, known: KnownLayouts::empty() };
     check!(found(env) == refused(none), "every bit of the magic counts");
@@ -134,7 +138,10 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     (4..8).try_for_each(|word| env.poke(me, word, u64::MAX))?;
     check!(found(env) == Ok(()), "a later minor version and words that nobody knows are no error");
     let layout = env.endpoint().instance(NOBODY).map(|nobody| nobody.region());
-    check!(layout.is_ok_and(|region| region.map(PhysRange::len) == Some(total)), "its length is what is stamped");
+    check!(
+        layout.is_ok_and(|region| region.map(PhysRange::len) == Some(total)),
+        "its length is what is stamped"
+    );
     check!(env.endpoint().destroy_instance(NOBODY).is_ok(), "and it can go");
     env.step()
 }

@@ -260,7 +260,10 @@ pub(crate) fn the_lane_counts<E: Env>(env: &'static E) -> Outcome {
         "doorbells, not one for each message"
     );
     let header = |word| env.peek(to, env.header(me, word));
-    check!(header(header::FULL)? == 0 && header(header::RUNG)? == now.rung, "the sender's numbers in its header");
+    check!(
+        header(header::FULL)? == 0 && header(header::RUNG)? == now.rung,
+        "the sender's numbers in its header"
+    );
     let words = [control::RECEIVED, control::RESETS, control::BAD, control::LAST_BREACH];
     check!(env.controls(me, from, words)? == [5, 1, 0, 0], "the receiver's in its control line");
     let words = [control::CREDIT, control::HANDED, control::BASE, control::BREACH, control::DOUBTS];

@@ -22,7 +22,8 @@ pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'
             peer.id == E::id(1) && peer.theirs == Some(theirs) && peer.ours == first
         };
         env.me() == 1
-            || (told.count(1, |e| e == event) == what && told.about(|peer, e| e == event && mine(peer)) == what)
+            || (told.count(1, |e| e == event) == what
+                && told.about(|peer, e| e == event && mine(peer)) == what)
     };
     env.step()?;
     check!(env.peek(1, LIFE)? == 1, "LIFE: the incarnation");
@@ -51,7 +52,10 @@ pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'
             env.endpoint().goodbye();
             check!(env.peek(1, LIFE)? == 1 | 1 << 32, "LIFE: over");
             env.but(1).try_for_each(|lane| {
-                check!(env.controls(1, lane, [control::CREDIT, control::HANDED])? == [2, 2], "all was handled");
+                check!(
+                    env.controls(1, lane, [control::CREDIT, control::HANDED])? == [2, 2],
+                    "all was handled"
+                );
                 Ok(())
             })
         })?;

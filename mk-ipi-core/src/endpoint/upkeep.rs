@@ -60,12 +60,16 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             self.busy.wanting.remove(id);
             return;
         };
+        let asked = sender.asked_for();
         let event = match sender.breach() {
             Some(breach) => (sender.end_waiting() && watch.refuses()).then_some(PeerEvent::Refused(breach)),
             None => sender.has_space_for_waiter().then_some(PeerEvent::Space),
         };
         if event.is_none() && sender.is_waited_for() {
-            let _ = self.ring_if_wanted(instance);
+            // What was asked for before, the receiver knows, or was rung for.
+            if sender.asked_for() != asked {
+                let _ = self.ring_if_wanted(instance);
+            }
             return;
         }
         self.busy.wanting.remove(id);

@@ -47,9 +47,12 @@ impl<W: Word> Sender<W> {
             return Opening::Open;
         }
         let begin = self.hello.in_phase(Phase::Begin).to_word();
+        // What was said first: another CPU, or an interrupt here, may go on in between, and an answer that is older than what it
+        // says would look forgotten.
+        let said = self.region.own(header::HELLO);
+        fence(Ordering::Acquire);
         // SYNC POINT: lane-answer (acquire)
         let answer = self.region.control(control::ANSWER);
-        let said = self.region.own(header::HELLO);
         let cleans = answer == begin && said == begin;
         let begins = answer == self.hello.to_word();
         // It has taken back what it answered: a new life of it has found its former one's words wrong.

@@ -30,6 +30,11 @@ impl<W: Word> Sender<W> {
         waiting != 0 && self.ask_for_space(waiting.wrapping_sub(1)) && self.end_waiting()
     }
 
+    /// What the receiver was asked for last.
+    pub(crate) fn asked_for(&self) -> u64 {
+        self.region.own(header::WANT)
+    }
+
     /// Whether somebody waits.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) != 0

@@ -127,10 +127,11 @@ impl Waiter {
     }
 
     fn deferred(&self) {
+        let asked = self.sender.asked_for();
         if !self.wanting.load(Ordering::Relaxed) {
         } else if self.sender.has_space_for_waiter() {
             self.told.set(true);
-        } else {
+        } else if self.sender.asked_for() != asked {
             self.note(self.sender.flush());
         }
     }
