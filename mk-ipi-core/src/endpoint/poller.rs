@@ -158,11 +158,14 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// exists our own instance cannot be destroyed, and on its CPU no handler can be unregistered: it may be keeping it.
     pub fn poller(&self) -> Option<Poller<'_, P, H, CPUS, HANDLERS, QUEUE>> {
         let (cpu, own) = (self.cpu()?, self.own()?);
-        let region = own.link.own_region()?;
+        let region: *const OwnRegion<P::Word> = own.link.own_region()?;
+        // SAFETY: it is a part of the instance, which neither moves nor ends while `own` exists; the poller keeps that, and lends
+        // the region to nobody beyond a call.
+        let region = unsafe { &*region };
         let hold = self.receiver.hold()?;
         region.disarm();
         cpu.enter_callback();
-        Some(Poller { run: Run::new(self, cpu), own, hold, _ends: Ends(self, cpu) })
+        Some(Poller { run: Run::new(self, cpu), region, hold, _ends: Ends(self, cpu), _own: own })
     }
 }
 
@@ -171,8 +174,10 @@ pub struct Poller<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS
     // Dropped in this order: callbacks end, the lanes are given up, and then the deferred work is scheduled.
     run: Run<'a, P, H, CPUS, HANDLERS, QUEUE>,
     hold: Hold<'a>,
+    /// A part of `_own`, found once for all looks.
+    region: &'a OwnRegion<P::Word>,
     _ends: Ends<'a, P, H, CPUS, HANDLERS, QUEUE>,
-    own: Ref<'a, Instance<P, CPUS>>,
+    _own: Ref<'a, Instance<P, CPUS>>,
 }
 
 /// A poller that ends: nobody is asked to ring then, and the deferred work asks.
@@ -199,9 +204,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// word, and at what our own lanes wait for: answers, space, flushes.
     #[inline]
     pub fn poll(&mut self) -> usize {
-        let Some(region) = self.own.link.own_region() else { return 0 };
         self.run.endpoint.registry.freshen(&mut self.run.recent);
-        if self.hold.finds_nothing(region) {
+        if self.hold.finds_nothing(self.region) {
             return 0;
         }
         self.look()
@@ -209,8 +213,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     #[inline(never)]
     fn look(&mut self) -> usize {
-        let Self { run, own, hold, .. } = self;
-        let Some(region) = own.link.own_region() else { return 0 };
+        let Self { run, region, hold, .. } = self;
         let (found, all) = hold.poll(region, run);
         run.end_calling();
         if all {

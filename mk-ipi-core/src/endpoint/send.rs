@@ -35,7 +35,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     /// As [`send`](Self::send), to an instance that is held already: spares the look-up of each message of many.
-    #[inline]
+    #[inline(always)]
     pub fn send_held(
         &self,
         to: &InstanceRef<'_, P::Word, CPUS>,
@@ -64,7 +64,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_to(
         &self,
         to: &Instance<P, CPUS>,
@@ -72,7 +72,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         payload: &[u8],
     ) -> Result<u64, SendError> {
         match &to.link {
-            Link::Native { sender, .. } => self.send_on_lane(to, sender, Context::Normal, msg_type, payload),
+            Link::Native { sender, .. } => self.send_on_lane(to, sender, msg_type, payload),
             _ => self.send_on_slot(to, to.doorbell_cpu, msg_type, payload),
         }
     }
@@ -83,49 +83,71 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         &self,
         to: &Instance<P, CPUS>,
         sender: &Sender<P::Word>,
-        context: Context,
         msg_type: MessageType,
         payload: &[u8],
     ) -> Result<u64, SendError> {
         let interrupts = self.platform.disable();
-        let sent = sender.send(msg_type, || self.speaker(), payload, self.swap());
-        if let (Ok(_), Context::Normal) = (sent, context) {
-            // From an NMI that CPU's own counter is not touched: it may be in the middle of counting by it.
-            self.counters().add_alone(Count::Sent, 1);
-        }
-        let wanted = sent.is_ok() && sender.flush();
-        if !wanted {
+        let sent = self.known_speaker().and_then(|cpu| sender.send_line(msg_type, cpu, payload, self.swap()));
+        let Some(number) = sent else {
             self.platform.restore(interrupts);
-            return sent.or_else(|e| self.send_once_more(to, sender, context, msg_type, payload, e));
+            return self.send_in_any_case(to, Context::Normal, msg_type, payload);
+        };
+        self.counters().add_alone(Count::Sent, 1);
+        if sender.flush() {
+            return self.ring_for(to, Context::Normal, number, interrupts);
         }
-        let rung = self.ring_bell(to, sender, context);
         self.platform.restore(interrupts);
-        match (sent, rung) {
-            (Ok(number), Ok(())) => Ok(number),
-            (_, Err(e)) => Err(self.count_unsent(SendError::NotRung(e))),
-            // Not reached: nothing is rung for then.
-            (Err(e), _) => Err(e.into()),
-        }
+        Ok(number)
     }
 
-    /// Perhaps the answer has come that the lane waits for. Its lines are not cleaned with interrupts off.
-    #[cold]
-    fn send_once_more(
+    /// Any message, whatever stands in its way.
+    #[inline(never)]
+    fn send_in_any_case(
         &self,
         to: &Instance<P, CPUS>,
-        sender: &Sender<P::Word>,
         context: Context,
         msg_type: MessageType,
         payload: &[u8],
-        e: Unsent,
     ) -> Result<u64, SendError> {
-        if e == Unsent::Unanswered && context == Context::Normal {
-            // Not two tries: what the second one says new, nobody would be rung for.
-            if self.go_on_with(to.id) {
-                return self.send_on_lane(to, sender, context, msg_type, payload);
+        let sender = to.sender().ok_or(SendError::NotNative)?;
+        let interrupts = self.platform.disable();
+        match sender.send(msg_type, self.speaker(), payload, self.swap()) {
+            Ok(number) => {
+                match context {
+                    Context::Normal => self.counters().add_alone(Count::Sent, 1),
+                    // Not the CPU's own counter, which it may be in the middle of counting by.
+                    Context::Nmi => self.elsewhere.count(Count::Sent),
+                }
+                if sender.flush() {
+                    return self.ring_for(to, context, number, interrupts);
+                }
+                self.platform.restore(interrupts);
+                Ok(number)
+            }
+            Err(e) => {
+                self.platform.restore(interrupts);
+                // Perhaps the answer has come that the lane waits for. Its lines are not cleaned with interrupts off.
+                let retry = e == Unsent::Unanswered && context == Context::Normal && self.go_on_with(to.id);
+                if retry {
+                    return self.send_in_any_case(to, context, msg_type, payload);
+                }
+                Err(self.count_unsent(e.into()))
             }
         }
-        Err(self.count_unsent(e.into()))
+    }
+
+    /// Rings for a message that was stored, then switches interrupts on again.
+    #[cold]
+    fn ring_for(
+        &self,
+        to: &Instance<P, CPUS>,
+        context: Context,
+        number: u64,
+        interrupts: P::State,
+    ) -> Result<u64, SendError> {
+        let rung = to.sender().map_or(Ok(()), |sender| self.ring_bell(to, sender, context));
+        self.platform.restore(interrupts);
+        rung.map(|()| number).map_err(|e| self.count_unsent(SendError::NotRung(e)))
     }
 
     /// Calls `f`, which posts, with our lane to `to` and what it is to say of this CPU, with interrupts off.
@@ -167,11 +189,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         payload: &[u8],
     ) -> Result<u64, SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
-        let sender = instance.sender().ok_or(SendError::NotNative)?;
-        let number = self.send_on_lane(&instance, sender, Context::Nmi, msg_type, payload)?;
-        // Not the CPU's own counter, which it may be in the middle of counting by.
-        self.elsewhere.count(Count::Sent);
-        Ok(number)
+        self.send_in_any_case(&instance, Context::Nmi, msg_type, payload)
     }
 
     /// What lines are taken by: one CPU alone needs no locked instruction.
@@ -188,24 +206,23 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         }
     }
 
-    /// This CPU's physical id, as far as it fits a message's field.
+    /// This CPU's physical id, as far as it fits a message's field, if it was asked for before.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "as much as fits: it proves nothing")]
-    fn speaker(&self) -> u32 {
-        match self.cpu().map_or(0, |cpu| cpu.physical.load(Ordering::Relaxed)) {
-            0 => self.ask_speaker(),
-            known => known.wrapping_sub(1) as u32,
-        }
+    fn known_speaker(&self) -> Option<u32> {
+        let known = self.cpu()?.physical.load(Ordering::Relaxed);
+        (known != 0).then(|| known.wrapping_sub(1) as u32)
     }
 
-    #[cold]
     #[expect(clippy::cast_possible_truncation, reason = "as above")]
-    fn ask_speaker(&self) -> u32 {
-        let PhysCpuId(id) = self.platform.physical_id();
-        if let Some(cpu) = self.cpu() {
-            cpu.physical.store(id.wrapping_add(1), Ordering::Relaxed);
-        }
-        id as u32
+    fn speaker(&self) -> u32 {
+        self.known_speaker().unwrap_or_else(|| {
+            let PhysCpuId(id) = self.platform.physical_id();
+            if let Some(cpu) = self.cpu() {
+                cpu.physical.store(id.wrapping_add(1), Ordering::Relaxed);
+            }
+            id as u32
+        })
     }
 
     // Kept out of the native link's way.

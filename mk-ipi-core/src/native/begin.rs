@@ -61,7 +61,7 @@ impl<W: Word> Sender<W> {
         if (!cleans && !begins && !is_forgotten) || swapped().is_err() {
             return Opening::Waiting;
         }
-        let base = self.region.control(control::BASE);
+        let base = self.region.control_relaxed(control::BASE);
         // No honest receiver says that it is farther; it is not believed.
         if begins && base < 1 << 62 {
             self.credit.store(base, Ordering::Relaxed);

@@ -104,8 +104,11 @@ impl<W: Word> LaneEnd<'_, W> {
             let Some([tag, about, ..]) = self.line(position) else { break };
             // SYNC POINT: message-published (acquire)
             let tag = Tag::of_word(tag.load_acquire());
+            if tag != self.geometry.first_tag(position) {
+                break;
+            }
             let len = About::from_word(about.load(Ordering::Relaxed)).len;
-            if tag != self.geometry.first_tag(position) || len > self.geometry.max_len() {
+            if len > self.geometry.max_len() {
                 break;
             }
             let next = position.wrapping_add(lines_of(len as usize));

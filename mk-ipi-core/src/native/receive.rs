@@ -17,6 +17,9 @@ const LOOK_AT_ACTIVE: u32 = 4;
 /// Of so many polls one looks at every lane of an instance that we know, its header included.
 const LOOK_AT_ALL: u32 = 128;
 
+/// `left` in a poll that is to look at more.
+const NONE_LEFT: u32 = u32::MAX;
+
 /// What the holder of the receiver works on. All zeros is a good one.
 #[derive(Debug)]
 struct State {
@@ -35,9 +38,9 @@ struct State {
     next_tag: Tag,
     /// Its last message had further lines.
     long: bool,
-    polls: u32,
-    /// A poll is to look at more when its number has none of these bits.
-    more_at: u32,
+    /// Polls until one is to look at more than the lane that spoke last, and polls that were since all lanes were looked at.
+    left: u32,
+    since_all: u32,
     ours: Option<Incarnation>,
     buffer: Buffer,
 }
@@ -110,7 +113,7 @@ impl Receiver {
                     *lane = end.resume(before == 0, restarted, restarted && discard);
                 }
             }
-            (state.version, state.more_at) = (0, 0);
+            (state.version, state.left, state.since_all) = (0, 0, LOOK_AT_ALL);
             state.ours = Some(incarnation);
         });
         if let Some(beat) = own.word(receiver::HEARTBEAT) {
@@ -166,8 +169,9 @@ impl Hold<'_> {
     #[inline(always)]
     pub(crate) fn finds_nothing<W: Word>(&mut self, own: &OwnRegion<W>) -> bool {
         self.with(|state| {
-            state.polls = state.polls.wrapping_add(1);
-            state.polls & state.more_at != 0 && own.tag(state.next_at) != state.next_tag && !state.long
+            let left = state.left.checked_sub(1);
+            state.left = left.unwrap_or(NONE_LEFT);
+            left.is_some() && own.tag(state.next_at) != state.next_tag && !state.long
         })
     }
 
@@ -175,7 +179,7 @@ impl Hold<'_> {
     #[inline(always)]
     pub(crate) fn poll<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         self.with(|state| {
-            if state.polls & state.more_at == 0 {
+            if state.left == NONE_LEFT {
                 return state.look_at_more(own, to);
             }
             (state.look_at_last(own, to), false)
@@ -292,13 +296,15 @@ impl State {
     /// A poll that looks at several lanes, or at all.
     #[inline(never)]
     fn look_at_more<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
-        let all = self.polls % LOOK_AT_ALL == 0;
+        let all = self.since_all >= LOOK_AT_ALL;
         let found = if all {
             self.look_at_all(own, to, usize::MAX)
         } else {
             self.look_at(own, to, self.active, usize::MAX)
         };
         self.aim(own);
+        let before = if all { 0 } else { self.since_all };
+        self.since_all = before.wrapping_add(self.left).wrapping_add(1);
         (found, all)
     }
 
@@ -335,7 +341,7 @@ impl State {
     /// Notes where polls are to look.
     fn aim<W: Word>(&mut self, own: &OwnRegion<W>) {
         let more_often = self.active > 1 || (self.active == 1 && self.list.first() != Some(&self.last));
-        self.more_at = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
+        self.left = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
         self.aim_at_last(own);
     }
 

@@ -76,17 +76,16 @@ impl<W: Word> Sender<W> {
 
     /// Stores a message and publishes it (SPEC N-8); gives its number. `cpu` is what it says of the sending CPU; `swap` is the
     /// compare-and-swap to take lines by.
-    #[inline(always)]
     pub(crate) fn send(
         &self,
         msg_type: MessageType,
-        cpu: impl FnOnce() -> u32,
+        cpu: u32,
         payload: &[u8],
         swap: impl Fn(&AtomicU64, u64, u64) -> bool,
     ) -> Result<u64, Unsent> {
         let lines = self.lines_of(payload)?;
         let Taken { first, .. } = self.take(lines, swap)?;
-        self.fill(first, lines, msg_type, cpu(), payload)
+        self.fill(first, lines, msg_type, cpu, payload)
     }
 
     /// As `send`, for as many messages of one type as there is space for, from the first on: how many, and the last one's number.
@@ -154,29 +153,58 @@ impl<W: Word> Sender<W> {
         Ok(lines_of(payload.len()))
     }
 
-    /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
+    /// As `send`, for a message that fills one line and finds space at the first try, in few instructions. `None` if it is not
+    /// such a one: then nothing has happened.
     #[inline(always)]
+    pub(crate) fn send_line(
+        &self,
+        msg_type: MessageType,
+        cpu: u32,
+        payload: &[u8],
+        swap: impl Fn(&AtomicU64, u64, u64) -> bool,
+    ) -> Option<u64> {
+        let whole = <&[u8; NEAR]>::try_from(payload).ok()?;
+        if NEAR > self.region.geometry.max_len() as usize {
+            return None;
+        }
+        let Taken { first, .. } = self.try_take(1, swap)?;
+        self.fill_first(first, msg_type, cpu, NEAR, whole);
+        Some(first.wrapping_add(1))
+    }
+
+    /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
     fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<Taken, Unsent> {
         for _ in 0..TRIES {
-            // SYNC POINT: lane-prepared (acquire)
-            let first = self.tail.load(Ordering::Acquire);
-            // SYNC POINT: credit-cached (acquire)
-            let credit = self.credit.load(Ordering::Acquire);
-            let next = first.wrapping_add(lines);
-            if next.wrapping_sub(credit) > self.region.lines() {
-                self.refresh(credit, lines)?;
-            } else if swap(&self.tail, first, next) {
-                return Ok(Taken { first, credit });
+            match self.try_take(lines, &swap) {
+                Some(taken) => return Ok(taken),
+                None => self.refresh(lines)?,
             }
         }
         Err(Unsent::Contended)
     }
 
-    /// Looks how far the receiver has handled.
+    /// One try to take lines.
+    #[inline(always)]
+    fn try_take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Option<Taken> {
+        // SYNC POINT: lane-prepared (acquire)
+        let first = self.tail.load(Ordering::Acquire);
+        // SYNC POINT: credit-cached (acquire)
+        let credit = self.credit.load(Ordering::Acquire);
+        let next = first.wrapping_add(lines);
+        let fits = next.wrapping_sub(credit) <= self.region.lines();
+        (fits && swap(&self.tail, first, next)).then_some(Taken { first, credit })
+    }
+
+    /// Looks how far the receiver has handled, if what is known does not do.
     #[cold]
-    fn refresh(&self, known: u64, lines: u64) -> Result<(), Unsent> {
-        if self.tail.load(Ordering::Relaxed) >= UNANSWERED {
+    fn refresh(&self, lines: u64) -> Result<(), Unsent> {
+        let (tail, known) = (self.tail.load(Ordering::Relaxed), self.credit.load(Ordering::Relaxed));
+        if tail >= UNANSWERED {
             return Err(Unsent::Unanswered);
+        }
+        if tail.wrapping_add(lines).wrapping_sub(known) <= self.region.lines() {
+            // Another took what was to be ours.
+            return Ok(());
         }
         // SYNC POINT: lane-credit (acquire)
         let credit = self.region.control(control::CREDIT);
@@ -207,21 +235,25 @@ impl<W: Word> Sender<W> {
         cpu: u32,
         payload: &[u8],
     ) -> Result<u64, Unsent> {
-        // Each index is in the lane (`PeerRegion::map`).
-        let [tag, about, near @ ..] = self.region.line(first).ok_or(Unsent::Broken)?;
-        match payload.split_at_checked(NEAR) {
-            Some((head, far)) if !far.is_empty() => {
-                self.fill_far(first, lines, far);
-                store(near, head);
-            }
-            _ => store(near, payload),
+        let (near, far) = payload.split_at_checked(NEAR).unwrap_or((payload, &[]));
+        if !far.is_empty() {
+            self.fill_far(first, lines, far);
         }
+        self.fill_first(first, msg_type, cpu, payload.len(), near);
+        Ok(first.wrapping_add(lines))
+    }
+
+    /// The first line of a message of `len` bytes, its tag last.
+    #[inline(always)]
+    fn fill_first(&self, first: u64, msg_type: MessageType, cpu: u32, len: usize, payload: &[u8]) {
+        // Each index is in the lane (`PeerRegion::map`).
+        let Some([tag, about, near @ ..]) = self.region.line(first) else { return };
+        store(near, payload);
         // A region's longest message has 4,096 bytes.
         #[expect(clippy::cast_possible_truncation, reason = "checked by `lines_of`")]
-        about.store(About { len: payload.len() as u32, cpu }.to_word(), Ordering::Relaxed);
+        about.store(About { len: len as u32, cpu }.to_word(), Ordering::Relaxed);
         // SYNC POINT: message-published (release)
         tag.store(self.region.geometry.first_tag(first).to_word(msg_type.0), Ordering::Release);
-        Ok(first.wrapping_add(lines))
     }
 
     /// The lines of a message behind its first.

@@ -27,18 +27,19 @@ fn halves() -> (Tx, Rx) {
 #[test]
 fn loom_native_a_message_is_seen_whole() {
     sent();
-    posted();
+    polled();
+    whole(|sender| _ = post(sender, 1, TWO_LINES).unwrap(), Kernel::drain);
 }
 fn sent() {
-    whole(|sender| _ = send(sender, 1, TWO_LINES).unwrap());
+    whole(|sender| _ = send(sender, 1, TWO_LINES).unwrap(), Kernel::drain);
 }
-fn posted() {
-    whole(|sender| _ = post(sender, 1, TWO_LINES).unwrap());
+fn polled() {
+    whole(|sender| _ = send(sender, 1, SHORT).unwrap(), |kernel, seen| kernel.poll(seen, 2));
 }
-fn whole(sends: fn(&Sender<Shared>)) {
+fn whole(sends: fn(&Sender<Shared>), receives: fn(&Kernel, &mut Seen)) {
     check(move |first| {
         let (sender, kernel) = Region::new(&[receiver::ARMED, tag(0)]).linked();
-        let ((), mut seen) = both(first, move || sends(&sender), drains(&kernel, 1));
+        let ((), mut seen) = both(first, move || sends(&sender), sees(&kernel, receives));
         kernel.run(&mut seen);
         assert_eq!(seen.messages(), [1]);
     });
@@ -142,6 +143,7 @@ fn loom_native_a_send_interrupts_a_send() {
 twins! {
     loom_native_broken_publish: sent without "message-published (release)", 0;
     loom_native_broken_look: sent without "message-published (acquire)", 0;
+    loom_native_broken_poll: polled without "message-published (acquire)", 1;
     loom_native_broken_credit: three_through_two without "lane-credit (release)", 0;
     loom_native_broken_refresh: three_through_two without "lane-credit (acquire)", 0;
     loom_native_broken_share: two_cpus without "credit-cached (release)", 0;

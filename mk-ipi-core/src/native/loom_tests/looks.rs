@@ -5,7 +5,8 @@ use super::*;
 
 /// A lane whose receiver's CPUs both write `ARMED`.
 fn shared() -> (Tx, Rx) {
-    Region::with_raced(&[tag(0), tag(1), tag(2)], &[receiver::ARMED]).linked()
+    let region = Region::new(&[tag(0), tag(1), tag(2)]);
+    region.with([receiver::ARMED], || Shared::Raced(AtomicU64::new(0))).linked()
 }
 
 /// receiver-held, receiver-again: a drain that was refused is made up for by whoever drains.

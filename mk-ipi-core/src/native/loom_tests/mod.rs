@@ -206,16 +206,11 @@ impl Region {
         Self(words.into())
     }
 
-    /// As `new`; both CPUs of one end store `raced` words.
-    fn with_raced(live: &[usize], raced: &[usize]) -> Self {
-        let Self(mut words) = Self::new(live);
-        let own = Arc::get_mut(&mut words).unwrap();
-        raced.iter().for_each(|&at| own[at] = Shared::Raced(AtomicU64::new(0)));
-        Self(words)
-    }
-
-    fn load(&self, at: usize) -> u64 {
-        self.0[at].load(Ordering::Relaxed)
+    /// The region, new, with words that are otherwise.
+    fn with(mut self, words: impl IntoIterator<Item = usize>, make: fn() -> Shared) -> Self {
+        let own = Arc::get_mut(&mut self.0).unwrap();
+        words.into_iter().for_each(|at| own[at] = make());
+        self
     }
 
     fn store(&self, at: usize, value: u64) {
@@ -405,7 +400,7 @@ fn post(sender: &Sender<Shared>, n: u8, len: usize) -> Result<u64, Unsent> {
 
 /// As `post`; whether to ring.
 fn send(sender: &Sender<Shared>, n: u8, len: usize) -> Result<bool, Unsent> {
-    sender.send(MessageType(n.into()), || n.into(), &[n; HALF][..len], swap)?;
+    sender.send(MessageType(n.into()), n.into(), &[n; HALF][..len], swap)?;
     Ok(sender.flush())
 }
 
