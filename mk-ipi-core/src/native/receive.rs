@@ -3,7 +3,7 @@
 
 use super::lane::OwnRegion;
 use super::state::{give_credit, Buffer, Events, Lane, Visit};
-use super::take::{copy_near, hand_out};
+use super::take::{copy_next, hand_out};
 use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering, UnsafeCell, Word};
 use mk_ipi_abi::native::{receiver, Life, Tag, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
@@ -310,15 +310,17 @@ impl State {
 
     #[inline(always)]
     fn look_at_last<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
-        let (at, tag) = (self.next_at, self.next_tag);
-        let lane = self.lanes.get_mut(usize::from(self.last)).zip(own.control(self.last));
+        let (number, next) = (self.last, (self.next_at, self.next_tag));
+        let lane = self.lanes.get_mut(usize::from(number)).zip(own.control(number));
         let Some((lane, control)) = lane else { return 0 };
-        let Some(copied) = copy_near(own, at, tag, lane, &mut self.buffer) else {
+        let first = lane.next;
+        let Some(copied) = copy_next(own, number, next, first, &mut self.buffer) else {
             return self.take_turn(own, to);
         };
-        hand_out(control, lane, (InstanceId::new(self.last), self.ours), to, &copied, &self.buffer);
-        (self.long, self.next_at) = (false, at.wrapping_add(LINE_WORDS));
-        if own.geometry.is_first_of_lap(copied.end) {
+        hand_out(control, lane, (InstanceId::new(number), self.ours), to, &copied, &self.buffer);
+        if copied.end == first.wrapping_add(1) && !own.geometry.is_first_of_lap(copied.end) {
+            (self.long, self.next_at) = (false, self.next_at.wrapping_add(LINE_WORDS));
+        } else {
             self.aim_at_last(own);
         }
         if own.tag(self.next_at) == self.next_tag {
@@ -330,7 +332,7 @@ impl State {
         1
     }
 
-    /// Something else than one message of one line.
+    /// Something else than one good message.
     #[inline(never)]
     fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
         let found = self.visit(own, to, self.last, SHARE);

@@ -164,28 +164,44 @@ impl<W: Word> Visit<'_, W> {
     }
 }
 
-/// Copies a message of one line, whose tag stands at `at`: what a poll finds most often, in few instructions. `None` if it is not
-/// such a one.
+/// Copies the message of lane `number` whose tag stands at `at`: what a poll finds most often, in few instructions for one line.
+/// `None` if there is no good one.
 #[inline(always)]
-pub(super) fn copy_near<W: Word>(
+pub(super) fn copy_next<W: Word>(
     own: &OwnRegion<W>,
-    at: usize,
-    expected: Tag,
-    lane: &Lane,
+    number: u8,
+    (at, expected): (usize, Tag),
+    first: u64,
     buffer: &mut Buffer,
 ) -> Option<Copied> {
     let [tag, about, near @ ..] = own.line(at)?;
     // SYNC POINT: message-published (acquire)
     let word = tag.load_acquire();
     let About { len, cpu } = About::from_word(about.load(Ordering::Relaxed));
-    let len = len as usize;
-    if Tag::of_word(word) != expected || len > NEAR_WORDS * 8 || len > own.geometry.max_len() as usize {
+    if Tag::of_word(word) != expected || len > own.geometry.max_len() {
         return None;
     }
+    let len = len as usize;
     for (copy, word) in buffer.iter_mut().zip(near) {
         *copy = word.load(Ordering::Relaxed);
     }
-    Some(Copied { end: lane.next.wrapping_add(1), len, cpu, msg_type: (word >> 32) as u32 })
+    let end = first.wrapping_add(1);
+    let end = if len > NEAR_WORDS * 8 { copy_rest(own, number, end, len, buffer)? } else { end };
+    Some(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
+}
+
+/// The lines from `from` on of a message of `len` bytes; gives the position behind it.
+#[inline(never)]
+fn copy_rest<W: Word>(
+    own: &OwnRegion<W>,
+    number: u8,
+    from: u64,
+    len: usize,
+    buffer: &mut Buffer,
+) -> Option<u64> {
+    let end = from.wrapping_add(lines_of(len)).wrapping_sub(1);
+    own.lane_end(number)?.copy_far(from..end, buffer).ok()?;
+    Some(end)
 }
 
 /// Gives a message to its handlers, and goes on behind it.
