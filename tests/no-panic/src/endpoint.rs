@@ -52,7 +52,7 @@ fn message_all(message: &Message<'_>) {
     ));
     sink((message.sender_incarnation(), message.receiver_incarnation(), message.number()));
     sink((message.read::<u64>(), message.read::<[u8; 13]>(), message.read::<[u64; 32]>()));
-    sink(message.clone());
+    sink(*message);
     sink(DEFAULT.map_page_of(message).is_ok());
 }
 
