@@ -123,7 +123,9 @@ impl<W: Word> Sender<W> {
     /// How many of the first `count`, all of which there was no space for, there is space for now.
     #[cold]
     fn fitting(&self, payloads: &[&[u8]], count: usize) -> Result<usize, Unsent> {
-        let used = self.tail.load(Ordering::Relaxed).wrapping_sub(self.credit.load(Ordering::Relaxed));
+        // In this order: the credit is never beyond the tail.
+        let credit = self.credit.load(Ordering::Relaxed);
+        let used = self.tail.load(Ordering::Relaxed).wrapping_sub(credit);
         let mut free = self.region.lines().saturating_sub(used);
         let mut fit = 0usize;
         for payload in payloads.iter().take(count.wrapping_sub(1)) {

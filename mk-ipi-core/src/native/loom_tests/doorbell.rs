@@ -116,10 +116,10 @@ impl Waiter {
     }
 
     fn ask(&self) {
-        self.wanting.store(true, Ordering::Relaxed);
         if self.sender.want_space(HALF) {
             return self.told.set(true);
         }
+        self.wanting.store(true, Ordering::Relaxed);
         self.note(self.sender.flush());
         if self.sender.has_space(HALF) {
             self.told.set(true);
