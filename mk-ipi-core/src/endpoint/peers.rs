@@ -45,12 +45,12 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// [`tick`](Self::tick).
     pub fn want_space(&self, to: InstanceId, len: usize) -> Result<bool, SendError> {
         self.go_on_with(to);
+        let wait = || self.busy.wanting.add(to);
         let (instance, has_space) =
-            self.native(to, |sender, _| sender.fits(len).then(|| sender.want_space(len)))?;
+            self.native(to, |sender, _| sender.fits(len).then(|| sender.want_space(len, wait)))?;
         if has_space.ok_or(SendError::TooLong)? {
             return Ok(true);
         }
-        self.busy.wanting.add(to);
         self.ring_if_wanted(&instance).map_err(SendError::NotRung)?;
         // It may have come before the receiver could know that we wait.
         Ok(instance.sender().is_some_and(|sender| sender.has_space(len)))

@@ -7,9 +7,14 @@ use mk_ipi_abi::native::{control, header, lines_of, Breach};
 
 impl<W: Word> Sender<W> {
     /// Asks to be rung when there is space for a message of `len` bytes. True if there is; if not, the receiver is to be rung for
-    /// that if [`flush`](Self::flush) says so.
-    pub(crate) fn want_space(&self, len: usize) -> bool {
-        self.waiting.fetch_max((len as u64).wrapping_add(1), Ordering::Relaxed);
+    /// that if [`flush`](Self::flush) says so. `wait`, called before it is asked for, has whoever is rung look.
+    pub(crate) fn want_space(&self, len: usize, wait: impl FnOnce()) -> bool {
+        if self.has_space(len) {
+            return true;
+        }
+        // SYNC POINT: waiting (acquire). Who finds that nobody waits has whoever is rung look no more, and we see that.
+        self.waiting.fetch_max((len as u64).wrapping_add(1), Ordering::Acquire);
+        wait();
         self.ask_for_space(len)
     }
 
@@ -35,9 +40,10 @@ impl<W: Word> Sender<W> {
         self.region.own(header::WANT)
     }
 
-    /// Whether somebody waits.
+    /// Whether somebody waits. Who begins to do so behind this sees what was done before it.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) != 0
+        // SYNC POINT: waiting (release)
+        self.waiting.fetch_max(0, Ordering::Release) != 0
     }
 
     /// Nobody waits any more.

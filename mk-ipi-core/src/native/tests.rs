@@ -482,7 +482,7 @@ fn who_arms_sees_hello_and_want_too() {
     let mut inbox = Inbox::default();
     link.run(&mut inbox);
     (0..8).for_each(|_| _ = link.send(&[]).unwrap());
-    assert!(!link.sender.want_space(256));
+    assert!(!link.sender.want_space(256, || ()));
     link.run(&mut inbox);
     assert_eq!((inbox.messages.len(), inbox.rings.get()), (8, 2), "for the answer, and for space");
     assert!(link.sender.has_space_for_waiter() && !link.sender.has_space_for_waiter());

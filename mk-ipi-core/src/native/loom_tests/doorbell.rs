@@ -86,7 +86,7 @@ fn space() {
         let wants = {
             let sender = sender.clone();
             move || {
-                let found = sender.want_space(SHORT);
+                let found = sender.want_space(SHORT, || ());
                 (!found && sender.flush(), found || sender.has_space(SHORT))
             }
         };
@@ -107,37 +107,76 @@ struct Waiter {
     told: Cell<bool>,
     /// The receiver is to be rung.
     rings: Cell<bool>,
+    /// The deferred work runs once more.
+    again: Cell<bool>,
 }
 
 impl Waiter {
     fn new(sender: Tx) -> Rc<Self> {
-        let [told, rings] = [false; 2].map(Cell::new);
-        Rc::new(Self { sender, wanting: AtomicBool::new(false), told, rings })
+        let [told, rings, again] = [false; 3].map(Cell::new);
+        Rc::new(Self { sender, wanting: AtomicBool::new(false), told, rings, again })
     }
 
-    fn ask(&self) {
-        if self.sender.want_space(HALF) {
-            return self.told.set(true);
+    /// As `Endpoint::want_space`.
+    fn ask(&self) -> bool {
+        let wait = || _ = self.wanting.load(Ordering::Relaxed) || self.wanting.swap(true, Ordering::Relaxed);
+        if self.sender.want_space(HALF, wait) {
+            return true;
         }
-        self.wanting.store(true, Ordering::Relaxed);
         self.note(self.sender.flush());
-        if self.sender.has_space(HALF) {
-            self.told.set(true);
-        }
+        self.sender.has_space(HALF)
     }
 
+    /// As `Endpoint::tell_of_space`.
     fn deferred(&self) {
-        let asked = self.sender.asked_for();
         if !self.wanting.load(Ordering::Relaxed) {
-        } else if self.sender.has_space_for_waiter() {
+            return;
+        }
+        let asked = self.sender.asked_for();
+        if self.sender.has_space_for_waiter() {
             self.told.set(true);
-        } else if self.sender.asked_for() != asked {
-            self.note(self.sender.flush());
+        } else if self.sender.is_waited_for() {
+            return self.note(self.sender.asked_for() != asked && self.sender.flush());
+        }
+        self.wanting.swap(false, Ordering::Relaxed);
+        if self.sender.is_waited_for() {
+            self.wanting.swap(true, Ordering::Relaxed);
+            self.again.set(true);
         }
     }
 
     fn note(&self, rings: bool) {
         self.rings.set(self.rings.get() || rings);
+    }
+
+    /// Asks while the receiver drains, and rings when there is space; and then all that is left to be done is. At the waiter's
+    /// access number `at` to the region, or when it has asked, others take what space there is. Whether it was found.
+    fn asks_and_is_rung(self: &Rc<Self>, at: usize, first: First, kernel: &Rx) -> bool {
+        let [waiter, others, rung] = [(); 3].map(|()| self.clone());
+        let others =
+            move || [3, 4].iter().for_each(|n| others.note(send(&others.sender, *n, HALF) == Ok(true)));
+        let asks = move || {
+            interrupt_at(at, others);
+            let found = waiter.ask();
+            if let Some((_, _, others)) = TRAP.take() {
+                others();
+            }
+            found
+        };
+        let runs = sees(kernel, move |kernel, seen| {
+            seen.on_ring = Some(Box::new(move || rung.deferred()));
+            kernel.run(seen);
+        });
+        let (found, mut seen) = both(first, asks, runs);
+        loop {
+            if self.again.take() {
+                self.deferred();
+            } else if self.rings.take() {
+                kernel.interrupt(&mut seen);
+            } else {
+                return found;
+            }
+        }
     }
 }
 
@@ -151,40 +190,27 @@ fn loom_native_space_that_others_took_is_asked_for_again() {
     // When the waiter has asked, and perhaps is being rung.
     taken(usize::MAX);
 }
-/// Others come at the waiter's access number `at` to the region, or when it has asked.
 fn taken(at: usize) {
     check(move |first| {
         let (sender, kernel) = full(&[tag(0), tag(4)]);
         let waiter = Waiter::new(sender);
-        let others = {
-            let waiter = waiter.clone();
-            move || [3, 4].iter().for_each(|n| waiter.note(send(&waiter.sender, *n, HALF) == Ok(true)))
-        };
-        let asks = {
-            let waiter = waiter.clone();
-            move || {
-                interrupt_at(at, others);
-                waiter.ask();
-                if let Some((_, _, others)) = TRAP.take() {
-                    others();
-                }
-            }
-        };
-        let mut seen = {
-            let waiter = waiter.clone();
-            Seen { on_ring: Some(Box::new(move || waiter.deferred())), ..Seen::default() }
-        };
-        let ((), mut seen) = both(first, asks, {
-            let kernel = kernel.clone();
-            move || {
-                kernel.run(&mut seen);
-                seen
-            }
-        });
-        while waiter.rings.take() {
-            kernel.interrupt(&mut seen);
-        }
-        assert!(waiter.told.get(), "{at}");
+        let found = waiter.asks_and_is_rung(at, first, &kernel);
+        assert!(found || waiter.told.get(), "{at}");
+    });
+}
+
+/// waiting: somebody begins to wait while all who waited so far are told.
+#[test]
+fn loom_native_who_waits_last_is_told_too() {
+    waits_last();
+}
+fn waits_last() {
+    check(|first| {
+        let (sender, kernel) = full(&[tag(0), tag(4)]);
+        let waiter = Waiter::new(sender);
+        assert!(!waiter.ask());
+        let found = waiter.asks_and_is_rung(0, first, &kernel);
+        assert!(waiter.told.get() && (found || !waiter.sender.is_waited_for()));
     });
 }
 
@@ -216,6 +242,8 @@ twins! {
     loom_native_broken_want: space without "armed (fence)", 0;
     loom_native_broken_arm: sent_when_busy without "armed (fence)", 1;
     loom_native_broken_arm_for_space: space without "armed (fence)", 1;
+    loom_native_broken_wait: waits_last without "waiting (acquire)", 0;
+    loom_native_broken_forgetting: waits_last without "waiting (release)", 0;
     loom_native_broken_move: moved_bell without "bell (release)", 0;
     loom_native_broken_bell: moved_bell without "bell (acquire)", 0;
 }
