@@ -229,7 +229,7 @@ impl State {
         count: usize,
         budget: usize,
     ) -> usize {
-        let from = self.list.iter().take(count).position(|&lane| lane == self.turn).unwrap_or(0);
+        let from = (0..count).find(|&index| self.list.get(index) == Some(&self.turn)).unwrap_or(0);
         let mut spent = 0usize;
         for index in (from..count).chain(0..from) {
             let Some(&lane) = self.list.get(index) else { break };

@@ -107,7 +107,7 @@ impl<W: Word> Visit<'_, W> {
 
     /// Tells the sender how far we have handled, once for all that were (SPEC N-8).
     #[inline(always)]
-    pub fn give_credit(&mut self) {
+    pub(super) fn give_credit(&mut self) {
         give_credit(self.end.control, self.lane);
     }
 

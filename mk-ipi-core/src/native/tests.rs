@@ -313,11 +313,12 @@ fn every_size_arrives_at_every_place() {
 
     let arena = Arena::new(LARGE);
     let (link, mut next) = (arena.link(), 0);
-    let places: &[u64] = if cfg!(miri) { &[126] } else { &[0, 1, 54, 55, 64, 126, 127] };
+    let places: &[u64] = if cfg!(miri) { &[54] } else { &[0, 1, 54, 55, 64, 126, 127] };
     for &place in places {
         // The lengths around the end of each line.
-        let ends = (48..=4096).step_by(FAR_WORDS * 8 * if cfg!(miri) { 24 } else { 1 });
-        arrives(&link, &mut next, place, ends.flat_map(|end| [end - 1, end, end + 1]).chain([4095, 4096]));
+        let ends = (48..=4096).step_by(FAR_WORDS * 8).flat_map(|end| [end - 1, end, end + 1]);
+        let few = if cfg!(miri) { 0 } else { usize::MAX };
+        arrives(&link, &mut next, place, ends.take(few).chain([4096]));
     }
     assert_eq!(link.send(&bytes(4097)), Err(Unsent::TooLong));
 }

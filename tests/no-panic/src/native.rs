@@ -24,7 +24,8 @@ pub fn link() -> LinkConfig {
 fn layout(geometry: Geometry) {
     sink((geometry.lanes(), geometry.lines(), geometry.max_len(), geometry.receiver_len()));
     sink((geometry.lane_len(), geometry.lane_at(any()), geometry.lanes_at(), geometry.lanes_len()));
-    sink((geometry.total_size(), geometry.line_at(any())));
+    sink((geometry.total_size(), geometry.line_at(any()), geometry.is_first_of_lap(any())));
+    sink(control::doubt(any()));
     sink((geometry.first_tag(any()), geometry.further_tag(any())));
     sink(Stamp::new(geometry));
 }
