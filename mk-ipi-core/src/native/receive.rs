@@ -10,8 +10,8 @@ use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// Most messages of one lane before the next one's turn.
 const SHARE: usize = 16;
-/// Lanes that a region can have; a model, whose stack is small, uses few.
-const LANES: usize = if cfg!(loom) { 8 } else { 256 };
+/// Lanes that a region can have; a model, whose stack is small, and Miri, which is slow, use few.
+const LANES: usize = if cfg!(any(loom, miri)) { 8 } else { 256 };
 /// Of so many polls one looks at every lane that had something lately.
 const LOOK_AT_ACTIVE: u32 = 4;
 /// Of so many polls one looks at every lane of an instance that we know, its header included.
