@@ -43,10 +43,20 @@ pub struct Fake {
     /// Errors that the next write of the error status will show.
     pub errors: Cell<u32>,
     pub shown_errors: Cell<u32>,
+    /// Errors that each send makes.
+    pub errors_of_send: u32,
+    /// The interrupts in service. An end of interrupt takes the highest one off.
+    pub in_service: Cell<[u32; 8]>,
+    /// Whether it does.
+    pub ends: bool,
     /// The APIC id.
     pub id: u32,
+    /// Whether the next CPU runs, whose id is one higher.
+    pub moved: Cell<bool>,
     /// CPUID's word.
     pub x2apic: bool,
+    /// CPUID's id of 32 bits.
+    pub long_id: Option<u32>,
     /// Whether the page is mapped.
     pub mmio: bool,
 }
@@ -62,8 +72,13 @@ impl Fake {
             busy_after_send: 0,
             errors: Cell::new(0),
             shown_errors: Cell::new(0),
+            errors_of_send: 0,
+            in_service: Cell::default(),
+            ends: true,
             id: 0,
+            moved: Cell::new(false),
             x2apic: true,
+            long_id: None,
             mmio: true,
         }
     }
@@ -90,6 +105,22 @@ impl Fake {
 
     fn latch_errors(&self) {
         self.shown_errors.set(self.errors.take());
+    }
+
+    fn id(&self) -> u32 {
+        self.id + u32::from(self.moved.get())
+    }
+
+    fn sent(&self) {
+        self.errors.set(self.errors.get() | self.errors_of_send);
+    }
+
+    fn end_of_interrupt(&self) {
+        let mut words = self.in_service.get();
+        if let Some(word) = words.iter_mut().rev().find(|word| self.ends && **word != 0) {
+            *word ^= 1 << word.ilog2();
+        }
+        self.in_service.set(words);
     }
 
     fn is_x2apic(&self) -> bool {
@@ -119,7 +150,8 @@ unsafe impl ApicIo for &Fake {
             0x800..=0x8ff => {
                 assert!(self.is_x2apic(), "#GP: MSR {msr:#x} outside x2APIC mode");
                 match msr {
-                    0x802 => self.id.into(),
+                    0x802 => self.id().into(),
+                    0x810..=0x817 => self.in_service.get()[msr as usize - 0x810].into(),
                     0x828 => self.shown_errors.get().into(),
                     _ => panic!("#GP: read of MSR {msr:#x}"),
                 }
@@ -144,8 +176,11 @@ unsafe impl ApicIo for &Fake {
             _ => panic!("#GP: write of MSR {msr:#x}"),
         };
         assert_eq!(value & reserved, 0, "#GP: reserved bits in MSR {msr:#x}");
-        if msr == 0x828 {
-            self.latch_errors();
+        match msr {
+            0x80b => self.end_of_interrupt(),
+            0x828 => self.latch_errors(),
+            0x830 => self.sent(),
+            _ => (),
         }
     }
 
@@ -158,9 +193,12 @@ unsafe impl ApicIo for &Fake {
         self.record(Op::Read(register));
         match register {
             // The low bits are reserved: whatever is there must not become part of the id.
-            Register::Id => self.id << 24 | 0x00ab_cdef,
+            Register::Id => self.id() << 24 | 0x00ab_cdef,
             Register::ErrorStatus => self.shown_errors.get(),
             Register::IcrHigh => self.icr_high.get(),
+            in_service if Register::IN_SERVICE.contains(&in_service) => {
+                self.in_service.get()[(in_service.offset() as usize - 0x100) / 0x10]
+            }
             // Everything but the delivery status set: only that bit may count.
             Register::IcrLow => !DELIVERY_PENDING | self.delivery_status(),
             _ => panic!("read of {register:?}"),
@@ -172,6 +210,7 @@ unsafe impl ApicIo for &Fake {
         self.record(Op::Write(register, value));
         match register {
             Register::ErrorStatus => self.latch_errors(),
+            Register::Eoi => self.end_of_interrupt(),
             Register::IcrHigh => self.icr_high.set(value),
             Register::IcrLow => {
                 assert_eq!(
@@ -179,14 +218,19 @@ unsafe impl ApicIo for &Fake {
                     0,
                     "lost: the last interrupt had not left"
                 );
+                self.sent();
             }
-            Register::Id => panic!("write of the id"),
-            _ => (),
+            Register::TaskPriority | Register::SpuriousVector => (),
+            _ => panic!("write of {register:?}, which is read only"),
         }
     }
 
     fn has_x2apic(&self) -> bool {
         self.x2apic
+    }
+
+    fn long_id(&self) -> Option<u32> {
+        self.long_id
     }
 
     fn fence_before_doorbell(&self) {

@@ -117,6 +117,15 @@ unsafe impl ApicIo for Hardware {
         leaf.ecx & 1 << 21 != 0
     }
 
+    fn long_id(&self) -> Option<u32> {
+        // Every x86-64 CPU has leaf 0, which names the last one. Leaf 0BH is there if its EBX is not 0.
+        #[allow(unused_unsafe)]
+        // SAFETY: CPUID exists on x86-64.
+        let (last, leaf) =
+            unsafe { (core::arch::x86_64::__cpuid(0).eax, core::arch::x86_64::__cpuid_count(0xb, 0)) };
+        (last >= 0xb && leaf.ebx & 0xffff != 0).then_some(leaf.edx)
+    }
+
     #[inline]
     fn fence_before_doorbell(&self) {
         // SAFETY: fences have no effect but order.

@@ -33,6 +33,14 @@ impl ApicBase {
 }
 
 /// How the registers of a local APIC are reached (Intel SDM vol. 3A, table 10-5).
+///
+/// All kernels of a machine in which some CPU's id is above 254 must run in x2APIC mode, for a CPU in xAPIC mode
+/// cannot address that one: a doorbell for it is [`Unreachable`](mk_ipi_core::platform::DoorbellError::Unreachable). Such
+/// a machine is seen by its MADT, which lists these CPUs as "Processor Local x2APIC" (ACPI 6.5, 5.2.12.12), or by CPUID,
+/// whose leaves 0BH and 1FH give each CPU its id of 32 bits in EDX, whatever its mode. Not by leaf 01H: its initial APIC
+/// id, EBX bits 31:24, is the low 8 bits of that id, and so may be another CPU's too (Intel SDM vol. 3A, 10.12.8.1). The
+/// same holds for the xAPIC's own id register. [`LocalApic::new`](crate::LocalApic::new) refuses a CPU whose id the
+/// register does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Memory-mapped, ids of 8 bits.
@@ -50,6 +58,8 @@ pub enum ModeError {
     Invalid,
     /// The CPU is in xAPIC mode, and the xAPIC's page is not mapped.
     NotMapped,
+    /// The CPU is in xAPIC mode, and this id of its own does not fit there: peers would ring another CPU.
+    IdTooLong(u32),
     /// The CPU has no x2APIC.
     NoX2Apic,
     /// This CPU is in another mode than the one for which the [`LocalApic`](crate::LocalApic) was made.

@@ -15,6 +15,22 @@ pub enum Register {
     Eoi = 0x0b0,
     /// Spurious vector, and the software enable in bit 8 (10.9).
     SpuriousVector = 0x0f0,
+    /// Interrupts in service, vectors 0 to 31, a bit each; read only (10.8.4).
+    InService0 = 0x100,
+    /// Vectors 32 to 63.
+    InService1 = 0x110,
+    /// Vectors 64 to 95.
+    InService2 = 0x120,
+    /// Vectors 96 to 127.
+    InService3 = 0x130,
+    /// Vectors 128 to 159.
+    InService4 = 0x140,
+    /// Vectors 160 to 191.
+    InService5 = 0x150,
+    /// Vectors 192 to 223.
+    InService6 = 0x160,
+    /// Vectors 224 to 255.
+    InService7 = 0x170,
     /// Error status: write 0, then read (10.5.3).
     ErrorStatus = 0x280,
     /// Interrupt command, bits 31:0; the write sends. In x2APIC mode all 64 bits (10.6.1, 10.12.9).
@@ -24,6 +40,18 @@ pub enum Register {
 }
 
 impl Register {
+    /// The interrupts in service, all 256 bits, lowest vectors first (Intel SDM vol. 3A, 10.8.4).
+    pub const IN_SERVICE: [Self; 8] = [
+        Self::InService0,
+        Self::InService1,
+        Self::InService2,
+        Self::InService3,
+        Self::InService4,
+        Self::InService5,
+        Self::InService6,
+        Self::InService7,
+    ];
+
     /// Offset in the xAPIC's page, in bytes.
     pub const fn offset(self) -> u32 {
         self as u32
@@ -89,6 +117,12 @@ pub unsafe trait ApicIo: LocalInterrupts {
     /// Whether this CPU has an x2APIC: CPUID.1:ECX bit 21 (Intel SDM vol. 3A, 10.12.1).
     fn has_x2apic(&self) -> bool;
 
+    /// This CPU's id of 32 bits, which it has in xAPIC mode too: CPUID.0BH:EDX (Intel SDM vol. 3A, 10.12.8.1). `None` if
+    /// the CPU does not say it, as by default: then its id in xAPIC mode is taken for the whole.
+    fn long_id(&self) -> Option<u32> {
+        None
+    }
+
     /// Makes all earlier stores visible before anything later: `mfence; lfence`.
     fn fence_before_doorbell(&self);
 
@@ -110,11 +144,15 @@ mod tests {
             (TaskPriority, 0x80, 0x808),
             (Eoi, 0xb0, 0x80b),
             (SpuriousVector, 0xf0, 0x80f),
+            (InService0, 0x100, 0x810),
+            (InService7, 0x170, 0x817),
             (ErrorStatus, 0x280, 0x828),
             (IcrLow, 0x300, 0x830),
         ] {
             assert_eq!((register.offset(), register.msr()), (offset, msr), "{register:?}");
         }
         assert_eq!(IcrHigh.offset(), 0x310);
+        let in_service = Register::IN_SERVICE.map(Register::msr);
+        assert_eq!(in_service, [0x810, 0x811, 0x812, 0x813, 0x814, 0x815, 0x816, 0x817]);
     }
 }
