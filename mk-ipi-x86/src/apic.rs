@@ -2,7 +2,7 @@
 //! The local APIC as a doorbell.
 
 use crate::icr::{Icr, DELIVERY_PENDING};
-use crate::mode::{Mode, ModeError};
+use crate::mode::{ApicBase, Mode, ModeError};
 use crate::regs::{ApicIo, Register};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
@@ -19,7 +19,8 @@ bitflags::bitflags! {
         const SEND_CHECKSUM = 1 << 0;
         /// A message received had a bad checksum (P6 and Pentium only).
         const RECEIVE_CHECKSUM = 1 << 1;
-        /// No APIC accepted a message sent (P6 and Pentium only).
+        /// No APIC accepted a message sent. Of Intel's CPUs P6 and Pentium only; AMD's report it (AMD64 APM vol. 2,
+        /// 24593, "APIC Error Interrupts").
         const SEND_ACCEPT = 1 << 2;
         /// No APIC accepted a message received (P6 and Pentium only).
         const RECEIVE_ACCEPT = 1 << 3;
@@ -34,6 +35,16 @@ bitflags::bitflags! {
         /// Bits reserved today are reported, not hidden.
         const _ = !0;
     }
+}
+
+impl ErrorStatus {
+    /// What says that an interrupt sent came nowhere: [`SEND_CHECKSUM`](Self::SEND_CHECKSUM),
+    /// [`SEND_ACCEPT`](Self::SEND_ACCEPT), [`REDIRECTABLE_IPI`](Self::REDIRECTABLE_IPI),
+    /// [`SEND_ILLEGAL_VECTOR`](Self::SEND_ILLEGAL_VECTOR).
+    pub const SEND: Self = Self::SEND_CHECKSUM
+        .union(Self::SEND_ACCEPT)
+        .union(Self::REDIRECTABLE_IPI)
+        .union(Self::SEND_ILLEGAL_VECTOR);
 }
 
 /// The vector of an interrupt that went away before the CPU took it (Intel SDM vol. 3A, 10.9).
@@ -58,26 +69,101 @@ impl SpuriousVector {
     }
 }
 
+/// How the machine's boot CPU is known.
+#[derive(Clone, Copy, Debug)]
+enum BootCpu {
+    Unknown,
+    Told(PhysCpuId),
+    /// By its own flag.
+    Flagged(PhysCpuId),
+}
+
+/// Whether this CPU's id fits into the id register of `mode`, as far as the CPU says what it is.
+fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
+    match (mode, io.long_id()) {
+        (Mode::XApic, Some(id @ 0xff..)) => Err(ModeError::IdTooLong(id)),
+        _ => Ok(()),
+    }
+}
+
+/// Most interrupts in service: one bit for each vector.
+const MOST_IN_SERVICE: u32 = 256;
+
 /// The local APIC of whichever CPU runs the call: one object serves all CPUs of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalApic<Io> {
     io: Io,
     mode: Mode,
+    boot_cpu: BootCpu,
+    checks_errors: bool,
 }
 
 impl<Io: ApicIo> LocalApic<Io> {
     /// The APIC, in the mode in which this CPU's is now.
+    ///
+    /// An xAPIC is refused if its page is not mapped ([`ModeError::NotMapped`]), or if the CPU's id is above 254
+    /// ([`ModeError::IdTooLong`]): [`Mode`] says what such a CPU asks of all kernels of its machine.
+    ///
+    /// On the CPU that booted the machine it also learns which one that is ([`boot_cpu`](Self::boot_cpu)), with interrupts
+    /// off, so that the flag and the id are of one CPU.
     pub fn new(io: Io) -> Result<Self, ModeError> {
-        match Mode::read(&io)? {
-            Mode::XApic if !io.has_mmio() => Err(ModeError::NotMapped),
-            mode => Ok(Self { io, mode }),
+        let mode = match Mode::read(&io)? {
+            Mode::XApic if !io.has_mmio() => return Err(ModeError::NotMapped),
+            mode => mode,
+        };
+        has_room(mode, &io)?;
+        let mut apic = Self { io, mode, boot_cpu: BootCpu::Unknown, checks_errors: false };
+        let state = apic.io.disable();
+        if ApicBase::read(&apic.io).contains(ApicBase::BSP) {
+            apic.boot_cpu = BootCpu::Flagged(apic.apic_id());
+        }
+        apic.io.restore(state);
+        Ok(apic)
+    }
+
+    /// The same, told which CPU booted the machine: where [`new`](Self::new) ran on another CPU.
+    ///
+    /// The machine's first kernel knows it from its CPU's own flag (Intel SDM vol. 3A, 10.4.4), or from the ACPI MADT,
+    /// whose first processor entry firmware should make the boot CPU's (ACPI 6.5, 5.2.12.1), and tells the kernels that
+    /// it starts. If `new` saw the flag itself, that counts and `cpu` does not.
+    #[must_use]
+    pub fn with_boot_cpu(mut self, cpu: PhysCpuId) -> Self {
+        if !matches!(self.boot_cpu, BootCpu::Flagged(_)) {
+            self.boot_cpu = BootCpu::Told(cpu);
+        }
+        self
+    }
+
+    /// The same, with a look at the error status after each doorbell, of those that `ring` sends:
+    /// [`DoorbellError::Refused`] then names the errors of [`ErrorStatus::SEND`] that the APIC reports.
+    ///
+    /// Off unless asked for, because it costs much and tells little. Each `ring` has four more accesses to registers
+    /// and, in xAPIC mode, waits until the interrupt has left: some microseconds, interrupts off all the while. And
+    /// whether the target exists is reported by AMD's CPUs ("sent accept error"), not by Intel's since the Pentium 4
+    /// (Intel SDM vol. 3A, 10.5.3); in x2APIC mode nothing says when a report would have come. So it is for the
+    /// search for an error. A doorbell from an NMI handler stays without.
+    ///
+    /// Errors of before, which [`read_errors`](Self::read_errors) would have given, are lost with each `ring`.
+    /// [`DoorbellError::Stuck`] may also mean that the interrupt was sent and does not leave.
+    #[must_use]
+    pub fn with_error_check(mut self) -> Self {
+        self.checks_errors = true;
+        self
+    }
+
+    /// The CPU that booted the machine, if that is known: by its own flag, which `new` saw, or by
+    /// [`with_boot_cpu`](Self::with_boot_cpu). [`start_cpu`](crate::start_cpu) and [`stop_cpu`](crate::stop_cpu) need it.
+    pub const fn boot_cpu(&self) -> Option<PhysCpuId> {
+        match self.boot_cpu {
+            BootCpu::Unknown => None,
+            BootCpu::Told(cpu) | BootCpu::Flagged(cpu) => Some(cpu),
         }
     }
 
-    /// Whether this CPU's APIC is in the mode for which the object was made. Each CPU asks once.
+    /// Whether this CPU's APIC is in the mode for which the object was made, and its id fits there. Each CPU asks once.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
-            mode if mode == self.mode => Ok(()),
+            mode if mode == self.mode => has_room(mode, &self.io),
             mode => Err(ModeError::Differs(mode)),
         }
     }
@@ -92,7 +178,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         &self.io
     }
 
-    /// This CPU's id: what peers ring, and the index of its slot.
+    /// This CPU's id: what peers ring, and the index of its slot. [`new`](Self::new) and
+    /// [`confirm_mode`](Self::confirm_mode) have seen that xAPIC mode's 8 bits hold it.
     pub fn apic_id(&self) -> PhysCpuId {
         let id = self.read(Register::Id);
         PhysCpuId(match self.mode {
@@ -122,17 +209,37 @@ impl<Io: ApicIo> LocalApic<Io> {
     }
 
     /// Lets this CPU's APIC accept interrupts: every priority, and enabled in software (Intel SDM vol. 3A,
-    /// 10.4.7.2). Each CPU does it once.
+    /// 10.4.7.2). Each CPU does it once, and not in an interrupt handler.
+    ///
+    /// First it ends what a former kernel left in service, one that was stopped inside a handler and replaced without a
+    /// reset, as by kexec: until its end each such interrupt holds back all others of its priority and below (10.8.4,
+    /// 10.8.5). The end of a level-triggered one also goes to the I/O APICs, which else would never again raise that
+    /// line: so it must. A CPU that was started anew ([`start_cpu`](crate::start_cpu)) has none, for INIT clears them.
+    ///
+    /// Interrupts that were requested and not yet taken (the IRR) cannot be cleared by software. They are
+    /// delivered once interrupts are on.
     ///
     /// # Safety
     ///
-    /// Once interrupts are on, the IDT has entries for `spurious`, which must not call [`eoi`](Self::eoi),
-    /// and for every vector that anybody may send here.
+    /// Once interrupts are on, the IDT has entries for `spurious`, which must not call [`eoi`](Self::eoi), and for every
+    /// vector that anybody may send here, or has sent to the kernel that ran here before. No handler of this CPU has an
+    /// interrupt in service that is not to be ended.
     pub unsafe fn enable(&self, spurious: SpuriousVector) {
+        self.end_all_in_service();
         // SAFETY: both values are legal in both modes; the caller has the handlers.
         unsafe {
             self.write(Register::TaskPriority, 0);
             self.write(Register::SpuriousVector, spurious.enabled());
+        }
+    }
+
+    /// Ends the interrupts in service, the highest one first, as each EOI does. Bounded, should an APIC end none.
+    fn end_all_in_service(&self) {
+        for _ in 0..MOST_IN_SERVICE {
+            if Register::IN_SERVICE.iter().all(|&register| self.read(register) == 0) {
+                break;
+            }
+            self.eoi();
         }
     }
 
@@ -195,6 +302,30 @@ impl<Io: ApicIo> LocalApic<Io> {
         Err(DoorbellError::Stuck)
     }
 
+    /// Sends a command and looks at what the APIC says of it, see [`with_error_check`](Self::with_error_check).
+    ///
+    /// # Safety
+    ///
+    /// As for `send`.
+    unsafe fn send_checked(&self, icr: Icr) -> Result<(), DoorbellError> {
+        let state = self.io.disable();
+        self.read_errors();
+        // SAFETY: the caller.
+        let sent = unsafe { self.send(icr) };
+        let left = match self.mode {
+            Mode::XApic => sent.and_then(|()| self.wait_idle()),
+            Mode::X2Apic => sent,
+        };
+        let errors = self.read_errors().intersection(ErrorStatus::SEND);
+        self.io.restore(state);
+        left?;
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(DoorbellError::Refused(errors.bits()))
+        }
+    }
+
     /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A,
     /// 10.6.2.1 and 10.12.9).
     pub(crate) fn reach(&self, cpu: PhysCpuId) -> Result<u32, DoorbellError> {
@@ -237,8 +368,7 @@ impl<Io: ApicIo> LocalApic<Io> {
 // SAFETY: ordering is by the UC store in xAPIC mode and by the fence in x2APIC mode, see `send`; a physical
 // destination that is no broadcast id reaches one CPU.
 //
-// The error status is not looked at: what it could tell of a send, a vector below 16 or a lowest-priority
-// interrupt, cannot be asked for, and that no CPU has the id is reported by no CPU since the Pentium 4.
+// The error status is looked at only if that was asked for: `with_error_check` says why.
 unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
     fn check(&self, cpu: PhysCpuId, _vector: Vector) -> Result<(), DoorbellError> {
         self.reach(cpu).map(drop)
@@ -246,7 +376,11 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
 
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
-        // SAFETY: an interrupt with a vector that its kernel expects, at the one CPU that was named.
+        if self.checks_errors {
+            // SAFETY: an interrupt with a vector that its kernel expects, at the one CPU that was named.
+            return unsafe { self.send_checked(icr) };
+        }
+        // SAFETY: as above.
         unsafe { self.send(icr) }
     }
 

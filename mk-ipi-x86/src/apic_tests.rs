@@ -203,12 +203,133 @@ fn each_error_has_the_manuals_bit() {
 fn enabling_opens_every_priority_and_sets_bit_8_of_the_spurious_vector() {
     let x = [Op::Write(Reg::TaskPriority, 0), Op::Write(Reg::SpuriousVector, 0x1ff)];
     let x2 = [Op::WrMsr(0x808, 0), Op::WrMsr(0x80f, 0x1ff)];
+    let looked = |op: &Op| matches!(op, Op::Read(_) | Op::RdMsr(_));
     for (base, ops) in [(XAPIC, x), (X2APIC, x2)] {
         let fake = Fake::new(base);
         // SAFETY: a fake interrupts nobody.
         unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
-        assert_eq!(fake.take(), ops);
+        let done = fake.take();
+        let (looks, writes) = done.split_at(8);
+        assert!(looks.iter().all(looked));
+        assert_eq!(writes, ops);
     }
+}
+
+#[test]
+fn enabling_first_ends_what_a_former_kernel_left_in_service() {
+    let (x, x2) = (Op::Write(Reg::Eoi, 0), Op::WrMsr(0x80b, 0));
+    let (x_on, x2_on) = (Op::Write(Reg::SpuriousVector, 0x1ff), Op::WrMsr(0x80f, 0x1ff));
+    for (base, eoi, on) in [(XAPIC, x, x_on), (X2APIC, x2, x2_on)] {
+        for left in
+            [[0; 8], [1 << 31, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 2, 0, 0, 0, 0x400 | 1 << 31], [u32::MAX; 8]]
+        {
+            let fake = Fake::new(base);
+            fake.in_service.set(left);
+            // SAFETY: a fake interrupts nobody.
+            unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
+            assert_eq!(fake.in_service.get(), [0; 8]);
+            let ops = fake.take();
+            let ends = left.iter().map(|word| word.count_ones()).sum::<u32>();
+            assert_eq!(ops.iter().filter(|op| **op == eoi).count(), ends as usize, "one for each");
+            let last_end = ops.iter().rposition(|op| *op == eoi);
+            assert!(last_end < ops.iter().position(|op| *op == on), "before the APIC is on");
+        }
+    }
+}
+
+#[test]
+fn an_apic_that_ends_nothing_is_enabled_all_the_same() {
+    for (base, on) in [(XAPIC, Op::Write(Reg::SpuriousVector, 0x1ff)), (X2APIC, Op::WrMsr(0x80f, 0x1ff))] {
+        let fake = Fake { ends: false, ..Fake::new(base) };
+        fake.in_service.set([0, 0, 1, 0, 0, 0, 0, 0]);
+        // SAFETY: a fake interrupts nobody.
+        unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
+        assert_eq!(fake.take().last(), Some(&on));
+    }
+}
+
+/// The CPU that booted the machine.
+const BSP: u64 = 0x100;
+
+#[test]
+fn the_boot_cpu_is_known_by_its_flag_or_told_and_the_flag_counts_more() {
+    for (base, id) in [(XAPIC, 7), (X2APIC, 0x107)] {
+        let me = Some(PhysCpuId(id.into()));
+        let (boot, other) = (Fake { id, ..Fake::new(base | BSP) }, Fake { id, ..Fake::new(base) });
+        assert_eq!(LocalApic::new(&boot).unwrap().boot_cpu(), me);
+        assert_eq!(LocalApic::new(&boot).unwrap().with_boot_cpu(PhysCpuId(3)).boot_cpu(), me);
+        let apic = LocalApic::new(&other).unwrap();
+        assert_eq!(apic.boot_cpu(), None);
+        let told = apic.with_boot_cpu(PhysCpuId(3));
+        assert_eq!(told.boot_cpu(), Some(PhysCpuId(3)));
+        assert_eq!(told.with_boot_cpu(PhysCpuId(4)).boot_cpu(), Some(PhysCpuId(4)));
+    }
+}
+
+#[test]
+fn the_boot_cpus_flag_and_its_id_are_read_with_interrupts_off() {
+    let fake = Fake::new(X2APIC | BSP);
+    LocalApic::new(&fake).unwrap();
+    let ops = [Op::RdMsr(0x1b), Op::Disable, Op::RdMsr(0x1b), Op::RdMsr(0x802), Op::Restore(true)];
+    assert_eq!(fake.take(), ops);
+}
+
+#[test]
+fn a_doorbell_looks_at_the_error_status_if_that_was_asked_for() {
+    let (low, high) = (Op::Read(Reg::IcrLow), Op::Write(Reg::IcrHigh, 0x0300_0000));
+    let x_errors =
+        [Op::Disable, Op::Write(Reg::ErrorStatus, 0), Op::Read(Reg::ErrorStatus), Op::Restore(false)];
+    let x_send = [Op::Disable, low, high, Op::Write(Reg::IcrLow, 0x40ea), Op::Restore(false), low];
+    let x2_errors = [Op::Disable, Op::WrMsr(0x828, 0), Op::RdMsr(0x828), Op::Restore(false)];
+    let x2_send = [Op::Fence, Op::WrMsr(0x830, 0x0000_0003_0000_40ea)];
+    for (base, errors, send) in [(XAPIC, x_errors, &x_send[..]), (X2APIC, x2_errors, &x2_send[..])] {
+        let fake = Fake::new(base);
+        let apic = apic(&fake).with_error_check();
+        assert_eq!(apic.ring(PhysCpuId(3), V), Ok(()));
+        let (on, off) = ([Op::Disable], [Op::Restore(true)]);
+        assert_eq!(fake.take(), [&on, &errors[..], send, &errors[..], &off].concat());
+        assert!(fake.interrupts.get());
+        fake.errors.set(u32::MAX);
+        assert_eq!(apic.ring(PhysCpuId(3), V), Ok(()), "errors of before are not its own");
+        assert_eq!(apic.ring_from_nmi(PhysCpuId(3), V), Ok(()));
+    }
+}
+
+#[test]
+fn a_doorbell_that_no_cpu_accepted_is_refused_where_the_apic_says_so() {
+    for base in [XAPIC, X2APIC] {
+        for (errors, result) in [
+            (0x04, Err(DoorbellError::Refused(0x04))),
+            (0x10, Err(DoorbellError::Refused(0x10))),
+            (0xff, Err(DoorbellError::Refused(0x35))),
+            (0xffff_ffca, Ok(())),
+        ] {
+            let fake = Fake { errors_of_send: errors, ..Fake::new(base) };
+            assert_eq!(apic(&fake).with_error_check().ring(PhysCpuId(3), V), result);
+            assert!(fake.interrupts.get());
+            assert_eq!(apic(&fake).ring(PhysCpuId(3), V), Ok(()), "nobody asked");
+        }
+    }
+    let fake = Fake { busy_after_send: u32::MAX, errors_of_send: 4, ..Fake::new(XAPIC) };
+    assert_eq!(apic(&fake).with_error_check().ring(PhysCpuId(3), V), Err(DoorbellError::Stuck));
+    assert!(fake.interrupts.get());
+}
+
+#[test]
+fn an_xapic_that_does_not_hold_the_cpus_id_is_refused() {
+    let made = |base, long_id| LocalApic::new(&Fake { long_id, ..Fake::new(base) }).map(|apic| apic.mode());
+    for id in [255, 256, 0x0100_0007, u32::MAX] {
+        assert_eq!(made(XAPIC, Some(id)), Err(ModeError::IdTooLong(id)));
+        assert_eq!(made(X2APIC, Some(id)), Ok(Mode::X2Apic));
+    }
+    for id in [None, Some(0), Some(254)] {
+        assert_eq!(made(XAPIC, id), Ok(Mode::XApic));
+    }
+    let mut fake = Fake::new(XAPIC);
+    let mode = apic(&fake).mode();
+    fake.long_id = Some(300);
+    let apic = LocalApic { io: &fake, mode, boot_cpu: BootCpu::Unknown, checks_errors: false };
+    assert_eq!(apic.confirm_mode(), Err(ModeError::IdTooLong(300)));
 }
 
 #[test]
