@@ -23,6 +23,36 @@
 /// - It interrupts ring 0 only, or the handler does not use GS: there is no `swapgs`.
 /// - The handler does not unwind.
 ///
+/// A kernel may have control-flow enforcement on (CR4.CET; Intel SDM vol. 1, "Control-Flow Enforcement Technology (CET)"):
+/// - Supervisor indirect branch tracking (`IA32_S_CET.ENDBR_EN`): an interrupt through the IDT must arrive at `endbr64`, with
+///   which the stub begins. It calls its handler directly, so that needs none. The CPU does nothing at an `endbr64`
+///   without tracking, and so do CPUs that have none.
+/// - Supervisor shadow stacks (`IA32_S_CET.SH_STK_EN`): nothing more to do for the stub. The interrupt puts CS, the return
+///   address and the old shadow stack pointer onto the shadow stack, `iretq` takes them off and compares the first two
+///   with the frame on the stack. They match, for the stub leaves its frame as it is and each call in it returns, and so must the
+///   handler: no change of the return address, no jump out. A gate with a stack of its own (IST) has a shadow stack of
+///   its own too, in the table of `IA32_INTERRUPT_SSP_TABLE_ADDR`. An interrupt from ring 3 wants one in `IA32_PL0_SSP`.
+///
+/// # Kernels with FRED
+///
+/// With CR4.FRED set no interrupt goes through the IDT (Intel, "Flexible Return and Event Delivery (FRED)
+/// Specification", 346446): it arrives, with its vector, at the kernel's one entry for events, which saves the registers
+/// and returns by `ERETS` or `ERETU`. Such a kernel declares no entry here. From its function for external
+/// interrupts, with interrupts off, it calls what the stub would have called, acknowledgement first:
+///
+/// ```
+/// use mk_ipi_abi::Vector;
+/// use mk_ipi_x86::{ApicIo, LocalApic};
+///
+/// /// `look` is the kernel's `Endpoint::on_interrupt`.
+/// fn external_interrupt<Io: ApicIo>(vector: u8, apic: &LocalApic<Io>, look: impl FnOnce()) {
+///     if vector == Vector::RFC_V2.get() {
+///         apic.eoi();
+///         look();
+///     }
+/// }
+/// ```
+///
 /// The stub nests in any code that keeps these, itself included, should the handler enable interrupts.
 #[macro_export]
 macro_rules! doorbell_entry {
@@ -41,6 +71,7 @@ macro_rules! doorbell_entry {
             concat!(".pushsection .text.mk_ipi_entry_", stringify!($entry), ",\"ax\",@progbits"),
             concat!(".global mk_ipi_entry_", stringify!($entry)),
             concat!("mk_ipi_entry_", stringify!($entry), ":"),
+            "endbr64", // where an interrupt arrives under indirect branch tracking
             "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
             "push r8", "push r9", "push r10", "push r11",
             "cld", // the C ABI wants it clear; iretq puts it back
@@ -154,6 +185,16 @@ mod tests {
             let [stack, flags] = interrupt(inner, skew);
             assert_ne!(stack, 0);
             assert_eq!((stack % 16, flags & DF), (0, 0));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "assembly")]
+    fn the_entry_begins_with_endbr64() {
+        for entry in [inner, outer] {
+            // SAFETY: the code of an entry, which has more bytes than four.
+            let first = unsafe { core::ptr::read_unaligned(entry as *const [u8; 4]) };
+            assert_eq!(first, [0xf3, 0x0f, 0x1e, 0xfa]);
         }
     }
 
