@@ -108,7 +108,7 @@ impl Fake {
     }
 
     fn id(&self) -> u32 {
-        self.id + u32::from(self.moved.get())
+        self.id.wrapping_add(self.moved.get().into())
     }
 
     fn sent(&self) {
@@ -151,7 +151,7 @@ unsafe impl ApicIo for &Fake {
                 assert!(self.is_x2apic(), "#GP: MSR {msr:#x} outside x2APIC mode");
                 match msr {
                     0x802 => self.id().into(),
-                    0x810..=0x817 => self.in_service.get()[msr as usize - 0x810].into(),
+                    0x810..=0x817 => self.in_service.get()[msr as usize & 7].into(),
                     0x828 => self.shown_errors.get().into(),
                     _ => panic!("#GP: read of MSR {msr:#x}"),
                 }
@@ -197,7 +197,7 @@ unsafe impl ApicIo for &Fake {
             Register::ErrorStatus => self.shown_errors.get(),
             Register::IcrHigh => self.icr_high.get(),
             in_service if Register::IN_SERVICE.contains(&in_service) => {
-                self.in_service.get()[(in_service.offset() as usize - 0x100) / 0x10]
+                self.in_service.get()[in_service.msr() as usize & 7]
             }
             // Everything but the delivery status set: only that bit may count.
             Register::IcrLow => !DELIVERY_PENDING | self.delivery_status(),

@@ -4,11 +4,33 @@
 //! [`LocalApic`] is the doorbell. It reaches the registers through one seam, [`ApicIo`], which `Hardware`
 //! implements with real instructions and a test with a recorder. For kernels without APIC code of their own
 //! there are three parts more: [`Mode`] and [`LocalApic::enable`] set an APIC up, [`start_cpu`] starts
-//! another CPU and [`stop_cpu`] stops one, and [`doorbell_entry`] makes the vector's entry stub.
+//! another CPU and [`stop_cpu`] stops one, but never the one that booted the machine
+//! ([`LocalApic::boot_cpu`]), and [`doorbell_entry`] makes the vector's entry stub.
 //!
 //! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), where the APIC is chapter 10 and multiple
-//! processors are chapter 8. Later editions number these chapters one higher (10.6.1 is 11.6.1); the titles
-//! are the same.
+//! processors are chapter 8; it has all of volume 3, "vol. 3B" too. Later editions number these chapters one higher
+//! (10.6.1 is 11.6.1); the titles are the same.
+//!
+//! # What a kernel owes the machine before it takes doorbells
+//!
+//! A kernel that another one started has CPUs of a machine that is not its own. Two events reach it that nobody
+//! sent to it, and neither can be masked: both need an entry in its IDT before its first doorbell, each with a stack of its
+//! own (IST; with FRED a stack level), since they also come where the kernel's stack is not good.
+//!
+//! - **NMI, vector 2** (Intel SDM vol. 3A, 6.7). Another kernel of the machine sends NMIs to "all but myself", by a shorthand
+//!   that does not know which CPUs were given away (10.6.1): for a backtrace, or as it panics. An NMI of which the kernel
+//!   knows no cause is not its own: it returns, and changes nothing. An ordinary interrupt sent by shorthand arrives just so,
+//!   with the other kernel's vector; that is acknowledged ([`LocalApic::eoi`]) and ignored. Interrupts that the kernel's own code
+//!   sends must name their CPU, as a doorbell does.
+//! - **Machine check, vector 18** (vol. 3B, 15.10). Intel's hardware tells all CPUs of the machine of an uncorrected error,
+//!   unless it is one that it can tell the CPU concerned alone and local machine checks are on (15.3.1.5). So a spawned
+//!   kernel either takes part: it looks at its own CPU's banks, and returns if nothing there is its own and
+//!   `MCG_STATUS.RIPV` says that it can. Or it stops its CPU for good, in a loop of `hlt` with interrupts off. Either way it clears
+//!   `MCG_STATUS.MCIP` first, for a machine check that comes while that is set shuts the CPU down. So does one that finds
+//!   no entry, or CR4.MCE clear. It must not reset the machine, whose other kernels may live on; and most machines
+//!   reset when a CPU shuts down.
+//!
+//! # Modules
 //!
 //! The modules, each of which uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Beside
 //! them stand `hardware` on `regs`, and on nothing `entry` and `alone`, the exchange of a kernel with one CPU.
