@@ -4,6 +4,7 @@
 
 use crate::ffi;
 use crate::platform::Linux;
+use mk_ipi_core::abi::PhysCpuId;
 use mk_ipi_core::platform::LocalInterrupts;
 use mk_ipi_x86::{ApicIo, Hardware, LocalApic, ModeError, Register};
 
@@ -14,10 +15,15 @@ pub struct DriverIo(Hardware);
 /// The doorbell.
 pub type Apic = LocalApic<DriverIo>;
 
-/// The APIC of this machine, in the mode in which Linux runs it, on all CPUs the same.
+/// The APIC of this machine, in the mode in which Linux runs it, on all CPUs the same. Whichever CPU runs this, the boot CPU is
+/// told: Linux numbers the one on which it started 0. A Linux that another one started after a crash may have started
+/// elsewhere; it never brings up the machine's boot CPU then, so that this is not one to give away.
 pub fn open() -> Result<Apic, ModeError> {
     // SAFETY: ring 0; without a page it is used for MSRs, CPUID and fences alone, which need none.
-    LocalApic::new(DriverIo(unsafe { Hardware::new(None) }))
+    let apic = LocalApic::new(DriverIo(unsafe { Hardware::new(None) }))?;
+    // SAFETY: there is always a CPU 0.
+    let boot = unsafe { ffi::mk_ipi_glue_apic_id(0) };
+    Ok(apic.with_boot_cpu(PhysCpuId(boot.into())))
 }
 
 // SAFETY: Linux's own switch, which also keeps the task on its CPU.
@@ -70,6 +76,10 @@ unsafe impl ApicIo for DriverIo {
 
     fn has_x2apic(&self) -> bool {
         self.0.has_x2apic()
+    }
+
+    fn long_id(&self) -> Option<u32> {
+        self.0.long_id()
     }
 
     #[inline]
