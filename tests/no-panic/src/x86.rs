@@ -49,6 +49,9 @@ unsafe impl ApicIo for Registers {
     fn has_x2apic(&self) -> bool {
         maybe()
     }
+    fn long_id(&self) -> Option<u32> {
+        maybe().then(any)
+    }
     fn fence_before_doorbell(&self) {
         sink(());
     }
@@ -69,17 +72,25 @@ pub fn call_all() {
     for register in [Register::Id, Register::TaskPriority, Register::Eoi, Register::IcrLow] {
         sink((register.offset(), register.msr()));
     }
+    sink(Register::IN_SERVICE.map(Register::msr));
     sink(StartPage::new(PhysAddr(any())).map(StartPage::vector));
     let word = AtomicU64::new(any());
     sink((compare_exchange_alone(&word, any(), any()), word.as_ptr()));
 }
 
 fn with<Io: ApicIo>(io: Io) {
-    sink((Mode::read(&io), ApicBase::read(&io).page()));
+    sink((Mode::read(&io), ApicBase::read(&io).page(), io.long_id()));
     // SAFETY: as above.
     sink(unsafe { Mode::enter_x2apic(&io) });
     io.pause();
-    let Ok(apic) = LocalApic::new(io) else { return };
+    let Ok(mut apic) = LocalApic::new(io) else { return };
+    sink(apic.boot_cpu());
+    if maybe() {
+        apic = apic.with_boot_cpu(PhysCpuId(any()));
+    }
+    if maybe() {
+        apic = apic.with_error_check();
+    }
     sink((apic.mode(), apic.confirm_mode(), apic.apic_id(), apic.read_errors()));
     sink(core::ptr::from_ref(apic.io()));
     apic.eoi();

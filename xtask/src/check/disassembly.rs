@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fence before an x2APIC doorbell, in the instructions that a kernel links (SPEC A-5): fake registers cannot
-//! show that the compiler left it where it was written.
+//! show that the compiler left it where it was written. And the first instruction of each interrupt entry (SPEC A-12).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Context as _, Result};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSymbol};
 
 use super::{no_panic, Context, Notes};
 use crate::cmd::{Places, BARE_TARGET};
@@ -17,18 +17,58 @@ use crate::image;
 /// The interrupt command register in x2APIC mode (Intel SDM vol. 3A, table 10-6).
 const ICR: u32 = 0x830;
 
-/// The step: the image that calls every public function has doorbells, and each is fenced.
-pub fn run(context: &Context) -> Result<Notes> {
-    Ok(vec![format!("{} writes of the ICR", in_image(context.places)?)])
+/// What the symbols of interrupt entries begin with (`doorbell_entry!` of mk-ipi-x86).
+const ENTRY: &str = "mk_ipi_entry_";
+
+/// What was found in an image, and is as it must be.
+pub struct Found {
+    /// Writes of the ICR, each fenced.
+    writes: usize,
+    /// Interrupt entries, each of which begins with `endbr64`.
+    entries: usize,
 }
 
-/// Builds the image that calls every public function, and counts its fenced writes of the ICR.
-pub fn in_image(places: &Places) -> Result<usize> {
+/// The step: the image that calls every public function has doorbells, and each is fenced; and entries, each marked.
+pub fn run(context: &Context) -> Result<Notes> {
+    let found = in_image(context.places)?;
+    Ok(vec![format!("{} writes of the ICR", found.writes), format!("{} interrupt entries", found.entries)])
+}
+
+/// Builds the image that calls every public function, and counts its fenced writes of the ICR and its entries.
+pub fn in_image(places: &Places) -> Result<Found> {
     let mut cargo = places.cargo_in(Path::new(no_panic::FOLDER));
     cargo.env("CARGO_TARGET_DIR", places.own_target("no-panic"));
     let built = image::executables(cargo.args(["build", "--release", "--target", BARE_TARGET]))?;
     let [elf] = built.as_slice() else { bail!("{} must have one executable", no_panic::FOLDER) };
-    fenced(&fs::read(elf)?).with_context(|| elf.display().to_string())
+    let bytes = fs::read(elf)?;
+    let place = || elf.display().to_string();
+    let (writes, entries) = (fenced(&bytes).with_context(place)?, marked(&bytes).with_context(place)?);
+    Ok(Found { writes, entries })
+}
+
+/// How many interrupt entries an ELF file has; an error if one does not begin with `endbr64`, or if there is none.
+fn marked(elf: &[u8]) -> Result<usize> {
+    let file = object::File::parse(elf)?;
+    let mut found = 0;
+    for symbol in file.symbols().filter(|s| s.is_definition()) {
+        let name = symbol.name()?;
+        if !name.starts_with(ENTRY) {
+            continue;
+        }
+        let section = symbol.section_index().with_context(|| format!("{name} has no section"))?;
+        let section = file.section_by_index(section)?;
+        let at = symbol.address().checked_sub(section.address()).and_then(|at| usize::try_from(at).ok());
+        let code = at.and_then(|at| section.data().ok()?.get(at..));
+        let code = code.with_context(|| format!("{name} lies outside its section"))?;
+        ensure!(begins_with_endbr64(code), "{name} does not begin with ENDBR64");
+        found += 1;
+    }
+    ensure!(found != 0, "it has no {ENTRY}*: nothing can be said of entries");
+    Ok(found)
+}
+
+fn begins_with_endbr64(code: &[u8]) -> bool {
+    Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic() == Mnemonic::Endbr64
 }
 
 /// How many WRMSR to the ICR an ELF file has; an error if one is not fenced, or if there is none.
@@ -107,6 +147,17 @@ mod tests {
         assert_eq!(found(&[TO_EOI, WRMSR, MFENCE, LFENCE, TO_ICR, WRMSR]), Some(1));
         assert_eq!(found(&[TO_EOI, WRMSR]), Some(0));
         assert!(fenced(b"no elf").is_err());
+    }
+
+    #[test]
+    fn an_entry_begins_with_endbr64_or_is_an_error() {
+        assert!(begins_with_endbr64(&[0xf3, 0x0f, 0x1e, 0xfa, 0x50]));
+        // ENDBR32, a push, a cut ENDBR64, nothing.
+        for code in [&[0xf3, 0x0f, 0x1e, 0xfb][..], &[0x50, 0xf3, 0x0f, 0x1e, 0xfa], &[0xf3, 0x0f, 0x1e], &[]]
+        {
+            assert!(!begins_with_endbr64(code), "{code:x?}");
+        }
+        assert!(marked(b"no elf").is_err());
     }
 
     #[test]

@@ -70,7 +70,12 @@ pub fn all() -> Vec<Step> {
             &[Need::Cc, Need::Compilers, BARE, msrv.clone()],
             capi::run,
         ),
-        step("disassembly", "the fence of the x2APIC doorbell is in the code", &[BARE], disassembly::run),
+        step(
+            "disassembly",
+            "the fence of the x2APIC doorbell and the mark of each entry are in the code",
+            &[BARE],
+            disassembly::run,
+        ),
         step(
             "instructions",
             "the native link's quick paths take no more of them",
