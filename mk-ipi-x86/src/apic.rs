@@ -86,7 +86,7 @@ fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     }
 }
 
-/// Most interrupts in service: one bit for each vector.
+/// Most interrupts in service: one for each vector.
 const MOST_IN_SERVICE: u32 = 256;
 
 /// The local APIC of whichever CPU runs the call: one object serves all CPUs of a kernel.

@@ -220,9 +220,13 @@ fn enabling_first_ends_what_a_former_kernel_left_in_service() {
     let (x, x2) = (Op::Write(Reg::Eoi, 0), Op::WrMsr(0x80b, 0));
     let (x_on, x2_on) = (Op::Write(Reg::SpuriousVector, 0x1ff), Op::WrMsr(0x80f, 0x1ff));
     for (base, eoi, on) in [(XAPIC, x, x_on), (X2APIC, x2, x2_on)] {
-        for left in
-            [[0; 8], [1 << 31, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 2, 0, 0, 0, 0x400 | 1 << 31], [u32::MAX; 8]]
-        {
+        for left in [
+            [0; 8],
+            [0, 0, 0, 0, 0, 0, 0, 1],
+            [1 << 31, 0, 0, 0, 0, 0, 0, 0],
+            [0, 1, 0, 2, 0, 0, 0, 0x400 | 1 << 31],
+            [u32::MAX; 8],
+        ] {
             let fake = Fake::new(base);
             fake.in_service.set(left);
             // SAFETY: a fake interrupts nobody.
