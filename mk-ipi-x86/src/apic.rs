@@ -125,7 +125,8 @@ impl<Io: ApicIo> LocalApic<Io> {
     ///
     /// The machine's first kernel knows it from its CPU's own flag (Intel SDM vol. 3A, 10.4.4), or from the ACPI MADT,
     /// whose first processor entry firmware should make the boot CPU's (ACPI 6.5, 5.2.12.1), and tells the kernels that
-    /// it starts. If `new` saw the flag itself, that counts and `cpu` does not.
+    /// it starts. If `new` saw the flag itself, that counts and `cpu` does not. A wrong `cpu` lets
+    /// [`stop_cpu`](crate::stop_cpu) reset the machine.
     #[must_use]
     pub fn with_boot_cpu(mut self, cpu: PhysCpuId) -> Self {
         if !matches!(self.boot_cpu, BootCpu::Flagged(_)) {

@@ -20,8 +20,8 @@
 //! - **NMI, vector 2** (Intel SDM vol. 3A, 6.7). Another kernel of the machine sends NMIs to "all but myself", by a shorthand
 //!   that does not know which CPUs were given away (10.6.1): for a backtrace, or as it panics. An NMI of which the kernel
 //!   knows no cause is not its own: it returns, and changes nothing. An ordinary interrupt sent by shorthand arrives just so,
-//!   with the other kernel's vector; that is acknowledged ([`LocalApic::eoi`]) and ignored. Interrupts that the kernel's own code
-//!   sends must name their CPU, as a doorbell does.
+//!   with the other kernel's vector; that is acknowledged ([`LocalApic::eoi`]) and ignored. What the kernel itself sends
+//!   must name its CPU, as a doorbell does.
 //! - **Machine check, vector 18** (vol. 3B, 15.10). Intel's hardware tells all CPUs of the machine of an uncorrected error,
 //!   unless it is one that it can tell the CPU concerned alone and local machine checks are on (15.3.1.5). So a spawned
 //!   kernel either takes part: it looks at its own CPU's banks, and returns if nothing there is its own and
