@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First eight bytes of a directory: "MKIPIDIR" (SPEC D-2).
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIDIR");
 /// The layout described here. A reader refuses another major and ignores the minor (SPEC D-2).
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 /// Most CPUs that one entry can list.
 pub const MAX_ENTRY_CPUS: u32 = 1024;
 
@@ -29,7 +29,7 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// The stamp at the start of a directory, 64 bytes. Written once, the magic last (SPEC D-2).
+/// The stamp at the start of a directory, 64 bytes. Written once, the magic last; but for `generation` (SPEC D-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DirectoryHeader {
@@ -44,7 +44,15 @@ pub struct DirectoryHeader {
     /// CPUs an entry has room for, at most [`MAX_ENTRY_CPUS`].
     pub cpus_per_instance: u32,
     /// 0.
-    pub reserved: [u32; 9],
+    pub reserved: u32,
+    /// Changed by every change of an entry, behind it (SPEC D-7). The low 32 bits count, the others are 0.
+    pub generation: u64,
+    /// Physical id of the machine's boot CPU, plus one; 0 if the host does not say.
+    pub boot_cpu: u64,
+    /// Physical address of this header; 0 if the host does not say.
+    pub address: u64,
+    /// 0.
+    pub reserved_too: u64,
 }
 
 /// One instance, 64 bytes, followed in memory by `cpus_per_instance` physical CPU ids of 8 bytes (SPEC D-3).
@@ -83,6 +91,9 @@ const_assert_eq!(offset_of!(DirectoryHeader, version), 8);
 const_assert_eq!(offset_of!(DirectoryHeader, nr_instances), 12);
 const_assert_eq!(offset_of!(DirectoryHeader, total_size), 16);
 const_assert_eq!(offset_of!(DirectoryHeader, cpus_per_instance), 24);
+const_assert_eq!(offset_of!(DirectoryHeader, generation), 32);
+const_assert_eq!(offset_of!(DirectoryHeader, boot_cpu), 40);
+const_assert_eq!(offset_of!(DirectoryHeader, address), 48);
 const_assert_eq!(size_of::<InstanceEntry>(), 64);
 const_assert_eq!(offset_of!(InstanceEntry, sequence), 0);
 const_assert_eq!(offset_of!(InstanceEntry, instance), 8);
@@ -117,8 +128,10 @@ pub enum State {
     Starting = 1,
     /// It takes messages.
     Running = 2,
-    /// It is gone; its incarnation is over.
+    /// It is gone; its incarnation is over. Its region stays, for its next life.
     Dead = 3,
+    /// It is gone, and its region is about to: whoever has that mapped detaches (SPEC D-8).
+    Ending = 4,
 }
 
 impl State {
@@ -129,8 +142,14 @@ impl State {
             1 => Some(Self::Starting),
             2 => Some(Self::Running),
             3 => Some(Self::Dead),
+            4 => Some(Self::Ending),
             _ => None,
         }
+    }
+
+    /// Whether the instance has its CPUs: it is started, or runs.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Starting | Self::Running)
     }
 }
 
@@ -214,8 +233,18 @@ impl DirectoryHeader {
             return None;
         }
         let total_size = directory_size(nr_instances, cpus_per_instance);
-        let (magic, version, reserved) = (MAGIC, VERSION, [0; 9]);
-        Some(Self { magic, version, nr_instances, total_size, cpus_per_instance, reserved })
+        Some(Self {
+            magic: MAGIC,
+            version: VERSION,
+            nr_instances,
+            total_size,
+            cpus_per_instance,
+            reserved: 0,
+            generation: 0,
+            boot_cpu: 0,
+            address: 0,
+            reserved_too: 0,
+        })
     }
 
     /// Accepts this copy of a header as one that describes `available` bytes of mapped memory (SPEC D-2).
@@ -377,7 +406,7 @@ mod tests {
         let good = record().to_entry(2);
         let bad = |e: InstanceEntry| e.check(InstanceId::new(3), 4).unwrap_err();
         assert_eq!(bad(InstanceEntry { state: 0, ..good }), Absent);
-        assert_eq!(bad(InstanceEntry { state: 4, ..good }), UnknownState(4));
+        assert_eq!(bad(InstanceEntry { state: 5, ..good }), UnknownState(5));
         assert_eq!(bad(InstanceEntry { instance: 2, ..good }), WrongInstance(2));
         assert_eq!(bad(InstanceEntry { incarnation: 0, ..good }), NoIncarnation);
         assert_eq!(bad(InstanceEntry { layout: 9, ..good }), UnknownLayout(9));

@@ -2,16 +2,22 @@
 //! The directory in memory: the host writes it, spawned kernels find themselves and the others (SPEC chapter D).
 
 use crate::sync::{fence, Ordering, Word};
-use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader, EntryError, InstanceEntry, State, MAGIC};
-use mk_ipi_abi::{Errno, InstanceId, PhysCpuId};
+use core::mem::offset_of;
+use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader, EntryError, InstanceEntry, MAGIC};
+use mk_ipi_abi::{InstanceId, PhysCpuId};
 use zerocopy::transmute;
 
 pub use mk_ipi_abi::directory::InstanceRecord;
 
 const HEADER_WORDS: usize = size_of::<DirectoryHeader>() / 8;
 const ENTRY_WORDS: usize = size_of::<InstanceEntry>() / 8;
+/// The word of the header that changes.
+const GENERATION: usize = offset_of!(DirectoryHeader, generation) / 8;
 /// A host writes an entry in less time than this many readings; one that died in the middle is not waited for.
 const TRIES: usize = 64;
+
+mod writer;
+pub use writer::{DirectoryWriter, WriteError};
 
 /// The words of the directory, once the header was accepted.
 #[derive(Debug)]
@@ -46,6 +52,11 @@ fn load<W: Word, const N: usize>(words: &[W; N]) -> [u64; N] {
     core::array::from_fn(|i| words.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
 }
 
+/// Whether `cpu` is among those that count of the list behind `entry`.
+fn lists<W: Word>(entry: &InstanceEntry, listed: &[W], cpu: PhysCpuId) -> bool {
+    listed.iter().take(entry.nr_cpus as usize).any(|word| word.load(Ordering::Relaxed) == cpu.0)
+}
+
 /// The directory, as any kernel reads it.
 #[derive(Debug)]
 pub struct Directory<'a, W>(Entries<'a, W>);
@@ -71,25 +82,69 @@ impl<'a, W: Word> Directory<'a, W> {
         self.0.header.nr_instances
     }
 
+    /// The number that every change of an entry changes (SPEC D-7).
+    pub fn generation(&self) -> u32 {
+        // SYNC POINT: directory-generation (acquire)
+        self.0.words.get(GENERATION).map_or(0, |word| word.load(Ordering::Acquire) as u32)
+    }
+
+    /// The machine's boot CPU, if the host says which that is: nobody may stop it.
+    pub const fn boot_cpu(&self) -> Option<PhysCpuId> {
+        match self.0.header.boot_cpu {
+            0 => None,
+            next => Some(PhysCpuId(next.wrapping_sub(1))),
+        }
+    }
+
     /// A checked copy of the entry of `id`, its CPUs copied into `cpus` (SPEC D-4).
     ///
     /// On an error `cpus` holds nothing of use. `Changing` if the host does not come to rest: try again. `BadCpus` also if `cpus` is too short, or the
     /// doorbell CPU is not listed.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
+        let record = self.at_rest(id, |_, listed| {
+            for (copy, word) in cpus.iter_mut().zip(listed) {
+                *copy = PhysCpuId(word.load(Ordering::Relaxed));
+            }
+        })?;
+        let cpus = cpus.get(..record.nr_cpus as usize).ok_or(EntryError::BadCpus)?;
+        cpus.contains(&record.doorbell_cpu).then_some(record).ok_or(EntryError::BadCpus)
+    }
+
+    /// As [`read`](Self::read), without a copy of the CPUs, however many there are.
+    pub fn record(&self, id: InstanceId) -> Result<InstanceRecord, EntryError> {
+        let mut rings = false;
+        let record =
+            self.at_rest(id, |entry, listed| rings = lists(entry, listed, PhysCpuId(entry.doorbell_cpu)))?;
+        rings.then_some(record).ok_or(EntryError::BadCpus)
+    }
+
+    /// Whether instance `id` is live and `cpu` is one of its CPUs now. False if the entry cannot be used; `Changing` as
+    /// [`read`](Self::read).
+    pub fn has_cpu(&self, id: InstanceId, cpu: PhysCpuId) -> Result<bool, EntryError> {
+        let mut has = false;
+        match self.at_rest(id, |entry, listed| has = lists(entry, listed, cpu)) {
+            Ok(record) => Ok(has && record.state.is_live()),
+            Err(EntryError::Changing) => Err(EntryError::Changing),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The entry of `id`, checked, and what `f` made of the same state of it and of its CPUs.
+    fn at_rest(
+        &self,
+        id: InstanceId,
+        mut f: impl FnMut(&InstanceEntry, &[W]),
+    ) -> Result<InstanceRecord, EntryError> {
         let (words, listed) = self.0.of(id)?;
         let [sequence, ..] = words;
         for _ in 0..TRIES {
             // SYNC POINT: directory-entry (acquire)
             let before = sequence.load(Ordering::Acquire);
             let entry: InstanceEntry = transmute!(load(words));
-            for (copy, word) in cpus.iter_mut().zip(listed) {
-                *copy = PhysCpuId(word.load(Ordering::Relaxed));
-            }
+            f(&entry, listed);
             fence(Ordering::Acquire);
             if before % 2 == 0 && sequence.load(Ordering::Relaxed) == before {
-                let record = entry.check(id, self.0.header.cpus_per_instance)?;
-                let cpus = cpus.get(..record.nr_cpus as usize).ok_or(EntryError::BadCpus)?;
-                return cpus.contains(&record.doorbell_cpu).then_some(record).ok_or(EntryError::BadCpus);
+                return entry.check(id, self.0.header.cpus_per_instance);
             }
             crate::sync::spin_hint();
         }
@@ -99,81 +154,6 @@ impl<'a, W: Word> Directory<'a, W> {
     /// Ids that the directory has entries for.
     pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
         (0..=u8::MAX).take(self.nr_instances() as usize).map(InstanceId::new)
-    }
-}
-
-/// The directory, as the host writes it. There is one writer: `&mut` sees to that within a kernel.
-#[derive(Debug)]
-pub struct DirectoryWriter<'a, W>(Entries<'a, W>);
-
-/// Why the host could not write an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// The entry would be refused by its readers.
-    Entry(EntryError),
-    /// No CPU, more than the directory has room for, or no doorbell CPU among them.
-    BadCpus,
-}
-
-impl WriteError {
-    /// `EINVAL`.
-    pub const fn errno(self) -> Errno {
-        Errno::EINVAL
-    }
-}
-
-impl<'a, W: Word> DirectoryWriter<'a, W> {
-    /// Makes an empty directory in `words`, which nobody reads yet; the stamp's magic comes last (SPEC D-2).
-    ///
-    /// # Errors
-    /// `Geometry` for counts that [`DirectoryHeader::new`] refuses, `TooSmall` if `words` are too few.
-    pub fn create(words: &'a [W], nr_instances: u32, cpus_per_instance: u32) -> Result<Self, DirectoryError> {
-        let header = DirectoryHeader::new(nr_instances, cpus_per_instance).ok_or(DirectoryError::Geometry)?;
-        header.check((words.len() as u64).saturating_mul(8))?;
-        for word in words {
-            word.store(0, Ordering::Relaxed);
-        }
-        let stamp: [u64; HEADER_WORDS] = transmute!(header);
-        for (word, value) in words.iter().zip(stamp).skip(1) {
-            word.store(value, Ordering::Relaxed);
-        }
-        if let Some(magic) = words.first() {
-            // SYNC POINT: directory-stamped (release)
-            magic.store(header.magic, Ordering::Release);
-        }
-        Ok(Self(Entries { words, header }))
-    }
-
-    /// The same directory for reading.
-    pub const fn reader(&self) -> Directory<'a, W> {
-        Directory(self.0)
-    }
-
-    /// Writes the entry of `record.instance` (SPEC D-4).
-    pub fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result<(), WriteError> {
-        let (words, listed) = self.0.of(record.instance).map_err(WriteError::Entry)?;
-        let nr_cpus = u32::try_from(cpus.len()).map_err(|_| WriteError::BadCpus)?;
-        if cpus.len() > listed.len() || !cpus.contains(&record.doorbell_cpu) {
-            return Err(WriteError::BadCpus);
-        }
-        let entry = InstanceRecord { nr_cpus, ..*record }.to_entry(0);
-        if record.state != State::Absent {
-            entry.check(record.instance, self.0.header.cpus_per_instance).map_err(WriteError::Entry)?;
-        }
-        let entry: [u64; ENTRY_WORDS] = transmute!(entry);
-        let [sequence, ..] = words;
-        let before = sequence.load(Ordering::Relaxed) & !1;
-        sequence.store(before | 1, Ordering::Relaxed);
-        // SYNC POINT: directory-entry (release)
-        fence(Ordering::Release);
-        for (word, value) in words.iter().zip(entry).skip(1) {
-            word.store(value, Ordering::Relaxed);
-        }
-        for (word, cpu) in listed.iter().zip(cpus) {
-            word.store(cpu.0, Ordering::Relaxed);
-        }
-        sequence.store(before.wrapping_add(2), Ordering::Release);
-        Ok(())
     }
 }
 

@@ -2,14 +2,14 @@
 //! The table of instances: who can be sent to, where its region lies, how to ring it.
 
 use crate::link::{AddError, Link, LinkConfig, Me};
-use crate::native::Sender;
+use crate::native::{mapped_by, Sender, Unsettled};
 use crate::platform::{MapError, PhysMemory, Platform};
 use crate::published::{Published, Ref, TakeError};
 use crate::rfc_v2::{Occupied, Slot};
-use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering, Word};
+use crate::sync::{array_of, const_unless_loom, AtomicU32, AtomicU64, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
-use mk_ipi_abi::native::Geometry;
-use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES};
+use mk_ipi_abi::native::{Bell, Geometry};
+use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
 /// What is to be known of an instance before messages can go to it.
@@ -19,9 +19,10 @@ pub struct InstanceConfig<'a> {
     pub id: InstanceId,
     /// Which life of it.
     pub incarnation: Incarnation,
-    /// Its CPUs, by physical id; any of them can be the target of a message.
+    /// CPUs that it is known to have, by physical id, the doorbell CPU among them. They are checked, not kept: which CPUs it has
+    /// when one is to be rung, [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says.
     pub cpus: &'a [PhysCpuId],
-    /// The CPU that a message goes to unless another is named; one of `cpus`.
+    /// The CPU that a message goes to unless another is named, below 2^48.
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
@@ -58,14 +59,20 @@ pub enum DestroyError {
     /// That many senders or holders of an [`InstanceRef`] still use it. New ones are refused from now on:
     /// call again.
     InUse(u32),
+    /// Its region came from our pool, and this instance, in this life, still has it mapped. Nothing has changed. Say in the
+    /// directory that it ends (SPEC D-8), and call again; or state that its CPUs have stopped.
+    Mapped(InstanceId, Incarnation),
+    /// Whether somebody has the region mapped could not be looked at. Nothing has changed.
+    Map(MapError),
 }
 
 impl DestroyError {
-    /// `EINVAL` or `EBUSY`.
+    /// `EINVAL`, `EBUSY` or `ENOMEM`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Unknown => Errno::EINVAL,
-            Self::InUse(_) => Errno::EBUSY,
+            Self::InUse(_) | Self::Mapped(..) => Errno::EBUSY,
+            Self::Map(_) => Errno::ENOMEM,
         }
     }
 }
@@ -79,43 +86,61 @@ struct Region {
 }
 
 #[derive(Debug)]
-pub(crate) struct Instance<W, const CPUS: usize> {
+pub(crate) struct Instance<W> {
     pub(crate) id: InstanceId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) doorbell_cpu: PhysCpuId,
-    pub(crate) vector: Vector,
     pub(crate) one_doorbell: bool,
     pub(crate) link: Link<W>,
-    cpus: [PhysCpuId; CPUS],
-    nr_cpus: usize,
+    /// What the directory says, which may change: the incarnation, and where to ring, as in `BELL`.
+    incarnation: AtomicU32,
+    doorbell: AtomicU64,
     region: Option<Region>,
 }
 
-impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
+impl<W: Word> Instance<W> {
     fn new(config: &InstanceConfig<'_>) -> Result<Self, AddError> {
-        let &InstanceConfig { id, incarnation, doorbell_cpu, vector, one_doorbell, link, .. } = config;
-        if let Some(cpu) = link.unreachable(config.cpus) {
+        let &InstanceConfig { id, incarnation, cpus, doorbell_cpu, vector, one_doorbell, link } = config;
+        if let Some(cpu) = link.unreachable(cpus) {
             return Err(AddError::BeyondRegion(cpu));
         }
-        let mut cpus = [PhysCpuId(0); CPUS];
-        let room = cpus.get_mut(..config.cpus.len()).ok_or(AddError::BadCpus)?;
-        // Not `copy_from_slice`, whose check of the lengths is a panic that not every level of optimisation removes.
-        room.iter_mut().zip(config.cpus).for_each(|(copy, cpu)| *copy = *cpu);
-        if !config.cpus.contains(&doorbell_cpu) {
-            return Err(AddError::BadCpus);
+        let doorbell = Bell { cpu: doorbell_cpu, vector }.to_word().filter(|_| cpus.contains(&doorbell_cpu));
+        let doorbell = AtomicU64::new(doorbell.ok_or(AddError::BadCpus)?);
+        let incarnation = AtomicU32::new(incarnation.get());
+        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, region: None })
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        Incarnation::new(self.incarnation.load(Ordering::Relaxed)).unwrap_or(Incarnation::FIRST)
+    }
+
+    /// Where the directory says that it is rung.
+    pub(crate) fn doorbell(&self) -> Bell {
+        const NOWHERE: Bell = Bell { cpu: PhysCpuId(0), vector: Vector::RFC_V2 };
+        // What is stored is a bell.
+        Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
+    }
+
+    /// The directory says something else of the same region; whether it does.
+    pub(crate) fn change(&self, incarnation: Incarnation, doorbell: Bell) -> bool {
+        let changed = (self.incarnation(), self.doorbell()) != (incarnation, doorbell);
+        if let Some(word) = doorbell.to_word() {
+            self.incarnation.store(incarnation.get(), Ordering::Relaxed);
+            self.doorbell.store(word, Ordering::Relaxed);
         }
-        let nr_cpus = config.cpus.len();
-        let link = Link::None;
-        Ok(Self { id, incarnation, doorbell_cpu, vector, one_doorbell, link, cpus, nr_cpus, region: None })
+        changed
     }
 
-    pub(crate) fn cpus(&self) -> &[PhysCpuId] {
-        self.cpus.get(..self.nr_cpus).unwrap_or(&[])
+    /// Whether its region came from our pool.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.region.is_some_and(|region| region.pooled)
     }
 
-    /// Whether a sender may name `cpu` as the target.
-    pub(crate) fn is_target(&self, cpu: PhysCpuId) -> bool {
-        self.cpus().contains(&cpu) && (!self.one_doorbell || cpu == self.doorbell_cpu)
+    /// Whether its region was made anew since we attached.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.sender().is_some_and(Sender::is_gone)
+    }
+
+    pub(crate) fn region(&self) -> Option<PhysRange> {
+        self.region.map(|region| region.range)
     }
 
     pub(crate) const fn has_region(&self) -> bool {
@@ -129,16 +154,41 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
     }
 
     /// Makes the link of `config` to the region at `range`; nothing stays mapped if that fails.
-    fn connect<P: PhysMemory<Word = W>>(
+    fn connect<P: PhysMemory<Word = W>, const N: usize>(
         &mut self,
         platform: &P,
-        me: Option<Me<'_>>,
+        me: Option<Me<'_, N>>,
         config: LinkConfig,
         range: PhysRange,
     ) -> Result<PhysRange, AddError> {
         let (link, len) = Link::connect(platform, me, self.id, config, range)?;
         self.link = link;
         Ok(PhysRange::new(range.start(), len).unwrap_or(range))
+    }
+
+    /// Whether nobody but `me`, and who `has_stopped`, has the region mapped, if it is one that goes back to the pool.
+    fn check_unmapped<P: Platform<Word = W>>(
+        &self,
+        platform: &P,
+        me: Option<InstanceId>,
+        mut has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
+    ) -> Result<(), DestroyError> {
+        let Some((Region { range, pooled: true }, sender)) = self.region.zip(self.sender()) else {
+            return Ok(());
+        };
+        let theirs = |&(id, _): &(InstanceId, _)| Some(id) != me;
+        let receiver = sender.life().filter(|life| !life.over).map(|life| (self.id, life.incarnation));
+        for (id, incarnation) in receiver.into_iter().filter(theirs) {
+            if !has_stopped(id, incarnation) {
+                return Err(DestroyError::Mapped(id, incarnation));
+            }
+        }
+        let by = |id, incarnation| theirs(&(id, incarnation)) && !has_stopped(id, incarnation);
+        match mapped_by(platform, range, sender.geometry(), by) {
+            Ok(None) => Ok(()),
+            Ok(Some((id, incarnation))) => Err(DestroyError::Mapped(id, incarnation)),
+            Err(e) => Err(DestroyError::Map(e)),
+        }
     }
 
     fn set_region<P: Platform>(&mut self, platform: &P, range: PhysRange, pooled: bool) {
@@ -149,24 +199,20 @@ impl<W: Word, const CPUS: usize> Instance<W, CPUS> {
 
 /// A hold on an instance: while it exists the instance cannot be destroyed.
 #[derive(Debug)]
-pub struct InstanceRef<'a, W, const CPUS: usize>(pub(crate) Ref<'a, Instance<W, CPUS>>);
+pub struct InstanceRef<'a, W>(pub(crate) Ref<'a, Instance<W>>);
 
-impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
-    /// Which life of the kernel this is.
+impl<W: Word> InstanceRef<'_, W> {
+    /// Which life of the kernel this is, as the directory said last.
     pub fn incarnation(&self) -> Incarnation {
-        self.0.incarnation
-    }
-    /// Its CPUs, by physical id.
-    pub fn cpus(&self) -> &[PhysCpuId] {
-        self.0.cpus()
+        self.0.incarnation()
     }
     /// The CPU that a message goes to unless another is named.
     pub fn doorbell_cpu(&self) -> PhysCpuId {
-        self.0.doorbell_cpu
+        self.0.doorbell().cpu
     }
     /// The vector to ring.
     pub fn vector(&self) -> Vector {
-        self.0.vector
+        self.0.doorbell().vector
     }
     /// Whether the vector is good at the doorbell CPU alone (SPEC S-7).
     pub fn one_doorbell(&self) -> bool {
@@ -186,7 +232,7 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     }
     /// Where its region lies, exactly; `None` if it has no region.
     pub fn region(&self) -> Option<PhysRange> {
-        self.0.region.map(|r| r.range)
+        self.0.region()
     }
     /// The words of its slots, for tests and tools; peers write them too. Empty if it has none.
     pub fn words(&self) -> &[W] {
@@ -194,18 +240,18 @@ impl<W: Word, const CPUS: usize> InstanceRef<'_, W, CPUS> {
     }
 }
 
-/// Up to 256 instances with up to `CPUS` CPUs each.
+/// Instances with an id below `N`.
 #[derive(Debug)]
-pub(crate) struct InstanceTable<W, const CPUS: usize> {
+pub(crate) struct InstanceTable<W, const N: usize> {
     /// How often an instance has come or gone.
     changes: AtomicU32,
-    entries: [Published<Instance<W, CPUS>>; MK_MAX_INSTANCES],
+    entries: [Published<Instance<W>>; N],
 }
 
-impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
+impl<W: Word, const N: usize> InstanceTable<W, N> {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            Self { changes: AtomicU32::new(0), entries: array_of![Published::new(); MK_MAX_INSTANCES] }
+            Self { changes: AtomicU32::new(0), entries: array_of![Published::new(); N] }
         }
     }
 
@@ -231,19 +277,18 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
         self.changes.load(Ordering::Relaxed) | 1 << 31
     }
 
-    fn entry(&self, id: InstanceId) -> Result<&Published<Instance<W, CPUS>>, LookupError> {
-        // An id is below 256 (`InstanceId`), so there always is one.
+    fn entry(&self, id: InstanceId) -> Result<&Published<Instance<W>>, LookupError> {
         self.entries.get(id.index()).ok_or(LookupError::Unknown)
     }
 
-    pub(crate) fn get(&self, id: InstanceId) -> Result<Ref<'_, Instance<W, CPUS>>, LookupError> {
+    pub(crate) fn get(&self, id: InstanceId) -> Result<Ref<'_, Instance<W>>, LookupError> {
         let entry = self.entry(id)?;
         let gone = if entry.was_used() { LookupError::Destroyed } else { LookupError::Unknown };
         entry.get().ok_or(gone)
     }
 
     /// Every instance that is there.
-    pub(crate) fn all(&self) -> impl Iterator<Item = Ref<'_, Instance<W, CPUS>>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = Ref<'_, Instance<W>>> {
         self.entries.iter().filter_map(Published::get)
     }
 
@@ -251,10 +296,10 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     fn add(
         &self,
         config: &InstanceConfig<'_>,
-        link: impl FnOnce(&mut Instance<W, CPUS>) -> Result<(), AddError>,
+        link: impl FnOnce(&mut Instance<W>) -> Result<(), AddError>,
     ) -> Result<(), AddError> {
         let mut instance = Instance::new(config)?;
-        let entry = self.entry(config.id).map_err(|_| AddError::BadCpus)?;
+        let entry = self.entry(config.id).map_err(|_| AddError::BeyondTable(config.id))?;
         let vacancy = entry.claim().ok_or(AddError::Exists)?;
         link(&mut instance)?;
         vacancy.publish(instance);
@@ -266,7 +311,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     pub(crate) fn create<P: Platform<Word = W>>(
         &self,
         platform: &P,
-        me: Option<Me<'_>>,
+        me: Option<Me<'_, N>>,
         config: &InstanceConfig<'_>,
     ) -> Result<PhysRange, AddError> {
         let mut made = None;
@@ -293,25 +338,35 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
     pub(crate) fn attach<P: Platform<Word = W>>(
         &self,
         platform: &P,
-        me: Option<Me<'_>>,
+        me: Option<Me<'_, N>>,
         config: &InstanceConfig<'_>,
         range: Option<PhysRange>,
     ) -> Result<(), AddError> {
         self.add(config, |instance| {
             let Some(given) = range else { return Ok(()) };
+            let other = self.all().find(|other| other.region().is_some_and(|taken| taken.overlaps(given)));
+            if let Some(other) = other {
+                return Err(AddError::Overlaps(other.id));
+            }
             let range = instance.connect(platform, me, config.link, config.link.region_in(given)?)?;
             instance.set_region(platform, range, false);
             Ok(())
         })
     }
 
-    /// Takes an instance out of the table, unmaps its region and gives pool memory back.
+    /// Takes an instance out of the table, unmaps its region and gives pool memory back, unless somebody other than `me` has that
+    /// mapped of whom `has_stopped` is not true. Gives what is not known to be handled of what was sent.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,
         id: InstanceId,
-    ) -> Result<(), DestroyError> {
+        me: Option<InstanceId>,
+        has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
+    ) -> Result<Option<Unsettled>, DestroyError> {
         let entry = self.entry(id).map_err(|_| DestroyError::Unknown)?;
+        if let Some(instance) = entry.get() {
+            instance.check_unmapped(platform, me, has_stopped)?;
+        }
         entry.close(None);
         self.changes.fetch_add(1, Ordering::Relaxed);
         // The vacancy keeps the id until its memory has been given back.
@@ -319,6 +374,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
+        let unsettled = instance.sender().and_then(Sender::unsettled);
         if let Some(Region { range, pooled }) = instance.region {
             platform.region_removed(id, range);
             instance.link.disconnect(platform);
@@ -327,7 +383,7 @@ impl<W: Word, const CPUS: usize> InstanceTable<W, CPUS> {
                 unsafe { platform.free(id, range) };
             }
         }
-        Ok(())
+        Ok(unsettled)
     }
 
     /// Empties every slot that bears `claim`, in every region of the table (SPEC X-5); gives how many.

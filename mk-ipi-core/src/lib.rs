@@ -33,8 +33,8 @@ mod stats;
 pub mod sync;
 
 pub use endpoint::{
-    config_of, Deferred, Endpoint, JoinError, MapPfnError, MappedPage, MoveError, PollError, Poller,
-    SendError,
+    config_of, Deferred, Endpoint, Followed, JoinError, MapPfnError, MappedPage, MoveError, PollError,
+    Poller, SendError,
 };
 pub use instance::{DestroyError, InstanceConfig, InstanceRef, LookupError};
 pub use link::{AddError, LinkConfig};

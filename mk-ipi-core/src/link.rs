@@ -31,7 +31,11 @@ pub enum LinkConfig {
 pub enum AddError {
     /// The id is in the table already.
     Exists,
-    /// No CPU, more than the table has room for, or a doorbell CPU that is not among them.
+    /// The table has no place for this id.
+    BeyondTable(InstanceId),
+    /// The region, or a part of it, is that of this instance.
+    Overlaps(InstanceId),
+    /// The doorbell CPU is not among those named, or its id has more than 48 bits.
     BadCpus,
     /// This CPU has no slot in a region of that size (SPEC H-6).
     BeyondRegion(PhysCpuId),
@@ -58,11 +62,15 @@ impl AddError {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Exists => Errno::EEXIST,
-            Self::BadCpus | Self::BeyondRegion(_) | Self::Misaligned | Self::TooSmall(_) => Errno::EINVAL,
+            Self::BadCpus
+            | Self::BeyondRegion(_)
+            | Self::Misaligned
+            | Self::TooSmall(_)
+            | Self::Overlaps(_) => Errno::EINVAL,
             Self::NoIdentity | Self::NoLane(_) | Self::Geometry(_) => Errno::EINVAL,
             Self::Stamp(e) => e.errno(),
             Self::Pool(e) => e.errno(),
-            Self::Map(_) => Errno::ENOMEM,
+            Self::Map(_) | Self::BeyondTable(_) => Errno::ENOMEM,
         }
     }
 }
@@ -139,11 +147,11 @@ pub(crate) enum Link<W> {
 
 /// Who we are, for links whose ends know each other.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Me<'a> {
+pub(crate) struct Me<'a, const LANES: usize> {
     pub(crate) id: InstanceId,
     pub(crate) incarnation: Incarnation,
     /// The receiver's end of our own region.
-    pub(crate) receiver: &'a Receiver,
+    pub(crate) receiver: &'a Receiver<LANES>,
     /// What former lives of ours left unread is given back.
     pub(crate) discard: bool,
 }
@@ -168,9 +176,9 @@ impl<W: Word> Link<W> {
     }
 
     /// Makes the link of `config` to the region of `id` at `range`; gives also its exact length. Nothing stays mapped if that fails.
-    pub(crate) fn connect<P: PhysMemory<Word = W>>(
+    pub(crate) fn connect<P: PhysMemory<Word = W>, const LANES: usize>(
         platform: &P,
-        me: Option<Me<'_>>,
+        me: Option<Me<'_, LANES>>,
         id: InstanceId,
         config: LinkConfig,
         range: PhysRange,
@@ -186,9 +194,9 @@ impl<W: Word> Link<W> {
         }
     }
 
-    fn connect_native<P: PhysMemory<Word = W>>(
+    fn connect_native<P: PhysMemory<Word = W>, const LANES: usize>(
         platform: &P,
-        me: Me<'_>,
+        me: Me<'_, LANES>,
         id: InstanceId,
         wanted: Option<Geometry>,
         range: PhysRange,

@@ -3,6 +3,7 @@
 //!
 //! The duty of an implementor stands under "Implementation safety", that of a caller under "Safety".
 
+use crate::message::Message;
 use crate::sync::{AtomicU64, Ordering, Word};
 use core::ptr::NonNull;
 use mk_ipi_abi::native::Breach;
@@ -225,8 +226,10 @@ pub unsafe trait InstancePool {
 
 /// Runs the deferred work: the callbacks, outside the vector's own code.
 pub trait DeferredWork {
-    /// Has `Endpoint::run_deferred` called soon, on this CPU, once (or more often). Called with interrupts
-    /// off, in interrupt context; must not call it itself. A call that is still due need not be repeated.
+    /// Has `Endpoint::run_deferred` called soon, on this CPU, once (or more often). Called with interrupts off, from the
+    /// doorbell's interrupt **and from tasks**: a send, a poll, an attachment. So a kernel that runs the deferred work only behind
+    /// the doorbell's vector would miss it: it also needs its idle loop, its tick or an interrupt to itself. Must not call it
+    /// itself. A call that is still due need not be repeated.
     fn schedule(&self);
 }
 
@@ -264,6 +267,16 @@ pub enum PeerEvent {
         /// up to this one.
         to: u64,
     },
+    /// The link with the peer ended: we detached, or its region was made anew. Whether these messages of ours were handled is
+    /// not known.
+    Unsettled {
+        /// Those with a number above this,
+        after: u64,
+        /// up to this one.
+        to: u64,
+    },
+    /// The peer says what the directory does not explain: it may have changed. Call [`Endpoint::follow`](crate::Endpoint::follow).
+    ReadDirectory,
     /// There is space in the peer's lane, as was asked for by `want_space`.
     Space,
     /// The peer's heartbeat stands still.
@@ -283,12 +296,17 @@ pub trait Observer {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }
-    /// Whether the directory gives `cpu` to `peer` now; `None` if it cannot be asked: then the list counts that `peer` was
-    /// attached with. Asked when a peer has moved its doorbell (SPEC N-12), in any context that may send: read the
-    /// directory, do not wait.
+    /// Whether the directory gives `cpu` to `peer` now ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)); `None` if
+    /// there is no directory to ask: then `peer` has its doorbell CPU alone. Asked when a peer has moved its doorbell
+    /// (SPEC N-12), when a sender names a CPU, and of our own CPUs, in any context that may send: read, do not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);
         None
+    }
+    /// No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where its handlers
+    /// would be, under the same rules.
+    fn unhandled(&self, message: &Message<'_>) {
+        let _ = message;
     }
     /// The host tells this kernel to stop at once (SPEC N-15). In interrupt context or in a poll, and again each time until
     /// it has.

@@ -55,9 +55,9 @@ counters! {
     bad_size => BadSize,
     /// Messages overwritten while they were read.
     overwritten => Overwritten,
-    /// Messages dropped because the queue was full (overwrite policy only).
+    /// Messages that were overwritten while they waited in their slot for room in the queue (overwrite policy only).
     dropped => Dropped,
-    /// Messages left in their exclusive slot because the queue was full, and taken later.
+    /// Messages left in their slot because the queue was full, and taken later.
     left => Left,
     /// Interrupts without a region of our own.
     no_region => NoRegion,

@@ -28,6 +28,10 @@ pub(crate) struct KernelState {
     pub first_cpu: usize,
     dead: AtomicBool,
     incarnation: AtomicU32,
+    /// The instance that it booted as, plus one; 0 if none.
+    pub instance: AtomicU32,
+    /// Where the directory lies that it reads, if it reads one.
+    pub directory: Mutex<Option<PhysRange>>,
     /// Accesses, and those of them that others can see.
     pub clocks: [AtomicU64; 2],
     stop_at: [AtomicU64; 2],
@@ -51,6 +55,8 @@ impl KernelState {
             first_cpu,
             dead: AtomicBool::new(false),
             incarnation: AtomicU32::new(0),
+            instance: AtomicU32::new(0),
+            directory: Mutex::default(),
             clocks: Default::default(),
             stop_at: [const { AtomicU64::new(u64::MAX) }; 2],
             pages: std::iter::repeat_with(Default::default).take(pages).collect(),

@@ -34,6 +34,7 @@ impl MockPlatform {
     /// deferred work.
     pub fn boot(&self, id: InstanceId, incarnation: Incarnation) -> Arc<Link> {
         let link = Arc::new(Link::new(self.clone()));
+        self.booted_as(id);
         link.identify(id, incarnation);
         let (interrupt, deferred) = (link.clone(), link.clone());
         self.set_vector(Vector::RFC_V2, move || interrupt.on_interrupt());

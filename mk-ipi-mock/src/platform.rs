@@ -7,6 +7,7 @@ use crate::memory::lock;
 use crate::sched::Shared;
 use crate::word::MockWord;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::*;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -153,6 +154,22 @@ unsafe impl Doorbell for MockPlatform {
     }
 }
 
+impl MockPlatform {
+    /// Has the kernel map the directory at `range`, and ask it whose a CPU is. Without one it goes by how the machine was built.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel may not map it.
+    pub fn read_directory(&self, range: PhysRange) {
+        self.map(range, Access::ReadOnly).expect("the directory can be mapped");
+        *lock(&self.state().directory) = Some(range);
+    }
+
+    pub(crate) fn booted_as(&self, id: InstanceId) {
+        self.state().instance.store(u32::from(id.get()) + 1, Ordering::Relaxed);
+    }
+}
+
 // SAFETY: id and index belong to the CPU whose thread this is, for that thread's life; no two CPUs of a kernel
 // share them, and a CPU has one thread at a time. The only other thread that gets past `here` is the one that
 // built the machine, which waits while CPUs run.
@@ -259,6 +276,17 @@ impl Observer for MockPlatform {
 
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         lock(&self.state().peers).push((peer, event));
+    }
+
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        if let Some(range) = *lock(&self.state().directory) {
+            let words = self.shared.memory.words(range)?;
+            return Directory::open(words).ok()?.has_cpu(peer, cpu).ok();
+        }
+        // Without a directory: as the machine was built.
+        let is_peer =
+            |kernel: &&KernelState| kernel.instance.load(Ordering::Relaxed) == u32::from(peer.get()) + 1;
+        self.shared.kernels.iter().find(is_peer).map(|kernel| kernel.cpus.contains(&cpu))
     }
 
     fn stop(&self) {

@@ -118,6 +118,34 @@ impl Life {
     }
 }
 
+/// That a sender has the region mapped: bits 31..0 its incarnation, 63..32 the directory's generation up to which it has done
+/// what that asks for (SPEC N-17). It is 0 before it uses the region and after its last use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The sender's life.
+    pub incarnation: Incarnation,
+    /// How far it has followed the directory; 0 if it has not.
+    pub generation: u32,
+}
+
+impl Attached {
+    /// The word, never 0.
+    pub const fn to_word(self) -> u64 {
+        self.incarnation.get() as u64 | (self.generation as u64) << 32
+    }
+    /// What a word says; `None` for who is not attached.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match Incarnation::new(word as u32) {
+            Some(incarnation) => Some(Self { incarnation, generation: (word >> 32) as u32 }),
+            None => None,
+        }
+    }
+    /// Whether it has followed the directory to `generation`, which wraps.
+    pub const fn has_followed(self, generation: u32) -> bool {
+        self.generation.wrapping_sub(generation) < 1 << 31
+    }
+}
+
 /// How a sender broke the protocol (SPEC N-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]

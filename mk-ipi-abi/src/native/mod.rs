@@ -21,7 +21,7 @@ pub use geometry::{Geometry, DEFAULT_MAX_LEN, MAX_LANES, MAX_LINES, MIN_LINES};
 pub use line::{
     lines_of, About, Tag, FAR, FAR_WORDS, LINE_WORDS, MAX_LEN, MAX_PAYLOAD_WORDS, NEAR, NEAR_WORDS,
 };
-pub use lives::{Bell, Breach, Hello, Life, Phase};
+pub use lives::{Attached, Bell, Breach, Hello, Life, Phase};
 pub use stamp::{KnownLayouts, Stamp, StampError, MAGIC, MKIPI0NN_AT, STAMP_WORDS, VERSION};
 pub use words::{control, header, receiver};
 

@@ -62,6 +62,8 @@ pub mod header {
     pub const STOP: usize = 1;
     /// The sender wants to be rung once `CREDIT` is this or more; 0 if it never waited.
     pub const WANT: usize = 2;
+    /// [`Attached`](crate::native::Attached): whether the sender has the region mapped; 0 if not.
+    pub const ATTACHED: usize = 3;
     /// Statistics: sends that found the lane full. From here on a line that the receiver does not read.
     pub const FULL: usize = 16;
     /// Statistics: doorbells rung; all other sends were suppressed.

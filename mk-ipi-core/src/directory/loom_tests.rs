@@ -4,7 +4,7 @@ use super::*;
 use crate::sync::AtomicU64;
 use loom::sync::Arc;
 use loom::thread;
-use mk_ipi_abi::directory::{EntryFlags, Layout};
+use mk_ipi_abi::directory::{EntryFlags, Layout, State};
 use mk_ipi_abi::{Incarnation, PhysAddr, PhysRange, Vector};
 use std::vec::Vec;
 
@@ -19,7 +19,7 @@ fn record(n: u64) -> InstanceRecord {
     InstanceRecord {
         instance: ME,
         incarnation: Incarnation::new(n as u32).unwrap(),
-        state: State::Running,
+        state: State::Dead,
         layout: Layout::RfcV2,
         flags: EntryFlags::EXCLUSIVE,
         region: PhysRange::new(PhysAddr(n << 12), 272 * n),

@@ -4,9 +4,12 @@ use crate::config_of;
 use crate::link::LinkConfig;
 use crate::rfc_v2::Occupied;
 use crate::sync::AtomicU64;
-use mk_ipi_abi::directory::{directory_size, EntryFlags, Layout, Version};
-use mk_ipi_abi::{Incarnation, PhysAddr, PhysRange, Vector};
+use mk_ipi_abi::directory::{directory_size, EntryFlags, Layout, State, Version};
+use mk_ipi_abi::{Errno, Incarnation, PhysAddr, PhysRange, Vector};
 use std::vec::Vec;
+
+#[path = "writer_tests.rs"]
+mod writer;
 
 const NR: u32 = 4;
 const CPUS: usize = NR as usize;
@@ -63,13 +66,16 @@ impl Word for Timed {
 #[test]
 fn the_header_has_the_specs_words_and_the_magic_comes_last() {
     let words: Vec<_> = memory(3).into_iter().map(|w| Timed(w, AtomicU64::new(0))).collect();
-    DirectoryWriter::create(&words, 3, NR).unwrap();
+    let writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     let found: Vec<_> = words.iter().map(|w| w.0.load(Ordering::Relaxed)).collect();
     let size = 64 + 3 * (64 + 8 * CPUS as u64);
-    assert_eq!(found[..4], [u64::from_le_bytes(*b"MKIPIDIR"), 1 | (3 << 32), size, CPUS as u64]);
+    assert_eq!(found[..4], [u64::from_le_bytes(*b"MKIPIDIR"), 0x1_0001 | (3 << 32), size, CPUS as u64]);
     assert!(found[4..].iter().all(|&w| w == 0), "no entry, whatever was there before");
     let times: Vec<_> = words.iter().map(|w| w.1.load(Ordering::Relaxed)).collect();
     assert!(times[1..].iter().all(|&at| 0 < at && at < times[0]), "{times:?}");
+    let writer = writer.at(PhysAddr(0x7000)).boot_cpu(PhysCpuId(0));
+    let found = [4, 5, 6, 7].map(|at: usize| words[at].0.load(Ordering::Relaxed));
+    assert_eq!((found, writer.reader().boot_cpu()), ([0, 1, 0x7000, 0], Some(PhysCpuId(0))));
 }
 
 #[test]
@@ -177,7 +183,7 @@ fn what_readers_would_refuse_is_not_written() {
     let good = record();
     let mut bad = |r: InstanceRecord, cpus: &[u64]| writer.write(&r, &ids(cpus)).unwrap_err();
     assert_eq!(bad(good, &[]), WriteError::BadCpus);
-    assert_eq!(bad(good, &[7, 8]), WriteError::BadCpus, "a doorbell CPU that is not listed");
+    assert_eq!(bad(good, &[7, 8]), WriteError::DoorbellNotListed(PhysCpuId(9)));
     assert_eq!(bad(good, &[9; CPUS + 1]), WriteError::BadCpus);
     let beyond = InstanceRecord { instance: InstanceId::new(3), ..good };
     assert_eq!(bad(beyond, &[9]), WriteError::Entry(EntryError::OutOfRange));
@@ -200,7 +206,7 @@ fn a_reader_checks_its_copy() {
     for (word, value, error) in [
         (1, 1 | (5 << 32), EntryError::WrongInstance(1)),
         (1, 2, EntryError::NoIncarnation),
-        (2, 4 | (1 << 32), EntryError::UnknownState(4)),
+        (2, 5 | (1 << 32), EntryError::UnknownState(5)),
         (2, 2 | (3 << 32), EntryError::UnknownLayout(3)),
         (3, 1 | (0x1f << 32), EntryError::BadVector(0x1f)),
         (4, 8, EntryError::BadRegion),
@@ -211,6 +217,7 @@ fn a_reader_checks_its_copy() {
         let old = entry[word].load(Ordering::Relaxed);
         entry[word].store(value, Ordering::Relaxed);
         assert_eq!((read(CPUS), read(2 * CPUS)), (Err(error), Err(error)), "word {word}");
+        assert_eq!(writer.reader().record(TWO), Err(error), "word {word}");
         entry[word].store(old, Ordering::Relaxed);
     }
     let one_doorbell = EntryFlags::ONE_DOORBELL.bits();

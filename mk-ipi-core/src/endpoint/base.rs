@@ -17,8 +17,7 @@ use core::mem::MaybeUninit;
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 
-pub(super) type Instance<P, const CPUS: usize> =
-    crate::instance::Instance<<P as crate::platform::PhysMemory>::Word, CPUS>;
+pub(super) type Instance<P> = crate::instance::Instance<<P as crate::platform::PhysMemory>::Word>;
 
 /// What belongs to one CPU. 128 bytes apart: prefetchers fetch lines in pairs.
 #[derive(Debug)]
@@ -29,6 +28,8 @@ pub(super) struct Cpu<const QUEUE: usize> {
     pub(super) left: AtomicBool,
     /// How many callbacks this CPU is inside, and one more for a poller.
     pub(super) callbacks: AtomicU32,
+    /// How many doorbells this CPU is about to ring: one, and one more for each NMI in between.
+    pub(super) ringing: AtomicU32,
     /// This CPU's physical id, plus one; 0 until it is asked for. To ask costs more than to send.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
@@ -41,6 +42,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
                 queue: Queue::new(),
                 left: AtomicBool::new(false),
                 callbacks: AtomicU32::new(0),
+                ringing: AtomicU32::new(0),
                 physical: AtomicU64::new(0),
                 counters: Counters::new(),
             }
@@ -59,12 +61,29 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
     }
 }
 
+/// Calls `f` when it is dropped, unless it was [`defused`](Self::defuse): if a handler unwinds, which a host's may.
+pub(super) struct OnUnwind<F: Fn()>(pub(super) F);
+
+impl<F: Fn()> OnUnwind<F> {
+    #[inline(always)]
+    pub(super) fn defuse(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<F: Fn()> Drop for OnUnwind<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// One kernel's end of every link.
 ///
 /// `P`: the kernel and its architecture. `H`: what a handler is, for example `&'static (dyn Fn(&Message) +
 /// Send + Sync)`. `CPUS`: most CPUs of this kernel (its [`ThisCpu::index`](crate::platform::ThisCpu::index) is
-/// below it) and of any instance it sends to. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
-/// the deferred work on one CPU, a power of two; that is also the budget of one run.
+/// below it); those of others need no room here. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
+/// the deferred work on one CPU, a power of two; that is also the budget of one run. `INSTANCES`: ids of instances that it
+/// can know are below it; at most 256.
 ///
 /// All methods take `&self` and may be called from any CPU at any time, unless they say otherwise.
 #[derive(Debug)]
@@ -74,25 +93,36 @@ pub struct Endpoint<
     const CPUS: usize = 8,
     const HANDLERS: usize = 32,
     const QUEUE: usize = 16,
+    const INSTANCES: usize = 256,
 > {
     pub(super) platform: P,
     /// A [`Claim`]'s `data_size` that names us; 0 until `identify`.
     pub(super) identity: AtomicU64,
-    pub(super) instances: InstanceTable<P::Word, CPUS>,
+    pub(super) instances: InstanceTable<P::Word, INSTANCES>,
     pub(super) registry: Registry<H, HANDLERS>,
     /// The receiver's end of our own region, if that is native.
-    pub(super) receiver: Receiver,
+    pub(super) receiver: Receiver<INSTANCES>,
     /// A new life of ours gives back what former ones left unread.
     pub(super) discard: AtomicBool,
     /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
     pub(super) busy: Busy,
-    cpus: [Cpu<QUEUE>; CPUS],
+    pub(super) cpus: [Cpu<QUEUE>; CPUS],
+    /// The directory's generation that was followed last; 0 if none was.
+    pub(super) followed: AtomicU32,
+    /// As `Cpu::ringing`, of CPUs whose index is not below `CPUS`.
+    pub(super) ringing_elsewhere: AtomicU32,
     /// Of CPUs whose index is not below `CPUS`.
     pub(super) elsewhere: Counters,
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     const_unless_loom! {
         /// An endpoint that knows nobody, not even itself. It is large: keep it in a `static`.
@@ -106,6 +136,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
                 discard: AtomicBool::new(false),
                 busy: Busy::new(),
                 cpus: array_of![Cpu::new(); CPUS],
+                followed: AtomicU32::new(0),
+                ringing_elsewhere: AtomicU32::new(0),
                 elsewhere: Counters::new(),
             }
         }
@@ -126,6 +158,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             (&raw mut (*at).discard).write(AtomicBool::new(false));
             (&raw mut (*at).busy).write(Busy::new());
             fill(&raw mut (*at).cpus, Cpu::new);
+            (&raw mut (*at).followed).write(AtomicU32::new(0));
+            (&raw mut (*at).ringing_elsewhere).write(AtomicU32::new(0));
             (&raw mut (*at).elsewhere).write(Counters::new());
         }
         // SAFETY: all fields were written.
@@ -139,6 +173,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             discard: _,
             busy: _,
             cpus: _,
+            followed: _,
+            ringing_elsewhere: _,
             elsewhere: _,
         } = made;
         made
@@ -211,12 +247,12 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     /// The instance, held against destruction.
-    pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word, CPUS>, LookupError> {
+    pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word>, LookupError> {
         self.instances.get(id).map(InstanceRef)
     }
 
     /// Our own instance, if we know who we are and have a region.
-    pub(super) fn own(&self) -> Option<Ref<'_, Instance<P, CPUS>>> {
+    pub(super) fn own(&self) -> Option<Ref<'_, Instance<P>>> {
         let (me, _) = self.identity()?;
         self.instances.get(me).ok().filter(|own| own.has_region())
     }

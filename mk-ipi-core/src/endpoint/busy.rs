@@ -67,16 +67,23 @@ pub(super) struct Busy {
     pub(super) wanting: Instances,
     /// Lanes with messages that were posted and not flushed.
     pub(super) posted: Instances,
+    /// Peers that say what the directory, as it is now, does not explain.
+    pub(super) puzzling: Instances,
 }
 
 impl Busy {
     const_unless_loom! {
         pub(super) fn new() -> Self {
-            Self { opening: Instances::new(), wanting: Instances::new(), posted: Instances::new() }
+            Self {
+                opening: Instances::new(),
+                wanting: Instances::new(),
+                posted: Instances::new(),
+                puzzling: Instances::new(),
+            }
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.opening.is_empty() && self.wanting.is_empty() && self.posted.is_empty()
+        [&self.opening, &self.wanting, &self.posted, &self.puzzling].into_iter().all(Instances::is_empty)
     }
 }

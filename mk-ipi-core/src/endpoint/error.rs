@@ -43,6 +43,9 @@ pub enum SendError {
     Quarantined,
     /// The receiver's own words contradict each other, or a new life of it does not know ours: attach the instance again.
     Broken,
+    /// The peer's region was made anew since we attached: attach the instance again. What was sent and not handled is told by
+    /// [`PeerEvent::Unsettled`](crate::platform::PeerEvent).
+    RegionGone,
     /// The call exists on the native link only.
     NotNative,
     /// The doorbell cannot reach the CPU.
@@ -65,7 +68,7 @@ impl SendError {
             Self::Instance(e) => e.errno(),
             Self::NoRegion => Errno::ENODEV,
             Self::Busy => Errno::EBUSY,
-            Self::ClaimLost => Errno::ESTALE,
+            Self::ClaimLost | Self::RegionGone => Errno::ESTALE,
             Self::Unreachable(e) | Self::NotRung(e) => e.errno(),
         }
     }
@@ -90,12 +93,19 @@ impl From<Unsent> for SendError {
             Unsent::Quarantined => Self::Quarantined,
             Unsent::Broken => Self::Broken,
             Unsent::TooLong => Self::TooLong,
+            Unsent::Gone => Self::RegionGone,
         }
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Counts a send that was refused.
     #[cold]

@@ -5,14 +5,20 @@ use super::base::Endpoint;
 use crate::instance::{DestroyError, InstanceConfig};
 use crate::link::{AddError, Me};
 use crate::native::Opening;
-use crate::platform::Platform;
+use crate::platform::{Peer, PeerEvent, Platform};
 use crate::registry::Handler;
 use crate::sync::Ordering;
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange};
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Says who this kernel is. Until then interrupts are ignored, sends refused, and native links not made.
     ///
@@ -51,7 +57,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     /// Calls `f` with who we are, as a native link needs it.
-    fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_>>) -> R) -> R {
+    fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_, INSTANCES>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
         let discard = self.discard.load(Ordering::Relaxed);
         f(Some(Me { id, incarnation, receiver: &self.receiver, discard }))
@@ -59,9 +65,32 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. May sleep.
     ///
-    /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again.
+    /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again. What the peer has not said to
+    /// have handled is told by [`PeerEvent::Unsettled`].
+    ///
+    /// A native region goes back to our pool only when nobody else has it mapped, by their own word: `Mapped` says who has
+    /// (SPEC D-8, N-17). A region of RFC v2 has no room for such a word; there the host knows from the directory
+    /// ([`behind`](Self::behind)).
     pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
-        self.instances.destroy(&self.platform, id)
+        self.destroy_with(id, |_, _| false)
+    }
+
+    /// As [`destroy_instance`](Self::destroy_instance), for the host: `has_stopped` says of an instance and its life, which has
+    /// the region mapped by its last word, whether its CPUs have stopped for good. If that is not true, it goes on writing into
+    /// memory that is given to somebody else.
+    pub fn destroy_with(
+        &self,
+        id: InstanceId,
+        has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
+    ) -> Result<(), DestroyError> {
+        let me = self.identity();
+        let theirs =
+            self.instances.get(id).ok().and_then(|i| i.sender()?.life()).map(|life| life.incarnation);
+        let unsettled = self.instances.destroy(&self.platform, id, me.map(|(id, _)| id), has_stopped)?;
+        if let (Some((after, to)), Some((_, ours))) = (unsettled, me) {
+            self.platform.peer_event(Peer { id, theirs, ours }, PeerEvent::Unsettled { after, to });
+        }
+        Ok(())
     }
 
     /// Empties every slot that a dead kernel had claimed; gives how many (SPEC X-5).

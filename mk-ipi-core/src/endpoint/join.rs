@@ -8,8 +8,9 @@ use crate::link::{AddError, LinkConfig};
 use crate::platform::Platform;
 use crate::registry::Handler;
 use crate::rfc_v2::Occupied;
+use crate::sync::Ordering;
 use crate::sync::Word;
-use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout, State};
+use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout};
 use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
 
@@ -22,6 +23,10 @@ pub enum JoinError {
     Instance(InstanceId, AddError),
     /// The host was changing the entry of this instance: try again.
     Changing(InstanceId),
+    /// Somebody still uses this instance, which the directory lists no more, or with another region: call again.
+    InUse(InstanceId),
+    /// A CPU of ours does not come to an end of ringing where the directory said before: call again.
+    Ringing,
     /// The entry of this instance cannot be used: who and why. If it is the result of a join, no entry that can be read has its
     /// region at that address.
     Entry(InstanceId, EntryError),
@@ -33,12 +38,13 @@ impl JoinError {
         match self {
             Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
             Self::Instance(_, e) => e.errno(),
-            Self::Changing(_) => Errno::EAGAIN,
+            Self::Changing(_) | Self::Ringing => Errno::EAGAIN,
+            Self::InUse(_) => Errno::EBUSY,
         }
     }
 }
 
-/// The config of an instance that the directory lists; slots fill its region, a native region's stamp says the rest.
+/// The config of an instance that the directory lists, with those of its CPUs that are at hand; slots fill its region, a native region's stamp says the rest.
 pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> InstanceConfig<'a> {
     let slots = || {
         record.region.map_or(u32::MAX, |r| {
@@ -51,7 +57,7 @@ pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> Instance
     InstanceConfig {
         id: record.instance,
         incarnation: record.incarnation,
-        cpus: cpus.get(..record.nr_cpus as usize).unwrap_or(&[]),
+        cpus: cpus.get(..record.nr_cpus as usize).unwrap_or(cpus),
         doorbell_cpu: record.doorbell_cpu,
         vector: record.vector,
         one_doorbell: record.flags.contains(EntryFlags::ONE_DOORBELL),
@@ -62,29 +68,36 @@ pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> Instance
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Takes the place of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
     /// that the directory lists as starting or running, ourselves included. Gives how many. May sleep.
     ///
     /// On an error nothing that this call added stays. An instance that cannot be added, unless it is our own, is left out
     /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel calls
-    /// [`poll`](Self::poll) once. A peer that comes or restarts later is added by itself: [`Directory::read`],
-    /// [`config_of`], [`attach_instance`](Self::attach_instance), the former life destroyed first.
+    /// [`poll`](Self::poll) once, and this one calls [`follow`](Self::follow) now and then: what comes, goes and changes later is
+    /// found by that.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
         self.join_and(shared, directory, |_, _| ())
     }
 
-    /// As [`join`](Self::join), and calls `left_out` for each live instance that could not be added: who and why. Add it by itself
-    /// when its entry has changed.
+    /// As [`join`](Self::join), and calls `left_out` for each live instance that could not be added: who and why.
+    /// [`follow`](Self::follow) tries again when the directory has changed.
     pub fn join_and(
         &self,
         shared: PhysAddr,
         directory: &Directory<'_, P::Word>,
         mut left_out: impl FnMut(InstanceId, JoinError),
     ) -> Result<usize, JoinError> {
-        let me = find_self::<_, CPUS>(shared, directory)?;
+        let generation = directory.generation();
+        let me = find_self(shared, directory)?;
         let before = self.identity().map(|(instance, incarnation)| Claim { instance, incarnation });
         // A native link begins with who we are.
         self.set_identity(Some(Claim { instance: me.instance, incarnation: me.incarnation }));
@@ -112,7 +125,16 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         }
         joined?;
         self.identify(me.instance, me.incarnation);
+        self.has_followed(generation);
         Ok(count)
+    }
+
+    /// Says in all our lanes how far we have followed the directory (SPEC N-17).
+    pub(super) fn has_followed(&self, generation: u32) {
+        self.followed.store(generation, Ordering::Relaxed);
+        for instance in self.instances.all() {
+            instance.sender().into_iter().for_each(|sender| sender.follow(generation));
+        }
     }
 
     /// Adds the instance `id` if it is alive; whether it was.
@@ -122,9 +144,8 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         me: &InstanceRecord,
         directory: &Directory<'_, P::Word>,
     ) -> Result<bool, JoinError> {
-        let mut cpus = [PhysCpuId(0); CPUS];
-        let record = match directory.read(id, &mut cpus) {
-            Ok(record) => Some(record).filter(is_alive),
+        let record = match directory.record(id) {
+            Ok(record) => Some(record).filter(|record| record.state.is_live()),
             Err(EntryError::Absent) => None,
             Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
             Err(e) => return Err(JoinError::Entry(id, e)),
@@ -134,25 +155,24 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             return Err(JoinError::Changing(id));
         }
         let Some(record) = record else { return Ok(false) };
-        let attached = self.attach_instance(&config_of(&record, &cpus), record.region);
-        attached.map(|()| true).map_err(|e| JoinError::Instance(id, e))
+        self.attach_listed(&record).map(|()| true)
+    }
+
+    /// Adds the instance that the directory lists so.
+    pub(super) fn attach_listed(&self, record: &InstanceRecord) -> Result<(), JoinError> {
+        let attached = self.attach_instance(&config_of(record, &[record.doorbell_cpu]), record.region);
+        attached.map_err(|e| JoinError::Instance(record.instance, e))
     }
 }
 
-fn is_alive(record: &InstanceRecord) -> bool {
-    matches!(record.state, State::Starting | State::Running)
-}
-
 /// The live entry whose region is at `shared`.
-fn find_self<W: Word, const CPUS: usize>(
-    shared: PhysAddr,
-    directory: &Directory<'_, W>,
-) -> Result<InstanceRecord, JoinError> {
-    let mut cpus = [PhysCpuId(0); CPUS];
+fn find_self<W: Word>(shared: PhysAddr, directory: &Directory<'_, W>) -> Result<InstanceRecord, JoinError> {
+    let is_ours =
+        |r: &InstanceRecord| r.state.is_live() && r.region.is_some_and(|region| region.start() == shared);
     let mut unread = JoinError::NotListed(shared);
     for id in directory.ids() {
-        match directory.read(id, &mut cpus) {
-            Ok(r) if is_alive(&r) && r.region.is_some_and(|region| region.start() == shared) => return Ok(r),
+        match directory.record(id) {
+            Ok(record) if is_ours(&record) => return Ok(record),
             Ok(_) | Err(EntryError::Absent) => {}
             Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
             Err(e) => unread = JoinError::Entry(id, e),

@@ -2,11 +2,12 @@
 //! One kernel's end of every link: send, receive, handlers, instances.
 //!
 //! From bottom to top: `busy`, `base`; `error`; `ring`; `upkeep`; `send`, `post`; `poller`, `receive`; `peers`, `instances`;
-//! `join`, `pfn`.
+//! `join`, `follow`, `pfn`.
 
 mod base;
 mod busy;
 mod error;
+mod follow;
 mod instances;
 mod join;
 mod peers;
@@ -20,6 +21,7 @@ mod upkeep;
 
 pub use base::Endpoint;
 pub use error::SendError;
+pub use follow::Followed;
 pub use join::{config_of, JoinError};
 pub use peers::MoveError;
 pub use pfn::{MapPfnError, MappedPage};

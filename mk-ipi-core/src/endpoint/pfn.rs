@@ -58,8 +58,14 @@ impl<P: Platform> Drop for MappedPage<'_, P> {
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Sends the number of a page (`mk_send_pfn`); gives the message's number, as [`send`](Self::send).
     pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<u64, SendError> {

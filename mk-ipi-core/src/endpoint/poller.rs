@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looking at our lanes: a run of deferred work that ends, and a poller that stays (SPEC N-10, N-13).
 
-use super::base::{Cpu, Endpoint, Instance};
+use super::base::{Cpu, Endpoint, Instance, OnUnwind};
 use crate::message::Message;
 use crate::native::{Events, Hold, OwnRegion};
 use crate::platform::{Peer, PeerEvent, Platform};
@@ -29,8 +29,16 @@ impl Deferred {
 }
 
 /// What a look works with.
-struct Run<'a, P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> {
-    endpoint: &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE>,
+struct Run<
+    'a,
+    P: Platform,
+    H,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+> {
+    endpoint: &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     cpu: &'a Cpu<QUEUE>,
     recent: Recent<'a, H>,
     handled: usize,
@@ -39,16 +47,29 @@ struct Run<'a, P: Platform, H, const CPUS: usize, const HANDLERS: usize, const Q
     calling: bool,
 }
 
-impl<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Run<'a, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        'a,
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Run<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    fn new(endpoint: &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE>, cpu: &'a Cpu<QUEUE>) -> Self {
+    fn new(endpoint: &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>, cpu: &'a Cpu<QUEUE>) -> Self {
         Self { endpoint, cpu, recent: Recent::NONE, handled: 0, unhandled: 0, calling: false }
     }
 }
 
-impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Run<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Run<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Callbacks begin, and last until the end of this look.
     #[inline(always)]
@@ -77,16 +98,28 @@ impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usiz
     }
 }
 
-impl<P: Platform, H, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Drop
-    for Run<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Drop for Run<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     fn drop(&mut self) {
         self.end_calling();
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Events
-    for Run<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Events for Run<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     fn version(&self) -> u32 {
         self.endpoint.instances.version()
@@ -100,8 +133,12 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     fn deliver(&mut self, message: &Message<'_>) {
         self.begin_calling();
         let called = self.endpoint.registry.dispatch_recent(&mut self.recent, message);
-        let counter = if called == 0 { &mut self.unhandled } else { &mut self.handled };
-        *counter = counter.wrapping_add(1);
+        if called != 0 {
+            self.handled = self.handled.wrapping_add(1);
+        } else {
+            self.unhandled = self.unhandled.wrapping_add(1);
+            self.endpoint.platform.unhandled(message);
+        }
     }
 
     fn ring(&self, id: InstanceId) {
@@ -118,8 +155,14 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// A doorbell rang, or somebody wants to be sure. Bounded: the deferred work looks.
     pub(super) fn wake(&self, own: &OwnRegion<P::Word>) {
@@ -136,9 +179,15 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Looks at our lanes, and hands out `QUEUE` messages at most.
     pub(super) fn run_lanes(&self, cpu: &Cpu<QUEUE>, own: &OwnRegion<P::Word>, arm: bool) -> Deferred {
-        let Some(mut hold) = self.receiver.hold() else { return Deferred::NOTHING };
+        // Dropped last: whoever looks then can hold the lanes.
+        let unwound = OnUnwind(|| self.schedule());
+        let Some(mut hold) = self.receiver.hold() else {
+            unwound.defuse();
+            return Deferred::NOTHING;
+        };
         let mut run = Run::new(self, cpu);
         let left = hold.drain(own, &mut run, QUEUE, arm);
+        unwound.defuse();
         let messages = run.handled.wrapping_add(run.unhandled);
         drop(run);
         // Who was refused meanwhile has left us a run that arms.
@@ -156,7 +205,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// While it exists no sender is asked to ring, and deferred work finds the lanes held. When it is dropped, the deferred work
     /// is scheduled, and asks for doorbells again. It stays on its CPU. While it
     /// exists our own instance cannot be destroyed, and on its CPU no handler can be unregistered: it may be keeping it.
-    pub fn poller(&self) -> Option<Poller<'_, P, H, CPUS, HANDLERS, QUEUE>> {
+    pub fn poller(&self) -> Option<Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>> {
         let (cpu, own) = (self.cpu()?, self.own()?);
         let region: *const OwnRegion<P::Word> = own.link.own_region()?;
         // SAFETY: it is a part of the instance, which neither moves nor ends while `own` exists; the poller keeps that, and lends
@@ -170,24 +219,43 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 }
 
 /// The right to look at a kernel's lanes ([`Endpoint::poller`]).
-pub struct Poller<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> {
+pub struct Poller<
+    'a,
+    P: Platform,
+    H: Handler,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+> {
     // Dropped in this order: callbacks end, the lanes are given up, and then the deferred work is scheduled.
-    run: Run<'a, P, H, CPUS, HANDLERS, QUEUE>,
-    hold: Hold<'a>,
+    run: Run<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
+    hold: Hold<'a, INSTANCES>,
     /// A part of `_own`, found once for all looks.
     region: &'a OwnRegion<P::Word>,
-    _ends: Ends<'a, P, H, CPUS, HANDLERS, QUEUE>,
-    _own: Ref<'a, Instance<P, CPUS>>,
+    _ends: Ends<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
+    _own: Ref<'a, Instance<P>>,
 }
 
 /// A poller that ends: nobody is asked to ring then, and the deferred work asks.
-struct Ends<'a, P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
-    &'a Endpoint<P, H, CPUS, HANDLERS, QUEUE>,
-    &'a Cpu<QUEUE>,
-);
+struct Ends<
+    'a,
+    P: Platform,
+    H: Handler,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+>(&'a Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>, &'a Cpu<QUEUE>);
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> Drop
-    for Ends<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Drop for Ends<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     fn drop(&mut self) {
         self.1.leave_callback();
@@ -195,8 +263,14 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Poller<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Hands out what has come; how many messages that was, or other news of peers.
     ///
@@ -236,8 +310,14 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize> core::fmt::Debug
-    for Poller<'_, P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > core::fmt::Debug for Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Poller")

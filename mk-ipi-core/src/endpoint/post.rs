@@ -8,8 +8,14 @@ use crate::platform::Platform;
 use crate::registry::Handler;
 use mk_ipi_abi::{InstanceId, MessageType};
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// As [`send`](Self::send) on the native link, but rings nobody: after the last of several messages call
     /// [`flush`](Self::flush). Until then they may wait. What handlers post is flushed when they are through.
@@ -25,7 +31,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline]
     pub fn post_held(
         &self,
-        to: &InstanceRef<'_, P::Word, CPUS>,
+        to: &InstanceRef<'_, P::Word>,
         msg_type: MessageType,
         payload: &[u8],
     ) -> Result<u64, SendError> {
@@ -50,7 +56,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline]
     pub fn post_many_held(
         &self,
-        to: &InstanceRef<'_, P::Word, CPUS>,
+        to: &InstanceRef<'_, P::Word>,
         msg_type: MessageType,
         payloads: &[&[u8]],
     ) -> Result<usize, SendError> {
@@ -60,7 +66,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(always)]
     fn post_all(
         &self,
-        to: &InstanceRef<'_, P::Word, CPUS>,
+        to: &InstanceRef<'_, P::Word>,
         msg_type: MessageType,
         payloads: &[&[u8]],
     ) -> Result<(usize, u64), SendError> {

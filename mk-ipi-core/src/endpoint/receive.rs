@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
 
-use super::base::{Cpu, Endpoint, Instance};
+use super::base::{Cpu, Endpoint, Instance, OnUnwind};
 use super::poller::Deferred;
 use crate::message::Message;
 use crate::platform::Platform;
@@ -22,8 +22,14 @@ pub enum PollError {
     BeyondCpus,
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// The doorbell's interrupt: RFC v2 copies the message in this CPU's slot, if any; both schedule the deferred work.
     ///
@@ -94,24 +100,27 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
             Err(Untaken::Overwritten) => Count::Overwritten,
         });
         if taken.is_ok() {
+            // What was left is what was taken, or gone.
+            cpu.left.store(false, Ordering::Relaxed);
             self.platform.schedule();
         }
         taken.is_ok()
     }
 
-    /// The overflow policy (SPEC R-6): an exclusive slot keeps its message until there is room; from a slot
-    /// that may be overwritten the newest is dropped.
+    /// The overflow policy (SPEC R-6): a slot keeps its message until there is room. In one that may be overwritten, that is until
+    /// the next one comes.
     fn leave(&self, cpu: &Cpu<QUEUE>, policy: Occupied, slot: Slot<'_, P::Word>) -> bool {
-        match (slot.peek(), policy) {
-            (Ok(_), Occupied::Exclusive) => {
-                if !cpu.left.swap(true, Ordering::Relaxed) {
-                    cpu.counters.count(Count::Left);
-                }
-                self.platform.schedule();
-            }
-            (Ok(_), Occupied::Overwrite) => cpu.counters.count(Count::Dropped),
-            (Err(nothing), _) => cpu.counters.count(nothing_found(nothing)),
+        if let Err(nothing) = slot.peek() {
+            cpu.counters.count(nothing_found(nothing));
+            return false;
         }
+        if !cpu.left.swap(true, Ordering::Relaxed) {
+            cpu.counters.count(Count::Left);
+        } else if policy == Occupied::Overwrite {
+            // The one that was left before has been overwritten.
+            cpu.counters.count(Count::Dropped);
+        }
+        self.platform.schedule();
         false
     }
 
@@ -129,7 +138,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         self.run(self.own().as_deref(), false)
     }
 
-    fn run(&self, own: Option<&Instance<P, CPUS>>, arm: bool) -> Deferred {
+    fn run(&self, own: Option<&Instance<P>>, arm: bool) -> Deferred {
         let Some(cpu) = self.cpu() else { return Deferred::NOTHING };
         match own.and_then(|own| own.link.own_region()) {
             Some(region) => self.run_lanes(cpu, region, arm),
@@ -163,14 +172,30 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     /// Takes the message that was left in the slot for want of room. True if it is in the queue now, or left again.
     fn fetch_left(&self, cpu: &Cpu<QUEUE>) -> bool {
-        cpu.left.swap(false, Ordering::Relaxed)
-            && (self.poll() == Ok(true) || cpu.left.load(Ordering::Relaxed))
+        let interrupts = self.platform.disable();
+        // An interrupt may have taken it in between.
+        let left = cpu.left.swap(false, Ordering::Relaxed);
+        let slots = self.own();
+        let found = match slots.as_deref().and_then(|own| own.link.slots()).filter(|_| left) {
+            Some((slots, policy)) => self.receive(cpu, slots, policy) || cpu.left.load(Ordering::Relaxed),
+            None => false,
+        };
+        self.platform.restore(interrupts);
+        found
     }
 
     pub(super) fn dispatch(&self, cpu: &Cpu<QUEUE>, message: &Message<'_>) {
-        cpu.callbacks.fetch_add(1, Ordering::Relaxed);
+        cpu.enter_callback();
+        let unwound = OnUnwind(|| {
+            cpu.leave_callback();
+            self.schedule();
+        });
         let called = self.registry.dispatch(message);
-        cpu.callbacks.fetch_sub(1, Ordering::Relaxed);
+        if called == 0 {
+            self.platform.unhandled(message);
+        }
+        unwound.defuse();
+        cpu.leave_callback();
         cpu.counters.count(if called == 0 { Count::Unhandled } else { Count::Handled });
     }
 }

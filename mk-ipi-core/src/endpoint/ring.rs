@@ -7,7 +7,12 @@ use crate::native::Sender;
 use crate::platform::{DoorbellError, Platform};
 use crate::registry::Handler;
 use crate::stats::Count;
-use mk_ipi_abi::{InstanceId, PhysCpuId, Vector};
+use crate::sync::{fence, Ordering};
+use mk_ipi_abi::native::Bell;
+use mk_ipi_abi::{InstanceId, PhysCpuId};
+
+/// Looks at a CPU that is about to ring, with a `relax` in between, before whoever waits for it is sent away.
+const SETTLE_TRIES: usize = 4_096;
 
 /// How the caller may ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,50 +21,91 @@ pub(super) enum Context {
     Nmi,
 }
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Whether the directory gives `cpu` to that instance.
-    pub(super) fn has_cpu(&self, instance: &Instance<P, CPUS>, cpu: PhysCpuId) -> bool {
-        let listed = || instance.cpus().contains(&cpu);
+    pub(super) fn has_cpu(&self, instance: &Instance<P>, cpu: PhysCpuId) -> bool {
+        let listed = || instance.doorbell().cpu == cpu;
         self.platform.peer_has_cpu(instance.id, cpu).unwrap_or_else(listed)
     }
 
     /// Where an instance is rung: where it wants, if that CPU is its own, else where the directory says.
-    pub(super) fn doorbell(&self, to: &Instance<P, CPUS>, sender: &Sender<P::Word>) -> (PhysCpuId, Vector) {
-        let bell = sender.bell(|bell| self.has_cpu(to, bell.cpu));
-        bell.map_or((to.doorbell_cpu, to.vector), |bell| (bell.cpu, bell.vector))
+    pub(super) fn doorbell(&self, to: &Instance<P>, sender: &Sender<P::Word>) -> Bell {
+        let is_its_cpu = |bell: Bell| {
+            let is = self.has_cpu(to, bell.cpu);
+            if !is {
+                // Perhaps the directory has changed: whoever follows it is told to.
+                self.busy.puzzling.add(to.id);
+            }
+            is
+        };
+        sender.bell(is_its_cpu).unwrap_or_else(|| to.doorbell())
+    }
+
+    /// Calls `ring`, which finds out which CPU to ring and rings it, so that [`settle_doorbells`](Self::settle_doorbells)
+    /// knows. Interrupts are off.
+    pub(super) fn while_ringing<R>(&self, ring: impl FnOnce() -> R) -> R {
+        let ringing = self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing);
+        ringing.fetch_add(1, Ordering::Relaxed);
+        // SYNC POINT: ringing (fence). We ring where the directory says now, or whoever follows it sees that we may not.
+        fence(Ordering::SeqCst);
+        let rung = ring();
+        // SYNC POINT: rung (release)
+        ringing.fetch_sub(1, Ordering::Release);
+        rung
+    }
+
+    /// Waits, for a while, until no CPU of ours rings by what the directory said before; whether none does.
+    pub(super) fn settle_doorbells(&self) -> bool {
+        // SYNC POINT: ringing (fence)
+        fence(Ordering::SeqCst);
+        let here = self.cpus.iter().map(|cpu| &cpu.ringing);
+        here.chain([&self.ringing_elsewhere]).all(|ringing| {
+            (0..SETTLE_TRIES).any(|_| {
+                // SYNC POINT: rung (acquire)
+                let rung = ringing.load(Ordering::Acquire) == 0;
+                if !rung {
+                    self.platform.relax();
+                }
+                rung
+            })
+        })
     }
 
     #[cold]
     pub(super) fn ring_bell(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         sender: &Sender<P::Word>,
         context: Context,
     ) -> Result<(), DoorbellError> {
-        let (cpu, vector) = self.doorbell(to, sender);
         sender.count_rung();
         self.count(Count::Rung);
-        match context {
-            Context::Normal => self.platform.ring(cpu, vector),
-            Context::Nmi => self.platform.ring_from_nmi(cpu, vector),
-        }
+        self.while_ringing(|| {
+            let Bell { cpu, vector } = self.doorbell(to, sender);
+            match context {
+                Context::Normal => self.platform.ring(cpu, vector),
+                Context::Nmi => self.platform.ring_from_nmi(cpu, vector),
+            }
+        })
     }
 
     /// Rings an instance if it wants to be rung for what we have stored.
-    pub(super) fn ring_if_wanted(&self, to: &Instance<P, CPUS>) -> Result<(), DoorbellError> {
+    pub(super) fn ring_if_wanted(&self, to: &Instance<P>) -> Result<(), DoorbellError> {
         match to.sender().filter(|sender| sender.flush()) {
             Some(sender) => self.ring_undisturbed(to, sender),
             None => Ok(()),
         }
     }
 
-    fn ring_undisturbed(
-        &self,
-        to: &Instance<P, CPUS>,
-        sender: &Sender<P::Word>,
-    ) -> Result<(), DoorbellError> {
+    fn ring_undisturbed(&self, to: &Instance<P>, sender: &Sender<P::Word>) -> Result<(), DoorbellError> {
         let interrupts = self.platform.disable();
         let rung = self.ring_bell(to, sender, Context::Normal);
         self.platform.restore(interrupts);
@@ -69,10 +115,18 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     /// Rings `to` once more, without a message, wanted or not: after [`SendError::NotRung`].
     pub fn ring(&self, to: InstanceId) -> Result<(), SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
-        match instance.sender() {
+        let rung = match instance.sender() {
             Some(sender) => self.ring_undisturbed(&instance, sender),
-            None => self.platform.ring(instance.doorbell_cpu, instance.vector),
-        }
-        .map_err(SendError::Unreachable)
+            None => {
+                let interrupts = self.platform.disable();
+                let rung = self.while_ringing(|| {
+                    let Bell { cpu, vector } = instance.doorbell();
+                    self.platform.ring(cpu, vector)
+                });
+                self.platform.restore(interrupts);
+                rung
+            }
+        };
+        rung.map_err(SendError::Unreachable)
     }
 }

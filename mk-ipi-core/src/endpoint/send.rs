@@ -18,8 +18,14 @@ use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 /// A sender that finds a message unread rings for it again once in so many tries (SPEC R-7).
 const RING_AGAIN: u64 = 64;
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Sends `payload` to `to`: at most 256 bytes, or what a native region's stamp says; on RFC v2 at least one byte, and to its
     /// doorbell CPU. Gives the message's number: on the native link the position behind its last line, which grows, but not by
@@ -38,7 +44,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(always)]
     pub fn send_held(
         &self,
-        to: &InstanceRef<'_, P::Word, CPUS>,
+        to: &InstanceRef<'_, P::Word>,
         msg_type: MessageType,
         payload: &[u8],
     ) -> Result<u64, SendError> {
@@ -56,7 +62,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     ) -> Result<u64, SendError> {
         let instance = self.instances.get(to).map_err(|e| self.count_unsent(SendError::Instance(e)))?;
         match &instance.link {
-            Link::Native { sender, .. } if self.doorbell(&instance, sender).0 != cpu => {
+            Link::Native { sender, .. } if self.doorbell(&instance, sender).cpu != cpu => {
                 Err(self.count_unsent(SendError::NotItsCpu(cpu)))
             }
             Link::RfcV2 { .. } => self.send_on_slot(&instance, cpu, msg_type, payload),
@@ -65,15 +71,10 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     }
 
     #[inline(always)]
-    fn send_to(
-        &self,
-        to: &Instance<P, CPUS>,
-        msg_type: MessageType,
-        payload: &[u8],
-    ) -> Result<u64, SendError> {
+    fn send_to(&self, to: &Instance<P>, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match &to.link {
             Link::Native { sender, .. } => self.send_on_lane(to, sender, msg_type, payload),
-            _ => self.send_on_slot(to, to.doorbell_cpu, msg_type, payload),
+            _ => self.send_on_slot(to, to.doorbell().cpu, msg_type, payload),
         }
     }
 
@@ -81,7 +82,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(always)]
     fn send_on_lane(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         sender: &Sender<P::Word>,
         msg_type: MessageType,
         payload: &[u8],
@@ -104,7 +105,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(never)]
     fn send_in_any_case(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         context: Context,
         msg_type: MessageType,
         payload: &[u8],
@@ -140,7 +141,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[cold]
     fn ring_for(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         context: Context,
         number: u64,
         interrupts: P::State,
@@ -154,7 +155,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(always)]
     pub(super) fn on_lane(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         f: impl Fn(&Sender<P::Word>, u32) -> Result<(usize, u64), Unsent>,
     ) -> Result<(usize, u64), SendError> {
         let Some(sender) = to.sender() else { return Err(self.count_unsent(SendError::NotNative)) };
@@ -196,7 +197,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(always)]
     pub(super) fn swap(
         &self,
-    ) -> impl Fn(&AtomicU64, u64, u64) -> bool + use<'_, P, H, CPUS, HANDLERS, QUEUE> {
+    ) -> impl Fn(&AtomicU64, u64, u64) -> bool + use<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES> {
         |word, current, new| {
             if CPUS == 1 {
                 self.platform.compare_exchange_alone(word, current, new)
@@ -229,14 +230,17 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
     #[inline(never)]
     fn send_on_slot(
         &self,
-        to: &Instance<P, CPUS>,
+        to: &Instance<P>,
         cpu: PhysCpuId,
         msg_type: MessageType,
         payload: &[u8],
     ) -> Result<u64, SendError> {
         let interrupts = self.platform.disable();
         let sent = match to.link.slots() {
-            Some((slots, policy)) => self.send_to_slot(to, slots, policy, cpu, msg_type, payload),
+            // From the question whose CPU it is to the ring, since it may become another's.
+            Some((slots, policy)) => {
+                self.while_ringing(|| self.send_to_slot(to, slots, policy, cpu, msg_type, payload))
+            }
             None => Err(SendError::NoRegion),
         };
         if sent.is_ok() {
@@ -248,7 +252,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
 
     fn send_to_slot(
         &self,
-        instance: &Instance<P, CPUS>,
+        instance: &Instance<P>,
         slots: &[P::Word],
         policy: Occupied,
         cpu: PhysCpuId,
@@ -256,21 +260,26 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         payload: &[u8],
     ) -> Result<(), SendError> {
         let message = Outgoing::new(self.platform.physical_id(), msg_type, payload)?;
-        let me = Claim::from_data_size(self.identity.load(Ordering::Acquire)).ok_or(SendError::NoIdentity)?;
-        if !instance.is_target(cpu) {
+        let vector = instance.doorbell().vector;
+        let is_target = || {
+            let doorbell = instance.doorbell().cpu;
+            cpu == doorbell || (!instance.one_doorbell && self.has_cpu(instance, cpu))
+        };
+        if !is_target() {
             return Err(SendError::NotItsCpu(cpu));
         }
-        // Each of an instance's CPUs has a slot (`Instance::new`).
-        let slot = Slot::of_cpu(slots, cpu).ok_or(SendError::NoRegion)?;
-        self.platform.check(cpu, instance.vector).map_err(SendError::Unreachable)?;
+        let slot = Slot::of_cpu(slots, cpu).ok_or(SendError::NotItsCpu(cpu))?;
+        self.platform.check(cpu, vector).map_err(SendError::Unreachable)?;
         match policy {
             Occupied::Overwrite => slot.overwrite(&message),
             Occupied::Exclusive => {
-                let claimed = slot.claim(me).map_err(|found| self.busy(found, cpu, instance.vector))?;
+                let me = Claim::from_data_size(self.identity.load(Ordering::Acquire));
+                let claimed = slot.claim(me.ok_or(SendError::NoIdentity)?);
+                let claimed = claimed.map_err(|found| self.busy(found, cpu, vector))?;
                 claimed.publish(&message).map_err(|_| SendError::ClaimLost)?;
             }
         }
-        self.platform.ring(cpu, instance.vector).map_err(SendError::NotRung)
+        self.platform.ring(cpu, vector).map_err(SendError::NotRung)
     }
 
     /// The slot is occupied. If by a message, its doorbell may have had no effect: ring again, but rarely.

@@ -9,8 +9,14 @@ use crate::published::Ref;
 use crate::registry::Handler;
 use mk_ipi_abi::InstanceId;
 
-impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>
-    Endpoint<P, H, CPUS, HANDLERS, QUEUE>
+impl<
+        P: Platform,
+        H: Handler,
+        const CPUS: usize,
+        const HANDLERS: usize,
+        const QUEUE: usize,
+        const INSTANCES: usize,
+    > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Rings `to` for what was posted, if it wants to be rung.
     pub fn flush(&self, to: InstanceId) -> Result<(), SendError> {
@@ -27,6 +33,13 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         self.busy.posted.for_each(|id| {
             // One that cannot be rung looks by itself.
             let _ = self.flush(id);
+        });
+        self.busy.puzzling.for_each(|id| {
+            if self.busy.puzzling.remove(id) {
+                if let Ok(instance) = self.instances.get(id) {
+                    self.tell(&instance, PeerEvent::ReadDirectory);
+                }
+            }
         });
         self.busy.opening.for_each(|id| _ = self.go_on_with(id));
         self.busy.wanting.for_each(|id| self.tell_of_space(id));
@@ -83,7 +96,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         }
     }
 
-    fn tell(&self, instance: &Instance<P, CPUS>, event: PeerEvent) {
+    fn tell(&self, instance: &Instance<P>, event: PeerEvent) {
         if let (Some((_, ours)), Some(sender)) = (self.identity(), instance.sender()) {
             let theirs = sender.life().map(|life| life.incarnation);
             self.platform.peer_event(Peer { id: instance.id, theirs, ours }, event);
@@ -95,7 +108,7 @@ impl<P: Platform, H: Handler, const CPUS: usize, const HANDLERS: usize, const QU
         &self,
         to: InstanceId,
         f: impl FnOnce(&Sender<P::Word>, &Watch) -> R,
-    ) -> Result<(Ref<'_, Instance<P, CPUS>>, R), SendError> {
+    ) -> Result<(Ref<'_, Instance<P>>, R), SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
         let result = instance.link.lane().map(|(sender, watch)| f(sender, watch));
         result.map(|result| (instance, result)).ok_or(SendError::NotNative)

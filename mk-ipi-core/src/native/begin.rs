@@ -4,7 +4,7 @@
 use super::lane::PeerRegion;
 use super::send::{is_answer_to, Sender, PREPARING, UNANSWERED};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{control, header, Hello, Phase};
+use mk_ipi_abi::native::{control, header, Attached, Hello, Phase};
 use mk_ipi_abi::Incarnation;
 
 /// How far a life has come.
@@ -24,6 +24,8 @@ impl<W: Word> Sender<W> {
         let said = region.own(header::HELLO);
         let answered = region.control(control::ANSWER);
         let begin = Hello::after(said, answered, incarnation);
+        // SYNC POINT: lane-attached (release)
+        region.set(header::ATTACHED, Attached { incarnation, generation: 0 }.to_word());
         // What a former life waited for is not waited for any more.
         region.set(header::WANT, 0);
         let unused = said == 0 && answered == 0 && region.control(control::BREACH) == 0;

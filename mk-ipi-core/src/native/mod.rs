@@ -22,11 +22,11 @@ mod watch;
 pub(crate) use begin::Opening;
 pub(crate) use lane::{OwnRegion, PeerRegion};
 pub(crate) use receive::{Hold, Receiver};
-pub(crate) use region::{create, RegionError};
+pub(crate) use region::{create, mapped_by, RegionError};
 pub(crate) use send::{Sender, Unsent};
 pub(crate) use state::Events;
 pub use watch::LaneStats;
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Unsettled, Watch};
 
 #[cfg(all(test, loom))]
 mod loom_tests;

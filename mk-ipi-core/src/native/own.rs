@@ -3,7 +3,7 @@
 
 use super::lane::OwnRegion;
 use crate::sync::{Ordering, Word};
-use mk_ipi_abi::native::{header, receiver, Bell, Life};
+use mk_ipi_abi::native::{header, receiver, Attached, Bell, Life};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
 impl<W: Word> OwnRegion<W> {
@@ -11,6 +11,15 @@ impl<W: Word> OwnRegion<W> {
     pub(crate) fn is_stopped(&self, incarnation: Incarnation) -> bool {
         let host = self.lane_end(InstanceId::HOST.get());
         host.is_some_and(|end| end.header(header::STOP) == u64::from(incarnation.get()))
+    }
+
+    /// Who has the region mapped, by their own word (SPEC N-17).
+    pub(crate) fn attached(&self) -> impl Iterator<Item = (InstanceId, Attached)> + use<'_, W> {
+        (0..=u8::MAX).filter_map(|lane| {
+            // SYNC POINT: lane-attached (acquire)
+            let attached = Attached::from_word(self.lane_end(lane)?.header(header::ATTACHED))?;
+            Some((InstanceId::new(lane), attached))
+        })
     }
 
     /// Shows that we live.

@@ -10,8 +10,6 @@ use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// Most messages of one lane before the next one's turn.
 const SHARE: usize = 16;
-/// Lanes that a region can have; a model, whose stack is small, and Miri, which is slow, use few.
-const LANES: usize = if cfg!(any(loom, miri)) { 8 } else { 256 };
 /// Of so many polls one looks at every lane that had something lately.
 const LOOK_AT_ACTIVE: u32 = 4;
 /// Of so many polls one looks at every lane of an instance that we know, its header included.
@@ -22,7 +20,7 @@ const NONE_LEFT: u32 = u32::MAX;
 
 /// What the holder of the receiver works on. All zeros is a good one.
 #[derive(Debug)]
-struct State {
+struct State<const LANES: usize> {
     lanes: [Lane; LANES],
     /// The lanes of instances that we know, as of `version`: first those that had something when they were last looked at.
     list: [u8; LANES],
@@ -48,14 +46,14 @@ struct State {
 /// The receiver's end of a kernel's own region. One CPU at a time looks. 128 bytes apart from what others write.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Receiver {
+pub(crate) struct Receiver<const LANES: usize> {
     /// [`FREE`], [`HELD`] or [`AGAIN`].
     held: AtomicU32,
-    state: UnsafeCell<State>,
+    state: UnsafeCell<State<LANES>>,
 }
 
 // SAFETY: `state` is reached by the one `Hold` that exists (`held`).
-unsafe impl Sync for Receiver {}
+unsafe impl<const LANES: usize> Sync for Receiver<LANES> {}
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -64,13 +62,13 @@ const AGAIN: u32 = 2;
 
 /// The right to look. Nobody waits for it.
 #[derive(Debug)]
-pub(crate) struct Hold<'a>(&'a Receiver);
+pub(crate) struct Hold<'a, const LANES: usize>(&'a Receiver<LANES>);
 
-impl Receiver {
+impl<const LANES: usize> Receiver<LANES> {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
             // SAFETY: integers, `false` and `None` of a number that is never 0 are all zeros.
-            let state = unsafe { core::mem::MaybeUninit::<State>::zeroed().assume_init() };
+            let state = unsafe { core::mem::MaybeUninit::<State<LANES>>::zeroed().assume_init() };
             Self { held: AtomicU32::new(FREE), state: UnsafeCell::new(state) }
         }
     }
@@ -88,7 +86,7 @@ impl Receiver {
 
     /// Holds the receiver, unless somebody does; whoever does then looks once more, or has it done.
     #[inline]
-    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+    pub(crate) fn hold(&self) -> Option<Hold<'_, LANES>> {
         // SYNC POINT: receiver-held (acquire); receiver-again (release)
         let next = |held| Some(if held == FREE { HELD } else { AGAIN });
         let before = self.held.fetch_update(Ordering::AcqRel, next);
@@ -127,14 +125,14 @@ impl Receiver {
     }
 }
 
-impl Drop for Hold<'_> {
+impl<const LANES: usize> Drop for Hold<'_, LANES> {
     fn drop(&mut self) {
         // A hold that was not released leaves nothing to anybody.
         self.give_up();
     }
 }
 
-impl Hold<'_> {
+impl<const LANES: usize> Hold<'_, LANES> {
     /// Gives the receiver up; true if somebody left a drain to us.
     pub(crate) fn release(self) -> bool {
         let again = self.give_up();
@@ -148,7 +146,7 @@ impl Hold<'_> {
     }
 
     #[inline(always)]
-    fn with<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
+    fn with<R>(&mut self, f: impl FnOnce(&mut State<LANES>) -> R) -> R {
         // SAFETY: there is one hold (`held`), and it is borrowed mutably for as long as the state is.
         self.0.state.with_mut(|state| f(unsafe { &mut *state }))
     }
@@ -187,7 +185,7 @@ impl Hold<'_> {
     }
 }
 
-impl State {
+impl<const LANES: usize> State<LANES> {
     fn drain<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -317,7 +315,10 @@ impl State {
         let Some(copied) = copy_next(own, number, next, first, &mut self.buffer) else {
             return self.take_turn(own, to);
         };
+        // Should a handler unwind, this line is not looked at again before lanes are looked at as a whole.
+        self.next_at = usize::MAX;
         hand_out(control, lane, (InstanceId::new(number), self.ours), to, &copied, &self.buffer);
+        self.next_at = next.0;
         if copied.end == first.wrapping_add(1) && !own.geometry.is_first_of_lap(copied.end) {
             (self.long, self.next_at) = (false, self.next_at.wrapping_add(LINE_WORDS));
         } else {

@@ -4,8 +4,8 @@
 use super::lane::{array, OwnRegion, PeerRegion};
 use crate::platform::{Access, MapError, Mapping, PhysMemory};
 use crate::sync::{Ordering, Word};
-use mk_ipi_abi::native::{Geometry, Stamp, StampError, MAGIC, MKIPI0NN_AT, STAMP_WORDS};
-use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
+use mk_ipi_abi::native::{header, Attached, Geometry, Stamp, StampError, MAGIC, MKIPI0NN_AT, STAMP_WORDS};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use zerocopy::transmute;
 
 /// Why a region was not mapped.
@@ -135,6 +135,31 @@ fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[
         .map(|[magic, version]| [magic.load(Ordering::Relaxed), version.load(Ordering::Relaxed)]);
     unmap(platform, page);
     words
+}
+
+/// The first instance that says that it has the region at `range` mapped (SPEC N-17), and of which `counts` is true.
+pub(crate) fn mapped_by<P: PhysMemory>(
+    platform: &P,
+    range: PhysRange,
+    geometry: Geometry,
+    mut counts: impl FnMut(InstanceId, Incarnation) -> bool,
+) -> Result<Option<(InstanceId, Incarnation)>, MapError> {
+    let lanes = (geometry.lanes_at(), geometry.lanes_len(), Access::ReadOnly);
+    let lanes = part(platform, range, lanes).map_err(|e| match e {
+        RegionError::Map(e) => e,
+        _ => MapError::Misaligned,
+    })?;
+    let lane_words = (geometry.lane_len() >> 3) as usize;
+    let attached = |lane: u8| {
+        let word =
+            lanes.words().get(usize::from(lane).wrapping_mul(lane_words).wrapping_add(header::ATTACHED));
+        // SYNC POINT: lane-attached (acquire)
+        let attached = Attached::from_word(word?.load_acquire())?;
+        Some((InstanceId::new(lane), attached.incarnation))
+    };
+    let found = (0..=u8::MAX).filter_map(attached).find(|&(id, incarnation)| counts(id, incarnation));
+    unmap(platform, lanes);
+    Ok(found)
 }
 
 /// Makes an empty region of `geometry` at `range`, which nobody uses yet; the stamp's magic comes last.

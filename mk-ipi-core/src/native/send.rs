@@ -7,7 +7,7 @@
 use super::lane::{Line, PeerRegion};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{
-    control, header, lines_of, receiver, About, Bell, Geometry, Hello, Phase, FAR_WORDS, NEAR,
+    control, header, lines_of, receiver, About, Attached, Bell, Geometry, Hello, Phase, FAR_WORDS, NEAR,
 };
 use mk_ipi_abi::MessageType;
 
@@ -26,6 +26,8 @@ pub(crate) enum Unsent {
     Contended,
     /// More bytes than the region allows.
     TooLong,
+    /// The region was made anew since we attached.
+    Gone,
 }
 
 /// `tail` while no line can be taken: the life was not answered yet. No position comes so far.
@@ -64,9 +66,28 @@ struct Taken {
 }
 
 impl<W: Word> Sender<W> {
-    /// Gives the region back. The lane stays as it is: what was published will be read.
+    /// Gives the region back, and says so in it. The lane stays as it is: what was published will be read.
     pub(crate) fn into_region(self) -> PeerRegion<W> {
+        if !self.is_gone() {
+            // SYNC POINT: lane-attached (release)
+            self.region.set(header::ATTACHED, 0);
+        }
         self.region
+    }
+
+    /// Whether the region was made anew below us: what we said there of ourselves is gone.
+    #[inline(always)]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.region.own(header::ATTACHED) == 0
+    }
+
+    /// Says that this kernel does what the directory asks for up to that generation (SPEC N-17).
+    pub(crate) fn follow(&self, generation: u32) {
+        if !self.is_gone() {
+            let attached = Attached { incarnation: self.hello.incarnation, generation };
+            // SYNC POINT: lane-attached (release)
+            self.region.set(header::ATTACHED, attached.to_word());
+        }
     }
 
     /// The lane's.
@@ -193,7 +214,7 @@ impl<W: Word> Sender<W> {
         // SYNC POINT: credit-cached (acquire)
         let credit = self.credit.load(Ordering::Acquire);
         let next = first.wrapping_add(lines);
-        let fits = next.wrapping_sub(credit) <= self.region.lines();
+        let fits = next.wrapping_sub(credit) <= self.region.lines() && !self.is_gone();
         (fits && swap(&self.tail, first, next)).then_some(Taken { first, credit })
     }
 
@@ -201,6 +222,9 @@ impl<W: Word> Sender<W> {
     #[cold]
     fn refresh(&self, lines: u64) -> Result<(), Unsent> {
         let (tail, known) = (self.tail.load(Ordering::Relaxed), self.credit.load(Ordering::Relaxed));
+        if self.is_gone() {
+            return Err(Unsent::Gone);
+        }
         if tail >= UNANSWERED {
             return Err(Unsent::Unanswered);
         }
@@ -289,6 +313,11 @@ impl<W: Word> Sender<W> {
             self.good_bell.store(word, Ordering::Relaxed);
         }
         Some(bell)
+    }
+
+    /// Has the directory asked again about `BELL`, changed or not.
+    pub(crate) fn forget_bell(&self) {
+        self.good_bell.store(0, Ordering::Relaxed);
     }
 
     /// Counts a doorbell.

@@ -121,7 +121,7 @@ impl Arena {
 
     fn link(&self) -> Link {
         let own = OwnRegion::map(self, self.range()).unwrap();
-        let receiver = Receiver::new();
+        let receiver = Receiver::<8>::new();
         receiver.begin(&own, Incarnation::FIRST, false);
         Link { sender: self.life(1), own, receiver }
     }
@@ -135,7 +135,7 @@ impl Arena {
 struct Link {
     sender: Sender<Watched>,
     own: OwnRegion<Watched>,
-    receiver: Receiver,
+    receiver: Receiver<8>,
 }
 
 impl Link {
@@ -518,7 +518,7 @@ fn a_budget_is_kept_and_more_is_told() {
 
 #[test]
 fn one_holds_the_receiver_and_others_leave_it_a_drain() {
-    let receiver = Receiver::new();
+    let receiver = Receiver::<8>::new();
     let hold = receiver.hold().unwrap();
     assert!(!hold.release());
     let hold = receiver.hold().unwrap();

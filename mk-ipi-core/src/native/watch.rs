@@ -26,6 +26,9 @@ pub struct LaneStats {
     pub last_breach: Option<Breach>,
 }
 
+/// Messages of which nobody knows whether they were handled: those with a number above the first, up to the second.
+pub(crate) type Unsettled = (u64, u64);
+
 /// What was last seen of a peer. One caller at a time looks (`busy`).
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -41,6 +44,8 @@ pub(crate) struct Watch {
     discarded: AtomicU64,
     /// Whether it was told that the peer refuses this life of ours.
     refused: AtomicBool,
+    /// Whether it was told that the region was made anew.
+    gone: AtomicBool,
 }
 
 impl Watch {
@@ -49,8 +54,8 @@ impl Watch {
         let [life, beat, since] = [0, 0, 0].map(AtomicU64::new);
         let [doubts, discarded] =
             [control::DOUBTS, control::DISCARD_TO].map(|word| AtomicU64::new(sender.region.control(word)));
-        let [busy, suspect, refused] = [false; 3].map(AtomicBool::new);
-        Self { busy, life, beat, since, suspect, doubts, discarded, refused }
+        let [busy, suspect, refused, gone] = [false; 4].map(AtomicBool::new);
+        Self { busy, life, beat, since, suspect, doubts, discarded, refused, gone }
     }
 
     /// Compares the peer's words with those seen before, and tells what is new.
@@ -64,6 +69,17 @@ impl Watch {
         // Acquire, though no model sees it: what is loaded from the peer's pages next has a fence that does the same.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
+        }
+        if sender.is_gone() {
+            if let Some((after, to)) = sender.unsettled() {
+                sender.forget_unsettled(to);
+                tell(PeerEvent::Unsettled { after, to });
+            }
+            if !self.gone.swap(true, Ordering::Relaxed) {
+                tell(PeerEvent::ReadDirectory);
+            }
+            // SYNC POINT: watch (release)
+            return self.busy.store(false, Ordering::Release);
         }
         let life = sender.life();
         let beat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
@@ -157,6 +173,20 @@ impl<W: Word> Sender<W> {
             return Some(0);
         }
         (credit <= tail).then_some(if credit < base { 0 } else { credit })
+    }
+
+    /// What the receiver has not said to have handled, if anything.
+    pub(crate) fn unsettled(&self) -> Option<Unsettled> {
+        let (base, tail) = self.positions();
+        let known = self.credit.load(Ordering::Relaxed);
+        let said = if self.is_gone() { None } else { self.handled() };
+        let after = said.unwrap_or(0).max(known).max(base);
+        (after < tail).then_some((after, tail))
+    }
+
+    /// That was told: what was sent up to there is not told again.
+    fn forget_unsettled(&self, to: u64) {
+        self.credit.fetch_max(to, Ordering::Relaxed);
     }
 
     /// The lane in numbers.

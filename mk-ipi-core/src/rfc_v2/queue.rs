@@ -123,10 +123,20 @@ impl<const N: usize> Consumer<'_, N> {
         let Some(cell) = self.queue.cell(head) else { return false };
         // SAFETY: the cell at `head` is in `head..tail`, so it is the consumer's (INVARIANT), and we hold that
         // side alone (`consuming`); the producer comes to it only after `head` has moved on.
+        let freed = Freed(&self.queue.head, head.wrapping_add(1));
         cell.with(|m| f(unsafe { &*m }));
-        // SYNC POINT: queue-head (release)
-        self.queue.head.store(head.wrapping_add(1), Ordering::Release);
+        drop(freed);
         true
+    }
+}
+
+/// Frees a cell when it is dropped: also if `f` unwinds, or it would be handed out again.
+struct Freed<'a>(&'a AtomicUsize, usize);
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        // SYNC POINT: queue-head (release)
+        self.0.store(self.1, Ordering::Release);
     }
 }
 

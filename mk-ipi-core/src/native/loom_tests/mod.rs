@@ -272,7 +272,7 @@ type Rx = Arc<On<Kernel>>;
 /// A receiver with its own region.
 struct Kernel {
     own: OwnRegion<Shared>,
-    receiver: Receiver,
+    receiver: Receiver<8>,
 }
 
 /// What a run of the receiver found.

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The directory, as the host writes it: every entry is checked against all others first (SPEC D-4, D-9).
+
+use super::{lists, Directory, Entries, ENTRY_WORDS, GENERATION, HEADER_WORDS};
+use crate::sync::{fence, Ordering, Word};
+use core::mem::offset_of;
+use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader, EntryError, InstanceRecord, State};
+use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
+use zerocopy::transmute;
+
+/// The directory, as the host writes it. There is one writer: `&mut` sees to that within a kernel.
+#[derive(Debug)]
+pub struct DirectoryWriter<'a, W>(Entries<'a, W>);
+
+/// Why the host could not write an entry. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// The entry would be refused by its readers.
+    Entry(EntryError),
+    /// No CPU, or more than the directory has room for.
+    BadCpus,
+    /// The doorbell CPU is not among those listed.
+    DoorbellNotListed(PhysCpuId),
+    /// The CPU is listed twice.
+    CpuTwice(PhysCpuId),
+    /// The CPU is one of that live instance too.
+    CpuTaken(PhysCpuId, InstanceId),
+    /// The region lies on that instance's.
+    RegionTaken(InstanceId),
+    /// The region lies on the directory.
+    OnDirectory,
+    /// A live instance keeps its region, what that speaks, and its incarnation: it is to be dead first. This is what is live.
+    Live(InstanceRecord),
+    /// An incarnation that is over does not live again: the next life has another one.
+    Over(InstanceId),
+    /// The entry of that instance, with which this one is compared, cannot be read.
+    Unreadable(InstanceId, EntryError),
+}
+
+impl WriteError {
+    /// `EBUSY` for what another instance has, or a live entry keeps; `EPROTO` for an entry that cannot be read; else `EINVAL`.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::CpuTaken(..) | Self::RegionTaken(_) | Self::Live(_) => Errno::EBUSY,
+            Self::Unreadable(..) => Errno::EPROTO,
+            _ => Errno::EINVAL,
+        }
+    }
+}
+
+impl<'a, W: Word> DirectoryWriter<'a, W> {
+    /// Makes an empty directory in `words`, which nobody reads yet; the stamp's magic comes last (SPEC D-2).
+    ///
+    /// # Errors
+    /// `Geometry` for counts that [`DirectoryHeader::new`] refuses, `TooSmall` if `words` are too few.
+    pub fn create(words: &'a [W], nr_instances: u32, cpus_per_instance: u32) -> Result<Self, DirectoryError> {
+        let header = DirectoryHeader::new(nr_instances, cpus_per_instance).ok_or(DirectoryError::Geometry)?;
+        header.check((words.len() as u64).saturating_mul(8))?;
+        for word in words {
+            word.store(0, Ordering::Relaxed);
+        }
+        let stamp: [u64; HEADER_WORDS] = transmute!(header);
+        for (word, value) in words.iter().zip(stamp).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        if let Some(magic) = words.first() {
+            // SYNC POINT: directory-stamped (release)
+            magic.store(header.magic, Ordering::Release);
+        }
+        Ok(Self(Entries { words, header }))
+    }
+
+    /// Goes on with the directory at the start of `words`, which a former life of the host made: its entries stay.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn take_over(words: &'a [W]) -> Result<Self, DirectoryError> {
+        Directory::open(words).map(|Directory(entries)| Self(entries))
+    }
+
+    /// Says at which physical address the directory lies: from then on no region may lie on it. Before anybody reads it.
+    #[must_use]
+    pub fn at(mut self, address: PhysAddr) -> Self {
+        self.0.header.address = address.0;
+        self.store(offset_of!(DirectoryHeader, address), address.0)
+    }
+
+    /// Says which CPU booted the machine: no kernel may stop that one (SPEC A-11). Before anybody reads it.
+    #[must_use]
+    pub fn boot_cpu(mut self, cpu: PhysCpuId) -> Self {
+        self.0.header.boot_cpu = cpu.0.wrapping_add(1);
+        let value = self.0.header.boot_cpu;
+        self.store(offset_of!(DirectoryHeader, boot_cpu), value)
+    }
+
+    fn store(self, at: usize, value: u64) -> Self {
+        self.0.words.get(at >> 3).into_iter().for_each(|word| word.store(value, Ordering::Relaxed));
+        self
+    }
+
+    /// The same directory for reading.
+    pub const fn reader(&self) -> Directory<'a, W> {
+        Directory(self.0)
+    }
+
+    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4); gives the directory's generation with it: who
+    /// has followed that has done what the entry asks for (SPEC D-7).
+    ///
+    /// # Errors
+    /// [`WriteError`], before anything is written: for what readers would refuse, for what another instance has, and for a
+    /// change that a live entry does not allow (SPEC D-9).
+    pub fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result<u32, WriteError> {
+        let (words, listed) = self.0.of(record.instance).map_err(WriteError::Entry)?;
+        let nr_cpus = u32::try_from(cpus.len()).map_err(|_| WriteError::BadCpus)?;
+        if cpus.is_empty() || cpus.len() > listed.len() {
+            return Err(WriteError::BadCpus);
+        }
+        let entry = InstanceRecord { nr_cpus, ..*record }.to_entry(0);
+        if record.state != State::Absent {
+            entry.check(record.instance, self.0.header.cpus_per_instance).map_err(WriteError::Entry)?;
+            self.check_cpus(record, cpus)?;
+            self.check_region(record)?;
+        }
+        self.check_change(record)?;
+        let entry: [u64; ENTRY_WORDS] = transmute!(entry);
+        let [sequence, ..] = words;
+        let before = sequence.load(Ordering::Relaxed) & !1;
+        sequence.store(before | 1, Ordering::Relaxed);
+        // SYNC POINT: directory-entry (release)
+        fence(Ordering::Release);
+        for (word, value) in words.iter().zip(entry).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        for (word, cpu) in listed.iter().zip(cpus) {
+            word.store(cpu.0, Ordering::Relaxed);
+        }
+        sequence.store(before.wrapping_add(2), Ordering::Release);
+        Ok(self.count_change())
+    }
+
+    fn count_change(&self) -> u32 {
+        let Some(word) = self.0.words.get(GENERATION) else { return 0 };
+        // Never 0: that is who has not followed.
+        let next = (word.load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
+        // SYNC POINT: directory-generation (release)
+        word.store(next.into(), Ordering::Release);
+        next
+    }
+
+    /// The other entries that say something.
+    fn others(
+        &self,
+        of: InstanceId,
+    ) -> impl Iterator<Item = Result<InstanceRecord, WriteError>> + use<'_, 'a, W> {
+        let reader = self.reader();
+        reader.ids().filter(move |id| *id != of).filter_map(move |id| match reader.at_rest(id, |_, _| ()) {
+            Err(EntryError::Absent) => None,
+            record => Some(record.map_err(|e| WriteError::Unreadable(id, e))),
+        })
+    }
+
+    fn check_cpus(&self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result<(), WriteError> {
+        let bell = record.doorbell_cpu;
+        if !cpus.contains(&bell) {
+            return Err(WriteError::DoorbellNotListed(bell));
+        }
+        let twice = cpus.iter().enumerate().find(|(n, cpu)| cpus.iter().take(*n).any(|other| other == *cpu));
+        if let Some((_, cpu)) = twice {
+            return Err(WriteError::CpuTwice(*cpu));
+        }
+        if !record.state.is_live() {
+            return Ok(());
+        }
+        for other in self.others(record.instance) {
+            let other = other?;
+            let (words, listed) = self.0.of(other.instance).map_err(WriteError::Entry)?;
+            let entry = transmute!(super::load(words));
+            let taken = cpus.iter().find(|cpu| other.state.is_live() && lists(&entry, listed, **cpu));
+            if let Some(cpu) = taken {
+                return Err(WriteError::CpuTaken(*cpu, other.instance));
+            }
+        }
+        Ok(())
+    }
+
+    /// A region is its instance's until the entry says that there is none: also that of the dead, for their next life.
+    fn check_region(&self, record: &InstanceRecord) -> Result<(), WriteError> {
+        let Some(region) = record.region else { return Ok(()) };
+        let DirectoryHeader { address, total_size, .. } = self.0.header;
+        let ours = PhysRange::new(PhysAddr(address), total_size).filter(|_| address != 0);
+        if ours.is_some_and(|ours| ours.overlaps(region)) {
+            return Err(WriteError::OnDirectory);
+        }
+        for other in self.others(record.instance) {
+            let other = other?;
+            if other.region.is_some_and(|taken| taken.overlaps(region)) {
+                return Err(WriteError::RegionTaken(other.instance));
+            }
+        }
+        Ok(())
+    }
+
+    /// Between lives all may change; within one the state, the CPUs and the doorbell.
+    fn check_change(&self, record: &InstanceRecord) -> Result<(), WriteError> {
+        let id = record.instance;
+        let old = match self.reader().at_rest(id, |_, _| ()) {
+            Ok(old) => old,
+            // What nobody can read, a former life of the host left half-way: it may be written over.
+            Err(_) => return Ok(()),
+        };
+        let kept = |r: &InstanceRecord| (r.incarnation, r.layout, r.flags, r.region);
+        if old.state.is_live() && (record.state == State::Absent || kept(&old) != kept(record)) {
+            return Err(WriteError::Live(old));
+        }
+        if !old.state.is_live() && record.state.is_live() && old.incarnation == record.incarnation {
+            return Err(WriteError::Over(id));
+        }
+        Ok(())
+    }
+}
