@@ -244,7 +244,26 @@ pub struct Peer {
     pub ours: Incarnation,
 }
 
-/// What became of a peer or of the link with it (SPEC N-9, N-11, N-14).
+/// What became of a peer or of the link with it (SPEC N-9, N-11, N-14). All are of the native link.
+///
+/// | event | from which call of ours | how often | what to do |
+/// | --- | --- | --- | --- |
+/// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | forget what the former life of the peer was promised |
+/// | `Answered` | deferred work, poll, `tick`, a send | once for each attachment that had to wait | send what was `Unanswered` |
+/// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is heard by itself |
+/// | `Refused` | `tick`; with `want_space` also deferred work | once for each attachment | a fault of this kernel: stop sending, report it |
+/// | `InDoubt` | `tick` | once for each message | ask the peer whether it was handled, or do what is right in both cases |
+/// | `Discarded` | `tick` | once for each range | send it again, if it is still wanted |
+/// | `Unsettled` | `destroy_instance`, `follow`; `tick` if the region was made anew | once for each attachment, if anything is unsettled | as `InDoubt`, for each of them |
+/// | `ReadDirectory` | deferred work, `tick` | once for each time that something is not explained | [`follow`](crate::Endpoint::follow) from a task |
+/// | `Space` | deferred work, poll | once for each `want_space` that gave false | send |
+/// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; the host decides whether the peer is dead (SPEC D-11) |
+/// | `Alive` | `tick` | once for each `Suspect` that was wrong | nothing |
+/// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link goes on by itself |
+/// | `Dead` | `tick` | once for each life that says goodbye | nothing: what is sent waits for its next life |
+///
+/// Who waits, for space or for an answer, learns by these of everything that can end the waiting: `Space` and `Answered`, `Refused`, `Dead`,
+/// `Up`, `Suspect`, and `Unsettled` with `ReadDirectory` if the region is gone. All but the first two need [`tick`](crate::Endpoint::tick).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// The peer's messages of this life of it follow; those of former ones have been delivered. Once for each life of ours.
@@ -292,7 +311,7 @@ pub enum PeerEvent {
 /// Sees regions and peers come and go. Called from the call that found out, with no lock held that anybody waits for: a
 /// drain that is asked for meanwhile follows.
 pub trait Observer {
-    /// Something happened to a peer. In deferred work, in a poll or in `tick`; may send, must not wait.
+    /// Something happened to a peer. [`PeerEvent`] says from which calls; may send, must not wait.
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }

@@ -3,7 +3,7 @@
 
 use crate::memory::{lock, pages_of, MEMORY_START};
 use crate::report::What;
-use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_abi::{InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{Access, Peer, PeerEvent};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -45,7 +45,11 @@ pub(crate) struct KernelState {
     pub regions: Mutex<Vec<RegionEvent>>,
     pub peers: Mutex<Vec<(Peer, PeerEvent)>>,
     pub stops: AtomicU64,
+    pub unhandled: Mutex<Vec<Unhandled>>,
 }
+
+/// A message that no handler took: who sent it, if that is known, its type and payload.
+pub type Unhandled = (Option<InstanceId>, MessageType, Vec<u8>);
 
 impl KernelState {
     pub fn new(number: usize, ids: &[u64], first_cpu: usize, pages: usize) -> Self {
@@ -68,6 +72,7 @@ impl KernelState {
             regions: Mutex::default(),
             peers: Mutex::default(),
             stops: AtomicU64::new(0),
+            unhandled: Mutex::default(),
         }
     }
 

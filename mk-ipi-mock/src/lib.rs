@@ -46,7 +46,7 @@ mod word;
 
 pub use cpu::Cpu;
 pub use fault::{DoorbellFault, Fault, When};
-pub use kernel::RegionEvent;
+pub use kernel::{RegionEvent, Unhandled};
 pub use link::{Callback, Link};
 pub use machine::{Builder, Machine};
 pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};

@@ -193,10 +193,25 @@ impl Machine {
     /// Makes an empty native region, as a host does: stamped, and nobody's life has begun in it.
     pub fn native_region(&self, geometry: Geometry) -> PhysRange {
         let region = self.reserve(geometry.total_size());
+        self.make_native_region(region, geometry);
+        region
+    }
+
+    /// Makes that region an empty one, whatever it was and whoever has it mapped.
+    pub fn make_native_region(&self, region: PhysRange, geometry: Geometry) {
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         let words = (0..region.len()).step_by(8).map(|at| PhysAddr(region.start().0 + at));
         words.zip(stamp.into_iter().chain(std::iter::repeat(0))).for_each(|(at, value)| self.poke(at, value));
-        region
+    }
+
+    /// How often that CPU was rung, in the machine's life.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such CPU.
+    pub fn doorbells_at(&self, cpu: PhysCpuId) -> u64 {
+        let found = self.shared.cpus.iter().find(|known| known.id == cpu).expect("a CPU of the machine");
+        found.rung.load(Ordering::Relaxed)
     }
 
     /// All memory.

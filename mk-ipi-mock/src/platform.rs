@@ -2,13 +2,14 @@
 //! What a kernel on the machine hands to core.
 
 use crate::cpu::{with_current, Cpu};
-use crate::kernel::{KernelState, RegionEvent};
+use crate::kernel::{KernelState, RegionEvent, Unhandled};
 use crate::memory::lock;
 use crate::sched::Shared;
 use crate::word::MockWord;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::*;
+use mk_ipi_core::Message;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -165,6 +166,11 @@ impl MockPlatform {
         *lock(&self.state().directory) = Some(range);
     }
 
+    /// What the kernel's observer was told of messages that no handler took, since the last call.
+    pub fn unhandled(&self) -> Vec<Unhandled> {
+        std::mem::take(&mut *lock(&self.state().unhandled))
+    }
+
     pub(crate) fn booted_as(&self, id: InstanceId) {
         self.state().instance.store(u32::from(id.get()) + 1, Ordering::Relaxed);
     }
@@ -287,6 +293,11 @@ impl Observer for MockPlatform {
         let is_peer =
             |kernel: &&KernelState| kernel.instance.load(Ordering::Relaxed) == u32::from(peer.get()) + 1;
         self.shared.kernels.iter().find(is_peer).map(|kernel| kernel.cpus.contains(&cpu))
+    }
+
+    fn unhandled(&self, message: &Message<'_>) {
+        let message = (message.sender(), message.msg_type(), message.payload().to_vec());
+        lock(&self.state().unhandled).push(message);
     }
 
     fn stop(&self) {

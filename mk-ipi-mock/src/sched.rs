@@ -52,6 +52,8 @@ pub(crate) struct CpuState {
     pub index: usize,
     pub irr: Irr,
     pub deferred: AtomicBool,
+    /// How often it was rung.
+    pub rung: AtomicU64,
     turn: Condvar,
 }
 
@@ -83,6 +85,7 @@ impl CpuState {
             index,
             irr: Irr::default(),
             deferred: AtomicBool::new(false),
+            rung: AtomicU64::new(0),
             turn: Condvar::new(),
         }
     }
@@ -312,6 +315,7 @@ impl Shared {
     pub fn ring(&self, from: usize, to: usize, vector: Vector) {
         let mut s = lock(&self.sched);
         s.doorbells.rung += 1;
+        self.cpus[to].rung.fetch_add(1, Ordering::Relaxed);
         let (from, target) = (self.cpus[from].id, self.cpus[to].id);
         match s.doorbell_fault(from, target) {
             Some(DoorbellFault::Lost) => s.doorbells.lost += 1,

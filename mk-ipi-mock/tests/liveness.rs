@@ -141,3 +141,56 @@ fn a_doorbell_that_did_not_ring_can_be_rung_again() {
     endpoint.platform().break_ring(false);
     assert_eq!(endpoint.ring(PEER), Ok(()));
 }
+
+/// No doorbell has an effect: the test itself is the interrupt.
+fn without_doorbells() -> Machine {
+    let lost = Fault::Doorbell { from: None, to: None, when: When::OneIn(1), what: DoorbellFault::Lost };
+    Machine::builder().kernel(&[0]).kernel(&[1]).fault(lost).build()
+}
+
+#[test]
+fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
+    let machine = without_doorbells();
+    let [host, peer] = machine.link(Occupied::Overwrite);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let note = move |m: &Message| noted.lock().unwrap().push(m.payload()[0]);
+    let _kept = peer.register(TYPE, Callback::new(note)).unwrap();
+    let send = |n: u8| {
+        host.send(PEER, TYPE, &[n]).unwrap();
+        peer.on_interrupt();
+    };
+    (0..17).for_each(send);
+    assert_eq!((peer.stats().left, peer.stats().dropped), (1, 0));
+    while peer.run_deferred().more {}
+    assert!(seen.lock().unwrap().iter().copied().eq(0..17), "the last one lay in its slot");
+    // Of two that find it full, the former is overwritten; and what an interrupt takes is not taken again.
+    (20..38).for_each(send);
+    assert_eq!((peer.stats().left, peer.stats().dropped), (2, 1));
+    while peer.run_deferred().more {}
+    send(40);
+    while peer.run_deferred().more {}
+    assert!(seen.lock().unwrap()[17..].iter().copied().eq((20..36).chain([37, 40])));
+}
+
+#[test]
+fn who_has_no_region_and_no_name_can_send_where_nobody_claims() {
+    let machine = without_doorbells();
+    let [_, peer] = machine.link(Occupied::Overwrite);
+    let (count, seen) = counter();
+    let _kept = peer.register(TYPE, count).unwrap();
+    let nameless = Endpoint::<_, Callback>::new(machine.kernel(0));
+    let kernel = machine.kernel(1);
+    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Overwrite);
+    let region = peer.instance(PEER).unwrap().region();
+    nameless.attach_instance(&config, region).unwrap();
+    assert_eq!(nameless.send(PEER, TYPE, &[1]), Ok(0));
+    peer.on_interrupt();
+    peer.run_deferred();
+    assert_eq!(seen.load(Relaxed), 1);
+    // A claim needs a name.
+    nameless.destroy_instance(PEER).unwrap();
+    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    nameless.attach_instance(&config, region).unwrap();
+    assert_eq!(nameless.send(PEER, TYPE, &[1]), Err(SendError::NoIdentity));
+}

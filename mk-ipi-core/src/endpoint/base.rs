@@ -2,6 +2,7 @@
 //! What an endpoint is made of, who it is, and its handlers.
 
 use super::busy::Busy;
+use super::ringing::Ringing;
 use crate::instance::{InstanceRef, InstanceTable, LookupError};
 use crate::native::Receiver;
 #[cfg(not(loom))]
@@ -28,8 +29,7 @@ pub(super) struct Cpu<const QUEUE: usize> {
     pub(super) left: AtomicBool,
     /// How many callbacks this CPU is inside, and one more for a poller.
     pub(super) callbacks: AtomicU32,
-    /// How many doorbells this CPU is about to ring: one, and one more for each NMI in between.
-    pub(super) ringing: AtomicU32,
+    pub(super) ringing: Ringing,
     /// This CPU's physical id, plus one; 0 until it is asked for. To ask costs more than to send.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
@@ -42,7 +42,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
                 queue: Queue::new(),
                 left: AtomicBool::new(false),
                 callbacks: AtomicU32::new(0),
-                ringing: AtomicU32::new(0),
+                ringing: Ringing::new(),
                 physical: AtomicU64::new(0),
                 counters: Counters::new(),
             }
@@ -107,10 +107,12 @@ pub struct Endpoint<
     /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
     pub(super) busy: Busy,
     pub(super) cpus: [Cpu<QUEUE>; CPUS],
+    /// The life of each instance that was told of last, as its region said it: who attaches it anew is not told again.
+    pub(super) lives: [AtomicU64; INSTANCES],
     /// The directory's generation that was followed last; 0 if none was.
     pub(super) followed: AtomicU32,
     /// As `Cpu::ringing`, of CPUs whose index is not below `CPUS`.
-    pub(super) ringing_elsewhere: AtomicU32,
+    pub(super) ringing_elsewhere: Ringing,
     /// Of CPUs whose index is not below `CPUS`.
     pub(super) elsewhere: Counters,
 }
@@ -136,8 +138,9 @@ impl<
                 discard: AtomicBool::new(false),
                 busy: Busy::new(),
                 cpus: array_of![Cpu::new(); CPUS],
+                lives: array_of![AtomicU64::new(0); INSTANCES],
                 followed: AtomicU32::new(0),
-                ringing_elsewhere: AtomicU32::new(0),
+                ringing_elsewhere: Ringing::new(),
                 elsewhere: Counters::new(),
             }
         }
@@ -158,8 +161,9 @@ impl<
             (&raw mut (*at).discard).write(AtomicBool::new(false));
             (&raw mut (*at).busy).write(Busy::new());
             fill(&raw mut (*at).cpus, Cpu::new);
+            fill(&raw mut (*at).lives, || AtomicU64::new(0));
             (&raw mut (*at).followed).write(AtomicU32::new(0));
-            (&raw mut (*at).ringing_elsewhere).write(AtomicU32::new(0));
+            (&raw mut (*at).ringing_elsewhere).write(Ringing::new());
             (&raw mut (*at).elsewhere).write(Counters::new());
         }
         // SAFETY: all fields were written.
@@ -173,6 +177,7 @@ impl<
             discard: _,
             busy: _,
             cpus: _,
+            lives: _,
             followed: _,
             ringing_elsewhere: _,
             elsewhere: _,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One kernel's end of every link: send, receive, handlers, instances.
 //!
-//! From bottom to top: `busy`, `base`; `error`; `ring`; `upkeep`; `send`, `post`; `poller`, `receive`; `peers`, `instances`;
+//! From bottom to top: `busy`, `ringing`, `base`; `error`; `ring`; `upkeep`; `send`, `post`; `poller`, `receive`; `peers`, `instances`;
 //! `join`, `follow`, `pfn`.
 
 mod base;
@@ -16,6 +16,7 @@ mod poller;
 mod post;
 mod receive;
 mod ring;
+mod ringing;
 mod send;
 mod upkeep;
 

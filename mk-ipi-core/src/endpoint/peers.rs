@@ -4,9 +4,10 @@
 use super::base::Endpoint;
 use super::error::SendError;
 use crate::native::LaneStats;
-use crate::platform::{Peer, Platform};
+use crate::platform::{Peer, PeerEvent, Platform};
 use crate::registry::Handler;
-use mk_ipi_abi::native::Bell;
+use crate::sync::Ordering;
+use mk_ipi_abi::native::{Bell, Life};
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, Vector};
 
 /// Why the doorbell was not moved.
@@ -89,9 +90,24 @@ impl<
             if let Some((sender, watch)) = instance.link.lane() {
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
-                watch.look(sender, now, patience, |event| self.platform.peer_event(peer, event));
+                watch.look(sender, now, patience, |event| {
+                    if self.is_news(instance.id, event) {
+                        self.platform.peer_event(peer, event);
+                    }
+                });
             }
         }
+    }
+
+    /// Whether that is not the life of an instance that was told of last.
+    fn is_news(&self, id: InstanceId, event: PeerEvent) -> bool {
+        let life = match event {
+            PeerEvent::Up(incarnation) => Life { incarnation, over: false },
+            PeerEvent::Dead(incarnation) => Life { incarnation, over: true },
+            _ => return true,
+        };
+        let told = self.lives.get(id.index());
+        told.is_none_or(|told| told.swap(life.to_word(), Ordering::Relaxed) != life.to_word())
     }
 
     /// Tells all peers that this life is over (SPEC N-11). What they sent and we have not read stays in our region, for our next

@@ -3,16 +3,13 @@
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
+use super::ringing::before_settled;
 use crate::native::Sender;
 use crate::platform::{DoorbellError, Platform};
 use crate::registry::Handler;
 use crate::stats::Count;
-use crate::sync::{fence, Ordering};
 use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::{InstanceId, PhysCpuId};
-
-/// Looks at a CPU that is about to ring, with a `relax` in between, before whoever waits for it is sent away.
-const SETTLE_TRIES: usize = 4_096;
 
 /// How the caller may ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,31 +49,14 @@ impl<
     /// Calls `ring`, which finds out which CPU to ring and rings it, so that [`settle_doorbells`](Self::settle_doorbells)
     /// knows. Interrupts are off.
     pub(super) fn while_ringing<R>(&self, ring: impl FnOnce() -> R) -> R {
-        let ringing = self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing);
-        ringing.fetch_add(1, Ordering::Relaxed);
-        // SYNC POINT: ringing (fence). We ring where the directory says now, or whoever follows it sees that we may not.
-        fence(Ordering::SeqCst);
-        let rung = ring();
-        // SYNC POINT: rung (release)
-        ringing.fetch_sub(1, Ordering::Release);
-        rung
+        self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing).during(ring)
     }
 
     /// Waits, for a while, until no CPU of ours rings by what the directory said before; whether none does.
     pub(super) fn settle_doorbells(&self) -> bool {
-        // SYNC POINT: ringing (fence)
-        fence(Ordering::SeqCst);
-        let here = self.cpus.iter().map(|cpu| &cpu.ringing);
-        here.chain([&self.ringing_elsewhere]).all(|ringing| {
-            (0..SETTLE_TRIES).any(|_| {
-                // SYNC POINT: rung (acquire)
-                let rung = ringing.load(Ordering::Acquire) == 0;
-                if !rung {
-                    self.platform.relax();
-                }
-                rung
-            })
-        })
+        before_settled();
+        let all = self.cpus.iter().map(|cpu| &cpu.ringing).chain([&self.ringing_elsewhere]);
+        all.into_iter().all(|ringing| ringing.has_settled(|| self.platform.relax()))
     }
 
     #[cold]

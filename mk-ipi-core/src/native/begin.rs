@@ -24,7 +24,6 @@ impl<W: Word> Sender<W> {
         let said = region.own(header::HELLO);
         let answered = region.control(control::ANSWER);
         let begin = Hello::after(said, answered, incarnation);
-        // SYNC POINT: lane-attached (release)
         region.set(header::ATTACHED, Attached { incarnation, generation: 0 }.to_word());
         // What a former life waited for is not waited for any more.
         region.set(header::WANT, 0);

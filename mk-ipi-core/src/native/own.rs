@@ -16,7 +16,7 @@ impl<W: Word> OwnRegion<W> {
     /// Who has the region mapped, by their own word (SPEC N-17).
     pub(crate) fn attached(&self) -> impl Iterator<Item = (InstanceId, Attached)> + use<'_, W> {
         (0..=u8::MAX).filter_map(|lane| {
-            // SYNC POINT: lane-attached (acquire)
+            // SYNC POINT: lane-followed (acquire)
             let attached = Attached::from_word(self.lane_end(lane)?.header(header::ATTACHED))?;
             Some((InstanceId::new(lane), attached))
         })

@@ -227,6 +227,7 @@ impl<const LANES: usize> State<LANES> {
         count: usize,
         budget: usize,
     ) -> usize {
+        self.forget_aim();
         let from = (0..count).find(|&index| self.list.get(index) == Some(&self.turn)).unwrap_or(0);
         let mut spent = 0usize;
         for index in (from..count).chain(0..from) {
@@ -315,7 +316,6 @@ impl<const LANES: usize> State<LANES> {
         let Some(copied) = copy_next(own, number, next, first, &mut self.buffer) else {
             return self.take_turn(own, to);
         };
-        // Should a handler unwind, this line is not looked at again before lanes are looked at as a whole.
         self.next_at = usize::MAX;
         hand_out(control, lane, (InstanceId::new(number), self.ours), to, &copied, &self.buffer);
         self.next_at = next.0;
@@ -336,9 +336,16 @@ impl<const LANES: usize> State<LANES> {
     /// Something else than one good message.
     #[inline(never)]
     fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
+        self.forget_aim();
         let found = self.visit(own, to, self.last, SHARE);
         self.aim_at_last(own);
         found
+    }
+
+    /// Until the next aim a poll finds nothing: should a handler unwind, no line is taken for the next one.
+    #[inline(always)]
+    fn forget_aim(&mut self) {
+        self.next_at = usize::MAX;
     }
 
     /// Notes where polls are to look.

@@ -85,7 +85,7 @@ impl<W: Word> Sender<W> {
     pub(crate) fn follow(&self, generation: u32) {
         if !self.is_gone() {
             let attached = Attached { incarnation: self.hello.incarnation, generation };
-            // SYNC POINT: lane-attached (release)
+            // SYNC POINT: lane-followed (release)
             self.region.set(header::ATTACHED, attached.to_word());
         }
     }

@@ -71,16 +71,26 @@ impl Watch {
             return;
         }
         if sender.is_gone() {
-            if let Some((after, to)) = sender.unsettled() {
-                sender.forget_unsettled(to);
-                tell(PeerEvent::Unsettled { after, to });
-            }
-            if !self.gone.swap(true, Ordering::Relaxed) {
-                tell(PeerEvent::ReadDirectory);
-            }
-            // SYNC POINT: watch (release)
-            return self.busy.store(false, Ordering::Release);
+            self.look_at_the_end(sender, &tell);
+        } else {
+            self.look_at_life(sender, now, patience, &tell);
         }
+        // SYNC POINT: watch (release)
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// The region was made anew: what we sent into the old one is told of, once.
+    fn look_at_the_end<W: Word>(&self, sender: &Sender<W>, tell: impl Fn(PeerEvent)) {
+        if let Some((after, to)) = sender.unsettled() {
+            sender.forget_unsettled(to);
+            tell(PeerEvent::Unsettled { after, to });
+        }
+        if !self.gone.swap(true, Ordering::Relaxed) {
+            tell(PeerEvent::ReadDirectory);
+        }
+    }
+
+    fn look_at_life<W: Word>(&self, sender: &Sender<W>, now: u64, patience: u64, tell: impl Fn(PeerEvent)) {
         let life = sender.life();
         let beat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
         // Behind the life: who is told that the peer is up again knows what that has cost.
@@ -99,8 +109,6 @@ impl Watch {
         if !life.is_some_and(|life| life.over) && beat != 0 {
             self.look_at_beat(beat, now, patience, &tell);
         }
-        // SYNC POINT: watch (release)
-        self.busy.store(false, Ordering::Release);
     }
 
     /// What the receiver says became of this life's messages. Numbers that were never given mean nothing.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::vec::Vec;
 use zerocopy::transmute;
 
+mod attached;
 mod doorbell;
 mod lanes;
 mod lives;
@@ -58,7 +59,8 @@ use twins;
 /// A point that a comment names has a model that fails without it.
 #[test]
 fn loom_native_every_sync_point_has_a_twin() {
-    let twins = [lanes::TWINS, doorbell::TWINS, looks::TWINS, lives::TWINS, restarts::TWINS].concat();
+    let twins = [attached::TWINS, lanes::TWINS, doorbell::TWINS, looks::TWINS, lives::TWINS, restarts::TWINS]
+        .concat();
     let all: Vec<_> = SOURCES.iter().flat_map(|(_, text)| points(text)).map(|(_, name)| name).collect();
     for (i, name) in all.iter().enumerate() {
         let nth = all.iter().take(i).filter(|before| *before == name).count();
@@ -89,6 +91,8 @@ enum Shared {
     Fixed(u64),
     /// Of no interest to the model: it stays 0.
     Ignored,
+    /// Of no interest to the model: it stays what it is.
+    Said(u64),
     /// For all to load and store.
     Live(AtomicU64),
     /// As that, and several threads store it. Each store is a swap: of plain ones loom forgets the order, and a load may go back
@@ -105,7 +109,7 @@ impl Word for Shared {
     fn load(&self, order: Ordering) -> u64 {
         trap();
         match self {
-            Self::Fixed(value) => *value,
+            Self::Fixed(value) | Self::Said(value) => *value,
             Self::Ignored => 0,
             Self::Live(word) | Self::Raced(word) => word.load(order),
             // SAFETY: loom checks that nobody stores meanwhile.
@@ -116,7 +120,7 @@ impl Word for Shared {
         trap();
         match self {
             Self::Fixed(fixed) => assert_eq!(*fixed, value),
-            Self::Ignored => {}
+            Self::Ignored | Self::Said(_) => {}
             Self::Live(word) => word.store(value, order),
             Self::Raced(word) => _ = word.swap(value, order),
             // SAFETY: loom checks that nobody else has it.
@@ -192,6 +196,7 @@ impl Region {
         let stamp: [u64; STAMP_WORDS] = transmute!(Stamp::new(geometry()));
         let mut words: Vec<_> = stamp.into_iter().map(Shared::Fixed).collect();
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
+        words[header_word(header::ATTACHED)] = Shared::Said(1);
         let controls = [control::CREDIT, control::ANSWER, control::BASE].map(control_word);
         // Of a line the tag and two more: for what they are, see `is_whole`.
         let lines = (0..LINES).flat_map(|line| (0..3).map(move |word| tag(line) + word));
