@@ -185,7 +185,11 @@ impl Cpu {
         if !self.step(what, at) {
             return false;
         }
-        if self.shared.kernels[self.kernel()].count_access(what) {
+        let kernel = &self.shared.kernels[self.kernel()];
+        if !self.interrupts_enabled() {
+            kernel.masked.fetch_add(1, Ordering::Relaxed);
+        }
+        if kernel.count_access(what) {
             self.shared.kill(self.kernel());
         }
         self.alive()

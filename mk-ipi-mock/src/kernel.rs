@@ -34,6 +34,8 @@ pub(crate) struct KernelState {
     pub directory: Mutex<Option<PhysRange>>,
     /// Accesses, and those of them that others can see.
     pub clocks: [AtomicU64; 2],
+    /// Accesses with interrupts off.
+    pub masked: AtomicU64,
     stop_at: [AtomicU64; 2],
     /// Mappings of each page: for reading only, for both.
     pages: Vec<[AtomicU32; 2]>,
@@ -62,6 +64,7 @@ impl KernelState {
             instance: AtomicU32::new(0),
             directory: Mutex::default(),
             clocks: Default::default(),
+            masked: AtomicU64::new(0),
             stop_at: [const { AtomicU64::new(u64::MAX) }; 2],
             pages: std::iter::repeat_with(Default::default).take(pages).collect(),
             mappings: Mutex::default(),

@@ -88,7 +88,12 @@ impl MockPlatform {
         self.state().clocks[0].load(Ordering::Relaxed)
     }
 
-    /// Those of them that others can see: the clock of [`Fault::StopAtStore`](crate::Fault::StopAtStore).
+    /// Accesses to shared memory and doorbells by CPUs whose interrupts were off, in the kernel's life.
+    pub fn masked_accesses(&self) -> u64 {
+        self.state().masked.load(Ordering::Relaxed)
+    }
+
+    /// Those accesses that others can see: the clock of [`Fault::StopAtStore`](crate::Fault::StopAtStore).
     pub fn stores(&self) -> u64 {
         self.state().clocks[1].load(Ordering::Relaxed)
     }
