@@ -11,20 +11,45 @@ use kernel::prelude::*;
 use mk_ipi_core::abi::PhysCpuId;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// One bit for each CPU that is given away, by Linux's number.
-static GIVEN: AtomicU64 = AtomicU64::new(0);
-/// Those that Linux had online when it gave them away.
-static WERE_ONLINE: AtomicU64 = AtomicU64::new(0);
+/// A set of CPUs, by Linux's numbers.
+struct Set([AtomicU64; MAX_CPUS / u64::BITS as usize]);
 
-const _: () = assert!(MAX_CPUS <= u64::BITS as usize);
+const _: () = assert!(MAX_CPUS % u64::BITS as usize == 0);
 
-fn bit(cpu: u32) -> u64 {
-    1u64.checked_shl(cpu).unwrap_or(0)
+impl Set {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; MAX_CPUS / u64::BITS as usize])
+    }
+    fn place(&self, cpu: u32) -> Option<(&AtomicU64, u64)> {
+        Some((self.0.get((cpu / u64::BITS) as usize)?, 1 << (cpu % u64::BITS)))
+    }
+    fn has(&self, cpu: u32) -> bool {
+        self.place(cpu).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+    fn set(&self, cpu: u32, has: bool) {
+        if let Some((word, bit)) = self.place(cpu) {
+            if has {
+                word.fetch_or(bit, Ordering::Relaxed);
+            } else {
+                word.fetch_and(!bit, Ordering::Relaxed);
+            }
+        }
+    }
 }
+
+/// Those that are given away.
+static GIVEN: Set = Set::new();
+/// Those of them that Linux had online when it gave them away.
+static WERE_ONLINE: Set = Set::new();
 
 /// Whether `cpu` is given away.
 pub fn is_given(cpu: u32) -> bool {
-    GIVEN.load(Ordering::Relaxed) & bit(cpu) != 0
+    GIVEN.has(cpu)
+}
+
+/// The physical ids of the CPUs that the machine has and Linux has not given away.
+pub fn kept() -> impl Iterator<Item = PhysCpuId> {
+    (0..MAX_CPUS as u32).filter(|cpu| !is_given(*cpu)).filter_map(apic_id)
 }
 
 /// The CPUs that are given away.
@@ -36,6 +61,11 @@ pub fn given() -> impl Iterator<Item = u32> {
 pub fn apic_id(cpu: u32) -> Option<PhysCpuId> {
     // SAFETY: the number was checked.
     unsafe { ffi::mk_ipi_glue_cpu_present(cpu).then(|| PhysCpuId(ffi::mk_ipi_glue_apic_id(cpu).into())) }
+}
+
+/// The machine's boot CPU: Linux numbers the one on which it started 0.
+pub fn boot_cpu() -> Option<PhysCpuId> {
+    apic_id(0)
 }
 
 /// Whether this module is built for so many CPUs.
@@ -60,17 +90,13 @@ pub fn give(cpu: u32) -> Result {
         return refuse!(EEXIST, "CPU {cpu} is given away already");
     }
     // SAFETY: a number of a CPU.
-    if unsafe { ffi::mk_ipi_glue_cpu_online(cpu) } {
-        WERE_ONLINE.fetch_or(bit(cpu), Ordering::Relaxed);
-    } else {
-        WERE_ONLINE.fetch_and(!bit(cpu), Ordering::Relaxed);
-    }
+    WERE_ONLINE.set(cpu, unsafe { ffi::mk_ipi_glue_cpu_online(cpu) });
     // First, lest somebody put it online again in between.
-    GIVEN.fetch_or(bit(cpu), Ordering::Relaxed);
+    GIVEN.set(cpu, true);
     // SAFETY: process context. 1 says that it was offline before.
     let removed = check(unsafe { ffi::remove_cpu(cpu) }, format_args!("CPU {cpu} does not go offline"));
     if removed.is_err() {
-        GIVEN.fetch_and(!bit(cpu), Ordering::Relaxed);
+        GIVEN.set(cpu, false);
     }
     removed.map(drop)
 }
@@ -82,12 +108,12 @@ pub fn take(cpu: u32) -> Result {
     };
     // SAFETY: no instance has it (the caller), so at most a kernel that was not stopped is on it.
     unsafe { start::stop(id)? };
-    GIVEN.fetch_and(!bit(cpu), Ordering::Relaxed);
-    if WERE_ONLINE.load(Ordering::Relaxed) & bit(cpu) != 0 {
+    GIVEN.set(cpu, false);
+    if WERE_ONLINE.has(cpu) {
         // SAFETY: process context.
         let added = check(unsafe { ffi::add_cpu(cpu) }, format_args!("CPU {cpu} does not come online again"));
         if added.is_err() {
-            GIVEN.fetch_or(bit(cpu), Ordering::Relaxed);
+            GIVEN.set(cpu, true);
         }
         added?;
     }

@@ -4,22 +4,23 @@
 //! Each step undoes what it did if it fails. A later step wants the earlier ones: give CPUs, create, start; and back: stop
 //! or kill, destroy, take the CPUs.
 
-use crate::failure::{failure, refuse, Result};
+use crate::failure::{refuse, Result};
 use crate::image::{self, File};
+use crate::listed::{set_reader, write};
 use crate::lock::Locked;
 use crate::memory::{self, Owner};
 use crate::peers::{self, MAX_INSTANCES};
 use crate::platform::{Linux, ENDPOINT, MAX_CPUS};
 use crate::{cpus, ffi, start, traffic};
 use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
-use mk_ipi_core::abi::directory::{directory_size, EntryError, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_core::abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::rfc_v2::SLOT_SIZE;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::directory::{Directory, DirectoryWriter};
+use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
-use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
-use mk_ipi_core::{config_of, AddError, InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::Microseconds;
 
 /// Most CPUs of one instance, Linux apart.
@@ -28,6 +29,8 @@ pub const MAX_INSTANCE_CPUS: usize = 8;
 pub const DEFAULT_POOL: u64 = 1 << 20;
 /// Fewest slots of a region (RFC v2).
 const MIN_SLOTS: u32 = 8;
+/// How many milliseconds kernels are given to let go of a region that ends.
+const DETACH_MS: u32 = 2_000;
 /// How long a kernel is given to say goodbye.
 const GOODBYE: Microseconds = Microseconds(2_000_000);
 
@@ -89,6 +92,10 @@ pub struct Host {
     /// The directory's mapping, and who writes it.
     directory: Option<(Mapping<AtomicU64>, DirectoryWriter<'static, AtomicU64>)>,
     instances: [Option<Instance>; MAX_INSTANCES],
+    /// Where Linux is rung: the vector, and the CPU that it is good at.
+    bell: Option<(Vector, PhysCpuId)>,
+    /// Room for a list of CPUs, which a stack has not.
+    listed: [PhysCpuId; MAX_CPUS],
     /// The machine is about to restart or to sleep: nothing is started.
     ending: bool,
 }
@@ -98,6 +105,8 @@ impl Host {
         generation: Generation::Native,
         directory: None,
         instances: [None; MAX_INSTANCES],
+        bell: None,
+        listed: [PhysCpuId(0); MAX_CPUS],
         ending: false,
     };
 }
@@ -108,34 +117,6 @@ static HOST: Locked<Host> = unsafe { Locked::new(0, Host::NEW) };
 /// Calls `f` with the host's books, alone.
 pub fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with(f)
-}
-
-/// The directory, for senders, which must not wait for the books.
-struct TheDirectory(UnsafeCell<Option<Directory<'static, AtomicU64>>>);
-// SAFETY: written by whoever has the books, while the endpoint knows no instance (`set_reader`); whoever reads holds one.
-unsafe impl Sync for TheDirectory {}
-static DIRECTORY: TheDirectory = TheDirectory(UnsafeCell::new(None));
-
-/// # Safety
-///
-/// The endpoint knows no instance, and nobody else calls this meanwhile.
-unsafe fn set_reader(reader: Option<Directory<'static, AtomicU64>>) {
-    // SAFETY: the caller: nobody reads it now. Who does later has found an instance, which was published after this.
-    DIRECTORY.0.with_mut(|place| unsafe { *place = reader });
-}
-
-/// Whether the directory gives `cpu` to `id` now; `None` while that entry is being written. In any context, also an NMI's that came in
-/// the middle of that; but only for whoever holds an instance.
-pub fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-    // SAFETY: nobody writes it while somebody holds an instance.
-    let directory = DIRECTORY.0.with(|place| unsafe { (*place).as_ref() })?;
-    let mut cpus = [PhysCpuId(0); MAX_CPUS];
-    match directory.read(id, &mut cpus) {
-        Ok(record) => Some(cpus.iter().take(record.nr_cpus as usize).any(|listed| *listed == cpu)),
-        Err(EntryError::Changing) => None,
-        // It has none any more.
-        Err(_) => Some(false),
-    }
 }
 
 /// All physical ids below this: slots of a region, which each CPU's id indexes.
@@ -194,19 +175,34 @@ impl Drop for Own {
     fn drop(&mut self) {
         HOST.with(|host| {
             ENDPOINT.goodbye();
-            destroy_region(InstanceId::HOST);
+            // No instance is left, so nobody runs who could have it mapped.
+            let _ = destroy_region(InstanceId::HOST, |_, _| true);
+            host.bell = None;
             host.close_directory();
         });
     }
 }
 
-/// Takes an instance out of the endpoint's table. Senders leave it soon: they hold it with interrupts off.
-fn destroy_region(id: InstanceId) {
-    while let Err(mk_ipi_core::DestroyError::InUse(_)) = ENDPOINT.destroy_instance(id) {
+/// Takes an instance out of the endpoint's table, with its region, which nobody has mapped of whom `has_stopped` is not true: or
+/// who has? Senders leave it soon: they hold it with interrupts off. Those who have it mapped are given a while to let go of it.
+fn destroy_region(
+    id: InstanceId,
+    has_stopped: impl Fn(InstanceId, Incarnation) -> bool,
+) -> core::result::Result<(), InstanceId> {
+    let mut mapped = 0;
+    loop {
+        match ENDPOINT.destroy_with(id, &has_stopped) {
+            Err(DestroyError::Mapped(by, _)) if mapped >= DETACH_MS => return Err(by),
+            Err(DestroyError::Mapped(..)) => mapped += 1,
+            Err(DestroyError::InUse(_)) => {}
+            // It is gone, or was never there.
+            Ok(()) | Err(_) => break,
+        }
         // SAFETY: process context.
         unsafe { ffi::msleep(1) };
     }
     memory::give_back(Owner::Pool(id));
+    Ok(())
 }
 
 impl Host {
@@ -224,6 +220,11 @@ impl Host {
         let words: &'static [AtomicU64] = unsafe { &*mapping.as_ptr().as_ptr() };
         match DirectoryWriter::create(words, MAX_INSTANCES as u32, MAX_CPUS as u32) {
             Ok(writer) => {
+                let writer = writer.at(range.start());
+                let writer = match cpus::boot_cpu() {
+                    Some(cpu) => writer.boot_cpu(cpu),
+                    None => writer,
+                };
                 // SAFETY: there is no instance yet, and we have the books.
                 unsafe { set_reader(Some(writer.reader())) };
                 self.directory = Some((mapping, writer));
@@ -250,21 +251,31 @@ impl Host {
         memory::give_back(Owner::Directory);
     }
 
-    /// All CPUs are listed, for any may send, also one that comes back; the vector is good at one of them.
+    /// Its entry lists the CPUs that Linux has not given away; the vector is good at one of them.
     fn create_own(&mut self, vector: Vector, doorbell_cpu: u32) -> Result {
-        let mut ids = [PhysCpuId(0); MAX_CPUS];
-        let listed = (0..MAX_CPUS as u32).filter_map(cpus::apic_id);
-        let count = ids.iter_mut().zip(listed).map(|(to, id)| *to = id).count();
-        let cpus = ids.get(..count).unwrap_or(&[]);
         let Some(bell) = cpus::apic_id(doorbell_cpu) else { return refuse!(ENODEV, "no CPU {doorbell_cpu}") };
         memory::take(Owner::Pool(InstanceId::HOST), self.generation.region_len())?;
         ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
-        let record = self.record(InstanceId::HOST, Incarnation::FIRST, State::Running, bell, vector);
-        let made = self.make_region(&record, cpus);
+        self.bell = Some((vector, bell));
+        let config = self.record(InstanceId::HOST, Incarnation::FIRST, State::Running, bell, vector);
+        let made = self.make_region(&config, &[bell], |host| host.list_own());
         if made.is_err() {
             memory::give_back(Owner::Pool(InstanceId::HOST));
         }
         made
+    }
+
+    /// Writes Linux's own entry, with the CPUs that it has now.
+    fn list_own(&mut self) -> Result {
+        let Some((vector, bell)) = self.bell else { return refuse!(ENODEV, "there is no doorbell") };
+        let record = self.record(InstanceId::HOST, Incarnation::FIRST, State::Running, bell, vector);
+        let count = self.listed.iter_mut().zip(cpus::kept()).map(|(to, id)| *to = id).count();
+        let Self { directory, listed, .. } = self;
+        write(directory.as_mut().map(|(_, writer)| writer), &record, listed.get(..count).unwrap_or(&[]))
+    }
+
+    fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result {
+        write(self.directory.as_mut().map(|(_, writer)| writer), record, cpus)
     }
 
     fn record(
@@ -291,11 +302,16 @@ impl Host {
         }
     }
 
-    /// Makes the region of `record.instance` from its pool, and lists it.
-    fn make_region(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result {
+    /// Makes the region of `record.instance` from its pool, and lists it by `list`.
+    fn make_region(
+        &mut self,
+        record: &InstanceRecord,
+        cpus: &[PhysCpuId],
+        list: impl FnOnce(&mut Self) -> Result,
+    ) -> Result {
         let whole = InstanceRecord { nr_cpus: cpus.len() as u32, ..*record };
         let config = InstanceConfig { link: self.generation.link(), ..config_of(&whole, cpus) };
-        let range = ENDPOINT.create_instance(&config).or_else(|e| {
+        ENDPOINT.create_instance(&config).or_else(|e| {
             let words = format_args!("no region for instance {}: {e:?}", record.instance.get());
             match e {
                 AddError::Exists => refuse!(EEXIST, "{words}"),
@@ -303,18 +319,12 @@ impl Host {
                 _ => refuse!(EINVAL, "{words}"),
             }
         })?;
-        let listed = self.write(&InstanceRecord { region: Some(range), ..*record }, cpus);
+        let listed = list(self);
         if listed.is_err() {
-            destroy_region(record.instance);
+            // Nobody was told of it.
+            let _ = destroy_region(record.instance, |_, _| true);
         }
         listed
-    }
-
-    fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result {
-        let Some((_, writer)) = &mut self.directory else { return refuse!(ENODEV, "there is no directory") };
-        writer
-            .write(record, cpus)
-            .map_err(|e| failure!(EINVAL, "the directory's entry {}: {e:?}", record.instance.get()))
     }
 
     /// Says in the directory how far `id` is.
@@ -355,7 +365,9 @@ impl Host {
 
     /// Takes `cpu` from Linux.
     pub fn give(&mut self, cpu: u32) -> Result {
-        cpus::give(cpu)
+        cpus::give(cpu)?;
+        // Peers ring Linux at its doorbell alone, so that none has to follow before the CPU is another's.
+        self.list_own()
     }
 
     /// Gives `cpu` back to Linux.
@@ -363,7 +375,8 @@ impl Host {
         if let Some((id, _)) = self.instances().find(|(_, i)| i.cpus().contains(&cpu)) {
             return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", id.get());
         }
-        cpus::take(cpu)
+        cpus::take(cpu)?;
+        self.list_own()
     }
 
     /// Makes instance `id` of CPUs that were given away, with a pool of `pool` bytes and a region in it.
@@ -425,7 +438,7 @@ impl Host {
         let ids = ids.get(..count).unwrap_or(&[]);
         let Some(bell) = ids.first() else { return refuse!(ENODEV, "no CPU") };
         let record = self.record(id, instance.incarnation, State::Starting, *bell, Vector::RFC_V2);
-        self.make_region(&record, ids)
+        self.make_region(&record, ids, |host| host.list(id, instance, State::Starting))
     }
 
     /// Gives back all that an instance without a region has.
@@ -538,22 +551,21 @@ impl Host {
         }
     }
 
-    /// Takes instance `id` away. Its kernel does not run, and none that may have its region mapped.
+    /// Takes instance `id` away. Its kernel does not run; those that have its region mapped let go of it first (SPEC D-10).
     pub fn destroy(&mut self, id: InstanceId) -> Result {
         let instance = self.get(id)?;
         if instance.phase == Phase::Running {
             return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
         }
-        if let Some((other, _)) = self.instances().find(|(_, i)| i.phase == Phase::Running) {
-            return refuse!(
-                EBUSY,
-                "instance {} runs, and may have the region of {} mapped",
-                other.get(),
-                id.get()
-            );
+        if instance.phase == Phase::Created {
+            self.list(id, &instance, State::Dead)?;
+        }
+        self.list(id, &instance, State::Ending)?;
+        let lives = |id, incarnation| self.find(id).and_then(|i| i.life()) == Some(incarnation);
+        if let Err(by) = destroy_region(id, |id, incarnation| !lives(id, incarnation)) {
+            return refuse!(EBUSY, "instance {} has the region of {} mapped, and does not let go", by.get(), id.get());
         }
         self.list(id, &instance, State::Absent)?;
-        destroy_region(id);
         self.set(id, None);
         Self::clear_out(id);
         Ok(())

@@ -23,6 +23,7 @@ mod failure;
 mod ffi;
 mod host;
 mod image;
+mod listed;
 mod lock;
 mod memory;
 #[path = "../bare-metal/src/order.rs"]

@@ -3,7 +3,8 @@
 
 use crate::apic::Apic;
 use crate::callback::Callback;
-use crate::{deferred, ffi, host, memory, peers};
+use crate::peers::MAX_INSTANCES;
+use crate::{deferred, ffi, listed, memory, peers};
 use core::ptr::NonNull;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{
@@ -13,13 +14,13 @@ use mk_ipi_core::platform::{
 use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
 use mk_ipi_core::Endpoint;
 
-/// Most CPUs of this Linux, and of an instance that it sends to.
-pub const MAX_CPUS: usize = 64;
+/// Most CPUs of this Linux.
+pub const MAX_CPUS: usize = 512;
 /// Messages that one run of the deferred work hands on, at most: what is bounded in interrupt context.
-const BUDGET: usize = 32;
+const BUDGET: usize = 16;
 
 /// This kernel's end of every link.
-pub static ENDPOINT: Endpoint<Linux, Callback, MAX_CPUS, 32, BUDGET> = Endpoint::new(Linux);
+pub static ENDPOINT: Endpoint<Linux, Callback, MAX_CPUS, 32, BUDGET, MAX_INSTANCES> = Endpoint::new(Linux);
 
 /// This kernel.
 pub struct Linux;
@@ -142,7 +143,7 @@ impl Observer for Linux {
         peers::on_event(peer, event);
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        host::lists_cpu(peer, cpu)
+        listed::lists_cpu(peer, cpu)
     }
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         memory::show_region(instance, range);

@@ -364,6 +364,10 @@ fn its_own_receiver_keeps_a_region_until_its_goodbye() {
     let one = machine.kernel(1).boot(id(1), life(4));
     one.attach_instance(&machine.kernel(1).native_config(id(1), life(4)), Some(region)).unwrap();
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(1), life(4))));
+    // Also if it has let go of its own lane.
+    let lane = geometry.lane_at(1).unwrap() + 8 * header::ATTACHED as u64;
+    machine.poke(PhysAddr(region.start().0 + lane), 0);
+    assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(1), life(4))));
     one.goodbye();
     one.destroy_instance(id(1)).unwrap();
     host.destroy_instance(id(1)).unwrap();
