@@ -6,7 +6,7 @@ use mk_ipi_abi::directory::{EntryFlags, Layout, State};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord};
 use mk_ipi_core::sync::{Ordering::Relaxed, Word};
-use mk_ipi_core::{Endpoint, JoinError, Message};
+use mk_ipi_core::{Endpoint, Followed, JoinError, Message};
 use mk_ipi_mock::{Machine, MockPlatform, MockWord, MEMORY_START};
 
 type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
@@ -22,6 +22,8 @@ struct Input {
     records: [Record; 5],
     /// Of an entry's words, or the header's.
     patches: Vec<(u8, u8, Patch)>,
+    /// When somebody has joined.
+    later: Vec<(u8, u8, Patch)>,
     room: u8,
     shared: u8,
 }
@@ -56,8 +58,17 @@ pub fn directory(data: &[u8]) {
     if !input.raw {
         write(&words, &input);
     }
-    for (entry, field, patch) in &input.patches {
-        let stride = 8 + usize::from(input.cpus % 8);
+    let patch = |patches: &[(u8, u8, Patch)]| patch(&words, input.cpus, patches);
+    patch(&input.patches);
+    let Ok(directory) = Directory::open(&words) else { return };
+    read_all(&directory, &words, input.room.into());
+    let shared = input.records.get(usize::from(input.shared) % 6).map_or(input.shared, |r| r.page);
+    join(&directory, page(shared), || patch(&input.later));
+}
+
+fn patch(words: &[MockWord], cpus: u8, patches: &[(u8, u8, Patch)]) {
+    for (entry, field, patch) in patches {
+        let stride = 8 + usize::from(cpus % 8);
         let word = match usize::from(*entry) % 13 {
             12 => &words[usize::from(*field) % 8],
             entry => &words[8 + entry * stride + usize::from(*field) % stride],
@@ -70,20 +81,33 @@ pub fn directory(data: &[u8]) {
         };
         word.store(new, Relaxed);
     }
-    let Ok(directory) = Directory::open(&words) else { return };
-    read_all(&directory, &words, input.room.into());
-    let shared = input.records.get(usize::from(input.shared) % 6).map_or(input.shared, |r| r.page);
-    join(&directory, page(shared));
+}
+
+/// The directory changes, to whatever: who follows it knows what is live in it, and says how far.
+fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
+    for _ in 0..2 {
+        change();
+        let mut out = Vec::new();
+        let followed = end.follow(directory, |id, what| out.push((id, what)));
+        let Ok(generation) = followed else { continue };
+        assert_eq!(generation, directory.generation());
+        for (id, what) in out {
+            let known = end.instance(id).is_ok();
+            assert_eq!(known, matches!(what, Followed::Added | Followed::Changed), "{id:?} {what:?}");
+        }
+        assert_eq!(end.follow(directory, |id, what| panic!("{id:?} {what:?}")), Ok(generation));
+    }
 }
 
 fn write(words: &[MockWord], input: &Input) {
     let (instances, cpus) = (u32::from(input.instances % 12), u32::from(input.cpus % 8));
-    let Ok(mut writer) = DirectoryWriter::create(words, instances, cpus) else { return };
+    let Ok(writer) = DirectoryWriter::create(words, instances, cpus) else { return };
+    let mut writer = writer.at(page(3));
     for r in &input.records {
         let record = InstanceRecord {
             instance: InstanceId::new(r.id % 12),
             incarnation: Incarnation::new(r.life).unwrap_or(Incarnation::FIRST),
-            state: State::from_u32(r.state % 4).expect("below 4"),
+            state: State::from_u32(r.state % 5).expect("below 5"),
             layout: Layout::RfcV2,
             flags: EntryFlags::from_bits_truncate(r.exclusive.into()),
             region: PhysRange::new(page(r.page), u64::from(r.slots % 64) * 272),
@@ -93,7 +117,36 @@ fn write(words: &[MockWord], input: &Input) {
         };
         let cpus = [record.doorbell_cpu, PhysCpuId(1), PhysCpuId(300)];
         let listed = [1, 1, 1, 2, 2, 2, 2, 3][usize::from(r.cpu / 8) % 8];
-        let _ = writer.write(&record, &cpus[..listed]);
+        let before = writer.reader().generation();
+        let written = writer.write(&record, &cpus[..listed]);
+        assert_eq!(written.unwrap_or(before), writer.reader().generation());
+        assert_eq!(written.is_ok(), writer.reader().generation() != before);
+        has_no_conflict(&writer.reader());
+    }
+}
+
+/// No two entries have a region in common, no two live ones a CPU (SPEC D-9).
+fn has_no_conflict(directory: &Directory<'_, MockWord>) {
+    let mut cpus = [PhysCpuId(0); 8];
+    let mut seen: Vec<(InstanceRecord, Vec<PhysCpuId>)> = Vec::new();
+    for id in directory.ids() {
+        let Ok(record) = directory.read(id, &mut cpus) else { continue };
+        let listed = cpus[..record.nr_cpus as usize].to_vec();
+        let on = PhysRange::new(page(3), 64).expect("a range");
+        assert!(!record.region.is_some_and(|region| region.overlaps(on)), "{record:?} on the directory");
+        for (other, others) in &seen {
+            let overlap = record.region.zip(other.region).is_some_and(|(a, b)| a.overlaps(b));
+            assert!(!overlap, "{record:?} {other:?}");
+            let live = record.state.is_live() && other.state.is_live();
+            assert!(!live || listed.iter().all(|cpu| !others.contains(cpu)), "{record:?} {other:?}");
+        }
+        for (n, cpu) in listed.iter().enumerate() {
+            assert!(!listed[..n].contains(cpu), "{record:?} has {cpu:?} twice");
+            let is_live = record.state.is_live();
+            assert_eq!(directory.has_cpu(id, *cpu), Ok(is_live));
+        }
+        assert_eq!(directory.record(id), Ok(record));
+        seen.push((record, listed));
     }
 }
 
@@ -132,11 +185,10 @@ fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize
 }
 
 /// A kernel that joins knows all that is alive but those that it was told are left out, or nothing.
-fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr) {
+fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr, change: impl Fn()) {
     let machine = Machine::builder().kernel(&[1]).memory(16).build();
     let end = End::new(machine.kernel(0));
-    let mut room = [PhysCpuId(0); 4];
-    let records = directory.ids().filter_map(|id| directory.read(id, &mut room).ok());
+    let records = directory.ids().filter_map(|id| directory.record(id).ok());
     let alive = records.filter(|r| matches!(r.state, State::Starting | State::Running)).count();
     let known = || (0..=255).map(InstanceId::new).filter(|&id| end.instance(id).is_ok()).count();
     let mut left_out = Vec::new();
@@ -154,6 +206,7 @@ fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr) {
             assert_eq!((known(), added + left_out.len()), (added, alive + unreadable));
             end.on_interrupt();
             end.run_deferred();
+            follow(&end, directory, change);
             for id in (0..=255).map(InstanceId::new) {
                 let _ = end.send(id, mk_ipi_abi::MessageType(1), b"hello");
                 let _ = end.destroy_instance(id);

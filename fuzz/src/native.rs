@@ -485,8 +485,9 @@ impl World {
                 self.model.lanes[from][n].discard();
             }
         }
-        // Unmapping writes nothing: for the others it is as if this life had just stopped.
+        // Unmapping writes no more than that it has: for the others it is nearly as if this life had just stopped.
         (0..KERNELS).for_each(|id| self.destroy(n, id));
+        self.look_at_events();
         parting.iter().for_each(|what| self.scribble(n, what, true));
         self.later().retain(|(by, ..)| *by != n);
         self.model.hostile[n] &= n == HOSTILE;

@@ -79,7 +79,7 @@ impl<const WORDS: usize, const CPUS: usize, const POST: bool> Link<WORDS> for Na
 struct Held<'a, const WORDS: usize, const CPUS: usize, const POST: bool> {
     kernel: &'a Kernel<WORDS, CPUS>,
     peer: InstanceId,
-    held: InstanceRef<'a, AtomicU64, CPUS>,
+    held: InstanceRef<'a, AtomicU64>,
     poller: Poller<'a, host::Host<AtomicU64>, ToSink<WORDS>, CPUS, 1, 16>,
     sink: &'a Sink,
     /// How many came to the sink so far.

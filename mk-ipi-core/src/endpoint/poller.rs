@@ -226,7 +226,7 @@ pub struct Poller<
     const CPUS: usize,
     const HANDLERS: usize,
     const QUEUE: usize,
-    const INSTANCES: usize,
+    const INSTANCES: usize = 256,
 > {
     // Dropped in this order: callbacks end, the lanes are given up, and then the deferred work is scheduled.
     run: Run<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,

@@ -86,6 +86,8 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     if let Ok(directory) = Directory::open(W::memory()) {
         sink(end.join(PhysAddr(any()), &directory).map_err(JoinError::errno));
         sink(end.join_and(PhysAddr(any()), &directory, |id, e| sink((id, e.errno()))));
+        sink(end.follow(&directory, |id, what| sink((id, what))).map_err(JoinError::errno));
+        end.behind(any(), |id, life| sink((id, life)));
     }
 }
 
@@ -106,10 +108,11 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
         sink(end.attach_instance(&config, range().and_then(option)));
     }
     if let Ok(held) = end.instance(instance()).map_err(LookupError::errno) {
-        sink((held.incarnation(), held.cpus().len(), held.doorbell_cpu(), held.vector()));
+        sink((held.incarnation(), held.doorbell_cpu(), held.vector()));
         sink((held.policy(), held.region(), held.words().len()));
     }
     sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
+    sink(end.destroy_with(instance(), |_, _| maybe()));
 }
 
 fn slots() -> LinkConfig {
@@ -122,14 +125,21 @@ fn slots() -> LinkConfig {
 fn directory<W: HasMemory>() {
     let mut room = [PhysCpuId(0); 64];
     if let Ok(directory) = Directory::open(W::memory()) {
-        sink(directory.nr_instances());
+        sink((directory.nr_instances(), directory.generation(), directory.boot_cpu()));
+        sink((directory.record(instance()), directory.has_cpu(instance(), PhysCpuId(any()))));
         for id in directory.ids() {
             if let Ok(record) = directory.read(id, cpu_room(&mut room)) {
                 sink(config_of(&record, cpus()).link);
             }
         }
     }
-    if let Ok(mut writer) = DirectoryWriter::create(W::memory(), any(), any()) {
+    let made = if maybe() {
+        DirectoryWriter::create(W::memory(), any(), any())
+    } else {
+        DirectoryWriter::take_over(W::memory())
+    };
+    if let Ok(writer) = made {
+        let mut writer = writer.at(PhysAddr(any())).boot_cpu(PhysCpuId(any()));
         if let Some(record) = crate::abi::record() {
             sink(writer.write(&record, cpus()).map_err(WriteError::errno));
         }
