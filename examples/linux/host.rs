@@ -557,6 +557,12 @@ impl Host {
         if instance.phase == Phase::Running {
             return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
         }
+        // With slots nobody can say that it has let go of a region.
+        if let Some((other, _)) = self.instances().find(|(_, i)| i.phase == Phase::Running) {
+            if self.generation == Generation::RfcV2 {
+                return refuse!(EBUSY, "instance {} runs, and may have the region of {} mapped", other.get(), id.get());
+            }
+        }
         if instance.phase == Phase::Created {
             self.list(id, &instance, State::Dead)?;
         }

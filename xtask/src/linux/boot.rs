@@ -37,6 +37,8 @@ pub struct Job<'a> {
     pub messages: u64,
     /// How often all comes up and goes down.
     pub cycles: u64,
+    /// CPUs of the machine.
+    pub cpus: u32,
     /// Whether this Linux looks for mistakes, which takes its time.
     pub debug: bool,
 }
@@ -71,7 +73,8 @@ impl Job<'_> {
     /// QEMU with these for its first two serial lines, Linux's console and what carries the records.
     fn command(&self, qemu: &Qemu, scenario: &str, [console, records]: [&str; 2]) -> Command {
         let mut cmd = qemu.command();
-        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G", "-smp", "4"]);
+        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G"]);
+        cmd.args(["-smp", &self.cpus.to_string()]);
         if self.mode == Mode::X2apic {
             // Linux takes x2APIC where interrupts can be remapped only.
             cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
@@ -102,7 +105,9 @@ impl Job<'_> {
             self.messages.saturating_mul(n * (n - 1)).saturating_mul(self.generations.len() as u64);
         let work = Duration::from_millis(messages.saturating_mul(2));
         let cycles = Duration::from_secs(self.cycles.saturating_mul(10));
-        Duration::from_secs(300).saturating_add(work).saturating_add(cycles) * self.slowness()
+        let start = Duration::from_secs(u64::from(self.cpus.saturating_mul(4)));
+        let all = Duration::from_secs(300).saturating_add(start).saturating_add(work).saturating_add(cycles);
+        all * self.slowness()
     }
 
     /// Boots, sees it to its end, and gives what it reported and all that is wrong.
@@ -112,7 +117,7 @@ impl Job<'_> {
         let watched = Watched {
             cmd: self.command(qemu, "all", [&to_file(console.clone()), "stdio"]),
             log: self.folder.join("records.log"),
-            quiet: Duration::from_secs(60) * self.slowness(),
+            quiet: Duration::from_secs(60_u64.saturating_add(self.cpus.into())) * self.slowness(),
             hard: self.hard_bound(),
             success: SUCCESS,
             report: Report { anew: true, ..Report::default() },
@@ -199,6 +204,7 @@ mod tests {
             generations,
             messages: 10,
             cycles: 2,
+            cpus: 4,
             debug: false,
         }
     }

@@ -57,6 +57,9 @@ pub struct LinuxArgs {
     /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
+    /// CPUs of the machine; two of them are given away. Above 255 in x2APIC mode only
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(4..=512))]
+    pub cpus: u32,
     /// Build nothing: leave the module's sources and all that they need in DIR, to be built with a Linux of your own
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
@@ -289,6 +292,7 @@ fn job<'a>(places: &Places, linux: &Built, initramfs: &'a Path, mode: Mode, args
         generations: args.generation.list(),
         messages: args.messages,
         cycles: args.cycles,
+        cpus: args.cpus,
         debug: args.debug,
     }
 }
