@@ -291,6 +291,20 @@ fn a_cpu_is_added_to_a_running_instance_and_rung_there() {
     assert_eq!(world.follow(1).1, []);
 }
 
+#[test]
+fn what_is_attached_by_an_old_entry_is_put_right() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    let one = world.kernel(1);
+    let old = one.native_config(id(1), life(1));
+    let generation = world.write(InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) }, &[11]);
+    assert_eq!(world.follow(0).0, Ok(generation));
+    world.links[0].destroy_instance(id(1)).unwrap();
+    world.links[0].attach_instance(&old, Some(world.regions[1])).unwrap();
+    assert_eq!(world.behind(1, generation), [id(0)]);
+    assert_eq!(world.follow(0), (Ok(generation), vec![(id(1), Followed::Changed)]));
+    assert_eq!(world.behind(1, generation), []);
+}
+
 // ---- regions end ----
 
 #[test]

@@ -103,6 +103,8 @@ impl<
 
     /// An instance was added: it learns that we are there, and we look at its lane.
     fn announce(&self, id: InstanceId) {
+        // Perhaps by an entry that has changed since: the next look at the directory is a whole one.
+        self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {
                 if sender.open() != Opening::Open {
