@@ -4,7 +4,7 @@
 use super::lane::PeerRegion;
 use super::send::{is_answer_to, Sender, PREPARING, UNANSWERED};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{control, header, Attached, Hello, Phase};
+use mk_ipi_abi::native::{control, header, Attached, Hello, Phase, NEAR};
 use mk_ipi_abi::Incarnation;
 
 /// How far a life has come.
@@ -38,7 +38,9 @@ impl<W: Word> Sender<W> {
         let hello = begin.in_phase(if first { Phase::First } else { Phase::Clean });
         let start = if first { 0 } else { UNANSWERED };
         let [tail, credit, base, good_bell, waiting] = [start, 0, 0, 0, 0].map(AtomicU64::new);
-        Self { tail, credit, base, good_bell, waiting, hello, region }
+        let whole = region.geometry.max_len() as usize >= NEAR;
+        let room_for_near = if whole { region.lines() } else { 0 };
+        Self { tail, credit, base, good_bell, waiting, room_for_near, hello, region }
     }
 
     /// Goes on with the handshake, if the receiver has answered. Cleans every line once: not to be called with interrupts off.

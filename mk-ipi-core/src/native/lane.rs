@@ -195,6 +195,7 @@ impl<W: Word> PeerRegion<W> {
         }
     }
     /// Reads back a word of the lane's header, which only we write.
+    #[inline(always)]
     pub(super) fn own(&self, word: usize) -> u64 {
         self.words.words().get(word).map_or(0, |w| w.load(Ordering::Relaxed))
     }

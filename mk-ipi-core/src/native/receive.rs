@@ -43,6 +43,15 @@ struct State<const LANES: usize> {
     buffer: Buffer,
 }
 
+/// Where a poll looks next: nowhere, if it is dropped. A handler may unwind, and its line must not be looked at again.
+struct Aim<'a>(&'a mut usize);
+
+impl Drop for Aim<'_> {
+    fn drop(&mut self) {
+        *self.0 = usize::MAX;
+    }
+}
+
 /// The receiver's end of a kernel's own region. One CPU at a time looks. 128 bytes apart from what others write.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -316,9 +325,9 @@ impl<const LANES: usize> State<LANES> {
         let Some(copied) = copy_next(own, number, next, first, &mut self.buffer) else {
             return self.take_turn(own, to);
         };
-        self.next_at = usize::MAX;
+        let aim = Aim(&mut self.next_at);
         hand_out(control, lane, (InstanceId::new(number), self.ours), to, &copied, &self.buffer);
-        self.next_at = next.0;
+        core::mem::forget(aim);
         if copied.end == first.wrapping_add(1) && !own.geometry.is_first_of_lap(copied.end) {
             (self.long, self.next_at) = (false, self.next_at.wrapping_add(LINE_WORDS));
         } else {

@@ -53,6 +53,8 @@ pub(crate) struct Sender<W> {
     pub(super) good_bell: AtomicU64,
     /// The length, plus 1, of the longest message that waits for space; 0 if none does.
     pub(super) waiting: AtomicU64,
+    /// Lines of the lane; 0 if its messages are shorter than what fills a line.
+    pub(super) room_for_near: u64,
     /// This life, in the phase in which it sends.
     pub(super) hello: Hello,
     pub(super) region: PeerRegion<W>,
@@ -187,10 +189,7 @@ impl<W: Word> Sender<W> {
         swap: impl Fn(&AtomicU64, u64, u64) -> bool,
     ) -> Option<u64> {
         let whole = <&[u8; NEAR]>::try_from(payload).ok()?;
-        if NEAR > self.region.geometry.max_len() as usize {
-            return None;
-        }
-        let Taken { first, .. } = self.try_take(1, swap)?;
+        let Taken { first, .. } = self.try_take(1, self.room_for_near, swap)?;
         self.fill_first(first, msg_type, cpu, NEAR, whole);
         Some(first.wrapping_add(1))
     }
@@ -198,7 +197,7 @@ impl<W: Word> Sender<W> {
     /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
     fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<Taken, Unsent> {
         for _ in 0..TRIES {
-            match self.try_take(lines, &swap) {
+            match self.try_take(lines, self.region.lines(), &swap) {
                 Some(taken) => return Ok(taken),
                 None => self.refresh(lines)?,
             }
@@ -206,16 +205,19 @@ impl<W: Word> Sender<W> {
         Err(Unsent::Contended)
     }
 
-    /// One try to take lines.
+    /// One try to take lines, if no more than `room` are unread then.
     #[inline(always)]
-    fn try_take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Option<Taken> {
+    fn try_take(&self, lines: u64, room: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Option<Taken> {
         // SYNC POINT: lane-prepared (acquire)
         let first = self.tail.load(Ordering::Acquire);
         // SYNC POINT: credit-cached (acquire)
         let credit = self.credit.load(Ordering::Acquire);
         let next = first.wrapping_add(lines);
-        let fits = next.wrapping_sub(credit) <= self.region.lines() && !self.is_gone();
-        (fits && swap(&self.tail, first, next)).then_some(Taken { first, credit })
+        let fits = next.wrapping_sub(credit) <= room;
+        if !fits || self.is_gone() {
+            return None;
+        }
+        swap(&self.tail, first, next).then_some(Taken { first, credit })
     }
 
     /// Looks how far the receiver has handled, if what is known does not do.
