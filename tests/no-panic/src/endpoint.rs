@@ -126,6 +126,7 @@ fn directory<W: HasMemory>() {
     let mut room = [PhysCpuId(0); 64];
     if let Ok(directory) = Directory::open(W::memory()) {
         sink((directory.nr_instances(), directory.generation(), directory.boot_cpu()));
+        sink(directory.record(instance()).is_ok_and(|record| record.state.is_live()));
         sink((directory.record(instance()), directory.has_cpu(instance(), PhysCpuId(any()))));
         for id in directory.ids() {
             if let Ok(record) = directory.read(id, cpu_room(&mut room)) {

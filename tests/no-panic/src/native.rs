@@ -45,6 +45,9 @@ fn lives() {
     if let (Some(a), Some(vector)) = (Bell::from_word(any()), vector()) {
         sink((a.to_word(), a == Bell { cpu: PhysCpuId(any()), vector }));
     }
+    if let Some(attached) = Attached::from_word(any()) {
+        sink((attached.to_word(), attached.has_followed(any())));
+    }
     if let (Some(a), Some(b)) = (Life::from_word(any()), Life::from_word(any())) {
         sink((a.to_word(), a == b));
     }
