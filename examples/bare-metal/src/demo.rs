@@ -7,7 +7,7 @@ use crate::host::Machine;
 use crate::journal;
 use crate::kill::Killer;
 use crate::layout::MAX_KERNELS;
-use crate::node::{instance, Node, DONE, READY};
+use crate::node::{self, instance, Node, DONE, READY};
 use crate::options::Generation;
 use crate::order::{PING, PONG, STREAM};
 use crate::payload::{self, Payload};
@@ -190,7 +190,9 @@ fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
         } else {
             node.wait("a round trip does not end", || {
                 answer(node);
-                heart.beat(&ENDPOINT);
+                if heart.beat(&ENDPOINT) {
+                    node::follow();
+                }
                 control().step(from) >= step
             });
         }

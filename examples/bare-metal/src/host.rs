@@ -20,8 +20,6 @@ use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
-/// Room for CPUs in an entry of the directory; the demo's kernels have one each.
-const CPUS_PER_INSTANCE: u32 = 4;
 /// Fewest slots of a region; more if an APIC id is larger.
 const MIN_SLOTS: u64 = 8;
 
@@ -88,8 +86,13 @@ impl Machine {
         let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
         // SAFETY: all of memory stays mapped for ever (platform.rs).
         let words = unsafe { directory.as_ptr().as_ref() };
-        let directory = DirectoryWriter::create(words, kernels as u32, CPUS_PER_INSTANCE);
+        // An entry has room for all CPUs that there are.
+        let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
+        let Some(boot_cpu) = kernel.apic().boot_cpu() else {
+            fatal!("which CPU booted the machine is not known")
+        };
+        let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
         kernel.set_directory(directory.reader());
         Self { cpus, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
@@ -150,6 +153,8 @@ impl Machine {
             fatal!("CPU {} of kernel {k}: {e:?}", self.cpus[k].0);
         }
         self.list(k, State::Dead);
+        // The kernel writes no more: what it claimed is nobody's.
+        ENDPOINT.clear_claims(instance(k), self.lives[k]);
         console::release_of(k);
         control().set_step(k, 0);
     }

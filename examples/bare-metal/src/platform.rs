@@ -10,7 +10,6 @@ use crate::{drains, inbox, interrupts, serve, stream, timer};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
-use mk_ipi_abi::directory::EntryError;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{
@@ -33,8 +32,6 @@ pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
 /// This kernel's, in the demo, where each kernel has one CPU.
 pub static ENDPOINT: End<1> = Endpoint::new(Kernel);
-/// Most CPUs of another kernel: one of which the directory lists more is none for us.
-pub const CPUS: usize = 8;
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
@@ -121,6 +118,11 @@ impl State {
     /// The directory, once it is found.
     pub fn directory(&self) -> Option<&Directory<'static, AtomicU64>> {
         self.directory.get()
+    }
+
+    /// Whether the directory gives `cpu` to `instance` now; `None` if it does not say. The suite's instances are none of its.
+    pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
 
     /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
@@ -404,14 +406,7 @@ impl Observer for Kernel {
     }
 
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        let mut cpus = [PhysCpuId(0); CPUS];
-        // The suite's regions are not those that the directory lists.
-        let directory = self.directory().filter(|_| self.role() != Role::Suite)?;
-        match directory.read(peer, &mut cpus) {
-            Ok(record) => Some(cpus.iter().take(record.nr_cpus as usize).any(|listed| *listed == cpu)),
-            Err(EntryError::Absent) => Some(false),
-            Err(_) => None,
-        }
+        self.lists(peer, cpu)
     }
 
     fn stop(&self) {

@@ -6,7 +6,7 @@ use crate::control::control;
 use crate::journal::{self, Journal};
 use crate::layout::MAX_KERNELS;
 use crate::machine;
-use crate::node::{instance, Node};
+use crate::node::{self, instance, Node};
 use crate::options::{Fault, FaultKind, Generation, MAX_MESSAGES};
 use crate::order::STREAM;
 use crate::payload::Payload;
@@ -183,7 +183,9 @@ impl<'a> Stream<'a> {
         if before <= half && self.total() > half {
             self.fail_on_order();
         }
-        self.heart.beat(&ENDPOINT);
+        if self.heart.beat(&ENDPOINT) {
+            node::follow();
+        }
         let moved = self.total() + self.progress.report();
         self.node.progress(moved);
         if self.watchdog.stalled(moved) && !self.is_over() {
