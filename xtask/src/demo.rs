@@ -16,6 +16,11 @@ use crate::provision::{Need, Provision, Toolchain};
 use crate::record::{Generation, Mode, Order};
 use crate::summary::{self, Summary};
 
+/// Most CPUs of the host: with those of 15 other kernels no more than the kernels look at.
+const MAX_HOST_CPUS: i64 = 480;
+/// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
+const MAX_XAPIC_CPUS: u32 = 255;
+
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
@@ -32,6 +37,9 @@ pub struct DemoArgs {
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
+    /// How many CPUs the host has, by the directory; it runs on one of them. Each other kernel has one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_HOST_CPUS))]
+    pub host_cpus: u32,
     /// How the local APIC is driven
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
@@ -157,7 +165,11 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
-        let job = Job { run: "demo", mode, generation, messages: args.messages, kills, fault, images };
+        let (messages, host_cpus) = (args.messages, args.host_cpus);
+        let job = Job { run: "demo", mode, generation, messages, kills, host_cpus, fault, images };
+        if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
+            bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
+        }
         let mut live = Live::new(mode);
         let start = Instant::now();
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
@@ -165,7 +177,7 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         live.end();
         outcome.summary.add(&run.report, args.kernels.count());
         let mut found = run.problems.clone();
-        let order = Order { kernels: args.kernels.count(), messages: args.messages, mode, generation, kills };
+        let order = Order { kernels: args.kernels.count(), messages, mode, generation, kills, host_cpus };
         found.extend(run.report.demo_problems(&order));
         if !found.is_empty() {
             show_tail(&run, mode);

@@ -10,6 +10,8 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cpus::Listed;
+
 /// How the local APIC is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +225,7 @@ pub enum Record {
     Received(Received),
     Drains(Drains),
     Killed(Killed),
+    Listed(Listed),
     Case(Case),
     Step(Step),
     /// How often all has come up and gone down so far.
@@ -251,6 +254,8 @@ pub struct Order {
     pub generation: Generation,
     /// How often [`VICTIM`] is killed.
     pub kills: u32,
+    /// How many CPUs the host has.
+    pub host_cpus: u32,
 }
 
 /// Fewest messages of which at most every tenth may ring.
@@ -275,6 +280,8 @@ pub struct Report {
     pub drains: BTreeMap<u32, Drains>,
     /// Of the kernel that was killed.
     pub killed: Option<Killed>,
+    /// What each spawned kernel found in the directory, by instance id.
+    pub listed: BTreeMap<u32, Listed>,
     /// In the order they came.
     pub cases: Vec<Case>,
     /// In the order they came.
@@ -322,6 +329,10 @@ impl Report {
                 self.received.insert(ends, r).map(|r| format!("received {}->{}", r.from, r.to))
             }
             Record::Drains(d) => self.drains.insert(d.kernel, d).map(|d| format!("drains {}", d.kernel)),
+            Record::Listed(l) => {
+                self.listed.insert(l.kernel, l);
+                None
+            }
             Record::Killed(k) => self.killed.replace(k).map(|_| "killed".to_owned()),
             Record::Done { ok } => self.done.replace(ok).map(|_| "done".to_owned()),
             Record::Error { kernel, text } => {
@@ -375,6 +386,7 @@ impl Report {
         if order.kills != 0 {
             problems.extend(self.kill_problem(order));
         }
+        problems.extend(self.cpu_problems(order));
         problems
     }
 

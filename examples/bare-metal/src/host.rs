@@ -9,6 +9,7 @@ use crate::machine::{exit, Exit};
 use crate::node::{instance, Node, DONE, READY};
 use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
+use crate::shares::Shares;
 use crate::{acpi_tables, console, demo, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
@@ -26,9 +27,9 @@ const MIN_SLOTS: u64 = 8;
 /// How long a CPU is given to stop: an emulated one stops when its thread runs next.
 const STOP: Microseconds = Microseconds(50_000);
 
-/// The host's view of the machine: kernel k runs on CPU `cpus[k]`, in its life `lives[k]`.
+/// The host's view of the machine: kernel k is in its life `lives[k]`.
 pub struct Machine {
-    cpus: [PhysCpuId; MAX_KERNELS],
+    shares: Shares,
     lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
     link: LinkConfig,
@@ -74,13 +75,10 @@ impl Machine {
         let found =
             acpi_tables::cpus(kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
         let me = kernel.physical_id();
-        let mut cpus = [me; MAX_KERNELS];
-        let others = found.ids().iter().filter(|&&cpu| cpu != me);
-        let given = cpus[1..kernels].iter_mut().zip(others).map(|(place, &cpu)| *place = cpu).count();
-        if 1 + given < kernels {
-            fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len());
-        }
-        let link = link(options.generation, &cpus, kernels);
+        let Some(shares) = Shares::new(&found, me, kernels, false) else {
+            fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len())
+        };
+        let link = link(options.generation, found.ids(), kernels);
         let directory = kernel.map(layout::directory(), Access::ReadWrite);
         // The memory map's directory is no RAM: too small a machine.
         let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
@@ -94,7 +92,7 @@ impl Machine {
         };
         let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
         kernel.set_directory(directory.reader());
-        Self { cpus, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
+        Self { shares, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 
     /// What the directory says of kernel `k`.
@@ -108,23 +106,22 @@ impl Machine {
             layout: if native { Layout::Native } else { Layout::RfcV2 },
             flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
-            doorbell_cpu: self.cpus[k],
+            doorbell_cpu: self.shares.first(k),
             vector: Vector::RFC_V2,
-            nr_cpus: 1,
+            nr_cpus: self.shares.of(k).len() as u32,
         }
     }
 
     fn list(&mut self, k: usize, state: State) {
         let record = self.record(k, state);
-        if let Err(e) = self.directory.write(&record, &[self.cpus[k]]) {
+        if let Err(e) = self.directory.write(&record, self.shares.of(k)) {
             fatal!("the directory's entry {k}: {e:?}");
         }
     }
 
     /// Makes the region of kernel `k` from its pool, and lists it.
     fn create(&mut self, k: usize) {
-        let cpus = [self.cpus[k]];
-        let config = config_of(&self.record(k, State::Starting), &cpus);
+        let config = config_of(&self.record(k, State::Starting), self.shares.of(k));
         let config = InstanceConfig { link: self.link, ..config };
         if let Err(e) = ENDPOINT.create_instance(&config) {
             fatal!("the region of kernel {k}: {e:?}");
@@ -138,7 +135,7 @@ impl Machine {
         let (kernel, start) = (ENDPOINT.platform(), clock::now());
         while control().step(k) < READY {
             if clock::now().wrapping_sub(start) > 10 * SECOND {
-                fatal!("kernel {k} does not come up on CPU {}", self.cpus[k].0);
+                fatal!("kernel {k} does not come up on CPU {}", self.shares.first(k).0);
             }
             kernel.sleep(kernel.runs());
         }
@@ -148,9 +145,9 @@ impl Machine {
     /// Stops kernel `k` for good, wherever it is: its CPU by INIT. Does `meanwhile` until it has stopped.
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
-        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.cpus[k], STOP, meanwhile) };
+        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
-            fatal!("CPU {} of kernel {k}: {e:?}", self.cpus[k].0);
+            fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
         self.list(k, State::Dead);
         // The kernel writes no more: what it claimed is nobody's.
@@ -199,9 +196,9 @@ impl Machine {
         // SAFETY: the CPU that was started before has left the trampoline, for it is ready; the page is free.
         unsafe { boot::set_trampoline(entry, start_info) };
         // SAFETY: no kernel runs on the CPU, and the trampoline is in place.
-        let started = unsafe { start_cpu(kernel.apic(), self.cpus[k], page, delay) };
+        let started = unsafe { start_cpu(kernel.apic(), self.shares.first(k), page, delay) };
         if let Err(e) = started {
-            fatal!("CPU {} for kernel {k}: {e:?}", self.cpus[k].0);
+            fatal!("CPU {} for kernel {k}: {e:?}", self.shares.first(k).0);
         }
     }
 }

@@ -42,6 +42,7 @@ mod platform;
 mod progress;
 mod receive;
 mod serve;
+mod shares;
 mod spawned;
 mod stream;
 mod stream_check;
@@ -110,6 +111,9 @@ fn introduce(identity: Option<(InstanceId, Incarnation)>) {
 fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
     introduce(ENDPOINT.identity());
     log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
+    if node.me != 0 {
+        spawned::report_listed(node);
+    }
     node.wait_for_all(node::READY, "not all kernels are up", || {});
     let ok =
         if node.options.run == Run::Conformance { conformance::run(node) } else { demo::run(node, machine) };

@@ -28,10 +28,12 @@ use x86_64::instructions::interrupts as cpu_interrupts;
 /// What a handler is here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
-/// An end of every link, in a machine in which no kernel has more than `CPUS` CPUs.
+/// An end of every link, in a kernel of at most `CPUS` CPUs; the others may have any number.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
-/// This kernel's, in the demo, where each kernel has one CPU.
-pub static ENDPOINT: End<1> = Endpoint::new(Kernel);
+/// Most CPUs of this kernel.
+pub const OWN_CPUS: usize = if cfg!(feature = "second-cpu") { 2 } else { 1 };
+/// This kernel's, in the demo.
+pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.

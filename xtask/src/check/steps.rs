@@ -274,6 +274,7 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
             generation: Generation::RfcV2,
             messages: MESSAGES,
             kills: 0,
+            host_cpus: 1,
             fault: None,
             images: &images,
         };
@@ -303,7 +304,7 @@ fn demos(context: &Context, kernels: &Kernels, more: &[(Generation, u64, Option<
     let stage = Stage::build(context.places, context.provision, kernels, true)?;
     let play = |mode, generation, messages, kill, fault| {
         let (kernels, json, yes) = (kernels.clone(), false, false);
-        let args = DemoArgs { kernels, messages, generation, kill, mode, json, yes, fault };
+        let args = DemoArgs { kernels, messages, generation, kill, host_cpus: 1, mode, json, yes, fault };
         demo::play(&stage, &args)
     };
     let mut notes = Notes::new();
