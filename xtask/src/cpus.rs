@@ -16,10 +16,62 @@ pub struct Listed {
     pub room: u32,
 }
 
+/// What the host says of the CPU that it moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Its physical id.
+    pub cpu: u64,
+    /// How often it went from one kernel to another.
+    pub times: u32,
+    /// How often while the streams ran.
+    pub in_stream: u32,
+}
+
+/// What a kernel saw of the CPU that was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spare {
+    /// Who.
+    pub kernel: u32,
+    /// How often it had the CPU.
+    pub had: u32,
+    /// Doorbells that arrived there meanwhile.
+    pub arrived: u64,
+    /// Doorbells of other kernels that arrived at any of its CPUs.
+    pub stray: u64,
+}
+
 impl Report {
+    /// What is wrong with the moves of a CPU.
+    fn move_problems(&self, order: &Order) -> Vec<String> {
+        let mut problems = Vec::new();
+        match self.moved {
+            Some(m) if m.times == order.moves && m.in_stream == m.times => {}
+            Some(m) => problems.push(format!("{} moves were ordered: {m:?}", order.moves)),
+            None => problems.push("the host never said how often it moved a CPU".into()),
+        }
+        // One who had it before the first move.
+        let had: u32 = self.spare.values().map(|s| s.had).sum();
+        if had != order.moves.saturating_add(1) {
+            problems.push(format!("{had} times somebody had the CPU that was moved {} times", order.moves));
+        }
+        for id in 0..order.kernels {
+            let Some(s) = self.spare.get(&id) else {
+                problems.push(format!("kernel {id} never said what it saw of the CPU that was moved"));
+                continue;
+            };
+            if s.stray != 0 {
+                problems.push(format!("kernel {id}: {} stray doorbells", s.stray));
+            }
+            if s.had != 0 && s.arrived == 0 {
+                problems.push(format!("kernel {id} had the CPU {} times, and no doorbell arrived", s.had));
+            }
+        }
+        problems
+    }
+
     /// What is wrong with whose the CPUs are.
     pub fn cpu_problems(&self, order: &Order) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = if order.moves == 0 { Vec::new() } else { self.move_problems(order) };
         // A kernel in C does not say.
         let asked = |id: u32| (1..order.kernels).contains(&id);
         for k in self.kernels.values().filter(|k| asked(k.id) && k.lang == "rust") {

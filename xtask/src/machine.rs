@@ -40,6 +40,8 @@ pub struct Job<'a> {
     pub kills: u32,
     /// How many CPUs the host has; each other kernel has one.
     pub host_cpus: u32,
+    /// How often a spare CPU, if there is one, is moved.
+    pub moves: u32,
     /// A failure on order, as the kernels take it.
     pub fault: Option<&'a str>,
     /// The kernels, the host first.
@@ -54,7 +56,8 @@ impl Job<'_> {
 
     /// The number of CPUs.
     pub fn cpus(&self) -> u32 {
-        self.host_cpus.saturating_add(self.kernels().saturating_sub(1))
+        let spare = u32::from(self.moves != 0);
+        self.host_cpus.saturating_add(self.kernels().saturating_sub(1)).saturating_add(spare)
     }
 
     fn command_line(&self) -> String {
@@ -65,6 +68,9 @@ impl Job<'_> {
         );
         if self.kills != 0 {
             line.push_str(&format!(" mk_ipi.kill={}:{VICTIM}", self.kills));
+        }
+        if self.moves != 0 {
+            line.push_str(&format!(" mk_ipi.move={}", self.moves));
         }
         for image in &self.images[1..] {
             line.push_str(&format!(" mk_ipi.image={:#x}+{:#x}", image.staged_at, image.len));
@@ -259,11 +265,12 @@ mod tests {
             messages: 7,
             kills: 3,
             host_cpus: 128,
+            moves: 9,
             fault: Some("hang:1"),
             images: &images,
         };
-        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.generation=rfc-v2 mk_ipi.messages=7 mk_ipi.kill=3:1 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
+        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.generation=rfc-v2 mk_ipi.messages=7 mk_ipi.kill=3:1 mk_ipi.move=9 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
         assert_eq!(job.command_line(), expected);
-        assert_eq!((job.kernels(), job.cpus()), (2, 129));
+        assert_eq!((job.kernels(), job.cpus()), (2, 130));
     }
 }

@@ -30,6 +30,7 @@ const ORDER: Order = Order {
     generation: Generation::Native,
     kills: 0,
     host_cpus: 1,
+    moves: 0,
 };
 
 /// A faultless run of two kernels with ten messages, line by line.

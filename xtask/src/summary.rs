@@ -6,7 +6,7 @@ use comfy_table::{presets, CellAlignment, Table};
 use serde::Serialize;
 
 use crate::record::{
-    pairs, Cycles, Drains, Generation, Kernel, Killed, Listed, Mode, Received, Report, Sent,
+    pairs, Cycles, Drains, Generation, Kernel, Killed, Listed, Mode, Moved, Received, Report, Sent, Spare,
 };
 
 /// One row of the result.
@@ -61,6 +61,10 @@ pub struct Summary {
     killed: Vec<Killed>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     listed: Vec<Listed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<Moved>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    spare: Vec<Spare>,
 }
 
 impl Summary {
@@ -74,6 +78,8 @@ impl Summary {
         self.drains.extend(report.drains.values());
         self.killed.extend(report.killed);
         self.listed.extend(report.listed.values());
+        self.moved.extend(report.moved);
+        self.spare.extend(report.spare.values());
         for generation in [Generation::Native, Generation::RfcV2] {
             for (from, to) in pairs(kernels) {
                 let key = (from, to, generation);
@@ -127,6 +133,17 @@ impl Summary {
             let Listed { kernel, host_cpus, room } = l;
             notes.push(format!(
                 "kernel {kernel}, built for {room} CPU, finds {host_cpus} CPUs of the host listed"
+            ));
+        }
+        for m in &self.moved {
+            notes.push(format!(
+                "CPU {} was moved between running kernels {} times, {} in mid-stream",
+                m.cpu, m.times, m.in_stream
+            ));
+        }
+        for Spare { kernel, had, arrived, stray } in &self.spare {
+            notes.push(format!(
+                "kernel {kernel} had it {had} times: {arrived} doorbells arrived there; stray doorbells: {stray}"
             ));
         }
         for k in &self.killed {

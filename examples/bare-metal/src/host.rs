@@ -10,7 +10,7 @@ use crate::node::{instance, Node, DONE, READY};
 use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
 use crate::shares::Shares;
-use crate::{acpi_tables, console, demo, image, journal};
+use crate::{acpi_tables, console, demo, hand_over, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
@@ -30,6 +30,8 @@ const STOP: Microseconds = Microseconds(50_000);
 /// The host's view of the machine: kernel k is in its life `lives[k]`.
 pub struct Machine {
     shares: Shares,
+    /// A CPU is moved: each kernel has a doorbell vector of its own.
+    moves: bool,
     lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
     link: LinkConfig,
@@ -47,7 +49,8 @@ pub fn start(options: Options) -> (Node, Machine) {
         machine.create(k);
     }
     x86_64::instructions::interrupts::enable();
-    control().set_killing(options.run == Run::Demo && options.kills.is_some());
+    let going_on = options.kills.is_some() || options.moves.is_some();
+    control().go_on(options.run == Run::Demo && going_on);
     for (k, file) in (1..).zip(options.images()) {
         machine.spawn(k, file, &options);
     }
@@ -75,7 +78,8 @@ impl Machine {
         let found =
             acpi_tables::cpus(kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
         let me = kernel.physical_id();
-        let Some(shares) = Shares::new(&found, me, kernels, false) else {
+        let moves = options.moves.is_some();
+        let Some(shares) = Shares::new(&found, me, kernels, moves) else {
             fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len())
         };
         let link = link(options.generation, found.ids(), kernels);
@@ -92,7 +96,7 @@ impl Machine {
         };
         let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
         kernel.set_directory(directory.reader());
-        Self { shares, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
+        Self { shares, moves, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 
     /// What the directory says of kernel `k`.
@@ -107,16 +111,16 @@ impl Machine {
             flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
             doorbell_cpu: self.shares.first(k),
-            vector: Vector::RFC_V2,
+            vector: if self.moves { hand_over::vector(k) } else { Vector::RFC_V2 },
             nr_cpus: self.shares.of(k).len() as u32,
         }
     }
 
-    fn list(&mut self, k: usize, state: State) {
+    /// Writes the entry of kernel `k`; gives the directory's generation with it.
+    fn list(&mut self, k: usize, state: State) -> u32 {
         let record = self.record(k, state);
-        if let Err(e) = self.directory.write(&record, self.shares.of(k)) {
-            fatal!("the directory's entry {k}: {e:?}");
-        }
+        let written = self.directory.write(&record, self.shares.of(k));
+        written.unwrap_or_else(|e| fatal!("the directory's entry {k}: {e:?}"))
     }
 
     /// Makes the region of kernel `k` from its pool, and lists it.
@@ -191,15 +195,64 @@ impl Machine {
         // SAFETY: as above; the start info page lies beside the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
-        let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
-        let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
-        // SAFETY: the CPU that was started before has left the trampoline, for it is ready; the page is free.
-        unsafe { boot::set_trampoline(entry, start_info) };
-        // SAFETY: no kernel runs on the CPU, and the trampoline is in place.
-        let started = unsafe { start_cpu(kernel.apic(), self.shares.first(k), page, delay) };
-        if let Err(e) = started {
-            fatal!("CPU {} for kernel {k}: {e:?}", self.shares.first(k).0);
+        // SAFETY: no kernel runs on the CPU; the image was loaded, and takes the start info.
+        unsafe { start_at(self.shares.first(k), entry, start_info, delay) };
+    }
+
+    /// The CPU that is moved.
+    pub fn spare(&self) -> PhysCpuId {
+        self.shares.spare()
+    }
+
+    /// Says in the directory that the spare CPU is not kernel `k`'s any more; gives the generation that says so.
+    pub fn take_spare(&mut self, k: usize) -> u32 {
+        self.shares.holder = None;
+        self.list(k, State::Running)
+    }
+
+    /// Says in the directory that the spare CPU is kernel `k`'s.
+    pub fn give_spare(&mut self, k: usize) {
+        self.shares.holder = Some(k);
+        self.list(k, State::Running);
+    }
+
+    /// Stops the spare CPU, which is nobody's. Does `meanwhile` until it has stopped.
+    pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
+        let cpu = self.spare();
+        // SAFETY: it is no kernel's, and the last one has said that it needs it no more.
+        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), cpu, STOP, meanwhile) };
+        if let Err(e) = stopped {
+            fatal!("CPU {}: {e:?}", cpu.0);
         }
+    }
+
+    /// Starts the spare CPU at `entry` of kernel `k`, which said that it may begin there. `delay` as for `start_cpu`.
+    pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
+        let at =
+            PhysRange::new(PhysAddr(entry), 1).filter(|at| layout::contains(layout::image_window(k), *at));
+        let (Some(_), Ok(entry)) = (at, u32::try_from(entry)) else {
+            fatal!("kernel {k} has no code at {entry:#x}")
+        };
+        // SAFETY: the CPU was stopped, and is kernel `k`'s, which has code for it there.
+        unsafe { start_at(self.spare(), entry, 0, delay) };
+    }
+}
+
+/// Starts `cpu` at `entry` in 32-bit protected mode, with `argument`. `delay` as for `start_cpu`.
+///
+/// # Safety
+///
+/// The CPU runs nothing that is needed, `entry` is code for it that takes this argument, and every CPU that was started before has
+/// said that it runs.
+unsafe fn start_at(cpu: PhysCpuId, entry: u32, argument: u32, delay: impl FnMut(Microseconds)) {
+    let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
+    let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
+    // SAFETY: the CPU that was started before has left the trampoline, for it runs; the page is free.
+    unsafe { boot::set_trampoline(entry, argument) };
+    // SAFETY: the caller, and the trampoline is in place.
+    let started = unsafe { start_cpu(ENDPOINT.platform().apic(), cpu, page, delay) };
+    if let Err(e) = started {
+        fatal!("CPU {}: {e:?}", cpu.0);
     }
 }
 

@@ -26,6 +26,7 @@ mod control;
 mod demo;
 mod drains;
 mod errands;
+mod hand_over;
 mod host;
 mod image;
 mod inbox;
@@ -34,6 +35,7 @@ mod journal;
 mod kill;
 mod layout;
 mod machine;
+mod mover;
 mod node;
 mod options;
 mod order;
@@ -41,6 +43,7 @@ mod payload;
 mod platform;
 mod progress;
 mod receive;
+mod second;
 mod serve;
 mod shares;
 mod spawned;
@@ -88,6 +91,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     options.mode = Kernel
         .set_up_interrupts(options.mode)
         .unwrap_or_else(|e| fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode));
+    hand_over::prepare(&options);
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, options.mode),
         (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),

@@ -3,6 +3,7 @@
 
 use crate::clock::Watchdog;
 use crate::control::control;
+use crate::hand_over;
 use crate::options::Options;
 use crate::platform::ENDPOINT;
 use mk_ipi_abi::InstanceId;
@@ -37,6 +38,9 @@ pub fn instance(k: usize) -> InstanceId {
 /// if that is to be tried again.
 pub fn follow() -> Option<u32> {
     let directory = ENDPOINT.platform().directory()?;
+    if hand_over::is_stale() {
+        return Some(directory.generation());
+    }
     let followed = ENDPOINT.follow(directory, |id, what| match what {
         Followed::Changed => log!("kernel {}: the directory says something new", id.get()),
         // All are listed before the first one runs, and keep their regions.

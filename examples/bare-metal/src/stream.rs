@@ -143,7 +143,7 @@ impl<'a> Stream<'a> {
     }
 
     fn is_over_to(&self, to: usize) -> bool {
-        let enough = if control().is_killing() { MAX_MESSAGES } else { self.node.options.messages };
+        let enough = if control().is_going_on() { MAX_MESSAGES } else { self.node.options.messages };
         self.sent(to) >= enough.into()
     }
 
@@ -287,6 +287,8 @@ impl<'a> Stream<'a> {
         let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return };
         log!("failing, as ordered: {kind:?}");
         match kind {
+            // Of another time: hand_over.rs.
+            FaultKind::Stale => {}
             FaultKind::Hang => machine::halt(),
             FaultKind::Panic => panic!("as ordered"),
             // SAFETY: it raises an exception, which ends the machine.

@@ -13,7 +13,7 @@ use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, S
 use crate::bench;
 use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
 use crate::demo::{self, DemoArgs, Modes, Stage};
-use crate::image::{self, BARE_METAL};
+use crate::image::{self, Flavour, BARE_METAL};
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
@@ -265,7 +265,7 @@ fn conformance_qemu(context: &Context) -> Result<Notes> {
 pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
     let qemu = provision.qemu()?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
-    let images = image::build(places, &Kernels::rust(KERNELS as usize))?;
+    let images = image::build(places, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
     let mut notes = Notes::new();
     for mode in modes {
         let job = Job {
@@ -275,6 +275,7 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
             messages: MESSAGES,
             kills: 0,
             host_cpus: 1,
+            moves: 0,
             fault: None,
             images: &images,
         };
@@ -301,10 +302,11 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
 
 /// The demo with these kernels on both links, and as `more` says; and one in which kernel 1 hangs.
 fn demos(context: &Context, kernels: &Kernels, more: &[(Generation, u64, Option<u32>)]) -> Result<Notes> {
-    let stage = Stage::build(context.places, context.provision, kernels, true)?;
+    let stage = Stage::build(context.places, context.provision, kernels, Flavour::OneCpu, true)?;
     let play = |mode, generation, messages, kill, fault| {
         let (kernels, json, yes) = (kernels.clone(), false, false);
-        let args = DemoArgs { kernels, messages, generation, kill, host_cpus: 1, mode, json, yes, fault };
+        let (host_cpus, moves) = (1, None);
+        let args = DemoArgs { kernels, messages, generation, kill, host_cpus, moves, mode, json, yes, fault };
         demo::play(&stage, &args)
     };
     let mut notes = Notes::new();
