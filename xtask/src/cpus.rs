@@ -86,3 +86,53 @@ impl Report {
         problems
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Generation, Mode};
+
+    const ORDER: Order = Order {
+        kernels: 3,
+        messages: 10,
+        mode: Mode::X2apic,
+        generation: Generation::Native,
+        kills: 0,
+        host_cpus: 1,
+        moves: 4,
+    };
+
+    const GOOD: [&str; 4] = [
+        r#"@{"moved":{"cpu":3,"times":4,"in_stream":4}}"#,
+        r#"@{"spare":{"kernel":0,"had":0,"arrived":0,"stray":0}}"#,
+        r#"@{"spare":{"kernel":1,"had":3,"arrived":7,"stray":0}}"#,
+        r#"@{"spare":{"kernel":2,"had":2,"arrived":8,"stray":0}}"#,
+    ];
+
+    fn problems(lines: &[String]) -> Vec<String> {
+        let mut report = Report::default();
+        for line in lines {
+            report.take(line);
+        }
+        report.move_problems(&ORDER)
+    }
+
+    #[test]
+    fn each_flaw_of_a_move_is_a_problem() {
+        let lines = GOOD.map(str::to_owned);
+        assert_eq!(problems(&lines), Vec::<String>::new());
+        for (from, to) in [
+            ("\"times\":4", "\"times\":3"),
+            ("\"in_stream\":4", "\"in_stream\":3"),
+            ("@{\"moved\"", "{\"moved\""),
+            ("@{\"spare\":{\"kernel\":0", "{\"spare\":{\"kernel\":0"),
+            ("\"had\":3", "\"had\":2"),
+            ("\"arrived\":7", "\"arrived\":0"),
+            ("\"arrived\":8,\"stray\":0", "\"arrived\":8,\"stray\":1"),
+            ("\"arrived\":0,\"stray\":0", "\"arrived\":0,\"stray\":1"),
+        ] {
+            let lines = lines.clone().map(|line| line.replace(from, to));
+            assert_eq!(problems(&lines).len(), 1, "{from} -> {to}");
+        }
+    }
+}

@@ -52,9 +52,27 @@ pub struct DemoArgs {
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
-    /// Let a kernel fail on order: hang, panic, exception, or with --move stale, then `:` and its number
+    /// Let a kernel fail on order: hang, panic, exception, or with --move keep or stale, then `:` and its number
     #[arg(long, hide = true)]
     pub fault: Option<String>,
+}
+
+impl DemoArgs {
+    /// What runs without an option, with these kernels.
+    pub fn plain(kernels: Kernels) -> Self {
+        Self {
+            kernels,
+            messages: 10_000,
+            generation: Generation::Native,
+            kill: None,
+            moves: None,
+            host_cpus: 1,
+            mode: Modes::Both,
+            json: false,
+            yes: false,
+            fault: None,
+        }
+    }
 }
 
 /// The modes to run.

@@ -11,6 +11,8 @@ pub struct Control {
     pub console: AtomicU64,
     /// 1 while the host has kernels to kill, or a CPU to move: until then no stream ends.
     going_on: AtomicU64,
+    /// How often the host has moved a CPU.
+    moved: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
@@ -73,6 +75,16 @@ impl Control {
     /// Says, as the host, whether that is so.
     pub fn go_on(&self, going_on: bool) {
         self.going_on.store(going_on.into(), Ordering::Relaxed);
+    }
+
+    /// How often the host has moved a CPU.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Says that, as the host.
+    pub fn set_moved(&self, moved: u64) {
+        self.moved.store(moved, Ordering::Relaxed);
     }
 
     /// The conformance suite's control word of kernel `k`.

@@ -213,7 +213,12 @@ impl<'a> Guest<'a> {
                 self.doing = *next;
             }
         }
-        !control().is_going_on()
+        let is_over = !control().is_going_on();
+        if is_over && self.keeps_doorbell() {
+            // What was ordered is done: the rest of the run is as ever.
+            self.move_doorbell(Kernel.physical_id());
+        }
+        is_over
     }
 
     fn take(&self, note: Note) -> Doing {
@@ -228,6 +233,12 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// On order: the doorbell stays at a CPU that is given up.
+    fn keeps_doorbell(&self) -> bool {
+        let fault = self.node.options.fault.filter(|fault| usize::from(fault.kernel) == self.node.me);
+        fault.is_some_and(|fault| matches!(fault.kind, FaultKind::Keep | FaultKind::Stale))
+    }
+
     fn move_doorbell(&self, cpu: PhysCpuId) {
         if let Err(e) = ENDPOINT.move_doorbell(cpu, vector(self.node.me)) {
             fatal!("the doorbell does not move to CPU {}: {e:?}", cpu.0);
@@ -236,8 +247,7 @@ impl<'a> Guest<'a> {
 
     /// Has doorbells come to the first CPU again, and what came by the old one found.
     fn give_up(&self) {
-        let keeps = |kernel: u8| usize::from(kernel) == self.node.me && is_stale();
-        if self.node.options.fault.is_some_and(|fault| keeps(fault.kernel)) {
+        if self.keeps_doorbell() {
             return;
         }
         self.move_doorbell(Kernel.physical_id());

@@ -129,6 +129,7 @@ impl<'a> Mover<'a> {
     fn arrived(&mut self, k: usize, stream: &mut Stream) {
         if self.holder.replace(k).is_some() {
             self.done += 1;
+            control().set_moved(self.done.into());
             self.in_stream += u32::from(stream.sent(k) < MAX_MESSAGES.into());
         }
     }

@@ -7,8 +7,8 @@
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
-//!   hang, panic, exception, lose, tear, double; stale: with `mk_ipi.move=`, kernel K's doorbell stays at the CPU that it gives
-//!   up, and nobody asks the directory whose that is
+//!   hang, panic, exception, lose, tear, double; with `mk_ipi.move=` also keep: kernel K's doorbell stays at the CPU that it
+//!   gives up, which does no harm; and stale: in addition nobody asks the directory whose that CPU is, which must be noticed
 //! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
 //! - `mk_ipi.move=N` the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
@@ -80,17 +80,20 @@ pub enum FaultKind {
     Tear,
     /// Send a message again, in the place of another.
     Double,
-    /// Keep the doorbell at a CPU that is given up; all kernels ring there, whatever the directory says.
+    /// Keep the doorbell at a CPU that is given up: others ring there as long as the directory says so, and no longer.
+    Keep,
+    /// As `Keep`, and all kernels ring there, whatever the directory says.
     Stale,
 }
 
-const FAULTS: [(&str, FaultKind); 7] = [
+const FAULTS: [(&str, FaultKind); 8] = [
     ("hang", FaultKind::Hang),
     ("panic", FaultKind::Panic),
     ("exception", FaultKind::Exception),
     ("lose", FaultKind::Lose),
     ("tear", FaultKind::Tear),
     ("double", FaultKind::Double),
+    ("keep", FaultKind::Keep),
     ("stale", FaultKind::Stale),
 ];
 
