@@ -35,7 +35,7 @@ const C_KERNEL: &str = "examples/c-kernel";
 const C_SOURCES: [&str; 7] =
     ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/boot.s"];
 
-/// How many CPUs the kernels in Rust are built for.
+/// How many CPUs the spawned kernels in Rust are built for; the host has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     /// One.
@@ -44,27 +44,19 @@ pub enum Flavour {
     SecondCpu,
 }
 
-impl Flavour {
-    /// The folder in which cargo builds them: it need not build anew what they share.
-    fn folder(self) -> &'static str {
-        match self {
-            Flavour::OneCpu => "bare-metal",
-            Flavour::SecondCpu => "bare-metal-2",
-        }
-    }
-}
-
 /// Builds the images of all kernels, the host's first.
 pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
     let folder = places.own_target("images");
     fs::create_dir_all(&folder)?;
     let library = kernels.has_c().then(|| capi::library(places, Some(BARE_TARGET))).transpose()?;
     let build = |(k, lang): (u32, &Lang)| {
+        let flavour = if k == 0 { Flavour::OneCpu } else { flavour };
         let file =
             folder.join(if flavour == Flavour::OneCpu { format!("k{k}.elf") } else { format!("k{k}-2.elf") });
         match (lang, &library) {
             (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
-            _ => linked(places, base(k), flavour, flavour.folder(), &file)?,
+            // A folder for each base: what was built is not built again.
+            _ => linked(places, base(k), flavour, &format!("bare-metal-{k}"), &file)?,
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {

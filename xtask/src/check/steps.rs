@@ -91,7 +91,7 @@ pub fn all() -> Vec<Step> {
             &boot,
             conformance_qemu,
         ),
-        step("demo-qemu", "the demo passes, on both links, and while a kernel dies", &boot_with_c, demo_qemu),
+        step("demo-qemu", "the demo passes, on both links, with deaths and moves", &boot_with_c, demo_qemu),
         step(
             "linux",
             "a Linux with our module and kernels beside it, both links",
