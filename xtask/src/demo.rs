@@ -7,7 +7,7 @@ use anyhow::{bail, Result};
 use clap::{Args, ValueEnum};
 
 use crate::cmd::{Places, BARE_TARGET};
-use crate::image::{self, Image};
+use crate::image::{self, Flavour, Image};
 use crate::kernels::Kernels;
 use crate::live::Live;
 use crate::machine::{self, Job, Run};
@@ -15,6 +15,11 @@ use crate::provision::qemu::Qemu;
 use crate::provision::{Need, Provision, Toolchain};
 use crate::record::{Generation, Mode, Order};
 use crate::summary::{self, Summary};
+
+/// Most CPUs of the host: with those of 15 other kernels no more than the kernels look at.
+const MAX_HOST_CPUS: i64 = 480;
+/// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
+const MAX_XAPIC_CPUS: u32 = 255;
 
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +37,12 @@ pub struct DemoArgs {
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
+    /// Move a CPU between the running kernels beside the host, under traffic: this often
+    #[arg(long = "move", value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub moves: Option<u32>,
+    /// How many CPUs the host has, by the directory; it runs on one of them. Each other kernel has one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_HOST_CPUS))]
+    pub host_cpus: u32,
     /// How the local APIC is driven
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
@@ -41,9 +52,27 @@ pub struct DemoArgs {
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
-    /// Let a kernel fail on order: hang, panic or exception, then `:` and its number
+    /// Let a kernel fail on order: hang, panic, exception, or with --move keep or stale, then `:` and its number
     #[arg(long, hide = true)]
     pub fault: Option<String>,
+}
+
+impl DemoArgs {
+    /// What runs without an option, with these kernels.
+    pub fn plain(kernels: Kernels) -> Self {
+        Self {
+            kernels,
+            messages: 10_000,
+            generation: Generation::Native,
+            kill: None,
+            moves: None,
+            host_cpus: 1,
+            mode: Modes::Both,
+            json: false,
+            yes: false,
+            fault: None,
+        }
+    }
 }
 
 /// The modes to run.
@@ -104,7 +133,8 @@ pub struct Outcome {
 
 /// `cargo xtask demo`: an error if anything went wrong.
 pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
-    let stage = Stage::build(places, provision, &args.kernels, args.mode.x2apic())?;
+    let flavour = if args.moves.is_some() { Flavour::SecondCpu } else { Flavour::OneCpu };
+    let stage = Stage::build(places, provision, &args.kernels, flavour, args.mode.x2apic())?;
     let outcome = play(&stage, args)?;
     let lines: Vec<String> = [outcome.summary.table()].into_iter().chain(outcome.not_run.clone()).collect();
     summary::show(&lines, args.json.then_some(&outcome.summary))?;
@@ -128,6 +158,7 @@ impl<'a> Stage<'a> {
         places: &'a Places,
         provision: &'a Provision,
         kernels: &Kernels,
+        flavour: Flavour,
         x2apic: bool,
     ) -> Result<Self> {
         let mut needs = needs(x2apic);
@@ -136,7 +167,7 @@ impl<'a> Stage<'a> {
         }
         provision.announce(&needs)?;
         provision.ensure(&needs)?;
-        Ok(Self { places, qemu: provision.qemu()?, images: image::build(places, kernels)? })
+        Ok(Self { places, qemu: provision.qemu()?, images: image::build(places, kernels, flavour)? })
     }
 }
 
@@ -151,13 +182,23 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     if args.kill.is_some() && args.kernels.has_c() {
         bail!("--kill is for kernels in Rust: one in C does not write down what it has sent");
     }
+    if args.moves.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
+        bail!("--move needs the native link, and 3 kernels or more: a CPU goes from one beside the host to another");
+    }
+    if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
+        bail!("--move is for kernels in Rust that all live on: no --kill");
+    }
     let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
     let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
     let mut outcome =
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
-        let job = Job { run: "demo", mode, generation, messages: args.messages, kills, fault, images };
+        let (messages, host_cpus, moves) = (args.messages, args.host_cpus, args.moves.unwrap_or(0));
+        let job = Job { run: "demo", mode, generation, messages, kills, host_cpus, moves, fault, images };
+        if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
+            bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
+        }
         let mut live = Live::new(mode);
         let start = Instant::now();
         let run = machine::boot(places, qemu, &job, &mut |record| live.saw(record))?;
@@ -165,7 +206,8 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         live.end();
         outcome.summary.add(&run.report, args.kernels.count());
         let mut found = run.problems.clone();
-        let order = Order { kernels: args.kernels.count(), messages: args.messages, mode, generation, kills };
+        let order =
+            Order { kernels: args.kernels.count(), messages, mode, generation, kills, host_cpus, moves };
         found.extend(run.report.demo_problems(&order));
         if !found.is_empty() {
             show_tail(&run, mode);

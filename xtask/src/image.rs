@@ -35,16 +35,28 @@ const C_KERNEL: &str = "examples/c-kernel";
 const C_SOURCES: [&str; 7] =
     ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/boot.s"];
 
+/// How many CPUs the spawned kernels in Rust are built for; the host has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// One.
+    OneCpu,
+    /// Two: the second comes and goes.
+    SecondCpu,
+}
+
 /// Builds the images of all kernels, the host's first.
-pub fn build(places: &Places, kernels: &Kernels) -> Result<Vec<Image>> {
+pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
     let folder = places.own_target("images");
     fs::create_dir_all(&folder)?;
     let library = kernels.has_c().then(|| capi::library(places, Some(BARE_TARGET))).transpose()?;
     let build = |(k, lang): (u32, &Lang)| {
-        let file = folder.join(format!("k{k}.elf"));
+        let flavour = if k == 0 { Flavour::OneCpu } else { flavour };
+        let file =
+            folder.join(if flavour == Flavour::OneCpu { format!("k{k}.elf") } else { format!("k{k}-2.elf") });
         match (lang, &library) {
             (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
-            _ => linked_at(places, base(k), "bare-metal", &file)?,
+            // A folder for each base: what was built is not built again.
+            _ => linked(places, base(k), flavour, &format!("bare-metal-{k}"), &file)?,
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {
@@ -61,8 +73,15 @@ fn base(k: u32) -> u64 {
 
 /// Builds [`BARE_METAL`], linked at `base`, and leaves it in `file`. cargo builds anew where `target`, a folder, had another base.
 pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
+    linked(places, base, Flavour::OneCpu, target, file)
+}
+
+fn linked(places: &Places, base: u64, flavour: Flavour, target: &str, file: &Path) -> Result<()> {
     let mut cargo = places.cargo_in(Path::new(BARE_METAL));
     cargo.args(["build", "--release", "--target", BARE_TARGET]);
+    if flavour == Flavour::SecondCpu {
+        cargo.args(["--features", "second-cpu"]);
+    }
     cargo.env("CARGO_TARGET_DIR", places.own_target(target));
     cargo.env("MK_IPI_IMAGE_BASE", format!("{base:#x}"));
     let built = executables(&mut cargo)?;

@@ -38,6 +38,10 @@ pub struct Job<'a> {
     pub messages: u64,
     /// How often a kernel is killed.
     pub kills: u32,
+    /// How many CPUs the host has; each other kernel has one.
+    pub host_cpus: u32,
+    /// How often a spare CPU, if there is one, is moved.
+    pub moves: u32,
     /// A failure on order, as the kernels take it.
     pub fault: Option<&'a str>,
     /// The kernels, the host first.
@@ -50,6 +54,12 @@ impl Job<'_> {
         u32::try_from(self.images.len()).unwrap_or(u32::MAX)
     }
 
+    /// The number of CPUs.
+    pub fn cpus(&self) -> u32 {
+        let spare = u32::from(self.moves != 0);
+        self.host_cpus.saturating_add(self.kernels().saturating_sub(1)).saturating_add(spare)
+    }
+
     fn command_line(&self) -> String {
         let mode = if self.mode == Mode::Xapic { "xapic" } else { "x2apic" };
         let mut line = format!(
@@ -58,6 +68,9 @@ impl Job<'_> {
         );
         if self.kills != 0 {
             line.push_str(&format!(" mk_ipi.kill={}:{VICTIM}", self.kills));
+        }
+        if self.moves != 0 {
+            line.push_str(&format!(" mk_ipi.move={}", self.moves));
         }
         for image in &self.images[1..] {
             line.push_str(&format!(" mk_ipi.image={:#x}+{:#x}", image.staged_at, image.len));
@@ -73,7 +86,7 @@ impl Job<'_> {
         cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G"]);
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         cmd.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        cmd.arg("-smp").arg(self.images.len().to_string());
+        cmd.arg("-smp").arg(self.cpus().to_string());
         cmd.arg("-kernel").arg(&self.images[0].file).arg("-append").arg(self.command_line());
         for image in &self.images[1..] {
             // QEMU takes a doubled comma for one that is part of a value.
@@ -251,11 +264,13 @@ mod tests {
             generation: Generation::RfcV2,
             messages: 7,
             kills: 3,
+            host_cpus: 128,
+            moves: 9,
             fault: Some("hang:1"),
             images: &images,
         };
-        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.generation=rfc-v2 mk_ipi.messages=7 mk_ipi.kill=3:1 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
+        let expected = "mk_ipi.run=demo mk_ipi.mode=x2apic mk_ipi.generation=rfc-v2 mk_ipi.messages=7 mk_ipi.kill=3:1 mk_ipi.move=9 mk_ipi.image=0x21000000+0x1234 mk_ipi.fault=hang:1";
         assert_eq!(job.command_line(), expected);
-        assert_eq!(job.kernels(), 2);
+        assert_eq!((job.kernels(), job.cpus()), (2, 130));
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod capi;
 mod check;
 mod cmd;
+mod cpus;
 mod demo;
 mod image;
 mod kernels;

@@ -10,6 +10,8 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cpus::{Listed, Moved, Spare};
+
 /// How the local APIC is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +225,9 @@ pub enum Record {
     Received(Received),
     Drains(Drains),
     Killed(Killed),
+    Listed(Listed),
+    Moved(Moved),
+    Spare(Spare),
     Case(Case),
     Step(Step),
     /// How often all has come up and gone down so far.
@@ -251,6 +256,10 @@ pub struct Order {
     pub generation: Generation,
     /// How often [`VICTIM`] is killed.
     pub kills: u32,
+    /// How many CPUs the host has.
+    pub host_cpus: u32,
+    /// How often a spare CPU is moved between the others.
+    pub moves: u32,
 }
 
 /// Fewest messages of which at most every tenth may ring.
@@ -275,6 +284,12 @@ pub struct Report {
     pub drains: BTreeMap<u32, Drains>,
     /// Of the kernel that was killed.
     pub killed: Option<Killed>,
+    /// What each spawned kernel found in the directory, by instance id.
+    pub listed: BTreeMap<u32, Listed>,
+    /// Of the CPU that was moved.
+    pub moved: Option<Moved>,
+    /// What each kernel saw of it, by instance id.
+    pub spare: BTreeMap<u32, Spare>,
     /// In the order they came.
     pub cases: Vec<Case>,
     /// In the order they came.
@@ -322,6 +337,12 @@ impl Report {
                 self.received.insert(ends, r).map(|r| format!("received {}->{}", r.from, r.to))
             }
             Record::Drains(d) => self.drains.insert(d.kernel, d).map(|d| format!("drains {}", d.kernel)),
+            Record::Listed(l) => {
+                self.listed.insert(l.kernel, l);
+                None
+            }
+            Record::Moved(m) => self.moved.replace(m).map(|_| "moved".to_owned()),
+            Record::Spare(s) => self.spare.insert(s.kernel, s).map(|s| format!("spare {}", s.kernel)),
             Record::Killed(k) => self.killed.replace(k).map(|_| "killed".to_owned()),
             Record::Done { ok } => self.done.replace(ok).map(|_| "done".to_owned()),
             Record::Error { kernel, text } => {
@@ -369,12 +390,14 @@ impl Report {
         let mut problems = self.common_problems(order.kernels);
         problems.extend(self.pair_problems(order));
         problems.extend(self.sent.values().filter_map(|s| doubt_problem(s, order)));
-        if order.generation == Generation::Native {
+        // Which of two CPUs drains is chance.
+        if order.generation == Generation::Native && order.moves == 0 {
             problems.extend(self.drain_problems(order));
         }
         if order.kills != 0 {
             problems.extend(self.kill_problem(order));
         }
+        problems.extend(self.cpu_problems(order));
         problems
     }
 
@@ -459,12 +482,13 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     if s.mode != order.mode {
         problems.push(format!("sent in {}", s.mode));
     }
-    // While kernels are to be killed no stream ends.
-    if s.sent < order.messages || (s.sent != order.messages && order.kills == 0) {
+    // While kernels are to be killed, or a CPU to be moved, no stream ends.
+    let goes_on = order.kills != 0 || order.moves != 0;
+    if s.sent < order.messages || (s.sent != order.messages && !goes_on) {
         problems.push(format!("sent {} of {}", s.sent, order.messages));
     }
     // Each message to a kernel that died while it wanted to be rung rings it.
-    let streams = order.generation == Generation::Native && order.kills == 0 && s.sent >= STREAM;
+    let streams = order.generation == Generation::Native && !goes_on && s.sent >= STREAM;
     if streams && s.doorbells > s.sent / 10 {
         problems.push(format!("{} doorbells for {} messages", s.doorbells, s.sent));
     }

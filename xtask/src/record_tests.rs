@@ -19,8 +19,19 @@ fn drains(kernel: u32, longest: u64) -> String {
     format!(r#"@{{"drains":{{"kernel":{kernel},"calls":9,"longest":{longest},"allowed":1}}}}"#)
 }
 
-const ORDER: Order =
-    Order { kernels: 2, messages: 10, mode: Mode::Xapic, generation: Generation::Native, kills: 0 };
+fn listed(kernel: u32, host_cpus: u32) -> String {
+    format!(r#"@{{"listed":{{"kernel":{kernel},"host_cpus":{host_cpus},"room":1}}}}"#)
+}
+
+const ORDER: Order = Order {
+    kernels: 2,
+    messages: 10,
+    mode: Mode::Xapic,
+    generation: Generation::Native,
+    kills: 0,
+    host_cpus: 1,
+    moves: 0,
+};
 
 /// A faultless run of two kernels with ten messages, line by line.
 fn good() -> Vec<String> {
@@ -36,6 +47,7 @@ fn good() -> Vec<String> {
         r#"@{"done":{"ok":true}}"#.into(),
         drains(0, 1),
         drains(1, 0),
+        listed(1, 1),
     ]
 }
 
@@ -142,7 +154,17 @@ fn killed() -> Vec<String> {
         lines.push(received(from, to, lost));
     }
     lines.push(r#"@{"done":{"ok":true}}"#.into());
+    lines.extend([listed(1, 1), listed(2, 1)]);
     lines
+}
+
+#[test]
+fn every_spawned_kernel_must_find_all_cpus_of_the_host() {
+    let order = Order { host_cpus: 128, ..ORDER };
+    assert_eq!(problems_of(&good(), &order), ["kernel 1 finds 1 CPUs of the host, not 128"]);
+    let mut lines = good();
+    lines[11] = listed(1, 128);
+    assert_eq!(problems_of(&lines, &order), Vec::<String>::new());
 }
 
 #[test]

@@ -5,7 +5,9 @@ use anyhow::Result;
 use comfy_table::{presets, CellAlignment, Table};
 use serde::Serialize;
 
-use crate::record::{pairs, Cycles, Drains, Generation, Kernel, Killed, Mode, Received, Report, Sent};
+use crate::record::{
+    pairs, Cycles, Drains, Generation, Kernel, Killed, Listed, Mode, Moved, Received, Report, Sent, Spare,
+};
 
 /// One row of the result.
 #[derive(Debug, Serialize)]
@@ -57,6 +59,12 @@ pub struct Summary {
     pairs: Vec<Pair>,
     drains: Vec<Drains>,
     killed: Vec<Killed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listed: Vec<Listed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<Moved>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    spare: Vec<Spare>,
 }
 
 impl Summary {
@@ -69,6 +77,9 @@ impl Summary {
         }
         self.drains.extend(report.drains.values());
         self.killed.extend(report.killed);
+        self.listed.extend(report.listed.values());
+        self.moved.extend(report.moved);
+        self.spare.extend(report.spare.values());
         for generation in [Generation::Native, Generation::RfcV2] {
             for (from, to) in pairs(kernels) {
                 let key = (from, to, generation);
@@ -118,6 +129,23 @@ impl Summary {
                 worst.allowed
             ));
         }
+        for l in self.listed.iter().filter(|l| l.host_cpus > 1) {
+            let Listed { kernel, host_cpus, room } = l;
+            notes.push(format!(
+                "kernel {kernel}, built for {room} CPU, finds {host_cpus} CPUs of the host listed"
+            ));
+        }
+        for m in &self.moved {
+            notes.push(format!(
+                "CPU {} was moved between running kernels {} times, {} in mid-stream",
+                m.cpu, m.times, m.in_stream
+            ));
+        }
+        for Spare { kernel, had, arrived, stray } in &self.spare {
+            notes.push(format!(
+                "kernel {kernel} had it {had} times: {arrived} doorbells arrived there; stray doorbells: {stray}"
+            ));
+        }
         for k in &self.killed {
             notes.push(format!(
                 "kernel {} was killed {} times in mid-stream; the host took {} messages of others while it was dead\n\
@@ -152,6 +180,7 @@ mod tests {
             r#"@{"sent":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"doorbells":8,"busy":7,"in_doubt":2,"rtt_cycles":{"min":1,"median":2,"p99":3}}}"#,
             r#"@{"received":{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4,"disordered":2}}"#,
             r#"@{"drains":{"kernel":0,"calls":9,"longest":0,"allowed":1}}"#,
+            r#"@{"listed":{"kernel":1,"host_cpus":128,"room":1}}"#,
             r#"@{"killed":{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}}"#,
             r#"@{"received":{"from":1,"to":0,"mode":"x2apic","generation":"rfc-v2","received":6,"lost":3,"torn":5,"doubled":4}}"#,
         ] {
@@ -164,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_shape_of_the_json() {
-        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0,"life":1},{"id":1,"lang":"rust","cpu":4,"life":1}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"in_doubt":2,"torn":5,"doubled":4,"disordered":2,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}],"drains":[{"kernel":0,"calls":9,"longest":0,"allowed":1}],"killed":[{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}]}"#;
+        let expected = r#"{"kernels":[{"id":0,"lang":"rust","cpu":0,"life":1},{"id":1,"lang":"rust","cpu":4,"life":1}],"pairs":[{"from":0,"to":1,"mode":"x2apic","generation":"rfc-v2","sent":9,"received":6,"lost":3,"in_doubt":2,"torn":5,"doubled":4,"disordered":2,"doorbells":8,"rtt_cycles":{"min":1,"median":2,"p99":3}}],"drains":[{"kernel":0,"calls":9,"longest":0,"allowed":1}],"killed":[{"kernel":1,"times":3,"in_stream":3,"meanwhile":8}],"listed":[{"kernel":1,"host_cpus":128,"room":1}]}"#;
         assert_eq!(serde_json::to_string(&summary()).ok().as_deref(), Some(expected));
     }
 

@@ -6,8 +6,8 @@ use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
 use mk_ipi_abi::PhysCpuId;
 
-/// Most CPUs that are looked at.
-pub const MAX_CPUS: usize = 64;
+/// Most CPUs that are looked at: more than QEMU's q35 has with one APIC for each. An entry of the directory has room for twice as many.
+pub const MAX_CPUS: usize = 512;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
 
@@ -23,9 +23,13 @@ impl Cpus {
         &self.ids[..self.len]
     }
 
-    fn add(&mut self, id: u32) {
-        let id = PhysCpuId(id.into());
-        // A CPU may be listed twice, as local APIC and as local x2APIC.
+    /// No CPUs.
+    pub const fn none() -> Self {
+        Self { ids: [PhysCpuId(0); MAX_CPUS], len: 0 }
+    }
+
+    /// Adds a CPU, if it is not there yet: one may be listed twice, as local APIC and as local x2APIC.
+    pub fn add(&mut self, id: PhysCpuId) {
         if self.len < MAX_CPUS && !self.ids().contains(&id) {
             self.ids[self.len] = id;
             self.len += 1;
@@ -52,11 +56,13 @@ pub fn cpus(rsdp: u64) -> Result<Cpus, AcpiError> {
     // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
     let tables = unsafe { AcpiTables::from_rsdp(Identity, rsdp as usize) }?;
     let madt = tables.find_table::<Madt>()?;
-    let mut cpus = Cpus { ids: [PhysCpuId(0); MAX_CPUS], len: 0 };
+    let mut cpus = Cpus::none();
     for entry in madt.get().entries() {
         match entry {
-            MadtEntry::LocalApic(cpu) if cpu.flags & ENABLED != 0 => cpus.add(cpu.apic_id.into()),
-            MadtEntry::LocalX2Apic(cpu) if cpu.flags & ENABLED != 0 => cpus.add(cpu.x2apic_id),
+            MadtEntry::LocalApic(cpu) if cpu.flags & ENABLED != 0 => cpus.add(PhysCpuId(cpu.apic_id.into())),
+            MadtEntry::LocalX2Apic(cpu) if cpu.flags & ENABLED != 0 => {
+                cpus.add(PhysCpuId(cpu.x2apic_id.into()))
+            }
             _ => {}
         }
     }

@@ -102,6 +102,7 @@ tss:                                /* Intel SDM vol. 3A, 7.7; one stack for dou
 
     .section .bss.boot, "aw", @nobits
     .p2align 12
+    .global page_pml4               /* a second CPU's too (second.s) */
 page_pml4:  .skip 4096
 page_pdpt:  .skip 4096
 page_pd:    .skip 4 * 4096

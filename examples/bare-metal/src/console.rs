@@ -9,6 +9,7 @@ use crate::platform::{Kernel, Role};
 use crate::serve::SERVER;
 use crate::{clock, control, serve};
 use core::fmt::{self, Write};
+use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::Ordering;
 use spin::Once;
 use uart_16550::{Config, Uart16550};
@@ -85,14 +86,19 @@ pub fn me() -> u8 {
     }
 }
 
+/// How a CPU says that it holds the console: kernel `k`'s number `cpu`.
+fn holder(k: usize, cpu: usize) -> u64 {
+    (cpu as u64) << 32 | (k as u64 + 1)
+}
+
 /// Runs `f` while this kernel holds the console. A holder that died is robbed after [`PATIENCE`].
 fn locked(f: impl FnOnce()) {
     let lock = &control::control().console;
-    let me = u64::from(own_kernel()) + 1;
+    let me = holder(own_kernel().into(), Kernel.index());
     let start = clock::now();
     let mut nested = false;
     while let Err(holder) = lock.compare_exchange(0, me, Ordering::Acquire) {
-        // An exception while this very kernel was printing.
+        // An exception while this very CPU was printing.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
             send(COM1, CUT);
@@ -110,7 +116,8 @@ fn locked(f: impl FnOnce()) {
 /// Gives the console up for kernel `k`, which was stopped, if it holds it.
 pub fn release_of(k: usize) {
     let lock = &control::control().console;
-    let (dead, me) = (k as u64 + 1, u64::from(own_kernel()) + 1);
+    // Who is stopped has one CPU.
+    let (dead, me) = (holder(k, 0), holder(own_kernel().into(), Kernel.index()));
     interrupts::without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
             send(COM1, CUT);

@@ -7,10 +7,12 @@ use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 /// The control area, at a fixed place. All its words are 0 when the host starts the others.
 #[repr(C)]
 pub struct Control {
-    /// Who prints: 0 for nobody, else the kernel's id plus one.
+    /// Who prints: 0 for nobody, else the kernel's id plus one, and in the upper half which of its CPUs.
     pub console: AtomicU64,
-    /// 1 while the host has kernels to kill: until then no stream ends.
-    killing: AtomicU64,
+    /// 1 while the host has kernels to kill, or a CPU to move: until then no stream ends.
+    going_on: AtomicU64,
+    /// How often the host has moved a CPU.
+    moved: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
@@ -65,14 +67,24 @@ impl Control {
         self.kernels[k].verdict.load(Ordering::Relaxed) == 1
     }
 
-    /// Whether the host still has kernels to kill.
-    pub fn is_killing(&self) -> bool {
-        self.killing.load(Ordering::Relaxed) != 0
+    /// Whether the host still has kernels to kill, or a CPU to move.
+    pub fn is_going_on(&self) -> bool {
+        self.going_on.load(Ordering::Relaxed) != 0
     }
 
-    /// Says, as the host, whether it still has kernels to kill.
-    pub fn set_killing(&self, killing: bool) {
-        self.killing.store(killing.into(), Ordering::Relaxed);
+    /// Says, as the host, whether that is so.
+    pub fn go_on(&self, going_on: bool) {
+        self.going_on.store(going_on.into(), Ordering::Relaxed);
+    }
+
+    /// How often the host has moved a CPU.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Says that, as the host.
+    pub fn set_moved(&self, moved: u64) {
+        self.moved.store(moved, Ordering::Relaxed);
     }
 
     /// The conformance suite's control word of kernel `k`.

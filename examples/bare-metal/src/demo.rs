@@ -3,11 +3,13 @@
 
 use crate::clock::{self, Watchdog};
 use crate::control::control;
+use crate::hand_over::{self, Guest};
 use crate::host::Machine;
 use crate::journal;
 use crate::kill::Killer;
 use crate::layout::MAX_KERNELS;
-use crate::node::{instance, Node, DONE, READY};
+use crate::mover::Mover;
+use crate::node::{self, instance, Node, DONE, READY};
 use crate::options::Generation;
 use crate::order::{PING, PONG, STREAM};
 use crate::payload::{self, Payload};
@@ -88,7 +90,7 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     let (mut sent, mut progress) = stream(node, machine);
     wait_for_messages(node, &mut progress);
     let mut whole = true;
-    if node.options.generation == Generation::Native && !node.is_victim(node.me) {
+    if watches_drains(node) {
         whole &= report_drains(node);
     }
     // The last death was before the streams ended: who looks now knows of all that is in doubt.
@@ -107,23 +109,69 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     whole
 }
 
+/// Whether it is looked how fair the drain is: where one CPU drains.
+fn watches_drains(node: &Node) -> bool {
+    let is_plain = node.options.moves.is_none() && !node.is_victim(node.me);
+    node.options.generation == Generation::Native && is_plain
+}
+
+/// What a kernel does beside its streams.
+enum Aside<'a> {
+    Nothing,
+    Kill(Killer<'a>),
+    Move(Mover<'a>),
+    Guest(Guest<'a>),
+}
+
+impl<'a> Aside<'a> {
+    /// What it was told to do; the host has the `machine`.
+    fn new(node: &'a Node, machine: Option<&'a mut Machine>) -> Self {
+        match (machine, node.options.kills, node.options.moves) {
+            (Some(machine), Some(kills), None) => Self::Kill(Killer::new(node, machine, kills)),
+            (Some(machine), None, Some(moves)) => Self::Move(Mover::new(node, machine, moves)),
+            (Some(_), Some(_), Some(_)) => fatal!("kernels die, or a CPU is moved: not both"),
+            (None, ..) => Guest::new(node).map_or(Self::Nothing, Self::Guest),
+            (Some(_), None, None) => Self::Nothing,
+        }
+    }
+
+    /// Does what can be done now; whether it is through.
+    fn turn(&mut self, stream: &mut Stream) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Kill(killer) => killer.turn(stream),
+            Self::Move(mover) => mover.turn(stream),
+            Self::Guest(guest) => guest.turn(),
+        }
+    }
+
+    /// Says what was done.
+    fn report(&self, node: &Node) {
+        match self {
+            Self::Kill(killer) => killer.report(),
+            Self::Move(mover) => mover.report(),
+            Self::Nothing | Self::Guest(_) => {}
+        }
+        if node.options.moves.is_some() {
+            hand_over::report(node);
+        }
+    }
+}
+
 /// Sends all messages to all others; gives what was done to each.
 fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], Progress) {
-    if node.options.generation == Generation::Native && !node.is_victim(node.me) {
+    if watches_drains(node) {
         drains::watch(node.others().filter(|&k| !node.is_victim(k)));
     }
     let mut stream = Stream::new(node);
-    let mut killer =
-        machine.zip(node.options.kills).map(|(machine, kills)| Killer::new(node, machine, kills));
-    stream.run(|stream| killer.as_mut().is_none_or(|killer| killer.turn(stream)));
+    let mut aside = Aside::new(node, machine);
+    stream.run(|stream| aside.turn(stream));
     node.reach(SENT);
     node.wait_for_all(SENT, "not all kernels have sent", || {
         stream.turn();
     });
     drains::watch(core::iter::empty());
-    if let Some(killer) = killer {
-        killer.report();
-    }
+    aside.report(node);
     let mut sent = [Sent::default(); MAX_KERNELS];
     for to in node.others() {
         let (busy, doorbells) = stream.counts(to);
@@ -190,7 +238,9 @@ fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
         } else {
             node.wait("a round trip does not end", || {
                 answer(node);
-                heart.beat(&ENDPOINT);
+                if heart.beat(&ENDPOINT) {
+                    node::follow();
+                }
                 control().step(from) >= step
             });
         }

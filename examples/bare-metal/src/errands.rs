@@ -193,18 +193,15 @@ impl Errands {
 
     /// Sees who came and who went.
     pub fn look_around(&mut self, peers: &mut Peers) {
-        peers.listed().for_each(|id| self.look_for(id, peers));
-    }
-
-    fn look_for(&mut self, id: InstanceId, peers: &mut Peers) {
-        let change = peers.look_for(id);
-        let peer = self.peer(id);
-        if matches!(change, Change::Went | Change::Replaced) {
-            peer.drop_all();
-        }
-        if matches!(change, Change::Came | Change::Replaced) {
-            peer.lane_before = Usage::of_lane(id);
-        }
+        peers.follow(|id, change| {
+            let peer = self.peer(id);
+            if matches!(change, Change::Went | Change::Replaced) {
+                peer.drop_all();
+            }
+            if matches!(change, Change::Came | Change::Replaced) {
+                peer.lane_before = Usage::of_lane(id);
+            }
+        });
     }
 
     /// Does what can be done now; whether there is nothing to do before an interrupt.
@@ -242,7 +239,7 @@ impl Errands {
             let Some((id, news)) = news else { return };
             if news.stream != 0 || news.pings.is_some() {
                 // Whoever gave the order knows the directory as it is now: it must not be meant for another one.
-                self.look_for(id, peers);
+                self.look_around(peers);
             }
             self.take(id, &news);
         }

@@ -9,7 +9,8 @@ use crate::machine::{exit, Exit};
 use crate::node::{instance, Node, DONE, READY};
 use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
-use crate::{acpi_tables, console, demo, image, journal};
+use crate::shares::Shares;
+use crate::{acpi_tables, console, demo, hand_over, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
@@ -20,17 +21,17 @@ use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, Occupied};
 use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
-/// Room for CPUs in an entry of the directory; the demo's kernels have one each.
-const CPUS_PER_INSTANCE: u32 = 4;
 /// Fewest slots of a region; more if an APIC id is larger.
 const MIN_SLOTS: u64 = 8;
 
 /// How long a CPU is given to stop: an emulated one stops when its thread runs next.
 const STOP: Microseconds = Microseconds(50_000);
 
-/// The host's view of the machine: kernel k runs on CPU `cpus[k]`, in its life `lives[k]`.
+/// The host's view of the machine: kernel k is in its life `lives[k]`.
 pub struct Machine {
-    cpus: [PhysCpuId; MAX_KERNELS],
+    shares: Shares,
+    /// A CPU is moved: each kernel has a doorbell vector of its own.
+    moves: bool,
     lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
     link: LinkConfig,
@@ -48,7 +49,8 @@ pub fn start(options: Options) -> (Node, Machine) {
         machine.create(k);
     }
     x86_64::instructions::interrupts::enable();
-    control().set_killing(options.run == Run::Demo && options.kills.is_some());
+    let going_on = options.kills.is_some() || options.moves.is_some();
+    control().go_on(options.run == Run::Demo && going_on);
     for (k, file) in (1..).zip(options.images()) {
         machine.spawn(k, file, &options);
     }
@@ -76,22 +78,25 @@ impl Machine {
         let found =
             acpi_tables::cpus(kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
         let me = kernel.physical_id();
-        let mut cpus = [me; MAX_KERNELS];
-        let others = found.ids().iter().filter(|&&cpu| cpu != me);
-        let given = cpus[1..kernels].iter_mut().zip(others).map(|(place, &cpu)| *place = cpu).count();
-        if 1 + given < kernels {
-            fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len());
-        }
-        let link = link(options.generation, &cpus, kernels);
+        let moves = options.moves.is_some();
+        let Some(shares) = Shares::new(&found, me, kernels, moves) else {
+            fatal!("{kernels} kernels need a CPU each, the machine has {}", found.ids().len())
+        };
+        let link = link(options.generation, found.ids(), kernels);
         let directory = kernel.map(layout::directory(), Access::ReadWrite);
         // The memory map's directory is no RAM: too small a machine.
         let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
         // SAFETY: all of memory stays mapped for ever (platform.rs).
         let words = unsafe { directory.as_ptr().as_ref() };
-        let directory = DirectoryWriter::create(words, kernels as u32, CPUS_PER_INSTANCE);
+        // An entry has room for all CPUs that there are.
+        let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
+        let Some(boot_cpu) = kernel.apic().boot_cpu() else {
+            fatal!("which CPU booted the machine is not known")
+        };
+        let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
         kernel.set_directory(directory.reader());
-        Self { cpus, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
+        Self { shares, moves, lives: [Incarnation::FIRST; MAX_KERNELS], kernels, link, directory }
     }
 
     /// What the directory says of kernel `k`.
@@ -105,23 +110,22 @@ impl Machine {
             layout: if native { Layout::Native } else { Layout::RfcV2 },
             flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
-            doorbell_cpu: self.cpus[k],
-            vector: Vector::RFC_V2,
-            nr_cpus: 1,
+            doorbell_cpu: self.shares.first(k),
+            vector: if self.moves { hand_over::vector(k) } else { Vector::RFC_V2 },
+            nr_cpus: self.shares.of(k).len() as u32,
         }
     }
 
-    fn list(&mut self, k: usize, state: State) {
+    /// Writes the entry of kernel `k`; gives the directory's generation with it.
+    fn list(&mut self, k: usize, state: State) -> u32 {
         let record = self.record(k, state);
-        if let Err(e) = self.directory.write(&record, &[self.cpus[k]]) {
-            fatal!("the directory's entry {k}: {e:?}");
-        }
+        let written = self.directory.write(&record, self.shares.of(k));
+        written.unwrap_or_else(|e| fatal!("the directory's entry {k}: {e:?}"))
     }
 
     /// Makes the region of kernel `k` from its pool, and lists it.
     fn create(&mut self, k: usize) {
-        let cpus = [self.cpus[k]];
-        let config = config_of(&self.record(k, State::Starting), &cpus);
+        let config = config_of(&self.record(k, State::Starting), self.shares.of(k));
         let config = InstanceConfig { link: self.link, ..config };
         if let Err(e) = ENDPOINT.create_instance(&config) {
             fatal!("the region of kernel {k}: {e:?}");
@@ -135,7 +139,7 @@ impl Machine {
         let (kernel, start) = (ENDPOINT.platform(), clock::now());
         while control().step(k) < READY {
             if clock::now().wrapping_sub(start) > 10 * SECOND {
-                fatal!("kernel {k} does not come up on CPU {}", self.cpus[k].0);
+                fatal!("kernel {k} does not come up on CPU {}", self.shares.first(k).0);
             }
             kernel.sleep(kernel.runs());
         }
@@ -145,11 +149,13 @@ impl Machine {
     /// Stops kernel `k` for good, wherever it is: its CPU by INIT. Does `meanwhile` until it has stopped.
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
-        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.cpus[k], STOP, meanwhile) };
+        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
-            fatal!("CPU {} of kernel {k}: {e:?}", self.cpus[k].0);
+            fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
         self.list(k, State::Dead);
+        // The kernel writes no more: what it claimed is nobody's.
+        ENDPOINT.clear_claims(instance(k), self.lives[k]);
         console::release_of(k);
         control().set_step(k, 0);
     }
@@ -189,15 +195,64 @@ impl Machine {
         // SAFETY: as above; the start info page lies beside the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
-        let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
-        let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
-        // SAFETY: the CPU that was started before has left the trampoline, for it is ready; the page is free.
-        unsafe { boot::set_trampoline(entry, start_info) };
-        // SAFETY: no kernel runs on the CPU, and the trampoline is in place.
-        let started = unsafe { start_cpu(kernel.apic(), self.cpus[k], page, delay) };
-        if let Err(e) = started {
-            fatal!("CPU {} for kernel {k}: {e:?}", self.cpus[k].0);
+        // SAFETY: no kernel runs on the CPU; the image was loaded, and takes the start info.
+        unsafe { start_at(self.shares.first(k), entry, start_info, delay) };
+    }
+
+    /// The CPU that is moved.
+    pub fn spare(&self) -> PhysCpuId {
+        self.shares.spare()
+    }
+
+    /// Says in the directory that the spare CPU is not kernel `k`'s any more; gives the generation that says so.
+    pub fn take_spare(&mut self, k: usize) -> u32 {
+        self.shares.holder = None;
+        self.list(k, State::Running)
+    }
+
+    /// Says in the directory that the spare CPU is kernel `k`'s.
+    pub fn give_spare(&mut self, k: usize) {
+        self.shares.holder = Some(k);
+        self.list(k, State::Running);
+    }
+
+    /// Stops the spare CPU, which is nobody's. Does `meanwhile` until it has stopped.
+    pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
+        let cpu = self.spare();
+        // SAFETY: it is no kernel's, and the last one has said that it needs it no more.
+        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), cpu, STOP, meanwhile) };
+        if let Err(e) = stopped {
+            fatal!("CPU {}: {e:?}", cpu.0);
         }
+    }
+
+    /// Starts the spare CPU at `entry` of kernel `k`, which said that it may begin there. `delay` as for `start_cpu`.
+    pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
+        let at =
+            PhysRange::new(PhysAddr(entry), 1).filter(|at| layout::contains(layout::image_window(k), *at));
+        let (Some(_), Ok(entry)) = (at, u32::try_from(entry)) else {
+            fatal!("kernel {k} has no code at {entry:#x}")
+        };
+        // SAFETY: the CPU was stopped, and is kernel `k`'s, which has code for it there.
+        unsafe { start_at(self.spare(), entry, 0, delay) };
+    }
+}
+
+/// Starts `cpu` at `entry` in 32-bit protected mode, with `argument`. `delay` as for `start_cpu`.
+///
+/// # Safety
+///
+/// The CPU runs nothing that is needed, `entry` is code for it that takes this argument, and every CPU that was started before has
+/// said that it runs.
+unsafe fn start_at(cpu: PhysCpuId, entry: u32, argument: u32, delay: impl FnMut(Microseconds)) {
+    let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
+    let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
+    // SAFETY: the CPU that was started before has left the trampoline, for it runs; the page is free.
+    unsafe { boot::set_trampoline(entry, argument) };
+    // SAFETY: the caller, and the trampoline is in place.
+    let started = unsafe { start_cpu(ENDPOINT.platform().apic(), cpu, page, delay) };
+    if let Err(e) = started {
+        fatal!("CPU {}: {e:?}", cpu.0);
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::clock;
 use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
 use crate::payload;
+use crate::platform::Kernel;
 use crate::serve::{self, SERVER};
 use crate::stream_check::{Counts, StreamCheck};
 use mk_ipi_abi::InstanceId;
@@ -131,7 +132,7 @@ fn on_stream(message: &Message) {
 }
 
 fn on_torn(message: &Message) {
-    let sent = |id: &InstanceId| SERVER.instance(*id).is_ok_and(|i| i.cpus().contains(&message.sender_cpu()));
+    let sent = |id: &InstanceId| Kernel.lists(*id, message.sender_cpu()) == Some(true);
     let sender = message.sender().or_else(|| serve::ids().find(sent));
     match sender.and_then(|id| STREAMS.get(id.index())) {
         Some(stream) => stream.took_torn(),

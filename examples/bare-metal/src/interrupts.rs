@@ -43,7 +43,7 @@ impl Gate {
 
 struct Idt(UnsafeCell<[Gate; 256]>);
 
-// SAFETY: one CPU per image, which writes it in `init` and `set` with interrupts off.
+// SAFETY: the CPU that the image began on writes it, in `init`, `set` and `set_others`, with interrupts off; no other one does.
 unsafe impl Sync for Idt {}
 
 static IDT: Idt = Idt(UnsafeCell::new([Gate::NONE; 256]));
@@ -60,13 +60,17 @@ pub fn init() {
         for (vector, gate) in (0..).zip(&mut gates[..32]) {
             *gate = Gate::to(stubs + vector * STUB_SIZE, if vector == DOUBLE_FAULT { 1 } else { 0 });
         }
-        let pointer = DescriptorTablePointer {
-            limit: (size_of::<[Gate; 256]>() - 1) as u16,
-            base: VirtAddr::new(idt as u64),
-        };
-        // SAFETY: the table lives for ever and all that is present in it leads to code made for it.
-        unsafe { lidt(&pointer) };
     });
+    load();
+}
+
+/// Has this CPU use the IDT, which [`init`] has made.
+pub fn load() {
+    let idt = IDT.0.with(|idt| idt as u64);
+    let pointer =
+        DescriptorTablePointer { limit: (size_of::<[Gate; 256]>() - 1) as u16, base: VirtAddr::new(idt) };
+    // SAFETY: the table lives for ever and all that is present in it leads to code made for it.
+    unsafe { lidt(&pointer) };
 }
 
 /// Leads `vector` to `entry`.
@@ -76,7 +80,7 @@ pub fn init() {
 /// `entry` is code that may be entered by an interrupt.
 pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
     x86_64::instructions::interrupts::without_interrupts(|| {
-        // SAFETY: interrupts are off, and one CPU per image.
+        // SAFETY: interrupts are off, and no other CPU writes it.
         IDT.0.with_mut(|idt| unsafe {
             (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64, 0)
         });
@@ -91,7 +95,7 @@ pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
 pub unsafe fn set_others(entry: unsafe extern "C" fn()) {
     x86_64::instructions::interrupts::without_interrupts(|| {
         IDT.0.with_mut(|idt| {
-            // SAFETY: interrupts are off, and one CPU per image.
+            // SAFETY: interrupts are off, and no other CPU writes it.
             let gates = unsafe { &mut *idt };
             for gate in gates[32..].iter_mut().filter(|gate| gate.is_none()) {
                 *gate = Gate::to(entry as usize as u64, 0);

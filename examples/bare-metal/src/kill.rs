@@ -64,7 +64,7 @@ impl<'a> Killer<'a> {
     /// Kills if it is time; whether all is done.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         if self.done == self.kills.count {
-            control().set_killing(false);
+            control().go_on(false);
             return true;
         }
         let all = u64::from(self.node.options.messages) * (self.node.kernels as u64 - 1);
@@ -111,7 +111,7 @@ impl<'a> Killer<'a> {
 }
 
 /// Streams on for at least so long.
-fn work(stream: &mut Stream, us: Microseconds) {
+pub fn work(stream: &mut Stream, us: Microseconds) {
     let start = clock::now();
     while clock::now().wrapping_sub(start) < u64::from(us.0) * (SECOND / 1_000_000) {
         stream.turn();

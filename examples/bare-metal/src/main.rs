@@ -26,6 +26,7 @@ mod control;
 mod demo;
 mod drains;
 mod errands;
+mod hand_over;
 mod host;
 mod image;
 mod inbox;
@@ -34,6 +35,7 @@ mod journal;
 mod kill;
 mod layout;
 mod machine;
+mod mover;
 mod node;
 mod options;
 mod order;
@@ -41,7 +43,9 @@ mod payload;
 mod platform;
 mod progress;
 mod receive;
+mod second;
 mod serve;
+mod shares;
 mod spawned;
 mod stream;
 mod stream_check;
@@ -87,6 +91,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     options.mode = Kernel
         .set_up_interrupts(options.mode)
         .unwrap_or_else(|e| fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode));
+    hand_over::prepare(&options);
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, options.mode),
         (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),
@@ -110,6 +115,9 @@ fn introduce(identity: Option<(InstanceId, Incarnation)>) {
 fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
     introduce(ENDPOINT.identity());
     log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
+    if node.me != 0 {
+        spawned::report_listed(node);
+    }
     node.wait_for_all(node::READY, "not all kernels are up", || {});
     let ok =
         if node.options.run == Run::Conformance { conformance::run(node) } else { demo::run(node, machine) };

@@ -3,10 +3,12 @@
 
 use crate::clock::Watchdog;
 use crate::control::control;
+use crate::hand_over;
 use crate::options::Options;
 use crate::platform::ENDPOINT;
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::spin_hint;
+use mk_ipi_core::{Followed, JoinError};
 
 /// Step at which a kernel takes messages.
 pub const READY: u32 = 1;
@@ -30,6 +32,25 @@ pub struct Node {
 /// The instance that kernel `k` is. The memory map has room for far fewer than 256.
 pub fn instance(k: usize) -> InstanceId {
     InstanceId::new(k as u8)
+}
+
+/// Does what the directory asks for by now: one load if that has been done. Gives the generation that was followed, or nothing
+/// if that is to be tried again.
+pub fn follow() -> Option<u32> {
+    let directory = ENDPOINT.platform().directory()?;
+    if hand_over::is_stale() {
+        return Some(directory.generation());
+    }
+    let followed = ENDPOINT.follow(directory, |id, what| match what {
+        Followed::Changed => log!("kernel {}: the directory says something new", id.get()),
+        // All are listed before the first one runs, and keep their regions.
+        what => fatal!("kernel {}: {what:?}", id.get()),
+    });
+    match followed {
+        Ok(generation) => Some(generation),
+        Err(JoinError::Changing(_) | JoinError::Ringing) => None,
+        Err(e) => fatal!("the directory cannot be followed: {e:?}"),
+    }
 }
 
 impl Node {

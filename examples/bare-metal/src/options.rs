@@ -7,8 +7,10 @@
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
-//!   hang, panic, exception, lose, tear, double
+//!   hang, panic, exception, lose, tear, double; with `mk_ipi.move=` also keep: kernel K's doorbell stays at the CPU that it
+//!   gives up, which does no harm; and stale: in addition nobody asks the directory whose that CPU is, which must be noticed
 //! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
+//! - `mk_ipi.move=N` the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
 //! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
 
@@ -78,15 +80,21 @@ pub enum FaultKind {
     Tear,
     /// Send a message again, in the place of another.
     Double,
+    /// Keep the doorbell at a CPU that is given up: others ring there as long as the directory says so, and no longer.
+    Keep,
+    /// As `Keep`, and all kernels ring there, whatever the directory says.
+    Stale,
 }
 
-const FAULTS: [(&str, FaultKind); 6] = [
+const FAULTS: [(&str, FaultKind); 8] = [
     ("hang", FaultKind::Hang),
     ("panic", FaultKind::Panic),
     ("exception", FaultKind::Exception),
     ("lose", FaultKind::Lose),
     ("tear", FaultKind::Tear),
     ("double", FaultKind::Double),
+    ("keep", FaultKind::Keep),
+    ("stale", FaultKind::Stale),
 ];
 
 /// A failure on order.
@@ -111,6 +119,8 @@ pub struct Options {
     pub messages: u32,
     /// A kernel that is to be stopped and started anew.
     pub kills: Option<Kills>,
+    /// How often a spare CPU is moved.
+    pub moves: Option<u32>,
     /// A failure on order.
     pub fault: Option<Fault>,
     /// The ELF files of the kernels to spawn.
@@ -147,6 +157,7 @@ impl Options {
             generation: Generation::Native,
             messages: 1000,
             kills: None,
+            moves: None,
             fault: None,
             images: [None; MAX_KERNELS - 1],
         };
@@ -163,6 +174,7 @@ impl Options {
                 "console" => _ = port(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
                 "kill" => options.kills = Some(kills(value).ok_or(bad)?),
+                "move" => options.moves = Some(value.parse().map_err(|_| bad)?),
                 "messages" => options.messages = messages(value).ok_or(bad)?,
                 "fault" => options.fault = Some(fault(value).ok_or(bad)?),
                 "image" => {
@@ -210,6 +222,9 @@ impl fmt::Display for Options {
         write!(f, " mk_ipi.generation={} mk_ipi.messages={}", self.generation, self.messages)?;
         if let Some(Kills { count, kernel }) = self.kills {
             write!(f, " mk_ipi.kill={count}:{kernel}")?;
+        }
+        if let Some(count) = self.moves {
+            write!(f, " mk_ipi.move={count}")?;
         }
         if let Some(Fault { kind, kernel }) = self.fault {
             let name = FAULTS.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name);

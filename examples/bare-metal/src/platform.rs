@@ -6,11 +6,10 @@ use crate::conformance::{self, SUITE};
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::options::ApicMode;
 use crate::serve::SERVER;
-use crate::{drains, inbox, interrupts, serve, stream, timer};
+use crate::{drains, hand_over, inbox, interrupts, second, serve, stream, timer};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
-use mk_ipi_abi::directory::EntryError;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{
@@ -29,12 +28,12 @@ use x86_64::instructions::interrupts as cpu_interrupts;
 /// What a handler is here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
-/// An end of every link, in a machine in which no kernel has more than `CPUS` CPUs.
+/// An end of every link, in a kernel of at most `CPUS` CPUs; the others may have any number.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
-/// This kernel's, in the demo, where each kernel has one CPU.
-pub static ENDPOINT: End<1> = Endpoint::new(Kernel);
-/// Most CPUs of another kernel: one of which the directory lists more is none for us.
-pub const CPUS: usize = 8;
+/// Most CPUs of this kernel.
+pub const OWN_CPUS: usize = if cfg!(feature = "second-cpu") { 2 } else { 1 };
+/// This kernel's, in the demo.
+pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
@@ -69,18 +68,29 @@ impl Deref for Kernel {
     }
 }
 
-/// The state of this kernel.
-pub struct State {
-    boot: Once<Boot>,
-    apic: Once<(LocalApic<Hardware>, PhysCpuId)>,
-    /// Doorbells rung.
-    rung: AtomicU64,
+/// What there is of each CPU of this kernel.
+struct OwnCpu {
     /// Deferred work is due.
     due: AtomicBool,
     /// Deferred work runs.
     running: AtomicBool,
     /// How often it has run.
     runs: AtomicU64,
+}
+
+impl OwnCpu {
+    const fn new() -> Self {
+        Self { due: AtomicBool::new(false), running: AtomicBool::new(false), runs: AtomicU64::new(0) }
+    }
+}
+
+/// The state of this kernel.
+pub struct State {
+    boot: Once<Boot>,
+    apic: Once<(LocalApic<Hardware>, PhysCpuId)>,
+    /// Doorbells rung.
+    rung: AtomicU64,
+    cpus: [OwnCpu; OWN_CPUS],
     role: Once<Role>,
     /// Who is on this machine.
     directory: Once<Directory<'static, AtomicU64>>,
@@ -94,9 +104,7 @@ impl State {
             boot: Once::new(),
             apic: Once::new(),
             rung: AtomicU64::new(0),
-            due: AtomicBool::new(false),
-            running: AtomicBool::new(false),
-            runs: AtomicU64::new(0),
+            cpus: [const { OwnCpu::new() }; OWN_CPUS],
             role: Once::new(),
             directory: Once::new(),
             pools: [const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS],
@@ -123,14 +131,15 @@ impl State {
         self.directory.get()
     }
 
+    /// Whether the directory gives `cpu` to `instance` now; `None` if it does not say. The suite's instances are none of its.
+    pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
+    }
+
     /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
     pub fn set_up_interrupts(&self, mode: ApicMode) -> Result<ApicMode, ModeError> {
         interrupts::init();
-        // SAFETY: a copy that only reads `IA32_APIC_BASE`.
-        let base = ApicBase::read(&unsafe { Hardware::new(None) });
-        let page = base.page().0;
-        // SAFETY: boot.s maps this page one to one, writable and uncached. One CPU; its mode changes here only.
-        let hardware = unsafe { Hardware::new(NonNull::new(page as *mut u8)) };
+        let (hardware, page) = apic_registers();
         if mode == ApicMode::X2Apic {
             // SAFETY: nothing has used the page yet.
             unsafe { Mode::enter_x2apic(&hardware)? };
@@ -155,6 +164,50 @@ impl State {
         Ok(found)
     }
 
+    /// Leads `vector` to the doorbell's code if it is `ours`, else to where other kernels' are counted.
+    pub fn lead(&self, vector: Vector, ours: bool) {
+        // SAFETY: the entries are made for it.
+        unsafe { interrupts::set(vector, if ours { doorbell_interrupt } else { foreign_interrupt }) };
+    }
+
+    /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off. Gives its id.
+    pub fn enter_second(&self) -> PhysCpuId {
+        interrupts::load();
+        let ((hardware, page), apic) = (apic_registers(), self.apic());
+        if apic.mode() == Mode::X2Apic {
+            // SAFETY: nothing has used the page on this CPU.
+            if let Err(e) = unsafe { Mode::enter_x2apic(&hardware) } {
+                fatal!("the second CPU's APIC cannot be in x2APIC mode: {e:?}");
+            }
+        }
+        if let Err(e) = apic.confirm_mode() {
+            fatal!("the second CPU's APIC: {e:?}");
+        }
+        // SAFETY: the IDT has an entry for each vector that can come here; the first CPU has made them.
+        unsafe {
+            apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
+            timer::start(apic.mode(), page);
+        }
+        apic.apic_id()
+    }
+
+    /// What belongs to the CPU that runs this.
+    fn here(&self) -> &OwnCpu {
+        &self.cpus[ThisCpu::index(&Kernel)]
+    }
+
+    /// Whether the second CPU runs deferred work.
+    pub fn second_runs(&self) -> bool {
+        self.cpus.get(1).is_some_and(|cpu| cpu.running.load(Ordering::Acquire))
+    }
+
+    /// Leaves deferred work that is due on this CPU, which will not come to it, to the first one. Of native links any CPU may do it.
+    pub fn hand_on_due(&self) {
+        if self.here().due.swap(false, Ordering::Relaxed) {
+            self.cpus[0].due.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether a mapping of `range` may be given out. In a machine of our own it is RAM; a host of another kind says what is
     /// ours and what is the others', and calls the latter reserved.
     fn may_map(&self, range: PhysRange) -> bool {
@@ -176,9 +229,10 @@ impl State {
 
     /// Runs deferred work that is due, one budget of it, unless this interrupted it. Interrupts are off, and
     /// on while it runs.
-    fn run_due(&self) {
-        if self.due.load(Ordering::Relaxed) && !self.running.swap(true, Ordering::Acquire) {
-            self.due.store(false, Ordering::Relaxed);
+    pub fn run_due(&self) {
+        let here = self.here();
+        if here.due.load(Ordering::Relaxed) && !here.running.swap(true, Ordering::SeqCst) {
+            here.due.store(false, Ordering::Relaxed);
             cpu_interrupts::enable();
             match self.role() {
                 Role::Suite => _ = SUITE.run_deferred(),
@@ -186,8 +240,8 @@ impl State {
                 Role::Demo => drains::watched(|| _ = ENDPOINT.run_deferred()),
             }
             cpu_interrupts::disable();
-            self.runs.fetch_add(1, Ordering::Relaxed);
-            self.running.store(false, Ordering::Release);
+            here.runs.fetch_add(1, Ordering::Relaxed);
+            here.running.store(false, Ordering::Release);
         }
     }
 
@@ -219,16 +273,17 @@ impl State {
 
     /// How often deferred work has run.
     pub fn runs(&self) -> u64 {
-        self.runs.load(Ordering::Relaxed)
+        self.cpus.iter().fold(0, |sum, cpu| sum.wrapping_add(cpu.runs.load(Ordering::Relaxed)))
     }
 
     /// Sleeps until the next interrupt, unless deferred work has run since [`runs`](Self::runs) gave `seen`.
     ///
-    /// So what a message changes after `runs` was asked is never slept on.
+    /// So what a message changes after `runs` was asked is never slept on, if this CPU handles it; what another one handles, the
+    /// next tick finds.
     pub fn sleep(&self, seen: u64) {
         cpu_interrupts::disable();
         self.run_due();
-        if self.due.load(Ordering::Relaxed) || self.runs() != seen {
+        if self.here().due.load(Ordering::Relaxed) || self.runs() != seen {
             cpu_interrupts::enable();
         } else {
             cpu_interrupts::enable_and_hlt();
@@ -253,9 +308,11 @@ doorbell_entry!(fn doorbell_interrupt => on_doorbell);
 doorbell_entry!(fn tick_interrupt => on_tick);
 doorbell_entry!(fn spurious_interrupt => on_spurious);
 doorbell_entry!(fn stray_interrupt => on_stray);
+doorbell_entry!(fn foreign_interrupt => on_foreign);
 
 extern "C" fn on_doorbell() {
     let kernel = ENDPOINT.platform();
+    hand_over::saw_doorbell(kernel.index());
     kernel.apic().eoi();
     match kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
@@ -278,6 +335,12 @@ extern "C" fn on_stray() {
     ENDPOINT.platform().apic().eoi();
 }
 
+/// Another kernel's vector: whoever rang took this CPU for that one's.
+extern "C" fn on_foreign() {
+    ENDPOINT.platform().apic().eoi();
+    hand_over::saw_stray();
+}
+
 // SAFETY: passed on to the local APIC, which keeps the duty.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
@@ -297,14 +360,20 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: one CPU, whose APIC id was read at its start and does not change.
+// SAFETY: each CPU's APIC id was read at its start and does not change; the CPU's own task register tells the two apart.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
-        self.apic.get().expect("set_up_interrupts comes before any use").1
+        match self.index() {
+            0 => self.apic.get().expect("set_up_interrupts comes before any use").1,
+            _ => second::physical_id(),
+        }
     }
 
     fn index(&self) -> usize {
-        0
+        if OWN_CPUS == 1 {
+            return 0;
+        }
+        second::index()
     }
 
     fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
@@ -312,7 +381,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: IF is the CPU's own switch, and there is one CPU.
+// SAFETY: IF is the CPU's own switch, and nothing moves code from one CPU to another.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -389,7 +458,7 @@ unsafe impl InstancePool for Kernel {
 
 impl DeferredWork for Kernel {
     fn schedule(&self) {
-        self.due.store(true, Ordering::Relaxed);
+        self.here().due.store(true, Ordering::Relaxed);
     }
 }
 
@@ -404,14 +473,10 @@ impl Observer for Kernel {
     }
 
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        let mut cpus = [PhysCpuId(0); CPUS];
-        // The suite's regions are not those that the directory lists.
-        let directory = self.directory().filter(|_| self.role() != Role::Suite)?;
-        match directory.read(peer, &mut cpus) {
-            Ok(record) => Some(cpus.iter().take(record.nr_cpus as usize).any(|listed| *listed == cpu)),
-            Err(EntryError::Absent) => Some(false),
-            Err(_) => None,
+        if hand_over::is_stale() {
+            return Some(true);
         }
+        self.lists(peer, cpu)
     }
 
     fn stop(&self) {
@@ -435,6 +500,15 @@ impl Observer for Kernel {
             log!("{:#x}: region of instance {} gone", range.start().0, instance.get());
         }
     }
+}
+
+/// The local APIC's registers, and where their page lies.
+fn apic_registers() -> (Hardware, u64) {
+    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
+    let base = ApicBase::read(&unsafe { Hardware::new(None) });
+    let page = base.page().0;
+    // SAFETY: boot.s maps this page one to one, writable and uncached. The mode of a CPU changes before it uses the registers.
+    (unsafe { Hardware::new(NonNull::new(page as *mut u8)) }, page)
 }
 
 /// The bytes of RAM at `range`, which nobody writes from now on.

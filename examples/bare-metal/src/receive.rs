@@ -6,7 +6,7 @@ use crate::layout::MAX_KERNELS;
 use crate::node::instance;
 use crate::options::MAX_MESSAGES;
 use crate::payload;
-use crate::platform::ENDPOINT;
+use crate::platform::Kernel;
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
@@ -98,7 +98,7 @@ impl Receiver {
     /// Where to count a torn message.
     fn torn_by(&self, message: &Message) -> &AtomicU64 {
         let cpu = message.sender_cpu();
-        let sent = |k: &usize| ENDPOINT.instance(instance(*k)).is_ok_and(|i| i.cpus().contains(&cpu));
+        let sent = |k: &usize| Kernel.lists(instance(*k), cpu) == Some(true);
         let sender = message.sender().map(InstanceId::index).or_else(|| (0..MAX_KERNELS).find(sent));
         sender.and_then(|k| self.senders.get(k)).map_or(&self.torn, |from| &from.torn)
     }

@@ -10,20 +10,19 @@ use crate::layout;
 use crate::machine::{self, Exit};
 use crate::options::ApicMode;
 use crate::order::MAX_INSTANCES;
-use crate::platform::{End, Kernel, CPUS};
+use crate::platform::{End, Kernel};
 use crate::spawned;
 use crate::stream::Heart;
-use mk_ipi_abi::directory::{EntryError, State};
-use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange};
-use mk_ipi_core::directory::{Directory, InstanceRecord};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr};
+use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
-use mk_ipi_core::{config_of, Endpoint, InstanceConfig, InstanceRef};
+use mk_ipi_core::{Endpoint, Followed, JoinError};
 use x86_64::instructions::interrupts;
 
 /// The host has told us to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// This kernel's end of every link: its host may have several CPUs.
-pub static SERVER: End<CPUS> = Endpoint::new(Kernel);
+/// This kernel's end of every link. It has one CPU; its host may have any number.
+pub static SERVER: End<1> = Endpoint::new(Kernel);
 
 /// All whom a kernel that serves can know.
 pub fn ids() -> impl Iterator<Item = InstanceId> {
@@ -35,20 +34,20 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: ApicMode) -> ! {
     Kernel.ignore_strays();
     inbox::register();
     let directory = spawned::directory(cmdline);
-    // Who is left out is looked for again and again.
+    // Who is left out is looked for again when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
     if me.index() >= MAX_INSTANCES {
         fatal!("instance {} is beyond the {MAX_INSTANCES} that are known here", me.get());
     }
     if SERVER.instance(InstanceId::HOST).is_err() {
-        fatal!("the host is not listed, or with more than {CPUS} CPUs");
+        fatal!("the host is not listed, or cannot be added");
     }
     crate::introduce(SERVER.identity());
     log!("image at {:#x}, {mode}, {kernels} kernels known, serving", layout::own_image().start().0);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
     interrupts::enable();
-    let mut peers = Peers { me, directory, refused: 0 };
+    let mut peers = Peers::new(directory);
     let mut heart = Heart::new();
     while !STOP.load(Ordering::Relaxed) {
         let runs = Kernel.runs();
@@ -83,23 +82,21 @@ pub fn on_stop() {
 
 /// The life of `id` that the directory lists, if it does.
 pub fn listed_life(id: InstanceId) -> Option<Incarnation> {
-    let mut cpus = [PhysCpuId(0); CPUS];
-    Kernel.directory()?.read(id, &mut cpus).ok().map(|record| record.incarnation)
+    Kernel.directory()?.record(id).ok().map(|record| record.incarnation)
 }
 
 /// The endpoint's table, kept as the directory has it.
 pub struct Peers {
-    me: InstanceId,
     directory: &'static Directory<'static, AtomicU64>,
+    /// Those that are in the table: one bit for each.
+    known: u64,
     /// Those that could not be added, as was said: one bit for each.
     refused: u64,
 }
 
-/// What became of a peer since it was last looked for.
+/// What became of a peer since the directory was last followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing.
-    None,
     /// It was added.
     Came,
     /// It was taken out: it is gone for good.
@@ -109,70 +106,59 @@ pub enum Change {
 }
 
 impl Peers {
-    /// All that can be looked for.
-    pub fn listed(&self) -> impl Iterator<Item = InstanceId> + 'static {
-        self.directory.ids().take(MAX_INSTANCES)
+    /// The peers that are known after the join.
+    fn new(directory: &'static Directory<'static, AtomicU64>) -> Self {
+        let known = ids().filter(|id| SERVER.instance(*id).is_ok()).fold(0, |bits, id| bits | bit(id));
+        Self { directory, known, refused: 0 }
     }
 
-    /// Looks for `id` in the directory. A kernel that is dead keeps its place: it may live again in its region.
-    pub fn look_for(&mut self, id: InstanceId) -> Change {
-        let mut cpus = [PhysCpuId(0); CPUS];
-        match self.directory.read(id, &mut cpus) {
-            _ if id == self.me => Change::None,
-            Ok(record) => self.meet(&record, &config_of(&record, &cpus)),
-            Err(EntryError::Absent) if self.part_with(id) => Change::Went,
-            // To be read when the host has come to rest; one that makes no sense changes nothing.
-            Err(_) => Change::None,
-        }
-    }
-
-    fn meet(&mut self, record: &InstanceRecord, config: &InstanceConfig) -> Change {
-        let id = record.instance;
-        let is_known = SERVER.instance(id).is_ok_and(|known| is_same(&known, record, config));
-        if is_known || !matches!(record.state, State::Starting | State::Running) {
-            return Change::None;
-        }
-        let had = self.part_with(id);
-        match (self.attach(record, config), had) {
-            (true, true) => Change::Replaced,
-            (true, false) => Change::Came,
-            (false, true) => Change::Went,
-            (false, false) => Change::None,
-        }
-    }
-
-    fn attach(&mut self, record: &InstanceRecord, config: &InstanceConfig) -> bool {
-        let (id, bit) = (record.instance.get(), 1 << record.instance.get());
-        match SERVER.attach_instance(config, record.region) {
-            Ok(()) => {
-                self.refused &= !bit;
-                return true;
+    /// Does what the directory asks for by now, and calls `each` for whoever came or went. A kernel that is dead keeps its place:
+    /// it may live again in its region.
+    pub fn follow(&mut self, mut each: impl FnMut(InstanceId, Change)) {
+        let directory = self.directory;
+        let followed = SERVER.follow(directory, |id, followed| {
+            if let Some(change) = self.note(id, followed).filter(|_| id.index() < MAX_INSTANCES) {
+                each(id, change);
             }
-            Err(e) if self.refused & bit == 0 => log!("kernel {id} cannot be added: {e:?}"),
-            Err(_) => {}
+        });
+        match followed {
+            Ok(_) | Err(JoinError::Changing(_) | JoinError::InUse(_) | JoinError::Ringing) => {}
+            Err(e) => log!("the directory cannot be followed: {e:?}"),
         }
-        self.refused |= bit;
-        false
     }
 
-    /// Takes `id` out of the table, if it is there; whether it was.
-    fn part_with(&self, id: InstanceId) -> bool {
-        // Nobody uses it: there is one CPU, and deferred work is not under way.
-        let had = SERVER.destroy_instance(id).is_ok();
-        if had {
+    /// Keeps what became of `id`.
+    fn note(&mut self, id: InstanceId, followed: Followed) -> Option<Change> {
+        let (bit, had) = (bit(id), self.known & bit(id) != 0);
+        let change = match followed {
+            // Another life in the same region, or rung elsewhere: its streams go on.
+            Followed::Changed => return None,
+            Followed::Added if had => Some(Change::Replaced),
+            Followed::Added => Some(Change::Came),
+            Followed::Removed => Some(Change::Went),
+            Followed::LeftOut(e) => {
+                if self.refused & bit == 0 {
+                    log!("kernel {} cannot be added: {e:?}", id.get());
+                }
+                self.refused |= bit;
+                // An entry that makes no sense takes nobody out.
+                (had && SERVER.instance(id).is_err()).then_some(Change::Went)
+            }
+        };
+        if matches!(change, Some(Change::Came | Change::Replaced)) {
+            (self.known, self.refused) = (self.known | bit, self.refused & !bit);
+        }
+        if matches!(change, Some(Change::Went | Change::Replaced)) {
             inbox::forget(id);
         }
-        had
+        if change == Some(Change::Went) {
+            self.known &= !bit;
+        }
+        change
     }
 }
 
-/// Whether the peer that we know is reached as the directory says.
-fn is_same(
-    known: &InstanceRef<'_, AtomicU64, CPUS>,
-    record: &InstanceRecord,
-    config: &InstanceConfig,
-) -> bool {
-    known.region().map(PhysRange::start) == record.region.map(PhysRange::start)
-        && (known.cpus(), known.doorbell_cpu()) == (config.cpus, config.doorbell_cpu)
-        && (known.vector(), known.one_doorbell()) == (config.vector, config.one_doorbell)
+/// The bit of `id`, if it is one of those that can be known.
+fn bit(id: InstanceId) -> u64 {
+    1u64.checked_shl(id.get().into()).unwrap_or(0)
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A spawned kernel: finds itself and the others by its boot parameters.
 
+use crate::acpi_tables;
 use crate::clock::{self, SECOND};
 use crate::demo;
 use crate::layout;
 use crate::node::{Node, READY};
 use crate::options::Options;
-use crate::platform::{End, Kernel, ENDPOINT};
+use crate::platform::{End, Kernel, ENDPOINT, OWN_CPUS};
 use mk_ipi_abi::boot_param::mk_ipi_directory;
 use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
@@ -27,6 +28,15 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     x86_64::instructions::interrupts::enable();
     node.reach(READY);
     node
+}
+
+/// Says how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
+pub fn report_listed(node: &Node) {
+    let found = acpi_tables::cpus(Kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
+    let of_host =
+        found.ids().iter().filter(|cpu| Kernel.lists(InstanceId::HOST, **cpu) == Some(true)).count();
+    let (me, room) = (node.me, OWN_CPUS);
+    record!("{{\"listed\":{{\"kernel\":{me},\"host_cpus\":{of_host},\"room\":{room}}}}}");
 }
 
 /// The directory that the command line names.

@@ -6,7 +6,7 @@ use crate::control::control;
 use crate::journal::{self, Journal};
 use crate::layout::MAX_KERNELS;
 use crate::machine;
-use crate::node::{instance, Node};
+use crate::node::{self, instance, Node};
 use crate::options::{Fault, FaultKind, Generation, MAX_MESSAGES};
 use crate::order::STREAM;
 use crate::payload::Payload;
@@ -54,6 +54,8 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
             log!("kernel {k} died handling message {message}");
             sent.doubt(message);
         }
+        // The next tick does so.
+        PeerEvent::ReadDirectory => {}
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
         PeerEvent::Refused(breach) => fatal!("kernel {k} holds that we broke the protocol: {breach:?}"),
         PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
@@ -108,6 +110,8 @@ pub struct Stream<'a> {
     doorbells: [u64; MAX_KERNELS],
     /// One bit for each kernel in whose lane we wait for space.
     waiting: u64,
+    /// One message more may be sent to whoever has had its share.
+    more: bool,
     heart: Heart,
     watchdog: Watchdog,
     busy_sweeps: u32,
@@ -126,6 +130,7 @@ impl<'a> Stream<'a> {
             busy: [0; MAX_KERNELS],
             doorbells: [0; MAX_KERNELS],
             waiting: 0,
+            more: false,
             heart: Heart::new(),
             watchdog: Watchdog::new(PATIENCE),
             busy_sweeps: 0,
@@ -143,7 +148,7 @@ impl<'a> Stream<'a> {
     }
 
     fn is_over_to(&self, to: usize) -> bool {
-        let enough = if control().is_killing() { MAX_MESSAGES } else { self.node.options.messages };
+        let enough = if control().is_going_on() { MAX_MESSAGES } else { self.node.options.messages };
         self.sent(to) >= enough.into()
     }
 
@@ -183,7 +188,10 @@ impl<'a> Stream<'a> {
         if before <= half && self.total() > half {
             self.fail_on_order();
         }
-        self.heart.beat(&ENDPOINT);
+        self.more = self.heart.beat(&ENDPOINT);
+        if self.more {
+            node::follow();
+        }
         let moved = self.total() + self.progress.report();
         self.node.progress(moved);
         if self.watchdog.stalled(moved) && !self.is_over() {
@@ -226,15 +234,28 @@ impl<'a> Stream<'a> {
             if self.waiting & bit == 0 && !self.is_over_to(to) {
                 self.burst(to);
             }
-            idle &= self.waiting & bit != 0 || self.is_over_to(to);
+            idle &= self.waiting & bit != 0 || self.is_over_to(to) || self.turn_of(to) == 0;
         }
         idle
+    }
+
+    /// Messages to kernel `to` in one turn. While a CPU is moved each move has its share of all numbers that there are, and what
+    /// comes behind that is a trickle: so the last move is under traffic too, however fast the kernels are.
+    fn turn_of(&self, to: usize) -> usize {
+        let Some(moves) = self.node.options.moves.filter(|_| control().is_going_on()) else { return BURST };
+        let numbers = u64::from(MAX_MESSAGES) / 4 * 3;
+        let share = numbers * (control().moved() + 1) / (u64::from(moves) + 1);
+        if self.sent(to) < share {
+            BURST
+        } else {
+            usize::from(self.more)
+        }
     }
 
     fn burst(&mut self, to: usize) {
         let before = self.sent(to);
         let mut full = false;
-        for _ in 0..BURST {
+        for _ in 0..self.turn_of(to) {
             if self.is_over_to(to) || full {
                 break;
             }
@@ -285,6 +306,8 @@ impl<'a> Stream<'a> {
         let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return };
         log!("failing, as ordered: {kind:?}");
         match kind {
+            // Of another time: hand_over.rs.
+            FaultKind::Keep | FaultKind::Stale => {}
             FaultKind::Hang => machine::halt(),
             FaultKind::Panic => panic!("as ordered"),
             // SAFETY: it raises an exception, which ends the machine.

@@ -161,7 +161,8 @@ impl Job<'_> {
         }
         for &generation in self.generations {
             let (messages, mode) = (self.messages, self.mode);
-            let order = Order { kernels: KERNELS, messages, mode, generation, kills: 0 };
+            let (kills, host_cpus, moves) = (0, 1, 0);
+            let order = Order { kernels: KERNELS, messages, mode, generation, kills, host_cpus, moves };
             problems.extend(report.pair_problems(&order).into_iter().map(|p| format!("{generation}: {p}")));
         }
         problems

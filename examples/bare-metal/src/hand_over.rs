@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A CPU that is moved between running kernels: what the host and a kernel say to each other, and what a kernel does.
+//!
+//! | what | from | value | what for |
+//! | --- | --- | --- | --- |
+//! | `GiveUp` | host | | your doorbell is to leave the CPU |
+//! | `GivenUp` | kernel | | it has |
+//! | `Leave` | host | generation | the directory says so; stop the CPU when nobody rings it any more |
+//! | `Left` | kernel | | it is stopped |
+//! | `Take` | host | | the CPU is yours, the directory says so |
+//! | `Ready` | kernel | address | where it is to begin |
+//! | `Taken` | kernel | | it runs, and doorbells go there |
+//!
+//! Each kernel has a doorbell vector of its own: one that arrives at a CPU that is another kernel's by then is a stray.
+
+use crate::clock::{self, SECOND};
+use crate::control::control;
+use crate::layout::{self, MAX_KERNELS};
+use crate::node::{self, instance, Node};
+use crate::options::{FaultKind, Options};
+use crate::platform::{Kernel, ENDPOINT, OWN_CPUS};
+use crate::second;
+use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
+use mk_ipi_core::platform::ThisCpu;
+use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU64, Ordering};
+use mk_ipi_core::{Message, SendError};
+use spin::Mutex;
+use x86_64::instructions::interrupts::without_interrupts;
+
+/// One step of a hand-over.
+const HAND_OVER: MessageType = MessageType(0x120);
+/// The first of the kernels' doorbell vectors.
+const FIRST_VECTOR: u8 = 0xd0;
+const _: () = assert!(FIRST_VECTOR as usize + MAX_KERNELS <= 0xe0);
+/// Seconds within which deferred work comes to an end.
+const PATIENCE: u64 = 10;
+
+/// What is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Your doorbell is to leave the CPU.
+    GiveUp,
+    /// It has.
+    GivenUp,
+    /// Stop the CPU when nobody rings it any more.
+    Leave,
+    /// It is stopped.
+    Left,
+    /// The CPU is yours.
+    Take,
+    /// It may begin there.
+    Ready,
+    /// It runs.
+    Taken,
+}
+
+const ALL: [What; 7] =
+    [What::GiveUp, What::GivenUp, What::Leave, What::Left, What::Take, What::Ready, What::Taken];
+
+/// A message of a hand-over.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// Who said it.
+    pub from: InstanceId,
+    /// What.
+    pub what: What,
+    /// A generation, or an address.
+    pub value: u64,
+}
+
+/// The last note that came and was not fetched. The host has one question open at a time, and each is answered once.
+static NOTE: Mutex<Option<Note>> = Mutex::new(None);
+/// Vectors of other kernels that arrived here.
+static STRAYS: AtomicU64 = AtomicU64::new(0);
+/// Doorbells that arrived at the second CPU.
+static ARRIVED: AtomicU64 = AtomicU64::new(0);
+/// How often this kernel had a second CPU.
+static HAD: AtomicU64 = AtomicU64::new(0);
+/// On order: all are rung where they ask to be, whatever the directory says.
+static STALE: AtomicBool = AtomicBool::new(false);
+
+/// The doorbell vector of kernel `k`.
+pub fn vector(k: usize) -> Vector {
+    let vector = u8::try_from(k).ok().and_then(|k| Vector::new(FIRST_VECTOR.checked_add(k)?));
+    vector.unwrap_or_else(|| fatal!("no vector for kernel {k}"))
+}
+
+/// Opens this kernel's own vector, and has those of the others counted. Interrupts are off.
+pub fn prepare(options: &Options) {
+    if options.moves.is_none() {
+        return;
+    }
+    let me = usize::from(layout::own_kernel());
+    (0..MAX_KERNELS).for_each(|k| Kernel.lead(vector(k), k == me));
+    Kernel.lead(Vector::RFC_V2, false);
+    STALE.store(options.fault.is_some_and(|f| f.kind == FaultKind::Stale), Ordering::Relaxed);
+    if ENDPOINT.register(HAND_OVER, &on_note).is_err() {
+        fatal!("the registry is full");
+    }
+}
+
+/// Whether the directory is not to be asked whose a CPU is: a failure on order.
+pub fn is_stale() -> bool {
+    STALE.load(Ordering::Relaxed)
+}
+
+/// This kernel's vector arrived at its CPU number `index`.
+pub fn saw_doorbell(index: usize) {
+    if index != 0 {
+        ARRIVED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Another kernel's vector arrived.
+pub fn saw_stray() {
+    STRAYS.fetch_add(1, Ordering::Relaxed);
+}
+
+fn on_note(message: &Message) {
+    let note = || {
+        let (what, value) = message.payload().split_first_chunk::<8>()?;
+        let what = *ALL.get(usize::try_from(u64::from_le_bytes(*what)).ok()?)?;
+        Some(Note { from: message.sender()?, what, value: u64::from_le_bytes(*value.first_chunk::<8>()?) })
+    };
+    let Some(note) = note() else { fatal!("a message of a hand-over that nobody understands") };
+    if let Some(before) = without_interrupts(|| NOTE.lock().replace(note)) {
+        fatal!("{note:?} before {before:?} was read");
+    }
+}
+
+/// The note that came, if one did.
+pub fn next_note() -> Option<Note> {
+    without_interrupts(|| NOTE.lock().take())
+}
+
+/// Says `what` to kernel `k`; whether there was room.
+pub fn say(k: usize, what: What, value: u64) -> bool {
+    let mut bytes = [0; 16];
+    let number = ALL.iter().position(|w| *w == what).unwrap_or(ALL.len());
+    bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    bytes[8..].copy_from_slice(&value.to_le_bytes());
+    match ENDPOINT.send(instance(k), HAND_OVER, &bytes) {
+        Ok(_) => true,
+        Err(SendError::Full | SendError::Unanswered) => false,
+        Err(e) => fatal!("saying {what:?} to kernel {k}: {e:?}"),
+    }
+}
+
+/// Whether no live kernel has our region mapped and has not followed the directory to `generation`. Nobody dies here.
+pub fn nobody_is_behind(generation: u32) -> bool {
+    let mut behind = false;
+    ENDPOINT.behind(generation, |_, _| behind = true);
+    is_stale() || !behind
+}
+
+/// Says what this kernel saw of the CPU that was moved.
+pub fn report(node: &Node) {
+    let [had, arrived, stray] = [&HAD, &ARRIVED, &STRAYS].map(|n| n.load(Ordering::Relaxed));
+    record!("{{\"spare\":{{\"kernel\":{},\"had\":{had},\"arrived\":{arrived},\"stray\":{stray}}}}}", node.me);
+}
+
+/// What a kernel is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    /// Wait until nobody rings the CPU any more.
+    Settling(u32),
+    /// Wait until the CPU is off.
+    Leaving,
+    /// Wait until the CPU is on.
+    Starting,
+    /// Say so.
+    Saying(What, u64, &'static Doing),
+}
+
+/// A spawned kernel's part.
+pub struct Guest<'a> {
+    node: &'a Node,
+    doing: Doing,
+}
+
+impl<'a> Guest<'a> {
+    /// Nothing is to be done yet. `None` if no CPU is moved.
+    pub fn new(node: &'a Node) -> Option<Self> {
+        node.options.moves?;
+        if OWN_CPUS < 2 {
+            fatal!("this kernel is built for one CPU, and is to be given another");
+        }
+        Some(Self { node, doing: Doing::Nothing })
+    }
+
+    /// Does what can be done now; whether the host is through with moving.
+    pub fn turn(&mut self) -> bool {
+        node::follow();
+        if let Some(note) = next_note() {
+            self.doing = self.take(note);
+        }
+        self.doing = match self.doing {
+            Doing::Settling(generation) if nobody_is_behind(generation) => {
+                second::leave();
+                Doing::Leaving
+            }
+            Doing::Leaving if second::is_off() => Doing::Saying(What::Left, 0, &Doing::Nothing),
+            Doing::Starting if second::is_on() => {
+                HAD.fetch_add(1, Ordering::Relaxed);
+                self.move_doorbell(second::physical_id());
+                Doing::Saying(What::Taken, 0, &Doing::Nothing)
+            }
+            doing => doing,
+        };
+        if let Doing::Saying(what, value, next) = self.doing {
+            if say(0, what, value) {
+                self.doing = *next;
+            }
+        }
+        let is_over = !control().is_going_on();
+        if is_over && self.keeps_doorbell() {
+            // What was ordered is done: the rest of the run is as ever.
+            self.move_doorbell(Kernel.physical_id());
+        }
+        is_over
+    }
+
+    fn take(&self, note: Note) -> Doing {
+        match (note.what, self.doing) {
+            (What::GiveUp, Doing::Nothing) => {
+                self.give_up();
+                Doing::Saying(What::GivenUp, 0, &Doing::Nothing)
+            }
+            (What::Leave, Doing::Nothing) => Doing::Settling(note.value as u32),
+            (What::Take, Doing::Nothing) => Doing::Saying(What::Ready, second::entry(), &Doing::Starting),
+            _ => fatal!("{note:?} while {:?}", self.doing),
+        }
+    }
+
+    /// On order: the doorbell stays at a CPU that is given up.
+    fn keeps_doorbell(&self) -> bool {
+        let fault = self.node.options.fault.filter(|fault| usize::from(fault.kernel) == self.node.me);
+        fault.is_some_and(|fault| matches!(fault.kind, FaultKind::Keep | FaultKind::Stale))
+    }
+
+    fn move_doorbell(&self, cpu: PhysCpuId) {
+        if let Err(e) = ENDPOINT.move_doorbell(cpu, vector(self.node.me)) {
+            fatal!("the doorbell does not move to CPU {}: {e:?}", cpu.0);
+        }
+    }
+
+    /// Has doorbells come to the first CPU again, and what came by the old one found.
+    fn give_up(&self) {
+        if self.keeps_doorbell() {
+            return;
+        }
+        self.move_doorbell(Kernel.physical_id());
+        // A look that began before does not count; one that begins from now on does, on whichever CPU.
+        fence(Ordering::SeqCst);
+        let start = clock::now();
+        while Kernel.second_runs() {
+            if clock::now().wrapping_sub(start) > PATIENCE * SECOND {
+                fatal!("the second CPU's deferred work does not end");
+            }
+            spin_hint();
+        }
+        Kernel.service();
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whose each CPU of the machine is, as the host has it.
+
+use crate::acpi_tables::Cpus;
+use crate::layout::MAX_KERNELS;
+use mk_ipi_abi::PhysCpuId;
+
+/// Each kernel's CPUs.
+pub struct Shares {
+    /// The host's: the one that it runs on, and all that nobody was given. It has started none of those.
+    own: Cpus,
+    /// For each other kernel the CPU that it begins on, and behind it the spare one, which is never the first.
+    others: [[PhysCpuId; 2]; MAX_KERNELS],
+    /// Who has the spare CPU.
+    pub holder: Option<usize>,
+}
+
+impl Shares {
+    /// Gives each of `kernels` kernels a CPU, to the host the one that this runs on, `me`. One more is kept to be moved, if
+    /// `spare`; all the rest is the host's. `None` if there are too few.
+    pub fn new(found: &Cpus, me: PhysCpuId, kernels: usize, spare: bool) -> Option<Self> {
+        let (mut own, mut others) = (Cpus::none(), [[me; 2]; MAX_KERNELS]);
+        own.add(me);
+        let mut free = found.ids().iter().copied().filter(|&cpu| cpu != me);
+        for [first, _] in &mut others[1..kernels] {
+            *first = free.next()?;
+        }
+        if spare {
+            let cpu = free.next()?;
+            others.iter_mut().for_each(|[_, second]| *second = cpu);
+        }
+        free.for_each(|cpu| own.add(cpu));
+        Some(Self { own, others, holder: None })
+    }
+
+    /// The CPUs of kernel `k`, the one that it began on first.
+    pub fn of(&self, k: usize) -> &[PhysCpuId] {
+        match k {
+            0 => self.own.ids(),
+            k => &self.others[k][..1 + usize::from(self.holder == Some(k))],
+        }
+    }
+
+    /// The CPU that kernel `k` began on.
+    pub fn first(&self, k: usize) -> PhysCpuId {
+        self.of(k)[0]
+    }
+
+    /// The CPU that is moved, if one is.
+    pub fn spare(&self) -> PhysCpuId {
+        let [_, spare] = self.others[0];
+        spare
+    }
+}
