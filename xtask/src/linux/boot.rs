@@ -63,8 +63,10 @@ impl Job<'_> {
             [one] => one.to_string(),
             _ => "both".into(),
         };
+        // Many CPUs in turn on few threads do not find out how long a loop takes.
+        let loops = if self.cpus > 4 { "lpj=4000000 " } else { "" };
         format!(
-            "console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 {apic} \
+            "{loops}console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 {apic} \
              mk_ipi.scenario={scenario} mk_ipi.generation={generation} mk_ipi.messages={} mk_ipi.cycles={}",
             self.messages, self.cycles
         )
