@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C calls from Rust, so that Miri can watch them: an instance made in place, a message to itself, handles.
 use mk_ipi_capi::handlers::{mk_ipi_register, mk_ipi_unregister};
-use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default, MK_IPI_SIZE};
+use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default};
 use mk_ipi_capi::life::{mk_ipi_create_instance, mk_ipi_identify};
+use mk_ipi_capi::limits::MK_IPI_SIZE;
 use mk_ipi_capi::ops::{mk_ipi_ops, MK_IPI_OPS_VERSION};
 use mk_ipi_capi::poller::{
     mk_ipi_poller, mk_ipi_poller_begin, mk_ipi_poller_end, mk_ipi_poller_poll, mk_ipi_poller_wait,
@@ -86,6 +87,7 @@ fn table(ctx: *mut c_void) -> mk_ipi_ops {
         peer_has_cpu: None,
         left_out: None,
         stop: None,
+        unhandled: None,
     }
 }
 
