@@ -385,7 +385,8 @@ pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
 /// Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
 /// needs.
 ///
-/// Returns 1 or 0; -EINVAL, -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+/// Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
+/// not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///

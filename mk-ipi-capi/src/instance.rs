@@ -140,8 +140,8 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     0
 }
 
-/// Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
-/// can be used again.
+/// Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+/// storage can be used again.
 ///
 /// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
 /// while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
@@ -159,9 +159,10 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
         Err(e) => return e.to_c(),
     };
     let platform = instance.end.platform();
-    if platform.directory.is_used() {
+    if platform.directory.is_used() || instance.polling.load(Ordering::Relaxed) != 0 {
         return Errno::EBUSY.to_c();
     }
+    instance.end.goodbye();
     for id in 0..=u8::MAX {
         match instance.end.destroy_instance(InstanceId::new(id)) {
             Ok(()) | Err(DestroyError::Unknown) => {}

@@ -148,7 +148,8 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
 }
 
 /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. What it has not said
-/// to have handled is told by `MK_IPI_EVENT_UNSETTLED`.
+/// to have handled is told by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own call `mk_ipi_goodbye`: until that is said,
+/// whoever made the region holds that it is in use.
 ///
 /// Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it is closed
 /// to new ones, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another

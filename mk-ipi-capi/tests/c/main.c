@@ -26,6 +26,9 @@ int main(int argc, char **argv)
 		test_lives();
 		test_poller();
 		test_directory();
+		test_join();
+		test_follow();
+		test_cases();
 		test_threads();
 	}
 	if (!test_peer(path))
