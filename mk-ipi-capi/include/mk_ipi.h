@@ -1001,8 +1001,8 @@ int mk_ipi_init(struct mk_ipi *mk,
                 const struct mk_ipi_ops *ops);
 
 /**
- * Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
- * can be used again.
+ * Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+ * storage can be used again.
  *
  * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
  * while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
@@ -1082,7 +1082,8 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
 
 /**
  * Takes an instance out of the table, unmaps its region and gives back what came from its pool. What it has not said
- * to have handled is told by `MK_IPI_EVENT_UNSETTLED`.
+ * to have handled is told by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own call `mk_ipi_goodbye`: until that is said,
+ * whoever made the region holds that it is in use.
  *
  * Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it is closed
  * to new ones, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
@@ -1383,8 +1384,9 @@ int mk_ipi_send(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
- * the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+ * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
+ * operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
+ * link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1848,7 +1850,8 @@ int mk_ipi_directory_boot_cpu(const void *memory,
  * Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
  * needs.
  *
- * Returns 1 or 0; -EINVAL, -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+ * Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
+ * not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
  * As `mk_ipi_directory_read`.

@@ -101,8 +101,9 @@ pub unsafe extern "C" fn mk_ipi_send(
     unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
-/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
-/// the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
+/// operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
+/// link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
 ///
 /// # Safety
 ///

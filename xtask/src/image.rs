@@ -39,7 +39,10 @@ const C_SOURCES: [&str; 7] =
 pub fn build(places: &Places, kernels: &Kernels) -> Result<Vec<Image>> {
     let folder = places.own_target("images");
     fs::create_dir_all(&folder)?;
-    let library = kernels.has_c().then(|| capi::library(places, Some(BARE_TARGET), capi::Limits::default())).transpose()?;
+    let library = kernels
+        .has_c()
+        .then(|| capi::library(places, Some(BARE_TARGET), capi::Limits::default()))
+        .transpose()?;
     let build = |(k, lang): (u32, &Lang)| {
         let file = folder.join(format!("k{k}.elf"));
         match (lang, &library) {

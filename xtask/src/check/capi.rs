@@ -150,8 +150,7 @@ fn symbols(context: &Context, out: &Path) -> Result<String> {
 /// limits finds out.
 fn limits(context: &Context, out: &Path) -> Result<String> {
     let places = context.places;
-    let limits =
-        Limits { cpus: Some(1), handlers: Some(16), instances: Some(16), ..Limits::default() };
+    let limits = Limits { cpus: Some(1), handlers: Some(16), instances: Some(16), ..Limits::default() };
     let folder = out.join("one-cpu");
     let (_, library) = capi::install_host(places, &folder, limits)?;
     let said = (limits.named().iter())
