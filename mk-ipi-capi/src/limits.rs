@@ -28,6 +28,9 @@ pub const PER_INSTANCE: usize = 609;
 
 const _: () = assert!(MK_IPI_QUEUE.is_power_of_two(), "MK_IPI_QUEUE is no power of two");
 
+const _: () =
+    assert!(limit(None, 7, 9) == 7 && limit(Some("1"), 7, 9) == 1 && limit(Some("0256"), 7, 256) == 256);
+
 /// Bytes of `struct mk_ipi` with these limits: the header computes the same. An upper bound, as `instance` asserts.
 #[expect(clippy::arithmetic_side_effects, reason = "of limits, while it is compiled")]
 pub const fn size(cpus: usize, handlers: usize, queue: usize, instances: usize) -> usize {
