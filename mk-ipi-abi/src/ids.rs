@@ -91,6 +91,7 @@ impl Incarnation {
 ///
 /// 64 bits on every architecture; sparse on real machines (SPEC T-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct PhysCpuId(pub u64);
 
 /// The user-defined type of a message, 32 bits on the wire (SPEC L-4).

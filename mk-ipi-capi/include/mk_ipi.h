@@ -32,6 +32,44 @@
 /* What cbindgen needs of a compiler. */
 #define MK_IPI_ALIGNED(n) __attribute__((aligned(n)))
 
+/*
+ * Limits. Who builds the library chooses them (`cargo xtask capi --help`), and defines them here to the same values:
+ * mk_ipi_init finds out if these ask for another size.
+ */
+/** Most CPUs of this kernel: `this_cpu_index` is below it. Those of others need no room. 1 to 4096. */
+#ifndef MK_IPI_MAX_CPUS
+#define MK_IPI_MAX_CPUS 64
+#endif
+#if MK_IPI_MAX_CPUS < 1 || MK_IPI_MAX_CPUS > 4096
+#error "MK_IPI_MAX_CPUS must be 1 to 4096"
+#endif
+/** Most handlers that can be registered at a time. 1 to 128. */
+#ifndef MK_IPI_MAX_HANDLERS
+#define MK_IPI_MAX_HANDLERS 64
+#endif
+#if MK_IPI_MAX_HANDLERS < 1 || MK_IPI_MAX_HANDLERS > 128
+#error "MK_IPI_MAX_HANDLERS must be 1 to 128"
+#endif
+/** Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a CPU. A power of two. 1 to 1024. */
+#ifndef MK_IPI_QUEUE
+#define MK_IPI_QUEUE 16
+#endif
+#if MK_IPI_QUEUE < 1 || MK_IPI_QUEUE > 1024
+#error "MK_IPI_QUEUE must be 1 to 1024"
+#endif
+/** Ids of instances that this kernel can know are below it. 1 to 256. */
+#ifndef MK_IPI_MAX_INSTANCES
+#define MK_IPI_MAX_INSTANCES 256
+#endif
+#if MK_IPI_MAX_INSTANCES < 1 || MK_IPI_MAX_INSTANCES > 256
+#error "MK_IPI_MAX_INSTANCES must be 1 to 256"
+#endif
+/** Bytes of `struct mk_ipi`. */
+#define MK_IPI_ROUND_(n) (((n) + 127) / 128 * 128)
+#define MK_IPI_SIZE \
+	MK_IPI_ROUND_(5248 + MK_IPI_MAX_CPUS * MK_IPI_ROUND_(232 + 280 * MK_IPI_QUEUE) + \
+		       44 * MK_IPI_MAX_HANDLERS + 609 * MK_IPI_MAX_INSTANCES)
+
 
 /**
  * Most bytes of payload in one message of generation RFC v2.
@@ -48,6 +86,11 @@
  * Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
  */
 #define MK_IPI_MAX_MANY 32
+
+/**
+ * CPUs that an instance can list at most, here and in the directory.
+ */
+#define MK_IPI_MAX_ENTRY_CPUS 1024
 
 /**
  * Instances that a machine can have: ids are 0 to 255.
@@ -160,6 +203,11 @@
 #define MK_IPI_DEAD 3
 
 /**
+ * State: that incarnation is over, and its region is about to go. Whoever has it mapped lets go of it.
+ */
+#define MK_IPI_ENDING 4
+
+/**
  * Flag of an instance in the directory: exclusive slots.
  */
 #define MK_IPI_EXCLUSIVE 1
@@ -229,30 +277,97 @@
 #define MK_IPI_EVENT_DEAD 11
 
 /**
- * Most CPUs of a kernel instance, this one or another.
+ * Event: the link with the peer ended: it was destroyed here, or its region was made anew. Whether our messages
+ * with a number above `after`, up to `number`, were handled is not known.
  */
-#define MK_IPI_MAX_CPUS 64
+#define MK_IPI_EVENT_UNSETTLED 12
 
 /**
- * Most handlers that can be registered at a time.
+ * Event: the peer says what the directory does not explain: it may have changed. Call `mk_ipi_follow`.
  */
-#define MK_IPI_MAX_HANDLERS 64
+#define MK_IPI_EVENT_READ_DIRECTORY 13
 
 /**
- * Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a
- * CPU.
+ * `mk_ipi_follow`: the instance came, and was added.
  */
-#define MK_IPI_QUEUE 16
+#define MK_IPI_FOLLOWED_ADDED 1
 
 /**
- * Bytes of `struct mk_ipi`.
+ * `mk_ipi_follow`: the instance is another life, or is rung elsewhere; its region is the same.
  */
-#define MK_IPI_SIZE 614400
+#define MK_IPI_FOLLOWED_CHANGED 2
+
+/**
+ * `mk_ipi_follow`: the instance went, or its region did, and was taken out of the table.
+ */
+#define MK_IPI_FOLLOWED_REMOVED 3
+
+/**
+ * `mk_ipi_follow`: the instance is live, and could not be added. It is tried again when the directory has changed
+ * once more.
+ */
+#define MK_IPI_FOLLOWED_LEFT_OUT 4
+
+/**
+ * Nothing was refused.
+ */
+#define MK_IPI_CONFLICT_NONE 0
+
+/**
+ * Readers would refuse the entry: a number of it that is not allowed, or a region that is none.
+ */
+#define MK_IPI_CONFLICT_ENTRY 1
+
+/**
+ * No CPU, or more than the directory has room for.
+ */
+#define MK_IPI_CONFLICT_NR_CPUS 2
+
+/**
+ * The doorbell CPU, `cpu`, is not listed.
+ */
+#define MK_IPI_CONFLICT_DOORBELL 3
+
+/**
+ * `cpu` is listed twice.
+ */
+#define MK_IPI_CONFLICT_CPU_TWICE 4
+
+/**
+ * `cpu` is one of the live instance `instance` too.
+ */
+#define MK_IPI_CONFLICT_CPU 5
+
+/**
+ * The region lies on that of `instance`.
+ */
+#define MK_IPI_CONFLICT_REGION 6
+
+/**
+ * The region lies on the directory.
+ */
+#define MK_IPI_CONFLICT_ON_DIRECTORY 7
+
+/**
+ * `instance`, the one to be written, is live as `incarnation`: until it is dead it keeps that, its region and
+ * what that speaks.
+ */
+#define MK_IPI_CONFLICT_LIVE 8
+
+/**
+ * That incarnation of `instance` is over: its next life has another one.
+ */
+#define MK_IPI_CONFLICT_OVER 9
+
+/**
+ * The entry of `instance`, with which this one is compared, cannot be read.
+ */
+#define MK_IPI_CONFLICT_UNREADABLE 10
 
 /**
  * The version of `struct mk_ipi_ops` that this header describes.
  */
-#define MK_IPI_OPS_VERSION 2
+#define MK_IPI_OPS_VERSION 3
 
 /**
  * Bytes of `struct mk_ipi_poller`.
@@ -277,11 +392,12 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
  */
 struct mk_ipi_event {
     /**
-     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`: the last one of them.
+     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
+     * them.
      */
     uint64_t number;
     /**
-     * `DISCARDED`: the number behind which they begin.
+     * `DISCARDED`, `UNSETTLED`: the number behind which they begin.
      */
     uint64_t after;
     /**
@@ -309,6 +425,44 @@ struct mk_ipi_event {
      * sense.
      */
     uint32_t breach;
+};
+
+/**
+ * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
+ */
+struct mk_ipi_message {
+    /**
+     * The payload, 8-byte aligned; never NULL.
+     */
+    const void *payload;
+    /**
+     * Bytes of payload: 0 to 4096.
+     */
+    size_t size;
+    /**
+     * The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
+     */
+    uint64_t number;
+    /**
+     * Physical id of the CPU that sent, as the sender says, cut to 32 bits.
+     */
+    uint64_t sender_cpu;
+    /**
+     * What the message is.
+     */
+    uint32_t type;
+    /**
+     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
+     */
+    int sender;
+    /**
+     * Which life of the sender sent it, as that life says; 0 on RFC v2.
+     */
+    uint32_t sender_incarnation;
+    /**
+     * Which life of ours receives it; 0 on RFC v2.
+     */
+    uint32_t receiver_incarnation;
 };
 
 /**
@@ -418,20 +572,26 @@ struct mk_ipi_ops {
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
     /**
      * Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
-     * and if this is NULL, the list counts that the peer was added with. Asked when the peer has moved its
-     * doorbell, so that no CPU is interrupted that is not the peer's; also of this kernel itself, when it moves
-     * its own. Must not wait.
+     * and if this is NULL, the library asks the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
+     * Without that a peer has its doorbell CPU alone. Asked when the peer has moved its doorbell, so that no CPU
+     * is interrupted that is not the peer's; also of this kernel itself, when it moves its own. Must not wait.
      */
     int (*peer_has_cpu)(void *ctx, int peer, uint64_t cpu);
     /**
-     * `mk_ipi_start` or `mk_ipi_join` left out a live instance that could not be added: `error` says why, as a
-     * negated error number. Add it by `mk_ipi_attach_record` when its entry has changed. May be NULL.
+     * `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
+     * not be added: `error` says why, as a negated error number. It is tried again by `mk_ipi_follow` when the
+     * directory has changed. May be NULL.
      */
     void (*left_out)(void *ctx, int instance, int error);
     /**
      * The host tells this kernel to stop at once, again each time until it has. May be NULL.
      */
     void (*stop)(void *ctx);
+    /**
+     * No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where
+     * its handlers would be, under the same rules. May be NULL.
+     */
+    void (*unhandled)(void *ctx, const struct mk_ipi_message *message);
 };
 
 /**
@@ -439,7 +599,7 @@ struct mk_ipi_ops {
  */
 struct mk_ipi_instance {
     /**
-     * Its CPUs, by physical id (on x86 the APIC id).
+     * CPUs that it is known to have, by physical id (on x86 the APIC id). They are checked, not kept.
      */
     const uint64_t *cpus;
     /**
@@ -447,7 +607,7 @@ struct mk_ipi_instance {
      */
     uint64_t doorbell_cpu;
     /**
-     * How many CPUs: 1 to `MK_IPI_MAX_CPUS`.
+     * How many CPUs: 1 to `MK_IPI_MAX_ENTRY_CPUS`.
      */
     uint32_t nr_cpus;
     /**
@@ -509,6 +669,11 @@ struct mk_ipi_range {
 };
 
 /**
+ * Asked by `mk_ipi_destroy_stopped`: whether the CPUs of that life of the instance have stopped for good; 0 if not.
+ */
+typedef int (*mk_ipi_has_stopped_callback_t)(int instance, uint32_t incarnation, void *ctx);
+
+/**
  * What is known of an instance.
  */
 struct mk_ipi_instance_info {
@@ -541,52 +706,25 @@ struct mk_ipi_instance_info {
      */
     uint32_t vector;
     /**
-     * How many CPUs it has.
-     */
-    uint32_t nr_cpus;
-    /**
      * 1 if the vector is good at `doorbell_cpu` alone.
      */
     uint32_t one_doorbell;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 };
 
 /**
- * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
+ * Called by `mk_ipi_follow` for each instance of which the directory says something new: `what` is an
+ * `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
  */
-struct mk_ipi_message {
-    /**
-     * The payload, 8-byte aligned; never NULL.
-     */
-    const void *payload;
-    /**
-     * Bytes of payload: 0 to 4096.
-     */
-    size_t size;
-    /**
-     * The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
-     */
-    uint64_t number;
-    /**
-     * Physical id of the CPU that sent, as the sender says, cut to 32 bits.
-     */
-    uint64_t sender_cpu;
-    /**
-     * What the message is.
-     */
-    uint32_t type;
-    /**
-     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
-     */
-    int sender;
-    /**
-     * Which life of the sender sent it, as that life says; 0 on RFC v2.
-     */
-    uint32_t sender_incarnation;
-    /**
-     * Which life of ours receives it; 0 on RFC v2.
-     */
-    uint32_t receiver_incarnation;
-};
+typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int error, void *ctx);
+
+/**
+ * Called by `mk_ipi_behind` for an instance and its life.
+ */
+typedef void (*mk_ipi_behind_callback_t)(int instance, uint32_t incarnation, void *ctx);
 
 /**
  * Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
@@ -790,7 +928,7 @@ struct mk_ipi_record {
      */
     uint32_t incarnation;
     /**
-     * `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING` or `MK_IPI_DEAD`.
+     * `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING`, `MK_IPI_DEAD` or `MK_IPI_ENDING`.
      */
     uint32_t state;
     /**
@@ -815,6 +953,32 @@ struct mk_ipi_record {
     uint32_t reserved;
 };
 
+/**
+ * Why the host could not write an entry.
+ */
+struct mk_ipi_conflict {
+    /**
+     * A CPU, where the reason names one; else 0.
+     */
+    uint64_t cpu;
+    /**
+     * An `MK_IPI_CONFLICT_` number.
+     */
+    uint32_t why;
+    /**
+     * An instance, where the reason names one; else -1.
+     */
+    int instance;
+    /**
+     * `LIVE`: which life of it is live; else 0.
+     */
+    uint32_t incarnation;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -822,8 +986,8 @@ extern "C" {
 /**
  * Makes an instance of the library in `mk`, which nobody uses yet.
  *
- * `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions find out. Returns 0;
- * -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
+ * `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions or limits find out.
+ * Returns 0; -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
  * if `ops->version` is; -EBUSY if an instance is there.
  *
  * Context: any but NMI, while nobody else looks at `mk`. Does not sleep; writes all of it, with little stack.
@@ -832,15 +996,18 @@ extern "C" {
  * `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
  * operations do what is said there.
  */
-int mk_ipi_init(struct mk_ipi *mk, size_t size, const struct mk_ipi_ops *ops);
+int mk_ipi_init(struct mk_ipi *mk,
+                size_t size,
+                const struct mk_ipi_ops *ops);
 
 /**
- * Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
- * can be used again.
+ * Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+ * storage can be used again.
  *
- * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance: call again. If
- * it is the default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
- * doorbell must have stopped.
+ * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
+ * while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
+ * that cannot be looked at. If it is the default one, there is none afterwards. Context: may sleep; nobody else may use
+ * `mk` any more, and its doorbell must have stopped.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -872,20 +1039,21 @@ int mk_ipi_identify(struct mk_ipi *mk, int instance, uint32_t incarnation);
 /**
  * Who this kernel is; which life of it, to `*incarnation`, unless that is NULL.
  *
- * Returns 0 to 255; -EINVAL if `mk` is none; -ENODEV if nobody has said it. Context: any.
+ * Returns 0 to 255; -EINVAL if `mk` is none, or `incarnation` misaligned; -ENODEV if nobody has said it. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `incarnation` is NULL or may be written.
  */
-int mk_ipi_identity(struct mk_ipi *mk, uint32_t *incarnation);
+int mk_ipi_identity(struct mk_ipi *mk,
+                    uint32_t *incarnation);
 
 /**
  * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Where it lies to
  * `*made`, unless that is NULL.
  *
- * Returns 0; -EINVAL for null pointers, an id out of range and any other number that is not allowed, and on
- * the native link without `mk_ipi_identify`; -EEXIST if the id is there; -ENODEV without a pool; -ENOMEM if
- * the pool is exhausted or the mapping fails. Context: may sleep.
+ * Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
+ * and on the native link without `mk_ipi_identify`; -EEXIST if the id is there; -ENODEV without a pool; -ENOMEM if
+ * the id is not below `MK_IPI_MAX_INSTANCES`, the pool is exhausted or the mapping fails. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `config` is NULL or its `cpus` is NULL or holds `nr_cpus`; `made` is NULL or may be
@@ -900,8 +1068,9 @@ int mk_ipi_create_instance(struct mk_ipi *mk,
  * none.
  *
  * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
- * lane for us, or of another geometry than `config` says; -EPROTO if there is no native region that this
- * library can use; -EEXIST; -ENOMEM if the mapping fails. Context: may sleep.
+ * lane for us, of another geometry than `config` says, or on that of another instance; -EPROTO if there is no
+ * native region that this library can use; -EEXIST; -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the
+ * mapping fails. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_create_instance`.
@@ -912,15 +1081,33 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
                            uint64_t len);
 
 /**
- * Takes an instance out of the table, unmaps its region and gives back what came from its pool.
+ * Takes an instance out of the table, unmaps its region and gives back what came from its pool. What it has not said
+ * to have handled is told by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own call `mk_ipi_goodbye`: until that is said,
+ * whoever made the region holds that it is in use.
  *
- * Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it
- * is closed to new ones, call again. Context: may sleep.
+ * Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it is closed
+ * to new ones, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
+ * kernel has it mapped, by its own word: say `MK_IPI_ENDING` in the directory, and call again, or see
+ * `mk_ipi_destroy_stopped`; -ENOMEM if that cannot be looked at. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_destroy_instance(struct mk_ipi *mk, int id);
+int mk_ipi_destroy_instance(struct mk_ipi *mk,
+                            int id);
+
+/**
+ * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, does not count if
+ * `has_stopped` says that its CPUs have stopped for good. If they have not, it goes on writing into memory that is
+ * given to somebody else. NULL: none has stopped.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what is said there.
+ */
+int mk_ipi_destroy_stopped(struct mk_ipi *mk,
+                           int id,
+                           mk_ipi_has_stopped_callback_t has_stopped,
+                           void *ctx);
 
 /**
  * What is known of an instance, to `*info`.
@@ -968,15 +1155,36 @@ int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
  * The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
  * and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
  *
+ * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and whose a CPU is is asked there where
+ * the operation `peer_has_cpu` does not say.
+ *
  * Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
  * ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
- * has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -ENOMEM. After an
- * error nothing that this call added stays, and boot can go on. Context: may sleep.
+ * has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
+ * there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
+ * error nothing that this call added or mapped stays, and boot can go on. Context: may sleep. Every other CPU of this
+ * kernel calls `mk_ipi_poll` once afterwards.
  *
  * Safety:
  * As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
  */
-int mk_ipi_start(struct mk_ipi *mk, const char *cmdline, size_t len);
+int mk_ipi_start(struct mk_ipi *mk,
+                 const char *cmdline,
+                 size_t len);
+
+/**
+ * Takes the place of the instance whose region is at `shared`, and adds all instances that the directory at `memory`
+ * lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
+ *
+ * Returns how many were added, itself included; else as `mk_ipi_start`. Context: as there.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
+ */
+int mk_ipi_join(struct mk_ipi *mk,
+                uint64_t shared,
+                const void *memory,
+                size_t len);
 
 /**
  * The start of a spawned kernel of generation RFC v2, without a directory: its own region is at
@@ -990,6 +1198,42 @@ int mk_ipi_start(struct mk_ipi *mk, const char *cmdline, size_t len);
  * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
  */
 int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
+
+/**
+ * Does what the directory that this kernel has joined by asks for since the last call, or since `mk_ipi_start` or
+ * `mk_ipi_join`: adds instances that have come, takes out those whose region ends, and rings where it says now. Calls
+ * `callback`, unless that is NULL, with `ctx` for every instance of which that is new.
+ *
+ * Returns the directory's generation, which all our lanes name from then on: the host knows by it (`mk_ipi_behind`)
+ * that this kernel rings no CPU, and uses no region, that an older one named. -EINVAL if `mk` is none; -ENODEV
+ * without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
+ * instance that is to go: what could be done was, call again.
+ *
+ * Context: may sleep; one caller at a time. Call it now and then, one load if nothing has changed, and after
+ * `MK_IPI_EVENT_READ_DIRECTORY`, but not in that. The callback may send and register, and must not end `mk`.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `callback` may be called with `ctx`.
+ */
+int64_t mk_ipi_follow(struct mk_ipi *mk,
+                      mk_ipi_followed_callback_t callback,
+                      void *ctx);
+
+/**
+ * Which instances have our native region mapped, by their own word, and have not followed the directory to
+ * `generation`: they may still ring a CPU, or use a region, that an older one named. For the host, before it gives
+ * either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
+ *
+ * The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
+ * are; -EINVAL if `mk` is none. Context: any but NMI; looks at all lanes.
+ *
+ * Safety:
+ * As `mk_ipi_follow`.
+ */
+int mk_ipi_behind(struct mk_ipi *mk,
+                  uint32_t generation,
+                  mk_ipi_behind_callback_t callback,
+                  void *ctx);
 
 /**
  * Has `callback` called for each message of type `type`, with `ctx`. Several may serve one type, in no
@@ -1116,7 +1360,8 @@ void mk_receive_unmap_page(void *page);
  *
  * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
  *
- * -ESTALE: `to` was destroyed. -ENODEV: it has no region.
+ * -ESTALE: `to` was destroyed, or its region was made anew since it was added: then add it again
+ * (`mk_ipi_follow` does). -ENODEV: it has no region.
  *
  * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
  * other CPUs were quicker.
@@ -1139,8 +1384,9 @@ int mk_ipi_send(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
- * the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+ * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
+ * operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
+ * link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1482,7 +1728,7 @@ uint64_t mk_ipi_directory_size(uint32_t nr_instances, uint32_t cpus_per_instance
  * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which nobody reads yet, and a writer
  * for it. For the host.
  *
- * Returns 0; -EINVAL for null pointers, counts out of bounds, or too few bytes. Context: any.
+ * Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
  *
  * Safety:
  * `writer` is NULL or may be written; `memory` is NULL or `len` bytes that stay mapped as long as the writer
@@ -1495,28 +1741,77 @@ int mk_ipi_directory_create(struct mk_ipi_directory_writer *writer,
                             uint32_t cpus_per_instance);
 
 /**
- * Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`. Readers see it whole
- * or not at all.
+ * Makes a writer for the directory at `memory`, which a former life of the host made: its entries stay.
  *
- * Returns 0; -EINVAL for null pointers and for what readers would refuse. Context: any; one caller at a
- * time.
+ * Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
+ * library can read. Context: any.
  *
  * Safety:
- * `writer` is NULL or from `mk_ipi_directory_create`; `record` is NULL or a record; `cpus` is NULL or holds
- * `record->nr_cpus`.
+ * As `mk_ipi_directory_create`; nobody else writes the directory any more.
+ */
+int mk_ipi_directory_take_over(struct mk_ipi_directory_writer *writer,
+                               void *memory,
+                               size_t len);
+
+/**
+ * Says at which physical address the directory lies: from then on no region may lie on it. Call it before anybody
+ * reads the directory.
+ *
+ * Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
+ * any; one caller at a time.
+ *
+ * Safety:
+ * `writer` is NULL or from `mk_ipi_directory_create` or `mk_ipi_directory_take_over`.
+ */
+int mk_ipi_directory_set_address(struct mk_ipi_directory_writer *writer,
+                                 uint64_t phys);
+
+/**
+ * Says which CPU booted the machine: no kernel may stop that one. Call it before anybody reads the directory.
+ *
+ * Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
+ *
+ * Safety:
+ * As `mk_ipi_directory_set_address`.
+ */
+int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer, uint64_t cpu);
+
+/**
+ * Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`, as many as the directory
+ * has room for at most. Readers see it whole or not at all.
+ *
+ * Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
+ * region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
+ * be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
+ * `mk_ipi_directory_generation` gives the number by which `mk_ipi_behind` tells who has not followed. Context: any;
+ * one caller at a time.
+ *
+ * Safety:
+ * As `mk_ipi_directory_set_address`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
  */
 int mk_ipi_directory_write(struct mk_ipi_directory_writer *writer,
                            const struct mk_ipi_record *record,
                            const uint64_t *cpus);
 
 /**
- * A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
- * which has room for `room`.
+ * Why the last `mk_ipi_directory_write` was refused, to `*conflict`; `MK_IPI_CONFLICT_NONE` if it was not.
  *
- * Returns 0; -EINVAL for null pointers, an id that the directory has no entry for, or too few bytes; -EPROTO
- * if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
- * there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. Context:
- * any.
+ * Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
+ *
+ * Safety:
+ * As `mk_ipi_directory_set_address`; `conflict` is NULL or may be written.
+ */
+int mk_ipi_directory_conflict(struct mk_ipi_directory_writer *writer, struct mk_ipi_conflict *conflict);
+
+/**
+ * A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
+ * which has room for `room`; an entry has `MK_IPI_MAX_ENTRY_CPUS` at most. With NULL and a room of 0 the CPUs
+ * are not copied: `record->nr_cpus` says how many there are.
+ *
+ * Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
+ * -EPROTO if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
+ * there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
+ * `cpus` may hold anything. Context: any.
  *
  * Safety:
  * `memory` is NULL or `len` bytes; `record` is NULL or may be written; `cpus` is NULL or has room for
@@ -1530,27 +1825,54 @@ int mk_ipi_directory_read(const void *memory,
                           uint32_t room);
 
 /**
- * Adds the instance of a directory's entry: a peer that came later, or restarted (its former life destroyed
- * first).
+ * How often the directory at `memory` has changed: a number of 32 bits that every change of an entry changes.
+ *
+ * Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_directory_read`.
+ */
+int64_t mk_ipi_directory_generation(const void *memory, size_t len);
+
+/**
+ * The CPU that booted the machine, by physical id, to `*cpu`, if the host says which: nobody may stop it.
+ *
+ * Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+ *
+ * Safety:
+ * `memory` is NULL or `len` bytes; `cpu` is NULL or may be written.
+ */
+int mk_ipi_directory_boot_cpu(const void *memory,
+                              size_t len,
+                              uint64_t *cpu);
+
+/**
+ * Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
+ * needs.
+ *
+ * Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
+ * not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_directory_read`.
+ */
+int mk_ipi_directory_has_cpu(const void *memory,
+                             size_t len,
+                             int instance,
+                             uint64_t cpu);
+
+/**
+ * Adds the instance of a directory's entry, in a kernel that does not follow the directory (`mk_ipi_follow`): a peer
+ * that came later, or restarted (its former life destroyed first).
  *
  * Returns as `mk_ipi_attach_instance`. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
  */
-int mk_ipi_attach_record(struct mk_ipi *mk, const struct mk_ipi_record *record, const uint64_t *cpus);
-
-/**
- * Takes the place of the instance whose region is at `shared`, and adds all instances that the directory
- * lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
- *
- * Returns how many were added, itself included; else as `mk_ipi_start`. Context: may sleep. Every other CPU
- * of this kernel calls `mk_ipi_poll` once afterwards.
- *
- * Safety:
- * As `mk_ipi_identify`; `memory` is NULL or `len` bytes.
- */
-int mk_ipi_join(struct mk_ipi *mk, uint64_t shared, const void *memory, size_t len);
+int mk_ipi_attach_record(struct mk_ipi *mk,
+                         const struct mk_ipi_record *record,
+                         const uint64_t *cpus);
 
 #ifdef __cplusplus
 }  // extern "C"
@@ -1611,8 +1933,8 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, incarnation) == 24);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, layout) == 28);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, exclusive) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, vector) == 36);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, nr_cpus) == 40);
-MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, one_doorbell) == 44);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, one_doorbell) == 40);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, reserved) == 44);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_range) == 16);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_range) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, start) == 0);
@@ -1640,6 +1962,13 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_record, flags) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, vector) == 44);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, nr_cpus) == 48);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, reserved) == 52);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_conflict) == 24);
+MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_conflict) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, cpu) == 0);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, why) == 8);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, instance) == 12);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, incarnation) == 16);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, reserved) == 20);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_stats) == 144);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_stats) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, sent) == 0);
@@ -1669,7 +1998,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, received) == 24);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, resets) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, bad) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, last_breach) == 48);
-MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 192);
+MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 200);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_ops) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, size) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, version) == 8);
@@ -1696,7 +2025,8 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_event) == 160);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, peer_has_cpu) == 168);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, left_out) == 176);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, stop) == 184);
-MK_IPI_ASSERT(sizeof(struct mk_ipi) == 614400);
+MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, unhandled) == 192);
+MK_IPI_ASSERT(sizeof(struct mk_ipi) == MK_IPI_SIZE);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi) == 128);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_directory_writer) == 128);
 MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_directory_writer) == 8);

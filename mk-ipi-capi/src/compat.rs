@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calls of generation RFC v2 by their C names, with its results. They work on the default instance.
 
+use crate::args::{code, id_of, place};
 use crate::handlers::{register_data, unregister};
-use crate::instance::{code, default, id_of, Instance};
+use crate::instance::{default, Instance};
 use crate::pages;
 use crate::send::{payload_at, sent};
 use crate::types::{mk_ipi_callback_t, mk_ipi_data, mk_ipi_handler, MK_MAX_DATA_SIZE, MK_PFN_IPI_TYPE};
@@ -133,13 +134,11 @@ pub extern "C" fn mk_send_pfn(instance_id: c_int, pfn: c_ulong) -> c_int {
 /// `data` is NULL or a message, `out_pfn` is NULL or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_receive_pfn(data: *mut mk_ipi_data, out_pfn: *mut c_ulong) -> c_int {
-    if out_pfn.is_null() {
-        return Errno::EINVAL.to_c();
-    }
+    let Ok(place) = place(out_pfn) else { return Errno::EINVAL.to_c() };
     // SAFETY: the caller.
     code(unsafe { pages::pfn_of(data) }.map(|pfn| {
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { out_pfn.write(pfn.0) };
+        unsafe { place.write(pfn.0) };
         0
     }))
 }

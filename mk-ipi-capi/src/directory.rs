@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The directory: who is on the machine. The host writes it, all others read it.
 
-use crate::instance::{at, code, count_of, id_of, mk_ipi, Instance, MK_IPI_MAX_CPUS};
-use crate::life::{copy_cpus, region_of};
-use crate::types::{mk_ipi_record, MK_IPI_EXCLUSIVE, MK_IPI_ONE_DOORBELL};
-use core::ffi::{c_int, c_void};
-use mk_ipi_core::abi::directory::{
-    directory_size, DirectoryError, DirectoryHeader, EntryError, EntryFlags, Layout, State, MAX_ENTRY_CPUS,
+use crate::args::{code, cpus_at, errno_of, given, id_of, place, region_of, room_at, wide_code, words_at};
+use crate::instance::{at, mk_ipi};
+use crate::types::{
+    mk_ipi_conflict, mk_ipi_record, MK_IPI_CONFLICT_CPU, MK_IPI_CONFLICT_CPU_TWICE, MK_IPI_CONFLICT_DOORBELL,
+    MK_IPI_CONFLICT_ENTRY, MK_IPI_CONFLICT_LIVE, MK_IPI_CONFLICT_NONE, MK_IPI_CONFLICT_NR_CPUS,
+    MK_IPI_CONFLICT_ON_DIRECTORY, MK_IPI_CONFLICT_OVER, MK_IPI_CONFLICT_REGION, MK_IPI_CONFLICT_UNREADABLE,
+    MK_IPI_EXCLUSIVE, MK_IPI_ONE_DOORBELL,
 };
-use mk_ipi_core::abi::{Errno, Incarnation, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
-use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord};
-use mk_ipi_core::platform::{Access, PhysMemory};
+use core::ffi::{c_int, c_void};
+use mk_ipi_core::abi::directory::{directory_size, DirectoryHeader, EntryError, EntryFlags, Layout, State};
+use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::config_of;
+use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord, WriteError};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{config_of, JoinError};
 
 /// What the host keeps to write its directory. Nobody else looks at it.
 #[repr(C, align(8))]
@@ -21,15 +23,16 @@ pub struct mk_ipi_directory_writer {
 }
 
 type Writer = DirectoryWriter<'static, AtomicU64>;
-const _: () = assert!(size_of::<Option<Writer>>() <= size_of::<mk_ipi_directory_writer>());
-const _: () = assert!(align_of::<Option<Writer>>() <= align_of::<mk_ipi_directory_writer>());
 
-const fn errno_of(error: DirectoryError) -> Errno {
-    match error {
-        DirectoryError::NoStamp(_) | DirectoryError::Version(_) => Errno::EPROTO,
-        DirectoryError::Geometry | DirectoryError::TooSmall(_) => Errno::EINVAL,
-    }
+/// What lies in the storage.
+struct Place {
+    writer: Option<Writer>,
+    /// Why the last write was refused.
+    conflict: mk_ipi_conflict,
 }
+
+const _: () = assert!(size_of::<Place>() <= size_of::<mk_ipi_directory_writer>());
+const _: () = assert!(align_of::<Place>() <= align_of::<mk_ipi_directory_writer>());
 
 const fn errno_of_entry(error: EntryError) -> Errno {
     match error {
@@ -38,21 +41,6 @@ const fn errno_of_entry(error: EntryError) -> Errno {
         EntryError::Changing => Errno::EAGAIN,
         _ => Errno::EPROTO,
     }
-}
-
-/// The words at `memory`.
-///
-/// # Safety
-///
-/// `memory` is NULL or `len` bytes that stay mapped for `'a` and that this kernel touches through this
-/// library only.
-unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&'a [AtomicU64], Errno> {
-    let words = memory.cast::<AtomicU64>();
-    if words.is_null() || !words.is_aligned() || isize::try_from(len).is_err() {
-        return Err(Errno::EINVAL);
-    }
-    // SAFETY: not NULL, so `len` bytes (the caller), aligned; atomics may be shared with whoever else writes them.
-    Ok(unsafe { core::slice::from_raw_parts(words, len >> 3) })
 }
 
 /// Bytes of a directory with entries for `nr_instances` (1 to 256) of `cpus_per_instance` CPUs (1 to 1024); 0
@@ -67,10 +55,31 @@ pub extern "C" fn mk_ipi_directory_size(nr_instances: u32, cpus_per_instance: u3
     }
 }
 
+/// Puts the writer that `make` gives for the words at `memory` into `writer`.
+///
+/// # Safety
+///
+/// As [`mk_ipi_directory_create`].
+unsafe fn make_writer(
+    writer: *mut mk_ipi_directory_writer,
+    memory: *mut c_void,
+    len: usize,
+    make: impl FnOnce(&'static [AtomicU64]) -> Result<Writer, Errno>,
+) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { words_at(memory, len) }.and_then(|words| {
+        let place = place(writer)?.cast::<Place>();
+        let made = Place { writer: Some(make(words)?), conflict: NO_CONFLICT };
+        // SAFETY: not NULL, so it may be written (the caller), and large enough (asserted above).
+        unsafe { place.write(made) };
+        Ok(0)
+    }))
+}
+
 /// Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which nobody reads yet, and a writer
 /// for it. For the host.
 ///
-/// Returns 0; -EINVAL for null pointers, counts out of bounds, or too few bytes. Context: any.
+/// Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
 ///
 /// # Safety
 ///
@@ -84,45 +93,171 @@ pub unsafe extern "C" fn mk_ipi_directory_create(
     nr_instances: u32,
     cpus_per_instance: u32,
 ) -> c_int {
+    let create = |words| DirectoryWriter::create(words, nr_instances, cpus_per_instance).map_err(errno_of);
     // SAFETY: the caller.
-    code(unsafe { words_at(memory, len) }.and_then(|words| {
-        if writer.is_null() || !writer.is_aligned() {
-            return Err(Errno::EINVAL);
-        }
-        let made = DirectoryWriter::create(words, nr_instances, cpus_per_instance).map_err(errno_of)?;
-        // SAFETY: not NULL, so it may be written (the caller), and large enough (asserted above).
-        unsafe { writer.cast::<Option<Writer>>().write(Some(made)) };
-        Ok(0)
-    }))
+    unsafe { make_writer(writer, memory, len, create) }
 }
 
-/// Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`. Readers see it whole
-/// or not at all.
+/// Makes a writer for the directory at `memory`, which a former life of the host made: its entries stay.
 ///
-/// Returns 0; -EINVAL for null pointers and for what readers would refuse. Context: any; one caller at a
-/// time.
+/// Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
+/// library can read. Context: any.
 ///
 /// # Safety
 ///
-/// `writer` is NULL or from `mk_ipi_directory_create`; `record` is NULL or a record; `cpus` is NULL or holds
-/// `record->nr_cpus`.
+/// As `mk_ipi_directory_create`; nobody else writes the directory any more.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_take_over(
+    writer: *mut mk_ipi_directory_writer,
+    memory: *mut c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the caller.
+    unsafe { make_writer(writer, memory, len, |words| DirectoryWriter::take_over(words).map_err(errno_of)) }
+}
+
+/// What lies in a writer's storage.
+///
+/// # Safety
+///
+/// `writer` is NULL, or a call that makes a writer wrote it, and nobody else uses it for `'a`.
+unsafe fn writer_at<'a>(writer: *mut mk_ipi_directory_writer) -> Result<&'a mut Place, Errno> {
+    let mut place = place(writer)?.cast::<Place>();
+    // SAFETY: not NULL, so made, and used by one caller at a time (the caller).
+    Ok(unsafe { place.as_mut() })
+}
+
+/// Has `change` make another writer of the one at `writer`.
+///
+/// # Safety
+///
+/// As [`mk_ipi_directory_write`].
+unsafe fn change_writer(
+    writer: *mut mk_ipi_directory_writer,
+    change: impl FnOnce(Writer) -> Writer,
+) -> Result<c_int, Errno> {
+    // SAFETY: the caller.
+    let place = unsafe { writer_at(writer) }?;
+    place.writer = Some(change(place.writer.take().ok_or(Errno::EINVAL)?));
+    Ok(0)
+}
+
+/// Says at which physical address the directory lies: from then on no region may lie on it. Call it before anybody
+/// reads the directory.
+///
+/// Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
+/// any; one caller at a time.
+///
+/// # Safety
+///
+/// `writer` is NULL or from `mk_ipi_directory_create` or `mk_ipi_directory_take_over`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_set_address(
+    writer: *mut mk_ipi_directory_writer,
+    phys: u64,
+) -> c_int {
+    let phys = PhysAddr(phys);
+    if phys.0 == 0 || !phys.is_page_aligned() || PhysRange::new(phys, PAGE_SIZE).is_none() {
+        return Errno::EINVAL.to_c();
+    }
+    // SAFETY: the caller.
+    code(unsafe { change_writer(writer, |writer| writer.at(phys)) })
+}
+
+/// Says which CPU booted the machine: no kernel may stop that one. Call it before anybody reads the directory.
+///
+/// Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
+///
+/// # Safety
+///
+/// As `mk_ipi_directory_set_address`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_set_boot_cpu(
+    writer: *mut mk_ipi_directory_writer,
+    cpu: u64,
+) -> c_int {
+    if cpu == u64::MAX {
+        return Errno::EINVAL.to_c();
+    }
+    // SAFETY: the caller.
+    code(unsafe { change_writer(writer, |writer| writer.boot_cpu(PhysCpuId(cpu))) })
+}
+
+/// Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`, as many as the directory
+/// has room for at most. Readers see it whole or not at all.
+///
+/// Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
+/// region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
+/// be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
+/// `mk_ipi_directory_generation` gives the number by which `mk_ipi_behind` tells who has not followed. Context: any;
+/// one caller at a time.
+///
+/// # Safety
+///
+/// As `mk_ipi_directory_set_address`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_write(
     writer: *mut mk_ipi_directory_writer,
     record: *const mk_ipi_record,
     cpus: *const u64,
 ) -> c_int {
-    if writer.is_null() || !writer.is_aligned() || record.is_null() || !record.is_aligned() {
-        return Errno::EINVAL.to_c();
-    }
-    // SAFETY: not NULL, so a writer that `mk_ipi_directory_create` made, used by one caller at a time, and a record (the caller).
-    let (writer, record) = unsafe { (&mut *writer.cast::<Option<Writer>>(), &*record) };
-    let mut listed = [PhysCpuId(0); MK_IPI_MAX_CPUS];
     // SAFETY: the caller.
-    code(unsafe { copy_cpus(cpus, record.nr_cpus, &mut listed) }.and_then(|()| {
-        let writer = writer.as_mut().ok_or(Errno::EINVAL)?;
-        let listed = listed.get(..record.nr_cpus as usize).ok_or(Errno::EINVAL)?;
-        writer.write(&to_rust(record)?, listed).map(|()| 0).map_err(|e| e.errno())
+    let (place, record) = unsafe { (writer_at(writer), given(record)) };
+    code(place.and_then(|place| {
+        place.conflict = conflict(MK_IPI_CONFLICT_ENTRY);
+        let record = record?;
+        // SAFETY: the caller.
+        let listed = unsafe { cpus_at(cpus, record.nr_cpus) }?;
+        let written = place.writer.as_mut().ok_or(Errno::EINVAL)?.write(&to_rust(record)?, listed);
+        place.conflict = written.err().map_or(NO_CONFLICT, conflict_of);
+        written.map(|_| 0).map_err(|e| e.errno())
+    }))
+}
+
+const NO_CONFLICT: mk_ipi_conflict = conflict(MK_IPI_CONFLICT_NONE);
+
+const fn conflict(why: u32) -> mk_ipi_conflict {
+    mk_ipi_conflict { cpu: 0, why, instance: -1, incarnation: 0, reserved: 0 }
+}
+
+fn conflict_of(error: WriteError) -> mk_ipi_conflict {
+    let with_cpu = |why, cpu: PhysCpuId| mk_ipi_conflict { cpu: cpu.0, ..conflict(why) };
+    let with = |why, id: InstanceId| mk_ipi_conflict { instance: id.get().into(), ..conflict(why) };
+    match error {
+        WriteError::Entry(_) => conflict(MK_IPI_CONFLICT_ENTRY),
+        WriteError::BadCpus => conflict(MK_IPI_CONFLICT_NR_CPUS),
+        WriteError::DoorbellNotListed(cpu) => with_cpu(MK_IPI_CONFLICT_DOORBELL, cpu),
+        WriteError::CpuTwice(cpu) => with_cpu(MK_IPI_CONFLICT_CPU_TWICE, cpu),
+        WriteError::CpuTaken(cpu, id) => mk_ipi_conflict { cpu: cpu.0, ..with(MK_IPI_CONFLICT_CPU, id) },
+        WriteError::RegionTaken(id) => with(MK_IPI_CONFLICT_REGION, id),
+        WriteError::OnDirectory => conflict(MK_IPI_CONFLICT_ON_DIRECTORY),
+        WriteError::Live(old) => {
+            let incarnation = old.incarnation.get();
+            mk_ipi_conflict { incarnation, ..with(MK_IPI_CONFLICT_LIVE, old.instance) }
+        }
+        WriteError::Over(id) => with(MK_IPI_CONFLICT_OVER, id),
+        WriteError::Unreadable(id, _) => with(MK_IPI_CONFLICT_UNREADABLE, id),
+    }
+}
+
+/// Why the last `mk_ipi_directory_write` was refused, to `*conflict`; `MK_IPI_CONFLICT_NONE` if it was not.
+///
+/// Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
+///
+/// # Safety
+///
+/// As `mk_ipi_directory_set_address`; `conflict` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_conflict(
+    writer: *mut mk_ipi_directory_writer,
+    conflict: *mut mk_ipi_conflict,
+) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { writer_at(writer) }.and_then(|found| {
+        let place = place(conflict)?;
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { place.write(found.conflict) };
+        Ok(0)
     }))
 }
 
@@ -157,13 +292,29 @@ fn to_c(record: &InstanceRecord) -> mk_ipi_record {
     }
 }
 
-/// A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
-/// which has room for `room`.
+/// Calls `f` with the directory at `memory`.
 ///
-/// Returns 0; -EINVAL for null pointers, an id that the directory has no entry for, or too few bytes; -EPROTO
-/// if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
-/// there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. Context:
-/// any.
+/// # Safety
+///
+/// As [`mk_ipi_directory_read`].
+unsafe fn read<R>(
+    memory: *const c_void,
+    len: usize,
+    f: impl FnOnce(&Directory<'_, AtomicU64>) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    // SAFETY: the caller.
+    let words = unsafe { words_at(memory, len) }?;
+    f(&Directory::open(words).map_err(errno_of)?)
+}
+
+/// A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
+/// which has room for `room`; an entry has `MK_IPI_MAX_ENTRY_CPUS` at most. With NULL and a room of 0 the CPUs
+/// are not copied: `record->nr_cpus` says how many there are.
+///
+/// Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
+/// -EPROTO if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
+/// there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
+/// `cpus` may hold anything. Context: any.
 ///
 /// # Safety
 ///
@@ -178,27 +329,84 @@ pub unsafe extern "C" fn mk_ipi_directory_read(
     cpus: *mut u64,
     room: u32,
 ) -> c_int {
-    // SAFETY: the caller.
-    code(unsafe { words_at(memory, len) }.and_then(|words| {
-        if record.is_null() || cpus.is_null() {
-            return Err(Errno::EINVAL);
-        }
-        let mut listed = [PhysCpuId(0); MK_IPI_MAX_CPUS];
-        let directory = Directory::open(words).map_err(errno_of)?;
-        let listed = listed.get_mut(..(room as usize).min(MK_IPI_MAX_CPUS)).ok_or(Errno::EINVAL)?;
-        let found = directory.read(id_of(instance)?, listed).map_err(errno_of_entry)?;
-        for (i, cpu) in (0..found.nr_cpus as usize).zip(listed) {
-            // SAFETY: `nr_cpus` is at most `room` (`read` checked it), for which there is room (the caller).
-            unsafe { cpus.add(i).write(cpu.0) };
-        }
+    let find = |directory: &Directory<'_, AtomicU64>| {
+        let (place, id) = (place(record)?, id_of(instance)?);
+        let found = if cpus.is_null() && room == 0 {
+            directory.record(id)
+        } else {
+            // SAFETY: the caller.
+            directory.read(id, unsafe { room_at(cpus, room) }?)
+        };
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { record.write(to_c(&found)) };
+        unsafe { place.write(to_c(&found.map_err(errno_of_entry)?)) };
         Ok(0)
-    }))
+    };
+    // SAFETY: the caller.
+    code(unsafe { read(memory, len, find) })
 }
 
-/// Adds the instance of a directory's entry: a peer that came later, or restarted (its former life destroyed
-/// first).
+/// How often the directory at `memory` has changed: a number of 32 bits that every change of an entry changes.
+///
+/// Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_directory_read`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_generation(memory: *const c_void, len: usize) -> i64 {
+    // SAFETY: the caller.
+    wide_code(unsafe { read(memory, len, |directory| Ok(directory.generation())) })
+}
+
+/// The CPU that booted the machine, by physical id, to `*cpu`, if the host says which: nobody may stop it.
+///
+/// Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+///
+/// # Safety
+///
+/// `memory` is NULL or `len` bytes; `cpu` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
+    memory: *const c_void,
+    len: usize,
+    cpu: *mut u64,
+) -> c_int {
+    let find = |directory: &Directory<'_, AtomicU64>| {
+        let place = place(cpu)?;
+        let Some(found) = directory.boot_cpu() else { return Ok(0) };
+        // SAFETY: not NULL, so it may be written (the caller).
+        unsafe { place.write(found.0) };
+        Ok(1)
+    };
+    // SAFETY: the caller.
+    code(unsafe { read(memory, len, find) })
+}
+
+/// Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
+/// needs.
+///
+/// Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
+/// not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_directory_read`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_directory_has_cpu(
+    memory: *const c_void,
+    len: usize,
+    instance: c_int,
+    cpu: u64,
+) -> c_int {
+    let find = |directory: &Directory<'_, AtomicU64>| {
+        directory.has_cpu(id_of(instance)?, PhysCpuId(cpu)).map(c_int::from).map_err(errno_of_entry)
+    };
+    // SAFETY: the caller.
+    code(unsafe { read(memory, len, find) })
+}
+
+/// Adds the instance of a directory's entry, in a kernel that does not follow the directory (`mk_ipi_follow`): a peer
+/// that came later, or restarted (its former life destroyed first).
 ///
 /// Returns as `mk_ipi_attach_instance`. Context: may sleep.
 ///
@@ -212,83 +420,13 @@ pub unsafe extern "C" fn mk_ipi_attach_record(
     cpus: *const u64,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
-        if record.is_null() || !record.is_aligned() {
-            return Err(Errno::EINVAL);
-        }
-        let mut listed = [PhysCpuId(0); MK_IPI_MAX_CPUS];
-        // SAFETY: not NULL, so a record, and `cpus` is as the caller promises.
-        let record = unsafe {
-            copy_cpus(cpus, (*record).nr_cpus, &mut listed)?;
-            to_rust(&*record)?
-        };
-        let attached = mk.end.attach_instance(&config_of(&record, &listed), record.region);
+    let (mk, record) = unsafe { (at(mk), given(record)) };
+    code(mk.and_then(|mk| {
+        let record = record?;
+        // SAFETY: the caller.
+        let listed = unsafe { cpus_at(cpus, record.nr_cpus) }?;
+        let record = to_rust(record)?;
+        let attached = mk.end.attach_instance(&config_of(&record, listed), record.region);
         attached.map(|()| 0).map_err(|e| e.errno())
     }))
 }
-
-/// Takes the place of the instance whose region is at `shared`, and adds all instances that the directory
-/// lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
-///
-/// Returns how many were added, itself included; else as `mk_ipi_start`. Context: may sleep. Every other CPU
-/// of this kernel calls `mk_ipi_poll` once afterwards.
-///
-/// # Safety
-///
-/// As `mk_ipi_identify`; `memory` is NULL or `len` bytes.
-#[no_mangle]
-pub unsafe extern "C" fn mk_ipi_join(
-    mk: *mut mk_ipi,
-    shared: u64,
-    memory: *const c_void,
-    len: usize,
-) -> c_int {
-    // SAFETY: the caller.
-    let (instance, words) = unsafe { (at(mk), words_at(memory, len)) };
-    code(instance.and_then(|instance| {
-        let directory = Directory::open(words?).map_err(errno_of)?;
-        join(instance, PhysAddr(shared), &directory)
-    }))
-}
-
-/// Takes our place, and tells of the instances that were left out.
-pub(crate) fn join(
-    instance: &Instance,
-    shared: PhysAddr,
-    directory: &Directory<'_, AtomicU64>,
-) -> Result<c_int, Errno> {
-    let left_out = |id, e: JoinError| instance.end.platform().left_out(id, e.errno());
-    instance.end.join_and(shared, directory, left_out).map(count_of).map_err(|e| e.errno())
-}
-
-/// Maps the directory at `start`, as long as it says it is, and calls `f` with it.
-pub(crate) fn with_directory<R>(
-    instance: &Instance,
-    start: PhysAddr,
-    f: impl Fn(&Directory<'_, AtomicU64>) -> Result<R, Errno>,
-) -> Result<R, Errno> {
-    let mut len = PAGE_SIZE;
-    // A second time if it is longer than a page.
-    for _ in 0..2 {
-        let range = PhysRange::new(start, len).ok_or(Errno::EINVAL)?;
-        let platform = instance.end.platform();
-        let mapping = platform.map(range, Access::ReadOnly).map_err(|e| e.errno())?;
-        let opened = Directory::open(mapping.words());
-        let done = match &opened {
-            Ok(directory) => Some(f(directory)),
-            Err(DirectoryError::TooSmall(needed)) if *needed > len => {
-                len = needed.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-                None
-            }
-            Err(e) => Some(Err(errno_of(*e))),
-        };
-        // SAFETY: it came from `map` of this platform, and `f` has returned.
-        unsafe { platform.unmap(mapping) };
-        if let Some(done) = done {
-            return done;
-        }
-    }
-    Err(Errno::EINVAL)
-}
-
-const _: () = assert!(MAX_ENTRY_CPUS as usize >= MK_IPI_MAX_CPUS);

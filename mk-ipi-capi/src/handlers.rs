@@ -1,71 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Handlers: C functions by message type.
 
-use crate::instance::{at, code, mk_ipi, Instance};
-use crate::types::{
-    mk_ipi_callback_t, mk_ipi_data, mk_ipi_handler, mk_ipi_message, mk_ipi_message_callback_t,
-    MK_MAX_DATA_SIZE,
-};
-use core::ffi::{c_char, c_int, c_void};
-use mk_ipi_core::abi::{Errno, Incarnation, MessageType};
-use mk_ipi_core::{Handler, Message};
-
-/// A C function and its context.
-#[derive(Debug)]
-pub struct CHandler {
-    call: Call,
-    ctx: *mut c_void,
-}
-
-#[derive(Debug)]
-enum Call {
-    /// Of `multikernel_register_handler`.
-    Data(unsafe extern "C" fn(*mut mk_ipi_data, *mut c_void)),
-    /// Of `mk_ipi_register`.
-    Message(unsafe extern "C" fn(*const mk_ipi_message, *mut c_void)),
-}
-
-// SAFETY: whoever registers it is told by the header that any CPU may call it, with its context.
-unsafe impl Send for CHandler {}
-// SAFETY: as above.
-unsafe impl Sync for CHandler {}
-
-impl Handler for CHandler {
-    fn handle(&self, message: &Message<'_>) {
-        let (payload, size) = (message.payload(), message.payload().len());
-        match self.call {
-            // It has no room for more, and half a message is none.
-            Call::Data(_) if size > MK_MAX_DATA_SIZE => {}
-            Call::Data(call) => {
-                let mut data = mk_ipi_data {
-                    sender_cpu: c_int::try_from(message.sender_cpu().0).unwrap_or(-1),
-                    r#type: message.msg_type().0,
-                    data_size: size,
-                    buffer: [0; MK_MAX_DATA_SIZE],
-                };
-                for (to, from) in data.buffer.iter_mut().zip(payload) {
-                    *to = *from as c_char;
-                }
-                // SAFETY: the kernel's own function and context; `data` is there until it returns.
-                unsafe { call(&mut data, self.ctx) };
-            }
-            Call::Message(call) => {
-                let message = mk_ipi_message {
-                    payload: payload.as_ptr().cast(),
-                    size,
-                    number: message.number().unwrap_or(0),
-                    sender_cpu: message.sender_cpu().0,
-                    r#type: message.msg_type().0,
-                    sender: message.sender().map_or(-1, |id| id.get().into()),
-                    sender_incarnation: message.sender_incarnation().map_or(0, Incarnation::get),
-                    receiver_incarnation: message.receiver_incarnation().map_or(0, Incarnation::get),
-                };
-                // SAFETY: as above, and so is the payload.
-                unsafe { call(&message, self.ctx) };
-            }
-        }
-    }
-}
+use crate::args::{code, place};
+use crate::callback::{CHandler, Call};
+use crate::instance::{at, mk_ipi, Instance};
+use crate::limits::MK_IPI_MAX_HANDLERS;
+use crate::types::{mk_ipi_callback_t, mk_ipi_handler, mk_ipi_message_callback_t};
+use core::ffi::{c_int, c_void};
+use mk_ipi_core::abi::{Errno, MessageType};
 
 /// Bits of a handle, which is a number: 63..40 the instance's tag, 39..8 serial, 7..1 index, 0 set, so that
 /// it is never NULL.
@@ -78,7 +20,7 @@ fn to_pointer(instance: &Instance, bits: u64) -> *mut mk_ipi_handler {
     core::ptr::without_provenance_mut(usize::try_from(number).unwrap_or(0))
 }
 
-const _: () = assert!(crate::instance::MK_IPI_MAX_HANDLERS <= 0x80 && size_of::<usize>() == 8);
+const _: () = assert!(MK_IPI_MAX_HANDLERS <= 0x80 && size_of::<usize>() == 8);
 
 fn from_pointer(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<u64, Errno> {
     let number = handler.addr() as u64;
@@ -138,13 +80,11 @@ pub unsafe extern "C" fn mk_ipi_register(
     // SAFETY: the caller.
     let instance = unsafe { at(mk) };
     code(instance.and_then(|instance| {
-        if handler.is_null() {
-            return Err(Errno::EINVAL);
-        }
+        let place = place(handler)?;
         let call = callback.map(|call| CHandler { call: Call::Message(call), ctx });
         let handle = register(instance, r#type, call.ok_or(Errno::EINVAL))?;
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { handler.write(handle) };
+        unsafe { place.write(handle) };
         Ok(0)
     }))
 }

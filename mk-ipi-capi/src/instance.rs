@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Instances of the library: their storage, and the default one.
 
-use crate::handlers::CHandler;
+use crate::callback::CHandler;
+use crate::limits::{
+    size, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_MAX_INSTANCES, MK_IPI_QUEUE, MK_IPI_SIZE,
+};
 use crate::ops::{mk_ipi_ops, CPlatform};
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use mk_ipi_core::abi::{Errno, InstanceId};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use mk_ipi_core::{DestroyError, Endpoint};
-
-/// Most CPUs of a kernel instance, this one or another.
-pub const MK_IPI_MAX_CPUS: usize = 64;
-/// Most handlers that can be registered at a time.
-pub const MK_IPI_MAX_HANDLERS: usize = 64;
-/// Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a
-/// CPU.
-pub const MK_IPI_QUEUE: usize = 16;
-/// Bytes of `struct mk_ipi`.
-pub const MK_IPI_SIZE: usize = 614400;
 
 /// Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
 /// zeroed. It must not move.
@@ -27,7 +20,8 @@ pub struct mk_ipi {
 }
 
 /// The endpoint behind the C calls.
-pub type End = Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE>;
+pub type End =
+    Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES>;
 
 /// What lies in the storage.
 #[derive(Debug)]
@@ -42,6 +36,29 @@ pub(crate) struct Instance {
 }
 
 const _: () = assert!(size_of::<Instance>() <= MK_IPI_SIZE && align_of::<Instance>() <= align_of::<mk_ipi>());
+// More than it needs costs every kernel memory.
+const _: () = assert!(MK_IPI_SIZE - size_of::<Instance>() < SLACK);
+
+const SLACK: usize = 512;
+
+/// Whether [`size`] is enough, and not much too much, for these limits.
+#[expect(clippy::arithmetic_side_effects, reason = "while it is compiled")]
+const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
+{
+    // In front of the endpoint lie the other fields of `Instance`.
+    let real = size_of::<Endpoint<CPlatform, CHandler, CPUS, HANDLERS, QUEUE, INSTANCES>>()
+        + core::mem::offset_of!(Instance, end);
+    let said = size(CPUS, HANDLERS, QUEUE, INSTANCES);
+    real <= said && said - real < SLACK
+}
+const _: () = {
+    assert!(fits::<64, 64, 16, 256>());
+    // The smallest kernels have less than 64 KiB for this.
+    assert!(fits::<1, 16, 16, 16>() && size(1, 16, 16, 16) < 64 << 10);
+    assert!(fits::<1, 1, 1, 1>() && fits::<7, 99, 64, 77>() && fits::<1024, 128, 4, 256>());
+    assert!(fits::<2, 2, 2, 2>() && fits::<512, 32, 32, 64>() && fits::<3, 3, 8, 255>());
+    assert!(fits::<1, 128, 16, 128>() && fits::<1, 64, 1, 33>() && fits::<4, 17, 1024, 200>());
+};
 const _: () = assert!(size_of::<mk_ipi>() == MK_IPI_SIZE);
 
 const MARK: u64 = u64::from_le_bytes(*b"MKIPICAP");
@@ -84,25 +101,10 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
     unsafe { at(core::ptr::with_exposed_provenance(address)) }.map_err(|_| Errno::ENODEV)
 }
 
-/// What a C call returns for a result.
-pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
-    result.unwrap_or_else(Errno::to_c)
-}
-
-/// The instance id `id`.
-pub(crate) fn id_of(id: c_int) -> Result<InstanceId, Errno> {
-    InstanceId::try_from(id).map_err(|e| e.errno())
-}
-
-/// A count, as a C call returns it.
-pub(crate) fn count_of(count: usize) -> c_int {
-    c_int::try_from(count).unwrap_or(c_int::MAX)
-}
-
 /// Makes an instance of the library in `mk`, which nobody uses yet.
 ///
-/// `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions find out. Returns 0;
-/// -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
+/// `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions or limits find out.
+/// Returns 0; -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
 /// if `ops->version` is; -EBUSY if an instance is there.
 ///
 /// Context: any but NMI, while nobody else looks at `mk`. Does not sleep; writes all of it, with little stack.
@@ -138,12 +140,13 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     0
 }
 
-/// Ends an instance of the library: unmaps what is mapped, gives back what came from the pools. Its storage
-/// can be used again.
+/// Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+/// storage can be used again.
 ///
-/// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance: call again. If
-/// it is the default one, there is none afterwards. Context: may sleep; nobody else may use `mk` any more, and its
-/// doorbell must have stopped.
+/// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
+/// while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
+/// that cannot be looked at. If it is the default one, there is none afterwards. Context: may sleep; nobody else may use
+/// `mk` any more, and its doorbell must have stopped.
 ///
 /// # Safety
 ///
@@ -155,11 +158,18 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
         Ok(instance) => instance,
         Err(e) => return e.to_c(),
     };
+    let platform = instance.end.platform();
+    if platform.directory.is_used() || instance.polling.load(Ordering::Relaxed) != 0 {
+        return Errno::EBUSY.to_c();
+    }
+    instance.end.goodbye();
     for id in 0..=u8::MAX {
-        if let Err(e @ DestroyError::InUse(_)) = instance.end.destroy_instance(InstanceId::new(id)) {
-            return e.errno().to_c();
+        match instance.end.destroy_instance(InstanceId::new(id)) {
+            Ok(()) | Err(DestroyError::Unknown) => {}
+            Err(e) => return e.errno().to_c(),
         }
     }
+    platform.let_directory_go();
     if DEFAULT.load(Ordering::Relaxed) == mk.addr() {
         DEFAULT.store(0, Ordering::Relaxed);
     }

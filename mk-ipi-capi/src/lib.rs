@@ -16,17 +16,23 @@
 #[cfg(panic = "unwind")]
 extern crate std;
 
+mod args;
+mod callback;
 pub mod compat;
 pub mod directory;
+pub mod follow;
 pub mod handlers;
 pub mod instance;
+mod kept;
 pub mod life;
+pub mod limits;
 pub mod native;
 pub mod ops;
 pub mod pages;
 pub mod poller;
 pub mod receive;
 pub mod send;
+pub mod start;
 pub mod types;
 
 /// Never called: no call of this library panics. The compiler asks for it all the same.

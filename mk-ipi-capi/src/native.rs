@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What only the native link has.
 
-use crate::instance::{at, code, mk_ipi};
+use crate::args::{code, place};
+use crate::instance::{at, mk_ipi};
 use crate::send::with_peer;
 use crate::types::mk_ipi_lane_stats;
 use core::ffi::{c_int, c_uint};
@@ -70,13 +71,11 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
 /// As `mk_ipi_identify`; `number` is NULL or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut u64) -> c_int {
-    if number.is_null() || !number.is_aligned() {
-        return Errno::EINVAL.to_c();
-    }
+    let Ok(place) = place(number) else { return Errno::EINVAL.to_c() };
     let read = |end: &crate::instance::End, to| {
         let handled = end.handled(to)?;
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { number.write(handled) };
+        unsafe { place.write(handled) };
         Ok(0)
     };
     // SAFETY: the caller.
@@ -130,9 +129,7 @@ pub unsafe extern "C" fn mk_ipi_get_lane_stats(
     to: c_int,
     stats: *mut mk_ipi_lane_stats,
 ) -> c_int {
-    if stats.is_null() {
-        return Errno::EINVAL.to_c();
-    }
+    let Ok(place) = place(stats) else { return Errno::EINVAL.to_c() };
     let read = |end: &crate::instance::End, to| {
         let s = end.lane_stats(to)?;
         let last_breach = s.last_breach.map_or(0, |breach| breach as u64);
@@ -146,7 +143,7 @@ pub unsafe extern "C" fn mk_ipi_get_lane_stats(
             last_breach,
         };
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { stats.write(read) };
+        unsafe { place.write(read) };
         Ok(0)
     };
     // SAFETY: the caller.

@@ -2,10 +2,13 @@
 //! What the C kernel supplies: a table of operations, checked when it is handed over, then a platform of
 //! mk-ipi-core.
 
+use crate::callback::message_of;
+use crate::kept::{Held, Kept};
 use crate::types::{
-    mk_ipi_event, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_ANSWERED, MK_IPI_EVENT_BEGAN, MK_IPI_EVENT_DEAD,
-    MK_IPI_EVENT_DISCARDED, MK_IPI_EVENT_IN_DOUBT, MK_IPI_EVENT_QUARANTINED, MK_IPI_EVENT_REFUSED,
-    MK_IPI_EVENT_SPACE, MK_IPI_EVENT_SUSPECT, MK_IPI_EVENT_UP,
+    mk_ipi_event, mk_ipi_message, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_ANSWERED, MK_IPI_EVENT_BEGAN,
+    MK_IPI_EVENT_DEAD, MK_IPI_EVENT_DISCARDED, MK_IPI_EVENT_IN_DOUBT, MK_IPI_EVENT_QUARANTINED,
+    MK_IPI_EVENT_READ_DIRECTORY, MK_IPI_EVENT_REFUSED, MK_IPI_EVENT_SPACE, MK_IPI_EVENT_SUSPECT,
+    MK_IPI_EVENT_UNSETTLED, MK_IPI_EVENT_UP,
 };
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::ptr::NonNull;
@@ -16,9 +19,10 @@ use mk_ipi_core::platform::{
     Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
 };
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
+use mk_ipi_core::Message;
 
 /// The version of `struct mk_ipi_ops` that this header describes.
-pub const MK_IPI_OPS_VERSION: u32 = 2;
+pub const MK_IPI_OPS_VERSION: u32 = 3;
 
 /// What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
 ///
@@ -91,15 +95,19 @@ pub struct mk_ipi_ops {
     /// send, must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
     /// Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
-    /// and if this is NULL, the list counts that the peer was added with. Asked when the peer has moved its
-    /// doorbell, so that no CPU is interrupted that is not the peer's; also of this kernel itself, when it moves
-    /// its own. Must not wait.
+    /// and if this is NULL, the library asks the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
+    /// Without that a peer has its doorbell CPU alone. Asked when the peer has moved its doorbell, so that no CPU
+    /// is interrupted that is not the peer's; also of this kernel itself, when it moves its own. Must not wait.
     pub peer_has_cpu: Option<unsafe extern "C" fn(ctx: *mut c_void, peer: c_int, cpu: u64) -> c_int>,
-    /// `mk_ipi_start` or `mk_ipi_join` left out a live instance that could not be added: `error` says why, as a
-    /// negated error number. Add it by `mk_ipi_attach_record` when its entry has changed. May be NULL.
+    /// `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
+    /// not be added: `error` says why, as a negated error number. It is tried again by `mk_ipi_follow` when the
+    /// directory has changed. May be NULL.
     pub left_out: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, error: c_int)>,
     /// The host tells this kernel to stop at once, again each time until it has. May be NULL.
     pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+    /// No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where
+    /// its handlers would be, under the same rules. May be NULL.
+    pub unhandled: Option<unsafe extern "C" fn(ctx: *mut c_void, message: *const mk_ipi_message)>,
 }
 
 type Ring = unsafe extern "C" fn(*mut c_void, u64, c_uint) -> c_int;
@@ -130,6 +138,9 @@ pub struct CPlatform {
     peer_has_cpu: Option<unsafe extern "C" fn(*mut c_void, c_int, u64) -> c_int>,
     left_out: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int)>,
     stop: Option<unsafe extern "C" fn(*mut c_void)>,
+    unhandled: Option<unsafe extern "C" fn(*mut c_void, *const mk_ipi_message)>,
+    /// What `peer_has_cpu` is answered from.
+    pub(crate) directory: Kept,
 }
 
 // SAFETY: `mk_ipi_init` was promised that any CPU may call any operation with `ctx`; the rest is plain pointers to functions.
@@ -190,6 +201,8 @@ impl CPlatform {
             peer_has_cpu: ops.peer_has_cpu,
             left_out: ops.left_out,
             stop: ops.stop,
+            unhandled: ops.unhandled,
+            directory: Kept::new(),
         })
     }
 
@@ -203,6 +216,14 @@ impl CPlatform {
         if let Some(left_out) = self.left_out {
             // SAFETY: the kernel's own operation.
             unsafe { left_out(self.ctx, instance.get().into(), error.to_c()) };
+        }
+    }
+
+    /// Takes away the directory that is kept, and unmaps it if it is ours to unmap.
+    pub(crate) fn let_directory_go(&self) {
+        if let Some(Held { mapping, ours: Some(_) }) = self.directory.take(|| self.relax()) {
+            // SAFETY: it came from `map` of this platform; nobody looks at it any more.
+            unsafe { self.unmap(mapping) };
         }
     }
 
@@ -356,9 +377,19 @@ impl Observer for CPlatform {
         }
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        // SAFETY: the kernel's own operation; any arguments are good.
-        let answer = unsafe { self.peer_has_cpu?(self.ctx, peer.get().into(), cpu.0) };
-        (answer >= 0).then_some(answer != 0)
+        let ask = |has_cpu: unsafe extern "C" fn(*mut c_void, c_int, u64) -> c_int| {
+            // SAFETY: the kernel's own operation; any arguments are good.
+            unsafe { has_cpu(self.ctx, peer.get().into(), cpu.0) }
+        };
+        let answer = self.peer_has_cpu.map(ask).filter(|answer| *answer >= 0);
+        answer.map(|answer| answer != 0).or_else(|| self.directory.has_cpu(peer, cpu))
+    }
+    fn unhandled(&self, message: &Message<'_>) {
+        if let Some(unhandled) = self.unhandled {
+            let message = message_of(message);
+            // SAFETY: the kernel's own operation; message and payload are there until it returns.
+            unsafe { unhandled(self.ctx, &message) };
+        }
     }
     fn stop(&self) {
         if let Some(stop) = self.stop {
@@ -386,15 +417,16 @@ fn event_of(peer: Peer, event: PeerEvent) -> mk_ipi_event {
         |kind| mk_ipi_event { peer: peer.id.get().into(), kind, theirs, ours, ..Default::default() };
     let life = |kind, life: Incarnation| mk_ipi_event { incarnation: life.get(), ..event_of(kind) };
     let broken = |kind, breach: Breach| mk_ipi_event { breach: breach as u32, ..event_of(kind) };
+    let range = |kind, after, to| mk_ipi_event { number: to, after, ..event_of(kind) };
     match event {
         PeerEvent::Began(i) => life(MK_IPI_EVENT_BEGAN, i),
         PeerEvent::Answered => event_of(MK_IPI_EVENT_ANSWERED),
         PeerEvent::Quarantined(breach) => broken(MK_IPI_EVENT_QUARANTINED, breach),
         PeerEvent::Refused(breach) => broken(MK_IPI_EVENT_REFUSED, breach),
         PeerEvent::InDoubt { number } => mk_ipi_event { number, ..event_of(MK_IPI_EVENT_IN_DOUBT) },
-        PeerEvent::Discarded { after, to } => {
-            mk_ipi_event { number: to, after, ..event_of(MK_IPI_EVENT_DISCARDED) }
-        }
+        PeerEvent::Discarded { after, to } => range(MK_IPI_EVENT_DISCARDED, after, to),
+        PeerEvent::Unsettled { after, to } => range(MK_IPI_EVENT_UNSETTLED, after, to),
+        PeerEvent::ReadDirectory => event_of(MK_IPI_EVENT_READ_DIRECTORY),
         PeerEvent::Space => event_of(MK_IPI_EVENT_SPACE),
         PeerEvent::Suspect => event_of(MK_IPI_EVENT_SUSPECT),
         PeerEvent::Alive => event_of(MK_IPI_EVENT_ALIVE),

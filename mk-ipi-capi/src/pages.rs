@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pages by number.
 
-use crate::instance::{at, code, id_of, mk_ipi, Instance};
-use crate::send::{sent, told};
+use crate::args::{code, given, id_of, place, place_if_wanted, put};
+use crate::instance::{at, mk_ipi, Instance};
+use crate::send::sent;
 use crate::types::mk_ipi_data;
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::rfc_v2::decode_pfn;
@@ -14,12 +15,11 @@ use mk_ipi_core::abi::{Errno, MessageType, Pfn, PAGE_SIZE};
 ///
 /// `data` is NULL or a message.
 pub(crate) unsafe fn pfn_of(data: *const mk_ipi_data) -> Result<Pfn, Errno> {
-    if data.is_null() || !data.is_aligned() {
-        return Err(Errno::EINVAL);
-    }
-    // SAFETY: a message (the caller), whose buffer has more than 8 bytes.
+    // SAFETY: the caller.
+    let data = unsafe { given(data) }?;
+    // SAFETY: a buffer has more than 8 bytes.
     let (ty, size, bytes) =
-        unsafe { ((*data).r#type, (*data).data_size, (&raw const (*data).buffer).cast::<[u8; 8]>().read()) };
+        (data.r#type, data.data_size, unsafe { data.buffer.as_ptr().cast::<[u8; 8]>().read() });
     if size != bytes.len() {
         return Err(Errno::EINVAL);
     }
@@ -58,9 +58,11 @@ pub(crate) unsafe fn unmap(instance: &Instance, page: *mut c_void) {
 pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, number: *mut u64) -> c_int {
     // SAFETY: the caller.
     code(unsafe { at(mk) }.and_then(|instance| {
-        let sent = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
-        // SAFETY: the caller.
-        Ok(unsafe { told(sent, number) })
+        let number = place_if_wanted(number)?;
+        let (code, sent) = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
+        // SAFETY: it may be written (the caller).
+        unsafe { put(number, sent) };
+        Ok(code)
     }))
 }
 
@@ -77,12 +79,10 @@ pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, n
 pub unsafe extern "C" fn mk_ipi_map_pfn(mk: *mut mk_ipi, pfn: u64, page: *mut *mut c_void) -> c_int {
     // SAFETY: the caller.
     code(unsafe { at(mk) }.and_then(|instance| {
-        if page.is_null() {
-            return Err(Errno::EINVAL);
-        }
+        let place = place(page)?;
         let mapped = map(instance, Pfn(pfn))?;
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { page.write(mapped) };
+        unsafe { place.write(mapped) };
         Ok(0)
     }))
 }

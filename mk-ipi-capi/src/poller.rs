@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU that polls: the right to look at the lanes of the native link, kept over many looks.
 
-use crate::handlers::CHandler;
-use crate::instance::{
-    at, code, count_of, mk_ipi, Instance, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE,
-};
+use crate::args::{code, count_of, place};
+use crate::callback::CHandler;
+use crate::instance::{at, mk_ipi, Instance};
+use crate::limits::{MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_MAX_INSTANCES, MK_IPI_QUEUE};
 use crate::ops::CPlatform;
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -23,8 +23,15 @@ pub struct mk_ipi_poller {
     _opaque: [u8; MK_IPI_POLLER_SIZE],
 }
 
-type Held =
-    mk_ipi_core::Poller<'static, CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE>;
+type Held = mk_ipi_core::Poller<
+    'static,
+    CPlatform,
+    CHandler,
+    MK_IPI_MAX_CPUS,
+    MK_IPI_MAX_HANDLERS,
+    MK_IPI_QUEUE,
+    MK_IPI_MAX_INSTANCES,
+>;
 
 /// What lies in the storage.
 struct Place {
@@ -62,10 +69,8 @@ fn here(instance: &Instance) -> u32 {
 ///
 /// `poller` is NULL or a `struct mk_ipi_poller` whose bytes were all written once, for `'a`.
 unsafe fn mark_at<'a>(poller: *mut mk_ipi_poller) -> Result<&'a AtomicU64, Errno> {
-    if poller.is_null() || !poller.is_aligned() {
-        return Err(Errno::EINVAL);
-    }
-    // SAFETY: storage of that size and alignment (the caller), of which only this atomic is looked at.
+    place(poller)?;
+    // SAFETY: not NULL and aligned, so storage of that size and alignment (the caller), of which only this atomic is looked at.
     Ok(unsafe { &(*poller.cast::<Place>()).mark })
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Receiving: interrupt, poll, deferred work, counters.
 
-use crate::instance::{at, code, count_of, mk_ipi, Instance};
+use crate::args::{code, count_of, place, place_if_wanted, put};
+use crate::instance::{at, mk_ipi, Instance};
 use crate::types::mk_ipi_stats;
 use core::ffi::c_int;
 use mk_ipi_core::abi::Errno;
@@ -51,13 +52,12 @@ pub unsafe extern "C" fn mk_ipi_poll(mk: *mut mk_ipi) -> c_int {
 /// As [`mk_ipi_run_deferred`].
 unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> Deferred) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.map(|instance| {
+    code(unsafe { at(mk) }.and_then(|instance| {
+        let more = place_if_wanted(more)?;
         let done = run(instance);
-        if !more.is_null() {
-            // SAFETY: not NULL, so it may be written (the caller).
-            unsafe { more.write(done.more.into()) };
-        }
-        count_of(done.messages)
+        // SAFETY: it may be written (the caller).
+        unsafe { put(more, done.more.into()) };
+        Ok(count_of(done.messages))
     }))
 }
 
@@ -99,9 +99,7 @@ pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_in
 pub unsafe extern "C" fn mk_ipi_get_stats(mk: *mut mk_ipi, stats: *mut mk_ipi_stats) -> c_int {
     // SAFETY: the caller.
     code(unsafe { at(mk) }.and_then(|instance| {
-        if stats.is_null() {
-            return Err(Errno::EINVAL);
-        }
+        let place = place(stats)?;
         let s = instance.end.stats();
         let read = mk_ipi_stats {
             sent: s.sent,
@@ -124,7 +122,7 @@ pub unsafe extern "C" fn mk_ipi_get_stats(mk: *mut mk_ipi, stats: *mut mk_ipi_st
             quarantined: s.quarantined,
         };
         // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { stats.write(read) };
+        unsafe { place.write(read) };
         Ok(0)
     }))
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sending, strictly: what cannot be sent is an error.
 
-use crate::instance::{at, code, id_of, mk_ipi, End};
+use crate::args::{code, id_of, place, place_if_wanted, put};
+use crate::instance::{at, mk_ipi, End};
 use crate::types::{mk_ipi_payload, MK_IPI_MAX_LEN, MK_IPI_MAX_MANY};
 use core::ffi::{c_int, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, InstanceId, MessageType, PhysCpuId};
@@ -33,19 +34,6 @@ pub(crate) fn sent(result: Result<u64, SendError>) -> Result<(c_int, u64), Errno
     }
 }
 
-/// Tells what became of a send: gives the code, writes the number.
-///
-/// # Safety
-///
-/// `number` is NULL or may be written.
-pub(crate) unsafe fn told((code, sent): (c_int, u64), number: *mut u64) -> c_int {
-    if !number.is_null() {
-        // SAFETY: not NULL, so it may be written (the caller).
-        unsafe { number.write(sent) };
-    }
-    code
-}
-
 /// Checks what C gave, and sends it by `send`.
 ///
 /// # Safety
@@ -63,9 +51,11 @@ unsafe fn send_by(
     let (instance, payload) = unsafe { (at(mk), payload_at(data, size)) };
     code(instance.and_then(|instance| {
         let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
-        let sent = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
-        // SAFETY: the caller.
-        Ok(unsafe { told(sent, number) })
+        let number = place_if_wanted(number)?;
+        let (code, sent) = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
+        // SAFETY: it may be written (the caller).
+        unsafe { put(number, sent) };
+        Ok(code)
     }))
 }
 
@@ -82,7 +72,8 @@ unsafe fn send_by(
 ///
 /// -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
 ///
-/// -ESTALE: `to` was destroyed. -ENODEV: it has no region.
+/// -ESTALE: `to` was destroyed, or its region was made anew since it was added: then add it again
+/// (`mk_ipi_follow` does). -ENODEV: it has no region.
 ///
 /// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
 /// other CPUs were quicker.
@@ -110,8 +101,9 @@ pub unsafe extern "C" fn mk_ipi_send(
     unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
-/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its. On
-/// the native link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
+/// operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
+/// link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
 ///
 /// # Safety
 ///
@@ -186,9 +178,7 @@ unsafe fn payloads_at<'a, 'r>(
     if count == 0 {
         return Ok(&[]);
     }
-    if payloads.is_null() || !payloads.is_aligned() {
-        return Err(Errno::EINVAL);
-    }
+    place(payloads.cast_mut())?;
     // SAFETY: not NULL, so it holds `count` (the caller).
     let given = unsafe { core::slice::from_raw_parts(payloads, count) };
     for (to, from) in room.iter_mut().zip(given) {
@@ -217,9 +207,7 @@ unsafe fn post_all(
         let (to, mut room) = (id_of(to)?, [&[][..]; MK_IPI_MAX_MANY]);
         // SAFETY: the caller.
         let payloads = unsafe { payloads_at(payloads.0, payloads.1, &mut room) }?;
-        if done.is_null() || !done.is_aligned() {
-            return Err(Errno::EINVAL);
-        }
+        let done = place(done)?;
         let count = instance.end.post_many(to, ty, payloads).map_err(|e| e.errno())?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };

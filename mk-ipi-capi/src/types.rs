@@ -2,7 +2,7 @@
 //! Constants and structs of the header.
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
-use mk_ipi_core::abi::directory::{EntryFlags, Layout, State};
+use mk_ipi_core::abi::directory::{EntryFlags, Layout, State, MAX_ENTRY_CPUS};
 use mk_ipi_core::abi::{native, rfc_v2, Errno};
 
 /// Most bytes of payload in one message of generation RFC v2.
@@ -12,6 +12,8 @@ pub const MK_MAX_DATA_SIZE: usize = 256;
 pub const MK_IPI_MAX_LEN: usize = 4096;
 /// Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
 pub const MK_IPI_MAX_MANY: usize = 32;
+/// CPUs that an instance can list at most, here and in the directory.
+pub const MK_IPI_MAX_ENTRY_CPUS: usize = 1024;
 /// Instances that a machine can have: ids are 0 to 255.
 pub const MK_MAX_INSTANCES: usize = 256;
 /// Type of a message that carries a page frame number.
@@ -58,6 +60,8 @@ pub const MK_IPI_STARTING: u32 = 1;
 pub const MK_IPI_RUNNING: u32 = 2;
 /// State: that incarnation is over.
 pub const MK_IPI_DEAD: u32 = 3;
+/// State: that incarnation is over, and its region is about to go. Whoever has it mapped lets go of it.
+pub const MK_IPI_ENDING: u32 = 4;
 /// Flag of an instance in the directory: exclusive slots.
 pub const MK_IPI_EXCLUSIVE: u32 = 1;
 /// Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
@@ -89,6 +93,46 @@ pub const MK_IPI_EVENT_ALIVE: u32 = 9;
 pub const MK_IPI_EVENT_UP: u32 = 10;
 /// Event: the peer said goodbye, as `incarnation`.
 pub const MK_IPI_EVENT_DEAD: u32 = 11;
+
+/// Event: the link with the peer ended: it was destroyed here, or its region was made anew. Whether our messages
+/// with a number above `after`, up to `number`, were handled is not known.
+pub const MK_IPI_EVENT_UNSETTLED: u32 = 12;
+/// Event: the peer says what the directory does not explain: it may have changed. Call `mk_ipi_follow`.
+pub const MK_IPI_EVENT_READ_DIRECTORY: u32 = 13;
+
+/// `mk_ipi_follow`: the instance came, and was added.
+pub const MK_IPI_FOLLOWED_ADDED: u32 = 1;
+/// `mk_ipi_follow`: the instance is another life, or is rung elsewhere; its region is the same.
+pub const MK_IPI_FOLLOWED_CHANGED: u32 = 2;
+/// `mk_ipi_follow`: the instance went, or its region did, and was taken out of the table.
+pub const MK_IPI_FOLLOWED_REMOVED: u32 = 3;
+/// `mk_ipi_follow`: the instance is live, and could not be added. It is tried again when the directory has changed
+/// once more.
+pub const MK_IPI_FOLLOWED_LEFT_OUT: u32 = 4;
+
+/// Nothing was refused.
+pub const MK_IPI_CONFLICT_NONE: u32 = 0;
+/// Readers would refuse the entry: a number of it that is not allowed, or a region that is none.
+pub const MK_IPI_CONFLICT_ENTRY: u32 = 1;
+/// No CPU, or more than the directory has room for.
+pub const MK_IPI_CONFLICT_NR_CPUS: u32 = 2;
+/// The doorbell CPU, `cpu`, is not listed.
+pub const MK_IPI_CONFLICT_DOORBELL: u32 = 3;
+/// `cpu` is listed twice.
+pub const MK_IPI_CONFLICT_CPU_TWICE: u32 = 4;
+/// `cpu` is one of the live instance `instance` too.
+pub const MK_IPI_CONFLICT_CPU: u32 = 5;
+/// The region lies on that of `instance`.
+pub const MK_IPI_CONFLICT_REGION: u32 = 6;
+/// The region lies on the directory.
+pub const MK_IPI_CONFLICT_ON_DIRECTORY: u32 = 7;
+/// `instance`, the one to be written, is live as `incarnation`: until it is dead it keeps that, its region and
+/// what that speaks.
+pub const MK_IPI_CONFLICT_LIVE: u32 = 8;
+/// That incarnation of `instance` is over: its next life has another one.
+pub const MK_IPI_CONFLICT_OVER: u32 = 9;
+/// The entry of `instance`, with which this one is compared, cannot be read.
+pub const MK_IPI_CONFLICT_UNREADABLE: u32 = 10;
 
 /// A message of generation RFC v2, as it lies in shared memory and as callbacks of
 /// `multikernel_register_handler` get it.
@@ -157,11 +201,11 @@ pub type mk_ipi_message_callback_t =
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_instance {
-    /// Its CPUs, by physical id (on x86 the APIC id).
+    /// CPUs that it is known to have, by physical id (on x86 the APIC id). They are checked, not kept.
     pub cpus: *const u64,
     /// The CPU that is rung unless another is named; one of `cpus`.
     pub doorbell_cpu: u64,
-    /// How many CPUs: 1 to `MK_IPI_MAX_CPUS`.
+    /// How many CPUs: 1 to `MK_IPI_MAX_ENTRY_CPUS`.
     pub nr_cpus: u32,
     /// Who: 0 to 255.
     pub id: c_int,
@@ -205,10 +249,10 @@ pub struct mk_ipi_instance_info {
     pub exclusive: u32,
     /// The vector to ring.
     pub vector: u32,
-    /// How many CPUs it has.
-    pub nr_cpus: u32,
     /// 1 if the vector is good at `doorbell_cpu` alone.
     pub one_doorbell: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// A piece of physical memory.
@@ -225,9 +269,10 @@ pub struct mk_ipi_range {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_event {
-    /// `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`: the last one of them.
+    /// `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
+    /// them.
     pub number: u64,
-    /// `DISCARDED`: the number behind which they begin.
+    /// `DISCARDED`, `UNSETTLED`: the number behind which they begin.
     pub after: u64,
     /// The peer's instance id.
     pub peer: c_int,
@@ -258,7 +303,7 @@ pub struct mk_ipi_record {
     pub instance: c_int,
     /// Which life of it; never 0.
     pub incarnation: u32,
-    /// `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING` or `MK_IPI_DEAD`.
+    /// `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING`, `MK_IPI_DEAD` or `MK_IPI_ENDING`.
     pub state: u32,
     /// `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
     pub layout: u32,
@@ -271,6 +316,35 @@ pub struct mk_ipi_record {
     /// 0.
     pub reserved: u32,
 }
+
+/// Why the host could not write an entry.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct mk_ipi_conflict {
+    /// A CPU, where the reason names one; else 0.
+    pub cpu: u64,
+    /// An `MK_IPI_CONFLICT_` number.
+    pub why: u32,
+    /// An instance, where the reason names one; else -1.
+    pub instance: c_int,
+    /// `LIVE`: which life of it is live; else 0.
+    pub incarnation: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Called by `mk_ipi_follow` for each instance of which the directory says something new: `what` is an
+/// `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
+pub type mk_ipi_followed_callback_t =
+    Option<unsafe extern "C" fn(instance: c_int, what: u32, error: c_int, ctx: *mut c_void)>;
+
+/// Called by `mk_ipi_behind` for an instance and its life.
+pub type mk_ipi_behind_callback_t =
+    Option<unsafe extern "C" fn(instance: c_int, incarnation: u32, ctx: *mut c_void)>;
+
+/// Asked by `mk_ipi_destroy_stopped`: whether the CPUs of that life of the instance have stopped for good; 0 if not.
+pub type mk_ipi_has_stopped_callback_t =
+    Option<unsafe extern "C" fn(instance: c_int, incarnation: u32, ctx: *mut c_void) -> c_int>;
 
 /// Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
 #[derive(Clone, Copy, Debug, Default)]
@@ -351,6 +425,7 @@ const _: () = {
     assert!(MK_IPI_ONE_DOORBELL == EntryFlags::ONE_DOORBELL.bits());
     assert!(MK_IPI_ABSENT == State::Absent as u32 && MK_IPI_STARTING == State::Starting as u32);
     assert!(MK_IPI_RUNNING == State::Running as u32 && MK_IPI_DEAD == State::Dead as u32);
+    assert!(MK_IPI_ENDING == State::Ending as u32 && MK_IPI_MAX_ENTRY_CPUS == MAX_ENTRY_CPUS as usize);
     assert!(size_of::<mk_ipi_data>() == size_of::<rfc_v2::MkIpiData>());
     assert!(core::mem::offset_of!(mk_ipi_data, r#type) == 4);
     assert!(core::mem::offset_of!(mk_ipi_data, data_size) == rfc_v2::WORD_DATA_SIZE * 8);

@@ -7,6 +7,7 @@
 
 use mk_ipi_capi::directory::mk_ipi_directory_writer;
 use mk_ipi_capi::instance::mk_ipi;
+use mk_ipi_capi::limits::{self, MK_IPI_SIZE};
 use mk_ipi_capi::ops::mk_ipi_ops;
 use mk_ipi_capi::poller::mk_ipi_poller;
 use mk_ipi_capi::types::*;
@@ -15,11 +16,13 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 /// The crate's files, in the order in which the header shows them.
-const FILES: [&str; 12] = [
+const FILES: [&str; 14] = [
     "types",
     "instance",
     "ops",
     "life",
+    "start",
+    "follow",
     "handlers",
     "compat",
     "send",
@@ -61,7 +64,8 @@ fn layouts() -> Vec<Layout> {
             one_doorbell
         }
         mk_ipi_instance_info {
-            region_start, region_len, doorbell_cpu, incarnation, layout, exclusive, vector, nr_cpus, one_doorbell
+            region_start, region_len, doorbell_cpu, incarnation, layout, exclusive, vector, one_doorbell,
+            reserved
         }
         mk_ipi_range { start, len }
         mk_ipi_event { number, after, peer, kind, theirs, ours, incarnation, breach }
@@ -69,6 +73,7 @@ fn layouts() -> Vec<Layout> {
             region_start, region_len, doorbell_cpu, instance, incarnation, state, layout, flags, vector, nr_cpus,
             reserved
         }
+        mk_ipi_conflict { cpu, why, instance, incarnation, reserved }
         mk_ipi_stats {
             sent, busy, full, refused, rung, not_rung, interrupts, received, handled, unhandled, empty, bad_size,
             overwritten, dropped, left, no_region, beyond_cpus, quarantined
@@ -77,7 +82,7 @@ fn layouts() -> Vec<Layout> {
         mk_ipi_ops {
             size, version, reserved, ctx, pool_alloc, pool_free, map, unmap, peer_may_share, doorbell_check,
             doorbell_ring, doorbell_ring_nmi, this_cpu_id, this_cpu_index, irq_save, irq_restore, schedule, relax,
-            log, region_added, region_removed, peer_event, peer_has_cpu, left_out, stop
+            log, region_added, region_removed, peer_event, peer_has_cpu, left_out, stop, unhandled
         }
         mk_ipi {}
         mk_ipi_directory_writer {}
@@ -93,6 +98,8 @@ fn assertions() -> String {
          _Static_assert(what, #what)\n#define MK_IPI_ALIGNOF(type) _Alignof(type)\n#endif\n",
     );
     for Layout { name, size, align, fields } in layouts() {
+        // What the limits make of it, the header computes.
+        let size = if size == MK_IPI_SIZE { "MK_IPI_SIZE".to_owned() } else { size.to_string() };
         writeln!(text, "MK_IPI_ASSERT(sizeof(struct {name}) == {size});").unwrap();
         writeln!(text, "MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct {name}) == {align});").unwrap();
         for (field, offset) in fields {
@@ -102,10 +109,47 @@ fn assertions() -> String {
     text
 }
 
+/// A limit: its name, the usual value, the most that it can be, and what it is.
+const LIMITS: [(&str, usize, usize, &str); 4] = [
+    ("MK_IPI_MAX_CPUS", 64, 4096, "Most CPUs of this kernel: `this_cpu_index` is below it. Those of others need no room."),
+    ("MK_IPI_MAX_HANDLERS", 64, 128, "Most handlers that can be registered at a time."),
+    (
+        "MK_IPI_QUEUE",
+        16,
+        1024,
+        "Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a CPU. A power \
+         of two.",
+    ),
+    ("MK_IPI_MAX_INSTANCES", 256, 256, "Ids of instances that this kernel can know are below it."),
+];
+
+/// The limits, and the size that follows from them.
+fn limits_in_c() -> String {
+    let mut text = String::from(
+        "\n/*\n * Limits. Who builds the library chooses them (`cargo xtask capi --help`), and defines them here to the same \
+         values:\n * mk_ipi_init finds out if these ask for another size.\n */\n",
+    );
+    for (name, usual, most, what) in LIMITS {
+        writeln!(text, "/** {what} 1 to {most}. */\n#ifndef {name}\n#define {name} {usual}\n#endif").unwrap();
+        writeln!(text, "#if {name} < 1 || {name} > {most}\n#error \"{name} must be 1 to {most}\"\n#endif")
+            .unwrap();
+    }
+    let (fixed, cpu, queued) = (limits::FIXED, limits::PER_CPU, limits::PER_QUEUED);
+    let (handler, instance) = (limits::PER_HANDLER, limits::PER_INSTANCE);
+    writeln!(
+        text,
+        "/** Bytes of `struct mk_ipi`. */\n#define MK_IPI_ROUND_(n) (((n) + 127) / 128 * 128)\n#define MK_IPI_SIZE \\\n\tMK_IPI_ROUND_({fixed} + \
+         MK_IPI_MAX_CPUS * MK_IPI_ROUND_({cpu} + {queued} * MK_IPI_QUEUE) + \\\n\t\t       {handler} * MK_IPI_MAX_HANDLERS + {instance} * MK_IPI_MAX_INSTANCES)"
+    )
+    .unwrap();
+    text
+}
+
 fn made() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     config.trailer = Some(assertions());
+    config.after_includes = Some(config.after_includes.unwrap_or_default() + &limits_in_c());
     let mut builder = cbindgen::Builder::new().with_config(config);
     for file in FILES {
         builder = builder.with_src(root.join("src").join(format!("{file}.rs")));

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C calls from Rust, so that Miri can watch them: an instance made in place, a message to itself, handles.
+use mk_ipi_capi::directory::{
+    mk_ipi_directory_create, mk_ipi_directory_has_cpu, mk_ipi_directory_read, mk_ipi_directory_write,
+    mk_ipi_directory_writer,
+};
+use mk_ipi_capi::follow::{mk_ipi_behind, mk_ipi_follow};
 use mk_ipi_capi::handlers::{mk_ipi_register, mk_ipi_unregister};
-use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default, MK_IPI_SIZE};
+use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default};
 use mk_ipi_capi::life::{mk_ipi_create_instance, mk_ipi_identify};
+use mk_ipi_capi::limits::MK_IPI_SIZE;
+use mk_ipi_capi::native::mk_ipi_move_doorbell;
 use mk_ipi_capi::ops::{mk_ipi_ops, MK_IPI_OPS_VERSION};
 use mk_ipi_capi::poller::{
     mk_ipi_poller, mk_ipi_poller_begin, mk_ipi_poller_end, mk_ipi_poller_poll, mk_ipi_poller_wait,
@@ -10,6 +17,7 @@ use mk_ipi_capi::poller::{
 };
 use mk_ipi_capi::receive::{mk_ipi_interrupt, mk_ipi_run_deferred};
 use mk_ipi_capi::send::{mk_ipi_send, mk_ipi_send_many};
+use mk_ipi_capi::start::mk_ipi_join;
 use mk_ipi_capi::types::*;
 use mk_ipi_capi::{compat, ops};
 use std::alloc::{alloc_zeroed, dealloc, Layout};
@@ -86,6 +94,7 @@ fn table(ctx: *mut c_void) -> mk_ipi_ops {
         peer_has_cpu: None,
         left_out: None,
         stop: None,
+        unhandled: None,
     }
 }
 
@@ -183,5 +192,91 @@ fn an_instance_made_in_place_sends_to_itself() {
             dealloc(mk.cast(), storage);
             dealloc(region, PAGES);
         }
+    }
+}
+
+unsafe extern "C" fn followed(instance: c_int, what: u32, error: c_int, ctx: *mut c_void) {
+    // SAFETY: what the test gave; one thread.
+    unsafe { *ctx.cast::<(c_int, u32, c_int)>() = (instance, what, error) };
+}
+
+/// A directory of one instance, with the region at [`PHYS`], whose `nr_cpus` CPUs are those from 3 on.
+///
+/// # Safety
+///
+/// `writer` is one.
+unsafe fn write(writer: *mut mk_ipi_directory_writer, nr_cpus: u32, doorbell_cpu: u64) {
+    let record = mk_ipi_record {
+        region_start: PHYS,
+        region_len: PAGES.size() as u64,
+        doorbell_cpu,
+        instance: 1,
+        incarnation: 1,
+        state: MK_IPI_RUNNING,
+        layout: MK_IPI_NATIVE,
+        vector: 0xe0,
+        nr_cpus,
+        ..mk_ipi_record::default()
+    };
+    let cpus: Vec<u64> = (3..3 + u64::from(nr_cpus)).collect();
+    // SAFETY: the caller; a record and its CPUs.
+    assert_eq!(unsafe { mk_ipi_directory_write(writer, &record, cpus.as_ptr()) }, 0);
+}
+
+#[test]
+fn a_kernel_joins_by_a_directory_that_it_keeps() {
+    let storage = Layout::new::<mk_ipi>();
+    // SAFETY: neither has size 0.
+    let [region, host, mk] = unsafe { [alloc_zeroed(PAGES), alloc_zeroed(storage), alloc_zeroed(storage)] };
+    let (host, mk) = (host.cast::<mk_ipi>(), mk.cast::<mk_ipi>());
+    let mut memory = vec![0u64; 8 + 2 * (8 + 100)];
+    let (words, len) = (memory.as_mut_ptr().cast::<c_void>(), memory.len() * 8);
+    let mut writer = std::mem::MaybeUninit::<mk_ipi_directory_writer>::zeroed();
+    let writer = writer.as_mut_ptr();
+    let (mut seen, mut record, mut cpus) = ((0, 0, 0), mk_ipi_record::default(), [0; 100]);
+    let ctx = (&raw mut seen).cast::<c_void>();
+    // SAFETY: zeroed storage, instances in it, pointers to what lives until the end of this test.
+    unsafe {
+        assert_eq!(mk_ipi_init(host, MK_IPI_SIZE, &table(region.cast())), 0);
+        assert_eq!(mk_ipi_identify(host, 0, 1), 0);
+        let config = mk_ipi_instance {
+            cpus: &3,
+            doorbell_cpu: 3,
+            nr_cpus: 1,
+            id: 1,
+            incarnation: 1,
+            vector: 0xe0,
+            layout: MK_IPI_NATIVE,
+            slots: 0,
+            exclusive: 0,
+            lanes: 2,
+            lines: 8,
+            max_len: 64,
+            one_doorbell: 0,
+        };
+        assert_eq!(mk_ipi_create_instance(host, &config, null_mut()), 0);
+        assert_eq!(mk_ipi_directory_create(writer, words, len, 2, 100), 0);
+        write(writer, 1, 3);
+        assert_eq!(mk_ipi_init(mk, MK_IPI_SIZE, &table(region.cast())), 0);
+        assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), (-MK_IPI_ENODEV).into());
+        assert_eq!(mk_ipi_join(mk, PHYS + 4096, words, len), -MK_IPI_ENODEV);
+        assert_eq!(mk_ipi_join(mk, PHYS, words, len), 1);
+        assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), 1);
+        write(writer, 100, 102);
+        assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), 2);
+        assert_eq!(*ctx.cast::<(c_int, u32, c_int)>(), (1, MK_IPI_FOLLOWED_CHANGED, 0));
+        // The host has the region mapped, and has not followed.
+        assert_eq!(mk_ipi_behind(mk, 2, None, null_mut()), 1);
+        assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 102), 1);
+        assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 103), 0);
+        assert_eq!(mk_ipi_directory_read(words, len, 1, &mut record, cpus.as_mut_ptr(), 100), 0);
+        assert_eq!((record.nr_cpus, cpus[99]), (100, 102));
+        // What is kept says that it is ours, whatever this kernel was built for.
+        assert_eq!(mk_ipi_move_doorbell(mk, 50, 0xe0), 0);
+        assert_eq!(mk_ipi_move_doorbell(mk, 103, 0xe0), -MK_IPI_EINVAL);
+        assert_eq!((mk_ipi_fini(mk), mk_ipi_fini(host)), (0, 0));
+        dealloc(mk.cast(), storage);
+        dealloc(host.cast(), storage);
+        dealloc(region, PAGES);
     }
 }

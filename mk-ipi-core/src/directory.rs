@@ -83,6 +83,7 @@ impl<'a, W: Word> Directory<'a, W> {
     }
 
     /// The number that every change of an entry changes (SPEC D-7).
+    #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
     pub fn generation(&self) -> u32 {
         // SYNC POINT: directory-generation (acquire)
         self.0.words.get(GENERATION).map_or(0, |word| word.load(Ordering::Acquire) as u32)

@@ -17,7 +17,7 @@ pub const PACKAGE: &str = "mk-ipi-capi";
 /// Its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
 /// The sources of `mk_ipi_test`.
-pub const TEST_SOURCES: [&str; 12] = [
+pub const TEST_SOURCES: [&str; 15] = [
     "main.c",
     "machine.c",
     "peer.c",
@@ -29,6 +29,9 @@ pub const TEST_SOURCES: [&str; 12] = [
     "lives.c",
     "poller.c",
     "directory.c",
+    "join.c",
+    "follow.c",
+    "cases.c",
     "threads.c",
 ];
 /// How all C here is compiled.
@@ -41,9 +44,63 @@ pub struct CapiArgs {
     /// Folder to leave everything in; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    limits: Limits,
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+/// How much the library has room for; the usual where nothing is said.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Most CPUs of the kernel, 1 to 4096; those of others need no room [usual: 64]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Most handlers, 1 to 128 [usual: 64]
+    #[arg(long, value_name = "N")]
+    pub handlers: Option<u32>,
+    /// Messages that wait on a CPU at most, a power of two, 1 to 1024 [usual: 16]
+    #[arg(long, value_name = "N")]
+    pub queue: Option<u32>,
+    /// Ids of instances are below it, 1 to 256 [usual: 256]
+    #[arg(long, value_name = "N")]
+    pub instances: Option<u32>,
+}
+
+impl Limits {
+    /// What the crate and the header call them.
+    pub const fn named(self) -> [(&'static str, Option<u32>); 4] {
+        [
+            ("MK_IPI_MAX_CPUS", self.cpus),
+            ("MK_IPI_MAX_HANDLERS", self.handlers),
+            ("MK_IPI_QUEUE", self.queue),
+            ("MK_IPI_MAX_INSTANCES", self.instances),
+        ]
+    }
+
+    /// Has `cargo` build with them, whatever the environment says.
+    fn set(self, cargo: &mut Command) {
+        for (name, limit) in self.named() {
+            match limit {
+                Some(limit) => cargo.env(name, limit.to_string()),
+                None => cargo.env_remove(name),
+            };
+        }
+    }
+
+    /// The header with them in place of the usual ones.
+    fn put_into(self, header: &str) -> Result<String> {
+        let mut text = header.to_owned();
+        for (name, limit) in self.named() {
+            let at = format!("\n#define {name} ");
+            let (before, rest) = text.split_once(&at).with_context(|| format!("the header lacks {name}"))?;
+            let (usual, behind) = rest.split_once('\n').context("the header ends")?;
+            let limit = limit.map_or_else(|| usual.to_owned(), |limit| limit.to_string());
+            text = format!("{before}{at}{limit}\n{behind}");
+        }
+        Ok(text)
+    }
 }
 
 /// What a build needs.
@@ -55,9 +112,14 @@ pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<(
     provision.ensure(&NEEDS)?;
     header_test(places, true)?;
     let out = std::env::current_dir()?.join(&args.out);
-    for (file, what) in install(places, &out)? {
+    for (file, what) in install(places, &out, args.limits)? {
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         println!("{len:>9} bytes  {}  {what}", file.display());
+    }
+    let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
+    for (name, _) in args.limits.named() {
+        let value = header.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
+        println!("{name} is {}, in the header too", value.unwrap_or("?"));
     }
     Ok(())
 }
@@ -73,10 +135,11 @@ pub fn header_test(places: &Places, write: bool) -> Result<usize> {
 }
 
 /// Builds the library for the host, or for bare metal; gives the archive as cargo leaves it.
-pub fn library(places: &Places, target: Option<&str>) -> Result<PathBuf> {
+pub fn library(places: &Places, target: Option<&str>, limits: Limits) -> Result<PathBuf> {
     let folder = places.own_target("capi");
     let mut cargo = places.cargo();
     cargo.env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS");
+    limits.set(&mut cargo);
     // One kind only: with an rlib beside it, cargo would not optimise across crates.
     cargo.args(["rustc", "-p", PACKAGE, "--lib", "--profile", "capi", "--crate-type", "staticlib"]);
     cargo.args(target.iter().flat_map(|target| ["--target", target]));
@@ -84,28 +147,40 @@ pub fn library(places: &Places, target: Option<&str>) -> Result<PathBuf> {
     Ok(folder.join(target.unwrap_or("")).join("capi").join("libmk_ipi_capi.a"))
 }
 
+fn folder(out: &Path, name: &str) -> Result<PathBuf> {
+    let path = out.join(name);
+    fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+fn copy(from: &Path, to: PathBuf) -> Result<PathBuf> {
+    fs::copy(from, &to).with_context(|| from.display().to_string())?;
+    Ok(to)
+}
+
+/// Leaves the headers and the library for the host in `out`; gives header and library.
+pub fn install_host(places: &Places, out: &Path, limits: Limits) -> Result<(PathBuf, PathBuf)> {
+    let (include, lib) = (folder(out, "include")?, folder(out, "lib")?);
+    let text = fs::read_to_string(places.root.join(PACKAGE).join("include/mk_ipi.h"))?;
+    let header = include.join("mk_ipi.h");
+    fs::write(&header, limits.put_into(&text)?)?;
+    copy(&places.root.join(C_TESTS).join("mk_ipi_peer.h"), include.join("mk_ipi_peer.h"))?;
+    let host = packed(&library(places, None, limits)?, &text, &lib.join("libmk_ipi.a"))?;
+    Ok((header, host))
+}
+
 /// Leaves all in `out`; gives each file with a word about it.
-pub fn install(places: &Places, out: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
-    let folder = |name: &str| -> Result<PathBuf> {
-        let path = out.join(name);
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(path)
-    };
-    let (include, lib, bare) = (folder("include")?, folder("lib")?, folder("lib/x86_64-unknown-none")?);
-    let (config, bin) = (folder("lib/pkgconfig")?, folder("bin")?);
+pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathBuf, &'static str)>> {
+    let (header, host) = install_host(places, out, limits)?;
+    let (include, bare) = (folder(out, "include")?, folder(out, "lib/x86_64-unknown-none")?);
+    let (config, bin) = (folder(out, "lib/pkgconfig")?, folder(out, "bin")?);
     let crate_folder = places.root.join(PACKAGE);
-    let copy = |from: PathBuf, to: PathBuf| -> Result<PathBuf> {
-        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
-        Ok(to)
-    };
-    let header = copy(crate_folder.join("include/mk_ipi.h"), include.join("mk_ipi.h"))?;
-    let peer = copy(places.root.join(C_TESTS).join("mk_ipi_peer.h"), include.join("mk_ipi_peer.h"))?;
     let text = fs::read_to_string(&header)?;
-    let host = packed(&library(places, None)?, &text, &lib.join("libmk_ipi.a"))?;
-    let none = packed(&library(places, Some(BARE_TARGET))?, &text, &bare.join("libmk_ipi.a"))?;
+    let none = library(places, Some(BARE_TARGET), limits)?;
+    let none = packed(&none, &text, &bare.join("libmk_ipi.a"))?;
     let pc = config.join("mk-ipi.pc");
     fs::write(&pc, PC.replace("VERSION", &version(&crate_folder)?))?;
-    let readme = copy(crate_folder.join("README.md"), out.join("README.md"))?;
+    let readme = copy(&crate_folder.join("README.md"), out.join("README.md"))?;
     let test = bin.join("mk_ipi_test");
     compile_test(places, "cc", &[], &include, &host, &test)?;
     Ok(vec![
@@ -114,7 +189,7 @@ pub fn install(places: &Places, out: &Path) -> Result<Vec<(PathBuf, &'static str
         (none, "the library for x86_64-unknown-none"),
         (pc, "for pkg-config"),
         (test, "tests the library, or a peer of yours"),
-        (peer, "what such a peer exports"),
+        (include.join("mk_ipi_peer.h"), "what such a peer exports"),
         (readme, "how to use all this"),
     ])
 }
@@ -209,6 +284,15 @@ Libs: -L${libdir} -lmk_ipi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_in_a_header() {
+        let header = "\n#define MK_IPI_MAX_CPUS 64\n#define MK_IPI_MAX_HANDLERS 64\n#define MK_IPI_QUEUE 16\n#define MK_IPI_MAX_INSTANCES 256\n";
+        let limits = Limits { cpus: Some(1), ..Limits::default() };
+        let text = limits.put_into(header).expect("all are there");
+        assert_eq!(text, header.replace("CPUS 64", "CPUS 1"));
+        assert!(limits.put_into("\n#define MK_IPI_MAX_CPUS 64\n").is_err());
+    }
 
     #[test]
     fn functions_of_a_header() {

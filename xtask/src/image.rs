@@ -48,7 +48,10 @@ pub enum Flavour {
 pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
     let folder = places.own_target("images");
     fs::create_dir_all(&folder)?;
-    let library = kernels.has_c().then(|| capi::library(places, Some(BARE_TARGET))).transpose()?;
+    let library = kernels
+        .has_c()
+        .then(|| capi::library(places, Some(BARE_TARGET), capi::Limits::default()))
+        .transpose()?;
     let build = |(k, lang): (u32, &Lang)| {
         let flavour = if k == 0 { Flavour::OneCpu } else { flavour };
         let file =

@@ -35,7 +35,7 @@ static struct mk_ipi_record record_of(const struct kernel *k)
 	record.layout = info.layout;
 	record.flags = (info.exclusive ? MK_IPI_EXCLUSIVE : 0) | MK_IPI_ONE_DOORBELL;
 	record.vector = info.vector;
-	record.nr_cpus = info.nr_cpus;
+	record.nr_cpus = 1;
 	return record;
 }
 
@@ -96,7 +96,7 @@ static void errors_of_the_writer(void)
 	BAD(bad.instance = -1);
 	BAD(bad.instance = INSTANCES);
 	BAD(bad.incarnation = 0);
-	BAD(bad.state = 4);
+	BAD(bad.state = 5);
 	BAD(bad.layout = 3);
 	BAD(bad.flags = 4);
 	BAD(bad.vector = 0);

@@ -20,7 +20,7 @@ static void is_refused(struct mk_ipi_instance config)
 static void bad_configs(uint32_t layout)
 {
 	const struct mk_ipi_instance good = config_of(1, &a.cpu, layout, 0);
-	static uint64_t many[MK_IPI_MAX_CPUS + 1] = { 1 };
+	static uint64_t many[MK_IPI_MAX_ENTRY_CPUS + 1] = { 1 };
 	struct mk_ipi_instance bad;
 
 #define BAD(change) (bad = good, change, is_refused(bad))
@@ -33,7 +33,7 @@ static void bad_configs(uint32_t layout)
 	BAD(bad.layout = 0);
 	BAD(bad.layout = 3);
 	BAD(bad.nr_cpus = 0);
-	BAD((bad.cpus = many, bad.nr_cpus = MK_IPI_MAX_CPUS + 1, bad.doorbell_cpu = 1));
+	BAD((bad.cpus = many, bad.nr_cpus = MK_IPI_MAX_ENTRY_CPUS + 1, bad.doorbell_cpu = 1));
 	BAD(bad.nr_cpus = UINT32_MAX);
 	BAD(bad.doorbell_cpu = 77);
 	if (layout == MK_IPI_RFC_V2) {
@@ -54,10 +54,20 @@ static void bad_configs(uint32_t layout)
 #undef BAD
 }
 
+/* A region like that one, elsewhere. */
+static uint64_t copy_of(struct mk_ipi_range region)
+{
+	uint64_t copy = pages_alloc(region.len);
+
+	memcpy(at_phys(copy), at_phys(region.start), region.len);
+	return copy;
+}
+
 static void bad_moments(uint32_t layout)
 {
 	struct mk_ipi_instance config = config_of(1, &a.cpu, layout, 0);
 	struct mk_ipi_range made = { 0, 0 };
+	uint64_t copy;
 	int left;
 
 	a.no_pool = 1;
@@ -83,9 +93,19 @@ static void bad_moments(uint32_t layout)
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 200), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 1ull << 53), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, 0, PAGE), layout == MK_IPI_NATIVE ? -MK_IPI_ENOMEM : -MK_IPI_ENOMEM);
-	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), 0);
+	/* It is that of another instance, or overlaps it. */
+	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
+	copy = copy_of(made);
+	GIVES(mk_ipi_attach_instance(a.mk, &config, copy, made.len), 0);
 	GIVES(mk_ipi_destroy_instance(a.mk, 3), 0);
 	GIVES(mk_ipi_destroy_instance(a.mk, -1), -MK_IPI_EINVAL);
+	pages_free(copy, made.len);
+	if (MK_IPI_MAX_INSTANCES < 256) {
+		config.id = MK_IPI_MAX_INSTANCES;
+		GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_ENOMEM);
+		GIVES(mk_ipi_attach_instance(a.mk, &config, 0, 0), -MK_IPI_ENOMEM);
+		GIVES(mk_ipi_send(a.mk, config.id, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	}
 }
 
 /* What is no native region, or not the one that was asked for. */
@@ -96,6 +116,7 @@ static void bad_stamps(void)
 	uint64_t magic;
 
 	GIVES(mk_ipi_create_instance(a.mk, &config, &made), 0);
+	made.start = copy_of(made);
 	config.id = 4;
 	config.lanes = 16;
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
@@ -114,6 +135,8 @@ static void bad_stamps(void)
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len - PAGE), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), 0);
 	GIVES(a.maps, 4);
+	GIVES(mk_ipi_destroy_instance(a.mk, 4), 0);
+	pages_free(made.start, made.len);
 }
 
 static void information(uint32_t layout)
@@ -129,7 +152,7 @@ static void information(uint32_t layout)
 	GIVES(info.layout, layout);
 	GIVES(info.exclusive, layout == MK_IPI_RFC_V2);
 	GIVES(info.vector, VECTOR);
-	GIVES(info.nr_cpus, 1);
+	GIVES(info.reserved, 0);
 	GIVES(info.one_doorbell, 0);
 	GIVES(a.added, 2);
 }

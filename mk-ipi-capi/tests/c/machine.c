@@ -8,6 +8,7 @@ unsigned char arena[ARENA_PAGES * PAGE] __attribute__((aligned(4096)));
 unsigned long checks, failures;
 void (*machine_other)(uint64_t cpu);
 uint32_t machine_lines = 8, machine_max_len = 256;
+int machine_no_has_cpu;
 
 static struct mk_ipi storage[KERNELS];
 static struct kernel *kernels[KERNELS];
@@ -229,6 +230,15 @@ static void op_stop(void *ctx)
 	((struct kernel *)ctx)->stopped++;
 }
 
+static void op_unhandled(void *ctx, const struct mk_ipi_message *message)
+{
+	struct kernel *k = ctx;
+
+	k->nr_unhandled++;
+	k->unhandled_type = message->type;
+	k->unhandled_size = message->size;
+}
+
 struct mk_ipi_ops kernel_ops(struct kernel *k)
 {
 	struct mk_ipi_ops ops = {
@@ -253,9 +263,10 @@ struct mk_ipi_ops kernel_ops(struct kernel *k)
 		.region_added = op_region_added,
 		.region_removed = op_region_removed,
 		.peer_event = op_peer_event,
-		.peer_has_cpu = op_peer_has_cpu,
+		.peer_has_cpu = machine_no_has_cpu ? NULL : op_peer_has_cpu,
 		.left_out = op_left_out,
 		.stop = op_stop,
+		.unhandled = op_unhandled,
 	};
 
 	return ops;
@@ -403,6 +414,7 @@ void machine_reset(void)
 	memset(used, 0, sizeof(used));
 	machine_other = NULL;
 	machine_lines = 8, machine_max_len = 256;
+	machine_no_has_cpu = 0;
 }
 
 unsigned char test_byte(size_t size, size_t i)

@@ -24,7 +24,10 @@ struct kernel {
 	/* what the directory says of a peer's CPU; negative: it cannot be asked */
 	int says_of_cpus;
 	/* what was seen */
-	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out;
+	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out, nr_unhandled;
+	/* the last message that nobody wanted */
+	uint32_t unhandled_type;
+	size_t unhandled_size;
 	/* the last one that was left out, and why */
 	int left_out, left_out_error;
 	int maps, pages;
@@ -69,6 +72,8 @@ int machine_ring(uint64_t cpu, uint32_t vector);
 extern void (*machine_other)(uint64_t cpu);
 /* The lanes of the native regions to come, until machine_reset. */
 extern uint32_t machine_lines, machine_max_len;
+/* Kernels to come have no operation peer_has_cpu, until machine_reset. */
+extern int machine_no_has_cpu;
 
 void *at_phys(uint64_t phys);
 uint64_t load64(uint64_t phys);
@@ -88,6 +93,9 @@ void test_native(void);
 void test_lives(void);
 void test_poller(void);
 void test_directory(void);
+void test_join(void);
+void test_follow(void);
+void test_cases(void);
 void test_threads(void);
 int test_peer(const char *path);
 

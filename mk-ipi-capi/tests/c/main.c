@@ -26,7 +26,12 @@ int main(int argc, char **argv)
 		test_lives();
 		test_poller();
 		test_directory();
-		test_threads();
+		test_join();
+		test_follow();
+		test_cases();
+		/* A kernel with one CPU has no other. */
+		if (MK_IPI_MAX_CPUS > 1)
+			test_threads();
 	}
 	if (!test_peer(path))
 		return 2;

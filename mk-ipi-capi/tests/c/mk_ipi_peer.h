@@ -58,7 +58,7 @@ int mk_ipi_peer_send(uint32_t type, const void *data, size_t size);
 int mk_ipi_peer_receive(struct mk_ipi_peer_message *message);
 /* The doorbell of the peer's CPU rang. */
 void mk_ipi_peer_interrupt(void);
-/* Ends that life, as if the kernel stopped. */
+/* Ends that life, as a kernel that says goodbye, and that it has the other side's region mapped no more (native). */
 void mk_ipi_peer_fini(void);
 
 #ifdef __cplusplus

@@ -89,6 +89,9 @@ static void begin(uint32_t layout, uint32_t exclusive)
 
 static void end(void)
 {
+	/* The peer says that it has our region mapped. */
+	if (setup.layout == MK_IPI_NATIVE)
+		GIVES(mk_ipi_destroy_instance(ours.mk, ours.id), -MK_IPI_EBUSY);
 	peer.fini();
 	kernel_end(&ours);
 	machine_reset();

@@ -124,6 +124,7 @@ static void misuse(void)
 	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
 	/* What it looks at stays until it has ended. */
 	GIVES(mk_ipi_fini(b.mk), -MK_IPI_EBUSY);
+	GIVES(mk_ipi_goodbye(b.mk), 0);
 	GIVES(mk_ipi_destroy_instance(b.mk, 2), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_poller_poll(&poller), 0);
 	end();

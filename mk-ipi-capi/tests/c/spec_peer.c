@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#define LIFE_OVER (1ull << 32) /* N-4 */
 #define SLOT_WORDS 34 /* L-2: 272 bytes */
 #define DATA_SIZE 1
 #define BUFFER 2
@@ -128,7 +129,7 @@ static int slot_receive(struct mk_ipi_peer_message *message)
 /* N-1, N-4: words of a region */
 enum { MAGIC, VERSION_LANES, TOTAL, LINES_MOST, HEARTBEAT = 8, LIFE, ARMED = 16, BELL };
 enum { CREDIT, ANSWER, BASE, HANDED, BREACH, DOUBTS, DOUBT }; /* N-4: words of a control line */
-enum { HELLO, STOP, WANT }; /* N-5: words of a lane's header */
+enum { HELLO, STOP, WANT, ATTACHED }; /* N-5: words of a lane's header */
 
 #define NATIVE_MAGIC 0x54414e4950494b4dull /* "MKIPINAT" */
 /* N-6: a tag */
@@ -142,7 +143,6 @@ enum { HELLO, STOP, WANT }; /* N-5: words of a lane's header */
 #define CLEAN (3ull << 48)
 #define PHASE CLEAN /* the mask */
 #define HELLO_SET (1ull << 50)
-
 enum { BAD_TAG = 1, BAD_LENGTH, BAD_HELLO }; /* N-14: BREACH */
 enum { NOTHING, MESSAGE, BAD }; /* what find() finds */
 
@@ -151,14 +151,12 @@ struct lane {
 	uint64_t count; /* K */
 	uint32_t most;  /* bytes of a message */
 };
-
 /* Our lane in the other's region. */
 static struct {
 	struct lane lane;
 	uint64_t hello, tail, credit;
 	int was_answered;
 } out;
-
 /* The other's lane in our region. */
 static struct {
 	struct lane lane;
@@ -565,6 +563,8 @@ int mk_ipi_peer_init(const struct mk_ipi_peer_setup *given)
 	if (!find_lane(&out.lane, setup.other.region, setup.other.region_len, (unsigned)setup.self.id) ||
 	    !find_lane(&in.lane, setup.self.region, setup.self.region_len, (unsigned)setup.other.id))
 		return -71;
+	/* N-17: before the other's region is used. This peer has followed no directory. */
+	store(&out.lane.header[ATTACHED], setup.self.incarnation);
 	begin_receiving();
 	say_hello();
 	return 0;
@@ -590,6 +590,11 @@ void mk_ipi_peer_interrupt(void)
 
 void mk_ipi_peer_fini(void)
 {
+	if (out.lane.region) {
+		/* N-11, N-17: this life is over, and uses the other's region no more. */
+		store(&in.lane.region[LIFE], setup.self.incarnation | LIFE_OVER);
+		store(&out.lane.header[ATTACHED], 0);
+	}
 	memset(&out, 0, sizeof(out));
 	memset(&in, 0, sizeof(in));
 }

@@ -187,6 +187,7 @@ void test_threads(void)
 	memset(&k, 0, sizeof(k));
 	k.mk = &storage;
 	k.maps_left = -1;
+	k.says_of_cpus = 1;
 	CHECK(pthread_attr_init(&attr) == 0 && pthread_attr_setstacksize(&attr, SMALL_STACK) == 0);
 	CHECK(pthread_create(&thread, &attr, on_a_small_stack, NULL) == 0);
 	CHECK(pthread_join(thread, &done) == 0 && done == &k);

@@ -141,6 +141,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     fn count_change(&self) -> u32 {
         let Some(word) = self.0.words.get(GENERATION) else { return 0 };
         // Never 0: that is who has not followed.
+        #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
         let next = (word.load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
         // SYNC POINT: directory-generation (release)
         word.store(next.into(), Ordering::Release);

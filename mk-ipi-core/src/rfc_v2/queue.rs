@@ -121,9 +121,9 @@ impl<const N: usize> Consumer<'_, N> {
             return false;
         }
         let Some(cell) = self.queue.cell(head) else { return false };
+        let freed = Freed(&self.queue.head, head.wrapping_add(1));
         // SAFETY: the cell at `head` is in `head..tail`, so it is the consumer's (INVARIANT), and we hold that
         // side alone (`consuming`); the producer comes to it only after `head` has moved on.
-        let freed = Freed(&self.queue.head, head.wrapping_add(1));
         cell.with(|m| f(unsafe { &*m }));
         drop(freed);
         true

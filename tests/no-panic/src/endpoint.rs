@@ -16,8 +16,8 @@ use mk_ipi_core::{
 type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 
 static DEFAULT: Endpoint<Opaque<AtomicU64>, Callback> = Endpoint::new(Opaque::new());
-static HOSTILE: Endpoint<Opaque<HostileWord>, Sink, 4, 3, 8> = Endpoint::new(Opaque::new());
-static SMALL: Endpoint<Opaque<AtomicU64>, Sink, 1, 1, 1> = Endpoint::new(Opaque::new());
+static HOSTILE: Endpoint<Opaque<HostileWord>, Sink, 4, 3, 8, 16> = Endpoint::new(Opaque::new());
+static SMALL: Endpoint<Opaque<AtomicU64>, Sink, 1, 1, 1, 1> = Endpoint::new(Opaque::new());
 
 /// A handler that is no closure.
 struct Sink;
@@ -56,8 +56,15 @@ fn message_all(message: &Message<'_>) {
     sink(DEFAULT.map_page_of(message).is_ok());
 }
 
-fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
-    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
+fn endpoint<
+    W: HasMemory,
+    H: Handler,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+>(
+    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     handler: impl Fn() -> H,
 ) {
     sink((end.identity(), end.stats(), core::ptr::from_ref(end.platform())));
@@ -86,13 +93,19 @@ fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, 
     if let Ok(directory) = Directory::open(W::memory()) {
         sink(end.join(PhysAddr(any()), &directory).map_err(JoinError::errno));
         sink(end.join_and(PhysAddr(any()), &directory, |id, e| sink((id, e.errno()))));
-        sink(end.follow(&directory, |id, what| sink((id, what))).map_err(JoinError::errno));
-        end.behind(any(), |id, life| sink((id, life)));
+        sink(end.follow(&directory, |id, followed| sink((id, followed))).map_err(JoinError::errno));
     }
 }
 
-fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
-    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
+fn instances<
+    W: HasMemory,
+    H: Handler,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+>(
+    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
 ) {
     if let (Some(incarnation), Some(vector)) = (Incarnation::new(any()), vector()) {
         let config = InstanceConfig {
@@ -108,11 +121,15 @@ fn instances<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize,
         sink(end.attach_instance(&config, range().and_then(option)));
     }
     if let Ok(held) = end.instance(instance()).map_err(LookupError::errno) {
-        sink((held.incarnation(), held.doorbell_cpu(), held.vector()));
+        sink((held.incarnation(), held.one_doorbell(), held.doorbell_cpu(), held.vector()));
         sink((held.policy(), held.region(), held.words().len()));
     }
+    end.behind(any(), |id, incarnation| sink((id, incarnation)));
     sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
-    sink(end.destroy_with(instance(), |_, _| maybe()));
+    sink(end.destroy_with(instance(), |id, incarnation| {
+        sink((id, incarnation));
+        maybe()
+    }));
 }
 
 fn slots() -> LinkConfig {
@@ -126,24 +143,20 @@ fn directory<W: HasMemory>() {
     let mut room = [PhysCpuId(0); 64];
     if let Ok(directory) = Directory::open(W::memory()) {
         sink((directory.nr_instances(), directory.generation(), directory.boot_cpu()));
-        sink(directory.record(instance()).is_ok_and(|record| record.state.is_live()));
-        sink((directory.record(instance()), directory.has_cpu(instance(), PhysCpuId(any()))));
         for id in directory.ids() {
             if let Ok(record) = directory.read(id, cpu_room(&mut room)) {
                 sink(config_of(&record, cpus()).link);
             }
+            sink(directory.record(id).map(|record| record.state.is_live()));
+            sink((directory.record(id), directory.has_cpu(id, PhysCpuId(any()))));
         }
     }
-    let made = if maybe() {
-        DirectoryWriter::create(W::memory(), any(), any())
-    } else {
-        DirectoryWriter::take_over(W::memory())
-    };
-    if let Ok(writer) = made {
-        let mut writer = writer.at(PhysAddr(any())).boot_cpu(PhysCpuId(any()));
+    if let Ok(mut writer) = DirectoryWriter::create(W::memory(), any(), any()) {
         if let Some(record) = crate::abi::record() {
             sink(writer.write(&record, cpus()).map_err(WriteError::errno));
         }
         sink(writer.reader().nr_instances());
+        sink(writer.at(PhysAddr(any())).boot_cpu(PhysCpuId(any())).reader().boot_cpu());
     }
+    sink(DirectoryWriter::take_over(W::memory()).is_ok());
 }

@@ -45,11 +45,11 @@ fn lives() {
     if let (Some(a), Some(vector)) = (Bell::from_word(any()), vector()) {
         sink((a.to_word(), a == Bell { cpu: PhysCpuId(any()), vector }));
     }
-    if let Some(attached) = Attached::from_word(any()) {
-        sink((attached.to_word(), attached.has_followed(any())));
-    }
     if let (Some(a), Some(b)) = (Life::from_word(any()), Life::from_word(any())) {
         sink((a.to_word(), a == b));
+    }
+    if let Some(a) = Attached::from_word(any()) {
+        sink((a.to_word(), a.has_followed(any())));
     }
     sink(Breach::from_word(any()) == Breach::from_word(any()));
 }
@@ -75,8 +75,15 @@ fn known() {
 }
 
 /// The calls that other links refuse, and those that spare a look-up.
-pub fn endpoint<W: HasMemory, H: Handler, const CPUS: usize, const HANDLERS: usize, const QUEUE: usize>(
-    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE>,
+pub fn endpoint<
+    W: HasMemory,
+    H: Handler,
+    const CPUS: usize,
+    const HANDLERS: usize,
+    const QUEUE: usize,
+    const INSTANCES: usize,
+>(
+    end: &Endpoint<Opaque<W>, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
 ) {
     end.discard_unread();
     sink(end.send_from_nmi(instance(), MessageType(any()), bytes()).map_err(SendError::errno));

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use object::{Object, ObjectSymbol};
 
 use super::{no_panic, Context, Notes};
-use crate::capi::{self, C_TESTS};
+use crate::capi::{self, Limits, C_TESTS};
 use crate::cmd::{self, BARE_TARGET};
 use crate::provision;
 
@@ -37,7 +37,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     let mut check = places.cargo();
     check.env("CARGO_TARGET_DIR", places.own_target("msrv")).env_remove("RUSTUP_TOOLCHAIN");
     cmd::run(check.args([&msrv, "check", "-p", capi::PACKAGE, "--target", BARE_TARGET]))?;
-    capi::install(places, &out)?;
+    capi::install(places, &out, Limits::default())?;
     let mut notes = Notes::new();
     for compiler in compilers(places.ci)? {
         header(context, compiler, &out)?;
@@ -45,6 +45,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     }
     notes.push(symbols(context, &out)?);
     notes.push(small(context, &out)?);
+    notes.push(limits(context, &out)?);
     Ok(notes)
 }
 
@@ -143,6 +144,35 @@ fn symbols(context: &Context, out: &Path) -> Result<String> {
         ensure!(missing.is_empty(), "{library} needs {}", missing.join(", "));
     }
     Ok(format!("{} functions, none undefined, no panic", functions.len()))
+}
+
+/// A library for a kernel with one CPU: the C tests pass, its storage is small, and a program that was built for other
+/// limits finds out.
+fn limits(context: &Context, out: &Path) -> Result<String> {
+    let places = context.places;
+    let limits = Limits { cpus: Some(1), handlers: Some(16), instances: Some(16), ..Limits::default() };
+    let folder = out.join("one-cpu");
+    let (_, library) = capi::install_host(places, &folder, limits)?;
+    let said = (limits.named().iter())
+        .filter_map(|(name, limit)| Some(format!("-D{name}={}", (*limit)?)))
+        .chain(["-DONE_CPU".to_owned()])
+        .collect::<Vec<_>>();
+    let said: Vec<_> = said.iter().map(String::as_str).collect();
+    let usual = places.root.join(capi::PACKAGE).join("include");
+    // By its own header; by the usual one, where the program says the limits; and by that where it does not.
+    for (name, include, flags) in [
+        ("own", folder.join("include"), &["-DONE_CPU"][..]),
+        ("said", usual.clone(), &said[..]),
+        ("other", usual, &["-DOTHER_LIMITS"][..]),
+    ] {
+        let program = folder.join(format!("limits-{name}"));
+        let mut cc = capi::compiler(places, "cc", &include);
+        cmd::run(cc.args(flags).arg("limits.c").arg(&library).arg("-o").arg(&program))?;
+        cmd::run(&mut Command::new(&program))?;
+    }
+    let program = folder.join("mk_ipi_test");
+    capi::compile_test(places, "cc", &["-DONE_CPU"], &folder.join("include"), &library, &program)?;
+    Ok(format!("for one CPU: {}", capi::run_test(&program, None)?))
 }
 
 /// The names that an object file asks for.

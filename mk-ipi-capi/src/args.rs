@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What C gives and gets, checked: numbers, lists, places for results.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+use mk_ipi_core::abi::directory::{DirectoryError, MAX_ENTRY_CPUS};
+use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
+use mk_ipi_core::sync::AtomicU64;
+
+/// What a C call returns for a result.
+pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
+    result.unwrap_or_else(Errno::to_c)
+}
+
+/// What a C call returns for a number of 32 bits.
+pub(crate) fn wide_code(result: Result<u32, Errno>) -> i64 {
+    result.map_or_else(|e| e.to_c().into(), i64::from)
+}
+
+/// Why the bytes at an address are no directory, as a number.
+pub(crate) const fn errno_of(error: DirectoryError) -> Errno {
+    match error {
+        DirectoryError::NoStamp(_) | DirectoryError::Version(_) => Errno::EPROTO,
+        DirectoryError::Geometry | DirectoryError::TooSmall(_) => Errno::EINVAL,
+    }
+}
+
+/// The instance id `id`.
+pub(crate) fn id_of(id: c_int) -> Result<InstanceId, Errno> {
+    InstanceId::try_from(id).map_err(|e| e.errno())
+}
+
+/// A count, as a C call returns it.
+pub(crate) fn count_of(count: usize) -> c_int {
+    c_int::try_from(count).unwrap_or(c_int::MAX)
+}
+
+/// The place for a result; `EINVAL` for NULL, and for one where no `T` can lie.
+pub(crate) fn place<T>(at: *mut T) -> Result<NonNull<T>, Errno> {
+    NonNull::new(at).filter(|place| place.is_aligned()).ok_or(Errno::EINVAL)
+}
+
+/// The place for a result that not everybody wants: as [`place`], `None` for NULL.
+pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno> {
+    if at.is_null() {
+        return Ok(None);
+    }
+    place(at).map(Some)
+}
+
+/// Writes a result where somebody wants it.
+///
+/// # Safety
+///
+/// The place may be written.
+pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
+    if let Some(place) = place {
+        // SAFETY: the caller; it is aligned (`place_if_wanted`).
+        unsafe { place.write(value) };
+    }
+}
+
+/// The struct at `from`; `EINVAL` for NULL, and for one where no `T` can lie.
+///
+/// # Safety
+///
+/// `from` is NULL, or a `T` that nobody writes for `'a`.
+pub(crate) unsafe fn given<'a, T>(from: *const T) -> Result<&'a T, Errno> {
+    let from = place(from.cast_mut())?;
+    // SAFETY: not NULL and aligned, so a `T` (the caller).
+    Ok(unsafe { from.as_ref() })
+}
+
+/// The CPUs that C lists, as many as a directory's entry can have at most.
+///
+/// # Safety
+///
+/// `from` is NULL or holds `count`, which nobody writes for `'a`.
+pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [PhysCpuId], Errno> {
+    let from = place(from.cast_mut().cast::<PhysCpuId>())?;
+    if count > MAX_ENTRY_CPUS {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: not NULL and aligned, so it holds `count` (the caller); a `PhysCpuId` is a `u64`.
+    Ok(unsafe { core::slice::from_raw_parts(from.as_ptr(), count as usize) })
+}
+
+/// Room for CPUs at `to`, no more than an entry can have, filled with 0.
+///
+/// # Safety
+///
+/// `to` is NULL or has room for `room`, which nobody else uses for `'a`.
+pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [PhysCpuId], Errno> {
+    let to = place(to.cast::<PhysCpuId>())?.as_ptr();
+    let room = room.min(MAX_ENTRY_CPUS) as usize;
+    // SAFETY: not NULL and aligned, so there is room (the caller); a `PhysCpuId` is a `u64`, and 0 is one.
+    unsafe {
+        to.write_bytes(0, room);
+        Ok(core::slice::from_raw_parts_mut(to, room))
+    }
+}
+
+/// The words at `memory`.
+///
+/// # Safety
+///
+/// `memory` is NULL or `len` bytes that stay mapped for `'a` and that this kernel touches through this
+/// library only.
+pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&'a [AtomicU64], Errno> {
+    let words = place(memory.cast_mut().cast::<AtomicU64>())?;
+    if isize::try_from(len).is_err() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: not NULL, so `len` bytes (the caller), aligned; atomics may be shared with whoever else writes them.
+    Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
+}
+
+/// The region that C names; `None` for 0 and 0.
+pub(crate) fn region_of(start: u64, len: u64) -> Result<Option<PhysRange>, Errno> {
+    match (start, len) {
+        (0, 0) => Ok(None),
+        _ => PhysRange::new(PhysAddr(start), len).map(Some).ok_or(Errno::EINVAL),
+    }
+}
+
+const _: () = assert!(size_of::<PhysCpuId>() == size_of::<u64>());

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Following the directory: instances come, go and change while this kernel runs.
+
+use crate::args::{code, count_of, wide_code};
+use crate::instance::{at, mk_ipi};
+use crate::types::{
+    mk_ipi_behind_callback_t, mk_ipi_followed_callback_t, MK_IPI_FOLLOWED_ADDED, MK_IPI_FOLLOWED_CHANGED,
+    MK_IPI_FOLLOWED_LEFT_OUT, MK_IPI_FOLLOWED_REMOVED,
+};
+use core::ffi::{c_int, c_void};
+use mk_ipi_core::abi::Errno;
+use mk_ipi_core::Followed;
+
+/// Does what the directory that this kernel has joined by asks for since the last call, or since `mk_ipi_start` or
+/// `mk_ipi_join`: adds instances that have come, takes out those whose region ends, and rings where it says now. Calls
+/// `callback`, unless that is NULL, with `ctx` for every instance of which that is new.
+///
+/// Returns the directory's generation, which all our lanes name from then on: the host knows by it (`mk_ipi_behind`)
+/// that this kernel rings no CPU, and uses no region, that an older one named. -EINVAL if `mk` is none; -ENODEV
+/// without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
+/// instance that is to go: what could be done was, call again.
+///
+/// Context: may sleep; one caller at a time. Call it now and then, one load if nothing has changed, and after
+/// `MK_IPI_EVENT_READ_DIRECTORY`, but not in that. The callback may send and register, and must not end `mk`.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `callback` may be called with `ctx`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_follow(
+    mk: *mut mk_ipi,
+    callback: mk_ipi_followed_callback_t,
+    ctx: *mut c_void,
+) -> i64 {
+    // SAFETY: the caller.
+    wide_code(unsafe { at(mk) }.and_then(|instance| {
+        let platform = instance.end.platform();
+        let followed = platform.directory.with(|_, directory| {
+            instance.end.follow(directory, |id, followed| {
+                let (what, error) = match followed {
+                    Followed::Added => (MK_IPI_FOLLOWED_ADDED, None),
+                    Followed::Changed => (MK_IPI_FOLLOWED_CHANGED, None),
+                    Followed::Removed => (MK_IPI_FOLLOWED_REMOVED, None),
+                    Followed::LeftOut(e) => (MK_IPI_FOLLOWED_LEFT_OUT, Some(e.errno())),
+                };
+                match (callback, error) {
+                    // SAFETY: the kernel's own function and context.
+                    (Some(f), _) => unsafe { f(id.get().into(), what, error.map_or(0, Errno::to_c), ctx) },
+                    (None, Some(error)) => platform.left_out(id, error),
+                    (None, None) => {}
+                }
+            })
+        });
+        followed.ok_or(Errno::ENODEV)?.map_err(|e| e.errno())
+    }))
+}
+
+/// Which instances have our native region mapped, by their own word, and have not followed the directory to
+/// `generation`: they may still ring a CPU, or use a region, that an older one named. For the host, before it gives
+/// either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
+///
+/// The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
+/// are; -EINVAL if `mk` is none. Context: any but NMI; looks at all lanes.
+///
+/// # Safety
+///
+/// As `mk_ipi_follow`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_behind(
+    mk: *mut mk_ipi,
+    generation: u32,
+    callback: mk_ipi_behind_callback_t,
+    ctx: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.map(|instance| {
+        let mut count = 0usize;
+        instance.end.behind(generation, |id, incarnation| {
+            count = count.wrapping_add(1);
+            if let Some(f) = callback {
+                // SAFETY: the kernel's own function and context.
+                unsafe { f(id.get().into(), incarnation.get(), ctx) };
+            }
+        });
+        count_of(count)
+    }))
+}

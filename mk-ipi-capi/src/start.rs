@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The start of a spawned kernel: its boot parameters, its place among the instances that the directory lists.
+
+use crate::args::{code, count_of, errno_of, place, words_at};
+use crate::instance::{at, mk_ipi, Instance};
+use crate::kept::Held;
+use crate::life::with_config;
+use crate::ops::CPlatform;
+use crate::types::mk_ipi_instance;
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr::NonNull;
+use mk_ipi_core::abi::boot_param::{mk_ipi_directory, mk_ipi_shared, BootParamError};
+use mk_ipi_core::abi::directory::DirectoryError;
+use mk_ipi_core::abi::rfc_v2::region_size;
+use mk_ipi_core::abi::{Errno, PhysAddr, PhysRange, PAGE_SIZE};
+use mk_ipi_core::directory::Directory;
+use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
+use mk_ipi_core::sync::AtomicU64;
+use mk_ipi_core::{InstanceConfig, JoinError, LinkConfig};
+
+/// The command line that C names.
+///
+/// # Safety
+///
+/// `cmdline` is NULL or holds `len` bytes for `'a`.
+unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Errno> {
+    if cmdline.is_null() || isize::try_from(len).is_err() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: not NULL, so it holds `len` bytes (the caller).
+    Ok(unsafe { core::slice::from_raw_parts(cmdline.cast(), len) })
+}
+
+/// # Safety
+///
+/// As [`mk_ipi_boot_shared`].
+unsafe fn parameter(
+    cmdline: *const c_char,
+    len: usize,
+    address: *mut u64,
+    find: impl FnOnce(&[u8]) -> Result<Option<PhysAddr>, BootParamError>,
+) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { line_of(cmdline, len) }.and_then(|line| match find(line).map_err(|e| e.errno())? {
+        Some(found) => {
+            let place = place(address)?;
+            // SAFETY: not NULL, so it may be written (the caller).
+            unsafe { place.write(found.0) };
+            Ok(1)
+        }
+        None => Ok(0),
+    }))
+}
+
+/// The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
+/// of the kernel's own region.
+///
+/// Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
+/// value, 0, what is no number, and garbage behind it; -ERANGE for what does not fit 52 bits. Context: any.
+///
+/// # Safety
+///
+/// `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_boot_shared(cmdline: *const c_char, len: usize, address: *mut u64) -> c_int {
+    // SAFETY: the caller.
+    unsafe { parameter(cmdline, len, address, mk_ipi_shared) }
+}
+
+/// The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
+///
+/// # Safety
+///
+/// As `mk_ipi_boot_shared`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_boot_directory(
+    cmdline: *const c_char,
+    len: usize,
+    address: *mut u64,
+) -> c_int {
+    // SAFETY: the caller.
+    unsafe { parameter(cmdline, len, address, mk_ipi_directory) }
+}
+
+/// The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
+/// and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
+///
+/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and whose a CPU is is asked there where
+/// the operation `peer_has_cpu` does not say.
+///
+/// Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
+/// ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
+/// has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
+/// there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
+/// error nothing that this call added or mapped stays, and boot can go on. Context: may sleep. Every other CPU of this
+/// kernel calls `mk_ipi_poll` once afterwards.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, len: usize) -> c_int {
+    // SAFETY: the caller.
+    let (instance, line) = unsafe { (at(mk), line_of(cmdline, len)) };
+    code(instance.and_then(|instance| {
+        let started = line.and_then(|line| start(instance, line));
+        if started.is_err() {
+            instance
+                .end
+                .platform()
+                .log(c"mk_ipi: no link: mk_ipi_shared= or mk_ipi_directory= cannot be used");
+        }
+        started
+    }))
+}
+
+fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
+    let Some(shared) = mk_ipi_shared(line).map_err(|e| e.errno())? else { return Ok(0) };
+    let start = mk_ipi_directory(line).map_err(|e| e.errno())?.ok_or(Errno::ENODEV)?;
+    let platform = instance.end.platform();
+    let is_same = |held: &Held| held.ours == Some(start);
+    join_by(instance, shared, is_same, || {
+        Ok(Held { mapping: map_directory(platform, start)?, ours: Some(start) })
+    })
+}
+
+/// Maps the directory at `start`, as long as it says it is.
+fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<AtomicU64>, Errno> {
+    let mut len = PAGE_SIZE;
+    // A second time if it is longer than a page.
+    for _ in 0..2 {
+        let range = PhysRange::new(start, len).ok_or(Errno::EINVAL)?;
+        let mapping = platform.map(range, Access::ReadOnly).map_err(|e| e.errno())?;
+        let opened = Directory::open(mapping.words()).map(|_| ());
+        let error = match opened {
+            Ok(()) => return Ok(mapping),
+            Err(e) => e,
+        };
+        // SAFETY: it came from `map` of this platform just now, and nothing is borrowed from it any more.
+        unsafe { platform.unmap(mapping) };
+        match error {
+            DirectoryError::TooSmall(needed) if needed > len => {
+                len = needed.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
+            }
+            e => return Err(errno_of(e)),
+        }
+    }
+    Err(Errno::EINVAL)
+}
+
+/// Takes the place of the instance whose region is at `shared`, and adds all instances that the directory at `memory`
+/// lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
+///
+/// Returns how many were added, itself included; else as `mk_ipi_start`. Context: as there.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_join(
+    mk: *mut mk_ipi,
+    shared: u64,
+    memory: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the caller.
+    let (instance, words) = unsafe { (at(mk), words_at(memory, len)) };
+    code(instance.and_then(|instance| {
+        let words = words?;
+        let is_same = |held: &Held| core::ptr::eq(held.mapping.words(), words) && held.ours.is_none();
+        join_by(instance, PhysAddr(shared), is_same, || {
+            // SAFETY: aligned words that stay mapped as long as they are kept (the caller); others may write them.
+            let mapping = unsafe { Mapping::new(NonNull::from(words)) };
+            Directory::open(mapping.words()).map_err(errno_of)?;
+            Ok(Held { mapping, ours: None })
+        })
+    }))
+}
+
+/// Takes our place by the directory that is kept, if `is_same` is true of that; else by what `map` gives, which is kept
+/// from then on. Tells of the instances that were left out.
+fn join_by(
+    instance: &Instance,
+    shared: PhysAddr,
+    is_same: impl FnOnce(&Held) -> bool,
+    map: impl FnOnce() -> Result<Held, Errno>,
+) -> Result<c_int, Errno> {
+    let (end, platform) = (&instance.end, instance.end.platform());
+    let left_out = |id, e: JoinError| platform.left_out(id, e.errno());
+    let join = |directory: &Directory<'_, AtomicU64>| {
+        end.join_and(shared, directory, left_out).map(count_of).map_err(|e| e.errno())
+    };
+    let by_kept = |held: &Held, directory: &Directory<'_, AtomicU64>| {
+        if is_same(held) {
+            join(directory)
+        } else {
+            Err(Errno::EEXIST)
+        }
+    };
+    if let Some(joined) = platform.directory.with(by_kept) {
+        return joined;
+    }
+    if let Err(held) = platform.directory.keep(map()?) {
+        // Another CPU was quicker.
+        if held.ours.is_some() {
+            // SAFETY: it came from `map` of this platform just now.
+            unsafe { platform.unmap(held.mapping) };
+        }
+        return Err(Errno::EBUSY);
+    }
+    let joined = platform.directory.with(|_, directory| join(directory)).unwrap_or(Err(Errno::EPROTO));
+    if joined.is_err() {
+        platform.let_directory_go();
+    }
+    joined
+}
+
+/// The start of a spawned kernel of generation RFC v2, without a directory: its own region is at
+/// `mk_ipi_shared=` and has `me->slots` slots.
+///
+/// Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for a
+/// value or a config that is none; -ENOMEM if the region cannot be mapped. After an error boot can go on
+/// without a region. Context: may sleep.
+///
+/// # Safety
+///
+/// As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_start_rfc_v2(
+    mk: *mut mk_ipi,
+    cmdline: *const c_char,
+    len: usize,
+    me: *const mk_ipi_instance,
+) -> c_int {
+    // SAFETY: the caller.
+    let (instance, line) = unsafe { (at(mk), line_of(cmdline, len)) };
+    code(instance.and_then(|instance| {
+        let started = line.and_then(|line| {
+            // SAFETY: the caller.
+            unsafe { with_config(me, |me| start_rfc_v2(instance, line, me)) }
+        });
+        if started.is_err() {
+            instance.end.platform().log(c"mk_ipi: no region: mk_ipi_shared= cannot be used");
+        }
+        started
+    }))
+}
+
+fn start_rfc_v2(instance: &Instance, line: &[u8], me: &InstanceConfig<'_>) -> Result<c_int, Errno> {
+    let LinkConfig::RfcV2 { slots, .. } = me.link else { return Err(Errno::EINVAL) };
+    let Some(shared) = mk_ipi_shared(line).map_err(|e| e.errno())? else { return Ok(0) };
+    let region = PhysRange::new(shared, region_size(slots)).ok_or(Errno::EINVAL)?;
+    instance.end.attach_instance(me, Some(region)).map_err(|e| e.errno())?;
+    instance.end.identify(me.id, me.incarnation);
+    Ok(1)
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * A library that was built for other limits than the usual: a program that was not finds out.
+ *
+ * ONE_CPU: it is for 1 CPU, 16 handlers, 16 instances. OTHER_LIMITS: so is the library, but not this program.
+ */
+#include "mk_ipi.h"
+
+#include <stdio.h>
+
+#ifdef ONE_CPU
+_Static_assert(MK_IPI_MAX_CPUS == 1 && MK_IPI_MAX_HANDLERS == 16 && MK_IPI_MAX_INSTANCES == 16, "the limits");
+_Static_assert(sizeof(struct mk_ipi) < 64 * 1024, "a small kernel has room for it");
+#endif
+
+static struct mk_ipi mk;
+
+int main(void)
+{
+	/* Without a table of operations: the size is looked at first. */
+	const int other = mk_ipi_init(&mk, sizeof(mk), &(struct mk_ipi_ops){ .size = sizeof(struct mk_ipi_ops) });
+
+	printf("%zu bytes: %d\n", sizeof(mk), other);
+#ifdef OTHER_LIMITS
+	return other != -MK_IPI_EINVAL;
+#else
+	/* A version of 0. */
+	return other != -MK_IPI_EPROTO;
+#endif
+}
