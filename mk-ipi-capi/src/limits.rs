@@ -24,7 +24,7 @@ pub const PER_QUEUED: usize = 280;
 /// Bytes for each handler.
 pub const PER_HANDLER: usize = 44;
 /// Bytes for each instance.
-pub const PER_INSTANCE: usize = 609;
+pub const PER_INSTANCE: usize = 617;
 
 const _: () = assert!(MK_IPI_QUEUE.is_power_of_two(), "MK_IPI_QUEUE is no power of two");
 

@@ -63,11 +63,12 @@ impl Job<'_> {
             [one] => one.to_string(),
             _ => "both".into(),
         };
-        // Many CPUs in turn on few threads do not find out how long a loop takes.
-        let loops = if self.cpus > 4 { "lpj=4000000 " } else { "" };
+        let (one, two) = (self.cpus - 2, self.cpus - 1);
+        // Of many emulated CPUs a few are online: each wants its share of few real ones. Linux knows them all.
+        let few = if self.cpus > 8 { "maxcpus=4 " } else { "" };
         format!(
-            "{loops}console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 {apic} \
-             mk_ipi.scenario={scenario} mk_ipi.generation={generation} mk_ipi.messages={} mk_ipi.cycles={}",
+            "{few}console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 {apic} \
+             mk_ipi.scenario={scenario} mk_ipi.generation={generation} mk_ipi.cpus={one},{two} mk_ipi.messages={} mk_ipi.cycles={}",
             self.messages, self.cycles
         )
     }
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn what_linux_is_told() {
         let all = "console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 nox2apic mk_ipi.scenario=all \
-                   mk_ipi.generation=both mk_ipi.messages=10 mk_ipi.cycles=2";
+                   mk_ipi.generation=both mk_ipi.cpus=2,3 mk_ipi.messages=10 mk_ipi.cycles=2";
         assert_eq!(job(&[Generation::Native, Generation::RfcV2]).command_line("all"), all);
         let x2apic = Job { mode: Mode::X2apic, ..job(&[Generation::RfcV2]) };
         assert_eq!(

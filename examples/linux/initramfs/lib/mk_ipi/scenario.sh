@@ -3,6 +3,13 @@
 
 memory=0x30000000+64M
 module=/lib/modules/mk_ipi.ko
+# The two CPUs that are given away, by Linux's numbers: of a large machine the last ones.
+given=$(option cpus)
+one=${given%,*} two=${given#*,}
+# A number that is neither an instance nor a CPU.
+no=9
+[ $one -lt 9 ] || no=600
+online_before=$(cat /sys/devices/system/cpu/online)
 
 load() {
 	insmod $module memory=$memory generation=$1
@@ -14,7 +21,7 @@ unload() {
 
 # Both CPUs given, both instances made, both kernels started.
 bring_up() {
-	mk give 2 3 && mk create 1 cpus=2 && mk create 2 cpus=3 && start 1 && start 2
+	mk give $one $two && mk create 1 cpus=$one && mk create 2 cpus=$two && start 1 && start 2
 }
 
 # start ID: kernel 1 logs to COM3, kernel 2 to COM4.
@@ -33,7 +40,7 @@ stop() {
 }
 
 bring_down() {
-	stop 1 && stop 2 && mk destroy 1 && mk destroy 2 && mk take 2 3
+	stop 1 && stop 2 && mk destroy 1 && mk destroy 2 && mk take $one $two
 }
 
 online_is() {
@@ -112,7 +119,7 @@ generation() {
 	c_module $1
 	[ $1 = native ] && refusals
 	step "$1: stop, destroy, take" bring_down
-	step "$1: all CPUs online" online_is $(cat /sys/devices/system/cpu/present)
+	step "$1: all CPUs online" online_is $online_before
 	step "$1: unload" unload
 	step "$1: nothing left" nothing_left
 }
@@ -134,22 +141,22 @@ refusals() {
 	local before
 	before=$(cat $device | cut -d' ' -f1-6)
 	refused "started twice" 'Device or resource busy' mk start 1 /lib/mk_ipi/k1.elf
-	refused "instance twice" 'File exists' mk create 1 cpus=2
+	refused "instance twice" 'File exists' mk create 1 cpus=$one
 	refused "CPU of Linux" 'Device or resource busy' mk create 3 cpus=1
-	refused "CPU of another" 'Device or resource busy' mk create 3 cpus=2
+	refused "CPU of another" 'Device or resource busy' mk create 3 cpus=$one
 	refused "no CPU" 'Invalid argument' mk create 3
-	refused "instance 0" 'Invalid argument' mk create 0 cpus=2
-	refused "instance 16" 'Invalid argument' mk create 16 cpus=2
+	refused "instance 0" 'Invalid argument' mk create 0 cpus=$one
+	refused "instance 16" 'Invalid argument' mk create 16 cpus=$one
 	refused "doorbell's CPU" 'Device or resource busy' mk give 0
 	refused "no such CPU" 'No such device or address' mk give 9
-	refused "CPU given twice" 'File exists' mk give 2
+	refused "CPU given twice" 'File exists' mk give $one
 	refused "one good, one bad" 'Device or resource busy' mk give 1 0
-	refused "CPU in use taken" 'Device or resource busy' mk take 2
+	refused "CPU in use taken" 'Device or resource busy' mk take $one
 	refused "running destroyed" 'Device or resource busy' mk destroy 1
 	refused "stranger stopped" 'No such file or directory' mk stop 7
 	refused "stranger sent to" 'Invalid argument' mk send 7 0x300 hello
 	refused "type is no number" 'Invalid argument' mk send 1 type hello
-	refused "CPU put online" 'Device or resource busy' put /sys/devices/system/cpu/cpu2/online 1
+	refused "CPU put online" 'Device or resource busy' put /sys/devices/system/cpu/cpu$one/online 1
 	refused "no command" 'Invalid argument' mk frobnicate 1
 	refused "too many words" 'Invalid argument' mk kill 1 2
 	refused "traffic of nobody" 'Invalid argument' put $traffic "run 1 1"
@@ -186,8 +193,8 @@ garbage() {
 		! cat /tmp/garbage 2> /dev/null > $traffic || return 1
 	done
 	for verb in give take create start stop kill destroy send GIVE 'give\000' ''; do
-		for rest in '' ' ' x -1 9 99 256 4294967296 18446744073709551616 0x 0xfg '9 x' '9 9 9' '9 cpus=' '9 cpus=0' '9 cpus=1,1' \
-			'9 cpus=9 pool=1M' '9 pool=1M' '9 cpus=2,2' '9 cpus=0,0,0,0,0,0,0,0,0' '9 /' '9 /dev/zero' '9 0x300'; do
+		for rest in '' ' ' x -1 $no 99$no 256$no 4294967296 18446744073709551616 0x 0xfg "$no x" "$no $no $no" "$no cpus=" "$no cpus=0" "$no cpus=1,1" \
+			"$no cpus=$no pool=1M" "$no pool=1M" "$no cpus=$one,$one" "$no cpus=0,0,0,0,0,0,0,0,0" "$no /" "$no /dev/zero" "$no 0x300"; do
 			! mk "$verb $rest" 2> /dev/null || { echo "taken: $verb $rest"; return 1; }
 		done
 	done
@@ -213,9 +220,9 @@ refusals_when_stopped() {
 		step "stop 2" stop 2
 		step "destroy 1" mk destroy 1
 	fi
-	refused "no pool left" 'Cannot allocate memory' mk create 1 cpus=2 pool=256M
-	refused "pool too small" 'Invalid argument' mk create 1 cpus=2 pool=4K
-	step "create 1 again" mk create 1 cpus=2
+	refused "no pool left" 'Cannot allocate memory' mk create 1 cpus=$one pool=256M
+	refused "pool too small" 'Invalid argument' mk create 1 cpus=$one pool=4K
+	step "create 1 again" mk create 1 cpus=$one
 	step "start 1 again" start 1
 	step "start 2 again" start 2
 	step "traffic after all that" run_traffic 1000 10 1 2
@@ -292,7 +299,7 @@ cycle() {
 	step "cycle $1: traffic after the restart" run_traffic 1000 10 1 2
 	step "cycle $1: all whole again" clean 1000 0 1 2
 	step "cycle $1: stop, destroy, take" bring_down
-	step "cycle $1: all CPUs online" online_is $(cat /sys/devices/system/cpu/present)
+	step "cycle $1: all CPUs online" online_is $online_before
 	step "cycle $1: unload" unload
 	step "cycle $1: nothing left" nothing_left
 	record "{\"cycles\":{\"done\":$1}}"
