@@ -148,7 +148,7 @@ refusals() {
 	refused "instance 0" 'Invalid argument' mk create 0 cpus=$one
 	refused "instance 16" 'Invalid argument' mk create 16 cpus=$one
 	refused "doorbell's CPU" 'Device or resource busy' mk give 0
-	refused "no such CPU" 'No such device or address' mk give 9
+	refused "no such CPU" 'No such device or address' mk give $no
 	refused "CPU given twice" 'File exists' mk give $one
 	refused "one good, one bad" 'Device or resource busy' mk give 1 0
 	refused "CPU in use taken" 'Device or resource busy' mk take $one
