@@ -76,7 +76,7 @@ static STRAYS: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 /// How often this kernel had a second CPU.
 static HAD: AtomicU64 = AtomicU64::new(0);
-/// On order: all are rung where they ask to be, whatever the directory says.
+/// On order: nobody follows the directory, and nobody waits until others have.
 static STALE: AtomicBool = AtomicBool::new(false);
 
 /// The doorbell vector of kernel `k`.
@@ -99,7 +99,7 @@ pub fn prepare(options: &Options) {
     }
 }
 
-/// Whether the directory is not to be asked whose a CPU is: a failure on order.
+/// Whether the directory is not to be followed: a failure on order.
 pub fn is_stale() -> bool {
     STALE.load(Ordering::Relaxed)
 }
