@@ -31,6 +31,7 @@ impl Live {
             }
             Record::Error { kernel, text } => self.say(&format!("{}: kernel {kernel}: {text}", self.mode)),
             Record::Progress(p) => self.progress(p),
+            Record::Moving { done, of } => self.say(&format!("{}: {done} of {of} moves", self.mode)),
             Record::Step(step) => self.say(&format!("{}: {step}", self.mode)),
             _ => {}
         }

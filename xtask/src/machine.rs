@@ -100,7 +100,9 @@ impl Job<'_> {
     fn hard_bound(&self) -> Duration {
         let n = u64::from(self.kernels());
         let messages = self.messages.saturating_mul(n * (n - 1));
-        Duration::from_secs(120).saturating_add(Duration::from_millis(messages.saturating_mul(2)))
+        let moves = Duration::from_secs(self.moves.into());
+        let messages = Duration::from_millis(messages.saturating_mul(2));
+        Duration::from_secs(120).saturating_add(messages).saturating_add(moves)
     }
 }
 

@@ -227,6 +227,11 @@ pub enum Record {
     Killed(Killed),
     Listed(Listed),
     Moved(Moved),
+    /// How often a CPU was moved so far.
+    Moving {
+        done: u32,
+        of: u32,
+    },
     Spare(Spare),
     Case(Case),
     Step(Step),
@@ -361,7 +366,7 @@ impl Report {
                 self.cycles = self.cycles.max(done);
                 None
             }
-            Record::Progress(_) => None,
+            Record::Progress(_) | Record::Moving { .. } => None,
         };
         self.errors.extend(twice.map(|what| format!("reported twice, or out of turn: {what}")));
     }

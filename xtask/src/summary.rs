@@ -132,7 +132,7 @@ impl Summary {
         for l in self.listed.iter().filter(|l| l.host_cpus > 1) {
             let Listed { kernel, host_cpus, room } = l;
             notes.push(format!(
-                "kernel {kernel}, built for {room} CPU, finds {host_cpus} CPUs of the host listed"
+                "kernel {kernel} finds {host_cpus} CPUs of the host listed; it is built for {room} of its own"
             ));
         }
         for m in &self.moved {

@@ -76,7 +76,7 @@ static STRAYS: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 /// How often this kernel had a second CPU.
 static HAD: AtomicU64 = AtomicU64::new(0);
-/// On order: all are rung where they ask to be, whatever the directory says.
+/// On order: nobody follows the directory, and nobody waits until others have.
 static STALE: AtomicBool = AtomicBool::new(false);
 
 /// The doorbell vector of kernel `k`.
@@ -99,7 +99,7 @@ pub fn prepare(options: &Options) {
     }
 }
 
-/// Whether the directory is not to be asked whose a CPU is: a failure on order.
+/// Whether the directory is not to be followed: a failure on order.
 pub fn is_stale() -> bool {
     STALE.load(Ordering::Relaxed)
 }
@@ -163,6 +163,8 @@ pub fn report(node: &Node) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Nothing,
+    /// Give the CPU up when a doorbell has come to it: a move without one proves nothing.
+    Using,
     /// Wait until nobody rings the CPU any more.
     Settling(u32),
     /// Wait until the CPU is off.
@@ -177,6 +179,8 @@ enum Doing {
 pub struct Guest<'a> {
     node: &'a Node,
     doing: Doing,
+    /// Doorbells that had arrived when the CPU came.
+    before: u64,
 }
 
 impl<'a> Guest<'a> {
@@ -186,7 +190,7 @@ impl<'a> Guest<'a> {
         if OWN_CPUS < 2 {
             fatal!("this kernel is built for one CPU, and is to be given another");
         }
-        Some(Self { node, doing: Doing::Nothing })
+        Some(Self { node, doing: Doing::Nothing, before: 0 })
     }
 
     /// Does what can be done now; whether the host is through with moving.
@@ -195,7 +199,12 @@ impl<'a> Guest<'a> {
         if let Some(note) = next_note() {
             self.doing = self.take(note);
         }
+        let arrived = ARRIVED.load(Ordering::Relaxed);
         self.doing = match self.doing {
+            Doing::Using if arrived != self.before => {
+                self.give_up();
+                Doing::Saying(What::GivenUp, 0, &Doing::Nothing)
+            }
             Doing::Settling(generation) if nobody_is_behind(generation) => {
                 second::leave();
                 Doing::Leaving
@@ -203,6 +212,7 @@ impl<'a> Guest<'a> {
             Doing::Leaving if second::is_off() => Doing::Saying(What::Left, 0, &Doing::Nothing),
             Doing::Starting if second::is_on() => {
                 HAD.fetch_add(1, Ordering::Relaxed);
+                self.before = arrived;
                 self.move_doorbell(second::physical_id());
                 Doing::Saying(What::Taken, 0, &Doing::Nothing)
             }
@@ -223,10 +233,7 @@ impl<'a> Guest<'a> {
 
     fn take(&self, note: Note) -> Doing {
         match (note.what, self.doing) {
-            (What::GiveUp, Doing::Nothing) => {
-                self.give_up();
-                Doing::Saying(What::GivenUp, 0, &Doing::Nothing)
-            }
+            (What::GiveUp, Doing::Nothing) => Doing::Using,
             (What::Leave, Doing::Nothing) => Doing::Settling(note.value as u32),
             (What::Take, Doing::Nothing) => Doing::Saying(What::Ready, second::entry(), &Doing::Starting),
             _ => fatal!("{note:?} while {:?}", self.doing),

@@ -13,6 +13,9 @@ use crate::stream::Stream;
 /// Seconds within which a step of a hand-over is done.
 const PATIENCE: u64 = 20;
 
+/// Moves from one word about them to the next.
+const TOLD: u32 = 10;
+
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -130,6 +133,9 @@ impl<'a> Mover<'a> {
         if self.holder.replace(k).is_some() {
             self.done += 1;
             control().set_moved(self.done.into());
+            if self.done.is_multiple_of(TOLD) {
+                record!("{{\"moving\":{{\"done\":{},\"of\":{}}}}}", self.done, self.count);
+            }
             self.in_stream += u32::from(stream.sent(k) < MAX_MESSAGES.into());
         }
     }

@@ -8,7 +8,7 @@
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
 //!   hang, panic, exception, lose, tear, double; with `mk_ipi.move=` also keep: kernel K's doorbell stays at the CPU that it
-//!   gives up, which does no harm; and stale: in addition nobody asks the directory whose that CPU is, which must be noticed
+//!   gives up, which does no harm; and stale: in addition nobody follows the directory, or is waited for, which must be noticed
 //! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
 //! - `mk_ipi.move=N` the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
@@ -82,7 +82,7 @@ pub enum FaultKind {
     Double,
     /// Keep the doorbell at a CPU that is given up: others ring there as long as the directory says so, and no longer.
     Keep,
-    /// As `Keep`, and all kernels ring there, whatever the directory says.
+    /// As `Keep`, and nobody follows the directory, or is waited for: all ring by what it said before.
     Stale,
 }
 

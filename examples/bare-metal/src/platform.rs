@@ -473,9 +473,6 @@ impl Observer for Kernel {
     }
 
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        if hand_over::is_stale() {
-            return Some(true);
-        }
         self.lists(peer, cpu)
     }
 
