@@ -305,6 +305,26 @@ fn what_is_attached_by_an_old_entry_is_put_right() {
     assert_eq!(world.behind(1, generation), []);
 }
 
+#[test]
+fn what_is_otherwise_in_the_next_life_is_attached_anew() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    let next = InstanceRecord { incarnation: life(2), flags: EntryFlags::ONE_DOORBELL, ..world.record(1) };
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10, 11]);
+    world.write(next, &[10, 11]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert!(world.links[0].instance(id(1)).unwrap().one_doorbell());
+    // Its region has another layout: what is there is none of that.
+    world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);
+    let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, ..next };
+    world.write(slots, &[10, 11]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    let exclusive = InstanceRecord { incarnation: life(4), flags: EntryFlags::EXCLUSIVE, ..slots };
+    world.write(InstanceRecord { state: State::Dead, ..slots }, &[10, 11]);
+    world.write(exclusive, &[10, 11]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.links[0].instance(id(1)).unwrap().policy(), Some(mk_ipi_core::Occupied::Exclusive));
+}
+
 // ---- regions end ----
 
 #[test]

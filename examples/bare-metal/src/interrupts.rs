@@ -14,6 +14,11 @@ use x86_64::VirtAddr;
 /// Bytes from one of boot.s's exception stubs to the next.
 const STUB_SIZE: u64 = 16;
 
+/// Not this kernel's: it sends none, and who broadcasts one means other CPUs. It returns at once (SPEC A-17), on boot.s's IST 1.
+const NMI: u64 = 2;
+
+core::arch::global_asm!(".globl ignored_nmi", "ignored_nmi:", "iretq");
+
 /// Has a stack of its own, boot.s's IST 1: the stack may be what is wrong.
 const DOUBLE_FAULT: u64 = 8;
 
@@ -52,13 +57,18 @@ static IDT: Idt = Idt(UnsafeCell::new([Gate::NONE; 256]));
 pub fn init() {
     extern "C" {
         static exception_stubs: u8;
+        static ignored_nmi: u8;
     }
-    let stubs = &raw const exception_stubs as u64;
+    let (stubs, ignored) = (&raw const exception_stubs as u64, &raw const ignored_nmi as u64);
     IDT.0.with_mut(|idt| {
         // SAFETY: interrupts are off since boot, and nobody else writes.
         let gates = unsafe { &mut *idt };
         for (vector, gate) in (0..).zip(&mut gates[..32]) {
-            *gate = Gate::to(stubs + vector * STUB_SIZE, if vector == DOUBLE_FAULT { 1 } else { 0 });
+            *gate = match vector {
+                NMI => Gate::to(ignored, 1),
+                DOUBLE_FAULT => Gate::to(stubs + vector * STUB_SIZE, 1),
+                _ => Gate::to(stubs + vector * STUB_SIZE, 0),
+            };
         }
     });
     load();

@@ -2,15 +2,16 @@
 //! Following the directory: instances come, go and change while we run (SPEC D-7, D-8, N-17).
 
 use super::base::{Endpoint, Instance};
-use super::join::JoinError;
+use super::join::{config_of, JoinError};
 use crate::directory::{Directory, InstanceRecord};
 use crate::instance::DestroyError;
+use crate::link::LinkConfig;
 use crate::platform::Platform;
 use crate::registry::Handler;
-use crate::sync::Ordering;
-use mk_ipi_abi::directory::{EntryError, State};
+use crate::sync::{Ordering, Word};
+use mk_ipi_abi::directory::{EntryError, EntryFlags, State};
 use mk_ipi_abi::native::Bell;
-use mk_ipi_abi::{Incarnation, InstanceId};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysRange};
 
 /// What became of an instance of which the directory says something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,10 +127,20 @@ impl<
     }
 }
 
-/// Whether that is the region that we have mapped.
-fn is_same<W: crate::sync::Word>(known: &crate::instance::Instance<W>, record: &InstanceRecord) -> bool {
-    let start = |range: Option<mk_ipi_abi::PhysRange>| range.map(|range| range.start());
-    start(known.region()) == start(record.region)
-        && known.link.layout() == record.region.map(|_| record.layout)
-        && !known.is_gone()
+/// Whether that is the region that we have mapped, to be used as we use it.
+fn is_same<W: Word>(known: &crate::instance::Instance<W>, record: &InstanceRecord) -> bool {
+    let LinkConfig::RfcV2 { policy, .. } = config_of(record, &[]).link else {
+        // A native region's length is in its stamp.
+        let start = |range: Option<PhysRange>| range.map(PhysRange::start);
+        let same = known.link.layout() == record.region.map(|_| record.layout)
+            && start(known.region()) == start(record.region);
+        return same && known.one_doorbell == one_doorbell(record) && !known.is_gone();
+    };
+    known.region() == record.region
+        && known.link.slots().map(|(_, policy)| policy) == record.region.map(|_| policy)
+        && known.one_doorbell == one_doorbell(record)
+}
+
+fn one_doorbell(record: &InstanceRecord) -> bool {
+    record.flags.contains(EntryFlags::ONE_DOORBELL)
 }

@@ -132,6 +132,8 @@ impl<
     /// Says in all our lanes how far we have followed the directory (SPEC N-17).
     pub(super) fn has_followed(&self, generation: u32) {
         self.followed.store(generation, Ordering::Relaxed);
+        // Also a CPU of ours may be another one by now.
+        self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
         for instance in self.instances.all() {
             instance.sender().into_iter().for_each(|sender| sender.follow(generation));
         }
