@@ -558,10 +558,8 @@ impl Host {
             return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
         }
         // With slots nobody can say that it has let go of a region.
-        if let Some((other, _)) = self.instances().find(|(_, i)| i.phase == Phase::Running) {
-            if self.generation == Generation::RfcV2 {
-                return refuse!(EBUSY, "instance {} runs, and may have the region of {} mapped", other.get(), id.get());
-            }
+        if self.generation == Generation::RfcV2 && self.any_runs() {
+            return refuse!(EBUSY, "another instance runs, and may have the region of {} mapped", id.get());
         }
         if instance.phase == Phase::Created {
             self.list(id, &instance, State::Dead)?;
@@ -569,7 +567,12 @@ impl Host {
         self.list(id, &instance, State::Ending)?;
         let lives = |id, incarnation| self.find(id).and_then(|i| i.life()) == Some(incarnation);
         if let Err(by) = destroy_region(id, |id, incarnation| !lives(id, incarnation)) {
-            return refuse!(EBUSY, "instance {} has the region of {} mapped, and does not let go", by.get(), id.get());
+            return refuse!(
+                EBUSY,
+                "instance {} has the region of {} mapped, and does not let go",
+                by.get(),
+                id.get()
+            );
         }
         self.list(id, &instance, State::Absent)?;
         self.set(id, None);

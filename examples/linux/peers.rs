@@ -71,7 +71,9 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
             seen.in_doubt.fetch_add(1, Ordering::Relaxed);
             return log(peer, event);
         }
-        PeerEvent::Discarded { .. } | PeerEvent::Answered | PeerEvent::Unsettled { .. } => return log(peer, event),
+        PeerEvent::Discarded { .. } | PeerEvent::Answered | PeerEvent::Unsettled { .. } => {
+            return log(peer, event)
+        }
         // We write the directory, and follow it at each change.
         PeerEvent::ReadDirectory => return log(peer, event),
         PeerEvent::Began(_) | PeerEvent::Space => return,

@@ -107,6 +107,10 @@ impl<
         self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {
+                if sender.is_fresh() {
+                    // Another region: whoever lives there has not been told of.
+                    self.lives.get(id.index()).into_iter().for_each(|told| told.store(0, Ordering::Relaxed));
+                }
                 if sender.open() != Opening::Open {
                     self.busy.opening.add(id);
                 }

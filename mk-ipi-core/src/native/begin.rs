@@ -40,7 +40,8 @@ impl<W: Word> Sender<W> {
         let [tail, credit, base, good_bell, waiting] = [start, 0, 0, 0, 0].map(AtomicU64::new);
         let whole = region.geometry.max_len() as usize >= NEAR;
         let room_for_near = if whole { region.lines() } else { 0 };
-        Self { tail, credit, base, good_bell, waiting, room_for_near, hello, region }
+        let fresh = said == 0;
+        Self { tail, credit, base, good_bell, waiting, room_for_near, fresh, hello, region }
     }
 
     /// Goes on with the handshake, if the receiver has answered. Cleans every line once: not to be called with interrupts off.

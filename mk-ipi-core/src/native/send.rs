@@ -55,6 +55,8 @@ pub(crate) struct Sender<W> {
     pub(super) waiting: AtomicU64,
     /// Lines of the lane; 0 if its messages are shorter than what fills a line.
     pub(super) room_for_near: u64,
+    /// We had not spoken there before.
+    pub(super) fresh: bool,
     /// This life, in the phase in which it sends.
     pub(super) hello: Hello,
     pub(super) region: PeerRegion<W>,
@@ -75,6 +77,11 @@ impl<W: Word> Sender<W> {
             self.region.set(header::ATTACHED, 0);
         }
         self.region
+    }
+
+    /// Whether this is the first that we have of the region.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Whether the region was made anew below us: what we said there of ourselves is gone.
