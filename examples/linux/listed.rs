@@ -22,12 +22,12 @@ pub unsafe fn set_reader(reader: Option<Directory<'static, AtomicU64>>) {
     DIRECTORY.0.with_mut(|place| unsafe { *place = reader });
 }
 
-/// Whether the directory gives `cpu` to `id` now; `None` while that entry is being written. In any context, also an NMI's that came in
+/// Whether the directory gives `cpu` to `id` now; not while that entry is being written. In any context, also an NMI's that came in
 /// the middle of that; but only for whoever holds an instance.
 pub fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
     // SAFETY: nobody writes it while somebody holds an instance.
     let directory = DIRECTORY.0.with(|place| unsafe { (*place).as_ref() })?;
-    directory.has_cpu(id, cpu).ok()
+    Some(directory.has_cpu(id, cpu).unwrap_or(false))
 }
 
 /// Writes an entry, and follows the directory ourselves.

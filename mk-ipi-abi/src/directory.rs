@@ -216,7 +216,7 @@ pub enum EntryError {
     BadVector(u32),
     /// The region is misaligned, out of range, or too small for one slot.
     BadRegion,
-    /// More CPUs than an entry has room for, or a doorbell CPU that is not among them.
+    /// More CPUs than an entry has room for, or a doorbell CPU that is not among them or has more than 48 bits.
     BadCpus,
 }
 
@@ -347,7 +347,8 @@ impl InstanceEntry {
         let layout = Layout::from_u32(self.layout).ok_or(EntryError::UnknownLayout(self.layout))?;
         let vector = u8::try_from(self.doorbell_vector).ok().and_then(Vector::new);
         let vector = vector.ok_or(EntryError::BadVector(self.doorbell_vector))?;
-        if self.nr_cpus == 0 || self.nr_cpus > capacity {
+        // A doorbell has to fit into the word that moves it (SPEC N-4).
+        if self.nr_cpus == 0 || self.nr_cpus > capacity || self.doorbell_cpu >> 48 != 0 {
             return Err(EntryError::BadCpus);
         }
         Ok(InstanceRecord {

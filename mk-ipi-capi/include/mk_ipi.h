@@ -309,6 +309,11 @@
 #define MK_IPI_FOLLOWED_LEFT_OUT 4
 
 /**
+ * The host takes this life of ours for dead: our own entry is not live, or another life's.
+ */
+#define MK_IPI_FOLLOWED_TAKEN_FOR_DEAD 5
+
+/**
  * Nothing was refused.
  */
 #define MK_IPI_CONFLICT_NONE 0
@@ -1225,7 +1230,7 @@ int64_t mk_ipi_follow(struct mk_ipi *mk,
  * either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
  *
  * The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
- * are; -EINVAL if `mk` is none. Context: any but NMI; looks at all lanes.
+ * are; -EINVAL if `mk` is none, or has no native region of its own. Context: any but NMI; looks at all lanes.
  *
  * Safety:
  * As `mk_ipi_follow`.

@@ -5,7 +5,7 @@ use crate::args::{code, count_of, wide_code};
 use crate::instance::{at, mk_ipi};
 use crate::types::{
     mk_ipi_behind_callback_t, mk_ipi_followed_callback_t, MK_IPI_FOLLOWED_ADDED, MK_IPI_FOLLOWED_CHANGED,
-    MK_IPI_FOLLOWED_LEFT_OUT, MK_IPI_FOLLOWED_REMOVED,
+    MK_IPI_FOLLOWED_LEFT_OUT, MK_IPI_FOLLOWED_REMOVED, MK_IPI_FOLLOWED_TAKEN_FOR_DEAD,
 };
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::Errno;
@@ -41,6 +41,7 @@ pub unsafe extern "C" fn mk_ipi_follow(
                     Followed::Added => (MK_IPI_FOLLOWED_ADDED, None),
                     Followed::Changed => (MK_IPI_FOLLOWED_CHANGED, None),
                     Followed::Removed => (MK_IPI_FOLLOWED_REMOVED, None),
+                    Followed::TakenForDead => (MK_IPI_FOLLOWED_TAKEN_FOR_DEAD, None),
                     Followed::LeftOut(e) => (MK_IPI_FOLLOWED_LEFT_OUT, Some(e.errno())),
                 };
                 match (callback, error) {
@@ -60,7 +61,7 @@ pub unsafe extern "C" fn mk_ipi_follow(
 /// either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
 ///
 /// The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
-/// are; -EINVAL if `mk` is none. Context: any but NMI; looks at all lanes.
+/// are; -EINVAL if `mk` is none, or has no native region of its own. Context: any but NMI; looks at all lanes.
 ///
 /// # Safety
 ///
@@ -73,15 +74,15 @@ pub unsafe extern "C" fn mk_ipi_behind(
     ctx: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.map(|instance| {
+    code(unsafe { at(mk) }.and_then(|instance| {
         let mut count = 0usize;
-        instance.end.behind(generation, |id, incarnation| {
+        let looked = instance.end.behind(generation, |id, incarnation| {
             count = count.wrapping_add(1);
             if let Some(f) = callback {
                 // SAFETY: the kernel's own function and context.
                 unsafe { f(id.get().into(), incarnation.get(), ctx) };
             }
         });
-        count_of(count)
+        looked.map(|()| count_of(count)).map_err(|e| e.errno())
     }))
 }

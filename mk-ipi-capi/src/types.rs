@@ -109,6 +109,8 @@ pub const MK_IPI_FOLLOWED_REMOVED: u32 = 3;
 /// `mk_ipi_follow`: the instance is live, and could not be added. It is tried again when the directory has changed
 /// once more.
 pub const MK_IPI_FOLLOWED_LEFT_OUT: u32 = 4;
+/// The host takes this life of ours for dead: our own entry is not live, or another life's.
+pub const MK_IPI_FOLLOWED_TAKEN_FOR_DEAD: u32 = 5;
 
 /// Nothing was refused.
 pub const MK_IPI_CONFLICT_NONE: u32 = 0;

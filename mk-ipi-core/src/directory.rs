@@ -141,10 +141,14 @@ impl<'a, W: Word> Directory<'a, W> {
         for _ in 0..TRIES {
             // SYNC POINT: directory-entry (acquire)
             let before = sequence.load(Ordering::Acquire);
+            if before % 2 != 0 {
+                crate::sync::spin_hint();
+                continue;
+            }
             let entry: InstanceEntry = transmute!(load(words));
             f(&entry, listed);
             fence(Ordering::Acquire);
-            if before % 2 == 0 && sequence.load(Ordering::Relaxed) == before {
+            if sequence.load(Ordering::Relaxed) == before {
                 return entry.check(id, self.0.header.cpus_per_instance);
             }
             crate::sync::spin_hint();

@@ -6,7 +6,7 @@ use crate::native::{mapped_by, Sender, Unsettled};
 use crate::platform::{MapError, PhysMemory, Platform};
 use crate::published::{Published, Ref, TakeError};
 use crate::rfc_v2::{Occupied, Slot};
-use crate::sync::{array_of, const_unless_loom, AtomicU32, AtomicU64, Ordering, Word};
+use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::native::{Bell, Geometry};
 use mk_ipi_abi::rfc_v2::Claim;
@@ -93,6 +93,8 @@ pub(crate) struct Instance<W> {
     /// What the directory says, which may change: the incarnation, and where to ring, as in `BELL`.
     incarnation: AtomicU32,
     doorbell: AtomicU64,
+    /// Whether it has its CPUs: the dead are not rung, for these may be somebody else's.
+    live: AtomicBool,
     region: Option<Region>,
 }
 
@@ -105,7 +107,8 @@ impl<W: Word> Instance<W> {
         let doorbell = Bell { cpu: doorbell_cpu, vector }.to_word().filter(|_| cpus.contains(&doorbell_cpu));
         let doorbell = AtomicU64::new(doorbell.ok_or(AddError::BadCpus)?);
         let incarnation = AtomicU32::new(incarnation.get());
-        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, region: None })
+        let live = AtomicBool::new(true);
+        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, live, region: None })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -117,6 +120,15 @@ impl<W: Word> Instance<W> {
         const NOWHERE: Bell = Bell { cpu: PhysCpuId(0), vector: Vector::RFC_V2 };
         // What is stored is a bell.
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
+    }
+
+    /// Whether it has its CPUs, by the directory that was followed last.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_live(&self, live: bool) -> bool {
+        self.live.swap(live, Ordering::Relaxed) != live
     }
 
     /// The directory says something else of the same region; whether it does.
@@ -177,7 +189,7 @@ impl<W: Word> Instance<W> {
             return Ok(());
         };
         let theirs = |&(id, _): &(InstanceId, _)| Some(id) != me;
-        let receiver = sender.life().filter(|life| !life.over).map(|life| (self.id, life.incarnation));
+        let receiver = sender.lives().map(|life| (self.id, life.unwrap_or_else(|| self.incarnation())));
         for (id, incarnation) in receiver.into_iter().filter(theirs) {
             if !has_stopped(id, incarnation) {
                 return Err(DestroyError::Mapped(id, incarnation));
@@ -361,20 +373,27 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         platform: &P,
         id: InstanceId,
         me: Option<InstanceId>,
-        has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
-    ) -> Result<Option<Unsettled>, DestroyError> {
+        mut has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
+    ) -> Result<Option<(Option<Incarnation>, Unsettled)>, DestroyError> {
         let entry = self.entry(id).map_err(|_| DestroyError::Unknown)?;
         if let Some(instance) = entry.get() {
-            instance.check_unmapped(platform, me, has_stopped)?;
+            instance.check_unmapped(platform, me, &mut has_stopped)?;
         }
         entry.close(None);
         self.changes.fetch_add(1, Ordering::Relaxed);
         // The vacancy keeps the id until its memory has been given back.
-        let (instance, _vacancy) = entry.take().map_err(|e| match e {
+        let (instance, vacancy) = entry.take().map_err(|e| match e {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
-        let unsettled = instance.sender().and_then(Sender::unsettled);
+        // Once more: somebody may have come while it was in use.
+        if let Err(e) = instance.check_unmapped(platform, me, has_stopped) {
+            vacancy.publish(instance);
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            return Err(e);
+        }
+        let life = instance.sender().and_then(Sender::life).map(|life| life.incarnation);
+        let unsettled = instance.sender().and_then(Sender::unsettled).map(|unsettled| (life, unsettled));
         if let Some(Region { range, pooled }) = instance.region {
             platform.region_removed(id, range);
             instance.link.disconnect(platform);
@@ -383,6 +402,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
                 unsafe { platform.free(id, range) };
             }
         }
+        drop(vacancy);
         Ok(unsettled)
     }
 

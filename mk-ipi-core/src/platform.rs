@@ -249,14 +249,14 @@ pub struct Peer {
 /// | event | from which call of ours | how often | what to do |
 /// | --- | --- | --- | --- |
 /// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | forget what the former life of the peer was promised |
-/// | `Answered` | deferred work, poll, `tick`, a send | once for each attachment that had to wait | send what was `Unanswered` |
+/// | `Answered` | deferred work, poll, `tick`, a send, `want_space` | once for each attachment that had to wait | send what was `Unanswered` |
 /// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is heard by itself |
-/// | `Refused` | `tick`; with `want_space` also deferred work | once for each attachment | a fault of this kernel: stop sending, report it |
+/// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | a fault of this kernel: stop sending, report it |
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether it was handled, or do what is right in both cases |
 /// | `Discarded` | `tick` | once for each range | send it again, if it is still wanted |
-/// | `Unsettled` | `destroy_instance`, `follow`; `tick` if the region was made anew | once for each attachment, if anything is unsettled | as `InDoubt`, for each of them |
-/// | `ReadDirectory` | deferred work, `tick` | once for each time that something is not explained | [`follow`](crate::Endpoint::follow) from a task |
-/// | `Space` | deferred work, poll | once for each `want_space` that gave false | send |
+/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was made anew | once for each attachment, if anything is unsettled | as `InDoubt`, for each of them |
+/// | `ReadDirectory` | deferred work, poll, `tick` | again each time that something is not explained, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
+/// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
 /// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; the host decides whether the peer is dead (SPEC D-11) |
 /// | `Alive` | `tick` | once for each `Suspect` that was wrong | nothing |
 /// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link goes on by itself |
@@ -316,7 +316,7 @@ pub trait Observer {
         let _ = (peer, event);
     }
     /// Whether the directory gives `cpu` to `peer` now ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)); `None` if
-    /// there is no directory to ask: then `peer` has its doorbell CPU alone. Asked when a peer has moved its doorbell
+    /// there is no directory to ask: then `peer` has its doorbell CPU alone. While the entry changes: false; it is asked again. Asked when a peer has moved its doorbell
     /// (SPEC N-12), when a sender names a CPU, and of our own CPUs, in any context that may send: read, do not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);

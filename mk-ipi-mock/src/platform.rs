@@ -292,7 +292,7 @@ impl Observer for MockPlatform {
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         if let Some(range) = *lock(&self.state().directory) {
             let words = self.shared.memory.words(range)?;
-            return Directory::open(words).ok()?.has_cpu(peer, cpu).ok();
+            return Some(Directory::open(words).ok()?.has_cpu(peer, cpu).unwrap_or(false));
         }
         // Without a directory: as the machine was built.
         let is_peer =

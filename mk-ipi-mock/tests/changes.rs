@@ -122,7 +122,7 @@ impl World {
     /// Who has `k`'s region mapped and is behind.
     fn behind(&self, k: usize, generation: u32) -> Vec<InstanceId> {
         let mut behind = Vec::new();
-        self.links[k].behind(generation, |id, _| behind.push(id));
+        self.links[k].behind(generation, |id, _| behind.push(id)).unwrap();
         behind
     }
     fn settle(&self) {
@@ -311,18 +311,54 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     let next = InstanceRecord { incarnation: life(2), flags: EntryFlags::ONE_DOORBELL, ..world.record(1) };
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10, 11]);
     world.write(next, &[10, 11]);
-    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     assert!(world.links[0].instance(id(1)).unwrap().one_doorbell());
     // Its region has another layout: what is there is none of that.
     world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);
     let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, ..next };
     world.write(slots, &[10, 11]);
-    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     let exclusive = InstanceRecord { incarnation: life(4), flags: EntryFlags::EXCLUSIVE, ..slots };
     world.write(InstanceRecord { state: State::Dead, ..slots }, &[10, 11]);
     world.write(exclusive, &[10, 11]);
-    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     assert_eq!(world.links[0].instance(id(1)).unwrap().policy(), Some(mk_ipi_core::Occupied::Exclusive));
+}
+
+#[test]
+fn the_dead_are_not_rung_and_the_next_life_is() {
+    let world = World::joined(&[&[0], &[10], &[20]]);
+    world.machine.stop_kernel(1);
+    let dead = InstanceRecord { state: State::Dead, ..world.record(1) };
+    world.write(dead, &[10]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
+    let rung = world.machine.doorbells_at(PhysCpuId(10));
+    world.send(0, 1, 1).unwrap();
+    world.links[0].ring(id(1)).unwrap();
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung, "its CPU may be another's by now");
+    world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung + 1, "what was sent meanwhile is rung for");
+}
+
+#[test]
+fn a_kernel_that_is_taken_for_dead_learns_of_it() {
+    let world = World::joined(&[&[0], &[10]]);
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    assert_eq!(world.follow(1).1, [(id(1), Followed::TakenForDead)]);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_known_instance_is_not_followed() {
+    let world = World::joined(&[&[0], &[10]]);
+    let at = PhysAddr(world.range.start().0 + 64 + (64 + 64) + 16);
+    let good = world.machine.peek(at);
+    world.write(world.record(0), &[0]);
+    world.machine.poke(at, good & !0xff | 9);
+    let unknown = mk_ipi_abi::directory::EntryError::UnknownState(9);
+    assert_eq!(world.follow(0).0, Err(JoinError::Entry(id(1), unknown)));
+    world.machine.poke(at, good);
+    assert!(world.follow(0).0.is_ok());
 }
 
 // ---- regions end ----
@@ -341,7 +377,7 @@ fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
     world.write(old, &[10]);
     let new = InstanceRecord { region: Some(region), incarnation: life(2), ..world.record(1) };
     world.write(new, &[10]);
-    assert_eq!(world.follow(2).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.follow(2).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     world.links[2].send(id(1), TYPE, &[5]).unwrap();
     // Kernel 1 is dead. The host wants the region back: kernel 2 has it mapped.
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(2), life(1))));
@@ -354,6 +390,11 @@ fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
         "it has not answered"
     );
     world.events(2);
+    // Who uses it meanwhile holds that up, and it is tried again.
+    let held = world.links[2].instance(id(1)).unwrap();
+    assert_eq!(world.follow(2).0, Err(JoinError::InUse(id(1))));
+    assert_eq!(world.follow(2).0, Err(JoinError::InUse(id(1))));
+    drop(held);
     assert_eq!(world.follow(2), (Ok(generation), vec![(id(1), Followed::Removed)]));
     assert!(matches!(world.events(2)[..], [(peer, PeerEvent::Unsettled { after: 0, .. })] if peer == id(1)));
     world.events(0);
@@ -383,6 +424,28 @@ fn who_never_answers_keeps_the_region_until_its_cpus_have_stopped() {
     assert!(host.destroy_with(id(1), |who, n| who == id(2) && n == life(7)).is_err());
     world.machine.stop_kernel(2);
     host.destroy_with(id(1), |who, n| who == id(2) && n == life(1)).unwrap();
+    assert_eq!(world.machine.pool_used(id(1)), 0);
+}
+
+#[test]
+fn a_region_that_was_in_use_is_looked_at_again() {
+    let world = World::joined(&[&[0], &[10], &[20]]);
+    let host = &world.links[0];
+    host.destroy_instance(id(1)).unwrap();
+    let one = world.kernel(1);
+    let link = LinkConfig::Native(Some(world.geometry));
+    let config = InstanceConfig { link, ..one.native_config(id(1), life(1)) };
+    let region = host.create_instance(&config).unwrap();
+    let held = host.instance(id(1)).unwrap();
+    assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::InUse(1)));
+    // Somebody attaches it by an entry that it read before.
+    world.links[2].destroy_instance(id(1)).unwrap();
+    world.links[2].attach_instance(&one.native_config(id(1), life(1)), Some(region)).unwrap();
+    drop(held);
+    assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(2), life(1))));
+    assert!(host.send(id(1), TYPE, &[1]).is_ok(), "it is there again");
+    world.links[2].destroy_instance(id(1)).unwrap();
+    host.destroy_instance(id(1)).unwrap();
     assert_eq!(world.machine.pool_used(id(1)), 0);
 }
 
@@ -428,7 +491,7 @@ fn a_region_that_is_made_anew_below_a_peer_is_noticed() {
     // Whoever reads the directory again attaches it again.
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
-    assert_eq!(world.follow(0).1, [(id(1), Followed::Added)]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     world.send(0, 1, 5).unwrap();
 }
 

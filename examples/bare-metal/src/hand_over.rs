@@ -149,8 +149,8 @@ pub fn say(k: usize, what: What, value: u64) -> bool {
 /// Whether no live kernel has our region mapped and has not followed the directory to `generation`. Nobody dies here.
 pub fn nobody_is_behind(generation: u32) -> bool {
     let mut behind = false;
-    ENDPOINT.behind(generation, |_, _| behind = true);
-    is_stale() || !behind
+    let looked = ENDPOINT.behind(generation, |_, _| behind = true);
+    is_stale() || (looked.is_ok() && !behind)
 }
 
 /// Says what this kernel saw of the CPU that was moved.

@@ -48,7 +48,7 @@ pub fn follow() -> Option<u32> {
     });
     match followed {
         Ok(generation) => Some(generation),
-        Err(JoinError::Changing(_) | JoinError::Ringing) => None,
+        Err(JoinError::Changing(_) | JoinError::Ringing | JoinError::Busy) => None,
         Err(e) => fatal!("the directory cannot be followed: {e:?}"),
     }
 }

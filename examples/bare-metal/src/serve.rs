@@ -122,7 +122,8 @@ impl Peers {
             }
         });
         match followed {
-            Ok(_) | Err(JoinError::Changing(_) | JoinError::InUse(_) | JoinError::Ringing) => {}
+            Ok(_)
+            | Err(JoinError::Changing(_) | JoinError::InUse(_) | JoinError::Ringing | JoinError::Busy) => {}
             Err(e) => log!("the directory cannot be followed: {e:?}"),
         }
     }
@@ -132,7 +133,7 @@ impl Peers {
         let (bit, had) = (bit(id), self.known & bit(id) != 0);
         let change = match followed {
             // Another life in the same region, or rung elsewhere: its streams go on.
-            Followed::Changed => return None,
+            Followed::Changed | Followed::TakenForDead => return None,
             Followed::Added if had => Some(Change::Replaced),
             Followed::Added => Some(Change::Came),
             Followed::Removed => Some(Change::Went),

@@ -142,7 +142,7 @@ impl Attached {
     }
     /// Whether it has followed the directory to `generation`, which wraps.
     pub const fn has_followed(self, generation: u32) -> bool {
-        self.generation.wrapping_sub(generation) < 1 << 31
+        self.generation != 0 && self.generation.wrapping_sub(generation) < 1 << 31
     }
 }
 

@@ -210,7 +210,8 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
             Err(_) => return Ok(()),
         };
         let kept = |r: &InstanceRecord| (r.incarnation, r.layout, r.flags, r.region);
-        if old.state.is_live() && (record.state == State::Absent || kept(&old) != kept(record)) {
+        let dies_first = matches!(record.state, State::Absent | State::Ending);
+        if old.state.is_live() && (dies_first || kept(&old) != kept(record)) {
             return Err(WriteError::Live(old));
         }
         if !old.state.is_live() && record.state.is_live() && old.incarnation == record.incarnation {

@@ -111,6 +111,10 @@ pub struct Endpoint<
     pub(super) lives: [AtomicU64; INSTANCES],
     /// The directory's generation that was followed last; 0 if none was.
     pub(super) followed: AtomicU32,
+    /// How often an instance was added.
+    pub(super) attachments: AtomicU32,
+    /// Somebody follows the directory.
+    pub(super) following: AtomicBool,
     /// As `Cpu::ringing`, of CPUs whose index is not below `CPUS`.
     pub(super) ringing_elsewhere: Ringing,
     /// Of CPUs whose index is not below `CPUS`.
@@ -140,6 +144,8 @@ impl<
                 cpus: array_of![Cpu::new(); CPUS],
                 lives: array_of![AtomicU64::new(0); INSTANCES],
                 followed: AtomicU32::new(0),
+                attachments: AtomicU32::new(0),
+                following: AtomicBool::new(false),
                 ringing_elsewhere: Ringing::new(),
                 elsewhere: Counters::new(),
             }
@@ -163,6 +169,8 @@ impl<
             fill(&raw mut (*at).cpus, Cpu::new);
             fill(&raw mut (*at).lives, || AtomicU64::new(0));
             (&raw mut (*at).followed).write(AtomicU32::new(0));
+            (&raw mut (*at).attachments).write(AtomicU32::new(0));
+            (&raw mut (*at).following).write(AtomicBool::new(false));
             (&raw mut (*at).ringing_elsewhere).write(Ringing::new());
             (&raw mut (*at).elsewhere).write(Counters::new());
         }
@@ -179,6 +187,8 @@ impl<
             cpus: _,
             lives: _,
             followed: _,
+            attachments: _,
+            following: _,
             ringing_elsewhere: _,
             elsewhere: _,
         } = made;

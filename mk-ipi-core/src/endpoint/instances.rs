@@ -84,10 +84,8 @@ impl<
         has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
     ) -> Result<(), DestroyError> {
         let me = self.identity();
-        let theirs =
-            self.instances.get(id).ok().and_then(|i| i.sender()?.life()).map(|life| life.incarnation);
         let unsettled = self.instances.destroy(&self.platform, id, me.map(|(id, _)| id), has_stopped)?;
-        if let (Some((after, to)), Some((_, ours))) = (unsettled, me) {
+        if let (Some((theirs, (after, to))), Some((_, ours))) = (unsettled, me) {
             self.platform.peer_event(Peer { id, theirs, ours }, PeerEvent::Unsettled { after, to });
         }
         Ok(())
@@ -103,7 +101,8 @@ impl<
 
     /// An instance was added: it learns that we are there, and we look at its lane.
     fn announce(&self, id: InstanceId) {
-        // Perhaps by an entry that has changed since: the next look at the directory is a whole one.
+        // Perhaps by an entry that has changed since: the next look at the directory is a whole one, also of who is at it now.
+        self.attachments.fetch_add(1, Ordering::Relaxed);
         self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {

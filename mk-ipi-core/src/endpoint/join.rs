@@ -8,7 +8,6 @@ use crate::link::{AddError, LinkConfig};
 use crate::platform::Platform;
 use crate::registry::Handler;
 use crate::rfc_v2::Occupied;
-use crate::sync::Ordering;
 use crate::sync::Word;
 use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout};
 use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
@@ -23,9 +22,12 @@ pub enum JoinError {
     Instance(InstanceId, AddError),
     /// The host was changing the entry of this instance: try again.
     Changing(InstanceId),
-    /// Somebody still uses this instance, which the directory lists no more, or with another region: call again.
+    /// From [`follow`](Endpoint::follow) alone. Somebody still uses this instance, which the directory lists no more, or with
+    /// another region: call again.
     InUse(InstanceId),
-    /// A CPU of ours does not come to an end of ringing where the directory said before: call again.
+    /// From [`follow`](Endpoint::follow) alone. Another call of it is at work, or somebody added an instance meanwhile: call again.
+    Busy,
+    /// From [`follow`](Endpoint::follow) alone. A CPU of ours does not come to an end of ringing where the directory said before: call again.
     Ringing,
     /// The entry of this instance cannot be used: who and why. If it is the result of a join, no entry that can be read has its
     /// region at that address.
@@ -38,7 +40,7 @@ impl JoinError {
         match self {
             Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
             Self::Instance(_, e) => e.errno(),
-            Self::Changing(_) | Self::Ringing => Errno::EAGAIN,
+            Self::Changing(_) | Self::Ringing | Self::Busy => Errno::EAGAIN,
             Self::InUse(_) => Errno::EBUSY,
         }
     }
@@ -96,7 +98,6 @@ impl<
         directory: &Directory<'_, P::Word>,
         mut left_out: impl FnMut(InstanceId, JoinError),
     ) -> Result<usize, JoinError> {
-        let generation = directory.generation();
         let me = find_self(shared, directory)?;
         let before = self.identity().map(|(instance, incarnation)| Claim { instance, incarnation });
         // A native link begins with who we are.
@@ -125,18 +126,9 @@ impl<
         }
         joined?;
         self.identify(me.instance, me.incarnation);
-        self.has_followed(generation);
+        // What has changed since, or was there before; what is not through then is at the next call.
+        let _ = self.follow(directory, |_, _| ());
         Ok(count)
-    }
-
-    /// Says in all our lanes how far we have followed the directory (SPEC N-17).
-    pub(super) fn has_followed(&self, generation: u32) {
-        self.followed.store(generation, Ordering::Relaxed);
-        // Also a CPU of ours may be another one by now.
-        self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
-        for instance in self.instances.all() {
-            instance.sender().into_iter().for_each(|sender| sender.follow(generation));
-        }
     }
 
     /// Adds the instance `id` if it is alive; whether it was.

@@ -110,7 +110,8 @@ impl<
         told.is_none_or(|told| told.swap(life.to_word(), Ordering::Relaxed) != life.to_word())
     }
 
-    /// Tells all peers that this life is over (SPEC N-11). What they sent and we have not read stays in our region, for our next
+    /// Tells all peers that this life is over (SPEC N-11). From then on call nothing but `destroy_instance`: the host may give our region
+    /// to somebody else. What they sent and we have not read stays in our region, for our next
     /// life.
     pub fn goodbye(&self) {
         if let (Some((_, incarnation)), Some(own)) = (self.identity(), self.own()) {

@@ -87,7 +87,15 @@ impl<
             return false;
         };
         let taken = match cpu.queue.produce() {
-            Ok(free) => free.fill(|copy| slot.take(policy, copy)),
+            Ok(free) => {
+                // What was left is what is taken now, or gone. Before that: an interrupt in between may leave the next one.
+                let left = cpu.left.swap(false, Ordering::Relaxed);
+                let taken = free.fill(|copy| slot.take(policy, copy));
+                if left && taken.is_err() {
+                    cpu.left.store(true, Ordering::Relaxed);
+                }
+                taken
+            }
             Err(QueueError::Held) => {
                 cpu.counters.count(Count::Nested);
                 return self.leave(cpu, policy, slot);
@@ -100,8 +108,6 @@ impl<
             Err(Untaken::Overwritten) => Count::Overwritten,
         });
         if taken.is_ok() {
-            // What was left is what was taken, or gone.
-            cpu.left.store(false, Ordering::Relaxed);
             self.platform.schedule();
         }
         taken.is_ok()

@@ -52,6 +52,15 @@ impl<
         self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing).during(ring)
     }
 
+    /// Whether `cpu` is the one that is rung.
+    pub(super) fn is_rung_at(&self, to: &Instance<P>, sender: &Sender<P::Word>, cpu: PhysCpuId) -> bool {
+        let interrupts = self.platform.disable();
+        // As a ring: what it finds out of a doorbell is kept.
+        let bell = self.while_ringing(|| self.doorbell(to, sender));
+        self.platform.restore(interrupts);
+        bell.cpu == cpu
+    }
+
     /// Waits, for a while, until no CPU of ours rings by what the directory said before; whether none does.
     pub(super) fn settle_doorbells(&self) -> bool {
         before_settled();
@@ -69,6 +78,10 @@ impl<
         sender.count_rung();
         self.count(Count::Rung);
         self.while_ringing(|| {
+            if !to.is_live() {
+                // Its CPUs may be somebody else's. Its next life looks by itself.
+                return Ok(());
+            }
             let Bell { cpu, vector } = self.doorbell(to, sender);
             match context {
                 Context::Normal => self.platform.ring(cpu, vector),
@@ -99,9 +112,9 @@ impl<
             Some(sender) => self.ring_undisturbed(&instance, sender),
             None => {
                 let interrupts = self.platform.disable();
-                let rung = self.while_ringing(|| {
-                    let Bell { cpu, vector } = instance.doorbell();
-                    self.platform.ring(cpu, vector)
+                let rung = self.while_ringing(|| match instance.doorbell() {
+                    Bell { cpu, vector } if instance.is_live() => self.platform.ring(cpu, vector),
+                    _ => Ok(()),
                 });
                 self.platform.restore(interrupts);
                 rung

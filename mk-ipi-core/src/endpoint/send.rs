@@ -62,7 +62,7 @@ impl<
     ) -> Result<u64, SendError> {
         let instance = self.instances.get(to).map_err(|e| self.count_unsent(SendError::Instance(e)))?;
         match &instance.link {
-            Link::Native { sender, .. } if self.doorbell(&instance, sender).cpu != cpu => {
+            Link::Native { sender, .. } if !self.is_rung_at(&instance, sender, cpu) => {
                 Err(self.count_unsent(SendError::NotItsCpu(cpu)))
             }
             Link::RfcV2 { .. } => self.send_on_slot(&instance, cpu, msg_type, payload),
@@ -278,6 +278,10 @@ impl<
                 let claimed = claimed.map_err(|found| self.busy(found, cpu, vector))?;
                 claimed.publish(&message).map_err(|_| SendError::ClaimLost)?;
             }
+        }
+        if !instance.is_live() {
+            // Its CPUs may be somebody else's. Its next life polls.
+            return Ok(());
         }
         self.platform.ring(cpu, vector).map_err(SendError::NotRung)
     }

@@ -183,6 +183,13 @@ impl<W: Word> PeerRegion<W> {
             word.store(value, Ordering::Release);
         }
     }
+    /// As `set`, if the word is still `found`.
+    #[cfg_attr(loom, track_caller)]
+    pub(super) fn replace(&self, word: usize, found: u64, value: u64) {
+        if let Some(word) = self.words.words().get(word) {
+            let _ = word.compare_exchange(found, value, Ordering::Release);
+        }
+    }
     /// As `set`, unless the word is larger already. Several CPUs may do so at once, one interrupted half-way.
     pub(super) fn raise(&self, word: usize, value: u64) {
         let Some(word) = self.words.words().get(word) else { return };

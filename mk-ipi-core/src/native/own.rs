@@ -2,7 +2,7 @@
 //! What a receiver says in its own pages for all its senders, and the stop word (SPEC N-4, N-12, N-15).
 
 use super::lane::OwnRegion;
-use crate::sync::{Ordering, Word};
+use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::native::{header, receiver, Attached, Bell, Life};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
@@ -15,6 +15,8 @@ impl<W: Word> OwnRegion<W> {
 
     /// Who has the region mapped, by their own word (SPEC N-17).
     pub(crate) fn attached(&self) -> impl Iterator<Item = (InstanceId, Attached)> + use<'_, W> {
+        // See `Sender::begin`.
+        fence(Ordering::SeqCst);
         (0..=u8::MAX).filter_map(|lane| {
             // SYNC POINT: lane-followed (acquire)
             let attached = Attached::from_word(self.lane_end(lane)?.header(header::ATTACHED))?;

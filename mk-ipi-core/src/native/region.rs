@@ -3,7 +3,7 @@
 
 use super::lane::{array, OwnRegion, PeerRegion};
 use crate::platform::{Access, MapError, Mapping, PhysMemory};
-use crate::sync::{Ordering, Word};
+use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::native::{header, Attached, Geometry, Stamp, StampError, MAGIC, MKIPI0NN_AT, STAMP_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use zerocopy::transmute;
@@ -150,12 +150,16 @@ pub(crate) fn mapped_by<P: PhysMemory>(
         _ => MapError::Misaligned,
     })?;
     let lane_words = (geometry.lane_len() >> 3) as usize;
+    // See `Sender::begin`.
+    fence(Ordering::SeqCst);
     let attached = |lane: u8| {
         let word =
             lanes.words().get(usize::from(lane).wrapping_mul(lane_words).wrapping_add(header::ATTACHED));
         // SYNC POINT: lane-attached (acquire)
-        let attached = Attached::from_word(word?.load_acquire())?;
-        Some((InstanceId::new(lane), attached.incarnation))
+        let word = Some(word?.load_acquire()).filter(|word| *word != 0)?;
+        // Who says what makes no sense is there all the same.
+        let life = Attached::from_word(word).map_or(Incarnation::FIRST, |attached| attached.incarnation);
+        Some((InstanceId::new(lane), life))
     };
     let found = (0..=u8::MAX).filter_map(attached).find(|&(id, incarnation)| counts(id, incarnation));
     unmap(platform, lanes);

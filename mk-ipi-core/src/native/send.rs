@@ -92,10 +92,12 @@ impl<W: Word> Sender<W> {
 
     /// Says that this kernel does what the directory asks for up to that generation (SPEC N-17).
     pub(crate) fn follow(&self, generation: u32) {
-        if !self.is_gone() {
+        let found = self.region.own(header::ATTACHED);
+        if found != 0 {
             let attached = Attached { incarnation: self.hello.incarnation, generation };
+            // Only that: a region that is made anew in this moment stays one that we are not in.
             // SYNC POINT: lane-followed (release)
-            self.region.set(header::ATTACHED, attached.to_word());
+            self.region.replace(header::ATTACHED, found, attached.to_word());
         }
     }
 

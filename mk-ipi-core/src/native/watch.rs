@@ -5,6 +5,7 @@ use super::send::Sender;
 use crate::platform::PeerEvent;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Life};
+use mk_ipi_abi::Incarnation;
 
 /// Our lane in a peer's region, in numbers. Some are the peer's word: they inform, and decide nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub(crate) struct Watch {
     gone: AtomicBool,
 }
 
+/// Somebody looks; also one whose observer unwinds comes to an end.
+struct Looks<'a>(&'a AtomicBool);
+
+impl Drop for Looks<'_> {
+    fn drop(&mut self) {
+        // SYNC POINT: watch (release)
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Watch {
     /// Of the receiver that `sender` sends to: what became of former lives' messages is not told.
     pub(crate) fn new<W: Word>(sender: &Sender<W>) -> Self {
@@ -70,13 +81,12 @@ impl Watch {
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
+        let _looks = Looks(&self.busy);
         if sender.is_gone() {
             self.look_at_the_end(sender, &tell);
         } else {
             self.look_at_life(sender, now, patience, &tell);
         }
-        // SYNC POINT: watch (release)
-        self.busy.store(false, Ordering::Release);
     }
 
     /// The region was made anew: what we sent into the old one is told of, once.
@@ -170,6 +180,14 @@ impl<W: Word> Sender<W> {
     pub(crate) fn life(&self) -> Option<Life> {
         // SYNC POINT: receiver-life (acquire)
         Life::from_word(self.region.receiver(receiver::LIFE))
+    }
+
+    /// Whether the receiver lives, by its own word, and which life that is, if the word makes sense.
+    pub(crate) fn lives(&self) -> Option<Option<Incarnation>> {
+        // SYNC POINT: receiver-life (acquire)
+        let word = self.region.receiver(receiver::LIFE);
+        let life = Life::from_word(word);
+        (word != 0 && !life.is_some_and(|life| life.over)).then(|| life.map(|life| life.incarnation))
     }
 
     /// How far the receiver has handled: every message with a number up to this. `None` if it says what cannot be.

@@ -124,7 +124,7 @@ fn instances<
         sink((held.incarnation(), held.one_doorbell(), held.doorbell_cpu(), held.vector()));
         sink((held.policy(), held.region(), held.words().len()));
     }
-    end.behind(any(), |id, incarnation| sink((id, incarnation)));
+    sink(end.behind(any(), |id, incarnation| sink((id, incarnation))).map_err(SendError::errno));
     sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
     sink(end.destroy_with(instance(), |id, incarnation| {
         sink((id, incarnation));

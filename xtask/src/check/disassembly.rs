@@ -50,7 +50,8 @@ pub fn in_image(places: &Places) -> Result<Found> {
 fn marked(elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let mut found = 0;
-    for symbol in file.symbols().filter(|s| s.is_definition()) {
+    // Not only those with a size: an entry is assembly.
+    for symbol in file.symbols().filter(|symbol| !symbol.is_undefined()) {
         let name = symbol.name()?;
         if !name.starts_with(ENTRY) {
             continue;
