@@ -8,7 +8,7 @@ use crate::link::{AddError, LinkConfig};
 use crate::platform::Platform;
 use crate::registry::Handler;
 use crate::rfc_v2::Occupied;
-use crate::sync::Word;
+use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout};
 use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
@@ -155,6 +155,8 @@ impl<
     /// Adds the instance that the directory lists so.
     pub(super) fn attach_listed(&self, record: &InstanceRecord) -> Result<(), JoinError> {
         let attached = self.attach_instance(&config_of(record, &[record.doorbell_cpu]), record.region);
+        // A host that waits for all to follow finds us in its lanes, or we find what it wrote before in the entries that we read next.
+        fence(Ordering::SeqCst);
         attached.map_err(|e| JoinError::Instance(record.instance, e))
     }
 }

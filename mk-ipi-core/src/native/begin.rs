@@ -25,8 +25,6 @@ impl<W: Word> Sender<W> {
         let answered = region.control(control::ANSWER);
         let begin = Hello::after(said, answered, incarnation);
         region.set(header::ATTACHED, Attached { incarnation, generation: 0 }.to_word());
-        // A host that ends a region sees that we have it, or we see in the directory that it ends.
-        fence(Ordering::SeqCst);
         // What a former life waited for is not waited for any more.
         region.set(header::WANT, 0);
         let unused = said == 0 && answered == 0 && region.control(control::BREACH) == 0;

@@ -15,7 +15,7 @@ impl<W: Word> OwnRegion<W> {
 
     /// Who has the region mapped, by their own word (SPEC N-17).
     pub(crate) fn attached(&self) -> impl Iterator<Item = (InstanceId, Attached)> + use<'_, W> {
-        // See `Sender::begin`.
+        // See `Endpoint::attach_listed`.
         fence(Ordering::SeqCst);
         (0..=u8::MAX).filter_map(|lane| {
             // SYNC POINT: lane-followed (acquire)

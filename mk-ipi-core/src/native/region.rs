@@ -150,7 +150,7 @@ pub(crate) fn mapped_by<P: PhysMemory>(
         _ => MapError::Misaligned,
     })?;
     let lane_words = (geometry.lane_len() >> 3) as usize;
-    // See `Sender::begin`.
+    // See `Endpoint::attach_listed`.
     fence(Ordering::SeqCst);
     let attached = |lane: u8| {
         let word =

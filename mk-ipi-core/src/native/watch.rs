@@ -184,7 +184,6 @@ impl<W: Word> Sender<W> {
 
     /// Whether the receiver lives, by its own word, and which life that is, if the word makes sense.
     pub(crate) fn lives(&self) -> Option<Option<Incarnation>> {
-        // SYNC POINT: receiver-life (acquire)
         let word = self.region.receiver(receiver::LIFE);
         let life = Life::from_word(word);
         (word != 0 && !life.is_some_and(|life| life.over)).then(|| life.map(|life| life.incarnation))
