@@ -315,7 +315,8 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     assert!(world.links[0].instance(id(1)).unwrap().one_doorbell());
     // Its region has another layout: what is there is none of that.
     world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);
-    let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, ..next };
+    let flags = EntryFlags::empty();
+    let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, flags, ..next };
     world.write(slots, &[10, 11]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     let exclusive = InstanceRecord { incarnation: life(4), flags: EntryFlags::EXCLUSIVE, ..slots };
