@@ -40,7 +40,7 @@ pub fn write(
     writer
         .write(record, cpus)
         .map_err(|e| failure!(EINVAL, "the directory's entry {}: {e:?}", record.instance.get()))?;
-    // What is not through is at the next change.
+    // What cannot be done yet is done at the next change.
     let _ = ENDPOINT.follow(&writer.reader(), |_, _| ());
     Ok(())
 }

@@ -45,7 +45,7 @@ pub struct DirectoryHeader {
     pub cpus_per_instance: u32,
     /// 0.
     pub reserved: u32,
-    /// Changed by every change of an entry, behind it (SPEC D-7). The low 32 bits count, the others are 0.
+    /// Changes after every change of an entry (SPEC D-7). The low 32 bits count, the others are 0.
     pub generation: u64,
     /// Physical id of the machine's boot CPU, plus one; 0 if the host does not say.
     pub boot_cpu: u64,

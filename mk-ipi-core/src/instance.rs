@@ -185,22 +185,36 @@ impl<W: Word> Instance<W> {
         me: Option<InstanceId>,
         mut has_stopped: impl FnMut(InstanceId, Incarnation) -> bool,
     ) -> Result<(), DestroyError> {
-        let Some((Region { range, pooled: true }, sender)) = self.region.zip(self.sender()) else {
+        if self.sender().is_none() || !self.is_pooled() {
             return Ok(());
-        };
-        let theirs = |&(id, _): &(InstanceId, _)| Some(id) != me;
-        let receiver = sender.lives().map(|life| (self.id, life.unwrap_or_else(|| self.incarnation())));
-        for (id, incarnation) in receiver.into_iter().filter(theirs) {
-            if !has_stopped(id, incarnation) {
-                return Err(DestroyError::Mapped(id, incarnation));
+        }
+        let mut first = None;
+        self.mapped_by(platform, me, |id, incarnation| {
+            if first.is_none() && !has_stopped(id, incarnation) {
+                first = Some(DestroyError::Mapped(id, incarnation));
             }
+        })?;
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Calls `each` for everybody but `me` who has the native region mapped.
+    pub(crate) fn mapped_by<P: Platform<Word = W>>(
+        &self,
+        platform: &P,
+        me: Option<InstanceId>,
+        mut each: impl FnMut(InstanceId, Incarnation),
+    ) -> Result<(), DestroyError> {
+        let native = self.region().zip(self.sender());
+        let (range, sender) = native.ok_or(DestroyError::Unknown)?;
+        let mut theirs = |id, incarnation| {
+            if Some(id) != me {
+                each(id, incarnation);
+            }
+        };
+        if let Some(life) = sender.lives() {
+            theirs(self.id, life.unwrap_or_else(|| self.incarnation()));
         }
-        let by = |id, incarnation| theirs(&(id, incarnation)) && !has_stopped(id, incarnation);
-        match mapped_by(platform, range, sender.geometry(), by) {
-            Ok(None) => Ok(()),
-            Ok(Some((id, incarnation))) => Err(DestroyError::Mapped(id, incarnation)),
-            Err(e) => Err(DestroyError::Map(e)),
-        }
+        mapped_by(platform, range, sender.geometry(), theirs).map_err(DestroyError::Map)
     }
 
     fn set_region<P: Platform>(&mut self, platform: &P, range: PhysRange, pooled: bool) {

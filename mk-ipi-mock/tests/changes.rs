@@ -445,6 +445,11 @@ fn a_region_that_was_in_use_is_looked_at_again() {
     drop(held);
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(2), life(1))));
     assert!(host.send(id(1), TYPE, &[1]).is_ok(), "it is there again");
+    // Who did not make it can ask, too.
+    let mut by = Vec::new();
+    world.links[2].mapped_by(id(1), |id, _| by.push(id)).unwrap();
+    host.mapped_by(id(1), |id, life| by.push((id, life).0)).unwrap();
+    assert_eq!(by, [id(0), id(2)]);
     world.links[2].destroy_instance(id(1)).unwrap();
     host.destroy_instance(id(1)).unwrap();
     assert_eq!(world.machine.pool_used(id(1)), 0);

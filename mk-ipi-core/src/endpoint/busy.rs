@@ -68,7 +68,7 @@ pub(super) struct Busy {
     /// Lanes with messages that were posted and not flushed.
     pub(super) posted: Instances,
     /// Peers that say what the directory, as it is now, does not explain.
-    pub(super) puzzling: Instances,
+    pub(super) unexplained: Instances,
 }
 
 impl Busy {
@@ -78,12 +78,12 @@ impl Busy {
                 opening: Instances::new(),
                 wanting: Instances::new(),
                 posted: Instances::new(),
-                puzzling: Instances::new(),
+                unexplained: Instances::new(),
             }
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        [&self.opening, &self.wanting, &self.posted, &self.puzzling].into_iter().all(Instances::is_empty)
+        [&self.opening, &self.wanting, &self.posted, &self.unexplained].into_iter().all(Instances::is_empty)
     }
 }

@@ -58,7 +58,8 @@ impl<
         mut each: impl FnMut(InstanceId, Followed),
     ) -> Result<u32, JoinError> {
         let generation = directory.generation();
-        if self.followed.load(Ordering::Relaxed) == generation {
+        // 0 is a host that does not count its changes.
+        if generation != 0 && self.followed.load(Ordering::Relaxed) == generation {
             return Ok(generation);
         }
         if self.following.swap(true, Ordering::Acquire) {
@@ -94,7 +95,7 @@ impl<
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
         }
-        // Behind that nobody finds a doorbell good by an older entry; who has found one so may be ringing it.
+        // From here on nobody accepts a doorbell by an older entry. Who accepted one before may be ringing it.
         self.instances.all().for_each(|known| known.sender().into_iter().for_each(|s| s.forget_bell()));
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
@@ -144,7 +145,7 @@ impl<
         match same {
             Some(record) => {
                 let bell = Bell { cpu: record.doorbell_cpu, vector: record.vector };
-                // Where first, lest the dead be rung.
+                // First where, then whether: a new life is not rung at its former CPU.
                 let changed = known.change(record.incarnation, bell);
                 let comes_or_goes = known.set_live(is_live);
                 if comes_or_goes && is_live {

@@ -75,9 +75,9 @@ impl<
         self.destroy_with(id, |_, _| false)
     }
 
-    /// As [`destroy_instance`](Self::destroy_instance), for the host: `has_stopped` says of an instance and its life, which has
-    /// the region mapped by its last word, whether its CPUs have stopped for good. If that is not true, it goes on writing into
-    /// memory that is given to somebody else.
+    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is asked about each instance, and the life of it,
+    /// that says that it has the region mapped: whether its CPUs have stopped for good. If it answers true and they run, that kernel
+    /// goes on writing into memory that is somebody else's by then.
     pub fn destroy_with(
         &self,
         id: InstanceId,
@@ -89,6 +89,21 @@ impl<
             self.platform.peer_event(Peer { id, theirs, ours }, PeerEvent::Unsettled { after, to });
         }
         Ok(())
+    }
+
+    /// Calls `each` for every other kernel that has the native region of `id` mapped, by its own word, whoever made that
+    /// (SPEC N-17): its senders, and its receiver, in these lives. May sleep.
+    ///
+    /// # Errors
+    /// `Unknown` if there is no such instance with a native region, `Map` if its lanes could not be looked at.
+    pub fn mapped_by(
+        &self,
+        id: InstanceId,
+        each: impl FnMut(InstanceId, Incarnation),
+    ) -> Result<(), DestroyError> {
+        let instance = self.instances.get(id).map_err(|_| DestroyError::Unknown)?;
+        let me = self.identity().map(|(me, _)| me);
+        instance.mapped_by(&self.platform, me, each)
     }
 
     /// Empties every slot that a dead kernel had claimed; gives how many (SPEC X-5).

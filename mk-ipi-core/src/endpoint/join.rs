@@ -126,7 +126,7 @@ impl<
         }
         joined?;
         self.identify(me.instance, me.incarnation);
-        // What has changed since, or was there before; what is not through then is at the next call.
+        // Also what has changed meanwhile. What cannot be done yet is done by the next call of it.
         let _ = self.follow(directory, |_, _| ());
         Ok(count)
     }
@@ -155,7 +155,7 @@ impl<
     /// Adds the instance that the directory lists so.
     pub(super) fn attach_listed(&self, record: &InstanceRecord) -> Result<(), JoinError> {
         let attached = self.attach_instance(&config_of(record, &[record.doorbell_cpu]), record.region);
-        // A host that waits for all to follow finds us in its lanes, or we find what it wrote before in the entries that we read next.
+        // A host that waits for all to follow finds our word in its lanes, or the entries that we read next are those it wrote before.
         fence(Ordering::SeqCst);
         attached.map_err(|e| JoinError::Instance(record.instance, e))
     }

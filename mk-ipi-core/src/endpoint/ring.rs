@@ -39,7 +39,7 @@ impl<
             let is = self.has_cpu(to, bell.cpu);
             if !is {
                 // Perhaps the directory has changed: whoever follows it is told to.
-                self.busy.puzzling.add(to.id);
+                self.busy.unexplained.add(to.id);
             }
             is
         };

@@ -34,8 +34,8 @@ impl<
             // One that cannot be rung looks by itself.
             let _ = self.flush(id);
         });
-        self.busy.puzzling.for_each(|id| {
-            if self.busy.puzzling.remove(id) {
+        self.busy.unexplained.for_each(|id| {
+            if self.busy.unexplained.remove(id) {
                 if let Ok(instance) = self.instances.get(id) {
                     self.tell(&instance, PeerEvent::ReadDirectory);
                 }

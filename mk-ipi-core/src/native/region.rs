@@ -137,13 +137,13 @@ fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[
     words
 }
 
-/// The first instance that says that it has the region at `range` mapped (SPEC N-17), and of which `counts` is true.
+/// Calls `each` for every instance that says that it has the region at `range` mapped (SPEC N-17).
 pub(crate) fn mapped_by<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
     geometry: Geometry,
-    mut counts: impl FnMut(InstanceId, Incarnation) -> bool,
-) -> Result<Option<(InstanceId, Incarnation)>, MapError> {
+    mut each: impl FnMut(InstanceId, Incarnation),
+) -> Result<(), MapError> {
     let lanes = (geometry.lanes_at(), geometry.lanes_len(), Access::ReadOnly);
     let lanes = part(platform, range, lanes).map_err(|e| match e {
         RegionError::Map(e) => e,
@@ -161,9 +161,9 @@ pub(crate) fn mapped_by<P: PhysMemory>(
         let life = Attached::from_word(word).map_or(Incarnation::FIRST, |attached| attached.incarnation);
         Some((InstanceId::new(lane), life))
     };
-    let found = (0..=u8::MAX).filter_map(attached).find(|&(id, incarnation)| counts(id, incarnation));
+    (0..=u8::MAX).filter_map(attached).for_each(|(id, incarnation)| each(id, incarnation));
     unmap(platform, lanes);
-    Ok(found)
+    Ok(())
 }
 
 /// Makes an empty region of `geometry` at `range`, which nobody uses yet; the stamp's magic comes last.

@@ -125,6 +125,7 @@ fn instances<
         sink((held.policy(), held.region(), held.words().len()));
     }
     sink(end.behind(any(), |id, incarnation| sink((id, incarnation))).map_err(SendError::errno));
+    sink(end.mapped_by(instance(), |id, incarnation| sink((id, incarnation))));
     sink(end.destroy_instance(instance()).map_err(DestroyError::errno));
     sink(end.destroy_with(instance(), |id, incarnation| {
         sink((id, incarnation));
