@@ -44,6 +44,8 @@ void heartbeat(void)
 	if (now() - last_beat > TICK) {
 		last_beat = now();
 		mk_ipi_tick(&mk, last_beat, SUSPECT_AFTER);
+		/* What cannot be done now is done at the next beat. */
+		mk_ipi_follow(&mk, NULL, NULL);
 	}
 }
 
