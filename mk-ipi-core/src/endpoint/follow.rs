@@ -136,10 +136,9 @@ impl<
             Err(e) => return Err(JoinError::Entry(id, e)),
         };
         let is_live = record.is_some_and(|record| record.state.is_live());
-        if self.identity().is_some_and(|(me, _)| me == id) {
-            let is_us =
-                record.is_some_and(|r| r.state.is_live() && Some((id, r.incarnation)) == self.identity());
-            return Ok((!is_us).then_some(Followed::TakenForDead));
+        let me = self.identity().filter(|(me, _)| *me == id);
+        if me.is_some_and(|(_, life)| !record.is_some_and(|r| is_live && r.incarnation == life)) {
+            return Ok(Some(Followed::TakenForDead));
         }
         let same = record.filter(|r| r.state != State::Ending && is_same(&known, r));
         match same {
@@ -155,7 +154,9 @@ impl<
                 let changed = comes_or_goes || changed;
                 Ok(changed.then_some(Followed::Changed))
             }
-            None if known.is_pooled() => Ok(known.set_live(is_live).then_some(Followed::Changed)),
+            None if known.is_pooled() || me.is_some() => {
+                Ok(known.set_live(is_live).then_some(Followed::Changed))
+            }
             None => {
                 drop(known);
                 self.remove(id)
