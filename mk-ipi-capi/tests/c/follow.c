@@ -160,9 +160,10 @@ static void comes_and_goes(void)
 	/* It ends: whoever has its region mapped lets go of it. */
 	GIVES(mk_ipi_goodbye(late.mk), 0);
 	kernel_end(&late);
+	writes(&late, MK_IPI_DEAD);
 	writes(&late, MK_IPI_ENDING);
 	GIVES(mk_ipi_destroy_instance(host.mk, 2), -MK_IPI_EBUSY);
-	GIVES(mk_ipi_follow(spawned.mk, followed, &last), 4);
+	GIVES(mk_ipi_follow(spawned.mk, followed, &last), 5);
 	CHECK(last.instance == 2 && last.what == MK_IPI_FOLLOWED_REMOVED);
 	GIVES(mk_ipi_send(spawned.mk, 2, 1, "x", 1, NULL), -MK_IPI_ESTALE);
 	GIVES(mk_ipi_destroy_instance(host.mk, 2), 0);
@@ -339,7 +340,7 @@ static void nothing(void)
 	GIVES(mk_ipi_behind(NULL, 1, is_behind, &last), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_directory_conflict(NULL, &(struct mk_ipi_conflict){ 0 }), -MK_IPI_EINVAL);
 	kernel_boot(&late, 2, 7, 0);
-	GIVES(mk_ipi_behind(late.mk, 1, is_behind, &last), 0);
+	GIVES(mk_ipi_behind(late.mk, 1, is_behind, &last), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_follow(late.mk, followed, &last), -MK_IPI_ENODEV);
 	kernel_end(&late);
 	machine_reset();
