@@ -292,6 +292,44 @@ fn a_cpu_is_added_to_a_running_instance_and_rung_there() {
 }
 
 #[test]
+fn a_cpu_that_was_added_speaks_to_a_peer_that_has_not_followed() {
+    let world = World::joined(&[&[0, 1], &[10]]);
+    world.write(world.record(0), &[0]);
+    world.follow(1).0.unwrap();
+    // Kernel 1 has read that instance 0 has CPU 0 alone; CPU 1 comes, and speaks at once.
+    world.write(world.record(0), &[0, 1]);
+    let sent = Mutex::new(Err(SendError::NotNative));
+    let added = PhysCpuId(1);
+    world
+        .machine
+        .run(|cpu| {
+            if cpu.id() == added {
+                *sent.lock().unwrap() = world.send(0, 1, 2);
+            }
+        })
+        .unwrap();
+    assert_eq!((*sent.lock().unwrap(), world.seen(1)), (Ok(()), vec![(0, 2)]));
+    world.send(0, 1, 3).unwrap();
+    world.settle();
+    assert_eq!((world.seen(1), world.tick(1)), (vec![(0, 3)], vec![(id(0), PeerEvent::Up(life(1)))]));
+}
+
+/// Whatever a kernel writes over its own sign of life: that it stands still is noticed.
+#[test]
+fn a_peer_whose_sign_of_life_is_gone_is_suspect() {
+    for garbage in [0, 0x4141_4141_4141_4141, 1 << 40, 1] {
+        let world = World::joined(&[&[0], &[10]]);
+        world.tick(1);
+        world.tick(0);
+        let at = world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64;
+        world.machine.poke(PhysAddr(at), garbage);
+        (1..200).for_each(|now| world.links[0].tick(now, 10));
+        let suspects = world.events(0).iter().filter(|e| **e == (id(1), PeerEvent::Suspect)).count();
+        assert_eq!(suspects, 1, "{garbage:#x}");
+    }
+}
+
+#[test]
 fn what_is_attached_by_an_old_entry_is_put_right() {
     let world = World::joined(&[&[0], &[10, 11]]);
     let one = world.kernel(1);
