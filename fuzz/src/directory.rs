@@ -97,7 +97,10 @@ fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
             // What was removed may have been added anew.
             assert!(known == is || what == Followed::Removed, "{id:?} {what:?}");
         }
-        assert_eq!(end.follow(directory, |id, what| panic!("{id:?} {what:?}")), Ok(generation));
+        // A host that does not count its changes is asked each time.
+        if generation != 0 {
+            assert_eq!(end.follow(directory, |id, what| panic!("{id:?} {what:?}")), Ok(generation));
+        }
     }
 }
 
