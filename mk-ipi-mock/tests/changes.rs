@@ -86,6 +86,13 @@ impl World {
         world
     }
 
+    /// The host makes instance 1 anew, with a region from its pool.
+    fn pooled(&self) -> PhysRange {
+        let (host, one) = (&self.links[0], self.kernel(1));
+        host.destroy_instance(id(1)).unwrap();
+        let link = LinkConfig::Native(Some(self.geometry));
+        host.create_instance(&InstanceConfig { link, ..one.native_config(id(1), life(1)) }).unwrap()
+    }
     fn kernel(&self, k: usize) -> MockPlatform {
         self.machine.kernel(k)
     }
@@ -405,13 +412,8 @@ fn what_cannot_be_read_of_a_known_instance_is_not_followed() {
 #[test]
 fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
     let world = World::joined(&[&[0], &[10], &[20]]);
-    // The host makes instance 3 from a pool; all attach it.
     let host = &world.links[0];
-    host.destroy_instance(id(1)).unwrap();
-    let one = world.kernel(1);
-    let link = LinkConfig::Native(Some(world.geometry));
-    let config = InstanceConfig { link, ..one.native_config(id(1), life(1)) };
-    let region = host.create_instance(&config).unwrap();
+    let region = world.pooled();
     let old = InstanceRecord { state: State::Dead, ..world.record(1) };
     world.write(old, &[10]);
     let new = InstanceRecord { region: Some(region), incarnation: life(2), ..world.record(1) };
@@ -446,11 +448,7 @@ fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
 fn who_never_answers_keeps_the_region_until_its_cpus_have_stopped() {
     let world = World::joined(&[&[0], &[10], &[20]]);
     let host = &world.links[0];
-    host.destroy_instance(id(1)).unwrap();
-    let one = world.kernel(1);
-    let link = LinkConfig::Native(Some(world.geometry));
-    let config = InstanceConfig { link, ..one.native_config(id(1), life(1)) };
-    let region = host.create_instance(&config).unwrap();
+    let region = world.pooled();
     world.links[2].destroy_instance(id(1)).unwrap();
     world.links[2].attach_instance(&world.kernel(1).native_config(id(1), life(1)), Some(region)).unwrap();
     let mut asked = Vec::new();
@@ -470,11 +468,7 @@ fn who_never_answers_keeps_the_region_until_its_cpus_have_stopped() {
 fn a_region_that_was_in_use_is_looked_at_again() {
     let world = World::joined(&[&[0], &[10], &[20]]);
     let host = &world.links[0];
-    host.destroy_instance(id(1)).unwrap();
-    let one = world.kernel(1);
-    let link = LinkConfig::Native(Some(world.geometry));
-    let config = InstanceConfig { link, ..one.native_config(id(1), life(1)) };
-    let region = host.create_instance(&config).unwrap();
+    let (one, region) = (world.kernel(1), world.pooled());
     let held = host.instance(id(1)).unwrap();
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::InUse(1)));
     // Somebody attaches it by an entry that it read before.
