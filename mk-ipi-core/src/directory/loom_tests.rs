@@ -56,6 +56,27 @@ fn loom_an_entry_is_read_whole() {
     });
 }
 
+/// directory-generation: who sees the number of a change sees the entry that it changed. The entry's own fences give that too.
+#[test]
+fn loom_who_follows_a_generation_has_its_entries() {
+    check(|| {
+        let words = memory();
+        let mut writer = DirectoryWriter::create(&words, 1, 1).unwrap();
+        writer.write(&record(1), &[PhysCpuId(1)]).unwrap();
+        let reader = {
+            let words = words.clone();
+            thread::spawn(move || {
+                let directory = Directory::open(&words).unwrap();
+                let generation = directory.generation();
+                let read = directory.record(ME).unwrap();
+                assert!(generation == 1 || read == record(2), "{generation}: {read:?}");
+            })
+        };
+        writer.write(&record(2), &[PhysCpuId(2)]).unwrap();
+        reader.join().unwrap();
+    });
+}
+
 /// directory-stamped: who sees the magic sees the header, and entries that hold nothing.
 #[test]
 fn loom_a_directory_is_seen_whole_or_not_at_all() {

@@ -62,10 +62,12 @@ impl<
         if generation != 0 && self.followed.load(Ordering::Relaxed) == generation {
             return Ok(generation);
         }
+        // Two at a time could undo each other. SYNC POINT: following (acquire)
         if self.following.swap(true, Ordering::Acquire) {
             return Err(JoinError::Busy);
         }
         let followed = self.follow_all(directory, generation, &mut each);
+        // SYNC POINT: following (release)
         self.following.store(false, Ordering::Release);
         followed
     }
