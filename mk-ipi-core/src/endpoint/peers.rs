@@ -127,6 +127,17 @@ impl<
         self.ring(to)
     }
 
+    /// Has our next life be rung at `cpu` with `vector` from its first doorbell on, whatever vector the directory lists for us
+    /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added;
+    /// [`move_doorbell`](Self::move_doorbell) is for later.
+    ///
+    /// Senders ring there only if the directory lists that CPU as ours.
+    pub fn begin_at(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
+        let bell = Bell { cpu, vector }.to_word().ok_or(MoveError::NotOurCpu(cpu))?;
+        self.bell.store(bell, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Has senders ring `cpu` with `vector` from now on (SPEC N-12). When the deferred work that this schedules is through, the
     /// old doorbell rings no more.
     pub fn move_doorbell(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
