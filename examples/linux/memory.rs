@@ -111,7 +111,9 @@ impl Memory {
 pub struct Claimed(Option<PhysRange>);
 
 /// Takes the memory that the module's parameters name: `memory=`, and below 1 MiB `low=`, if there is any.
-pub fn claim(named: &CStr, low: Option<&CStr>) -> Result<Claimed> {
+/// Without `memory=` another kernel is the host, and there is none to take.
+pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
+    let Some(named) = named else { return Ok(Claimed(None)) };
     let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory=: no text") };
     let low = low.map(claim_low).transpose()?;
     let (range, reserved) = match words.split_once('+') {
@@ -265,8 +267,8 @@ pub fn of(owner: Owner) -> Option<PhysRange> {
 /// says that it is reserved.
 pub fn is_ours(range: PhysRange) -> bool {
     if role::is_joined() {
-        // SAFETY: looks into the resource tree.
-        return unsafe { ffi::mk_ipi_glue_reserved(range.start().0, range.len()) } == 0;
+        // SAFETY: looks into the memory map.
+        return unsafe { ffi::mk_ipi_glue_is_not_ram(range.start().0, range.len()) };
     }
     MEMORY.with(|m| [m.whole, m.low].into_iter().flatten().any(|area| contains(area, range)))
 }

@@ -3,12 +3,13 @@
 
 use crate::callback::Callback;
 use crate::failure::{failure, refuse, Result};
-use crate::platform::ENDPOINT;
+use crate::platform::{Linux, ENDPOINT};
 use crate::{cpus, ffi, listed, peers, role, start, vector};
 use kernel::prelude::*;
 use mk_ipi_core::abi::cpu_move::{CpuMove, What, CPU_MOVE_TYPE};
 use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysCpuId};
 use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_core::platform::LocalInterrupts;
 use mk_ipi_core::{Handle, Message};
 use mk_ipi_x86::Microseconds;
 
@@ -76,11 +77,14 @@ fn want(said: &CpuMove) {
 
 /// Does what the host wants, if it wants something: process context.
 pub fn run_errand() {
-    // With interrupts off no request comes in between: the handler runs on this CPU, or holds the words together.
-    if !IS_WANTED.swap(false, Ordering::Acquire) {
+    // Handlers run on this CPU, the doorbell's: with interrupts off no request comes in between.
+    let interrupts = Linux.disable();
+    let is_wanted = IS_WANTED.swap(false, Ordering::Acquire);
+    let [request, cpu] = WANTED.each_ref().map(|word| word.load(Ordering::Relaxed));
+    Linux.restore(interrupts);
+    if !is_wanted {
         return;
     }
-    let [request, cpu] = WANTED.each_ref().map(|word| word.load(Ordering::Relaxed));
     let (is_use, request, cpu) = (request & 1 != 0, (request >> 1) as u32, PhysCpuId(cpu));
     let done = if is_use { use_one(cpu) } else { give_up(cpu) };
     let what = done.map_or_else(|e| What::Refused(Errno(e.to_c().saturating_neg())), |()| What::Done);

@@ -4,23 +4,21 @@
 //! The start pages lie in the memory set aside: what the kernel is told (Xen's PVH boot ABI, ACPI tables), and the last instructions
 //! before its entry, so that the page below 1 MiB is free again as soon as the CPU has left it.
 
-use crate::failure::{failure, refuse, Result, Text};
+use crate::failure::{failure, refuse, Result};
 use crate::memory::{self, Mapped};
 use crate::platform::Linux;
 use crate::ffi;
 use core::fmt;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use mk_ipi_spawn::acpi;
-use mk_ipi_spawn::start_info::{self, Kind, MemoryPiece, StartInfo};
+use mk_ipi_spawn::start_info::{self, Kind, StartInfo, StartInfoError};
 use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
 /// Offsets in the first start page of what is not the start info's: the exit of the trampoline, and its flag.
-const EXIT: usize = start_info::FREE;
-const FLAG: usize = 0xff0;
-/// Most entries of the memory map.
-const MAX_MEMMAP: usize = 16;
+const EXIT: usize = start_info::CALLERS.start;
+const FLAG: usize = start_info::CALLERS.end - 16;
 
 /// How long a CPU is given to enter its image.
 const ENTER: Microseconds = Microseconds(2_000_000);
@@ -76,18 +74,6 @@ pub fn pages_len(cpus: usize) -> u64 {
 ///
 /// The kernel does not run; `pages` are its start pages.
 pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Handed<'_>) -> Result {
-    let line = Text::<{ start_info::MAX_CMDLINE }>::of(handed.cmdline);
-    if line.is_cut() {
-        return refuse!(EINVAL, "the kernel's command line is longer than {} bytes", start_info::MAX_CMDLINE - 1);
-    }
-    let (mut memmap, mut count) = ([MemoryPiece::NONE; MAX_MEMMAP], 0usize);
-    memory::map_of(id, |range, is_own| {
-        if let Some(place) = memmap.get_mut(count) {
-            *place = MemoryPiece { range, kind: if is_own { Kind::Ram } else { Kind::Reserved } };
-        }
-        count += 1;
-    });
-    let Some(memmap) = memmap.get(..count) else { return refuse!(ENOSPC, "{count} pieces of memory") };
     let mut mapped = Mapped::new(pages)?;
     // SAFETY: they are the instance's, which does not run (the caller).
     let bytes = unsafe { mapped.bytes_mut() };
@@ -98,12 +84,30 @@ pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Hande
     let (at, tables_at) = (pages.start(), PhysAddr(pages.start().0.saturating_add(PAGE_SIZE)));
     let rsdp = acpi::write(tables, tables_at, handed.boot_cpu, handed.cpus.iter().copied())
         .map_err(|e| failure!(EINVAL, "the ACPI tables: {e}"))?;
-    let info = StartInfo { cmdline: line.as_str().as_bytes(), initrd: handed.initrd, rsdp: Some(rsdp), memmap };
-    info.write(page, at).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
+    write_start_info(id, page, at, rsdp, handed).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
     // The kernel may map a page of the tables uncached.
     // SAFETY: mapped, and that long.
     unsafe { ffi::clflush_cache_range(bytes.as_mut_ptr().cast(), bytes.len() as u32) };
     Ok(())
+}
+
+fn write_start_info(
+    id: InstanceId,
+    page: &mut [u8],
+    at: PhysAddr,
+    rsdp: PhysAddr,
+    handed: &Handed<'_>,
+) -> core::result::Result<(), StartInfoError> {
+    let mut info = StartInfo::new(page, at)?;
+    info.rsdp(rsdp)?;
+    handed.initrd.map_or(Ok(()), |range| info.initramfs(range))?;
+    let mut mapped = Ok(());
+    memory::map_of(id, |range, is_own| {
+        let kind = if is_own { Kind::Ram } else { Kind::Reserved };
+        mapped = mapped.and_then(|()| info.memory(range, kind));
+    });
+    mapped?;
+    info.command_line(handed.cmdline)
 }
 
 /// The parts of trampoline.s.

@@ -256,6 +256,37 @@ fn nobody_is_rung_before_it_listens_nor_elsewhere_than_where_it_listens() {
     assert!(world.links[1].begin_at(too_long, BELL).is_err(), "no word can say so");
 }
 
+#[test]
+fn a_life_that_has_not_begun_is_not_rung_where_the_one_before_it_listened() {
+    let mut world = World::joined(&[&[0], &[10], &[20]]);
+    let rung = |world: &World| world.machine.doorbells_at(PhysCpuId(10));
+    // Instance 1 dies: armed, as it was. Its next life starts, and has not joined yet.
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    let next = InstanceRecord { state: State::Starting, incarnation: life(2), ..world.record(1) };
+    world.write(next, &[10]);
+    let before = rung(&world);
+    for k in [0, 2] {
+        world.follow(k).0.unwrap();
+        world.send(k, 1, k as u8).unwrap();
+        world.links[k].ring(id(1)).unwrap();
+    }
+    world.links[0].stop(id(1), life(1)).unwrap();
+    world.settle();
+    assert_eq!(rung(&world), before, "it has no vector yet");
+    // It joins, finds what waits, and is rung from then on.
+    let former = world.links.remove(1);
+    drop(former);
+    let last = world.links.pop().unwrap();
+    world.join(1, None);
+    world.links.push(last);
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 0), (2, 2)]);
+    world.send(0, 1, 7).unwrap();
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 7)]);
+    assert!(rung(&world) > before);
+}
+
 // ---- CPU lists change ----
 
 #[test]
@@ -412,6 +443,8 @@ fn the_dead_are_not_rung_and_the_next_life_is() {
     world.links[0].ring(id(1)).unwrap();
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung, "its CPU may be another's by now");
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
+    // That life has begun by now, and listens.
+    world.machine.poke(PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64), 2);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung + 1, "what was sent meanwhile is rung for");
 }

@@ -16,8 +16,6 @@ use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{InstanceId, PhysRange};
 use mk_ipi_x86::{Microseconds, Mode};
 
-/// How long a kernel is given to say goodbye. A Linux ends its programs first.
-const GOODBYE: Microseconds = Microseconds(10_000_000);
 /// Bytes below 1 MiB of a kernel that can be put anywhere: Linux keeps the code there by which it starts its CPUs.
 const LOW: u64 = 64 << 10;
 
@@ -147,9 +145,9 @@ impl Host {
         ENDPOINT.instance(id).ok()?.region()
     }
 
-    /// Asks the kernel of `id` to stop, waits a while for its goodbye, and stops its CPUs in any case. Whether it said
+    /// Asks the kernel of `id` to stop, waits for its goodbye as long as is said, and stops its CPUs in any case. Whether it said
     /// goodbye; with slots no kernel can be asked.
-    pub fn stop(&mut self, id: InstanceId) -> Result<bool> {
+    pub fn stop(&mut self, id: InstanceId, patience: Microseconds) -> Result<bool> {
         let instance = self.get(id)?;
         if instance.phase != Phase::Running {
             return refuse!(EINVAL, "instance {} does not run", id.get());
@@ -158,7 +156,7 @@ impl Host {
         // One whose heart stands still says nothing any more.
         let is_over = || is_gone() || peers::sign(id) == Sign::Suspect;
         if self.generation == Generation::Native && ENDPOINT.stop(id, instance.incarnation).is_ok() {
-            start::wait_until(GOODBYE, is_over);
+            start::wait_until(patience, is_over);
         }
         self.kill(id)?;
         Ok(is_gone())

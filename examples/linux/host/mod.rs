@@ -8,6 +8,8 @@ mod lend;
 mod lives;
 mod make;
 
+pub use lives::Files;
+
 use crate::cpus;
 use crate::failure::{refuse, Result};
 use crate::ffi;
