@@ -7,7 +7,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     for path in std::env::args_os().skip(1) {
         let file = std::fs::read(&path)?;
-        println!("{}: {} bytes", path.display(), file.len());
+        println!("{}: {} bytes", path.to_string_lossy(), file.len());
         let image = match Image::parse(&file) {
             Ok(image) => image,
             Err(error) => {

@@ -6,6 +6,8 @@
 
 mod error;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::FOUR_GIB;
 use core::iter;
@@ -62,7 +64,8 @@ pub fn write(
     cpus: impl Iterator<Item = PhysCpuId> + Clone,
 ) -> Result<PhysAddr, AcpiError> {
     let (needed, given) = (len(cpus.clone().count()), to.len());
-    let to = to.get_mut(..needed).ok_or(AcpiError::TooSmall { needed, given })?;
+    let parts = to.get_mut(..needed).and_then(|to| to.split_last_chunk_mut::<PAGE>());
+    let (to, last_page) = parts.ok_or(AcpiError::TooSmall { needed, given })?;
     if !at.is_page_aligned() {
         return Err(AcpiError::Unaligned(at));
     }
@@ -70,9 +73,7 @@ pub fn write(
     let ones = end.and_then(|end| u32::try_from(end.wrapping_sub(PAGE_SIZE)).ok());
     let ones = ones.ok_or(AcpiError::TooHigh { at, len: needed })?;
     to.fill(0);
-    if let Some(page) = to.last_chunk_mut::<PAGE>() {
-        page.fill(0xff);
-    }
+    last_page.fill(0xff);
     let mut tables = Tables { to, at };
     tables.madt(boot_cpu, cpus, ones)?;
     let dsdt = tables.seal(DSDT, Header::empty_dsdt())?;

@@ -6,6 +6,10 @@
 
 mod error;
 mod note;
+#[cfg(test)]
+mod small_elf;
+#[cfg(test)]
+mod tests;
 
 use crate::FOUR_GIB;
 use elf::abi::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAGIC, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};

@@ -6,6 +6,10 @@
 //! CPUs, is the caller. Cargo builds this crate for its tests, and Kbuild as a part of the kernel module.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "a test may panic")
+)]
 
 #[cfg(test)]
 extern crate std;

@@ -5,6 +5,8 @@
 //! its first bytes as a stack.
 
 mod error;
+#[cfg(test)]
+mod tests;
 
 use crate::FOUR_GIB;
 use core::fmt::{self, Write};
