@@ -93,6 +93,8 @@ impl Generations {
 
 /// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone.
 const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x3100_0000), ("k2.elf", 0x3200_0000)];
+/// The same, of the kernel in C.
+const C_IMAGE: (&str, u64) = ("k3.elf", 0x3300_0000);
 
 /// The toolchain that builds everything, Linux included.
 const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
@@ -315,6 +317,9 @@ fn build(places: &Places, linux: &Built) -> Result<PathBuf> {
         image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
         entries.push(entry(&format!("/lib/mk_ipi/{name}"), file));
     }
+    let (name, base) = C_IMAGE;
+    image::c_linked_at(places, base, &images.join(name))?;
+    entries.push(entry(&format!("/lib/mk_ipi/{name}"), images.join(name)));
     let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
     initramfs::write(linux, &entries, &file)?;
     Ok(file)
