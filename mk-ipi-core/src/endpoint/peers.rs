@@ -91,7 +91,9 @@ impl<
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
-                    if self.is_news(instance.id, event) {
+                    // That a life is over whose CPUs were stopped is no news.
+                    let is_known = event == PeerEvent::Suspect && !(instance.is_live() && instance.may_listen(sender));
+                    if !is_known && self.is_news(instance.id, event) {
                         self.platform.peer_event(peer, event);
                     }
                 });

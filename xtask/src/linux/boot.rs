@@ -1,25 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One boot of Linux in the emulated machine, and the verdict on it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
+use super::board::{to_file, to_socket, Board, Lines};
 use super::log;
+use super::trace::{self, Touched};
 use crate::cmd::shown;
 use crate::live::Live;
 use crate::machine::{Run, Watched, TAIL};
 use crate::provision::qemu::Qemu;
-use crate::record::{Generation, Mode, Order, Report};
+use crate::record::{Generation, Order, Report};
 
-/// Linux and those beside it.
-pub const KERNELS: u32 = 3;
+/// Linux and the bare-metal kernels beside it.
+const KERNELS: u32 = 3;
+/// The Linux that is spawned.
+const SPAWNED: u32 = 3;
+/// The ways in which the spawned Linux ends by itself, one after the other.
+const ENDS: [&str; 7] = ["poweroff", "halt", "reboot", "rmmod", "panic", "exit", "sysrq-b"];
 /// QEMU's exit status when Linux restarts the machine, which it may not (`-no-reboot`). A crash ends with it too:
 /// what tells them apart is the last record.
 const SUCCESS: i32 = 0;
+
+/// What Linux is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// All that there is to see.
+    All,
+    /// One life of a spawned Linux, while each access to a device is traced.
+    Trace,
+    /// Files that are no kernels are offered for one, for so many seconds.
+    Fuzz(u64),
+    /// Whatever the user types.
+    Shell,
+}
+
+impl Scenario {
+    /// As the scenario's files call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::All => "all",
+            Scenario::Trace => "trace",
+            Scenario::Fuzz(_) => "fuzz",
+            Scenario::Shell => "shell",
+        }
+    }
+}
 
 /// What to boot, and what it shall do.
 pub struct Job<'a> {
@@ -29,24 +61,29 @@ pub struct Job<'a> {
     pub initramfs: &'a Path,
     /// Where the logs go; its own.
     pub folder: PathBuf,
-    /// How the local APIC is driven.
-    pub mode: Mode,
+    /// What it is booted on.
+    pub board: Board,
+    /// What it shall do.
+    pub scenario: Scenario,
     /// What the links speak, one after the other.
     pub generations: &'a [Generation],
     /// Messages per ordered pair.
     pub messages: u64,
     /// How often all comes up and goes down.
     pub cycles: u64,
-    /// CPUs of the machine.
-    pub cpus: u32,
-    /// Whether this Linux looks for mistakes, which takes its time.
-    pub debug: bool,
+    /// How often the spawned Linux is killed in mid-stream.
+    pub lives: u64,
 }
 
 impl Job<'_> {
-    /// The serial lines: Linux's log, then one for each other kernel. The records come on QEMU's stdout.
-    fn logs(&self) -> [PathBuf; 3] {
-        ["console.log", "k1.log", "k2.log"].map(|name| self.folder.join(name))
+    /// The logs: Linux's, the spawned Linux's, and those of the bare-metal kernels. The records come on QEMU's stdout.
+    fn logs(&self) -> [PathBuf; 4] {
+        ["console.log", "spawned.log", "k1.log", "k2.log"].map(|name| self.folder.join(name))
+    }
+
+    /// Where QEMU writes its trace.
+    fn trace(&self) -> PathBuf {
+        self.folder.join("trace.log")
     }
 
     /// A folder without the logs of an earlier run.
@@ -57,115 +94,179 @@ impl Job<'_> {
         Ok(fs::create_dir_all(&self.folder)?)
     }
 
-    fn command_line(&self, scenario: &str) -> String {
-        let apic = if self.mode == Mode::Xapic { "nox2apic" } else { "intremap=on" };
+    /// Whether a Linux is spawned, whose links speak this.
+    fn spawns(&self, generation: Generation) -> bool {
+        self.board.spawn && generation == Generation::Native && self.generations.contains(&generation)
+    }
+
+    /// How many kernels there are whose links speak this.
+    fn kernels_of(&self, generation: Generation) -> u32 {
+        KERNELS + u32::from(self.spawns(generation))
+    }
+
+    /// How many kernels there are.
+    pub fn kernels(&self) -> u32 {
+        self.kernels_of(Generation::Native)
+    }
+
+    fn command_line(&self) -> String {
+        let name = self.scenario.name();
+        let scenario = match self.scenario {
+            Scenario::Trace => format!("{name} mk_ipi.marks={:#x}", trace::MARKS),
+            Scenario::Fuzz(seconds) => format!("{name} mk_ipi.seconds={seconds}"),
+            Scenario::All | Scenario::Shell => name.into(),
+        };
         let generation = match self.generations {
             [one] => one.to_string(),
             _ => "both".into(),
         };
-        let (one, two) = (self.cpus - 2, self.cpus - 1);
-        // Of many emulated CPUs a few are online: each wants its share of few real ones. Linux knows them all.
-        let few = if self.cpus > 8 { "maxcpus=4 " } else { "" };
-        format!(
-            "{few}console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 {apic} \
-             mk_ipi.scenario={scenario} mk_ipi.generation={generation} mk_ipi.cpus={one},{two} mk_ipi.messages={} mk_ipi.cycles={}",
-            self.messages, self.cycles
-        )
+        let mut line = format!(
+            "{} mk_ipi.scenario={scenario} mk_ipi.generation={generation} mk_ipi.messages={} mk_ipi.cycles={}",
+            self.board.words(),
+            self.messages,
+            self.cycles
+        );
+        if self.spawns(Generation::Native) {
+            line.push_str(&format!(" mk_ipi.lives={} mk_ipi.ends={}", self.lives, ENDS.join(",")));
+        }
+        line
     }
 
-    /// QEMU with these for its first two serial lines, Linux's console and what carries the records.
-    fn command(&self, qemu: &Qemu, scenario: &str, [console, records]: [&str; 2]) -> Command {
-        let mut cmd = qemu.command();
-        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G"]);
-        cmd.args(["-smp", &self.cpus.to_string()]);
-        if self.mode == Mode::X2apic {
-            // Linux takes x2APIC where interrupts can be remapped only.
-            cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
-        }
-        cmd.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-        let [_, k1, k2] = self.logs().map(to_file);
-        for serial in [console, records, &k1, &k2] {
-            cmd.arg("-serial").arg(serial);
-        }
+    /// QEMU with Linux, and these for its console, for what carries the records, and for the spawned Linux's console.
+    fn command(&self, qemu: &Qemu, [console, records, spawned]: [String; 3]) -> Command {
+        let [_, _, k1, k2] = self.logs();
+        let mut cmd = self.board.command(qemu, &Lines { console, records, spawned, k1, k2 });
         cmd.arg("-kernel").arg(&self.image).arg("-initrd").arg(self.initramfs);
-        cmd.arg("-append").arg(self.command_line(scenario));
-        cmd
-    }
-
-    /// Linux that looks for mistakes is slow.
-    fn slowness(&self) -> u32 {
-        if self.debug {
-            4
-        } else {
-            1
+        cmd.arg("-append").arg(self.command_line());
+        if self.scenario == Scenario::Trace {
+            cmd.args(trace::EVENTS.iter().flat_map(|event| ["-trace", event])).arg("-D").arg(self.trace());
         }
+        cmd
     }
 
     /// The bound of a run that gets on: far more than it needs, so that a slow machine passes.
     fn hard_bound(&self) -> Duration {
-        let n = u64::from(KERNELS);
-        let messages =
-            self.messages.saturating_mul(n * (n - 1)).saturating_mul(self.generations.len() as u64);
-        let work = Duration::from_millis(messages.saturating_mul(2));
+        let pairs = |generation| u64::from(self.kernels_of(generation) * (self.kernels_of(generation) - 1));
+        let pairs: u64 = self.generations.iter().map(|generation| pairs(*generation)).sum();
+        let work = Duration::from_millis(self.messages.saturating_mul(pairs).saturating_mul(2));
         let cycles = Duration::from_secs(self.cycles.saturating_mul(10));
-        let start = Duration::from_secs(u64::from(self.cpus.saturating_mul(4)));
-        let all = Duration::from_secs(300).saturating_add(start).saturating_add(work).saturating_add(cycles);
-        all * self.slowness()
+        let lives = Duration::from_secs(self.lives.saturating_add(ENDS.len() as u64).saturating_mul(60));
+        let start = Duration::from_secs(u64::from(self.board.cpus.saturating_mul(4)));
+        let fuzz = Duration::from_secs(if let Scenario::Fuzz(seconds) = self.scenario { seconds } else { 0 });
+        let parts = [start, work, cycles, lives, fuzz];
+        let all = parts.into_iter().fold(Duration::from_secs(300), Duration::saturating_add);
+        all.saturating_mul(self.board.slowness())
     }
 
     /// Boots, sees it to its end, and gives what it reported and all that is wrong.
     pub fn run(&self, qemu: &Qemu) -> Result<(Run, Vec<String>)> {
         self.make_folder()?;
-        let [console, others @ ..] = self.logs();
+        let [console, spawned, ..] = self.logs();
+        let quiet = Duration::from_secs(60_u64.saturating_add(self.board.cpus.into()));
         let watched = Watched {
-            cmd: self.command(qemu, "all", [&to_file(console.clone()), "stdio"]),
+            cmd: self.command(qemu, [to_file(&console), "stdio".into(), to_file(&spawned)]),
             log: self.folder.join("records.log"),
-            quiet: Duration::from_secs(60_u64.saturating_add(self.cpus.into())) * self.slowness(),
+            quiet: quiet * self.board.slowness(),
             hard: self.hard_bound(),
             success: SUCCESS,
             report: Report { anew: true, ..Report::default() },
         };
-        let mut live = Live::new(self.mode);
+        let mut live = Live::new(self.board.mode);
         let run = watched.run(&mut |record| live.saw(record))?;
         live.end();
         let mut problems = run.problems.clone();
-        let said = text_of(&console);
-        problems.extend(log::mode_problem(self.mode, &said));
-        problems.extend(others.iter().flat_map(|log| log::failures(self.mode, &text_of(log))));
-        problems.extend(log::problems(self.mode, &said));
+        problems.extend(self.log_problems());
         problems.extend(self.report_problems(&run.report));
+        if self.scenario == Scenario::Trace {
+            problems.extend(self.trace_problems()?);
+        }
         if !problems.is_empty() {
             self.show_tails(&run);
         }
         Ok((run, problems))
     }
 
-    /// Boots, and leaves the user with a shell in Linux.
+    /// Boots, and leaves the user with a shell in Linux, and in the spawned one if there is one.
     pub fn shell(&self, qemu: &Qemu) -> Result<()> {
         self.make_folder()?;
-        let mut cmd = self.command(qemu, "shell", ["mon:stdio", "null"]);
+        let socket = self.folder.join("spawned.socket");
+        let mut cmd = self.command(qemu, ["mon:stdio".into(), "null".into(), to_socket(&socket)]);
         eprintln!("$ {}", shown(&cmd));
+        if self.board.spawn {
+            eprintln!(
+                "The spawned Linux's console, from another terminal: socat -,raw,echo=0,escape=0x1d {}  (ctrl-] leaves it)",
+                socket.display()
+            );
+        }
         eprintln!("`reboot -f` ends it; ctrl-A x does too. The modules are in /lib/modules, the images in /lib/mk_ipi.");
         let status = cmd.status().context("QEMU does not start")?;
         ensure!(status.success(), "QEMU ended with {status}");
         Ok(())
     }
 
+    /// What the logs say against the run.
+    fn log_problems(&self) -> Vec<String> {
+        let mode = self.board.mode;
+        let [console, spawned, k1, k2] = self.logs().map(|file| text_of(&file));
+        let mut problems: Vec<String> = log::mode_problem(mode, &console).into_iter().collect();
+        problems.extend([k1, k2].iter().flat_map(|log| log::failures(mode, log)));
+        problems.extend(log::problems(mode, &console));
+        problems.extend(log::spawned_problems(mode, &spawned));
+        if self.scenario == Scenario::All && self.spawns(Generation::Native) {
+            problems.extend(log::move_problem(mode, &spawned));
+        }
+        problems
+    }
+
+    /// What the trace says against the run. A good one goes, and leaves what was touched.
+    fn trace_problems(&self) -> Result<Vec<String>> {
+        let mut touched = Touched::new(self.board.mode, self.board.spawned_cpus());
+        let trace = self.trace();
+        let file = File::open(&trace).with_context(|| trace.display().to_string())?;
+        touched.read(BufReader::new(file))?;
+        fs::write(self.folder.join("touched.txt"), touched.lines().join("\n") + "\n")?;
+        let problems = touched.problems();
+        if problems.is_empty() {
+            fs::remove_file(&trace)?;
+        }
+        Ok(problems)
+    }
+
     /// What is wrong with what was reported.
     fn report_problems(&self, report: &Report) -> Vec<String> {
-        let mut problems = report.common_problems(KERNELS);
+        let mode = self.board.mode;
+        let all = self.scenario == Scenario::All;
+        let mut problems =
+            if all { report.common_problems(self.kernels()) } else { report.common_problems(0) };
         let failed = report.steps.iter().filter(|step| !step.ok);
-        problems.extend(failed.map(|step| format!("{}: {step}", self.mode)));
+        problems.extend(failed.map(|step| format!("{mode}: {step}")));
         if report.steps.is_empty() {
-            problems.push(format!("{}: no step was reported", self.mode));
+            problems.push(format!("{mode}: no step was reported"));
         }
+        if all {
+            problems.extend(self.count_problems(report));
+        }
+        problems
+    }
+
+    /// What is wrong with how often everything happened.
+    fn count_problems(&self, report: &Report) -> Vec<String> {
+        let mode = self.board.mode;
+        let mut problems = Vec::new();
         if report.cycles < self.cycles {
-            problems.push(format!("{}: {} cycles of {}", self.mode, report.cycles, self.cycles));
+            problems.push(format!("{mode}: {} cycles of {}", report.cycles, self.cycles));
+        }
+        if self.spawns(Generation::Native) {
+            let lived = report.kernels.get(&SPAWNED).map_or(0, |kernel| u64::from(kernel.life));
+            let wanted = 1 + self.lives + ENDS.len() as u64;
+            if lived != wanted && lived != 0 {
+                problems.push(format!("{mode}: the spawned Linux had {lived} lives, not {wanted}"));
+            }
         }
         for &generation in self.generations {
-            let (messages, mode) = (self.messages, self.mode);
+            let (kernels, messages) = (self.kernels_of(generation), self.messages);
             let (kills, host_cpus, moves) = (0, 1, 0);
-            let order = Order { kernels: KERNELS, messages, mode, generation, kills, host_cpus, moves };
+            let order = Order { kernels, messages, mode, generation, kills, host_cpus, moves };
             problems.extend(report.pair_problems(&order).into_iter().map(|p| format!("{generation}: {p}")));
         }
         problems
@@ -173,7 +274,7 @@ impl Job<'_> {
 
     /// The ends of all serial lines, for whoever must find out.
     fn show_tails(&self, run: &Run) {
-        crate::demo::show_tail(run, self.mode);
+        crate::demo::show_tail(run, self.board.mode);
         for file in self.logs() {
             eprintln!("--- the end of {} ---", file.display());
             for line in log::tail(&text_of(&file), TAIL) {
@@ -189,48 +290,65 @@ fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
-/// A serial line that goes to a file, as QEMU takes it.
-fn to_file(file: PathBuf) -> String {
-    // QEMU takes a doubled comma for one that is part of a value.
-    format!("file:{}", file.display().to_string().replace(',', ",,"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Mode;
+
+    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, spawn: true, debug: false };
+    const BOTH: &[Generation] = &[Generation::Native, Generation::RfcV2];
 
     fn job(generations: &[Generation]) -> Job<'_> {
         Job {
             image: "/k/bzImage".into(),
             initramfs: Path::new("/k/initramfs"),
             folder: "/k/run".into(),
-            mode: Mode::Xapic,
+            board: BOARD,
+            scenario: Scenario::All,
             generations,
             messages: 10,
             cycles: 2,
-            cpus: 4,
-            debug: false,
+            lives: 3,
         }
     }
 
+    /// As the job was before a Linux could be spawned.
+    fn plain(generations: &[Generation]) -> Job<'_> {
+        Job { board: Board { spawn: false, ..BOARD }, ..job(generations) }
+    }
+
     #[test]
-    fn what_linux_is_told() {
-        let all = "console=ttyS0 panic=-1 oops=panic memmap=64M$0x30000000 no_ipi_broadcast=1 nox2apic mk_ipi.scenario=all \
-                   mk_ipi.generation=both mk_ipi.cpus=2,3 mk_ipi.messages=10 mk_ipi.cycles=2";
-        assert_eq!(job(&[Generation::Native, Generation::RfcV2]).command_line("all"), all);
-        let x2apic = Job { mode: Mode::X2apic, ..job(&[Generation::RfcV2]) };
-        assert_eq!(
-            x2apic.command_line("all"),
-            all.replace("nox2apic", "intremap=on").replace("both", "rfc-v2")
-        );
+    fn what_linux_is_told_to_do() {
+        let line = |job: Job<'_>| {
+            let line = job.command_line();
+            line.strip_prefix(&job.board.words()).map(str::to_owned)
+        };
+        let all = " mk_ipi.scenario=all mk_ipi.generation=both mk_ipi.messages=10 mk_ipi.cycles=2";
+        let lives = " mk_ipi.lives=3 mk_ipi.ends=poweroff,halt,reboot,rmmod,panic,exit,sysrq-b";
+        assert_eq!(line(job(BOTH)), Some(format!("{all}{lives}")));
+        assert_eq!(line(plain(BOTH)).as_deref(), Some(all));
+        assert_eq!(line(job(&BOTH[1..])), Some(all.replace("both", "rfc-v2")));
+        let trace = Job { scenario: Scenario::Trace, ..job(BOTH) };
+        let told = all.replace("all", "trace mk_ipi.marks=0x220");
+        assert_eq!(line(trace), Some(format!("{told}{lives}")));
+        let fuzz = Job { scenario: Scenario::Fuzz(9), ..plain(BOTH) };
+        assert_eq!(line(fuzz), Some(all.replace("all", "fuzz mk_ipi.seconds=9")));
+    }
+
+    #[test]
+    fn a_linux_is_spawned_on_the_native_link_only() {
+        let kernels = |job: Job<'_>| [job.kernels(), job.kernels_of(Generation::RfcV2)];
+        assert_eq!(kernels(job(BOTH)), [4, 3]);
+        assert_eq!(kernels(job(&BOTH[1..])), [3, 3]);
+        assert_eq!(kernels(plain(BOTH)), [3, 3]);
     }
 
     /// A faultless run of one generation, line by line.
-    fn good() -> Vec<String> {
-        let mut lines: Vec<String> = (0..KERNELS)
+    fn good(kernels: u32) -> Vec<String> {
+        let mut lines: Vec<String> = (0..kernels)
             .map(|id| format!(r#"@{{"kernel":{{"id":{id},"lang":"rust","cpu":{id},"life":1}}}}"#))
             .collect();
-        for (from, to) in crate::record::pairs(KERNELS) {
+        for (from, to) in crate::record::pairs(kernels) {
             let ends = format!(r#""from":{from},"to":{to},"mode":"xapic","generation":"native""#);
             lines.push(format!(
                 r#"@{{"sent":{{{ends},"sent":10,"doorbells":1,"rtt_cycles":{{"min":1,"median":2,"p99":3}}}}}}"#
@@ -244,41 +362,89 @@ mod tests {
         lines
     }
 
-    fn problems(lines: &[String]) -> Vec<String> {
+    /// The same with a spawned Linux, which dies 10 times.
+    fn good_spawned() -> Vec<String> {
+        let mut lines = good(4);
+        lines.extend((2..12).map(life_of_linux));
+        lines
+    }
+
+    fn life_of_linux(life: u32) -> String {
+        format!(r#"@{{"kernel":{{"id":3,"lang":"linux","cpu":4,"life":{life}}}}}"#)
+    }
+
+    fn report(lines: &[String]) -> Report {
         let mut report = Report { anew: true, ..Report::default() };
         for line in lines {
             report.take(line);
         }
-        job(&[Generation::Native]).report_problems(&report)
+        report
+    }
+
+    fn problems(lines: &[String]) -> Vec<String> {
+        plain(&[Generation::Native]).report_problems(&report(lines))
+    }
+
+    fn spawned_problems(lines: &[String]) -> Vec<String> {
+        job(&[Generation::Native]).report_problems(&report(lines))
     }
 
     #[test]
     fn a_good_run_has_no_problem() {
-        assert_eq!(problems(&good()), Vec::<String>::new());
+        assert_eq!(problems(&good(3)), Vec::<String>::new());
+        assert_eq!(spawned_problems(&good_spawned()), Vec::<String>::new());
     }
 
     #[test]
     fn every_line_that_is_missing_is_a_problem() {
-        for (index, line) in good().iter().enumerate().filter(|(_, line)| !line.contains("\"done\":1")) {
-            let mut lines = good();
+        for (index, line) in good(3).iter().enumerate().filter(|(_, line)| !line.contains("\"done\":1")) {
+            let mut lines = good(3);
             lines.remove(index);
             assert_eq!(problems(&lines).len(), 1, "without {line}");
+        }
+        let matters = |line: &str| !line.contains("\"done\":1") && !line.contains("\"id\":3");
+        for (index, line) in good_spawned().iter().enumerate().filter(|(_, line)| matters(line)) {
+            let mut lines = good_spawned();
+            lines.remove(index);
+            assert_eq!(spawned_problems(&lines).len(), 1, "without {line}");
         }
     }
 
     #[test]
+    fn each_life_of_the_spawned_linux_counts() {
+        let mut fewer = good_spawned();
+        fewer.pop();
+        assert_eq!(spawned_problems(&fewer), ["xAPIC: the spawned Linux had 10 lives, not 11"]);
+        let mut more = good_spawned();
+        more.push(life_of_linux(12));
+        assert_eq!(spawned_problems(&more).len(), 1);
+        let none: Vec<String> =
+            good_spawned().into_iter().filter(|line| !line.contains("\"id\":3")).collect();
+        assert_eq!(spawned_problems(&none), ["kernel 3 never reported"]);
+    }
+
+    #[test]
     fn a_step_that_failed_is_a_problem() {
-        let mut lines = good();
-        lines.push(r#"@{"step":{"name":"offline","ok":false,"detail":"CPU 2 is still there"}}"#.into());
+        let failed = r#"@{"step":{"name":"offline","ok":false,"detail":"CPU 2 is still there"}}"#;
+        let mut lines = good(3);
+        lines.push(failed.into());
         assert_eq!(problems(&lines), ["xAPIC: step offline: FAILED: CPU 2 is still there"]);
+        let trace = Job { scenario: Scenario::Trace, ..job(BOTH) };
+        let done = r#"@{"done":{"ok":true}}"#;
+        let found = |lines: &[&str]| {
+            trace.report_problems(&report(&lines.iter().map(|l| (*l).into()).collect::<Vec<_>>()))
+        };
+        assert_eq!(found(&[failed, done]).len(), 1);
+        assert_eq!(found(&[done]).len(), 1, "no step");
+        assert_eq!(found(&[&good(3)[15], done]), Vec::<String>::new());
     }
 
     #[test]
     fn kernels_may_begin_anew() {
-        let mut lines = good();
-        lines.push(good()[1].clone());
+        let mut lines = good(3);
+        lines.push(good(3)[1].clone());
         assert_eq!(problems(&lines), Vec::<String>::new());
-        lines.push(good()[1].replace("\"life\":1", "\"life\":3"));
+        lines.push(good(3)[1].replace("\"life\":1", "\"life\":3"));
         assert_eq!(problems(&lines).len(), 1);
     }
 }

@@ -88,6 +88,11 @@ impl Built {
     pub fn image(&self) -> PathBuf {
         self.out.join("arch/x86/boot/bzImage")
     }
+
+    /// The kernel itself, an ELF file that a note says how to enter.
+    pub fn elf(&self) -> PathBuf {
+        self.out.join("vmlinux")
+    }
 }
 
 /// Where all Linux trees and builds are.

@@ -17,7 +17,7 @@ const TROUBLE: [&str; 14] = [
     "unreferenced object",
     "general protection",
     "Kernel panic",
-    "No irq handler for vector",
+    "No irq handler",
     "scheduling while atomic",
 ];
 /// The same, where words belong together with others behind them.
@@ -44,6 +44,33 @@ fn is_trouble(line: &str) -> bool {
     };
     let found = TROUBLE.iter().any(|words| line.contains(words)) || TOGETHER.iter().any(together);
     found && !HARMLESS.iter().any(|words| line.contains(words))
+}
+
+/// A spawned Linux's own words: what its first program says, and what its kernel says first in each life.
+const BEGINS: &str = "Linux version ";
+const WILL_PANIC: &str = "mk-ipi guest: ends by a panic";
+const ONLINE: &str = "mk-ipi guest: CPUs online: ";
+
+/// As [`problems`], of a spawned Linux, which may live more than once. What comes behind a panic that it announced does not count.
+pub fn spawned_problems(mode: Mode, console: &str) -> Vec<String> {
+    let mut counts = true;
+    let mut problems = Vec::new();
+    for line in console.lines() {
+        counts = line.contains(BEGINS) || (counts && !line.contains(WILL_PANIC));
+        if counts && is_trouble(line) {
+            problems.push(format!("{mode}: the spawned Linux says: {}", line.trim()));
+        }
+    }
+    problems
+}
+
+/// What is wrong with the CPU that a spawned Linux gave up and got back: it says which are online whenever that changes.
+pub fn move_problem(mode: Mode, console: &str) -> Option<String> {
+    let said: Vec<&str> =
+        console.lines().filter_map(|line| Some(line.split_once(ONLINE)?.1.trim())).collect();
+    (!said.windows(3).any(|w| w == ["0-1", "0", "0-1"])).then(|| {
+        format!("{mode}: no CPU of the spawned Linux went and came back; online were, one after the other: {said:?}")
+    })
 }
 
 /// The failures that a kernel beside Linux reported on its own line.
@@ -103,6 +130,7 @@ mod tests {
             "[    1.0] general protection fault, probably for non-canonical address",
             "[    1.0] Kernel panic - not syncing: Attempted to kill init!",
             "[    1.0] __common_interrupt: 1.35 No irq handler for vector",
+            "[    1.0] common_interrupt: No irq handler for 0.234",
             "[    1.0] BUG: scheduling while atomic: insmod/30/0x2",
             "[    1.0] BUG: sleeping function called from invalid context at mm/x.c:1",
             "[    1.0] UBSAN: array-index-out-of-bounds in x.c:1",
@@ -127,6 +155,34 @@ mod tests {
             assert!(!is_trouble(line), "{line}");
         }
         assert_eq!(problems(Mode::Xapic, "fine\n Oops: 1 \nfine"), ["xAPIC: Linux says: Oops: 1"]);
+    }
+
+    #[test]
+    fn a_spawned_linux_may_end_as_it_said() {
+        let begins = "[    0.0] Linux version 7.3.4 (gcc)";
+        let stray = "[    1.0] common_interrupt: No irq handler for 0.234";
+        let announced = "[    2.0] [U] mk-ipi guest: ends by a panic";
+        let panic = "[    2.0] Kernel panic - not syncing: sysrq triggered crash";
+        let count = |lines: &[&str]| spawned_problems(Mode::Xapic, &lines.join("\n")).len();
+        assert_eq!(count(&[begins, announced, panic, begins, "fine"]), 0);
+        assert_eq!(count(&[begins, stray, announced, panic]), 1);
+        assert_eq!(count(&[begins, panic]), 1);
+        assert_eq!(count(&[begins, announced, panic, begins, stray]), 1, "of its next life");
+        let problems = spawned_problems(Mode::Xapic, stray);
+        assert_eq!(problems, [format!("xAPIC: the spawned Linux says: {stray}")]);
+    }
+
+    #[test]
+    fn a_cpu_that_went_and_came_back() {
+        let found = |said: &[&str]| {
+            let lines = said.iter().map(|cpus| format!("[    1.0] [U] {ONLINE}{cpus}\r"));
+            move_problem(Mode::Xapic, &lines.collect::<Vec<_>>().join("\n"))
+        };
+        assert_eq!(found(&["0-1", "0", "0-1"]), None);
+        assert_eq!(found(&["0-1", "0-1", "0", "0-1", "0-1"]), None);
+        for bad in [&[][..], &["0-1"], &["0-1", "0"], &["0", "0-1"], &["0-1", "0", "0", "0-1"]] {
+            assert!(found(bad).is_some(), "{bad:?}");
+        }
     }
 
     #[test]

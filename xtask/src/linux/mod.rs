@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask linux`: a Linux with our module, and bare-metal kernels beside it, in one emulated machine.
 
+mod board;
 mod boot;
 mod fragments;
 mod initramfs;
@@ -8,24 +9,26 @@ pub mod kernel;
 mod log;
 mod make;
 mod modules;
+mod parts;
 mod stage;
+mod trace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
 use crate::cmd::{self, Places, BARE_TARGET};
 use crate::demo::{self, Modes};
-use crate::image;
-use crate::provision::{self, Need, Provision, Toolchain};
+use crate::provision::qemu::Qemu;
+use crate::provision::{Need, Provision, Toolchain};
 use crate::record::{Generation, Mode, Step};
 use crate::summary::{self, Summary};
-use boot::{Job, KERNELS};
-use initramfs::Entry;
+use board::Board;
+use boot::{Job, Scenario};
 use kernel::{Built, Series, Source, Wanted};
 
 pub use stage::{MODULE, VENDOR};
@@ -54,12 +57,26 @@ pub struct LinuxArgs {
     /// How often all comes up and goes down
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub cycles: u64,
-    /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes
+    /// What runs beside the bare-metal kernels: the very Linux that is built, a second time, or nothing. On the native link
+    #[arg(long, value_enum, default_value_t = Spawn::Linux)]
+    pub spawn: Spawn,
+    /// How often the spawned Linux is killed in mid-stream, and started anew
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    pub lives: u64,
+    /// One life of a spawned Linux instead of the scenario, with a trace of all that it touches of the machine
+    #[arg(long, conflicts_with_all = ["shell", "export"])]
+    pub trace_devices: bool,
+    /// Offer damaged images to `start` for so long instead of the scenario; best with --debug
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["shell", "export", "trace_devices"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub fuzz_start: Option<u64>,
+    /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes. The spawned Linux has one, too
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
-    /// CPUs of the machine; two of them are given away. Above 255 in x2APIC mode only
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(4..=512))]
-    pub cpus: u32,
+    /// CPUs of the machine; two of them are given away, and two more to a spawned Linux. Above 255 in x2APIC mode only
+    /// [default: 6, or 4]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(4..=512))]
+    pub cpus: Option<u32>,
     /// Build nothing: leave the module's sources and all that they need in DIR, to be built with a Linux of your own
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
@@ -91,10 +108,16 @@ impl Generations {
     }
 }
 
-/// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone.
-const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x3100_0000), ("k2.elf", 0x3200_0000)];
-/// The same, of the kernel in C.
-const C_IMAGE: (&str, u64) = ("k3.elf", 0x3300_0000);
+/// What runs beside the bare-metal kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Spawn {
+    Linux,
+    None,
+}
+
+/// CPUs that Linux keeps, at least.
+const OWN_CPUS: u32 = 2;
 
 /// The toolchain that builds everything, Linux included.
 const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
@@ -128,6 +151,32 @@ impl LinuxArgs {
             None => Source::Debian(self.kernel),
         };
         Ok(Wanted { source, debug: self.debug })
+    }
+
+    fn scenario(&self) -> Scenario {
+        match self.fuzz_start {
+            Some(seconds) => Scenario::Fuzz(seconds),
+            None if self.trace_devices => Scenario::Trace,
+            None if self.shell => Scenario::Shell,
+            None => Scenario::All,
+        }
+    }
+
+    /// The machine; an error if what is wanted does not fit.
+    fn board(&self, mode: Mode) -> Result<Board> {
+        let spawn = self.spawn == Spawn::Linux;
+        let fewest = OWN_CPUS + Board::given(spawn);
+        let cpus = self.cpus.unwrap_or(fewest);
+        ensure!(
+            cpus >= fewest,
+            "{fewest} CPUs at least: --spawn none does with {}",
+            OWN_CPUS + Board::given(false)
+        );
+        let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_));
+        ensure!(spawn || !special, "--trace-devices and --fuzz-start want a Linux that can be spawned");
+        let native = self.generation.list().contains(&Generation::Native);
+        ensure!(native || !special, "--trace-devices and --fuzz-start want the native link");
+        Ok(Board { mode, cpus, spawn, debug: self.debug })
     }
 }
 
@@ -220,16 +269,21 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
 }
 
-/// Runs as without any option, but for the number of cycles; gives notes about it.
+/// Runs as without any option, but for the number of cycles, and looks once at what a spawned Linux touches; gives notes about it.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
-    let outcome = play(places, provision, &LinuxArgs { cycles, ..args })?;
-    eprintln!("{}", outcome.summary.lines().join("\n"));
-    if !outcome.problems.is_empty() {
-        bail!("{}", demo::first_of(&outcome.problems).join("\n"));
+    let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
+    let mut notes = Vec::new();
+    for args in [LinuxArgs { cycles, ..args }, trace] {
+        let outcome = play(places, provision, &args)?;
+        eprintln!("{}", outcome.summary.lines().join("\n"));
+        if !outcome.problems.is_empty() {
+            bail!("{}", demo::first_of(&outcome.problems).join("\n"));
+        }
+        notes.push(format!("Linux {}: {}", outcome.summary.kernel_version, outcome.summary.counts()));
+        notes.extend(outcome.not_run);
     }
-    let note = format!("Linux {}: {}", outcome.summary.kernel_version, outcome.summary.counts());
-    Ok([note].into_iter().chain(outcome.not_run).collect())
+    Ok(notes)
 }
 
 /// Leaves the module's sources in a folder.
@@ -260,17 +314,25 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
     let mut summary = LinuxSummary::default();
     let linux = summary.timed("kernel", || kernel::ready(&args.wanted()?))?;
     summary.kernel_version.clone_from(&linux.release);
-    let initramfs = summary.timed("modules and images", || build(places, &linux))?;
-    let mut problems = Vec::new();
+    let initramfs =
+        summary.timed("modules and images", || parts::build(places, &linux, args.spawn == Spawn::Linux))?;
+    let mut outcome = Outcome { summary, not_run, problems: Vec::new() };
     for mode in modes {
-        let job = job(places, &linux, &initramfs, mode, args);
-        let (run, found) = summary.timed(format!("run in {mode}"), || job.run(qemu))?;
-        problems.extend(found);
-        summary.kernels.add(&run.report, KERNELS);
-        summary.cycles.push(CyclesOf { mode, done: run.report.cycles });
-        summary.steps.extend(run.report.steps.into_iter().map(|step| StepOf { mode, step }));
+        boot(qemu, &job(places, &linux, &initramfs, mode, args)?, &mut outcome)?;
     }
-    Ok(Outcome { summary, not_run, problems })
+    Ok(outcome)
+}
+
+/// One boot, and what came of it.
+fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
+    let Outcome { summary, problems, .. } = outcome;
+    let mode = job.board.mode;
+    let (run, found) = summary.timed(format!("run in {mode}"), || job.run(qemu))?;
+    problems.extend(found);
+    summary.kernels.add(&run.report, job.kernels());
+    summary.cycles.push(CyclesOf { mode, done: run.report.cycles });
+    summary.steps.extend(run.report.steps.into_iter().map(|step| StepOf { mode, step }));
+    Ok(())
 }
 
 /// Builds what is not built, and boots to a shell.
@@ -278,51 +340,32 @@ fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()>
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu()?;
     let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
-    let linux = kernel::ready(&args.wanted()?)?;
-    let initramfs = build(places, &linux)?;
     let mode = modes.first().context("no mode can run")?;
-    job(places, &linux, &initramfs, *mode, args).shell(qemu)
+    let linux = kernel::ready(&args.wanted()?)?;
+    let initramfs = parts::build(places, &linux, args.spawn == Spawn::Linux)?;
+    job(places, &linux, &initramfs, *mode, args)?.shell(qemu)
 }
 
-fn job<'a>(places: &Places, linux: &Built, initramfs: &'a Path, mode: Mode, args: &LinuxArgs) -> Job<'a> {
-    let name = mode.to_string().to_lowercase();
-    Job {
+fn job<'a>(
+    places: &Places,
+    linux: &Built,
+    initramfs: &'a Path,
+    mode: Mode,
+    args: &LinuxArgs,
+) -> Result<Job<'a>> {
+    let scenario = args.scenario();
+    let name = format!("{}-{mode}", scenario.name()).to_lowercase();
+    Ok(Job {
         image: linux.image(),
         initramfs,
         folder: places.own_target(&format!("linux/run-{}-{name}", linux.key)),
-        mode,
+        board: args.board(mode)?,
+        scenario,
         generations: args.generation.list(),
         messages: args.messages,
         cycles: args.cycles,
-        cpus: args.cpus,
-        debug: args.debug,
-    }
-}
-
-/// Builds the modules and the images of the other kernels; gives the file system that holds them.
-fn build(places: &Places, linux: &Built) -> Result<PathBuf> {
-    let stage = places.own_target(&format!("linux/stage-{}", linux.key));
-    stage::lay(places, &stage)?;
-    let modules = modules::build(linux, &stage)?;
-    let entry = |to: &str, from: PathBuf| Entry { to: to.into(), from };
-    let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join("initramfs"))?;
-    entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
-    entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi));
-    entries.push(entry("/lib/modules/mk_ipi_test_c.ko", modules.test));
-    let images = places.own_target("linux/images");
-    fs::create_dir_all(&images)?;
-    for (name, base) in IMAGES {
-        let file = images.join(name);
-        // A folder each: built once, neither is built again.
-        image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
-        entries.push(entry(&format!("/lib/mk_ipi/{name}"), file));
-    }
-    let (name, base) = C_IMAGE;
-    image::c_linked_at(places, base, &images.join(name))?;
-    entries.push(entry(&format!("/lib/mk_ipi/{name}"), images.join(name)));
-    let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
-    initramfs::write(linux, &entries, &file)?;
-    Ok(file)
+        lives: args.lives,
+    })
 }
 
 #[cfg(test)]
@@ -345,6 +388,31 @@ mod tests {
         let expected = r#"{"kernels":[],"pairs":[],"drains":[],"killed":[],"steps":[{"mode":"xapic","name":"load","ok":true,"detail":"as it must be"},{"mode":"xapic","name":"load","ok":false,"detail":"as it must be"}],"cycles":[{"mode":"xapic","done":3}],"kernel_version":"7.3.4","timings":[{"what":"kernel","seconds":1.5}]}"#;
         assert_eq!(serde_json::to_string(&summary).ok().as_deref(), Some(expected));
         assert_eq!(summary.counts(), "2 steps, 1 of them failed; up and down 3 times");
+    }
+
+    #[test]
+    fn what_the_options_ask_for() {
+        let args = |words: &[&str]| {
+            Defaults::try_parse_from([&["linux"], words].concat()).map(|defaults| defaults.args)
+        };
+        let board = |words: &[&str]| args(words).ok().and_then(|args| args.board(Mode::Xapic).ok());
+        let sizes = |words: &[&str]| board(words).map(|board| (board.cpus, board.spawn));
+        assert_eq!(sizes(&[]), Some((6, true)));
+        assert_eq!(sizes(&["--spawn", "none"]), Some((4, false)));
+        assert_eq!(sizes(&["--cpus", "7"]), Some((7, true)));
+        assert_eq!(sizes(&["--cpus", "5"]), None);
+        assert_eq!(sizes(&["--cpus", "5", "--spawn", "none"]), Some((5, false)));
+        for special in [&["--trace-devices"][..], &["--fuzz-start", "9"]] {
+            assert!(sizes(special).is_some());
+            assert_eq!(sizes(&[special, &["--spawn", "none"]].concat()), None);
+            assert_eq!(sizes(&[special, &["--generation", "rfc-v2"]].concat()), None);
+            assert!(args(&[special, &["--shell"]].concat()).is_err());
+        }
+        let scenario = |words: &[&str]| args(words).map(|args| args.scenario()).ok();
+        assert_eq!(scenario(&[]), Some(Scenario::All));
+        assert_eq!(scenario(&["--shell"]), Some(Scenario::Shell));
+        assert_eq!(scenario(&["--trace-devices"]), Some(Scenario::Trace));
+        assert_eq!(scenario(&["--fuzz-start", "9"]), Some(Scenario::Fuzz(9)));
     }
 
     #[test]

@@ -80,6 +80,56 @@ mk() {
 	put $device "$*"
 }
 
+# The kernels beside this one. Kernel 1 and 2 are bare-metal kernels; the image of 3 is this very Linux.
+image_of() {
+	case $1 in
+	3) echo /lib/mk_ipi/vmlinux ;;
+	*) echo /lib/mk_ipi/k$1.elf ;;
+	esac
+}
+
+lang_of() {
+	[ $1 = 3 ] && echo linux || echo rust
+}
+
+# The port that takes what a kernel prints. That of kernel 2 is no UART: it takes bytes, and that is all.
+port_of() {
+	case $1 in
+	1) echo 0x2e8 ;;
+	2) echo 0x220 ;;
+	3) echo 0x3e8 ;;
+	esac
+}
+
+# words_of ID: what its kernel is told beside what the host tells it.
+words_of() {
+	case $1 in
+	3) echo "initrd=/lib/mk_ipi/guest.cpio earlyprintk=serial,$(port_of 3),115200,keep console=ttyprintk" ;;
+	*) echo "mk_ipi.run=serve mk_ipi.console=$(port_of $1)" ;;
+	esac
+}
+
+# start ID [WORD...]
+start() {
+	local id=$1
+	shift
+	mk start $id $(image_of $id) $(words_of $id) "$@"
+}
+
+# kernels ID...: tells which kernels there are, this one among them.
+kernels() {
+	local id
+	record "{\"kernel\":{\"id\":0,\"lang\":\"linux\",\"cpu\":0,\"life\":1}}"
+	for id in "$@"; do
+		tell_life $id
+	done
+}
+
+tell_life() {
+	local cpus=$(instance $1 4)
+	record "{\"kernel\":{\"id\":$1,\"lang\":\"$(lang_of $1)\",\"cpu\":${cpus%%,*},\"life\":$(instance $1 3)}}"
+}
+
 # instance ID COLUMN: phase 2, incarnation 3, cpus 4, region 5, peer 6.
 instance() {
 	awk -v id="$1" -v column="$2" '$1 == id { print $column }' $device
@@ -100,9 +150,13 @@ is() {
 	[ "$1" = "$2" ]
 }
 
-# progress: messages that are through in the run that is under way.
-progress() {
-	sed -n 's/.*"done":\([0-9]*\).*/\1/p' $traffic
+# under_way: of the run that is under way an eighth of the messages is through.
+under_way() {
+	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic | awk '{ through = $1 * 8 > $2 } END { exit !through }'
+}
+
+streaming() {
+	grep -q progress $traffic
 }
 
 # run_traffic WORDS: as the file takes them; tells how far it is meanwhile.

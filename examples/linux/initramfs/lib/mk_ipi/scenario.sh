@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The scenario: both generations with all that can be seen of them, then what is refused, then the cycles.
 
-memory=0x30000000+64M
+memory=$(option memory)
+mib=${memory#*+}
+mib=${mib%M}
+low=$(option low)
 module=/lib/modules/mk_ipi.ko
-# The two CPUs that are given away, by Linux's numbers: of a large machine the last ones.
+# The CPUs that are given away, by Linux's numbers: of a large machine the last ones. Those of kernel 1 and 2 are the first of them.
 given=$(option cpus)
-one=${given%,*} two=${given#*,}
+one=$(echo $given | cut -d, -f1) two=$(echo $given | cut -d, -f2)
 # A number that is neither an instance nor a CPU.
 no=9
 [ $one -lt 9 ] || no=600
 online_before=$(cat /sys/devices/system/cpu/online)
 
 load() {
-	insmod $module memory=$memory generation=$1
+	insmod $module memory=$memory generation=$1 ${low:+low=$low}
 }
 
 unload() {
@@ -22,13 +25,6 @@ unload() {
 # Both CPUs given, both instances made, both kernels started.
 bring_up() {
 	mk give $one $two && mk create 1 cpus=$one && mk create 2 cpus=$two && start 1 && start 2
-}
-
-# start ID: kernel 1 logs to COM3, kernel 2 to COM4.
-start() {
-	local port
-	[ $1 = 1 ] && port=0x3e8 || port=0x2e8
-	mk start $1 /lib/mk_ipi/k$1.elf mk_ipi.run=serve mk_ipi.console=$port
 }
 
 # stop ID: on the native link the kernel says goodbye.
@@ -53,9 +49,17 @@ online_is() {
 # traces: what can be seen of the module from outside, a kind a line.
 traces() {
 	grep -l mk_ipi /proc/iomem /proc/interrupts /sys/devices/system/cpu/hotplug/states
-	grep -q 'phys=0x0*3[0-3]......' /proc/vmallocinfo && echo mappings
+	mappings
 	ls -d $device /sys/module/mk_ipi /sys/kernel/debug/mk_ipi 2> /dev/null
 	is "$(ls /sys/kernel/irq | wc -l)" "$irqs_before" || echo interrupts
+}
+
+# A word, if any of the memory for instances is mapped.
+mappings() {
+	local first=$((${memory%+*})) at
+	for at in $(sed -n 's/.*phys=\(0x[0-9a-f]*\).*/\1/p' /proc/vmallocinfo); do
+		[ $((at)) -lt $first ] || [ $((at)) -ge $((first + mib * 1048576)) ] || { echo mappings; return; }
+	done
 }
 
 # All that `nothing_left` looks for is there while the module is loaded, or that would prove nothing.
@@ -67,13 +71,6 @@ all_there() {
 nothing_left() {
 	traces
 	[ -z "$(traces)" ]
-}
-
-kernels() {
-	record "{\"kernel\":{\"id\":0,\"lang\":\"linux\",\"cpu\":0,\"life\":1}}"
-	for id in 1 2; do
-		record "{\"kernel\":{\"id\":$id,\"lang\":\"rust\",\"cpu\":$(instance $id 4),\"life\":$(instance $id 3)}}"
-	done
 }
 
 results() {
@@ -109,11 +106,16 @@ generation() {
 	step "$1: load" load $1 || return
 	step "$1: give, create, start" bring_up || return
 	step "$1: traces" all_there
-	kernels
+	kernels 1 2
 	step "$1: /proc/iomem" in_iomem
 	step "$1: instances" instances $1
-	step "$1: streams and pings" run_traffic "$(option messages)" 200 1 2
-	results
+	# With a spawned Linux, spawn.sh tells of the native streams: those of all four kernels.
+	if [ $1 != native ] || ! spawns; then
+		step "$1: streams and pings" run_traffic "$(option messages)" 200 1 2
+		results
+	else
+		step "$1: streams and pings" run_traffic 1000 200 1 2
+	fi
 	step "$1: /proc/interrupts" in_interrupts
 	step "$1: statistics" grep -A 3 Stats /sys/kernel/debug/mk_ipi/statistics
 	c_module $1
@@ -220,7 +222,7 @@ refusals_when_stopped() {
 		step "stop 2" stop 2
 		step "destroy 1" mk destroy 1
 	fi
-	refused "no pool left" 'Cannot allocate memory' mk create 1 cpus=$one pool=256M
+	refused "no pool left" 'Cannot allocate memory' mk create 1 cpus=$one pool=${mib}M
 	refused "pool too small" 'Invalid argument' mk create 1 cpus=$one pool=4K
 	step "create 1 again" mk create 1 cpus=$one
 	step "start 1 again" start 1
@@ -244,40 +246,34 @@ refused_loads() {
 	step "nothing left of these" nothing_left
 }
 
-# under_way COUNT: of this kernel's 4 directions of so many messages an eighth is through.
-under_way() {
-	local now
-	now=$(progress)
-	[ "${now:-0}" -gt $(($1 * 4 / 8)) ]
-}
-
-# kill_and_revive GENERATION: kernel 1 dies in mid-stream and lives again; kernel 2 and Linux lose nothing, and on the native link
-# nothing is lost at all. A stream that was over too soon proves nothing: once more, with a longer one.
+# kill_and_revive DEAD OTHER...: kernel DEAD dies in mid-stream and lives again; the others, this one among them, lose nothing, and on the
+# native link nothing is lost at all. A stream that was over too soon proves nothing: once more, with a longer one.
 kill_and_revive() {
-	local messages=$cycle_messages lives=1
+	local dead=$1 messages=$cycle_messages lives=$(instance $1 3)
+	shift
 	while [ $messages -le 1000000 ]; do
-		put $traffic "run $messages 0 1 2" &
+		put $traffic "run $messages 0 $dead $*" &
 		run_pid=$!
-		await 20 under_way $messages
-		mk kill 1 || return
+		await 20 under_way
+		mk kill $dead || return
 		lives=$((lives + 1))
 		echo $lives > /tmp/lives
-		if grep -q progress $traffic; then
-			start 1 && watch_traffic && clean $messages 0 2 || return
-			[ $1 != native ] || account
+		if streaming; then
+			start $dead && watch_traffic && clean $messages 0 "$@" || return
+			! head -n 1 $device | grep -q native || account $dead 0 "$@"
 			return
 		fi
 		watch_traffic || return
-		start 1 || return
+		start $dead || return
 		messages=$((messages * 4))
 	done
 	echo "no stream lasts"
 	return 1
 }
 
-# What the death of kernel 1 cost. It is also kept, for the sum of all.
+# account DEAD OTHER...: what its death cost. It is also kept, for the sum of all.
 account() {
-	accounted 1 0 2 > /tmp/account || { cat /tmp/account; return 1; }
+	accounted "$@" > /tmp/account || { cat /tmp/account; return 1; }
 	tee -a /tmp/deaths < /tmp/account
 }
 
@@ -294,7 +290,7 @@ cycle() {
 	step "cycle $1: give, create, start" bring_up || return
 	step "cycle $1: traffic" run_traffic 1000 10 1 2
 	step "cycle $1: all whole" clean 1000 0 1 2
-	step "cycle $1: kill in mid-stream, restart" kill_and_revive $2
+	step "cycle $1: kill in mid-stream, restart" kill_and_revive 1 2
 	step "cycle $1: its next life" is "$(instance 1 3)" "$(cat /tmp/lives)"
 	step "cycle $1: traffic after the restart" run_traffic 1000 10 1 2
 	step "cycle $1: all whole again" clean 1000 0 1 2
@@ -330,6 +326,7 @@ scenario() {
 		[ $((n % 2)) -eq 1 ] && g=${generations%% *} || g=${generations##* }
 		cycle $n $g
 	done
+	spawns && spawned
 	[ ! -e /tmp/deaths ] || step "deaths in mid-stream" deaths
 	step "leaks" leaks
 }

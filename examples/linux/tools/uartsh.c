@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * A program at a UART that no driver has: uartsh PORT PROGRAM [WORD...]
+ *
+ * A spawned Linux must not let its driver of UARTs look for them, for it would find those of its host. This polls the one at PORT by
+ * port I/O, and hands what comes and goes to the program's terminal.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/io.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+/* The UART's registers, and the bits of its line status. */
+#define DATA 0
+#define LINE_STATUS 5
+#define HAS_BYTE 0x01
+#define TAKES_BYTE 0x20
+
+#define IDLE_MICROSECONDS 5000
+
+static void run(const char *terminal, char **words)
+{
+	struct winsize size = { .ws_row = 24, .ws_col = 80 };
+	int tty;
+
+	setsid();
+	tty = open(terminal, O_RDWR);
+	if (tty < 0 || ioctl(tty, TIOCSCTTY, 0))
+		_exit(126);
+	ioctl(tty, TIOCSWINSZ, &size);
+	dup2(tty, 0);
+	dup2(tty, 1);
+	dup2(tty, 2);
+	execv(words[0], words);
+	_exit(127);
+}
+
+/* Moves what is there, both ways; whether anything was. Less than 0: the program has closed its terminal. */
+static int move_bytes(unsigned short port, int pty)
+{
+	unsigned char byte;
+	int moved = 0;
+	ssize_t got;
+
+	while (inb(port + LINE_STATUS) & HAS_BYTE) {
+		byte = inb(port + DATA);
+		if (write(pty, &byte, 1) == 1)
+			moved = 1;
+	}
+	/* No more at once than a line: what is typed meanwhile must not wait for long. */
+	for (int left = 80; left; left--) {
+		got = read(pty, &byte, 1);
+		if (got != 1)
+			return got < 0 && errno == EAGAIN ? moved : -1;
+		while (!(inb(port + LINE_STATUS) & TAKES_BYTE))
+			;
+		outb(byte, port + DATA);
+		moved = 1;
+	}
+	return moved;
+}
+
+int main(int argc, char **argv)
+{
+	char *end;
+	unsigned long port = argc > 2 ? strtoul(argv[1], &end, 0) : 0;
+	int pty, tty, moved, status;
+	pid_t child;
+
+	if (argc < 3 || *end || !port || port > 0xfff8) {
+		fprintf(stderr, "uartsh PORT PROGRAM [WORD...]\n");
+		return 2;
+	}
+	pty = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+	if (pty < 0 || grantpt(pty) || unlockpt(pty)) {
+		perror("uartsh: no terminal");
+		return 1;
+	}
+	if (iopl(3)) {
+		perror("uartsh: no access to ports");
+		return 1;
+	}
+	/* Held open, so that the other side is not found closed before the program has opened it. */
+	tty = open(ptsname(pty), O_RDWR | O_NOCTTY);
+	child = fork();
+	if (!child)
+		run(ptsname(pty), argv + 2);
+	if (child < 0 || tty < 0) {
+		perror("uartsh");
+		return 1;
+	}
+	while (waitpid(child, &status, WNOHANG) != child) {
+		moved = move_bytes(port, pty);
+		if (moved <= 0)
+			usleep(IDLE_MICROSECONDS);
+	}
+	while (move_bytes(port, pty) > 0)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}

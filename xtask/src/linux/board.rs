@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The emulated machine: its memory, CPUs and serial lines, and what the Linux that it boots is told of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::trace::MARKS;
+use crate::provision::qemu::Qemu;
+use crate::record::Mode;
+
+/// Where the memory that Linux is kept from begins: the images of the bare-metal kernels are linked there.
+const SPAWNED: u64 = 0x1000_0000;
+/// Memory below 1 MiB that it is kept from as well: 64 KiB for each spawned Linux.
+const LOW: &str = "256K$0x40000";
+
+/// The machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Board {
+    /// How the local APIC is driven.
+    pub mode: Mode,
+    /// How many CPUs it has.
+    pub cpus: u32,
+    /// Whether a Linux is spawned, beside two bare-metal kernels.
+    pub spawn: bool,
+    /// Whether the Linux looks for mistakes, which takes memory and time.
+    pub debug: bool,
+}
+
+/// Sizes in MiB.
+struct Memory {
+    /// All of it.
+    whole: u64,
+    /// What Linux is kept from.
+    spawned: u64,
+    /// The pool of a spawned Linux: what it has beside its image.
+    pool: u64,
+}
+
+/// Where the serial lines lead.
+pub struct Lines {
+    /// Linux's console, as QEMU takes it.
+    pub console: String,
+    /// What carries the records.
+    pub records: String,
+    /// The spawned Linux's console.
+    pub spawned: String,
+    /// The file for kernel 1.
+    pub k1: PathBuf,
+    /// The file for kernel 2.
+    pub k2: PathBuf,
+}
+
+/// A path as part of an option of QEMU's, which takes a doubled comma for one that belongs to the value.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// A serial line that goes to a file.
+pub fn to_file(file: &Path) -> String {
+    format!("file:{}", quoted(file))
+}
+
+/// A serial line that whoever connects to the socket `path` gets.
+pub fn to_socket(path: &Path) -> String {
+    format!("unix:{},server=on,wait=off", quoted(path))
+}
+
+impl Board {
+    /// How many CPUs are given away.
+    pub fn given(spawn: bool) -> u32 {
+        if spawn {
+            4
+        } else {
+            2
+        }
+    }
+
+    /// The CPUs that are given away, the last ones: one for each bare-metal kernel, then those of the spawned Linux.
+    fn given_cpus(&self) -> Vec<u32> {
+        (self.cpus - Self::given(self.spawn)..self.cpus).collect()
+    }
+
+    /// The CPUs of the spawned Linux.
+    pub fn spawned_cpus(&self) -> Vec<u32> {
+        self.given_cpus().split_off(2)
+    }
+
+    /// The firmware's tables lie at the end of all memory: not in what is given to others.
+    fn memory(&self) -> Memory {
+        match (self.spawn, self.debug) {
+            (false, _) => Memory { whole: 1024, spawned: 64, pool: 0 },
+            (true, false) => Memory { whole: 1280, spawned: 256, pool: 96 },
+            (true, true) => Memory { whole: 2304, spawned: 1024, pool: 448 },
+        }
+    }
+
+    /// What Linux and the scenario are told of the machine.
+    pub fn words(&self) -> String {
+        let Memory { spawned, pool, .. } = self.memory();
+        // Of many emulated CPUs a few are online: each wants its share of few real ones. Linux knows them all.
+        let few = if self.cpus > 8 { "maxcpus=4 " } else { "" };
+        let apic = if self.mode == Mode::Xapic { "nox2apic" } else { "intremap=on" };
+        let given: Vec<String> = self.given_cpus().iter().map(u32::to_string).collect();
+        let mut words = format!(
+            "{few}console=ttyS0 panic=-1 oops=panic memmap={spawned}M${SPAWNED:#x} no_ipi_broadcast=1 {apic} \
+             mk_ipi.memory={SPAWNED:#x}+{spawned}M mk_ipi.cpus={}",
+            given.join(",")
+        );
+        if self.spawn {
+            let low = LOW.split_once('$').map_or_else(String::new, |(size, at)| format!("{at}+{size}"));
+            words.push_str(&format!(" memmap={LOW} mk_ipi.low={low} mk_ipi.pool={pool}M"));
+        }
+        words
+    }
+
+    /// QEMU for it.
+    pub fn command(&self, qemu: &Qemu, lines: &Lines) -> Command {
+        let mut cmd = qemu.command();
+        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"]);
+        cmd.arg("-m").arg(format!("{}M", self.memory().whole)).args(["-smp", &self.cpus.to_string()]);
+        if self.mode == Mode::X2apic {
+            // Linux takes x2APIC where interrupts can be remapped only.
+            cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
+        }
+        cmd.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        for serial in [&lines.console, &lines.records, &lines.spawned, &to_file(&lines.k1)] {
+            cmd.arg("-serial").arg(serial);
+        }
+        // There is no fifth UART. A port that takes bytes is one to whoever only writes, and it takes marks.
+        cmd.arg("-chardev").arg(format!("file,id=k2,path={}", quoted(&lines.k2)));
+        cmd.arg("-device").arg(format!("isa-debugcon,iobase={MARKS:#x},chardev=k2"));
+        cmd
+    }
+
+    /// How many times slower than usual it may be.
+    pub fn slowness(&self) -> u32 {
+        if self.debug {
+            4
+        } else {
+            1
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, spawn: true, debug: false };
+
+    #[test]
+    fn what_linux_is_told_of_the_machine() {
+        let words = "console=ttyS0 panic=-1 oops=panic memmap=256M$0x10000000 no_ipi_broadcast=1 nox2apic \
+                     mk_ipi.memory=0x10000000+256M mk_ipi.cpus=2,3,4,5 \
+                     memmap=256K$0x40000 mk_ipi.low=0x40000+256K mk_ipi.pool=96M";
+        assert_eq!(BOARD.words(), words);
+        let x2apic = Board { mode: Mode::X2apic, ..BOARD };
+        assert_eq!(x2apic.words(), words.replace("nox2apic", "intremap=on"));
+        let plain = Board { cpus: 4, spawn: false, ..BOARD };
+        let (head, _) = words.split_once(" memmap=256K").expect("both");
+        assert_eq!(plain.words(), head.replace("256M", "64M").replace("2,3,4,5", "2,3"));
+        let large = Board { cpus: 512, ..BOARD }.words();
+        assert!(large.starts_with("maxcpus=4 ") && large.contains("cpus=508,509,510,511 "));
+    }
+
+    #[test]
+    fn what_others_get_is_memory_that_the_firmware_has_not() {
+        for (spawn, debug) in [(false, false), (false, true), (true, false), (true, true)] {
+            let Memory { whole, spawned, pool } = Board { spawn, debug, ..BOARD }.memory();
+            // Tables and more of the firmware's take less than 64 MiB. Above 2.75 GiB QEMU splits the memory.
+            assert!((SPAWNED >> 20) + spawned + 64 <= whole && whole < 2816);
+            assert!(2 * pool < spawned);
+        }
+    }
+
+    #[test]
+    fn the_spawned_linux_has_the_last_cpus() {
+        assert_eq!(BOARD.spawned_cpus(), [4, 5]);
+        assert!(Board { cpus: 4, spawn: false, ..BOARD }.spawned_cpus().is_empty());
+    }
+
+    #[test]
+    fn commas_in_paths() {
+        assert_eq!(to_file(Path::new("/a,b")), "file:/a,,b");
+        assert_eq!(to_socket(Path::new("/a,b")), "unix:/a,,b,server=on,wait=off");
+    }
+}

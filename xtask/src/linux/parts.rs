@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All that a boot takes, built: the modules, the kernels beside Linux, the programs in C, and the file systems of both Linuxes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+
+use super::initramfs::{self, Entry};
+use super::kernel::Built;
+use super::make::clean;
+use super::modules::{self, Modules};
+use super::stage;
+use crate::cmd::{self, Places};
+use crate::{image, provision};
+
+/// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone. The last one is not: it is
+/// there to be refused.
+const IMAGES: [(&str, u64); 3] = [("k1.elf", 0x1100_0000), ("k2.elf", 0x1200_0000), ("far.elf", 0x0800_0000)];
+/// The same, of the kernel in C.
+const C_IMAGE: (&str, u64) = ("k3.elf", 0x1300_0000);
+/// Programs in C, below the module's folder, that need no library where they run.
+const TOOLS: &str = "tools";
+const UARTSH: &str = "uartsh";
+const FUZZ_START: &str = "fuzz-start";
+
+fn entry(to: impl Into<String>, from: PathBuf) -> Entry {
+    Entry { to: to.into(), from }
+}
+
+/// Builds what is not built; gives the first file system of the host.
+pub fn build(places: &Places, linux: &Built, spawn: bool) -> Result<PathBuf> {
+    let stage = places.own_target(&format!("linux/stage-{}", linux.key));
+    stage::lay(places, &stage)?;
+    let modules = modules::build(linux, &stage)?;
+    let mut entries = common(places, "initramfs", &modules)?;
+    entries.push(entry("/lib/modules/mk_ipi_test_c.ko", modules.test.clone()));
+    entries.extend(images(places)?);
+    if spawn {
+        entries.extend(spawned(places, linux, &modules)?);
+    }
+    let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
+    initramfs::write(linux, &entries, &file)?;
+    Ok(file)
+}
+
+/// What both Linuxes have, beside the files in a folder of the module's.
+fn common(places: &Places, folder: &str, modules: &Modules) -> Result<Vec<Entry>> {
+    let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
+    entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
+    entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi.clone()));
+    Ok(entries)
+}
+
+/// The images of the bare-metal kernels.
+fn images(places: &Places) -> Result<Vec<Entry>> {
+    let images = places.own_target("linux/images");
+    fs::create_dir_all(&images)?;
+    let build = |(name, base)| {
+        let file = images.join(name);
+        // A folder each: built once, none is built again.
+        image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
+        Ok(entry(format!("/lib/mk_ipi/{name}"), file))
+    };
+    let mut entries: Vec<Entry> = IMAGES.into_iter().map(build).collect::<Result<_>>()?;
+    let (name, base) = C_IMAGE;
+    image::c_linked_at(places, base, &images.join(name))?;
+    entries.push(entry(format!("/lib/mk_ipi/{name}"), images.join(name)));
+    Ok(entries)
+}
+
+/// What the host spawns another Linux with: the very one that it is itself. And what must not pass for one.
+fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entry>> {
+    let mut guests = common(places, "initramfs-guest", modules)?;
+    guests.push(entry(format!("/bin/{UARTSH}"), tool(places, UARTSH)?));
+    let guest = places.own_target(&format!("linux/guest-{}", linux.key));
+    initramfs::write(linux, &guests, &guest)?;
+    Ok(vec![
+        entry("/lib/mk_ipi/guest.cpio", guest),
+        entry("/lib/mk_ipi/vmlinux", stripped(places, linux)?),
+        entry("/lib/mk_ipi/bzImage", linux.image()),
+        entry(format!("/bin/{FUZZ_START}"), tool(places, FUZZ_START)?),
+    ])
+}
+
+/// The Linux as an ELF file, without what only a debugger reads.
+fn stripped(places: &Places, linux: &Built) -> Result<PathBuf> {
+    let file = places.own_target(&format!("linux/vmlinux-{}", linux.key));
+    cmd::run(clean("objcopy").arg("--strip-debug").arg(linux.elf()).arg(&file))?;
+    Ok(file)
+}
+
+/// A program in C.
+fn tool(places: &Places, name: &str) -> Result<PathBuf> {
+    let source = Path::new(stage::MODULE).join(TOOLS).join(name.replace('-', "_")).with_extension("c");
+    let folder = places.own_target("linux/tools");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(name);
+    let mut cc = Command::new("cc");
+    cc.current_dir(&places.root).args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]);
+    cmd::run(cc.arg("-o").arg(&file).arg(&source))?;
+    ensure!(file.is_file(), "the compiler made no {}", file.display());
+    Ok(file)
+}

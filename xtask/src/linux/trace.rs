@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a spawned Linux touches of the machine: QEMU's trace of each access to a device, held against the list of what it may touch.
+//!
+//! The host marks the begin and the end of the spawned one's life in the same trace, by a byte to a port that is nobody's else. In
+//! between its CPUs are the spawned Linux's. Not seen: memory, and registers of the CPU (so nothing of an x2APIC).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::BufRead;
+
+use anyhow::Result;
+
+use crate::record::Mode;
+
+/// The events to trace.
+pub const EVENTS: [&str; 2] = ["memory_region_ops_read", "memory_region_ops_write"];
+/// Where the host writes its marks.
+pub const MARKS: u64 = 0x220;
+const BEGIN: u64 = b'b' as u64;
+const END: u64 = b'e' as u64;
+
+/// First port of the UART that is the spawned Linux's, and how many it has.
+const UART: std::ops::Range<u64> = 0x3e8..0x3f0;
+const APIC: std::ops::Range<u64> = 0xfee0_0000..0xfee0_1000;
+/// The interrupt command register, and its half with the destination.
+const ICR: u64 = 0xfee0_0300;
+const ICR_TO: u64 = 0xfee0_0310;
+/// Edge or level of the 8259's interrupts.
+const ELCR: std::ops::Range<u64> = 0x4d0..0x4d2;
+/// Memory of the BIOS and of cards.
+const BIOS: std::ops::Range<u64> = 0xa_0000..0x10_0000;
+/// The register of the CMOS that says how a CPU starts.
+const SHUTDOWN: u64 = 0x0f;
+/// Most accesses to the clock's registers in a boot: it is read once.
+const CLOCK: u64 = 100;
+
+/// One access of a CPU to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access<'a> {
+    write: bool,
+    cpu: u32,
+    addr: u64,
+    value: u64,
+    device: &'a str,
+}
+
+/// `memory_region_ops_write cpu 0 mr 0x55d0 addr 0x70 value 0x8f size 1 name 'rtc-index'`. `None` for what is no access of a CPU.
+fn parse(line: &str) -> Option<Access<'_>> {
+    let (head, device) = line.split_once(" name '")?;
+    let mut words = head.split_ascii_whitespace();
+    // Some builds put the time before it.
+    let event = words.find_map(|word| EVENTS.iter().position(|event| word.ends_with(event)))?;
+    let rest: Vec<&str> = words.collect();
+    let after = |name: &str| rest.iter().skip_while(|word| **word != name).nth(1).copied();
+    let number = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
+    Some(Access {
+        write: event == 1,
+        cpu: after("cpu")?.parse().ok()?,
+        addr: number(after("addr")?)?,
+        value: number(after("value")?)?,
+        device: device.trim_end().trim_end_matches('\''),
+    })
+}
+
+/// What was touched in one way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Touch {
+    device: String,
+    write: bool,
+    addr: u64,
+    /// Why it may not be; empty if it may.
+    why: &'static str,
+}
+
+impl fmt::Display for Touch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.write { "written" } else { "read" };
+        write!(f, "{} at {:#x} {how}", self.device, self.addr)
+    }
+}
+
+/// What the CPUs of a spawned Linux touched while it lived.
+pub struct Touched {
+    mode: Mode,
+    cpus: Vec<u32>,
+    lives: bool,
+    begun: u32,
+    ended: u32,
+    /// How often, and the first value.
+    counts: BTreeMap<Touch, (u64, u64)>,
+    /// By CPU: the register that the CMOS's index names, and where the next interrupt goes.
+    states: BTreeMap<u32, (u64, u64)>,
+}
+
+impl Touched {
+    /// By these CPUs.
+    pub fn new(mode: Mode, cpus: Vec<u32>) -> Self {
+        let (counts, states) = (BTreeMap::new(), BTreeMap::new());
+        Self { mode, cpus, lives: false, begun: 0, ended: 0, counts, states }
+    }
+
+    /// Reads a whole trace.
+    pub fn read(&mut self, trace: impl BufRead) -> Result<()> {
+        for line in trace.split(b'\n') {
+            self.take(&String::from_utf8_lossy(&line?));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &str) {
+        let Some(access) = parse(line) else { return };
+        let own = self.cpus.contains(&access.cpu);
+        if access.addr == MARKS && access.write && !own {
+            return self.mark(access.value);
+        }
+        if !self.lives || !own {
+            return;
+        }
+        let why = self.objection(&access).unwrap_or("");
+        let Access { write, addr, value, device, .. } = access;
+        // All of the local APIC is one, unless something is wrong.
+        let addr = if why.is_empty() && APIC.contains(&addr) { APIC.start } else { addr };
+        let touch = Touch { device: device.into(), write, addr, why };
+        self.counts.entry(touch).or_insert((0, value)).0 += 1;
+    }
+
+    fn mark(&mut self, value: u64) {
+        self.lives = value == BEGIN;
+        self.begun += u32::from(value == BEGIN);
+        self.ended += u32::from(value == END);
+    }
+
+    /// Why a spawned Linux may not do this, if it may not.
+    fn objection(&mut self, access: &Access<'_>) -> Option<&'static str> {
+        let (register, to) = self.states.entry(access.cpu).or_default();
+        match (access.addr, access.write) {
+            (ICR, true) if self.mode == Mode::Xapic => return interrupt(access.value, *to, &self.cpus),
+            (ICR_TO, true) => *to = access.value >> 24,
+            (addr, _) if APIC.contains(&addr) && self.mode == Mode::X2apic => {
+                return Some("the local APIC is in x2APIC mode")
+            }
+            (addr, _) if APIC.contains(&addr) || UART.contains(&addr) => {}
+            // Channel 2 of the timer, and its gate, to find how fast the CPU's clock is.
+            (0x42 | 0x61, _) => {}
+            (0x43, true) if access.value >> 6 == 2 => {}
+            (0x70, true) => *register = access.value & 0x7f,
+            (0x71, false) => {}
+            (0x71, true) if *register == SHUTDOWN && self.cpus.len() > 1 => {}
+            // Without an IO-APIC it sets up the 8259's, which a host in x2APIC mode does not use.
+            (addr, _) if ELCR.contains(&addr) && self.mode == Mode::X2apic => {}
+            (addr, false) if BIOS.contains(&addr) => {}
+            _ => return Some("it is the host's"),
+        }
+        None
+    }
+
+    /// What was touched, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |(touch, (count, first)): (&Touch, &(u64, u64))| {
+            let why = if touch.why.is_empty() { String::new() } else { format!(" ({})", touch.why) };
+            format!("{touch} {count} times, first value {first:#x}{why}")
+        };
+        self.counts.iter().map(line).collect()
+    }
+
+    /// All that is wrong.
+    pub fn problems(&self) -> Vec<String> {
+        let mode = self.mode;
+        if (self.begun, self.ended) != (1, 1) {
+            return vec![format!("{mode}: the trace has {} begins and {} ends", self.begun, self.ended)];
+        }
+        let mut problems = Vec::new();
+        if self.sum(|touch| UART.contains(&touch.addr)) == 0 {
+            problems.push(format!("{mode}: the trace does not even show the spawned Linux's own UART"));
+        }
+        let clock = self.sum(|touch| touch.addr == 0x71);
+        if clock > CLOCK {
+            problems.push(format!("{mode}: the spawned Linux used the CMOS {clock} times"));
+        }
+        let bad = self.counts.iter().filter(|(touch, _)| !touch.why.is_empty());
+        problems.extend(bad.map(|(touch, (count, first))| {
+            format!("{mode}: the spawned Linux: {touch} {count} times, first value {first:#x}: {}", touch.why)
+        }));
+        problems
+    }
+
+    fn sum(&self, which: impl Fn(&Touch) -> bool) -> u64 {
+        self.counts.iter().filter(|(touch, _)| which(touch)).map(|(_, (count, _))| count).sum()
+    }
+}
+
+/// Why an interrupt may not be sent: to all at once, or one that no kernel can let pass to another kernel's CPU.
+fn interrupt(command: u64, to: u64, own: &[u32]) -> Option<&'static str> {
+    const TO_ITSELF: u64 = 1;
+    let (kind, shorthand) = (command >> 8 & 7, command >> 18 & 3);
+    // SMI, NMI, INIT, SIPI.
+    let forces = matches!(kind, 2 | 4 | 5 | 6);
+    match shorthand {
+        0 if forces && !own.iter().any(|cpu| u64::from(*cpu) == to) => Some("it forces another kernel's CPU"),
+        0 | TO_ITSELF => None,
+        _ => Some("it sends to all CPUs of the machine"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str =
+        "memory_region_ops_write cpu 0 mr 0x56106ef9d900 addr 0x70 value 0x8f size 1 name 'rtc-index'";
+
+    fn line(write: bool, cpu: i32, addr: u64, value: u64) -> String {
+        let event = EVENTS[usize::from(write)];
+        format!("{event} cpu {cpu} mr 0x1 addr {addr:#x} value {value:#x} size 1 name 'x'")
+    }
+
+    /// The problems of a life in which `accesses` are made, and a word is printed.
+    fn found(mode: Mode, cpus: &[u32], accesses: &[(bool, i32, u64, u64)]) -> Vec<String> {
+        let mut touched = Touched::new(mode, cpus.to_vec());
+        let own = (true, 4, UART.start, 0x40);
+        let marks = [(true, 0, MARKS, BEGIN), (true, 0, MARKS, END)];
+        let all = [&marks[..1], &[own], accesses, &marks[1..]].concat();
+        let text: Vec<String> = all.into_iter().map(|(w, c, a, v)| line(w, c, a, v)).collect();
+        touched.read(text.join("\n").as_bytes()).expect("text");
+        touched.problems()
+    }
+
+    #[test]
+    fn a_line_of_the_trace() {
+        let access = Access { write: true, cpu: 0, addr: 0x70, value: 0x8f, device: "rtc-index" };
+        assert_eq!(parse(EXAMPLE), Some(access));
+        assert_eq!(parse(&format!("1234@56.7:{EXAMPLE}")), Some(access));
+        assert_eq!(parse(&EXAMPLE.replace("_write", "_read")).map(|a| a.write), Some(false));
+        assert_eq!(parse(&EXAMPLE.replace("cpu 0", "cpu -1")), None, "the machine's reset");
+        for none in ["", "apic_mem_writel cpu 0", "qemu: a word name 'x'", "memory_region_ops_read name 'x'"]
+        {
+            assert_eq!(parse(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_it_may_touch() {
+        let fine = [
+            (true, 4, 0xfee0_00b0, 0),
+            (false, 5, 0xfee0_0020, 0),
+            (true, 4, 0x43, 0xb0),
+            (true, 4, 0x42, 0xff),
+            (false, 4, 0x61, 0x20),
+            (true, 4, 0x70, 0x0a),
+            (false, 4, 0x71, 0x26),
+            (true, 4, 0x70, 0x8f),
+            (true, 4, 0x71, 0x0a),
+            (false, 4, 0xf_0000, 0xff),
+        ];
+        assert_eq!(found(Mode::Xapic, &[4, 5], &fine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_it_may_not_touch() {
+        for (write, addr, value) in [
+            (true, 0x43, 0x34),
+            (true, 0x40, 1),
+            (true, 0x21, 0xff),
+            (true, 0xcf8, 0),
+            (true, 0x71, 1),
+            (true, 0x4d0, 0),
+            (false, 0x60, 0),
+            (true, 0x3f8, 0x41),
+            (true, 0x2f8, 0x41),
+            (false, 0xfec0_0010, 0),
+            (false, 0xfed0_00f0, 0),
+            (true, 0xa_0000, 0),
+            (true, 0xcf9, 6),
+        ] {
+            let problems = found(Mode::Xapic, &[4, 5], &[(write, 4, addr, value); 3]);
+            assert_eq!(problems.len(), 1, "{addr:#x}");
+            assert!(problems[0].contains(&format!("{addr:#x}")) && problems[0].contains("3 times"));
+            assert!(found(Mode::Xapic, &[4, 5], &[(write, 3, addr, value)]).is_empty(), "another's");
+        }
+    }
+
+    #[test]
+    fn a_cpu_alone_starts_no_other() {
+        let warm = [(true, 4, 0x70, 0x8f), (true, 4, 0x71, 0x0a)];
+        assert_eq!(found(Mode::Xapic, &[4, 5], &warm).len(), 0);
+        assert_eq!(found(Mode::Xapic, &[4], &warm).len(), 1);
+    }
+
+    #[test]
+    fn interrupts_go_to_whom_they_may() {
+        let sent = |to: u64, command| {
+            found(Mode::Xapic, &[4, 5], &[(true, 4, ICR_TO, to << 24), (true, 4, ICR, command)])
+        };
+        for (to, command) in [(0, 0x0020), (5, 0x4500), (5, 0x4601), (4, 0x0400), (9, 0x4_00ec)] {
+            assert!(sent(to, command).is_empty(), "{to} {command:#x}");
+        }
+        for (to, command) in [(0, 0x4500), (3, 0x4601), (0, 0x0400), (0, 0xc_00fd), (0, 0x8_00fd)] {
+            assert_eq!(sent(to, command).len(), 1, "{to} {command:#x}");
+        }
+    }
+
+    #[test]
+    fn in_x2apic_mode_the_page_of_the_apic_is_nobodys() {
+        assert_eq!(found(Mode::X2apic, &[4], &[(true, 4, 0xfee0_00b0, 0)]).len(), 1);
+        assert_eq!(found(Mode::X2apic, &[4], &[(true, 4, 0x4d0, 0)]).len(), 0);
+    }
+
+    #[test]
+    fn a_trace_that_shows_nothing_proves_nothing() {
+        let problems = |lines: &[String]| {
+            let mut touched = Touched::new(Mode::Xapic, vec![4]);
+            lines.iter().for_each(|line| touched.take(line));
+            touched.problems().len()
+        };
+        let [begin, end] = [BEGIN, END].map(|value| line(true, 0, MARKS, value));
+        let own = line(true, 4, UART.start, 0);
+        assert_eq!(problems(&[]), 1);
+        assert_eq!(problems(&[begin.clone(), own.clone()]), 1);
+        assert_eq!(problems(&[begin.clone(), end.clone()]), 1);
+        assert_eq!(problems(&[begin.clone(), own.clone(), end.clone()]), 0);
+        assert_eq!(problems(&[own, begin, end]), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_read_again_and_again() {
+        let reads = vec![(false, 4, 0x71, 0); CLOCK as usize];
+        assert!(found(Mode::Xapic, &[4], &reads).is_empty());
+        let more = vec![(false, 4, 0x71, 0); CLOCK as usize + 1];
+        assert_eq!(found(Mode::Xapic, &[4], &more).len(), 1);
+    }
+}
