@@ -43,7 +43,7 @@ module_param_named(memory, mk_ipi_glue_memory, charp, 0444);
 MODULE_PARM_DESC(memory, "memory for instances: START+BYTES as reserved by memmap=BYTES$START, or the NAME of a reserve_mem=");
 char *mk_ipi_glue_low;
 module_param_named(low, mk_ipi_glue_low, charp, 0444);
-MODULE_PARM_DESC(low, "memory below 1 MiB for kernels that are Linux, START+BYTES as reserved by memmap=BYTES$START: 4K and 64K for each");
+MODULE_PARM_DESC(low, "memory below 1 MiB for kernels that are Linux, START+BYTES as reserved by memmap=BYTES$START: 4K, and 48K for each");
 char *mk_ipi_glue_generation = "native";
 module_param_named(generation, mk_ipi_glue_generation, charp, 0444);
 MODULE_PARM_DESC(generation, "what regions speak: native (default) or rfc-v2");

@@ -220,7 +220,7 @@ pub fn take_low(id: InstanceId, len: u64) -> Result<PhysRange> {
         match m.highest(pieces, len, PAGE_SIZE, LOW_END) {
             Some(range) => m.place(range, Owner::Low(id)),
             None => refuse!(
-                ENOSPC,
+                ENOMEM,
                 "no {len} bytes below 1 MiB left for instance {}: give the module more by low=START+BYTES",
                 id.get()
             ),

@@ -128,8 +128,12 @@ impl<W: Word> Instance<W> {
     /// Whether the life that the directory names may have begun, by what its region says now: nobody listens in one that is over, or
     /// that came before.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
-        let is_former = |life: Incarnation| life.get() == self.former.load(Ordering::Relaxed);
-        sender.lives().is_some_and(|life| !life.is_some_and(is_former))
+        sender.lives().is_some_and(|life| !life.is_some_and(|life| self.is_former(life)))
+    }
+
+    /// Whether that life is the one before the life that the directory names.
+    pub(crate) fn is_former(&self, life: Incarnation) -> bool {
+        life.get() == self.former.load(Ordering::Relaxed)
     }
 
     /// Whether it has its CPUs, by the directory that was followed last.

@@ -17,7 +17,7 @@ use mk_ipi_core::abi::{InstanceId, PhysRange};
 use mk_ipi_x86::{Microseconds, Mode};
 
 /// Bytes below 1 MiB of a kernel that can be put anywhere: Linux keeps the code there by which it starts its CPUs.
-const LOW: u64 = 64 << 10;
+const LOW: u64 = 48 << 10;
 
 /// What a kernel is started from.
 pub struct Files<'a> {

@@ -91,9 +91,9 @@ impl<
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
-                    // That a life is over whose CPUs were stopped is no news.
-                    let is_known = event == PeerEvent::Suspect && !(instance.is_live() && instance.may_listen(sender));
-                    if !is_known && self.is_news(instance.id, event) {
+                    // That the heart of a life stands still whose CPUs were stopped is no news.
+                    let is_over = || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
+                    if !(event == PeerEvent::Suspect && is_over()) && self.is_news(instance.id, event) {
                         self.platform.peer_event(peer, event);
                     }
                 });
