@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people. */
+/*
+ * One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people. A kernel that
+ * serves has a line of its own, or none.
+ */
 #include "kernel.h"
 
 #define LINE 512
 #define COM1 0x3f8
+
+/* No lock is needed, or there, where the line is this kernel's own. A port of 0 is none. */
+static unsigned short port = COM1;
+static int is_own;
 
 struct line {
 	char bytes[LINE];
@@ -59,26 +66,38 @@ static void put_all(struct line *line, const char *format, va_list args)
 	}
 }
 
+/* A 16550: no interrupts, 115200 baud, 8 data bits, FIFOs on and empty. */
+void console_own(unsigned short base)
+{
+	static const unsigned char set_up[][2] = {
+		{ 1, 0 }, { 3, 0x80 }, { 0, 1 }, { 1, 0 }, { 3, 0x03 }, { 2, 0x07 }, { 4, 0x03 },
+	};
+	size_t i;
+
+	is_own = 1;
+	port = base;
+	for (i = 0; port && i < sizeof(set_up) / sizeof(set_up[0]); i++)
+		out8(port + set_up[i][0], set_up[i][1]);
+}
+
 /* Bounded: a line that takes nothing must not hang the kernel. */
 static void send(const char *bytes, size_t size)
 {
 	int polls;
 
-	for (; size; size--, bytes++) {
-		for (polls = 0; polls < 100000 && !(in8(COM1 + 5) & 0x20); polls++)
+	for (; port && size; size--, bytes++) {
+		for (polls = 0; polls < 100000 && !(in8(port + 5) & 0x20); polls++)
 			pause_cpu();
-		out8(COM1, (unsigned char)*bytes);
+		out8(port, (unsigned char)*bytes);
 	}
 }
 
 /* A holder that died is robbed; ASCII's CAN says that the line that it began is void. */
-static void print(struct line *line)
+static void send_locked(const struct line *line)
 {
-	unsigned long flags = irq_save();
-	uint64_t start = now(), mine = own_kernel() + 1, holder = 0;
+	uint64_t start = now(), mine = me + 1, holder = 0;
 	int nested = 0;
 
-	line->bytes[line->size++] = '\n';
 	while (!__atomic_compare_exchange_n(&CONTROL->console, &holder, mine, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
 		nested = holder == mine;
 		if (nested || now() - start > SECOND / 2) {
@@ -94,6 +113,17 @@ static void print(struct line *line)
 		holder = mine;
 		__atomic_compare_exchange_n(&CONTROL->console, &holder, 0, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 	}
+}
+
+static void print(struct line *line)
+{
+	unsigned long flags = irq_save();
+
+	line->bytes[line->size++] = '\n';
+	if (is_own)
+		send(line->bytes, line->size);
+	else
+		send_locked(line);
 	irq_restore(flags);
 }
 
@@ -103,7 +133,7 @@ void say(const char *format, ...)
 	va_list args;
 
 	put_text(&line, "[k");
-	put_number(&line, own_kernel(), 10);
+	put_number(&line, me, 10);
 	put_text(&line, "] ");
 	va_start(args, format);
 	put_all(&line, format, args);
@@ -123,18 +153,18 @@ void record(const char *format, ...)
 	print(&line);
 }
 
-void fatal(const char *format, ...)
+void fatal_as(enum failure how, const char *format, ...)
 {
 	struct line line = { .size = 0 };
 	va_list args;
 
 	put_text(&line, "@{\"error\":{\"kernel\":");
-	put_number(&line, own_kernel(), 10);
+	put_number(&line, me, 10);
 	put_text(&line, ",\"text\":\"");
 	va_start(args, format);
 	put_all(&line, format, args);
 	va_end(args);
 	put_text(&line, "\"}}");
 	print(&line);
-	machine_exit(EXIT_ERROR);
+	give_up(how);
 }

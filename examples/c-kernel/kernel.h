@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A small bare-metal x86-64 kernel in C that talks to others through mk-ipi. It takes the place of a spawned kernel in
- * `cargo xtask demo`, beside the Rust kernels of examples/bare-metal, whose boot.s and kernel.ld it shares.
+ * `cargo xtask demo`, or beside Linux in `cargo xtask linux`, with the Rust kernels of examples/bare-metal, whose boot.s and
+ * kernel.ld it shares.
  */
 #ifndef KERNEL_H
 #define KERNEL_H
@@ -16,13 +17,14 @@
 
 /* ---- the machine (machine.c) ---- */
 
-/* What the emulator's exit status says (examples/bare-metal/src/machine.rs). */
-enum { EXIT_ERROR = 0x12, EXIT_EXCEPTION = 0x14 };
+/* How a kernel fails, as the emulator's exit status says it (examples/bare-metal/src/machine.rs). */
+enum failure { ERROR = 0x12, EXCEPTION = 0x14 };
 
 _Noreturn void machine_exit(unsigned char how);
 _Noreturn void machine_halt(void);
 uint64_t now(void);
-void interrupts_init(int x2apic);
+/* Opens the doorbell, with interrupts off. The mode of the APIC: 0 xAPIC, 1 x2APIC, -1 as it is found; gives what it is. */
+int interrupts_init(int x2apic, int with_strays);
 uint64_t apic_id(void);
 /* 0, -MK_IPI_ENXIO or -MK_IPI_EAGAIN. */
 int apic_check(uint64_t cpu);
@@ -60,7 +62,22 @@ static inline void pause_cpu(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* ---- the memory map and what lies in it (examples/bare-metal/src/layout.rs, control.rs, journal.rs) ---- */
+/* ---- how it was started: `hvm_start_info` and `hvm_memmap_table_entry` of the PVH boot ABI, version 1 ---- */
+
+#define START_MAGIC 0x336ec578
+
+struct start_info {
+	uint32_t magic, version, flags, nr_modules;
+	uint64_t modules, cmdline, rsdp, memmap;
+	uint32_t nr_memmap, reserved;
+};
+
+struct memmap_entry {
+	uint64_t start, len;
+	uint32_t kind, reserved;
+};
+
+/* ---- the demo's memory map and what lies in it (examples/bare-metal/src/layout.rs, control.rs, journal.rs) ---- */
 
 struct kernel_words {
 	uint32_t step, verdict;
@@ -108,50 +125,99 @@ static inline struct journal *journal_of(unsigned int k)
 
 /* ---- the console (console.c) ---- */
 
+/* From now on this kernel has a line of its own, the UART at `base`, or none if that is 0. */
+void console_own(unsigned short base);
 /* Lines of text, for people. Conversions: %s, %u (unsigned long), %x (unsigned long). */
 void say(const char *format, ...);
 /* A record for machines: a JSON object. */
 void record(const char *format, ...);
-_Noreturn void fatal(const char *format, ...);
+/* Says why, and gives up. */
+_Noreturn void fatal_as(enum failure how, const char *format, ...);
+#define fatal(...) fatal_as(ERROR, __VA_ARGS__)
 
-/* ---- this kernel among the others (main.c) ---- */
+/* ---- the start (main.c) ---- */
 
 struct options {
-	int x2apic, native;
+	int serve;
+	int x2apic; /* as interrupts_init has it */
+	int native;
 	int hang; /* stop in mid-stream, to prove that the demo notices */
 	uint64_t messages;
 };
 
 extern struct options options;
-extern struct mk_ipi mk;
+/* This kernel's number. One that serves learns it when it joins, and is NOBODY until then. */
+#define NOBODY 255
 extern unsigned int me, nr_kernels;
+
+/* Ends the machine; a kernel that serves ends alone. */
+_Noreturn void give_up(enum failure how);
+
+/* ---- what it supplies to mk-ipi (platform.c) ---- */
+
+extern struct mk_ipi mk;
+/* Doorbells rung. */
 extern unsigned long rung;
 
-unsigned int own_kernel(void);
+/* When the APIC is on, and the console there. */
+void platform_init(const struct start_info *info);
 /* How often deferred work has run; sleeps until the next interrupt unless it has run since it was `seen`. */
 uint64_t runs(void);
 void sleep_since(uint64_t seen);
+/* Does deferred work that is due. */
+void service(void);
 /* Called by the interrupts of machine.c, after the EOI. */
 void on_doorbell(void);
 void on_tick(void);
-void reach(uint32_t step);
-/* Calls `step` until it says that the wait is over; gives up when no kernel gets on. */
-void wait_until(const char *what, int (*step)(void *arg), void *arg);
-void wait_for_all(uint32_t step, void (*meanwhile)(void));
 
-/* ---- the demo (demo.c, stream.c, payload.c) ---- */
+/* ---- messages (payload.c, traffic.c) ---- */
+
+/* Messages to one receiver in a row, and sweeps over receivers that are all busy before a sender sleeps (RFC v2). */
+#define BURST 32
+#define BUSY_SWEEPS 50
+#define MAX_TRIPS 1000
+
+enum { STREAM = 0x100, PING = 0x101, PONG = 0x102 };
 
 struct payload {
 	unsigned char bytes[256];
 	size_t size;
 };
 
+/* Round trips, the shortest first. */
+struct trips {
+	size_t count;
+	uint64_t cycles[MAX_TRIPS];
+};
+
+/* What is known of a stream that never ends (examples/bare-metal/src/stream_check.rs). */
+struct check {
+	uint32_t life; /* the sender's, 0 before the first */
+	uint64_t next; /* behind the highest number of this life that came */
+	uint64_t seen; /* one bit for each of the 64 numbers below `next`, the highest one's first */
+	uint64_t received, former, first, lost, torn, doubled, disordered;
+};
+
 void payload_init(void);
 void payload_make(struct payload *payload, uint64_t sequence, uint32_t sender);
 /* Whether it arrived whole; then its number and sender. */
 int payload_check(const unsigned char *bytes, size_t size, uint64_t *sequence, uint32_t *sender);
+/* Whether it may be from that kernel: the lane proves who sent; a slot does not. */
+int is_from(const struct mk_ipi_message *message, uint64_t sender);
+/* Whether it arrived whole, and from whom it says. */
+int message_check(const struct mk_ipi_message *message, uint64_t *number, uint32_t *sender);
+/* Whether a send that gave this error may succeed later. */
+int is_full(int err);
+/* A message of the stream came whole. */
+void check_take(struct check *check, uint64_t number);
+/* What comes from now on is of this life of the sender: if it is another one than before, it begins at number 0. */
+void check_began(struct check *check, uint32_t life);
+void trips_add(struct trips *trips, uint64_t cycles);
+uint64_t trips_at(const struct trips *trips, unsigned int percent);
+/* Shows that we live, looks who else does, and follows the directory, if it is time. */
+void heartbeat(mk_ipi_followed_callback_t followed);
 
-enum { STREAM = 0x100, PING = 0x101, PONG = 0x102 };
+/* ---- the demo (demo.c, stream.c) ---- */
 
 void stream_event(const struct mk_ipi_event *event);
 void stream_run(void);
@@ -159,13 +225,19 @@ void stream_turn(void);
 void stream_counts(unsigned int to, uint64_t *busy, uint64_t *doorbells);
 /* Messages to that kernel of which nobody knows whether it handled them. */
 uint64_t stream_in_doubt(unsigned int to);
-void heartbeat(void);
 /* Deferred work, watched: does each stream get its turn? */
 void drain_watched(void);
 void drains_watch(int on);
 int drains_report(void);
 
 void demo_register(void);
-int demo_run(void);
+_Noreturn void demo_run(void);
+
+/* ---- serving a host of another kind (serve.c) ---- */
+
+void serve_register(void);
+_Noreturn void serve_run(void);
+void serve_event(const struct mk_ipi_event *event);
+void serve_stop(void);
 
 #endif

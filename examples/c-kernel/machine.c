@@ -4,6 +4,8 @@
 
 #define TIMER_VECTOR 0xeb
 #define SPURIOUS_VECTOR 0xef
+/* Exceptions on boot.s's IST 1: they may come on any stack. */
+enum { NMI = 2, DOUBLE_FAULT = 8 };
 
 #define APIC_BASE_MSR 0x1b
 #define REG_ID 0x20
@@ -121,8 +123,13 @@ int apic_ring(uint64_t cpu, unsigned int vector)
 
 void exception(const struct exception_frame *frame)
 {
-	fatal("exception %u, error %x, rip %x, rsp %x", frame->vector, frame->error, frame->rip, frame->rsp);
+	fatal_as(EXCEPTION, "exception %u, error %x, rip %x, rsp %x", frame->vector, frame->error, frame->rip, frame->rsp);
 }
+
+#ifdef __clang__
+/* It warns of vector registers that a call does not save: nothing in this kernel uses any. */
+#pragma clang diagnostic ignored "-Winterrupt-service-routine"
+#endif
 
 __attribute__((interrupt)) static void doorbell_interrupt(struct interrupt_frame *frame)
 {
@@ -138,8 +145,15 @@ __attribute__((interrupt)) static void tick_interrupt(struct interrupt_frame *fr
 	on_tick();
 }
 
-/* It is not acknowledged (10.9). */
-__attribute__((interrupt)) static void spurious_interrupt(struct interrupt_frame *frame)
+/* A host may take this CPU for one of its own, not used at present, and interrupt it together with all others. */
+__attribute__((interrupt)) static void stray_interrupt(struct interrupt_frame *frame)
+{
+	(void)frame;
+	apic_write(REG_EOI, 0);
+}
+
+/* What is not acknowledged: a spurious interrupt (10.9); an NMI, which means other CPUs (SPEC A-17). */
+__attribute__((interrupt)) static void ignored_interrupt(struct interrupt_frame *frame)
 {
 	(void)frame;
 }
@@ -151,7 +165,7 @@ static void set_gate(unsigned int vector, uint64_t entry, uint64_t ist)
 	idt[vector].high = entry >> 32;
 }
 
-void interrupts_init(int x2apic)
+int interrupts_init(int x2apic, int with_strays)
 {
 	struct {
 		uint16_t limit;
@@ -160,19 +174,25 @@ void interrupts_init(int x2apic)
 	unsigned int vector;
 
 	for (vector = 0; vector < 32; vector++)
-		set_gate(vector, (uint64_t)exception_stubs + 16 * vector, vector == 8);
+		set_gate(vector, (uint64_t)exception_stubs + 16 * vector, vector == DOUBLE_FAULT);
+	set_gate(NMI, (uint64_t)ignored_interrupt, 1);
+	for (; with_strays && vector < 256; vector++)
+		set_gate(vector, (uint64_t)stray_interrupt, 0);
 	set_gate(MULTIKERNEL_VECTOR, (uint64_t)doorbell_interrupt, 0);
 	set_gate(TIMER_VECTOR, (uint64_t)tick_interrupt, 0);
-	set_gate(SPURIOUS_VECTOR, (uint64_t)spurious_interrupt, 0);
+	set_gate(SPURIOUS_VECTOR, (uint64_t)ignored_interrupt, 0);
 	__asm__ volatile("lidt %0" : : "m"(pointer));
-	if (x2apic)
+	if (!(read_msr(APIC_BASE_MSR) & 1 << 11))
+		fatal("the local APIC is off");
+	if (x2apic == 1)
 		write_msr(APIC_BASE_MSR, read_msr(APIC_BASE_MSR) | 1 << 10);
 	is_x2apic = (read_msr(APIC_BASE_MSR) >> 10) & 1;
-	if (is_x2apic != x2apic)
+	if (x2apic >= 0 && is_x2apic != x2apic)
 		fatal("the local APIC is in the other mode");
 	apic_write(REG_SPURIOUS, 0x100 | SPURIOUS_VECTOR);
 	/* A tick each 2 ms at the emulator's 1 GHz, so that no CPU sleeps past a time-out (10.5.4). */
 	apic_write(REG_DIVIDE, 0xb);
 	apic_write(REG_LVT_TIMER, 1 << 17 | TIMER_VECTOR);
 	apic_write(REG_INITIAL_COUNT, 2000000);
+	return is_x2apic;
 }

@@ -2,18 +2,13 @@
 /* The stream: this kernel sends its messages to every other one, and waits for no answer. */
 #include "kernel.h"
 
-#define BURST 32
-#define BUSY_SWEEPS 50
 #define PATIENCE (10 * SECOND)
-/* From one look at the peers to the next, and a heartbeat that stands still for so long is suspect. */
-#define TICK (SECOND / 200)
-#define SUSPECT_AFTER (5 * SECOND)
 
 static struct payload next[MAX_KERNELS];
 static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS], in_doubt[MAX_KERNELS];
 /* One bit for each kernel in whose lane we wait for space, and for each that has some again. */
 static uint64_t waiting, space;
-static uint64_t told_at, last_moved, last_moved_at, last_beat;
+static uint64_t told_at, last_moved, last_moved_at;
 static unsigned int busy_sweeps;
 
 void stream_event(const struct mk_ipi_event *event)
@@ -36,16 +31,6 @@ void stream_event(const struct mk_ipi_event *event)
 		break;
 	default:
 		break;
-	}
-}
-
-void heartbeat(void)
-{
-	if (now() - last_beat > TICK) {
-		last_beat = now();
-		mk_ipi_tick(&mk, last_beat, SUSPECT_AFTER);
-		/* What cannot be done now is done at the next beat. */
-		mk_ipi_follow(&mk, NULL, NULL);
 	}
 }
 
@@ -84,7 +69,7 @@ static int note(unsigned int to, int err)
 {
 	struct sent_to *journal = &journal_of(me)->sent[to];
 
-	if (err == -MK_IPI_EBUSY || err == -MK_IPI_ENOSPC || err == -MK_IPI_EAGAIN) {
+	if (is_full(err)) {
 		busy[to]++;
 		return 0;
 	}
@@ -187,7 +172,7 @@ static int turn(void)
 		say("failing, as ordered: hang");
 		machine_halt();
 	}
-	heartbeat();
+	heartbeat(NULL);
 	moved = total_sent() + progress();
 	STORE(CONTROL->kernels[me].progress, moved);
 	if (moved != last_moved) {
@@ -211,7 +196,7 @@ void stream_run(void)
 
 	for (to = 0; to < nr_kernels; to++)
 		payload_make(&next[to], 0, me);
-	last_moved_at = last_beat = now();
+	last_moved_at = now();
 	while (!is_over()) {
 		before = runs();
 		if (turn())

@@ -5,24 +5,34 @@
 //! | --- | --- |
 //! | `give CPU...` | takes CPUs from Linux, which number them |
 //! | `take CPU...` | gives them back |
-//! | `create ID cpus=CPU[,CPU...] [pool=BYTES]` | makes an instance with a region |
-//! | `start ID FILE [WORD...]` | starts the kernel in FILE there, with these words on its command line |
-//! | `stop ID` | asks the kernel to stop (native), then stops its CPUs |
+//! | `create ID cpus=CPU[,CPU...] [may=CPU[,CPU...]] [pool=BYTES]` | makes an instance with a region; `may`: CPUs that it may get while it runs |
+//! | `start ID FILE [initrd=FILE] [WORD...]` | starts the kernel in FILE there, with these words on its command line |
+//! | `check ID FILE [initrd=FILE] [WORD...]` | does all of that but the start, and undoes it |
+//! | `give CPU... to=ID` | moves CPUs to a kernel that runs, also from Linux |
+//! | `take CPU... from=ID` | moves them back from there to Linux |
+//! | `stop ID [SECONDS]` | asks the kernel to stop (native), waits for its goodbye, 10 seconds at most or as said, then stops its CPUs |
 //! | `kill ID` | stops its CPUs at once |
 //! | `destroy ID` | takes the instance away |
 //! | `send ID TYPE TEXT` | sends a message |
+//!
+//! A Linux that another kernel started takes `send` alone.
 
 use crate::callback::trace_sent;
-use crate::failure::{check, refuse, Failure, Result, Text};
-use crate::ffi;
-use crate::host::{self, DEFAULT_POOL, MAX_INSTANCE_CPUS};
-use crate::image::File;
+use crate::failure::{check, refuse, Failure, Result};
+use crate::file::File;
+use crate::host::{self, CpuList, DEFAULT_POOL, MAX_INSTANCE_CPUS};
 use crate::platform::ENDPOINT;
-use core::ffi::{c_char, c_int, CStr};
-use core::fmt::Write;
+use crate::{ffi, role};
+use core::ffi::{c_char, c_int};
 use kernel::prelude::*;
 use mk_ipi_core::abi::boot_param::parse_size;
 use mk_ipi_core::abi::{InstanceId, MessageType};
+use mk_ipi_x86::Microseconds;
+
+/// How long a kernel is given to say goodbye, if nothing is said. A Linux ends its programs first.
+const STOP_SECONDS: u32 = 10;
+/// The longest that it can be given.
+const MAX_STOP_SECONDS: u32 = 600;
 
 /// Runs the command on one line; 0, or a negative error number.
 #[no_mangle]
@@ -56,22 +66,34 @@ fn split(text: &str) -> (&str, &str) {
 fn run(line: &str) -> Result {
     let (verb, rest) = split(line);
     match verb {
-        "give" => each_cpu(rest, host::Host::give, host::Host::take),
-        "take" => each_cpu(rest, host::Host::take, host::Host::give),
-        "create" | "start" | "stop" | "kill" | "destroy" | "send" => {
+        "send" => {}
+        _ if role::is_joined() => return refuse!(EPERM, "another kernel is the host; this one takes: send"),
+        _ => {}
+    }
+    match verb {
+        "give" => match rest.rsplit_once("to=") {
+            Some((cpus, id)) => with_instance(cpus, id, host::Host::give_to, host::Host::take_from),
+            None => each_cpu(rest, host::Host::give, host::Host::take),
+        },
+        "take" => match rest.rsplit_once("from=") {
+            Some((cpus, id)) => with_instance(cpus, id, host::Host::take_from, host::Host::give_to),
+            None => each_cpu(rest, host::Host::take, host::Host::give),
+        },
+        "create" | "start" | "check" | "stop" | "kill" | "destroy" | "send" => {
             let (id, rest) = split(rest);
             let id = instance(id)?;
             match (verb, rest) {
                 ("create", _) => create(id, rest),
-                ("start", _) => start(id, rest),
+                ("start", _) => with_files(id, rest, host::Host::start),
+                ("check", _) => with_files(id, rest, host::Host::check_start),
                 ("send", _) => send(id, rest),
-                ("stop", "") => stop(id),
+                ("stop", _) => stop(id, rest),
                 ("kill", "") => host::with(|host| host.kill(id)),
                 ("destroy", "") => host::with(|host| host.destroy(id)),
                 _ => refuse!(EINVAL, "{verb} takes an instance, and nothing else: {rest}"),
             }
         }
-        _ => refuse!(EINVAL, "no such command: {verb}; give, take, create, start, stop, kill, destroy, send"),
+        _ => refuse!(EINVAL, "no such command: {verb}; give, take, create, start, check, stop, kill, destroy, send"),
     }
 }
 
@@ -86,13 +108,24 @@ fn cpu(word: &str) -> Result<u32> {
     number(word).map_or_else(|| refuse!(EINVAL, "not a CPU: {word}"), Ok)
 }
 
+/// CPUs that go to or from a kernel that runs.
+fn with_instance(
+    words: &str,
+    id: &str,
+    act: fn(&mut host::Host, InstanceId, u32) -> Result,
+    undo: fn(&mut host::Host, InstanceId, u32) -> Result,
+) -> Result {
+    let id = instance(id.trim())?;
+    each_cpu(words, |host, cpu| act(host, id, cpu), |host, cpu| undo(host, id, cpu))
+}
+
 /// One or more CPUs: all, or on an error none.
 fn each_cpu(
     words: &str,
-    act: fn(&mut host::Host, u32) -> Result,
-    undo: fn(&mut host::Host, u32) -> Result,
+    act: impl Fn(&mut host::Host, u32) -> Result,
+    undo: impl Fn(&mut host::Host, u32) -> Result,
 ) -> Result {
-    if words.is_empty() {
+    if words.trim().is_empty() {
         return refuse!(EINVAL, "which CPUs?");
     }
     words.split_ascii_whitespace().try_for_each(|word| cpu(word).map(drop))?;
@@ -111,48 +144,62 @@ fn each_cpu(
     })
 }
 
+/// CPUs, separated by commas.
+fn list(words: &str) -> Result<CpuList> {
+    let mut cpus = CpuList::NONE;
+    for name in words.split(',') {
+        if !cpus.add(cpu(name)?) {
+            return refuse!(EINVAL, "more than {MAX_INSTANCE_CPUS} CPUs");
+        }
+    }
+    Ok(cpus)
+}
+
 fn create(id: InstanceId, words: &str) -> Result {
-    let (mut cpus, mut count, mut pool) = ([0u32; MAX_INSTANCE_CPUS], 0, DEFAULT_POOL);
+    let (mut cpus, mut may, mut pool) = (CpuList::NONE, CpuList::NONE, DEFAULT_POOL);
     for word in words.split_ascii_whitespace() {
         match word.split_once('=') {
-            Some(("cpus", list)) => {
-                for name in list.split(',') {
-                    let Some(place) = cpus.get_mut(count) else {
-                        return refuse!(EINVAL, "more than {MAX_INSTANCE_CPUS} CPUs");
-                    };
-                    *place = cpu(name)?;
-                    count += 1;
-                }
-            }
+            Some(("cpus", names)) => cpus = list(names)?,
+            Some(("may", names)) => may = list(names)?,
             Some(("pool", size)) => match parse_size(size.as_bytes()) {
                 Ok(size) => pool = size,
                 Err(e) => return refuse!(EINVAL, "{word}: {e:?}"),
             },
-            _ => return refuse!(EINVAL, "neither cpus= nor pool=: {word}"),
+            _ => return refuse!(EINVAL, "none of cpus=, may=, pool=: {word}"),
         }
     }
-    host::with(|host| host.create(id, cpus.get(..count).unwrap_or(&[]), pool))
+    host::with(|host| host.create(id, &cpus, &may, pool))
 }
 
-fn start(id: InstanceId, rest: &str) -> Result {
-    let (file, words) = split(rest);
-    let mut path = Text::<256>::EMPTY;
-    // A text never fails: it cuts, and then has no NUL.
-    let _ = write!(path, "{file}\0");
-    match CStr::from_bytes_with_nul(path.as_str().as_bytes()) {
-        Ok(path) if !file.is_empty() => {
-            // SAFETY: looks at the task that runs this.
-            check(unsafe { ffi::mk_ipi_glue_may_start() }, format_args!("you may not start a kernel"))?;
-            // Not under the host's lock: a slow medium holds up nobody else.
-            let file = File::read(path)?;
-            host::with(|host| host.start(id, &file, words))
-        }
-        _ => refuse!(EINVAL, "no usable file name: {file}"),
-    }
+/// What a kernel is started from.
+fn with_files(
+    id: InstanceId,
+    rest: &str,
+    act: fn(&mut host::Host, InstanceId, &host::Files<'_>) -> Result,
+) -> Result {
+    // SAFETY: looks at the task that runs this.
+    check(unsafe { ffi::mk_ipi_glue_may_start() }, format_args!("you may not start a kernel"))?;
+    let (image, rest) = split(rest);
+    let (first, others) = split(rest);
+    let (initrd, words) = match first.strip_prefix("initrd=") {
+        Some(path) => (Some(path), others),
+        None => (None, rest),
+    };
+    // Not under the host's lock: a slow medium holds up nobody else.
+    let image = File::image(image)?;
+    let initrd = initrd.map(File::image).transpose()?;
+    host::with(|host| act(host, id, &host::Files { image: &image, initrd: initrd.as_ref(), words }))
 }
 
-fn stop(id: InstanceId) -> Result {
-    if !host::with(|host| host.stop(id))? {
+fn stop(id: InstanceId, seconds: &str) -> Result {
+    let seconds = match seconds {
+        "" => Some(STOP_SECONDS),
+        seconds => number(seconds).filter(|s| *s <= MAX_STOP_SECONDS),
+    };
+    let Some(seconds) = seconds else {
+        return refuse!(EINVAL, "stop takes an instance, and at most {MAX_STOP_SECONDS} seconds");
+    };
+    if !host::with(|host| host.stop(id, Microseconds(seconds * 1_000_000)))? {
         pr_info!("instance {} was stopped without its goodbye\n", id.get());
     }
     Ok(())

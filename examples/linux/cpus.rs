@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that Linux gave away: offline, and kept so, until they are taken back.
+//! CPUs that are not this Linux's to use: those that it gave away, or that its host did not give it. They are offline, and kept so.
 
 use crate::failure::{check, refuse, Result};
 use crate::platform::MAX_CPUS;
@@ -37,7 +37,7 @@ impl Set {
     }
 }
 
-/// Those that are given away.
+/// Those that are given away, or were never ours.
 static GIVEN: Set = Set::new();
 /// Those of them that Linux had online when it gave them away.
 static WERE_ONLINE: Set = Set::new();
@@ -101,6 +101,35 @@ pub fn give(cpu: u32) -> Result {
     removed.map(drop)
 }
 
+/// From now on the present CPUs are not ours of which `is_not_ours` is true.
+pub fn forbid(is_not_ours: impl Fn(PhysCpuId) -> bool) {
+    (0..MAX_CPUS as u32).filter(|cpu| apic_id(*cpu).is_some_and(&is_not_ours)).for_each(|cpu| GIVEN.set(cpu, true));
+}
+
+/// Linux's number of the CPU with that APIC id.
+pub fn number_of(id: PhysCpuId) -> Option<u32> {
+    (0..MAX_CPUS as u32).find(|cpu| apic_id(*cpu) == Some(id))
+}
+
+/// Puts `cpu` online, which the host has given us.
+pub fn use_one(cpu: u32) -> Result {
+    GIVEN.set(cpu, false);
+    // SAFETY: process context. 1 says that it was online before.
+    let added = check(unsafe { ffi::add_cpu(cpu) }, format_args!("CPU {cpu} does not come online"));
+    if added.is_err() {
+        GIVEN.set(cpu, true);
+    }
+    added.map(drop)
+}
+
+/// Gives all back to Linux that it has given away.
+pub fn take_all() {
+    for cpu in given() {
+        // If that fails, the log says so.
+        let _ = take(cpu);
+    }
+}
+
 /// Gives `cpu`, which no instance has, back to Linux, online if it was so before.
 pub fn take(cpu: u32) -> Result {
     let (true, Some(id)) = (is_given(cpu), apic_id(cpu)) else {
@@ -124,14 +153,14 @@ pub fn take(cpu: u32) -> Result {
 #[no_mangle]
 extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
     if is_given(cpu) {
-        pr_err!("CPU {cpu} is given away: take it back first\n");
+        pr_err!("CPU {cpu} is another kernel's: the host moves it\n");
         return crate::failure::errno::EBUSY.to_c();
     }
     deferred::cpu_starts(cpu);
     0
 }
 
-/// Keeps Linux's hands off what was given away; dropping it gives all of it back.
+/// Keeps Linux's hands off what is not its own.
 pub struct Watch(c_int);
 
 impl Watch {
@@ -146,10 +175,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        for cpu in given() {
-            // If that fails, the log says so.
-            let _ = take(cpu);
-        }
         // SAFETY: made by `new`.
         unsafe { ffi::mk_ipi_glue_unwatch_cpus(self.0) };
     }

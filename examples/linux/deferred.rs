@@ -5,18 +5,14 @@
 //!
 //! Callbacks run with interrupts off in both, and so do not migrate.
 
-use crate::ffi;
 use crate::platform::{Linux, ENDPOINT, MAX_CPUS};
+use crate::{ffi, stop};
 use core::ffi::c_void;
 use mk_ipi_core::platform::{LocalInterrupts, ThisCpu};
 use mk_ipi_core::sync::{AtomicBool, Ordering};
 
 /// Budgets that one piece of work in process context hands on before it queues itself again.
 const ROUNDS: usize = 16;
-/// Milliseconds from one look at the peers to the next.
-const TICK_MS: u32 = 50;
-/// A peer whose heartbeat stands still for so many nanoseconds is suspect.
-const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// What one CPU is at. It alone looks, with interrupts off.
 struct State {
@@ -53,6 +49,9 @@ pub fn cpu_starts(cpu: u32) {
 
 /// One budget, with interrupts off; whether there is more, which is then due as the rest. After the `last` one that is queued.
 fn run(last: bool) -> bool {
+    if stop::is_over() {
+        return false;
+    }
     let interrupts = Linux.disable();
     let more = STATES.get(Linux.index()).is_some_and(|state| {
         state.runs.store(true, Ordering::Relaxed);
@@ -81,24 +80,6 @@ extern "C" fn mk_ipi_rs_deferred(_: *mut c_void) {
 #[no_mangle]
 extern "C" fn mk_ipi_rs_deferred_rest(_: *mut c_void) {
     (1..=ROUNDS).all(|round| run(round == ROUNDS));
-}
-
-/// The tick: shows that we live, looks who else does and what became of our messages, and has the deferred work find what a lost
-/// doorbell left.
-#[no_mangle]
-extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
-    // SAFETY: the clock runs.
-    let now = unsafe { ffi::ktime_get() };
-    let interrupts = Linux.disable();
-    ENDPOINT.tick(now.unsigned_abs(), PATIENCE_NS);
-    Linux.restore(interrupts);
-    start_tick();
-}
-
-/// Has the tick come, this once.
-pub fn start_tick() {
-    // SAFETY: `start_work` has made it.
-    unsafe { ffi::mk_ipi_glue_queue_tick(TICK_MS) };
 }
 
 /// Irq work, workqueue and tick; dropping it waits until none of them runs or will run again. By then nothing may

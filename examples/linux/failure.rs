@@ -10,12 +10,11 @@ use mk_ipi_core::abi::Errno;
 pub struct Text<const N: usize> {
     bytes: [u8; N],
     len: usize,
-    cut: bool,
 }
 
 impl<const N: usize> Text<N> {
     /// No text.
-    pub const EMPTY: Self = Self { bytes: [0; N], len: 0, cut: false };
+    pub const EMPTY: Self = Self { bytes: [0; N], len: 0 };
 
     /// What the arguments say.
     pub fn of(args: fmt::Arguments<'_>) -> Self {
@@ -23,11 +22,6 @@ impl<const N: usize> Text<N> {
         // It never fails: it cuts.
         let _ = text.write_fmt(args);
         text
-    }
-
-    /// Whether something had no room.
-    pub fn is_cut(&self) -> bool {
-        self.cut
     }
 
     /// The text.
@@ -46,7 +40,6 @@ impl<const N: usize> Write for Text<N> {
         let n = s.len().min(room.len());
         room.iter_mut().zip(s.as_bytes()).for_each(|(to, from)| *to = *from);
         self.len += n;
-        self.cut |= n < s.len();
         Ok(())
     }
 }
@@ -75,6 +68,7 @@ impl Failure {
 pub mod errno {
     #![allow(missing_docs)]
     use mk_ipi_core::abi::Errno;
+    pub const EPERM: Errno = Errno(1);
     pub const ENOENT: Errno = Errno(2);
     pub const EINTR: Errno = Errno(4);
     pub const EIO: Errno = Errno(5);

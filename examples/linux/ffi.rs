@@ -8,6 +8,7 @@ use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 extern "C" {
     pub static mk_ipi_glue_memory: *const c_char;
     pub static mk_ipi_glue_generation: *const c_char;
+    pub static mk_ipi_glue_low: *const c_char;
     pub static mk_ipi_glue_trampoline: c_ulong;
     pub static mk_ipi_glue_irq_flags: c_ulong;
     pub static mk_ipi_glue_image_kind: c_int;
@@ -24,6 +25,7 @@ extern "C" {
     pub fn mk_ipi_glue_apic_icr_write(low: u32, dest: u32);
     pub fn mk_ipi_glue_irq_is_on(irq: c_uint, cpu: c_uint) -> bool;
     pub fn mk_ipi_glue_reserved(start: u64, len: u64) -> c_int;
+    pub fn mk_ipi_glue_is_not_ram(start: u64, len: u64) -> bool;
     pub fn mk_ipi_glue_may_borrow(at: u64) -> bool;
     pub fn mk_ipi_glue_watch_power() -> c_int;
     pub fn mk_ipi_glue_unwatch_power();
@@ -35,6 +37,13 @@ extern "C" {
     pub fn mk_ipi_glue_queue_irq_work();
     pub fn mk_ipi_glue_queue_rest();
     pub fn mk_ipi_glue_queue_tick(ms: c_uint);
+    pub fn mk_ipi_glue_queue_errand();
+    pub fn mk_ipi_glue_start_serving() -> c_int;
+    pub fn mk_ipi_glue_stop_serving();
+    pub fn mk_ipi_glue_should_stop() -> bool;
+    pub fn mk_ipi_glue_watch_end() -> c_int;
+    pub fn mk_ipi_glue_unwatch_end();
+    pub fn mk_ipi_glue_power_off();
     pub fn mk_ipi_glue_watch_cpus() -> c_int;
     pub fn mk_ipi_glue_unwatch_cpus(state: c_int);
     pub fn mk_ipi_glue_add_files() -> c_int;
@@ -103,6 +112,8 @@ extern "C" {
         id: c_int,
     ) -> isize;
     pub fn vfree(at: *const c_void);
+    pub fn clflush_cache_range(at: *mut c_void, len: c_uint);
+    pub static tsc_khz: c_uint;
     pub fn remove_cpu(cpu: c_uint) -> c_int;
     pub fn add_cpu(cpu: c_uint) -> c_int;
     pub fn seq_write(to: *mut c_void, data: *const c_void, len: usize) -> c_int;

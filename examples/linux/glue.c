@@ -29,6 +29,7 @@
 #include <linux/version.h>
 #include <linux/workqueue.h>
 #include <asm/apic.h>
+#include <asm/e820/api.h>
 #include "glue.h"
 #include "mk_ipi_linux.h"
 
@@ -40,12 +41,15 @@
 char *mk_ipi_glue_memory;
 module_param_named(memory, mk_ipi_glue_memory, charp, 0444);
 MODULE_PARM_DESC(memory, "memory for instances: START+BYTES as reserved by memmap=BYTES$START, or the NAME of a reserve_mem=");
+char *mk_ipi_glue_low;
+module_param_named(low, mk_ipi_glue_low, charp, 0444);
+MODULE_PARM_DESC(low, "memory below 1 MiB for kernels that are Linux, START+BYTES as reserved by memmap=BYTES$START: 4K, and 48K for each");
 char *mk_ipi_glue_generation = "native";
 module_param_named(generation, mk_ipi_glue_generation, charp, 0444);
 MODULE_PARM_DESC(generation, "what regions speak: native (default) or rfc-v2");
 unsigned long mk_ipi_glue_trampoline = 0x40000;
 module_param_named(trampoline, mk_ipi_glue_trampoline, ulong, 0444);
-MODULE_PARM_DESC(trampoline, "page below 1 MiB, borrowed while a CPU starts (default 0x40000)");
+MODULE_PARM_DESC(trampoline, "page below 1 MiB, borrowed while a CPU starts where there is no low= (default 0x40000)");
 
 EXPORT_SYMBOL(multikernel_register_handler);
 EXPORT_SYMBOL(multikernel_unregister_handler);
@@ -135,6 +139,16 @@ int mk_ipi_glue_reserved(u64 start, u64 len)
 }
 
 /*
+ * Whether the host has reserved memory in this kernel's map. The resource tree does not tell: without PCI Linux puts no reserved
+ * memory there.
+ */
+bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
+{
+	return !e820__mapped_any(start, start + len, E820_TYPE_RAM) &&
+	       e820__mapped_any(start, start + len, E820_TYPE_RESERVED);
+}
+
+/*
  * Whether a page below 1 MiB may be borrowed: RAM, which Linux keeps to itself and does not use, but for its own trampoline. That is
  * less than 16 pages, of which the first are read-only. Page tables are looked at by macros.
  */
@@ -158,7 +172,13 @@ bool mk_ipi_glue_may_borrow(u64 at)
 static DEFINE_MUTEX(mk_ipi_control_lock);
 static DEFINE_MUTEX(mk_ipi_memory_lock);
 static DEFINE_MUTEX(mk_ipi_traffic_lock);
-static struct mutex *const mk_ipi_locks[] = { &mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock };
+static DEFINE_MUTEX(mk_ipi_directory_lock);
+static DEFINE_MUTEX(mk_ipi_serve_lock);
+static DEFINE_MUTEX(mk_ipi_service_lock);
+static struct mutex *const mk_ipi_locks[] = {
+	&mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock, &mk_ipi_directory_lock, &mk_ipi_serve_lock,
+	&mk_ipi_service_lock,
+};
 
 void mk_ipi_glue_lock(unsigned int which)
 {
@@ -177,6 +197,7 @@ void mk_ipi_glue_unlock(unsigned int which)
 static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
 static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
 static struct delayed_work mk_ipi_tick;
+static DECLARE_WORK(mk_ipi_errand, mk_ipi_rs_errand);
 static struct workqueue_struct *mk_ipi_queue;
 
 int mk_ipi_glue_start_work(void)
@@ -198,6 +219,7 @@ void mk_ipi_glue_stop_work(void)
 	unsigned int cpu;
 
 	cancel_delayed_work_sync(&mk_ipi_tick);
+	cancel_work_sync(&mk_ipi_errand);
 	for_each_possible_cpu(cpu) {
 		irq_work_sync(per_cpu_ptr(&mk_ipi_irq_work, cpu));
 		cancel_work_sync(per_cpu_ptr(&mk_ipi_rest, cpu));
@@ -219,6 +241,12 @@ void mk_ipi_glue_queue_rest(void)
 void mk_ipi_glue_queue_tick(unsigned int ms)
 {
 	queue_delayed_work_on(0, mk_ipi_queue, &mk_ipi_tick, msecs_to_jiffies(ms));
+}
+
+/* What a host asks of a kernel that it started: it may sleep. CPU 0 never goes offline. */
+void mk_ipi_glue_queue_errand(void)
+{
+	queue_work_on(0, mk_ipi_queue, &mk_ipi_errand);
 }
 
 /* CPU hotplug: inline. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mutexes of the kernel's, and what they guard. The host's (0) is taken before that of memory (1), never behind it; that of
-//! the traffic's results (2) alone.
+//! the traffic's results (2), that of the directory that is followed (3), those of the kernel that serves (4, 5) alone.
 
 use crate::ffi;
 use mk_ipi_core::sync::UnsafeCell;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in Linux: this kernel as the host of others on the same machine.
+//! mk-ipi in Linux: this kernel as the host of others on the same machine, or as one that a host started (`role.rs`).
 //!
 //! mk-ipi-abi, mk-ipi-core and mk-ipi-x86 are linked as they are; this is what Linux adds. `platform.rs` is the border:
 //! what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the interrupt, `deferred.rs` runs core's
-//! drain, `callback.rs` calls the handler. The life of an instance: `command.rs`, `host.rs`, `memory.rs`, `cpus.rs`, `image.rs`,
-//! `start.rs`. docs/linux.md tells how to use it.
+//! drain, `callback.rs` calls the handler. The life of an instance: `command.rs`, `host`, `memory.rs`, `cpus.rs`, `image.rs`,
+//! `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`.
+//! CPUs that move: `moves.rs`. docs/linux.md tells how to use it.
 
 #![allow(
     unreachable_pub,
@@ -21,27 +22,34 @@ mod deferred;
 mod exports;
 mod failure;
 mod ffi;
+mod file;
 mod host;
 mod image;
+mod joined;
 mod listed;
 mod lock;
 mod memory;
+mod moves;
 #[path = "../bare-metal/src/order.rs"]
 mod order;
 #[path = "../bare-metal/src/payload.rs"]
 mod payload;
 mod peers;
 mod platform;
+mod role;
 mod show;
 mod start;
+mod stop;
 #[path = "../bare-metal/src/stream_check.rs"]
 mod stream_check;
+mod tick;
 mod traffic;
 mod vector;
 
-use core::ffi::CStr;
+use core::ffi::{c_void, CStr};
 use failure::{failure, refuse, Result};
-use platform::Linux;
+use mk_ipi_core::abi::Vector;
+use platform::{Linux, ENDPOINT};
 
 // `module!` took one author before Linux 6.14, and a list since then (Kbuild asks).
 #[cfg(module_authors)]
@@ -65,12 +73,62 @@ module! {
 struct MkIpi {
     _files: Files,
     _power: Power,
+    _service: Service,
+    _moves: moves::Moves,
     _handlers: traffic::Handlers,
     _doorbell: vector::Doorbell,
-    _own: host::Own,
+    _role: Role,
     _work: deferred::Work,
     _cpus: cpus::Watch,
     _memory: memory::Claimed,
+}
+
+/// Whose part this Linux plays. It is held, not looked at.
+#[allow(dead_code, reason = "dropping them ends it")]
+enum Role {
+    Host(host::Own),
+    Joined(End, joined::Joined),
+}
+
+/// Who is told of this kernel's end, if another one is the host.
+struct End(());
+
+impl End {
+    fn watch() -> Result<Self> {
+        // SAFETY: once; undone by `drop`.
+        failure::check(unsafe { ffi::mk_ipi_glue_watch_end() }, format_args!("no notifier of this kernel's end"))?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // SAFETY: made by `watch`.
+        unsafe { ffi::mk_ipi_glue_unwatch_end() };
+    }
+}
+
+/// What serves the host, if that was begun.
+struct Service;
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        traffic::end_service();
+    }
+}
+
+/// What the host wants done: process context.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_errand(_: *mut c_void) {
+    moves::run_errand();
+    stop::run();
+}
+
+/// The last that this kernel does, in order, on the doorbell's CPU.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_goodbye() {
+    stop::mk_ipi_rs_panic();
+    ENDPOINT.goodbye();
 }
 
 /// `/dev/mk_ipi` and what is in debugfs.
@@ -118,32 +176,48 @@ fn parameter(at: *const core::ffi::c_char) -> Option<&'static CStr> {
 impl MkIpi {
     fn set_up() -> Result<Self> {
         // SAFETY: parameters are set before the module begins, and read-only.
-        let (memory, generation) = unsafe { (ffi::mk_ipi_glue_memory, ffi::mk_ipi_glue_generation) };
-        let generation = match parameter(generation).map(CStr::to_bytes) {
-            Some(b"native") => host::Generation::Native,
-            Some(b"rfc-v2") => host::Generation::RfcV2,
-            _ => return refuse!(EINVAL, "generation= is native or rfc-v2"),
-        };
-        let Some(memory) = parameter(memory) else {
-            return refuse!(EINVAL, "memory= is missing: START+BYTES or a name (modinfo tells more)");
-        };
+        let (memory, low) = unsafe { (ffi::mk_ipi_glue_memory, ffi::mk_ipi_glue_low) };
+        let memory = parameter(memory);
+        let told = if memory.is_none() { Some(role::join()?) } else { None };
+        let generation = generation()?;
         cpus::check_count()?;
         let apic = apic::open().map_err(|e| failure!(ENODEV, "no usable APIC: {e:?}"))?;
         let mode = apic.mode();
         // SAFETY: once, and nothing is sent yet.
         unsafe { Linux.set_apic(apic) };
-        let _memory = memory::claim(memory)?;
+        let _memory = memory::claim(memory, parameter(low))?;
         let _cpus = cpus::Watch::new()?;
         let _work = deferred::Work::start()?;
         let _doorbell = vector::Doorbell::new()?;
         let vector = _doorbell.vector()?;
-        let _own = host::Own::new(generation, vector, vector::DOORBELL_CPU)?;
+        let _role = Self::take_role(told, generation, vector)?;
         let _handlers = traffic::Handlers::register()?;
+        let _moves = moves::Moves::register()?;
         let _power = Power::new()?;
         let _files = Files::new()?;
-        deferred::start_tick();
-        pr_info!("{}, {mode:?}, doorbell: vector {:#x} of CPU 0\n", generation.name(), vector.get());
-        Ok(Self { _files, _power, _handlers, _doorbell, _own, _work, _cpus, _memory })
+        tick::start();
+        pr_info!("{mode:?}, doorbell: vector {:#x} of CPU 0\n", vector.get());
+        Ok(Self { _files, _power, _service: Service, _moves, _handlers, _doorbell, _role, _work, _cpus, _memory })
+    }
+
+    fn take_role(told: Option<role::Told>, generation: host::Generation, vector: Vector) -> Result<Role> {
+        match told {
+            Some(told) => {
+                let end = End::watch()?;
+                Ok(Role::Joined(end, joined::Joined::new(told, vector)?))
+            }
+            None => Ok(Role::Host(host::Own::new(generation, vector, vector::DOORBELL_CPU)?)),
+        }
+    }
+}
+
+/// What the parameter says that regions speak.
+fn generation() -> Result<host::Generation> {
+    // SAFETY: as above.
+    match parameter(unsafe { ffi::mk_ipi_glue_generation }).map(CStr::to_bytes) {
+        Some(b"native") => Ok(host::Generation::Native),
+        Some(b"rfc-v2") => Ok(host::Generation::RfcV2),
+        _ => refuse!(EINVAL, "generation= is native or rfc-v2"),
     }
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The memory that Linux was kept from at boot: who has which part of it.
 //!
-//! Directory, pools and start pages are taken from its end downwards; an image lies where it was linked.
+//! Directory, pools and start pages are taken from its end downwards; an image lies where it was linked, or, if it can be moved,
+//! as high as it fits. What a kernel needs below 1 MiB comes from a second piece, `low=`.
 
 use crate::failure::{check, refuse, Result, Text};
 use crate::ffi;
 use crate::lock::Locked;
 use crate::peers::MAX_INSTANCES;
+use crate::role;
 use core::ffi::CStr;
 use core::fmt;
 use core::ptr::NonNull;
@@ -15,8 +17,10 @@ use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_core::platform::PoolError;
 use mk_ipi_core::sync::UnsafeCell;
 
-/// Most parts: for each instance a pool, a start page and an image; and the directory.
-const MAX_PARTS: usize = 49;
+/// Most parts: for each instance a pool, start pages, an image and a piece of low memory; and the directory.
+const MAX_PARTS: usize = 4 * MAX_INSTANCES + 1;
+/// Where low memory ends: a CPU starts below.
+const LOW_END: u64 = 1 << 20;
 
 /// What a part is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +30,11 @@ pub enum Owner {
     /// An instance's pool: its region lies at its start.
     Pool(InstanceId),
     /// What an instance's kernel is told at its start.
-    StartPage(InstanceId),
+    StartPages(InstanceId),
     /// An instance's image.
     Image(InstanceId),
+    /// Memory of an instance below 1 MiB.
+    Low(InstanceId),
 }
 
 impl fmt::Display for Owner {
@@ -36,8 +42,9 @@ impl fmt::Display for Owner {
         match self {
             Self::Directory => f.write_str("the directory"),
             Self::Pool(id) => write!(f, "the pool of instance {}", id.get()),
-            Self::StartPage(id) => write!(f, "the start page of instance {}", id.get()),
+            Self::StartPages(id) => write!(f, "the start pages of instance {}", id.get()),
             Self::Image(id) => write!(f, "the image of instance {}", id.get()),
+            Self::Low(id) => write!(f, "the low memory of instance {}", id.get()),
         }
     }
 }
@@ -52,11 +59,12 @@ struct Part {
 
 struct Memory {
     whole: Option<PhysRange>,
+    low: Option<PhysRange>,
     parts: [Option<Part>; MAX_PARTS],
 }
 
 // SAFETY: the only one with 1.
-static MEMORY: Locked<Memory> = unsafe { Locked::new(1, Memory { whole: None, parts: [None; MAX_PARTS] }) };
+static MEMORY: Locked<Memory> = unsafe { Locked::new(1, Memory { whole: None, low: None, parts: [None; MAX_PARTS] }) };
 
 fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
@@ -84,13 +92,13 @@ impl Memory {
         self.parts.iter_mut().flatten().find(|p| p.owner == Owner::Pool(id))
     }
 
-    /// The highest free place for `len` bytes.
-    fn highest(&self, len: u64) -> Option<PhysRange> {
-        let whole = self.whole?;
-        let mut end = whole.end().0;
+    /// The highest free place for `len` bytes in `area`, below `limit`, that begins at a multiple of `align`, a power of two.
+    fn highest(&self, area: Option<PhysRange>, len: u64, align: u64, limit: u64) -> Option<PhysRange> {
+        let area = area?;
+        let mut end = area.end().0.min(limit);
         loop {
-            let start = end.checked_sub(len).filter(|start| *start >= whole.start().0)?;
-            let range = PhysRange::new(PhysAddr(start), len)?;
+            let start = end.checked_sub(len)? & !align.wrapping_sub(1);
+            let range = PhysRange::new(PhysAddr(start), len).filter(|_| start >= area.start().0)?;
             match self.parts().find(|p| p.range.overlaps(range)) {
                 None => return Some(range),
                 Some(taken) => end = taken.range.start().0,
@@ -102,16 +110,17 @@ impl Memory {
 /// The memory, for as long as this lives; kept from other drivers if it lies outside Linux's RAM.
 pub struct Claimed(Option<PhysRange>);
 
-/// Takes the memory that the module's parameter names.
-pub fn claim(named: &CStr) -> Result<Claimed> {
+/// Takes the memory that the module's parameters name: `memory=`, and below 1 MiB `low=`, if there is any.
+/// Without `memory=` another kernel is the host, and there is none to take.
+pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
+    let Some(named) = named else { return Ok(Claimed(None)) };
     let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory=: no text") };
+    let low = low.map(claim_low).transpose()?;
     let (range, reserved) = match words.split_once('+') {
-        Some((start, len)) => at(start, len).map(|range| (range, Some(range)))?,
+        Some((start, len)) => at("memory", start, len).map(|range| (range, Some(range)))?,
         None => (by_name(named)?, None),
     };
-    if !range.start().is_page_aligned() || range.len() % PAGE_SIZE != 0 || range.len() == 0 {
-        return refuse!(EINVAL, "memory={words}: not whole pages");
-    }
+    are_pages("memory", range)?;
     if let Some(range) = reserved {
         // SAFETY: the name is static; given back by `drop`.
         let taken = unsafe {
@@ -122,24 +131,44 @@ pub fn claim(named: &CStr) -> Result<Claimed> {
             return refuse!(EBUSY, "memory={words}: another driver has it");
         }
     }
-    MEMORY.with(|m| m.whole = Some(range));
+    MEMORY.with(|m| (m.whole, m.low) = (Some(range), low));
     Ok(Claimed(reserved))
 }
 
+/// Checks the low memory that the parameter names. Linux shows all that lies below 1 MiB as busy, so that it cannot be asked for.
+fn claim_low(named: &CStr) -> Result<PhysRange> {
+    let Some((start, len)) = named.to_str().ok().and_then(|words| words.split_once('+')) else {
+        return refuse!(EINVAL, "low= is START+BYTES");
+    };
+    let range = at("low", start, len)?;
+    are_pages("low", range)?;
+    if range.end().0 > LOW_END || range.start().0 == 0 || range.len() <= PAGE_SIZE {
+        return refuse!(EINVAL, "low=: two pages or more, above 0 and below 1 MiB");
+    }
+    Ok(range)
+}
+
+fn are_pages(parameter: &str, range: PhysRange) -> Result {
+    if !range.start().is_page_aligned() || range.len() % PAGE_SIZE != 0 || range.len() == 0 {
+        return refuse!(EINVAL, "{parameter}=: not whole pages");
+    }
+    Ok(())
+}
+
 /// Memory at an address, which must have been reserved at boot.
-fn at(start: &str, len: &str) -> Result<PhysRange> {
+fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
     use mk_ipi_core::abi::boot_param::{parse_address, parse_size};
     let start = parse_address(start.as_bytes()).ok();
     let range =
         start.zip(parse_size(len.as_bytes()).ok()).and_then(|(start, len)| PhysRange::new(start, len));
-    let Some(range) = range else { return refuse!(EINVAL, "memory=: neither START+BYTES nor a name") };
+    let Some(range) = range else { return refuse!(EINVAL, "{parameter}= is not START+BYTES") };
     let (first, len) = (range.start().0, range.len());
     // SAFETY: looks into the resource tree.
     let kept = unsafe { ffi::mk_ipi_glue_reserved(first, len) };
     check(
         kept,
         format_args!(
-            "memory={first:#x}+{len:#x} is not kept from Linux: boot with memmap={len:#x}${first:#x}"
+            "{parameter}={first:#x}+{len:#x} is not kept from Linux: boot with memmap={len:#x}${first:#x}"
         ),
     )?;
     Ok(range)
@@ -158,7 +187,7 @@ fn by_name(name: &CStr) -> Result<PhysRange> {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        MEMORY.with(|m| m.whole = None);
+        MEMORY.with(|m| (m.whole, m.low) = (None, None));
         if let Some(range) = self.0 {
             // SAFETY: taken by `claim`.
             unsafe { ffi::__release_region(&raw mut ffi::iomem_resource, range.start().0, range.len()) };
@@ -168,10 +197,40 @@ impl Drop for Claimed {
 
 /// Takes `len` bytes for `owner`, in whole pages.
 pub fn take(owner: Owner, len: u64) -> Result<PhysRange> {
-    MEMORY.with(|m| match pages(len).filter(|len| *len != 0).and_then(|len| m.highest(len)) {
-        Some(range) => m.place(range, owner),
-        None => refuse!(ENOMEM, "no {len} bytes in a row left for {owner}"),
+    take_aligned(owner, len, PAGE_SIZE, PhysAddr::LIMIT)
+}
+
+/// As `take`, at a multiple of `align`, a power of two, and below `limit`.
+pub fn take_aligned(owner: Owner, len: u64, align: u64, limit: u64) -> Result<PhysRange> {
+    let align = align.max(PAGE_SIZE);
+    MEMORY.with(|m| {
+        let wanted = pages(len).filter(|len| *len != 0);
+        match wanted.and_then(|len| m.highest(m.whole, len, align, limit)) {
+            Some(range) => m.place(range, owner),
+            None => refuse!(ENOMEM, "no {len} bytes in a row left for {owner}"),
+        }
     })
+}
+
+/// Takes `len` bytes below 1 MiB for `id`.
+pub fn take_low(id: InstanceId, len: u64) -> Result<PhysRange> {
+    MEMORY.with(|m| {
+        // The first page is for the start of CPUs.
+        let pieces = m.low.and_then(|low| PhysRange::new(PhysAddr(low.start().0 + PAGE_SIZE), low.len() - PAGE_SIZE));
+        match m.highest(pieces, len, PAGE_SIZE, LOW_END) {
+            Some(range) => m.place(range, Owner::Low(id)),
+            None => refuse!(
+                ENOMEM,
+                "no {len} bytes below 1 MiB left for instance {}: give the module more by low=START+BYTES",
+                id.get()
+            ),
+        }
+    })
+}
+
+/// The page below 1 MiB that is kept for the start of CPUs, if one is.
+pub fn start_page() -> Option<PhysAddr> {
+    MEMORY.with(|m| m.low.map(|low| low.start()))
 }
 
 /// Takes the pages of `wanted` for `owner`.
@@ -204,21 +263,29 @@ pub fn of(owner: Owner) -> Option<PhysRange> {
     MEMORY.with(|m| m.parts().find(|p| p.owner == owner).map(|p| p.range))
 }
 
-/// Whether this memory was kept from Linux.
+/// Whether this memory was kept from Linux: it is part of ours, or, where another kernel is the host, this one's memory map
+/// says that it is reserved.
 pub fn is_ours(range: PhysRange) -> bool {
-    MEMORY.with(|m| m.whole.is_some_and(|whole| contains(whole, range)))
+    if role::is_joined() {
+        // SAFETY: looks into the memory map.
+        return unsafe { ffi::mk_ipi_glue_is_not_ram(range.start().0, range.len()) };
+    }
+    MEMORY.with(|m| [m.whole, m.low].into_iter().flatten().any(|area| contains(area, range)))
 }
 
-/// Whether this page belongs to an instance's pool.
+/// Whether this page belongs to an instance's pool. Where another kernel is the host, it alone knows: no page is taken.
 pub fn is_in_a_pool(page: PhysRange) -> bool {
     MEMORY.with(|m| m.parts().any(|p| matches!(p.owner, Owner::Pool(_)) && contains(p.range, page)))
 }
 
-/// Calls `each` for all of the memory in ascending pieces, and says of each whether it is `id`'s own: its image, and what
+/// Calls `each` for all of the memory in ascending pieces, and says of each whether it is `id`'s own: its low memory, its image, and what
 /// its region leaves of its pool. The rest it may map, not use.
 pub fn map_of(id: InstanceId, mut each: impl FnMut(PhysRange, bool)) {
     MEMORY.with(|m| {
         let Some(whole) = m.whole else { return };
+        if let Some(low) = m.parts().find(|p| p.owner == Owner::Low(id)) {
+            each(low.range, true);
+        }
         let mut at = whole.start().0;
         let mut piece = |from: u64, to: u64, own: bool| {
             if let Some(range) =
@@ -249,6 +316,15 @@ pub fn pool_alloc(id: InstanceId, len: u64) -> core::result::Result<PhysAddr, Po
         }
         pool.used = len;
         Ok(pool.range.start())
+    })
+}
+
+/// What its region leaves of the pool of `id`.
+pub fn free_of_pool(id: InstanceId) -> Option<PhysRange> {
+    MEMORY.with(|m| {
+        let pool = m.pool(id)?;
+        let start = pool.range.start().0.checked_add(pages(pool.used)?)?;
+        PhysRange::new(PhysAddr(start), pool.range.end().0.checked_sub(start)?)
     })
 }
 
@@ -359,6 +435,16 @@ impl Mapped {
         let len = bytes.len().min(self.len.saturating_sub(at));
         // SAFETY: mapped, within its length, and the caller's.
         unsafe { self.at.as_ptr().wrapping_add(at).copy_from_nonoverlapping(bytes.as_ptr(), len) };
+    }
+
+    /// All of it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else reads or writes that memory while the slice lives.
+    pub unsafe fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped, that long, and the caller's.
+        unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
     /// Fills `len` bytes at offset `at` with zeros, as far as there is room.

@@ -4,7 +4,7 @@
 use crate::apic::Apic;
 use crate::callback::Callback;
 use crate::peers::MAX_INSTANCES;
-use crate::{deferred, ffi, listed, memory, peers};
+use crate::{deferred, ffi, listed, memory, peers, stop};
 use core::ptr::NonNull;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{
@@ -141,6 +141,10 @@ impl DeferredWork for Linux {
 impl Observer for Linux {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         peers::on_event(peer, event);
+    }
+    /// In interrupt context: programs end first, and that takes a task.
+    fn stop(&self) {
+        stop::on_stop();
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         listed::lists_cpu(peer, cpu)

@@ -2,7 +2,7 @@
 //! What can be read: the instances (`/dev/mk_ipi`) and the counters (debugfs, `statistics`).
 
 use crate::platform::ENDPOINT;
-use crate::{cpus, ffi, host, memory, peers};
+use crate::{cpus, ffi, host, memory, peers, role};
 use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
 use mk_ipi_core::abi::InstanceId;
@@ -32,6 +32,9 @@ impl fmt::Display for List<'_> {
 }
 
 fn instances(to: &mut Seq) -> fmt::Result {
+    if role::is_joined() {
+        return peers_of(to);
+    }
     host::with(|host| {
         writeln!(to, "generation {}", host.generation().name())?;
         write!(to, "given")?;
@@ -44,15 +47,33 @@ fn instances(to: &mut Seq) -> fmt::Result {
                 host::Phase::Running => "running",
                 host::Phase::Stopped => "stopped",
             };
-            write!(to, "{} {phase} {} {} ", id.get(), instance.incarnation.get(), List(instance.cpus()))?;
-            region(to, id)?;
-            let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
-            // The number of the last message, and of the last that was handled: they grow, but not by one.
-            write!(to, " {} {} {}", peers::sign(id), lane.number, ENDPOINT.handled(id).unwrap_or(0))?;
-            writeln!(to, " {} {}", lane.received, peers::in_doubt(id))?;
+            write!(to, "{} {phase} {} {} ", id.get(), instance.incarnation.get(), List(instance.cpus.get()))?;
+            link(to, id)?;
         }
         Ok(())
     })
+}
+
+/// Of a Linux that another kernel started: itself, and all that it knows.
+fn peers_of(to: &mut Seq) -> fmt::Result {
+    let Some((me, life)) = ENDPOINT.identity() else { return Ok(()) };
+    writeln!(to, "instance {} incarnation {}", me.get(), life.get())?;
+    writeln!(to, "instance region peer number handled received in_doubt")?;
+    let known = (0..peers::MAX_INSTANCES as u8).map(InstanceId::new);
+    for id in known.filter(|id| *id != me && ENDPOINT.instance(*id).is_ok()) {
+        write!(to, "{} ", id.get())?;
+        link(to, id)?;
+    }
+    Ok(())
+}
+
+/// The region of `id`, and how the link to it looks.
+fn link(to: &mut Seq, id: InstanceId) -> fmt::Result {
+    region(to, id)?;
+    let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
+    // The number of the last message, and of the last that was handled: they grow, but not by one.
+    write!(to, " {} {} {}", peers::sign(id), lane.number, ENDPOINT.handled(id).unwrap_or(0))?;
+    writeln!(to, " {} {}", lane.received, peers::in_doubt(id))
 }
 
 fn own(to: &mut Seq) -> fmt::Result {
@@ -82,7 +103,7 @@ extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_in
     let mut to = Seq(to);
     // It never fails.
     let _ = writeln!(to, "{:#?}", ENDPOINT.stats());
-    for id in (1..peers::MAX_INSTANCES as u8).map(InstanceId::new) {
+    for id in (0..peers::MAX_INSTANCES as u8).map(InstanceId::new) {
         if let Ok(lane) = ENDPOINT.lane_stats(id) {
             let _ = writeln!(to, "lane to instance {}: {lane:#?}", id.get());
         }

@@ -1,33 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a CPU enters an image: start page, trampoline, INIT and SIPI. And how it is stopped.
+//! How a CPU enters an image: start pages, trampoline, INIT and SIPI. And how it is stopped.
 //!
-//! The start page lies in the memory set aside: what the kernel is told (Xen's PVH boot ABI), and the last instructions
+//! The start pages lie in the memory set aside: what the kernel is told (Xen's PVH boot ABI, ACPI tables), and the last instructions
 //! before its entry, so that the page below 1 MiB is free again as soon as the CPU has left it.
 
-use crate::failure::{failure, refuse, Result, Text};
-use crate::ffi;
+use crate::failure::{failure, refuse, Result};
 use crate::memory::{self, Mapped};
 use crate::platform::Linux;
+use crate::ffi;
 use core::fmt;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
+use mk_ipi_spawn::acpi;
+use mk_ipi_spawn::start_info::{self, Kind, StartInfo, StartInfoError};
 use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// Offsets in the start page: `hvm_start_info`, its memory map, the command line, the exit of the trampoline, its flag.
-const MEMMAP: usize = 0x100;
-const CMDLINE: usize = 0x400;
-const EXIT: usize = 0xf00;
-const FLAG: usize = 0xff0;
-/// Longest command line, its NUL included.
-const MAX_CMDLINE: usize = 2048;
-/// Most entries of the memory map.
-const MAX_MEMMAP: usize = 16;
-/// `HVM_START_MAGIC_VALUE`.
-const MAGIC: u32 = 0x336e_c578;
-/// `XEN_HVM_MEMMAP_TYPE_RAM` and `_RESERVED`.
-const RAM: u32 = 1;
-const RESERVED: u32 = 2;
+/// Offsets in the first start page of what is not the start info's: the exit of the trampoline, and its flag.
+const EXIT: usize = start_info::CALLERS.start;
+const FLAG: usize = start_info::CALLERS.end - 16;
 
 /// How long a CPU is given to enter its image.
 const ENTER: Microseconds = Microseconds(2_000_000);
@@ -60,44 +51,63 @@ pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Writes what the kernel of `id` is told: the command line and the memory that is its own.
+/// What a kernel finds at its entry, beside its memory.
+pub struct Handed<'a> {
+    /// The machine's boot CPU.
+    pub boot_cpu: PhysCpuId,
+    /// Its CPUs, and behind them those that it may get later.
+    pub cpus: &'a [PhysCpuId],
+    /// Its first file system.
+    pub initrd: Option<PhysRange>,
+    /// Its command line.
+    pub cmdline: fmt::Arguments<'a>,
+}
+
+/// Bytes of the start pages of a kernel that may have so many CPUs.
+pub fn pages_len(cpus: usize) -> u64 {
+    PAGE_SIZE.saturating_add(acpi::len(cpus) as u64)
+}
+
+/// Writes what the kernel of `id` is told: start info, command line and memory map, and behind them the tables.
 ///
 /// # Safety
 ///
-/// The kernel does not run; `page` is its start page.
-pub unsafe fn write_start_page(id: InstanceId, page: PhysRange, cmdline: fmt::Arguments<'_>) -> Result {
-    let line = Text::<{ MAX_CMDLINE - 1 }>::of(cmdline);
-    if line.is_cut() {
-        return refuse!(EINVAL, "the kernel's command line is longer than {} bytes", MAX_CMDLINE - 1);
-    }
-    if page.end().0 > 1 << 32 {
-        return refuse!(ENXIO, "the memory set aside lies beyond 4 GiB, where no CPU starts");
-    }
-    let mapped = Mapped::new(page)?;
-    let at = page.start().0;
-    let (mut entries, mut count) = ([0u8; MAX_MEMMAP * 24], 0usize);
-    memory::map_of(id, |piece, own| {
-        let kind = if own { RAM } else { RESERVED };
-        if let Some(entry) = entries.get_mut(count * 24..(count + 1) * 24) {
-            // hvm_memmap_table_entry: address, length, kind, 0.
-            let words = [piece.start().0, piece.len(), u64::from(kind)];
-            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-            entry.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
-            count += 1;
-        }
-    });
-    // hvm_start_info, version 1: magic, version; flags, number of modules; modules; command line; RSDP; memory map; its
-    // length, 0.
-    let (memmap, line_at) = (at + MEMMAP as u64, at + CMDLINE as u64);
-    let info = [u64::from(MAGIC) | 1 << 32, 0, 0, line_at, 0, memmap, count as u64];
-    // SAFETY: the page is the instance's, which does not run (the caller).
-    unsafe {
-        mapped.clear(0, PAGE_SIZE as usize);
-        info.iter().enumerate().for_each(|(i, word)| mapped.write(i * 8, &word.to_le_bytes()));
-        mapped.write(MEMMAP, &entries);
-        mapped.write(CMDLINE, line.as_str().as_bytes());
-    }
+/// The kernel does not run; `pages` are its start pages.
+pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Handed<'_>) -> Result {
+    let mut mapped = Mapped::new(pages)?;
+    // SAFETY: they are the instance's, which does not run (the caller).
+    let bytes = unsafe { mapped.bytes_mut() };
+    bytes.fill(0);
+    let Some((page, tables)) = bytes.split_at_mut_checked(PAGE_SIZE as usize) else {
+        return refuse!(ENODEV, "the start pages of instance {} are too few", id.get());
+    };
+    let (at, tables_at) = (pages.start(), PhysAddr(pages.start().0.saturating_add(PAGE_SIZE)));
+    let rsdp = acpi::write(tables, tables_at, handed.boot_cpu, handed.cpus.iter().copied())
+        .map_err(|e| failure!(EINVAL, "the ACPI tables: {e}"))?;
+    write_start_info(id, page, at, rsdp, handed).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
+    // The kernel may map a page of the tables uncached.
+    // SAFETY: mapped, and that long.
+    unsafe { ffi::clflush_cache_range(bytes.as_mut_ptr().cast(), bytes.len() as u32) };
     Ok(())
+}
+
+fn write_start_info(
+    id: InstanceId,
+    page: &mut [u8],
+    at: PhysAddr,
+    rsdp: PhysAddr,
+    handed: &Handed<'_>,
+) -> core::result::Result<(), StartInfoError> {
+    let mut info = StartInfo::new(page, at)?;
+    info.rsdp(rsdp)?;
+    handed.initrd.map_or(Ok(()), |range| info.initramfs(range))?;
+    let mut mapped = Ok(());
+    memory::map_of(id, |range, is_own| {
+        let kind = if is_own { Kind::Ram } else { Kind::Reserved };
+        mapped = mapped.and_then(|()| info.memory(range, kind));
+    });
+    mapped?;
+    info.command_line(handed.cmdline)
 }
 
 /// The parts of trampoline.s.
@@ -131,16 +141,16 @@ impl LowPage {
     /// Bytes that are borrowed.
     const LEN: usize = 256;
 
-    /// Puts the trampoline at `at`, with the addresses that it wants.
-    fn borrow(at: PhysAddr, mailbox: [u32; 4]) -> Result<Self> {
+    /// Puts the trampoline at `at`, with the addresses that it wants. `is_ours`: the page was set aside for this.
+    fn borrow(at: PhysAddr, is_ours: bool, mailbox: [u32; 4]) -> Result<Self> {
         let Some(range) = PhysRange::new(at, PAGE_SIZE) else {
             return refuse!(EINVAL, "trampoline={:#x}", at.0);
         };
         // SAFETY: looks at page tables and the memory map.
-        if !unsafe { ffi::mk_ipi_glue_may_borrow(at.0) } {
+        if !is_ours && !unsafe { ffi::mk_ipi_glue_may_borrow(at.0) } {
             return refuse!(EBUSY, "trampoline={:#x}: no RAM below 1 MiB, or Linux's own trampoline", at.0);
         }
-        // SAFETY: Linux reserves all memory below 1 MiB since 5.13, and uses none but its own trampoline.
+        // SAFETY: ours; or else Linux reserves all memory below 1 MiB since 5.13, and uses none but its own trampoline.
         let page = unsafe { Mapped::any(range)? };
         let mut before = [0; Self::LEN];
         let (code, at, _) = code();
@@ -171,20 +181,21 @@ impl Drop for LowPage {
 ///
 /// The CPU was given to an instance, whose image lies at `entry`, and runs nothing.
 pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
+    let ours = memory::start_page();
     // SAFETY: the parameter is read-only.
-    let low = PhysAddr(unsafe { ffi::mk_ipi_glue_trampoline });
+    let low = ours.unwrap_or(PhysAddr(unsafe { ffi::mk_ipi_glue_trampoline }));
     let target = StartPage::new(low).map_err(|e| failure!(EINVAL, "trampoline={:#x}: {e:?}", low.0))?;
     let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
     let mapped = Mapped::new(page)?;
     let (_, _, exit) = code();
-    // `write_start_page` has seen that the page lies below 4 GiB.
+    // `write_start_pages` has seen that the page lies below 4 GiB.
     let at = page.start().0 as u32;
     // SAFETY: the start page of a kernel that does not run.
     unsafe {
         mapped.write(EXIT, exit);
         mapped.write(FLAG, &0u32.to_le_bytes());
     }
-    let _low = LowPage::borrow(low, [at + EXIT as u32, entry, at, at + FLAG as u32])?;
+    let _low = LowPage::borrow(low, ours.is_some(), [at + EXIT as u32, entry, at, at + FLAG as u32])?;
     // SAFETY: the CPU is the instance's, and the trampoline lies at `low`.
     let started = unsafe { start_cpu(apic, cpu, target, wait) };
     let entered = match started {

@@ -5,17 +5,23 @@
 //! PINGS rounds of ping-pong with each in turn. The kernels serve (examples/bare-metal/src/order.rs). The write returns when it
 //! is over; then the file has two lines of JSON for each direction, whatever they say. A kernel that is killed meanwhile drops
 //! out. If it is started anew at once, and the links are native, its next life tells what it got: nothing may be lost.
+//!
+//! A Linux that another one started takes `serve` instead.
 
 mod deaths;
 mod drive;
 mod inbox;
 mod report;
+mod serve;
 
 pub use deaths::on_death;
 pub use inbox::{peer_restarts, Handlers};
+pub use serve::end as end_service;
 
 use crate::failure::{refuse, Result};
 use crate::peers::MAX_INSTANCES;
+use crate::platform::ENDPOINT;
+use crate::role;
 use core::ffi::{c_char, c_int, c_void};
 use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
@@ -25,6 +31,11 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 static BUSY: AtomicBool = AtomicBool::new(false);
 /// Messages that are through, and that are to come, of all this kernel's directions.
 static PROGRESS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Who this kernel is.
+fn me() -> InstanceId {
+    ENDPOINT.identity().map_or(InstanceId::HOST, |(me, _)| me)
+}
 
 /// Most messages for each direction.
 const MAX_MESSAGES: u64 = 1 << 32;
@@ -73,6 +84,7 @@ impl Plan {
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     inbox::on_event(id, event);
     deaths::on_event(id, event);
+    serve::on_event(id, event);
 }
 
 /// Runs the traffic on one line; 0, or a negative error number.
@@ -80,7 +92,10 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
 extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     // SAFETY: glue.c passes a copy of `len` bytes.
     let line = unsafe { core::slice::from_raw_parts(line.cast::<u8>(), len) };
-    let done = match core::str::from_utf8(line).ok().and_then(Plan::parse) {
+    let line = core::str::from_utf8(line).ok();
+    let done = match line.and_then(Plan::parse) {
+        _ if role::is_joined() && line.map(str::trim) == Some("serve") => alone(serve::begin),
+        _ if role::is_joined() => refuse!(EINVAL, "the host drives the traffic; this kernel takes: serve"),
         Some(plan) => alone(|| drive::run(&plan)),
         None => refuse!(
             EINVAL,

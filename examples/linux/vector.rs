@@ -5,8 +5,8 @@
 //! no sender need be told of one. `/proc/interrupts` counts it.
 
 use crate::failure::{check, refuse, Result};
-use crate::ffi;
 use crate::platform::ENDPOINT;
+use crate::{ffi, stop};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use mk_ipi_core::abi::Vector;
@@ -23,7 +23,9 @@ pub struct Doorbell {
 
 extern "C" fn on_doorbell(_: c_int, _: *mut c_void) -> c_int {
     // `handle_edge_irq` has acknowledged it, and interrupts are off.
-    ENDPOINT.on_interrupt();
+    if !stop::is_over() {
+        ENDPOINT.on_interrupt();
+    }
     // IRQ_HANDLED
     1
 }

@@ -2,7 +2,8 @@
 //! Wire layouts, constants and checked parsing of the mk-ipi inter-kernel protocol.
 //!
 //! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
-//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]).
+//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and how
+//! CPUs are moved by messages ([`cpu_move`]).
 //! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
 //!
 //! `SPEC.md` at the root of the repository is normative; a clause is cited as "SPEC L-1".
@@ -13,6 +14,7 @@
 extern crate std;
 
 pub mod boot_param;
+pub mod cpu_move;
 pub mod directory;
 pub mod errno;
 pub mod ids;

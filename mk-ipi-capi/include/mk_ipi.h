@@ -1615,6 +1615,19 @@ int mk_ipi_handled(struct mk_ipi *mk,
 int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
+ * Has the life that this kernel is about to begin be rung at `cpu` with `vector` from its first doorbell on, whatever the directory lists.
+ * To be called before `mk_ipi_join`.
+ *
+ * Returns 0; -EINVAL if `mk` is none, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_begin_at(struct mk_ipi *mk,
+                    uint64_t cpu,
+                    unsigned int vector);
+
+/**
  * Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
  * schedules is through, the old doorbell rings no more.
  *

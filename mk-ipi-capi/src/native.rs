@@ -97,6 +97,23 @@ pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u3
     unsafe { with_peer(mk, to, |end, to| end.stop(to, incarnation).map(|()| 0)) }
 }
 
+/// Has the life that this kernel is about to begin be rung at `cpu` with `vector` from its first doorbell on, whatever the directory lists.
+/// To be called before `mk_ipi_join`.
+///
+/// Returns 0; -EINVAL if `mk` is none, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_uint) -> c_int {
+    // SAFETY: the caller.
+    code(unsafe { at(mk) }.and_then(|instance| {
+        let vector = u8::try_from(vector).ok().and_then(Vector::new).ok_or(Errno::EINVAL)?;
+        instance.end.begin_at(PhysCpuId(cpu), vector).map(|()| 0).map_err(|e| e.errno())
+    }))
+}
+
 /// Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
 /// schedules is through, the old doorbell rings no more.
 ///

@@ -93,6 +93,8 @@ pub(crate) struct Instance<W> {
     /// What the directory says, which may change: the incarnation, and where to ring, as in `BELL`.
     incarnation: AtomicU32,
     doorbell: AtomicU64,
+    /// The incarnation that the directory named before; 0 for none.
+    former: AtomicU32,
     /// Whether it has its CPUs: the dead are not rung, for these may be somebody else's.
     live: AtomicBool,
     region: Option<Region>,
@@ -108,7 +110,8 @@ impl<W: Word> Instance<W> {
         let doorbell = AtomicU64::new(doorbell.ok_or(AddError::BadCpus)?);
         let incarnation = AtomicU32::new(incarnation.get());
         let live = AtomicBool::new(true);
-        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, live, region: None })
+        let former = AtomicU32::new(0);
+        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, former, live, region: None })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -120,6 +123,17 @@ impl<W: Word> Instance<W> {
         const NOWHERE: Bell = Bell { cpu: PhysCpuId(0), vector: Vector::RFC_V2 };
         // What is stored is a bell.
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
+    }
+
+    /// Whether the life that the directory names may have begun, by what its region says now: nobody listens in one that is over, or
+    /// that came before.
+    pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
+        sender.lives().is_some_and(|life| !life.is_some_and(|life| self.is_former(life)))
+    }
+
+    /// Whether that life is the one before the life that the directory names.
+    pub(crate) fn is_former(&self, life: Incarnation) -> bool {
+        life.get() == self.former.load(Ordering::Relaxed)
     }
 
     /// Whether it has its CPUs, by the directory that was followed last.
@@ -135,7 +149,10 @@ impl<W: Word> Instance<W> {
     pub(crate) fn change(&self, incarnation: Incarnation, doorbell: Bell) -> bool {
         let changed = (self.incarnation(), self.doorbell()) != (incarnation, doorbell);
         if let Some(word) = doorbell.to_word() {
-            self.incarnation.store(incarnation.get(), Ordering::Relaxed);
+            let before = self.incarnation.swap(incarnation.get(), Ordering::Relaxed);
+            if before != incarnation.get() {
+                self.former.store(before, Ordering::Relaxed);
+            }
             self.doorbell.store(word, Ordering::Relaxed);
         }
         changed

@@ -154,6 +154,8 @@ pub(crate) struct Me<'a, const LANES: usize> {
     pub(crate) receiver: &'a Receiver<LANES>,
     /// What former lives of ours left unread is given back.
     pub(crate) discard: bool,
+    /// Where we are rung, as a word of the region; 0 for where the directory says.
+    pub(crate) bell: u64,
 }
 
 impl<W: Word> Link<W> {
@@ -219,7 +221,7 @@ impl<W: Word> Link<W> {
             None
         };
         if let Some(own) = &own {
-            me.receiver.begin(own, me.incarnation, me.discard);
+            me.receiver.begin(own, me.incarnation, me.discard, me.bell);
         }
         let sender = Sender::begin(region, me.incarnation);
         let watch = Watch::new(&sender);

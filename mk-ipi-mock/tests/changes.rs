@@ -67,23 +67,29 @@ impl World {
     /// As `new`, and all have joined and heard of each other.
     fn joined(cpus: &[&[u64]]) -> Self {
         let mut world = Self::new(cpus, 8);
-        for k in 0..cpus.len() {
-            let link = Arc::new(Link::new(world.machine.kernel(k)));
-            let (interrupt, deferred) = (link.clone(), link.clone());
-            world.machine.kernel(k).set_vector(BELL, move || interrupt.on_interrupt());
-            world.machine.kernel(k).set_deferred(move || _ = deferred.run_deferred());
-            world.machine.kernel(k).read_directory(world.range);
-            let seen = world.seen[k].clone();
-            let note = move |m: &mk_ipi_core::Message<'_>| {
-                seen.lock().unwrap().push((m.sender().unwrap().index(), m.payload()[0]));
-            };
-            let _ = link.register(TYPE, Callback::new(note)).unwrap();
-            world.with_directory(k, |d| link.join(world.regions[k].start(), d)).unwrap();
-            world.links.push(link);
-        }
+        (0..cpus.len()).for_each(|k| world.join(k, None));
         world.settle();
         (0..cpus.len()).for_each(|k| drop(world.events(k)));
         world
+    }
+
+    /// The next kernel joins; it takes doorbells at `own`, if it has a vector of its own.
+    fn join(&mut self, k: usize, own: Option<(PhysCpuId, Vector)>) {
+        let (kernel, link) = (self.machine.kernel(k), Arc::new(Link::new(self.machine.kernel(k))));
+        let (interrupt, deferred) = (link.clone(), link.clone());
+        kernel.set_vector(own.map_or(BELL, |(_, vector)| vector), move || interrupt.on_interrupt());
+        kernel.set_deferred(move || _ = deferred.run_deferred());
+        kernel.read_directory(self.range);
+        let seen = self.seen[k].clone();
+        let note = move |m: &mk_ipi_core::Message<'_>| {
+            seen.lock().unwrap().push((m.sender().unwrap().index(), m.payload()[0]));
+        };
+        let _ = link.register(TYPE, Callback::new(note)).unwrap();
+        if let Some((cpu, vector)) = own {
+            link.begin_at(cpu, vector).unwrap();
+        }
+        self.with_directory(k, |d| link.join(self.regions[k].start(), d)).unwrap();
+        self.links.push(link);
     }
 
     /// The host makes instance 1 anew, with a region from its pool.
@@ -225,6 +231,60 @@ fn a_kernel_of_one_cpu_joins_a_host_of_512_with_sparse_and_large_ids() {
     world.with_directory(1, |d| link.follow(d, |id, what| news.push((id, what)))).unwrap();
     let why = JoinError::Instance(id(2), AddError::BeyondTable(id(2)));
     assert_eq!(news, [(id(2), Followed::LeftOut(why))]);
+}
+
+// ---- a vector of one's own ----
+
+#[test]
+fn nobody_is_rung_before_it_listens_nor_elsewhere_than_where_it_listens() {
+    let mut world = World::new(&[&[0], &[10, 11], &[20]], 8);
+    world.join(0, None);
+    world.send(0, 1, 1).unwrap();
+    world.settle();
+    assert_eq!([10, 11].map(|cpu| world.machine.doorbells_at(PhysCpuId(cpu))), [0, 0], "nobody listens");
+    world.join(1, Some((PhysCpuId(11), Vector::new(0x41).unwrap())));
+    world.join(2, None);
+    world.settle();
+    for k in [0, 2] {
+        world.send(k, 1, 7).unwrap();
+        world.settle();
+    }
+    assert_eq!(world.seen(1), [(0, 1), (0, 7), (2, 7)]);
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), 0, "where the directory says");
+    assert!(world.machine.doorbells_at(PhysCpuId(11)) >= 2);
+    let too_long = PhysCpuId(1 << 48);
+    assert!(world.links[1].begin_at(too_long, BELL).is_err(), "no word can say so");
+}
+
+#[test]
+fn a_life_that_has_not_begun_is_not_rung_where_the_one_before_it_listened() {
+    let mut world = World::joined(&[&[0], &[10], &[20]]);
+    let rung = |world: &World| world.machine.doorbells_at(PhysCpuId(10));
+    // Instance 1 dies: armed, as it was. Its next life starts, and has not joined yet.
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    let next = InstanceRecord { state: State::Starting, incarnation: life(2), ..world.record(1) };
+    world.write(next, &[10]);
+    let before = rung(&world);
+    for k in [0, 2] {
+        world.follow(k).0.unwrap();
+        world.send(k, 1, k as u8).unwrap();
+        world.links[k].ring(id(1)).unwrap();
+    }
+    world.links[0].stop(id(1), life(1)).unwrap();
+    world.settle();
+    assert_eq!(rung(&world), before, "it has no vector yet");
+    // It joins, finds what waits, and is rung from then on.
+    let former = world.links.remove(1);
+    drop(former);
+    let last = world.links.pop().unwrap();
+    world.join(1, None);
+    world.links.push(last);
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 0), (2, 2)]);
+    world.send(0, 1, 7).unwrap();
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 7)]);
+    assert!(rung(&world) > before);
 }
 
 // ---- CPU lists change ----
@@ -383,6 +443,8 @@ fn the_dead_are_not_rung_and_the_next_life_is() {
     world.links[0].ring(id(1)).unwrap();
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung, "its CPU may be another's by now");
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
+    // That life has begun by now, and listens.
+    world.machine.poke(PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64), 2);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung + 1, "what was sent meanwhile is rung for");
 }

@@ -32,8 +32,18 @@ pub struct Image {
 
 /// The sources of the kernel in C, which takes its start and its place in memory from [`BARE_METAL`].
 const C_KERNEL: &str = "examples/c-kernel";
-const C_SOURCES: [&str; 7] =
-    ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/boot.s"];
+const C_SOURCES: [&str; 10] = [
+    "main.c",
+    "platform.c",
+    "machine.c",
+    "console.c",
+    "payload.c",
+    "traffic.c",
+    "stream.c",
+    "demo.c",
+    "serve.c",
+    "../bare-metal/src/boot.s",
+];
 
 /// How many CPUs the spawned kernels in Rust are built for; the host has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +67,7 @@ pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec
         let file =
             folder.join(if flavour == Flavour::OneCpu { format!("k{k}.elf") } else { format!("k{k}-2.elf") });
         match (lang, &library) {
-            (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
+            (Lang::C, Some(library)) => compile_c(places, "cc", base(k), library, &file)?,
             // A folder for each base: what was built is not built again.
             _ => linked(places, base(k), flavour, &format!("bare-metal-{k}"), &file)?,
         }
@@ -93,12 +103,19 @@ fn linked(places: &Places, base: u64, flavour: Flavour, target: &str, file: &Pat
     Ok(())
 }
 
-fn build_c(places: &Places, k: u32, library: &Path, file: &Path) -> Result<()> {
+/// Builds the kernel in C, linked at `base`, and leaves it in `file`.
+pub fn c_linked_at(places: &Places, base: u64, file: &Path) -> Result<()> {
+    let library = capi::library(places, Some(BARE_TARGET), capi::Limits::default())?;
+    compile_c(places, "cc", base, &library, file)
+}
+
+/// The same by a compiler, with a library that was built.
+pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Path) -> Result<()> {
     let template = places.root.join(BARE_METAL).join("kernel.ld");
     let script = file.with_extension("ld");
     let text = fs::read_to_string(&template).with_context(|| template.display().to_string())?;
-    fs::write(&script, text.replace("@BASE@", &format!("{:#x}", base(k))))?;
-    let mut cc = Command::new("cc");
+    fs::write(&script, text.replace("@BASE@", &format!("{base:#x}")))?;
+    let mut cc = Command::new(cc);
     cc.current_dir(places.root.join(C_KERNEL)).args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]);
     cc.args(["-ffreestanding", "-fno-pic", "-fno-pie", "-mno-red-zone", "-mgeneral-regs-only"]);
     cc.args(["-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"]);

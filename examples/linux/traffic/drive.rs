@@ -28,13 +28,14 @@ const REBIRTH: Microseconds = Microseconds(5_000_000);
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);
 
-fn now() -> u64 {
+/// Nanoseconds of a clock that never stands still.
+pub fn now() -> u64 {
     // SAFETY: the clock runs.
     unsafe { ffi::ktime_get() }.unsigned_abs()
 }
 
 /// Sleeps a moment.
-fn pause() {
+pub fn pause() {
     // SAFETY: process context.
     unsafe { ffi::usleep_range_state(50, 100, ffi::TASK_UNINTERRUPTIBLE) };
 }
@@ -88,7 +89,8 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     }
 }
 
-fn is_full(e: SendError) -> bool {
+/// Whether there is no room now.
+pub fn is_full(e: SendError) -> bool {
     matches!(e, SendError::Full | SendError::Busy | SendError::Unanswered | SendError::Contended)
 }
 
@@ -519,7 +521,8 @@ fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
     Ok(Some([at(0), at(50), at(99)]))
 }
 
-fn cycles() -> u64 {
+/// Cycles of this CPU's counter.
+pub fn cycles() -> u64 {
     // SAFETY: every x86-64 CPU has it.
     unsafe { core::arch::x86_64::_rdtsc() }
 }

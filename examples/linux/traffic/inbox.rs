@@ -115,7 +115,7 @@ fn answer(id: u8) {
     let Some(from) = from(id) else { return };
     let pinged = from.pinged.swap(0, Ordering::AcqRel);
     let Some(number) = pinged.checked_sub(1) else { return };
-    let pong = Payload::new(number, InstanceId::HOST.get().into());
+    let pong = Payload::new(number, super::me().get().into());
     if ENDPOINT.send(id, PONG, pong.bytes()).is_err() {
         // For the next try, unless another one has come.
         let _ = from.pinged.compare_exchange(0, pinged, Ordering::Relaxed);

@@ -67,7 +67,7 @@ pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) ->
     let counts = from.map(|f| f.check.counts()).unwrap_or_default();
     Report {
         about,
-        me: InstanceId::HOST,
+        me: super::me(),
         run,
         sent,
         doorbells,

@@ -226,6 +226,9 @@ static void doorbells(void)
 	begin();
 	GIVES(mk_ipi_move_doorbell(b.mk, 4, VECTOR), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_move_doorbell(b.mk, b.cpu, 0x1f), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_begin_at(b.mk, b.cpu, 0x1f), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_begin_at(b.mk, 1ull << 48, VECTOR), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_begin_at(b.mk, b.cpu, VECTOR), 0);
 	GIVES(mk_ipi_move_doorbell(b.mk, b.cpu, 0x1e0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_move_doorbell(b.mk, b.cpu, VECTOR + 1), 0);
 	machine_run();

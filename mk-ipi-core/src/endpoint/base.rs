@@ -104,6 +104,8 @@ pub struct Endpoint<
     pub(super) receiver: Receiver<INSTANCES>,
     /// A new life of ours gives back what former ones left unread.
     pub(super) discard: AtomicBool,
+    /// Where a new life of ours is rung, a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for where the directory says.
+    pub(super) bell: AtomicU64,
     /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
     pub(super) busy: Busy,
     pub(super) cpus: [Cpu<QUEUE>; CPUS],
@@ -140,6 +142,7 @@ impl<
                 registry: Registry::new(),
                 receiver: Receiver::new(),
                 discard: AtomicBool::new(false),
+                bell: AtomicU64::new(0),
                 busy: Busy::new(),
                 cpus: array_of![Cpu::new(); CPUS],
                 lives: array_of![AtomicU64::new(0); INSTANCES],
@@ -165,6 +168,7 @@ impl<
             Registry::new_in(&raw mut (*at).registry);
             Receiver::new_in(&raw mut (*at).receiver);
             (&raw mut (*at).discard).write(AtomicBool::new(false));
+            (&raw mut (*at).bell).write(AtomicU64::new(0));
             (&raw mut (*at).busy).write(Busy::new());
             fill(&raw mut (*at).cpus, Cpu::new);
             fill(&raw mut (*at).lives, || AtomicU64::new(0));
@@ -183,6 +187,7 @@ impl<
             registry: _,
             receiver: _,
             discard: _,
+            bell: _,
             busy: _,
             cpus: _,
             lives: _,

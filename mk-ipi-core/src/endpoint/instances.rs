@@ -60,7 +60,8 @@ impl<
     fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_, INSTANCES>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
         let discard = self.discard.load(Ordering::Relaxed);
-        f(Some(Me { id, incarnation, receiver: &self.receiver, discard }))
+        let bell = self.bell.load(Ordering::Relaxed);
+        f(Some(Me { id, incarnation, receiver: &self.receiver, discard, bell }))
     }
 
     /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. May sleep.

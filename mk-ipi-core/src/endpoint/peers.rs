@@ -91,7 +91,9 @@ impl<
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
-                    if self.is_news(instance.id, event) {
+                    // That the heart of a life stands still whose CPUs were stopped is no news.
+                    let is_over = || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
+                    if !(event == PeerEvent::Suspect && is_over()) && self.is_news(instance.id, event) {
                         self.platform.peer_event(peer, event);
                     }
                 });
@@ -125,6 +127,17 @@ impl<
     pub fn stop(&self, to: InstanceId, incarnation: Incarnation) -> Result<(), SendError> {
         self.native(to, |sender, _| sender.stop(incarnation))?;
         self.ring(to)
+    }
+
+    /// Has our next life be rung at `cpu` with `vector` from its first doorbell on, whatever vector the directory lists for us
+    /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added;
+    /// [`move_doorbell`](Self::move_doorbell) is for later.
+    ///
+    /// Senders ring there only if the directory lists that CPU as ours.
+    pub fn begin_at(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
+        let bell = Bell { cpu, vector }.to_word().ok_or(MoveError::NotOurCpu(cpu))?;
+        self.bell.store(bell, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Has senders ring `cpu` with `vector` from now on (SPEC N-12). When the deferred work that this schedules is through, the

@@ -75,13 +75,13 @@ impl<
         sender: &Sender<P::Word>,
         context: Context,
     ) -> Result<(), DoorbellError> {
-        sender.count_rung();
-        self.count(Count::Rung);
         self.while_ringing(|| {
-            if !to.is_live() {
-                // Its CPUs may be somebody else's. Its next life looks by itself.
+            if !to.is_live() || !to.may_listen(sender) {
+                // Its CPUs may be somebody else's, or have no vector for us yet. Its next life looks by itself.
                 return Ok(());
             }
+            sender.count_rung();
+            self.count(Count::Rung);
             let Bell { cpu, vector } = self.doorbell(to, sender);
             match context {
                 Context::Normal => self.platform.ring(cpu, vector),

@@ -103,17 +103,18 @@ impl<const LANES: usize> Receiver<LANES> {
         (before == Ok(FREE)).then(|| Hold(self))
     }
 
-    /// Begins a life of the receiver (SPEC N-11). `discard`: what former lives left unread is given back to its senders.
+    /// Begins a life of the receiver, which is rung `at` that bell (SPEC N-11, N-12). `discard`: what former lives left unread is given back to
+    /// its senders.
     ///
     /// Nobody may look: our own instance is not in the table yet.
-    pub(crate) fn begin<W: Word>(&self, own: &OwnRegion<W>, incarnation: Incarnation, discard: bool) {
+    pub(crate) fn begin<W: Word>(&self, own: &OwnRegion<W>, incarnation: Incarnation, discard: bool, at: u64) {
         let Some(mut hold) = self.hold() else { return };
         let (Some(life), Some(bell)) = (own.word(receiver::LIFE), own.word(receiver::BELL)) else { return };
         let before = life.load(Ordering::Relaxed);
         let restarted = before != 0 && Life::from_word(before).is_none_or(|b| b.incarnation != incarnation);
         own.disarm();
         // Where a former life wanted to be rung is nobody's business any more.
-        bell.store(0, Ordering::Relaxed);
+        bell.store(at, Ordering::Relaxed);
         hold.with(|state| {
             for (number, lane) in (0..=u8::MAX).zip(&mut state.lanes) {
                 if let Some(end) = own.lane_end(number) {

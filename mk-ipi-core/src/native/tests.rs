@@ -122,7 +122,7 @@ impl Arena {
     fn link(&self) -> Link {
         let own = OwnRegion::map(self, self.range()).unwrap();
         let receiver = Receiver::<8>::new();
-        receiver.begin(&own, Incarnation::FIRST, false);
+        receiver.begin(&own, Incarnation::FIRST, false, 0);
         Link { sender: self.life(1), own, receiver }
     }
 

@@ -12,7 +12,7 @@ use object::{Object, ObjectSymbol};
 use super::{no_panic, Context, Notes};
 use crate::capi::{self, Limits, C_TESTS};
 use crate::cmd::{self, BARE_TARGET};
-use crate::provision;
+use crate::{image, provision};
 
 /// What the header says that the library for the host needs, and what compilers make of comparisons with 0.
 const DOCUMENTED: [&str; 5] = ["memcpy", "memset", "memcmp", "memmove", "bcmp"];
@@ -41,6 +41,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     let mut notes = Notes::new();
     for compiler in compilers(places.ci)? {
         header(context, compiler, &out)?;
+        kernel(context, compiler, &out)?;
         notes.extend(programs(context, compiler, &out)?);
     }
     notes.push(symbols(context, &out)?);
@@ -78,6 +79,12 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
         cmd::run(&mut cmd)?;
     }
     Ok(())
+}
+
+/// The kernel in C: whether each compiler takes it. It is run where kernels run.
+fn kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
+    let library = out.join("lib").join(BARE_TARGET).join("libmk_ipi.a");
+    image::compile_c(context.places, cc, 0x0200_0000, &library, &out.join(format!("kernel-{cc}.elf")))
 }
 
 /// Whether the compiler has what a sanitized program links. Debian's clang comes without, its gcc with it.

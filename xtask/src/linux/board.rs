@@ -9,7 +9,7 @@ use crate::provision::qemu::Qemu;
 use crate::record::Mode;
 
 /// Where the memory that Linux is kept from begins: the images of the bare-metal kernels are linked there.
-const SPAWNED: u64 = 0x3000_0000;
+const SPAWNED: u64 = 0x1000_0000;
 /// Memory below 1 MiB that it is kept from as well: 64 KiB for each spawned Linux.
 const LOW: &str = "256K$0x40000";
 
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn what_linux_is_told_of_the_machine() {
-        let words = "console=ttyS0 panic=-1 oops=panic memmap=256M$0x30000000 no_ipi_broadcast=1 nox2apic \
-                     mk_ipi.memory=0x30000000+256M mk_ipi.cpus=2,3,4,5 \
+        let words = "console=ttyS0 panic=-1 oops=panic memmap=256M$0x10000000 no_ipi_broadcast=1 nox2apic \
+                     mk_ipi.memory=0x10000000+256M mk_ipi.cpus=2,3,4,5 \
                      memmap=256K$0x40000 mk_ipi.low=0x40000+256K mk_ipi.pool=96M";
         assert_eq!(BOARD.words(), words);
         let x2apic = Board { mode: Mode::X2apic, ..BOARD };

@@ -17,7 +17,9 @@ use crate::{image, provision};
 
 /// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone. The last one is not: it is
 /// there to be refused.
-const IMAGES: [(&str, u64); 3] = [("k1.elf", 0x3100_0000), ("k2.elf", 0x3200_0000), ("far.elf", 0x2000_0000)];
+const IMAGES: [(&str, u64); 3] = [("k1.elf", 0x1100_0000), ("k2.elf", 0x1200_0000), ("far.elf", 0x0800_0000)];
+/// The same, of the kernel in C.
+const C_IMAGE: (&str, u64) = ("k3.elf", 0x1300_0000);
 /// Programs in C, below the module's folder, that need no library where they run.
 const TOOLS: &str = "tools";
 const UARTSH: &str = "uartsh";
@@ -61,7 +63,11 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
         image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
         Ok(entry(format!("/lib/mk_ipi/{name}"), file))
     };
-    IMAGES.into_iter().map(build).collect()
+    let mut entries: Vec<Entry> = IMAGES.into_iter().map(build).collect::<Result<_>>()?;
+    let (name, base) = C_IMAGE;
+    image::c_linked_at(places, base, &images.join(name))?;
+    entries.push(entry(format!("/lib/mk_ipi/{name}"), images.join(name)));
+    Ok(entries)
 }
 
 /// What the host spawns another Linux with: the very one that it is itself. And what must not pass for one.

@@ -231,7 +231,7 @@ impl Region {
     /// Its receiver, at the start of that life.
     fn receiver(&self, incarnation: u32, discard: bool) -> Rx {
         let end = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
-        end.receiver.begin(&end.own, life(incarnation), discard);
+        end.receiver.begin(&end.own, life(incarnation), discard, 0);
         Arc::new(On { end, region: self.clone() })
     }
 

@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host: makes instances, starts and stops their kernels, and writes the directory. One caller at a time.
 //!
-//! Each step undoes what it did if it fails. A later step wants the earlier ones: give CPUs, create, start; and back: stop
-//! or kill, destroy, take the CPUs.
+//! Each step undoes what it did if it fails. A later step wants the earlier ones: give CPUs, create (`make.rs`), start (`lives.rs`); and back:
+//! stop or kill, destroy, take the CPUs. CPUs that move to and from a kernel that runs: `lend.rs`.
 
+mod lend;
+mod lives;
+mod make;
+
+pub use lives::Files;
+
+use crate::cpus;
 use crate::failure::{refuse, Result};
-use crate::image::{self, File};
+use crate::ffi;
 use crate::listed::{set_reader, write};
 use crate::lock::Locked;
 use crate::memory::{self, Owner};
-use crate::peers::{self, MAX_INSTANCES};
+use crate::peers::MAX_INSTANCES;
 use crate::platform::{Linux, ENDPOINT, MAX_CPUS};
-use crate::{cpus, ffi, start, traffic};
-use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_core::abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::rfc_v2::SLOT_SIZE;
-use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, Vector};
 use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, Occupied};
-use mk_ipi_x86::Microseconds;
 
 /// Most CPUs of one instance, Linux apart.
 pub const MAX_INSTANCE_CPUS: usize = 8;
@@ -31,8 +35,6 @@ pub const DEFAULT_POOL: u64 = 1 << 20;
 const MIN_SLOTS: u32 = 8;
 /// How many milliseconds kernels are given to let go of a region that ends.
 const DETACH_MS: u32 = 2_000;
-/// How long a kernel is given to say goodbye.
-const GOODBYE: Microseconds = Microseconds(2_000_000);
 
 /// What all regions speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,35 +56,70 @@ pub enum Phase {
     Stopped,
 }
 
+/// CPUs of an instance, by Linux's numbers.
+#[derive(Clone, Copy)]
+pub struct CpuList {
+    cpus: [u32; MAX_INSTANCE_CPUS],
+    count: usize,
+}
+
+impl CpuList {
+    /// None.
+    pub const NONE: Self = Self { cpus: [0; MAX_INSTANCE_CPUS], count: 0 };
+
+    /// Adds `cpu`; false if there is no room.
+    pub fn add(&mut self, cpu: u32) -> bool {
+        let place = self.cpus.get_mut(self.count);
+        let is_room = place.is_some();
+        place.map(|place| *place = cpu);
+        self.count += usize::from(is_room);
+        is_room
+    }
+
+    /// Takes `cpu` out; the others keep their order.
+    fn remove(&mut self, cpu: u32) {
+        let before = *self;
+        *self = Self::NONE;
+        before.get().iter().filter(|other| **other != cpu).for_each(|other| _ = self.add(*other));
+    }
+
+    /// Their numbers.
+    pub fn get(&self) -> &[u32] {
+        self.cpus.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Whether `cpu` is one of them.
+    pub fn has(&self, cpu: u32) -> bool {
+        self.get().contains(&cpu)
+    }
+}
+
 /// An instance other than Linux.
 #[derive(Clone, Copy)]
 pub struct Instance {
     /// How far it is.
     pub phase: Phase,
-    /// Linux's numbers of its CPUs.
-    cpus: [u32; MAX_INSTANCE_CPUS],
-    nr_cpus: usize,
+    /// Its CPUs, the first of which is started.
+    pub cpus: CpuList,
+    /// Those that it may get while it runs: its kernel is told of them at its start.
+    may_get: CpuList,
     /// Its life, or the one to come if it was never started.
     pub incarnation: Incarnation,
 }
 
 impl Instance {
-    /// Linux's numbers of its CPUs, the first of which is started.
-    pub fn cpus(&self) -> &[u32] {
-        self.cpus.get(..self.nr_cpus).unwrap_or(&[])
-    }
-
     /// The life in which it runs, if it does.
     pub fn life(&self) -> Option<Incarnation> {
         (self.phase == Phase::Running).then_some(self.incarnation)
     }
 
-    /// Their physical ids.
-    fn ids(&self) -> ([PhysCpuId; MAX_INSTANCE_CPUS], usize) {
-        let mut ids = [PhysCpuId(0); MAX_INSTANCE_CPUS];
-        let known = self.cpus().iter().filter_map(|cpu| cpus::apic_id(*cpu));
-        let count = ids.iter_mut().zip(known).map(|(to, id)| *to = id).count();
-        (ids, count)
+    /// The physical ids of its CPUs, then of those that it may get; and how many are its own, and how many there are.
+    fn ids(&self) -> ([PhysCpuId; 2 * MAX_INSTANCE_CPUS], usize, usize) {
+        let mut ids = [PhysCpuId(0); 2 * MAX_INSTANCE_CPUS];
+        let known = |list: &[u32]| list.iter().filter_map(|cpu| cpus::apic_id(*cpu)).count();
+        let all = self.cpus.get().iter().chain(self.may_get.get().iter().filter(|cpu| !self.cpus.has(**cpu)));
+        let count = ids.iter_mut().zip(all.filter_map(|cpu| cpus::apic_id(*cpu))).map(|(to, id)| *to = id).count();
+        (ids, known(self.cpus.get()), count)
     }
 }
 
@@ -174,6 +211,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         HOST.with(|host| {
+            cpus::take_all();
             ENDPOINT.goodbye();
             // No instance is left, so nobody runs who could have it mapped.
             let _ = destroy_region(InstanceId::HOST, |_, _| true);
@@ -288,7 +326,8 @@ impl Host {
     ) -> InstanceRecord {
         let native = self.generation == Generation::Native;
         let mut flags = if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE };
-        flags.set(EntryFlags::ONE_DOORBELL, instance == InstanceId::HOST);
+        // A vector of Linux's is one CPU's, also in a Linux that is spawned.
+        flags.set(EntryFlags::ONE_DOORBELL, native || instance == InstanceId::HOST);
         InstanceRecord {
             instance,
             incarnation,
@@ -329,7 +368,7 @@ impl Host {
 
     /// Says in the directory how far `id` is.
     fn list(&mut self, id: InstanceId, instance: &Instance, state: State) -> Result {
-        let (ids, count) = instance.ids();
+        let (ids, count, _) = instance.ids();
         let ids = ids.get(..count).unwrap_or(&[]);
         let Some(bell) = ids.first() else { return refuse!(ENODEV, "instance {} has no CPU", id.get()) };
         let record = self.record(id, instance.incarnation, state, *bell, Vector::RFC_V2);
@@ -362,239 +401,4 @@ impl Host {
             *place = instance;
         }
     }
-
-    /// Takes `cpu` from Linux.
-    pub fn give(&mut self, cpu: u32) -> Result {
-        cpus::give(cpu)?;
-        // Peers ring Linux at its doorbell alone, so that none has to follow before the CPU is another's.
-        self.list_own()
-    }
-
-    /// Gives `cpu` back to Linux.
-    pub fn take(&mut self, cpu: u32) -> Result {
-        if let Some((id, _)) = self.instances().find(|(_, i)| i.cpus().contains(&cpu)) {
-            return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", id.get());
-        }
-        cpus::take(cpu)?;
-        self.list_own()
-    }
-
-    /// Makes instance `id` of CPUs that were given away, with a pool of `pool` bytes and a region in it.
-    pub fn create(&mut self, id: InstanceId, wanted: &[u32], pool: u64) -> Result {
-        if id == InstanceId::HOST || id.index() >= MAX_INSTANCES {
-            return refuse!(EINVAL, "instances are 1 to {}", MAX_INSTANCES - 1);
-        }
-        if self.find(id).is_some() {
-            return refuse!(EEXIST, "instance {} exists", id.get());
-        }
-        let mut instance = Instance {
-            phase: Phase::Created,
-            cpus: [0; MAX_INSTANCE_CPUS],
-            nr_cpus: wanted.len(),
-            incarnation: Incarnation::FIRST,
-        };
-        instance.cpus.iter_mut().zip(wanted).for_each(|(to, cpu)| *to = *cpu);
-        self.check_cpus(wanted)?;
-        // SAFETY: undone below, or by `destroy`.
-        if !unsafe { ffi::mk_ipi_glue_hold_module() } {
-            return refuse!(ENODEV, "the module is going");
-        }
-        let made = self.furnish(id, &instance, pool);
-        match made {
-            Ok(()) => self.set(id, Some(instance)),
-            Err(_) => Self::clear_out(id),
-        }
-        made
-    }
-
-    fn check_cpus(&self, wanted: &[u32]) -> Result {
-        if wanted.is_empty() || wanted.len() > MAX_INSTANCE_CPUS {
-            return refuse!(EINVAL, "an instance has 1 to {MAX_INSTANCE_CPUS} CPUs");
-        }
-        for (n, cpu) in wanted.iter().enumerate() {
-            if !cpus::is_given(*cpu) {
-                return refuse!(EBUSY, "CPU {cpu} is Linux's: give it away first");
-            }
-            if wanted.iter().take(n).any(|other| other == cpu) {
-                return refuse!(EINVAL, "CPU {cpu} is named twice");
-            }
-            if let Some((other, _)) = self.instances().find(|(_, i)| i.cpus().contains(cpu)) {
-                return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", other.get());
-            }
-        }
-        Ok(())
-    }
-
-    /// Pool, start page, region, entry. Whatever fails, `clear_out` undoes it.
-    fn furnish(&mut self, id: InstanceId, instance: &Instance, pool: u64) -> Result {
-        let needed = self.generation.region_len();
-        if pool < needed {
-            return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
-        }
-        memory::take(Owner::StartPage(id), mk_ipi_core::abi::PAGE_SIZE)?;
-        memory::take(Owner::Pool(id), pool)?;
-        peers::forget_all_of(id);
-        let (ids, count) = instance.ids();
-        let ids = ids.get(..count).unwrap_or(&[]);
-        let Some(bell) = ids.first() else { return refuse!(ENODEV, "no CPU") };
-        let record = self.record(id, instance.incarnation, State::Starting, *bell, Vector::RFC_V2);
-        self.make_region(&record, ids, |host| host.list(id, instance, State::Starting))
-    }
-
-    /// Gives back all that an instance without a region has.
-    fn clear_out(id: InstanceId) {
-        for owner in [Owner::Pool(id), Owner::StartPage(id), Owner::Image(id)] {
-            memory::give_back(owner);
-        }
-        // SAFETY: `create` has taken it.
-        unsafe { ffi::mk_ipi_glue_release_module() };
-    }
-
-    /// Starts the kernel of `id` from `file`, with `words` on its command line: its first life, or the next. What a start that
-    /// fails takes is a number of its lives, and the image of the former one.
-    pub fn start(&mut self, id: InstanceId, file: &File, words: &str) -> Result {
-        let mut instance = self.get(id)?;
-        let (Some(page), Some(region), Some(directory)) =
-            (memory::of(Owner::StartPage(id)), self.region_of(id), memory::of(Owner::Directory))
-        else {
-            return refuse!(ENODEV, "instance {} has no region", id.get());
-        };
-        if instance.phase == Phase::Running || self.ending {
-            return refuse!(EBUSY, "instance {} runs, or the machine is about to end", id.get());
-        }
-        let [shared, directory] = [region, directory].map(|range| range.start().0);
-        let line = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x} {words}");
-        // SAFETY: its CPUs were stopped, or never started.
-        let entry = unsafe { image::load(id, file)? };
-        // SAFETY: as above; the page is its own.
-        let mut done = unsafe { start::write_start_page(id, page, line) };
-        if done.is_ok() {
-            if instance.phase == Phase::Stopped {
-                instance.incarnation = instance.incarnation.next();
-            }
-            done = self.enter(id, &instance, entry, page);
-            instance.phase = Phase::Running;
-            self.set(id, Some(instance));
-            // Where that fails too, the CPU may be in the image: the kernel counts as running, and can be killed again.
-            let listed = if done.is_ok() { self.list(id, &instance, State::Running) } else { self.kill(id) };
-            done = done.and(listed);
-            instance = self.get(id)?;
-        }
-        if instance.phase != Phase::Running {
-            memory::give_back(Owner::Image(id));
-        }
-        done
-    }
-
-    /// Lists the life to come, and has the first CPU enter it.
-    fn enter(&mut self, id: InstanceId, instance: &Instance, entry: u32, page: PhysRange) -> Result {
-        peers::forget(id);
-        if self.generation == Generation::RfcV2 {
-            traffic::peer_restarts(id);
-        }
-        self.list(id, instance, State::Starting)?;
-        let (ids, _) = instance.ids();
-        let [first, ..] = ids;
-        // SAFETY: the CPU is the instance's; its image was loaded just now.
-        unsafe { start::enter(first, entry, page) }
-    }
-
-    fn region_of(&self, id: InstanceId) -> Option<PhysRange> {
-        ENDPOINT.instance(id).ok()?.region()
-    }
-
-    /// Asks the kernel of `id` to stop, waits a while for its goodbye, and stops its CPUs in any case. Whether it said
-    /// goodbye; with slots no kernel can be asked.
-    pub fn stop(&mut self, id: InstanceId) -> Result<bool> {
-        let instance = self.get(id)?;
-        if instance.phase != Phase::Running {
-            return refuse!(EINVAL, "instance {} does not run", id.get());
-        }
-        let is_gone = || peers::is_gone(id, instance.incarnation);
-        if self.generation == Generation::Native && ENDPOINT.stop(id, instance.incarnation).is_ok() {
-            start::wait_until(GOODBYE, is_gone);
-        }
-        self.kill(id)?;
-        Ok(is_gone())
-    }
-
-    /// Stops the CPUs of `id` wherever they are.
-    pub fn kill(&mut self, id: InstanceId) -> Result {
-        let mut instance = self.get(id)?;
-        if instance.phase != Phase::Running {
-            return refuse!(EINVAL, "instance {} does not run", id.get());
-        }
-        let (ids, count) = instance.ids();
-        for cpu in ids.iter().take(count) {
-            // SAFETY: the CPU is the instance's, which is to end.
-            unsafe { start::stop(*cpu)? };
-        }
-        instance.phase = Phase::Stopped;
-        self.set(id, Some(instance));
-        traffic::on_death(id);
-        ENDPOINT.clear_claims(id, instance.incarnation);
-        self.list(id, &instance, State::Dead)
-    }
-
-    /// Whether the kernel of any instance runs.
-    pub fn any_runs(&self) -> bool {
-        self.instances().any(|(_, i)| i.phase == Phase::Running)
-    }
-
-    /// Stops the CPUs of all instances.
-    fn kill_all(&mut self) {
-        for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
-            if self.find(id).is_some_and(|i| i.phase == Phase::Running) {
-                // If that fails, the log says so.
-                let _ = self.kill(id);
-            }
-        }
-    }
-
-    /// Takes instance `id` away. Its kernel does not run; those that have its region mapped let go of it first (SPEC D-10).
-    pub fn destroy(&mut self, id: InstanceId) -> Result {
-        let instance = self.get(id)?;
-        if instance.phase == Phase::Running {
-            return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
-        }
-        // With slots nobody can say that it has let go of a region.
-        if self.generation == Generation::RfcV2 && self.any_runs() {
-            return refuse!(EBUSY, "another instance runs, and may have the region of {} mapped", id.get());
-        }
-        if instance.phase == Phase::Created {
-            self.list(id, &instance, State::Dead)?;
-        }
-        self.list(id, &instance, State::Ending)?;
-        let lives = |id, incarnation| self.find(id).and_then(|i| i.life()) == Some(incarnation);
-        if let Err(by) = destroy_region(id, |id, incarnation| !lives(id, incarnation)) {
-            return refuse!(
-                EBUSY,
-                "instance {} has the region of {} mapped, and does not let go",
-                by.get(),
-                id.get()
-            );
-        }
-        self.list(id, &instance, State::Absent)?;
-        self.set(id, None);
-        Self::clear_out(id);
-        Ok(())
-    }
-}
-
-/// The machine is about to restart, or another kernel to take its place: nobody else may run.
-#[no_mangle]
-extern "C" fn mk_ipi_rs_end() {
-    HOST.with(|host| {
-        host.ending = true;
-        host.kill_all();
-    });
-}
-
-/// The machine is about to sleep: not while a kernel runs, which would not survive it. Or it does not sleep any more.
-#[no_mangle]
-extern "C" fn mk_ipi_rs_sleep(sleep: bool) -> bool {
-    HOST.with(|host| {
-        host.ending = sleep && !host.any_runs();
-        host.ending == sleep
-    })
 }

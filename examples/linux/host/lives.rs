@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How the kernel of an instance is started and stopped.
+
+use super::{Generation, Host, Instance, Phase, HOST};
+use crate::failure::{refuse, Result};
+use crate::file::File;
+use crate::image::{self, Loaded};
+use crate::memory::{self, Owner};
+use crate::peers::{self, Sign, MAX_INSTANCES};
+use crate::platform::{Linux, ENDPOINT};
+use crate::start::{self, Handed};
+use crate::{cpus, ffi, role, traffic};
+use core::fmt;
+use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
+use mk_ipi_core::abi::directory::State;
+use mk_ipi_core::abi::{InstanceId, PhysRange};
+use mk_ipi_x86::{Microseconds, Mode};
+
+/// Bytes below 1 MiB of a kernel that can be put anywhere: Linux keeps the code there by which it starts its CPUs.
+const LOW: u64 = 48 << 10;
+
+/// What a kernel is started from.
+pub struct Files<'a> {
+    /// Its image.
+    pub image: &'a File,
+    /// Its first file system.
+    pub initrd: Option<&'a File>,
+    /// The words behind ours on its command line.
+    pub words: &'a str,
+}
+
+/// The words that each Linux which is spawned needs: no device of the host's, no CPU beyond its own, a clock that is measured
+/// already, no restart of the machine. What stands behind them counts if it says something else.
+struct LinuxWords {
+    cpus: usize,
+}
+
+impl fmt::Display for LinuxWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: written at boot.
+        let khz = unsafe { ffi::tsc_khz };
+        write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} pci=off 8250.nr_uarts=0 ", self.cpus)?;
+        f.write_str("no_ipi_broadcast=1 panic=0 apic_extnmi=none ")?;
+        match Linux.apic().map(|apic| apic.mode()) {
+            // It would leave x2APIC mode where it finds nothing that remaps interrupts.
+            Some(Mode::X2Apic) => f.write_str("noapic "),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A kernel that is ready to be entered.
+struct Ready {
+    entry: u32,
+    pages: PhysRange,
+}
+
+impl Host {
+    /// Starts the kernel of `id`: its first life, or the next. What a start that
+    /// fails takes is a number of its lives, and the image of the former one.
+    pub fn start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
+        let ready = self.load_or_undo(id, files)?;
+        let mut instance = self.get(id)?;
+        if instance.phase == Phase::Stopped {
+            instance.incarnation = instance.incarnation.next();
+        }
+        let done = self.enter(id, &instance, &ready);
+        instance.phase = Phase::Running;
+        self.set(id, Some(instance));
+        // Where that fails too, the CPU may be in the image: the kernel counts as running, and can be killed again.
+        let listed = if done.is_ok() { self.list(id, &instance, State::Running) } else { self.kill(id) };
+        if self.get(id)?.phase != Phase::Running {
+            Self::unload(id);
+        }
+        done.and(listed)
+    }
+
+    /// Does all that comes before the start of the kernel of `id`, and undoes it: whether it could be started.
+    pub fn check_start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
+        self.load_or_undo(id, files).map(|_| Self::unload(id))
+    }
+
+    fn load_or_undo(&mut self, id: InstanceId, files: &Files<'_>) -> Result<Ready> {
+        let instance = self.get(id)?;
+        if instance.phase == Phase::Running || self.ending {
+            return refuse!(EBUSY, "instance {} runs, or the machine is about to end", id.get());
+        }
+        let ready = self.load(id, &instance, files);
+        if ready.is_err() {
+            Self::unload(id);
+        }
+        ready
+    }
+
+    /// Puts into the memory of `id` what its kernel is started from and what it is told. Whatever fails, `unload` undoes it.
+    fn load(&mut self, id: InstanceId, instance: &Instance, files: &Files<'_>) -> Result<Ready> {
+        let (Some(pages), Some(region), Some(directory), Some(boot_cpu)) =
+            (memory::of(Owner::StartPages(id)), self.region_of(id), memory::of(Owner::Directory), cpus::boot_cpu())
+        else {
+            return refuse!(ENODEV, "instance {} has no region", id.get());
+        };
+        // SAFETY: its CPUs were stopped, or never started.
+        let Loaded { entry, is_movable } = unsafe { image::load(id, files.image)? };
+        // SAFETY: as above.
+        let initrd = files.initrd.map(|file| unsafe { image::put_initrd(id, file) }).transpose()?;
+        let needs_low = is_movable && memory::of(Owner::Low(id)).is_none();
+        if needs_low {
+            memory::take_low(id, LOW)?;
+        }
+        let (ids, own, count) = instance.ids();
+        let of_linux = is_movable.then_some(LinuxWords { cpus: own });
+        let [shared, directory] = [region, directory].map(|range| range.start().0);
+        let handed = |cmdline: fmt::Arguments<'_>| {
+            let cpus = ids.get(..count).unwrap_or(&[]);
+            // SAFETY: as above; the pages are its own.
+            unsafe { start::write_start_pages(id, pages, &Handed { boot_cpu, cpus, initrd, cmdline }) }
+        };
+        let ours = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x}");
+        match of_linux {
+            Some(of_linux) => handed(format_args!("{ours} {of_linux}{}", files.words))?,
+            None => handed(format_args!("{ours} {}", files.words))?,
+        }
+        Ok(Ready { entry, pages })
+    }
+
+    /// Gives back what `load` took.
+    fn unload(id: InstanceId) {
+        memory::give_back(Owner::Image(id));
+        memory::give_back(Owner::Low(id));
+    }
+
+    /// Lists the life to come, and has the first CPU enter it.
+    fn enter(&mut self, id: InstanceId, instance: &Instance, ready: &Ready) -> Result {
+        peers::forget(id);
+        if self.generation == Generation::RfcV2 {
+            traffic::peer_restarts(id);
+        }
+        self.list(id, instance, State::Starting)?;
+        let ([first, ..], ..) = instance.ids();
+        // SAFETY: the CPU is the instance's; its image was loaded just now.
+        unsafe { start::enter(first, ready.entry, ready.pages) }
+    }
+
+    fn region_of(&self, id: InstanceId) -> Option<PhysRange> {
+        ENDPOINT.instance(id).ok()?.region()
+    }
+
+    /// Asks the kernel of `id` to stop, waits for its goodbye as long as is said, and stops its CPUs in any case. Whether it said
+    /// goodbye; with slots no kernel can be asked.
+    pub fn stop(&mut self, id: InstanceId, patience: Microseconds) -> Result<bool> {
+        let instance = self.get(id)?;
+        if instance.phase != Phase::Running {
+            return refuse!(EINVAL, "instance {} does not run", id.get());
+        }
+        let is_gone = || peers::is_gone(id, instance.incarnation);
+        // One whose heart stands still says nothing any more.
+        let is_over = || is_gone() || peers::sign(id) == Sign::Suspect;
+        if self.generation == Generation::Native && ENDPOINT.stop(id, instance.incarnation).is_ok() {
+            start::wait_until(patience, is_over);
+        }
+        self.kill(id)?;
+        Ok(is_gone())
+    }
+
+    /// Stops the CPUs of `id` wherever they are.
+    pub fn kill(&mut self, id: InstanceId) -> Result {
+        let mut instance = self.get(id)?;
+        if instance.phase != Phase::Running {
+            return refuse!(EINVAL, "instance {} does not run", id.get());
+        }
+        let (ids, count, _) = instance.ids();
+        for cpu in ids.iter().take(count) {
+            // SAFETY: the CPU is the instance's, which is to end.
+            unsafe { start::stop(*cpu)? };
+        }
+        instance.phase = Phase::Stopped;
+        self.set(id, Some(instance));
+        traffic::on_death(id);
+        ENDPOINT.clear_claims(id, instance.incarnation);
+        self.list(id, &instance, State::Dead)
+    }
+
+    /// Whether the kernel of any instance runs.
+    pub fn any_runs(&self) -> bool {
+        self.instances().any(|(_, i)| i.phase == Phase::Running)
+    }
+
+    /// Stops the CPUs of all instances.
+    fn kill_all(&mut self) {
+        for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
+            if self.find(id).is_some_and(|i| i.phase == Phase::Running) {
+                // If that fails, the log says so.
+                let _ = self.kill(id);
+            }
+        }
+    }
+}
+
+/// The machine is about to restart, or another kernel to take its place: nobody else may run.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_end() {
+    if role::is_joined() {
+        // Its end comes later (spawned.c).
+        return;
+    }
+    HOST.with(|host| {
+        host.ending = true;
+        host.kill_all();
+    });
+}
+
+/// The machine is about to sleep: not while a kernel runs, which would not survive it. Or it does not sleep any more.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_sleep(sleep: bool) -> bool {
+    HOST.with(|host| {
+        host.ending = sleep && !host.any_runs();
+        host.ending == sleep
+    })
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How instances are made and taken away.
+
+use super::{destroy_region, CpuList, Generation, Host, Instance, Phase, MAX_INSTANCE_CPUS};
+use crate::failure::{refuse, Result};
+use crate::memory::{self, Owner};
+use crate::peers::{self, MAX_INSTANCES};
+use crate::{cpus, ffi, start};
+use mk_ipi_core::abi::directory::State;
+use mk_ipi_core::abi::{Incarnation, InstanceId, Vector};
+
+impl Host {
+    /// Makes instance `id` of CPUs that were given away, with a pool of `pool` bytes and a region in it. While it runs it may get those
+    /// of `may_get`.
+    pub fn create(&mut self, id: InstanceId, wanted: &CpuList, may_get: &CpuList, pool: u64) -> Result {
+        if id == InstanceId::HOST || id.index() >= MAX_INSTANCES {
+            return refuse!(EINVAL, "instances are 1 to {}", MAX_INSTANCES - 1);
+        }
+        if self.find(id).is_some() {
+            return refuse!(EEXIST, "instance {} exists", id.get());
+        }
+        self.check_cpus(wanted.get())?;
+        let boot = cpus::boot_cpu();
+        if let Some(cpu) = may_get.get().iter().find(|c| cpus::apic_id(**c).is_none_or(|id| Some(id) == boot)) {
+            return refuse!(ENXIO, "there is no CPU {cpu}, or it is the machine's boot CPU");
+        }
+        let (cpus, may_get, incarnation) = (*wanted, *may_get, Incarnation::FIRST);
+        let instance = Instance { phase: Phase::Created, cpus, may_get, incarnation };
+        // SAFETY: undone below, or by `destroy`.
+        if !unsafe { ffi::mk_ipi_glue_hold_module() } {
+            return refuse!(ENODEV, "the module is going");
+        }
+        let made = self.furnish(id, &instance, pool);
+        match made {
+            Ok(()) => self.set(id, Some(instance)),
+            Err(_) => Self::clear_out(id),
+        }
+        made
+    }
+
+    fn check_cpus(&self, wanted: &[u32]) -> Result {
+        if wanted.is_empty() || wanted.len() > MAX_INSTANCE_CPUS {
+            return refuse!(EINVAL, "an instance has 1 to {MAX_INSTANCE_CPUS} CPUs");
+        }
+        for (n, cpu) in wanted.iter().enumerate() {
+            if !cpus::is_given(*cpu) {
+                return refuse!(EBUSY, "CPU {cpu} is Linux's: give it away first");
+            }
+            if wanted.iter().take(n).any(|other| other == cpu) {
+                return refuse!(EINVAL, "CPU {cpu} is named twice");
+            }
+            if let Some((other, _)) = self.instances().find(|(_, i)| i.cpus.has(*cpu)) {
+                return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", other.get());
+            }
+        }
+        Ok(())
+    }
+
+    /// Pool, start page, region, entry. Whatever fails, `clear_out` undoes it.
+    fn furnish(&mut self, id: InstanceId, instance: &Instance, pool: u64) -> Result {
+        let needed = self.generation.region_len();
+        if pool < needed {
+            return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
+        }
+        memory::take(Owner::StartPages(id), start::pages_len(2 * MAX_INSTANCE_CPUS + 1))?;
+        memory::take(Owner::Pool(id), pool)?;
+        peers::forget_all_of(id);
+        let (ids, count, _) = instance.ids();
+        let ids = ids.get(..count).unwrap_or(&[]);
+        let Some(bell) = ids.first() else { return refuse!(ENODEV, "no CPU") };
+        let record = self.record(id, instance.incarnation, State::Starting, *bell, Vector::RFC_V2);
+        self.make_region(&record, ids, |host| host.list(id, instance, State::Starting))
+    }
+
+    /// Gives back all that an instance without a region has.
+    fn clear_out(id: InstanceId) {
+        for owner in [Owner::Pool(id), Owner::StartPages(id), Owner::Image(id), Owner::Low(id)] {
+            memory::give_back(owner);
+        }
+        // SAFETY: `create` has taken it.
+        unsafe { ffi::mk_ipi_glue_release_module() };
+    }
+
+    /// Takes instance `id` away. Its kernel does not run; those that have its region mapped let go of it first (SPEC D-10).
+    pub fn destroy(&mut self, id: InstanceId) -> Result {
+        let instance = self.get(id)?;
+        if instance.phase == Phase::Running {
+            return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
+        }
+        // With slots nobody can say that it has let go of a region.
+        if self.generation == Generation::RfcV2 && self.any_runs() {
+            return refuse!(EBUSY, "another instance runs, and may have the region of {} mapped", id.get());
+        }
+        if instance.phase == Phase::Created {
+            self.list(id, &instance, State::Dead)?;
+        }
+        self.list(id, &instance, State::Ending)?;
+        let lives = |id, incarnation| self.find(id).and_then(|i| i.life()) == Some(incarnation);
+        if let Err(by) = destroy_region(id, |id, incarnation| !lives(id, incarnation)) {
+            return refuse!(
+                EBUSY,
+                "instance {} has the region of {} mapped, and does not let go",
+                by.get(),
+                id.get()
+            );
+        }
+        self.list(id, &instance, State::Absent)?;
+        self.set(id, None);
+        Self::clear_out(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ACPI tables for a spawned kernel: its CPUs, and none of the machine's devices (ACPI 6.4, chapter 5.2).
+//!
+//! They say that the platform is hardware-reduced, so that Linux leaves the 8259, the PIT, the HPET and the RTC's alarm to
+//! the host. Without any tables it would take the machine for an old one and use them.
+
+mod error;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use crate::FOUR_GIB;
+use core::iter;
+use core::mem::size_of;
+use mk_ipi_abi::{PhysAddr, PhysCpuId, PAGE_SIZE};
+use tables::{Fadt, Header, IoApic, LocalApic, LocalX2Apic, Madt, Rsdp, Xsdt};
+use zerocopy::{Immutable, IntoBytes};
+
+pub use error::AcpiError;
+
+/// Where the tables lie. The MADT, whose length varies, comes last, and after it the page of ones.
+const RSDP: usize = 0;
+const XSDT: usize = 0x40;
+const DSDT: usize = 0x80;
+const FADT: usize = 0x100;
+const MADT: usize = 0x240;
+
+/// Lowest id that only the MADT's x2APIC entry can name (ACPI 6.4, 5.2.12.12).
+const FIRST_LONG_ID: u32 = 255;
+/// The id that means all CPUs (Intel SDM vol. 3A, 10.12.9).
+const BROADCAST: u32 = u32::MAX;
+const PAGE: usize = 4096;
+/// Bytes of everything but the CPUs' entries and the page of ones.
+const FIXED: usize = MADT + size_of::<Madt>() + size_of::<IoApic>();
+
+const _: () = {
+    assert!(PAGE as u64 == PAGE_SIZE);
+    assert!(RSDP + size_of::<Rsdp>() <= XSDT && XSDT + size_of::<Xsdt>() <= DSDT);
+    assert!(DSDT + size_of::<Header>() <= FADT && FADT + size_of::<Fadt>() <= MADT);
+};
+
+/// Bytes that [`write`] needs for the machine's boot CPU and `cpus` others: whole pages, at most `usize::MAX`.
+pub const fn len(cpus: usize) -> usize {
+    let all = cpus.saturating_add(1).saturating_mul(size_of::<LocalX2Apic>());
+    all.saturating_add(FIXED).div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE)
+}
+
+/// Writes the tables to the start of `to`, which lies at `at`; gives the address of the RSDP.
+///
+/// Of `to` the first [`len`] bytes are written. The kernel may read them, but must not take them for free memory. The
+/// last page of them is filled with ones: an IO-APIC is said to be there, so that Linux does not look for a machine
+/// without one. Linux maps that page uncached, so the caller writes it back from its cache.
+///
+/// `boot_cpu` is the machine's, and comes first: Linux takes the first CPU for it, and never sends INIT to it, which would
+/// reset the machine. Then come `cpus` in their order; if the boot CPU is one of them it is not listed again.
+///
+/// # Errors
+///
+/// [`AcpiError`]; what `to` holds then is nothing to use.
+pub fn write(
+    to: &mut [u8],
+    at: PhysAddr,
+    boot_cpu: PhysCpuId,
+    cpus: impl Iterator<Item = PhysCpuId> + Clone,
+) -> Result<PhysAddr, AcpiError> {
+    let (needed, given) = (len(cpus.clone().count()), to.len());
+    let parts = to.get_mut(..needed).and_then(|to| to.split_last_chunk_mut::<PAGE>());
+    let (to, last_page) = parts.ok_or(AcpiError::TooSmall { needed, given })?;
+    if !at.is_page_aligned() {
+        return Err(AcpiError::Unaligned(at));
+    }
+    let end = at.0.checked_add(needed as u64).filter(|end| *end <= FOUR_GIB);
+    let ones = end.and_then(|end| u32::try_from(end.wrapping_sub(PAGE_SIZE)).ok());
+    let ones = ones.ok_or(AcpiError::TooHigh { at, len: needed })?;
+    to.fill(0);
+    last_page.fill(0xff);
+    let mut tables = Tables { to, at };
+    tables.madt(boot_cpu, cpus, ones)?;
+    let dsdt = tables.seal(DSDT, Header::empty_dsdt())?;
+    let fadt = tables.seal(FADT, Fadt::new(dsdt))?;
+    let xsdt = tables.seal(XSDT, Xsdt::new([fadt, tables.address(MADT)]))?;
+    tables.put(RSDP, Rsdp::new(xsdt))?;
+    tables.sum(RSDP, Rsdp::CHECKSUM, Rsdp::FIRST_PART)?;
+    tables.sum(RSDP, Rsdp::EXTENDED_CHECKSUM, size_of::<Rsdp>())?;
+    Ok(PhysAddr(tables.address(RSDP)))
+}
+
+/// The tables while they are written.
+struct Tables<'a> {
+    to: &'a mut [u8],
+    at: PhysAddr,
+}
+
+impl Tables<'_> {
+    /// The physical address of what is at `offset`.
+    fn address(&self, offset: usize) -> u64 {
+        self.at.0.wrapping_add(offset as u64)
+    }
+
+    /// Writes `what` at `offset`; gives the offset after it.
+    fn put<T: IntoBytes + Immutable>(&mut self, offset: usize, what: T) -> Result<usize, AcpiError> {
+        let end = offset.saturating_add(size_of::<T>());
+        let too_small = AcpiError::TooSmall { needed: end, given: self.to.len() };
+        let place = self.to.get_mut(offset..end).ok_or(too_small)?;
+        what.write_to(place).map_err(|_| too_small)?;
+        Ok(end)
+    }
+
+    /// Makes the `len` bytes at `offset` add up to 0 by the byte `checksum` of them.
+    fn sum(&mut self, offset: usize, checksum: usize, len: usize) -> Result<(), AcpiError> {
+        let end = offset.saturating_add(len);
+        let too_small = AcpiError::TooSmall { needed: end, given: self.to.len() };
+        let bytes = self.to.get_mut(offset..end).ok_or(too_small)?;
+        let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        let byte = bytes.get_mut(checksum).ok_or(too_small)?;
+        *byte = byte.wrapping_sub(sum);
+        Ok(())
+    }
+
+    /// Writes a table of a fixed length at `offset`, with its checksum; gives its address.
+    fn seal<T: IntoBytes + Immutable>(&mut self, offset: usize, table: T) -> Result<u64, AcpiError> {
+        self.put(offset, table)?;
+        self.sum(offset, Header::CHECKSUM, size_of::<T>())?;
+        Ok(self.address(offset))
+    }
+
+    /// Writes the MADT: the boot CPU, the others, and the IO-APIC that is none.
+    fn madt(
+        &mut self,
+        boot_cpu: PhysCpuId,
+        cpus: impl Iterator<Item = PhysCpuId> + Clone,
+        ones: u32,
+    ) -> Result<(), AcpiError> {
+        let others = cpus.filter(|cpu| *cpu != boot_cpu);
+        let mut next = MADT.saturating_add(size_of::<Madt>());
+        for (index, cpu) in iter::once(boot_cpu).chain(others.clone()).enumerate() {
+            let id = u32::try_from(cpu.0).ok().filter(|id| *id != BROADCAST).ok_or(AcpiError::CpuId(cpu))?;
+            if index != 0 && others.clone().take(index.wrapping_sub(1)).any(|other| other == cpu) {
+                return Err(AcpiError::Twice(cpu));
+            }
+            next = match u8::try_from(id) {
+                Ok(id) if u32::from(id) < FIRST_LONG_ID => self.put(next, LocalApic::new(id))?,
+                _ => self.put(next, LocalX2Apic::new(id))?,
+            };
+        }
+        let end = self.put(next, IoApic::new(ones))?;
+        let len = end.wrapping_sub(MADT);
+        let too_high = AcpiError::TooHigh { at: self.at, len };
+        self.put(MADT, Madt::new(u32::try_from(len).map_err(|_| too_high)?))?;
+        self.sum(MADT, Header::CHECKSUM, len)
+    }
+}

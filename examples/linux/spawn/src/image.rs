@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A kernel image: an ELF file with a PVH entry, and where it may lie in memory.
+//!
+//! The file is checked once, as a whole. What passed is in order: its segments lie inside the image and do not overlap,
+//! and the entry is code that the file has. The notes are those of Xen's public `elfnote.h`.
+
+mod error;
+mod note;
+#[cfg(test)]
+mod small_elf;
+#[cfg(test)]
+mod tests;
+
+use crate::FOUR_GIB;
+use elf::abi::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAGIC, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
+use elf::endian::LittleEndian;
+use elf::segment::{ProgramHeader, SegmentTable};
+use elf::ElfBytes;
+use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
+
+pub use error::ImageError;
+pub use note::MAX_NOTES;
+
+/// Most program headers that a file may have.
+pub const MAX_SEGMENTS: usize = 64;
+
+/// Where a bzImage has its magic, "HdrS" (Linux, `Documentation/arch/x86/boot.rst`).
+const BZIMAGE_MAGIC: usize = 0x202;
+
+type Headers<'a> = SegmentTable<'a, LittleEndian>;
+
+/// A kernel image that was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    file: &'a [u8],
+    headers: Headers<'a>,
+    extent: PhysRange,
+    entry: u32,
+    relocation: Option<Relocation>,
+}
+
+/// Where an image may lie that can be moved (`XEN_ELFNOTE_PHYS32_RELOC`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Bytes that its start must be a multiple of: a power of two, at least a page.
+    pub align: u64,
+    /// Lowest start.
+    pub min: PhysAddr,
+    /// Highest address of its last byte. Linux says 512 MiB less one, or with `CONFIG_RANDOMIZE_BASE` 1 GiB less one.
+    pub max: PhysAddr,
+}
+
+/// An image at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Where a CPU enters it, in 32-bit mode.
+    pub entry: u32,
+    /// The memory that it takes: whole pages, below 4 GiB.
+    pub range: PhysRange,
+}
+
+/// A part of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// Bytes from the start of the image to it.
+    pub offset: u64,
+    /// What is to be there.
+    pub bytes: &'a [u8],
+    /// Bytes after those that are to be 0.
+    pub zeroed: u64,
+}
+
+impl<'a> Image<'a> {
+    /// Checks the ELF file `file`. Of each kind of note the first counts, of the first [`MAX_NOTES`] of a segment.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, but for a place: that is [`Self::place`]'s.
+    pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
+        let headers = program_headers(file)?;
+        let extent = check_segments(file, headers)?;
+        let entry = note::find(file, headers, note::PHYS32_ENTRY)?.ok_or(ImageError::NoEntry)?;
+        let entry = note::entry(entry)?;
+        let has_entry =
+            |s: ProgramHeader| (s.p_paddr..s.p_paddr.saturating_add(s.p_filesz)).contains(&entry.into());
+        if !loads(headers).any(has_entry) {
+            return Err(ImageError::EntryOutside(entry));
+        }
+        let relocation = match note::find(file, headers, note::PHYS32_RELOC)? {
+            Some(words) => {
+                Some(note::relocation(words, loads(headers).map(|s| s.p_align).max().unwrap_or(0))?)
+            }
+            None => None,
+        };
+        Ok(Self { file, headers, extent, entry, relocation })
+    }
+
+    /// The memory that the image takes where it was linked: from the first page with a byte of it to the last.
+    pub const fn extent(&self) -> PhysRange {
+        self.extent
+    }
+
+    /// Where else it may lie; `None` if nowhere.
+    pub const fn relocation(&self) -> Option<Relocation> {
+        self.relocation
+    }
+
+    /// The image with its first page at `at`. Where it was linked it may always lie, if that is below 4 GiB.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Fixed`], [`ImageError::Unaligned`], [`ImageError::TooLow`] or [`ImageError::TooHigh`].
+    pub fn place(&self, at: PhysAddr) -> Result<Placed, ImageError> {
+        let linked = self.extent.start();
+        let mut max = PhysAddr(FOUR_GIB.wrapping_sub(1));
+        if at != linked {
+            let Some(relocation) = self.relocation else { return Err(ImageError::Fixed { linked, at }) };
+            if at.0 & relocation.align.wrapping_sub(1) != 0 {
+                return Err(ImageError::Unaligned { at, align: relocation.align });
+            }
+            if at < relocation.min {
+                return Err(ImageError::TooLow { at, min: relocation.min });
+            }
+            max = relocation.max;
+        }
+        let last = PhysAddr(at.0.saturating_add(self.extent.len().wrapping_sub(1)));
+        let too_high = ImageError::TooHigh { last, max };
+        let range = PhysRange::new(at, self.extent.len()).filter(|_| last <= max).ok_or(too_high)?;
+        let entry = u64::from(self.entry).wrapping_sub(linked.0).wrapping_add(at.0);
+        Ok(Placed { entry: u32::try_from(entry).map_err(|_| too_high)?, range })
+    }
+
+    /// What the image consists of. The memory between is nobody's: it may hold anything.
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'a>> {
+        let (file, start) = (self.file, self.extent.start().0);
+        loads(self.headers).map(move |header| Segment {
+            offset: header.p_paddr.wrapping_sub(start),
+            // It lies in the file: `parse` has seen that.
+            bytes: data(file, &header).unwrap_or(&[]),
+            zeroed: header.p_memsz.wrapping_sub(header.p_filesz),
+        })
+    }
+}
+
+/// The program headers of a file that is what we can start.
+fn program_headers(file: &[u8]) -> Result<Headers<'_>, ImageError> {
+    if !file.starts_with(&ELFMAGIC) {
+        let is_bzimage = file.get(BZIMAGE_MAGIC..).is_some_and(|rest| rest.starts_with(b"HdrS"));
+        return Err(if is_bzimage { ImageError::BzImage } else { ImageError::NotElf });
+    }
+    let ident = |index: usize| file.get(index).copied().ok_or(ImageError::Tables);
+    match (ident(EI_CLASS)?, ident(EI_DATA)?) {
+        (ELFCLASS64, ELFDATA2LSB) => {}
+        (ELFCLASS64, order) => return Err(ImageError::ByteOrder(order)),
+        (class, _) => return Err(ImageError::Class(class)),
+    }
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| ImageError::Tables)?;
+    if elf.ehdr.e_machine != EM_X86_64 {
+        return Err(ImageError::Machine(elf.ehdr.e_machine));
+    }
+    if !matches!(elf.ehdr.e_type, ET_EXEC | ET_DYN) {
+        return Err(ImageError::Type(elf.ehdr.e_type));
+    }
+    let headers = elf.segments().ok_or(ImageError::Empty)?;
+    match headers.len() {
+        0..=MAX_SEGMENTS => Ok(headers),
+        count => Err(ImageError::TooManySegments(count)),
+    }
+}
+
+/// The segments that take memory.
+fn loads(headers: Headers<'_>) -> impl Iterator<Item = ProgramHeader> + '_ {
+    headers.into_iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz != 0)
+}
+
+/// What the file has of a segment; `None` if not all of it. Where an empty one lies in the file means nothing.
+fn data<'a>(file: &'a [u8], header: &ProgramHeader) -> Option<&'a [u8]> {
+    if header.p_filesz == 0 {
+        return Some(&[]);
+    }
+    let rest = file.get(usize::try_from(header.p_offset).ok()?..)?;
+    rest.get(..usize::try_from(header.p_filesz).ok()?)
+}
+
+/// As [`data`], or the error that says so.
+fn data_of<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<&'a [u8], ImageError> {
+    let outside = ImageError::NotInFile { offset: header.p_offset, len: header.p_filesz, file: file.len() };
+    data(file, header).ok_or(outside)
+}
+
+/// Checks each segment, and against the others; gives the pages that all of them take.
+fn check_segments(file: &[u8], headers: Headers<'_>) -> Result<PhysRange, ImageError> {
+    let (mut first, mut end) = (u64::MAX, 0);
+    for (index, header) in loads(headers).enumerate() {
+        let at = PhysAddr(header.p_paddr);
+        let memory = header.p_memsz;
+        let range = PhysRange::new(at, memory).ok_or(ImageError::Unaddressable { at, len: memory })?;
+        if header.p_filesz > memory {
+            return Err(ImageError::Sizes { at, file: header.p_filesz, memory });
+        }
+        data_of(file, &header)?;
+        let before =
+            loads(headers).take(index).filter_map(|h| PhysRange::new(PhysAddr(h.p_paddr), h.p_memsz));
+        if let Some(other) = before.into_iter().find(|other| other.overlaps(range)) {
+            return Err(ImageError::Overlap(other.start(), at));
+        }
+        first = first.min(at.0);
+        end = end.max(range.end().0);
+    }
+    let first = first & !PAGE_SIZE.wrapping_sub(1);
+    let len = end.next_multiple_of(PAGE_SIZE).checked_sub(first);
+    len.and_then(|len| PhysRange::new(PhysAddr(first), len)).ok_or(ImageError::Empty)
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The notes of an image that Xen's public `elfnote.h` defines, and what they say.
+
+use super::{data_of, Headers, ImageError, Relocation};
+use elf::abi::PT_NOTE;
+use elf::endian::LittleEndian;
+use elf::file::Class;
+use elf::note::{Note, NoteIterator};
+use mk_ipi_abi::{PhysAddr, PAGE_SIZE};
+
+/// Most notes of a segment that are looked at.
+pub const MAX_NOTES: usize = 64;
+
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit entry.
+pub const PHYS32_ENTRY: u64 = 18;
+/// `XEN_ELFNOTE_PHYS32_RELOC`: the image may be moved.
+pub const PHYS32_RELOC: u64 = 19;
+
+/// What the image must be aligned to if neither the note nor a segment says it.
+const DEFAULT_ALIGN: u64 = 0x20_0000;
+/// Highest last byte if the note does not say it.
+const DEFAULT_MAX: u32 = u32::MAX;
+
+/// What Xen's note `kind` has to say; `None` without such a note.
+pub fn find<'a>(file: &'a [u8], headers: Headers<'_>, kind: u64) -> Result<Option<&'a [u8]>, ImageError> {
+    for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
+        // Parts of a note are padded to 4 bytes, or to 8 in a segment that is aligned so.
+        let align = if header.p_align == 8 { 8 } else { 4 };
+        let notes = NoteIterator::new(LittleEndian, Class::ELF64, align, data_of(file, &header)?);
+        for note in notes.take(MAX_NOTES) {
+            match note {
+                Note::Unknown(note) if note.n_type == kind && note.name == b"Xen\0" => {
+                    return Ok(Some(note.desc))
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The entry: an address of 4 bytes or of 8.
+pub fn entry(said: &[u8]) -> Result<u32, ImageError> {
+    match *said {
+        [a, b, c, d] | [a, b, c, d, 0, 0, 0, 0] => Ok(u32::from_le_bytes([a, b, c, d])),
+        _ => Err(ImageError::EntryNote(said.len())),
+    }
+}
+
+/// Up to three words: alignment, lowest start, highest last byte. `segments` is the largest alignment of a segment, which
+/// counts if it is a page or more and the note says none.
+pub fn relocation(said: &[u8], segments: u64) -> Result<Relocation, ImageError> {
+    if said.len() > 12 || said.len() % 4 != 0 {
+        return Err(ImageError::RelocationNote(said.len()));
+    }
+    let mut words =
+        said.chunks_exact(4).filter_map(|word| word.first_chunk()).map(|w| u32::from_le_bytes(*w));
+    let default = if segments >= PAGE_SIZE { segments } else { DEFAULT_ALIGN };
+    let align = words.next().map_or(default, u64::from);
+    if !align.is_power_of_two() {
+        return Err(ImageError::Alignment(align));
+    }
+    let [min, max] = [0, DEFAULT_MAX].map(|default| PhysAddr(words.next().unwrap_or(default).into()));
+    if min > max {
+        return Err(ImageError::Bounds { min, max });
+    }
+    // Memory is handed out in pages.
+    Ok(Relocation { align: align.max(PAGE_SIZE), min, max })
+}

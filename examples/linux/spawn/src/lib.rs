@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the Linux host decides and writes before a spawned kernel starts.
+//!
+//! [`image`] reads the kernel's file and says where it may lie. [`acpi`] writes the tables that describe the machine to it.
+//! [`start_info`] writes what the kernel is handed at its entry. All three work on slices: who maps memory, and starts
+//! CPUs, is the caller. Cargo builds this crate for its tests, and Kbuild as a part of the kernel module.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "a test may panic")
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod acpi;
+pub mod image;
+pub mod start_info;
+
+/// First address that a kernel cannot name at its 32-bit entry.
+const FOUR_GIB: u64 = 1 << 32;

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The page that a spawned kernel is handed at its entry: Xen's `hvm_start_info`, version 1, and what that points to.
+//!
+//! Layouts and values are those of Xen's public `arch-x86/hvm/start_info.h`. A kernel may write to the page: Linux uses
+//! its first bytes as a stack.
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+use crate::FOUR_GIB;
+use core::fmt::{self, Write};
+use core::mem::{offset_of, size_of};
+use core::ops::Range;
+use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use error::StartInfoError;
+
+/// Most bytes of a command line, the NUL at its end included: what Linux takes on x86 (`COMMAND_LINE_SIZE`).
+pub const MAX_COMMAND_LINE: usize = 2048;
+/// Most entries of the memory map.
+pub const MAX_MEMORY: usize = 32;
+/// Bytes of the page that are not written: they are the caller's.
+pub const CALLERS: Range<usize> = 0xf00..0x1000;
+
+/// `XEN_HVM_START_MAGIC_VALUE`.
+const MAGIC: U32 = U32::from_bytes(0x336e_c578_u32.to_le_bytes());
+const VERSION: U32 = U32::from_bytes([1, 0, 0, 0]);
+
+/// What memory is to a kernel (`XEN_HVM_MEMMAP_TYPE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its own, to use.
+    Ram = 1,
+    /// Not its own, but it may map what it knows of.
+    Reserved = 2,
+}
+
+/// `hvm_start_info`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Info {
+    magic: U32,
+    version: U32,
+    flags: U32,
+    nr_modules: U32,
+    modlist: U64,
+    cmdline: U64,
+    rsdp: U64,
+    memmap: U64,
+    memmap_entries: U32,
+    reserved: U32,
+}
+
+/// `hvm_modlist_entry`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Module {
+    start: U64,
+    size: U64,
+    cmdline: U64,
+    reserved: U64,
+}
+
+/// `hvm_memmap_table_entry`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Piece {
+    start: U64,
+    size: U64,
+    kind: U32,
+    reserved: U32,
+}
+
+/// The whole page.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Page {
+    info: Info,
+    unused_1: [u8; 8],
+    module: Module,
+    unused_2: [u8; 32],
+    memory: [Piece; MAX_MEMORY],
+    unused_3: [u8; 128],
+    command_line: [u8; MAX_COMMAND_LINE],
+    unused_4: [u8; 768],
+    callers: [u8; 256],
+}
+
+const _: () = {
+    assert!(size_of::<Info>() == 56 && size_of::<Module>() == 32 && size_of::<Piece>() == 24);
+    assert!(offset_of!(Info, memmap_entries) == 48);
+    assert!(size_of::<Page>() as u64 == PAGE_SIZE);
+    assert!(offset_of!(Page, callers) == CALLERS.start && CALLERS.end == size_of::<Page>());
+};
+
+/// A page that is written. It is complete after each call, with what it was told so far.
+pub struct StartInfo<'a> {
+    page: &'a mut Page,
+    at: PhysAddr,
+}
+
+impl<'a> StartInfo<'a> {
+    /// Begins `page`, which lies at `at`: an empty command line, no memory, no initramfs, no ACPI tables.
+    ///
+    /// # Errors
+    ///
+    /// [`StartInfoError::PageSize`], [`StartInfoError::Unaligned`] or [`StartInfoError::TooHigh`].
+    pub fn new(page: &'a mut [u8], at: PhysAddr) -> Result<Self, StartInfoError> {
+        let len = page.len();
+        let page = Page::mut_from_bytes(page).map_err(|_| StartInfoError::PageSize(len))?;
+        if !at.is_page_aligned() {
+            return Err(StartInfoError::Unaligned(at));
+        }
+        below_4_gib(at, PAGE_SIZE)?;
+        if let Some(ours) = page.as_mut_bytes().get_mut(..CALLERS.start) {
+            ours.fill(0);
+        }
+        let address = |offset: usize| U64::new(at.0.wrapping_add(offset as u64));
+        page.info.magic = MAGIC;
+        page.info.version = VERSION;
+        page.info.cmdline = address(offset_of!(Page, command_line));
+        page.info.memmap = address(offset_of!(Page, memory));
+        page.info.modlist = address(offset_of!(Page, module));
+        Ok(Self { page, at })
+    }
+
+    /// Where the page lies: what the kernel finds in `%ebx`.
+    pub const fn address(&self) -> PhysAddr {
+        self.at
+    }
+
+    /// Says where the RSDP is.
+    ///
+    /// # Errors
+    ///
+    /// [`StartInfoError::TooHigh`].
+    pub fn rsdp(&mut self, at: PhysAddr) -> Result<(), StartInfoError> {
+        below_4_gib(at, 1)?;
+        self.page.info.rsdp = U64::new(at.0);
+        Ok(())
+    }
+
+    /// Says where the initramfs is. Said again, the last counts.
+    ///
+    /// # Errors
+    ///
+    /// [`StartInfoError::TooHigh`]: Linux reads 32 bits of the address.
+    pub fn initramfs(&mut self, range: PhysRange) -> Result<(), StartInfoError> {
+        below_4_gib(range.start(), range.len())?;
+        self.page.module.start = U64::new(range.start().0);
+        self.page.module.size = U64::new(range.len());
+        self.page.info.nr_modules = U32::new(1);
+        Ok(())
+    }
+
+    /// Adds an entry to the memory map.
+    ///
+    /// # Errors
+    ///
+    /// [`StartInfoError::TooManyPieces`] after [`MAX_MEMORY`] of them.
+    pub fn memory(&mut self, range: PhysRange, kind: Kind) -> Result<(), StartInfoError> {
+        let count = self.page.info.memmap_entries.get();
+        let piece = self.page.memory.get_mut(count as usize).ok_or(StartInfoError::TooManyPieces(range))?;
+        piece.start = U64::new(range.start().0);
+        piece.size = U64::new(range.len());
+        piece.kind = U32::new(kind as u32);
+        self.page.info.memmap_entries = U32::new(count.saturating_add(1));
+        Ok(())
+    }
+
+    /// Writes the command line, in place of one that was written before.
+    ///
+    /// # Errors
+    ///
+    /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]; it is empty then.
+    pub fn command_line(&mut self, text: fmt::Arguments<'_>) -> Result<(), StartInfoError> {
+        self.page.command_line.fill(0);
+        let mut line = Line { to: &mut self.page.command_line, len: 0 };
+        let formatted = line.write_fmt(text).map_err(|_| StartInfoError::Format);
+        let len = line.len;
+        let nul = self.page.command_line.iter().take(len).position(|byte| *byte == 0);
+        let written = match nul {
+            _ if formatted.is_err() => formatted,
+            _ if len >= MAX_COMMAND_LINE => Err(StartInfoError::CommandLine(len)),
+            Some(at) => Err(StartInfoError::Nul(at)),
+            None => Ok(()),
+        };
+        if written.is_err() {
+            self.page.command_line.fill(0);
+        }
+        written
+    }
+}
+
+/// Text on its way to the page: what has room is kept, all of it is counted.
+struct Line<'a> {
+    to: &'a mut [u8; MAX_COMMAND_LINE],
+    len: usize,
+}
+
+impl Write for Line<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.to.get_mut(self.len..).unwrap_or(&mut []);
+        room.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+        self.len = self.len.saturating_add(text.len());
+        Ok(())
+    }
+}
+
+fn below_4_gib(at: PhysAddr, len: u64) -> Result<(), StartInfoError> {
+    let end = at.0.checked_add(len).filter(|end| *end <= FOUR_GIB);
+    end.map(|_| ()).ok_or(StartInfoError::TooHigh { at, len })
+}

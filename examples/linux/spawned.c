@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * The end of a Linux that another kernel started. It must not touch the machine, which is the host's: whatever would restart it or
+ * switch it off stops this kernel's CPUs alone. Objects and chains whose layout follows the configuration, as in glue.c.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/err.h>
+#include <linux/irqflags.h>
+#include <linux/kprobes.h>
+#include <linux/kthread.h>
+#include <linux/notifier.h>
+#include <linux/panic_notifier.h>
+#include <linux/panic.h>
+#include <linux/reboot.h>
+#include <linux/smp.h>
+#include <linux/syscore_ops.h>
+#include <linux/version.h>
+#include <asm/processor.h>
+#include "glue.h"
+
+/* This kernel's CPUs do nothing more; the host takes them back. */
+static void __noreturn stand_still(void)
+{
+	smp_send_stop();
+	local_irq_disable();
+	for (;;)
+		asm volatile("hlt");
+}
+
+/*
+ * The last that is done in order before a restart, a halt, power off or kexec, with all devices shut down, on one CPU. The
+ * list is run backwards: nothing of the machine's own comes before this.
+ */
+static void mk_ipi_last(void)
+{
+	pr_emerg("this kernel ends here; the machine is its host's\n");
+	mk_ipi_rs_goodbye();
+	stand_still();
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+static void mk_ipi_on_last(void *unused)
+{
+	mk_ipi_last();
+}
+
+static const struct syscore_ops mk_ipi_last_ops = { .shutdown = mk_ipi_on_last };
+static struct syscore mk_ipi_last_one = { .ops = &mk_ipi_last_ops };
+#define mk_ipi_register_last() register_syscore(&mk_ipi_last_one)
+#define mk_ipi_unregister_last() unregister_syscore(&mk_ipi_last_one)
+#else
+static struct syscore_ops mk_ipi_last_ops = { .shutdown = mk_ipi_last };
+#define mk_ipi_register_last() register_syscore_ops(&mk_ipi_last_ops)
+#define mk_ipi_unregister_last() unregister_syscore_ops(&mk_ipi_last_ops)
+#endif
+
+/* A panic leaves no order in which one could say goodbye. Peers find the heartbeat gone. */
+static int mk_ipi_on_panic(struct notifier_block *self, unsigned long event, void *message)
+{
+	mk_ipi_rs_panic();
+	/* A restart after a while would be the machine's. */
+	panic_timeout = 0;
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block mk_ipi_panic = { .notifier_call = mk_ipi_on_panic };
+
+/* A restart at once, as sysrq b and a panic with a time-out have it, asks nobody. */
+#ifdef CONFIG_KPROBES
+static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
+{
+	mk_ipi_rs_panic();
+	pr_emerg("this kernel stops here; the machine is its host's\n");
+	stand_still();
+	return 0;
+}
+
+static struct kprobe mk_ipi_restart;
+
+/* The last function on that way which a probe can be put into. */
+static void mk_ipi_guard_restart(void)
+{
+	static const char *const names[] = { "native_machine_emergency_restart", "machine_emergency_restart", "emergency_restart" };
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		mk_ipi_restart = (struct kprobe){ .symbol_name = names[i], .pre_handler = mk_ipi_on_restart };
+		err = register_kprobe(&mk_ipi_restart);
+		if (!err)
+			return;
+	}
+	pr_warn("a restart at once (sysrq b) would be the machine's: no probe, error %d\n", err);
+}
+
+static void mk_ipi_unguard_restart(void)
+{
+	unregister_kprobe(&mk_ipi_restart);
+}
+#else
+static void mk_ipi_guard_restart(void)
+{
+	pr_warn("a restart at once (sysrq b) would be the machine's: this kernel has no CONFIG_KPROBES\n");
+}
+
+static void mk_ipi_unguard_restart(void)
+{
+}
+#endif
+
+int mk_ipi_glue_watch_end(void)
+{
+	int err = atomic_notifier_chain_register(&panic_notifier_list, &mk_ipi_panic);
+
+	if (err)
+		return err;
+	mk_ipi_register_last();
+	mk_ipi_guard_restart();
+	return 0;
+}
+
+void mk_ipi_glue_unwatch_end(void)
+{
+	mk_ipi_unguard_restart();
+	mk_ipi_unregister_last();
+	atomic_notifier_chain_unregister(&panic_notifier_list, &mk_ipi_panic);
+}
+
+/* As if somebody had pressed the button: programs end first. */
+void mk_ipi_glue_power_off(void)
+{
+	orderly_poweroff(true);
+}
+
+/* The thread that serves: macros. */
+static struct task_struct *mk_ipi_serving;
+
+int mk_ipi_glue_start_serving(void)
+{
+	struct task_struct *task;
+
+	if (mk_ipi_serving)
+		return -EBUSY;
+	task = kthread_run(mk_ipi_rs_serve, NULL, "mk_ipi_serve");
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	mk_ipi_serving = task;
+	return 0;
+}
+
+void mk_ipi_glue_stop_serving(void)
+{
+	if (mk_ipi_serving)
+		kthread_stop(mk_ipi_serving);
+	mk_ipi_serving = NULL;
+}
+
+bool mk_ipi_glue_should_stop(void)
+{
+	return kthread_should_stop();
+}

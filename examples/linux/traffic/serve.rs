@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `serve`: this Linux does what its host's messages tell it (examples/bare-metal/src/order.rs), in a thread of its own, until
+//! the module goes.
+//!
+//! Handlers keep what comes, with interrupts off; the thread does it. Nothing in a turn waits.
+
+use super::{drive, inbox, report};
+use crate::callback::Callback;
+use crate::failure::{check, failure, Result};
+use crate::{ffi, stop};
+use crate::lock::Locked;
+use crate::order::{Order, Query, Report, Reset, What, MAX_PINGS, ORDER, PING, QUERY, REPORT, RESET, STREAM};
+use crate::payload::Payload;
+use crate::peers::MAX_INSTANCES;
+use crate::platform::ENDPOINT;
+use core::ffi::{c_int, c_void};
+use kernel::prelude::*;
+use mk_ipi_core::abi::{InstanceId, MessageType};
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
+use mk_ipi_core::{Handle, Message};
+
+/// Messages to one kernel in a row, for which it is rung once at most.
+const BURST: u64 = 32;
+/// Nanoseconds after which a ping is sent again: whoever was to answer it died.
+const PING_AGAIN: u64 = 2_000_000_000;
+/// Turns without a pause, so that others have a CPU too.
+const TURNS: u32 = 1000;
+
+/// What handlers have for the thread, about one kernel.
+struct News {
+    /// Messages of the stream that were ordered.
+    stream: AtomicU64,
+    /// Pings that were ordered, plus 1.
+    pings: AtomicU64,
+    /// About whom it asks: one bit for each.
+    asked: AtomicU64,
+    /// Messages that it died handling, in this run.
+    in_doubt: AtomicU64,
+}
+
+static NEWS: [News; MAX_INSTANCES] = [const {
+    let [stream, pings, in_doubt] = [const { AtomicU64::new(0) }; 3];
+    News { stream, pings, asked: AtomicU64::new(0), in_doubt }
+}; MAX_INSTANCES];
+
+/// The run that was told of last; a life begins in run 0.
+static RUN: AtomicU32 = AtomicU32::new(0);
+
+/// What the thread has to do for one kernel.
+struct Peer {
+    ordered: u64,
+    sent: u64,
+    busy: u64,
+    rung_before: u64,
+    waits: bool,
+    pings: u64,
+    /// When the ping was sent that is not answered yet: nanoseconds, cycles.
+    asked_at: Option<(u64, u64)>,
+    done: usize,
+    trips: [u64; MAX_PINGS as usize],
+}
+
+struct Server {
+    run: u32,
+    peers: [Peer; MAX_INSTANCES],
+}
+
+// SAFETY: the only one with 4.
+static SERVER: Locked<Server> = unsafe {
+    const NEW: Peer = Peer {
+        ordered: 0,
+        sent: 0,
+        busy: 0,
+        rung_before: 0,
+        waits: false,
+        pings: 0,
+        asked_at: None,
+        done: 0,
+        trips: [0; MAX_PINGS as usize],
+    };
+    Locked::new(4, Server { run: 0, peers: [NEW; MAX_INSTANCES] })
+};
+
+fn news(id: InstanceId) -> Option<&'static News> {
+    NEWS.get(id.index())
+}
+
+fn on_reset(message: &Message<'_>) {
+    let Some(Reset { run }) = Reset::decode(message.payload()) else { return };
+    if run == RUN.load(Ordering::Relaxed) {
+        return;
+    }
+    inbox::reset();
+    for news in &NEWS {
+        for word in [&news.stream, &news.pings, &news.in_doubt] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+    RUN.store(run, Ordering::Release);
+}
+
+fn on_order(message: &Message<'_>) {
+    let Some(order) = Order::decode(message.payload()) else { return };
+    let Some(news) = news(order.to).filter(|_| order.run == RUN.load(Ordering::Relaxed)) else { return };
+    match order.what {
+        What::Stream => _ = news.stream.fetch_add(order.count, Ordering::Relaxed),
+        What::Pings => news.pings.store(order.count.min(MAX_PINGS) + 1, Ordering::Relaxed),
+    }
+}
+
+fn on_query(message: &Message<'_>) {
+    let Some(Query { from, about }) = Query::decode(message.payload()) else { return };
+    if message.sender() != Some(from) || about.index() >= MAX_INSTANCES {
+        return;
+    }
+    if let Some(news) = news(from) {
+        news.asked.fetch_or(1 << about.index(), Ordering::Release);
+    }
+}
+
+/// Something happened to a peer.
+pub fn on_event(id: InstanceId, event: PeerEvent) {
+    if let (Some(news), PeerEvent::InDoubt { .. }) = (news(id), event) {
+        news.in_doubt.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Peer {
+    fn begin(&mut self, id: InstanceId) {
+        (self.ordered, self.sent, self.busy, self.waits) = (0, 0, 0, false);
+        (self.pings, self.asked_at, self.done) = (0, None, 0);
+        self.rung_before = rung(id);
+    }
+
+    fn streams(&self) -> bool {
+        self.sent < self.ordered
+    }
+
+    /// Sends what has room; whether anything was.
+    fn stream(&mut self, id: InstanceId) -> bool {
+        if self.waits {
+            self.waits = !inbox::from(id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
+        }
+        let before = self.sent;
+        while !self.waits && self.streams() && self.sent - before < BURST {
+            let payload = Payload::new(self.sent, super::me().get().into());
+            match ENDPOINT.post(id, STREAM, payload.bytes()) {
+                Ok(_) => self.sent += 1,
+                Err(e) if drive::is_full(e) => {
+                    self.busy += 1;
+                    self.waits = ENDPOINT.want_space(id, payload.bytes().len()) == Ok(false);
+                    break;
+                }
+                // It is not there, or not any more.
+                Err(_) => break,
+            }
+        }
+        // Whoever could not be rung finds it when it looks by itself.
+        self.sent != before && ENDPOINT.flush(id).is_ok()
+    }
+
+    /// Goes on with the series of pings; whether there is one.
+    fn ping(&mut self, id: InstanceId, run: u32) -> bool {
+        if self.done as u64 >= self.pings {
+            return false;
+        }
+        let number = u64::from(run) << 32 | self.done as u64;
+        let (now, cycles) = (drive::now(), drive::cycles());
+        let is_answered = inbox::from(id).is_some_and(|f| f.ponged.load(Ordering::Acquire) == number + 1);
+        match self.asked_at {
+            Some((_, at)) if is_answered => {
+                if let Some(trip) = self.trips.get_mut(self.done) {
+                    *trip = cycles.saturating_sub(at);
+                }
+                (self.asked_at, self.done) = (None, self.done + 1);
+            }
+            Some((at, _)) if now.saturating_sub(at) < PING_AGAIN => {}
+            _ => {
+                let ping = Payload::new(number, super::me().get().into());
+                self.asked_at = ENDPOINT.send(id, PING, ping.bytes()).ok().map(|_| (now, cycles));
+            }
+        }
+        true
+    }
+
+    fn report(&mut self, id: InstanceId, run: u32) -> Report {
+        let trips = self.trips.get_mut(..self.done).unwrap_or(&mut []);
+        trips.sort_unstable();
+        let at = |percent: usize| trips.get(trips.len() * percent / 100).copied().unwrap_or(0);
+        let [rtt_min, rtt_median, rtt_p99] = [at(0), at(50), at(99)];
+        let doorbells = rung(id).wrapping_sub(self.rung_before);
+        Report {
+            in_doubt: news(id).map_or(0, |news| news.in_doubt.load(Ordering::Relaxed)),
+            pings: self.done as u64,
+            rtt_min,
+            rtt_median,
+            rtt_p99,
+            still_sending: self.streams() || (self.done as u64) < self.pings,
+            ..report::own(id, run, self.sent, doorbells, self.busy)
+        }
+    }
+}
+
+fn rung(id: InstanceId) -> u64 {
+    ENDPOINT.lane_stats(id).map_or(0, |lane| lane.rung)
+}
+
+fn ids() -> impl Iterator<Item = InstanceId> {
+    (0..MAX_INSTANCES as u8).map(InstanceId::new)
+}
+
+impl Server {
+    /// Does what can be done now; whether it was anything.
+    fn turn(&mut self) -> bool {
+        let run = RUN.load(Ordering::Acquire);
+        if run != self.run {
+            self.run = run;
+            ids().zip(&mut self.peers).for_each(|(id, peer)| peer.begin(id));
+        }
+        let mut moved = false;
+        for id in ids().filter(|id| *id != super::me()) {
+            moved |= self.report_to(id);
+            let (Some(peer), Some(news)) = (self.peers.get_mut(id.index()), news(id)) else { continue };
+            peer.ordered = peer.ordered.saturating_add(news.stream.swap(0, Ordering::Relaxed));
+            if let Some(pings) = news.pings.swap(0, Ordering::Relaxed).checked_sub(1) {
+                (peer.pings, peer.done, peer.asked_at) = (pings, 0, None);
+            }
+            moved |= peer.ping(id, run) | peer.stream(id);
+        }
+        inbox::answer_all();
+        moved
+    }
+
+    /// Answers what `id` asked.
+    fn report_to(&mut self, id: InstanceId) -> bool {
+        let (Some(news), run) = (news(id), self.run) else { return false };
+        let asked = news.asked.load(Ordering::Acquire);
+        let Some(about) = ids().find(|about| asked & 1 << about.index() != 0) else { return false };
+        let Some(peer) = self.peers.get_mut(about.index()) else { return false };
+        // First: behind the answer it may ask again at once.
+        news.asked.fetch_and(!(1 << about.index()), Ordering::AcqRel);
+        let sent = ENDPOINT.send(id, REPORT, &peer.report(about, run).encode()).is_ok();
+        if !sent {
+            news.asked.fetch_or(1 << about.index(), Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+/// The thread.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_serve(_: *mut c_void) -> c_int {
+    SERVER.with(|server| {
+        let mut turns = 0u32;
+        // SAFETY: this is the thread.
+        while !unsafe { ffi::mk_ipi_glue_should_stop() } {
+            turns = turns.wrapping_add(1);
+            if stop::is_over() || !server.turn() || turns % TURNS == 0 {
+                drive::pause();
+            }
+        }
+    });
+    0
+}
+
+/// Room for the service, so that it ends with the module.
+// SAFETY: the only one with 5.
+static SERVICE: Locked<Option<Service>> = unsafe { Locked::new(5, None) };
+
+/// Begins to serve, unless that was begun.
+pub fn begin() -> Result {
+    SERVICE.with(|service| {
+        if service.is_none() {
+            *service = Some(Service::start()?);
+        }
+        Ok(())
+    })
+}
+
+/// Ends it, if it was begun.
+pub fn end() {
+    drop(SERVICE.with(Option::take));
+}
+
+/// The handlers and the thread; dropping it ends them.
+struct Service([Option<Handle>; 3]);
+
+impl Service {
+    fn start() -> Result<Self> {
+        let all: [(MessageType, fn(&Message<'_>)); 3] = [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];
+        let mut service = Self([None; 3]);
+        for (place, (ty, call)) in service.0.iter_mut().zip(all) {
+            let handle = ENDPOINT.register(ty, Callback::Rust(call));
+            *place = Some(handle.map_err(|e| failure!(ENOMEM, "no handler for type {:#x}: {e:?}", ty.0))?);
+        }
+        // SAFETY: process context; `drop` stops it.
+        check(unsafe { ffi::mk_ipi_glue_start_serving() }, format_args!("no thread to serve"))?;
+        Ok(service)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // SAFETY: process context; the thread takes no lock that is held here.
+        unsafe { ffi::mk_ipi_glue_stop_serving() };
+        for handle in self.0.iter().flatten() {
+            if let Err(e) = ENDPOINT.unregister(*handle) {
+                pr_err!("a handler stays: {e:?}\n");
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages by which a host moves CPUs to and from a kernel that runs (SPEC chapter M).
+
+use crate::{Errno, MessageType, PhysCpuId};
+
+/// The type of these messages (SPEC M-1).
+pub const CPU_MOVE_TYPE: MessageType = MessageType(0xffff_0001);
+
+/// What one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The host asks: stop using the CPU.
+    GiveUp,
+    /// The host asks: use the CPU, which the directory lists as yours.
+    Use,
+    /// The kernel answers: it is done.
+    Done,
+    /// The kernel answers: it is not done, and why.
+    Refused(Errno),
+}
+
+/// A request of the host, or the answer to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuMove {
+    /// What it says.
+    pub what: What,
+    /// The number of the request, which the host chooses. An answer repeats it.
+    pub request: u32,
+    /// Which CPU.
+    pub cpu: PhysCpuId,
+}
+
+/// Why a payload is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuMoveError {
+    /// The payload has not [`CpuMove::LEN`] bytes: the length found.
+    WrongSize(usize),
+    /// An unknown word for what it says: the word found.
+    WrongWhat(u32),
+    /// A refusal with the error number 0 or above 4,095, or a number where nothing was refused: the number found.
+    WrongErrno(u32),
+}
+
+const GIVE_UP: u32 = 1;
+const USE: u32 = 2;
+const ANSWER: u32 = 3;
+/// Linux's largest error number.
+const MAX_ERRNO: u32 = 4095;
+
+impl CpuMove {
+    /// Bytes of the payload (SPEC M-1).
+    pub const LEN: usize = 24;
+
+    /// The payload: `what`, request number, physical CPU id, error number, 0; all little endian.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let (what, errno) = match self.what {
+            What::GiveUp => (GIVE_UP, 0),
+            What::Use => (USE, 0),
+            What::Done => (ANSWER, 0),
+            What::Refused(errno) => (ANSWER, errno.0.unsigned_abs()),
+        };
+        let words = [u64::from(what) | u64::from(self.request) << 32, self.cpu.0, errno.into()];
+        let mut bytes = [0; Self::LEN];
+        let all = words.iter().flat_map(|word| word.to_le_bytes());
+        bytes.iter_mut().zip(all).for_each(|(to, byte)| *to = byte);
+        bytes
+    }
+
+    /// What a payload says. The last four bytes are ignored.
+    pub fn decode(payload: &[u8]) -> Result<Self, CpuMoveError> {
+        let bytes: &[u8; Self::LEN] =
+            payload.try_into().map_err(|_| CpuMoveError::WrongSize(payload.len()))?;
+        let word = |at: usize| {
+            let eight = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
+            eight.map_or(0, |eight| u64::from_le_bytes(*eight))
+        };
+        let half = |word: u64| (word & u64::from(u32::MAX)) as u32;
+        let (what, errno) = (half(word(0)), half(word(16)));
+        let what = match (what, errno) {
+            (GIVE_UP, 0) => What::GiveUp,
+            (USE, 0) => What::Use,
+            (ANSWER, 0) => What::Done,
+            (ANSWER, 1..=MAX_ERRNO) => What::Refused(Errno(errno as i32)),
+            (GIVE_UP | USE | ANSWER, _) => return Err(CpuMoveError::WrongErrno(errno)),
+            _ => return Err(CpuMoveError::WrongWhat(what)),
+        };
+        Ok(Self { what, request: half(word(0) >> 32), cpu: PhysCpuId(word(8)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn all() -> Vec<CpuMove> {
+        let whats = [What::GiveUp, What::Use, What::Done, What::Refused(Errno::EBUSY), What::Refused(Errno(4095))];
+        whats.map(|what| CpuMove { what, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff) }).into()
+    }
+
+    #[test]
+    fn each_comes_back_as_it_went() {
+        for one in all() {
+            assert_eq!(CpuMove::decode(&one.encode()), Ok(one));
+        }
+    }
+
+    #[test]
+    fn the_payload_has_the_specs_bytes() {
+        let bytes = CpuMove { what: What::Refused(Errno(16)), request: 2, cpu: PhysCpuId(0x0102) }.encode();
+        assert_eq!(bytes, [3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let good = CpuMove { what: What::Use, request: 1, cpu: PhysCpuId(1) }.encode();
+        let with = |at: usize, value: u8| {
+            let mut bytes = good;
+            bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
+            CpuMove::decode(&bytes)
+        };
+        assert_eq!(CpuMove::decode(good.get(..23).unwrap_or(&[])), Err(CpuMoveError::WrongSize(23)));
+        assert_eq!(CpuMove::decode(&[0; 25]), Err(CpuMoveError::WrongSize(25)));
+        assert_eq!(with(0, 0), Err(CpuMoveError::WrongWhat(0)));
+        assert_eq!(with(1, 1), Err(CpuMoveError::WrongWhat(0x102)));
+        assert_eq!(with(16, 1), Err(CpuMoveError::WrongErrno(1)), "a request that is refused");
+        assert!(with(20, 1).is_ok(), "not looked at");
+        let mut refusal = CpuMove { what: What::Refused(Errno(16)), request: 1, cpu: PhysCpuId(1) }.encode();
+        refusal.iter_mut().skip(17).take(1).for_each(|byte| *byte = 0x10);
+        assert_eq!(CpuMove::decode(&refusal), Err(CpuMoveError::WrongErrno(0x1010)));
+    }
+}
