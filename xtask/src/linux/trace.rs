@@ -33,6 +33,13 @@ const BIOS: std::ops::Range<u64> = 0xa_0000..0x10_0000;
 const SHUTDOWN: u64 = 0x0f;
 /// Most accesses to the clock's registers in a boot: it is read once.
 const CLOCK: u64 = 100;
+/// Address and data of the bus's configuration. Linux looks once whether the graphics of an old processor of Intel's are there, at device
+/// 2, before it reads `pci=off`.
+const PCI_INDEX: u64 = 0xcf8;
+const PCI_DATA: std::ops::Range<u64> = 0xcfc..0xd00;
+const GRAPHICS: u64 = 0x8000_1000;
+/// How often it does: for the vendor, and for Intel's devices once more.
+const LOOKS: u64 = 2;
 
 /// One access of a CPU to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +86,17 @@ impl fmt::Display for Touch {
     }
 }
 
+/// What a CPU wrote last to registers that tell what others mean.
+#[derive(Default)]
+struct State {
+    /// Which register of the CMOS comes next.
+    cmos: u64,
+    /// Which of the bus's.
+    pci: u64,
+    /// Where the next interrupt goes.
+    to: u64,
+}
+
 /// What the CPUs of a spawned Linux touched while it lived.
 pub struct Touched {
     mode: Mode,
@@ -88,8 +106,8 @@ pub struct Touched {
     ended: u32,
     /// How often, and the first value.
     counts: BTreeMap<Touch, (u64, u64)>,
-    /// By CPU: the register that the CMOS's index names, and where the next interrupt goes.
-    states: BTreeMap<u32, (u64, u64)>,
+    /// What each CPU wrote last to registers that tell what others mean.
+    states: BTreeMap<u32, State>,
 }
 
 impl Touched {
@@ -132,10 +150,10 @@ impl Touched {
 
     /// Why a spawned Linux may not do this, if it may not.
     fn objection(&mut self, access: &Access<'_>) -> Option<&'static str> {
-        let (register, to) = self.states.entry(access.cpu).or_default();
+        let state = self.states.entry(access.cpu).or_default();
         match (access.addr, access.write) {
-            (ICR, true) if self.mode == Mode::Xapic => return interrupt(access.value, *to, &self.cpus),
-            (ICR_TO, true) => *to = access.value >> 24,
+            (ICR, true) if self.mode == Mode::Xapic => return interrupt(access.value, state.to, &self.cpus),
+            (ICR_TO, true) => state.to = access.value >> 24,
             (addr, _) if APIC.contains(&addr) && self.mode == Mode::X2apic => {
                 return Some("the local APIC is in x2APIC mode")
             }
@@ -143,11 +161,13 @@ impl Touched {
             // Channel 2 of the timer, and its gate, to find how fast the CPU's clock is.
             (0x42 | 0x61, _) => {}
             (0x43, true) if access.value >> 6 == 2 => {}
-            (0x70, true) => *register = access.value & 0x7f,
+            (0x70, true) => state.cmos = access.value & 0x7f,
             (0x71, false) => {}
-            (0x71, true) if *register == SHUTDOWN && self.cpus.len() > 1 => {}
+            (0x71, true) if state.cmos == SHUTDOWN && self.cpus.len() > 1 => {}
             // Without an IO-APIC it sets up the 8259's, which a host in x2APIC mode does not use.
             (addr, _) if ELCR.contains(&addr) && self.mode == Mode::X2apic => {}
+            (PCI_INDEX, true) if access.value == GRAPHICS => state.pci = GRAPHICS,
+            (addr, false) if PCI_DATA.contains(&addr) && state.pci == GRAPHICS => {}
             (addr, false) if BIOS.contains(&addr) => {}
             _ => return Some("it is the host's"),
         }
@@ -176,6 +196,10 @@ impl Touched {
         let clock = self.sum(|touch| touch.addr == 0x71);
         if clock > CLOCK {
             problems.push(format!("{mode}: the spawned Linux used the CMOS {clock} times"));
+        }
+        let looks = self.sum(|touch| touch.addr == PCI_INDEX && touch.why.is_empty());
+        if looks > LOOKS {
+            problems.push(format!("{mode}: the spawned Linux looked for graphics on the bus {looks} times"));
         }
         let bad = self.counts.iter().filter(|(touch, _)| !touch.why.is_empty());
         problems.extend(bad.map(|(touch, (count, first))| {
@@ -251,6 +275,10 @@ mod tests {
             (true, 4, 0x70, 0x8f),
             (true, 4, 0x71, 0x0a),
             (false, 4, 0xf_0000, 0xff),
+            (true, 4, PCI_INDEX, GRAPHICS),
+            (false, 4, 0xcfc, 0x8086),
+            (true, 4, PCI_INDEX, GRAPHICS),
+            (false, 4, 0xcfe, 0x0116),
         ];
         assert_eq!(found(Mode::Xapic, &[4, 5], &fine), Vec::<String>::new());
     }
@@ -261,7 +289,9 @@ mod tests {
             (true, 0x43, 0x34),
             (true, 0x40, 1),
             (true, 0x21, 0xff),
-            (true, 0xcf8, 0),
+            (true, 0xcf8, 0x8000_f800),
+            (false, 0xcfc, 0),
+            (true, 0xcfc, 0),
             (true, 0x71, 1),
             (true, 0x4d0, 0),
             (false, 0x60, 0),
@@ -319,6 +349,12 @@ mod tests {
         assert_eq!(problems(&[begin.clone(), end.clone()]), 1);
         assert_eq!(problems(&[begin.clone(), own.clone(), end.clone()]), 0);
         assert_eq!(problems(&[own, begin, end]), 1);
+    }
+
+    #[test]
+    fn one_look_for_graphics() {
+        let looks = |count| found(Mode::Xapic, &[4], &vec![(true, 4, PCI_INDEX, GRAPHICS); count]).len();
+        assert_eq!((looks(LOOKS as usize), looks(LOOKS as usize + 1)), (0, 1));
     }
 
     #[test]

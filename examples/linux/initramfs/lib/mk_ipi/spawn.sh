@@ -67,11 +67,10 @@ timer() {
 
 # counts CPU: it is online, and its timer rings while there is work.
 counts() {
-	local before=$(timer $1) after mask
+	local before=$(timer $1) after
 	[ -n "$before" ] || { echo "CPU $1 is not online"; return 1; }
 	[ $1 -lt 31 ] || { echo "CPU $1 is online, and has no name in a mask"; return; }
-	mask=$(awk -v cpu=$1 'BEGIN { printf "%x", 2 ^ cpu }')
-	taskset $mask sh -c 'n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done'
+	taskset $(printf '%x' $((1 << $1))) sh -c 'n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done' || return
 	sleep 0.2
 	after=$(timer $1)
 	echo "CPU $1: $before, then $after"
