@@ -241,7 +241,7 @@ refused_loads() {
 	refused_load "with Linux's memory" 'Device or resource busy' memory=0x2000000+16M
 	refused_load "with memory that is not reserved" 'No such device or address' memory=0x200000000+16M
 	refused_load "with memory of no name" 'No such device' memory=nobody
-	refused_load "with half a page" 'Invalid argument' memory=0x30000000+100
+	refused_load "with half a page" 'Invalid argument' memory=${memory%+*}+100
 	refused_load "with another generation" 'Invalid argument' "memory=$memory generation=v3"
 	step "nothing left of these" nothing_left
 }
@@ -255,7 +255,7 @@ kill_and_revive() {
 		put $traffic "run $messages 0 $dead $*" &
 		run_pid=$!
 		await 20 under_way
-		mk kill $dead || return
+		mk kill $dead || { watch_traffic; return 1; }
 		lives=$((lives + 1))
 		echo $lives > /tmp/lives
 		if streaming; then
