@@ -255,7 +255,7 @@ kill_and_revive() {
 		put $traffic "run $messages 0 $dead $*" &
 		run_pid=$!
 		await 20 under_way
-		mk kill $dead || return
+		mk kill $dead || { watch_traffic; return 1; }
 		lives=$((lives + 1))
 		echo $lives > /tmp/lives
 		if streaming; then

@@ -91,10 +91,7 @@ move_cpu() {
 		put $traffic "run $messages 0 1 2 3" &
 		run_pid=$!
 		await 20 under_way
-		mk take $four from=3 || return
-		is "$(instance 3 4)" $three && counts $four || { cat $device; return 1; }
-		mk give $four to=3 || return
-		is "$(instance 3 4)" $three,$four || { cat $device; return 1; }
+		go_and_come_back || { watch_traffic; cat $device; return 1; }
 		if streaming; then
 			watch_traffic && clean $messages 0 1 2 3
 			return
@@ -104,6 +101,10 @@ move_cpu() {
 	done
 	echo "no stream lasts"
 	return 1
+}
+
+go_and_come_back() {
+	mk take $four from=3 && is "$(instance 3 4)" $three && counts $four && mk give $four to=3 && is "$(instance 3 4)" $three,$four
 }
 
 # Lives of the spawned Linux.
@@ -203,7 +204,7 @@ refused_plans() {
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
 	refused_plan "an empty initramfs" 'Invalid argument' $(image_of 3) initrd=/tmp/empty
 	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=$kept
-	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
+	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 900)
 	mk destroy 3
 	step "plans: create 3, small" create_linux 1M
 	refused_plan "a pool that is too small" 'No space left on device' $(image_of 3) $(words_of 3)
