@@ -122,9 +122,9 @@ pub struct Fadt {
 
 impl Fadt {
     /// VGA, MSI, ASPM and the RTC are not there (bits 2 to 5); nor, by 0, are devices of an old PC and the 8042
-    /// (table 5.11).
+    /// (5.2.9.3).
     const IAPC_BOOT_ARCH: u16 = 0b11_1100;
-    /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20; table 5.10).
+    /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20).
     const FLAGS: u32 = 1 | 1 << 20;
 
     /// The description, with the DSDT at `dsdt`.
@@ -157,7 +157,7 @@ impl Madt {
     }
 }
 
-/// The flag of a CPU that may be used (table 5.47).
+/// The flag of a CPU that may be used (5.2.12.2).
 const ENABLED: U32 = U32::from_bytes([1, 0, 0, 0]);
 
 /// A CPU with an id below 255 (5.2.12.2). Its id serves as its ACPI id too: that must only be unique.
