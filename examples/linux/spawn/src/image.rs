@@ -7,8 +7,6 @@
 mod error;
 mod note;
 #[cfg(test)]
-mod small_elf;
-#[cfg(test)]
 mod tests;
 
 use crate::FOUR_GIB;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use super::small_elf::{self as elf, field, file, load, note, notes, xen, Part};
 use super::*;
+use small_elf::{self as elf, field, file, load, note, notes, xen, Part};
 use std::string::ToString;
 use std::vec;
 use std::vec::Vec;
+
+mod small_elf;
 
 const ENTRY: u32 = 18;
 const RELOC: u32 = 19;
