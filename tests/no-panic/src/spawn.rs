@@ -18,10 +18,10 @@ pub fn call_all() {
 fn image() {
     match Image::parse(bytes()) {
         Ok(image) => {
-            sink((image.extent(), image.relocation(), image.place(PhysAddr(any()))));
+            sink((image.extent(), image.entry(), image.relocation(), image.place(PhysAddr(any()))));
             image.segments().for_each(sink);
         }
-        Err(error) => sink((error, error == error)),
+        Err(error) => sink((error, error == black_box(error))),
     }
 }
 
@@ -33,7 +33,7 @@ fn tables(room: &mut [u8]) {
 fn start_page(room: &mut [u8]) {
     let mut info = match StartInfo::new(room, PhysAddr(any())) {
         Ok(info) => info,
-        Err(error) => return sink((error, error == error)),
+        Err(error) => return sink((error, error == black_box(error))),
     };
     sink((info.address(), info.rsdp(PhysAddr(any()))));
     if let Some(range) = range() {

@@ -100,6 +100,11 @@ impl<'a> Image<'a> {
         self.extent
     }
 
+    /// Where a CPU enters it where it was linked.
+    pub const fn entry(&self) -> u32 {
+        self.entry
+    }
+
     /// Where else it may lie; `None` if nowhere.
     pub const fn relocation(&self) -> Option<Relocation> {
         self.relocation
