@@ -80,7 +80,7 @@ mk() {
 	put $device "$*"
 }
 
-# The kernels beside this one. Kernel 1 and 2 are bare-metal kernels; the image of 3 is this very Linux.
+# The kernels beside this one. Kernel 1 is a bare-metal kernel in Rust, kernel 2 one in C; the image of 3 is this very Linux.
 image_of() {
 	case $1 in
 	3) echo /lib/mk_ipi/vmlinux ;;
@@ -89,7 +89,11 @@ image_of() {
 }
 
 lang_of() {
-	[ $1 = 3 ] && echo linux || echo rust
+	case $1 in
+	1) echo rust ;;
+	2) echo c ;;
+	3) echo linux ;;
+	esac
 }
 
 # The port that takes what a kernel prints. That of kernel 2 is no UART: it takes bytes, and that is all.
