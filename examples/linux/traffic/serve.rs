@@ -234,6 +234,10 @@ impl Server {
     fn report_to(&mut self, id: InstanceId) -> bool {
         let (Some(news), run) = (news(id), self.run) else { return false };
         let asked = news.asked.load(Ordering::Acquire);
+        if RUN.load(Ordering::Relaxed) != run {
+            // It asks in a run that this thread has not begun.
+            return false;
+        }
         let Some(about) = ids().find(|about| asked & 1 << about.index() != 0) else { return false };
         let Some(peer) = self.peers.get_mut(about.index()) else { return false };
         // First: behind the answer it may ask again at once.
