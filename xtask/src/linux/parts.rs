@@ -81,6 +81,7 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entr
         entry("/lib/mk_ipi/vmlinux", stripped(places, linux)?),
         entry("/lib/mk_ipi/bzImage", linux.image()),
         entry(format!("/bin/{FUZZ_START}"), tool(places, FUZZ_START)?),
+        entry("/bin/mk-ipi-instance", places.root.join(stage::MODULE).join("systemd/mk-ipi-instance")),
     ])
 }
 
