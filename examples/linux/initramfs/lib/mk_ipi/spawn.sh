@@ -193,7 +193,7 @@ by_script() {
 		WORDS="earlyprintk=serial,$(port_of 3),115200,keep console=ttyprintk"
 	CONF
 	mk take $three $four
-	MK_IPI_CONF=/tmp/etc mk-ipi-instance start 3 && await $boot is_up 3 && tell_life 3 || return
+	MK_IPI_CONF=/tmp/etc mk-ipi-instance start 3 && await $boot is_up 3 || return
 	MK_IPI_CONF=/tmp/etc mk-ipi-instance stop 3 && ! grep -q '^3 ' $device || return
 	mk give $three $four
 }
