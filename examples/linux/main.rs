@@ -74,10 +74,11 @@ struct MkIpi {
     _files: Files,
     _power: Power,
     _service: Service,
-    _moves: moves::Moves,
-    _handlers: traffic::Handlers,
     _doorbell: vector::Doorbell,
     _role: Role,
+    // Behind the goodbye: what comes before it has handlers, and what comes later is the next life's.
+    _moves: moves::Moves,
+    _handlers: traffic::Handlers,
     _work: deferred::Work,
     _cpus: cpus::Watch,
     _memory: memory::Claimed,
@@ -190,14 +191,15 @@ impl MkIpi {
         let _work = deferred::Work::start()?;
         let _doorbell = vector::Doorbell::new()?;
         let vector = _doorbell.vector()?;
-        let _role = Self::take_role(told, generation, vector)?;
-        let _handlers = traffic::Handlers::register()?;
+        // Before we are there: what former lives left unread is handed out at once.
+        let _handlers = traffic::register()?;
         let _moves = moves::Moves::register()?;
+        let _role = Self::take_role(told, generation, vector)?;
         let _power = Power::new()?;
         let _files = Files::new()?;
         tick::start();
         pr_info!("{mode:?}, doorbell: vector {:#x} of CPU 0\n", vector.get());
-        Ok(Self { _files, _power, _service: Service, _moves, _handlers, _doorbell, _role, _work, _cpus, _memory })
+        Ok(Self { _files, _power, _service: Service, _doorbell, _role, _moves, _handlers, _work, _cpus, _memory })
     }
 
     fn take_role(told: Option<role::Told>, generation: host::Generation, vector: Vector) -> Result<Role> {

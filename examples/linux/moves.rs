@@ -16,6 +16,9 @@ use mk_ipi_x86::Microseconds;
 /// How long the host waits for an answer: programs are moved off the CPU first.
 const ANSWER: Microseconds = Microseconds(20_000_000);
 
+/// How long one waits for room in a lane.
+const ROOM: Microseconds = Microseconds(5_000_000);
+
 /// The host's last request: its number, and whom it asked. One at a time, under the host's lock.
 static REQUEST: AtomicU32 = AtomicU32::new(0);
 static ASKED: AtomicU32 = AtomicU32::new(0);
@@ -33,9 +36,7 @@ pub fn ask(id: InstanceId, life: Incarnation, what: What, cpu: PhysCpuId) -> Res
     ASKED.store(id.get().into(), Ordering::Relaxed);
     ANSWERED.store(0, Ordering::Relaxed);
     REQUEST.store(request, Ordering::Release);
-    ENDPOINT
-        .send(id, CPU_MOVE_TYPE, &CpuMove { what, request, cpu }.encode())
-        .map_err(|e| failure!(EIO, "instance {} cannot be asked: {e:?}", id.get()))?;
+    send(id, &CpuMove { what, request, cpu })?;
     let answer = || ANSWERED.load(Ordering::Acquire);
     start::wait_until(ANSWER, || answer() != 0 || peers::is_gone(id, life));
     match (answer(), answer() & !IS_THERE) {
@@ -43,6 +44,16 @@ pub fn ask(id: InstanceId, life: Incarnation, what: What, cpu: PhysCpuId) -> Res
         (_, 0) => Ok(()),
         (_, errno) => refuse!(EBUSY, "instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0),
     }
+}
+
+/// Sends, and waits for room: a lane may be full of others' messages.
+fn send(to: InstanceId, said: &CpuMove) -> Result {
+    let (payload, mut result) = (said.encode(), Ok(()));
+    start::wait_until(ROOM, || {
+        result = ENDPOINT.send(to, CPU_MOVE_TYPE, &payload).map(drop);
+        !matches!(result, Err(e) if e.is_transient())
+    });
+    result.map_err(|e| failure!(EIO, "instance {} is not told of CPU {}: {e:?}", to.get(), said.cpu.0))
 }
 
 fn on_move(message: &Message<'_>) {
@@ -89,9 +100,8 @@ pub fn run_errand() {
     let done = if is_use { use_one(cpu) } else { give_up(cpu) };
     let what = done.map_or_else(|e| What::Refused(Errno(e.to_c().saturating_neg())), |()| What::Done);
     let answer = CpuMove { what, request, cpu };
-    if let Err(e) = ENDPOINT.send(InstanceId::HOST, CPU_MOVE_TYPE, &answer.encode()) {
-        pr_err!("the host is not told of CPU {}: {e:?}\n", cpu.0);
-    }
+    // If that fails, the log says so.
+    let _ = send(InstanceId::HOST, &answer);
 }
 
 fn give_up(cpu: PhysCpuId) -> Result {

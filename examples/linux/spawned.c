@@ -140,7 +140,7 @@ int mk_ipi_glue_start_serving(void)
 	struct task_struct *task;
 
 	if (mk_ipi_serving)
-		return -EBUSY;
+		return 0;
 	task = kthread_run(mk_ipi_rs_serve, NULL, "mk_ipi_serve");
 	if (IS_ERR(task))
 		return PTR_ERR(task);

@@ -32,6 +32,11 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 /// Messages that are through, and that are to come, of all this kernel's directions.
 static PROGRESS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
+/// Takes what comes, from now on.
+pub fn register() -> Result<Handlers> {
+    Handlers::register(if role::is_joined() { &serve::HANDLERS } else { &[] })
+}
+
 /// Who this kernel is.
 fn me() -> InstanceId {
     ENDPOINT.identity().map_or(InstanceId::HOST, |(me, _)| me)

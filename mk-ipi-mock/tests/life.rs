@@ -435,6 +435,7 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
     let at = |cpu: u64, vector: u8| (cpu, vector);
     // What a send rings while the peer wants that.
     let rings = |cpu: u64, sends: usize| {
+        set(9, 1);
         set(16, 1);
         set(17, 1 << 63 | u64::from(spare.get()) << 48 | cpu);
         let asked = end.platform().times_asked();

@@ -11,7 +11,6 @@ use crate::{ffi, host, peers, start};
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
-use mk_ipi_core::SendError;
 use mk_ipi_x86::Microseconds;
 
 /// Messages to one kernel in a row, for which it is rung once at most (native).
@@ -80,18 +79,13 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     loop {
         match ENDPOINT.send(to.id, ty, payload) {
             Ok(_) => return Ok(true),
-            Err(e) if !is_full(e) => return refuse!(EIO, "to instance {}: {e:?}", to.id.get()),
+            Err(e) if !e.is_transient() => return refuse!(EIO, "to instance {}: {e:?}", to.id.get()),
             Err(_) if !to.lives() => return Ok(false),
             Err(_) => watchdog.check(0, "a kernel takes no order")?,
         }
         inbox::answer_all();
         pause();
     }
-}
-
-/// Whether there is no room now.
-pub fn is_full(e: SendError) -> bool {
-    matches!(e, SendError::Full | SendError::Busy | SendError::Unanswered | SendError::Contended)
 }
 
 /// A kernel of the run, and our stream to it.
@@ -179,7 +173,7 @@ impl Peer {
                 deaths::note(self.id, self.sent, number);
                 self.sent += 1;
             }
-            Err(e) if is_full(e) => self.busy += 1,
+            Err(e) if e.is_transient() => self.busy += 1,
             Err(e) => return refuse!(EIO, "to instance {}: {e:?}", self.id.get()),
         }
         Ok(sent.is_ok())

@@ -172,17 +172,19 @@ pub fn report_of(id: InstanceId) -> Option<Report> {
     Report::decode(&bytes)
 }
 
+/// What is taken in any case.
+const HANDLERS: [(MessageType, fn(&Message<'_>)); 4] =
+    [(STREAM, on_stream), (PING, on_ping), (PONG, on_pong), (REPORT, on_report)];
+
 /// The handlers; dropping it ends them.
-pub struct Handlers([Option<Handle>; 4]);
+pub struct Handlers([Option<Handle>; 8]);
 
 impl Handlers {
-    /// From now on messages are taken.
-    pub fn register() -> Result<Self> {
-        let all: [(MessageType, fn(&Message<'_>)); 4] =
-            [(STREAM, on_stream), (PING, on_ping), (PONG, on_pong), (REPORT, on_report)];
-        let mut handlers = Self([None; 4]);
-        for (place, (ty, call)) in handlers.0.iter_mut().zip(all) {
-            match ENDPOINT.register(ty, Callback::Rust(call)) {
+    /// From now on messages are taken, and those of `more`.
+    pub fn register(more: &[(MessageType, fn(&Message<'_>))]) -> Result<Self> {
+        let mut handlers = Self([None; 8]);
+        for (place, (ty, call)) in handlers.0.iter_mut().zip(Iterator::chain(HANDLERS.iter(), more)) {
+            match ENDPOINT.register(*ty, Callback::Rust(*call)) {
                 Ok(handle) => *place = Some(handle),
                 Err(e) => return refuse!(ENOMEM, "no handler for type {:#x}: {e:?}", ty.0),
             }

@@ -5,8 +5,7 @@
 //! Handlers keep what comes, with interrupts off; the thread does it. Nothing in a turn waits.
 
 use super::{drive, inbox, report};
-use crate::callback::Callback;
-use crate::failure::{check, failure, Result};
+use crate::failure::{check, Result};
 use crate::{ffi, stop};
 use crate::lock::Locked;
 use crate::order::{Order, Query, Report, Reset, What, MAX_PINGS, ORDER, PING, QUERY, REPORT, RESET, STREAM};
@@ -14,11 +13,10 @@ use crate::payload::Payload;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
 use core::ffi::{c_int, c_void};
-use kernel::prelude::*;
 use mk_ipi_core::abi::{InstanceId, MessageType};
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
-use mk_ipi_core::{Handle, Message};
+use mk_ipi_core::Message;
 
 /// Messages to one kernel in a row, for which it is rung once at most.
 const BURST: u64 = 32;
@@ -147,7 +145,7 @@ impl Peer {
             let payload = Payload::new(self.sent, super::me().get().into());
             match ENDPOINT.post(id, STREAM, payload.bytes()) {
                 Ok(_) => self.sent += 1,
-                Err(e) if drive::is_full(e) => {
+                Err(e) if e.is_transient() => {
                     self.busy += 1;
                     self.waits = ENDPOINT.want_space(id, payload.bytes().len()) == Ok(false);
                     break;
@@ -264,50 +262,17 @@ extern "C" fn mk_ipi_rs_serve(_: *mut c_void) -> c_int {
     0
 }
 
-/// Room for the service, so that it ends with the module.
-// SAFETY: the only one with 5.
-static SERVICE: Locked<Option<Service>> = unsafe { Locked::new(5, None) };
-
 /// Begins to serve, unless that was begun.
 pub fn begin() -> Result {
-    SERVICE.with(|service| {
-        if service.is_none() {
-            *service = Some(Service::start()?);
-        }
-        Ok(())
-    })
+    // SAFETY: process context; `end` stops it.
+    check(unsafe { ffi::mk_ipi_glue_start_serving() }, format_args!("no thread to serve")).map(drop)
 }
 
 /// Ends it, if it was begun.
 pub fn end() {
-    drop(SERVICE.with(Option::take));
+    // SAFETY: process context; the thread takes no lock that is held here.
+    unsafe { ffi::mk_ipi_glue_stop_serving() };
 }
 
-/// The handlers and the thread; dropping it ends them.
-struct Service([Option<Handle>; 3]);
-
-impl Service {
-    fn start() -> Result<Self> {
-        let all: [(MessageType, fn(&Message<'_>)); 3] = [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];
-        let mut service = Self([None; 3]);
-        for (place, (ty, call)) in service.0.iter_mut().zip(all) {
-            let handle = ENDPOINT.register(ty, Callback::Rust(call));
-            *place = Some(handle.map_err(|e| failure!(ENOMEM, "no handler for type {:#x}: {e:?}", ty.0))?);
-        }
-        // SAFETY: process context; `drop` stops it.
-        check(unsafe { ffi::mk_ipi_glue_start_serving() }, format_args!("no thread to serve"))?;
-        Ok(service)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // SAFETY: process context; the thread takes no lock that is held here.
-        unsafe { ffi::mk_ipi_glue_stop_serving() };
-        for handle in self.0.iter().flatten() {
-            if let Err(e) = ENDPOINT.unregister(*handle) {
-                pr_err!("a handler stays: {e:?}\n");
-            }
-        }
-    }
-}
+/// The handlers. They keep what comes before one serves, too: nobody sends it again.
+pub const HANDLERS: [(MessageType, fn(&Message<'_>)); 3] = [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];

@@ -56,6 +56,11 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// Whether the same message may go a moment later, with nothing changed at this end: there is no room now, or another CPU is at it.
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Full | Self::Busy | Self::Unanswered | Self::Contended)
+    }
+
     /// As the C call (SPEC C-2), and for what it does not know the nearest number.
     pub const fn errno(self) -> Errno {
         match self {

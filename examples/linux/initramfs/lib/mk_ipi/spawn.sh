@@ -204,7 +204,7 @@ refused_plans() {
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
 	refused_plan "an empty initramfs" 'Invalid argument' $(image_of 3) initrd=/tmp/empty
 	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=$kept
-	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 900)
+	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
 	mk destroy 3
 	step "plans: create 3, small" create_linux 1M
 	refused_plan "a pool that is too small" 'No space left on device' $(image_of 3) $(words_of 3)
