@@ -80,16 +80,24 @@ mk() {
 	put $device "$*"
 }
 
-# The kernels beside this one. Kernel 1 and 2 are bare-metal kernels; the image of 3 is this very Linux.
+# The kernels beside this one. Kernel 1 is the bare-metal one in Rust, and so is 2, or it is the one in C. The image of 3 is this very Linux.
+second=rust
+
 image_of() {
-	case $1 in
-	3) echo /lib/mk_ipi/vmlinux ;;
-	*) echo /lib/mk_ipi/k$1.elf ;;
+	case $1,$second in
+	1,*) echo /lib/mk_ipi/k1.elf ;;
+	2,rust) echo /lib/mk_ipi/k2.elf ;;
+	2,c) echo /lib/mk_ipi/k3.elf ;;
+	3,*) echo /lib/mk_ipi/vmlinux ;;
 	esac
 }
 
 lang_of() {
-	[ $1 = 3 ] && echo linux || echo rust
+	case $1 in
+	2) echo $second ;;
+	3) echo linux ;;
+	*) echo rust ;;
+	esac
 }
 
 # The port that takes what a kernel prints. That of kernel 2 is no UART: it takes bytes, and that is all.

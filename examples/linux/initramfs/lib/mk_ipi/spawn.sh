@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The part of the scenario with a spawned Linux: instance 3, with two CPUs, beside kernels 1 and 2, all on the native link.
+# The part of the scenario with a spawned Linux: instance 3, with two CPUs, beside kernel 1, in Rust, and 2, in C. All is on the native link.
 
 three=$(echo $given | cut -d, -f3) four=$(echo $given | cut -d, -f4)
 pool=$(option pool)
@@ -13,6 +13,7 @@ spawns() {
 }
 
 spawned() {
+	second=c
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "spawned: a large file" keep_file
 	refused_plans
@@ -32,6 +33,7 @@ spawned() {
 	step "spawned: unload" unload
 	step "spawned: nothing left" nothing_left
 	step "spawned: the large file is as it was" file_is_as_it_was
+	second=rust
 }
 
 # bring_up_all [WORD...]: with these words for the Linux.
