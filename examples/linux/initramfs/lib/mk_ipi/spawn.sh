@@ -27,8 +27,10 @@ spawned() {
 	lives
 	ends
 	one_by_one
+	dmesg -c > /dev/null
 	step "spawned: take" mk take $one $two $three $four
 	step "spawned: all CPUs online" online_is $online_before
+	step "spawned: this Linux tells of their boot" each_booted $one $two $three $four
 	step "spawned: their timers count" each_counts $one $two $three $four
 	step "spawned: unload" unload
 	step "spawned: nothing left" nothing_left
@@ -77,6 +79,13 @@ counts() {
 	after=$(timer $1)
 	echo "CPU $1: $before, then $after"
 	[ "$after" -gt "$before" ]
+}
+
+each_booted() {
+	local cpu
+	for cpu in "$@"; do
+		dmesg | grep "Booting Node [0-9]* Processor $cpu " | tail -n 1 | grep . || { echo "not CPU $cpu"; return 1; }
+	done
 }
 
 each_counts() {
