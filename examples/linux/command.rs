@@ -93,7 +93,10 @@ fn run(line: &str) -> Result {
                 _ => refuse!(EINVAL, "{verb} takes an instance, and nothing else: {rest}"),
             }
         }
-        _ => refuse!(EINVAL, "no such command: {verb}; give, take, create, start, check, stop, kill, destroy, send"),
+        _ => refuse!(
+            EINVAL,
+            "no such command: {verb}; give, take, create, start, check, stop, kill, destroy, send"
+        ),
     }
 }
 

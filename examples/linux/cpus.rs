@@ -103,7 +103,9 @@ pub fn give(cpu: u32) -> Result {
 
 /// From now on the present CPUs are not ours of which `is_not_ours` is true.
 pub fn forbid(is_not_ours: impl Fn(PhysCpuId) -> bool) {
-    (0..MAX_CPUS as u32).filter(|cpu| apic_id(*cpu).is_some_and(&is_not_ours)).for_each(|cpu| GIVEN.set(cpu, true));
+    (0..MAX_CPUS as u32)
+        .filter(|cpu| apic_id(*cpu).is_some_and(&is_not_ours))
+        .for_each(|cpu| GIVEN.set(cpu, true));
 }
 
 /// Linux's number of the CPU with that APIC id.

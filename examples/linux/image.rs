@@ -54,7 +54,8 @@ unsafe fn place(image: &Image<'_>, range: PhysRange) -> Result<Loaded> {
         // SAFETY: the caller.
         unsafe {
             memory.write(to, segment.bytes);
-            memory.clear(to.saturating_add(segment.bytes.len()), usize::try_from(segment.zeroed).unwrap_or(0));
+            memory
+                .clear(to.saturating_add(segment.bytes.len()), usize::try_from(segment.zeroed).unwrap_or(0));
         }
     }
     Ok(Loaded { entry: placed.entry, is_movable: image.relocation().is_some() })

@@ -32,7 +32,10 @@ static FOLLOWED: Locked<Option<Directory<'static, AtomicU64>>> = unsafe { Locked
 fn map(at: PhysAddr, len: u64) -> Result<Mapping<AtomicU64>> {
     let range = PhysRange::new(at, len.next_multiple_of(8));
     let mapped = range.and_then(|range| Linux.map(range, Access::ReadOnly).ok());
-    mapped.map_or_else(|| refuse!(ENOMEM, "{:#x}, {len} bytes, cannot be mapped, or is no reserved memory", at.0), Ok)
+    mapped.map_or_else(
+        || refuse!(ENOMEM, "{:#x}, {len} bytes, cannot be mapped, or is no reserved memory", at.0),
+        Ok,
+    )
 }
 
 /// The words of a mapping.
@@ -70,13 +73,19 @@ impl Joined {
         let directory = open()?;
         // SAFETY: the endpoint knows no instance yet.
         unsafe { set_reader(Some(open()?)) };
-        let Some(cpu) = cpus::apic_id(vector::DOORBELL_CPU) else { return refuse!(ENODEV, "no CPU for the doorbell") };
+        let Some(cpu) = cpus::apic_id(vector::DOORBELL_CPU) else {
+            return refuse!(ENODEV, "no CPU for the doorbell");
+        };
         ENDPOINT.begin_at(cpu, bell).map_err(|e| failure!(ENODEV, "the doorbell at CPU {}: {e:?}", cpu.0))?;
         let kernels = join(told.shared, &directory)?;
         let Some((me, life)) = ENDPOINT.identity() else { return refuse!(ENODEV, "joined as nobody") };
         let ours = directory.record(me).map_err(|e| failure!(ENODEV, "our entry: {e:?}"))?;
         if ours.layout != Layout::Native {
-            return refuse!(ENODEV, "our region is not native: RFC v2 rings vector {:#x}, which Linux has not", ours.vector.get());
+            return refuse!(
+                ENODEV,
+                "our region is not native: RFC v2 rings vector {:#x}, which Linux has not",
+                ours.vector.get()
+            );
         }
         cpus::forbid(|id| directory.has_cpu(me, id) != Ok(true));
         FOLLOWED.with(|place| *place = Some(directory));

@@ -97,7 +97,10 @@ struct End(());
 impl End {
     fn watch() -> Result<Self> {
         // SAFETY: once; undone by `drop`.
-        failure::check(unsafe { ffi::mk_ipi_glue_watch_end() }, format_args!("no notifier of this kernel's end"))?;
+        failure::check(
+            unsafe { ffi::mk_ipi_glue_watch_end() },
+            format_args!("no notifier of this kernel's end"),
+        )?;
         Ok(Self(()))
     }
 }
@@ -199,7 +202,18 @@ impl MkIpi {
         let _files = Files::new()?;
         tick::start();
         pr_info!("{mode:?}, doorbell: vector {:#x} of CPU 0\n", vector.get());
-        Ok(Self { _files, _power, _service: Service, _doorbell, _role, _moves, _handlers, _work, _cpus, _memory })
+        Ok(Self {
+            _files,
+            _power,
+            _service: Service,
+            _doorbell,
+            _role,
+            _moves,
+            _handlers,
+            _work,
+            _cpus,
+            _memory,
+        })
     }
 
     fn take_role(told: Option<role::Told>, generation: host::Generation, vector: Vector) -> Result<Role> {

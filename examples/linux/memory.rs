@@ -64,7 +64,8 @@ struct Memory {
 }
 
 // SAFETY: the only one with 1.
-static MEMORY: Locked<Memory> = unsafe { Locked::new(1, Memory { whole: None, low: None, parts: [None; MAX_PARTS] }) };
+static MEMORY: Locked<Memory> =
+    unsafe { Locked::new(1, Memory { whole: None, low: None, parts: [None; MAX_PARTS] }) };
 
 fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
@@ -216,7 +217,8 @@ pub fn take_aligned(owner: Owner, len: u64, align: u64, limit: u64) -> Result<Ph
 pub fn take_low(id: InstanceId, len: u64) -> Result<PhysRange> {
     MEMORY.with(|m| {
         // The first page is for the start of CPUs.
-        let pieces = m.low.and_then(|low| PhysRange::new(PhysAddr(low.start().0 + PAGE_SIZE), low.len() - PAGE_SIZE));
+        let pieces =
+            m.low.and_then(|low| PhysRange::new(PhysAddr(low.start().0 + PAGE_SIZE), low.len() - PAGE_SIZE));
         match m.highest(pieces, len, PAGE_SIZE, LOW_END) {
             Some(range) => m.place(range, Owner::Low(id)),
             None => refuse!(

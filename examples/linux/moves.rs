@@ -8,8 +8,8 @@ use crate::{cpus, ffi, listed, peers, role, start, vector};
 use kernel::prelude::*;
 use mk_ipi_core::abi::cpu_move::{CpuMove, What, CPU_MOVE_TYPE};
 use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysCpuId};
-use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::platform::LocalInterrupts;
+use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
 use mk_ipi_x86::Microseconds;
 
@@ -42,7 +42,9 @@ pub fn ask(id: InstanceId, life: Incarnation, what: What, cpu: PhysCpuId) -> Res
     match (answer(), answer() & !IS_THERE) {
         (0, _) => refuse!(ETIMEDOUT, "instance {} does not answer about CPU {}", id.get(), cpu.0),
         (_, 0) => Ok(()),
-        (_, errno) => refuse!(EBUSY, "instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0),
+        (_, errno) => {
+            refuse!(EBUSY, "instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0)
+        }
     }
 }
 

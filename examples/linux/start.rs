@@ -5,9 +5,9 @@
 //! before its entry, so that the page below 1 MiB is free again as soon as the CPU has left it.
 
 use crate::failure::{failure, refuse, Result};
+use crate::ffi;
 use crate::memory::{self, Mapped};
 use crate::platform::Linux;
-use crate::ffi;
 use core::fmt;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use mk_ipi_spawn::acpi;

@@ -4,12 +4,14 @@
 
 mod boot_param;
 mod directory;
+mod image;
 mod native;
 mod slot;
 mod stamp;
 
 pub use boot_param::boot_param;
 pub use directory::directory;
+pub use image::image;
 pub use native::native;
 pub use slot::slot;
 pub use stamp::stamp;
@@ -64,6 +66,11 @@ mod tests {
     #[test]
     fn boot_params() {
         feed("boot_param", boot_param, 30_000);
+    }
+
+    #[test]
+    fn images() {
+        feed("image", image, 30_000);
     }
 
     #[test]

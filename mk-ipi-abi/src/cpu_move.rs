@@ -94,7 +94,8 @@ mod tests {
     use std::vec::Vec;
 
     fn all() -> Vec<CpuMove> {
-        let whats = [What::GiveUp, What::Use, What::Done, What::Refused(Errno::EBUSY), What::Refused(Errno(4095))];
+        let whats =
+            [What::GiveUp, What::Use, What::Done, What::Refused(Errno::EBUSY), What::Refused(Errno(4095))];
         whats.map(|what| CpuMove { what, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff) }).into()
     }
 

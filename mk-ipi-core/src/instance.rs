@@ -125,10 +125,10 @@ impl<W: Word> Instance<W> {
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
     }
 
-    /// Whether the life that the directory names may have begun, by what its region says now: nobody listens in one that is over, or
-    /// that came before.
+    /// Whether the life that the directory names may have begun, by what its region says now: nobody listens before the first life, or
+    /// in the one before.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
-        sender.lives().is_some_and(|life| !life.is_some_and(|life| self.is_former(life)))
+        sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }
 
     /// Whether that life is the one before the life that the directory names.

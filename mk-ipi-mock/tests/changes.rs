@@ -444,7 +444,9 @@ fn the_dead_are_not_rung_and_the_next_life_is() {
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung, "its CPU may be another's by now");
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
     // That life has begun by now, and listens.
-    world.machine.poke(PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64), 2);
+    world
+        .machine
+        .poke(PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64), 2);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
     assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung + 1, "what was sent meanwhile is rung for");
 }

@@ -13,6 +13,10 @@ use anyhow::{bail, Context, Result};
 pub const BARE_TARGET: &str = "x86_64-unknown-none";
 /// The crates that a kernel links.
 pub const KERNEL_CRATES: [&str; 3] = ["mk-ipi-abi", "mk-ipi-core", "mk-ipi-x86"];
+/// The crate that only our Linux module links beside them, and where it lies.
+pub const SPAWN: &str = "mk-ipi-spawn";
+/// See there.
+pub const SPAWN_FOLDER: &str = "examples/linux/spawn";
 
 /// The places that every command needs.
 pub struct Places {

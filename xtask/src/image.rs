@@ -120,7 +120,7 @@ pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Pa
     cc.args(["-ffreestanding", "-fno-pic", "-fno-pie", "-mno-red-zone", "-mgeneral-regs-only"]);
     cc.args(["-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"]);
     cc.arg("-I").arg(places.root.join(capi::PACKAGE).join("include")).args(C_SOURCES).arg(library);
-    cc.args(["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections"]);
+    cc.args(["-nostdlib", "-static", "-Wl,--build-id=none", "-Wl,--gc-sections"]);
     cc.args(["-Wl,-z,noexecstack"]).arg(format!("-Wl,-T,{}", script.display())).arg("-o").arg(file);
     cmd::run(&mut cc)
 }

@@ -34,7 +34,11 @@ impl Host {
             return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", other.get());
         }
         if !instance.may_get.has(cpu) {
-            return refuse!(ENXIO, "instance {} was not told of CPU {cpu}: create it with may={cpu}", id.get());
+            return refuse!(
+                ENXIO,
+                "instance {} was not told of CPU {cpu}: create it with may={cpu}",
+                id.get()
+            );
         }
         let was_linuxs = !cpus::is_given(cpu);
         if was_linuxs {

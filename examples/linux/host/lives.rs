@@ -94,9 +94,12 @@ impl Host {
 
     /// Puts into the memory of `id` what its kernel is started from and what it is told. Whatever fails, `unload` undoes it.
     fn load(&mut self, id: InstanceId, instance: &Instance, files: &Files<'_>) -> Result<Ready> {
-        let (Some(pages), Some(region), Some(directory), Some(boot_cpu)) =
-            (memory::of(Owner::StartPages(id)), self.region_of(id), memory::of(Owner::Directory), cpus::boot_cpu())
-        else {
+        let (Some(pages), Some(region), Some(directory), Some(boot_cpu)) = (
+            memory::of(Owner::StartPages(id)),
+            self.region_of(id),
+            memory::of(Owner::Directory),
+            cpus::boot_cpu(),
+        ) else {
             return refuse!(ENODEV, "instance {} has no region", id.get());
         };
         // SAFETY: its CPUs were stopped, or never started.

@@ -21,7 +21,8 @@ impl Host {
         }
         self.check_cpus(wanted.get())?;
         let boot = cpus::boot_cpu();
-        if let Some(cpu) = may_get.get().iter().find(|c| cpus::apic_id(**c).is_none_or(|id| Some(id) == boot)) {
+        if let Some(cpu) = may_get.get().iter().find(|c| cpus::apic_id(**c).is_none_or(|id| Some(id) == boot))
+        {
             return refuse!(ENXIO, "there is no CPU {cpu}, or it is the machine's boot CPU");
         }
         let (cpus, may_get, incarnation) = (*wanted, *may_get, Incarnation::FIRST);

@@ -118,7 +118,8 @@ impl Instance {
         let mut ids = [PhysCpuId(0); 2 * MAX_INSTANCE_CPUS];
         let known = |list: &[u32]| list.iter().filter_map(|cpu| cpus::apic_id(*cpu)).count();
         let all = self.cpus.get().iter().chain(self.may_get.get().iter().filter(|cpu| !self.cpus.has(**cpu)));
-        let count = ids.iter_mut().zip(all.filter_map(|cpu| cpus::apic_id(*cpu))).map(|(to, id)| *to = id).count();
+        let count =
+            ids.iter_mut().zip(all.filter_map(|cpu| cpus::apic_id(*cpu))).map(|(to, id)| *to = id).count();
         (ids, known(self.cpus.get()), count)
     }
 }

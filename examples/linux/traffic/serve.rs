@@ -6,12 +6,12 @@
 
 use super::{drive, inbox, report};
 use crate::failure::{check, Result};
-use crate::{ffi, stop};
 use crate::lock::Locked;
 use crate::order::{Order, Query, Report, Reset, What, MAX_PINGS, ORDER, PING, QUERY, REPORT, RESET, STREAM};
 use crate::payload::Payload;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
+use crate::{ffi, stop};
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::{InstanceId, MessageType};
 use mk_ipi_core::platform::PeerEvent;
@@ -234,6 +234,10 @@ impl Server {
     fn report_to(&mut self, id: InstanceId) -> bool {
         let (Some(news), run) = (news(id), self.run) else { return false };
         let asked = news.asked.load(Ordering::Acquire);
+        if RUN.load(Ordering::Relaxed) != run {
+            // It asks in a run that this thread has not begun.
+            return false;
+        }
         let Some(about) = ids().find(|about| asked & 1 << about.index() != 0) else { return false };
         let Some(peer) = self.peers.get_mut(about.index()) else { return false };
         // First: behind the answer it may ask again at once.
@@ -275,4 +279,5 @@ pub fn end() {
 }
 
 /// The handlers. They keep what comes before one serves, too: nobody sends it again.
-pub const HANDLERS: [(MessageType, fn(&Message<'_>)); 3] = [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];
+pub const HANDLERS: [(MessageType, fn(&Message<'_>)); 3] =
+    [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];

@@ -92,7 +92,8 @@ impl<
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
                     // That the heart of a life stands still whose CPUs were stopped is no news.
-                    let is_over = || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
+                    let is_over =
+                        || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
                     if !(event == PeerEvent::Suspect && is_over()) && self.is_news(instance.id, event) {
                         self.platform.peer_event(peer, event);
                     }

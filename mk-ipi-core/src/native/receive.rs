@@ -107,7 +107,13 @@ impl<const LANES: usize> Receiver<LANES> {
     /// its senders.
     ///
     /// Nobody may look: our own instance is not in the table yet.
-    pub(crate) fn begin<W: Word>(&self, own: &OwnRegion<W>, incarnation: Incarnation, discard: bool, at: u64) {
+    pub(crate) fn begin<W: Word>(
+        &self,
+        own: &OwnRegion<W>,
+        incarnation: Incarnation,
+        discard: bool,
+        at: u64,
+    ) {
         let Some(mut hold) = self.hold() else { return };
         let (Some(life), Some(bell)) = (own.word(receiver::LIFE), own.word(receiver::BELL)) else { return };
         let before = life.load(Ordering::Relaxed);

@@ -182,6 +182,12 @@ impl<W: Word> Sender<W> {
         Life::from_word(self.region.receiver(receiver::LIFE))
     }
 
+    /// Whether a life of the receiver has begun in the region, and which, if the word makes sense.
+    pub(crate) fn begun(&self) -> Option<Option<Life>> {
+        let word = self.region.receiver_relaxed(receiver::LIFE);
+        (word != 0).then(|| Life::from_word(word))
+    }
+
     /// Whether the receiver lives, by its own word, and which life that is, if the word makes sense.
     pub(crate) fn lives(&self) -> Option<Option<Incarnation>> {
         let word = self.region.receiver(receiver::LIFE);

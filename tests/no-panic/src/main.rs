@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls every public function of mk-ipi-abi, -core and -x86 with inputs of which the compiler knows nothing, and is
+//! Calls every public function of mk-ipi-abi, -core, -x86 and -spawn with inputs of which the compiler knows nothing, and is
 //! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
 //! in the image, and only what cannot is dropped by the linker.
 //!
@@ -7,7 +7,7 @@
 //! trait implementations with code of their own are called as well. `cargo xtask test --only no-panic` links this image at
 //! two levels of optimisation and fails if a public function is not named here.
 //!
-//! Left out, as code of others that no call of the three crates uses: `Debug`, which is core's formatting; the
+//! Left out, as code of others that no call of the crates uses: `Debug` and `Display`, which are core's formatting; the
 //! iterators over flags, where bitflags counts with an overflow check; atomics with an `Ordering` that does not exist
 //! for the operation, where core panics: all callers name a constant, and so do the calls here.
 #![no_std]
@@ -17,6 +17,7 @@ mod abi;
 mod endpoint;
 mod native;
 mod opaque;
+mod spawn;
 mod sync;
 mod x86;
 
@@ -35,6 +36,7 @@ extern "C" fn _start() -> ! {
     native::call_all();
     endpoint::call_all();
     x86::call_all();
+    spawn::call_all();
     #[cfg(feature = "planted-panic")]
     opaque::sink(mk_ipi_abi::PAGE_SIZE / opaque::any::<u64>());
     loop {

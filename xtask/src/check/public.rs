@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, FnArg, ImplItem, Item, Signature, Type, Visibility};
 
-use crate::cmd::KERNEL_CRATES;
+use crate::cmd::{KERNEL_CRATES, SPAWN_FOLDER};
 
 /// A public function: where it is, its type if it is a type's, its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,8 +23,8 @@ pub struct Function {
 /// All public functions of the crates that a kernel links.
 pub fn functions(root: &Path) -> Result<Vec<Function>> {
     let mut found = BTreeSet::new();
-    for name in KERNEL_CRATES {
-        for file in rust_files(&root.join(name).join("src"))? {
+    for folder in KERNEL_CRATES.into_iter().chain([SPAWN_FOLDER]) {
+        for file in rust_files(&root.join(folder).join("src"))? {
             let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
             let text = fs::read_to_string(&file)?;
             found.extend(in_text(&text, &shown).with_context(|| shown.clone())?);

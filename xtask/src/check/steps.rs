@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
 use crate::bench;
-use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
+use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::image::{self, Flavour, BARE_METAL};
 use crate::kernels::Kernels;
@@ -143,7 +143,7 @@ fn workspaces(context: &Context) -> Result<Vec<&'static str>> {
 
 /// `-p` for each crate that a kernel links.
 fn kernel_crates() -> Vec<&'static str> {
-    KERNEL_CRATES.iter().flat_map(|name| ["-p", *name]).collect()
+    KERNEL_CRATES.iter().chain([&SPAWN]).flat_map(|name| ["-p", *name]).collect()
 }
 
 fn locked(context: &Context) -> Result<Notes> {

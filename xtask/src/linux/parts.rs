@@ -17,9 +17,9 @@ use crate::{image, provision};
 
 /// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone. The last one is not: it is
 /// there to be refused.
-const IMAGES: [(&str, u64); 3] = [("k1.elf", 0x1100_0000), ("k2.elf", 0x1200_0000), ("far.elf", 0x0800_0000)];
+const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x1100_0000), ("far.elf", 0x0800_0000)];
 /// The same, of the kernel in C.
-const C_IMAGE: (&str, u64) = ("k3.elf", 0x1300_0000);
+const C_IMAGE: (&str, u64) = ("k2.elf", 0x1200_0000);
 /// Programs in C, below the module's folder, that need no library where they run.
 const TOOLS: &str = "tools";
 const UARTSH: &str = "uartsh";
@@ -81,6 +81,7 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entr
         entry("/lib/mk_ipi/vmlinux", stripped(places, linux)?),
         entry("/lib/mk_ipi/bzImage", linux.image()),
         entry(format!("/bin/{FUZZ_START}"), tool(places, FUZZ_START)?),
+        entry("/bin/mk-ipi-instance", places.root.join(stage::MODULE).join("systemd/mk-ipi-instance")),
     ])
 }
 

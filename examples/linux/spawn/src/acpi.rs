@@ -10,7 +10,6 @@ mod tables;
 mod tests;
 
 use crate::FOUR_GIB;
-use core::iter;
 use core::mem::size_of;
 use mk_ipi_abi::{PhysAddr, PhysCpuId, PAGE_SIZE};
 use tables::{Fadt, Header, IoApic, LocalApic, LocalX2Apic, Madt, Rsdp, Xsdt};
@@ -26,7 +25,7 @@ const FADT: usize = 0x100;
 const MADT: usize = 0x240;
 
 /// Lowest id that only the MADT's x2APIC entry can name (ACPI 6.4, 5.2.12.12).
-const FIRST_LONG_ID: u32 = 255;
+const FIRST_LONG_ID: u8 = 255;
 /// The id that means all CPUs (Intel SDM vol. 3A, 10.12.9).
 const BROADCAST: u32 = u32::MAX;
 const PAGE: usize = 4096;
@@ -132,21 +131,28 @@ impl Tables<'_> {
         ones: u32,
     ) -> Result<(), AcpiError> {
         let others = cpus.filter(|cpu| *cpu != boot_cpu);
-        let mut next = MADT.saturating_add(size_of::<Madt>());
-        for (index, cpu) in iter::once(boot_cpu).chain(others.clone()).enumerate() {
-            let id = u32::try_from(cpu.0).ok().filter(|id| *id != BROADCAST).ok_or(AcpiError::CpuId(cpu))?;
-            if index != 0 && others.clone().take(index.wrapping_sub(1)).any(|other| other == cpu) {
+        let mut next = self.cpu(MADT.saturating_add(size_of::<Madt>()), boot_cpu)?;
+        let mut listed = 0usize;
+        for cpu in others.clone() {
+            if others.clone().take(listed).any(|other| other == cpu) {
                 return Err(AcpiError::Twice(cpu));
             }
-            next = match u8::try_from(id) {
-                Ok(id) if u32::from(id) < FIRST_LONG_ID => self.put(next, LocalApic::new(id))?,
-                _ => self.put(next, LocalX2Apic::new(id))?,
-            };
+            next = self.cpu(next, cpu)?;
+            listed = listed.wrapping_add(1);
         }
         let end = self.put(next, IoApic::new(ones))?;
         let len = end.wrapping_sub(MADT);
         let too_high = AcpiError::TooHigh { at: self.at, len };
         self.put(MADT, Madt::new(u32::try_from(len).map_err(|_| too_high)?))?;
         self.sum(MADT, Header::CHECKSUM, len)
+    }
+
+    /// Writes the entry of `cpu` at `offset`; gives the offset after it.
+    fn cpu(&mut self, offset: usize, cpu: PhysCpuId) -> Result<usize, AcpiError> {
+        let id = u32::try_from(cpu.0).ok().filter(|id| *id != BROADCAST).ok_or(AcpiError::CpuId(cpu))?;
+        match u8::try_from(id) {
+            Ok(id) if id < FIRST_LONG_ID => self.put(offset, LocalApic::new(id)),
+            _ => self.put(offset, LocalX2Apic::new(id)),
+        }
     }
 }

@@ -7,15 +7,15 @@
 mod error;
 mod note;
 #[cfg(test)]
-mod small_elf;
-#[cfg(test)]
 mod tests;
 
 use crate::FOUR_GIB;
-use elf::abi::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAGIC, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
+use core::mem::size_of;
+use elf::abi::{EI_CLASS, EI_DATA, EI_NIDENT, ELFCLASS64, ELFDATA2LSB, ELFMAGIC};
+use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
-use elf::segment::{ProgramHeader, SegmentTable};
-use elf::ElfBytes;
+use elf::file::{Class, Elf64_Ehdr, FileHeader};
+use elf::segment::{Elf64_Phdr, ProgramHeader, SegmentTable};
 use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
 
 pub use error::ImageError;
@@ -100,6 +100,11 @@ impl<'a> Image<'a> {
         self.extent
     }
 
+    /// Where a CPU enters it where it was linked.
+    pub const fn entry(&self) -> u32 {
+        self.entry
+    }
+
     /// Where else it may lie; `None` if nowhere.
     pub const fn relocation(&self) -> Option<Relocation> {
         self.relocation
@@ -154,18 +159,28 @@ fn program_headers(file: &[u8]) -> Result<Headers<'_>, ImageError> {
         (ELFCLASS64, order) => return Err(ImageError::ByteOrder(order)),
         (class, _) => return Err(ImageError::Class(class)),
     }
-    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| ImageError::Tables)?;
-    if elf.ehdr.e_machine != EM_X86_64 {
-        return Err(ImageError::Machine(elf.ehdr.e_machine));
+    let rest = file.get(EI_NIDENT..size_of::<Elf64_Ehdr>()).ok_or(ImageError::Tables)?;
+    let header = FileHeader::parse_tail((LittleEndian, Class::ELF64, 0, 0), rest);
+    let header = header.map_err(|_| ImageError::Tables)?;
+    if header.e_machine != EM_X86_64 {
+        return Err(ImageError::Machine(header.e_machine));
     }
-    if !matches!(elf.ehdr.e_type, ET_EXEC | ET_DYN) {
-        return Err(ImageError::Type(elf.ehdr.e_type));
+    if !matches!(header.e_type, ET_EXEC | ET_DYN) {
+        return Err(ImageError::Type(header.e_type));
     }
-    let headers = elf.segments().ok_or(ImageError::Empty)?;
-    match headers.len() {
-        0..=MAX_SEGMENTS => Ok(headers),
-        count => Err(ImageError::TooManySegments(count)),
+    let (count, size) = (usize::from(header.e_phnum), usize::from(header.e_phentsize));
+    if header.e_phoff == 0 || count == 0 {
+        return Err(ImageError::Empty);
     }
+    if count > MAX_SEGMENTS {
+        return Err(ImageError::TooManySegments(count));
+    }
+    if size != size_of::<Elf64_Phdr>() {
+        return Err(ImageError::HeaderSize(size));
+    }
+    let rest = usize::try_from(header.e_phoff).ok().and_then(|at| file.get(at..));
+    let table = rest.and_then(|rest| rest.get(..count.wrapping_mul(size))).ok_or(ImageError::Tables)?;
+    Ok(SegmentTable::new(LittleEndian, Class::ELF64, table))
 }
 
 /// The segments that take memory.
@@ -191,7 +206,7 @@ fn data_of<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<&'a [u8], Image
 /// Checks each segment, and against the others; gives the pages that all of them take.
 fn check_segments(file: &[u8], headers: Headers<'_>) -> Result<PhysRange, ImageError> {
     let (mut first, mut end) = (u64::MAX, 0);
-    for (index, header) in loads(headers).enumerate() {
+    for (header, index) in loads(headers).zip(0..MAX_SEGMENTS) {
         let at = PhysAddr(header.p_paddr);
         let memory = header.p_memsz;
         let range = PhysRange::new(at, memory).ok_or(ImageError::Unaddressable { at, len: memory })?;
@@ -208,6 +223,6 @@ fn check_segments(file: &[u8], headers: Headers<'_>) -> Result<PhysRange, ImageE
         end = end.max(range.end().0);
     }
     let first = first & !PAGE_SIZE.wrapping_sub(1);
-    let len = end.next_multiple_of(PAGE_SIZE).checked_sub(first);
+    let len = end.checked_next_multiple_of(PAGE_SIZE).and_then(|end| end.checked_sub(first));
     len.and_then(|len| PhysRange::new(PhysAddr(first), len)).ok_or(ImageError::Empty)
 }

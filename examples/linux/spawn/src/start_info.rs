@@ -178,15 +178,11 @@ impl<'a> StartInfo<'a> {
     /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]; it is empty then.
     pub fn command_line(&mut self, text: fmt::Arguments<'_>) -> Result<(), StartInfoError> {
         self.page.command_line.fill(0);
-        let mut line = Line { to: &mut self.page.command_line, len: 0 };
-        let formatted = line.write_fmt(text).map_err(|_| StartInfoError::Format);
-        let len = line.len;
-        let nul = self.page.command_line.iter().take(len).position(|byte| *byte == 0);
-        let written = match nul {
-            _ if formatted.is_err() => formatted,
-            _ if len >= MAX_COMMAND_LINE => Err(StartInfoError::CommandLine(len)),
-            Some(at) => Err(StartInfoError::Nul(at)),
-            None => Ok(()),
+        let mut line = Line { to: &mut self.page.command_line, len: 0, nul: None };
+        let written = match line.write_fmt(text) {
+            Err(_) => Err(StartInfoError::Format),
+            Ok(()) if line.len >= MAX_COMMAND_LINE => Err(StartInfoError::CommandLine(line.len)),
+            Ok(()) => line.nul.map_or(Ok(()), |at| Err(StartInfoError::Nul(at))),
         };
         if written.is_err() {
             self.page.command_line.fill(0);
@@ -199,13 +195,21 @@ impl<'a> StartInfo<'a> {
 struct Line<'a> {
     to: &'a mut [u8; MAX_COMMAND_LINE],
     len: usize,
+    /// Where the first NUL is.
+    nul: Option<usize>,
 }
 
 impl Write for Line<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.to.get_mut(self.len..).unwrap_or(&mut []);
-        room.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
-        self.len = self.len.saturating_add(text.len());
+        for byte in text.bytes() {
+            if let Some(to) = self.to.get_mut(self.len) {
+                *to = byte;
+            }
+            if byte == 0 {
+                self.nul = self.nul.or(Some(self.len));
+            }
+            self.len = self.len.saturating_add(1);
+        }
         Ok(())
     }
 }

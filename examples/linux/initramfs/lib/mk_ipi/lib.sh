@@ -80,23 +80,19 @@ mk() {
 	put $device "$*"
 }
 
-# The kernels beside this one. Kernel 1 is the bare-metal one in Rust, and so is 2, or it is the one in C. The image of 3 is this very Linux.
-second=rust
-
+# The kernels beside this one. Kernel 1 is a bare-metal kernel in Rust, kernel 2 one in C; the image of 3 is this very Linux.
 image_of() {
-	case $1,$second in
-	1,*) echo /lib/mk_ipi/k1.elf ;;
-	2,rust) echo /lib/mk_ipi/k2.elf ;;
-	2,c) echo /lib/mk_ipi/k3.elf ;;
-	3,*) echo /lib/mk_ipi/vmlinux ;;
+	case $1 in
+	3) echo /lib/mk_ipi/vmlinux ;;
+	*) echo /lib/mk_ipi/k$1.elf ;;
 	esac
 }
 
 lang_of() {
 	case $1 in
-	2) echo $second ;;
+	1) echo rust ;;
+	2) echo c ;;
 	3) echo linux ;;
-	*) echo rust ;;
 	esac
 }
 

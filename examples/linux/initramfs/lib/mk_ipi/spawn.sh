@@ -13,7 +13,6 @@ spawns() {
 }
 
 spawned() {
-	second=c
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "spawned: a large file" keep_file
 	refused_plans
@@ -27,6 +26,7 @@ spawned() {
 	lives
 	ends
 	one_by_one
+	step "spawned: by the unit's script" by_script
 	dmesg -c > /dev/null
 	step "spawned: take" mk take $one $two $three $four
 	step "spawned: all CPUs online" online_is $online_before
@@ -35,7 +35,6 @@ spawned() {
 	step "spawned: unload" unload
 	step "spawned: nothing left" nothing_left
 	step "spawned: the large file is as it was" file_is_as_it_was
-	second=rust
 }
 
 # bring_up_all [WORD...]: with these words for the Linux.
@@ -192,6 +191,20 @@ one_by_one() {
 	step "spawned: stop, destroy 2" stop_and_destroy 2
 	step "spawned: 3 gets on" whole_traffic 3
 	step "spawned: stop, destroy 3 again" stop_and_destroy 3
+}
+
+# What systemd would run: start and stop, each with all that belongs to it.
+by_script() {
+	mkdir -p /tmp/etc
+	cat > /tmp/etc/3.conf <<-CONF
+		CPUS="$three $four" POOL=$pool
+		IMAGE=$(image_of 3) INITRD=/lib/mk_ipi/guest.cpio
+		WORDS="earlyprintk=serial,$(port_of 3),115200,keep console=ttyprintk"
+	CONF
+	mk take $three $four
+	MK_IPI_CONF=/tmp/etc mk-ipi-instance start 3 && await $boot is_up 3 || return
+	MK_IPI_CONF=/tmp/etc mk-ipi-instance stop 3 && ! grep -q '^3 ' $device || return
+	mk give $three $four
 }
 
 stop_and_destroy() {

@@ -10,7 +10,7 @@ const OEM_ID: [u8; 6] = *b"MKIPI ";
 /// What every table but the RSDP begins with (5.2.6).
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Header {
+pub(super) struct Header {
     signature: [u8; 4],
     length: U32,
     revision: u8,
@@ -24,15 +24,15 @@ pub struct Header {
 
 impl Header {
     /// A table that is only its header: a DSDT without a word of AML.
-    pub fn empty_dsdt() -> Self {
+    pub(super) fn empty_dsdt() -> Self {
         Self::new(*b"DSDT", 2, 36)
     }
 
     /// Offset of the checksum.
-    pub const CHECKSUM: usize = offset_of!(Header, checksum);
+    pub(super) const CHECKSUM: usize = offset_of!(Header, checksum);
 
     /// The header of a table of `length` bytes, this included.
-    pub fn new(signature: [u8; 4], revision: u8, length: u32) -> Self {
+    pub(super) fn new(signature: [u8; 4], revision: u8, length: u32) -> Self {
         Self {
             signature,
             length: U32::new(length),
@@ -50,7 +50,7 @@ impl Header {
 /// Where the XSDT is (5.2.5.3).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Rsdp {
+pub(super) struct Rsdp {
     signature: [u8; 8],
     checksum: u8,
     oem_id: [u8; 6],
@@ -64,14 +64,14 @@ pub struct Rsdp {
 
 impl Rsdp {
     /// Offset of the first checksum, and the bytes that it is of.
-    pub const CHECKSUM: usize = offset_of!(Rsdp, checksum);
+    pub(super) const CHECKSUM: usize = offset_of!(Rsdp, checksum);
     /// See there.
-    pub const FIRST_PART: usize = offset_of!(Rsdp, length);
+    pub(super) const FIRST_PART: usize = offset_of!(Rsdp, length);
     /// Offset of the checksum of the whole.
-    pub const EXTENDED_CHECKSUM: usize = offset_of!(Rsdp, extended_checksum);
+    pub(super) const EXTENDED_CHECKSUM: usize = offset_of!(Rsdp, extended_checksum);
 
     /// The pointer to the XSDT at `xsdt`.
-    pub fn new(xsdt: u64) -> Self {
+    pub(super) fn new(xsdt: u64) -> Self {
         Self {
             signature: *b"RSD PTR ",
             checksum: 0,
@@ -89,14 +89,14 @@ impl Rsdp {
 /// The list of the other tables (5.2.8).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Xsdt {
+pub(super) struct Xsdt {
     header: Header,
     tables: [U64; 2],
 }
 
 impl Xsdt {
     /// The list of `tables`.
-    pub fn new(tables: [u64; 2]) -> Self {
+    pub(super) fn new(tables: [u64; 2]) -> Self {
         Self { header: Header::new(*b"XSDT", 1, 52), tables: tables.map(U64::new) }
     }
 }
@@ -104,7 +104,7 @@ impl Xsdt {
 /// The fixed description of the platform (5.2.9). What is left out is 0: a hardware-reduced platform has none of it.
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Fadt {
+pub(super) struct Fadt {
     header: Header,
     /// FIRMWARE_CTRL to CENTURY: tables below 4 GiB, registers of fixed hardware.
     fixed: [u8; 73],
@@ -122,13 +122,13 @@ pub struct Fadt {
 
 impl Fadt {
     /// VGA, MSI, ASPM and the RTC are not there (bits 2 to 5); nor, by 0, are devices of an old PC and the 8042
-    /// (table 5.11).
+    /// (5.2.9.3).
     const IAPC_BOOT_ARCH: u16 = 0b11_1100;
-    /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20; table 5.10).
+    /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20).
     const FLAGS: u32 = 1 | 1 << 20;
 
     /// The description, with the DSDT at `dsdt`.
-    pub fn new(dsdt: u64) -> Self {
+    pub(super) fn new(dsdt: u64) -> Self {
         Self {
             header: Header::new(*b"FACP", 6, 276),
             iapc_boot_arch: U16::new(Self::IAPC_BOOT_ARCH),
@@ -143,7 +143,7 @@ impl Fadt {
 /// What the list of interrupt controllers begins with (5.2.12).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Madt {
+pub(super) struct Madt {
     header: Header,
     local_apic: U32,
     flags: U32,
@@ -151,19 +151,19 @@ pub struct Madt {
 
 impl Madt {
     /// The beginning of a list of `length` bytes. No flag says that there is an 8259.
-    pub fn new(length: u32) -> Self {
+    pub(super) fn new(length: u32) -> Self {
         let header = Header::new(*b"APIC", 5, length);
         Self { header, local_apic: U32::new(0xfee0_0000), flags: U32::ZERO }
     }
 }
 
-/// The flag of a CPU that may be used (table 5.47).
+/// The flag of a CPU that may be used (5.2.12.2).
 const ENABLED: U32 = U32::from_bytes([1, 0, 0, 0]);
 
 /// A CPU with an id below 255 (5.2.12.2). Its id serves as its ACPI id too: that must only be unique.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct LocalApic {
+pub(super) struct LocalApic {
     kind: u8,
     length: u8,
     acpi_id: u8,
@@ -173,7 +173,7 @@ pub struct LocalApic {
 
 impl LocalApic {
     /// The CPU `id`.
-    pub fn new(id: u8) -> Self {
+    pub(super) fn new(id: u8) -> Self {
         Self { kind: 0, length: 8, acpi_id: id, apic_id: id, flags: ENABLED }
     }
 }
@@ -181,7 +181,7 @@ impl LocalApic {
 /// A CPU with an id from 255 on (5.2.12.12).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct LocalX2Apic {
+pub(super) struct LocalX2Apic {
     kind: u8,
     length: u8,
     reserved: U16,
@@ -192,7 +192,7 @@ pub struct LocalX2Apic {
 
 impl LocalX2Apic {
     /// The CPU `id`.
-    pub fn new(id: u32) -> Self {
+    pub(super) fn new(id: u32) -> Self {
         let id = U32::new(id);
         Self { kind: 9, length: 16, reserved: U16::ZERO, x2apic_id: id, flags: ENABLED, acpi_id: id }
     }
@@ -201,7 +201,7 @@ impl LocalX2Apic {
 /// An IO-APIC (5.2.12.3).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct IoApic {
+pub(super) struct IoApic {
     kind: u8,
     length: u8,
     id: u8,
@@ -212,7 +212,7 @@ pub struct IoApic {
 
 impl IoApic {
     /// The IO-APIC at `address`.
-    pub fn new(address: u32) -> Self {
+    pub(super) fn new(address: u32) -> Self {
         let address = U32::new(address);
         Self { kind: 1, length: 12, id: 0, reserved: 0, address, first_interrupt: U32::ZERO }
     }

@@ -20,10 +20,12 @@ pub enum ImageError {
     Machine(u16),
     /// Not a program, but an object file for instance: its `e_type`.
     Type(u16),
-    /// The header or a table that it names is not in the file.
+    /// The header or the program headers are not in the file.
     Tables,
     /// More program headers than [`MAX_SEGMENTS`]: how many.
     TooManySegments(usize),
+    /// The program headers have so many bytes each.
+    HeaderSize(usize),
     /// No segment takes memory.
     Empty,
     /// What a program header names is not in the file.
@@ -117,9 +119,12 @@ impl fmt::Display for ImageError {
                 write!(f, "the ELF file is for machine {machine}, not 62, which is x86-64")
             }
             Self::Type(kind) => write!(f, "the ELF file is of type {kind}, not a program (2 or 3)"),
-            Self::Tables => write!(f, "the ELF header, or a table that it names, is not in the file"),
+            Self::Tables => write!(f, "the ELF header or the program headers are not in the file"),
             Self::TooManySegments(count) => {
                 write!(f, "the ELF file has {count} program headers, more than {MAX_SEGMENTS}")
+            }
+            Self::HeaderSize(size) => {
+                write!(f, "the ELF file's program headers have {size} bytes each, not 56")
             }
             Self::Empty => write!(f, "the ELF file has nothing to load"),
             Self::NotInFile { offset, len, file } => write!(

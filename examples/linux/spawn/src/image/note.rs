@@ -12,9 +12,9 @@ use mk_ipi_abi::{PhysAddr, PAGE_SIZE};
 pub const MAX_NOTES: usize = 64;
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit entry.
-pub const PHYS32_ENTRY: u64 = 18;
+pub(super) const PHYS32_ENTRY: u64 = 18;
 /// `XEN_ELFNOTE_PHYS32_RELOC`: the image may be moved.
-pub const PHYS32_RELOC: u64 = 19;
+pub(super) const PHYS32_RELOC: u64 = 19;
 
 /// What the image must be aligned to if neither the note nor a segment says it.
 const DEFAULT_ALIGN: u64 = 0x20_0000;
@@ -22,7 +22,11 @@ const DEFAULT_ALIGN: u64 = 0x20_0000;
 const DEFAULT_MAX: u32 = u32::MAX;
 
 /// What Xen's note `kind` has to say; `None` without such a note.
-pub fn find<'a>(file: &'a [u8], headers: Headers<'_>, kind: u64) -> Result<Option<&'a [u8]>, ImageError> {
+pub(super) fn find<'a>(
+    file: &'a [u8],
+    headers: Headers<'_>,
+    kind: u64,
+) -> Result<Option<&'a [u8]>, ImageError> {
     for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
         // Parts of a note are padded to 4 bytes, or to 8 in a segment that is aligned so.
         let align = if header.p_align == 8 { 8 } else { 4 };
@@ -40,7 +44,7 @@ pub fn find<'a>(file: &'a [u8], headers: Headers<'_>, kind: u64) -> Result<Optio
 }
 
 /// The entry: an address of 4 bytes or of 8.
-pub fn entry(said: &[u8]) -> Result<u32, ImageError> {
+pub(super) fn entry(said: &[u8]) -> Result<u32, ImageError> {
     match *said {
         [a, b, c, d] | [a, b, c, d, 0, 0, 0, 0] => Ok(u32::from_le_bytes([a, b, c, d])),
         _ => Err(ImageError::EntryNote(said.len())),
@@ -49,7 +53,7 @@ pub fn entry(said: &[u8]) -> Result<u32, ImageError> {
 
 /// Up to three words: alignment, lowest start, highest last byte. `segments` is the largest alignment of a segment, which
 /// counts if it is a page or more and the note says none.
-pub fn relocation(said: &[u8], segments: u64) -> Result<Relocation, ImageError> {
+pub(super) fn relocation(said: &[u8], segments: u64) -> Result<Relocation, ImageError> {
     if said.len() > 12 || said.len() % 4 != 0 {
         return Err(ImageError::RelocationNote(said.len()));
     }

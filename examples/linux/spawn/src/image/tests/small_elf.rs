@@ -12,6 +12,7 @@ pub const KIND: usize = 16;
 pub const MACHINE: usize = 18;
 pub const HEADERS: usize = 32;
 pub const SECTIONS: usize = 40;
+pub const SIZE: usize = 54;
 pub const COUNT: usize = 56;
 /// Offsets in a program header.
 pub const OFFSET: usize = 8;
