@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The part of the scenario with a spawned Linux: instance 3, with two CPUs, beside kernels 1 and 2, all on the native link.
+# The part of the scenario with a spawned Linux: instance 3, with two CPUs, beside kernel 1, in Rust, and 2, in C. All is on the native link.
 
 three=$(echo $given | cut -d, -f3) four=$(echo $given | cut -d, -f4)
 pool=$(option pool)
@@ -27,8 +27,10 @@ spawned() {
 	ends
 	one_by_one
 	step "spawned: by the unit's script" by_script
+	dmesg -c > /dev/null
 	step "spawned: take" mk take $one $two $three $four
 	step "spawned: all CPUs online" online_is $online_before
+	step "spawned: this Linux tells of their boot" each_booted $one $two $three $four
 	step "spawned: their timers count" each_counts $one $two $three $four
 	step "spawned: unload" unload
 	step "spawned: nothing left" nothing_left
@@ -76,6 +78,13 @@ counts() {
 	after=$(timer $1)
 	echo "CPU $1: $before, then $after"
 	[ "$after" -gt "$before" ]
+}
+
+each_booted() {
+	local cpu
+	for cpu in "$@"; do
+		dmesg | grep "Booting Node [0-9]* Processor $cpu " | tail -n 1 | grep . || { echo "not CPU $cpu"; return 1; }
+	done
 }
 
 each_counts() {
@@ -219,7 +228,7 @@ refused_plans() {
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
 	refused_plan "an empty initramfs" 'Invalid argument' $(image_of 3) initrd=/tmp/empty
 	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=$kept
-	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 900)
+	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
 	mk destroy 3
 	step "plans: create 3, small" create_linux 1M
 	refused_plan "a pool that is too small" 'No space left on device' $(image_of 3) $(words_of 3)
