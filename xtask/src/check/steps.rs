@@ -10,8 +10,9 @@ use anyhow::{bail, ensure, Result};
 use clap::Args;
 
 use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
+use crate::arch::{self, Arch};
 use crate::bench;
-use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES};
+use crate::cmd::{self, Places, BARE_TARGET};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::image::{self, Flavour, BARE_METAL};
 use crate::kernels::Kernels;
@@ -26,7 +27,7 @@ const OTHER_WORKSPACES: [&str; 6] =
     [BARE_METAL, no_panic::FOLDER, instructions::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
-const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
+const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
 /// Kernels of the boots that a test makes.
 const KERNELS: u32 = 3;
 /// Kernels of those in which not all are in Rust.
@@ -50,8 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn all() -> Vec<Step> {
     let step = |name, what, needs: &[Need], run| Step { name, what, needs: needs.to_vec(), run };
     let fmt = Need::Rust(Toolchain::Active, &["rustfmt"], &[]);
-    let clippy = Need::Rust(Toolchain::Active, &["clippy"], &[BARE_TARGET]);
-    let msrv = Need::Rust(Toolchain::Msrv, &[], &[BARE_TARGET]);
+    let clippy = Need::Rust(Toolchain::Active, &["clippy"], &arch::TARGETS);
+    let msrv = Need::Rust(Toolchain::Msrv, &[], &arch::TARGETS);
     let boot = demo::needs(true);
     let boot_with_c = [&boot[..], &[Need::Cc]].concat();
     vec![
@@ -74,7 +75,7 @@ pub fn all() -> Vec<Step> {
         ),
         step(
             "disassembly",
-            "the fence of the x2APIC doorbell and the mark of each entry are in the code",
+            "the fence of each doorbell and the mark of each entry are in the code",
             &[BARE],
             disassembly::run,
         ),
@@ -142,8 +143,8 @@ fn workspaces(context: &Context) -> Result<Vec<&'static str>> {
 }
 
 /// `-p` for each crate that a kernel links.
-fn kernel_crates() -> Vec<&'static str> {
-    KERNEL_CRATES.iter().flat_map(|name| ["-p", *name]).collect()
+fn kernel_crates(arch: Arch) -> Vec<&'static str> {
+    arch.crates().iter().flat_map(|name| ["-p", *name]).collect()
 }
 
 fn locked(context: &Context) -> Result<Notes> {
@@ -167,11 +168,12 @@ fn fmt_all(context: &Context) -> Result<Notes> {
 fn clippy_all(context: &Context) -> Result<Notes> {
     let deny = ["--", "-D", "warnings"];
     cmd::run(cargo(context, &["clippy", "--workspace", "--all-targets"]).args(deny))?;
-    let bare = ["clippy", "--target", BARE_TARGET];
-    cmd::run(cargo(context, &bare).args(kernel_crates()).args(deny))?;
-    for folder in [BARE_METAL, no_panic::FOLDER] {
-        cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
+    for arch in Arch::ALL {
+        let bare = ["clippy", "--target", arch.target()];
+        cmd::run(cargo(context, &bare).args(kernel_crates(arch)).args(deny))?;
+        cmd::run(cargo_in(context, no_panic::FOLDER, &bare).arg("--release").args(deny))?;
     }
+    cmd::run(cargo_in(context, BARE_METAL, &["clippy", "--target", BARE_TARGET, "--release"]).args(deny))?;
     for folder in [instructions::FOLDER, bench::FOLDER] {
         cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
     }
@@ -208,17 +210,21 @@ fn miri(context: &Context) -> Result<Notes> {
 }
 
 fn no_std(context: &Context) -> Result<Notes> {
-    cmd::run(cargo(context, &["build", "--release", "--target", BARE_TARGET]).args(kernel_crates()))?;
+    for arch in Arch::ALL {
+        let words = ["build", "--release", "--target", arch.target()];
+        cmd::run(cargo(context, &words).args(kernel_crates(arch)))?;
+    }
     Ok(Vec::new())
 }
 
 fn msrv_builds(context: &Context) -> Result<Notes> {
     let toolchain = format!("+{}", provision::MSRV);
-    for target in [&[][..], &["--target", BARE_TARGET]] {
+    let targets = Arch::ALL.map(|arch| (arch, vec!["--target", arch.target()]));
+    for (arch, target) in Arch::ALL.map(|arch| (arch, Vec::new())).into_iter().chain(targets) {
         let mut cmd = cargo(context, &[&toolchain, "check"]);
         cmd.env("CARGO_TARGET_DIR", context.places.own_target("msrv"));
         // cargo's own choice of toolchain for us must not win over the one that is named.
-        cmd::run(cmd.args(kernel_crates()).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
+        cmd::run(cmd.args(kernel_crates(arch)).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
     }
     Ok(Vec::new())
 }
