@@ -33,7 +33,7 @@ pub struct Image {
 /// The sources of the kernel in C, which takes its start and its place in memory from [`BARE_METAL`].
 const C_KERNEL: &str = "examples/c-kernel";
 const C_SOURCES: [&str; 7] =
-    ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/boot.s"];
+    ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/arch/x86_64/boot.s"];
 
 /// How many CPUs the spawned kernels in Rust are built for; the host has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
