@@ -23,6 +23,10 @@ cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
         mod x86_64;
         pub use self::x86_64::*;
+    } else if #[cfg(target_arch = "aarch64")] {
+        mod aarch64;
+        mod device_tree;
+        pub use self::aarch64::*;
     } else {
         compile_error!("no kernel for this architecture");
     }
