@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The architectures that there are kernels for.
 
+use std::fmt;
+
 use clap::ValueEnum;
+
+use crate::record::Mode;
 
 /// An architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,6 +36,18 @@ impl Arch {
         }
     }
 
+    /// The same, as a list.
+    pub const fn targets(self) -> &'static [&'static str] {
+        const X86: &[&str] = &[Arch::X86.target()];
+        const ARM64: &[&str] = &[Arch::Arm64.target()];
+        const RISCV64: &[&str] = &[Arch::Riscv64.target()];
+        match self {
+            Self::X86 => X86,
+            Self::Arm64 => ARM64,
+            Self::Riscv64 => RISCV64,
+        }
+    }
+
     /// The crates that a kernel links.
     pub const fn crates(self) -> [&'static str; 3] {
         let doorbell = match self {
@@ -40,5 +56,33 @@ impl Arch {
             Self::Riscv64 => "mk-ipi-riscv",
         };
         ["mk-ipi-abi", "mk-ipi-core", doorbell]
+    }
+
+    /// Where memory begins in the machine (examples/bare-metal/src/arch).
+    pub const fn ram(self) -> u64 {
+        match self {
+            Self::X86 => 0,
+            Self::Arm64 => 0x4000_0000,
+            Self::Riscv64 => 0x8000_0000,
+        }
+    }
+
+    /// The one way to drive the interrupt controller, where there is one.
+    pub const fn mode(self) -> Option<Mode> {
+        match self {
+            Self::X86 => None,
+            Self::Arm64 => Some(Mode::Gicv3),
+            Self::Riscv64 => Some(Mode::Sbi),
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86 => "x86-64",
+            Self::Arm64 => "arm64",
+            Self::Riscv64 => "riscv64",
+        })
     }
 }

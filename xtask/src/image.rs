@@ -8,13 +8,15 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::arch::Arch;
 use crate::capi;
 use crate::cmd::{self, shown, Places, BARE_TARGET};
 use crate::kernels::{Kernels, Lang};
 
 /// Where the crate of the kernels lies.
 pub const BARE_METAL: &str = "examples/bare-metal";
-/// First image's base, and the distance to the next: the memory map is examples/bare-metal/src/layout.rs.
+/// First image's base from where memory begins, and the distance to the next: the memory map is
+/// examples/bare-metal/src/layout.rs.
 const BASE: u64 = 0x0100_0000;
 const WINDOW: u64 = 0x0100_0000;
 /// Where the emulator puts the ELF file of kernel 1, and the distance to the next.
@@ -32,8 +34,15 @@ pub struct Image {
 
 /// The sources of the kernel in C, which takes its start and its place in memory from [`BARE_METAL`].
 const C_KERNEL: &str = "examples/c-kernel";
-const C_SOURCES: [&str; 7] =
-    ["main.c", "machine.c", "console.c", "stream.c", "demo.c", "payload.c", "../bare-metal/src/arch/x86_64/boot.s"];
+const C_SOURCES: [&str; 7] = [
+    "main.c",
+    "machine.c",
+    "console.c",
+    "stream.c",
+    "demo.c",
+    "payload.c",
+    "../bare-metal/src/arch/x86_64/boot.s",
+];
 
 /// How many CPUs the spawned kernels in Rust are built for; the host has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +54,13 @@ pub enum Flavour {
 }
 
 /// Builds the images of all kernels, the host's first.
-pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
-    let folder = places.own_target("images");
+pub fn build(places: &Places, arch: Arch, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
+    // A folder for each base: what was built is not built again.
+    let (images, target) = match arch {
+        Arch::X86 => ("images".into(), "bare-metal".into()),
+        arch => (format!("images-{arch}"), format!("bare-metal-{arch}")),
+    };
+    let folder = places.own_target(&images);
     fs::create_dir_all(&folder)?;
     let library = kernels
         .has_c()
@@ -58,14 +72,13 @@ pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec
             folder.join(if flavour == Flavour::OneCpu { format!("k{k}.elf") } else { format!("k{k}-2.elf") });
         match (lang, &library) {
             (Lang::C, Some(library)) => build_c(places, k, library, &file)?,
-            // A folder for each base: what was built is not built again.
-            _ => linked(places, base(k), flavour, &format!("bare-metal-{k}"), &file)?,
+            _ => linked(places, (arch, arch.ram() + base(k)), flavour, &format!("{target}-{k}"), &file)?,
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {
             bail!("{} has {len} bytes; the memory map has room for {WINDOW}", file.display());
         }
-        Ok(Image { file, len, staged_at: STAGING + u64::from(k) * WINDOW })
+        Ok(Image { file, len, staged_at: arch.ram() + STAGING + u64::from(k) * WINDOW })
     };
     (0..).zip(kernels.langs()).map(build).collect()
 }
@@ -76,12 +89,18 @@ fn base(k: u32) -> u64 {
 
 /// Builds [`BARE_METAL`], linked at `base`, and leaves it in `file`. cargo builds anew where `target`, a folder, had another base.
 pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
-    linked(places, base, Flavour::OneCpu, target, file)
+    linked(places, (Arch::X86, base), Flavour::OneCpu, target, file)
 }
 
-fn linked(places: &Places, base: u64, flavour: Flavour, target: &str, file: &Path) -> Result<()> {
+fn linked(
+    places: &Places,
+    (arch, base): (Arch, u64),
+    flavour: Flavour,
+    target: &str,
+    file: &Path,
+) -> Result<()> {
     let mut cargo = places.cargo_in(Path::new(BARE_METAL));
-    cargo.args(["build", "--release", "--target", BARE_TARGET]);
+    cargo.args(["build", "--release", "--target", arch.target()]);
     if flavour == Flavour::SecondCpu {
         cargo.args(["--features", "second-cpu"]);
     }

@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 use clap::Args;
 
 use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
-use crate::cmd::{self, Places, BARE_TARGET};
+use crate::cmd::{self, Places};
 use crate::demo::{self, DemoArgs, Modes, Stage};
-use crate::image::{self, Flavour, BARE_METAL};
+use crate::image::{self, Flavour, Image, BARE_METAL};
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
 use crate::proofs;
+use crate::provision::qemu::Qemu;
 use crate::provision::{self, Need, Provision, Toolchain};
-use crate::record::Generation;
+use crate::record::{Generation, Mode};
 
 /// The workspaces beside the root's.
 const OTHER_WORKSPACES: [&str; 6] =
@@ -53,7 +54,7 @@ pub fn all() -> Vec<Step> {
     let fmt = Need::Rust(Toolchain::Active, &["rustfmt"], &[]);
     let clippy = Need::Rust(Toolchain::Active, &["clippy"], &arch::TARGETS);
     let msrv = Need::Rust(Toolchain::Msrv, &[], &arch::TARGETS);
-    let boot = demo::needs(true);
+    let boot = demo::needs(Arch::X86, true);
     let boot_with_c = [&boot[..], &[Need::Cc]].concat();
     vec![
         step("spdx", "each source file names its licence first", &[], source::spdx),
@@ -93,6 +94,12 @@ pub fn all() -> Vec<Step> {
             conformance_qemu,
         ),
         step("demo-qemu", "the demo passes, on both links, with deaths and moves", &boot_with_c, demo_qemu),
+        step("arm64", "conformance suite and demo on a GICv3", &demo::needs(Arch::Arm64, false), |c| {
+            elsewhere(c, Arch::Arm64)
+        }),
+        step("riscv64", "conformance suite and demo on SBI", &demo::needs(Arch::Riscv64, false), |c| {
+            elsewhere(c, Arch::Riscv64)
+        }),
         step(
             "linux",
             "a Linux with our module and kernels beside it, both links",
@@ -171,9 +178,10 @@ fn clippy_all(context: &Context) -> Result<Notes> {
     for arch in Arch::ALL {
         let bare = ["clippy", "--target", arch.target()];
         cmd::run(cargo(context, &bare).args(kernel_crates(arch)).args(deny))?;
-        cmd::run(cargo_in(context, no_panic::FOLDER, &bare).arg("--release").args(deny))?;
+        for folder in [BARE_METAL, no_panic::FOLDER] {
+            cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
+        }
     }
-    cmd::run(cargo_in(context, BARE_METAL, &["clippy", "--target", BARE_TARGET, "--release"]).args(deny))?;
     for folder in [instructions::FOLDER, bench::FOLDER] {
         cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
     }
@@ -271,39 +279,63 @@ fn conformance_qemu(context: &Context) -> Result<Notes> {
 
 /// The conformance suite on the emulated APIC, in each mode that can run.
 pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
-    let images = image::build(places, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
+    let images = image::build(places, Arch::X86, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
     let mut notes = Notes::new();
     for mode in modes {
-        let job = Job {
-            run: "conformance",
-            mode,
-            generation: Generation::RfcV2,
-            messages: MESSAGES,
-            kills: 0,
-            host_cpus: 1,
-            moves: 0,
-            fault: None,
-            images: &images,
-        };
-        let run = machine::boot(places, qemu, &job, &mut |_| ())?;
-        let mut problems = run.problems.clone();
-        problems.extend(run.report.conformance_problems(KERNELS));
-        if !problems.is_empty() {
-            demo::show_tail(&run, mode);
-            bail!("{mode}: {}", problems.join("; "));
-        }
-        notes.push(format!("{mode}: {}", run.report.case_counts()));
+        notes.push(conformance_of(places, qemu, (Arch::X86, mode), &images)?);
     }
     notes.extend(not_run);
     Ok(notes)
 }
 
+/// The conformance suite on one machine.
+fn conformance_of(
+    places: &Places,
+    qemu: &Qemu,
+    (arch, mode): (Arch, Mode),
+    images: &[Image],
+) -> Result<String> {
+    let job = Job {
+        arch,
+        run: "conformance",
+        mode,
+        generation: Generation::RfcV2,
+        messages: MESSAGES,
+        kills: 0,
+        host_cpus: 1,
+        moves: 0,
+        fault: None,
+        images,
+    };
+    let run = machine::boot(places, qemu, &job, &mut |_| ())?;
+    let mut problems = run.problems.clone();
+    problems.extend(run.report.conformance_problems(KERNELS));
+    if !problems.is_empty() {
+        demo::show_tail(&run, mode);
+        bail!("{mode}: {}", problems.join("; "));
+    }
+    Ok(format!("{mode}: {}", run.report.case_counts()))
+}
+
+/// Conformance suite and demo on an architecture that has one mode.
+fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
+    let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
+    let mode = arch.mode().context("an architecture with one mode")?;
+    let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
+    let mut notes = vec![conformance_of(places, context.provision.qemu(arch)?, (arch, mode), &images)?];
+    notes.extend(demos(context, (arch, &kernels), &[])?);
+    Ok(notes)
+}
+
 fn demo_qemu(context: &Context) -> Result<Notes> {
-    let mut notes =
-        demos(context, &Kernels::rust(KERNELS as usize), &[(Generation::Native, STREAM, Some(KILLS))])?;
-    notes.extend(demos(context, &WITH_C.parse()?, &[])?);
+    let mut notes = demos(
+        context,
+        (Arch::X86, &Kernels::rust(KERNELS as usize)),
+        &[(Generation::Native, STREAM, Some(KILLS))],
+    )?;
+    notes.extend(demos(context, (Arch::X86, &WITH_C.parse()?), &[])?);
     notes.extend(moves(context)?);
     notes.dedup();
     Ok(notes)
@@ -312,7 +344,8 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
 /// The demo that moves a CPU between running kernels; and one in which a kernel keeps its doorbell there.
 fn moves(context: &Context) -> Result<Notes> {
     let kernels = Kernels::rust(KERNELS as usize);
-    let stage = Stage::build(context.places, context.provision, &kernels, Flavour::SecondCpu, true)?;
+    let stage =
+        Stage::build(context.places, context.provision, (Arch::X86, &kernels), Flavour::SecondCpu, true)?;
     let play = |mode, moves, fault| {
         let plain = DemoArgs::plain(kernels.clone());
         demo::play(&stage, &DemoArgs { messages: MESSAGES, moves: Some(moves), mode, fault, ..plain })
@@ -327,11 +360,15 @@ fn moves(context: &Context) -> Result<Notes> {
 }
 
 /// The demo with these kernels on both links, and as `more` says; and one in which kernel 1 hangs.
-fn demos(context: &Context, kernels: &Kernels, more: &[(Generation, u64, Option<u32>)]) -> Result<Notes> {
-    let stage = Stage::build(context.places, context.provision, kernels, Flavour::OneCpu, true)?;
+fn demos(
+    context: &Context,
+    (arch, kernels): (Arch, &Kernels),
+    more: &[(Generation, u64, Option<u32>)],
+) -> Result<Notes> {
+    let stage = Stage::build(context.places, context.provision, (arch, kernels), Flavour::OneCpu, true)?;
     let play = |mode, generation, messages, kill, fault| {
         let plain = DemoArgs::plain(kernels.clone());
-        demo::play(&stage, &DemoArgs { messages, generation, kill, mode, fault, ..plain })
+        demo::play(&stage, &DemoArgs { arch, messages, generation, kill, mode, fault, ..plain })
     };
     let mut notes = Notes::new();
     let both = [(Generation::RfcV2, MESSAGES, None), (Generation::Native, STREAM, None)];

@@ -18,6 +18,7 @@ use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::arch::Arch;
 use crate::cmd::{self, Places, BARE_TARGET};
 use crate::demo::{self, Modes};
 use crate::image;
@@ -100,7 +101,7 @@ const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 /// What it takes.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
-    vec![RUST, Need::Cc, tools, Need::Qemu { x2apic }, Need::Busybox, Need::Linux(wanted)]
+    vec![RUST, Need::Cc, tools, Need::Qemu { arch: Arch::X86, x2apic }, Need::Busybox, Need::Linux(wanted)]
 }
 
 /// The Linux that every change is tested with.
@@ -253,7 +254,7 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
 /// Builds what is not built, and boots once in each mode.
 fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, not_run) = demo::runnable(qemu, args.mode, places.ci)?;
     let mut summary = LinuxSummary::default();
     let linux = summary.timed("kernel", || kernel::ready(&args.wanted()?))?;
@@ -274,7 +275,7 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
 /// Builds what is not built, and boots to a shell.
 fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
     let linux = kernel::ready(&args.wanted()?)?;
     let initramfs = build(places, &linux)?;
