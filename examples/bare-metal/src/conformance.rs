@@ -64,6 +64,7 @@ pub fn on_stop() {
 }
 
 /// The suite's second vector arrived, and was acknowledged.
+#[cfg_attr(target_arch = "riscv64", allow(dead_code, reason = "there is one vector"))]
 pub fn on_spare() {
     BARE_METAL.spare_interrupts.fetch_add(1, Ordering::Relaxed);
     SUITE.on_interrupt();
@@ -127,17 +128,28 @@ impl Env for BareMetal {
         Kernel.service();
         spin_hint();
     }
+    /// Where all doorbells are one interrupt, none can move to another vector.
+    fn wants(&self, case: &Case) -> bool {
+        arch::SPARE_VECTOR != arch::DOORBELL || case.name != MOVES
+    }
     fn report(&self, case: &Case, outcome: Outcome) {
         let (result, detail) = match outcome {
             Ok(()) => ("pass", ""),
             Err(failed) => ("fail", failed.0),
         };
-        let (me, name, clause) = (self.me(), case.name, case.clauses);
-        record!(
-            "{{\"case\":{{\"name\":\"{name}\",\"clause\":\"{clause}\",\"kernel\":{me},\
-             \"result\":\"{result}\",\"detail\":\"{detail}\"}}}}"
-        );
+        tell(case, result, detail);
     }
+}
+
+/// The case that needs a second vector.
+const MOVES: &str = "a_doorbell_moves";
+
+fn tell(Case { name, clauses, .. }: &Case, result: &str, detail: &str) {
+    let me = BARE_METAL.me();
+    record!(
+        "{{\"case\":{{\"name\":\"{name}\",\"clause\":\"{clauses}\",\"kernel\":{me},\
+         \"result\":\"{result}\",\"detail\":\"{detail}\"}}}}"
+    );
 }
 
 /// Runs the cases; whether all passed.
@@ -151,5 +163,8 @@ pub fn run(node: &Node) -> bool {
     SUITE.identify(instance(node.me), Incarnation::FIRST);
     Kernel.controller().open_spare();
     Kernel.play(Role::Suite);
+    for case in mk_ipi_conformance::CASES.iter().filter(|case| !BARE_METAL.wants(case)) {
+        tell(case, "skip", "there is one vector here");
+    }
     mk_ipi_conformance::run(&BARE_METAL)
 }

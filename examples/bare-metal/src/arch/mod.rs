@@ -27,6 +27,10 @@ cfg_if::cfg_if! {
         mod aarch64;
         mod device_tree;
         pub use self::aarch64::*;
+    } else if #[cfg(target_arch = "riscv64")] {
+        mod device_tree;
+        mod riscv64;
+        pub use self::riscv64::*;
     } else {
         compile_error!("no kernel for this architecture");
     }
