@@ -56,9 +56,12 @@ pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> 
 
 /// Has what was written to `range` be in memory, for a CPU that starts with its caches off.
 pub fn publish(range: PhysRange) {
-    /// The shortest line that a cache may have.
-    const LINE: usize = 16;
-    for at in (range.start().0..range.end().0).step_by(LINE) {
+    let kind: u64;
+    // SAFETY: a read.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) kind, options(nostack, preserves_flags)) };
+    // DminLine: the shortest line of all caches, in words of 4 bytes.
+    let line = 4 << (kind >> 16 & 0xf);
+    for at in (range.start().0..range.end().0).step_by(line) {
         // SAFETY: mapped memory; the instruction changes nothing but where its content is.
         unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
     }
