@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The real firmware and the real registers: each operation is one instruction.
 
+use crate::imsic::{Identity, ImsicIo};
 use crate::sbi::{Extension, SbiIo, SbiReturn};
 use core::arch::asm;
+use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::platform::LocalInterrupts;
 
 /// `sstatus.SIE`, and `sip.SSIP`: bit 1 of both.
@@ -90,6 +92,73 @@ unsafe impl SbiIo for Hardware {
 
     #[inline(always)]
     fn fence_after_clear(&self) {
+        // SAFETY: as above.
+        unsafe { asm!("fence o, rw", options(nostack, preserves_flags)) }
+    }
+}
+
+/// Supervisor-level interrupt files that lie side by side, hart after hart from hart 0 on, as on a machine with one group of harts; and
+/// this hart's own.
+#[derive(Clone, Copy, Debug)]
+pub struct ImsicFiles {
+    /// Where hart 0's is mapped.
+    first: usize,
+    /// Bytes from one to the next: a page, and as many more as each hart has files for guests.
+    stride: usize,
+    /// How many there are.
+    count: usize,
+}
+
+impl ImsicFiles {
+    /// The files of harts `0..count`, the first one mapped at `first`, each `stride` bytes behind the one before.
+    ///
+    /// # Safety
+    ///
+    /// The machine has them so (device tree: `reg` and `riscv,guest-index-bits` of the `riscv,imsics` node for supervisor mode), and they are
+    /// mapped as a device's registers, writable, for as long as the object is used. The end of the last one does not go beyond the address
+    /// space. Every hart that uses the object runs in supervisor mode and has `Ssaia`.
+    pub const unsafe fn new(first: usize, stride: usize, count: usize) -> Self {
+        Self { first, stride, count }
+    }
+}
+
+// SAFETY: one instruction each, or the two that belong together, of the effect required; `asm!` blocks are kept in order, and are without
+// `nomem`. `new` was promised the files.
+unsafe impl ImsicIo for ImsicFiles {
+    #[inline]
+    fn has_file(&self, cpu: PhysCpuId) -> bool {
+        usize::try_from(cpu.0).is_ok_and(|hart| hart < self.count)
+    }
+
+    #[inline(always)]
+    unsafe fn send(&self, cpu: PhysCpuId, identity: Identity) {
+        #[expect(clippy::cast_possible_truncation, reason = "an address has 64 bits")]
+        let file = self.first.wrapping_add((cpu.0 as usize).wrapping_mul(self.stride));
+        // SAFETY: `new` was promised the file; the caller has the rest. A store of 32 bits, little endian as the hart is.
+        unsafe {
+            asm!("fence w, o", "sw {}, 0({})", in(reg) u32::from(identity.get()), in(reg) file, options(nostack));
+        }
+    }
+
+    // The registers by their numbers, which old assemblers do not know by name: siselect 0x150, sireg 0x151, stopei 0x15c.
+    #[inline(always)]
+    unsafe fn write(&self, register: u64, value: u64) {
+        // SAFETY: the caller.
+        unsafe {
+            asm!("csrw 0x150, {}", "csrw 0x151, {}", in(reg) register, in(reg) value, options(nostack));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn claim(&self) -> u64 {
+        let top;
+        // SAFETY: the caller.
+        unsafe { asm!("csrrw {}, 0x15c, zero", out(reg) top, options(nostack)) };
+        top
+    }
+
+    #[inline(always)]
+    fn fence_after_claim(&self) {
         // SAFETY: as above.
         unsafe { asm!("fence o, rw", options(nostack, preserves_flags)) }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The mk-ipi doorbell on riscv64: the supervisor software interrupt of another hart, sent by the firmware through SBI.
+//! The mk-ipi doorbell on riscv64: the supervisor software interrupt of another hart, sent by the firmware through SBI; or a
+//! message-signalled interrupt, on a machine whose harts have IMSICs ([`Imsic`], with a seam and a duty of its own).
 //!
 //! [`SbiDoorbell`] is the doorbell. It reaches firmware and registers through one seam, [`SbiIo`], which `Hardware` implements with
 //! real instructions and a test with a recorder. For kernels without code of their own there is more:
@@ -20,7 +21,7 @@
 //!
 //! # Modules
 //!
-//! The modules, each of which uses only those named before it: `sbi`; then `doorbell`, `hsm` and `hardware` on it.
+//! The modules, each of which uses only those named before it: `sbi`; then `doorbell`, `hsm` and `hardware` on it. `imsic` stands on nothing.
 #![no_std]
 
 #[cfg(test)]
@@ -32,10 +33,12 @@ mod fake;
 #[cfg(target_arch = "riscv64")]
 pub mod hardware;
 pub mod hsm;
+pub mod imsic;
 pub mod sbi;
 
 pub use doorbell::{SbiDoorbell, SOFTWARE_INTERRUPT};
 #[cfg(target_arch = "riscv64")]
-pub use hardware::Hardware;
+pub use hardware::{Hardware, ImsicFiles};
 pub use hsm::{HartState, Hsm};
+pub use imsic::{Identity, Imsic, ImsicIo};
 pub use sbi::{Extension, SbiError, SbiIo, SbiReturn};

@@ -16,7 +16,7 @@ pub enum Arch {
     X86,
     /// arm64, with a GICv3.
     Arm64,
-    /// riscv64, with an SBI firmware.
+    /// riscv64, with an SBI firmware, and with IMSICs.
     Riscv64,
 }
 
@@ -67,12 +67,12 @@ impl Arch {
         }
     }
 
-    /// The one way to drive the interrupt controller, where there is one.
-    pub const fn mode(self) -> Option<Mode> {
+    /// The ways to drive the interrupt controller.
+    pub const fn modes(self) -> &'static [Mode] {
         match self {
-            Self::X86 => None,
-            Self::Arm64 => Some(Mode::Gicv3),
-            Self::Riscv64 => Some(Mode::Sbi),
+            Self::X86 => &[Mode::Xapic, Mode::X2apic],
+            Self::Arm64 => &[Mode::Gicv3],
+            Self::Riscv64 => &[Mode::Sbi, Mode::Imsic],
         }
     }
 }

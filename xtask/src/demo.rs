@@ -27,7 +27,7 @@ const MAX_XAPIC_CPUS: u32 = 255;
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// The machine: an x86 PC, or QEMU's `virt` with a GICv3, or with SBI
+    /// The machine: an x86 PC, or QEMU's `virt`: with a GICv3, or with SBI and with IMSICs
     #[arg(long, value_enum, default_value_t = Arch::X86)]
     pub arch: Arch,
     /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
@@ -101,7 +101,7 @@ impl Modes {
         match self {
             Modes::Xapic => &[Mode::Xapic],
             Modes::X2apic => &[Mode::X2apic],
-            Modes::Both => &[Mode::Xapic, Mode::X2apic],
+            Modes::Both => Arch::X86.modes(),
         }
     }
 }
@@ -215,9 +215,9 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         bail!("--move is for kernels in Rust that all live on: no --kill");
     }
     let arch = args.arch;
-    let (modes, not_run) = match arch.mode() {
-        Some(mode) => (vec![mode], None),
-        None => runnable(qemu, args.mode, places.ci)?,
+    let (modes, not_run) = match arch {
+        Arch::X86 => runnable(qemu, args.mode, places.ci)?,
+        arch => (arch.modes().to_vec(), None),
     };
     let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
     let mut outcome =

@@ -91,6 +91,7 @@ impl Job<'_> {
                 cmd.args(["-M", "q35", "-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
             }
             Arch::Arm64 => cmd.args(["-M", "virt,gic-version=3", "-cpu", "max", "-semihosting"]),
+            Arch::Riscv64 if self.mode == Mode::Imsic => cmd.args(["-M", "virt,aia=aplic-imsic"]),
             Arch::Riscv64 => cmd.args(["-M", "virt"]),
         };
         cmd.args(["-accel", "tcg,thread=multi", "-m", "1G"]);

@@ -24,6 +24,8 @@ pub enum Mode {
     Gicv3,
     /// What riscv64's firmware has, by SBI.
     Sbi,
+    /// riscv64's IMSICs.
+    Imsic,
 }
 
 impl Mode {
@@ -34,6 +36,7 @@ impl Mode {
             Mode::X2apic => "x2apic",
             Mode::Gicv3 => "gicv3",
             Mode::Sbi => "sbi",
+            Mode::Imsic => "imsic",
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Mode {
             Mode::X2apic => "x2APIC",
             Mode::Gicv3 => "GICv3",
             Mode::Sbi => "SBI",
+            Mode::Imsic => "IMSIC",
         })
     }
 }

@@ -269,7 +269,6 @@ pub fn on_tick() {
 }
 
 /// Another kernel's vector arrived, and was acknowledged: whoever rang took this CPU for that one's.
-#[cfg_attr(target_arch = "riscv64", allow(dead_code, reason = "there is one vector"))]
 pub fn on_foreign() {
     hand_over::saw_stray();
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fence before each doorbell, in the instructions that a kernel links (SPEC A-5, AR-3, RV-3): fake registers cannot
+//! The fence before each doorbell, in the instructions that a kernel links (SPEC A-5, AR-3, RV-3, RV-7): fake registers cannot
 //! show that the compiler left it where it was written. And, on x86, the first instruction of each interrupt entry (SPEC A-12).
 
 mod arm64;
@@ -94,7 +94,11 @@ fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     let found = match arch {
         Arch::X86 => writes(code, address)?,
         Arch::Arm64 => barriers::doorbells(&arm64::decode(code, address), true)?,
-        Arch::Riscv64 => barriers::doorbells(&riscv64::decode(code, address)?, false)?,
+        Arch::Riscv64 => {
+            let all = riscv64::decode(code, address)?;
+            ensure!(riscv64::fenced_stores(&all) != 0, "it has no fenced doorbell of an IMSIC");
+            barriers::doorbells(&all, false)?
+        }
     };
     ensure!(found != 0, "it has no doorbell: nothing can be said of the fence");
     Ok(found)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Result};
 use clap::Args;
 
 use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
@@ -97,9 +97,12 @@ pub fn all() -> Vec<Step> {
         step("arm64", "conformance suite and demo on a GICv3", &demo::needs(Arch::Arm64, false), |c| {
             elsewhere(c, Arch::Arm64)
         }),
-        step("riscv64", "conformance suite and demo on SBI", &demo::needs(Arch::Riscv64, false), |c| {
-            elsewhere(c, Arch::Riscv64)
-        }),
+        step(
+            "riscv64",
+            "conformance suite and demo on SBI and on IMSICs",
+            &demo::needs(Arch::Riscv64, false),
+            |c| elsewhere(c, Arch::Riscv64),
+        ),
         step(
             "linux",
             "a Linux with our module and kernels beside it, both links",
@@ -319,12 +322,13 @@ fn conformance_of(
     Ok(format!("{mode}: {}", run.report.case_counts()))
 }
 
-/// Conformance suite and demo on an architecture that has one mode.
+/// Conformance suite and demo on an architecture that is not x86-64, in each mode.
 fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
-    let mode = arch.mode().context("an architecture with one mode")?;
     let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
-    let mut notes = vec![conformance_of(places, context.provision.qemu(arch)?, (arch, mode), &images)?];
+    let qemu = context.provision.qemu(arch)?;
+    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, *mode), &images);
+    let mut notes = arch.modes().iter().map(conformance).collect::<Result<Notes>>()?;
     notes.extend(demos(context, (arch, &kernels), &[])?);
     Ok(notes)
 }

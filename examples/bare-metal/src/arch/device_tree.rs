@@ -46,6 +46,13 @@ impl<'a> Property<'a> {
         self.name == name && self.depth == path.len() && self.path.iter().zip(path).all(fits)
     }
 
+    /// The address in the name of the node.
+    #[cfg(target_arch = "riscv64")]
+    pub fn unit(&self) -> Option<u64> {
+        let (_, unit) = self.path.get(self.depth.checked_sub(1)?)?.split_once('@')?;
+        u64::from_str_radix(unit, 16).ok()
+    }
+
     /// The value as big-endian words of 64 bits.
     pub fn longs(&self) -> impl Iterator<Item = u64> + 'a {
         self.value.chunks_exact(8).filter_map(|chunk| Some(u64::from_be_bytes(chunk.try_into().ok()?)))

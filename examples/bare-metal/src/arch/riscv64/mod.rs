@@ -26,12 +26,12 @@ pub const CACHED_END: u64 = 0xc000_0000;
 /// From where on boot.s maps all of memory once more, read-only.
 pub const READ_ONLY_ALIAS: u64 = 1 << 37;
 
-/// The doorbell's vector.
+/// The doorbell's vector: the software interrupt, or identity 1 of an IMSIC.
 pub const DOORBELL: Vector = SOFTWARE_INTERRUPT;
-/// There is no second one: the suite's case that needs it is left out.
-pub const SPARE_VECTOR: Vector = SOFTWARE_INTERRUPT;
+/// A second one, of the conformance suite: identity 2. Without an IMSIC there is none.
+pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 
-/// There is one software interrupt: no CPU is moved here.
+/// Kernels have no vectors of their own: no CPU is moved here.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
