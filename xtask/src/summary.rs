@@ -89,6 +89,11 @@ impl Summary {
         }
     }
 
+    /// Whether any two kernels exchanged anything that counts.
+    pub fn has_pairs(&self) -> bool {
+        !self.pairs.is_empty()
+    }
+
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);

@@ -57,6 +57,8 @@ static const char *initramfs;
 static unsigned long outcomes[MAX_ERRNO + 1];
 static uint64_t state;
 static int kernel_log, console;
+/* Why the module refused something last. */
+static char reason[512];
 
 static void die(const char *what)
 {
@@ -111,6 +113,33 @@ static void add_place(struct image *image, size_t at, size_t len)
 		image->places[image->count++] = (struct place){ at, len };
 }
 
+/* The note with which an image names its PVH entry. */
+#define PVH_OWNER "Xen"
+#define PVH_ENTRY 18
+
+static size_t padded(size_t len)
+{
+	return (len + 3) & ~(size_t)3;
+}
+
+/* Moves the entry that the notes name to the start of the first segment, which is still there. */
+static void move_entry(struct image *image, const Elf64_Phdr *notes, uint32_t entry)
+{
+	size_t at = notes->p_offset, end = at + notes->p_filesz;
+
+	while (end - at >= sizeof(Elf64_Nhdr)) {
+		const Elf64_Nhdr *note = (const void *)(image->bytes + at);
+		size_t name = at + sizeof(*note), desc = name + padded(note->n_namesz), next = desc + padded(note->n_descsz);
+
+		if (next > end || next <= at)
+			return;
+		if (note->n_type == PVH_ENTRY && note->n_namesz == sizeof(PVH_OWNER) && note->n_descsz >= sizeof(entry) &&
+		    !memcmp(image->bytes + name, PVH_OWNER, sizeof(PVH_OWNER)))
+			memcpy(image->bytes + desc, &entry, sizeof(entry));
+		at = next;
+	}
+}
+
 /* Keeps of `whole` the headers and the first bytes of each segment, and the notes. */
 static void shorten(struct image *image, const unsigned char *whole, size_t len)
 {
@@ -149,7 +178,7 @@ static void add_image(char *named)
 {
 	struct image *image = &images[image_count];
 	char *equals = strchr(named, '=');
-	const Elf64_Phdr *segments;
+	const Elf64_Phdr *segments, *first = 0;
 	const Elf64_Ehdr *head;
 	unsigned char *whole;
 	size_t len;
@@ -169,8 +198,14 @@ static void add_image(char *named)
 	add_place(image, 0, sizeof(*head));
 	add_place(image, head->e_phoff, head->e_phnum * sizeof(*segments));
 	for (int i = 0; i < head->e_phnum; i++)
-		if (segments[i].p_type == PT_NOTE)
-			add_place(image, segments[i].p_offset, segments[i].p_filesz);
+		if (segments[i].p_type == PT_LOAD && !first)
+			first = &segments[i];
+	for (int i = 0; first && i < head->e_phnum; i++) {
+		if (segments[i].p_type != PT_NOTE)
+			continue;
+		move_entry(image, &segments[i], first->p_paddr);
+		add_place(image, segments[i].p_offset, segments[i].p_filesz);
+	}
 }
 
 /* Changes a byte, or a whole field to a value at which mistakes are made. */
@@ -260,10 +295,14 @@ static int read_log(void)
 			return said;
 		record[len] = 0;
 		text = strchr(record, ';');
-		if (text && !strncmp(text + 1, MODULE, strlen(MODULE)))
-			said |= (atoi(record) & 7) == 3;
-		else if (text && write(console, text + 1, strlen(text + 1)) < 0)
+		if (text && !strncmp(text + 1, MODULE, strlen(MODULE))) {
+			if ((atoi(record) & 7) != 3)
+				continue;
+			snprintf(reason, sizeof(reason), "%s", text + 1);
+			said = 1;
+		} else if (text && write(console, text + 1, strlen(text + 1)) < 0) {
 			die(CONSOLE);
+		}
 	}
 }
 
@@ -301,7 +340,7 @@ static void offer_whole(const struct image *image)
 	snprintf(line, sizeof(line), "check %s %s", image->id, image->file);
 	error = command(line);
 	if (error) {
-		printf("a good image is refused: %s: %s\n", line, strerror(error));
+		printf("a good image is refused: %s: %s: %s\n", line, strerror(error), reason);
 		exit(1);
 	}
 }

@@ -53,6 +53,16 @@ impl Scenario {
     }
 }
 
+/// What came of a boot.
+pub struct Came {
+    /// All that the kernels reported.
+    pub report: Report,
+    /// All that is wrong.
+    pub problems: Vec<String>,
+    /// What a spawned Linux touched of the machine, if that was traced.
+    pub touched: Vec<String>,
+}
+
 /// What to boot, and what it shall do.
 pub struct Job<'a> {
     /// Linux.
@@ -158,8 +168,8 @@ impl Job<'_> {
         all.saturating_mul(self.board.slowness())
     }
 
-    /// Boots, sees it to its end, and gives what it reported and all that is wrong.
-    pub fn run(&self, qemu: &Qemu) -> Result<(Run, Vec<String>)> {
+    /// Boots, sees it to its end, and gives what came of it.
+    pub fn run(&self, qemu: &Qemu) -> Result<Came> {
         self.make_folder()?;
         let [console, spawned, ..] = self.logs();
         let quiet = Duration::from_secs(60_u64.saturating_add(self.board.cpus.into()));
@@ -177,13 +187,16 @@ impl Job<'_> {
         let mut problems = run.problems.clone();
         problems.extend(self.log_problems());
         problems.extend(self.report_problems(&run.report));
+        let mut touched = Vec::new();
         if self.scenario == Scenario::Trace {
-            problems.extend(self.trace_problems()?);
+            let trace = self.read_trace()?;
+            problems.extend(trace.problems());
+            touched = trace.lines();
         }
         if !problems.is_empty() {
             self.show_tails(&run);
         }
-        Ok((run, problems))
+        Ok(Came { report: run.report, problems, touched })
     }
 
     /// Boots, and leaves the user with a shell in Linux, and in the spawned one if there is one.
@@ -218,18 +231,16 @@ impl Job<'_> {
         problems
     }
 
-    /// What the trace says against the run. A good one goes, and leaves what was touched.
-    fn trace_problems(&self) -> Result<Vec<String>> {
+    /// What QEMU traced. It is large: a good one goes.
+    fn read_trace(&self) -> Result<Touched> {
         let mut touched = Touched::new(self.board.mode, self.board.spawned_cpus());
         let trace = self.trace();
         let file = File::open(&trace).with_context(|| trace.display().to_string())?;
         touched.read(BufReader::new(file))?;
-        fs::write(self.folder.join("touched.txt"), touched.lines().join("\n") + "\n")?;
-        let problems = touched.problems();
-        if problems.is_empty() {
+        if touched.problems().is_empty() {
             fs::remove_file(&trace)?;
         }
-        Ok(problems)
+        Ok(touched)
     }
 
     /// What is wrong with what was reported.

@@ -196,6 +196,13 @@ struct CyclesOf {
     done: u64,
 }
 
+/// What a spawned Linux touched of the machine, and the boot that it was in.
+#[derive(Debug, Serialize)]
+struct TouchedIn {
+    mode: Mode,
+    what: String,
+}
+
 /// How long something took.
 #[derive(Debug, Serialize)]
 struct Timing {
@@ -211,6 +218,8 @@ struct LinuxSummary {
     steps: Vec<StepOf>,
     cycles: Vec<CyclesOf>,
     kernel_version: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    touched: Vec<TouchedIn>,
     timings: Vec<Timing>,
 }
 
@@ -225,8 +234,11 @@ impl LinuxSummary {
 
     /// All of it, for people.
     fn lines(&self) -> Vec<String> {
-        let mut lines =
-            vec![format!("Linux {}: {}", self.kernel_version, self.counts()), self.kernels.table()];
+        let mut lines = vec![format!("Linux {}: {}", self.kernel_version, self.counts())];
+        if self.kernels.has_pairs() {
+            lines.push(self.kernels.table());
+        }
+        lines.extend(self.touched.iter().map(|touched| format!("{}: {}", touched.mode, touched.what)));
         let times: Vec<String> =
             self.timings.iter().map(|t| format!("{} {:.1} s", t.what, t.seconds)).collect();
         lines.push(times.join(", "));
@@ -236,8 +248,11 @@ impl LinuxSummary {
     /// How many steps and cycles there were.
     fn counts(&self) -> String {
         let failed = self.steps.iter().filter(|s| !s.step.ok).count();
-        let cycles: u64 = self.cycles.iter().map(|c| c.done).sum();
-        format!("{} steps, {failed} of them failed; up and down {cycles} times", self.steps.len())
+        let steps = format!("{} steps, {failed} of them failed", self.steps.len());
+        match self.cycles.iter().map(|c| c.done).sum() {
+            0u64 => steps,
+            cycles => format!("{steps}; up and down {cycles} times"),
+        }
     }
 }
 
@@ -328,11 +343,12 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
 fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     let Outcome { summary, problems, .. } = outcome;
     let mode = job.board.mode;
-    let (run, found) = summary.timed(format!("run in {mode}"), || job.run(qemu))?;
-    problems.extend(found);
-    summary.kernels.add(&run.report, job.kernels());
-    summary.cycles.push(CyclesOf { mode, done: run.report.cycles });
-    summary.steps.extend(run.report.steps.into_iter().map(|step| StepOf { mode, step }));
+    let came = summary.timed(format!("run in {mode}"), || job.run(qemu))?;
+    problems.extend(came.problems);
+    summary.kernels.add(&came.report, job.kernels());
+    summary.cycles.push(CyclesOf { mode, done: came.report.cycles });
+    summary.steps.extend(came.report.steps.into_iter().map(|step| StepOf { mode, step }));
+    summary.touched.extend(came.touched.into_iter().map(|what| TouchedIn { mode, what }));
     Ok(())
 }
 
