@@ -82,7 +82,7 @@ impl CpuMove {
             let eight = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
             eight.map_or(0, |eight| u64::from_le_bytes(*eight))
         };
-        let half = |word: u64| (word & u64::from(u32::MAX)) as u32;
+        let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
         let (what, errno) = (half(word(0)), half(word(16)));
         let what = match (what, errno) {
             (GIVE_UP, 0) => What::GiveUp,
