@@ -64,7 +64,9 @@ impl Host {
             return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
         }
         let len = start::pages_len(2 * MAX_INSTANCE_CPUS + 1);
-        memory::take_aligned(Owner::StartPages(id), len, PAGE_SIZE, 1 << 32)?;
+        // Linux maps the first GiB where it reads them; other kernels have 32 bits.
+        let pages = |limit| memory::take_aligned(Owner::StartPages(id), len, PAGE_SIZE, limit);
+        pages(1 << 30).or_else(|_| pages(1 << 32))?;
         memory::take(Owner::Pool(id), pool)?;
         peers::forget_all_of(id);
         let (ids, count, _) = instance.ids();
