@@ -176,16 +176,19 @@ impl Watch {
 }
 
 impl<W: Word> Sender<W> {
+    fn life_word(&self) -> u64 {
+        // SYNC POINT: receiver-life (acquire)
+        self.region.receiver(receiver::LIFE)
+    }
+
     /// The receiver's life, as its page says now.
     pub(crate) fn life(&self) -> Option<Life> {
-        // SYNC POINT: receiver-life (acquire)
-        Life::from_word(self.region.receiver(receiver::LIFE))
+        Life::from_word(self.life_word())
     }
 
     /// Whether a life of the receiver has begun in the region, and which, if the word makes sense.
     pub(crate) fn begun(&self) -> Option<Option<Life>> {
-        // SYNC POINT: receiver-life (acquire)
-        let word = self.region.receiver(receiver::LIFE);
+        let word = self.life_word();
         (word != 0).then(|| Life::from_word(word))
     }
 

@@ -81,6 +81,7 @@ fn endpoint<
     }
     instances(end);
     sink(end.send(instance(), MessageType(any()), bytes()).map_err(SendError::errno));
+    sink(end.send(instance(), MessageType(any()), bytes()).map_err(SendError::is_transient));
     sink(end.send_to_cpu(instance(), PhysCpuId(any()), MessageType(any()), bytes()));
     sink(end.send_pfn(instance(), Pfn(any())));
     end.on_interrupt();
