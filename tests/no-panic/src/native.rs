@@ -107,6 +107,7 @@ pub fn endpoint<
     }
     sink(end.lane_stats(instance()));
     if let Some(vector) = vector() {
+        sink(end.begin_at(PhysCpuId(any()), vector).map_err(MoveError::errno));
         sink(end.move_doorbell(PhysCpuId(any()), vector).map_err(MoveError::errno));
     }
 }
