@@ -4,6 +4,7 @@
 use crate::opaque::{any, bytes, instance, option, range, sink, vector};
 use core::hash::{Hash, Hasher};
 use mk_ipi_abi::boot_param::{self, BootParamError};
+use mk_ipi_abi::cpu_move::CpuMove;
 use mk_ipi_abi::directory::*;
 use mk_ipi_abi::ids::*;
 use mk_ipi_abi::rfc_v2::*;
@@ -17,6 +18,12 @@ pub fn call_all() {
     header();
     entry();
     flags();
+    cpu_moves();
+}
+
+fn cpu_moves() {
+    let said = CpuMove::decode(bytes());
+    sink(said.map(|said| said.encode()));
 }
 
 /// The derived traits that have code.
