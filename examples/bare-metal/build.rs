@@ -4,11 +4,22 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// Base of the host kernel's image (src/layout.rs).
-const DEFAULT_BASE: &str = "0x1000000";
+/// Base of the host kernel's image, from where memory begins (src/layout.rs).
+const DEFAULT_BASE: u32 = 0x100_0000;
+
+/// Where memory begins (src/arch), and the entry of an image that is not entered by PVH.
+fn of_arch(arch: &str) -> (u32, Option<&'static str>) {
+    match arch {
+        "x86_64" => (0, None),
+        "aarch64" => (0x4000_0000, Some("kernel_entry")),
+        "riscv64" => (0x8000_0000, Some("kernel_entry")),
+        _ => panic!("no kernel for {arch}"),
+    }
+}
 
 fn main() {
-    let base = env::var("MK_IPI_IMAGE_BASE").unwrap_or_else(|_| DEFAULT_BASE.into());
+    let (ram, entry) = of_arch(&env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it"));
+    let base = env::var("MK_IPI_IMAGE_BASE").unwrap_or_else(|_| (ram + DEFAULT_BASE).to_string());
     let number = match base.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),
         None => base.parse(),
@@ -21,6 +32,9 @@ fn main() {
     fs::write(&script, template.replace("@BASE@", &format!("{base:#x}"))).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     println!("cargo::rustc-link-arg-bins=--build-id=none");
+    if let Some(entry) = entry {
+        println!("cargo::rustc-link-arg-bins=--entry={entry}");
+    }
     println!("cargo::rerun-if-changed=kernel.ld");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=MK_IPI_IMAGE_BASE");

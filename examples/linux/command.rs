@@ -72,12 +72,12 @@ fn run(line: &str) -> Result {
     }
     match verb {
         "give" => match rest.rsplit_once("to=") {
-            Some((cpus, id)) => with_instance(cpus, id, host::Host::give_to, host::Host::take_from),
-            None => each_cpu(rest, host::Host::give, host::Host::take),
+            Some((cpus, id)) => with_instance(cpus, id, host::give_to, host::take_from),
+            None => each_cpu(rest, host::give, host::take),
         },
         "take" => match rest.rsplit_once("from=") {
-            Some((cpus, id)) => with_instance(cpus, id, host::Host::take_from, host::Host::give_to),
-            None => each_cpu(rest, host::Host::take, host::Host::give),
+            Some((cpus, id)) => with_instance(cpus, id, host::take_from, host::give_to),
+            None => each_cpu(rest, host::take, host::give),
         },
         "create" | "start" | "check" | "stop" | "kill" | "destroy" | "send" => {
             let (id, rest) = split(rest);
@@ -115,36 +115,30 @@ fn cpu(word: &str) -> Result<u32> {
 fn with_instance(
     words: &str,
     id: &str,
-    act: fn(&mut host::Host, InstanceId, u32) -> Result,
-    undo: fn(&mut host::Host, InstanceId, u32) -> Result,
+    act: fn(InstanceId, u32) -> Result,
+    undo: fn(InstanceId, u32) -> Result,
 ) -> Result {
     let id = instance(id.trim())?;
-    each_cpu(words, |host, cpu| act(host, id, cpu), |host, cpu| undo(host, id, cpu))
+    each_cpu(words, |cpu| act(id, cpu), |cpu| undo(id, cpu))
 }
 
 /// One or more CPUs: all, or on an error none.
-fn each_cpu(
-    words: &str,
-    act: impl Fn(&mut host::Host, u32) -> Result,
-    undo: impl Fn(&mut host::Host, u32) -> Result,
-) -> Result {
+fn each_cpu(words: &str, act: impl Fn(u32) -> Result, undo: impl Fn(u32) -> Result) -> Result {
     if words.trim().is_empty() {
         return refuse!(EINVAL, "which CPUs?");
     }
     words.split_ascii_whitespace().try_for_each(|word| cpu(word).map(drop))?;
-    host::with(|host| {
-        let cpus = || words.split_ascii_whitespace().filter_map(number);
-        for (done, cpu) in cpus().enumerate() {
-            if let Err(e) = act(host, cpu) {
-                for cpu in cpus().take(done) {
-                    // If that fails, the log says so.
-                    let _ = undo(host, cpu);
-                }
-                return Err(e);
+    let cpus = || words.split_ascii_whitespace().filter_map(number);
+    for (done, cpu) in cpus().enumerate() {
+        if let Err(e) = act(cpu) {
+            for cpu in cpus().take(done) {
+                // If that fails, the log says so.
+                let _ = undo(cpu);
             }
+            return Err(e);
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// CPUs, separated by commas.
@@ -190,7 +184,7 @@ fn with_files(
     };
     // Not under the host's lock: a slow medium holds up nobody else.
     let image = File::image(image)?;
-    let initrd = initrd.map(File::image).transpose()?;
+    let initrd = initrd.map(File::initrd).transpose()?;
     host::with(|host| act(host, id, &host::Files { image: &image, initrd: initrd.as_ref(), words }))
 }
 
@@ -202,7 +196,7 @@ fn stop(id: InstanceId, seconds: &str) -> Result {
     let Some(seconds) = seconds else {
         return refuse!(EINVAL, "stop takes an instance, and at most {MAX_STOP_SECONDS} seconds");
     };
-    if !host::with(|host| host.stop(id, Microseconds(seconds * 1_000_000)))? {
+    if !host::stop(id, Microseconds(seconds * 1_000_000))? {
         pr_info!("instance {} was stopped without its goodbye\n", id.get());
     }
     Ok(())

@@ -124,6 +124,17 @@ pub fn use_one(cpu: u32) -> Result {
     added.map(drop)
 }
 
+/// Takes `cpu` from Linux, if it uses it: for the host, which gave it.
+pub fn give_up(cpu: u32) -> Result {
+    // SAFETY: a number of a CPU.
+    if unsafe { ffi::mk_ipi_glue_cpu_online(cpu) } {
+        GIVEN.set(cpu, false);
+        return give(cpu);
+    }
+    GIVEN.set(cpu, true);
+    Ok(())
+}
+
 /// Gives all back to Linux that it has given away.
 pub fn take_all() {
     for cpu in given() {

@@ -12,6 +12,7 @@ extern "C" {
     pub static mk_ipi_glue_trampoline: c_ulong;
     pub static mk_ipi_glue_irq_flags: c_ulong;
     pub static mk_ipi_glue_image_kind: c_int;
+    pub static mk_ipi_glue_initrd_kind: c_int;
     pub fn mk_ipi_glue_irq_save() -> c_ulong;
     pub fn mk_ipi_glue_irq_restore(flags: c_ulong);
     pub fn mk_ipi_glue_cpu() -> c_uint;

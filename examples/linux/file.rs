@@ -19,7 +19,13 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the kernel image, or what belongs to one, at `path`. Security modules are asked as for kexec.
+    /// Reads the first file system of a kernel at `path`. Security modules are asked as for kexec.
+    pub fn initrd(path: &str) -> Result<Self> {
+        // SAFETY: a constant of glue.c's.
+        Self::read(path, unsafe { ffi::mk_ipi_glue_initrd_kind })
+    }
+
+    /// Reads the kernel image at `path`. Security modules are asked as for kexec.
     pub fn image(path: &str) -> Result<Self> {
         // SAFETY: a constant of glue.c's.
         Self::read(path, unsafe { ffi::mk_ipi_glue_image_kind })

@@ -144,8 +144,12 @@ int mk_ipi_glue_reserved(u64 start, u64 len)
  */
 bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
 {
-	return !e820__mapped_any(start, start + len, E820_TYPE_RAM) &&
-	       e820__mapped_any(start, start + len, E820_TYPE_RESERVED);
+	u64 page;
+
+	for (page = start; page < start + len; page += PAGE_SIZE)
+		if (!e820__mapped_any(page, page + PAGE_SIZE, E820_TYPE_RESERVED))
+			return false;
+	return !e820__mapped_any(start, start + len, E820_TYPE_RAM);
 }
 
 /*
@@ -174,10 +178,11 @@ static DEFINE_MUTEX(mk_ipi_memory_lock);
 static DEFINE_MUTEX(mk_ipi_traffic_lock);
 static DEFINE_MUTEX(mk_ipi_directory_lock);
 static DEFINE_MUTEX(mk_ipi_serve_lock);
-static DEFINE_MUTEX(mk_ipi_service_lock);
+static DEFINE_MUTEX(mk_ipi_moves_lock);
+static DEFINE_MUTEX(mk_ipi_held_lock);
 static struct mutex *const mk_ipi_locks[] = {
 	&mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock, &mk_ipi_directory_lock, &mk_ipi_serve_lock,
-	&mk_ipi_service_lock,
+	&mk_ipi_moves_lock, &mk_ipi_held_lock,
 };
 
 void mk_ipi_glue_lock(unsigned int which)
@@ -297,6 +302,7 @@ void mk_ipi_glue_unwatch_power(void)
 
 /* Whether the caller may start kernels, which is as much as kexec: constants, and inline where there is no security module. */
 const int mk_ipi_glue_image_kind = READING_KEXEC_IMAGE;
+const int mk_ipi_glue_initrd_kind = READING_KEXEC_INITRAMFS;
 
 int mk_ipi_glue_may_start(void)
 {

@@ -7,10 +7,10 @@ use crate::lock::Locked;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::{Linux, ENDPOINT};
 use crate::role::Told;
-use crate::{cpus, ffi, vector};
+use crate::{cpus, ffi, moves, vector};
 use kernel::prelude::*;
 use mk_ipi_core::abi::directory::{DirectoryError, DirectoryHeader, Layout};
-use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, Vector};
+use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
@@ -87,11 +87,24 @@ impl Joined {
                 ours.vector.get()
             );
         }
-        cpus::forbid(|id| directory.has_cpu(me, id) != Ok(true));
+        cpus::forbid(|id| !is_listed(&directory, me, id));
         FOLLOWED.with(|place| *place = Some(directory));
+        moves::guard()?;
         pr_info!("joined as instance {}, life {}; {kernels} kernels known\n", me.get(), life.get());
         Ok(joined)
     }
+}
+
+/// Whether the directory gives the CPU to us; waits for a host that is just writing.
+fn is_listed(directory: &Directory<'_, AtomicU64>, me: InstanceId, cpu: PhysCpuId) -> bool {
+    for _ in 0..CHANGING_MS {
+        match directory.has_cpu(me, cpu) {
+            Ok(has) => return has,
+            // SAFETY: process context.
+            Err(_) => unsafe { ffi::msleep(1) },
+        }
+    }
+    false
 }
 
 /// Joins, and waits for a host that is just writing.

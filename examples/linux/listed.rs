@@ -10,7 +10,7 @@ use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
 
 /// The directory, for senders, which must not wait for the books.
 struct TheDirectory(UnsafeCell<Option<Directory<'static, AtomicU64>>>);
-// SAFETY: written by whoever has the books, while the endpoint knows no instance (`set_reader`); whoever reads holds one.
+// SAFETY: written while the endpoint knows no instance, by one caller at a time (`set_reader`); whoever reads holds one.
 unsafe impl Sync for TheDirectory {}
 static DIRECTORY: TheDirectory = TheDirectory(UnsafeCell::new(None));
 
@@ -23,8 +23,12 @@ pub unsafe fn set_reader(reader: Option<Directory<'static, AtomicU64>>) {
 }
 
 /// Whether the directory gives `cpu` to `id` now; not while that entry is being written. In any context, also an NMI's that came in
-/// the middle of that; but only for whoever holds an instance.
-pub fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+/// the middle of that.
+///
+/// # Safety
+///
+/// The caller holds an instance of the endpoint.
+pub unsafe fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
     // SAFETY: nobody writes it while somebody holds an instance.
     let directory = DIRECTORY.0.with(|place| unsafe { (*place).as_ref() })?;
     Some(directory.has_cpu(id, cpu).unwrap_or(false))

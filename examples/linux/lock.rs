@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mutexes of the kernel's, and what they guard. The host's (0) is taken before that of memory (1), never behind it; that of
-//! the traffic's results (2), that of the directory that is followed (3), those of the kernel that serves (4, 5) alone.
+//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), and that of the module's hold on itself (6) alone; that of a
+//! CPU's move (5) before the host's.
 
 use crate::ffi;
 use mk_ipi_core::sync::UnsafeCell;

@@ -131,7 +131,7 @@ extern "C" fn mk_ipi_rs_errand(_: *mut c_void) {
 /// The last that this kernel does, in order, on the doorbell's CPU.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_goodbye() {
-    stop::mk_ipi_rs_panic();
+    stop::mk_ipi_rs_over();
     ENDPOINT.goodbye();
 }
 

@@ -341,8 +341,9 @@ struct Region {
     name: UnsafeCell<Text<32>>,
 }
 
-// SAFETY: `show_region` writes before the tree knows of it, `hide_region` when it does not any more; both run under the host's
-// lock, as all that makes and destroys regions.
+// SAFETY: `show_region` writes before the tree knows of it, `hide_region` when it does not any more. Both run under the host's
+// lock, as all that makes and destroys regions; where another kernel is the host, at the module's start and end, and in the
+// tick under the lock of the directory that is followed.
 unsafe impl Sync for Region {}
 
 static REGIONS: [Region; MAX_INSTANCES] = [const {

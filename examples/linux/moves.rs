@@ -2,50 +2,95 @@
 //! CPUs that move by messages (SPEC chapter M): the host asks, and waits; a kernel that it started does as asked, and answers.
 
 use crate::callback::Callback;
-use crate::failure::{failure, refuse, Result};
-use crate::platform::{Linux, ENDPOINT};
-use crate::{cpus, ffi, listed, peers, role, start, vector};
+use crate::failure::{check, failure, refuse, Failure, Result};
+use crate::lock::Locked;
+use crate::platform::ENDPOINT;
+use crate::{cpus, ffi, listed, role, start, vector};
 use kernel::prelude::*;
 use mk_ipi_core::abi::cpu_move::{CpuMove, What, CPU_MOVE_TYPE};
 use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysCpuId};
-use mk_ipi_core::platform::LocalInterrupts;
-use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
 use mk_ipi_x86::Microseconds;
 
 /// How long the host waits for an answer: programs are moved off the CPU first.
 const ANSWER: Microseconds = Microseconds(20_000_000);
-
 /// How long one waits for room in a lane.
 const ROOM: Microseconds = Microseconds(5_000_000);
 
-/// The host's last request: its number, and whom it asked. One at a time, under the host's lock.
-static REQUEST: AtomicU32 = AtomicU32::new(0);
-static ASKED: AtomicU32 = AtomicU32::new(0);
-/// The answer to it: bit 63 is set once it is there; bits 31..0 the error number, 0 for none.
+/// The number of the last request. Whoever has it asks; one at a time.
+// SAFETY: the only one with 5.
+static REQUESTS: Locked<u32> = unsafe { Locked::new(5, 0) };
+/// The last answer: bit 63 is set, bits 62..32 are the low bits of the request's number, 31..0 the error number or 0.
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
+/// Who is asked about what: instance, life and CPU as `AskedOf::word` has them.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// What the host wants of us: bit 63 is set, bit 62 says use, bits 61..32 are the low bits of the request's number, 31..0 the
+/// CPU's APIC id. 0 for nothing.
+static WANTED: AtomicU64 = AtomicU64::new(0);
+
 const IS_THERE: u64 = 1 << 63;
+const IS_USE: u64 = 1 << 62;
+/// Bits of a request's number that are compared.
+const NUMBER: u32 = (1 << 30) - 1;
 
-/// What the host asked of us last, and is not done yet: the payload's words. Written in interrupt context, read by the errand.
-static WANTED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-static IS_WANTED: AtomicBool = AtomicBool::new(false);
+/// Why the kernel that was asked has not done it.
+pub enum NotDone {
+    /// It refuses, or was never asked: all is as it was.
+    Refused(Failure),
+    /// It does not answer: perhaps it does it later.
+    Silent(Failure),
+}
 
-/// Has the life of `id` do `what` with `cpu`, and waits until it has.
-pub fn ask(id: InstanceId, life: Incarnation, what: What, cpu: PhysCpuId) -> Result {
-    let request = REQUEST.load(Ordering::Relaxed).wrapping_add(1);
-    ASKED.store(id.get().into(), Ordering::Relaxed);
-    ANSWERED.store(0, Ordering::Relaxed);
-    REQUEST.store(request, Ordering::Release);
-    send(id, &CpuMove { what, request, cpu })?;
-    let answer = || ANSWERED.load(Ordering::Acquire);
-    start::wait_until(ANSWER, || answer() != 0 || peers::is_gone(id, life));
-    match (answer(), answer() & !IS_THERE) {
-        (0, _) => refuse!(ETIMEDOUT, "instance {} does not answer about CPU {}", id.get(), cpu.0),
-        (_, 0) => Ok(()),
-        (_, errno) => {
-            refuse!(EBUSY, "instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0)
-        }
+impl NotDone {
+    /// The reason.
+    pub fn into_failure(self) -> Failure {
+        let (Self::Refused(e) | Self::Silent(e)) = self;
+        e
     }
+}
+
+fn asked(id: InstanceId, cpu: PhysCpuId) -> u64 {
+    u64::from(id.get()) << 32 | cpu.0 & u64::from(u32::MAX)
+}
+
+/// Has the life of `id` do `what` with `cpu`, and waits until it has, or until it is not `there` any more. Not to be called with the host's
+/// lock.
+pub fn ask(
+    id: InstanceId,
+    life: Incarnation,
+    what: What,
+    cpu: PhysCpuId,
+    there: impl Fn() -> bool,
+) -> core::result::Result<(), NotDone> {
+    REQUESTS.with(|last| {
+        let request = last.wrapping_add(1) & NUMBER;
+        *last = request;
+        ASKED.store(asked(id, cpu), Ordering::Relaxed);
+        ANSWERED.store(0, Ordering::Release);
+        send(id, &CpuMove { what, request, cpu, life }).map_err(NotDone::Refused)?;
+        let mut errno = None;
+        start::wait_until(ANSWER, || {
+            let answer = ANSWERED.load(Ordering::Acquire);
+            let is_ours = answer & IS_THERE != 0 && (answer >> 32) as u32 & NUMBER == request;
+            errno = is_ours.then_some(answer as u32);
+            // SAFETY: looks at the task that runs this.
+            errno.is_some() || !there() || unsafe { ffi::mk_ipi_glue_signal_pending() }
+        });
+        match errno {
+            Some(0) => Ok(()),
+            Some(errno) => {
+                let words =
+                    format_args!("instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0);
+                Err(NotDone::Refused(failure!(EBUSY, "{words}")))
+            }
+            None => {
+                let words = format_args!("instance {} does not answer about CPU {}", id.get(), cpu.0);
+                Err(NotDone::Silent(failure!(ETIMEDOUT, "{words}")))
+            }
+        }
+    })
 }
 
 /// Sends, and waits for room: a lane may be full of others' messages.
@@ -64,68 +109,86 @@ fn on_move(message: &Message<'_>) {
         What::Done => 0,
         What::Refused(errno) => errno.0.unsigned_abs(),
         What::GiveUp | What::Use => {
-            if role::is_joined() && sender == InstanceId::HOST {
+            let is_ours = ENDPOINT.identity().is_some_and(|(_, life)| life == said.life);
+            if role::is_joined() && sender == InstanceId::HOST && is_ours {
                 want(&said);
             }
             return;
         }
     };
-    let is_answer = said.request == REQUEST.load(Ordering::Acquire);
-    if is_answer && u32::from(sender.get()) == ASKED.load(Ordering::Relaxed) {
-        ANSWERED.store(IS_THERE | u64::from(errno), Ordering::Release);
+    if ASKED.load(Ordering::Relaxed) == asked(sender, said.cpu) {
+        let number = u64::from(said.request & NUMBER) << 32;
+        ANSWERED.store(IS_THERE | number | u64::from(errno), Ordering::Release);
     }
 }
 
 /// Has the errand do what the host wants. Whatever it wanted before, it has given up waiting for.
 fn want(said: &CpuMove) {
-    let is_use = u64::from(said.what == What::Use);
-    let [request, cpu] = &WANTED;
-    IS_WANTED.store(false, Ordering::Relaxed);
-    request.store(u64::from(said.request) << 1 | is_use, Ordering::Relaxed);
-    cpu.store(said.cpu.0, Ordering::Relaxed);
-    IS_WANTED.store(true, Ordering::Release);
+    // No APIC id is longer.
+    let Ok(cpu) = u32::try_from(said.cpu.0) else { return };
+    let is_use = if said.what == What::Use { IS_USE } else { 0 };
+    WANTED.store(
+        IS_THERE | is_use | u64::from(said.request & NUMBER) << 32 | u64::from(cpu),
+        Ordering::Relaxed,
+    );
     // SAFETY: `start_work` has made it.
     unsafe { ffi::mk_ipi_glue_queue_errand() };
 }
 
 /// Does what the host wants, if it wants something: process context.
 pub fn run_errand() {
-    // Handlers run on this CPU, the doorbell's: with interrupts off no request comes in between.
-    let interrupts = Linux.disable();
-    let is_wanted = IS_WANTED.swap(false, Ordering::Acquire);
-    let [request, cpu] = WANTED.each_ref().map(|word| word.load(Ordering::Relaxed));
-    Linux.restore(interrupts);
-    if !is_wanted {
-        return;
-    }
-    let (is_use, request, cpu) = (request & 1 != 0, (request >> 1) as u32, PhysCpuId(cpu));
-    let done = if is_use { use_one(cpu) } else { give_up(cpu) };
+    let wanted = WANTED.swap(0, Ordering::Relaxed);
+    let (Some((_, life)), true) = (ENDPOINT.identity(), wanted & IS_THERE != 0) else { return };
+    let (request, cpu) = ((wanted >> 32) as u32 & NUMBER, PhysCpuId(wanted & u64::from(u32::MAX)));
+    let done = if wanted & IS_USE != 0 { use_one(cpu) } else { give_up(cpu) };
     let what = done.map_or_else(|e| What::Refused(Errno(e.to_c().saturating_neg())), |()| What::Done);
-    let answer = CpuMove { what, request, cpu };
     // If that fails, the log says so.
-    let _ = send(InstanceId::HOST, &answer);
+    let _ = send(InstanceId::HOST, &CpuMove { what, request, cpu, life });
+    let _ = guard();
 }
 
 fn give_up(cpu: PhysCpuId) -> Result {
     let Some(number) = cpus::number_of(cpu) else { return Ok(()) };
-    if cpus::is_given(number) {
-        return Ok(());
-    }
     if number == vector::DOORBELL_CPU {
         return refuse!(EBUSY, "the doorbell is at CPU {number}");
     }
-    cpus::give(number)
+    cpus::give_up(number)
 }
 
 fn use_one(cpu: PhysCpuId) -> Result {
-    let me = ENDPOINT.identity().map(|(me, _)| me);
-    if me.and_then(|me| listed::lists_cpu(me, cpu)) != Some(true) {
+    let Some((me, _)) = ENDPOINT.identity() else { return refuse!(ENODEV, "this kernel is nobody") };
+    // Held, so that the directory stays.
+    let Ok(_held) = ENDPOINT.instance(me) else { return refuse!(ENODEV, "this kernel has left the others") };
+    // SAFETY: `_held`.
+    if unsafe { listed::lists_cpu(me, cpu) } != Some(true) {
         return refuse!(EACCES, "the directory does not list CPU {} as ours", cpu.0);
     }
     match cpus::number_of(cpu) {
         Some(number) => cpus::use_one(number),
         None => refuse!(ENXIO, "this kernel was not told of CPU {} at its start", cpu.0),
     }
+}
+
+/// Whether the module is held, so that it cannot go: while Linux could put a CPU online that is another kernel's.
+// SAFETY: the only one with 6.
+static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
+
+/// Holds the module while a CPU is there that is not ours, in a Linux that was started by another kernel.
+pub fn guard() -> Result {
+    HELD.with(|held| {
+        let is_needed = cpus::given().next().is_some();
+        // SAFETY: what is released was held.
+        match (*held, is_needed) {
+            (false, true) => {
+                let is_held = unsafe { ffi::mk_ipi_glue_hold_module() };
+                check(if is_held { 0 } else { -19 }, format_args!("the module is going"))?;
+            }
+            (true, false) => unsafe { ffi::mk_ipi_glue_release_module() },
+            _ => {}
+        }
+        *held = is_needed;
+        Ok(())
+    })
 }
 
 /// The handler of these messages; dropping it ends it.

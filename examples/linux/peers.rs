@@ -59,7 +59,11 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
-        PeerEvent::Up(_) | PeerEvent::Alive => Sign::Up,
+        PeerEvent::Up(_) | PeerEvent::Alive => {
+            // One that said goodbye may come back in the same life.
+            seen.gone.store(0, Ordering::Relaxed);
+            Sign::Up
+        }
         PeerEvent::Suspect => Sign::Suspect,
         PeerEvent::Quarantined(_) => Sign::Quarantined,
         PeerEvent::Refused(_) => Sign::Refuses,
@@ -74,7 +78,7 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
         PeerEvent::Discarded { .. } | PeerEvent::Answered | PeerEvent::Unsettled { .. } => {
             return log(peer, event)
         }
-        // We write the directory, and follow it at each change.
+        // A host follows at each change that it makes, others with each tick.
         PeerEvent::ReadDirectory => return log(peer, event),
         PeerEvent::Began(_) | PeerEvent::Space => return,
     };

@@ -147,7 +147,8 @@ impl Observer for Linux {
         stop::on_stop();
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        listed::lists_cpu(peer, cpu)
+        // SAFETY: core asks while it holds the instance that it is about to ring.
+        unsafe { listed::lists_cpu(peer, cpu) }
     }
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         memory::show_region(instance, range);

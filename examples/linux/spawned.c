@@ -57,7 +57,7 @@ static struct syscore_ops mk_ipi_last_ops = { .shutdown = mk_ipi_last };
 /* A panic leaves no order in which one could say goodbye. Peers find the heartbeat gone. */
 static int mk_ipi_on_panic(struct notifier_block *self, unsigned long event, void *message)
 {
-	mk_ipi_rs_panic();
+	mk_ipi_rs_over();
 	/* A restart after a while would be the machine's. */
 	panic_timeout = 0;
 	return NOTIFY_DONE;
@@ -69,7 +69,7 @@ static struct notifier_block mk_ipi_panic = { .notifier_call = mk_ipi_on_panic }
 #ifdef CONFIG_KPROBES
 static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
 {
-	mk_ipi_rs_panic();
+	mk_ipi_rs_over();
 	pr_emerg("this kernel stops here; the machine is its host's\n");
 	stand_still();
 	return 0;

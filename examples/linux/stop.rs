@@ -35,6 +35,6 @@ pub fn is_over() -> bool {
 
 /// It ends, in any context: what comes from now on is its next life's.
 #[no_mangle]
-pub extern "C" fn mk_ipi_rs_panic() {
+pub extern "C" fn mk_ipi_rs_over() {
     IS_OVER.store(true, Ordering::Relaxed);
 }

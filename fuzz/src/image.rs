@@ -142,7 +142,7 @@ fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
     }
     assert!(taken.iter().any(|(from, _)| *from < PAGE_SIZE), "the first page is nobody's");
     assert!(taken.iter().any(|(_, to)| *to > extent.len() - PAGE_SIZE), "the last page is nobody's");
-    let aligned = relocation.map_or(at, |r| at % FOUR_GIB & !(r.align - 1));
+    let aligned = relocation.map_or(at, |r| (at % FOUR_GIB) & !(r.align - 1));
     let bounds = relocation.map_or([0; 2], |r| [r.min.0, r.max.0.wrapping_sub(extent.len()).wrapping_add(1)]);
     for at in [at, aligned, bounds[0], bounds[1], extent.start().0] {
         match image.place(PhysAddr(at)) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The messages by which a host moves CPUs to and from a kernel that runs (SPEC chapter M).
 
-use crate::{Errno, MessageType, PhysCpuId};
+use crate::{Errno, Incarnation, MessageType, PhysCpuId};
 
 /// The type of these messages (SPEC M-1).
 pub const CPU_MOVE_TYPE: MessageType = MessageType(0xffff_0001);
@@ -28,6 +28,8 @@ pub struct CpuMove {
     pub request: u32,
     /// Which CPU.
     pub cpu: PhysCpuId,
+    /// The life that is asked, or that answers. One that a former life did not read is none of the next one's.
+    pub life: Incarnation,
 }
 
 /// Why a payload is none.
@@ -39,6 +41,8 @@ pub enum CpuMoveError {
     WrongWhat(u32),
     /// A refusal with the error number 0 or above 4,095, or a number where nothing was refused: the number found.
     WrongErrno(u32),
+    /// The incarnation 0, which no life has.
+    NoLife,
 }
 
 const GIVE_UP: u32 = 1;
@@ -51,7 +55,7 @@ impl CpuMove {
     /// Bytes of the payload (SPEC M-1).
     pub const LEN: usize = 24;
 
-    /// The payload: `what`, request number, physical CPU id, error number, 0; all little endian.
+    /// The payload: `what`, request number, physical CPU id, error number, incarnation; all little endian.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let (what, errno) = match self.what {
             What::GiveUp => (GIVE_UP, 0),
@@ -59,14 +63,18 @@ impl CpuMove {
             What::Done => (ANSWER, 0),
             What::Refused(errno) => (ANSWER, errno.0.unsigned_abs()),
         };
-        let words = [u64::from(what) | u64::from(self.request) << 32, self.cpu.0, errno.into()];
+        let words = [
+            u64::from(what) | u64::from(self.request) << 32,
+            self.cpu.0,
+            u64::from(errno) | u64::from(self.life.get()) << 32,
+        ];
         let mut bytes = [0; Self::LEN];
         let all = words.iter().flat_map(|word| word.to_le_bytes());
         bytes.iter_mut().zip(all).for_each(|(to, byte)| *to = byte);
         bytes
     }
 
-    /// What a payload says. The last four bytes are ignored.
+    /// What a payload says.
     pub fn decode(payload: &[u8]) -> Result<Self, CpuMoveError> {
         let bytes: &[u8; Self::LEN] =
             payload.try_into().map_err(|_| CpuMoveError::WrongSize(payload.len()))?;
@@ -74,7 +82,7 @@ impl CpuMove {
             let eight = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
             eight.map_or(0, |eight| u64::from_le_bytes(*eight))
         };
-        let half = |word: u64| (word & u64::from(u32::MAX)) as u32;
+        let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
         let (what, errno) = (half(word(0)), half(word(16)));
         let what = match (what, errno) {
             (GIVE_UP, 0) => What::GiveUp,
@@ -84,7 +92,8 @@ impl CpuMove {
             (GIVE_UP | USE | ANSWER, _) => return Err(CpuMoveError::WrongErrno(errno)),
             _ => return Err(CpuMoveError::WrongWhat(what)),
         };
-        Ok(Self { what, request: half(word(0) >> 32), cpu: PhysCpuId(word(8)) })
+        let life = Incarnation::new(half(word(16) >> 32)).ok_or(CpuMoveError::NoLife)?;
+        Ok(Self { what, request: half(word(0) >> 32), cpu: PhysCpuId(word(8)), life })
     }
 }
 
@@ -93,10 +102,14 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
+    fn saying(what: What) -> CpuMove {
+        let life = Incarnation::FIRST.next();
+        CpuMove { what, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff), life }
+    }
+
     fn all() -> Vec<CpuMove> {
-        let whats =
-            [What::GiveUp, What::Use, What::Done, What::Refused(Errno::EBUSY), What::Refused(Errno(4095))];
-        whats.map(|what| CpuMove { what, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff) }).into()
+        let refused = [Errno::EBUSY, Errno(4095)].map(What::Refused);
+        [What::GiveUp, What::Use, What::Done].into_iter().chain(refused).map(saying).collect()
     }
 
     #[test]
@@ -108,13 +121,14 @@ mod tests {
 
     #[test]
     fn the_payload_has_the_specs_bytes() {
-        let bytes = CpuMove { what: What::Refused(Errno(16)), request: 2, cpu: PhysCpuId(0x0102) }.encode();
-        assert_eq!(bytes, [3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0]);
+        let bytes =
+            CpuMove { request: 2, cpu: PhysCpuId(0x0102), ..saying(What::Refused(Errno(16))) }.encode();
+        assert_eq!(bytes, [3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 2, 0, 0, 0]);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_by_name() {
-        let good = CpuMove { what: What::Use, request: 1, cpu: PhysCpuId(1) }.encode();
+        let good = CpuMove { request: 1, ..saying(What::Use) }.encode();
         let with = |at: usize, value: u8| {
             let mut bytes = good;
             bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
@@ -125,8 +139,8 @@ mod tests {
         assert_eq!(with(0, 0), Err(CpuMoveError::WrongWhat(0)));
         assert_eq!(with(1, 1), Err(CpuMoveError::WrongWhat(0x102)));
         assert_eq!(with(16, 1), Err(CpuMoveError::WrongErrno(1)), "a request that is refused");
-        assert!(with(20, 1).is_ok(), "not looked at");
-        let mut refusal = CpuMove { what: What::Refused(Errno(16)), request: 1, cpu: PhysCpuId(1) }.encode();
+        assert_eq!(with(20, 0), Err(CpuMoveError::NoLife));
+        let mut refusal = saying(What::Refused(Errno(16))).encode();
         refusal.iter_mut().skip(17).take(1).for_each(|byte| *byte = 0x10);
         assert_eq!(CpuMove::decode(&refusal), Err(CpuMoveError::WrongErrno(0x1010)));
     }

@@ -120,8 +120,14 @@ impl TryFrom<u64> for MessageType {
 /// An interrupt vector that may serve as a doorbell: `0x20..=0xfe` on x86.
 ///
 /// Below are the exceptions (Intel SDM vol. 3A, 6.2), `0xff` is the usual spurious vector.
+///
+/// The directory holds it so on every architecture (SPEC L-6). Where the interrupts have other numbers, vector `0x20 + n` is interrupt
+/// *n*: [`of_number`](Self::of_number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector(u8);
+
+/// The lowest vector.
+const FIRST_VECTOR: u8 = 0x20;
 
 impl Vector {
     /// `MULTIKERNEL_VECTOR` of the RFC v2 C peers (SPEC L-6).
@@ -135,9 +141,24 @@ impl Vector {
         }
     }
 
+    /// The vector that stands for interrupt `n` of a controller that has numbers of its own, as on arm64 and riscv64: `0x20 + n`.
+    /// `None` from 0xdf on.
+    pub const fn of_number(n: u8) -> Option<Self> {
+        match n.checked_add(FIRST_VECTOR) {
+            Some(v) => Self::new(v),
+            None => None,
+        }
+    }
+
     /// The number.
     pub const fn get(self) -> u8 {
         self.0
+    }
+
+    /// The interrupt that the vector stands for where [`of_number`](Self::of_number) made it.
+    pub const fn number(self) -> u8 {
+        // Every vector is the first one or above.
+        self.0.wrapping_sub(FIRST_VECTOR)
     }
 }
 
@@ -240,6 +261,14 @@ mod tests {
     fn vectors_leave_out_exceptions_and_the_spurious_one() {
         assert!((0..=255u8).all(|v| Vector::new(v).is_some() == (0x20..=0xfe).contains(&v)));
         assert_eq!(Vector::RFC_V2, Vector::new(0xea).unwrap());
+    }
+
+    #[test]
+    fn a_vector_stands_for_one_interrupt_of_a_controller_with_numbers() {
+        for n in 0..=255u8 {
+            assert_eq!(Vector::of_number(n).map(Vector::number), (n <= 0xde).then_some(n));
+        }
+        assert_eq!(Vector::of_number(1), Vector::new(0x21));
     }
 
     #[test]

@@ -93,8 +93,6 @@ pub(crate) struct Instance<W> {
     /// What the directory says, which may change: the incarnation, and where to ring, as in `BELL`.
     incarnation: AtomicU32,
     doorbell: AtomicU64,
-    /// The incarnation that the directory named before; 0 for none.
-    former: AtomicU32,
     /// Whether it has its CPUs: the dead are not rung, for these may be somebody else's.
     live: AtomicBool,
     region: Option<Region>,
@@ -110,8 +108,7 @@ impl<W: Word> Instance<W> {
         let doorbell = AtomicU64::new(doorbell.ok_or(AddError::BadCpus)?);
         let incarnation = AtomicU32::new(incarnation.get());
         let live = AtomicBool::new(true);
-        let former = AtomicU32::new(0);
-        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, former, live, region: None })
+        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, live, region: None })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -126,14 +123,15 @@ impl<W: Word> Instance<W> {
     }
 
     /// Whether the life that the directory names may have begun, by what its region says now: nobody listens before the first life, or
-    /// in the one before.
+    /// in one that is older.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
         sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }
 
-    /// Whether that life is the one before the life that the directory names.
+    /// Whether that life is older than the one that the directory names, as it was followed last.
     pub(crate) fn is_former(&self, life: Incarnation) -> bool {
-        life.get() == self.former.load(Ordering::Relaxed)
+        let listed = self.incarnation.load(Ordering::Relaxed);
+        (1..=u32::MAX >> 1).contains(&listed.wrapping_sub(life.get()))
     }
 
     /// Whether it has its CPUs, by the directory that was followed last.
@@ -149,10 +147,7 @@ impl<W: Word> Instance<W> {
     pub(crate) fn change(&self, incarnation: Incarnation, doorbell: Bell) -> bool {
         let changed = (self.incarnation(), self.doorbell()) != (incarnation, doorbell);
         if let Some(word) = doorbell.to_word() {
-            let before = self.incarnation.swap(incarnation.get(), Ordering::Relaxed);
-            if before != incarnation.get() {
-                self.former.store(before, Ordering::Relaxed);
-            }
+            self.incarnation.store(incarnation.get(), Ordering::Relaxed);
             self.doorbell.store(word, Ordering::Relaxed);
         }
         changed

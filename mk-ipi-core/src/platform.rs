@@ -39,6 +39,8 @@ pub unsafe trait Doorbell {
 pub enum DoorbellError {
     /// The interrupt controller, in its present mode, cannot address this CPU.
     Unreachable(PhysCpuId),
+    /// The interrupt controller has no interrupt that this vector stands for.
+    NoSuchVector(Vector),
     /// The interrupt controller did not take the request in bounded time.
     Stuck,
     /// The interrupt controller refused the request: its error status.
@@ -51,7 +53,7 @@ impl DoorbellError {
         match self {
             Self::Unreachable(_) => Errno::ENXIO,
             Self::Stuck => Errno::EAGAIN,
-            Self::Refused(_) => Errno::EINVAL,
+            Self::NoSuchVector(_) | Self::Refused(_) => Errno::EINVAL,
         }
     }
 }
@@ -65,7 +67,7 @@ impl DoorbellError {
 /// 0, and no two CPUs that run at the same time have the same one. Both are constant on one CPU while
 /// interrupts are off there, and while a callback runs (a callback must not migrate).
 pub unsafe trait ThisCpu {
-    /// The CPU's physical id: on x86 its APIC id.
+    /// The CPU's physical id: on x86 its APIC id, on arm64 its affinity, on riscv64 its hart id (SPEC A-2, AR-1, RV-1).
     fn physical_id(&self) -> PhysCpuId;
     /// The CPU's number within this kernel.
     fn index(&self) -> usize;

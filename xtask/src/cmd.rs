@@ -9,10 +9,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
 
-/// The bare-metal target of everything that a kernel links.
-pub const BARE_TARGET: &str = "x86_64-unknown-none";
-/// The crates that a kernel links.
-pub const KERNEL_CRATES: [&str; 3] = ["mk-ipi-abi", "mk-ipi-core", "mk-ipi-x86"];
+use crate::arch::Arch;
+
+/// The bare-metal target of everything that a kernel links on x86-64.
+pub const BARE_TARGET: &str = Arch::X86.target();
+/// The crates that a kernel links, on any architecture.
+pub const KERNEL_CRATES: [&str; 5] =
+    ["mk-ipi-abi", "mk-ipi-arm64", "mk-ipi-core", "mk-ipi-riscv", "mk-ipi-x86"];
 /// The crate that only our Linux module links beside them, and where it lies.
 pub const SPAWN: &str = "mk-ipi-spawn";
 /// See there.

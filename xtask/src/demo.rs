@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Result};
 use clap::{Args, ValueEnum};
 
-use crate::cmd::{Places, BARE_TARGET};
+use crate::arch::Arch;
+use crate::cmd::Places;
 use crate::image::{self, Flavour, Image};
 use crate::kernels::Kernels;
 use crate::live::Live;
@@ -18,12 +19,17 @@ use crate::summary::{self, Summary};
 
 /// Most CPUs of the host: with those of 15 other kernels no more than the kernels look at.
 const MAX_HOST_CPUS: i64 = 480;
+/// Most kernels on a machine that is no PC: so many CPUs it has.
+const MAX_ELSEWHERE: u32 = 8;
 /// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
 const MAX_XAPIC_CPUS: u32 = 255;
 
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
+    /// The machine: an x86 PC, or QEMU's `virt`: with a GICv3, or with SBI and with IMSICs
+    #[arg(long, value_enum, default_value_t = Arch::X86)]
+    pub arch: Arch,
     /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     pub kernels: Kernels,
@@ -43,7 +49,7 @@ pub struct DemoArgs {
     /// How many CPUs the host has, by the directory; it runs on one of them. Each other kernel has one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_HOST_CPUS))]
     pub host_cpus: u32,
-    /// How the local APIC is driven
+    /// How the local APIC is driven (x86)
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
     /// The result as one JSON object on the last line of stdout; all else goes to stderr
@@ -61,6 +67,7 @@ impl DemoArgs {
     /// What runs without an option, with these kernels.
     pub fn plain(kernels: Kernels) -> Self {
         Self {
+            arch: Arch::X86,
             kernels,
             messages: 10_000,
             generation: Generation::Native,
@@ -94,14 +101,14 @@ impl Modes {
         match self {
             Modes::Xapic => &[Mode::Xapic],
             Modes::X2apic => &[Mode::X2apic],
-            Modes::Both => &[Mode::Xapic, Mode::X2apic],
+            Modes::Both => Arch::X86.modes(),
         }
     }
 }
 
 /// What a boot needs.
-pub fn needs(x2apic: bool) -> Vec<Need> {
-    vec![Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]), Need::Qemu { x2apic }]
+pub fn needs(arch: Arch, x2apic: bool) -> Vec<Need> {
+    vec![Need::Rust(Toolchain::Active, &[], arch.targets()), Need::Qemu { arch, x2apic }]
 }
 
 /// The modes that `qemu` can run, and what must be said of the rest. In CI, and where nothing is left, what
@@ -134,7 +141,8 @@ pub struct Outcome {
 /// `cargo xtask demo`: an error if anything went wrong.
 pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<()> {
     let flavour = if args.moves.is_some() { Flavour::SecondCpu } else { Flavour::OneCpu };
-    let stage = Stage::build(places, provision, &args.kernels, flavour, args.mode.x2apic())?;
+    refuse_elsewhere(args)?;
+    let stage = Stage::build(places, provision, (args.arch, &args.kernels), flavour, args.mode.x2apic())?;
     let outcome = play(&stage, args)?;
     let lines: Vec<String> = [outcome.summary.table()].into_iter().chain(outcome.not_run.clone()).collect();
     summary::show(&lines, args.json.then_some(&outcome.summary))?;
@@ -142,6 +150,23 @@ pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<(
         return Ok(());
     }
     bail!("the demo failed:\n  {}", first_of(&outcome.problems).join("\n  "))
+}
+
+/// What only x86-64 can do, and why.
+fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
+    let arch = args.arch;
+    let why = match () {
+        () if arch == Arch::X86 => return Ok(()),
+        () if args.kill.is_some() => {
+            "--kill: the firmware (PSCI, SBI) stops no CPU but the one that calls it"
+        }
+        () if args.moves.is_some() => "--move: the CPU that is moved is stopped from outside",
+        () if args.kernels.has_c() => "the kernel in C is one for x86-64",
+        () if args.host_cpus != 1 => "--host-cpus: the machine has few CPUs",
+        () if args.kernels.count() > MAX_ELSEWHERE => "at most 8 kernels",
+        () => return Ok(()),
+    };
+    bail!("not on {arch}: {why}")
 }
 
 /// What demos run on.
@@ -157,17 +182,18 @@ impl<'a> Stage<'a> {
     pub fn build(
         places: &'a Places,
         provision: &'a Provision,
-        kernels: &Kernels,
+        (arch, kernels): (Arch, &Kernels),
         flavour: Flavour,
         x2apic: bool,
     ) -> Result<Self> {
-        let mut needs = needs(x2apic);
+        let mut needs = needs(arch, x2apic);
         if kernels.has_c() {
             needs.push(Need::Cc);
         }
         provision.announce(&needs)?;
         provision.ensure(&needs)?;
-        Ok(Self { places, qemu: provision.qemu()?, images: image::build(places, kernels, flavour)? })
+        let images = image::build(places, arch, kernels, flavour)?;
+        Ok(Self { places, qemu: provision.qemu(arch)?, images })
     }
 }
 
@@ -188,14 +214,19 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
         bail!("--move is for kernels in Rust that all live on: no --kill");
     }
-    let (modes, not_run) = runnable(qemu, args.mode, places.ci)?;
+    let arch = args.arch;
+    let (modes, not_run) = match arch {
+        Arch::X86 => runnable(qemu, args.mode, places.ci)?,
+        arch => (arch.modes().to_vec(), None),
+    };
     let (generation, kills) = (args.generation, args.kill.unwrap_or(0));
     let mut outcome =
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
         let (messages, host_cpus, moves) = (args.messages, args.host_cpus, args.moves.unwrap_or(0));
-        let job = Job { run: "demo", mode, generation, messages, kills, host_cpus, moves, fault, images };
+        let job =
+            Job { arch, run: "demo", mode, generation, messages, kills, host_cpus, moves, fault, images };
         if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
             bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
         }

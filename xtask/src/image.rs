@@ -8,13 +8,15 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::arch::Arch;
 use crate::capi;
 use crate::cmd::{self, shown, Places, BARE_TARGET};
 use crate::kernels::{Kernels, Lang};
 
 /// Where the crate of the kernels lies.
 pub const BARE_METAL: &str = "examples/bare-metal";
-/// First image's base, and the distance to the next: the memory map is examples/bare-metal/src/layout.rs.
+/// First image's base from where memory begins, and the distance to the next: the memory map is
+/// examples/bare-metal/src/layout.rs.
 const BASE: u64 = 0x0100_0000;
 const WINDOW: u64 = 0x0100_0000;
 /// Where the emulator puts the ELF file of kernel 1, and the distance to the next.
@@ -42,7 +44,7 @@ const C_SOURCES: [&str; 10] = [
     "stream.c",
     "demo.c",
     "serve.c",
-    "../bare-metal/src/boot.s",
+    "../bare-metal/src/arch/x86_64/boot.s",
 ];
 
 /// How many CPUs the spawned kernels in Rust are built for; the host has one.
@@ -55,8 +57,13 @@ pub enum Flavour {
 }
 
 /// Builds the images of all kernels, the host's first.
-pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
-    let folder = places.own_target("images");
+pub fn build(places: &Places, arch: Arch, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
+    // A folder for each base: what was built is not built again.
+    let (images, target) = match arch {
+        Arch::X86 => ("images".into(), "bare-metal".into()),
+        arch => (format!("images-{arch}"), format!("bare-metal-{arch}")),
+    };
+    let folder = places.own_target(&images);
     fs::create_dir_all(&folder)?;
     let library = kernels
         .has_c()
@@ -68,14 +75,13 @@ pub fn build(places: &Places, kernels: &Kernels, flavour: Flavour) -> Result<Vec
             folder.join(if flavour == Flavour::OneCpu { format!("k{k}.elf") } else { format!("k{k}-2.elf") });
         match (lang, &library) {
             (Lang::C, Some(library)) => compile_c(places, "cc", base(k), library, &file)?,
-            // A folder for each base: what was built is not built again.
-            _ => linked(places, base(k), flavour, &format!("bare-metal-{k}"), &file)?,
+            _ => linked(places, (arch, arch.ram() + base(k)), flavour, &format!("{target}-{k}"), &file)?,
         }
         let len = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         if len > WINDOW {
             bail!("{} has {len} bytes; the memory map has room for {WINDOW}", file.display());
         }
-        Ok(Image { file, len, staged_at: STAGING + u64::from(k) * WINDOW })
+        Ok(Image { file, len, staged_at: arch.ram() + STAGING + u64::from(k) * WINDOW })
     };
     (0..).zip(kernels.langs()).map(build).collect()
 }
@@ -86,12 +92,18 @@ fn base(k: u32) -> u64 {
 
 /// Builds [`BARE_METAL`], linked at `base`, and leaves it in `file`. cargo builds anew where `target`, a folder, had another base.
 pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
-    linked(places, base, Flavour::OneCpu, target, file)
+    linked(places, (Arch::X86, base), Flavour::OneCpu, target, file)
 }
 
-fn linked(places: &Places, base: u64, flavour: Flavour, target: &str, file: &Path) -> Result<()> {
+fn linked(
+    places: &Places,
+    (arch, base): (Arch, u64),
+    flavour: Flavour,
+    target: &str,
+    file: &Path,
+) -> Result<()> {
     let mut cargo = places.cargo_in(Path::new(BARE_METAL));
-    cargo.args(["build", "--release", "--target", BARE_TARGET]);
+    cargo.args(["build", "--release", "--target", arch.target()]);
     if flavour == Flavour::SecondCpu {
         cargo.args(["--features", "second-cpu"]);
     }

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::arch::Arch;
 use crate::cmd::{shown, Places};
 use crate::image::Image;
 use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Mode, Record, Report, VICTIM};
 use crate::watch::Watch;
 
-/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`. 0 is no success: a
-/// triple fault ends with it.
+/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`; on the other architectures it says the same. 0 is
+/// no success: a triple fault ends with it.
 const SUCCESS: i32 = 33;
 /// Lines of the serial line that a failure shows.
 pub const TAIL: usize = 40;
@@ -28,9 +29,11 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// What to run.
 pub struct Job<'a> {
+    /// Of which machine.
+    pub arch: Arch,
     /// `demo` or `conformance`.
     pub run: &'a str,
-    /// How the local APIC is driven.
+    /// How the interrupt controller is driven.
     pub mode: Mode,
     /// What the links speak.
     pub generation: Generation,
@@ -61,7 +64,7 @@ impl Job<'_> {
     }
 
     fn command_line(&self) -> String {
-        let mode = if self.mode == Mode::Xapic { "xapic" } else { "x2apic" };
+        let mode = self.mode.word();
         let mut line = format!(
             "mk_ipi.run={} mk_ipi.mode={mode} mk_ipi.generation={} mk_ipi.messages={}",
             self.run, self.generation, self.messages
@@ -83,9 +86,16 @@ impl Job<'_> {
 
     fn command(&self, qemu: &Qemu) -> Command {
         let mut cmd = qemu.command();
-        cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-m", "1G"]);
+        match self.arch {
+            Arch::X86 => {
+                cmd.args(["-M", "q35", "-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+            }
+            Arch::Arm64 => cmd.args(["-M", "virt,gic-version=3", "-cpu", "max", "-semihosting"]),
+            Arch::Riscv64 if self.mode == Mode::Imsic => cmd.args(["-M", "virt,aia=aplic-imsic"]),
+            Arch::Riscv64 => cmd.args(["-M", "virt"]),
+        };
+        cmd.args(["-accel", "tcg,thread=multi", "-m", "1G"]);
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        cmd.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         cmd.arg("-smp").arg(self.cpus().to_string());
         cmd.arg("-kernel").arg(&self.images[0].file).arg("-append").arg(self.command_line());
         for image in &self.images[1..] {
@@ -261,6 +271,7 @@ mod tests {
         let image = |staged_at| Image { file: "k,1.elf".into(), len: 0x1234, staged_at };
         let images = [image(0), image(0x2100_0000)];
         let job = Job {
+            arch: Arch::X86,
             run: "demo",
             mode: Mode::X2apic,
             generation: Generation::RfcV2,

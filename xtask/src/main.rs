@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The project's commands: `cargo xtask demo` and `cargo xtask test`.
 
+mod arch;
 mod bench;
 mod capi;
 mod check;

@@ -12,15 +12,33 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cpus::{Listed, Moved, Spare};
 
-/// How the local APIC is driven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+/// How the interrupt controller is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
 pub enum Mode {
-    /// By memory-mapped registers.
+    /// A local APIC, by memory-mapped registers.
     Xapic,
-    /// By model-specific registers.
+    /// A local APIC, by model-specific registers.
     X2apic,
+    /// A GICv3, by system registers.
+    Gicv3,
+    /// What riscv64's firmware has, by SBI.
+    Sbi,
+    /// riscv64's IMSICs.
+    Imsic,
+}
+
+impl Mode {
+    /// As the kernels and the records call it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Mode::Xapic => "xapic",
+            Mode::X2apic => "x2apic",
+            Mode::Gicv3 => "gicv3",
+            Mode::Sbi => "sbi",
+            Mode::Imsic => "imsic",
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -28,6 +46,9 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Mode::Xapic => "xAPIC",
             Mode::X2apic => "x2APIC",
+            Mode::Gicv3 => "GICv3",
+            Mode::Sbi => "SBI",
+            Mode::Imsic => "IMSIC",
         })
     }
 }

@@ -126,6 +126,9 @@ impl Summary {
     /// What the table has no column for.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.pairs.iter().any(|p| !matches!(p.mode, Mode::Xapic | Mode::X2apic)) {
+            notes.push("a cycle is a nanosecond of the machine's counter".into());
+        }
         if let Some(worst) = self.drains.iter().max_by_key(|d| d.longest) {
             notes.push(format!(
                 "drains: {} calls; at most {} in a row gave a stream nothing of what waited, {} are allowed",

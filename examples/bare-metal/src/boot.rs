@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How an image is entered, and how the host enters another one: PVH start info and trampoline.
+//! What a kernel is told at its start: PVH start info, on each architecture from the host to a kernel that it starts.
 
-use crate::layout::{self, CACHED_END, TRAMPOLINE};
+use crate::arch::CACHED_END;
+use crate::layout;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 use mk_ipi_abi::{PhysAddr, PhysRange};
-
-core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));
 
 /// `hvm_start_info` of the PVH boot ABI, version 1.
 #[repr(C)]
@@ -18,7 +17,7 @@ pub struct StartInfo {
     nr_modules: u32,
     modules: u64,
     cmdline: u64,
-    rsdp: u64,
+    firmware: u64,
     memmap: u64,
     nr_memmap: u32,
     reserved: u32,
@@ -49,8 +48,8 @@ pub struct Boot {
     cmdline_len: usize,
     memmap: [MemmapEntry; MAX_MEMMAP],
     nr_memmap: usize,
-    /// Physical address of the ACPI RSDP.
-    pub rsdp: u64,
+    /// Physical address of what firmware says of the machine: the ACPI RSDP, or a device tree.
+    pub firmware: u64,
 }
 
 impl Boot {
@@ -67,7 +66,7 @@ impl Boot {
         }
         let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
         let (cmdline, memmap) = ([0; 512], [none; MAX_MEMMAP]);
-        let mut boot = Self { cmdline, cmdline_len: 0, memmap, nr_memmap: 0, rsdp: info.rsdp };
+        let mut boot = Self { cmdline, cmdline_len: 0, memmap, nr_memmap: 0, firmware: info.firmware };
         if info.cmdline != 0 {
             // SAFETY: PVH: the address of a NUL-terminated string.
             let line = unsafe { CStr::from_ptr(info.cmdline as *const _) }.to_bytes();
@@ -80,6 +79,31 @@ impl Boot {
             *entry = unsafe { (info.memmap as *const MemmapEntry).add(i).read_unaligned() };
         }
         Some(boot)
+    }
+
+    /// Nothing yet, but where firmware says what the machine has: for a machine that is not booted by PVH.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn new(firmware: u64) -> Self {
+        let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
+        Self { cmdline: [0; 512], cmdline_len: 0, memmap: [none; MAX_MEMMAP], nr_memmap: 0, firmware }
+    }
+
+    /// Takes a command line; nothing if it is too long.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn set_cmdline(&mut self, line: &[u8]) -> Option<()> {
+        // The last byte stays 0.
+        self.cmdline[..511].get_mut(..line.len())?.copy_from_slice(line);
+        self.cmdline_len = line.len();
+        Some(())
+    }
+
+    /// Adds memory; whether there is room for one more piece.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn add_ram(&mut self, ram: PhysRange) -> bool {
+        let Some(place) = self.memmap.get_mut(self.nr_memmap) else { return false };
+        *place = MemmapEntry { start: ram.start().0, len: ram.len(), kind: RAM, reserved: 0 };
+        self.nr_memmap += 1;
+        true
     }
 
     /// The command line.
@@ -111,7 +135,7 @@ impl Boot {
     /// # Safety
     ///
     /// Kernel `k` does not run, and its start info page is RAM.
-    pub unsafe fn write_for(&self, k: usize, cmdline: fmt::Arguments) -> Result<u32, fmt::Error> {
+    pub unsafe fn write_for(&self, k: usize, cmdline: fmt::Arguments) -> Result<u64, fmt::Error> {
         #[repr(C)]
         struct Page {
             info: StartInfo,
@@ -132,14 +156,14 @@ impl Boot {
             nr_modules: 0,
             modules: 0,
             cmdline: cmdline as u64,
-            rsdp: self.rsdp,
+            firmware: self.firmware,
             memmap: memmap as u64,
             nr_memmap: self.nr_memmap as u32,
             reserved: 0,
         };
         // SAFETY: the caller's promise; the page is aligned and large enough.
         unsafe { page.write(Page { info, memmap: self.memmap, cmdline: line.bytes }) };
-        u32::try_from(at).map_err(|_| fmt::Error)
+        Ok(at)
     }
 }
 
@@ -157,29 +181,5 @@ impl Write for Text {
         place.copy_from_slice(s.as_bytes());
         self.len = end;
         Ok(())
-    }
-}
-
-/// Puts the trampoline in place, to enter `entry` with `start_info`: what the next started CPU does.
-///
-/// # Safety
-///
-/// No CPU is on the trampoline now, and its page is RAM.
-pub unsafe fn set_trampoline(entry: u32, start_info: u32) {
-    extern "C" {
-        static trampoline_start: u8;
-        static trampoline_mailbox: u8;
-        static trampoline_end: u8;
-    }
-    let (start, mailbox, end) =
-        (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
-    let len = end as usize - start as usize;
-    let target = TRAMPOLINE as *mut u8;
-    // SAFETY: the caller's promise; the code is smaller than a page, and its mailbox is aligned to 8.
-    unsafe {
-        core::ptr::copy_nonoverlapping(start, target, len);
-        let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();
-        mailbox.write_volatile(entry);
-        mailbox.add(1).write_volatile(start_info);
     }
 }

@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The time stamp counter: round trips are measured in its cycles, waits are bounded by it.
+//! Time: round trips are measured in the cycles of the architecture's counter, waits are bounded by it. `SECOND` is as many as a second
+//! has, at most: a bound derived from it lasts at least as long as it says.
 
-use core::arch::x86_64::{_mm_lfence, _rdtsc};
+pub use crate::arch::clock::{now, SECOND};
 
-/// Cycles in a second, at most: a bound derived from it lasts at least as long as it says.
-pub const SECOND: u64 = 4_000_000_000;
-
-/// The counter now, read after all that comes before it in the program.
-pub fn now() -> u64 {
-    // SAFETY: every x86-64 CPU has both instructions, and neither touches memory.
-    unsafe {
-        _mm_lfence();
-        _rdtsc()
-    }
-}
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Microseconds(pub u32);
 
 /// Spins for at least `micros` microseconds.
 pub fn delay_us(micros: u64) {

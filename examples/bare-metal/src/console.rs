@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people.
+//! One serial line for all kernels: whole lines, `@` and a JSON object for machines, else for people.
 //!
 //! A kernel that serves (serve.rs) has a line of its own, or none.
 
+use crate::arch::{uart, without_interrupts};
 use crate::layout::own_kernel;
 use crate::machine::{self, Exit};
 use crate::platform::{Kernel, Role};
@@ -12,8 +13,6 @@ use core::fmt::{self, Write};
 use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::Ordering;
 use spin::Once;
-use uart_16550::{Config, Uart16550};
-use x86_64::instructions::interrupts;
 
 /// Longest line; what goes beyond is cut.
 const LINE: usize = 512;
@@ -22,10 +21,8 @@ const PATIENCE: u64 = clock::SECOND / 2;
 /// Ends a line whose writer died in it: ASCII's CAN says that what stands before it is void.
 const CUT: &[u8] = b"\x18\n";
 
-/// The line that all kernels share.
-const COM1: u16 = 0x3f8;
 /// This kernel's own line, if it does not share the others': a port, or silence.
-static OWN: Once<Option<u16>> = Once::new();
+static OWN: Once<Option<uart::Port>> = Once::new();
 
 /// One line of output, built before the console is taken.
 struct Line {
@@ -45,22 +42,14 @@ impl Write for Line {
 
 /// Sets up the line: once, by the host, before any other kernel runs.
 pub fn init() {
-    set_up(COM1);
+    uart::set_up(uart::SHARED);
 }
 
 /// From now on this kernel has a line of its own, the UART at `port`, or none.
-pub fn init_own(port: Option<u16>) {
+pub fn init_own(port: Option<uart::Port>) {
     OWN.call_once(|| port);
     if let Some(port) = port {
-        set_up(port);
-    }
-}
-
-fn set_up(port: u16) {
-    // SAFETY: a UART's ports that nobody else uses: no other kernel runs yet, or it is this kernel's own.
-    if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
-        // Without a serial line there is nobody to tell; the exit status still says how it ended.
-        let _ = uart.init(Config::default());
+        uart::set_up(port);
     }
 }
 
@@ -71,9 +60,9 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     let _ = line.write_fmt(prefix).and_then(|()| line.write_fmt(args));
     line.bytes[line.len] = b'\n';
     let bytes = &line.bytes[..=line.len];
-    interrupts::without_interrupts(|| match OWN.get() {
-        None => locked(|| send(COM1, bytes)),
-        Some(Some(port)) => send(*port, bytes),
+    without_interrupts(|| match OWN.get() {
+        None => locked(|| uart::send(uart::SHARED, bytes)),
+        Some(Some(port)) => uart::send(*port, bytes),
         Some(None) => {}
     });
 }
@@ -101,7 +90,7 @@ fn locked(f: impl FnOnce()) {
         // An exception while this very CPU was printing.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
-            send(COM1, CUT);
+            uart::send(uart::SHARED, CUT);
             lock.store(me, Ordering::Relaxed);
             break;
         }
@@ -118,28 +107,12 @@ pub fn release_of(k: usize) {
     let lock = &control::control().console;
     // Who is stopped has one CPU.
     let (dead, me) = (holder(k, 0), holder(own_kernel().into(), Kernel.index()));
-    interrupts::without_interrupts(|| {
+    without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
-            send(COM1, CUT);
+            uart::send(uart::SHARED, CUT);
             let _ = lock.compare_exchange(me, 0, Ordering::Release);
         }
     });
-}
-
-/// Sends bytes to the UART at `port`, which was set up.
-fn send(port: u16, bytes: &[u8]) {
-    // SAFETY: this kernel's own UART; or COM1, where the lock keeps others off, or its holder is dead.
-    if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
-        for &byte in bytes {
-            // Bounded: a line that takes nothing must not hang the kernel.
-            for _ in 0..100_000 {
-                if uart.try_send_byte(byte).is_ok() {
-                    break;
-                }
-                core::hint::spin_loop();
-            }
-        }
-    }
 }
 
 /// Prints a log line for people: `[k1] ...`.

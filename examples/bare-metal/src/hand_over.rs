@@ -13,6 +13,7 @@
 //!
 //! Each kernel has a doorbell vector of its own: one that arrives at a CPU that is another kernel's by then is a stray.
 
+use crate::arch::{self, without_interrupts};
 use crate::clock::{self, SECOND};
 use crate::control::control;
 use crate::layout::{self, MAX_KERNELS};
@@ -25,13 +26,9 @@ use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Message, SendError};
 use spin::Mutex;
-use x86_64::instructions::interrupts::without_interrupts;
 
 /// One step of a hand-over.
 const HAND_OVER: MessageType = MessageType(0x120);
-/// The first of the kernels' doorbell vectors.
-const FIRST_VECTOR: u8 = 0xd0;
-const _: () = assert!(FIRST_VECTOR as usize + MAX_KERNELS <= 0xe0);
 /// Seconds within which deferred work comes to an end.
 const PATIENCE: u64 = 10;
 
@@ -81,8 +78,7 @@ static STALE: AtomicBool = AtomicBool::new(false);
 
 /// The doorbell vector of kernel `k`.
 pub fn vector(k: usize) -> Vector {
-    let vector = u8::try_from(k).ok().and_then(|k| Vector::new(FIRST_VECTOR.checked_add(k)?));
-    vector.unwrap_or_else(|| fatal!("no vector for kernel {k}"))
+    arch::doorbell_of(k).unwrap_or_else(|| fatal!("no vector for kernel {k}"))
 }
 
 /// Opens this kernel's own vector, and has those of the others counted. Interrupts are off.
@@ -91,8 +87,8 @@ pub fn prepare(options: &Options) {
         return;
     }
     let me = usize::from(layout::own_kernel());
-    (0..MAX_KERNELS).for_each(|k| Kernel.lead(vector(k), k == me));
-    Kernel.lead(Vector::RFC_V2, false);
+    (0..MAX_KERNELS).for_each(|k| Kernel.controller().lead(vector(k), k == me));
+    Kernel.controller().lead(arch::DOORBELL, false);
     STALE.store(options.fault.is_some_and(|f| f.kind == FaultKind::Stale), Ordering::Relaxed);
     if ENDPOINT.register(HAND_OVER, &on_note).is_err() {
         fatal!("the registry is full");

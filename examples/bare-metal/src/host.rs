@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host kernel: makes regions and directory, loads, starts and stops the other kernels, says how it ended.
 
-use crate::boot;
-use crate::clock::{self, SECOND};
+use crate::arch;
+use crate::clock::{self, Microseconds, SECOND};
 use crate::control::control;
 use crate::layout::{self, MAX_KERNELS};
 use crate::machine::{exit, Exit};
@@ -10,18 +10,17 @@ use crate::node::{instance, Node, DONE, READY};
 use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
 use crate::shares::Shares;
-use crate::{acpi_tables, console, demo, hand_over, image, journal};
+use crate::{console, demo, hand_over, image, journal};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
-use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, Occupied};
-use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
-/// Fewest slots of a region; more if an APIC id is larger.
+/// Fewest slots of a region; more if a CPU has a larger id.
 const MIN_SLOTS: u64 = 8;
 
 /// How long a CPU is given to stop: an emulated one stops when its thread runs next.
@@ -48,7 +47,7 @@ pub fn start(options: Options) -> (Node, Machine) {
     for k in 0..machine.kernels {
         machine.create(k);
     }
-    x86_64::instructions::interrupts::enable();
+    arch::interrupts::enable();
     let going_on = options.kills.is_some() || options.moves.is_some();
     control().go_on(options.run == Run::Demo && going_on);
     for (k, file) in (1..).zip(options.images()) {
@@ -76,7 +75,7 @@ impl Machine {
             fatal!("the host's image is linked for kernel {}", layout::own_kernel());
         }
         let found =
-            acpi_tables::cpus(kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
+            arch::cpus(kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
         let me = kernel.physical_id();
         let moves = options.moves.is_some();
         let Some(shares) = Shares::new(&found, me, kernels, moves) else {
@@ -91,7 +90,7 @@ impl Machine {
         // An entry has room for all CPUs that there are.
         let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
-        let Some(boot_cpu) = kernel.apic().boot_cpu() else {
+        let Some(boot_cpu) = kernel.controller().boot_cpu() else {
             fatal!("which CPU booted the machine is not known")
         };
         let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
@@ -111,7 +110,7 @@ impl Machine {
             flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
             doorbell_cpu: self.shares.first(k),
-            vector: if self.moves { hand_over::vector(k) } else { Vector::RFC_V2 },
+            vector: if self.moves { hand_over::vector(k) } else { arch::DOORBELL },
             nr_cpus: self.shares.of(k).len() as u32,
         }
     }
@@ -146,10 +145,10 @@ impl Machine {
         self.runs(k);
     }
 
-    /// Stops kernel `k` for good, wherever it is: its CPU by INIT. Does `meanwhile` until it has stopped.
+    /// Stops kernel `k` for good, wherever it is. Does `meanwhile` until it has stopped.
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
-        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), self.shares.first(k), STOP, meanwhile) };
+        let stopped = unsafe { ENDPOINT.platform().controller().stop(self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
             fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
@@ -174,7 +173,7 @@ impl Machine {
         self.list(k, State::Running);
     }
 
-    /// Loads kernel `k` from `file` and starts its CPU. `delay` as for `start_cpu`.
+    /// Loads kernel `k` from `file` and starts its CPU. `delay` as for [`arch::Controller::start`].
     fn start(&self, k: usize, file: PhysRange, options: &Options, delay: impl FnMut(Microseconds)) {
         let kernel = ENDPOINT.platform();
         let window = layout::image_window(k);
@@ -195,6 +194,8 @@ impl Machine {
         // SAFETY: as above; the start info page lies beside the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
+        let told = PhysRange::new(PhysAddr(start_info), PAGE_SIZE);
+        [Some(window), told].into_iter().flatten().for_each(arch::publish);
         // SAFETY: no kernel runs on the CPU; the image was loaded, and takes the start info.
         unsafe { start_at(self.shares.first(k), entry, start_info, delay) };
     }
@@ -220,37 +221,32 @@ impl Machine {
     pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
         let cpu = self.spare();
         // SAFETY: it is no kernel's, and the last one has said that it needs it no more.
-        let stopped = unsafe { stop_cpu(ENDPOINT.platform().apic(), cpu, STOP, meanwhile) };
+        let stopped = unsafe { ENDPOINT.platform().controller().stop(cpu, STOP, meanwhile) };
         if let Err(e) = stopped {
             fatal!("CPU {}: {e:?}", cpu.0);
         }
     }
 
-    /// Starts the spare CPU at `entry` of kernel `k`, which said that it may begin there. `delay` as for `start_cpu`.
+    /// Starts the spare CPU at `entry` of kernel `k`, which said that it may begin there. `delay` as for [`arch::Controller::start`].
     pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
         let at =
             PhysRange::new(PhysAddr(entry), 1).filter(|at| layout::contains(layout::image_window(k), *at));
-        let (Some(_), Ok(entry)) = (at, u32::try_from(entry)) else {
-            fatal!("kernel {k} has no code at {entry:#x}")
-        };
+        if at.is_none() {
+            fatal!("kernel {k} has no code at {entry:#x}");
+        }
         // SAFETY: the CPU was stopped, and is kernel `k`'s, which has code for it there.
         unsafe { start_at(self.spare(), entry, 0, delay) };
     }
 }
 
-/// Starts `cpu` at `entry` in 32-bit protected mode, with `argument`. `delay` as for `start_cpu`.
+/// Starts `cpu` at `entry`, with `argument`. `delay` as for [`arch::Controller::start`].
 ///
 /// # Safety
 ///
-/// The CPU runs nothing that is needed, `entry` is code for it that takes this argument, and every CPU that was started before has
-/// said that it runs.
-unsafe fn start_at(cpu: PhysCpuId, entry: u32, argument: u32, delay: impl FnMut(Microseconds)) {
-    let page = StartPage::new(PhysAddr(layout::TRAMPOLINE));
-    let page = page.unwrap_or_else(|e| fatal!("the trampoline: {e:?}"));
-    // SAFETY: the CPU that was started before has left the trampoline, for it runs; the page is free.
-    unsafe { boot::set_trampoline(entry, argument) };
-    // SAFETY: the caller, and the trampoline is in place.
-    let started = unsafe { start_cpu(ENDPOINT.platform().apic(), cpu, page, delay) };
+/// As for that.
+unsafe fn start_at(cpu: PhysCpuId, entry: u64, argument: u64, delay: impl FnMut(Microseconds)) {
+    // SAFETY: the caller.
+    let started = unsafe { ENDPOINT.platform().controller().start(cpu, entry, argument, delay) };
     if let Err(e) = started {
         fatal!("CPU {}: {e:?}", cpu.0);
     }
@@ -263,7 +259,7 @@ fn link(generation: Generation, cpus: &[PhysCpuId], kernels: usize) -> LinkConfi
         Generation::RfcV2 => {
             let slots = cpus.iter().map(|cpu| cpu.0 + 1).fold(MIN_SLOTS, u64::max);
             let slots =
-                u32::try_from(slots).unwrap_or_else(|_| fatal!("an APIC id is beyond any region: {slots}"));
+                u32::try_from(slots).unwrap_or_else(|_| fatal!("a CPU's id is beyond any region: {slots}"));
             LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive }
         }
     }

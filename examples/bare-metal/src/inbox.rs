@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What came to a kernel that serves (serve.rs): deferred work leaves it here, the main program fetches it.
 
+use crate::arch::without_interrupts;
 use crate::clock;
 use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
 use crate::payload;
@@ -12,7 +13,6 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 use spin::Mutex;
-use x86_64::instructions::interrupts::without_interrupts;
 
 /// What the main program has not fetched yet, of one other kernel.
 #[derive(Clone, Copy)]

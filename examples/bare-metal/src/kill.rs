@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mk_ipi.kill=`: the host stops a kernel in mid-stream, wherever it is, and starts it anew, again and again.
 
-use crate::clock::{self, SECOND};
+use crate::clock::{self, Microseconds, SECOND};
 use crate::control::control;
 use crate::host::Machine;
 use crate::journal;
@@ -9,7 +9,6 @@ use crate::node::{Node, READY};
 use crate::options::{Kills, MAX_MESSAGES};
 use crate::platform::ENDPOINT;
 use crate::stream::Stream;
-use mk_ipi_x86::Microseconds;
 
 /// Seconds within which a kernel comes up, and begins to send.
 const PATIENCE: u64 = 20;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The physical memory map of the demo, the one place where it is written down.
 //!
+//! Addresses count from where memory begins, `RAM` of the architecture (arch/mod.rs): 0 on x86-64.
+//!
 //! | from | bytes | what | written by |
 //! | --- | --- | --- | --- |
-//! | `0x0000_8000` | 4 KiB | trampoline of started CPUs | host |
+//! | `0x0000_8000` | 4 KiB | trampoline of started CPUs, on x86-64 | host |
 //! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k, linked there, and its stack | kernel k |
 //! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
@@ -12,43 +14,43 @@
 //! | `0x1a00_0000` + k x `0x0040_0000` | 4 MiB each | journal of kernel k: what outlives it (journal.rs) | kernel k |
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
-//! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty. All of it lies below
-//! 3 GiB, which is what boot.s maps as memory. Nothing but the directory, the regions and the doorbell is the protocol's.
+//! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty, and boot.s maps it as memory. Below the images
+//! firmware may have its own. Nothing but the directory, the regions and the doorbell is the protocol's.
 //!
 //! A kernel that serves another host (serve.rs) is linked wherever that host wants it, and uses nothing of this map: all that
 //! it knows of the memory is its command line and its start info.
 
+use crate::arch::RAM;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_conformance::NATIVE_LEN;
 
 /// Most kernels that the map has room for, the host included.
 pub const MAX_KERNELS: usize = 16;
-/// Page where a started CPU begins; boot.s knows it too.
+/// Page where a started CPU begins, on x86-64; boot.s knows it too.
+#[cfg(target_arch = "x86_64")]
 pub const TRAMPOLINE: u64 = 0x8000;
-/// End of what boot.s maps write-back cached; what it maps beyond is for the APICs' registers.
-pub const CACHED_END: u64 = 3 << 30;
 /// First image window.
-const IMAGES: u64 = 0x0100_0000;
+const IMAGES: u64 = RAM + 0x0100_0000;
 /// Bytes of an image window.
 const IMAGE_WINDOW: u64 = 0x0100_0000;
 /// The demo's control area.
-pub const CONTROL: u64 = 0x1800_0000;
+pub const CONTROL: u64 = RAM + 0x1800_0000;
 /// Bytes of the control area.
 pub const CONTROL_LEN: u64 = 0x1_0000;
 /// First start info page.
 const START_INFOS: u64 = CONTROL + CONTROL_LEN;
 /// The directory.
-pub const DIRECTORY: u64 = 0x1810_0000;
+pub const DIRECTORY: u64 = RAM + 0x1810_0000;
 /// Bytes of the directory's window.
 pub const DIRECTORY_LEN: u64 = 0x1_0000;
 /// First instance pool.
-const POOLS: u64 = 0x1900_0000;
+const POOLS: u64 = RAM + 0x1900_0000;
 /// First journal.
-const JOURNALS: u64 = 0x1a00_0000;
+const JOURNALS: u64 = RAM + 0x1a00_0000;
 /// Bytes of a journal's window.
 pub const JOURNAL_LEN: u64 = 0x40_0000;
 /// Where the ELF files may begin: beyond all of the above.
-pub const FILES: u64 = 0x2000_0000;
+pub const FILES: u64 = RAM + 0x2000_0000;
 /// Bytes of an instance pool.
 pub const POOL_LEN: u64 = 0x10_0000;
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The PC around the CPU: the exit device, the 8259s.
+//! How the machine ends.
 
-use x86_64::instructions::{hlt, interrupts, port::Port};
+use crate::arch;
+pub use crate::arch::machine::{halt, prepare, undefined_instruction};
 
-/// What the emulator's exit status says: QEMU's `isa-debug-exit` at port `0xf4` makes it `value * 2 + 1`.
+/// What the emulator's exit status says: `value * 2 + 1`, as QEMU's `isa-debug-exit` makes it.
 ///
 /// 0 is none of them: that is what a triple fault gives under `-no-reboot`.
 #[derive(Clone, Copy)]
@@ -23,23 +24,5 @@ pub enum Exit {
 
 /// Ends the machine, all kernels at once.
 pub fn exit(how: Exit) -> ! {
-    // SAFETY: the port is the emulator's exit device, or nothing at all.
-    unsafe { Port::<u8>::new(0xf4).write(how as u8) };
-    halt()
-}
-
-/// Stops this CPU for good.
-pub fn halt() -> ! {
-    loop {
-        interrupts::disable();
-        hlt();
-    }
-}
-
-/// Masks every line of both 8259s: their vectors are those of exceptions.
-pub fn mask_8259() {
-    for port in [0x21, 0xa1] {
-        // SAFETY: the mask registers of the two 8259s, or nothing at all.
-        unsafe { Port::<u8>::new(port).write(0xff) };
-    }
+    arch::machine::exit(how as u8)
 }

@@ -18,11 +18,12 @@
 
 #[macro_use]
 mod console;
-mod acpi_tables;
+mod arch;
 mod boot;
 mod clock;
 mod conformance;
 mod control;
+mod cpus;
 mod demo;
 mod drains;
 mod errands;
@@ -30,7 +31,6 @@ mod hand_over;
 mod host;
 mod image;
 mod inbox;
-mod interrupts;
 mod journal;
 mod kill;
 mod layout;
@@ -49,9 +49,7 @@ mod shares;
 mod spawned;
 mod stream;
 mod stream_check;
-mod timer;
 
-use crate::boot::Boot;
 use crate::control::control;
 use crate::host::Machine;
 use crate::machine::Exit;
@@ -64,9 +62,9 @@ use mk_ipi_core::platform::ThisCpu;
 
 /// What boot.s calls, on this kernel's own stack and page tables, interrupts off.
 #[no_mangle]
-extern "C" fn kernel_main(start_info: u64) -> ! {
-    // SAFETY: boot.s passes on what the PVH entry was given.
-    let boot = unsafe { Boot::read(start_info) };
+extern "C" fn kernel_main(argument: u64) -> ! {
+    // SAFETY: boot.s passes on what its entry was given.
+    let boot = unsafe { arch::boot(argument) };
     let Some(boot) = boot else {
         // There is no telling a host from a spawned kernel, nor whose the console is; and outside of the memory map the machine
         // is another's.
@@ -83,14 +81,14 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     } else if shared == Ok(None) {
         control::reset();
         console::init();
-        machine::mask_8259();
+        machine::prepare();
     }
     let line =
         core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
     let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
     options.mode = Kernel
         .set_up_interrupts(options.mode)
-        .unwrap_or_else(|e| fatal!("the local APIC cannot be in {} mode: {e:?}", options.mode));
+        .unwrap_or_else(|e| fatal!("the interrupt controller cannot be in {} mode: {e:?}", options.mode));
     hand_over::prepare(&options);
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, options.mode),

@@ -2,7 +2,7 @@
 //! The command line, of the host (from the emulator) and of a spawned kernel (from the host).
 //!
 //! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is no kernel of this program
-//! - `mk_ipi.mode=xapic|x2apic` how to run the local APIC; as it is found unless given
+//! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; as it is found unless given
 //! - `mk_ipi.console=PORT` with `serve`: base of the UART that is this kernel's own; it is silent unless given
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
@@ -14,6 +14,7 @@
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
 //! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
 
+use crate::arch::{uart, Mode};
 use crate::layout::MAX_KERNELS;
 use core::fmt;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
@@ -34,17 +35,6 @@ pub enum Run {
     Conformance,
     /// What the host says: serve.rs.
     Serve,
-}
-
-/// How to run the local APIC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApicMode {
-    /// As it is found.
-    Present,
-    /// Memory-mapped registers, 8-bit ids.
-    XApic,
-    /// Registers in MSRs, 32-bit ids.
-    X2Apic,
 }
 
 /// What the links speak.
@@ -111,8 +101,8 @@ pub struct Fault {
 pub struct Options {
     /// What to run.
     pub run: Run,
-    /// How to run the local APIC.
-    pub mode: ApicMode,
+    /// How to run the interrupt controller.
+    pub mode: Mode,
     /// What the links speak.
     pub generation: Generation,
     /// Messages per ordered pair of kernels.
@@ -153,7 +143,7 @@ impl Options {
     pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self {
             run: Run::Demo,
-            mode: ApicMode::Present,
+            mode: Mode::Present,
             generation: Generation::Native,
             messages: 1000,
             kills: None,
@@ -169,7 +159,7 @@ impl Options {
             let bad = OptionError::Value(word);
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
-                "mode" => options.mode = mode_named(value).ok_or(bad)?,
+                "mode" => options.mode = Mode::named(value).ok_or(bad)?,
                 // Of use earlier than all others: `console_port`.
                 "console" => _ = port(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
@@ -200,7 +190,7 @@ pub fn is_to_serve(line: &[u8]) -> bool {
 }
 
 /// The base port of this kernel's own UART, if the command line names one.
-pub fn console_port(line: &[u8]) -> Option<u16> {
+pub fn console_port(line: &[u8]) -> Option<uart::Port> {
     value_of(line, b"console").and_then(port)
 }
 
@@ -234,16 +224,6 @@ impl fmt::Display for Options {
     }
 }
 
-impl fmt::Display for ApicMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Present => "present",
-            Self::XApic => "xapic",
-            Self::X2Apic => "x2apic",
-        })
-    }
-}
-
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -262,14 +242,6 @@ fn run_named(value: &str) -> Option<Run> {
     }
 }
 
-fn mode_named(value: &str) -> Option<ApicMode> {
-    match value {
-        "xapic" => Some(ApicMode::XApic),
-        "x2apic" => Some(ApicMode::X2Apic),
-        _ => None,
-    }
-}
-
 fn generation_named(value: &str) -> Option<Generation> {
     match value {
         "native" => Some(Generation::Native),
@@ -284,7 +256,7 @@ fn kills(value: &str) -> Option<Kills> {
     (kills.kernel != 0 && kills.count as usize <= MAX_KILLS).then_some(kills)
 }
 
-fn port(value: &[u8]) -> Option<u16> {
+fn port(value: &[u8]) -> Option<uart::Port> {
     parse_size(value).ok()?.try_into().ok()
 }
 

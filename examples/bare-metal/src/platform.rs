@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What this kernel supplies to mk-ipi-core: its doorbell, its memory, its pools, its deferred work.
 
+use crate::arch::{self, interrupts, Controller, Mode};
 use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
-use crate::options::ApicMode;
 use crate::serve::SERVER;
-use crate::{drains, hand_over, inbox, interrupts, second, serve, stream, timer};
+use crate::{drains, hand_over, inbox, second, serve, stream};
+use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
@@ -18,12 +19,7 @@ use mk_ipi_core::platform::{
 };
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
-use mk_ipi_x86::mode::ApicBase;
-use mk_ipi_x86::{
-    compare_exchange_alone, doorbell_entry, Hardware, LocalApic, Mode, ModeError, SpuriousVector,
-};
 use spin::Once;
-use x86_64::instructions::interrupts as cpu_interrupts;
 
 /// What a handler is here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
@@ -39,10 +35,6 @@ pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
 static KERNEL: State = State::new();
 
-/// From where on boot.s maps all of memory once more, read-only: the second entry of the top page table.
-const READ_ONLY_ALIAS: u64 = 1 << 39;
-/// The vector of an interrupt that went away; its low four bits are set, as old CPUs want.
-const SPURIOUS: Vector = Vector::new(0xef).unwrap();
 /// Pages of an instance pool, and the words of a bit map of them.
 const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
 const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
@@ -87,7 +79,7 @@ impl OwnCpu {
 /// The state of this kernel.
 pub struct State {
     boot: Once<Boot>,
-    apic: Once<(LocalApic<Hardware>, PhysCpuId)>,
+    controller: Once<(Controller, PhysCpuId)>,
     /// Doorbells rung.
     rung: AtomicU64,
     cpus: [OwnCpu; OWN_CPUS],
@@ -102,7 +94,7 @@ impl State {
     const fn new() -> Self {
         Self {
             boot: Once::new(),
-            apic: Once::new(),
+            controller: Once::new(),
             rung: AtomicU64::new(0),
             cpus: [const { OwnCpu::new() }; OWN_CPUS],
             role: Once::new(),
@@ -136,59 +128,21 @@ impl State {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
 
-    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
-    pub fn set_up_interrupts(&self, mode: ApicMode) -> Result<ApicMode, ModeError> {
-        interrupts::init();
-        let (hardware, page) = apic_registers();
-        if mode == ApicMode::X2Apic {
-            // SAFETY: nothing has used the page yet.
-            unsafe { Mode::enter_x2apic(&hardware)? };
-        }
-        let apic = LocalApic::new(hardware)?;
-        let found = match apic.mode() {
-            Mode::XApic => ApicMode::XApic,
-            Mode::X2Apic => ApicMode::X2Apic,
-        };
-        if mode != ApicMode::Present && mode != found {
-            return Err(ModeError::Differs(apic.mode()));
-        }
-        self.apic.call_once(|| (apic, apic.apic_id()));
-        // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is on.
-        unsafe {
-            interrupts::set(Vector::RFC_V2, doorbell_interrupt);
-            interrupts::set(timer::VECTOR, tick_interrupt);
-            interrupts::set(SPURIOUS, spurious_interrupt);
-            apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
-            timer::start(apic.mode(), page);
-        }
-        Ok(found)
-    }
-
-    /// Leads `vector` to the doorbell's code if it is `ours`, else to where other kernels' are counted.
-    pub fn lead(&self, vector: Vector, ours: bool) {
-        // SAFETY: the entries are made for it.
-        unsafe { interrupts::set(vector, if ours { doorbell_interrupt } else { foreign_interrupt }) };
+    /// Puts the interrupt controller into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
+    pub fn set_up_interrupts(&self, mode: Mode) -> Result<Mode, impl fmt::Debug> {
+        Controller::set_up(mode).map(|(controller, found)| {
+            let cpu = controller.cpu_id();
+            self.controller.call_once(|| (controller, cpu));
+            found
+        })
     }
 
     /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off. Gives its id.
     pub fn enter_second(&self) -> PhysCpuId {
-        interrupts::load();
-        let ((hardware, page), apic) = (apic_registers(), self.apic());
-        if apic.mode() == Mode::X2Apic {
-            // SAFETY: nothing has used the page on this CPU.
-            if let Err(e) = unsafe { Mode::enter_x2apic(&hardware) } {
-                fatal!("the second CPU's APIC cannot be in x2APIC mode: {e:?}");
-            }
+        if let Err(e) = self.controller().enter_second() {
+            fatal!("the second CPU's interrupt controller: {e:?}");
         }
-        if let Err(e) = apic.confirm_mode() {
-            fatal!("the second CPU's APIC: {e:?}");
-        }
-        // SAFETY: the IDT has an entry for each vector that can come here; the first CPU has made them.
-        unsafe {
-            apic.enable(SpuriousVector::new(SPURIOUS.get()).unwrap_or(SpuriousVector::DEFAULT));
-            timer::start(apic.mode(), page);
-        }
-        apic.apic_id()
+        self.controller().cpu_id()
     }
 
     /// What belongs to the CPU that runs this.
@@ -217,9 +171,9 @@ impl State {
         }
     }
 
-    /// The local APIC.
-    pub fn apic(&self) -> &LocalApic<Hardware> {
-        &self.apic.get().expect("set_up_interrupts comes before any use").0
+    /// The interrupt controller.
+    pub fn controller(&self) -> &Controller {
+        &self.controller.get().expect("set_up_interrupts comes before any use").0
     }
 
     /// Doorbells rung so far.
@@ -233,13 +187,13 @@ impl State {
         let here = self.here();
         if here.due.load(Ordering::Relaxed) && !here.running.swap(true, Ordering::SeqCst) {
             here.due.store(false, Ordering::Relaxed);
-            cpu_interrupts::enable();
+            interrupts::enable();
             match self.role() {
                 Role::Suite => _ = SUITE.run_deferred(),
                 Role::Serve => _ = SERVER.run_deferred(),
                 Role::Demo => drains::watched(|| _ = ENDPOINT.run_deferred()),
             }
-            cpu_interrupts::disable();
+            interrupts::disable();
             here.runs.fetch_add(1, Ordering::Relaxed);
             here.running.store(false, Ordering::Release);
         }
@@ -255,19 +209,12 @@ impl State {
         self.role.get().copied().unwrap_or(Role::Demo)
     }
 
-    /// Has interrupts that are nobody's acknowledged: a host that takes this CPU for one of its own, not used at present, may
-    /// interrupt it together with all others.
-    pub fn ignore_strays(&self) {
-        // SAFETY: the entry is made for it.
-        unsafe { interrupts::set_others(stray_interrupt) };
-    }
-
     /// Runs deferred work that is due, if interrupts are on: for a wait that does not sleep.
     pub fn service(&self) {
-        if cpu_interrupts::are_enabled() {
-            cpu_interrupts::disable();
+        if interrupts::are_enabled() {
+            interrupts::disable();
             self.run_due();
-            cpu_interrupts::enable();
+            interrupts::enable();
         }
     }
 
@@ -281,12 +228,12 @@ impl State {
     /// So what a message changes after `runs` was asked is never slept on, if this CPU handles it; what another one handles, the
     /// next tick finds.
     pub fn sleep(&self, seen: u64) {
-        cpu_interrupts::disable();
+        interrupts::disable();
         self.run_due();
         if self.here().due.load(Ordering::Relaxed) || self.runs() != seen {
-            cpu_interrupts::enable();
+            interrupts::enable();
         } else {
-            cpu_interrupts::enable_and_hlt();
+            interrupts::enable_and_wait();
         }
     }
 
@@ -304,16 +251,10 @@ impl State {
     }
 }
 
-doorbell_entry!(fn doorbell_interrupt => on_doorbell);
-doorbell_entry!(fn tick_interrupt => on_tick);
-doorbell_entry!(fn spurious_interrupt => on_spurious);
-doorbell_entry!(fn stray_interrupt => on_stray);
-doorbell_entry!(fn foreign_interrupt => on_foreign);
-
-extern "C" fn on_doorbell() {
+/// This kernel's vector arrived, and was acknowledged. Interrupts are off.
+pub fn on_doorbell() {
     let kernel = ENDPOINT.platform();
     hand_over::saw_doorbell(kernel.index());
-    kernel.apic().eoi();
     match kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
         Role::Serve => SERVER.on_interrupt(),
@@ -322,49 +263,40 @@ extern "C" fn on_doorbell() {
     kernel.run_due();
 }
 
-extern "C" fn on_tick() {
-    let kernel = ENDPOINT.platform();
-    kernel.apic().eoi();
-    kernel.run_due();
+/// The tick came, and was acknowledged. Interrupts are off.
+pub fn on_tick() {
+    ENDPOINT.platform().run_due();
 }
 
-/// A spurious interrupt is not acknowledged (Intel SDM vol. 3A, 10.9).
-extern "C" fn on_spurious() {}
-
-extern "C" fn on_stray() {
-    ENDPOINT.platform().apic().eoi();
-}
-
-/// Another kernel's vector: whoever rang took this CPU for that one's.
-extern "C" fn on_foreign() {
-    ENDPOINT.platform().apic().eoi();
+/// Another kernel's vector arrived, and was acknowledged: whoever rang took this CPU for that one's.
+pub fn on_foreign() {
     hand_over::saw_stray();
 }
 
-// SAFETY: passed on to the local APIC, which keeps the duty.
+// SAFETY: passed on to the interrupt controller, which keeps the duty.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        self.apic().check(cpu, vector)
+        self.controller().check(cpu, vector)
     }
 
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        self.apic().ring(cpu, vector)?;
+        self.controller().ring(cpu, vector)?;
         self.rung.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        self.apic().ring_from_nmi(cpu, vector)?;
+        self.controller().ring_from_nmi(cpu, vector)?;
         self.rung.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
 
-// SAFETY: each CPU's APIC id was read at its start and does not change; the CPU's own task register tells the two apart.
+// SAFETY: each CPU's id was read at its start and does not change; the CPU itself says which of the two it is.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         match self.index() {
-            0 => self.apic.get().expect("set_up_interrupts comes before any use").1,
+            0 => self.controller.get().expect("set_up_interrupts comes before any use").1,
             _ => second::physical_id(),
         }
     }
@@ -373,33 +305,33 @@ unsafe impl ThisCpu for Kernel {
         if OWN_CPUS == 1 {
             return 0;
         }
-        second::index()
+        arch::own_index()
     }
 
     fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
-        compare_exchange_alone(word, current, new)
+        Controller::compare_exchange_alone(word, current, new)
     }
 }
 
-// SAFETY: IF is the CPU's own switch, and nothing moves code from one CPU to another.
+// SAFETY: the switch is the CPU's own, and nothing moves code from one CPU to another.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
     fn disable(&self) -> bool {
-        let were_on = cpu_interrupts::are_enabled();
-        cpu_interrupts::disable();
+        let were_on = interrupts::are_enabled();
+        interrupts::disable();
         were_on
     }
 
     fn restore(&self, were_on: bool) {
         if were_on {
-            cpu_interrupts::enable();
+            interrupts::enable();
         }
     }
 }
 
-// SAFETY: boot.s maps the first 4 GiB twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map`
-// gives out memory in the first 3 of it, write-back as firmware set it up, and nothing of this kernel's own image.
+// SAFETY: boot.s maps memory twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives out what lies below
+// `CACHED_END`, write-back cached, and nothing of this kernel's own image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -412,7 +344,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::NotAllowed);
         }
         let alias = match access {
-            Access::ReadOnly => READ_ONLY_ALIAS,
+            Access::ReadOnly => arch::READ_ONLY_ALIAS,
             Access::ReadWrite => 0,
         };
         let first = NonNull::new((alias + range.start().0) as *mut AtomicU64).ok_or(MapError::NotAllowed)?;
@@ -497,15 +429,6 @@ impl Observer for Kernel {
             log!("{:#x}: region of instance {} gone", range.start().0, instance.get());
         }
     }
-}
-
-/// The local APIC's registers, and where their page lies.
-fn apic_registers() -> (Hardware, u64) {
-    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
-    let base = ApicBase::read(&unsafe { Hardware::new(None) });
-    let page = base.page().0;
-    // SAFETY: boot.s maps this page one to one, writable and uncached. The mode of a CPU changes before it uses the registers.
-    (unsafe { Hardware::new(NonNull::new(page as *mut u8)) }, page)
 }
 
 /// The bytes of RAM at `range`, which nobody writes from now on.

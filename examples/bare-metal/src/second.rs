@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! This kernel's second CPU, while it has one: it takes doorbells and runs deferred work, nothing else.
 
+use crate::arch::{self, interrupts};
 use crate::machine;
 use crate::platform::Kernel;
 use core::hint::spin_loop;
 use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
-use x86_64::instructions::interrupts as cpu_interrupts;
-
-core::arch::global_asm!(include_str!("second.s"), options(att_syntax));
-
-/// The task register of the CPU that the image began on: boot.s.
-const FIRST_TASK: u16 = 0x18;
-
 /// Not here.
 const OFF: u32 = 0;
 /// Here, and ready for doorbells.
@@ -27,25 +21,15 @@ static STATE: AtomicU32 = AtomicU32::new(OFF);
 /// Its physical id, which it writes before it is on.
 static CPU: AtomicU64 = AtomicU64::new(0);
 
-/// This CPU's number within the kernel: 0 for the one that the image began on.
-pub fn index() -> usize {
-    let task: u16;
-    // SAFETY: it reads the task register, which each CPU loads before any Rust runs there.
-    unsafe { core::arch::asm!("str {:x}", out(reg) task, options(nomem, nostack, preserves_flags)) };
-    usize::from(task != FIRST_TASK)
-}
-
 /// The second CPU's physical id.
 pub fn physical_id() -> PhysCpuId {
     PhysCpuId(CPU.load(Ordering::Relaxed))
 }
 
-/// Where a second CPU enters this image, in 32-bit protected mode.
+/// Where a second CPU enters this image.
 pub fn entry() -> u64 {
-    extern "C" {
-        static second_entry: u8;
-    }
-    &raw const second_entry as u64
+    arch::second_entry()
+        .unwrap_or_else(|| fatal!("no second CPU can enter this kernel: not on this architecture"))
 }
 
 /// Whether it is here and ready for doorbells.
@@ -63,7 +47,7 @@ pub fn leave() {
     STATE.store(LEAVING, Ordering::Release);
 }
 
-/// What second.s calls, on the second CPU's own stack, interrupts off.
+/// What the second CPU's entry calls, on its own stack, interrupts off.
 #[no_mangle]
 extern "C" fn second_main() -> ! {
     let kernel = Kernel;
@@ -75,15 +59,15 @@ extern "C" fn second_main() -> ! {
         if STATE.load(Ordering::Acquire) == LEAVING {
             break;
         }
-        cpu_interrupts::enable_and_hlt();
-        cpu_interrupts::disable();
+        interrupts::enable_and_wait();
+        interrupts::disable();
     }
     // Nobody rings this CPU any more; what has come so far is taken now.
-    cpu_interrupts::enable();
+    interrupts::enable();
     for _ in 0..LAST_TURNS {
         spin_loop();
     }
-    cpu_interrupts::disable();
+    interrupts::disable();
     kernel.run_due();
     kernel.hand_on_due();
     STATE.store(OFF, Ordering::Release);

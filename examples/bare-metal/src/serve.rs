@@ -4,11 +4,11 @@
 //! It is a guest: the machine, its memory and its serial lines are the host's. It uses what its command line and its start
 //! info give it, and when it fails, or is told to stop, it stops alone.
 
+use crate::arch::{interrupts, Mode};
 use crate::errands::ERRANDS;
 use crate::inbox;
 use crate::layout;
 use crate::machine::{self, Exit};
-use crate::options::ApicMode;
 use crate::order::MAX_INSTANCES;
 use crate::platform::{End, Kernel};
 use crate::spawned;
@@ -17,7 +17,6 @@ use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Followed, JoinError};
-use x86_64::instructions::interrupts;
 
 /// The host has told us to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -30,8 +29,8 @@ pub fn ids() -> impl Iterator<Item = InstanceId> {
 }
 
 /// Serves until the host says stop. Interrupts are set up, and off.
-pub fn run(cmdline: &[u8], shared: PhysAddr, mode: ApicMode) -> ! {
-    Kernel.ignore_strays();
+pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
+    Kernel.controller().ignore_strays();
     inbox::register();
     let directory = spawned::directory(cmdline);
     // Who is left out is looked for again when the directory has changed.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose each CPU of the machine is, as the host has it.
 
-use crate::acpi_tables::Cpus;
+use crate::cpus::Cpus;
 use crate::layout::MAX_KERNELS;
 use mk_ipi_abi::PhysCpuId;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A spawned kernel: finds itself and the others by its boot parameters.
 
-use crate::acpi_tables;
+use crate::arch;
 use crate::clock::{self, SECOND};
 use crate::demo;
 use crate::layout;
@@ -25,14 +25,14 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
         fatal!("the directory lists kernel {} with this region", me.get());
     }
     let node = Node { me: me.index(), kernels, options };
-    x86_64::instructions::interrupts::enable();
+    arch::interrupts::enable();
     node.reach(READY);
     node
 }
 
 /// Says how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
 pub fn report_listed(node: &Node) {
-    let found = acpi_tables::cpus(Kernel.boot().rsdp).unwrap_or_else(|e| fatal!("no CPUs in ACPI: {e:?}"));
+    let found = arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
     let of_host =
         found.ids().iter().filter(|cpu| Kernel.lists(InstanceId::HOST, **cpu) == Some(true)).count();
     let (me, room) = (node.me, OWN_CPUS);

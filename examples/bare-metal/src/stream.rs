@@ -310,8 +310,7 @@ impl<'a> Stream<'a> {
             FaultKind::Keep | FaultKind::Stale => {}
             FaultKind::Hang => machine::halt(),
             FaultKind::Panic => panic!("as ordered"),
-            // SAFETY: it raises an exception, which ends the machine.
-            FaultKind::Exception => unsafe { core::arch::asm!("ud2") },
+            FaultKind::Exception => machine::undefined_instruction(),
             FaultKind::Tear => self.next[to].spoil(),
             FaultKind::Double => self.next[to] = Payload::new(0, self.node.me as u32),
             FaultKind::Lose => {

@@ -1,25 +1,68 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! CPUs that Linux gives away and takes back, also to and from a kernel that runs (SPEC D-10, chapter M).
 //!
-//! Every kernel here has one doorbell, which stays where it is. So nobody rings a CPU that moves, and none has to follow the directory
-//! before it is another's; only the kernel that gets the CPU must find it there.
+//! Every kernel here has one doorbell, at its first CPU, which stays its own. So nobody rings a CPU that moves, and none has to follow
+//! the directory before it is another's; only the kernel that gets the CPU must find it there. The books are not held while a kernel
+//! is waited for.
 
-use super::{Host, Instance, Phase};
+use super::{with, Generation, Host, Instance, Phase};
 use crate::failure::{refuse, Result};
-use crate::{cpus, moves};
+use crate::moves::{self, NotDone};
+use crate::{cpus, peers};
+use kernel::prelude::*;
 use mk_ipi_core::abi::cpu_move::What;
 use mk_ipi_core::abi::directory::State;
-use mk_ipi_core::abi::{InstanceId, PhysCpuId};
+use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId};
+
+/// A move that waits for a kernel.
+struct Move {
+    life: Incarnation,
+    at: PhysCpuId,
+    /// Linux had the CPU before.
+    was_ours: bool,
+}
+
+/// Takes `cpu` from Linux.
+pub fn give(cpu: u32) -> Result {
+    with(|host| host.give(cpu))
+}
+
+/// Gives `cpu` back to Linux.
+pub fn take(cpu: u32) -> Result {
+    with(|host| host.take(cpu))
+}
+
+/// Gives `cpu` to the kernel of `id`, which runs; takes it from Linux first, if Linux still has it.
+pub fn give_to(id: InstanceId, cpu: u32) -> Result {
+    let begun = with(|host| host.begin_give(id, cpu))?;
+    let done = moves::ask(id, begun.life, What::Use, begun.at, || lives(id, begun.life));
+    if let Err(NotDone::Refused(_)) = done {
+        with(|host| host.undo_give(id, cpu, &begun));
+    }
+    // Where it says nothing the CPU stays its own: it may use it any moment.
+    done.map_err(NotDone::into_failure)
+}
+
+/// Has the kernel of `id`, which runs, give `cpu` up, and gives it back to Linux.
+pub fn take_from(id: InstanceId, cpu: u32) -> Result {
+    let begun = with(|host| host.begin_take(id, cpu))?;
+    moves::ask(id, begun.life, What::GiveUp, begun.at, || lives(id, begun.life))
+        .map_err(NotDone::into_failure)?;
+    with(|host| host.finish_take(id, cpu, &begun))
+}
+
+/// Whether that life of `id` runs, and has not said goodbye.
+fn lives(id: InstanceId, life: Incarnation) -> bool {
+    with(|host| host.find(id).and_then(|i| i.life())) == Some(life) && !peers::is_gone(id, life)
+}
 
 impl Host {
-    /// Takes `cpu` from Linux.
-    pub fn give(&mut self, cpu: u32) -> Result {
+    fn give(&mut self, cpu: u32) -> Result {
         cpus::give(cpu)?;
         self.list_own()
     }
 
-    /// Gives `cpu` back to Linux.
-    pub fn take(&mut self, cpu: u32) -> Result {
+    fn take(&mut self, cpu: u32) -> Result {
         if let Some((id, _)) = self.instances().find(|(_, i)| i.cpus.has(cpu)) {
             return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", id.get());
         }
@@ -27,8 +70,8 @@ impl Host {
         self.list_own()
     }
 
-    /// Gives `cpu` to the kernel of `id`, which runs; takes it from Linux first, if Linux still has it.
-    pub fn give_to(&mut self, id: InstanceId, cpu: u32) -> Result {
+    /// Lists `cpu` as one of the CPUs of `id`.
+    fn begin_give(&mut self, id: InstanceId, cpu: u32) -> Result<Move> {
         let mut instance = self.running(id)?;
         if let Some((other, _)) = self.instances().find(|(_, i)| i.cpus.has(cpu)) {
             return refuse!(EBUSY, "CPU {cpu} belongs to instance {}", other.get());
@@ -40,50 +83,62 @@ impl Host {
                 id.get()
             );
         }
-        let was_linuxs = !cpus::is_given(cpu);
-        if was_linuxs {
+        let Some(at) = cpus::apic_id(cpu) else { return refuse!(ENXIO, "there is no CPU {cpu}") };
+        let begun = Move { life: instance.incarnation, at, was_ours: !cpus::is_given(cpu) };
+        if !instance.cpus.add(cpu) {
+            return refuse!(ENOSPC, "instance {} has CPUs enough", id.get());
+        }
+        if begun.was_ours {
             self.give(cpu)?;
         }
-        let before = instance;
-        let given = match cpus::apic_id(cpu) {
-            Some(_) if !instance.cpus.add(cpu) => refuse!(ENOSPC, "instance {} has CPUs enough", id.get()),
-            Some(at) => self.hand_over(id, &instance, at),
-            None => refuse!(ENXIO, "there is no CPU {cpu}"),
-        };
-        if given.is_err() {
-            // If any of this fails, the log says so.
-            let _ = self.keep(id, &before);
-            let _ = if was_linuxs { self.take(cpu) } else { Ok(()) };
+        let kept = self.keep(id, &instance);
+        if kept.is_err() {
+            self.undo_give(id, cpu, &begun);
         }
-        given
+        kept.map(|()| begun)
     }
 
-    /// Lists the CPU as one of `instance`, and has its kernel use it.
-    fn hand_over(&mut self, id: InstanceId, instance: &Instance, cpu: PhysCpuId) -> Result {
-        self.keep(id, instance)?;
-        moves::ask(id, instance.incarnation, What::Use, cpu)
+    /// The kernel does not use it, and never will. If any of this fails, the log says so.
+    fn undo_give(&mut self, id: InstanceId, cpu: u32, begun: &Move) {
+        self.unlist(id, cpu, begun.life);
+        let _ = if begun.was_ours { self.take(cpu) } else { Ok(()) };
     }
 
-    /// Has the kernel of `id`, which runs, give `cpu` up, and gives it back to Linux.
-    pub fn take_from(&mut self, id: InstanceId, cpu: u32) -> Result {
-        let mut instance = self.running(id)?;
+    fn begin_take(&mut self, id: InstanceId, cpu: u32) -> Result<Move> {
+        let instance = self.running(id)?;
         let (Some(at), true) = (cpus::apic_id(cpu), instance.cpus.has(cpu)) else {
             return refuse!(EINVAL, "CPU {cpu} is none of instance {}", id.get());
         };
-        moves::ask(id, instance.incarnation, What::GiveUp, at)?;
-        instance.cpus.remove(cpu);
-        // It may come back.
-        if !instance.may_get.has(cpu) && !instance.may_get.add(cpu) {
-            kernel::prelude::pr_info!("CPU {cpu} cannot go back to instance {} in this life\n", id.get());
+        if instance.cpus.get().first() == Some(&cpu) {
+            return refuse!(EBUSY, "CPU {cpu} takes the doorbell of instance {}", id.get());
         }
-        self.keep(id, &instance)?;
+        Ok(Move { life: instance.incarnation, at, was_ours: false })
+    }
+
+    /// The kernel has given it up.
+    fn finish_take(&mut self, id: InstanceId, cpu: u32, begun: &Move) -> Result {
+        self.unlist(id, cpu, begun.life);
         self.take(cpu)
+    }
+
+    /// Takes `cpu` out of the CPUs of `id`, if that life still runs. It may come back.
+    fn unlist(&mut self, id: InstanceId, cpu: u32, life: Incarnation) {
+        let Some(mut instance) = self.find(id).filter(|i| i.life() == Some(life)) else { return };
+        instance.cpus.remove(cpu);
+        if !instance.may_get.has(cpu) && !instance.may_get.add(cpu) {
+            pr_info!("CPU {cpu} cannot go back to instance {} in this life\n", id.get());
+        }
+        // If that fails, the log says so.
+        let _ = self.keep(id, &instance);
     }
 
     fn running(&self, id: InstanceId) -> Result<Instance> {
         let instance = self.get(id)?;
         if instance.phase != Phase::Running {
             return refuse!(EINVAL, "instance {} does not run", id.get());
+        }
+        if self.generation != Generation::Native {
+            return refuse!(EINVAL, "CPUs move to and from kernels on the native link alone");
         }
         Ok(instance)
     }

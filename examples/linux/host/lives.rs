@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the kernel of an instance is started and stopped.
 
-use super::{Generation, Host, Instance, Phase, HOST};
+use super::{with, Generation, Host, Instance, Phase, HOST};
 use crate::failure::{refuse, Result};
 use crate::file::File;
 use crate::image::{self, Loaded};
 use crate::memory::{self, Owner};
-use crate::peers::{self, Sign, MAX_INSTANCES};
+use crate::peers::{self, MAX_INSTANCES};
 use crate::platform::{Linux, ENDPOINT};
 use crate::start::{self, Handed};
 use crate::{cpus, ffi, role, traffic};
 use core::fmt;
 use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_core::abi::directory::State;
-use mk_ipi_core::abi::{InstanceId, PhysRange};
+use mk_ipi_core::abi::{Incarnation, InstanceId, PhysRange};
 use mk_ipi_x86::{Microseconds, Mode};
 
 /// Bytes below 1 MiB of a kernel that can be put anywhere: Linux keeps the code there by which it starts its CPUs.
@@ -39,7 +39,9 @@ impl fmt::Display for LinuxWords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SAFETY: written at boot.
         let khz = unsafe { ffi::tsc_khz };
-        write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} pci=off 8250.nr_uarts=0 ", self.cpus)?;
+        write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} ", self.cpus)?;
+        // In parallel, CPUs are not started in the order of their numbers: the first ones are its own, others may not be.
+        f.write_str("cpuhp.parallel=0 pci=off 8250.nr_uarts=0 ")?;
         f.write_str("no_ipi_broadcast=1 panic=0 apic_extnmi=none ")?;
         match Linux.apic().map(|apic| apic.mode()) {
             // It would leave x2APIC mode where it finds nothing that remaps interrupts.
@@ -148,21 +150,17 @@ impl Host {
         ENDPOINT.instance(id).ok()?.region()
     }
 
-    /// Asks the kernel of `id` to stop, waits for its goodbye as long as is said, and stops its CPUs in any case. Whether it said
-    /// goodbye; with slots no kernel can be asked.
-    pub fn stop(&mut self, id: InstanceId, patience: Microseconds) -> Result<bool> {
+    /// Asks the kernel of `id` to stop; gives its life.
+    fn ask_to_stop(&mut self, id: InstanceId) -> Result<Incarnation> {
         let instance = self.get(id)?;
         if instance.phase != Phase::Running {
             return refuse!(EINVAL, "instance {} does not run", id.get());
         }
-        let is_gone = || peers::is_gone(id, instance.incarnation);
-        // One whose heart stands still says nothing any more.
-        let is_over = || is_gone() || peers::sign(id) == Sign::Suspect;
-        if self.generation == Generation::Native && ENDPOINT.stop(id, instance.incarnation).is_ok() {
-            start::wait_until(patience, is_over);
+        if self.generation == Generation::Native {
+            // One that has no lane for it cannot be asked.
+            let _ = ENDPOINT.stop(id, instance.incarnation);
         }
-        self.kill(id)?;
-        Ok(is_gone())
+        Ok(instance.incarnation)
     }
 
     /// Stops the CPUs of `id` wherever they are.
@@ -197,6 +195,22 @@ impl Host {
             }
         }
     }
+}
+
+/// Asks the kernel of `id` to stop, waits for its goodbye as long as is said, and stops its CPUs in any case. Whether it said
+/// goodbye; with slots no kernel can be asked. The books are not held while it is waited for.
+pub fn stop(id: InstanceId, patience: Microseconds) -> Result<bool> {
+    let (life, can_answer) =
+        with(|host| host.ask_to_stop(id).map(|life| (life, host.generation == Generation::Native)))?;
+    let runs = || with(|host| host.find(id).and_then(|i| i.life()) == Some(life) && !host.ending);
+    // SAFETY: looks at the task that runs this.
+    let is_over = || peers::is_gone(id, life) || !runs() || unsafe { ffi::mk_ipi_glue_signal_pending() };
+    if can_answer {
+        start::wait_until(patience, is_over);
+    }
+    // Somebody else may have stopped it, and started it anew.
+    with(|host| if host.find(id).and_then(|i| i.life()) == Some(life) { host.kill(id) } else { Ok(()) })?;
+    Ok(peers::is_gone(id, life))
 }
 
 /// The machine is about to restart, or another kernel to take its place: nobody else may run.

@@ -7,7 +7,7 @@ use crate::memory::{self, Owner};
 use crate::peers::{self, MAX_INSTANCES};
 use crate::{cpus, ffi, start};
 use mk_ipi_core::abi::directory::State;
-use mk_ipi_core::abi::{Incarnation, InstanceId, Vector};
+use mk_ipi_core::abi::{Incarnation, InstanceId, Vector, PAGE_SIZE};
 
 impl Host {
     /// Makes instance `id` of CPUs that were given away, with a pool of `pool` bytes and a region in it. While it runs it may get those
@@ -63,7 +63,10 @@ impl Host {
         if pool < needed {
             return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
         }
-        memory::take(Owner::StartPages(id), start::pages_len(2 * MAX_INSTANCE_CPUS + 1))?;
+        let len = start::pages_len(2 * MAX_INSTANCE_CPUS + 1);
+        // Linux maps the first GiB where it reads them; other kernels have 32 bits.
+        let pages = |limit| memory::take_aligned(Owner::StartPages(id), len, PAGE_SIZE, limit);
+        pages(1 << 30).or_else(|_| pages(1 << 32))?;
         memory::take(Owner::Pool(id), pool)?;
         peers::forget_all_of(id);
         let (ids, count, _) = instance.ids();

@@ -8,7 +8,8 @@ mod lend;
 mod lives;
 mod make;
 
-pub use lives::Files;
+pub use lend::{give, give_to, take, take_from};
+pub use lives::{stop, Files};
 
 use crate::cpus;
 use crate::failure::{refuse, Result};

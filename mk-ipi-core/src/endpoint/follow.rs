@@ -149,8 +149,8 @@ impl<
                 // First where, then whether: a new life is not rung at its former CPU.
                 let changed = known.change(record.incarnation, bell);
                 let comes_or_goes = known.set_live(is_live);
-                if comes_or_goes && is_live {
-                    // What was sent meanwhile was not rung for. One that cannot be rung looks by itself.
+                if (comes_or_goes || changed) && is_live {
+                    // What was sent meanwhile may not have been rung for. One that cannot be rung looks by itself.
                     let _ = self.ring_if_wanted(&known);
                 }
                 let changed = comes_or_goes || changed;

@@ -184,7 +184,8 @@ impl<W: Word> Sender<W> {
 
     /// Whether a life of the receiver has begun in the region, and which, if the word makes sense.
     pub(crate) fn begun(&self) -> Option<Option<Life>> {
-        let word = self.region.receiver_relaxed(receiver::LIFE);
+        // SYNC POINT: receiver-life (acquire)
+        let word = self.region.receiver(receiver::LIFE);
         (word != 0).then(|| Life::from_word(word))
     }
 

@@ -49,7 +49,7 @@ fn ids() {
     derived(PhysCpuId(any()), PhysCpuId(any()));
     sink(PhysCpuId(any()).cmp(&PhysCpuId(any())));
     if let (Some(a), Some(b)) = (vector(), vector()) {
-        sink(a.get());
+        sink((a.get(), a.number(), Vector::of_number(any())));
         derived(a, b);
     }
     sink((PhysAddr(any()).is_page_aligned(), PhysAddr(any()).cmp(&PhysAddr(any()))));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls every public function of mk-ipi-abi, -core, -x86 and -spawn with inputs of which the compiler knows nothing, and is
+//! Calls every public function of mk-ipi-abi, -core, -x86, -arm64, -riscv and -spawn with inputs of which the compiler knows nothing, and is
 //! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
 //! in the image, and only what cannot is dropped by the linker.
 //!
 //! An rlib proves nothing: generic and inlined functions are not in it. So each generic one is instantiated here, and
 //! trait implementations with code of their own are called as well. `cargo xtask test --only no-panic` links this image at
-//! two levels of optimisation and fails if a public function is not named here.
+//! two levels of optimisation and fails if a public function is not named here; for each architecture, with its
+//! own instructions.
 //!
 //! Left out, as code of others that no call of the crates uses: `Debug` and `Display`, which are core's formatting; the
 //! iterators over flags, where bitflags counts with an overflow check; atomics with an `Ordering` that does not exist
@@ -14,11 +15,14 @@
 #![no_main]
 
 mod abi;
+mod arm64;
 mod endpoint;
 mod native;
 mod opaque;
+mod riscv;
 mod spawn;
 mod sync;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 #[panic_handler]
@@ -35,6 +39,9 @@ extern "C" fn _start() -> ! {
     sync::call_all();
     native::call_all();
     endpoint::call_all();
+    arm64::call_all();
+    riscv::call_all();
+    #[cfg(target_arch = "x86_64")]
     x86::call_all();
     spawn::call_all();
     #[cfg(feature = "planted-panic")]

@@ -141,6 +141,7 @@ pub fn rung() -> Result<(), DoorbellError> {
         0 => Ok(()),
         1 => Err(DoorbellError::Stuck),
         2 => Err(DoorbellError::Refused(any())),
+        3 => vector().map_or(Ok(()), |v| Err(DoorbellError::NoSuchVector(v))),
         _ => Err(DoorbellError::Unreachable(PhysCpuId(any()))),
     }
 }

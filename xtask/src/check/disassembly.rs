@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fence before an x2APIC doorbell, in the instructions that a kernel links (SPEC A-5): fake registers cannot
-//! show that the compiler left it where it was written. And the first instruction of each interrupt entry (SPEC A-12).
+//! The fence before each doorbell, in the instructions that a kernel links (SPEC A-5, AR-3, RV-3, RV-7): fake registers cannot
+//! show that the compiler left it where it was written. And, on x86, the first instruction of each interrupt entry (SPEC A-12).
+
+mod arm64;
+mod barriers;
+mod riscv64;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +15,8 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKi
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use super::{no_panic, Context, Notes};
-use crate::cmd::{Places, BARE_TARGET};
+use crate::arch::Arch;
+use crate::cmd::Places;
 use crate::image;
 
 /// The interrupt command register in x2APIC mode (Intel SDM vol. 3A, table 10-6).
@@ -20,30 +25,39 @@ const ICR: u32 = 0x830;
 /// What the symbols of interrupt entries begin with (`doorbell_entry!` of mk-ipi-x86).
 const ENTRY: &str = "mk_ipi_entry_";
 
-/// What was found in an image, and is as it must be.
+/// What was found in the images, and is as it must be.
 pub struct Found {
-    /// Writes of the ICR, each fenced.
-    writes: usize,
-    /// Interrupt entries, each of which begins with `endbr64`.
+    /// Doorbells of each architecture, each fenced.
+    doorbells: [(Arch, usize); 3],
+    /// Interrupt entries on x86, each of which begins with `endbr64`.
     entries: usize,
 }
 
-/// The step: the image that calls every public function has doorbells, and each is fenced; and entries, each marked.
+/// The step: the images that call every public function have doorbells, and each is fenced; and entries, each marked.
 pub fn run(context: &Context) -> Result<Notes> {
     let found = in_image(context.places)?;
-    Ok(vec![format!("{} writes of the ICR", found.writes), format!("{} interrupt entries", found.entries)])
+    let mut notes: Notes =
+        found.doorbells.iter().map(|(arch, count)| format!("{}: {count} doorbells", arch.target())).collect();
+    notes.push(format!("{} interrupt entries", found.entries));
+    Ok(notes)
 }
 
-/// Builds the image that calls every public function, and counts its fenced writes of the ICR and its entries.
+/// Builds the images that call every public function, and counts their fenced doorbells and their entries.
 pub fn in_image(places: &Places) -> Result<Found> {
-    let mut cargo = places.cargo_in(Path::new(no_panic::FOLDER));
-    cargo.env("CARGO_TARGET_DIR", places.own_target("no-panic"));
-    let built = image::executables(cargo.args(["build", "--release", "--target", BARE_TARGET]))?;
-    let [elf] = built.as_slice() else { bail!("{} must have one executable", no_panic::FOLDER) };
-    let bytes = fs::read(elf)?;
-    let place = || elf.display().to_string();
-    let (writes, entries) = (fenced(&bytes).with_context(place)?, marked(&bytes).with_context(place)?);
-    Ok(Found { writes, entries })
+    let (mut doorbells, mut entries) = (Arch::ALL.map(|arch| (arch, 0)), 0);
+    for (arch, count) in &mut doorbells {
+        let mut cargo = places.cargo_in(Path::new(no_panic::FOLDER));
+        cargo.env("CARGO_TARGET_DIR", places.own_target("no-panic"));
+        let built = image::executables(cargo.args(["build", "--release", "--target", arch.target()]))?;
+        let [elf] = built.as_slice() else { bail!("{} must have one executable", no_panic::FOLDER) };
+        let bytes = fs::read(elf)?;
+        let place = || elf.display().to_string();
+        *count = fenced(*arch, &bytes).with_context(place)?;
+        if *arch == Arch::X86 {
+            entries = marked(&bytes).with_context(place)?;
+        }
+    }
+    Ok(Found { doorbells, entries })
 }
 
 /// How many interrupt entries an ELF file has; an error if one does not begin with `endbr64`, or if there is none.
@@ -72,15 +86,25 @@ fn begins_with_endbr64(code: &[u8]) -> bool {
     Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic() == Mnemonic::Endbr64
 }
 
-/// How many WRMSR to the ICR an ELF file has; an error if one is not fenced, or if there is none.
-fn fenced(elf: &[u8]) -> Result<usize> {
+/// How many doorbells an ELF file has; an error if one is not fenced, or if there is none.
+fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let text = file.section_by_name(".text").context("it has no .text")?;
-    let found = writes(text.data()?, text.address())?;
-    ensure!(found != 0, "it does not write the ICR: nothing can be said of the fence");
+    let (code, address) = (text.data()?, text.address());
+    let found = match arch {
+        Arch::X86 => writes(code, address)?,
+        Arch::Arm64 => barriers::doorbells(&arm64::decode(code, address), true)?,
+        Arch::Riscv64 => {
+            let all = riscv64::decode(code, address)?;
+            ensure!(riscv64::fenced_stores(&all) != 0, "it has no fenced doorbell of an IMSIC");
+            barriers::doorbells(&all, false)?
+        }
+    };
+    ensure!(found != 0, "it has no doorbell: nothing can be said of the fence");
     Ok(found)
 }
 
+/// How many WRMSR to the ICR there are in this code; an error if one is not fenced.
 fn writes(code: &[u8], address: u64) -> Result<usize> {
     let all: Vec<Instruction> =
         Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect();
@@ -147,7 +171,7 @@ mod tests {
         assert_eq!(found(&[STORE, MFENCE, LFENCE, TO_ICR, MOVE, WRMSR]), Some(1));
         assert_eq!(found(&[TO_EOI, WRMSR, MFENCE, LFENCE, TO_ICR, WRMSR]), Some(1));
         assert_eq!(found(&[TO_EOI, WRMSR]), Some(0));
-        assert!(fenced(b"no elf").is_err());
+        assert!(Arch::ALL.iter().all(|arch| fenced(*arch, b"no elf").is_err()));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use anyhow::{bail, ensure, Context as _, Result};
 use object::{Object, ObjectSymbol};
 
 use super::{public, Context, Notes};
-use crate::cmd::{shown, BARE_TARGET};
+use crate::arch::Arch;
+use crate::cmd::shown;
 use crate::image;
 
 /// The image's crate, a workspace of its own.
@@ -31,28 +32,34 @@ pub fn run(context: &Context) -> Result<Notes> {
     );
 
     let mut notes = vec![format!("{} public functions", functions.len())];
-    for profile in PROFILES {
-        let built = image::executables(&mut build(context, profile, &[]))?;
+    for (arch, profile) in Arch::ALL.iter().flat_map(|arch| PROFILES.map(|profile| (*arch, profile))) {
+        let target = arch.target();
+        let built = image::executables(&mut build(context, arch, profile, &[]))?;
         ensure!(!built.is_empty(), "{FOLDER} has no executable");
         for elf in &built {
             let found = panic_symbols(&fs::read(elf)?).with_context(|| elf.display().to_string())?;
-            ensure!(found.is_empty(), "a panic path is linked ({profile}):\n  {}", found.join("\n  "));
+            ensure!(
+                found.is_empty(),
+                "a panic path is linked ({target}, {profile}):\n  {}",
+                found.join("\n  ")
+            );
         }
-        notes.push(format!("{profile}: a planted panic was caught: {}", planted(context, profile)?));
+        let caught = planted(context, arch, profile)?;
+        notes.push(format!("{target}, {profile}: a planted panic was caught: {caught}"));
     }
     Ok(notes)
 }
 
-fn build(context: &Context, profile: &str, more: &[&str]) -> Command {
+fn build(context: &Context, arch: Arch, profile: &str, more: &[&str]) -> Command {
     let mut cargo = context.places.cargo_in(Path::new(FOLDER));
     cargo.env("CARGO_TARGET_DIR", context.places.own_target("no-panic"));
-    cargo.args(["build", "--profile", profile, "--target", BARE_TARGET]).args(more);
+    cargo.args(["build", "--profile", profile, "--target", arch.target()]).args(more);
     cargo
 }
 
 /// Builds with the planted panic and says how it was caught. That it does not compile catches nothing.
-fn planted(context: &Context, profile: &str) -> Result<&'static str> {
-    let mut cargo = build(context, profile, &["--features", "planted-panic"]);
+fn planted(context: &Context, arch: Arch, profile: &str) -> Result<&'static str> {
+    let mut cargo = build(context, arch, profile, &["--features", "planted-panic"]);
     eprintln!("$ {}", shown(&cargo));
     let out = cargo.env_remove("RUSTFLAGS").stdin(Stdio::null()).output()?;
     if !out.status.success() {
@@ -60,7 +67,7 @@ fn planted(context: &Context, profile: &str) -> Result<&'static str> {
         ensure!(text.contains("error: linking with"), "the control does not build:\n{text}");
         return Ok("it does not link");
     }
-    for elf in image::executables(&mut build(context, profile, &["--features", "planted-panic"]))? {
+    for elf in image::executables(&mut build(context, arch, profile, &["--features", "planted-panic"]))? {
         if !panic_symbols(&fs::read(elf)?)?.is_empty() {
             return Ok("its symbols show");
         }

@@ -10,23 +10,25 @@ use anyhow::{bail, ensure, Result};
 use clap::Args;
 
 use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
+use crate::arch::{self, Arch};
 use crate::bench;
-use crate::cmd::{self, Places, BARE_TARGET, KERNEL_CRATES, SPAWN};
+use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
-use crate::image::{self, Flavour, BARE_METAL};
+use crate::image::{self, Flavour, Image, BARE_METAL};
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
 use crate::proofs;
+use crate::provision::qemu::Qemu;
 use crate::provision::{self, Need, Provision, Toolchain};
-use crate::record::Generation;
+use crate::record::{Generation, Mode};
 
 /// The workspaces beside the root's.
 const OTHER_WORKSPACES: [&str; 6] =
     [BARE_METAL, no_panic::FOLDER, instructions::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
-const BARE: Need = Need::Rust(Toolchain::Active, &[], &[BARE_TARGET]);
+const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
 /// Kernels of the boots that a test makes.
 const KERNELS: u32 = 3;
 /// Kernels of those in which not all are in Rust.
@@ -50,9 +52,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn all() -> Vec<Step> {
     let step = |name, what, needs: &[Need], run| Step { name, what, needs: needs.to_vec(), run };
     let fmt = Need::Rust(Toolchain::Active, &["rustfmt"], &[]);
-    let clippy = Need::Rust(Toolchain::Active, &["clippy"], &[BARE_TARGET]);
-    let msrv = Need::Rust(Toolchain::Msrv, &[], &[BARE_TARGET]);
-    let boot = demo::needs(true);
+    let clippy = Need::Rust(Toolchain::Active, &["clippy"], &arch::TARGETS);
+    let msrv = Need::Rust(Toolchain::Msrv, &[], &arch::TARGETS);
+    let boot = demo::needs(Arch::X86, true);
     let boot_with_c = [&boot[..], &[Need::Cc]].concat();
     vec![
         step("spdx", "each source file names its licence first", &[], source::spdx),
@@ -74,7 +76,7 @@ pub fn all() -> Vec<Step> {
         ),
         step(
             "disassembly",
-            "the fence of the x2APIC doorbell and the mark of each entry are in the code",
+            "the fence of each doorbell and the mark of each entry are in the code",
             &[BARE],
             disassembly::run,
         ),
@@ -92,6 +94,15 @@ pub fn all() -> Vec<Step> {
             conformance_qemu,
         ),
         step("demo-qemu", "the demo passes, on both links, with deaths and moves", &boot_with_c, demo_qemu),
+        step("arm64", "conformance suite and demo on a GICv3", &demo::needs(Arch::Arm64, false), |c| {
+            elsewhere(c, Arch::Arm64)
+        }),
+        step(
+            "riscv64",
+            "conformance suite and demo on SBI and on IMSICs",
+            &demo::needs(Arch::Riscv64, false),
+            |c| elsewhere(c, Arch::Riscv64),
+        ),
         step(
             "linux",
             "a Linux with our module and kernels beside it, both links",
@@ -142,8 +153,8 @@ fn workspaces(context: &Context) -> Result<Vec<&'static str>> {
 }
 
 /// `-p` for each crate that a kernel links.
-fn kernel_crates() -> Vec<&'static str> {
-    KERNEL_CRATES.iter().chain([&SPAWN]).flat_map(|name| ["-p", *name]).collect()
+fn kernel_crates(arch: Arch) -> Vec<&'static str> {
+    arch.crates().iter().chain([&SPAWN]).flat_map(|name| ["-p", *name]).collect()
 }
 
 fn locked(context: &Context) -> Result<Notes> {
@@ -167,10 +178,12 @@ fn fmt_all(context: &Context) -> Result<Notes> {
 fn clippy_all(context: &Context) -> Result<Notes> {
     let deny = ["--", "-D", "warnings"];
     cmd::run(cargo(context, &["clippy", "--workspace", "--all-targets"]).args(deny))?;
-    let bare = ["clippy", "--target", BARE_TARGET];
-    cmd::run(cargo(context, &bare).args(kernel_crates()).args(deny))?;
-    for folder in [BARE_METAL, no_panic::FOLDER] {
-        cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
+    for arch in Arch::ALL {
+        let bare = ["clippy", "--target", arch.target()];
+        cmd::run(cargo(context, &bare).args(kernel_crates(arch)).args(deny))?;
+        for folder in [BARE_METAL, no_panic::FOLDER] {
+            cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
+        }
     }
     for folder in [instructions::FOLDER, bench::FOLDER] {
         cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
@@ -208,17 +221,21 @@ fn miri(context: &Context) -> Result<Notes> {
 }
 
 fn no_std(context: &Context) -> Result<Notes> {
-    cmd::run(cargo(context, &["build", "--release", "--target", BARE_TARGET]).args(kernel_crates()))?;
+    for arch in Arch::ALL {
+        let words = ["build", "--release", "--target", arch.target()];
+        cmd::run(cargo(context, &words).args(kernel_crates(arch)))?;
+    }
     Ok(Vec::new())
 }
 
 fn msrv_builds(context: &Context) -> Result<Notes> {
     let toolchain = format!("+{}", provision::MSRV);
-    for target in [&[][..], &["--target", BARE_TARGET]] {
+    let targets = Arch::ALL.map(|arch| (arch, vec!["--target", arch.target()]));
+    for (arch, target) in Arch::ALL.map(|arch| (arch, Vec::new())).into_iter().chain(targets) {
         let mut cmd = cargo(context, &[&toolchain, "check"]);
         cmd.env("CARGO_TARGET_DIR", context.places.own_target("msrv"));
         // cargo's own choice of toolchain for us must not win over the one that is named.
-        cmd::run(cmd.args(kernel_crates()).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
+        cmd::run(cmd.args(kernel_crates(arch)).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
     }
     Ok(Vec::new())
 }
@@ -265,39 +282,64 @@ fn conformance_qemu(context: &Context) -> Result<Notes> {
 
 /// The conformance suite on the emulated APIC, in each mode that can run.
 pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
-    let images = image::build(places, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
+    let images = image::build(places, Arch::X86, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
     let mut notes = Notes::new();
     for mode in modes {
-        let job = Job {
-            run: "conformance",
-            mode,
-            generation: Generation::RfcV2,
-            messages: MESSAGES,
-            kills: 0,
-            host_cpus: 1,
-            moves: 0,
-            fault: None,
-            images: &images,
-        };
-        let run = machine::boot(places, qemu, &job, &mut |_| ())?;
-        let mut problems = run.problems.clone();
-        problems.extend(run.report.conformance_problems(KERNELS));
-        if !problems.is_empty() {
-            demo::show_tail(&run, mode);
-            bail!("{mode}: {}", problems.join("; "));
-        }
-        notes.push(format!("{mode}: {}", run.report.case_counts()));
+        notes.push(conformance_of(places, qemu, (Arch::X86, mode), &images)?);
     }
     notes.extend(not_run);
     Ok(notes)
 }
 
+/// The conformance suite on one machine.
+fn conformance_of(
+    places: &Places,
+    qemu: &Qemu,
+    (arch, mode): (Arch, Mode),
+    images: &[Image],
+) -> Result<String> {
+    let job = Job {
+        arch,
+        run: "conformance",
+        mode,
+        generation: Generation::RfcV2,
+        messages: MESSAGES,
+        kills: 0,
+        host_cpus: 1,
+        moves: 0,
+        fault: None,
+        images,
+    };
+    let run = machine::boot(places, qemu, &job, &mut |_| ())?;
+    let mut problems = run.problems.clone();
+    problems.extend(run.report.conformance_problems(KERNELS));
+    if !problems.is_empty() {
+        demo::show_tail(&run, mode);
+        bail!("{mode}: {}", problems.join("; "));
+    }
+    Ok(format!("{mode}: {}", run.report.case_counts()))
+}
+
+/// Conformance suite and demo on an architecture that is not x86-64, in each mode.
+fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
+    let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
+    let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
+    let qemu = context.provision.qemu(arch)?;
+    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, *mode), &images);
+    let mut notes = arch.modes().iter().map(conformance).collect::<Result<Notes>>()?;
+    notes.extend(demos(context, (arch, &kernels), &[])?);
+    Ok(notes)
+}
+
 fn demo_qemu(context: &Context) -> Result<Notes> {
-    let mut notes =
-        demos(context, &Kernels::rust(KERNELS as usize), &[(Generation::Native, STREAM, Some(KILLS))])?;
-    notes.extend(demos(context, &WITH_C.parse()?, &[])?);
+    let mut notes = demos(
+        context,
+        (Arch::X86, &Kernels::rust(KERNELS as usize)),
+        &[(Generation::Native, STREAM, Some(KILLS))],
+    )?;
+    notes.extend(demos(context, (Arch::X86, &WITH_C.parse()?), &[])?);
     notes.extend(moves(context)?);
     notes.dedup();
     Ok(notes)
@@ -306,7 +348,8 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
 /// The demo that moves a CPU between running kernels; and one in which a kernel keeps its doorbell there.
 fn moves(context: &Context) -> Result<Notes> {
     let kernels = Kernels::rust(KERNELS as usize);
-    let stage = Stage::build(context.places, context.provision, &kernels, Flavour::SecondCpu, true)?;
+    let stage =
+        Stage::build(context.places, context.provision, (Arch::X86, &kernels), Flavour::SecondCpu, true)?;
     let play = |mode, moves, fault| {
         let plain = DemoArgs::plain(kernels.clone());
         demo::play(&stage, &DemoArgs { messages: MESSAGES, moves: Some(moves), mode, fault, ..plain })
@@ -321,11 +364,15 @@ fn moves(context: &Context) -> Result<Notes> {
 }
 
 /// The demo with these kernels on both links, and as `more` says; and one in which kernel 1 hangs.
-fn demos(context: &Context, kernels: &Kernels, more: &[(Generation, u64, Option<u32>)]) -> Result<Notes> {
-    let stage = Stage::build(context.places, context.provision, kernels, Flavour::OneCpu, true)?;
+fn demos(
+    context: &Context,
+    (arch, kernels): (Arch, &Kernels),
+    more: &[(Generation, u64, Option<u32>)],
+) -> Result<Notes> {
+    let stage = Stage::build(context.places, context.provision, (arch, kernels), Flavour::OneCpu, true)?;
     let play = |mode, generation, messages, kill, fault| {
         let plain = DemoArgs::plain(kernels.clone());
-        demo::play(&stage, &DemoArgs { messages, generation, kill, mode, fault, ..plain })
+        demo::play(&stage, &DemoArgs { arch, messages, generation, kill, mode, fault, ..plain })
     };
     let mut notes = Notes::new();
     let both = [(Generation::RfcV2, MESSAGES, None), (Generation::Native, STREAM, None)];

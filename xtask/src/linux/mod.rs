@@ -21,6 +21,7 @@ use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::arch::Arch;
 use crate::cmd::{self, Places, BARE_TARGET};
 use crate::demo::{self, Modes};
 use crate::provision::qemu::Qemu;
@@ -125,7 +126,7 @@ const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 /// What it takes.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
-    vec![RUST, Need::Cc, tools, Need::Qemu { x2apic }, Need::Busybox, Need::Linux(wanted)]
+    vec![RUST, Need::Cc, tools, Need::Qemu { arch: Arch::X86, x2apic }, Need::Busybox, Need::Linux(wanted)]
 }
 
 /// The Linux that every change is tested with.
@@ -324,7 +325,7 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
 /// Builds what is not built, and boots once in each mode.
 fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, not_run) = demo::runnable(qemu, args.mode, places.ci)?;
     let mut summary = LinuxSummary::default();
     let linux = summary.timed("kernel", || kernel::ready(&args.wanted()?))?;
@@ -354,7 +355,7 @@ fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
 /// Builds what is not built, and boots to a shell.
 fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
-    let qemu = provision.qemu()?;
+    let qemu = provision.qemu(Arch::X86)?;
     let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
     let mode = modes.first().context("no mode can run")?;
     let linux = kernel::ready(&args.wanted()?)?;

@@ -9,7 +9,8 @@ use std::process::Command;
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 
-use crate::cmd::{self, Places, KERNEL_CRATES};
+use crate::arch::Arch;
+use crate::cmd::{self, Places};
 use crate::image::{self, BARE_METAL};
 
 /// Where the module lies.
@@ -47,7 +48,7 @@ pub fn lay(places: &Places, dir: &Path) -> Result<()> {
     }
     let sources = [Path::new(BARE_METAL).join("src")]
         .into_iter()
-        .chain(KERNEL_CRATES.iter().map(|name| Path::new(name).join("src")));
+        .chain(Arch::X86.crates().into_iter().map(|name| Path::new(name).join("src")));
     for folder in sources {
         files.extend(below(&folder, &root.join(&folder))?);
     }

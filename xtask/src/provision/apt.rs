@@ -210,24 +210,34 @@ impl Apt {
         cmd
     }
 
-    /// Downloads `packages` and all that they depend on and the system lacks, and unpacks them below `root`.
-    pub fn unpack(&self, packages: &[&str], root: &Path) -> Result<()> {
+    /// Downloads the first of `packages` that there is, `more`, and all that they depend on and the system lacks, and unpacks them
+    /// below `root`.
+    pub fn unpack(&self, packages: &[&str], more: &[&str], root: &Path) -> Result<()> {
         let archives = self.dir.join("cache/archives");
         for old in debs(&archives)? {
             fs::remove_file(old)?;
         }
         cmd::run(self.get().arg("update"))?;
+        let Some(package) = packages.iter().find(|package| self.has(package)) else {
+            bail!("apt's sources have none of: {}", packages.join(" "))
+        };
         let mut install = self.get();
         install.args(["-y", "--download-only", "--no-install-recommends"]);
         if let Some(suite) = self.release.backports() {
             install.args(["-t", &suite]);
         }
-        cmd::run(install.arg("install").args(packages))?;
+        cmd::run(install.arg("install").arg(package).args(more))?;
         let debs = debs(&archives)?;
         if debs.is_empty() {
-            bail!("apt-get had nothing to download for {}", packages.join(" "));
+            bail!("apt-get had nothing to download for {package}");
         }
         debs.iter().try_for_each(|deb| unpack_deb(deb, root))
+    }
+
+    /// Whether the sources have a package of this name.
+    fn has(&self, package: &str) -> bool {
+        // Nothing is fetched: it says where it would come from, or fails.
+        cmd::output(self.get().args(["download", "--print-uris", package])).is_ok()
     }
 
     /// Downloads one package, and nothing that it depends on, and unpacks it below `root`; gives its version.

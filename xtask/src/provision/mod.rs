@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::arch::Arch;
 use crate::cmd::Places;
 use crate::linux::kernel::{self, Wanted};
 use qemu::Qemu;
@@ -33,8 +34,10 @@ pub enum Need {
     Cc,
     /// `gcc`, `g++`, `clang` and `clang++`, where they can be had: who needs them does with those that are there.
     Compilers,
-    /// QEMU for x86-64; newer than the system's if x2APIC is wanted.
+    /// QEMU; for x86-64 one newer than the system's if x2APIC is wanted.
     Qemu {
+        /// Of which machine.
+        arch: Arch,
         /// Whether the local APIC must be emulated in x2APIC mode too.
         x2apic: bool,
     },
@@ -86,13 +89,13 @@ pub struct Provision {
     yes: bool,
     /// The answer, once given: it counts for the whole command.
     answer: Cell<Option<bool>>,
-    qemu: OnceCell<Qemu>,
+    qemus: [OnceCell<Qemu>; 3],
 }
 
 impl Provision {
     /// `--yes`, and `CI=true`, answer every question with yes.
     pub fn new(places: &Places, yes: bool) -> Self {
-        Self { yes: yes || places.ci, answer: Cell::new(None), qemu: OnceCell::new() }
+        Self { yes: yes || places.ci, answer: Cell::new(None), qemus: Default::default() }
     }
 
     /// Says at once all that is missing, and asks once. What cannot be had is found when it is needed.
@@ -119,7 +122,7 @@ impl Provision {
                 continue;
             }
             // An old QEMU is still good for half the work; its user says so.
-            let spare = matches!(need, Need::Qemu { .. }) && qemu::best().is_some();
+            let spare = matches!(need, Need::Qemu { arch, .. } if qemu::best(*arch).is_some());
             let told: Vec<String> = plans.iter().map(ToString::to_string).collect();
             if !self.ask(&told)? {
                 ensure!(spare, "missing, and not to be installed: {}", told.join("; "));
@@ -137,12 +140,18 @@ impl Provision {
     }
 
     /// The QEMU to use, once [`Need::Qemu`] is met.
-    pub fn qemu(&self) -> Result<&Qemu> {
-        if let Some(found) = self.qemu.get() {
+    pub fn qemu(&self, arch: Arch) -> Result<&Qemu> {
+        let [x86, arm64, riscv64] = &self.qemus;
+        let kept = match arch {
+            Arch::X86 => x86,
+            Arch::Arm64 => arm64,
+            Arch::Riscv64 => riscv64,
+        };
+        if let Some(found) = kept.get() {
             return Ok(found);
         }
-        let found = qemu::best().context("no qemu-system-x86_64 was found")?;
-        Ok(self.qemu.get_or_init(|| found))
+        let found = qemu::best(arch).with_context(|| format!("no QEMU for {arch} was found"))?;
+        Ok(kept.get_or_init(|| found))
     }
 
     fn ask(&self, plans: &[String]) -> Result<bool> {
@@ -175,7 +184,7 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
         Need::Rust(toolchain, components, targets) => rust::plan(*toolchain, components, targets),
         Need::Cc => system::plan_cc(),
         Need::Compilers => Ok(system::plan_compilers().into_iter().collect()),
-        Need::Qemu { x2apic } => qemu::plan(*x2apic),
+        Need::Qemu { arch, x2apic } => qemu::plan(*arch, *x2apic),
         Need::CargoTool(name) => Ok(tools::plan(name)?.into_iter().collect()),
         Need::LinuxTools { debug } => {
             Ok(system::plan_linux(*debug)?.into_iter().chain(tools::plan_bindgen()?).collect())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU for x86-64: the system's, or one unpacked into the user's cache folder.
+//! QEMU, for each architecture that we have kernels for: the system's, or one unpacked into the user's cache folder.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,9 +11,49 @@ use anyhow::{bail, Context, Result};
 
 use super::apt::{Apt, Release};
 use super::{cache, Plan};
+use crate::arch::Arch;
 use crate::cmd::{self, which};
 
-const PROGRAM: &str = "qemu-system-x86_64";
+/// What there is of QEMU for one architecture.
+struct Source {
+    program: &'static str,
+    /// Debian's packages of the emulator, in some releases the one, in some the other.
+    packages: &'static [&'static str],
+    /// Those of the firmware that it loads.
+    firmware: &'static [&'static str],
+    /// What our folder in the cache is called, its version behind it.
+    folder: &'static str,
+    /// About how much is downloaded.
+    size: &'static str,
+}
+
+impl Source {
+    const fn of(arch: Arch) -> Self {
+        match arch {
+            Arch::X86 => Self {
+                program: "qemu-system-x86_64",
+                packages: &["qemu-system-x86"],
+                firmware: &["seabios"],
+                folder: "qemu-",
+                size: "30 MB",
+            },
+            Arch::Arm64 => Self {
+                program: "qemu-system-aarch64",
+                packages: &["qemu-system-arm"],
+                firmware: &[],
+                folder: "qemu-arm64-",
+                size: "40 MB",
+            },
+            Arch::Riscv64 => Self {
+                program: "qemu-system-riscv64",
+                packages: &["qemu-system-riscv", "qemu-system-misc"],
+                firmware: &["opensbi"],
+                folder: "qemu-riscv64-",
+                size: "60 MB",
+            },
+        }
+    }
+}
 
 /// Major and minor version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +108,8 @@ impl Qemu {
         cmd.env_remove("LD_LIBRARY_PATH");
         if let Some(root) = &self.root {
             cmd.env("LD_LIBRARY_PATH", library_path(root));
-            for data in ["usr/share/qemu", "usr/share/seabios"] {
+            // Of links that lead nowhere, as to firmware in a folder of the system's, the next one is looked at.
+            for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/riscv64-linux-gnu/opensbi/generic"] {
                 cmd.arg("-L").arg(root.join(data));
             }
         }
@@ -98,23 +139,30 @@ fn library_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The best QEMU there is: the system's if it is new enough, else the newest.
-pub fn best() -> Option<Qemu> {
-    let system = which(PROGRAM).and_then(|path| Qemu::probe(path, None));
-    if system.as_ref().is_some_and(Qemu::has_x2apic) {
+pub fn best(arch: Arch) -> Option<Qemu> {
+    let source = Source::of(arch);
+    let system = which(source.program).and_then(|path| Qemu::probe(path, None));
+    if system.as_ref().is_some_and(|q| is_enough(q, arch, true)) {
         return system;
     }
     let folders = cache().ok().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    let ours = folders.filter(|e| e.file_name().to_string_lossy().starts_with("qemu-")).filter_map(|e| {
-        let root = e.path().join("root");
-        Qemu::probe(root.join("usr/bin").join(PROGRAM), Some(root))
-    });
+    let ours =
+        folders.filter(|e| e.file_name().to_string_lossy().starts_with(source.folder)).filter_map(|e| {
+            let root = e.path().join("root");
+            Qemu::probe(root.join("usr/bin").join(source.program), Some(root))
+        });
     ours.chain(system).max_by_key(|q| q.version)
 }
 
+/// Whether a QEMU does all that is wanted: one with x2APIC, if that is an x86's and wanted.
+fn is_enough(qemu: &Qemu, arch: Arch, x2apic: bool) -> bool {
+    arch != Arch::X86 || !x2apic || qemu.has_x2apic()
+}
+
 /// What must be done to have a QEMU, and one with x2APIC if that is wanted and can be had.
-pub(super) fn plan(x2apic: bool) -> Result<Vec<Plan>> {
-    let found = best();
-    if found.as_ref().is_some_and(|q| q.has_x2apic() || !x2apic) {
+pub(super) fn plan(arch: Arch, x2apic: bool) -> Result<Vec<Plan>> {
+    let (found, source) = (best(arch), Source::of(arch));
+    if found.as_ref().is_some_and(|q| is_enough(q, arch, x2apic)) {
         return Ok(Vec::new());
     }
     let apt = which("apt-get").is_some() && which("dpkg").is_some();
@@ -124,35 +172,37 @@ pub(super) fn plan(x2apic: bool) -> Result<Vec<Plan>> {
         return Ok(Vec::new());
     }
     if !apt {
-        bail!("no {PROGRAM}: install QEMU 9.0 or newer for x86-64 with your package manager");
+        bail!("no {}: install QEMU 9.0 or newer for {arch} with your package manager", source.program);
     }
     let dir = cache()?;
     let suite = backports.map(|s| format!(", suite {s}")).unwrap_or_default();
     let what = format!(
-        "download QEMU for x86-64 through this machine's apt sources{suite} (about 30 MB) and unpack it into {}; \
+        "download QEMU for {arch} through this machine's apt sources{suite} (about {}) and unpack it into {}; \
          the system stays as it is",
+        source.size,
         dir.display()
     );
-    Ok(vec![Plan { what, act: Box::new(move || install(&dir)) }])
+    Ok(vec![Plan { what, act: Box::new(move || install(&dir, &source)) }])
 }
 
-fn install(dir: &Path) -> Result<()> {
+fn install(dir: &Path, source: &Source) -> Result<()> {
     fs::create_dir_all(dir)?;
-    let parts = dir.join("unpacking");
+    let parts = dir.join(format!("{}unpacking", source.folder));
     if parts.exists() {
         fs::remove_dir_all(&parts)?;
     }
     let root = parts.join("root");
     fs::create_dir_all(&root)?;
-    Apt::new(dir.join("apt"))?.unpack(&["qemu-system-x86", "seabios"], &root)?;
-    let program = root.join("usr/bin").join(PROGRAM);
+    let place = dir.join(format!("apt-{}", source.program));
+    Apt::new(place.clone())?.unpack(source.packages, source.firmware, &root)?;
+    let program = root.join("usr/bin").join(source.program);
     let fresh = Qemu::probe(program, Some(root)).context("the QEMU that was unpacked does not run")?;
-    let home = dir.join(format!("qemu-{}", fresh.version));
+    let home = dir.join(format!("{}{}", source.folder, fresh.version));
     if home.exists() {
         fs::remove_dir_all(&home)?;
     }
     fs::rename(parts, home)?;
-    fs::remove_dir_all(dir.join("apt"))?;
+    fs::remove_dir_all(place)?;
     Ok(())
 }
 

@@ -38,7 +38,7 @@ const _: () = {
     assert!(DSDT + size_of::<Header>() <= FADT && FADT + size_of::<Fadt>() <= MADT);
 };
 
-/// Bytes that [`write`] needs for the machine's boot CPU and `cpus` others: whole pages, at most `usize::MAX`.
+/// Bytes that [`write()`] needs for the machine's boot CPU and `cpus` others: whole pages, at most `usize::MAX`.
 pub const fn len(cpus: usize) -> usize {
     let all = cpus.saturating_add(1).saturating_mul(size_of::<LocalX2Apic>());
     all.saturating_add(FIXED).div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE)

@@ -86,12 +86,9 @@ impl<'a> Image<'a> {
         if !loads(headers).any(has_entry) {
             return Err(ImageError::EntryOutside(entry));
         }
-        let relocation = match note::find(file, headers, note::PHYS32_RELOC)? {
-            Some(words) => {
-                Some(note::relocation(words, loads(headers).map(|s| s.p_align).max().unwrap_or(0))?)
-            }
-            None => None,
-        };
+        let widest = loads(headers).map(|s| s.p_align).max().unwrap_or(0);
+        let said = note::find(file, headers, note::PHYS32_RELOC)?;
+        let relocation = said.map(|said| note::relocation(said, widest)).transpose()?;
         Ok(Self { file, headers, extent, entry, relocation })
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The IDT: every exception is reported and ends the machine; vectors lead to the entries that are set.
 
+use crate::arch::without_interrupts;
 use crate::console;
 use crate::machine::Exit;
 use core::mem::size_of;
@@ -89,7 +90,7 @@ pub fn load() {
 ///
 /// `entry` is code that may be entered by an interrupt.
 pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
-    x86_64::instructions::interrupts::without_interrupts(|| {
+    without_interrupts(|| {
         // SAFETY: interrupts are off, and no other CPU writes it.
         IDT.0.with_mut(|idt| unsafe {
             (*idt)[usize::from(vector.get())] = Gate::to(entry as usize as u64, 0)
@@ -103,7 +104,7 @@ pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
 ///
 /// As [`set`].
 pub unsafe fn set_others(entry: unsafe extern "C" fn()) {
-    x86_64::instructions::interrupts::without_interrupts(|| {
+    without_interrupts(|| {
         IDT.0.with_mut(|idt| {
             // SAFETY: interrupts are off, and no other CPU writes it.
             let gates = unsafe { &mut *idt };

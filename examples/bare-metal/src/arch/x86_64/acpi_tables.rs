@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine's CPUs, from the ACPI MADT. APIC ids are not 0..n on real machines.
 
+use crate::boot::Boot;
+use crate::cpus::Cpus;
 use acpi::madt::{Madt, MadtEntry};
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
 use mk_ipi_abi::PhysCpuId;
 
-/// Most CPUs that are looked at: more than QEMU's q35 has with one APIC for each. An entry of the directory has room for twice as many.
-pub const MAX_CPUS: usize = 512;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
-
-/// CPUs by their APIC ids.
-pub struct Cpus {
-    ids: [PhysCpuId; MAX_CPUS],
-    len: usize,
-}
-
-impl Cpus {
-    /// The ids, in the order of the table.
-    pub fn ids(&self) -> &[PhysCpuId] {
-        &self.ids[..self.len]
-    }
-
-    /// No CPUs.
-    pub const fn none() -> Self {
-        Self { ids: [PhysCpuId(0); MAX_CPUS], len: 0 }
-    }
-
-    /// Adds a CPU, if it is not there yet: one may be listed twice, as local APIC and as local x2APIC.
-    pub fn add(&mut self, id: PhysCpuId) {
-        if self.len < MAX_CPUS && !self.ids().contains(&id) {
-            self.ids[self.len] = id;
-            self.len += 1;
-        }
-    }
-}
 
 /// All of memory is mapped one to one.
 #[derive(Clone, Copy)]
@@ -51,10 +25,10 @@ impl AcpiHandler for Identity {
     fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
 }
 
-/// The enabled CPUs of the machine whose RSDP lies at `rsdp`.
-pub fn cpus(rsdp: u64) -> Result<Cpus, AcpiError> {
+/// The enabled CPUs of the machine, as the ACPI tables have them that `boot` names.
+pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
-    let tables = unsafe { AcpiTables::from_rsdp(Identity, rsdp as usize) }?;
+    let tables = unsafe { AcpiTables::from_rsdp(Identity, boot.firmware as usize) }?;
     let madt = tables.find_table::<Madt>()?;
     let mut cpus = Cpus::none();
     for entry in madt.get().entries() {

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How an image is entered: by PVH, from the emulator or through the trampoline of boot.s.
+
+use crate::boot::Boot;
+use crate::image::ImageError;
+use crate::layout;
+use elf::abi::PT_NOTE;
+use elf::endian::LittleEndian;
+use elf::note::Note;
+use elf::segment::ProgramHeader;
+use elf::ElfBytes;
+
+/// The note that gives an image's PVH entry.
+const XEN_ELFNOTE_PHYS32_ENTRY: u64 = 18;
+
+/// What the PVH entry was told: the start info at `argument`. `None` if there is none.
+///
+/// # Safety
+///
+/// `argument` is what the PVH entry was given.
+pub unsafe fn boot(argument: u64) -> Option<Boot> {
+    // SAFETY: passed on to the caller.
+    unsafe { Boot::read(argument) }
+}
+
+/// The PVH entry that a note of the image names.
+pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> {
+    let segments = elf.segments().ok_or(ImageError::NoEntry)?;
+    for segment in segments.iter().filter(|segment| segment.p_type == PT_NOTE) {
+        if let Some(entry) = entry_in(elf, &segment)? {
+            return Ok(entry.into());
+        }
+    }
+    Err(ImageError::NoEntry)
+}
+
+/// The PVH entry that the notes of `segment` name, if they do.
+fn entry_in(elf: &ElfBytes<'_, LittleEndian>, segment: &ProgramHeader) -> Result<Option<u32>, ImageError> {
+    for note in elf.segment_data_as_notes(segment)? {
+        if let Note::Unknown(note) = note {
+            if note.n_type == XEN_ELFNOTE_PHYS32_ENTRY && note.name.starts_with(b"Xen") {
+                let word = note.desc.first_chunk::<4>().ok_or(ImageError::NoEntry)?;
+                return Ok(Some(u32::from_le_bytes(*word)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Puts the trampoline in place, to enter `entry` with `start_info`: what the next started CPU does.
+///
+/// # Safety
+///
+/// No CPU is on the trampoline now, and its page is RAM.
+pub unsafe fn set_trampoline(entry: u32, start_info: u32) {
+    extern "C" {
+        static trampoline_start: u8;
+        static trampoline_mailbox: u8;
+        static trampoline_end: u8;
+    }
+    let (start, mailbox, end) =
+        (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
+    let len = end as usize - start as usize;
+    let target = layout::TRAMPOLINE as *mut u8;
+    // SAFETY: the caller's promise; the code is smaller than a page, and its mailbox is aligned to 8.
+    unsafe {
+        core::ptr::copy_nonoverlapping(start, target, len);
+        let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();
+        mailbox.write_volatile(entry);
+        mailbox.add(1).write_volatile(start_info);
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The GIC's CPU interface as a doorbell.
+
+use crate::affinity::Affinity;
+use crate::regs::{Control, GicIo, SystemRegister};
+use crate::sgi::{Sgi, SgiCommand};
+use mk_ipi_abi::{PhysCpuId, Vector};
+use mk_ipi_core::platform::{Doorbell, DoorbellError};
+
+/// `ICC_SRE_EL1`: SRE, and the bypasses of FIQ and IRQ off, for which there is no GIC of an older kind behind this one.
+const BY_SYSTEM_REGISTERS: u64 = 0b111;
+/// `ICC_SRE_EL1.SRE`.
+const SRE: u64 = 1;
+/// `ICC_PMR_EL1`: every priority is let through.
+const EVERY_PRIORITY: u64 = 0xff;
+/// `ICC_IAR1_EL1`: INTIDs have 24 bits at most.
+const INTID: u64 = 0xff_ffff;
+/// The special INTIDs: no interrupt was taken (GIC, "Special INTIDs").
+const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
+
+/// Why the CPU interface cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicError {
+    /// `ICC_SRE_EL1.SRE` is 0: the CPU interface is not reached by system registers. [`Gic::use_system_registers`] sets it.
+    NoSystemRegisters,
+}
+
+/// An interrupt that was acknowledged and has to be ended: its INTID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupt(u32);
+
+impl Interrupt {
+    /// The INTID.
+    pub const fn intid(self) -> u32 {
+        self.0
+    }
+
+    /// The SGI, if it is one.
+    pub const fn sgi(self) -> Option<Sgi> {
+        match self.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
+            n @ 0..=15 => Sgi::new(n as u8),
+            _ => None,
+        }
+    }
+}
+
+/// The CPU interface of whichever CPU runs the call: one object serves all CPUs of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Gic<Io> {
+    io: Io,
+    /// SGIs reach CPUs whose Aff3 is not 0.
+    aff3: bool,
+    /// What the CPU interface says of those whose Aff0 is above 15.
+    range_selector: bool,
+    /// The distributor says the same.
+    by_ranges: bool,
+}
+
+impl<Io: GicIo> Gic<Io> {
+    /// Has this CPU's interface be reached by system registers; no effect if it is. Each CPU does it once, before
+    /// [`new`](Self::new) or any other use.
+    ///
+    /// [`GicError::NoSystemRegisters`] if the bit does not stay: a higher exception level keeps them from us (GIC, "ICC_SRE_EL1,
+    /// Interrupt Controller System Register Enable register (EL1)").
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are masked, and this kernel does not use the memory-mapped CPU interface.
+    pub unsafe fn use_system_registers(io: &Io) -> Result<(), GicError> {
+        // SAFETY: EL1 of every CPU with a GICv3 has the register; the bits are its own; the caller has the rest.
+        unsafe {
+            if io.read(SystemRegister::SystemRegisterEnable) & SRE == 0 {
+                io.write(SystemRegister::SystemRegisterEnable, BY_SYSTEM_REGISTERS);
+                io.synchronize();
+            }
+        }
+        confirm(io)
+    }
+
+    /// The CPU interface, which is reached by system registers.
+    pub fn new(io: Io) -> Result<Self, GicError> {
+        confirm(&io)?;
+        // SAFETY: SRE is set; a read has no effect.
+        let control = Control::from_bits_retain(unsafe { io.read(SystemRegister::Control) });
+        let (aff3, range_selector) =
+            (control.contains(Control::AFF3), control.contains(Control::RANGE_SELECTOR));
+        Ok(Self { io, aff3, range_selector, by_ranges: false })
+    }
+
+    /// The same, told that the distributor takes SGIs for CPUs whose Aff0 is above 15: `GICD_TYPER.RSS`, bit 26. They are
+    /// sent if the CPU interface can, too (GIC, "Routing SPIs and SGIs by PE affinity"); unless told they are
+    /// [`Unreachable`](DoorbellError::Unreachable).
+    #[must_use]
+    pub const fn with_range_selector(mut self) -> Self {
+        self.by_ranges = true;
+        self
+    }
+
+    /// Whether this CPU's interface is reached by system registers. Each CPU asks once.
+    pub fn confirm(&self) -> Result<(), GicError> {
+        confirm(&self.io)
+    }
+
+    /// What the registers are reached through.
+    pub const fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// This CPU's id: what peers ring, and the index of its slot.
+    pub fn cpu_id(&self) -> PhysCpuId {
+        // SAFETY: EL1 may read it; a read has no effect.
+        Affinity::of_mpidr(unsafe { self.io.read(SystemRegister::Mpidr) }).cpu()
+    }
+
+    /// Lets this CPU's interface take interrupts of Group 1: every priority, and an end of interrupt that also deactivates
+    /// (EOImode 0). Each CPU does it once, and not in an interrupt handler.
+    ///
+    /// First it forgets the priorities that a former kernel left active, one that was stopped inside a handler and replaced without a
+    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "ICC_AP1R0_EL1"). That the
+    /// interrupts themselves are active is in the redistributor: [the kernel's part](crate).
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are masked, and no handler of this CPU has an interrupt active. Once they are not masked, the vector table has an
+    /// entry for IRQ that knows what to do with every INTID which can come here.
+    pub unsafe fn enable(&self) {
+        // SAFETY: SRE is set (`new`, `confirm`); all values are legal; the caller has the handler.
+        unsafe {
+            self.io.write(SystemRegister::ActivePriorities, 0);
+            self.io.write(SystemRegister::PriorityMask, EVERY_PRIORITY);
+            self.io.write(SystemRegister::BinaryPoint, 0);
+            let control = Control::from_bits_retain(self.io.read(SystemRegister::Control));
+            self.io.write(SystemRegister::Control, control.difference(Control::EOI_MODE).bits());
+            self.io.write(SystemRegister::GroupEnable, 1);
+        }
+        self.io.synchronize();
+    }
+
+    /// Takes the interrupt of the highest priority that is pending: what the handler of IRQ does first. `None` if there is none any
+    /// more; then nothing is to be ended.
+    ///
+    /// What the sender of an SGI stored before it rang is visible behind this call.
+    ///
+    /// # Safety
+    ///
+    /// Called by the handler of IRQ, interrupts masked, on a CPU that has called [`enable`](Self::enable).
+    pub unsafe fn acknowledge(&self) -> Option<Interrupt> {
+        // SAFETY: SRE is set; the caller takes the interrupt.
+        let found = unsafe { self.io.read(SystemRegister::Acknowledge) } & INTID;
+        self.io.settle();
+        u32::try_from(found).ok().filter(|intid| !SPECIAL.contains(intid)).map(Interrupt)
+    }
+
+    /// Ends an interrupt that was acknowledged: once, and before its messages are read, so that a message that comes later
+    /// rings again.
+    ///
+    /// # Safety
+    ///
+    /// `interrupt` is the last one that [`acknowledge`](Self::acknowledge) gave on this CPU and that is not ended yet.
+    pub unsafe fn eoi(&self, interrupt: Interrupt) {
+        // SAFETY: SRE is set; the caller ends what it took.
+        unsafe { self.io.write(SystemRegister::EndOfInterrupt, interrupt.0.into()) };
+        self.io.synchronize();
+    }
+
+    /// The command that rings `cpu` with `vector`, if there is one.
+    fn command(&self, cpu: PhysCpuId, vector: Vector) -> Result<SgiCommand, DoorbellError> {
+        let in_reach = |target: &Affinity| {
+            let ranges = self.range_selector && self.by_ranges;
+            (ranges || target.aff0() < 16) && (self.aff3 || target.aff3() == 0)
+        };
+        let target = Affinity::new(cpu).filter(in_reach).ok_or(DoorbellError::Unreachable(cpu))?;
+        let sgi = Sgi::of_vector(vector).ok_or(DoorbellError::NoSuchVector(vector))?;
+        Ok(SgiCommand::to(target, sgi))
+    }
+}
+
+fn confirm(io: &impl GicIo) -> Result<(), GicError> {
+    // SAFETY: EL1 of every CPU with a GICv3 has the register; a read has no effect.
+    match unsafe { io.read(SystemRegister::SystemRegisterEnable) } & SRE {
+        0 => Err(GicError::NoSystemRegisters),
+        _ => Ok(()),
+    }
+}
+
+// SAFETY: ordering is by `dsb ishst`, see `GicIo`; a command names one CPU by its affinity, and IRM is 0.
+unsafe impl<Io: GicIo> Doorbell for Gic<Io> {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.command(cpu, vector).map(drop)
+    }
+
+    /// Nothing tells whether a CPU has this affinity: an SGI to nobody is lost.
+    // Inlined, so that barrier and write stand together in the code: the check of the disassembly looks there (SPEC AR-3).
+    #[inline]
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        let command = self.command(cpu, vector)?;
+        self.io.fence_before_doorbell();
+        // SAFETY: SRE is set, an `SgiCommand` has no reserved bits; an interrupt that its kernel expects, at one CPU.
+        unsafe { self.io.write(SystemRegister::SendSgi, command.bits()) };
+        self.io.synchronize();
+        Ok(())
+    }
+
+    /// A doorbell is one write: nothing of one that was interrupted is disturbed.
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        self.ring(cpu, vector)
+    }
+}
+
+#[cfg(test)]
+#[path = "gic_tests.rs"]
+mod tests;

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Start and stop of CPUs by the firmware: PSCI (Arm DEN 0022).
+//!
+//! A CPU can be started by any other, and stops only itself: PSCI has no call that stops another CPU. So a kernel that hangs
+//! keeps its CPU, and whoever wants that back has to make it run [`Psci::cpu_off`] or to reset the machine.
+
+use crate::affinity::Affinity;
+use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId};
+
+/// `PSCI_VERSION` (PSCI, "PSCI_VERSION").
+const VERSION: u32 = 0x8400_0000;
+/// `CPU_OFF`.
+const CPU_OFF: u32 = 0x8400_0002;
+/// `CPU_ON`, with 64-bit arguments.
+const CPU_ON: u32 = 0xc400_0003;
+/// `AFFINITY_INFO`, with 64-bit arguments.
+const AFFINITY_INFO: u32 = 0xc400_0004;
+/// `SYSTEM_OFF`.
+const SYSTEM_OFF: u32 = 0x8400_0008;
+
+/// How the firmware is called: by `hvc` or by `smc`, as the device tree's PSCI node (`method`) or ACPI's FADT says.
+///
+/// # Implementation safety
+///
+/// `call` is the one instruction, with the function in W0 and the arguments in X1 to X3, and gives X0; X4 to X17 may change, too
+/// (SMCCC, "Register use in SMC64 and HVC64 calls"). It is a compiler barrier: all stores before it have been made.
+pub unsafe trait Conduit {
+    /// Calls `function`.
+    ///
+    /// # Safety
+    ///
+    /// The firmware is called in this way, and the caller may have the effect happen.
+    unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64;
+}
+
+/// What the firmware answers instead of doing it (PSCI, "Return error codes").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PsciError {
+    /// No CPU can have this id: it is no affinity. Nothing was called.
+    NoAffinity(PhysCpuId),
+    /// NOT_SUPPORTED: the firmware has no such call.
+    NotSupported,
+    /// INVALID_PARAMETERS: no CPU has this affinity.
+    InvalidParameters,
+    /// DENIED.
+    Denied,
+    /// ALREADY_ON.
+    AlreadyOn,
+    /// ON_PENDING: somebody is starting the CPU.
+    OnPending,
+    /// INTERNAL_FAILURE.
+    InternalFailure,
+    /// NOT_PRESENT.
+    NotPresent,
+    /// DISABLED.
+    Disabled,
+    /// INVALID_ADDRESS: the entry is no memory for code.
+    InvalidAddress,
+    /// A value that the edition of the manual does not name.
+    Unknown(i32),
+}
+
+impl PsciError {
+    /// What a return value says: 0 and above is no error.
+    const fn of(value: i32) -> Result<u32, Self> {
+        Err(match value {
+            -1 => Self::NotSupported,
+            -2 => Self::InvalidParameters,
+            -3 => Self::Denied,
+            -4 => Self::AlreadyOn,
+            -5 => Self::OnPending,
+            -6 => Self::InternalFailure,
+            -7 => Self::NotPresent,
+            -8 => Self::Disabled,
+            -9 => Self::InvalidAddress,
+            0.. => return Ok(value.unsigned_abs()),
+            _ => Self::Unknown(value),
+        })
+    }
+
+    /// `EBUSY` for a CPU that is on or being started, `EACCES` for one that is denied, else `EINVAL`.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::AlreadyOn | Self::OnPending => Errno::EBUSY,
+            Self::Denied => Errno::EACCES,
+            _ => Errno::EINVAL,
+        }
+    }
+}
+
+/// Whether a CPU is on (PSCI, "AFFINITY_INFO").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerState {
+    /// On.
+    On,
+    /// Off: it touches no memory, and can be started.
+    Off,
+    /// It was started and is not yet on.
+    OnPending,
+}
+
+/// The firmware.
+#[derive(Clone, Copy, Debug)]
+pub struct Psci<C> {
+    conduit: C,
+}
+
+impl<C: Conduit> Psci<C> {
+    /// The firmware that is called by `conduit`.
+    ///
+    /// # Safety
+    ///
+    /// The machine has PSCI 0.2 or newer, called in this way: device tree or ACPI say so.
+    pub const unsafe fn new(conduit: C) -> Self {
+        Self { conduit }
+    }
+
+    /// Calls a function whose value has 32 bits.
+    ///
+    /// # Safety
+    ///
+    /// The caller may have the effect happen.
+    unsafe fn call(&self, function: u32, args: [u64; 3]) -> Result<u32, PsciError> {
+        // SAFETY: `new` was promised the conduit; the caller has the rest.
+        let value = unsafe { self.conduit.call(function, args) };
+        // Bits 63:32 mean nothing (SMCCC, "Results from SMC32 and HVC32").
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        PsciError::of(value as i32)
+    }
+
+    /// The version: major, minor.
+    pub fn version(&self) -> Result<(u16, u16), PsciError> {
+        // SAFETY: it has no effect.
+        let version = unsafe { self.call(VERSION, [0; 3]) }?;
+        #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+        Ok(((version >> 16) as u16, version as u16))
+    }
+
+    /// Starts the CPU `target` at `entry`, with `context` in its X0; MMU and caches are off there, and interrupts masked.
+    ///
+    /// `Ok` says that the firmware accepts, not that the CPU came up: have its code say so in memory, and bound the wait.
+    ///
+    /// # Safety
+    ///
+    /// `target` belongs to this kernel. `entry` is code that may run there, and `context` is what it takes. All that it needs is in
+    /// memory and not only in a cache: it runs with caches off at first (`dc cvac` and `dsb ish` if this kernel's are on; Arm ARM, "A64
+    /// Cache maintenance instructions").
+    pub unsafe fn cpu_on(&self, target: PhysCpuId, entry: PhysAddr, context: u64) -> Result<(), PsciError> {
+        let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
+        // SAFETY: the caller has it all.
+        unsafe { self.call(CPU_ON, [target.cpu().0, entry.0, context]) }.map(drop)
+    }
+
+    /// Stops the CPU that calls. Returns only if the firmware refuses.
+    ///
+    /// # Safety
+    ///
+    /// Nobody needs this CPU. Interrupts are masked, and none that another CPU must take is routed here. What it wrote is in memory, if
+    /// anybody reads that with caches off.
+    pub unsafe fn cpu_off(&self) -> PsciError {
+        // SAFETY: the caller.
+        match unsafe { self.call(CPU_OFF, [0; 3]) } {
+            Err(why) => why,
+            // A call that succeeds does not return.
+            Ok(_) => PsciError::InternalFailure,
+        }
+    }
+
+    /// Whether the CPU `target` is on.
+    pub fn affinity_info(&self, target: PhysCpuId) -> Result<PowerState, PsciError> {
+        let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
+        // SAFETY: it has no effect. Level 0: this CPU alone.
+        match unsafe { self.call(AFFINITY_INFO, [target.cpu().0, 0, 0]) }? {
+            0 => Ok(PowerState::On),
+            1 => Ok(PowerState::Off),
+            2 => Ok(PowerState::OnPending),
+            other => Err(PsciError::Unknown(other as i32)),
+        }
+    }
+
+    /// Switches the machine off, all kernels at once. Returns only if the firmware refuses.
+    ///
+    /// # Safety
+    ///
+    /// Nobody needs the machine.
+    pub unsafe fn system_off(&self) -> PsciError {
+        // SAFETY: the caller.
+        match unsafe { self.call(SYSTEM_OFF, [0; 3]) } {
+            Err(why) => why,
+            Ok(_) => PsciError::InternalFailure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Op};
+
+    fn psci(fake: &Fake) -> Psci<&Fake> {
+        // SAFETY: a fake calls nobody.
+        unsafe { Psci::new(fake) }
+    }
+
+    fn answering(answer: i64) -> Fake {
+        Fake { answer: answer as u64, ..Fake::new() }
+    }
+
+    #[test]
+    fn each_call_has_the_manuals_number_and_arguments() {
+        let fake = answering(0x1_0001);
+        assert_eq!(psci(&fake).version(), Ok((1, 1)));
+        assert_eq!(fake.take(), [Op::Call(0x8400_0000, [0; 3])]);
+        let fake = answering(0);
+        // SAFETY: as above.
+        assert_eq!(unsafe { psci(&fake).cpu_on(PhysCpuId(0x12_0034_5678), PhysAddr(0x4000), 9) }, Ok(()));
+        assert_eq!(fake.take(), [Op::Call(0xc400_0003, [0x12_0034_5678, 0x4000, 9])]);
+        assert_eq!(psci(&fake).affinity_info(PhysCpuId(3)), Ok(PowerState::On));
+        assert_eq!(fake.take(), [Op::Call(0xc400_0004, [3, 0, 0])]);
+        // SAFETY: as above.
+        let stopped = unsafe { (psci(&fake).cpu_off(), psci(&fake).system_off()) };
+        assert_eq!(stopped, (PsciError::InternalFailure, PsciError::InternalFailure), "they must not return");
+        assert_eq!(fake.take(), [Op::Call(0x8400_0002, [0; 3]), Op::Call(0x8400_0008, [0; 3])]);
+    }
+
+    #[test]
+    fn each_error_has_the_manuals_number_in_32_bits_and_in_64() {
+        use PsciError::*;
+        let errors = [
+            NotSupported,
+            InvalidParameters,
+            Denied,
+            AlreadyOn,
+            OnPending,
+            InternalFailure,
+            NotPresent,
+            Disabled,
+            InvalidAddress,
+            Unknown(-10),
+            Unknown(i32::MIN),
+        ];
+        let numbers = (1..=10).map(|n: i64| -n).chain([i64::from(i32::MIN)]);
+        for (error, number) in errors.into_iter().zip(numbers) {
+            for answer in [number, number & 0xffff_ffff] {
+                let fake = answering(answer);
+                // SAFETY: as above.
+                assert_eq!(unsafe { psci(&fake).cpu_on(PhysCpuId(1), PhysAddr(0), 0) }, Err(error));
+                // SAFETY: as above.
+                assert_eq!(unsafe { psci(&fake).cpu_off() }, error);
+                assert_eq!(psci(&fake).affinity_info(PhysCpuId(1)), Err(error));
+            }
+        }
+    }
+
+    #[test]
+    fn a_power_state_is_0_1_or_2() {
+        let state = |answer| psci(&answering(answer)).affinity_info(PhysCpuId(1));
+        assert_eq!((state(1), state(2)), (Ok(PowerState::Off), Ok(PowerState::OnPending)));
+        assert_eq!(state(3), Err(PsciError::Unknown(3)));
+    }
+
+    #[test]
+    fn an_id_that_is_no_affinity_is_not_passed_on() {
+        let fake = answering(0);
+        let cpu = PhysCpuId(1 << 24);
+        assert_eq!(psci(&fake).affinity_info(cpu), Err(PsciError::NoAffinity(cpu)));
+        // SAFETY: as above.
+        assert_eq!(unsafe { psci(&fake).cpu_on(cpu, PhysAddr(0), 0) }, Err(PsciError::NoAffinity(cpu)));
+        assert_eq!(fake.take(), []);
+    }
+
+    #[test]
+    fn errors_have_numbers() {
+        assert_eq!(PsciError::AlreadyOn.errno(), Errno::EBUSY);
+        assert_eq!(PsciError::OnPending.errno(), Errno::EBUSY);
+        assert_eq!(PsciError::Denied.errno(), Errno::EACCES);
+        assert_eq!(PsciError::NoAffinity(PhysCpuId(0)).errno(), Errno::EINVAL);
+    }
+}

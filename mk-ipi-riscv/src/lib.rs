@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The mk-ipi doorbell on riscv64: the supervisor software interrupt of another hart, sent by the firmware through SBI; or a
+//! message-signalled interrupt, on a machine whose harts have IMSICs ([`Imsic`], with a seam and a duty of its own).
+//!
+//! [`SbiDoorbell`] is the doorbell. It reaches firmware and registers through one seam, [`SbiIo`], which `Hardware` implements with
+//! real instructions and a test with a recorder. For kernels without code of their own there is more:
+//! [`SbiDoorbell::acknowledge`] for the interrupt's handler, and [`Hsm`], which starts a hart, stops the one that calls, and says in
+//! which state one is.
+//!
+//! "SBI" is the RISC-V supervisor binary interface specification, version 2.0; "ISA" is volume 1 of the RISC-V instruction set manual
+//! (unprivileged, 20240411), "privileged" is volume 2. Their sections are named by title.
+//!
+//! # What a kernel owes the machine before it takes doorbells
+//!
+//! - A trap entry in `stvec` that calls [`SbiDoorbell::acknowledge`] for supervisor software interrupts (`scause` 1 with the
+//!   interrupt bit) **before** it looks for messages: an interrupt that comes in between then comes again.
+//! - `sie.SSIE` set, on each hart that is to be rung.
+//! - There is one such interrupt for each hart, and it does not say who rang, or why. A kernel that uses it for itself too, for its own
+//!   harts, looks for messages whenever it comes; one from another kernel that means nothing to this one does no harm.
+//! - A pending software interrupt of a former kernel of this hart is cleared the same way before the first message is expected.
+//!
+//! # Modules
+//!
+//! The modules, each of which uses only those named before it: `sbi`; then `doorbell`, `hsm` and `hardware` on it. `imsic` stands on nothing.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod doorbell;
+#[cfg(test)]
+mod fake;
+#[cfg(target_arch = "riscv64")]
+pub mod hardware;
+pub mod hsm;
+pub mod imsic;
+pub mod sbi;
+
+pub use doorbell::{SbiDoorbell, SOFTWARE_INTERRUPT};
+#[cfg(target_arch = "riscv64")]
+pub use hardware::{Hardware, ImsicFiles};
+pub use hsm::{HartState, Hsm};
+pub use imsic::{Identity, Imsic, ImsicIo};
+pub use sbi::{Extension, SbiError, SbiIo, SbiReturn};
