@@ -31,9 +31,8 @@ impl<W: Word> OwnRegion<W> {
         }
     }
 
-    /// Says that this life is over. From then on nobody rings.
+    /// Says that this life is over.
     pub(crate) fn say_goodbye(&self, incarnation: Incarnation) {
-        self.disarm();
         if let Some(life) = self.word(receiver::LIFE) {
             // SYNC POINT: receiver-life (release)
             life.store(Life { incarnation, over: true }.to_word(), Ordering::Release);
