@@ -21,8 +21,8 @@ const IDLE_SWEEPS: u32 = 100;
 const SWEEPS: u32 = 1000;
 /// Nanoseconds without progress after which a run is given up.
 const PATIENCE: u64 = 20_000_000_000;
-/// How long the next life of a kernel that was killed is waited for.
-const REBIRTH: Microseconds = Microseconds(5_000_000);
+/// How long the next life of a kernel that was killed is waited for: a Linux boots.
+const REBIRTH: Microseconds = Microseconds(60_000_000);
 
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);
