@@ -2,15 +2,14 @@
 /*
  * A program at a UART that no driver has: uartsh PORT PROGRAM [WORD...]
  *
- * A spawned Linux must not let its driver of UARTs look for them, for it would find those of its host. This polls the one at PORT by
- * port I/O, and hands what comes and goes to the program's terminal.
+ * A spawned Linux must not let its driver of UARTs look for them, for it would find those of its host. This polls the one at PORT
+ * through /dev/port, and hands what comes and goes to the program's terminal.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -23,6 +22,26 @@
 #define TAKES_BYTE 0x20
 
 #define IDLE_MICROSECONDS 5000
+
+static int ports;
+
+static unsigned char in(unsigned short port)
+{
+	unsigned char byte;
+
+	if (pread(ports, &byte, 1, port) == 1)
+		return byte;
+	perror("uartsh: /dev/port");
+	exit(1);
+}
+
+static void out(unsigned char byte, unsigned short port)
+{
+	if (pwrite(ports, &byte, 1, port) == 1)
+		return;
+	perror("uartsh: /dev/port");
+	exit(1);
+}
 
 static void run(const char *terminal, char **words)
 {
@@ -48,8 +67,8 @@ static int move_bytes(unsigned short port, int pty)
 	int moved = 0;
 	ssize_t got;
 
-	while (inb(port + LINE_STATUS) & HAS_BYTE) {
-		byte = inb(port + DATA);
+	while (in(port + LINE_STATUS) & HAS_BYTE) {
+		byte = in(port + DATA);
 		if (write(pty, &byte, 1) == 1)
 			moved = 1;
 	}
@@ -58,9 +77,9 @@ static int move_bytes(unsigned short port, int pty)
 		got = read(pty, &byte, 1);
 		if (got != 1)
 			return got < 0 && errno == EAGAIN ? moved : -1;
-		while (!(inb(port + LINE_STATUS) & TAKES_BYTE))
+		while (!(in(port + LINE_STATUS) & TAKES_BYTE))
 			;
-		outb(byte, port + DATA);
+		out(byte, port + DATA);
 		moved = 1;
 	}
 	return moved;
@@ -82,8 +101,9 @@ int main(int argc, char **argv)
 		perror("uartsh: no terminal");
 		return 1;
 	}
-	if (iopl(3)) {
-		perror("uartsh: no access to ports");
+	ports = open("/dev/port", O_RDWR | O_CLOEXEC);
+	if (ports < 0) {
+		perror("uartsh: /dev/port");
 		return 1;
 	}
 	/* Held open, so that the other side is not found closed before the program has opened it. */

@@ -154,9 +154,24 @@ is() {
 	[ "$1" = "$2" ]
 }
 
-# under_way: of the run that is under way an eighth of the messages is through.
+# under_way TOTAL: of the run that is under way, of so many messages here, an eighth is through, and not all. At its very begin the file
+# may still tell of the run before.
 under_way() {
-	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic | awk '{ through = $1 * 8 > $2 } END { exit !through }'
+	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic |
+		awk -v total=$1 '{ is = $2 == total && $1 * 8 > total && $1 < total } END { exit !is }'
+}
+
+# stream_to MESSAGES ID...: begins a run, and comes back in the middle of it, or when it was over too soon.
+stream_to() {
+	local tries=2400 total=$(($1 * ($# - 1) * 2)) messages=$1
+	shift
+	put $traffic "run $messages 0 $*" &
+	run_pid=$!
+	while ! under_way $total && kill -0 $run_pid 2> /dev/null; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || { echo "the streams do not begin"; return 1; }
+		sleep 0.05
+	done
 }
 
 streaming() {

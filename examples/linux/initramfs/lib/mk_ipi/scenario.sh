@@ -252,9 +252,7 @@ kill_and_revive() {
 	local dead=$1 messages=$cycle_messages lives=$(instance $1 3)
 	shift
 	while [ $messages -le 1000000 ]; do
-		put $traffic "run $messages 0 $dead $*" &
-		run_pid=$!
-		await 20 under_way
+		stream_to $messages $dead "$@" || { watch_traffic; return 1; }
 		mk kill $dead || { watch_traffic; return 1; }
 		lives=$((lives + 1))
 		echo $lives > /tmp/lives

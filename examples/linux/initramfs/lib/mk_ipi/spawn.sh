@@ -98,9 +98,7 @@ each_counts() {
 move_cpu() {
 	local messages=$(option messages)
 	while [ $messages -le 1000000 ]; do
-		put $traffic "run $messages 0 1 2 3" &
-		run_pid=$!
-		await 20 under_way
+		stream_to $messages 1 2 3 || { watch_traffic; return 1; }
 		go_and_come_back || { watch_traffic; cat $device; return 1; }
 		if streaming; then
 			watch_traffic && clean $messages 0 1 2 3
