@@ -43,6 +43,8 @@ mod fake;
 pub mod gic;
 #[cfg(target_arch = "aarch64")]
 pub mod hardware;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod psci;
 pub mod regs;
 pub mod sgi;

@@ -274,10 +274,7 @@ fn set_timer() {
 extern "C" fn on_interrupt(cause: u64) {
     // The highest bit says that it is an interrupt.
     match (cause << 1 >> 1, &Kernel.controller().sender) {
-        (1, Sender::Firmware(doorbell)) => {
-            doorbell.acknowledge();
-            platform::on_doorbell();
-        }
+        (1, Sender::Firmware(doorbell)) => doorbell.handle(platform::on_doorbell),
         (5, _) => {
             set_timer();
             platform::on_tick();
