@@ -21,6 +21,8 @@ pub mod directory;
 mod endpoint;
 mod instance;
 mod link;
+#[cfg(all(test, not(loom)))]
+mod litmus;
 mod message;
 mod native;
 #[cfg(not(loom))]

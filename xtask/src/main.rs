@@ -45,6 +45,8 @@ enum Command {
     Test(check::TestArgs),
     /// The loom models, as deep as you like
     Loom(check::LoomArgs),
+    /// The litmus tests on Miri's weak memory, with as many seeds as you like
+    Litmus(check::LitmusArgs),
     /// A kernel stopped after each of its stores, in as many schedules as you like
     Scenarios(check::ScenariosArgs),
     /// Each fuzz target for as long as you like
@@ -75,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Linux(args) => linux::linux(&places, &provision(args.yes), &args)?,
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
+        Command::Litmus(args) => check::litmus(&places, &provision(args.yes), &args)?,
         Command::Scenarios(args) => check::scenarios(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,

@@ -64,7 +64,12 @@ pub fn all() -> Vec<Step> {
         step("unit", "the tests of every crate", &[], unit),
         step("c-layout", "a C compiler agrees on layout and bytes", &[Need::Cc], c_layout),
         step("loom", "the models, preemptions bounded", &[], |c| loom_models(c.places, SHORT_PREEMPTIONS)),
-        step("miri", "no undefined behaviour in the unit tests", &[NIGHTLY], miri),
+        step(
+            "miri",
+            "no undefined behaviour in the unit tests, litmus tests on weak memory",
+            &[NIGHTLY],
+            miri,
+        ),
         step("conformance-mock", "the conformance suite on the mock", &[], conformance_mock),
         step("no-std", "the kernel crates build for bare metal", &[BARE], no_std),
         step("no-panic", "no panic path in what a kernel links", &[BARE], no_panic::run),
@@ -214,11 +219,52 @@ fn conformance_mock(context: &Context) -> Result<Notes> {
 
 fn miri(context: &Context) -> Result<Notes> {
     let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
-    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib"];
+    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib", "--"];
     let mut cmd = cargo(context, &words);
-    cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri"));
-    tests(cmd)
+    cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri")).args(["--skip", LITMUS]);
+    let mut notes = tests(cmd)?;
+    notes.extend(litmus_tests(context.places, SHORT_LITMUS_SEEDS)?);
+    Ok(notes)
 }
+
+/// The litmus tests: what their names begin with.
+const LITMUS: &str = "litmus::";
+/// Schedules of each litmus test in `test`.
+const SHORT_LITMUS_SEEDS: u64 = 4;
+
+/// What `litmus` takes.
+#[derive(Args, Clone, Debug)]
+pub struct LitmusArgs {
+    /// Schedules to try of each test
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cargo xtask litmus`.
+pub fn litmus(places: &Places, provision: &Provision, args: &LitmusArgs) -> Result<()> {
+    provision.announce(&[NIGHTLY])?;
+    provision.ensure(&[NIGHTLY])?;
+    println!("{}", litmus_tests(places, args.seeds)?.join("\n"));
+    Ok(())
+}
+
+/// The litmus tests on Miri's weak memory: each seed is another schedule, and other loads give old values.
+fn litmus_tests(places: &Places, seeds: u64) -> Result<Notes> {
+    let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
+    let mut cmd = places.cargo();
+    cmd.args([&nightly, "miri", "test", "-p", "mk-ipi-core", "--lib", LITMUS]);
+    cmd.env("CARGO_TARGET_DIR", places.own_target("miri"));
+    cmd.env("MIRIFLAGS", format!("-Zmiri-many-seeds=0..{seeds} -Zmiri-preemption-rate={PREEMPTION}"));
+    // Two seeds run at once and print at once: the number of tests is not to be had.
+    cmd::run_tests(&mut cmd)?;
+    Ok(vec![format!("litmus tests with {seeds} seeds")])
+}
+
+/// How likely another thread has its turn behind a step: a litmus test is short.
+const PREEMPTION: &str = "0.05";
 
 fn no_std(context: &Context) -> Result<Notes> {
     for arch in Arch::ALL {
