@@ -117,7 +117,7 @@ impl<Io: GicIo> Gic<Io> {
     /// (EOImode 0). Each CPU does it once, and not in an interrupt handler.
     ///
     /// First it forgets the priorities that a former kernel left active, one that was stopped inside a handler and replaced without a
-    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "ICC_AP1R<n>_EL1"). That the
+    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "`ICC_AP1R<n>_EL1`"). That the
     /// interrupts themselves are active is in the redistributor: [the kernel's part](crate).
     ///
     /// # Safety

@@ -52,7 +52,7 @@ bitflags::bitflags! {
 
 impl Control {
     /// How many bits of a priority there are. With fewer than 6 there is no `ICC_AP1R1_EL1`, with fewer than 7 no `ICC_AP1R2_EL1` and no
-    /// `ICC_AP1R3_EL1`: to touch one is undefined (GIC, "ICC_AP1R<n>_EL1, Interrupt Controller Active Priorities Group 1 Registers").
+    /// `ICC_AP1R3_EL1`: to touch one is undefined (GIC, "`ICC_AP1R<n>_EL1`, Interrupt Controller Active Priorities Group 1 Registers").
     pub const fn priority_bits(self) -> u64 {
         ((self.bits() & Self::PRIORITY_BITS.bits()) >> 8).wrapping_add(1)
     }
