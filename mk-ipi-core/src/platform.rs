@@ -184,7 +184,7 @@ impl MapError {
 ///
 /// # Implementation safety
 ///
-/// A mapping covers exactly `range` rounded down to whole words, write-back cached, and keeps the promise of
+/// A mapping covers exactly `range` rounded down to whole words, write-back cached (on arm64 also inner shareable, as the fences here are), and keeps the promise of
 /// [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, be it named by a peer or not.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
