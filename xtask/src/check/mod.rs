@@ -6,6 +6,7 @@ mod disassembly;
 mod instructions;
 mod no_panic;
 mod public;
+mod publish;
 mod source;
 mod steps;
 
@@ -17,6 +18,7 @@ use clap::Args;
 use comfy_table::{presets, Table};
 
 pub use disassembly::in_image as disassembly;
+pub use publish::{semver, SemverArgs};
 pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
 
 use crate::cmd::Places;

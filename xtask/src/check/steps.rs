@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 use clap::Args;
 
-use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
+use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
 use crate::cmd::{self, Places, SPAWN};
@@ -86,7 +86,7 @@ pub fn all() -> Vec<Step> {
             &[Need::Valgrind],
             instructions::run,
         ),
-        step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
+        step("msrv", "the kernel crates build with the oldest toolchain", &[msrv.clone()], msrv_builds),
         step(
             "conformance-qemu",
             "the conformance suite on the emulated APIC, both modes",
@@ -114,6 +114,19 @@ pub fn all() -> Vec<Step> {
         }),
         step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
         step("docs", "the documentation, no warning", &[], docs),
+        step("package", "what would be published builds from its packages", &[], publish::package),
+        step(
+            "minimal-versions",
+            "the crates build with the oldest versions of what they use",
+            &[NIGHTLY, msrv.clone()],
+            publish::minimal_versions,
+        ),
+        step(
+            "outer-workspace",
+            "the crates build below another workspace, by path",
+            &[BARE],
+            publish::outer_workspace,
+        ),
         step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
         }),
