@@ -113,12 +113,12 @@ pub fn all() -> Vec<Step> {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
         step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
-        step("docs", "the documentation, no warning", &[], docs),
+        step("docs", "the documentation, no warning", &[BARE], docs),
         step("package", "what would be published builds from its packages", &[], publish::package),
         step(
             "minimal-versions",
             "the crates build with the oldest versions of what they use",
-            &[NIGHTLY, msrv.clone()],
+            &[Need::Rust(Toolchain::Nightly, &[], &[]), msrv.clone()],
             publish::minimal_versions,
         ),
         step(
@@ -263,6 +263,12 @@ fn bench_smoke(context: &Context) -> Result<Notes> {
 fn docs(context: &Context) -> Result<Notes> {
     let mut cmd = cargo(context, &["doc", "--workspace", "--no-deps"]);
     cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    // As docs.rs makes them: for their own targets.
+    for arch in Arch::ALL {
+        let mut cmd = cargo(context, &["doc", "--no-deps", "--target", arch.target()]);
+        cmd.args(arch.crates().into_iter().flat_map(|name| ["-p", name]));
+        cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
     Ok(Vec::new())
 }
 
