@@ -8,6 +8,7 @@ mod check;
 mod cmd;
 mod cpus;
 mod demo;
+mod guest;
 mod image;
 mod kernels;
 mod linux;
