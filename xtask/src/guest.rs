@@ -73,3 +73,70 @@ fn disk(places: &Places, kernel: &Path) -> Result<PathBuf> {
     cmd::run(cargo.args(["run", "--release", "--locked", "--"]).arg(kernel).arg(&file))?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Lines that are code: neither blank nor comment.
+    fn code(text: &str) -> Vec<&str> {
+        let lines = text.lines().map(str::trim);
+        lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
+    }
+
+    /// How many of `after` are not in the longest common subsequence with `before`: what `diff` shows with a plus.
+    fn added(before: &[&str], after: &[&str]) -> usize {
+        let mut row = vec![0usize; before.len() + 1];
+        for line in after {
+            let mut diagonal = 0;
+            for (at, old) in before.iter().enumerate() {
+                let above = row[at + 1];
+                row[at + 1] = if line == old { diagonal + 1 } else { above.max(row[at]) };
+                diagonal = above;
+            }
+        }
+        after.len() - row[before.len()]
+    }
+
+    /// Lines by which a kernel came to speak mk-ipi: what it supplies, what its main file has more, what it depends on.
+    fn lines(folder: &str) -> [usize; 3] {
+        let root = Places::find().expect("the repository").root.join(folder);
+        let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+        let (main, before) = (read("src/main.rs"), read("before/main.rs"));
+        let manifest = read("Cargo.toml");
+        let ours = |line: &&str| {
+            ["mk-ipi-abi =", "mk-ipi-core =", "mk-ipi-x86 ="].iter().any(|n| line.starts_with(n))
+        };
+        let dependencies = manifest.lines().filter(ours).count();
+        [code(&read("src/mk_ipi.rs")).len(), added(&code(&before), &code(&main)), dependencies]
+    }
+
+    #[test]
+    fn lines_that_are_added() {
+        let text = "// no\n\na\n  b // yes\nc\n";
+        assert_eq!(code(text), ["a", "b // yes", "c"]);
+        assert_eq!(added(&["a", "b", "c"], &["a", "x", "c", "y"]), 2);
+        assert_eq!(added(&["a"], &["a"]), 0);
+        assert_eq!(added(&[], &["a", "a"]), 2);
+        assert_eq!(added(&["a"], &[]), 0);
+    }
+
+    #[test]
+    fn the_guides_say_how_many_lines_it_takes() {
+        for folder in [AXPLAT, BOOTLOADER] {
+            let [supplies, main, dependencies] = lines(folder);
+            let total = supplies + main + dependencies;
+            let root = Places::find().expect("the repository").root;
+            let text = fs::read_to_string(root.join(folder).join("README.md")).expect("a README");
+            for says in [
+                format!("## Add it to your kernel in {total} lines"),
+                format!("| `src/mk_ipi.rs` | {supplies} |"),
+                format!("| `src/main.rs`, more than `before/main.rs` | {main} |"),
+                format!("| `Cargo.toml` | {dependencies} |"),
+            ] {
+                assert!(text.contains(&says), "{folder}/README.md does not say: {says}");
+            }
+        }
+    }
+}
