@@ -111,7 +111,9 @@ impl Job<'_> {
             Host::Bootloader => {
                 let disk = quoted(&self.images[0].file);
                 cmd.arg("-drive").arg(format!("if=none,id=disk,format=raw,snapshot=on,file={disk}"));
-                cmd.args(["-device", "ide-hd,drive=disk", "-device"]).arg(loader(line, COMMAND_LINE));
+                // Its first stages ask the BIOS for a video mode.
+                cmd.args(["-device", "VGA", "-device", "ide-hd,drive=disk"]);
+                cmd.arg("-device").arg(loader(line, COMMAND_LINE));
             }
         }
         for image in &self.images[1..] {

@@ -87,18 +87,10 @@ unsafe fn set_vector(vector: u8, handler: unsafe extern "C" fn()) {
     unsafe { idt.load_unsafe() };
 }
 
-/// The machine's RAM: neighbours of one kind or another in one piece.
+/// The machine's RAM, without what the boot loader used for this kernel: image, stack, page tables.
 pub fn ram() -> impl Iterator<Item = PhysRange> {
-    let is_ram = |kind| matches!(kind, MemoryRegionKind::Usable | MemoryRegionKind::Bootloader);
-    let mut regions = told().memory.iter().filter(move |r| is_ram(r.kind)).peekable();
-    core::iter::from_fn(move || {
-        let first = regions.next()?;
-        let mut end = first.end;
-        while let Some(next) = regions.next_if(|next| next.start == end) {
-            end = next.end;
-        }
-        PhysRange::new(PhysAddr(first.start), end - first.start)
-    })
+    let usable = told().memory.iter().filter(|region| region.kind == MemoryRegionKind::Usable);
+    usable.filter_map(|region| PhysRange::new(PhysAddr(region.start), region.end - region.start))
 }
 
 /// Where a physical address is mapped.
@@ -166,7 +158,7 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: the boot loader maps all of RAM write-back cached, for ever; nothing of this kernel's own image is given out.
+// SAFETY: the boot loader maps all of RAM write-back cached, for ever; what it used for this kernel is not given out.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -175,7 +167,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::Misaligned);
         }
         let is_ram = ram().any(|piece| layout::contains(piece, range));
-        if range.start().0 == 0 || !is_ram || range.overlaps(image_range()) {
+        if range.start().0 == 0 || !is_ram {
             return Err(MapError::NotAllowed);
         }
         let first = virtual_address(range.start().0) as *mut AtomicU64;

@@ -413,6 +413,13 @@ fn guest_qemu(context: &Context) -> Result<Notes> {
             ensure!(good.problems.is_empty(), "{host:?}: {}", demo::first_of(&good.problems).join("\n"));
             notes.extend(good.not_run);
         }
+        let plain = DemoArgs::plain(kernels.clone());
+        let torn =
+            DemoArgs { host, messages: MESSAGES, mode: Modes::Xapic, fault: Some("tear:0".into()), ..plain };
+        let torn = demo::play(&stage, &torn)?;
+        let seen = torn.problems.iter().any(|problem| problem.contains("torn"));
+        ensure!(seen, "{host:?}: it tore a message, and nobody saw it");
+        eprintln!("That was on order: the demo notices a message that the host tears.");
     }
     notes.dedup();
     Ok(notes)
