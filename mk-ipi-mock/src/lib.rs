@@ -53,3 +53,8 @@ pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};
 pub use platform::MockPlatform;
 pub use report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
 pub use word::MockWord;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

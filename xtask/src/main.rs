@@ -8,6 +8,7 @@ mod check;
 mod cmd;
 mod cpus;
 mod demo;
+mod guest;
 mod image;
 mod kernels;
 mod linux;
@@ -55,6 +56,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// The C header, the static libraries, a pkg-config file and a test program, in one folder
     Capi(capi::CapiArgs),
+    /// Whether the public interface has changed more than the version number says; nothing is published yet, so it is
+    /// compared with a commit
+    Semver(check::SemverArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
     Proofs(proofs::ProofsArgs),
 }
@@ -82,6 +86,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
+        Command::Semver(args) => check::semver(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)

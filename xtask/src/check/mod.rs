@@ -6,6 +6,7 @@ mod disassembly;
 mod instructions;
 mod no_panic;
 mod public;
+mod publish;
 mod source;
 mod steps;
 
@@ -17,9 +18,14 @@ use clap::Args;
 use comfy_table::{presets, Table};
 
 pub use disassembly::in_image as disassembly;
+<<<<<<< HEAD
 pub use steps::{
     conformance_in_qemu, fuzz, litmus, loom, scenarios, FuzzArgs, LitmusArgs, LoomArgs, ScenariosArgs,
 };
+=======
+pub use publish::{semver, SemverArgs};
+pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
+>>>>>>> wt-guest
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};

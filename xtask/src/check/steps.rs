@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 use clap::Args;
 
-use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
+use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
 use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
+use crate::guest::{self, Host};
 use crate::image::{self, Flavour, Image, BARE_METAL};
 use crate::kernels::Kernels;
 use crate::linux;
@@ -24,8 +25,17 @@ use crate::provision::{self, Need, Provision, Toolchain};
 use crate::record::{Generation, Mode};
 
 /// The workspaces beside the root's.
-const OTHER_WORKSPACES: [&str; 6] =
-    [BARE_METAL, no_panic::FOLDER, instructions::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
+const OTHER_WORKSPACES: [&str; 9] = [
+    BARE_METAL,
+    guest::AXPLAT,
+    guest::BOOTLOADER,
+    guest::DISK,
+    no_panic::FOLDER,
+    instructions::FOLDER,
+    FUZZ,
+    bench::FOLDER,
+    linux::VENDOR,
+];
 const FUZZ: &str = "fuzz";
 const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
@@ -91,7 +101,12 @@ pub fn all() -> Vec<Step> {
             &[Need::Valgrind],
             instructions::run,
         ),
-        step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
+        step(
+            "msrv",
+            "the kernel crates build with the oldest toolchain",
+            std::slice::from_ref(&msrv),
+            msrv_builds,
+        ),
         step(
             "conformance-qemu",
             "the conformance suite on the emulated APIC, both modes",
@@ -99,6 +114,12 @@ pub fn all() -> Vec<Step> {
             conformance_qemu,
         ),
         step("demo-qemu", "the demo passes, on both links, with deaths and moves", &boot_with_c, demo_qemu),
+        step(
+            "guest-qemu",
+            "conformance suite and demo with kernels of others as the host",
+            &[&boot[..], &Host::Bootloader.needs()].concat(),
+            guest_qemu,
+        ),
         step("arm64", "conformance suite and demo on a GICv3", &demo::needs(Arch::Arm64, false), |c| {
             elsewhere(c, Arch::Arm64)
         }),
@@ -118,7 +139,20 @@ pub fn all() -> Vec<Step> {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
         step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
-        step("docs", "the documentation, no warning", &[], docs),
+        step("docs", "the documentation, no warning", &[BARE], docs),
+        step("package", "what would be published builds from its packages", &[], publish::package),
+        step(
+            "minimal-versions",
+            "the crates build with the oldest versions of what they use",
+            &[Need::Rust(Toolchain::Nightly, &[], &[]), msrv.clone()],
+            publish::minimal_versions,
+        ),
+        step(
+            "outer-workspace",
+            "the crates build below another workspace, by path",
+            &[BARE],
+            publish::outer_workspace,
+        ),
         step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
         }),
@@ -174,6 +208,18 @@ fn fmt_all(context: &Context) -> Result<Notes> {
         // Not --all: from a workspace of its own that would go on to the crates it depends on.
         cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
     }
+    // No crate, but a part of two.
+    let common = context.places.root.join(guest::COMMON);
+    let parts = fs::read_dir(&common)?.flatten().map(|entry| entry.path());
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.current_dir(&context.places.root).args([
+        "--check",
+        "--edition",
+        "2021",
+        "--config",
+        "skip_children=true",
+    ]);
+    cmd::run(rustfmt.args(parts.filter(|path| path.extension().is_some_and(|end| end == "rs"))))?;
     // Linux's build knows no cargo.
     let module = context.places.root.join(linux::MODULE).join("main.rs");
     cmd::run(Command::new("rustfmt").args(["--check", "--edition", "2021"]).arg(module))?;
@@ -189,6 +235,10 @@ fn clippy_all(context: &Context) -> Result<Notes> {
         for folder in [BARE_METAL, no_panic::FOLDER] {
             cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
         }
+    }
+    for folder in [guest::AXPLAT, guest::BOOTLOADER] {
+        let words = ["clippy", "--release", "--target", Arch::X86.target()];
+        cmd::run(cargo_in(context, folder, &words).args(deny))?;
     }
     for folder in [instructions::FOLDER, bench::FOLDER] {
         cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
@@ -296,6 +346,12 @@ fn bench_smoke(context: &Context) -> Result<Notes> {
 fn docs(context: &Context) -> Result<Notes> {
     let mut cmd = cargo(context, &["doc", "--workspace", "--no-deps"]);
     cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    // As docs.rs makes them: for their own targets.
+    for arch in Arch::ALL {
+        let mut cmd = cargo(context, &["doc", "--no-deps", "--target", arch.target()]);
+        cmd.args(arch.crates().into_iter().flat_map(|name| ["-p", name]));
+        cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
     Ok(Vec::new())
 }
 
@@ -333,7 +389,7 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
     let images = image::build(places, Arch::X86, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
     let mut notes = Notes::new();
     for mode in modes {
-        notes.push(conformance_of(places, qemu, (Arch::X86, mode), &images)?);
+        notes.push(conformance_of(places, qemu, (Arch::X86, Host::BareMetal, mode), &images)?);
     }
     notes.extend(not_run);
     Ok(notes)
@@ -343,11 +399,12 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
 fn conformance_of(
     places: &Places,
     qemu: &Qemu,
-    (arch, mode): (Arch, Mode),
+    (arch, host, mode): (Arch, Host, Mode),
     images: &[Image],
 ) -> Result<String> {
     let job = Job {
         arch,
+        host,
         run: "conformance",
         mode,
         generation: Generation::RfcV2,
@@ -373,9 +430,44 @@ fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
     let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
     let qemu = context.provision.qemu(arch)?;
-    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, *mode), &images);
+    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, Host::BareMetal, *mode), &images);
     let mut notes = arch.modes().iter().map(conformance).collect::<Result<Notes>>()?;
     notes.extend(demos(context, (arch, &kernels), &[])?);
+    Ok(notes)
+}
+
+/// Conformance suite and demo with each host that is not ours, in each mode, on both links and with deaths.
+fn guest_qemu(context: &Context) -> Result<Notes> {
+    let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
+    let mut notes = Notes::new();
+    for host in [Host::Axplat, Host::Bootloader] {
+        let stage = Stage::build(places, context.provision, (Arch::X86, &kernels), Flavour::OneCpu, true)?;
+        let stage = stage.with_host(context.provision, host)?;
+        let qemu = context.provision.qemu(Arch::X86)?;
+        for mode in demo::runnable(qemu, Modes::Both, places.ci)?.0 {
+            let found = conformance_of(places, qemu, (Arch::X86, host, mode), stage.images())?;
+            notes.push(format!("{host:?}, {found}"));
+        }
+        let all = [
+            (Generation::RfcV2, MESSAGES, None),
+            (Generation::Native, STREAM, None),
+            (Generation::Native, STREAM, Some(KILLS)),
+        ];
+        for (generation, messages, kill) in all {
+            let plain = DemoArgs::plain(kernels.clone());
+            let good = demo::play(&stage, &DemoArgs { host, messages, generation, kill, ..plain })?;
+            ensure!(good.problems.is_empty(), "{host:?}: {}", demo::first_of(&good.problems).join("\n"));
+            notes.extend(good.not_run);
+        }
+        let plain = DemoArgs::plain(kernels.clone());
+        let torn =
+            DemoArgs { host, messages: MESSAGES, mode: Modes::Xapic, fault: Some("tear:0".into()), ..plain };
+        let torn = demo::play(&stage, &torn)?;
+        let seen = torn.problems.iter().any(|problem| problem.contains("torn"));
+        ensure!(seen, "{host:?}: it tore a message, and nobody saw it");
+        eprintln!("That was on order: the demo notices a message that the host tears.");
+    }
+    notes.dedup();
     Ok(notes)
 }
 
