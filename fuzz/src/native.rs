@@ -6,6 +6,7 @@
 //! word of the life that sent it. One thread makes all calls; what a hostile kernel writes in mid-drain is written by a handler.
 
 mod end;
+mod foretell;
 mod model;
 mod scribble;
 
@@ -178,6 +179,7 @@ pub fn native(data: &[u8]) {
     while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
         world.apply(&op);
     }
+    world.foretell();
     world.finish();
 }
 

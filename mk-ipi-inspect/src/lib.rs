@@ -21,3 +21,9 @@ pub mod text;
 pub use finding::{Finding, Severity};
 pub use machine::Machine;
 pub use memory::Memory;
+
+/// All that was found, as one JSON object.
+pub fn json(machine: &Machine) -> String {
+    // Nothing in it has a form that JSON lacks.
+    serde_json::to_string_pretty(machine).unwrap_or_default()
+}

@@ -87,7 +87,7 @@ fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
         });
     }
     let shown = match () {
-        () if cli.json => serde_json::to_string_pretty(&machine)? + "\n",
+        () if cli.json => mk_ipi_inspect::json(&machine) + "\n",
         () if cli.svg => svg::machine(&machine),
         () => text::machine(&machine),
     };
