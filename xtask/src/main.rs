@@ -9,12 +9,14 @@ mod cmd;
 mod cpus;
 mod demo;
 mod image;
+mod inspect;
 mod kernels;
 mod linux;
 mod live;
 mod machine;
 mod proofs;
 mod provision;
+mod qmp;
 mod record;
 mod summary;
 mod watch;
@@ -51,6 +53,8 @@ enum Command {
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
     Bench(bench::BenchArgs),
+    /// The demo, stopped in mid-stream, its memory dumped and explained by mk-ipi-inspect
+    Inspect(inspect::InspectArgs),
     /// The C header, the static libraries, a pkg-config file and a test program, in one folder
     Capi(capi::CapiArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
@@ -78,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scenarios(args) => check::scenarios(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
+        Command::Inspect(args) => inspect::inspect(&places, &provision(args.yes), &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }

@@ -15,6 +15,7 @@ use crate::bench;
 use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::image::{self, Flavour, Image, BARE_METAL};
+use crate::inspect;
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
@@ -341,6 +342,10 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
     )?;
     notes.extend(demos(context, (Arch::X86, &WITH_C.parse()?), &[])?);
     notes.extend(moves(context)?);
+    let kernels = Kernels::rust(KERNELS as usize);
+    let stage =
+        Stage::build(context.places, context.provision, (Arch::X86, &kernels), Flavour::OneCpu, true)?;
+    notes.push(inspect::check(&stage, &kernels)?);
     notes.dedup();
     Ok(notes)
 }
