@@ -49,6 +49,8 @@ enum Command {
     Loom(check::LoomArgs),
     /// A kernel stopped after each of its stores, in as many schedules as you like
     Scenarios(check::ScenariosArgs),
+    /// Processes as kernels, stopped and killed at random moments, each message accounted for
+    Kills(check::KillsArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
@@ -80,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
         Command::Scenarios(args) => check::scenarios(&places, &args)?,
+        Command::Kills(args) => check::kills(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Inspect(args) => inspect::inspect(&places, &provision(args.yes), &args)?,

@@ -17,7 +17,9 @@ use clap::Args;
 use comfy_table::{presets, Table};
 
 pub use disassembly::in_image as disassembly;
-pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
+pub use steps::{
+    conformance_in_qemu, fuzz, kills, loom, scenarios, FuzzArgs, KillsArgs, LoomArgs, ScenariosArgs,
+};
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};

@@ -437,6 +437,26 @@ pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
     Ok(())
 }
 
+/// What `kills` takes.
+#[derive(Args, Clone, Debug)]
+pub struct KillsArgs {
+    /// Processes to kill
+    #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    kills: u64,
+    /// Which moments to try
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// `cargo xtask kills`.
+pub fn kills(places: &Places, args: &KillsArgs) -> Result<()> {
+    let mut cmd = places.cargo();
+    cmd.args(["test", "--release", "-p", "mk-ipi-process", "--test", "kills"]);
+    cmd.env("MK_IPI_KILLS", args.kills.to_string()).env("MK_IPI_SEED", args.seed.to_string());
+    println!("{}", tests(cmd)?.join("\n"));
+    Ok(())
+}
+
 fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--profile", "loom", "-p", "mk-ipi-core", "--lib", "loom"]);
