@@ -80,7 +80,7 @@ fn who_waits_is_told() {
     assert_eq!(world.link(1).want_space(id(0), 1), Ok(false));
     let region = world.region(0);
     assert!(says(&region, Severity::Note, "the sender waits for space: for CREDIT 1, and it is 0"));
-    assert_eq!(region.lanes.iter().find(|lane| lane.instance == 1).unwrap().lines.unread, LINES.into());
+    assert_eq!(region.lanes.iter().find(|lane| lane.instance == 1).unwrap().lines.unread, u64::from(LINES));
     world.settle();
     assert!(is_sound(&world.region(0)), "{:?}", world.region(0).findings);
 }
