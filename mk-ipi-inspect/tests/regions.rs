@@ -140,8 +140,9 @@ fn a_gap_holds_up_what_lies_behind_it() {
 
 #[test]
 fn words_of_the_receiver_that_cannot_be_are_named() {
-    let cases: [(usize, u64, &str); 5] = [
+    let cases: [(usize, u64, &str); 6] = [
         (receiver::LIFE, 7 << 40, "LIFE is"),
+        (receiver::LIFE, 0, "there is no life in LIFE"),
         (receiver::ARMED, 2, "ARMED is"),
         (receiver::BELL, 5, "BELL is"),
         (receiver::CONTROL + receiver::CONTROL_WORDS + control::HANDED, 1 << 62, "cannot both be right"),

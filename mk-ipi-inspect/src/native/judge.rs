@@ -215,3 +215,14 @@ pub(super) fn doorbell(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_
         );
     }
 }
+
+/// Whether the receiver's word about its life is gone though it has lived.
+pub(super) fn lived(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_>) {
+    let answered = lanes.iter().find(|lane| lane.control.answer.is_some());
+    if let (None, Some(lane)) = (receiver.life, answered) {
+        notes.broken(
+            format!("there is no life in LIFE, and lane {} was answered", lane.instance),
+            "Somebody wiped it: nobody rings this receiver, and its peers hold it suspect. Its next life puts it right (SPEC N-11, N-12).",
+        );
+    }
+}

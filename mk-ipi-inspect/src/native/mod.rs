@@ -102,6 +102,7 @@ pub fn region(memory: &Memory, at: u64, len: Option<u64>, messages: usize) -> Re
         judge::lane(&lane, geometry, &receiver, &mut notes);
         region.lanes.push(lane);
     }
+    judge::lived(&region.lanes, &receiver, &mut Notes::of(&place, &mut region.findings));
     judge::doorbell(&region.lanes, &receiver, &mut Notes::of(&place, &mut region.findings));
     region.receiver = Some(receiver);
     Ok(region)
