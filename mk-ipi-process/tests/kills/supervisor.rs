@@ -119,6 +119,7 @@ pub fn run() {
             books.died(&machine, *k);
         }
         books.check();
+        inspect(&path);
         for k in victims {
             host.next_life(id(k)).unwrap();
             kernels.start(&host, k);
@@ -138,6 +139,14 @@ pub fn run() {
         books.handling,
         books.missing
     );
+}
+
+/// The inspector finds all that lives, and calls nothing broken: deaths are no breach.
+fn inspect(path: &Path) {
+    let memory = mk_ipi_inspect::Memory::open(path, 0).unwrap();
+    let found = mk_ipi_inspect::Machine::find(&memory, 1).unwrap();
+    assert_eq!((found.directories.len(), found.regions.len()), (1, KERNELS));
+    assert!(!found.is_broken(), "{}", mk_ipi_inspect::text::machine(&found));
 }
 
 /// Waits until kernel `k` has sent and handled so many messages more.
