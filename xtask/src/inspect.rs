@@ -93,6 +93,10 @@ fn dump(stage: &Stage, args: &InspectArgs) -> Result<Dumps> {
         fault: None,
         images: &stage.images,
     };
+    // QEMU makes a file that its owner may only read; it is not written again.
+    for old in [&dumps.raw, &dumps.elf].into_iter().filter(|old| old.exists()) {
+        std::fs::remove_file(old)?;
+    }
     let mut watched = machine::watched(places, stage.qemu, &job)?;
     let socket = Socket::of(&mut watched.cmd);
     let mut done = None;
