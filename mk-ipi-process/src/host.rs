@@ -16,7 +16,9 @@ use std::io;
 pub enum HostError {
     /// The memory cannot be mapped, or the region does not fit into its pool.
     Io(io::Error),
-    /// The directory cannot be made: the machine was opened, not made, or its shape has no room.
+    /// This process has not made the machine.
+    NotTheHost,
+    /// The directory cannot be made.
     Directory(DirectoryError),
     /// The directory does not take this entry.
     Write(WriteError),
@@ -28,6 +30,7 @@ impl std::fmt::Display for HostError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
+            Self::NotTheHost => f.write_str("this process has not made the machine"),
             Self::Directory(e) => write!(f, "the directory: {e:?}"),
             Self::Write(e) => write!(f, "the directory's entry: {e:?}"),
             Self::Unknown(id) => write!(f, "there is no instance {}", id.get()),
@@ -48,14 +51,11 @@ impl<'a> Host<'a> {
     ///
     /// # Errors
     ///
-    /// If the directory cannot be made.
-    ///
-    /// # Panics
-    ///
-    /// Never. In a machine that was opened, not made, the process dies: the directory is mapped to be read only.
+    /// `NotTheHost` for a machine that was opened, not made: its directory is mapped to be read only.
     pub fn new(machine: &'a Machine) -> Result<Self, HostError> {
+        let Some(words) = machine.directory_to_write() else { return Err(HostError::NotTheHost) };
         let shape = machine.shape();
-        let writer = DirectoryWriter::create(machine.directory_words(), shape.instances, shape.cpus);
+        let writer = DirectoryWriter::create(words, shape.instances, shape.cpus);
         Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
     }
 

@@ -101,6 +101,8 @@ pub struct Machine {
     /// The lines of the CPUs.
     lines: Map,
     directory: Map,
+    /// Whether this process has made it.
+    host: bool,
 }
 
 impl Machine {
@@ -170,7 +172,7 @@ impl Machine {
         let directory = shape.directory();
         let lines = Map::new(&file, range(PAGE_SIZE, directory.start().0 - PAGE_SIZE), true)?;
         let directory = Map::new(&file, directory, host)?;
-        Ok(Self { file, shape, lines, directory })
+        Ok(Self { file, shape, lines, directory, host })
     }
 
     /// What it is like.
@@ -193,9 +195,9 @@ impl Machine {
         Directory::open(self.directory.words()).ok()
     }
 
-    /// The words of its directory, which the host alone can write.
-    pub(crate) fn directory_words(&self) -> &[AtomicU64] {
-        self.directory.words()
+    /// The words of its directory, if this process has made the machine: nobody else has them mapped to be written.
+    pub(crate) fn directory_to_write(&self) -> Option<&[AtomicU64]> {
+        self.host.then(|| self.directory.words())
     }
 
     /// The pool of `instance`; `None` if the machine has none.

@@ -59,6 +59,7 @@ fn memory_without_a_name_cannot_be_cut() {
     assert!(machine.file().set_len(0).is_err());
     let other = Machine::open(machine.file().try_clone().unwrap()).unwrap();
     assert_eq!(other.shape(), SHAPE);
+    assert!(matches!(Host::new(&other), Err(HostError::NotTheHost)));
 }
 
 #[test]
