@@ -17,7 +17,7 @@ const LINES: u32 = 8;
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     /// A file of any bytes.
-    Any { base: u64, at: Option<u64>, slots: u16, bytes: &'a [u8] },
+    Any { base: Option<u64>, at: Option<u64>, slots: u16, bytes: &'a [u8] },
     /// An ELF core, whose headers are of any bytes.
     Core { header: [u16; 20], loads: Vec<[u64; 7]>, at: u64 },
     /// A directory and two regions, of which words were changed.
@@ -56,13 +56,13 @@ pub fn inspect(data: &[u8]) {
         Input::Any { base, at, slots, bytes } => {
             let Ok(memory) = Memory::of_bytes(bytes.to_vec(), base) else { return };
             show(&Machine::find(&memory, 3).expect("all of it is in the file"));
-            let at = at.unwrap_or(base);
+            let at = at.or(base).unwrap_or(0);
             for kind in [Kind::ByItsStamp, Kind::Directory, Kind::Native, Kind::RfcV2(slots.into())] {
                 Machine::at(&memory, at, kind, 3).iter().for_each(show);
             }
         }
         Input::Core { header, loads, at } => {
-            let Ok(memory) = Memory::of_bytes(core(&header, &loads), 0) else { return };
+            let Ok(memory) = Memory::of_bytes(core(&header, &loads), None) else { return };
             Machine::find(&memory, 3).iter().for_each(show);
             Machine::at(&memory, at, Kind::Native, 3).iter().for_each(show);
         }
@@ -81,7 +81,7 @@ pub fn inspect(data: &[u8]) {
 
 fn find(words: &[u64]) -> Machine {
     let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    Machine::find(&Memory::of_bytes(bytes, BASE).expect("memory"), 3).expect("all of it is in the file")
+    Machine::find(&Memory::of_bytes(bytes, Some(BASE)).expect("memory"), 3).expect("all of it is in the file")
 }
 
 fn show(machine: &Machine) {

@@ -10,12 +10,12 @@ const MEMORY: &str = "memory";
 const STATISTICS: &str = "statistics";
 
 /// The memory at `path`; if that is the module's folder, also where its directory lies.
-pub fn open(path: &Path, base: u64) -> Result<(Memory, Option<u64>), OpenError> {
+pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), OpenError> {
     if !path.is_dir() {
         return Ok((Memory::open(path, base)?, None));
     }
     let statistics = std::fs::read_to_string(path.join(STATISTICS)).map_err(OpenError::Io)?;
-    Ok((Memory::open(&path.join(MEMORY), 0)?, directory_in(&statistics)))
+    Ok((Memory::open(&path.join(MEMORY), None)?, directory_in(&statistics)))
 }
 
 /// Where the directory lies, of which a line says `0xSTART..0xEND: the directory`.

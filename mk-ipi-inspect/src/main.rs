@@ -22,9 +22,9 @@ struct Cli {
     /// A raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), shared memory of processes, /dev/mem,
     /// or the folder of our Linux module in debugfs
     memory: PathBuf,
-    /// The address of a raw dump's first byte
-    #[arg(long, default_value = "0", value_parser = number, value_name = "ADDRESS")]
-    base: u64,
+    /// It is a raw dump, whatever it begins with, and this is the address of its first byte; else a raw dump is from 0 on
+    #[arg(long, value_parser = number, value_name = "ADDRESS")]
+    base: Option<u64>,
     /// Explain what lies at this address, and what it names; else all of the memory is searched
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     at: Option<u64>,

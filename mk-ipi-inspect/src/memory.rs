@@ -110,12 +110,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The memory in the file at `path`; in a raw dump the first byte is that at address `base`.
+    /// The memory in the file at `path`. With a `base` it is a raw dump whose first byte is that at this address, whatever it begins with;
+    /// else an ELF vmcore if it looks like one, or a raw dump from address 0 on.
     ///
     /// # Errors
     ///
     /// If it cannot be read, or is no memory.
-    pub fn open(path: &Path, base: u64) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, base: Option<u64>) -> Result<Self, OpenError> {
         let file = File::open(path).map_err(OpenError::Io)?;
         let about = file.metadata().map_err(OpenError::Io)?;
         let pseudo = about.len() == 0 && about.file_type().is_file();
@@ -126,24 +127,27 @@ impl Memory {
         }
         let mut head = [0; 8];
         let _ = file.read_at(&mut head, 0).map_err(OpenError::Io)?;
-        let pieces = if is_elf(&head)? {
+        let pieces = if base.is_none() && is_elf(&head)? {
             let copy = file.try_clone().map_err(OpenError::Io)?;
             elf_pieces(&ReadCache::new(copy), about.len())?
         } else {
-            raw(base, about.len())?
+            raw(base.unwrap_or(0), about.len())?
         };
         // A file in shared memory may be one that processes have mapped.
         Ok(Self { source: Source::File(file), pieces, bounded: true, live: true })
     }
 
-    /// The memory in these bytes of a file.
+    /// The memory in these bytes of a file; `base` as in [`open`](Self::open).
     ///
     /// # Errors
     ///
     /// If they are no memory.
-    pub fn of_bytes(bytes: Vec<u8>, base: u64) -> Result<Self, OpenError> {
+    pub fn of_bytes(bytes: Vec<u8>, base: Option<u64>) -> Result<Self, OpenError> {
         let len = bytes.len() as u64;
-        let pieces = if is_elf(&bytes)? { elf_pieces(&*bytes, len)? } else { raw(base, len)? };
+        let pieces = match base {
+            None if is_elf(&bytes)? => elf_pieces(&*bytes, len)?,
+            base => raw(base.unwrap_or(0), len)?,
+        };
         Ok(Self { source: Source::Bytes(bytes), pieces, bounded: true, live: false })
     }
 

@@ -100,7 +100,7 @@ fn slots_are_explained() {
     let all = machine.memory();
     let words = (all.start().0..all.end().0).step_by(8);
     let bytes = words.flat_map(|at| machine.peek(PhysAddr(at)).to_le_bytes()).collect();
-    let memory = Memory::of_bytes(bytes, MEMORY_START.0).unwrap();
+    let memory = Memory::of_bytes(bytes, Some(MEMORY_START.0)).unwrap();
     let slots = u32::try_from(region.len() / 272).unwrap();
     let found = Machine::at(&memory, region.start().0, Kind::RfcV2(slots), 4).unwrap();
     let Region::RfcV2(of) = &found.regions[0].region else { panic!("slots") };
@@ -152,7 +152,8 @@ fn a_machine_that_goes_on_is_read_while_it_does() {
                     let bytes: Vec<u8> =
                         words.flat_map(|at| machine.peek(PhysAddr(at)).to_le_bytes()).collect();
                     std::fs::write(&file, bytes).unwrap();
-                    let found = Machine::find(&Memory::open(&file, MEMORY_START.0).unwrap(), 4).unwrap();
+                    let found =
+                        Machine::find(&Memory::open(&file, Some(MEMORY_START.0)).unwrap(), 4).unwrap();
                     assert_eq!(found.regions.len(), 3);
                     assert!(text::machine(&found).contains("region"));
                 }
@@ -188,6 +189,10 @@ fn the_command_explains_a_file() {
     let (code, rates, _) = inspect(&core, &["--watch", "0.01", "--times", "2"]);
     assert!(code == Some(0) && rates.matches("heartbeats").count() == 2, "{rates}");
 
+    // A raw dump may begin with an image.
+    let image = [b"\x7fELF\x02\x01\x01", &bytes[7..]].concat();
+    assert_eq!(inspect(&image, &["--base", "0x100000"]).0, Some(1), "the first region has lost its stamp");
+    assert_eq!(inspect(&image, &[]).0, Some(2));
     world.machine.poke(world.word(0, 0), 7);
     assert_eq!(inspect(&world.bytes(), &["--base", "0x100000"]).0, Some(1));
     assert_eq!(inspect(b"KDUMP   ...", &[]).0, Some(2));

@@ -228,7 +228,7 @@ fn an_elf_core_says_the_same_as_a_raw_dump() {
     world.send(2, 1, b"hello");
     world.write_directory(|_| ());
     let core = elf_core(&world.bytes(), mk_ipi_mock::MEMORY_START.0);
-    let memory = mk_ipi_inspect::Memory::of_bytes(core, 0).unwrap();
+    let memory = mk_ipi_inspect::Memory::of_bytes(core, None).unwrap();
     let machine = mk_ipi_inspect::Machine::find(&memory, 4).unwrap();
     assert_eq!(machine, world.inspect());
     assert_eq!((machine.directories.len(), machine.regions.len()), (1, 3));

@@ -14,7 +14,7 @@ impl World {
     fn lanes(&self) -> [Vec<Lane>; KERNELS] {
         let words = (self.machine.memory().start().0..self.machine.memory().end().0).step_by(8);
         let bytes = words.flat_map(|at| self.machine.peek(mk_ipi_abi::PhysAddr(at)).to_le_bytes()).collect();
-        let memory = Memory::of_bytes(bytes, MEMORY_START.0).expect("memory");
+        let memory = Memory::of_bytes(bytes, Some(MEMORY_START.0)).expect("memory");
         self.regions.map(|region| {
             let found = Machine::at(&memory, region.start().0, Kind::Native, 3).expect("all of it is there");
             match found.regions.into_iter().next().expect("one region").region {

@@ -133,7 +133,7 @@ impl World {
     }
 
     pub fn memory(&self) -> Memory {
-        Memory::of_bytes(self.bytes(), MEMORY_START.0).unwrap()
+        Memory::of_bytes(self.bytes(), Some(MEMORY_START.0)).unwrap()
     }
 
     /// The machine, explained.

@@ -143,7 +143,7 @@ pub fn run() {
 
 /// The inspector finds all that lives, and calls nothing broken: deaths are no breach.
 fn inspect(path: &Path) {
-    let memory = mk_ipi_inspect::Memory::open(path, 0).unwrap();
+    let memory = mk_ipi_inspect::Memory::open(path, None).unwrap();
     let found = mk_ipi_inspect::Machine::find(&memory, 1).unwrap();
     assert_eq!((found.directories.len(), found.regions.len()), (1, KERNELS));
     assert!(!found.is_broken(), "{}", mk_ipi_inspect::text::machine(&found));
