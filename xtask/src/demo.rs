@@ -179,10 +179,12 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
 
 /// What demos run on.
 pub struct Stage<'a> {
-    places: &'a Places,
-    qemu: &'a Qemu,
+    /// Where things are.
+    pub places: &'a Places,
+    /// The emulator.
+    pub qemu: &'a Qemu,
     /// The kernels, the host first.
-    images: Vec<Image>,
+    pub images: Vec<Image>,
 }
 
 impl<'a> Stage<'a> {

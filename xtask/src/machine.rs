@@ -166,20 +166,24 @@ impl Drop for Guard {
 
 /// Boots the machine and sees it to its end. `on_record` is told of each record as it comes.
 pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
+    watched(places, qemu, job)?.run(on_record)
+}
+
+/// The call that boots the machine.
+pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
     std::fs::create_dir_all(places.own_target(""))?;
     let line = places.own_target("command-line");
     // A byte of 0 ends it.
     std::fs::write(&line, job.command_line() + "\0")?;
-    let watched = Watched {
+    Ok(Watched {
         cmd: job.command(qemu, &line),
         log: places.own_target(&name),
         quiet: QUIET,
         hard: job.hard_bound(),
         success: SUCCESS,
         report: Report::default(),
-    };
-    watched.run(on_record)
+    })
 }
 
 /// A call of QEMU whose stdout carries records.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: every check, step by step. CI runs the same.
 
+mod campaigns;
 mod capi;
 mod disassembly;
 mod instructions;
@@ -17,15 +18,12 @@ use anyhow::{bail, Result};
 use clap::Args;
 use comfy_table::{presets, Table};
 
-pub use disassembly::in_image as disassembly;
-<<<<<<< HEAD
-pub use steps::{
-    conformance_in_qemu, fuzz, litmus, loom, scenarios, FuzzArgs, LitmusArgs, LoomArgs, ScenariosArgs,
+pub use campaigns::{
+    fuzz, kills, litmus, loom, scenarios, FuzzArgs, KillsArgs, LitmusArgs, LoomArgs, ScenariosArgs,
 };
-=======
+pub use disassembly::in_image as disassembly;
 pub use publish::{semver, SemverArgs};
-pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
->>>>>>> wt-guest
+pub use steps::conformance_in_qemu;
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};

@@ -7,8 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
-use clap::Args;
 
+use super::campaigns::{
+    fuzz_targets, litmus_tests, loom_models, tests, FUZZ, LITMUS, NIGHTLY, SHORT_FUZZ_SECONDS,
+    SHORT_LITMUS_SEEDS, SHORT_PREEMPTIONS,
+};
 use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
@@ -16,6 +19,7 @@ use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::guest::{self, Host};
 use crate::image::{self, Flavour, Image, BARE_METAL};
+use crate::inspect;
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
@@ -36,8 +40,6 @@ const OTHER_WORKSPACES: [&str; 9] = [
     bench::FOLDER,
     linux::VENDOR,
 ];
-const FUZZ: &str = "fuzz";
-const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
 /// Kernels of the boots that a test makes.
 const KERNELS: u32 = 3;
@@ -246,11 +248,6 @@ fn clippy_all(context: &Context) -> Result<Notes> {
     Ok(Vec::new())
 }
 
-/// Runs tests, and notes how many passed.
-fn tests(mut cmd: Command) -> Result<Notes> {
-    Ok(vec![format!("{} tests", cmd::run_tests(&mut cmd)?)])
-}
-
 fn unit(context: &Context) -> Result<Notes> {
     tests(cargo(context, &["test", "--workspace"]))
 }
@@ -276,45 +273,6 @@ fn miri(context: &Context) -> Result<Notes> {
     notes.extend(litmus_tests(context.places, SHORT_LITMUS_SEEDS)?);
     Ok(notes)
 }
-
-/// The litmus tests: what their names begin with.
-const LITMUS: &str = "litmus::";
-/// Schedules of each litmus test in `test`.
-const SHORT_LITMUS_SEEDS: u64 = 4;
-
-/// What `litmus` takes.
-#[derive(Args, Clone, Debug)]
-pub struct LitmusArgs {
-    /// Schedules to try of each test
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
-    /// Install what is missing without asking
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `cargo xtask litmus`.
-pub fn litmus(places: &Places, provision: &Provision, args: &LitmusArgs) -> Result<()> {
-    provision.announce(&[NIGHTLY])?;
-    provision.ensure(&[NIGHTLY])?;
-    println!("{}", litmus_tests(places, args.seeds)?.join("\n"));
-    Ok(())
-}
-
-/// The litmus tests on Miri's weak memory: each seed is another schedule, and other loads give old values.
-fn litmus_tests(places: &Places, seeds: u64) -> Result<Notes> {
-    let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
-    let mut cmd = places.cargo();
-    cmd.args([&nightly, "miri", "test", "-p", "mk-ipi-core", "--lib", LITMUS]);
-    cmd.env("CARGO_TARGET_DIR", places.own_target("miri"));
-    cmd.env("MIRIFLAGS", format!("-Zmiri-many-seeds=0..{seeds} -Zmiri-preemption-rate={PREEMPTION}"));
-    // Two seeds run at once and print at once: the number of tests is not to be had.
-    cmd::run_tests(&mut cmd)?;
-    Ok(vec![format!("litmus tests with {seeds} seeds")])
-}
-
-/// How likely another thread has its turn behind a step: a litmus test is short.
-const PREEMPTION: &str = "0.05";
 
 fn no_std(context: &Context) -> Result<Notes> {
     for arch in Arch::ALL {
@@ -479,6 +437,10 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
     )?;
     notes.extend(demos(context, (Arch::X86, &WITH_C.parse()?), &[])?);
     notes.extend(moves(context)?);
+    let kernels = Kernels::rust(KERNELS as usize);
+    let stage =
+        Stage::build(context.places, context.provision, (Arch::X86, &kernels), Flavour::OneCpu, true)?;
+    notes.push(inspect::check(&stage, &kernels)?);
     notes.dedup();
     Ok(notes)
 }
@@ -525,121 +487,4 @@ fn demos(
     eprintln!("That was on order: the demo notices a hung kernel.");
     notes.push(format!("{kernels}: a hung kernel was noticed after {} s", hung.took.as_secs()));
     Ok(notes)
-}
-
-/// Preemptions per execution that loom tries in `test`: two find nearly all that is to be found.
-const SHORT_PREEMPTIONS: u32 = 2;
-
-/// What `loom` takes.
-#[derive(Args, Clone, Debug)]
-pub struct LoomArgs {
-    /// Three preemptions per execution instead of two; takes long
-    #[arg(long)]
-    deep: bool,
-    /// Bound of preemptions per execution; 0 for none, which may take for ever
-    #[arg(long)]
-    preemptions: Option<u32>,
-}
-
-/// `cargo xtask loom`.
-pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
-    let bound = if args.deep { SHORT_PREEMPTIONS + 1 } else { SHORT_PREEMPTIONS };
-    let notes = loom_models(places, args.preemptions.unwrap_or(bound))?;
-    println!("{}", notes.join("\n"));
-    Ok(())
-}
-
-/// What `scenarios` takes.
-#[derive(Args, Clone, Debug)]
-pub struct ScenariosArgs {
-    /// Schedules to try
-    #[arg(long, default_value_t = 50)]
-    seeds: u64,
-    /// Stores between the points of double deaths; 1 tries all
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    stride: u64,
-}
-
-/// `cargo xtask scenarios`.
-pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
-    let mut cmd = places.cargo();
-    cmd.args(["test", "--release", "-p", "mk-ipi-mock", "--test", "scenarios", "--", "--nocapture"]);
-    cmd.env("MK_IPI_SCENARIO_SEEDS", args.seeds.to_string());
-    cmd.env("MK_IPI_SCENARIO_STRIDE", args.stride.to_string());
-    println!("{}", tests(cmd)?.join("\n"));
-    Ok(())
-}
-
-fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
-    let mut cmd = places.cargo();
-    cmd.args(["test", "--profile", "loom", "--lib"]);
-    cmd.args(["-p", "mk-ipi-core", "-p", "mk-ipi-arm64", "-p", "mk-ipi-riscv", "loom"]);
-    cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
-    // A model that is to fail has a small stack: no room to print one.
-    cmd.env("RUST_BACKTRACE", "0");
-    match preemptions {
-        0 => cmd.env_remove("LOOM_MAX_PREEMPTIONS"),
-        bound => cmd.env("LOOM_MAX_PREEMPTIONS", bound.to_string()),
-    };
-    let mut notes = tests(cmd)?;
-    notes.push(format!(
-        "preemptions: {}",
-        if preemptions == 0 { "no bound".into() } else { preemptions.to_string() }
-    ));
-    Ok(notes)
-}
-
-/// Seconds per fuzz target in `test`.
-const SHORT_FUZZ_SECONDS: u64 = 20;
-
-/// What `fuzz` takes.
-#[derive(Args, Clone, Debug)]
-pub struct FuzzArgs {
-    /// Seconds per target
-    #[arg(long, default_value_t = 600)]
-    seconds: u64,
-    /// Install what is missing without asking
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `cargo xtask fuzz`.
-pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<()> {
-    let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
-    provision.announce(&needs)?;
-    provision.ensure(&needs)?;
-    println!("{}", fuzz_targets(places, args.seconds)?.join("\n"));
-    Ok(())
-}
-
-fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
-    let nightly = provision::toolchain_name(Toolchain::Nightly)?;
-    let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
-    let cargo_fuzz = || {
-        let mut cmd = Command::new(&program);
-        cmd.current_dir(places.root.join(FUZZ))
-            .env("RUSTUP_TOOLCHAIN", &nightly)
-            .env_remove("CARGO")
-            .arg("fuzz");
-        cmd
-    };
-    let listed = cmd::output(cargo_fuzz().arg("list"))?;
-    let targets: Vec<&str> = listed.split_whitespace().collect();
-    ensure!(!targets.is_empty(), "{FUZZ} has no target");
-    for target in &targets {
-        let mut cmd = cargo_fuzz();
-        cmd.args(["run", target, "--target-dir"]).arg(places.own_target("fuzz"));
-        // New inputs go to the first folder; the second is in git and stays as it is.
-        let found = places.own_target("corpus").join(target);
-        fs::create_dir_all(&found)?;
-        cmd.arg(found);
-        let seeds = places.root.join(FUZZ).join("seeds").join(target);
-        cmd.args(seeds.is_dir().then_some(seeds));
-        cmd::run(
-            cmd.arg("--")
-                .arg(format!("-max_total_time={seconds}"))
-                .args(["-print_final_stats=1", "-verbosity=0"]),
-        )?;
-    }
-    Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
 }
