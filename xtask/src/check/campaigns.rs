@@ -145,7 +145,7 @@ pub fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
 }
 
 /// Seconds per fuzz target in `test`.
-pub const SHORT_FUZZ_SECONDS: u64 = 20;
+pub const SHORT_FUZZ_SECONDS: u64 = 10;
 
 /// What `fuzz` takes.
 #[derive(Args, Clone, Debug)]
