@@ -6,6 +6,7 @@ mod boot_param;
 mod directory;
 mod image;
 mod native;
+mod services;
 mod slot;
 mod stamp;
 
@@ -13,6 +14,7 @@ pub use boot_param::boot_param;
 pub use directory::directory;
 pub use image::image;
 pub use native::native;
+pub use services::services;
 pub use slot::slot;
 pub use stamp::stamp;
 
@@ -71,6 +73,11 @@ mod tests {
     #[test]
     fn images() {
         feed("image", image, 30_000);
+    }
+
+    #[test]
+    fn services_of_a_kernel() {
+        feed("services", services, 30_000);
     }
 
     #[test]
