@@ -237,6 +237,8 @@ impl Outbox {
     /// The life `from` of the other end said this.
     pub fn hear(&mut self, said: &Saying<'_>, from: Incarnation) -> Reader {
         match *said {
+            // What a former life said comes late.
+            _ if self.reader.is_some_and(|(life, _)| from.is_before(life)) => Reader::AsBefore,
             Saying::Grant { session, limit } if self.reader == Some((from, session)) => {
                 let more = limit > self.limit;
                 self.limit = self.limit.max(limit);
@@ -464,6 +466,7 @@ mod tests {
         assert_eq!(other.hear(&unread, life(5)), Reader::Lost);
         assert_eq!(out.hear(&Saying::Closed { session: SESSION + 1, read: 0 }, life(5)), Reader::AsBefore);
         assert_eq!(out.hear(&inbox.closed(), life(6)), Reader::AsBefore, "a former life's");
+        assert_eq!(out.hear(&Saying::Grant { session: 9, limit: 9 }, life(4)), Reader::AsBefore, "another's");
         assert_eq!(out.hear(&inbox.closed(), life(5)), Reader::Changed);
         assert!(!out.has_reader());
         assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 5000 }, life(5)), Reader::Changed);

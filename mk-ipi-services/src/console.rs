@@ -81,7 +81,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
 
     /// What came from the life `from` of the other end to the life `me` of ours.
     pub fn hear(&mut self, said: &Console<'_>, from: Incarnation, me: Incarnation) -> Heard {
-        if said.to.is_some_and(|to| to != me) {
+        if said.to.is_some_and(|to| to != me) || self.peer.is_some_and(|peer| from.is_before(peer)) {
             return Heard::Stale;
         }
         if self.peer != Some(from) {
@@ -360,6 +360,8 @@ mod tests {
         let mut place = [0; 256];
         let late = a.next(&mut place).map(|(payload, _)| payload.to_vec());
         assert!(!a.up(life(5)) && a.up(life(6)));
+        let listen = Console { to: None, saying: Saying::Listen { limit: 9 } };
+        assert_eq!(a.hear(&listen, life(5), HOST), Heard::Stale, "a former life's words come late");
         let (mut next, said) = (line(64, 64), late.unwrap());
         next.up(HOST);
         assert_eq!(next.hear(&Console::decode(&said).unwrap(), HOST, life(6)), Heard::Stale);
@@ -367,10 +369,7 @@ mod tests {
         a.write(b"for this one");
         carry(&mut a, HOST, &mut next, life(6));
         assert_eq!(read(&mut next, 64), b"for this one");
-        assert_eq!(
-            b.hear(&Console { to: None, saying: Saying::Listen { limit: 9 } }, HOST, life(5)),
-            Heard::Listens
-        );
+        assert_eq!(b.hear(&listen, HOST, life(5)), Heard::Listens);
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn ids() {
     sink(InstanceId::try_from(any::<i32>()).map_err(InvalidInstance::errno));
     derived(instance(), instance());
     if let (Some(a), Some(b)) = (Incarnation::new(any()), Incarnation::new(any())) {
+        sink(a.is_before(b));
         sink((a.get(), a.next()));
         derived(a, b);
     }
