@@ -192,7 +192,7 @@ impl Receiving {
             let said = Channel::decode(&payload).unwrap();
             let is_ours = said.to.is_none_or(|to| to == self.life);
             match said.saying {
-                Saying::Ask => self.inbox.asked(),
+                Saying::Ask => self.inbox.asked(self.inbox.session() + 1),
                 _ if !is_ours => taken.push(Taken::Stale),
                 saying => taken.push(self.inbox.take(&saying)),
             }

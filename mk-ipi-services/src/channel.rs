@@ -95,8 +95,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         }
     }
 
-    /// Writers asked: they are told again.
-    pub fn asked(&mut self) {
+    /// Writers that know of no reader asked: they are told. If others wrote before them, it is another session, since these
+    /// begin at 0: `session`, a number that no reader had.
+    pub fn asked(&mut self, session: u32) {
+        if self.position > 0 && session != 0 {
+            self.begin(session);
+        }
         self.owes_grant = true;
     }
 
@@ -474,6 +478,25 @@ mod tests {
         assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 4000 }, life(5)), Reader::AsBefore);
         assert_eq!(out.ended(), Reader::Lost);
         assert_eq!(out.ended(), Reader::Changed);
+    }
+
+    #[test]
+    fn writers_that_come_after_others_begin_at_0() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        inbox.asked(8);
+        assert_eq!(inbox.session(), SESSION, "nobody has written");
+        tell(&mut inbox, &mut out);
+        send(&mut out, b"one", 0, PART, &mut inbox);
+        let mut next = Outbox::new();
+        inbox.asked(9);
+        assert_eq!(tell(&mut inbox, &mut next), Some(Reader::Changed));
+        assert_eq!(send(&mut next, b"two", 0, PART, &mut inbox), 3);
+        let mut place = [0; 9];
+        assert_eq!(
+            (inbox.read(&mut place), inbox.read(&mut place)),
+            (Some(3), Some(3)),
+            "and what came stays"
+        );
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub struct Line<B> {
     owes_listen: bool,
     /// Bytes that nobody read, which later ones have replaced; and what the log left out.
     lost: u64,
+    made_room: bool,
     /// Somebody reads.
     is_open: bool,
 }
@@ -61,6 +62,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
             granted: 0,
             owes_listen: false,
             lost: 0,
+            made_room: false,
             is_open: false,
         }
     }
@@ -71,12 +73,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
         let is_new = self.peer != Some(life);
         if is_new {
             self.out.clear();
+            self.made_room = true;
             (self.peer, self.sent, self.limit) = (Some(life), 0, 0);
             (self.received, self.logged, self.granted) = (0, 0, 0);
             self.grant();
         }
         self.owes_listen = true;
         is_new
+    }
+
+    /// The life of the other end that is known.
+    pub const fn peer(&self) -> Option<Incarnation> {
+        self.peer
+    }
+
+    /// The other end's life is over, or has left: nothing is sent until it is heard of again, perhaps as the same life.
+    pub fn down(&mut self) {
+        self.peer = None;
     }
 
     /// What came from the life `from` of the other end to the life `me` of ours.
@@ -143,6 +156,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
         self.out.room()
     }
 
+    /// Whether bytes were sent, or dropped, since this was asked last: then there is room for more.
+    pub fn has_made_room(&mut self) -> bool {
+        core::mem::take(&mut self.made_room)
+    }
+
     /// Bytes that wait to be sent.
     pub fn unsent(&self) -> usize {
         self.out.len()
@@ -164,9 +182,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
         self.grant();
     }
 
-    /// Bytes that were lost since this was asked last.
-    pub fn lost(&mut self) -> u64 {
-        core::mem::take(&mut self.lost)
+    /// Bytes that were lost and nobody was told of ([`Line::told`]).
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Whoever reads was told of all that was lost.
+    pub fn told(&mut self) {
+        self.lost = 0;
     }
 
     /// The next message to send, written to `to`. Once it was sent call [`Line::sent`].
@@ -192,6 +215,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
             0 => self.owes_listen = false,
             count => {
                 self.out.drop_first(count);
+                self.made_room = true;
                 self.sent = self.sent.saturating_add(count as u64);
             }
         }
@@ -331,6 +355,7 @@ mod tests {
         let got = read(&mut b, 100);
         assert_eq!((got.len(), got.last()), (64, Some(&49)));
         assert_eq!(b.lost(), 500 - 64);
+        b.told();
         assert_eq!(b.lost(), 0);
     }
 
@@ -392,6 +417,7 @@ mod tests {
         }
         assert_eq!(read(&mut host, 64), b"22223333444455556666777788889999");
         assert_eq!(host.lost(), 8, "the oldest made room");
+        host.told();
         log.write(b"more");
         let (payload, _) = log.next(&mut place).unwrap();
         host.hear(&Console::decode(payload).unwrap(), life(5), HOST);

@@ -44,13 +44,18 @@ fn line(mut line: Line<&mut [u8]>, to: &mut [u8]) {
         sink(line.hear(&said, life(), life()));
     }
     line.open(maybe());
-    sink((line.write(bytes()), line.room(), line.unsent(), line.peek(to)));
+    if maybe() {
+        line.down();
+    }
+    sink(line.peer());
+    sink((line.write(bytes()), line.room(), line.has_made_room(), line.unsent(), line.peek(to)));
     line.read(any());
     if let Some((payload, sent)) = line.next(to) {
         sink(payload);
         line.sent(sent);
     }
     sink(line.lost());
+    line.told();
     line.forget();
     sink(line.into_buffers());
 }
@@ -69,7 +74,7 @@ fn log(mut log: Log<&mut [u8]>, to: &mut [u8]) {
 fn inbox(kept: &mut [u8], to: &mut [u8]) {
     let Some(mut inbox) = Inbox::new(kept, any()) else { return };
     inbox.begin(any());
-    inbox.asked();
+    inbox.asked(any());
     if let Ok(said) = Channel::decode(bytes()) {
         sink(inbox.take(&said.saying));
     }
