@@ -179,7 +179,7 @@ int mk_ipi_glue_tty_add(unsigned int id)
 
 	if (IS_ERR(device))
 		return PTR_ERR(device);
-	ttys[id].device = device;
+	WRITE_ONCE(ttys[id].device, device);
 	return 0;
 }
 
@@ -187,7 +187,7 @@ void mk_ipi_glue_tty_remove(unsigned int id)
 {
 	struct tty_struct *tty = tty_port_tty_get(&ttys[id].port);
 
-	ttys[id].device = NULL;
+	WRITE_ONCE(ttys[id].device, NULL);
 	if (tty) {
 		tty_vhangup(tty);
 		tty_kref_put(tty);
@@ -223,6 +223,9 @@ void mk_ipi_glue_tty_drain(unsigned int id)
 	unsigned long flags;
 	bool more;
 
+	/* What comes before there is a terminal waits for it. */
+	if (!READ_ONCE(to->device))
+		return;
 	do {
 		spin_lock_irqsave(&to->push_lock, flags);
 		more = push(to, id);
@@ -233,7 +236,8 @@ void mk_ipi_glue_tty_drain(unsigned int id)
 /* There is room for whoever writes. */
 void mk_ipi_glue_tty_wake(unsigned int id)
 {
-	tty_port_tty_wakeup(&ttys[id].port);
+	if (READ_ONCE(ttys[id].device))
+		tty_port_tty_wakeup(&ttys[id].port);
 }
 
 /*
