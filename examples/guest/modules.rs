@@ -34,6 +34,8 @@ mod journal;
 mod kill;
 #[path = "../bare-metal/src/layout.rs"]
 mod layout;
+#[path = "link_log.rs"]
+mod link_log;
 #[path = "../bare-metal/src/machine.rs"]
 mod machine;
 #[path = "../bare-metal/src/mover.rs"]

@@ -53,7 +53,30 @@ extern "C" {
     pub fn mk_ipi_glue_release_module();
     pub fn mk_ipi_glue_signal_pending() -> bool;
     pub fn mk_ipi_glue_may_log() -> bool;
+    pub fn mk_ipi_glue_spin_lock(which: c_uint) -> c_ulong;
+    pub fn mk_ipi_glue_spin_unlock(which: c_uint, flags: c_ulong);
+    pub fn mk_ipi_glue_queue_services();
+    pub fn mk_ipi_glue_queue_news();
+    pub fn mk_ipi_glue_alloc(len: usize) -> *mut c_void;
+    pub fn mk_ipi_glue_free(at: *mut c_void);
     pub fn mk_ipi_glue_trace(sent: bool, peer: c_int, ty: u32, len: u32, result: c_int);
+}
+
+// tty.c and peer.c.
+extern "C" {
+    pub fn mk_ipi_glue_tty_start(is_raw: bool) -> c_int;
+    pub fn mk_ipi_glue_tty_stop();
+    pub fn mk_ipi_glue_tty_add(id: c_uint) -> c_int;
+    pub fn mk_ipi_glue_tty_remove(id: c_uint);
+    pub fn mk_ipi_glue_tty_drain(id: c_uint);
+    pub fn mk_ipi_glue_tty_wake(id: c_uint);
+    pub fn mk_ipi_glue_console_start();
+    pub fn mk_ipi_glue_console_stop();
+    pub fn mk_ipi_glue_peer_start() -> c_int;
+    pub fn mk_ipi_glue_peer_stop();
+    pub fn mk_ipi_glue_peer_add(id: c_uint) -> c_int;
+    pub fn mk_ipi_glue_peer_remove(id: c_uint);
+    pub fn mk_ipi_glue_peer_wake(slot: c_uint);
 }
 
 /// `struct irq_cfg` (arch/x86/include/asm/hw_irq.h). `dest_apicid` is a logical id under some APIC drivers.

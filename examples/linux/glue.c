@@ -23,6 +23,7 @@
 #include <linux/security.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/suspend.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -180,9 +181,10 @@ static DEFINE_MUTEX(mk_ipi_directory_lock);
 static DEFINE_MUTEX(mk_ipi_serve_lock);
 static DEFINE_MUTEX(mk_ipi_moves_lock);
 static DEFINE_MUTEX(mk_ipi_held_lock);
+static DEFINE_MUTEX(mk_ipi_services_lock);
 static struct mutex *const mk_ipi_locks[] = {
 	&mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock, &mk_ipi_directory_lock, &mk_ipi_serve_lock,
-	&mk_ipi_moves_lock, &mk_ipi_held_lock,
+	&mk_ipi_moves_lock, &mk_ipi_held_lock, &mk_ipi_services_lock,
 };
 
 void mk_ipi_glue_lock(unsigned int which)
@@ -195,6 +197,24 @@ void mk_ipi_glue_unlock(unsigned int which)
 	mutex_unlock(mk_ipi_locks[which]);
 }
 
+/* Those that handlers take, too, in hard interrupt context. */
+static DEFINE_RAW_SPINLOCK(mk_ipi_lines_lock);
+static DEFINE_RAW_SPINLOCK(mk_ipi_channels_lock);
+static raw_spinlock_t *const mk_ipi_spin_locks[] = { &mk_ipi_lines_lock, &mk_ipi_channels_lock };
+
+unsigned long mk_ipi_glue_spin_lock(unsigned int which)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(mk_ipi_spin_locks[which], flags);
+	return flags;
+}
+
+void mk_ipi_glue_spin_unlock(unsigned int which, unsigned long flags)
+{
+	raw_spin_unlock_irqrestore(mk_ipi_spin_locks[which], flags);
+}
+
 /* Deferred work: one piece for each CPU, made by macros. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
 #define WQ_PERCPU 0 /* there it goes without saying */
@@ -203,6 +223,9 @@ static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
 static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
 static struct delayed_work mk_ipi_tick;
 static DECLARE_WORK(mk_ipi_errand, mk_ipi_rs_errand);
+static DECLARE_WORK(mk_ipi_services, mk_ipi_rs_services);
+/* Not a hard one: who is woken, and a terminal's buffer, have locks that sleep under PREEMPT_RT. */
+static struct irq_work mk_ipi_news = IRQ_WORK_INIT(mk_ipi_rs_news);
 static struct workqueue_struct *mk_ipi_queue;
 
 int mk_ipi_glue_start_work(void)
@@ -225,6 +248,8 @@ void mk_ipi_glue_stop_work(void)
 
 	cancel_delayed_work_sync(&mk_ipi_tick);
 	cancel_work_sync(&mk_ipi_errand);
+	cancel_work_sync(&mk_ipi_services);
+	irq_work_sync(&mk_ipi_news);
 	for_each_possible_cpu(cpu) {
 		irq_work_sync(per_cpu_ptr(&mk_ipi_irq_work, cpu));
 		cancel_work_sync(per_cpu_ptr(&mk_ipi_rest, cpu));
@@ -252,6 +277,18 @@ void mk_ipi_glue_queue_tick(unsigned int ms)
 void mk_ipi_glue_queue_errand(void)
 {
 	queue_work_on(0, mk_ipi_queue, &mk_ipi_errand);
+}
+
+/* What consoles and channels have to send or to set up: it may sleep. */
+void mk_ipi_glue_queue_services(void)
+{
+	queue_work_on(0, mk_ipi_queue, &mk_ipi_services);
+}
+
+/* Whoever waits for a message, or at a terminal, is told soon. */
+void mk_ipi_glue_queue_news(void)
+{
+	irq_work_queue(&mk_ipi_news);
 }
 
 /* CPU hotplug: inline. */

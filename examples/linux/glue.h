@@ -5,6 +5,10 @@
 
 #include <linux/types.h>
 
+/* As in Rust: peers.rs and services/channel.rs. */
+#define MK_IPI_MAX_INSTANCES 16
+#define MK_IPI_MAX_CHANNELS 64
+
 struct irq_work;
 struct seq_file;
 struct work_struct;
@@ -26,6 +30,22 @@ int mk_ipi_rs_command(const char *line, size_t len);
 int mk_ipi_rs_traffic(const char *line, size_t len);
 void mk_ipi_rs_end(void);
 bool mk_ipi_rs_sleep(bool sleep);
+void mk_ipi_rs_services(struct work_struct *work);
+void mk_ipi_rs_news(struct irq_work *work);
+u64 mk_ipi_rs_tty_lost(unsigned int id);
+size_t mk_ipi_rs_tty_peek(unsigned int id, u8 *to, size_t room);
+void mk_ipi_rs_tty_read(unsigned int id, size_t len);
+size_t mk_ipi_rs_tty_write(unsigned int id, const u8 *from, size_t len);
+unsigned int mk_ipi_rs_tty_room(unsigned int id);
+unsigned int mk_ipi_rs_tty_unsent(unsigned int id);
+void mk_ipi_rs_tty_forget(unsigned int id);
+void mk_ipi_rs_tty_open(unsigned int id, bool is_open);
+long mk_ipi_rs_log(const char *from, size_t len, bool any_context);
+int mk_ipi_rs_peer_bind(unsigned int peer, u32 channel, bool reads, bool writes, u32 *seen);
+void mk_ipi_rs_peer_unbind(unsigned int slot, bool reads, bool writes);
+ssize_t mk_ipi_rs_peer_read(unsigned int slot, u8 *to, size_t room, u32 *seen);
+ssize_t mk_ipi_rs_peer_write(unsigned int slot, const u8 *from, size_t len, u32 *seen);
+__poll_t mk_ipi_rs_peer_ready(unsigned int slot, u32 seen_read, u32 seen_write);
 
 /* glue.c, called by Rust. */
 extern char *mk_ipi_glue_memory;
@@ -75,6 +95,29 @@ bool mk_ipi_glue_hold_module(void);
 void mk_ipi_glue_release_module(void);
 bool mk_ipi_glue_signal_pending(void);
 bool mk_ipi_glue_may_log(void);
+unsigned long mk_ipi_glue_spin_lock(unsigned int which);
+void mk_ipi_glue_spin_unlock(unsigned int which, unsigned long flags);
+void mk_ipi_glue_queue_services(void);
+void mk_ipi_glue_queue_news(void);
+void *mk_ipi_glue_alloc(size_t len);
+void mk_ipi_glue_free(void *at);
+
+/* tty.c, called by Rust. */
+int mk_ipi_glue_tty_start(bool is_raw);
+void mk_ipi_glue_tty_stop(void);
+int mk_ipi_glue_tty_add(unsigned int id);
+void mk_ipi_glue_tty_remove(unsigned int id);
+void mk_ipi_glue_tty_drain(unsigned int id);
+void mk_ipi_glue_tty_wake(unsigned int id);
+void mk_ipi_glue_console_start(void);
+void mk_ipi_glue_console_stop(void);
+
+/* peer.c, called by Rust. */
+int mk_ipi_glue_peer_start(void);
+void mk_ipi_glue_peer_stop(void);
+int mk_ipi_glue_peer_add(unsigned int id);
+void mk_ipi_glue_peer_remove(unsigned int id);
+void mk_ipi_glue_peer_wake(unsigned int slot);
 void mk_ipi_glue_trace(bool sent, int peer, u32 type, u32 len, int result);
 
 #endif

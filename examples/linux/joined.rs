@@ -7,9 +7,9 @@ use crate::lock::Locked;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::{Linux, ENDPOINT};
 use crate::role::Told;
-use crate::{cpus, ffi, moves, vector};
+use crate::{cpus, ffi, moves, services, vector};
 use kernel::prelude::*;
-use mk_ipi_core::abi::directory::{DirectoryError, DirectoryHeader, Layout};
+use mk_ipi_core::abi::directory::{DirectoryError, DirectoryHeader, Layout, State};
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
@@ -107,6 +107,12 @@ fn is_listed(directory: &Directory<'_, AtomicU64>, me: InstanceId, cpu: PhysCpuI
     false
 }
 
+/// Whether the directory says that `id` lives; not while that is being written.
+fn is_live(directory: &Directory<'_, AtomicU64>, id: InstanceId) -> bool {
+    let state = directory.record(id).map(|record| record.state);
+    !matches!(state, Ok(State::Absent | State::Dead | State::Ending))
+}
+
 /// Joins, and waits for a host that is just writing.
 fn join(shared: PhysAddr, directory: &Directory<'_, AtomicU64>) -> Result<usize> {
     let left_out = |id: InstanceId, e| pr_err!("instance {} cannot be added: {e:?}\n", id.get());
@@ -128,7 +134,12 @@ pub fn follow() {
         let directory = directory.as_ref()?;
         Some(ENDPOINT.follow(directory, |id, followed| match followed {
             Followed::LeftOut(e) => pr_err!("instance {} cannot be added: {e:?}\n", id.get()),
-            followed => pr_info!("the directory: instance {}: {followed:?}\n", id.get()),
+            followed => {
+                if !is_live(directory, id) {
+                    services::on_death(id);
+                }
+                pr_info!("the directory: instance {}: {followed:?}\n", id.get());
+            }
         }))
     });
     match followed.unwrap_or(Ok(0)) {

@@ -5,7 +5,7 @@
 //! what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the interrupt, `deferred.rs` runs core's
 //! drain, `callback.rs` calls the handler. The life of an instance: `command.rs`, `host`, `memory.rs`, `cpus.rs`, `image.rs`,
 //! `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`.
-//! CPUs that move: `moves.rs`. docs/linux.md tells how to use it.
+//! CPUs that move: `moves.rs`. Consoles, terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/linux.md tells how to use it.
 
 #![allow(
     unreachable_pub,
@@ -37,6 +37,7 @@ mod payload;
 mod peers;
 mod platform;
 mod role;
+mod services;
 mod show;
 mod start;
 mod stop;
@@ -71,12 +72,14 @@ module! {
 
 /// The module. What was made last goes first.
 struct MkIpi {
+    _services: services::Services,
     _files: Files,
     _power: Power,
     _service: Service,
     _doorbell: vector::Doorbell,
     _role: Role,
     // Behind the goodbye: what comes before it has handlers, and what comes later is the next life's.
+    _serviced: services::Handlers,
     _moves: moves::Moves,
     _handlers: traffic::Handlers,
     _work: deferred::Work,
@@ -197,17 +200,21 @@ impl MkIpi {
         // Before we are there: what former lives left unread is handed out at once.
         let _handlers = traffic::register()?;
         let _moves = moves::Moves::register()?;
+        let _serviced = services::Handlers::register()?;
         let _role = Self::take_role(told, generation, vector)?;
         let _power = Power::new()?;
         let _files = Files::new()?;
+        let _services = services::Services::new(generation == host::Generation::Native)?;
         tick::start();
         pr_info!("{mode:?}, doorbell: vector {:#x} of CPU 0\n", vector.get());
         Ok(Self {
+            _services,
             _files,
             _power,
             _service: Service,
             _doorbell,
             _role,
+            _serviced,
             _moves,
             _handlers,
             _work,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the links told of the peers.
 
-use crate::{ffi, traffic};
+use crate::{ffi, services, traffic};
 use core::fmt;
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId};
@@ -57,6 +57,7 @@ static PEERS: [Seen; MAX_INSTANCES] =
 /// Something happened to a peer: deferred work or the tick, interrupts off; or a send that found it out.
 pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
+    services::on_event(peer.id, event);
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => {
@@ -115,6 +116,7 @@ pub fn is_gone(id: InstanceId, incarnation: Incarnation) -> bool {
 /// Forgets `id`, which is about to be made.
 pub fn forget_all_of(id: InstanceId) {
     forget(id);
+    services::forget(id);
     if let Some(peer) = PEERS.get(id.index()) {
         peer.in_doubt.store(0, Ordering::Relaxed);
     }

@@ -4,6 +4,7 @@
  * switch it off stops this kernel's CPUs alone. Objects and chains whose layout follows the configuration, as in glue.c.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/irqflags.h>
 #include <linux/kprobes.h>
@@ -34,6 +35,9 @@ static void __noreturn stand_still(void)
 static void mk_ipi_last(void)
 {
 	pr_emerg("this kernel ends here; the machine is its host's\n");
+	/* A console's thread says it. */
+	if (!irqs_disabled())
+		msleep(50);
 	mk_ipi_rs_goodbye();
 	stand_still();
 }

@@ -7,6 +7,7 @@ mod directory;
 mod image;
 mod inspect;
 mod native;
+mod services;
 mod slot;
 mod stamp;
 
@@ -15,6 +16,7 @@ pub use directory::directory;
 pub use image::image;
 pub use inspect::inspect;
 pub use native::native;
+pub use services::services;
 pub use slot::slot;
 pub use stamp::stamp;
 
@@ -78,6 +80,11 @@ mod tests {
     #[test]
     fn inspections() {
         feed("inspect", inspect, 3_000);
+    }
+
+    #[test]
+    fn services_of_a_kernel() {
+        feed("services", services, 30_000);
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl Incarnation {
             None => Self::FIRST,
         }
     }
+
+    /// Whether this life was before `other`: by up to 2^31 - 1 lives, since numbers begin again (SPEC N-12).
+    pub const fn is_before(self, other: Self) -> bool {
+        let lives = other.get().wrapping_sub(self.get());
+        lives != 0 && lives < 1 << 31
+    }
 }
 
 /// What the interrupt controller addresses: on x86 the APIC id. Never a kernel's logical CPU number.

@@ -8,7 +8,7 @@ use crate::machine::{self, Exit};
 use crate::own;
 use crate::platform::{Kernel, Role};
 use crate::serve::SERVER;
-use crate::{clock, control, serve};
+use crate::{clock, control, link_log, serve};
 use core::fmt::{self, Write};
 use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::Ordering;
@@ -21,8 +21,17 @@ const PATIENCE: u64 = clock::SECOND / 2;
 /// Ends a line whose writer died in it: ASCII's CAN says that what stands before it is void.
 const CUT: &[u8] = b"\x18\n";
 
-/// This kernel's own line, if it does not share the others': a port, or silence.
-static OWN: Once<Option<uart::Port>> = Once::new();
+/// Where a kernel that serves prints.
+#[derive(Clone, Copy, Debug)]
+pub enum Own {
+    /// The UART at this port.
+    Port(uart::Port),
+    /// The host, over the link.
+    Link,
+}
+
+/// This kernel's own line, if it does not share the others': one of its own, or silence.
+static OWN: Once<Option<Own>> = Once::new();
 
 /// One line of output, built before the console is taken.
 struct Line {
@@ -45,12 +54,17 @@ pub fn init() {
     uart::set_up(uart::SHARED);
 }
 
-/// From now on this kernel has a line of its own, the UART at `port`, or none.
-pub fn init_own(port: Option<uart::Port>) {
-    OWN.call_once(|| port);
-    if let Some(port) = port {
+/// From now on this kernel has a line of its own, or none.
+pub fn init_own(own: Option<Own>) {
+    OWN.call_once(|| own);
+    if let Some(Own::Port(port)) = own {
         uart::set_up(port);
     }
+}
+
+/// Whether this kernel prints over the link.
+pub fn is_link() -> bool {
+    matches!(OWN.get(), Some(Some(Own::Link)))
 }
 
 /// Prints one line: `prefix`, then `args`.
@@ -62,7 +76,8 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     let bytes = &line.bytes[..=line.len];
     without_interrupts(|| match OWN.get() {
         None => locked(|| uart::send(uart::SHARED, bytes)),
-        Some(Some(port)) => uart::send(*port, bytes),
+        Some(Some(Own::Port(port))) => uart::send(*port, bytes),
+        Some(Some(Own::Link)) => link_log::write(bytes),
         Some(None) => {}
     });
 }

@@ -3,11 +3,13 @@
 
 use crate::arch::without_interrupts;
 use crate::clock;
+use crate::link_log;
 use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
 use crate::payload;
 use crate::platform::Kernel;
 use crate::serve::{self, SERVER};
 use crate::stream_check::{Counts, StreamCheck};
+use mk_ipi_abi::console::CONSOLE_TYPE;
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
@@ -101,7 +103,8 @@ pub fn register() {
         .and_then(|_| SERVER.register(PONG, &on_pong))
         .and_then(|_| SERVER.register(RESET, &on_reset))
         .and_then(|_| SERVER.register(ORDER, &on_order))
-        .and_then(|_| SERVER.register(QUERY, &on_query));
+        .and_then(|_| SERVER.register(QUERY, &on_query))
+        .and_then(|_| SERVER.register(CONSOLE_TYPE, &link_log::on_message));
     if registered.is_err() {
         fatal!("the registry is full");
     }

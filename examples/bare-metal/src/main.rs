@@ -34,6 +34,7 @@ mod inbox;
 mod journal;
 mod kill;
 mod layout;
+mod link_log;
 mod machine;
 mod mover;
 mod node;
@@ -75,7 +76,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     let shared = mk_ipi_shared(boot.cmdline());
     if options::is_to_serve(boot.cmdline()) {
         Kernel.play(Role::Serve);
-        console::init_own(options::console_port(boot.cmdline()));
+        console::init_own(options::own_console(boot.cmdline()));
     } else if shared == Ok(None) {
         control::reset();
         console::init();

@@ -3,7 +3,7 @@
 //!
 //! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is no kernel of this program
 //! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; as it is found unless given
-//! - `mk_ipi.console=PORT` with `serve`: base of the UART that is this kernel's own; it is silent unless given
+//! - `mk_ipi.console=PORT|link` with `serve`: base of the UART that is this kernel's own, or the host, over the link; it is silent unless given
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
@@ -14,7 +14,8 @@
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
 //! - `mk_ipi_shared=`, `mk_ipi_directory=` spawned only (SPEC B-1, D-1), read by mk-ipi-abi
 
-use crate::arch::{uart, Mode};
+use crate::arch::Mode;
+use crate::console::Own;
 use crate::layout::MAX_KERNELS;
 use core::fmt;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
@@ -160,8 +161,8 @@ impl Options {
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
                 "mode" => options.mode = Mode::named(value).ok_or(bad)?,
-                // Of use earlier than all others: `console_port`.
-                "console" => _ = port(value.as_bytes()).ok_or(bad)?,
+                // Of use earlier than all others: `own_console`.
+                "console" => _ = console(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
                 "kill" => options.kills = Some(kills(value).ok_or(bad)?),
                 "move" => options.moves = Some(value.parse().map_err(|_| bad)?),
@@ -189,9 +190,9 @@ pub fn is_to_serve(line: &[u8]) -> bool {
     value_of(line, b"run") == Some(b"serve")
 }
 
-/// The base port of this kernel's own UART, if the command line names one.
-pub fn console_port(line: &[u8]) -> Option<uart::Port> {
-    value_of(line, b"console").and_then(port)
+/// Where this kernel prints, if the command line says so.
+pub fn own_console(line: &[u8]) -> Option<Own> {
+    value_of(line, b"console").and_then(console)
 }
 
 /// The value that `line` gives last to the option `name`.
@@ -256,8 +257,11 @@ fn kills(value: &str) -> Option<Kills> {
     (kills.kernel != 0 && kills.count as usize <= MAX_KILLS).then_some(kills)
 }
 
-fn port(value: &[u8]) -> Option<uart::Port> {
-    parse_size(value).ok()?.try_into().ok()
+fn console(value: &[u8]) -> Option<Own> {
+    match value {
+        b"link" => Some(Own::Link),
+        port => Some(Own::Port(parse_size(port).ok()?.try_into().ok()?)),
+    }
 }
 
 fn messages(value: &str) -> Option<u32> {

@@ -5,8 +5,10 @@
 //! info give it, and when it fails, or is told to stop, it stops alone.
 
 use crate::arch::{interrupts, Mode};
+use crate::console;
 use crate::errands::ERRANDS;
 use crate::inbox;
+use crate::link_log;
 use crate::machine::{self, Exit};
 use crate::order::MAX_INSTANCES;
 use crate::own;
@@ -53,6 +55,9 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
         let runs = Kernel.runs();
         if heart.beat(&SERVER) {
             errands.look_around(&mut peers);
+            if console::is_link() {
+                link_log::go_on();
+            }
         }
         if errands.turn(&mut peers) {
             Kernel.sleep(runs);

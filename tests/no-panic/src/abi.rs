@@ -4,6 +4,8 @@
 use crate::opaque::{any, bytes, instance, option, range, sink, vector};
 use core::hash::{Hash, Hasher};
 use mk_ipi_abi::boot_param::{self, BootParamError};
+use mk_ipi_abi::channel::Channel;
+use mk_ipi_abi::console::Console;
 use mk_ipi_abi::cpu_move::CpuMove;
 use mk_ipi_abi::directory::*;
 use mk_ipi_abi::ids::*;
@@ -19,6 +21,14 @@ pub fn call_all() {
     entry();
     flags();
     cpu_moves();
+    services();
+}
+
+fn services() {
+    let mut room = [0; 512];
+    let room = core::hint::black_box(&mut room[..]);
+    sink(Console::decode(bytes()).map(|said| said.encode(room).map(<[u8]>::len)));
+    sink(Channel::decode(bytes()).map(|said| said.encode(room).map(<[u8]>::len)));
 }
 
 fn cpu_moves() {
@@ -48,6 +58,7 @@ fn ids() {
     sink(InstanceId::try_from(any::<i32>()).map_err(InvalidInstance::errno));
     derived(instance(), instance());
     if let (Some(a), Some(b)) = (Incarnation::new(any()), Incarnation::new(any())) {
+        sink(a.is_before(b));
         sink((a.get(), a.next()));
         derived(a, b);
     }

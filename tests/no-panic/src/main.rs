@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls every public function of mk-ipi-abi, -core, -x86, -arm64, -riscv and -spawn with inputs of which the compiler knows nothing, and is
+//! Calls every public function of mk-ipi-abi, -core, -x86, -arm64, -riscv, -services and -spawn with inputs of which the compiler knows nothing, and is
 //! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
 //! in the image, and only what cannot is dropped by the linker.
 //!
@@ -20,6 +20,7 @@ mod endpoint;
 mod native;
 mod opaque;
 mod riscv;
+mod services;
 mod spawn;
 mod sync;
 #[cfg(target_arch = "x86_64")]
@@ -43,6 +44,7 @@ extern "C" fn _start() -> ! {
     riscv::call_all();
     #[cfg(target_arch = "x86_64")]
     x86::call_all();
+    services::call_all();
     spawn::call_all();
     #[cfg(feature = "planted-panic")]
     opaque::sink(mk_ipi_abi::PAGE_SIZE / opaque::any::<u64>());

@@ -10,6 +10,7 @@ mod log;
 mod make;
 mod modules;
 mod parts;
+mod programs;
 mod stage;
 mod trace;
 
@@ -71,6 +72,9 @@ pub struct LinuxArgs {
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["shell", "export", "trace_devices"])]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub fuzz_start: Option<u64>,
+    /// The consoles, and the devices by which programs talk, instead of the scenario
+    #[arg(long, conflicts_with_all = ["shell", "export", "trace_devices", "fuzz_start"])]
+    pub programs: bool,
     /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes. The spawned Linux has one, too
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
@@ -158,6 +162,7 @@ impl LinuxArgs {
         match self.fuzz_start {
             Some(seconds) => Scenario::Fuzz(seconds),
             None if self.trace_devices => Scenario::Trace,
+            None if self.programs => Scenario::Programs,
             None if self.shell => Scenario::Shell,
             None => Scenario::All,
         }
@@ -173,10 +178,13 @@ impl LinuxArgs {
             "{fewest} CPUs at least: --spawn none does with {}",
             OWN_CPUS + Board::given(false)
         );
-        let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_));
-        ensure!(spawn || !special, "--trace-devices and --fuzz-start want a Linux that can be spawned");
+        let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_) | Scenario::Programs);
+        ensure!(
+            spawn || !special,
+            "--trace-devices, --fuzz-start and --programs want a Linux that can be spawned"
+        );
         let native = self.generation.list().contains(&Generation::Native);
-        ensure!(native || !special, "--trace-devices and --fuzz-start want the native link");
+        ensure!(native || !special, "--trace-devices, --fuzz-start and --programs want the native link");
         Ok(Board { mode, cpus, spawn, debug: self.debug })
     }
 }
@@ -429,6 +437,7 @@ mod tests {
         assert_eq!(scenario(&[]), Some(Scenario::All));
         assert_eq!(scenario(&["--shell"]), Some(Scenario::Shell));
         assert_eq!(scenario(&["--trace-devices"]), Some(Scenario::Trace));
+        assert_eq!(scenario(&["--programs"]), Some(Scenario::Programs));
         assert_eq!(scenario(&["--fuzz-start", "9"]), Some(Scenario::Fuzz(9)));
     }
 

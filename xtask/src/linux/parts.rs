@@ -11,6 +11,7 @@ use super::initramfs::{self, Entry};
 use super::kernel::Built;
 use super::make::clean;
 use super::modules::{self, Modules};
+use super::programs;
 use super::stage;
 use crate::cmd::{self, Places};
 use crate::{image, provision};
@@ -24,6 +25,7 @@ const C_IMAGE: (&str, u64) = ("k2.elf", 0x1200_0000);
 const TOOLS: &str = "tools";
 const UARTSH: &str = "uartsh";
 const FUZZ_START: &str = "fuzz-start";
+const TALK: &str = "talk";
 
 fn entry(to: impl Into<String>, from: PathBuf) -> Entry {
     Entry { to: to.into(), from }
@@ -39,6 +41,7 @@ pub fn build(places: &Places, linux: &Built, spawn: bool) -> Result<PathBuf> {
     entries.push(entry("/bin/mk-ipi-inspect", inspector(places)?));
     entries.extend(images(places)?);
     if spawn {
+        entries.extend(programs::entries()?);
         entries.extend(spawned(places, linux, &modules)?);
     }
     let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
@@ -51,6 +54,7 @@ fn common(places: &Places, folder: &str, modules: &Modules) -> Result<Vec<Entry>
     let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
     entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
     entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi.clone()));
+    entries.push(entry(format!("/bin/{TALK}"), tool(places, TALK)?));
     Ok(entries)
 }
 
@@ -75,6 +79,7 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
 fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entry>> {
     let mut guests = common(places, "initramfs-guest", modules)?;
     guests.push(entry(format!("/bin/{UARTSH}"), tool(places, UARTSH)?));
+    guests.extend(programs::entries()?);
     let guest = places.own_target(&format!("linux/guest-{}", linux.key));
     initramfs::write(linux, &guests, &guest)?;
     Ok(vec![

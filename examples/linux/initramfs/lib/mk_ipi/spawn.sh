@@ -22,6 +22,7 @@ spawned() {
 	kernels 1 2 3
 	step "spawned: streams and pings" run_traffic "$(option messages)" 200 1 2 3
 	results
+	programs
 	step "spawned: a CPU goes and comes back in mid-stream" move_cpu
 	lives
 	ends
@@ -143,6 +144,10 @@ ends() {
 		tell_life 3
 		step "end by $how: traffic before, whole" whole_traffic 1 2 3
 		step "end by $how: the end" ended $how
+		case $how in
+		panic | exit) step "end by $how: its console has its last words" last_words 'end Kernel panic' ;;
+		poweroff | halt | reboot) step "end by $how: its console has its last words" last_words 'this kernel ends here' ;;
+		esac
 		step "end by $how: a second lasts a second" second
 		step "end by $how: traffic after, whole" whole_traffic 1 2
 	done

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The log of a kernel that serves, sent to its host over the link (SPEC chapter K): `mk_ipi.console=link`.
+//!
+//! Lines wait here until the host listens, the last 16 KiB of them.
+
+use crate::arch::without_interrupts;
+use crate::serve::SERVER;
+use mk_ipi_abi::console::{Console, CONSOLE_TYPE};
+use mk_ipi_abi::InstanceId;
+use mk_ipi_core::Message;
+use mk_ipi_services::console::{Heard, Log, BYTES};
+use spin::Mutex;
+
+const KEPT: usize = 16 << 10;
+
+static LOG: Mutex<Log<[u8; KEPT]>> = Mutex::new(Log::new([0; KEPT]));
+
+/// Calls `f` with the log, unless this comes in the middle of that: this kernel has one CPU, so only an exception does, or what a send
+/// found out.
+fn with<R>(f: impl FnOnce(&mut Log<[u8; KEPT]>) -> R) -> Option<R> {
+    without_interrupts(|| LOG.try_lock().map(|mut log| f(&mut log)))
+}
+
+/// Adds a line, and sends what can be sent.
+pub fn write(line: &[u8]) {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let _ = with(|log| {
+        log.write(text);
+        log.write(b"\r\n");
+    });
+    go_on();
+}
+
+/// Sends what waits, as far as the lane has room.
+pub fn go_on() {
+    let _ = with(|log| {
+        let mut room = [0; BYTES + Console::HEADER];
+        while let Some((payload, sent)) = log.next(&mut room) {
+            // In any context: a panic's last words, too.
+            if SERVER.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload).is_err() {
+                break;
+            }
+            log.sent(sent);
+        }
+    });
+}
+
+/// The handler.
+pub fn on_message(message: &Message<'_>) {
+    let said = Console::decode(message.payload());
+    let (Ok(said), Some(InstanceId::HOST)) = (said, message.sender()) else { return };
+    let (Some(from), Some(me)) = (message.sender_incarnation(), message.receiver_incarnation()) else {
+        return;
+    };
+    if with(|log| log.hear(&said, from, me)) == Some(Heard::Listens) {
+        go_on();
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Terminals and logs (SPEC chapter K). tty.c has what Linux wants of a terminal, and of a console.
+
+use super::memory::Buffer;
+use super::{ends, life_of, send, Unsent};
+use crate::lock::SpinLocked;
+use crate::peers::MAX_INSTANCES;
+use crate::platform::ENDPOINT;
+use crate::{ffi, role};
+use core::ffi::{c_char, c_long, c_uint};
+use mk_ipi_core::abi::console::{Console, Saying, CONSOLE_TYPE};
+use mk_ipi_core::abi::{Incarnation, InstanceId};
+use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_core::Message;
+use mk_ipi_services::console::{Heard, Line, BYTES};
+
+/// Bytes that wait to be sent, for each terminal.
+const OUT: usize = 4 << 10;
+/// Bytes that wait to be read: what a kernel says before anybody looks.
+const KEPT: usize = 64 << 10;
+
+type Lines = [Option<Line<Buffer>>; MAX_INSTANCES];
+
+// SAFETY: the only one with 0.
+static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; MAX_INSTANCES]) };
+
+/// The life of the host that takes our log, 0 for none; how many bytes of it were sent or left out.
+static LISTENER: AtomicU32 = AtomicU32::new(0);
+static LOGGED: AtomicU64 = AtomicU64::new(0);
+/// The console is registered.
+static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
+
+fn with<R>(id: InstanceId, f: impl FnOnce(&mut Line<Buffer>) -> R) -> Option<R> {
+    LINES.with(|lines| lines.get_mut(id.index())?.as_mut().map(f))
+}
+
+/// There are lines to these peers from now on, and to no others: process context.
+pub fn make(peers: u32) {
+    for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
+        let is_there = with(id, |_| ()).is_some();
+        let is_wanted = peers & 1 << id.index() != 0;
+        if is_there == is_wanted {
+            continue;
+        }
+        let new = if is_wanted { Buffer::new(OUT).zip(Buffer::new(KEPT)) } else { None };
+        let line = new.map(|(out, kept)| Line::new(out, kept));
+        // Freed where one may sleep.
+        drop(LINES.with(|lines| lines.get_mut(id.index()).and_then(|place| core::mem::replace(place, line))));
+    }
+}
+
+/// Sends what `line` has to say, as far as there is room. Its writers find room again.
+fn pump(id: InstanceId, line: &mut Line<Buffer>) {
+    let mut room = [0; BYTES + Console::HEADER];
+    while let Some((payload, sent)) = line.next(&mut room) {
+        match send(id, CONSOLE_TYPE, payload) {
+            Ok(()) => line.sent(sent),
+            Err(Unsent::Later | Unsent::Never) => break,
+        }
+    }
+}
+
+/// Hands over what whoever reads takes, says what there is to say, and wakes whoever has room now. Not in hard interrupt context.
+pub fn serve(id: InstanceId) {
+    // SAFETY: no lock is held.
+    unsafe { ffi::mk_ipi_glue_tty_drain(id.get().into()) };
+    let has_room = with(id, |line| {
+        pump(id, line);
+        line.has_made_room()
+    });
+    if has_room == Some(true) {
+        // SAFETY: no lock is held.
+        unsafe { ffi::mk_ipi_glue_tty_wake(id.get().into()) };
+    }
+}
+
+/// Looks at all lines: process context.
+pub fn run() {
+    for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
+        with(id, |line| match life_of(id) {
+            Some((life, true)) if line.peer() != Some(life) => _ = line.up(life),
+            Some((_, false)) => line.down(),
+            _ => {}
+        });
+        serve(id);
+    }
+    if LISTENER.load(Ordering::Acquire) != 0 && !HAS_CONSOLE.swap(true, Ordering::AcqRel) {
+        // SAFETY: process context, once; `end` undoes it.
+        unsafe { ffi::mk_ipi_glue_console_start() };
+    }
+}
+
+/// No console any more: process context.
+pub fn end() {
+    if HAS_CONSOLE.swap(false, Ordering::AcqRel) {
+        // SAFETY: registered by `run`, which is not called any more.
+        unsafe { ffi::mk_ipi_glue_console_stop() };
+    }
+}
+
+/// The handler.
+pub fn on_message(message: &Message<'_>) {
+    let (Some((id, from, me)), Ok(said)) = (ends(message), Console::decode(message.payload())) else {
+        return;
+    };
+    // Whose log it is, a host may see; nobody else's log or terminal is taken.
+    let Some(heard) = with(id, |line| line.hear(&said, from, me)) else { return };
+    if heard == Heard::Listens && role::is_joined() && id == InstanceId::HOST {
+        let before = LISTENER.swap(from.get(), Ordering::AcqRel);
+        if before != from.get() {
+            super::have_work_done();
+        }
+    }
+    if matches!(heard, Heard::Bytes | Heard::Listens) {
+        with(id, |line| pump(id, line));
+        super::tell_terminal(id);
+    }
+}
+
+/// Sends a piece of our log: how many bytes, or that many were left out; 0 for no room, less for nobody who listens. In any context.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) -> c_long {
+    let Some(life) = Incarnation::new(LISTENER.load(Ordering::Acquire)) else { return -1 };
+    // SAFETY: tty.c passes that many bytes.
+    let bytes = unsafe { core::slice::from_raw_parts(from.cast::<u8>(), len.min(BYTES)) };
+    let position = LOGGED.load(Ordering::Relaxed);
+    let said = Console { to: Some(life), saying: Saying::Log { position, bytes } };
+    let mut room = [0; BYTES + Console::HEADER];
+    let Some(payload) = said.encode(&mut room) else { return -1 };
+    let sent = if any_context {
+        ENDPOINT.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload)
+    } else {
+        ENDPOINT.send(InstanceId::HOST, CONSOLE_TYPE, payload)
+    };
+    match sent {
+        Err(e) if e.is_transient() => 0,
+        // Sent, or the host takes nothing any more.
+        _ => {
+            LOGGED.store(position + bytes.len() as u64, Ordering::Relaxed);
+            bytes.len() as c_long
+        }
+    }
+}
+
+fn of(id: c_uint) -> InstanceId {
+    InstanceId::new(id as u8)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_write(id: c_uint, from: *const u8, len: usize) -> usize {
+    // SAFETY: tty.c passes that many bytes.
+    let bytes = unsafe { core::slice::from_raw_parts(from, len) };
+    // What nobody takes is gone, as with a UART that has no line.
+    with(of(id), |line| {
+        let count = line.write(bytes);
+        pump(of(id), line);
+        count
+    })
+    .unwrap_or(len)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_room(id: c_uint) -> c_uint {
+    with(of(id), |line| line.room() as c_uint).unwrap_or(0)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_unsent(id: c_uint) -> c_uint {
+    with(of(id), |line| line.unsent() as c_uint).unwrap_or(0)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_forget(id: c_uint) {
+    with(of(id), Line::forget);
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_open(id: c_uint, is_open: bool) {
+    with(of(id), |line| {
+        line.open(is_open);
+        pump(of(id), line);
+    });
+}
+
+/// Bytes that were lost before what comes next; they are told of now.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_lost(id: c_uint) -> u64 {
+    with(of(id), |line| {
+        let lost = line.lost();
+        line.told();
+        lost
+    })
+    .unwrap_or(0)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_peek(id: c_uint, to: *mut u8, room: usize) -> usize {
+    // SAFETY: tty.c passes that many bytes.
+    let to = unsafe { core::slice::from_raw_parts_mut(to, room) };
+    with(of(id), |line| line.peek(to)).unwrap_or(0)
+}
+
+#[no_mangle]
+extern "C" fn mk_ipi_rs_tty_read(id: c_uint, len: usize) {
+    with(of(id), |line| {
+        line.read(len);
+        pump(of(id), line);
+    });
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages by which programs on two kernels talk (SPEC chapter G).
+
+use crate::{Incarnation, MessageType};
+
+/// The type of these messages (SPEC G-1).
+pub const CHANNEL_TYPE: MessageType = MessageType(0xffff_0003);
+
+/// The longest message of a program, in bytes (SPEC G-2).
+pub const MAX_MESSAGE: usize = 4096;
+/// What each message costs of a window, beside its bytes (SPEC G-4).
+pub const MESSAGE_COST: u64 = 64;
+/// Most bytes of a program's message in one part, where the link's messages have 256 bytes (SPEC G-2).
+pub const PART: usize = 256 - HEADER;
+
+/// The version that this page of SPEC.md describes (SPEC G-1).
+const VERSION: u8 = 1;
+const HEADER: usize = 24;
+const ASK: u8 = 1;
+const GRANT: u8 = 2;
+const PART_OF: u8 = 3;
+const CLOSED: u8 = 4;
+const IS_FIRST: u16 = 1;
+const IS_LAST: u16 = 2;
+
+/// What one says of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saying<'a> {
+    /// Who writes asks: does anybody read?
+    Ask,
+    /// Somebody reads here, and takes what is below this position.
+    Grant {
+        /// The reader's number, never 0.
+        session: u32,
+        /// The first position that is not taken yet.
+        limit: u64,
+    },
+    /// A part of a message.
+    Part {
+        /// The number of the reader that it is for.
+        session: u32,
+        /// What was sent to that reader before.
+        position: u64,
+        /// A message begins with it.
+        is_first: bool,
+        /// A message ends with it.
+        is_last: bool,
+        /// The bytes: at least one.
+        bytes: &'a [u8],
+    },
+    /// Nobody reads here any more, or nobody does.
+    Closed {
+        /// The number of the reader that went; 0 where none was.
+        session: u32,
+        /// The position up to which it had read.
+        read: u64,
+    },
+}
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel<'a> {
+    /// The channel's number: the type by which programs find each other.
+    pub number: u32,
+    /// The life that it is for; `None` for whichever reads it.
+    pub to: Option<Incarnation>,
+    /// What it says.
+    pub saying: Saying<'a>,
+}
+
+/// Why a payload is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelError {
+    /// Shorter than a header, or bytes where none may be, or none where some must be: the length found.
+    WrongSize(usize),
+    /// Another version: the number found.
+    WrongVersion(u8),
+    /// An unknown kind: the number found.
+    WrongKind(u8),
+    /// Flags that are not known, or not of that kind: what was found.
+    WrongFlags(u16),
+    /// A position of 2^61 or beyond: the position found.
+    WrongPosition(u64),
+    /// The reader's number 0, or one in a question: the number found.
+    WrongSession(u32),
+    /// A grant or a part for whichever life reads it.
+    ForNobody,
+}
+
+impl<'a> Channel<'a> {
+    /// Bytes before those of a program's message (SPEC G-1).
+    pub const HEADER: usize = HEADER;
+    /// Positions are below this.
+    const END: u64 = 1 << 61;
+
+    /// Writes it to the start of `to`; `None` if there is no room.
+    pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
+        let (kind, flags, session, position, bytes): (u8, u16, u32, u64, &[u8]) = match self.saying {
+            Saying::Ask => (ASK, 0, 0, 0, &[]),
+            Saying::Grant { session, limit } => (GRANT, 0, session, limit, &[]),
+            Saying::Part { session, position, is_first, is_last, bytes } => {
+                let flags = if is_first { IS_FIRST } else { 0 } | if is_last { IS_LAST } else { 0 };
+                (PART_OF, flags, session, position, bytes)
+            }
+            Saying::Closed { session, read } => (CLOSED, 0, session, read, &[]),
+        };
+        let life = self.to.map_or(0, Incarnation::get);
+        let words = [
+            u64::from(VERSION) | u64::from(kind) << 8 | u64::from(flags) << 16 | u64::from(self.number) << 32,
+            u64::from(life) | u64::from(session) << 32,
+            position,
+        ];
+        let len = Self::HEADER.checked_add(bytes.len())?;
+        let all = words.iter().flat_map(|word| word.to_le_bytes()).chain(bytes.iter().copied());
+        let place = to.get_mut(..len)?;
+        place.iter_mut().zip(all).for_each(|(to, byte)| *to = byte);
+        Some(place)
+    }
+
+    /// What a payload says.
+    ///
+    /// # Errors
+    /// What SPEC G-1 does not allow, by name.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, ChannelError> {
+        let wrong_size = ChannelError::WrongSize(payload.len());
+        let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;
+        let half = |at: usize| {
+            let four = head.get(at..).and_then(|rest| rest.first_chunk::<4>());
+            four.map_or(0, |four| u32::from_le_bytes(*four))
+        };
+        let [version, kind, low, high, ..] = *head;
+        let (number, life, session) = (half(4), half(8), half(12));
+        let (flags, position) =
+            (u16::from_le_bytes([low, high]), u64::from(half(16)) | u64::from(half(20)) << 32);
+        if version != VERSION {
+            return Err(ChannelError::WrongVersion(version));
+        }
+        let may_have = if kind == PART_OF { IS_FIRST | IS_LAST } else { 0 };
+        if flags & !may_have != 0 {
+            return Err(ChannelError::WrongFlags(flags));
+        }
+        if position >= Self::END {
+            return Err(ChannelError::WrongPosition(position));
+        }
+        let to = Incarnation::new(life);
+        let saying = match kind {
+            ASK => Saying::Ask,
+            GRANT => Saying::Grant { session, limit: position },
+            PART_OF => {
+                let (is_first, is_last) = (flags & IS_FIRST != 0, flags & IS_LAST != 0);
+                Saying::Part { session, position, is_first, is_last, bytes }
+            }
+            CLOSED => Saying::Closed { session, read: position },
+            _ => return Err(ChannelError::WrongKind(kind)),
+        };
+        let is_part = matches!(saying, Saying::Part { .. });
+        let has_session = is_part || matches!(saying, Saying::Grant { .. });
+        if bytes.is_empty() == is_part {
+            return Err(wrong_size);
+        }
+        match saying {
+            Saying::Ask if session != 0 || position != 0 => Err(ChannelError::WrongSession(session)),
+            _ if has_session && session == 0 => Err(ChannelError::WrongSession(0)),
+            _ if has_session && to.is_none() => Err(ChannelError::ForNobody),
+            _ => Ok(Self { number, to, saying }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn all() -> Vec<Channel<'static>> {
+        let (session, position) = (0x8765_4321, 0x1122_3344_5566_7788);
+        let part = |is_first, is_last| Saying::Part { session, position, is_first, is_last, bytes: b"bytes" };
+        let all = [
+            Saying::Grant { session, limit: position },
+            part(true, false),
+            part(false, false),
+            part(false, true),
+            part(true, true),
+            Saying::Closed { session, read: position },
+        ];
+        let to = Incarnation::new(0x0102_0304);
+        let ask = Channel { number: 7, to: None, saying: Saying::Ask };
+        all.into_iter().map(|saying| Channel { number: 0xffff_ffff, to, saying }).chain([ask]).collect()
+    }
+
+    #[test]
+    fn each_comes_back_as_it_went() {
+        for one in all() {
+            let mut place = [0xff; 32];
+            let sent = one.encode(&mut place).expect("room");
+            assert_eq!(Channel::decode(sent), Ok(one));
+        }
+        assert!(all().iter().all(|one| one.encode(&mut [0; 23]).is_none()));
+    }
+
+    #[test]
+    fn the_payload_has_the_specs_bytes() {
+        let saying =
+            Saying::Part { session: 5, position: 0x0103, is_first: true, is_last: false, bytes: b"x" };
+        let expected = [1, 3, 1, 0, 9, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
+        let mut place = [0xff; 32];
+        let sent =
+            Channel { number: 9, to: Incarnation::new(2), saying }.encode(&mut place).map(<[u8]>::to_vec);
+        assert_eq!(sent.as_deref(), Some(expected.as_slice()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let good = [1, 3, 1, 0, 9, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
+        let with = |changes: &[(usize, u8)], len: usize| {
+            let mut bytes = good;
+            for (at, value) in changes {
+                bytes.iter_mut().skip(*at).take(1).for_each(|byte| *byte = *value);
+            }
+            Channel::decode(bytes.get(..len).unwrap_or(&[])).map(|_| ()).err()
+        };
+        assert_eq!(with(&[], 23), Some(ChannelError::WrongSize(23)));
+        assert_eq!(with(&[], 24), Some(ChannelError::WrongSize(24)), "a part without bytes");
+        assert_eq!(with(&[(1, 2), (2, 0)], 25), Some(ChannelError::WrongSize(25)), "a grant with bytes");
+        assert_eq!(with(&[(0, 0)], 25), Some(ChannelError::WrongVersion(0)));
+        assert_eq!(with(&[(1, 5), (2, 0)], 25), Some(ChannelError::WrongKind(5)));
+        assert_eq!(with(&[(2, 5)], 25), Some(ChannelError::WrongFlags(5)));
+        assert_eq!(with(&[(1, 2)], 24), Some(ChannelError::WrongFlags(1)), "a grant with a part's flags");
+        assert_eq!(with(&[(23, 0x20)], 25), Some(ChannelError::WrongPosition(0x2000_0000_0000_0103)));
+        assert_eq!(with(&[(12, 0)], 25), Some(ChannelError::WrongSession(0)));
+        assert_eq!(
+            with(&[(1, 1), (2, 0)], 24),
+            Some(ChannelError::WrongSession(5)),
+            "a question of a reader's"
+        );
+        assert_eq!(with(&[(8, 0)], 25), Some(ChannelError::ForNobody));
+    }
+}

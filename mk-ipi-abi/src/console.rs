@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages of a console (SPEC chapter K): a kernel's log, and a terminal between two kernels.
+
+use crate::{Incarnation, MessageType};
+
+/// The type of these messages (SPEC K-1).
+pub const CONSOLE_TYPE: MessageType = MessageType(0xffff_0002);
+
+/// The version that this page of SPEC.md describes (SPEC K-1).
+const VERSION: u8 = 1;
+const HEADER: usize = 16;
+const LISTEN: u8 = 1;
+const LOG: u8 = 2;
+const TERMINAL: u8 = 3;
+
+/// What one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saying<'a> {
+    /// I take your log, and bytes of your terminal below this position.
+    Listen {
+        /// The first position that is not taken yet.
+        limit: u64,
+    },
+    /// Bytes of my log.
+    Log {
+        /// How many bytes of it came before, those that were lost included.
+        position: u64,
+        /// The bytes: at least one.
+        bytes: &'a [u8],
+    },
+    /// Bytes of my terminal.
+    Terminal {
+        /// How many bytes of it came before.
+        position: u64,
+        /// The bytes: at least one.
+        bytes: &'a [u8],
+    },
+}
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console<'a> {
+    /// The life that it is for; `None` for whichever reads it.
+    pub to: Option<Incarnation>,
+    /// What it says.
+    pub saying: Saying<'a>,
+}
+
+/// Why a payload is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleError {
+    /// Shorter than a header, or bytes where none may be, or none where some must be: the length found.
+    WrongSize(usize),
+    /// Another version: the number found.
+    WrongVersion(u8),
+    /// An unknown kind: the number found.
+    WrongKind(u8),
+    /// Bytes 2 and 3 are not 0: what was found.
+    NotZero(u16),
+    /// A position from which the bytes would go beyond 2^61: the position found.
+    WrongPosition(u64),
+    /// Bytes for whichever life reads them.
+    ForNobody,
+}
+
+impl<'a> Console<'a> {
+    /// Bytes before those of a log or a terminal (SPEC K-1).
+    pub const HEADER: usize = HEADER;
+    /// Positions are below this.
+    const END: u64 = 1 << 61;
+
+    /// Writes it to the start of `to`; how long it is, or `None` if there is no room.
+    pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
+        let (kind, position, bytes): (u8, u64, &[u8]) = match self.saying {
+            Saying::Listen { limit } => (LISTEN, limit, &[]),
+            Saying::Log { position, bytes } => (LOG, position, bytes),
+            Saying::Terminal { position, bytes } => (TERMINAL, position, bytes),
+        };
+        let life = self.to.map_or(0, Incarnation::get);
+        let first = u64::from(VERSION) | u64::from(kind) << 8 | u64::from(life) << 32;
+        let len = Self::HEADER.checked_add(bytes.len())?;
+        let all = first.to_le_bytes().into_iter().chain(position.to_le_bytes()).chain(bytes.iter().copied());
+        let place = to.get_mut(..len)?;
+        place.iter_mut().zip(all).for_each(|(to, byte)| *to = byte);
+        Some(place)
+    }
+
+    /// What a payload says.
+    ///
+    /// # Errors
+    /// What SPEC K-1 does not allow, by name.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, ConsoleError> {
+        let wrong_size = ConsoleError::WrongSize(payload.len());
+        let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;
+        let [version, kind, zero @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *head;
+        let [_, _, _, _, life @ .., _, _, _, _, _, _, _, _] = *head;
+        let [_, _, _, _, _, _, _, _, position @ ..] = *head;
+        let (zero, position) = (u16::from_le_bytes(zero), u64::from_le_bytes(position));
+        if version != VERSION {
+            return Err(ConsoleError::WrongVersion(version));
+        }
+        if zero != 0 {
+            return Err(ConsoleError::NotZero(zero));
+        }
+        let end = position.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > Self::END) {
+            return Err(ConsoleError::WrongPosition(position));
+        }
+        let to = Incarnation::new(u32::from_le_bytes(life));
+        let saying = match kind {
+            LISTEN => Saying::Listen { limit: position },
+            LOG => Saying::Log { position, bytes },
+            TERMINAL => Saying::Terminal { position, bytes },
+            _ => return Err(ConsoleError::WrongKind(kind)),
+        };
+        match saying {
+            Saying::Listen { .. } if !bytes.is_empty() => Err(wrong_size),
+            Saying::Log { .. } | Saying::Terminal { .. } if bytes.is_empty() => Err(wrong_size),
+            Saying::Terminal { .. } if to.is_none() => Err(ConsoleError::ForNobody),
+            _ => Ok(Self { to, saying }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const SOME: &[u8] = b"bytes";
+
+    fn all() -> Vec<Console<'static>> {
+        let to = Incarnation::new(0x8765_4321);
+        let of = |saying| Console { to, saying };
+        let position = 0x1122_3344_5566_7788;
+        std::vec![
+            of(Saying::Listen { limit: position }),
+            of(Saying::Log { position, bytes: SOME }),
+            of(Saying::Terminal { position, bytes: SOME }),
+            Console { to: None, saying: Saying::Log { position: 0, bytes: SOME } },
+        ]
+    }
+
+    #[test]
+    fn each_comes_back_as_it_went() {
+        for one in all() {
+            let mut place = [0xff; 32];
+            let sent = one.encode(&mut place).expect("room");
+            assert_eq!(Console::decode(sent), Ok(one));
+        }
+        assert!(all().iter().all(|one| one.encode(&mut [0; 15]).is_none()));
+    }
+
+    #[test]
+    fn the_payload_has_the_specs_bytes() {
+        let mut place = [0xff; 32];
+        let one =
+            Console { to: Incarnation::new(2), saying: Saying::Terminal { position: 0x0103, bytes: b"x" } };
+        let expected = [1, 3, 0, 0, 2, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
+        assert_eq!(one.encode(&mut place), Some(expected.as_slice()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let good = [1, 3, 0, 0, 2, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
+        let with = |at: usize, value: u8| {
+            let mut bytes = good;
+            bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
+            Console::decode(&bytes.clone()).map(|_| ()).err()
+        };
+        assert_eq!(Console::decode(&good[..15]), Err(ConsoleError::WrongSize(15)));
+        assert_eq!(
+            Console::decode(&good[..16]),
+            Err(ConsoleError::WrongSize(16)),
+            "a terminal without bytes"
+        );
+        assert_eq!(with(1, 1), Some(ConsoleError::WrongSize(17)), "bytes behind a limit");
+        assert_eq!(with(0, 2), Some(ConsoleError::WrongVersion(2)));
+        assert_eq!(with(1, 4), Some(ConsoleError::WrongKind(4)));
+        assert_eq!(with(3, 1), Some(ConsoleError::NotZero(0x100)));
+        assert_eq!(with(4, 0), Some(ConsoleError::ForNobody));
+        assert_eq!(with(15, 0x20), Some(ConsoleError::WrongPosition(0x2000_0000_0000_0103)));
+    }
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A console and a channel over links of the mock's: what chapters K and G of SPEC.md say of two whole kernels.
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic"
+)]
+
+use mk_ipi_abi::channel::{Channel, Saying, CHANNEL_TYPE};
+use mk_ipi_abi::console::{Console, CONSOLE_TYPE};
+use mk_ipi_abi::native::Geometry;
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
+use mk_ipi_mock::{Callback, Link, Machine};
+use mk_ipi_services::channel::{Inbox, Outbox, Reader, Taken};
+use mk_ipi_services::console::{Heard, Line, Log};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+const FIRST: Incarnation = Incarnation::FIRST;
+const SECOND: Incarnation = Incarnation::new(2).unwrap();
+/// A lane of the fewest lines that hold a message of 256 bytes and something beside it.
+const LINES: u32 = 8;
+const NUMBER: u32 = 7;
+
+fn id(kernel: usize) -> InstanceId {
+    InstanceId::new(kernel as u8)
+}
+
+/// Messages of one type: the sender's life, if it is known, and the payload.
+type Came = Arc<Mutex<VecDeque<(Option<Incarnation>, Vec<u8>)>>>;
+
+/// Kernel 0 and kernel 1, and what came to each.
+struct Two {
+    machine: Machine,
+    regions: [PhysRange; 2],
+    links: [Option<Arc<Link>>; 2],
+    came: [Came; 2],
+    msg_type: MessageType,
+}
+
+impl Two {
+    fn new(msg_type: MessageType) -> Self {
+        let machine = Machine::builder().kernel(&[0]).kernel(&[3]).memory(4096).build();
+        let geometry = Geometry::new(2, LINES, 256).unwrap();
+        let regions = [(); 2].map(|()| machine.native_region(geometry));
+        let mut two = Self { machine, regions, links: [None, None], came: Default::default(), msg_type };
+        two.boot(0, FIRST);
+        two.boot(1, FIRST);
+        two.settle();
+        two
+    }
+
+    /// Begins a life of kernel `k`, which knows nothing of a former one.
+    fn boot(&mut self, k: usize, life: Incarnation) {
+        let link = self.machine.kernel(k).boot(id(k), life);
+        self.came[k] = Came::default();
+        let came = self.came[k].clone();
+        let keep = move |m: &mk_ipi_core::Message<'_>| {
+            came.lock().unwrap().push_back((m.sender_incarnation(), m.payload().to_vec()));
+        };
+        let _ = link.register(self.msg_type, Callback::new(keep)).unwrap();
+        for (other, region) in self.regions.iter().enumerate() {
+            let kernel = self.machine.kernel(other);
+            let config = kernel.native_config(id(other), FIRST);
+            link.attach_instance(&config, Some(*region)).unwrap();
+        }
+        self.links[k] = Some(link);
+    }
+
+    fn settle(&self) {
+        self.machine.run(|_| ()).unwrap();
+    }
+
+    /// Sends, if the lane has room and the other kernel has answered.
+    fn send(&self, from: usize, payload: &[u8]) -> bool {
+        let link = self.links[from].as_ref().unwrap();
+        match link.send(id(1 - from), self.msg_type, payload) {
+            Ok(_) => true,
+            Err(e) => {
+                assert!(e.is_transient(), "{e:?}");
+                false
+            }
+        }
+    }
+
+    fn next(&self, at: usize) -> Option<(Option<Incarnation>, Vec<u8>)> {
+        self.came[at].lock().unwrap().pop_front()
+    }
+}
+
+type Terminal = Line<Vec<u8>>;
+
+fn line() -> Terminal {
+    Line::new(vec![0; 200], vec![0; 600])
+}
+
+/// Sends what `line` at kernel `k` has to say, and hears what came there.
+fn play(two: &Two, k: usize, line: &mut Terminal, life: Incarnation) {
+    let mut room = [0; 256];
+    while let Some((payload, sent)) = line.next(&mut room) {
+        if !two.send(k, payload) {
+            break;
+        }
+        line.sent(sent);
+    }
+    two.settle();
+    while let Some((Some(from), payload)) = two.next(k) {
+        assert_ne!(line.hear(&Console::decode(&payload).unwrap(), from, life), Heard::Refused);
+    }
+}
+
+fn read(line: &mut Terminal, most: usize) -> Vec<u8> {
+    let mut bytes = vec![0; most];
+    let count = line.peek(&mut bytes);
+    line.read(count);
+    bytes.truncate(count);
+    bytes
+}
+
+#[test]
+fn a_terminal_goes_through_a_full_lane_whole_in_both_directions() {
+    let two = Two::new(CONSOLE_TYPE);
+    let mut ends = [line(), line()];
+    ends.iter_mut().for_each(|end| {
+        end.open(true);
+        end.up(FIRST);
+    });
+    let (mut written, mut got) = ([0u64; 2], [Vec::new(), Vec::new()]);
+    for round in 0..500usize {
+        for k in 0..2 {
+            let some: Vec<u8> = (0..round * 7 % 190).map(|i| (written[k] + i as u64) as u8).collect();
+            written[k] += ends[k].write(if round < 400 { &some } else { &[] }) as u64;
+            play(&two, k, &mut ends[k], FIRST);
+            got[k].extend(read(&mut ends[k], 40 + round));
+        }
+    }
+    for k in 0..2 {
+        assert!(written[k] > 10_000);
+        let whole = got[1 - k].iter().enumerate().all(|(i, byte)| *byte == i as u8);
+        assert!(whole && got[1 - k].len() as u64 == written[k], "{k}");
+        assert_eq!(ends[k].lost(), 0);
+    }
+}
+
+#[test]
+fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
+    let mut two = Two::new(CONSOLE_TYPE);
+    let mut host = line();
+    host.open(true);
+    for life in [FIRST, SECOND] {
+        let mut log = Log::new([0; 400]);
+        let mut room = [0; 256];
+        log.write(b"boots");
+        assert!(log.next(&mut room).is_none(), "nobody listens yet");
+        if life == SECOND {
+            two.boot(1, SECOND);
+        }
+        host.up(life);
+        (0..4).for_each(|_| two.settle());
+        play(&two, 0, &mut host, FIRST);
+        while let Some((Some(from), payload)) = two.next(1) {
+            let heard = log.hear(&Console::decode(&payload).unwrap(), from, life);
+            assert_eq!(heard, Heard::Listens);
+        }
+        let (payload, sent) = log.next(&mut room).unwrap();
+        assert!(two.send(1, payload));
+        log.sent(sent);
+        two.settle();
+        play(&two, 0, &mut host, FIRST);
+        assert_eq!(read(&mut host, 600), b"boots");
+        assert_eq!(host.lost(), 0);
+    }
+}
+
+/// The reader at kernel 1, in life `life`, and what is told to it.
+struct Receiving {
+    inbox: Inbox<Vec<u8>>,
+    life: Incarnation,
+}
+
+impl Receiving {
+    fn new(session: u32, life: Incarnation) -> Self {
+        Self { inbox: Inbox::new(vec![0; 8192], session).unwrap(), life }
+    }
+
+    /// Takes what came, grants what there is room for: what came of each part.
+    fn play(&mut self, two: &Two) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        while let Some((_, payload)) = two.next(1) {
+            let said = Channel::decode(&payload).unwrap();
+            let is_ours = said.to.is_none_or(|to| to == self.life);
+            match said.saying {
+                Saying::Ask => self.inbox.asked(self.inbox.session() + 1),
+                _ if !is_ours => taken.push(Taken::Stale),
+                saying => taken.push(self.inbox.take(&saying)),
+            }
+        }
+        if let Some(saying) = self.inbox.next() {
+            let mut room = [0; 256];
+            let said = Channel { number: NUMBER, to: Some(FIRST), saying };
+            if two.send(1, said.encode(&mut room).unwrap()) {
+                self.inbox.told();
+            }
+        }
+        two.settle();
+        taken
+    }
+}
+
+/// The writer at kernel 0.
+#[derive(Default)]
+struct Sending {
+    outbox: Outbox,
+    message: Vec<u8>,
+    at: usize,
+}
+
+impl Sending {
+    /// Sends what is granted and has room; what became of the reader.
+    fn play(&mut self, two: &Two) -> Vec<Reader> {
+        let mut room = [0; 256];
+        while let Some((payload, behind)) = self.outbox.part(NUMBER, &self.message, self.at, &mut room) {
+            if !two.send(0, payload) {
+                break;
+            }
+            self.outbox.sent(self.at, behind);
+            self.at = behind;
+        }
+        two.settle();
+        let mut heard = Vec::new();
+        while let Some((Some(from), payload)) = two.next(0) {
+            heard.push(self.outbox.hear(&Channel::decode(&payload).unwrap().saying, from));
+        }
+        heard
+    }
+
+    fn begin(&mut self, message: Vec<u8>) {
+        assert!(self.at == self.message.len() && self.outbox.takes(message.len()));
+        (self.message, self.at) = (message, 0);
+    }
+}
+
+fn ask(two: &Two) {
+    let mut room = [0; 256];
+    let said = Channel { number: NUMBER, to: None, saying: Saying::Ask };
+    assert!(two.send(0, said.encode(&mut room).unwrap()));
+    two.settle();
+}
+
+#[test]
+fn messages_of_programs_go_through_a_full_lane_whole_and_in_order() {
+    let two = Two::new(CHANNEL_TYPE);
+    let (mut reader, mut writer) = (Receiving::new(1, FIRST), Sending::default());
+    ask(&two);
+    let (mut sent, mut got, mut waited) = (0u32, 0u32, 0);
+    let of = |n: u32| vec![n as u8; 1 + (n as usize * 977) % 4096];
+    while got < 300 {
+        reader.play(&two);
+        writer.play(&two);
+        let message = of(sent);
+        if sent < 300 && writer.at == writer.message.len() && writer.outbox.takes(message.len()) {
+            writer.begin(message);
+            sent += 1;
+        } else if reader.inbox.messages() > 0 {
+            let mut room = [0; 4096];
+            let len = reader.inbox.read(&mut room).unwrap();
+            assert_eq!(room[..len], of(got));
+            got += 1;
+        } else {
+            waited += 1;
+            assert!(waited < 100_000, "nothing goes on");
+        }
+    }
+    assert!(waited > 300, "a lane of 8 lines was full often: {waited}");
+}
+
+#[test]
+fn no_message_reaches_the_next_life_of_its_reader() {
+    let mut two = Two::new(CHANNEL_TYPE);
+    let (mut reader, mut writer) = (Receiving::new(1, FIRST), Sending::default());
+    ask(&two);
+    reader.play(&two);
+    assert_eq!(writer.play(&two), [Reader::Changed]);
+    writer.begin(b"for the first life".to_vec());
+    // Sent, and not read: the link keeps it for the next life.
+    let mut room = [0; 256];
+    let (payload, behind) = writer.outbox.part(NUMBER, &writer.message, 0, &mut room).unwrap();
+    assert!(two.send(0, payload));
+    writer.outbox.sent(0, behind);
+    writer.at = behind;
+    two.boot(1, SECOND);
+    let mut reader = Receiving::new(2, SECOND);
+    (0..4).for_each(|_| two.settle());
+    assert_eq!(reader.play(&two), [Taken::Stale]);
+    assert_eq!(writer.play(&two), [Reader::Lost], "and the writer learns of it");
+    writer.begin(b"for the second".to_vec());
+    writer.play(&two);
+    assert_eq!(reader.play(&two), [Taken::Message]);
+    let len = reader.inbox.read(&mut room).unwrap();
+    assert_eq!(&room[..len], b"for the second");
+}

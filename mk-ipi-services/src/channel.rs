@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The two ends of a channel (SPEC chapter G): [`Inbox`] of the program that reads, [`Outbox`] of those that write.
+
+use crate::ring::Ring;
+use mk_ipi_abi::channel::{Channel, Saying, MAX_MESSAGE, MESSAGE_COST};
+use mk_ipi_abi::Incarnation;
+
+pub use mk_ipi_abi::channel::PART;
+
+/// Bytes in the buffer before each message: its length.
+const LEN: usize = 4;
+/// What the longest message costs of a window.
+const MOST: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
+
+/// What came of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A message is whole.
+    Message,
+    /// There is more of it to come.
+    Part,
+    /// It is for another reader, or another life.
+    Stale,
+    /// It is out of order, was not granted, or makes too long a message: nothing is taken.
+    Refused,
+}
+
+/// Messages for one reader, from one kernel. The lock is the caller's.
+#[derive(Debug)]
+pub struct Inbox<B> {
+    kept: Ring<B>,
+    /// Messages in it that are whole.
+    whole: usize,
+    /// Bytes behind those: a message that has begun.
+    begun: Option<usize>,
+    session: u32,
+    /// What came in this session, what of it was read, and what the writers were told that we take.
+    position: u64,
+    read: u64,
+    limit: u64,
+    /// What is there costs so much of the window.
+    used: u64,
+    owes_grant: bool,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
+    /// An empty one for reader `session`, which is not 0. `None` if the buffer holds no message of full length.
+    pub fn new(kept: B, session: u32) -> Option<Self> {
+        let kept = Ring::new(kept);
+        if session == 0 || (kept.capacity() as u64) < MOST {
+            return None;
+        }
+        let mut inbox = Self {
+            kept,
+            whole: 0,
+            begun: None,
+            session: 0,
+            position: 0,
+            read: 0,
+            limit: 0,
+            used: 0,
+            owes_grant: false,
+        };
+        inbox.begin(session);
+        Some(inbox)
+    }
+
+    /// The writers' kernel has another life, or this one had: positions begin at 0. Whole messages that are there stay.
+    pub fn begin(&mut self, session: u32) {
+        self.drop_begun();
+        (self.session, self.position, self.read, self.limit) = (session, 0, 0, 0);
+        self.grant();
+    }
+
+    /// The reader's number.
+    pub const fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// Messages to read.
+    pub const fn messages(&self) -> usize {
+        self.whole
+    }
+
+    fn window(&self) -> u64 {
+        self.kept.capacity() as u64
+    }
+
+    fn grant(&mut self) {
+        let limit = self.position.saturating_add(self.window().saturating_sub(self.used));
+        let more = limit.saturating_sub(self.limit);
+        if more >= self.window() / 4 || more > 0 && self.limit.saturating_sub(self.position) < MOST {
+            self.limit = limit;
+            self.owes_grant = true;
+        }
+    }
+
+    /// Writers that know of no reader asked: they are told. If others wrote before them, it is another session, since these
+    /// begin at 0: `session`, a number that no reader had.
+    pub fn asked(&mut self, session: u32) {
+        if self.position > 0 && session != 0 {
+            self.begin(session);
+        }
+        self.owes_grant = true;
+    }
+
+    /// What the writers are to be told, if there is anything. Once it was sent call [`Inbox::told`].
+    pub fn next(&self) -> Option<Saying<'static>> {
+        self.owes_grant.then_some(Saying::Grant { session: self.session, limit: self.limit })
+    }
+
+    /// They were told.
+    pub fn told(&mut self) {
+        self.owes_grant = false;
+    }
+
+    /// What the writers are to be told when the reader goes.
+    pub const fn closed(&self) -> Saying<'static> {
+        Saying::Closed { session: self.session, read: self.read }
+    }
+
+    /// A part came.
+    pub fn take(&mut self, said: &Saying<'_>) -> Taken {
+        let Saying::Part { session, position, is_first, is_last, bytes } = *said else {
+            return Taken::Refused;
+        };
+        if session != self.session {
+            return Taken::Stale;
+        }
+        let cost = cost_of(is_first, bytes.len());
+        let end = position.saturating_add(cost);
+        let goes_on = self.begun.is_some();
+        if position != self.position || end > self.limit || !(is_first || goes_on) {
+            return Taken::Refused;
+        }
+        if is_first {
+            // One that was begun and given up.
+            self.drop_begun();
+        }
+        let begun = self.begun.unwrap_or(0);
+        let len = begun.saturating_add(bytes.len());
+        // What was granted fits: each message costs more than it takes.
+        let fits = len <= MAX_MESSAGE
+            && (!is_first || self.kept.push_whole(&[0; LEN]))
+            && self.kept.push_whole(bytes);
+        self.position = end;
+        self.used = self.used.saturating_add(cost);
+        self.begun = Some(len);
+        if !fits {
+            self.drop_begun();
+            self.grant();
+            return Taken::Refused;
+        }
+        if !is_last {
+            return Taken::Part;
+        }
+        let at = self.kept.len().saturating_sub(len).saturating_sub(LEN);
+        self.kept.patch(at, &u32::try_from(len).unwrap_or(0).to_le_bytes());
+        self.begun = None;
+        self.whole = self.whole.saturating_add(1);
+        Taken::Message
+    }
+
+    /// Forgets a message that has begun; it counts as read.
+    fn drop_begun(&mut self) {
+        let Some(len) = self.begun.take() else { return };
+        self.kept.truncate(self.kept.len().saturating_sub(len).saturating_sub(LEN));
+        self.give_back(cost_of(true, len));
+    }
+
+    fn give_back(&mut self, cost: u64) {
+        self.used = self.used.saturating_sub(cost);
+    }
+
+    /// How long the oldest message is.
+    pub fn len(&self) -> Option<usize> {
+        let mut len = [0; LEN];
+        self.kept.copy(0, &mut len);
+        (self.whole > 0).then_some(u32::from_le_bytes(len) as usize)
+    }
+
+    /// Whether there is no message.
+    pub const fn is_empty(&self) -> bool {
+        self.whole == 0
+    }
+
+    /// The oldest message, copied to `to`: its length. `None` if there is none, or `to` is too short for it.
+    pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
+        let len = self.len()?;
+        self.kept.copy(LEN, to.get_mut(..len)?);
+        self.kept.drop_first(LEN.saturating_add(len));
+        self.whole = self.whole.saturating_sub(1);
+        let cost = cost_of(true, len);
+        self.give_back(cost);
+        // Of messages of a former session nobody is told.
+        self.read = self.position.saturating_sub(self.used).max(self.read);
+        self.grant();
+        Some(len)
+    }
+
+    /// Gives the buffer back.
+    pub fn into_buffer(self) -> B {
+        self.kept.into_buffer()
+    }
+}
+
+/// What a part costs of a window.
+const fn cost_of(is_first: bool, len: usize) -> u64 {
+    let extra = if is_first { MESSAGE_COST } else { 0 };
+    extra.saturating_add(len as u64)
+}
+
+/// What became of the reader at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// It takes more than before.
+    Takes,
+    /// Nothing that matters.
+    AsBefore,
+    /// It is another one than before, or there is none any more; all that was sent was read.
+    Changed,
+    /// The same, and it had not read all that was sent.
+    Lost,
+}
+
+/// What the writers of one kernel send to one reader of another. The lock is the caller's.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// The reader, and the life of its kernel.
+    reader: Option<(Incarnation, u32)>,
+    position: u64,
+    limit: u64,
+}
+
+impl Outbox {
+    /// One that has heard of no reader.
+    pub const fn new() -> Self {
+        Self { reader: None, position: 0, limit: 0 }
+    }
+
+    /// The life `from` of the other end said this.
+    pub fn hear(&mut self, said: &Saying<'_>, from: Incarnation) -> Reader {
+        match *said {
+            // What a former life said comes late.
+            _ if self.reader.is_some_and(|(life, _)| from.is_before(life)) => Reader::AsBefore,
+            Saying::Grant { session, limit } if self.reader == Some((from, session)) => {
+                let more = limit > self.limit;
+                self.limit = self.limit.max(limit);
+                if more {
+                    Reader::Takes
+                } else {
+                    Reader::AsBefore
+                }
+            }
+            Saying::Grant { session, limit } => {
+                // The one before it said how far it had read, or its kernel is gone.
+                let lost = self.reader.is_some() && self.position > 0;
+                *self = Self { reader: Some((from, session)), position: 0, limit };
+                if lost {
+                    Reader::Lost
+                } else {
+                    Reader::Changed
+                }
+            }
+            Saying::Closed { session, read } if self.reader == Some((from, session)) => {
+                let lost = read < self.position;
+                *self = Self::new();
+                if lost {
+                    Reader::Lost
+                } else {
+                    Reader::Changed
+                }
+            }
+            _ => Reader::AsBefore,
+        }
+    }
+
+    /// The reader's kernel has ended.
+    pub fn ended(&mut self) -> Reader {
+        let lost = self.position > 0;
+        *self = Self::new();
+        if lost {
+            Reader::Lost
+        } else {
+            Reader::Changed
+        }
+    }
+
+    /// Whether a reader is known.
+    pub const fn has_reader(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Whether a whole message of that length is granted.
+    pub fn takes(&self, len: usize) -> bool {
+        let end = self.position.saturating_add(cost_of(true, len));
+        self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
+    }
+
+    /// The part of `message` that begins at byte `at`, for the channel `number`, written to `to`; and the byte behind it. `None` if it is not
+    /// granted, or there is none. Once it was sent call [`Outbox::sent`].
+    pub fn part<'b>(
+        &self,
+        number: u32,
+        message: &[u8],
+        at: usize,
+        to: &'b mut [u8],
+    ) -> Option<(&'b [u8], usize)> {
+        let (life, session) = self.reader?;
+        let rest = message.get(at..).filter(|rest| !rest.is_empty())?;
+        let most = to.len().saturating_sub(Channel::HEADER).min(rest.len());
+        let bytes = rest.get(..most).filter(|bytes| !bytes.is_empty())?;
+        let (is_first, behind) = (at == 0, at.saturating_add(most));
+        if self.position.saturating_add(cost_of(is_first, most)) > self.limit {
+            return None;
+        }
+        let (position, is_last) = (self.position, behind == message.len());
+        let saying = Saying::Part { session, position, is_first, is_last, bytes };
+        Some((Channel { number, to: Some(life), saying }.encode(to)?, behind))
+    }
+
+    /// The part from byte `at` to byte `behind` was sent.
+    pub fn sent(&mut self, at: usize, behind: usize) {
+        self.position = self.position.saturating_add(cost_of(at == 0, behind.saturating_sub(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    const SESSION: u32 = 3;
+    const NUMBER: u32 = 9;
+
+    fn life(n: u32) -> Incarnation {
+        Incarnation::new(n).unwrap()
+    }
+
+    fn inbox(window: usize) -> Inbox<Vec<u8>> {
+        Inbox::new(std::vec![0; window], SESSION).unwrap()
+    }
+
+    fn tell(from: &mut Inbox<Vec<u8>>, to: &mut Outbox) -> Option<Reader> {
+        let said = from.next()?;
+        from.told();
+        Some(to.hear(&said, life(5)))
+    }
+
+    /// Sends a message from byte `at` on, in parts of `len` bytes: where it stopped.
+    fn send(out: &mut Outbox, message: &[u8], mut at: usize, len: usize, to: &mut Inbox<Vec<u8>>) -> usize {
+        let mut place = std::vec![0; Channel::HEADER + len];
+        while let Some((payload, behind)) = out.part(NUMBER, message, at, &mut place) {
+            let said = Channel::decode(payload).unwrap();
+            assert_eq!((said.number, said.to), (NUMBER, Some(life(5))));
+            let taken = to.take(&said.saying);
+            assert_eq!(taken, if behind == message.len() { Taken::Message } else { Taken::Part });
+            out.sent(at, behind);
+            at = behind;
+        }
+        at
+    }
+
+    #[test]
+    fn what_is_sent_is_read_in_order_and_the_window_holds_back() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        assert!(!out.takes(1), "no reader is known");
+        assert_eq!(tell(&mut inbox, &mut out), Some(Reader::Changed));
+        let (mut model, mut seed, mut place) = (VecDeque::new(), 7u32, [0; MAX_MESSAGE]);
+        let mut held_back = 0;
+        for round in 0..3_000u32 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let len = if round % 9 == 0 { MAX_MESSAGE } else { (seed >> 16) as usize % 900 + 1 };
+            let message = std::vec![round as u8; len];
+            if out.takes(len) {
+                assert_eq!(send(&mut out, &message, 0, 1 + (seed >> 8 & 255) as usize, &mut inbox), len);
+                model.push_back(message);
+            } else {
+                held_back += 1;
+                let expected = model.pop_front();
+                let len = inbox.read(&mut place);
+                assert_eq!(len.map(|len| place[..len].to_vec()), expected);
+                tell(&mut inbox, &mut out);
+            }
+        }
+        assert!(held_back > 500);
+        assert_eq!(inbox.messages(), model.len());
+        while let Some(len) = inbox.read(&mut place) {
+            assert_eq!(Some(&place[..len]), model.pop_front().as_deref());
+        }
+        tell(&mut inbox, &mut out);
+        assert!(model.is_empty() && out.takes(MAX_MESSAGE) && !out.takes(MAX_MESSAGE + 1));
+    }
+
+    #[test]
+    fn what_is_not_granted_or_not_next_is_refused() {
+        let part = |session, position, is_first, bytes| Saying::Part {
+            session,
+            position,
+            is_first,
+            is_last: true,
+            bytes,
+        };
+        let long = [0; 4097];
+        for (said, taken) in [
+            (part(SESSION + 1, 0, true, b"x".as_slice()), Taken::Stale),
+            (part(SESSION, 1, true, b"x"), Taken::Refused),
+            (part(SESSION, 0, false, b"x"), Taken::Refused),
+            (part(SESSION, 0, true, &long), Taken::Refused),
+            (part(SESSION, 0, true, b"x"), Taken::Message),
+            (Saying::Ask, Taken::Refused),
+        ] {
+            assert_eq!(inbox(8192).take(&said), taken, "{said:?}");
+        }
+        let mut inbox = inbox(8192);
+        let first = |position| Saying::Part {
+            session: SESSION,
+            position,
+            is_first: true,
+            is_last: true,
+            bytes: &[1; 4000],
+        };
+        assert_eq!(inbox.take(&first(0)), Taken::Message);
+        assert_eq!(inbox.take(&first(4064)), Taken::Message);
+        assert_eq!(inbox.take(&part(SESSION, 8128, true, b"x")), Taken::Refused, "64 of 65 are left");
+        assert_eq!(inbox.messages(), 2);
+        assert!(Inbox::new([0; 4159], SESSION).is_none() && Inbox::new([0; 8192], 0).is_none());
+    }
+
+    #[test]
+    fn a_message_that_was_begun_and_given_up_costs_nothing() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        tell(&mut inbox, &mut out);
+        let mut place = [0; 256];
+        for _ in 0..100 {
+            let (payload, behind) = out.part(NUMBER, &[7; 300], 0, &mut place).unwrap();
+            assert_eq!(inbox.take(&Channel::decode(payload).unwrap().saying), Taken::Part);
+            out.sent(0, behind);
+            assert_eq!(send(&mut out, b"whole", 0, PART, &mut inbox), 5);
+            assert_eq!(
+                inbox.read(&mut place).map(|len| place[..len].to_vec()).as_deref(),
+                Some(b"whole".as_slice())
+            );
+            tell(&mut inbox, &mut out);
+        }
+        assert!(out.takes(MAX_MESSAGE));
+    }
+
+    #[test]
+    fn a_short_buffer_loses_no_message() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        tell(&mut inbox, &mut out);
+        send(&mut out, b"message", 0, PART, &mut inbox);
+        assert_eq!((inbox.read(&mut [0; 6]), inbox.len()), (None, Some(7)));
+        assert_eq!(inbox.read(&mut [0; 7]), Some(7));
+        assert_eq!((inbox.read(&mut [0; 7]), inbox.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn who_writes_learns_whether_the_reader_had_it_all() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        tell(&mut inbox, &mut out);
+        send(&mut out, b"one", 0, PART, &mut inbox);
+        let unread = inbox.closed();
+        inbox.read(&mut [0; 9]);
+        let mut other = Outbox::new();
+        other.hear(&Saying::Grant { session: SESSION, limit: 4160 }, life(5));
+        other.sent(0, 3);
+        assert_eq!(other.hear(&unread, life(5)), Reader::Lost);
+        assert_eq!(out.hear(&Saying::Closed { session: SESSION + 1, read: 0 }, life(5)), Reader::AsBefore);
+        assert_eq!(out.hear(&inbox.closed(), life(6)), Reader::AsBefore, "a former life's");
+        assert_eq!(out.hear(&Saying::Grant { session: 9, limit: 9 }, life(4)), Reader::AsBefore, "another's");
+        assert_eq!(out.hear(&inbox.closed(), life(5)), Reader::Changed);
+        assert!(!out.has_reader());
+        assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 5000 }, life(5)), Reader::Changed);
+        out.sent(0, 3);
+        assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 4000 }, life(5)), Reader::AsBefore);
+        assert_eq!(out.ended(), Reader::Lost);
+        assert_eq!(out.ended(), Reader::Changed);
+    }
+
+    #[test]
+    fn writers_that_come_after_others_begin_at_0() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        inbox.asked(8);
+        assert_eq!(inbox.session(), SESSION, "nobody has written");
+        tell(&mut inbox, &mut out);
+        send(&mut out, b"one", 0, PART, &mut inbox);
+        let mut next = Outbox::new();
+        inbox.asked(9);
+        assert_eq!(tell(&mut inbox, &mut next), Some(Reader::Changed));
+        assert_eq!(send(&mut next, b"two", 0, PART, &mut inbox), 3);
+        let mut place = [0; 9];
+        assert_eq!(
+            (inbox.read(&mut place), inbox.read(&mut place)),
+            (Some(3), Some(3)),
+            "and what came stays"
+        );
+    }
+
+    #[test]
+    fn another_session_begins_at_0_and_keeps_what_is_whole() {
+        let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
+        tell(&mut inbox, &mut out);
+        send(&mut out, &[1; 4096], 0, PART, &mut inbox);
+        let mut place = [0; 256];
+        let (half, _) = out.part(NUMBER, &[2; 300], 0, &mut place).unwrap();
+        let half = half.to_vec();
+        assert_eq!(inbox.take(&Channel::decode(&half).unwrap().saying), Taken::Part);
+        inbox.begin(SESSION + 1);
+        assert_eq!(inbox.take(&Channel::decode(&half).unwrap().saying), Taken::Stale);
+        tell(&mut inbox, &mut out);
+        assert!(!out.takes(4096) && out.takes(3000), "what is kept counts");
+        send(&mut out, b"new", 0, PART, &mut inbox);
+        let mut place = [0; 4096];
+        assert_eq!((inbox.read(&mut place), inbox.read(&mut place)), (Some(4096), Some(3)));
+        tell(&mut inbox, &mut out);
+        assert!(out.takes(4096));
+        assert_eq!(inbox.closed(), Saying::Closed { session: SESSION + 1, read: 67 });
+    }
+}

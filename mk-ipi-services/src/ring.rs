@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ring of bytes in a buffer of the caller's.
+
+/// Bytes, in the order in which they came. Its buffer is as long as `B` is when it is made.
+#[derive(Debug)]
+pub struct Ring<B> {
+    buffer: B,
+    /// Where the oldest byte is: below the buffer's length, or 0.
+    first: usize,
+    /// Bytes in it: at most the buffer's length.
+    len: usize,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
+    /// An empty one in `buffer`.
+    pub const fn new(buffer: B) -> Self {
+        Self { buffer, first: 0, len: 0 }
+    }
+
+    /// Most bytes that it holds.
+    pub fn capacity(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
+    /// Bytes in it.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes for which there is room.
+    pub fn room(&self) -> usize {
+        self.capacity().saturating_sub(self.len)
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        (self.first, self.len) = (0, 0);
+    }
+
+    /// Gives the buffer back.
+    pub fn into_buffer(self) -> B {
+        self.buffer
+    }
+
+    /// Where in the buffer the byte is that has `at` older ones before it.
+    fn place(&self, at: usize) -> usize {
+        let capacity = self.capacity();
+        let place = self.first.saturating_add(at);
+        if place < capacity {
+            place
+        } else {
+            place.saturating_sub(capacity)
+        }
+    }
+
+    /// Writes bytes over those from `at` on, as far as the buffer goes.
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let place = self.place(at);
+        let (front, back) = self.buffer.as_mut().split_at_mut_checked(place).unwrap_or((&mut [], &mut []));
+        let to = back.iter_mut().chain(front);
+        to.zip(bytes).for_each(|(to, byte)| *to = *byte);
+    }
+
+    /// Adds as many bytes as there is room for: how many.
+    pub fn push(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room());
+        self.write(self.len, bytes.get(..count).unwrap_or(&[]));
+        self.len = self.len.saturating_add(count);
+        count
+    }
+
+    /// Adds all bytes, if there is room for all.
+    pub fn push_whole(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.room();
+        fits && self.push(bytes) == bytes.len()
+    }
+
+    /// Adds all bytes; the oldest make room. How many were lost, of these too if they are more than the buffer has.
+    pub fn push_over(&mut self, bytes: &[u8]) -> usize {
+        let too_many = bytes.len().saturating_sub(self.capacity());
+        let bytes = bytes.get(too_many..).unwrap_or(&[]);
+        let lost = bytes.len().saturating_sub(self.room());
+        self.drop_first(lost);
+        self.push(bytes);
+        lost.saturating_add(too_many)
+    }
+
+    /// Writes over what is there from the byte with `at` older ones before it on; no byte is added.
+    pub fn patch(&mut self, at: usize, bytes: &[u8]) {
+        let most = self.len.saturating_sub(at);
+        self.write(at, bytes.get(..bytes.len().min(most)).unwrap_or(&[]));
+    }
+
+    /// Copies the bytes from that with `at` older ones before it on: how many.
+    pub fn copy(&self, at: usize, to: &mut [u8]) -> usize {
+        let count = to.len().min(self.len.saturating_sub(at));
+        let place = self.place(at);
+        let (front, back) = self.buffer.as_ref().split_at_checked(place).unwrap_or((&[], &[]));
+        to.iter_mut().take(count).zip(back.iter().chain(front)).for_each(|(to, byte)| *to = *byte);
+        count
+    }
+
+    /// Drops the oldest bytes, as many as there are.
+    pub fn drop_first(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.first = self.place(count);
+        self.len = self.len.saturating_sub(count);
+    }
+
+    /// Drops the youngest bytes: all but the oldest `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    #[test]
+    fn it_is_what_a_queue_is_whatever_is_done_to_it() {
+        for capacity in 0..9usize {
+            let (mut ring, mut model) = (Ring::new(std::vec![0u8; capacity]), VecDeque::new());
+            let mut seed = 1u32;
+            for step in 0..4_000u32 {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (what, count) = (seed >> 24 & 7, (seed >> 16 & 15) as usize);
+                let bytes: Vec<u8> = (0..count).map(|i| (step as usize + i) as u8).collect();
+                match what {
+                    0 | 1 => {
+                        let pushed = ring.push(&bytes);
+                        assert_eq!(pushed, count.min(capacity - model.len()));
+                        model.extend(&bytes[..pushed]);
+                    }
+                    2 | 3 => {
+                        let before = model.len() + count;
+                        model.extend(&bytes);
+                        model = model.split_off(model.len().saturating_sub(capacity));
+                        assert_eq!(ring.push_over(&bytes), before - model.len());
+                    }
+                    4 => {
+                        let at = count / 2;
+                        ring.patch(at, &bytes);
+                        model.iter_mut().skip(at).zip(&bytes).for_each(|(to, byte)| *to = *byte);
+                    }
+                    5 => {
+                        ring.truncate(count);
+                        model.truncate(count);
+                    }
+                    _ => {
+                        ring.drop_first(count);
+                        model.drain(..count.min(model.len()));
+                    }
+                }
+                assert_eq!((ring.len(), ring.room()), (model.len(), capacity - model.len()));
+                let mut copy = [0xff; 12];
+                let at = count / 4;
+                let copied = ring.copy(at, &mut copy);
+                assert!(model.iter().skip(at).eq(&copy[..copied]), "{capacity} {step} {what}");
+            }
+        }
+    }
+}
