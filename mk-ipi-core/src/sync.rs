@@ -14,7 +14,6 @@ pub use loom::cell::UnsafeCell;
 #[cfg(loom)]
 use loom::sync::atomic as imp;
 
-#[cfg(loom)]
 pub mod line;
 #[cfg(all(test, loom))]
 pub(crate) mod weak;

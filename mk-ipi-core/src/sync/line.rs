@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An interrupt line for models: is a message that a doorbell was rung for ever missed? A backend's own `ring` and handler run on it.
 
+#![cfg(loom)]
+
 use super::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
 use std::sync::Arc;
