@@ -4,6 +4,7 @@
 use crate::arch::{self, interrupts, Controller, Mode};
 use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
+use crate::control::control;
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use crate::serve::SERVER;
 use crate::{drains, hand_over, inbox, second, serve, stream};
@@ -258,7 +259,12 @@ pub fn on_doorbell() {
     match kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
         Role::Serve => SERVER.on_interrupt(),
-        Role::Demo => ENDPOINT.on_interrupt(),
+        Role::Demo => {
+            if control().is_to_stop(layout::own_kernel().into()) {
+                kernel.controller().stop_this();
+            }
+            ENDPOINT.on_interrupt();
+        }
     }
     kernel.run_due();
 }
