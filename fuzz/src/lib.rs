@@ -5,6 +5,7 @@
 mod boot_param;
 mod directory;
 mod image;
+mod inspect;
 mod native;
 mod slot;
 mod stamp;
@@ -12,6 +13,7 @@ mod stamp;
 pub use boot_param::boot_param;
 pub use directory::directory;
 pub use image::image;
+pub use inspect::inspect;
 pub use native::native;
 pub use slot::slot;
 pub use stamp::stamp;
@@ -71,6 +73,11 @@ mod tests {
     #[test]
     fn images() {
         feed("image", image, 30_000);
+    }
+
+    #[test]
+    fn inspections() {
+        feed("inspect", inspect, 3_000);
     }
 
     #[test]

@@ -56,3 +56,8 @@ pub use hardware::{Hardware, Hvc, Smc};
 pub use psci::{Conduit, PowerState, Psci, PsciError};
 pub use regs::{GicIo, SystemRegister};
 pub use sgi::{Sgi, SgiCommand};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -45,3 +45,8 @@ pub use hardware::{Hardware, ImsicFiles};
 pub use hsm::{HartState, Hsm};
 pub use imsic::{Identity, Imsic, ImsicIo};
 pub use sbi::{Extension, SbiError, SbiIo, SbiReturn};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

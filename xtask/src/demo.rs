@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::arch::Arch;
 use crate::cmd::Places;
+use crate::guest::Host;
 use crate::image::{self, Flavour, Image};
 use crate::kernels::Kernels;
 use crate::live::Live;
@@ -30,6 +31,9 @@ pub struct DemoArgs {
     /// The machine: an x86 PC, or QEMU's `virt`: with a GICv3, or with SBI and with IMSICs
     #[arg(long, value_enum, default_value_t = Arch::X86)]
     pub arch: Arch,
+    /// The kernel that boots and starts the others: ours, or one that somebody else's crates make
+    #[arg(long, value_enum, default_value_t = Host::BareMetal)]
+    pub host: Host,
     /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     pub kernels: Kernels,
@@ -69,6 +73,7 @@ impl DemoArgs {
     pub fn plain(kernels: Kernels) -> Self {
         Self {
             arch: Arch::X86,
+            host: Host::BareMetal,
             kernels,
             messages: 10_000,
             generation: Generation::Native,
@@ -144,6 +149,7 @@ pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<(
     let flavour = if args.moves.is_some() { Flavour::SecondCpu } else { Flavour::OneCpu };
     refuse_elsewhere(args)?;
     let stage = Stage::build(places, provision, (args.arch, &args.kernels), flavour, args.mode.x2apic())?;
+    let stage = stage.with_host(provision, args.host)?;
     let outcome = play(&stage, args)?;
     let lines: Vec<String> = [outcome.summary.table()].into_iter().chain(outcome.not_run.clone()).collect();
     summary::show(&lines, args.json.then_some(&outcome.summary))?;
@@ -161,6 +167,7 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
         () if args.moves.is_some() => {
             "--move: a kernel there has one CPU, no entry for a second one, and no vector of its own by which a stray doorbell would be known"
         }
+        () if args.host != Host::BareMetal => "--host: the other hosts are for x86-64",
         () if args.kernels.has_c() => "the kernel in C is one for x86-64",
         () if args.host_cpus.saturating_add(args.kernels.count()) > MAX_ELSEWHERE + 1 => "at most 123 CPUs",
         () => return Ok(()),
@@ -170,10 +177,12 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
 
 /// What demos run on.
 pub struct Stage<'a> {
-    places: &'a Places,
-    qemu: &'a Qemu,
+    /// Where things are.
+    pub places: &'a Places,
+    /// The emulator.
+    pub qemu: &'a Qemu,
     /// The kernels, the host first.
-    images: Vec<Image>,
+    pub images: Vec<Image>,
 }
 
 impl<'a> Stage<'a> {
@@ -196,6 +205,24 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl Stage<'_> {
+    /// The same, booted by `host`.
+    pub fn with_host(mut self, provision: &Provision, host: Host) -> Result<Self> {
+        let needs = host.needs();
+        provision.announce(&needs)?;
+        provision.ensure(&needs)?;
+        if let (Some(file), Some(first)) = (host.build(self.places)?, self.images.first_mut()) {
+            first.file = file;
+        }
+        Ok(self)
+    }
+
+    /// The kernels, the host first.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+}
+
 /// Runs the demo in each mode.
 pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     let &Stage { places, qemu, ref images } = stage;
@@ -213,6 +240,9 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
         bail!("--move is for kernels in Rust that all live on: no --kill");
     }
+    if args.moves.is_some() && args.host != Host::BareMetal {
+        bail!("--move is for a host of our own");
+    }
     let arch = args.arch;
     let (modes, not_run) = match arch {
         Arch::X86 => runnable(qemu, args.mode, places.ci)?,
@@ -223,9 +253,21 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
+        let host = args.host;
         let (messages, host_cpus, moves) = (args.messages, args.host_cpus, args.moves.unwrap_or(0));
-        let job =
-            Job { arch, run: "demo", mode, generation, messages, kills, host_cpus, moves, fault, images };
+        let job = Job {
+            arch,
+            host,
+            run: "demo",
+            mode,
+            generation,
+            messages,
+            kills,
+            host_cpus,
+            moves,
+            fault,
+            images,
+        };
         if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
             bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
         }

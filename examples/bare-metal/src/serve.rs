@@ -7,10 +7,11 @@
 use crate::arch::{interrupts, Mode};
 use crate::errands::ERRANDS;
 use crate::inbox;
-use crate::layout;
 use crate::machine::{self, Exit};
 use crate::order::MAX_INSTANCES;
+use crate::own;
 use crate::platform::{End, Kernel};
+use crate::play;
 use crate::spawned;
 use crate::stream::Heart;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr};
@@ -41,8 +42,8 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
     if SERVER.instance(InstanceId::HOST).is_err() {
         fatal!("the host is not listed, or cannot be added");
     }
-    crate::introduce(SERVER.identity());
-    log!("image at {:#x}, {mode}, {kernels} kernels known, serving", layout::own_image().start().0);
+    play::introduce(SERVER.identity());
+    log!("image at {:#x}, {mode}, {kernels} kernels known, serving", own::image().start().0);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
     interrupts::enable();

@@ -5,7 +5,7 @@ use super::super::device_tree::{self, TreeError};
 use super::{clock, DOORBELL, SPARE_VECTOR};
 use crate::clock::Microseconds;
 use crate::conformance;
-use crate::layout;
+use crate::own;
 use crate::platform::{self, Kernel};
 use core::arch::asm;
 use core::fmt;
@@ -144,7 +144,7 @@ impl Controller {
 
     /// The hart that booted the machine, if that is known: it runs the first kernel.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
-        (layout::own_kernel() == 0).then(|| self.cpu_id())
+        (own::kernel() == 0).then(|| self.cpu_id())
     }
 
     /// Vectors lead where they do.
