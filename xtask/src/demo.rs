@@ -43,7 +43,8 @@ pub struct DemoArgs {
     /// What the links speak
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
-    /// Stop kernel 1 in mid-stream, and start it anew: this often, or 5 times. By INIT, wherever it is (x86)
+    /// Stop kernel 1 in mid-stream, and start it anew: this often, or 5 times. On x86 by INIT, wherever it is; elsewhere firmware
+    /// stops no CPU from outside, and it stops itself when a doorbell tells it to
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
@@ -163,9 +164,6 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
     let arch = args.arch;
     let why = match () {
         () if arch == Arch::X86 => return Ok(()),
-        () if args.kill.is_some() => {
-            "--kill: the firmware (PSCI, SBI) stops no CPU but the one that calls it"
-        }
         () if args.moves.is_some() => {
             "--move: a kernel there has one CPU, no entry for a second one, and no vector of its own by which a stray doorbell would be known"
         }

@@ -17,7 +17,7 @@ pub struct Control {
     kernels: [KernelWords; MAX_KERNELS],
 }
 
-/// What one kernel says of itself; it alone writes this, and the host once it has stopped the kernel.
+/// What one kernel says of itself; it alone writes this, and the host once it has stopped the kernel. And what the host tells it.
 #[repr(C, align(64))]
 struct KernelWords {
     /// How far it is: a number that only grows during its life.
@@ -28,6 +28,8 @@ struct KernelWords {
     progress: AtomicU64,
     /// The conformance suite's control word.
     suite: AtomicU64,
+    /// 1 while the host wants it to stop itself, where nobody can stop it from outside.
+    stop: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Control>() as u64 <= CONTROL_LEN);
@@ -91,6 +93,16 @@ impl Control {
     /// The conformance suite's control word of kernel `k`.
     pub fn suite(&self, k: usize) -> &AtomicU64 {
         &self.kernels[k].suite
+    }
+
+    /// Tells kernel `k` to stop itself at its next doorbell, or that it need not.
+    pub fn order_stop(&self, k: usize, stop: bool) {
+        self.kernels[k].stop.store(stop.into(), Ordering::Release);
+    }
+
+    /// Whether kernel `k`, the caller, was told to stop itself.
+    pub fn is_to_stop(&self, k: usize) -> bool {
+        self.kernels[k].stop.load(Ordering::Acquire) != 0
     }
 
     /// Says that kernel `k`, the caller, gets on.

@@ -149,13 +149,16 @@ impl Machine {
         self.runs(k);
     }
 
-    /// Stops kernel `k` for good, wherever it is. Does `meanwhile` until it has stopped.
+    /// Stops kernel `k` for good: wherever it is, or, where nobody stops a CPU from outside, where it takes its next doorbell. Does
+    /// `meanwhile` until it has stopped.
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
+        control().order_stop(k, true);
         // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
         let stopped = unsafe { ENDPOINT.platform().controller().stop(self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
             fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
+        control().order_stop(k, false);
         self.list(k, State::Dead);
         // The kernel writes no more: what it claimed is nobody's.
         ENDPOINT.clear_claims(instance(k), self.lives[k]);

@@ -4,6 +4,7 @@
 use crate::arch::{self, interrupts, without_interrupts, Controller, Mode};
 use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
+use crate::control::control;
 use crate::layout;
 use crate::pools::Pools;
 use crate::serve::SERVER;
@@ -241,7 +242,12 @@ pub fn on_doorbell() {
     match kernel.role() {
         Role::Suite => SUITE.on_interrupt(),
         Role::Serve => SERVER.on_interrupt(),
-        Role::Demo => ENDPOINT.on_interrupt(),
+        Role::Demo => {
+            if control().is_to_stop(own::kernel().into()) {
+                kernel.controller().stop_this();
+            }
+            ENDPOINT.on_interrupt();
+        }
     }
     kernel.run_due();
 }

@@ -10,7 +10,7 @@ use crate::platform::{self, Kernel};
 use core::arch::asm;
 use core::fmt;
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
-use mk_ipi_arm64::{Affinity, Conduit, Gic, GicError, Hardware, Hvc, Psci, PsciError, Sgi, Smc};
+use mk_ipi_arm64::{Affinity, Conduit, Gic, GicError, Hardware, Hvc, PowerState, Psci, PsciError, Sgi, Smc};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 
@@ -51,8 +51,10 @@ pub enum ControllerError {
     NoRedistributor(PhysCpuId),
     /// The firmware refuses.
     Firmware(PsciError),
-    /// PSCI stops no other CPU.
-    NotFromOutside(PhysCpuId),
+    /// It was told to stop, and takes no interrupts; PSCI stops no other CPU.
+    TakesNoInterrupts(PhysCpuId),
+    /// It cannot be rung.
+    Doorbell(DoorbellError),
     /// A kernel here has one CPU.
     OneCpu,
 }
@@ -62,6 +64,11 @@ impl From<GicError> for ControllerError {
         Self::Gic(e)
     }
 }
+
+/// How long one turn of the wait for a stop is.
+const STOP_TURN: Microseconds = Microseconds(100);
+/// So often the time that a CPU is given to stop from outside: its kernel has to come to it.
+const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
     fn from(e: TreeError) -> Self {
@@ -173,18 +180,34 @@ impl Controller {
         unsafe { self.psci.cpu_on(cpu, PhysAddr(entry), argument) }.map_err(ControllerError::Firmware)
     }
 
-    /// Nobody stops another CPU here.
+    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that it has. Does `meanwhile`
+    /// until then. A kernel that takes no interrupts goes on: no firmware stops a CPU from outside.
     ///
     /// # Safety
     ///
-    /// None: it does nothing.
+    /// The CPU is that of a kernel which the caller may end, and nobody needs what it was doing.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
-        _: Microseconds,
-        _: impl FnMut(Microseconds),
+        wait: Microseconds,
+        mut meanwhile: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        Err(ControllerError::NotFromOutside(cpu))
+        self.ring(cpu, DOORBELL).map_err(ControllerError::Doorbell)?;
+        let turns = STOP_WAITS * u64::from(wait.0) / u64::from(STOP_TURN.0);
+        for _ in 0..turns {
+            if self.psci.affinity_info(cpu).map_err(ControllerError::Firmware)? == PowerState::Off {
+                return Ok(());
+            }
+            meanwhile(STOP_TURN);
+        }
+        Err(ControllerError::TakesNoInterrupts(cpu))
+    }
+
+    /// Stops this CPU, by the firmware. For a kernel that was told to, in its handler.
+    pub fn stop_this(&self) {
+        // SAFETY: interrupts are off, and the kernel ends here.
+        let refused = unsafe { self.psci.cpu_off() };
+        fatal!("the firmware does not stop this CPU: {refused:?}")
     }
 
     /// As `ThisCpu`'s method of that name.

@@ -12,7 +12,7 @@ use core::fmt;
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
-use mk_ipi_riscv::{Hardware, Hsm, Identity, Imsic, ImsicFiles, SbiDoorbell, SbiError};
+use mk_ipi_riscv::{Hardware, HartState, Hsm, Identity, Imsic, ImsicFiles, SbiDoorbell, SbiError};
 
 /// How to send interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,10 @@ pub enum ControllerError {
     Firmware(SbiError),
     /// The device tree.
     Tree(TreeError),
-    /// SBI stops no other hart.
-    NotFromOutside(PhysCpuId),
+    /// It was told to stop, and takes no interrupts; SBI stops no other hart.
+    TakesNoInterrupts(PhysCpuId),
+    /// It cannot be rung.
+    Doorbell(DoorbellError),
     /// A kernel here has one hart.
     OneCpu,
 }
@@ -65,6 +67,11 @@ impl From<SbiError> for ControllerError {
         Self::Firmware(e)
     }
 }
+
+/// How long one turn of the wait for a stop is.
+const STOP_TURN: Microseconds = Microseconds(100);
+/// So often the time that a CPU is given to stop from outside: its kernel has to come to it.
+const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
     fn from(e: TreeError) -> Self {
@@ -170,18 +177,34 @@ impl Controller {
         Ok(unsafe { self.hsm.start(cpu, PhysAddr(entry), argument) }?)
     }
 
-    /// Nobody stops another hart here.
+    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that it has. Does `meanwhile`
+    /// until then. A kernel that takes no interrupts goes on: no firmware stops a hart from outside.
     ///
     /// # Safety
     ///
-    /// None: it does nothing.
+    /// The hart is that of a kernel which the caller may end, and nobody needs what it was doing.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
-        _: Microseconds,
-        _: impl FnMut(Microseconds),
+        wait: Microseconds,
+        mut meanwhile: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        Err(ControllerError::NotFromOutside(cpu))
+        self.ring(cpu, DOORBELL).map_err(ControllerError::Doorbell)?;
+        let turns = STOP_WAITS * u64::from(wait.0) / u64::from(STOP_TURN.0);
+        for _ in 0..turns {
+            if self.hsm.status(cpu)? == HartState::Stopped {
+                return Ok(());
+            }
+            meanwhile(STOP_TURN);
+        }
+        Err(ControllerError::TakesNoInterrupts(cpu))
+    }
+
+    /// Stops this hart, by the firmware. For a kernel that was told to, in its handler.
+    pub fn stop_this(&self) {
+        // SAFETY: interrupts are off, and the kernel ends here.
+        let refused = unsafe { self.hsm.stop() };
+        fatal!("the firmware does not stop this hart: {refused:?}")
     }
 
     /// As `ThisCpu`'s method of that name.

@@ -146,6 +146,9 @@ impl Controller {
         unsafe { stop_cpu(&self.apic, cpu, wait, |us| meanwhile(Microseconds(us.0))) }
     }
 
+    /// A CPU is stopped from outside here.
+    pub fn stop_this(&self) {}
+
     /// As `ThisCpu`'s method of that name: without the LOCK prefix.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         mk_ipi_x86::compare_exchange_alone(word, current, new)
