@@ -227,10 +227,13 @@ refused_plans() {
 	refused_plan "a boot loader's image" 'Invalid argument' /lib/mk_ipi/bzImage
 	refused_plan "an image linked elsewhere" 'Cannot allocate memory' /lib/mk_ipi/far.elf
 	: > /tmp/empty
+	# As large as the pool: no page of it is ever there.
+	truncate -s $pool /tmp/large
 	refused_plan "no such initramfs" 'No such file or directory' $(image_of 3) initrd=/none
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
 	refused_plan "an empty initramfs" 'Invalid argument' $(image_of 3) initrd=/tmp/empty
-	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=$kept
+	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=/tmp/large
+	rm /tmp/large
 	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
 	mk destroy 3
 	step "plans: create 3, small" create_linux 1M
