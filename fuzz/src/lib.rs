@@ -6,6 +6,7 @@ mod boot_param;
 mod directory;
 mod image;
 mod native;
+mod net;
 mod slot;
 mod stamp;
 
@@ -13,6 +14,7 @@ pub use boot_param::boot_param;
 pub use directory::directory;
 pub use image::image;
 pub use native::native;
+pub use net::net;
 pub use slot::slot;
 pub use stamp::stamp;
 
@@ -56,6 +58,11 @@ mod tests {
     #[test]
     fn natives() {
         feed("native", native, 3_000);
+    }
+
+    #[test]
+    fn nets() {
+        feed("net", net, 30_000);
     }
 
     #[test]

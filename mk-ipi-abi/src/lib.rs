@@ -2,8 +2,8 @@
 //! Wire layouts, constants and checked parsing of the mk-ipi inter-kernel protocol.
 //!
 //! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
-//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and how
-//! CPUs are moved by messages ([`cpu_move`]).
+//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and what the messages
+//! of services say: CPUs that move ([`cpu_move`]), network interfaces ([`net`]).
 //! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
 //!
 //! `SPEC.md` at the root of the repository is normative; a clause is cited as "SPEC L-1".
@@ -19,6 +19,7 @@ pub mod directory;
 pub mod errno;
 pub mod ids;
 pub mod native;
+pub mod net;
 pub mod rfc_v2;
 
 pub use errno::Errno;
