@@ -4,11 +4,13 @@
 //! It is a guest: the machine, its memory and its serial lines are the host's. It uses what its command line and its start
 //! info give it, and when it fails, or is told to stop, it stops alone.
 
-use crate::arch::{interrupts, Mode};
+use crate::arch::interrupts;
 use crate::errands::ERRANDS;
 use crate::inbox;
 use crate::layout;
 use crate::machine::{self, Exit};
+use crate::net::{self, Nets};
+use crate::options::Options;
 use crate::order::MAX_INSTANCES;
 use crate::platform::{End, Kernel};
 use crate::spawned;
@@ -29,9 +31,10 @@ pub fn ids() -> impl Iterator<Item = InstanceId> {
 }
 
 /// Serves until the host says stop. Interrupts are set up, and off.
-pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
+pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     Kernel.controller().ignore_strays();
     inbox::register();
+    net::register();
     let directory = spawned::directory(cmdline);
     // Who is left out is looked for again when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
@@ -42,18 +45,23 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
         fatal!("the host is not listed, or cannot be added");
     }
     crate::introduce(SERVER.identity());
-    log!("image at {:#x}, {mode}, {kernels} kernels known, serving", layout::own_image().start().0);
+    log!("image at {:#x}, {}, {kernels} kernels known, serving", layout::own_image().start().0, options.mode);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
     interrupts::enable();
     let mut peers = Peers::new(directory);
     let mut heart = Heart::new();
+    let mut nets = match (options.ip, SERVER.identity()) {
+        (Some(address), Some((me, life))) => Nets::open(me, life, address),
+        _ => Nets::NONE,
+    };
     while !STOP.load(Ordering::Relaxed) {
         let runs = Kernel.runs();
         if heart.beat(&SERVER) {
             errands.look_around(&mut peers);
+            nets.tick();
         }
-        if errands.turn(&mut peers) {
+        if !nets.turn() & errands.turn(&mut peers) {
             Kernel.sleep(runs);
         }
     }
