@@ -56,6 +56,12 @@ extern "C" {
     pub fn mk_ipi_glue_trace(sent: bool, peer: c_int, ty: u32, len: u32, result: c_int);
 }
 
+// net.c.
+extern "C" {
+    pub fn mk_ipi_net_hold_softirqs();
+    pub fn mk_ipi_net_run_softirqs();
+}
+
 /// `struct irq_cfg` (arch/x86/include/asm/hw_irq.h). `dest_apicid` is a logical id under some APIC drivers.
 #[repr(C)]
 pub struct IrqCfg {

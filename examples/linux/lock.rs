@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mutexes of the kernel's, and what they guard. The host's (0) is taken before that of memory (1), never behind it; that of
-//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), and that of the module's hold on itself (6) alone; that of a
+//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), that of the module's hold on itself (6), and that of the network interfaces (7) alone; that of a
 //! CPU's move (5) before the host's.
 
 use crate::ffi;

@@ -30,6 +30,7 @@ mod listed;
 mod lock;
 mod memory;
 mod moves;
+mod net;
 #[path = "../bare-metal/src/order.rs"]
 mod order;
 #[path = "../bare-metal/src/payload.rs"]
@@ -73,6 +74,7 @@ module! {
 struct MkIpi {
     _files: Files,
     _power: Power,
+    _net: net::Net,
     _service: Service,
     _doorbell: vector::Doorbell,
     _role: Role,
@@ -199,12 +201,14 @@ impl MkIpi {
         let _moves = moves::Moves::register()?;
         let _role = Self::take_role(told, generation, vector)?;
         let _power = Power::new()?;
+        let _net = net::Net::new()?;
         let _files = Files::new()?;
         tick::start();
         pr_info!("{mode:?}, doorbell: vector {:#x} of CPU 0\n", vector.get());
         Ok(Self {
             _files,
             _power,
+            _net,
             _service: Service,
             _doorbell,
             _role,

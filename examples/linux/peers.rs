@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the links told of the peers.
 
-use crate::{ffi, traffic};
+use crate::{ffi, net, traffic};
 use core::fmt;
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId};
@@ -57,6 +57,7 @@ static PEERS: [Seen; MAX_INSTANCES] =
 /// Something happened to a peer: deferred work or the tick, interrupts off; or a send that found it out.
 pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
+    net::on_event(peer.id, event);
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => {

@@ -3,7 +3,7 @@
 //! and has the deferred work find what a lost doorbell left.
 
 use crate::platform::{Linux, ENDPOINT};
-use crate::{ffi, joined, stop};
+use crate::{ffi, joined, net, stop};
 use core::ffi::c_void;
 use mk_ipi_core::platform::LocalInterrupts;
 
@@ -24,6 +24,7 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     ENDPOINT.tick(now.unsigned_abs(), PATIENCE_NS);
     Linux.restore(interrupts);
     joined::follow();
+    net::tick();
     start();
 }
 
