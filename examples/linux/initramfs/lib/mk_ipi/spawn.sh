@@ -22,6 +22,7 @@ spawned() {
 	kernels 1 2 3
 	step "spawned: streams and pings" run_traffic "$(option messages)" 200 1 2 3
 	results
+	network
 	step "spawned: a CPU goes and comes back in mid-stream" move_cpu
 	lives
 	ends
