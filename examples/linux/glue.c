@@ -341,6 +341,33 @@ static ssize_t traffic_write(struct file *file, const char __user *from, size_t 
 DEFINE_SHOW_STORE_ATTRIBUTE(traffic);
 DEFINE_SHOW_ATTRIBUTE(statistics);
 
+/* The directory and the regions, for mk-ipi-inspect: an offset is a physical address. file_operations follow the configuration. */
+static ssize_t memory_read(struct file *file, char __user *to, size_t len, loff_t *at)
+{
+	void *page;
+	ssize_t read;
+
+	if (*at < 0)
+		return -EINVAL;
+	page = (void *)__get_free_page(GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	read = mk_ipi_rs_read_memory(*at, page, min_t(size_t, len, PAGE_SIZE - offset_in_page(*at)));
+	if (read > 0 && copy_to_user(to, page, read))
+		read = -EFAULT;
+	if (read > 0)
+		*at += read;
+	free_page((unsigned long)page);
+	return read;
+}
+
+static const struct file_operations memory_fops = {
+	.owner = THIS_MODULE,
+	.open = simple_open,
+	.read = memory_read,
+	.llseek = default_llseek,
+};
+
 /* A misc device's open finds itself in private_data, where a seq_file wants nothing. */
 static int mk_ipi_device_open(struct inode *inode, struct file *file)
 {
@@ -374,6 +401,7 @@ int mk_ipi_glue_add_files(void)
 	/* A kernel without debugfs goes without. */
 	mk_ipi_debugfs = debugfs_create_dir("mk_ipi", NULL);
 	debugfs_create_file("statistics", 0400, mk_ipi_debugfs, NULL, &statistics_fops);
+	debugfs_create_file("memory", 0400, mk_ipi_debugfs, NULL, &memory_fops);
 	debugfs_create_file("traffic", 0600, mk_ipi_debugfs, NULL, &traffic_fops);
 	return 0;
 }

@@ -21,6 +21,7 @@ int mk_ipi_rs_cpu_prepare(unsigned int cpu);
 int mk_ipi_rs_show_instances(struct seq_file *to, void *unused);
 int mk_ipi_rs_show_statistics(struct seq_file *to, void *unused);
 int mk_ipi_rs_show_traffic(struct seq_file *to, void *unused);
+int mk_ipi_rs_read_memory(u64 at, void *to, size_t len);
 int mk_ipi_rs_command(const char *line, size_t len);
 int mk_ipi_rs_traffic(const char *line, size_t len);
 void mk_ipi_rs_end(void);

@@ -470,6 +470,16 @@ impl Mapped {
         unsafe { self.at.as_ptr().copy_to_nonoverlapping(to.as_mut_ptr(), to.len().min(self.len)) };
     }
 
+    /// Copies from offset `at`, of memory that others may write meanwhile: each word is of one moment, all of them are not.
+    pub fn read_words(&self, at: usize, to: &mut [u8]) {
+        for (n, byte) in (at..self.len).zip(to) {
+            let word = n & !7;
+            // SAFETY: mapped, aligned (pages are, and whole), within the length; volatile, since others write it.
+            let word = unsafe { self.at.as_ptr().wrapping_add(word).cast::<u64>().read_volatile() };
+            *byte = word.to_le_bytes()[n & 7];
+        }
+    }
+
     /// The first word at offset `at`, which another CPU may write: 0 beyond the end.
     pub fn word(&self, at: usize) -> u32 {
         if at % 4 != 0 || at.saturating_add(4) > self.len {

@@ -5,7 +5,7 @@ use crate::platform::ENDPOINT;
 use crate::{cpus, ffi, host, memory, peers, role};
 use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
-use mk_ipi_core::abi::InstanceId;
+use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 
 /// A file of the kernel's, as text is written to it.
 pub struct Seq(pub *mut c_void);
@@ -110,4 +110,40 @@ extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_in
     }
     let _ = memory::list(&mut to);
     0
+}
+
+/// Whether that page is one of the directory, or of a region of an instance that we know: all of it the protocol's, nothing of a kernel's own.
+fn is_shown(page: PhysRange) -> bool {
+    let contains = |outer: PhysRange| outer.start() <= page.start() && page.end() <= outer.end();
+    let mut known = (0..peers::MAX_INSTANCES as u8).map(InstanceId::new);
+    memory::of(memory::Owner::Directory).is_some_and(contains)
+        || known.any(|id| {
+            let region = ENDPOINT.instance(id).ok().and_then(|instance| instance.region());
+            region.and_then(whole_pages).is_some_and(contains)
+        })
+}
+
+/// The pages that a range touches: nothing else lies in them (`InstancePool`).
+fn whole_pages(range: PhysRange) -> Option<PhysRange> {
+    PhysRange::new(range.start(), range.len().checked_next_multiple_of(PAGE_SIZE)?)
+}
+
+/// debugfs `memory`: up to `len` bytes, at most a page, from physical address `at` on; how many, or an error number.
+///
+/// # Safety
+///
+/// `to` has room for `len` bytes.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_read_memory(at: u64, to: *mut u8, len: usize) -> c_int {
+    let offset = (at % PAGE_SIZE) as usize;
+    let page = PhysRange::new(PhysAddr(at - at % PAGE_SIZE), PAGE_SIZE);
+    let Some(page) = page.filter(|page| is_shown(*page) && memory::is_ours(*page)) else {
+        return Errno::EACCES.to_c();
+    };
+    let len = len.min(PAGE_SIZE as usize - offset);
+    let Ok(mapped) = memory::Mapped::new(page) else { return Errno::ENOMEM.to_c() };
+    // SAFETY: the caller's buffer.
+    let to = unsafe { core::slice::from_raw_parts_mut(to, len) };
+    mapped.read_words(offset, to);
+    len as c_int
 }

@@ -5,6 +5,7 @@
 mod boot_param;
 mod directory;
 mod image;
+mod inspect;
 mod native;
 mod net;
 mod slot;
@@ -13,6 +14,7 @@ mod stamp;
 pub use boot_param::boot_param;
 pub use directory::directory;
 pub use image::image;
+pub use inspect::inspect;
 pub use native::native;
 pub use net::net;
 pub use slot::slot;
@@ -78,6 +80,11 @@ mod tests {
     #[test]
     fn images() {
         feed("image", image, 30_000);
+    }
+
+    #[test]
+    fn inspections() {
+        feed("inspect", inspect, 3_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! word of the life that sent it. One thread makes all calls; what a hostile kernel writes in mid-drain is written by a handler.
 
 mod end;
+mod foretell;
 mod model;
 mod scribble;
 
@@ -177,6 +178,10 @@ pub fn native(data: &[u8]) {
     let mut world = World::new([8, 8, 16, 64][usize::from(lines) % 4]);
     while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
         world.apply(&op);
+    }
+    // Not each time: it reads all of the memory.
+    if lines < 64 {
+        world.foretell();
     }
     world.finish();
 }

@@ -6,7 +6,7 @@
 //! of services say: CPUs that move ([`cpu_move`]), network interfaces ([`net`]).
 //! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
 //!
-//! `SPEC.md` at the root of the repository is normative; a clause is cited as "SPEC L-1".
+//! `SPEC.md`, which comes with this crate, is normative; a clause is cited as "SPEC L-1".
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,11 @@ pub mod native;
 pub mod net;
 pub mod rfc_v2;
 
+/// The specification.
+#[cfg(doc)]
+#[doc = include_str!("../SPEC.md")]
+pub mod spec {}
+
 pub use errno::Errno;
 pub use ids::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
 
@@ -30,3 +35,8 @@ const _: () = assert!(cfg!(target_endian = "little"), "the wire format is little
 
 /// Bytes in one page of physical memory, the unit in which regions are allocated and PFNs count.
 pub const PAGE_SIZE: u64 = 4096;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

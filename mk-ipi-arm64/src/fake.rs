@@ -90,7 +90,16 @@ unsafe impl GicIo for &Fake {
             Reg::Mpidr | Reg::Acknowledge => panic!("undefined: write of {register:?}"),
             Reg::SystemRegisterEnable if self.sre_can_change => self.sre.set(value),
             Reg::SystemRegisterEnable => {}
-            _ => self.must_be_on(register),
+            _ => {
+                self.must_be_on(register);
+                // PRIbits is one less than the bits of a priority.
+                let least = match register {
+                    Reg::ActivePriorities1 => 5,
+                    Reg::ActivePriorities2 | Reg::ActivePriorities3 => 6,
+                    _ => 0,
+                };
+                assert!(self.control >> 8 & 7 >= least, "undefined: {register:?}");
+            }
         }
     }
 

@@ -117,7 +117,7 @@ impl<Io: GicIo> Gic<Io> {
     /// (EOImode 0). Each CPU does it once, and not in an interrupt handler.
     ///
     /// First it forgets the priorities that a former kernel left active, one that was stopped inside a handler and replaced without a
-    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "ICC_AP1R0_EL1"). That the
+    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "`ICC_AP1R<n>_EL1`"). That the
     /// interrupts themselves are active is in the redistributor: [the kernel's part](crate).
     ///
     /// # Safety
@@ -125,12 +125,20 @@ impl<Io: GicIo> Gic<Io> {
     /// Interrupts are masked, and no handler of this CPU has an interrupt active. Once they are not masked, the vector table has an
     /// entry for IRQ that knows what to do with every INTID which can come here.
     pub unsafe fn enable(&self) {
-        // SAFETY: SRE is set (`new`, `confirm`); all values are legal; the caller has the handler.
+        // SAFETY: SRE is set (`new`, `confirm`); the registers exist, all values are legal; the caller has the handler.
         unsafe {
+            let control = Control::from_bits_retain(self.io.read(SystemRegister::Control));
+            // One by one: each write must say in the code which register it is of (`hardware`).
             self.io.write(SystemRegister::ActivePriorities, 0);
+            if control.priority_bits() >= 6 {
+                self.io.write(SystemRegister::ActivePriorities1, 0);
+            }
+            if control.priority_bits() >= 7 {
+                self.io.write(SystemRegister::ActivePriorities2, 0);
+                self.io.write(SystemRegister::ActivePriorities3, 0);
+            }
             self.io.write(SystemRegister::PriorityMask, EVERY_PRIORITY);
             self.io.write(SystemRegister::BinaryPoint, 0);
-            let control = Control::from_bits_retain(self.io.read(SystemRegister::Control));
             self.io.write(SystemRegister::Control, control.difference(Control::EOI_MODE).bits());
             self.io.write(SystemRegister::GroupEnable, 1);
         }

@@ -126,22 +126,29 @@ fn the_special_intids_are_no_interrupt() {
 
 #[test]
 fn enabling_forgets_active_priorities_opens_all_and_has_an_end_deactivate() {
-    let fake = Fake { control: 1 << 15 | 0x702, ..Fake::new() };
-    // SAFETY: a fake interrupts nobody.
-    unsafe { gic(&fake).enable() };
-    let ops = fake.take();
-    let written: Vec<Op> = ops.iter().filter(|op| matches!(op, Op::Write(..))).copied().collect();
-    assert_eq!(
-        written,
-        [
-            Op::Write(Reg::ActivePriorities, 0),
+    use Reg::{
+        ActivePriorities as R0, ActivePriorities1 as R1, ActivePriorities2 as R2, ActivePriorities3 as R3,
+    };
+    // PRIbits: one less than the bits of a priority.
+    for (priority_bits, registers) in
+        [(3, &[R0][..]), (4, &[R0]), (5, &[R0, R1]), (6, &[R0, R1, R2, R3]), (7, &[R0, R1, R2, R3])]
+    {
+        let fixed = 1 << 15 | priority_bits << 8;
+        let fake = Fake { control: fixed | 1 << 1, ..Fake::new() };
+        // SAFETY: a fake interrupts nobody.
+        unsafe { gic(&fake).enable() };
+        let ops = fake.take();
+        let written: Vec<Op> = ops.iter().filter(|op| matches!(op, Op::Write(..))).copied().collect();
+        let forgotten = registers.iter().map(|register| Op::Write(*register, 0));
+        let opened = [
             Op::Write(Reg::PriorityMask, 0xff),
             Op::Write(Reg::BinaryPoint, 0),
-            Op::Write(Reg::Control, 1 << 15 | 0x700),
+            Op::Write(Reg::Control, fixed),
             Op::Write(Reg::GroupEnable, 1),
-        ]
-    );
-    assert_eq!(ops.last(), Some(&Op::Synchronize));
+        ];
+        assert_eq!(written, forgotten.chain(opened).collect::<Vec<_>>());
+        assert_eq!(ops.last(), Some(&Op::Synchronize));
+    }
 }
 
 #[test]

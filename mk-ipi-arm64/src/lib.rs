@@ -43,6 +43,8 @@ mod fake;
 pub mod gic;
 #[cfg(target_arch = "aarch64")]
 pub mod hardware;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod psci;
 pub mod regs;
 pub mod sgi;
@@ -54,3 +56,8 @@ pub use hardware::{Hardware, Hvc, Smc};
 pub use psci::{Conduit, PowerState, Psci, PsciError};
 pub use regs::{GicIo, SystemRegister};
 pub use sgi::{Sgi, SgiCommand};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,8 +15,14 @@ pub enum SystemRegister {
     PriorityMask,
     /// `ICC_BPR1_EL1`: which part of a priority counts for preemption.
     BinaryPoint,
-    /// `ICC_AP1R0_EL1`: the Group 1 priorities that are active.
+    /// `ICC_AP1R0_EL1`: the Group 1 priorities that are active, all of them with up to 5 bits of priority.
     ActivePriorities,
+    /// `ICC_AP1R1_EL1`, with 6 bits of priority or more: the next ones.
+    ActivePriorities1,
+    /// `ICC_AP1R2_EL1`, with 7 bits or more.
+    ActivePriorities2,
+    /// `ICC_AP1R3_EL1`, with 7 bits or more.
+    ActivePriorities3,
     /// `ICC_IGRPEN1_EL1`: bit 0 lets Group 1 interrupts in.
     GroupEnable,
     /// `ICC_IAR1_EL1`: the read acknowledges, and says what.
@@ -33,12 +39,22 @@ bitflags::bitflags! {
     pub struct Control: u64 {
         /// EOImode: an end of interrupt does not deactivate.
         const EOI_MODE = 1 << 1;
+        /// PRIbits: how many bits of a priority there are, less one.
+        const PRIORITY_BITS = 7 << 8;
         /// A3V: SGIs can be sent to CPUs whose Aff3 is not 0.
         const AFF3 = 1 << 15;
         /// RSS: SGIs can be sent to CPUs whose Aff0 is above 15.
         const RANGE_SELECTOR = 1 << 18;
         /// The rest is kept on a write.
         const _ = !0;
+    }
+}
+
+impl Control {
+    /// How many bits of a priority there are. With fewer than 6 there is no `ICC_AP1R1_EL1`, with fewer than 7 no `ICC_AP1R2_EL1` and no
+    /// `ICC_AP1R3_EL1`: to touch one is undefined (GIC, "`ICC_AP1R<n>_EL1`, Interrupt Controller Active Priorities Group 1 Registers").
+    pub const fn priority_bits(self) -> u64 {
+        ((self.bits() & Self::PRIORITY_BITS.bits()) >> 8).wrapping_add(1)
     }
 }
 
@@ -64,7 +80,7 @@ pub unsafe trait GicIo {
     ///
     /// # Safety
     ///
-    /// The register can be read at the CPU's present exception level: those of the CPU interface once `ICC_SRE_EL1.SRE` is set,
+    /// The register exists ([`Control::priority_bits`]) and can be read at the CPU's present exception level: those of the CPU interface once `ICC_SRE_EL1.SRE` is set,
     /// [`SystemRegister::SendSgi`] and [`SystemRegister::EndOfInterrupt`] never; and the caller may have the effect happen.
     unsafe fn read(&self, register: SystemRegister) -> u64;
 
@@ -72,7 +88,7 @@ pub unsafe trait GicIo {
     ///
     /// # Safety
     ///
-    /// The register can be written at the CPU's present exception level, and takes `value`; [`SystemRegister::Mpidr`] and
+    /// The register exists and can be written at the CPU's present exception level, and takes `value`; [`SystemRegister::Mpidr`] and
     /// [`SystemRegister::Acknowledge`] never. The caller may have the effect happen.
     unsafe fn write(&self, register: SystemRegister, value: u64);
 

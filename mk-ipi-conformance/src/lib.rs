@@ -64,3 +64,8 @@ pub fn run<E: Env>(env: &'static E) -> bool {
     env.begin_case(CASES.len());
     passed
 }
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,6 +21,8 @@ pub mod directory;
 mod endpoint;
 mod instance;
 mod link;
+#[cfg(all(test, not(loom)))]
+mod litmus;
 mod message;
 mod native;
 #[cfg(not(loom))]
@@ -44,3 +46,8 @@ pub use native::LaneStats;
 pub use registry::{Handle, Handler, RegistryFull, UnregisterError};
 pub use rfc_v2::Occupied;
 pub use stats::Stats;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,7 +15,18 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 ///
 /// **Ordering, the first duty (SPEC O-1):** every store that this CPU made before [`ring`](Self::ring) was
 /// called, to memory shared with the target, is visible to the handler that runs at the target because of
-/// it. An architecture whose doorbell does not order earlier stores needs a fence before it.
+/// it. No architecture's doorbell orders earlier stores by itself, but for a store to memory that is a device's on x86. A release store or fence
+/// of the language does not either: it orders memory, and an interrupt is none. What does:
+///
+/// | doorbell | before it | source |
+/// | --- | --- | --- |
+/// | x86, xAPIC | nothing, if its page is mapped uncached | Intel SDM vol. 3A, 8.2.2 |
+/// | x86, x2APIC | `mfence; lfence` | Intel SDM vol. 3A, 10.12.3 |
+/// | arm64, SGI of a GICv3 | `dsb ishst`; a `dmb` is not enough | Arm ARM, "Data Synchronization Barrier (DSB)"; GIC, "Observability of the effects of accesses to the GIC registers" |
+/// | riscv64, SBI or IMSIC | `fence w, o`; `fence w, w` is not enough | ISA, "FENCE instruction" |
+///
+/// **The target's half** is its kernel's: it takes the interrupt first, and looks for messages behind that, with a barrier in between where the
+/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/memory-ordering.md` has both halves as a litmus test.
 ///
 /// `ring` must be callable in any context that may send, with interrupts on or off, and must interrupt no
 /// other CPU than the one named: the vector's handler there is code that its kernel trusts to be expected.
@@ -173,7 +184,7 @@ impl MapError {
 ///
 /// # Implementation safety
 ///
-/// A mapping covers exactly `range` rounded down to whole words, write-back cached, and keeps the promise of
+/// A mapping covers exactly `range` rounded down to whole words, write-back cached (on arm64 also inner shareable, as the fences here are), and keeps the promise of
 /// [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, be it named by a peer or not.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.

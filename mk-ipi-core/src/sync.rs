@@ -14,6 +14,8 @@ pub use loom::cell::UnsafeCell;
 #[cfg(loom)]
 use loom::sync::atomic as imp;
 
+#[cfg(loom)]
+pub mod line;
 #[cfg(all(test, loom))]
 pub(crate) mod weak;
 #[cfg(all(test, loom))]

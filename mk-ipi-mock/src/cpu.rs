@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU: a thread that steps, takes interrupts and may stop at any access.
 
+use crate::notes::Noted;
 use crate::report::What;
 use crate::sched::{CpuState, Shared, Status};
 use crate::word::{watch, MockWord};
@@ -24,8 +25,8 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
 }
 
 /// What a CPU does before an access to `word`; false if the access must have no effect.
-fn access(word: &MockWord, what: What) -> bool {
-    with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, true)))
+fn access(word: &MockWord, what: What, value: u64) -> bool {
+    with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, value, true)))
 }
 
 /// The CPU that runs the closure given to [`Machine::run`](crate::Machine::run).
@@ -195,14 +196,21 @@ impl Cpu {
         self.alive()
     }
 
-    /// The step before an access; `mapped`: the kernel must have mapped the word.
-    pub(crate) fn access(&self, word: &MockWord, what: What, mapped: bool) -> bool {
+    /// The step before an access, and what is to be stored; `mapped`: the kernel must have mapped the word.
+    pub(crate) fn access(&self, word: &MockWord, what: What, value: u64, mapped: bool) -> bool {
         let at = self.shared.memory.address_of(word);
         let alive = self.counted_step(what, at);
         if let Some(at) = at.filter(|_| alive && mapped) {
             self.shared.kernels[self.kernel()].check_access(at, what);
         }
+        if let Some(at) = at.filter(|_| alive && what == What::Store) {
+            self.note(Noted::Store(at, value));
+        }
         alive
+    }
+
+    fn note(&self, what: Noted) {
+        self.shared.note(self.number, what);
     }
 
     /// Rings CPU number `to`.
@@ -234,7 +242,9 @@ impl Cpu {
                 self.deferring.set(true);
                 self.shared.step(self.number, What::Deferred, None);
                 if self.alive() {
+                    self.note(Noted::Deferred);
                     self.shared.kernels[self.kernel()].run_deferred();
+                    self.note(Noted::DeferredEnd);
                 }
                 self.deferring.set(false);
                 self.taken.set(self.taken.get() + 1);
@@ -250,7 +260,9 @@ impl Cpu {
         self.taken.set(self.taken.get() + 1);
         self.shared.step(self.number, What::Interrupt(vector), None);
         if self.alive() {
+            self.note(Noted::Interrupt(vector));
             self.shared.kernels[self.kernel()].handle(vector);
+            self.note(Noted::InterruptEnd);
             self.shared.handled(self.number, vector);
         }
         self.depth.set(self.depth.get() - 1);

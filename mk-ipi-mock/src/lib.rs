@@ -25,8 +25,8 @@
 //!
 //! # The modules
 //!
-//! Each uses only those named before it: `report`, `fault`, `interrupts`, `word`, `memory`, `kernel`, `sched`, `cpu`,
-//! `platform`, `machine`, `link`.
+//! Each uses only those named before it: `report`, `fault`, `interrupts`, `word`, `memory`, `notes`, `kernel`, `sched`,
+//! `cpu`, `platform`, `machine`, `link`, `trace`.
 #![expect(clippy::disallowed_types, reason = "the scheduler is no part of what a kernel links")]
 #![expect(clippy::indexing_slicing, reason = "own tables; a wrong index is a bug of the mock and may panic")]
 #![expect(clippy::panic, clippy::expect_used, reason = "a test machine stops the test")]
@@ -39,9 +39,11 @@ mod kernel;
 mod link;
 mod machine;
 mod memory;
+mod notes;
 mod platform;
 mod report;
 mod sched;
+mod trace;
 mod word;
 
 pub use cpu::Cpu;
@@ -53,3 +55,8 @@ pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};
 pub use platform::MockPlatform;
 pub use report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
 pub use word::MockWord;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

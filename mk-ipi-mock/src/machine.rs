@@ -5,6 +5,7 @@ use crate::cpu::{with_current, Cpu};
 use crate::fault::Fault;
 use crate::kernel::KernelState;
 use crate::memory::{Memory, MEMORY_START};
+use crate::notes::Notes;
 use crate::platform::MockPlatform;
 use crate::report::{Failure, Mode, Report, What};
 use crate::sched::{CpuState, Shared};
@@ -23,6 +24,7 @@ pub struct Builder {
     pools: Vec<(InstanceId, u64)>,
     faults: Vec<Fault>,
     step_limit: Option<u64>,
+    trace: bool,
 }
 
 /// A machine. Dropping it drops the handlers of its kernels.
@@ -67,6 +69,12 @@ impl Builder {
         self
     }
 
+    /// Notes what happens, for [`Machine::chrome_trace`].
+    pub const fn trace(mut self) -> Self {
+        self.trace = true;
+        self
+    }
+
     /// The machine.
     ///
     /// # Panics
@@ -90,7 +98,8 @@ impl Builder {
             Mode::Stepped { .. } => 2_000_000,
             Mode::Free => u64::MAX,
         });
-        let shared = Arc::new(Shared::new(self.mode, limit, memory, kernels, cpus));
+        let notes = if self.trace { Notes::kept() } else { Notes::default() };
+        let shared = Arc::new(Shared::new(self.mode, limit, memory, kernels, cpus, notes));
         self.faults.iter().for_each(|&fault| shared.order(fault));
         Machine { shared }
     }
@@ -106,6 +115,7 @@ impl Machine {
             pools: Vec::new(),
             faults: Vec::new(),
             step_limit: None,
+            trace: false,
         }
     }
 
@@ -223,14 +233,14 @@ impl Machine {
     /// Reads the word at `at`, mapped or not: a debugger's or a hostile CPU's access, and a step if a CPU does it.
     pub fn peek(&self, at: PhysAddr) -> u64 {
         let word = self.shared.memory.word(at);
-        with_current(|cpu| cpu.map(|cpu| cpu.access(word, What::Load, false)));
+        with_current(|cpu| cpu.map(|cpu| cpu.access(word, What::Load, 0, false)));
         word.raw().load(Ordering::Acquire)
     }
 
     /// Writes the word at `at`, mapped or not.
     pub fn poke(&self, at: PhysAddr, value: u64) {
         let word = self.shared.memory.word(at);
-        if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, What::Store, false))) {
+        if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, What::Store, value, false))) {
             word.raw().store(value, Ordering::Release);
         }
     }
@@ -243,6 +253,12 @@ impl Machine {
     /// Has the pool of `instance` give nothing more, or again.
     pub fn exhaust_pool(&self, instance: InstanceId, exhausted: bool) {
         self.shared.memory.exhaust_pool(instance, exhausted);
+    }
+}
+
+impl Machine {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 

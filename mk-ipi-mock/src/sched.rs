@@ -5,6 +5,7 @@ use crate::fault::{Armed, DoorbellFault, Fault, When};
 use crate::interrupts::Irr;
 use crate::kernel::KernelState;
 use crate::memory::{lock, Memory};
+use crate::notes::{Noted, Notes};
 use crate::report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::collections::VecDeque;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub memory: Arc<Memory>,
     pub kernels: Vec<KernelState>,
     pub cpus: Vec<CpuState>,
+    /// For a trace.
+    pub notes: Notes,
     steps: AtomicU64,
     /// No fault or late doorbell is due before this step.
     next_event: AtomicU64,
@@ -102,6 +105,7 @@ impl Shared {
         memory: Memory,
         kernels: Vec<KernelState>,
         cpus: Vec<CpuState>,
+        notes: Notes,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(match mode {
             Mode::Stepped { seed } => seed,
@@ -130,6 +134,7 @@ impl Shared {
             memory: Arc::new(memory),
             kernels,
             cpus,
+            notes,
             steps: AtomicU64::new(0),
             next_event: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(true),
@@ -242,8 +247,16 @@ impl Shared {
         }
     }
 
+    /// Notes what CPU `me` does now.
+    pub fn note(&self, me: usize, what: Noted) {
+        self.notes.add(self.steps.load(Ordering::Relaxed), me, what);
+    }
+
     /// CPU `me` noticed that its kernel stopped: others go on.
     pub fn power_off(&self, me: usize) {
+        if self.kernels[self.cpus[me].kernel].dead() {
+            self.note(me, Noted::Stopped);
+        }
         let mut s = lock(&self.sched);
         s.status[me] = Status::Off;
         if !self.ended() {
@@ -314,6 +327,7 @@ impl Shared {
     /// Rings CPU number `to`; whether it is due now, later or never is up to the faults on order.
     pub fn ring(&self, from: usize, to: usize, vector: Vector) {
         let mut s = lock(&self.sched);
+        self.note(from, Noted::Ring(to, vector));
         s.doorbells.rung += 1;
         self.cpus[to].rung.fetch_add(1, Ordering::Relaxed);
         let (from, target) = (self.cpus[from].id, self.cpus[to].id);

@@ -29,3 +29,8 @@ pub use cut::{Cut, CutError, Head, Piece};
 pub use gather::{FrameError, Gather, Taken};
 pub use mk_ipi_abi::net;
 pub use port::{Changed, Port};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -35,10 +35,16 @@ impl<Io: SbiIo> SbiDoorbell<Io> {
         &self.io
     }
 
-    /// Takes this hart's software interrupt: what its handler does first, before any message is looked for. A message that comes later
-    /// rings again.
-    ///
-    /// There is no end of interrupt.
+    /// What the handler of this hart's software interrupt does: takes the interrupt, and then looks for messages, by `look`. In this order:
+    /// a message that comes while `look` runs makes the interrupt pending again, and if it were cleared behind the look nobody would
+    /// look for that message.
+    pub fn handle(&self, look: impl FnOnce()) {
+        self.acknowledge();
+        look();
+    }
+
+    /// Takes this hart's software interrupt: the first half of [`handle`](Self::handle), for one that a former kernel of this hart left
+    /// pending. There is no end of interrupt.
     pub fn acknowledge(&self) {
         self.io.clear_software_interrupt();
         self.io.fence_after_clear();

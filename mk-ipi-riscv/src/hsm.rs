@@ -53,7 +53,9 @@ impl<Io: SbiIo> Hsm<Io> {
     ///
     /// # Safety
     ///
-    /// `target` belongs to this kernel. `entry` is code that may run there, and `opaque` is what it takes.
+    /// `target` belongs to this kernel. `entry` is code that may run there, and `opaque` is what it takes. No fence of ours reaches the
+    /// other hart's instruction fetch, which may hold what a former kernel had at the same addresses: the code at `entry` runs `fence.i`
+    /// before it comes to any instruction that may differ from that one's (ISA, "Zifencei").
     pub unsafe fn start(&self, target: PhysCpuId, entry: PhysAddr, opaque: u64) -> Result<(), SbiError> {
         // The image is in memory before the other hart runs it: the firmware tells that hart by a store or an output.
         mk_ipi_core::sync::fence(mk_ipi_core::sync::Ordering::SeqCst);

@@ -4,7 +4,7 @@
 //!
 //! [`SbiDoorbell`] is the doorbell. It reaches firmware and registers through one seam, [`SbiIo`], which `Hardware` implements with
 //! real instructions and a test with a recorder. For kernels without code of their own there is more:
-//! [`SbiDoorbell::acknowledge`] for the interrupt's handler, and [`Hsm`], which starts a hart, stops the one that calls, and says in
+//! [`SbiDoorbell::handle`] for the interrupt's handler, and [`Hsm`], which starts a hart, stops the one that calls, and says in
 //! which state one is.
 //!
 //! "SBI" is the RISC-V supervisor binary interface specification, version 2.0; "ISA" is volume 1 of the RISC-V instruction set manual
@@ -12,12 +12,13 @@
 //!
 //! # What a kernel owes the machine before it takes doorbells
 //!
-//! - A trap entry in `stvec` that calls [`SbiDoorbell::acknowledge`] for supervisor software interrupts (`scause` 1 with the
-//!   interrupt bit) **before** it looks for messages: an interrupt that comes in between then comes again.
+//! - A trap entry in `stvec` that calls [`SbiDoorbell::handle`] for supervisor software interrupts (`scause` 1 with the interrupt
+//!   bit): it clears the interrupt **before** it looks for messages, so that one that comes in between comes again.
 //! - `sie.SSIE` set, on each hart that is to be rung.
 //! - There is one such interrupt for each hart, and it does not say who rang, or why. A kernel that uses it for itself too, for its own
 //!   harts, looks for messages whenever it comes; one from another kernel that means nothing to this one does no harm.
-//! - A pending software interrupt of a former kernel of this hart is cleared the same way before the first message is expected.
+//! - [`SbiDoorbell::acknowledge`] before the first message is expected: a former kernel of this hart may have left the interrupt
+//!   pending.
 //!
 //! # Modules
 //!
@@ -34,6 +35,8 @@ mod fake;
 pub mod hardware;
 pub mod hsm;
 pub mod imsic;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod sbi;
 
 pub use doorbell::{SbiDoorbell, SOFTWARE_INTERRUPT};
@@ -42,3 +45,8 @@ pub use hardware::{Hardware, ImsicFiles};
 pub use hsm::{HartState, Hsm};
 pub use imsic::{Identity, Imsic, ImsicIo};
 pub use sbi::{Extension, SbiError, SbiIo, SbiReturn};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

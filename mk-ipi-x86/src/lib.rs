@@ -62,3 +62,8 @@ pub use mode::{Mode, ModeError};
 pub use page::StartPage;
 pub use regs::{ApicIo, Register};
 pub use start::{start_cpu, stop_cpu, Microseconds, StartError};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -183,6 +183,10 @@ pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathB
     let readme = copy(&crate_folder.join("README.md"), out.join("README.md"))?;
     let test = bin.join("mk_ipi_test");
     compile_test(places, "cc", &[], &include, &host, &test)?;
+    let stdio = out.join("lib/mk_ipi_peer_stdio.so");
+    let mut cc = compiler(places, "cc", &include);
+    cmd::run(cc.args(["-fPIC", "-shared", "peer_stdio.c", "-o"]).arg(&stdio))?;
+    let python = copy(&crate_folder.join("tests/peer.py"), folder(out, "share")?.join("peer.py"))?;
     Ok(vec![
         (header, "the header"),
         (host, "the library for the host"),
@@ -190,6 +194,8 @@ pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathB
         (pc, "for pkg-config"),
         (test, "tests the library, or a peer of yours"),
         (include.join("mk_ipi_peer.h"), "what such a peer exports"),
+        (stdio, "such a peer, which has a program of yours do the work, in any language"),
+        (python, "such a program, in Python"),
         (readme, "how to use all this"),
     ])
 }
@@ -260,7 +266,18 @@ pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     if let Some(peer) = peer {
         cmd.arg("--peer").arg(peer);
     }
-    eprintln!("$ {}", cmd::shown(&cmd));
+    run_test_as(&mut cmd, program)
+}
+
+/// The same of a peer that is a program: `words` for a shell.
+pub fn run_test_of_program(program: &Path, stdio: &Path, words: &str) -> Result<String> {
+    let mut cmd = Command::new(program);
+    cmd.arg("--peer").arg(stdio).env("MK_IPI_PEER_PROGRAM", words);
+    run_test_as(&mut cmd, program)
+}
+
+fn run_test_as(cmd: &mut Command, program: &Path) -> Result<String> {
+    eprintln!("$ {}", cmd::shown(cmd));
     let out = cmd.stdin(Stdio::null()).output().with_context(|| program.display().to_string())?;
     let said = String::from_utf8_lossy(&out.stdout);
     let complaints = String::from_utf8_lossy(&out.stderr);

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::arch::Arch;
 use crate::cmd::Places;
+use crate::guest::Host;
 use crate::image::{self, Flavour, Image};
 use crate::kernels::Kernels;
 use crate::live::Live;
@@ -19,8 +20,8 @@ use crate::summary::{self, Summary};
 
 /// Most CPUs of the host: with those of 15 other kernels no more than the kernels look at.
 const MAX_HOST_CPUS: i64 = 480;
-/// Most kernels on a machine that is no PC: so many CPUs it has.
-const MAX_ELSEWHERE: u32 = 8;
+/// Most CPUs of the machines that are no PC: those of arm64 that QEMU lists in one region of redistributors.
+const MAX_ELSEWHERE: u32 = 123;
 /// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
 const MAX_XAPIC_CPUS: u32 = 255;
 
@@ -30,6 +31,9 @@ pub struct DemoArgs {
     /// The machine: an x86 PC, or QEMU's `virt`: with a GICv3, or with SBI and with IMSICs
     #[arg(long, value_enum, default_value_t = Arch::X86)]
     pub arch: Arch,
+    /// The kernel that boots and starts the others: ours, or one that somebody else's crates make
+    #[arg(long, value_enum, default_value_t = Host::BareMetal)]
+    pub host: Host,
     /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     pub kernels: Kernels,
@@ -39,7 +43,7 @@ pub struct DemoArgs {
     /// What the links speak
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
-    /// Stop kernel 1 by INIT in mid-stream, wherever it is, and start it anew: this often, or 5 times
+    /// Stop kernel 1 in mid-stream, and start it anew: this often, or 5 times. By INIT, wherever it is (x86)
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
@@ -68,6 +72,7 @@ impl DemoArgs {
     pub fn plain(kernels: Kernels) -> Self {
         Self {
             arch: Arch::X86,
+            host: Host::BareMetal,
             kernels,
             messages: 10_000,
             generation: Generation::Native,
@@ -143,6 +148,7 @@ pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<(
     let flavour = if args.moves.is_some() { Flavour::SecondCpu } else { Flavour::OneCpu };
     refuse_elsewhere(args)?;
     let stage = Stage::build(places, provision, (args.arch, &args.kernels), flavour, args.mode.x2apic())?;
+    let stage = stage.with_host(provision, args.host)?;
     let outcome = play(&stage, args)?;
     let lines: Vec<String> = [outcome.summary.table()].into_iter().chain(outcome.not_run.clone()).collect();
     summary::show(&lines, args.json.then_some(&outcome.summary))?;
@@ -160,10 +166,12 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
         () if args.kill.is_some() => {
             "--kill: the firmware (PSCI, SBI) stops no CPU but the one that calls it"
         }
-        () if args.moves.is_some() => "--move: the CPU that is moved is stopped from outside",
+        () if args.moves.is_some() => {
+            "--move: a kernel there has one CPU, no entry for a second one, and no vector of its own by which a stray doorbell would be known"
+        }
+        () if args.host != Host::BareMetal => "--host: the other hosts are for x86-64",
         () if args.kernels.has_c() => "the kernel in C is one for x86-64",
-        () if args.host_cpus != 1 => "--host-cpus: the machine has few CPUs",
-        () if args.kernels.count() > MAX_ELSEWHERE => "at most 8 kernels",
+        () if args.host_cpus.saturating_add(args.kernels.count()) > MAX_ELSEWHERE + 1 => "at most 123 CPUs",
         () => return Ok(()),
     };
     bail!("not on {arch}: {why}")
@@ -171,10 +179,12 @@ fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
 
 /// What demos run on.
 pub struct Stage<'a> {
-    places: &'a Places,
-    qemu: &'a Qemu,
+    /// Where things are.
+    pub places: &'a Places,
+    /// The emulator.
+    pub qemu: &'a Qemu,
     /// The kernels, the host first.
-    images: Vec<Image>,
+    pub images: Vec<Image>,
 }
 
 impl<'a> Stage<'a> {
@@ -197,6 +207,24 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl Stage<'_> {
+    /// The same, booted by `host`.
+    pub fn with_host(mut self, provision: &Provision, host: Host) -> Result<Self> {
+        let needs = host.needs();
+        provision.announce(&needs)?;
+        provision.ensure(&needs)?;
+        if let (Some(file), Some(first)) = (host.build(self.places)?, self.images.first_mut()) {
+            first.file = file;
+        }
+        Ok(self)
+    }
+
+    /// The kernels, the host first.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+}
+
 /// Runs the demo in each mode.
 pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     let &Stage { places, qemu, ref images } = stage;
@@ -214,6 +242,9 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
         bail!("--move is for kernels in Rust that all live on: no --kill");
     }
+    if args.moves.is_some() && args.host != Host::BareMetal {
+        bail!("--move is for a host of our own");
+    }
     let arch = args.arch;
     let (modes, not_run) = match arch {
         Arch::X86 => runnable(qemu, args.mode, places.ci)?,
@@ -224,9 +255,21 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
         Outcome { summary: Summary::default(), not_run, problems: Vec::new(), took: Duration::ZERO };
     for mode in modes {
         let fault = args.fault.as_deref();
+        let host = args.host;
         let (messages, host_cpus, moves) = (args.messages, args.host_cpus, args.moves.unwrap_or(0));
-        let job =
-            Job { arch, run: "demo", mode, generation, messages, kills, host_cpus, moves, fault, images };
+        let job = Job {
+            arch,
+            host,
+            run: "demo",
+            mode,
+            generation,
+            messages,
+            kills,
+            host_cpus,
+            moves,
+            fault,
+            images,
+        };
         if mode == Mode::Xapic && job.cpus() > MAX_XAPIC_CPUS {
             bail!("xAPIC has ids for {MAX_XAPIC_CPUS} CPUs, not for {}: --mode x2apic", job.cpus());
         }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::arch::Arch;
 use crate::cmd::{shown, Places};
+use crate::guest::{Host, COMMAND_LINE};
 use crate::image::Image;
 use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Mode, Record, Report, VICTIM};
@@ -22,6 +23,8 @@ use crate::watch::Watch;
 /// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`; on the other architectures it says the same. 0 is
 /// no success: a triple fault ends with it.
 const SUCCESS: i32 = 33;
+/// What ends a PC with a status.
+const EXIT_DEVICE: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
 /// Lines of the serial line that a failure shows.
 pub const TAIL: usize = 40;
 /// A machine that reports nothing new for so long is hung.
@@ -31,6 +34,8 @@ const QUIET: Duration = Duration::from_secs(30);
 pub struct Job<'a> {
     /// Of which machine.
     pub arch: Arch,
+    /// What boots the machine.
+    pub host: Host,
     /// `demo` or `conformance`.
     pub run: &'a str,
     /// How the interrupt controller is driven.
@@ -84,12 +89,11 @@ impl Job<'_> {
         line
     }
 
-    fn command(&self, qemu: &Qemu) -> Command {
+    /// The call of QEMU. `line` is a file with the command line, for a host that gets none from its boot loader.
+    fn command(&self, qemu: &Qemu, line: &Path) -> Command {
         let mut cmd = qemu.command();
         match self.arch {
-            Arch::X86 => {
-                cmd.args(["-M", "q35", "-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
-            }
+            Arch::X86 => cmd.args(["-M", "q35", "-cpu", self.cpu()]).args(EXIT_DEVICE),
             Arch::Arm64 => cmd.args(["-M", "virt,gic-version=3", "-cpu", "max", "-semihosting"]),
             Arch::Riscv64 if self.mode == Mode::Imsic => cmd.args(["-M", "virt,aia=aplic-imsic"]),
             Arch::Riscv64 => cmd.args(["-M", "virt"]),
@@ -97,13 +101,34 @@ impl Job<'_> {
         cmd.args(["-accel", "tcg,thread=multi", "-m", "1G"]);
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         cmd.arg("-smp").arg(self.cpus().to_string());
-        cmd.arg("-kernel").arg(&self.images[0].file).arg("-append").arg(self.command_line());
+        // QEMU takes a doubled comma for one that is part of a value.
+        let quoted = |file: &Path| file.display().to_string().replace(',', ",,");
+        let loader = |file, at: u64| format!("loader,file={},addr={at:#x},force-raw=on", quoted(file));
+        match self.host {
+            Host::BareMetal | Host::Axplat => {
+                cmd.arg("-kernel").arg(&self.images[0].file).arg("-append").arg(self.command_line());
+            }
+            Host::Bootloader => {
+                let disk = quoted(&self.images[0].file);
+                cmd.arg("-drive").arg(format!("if=none,id=disk,format=raw,snapshot=on,file={disk}"));
+                // Its first stages ask the BIOS for a video mode.
+                cmd.args(["-device", "VGA", "-device", "ide-hd,drive=disk"]);
+                cmd.arg("-device").arg(loader(line, COMMAND_LINE));
+            }
+        }
         for image in &self.images[1..] {
-            // QEMU takes a doubled comma for one that is part of a value.
-            let file = image.file.display().to_string().replace(',', ",,");
-            cmd.arg("-device").arg(format!("loader,file={file},addr={:#x},force-raw=on", image.staged_at));
+            cmd.arg("-device").arg(loader(&image.file, image.staged_at));
         }
         cmd
+    }
+
+    /// The CPU: axplat takes x2APIC mode where there is one.
+    fn cpu(&self) -> &'static str {
+        if self.host == Host::Axplat && self.mode == Mode::Xapic {
+            "max,-x2apic"
+        } else {
+            "max"
+        }
     }
 
     /// The bound of a run that gets on: far more than it needs, so that a slow machine passes.
@@ -141,17 +166,24 @@ impl Drop for Guard {
 
 /// Boots the machine and sees it to its end. `on_record` is told of each record as it comes.
 pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
+    watched(places, qemu, job)?.run(on_record)
+}
+
+/// The call that boots the machine.
+pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
     std::fs::create_dir_all(places.own_target(""))?;
-    let watched = Watched {
-        cmd: job.command(qemu),
+    let line = places.own_target("command-line");
+    // A byte of 0 ends it.
+    std::fs::write(&line, job.command_line() + "\0")?;
+    Ok(Watched {
+        cmd: job.command(qemu, &line),
         log: places.own_target(&name),
         quiet: QUIET,
         hard: job.hard_bound(),
         success: SUCCESS,
         report: Report::default(),
-    };
-    watched.run(on_record)
+    })
 }
 
 /// A call of QEMU whose stdout carries records.
@@ -272,6 +304,7 @@ mod tests {
         let images = [image(0), image(0x2100_0000)];
         let job = Job {
             arch: Arch::X86,
+            host: Host::BareMetal,
             run: "demo",
             mode: Mode::X2apic,
             generation: Generation::RfcV2,

@@ -8,13 +8,16 @@ mod check;
 mod cmd;
 mod cpus;
 mod demo;
+mod guest;
 mod image;
+mod inspect;
 mod kernels;
 mod linux;
 mod live;
 mod machine;
 mod proofs;
 mod provision;
+mod qmp;
 mod record;
 mod summary;
 mod watch;
@@ -45,14 +48,23 @@ enum Command {
     Test(check::TestArgs),
     /// The loom models, as deep as you like
     Loom(check::LoomArgs),
+    /// The litmus tests on Miri's weak memory, with as many seeds as you like
+    Litmus(check::LitmusArgs),
     /// A kernel stopped after each of its stores, in as many schedules as you like
     Scenarios(check::ScenariosArgs),
+    /// Processes as kernels, stopped and killed at random moments, each message accounted for
+    Kills(check::KillsArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
     Bench(bench::BenchArgs),
+    /// The demo, stopped in mid-stream, its memory dumped and explained by mk-ipi-inspect
+    Inspect(inspect::InspectArgs),
     /// The C header, the static libraries, a pkg-config file and a test program, in one folder
     Capi(capi::CapiArgs),
+    /// Whether the public interface has changed more than the version number says; nothing is published yet, so it is
+    /// compared with a commit
+    Semver(check::SemverArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
     Proofs(proofs::ProofsArgs),
 }
@@ -75,10 +87,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Linux(args) => linux::linux(&places, &provision(args.yes), &args)?,
         Command::Test(args) => return check::test(&places, &provision(args.yes), &args),
         Command::Loom(args) => check::loom(&places, &args)?,
+        Command::Litmus(args) => check::litmus(&places, &provision(args.yes), &args)?,
         Command::Scenarios(args) => check::scenarios(&places, &args)?,
+        Command::Kills(args) => check::kills(&places, &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
+        Command::Inspect(args) => inspect::inspect(&places, &provision(args.yes), &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
+        Command::Semver(args) => check::semver(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)

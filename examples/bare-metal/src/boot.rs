@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a kernel is told at its start: PVH start info, on each architecture from the host to a kernel that it starts.
 
-use crate::arch::CACHED_END;
+use crate::arch::{at, CACHED_END};
 use crate::layout;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
+use core::mem::offset_of;
 use mk_ipi_abi::{PhysAddr, PhysRange};
 
 /// `hvm_start_info` of the PVH boot ABI, version 1.
@@ -81,15 +82,15 @@ impl Boot {
         Some(boot)
     }
 
-    /// Nothing yet, but where firmware says what the machine has: for a machine that is not booted by PVH.
-    #[cfg(not(target_arch = "x86_64"))]
+    /// Nothing yet, but where firmware says what the machine has.
+    #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn new(firmware: u64) -> Self {
         let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
         Self { cmdline: [0; 512], cmdline_len: 0, memmap: [none; MAX_MEMMAP], nr_memmap: 0, firmware }
     }
 
     /// Takes a command line; nothing if it is too long.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn set_cmdline(&mut self, line: &[u8]) -> Option<()> {
         // The last byte stays 0.
         self.cmdline[..511].get_mut(..line.len())?.copy_from_slice(line);
@@ -98,7 +99,7 @@ impl Boot {
     }
 
     /// Adds memory; whether there is room for one more piece.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn add_ram(&mut self, ram: PhysRange) -> bool {
         let Some(place) = self.memmap.get_mut(self.nr_memmap) else { return false };
         *place = MemmapEntry { start: ram.start().0, len: ram.len(), kind: RAM, reserved: 0 };
@@ -143,27 +144,26 @@ impl Boot {
             cmdline: [u8; 512],
         }
         const _: () = assert!(size_of::<Page>() <= 4096);
-        let at = layout::start_info(k);
-        let page = at as *mut Page;
+        let physical = layout::start_info(k);
+        let page = at(physical) as *mut Page;
         let mut line = Text { bytes: [0; 512], len: 0 };
         line.write_fmt(cmdline)?;
-        // SAFETY: no access, only addresses inside the page.
-        let (memmap, cmdline) = unsafe { (&raw const (*page).memmap, &raw const (*page).cmdline) };
+        let behind = |offset: usize| physical + offset as u64;
         let info = StartInfo {
             magic: MAGIC,
             version: 1,
             flags: 0,
             nr_modules: 0,
             modules: 0,
-            cmdline: cmdline as u64,
+            cmdline: behind(offset_of!(Page, cmdline)),
             firmware: self.firmware,
-            memmap: memmap as u64,
+            memmap: behind(offset_of!(Page, memmap)),
             nr_memmap: self.nr_memmap as u32,
             reserved: 0,
         };
         // SAFETY: the caller's promise; the page is aligned and large enough.
         unsafe { page.write(Page { info, memmap: self.memmap, cmdline: line.bytes }) };
-        Ok(at)
+        Ok(physical)
     }
 }
 

@@ -36,11 +36,11 @@ pub struct BareMetal {
     spare_interrupts: AtomicU64,
 }
 
-/// Who this is, how many there are, and the CPU of each.
+/// Who this is, how many there are, and where each is rung.
 struct Kernels {
     me: usize,
     count: usize,
-    cpus: [PhysCpuId; layout::MAX_KERNELS],
+    doorbells: [(PhysCpuId, Vector); layout::MAX_KERNELS],
 }
 
 impl BareMetal {
@@ -78,13 +78,13 @@ impl Env for BareMetal {
         &SUITE
     }
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
-        let cpu = &self.node().cpus[kernel];
+        let (cpu, vector) = &self.node().doorbells[kernel];
         InstanceConfig {
             id: instance(kernel),
             incarnation: Incarnation::FIRST,
             cpus: core::slice::from_ref(cpu),
             doorbell_cpu: *cpu,
-            vector: arch::DOORBELL,
+            vector: *vector,
             link: LinkConfig::RfcV2 { slots: layout::SUITE_SLOTS, policy: Occupied::Exclusive },
             one_doorbell: false,
         }
@@ -153,12 +153,12 @@ fn tell(Case { name, clauses, .. }: &Case, result: &str, detail: &str) {
 
 /// Runs the cases; whether all passed.
 pub fn run(node: &Node) -> bool {
-    let mut cpus = [PhysCpuId(0); layout::MAX_KERNELS];
-    for (kernel, cpu) in cpus.iter_mut().enumerate().take(node.kernels) {
+    let mut doorbells = [(PhysCpuId(0), arch::DOORBELL); layout::MAX_KERNELS];
+    for (kernel, doorbell) in doorbells.iter_mut().enumerate().take(node.kernels) {
         let Ok(known) = ENDPOINT.instance(instance(kernel)) else { fatal!("kernel {kernel} is not known") };
-        *cpu = known.doorbell_cpu();
+        *doorbell = (known.doorbell_cpu(), known.vector());
     }
-    BARE_METAL.node.call_once(|| Kernels { me: node.me, count: node.kernels, cpus });
+    BARE_METAL.node.call_once(|| Kernels { me: node.me, count: node.kernels, doorbells });
     SUITE.identify(instance(node.me), Incarnation::FIRST);
     Kernel.controller().open_spare();
     Kernel.play(Role::Suite);

@@ -4,8 +4,8 @@
 //! A kernel that serves (serve.rs) has a line of its own, or none.
 
 use crate::arch::{uart, without_interrupts};
-use crate::layout::own_kernel;
 use crate::machine::{self, Exit};
+use crate::own;
 use crate::platform::{Kernel, Role};
 use crate::serve::SERVER;
 use crate::{clock, control, serve};
@@ -70,7 +70,7 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
 /// This kernel's number: known to the demo before any directory is read; 255 while unknown.
 pub fn me() -> u8 {
     match OWN.get() {
-        None => own_kernel(),
+        None => own::kernel(),
         Some(_) => SERVER.identity().map_or(u8::MAX, |(me, _)| me.get()),
     }
 }
@@ -83,7 +83,7 @@ fn holder(k: usize, cpu: usize) -> u64 {
 /// Runs `f` while this kernel holds the console. A holder that died is robbed after [`PATIENCE`].
 fn locked(f: impl FnOnce()) {
     let lock = &control::control().console;
-    let me = holder(own_kernel().into(), Kernel.index());
+    let me = holder(own::kernel().into(), Kernel.index());
     let start = clock::now();
     let mut nested = false;
     while let Err(holder) = lock.compare_exchange(0, me, Ordering::Acquire) {
@@ -106,7 +106,7 @@ fn locked(f: impl FnOnce()) {
 pub fn release_of(k: usize) {
     let lock = &control::control().console;
     // Who is stopped has one CPU.
-    let (dead, me) = (holder(k, 0), holder(own_kernel().into(), Kernel.index()));
+    let (dead, me) = (holder(k, 0), holder(own::kernel().into(), Kernel.index()));
     without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
             uart::send(uart::SHARED, CUT);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The demo's control area: how its kernels keep in step and share the console. No part of the protocol.
 
+use crate::arch::at;
 use crate::layout::{CONTROL, CONTROL_LEN, MAX_KERNELS};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -34,12 +35,12 @@ const _: () = assert!(size_of::<Control>() as u64 <= CONTROL_LEN);
 /// The control area.
 pub fn control() -> &'static Control {
     // SAFETY: RAM by the memory map, mapped, aligned, used for nothing else; every bit pattern is a `Control`.
-    unsafe { &*(CONTROL as *const Control) }
+    unsafe { &*(at(CONTROL) as *const Control) }
 }
 
 /// Empties the control area. For the host, before it starts another kernel or prints.
 pub fn reset() {
-    let words = (0..CONTROL_LEN).step_by(8).map(|at| (CONTROL + at) as *mut u64);
+    let words = (0..CONTROL_LEN).step_by(8).map(|offset| at(CONTROL + offset) as *mut u64);
     for word in words {
         // SAFETY: RAM by the memory map, and no other kernel runs yet.
         unsafe { word.write_volatile(0) };

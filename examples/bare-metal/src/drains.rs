@@ -2,7 +2,8 @@
 //! Is the drain fair? Counts the calls of it that left a kernel's stream waiting, whatever another one does or suffers.
 
 use crate::journal;
-use crate::layout::{self, MAX_KERNELS};
+use crate::layout::MAX_KERNELS;
+use crate::own;
 use crate::platform::BUDGET;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -39,7 +40,7 @@ pub fn watched(drain: impl FnOnce()) {
     if watched == 0 {
         return drain();
     }
-    let (me, own) = (usize::from(layout::own_kernel()), journal::own());
+    let (me, own) = (usize::from(own::kernel()), journal::own());
     let mut before = [None; MAX_KERNELS];
     for (k, before) in before.iter_mut().enumerate().filter(|(k, _)| watched & 1 << k != 0) {
         let next = own.receiver.next(k);

@@ -16,11 +16,11 @@
 use crate::arch::{self, without_interrupts};
 use crate::clock::{self, SECOND};
 use crate::control::control;
-use crate::layout::{self, MAX_KERNELS};
+use crate::layout::MAX_KERNELS;
 use crate::node::{self, instance, Node};
 use crate::options::{FaultKind, Options};
 use crate::platform::{Kernel, ENDPOINT, OWN_CPUS};
-use crate::second;
+use crate::{own, second};
 use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::{fence, spin_hint, AtomicBool, AtomicU64, Ordering};
@@ -86,7 +86,7 @@ pub fn prepare(options: &Options) {
     if options.moves.is_none() {
         return;
     }
-    let me = usize::from(layout::own_kernel());
+    let me = usize::from(own::kernel());
     (0..MAX_KERNELS).for_each(|k| Kernel.controller().lead(vector(k), k == me));
     Kernel.controller().lead(arch::DOORBELL, false);
     STALE.store(options.fault.is_some_and(|f| f.kind == FaultKind::Stale), Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::node::{instance, Node, DONE, READY};
 use crate::options::{Generation, Options, Run};
 use crate::platform::{bytes, ENDPOINT};
 use crate::shares::Shares;
-use crate::{console, demo, hand_over, image, journal};
+use crate::{console, demo, hand_over, image, journal, own};
 use mk_ipi_abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_abi::directory::{EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
@@ -71,8 +71,8 @@ impl Machine {
     fn find(options: &Options) -> Self {
         let kernel = ENDPOINT.platform();
         let kernels = 1 + options.images().count();
-        if layout::own_kernel() != 0 {
-            fatal!("the host's image is linked for kernel {}", layout::own_kernel());
+        if own::kernel() != 0 {
+            fatal!("the host's image is linked for kernel {}", own::kernel());
         }
         let found =
             arch::cpus(kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
@@ -110,7 +110,11 @@ impl Machine {
             flags: if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE },
             region,
             doorbell_cpu: self.shares.first(k),
-            vector: if self.moves { hand_over::vector(k) } else { arch::DOORBELL },
+            vector: match k {
+                k if self.moves => hand_over::vector(k),
+                0 => arch::DOORBELL,
+                _ => arch::DOORBELL_OF_SPAWNED,
+            },
             nr_cpus: self.shares.of(k).len() as u32,
         }
     }
@@ -178,7 +182,7 @@ impl Machine {
         let kernel = ENDPOINT.platform();
         let window = layout::image_window(k);
         for (range, what) in [(file, "ELF file"), (window, "window")] {
-            if !kernel.boot().is_ram(range) || range.overlaps(layout::own_image()) {
+            if !kernel.boot().is_ram(range) || range.overlaps(own::image()) {
                 fatal!("the {what} of kernel {k} at {:#x} is no free RAM", range.start().0);
             }
         }

@@ -75,8 +75,9 @@ unsafe fn place(
     if bytes.len() as u64 > target.len() {
         return Err(ImageError::BadSegment(at));
     }
+    let place = arch::at(at) as *mut u8;
     // SAFETY: `target` lies in `window`, which is the caller's to overwrite; a byte slice has no alignment.
-    let memory = unsafe { core::slice::from_raw_parts_mut(at as *mut u8, target.len() as usize) };
+    let memory = unsafe { core::slice::from_raw_parts_mut(place, target.len() as usize) };
     let (head, tail) = memory.split_at_mut(bytes.len());
     head.copy_from_slice(bytes);
     tail.fill(0);

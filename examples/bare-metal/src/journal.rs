@@ -2,8 +2,10 @@
 //! What a kernel writes down outside its image: where its streams are. A kernel that was killed goes on from there
 //! in its next life, so that nothing it sent or was sent is forgotten. No part of the protocol.
 
+use crate::arch::at;
 use crate::layout::{self, JOURNAL_LEN, MAX_KERNELS};
 use crate::options::MAX_KILLS;
+use crate::own;
 use crate::receive::Receiver;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
@@ -35,20 +37,20 @@ pub struct SentTo {
 /// The journal of kernel `k`.
 pub fn of(k: usize) -> &'static Journal {
     // SAFETY: RAM by the memory map, mapped, aligned, used for nothing else; every bit pattern is a `Journal`.
-    unsafe { &*(layout::journal(k) as *const Journal) }
+    unsafe { &*(at(layout::journal(k)) as *const Journal) }
 }
 
 /// This kernel's own.
 pub fn own() -> &'static Journal {
-    of(usize::from(layout::own_kernel()))
+    of(usize::from(own::kernel()))
 }
 
 /// Empties the journal of kernel `k`, which does not run yet.
 pub fn clear(k: usize) {
-    let at = layout::journal(k) as *mut u64;
+    let words = at(layout::journal(k)) as *mut u64;
     for word in 0..size_of::<Journal>() / 8 {
         // SAFETY: RAM by the memory map, and its kernel does not run.
-        unsafe { at.add(word).write_volatile(0) };
+        unsafe { words.add(word).write_volatile(0) };
     }
 }
 

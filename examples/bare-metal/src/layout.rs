@@ -114,22 +114,6 @@ pub fn pools() -> PhysRange {
     fixed(POOLS, MAX_KERNELS as u64 * POOL_LEN)
 }
 
-/// The memory of this image, from the linker.
-pub fn own_image() -> PhysRange {
-    extern "C" {
-        static __image_start: u8;
-        static __image_end: u8;
-    }
-    let (start, end) = (&raw const __image_start as u64, &raw const __image_end as u64);
-    fixed(start, end - start)
-}
-
-/// Which kernel's window this image lies in: known before any directory is read. 255 if in none.
-pub fn own_kernel() -> u8 {
-    let window = (0..MAX_KERNELS).find(|&k| contains(image_window(k), own_image()));
-    window.map_or(u8::MAX, |k| k as u8)
-}
-
 /// Whether `inner` lies within `outer`.
 pub fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()

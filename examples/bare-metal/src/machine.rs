@@ -2,7 +2,7 @@
 //! How the machine ends.
 
 use crate::arch;
-pub use crate::arch::machine::{halt, prepare, undefined_instruction};
+pub use crate::arch::machine::{halt, undefined_instruction};
 
 /// What the emulator's exit status says: `value * 2 + 1`, as QEMU's `isa-debug-exit` makes it.
 ///

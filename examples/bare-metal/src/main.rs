@@ -40,8 +40,11 @@ mod net;
 mod node;
 mod options;
 mod order;
+mod own;
 mod payload;
 mod platform;
+mod play;
+mod pools;
 mod progress;
 mod receive;
 mod second;
@@ -51,15 +54,10 @@ mod spawned;
 mod stream;
 mod stream_check;
 
-use crate::control::control;
-use crate::host::Machine;
 use crate::machine::Exit;
-use crate::node::{Node, DONE};
 use crate::options::{Options, Run};
-use crate::platform::{Kernel, Role, ENDPOINT};
+use crate::platform::{Kernel, Role};
 use mk_ipi_abi::boot_param::mk_ipi_shared;
-use mk_ipi_abi::{Incarnation, InstanceId};
-use mk_ipi_core::platform::ThisCpu;
 
 /// What boot.s calls, on this kernel's own stack and page tables, interrupts off.
 #[no_mangle]
@@ -69,7 +67,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     let Some(boot) = boot else {
         // There is no telling a host from a spawned kernel, nor whose the console is; and outside of the memory map the machine
         // is another's.
-        match layout::own_kernel() {
+        match own::kernel() {
             u8::MAX => machine::halt(),
             _ => machine::exit(Exit::Error),
         }
@@ -82,7 +80,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     } else if shared == Ok(None) {
         control::reset();
         console::init();
-        machine::prepare();
+        arch::machine::prepare();
     }
     let line =
         core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
@@ -94,38 +92,13 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, &options),
         (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),
-        (Ok(Some(shared)), _) => run(&spawned::start(options, boot.cmdline(), shared), None),
+        (Ok(Some(shared)), _) => play::run(&spawned::start(options, boot.cmdline(), shared), None),
         (Ok(None), _) => {
             let (node, mut machine) = host::start(options);
-            run(&node, Some(&mut machine))
+            play::run(&node, Some(&mut machine))
         }
         (Err(e), _) => fatal!("mk_ipi_shared=: {e:?}"),
     }
-}
-
-/// Says who this kernel is.
-fn introduce(identity: Option<(InstanceId, Incarnation)>) {
-    let cpu = Kernel.physical_id().0;
-    let (me, life) = identity.map_or((console::me(), 0), |(me, life)| (me.get(), life.get()));
-    record!("{{\"kernel\":{{\"id\":{me},\"lang\":\"rust\",\"cpu\":{cpu},\"life\":{life}}}}}");
-}
-
-/// What all kernels do, once all are up. The host has the `machine`.
-fn run(node: &Node, machine: Option<&mut Machine>) -> ! {
-    introduce(ENDPOINT.identity());
-    log!("image at {:#x}, {}", layout::own_image().start().0, node.options);
-    if node.me != 0 {
-        spawned::report_listed(node);
-    }
-    node.wait_for_all(node::READY, "not all kernels are up", || {});
-    let ok =
-        if node.options.run == Run::Conformance { conformance::run(node) } else { demo::run(node, machine) };
-    control().set_verdict(node.me, ok);
-    node.reach(DONE);
-    if node.me == 0 {
-        host::finish(node)
-    }
-    machine::halt()
 }
 
 #[panic_handler]

@@ -8,6 +8,7 @@ use crate::arch::without_interrupts;
 use crate::clock::{self, SECOND};
 use crate::serve::SERVER;
 use core::fmt::Write;
+use core::net::Ipv4Addr;
 use crc::{Crc, Digest, CRC_32_ISO_HDLC};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::{Incarnation, InstanceId};
@@ -264,7 +265,8 @@ impl Nets {
     pub const NONE: Self = Self([const { None }; PEERS]);
 
     /// Opens one to each other kernel that can have it. Once.
-    pub fn open(me: InstanceId, life: Incarnation, address: Ipv4Cidr) -> Self {
+    pub fn open(me: InstanceId, life: Incarnation, (address, prefix): (Ipv4Addr, u8)) -> Self {
+        let address = Ipv4Cidr::new(address, prefix);
         let mut nets = Self::NONE;
         for ((place, id), buffers) in nets.0.iter_mut().zip((0..).map(InstanceId::new)).zip(&BUFFERS) {
             if id != me {

@@ -18,9 +18,9 @@
 use crate::arch::{uart, Mode};
 use crate::layout::MAX_KERNELS;
 use core::fmt;
+use core::net::Ipv4Addr;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
 use mk_ipi_abi::{PhysAddr, PhysRange};
-use smoltcp::wire::Ipv4Cidr;
 
 /// Most messages per pair: a receiver keeps one bit for each.
 pub const MAX_MESSAGES: u32 = 1 << 20;
@@ -115,8 +115,8 @@ pub struct Options {
     pub moves: Option<u32>,
     /// A failure on order.
     pub fault: Option<Fault>,
-    /// The address of its network interfaces.
-    pub ip: Option<Ipv4Cidr>,
+    /// The address of its network interfaces, and how many bits of it are the network.
+    pub ip: Option<(Ipv4Addr, u8)>,
     /// The ELF files of the kernels to spawn.
     images: [Option<PhysRange>; MAX_KERNELS - 1],
 }
@@ -172,7 +172,7 @@ impl Options {
                 "move" => options.moves = Some(value.parse().map_err(|_| bad)?),
                 "messages" => options.messages = messages(value).ok_or(bad)?,
                 "fault" => options.fault = Some(fault(value).ok_or(bad)?),
-                "ip" => options.ip = Some(value.parse().map_err(|()| bad)?),
+                "ip" => options.ip = Some(ip(value).ok_or(bad)?),
                 "image" => {
                     let place = options.images.get_mut(nr_images).ok_or(OptionError::TooManyImages)?;
                     *place = Some(image(value).ok_or(bad)?);
@@ -264,6 +264,12 @@ fn kills(value: &str) -> Option<Kills> {
 
 fn port(value: &[u8]) -> Option<uart::Port> {
     parse_size(value).ok()?.try_into().ok()
+}
+
+fn ip(value: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, prefix) = value.split_once('/')?;
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+    Some((address.parse().ok()?, prefix))
 }
 
 fn messages(value: &str) -> Option<u32> {

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What this kernel supplies to mk-ipi-core: its doorbell, its memory, its pools, its deferred work.
 
-use crate::arch::{self, interrupts, Controller, Mode};
+use crate::arch::{self, interrupts, without_interrupts, Controller, Mode};
 use crate::boot::Boot;
 use crate::conformance::{self, SUITE};
-use crate::layout::{self, MAX_KERNELS, POOL_LEN};
+use crate::layout;
+use crate::pools::Pools;
 use crate::serve::SERVER;
-use crate::{drains, hand_over, inbox, second, serve, stream};
+use crate::{drains, hand_over, inbox, own, second, serve, stream};
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::slice;
-use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{
     Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
@@ -34,10 +35,6 @@ pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
 pub const BUDGET: usize = 64;
 /// What there is one of in a kernel, however many endpoints it has.
 static KERNEL: State = State::new();
-
-/// Pages of an instance pool, and the words of a bit map of them.
-const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
-const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
 
 /// This kernel, as its endpoints see it.
 pub struct Kernel;
@@ -86,8 +83,7 @@ pub struct State {
     role: Once<Role>,
     /// Who is on this machine.
     directory: Once<Directory<'static, AtomicU64>>,
-    /// One bit for each page of each pool, set while it is taken.
-    pools: [[AtomicU64; POOL_WORDS]; MAX_KERNELS],
+    pools: Pools,
 }
 
 impl State {
@@ -99,7 +95,7 @@ impl State {
             cpus: [const { OwnCpu::new() }; OWN_CPUS],
             role: Once::new(),
             directory: Once::new(),
-            pools: [const { [const { AtomicU64::new(0) }; POOL_WORDS] }; MAX_KERNELS],
+            pools: Pools::new(),
         }
     }
 
@@ -236,19 +232,6 @@ impl State {
             interrupts::enable_and_wait();
         }
     }
-
-    fn pool_page(&self, instance: InstanceId, page: u64) -> Option<(&AtomicU64, u64)> {
-        let word = self.pools.get(instance.index())?.get((page / 64) as usize)?;
-        Some((word, 1 << (page % 64)))
-    }
-
-    /// Marks pages of a pool as taken or free. Interrupts are off.
-    fn mark(&self, instance: InstanceId, pages: core::ops::Range<u64>, taken: bool) {
-        for (word, bit) in pages.filter_map(|p| self.pool_page(instance, p)) {
-            let old = word.load(Ordering::Relaxed);
-            word.store(if taken { old | bit } else { old & !bit }, Ordering::Relaxed);
-        }
-    }
 }
 
 /// This kernel's vector arrived, and was acknowledged. Interrupts are off.
@@ -340,7 +323,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::Misaligned);
         }
         // The first page too: it holds the null pointer.
-        if range.start().0 == 0 || !self.may_map(range) || range.overlaps(layout::own_image()) {
+        if range.start().0 == 0 || !self.may_map(range) || range.overlaps(own::image()) {
             return Err(MapError::NotAllowed);
         }
         let alias = match access {
@@ -365,26 +348,14 @@ unsafe impl PhysMemory for Kernel {
 // serves has none.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
-        let pool = layout::pool(instance).filter(|_| self.role() != Role::Serve).ok_or(PoolError::NoPool)?;
-        let pages = len.div_ceil(PAGE_SIZE).max(1);
-        let state = self.disable();
-        let free =
-            |p| self.pool_page(instance, p).is_some_and(|(w, bit)| w.load(Ordering::Relaxed) & bit == 0);
-        let first = (0..POOL_PAGES.saturating_sub(pages - 1)).find(|&p| (p..p + pages).all(free));
-        if let Some(first) = first {
-            self.mark(instance, first..first + pages, true);
+        if self.role() == Role::Serve {
+            return Err(PoolError::NoPool);
         }
-        self.restore(state);
-        let first = first.ok_or(PoolError::Exhausted)?;
-        Ok(PhysAddr(pool.start().0 + first * PAGE_SIZE))
+        without_interrupts(|| self.pools.alloc(instance, len))
     }
 
     unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
-        let Some(pool) = layout::pool(instance).filter(|&p| layout::contains(p, range)) else { return };
-        let first = (range.start().0 - pool.start().0) / PAGE_SIZE;
-        let state = self.disable();
-        self.mark(instance, first..first + range.len().div_ceil(PAGE_SIZE), false);
-        self.restore(state);
+        without_interrupts(|| self.pools.free(instance, range));
     }
 }
 

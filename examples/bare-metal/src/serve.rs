@@ -7,12 +7,13 @@
 use crate::arch::interrupts;
 use crate::errands::ERRANDS;
 use crate::inbox;
-use crate::layout;
 use crate::machine::{self, Exit};
 use crate::net::{self, Nets};
 use crate::options::Options;
 use crate::order::MAX_INSTANCES;
+use crate::own;
 use crate::platform::{End, Kernel};
+use crate::play;
 use crate::spawned;
 use crate::stream::Heart;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr};
@@ -44,8 +45,8 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     if SERVER.instance(InstanceId::HOST).is_err() {
         fatal!("the host is not listed, or cannot be added");
     }
-    crate::introduce(SERVER.identity());
-    log!("image at {:#x}, {}, {kernels} kernels known, serving", layout::own_image().start().0, options.mode);
+    play::introduce(SERVER.identity());
+    log!("image at {:#x}, {}, {kernels} kernels known, serving", own::image().start().0, options.mode);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
     interrupts::enable();

@@ -16,12 +16,12 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Gives each of `kernels` kernels a CPU, to the host the one that this runs on, `me`. One more is kept to be moved, if
-    /// `spare`; all the rest is the host's. `None` if there are too few.
+    /// Gives each of `kernels` kernels a CPU, to the host the one that this runs on, `me`, to the others the last ones, whose ids are not the
+    /// kernels' numbers. One more is kept to be moved, if `spare`; all the rest is the host's. `None` if there are too few.
     pub fn new(found: &Cpus, me: PhysCpuId, kernels: usize, spare: bool) -> Option<Self> {
         let (mut own, mut others) = (Cpus::none(), [[me; 2]; MAX_KERNELS]);
         own.add(me);
-        let mut free = found.ids().iter().copied().filter(|&cpu| cpu != me);
+        let mut free = found.ids().iter().rev().copied().filter(|&cpu| cpu != me);
         for [first, _] in &mut others[1..kernels] {
             *first = free.next()?;
         }

@@ -4,9 +4,9 @@
 use crate::arch;
 use crate::clock::{self, SECOND};
 use crate::demo;
-use crate::layout;
 use crate::node::{Node, READY};
 use crate::options::Options;
+use crate::own;
 use crate::platform::{End, Kernel, ENDPOINT, OWN_CPUS};
 use mk_ipi_abi::boot_param::mk_ipi_directory;
 use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
@@ -21,17 +21,18 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     demo::register();
     let left_out = |id: InstanceId, e| fatal!("kernel {} cannot be added: {e:?}", id.get());
     let (me, kernels) = join(&ENDPOINT, directory(cmdline), shared, left_out);
-    if me.get() != layout::own_kernel() {
+    if me.get() != own::kernel() {
         fatal!("the directory lists kernel {} with this region", me.get());
     }
     let node = Node { me: me.index(), kernels, options };
     arch::interrupts::enable();
     node.reach(READY);
+    report_listed(&node);
     node
 }
 
 /// Says how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
-pub fn report_listed(node: &Node) {
+fn report_listed(node: &Node) {
     let found = arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
     let of_host =
         found.ids().iter().filter(|cpu| Kernel.lists(InstanceId::HOST, **cpu) == Some(true)).count();

@@ -51,7 +51,7 @@ pub fn call_all() {
     sink(vector().and_then(Sgi::of_vector).map(|sgi| (sgi.intid(), sgi.vector())));
     sink(Sgi::new(any()).map(|sgi| SgiCommand::to(affinity, sgi).bits()));
     let (control, other) = (Control::from_bits_retain(any()), Control::from_bits_retain(any()));
-    sink((control.contains(other), control.difference(other).bits()));
+    sink((control.contains(other), control.difference(other).bits(), control.priority_bits()));
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -72,6 +72,7 @@ fn on_hardware() {
 fn with<Io: SbiIo>(io: Io, other: Io) {
     if let Ok(doorbell) = SbiDoorbell::new(io) {
         doorbell.acknowledge();
+        doorbell.handle(|| sink(()));
         sink(core::ptr::from_ref(doorbell.io()));
         if let Some(vector) = vector() {
             sink((doorbell.check(PhysCpuId(any()), vector), doorbell.ring(PhysCpuId(any()), vector)));

@@ -44,6 +44,7 @@ pub fn run(context: &Context) -> Result<Notes> {
         kernel(context, compiler, &out)?;
         notes.extend(programs(context, compiler, &out)?);
     }
+    notes.extend(peer_program(&out, places.ci)?);
     notes.push(symbols(context, &out)?);
     notes.push(small(context, &out)?);
     notes.push(limits(context, &out)?);
@@ -126,6 +127,20 @@ fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Note
         }
     }
     Ok(notes)
+}
+
+/// A peer in Python passes, driven over its standard input and output; and one that refuses what it should send does not.
+fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
+    if cmd::which("python3").is_none() {
+        ensure!(!ci, "there is no python3");
+        return Ok(Some("the peer in Python: not run: there is no python3".into()));
+    }
+    let (program, stdio) = (out.join("bin/mk_ipi_test"), out.join("lib/mk_ipi_peer_stdio.so"));
+    let python = format!("python3 '{}'", out.join("share/peer.py").display());
+    let said = capi::run_test_of_program(&program, &stdio, &python)?;
+    let wrong = format!("{python} | sed -u 's/^= 0$/= -22/'");
+    ensure!(capi::run_test_of_program(&program, &stdio, &wrong).is_err(), "a peer that sends nothing passed");
+    Ok(Some(format!("peer.py: {said}")))
 }
 
 /// Links the whole of each library: every function that the header declares is there, nothing is missing but what

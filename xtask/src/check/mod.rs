@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: every check, step by step. CI runs the same.
 
+mod campaigns;
 mod capi;
 mod disassembly;
 mod instructions;
 mod no_panic;
 mod public;
+mod publish;
 mod source;
 mod steps;
 
@@ -16,8 +18,12 @@ use anyhow::{bail, Result};
 use clap::Args;
 use comfy_table::{presets, Table};
 
+pub use campaigns::{
+    fuzz, kills, litmus, loom, scenarios, FuzzArgs, KillsArgs, LitmusArgs, LoomArgs, ScenariosArgs,
+};
 pub use disassembly::in_image as disassembly;
-pub use steps::{conformance_in_qemu, fuzz, loom, scenarios, FuzzArgs, LoomArgs, ScenariosArgs};
+pub use publish::{semver, SemverArgs};
+pub use steps::conformance_in_qemu;
 
 use crate::cmd::Places;
 use crate::provision::{Need, Provision};
@@ -55,6 +61,8 @@ struct Step {
     name: &'static str,
     what: &'static str,
     needs: Vec<Need>,
+    /// Too long for CI: it runs only when it is named.
+    long: bool,
     run: fn(&Context) -> Result<Notes>,
 }
 
@@ -72,17 +80,27 @@ pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<E
         let names: Vec<_> = steps.iter().map(|s| s.name).collect();
         bail!("no step is named {unknown}; there are: {}", names.join(", "));
     }
-    steps.retain(|step| args.only.is_empty() || args.only.iter().any(|name| name == step.name));
     if args.list {
         for step in &steps {
-            println!("{:18} {}", step.name, step.what);
+            let when = if step.long { " (only when it is named)" } else { "" };
+            println!("{:18} {}{when}", step.name, step.what);
         }
         return Ok(ExitCode::SUCCESS);
     }
+    steps.retain(|step| wanted(step, &args.only));
     let needs: Vec<Need> = steps.iter().flat_map(|step| step.needs.clone()).collect();
     provision.announce(&needs)?;
     let ends = run_all(&Context { places, provision }, &steps, args.keep_going);
     Ok(conclude(&steps, &ends))
+}
+
+/// Whether it is one of those that are asked for; without a name, all are that CI has time for.
+fn wanted(step: &Step, only: &[String]) -> bool {
+    if only.is_empty() {
+        !step.long
+    } else {
+        only.iter().any(|name| name == step.name)
+    }
 }
 
 fn run_all(context: &Context, steps: &[Step], keep_going: bool) -> Vec<(End, Duration)> {
@@ -137,7 +155,7 @@ mod tests {
     use super::*;
 
     fn step(name: &'static str, run: fn(&Context) -> Result<Notes>) -> Step {
-        Step { name, what: "", needs: Vec::new(), run }
+        Step { name, what: "", needs: Vec::new(), long: false, run }
     }
 
     fn ends(keep_going: bool) -> Vec<&'static str> {
@@ -158,6 +176,14 @@ mod tests {
     fn the_first_failure_stops_unless_told_otherwise() {
         assert_eq!(ends(false), ["passed", "failed", "not run"]);
         assert_eq!(ends(true), ["passed", "failed", "passed"]);
+    }
+
+    #[test]
+    fn a_long_step_runs_when_it_is_named() {
+        let quick = step("quick", |_| Ok(Vec::new()));
+        let long = Step { long: true, ..step("long", |_| Ok(Vec::new())) };
+        assert!(wanted(&quick, &[]) && !wanted(&long, &[]));
+        assert!(wanted(&long, &["long".into()]) && !wanted(&quick, &["long".into()]));
     }
 
     #[test]

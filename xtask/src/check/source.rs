@@ -46,11 +46,13 @@ fn has_spdx(text: &str) -> bool {
     text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.contains(SPDX))
 }
 
-/// Each relative link of each page leads to a file, and each `cargo xtask` command in it is one.
+/// Each relative link of each page leads to a file, each `cargo xtask` command in it is one, and each model and litmus test that it names is there.
 pub fn pages(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join("README.md").is_file(), "there is no README.md");
-    let (mut links, mut commands, mut bad) = (0, 0, Vec::new());
+    let (mut links, mut commands, mut models, mut bad) = (0, 0, 0, Vec::new());
+    let sources = tracked(context, &["*.rs"])?;
+    let code: String = sources.iter().filter_map(|name| fs::read_to_string(root.join(name)).ok()).collect();
     for name in tracked(context, &["*.md"])? {
         let Ok(text) = fs::read_to_string(root.join(&name)) else { continue };
         let folder = Path::new(&name).parent().unwrap_or(Path::new(""));
@@ -58,6 +60,12 @@ pub fn pages(context: &Context) -> Result<Notes> {
             links += 1;
             if !root.join(folder).join(&link).exists() {
                 bad.push(format!("{name}: no file {link}"));
+            }
+        }
+        for model in models_in(&text) {
+            models += 1;
+            if !is_test(&code, model) {
+                bad.push(format!("{name}: no test {model}"));
             }
         }
         for command in xtask_commands(&text) {
@@ -70,7 +78,20 @@ pub fn pages(context: &Context) -> Result<Notes> {
     if !bad.is_empty() {
         bail!("{}", bad.join("\n"));
     }
-    Ok(vec![format!("{links} links, {commands} commands")])
+    Ok(vec![format!("{links} links, {commands} commands, {models} models and litmus tests")])
+}
+
+/// The models and litmus tests that a page names between backquotes.
+fn models_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2).filter_map(|code| {
+        let name = code.strip_prefix("litmus::").or_else(|| code.starts_with("loom_").then_some(code))?;
+        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then_some(name)
+    })
+}
+
+/// Whether there is a test of that name: a function, or one that a macro makes of "name: ...".
+fn is_test(code: &str, name: &str) -> bool {
+    [format!("fn {name}("), format!(" {name}: ")].iter().any(|declared| code.contains(declared))
 }
 
 /// The targets of `[text](target)` without a scheme, their anchors cut off.
@@ -132,6 +153,14 @@ mod tests {
         let text =
             "[a](SPEC.md#l-2) [b](https://x.example/y) [c](#here) ![d](docs/p.png \"title\") [e](mailto:a@b)";
         assert_eq!(relative_links(text), ["SPEC.md", "docs/p.png"]);
+    }
+
+    #[test]
+    fn models() {
+        let text = "`loom_a`, `litmus::b` and `c`; loom_d, `loom_native_e` is `x`.";
+        assert_eq!(models_in(text).collect::<Vec<_>>(), ["loom_a", "b", "loom_native_e"]);
+        assert!(is_test("fn loom_a() {", "loom_a") && is_test("    loom_a: model without", "loom_a"));
+        assert!(!is_test("fn loom_ab() {", "loom_a") && !is_test("", "loom_a"));
     }
 
     #[test]

@@ -7,14 +7,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
-use clap::Args;
 
-use super::{capi, disassembly, instructions, no_panic, source, Context, Notes, Step};
+use super::campaigns::{
+    fuzz_targets, litmus_tests, loom_models, tests, FUZZ, LITMUS, NIGHTLY, SHORT_FUZZ_SECONDS,
+    SHORT_LITMUS_SEEDS, SHORT_PREEMPTIONS,
+};
+use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
 use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
+use crate::guest::{self, Host};
 use crate::image::{self, Flavour, Image, BARE_METAL};
+use crate::inspect;
 use crate::kernels::Kernels;
 use crate::linux;
 use crate::machine::{self, Job};
@@ -24,10 +29,17 @@ use crate::provision::{self, Need, Provision, Toolchain};
 use crate::record::{Generation, Mode};
 
 /// The workspaces beside the root's.
-const OTHER_WORKSPACES: [&str; 6] =
-    [BARE_METAL, no_panic::FOLDER, instructions::FOLDER, FUZZ, bench::FOLDER, linux::VENDOR];
-const FUZZ: &str = "fuzz";
-const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
+const OTHER_WORKSPACES: [&str; 9] = [
+    BARE_METAL,
+    guest::AXPLAT,
+    guest::BOOTLOADER,
+    guest::DISK,
+    no_panic::FOLDER,
+    instructions::FOLDER,
+    FUZZ,
+    bench::FOLDER,
+    linux::VENDOR,
+];
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
 /// Kernels of the boots that a test makes.
 const KERNELS: u32 = 3;
@@ -43,14 +55,15 @@ const KILLS: u32 = 5;
 const MOVES: u32 = 10;
 
 /// How often a Linux's module, and all that it starts, comes up and goes down.
-const LINUX_CYCLES: u64 = 6;
+const LINUX_CYCLES: u64 = 2;
 
 /// A hung kernel must be noticed within it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All steps.
 pub fn all() -> Vec<Step> {
-    let step = |name, what, needs: &[Need], run| Step { name, what, needs: needs.to_vec(), run };
+    let step = |name, what, needs: &[Need], run| Step { name, what, needs: needs.to_vec(), long: false, run };
+    let long = |name, what, needs: &[Need], run| Step { long: true, ..step(name, what, needs, run) };
     let fmt = Need::Rust(Toolchain::Active, &["rustfmt"], &[]);
     let clippy = Need::Rust(Toolchain::Active, &["clippy"], &arch::TARGETS);
     let msrv = Need::Rust(Toolchain::Msrv, &[], &arch::TARGETS);
@@ -64,7 +77,12 @@ pub fn all() -> Vec<Step> {
         step("unit", "the tests of every crate", &[], unit),
         step("c-layout", "a C compiler agrees on layout and bytes", &[Need::Cc], c_layout),
         step("loom", "the models, preemptions bounded", &[], |c| loom_models(c.places, SHORT_PREEMPTIONS)),
-        step("miri", "no undefined behaviour in the unit tests", &[NIGHTLY], miri),
+        step(
+            "miri",
+            "no undefined behaviour in the unit tests, litmus tests on weak memory",
+            &[NIGHTLY],
+            miri,
+        ),
         step("conformance-mock", "the conformance suite on the mock", &[], conformance_mock),
         step("no-std", "the kernel crates build for bare metal", &[BARE], no_std),
         step("no-panic", "no panic path in what a kernel links", &[BARE], no_panic::run),
@@ -86,7 +104,12 @@ pub fn all() -> Vec<Step> {
             &[Need::Valgrind],
             instructions::run,
         ),
-        step("msrv", "the kernel crates build with the oldest toolchain", &[msrv], msrv_builds),
+        step(
+            "msrv",
+            "the kernel crates build with the oldest toolchain",
+            std::slice::from_ref(&msrv),
+            msrv_builds,
+        ),
         step(
             "conformance-qemu",
             "the conformance suite on the emulated APIC, both modes",
@@ -94,6 +117,18 @@ pub fn all() -> Vec<Step> {
             conformance_qemu,
         ),
         step("demo-qemu", "the demo passes, on both links, with deaths and moves", &boot_with_c, demo_qemu),
+        step(
+            "guest-axplat",
+            "conformance suite and demo with a kernel on axplat as the host",
+            &[&boot[..], &Host::Axplat.needs()].concat(),
+            |c| guest_qemu(c, Host::Axplat),
+        ),
+        long(
+            "guest-bootloader",
+            "conformance suite and demo with a kernel on bootloader_api as the host",
+            &[&boot[..], &Host::Bootloader.needs()].concat(),
+            |c| guest_qemu(c, Host::Bootloader),
+        ),
         step("arm64", "conformance suite and demo on a GICv3", &demo::needs(Arch::Arm64, false), |c| {
             elsewhere(c, Arch::Arm64)
         }),
@@ -113,7 +148,20 @@ pub fn all() -> Vec<Step> {
             fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
         }),
         step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
-        step("docs", "the documentation, no warning", &[], docs),
+        step("docs", "the documentation, no warning", &[BARE], docs),
+        step("package", "what would be published builds from its packages", &[], publish::package),
+        step(
+            "minimal-versions",
+            "the crates build with the oldest versions of what they use",
+            &[Need::Rust(Toolchain::Nightly, &[], &[]), msrv.clone()],
+            publish::minimal_versions,
+        ),
+        step(
+            "outer-workspace",
+            "the crates build below another workspace, by path",
+            &[BARE],
+            publish::outer_workspace,
+        ),
         step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
         }),
@@ -169,6 +217,18 @@ fn fmt_all(context: &Context) -> Result<Notes> {
         // Not --all: from a workspace of its own that would go on to the crates it depends on.
         cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
     }
+    // No crate, but a part of two.
+    let common = context.places.root.join(guest::COMMON);
+    let parts = fs::read_dir(&common)?.flatten().map(|entry| entry.path());
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.current_dir(&context.places.root).args([
+        "--check",
+        "--edition",
+        "2021",
+        "--config",
+        "skip_children=true",
+    ]);
+    cmd::run(rustfmt.args(parts.filter(|path| path.extension().is_some_and(|end| end == "rs"))))?;
     // Linux's build knows no cargo.
     let module = context.places.root.join(linux::MODULE).join("main.rs");
     cmd::run(Command::new("rustfmt").args(["--check", "--edition", "2021"]).arg(module))?;
@@ -185,15 +245,14 @@ fn clippy_all(context: &Context) -> Result<Notes> {
             cmd::run(cargo_in(context, folder, &bare).arg("--release").args(deny))?;
         }
     }
+    for folder in [guest::AXPLAT, guest::BOOTLOADER] {
+        let words = ["clippy", "--release", "--target", Arch::X86.target()];
+        cmd::run(cargo_in(context, folder, &words).args(deny))?;
+    }
     for folder in [instructions::FOLDER, bench::FOLDER] {
         cmd::run(cargo_in(context, folder, &["clippy", "--all-targets"]).args(deny))?;
     }
     Ok(Vec::new())
-}
-
-/// Runs tests, and notes how many passed.
-fn tests(mut cmd: Command) -> Result<Notes> {
-    Ok(vec![format!("{} tests", cmd::run_tests(&mut cmd)?)])
 }
 
 fn unit(context: &Context) -> Result<Notes> {
@@ -214,10 +273,12 @@ fn conformance_mock(context: &Context) -> Result<Notes> {
 
 fn miri(context: &Context) -> Result<Notes> {
     let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
-    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib"];
+    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib", "--"];
     let mut cmd = cargo(context, &words);
-    cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri"));
-    tests(cmd)
+    cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri")).args(["--skip", LITMUS]);
+    let mut notes = tests(cmd)?;
+    notes.extend(litmus_tests(context.places, SHORT_LITMUS_SEEDS)?);
+    Ok(notes)
 }
 
 fn no_std(context: &Context) -> Result<Notes> {
@@ -250,6 +311,12 @@ fn bench_smoke(context: &Context) -> Result<Notes> {
 fn docs(context: &Context) -> Result<Notes> {
     let mut cmd = cargo(context, &["doc", "--workspace", "--no-deps"]);
     cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    // As docs.rs makes them: for their own targets.
+    for arch in Arch::ALL {
+        let mut cmd = cargo(context, &["doc", "--no-deps", "--target", arch.target()]);
+        cmd.args(arch.crates().into_iter().flat_map(|name| ["-p", name]));
+        cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
     Ok(Vec::new())
 }
 
@@ -287,7 +354,7 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
     let images = image::build(places, Arch::X86, &Kernels::rust(KERNELS as usize), Flavour::OneCpu)?;
     let mut notes = Notes::new();
     for mode in modes {
-        notes.push(conformance_of(places, qemu, (Arch::X86, mode), &images)?);
+        notes.push(conformance_of(places, qemu, (Arch::X86, Host::BareMetal, mode), &images)?);
     }
     notes.extend(not_run);
     Ok(notes)
@@ -297,11 +364,12 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
 fn conformance_of(
     places: &Places,
     qemu: &Qemu,
-    (arch, mode): (Arch, Mode),
+    (arch, host, mode): (Arch, Host, Mode),
     images: &[Image],
 ) -> Result<String> {
     let job = Job {
         arch,
+        host,
         run: "conformance",
         mode,
         generation: Generation::RfcV2,
@@ -327,9 +395,42 @@ fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
     let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
     let qemu = context.provision.qemu(arch)?;
-    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, *mode), &images);
+    let conformance = |mode: &Mode| conformance_of(places, qemu, (arch, Host::BareMetal, *mode), &images);
     let mut notes = arch.modes().iter().map(conformance).collect::<Result<Notes>>()?;
     notes.extend(demos(context, (arch, &kernels), &[])?);
+    Ok(notes)
+}
+
+/// Conformance suite and demo with each host that is not ours, in each mode, on both links and with deaths.
+fn guest_qemu(context: &Context, host: Host) -> Result<Notes> {
+    let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
+    let mut notes = Notes::new();
+    let stage = Stage::build(places, context.provision, (Arch::X86, &kernels), Flavour::OneCpu, true)?;
+    let stage = stage.with_host(context.provision, host)?;
+    let qemu = context.provision.qemu(Arch::X86)?;
+    for mode in demo::runnable(qemu, Modes::Both, places.ci)?.0 {
+        let found = conformance_of(places, qemu, (Arch::X86, host, mode), stage.images())?;
+        notes.push(format!("{host:?}, {found}"));
+    }
+    let all = [
+        (Generation::RfcV2, MESSAGES, None),
+        (Generation::Native, STREAM, None),
+        (Generation::Native, STREAM, Some(KILLS)),
+    ];
+    for (generation, messages, kill) in all {
+        let plain = DemoArgs::plain(kernels.clone());
+        let good = demo::play(&stage, &DemoArgs { host, messages, generation, kill, ..plain })?;
+        ensure!(good.problems.is_empty(), "{host:?}: {}", demo::first_of(&good.problems).join("\n"));
+        notes.extend(good.not_run);
+    }
+    let plain = DemoArgs::plain(kernels.clone());
+    let torn =
+        DemoArgs { host, messages: MESSAGES, mode: Modes::Xapic, fault: Some("tear:0".into()), ..plain };
+    let torn = demo::play(&stage, &torn)?;
+    let seen = torn.problems.iter().any(|problem| problem.contains("torn"));
+    ensure!(seen, "{host:?}: it tore a message, and nobody saw it");
+    eprintln!("That was on order: the demo notices a message that the host tears.");
+    notes.dedup();
     Ok(notes)
 }
 
@@ -341,6 +442,10 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
     )?;
     notes.extend(demos(context, (Arch::X86, &WITH_C.parse()?), &[])?);
     notes.extend(moves(context)?);
+    let kernels = Kernels::rust(KERNELS as usize);
+    let stage =
+        Stage::build(context.places, context.provision, (Arch::X86, &kernels), Flavour::OneCpu, true)?;
+    notes.push(inspect::check(&stage, &kernels)?);
     notes.dedup();
     Ok(notes)
 }
@@ -387,120 +492,4 @@ fn demos(
     eprintln!("That was on order: the demo notices a hung kernel.");
     notes.push(format!("{kernels}: a hung kernel was noticed after {} s", hung.took.as_secs()));
     Ok(notes)
-}
-
-/// Preemptions per execution that loom tries in `test`: two find nearly all that is to be found.
-const SHORT_PREEMPTIONS: u32 = 2;
-
-/// What `loom` takes.
-#[derive(Args, Clone, Debug)]
-pub struct LoomArgs {
-    /// Three preemptions per execution instead of two; takes long
-    #[arg(long)]
-    deep: bool,
-    /// Bound of preemptions per execution; 0 for none, which may take for ever
-    #[arg(long)]
-    preemptions: Option<u32>,
-}
-
-/// `cargo xtask loom`.
-pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
-    let bound = if args.deep { SHORT_PREEMPTIONS + 1 } else { SHORT_PREEMPTIONS };
-    let notes = loom_models(places, args.preemptions.unwrap_or(bound))?;
-    println!("{}", notes.join("\n"));
-    Ok(())
-}
-
-/// What `scenarios` takes.
-#[derive(Args, Clone, Debug)]
-pub struct ScenariosArgs {
-    /// Schedules to try
-    #[arg(long, default_value_t = 50)]
-    seeds: u64,
-    /// Stores between the points of double deaths; 1 tries all
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    stride: u64,
-}
-
-/// `cargo xtask scenarios`.
-pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
-    let mut cmd = places.cargo();
-    cmd.args(["test", "--release", "-p", "mk-ipi-mock", "--test", "scenarios", "--", "--nocapture"]);
-    cmd.env("MK_IPI_SCENARIO_SEEDS", args.seeds.to_string());
-    cmd.env("MK_IPI_SCENARIO_STRIDE", args.stride.to_string());
-    println!("{}", tests(cmd)?.join("\n"));
-    Ok(())
-}
-
-fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
-    let mut cmd = places.cargo();
-    cmd.args(["test", "--profile", "loom", "-p", "mk-ipi-core", "--lib", "loom"]);
-    cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
-    // A model that is to fail has a small stack: no room to print one.
-    cmd.env("RUST_BACKTRACE", "0");
-    match preemptions {
-        0 => cmd.env_remove("LOOM_MAX_PREEMPTIONS"),
-        bound => cmd.env("LOOM_MAX_PREEMPTIONS", bound.to_string()),
-    };
-    let mut notes = tests(cmd)?;
-    notes.push(format!(
-        "preemptions: {}",
-        if preemptions == 0 { "no bound".into() } else { preemptions.to_string() }
-    ));
-    Ok(notes)
-}
-
-/// Seconds per fuzz target in `test`.
-const SHORT_FUZZ_SECONDS: u64 = 20;
-
-/// What `fuzz` takes.
-#[derive(Args, Clone, Debug)]
-pub struct FuzzArgs {
-    /// Seconds per target
-    #[arg(long, default_value_t = 600)]
-    seconds: u64,
-    /// Install what is missing without asking
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `cargo xtask fuzz`.
-pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<()> {
-    let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
-    provision.announce(&needs)?;
-    provision.ensure(&needs)?;
-    println!("{}", fuzz_targets(places, args.seconds)?.join("\n"));
-    Ok(())
-}
-
-fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
-    let nightly = provision::toolchain_name(Toolchain::Nightly)?;
-    let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
-    let cargo_fuzz = || {
-        let mut cmd = Command::new(&program);
-        cmd.current_dir(places.root.join(FUZZ))
-            .env("RUSTUP_TOOLCHAIN", &nightly)
-            .env_remove("CARGO")
-            .arg("fuzz");
-        cmd
-    };
-    let listed = cmd::output(cargo_fuzz().arg("list"))?;
-    let targets: Vec<&str> = listed.split_whitespace().collect();
-    ensure!(!targets.is_empty(), "{FUZZ} has no target");
-    for target in &targets {
-        let mut cmd = cargo_fuzz();
-        cmd.args(["run", target, "--target-dir"]).arg(places.own_target("fuzz"));
-        // New inputs go to the first folder; the second is in git and stays as it is.
-        let found = places.own_target("corpus").join(target);
-        fs::create_dir_all(&found)?;
-        cmd.arg(found);
-        let seeds = places.root.join(FUZZ).join("seeds").join(target);
-        cmd.args(seeds.is_dir().then_some(seeds));
-        cmd::run(
-            cmd.arg("--")
-                .arg(format!("-max_total_time={seconds}"))
-                .args(["-print_final_stats=1", "-verbosity=0"]),
-        )?;
-    }
-    Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
 }

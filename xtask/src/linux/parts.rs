@@ -36,6 +36,7 @@ pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result
     let modules = modules::build(linux, &stage)?;
     let mut entries = common(places, "initramfs", &modules, iperf)?;
     entries.push(entry("/lib/modules/mk_ipi_test_c.ko", modules.test.clone()));
+    entries.push(entry("/bin/mk-ipi-inspect", inspector(places)?));
     entries.extend(images(places)?);
     if spawn {
         entries.extend(spawned(places, linux, &modules, iperf)?);
@@ -106,6 +107,19 @@ fn stripped(places: &Places, linux: &Built) -> Result<PathBuf> {
     let file = places.own_target(&format!("linux/vmlinux-{}", linux.key));
     cmd::run(clean("objcopy").arg("--strip-debug").arg(linux.elf()).arg(&file))?;
     Ok(file)
+}
+
+/// The inspector, as a program that needs no library where it runs.
+fn inspector(places: &Places) -> Result<PathBuf> {
+    // Named, so that build scripts and macros are not built that way.
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let folder = places.own_target("linux/inspect");
+    let mut cargo = places.cargo();
+    cargo
+        .args(["build", "--quiet", "-p", "mk-ipi-inspect", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", &folder);
+    cmd::run(cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols"))?;
+    Ok(folder.join(TARGET).join("debug/mk-ipi-inspect"))
 }
 
 /// A program in C.

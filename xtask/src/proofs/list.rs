@@ -165,11 +165,13 @@ impl List {
     }
 }
 
-/// Every `**X-1**` of the text.
+/// Every `**X-1**` of the text. The name of a chapter has one or two letters.
 fn clauses_of(spec: &str) -> BTreeSet<String> {
     let is_clause = |s: &&str| {
         s.split_once('-').is_some_and(|(chapter, n)| {
-            chapter.len() == 1 && chapter.chars().all(|c| c.is_ascii_uppercase()) && n.parse::<u32>().is_ok()
+            (1..=2).contains(&chapter.len())
+                && chapter.chars().all(|c| c.is_ascii_uppercase())
+                && n.parse::<u32>().is_ok()
         })
     };
     spec.split("**").skip(1).step_by(2).filter(is_clause).map(ToOwned::to_owned).collect()
@@ -203,6 +205,12 @@ mod tests {
         for bad in ["suite = \"core\"\n", "test = \"a::b\"\n"] {
             assert_eq!(list(&format!("{CANNOT}{}", ROW.replace(bad, ""))).gaps(SPEC_TEXT).len(), 1, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_clause_is_of_a_chapter_with_one_or_two_letters() {
+        let spec = "**A-1** **AR-12** **SDM-3** **A-** **-1** **a-1** **A-x** **-** A-2 **bold**";
+        assert_eq!(clauses_of(spec).into_iter().collect::<Vec<_>>(), ["A-1", "AR-12"]);
     }
 
     #[test]

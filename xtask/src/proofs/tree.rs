@@ -87,7 +87,7 @@ impl Tree {
         cargo.args(["--kill-after=1", PATIENCE, "cargo"]).args(&suite.command).current_dir(&self.places.root);
         cargo.env("CARGO_TARGET_DIR", self.places.target.join(&suite.target));
         cargo.env_remove("RUSTFLAGS").env("CARGO_PROFILE_DEV_DEBUG", "0").envs(&suite.env);
-        let is_test = suite.command.first().is_some_and(|word| word == "test");
+        let is_test = suite.command.iter().any(|word| word == "test");
         if suite.case {
             cargo.env("MK_IPI_CASE", test).args(["--", "--exact", "stepped"]);
         } else if is_test {
@@ -100,7 +100,9 @@ impl Tree {
         let ran = out
             .lines()
             .filter_map(|line| line.strip_prefix("running ")?.split(' ').next()?.parse::<usize>().ok());
-        let ran: usize = ran.sum();
+        // Miri runs the tests once for each seed, others run those of each executable.
+        let by_seed = suite.command.iter().any(|word| word == "miri");
+        let ran: usize = if by_seed { ran.max().unwrap_or(0) } else { ran.sum() };
         Ok(match status.code() {
             Some(code) if TIMED_OUT.contains(&code) => End::TimedOut,
             _ if err.contains("error: could not compile") => {

@@ -4,8 +4,9 @@
 //! | name | what |
 //! | --- | --- |
 //! | `RAM`, `CACHED_END` | where memory begins, and the end of what is mapped of it |
+//! | `at` | where this kernel has mapped a physical address, to read and write |
 //! | `READ_ONLY_ALIAS` | from where on all of memory is mapped once more, read-only |
-//! | `DOORBELL`, `SPARE_VECTOR`, `doorbell_of` | the vectors of doorbells |
+//! | `DOORBELL`, `DOORBELL_OF_SPAWNED`, `SPARE_VECTOR`, `doorbell_of` | the vectors of doorbells |
 //! | `Mode` | how the interrupt controller is driven |
 //! | `boot`, `cpus`, `image_entry` | what firmware, or the kernel that started this one, says; where an image begins |
 //! | `publish` | what was written for a CPU that starts |
@@ -34,6 +35,11 @@ cfg_if::cfg_if! {
     } else {
         compile_error!("no kernel for this architecture");
     }
+}
+
+/// Where a physical address of RAM is mapped, to read and write: one to one.
+pub const fn at(physical: u64) -> u64 {
+    physical
 }
 
 /// Runs `f` with this CPU's interrupts off.

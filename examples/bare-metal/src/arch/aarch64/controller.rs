@@ -5,7 +5,7 @@ use super::super::device_tree::{self, TreeError};
 use super::{DOORBELL, SPARE_VECTOR};
 use crate::clock::Microseconds;
 use crate::conformance;
-use crate::layout;
+use crate::own;
 use crate::platform::{self, Kernel};
 use core::arch::asm;
 use core::fmt;
@@ -117,7 +117,7 @@ impl Controller {
         if registers.has_range_selector() {
             gic = gic.with_range_selector();
         }
-        if layout::own_kernel() == 0 {
+        if own::kernel() == 0 {
             registers.set_up_distributor();
         }
         registers.set_up_redistributor(gic.cpu_id())?;
@@ -140,7 +140,7 @@ impl Controller {
 
     /// The CPU that booted the machine, if that is known: it runs the first kernel.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
-        (layout::own_kernel() == 0).then(|| self.cpu_id())
+        (own::kernel() == 0).then(|| self.cpu_id())
     }
 
     /// Vectors lead where they do.

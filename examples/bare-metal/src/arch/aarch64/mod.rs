@@ -26,6 +26,8 @@ pub const READ_ONLY_ALIAS: u64 = 1 << 38;
 
 /// The doorbell's vector: SGI 1.
 pub const DOORBELL: Vector = Vector::of_number(1).unwrap();
+/// That of the kernels which this one starts: they are of its kind.
+pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second one, of the conformance suite: SGI 2.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 

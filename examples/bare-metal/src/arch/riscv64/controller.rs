@@ -5,7 +5,7 @@ use super::super::device_tree::{self, TreeError};
 use super::{clock, DOORBELL, SPARE_VECTOR};
 use crate::clock::Microseconds;
 use crate::conformance;
-use crate::layout;
+use crate::own;
 use crate::platform::{self, Kernel};
 use core::arch::asm;
 use core::fmt;
@@ -137,7 +137,7 @@ impl Controller {
 
     /// The hart that booted the machine, if that is known: it runs the first kernel.
     pub fn boot_cpu(&self) -> Option<PhysCpuId> {
-        (layout::own_kernel() == 0).then(|| self.cpu_id())
+        (own::kernel() == 0).then(|| self.cpu_id())
     }
 
     /// Vectors lead where they do.
@@ -274,10 +274,7 @@ fn set_timer() {
 extern "C" fn on_interrupt(cause: u64) {
     // The highest bit says that it is an interrupt.
     match (cause << 1 >> 1, &Kernel.controller().sender) {
-        (1, Sender::Firmware(doorbell)) => {
-            doorbell.acknowledge();
-            platform::on_doorbell();
-        }
+        (1, Sender::Firmware(doorbell)) => doorbell.handle(platform::on_doorbell),
         (5, _) => {
             set_timer();
             platform::on_tick();

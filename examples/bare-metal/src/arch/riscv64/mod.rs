@@ -28,6 +28,8 @@ pub const READ_ONLY_ALIAS: u64 = 1 << 37;
 
 /// The doorbell's vector: the software interrupt, or identity 1 of an IMSIC.
 pub const DOORBELL: Vector = SOFTWARE_INTERRUPT;
+/// That of the kernels which this one starts: they are of its kind.
+pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second one, of the conformance suite: identity 2. Without an IMSIC there is none.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 

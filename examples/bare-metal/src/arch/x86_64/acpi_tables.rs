@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine's CPUs, from the ACPI MADT. APIC ids are not 0..n on real machines.
 
+use crate::arch::at;
 use crate::boot::Boot;
 use crate::cpus::Cpus;
 use acpi::madt::{Madt, MadtEntry};
+use acpi::rsdp::Rsdp;
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
 use mk_ipi_abi::PhysCpuId;
@@ -11,14 +13,14 @@ use mk_ipi_abi::PhysCpuId;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
 
-/// All of memory is mapped one to one.
+/// All of memory is mapped, at one distance.
 #[derive(Clone, Copy)]
-struct Identity;
+struct Mapped;
 
-impl AcpiHandler for Identity {
+impl AcpiHandler for Mapped {
     unsafe fn map_physical_region<T>(&self, address: usize, size: usize) -> PhysicalMapping<Self, T> {
-        let start = NonNull::new(address as *mut T).expect("no ACPI table lies at address 0");
-        // SAFETY: boot.s maps the first 4 GiB one to one, and a PC's ACPI tables lie below.
+        let start = NonNull::new(at(address as u64) as *mut T).expect("no ACPI table lies at address 0");
+        // SAFETY: the first 4 GiB are mapped at one distance (`at`), and a PC's ACPI tables lie below.
         unsafe { PhysicalMapping::new(address, start, size, size, Self) }
     }
 
@@ -28,7 +30,7 @@ impl AcpiHandler for Identity {
 /// The enabled CPUs of the machine, as the ACPI tables have them that `boot` names.
 pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
-    let tables = unsafe { AcpiTables::from_rsdp(Identity, boot.firmware as usize) }?;
+    let tables = unsafe { AcpiTables::from_rsdp(Mapped, boot.firmware as usize) }?;
     let madt = tables.find_table::<Madt>()?;
     let mut cpus = Cpus::none();
     for entry in madt.get().entries() {
@@ -41,4 +43,12 @@ pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
         }
     }
     Ok(cpus)
+}
+
+/// Where a BIOS has put the RSDP, for a kernel that nobody told.
+#[allow(dead_code, reason = "PVH tells")]
+pub fn rsdp() -> Option<u64> {
+    // SAFETY: the first MiB is mapped (`Mapped`), and is looked at as bytes.
+    let found = unsafe { Rsdp::search_for_on_bios(Mapped) }.ok()?;
+    u64::try_from(found.physical_start()).ok()
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The local APIC: doorbells, the tick, start and stop of CPUs.
 
-use super::{idt, pvh, timer, SPARE_VECTOR};
+use super::{idt, timer, trampoline, Mode, SPARE_VECTOR};
 use crate::clock::Microseconds;
 use crate::platform::{self, Kernel};
 use crate::{conformance, layout};
-use core::fmt;
 use core::ptr::NonNull;
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
@@ -18,38 +17,6 @@ use mk_ipi_x86::{
 
 /// The vector of an interrupt that went away; its low four bits are set, as old CPUs want.
 const SPURIOUS: Vector = Vector::new(0xef).unwrap();
-
-/// How to run the local APIC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// As it is found.
-    Present,
-    /// Memory-mapped registers, 8-bit ids.
-    XApic,
-    /// Registers in MSRs, 32-bit ids.
-    X2Apic,
-}
-
-impl Mode {
-    /// The mode of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "xapic" => Some(Self::XApic),
-            "x2apic" => Some(Self::X2Apic),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Present => "present",
-            Self::XApic => "xapic",
-            Self::X2Apic => "x2apic",
-        })
-    }
-}
 
 /// The local APIC of whichever CPU runs the call.
 pub struct Controller {
@@ -158,7 +125,7 @@ impl Controller {
             fatal!("a CPU starts below 4 GiB, not at {entry:#x} with {argument:#x}")
         };
         // SAFETY: the CPU that was started before has left the trampoline, for it runs; the page is free.
-        unsafe { pvh::set_trampoline(entry, argument) };
+        unsafe { trampoline::set(entry, argument) };
         // SAFETY: the caller, and the trampoline is in place.
         unsafe { start_cpu(&self.apic, cpu, page, |us| delay(Microseconds(us.0))) }
     }

@@ -2,13 +2,18 @@
 //! x86-64: a PC with a local APIC, booted by PVH.
 
 mod acpi_tables;
+pub mod clock;
 mod controller;
 mod idt;
+pub mod machine;
+mod mode;
 mod pvh;
 mod timer;
+mod trampoline;
 
 pub use self::acpi_tables::cpus;
-pub use self::controller::{Controller, Mode};
+pub use self::controller::Controller;
+pub use self::mode::Mode;
 pub use self::pvh::{boot, image_entry};
 
 use mk_ipi_abi::{PhysRange, Vector};
@@ -25,6 +30,8 @@ pub const READ_ONLY_ALIAS: u64 = 1 << 39;
 
 /// The doorbell's vector.
 pub const DOORBELL: Vector = Vector::RFC_V2;
+/// That of the kernels which this one starts: they are of its kind.
+pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
 /// A second one, of the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 /// The first of the vectors of kernels that have one each.
@@ -44,57 +51,6 @@ pub mod interrupts {
     pub use x86_64::instructions::interrupts::{
         are_enabled, disable, enable, enable_and_hlt as enable_and_wait,
     };
-}
-
-/// The PC around the CPU: the exit device, the 8259s.
-pub mod machine {
-    use x86_64::instructions::{hlt, port::Port};
-
-    /// Ends the machine, all kernels at once, by QEMU's `isa-debug-exit` at port `0xf4`: its status is `value * 2 + 1`.
-    pub fn exit(value: u8) -> ! {
-        // SAFETY: the port is the emulator's exit device, or nothing at all.
-        unsafe { Port::<u8>::new(0xf4).write(value) };
-        halt()
-    }
-
-    /// Stops this CPU for good.
-    pub fn halt() -> ! {
-        loop {
-            super::interrupts::disable();
-            hlt();
-        }
-    }
-
-    /// What the machine's first kernel does first. Masks every line of both 8259s: their vectors are those of exceptions.
-    pub fn prepare() {
-        for port in [0x21, 0xa1] {
-            // SAFETY: the mask registers of the two 8259s, or nothing at all.
-            unsafe { Port::<u8>::new(port).write(0xff) };
-        }
-    }
-
-    /// Runs an undefined instruction, which raises an exception.
-    pub fn undefined_instruction() {
-        // SAFETY: it raises an exception, which ends the machine.
-        unsafe { core::arch::asm!("ud2") }
-    }
-}
-
-/// The time stamp counter.
-pub mod clock {
-    use core::arch::x86_64::{_mm_lfence, _rdtsc};
-
-    /// Cycles in a second, at most.
-    pub const SECOND: u64 = 4_000_000_000;
-
-    /// The counter now, read after all that comes before it in the program.
-    pub fn now() -> u64 {
-        // SAFETY: every x86-64 CPU has both instructions, and neither touches memory.
-        unsafe {
-            _mm_lfence();
-            _rdtsc()
-        }
-    }
 }
 
 /// The serial line.

@@ -3,7 +3,6 @@
 
 use crate::boot::Boot;
 use crate::image::ImageError;
-use crate::layout;
 use elf::abi::PT_NOTE;
 use elf::endian::LittleEndian;
 use elf::note::Note;
@@ -45,28 +44,4 @@ fn entry_in(elf: &ElfBytes<'_, LittleEndian>, segment: &ProgramHeader) -> Result
         }
     }
     Ok(None)
-}
-
-/// Puts the trampoline in place, to enter `entry` with `start_info`: what the next started CPU does.
-///
-/// # Safety
-///
-/// No CPU is on the trampoline now, and its page is RAM.
-pub unsafe fn set_trampoline(entry: u32, start_info: u32) {
-    extern "C" {
-        static trampoline_start: u8;
-        static trampoline_mailbox: u8;
-        static trampoline_end: u8;
-    }
-    let (start, mailbox, end) =
-        (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
-    let len = end as usize - start as usize;
-    let target = layout::TRAMPOLINE as *mut u8;
-    // SAFETY: the caller's promise; the code is smaller than a page, and its mailbox is aligned to 8.
-    unsafe {
-        core::ptr::copy_nonoverlapping(start, target, len);
-        let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();
-        mailbox.write_volatile(entry);
-        mailbox.add(1).write_volatile(start_info);
-    }
 }

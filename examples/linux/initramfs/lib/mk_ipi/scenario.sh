@@ -97,6 +97,17 @@ instances() {
 	[ $1 != native ] || { await 5 is_up 1 && await 5 is_up 2; }
 }
 
+# What the inspector says of this machine while it runs: all three regions are there, and nothing is broken. Another look shows that its
+# peers' hearts beat.
+inspected() {
+	local shown=/tmp/inspected
+	mk-ipi-inspect --messages 0 /sys/kernel/debug/mk_ipi > $shown
+	local broken=$?
+	cat $shown
+	[ $broken = 0 ] && is "$(grep -c '^region 0x' $shown)" 3 || return
+	[ $1 != native ] || mk-ipi-inspect --watch 2 --times 1 /sys/kernel/debug/mk_ipi
+}
+
 is_up() {
 	is "$(instance $1 6)" up
 }
@@ -118,6 +129,7 @@ generation() {
 		step "$1: streams and pings" run_traffic 1000 200 1 2
 	fi
 	step "$1: /proc/interrupts" in_interrupts
+	step "$1: inspector" inspected $1
 	step "$1: statistics" grep -A 3 Stats /sys/kernel/debug/mk_ipi/statistics
 	c_module $1
 	[ $1 = native ] && refusals

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels play ping-pong in one process: `cargo run --example ping_pong -p mk-ipi-mock`.
+//! Two kernels play ping-pong in one process: `cargo run --example ping_pong -p mk-ipi-mock`. With `-- FILE` the run is written
+//! there as a trace, which <https://ui.perfetto.dev> shows.
 #![expect(clippy::expect_used, reason = "an example")]
 
 use mk_ipi_core::abi::{native::Geometry, InstanceId, MessageType};
@@ -13,7 +14,7 @@ const BALL: MessageType = MessageType(1);
 
 fn main() -> Result<(), Failure> {
     // Two kernels, on the CPUs with the physical ids 0 and 4, that know each other.
-    let machine = Machine::builder().kernel(&[0]).kernel(&[4]).build();
+    let machine = Machine::builder().kernel(&[0]).kernel(&[4]).trace().build();
     let geometry = Geometry::default_for(2).expect("2 is a number of lanes");
     let [ping, pong] = machine.link_native(geometry);
 
@@ -39,5 +40,8 @@ fn main() -> Result<(), Failure> {
         }
     })?;
     println!("{:?} in {} steps", report.doorbells, report.steps);
+    if let Some(file) = std::env::args_os().nth(1) {
+        std::fs::write(file, machine.chrome_trace()).expect("the trace can be written");
+    }
     Ok(())
 }

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mk-ipi in this kernel: what it supplies, and where it is rung.
+
+use crate::{layout, platform};
+use axcpu::asm::{disable_irqs, enable_irqs, irqs_enabled};
+use axplat::mem::{pa, phys_ram_ranges, phys_to_virt, virt_to_phys};
+use core::ptr::NonNull;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::platform::{
+    Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
+    Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+};
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
+use mk_ipi_x86::mode::ApicBase;
+use mk_ipi_x86::{Hardware, LocalApic, ModeError};
+use spin::Once;
+
+/// The doorbell's vector. axplat-x86-pc itself uses 0xf0 to 0xf3, and takes those below for the I/O APIC's.
+pub const DOORBELL: Vector = Vector::new(0xf4).unwrap();
+/// A second one, of the conformance suite.
+pub const SPARE_VECTOR: Vector = Vector::new(0xf5).unwrap();
+
+/// This kernel, as mk-ipi sees it.
+pub struct Kernel;
+
+static APIC: Once<(LocalApic<Hardware>, PhysCpuId)> = Once::new();
+/// Deferred work is due.
+static DUE: AtomicBool = AtomicBool::new(false);
+/// Doorbells rung.
+pub static RUNG: AtomicU64 = AtomicU64::new(0);
+
+/// Finds the local APIC as axplat set it up, and opens the doorbell.
+pub fn start() -> Result<(), ModeError> {
+    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
+    let base = ApicBase::read(&unsafe { Hardware::new(None) }).page().0;
+    let page = NonNull::new(virtual_address(base) as *mut u8);
+    // SAFETY: axplat maps all of memory for ever; that the page is not cached is up to the MTRRs, as in axplat itself. It has
+    // changed the mode, if it does.
+    let apic = LocalApic::new(unsafe { Hardware::new(page) })?;
+    APIC.call_once(|| (apic, apic.apic_id()));
+    // axplat acknowledges behind the handler: README.md says why that is good.
+    let opened = axplat::irq::register(DOORBELL.get().into(), platform::on_doorbell)
+        && axplat::irq::register(SPARE_VECTOR.get().into(), platform::on_spare);
+    assert!(opened, "the vectors are free");
+    Ok(())
+}
+
+/// The machine's RAM.
+pub fn ram() -> impl Iterator<Item = PhysRange> {
+    let ranges = phys_ram_ranges().iter();
+    ranges.filter_map(|&(start, len)| PhysRange::new(PhysAddr(start as u64), len as u64))
+}
+
+/// Where a physical address is mapped.
+pub fn virtual_address(physical: u64) -> u64 {
+    phys_to_virt(pa!(physical as usize)).as_usize() as u64
+}
+
+/// The memory of this image.
+pub fn image_range() -> PhysRange {
+    extern "C" {
+        static _skernel: u8;
+        static _ebss: u8;
+    }
+    let physical = |at: *const u8| virt_to_phys((at as usize).into()).as_usize() as u64;
+    let (start, end) = (physical(&raw const _skernel), physical(&raw const _ebss));
+    PhysRange::new(PhysAddr(start), end - start).expect("an image ends behind its beginning")
+}
+
+/// The local APIC.
+pub fn apic() -> LocalApic<Hardware> {
+    APIC.get().expect("start comes before any use").0
+}
+
+/// Whether deferred work was due: then the caller runs it.
+pub fn take_due() -> bool {
+    DUE.swap(false, Ordering::Relaxed)
+}
+
+// SAFETY: passed on to the local APIC, which keeps the duty.
+unsafe impl Doorbell for Kernel {
+    fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        apic().check(cpu, vector)
+    }
+
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        RUNG.fetch_add(1, Ordering::Relaxed);
+        apic().ring(cpu, vector)
+    }
+
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        apic().ring_from_nmi(cpu, vector)
+    }
+}
+
+// SAFETY: there is one CPU, whose id was read at its start.
+unsafe impl ThisCpu for Kernel {
+    fn physical_id(&self) -> PhysCpuId {
+        APIC.get().expect("start comes before any use").1
+    }
+
+    fn index(&self) -> usize {
+        0
+    }
+}
+
+// SAFETY: the switch is the CPU's own, and there is one CPU.
+unsafe impl LocalInterrupts for Kernel {
+    type State = bool;
+
+    fn disable(&self) -> bool {
+        let were_on = irqs_enabled();
+        disable_irqs();
+        were_on
+    }
+
+    fn restore(&self, were_on: bool) {
+        if were_on {
+            enable_irqs();
+        }
+    }
+}
+
+// SAFETY: axplat maps all of RAM write-back cached, for ever; nothing of this kernel's own image is given out.
+unsafe impl PhysMemory for Kernel {
+    type Word = AtomicU64;
+
+    fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<AtomicU64>, MapError> {
+        if !range.start().is_page_aligned() || !range.len().is_multiple_of(8) {
+            return Err(MapError::Misaligned);
+        }
+        let is_ram = ram().any(|piece| layout::contains(piece, range));
+        if range.start().0 == 0 || !is_ram || range.overlaps(image_range()) {
+            return Err(MapError::NotAllowed);
+        }
+        let first = virtual_address(range.start().0) as *mut AtomicU64;
+        let first = NonNull::new(first).ok_or(MapError::NotAllowed)?;
+        let words = NonNull::slice_from_raw_parts(first, (range.len() / 8) as usize);
+        // SAFETY: aligned, not null, mapped for ever, and not this kernel's own memory.
+        Ok(unsafe { Mapping::new(words) })
+    }
+
+    unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
+
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        layout::contains(layout::pools(), page)
+    }
+}
+
+// SAFETY: the pools are RAM that nothing else uses, and this one CPU allocates with interrupts off.
+unsafe impl InstancePool for Kernel {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let state = self.disable();
+        let found = self.pools.alloc(instance, len);
+        self.restore(state);
+        found
+    }
+
+    unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
+        let state = self.disable();
+        self.pools.free(instance, range);
+        self.restore(state);
+    }
+}
+
+impl DeferredWork for Kernel {
+    fn schedule(&self) {
+        DUE.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Observer for Kernel {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
+        platform::on_peer_event(peer, event);
+    }
+
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        self.lists(peer, cpu)
+    }
+
+    fn stop(&self) {
+        platform::on_stop();
+    }
+}

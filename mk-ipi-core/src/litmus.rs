@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Litmus tests of the five patterns that all ordering here comes down to (docs/memory-ordering.md), by the real ends on real threads.
+//!
+//! On this machine's CPUs they run many rounds. Under Miri, whose loads give old values wherever the language's memory model lets them,
+//! one round has one schedule: `cargo xtask litmus` tries many seeds. What Miri cannot show is a load that comes late; loom's models do.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "own memory and small numbers"
+)]
+
+use crate::directory::{Directory, DirectoryWriter, InstanceRecord};
+use crate::message::Message;
+use crate::native::{create, Events, Opening, OwnRegion, PeerRegion, Receiver, Sender, Unsent};
+use crate::platform::{Access, MapError, Mapping, Peer, PeerEvent, PhysMemory};
+use crate::sync::{AtomicU64, Ordering};
+use core::ptr::NonNull;
+use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout, State};
+use mk_ipi_abi::native::Geometry;
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
+use std::thread;
+use std::vec::Vec;
+
+/// How often each test runs its two threads.
+const ROUNDS: usize = if cfg!(miri) { 1 } else { 2000 };
+/// Turns of a wait for the other thread, which gets its turn in each.
+const PATIENCE: usize = if cfg!(miri) { 200 } else { 100_000_000 };
+
+/// One lane of as few lines as there can be.
+const GEOMETRY: Geometry = Geometry::new(1, 8, 256).unwrap();
+const SENDER: InstanceId = InstanceId::new(0);
+const START: PhysAddr = PhysAddr(4096);
+/// Bytes of a message of one line, of two, and of three.
+const SHORT: usize = 8;
+const TWO_LINES: usize = 56;
+const THREE_LINES: usize = 112;
+
+/// The memory of a region.
+struct Memory(Vec<AtomicU64>);
+
+// SAFETY: a mapping is a part of the vector, which neither moves nor ends while a `Memory` is borrowed.
+unsafe impl PhysMemory for Memory {
+    type Word = AtomicU64;
+    fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<AtomicU64>, MapError> {
+        let first = (range.start().0 - START.0) as usize / 8;
+        let words = &self.0[first..][..range.len() as usize / 8];
+        // SAFETY: as above.
+        Ok(unsafe { Mapping::new(NonNull::from(words)) })
+    }
+    unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
+    fn peer_may_share(&self, _: PhysRange) -> bool {
+        false
+    }
+}
+
+fn range() -> PhysRange {
+    PhysRange::new(START, GEOMETRY.total_size()).unwrap()
+}
+
+impl Memory {
+    fn new() -> Self {
+        let memory = Self((0..GEOMETRY.total_size() / 8).map(|_| AtomicU64::new(0)).collect());
+        create(&memory, range(), GEOMETRY).unwrap();
+        memory
+    }
+
+    fn sender(&self, life: u32) -> Sender<AtomicU64> {
+        Sender::begin(PeerRegion::map(self, range(), SENDER).unwrap(), Incarnation::new(life).unwrap())
+    }
+
+    /// A sender in its first life, and the receiver that knows it.
+    fn linked(&self) -> (Sender<AtomicU64>, Kernel) {
+        let sender = self.sender(1);
+        let kernel = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
+        kernel.receiver.begin(&kernel.own, Incarnation::FIRST, false, 0);
+        kernel.look(&mut Inbox::default(), true);
+        (sender, kernel)
+    }
+}
+
+struct Kernel {
+    own: OwnRegion<AtomicU64>,
+    receiver: Receiver<8>,
+}
+
+impl Kernel {
+    /// Looks until there is nothing, and then has senders ring if `arm` says so.
+    fn look(&self, inbox: &mut Inbox, arm: bool) {
+        while self.receiver.hold().unwrap().drain(&self.own, inbox, 16, arm) {}
+    }
+
+    /// Looks, without a doorbell, until those have come: that many, in order.
+    fn hears(&self, messages: u8) {
+        let mut inbox = Inbox::default();
+        wait(|| {
+            self.look(&mut inbox, false);
+            inbox.0.len() >= messages.into()
+        });
+        assert_eq!(inbox.0, Vec::from_iter(1..=messages));
+    }
+}
+
+/// What has come, by number.
+#[derive(Default)]
+struct Inbox(Vec<u8>);
+
+impl Events for Inbox {
+    fn version(&self) -> u32 {
+        1
+    }
+    fn knows(&self, id: InstanceId) -> bool {
+        id == SENDER
+    }
+    fn deliver(&mut self, message: &Message<'_>) {
+        // Each word of it says which one it is: an old word says another.
+        let n = message.payload()[0];
+        assert_ne!(n, 0, "an old word");
+        assert_eq!((message.msg_type(), message.sender_cpu()), (MessageType(n.into()), PhysCpuId(n.into())));
+        assert!(message.payload().iter().all(|byte| *byte == n), "an old word: {message:?}");
+        self.0.push(n);
+    }
+    fn ring(&self, _: InstanceId) {}
+    fn event(&mut self, _: Peer, event: PeerEvent) {
+        assert!(!matches!(event, PeerEvent::Quarantined(_)), "{event:?}");
+    }
+}
+
+/// Sends message `n` of so many bytes.
+fn send(sender: &Sender<AtomicU64>, n: u8, len: usize) -> Result<u64, Unsent> {
+    let swap =
+        |word: &AtomicU64, current, new| word.compare_exchange(current, new, Ordering::Relaxed).is_ok();
+    sender.send(MessageType(n.into()), n.into(), &[n; 256][..len], swap)
+}
+
+/// Waits until something is so, the other thread's turn in between.
+fn wait(mut is_so: impl FnMut() -> bool) {
+    let came = (0..PATIENCE).any(|_| {
+        thread::yield_now();
+        is_so()
+    });
+    assert!(came, "waited in vain");
+}
+
+/// Runs both on threads of their own.
+fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    thread::scope(|scope| {
+        let (a, b) = (scope.spawn(a), scope.spawn(b));
+        (a.join().unwrap(), b.join().unwrap())
+    })
+}
+
+/// Sends the messages 1, 2, ... of these lengths, each as soon as there is space.
+fn sends(sender: &Sender<AtomicU64>, lens: impl IntoIterator<Item = usize>) {
+    for (n, len) in (1..).zip(lens) {
+        wait(|| match send(sender, n, len) {
+            Ok(_) => true,
+            Err(e) => {
+                assert_eq!(e, Unsent::Full);
+                false
+            }
+        });
+    }
+}
+
+/// Publish and consume: who sees a message's tag sees the message.
+#[test]
+fn what_is_published_is_seen_whole() {
+    for _ in 0..ROUNDS {
+        let memory = Memory::new();
+        let (sender, kernel) = memory.linked();
+        both(|| sends(&sender, [TWO_LINES, SHORT]), || kernel.hears(2));
+    }
+}
+
+/// Credit: a line is used again only when its message was read.
+#[test]
+fn what_is_not_read_yet_is_not_overwritten() {
+    const MESSAGES: u8 = if cfg!(miri) { 6 } else { 60 };
+    for _ in 0..ROUNDS / 10 + 1 {
+        let memory = Memory::new();
+        let (sender, kernel) = memory.linked();
+        let lens = [THREE_LINES; MESSAGES as usize];
+        both(|| sends(&sender, lens), || kernel.hears(MESSAGES));
+    }
+}
+
+/// Arm and look again: a message is seen by a receiver that goes to sleep, or its sender rings.
+#[test]
+fn what_is_sent_is_seen_or_rung_for() {
+    for _ in 0..ROUNDS {
+        let memory = Memory::new();
+        let (sender, kernel) = memory.linked();
+        kernel.own.disarm();
+        let sends = || {
+            send(&sender, 1, SHORT).unwrap();
+            sender.flush()
+        };
+        let looks = || {
+            let mut inbox = Inbox::default();
+            kernel.look(&mut inbox, true);
+            inbox
+        };
+        let (rung, mut inbox) = both(sends, looks);
+        if rung {
+            kernel.look(&mut inbox, true);
+        }
+        assert_eq!(inbox.0, [1], "it was neither seen nor rung for");
+    }
+}
+
+/// Hello and answer: a new life sends where its receiver has said that it will read, and no sooner.
+#[test]
+fn a_new_life_sends_where_it_was_answered() {
+    for _ in 0..ROUNDS {
+        let memory = Memory::new();
+        let (former, kernel) = memory.linked();
+        send(&former, 1, TWO_LINES).unwrap();
+        let sends = || {
+            let sender = memory.sender(2);
+            wait(|| sender.open() == Opening::Open);
+            send(&sender, 2, TWO_LINES).unwrap();
+        };
+        both(sends, || kernel.hears(2));
+    }
+}
+
+const ME: InstanceId = InstanceId::new(0);
+
+/// An entry, every part of which names `n`.
+fn record(n: u32) -> InstanceRecord {
+    InstanceRecord {
+        instance: ME,
+        incarnation: Incarnation::new(n).unwrap(),
+        state: State::Dead,
+        layout: Layout::RfcV2,
+        flags: EntryFlags::EXCLUSIVE,
+        region: PhysRange::new(PhysAddr(u64::from(n) << 12), 272 * u64::from(n)),
+        doorbell_cpu: PhysCpuId(n.into()),
+        vector: Vector::RFC_V2,
+        nr_cpus: 1,
+    }
+}
+
+/// The directory's sequence: an entry is read whole or not at all, and not an older one than the generation says.
+#[test]
+fn an_entry_is_read_whole() {
+    for _ in 0..ROUNDS {
+        // A header, and an entry with one CPU.
+        let words: Vec<_> = (0..17).map(|_| AtomicU64::new(0)).collect();
+        let mut writer = DirectoryWriter::create(&words, 1, 1).unwrap();
+        let mut write = |n: u32| writer.write(&record(n), &[PhysCpuId(n.into())]).unwrap();
+        write(1);
+        let reads = || {
+            let directory = Directory::open(&words).unwrap();
+            let generation = directory.generation();
+            let (mut cpus, mut read) = ([PhysCpuId(0)], Err(EntryError::Changing));
+            wait(|| {
+                read = directory.read(ME, &mut cpus);
+                read != Err(EntryError::Changing)
+            });
+            let (found, n) = (read.unwrap(), read.unwrap().incarnation.get());
+            assert_eq!((found, cpus), (record(n), [found.doorbell_cpu]), "a mixture");
+            assert!(n >= generation, "generation {generation}: {found:?}");
+        };
+        both(|| [2, 3].map(&mut write), reads);
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An interrupt line for models: is a message that a doorbell was rung for ever missed? A backend's own `ring` and handler run on it.
+
+use super::{AtomicBool, AtomicU64, Ordering};
+use loom::thread;
+use std::sync::Arc;
+
+/// Messages that are rung for. The second one can come while the first is looked for.
+const MESSAGES: usize = 2;
+/// Interrupts that the target takes while the other CPU still sends.
+const TAKEN: usize = 2;
+
+/// One interrupt of one CPU, and words that another CPU writes before it rings.
+///
+/// An interrupt is pending or not: ringing twice before it is taken is ringing once. Both operations are relaxed. What orders them is
+/// the backend's barriers alone, which are fences here: `dsb ishst` and `fence w, o` are a release fence, since they keep stores before an
+/// output; `dsb sy` and `fence o, rw` are an acquire fence, since they keep loads behind one.
+#[derive(Debug)]
+pub struct Line {
+    pending: AtomicBool,
+    words: [AtomicU64; MESSAGES],
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { pending: AtomicBool::new(false), words: [0; MESSAGES].map(AtomicU64::new) }
+    }
+
+    /// Makes it pending.
+    pub fn raise(&self) {
+        self.pending.swap(true, Ordering::Relaxed);
+    }
+
+    /// Makes it not pending; whether it was.
+    pub fn take(&self) -> bool {
+        self.pending.swap(false, Ordering::Relaxed)
+    }
+
+    fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+}
+
+/// A CPU stores messages and rings for each, by `ring`; the target runs `handle` while the interrupt is pending, which calls what it
+/// is given to look for messages. Panics if one is missed in any interleaving.
+pub fn nothing_is_missed(ring: fn(&Line), handle: fn(&Line, &mut dyn FnMut())) {
+    loom::model(move || {
+        let line = Arc::new(Line::new());
+        let sender = {
+            let line = line.clone();
+            thread::spawn(move || {
+                for word in &line.words {
+                    word.store(1, Ordering::Relaxed);
+                    ring(&line);
+                }
+            })
+        };
+        let mut seen = 0;
+        let mut look = || seen = line.words.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count();
+        for _ in 0..TAKEN {
+            if line.is_pending() {
+                handle(&line, &mut look);
+            }
+        }
+        sender.join().unwrap();
+        // What is pending is taken sooner or later.
+        while line.is_pending() {
+            handle(&line, &mut look);
+        }
+        assert_eq!(seen, MESSAGES, "a message was missed");
+    });
+}

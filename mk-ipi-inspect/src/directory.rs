@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The directory of a machine (SPEC chapter D).
+
+use crate::finding::{Finding, Notes};
+use crate::memory::{Memory, ReadError};
+use mk_ipi_abi::directory::{
+    DirectoryError, DirectoryHeader, EntryError, EntryFlags, InstanceEntry, InstanceRecord, Layout, State,
+    MAGIC,
+};
+use mk_ipi_abi::InstanceId;
+use serde::Serialize;
+
+/// Words of the header, and of an entry without its CPUs.
+const WORDS: usize = 8;
+/// Looks at an entry that its host changes meanwhile (SPEC D-4).
+const TRIES: usize = 64;
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: u8,
+    /// Its life.
+    pub incarnation: u32,
+    /// Where it is in its life.
+    pub state: &'static str,
+    /// Whether it is started, or runs.
+    pub live: bool,
+    /// What its region speaks.
+    pub layout: &'static str,
+    /// Slots are claimed before they are written.
+    pub exclusive: bool,
+    /// Its vector is good at its doorbell CPU alone.
+    pub one_doorbell: bool,
+    /// Where its region lies, and how many bytes it has.
+    pub region: Option<(u64, u64)>,
+    /// The CPU that is rung.
+    pub doorbell_cpu: u64,
+    /// With which vector.
+    pub vector: u8,
+    /// All its CPUs.
+    pub cpus: Vec<u64>,
+}
+
+/// A directory, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Directory {
+    /// Its physical address.
+    pub at: u64,
+    /// What changes with every change; `None` if it cannot be read at all.
+    pub generation: Option<u64>,
+    /// The physical id of the machine's boot CPU, if the host says it.
+    pub boot_cpu: Option<u64>,
+    /// How many instances it has room for.
+    pub room: u32,
+    /// Those that can be read.
+    pub instances: Vec<Instance>,
+    /// What is worth saying.
+    pub findings: Vec<Finding>,
+}
+
+/// Whether a page that begins with this word may be a directory's first.
+pub const fn is_magic(word: u64) -> bool {
+    word == MAGIC
+}
+
+/// Explains the directory at `at`.
+///
+/// # Errors
+///
+/// If the file has not all of it.
+pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
+    let mut directory =
+        Directory { at, generation: None, boot_cpu: None, room: 0, instances: vec![], findings: vec![] };
+    let place = format!("directory {at:#x}");
+    let words: [u64; WORDS] = memory.words(at, WORDS)?.try_into().unwrap_or_default();
+    let header: DirectoryHeader = zerocopy::transmute!(words);
+    let header = match header.check(memory.available(at)) {
+        Ok(header) => header,
+        Err(error) => {
+            refused(Notes::of(&place, &mut directory.findings), error);
+            return Ok(directory);
+        }
+    };
+    let mut notes = Notes::of(&place, &mut directory.findings);
+    if header.address != 0 && header.address != at {
+        notes.broken(
+            format!("it says that it lies at {:#x}", header.address),
+            "A copy, or the dump's first byte has another address than was said (--base).",
+        );
+    }
+    directory.generation = Some(header.generation);
+    directory.boot_cpu = header.boot_cpu.checked_sub(1);
+    directory.room = header.nr_instances;
+    for id in (0..=u8::MAX).take(header.nr_instances as usize) {
+        let read = entry(memory, at, &header, id)?;
+        match read {
+            Ok(instance) => directory.instances.push(instance),
+            Err(EntryError::Absent) => {}
+            Err(error) => {
+                bad_entry(Notes::of(format!("{place}, entry {id}"), &mut directory.findings), error)
+            }
+        }
+    }
+    conflicts(&directory.instances, &mut Notes::of(&place, &mut directory.findings));
+    Ok(directory)
+}
+
+/// Reads an entry as a kernel does (SPEC D-4).
+fn entry(
+    memory: &Memory,
+    at: u64,
+    header: &DirectoryHeader,
+    id: u8,
+) -> Result<Result<Instance, EntryError>, ReadError> {
+    let words = header.entry_words();
+    let at = at + 8 * (WORDS + usize::from(id) * words) as u64;
+    let mut found = memory.words(at, words)?;
+    for _ in 0..TRIES {
+        let again = if memory.is_live() { memory.words(at, words)? } else { found.clone() };
+        let settled = again == found && again.first().is_some_and(|sequence| sequence % 2 == 0);
+        found = again;
+        if settled || !memory.is_live() {
+            break;
+        }
+    }
+    if found.first().is_some_and(|sequence| sequence % 2 == 1) {
+        return Ok(Err(EntryError::Changing));
+    }
+    let Some((first, cpus)) = found.split_first_chunk::<WORDS>() else {
+        return Ok(Err(EntryError::OutOfRange));
+    };
+    let entry: InstanceEntry = zerocopy::transmute!(*first);
+    Ok(entry.check(InstanceId::new(id), header.cpus_per_instance).and_then(|record| instance(&record, cpus)))
+}
+
+fn instance(record: &InstanceRecord, cpus: &[u64]) -> Result<Instance, EntryError> {
+    let cpus: Vec<u64> = cpus.iter().take(record.nr_cpus as usize).copied().collect();
+    if !cpus.contains(&record.doorbell_cpu.0) {
+        return Err(EntryError::BadCpus);
+    }
+    Ok(Instance {
+        id: record.instance.get(),
+        incarnation: record.incarnation.get(),
+        state: match record.state {
+            State::Absent => "absent",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Dead => "dead",
+            State::Ending => "ending",
+        },
+        live: record.state.is_live(),
+        layout: match record.layout {
+            Layout::RfcV2 => "rfc-v2",
+            Layout::Native => "native",
+        },
+        exclusive: record.flags.contains(EntryFlags::EXCLUSIVE),
+        one_doorbell: record.flags.contains(EntryFlags::ONE_DOORBELL),
+        region: record.region.map(|range| (range.start().0, range.len())),
+        doorbell_cpu: record.doorbell_cpu.0,
+        vector: record.vector.get(),
+        cpus,
+    })
+}
+
+fn refused(mut notes: Notes<'_>, error: DirectoryError) {
+    let what = match error {
+        DirectoryError::NoStamp(found) => format!("no directory: the first eight bytes are {found:#018x}"),
+        DirectoryError::Version(v) => format!("a directory of version {}.{}", v.major, v.minor),
+        DirectoryError::Geometry => "its counts and its size contradict each other, or the limits".into(),
+        DirectoryError::TooSmall(needed) => format!("{needed} bytes are needed, and fewer are there"),
+    };
+    notes.broken(what, "No kernel joins by this directory (SPEC D-2).");
+}
+
+fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
+    let what = match error {
+        EntryError::Changing => {
+            return notes.suspect(
+                "its host is changing it",
+                "Kernels read it again. If this lasts, the host died in it: nobody can follow the directory any more (SPEC D-4).",
+            );
+        }
+        EntryError::OutOfRange => "it lies behind the end".into(),
+        EntryError::Absent => return,
+        EntryError::WrongInstance(id) => format!("it names instance {id}"),
+        EntryError::NoIncarnation => "its incarnation is 0".into(),
+        EntryError::UnknownState(n) => format!("its state is {n}, which is none"),
+        EntryError::UnknownLayout(n) => format!("its layout is {n}, which is none that is known"),
+        EntryError::BadVector(n) => format!("vector {n:#x} cannot be a doorbell"),
+        EntryError::BadRegion => "its region is misaligned, out of range or too small".into(),
+        EntryError::BadCpus => {
+            "its doorbell CPU is not among its CPUs, or it has more than there is room for".into()
+        }
+    };
+    notes.broken(what, "No kernel knows this instance (SPEC D-3).");
+}
+
+/// What two entries cannot both have (SPEC D-9).
+fn conflicts(instances: &[Instance], notes: &mut Notes<'_>) {
+    for (n, one) in instances.iter().enumerate() {
+        for other in instances.iter().skip(n + 1) {
+            let overlap = one.region.zip(other.region).is_some_and(|((a, a_len), (b, b_len))| {
+                a < b.saturating_add(b_len) && b < a.saturating_add(a_len)
+            });
+            if overlap {
+                notes.broken(
+                    format!("the regions of instances {} and {} overlap", one.id, other.id),
+                    "What is sent to one is written into the other's (SPEC D-9).",
+                );
+            }
+            let both = one.live && other.live;
+            if let Some(cpu) = one.cpus.iter().find(|cpu| both && other.cpus.contains(cpu)) {
+                notes.broken(
+                    format!("instances {} and {} both have CPU {cpu}", one.id, other.id),
+                    "A doorbell for one arrives at the other (SPEC D-9).",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mk-ipi-inspect`: what lies in the shared memory of mk-ipi kernels, and what it means.
+
+mod live;
+
+use clap::Parser;
+use mk_ipi_inspect::machine::Kind;
+use mk_ipi_inspect::rates::Rates;
+use mk_ipi_inspect::{svg, text, Machine};
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Explains the shared memory of mk-ipi kernels: who lives, what is sent and unread, who waits, what is broken.
+///
+/// Ends with 0 if nothing is broken, with 1 if something is, with 2 if the memory cannot be read.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Cli {
+    /// A raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), shared memory of processes, /dev/mem,
+    /// or the folder of our Linux module in debugfs
+    memory: PathBuf,
+    /// It is a raw dump, whatever it begins with, and this is the address of its first byte; else a raw dump is from 0 on
+    #[arg(long, value_parser = number, value_name = "ADDRESS")]
+    base: Option<u64>,
+    /// Explain what lies at this address, and what it names; else all of the memory is searched
+    #[arg(long, value_parser = number, value_name = "ADDRESS")]
+    at: Option<u64>,
+    /// At that address are so many slots (RFC v2), which bear no stamp
+    #[arg(long, requires = "at", value_name = "N")]
+    slots: Option<u32>,
+    /// Unread messages that are listed of each lane
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    messages: usize,
+    /// All that was found, as one JSON object
+    #[arg(long, conflicts_with = "svg")]
+    json: bool,
+    /// All that was found, as a picture
+    #[arg(long)]
+    svg: bool,
+    /// Look again and again, and show what changed each second: each so many seconds
+    #[arg(long, num_args = 0..=1, default_missing_value = "1", value_name = "SECONDS", conflicts_with = "svg")]
+    watch: Option<f64>,
+    /// With --watch: so often; else for ever
+    #[arg(long, requires = "watch", value_name = "N")]
+    times: Option<u64>,
+}
+
+/// A number as C writes it.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|e| format!("{e}"))
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether anything is broken.
+fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
+    let (memory, directory) = live::open(&cli.memory, cli.base)?;
+    let at = cli.at.or(directory);
+    let kind = cli.slots.map_or(Kind::ByItsStamp, Kind::RfcV2);
+    let look = || match at {
+        Some(at) => Machine::at(&memory, at, kind, cli.messages),
+        None => Machine::find(&memory, cli.messages),
+    };
+    if at.is_none() && !memory.is_bounded() {
+        return Err("this cannot be searched: name an address with --at".into());
+    }
+    let machine = look().map_err(|e| e.to_string())?;
+    if let Some(seconds) = cli.watch {
+        return watch(cli, machine, Duration::try_from_secs_f64(seconds)?, &|| {
+            look().map_err(|e| e.to_string().into())
+        });
+    }
+    let shown = match () {
+        () if cli.json => mk_ipi_inspect::json(&machine) + "\n",
+        () if cli.svg => svg::machine(&machine),
+        () => text::machine(&machine),
+    };
+    std::io::stdout().write_all(shown.as_bytes())?;
+    Ok(machine.is_broken())
+}
+
+type Look<'a> = &'a dyn Fn() -> Result<Machine, Box<dyn Error>>;
+
+fn watch(cli: &Cli, mut before: Machine, pause: Duration, look: Look<'_>) -> Result<bool, Box<dyn Error>> {
+    let mut since = Instant::now();
+    for _ in 0..cli.times.unwrap_or(u64::MAX) {
+        std::thread::sleep(pause);
+        let now = look()?;
+        let rates = Rates::between(&before, &now, since.elapsed());
+        since = Instant::now();
+        let shown = if cli.json { serde_json::to_string(&rates)? + "\n" } else { text::rates(&rates) };
+        std::io::stdout().write_all(shown.as_bytes())?;
+        before = now;
+    }
+    Ok(before.is_broken())
+}

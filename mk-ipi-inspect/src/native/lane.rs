@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A lane: what its sender and its receiver say in it (SPEC N-4, N-5, N-9).
+
+use super::lines::{Lines, Reading, Ring};
+use crate::memory::{Memory, ReadError};
+use mk_ipi_abi::native::{control, header, receiver, Attached, Geometry, Hello, LINE_WORDS};
+use serde::Serialize;
+
+/// Looks at a lane that changes meanwhile, until it is taken as it is.
+const TRIES: usize = 8;
+/// No honest position is as far (SPEC N-11).
+pub(super) const MAX_POSITION: u64 = 1 << 61;
+
+/// The words of a lane, copied.
+pub(super) struct Snapshot {
+    control: Vec<u64>,
+    words: Vec<u64>,
+    torn: bool,
+}
+
+impl Snapshot {
+    /// Copies the lane. Its receiver's positions are read before and behind the rest: if they are the same, the lines from there on
+    /// are of one moment, since no sender writes them again.
+    pub fn take(memory: &Memory, at: u64, geometry: Geometry, number: u32) -> Result<Self, ReadError> {
+        let control_at = 8 * (receiver::CONTROL as u64 + u64::from(number) * receiver::CONTROL_WORDS as u64);
+        let lane_at = geometry.lane_at(number).unwrap_or(0);
+        let words = header::WORDS + geometry.lines() as usize * LINE_WORDS;
+        let control_of = || memory.words(at + control_at, receiver::CONTROL_WORDS);
+        let mut before = control_of()?;
+        for _ in 0..TRIES {
+            let words = memory.words(at + lane_at, words)?;
+            let behind = if memory.is_live() { control_of()? } else { before.clone() };
+            let same = before.get(..=control::BREACH) == behind.get(..=control::BREACH);
+            before = behind;
+            if same {
+                return Ok(Self { control: before, words, torn: false });
+            }
+        }
+        Ok(Self { control: before, words: memory.words(at + lane_at, words)?, torn: true })
+    }
+
+    pub fn is_unused(&self) -> bool {
+        let header = self.words.iter().take(header::WORDS);
+        self.control.iter().chain(header).all(|word| *word == 0)
+    }
+
+    fn control(&self, word: usize) -> u64 {
+        self.control.get(word).copied().unwrap_or(0)
+    }
+
+    fn header(&self, word: usize) -> u64 {
+        self.words.get(word).copied().unwrap_or(0)
+    }
+}
+
+/// How far a life says that it has come (SPEC N-9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It found a lane that nobody had used.
+    First,
+    /// It begins.
+    Begin,
+    /// It has cleaned the lines.
+    Clean,
+}
+
+/// A hello or an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Said {
+    /// The sender's life.
+    pub incarnation: u32,
+    /// Which attachment of it.
+    pub session: u16,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+impl Said {
+    fn of(word: u64) -> Option<Self> {
+        Hello::from_word(word).map(|hello| Self {
+            incarnation: hello.incarnation.get(),
+            session: hello.session,
+            phase: match hello.phase {
+                mk_ipi_abi::native::Phase::First => Phase::First,
+                mk_ipi_abi::native::Phase::Begin => Phase::Begin,
+                mk_ipi_abi::native::Phase::Clean => Phase::Clean,
+            },
+        })
+    }
+}
+
+/// How the link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The sender has said nothing.
+    Silent,
+    /// Messages flow.
+    Open,
+    /// The sender sends; its receiver has not looked yet.
+    Unheard,
+    /// The sender waits for the receiver's answer: its sends are `Unanswered`.
+    WaitsForReceiver,
+    /// The receiver has answered, and the sender has the next step: its sends are `Unanswered`.
+    WaitsForSender,
+    /// The receiver does not know this life any more: the sender's sends are `Broken`.
+    Disowned,
+    /// The receiver takes nothing: the sender broke the protocol.
+    Quarantined,
+    /// The hello makes no sense.
+    Nonsense,
+}
+
+/// The receiver's words of a lane (SPEC N-4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "each is the word of that name in SPEC N-4")]
+pub struct Control {
+    pub credit: u64,
+    pub answer: Option<Said>,
+    pub answer_word: u64,
+    pub base: u64,
+    pub handed: u64,
+    pub breach: u64,
+    pub doubts: u64,
+    /// The last messages in doubt, by number, the oldest first.
+    pub in_doubt: Vec<u64>,
+    pub discard_from: u64,
+    pub discard_to: u64,
+    pub received: u64,
+    pub lives: u64,
+    pub breaches: u64,
+    pub last_breach: u64,
+}
+
+/// The sender's words of a lane (SPEC N-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "each is the word of that name in SPEC N-5")]
+pub struct Header {
+    pub hello: Option<Said>,
+    pub hello_word: u64,
+    pub stop: u64,
+    pub want: u64,
+    /// The life that has the region mapped.
+    pub attached: Option<u32>,
+    /// How far that life has followed the directory.
+    pub followed: u32,
+    pub attached_word: u64,
+    pub full: u64,
+    pub rung: u64,
+}
+
+/// A lane, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lane {
+    /// The instance that sends here.
+    pub instance: u32,
+    /// How the link stands.
+    pub state: State,
+    /// The receiver's next position, if its words can be believed.
+    pub next: Option<u64>,
+    /// What is published and not handed out.
+    pub lines: Lines,
+    /// The receiver's words.
+    pub control: Control,
+    /// The sender's words.
+    pub header: Header,
+    /// It changed all the time while it was copied: what stands here is of several moments.
+    pub torn: bool,
+}
+
+impl Lane {
+    pub(super) fn of(snapshot: &Snapshot, geometry: Geometry, number: u32, messages: usize) -> Self {
+        let control = control_of(snapshot);
+        let header = header_of(snapshot);
+        let next = control.handed.max(control.credit);
+        let sane = next < MAX_POSITION && next - control.credit <= geometry.lines().into();
+        let next = sane.then_some(next);
+        let ring = Ring { words: &snapshot.words, geometry };
+        let state = state_of(&control, &header);
+        let reading = reading(state, &control);
+        let lines = reading.zip(next).map(|(reading, next)| ring.look_through(next, reading, messages));
+        let lines = lines.unwrap_or(Lines { end: next.unwrap_or(0), ..Lines::default() });
+        Self { instance: number, state, next, lines, control, header, torn: snapshot.torn }
+    }
+}
+
+/// How the receiver will read the lane's lines; `None` if it will not.
+fn reading(state: State, control: &Control) -> Option<Reading> {
+    if control.breach != 0 {
+        return None;
+    }
+    match (state, control.answer) {
+        (State::Unheard, _) => Some(Reading::InForce),
+        // While a Begin is answered nothing is left to hand out.
+        (_, Some(answer)) if answer.phase == Phase::Begin => None,
+        (State::WaitsForReceiver, Some(_)) => Some(Reading::Last),
+        // The life that was answered is read on, whatever its hello says by now.
+        (_, Some(_)) => Some(Reading::InForce),
+        // Whoever waits has touched no line yet: they are those of a life that was never heard.
+        (State::WaitsForReceiver, None) => Some(Reading::Unheard),
+        (_, None) => None,
+    }
+}
+
+fn control_of(snapshot: &Snapshot) -> Control {
+    let word = |at| snapshot.control(at);
+    let doubts = word(control::DOUBTS);
+    let oldest = doubts.saturating_sub(control::DOUBT_WORDS as u64);
+    Control {
+        credit: word(control::CREDIT),
+        answer: Said::of(word(control::ANSWER)),
+        answer_word: word(control::ANSWER),
+        base: word(control::BASE),
+        handed: word(control::HANDED),
+        breach: word(control::BREACH),
+        doubts,
+        in_doubt: (oldest..doubts).map(|nth| word(control::doubt(nth))).collect(),
+        discard_from: word(control::DISCARD_FROM),
+        discard_to: word(control::DISCARD_TO),
+        received: word(control::RECEIVED),
+        lives: word(control::RESETS),
+        breaches: word(control::BAD),
+        last_breach: word(control::LAST_BREACH),
+    }
+}
+
+fn header_of(snapshot: &Snapshot) -> Header {
+    let word = |at| snapshot.header(at);
+    let attached = Attached::from_word(word(header::ATTACHED));
+    Header {
+        hello: Said::of(word(header::HELLO)),
+        hello_word: word(header::HELLO),
+        stop: word(header::STOP),
+        want: word(header::WANT),
+        attached: attached.map(|attached| attached.incarnation.get()),
+        followed: attached.map_or(0, |attached| attached.generation),
+        attached_word: word(header::ATTACHED),
+        full: word(header::FULL),
+        rung: word(header::RUNG),
+    }
+}
+
+fn state_of(control: &Control, header: &Header) -> State {
+    let (answer, said) = (control.answer_word, header.hello_word);
+    let Some(hello) = Hello::from_word(said) else {
+        return match () {
+            () if control.breach != 0 => State::Quarantined,
+            () if said == 0 => State::Silent,
+            () => State::Nonsense,
+        };
+    };
+    let begin = hello.in_phase(mk_ipi_abi::native::Phase::Begin).to_word();
+    match hello.phase {
+        // Its next life may come: a Begin is answered in quarantine too.
+        mk_ipi_abi::native::Phase::Begin if answer == said => State::WaitsForSender,
+        mk_ipi_abi::native::Phase::Begin => State::WaitsForReceiver,
+        mk_ipi_abi::native::Phase::Clean if answer == begin => State::WaitsForReceiver,
+        _ if control.breach != 0 => State::Quarantined,
+        _ if answer == said => State::Open,
+        mk_ipi_abi::native::Phase::First if answer == 0 || answer == begin => State::Unheard,
+        _ => State::Disowned,
+    }
+}

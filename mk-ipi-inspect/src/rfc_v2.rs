@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A region of slots (SPEC chapters L and X).
+
+use crate::finding::{Finding, Notes};
+use crate::memory::{Memory, ReadError};
+use mk_ipi_abi::rfc_v2::{MkIpiData, NoMessage, SLOT_SIZE, SLOT_WORDS};
+use serde::Serialize;
+
+/// Bytes of a payload that are shown.
+const SHOWN: usize = 16;
+/// Most slots that are looked at.
+const MAX_SLOTS: u64 = 1 << 16;
+
+/// What is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Content {
+    /// A message. Whether its receiver has taken it only exclusive slots tell: there it would be gone.
+    Message {
+        /// The CPU that sent it, as the sender says.
+        sender_cpu: i32,
+        /// Its type.
+        #[serde(rename = "type")]
+        msg_type: u32,
+        /// Bytes of payload.
+        len: u64,
+        /// The payload's first bytes, in hexadecimal.
+        begins: String,
+    },
+    /// A sender is filling it.
+    Claimed {
+        /// Which instance.
+        instance: u8,
+        /// Which life of it.
+        incarnation: u32,
+    },
+    /// A size that is none.
+    BadSize {
+        /// The size.
+        size: u64,
+    },
+}
+
+/// A slot that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Slot {
+    /// The physical id of the CPU that reads it.
+    pub cpu: u64,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// A region of slots, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Region {
+    /// Its physical address.
+    pub at: u64,
+    /// How many slots it has.
+    pub slots: u64,
+    /// Those that are not empty.
+    pub used: Vec<Slot>,
+    /// What is worth saying.
+    pub findings: Vec<Finding>,
+}
+
+/// Explains the region of `len` bytes at `at`.
+///
+/// # Errors
+///
+/// If the file has not all of it.
+pub fn region(memory: &Memory, at: u64, len: u64) -> Result<Region, ReadError> {
+    let slots = len / SLOT_SIZE as u64;
+    let mut region = Region { at, slots, used: vec![], findings: vec![] };
+    for cpu in 0..slots.min(MAX_SLOTS) {
+        let words = memory.words(at + cpu * SLOT_SIZE as u64, SLOT_WORDS)?;
+        let words: [u64; SLOT_WORDS] = words.try_into().unwrap_or([0; SLOT_WORDS]);
+        let slot: MkIpiData = zerocopy::transmute!(words);
+        let mut notes = Notes::of(format!("region {at:#x}, slot {cpu}"), &mut region.findings);
+        let content = match slot.check() {
+            Ok(payload) => Content::Message {
+                sender_cpu: slot.sender_cpu,
+                msg_type: slot.msg_type,
+                len: slot.data_size,
+                begins: payload.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect(),
+            },
+            Err(NoMessage::Empty) => continue,
+            Err(NoMessage::Claimed(claim)) => {
+                let (instance, incarnation) = (claim.instance.get(), claim.incarnation.get());
+                notes.suspect(
+                    format!("life {incarnation} of instance {instance} is filling it"),
+                    "Others get `Busy`. If this lasts, that life died in it: its host frees the slot (SPEC X-5).",
+                );
+                Content::Claimed { instance, incarnation }
+            }
+            Err(NoMessage::BadSize(size)) => {
+                notes.broken(
+                    format!("data_size is {size:#x}: no message, and no claim"),
+                    "Its receiver takes nothing from it. Of an exclusive slot it clears the size when it is rung (SPEC R-3, X-4).",
+                );
+                Content::BadSize { size }
+            }
+        };
+        region.used.push(Slot { cpu, content });
+    }
+    Ok(region)
+}

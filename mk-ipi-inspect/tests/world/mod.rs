@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine of the mock, and its memory as a dump.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_abi::native::{receiver, Breach, Geometry};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::directory::DirectoryWriter;
+use mk_ipi_core::platform::{Access, PeerEvent, PhysMemory};
+use mk_ipi_inspect::machine::{Kind, Region};
+use mk_ipi_inspect::{native, Machine, Memory};
+use mk_ipi_mock::{Callback, Link, MEMORY_START};
+use std::sync::Arc;
+
+pub const TYPE: MessageType = MessageType(7);
+pub const LINES: u32 = 8;
+
+pub fn id(kernel: usize) -> InstanceId {
+    InstanceId::new(u8::try_from(kernel).unwrap())
+}
+
+pub fn life(n: u32) -> Incarnation {
+    Incarnation::new(n).unwrap()
+}
+
+/// A machine whose kernels boot one by one; kernel `k` has CPU 3 `k`.
+pub struct World {
+    pub machine: mk_ipi_mock::Machine,
+    pub geometry: Geometry,
+    pub regions: Vec<PhysRange>,
+    pub links: Vec<Option<Arc<Link>>>,
+}
+
+impl World {
+    pub fn new(kernels: usize) -> Self {
+        let builder = mk_ipi_mock::Machine::builder();
+        let machine = (0..kernels).fold(builder, |b, k| b.kernel(&[k as u64 * 3])).build();
+        let geometry = Geometry::new(u32::try_from(kernels).unwrap(), LINES, 256).unwrap();
+        let regions = (0..kernels).map(|_| machine.native_region(geometry)).collect();
+        Self { machine, geometry, regions, links: vec![None; kernels] }
+    }
+
+    /// All kernels run, and know each other.
+    pub fn booted(kernels: usize) -> Self {
+        let mut world = Self::new(kernels);
+        (0..kernels).for_each(|k| world.boot(k, 1));
+        world.settle();
+        (0..kernels).for_each(|k| drop(world.machine.kernel(k).peer_events()));
+        world
+    }
+
+    pub fn boot(&mut self, k: usize, incarnation: u32) {
+        let link = self.machine.kernel(k).boot(id(k), life(incarnation));
+        let _ = link.register(TYPE, Callback::new(|_| ())).unwrap();
+        for (other, region) in self.regions.iter().enumerate() {
+            let kernel = self.machine.kernel(other);
+            link.attach_instance(&kernel.native_config(id(other), life(1)), Some(*region)).unwrap();
+        }
+        self.links[k] = Some(link);
+    }
+
+    pub fn link(&self, k: usize) -> &Link {
+        self.links[k].as_ref().unwrap()
+    }
+
+    /// Every CPU takes its interrupts and runs its deferred work until there is none.
+    pub fn settle(&self) {
+        self.machine.run(|_| ()).unwrap();
+    }
+
+    pub fn send(&self, from: usize, to: usize, payload: &[u8]) -> u64 {
+        self.link(from).send(id(to), TYPE, payload).unwrap()
+    }
+
+    /// Whether kernel `k` was told that the lane of `from` is in quarantine for that.
+    pub fn quarantined(&self, k: usize, from: usize, breach: Breach) -> bool {
+        self.machine.kernel(k).peer_events().contains(&(id(from), PeerEvent::Quarantined(breach)))
+    }
+
+    /// Where word `word` of the lane of `from` in the region of `to` lies.
+    pub fn lane(&self, from: usize, to: usize, word: usize) -> PhysAddr {
+        let at = self.geometry.lane_at(u32::try_from(from).unwrap()).unwrap() + 8 * word as u64;
+        PhysAddr(self.regions[to].start().0 + at)
+    }
+
+    /// Where word `word` of the control line of that lane lies.
+    pub fn control(&self, from: usize, to: usize, word: usize) -> PhysAddr {
+        self.word(to, receiver::CONTROL + from * receiver::CONTROL_WORDS + word)
+    }
+
+    /// Where word `word` of the region of `to` lies.
+    pub fn word(&self, to: usize, word: usize) -> PhysAddr {
+        PhysAddr(self.regions[to].start().0 + 8 * word as u64)
+    }
+
+    /// The first word of the line at `position`.
+    pub fn tag(&self, from: usize, to: usize, position: u64) -> PhysAddr {
+        self.lane(from, to, self.geometry.line_at(position))
+    }
+
+    /// A directory that names all kernels, and where it lies.
+    pub fn write_directory(&self, change: impl Fn(&mut InstanceRecord)) -> PhysAddr {
+        let kernels = u32::try_from(self.regions.len()).unwrap();
+        let range = self.machine.reserve(directory_size(kernels, 2));
+        let mapping = self.machine.kernel(0).map(range, Access::ReadWrite).unwrap();
+        let words = mapping.words();
+        // The pool's poison: a host makes it empty first.
+        (0..range.len()).step_by(8).for_each(|at| self.machine.poke(PhysAddr(range.start().0 + at), 0));
+        let mut writer = DirectoryWriter::create(words, kernels, 2).unwrap().at(range.start());
+        for (k, region) in self.regions.iter().enumerate() {
+            let mut record = InstanceRecord {
+                instance: id(k),
+                incarnation: life(1),
+                state: State::Running,
+                layout: Layout::Native,
+                flags: EntryFlags::empty(),
+                region: Some(*region),
+                doorbell_cpu: PhysCpuId(k as u64 * 3),
+                vector: Vector::RFC_V2,
+                nr_cpus: 1,
+            };
+            change(&mut record);
+            writer.write(&record, &[record.doorbell_cpu]).unwrap();
+        }
+        range.start()
+    }
+
+    /// All of the memory, as a dump has it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let memory = self.machine.memory();
+        let words = (memory.start().0..memory.end().0).step_by(8);
+        words.flat_map(|at| self.machine.peek(PhysAddr(at)).to_le_bytes()).collect()
+    }
+
+    pub fn memory(&self) -> Memory {
+        Memory::of_bytes(self.bytes(), Some(MEMORY_START.0)).unwrap()
+    }
+
+    /// The machine, explained.
+    pub fn inspect(&self) -> Machine {
+        Machine::find(&self.memory(), 4).unwrap()
+    }
+
+    /// The region of `k`, explained.
+    pub fn region(&self, k: usize) -> native::Region {
+        let found = Machine::at(&self.memory(), self.regions[k].start().0, Kind::Native, 4).unwrap();
+        match found.regions.into_iter().next().unwrap().region {
+            Region::Native(region) => region,
+            Region::RfcV2(_) => panic!("a native region"),
+        }
+    }
+}
+
+/// An ELF core dump of that memory, in two segments.
+pub fn elf_core(bytes: &[u8], start: u64) -> Vec<u8> {
+    let (near, far) = bytes.split_at(bytes.len() / 2);
+    let headers = 64 + 2 * 56;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let half = |elf: &mut Vec<u8>, n: u16| elf.extend(n.to_le_bytes());
+    let word = |elf: &mut Vec<u8>, n: u32| elf.extend(n.to_le_bytes());
+    let long = |elf: &mut Vec<u8>, n: u64| elf.extend(n.to_le_bytes());
+    half(&mut elf, 4); // ET_CORE
+    half(&mut elf, 62); // EM_X86_64
+    word(&mut elf, 1);
+    [0, 64, 0].iter().for_each(|n| long(&mut elf, *n)); // entry, program headers, sections
+    word(&mut elf, 0);
+    [64, 56, 2, 0, 0, 0].iter().for_each(|n| half(&mut elf, *n));
+    for (offset, paddr, len) in
+        [(headers + near.len(), start + near.len() as u64, far.len()), (headers, start, near.len())]
+    {
+        word(&mut elf, 1); // PT_LOAD
+        word(&mut elf, 6);
+        [offset as u64, 0, paddr, len as u64, len as u64, 0].iter().for_each(|n| long(&mut elf, *n));
+    }
+    elf.extend(bytes);
+    elf
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A run as a trace, one file that Perfetto and Chrome show: a track for each CPU, with interrupts, deferred work, sends and handlers,
+//! and an arrow from each send to its handler and from each doorbell to its interrupt.
+//!
+//! Nothing in core knows of it. What a kernel does on the native link shows in what it stores where: a tag publishes a message, HANDED hands
+//! it to its handlers, CREDIT says that they have returned (SPEC N-4 to N-8).
+
+use crate::kernel::RegionEvent;
+use crate::machine::Machine;
+use crate::memory::lock;
+use crate::notes::{Note, Noted};
+use crate::sched::Shared;
+use mk_ipi_abi::native::{
+    control, header, lines_of, receiver, About, Geometry, Hello, Life, Stamp, Tag, LINE_WORDS, STAMP_WORDS,
+};
+use mk_ipi_abi::{InstanceId, PhysRange, Vector};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+/// What a store to a region means.
+enum Meaning {
+    /// A message was published: the position behind it, bytes and type.
+    Published {
+        end: u64,
+        len: u32,
+        msg_type: u32,
+    },
+    /// A message was given to its handlers: the position behind it.
+    Handed(u64),
+    /// All up to here were handled.
+    Credit,
+    Life(String),
+}
+
+/// A native region, whose it is, and where its lanes are.
+struct Region {
+    instance: InstanceId,
+    range: PhysRange,
+    geometry: Geometry,
+}
+
+impl Region {
+    /// The lane in which a word lies, and what it means that it is `value` now. `about`: the word behind it, which is stored before a tag.
+    fn meaning(&self, at: u64, value: u64, about: u64) -> Option<(u32, Meaning)> {
+        let word = usize::try_from((at - self.range.start().0) / 8).ok()?;
+        if let Some(of_lane) = word.checked_sub(usize::try_from(self.geometry.lanes_at() / 8).ok()?) {
+            let words = usize::try_from(self.geometry.lane_len() / 8).ok()?;
+            let lane = u32::try_from(of_lane / words).ok()?;
+            return Some((lane, self.in_lane(of_lane % words, value, about)?));
+        }
+        if word == receiver::LIFE {
+            let life = Life::from_word(value)?;
+            let over = if life.over { "says goodbye" } else { "begins" };
+            return Some((0, Meaning::Life(format!("life {} {over}", life.incarnation.get()))));
+        }
+        let of_control = word.checked_sub(receiver::CONTROL)?;
+        let lane = u32::try_from(of_control / receiver::CONTROL_WORDS).ok()?;
+        let meaning = match of_control % receiver::CONTROL_WORDS {
+            control::HANDED => Meaning::Handed(value),
+            control::CREDIT => Meaning::Credit,
+            control::ANSWER => Meaning::Life(format!("answers {}", hello(value)?)),
+            control::BREACH if value != 0 => Meaning::Life(format!("quarantine of lane {lane}: {value}")),
+            _ => return None,
+        };
+        Some((lane, meaning))
+    }
+
+    fn in_lane(&self, word: usize, value: u64, about: u64) -> Option<Meaning> {
+        if word == header::HELLO {
+            return Some(Meaning::Life(format!("says {}", hello(value)?)));
+        }
+        let line = word.checked_sub(header::WORDS).filter(|line| line % LINE_WORDS == 0)? / LINE_WORDS;
+        // The lap stands in the tag; it is small enough in any run that ends.
+        let lap = u64::from(Tag::of_word(value).0) & ((1 << 30) - 1);
+        let position = lap * u64::from(self.geometry.lines()) + line as u64;
+        if Tag::of_word(value) != self.geometry.first_tag(position) {
+            return None;
+        }
+        let About { len, .. } = About::from_word(about);
+        let end = position + lines_of((len & 0xfff) as usize);
+        Some(Meaning::Published { end, len, msg_type: (value >> 32) as u32 })
+    }
+}
+
+fn hello(word: u64) -> Option<String> {
+    let hello = Hello::from_word(word)?;
+    Some(format!("{:?} of life {}, session {}", hello.phase, hello.incarnation.get(), hello.session))
+}
+
+/// What is open on a CPU's track.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Interrupt,
+    Deferred,
+    /// The handlers of a message of this lane of this region.
+    Message(u64, u32),
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    out: String,
+    open: Vec<Vec<Open>>,
+    /// By region, lane and number: the arrow of a message.
+    messages: BTreeMap<(u64, u32, u64), u64>,
+    /// By CPU and vector: the arrows of doorbells that were not taken yet.
+    rings: BTreeMap<(usize, u8), Vec<u64>>,
+    arrows: u64,
+    /// What was stored so far, by address.
+    words: BTreeMap<u64, u64>,
+}
+
+impl Machine {
+    /// The runs so far, as one JSON object in Chrome's trace format, which [Perfetto](https://ui.perfetto.dev) shows. A step of the machine is a microsecond there. Empty
+    /// unless the machine was built with [`Builder::trace`](crate::Builder::trace).
+    ///
+    /// A message has its arrow if its lane is in a native region that a kernel has attached. Stores of the thread that built the machine
+    /// are no steps, and are not shown.
+    pub fn chrome_trace(&self) -> String {
+        let shared = self.shared();
+        let mut writer = Writer {
+            shared,
+            out: String::new(),
+            open: vec![Vec::new(); shared.cpus.len()],
+            messages: BTreeMap::new(),
+            rings: BTreeMap::new(),
+            arrows: 0,
+            words: BTreeMap::new(),
+        };
+        writer.name_tracks();
+        let regions = regions(shared);
+        let notes = shared.notes.all();
+        for note in &notes {
+            writer.note(note, &regions);
+        }
+        let end = notes.last().map_or(0, |note| note.time + 1);
+        (0..shared.cpus.len()).for_each(|cpu| writer.close_all(cpu, end));
+        format!("{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[{}]}}\n", writer.out.trim_end_matches(",\n"))
+    }
+}
+
+/// The native regions that kernels have seen.
+fn regions(shared: &Shared) -> Vec<Region> {
+    let mut found: Vec<Region> = Vec::new();
+    let seen = shared.kernels.iter().flat_map(|kernel| lock(&kernel.regions).clone());
+    for event in seen {
+        let RegionEvent::Added(instance, range) = event else { continue };
+        let words = shared.memory.words(range).and_then(|words| words.first_chunk::<STAMP_WORDS>());
+        let Some(words) = words.filter(|_| found.iter().all(|known| known.range != range)) else { continue };
+        let copy = words.each_ref().map(|word| word.raw().load(Ordering::Relaxed));
+        let stamp: Stamp = zerocopy::transmute!(copy);
+        if let Ok(geometry) = stamp.check(range.len(), None) {
+            found.push(Region { instance, range, geometry });
+        }
+    }
+    found
+}
+
+impl Writer<'_> {
+    /// One event on the track of `cpu`; `more` is the rest of its fields.
+    fn event(&mut self, kind: char, cpu: usize, time: u64, name: &str, more: &str) {
+        let kernel = self.shared.cpus[cpu].kernel;
+        let _ = writeln!(
+            self.out,
+            "{{\"ph\":\"{kind}\",\"pid\":{kernel},\"tid\":{cpu},\"ts\":{time},\"name\":\"{name}\",\"cat\":\"mk-ipi\"{more}}},"
+        );
+    }
+
+    fn name_tracks(&mut self) {
+        for cpu in 0..self.shared.cpus.len() {
+            let state = &self.shared.cpus[cpu];
+            let instance = self.shared.kernels[state.kernel].instance.load(Ordering::Relaxed);
+            let kernel = match instance.checked_sub(1) {
+                Some(id) => format!("kernel {}: instance {id}", state.kernel),
+                None => format!("kernel {}", state.kernel),
+            };
+            let id = state.id.0;
+            self.event('M', cpu, 0, "process_name", &format!(",\"args\":{{\"name\":\"{kernel}\"}}"));
+            self.event('M', cpu, 0, "thread_name", &format!(",\"args\":{{\"name\":\"CPU {id}\"}}"));
+        }
+    }
+
+    /// Something short.
+    fn point(&mut self, cpu: usize, time: u64, name: &str, args: &str) {
+        self.event('X', cpu, time, name, &format!(",\"dur\":1,\"args\":{{{args}}}"));
+    }
+
+    fn begin(&mut self, cpu: usize, time: u64, what: Open, name: &str) {
+        self.open[cpu].push(what);
+        self.event('B', cpu, time, name, "");
+    }
+
+    /// Ends the innermost `what`, and all in it.
+    fn end(&mut self, cpu: usize, time: u64, what: impl Fn(Open) -> bool) {
+        let Some(at) = self.open[cpu].iter().rposition(|open| what(*open)) else { return };
+        for _ in self.open[cpu].drain(at..).collect::<Vec<_>>() {
+            self.event('E', cpu, time, "", "");
+        }
+    }
+
+    fn close_all(&mut self, cpu: usize, time: u64) {
+        while !self.open[cpu].is_empty() {
+            self.end(cpu, time, |_| true);
+        }
+    }
+
+    /// An arrow begins at what was written last.
+    fn arrow(&mut self, cpu: usize, time: u64) -> u64 {
+        self.arrows += 1;
+        let id = format!(",\"id\":{}", self.arrows);
+        self.event('s', cpu, time, "flow", &id);
+        self.arrows
+    }
+
+    fn arrow_ends(&mut self, cpu: usize, time: u64, arrow: u64) {
+        self.event('f', cpu, time, "flow", &format!(",\"bp\":\"e\",\"id\":{arrow}"));
+    }
+
+    fn note(&mut self, note: &Note, regions: &[Region]) {
+        let (cpu, time) = (note.cpu, note.time);
+        match note.what {
+            Noted::Ring(to, vector) => self.ring(cpu, time, to, vector),
+            Noted::Interrupt(vector) => {
+                self.begin(cpu, time, Open::Interrupt, &format!("interrupt {:#x}", vector.get()));
+                let rings = self.rings.remove(&(cpu, vector.get())).unwrap_or_default();
+                rings.into_iter().for_each(|arrow| self.arrow_ends(cpu, time, arrow));
+            }
+            Noted::InterruptEnd => self.end(cpu, time, |open| open == Open::Interrupt),
+            Noted::Deferred => self.begin(cpu, time, Open::Deferred, "deferred work"),
+            Noted::DeferredEnd => self.end(cpu, time, |open| open == Open::Deferred),
+            Noted::Stopped => {
+                self.close_all(cpu, time);
+                self.point(cpu, time, "the kernel is stopped", "");
+            }
+            Noted::Store(at, value) => {
+                let region = regions.iter().find(|r| r.range.start() <= at && at < r.range.end());
+                let Some(region) = region else { return };
+                self.words.insert(at.0, value);
+                let about = self.words.get(&(at.0 + 8)).copied().unwrap_or(0);
+                if let Some((lane, meaning)) = region.meaning(at.0, value, about) {
+                    self.store(note, region, lane, meaning);
+                }
+            }
+        }
+    }
+
+    fn ring(&mut self, cpu: usize, time: u64, to: usize, vector: Vector) {
+        self.point(cpu, time, &format!("ring CPU {}", self.shared.cpus[to].id.0), "");
+        let arrow = self.arrow(cpu, time);
+        self.rings.entry((to, vector.get())).or_default().push(arrow);
+    }
+
+    fn store(&mut self, note: &Note, region: &Region, lane: u32, meaning: Meaning) {
+        let (cpu, time, at) = (note.cpu, note.time, region.range.start().0);
+        let in_lane = |open: Open| open == Open::Message(at, lane);
+        match meaning {
+            Meaning::Published { end, len, msg_type } => {
+                let args = format!("\"number\":{end},\"bytes\":{len},\"type\":{msg_type}");
+                self.point(cpu, time, &format!("send {end} to instance {}", region.instance.get()), &args);
+                let arrow = self.arrow(cpu, time);
+                self.messages.insert((at, lane, end), arrow);
+            }
+            Meaning::Handed(end) => {
+                self.end(cpu, time, in_lane);
+                // A life that begins stores it too, and hands nothing out.
+                if let Some(arrow) = self.messages.remove(&(at, lane, end)) {
+                    let what = Open::Message(at, lane);
+                    self.begin(cpu, time, what, &format!("message {end} from instance {lane}"));
+                    self.arrow_ends(cpu, time, arrow);
+                }
+            }
+            Meaning::Credit => self.end(cpu, time, in_lane),
+            Meaning::Life(text) => self.point(cpu, time, &text, ""),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the host of a machine does: regions, and the directory (SPEC D-10).
+//!
+//! The host need not be a kernel: a program that only starts, watches and restarts the others is one too.
+
+use crate::machine::Machine;
+use mk_ipi_abi::directory::{DirectoryError, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_abi::native::{Geometry, Stamp, STAMP_WORDS};
+use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
+use mk_ipi_core::directory::{DirectoryWriter, WriteError};
+use mk_ipi_core::sync::{AtomicU64, Ordering};
+use std::io;
+
+/// Why the host could not do something.
+#[derive(Debug)]
+pub enum HostError {
+    /// The memory cannot be mapped, or the region does not fit into its pool.
+    Io(io::Error),
+    /// This process has not made the machine.
+    NotTheHost,
+    /// The directory cannot be made.
+    Directory(DirectoryError),
+    /// The directory does not take this entry.
+    Write(WriteError),
+    /// There is no such instance.
+    Unknown(InstanceId),
+}
+
+impl std::fmt::Display for HostError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::NotTheHost => f.write_str("this process has not made the machine"),
+            Self::Directory(e) => write!(f, "the directory: {e:?}"),
+            Self::Write(e) => write!(f, "the directory's entry: {e:?}"),
+            Self::Unknown(id) => write!(f, "there is no instance {}", id.get()),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// The host of a machine.
+pub struct Host<'a> {
+    machine: &'a Machine,
+    writer: DirectoryWriter<'a, AtomicU64>,
+}
+
+impl<'a> Host<'a> {
+    /// The host of a machine that this process has made, with an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// `NotTheHost` for a machine that was opened, not made: its directory is mapped to be read only.
+    pub fn new(machine: &'a Machine) -> Result<Self, HostError> {
+        let Some(words) = machine.directory_to_write() else { return Err(HostError::NotTheHost) };
+        let shape = machine.shape();
+        let writer = DirectoryWriter::create(words, shape.instances, shape.cpus);
+        Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
+    }
+
+    /// Makes an empty native region for `id`, at the start of its pool, and lists it as starting, with those CPUs. It is rung at the first of them.
+    ///
+    /// # Errors
+    ///
+    /// If the region does not fit into the pool, or the directory does not take the entry.
+    pub fn create(
+        &mut self,
+        id: InstanceId,
+        cpus: &[PhysCpuId],
+        geometry: Geometry,
+    ) -> Result<PhysRange, HostError> {
+        let pool = self.machine.pool(id).ok_or(HostError::Unknown(id))?;
+        let region = PhysRange::new(pool.start(), geometry.total_size()).filter(|r| r.end() <= pool.end());
+        let region = region.ok_or(HostError::Io(io::ErrorKind::OutOfMemory.into()))?;
+        let map = self.machine.map(region, true).map_err(HostError::Io)?;
+        let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
+        map.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        // The magic last: who sees it sees all of the stamp (SPEC N-1).
+        for (word, value) in map.words().iter().zip(stamp).rev() {
+            word.store(value, Ordering::Release);
+        }
+        let [doorbell_cpu, ..] = *cpus else { return Err(HostError::Write(WriteError::BadCpus)) };
+        let record = InstanceRecord {
+            instance: id,
+            incarnation: Incarnation::FIRST,
+            state: State::Starting,
+            layout: Layout::Native,
+            flags: EntryFlags::empty(),
+            region: Some(region),
+            doorbell_cpu,
+            vector: Vector::RFC_V2,
+            nr_cpus: 0,
+        };
+        self.writer.write(&record, cpus).map_err(HostError::Write)?;
+        Ok(region)
+    }
+
+    /// The instance has ended: its process is gone, or waits for nothing more. What it had not read waits for its next life.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such instance.
+    pub fn died(&mut self, id: InstanceId) -> Result<(), HostError> {
+        self.change(id, |record| record.state = State::Dead)
+    }
+
+    /// Begins the next life of an instance that has died: it is listed as starting, with another incarnation.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such instance, or it has not died.
+    pub fn next_life(&mut self, id: InstanceId) -> Result<(), HostError> {
+        self.change(id, |record| {
+            record.state = State::Starting;
+            record.incarnation = record.incarnation.next();
+        })
+    }
+
+    /// The instance has come up.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such instance.
+    pub fn runs(&mut self, id: InstanceId) -> Result<(), HostError> {
+        self.change(id, |record| record.state = State::Running)
+    }
+
+    fn change(&mut self, id: InstanceId, change: impl FnOnce(&mut InstanceRecord)) -> Result<(), HostError> {
+        let mut cpus = vec![PhysCpuId(0); self.machine.shape().cpus as usize];
+        let mut record = self.writer.reader().read(id, &mut cpus).map_err(|_| HostError::Unknown(id))?;
+        change(&mut record);
+        let listed = cpus.get(..record.nr_cpus as usize).unwrap_or_default();
+        self.writer.write(&record, listed).map_err(HostError::Write)?;
+        Ok(())
+    }
+
+    /// What a kernel is told at its start, as on a machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B).
+    ///
+    /// # Errors
+    ///
+    /// If there is no such instance.
+    pub fn command_line(&self, id: InstanceId) -> Result<String, HostError> {
+        let pool = self.machine.pool(id).ok_or(HostError::Unknown(id))?;
+        let (shared, directory) = (pool.start().0, self.machine.directory_at().0);
+        Ok(format!("mk_ipi_shared={shared:#x} mk_ipi_directory={directory:#x}"))
+    }
+}

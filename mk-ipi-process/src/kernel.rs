@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A kernel: this process. Core's platform traits, by signals, futexes and the machine's file.
+
+use crate::machine::Machine;
+use crate::map::Map;
+use crate::sys::{self, Thread};
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::platform::{
+    Access, DeferredWork, Doorbell, DoorbellError, InstancePool, LocalInterrupts, MapError, Mapping,
+    Observer, Peer, PeerEvent, PhysMemory, PoolError, ThisCpu,
+};
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
+use mk_ipi_core::Message;
+use std::cell::Cell;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The helper looks at least so often: a process that is killed between setting a bit and waking us loses no doorbell.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a vector's interrupt calls.
+type Routine = Box<dyn Fn() + Send + Sync>;
+
+thread_local! {
+    /// Whether this thread is the kernel's CPU.
+    static IS_CPU: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This process's kernel, for the signal handler.
+static KERNEL: OnceLock<Arc<Shared>> = OnceLock::new();
+
+struct Shared {
+    machine: Machine,
+    cpu: PhysCpuId,
+    observer: Box<dyn Observer + Send + Sync>,
+    vectors: [OnceLock<Routine>; 256],
+    /// Interrupts are off: one that comes is noted, and taken when they go on.
+    off: AtomicBool,
+    missed: AtomicBool,
+    /// Deferred work was asked for.
+    deferred: AtomicBool,
+    /// Interrupts taken.
+    taken: AtomicU64,
+    /// Pieces of pools that are in use.
+    pieces: Mutex<Vec<PhysRange>>,
+}
+
+/// Why a process cannot be a kernel.
+#[derive(Debug)]
+pub enum EnterError {
+    /// It is one already.
+    Again,
+    /// The machine has no such CPU.
+    NoSuchCpu(PhysCpuId),
+    /// No signal handler, or no thread.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for EnterError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Again => f.write_str("this process is a kernel already"),
+            Self::NoSuchCpu(cpu) => write!(f, "the machine has no CPU {}", cpu.0),
+            Self::Io(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EnterError {}
+
+/// Sees nothing.
+struct Blind;
+
+impl Observer for Blind {}
+
+/// This process as a kernel: a platform for an `Endpoint`. A cheap handle.
+///
+/// One thread, the one that entered, is its CPU. Any other thread that uses it panics.
+#[derive(Clone)]
+pub struct Kernel(Arc<Shared>);
+
+impl Kernel {
+    /// Enters the machine: from now on the calling thread is `cpu`, and no other process may be. It must not end before the process
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// See [`EnterError`].
+    pub fn enter(machine: Machine, cpu: PhysCpuId) -> Result<Self, EnterError> {
+        Self::enter_with(machine, cpu, Blind)
+    }
+
+    /// As [`enter`](Self::enter), with an observer. Its `peer_has_cpu` is not asked: the directory is. Its `stop` is called in a signal
+    /// handler.
+    ///
+    /// # Errors
+    ///
+    /// See [`EnterError`].
+    pub fn enter_with(
+        machine: Machine,
+        cpu: PhysCpuId,
+        observer: impl Observer + Send + Sync + 'static,
+    ) -> Result<Self, EnterError> {
+        if !machine.has_cpu(cpu) {
+            return Err(EnterError::NoSuchCpu(cpu));
+        }
+        let shared = Arc::new(Shared {
+            machine,
+            cpu,
+            observer: Box::new(observer),
+            vectors: [const { OnceLock::new() }; 256],
+            off: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            deferred: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            pieces: Mutex::default(),
+        });
+        KERNEL.set(shared.clone()).map_err(|_| EnterError::Again)?;
+        IS_CPU.set(true);
+        sys::install(on_signal).map_err(EnterError::Io)?;
+        let (helper, thread) = (shared.clone(), Thread::this());
+        let spawned =
+            std::thread::Builder::new().name("doorbell".into()).spawn(move || helper.listen(thread));
+        spawned.map_err(EnterError::Io)?;
+        Ok(Self(shared))
+    }
+
+    /// Has `handler` called, with interrupts off, for each interrupt with `vector`: in a signal handler, so it must neither allocate
+    /// nor lock. False if the vector has one.
+    ///
+    /// An interrupt without a handler is dropped, as by a kernel that counts it as spurious.
+    pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) -> bool {
+        let place = self.0.vectors.get(usize::from(vector.get()));
+        place.is_some_and(|place| place.set(Box::new(handler)).is_ok())
+    }
+
+    /// Whether deferred work is to be run, which was asked for since this was called last: `Endpoint::run_deferred`. Not while interrupts are off.
+    pub fn take_deferred(&self) -> bool {
+        !self.0.off.load(Ordering::Relaxed) && self.0.deferred.swap(false, Ordering::AcqRel)
+    }
+
+    /// Sleeps until an interrupt was taken, at most so long; not at all if deferred work is to be run. Whether that is so afterwards,
+    /// as [`take_deferred`](Self::take_deferred). With interrupts off it sleeps all that time.
+    pub fn idle(&self, at_most: Duration) -> bool {
+        self.assert_cpu();
+        let before = self.interrupts();
+        sys::sleep(at_most, || {
+            // What was taken before the signal was blocked has asked for deferred work, or for nothing.
+            let asked = self.0.deferred.load(Ordering::Acquire) && !self.0.off.load(Ordering::Relaxed);
+            !asked && self.interrupts() == before
+        });
+        self.take_deferred()
+    }
+
+    /// How many interrupts were taken.
+    pub fn interrupts(&self) -> u64 {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.0.machine
+    }
+
+    fn assert_cpu(&self) {
+        assert!(IS_CPU.get(), "a thread that is not the kernel's CPU uses it");
+    }
+}
+
+extern "C" fn on_signal(_: i32) {
+    // Another thread has nothing to do with it; nor has anybody before `enter` is done.
+    if let Some(kernel) = KERNEL.get().filter(|_| IS_CPU.get()) {
+        sys::with_errno_kept(|| kernel.interrupt());
+    }
+}
+
+impl Shared {
+    /// Takes what is pending, unless interrupts are off. On the CPU's thread: in the signal handler, or where they go on.
+    fn interrupt(&self) {
+        self.missed.store(true, Ordering::Relaxed);
+        while !self.off.load(Ordering::Relaxed) && self.missed.swap(false, Ordering::Relaxed) {
+            self.off.store(true, Ordering::Relaxed);
+            self.machine.take_pending(self.cpu, |vector| {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                let handler = self.vectors.get(usize::from(vector.get())).and_then(OnceLock::get);
+                handler.into_iter().for_each(|handler| handler());
+            });
+            self.off.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The helper thread: interrupts the CPU's thread when a vector is pending.
+    fn listen(&self, cpu: Thread) {
+        let Some(futex) = self.machine.futex(self.cpu) else { return };
+        loop {
+            let seen = futex.load(Ordering::SeqCst);
+            if self.machine.is_pending(self.cpu) {
+                // SAFETY: the CPU's thread lives as long as the process (`enter`).
+                unsafe { cpu.interrupt() };
+            }
+            sys::futex_wait(futex, seen, LOOK);
+        }
+    }
+}
+
+// SAFETY: the bit is set by a sequentially consistent read-modify-write behind all earlier stores, and taken by another before the
+// handler runs, so the handler sees them; only the line of the CPU that is named is touched; nothing depends on interrupts.
+unsafe impl Doorbell for Kernel {
+    fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
+        if self.0.machine.has_cpu(cpu) {
+            Ok(())
+        } else {
+            Err(DoorbellError::Unreachable(cpu))
+        }
+    }
+
+    fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        if self.0.machine.ring(cpu, vector) {
+            Ok(())
+        } else {
+            Err(DoorbellError::Unreachable(cpu))
+        }
+    }
+
+    fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
+        // It may interrupt itself anywhere.
+        self.ring(cpu, vector)
+    }
+}
+
+// SAFETY: one thread is the kernel's CPU, and no other gets past the assertion; what interrupts it runs on it.
+unsafe impl ThisCpu for Kernel {
+    fn physical_id(&self) -> PhysCpuId {
+        self.assert_cpu();
+        self.0.cpu
+    }
+
+    fn index(&self) -> usize {
+        self.assert_cpu();
+        0
+    }
+}
+
+// SAFETY: `interrupt` calls no handler while `off` is set, on the one thread that calls any; `restore` sets it back to what its
+// `disable` found. A thread does not migrate in the sense of the trait: it is the CPU.
+unsafe impl LocalInterrupts for Kernel {
+    type State = bool;
+
+    fn disable(&self) -> bool {
+        self.assert_cpu();
+        self.0.off.swap(true, Ordering::SeqCst)
+    }
+
+    fn restore(&self, was_off: bool) {
+        self.0.off.store(was_off, Ordering::SeqCst);
+        if !was_off && self.0.missed.load(Ordering::SeqCst) {
+            self.0.interrupt();
+        }
+    }
+}
+
+// SAFETY: a mapping is one of the machine's file, of exactly these words, until `unmap`; nothing but the pools and the directory can be
+// mapped, and this kernel keeps nothing of its own in them.
+unsafe impl PhysMemory for Kernel {
+    type Word = AtomicU64;
+
+    fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<AtomicU64>, MapError> {
+        if !range.start().is_page_aligned() {
+            return Err(MapError::Misaligned);
+        }
+        match self.0.machine.map(range, access == Access::ReadWrite) {
+            // SAFETY: mapped until `unmap` takes it up again, valid for every thread of this process.
+            Ok(map) => Ok(unsafe { Mapping::new(map.into_raw()) }),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(MapError::NotAllowed),
+            Err(_) => Err(MapError::NoMemory),
+        }
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
+        // SAFETY: the caller: it came from `map`, and is given back once.
+        drop(unsafe { Map::from_raw(mapping.as_ptr()) });
+    }
+
+    fn peer_may_share(&self, page: PhysRange) -> bool {
+        let pools = self.0.machine.pools();
+        pools.start() <= page.start() && page.end() <= pools.end()
+    }
+}
+
+// SAFETY: pieces are whole pages of the instance's own pool, and none overlaps another that is in use.
+unsafe impl InstancePool for Kernel {
+    fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let pool = self.0.machine.pool(instance).ok_or(PoolError::NoPool)?;
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(PoolError::Exhausted)?;
+        let mut pieces = self.0.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut start = pool.start();
+        loop {
+            let piece = PhysRange::new(start, len).filter(|piece| piece.end() <= pool.end());
+            let piece = piece.ok_or(PoolError::Exhausted)?;
+            match pieces.iter().find(|taken| taken.overlaps(piece)) {
+                Some(taken) => start = taken.end(),
+                None => {
+                    pieces.push(piece);
+                    return Ok(start);
+                }
+            }
+        }
+    }
+
+    unsafe fn free(&self, _: InstanceId, range: PhysRange) {
+        let mut pieces = self.0.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.retain(|taken| taken.start() != range.start());
+    }
+}
+
+impl DeferredWork for Kernel {
+    fn schedule(&self) {
+        self.0.deferred.store(true, Ordering::Release);
+    }
+}
+
+impl Observer for Kernel {
+    fn peer_event(&self, peer: Peer, event: PeerEvent) {
+        self.0.observer.peer_event(peer, event);
+    }
+
+    fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
+        Some(self.0.machine.directory()?.has_cpu(peer, cpu).unwrap_or(false))
+    }
+
+    fn unhandled(&self, message: &Message<'_>) {
+        self.0.observer.unhandled(message);
+    }
+
+    fn stop(&self) {
+        self.0.observer.stop();
+    }
+
+    fn region_added(&self, instance: InstanceId, range: PhysRange) {
+        self.0.observer.region_added(instance, range);
+    }
+
+    fn region_removed(&self, instance: InstanceId, range: PhysRange) {
+        self.0.observer.region_removed(instance, range);
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine whose kernels are processes of a Linux: develop and test on mk-ipi without an emulator.
+//!
+//! The machine's memory is one shared file. A physical address is an offset in it. A kernel is a process with one CPU, which
+//! is one of its threads. The doorbell sets a bit in the file and wakes the process by a futex; a helper thread there interrupts the
+//! CPU's thread by a signal, wherever it is. A process can be killed at any moment, as a kernel can die; what it had in the file stays.
+//!
+//! # What a process does
+//!
+//! 1. The host makes the file ([`Machine::create`] or [`Machine::in_memory`]), writes the directory by a [`Host`], and starts the other
+//!    processes with the file and with what [`Host::command_line`] says.
+//! 2. A kernel boots ([`boot`]): it opens the file ([`Machine::open`]), enters the machine ([`Kernel::enter`]), from when on the calling thread is
+//!    its CPU, makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
+//! 3. When it has nothing to do it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when that says so.
+//!
+//! # What it is like, and what not
+//!
+//! Interrupts are real: the vector's handler runs in a signal handler, between any two instructions. So it must be safe there:
+//! `Endpoint::on_interrupt` is; what allocates, locks or prints is not. The deferred work, which calls message handlers, runs
+//! where the kernel calls it, and may do anything.
+//!
+//! Page tables are real too: what a kernel has mapped to read it cannot write. But each process can open the whole file: the isolation is
+//! by good behaviour, as on a machine without page tables between kernels. Two processes that do not trust each other need more.
+//!
+//! # The modules
+//!
+//! Each uses only those named before it: `sys`, `map`, `machine`, `host`, `kernel`, `link`.
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a program of a host may stop; a sum that overflows does"
+)]
+
+mod host;
+mod kernel;
+mod link;
+mod machine;
+mod map;
+mod sys;
+
+pub use host::{Host, HostError};
+pub use kernel::{EnterError, Kernel};
+pub use link::{boot, wait, BootError, Callback, Link};
+pub use machine::{Machine, OpenError, Shape};
+pub use map::Map;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What most kernels do alike: boot, and wait.
+
+use crate::kernel::{EnterError, Kernel};
+use crate::machine::{Machine, OpenError};
+use mk_ipi_abi::boot_param::{mk_ipi_shared, BootParamError};
+use mk_ipi_abi::{PhysCpuId, Vector};
+use mk_ipi_core::platform::Observer;
+use mk_ipi_core::{Endpoint, Handler, JoinError, Message};
+use std::fs::File;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The longest sleep of [`wait`]: between two, `tick` shows that this kernel lives.
+const NAP: Duration = Duration::from_millis(20);
+/// A peer is suspect whose heartbeat stands still for so many milliseconds.
+const PATIENCE: u64 = 1_000;
+
+/// A kernel's endpoint: a process has one CPU.
+pub type Link = Endpoint<Kernel, Callback, 1>;
+
+/// A handler: a closure.
+#[derive(Clone)]
+pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
+
+impl Callback {
+    /// The handler that calls `f`.
+    pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(f))
+    }
+}
+
+impl Handler for Callback {
+    fn handle(&self, message: &Message<'_>) {
+        (self.0)(message);
+    }
+}
+
+/// Why a process did not come up as a kernel.
+#[derive(Debug)]
+pub enum BootError {
+    /// The file is no machine.
+    Open(OpenError),
+    /// This process cannot be a kernel.
+    Enter(EnterError),
+    /// The command line has no usable `mk_ipi_shared=`.
+    CommandLine(Option<BootParamError>),
+    /// The host has made no directory.
+    NoDirectory,
+    /// The directory does not take us.
+    Join(JoinError),
+}
+
+impl std::fmt::Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(e) => e.fmt(f),
+            Self::Enter(e) => e.fmt(f),
+            Self::CommandLine(None) => f.write_str("the command line has no mk_ipi_shared="),
+            Self::CommandLine(Some(e)) => write!(f, "mk_ipi_shared=: {e:?}"),
+            Self::NoDirectory => f.write_str("the host has made no directory"),
+            Self::Join(e) => write!(f, "{e:?}"),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+/// What a kernel does at boot: enters the machine in `file` as `cpu`, makes an endpoint, and joins as the instance that the host's
+/// `command_line` names.
+///
+/// # Errors
+///
+/// See [`BootError`].
+pub fn boot(
+    file: File,
+    cpu: PhysCpuId,
+    command_line: &str,
+    observer: impl Observer + Send + Sync + 'static,
+) -> Result<&'static Link, BootError> {
+    let shared = mk_ipi_shared(command_line.as_bytes()).map_err(|e| BootError::CommandLine(Some(e)))?;
+    let shared = shared.ok_or(BootError::CommandLine(None))?;
+    let machine = Machine::open(file).map_err(BootError::Open)?;
+    let kernel = Kernel::enter_with(machine, cpu, observer).map_err(BootError::Enter)?;
+    // It lives as long as the process does: interrupts come to the end.
+    let link: &'static Link = Box::leak(Box::new(Link::new(kernel.clone())));
+    kernel.set_vector(Vector::RFC_V2, || link.on_interrupt());
+    let directory = kernel.machine().directory().ok_or(BootError::NoDirectory)?;
+    link.join(shared, &directory).map_err(BootError::Join)?;
+    Ok(link)
+}
+
+/// A kernel's idle loop: sleeps, takes interrupts, runs the deferred work, which calls handlers, ticks, and follows the directory; until `done`,
+/// or for at most so long. Whether it is done.
+pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    let mut ticked: Option<Duration> = None;
+    loop {
+        if done() {
+            return true;
+        }
+        let now = start.elapsed();
+        if now >= at_most {
+            return false;
+        }
+        if ticked.is_none_or(|last| now - last >= NAP) {
+            ticked = Some(now);
+            upkeep(link);
+        }
+        if link.platform().idle(NAP) {
+            link.run_deferred();
+        }
+    }
+}
+
+/// What is to be done now and then.
+fn upkeep(link: &Link) {
+    // One clock for all waits.
+    static CLOCK: OnceLock<Instant> = OnceLock::new();
+    let now = CLOCK.get_or_init(Instant::now).elapsed().as_millis();
+    link.tick(u64::try_from(now).unwrap_or(u64::MAX), PATIENCE);
+    if let Some(directory) = link.platform().machine().directory() {
+        // What cannot be done yet is done by the next one.
+        let _ = link.follow(&directory, |_, _| ());
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine: one file, and what lies where in it.
+//!
+//! | from | what | written by |
+//! | --- | --- | --- |
+//! | 0 | a page that says what the machine is like | who made the file |
+//! | 4096 | a line of 64 bytes for each CPU: the vectors that are pending there, and the futex of its process | all |
+//! | then, in whole pages | the directory (SPEC chapter D) | the host |
+//! | then | a pool for each instance, all of one size: its region comes out of it | all |
+
+use crate::map::Map;
+use crate::sys;
+use mk_ipi_abi::directory::directory_size;
+use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
+use mk_ipi_core::directory::Directory;
+use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering, Word};
+use std::fs::File;
+use std::io;
+
+/// First eight bytes of the file: "MKIPIPRC".
+const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIPRC");
+/// Another number for another layout of this file.
+const VERSION: u64 = 1;
+/// Words of a CPU's line: pending vectors, then the futex.
+const LINE: usize = 8;
+const PENDING: usize = 4;
+/// Most CPUs of a machine.
+const MAX_CPUS: u32 = 1024;
+
+/// What a machine is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// CPUs: their physical ids are below this, at most 1,024.
+    pub cpus: u32,
+    /// Instances: their ids are below this, at most 256.
+    pub instances: u32,
+    /// Bytes of each instance's pool, in whole pages.
+    pub pool: u64,
+}
+
+impl Shape {
+    fn is_good(self) -> bool {
+        let counts = (1..=MAX_CPUS).contains(&self.cpus) && (1..=256).contains(&self.instances);
+        counts && self.pool != 0 && self.pool.is_multiple_of(PAGE_SIZE) && self.pool < 1 << 40
+    }
+
+    fn directory(self) -> PhysRange {
+        let lines = (u64::from(self.cpus) * 8 * LINE as u64).next_multiple_of(PAGE_SIZE);
+        let len = directory_size(self.instances, self.cpus).next_multiple_of(PAGE_SIZE);
+        range(PAGE_SIZE + lines, len)
+    }
+
+    fn pools(self) -> PhysRange {
+        range(self.directory().end().0, self.pool * u64::from(self.instances))
+    }
+}
+
+/// The range, of a shape that is good.
+#[expect(clippy::expect_used, reason = "bounded by `Shape::is_good`")]
+fn range(start: u64, len: u64) -> PhysRange {
+    PhysRange::new(PhysAddr(start), len).expect("a shape's parts lie below 2^52")
+}
+
+/// Why a file is no machine.
+#[derive(Debug)]
+pub enum OpenError {
+    /// It cannot be read or mapped.
+    Io(io::Error),
+    /// Its first eight bytes are another's: what they are.
+    NoMachine(u64),
+    /// It is of another version of this crate: which.
+    Version(u64),
+    /// Its numbers are out of bounds, or the file is shorter than they say.
+    Shape,
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::NoMachine(found) => write!(f, "no machine: the file begins with {found:#018x}"),
+            Self::Version(version) => write!(f, "a machine of version {version}, not {VERSION}"),
+            Self::Shape => f.write_str("a machine whose numbers do not fit together"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<io::Error> for OpenError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// A machine in a file.
+#[derive(Debug)]
+pub struct Machine {
+    file: File,
+    shape: Shape,
+    /// The lines of the CPUs.
+    lines: Map,
+    directory: Map,
+    /// Whether this process has made it.
+    host: bool,
+}
+
+impl Machine {
+    /// Makes a machine of this file, which is open for reading and writing. What was in it is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written or mapped; `InvalidInput` for a shape that is out of bounds.
+    pub fn create(file: File, shape: Shape) -> io::Result<Self> {
+        if !shape.is_good() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        file.set_len(0)?;
+        file.set_len(shape.pools().end().0)?;
+        Self::make(file, shape)
+    }
+
+    /// As [`create`](Self::create), in memory that has no name: it can be inherited. Nobody can make it shorter below the others.
+    ///
+    /// # Errors
+    ///
+    /// As `create`.
+    pub fn in_memory(shape: Shape) -> io::Result<Self> {
+        if !shape.is_good() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::make(sys::memfd(shape.pools().end().0)?, shape)
+    }
+
+    fn make(file: File, shape: Shape) -> io::Result<Self> {
+        let header = Map::new(&file, range(0, PAGE_SIZE), true)?;
+        let counts = u64::from(shape.cpus) | u64::from(shape.instances) << 32;
+        let values = [VERSION, counts, shape.pool];
+        for (word, value) in header.words().iter().skip(1).zip(values) {
+            word.store(value, Ordering::Relaxed);
+        }
+        let machine = Self::with(file, shape, true)?;
+        header.words().iter().take(1).for_each(|magic| magic.store(MAGIC, Ordering::Release));
+        Ok(machine)
+    }
+
+    /// The machine in this file, for a kernel that is not its host.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(file: File) -> Result<Self, OpenError> {
+        let header = Map::new(&file, range(0, PAGE_SIZE), false)?;
+        // Read once; the copy is checked and used.
+        let word = |at: usize| header.words().get(at).map_or(0, Word::load_acquire);
+        let [magic, version, counts, pool] = [0, 1, 2, 3].map(word);
+        if magic != MAGIC {
+            return Err(OpenError::NoMachine(magic));
+        }
+        if version != VERSION {
+            return Err(OpenError::Version(version));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
+        let shape = Shape { cpus: counts as u32, instances: (counts >> 32) as u32, pool };
+        if !shape.is_good() || file.metadata()?.len() < shape.pools().end().0 {
+            return Err(OpenError::Shape);
+        }
+        Ok(Self::with(file, shape, false)?)
+    }
+
+    fn with(file: File, shape: Shape, host: bool) -> io::Result<Self> {
+        let directory = shape.directory();
+        let lines = Map::new(&file, range(PAGE_SIZE, directory.start().0 - PAGE_SIZE), true)?;
+        let directory = Map::new(&file, directory, host)?;
+        Ok(Self { file, shape, lines, directory, host })
+    }
+
+    /// What it is like.
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Its file.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where its directory lies: `mk_ipi_directory=`.
+    pub fn directory_at(&self) -> PhysAddr {
+        self.shape.directory().start()
+    }
+
+    /// Its directory; `None` before the host has made one.
+    pub fn directory(&self) -> Option<Directory<'_, AtomicU64>> {
+        Directory::open(self.directory.words()).ok()
+    }
+
+    /// The words of its directory, if this process has made the machine: nobody else has them mapped to be written.
+    pub(crate) fn directory_to_write(&self) -> Option<&[AtomicU64]> {
+        self.host.then(|| self.directory.words())
+    }
+
+    /// The pool of `instance`; `None` if the machine has none.
+    pub fn pool(&self, instance: InstanceId) -> Option<PhysRange> {
+        let number = u64::from(instance.get());
+        let start = self.shape.pools().start().0 + number * self.shape.pool;
+        (number < self.shape.instances.into()).then(|| range(start, self.shape.pool))
+    }
+
+    /// All pools.
+    pub fn pools(&self) -> PhysRange {
+        self.shape.pools()
+    }
+
+    /// Maps part of the pools.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is not part of them, or does not begin at a page; else if there is no memory for it.
+    pub fn map(&self, part: PhysRange, writable: bool) -> io::Result<Map> {
+        let pools = self.pools();
+        let inside = pools.start() <= part.start() && part.end() <= pools.end();
+        if !inside || !part.start().is_page_aligned() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Map::new(&self.file, part, writable)
+    }
+
+    fn line(&self, cpu: PhysCpuId) -> Option<&[AtomicU64; LINE]> {
+        let at = usize::try_from(cpu.0).ok()?.checked_mul(LINE)?;
+        let line = self.lines.words().get(at..)?.first_chunk();
+        line.filter(|_| cpu.0 < self.shape.cpus.into())
+    }
+
+    /// Whether it has that CPU.
+    pub fn has_cpu(&self, cpu: PhysCpuId) -> bool {
+        self.line(cpu).is_some()
+    }
+
+    /// Interrupts a CPU; false if there is none of that id.
+    pub(crate) fn ring(&self, cpu: PhysCpuId, vector: Vector) -> bool {
+        let Some(line) = self.line(cpu) else { return false };
+        let vector = usize::from(vector.get());
+        if let Some(word) = line.get(vector / 64) {
+            // Whoever takes the interrupt (`take_pending`) sees what was stored before it was sent.
+            word.fetch_or(1 << (vector % 64), Ordering::SeqCst);
+        }
+        let futex = futex_of(line);
+        futex.fetch_add(1, Ordering::SeqCst);
+        sys::futex_wake(futex);
+        true
+    }
+
+    /// The futex of a CPU that it has.
+    pub(crate) fn futex(&self, cpu: PhysCpuId) -> Option<&AtomicU32> {
+        self.line(cpu).map(futex_of)
+    }
+
+    /// Whether a vector is pending at the CPU.
+    pub(crate) fn is_pending(&self, cpu: PhysCpuId) -> bool {
+        let pending = self.line(cpu).into_iter().flat_map(|line| line.iter().take(PENDING));
+        pending.into_iter().any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Takes the pending vectors of the CPU, the highest first.
+    pub(crate) fn take_pending(&self, cpu: PhysCpuId, mut each: impl FnMut(Vector)) {
+        let Some(line) = self.line(cpu) else { return };
+        for (number, word) in line.iter().enumerate().take(PENDING).rev() {
+            // See `ring`.
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let bit = bits.ilog2();
+                bits &= !(1 << bit);
+                let vector = u8::try_from(number as u64 * 64 + u64::from(bit)).ok().and_then(Vector::new);
+                vector.into_iter().for_each(&mut each);
+            }
+        }
+    }
+}
+
+/// The futex in a CPU's line.
+fn futex_of(line: &[AtomicU64; LINE]) -> &AtomicU32 {
+    let [.., word, _, _, _] = line;
+    // SAFETY: a word of the line that nobody uses otherwise: its low half is a valid, aligned u32 for as long as the line is mapped.
+    unsafe { &*(&raw const *word).cast() }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A part of the machine's memory, mapped.
+
+use crate::sys;
+use mk_ipi_abi::PhysRange;
+use mk_ipi_core::sync::AtomicU64;
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+
+const _: () = assert!(size_of::<AtomicU64>() == 8 && align_of::<AtomicU64>() == 8);
+
+/// Words of the machine's memory, mapped until this is dropped.
+#[derive(Debug)]
+pub struct Map {
+    words: NonNull<[AtomicU64]>,
+}
+
+// SAFETY: words that any thread may use; only `drop` unmaps them.
+unsafe impl Send for Map {}
+// SAFETY: as above; `words` gives out shared references only.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps that part of the file: whole pages, of which the words of `range` are given out.
+    pub(crate) fn new(file: &File, range: PhysRange, writable: bool) -> io::Result<Self> {
+        let len = usize::try_from(range.len() & !7).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if range.end().0 > file.metadata()?.len() {
+            // An access behind the end would fault.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let at = sys::map(file, range.start().0, len, writable)?;
+        Ok(Self { words: NonNull::slice_from_raw_parts(at.cast(), len / 8) })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: mapped until `drop`, page-aligned, and in a file that is this long; every u64 is a word. Other processes may write
+        // them at any time, which is what atomics are for. Where it is mapped to be read only, a store is a fault, not undefined.
+        unsafe { self.words.as_ref() }
+    }
+
+    /// Gives up the mapping without unmapping it; [`from_raw`](Self::from_raw) takes it up again.
+    pub(crate) fn into_raw(self) -> NonNull<[AtomicU64]> {
+        let words = self.words;
+        std::mem::forget(self);
+        words
+    }
+
+    /// Undoes an [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    ///
+    /// That gave `words`, and this is called once for it.
+    pub(crate) const unsafe fn from_raw(words: NonNull<[AtomicU64]>) -> Self {
+        Self { words }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped it; references to it cannot outlive this.
+        unsafe { sys::unmap(self.words.cast(), self.words.len() * 8) };
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The few calls of Linux that this needs, each with its types.
+
+use mk_ipi_core::sync::AtomicU32;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::{null_mut, NonNull};
+use std::time::Duration;
+
+/// Memory of that many bytes without a name; its size can never change, so that nobody's access faults.
+pub fn memfd(len: u64) -> io::Result<File> {
+    // SAFETY: a C string; the descriptor is new and ours.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"mk-ipi".as_ptr(), libc::MFD_ALLOW_SEALING);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(fd)
+    };
+    file.set_len(len)?;
+    // SAFETY: takes no memory.
+    let sealed = unsafe {
+        libc::fcntl(
+            file.as_raw_fd(),
+            libc::F_ADD_SEALS,
+            libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
+        )
+    };
+    if sealed < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
+/// Maps `len` bytes of the file from `offset` on, shared.
+pub fn map(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<NonNull<u8>> {
+    let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
+    let at = unsafe { libc::mmap(null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), offset) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(at.cast()).ok_or_else(io::Error::last_os_error)
+}
+
+/// Undoes a [`map`].
+///
+/// # Safety
+///
+/// `map` gave it, and nobody uses it any more.
+pub unsafe fn unmap(at: NonNull<u8>, len: usize) {
+    // SAFETY: the caller. It can only fail for what is no mapping.
+    unsafe { libc::munmap(at.as_ptr().cast(), len) };
+}
+
+/// Wakes who waits for the word, in whatever process.
+pub fn futex_wake(word: &AtomicU32) {
+    let word: *const AtomicU32 = word;
+    // SAFETY: only the address counts; no memory is read or written.
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Sleeps while the word is `value`, for at most that long.
+pub fn futex_wait(word: &AtomicU32, value: u32, at_most: Duration) {
+    let (word, time): (*const AtomicU32, _) = (word, timespec(at_most));
+    // SAFETY: the word is a valid u32 that this process may read; the time outlives the call. It may return for no reason.
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const time) };
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    libc::timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() }
+}
+
+/// A thread of this process.
+#[derive(Clone, Copy)]
+pub struct Thread(libc::pthread_t);
+
+impl Thread {
+    /// The one that calls.
+    pub fn this() -> Self {
+        // SAFETY: cannot fail.
+        Self(unsafe { libc::pthread_self() })
+    }
+
+    /// Interrupts it.
+    ///
+    /// # Safety
+    ///
+    /// The thread has not ended.
+    pub unsafe fn interrupt(self) {
+        // SAFETY: the caller; `install` has set a handler for the signal.
+        unsafe { libc::pthread_kill(self.0, signal()) };
+    }
+}
+
+/// The signal that stands for an interrupt.
+fn signal() -> i32 {
+    libc::SIGRTMIN() + 3
+}
+
+/// Has `handler` called for each interrupt of a thread.
+pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
+    // SAFETY: all zeros is a `sigaction`; the handler is a function of that type; calls that it interrupts go on (SA_RESTART).
+    let done = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(signal(), &raw const action, null_mut())
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Keeps `errno` for the code that was interrupted.
+pub fn with_errno_kept(f: impl FnOnce()) {
+    // SAFETY: this thread's own `errno`, for as long as the thread lives.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        f();
+        *errno = before;
+    }
+}
+
+/// Sleeps until this thread is interrupted, for at most that long; not at all unless `may_sleep` says so. No interrupt falls between the two.
+pub fn sleep(at_most: Duration, may_sleep: impl FnOnce() -> bool) {
+    let time = timespec(at_most);
+    // SAFETY: sets that are initialised by the calls that come first; all outlive the calls. The mask is as before afterwards.
+    unsafe {
+        let (mut interrupt, mut before): (libc::sigset_t, libc::sigset_t) =
+            (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&raw mut interrupt);
+        libc::sigaddset(&raw mut interrupt, signal());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const interrupt, &raw mut before);
+        if may_sleep() {
+            libc::ppoll(null_mut(), 0, &raw const time, &raw const before);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut());
+    }
+}

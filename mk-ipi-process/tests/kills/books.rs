@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which messages may be missing, and which are.
+
+use crate::journal::{geometry, Journal, Word};
+use crate::KERNELS;
+use mk_ipi_core::abi::native::{control, lines_of, receiver, About, Tag};
+use mk_ipi_core::abi::{InstanceId, PhysRange};
+use mk_ipi_core::sync::Ordering;
+use mk_ipi_process::Machine;
+use std::collections::BTreeSet;
+
+/// The books of all lanes.
+pub struct Books {
+    journals: [Journal; KERNELS],
+    /// By sender and receiver: numbers of which nobody can say whether they come.
+    doubt: [[BTreeSet<u64>; KERNELS]; KERNELS],
+    /// Gaps that were looked at, by receiver and sender.
+    seen: [[u64; KERNELS]; KERNELS],
+    /// Messages that did not come, all of them in doubt.
+    pub missing: u64,
+    /// Deaths in the middle of a send, and between the receiver's word that a message is with its handlers and that it was handled.
+    pub sending: u64,
+    pub handling: u64,
+}
+
+impl Books {
+    pub fn new(machine: &Machine) -> Self {
+        Self {
+            journals: std::array::from_fn(|k| Journal::of(machine, k, false)),
+            doubt: Default::default(),
+            seen: Default::default(),
+            missing: 0,
+            sending: 0,
+            handling: 0,
+        }
+    }
+
+    pub fn progress(&self, k: usize) -> u64 {
+        self.journals[k].progress()
+    }
+
+    /// Messages that were handled, in all.
+    pub fn handled(&self) -> u64 {
+        pairs().map(|(from, to)| self.journals[to].get(from, Word::Handled)).sum()
+    }
+
+    /// Kernel `k` is dead: notes what is in doubt for that.
+    pub fn died(&mut self, machine: &Machine, k: usize) {
+        for peer in (0..KERNELS).filter(|peer| *peer != k) {
+            let (begun, ended) =
+                (self.journals[k].get(peer, Word::Begun), self.journals[k].get(peer, Word::Ended));
+            assert!(begun == ended || begun == ended + 1, "kernel {k}'s journal: {begun} {ended}");
+            if begun != ended {
+                self.sending += 1;
+                self.doubt[k][peer].insert(ended);
+            }
+            if let Some(n) = with_handlers(machine, peer, k) {
+                self.handling += 1;
+                self.doubt[peer][k].insert(n);
+            }
+        }
+    }
+
+    /// Looks at what has not come, or came in another way than it was sent.
+    pub fn check(&mut self) {
+        for (from, to) in pairs() {
+            let journal = &self.journals[to];
+            let [doubled, torn] = [Word::Doubled, Word::Torn].map(|word| journal.get(from, word));
+            assert!(doubled == 0 && torn == 0, "from {from} to {to}: {doubled} doubled, {torn} torn");
+            // Before the gaps: one that comes now is looked at the next time.
+            let handled = journal.get(from, Word::Handled);
+            for nth in self.seen[to][from]..journal.get(from, Word::Gaps) {
+                for n in journal.gap(from, nth) {
+                    assert!(self.doubt[from][to].contains(&n), "message {n} from {from} to {to} is lost");
+                    self.missing += 1;
+                }
+                self.seen[to][from] = nth + 1;
+            }
+            // What has come, or has been missed, is in doubt no more.
+            self.doubt[from][to] = self.doubt[from][to].split_off(&handled);
+        }
+    }
+
+    /// Messages that were sent and have not come, but for those in doubt: by sender and receiver.
+    pub fn outstanding(&self) -> Option<(usize, usize, u64)> {
+        pairs().find_map(|(from, to)| {
+            let sent = self.journals[from].get(to, Word::Ended);
+            let mut left = self.journals[to].get(from, Word::Handled)..sent;
+            left.find(|n| !self.doubt[from][to].contains(n)).map(|n| (from, to, n))
+        })
+    }
+}
+
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    (0..KERNELS).flat_map(|from| (0..KERNELS).map(move |to| (from, to))).filter(|(from, to)| from != to)
+}
+
+/// The number of the message from `from` that `to` was handing out when it died, if it was: it ends at HANDED, above CREDIT (SPEC N-11).
+fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
+    let geometry = geometry();
+    let start = machine.pool(InstanceId::new(to as u8)).unwrap().start();
+    let map = machine.map(PhysRange::new(start, geometry.total_size()).unwrap(), false).unwrap();
+    let word = |at: usize| map.words()[at].load(Ordering::SeqCst);
+    let line = receiver::CONTROL + from * receiver::CONTROL_WORDS;
+    let (credit, handed) = (word(line + control::CREDIT), word(line + control::HANDED));
+    let lane = geometry.lane_at(from as u32).unwrap() as usize / 8;
+    let mut position = credit;
+    while position < handed {
+        let at = lane + geometry.line_at(position);
+        if Tag::of_word(word(at)) != geometry.first_tag(position) {
+            // A line that a dead life of the sender left out.
+            position += 1;
+            continue;
+        }
+        let next = position + lines_of(About::from_word(word(at + 1)).len as usize);
+        if next == handed {
+            return Some(word(at + 2));
+        }
+        position = next;
+    }
+    assert!(handed <= credit, "HANDED {handed} of lane {from} is no message's end, CREDIT is {credit}");
+    None
+}

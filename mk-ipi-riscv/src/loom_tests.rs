@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The two doorbells in every interleaving that loom finds: no message that was rung for is missed.
+
+use crate::doorbell::{SbiDoorbell, SOFTWARE_INTERRUPT};
+use crate::imsic::{Identity, Imsic, ImsicIo};
+use crate::sbi::{Extension, SbiIo, SbiReturn};
+use mk_ipi_abi::PhysCpuId;
+use mk_ipi_core::platform::Doorbell;
+use mk_ipi_core::sync::line::{nothing_is_missed, Line};
+use mk_ipi_core::sync::{fence, Ordering};
+
+/// The hart whose interrupt the line is.
+const HART: PhysCpuId = PhysCpuId(0);
+
+// SAFETY: it calls nobody, and interrupts nobody.
+unsafe impl SbiIo for &Line {
+    unsafe fn call(&self, extension: Extension, _: u64, _: [u64; 3]) -> SbiReturn {
+        if extension == Extension::Ipi {
+            self.raise();
+        }
+        SbiReturn { error: 0, value: 1 }
+    }
+    fn fence_before_doorbell(&self) {
+        fence(Ordering::Release);
+    }
+    fn clear_software_interrupt(&self) {
+        self.take();
+    }
+    fn fence_after_clear(&self) {
+        fence(Ordering::Acquire);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl ImsicIo for &Line {
+    fn has_file(&self, _: PhysCpuId) -> bool {
+        true
+    }
+    unsafe fn send(&self, _: PhysCpuId, _: Identity) {
+        fence(Ordering::Release);
+        self.raise();
+    }
+    unsafe fn write(&self, _: u64, _: u64) {}
+    unsafe fn claim(&self) -> u64 {
+        u64::from(self.take()) << 16
+    }
+    fn fence_after_claim(&self) {
+        fence(Ordering::Acquire);
+    }
+}
+
+fn sbi(line: &Line) -> SbiDoorbell<&Line> {
+    SbiDoorbell::new(line).unwrap()
+}
+
+fn imsic(line: &Line) -> Imsic<&Line> {
+    // SAFETY: there are no harts.
+    unsafe { Imsic::new(line) }
+}
+
+fn rings_by_sbi(line: &Line) {
+    sbi(line).ring(HART, SOFTWARE_INTERRUPT).unwrap();
+}
+
+/// RV-3, RV-5.
+#[test]
+fn loom_what_the_firmware_is_called_for_is_not_missed() {
+    nothing_is_missed(rings_by_sbi, |line, look| sbi(line).handle(look));
+}
+
+/// What [`SbiDoorbell::handle`] is for: a message that came between the look and the clearing is missed.
+#[test]
+#[should_panic(expected = "a message was missed")]
+fn loom_broken_who_clears_behind_the_look_misses_a_message() {
+    nothing_is_missed(rings_by_sbi, |line, look| {
+        look();
+        sbi(line).acknowledge();
+    });
+}
+
+/// RV-7.
+#[test]
+fn loom_what_an_imsic_is_written_for_is_not_missed() {
+    nothing_is_missed(
+        |line| imsic(line).ring(HART, SOFTWARE_INTERRUPT).unwrap(),
+        |line, look| {
+            // SAFETY: a model interrupts nobody.
+            while unsafe { imsic(line).claim() }.is_some() {
+                look();
+            }
+        },
+    );
+}

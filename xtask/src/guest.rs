@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Kernels that are not ours and speak mk-ipi, each as the host of ours: examples/guest-axplat and examples/guest-bootloader.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::cmd::{self, Places, BARE_TARGET};
+use crate::image;
+use crate::provision::{self, Need, Toolchain};
+
+/// The kernel that boots the machine and starts the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Host {
+    /// Our own, examples/bare-metal
+    BareMetal,
+    /// On ArceOS's axplat, examples/guest-axplat
+    Axplat,
+    /// As the tutorials have it, on bootloader and x86_64, examples/guest-bootloader
+    Bootloader,
+}
+
+/// The folders of those that are not ours, and of what makes their disks.
+pub const AXPLAT: &str = "examples/guest-axplat";
+/// See there.
+pub const BOOTLOADER: &str = "examples/guest-bootloader";
+/// See there.
+pub const DISK: &str = "examples/guest-bootloader/disk";
+/// What both are made of, beside their own; no crate.
+pub const COMMON: &str = "examples/guest";
+
+/// Where examples/guest-bootloader looks for its command line.
+pub const COMMAND_LINE: u64 = 0x1fff_0000;
+
+impl Host {
+    /// What its build needs, beside the stable compiler.
+    pub fn needs(self) -> Vec<Need> {
+        match self {
+            Self::BareMetal | Self::Axplat => Vec::new(),
+            Self::Bootloader => {
+                vec![Need::Rust(Toolchain::Nightly, &["rust-src", "llvm-tools"], &[])]
+            }
+        }
+    }
+
+    /// Builds it, if it is not ours; gives the file that the emulator boots.
+    pub fn build(self, places: &Places) -> Result<Option<PathBuf>> {
+        Ok(match self {
+            Self::BareMetal => None,
+            Self::Axplat => Some(kernel(places, AXPLAT, "guest-axplat")?),
+            Self::Bootloader => Some(disk(places, &kernel(places, BOOTLOADER, "guest-bootloader")?)?),
+        })
+    }
+}
+
+fn kernel(places: &Places, folder: &str, name: &str) -> Result<PathBuf> {
+    let mut cargo = places.cargo_in(Path::new(folder));
+    cargo
+        .args(["build", "--release", "--locked", "--target", BARE_TARGET])
+        .env("CARGO_TARGET_DIR", places.own_target(name));
+    let built = image::executables(&mut cargo)?;
+    let elf = built.iter().find(|elf| elf.ends_with(name));
+    Ok(elf.with_context(|| format!("{folder} has no executable {name}"))?.clone())
+}
+
+/// The disk that boots `kernel`.
+fn disk(places: &Places, kernel: &Path) -> Result<PathBuf> {
+    let file = places.own_target("guest-bootloader.img");
+    let mut cargo = places.cargo_in(Path::new(DISK));
+    cargo.arg(format!("+{}", provision::toolchain_name(Toolchain::Nightly)?));
+    cargo.env_remove("RUSTUP_TOOLCHAIN").env("CARGO_TARGET_DIR", places.own_target("guest-bootloader-disk"));
+    cmd::run(cargo.args(["run", "--release", "--locked", "--"]).arg(kernel).arg(&file))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Lines that are code: neither blank nor comment.
+    fn code(text: &str) -> Vec<&str> {
+        let lines = text.lines().map(str::trim);
+        lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
+    }
+
+    /// How many of `after` are not in the longest common subsequence with `before`: what `diff` shows with a plus.
+    fn added(before: &[&str], after: &[&str]) -> usize {
+        let mut row = vec![0usize; before.len() + 1];
+        for line in after {
+            let mut diagonal = 0;
+            for (at, old) in before.iter().enumerate() {
+                let above = row[at + 1];
+                row[at + 1] = if line == old { diagonal + 1 } else { above.max(row[at]) };
+                diagonal = above;
+            }
+        }
+        after.len() - row[before.len()]
+    }
+
+    /// Lines by which a kernel came to speak mk-ipi: what it supplies, what its main file has more, what it depends on.
+    fn lines(folder: &str) -> [usize; 3] {
+        let root = Places::find().expect("the repository").root.join(folder);
+        let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+        let (main, before) = (read("src/main.rs"), read("before/main.rs"));
+        let manifest = read("Cargo.toml");
+        let ours = |line: &&str| {
+            ["mk-ipi-abi =", "mk-ipi-core =", "mk-ipi-x86 ="].iter().any(|n| line.starts_with(n))
+        };
+        let dependencies = manifest.lines().filter(ours).count();
+        [code(&read("src/mk_ipi.rs")).len(), added(&code(&before), &code(&main)), dependencies]
+    }
+
+    #[test]
+    fn lines_that_are_added() {
+        let text = "// no\n\na\n  b // yes\nc\n";
+        assert_eq!(code(text), ["a", "b // yes", "c"]);
+        assert_eq!(added(&["a", "b", "c"], &["a", "x", "c", "y"]), 2);
+        assert_eq!(added(&["a"], &["a"]), 0);
+        assert_eq!(added(&[], &["a", "a"]), 2);
+        assert_eq!(added(&["a"], &[]), 0);
+    }
+
+    #[test]
+    fn the_guides_say_how_many_lines_it_takes() {
+        for folder in [AXPLAT, BOOTLOADER] {
+            let [supplies, main, dependencies] = lines(folder);
+            let total = supplies + main + dependencies;
+            let root = Places::find().expect("the repository").root;
+            let text = fs::read_to_string(root.join(folder).join("README.md")).expect("a README");
+            for says in [
+                format!("## Add it to your kernel in {total} lines"),
+                format!("| `src/mk_ipi.rs` | {supplies} |"),
+                format!("| `src/main.rs`, more than `before/main.rs` | {main} |"),
+                format!("| `Cargo.toml` | {dependencies} |"),
+            ] {
+                assert!(text.contains(&says), "{folder}/README.md does not say: {says}");
+            }
+        }
+    }
+}

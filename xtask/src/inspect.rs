@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask inspect`: the demo, stopped in mid-stream. Its memory is dumped in two ways, as a raw file and as an ELF vmcore, and
+//! `mk-ipi-inspect` explains both; then the demo goes on and must pass all the same.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+use clap::Args;
+use serde_json::{json, Value};
+
+use crate::arch::Arch;
+use crate::cmd::{self, Places};
+use crate::demo::{first_of, Stage};
+use crate::guest::Host;
+use crate::image::Flavour;
+use crate::kernels::Kernels;
+use crate::machine::{self, Job};
+use crate::provision::Provision;
+use crate::qmp::Socket;
+use crate::record::{Generation, Mode, Order, Record};
+
+/// Where the demo's directory and regions lie, and how much that is: examples/bare-metal/src/layout.rs.
+const FROM: u64 = 0x1800_0000;
+const BYTES: u64 = 0x0200_0000;
+
+/// What `inspect` takes.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// How many kernels, or what each is written in: `rust,c,rust`, the host first
+    #[arg(long, default_value = "3", value_name = "N|LIST")]
+    kernels: Kernels,
+    /// Messages each way per pair of kernels
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=1 << 20))]
+    messages: u64,
+    /// What the links speak
+    #[arg(long, value_enum, default_value_t = Generation::Native)]
+    generation: Generation,
+    /// Dump all of the machine's memory, 1 GiB, instead of the part that has the directory and the regions
+    #[arg(long)]
+    whole: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The two dumps of a machine.
+struct Dumps {
+    raw: PathBuf,
+    elf: PathBuf,
+    from: u64,
+}
+
+/// `cargo xtask inspect`.
+pub fn inspect(places: &Places, provision: &Provision, args: &InspectArgs) -> Result<()> {
+    let stage = Stage::build(places, provision, (Arch::X86, &args.kernels), Flavour::OneCpu, false)?;
+    let dumps = dump(&stage, args)?;
+    compare(places, &dumps, args.kernels.count(), args.generation)?;
+    let mut cmd = inspector(places, &dumps.elf);
+    cmd.arg("--messages").arg("1");
+    // Its status says whether anything is broken, which `compare` has looked at.
+    println!("{}", String::from_utf8_lossy(&cmd.output()?.stdout));
+    println!("The dumps: {} and, from {:#x} on, {}", dumps.elf.display(), dumps.from, dumps.raw.display());
+    Ok(())
+}
+
+/// As a step of `test`, on machines that are built already: what it found.
+pub fn check(stage: &Stage, kernels: &Kernels) -> Result<String> {
+    let (kernels, messages, generation) = (kernels.clone(), 20_000, Generation::Native);
+    let args = InspectArgs { kernels, messages, generation, whole: false, yes: false };
+    let dumps = dump(stage, &args)?;
+    let unread = compare(stage.places, &dumps, args.kernels.count(), generation)?;
+    Ok(format!(
+        "stopped in mid-stream, {unread} messages unread: explained alike from a raw dump and a vmcore"
+    ))
+}
+
+/// Runs the demo, and dumps its memory when it is about half-way.
+fn dump(stage: &Stage, args: &InspectArgs) -> Result<Dumps> {
+    let places = stage.places;
+    let place = |end: &str| places.own_target(&format!("inspect.{end}"));
+    let from = if args.whole { 0 } else { FROM };
+    let dumps = Dumps { raw: place("raw"), elf: place("vmcore"), from };
+    let (messages, generation, mode) = (args.messages, args.generation, Mode::Xapic);
+    let job = Job {
+        arch: Arch::X86,
+        host: Host::BareMetal,
+        run: "demo",
+        mode,
+        generation,
+        messages,
+        kills: 0,
+        host_cpus: 1,
+        moves: 0,
+        fault: None,
+        images: &stage.images,
+    };
+    // QEMU makes a file that its owner may only read; it is not written again.
+    for old in [&dumps.raw, &dumps.elf].into_iter().filter(|old| old.exists()) {
+        std::fs::remove_file(old)?;
+    }
+    let mut watched = machine::watched(places, stage.qemu, &job)?;
+    let socket = Socket::of(&mut watched.cmd);
+    let mut done = None;
+    let run = watched.run(&mut |record| {
+        let half =
+            matches!(record, Record::Progress(p) if p.done < p.total && p.done.saturating_mul(3) > p.total);
+        if half && done.is_none() {
+            done = Some(dump_now(&socket, &dumps, args.whole));
+        }
+    })?;
+    done.context("the demo was over before it could be stopped")??;
+    let kernels = args.kernels.count();
+    let order = Order { kernels, messages, mode, generation, kills: 0, host_cpus: 1, moves: 0 };
+    let problems = [run.problems.clone(), run.report.demo_problems(&order)].concat();
+    ensure!(
+        problems.is_empty(),
+        "the demo was stopped for a while, and failed: {}",
+        first_of(&problems).join("; ")
+    );
+    Ok(dumps)
+}
+
+fn dump_now(socket: &Socket, dumps: &Dumps, whole: bool) -> Result<()> {
+    let mut monitor = socket.connect()?;
+    monitor.run("stop", json!({}))?;
+    let bytes = if whole { 1 << 30 } else { BYTES };
+    monitor.run("pmemsave", json!({ "val": dumps.from, "size": bytes, "filename": dumps.raw }))?;
+    let protocol = format!("file:{}", dumps.elf.display());
+    let part = if whole { json!({}) } else { json!({ "begin": dumps.from, "length": bytes }) };
+    let mut arguments = json!({ "paging": false, "protocol": protocol });
+    if let (Some(to), Some(part)) = (arguments.as_object_mut(), part.as_object()) {
+        to.extend(part.clone());
+    }
+    monitor.run("dump-guest-memory", arguments)?;
+    monitor.run("cont", json!({}))?;
+    Ok(())
+}
+
+fn inspector(places: &Places, file: &Path) -> Command {
+    let mut cmd = places.cargo();
+    cmd.args(["run", "--quiet", "-p", "mk-ipi-inspect", "--"]).arg(file);
+    cmd
+}
+
+fn explained(cmd: &mut Command) -> Result<Value> {
+    let out = cmd.arg("--json").output()?;
+    // 1: something is broken, which the caller looks at.
+    let said = String::from_utf8_lossy(&out.stderr);
+    ensure!(matches!(out.status.code(), Some(0 | 1)), "{}: {}: {said}", cmd::shown(cmd), out.status);
+    serde_json::from_slice(&out.stdout).context("the inspector's JSON")
+}
+
+/// Both dumps are explained, alike, and rightly; how many messages are unread.
+fn compare(places: &Places, dumps: &Dumps, kernels: u32, generation: Generation) -> Result<u64> {
+    let found = explained(&mut inspector(places, &dumps.elf))?;
+    let base = format!("{:#x}", dumps.from);
+    let raw = explained(inspector(places, &dumps.raw).args(["--base", &base]))?;
+    ensure!(found == raw, "the raw dump is explained otherwise than the vmcore");
+    judge(&found, kernels, generation)
+}
+
+/// What must hold of a demo in mid-stream.
+fn judge(found: &Value, kernels: u32, generation: Generation) -> Result<u64> {
+    let list = |of: &Value, name: &str| of[name].as_array().cloned().unwrap_or_default();
+    let directories = list(found, "directories");
+    ensure!(directories.len() == 1, "{} directories", directories.len());
+    let instances = list(&directories[0], "instances").len();
+    ensure!(instances == kernels as usize, "{instances} instances, not {kernels}");
+    let regions = list(found, "regions");
+    ensure!(regions.len() == kernels as usize, "{} regions, not {kernels}", regions.len());
+    let own = [found, &directories[0]].into_iter().chain(&regions);
+    let findings: Vec<Value> = own.flat_map(|of| list(of, "findings")).collect();
+    let broken: Vec<_> = findings.iter().filter(|finding| finding["severity"] == "broken").collect();
+    ensure!(broken.is_empty(), "a healthy machine is called broken: {broken:?}");
+    if generation != Generation::Native {
+        return Ok(0);
+    }
+    let (mut unread, mut received) = (0, 0);
+    for region in &regions {
+        let lanes = list(region, "lanes");
+        let open = lanes.iter().filter(|lane| lane["state"] == "open").count();
+        ensure!(open >= kernels as usize - 1, "{open} open lanes in {region}");
+        for lane in &lanes {
+            unread += lane["lines"]["unread"].as_u64().context("unread")?;
+            received += lane["control"]["received"].as_u64().context("received")?;
+        }
+    }
+    ensure!(received != 0, "nothing was received by then");
+    Ok(unread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_judged() {
+        let lane = json!({ "state": "open", "lines": { "unread": 3 }, "control": { "received": 7 } });
+        let region = json!({ "lanes": [lane], "findings": [] });
+        let machine = |severity: &str, instances: Value| {
+            json!({
+                "directories": [{ "instances": instances, "findings": [] }],
+                "regions": [region, region],
+                "findings": [{ "severity": severity }],
+            })
+        };
+        let judge = |found| judge(&found, 2, Generation::Native).map_err(|e| e.to_string());
+        assert_eq!(judge(machine("note", json!([1, 2]))), Ok(6));
+        assert!(judge(machine("broken", json!([1, 2]))).is_err_and(|e| e.contains("called broken")));
+        assert!(judge(machine("note", json!([1]))).is_err_and(|e| e.contains("1 instances")));
+    }
+}
