@@ -4,15 +4,11 @@
 
 use crate::ffi;
 use core::ffi::{c_int, c_void};
-use mk_ipi_core::abi::native::DEFAULT_MAX_LEN;
 use mk_ipi_core::abi::rfc_v2::{MkIpiData, MK_MAX_DATA_SIZE};
 use mk_ipi_core::{Handler, Message};
 
 /// `mk_ipi_callback_t`.
 pub type DataCallback = unsafe extern "C" fn(*mut MkIpiData, *mut c_void);
-
-// A C function gets whole what our own region carries (host.rs).
-const _: () = assert!(DEFAULT_MAX_LEN as usize == MK_MAX_DATA_SIZE);
 
 /// A handler.
 pub enum Callback {
@@ -35,6 +31,8 @@ impl Handler for Callback {
         unsafe { ffi::mk_ipi_glue_trace(false, peer, ty.0, payload.len() as u32, 0) };
         match *self {
             Self::Rust(call) => call(message),
+            // Its message has room for no more: a longer one is none of these calls'.
+            Self::Data(..) if payload.len() > MK_MAX_DATA_SIZE => {}
             Self::Data(call, ctx) => {
                 let mut data = MkIpiData {
                     sender_cpu: i32::try_from(message.sender_cpu().0).unwrap_or(-1),

@@ -79,6 +79,12 @@ extern "C" {
     pub fn mk_ipi_glue_peer_wake(slot: c_uint);
 }
 
+// net.c.
+extern "C" {
+    pub fn mk_ipi_net_hold_softirqs();
+    pub fn mk_ipi_net_run_softirqs();
+}
+
 /// `struct irq_cfg` (arch/x86/include/asm/hw_irq.h). `dest_apicid` is a logical id under some APIC drivers.
 #[repr(C)]
 pub struct IrqCfg {

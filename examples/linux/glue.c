@@ -182,9 +182,10 @@ static DEFINE_MUTEX(mk_ipi_serve_lock);
 static DEFINE_MUTEX(mk_ipi_moves_lock);
 static DEFINE_MUTEX(mk_ipi_held_lock);
 static DEFINE_MUTEX(mk_ipi_services_lock);
+static DEFINE_MUTEX(mk_ipi_net_made_lock);
 static struct mutex *const mk_ipi_locks[] = {
 	&mk_ipi_control_lock, &mk_ipi_memory_lock, &mk_ipi_traffic_lock, &mk_ipi_directory_lock, &mk_ipi_serve_lock,
-	&mk_ipi_moves_lock, &mk_ipi_held_lock, &mk_ipi_services_lock,
+	&mk_ipi_moves_lock, &mk_ipi_held_lock, &mk_ipi_services_lock, &mk_ipi_net_made_lock,
 };
 
 void mk_ipi_glue_lock(unsigned int which)

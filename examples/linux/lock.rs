@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Locks of the kernel's, and what they guard. Mutexes: The host's (0) is taken before that of memory (1), never behind it; that of
-//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), and that of the module's hold on itself (6) alone; that of a
+//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), and that of the module's hold on itself (6), and that of the network interfaces (8) alone; that of a
 //! CPU's move (5) before the host's; that of what consoles and channels set up (7) before that of the host and those of the tty core. Spin locks, which handlers take
 //! too: that of lines (0) and that of channels (1), each alone and last. Messages
 //! are sent with one held; so what a send is told of takes none.

@@ -30,6 +30,7 @@ mod listed;
 mod lock;
 mod memory;
 mod moves;
+mod net;
 #[path = "../bare-metal/src/order.rs"]
 mod order;
 #[path = "../bare-metal/src/payload.rs"]
@@ -75,6 +76,7 @@ struct MkIpi {
     _services: services::Services,
     _files: Files,
     _power: Power,
+    _net: net::Net,
     _service: Service,
     _doorbell: vector::Doorbell,
     _role: Role,
@@ -203,6 +205,7 @@ impl MkIpi {
         let _serviced = services::Handlers::register()?;
         let _role = Self::take_role(told, generation, vector)?;
         let _power = Power::new()?;
+        let _net = net::Net::new()?;
         let _files = Files::new()?;
         let _services = services::Services::new(generation == host::Generation::Native)?;
         tick::start();
@@ -211,6 +214,7 @@ impl MkIpi {
             _services,
             _files,
             _power,
+            _net,
             _service: Service,
             _doorbell,
             _role,

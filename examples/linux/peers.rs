@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the links told of the peers.
 
-use crate::{ffi, services, traffic};
+use crate::{ffi, net, services, traffic};
 use core::fmt;
 use kernel::prelude::*;
 use mk_ipi_core::abi::{Incarnation, InstanceId};
@@ -58,6 +58,7 @@ static PEERS: [Seen; MAX_INSTANCES] =
 pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
     services::on_event(peer.id, event);
+    net::on_event(peer.id, event);
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => {

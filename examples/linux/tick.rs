@@ -3,7 +3,7 @@
 //! and has the deferred work find what a lost doorbell left.
 
 use crate::platform::{Linux, ENDPOINT};
-use crate::{ffi, joined, services, stop};
+use crate::{ffi, joined, net, services, stop};
 use core::ffi::c_void;
 use mk_ipi_core::platform::LocalInterrupts;
 
@@ -25,6 +25,7 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     Linux.restore(interrupts);
     joined::follow();
     services::run();
+    net::tick();
     start();
 }
 

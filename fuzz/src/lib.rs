@@ -8,6 +8,7 @@ mod image;
 mod inspect;
 mod native;
 mod services;
+mod net;
 mod slot;
 mod stamp;
 
@@ -17,6 +18,7 @@ pub use image::image;
 pub use inspect::inspect;
 pub use native::native;
 pub use services::services;
+pub use net::net;
 pub use slot::slot;
 pub use stamp::stamp;
 
@@ -60,6 +62,11 @@ mod tests {
     #[test]
     fn natives() {
         feed("native", native, 3_000);
+    }
+
+    #[test]
+    fn nets() {
+        feed("net", net, 30_000);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
 //! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and what the
-//! messages of services say: CPUs that move ([`cpu_move`]), a console ([`console`]), programs that talk ([`channel`]).
+//! messages of services say: CPUs that move ([`cpu_move`]), a console ([`console`]), programs that talk ([`channel`]), network interfaces
+//! ([`net`]).
 //! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
 //!
 //! `SPEC.md`, which comes with this crate, is normative; a clause is cited as "SPEC L-1".
@@ -21,6 +22,7 @@ pub mod directory;
 pub mod errno;
 pub mod ids;
 pub mod native;
+pub mod net;
 pub mod rfc_v2;
 
 /// The specification.

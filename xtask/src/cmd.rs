@@ -14,8 +14,15 @@ use crate::arch::Arch;
 /// The bare-metal target of everything that a kernel links on x86-64.
 pub const BARE_TARGET: &str = Arch::X86.target();
 /// The crates that a kernel links, on any architecture.
-pub const KERNEL_CRATES: [&str; 6] =
-    ["mk-ipi-abi", "mk-ipi-arm64", "mk-ipi-core", "mk-ipi-riscv", "mk-ipi-services", "mk-ipi-x86"];
+pub const KERNEL_CRATES: [&str; 7] = [
+    "mk-ipi-abi",
+    "mk-ipi-arm64",
+    "mk-ipi-core",
+    "mk-ipi-net",
+    "mk-ipi-riscv",
+    "mk-ipi-services",
+    "mk-ipi-x86",
+];
 /// The crate that only our Linux module links beside them, and where it lies.
 pub const SPAWN: &str = "mk-ipi-spawn";
 /// See there.

@@ -4,6 +4,7 @@
 use crate::arch::without_interrupts;
 use crate::clock;
 use crate::link_log;
+use crate::net;
 use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
 use crate::payload;
 use crate::platform::Kernel;
@@ -197,6 +198,7 @@ fn on_query(message: &Message) {
 
 /// Something happened to a peer.
 pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
+    net::on_event(peer, event);
     match event {
         PeerEvent::Space => return note(peer, |news| news.space = true),
         PeerEvent::Began(life) => {

@@ -37,6 +37,7 @@ mod layout;
 mod link_log;
 mod machine;
 mod mover;
+mod net;
 mod node;
 mod options;
 mod order;
@@ -90,7 +91,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
         .unwrap_or_else(|e| fatal!("the interrupt controller cannot be in {} mode: {e:?}", options.mode));
     hand_over::prepare(&options);
     match (shared, options.run) {
-        (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, options.mode),
+        (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, &options),
         (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),
         (Ok(Some(shared)), _) => play::run(&spawned::start(options, boot.cmdline(), shared), None),
         (Ok(None), _) => {

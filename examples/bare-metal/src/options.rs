@@ -4,6 +4,7 @@
 //! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is no kernel of this program
 //! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; as it is found unless given
 //! - `mk_ipi.console=PORT|link` with `serve`: base of the UART that is this kernel's own, or the host, over the link; it is silent unless given
+//! - `mk_ipi.ip=ADDRESS/PREFIX` with `serve`: a network interface to each other kernel, with this address (net.rs)
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
@@ -18,6 +19,7 @@ use crate::arch::Mode;
 use crate::console::Own;
 use crate::layout::MAX_KERNELS;
 use core::fmt;
+use core::net::Ipv4Addr;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
 use mk_ipi_abi::{PhysAddr, PhysRange};
 
@@ -114,6 +116,8 @@ pub struct Options {
     pub moves: Option<u32>,
     /// A failure on order.
     pub fault: Option<Fault>,
+    /// The address of its network interfaces, and how many bits of it are the network.
+    pub ip: Option<(Ipv4Addr, u8)>,
     /// The ELF files of the kernels to spawn.
     images: [Option<PhysRange>; MAX_KERNELS - 1],
 }
@@ -150,6 +154,7 @@ impl Options {
             kills: None,
             moves: None,
             fault: None,
+            ip: None,
             images: [None; MAX_KERNELS - 1],
         };
         let mut nr_images = 0;
@@ -168,6 +173,7 @@ impl Options {
                 "move" => options.moves = Some(value.parse().map_err(|_| bad)?),
                 "messages" => options.messages = messages(value).ok_or(bad)?,
                 "fault" => options.fault = Some(fault(value).ok_or(bad)?),
+                "ip" => options.ip = Some(ip(value).ok_or(bad)?),
                 "image" => {
                     let place = options.images.get_mut(nr_images).ok_or(OptionError::TooManyImages)?;
                     *place = Some(image(value).ok_or(bad)?);
@@ -262,6 +268,12 @@ fn console(value: &[u8]) -> Option<Own> {
         b"link" => Some(Own::Link),
         port => Some(Own::Port(parse_size(port).ok()?.try_into().ok()?)),
     }
+}
+
+fn ip(value: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, prefix) = value.split_once('/')?;
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+    Some((address.parse().ok()?, prefix))
 }
 
 fn messages(value: &str) -> Option<u32> {

@@ -4,12 +4,14 @@
 //! It is a guest: the machine, its memory and its serial lines are the host's. It uses what its command line and its start
 //! info give it, and when it fails, or is told to stop, it stops alone.
 
-use crate::arch::{interrupts, Mode};
+use crate::arch::interrupts;
 use crate::console;
 use crate::errands::ERRANDS;
 use crate::inbox;
 use crate::link_log;
 use crate::machine::{self, Exit};
+use crate::net::{self, Nets};
+use crate::options::Options;
 use crate::order::MAX_INSTANCES;
 use crate::own;
 use crate::platform::{End, Kernel};
@@ -32,9 +34,10 @@ pub fn ids() -> impl Iterator<Item = InstanceId> {
 }
 
 /// Serves until the host says stop. Interrupts are set up, and off.
-pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
+pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     Kernel.controller().ignore_strays();
     inbox::register();
+    net::register();
     let directory = spawned::directory(cmdline);
     // Who is left out is looked for again when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
@@ -45,12 +48,16 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
         fatal!("the host is not listed, or cannot be added");
     }
     play::introduce(SERVER.identity());
-    log!("image at {:#x}, {mode}, {kernels} kernels known, serving", own::image().start().0);
+    log!("image at {:#x}, {}, {kernels} kernels known, serving", own::image().start().0, options.mode);
     let mut errands = ERRANDS.lock();
     errands.begin(me);
     interrupts::enable();
     let mut peers = Peers::new(directory);
     let mut heart = Heart::new();
+    let mut nets = match (options.ip, SERVER.identity()) {
+        (Some(address), Some((me, life))) => Nets::open(me, life, address),
+        _ => Nets::NONE,
+    };
     while !STOP.load(Ordering::Relaxed) {
         let runs = Kernel.runs();
         if heart.beat(&SERVER) {
@@ -58,8 +65,9 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, mode: Mode) -> ! {
             if console::is_link() {
                 link_log::go_on();
             }
+            nets.tick();
         }
-        if errands.turn(&mut peers) {
+        if !nets.turn() & errands.turn(&mut peers) {
             Kernel.sleep(runs);
         }
     }

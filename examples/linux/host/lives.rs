@@ -9,7 +9,7 @@ use crate::memory::{self, Owner};
 use crate::peers::{self, MAX_INSTANCES};
 use crate::platform::{Linux, ENDPOINT};
 use crate::start::{self, Handed};
-use crate::{cpus, ffi, role, services, traffic};
+use crate::{cpus, ffi, net, role, services, traffic};
 use core::fmt;
 use mk_ipi_core::abi::boot_param::{MK_IPI_DIRECTORY, MK_IPI_SHARED};
 use mk_ipi_core::abi::directory::State;
@@ -178,6 +178,7 @@ impl Host {
         self.set(id, Some(instance));
         traffic::on_death(id);
         services::on_death(id);
+        net::on_kill(id);
         ENDPOINT.clear_claims(id, instance.incarnation);
         self.list(id, &instance, State::Dead)
     }

@@ -20,7 +20,7 @@ use crate::memory::{self, Owner};
 use crate::peers::MAX_INSTANCES;
 use crate::platform::{Linux, ENDPOINT, MAX_CPUS};
 use mk_ipi_core::abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
-use mk_ipi_core::abi::native::Geometry;
+use mk_ipi_core::abi::native::{Geometry, MAX_LEN};
 use mk_ipi_core::abi::rfc_v2::SLOT_SIZE;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, Vector};
 use mk_ipi_core::directory::DirectoryWriter;
@@ -32,6 +32,8 @@ use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig,
 pub const MAX_INSTANCE_CPUS: usize = 8;
 /// Pool of an instance for which none is asked.
 pub const DEFAULT_POOL: u64 = 1 << 20;
+/// Lines of each lane: six messages of full length.
+const LINES: u32 = 512;
 /// Fewest slots of a region (RFC v2).
 const MIN_SLOTS: u32 = 8;
 /// How many milliseconds kernels are given to let go of a region that ends.
@@ -177,7 +179,7 @@ impl Generation {
 
     fn link(self) -> LinkConfig {
         match self {
-            Self::Native => LinkConfig::Native(Geometry::default_for(MAX_INSTANCES as u32)),
+            Self::Native => LinkConfig::Native(Geometry::new(MAX_INSTANCES as u32, LINES, MAX_LEN as u32)),
             Self::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy: Occupied::Exclusive },
         }
     }

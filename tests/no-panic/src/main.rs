@@ -18,6 +18,7 @@ mod abi;
 mod arm64;
 mod endpoint;
 mod native;
+mod net;
 mod opaque;
 mod riscv;
 mod services;
@@ -40,6 +41,7 @@ extern "C" fn _start() -> ! {
     sync::call_all();
     native::call_all();
     endpoint::call_all();
+    net::call_all();
     arm64::call_all();
     riscv::call_all();
     #[cfg(target_arch = "x86_64")]

@@ -15,10 +15,11 @@ use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision, Toolchain};
 
 /// What is published, each after those that it depends on.
-pub const PUBLISHED: [&str; 9] = [
+pub const PUBLISHED: [&str; 10] = [
     "mk-ipi-abi",
     "mk-ipi-core",
     "mk-ipi-services",
+    "mk-ipi-net",
     "mk-ipi-x86",
     "mk-ipi-arm64",
     "mk-ipi-riscv",

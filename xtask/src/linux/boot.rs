@@ -86,6 +86,8 @@ pub struct Job<'a> {
     pub cycles: u64,
     /// How often the spawned Linux is killed in mid-stream.
     pub lives: u64,
+    /// Bytes that go over each network interface, each way.
+    pub bytes: u64,
 }
 
 impl Job<'_> {
@@ -141,6 +143,7 @@ impl Job<'_> {
         );
         if self.spawns(Generation::Native) {
             line.push_str(&format!(" mk_ipi.lives={} mk_ipi.ends={}", self.lives, ENDS.join(",")));
+            line.push_str(&format!(" mk_ipi.bytes={}", self.bytes));
         }
         line
     }
@@ -272,8 +275,9 @@ impl Job<'_> {
         }
         if self.spawns(Generation::Native) {
             let lived = report.kernels.get(&SPAWNED).map_or(0, |kernel| u64::from(kernel.life));
-            // The first one, and the one that dies amid programs' messages.
-            let wanted = 2 + self.lives + ENDS.len() as u64;
+            // The first one, the one that follows a kill in the middle of a transfer, the one that dies amid programs' messages, those of
+            // `--lives`, and one for each end.
+            let wanted = 3 + self.lives + ENDS.len() as u64;
             if lived != wanted && lived != 0 {
                 problems.push(format!("{mode}: the spawned Linux had {lived} lives, not {wanted}"));
             }
@@ -324,6 +328,7 @@ mod tests {
             messages: 10,
             cycles: 2,
             lives: 3,
+            bytes: 1000,
         }
     }
 
@@ -339,7 +344,8 @@ mod tests {
             line.strip_prefix(&job.board.words()).map(str::to_owned)
         };
         let all = " mk_ipi.scenario=all mk_ipi.generation=both mk_ipi.messages=10 mk_ipi.cycles=2";
-        let lives = " mk_ipi.lives=3 mk_ipi.ends=poweroff,halt,reboot,rmmod,panic,exit,sysrq-b";
+        let lives =
+            " mk_ipi.lives=3 mk_ipi.ends=poweroff,halt,reboot,rmmod,panic,exit,sysrq-b mk_ipi.bytes=1000";
         assert_eq!(line(job(BOTH)), Some(format!("{all}{lives}")));
         assert_eq!(line(plain(BOTH)).as_deref(), Some(all));
         assert_eq!(line(job(&BOTH[1..])), Some(all.replace("both", "rfc-v2")));

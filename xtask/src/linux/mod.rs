@@ -65,6 +65,12 @@ pub struct LinuxArgs {
     /// How often the spawned Linux is killed in mid-stream, and started anew
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub lives: u64,
+    /// Bytes that go over each network interface, each way: whole pieces of 64 KiB
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 30))]
+    pub bytes: u64,
+    /// Measure the network between two Linuxes with iperf3, beside a pair of veth
+    #[arg(long)]
+    pub iperf: bool,
     /// One life of a spawned Linux instead of the scenario, with a trace of all that it touches of the machine
     #[arg(long, conflicts_with_all = ["shell", "export"])]
     pub trace_devices: bool,
@@ -278,7 +284,10 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     if let Some(dir) = &args.export {
         return export(places, provision, dir);
     }
-    let needs = needs(args.wanted()?, args.mode.x2apic());
+    let mut needs = needs(args.wanted()?, args.mode.x2apic());
+    if args.iperf {
+        needs.push(Need::Iperf);
+    }
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
     if args.shell {
@@ -338,8 +347,9 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
     let mut summary = LinuxSummary::default();
     let linux = summary.timed("kernel", || kernel::ready(&args.wanted()?))?;
     summary.kernel_version.clone_from(&linux.release);
-    let initramfs =
-        summary.timed("modules and images", || parts::build(places, &linux, args.spawn == Spawn::Linux))?;
+    let initramfs = summary.timed("modules and images", || {
+        parts::build(places, &linux, args.spawn == Spawn::Linux, args.iperf)
+    })?;
     let mut outcome = Outcome { summary, not_run, problems: Vec::new() };
     for mode in modes {
         boot(qemu, &job(places, &linux, &initramfs, mode, args)?, &mut outcome)?;
@@ -367,7 +377,7 @@ fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()>
     let (modes, _) = demo::runnable(qemu, args.mode, places.ci)?;
     let mode = modes.first().context("no mode can run")?;
     let linux = kernel::ready(&args.wanted()?)?;
-    let initramfs = parts::build(places, &linux, args.spawn == Spawn::Linux)?;
+    let initramfs = parts::build(places, &linux, args.spawn == Spawn::Linux, args.iperf)?;
     job(places, &linux, &initramfs, *mode, args)?.shell(qemu)
 }
 
@@ -390,6 +400,7 @@ fn job<'a>(
         messages: args.messages,
         cycles: args.cycles,
         lives: args.lives,
+        bytes: args.bytes,
     })
 }
 

@@ -32,17 +32,17 @@ fn entry(to: impl Into<String>, from: PathBuf) -> Entry {
 }
 
 /// Builds what is not built; gives the first file system of the host.
-pub fn build(places: &Places, linux: &Built, spawn: bool) -> Result<PathBuf> {
+pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result<PathBuf> {
     let stage = places.own_target(&format!("linux/stage-{}", linux.key));
     stage::lay(places, &stage)?;
     let modules = modules::build(linux, &stage)?;
-    let mut entries = common(places, "initramfs", &modules)?;
+    let mut entries = common(places, "initramfs", &modules, iperf)?;
     entries.push(entry("/lib/modules/mk_ipi_test_c.ko", modules.test.clone()));
     entries.push(entry("/bin/mk-ipi-inspect", inspector(places)?));
     entries.extend(images(places)?);
     if spawn {
         entries.extend(programs::entries()?);
-        entries.extend(spawned(places, linux, &modules)?);
+        entries.extend(spawned(places, linux, &modules, iperf)?);
     }
     let file = places.own_target(&format!("linux/initramfs-{}", linux.key));
     initramfs::write(linux, &entries, &file)?;
@@ -50,11 +50,14 @@ pub fn build(places: &Places, linux: &Built, spawn: bool) -> Result<PathBuf> {
 }
 
 /// What both Linuxes have, beside the files in a folder of the module's.
-fn common(places: &Places, folder: &str, modules: &Modules) -> Result<Vec<Entry>> {
+fn common(places: &Places, folder: &str, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
     entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
     entries.push(entry("/lib/modules/mk_ipi.ko", modules.mk_ipi.clone()));
     entries.push(entry(format!("/bin/{TALK}"), tool(places, TALK)?));
+    if iperf {
+        entries.extend(with_libraries("iperf3")?);
+    }
     Ok(entries)
 }
 
@@ -76,8 +79,8 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
 }
 
 /// What the host spawns another Linux with: the very one that it is itself. And what must not pass for one.
-fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entry>> {
-    let mut guests = common(places, "initramfs-guest", modules)?;
+fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
+    let mut guests = common(places, "initramfs-guest", modules, iperf)?;
     guests.push(entry(format!("/bin/{UARTSH}"), tool(places, UARTSH)?));
     guests.extend(programs::entries()?);
     let guest = places.own_target(&format!("linux/guest-{}", linux.key));
@@ -89,6 +92,19 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules) -> Result<Vec<Entr
         entry(format!("/bin/{FUZZ_START}"), tool(places, FUZZ_START)?),
         entry("/bin/mk-ipi-instance", places.root.join(stage::MODULE).join("systemd/mk-ipi-instance")),
     ])
+}
+
+/// A program of this machine, and all that its loader asks for, where it asks for it.
+fn with_libraries(program: &str) -> Result<Vec<Entry>> {
+    let file = cmd::which(program).with_context(|| format!("no {program}"))?;
+    let said = cmd::output(clean("ldd").arg(&file))?;
+    let libraries = libraries(&said).into_iter().map(|path| entry(path, path.into()));
+    Ok(libraries.chain([entry(format!("/bin/{program}"), file.clone())]).collect())
+}
+
+/// The paths in what `ldd` says: `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)`.
+fn libraries(said: &str) -> Vec<&str> {
+    said.split_whitespace().filter(|word| word.starts_with('/')).collect()
 }
 
 /// The Linux as an ELF file, without what only a debugger reads.
@@ -122,4 +138,16 @@ fn tool(places: &Places, name: &str) -> Result<PathBuf> {
     cmd::run(cc.arg("-o").arg(&file).arg(&source))?;
     ensure!(file.is_file(), "the compiler made no {}", file.display());
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_loader_asks_for() {
+        let said = "\tlinux-vdso.so.1 (0x7ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
+        assert_eq!(libraries(said), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
 }

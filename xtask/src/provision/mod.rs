@@ -50,6 +50,8 @@ pub enum Need {
     },
     /// A busybox that needs no library.
     Busybox,
+    /// `iperf3`, which measures networks.
+    Iperf,
     /// `valgrind`, which counts instructions.
     Valgrind,
     /// A Linux, built.
@@ -190,6 +192,7 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
             Ok(system::plan_linux(*debug)?.into_iter().chain(tools::plan_bindgen()?).collect())
         }
         Need::Busybox => Ok(system::plan_busybox()?.into_iter().collect()),
+        Need::Iperf => system::plan_iperf(),
         Need::Valgrind => system::plan_valgrind(),
         Need::Linux(wanted) => kernel::plan(wanted),
     }

@@ -21,6 +21,10 @@ pub(super) fn plan_valgrind() -> Result<Vec<Plan>> {
     plan_program("valgrind", "`valgrind`", &["valgrind"])
 }
 
+pub(super) fn plan_iperf() -> Result<Vec<Plan>> {
+    plan_program("iperf3", "`iperf3`", &["iperf3"])
+}
+
 /// What must be done to have a program that the system's packages have.
 fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<Vec<Plan>> {
     if which(program).is_some() {

@@ -108,7 +108,8 @@ port_of() {
 # words_of ID: what its kernel is told beside what the host tells it.
 words_of() {
 	case $1 in
-	3) echo "initrd=/lib/mk_ipi/guest.cpio earlyprintk=serial,$(port_of 3),115200,keep console=ttyprintk" ;;
+	1) echo "mk_ipi.run=serve mk_ipi.console=$(port_of 1) mk_ipi.ip=10.77.1.2/24" ;;
+	3) echo "initrd=/lib/mk_ipi/guest.cpio earlyprintk=serial,$(port_of 3),115200,keep console=ttyprintk mk_ipi.ip=10.77.3.2/24" ;;
 	*) echo "mk_ipi.run=serve mk_ipi.console=$(port_of $1)" ;;
 	esac
 }

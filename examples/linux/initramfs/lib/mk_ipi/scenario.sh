@@ -52,6 +52,7 @@ traces() {
 	mappings
 	ls -d $device /sys/module/mk_ipi /sys/kernel/debug/mk_ipi 2> /dev/null
 	is "$(ls /sys/kernel/irq | wc -l)" "$irqs_before" || echo interrupts
+	ls -d /sys/class/net/mk* 2> /dev/null
 }
 
 # A word, if any of the memory for instances is mapped.
@@ -65,7 +66,7 @@ mappings() {
 # All that `nothing_left` looks for is there while the module is loaded, or that would prove nothing.
 all_there() {
 	traces
-	[ "$(traces | wc -l)" = 8 ]
+	[ "$(traces | grep -vc /sys/class/net)" = 8 ]
 }
 
 nothing_left() {

@@ -23,6 +23,7 @@ spawned() {
 	step "spawned: streams and pings" run_traffic "$(option messages)" 200 1 2 3
 	results
 	programs
+	network
 	step "spawned: a CPU goes and comes back in mid-stream" move_cpu
 	lives
 	ends

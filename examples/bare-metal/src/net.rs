@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mk_ipi.ip=ADDRESS/PREFIX`: a network interface to each other kernel (SPEC chapter E), all with that address. A kernel that serves
+//! answers pings, at TCP's port 7 gives back what it gets, and at port 9 answers with the CRC-32 of all that came.
+//!
+//! The deferred work puts frames into order and leaves them here; the main program has smoltcp take them.
+
+use crate::arch::without_interrupts;
+use crate::clock::{self, SECOND};
+use crate::serve::SERVER;
+use core::fmt::Write;
+use core::net::Ipv4Addr;
+use crc::{Crc, Digest, CRC_32_ISO_HDLC};
+use mk_ipi_abi::directory::Layout;
+use mk_ipi_abi::{Incarnation, InstanceId};
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::Message;
+use mk_ipi_net::net::{
+    FrameHead, Key, Offer, Offload, Takes, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
+};
+use mk_ipi_net::{Cut, Gather, Port};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::phy::{self, Checksum, Device, DeviceCapabilities, Medium};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+use spin::{Mutex, MutexGuard};
+
+/// Kernels that an interface is made to: those with the lowest ids.
+const PEERS: usize = 4;
+/// Bytes of a frame: an MTU of 1,500.
+const FRAME: usize = 1514;
+/// Frames that wait: what comes beyond is dropped.
+const WAITING: usize = 48;
+/// Bytes that a connection keeps, each way.
+const KEPT: usize = 32 << 10;
+/// The port that gives back what it gets.
+const ECHO: u16 = 7;
+/// The port that sums up what it gets.
+const SUM: u16 = 9;
+/// As the program `crc32` has it.
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// What came from one peer. Taken with interrupts off, so that nobody ever waits for it.
+struct In {
+    port: Port,
+    gather: Gather,
+    frames: [[u8; FRAME]; WAITING],
+    lens: [usize; WAITING],
+    /// The oldest frame that waits, and how many do.
+    first: usize,
+    count: usize,
+    /// The frame under way has a place: the one behind those that wait.
+    has_place: bool,
+}
+
+static INS: [Mutex<In>; PEERS] = [const { Mutex::new(In::NEW) }; PEERS];
+
+/// What the two connections keep.
+struct Buffers {
+    sockets: [SocketStorage<'static>; 2],
+    echo: [[u8; KEPT]; 2],
+    sum: [[u8; KEPT]; 2],
+}
+
+static BUFFERS: [Mutex<Buffers>; PEERS] = [const {
+    Mutex::new(Buffers { sockets: [SocketStorage::EMPTY; 2], echo: [[0; KEPT]; 2], sum: [[0; KEPT]; 2] })
+}; PEERS];
+
+/// The end of the interface to `id`, if there can be one.
+fn with<R>(id: InstanceId, f: impl FnOnce(&mut In) -> R) -> Option<R> {
+    INS.get(id.index()).map(|end| without_interrupts(|| f(&mut end.lock())))
+}
+
+impl In {
+    const NEW: Self = Self {
+        port: Port::new(),
+        gather: Gather::new(),
+        frames: [[0; FRAME]; WAITING],
+        lens: [0; WAITING],
+        first: 0,
+        count: 0,
+        has_place: false,
+    };
+
+    fn take(&mut self, message: &Message) {
+        let taken = self.gather.take(self.port.ours(), message.msg_type(), message.payload());
+        // What makes no sense is dropped.
+        let Ok(taken) = taken else { return };
+        let place = (self.first + self.count) % WAITING;
+        if let Some((len, _)) = taken.begins {
+            self.has_place = self.count < WAITING;
+            if self.has_place {
+                self.lens[place] = len as usize;
+            }
+        }
+        if !self.has_place {
+            return;
+        }
+        let frame = self.frames[place].iter_mut().skip(taken.at as usize);
+        frame.zip(taken.bytes).for_each(|(to, byte)| *to = *byte);
+        if taken.is_whole {
+            self.count += 1;
+            self.has_place = false;
+        }
+    }
+
+    /// The oldest frame, and how many bytes it has.
+    fn next(&mut self) -> Option<([u8; FRAME], usize)> {
+        self.count = self.count.checked_sub(1)?;
+        let at = self.first;
+        self.first = (at + 1) % WAITING;
+        Some((self.frames[at], self.lens[at]))
+    }
+}
+
+/// Takes messages from now on. Before the kernel joins the others.
+pub fn register() {
+    let registered = SERVER
+        .register(NET_CONTROL_TYPE, &on_control)
+        .and_then(|_| SERVER.register(NET_FRAME_TYPE, &on_frame))
+        .and_then(|_| SERVER.register(NET_PART_TYPE, &on_frame));
+    if registered.is_err() {
+        fatal!("the registry is full");
+    }
+}
+
+fn on_control(message: &Message) {
+    let Some(id) = message.sender() else { return };
+    // One that makes no sense changes nothing.
+    with(id, |end| _ = end.port.hear(message.sender_incarnation(), message.payload()));
+    say(id);
+}
+
+fn on_frame(message: &Message) {
+    message.sender().map(|id| with(id, |end| end.take(message)));
+}
+
+/// Something happened to a peer.
+pub fn on_event(id: InstanceId, event: PeerEvent) {
+    with(id, |In { port, .. }| match event {
+        PeerEvent::Up(life) | PeerEvent::Began(life) => _ = port.peer_is_up(life),
+        PeerEvent::Suspect => _ = port.peer_is_suspect(true),
+        PeerEvent::Alive => _ = port.peer_is_suspect(false),
+        PeerEvent::Dead(life) => _ = port.peer_is_gone(Some(life)),
+        PeerEvent::Quarantined(_) | PeerEvent::Refused(_) | PeerEvent::Unsettled { .. } => {
+            _ = port.peer_is_gone(None);
+        }
+        _ => {}
+    });
+}
+
+/// Says to `id` what is to be said, if it can be sent now; else the next turn does.
+fn say(id: InstanceId) {
+    let Some(Some(said)) = with(id, |end| end.port.owed()) else { return };
+    let is_native = SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native));
+    if is_native && SERVER.send(id, NET_CONTROL_TYPE, &said.encode()).is_ok() {
+        with(id, |end| end.port.said(&said));
+    }
+}
+
+/// The wire to one peer, as smoltcp sees it.
+struct Wire {
+    id: InstanceId,
+    number: u32,
+}
+
+/// A frame that came.
+struct Received([u8; FRAME], usize);
+
+/// A frame to send: there is space for it.
+struct ToSend<'a>(&'a mut Wire);
+
+impl Wire {
+    /// Whether a frame of any size can be sent now. If not, an interrupt tells when.
+    fn has_space(&self) -> bool {
+        SERVER.want_space(self.id, FrameHead::LEN + FRAME).unwrap_or(false)
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let Some(Some(theirs)) = with(self.id, |end| end.port.carrier()) else { return };
+        let max = SERVER.instance(self.id).ok().and_then(|to| to.geometry()).map_or(0, |g| g.max_len());
+        self.number = self.number.wrapping_add(1);
+        let Ok(mut cut) = Cut::new(&theirs, self.number, frame.len() as u32, Offload::default(), max) else {
+            return;
+        };
+        let mut message = [0; FrameHead::LEN + FRAME];
+        while let Some(piece) = cut.next() {
+            let bytes = frame.get(piece.at as usize..).unwrap_or(&[]).iter().take(piece.len as usize);
+            let all = piece.head.as_bytes().iter().chain(bytes);
+            let len = message.iter_mut().zip(all).map(|(to, byte)| *to = *byte).count();
+            if SERVER.send(self.id, piece.msg_type, message.get(..len).unwrap_or(&[])).is_err() {
+                // The rest would be of no use: it comes again, as from any network that drops a frame.
+                return;
+            }
+            cut.sent(&piece);
+        }
+    }
+}
+
+impl phy::RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0.get(..self.1).unwrap_or(&[]))
+    }
+}
+
+impl phy::TxToken for ToSend<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = [0; FRAME];
+        // smoltcp asks for no more than the device's MTU.
+        let frame = &mut frame[..len];
+        let result = f(frame);
+        self.0.send(frame);
+        result
+    }
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = ToSend<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received, ToSend<'_>)> {
+        if with(self.id, |end| end.count)? == 0 || !self.has_space() {
+            return None;
+        }
+        let (frame, len) = with(self.id, In::next)??;
+        Some((Received(frame, len), ToSend(self)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<ToSend<'_>> {
+        self.has_space().then_some(ToSend(self))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut can = DeviceCapabilities::default();
+        can.medium = Medium::Ethernet;
+        can.max_transmission_unit = FRAME;
+        // What comes from this machine's memory has perhaps no sum (SPEC E-7).
+        can.checksum.tcp = Checksum::Tx;
+        can
+    }
+}
+
+/// The interface to one peer.
+struct Net {
+    wire: Wire,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    echo: SocketHandle,
+    sum: SocketHandle,
+    /// The sum of what has come so far.
+    sum_so_far: Digest<'static, u32>,
+    /// The key that the peer was known by: another one is another life of it, or of its interface.
+    key: Option<Key>,
+}
+
+/// All interfaces.
+pub struct Nets([Option<Net>; PEERS]);
+
+fn now() -> Instant {
+    Instant::from_micros((clock::now() / (SECOND / 1_000_000)) as i64)
+}
+
+impl Nets {
+    /// Those of a kernel that has no address: none.
+    pub const NONE: Self = Self([const { None }; PEERS]);
+
+    /// Opens one to each other kernel that can have it. Once.
+    pub fn open(me: InstanceId, life: Incarnation, (address, prefix): (Ipv4Addr, u8)) -> Self {
+        let address = Ipv4Cidr::new(address, prefix);
+        let mut nets = Self::NONE;
+        for ((place, id), buffers) in nets.0.iter_mut().zip((0..).map(InstanceId::new)).zip(&BUFFERS) {
+            if id != me {
+                *place = Some(Net::open(id, me, life, address, MutexGuard::leak(buffers.lock())));
+            }
+        }
+        nets
+    }
+
+    /// What there is to do now; whether something was done.
+    pub fn turn(&mut self) -> bool {
+        self.0.iter_mut().flatten().fold(false, |done, net| net.turn() | done)
+    }
+
+    /// Says what could not be said before. With each beat of the heart.
+    pub fn tick(&self) {
+        self.0.iter().flatten().for_each(|net| say(net.wire.id));
+    }
+}
+
+impl Net {
+    fn open(
+        id: InstanceId,
+        me: InstanceId,
+        life: Incarnation,
+        address: Ipv4Cidr,
+        buffers: &'static mut Buffers,
+    ) -> Self {
+        let mac = [0x02, 0x6d, 0x6b, 0, me.get(), id.get()];
+        let offer = Offer { key: Key::of(life, 1), takes: Takes::CSUM, max_frame: FRAME as u32, mac };
+        with(id, |end| _ = end.port.open(offer));
+        let mut wire = Wire { id, number: 0 };
+        let mut interface = Interface::new(Config::new(EthernetAddress(mac).into()), &mut wire, now());
+        interface.update_ip_addrs(|all| {
+            if all.push(IpCidr::Ipv4(address)).is_err() {
+                fatal!("no room for an address");
+            }
+        });
+        let Buffers { sockets, echo, sum } = buffers;
+        let mut sockets = SocketSet::new(&mut sockets[..]);
+        let [echo, sum] = [echo, sum].map(|kept| {
+            let [incoming, outgoing] = kept.each_mut().map(|kept| tcp::SocketBuffer::new(&mut kept[..]));
+            let mut socket = tcp::Socket::new(incoming, outgoing);
+            // This kernel may sleep until the next message comes.
+            socket.set_ack_delay(None);
+            sockets.add(socket)
+        });
+        Self { wire, interface, sockets, echo, sum, sum_so_far: CRC.digest(), key: None }
+    }
+
+    fn turn(&mut self) -> bool {
+        let id = self.wire.id;
+        let carrier = with(id, |end| end.port.carrier()).flatten();
+        let key = carrier.map(|theirs| theirs.key);
+        if key != self.key {
+            self.key = key;
+            [self.echo, self.sum].into_iter().for_each(|s| self.sockets.get_mut::<tcp::Socket>(s).abort());
+            log!("interface to kernel {}: {}", id.get(), if key.is_some() { "up" } else { "down" });
+        }
+        if key.is_none() {
+            return false;
+        }
+        let polled = self.interface.poll(now(), &mut self.wire, &mut self.sockets);
+        self.give_back() | self.sum_up() | (polled == smoltcp::iface::PollResult::SocketStateChanged)
+    }
+
+    /// What the connection got goes back; whether anything did.
+    fn give_back(&mut self) -> bool {
+        let socket = self.sockets.get_mut::<tcp::Socket>(self.echo);
+        if !socket.is_open() {
+            return socket.listen(ECHO).is_ok();
+        }
+        let mut bytes = [0; 4096];
+        let there = socket.peek_slice(&mut bytes).unwrap_or(0);
+        let sent = socket.send_slice(bytes.get(..there).unwrap_or(&[])).unwrap_or(0);
+        // They were just seen.
+        let _ = socket.recv(|_| (sent, ()));
+        if is_through(socket) {
+            socket.close();
+        }
+        sent != 0
+    }
+
+    /// What the connection got is summed up; at its end the sum goes back. Whether anything came.
+    fn sum_up(&mut self) -> bool {
+        let socket = self.sockets.get_mut::<tcp::Socket>(self.sum);
+        if !socket.is_open() {
+            self.sum_so_far = CRC.digest();
+            return socket.listen(SUM).is_ok();
+        }
+        let sum = &mut self.sum_so_far;
+        let come = socket.recv(|bytes| {
+            sum.update(bytes);
+            (bytes.len(), bytes.len())
+        });
+        if is_through(socket) {
+            let sum = core::mem::replace(sum, CRC.digest()).finalize();
+            // Where it cannot be sent the connection is no more.
+            let _ = writeln!(socket, "{sum:08x}");
+            socket.close();
+        }
+        come.is_ok_and(|count| count != 0)
+    }
+}
+
+/// Whether the other end has said all, and we have taken it.
+fn is_through(socket: &tcp::Socket<'_>) -> bool {
+    socket.state() == tcp::State::CloseWait && socket.recv_queue() == 0
+}

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The network interfaces mkN, beside the kernels of spawn.sh: kernel 1 has smoltcp, kernel 2 no network, kernel 3 is a Linux.
+
+# Bytes that are sent each way.
+bytes=$(option bytes)
+
+# ip_of ID: its address; ours on the same wire ends with 1.
+ip_of() {
+	echo 10.77.$1.2
+}
+
+network() {
+	step "network: an interface for each kernel" await 10 interfaces 1 2 3
+	step "network: addresses" addresses 1 2 3 || return
+	step "network: carriers" carriers || return
+	step "network: ping 1" pings 1 56 5
+	step "network: ping 1, whole frames" pings 1 1472 5
+	step "network: ping 3" pings 3 56 5
+	step "network: ping 3, in fragments" pings 3 20000 5
+	step "network: 200 pings, 100 each second" pings 3 1000 200 -i 0.01
+	step "network: $bytes bytes to 1" sent_to_1 $bytes
+	step "network: $bytes bytes to 3" sent_to_3 $bytes
+	step "network: $bytes bytes from 3" got_from_3 $bytes
+	step "network: small frames" small_frames
+	step "network: set down and up" down_and_up
+	[ ! -x /bin/iperf3 ] || step "network: figures" figures
+	step "network: a transfer is under way" begin_transfer
+	step "network: kill 3" mk kill 3
+	step "network: no carrier" await 5 has_no_carrier 3
+	step "network: the connection waits" has_not_ended
+	step "network: its next life: carrier" next_life || return
+	step "network: its next life: the connection is reset" connection_reset
+	step "network: its next life: ping" pings 3 56 5
+	step "network: its next life: $bytes bytes" sent_to_3 $bytes
+	step "network: kill 1, restart, ping" revive_1
+	step "network: no errors" no_errors
+}
+
+interfaces() {
+	local id
+	for id in "$@"; do
+		[ -d /sys/class/net/mk$id ] || return
+	done
+}
+
+addresses() {
+	local id
+	ip link set lo up || return
+	for id in "$@"; do
+		ip addr add 10.77.$id.1/24 dev mk$id && ip link set mk$id up || return
+	done
+}
+
+has_carrier() {
+	is "$(cat /sys/class/net/mk$1/carrier)" 1
+}
+
+has_no_carrier() {
+	! has_carrier $1
+}
+
+# Kernel 2 takes messages, and has no network.
+carriers() {
+	await 20 has_carrier 1 && await 20 has_carrier 3 && has_no_carrier 2 && ip addr | grep -A 3 mk
+}
+
+# pings ID BYTES COUNT [OPTION...]: none is lost.
+pings() {
+	local to=$(ip_of $1) size=$2 count=$3
+	shift 3
+	ping -s $size -c $count -W 5 "$@" $to | tail -n 2 > /tmp/ping
+	cat /tmp/ping
+	grep -q " 0% packet loss" /tmp/ping || { dropped; return 1; }
+}
+
+# What was dropped where: by the devices, and by raw sockets that were full.
+dropped() {
+	grep . /sys/class/net/mk*/statistics/?x_dropped
+	awk '{ print $NF }' /proc/net/raw
+}
+
+# data BYTES, in whole pieces of 64 KiB: this program, again and again.
+data() {
+	while cat /bin/busybox; do
+		:
+	done 2> /dev/null | first $1
+}
+
+# first BYTES of what comes. `head` takes them one by one.
+first() {
+	dd bs=65536 iflag=fullblock count=$(($1 / 65536)) 2> /dev/null
+}
+
+# timed BYTES COMMAND...: what it prints, then how fast that was.
+timed() {
+	local count=$1 before=$(cut -d' ' -f1 /proc/uptime | tr -d .) after
+	shift
+	"$@" || return
+	after=$(cut -d' ' -f1 /proc/uptime | tr -d .)
+	echo "$((count / 10486 / (after - before + 1))) MiB/s"
+}
+
+# Whoever gets all of it answers with its sum.
+sent_to_1() {
+	data $1 > /tmp/data
+	crc32 /tmp/data > /tmp/wanted
+	timed $1 send_file 1 9 && is "$(cut -c1-8 /tmp/sum)" "$(cut -c1-8 /tmp/wanted)" || { cat /tmp/sum /tmp/wanted; return 1; }
+	rm /tmp/data
+}
+
+send_file() {
+	nc $(ip_of $1) $2 < /tmp/data > /tmp/sum
+}
+
+sent_to_3() {
+	data $1 > /tmp/data
+	md5sum < /tmp/data > /tmp/wanted
+	timed $1 send_file 3 5001 && is "$(cat /tmp/sum)" "$(cat /tmp/wanted)" || { cat /tmp/sum /tmp/wanted; return 1; }
+	rm /tmp/data
+}
+
+got_from_3() {
+	data $1 | md5sum > /tmp/wanted
+	timed $1 get_data 3 $1 && is "$(cat /tmp/sum)" "$(cat /tmp/wanted)" || { cat /tmp/sum /tmp/wanted; return 1; }
+}
+
+get_data() {
+	nc $(ip_of $1) 5002 -e sh -c "dd bs=65536 iflag=fullblock count=$(($2 / 65536)) 2> /dev/null | md5sum > /tmp/sum"
+}
+
+# Down here, while the other end stays up.
+down_and_up() {
+	ip link set mk3 down && ! ping -c 1 -W 1 $(ip_of 3) > /dev/null 2>&1 || return
+	ip link set mk3 up && await 5 has_carrier 3 && pings 3 56 3
+}
+
+# A message holds a whole one.
+small_frames() {
+	ip link set mk3 mtu 576 && sent_to_3 983040
+	local done=$?
+	ip link set mk3 mtu 1500
+	return $done
+}
+
+# A connection to a kernel that is no more stays open, as with any machine that is gone; the carrier goes at once. How the
+# program ends is in a file, for it outlives the step.
+begin_transfer() {
+	local before=$(sent_on mk3)
+	rm -f /tmp/nc.ended
+	(
+		data 1048576000 | nc $(ip_of 3) 5001
+		echo $? > /tmp/nc.ended
+	) > /dev/null 2> /tmp/nc &
+	sleep 1
+	echo "$(($(sent_on mk3) - before)) bytes in a second"
+	[ $(sent_on mk3) -gt $((before + 100000)) ]
+}
+
+sent_on() {
+	cat /sys/class/net/$1/statistics/tx_bytes
+}
+
+has_ended() {
+	[ -s /tmp/nc.ended ]
+}
+
+has_not_ended() {
+	! has_ended
+}
+
+next_life() {
+	start 3 && await $boot is_up 3 && await 20 has_carrier 3 && tell_life 3
+}
+
+# What is sent again finds nobody who knows of it.
+connection_reset() {
+	await 60 has_ended || { echo "the connection hangs"; return 1; }
+	! is 0 $(cat /tmp/nc.ended) || { echo "no error"; return 1; }
+	cat /tmp/nc
+}
+
+revive_1() {
+	mk kill 1 && await 5 has_no_carrier 1 && start 1 && await 20 has_carrier 1 && pings 1 56 5 && tell_life 1
+}
+
+no_errors() {
+	local id of
+	for id in 1 3; do
+		for of in rx_errors rx_frame_errors rx_dropped tx_errors; do
+			echo "mk$id $of $(cat /sys/class/net/mk$id/statistics/$of)"
+		done
+	done > /tmp/errors
+	cat /tmp/errors
+	! grep -E '(rx_errors|rx_frame_errors) [1-9]' /tmp/errors
+}
+
+# Beside a pair of veth in this Linux: with iperf3, and what a ping takes.
+figures() {
+	local of
+	veth_up || return
+	await 10 iperf $(ip_of 3) 1 > /dev/null
+	for of in "mk3 $(ip_of 3)" "veth 10.78.0.2"; do
+		set -- $of
+		figure $1 $2 || { veth_down; return 1; }
+	done
+	veth_down
+	awk '{ of[$1, $2] = $3 } END {
+		printf "to: %d of %d Mbit/s, ratio %.2f; ", of["to", "mk3"], of["to", "veth"], of["to", "mk3"] / of["to", "veth"]
+		printf "from: %d of %d Mbit/s, ratio %.2f; ", of["from", "mk3"], of["from", "veth"], of["from", "mk3"] / of["from", "veth"]
+		printf "ping: %.3f beside %.3f ms, ratio %.2f\n", of["ping", "mk3"], of["ping", "veth"], of["ping", "mk3"] / of["ping", "veth"]
+	}' /tmp/figures
+}
+
+figure() {
+	echo "to $1 $(iperf $2 3)" >> /tmp/figures
+	echo "from $1 $(iperf $2 3 -R)" >> /tmp/figures
+	echo "ping $1 $(trip $2)" >> /tmp/figures
+}
+
+# iperf ADDRESS SECONDS [OPTION]: Mbit/s, as the receiver saw it.
+iperf() {
+	local to=$1 seconds=$2
+	shift 2
+	iperf3 -c $to -t $seconds -f m "$@" | awk '/receiver/ { for (n = 1; n < NF; n++) if ($(n + 1) == "Mbits/sec") { print $n; found = 1 } } END { exit !found }'
+}
+
+# trip ADDRESS: milliseconds, on average.
+trip() {
+	ping -c 200 -i 0.01 $1 | awk -F/ '/round-trip/ { print $4 }'
+}
+
+veth_up() {
+	rm -f /tmp/figures
+	# The other one of the pair gets a name of Linux's.
+	ip link add pair type veth || return
+	unshare -n sh -c 'ip link set lo up; until ip addr add 10.78.0.2/24 dev veth0 2> /dev/null; do sleep 0.1; done; ip link set veth0 up; exec iperf3 -s' > /dev/null 2>&1 &
+	veth_pid=$!
+	sleep 1
+	ip link set veth0 netns $veth_pid && ip addr add 10.78.0.1/24 dev pair && ip link set pair up && sleep 2
+}
+
+veth_down() {
+	kill $veth_pid
+	ip link del pair
+}

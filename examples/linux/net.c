@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * A network interface for each peer, mkN: what a network device is made of, whose layout follows the configuration. What goes over
+ * the link, and whether there is a carrier, net.rs says (SPEC chapter E).
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/bottom_half.h>
+#include <linux/etherdevice.h>
+#include <linux/ethtool.h>
+#include <linux/if_vlan.h>
+#include <linux/module.h>
+#include <linux/netdevice.h>
+#include <linux/rtnetlink.h>
+#include <linux/skbuff.h>
+#include <linux/spinlock.h>
+#include <linux/virtio_net.h>
+#include <linux/workqueue.h>
+#include "net.h"
+
+#define MAX_PEERS 16
+/* Memory of frames that wait for NAPI, at most: what comes beyond is dropped, as any network does. */
+#define MAX_WAITING (4 << 20)
+/* Bytes in the linear part of a frame that is not all there: all headers. */
+#define LINEAR 256
+
+/* What is in a frame's `cb` until NAPI gets it. */
+struct waiting {
+	struct virtio_net_hdr offload;
+};
+
+struct mk_net {
+	struct net_device *dev;
+	struct napi_struct napi;
+	u8 id;
+	/* The other end: what it takes, and its largest frame. Written under the peer's lock. */
+	u32 takes, max_frame;
+	/* Sending, under the queue's lock: the frame under way, and room for a message. */
+	struct sk_buff *out;
+	u8 *message;
+	/* There may be space in the lane again, or the carrier went. */
+	bool look_at_out;
+	/* Receiving, under the peer's lock: the frame under way. */
+	struct sk_buff *in;
+	/* What NAPI takes. */
+	struct sk_buff_head ready;
+	atomic_t waiting;
+};
+
+static struct mk_net *mk_nets[MAX_PEERS];
+static spinlock_t mk_net_locks[MAX_PEERS];
+
+/* The peer's lock: interrupt handlers take it. */
+unsigned long mk_ipi_net_lock(u8 id)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&mk_net_locks[id], flags);
+	return flags;
+}
+
+void mk_ipi_net_unlock(u8 id, unsigned long flags)
+{
+	spin_unlock_irqrestore(&mk_net_locks[id], flags);
+}
+
+/* Softirqs wait until the deferred work is through, and then run at once. */
+void mk_ipi_net_hold_softirqs(void)
+{
+	local_bh_disable();
+}
+
+void mk_ipi_net_run_softirqs(void)
+{
+	local_bh_enable();
+}
+
+/* Sending. Under the queue's lock. */
+
+static void end_out(struct mk_net *net, bool sent)
+{
+	struct sk_buff *skb = net->out;
+
+	net->out = NULL;
+	if (sent) {
+		dev_sw_netstats_tx_add(net->dev, 1, skb->len);
+		dev_consume_skb_any(skb);
+	} else {
+		DEV_STATS_INC(net->dev, tx_errors);
+		dev_kfree_skb_any(skb);
+	}
+}
+
+/* Sends what is left of the frame under way. Where there is no space, the queue stops until there is. */
+static void push(struct mk_net *net)
+{
+	while (net->out) {
+		u32 at, len, head;
+		int err;
+
+		if (!netif_carrier_ok(net->dev)) {
+			end_out(net, false);
+			break;
+		}
+		head = mk_ipi_rs_net_next(net->id, net->message, &at, &len);
+		if (!head) {
+			end_out(net, true);
+			break;
+		}
+		if (skb_copy_bits(net->out, at, net->message + head, len)) {
+			end_out(net, false);
+			break;
+		}
+		err = mk_ipi_rs_net_post(net->id, net->message, head + len);
+		if (err > 0) {
+			netif_stop_queue(net->dev);
+			return;
+		}
+		if (err)
+			end_out(net, false);
+	}
+	if (netif_queue_stopped(net->dev))
+		netif_wake_queue(net->dev);
+}
+
+static netdev_tx_t mk_net_xmit(struct sk_buff *skb, struct net_device *dev)
+{
+	struct mk_net *net = netdev_priv(dev);
+	struct virtio_net_hdr offload = {};
+
+	if (net->out)
+		return NETDEV_TX_BUSY;
+	if (virtio_net_hdr_from_skb(skb, &offload, true, true, 0) || mk_ipi_rs_net_begin(net->id, skb->len, &offload)) {
+		DEV_STATS_INC(dev, tx_dropped);
+		dev_kfree_skb_any(skb);
+	} else {
+		net->out = skb;
+		push(net);
+	}
+	if (!netdev_xmit_more() || netif_queue_stopped(dev))
+		mk_ipi_rs_net_flush(net->id);
+	return NETDEV_TX_OK;
+}
+
+/* What the other end does not take is done here. */
+static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device *dev, netdev_features_t features)
+{
+	struct mk_net *net = netdev_priv(dev);
+	u32 takes = READ_ONCE(net->takes);
+
+	if (!(takes & MK_NET_CSUM) || (skb_is_gso(skb) && skb->len > READ_ONCE(net->max_frame)))
+		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	if (!(takes & MK_NET_TSO4))
+		features &= ~NETIF_F_TSO;
+	if (!(takes & MK_NET_TSO6))
+		features &= ~NETIF_F_TSO6;
+	return vlan_features_check(skb, features);
+}
+
+/* Receiving: called by net.rs under the peer's lock, with interrupts off. */
+
+static void wake_napi(struct mk_net *net)
+{
+	napi_schedule(&net->napi);
+}
+
+void mk_ipi_net_drop(u8 id, bool bad)
+{
+	struct mk_net *net = mk_nets[id];
+
+	if (!net)
+		return;
+	if (bad)
+		DEV_STATS_INC(net->dev, rx_errors);
+	if (net->in)
+		dev_kfree_skb_any(net->in);
+	net->in = NULL;
+}
+
+/* Room for a frame; without memory it is dropped, and its parts with it. */
+void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
+{
+	struct mk_net *net = mk_nets[id];
+	u32 linear = len <= SKB_MAX_ORDER(NET_SKB_PAD, 0) ? len : LINEAR;
+	struct sk_buff *skb;
+	int err;
+
+	if (!net)
+		return;
+	mk_ipi_net_drop(id, false);
+	if (atomic_read(&net->waiting) > MAX_WAITING) {
+		DEV_STATS_INC(net->dev, rx_dropped);
+		return;
+	}
+	if (linear == len)
+		skb = netdev_alloc_skb_ip_align(net->dev, len);
+	else
+		skb = alloc_skb_with_frags(linear, len - linear, PAGE_ALLOC_COSTLY_ORDER, &err, GFP_ATOMIC | __GFP_NOWARN);
+	if (!skb) {
+		DEV_STATS_INC(net->dev, rx_dropped);
+		return;
+	}
+	skb_put(skb, linear);
+	skb->data_len = len - linear;
+	skb->len = len;
+	skb->dev = net->dev;
+	((struct waiting *)skb->cb)->offload = *offload;
+	net->in = skb;
+}
+
+void mk_ipi_net_put(u8 id, u32 at, const void *from, u32 len)
+{
+	struct mk_net *net = mk_nets[id];
+
+	if (net && net->in && skb_store_bits(net->in, at, from, len))
+		mk_ipi_net_drop(id, true);
+}
+
+void mk_ipi_net_end(u8 id)
+{
+	struct mk_net *net = mk_nets[id];
+
+	if (!net || !net->in)
+		return;
+	atomic_add(net->in->truesize, &net->waiting);
+	skb_queue_tail(&net->ready, net->in);
+	net->in = NULL;
+	wake_napi(net);
+}
+
+static void hand_up(struct mk_net *net, struct sk_buff *skb)
+{
+	struct virtio_net_hdr offload = ((struct waiting *)skb->cb)->offload;
+
+	memset(skb->cb, 0, sizeof(struct waiting));
+	if (offload.flags & VIRTIO_NET_HDR_F_DATA_VALID)
+		skb->ip_summed = CHECKSUM_UNNECESSARY;
+	/* The header says it all again: what a peer makes up is found out there. */
+	if (virtio_net_hdr_to_skb(skb, &offload, true)) {
+		DEV_STATS_INC(net->dev, rx_frame_errors);
+		DEV_STATS_INC(net->dev, rx_errors);
+		dev_kfree_skb_any(skb);
+		return;
+	}
+	dev_sw_netstats_rx_add(net->dev, skb->len);
+	if (!pskb_may_pull(skb, ETH_HLEN)) {
+		dev_kfree_skb_any(skb);
+		return;
+	}
+	skb->protocol = eth_type_trans(skb, net->dev);
+	napi_gro_receive(&net->napi, skb);
+}
+
+static int mk_net_poll(struct napi_struct *napi, int budget)
+{
+	struct mk_net *net = container_of(napi, struct mk_net, napi);
+	struct netdev_queue *queue = netdev_get_tx_queue(net->dev, 0);
+	struct sk_buff *skb;
+	int done = 0;
+
+	if (READ_ONCE(net->look_at_out)) {
+		WRITE_ONCE(net->look_at_out, false);
+		__netif_tx_lock(queue, smp_processor_id());
+		push(net);
+		mk_ipi_rs_net_flush(net->id);
+		__netif_tx_unlock(queue);
+	}
+	while (done < budget && (skb = skb_dequeue(&net->ready))) {
+		atomic_sub(skb->truesize, &net->waiting);
+		hand_up(net, skb);
+		done++;
+	}
+	if (done < budget && napi_complete_done(napi, done) &&
+	    (READ_ONCE(net->look_at_out) || !skb_queue_empty(&net->ready)))
+		napi_schedule(napi);
+	return done;
+}
+
+/* Sends go on. */
+static void look_at_out(struct mk_net *net)
+{
+	WRITE_ONCE(net->look_at_out, true);
+	wake_napi(net);
+}
+
+void mk_ipi_net_space(u8 id)
+{
+	if (mk_nets[id])
+		look_at_out(mk_nets[id]);
+}
+
+void mk_ipi_net_carrier(u8 id, bool on, u32 takes, u32 max_frame)
+{
+	struct mk_net *net = mk_nets[id];
+
+	if (!net)
+		return;
+	WRITE_ONCE(net->takes, takes);
+	WRITE_ONCE(net->max_frame, max_frame);
+	if (on)
+		netif_carrier_on(net->dev);
+	else
+		netif_carrier_off(net->dev);
+	look_at_out(net);
+}
+
+/* The device. */
+
+static int mk_net_open(struct net_device *dev)
+{
+	struct mk_net *net = netdev_priv(dev);
+
+	napi_enable(&net->napi);
+	netif_start_queue(dev);
+	mk_ipi_rs_net_open(net->id);
+	return 0;
+}
+
+static int mk_net_stop(struct net_device *dev)
+{
+	struct mk_net *net = netdev_priv(dev);
+
+	mk_ipi_rs_net_close(net->id);
+	netif_tx_disable(dev);
+	napi_disable(&net->napi);
+	skb_queue_purge(&net->ready);
+	atomic_set(&net->waiting, 0);
+	if (net->out)
+		end_out(net, false);
+	return 0;
+}
+
+static const struct net_device_ops mk_net_ops = {
+	.ndo_open = mk_net_open,
+	.ndo_stop = mk_net_stop,
+	.ndo_start_xmit = mk_net_xmit,
+	.ndo_features_check = mk_net_features,
+	.ndo_get_stats64 = dev_get_tstats64,
+	.ndo_set_mac_address = eth_mac_addr,
+	.ndo_validate_addr = eth_validate_addr,
+};
+
+static const struct ethtool_ops mk_net_ethtool = {
+	.get_link = ethtool_op_get_link,
+};
+
+static void mk_net_setup(struct net_device *dev)
+{
+	ether_setup(dev);
+	dev->netdev_ops = &mk_net_ops;
+	dev->ethtool_ops = &mk_net_ethtool;
+	dev->pcpu_stat_type = NETDEV_PCPU_STAT_TSTATS;
+	dev->hw_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO_ECN | NETIF_F_TSO6;
+	dev->features = dev->hw_features;
+	dev->vlan_features = dev->hw_features;
+	dev->min_mtu = ETH_MIN_MTU;
+	dev->max_mtu = ETH_MAX_MTU;
+	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
+}
+
+/* Process context, one caller at a time. */
+int mk_ipi_net_add(u8 id, u8 me)
+{
+	const u8 mac[ETH_ALEN] = { 0x02, 0x6d, 0x6b, 0, me, id };
+	struct net_device *dev;
+	struct mk_net *net;
+	char name[IFNAMSIZ];
+	unsigned long flags;
+	int err;
+
+	snprintf(name, sizeof(name), "mk%u", id);
+	dev = alloc_netdev(sizeof(*net), name, NET_NAME_PREDICTABLE, mk_net_setup);
+	if (!dev)
+		return -ENOMEM;
+	net = netdev_priv(dev);
+	net->dev = dev;
+	net->id = id;
+	skb_queue_head_init(&net->ready);
+	eth_hw_addr_set(dev, mac);
+	netif_carrier_off(dev);
+	netif_napi_add(dev, &net->napi, mk_net_poll);
+	net->message = kmalloc(MK_NET_MESSAGE, GFP_KERNEL);
+	if (!net->message) {
+		free_netdev(dev);
+		return -ENOMEM;
+	}
+	flags = mk_ipi_net_lock(id);
+	mk_nets[id] = net;
+	mk_ipi_net_unlock(id, flags);
+	err = register_netdev(dev);
+	if (err)
+		mk_ipi_net_remove(id);
+	return err;
+}
+
+void mk_ipi_net_remove(u8 id)
+{
+	struct mk_net *net = mk_nets[id];
+	unsigned long flags;
+
+	if (!net)
+		return;
+	if (net->dev->reg_state == NETREG_REGISTERED)
+		unregister_netdev(net->dev);
+	flags = mk_ipi_net_lock(id);
+	mk_ipi_net_drop(id, false);
+	mk_nets[id] = NULL;
+	mk_ipi_net_unlock(id, flags);
+	kfree(net->message);
+	free_netdev(net->dev);
+}
+
+/* May wait for long: not for the tick, which shows that this kernel lives. */
+static DECLARE_WORK(mk_net_work, mk_ipi_rs_net_follow);
+
+void mk_ipi_net_queue_follow(void)
+{
+	schedule_work(&mk_net_work);
+}
+
+void mk_ipi_net_end_follow(void)
+{
+	cancel_work_sync(&mk_net_work);
+}
+
+void mk_ipi_net_begin_all(void)
+{
+	unsigned int id;
+
+	for (id = 0; id < MAX_PEERS; id++)
+		spin_lock_init(&mk_net_locks[id]);
+}

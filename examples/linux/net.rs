@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A network interface for each peer on the native link (SPEC chapter E): what net.c, which is the device, sends and gets, and when it
+//! has a carrier.
+//!
+//! An interface is there while its peer is in the endpoint's table, and keeps its addresses over the peer's lives. The tick makes it,
+//! and takes it away.
+
+use crate::callback::Callback;
+use crate::failure::{failure, Result};
+use crate::lock::Locked;
+use crate::peers::MAX_INSTANCES;
+use crate::platform::ENDPOINT;
+use core::ffi::{c_int, c_ulong, c_void};
+use kernel::prelude::*;
+use mk_ipi_core::abi::directory::Layout;
+use mk_ipi_core::abi::{InstanceId, MessageType};
+use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::{AtomicU32, Ordering, UnsafeCell};
+use mk_ipi_core::{Handle, Message, SendError};
+use mk_ipi_net::net::{
+    Key, Offer, Offload, Takes, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
+};
+use mk_ipi_net::{Changed, Cut, FrameError, Gather, Piece, Port};
+
+/// `struct virtio_net_hdr`, little endian.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Header {
+    flags: u8,
+    gso_type: u8,
+    hdr_len: u16,
+    gso_size: u16,
+    csum_start: u16,
+    csum_offset: u16,
+}
+
+// net.c.
+extern "C" {
+    fn mk_ipi_net_lock(id: u8) -> c_ulong;
+    fn mk_ipi_net_unlock(id: u8, flags: c_ulong);
+    fn mk_ipi_net_begin_all();
+    fn mk_ipi_net_queue_follow();
+    fn mk_ipi_net_end_follow();
+    fn mk_ipi_net_add(id: u8, me: u8) -> c_int;
+    fn mk_ipi_net_remove(id: u8);
+    fn mk_ipi_net_begin(id: u8, len: u32, offload: *const Header);
+    fn mk_ipi_net_put(id: u8, at: u32, from: *const c_void, len: u32);
+    fn mk_ipi_net_end(id: u8);
+    fn mk_ipi_net_drop(id: u8, bad: bool);
+    fn mk_ipi_net_space(id: u8);
+    fn mk_ipi_net_carrier(id: u8, on: bool, takes: u32, max_frame: u32);
+}
+
+/// An end, behind the peer's lock.
+struct End {
+    port: Port,
+    gather: Gather,
+    /// How often it was opened.
+    openings: u16,
+}
+
+/// The frame that is sent, behind the queue's lock.
+struct Out {
+    cut: Option<Cut>,
+    piece: Option<Piece>,
+    number: u32,
+}
+
+struct Behind<T>(UnsafeCell<T>);
+// SAFETY: who comes at the value holds its lock (`with_end`, `with_out`).
+unsafe impl<T: Send> Sync for Behind<T> {}
+
+static ENDS: [Behind<End>; MAX_INSTANCES] =
+    [const { Behind(UnsafeCell::new(End { port: Port::new(), gather: Gather::new(), openings: 0 })) };
+        MAX_INSTANCES];
+
+static OUTS: [Behind<Out>; MAX_INSTANCES] =
+    [const { Behind(UnsafeCell::new(Out { cut: None, piece: None, number: 0 })) }; MAX_INSTANCES];
+
+/// Calls `f` with the end of the interface to `id`, under its lock, with interrupts off. `f` must send nothing: a send may find out
+/// what `on_event` is then told.
+fn with_end<R>(id: InstanceId, f: impl FnOnce(&mut End) -> R) -> Option<R> {
+    let end = ENDS.get(id.index())?;
+    // SAFETY: one lock for each of these; undone below.
+    let flags = unsafe { mk_ipi_net_lock(id.get()) };
+    // SAFETY: the lock is held.
+    let result = end.0.with_mut(|end| f(unsafe { &mut *end }));
+    // SAFETY: taken above.
+    unsafe { mk_ipi_net_unlock(id.get(), flags) };
+    Some(result)
+}
+
+/// Calls `f` with what is sent to `id`.
+///
+/// # Safety
+///
+/// The queue's lock is held.
+unsafe fn with_out<R>(id: u8, f: impl FnOnce(&mut Out) -> R) -> Option<R> {
+    // SAFETY: the caller.
+    OUTS.get(usize::from(id)).map(|out| out.0.with_mut(|out| f(unsafe { &mut *out })))
+}
+
+/// Does something to the end, has the device follow, and sends what is to be said.
+fn change(id: InstanceId, f: impl FnOnce(&mut End) -> Changed) {
+    with_end(id, |end| {
+        let changed = f(end);
+        if changed.lost {
+            end.gather.reset();
+            // SAFETY: the lock is held.
+            unsafe { mk_ipi_net_carrier(id.get(), false, 0, 0) };
+        }
+        if let (true, Some(theirs)) = (changed.came, end.port.carrier()) {
+            // SAFETY: as above.
+            unsafe { mk_ipi_net_carrier(id.get(), true, theirs.takes.bits(), theirs.max_frame) };
+        }
+    });
+    say(id);
+}
+
+/// Sends what the end to `id` has to say. What cannot be sent now the next tick sends.
+fn say(id: InstanceId) {
+    let Some(Some(said)) = with_end(id, |end| end.port.owed()) else { return };
+    if ENDPOINT.send(id, NET_CONTROL_TYPE, &said.encode()).is_ok() {
+        with_end(id, |end| end.port.said(&said));
+    }
+}
+
+/// Something happened to a peer: interrupts may be off.
+pub fn on_event(id: InstanceId, event: PeerEvent) {
+    match event {
+        PeerEvent::Up(life) => change(id, |end| end.port.peer_is_up(life)),
+        PeerEvent::Began(life) => change(id, |end| {
+            end.gather.reset();
+            end.port.peer_is_up(life)
+        }),
+        PeerEvent::Suspect => change(id, |end| end.port.peer_is_suspect(true)),
+        PeerEvent::Alive => change(id, |end| end.port.peer_is_suspect(false)),
+        PeerEvent::Dead(life) => change(id, |end| end.port.peer_is_gone(Some(life))),
+        PeerEvent::Quarantined(_) | PeerEvent::Refused(_) | PeerEvent::Unsettled { .. } => {
+            change(id, |end| end.port.peer_is_gone(None));
+        }
+        PeerEvent::Space | PeerEvent::Answered => {
+            // SAFETY: the lock is held.
+            with_end(id, |_| unsafe { mk_ipi_net_space(id.get()) });
+            say(id);
+        }
+        PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. } | PeerEvent::ReadDirectory => {}
+    }
+}
+
+/// The host has killed the kernel of `id`, or is about to start its next life.
+pub fn on_kill(id: InstanceId) {
+    change(id, |end| end.port.peer_is_gone(None));
+}
+
+fn on_control(message: &Message<'_>) {
+    let Some(id) = message.sender() else { return };
+    let life = message.sender_incarnation();
+    change(id, |end| {
+        let heard = end.port.hear(life, message.payload());
+        // One that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays as it is.
+        heard.unwrap_or_else(|_| {
+            // SAFETY: the lock is held.
+            unsafe { mk_ipi_net_drop(id.get(), true) };
+            Changed::default()
+        })
+    });
+}
+
+fn on_frame(message: &Message<'_>) {
+    let Some(id) = message.sender() else { return };
+    with_end(id, |End { port, gather, .. }| {
+        let id = id.get();
+        let taken = gather.take(port.ours(), message.msg_type(), message.payload());
+        // SAFETY: in all of these: the lock is held; what is handed over lasts as long as the call.
+        match taken {
+            Ok(taken) => unsafe {
+                if let Some((len, offload)) = taken.begins {
+                    mk_ipi_net_begin(id, len, &Header::of(offload));
+                }
+                mk_ipi_net_put(id, taken.at, taken.bytes.as_ptr().cast(), taken.bytes.len() as u32);
+                if taken.is_whole {
+                    mk_ipi_net_end(id);
+                }
+            },
+            Err(FrameError::Closed | FrameError::Stale(_)) => {}
+            Err(_) => unsafe { mk_ipi_net_drop(id, true) },
+        }
+    });
+}
+
+impl Header {
+    fn of(offload: Offload) -> Self {
+        let Offload { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = offload;
+        Self { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset }
+    }
+
+    fn offload(self) -> Offload {
+        let Self { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = self;
+        Offload { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset }
+    }
+}
+
+/// The interface to `id` is set up.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_net_open(id: u8) {
+    let Some((me, life)) = ENDPOINT.identity() else { return };
+    change(InstanceId::new(id), |end| {
+        end.openings = end.openings.wrapping_add(1);
+        let mac = [0x02, 0x6d, 0x6b, 0, me.get(), id];
+        let key = Key::of(life, end.openings);
+        end.gather.reset();
+        end.port.open(Offer { key, takes: Takes::all(), max_frame: MAX_FRAME, mac })
+    });
+}
+
+/// It is set down.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_net_close(id: u8) {
+    change(InstanceId::new(id), |end| {
+        // SAFETY: the lock is held.
+        unsafe { mk_ipi_net_drop(id, false) };
+        end.gather.reset();
+        end.port.close()
+    });
+}
+
+/// A frame of `len` bytes is about to be sent.
+///
+/// # Safety
+///
+/// The queue's lock is held; `offload` is a header.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Header) -> c_int {
+    const ENOTCONN: c_int = -107;
+    const EINVAL: c_int = -22;
+    let to = InstanceId::new(id);
+    let Some(Some(theirs)) = with_end(to, |end| end.port.carrier()) else { return ENOTCONN };
+    let max = ENDPOINT.instance(to).ok().and_then(|to| to.geometry()).map_or(0, |g| g.max_len());
+    // SAFETY: the caller.
+    let offload = unsafe { *offload }.offload();
+    let begun = |out: &mut Out| {
+        out.number = out.number.wrapping_add(1);
+        out.cut = Cut::new(&theirs, out.number, len, offload, max).ok();
+        if out.cut.is_some() {
+            0
+        } else {
+            EINVAL
+        }
+    };
+    // SAFETY: the caller.
+    unsafe { with_out(id, begun) }.unwrap_or(EINVAL)
+}
+
+/// The head of the next message, to `message`, and which bytes of the frame follow; gives the head's length, or 0 behind the last.
+///
+/// # Safety
+///
+/// The queue's lock is held; `message` has room, `at` and `len` may be written.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, len: *mut u32) -> u32 {
+    let next = |out: &mut Out| {
+        out.piece = out.cut.as_ref().and_then(Cut::next);
+        let piece = out.piece.as_ref()?;
+        let head = piece.head.as_bytes();
+        // SAFETY: the caller.
+        unsafe {
+            message.copy_from_nonoverlapping(head.as_ptr(), head.len());
+            (*at, *len) = (piece.at, piece.len);
+        }
+        Some(head.len() as u32)
+    };
+    // SAFETY: the caller.
+    unsafe { with_out(id, next) }.flatten().unwrap_or(0)
+}
+
+/// Sends the message that was begun: 0, 1 if there is no space for it now, which `mk_ipi_net_space` follows, or why it cannot be sent.
+///
+/// # Safety
+///
+/// The queue's lock is held; `message` has `len` bytes.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_net_post(id: u8, message: *const u8, len: u32) -> c_int {
+    const NO_SPACE: c_int = 1;
+    let to = InstanceId::new(id);
+    // SAFETY: the caller.
+    let (message, piece) = unsafe {
+        let message = core::slice::from_raw_parts(message, len as usize);
+        (message, with_out(id, |out| out.piece).flatten())
+    };
+    let Some(piece) = piece else { return 0 };
+    loop {
+        match ENDPOINT.post(to, piece.msg_type, message) {
+            Ok(_) => break,
+            Err(SendError::Contended) => {}
+            Err(e) if e.is_transient() => match ENDPOINT.want_space(to, message.len()) {
+                Ok(true) => {}
+                Ok(false) => return NO_SPACE,
+                Err(e) => return e.errno().to_c(),
+            },
+            Err(e) => return e.errno().to_c(),
+        }
+    }
+    let sent = |out: &mut Out| {
+        if let Some(cut) = &mut out.cut {
+            cut.sent(&piece);
+        }
+    };
+    // SAFETY: the caller.
+    unsafe { with_out(id, sent) };
+    0
+}
+
+/// Rings for what was sent.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_net_flush(id: u8) {
+    // A peer that cannot be rung looks by itself.
+    let _ = ENDPOINT.flush(InstanceId::new(id));
+}
+
+/// Which interfaces there are, a bit each; `None` when no more are to be made.
+// SAFETY: the only one with 7.
+static MADE: Locked<Option<u32>> = unsafe { Locked::new(8, None) };
+/// What is in `MADE`, for the tick.
+static SEEN: AtomicU32 = AtomicU32::new(0);
+
+/// The peers that are to have one, a bit each.
+fn wanted() -> u32 {
+    let Some((me, _)) = ENDPOINT.identity() else { return 0 };
+    let is_native =
+        |id: &InstanceId| ENDPOINT.instance(*id).is_ok_and(|i| i.layout() == Some(Layout::Native));
+    let peers = (0..MAX_INSTANCES as u8).map(InstanceId::new).filter(|id| *id != me);
+    peers.filter(is_native).fold(0, |all, id| all | 1 << id.get())
+}
+
+/// Sees whether peers have come or gone, and says what could not be said before: process context.
+pub fn tick() {
+    if wanted() != SEEN.load(Ordering::Relaxed) {
+        // SAFETY: process context; `drop` waits for it.
+        unsafe { mk_ipi_net_queue_follow() };
+    }
+    (0..MAX_INSTANCES as u8).map(InstanceId::new).for_each(say);
+}
+
+/// Makes the interfaces of peers that have come, and takes away those of peers that have gone.
+#[no_mangle]
+extern "C" fn mk_ipi_rs_net_follow(_: *mut c_void) {
+    MADE.with(|made| {
+        let (Some(made), Some((me, _))) = (made, ENDPOINT.identity()) else { return };
+        let wanted = wanted();
+        for id in (0..MAX_INSTANCES as u8).filter(|id| (wanted ^ *made) & 1 << id != 0) {
+            if wanted & 1 << id != 0 {
+                add(id, me.get());
+            } else {
+                remove(id);
+            }
+        }
+        *made = wanted;
+        SEEN.store(wanted, Ordering::Relaxed);
+    });
+}
+
+/// One that cannot be made is missing until its instance comes again; the link works all the same.
+fn add(id: u8, me: u8) {
+    // SAFETY: process context, one caller at a time, and it is not there.
+    let e = unsafe { mk_ipi_net_add(id, me) };
+    if e != 0 {
+        pr_err!("no interface mk{id}: error {}\n", -e);
+    }
+}
+
+fn remove(id: u8) {
+    // SAFETY: process context, one caller at a time; it does nothing if it is not there.
+    unsafe { mk_ipi_net_remove(id) };
+    with_end(InstanceId::new(id), |end| end.port = Port::new());
+}
+
+/// The interfaces and their handlers; dropping it takes them away.
+pub struct Net([Option<Handle>; 3]);
+
+impl Net {
+    /// From now on the tick makes them.
+    pub fn new() -> Result<Self> {
+        // SAFETY: nobody is in a lock yet.
+        unsafe { mk_ipi_net_begin_all() };
+        let mut net = Self([const { None }; 3]);
+        let wanted: [(MessageType, fn(&Message<'_>)); 3] =
+            [(NET_CONTROL_TYPE, on_control), (NET_FRAME_TYPE, on_frame), (NET_PART_TYPE, on_frame)];
+        for (place, (ty, call)) in net.0.iter_mut().zip(wanted) {
+            let handle = ENDPOINT.register(ty, Callback::Rust(call));
+            *place = Some(handle.map_err(|e| failure!(ENOMEM, "no handler for type {:#x}: {e:?}", ty.0))?);
+        }
+        MADE.with(|made| *made = Some(0));
+        Ok(net)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let made = MADE.with(Option::take).unwrap_or(0);
+        // SAFETY: process context.
+        unsafe { mk_ipi_net_end_follow() };
+        for id in (0..MAX_INSTANCES as u8).filter(|id| made & 1 << id != 0) {
+            remove(id);
+        }
+        for handle in self.0.iter().flatten() {
+            if let Err(e) = ENDPOINT.unregister(*handle) {
+                pr_err!("a handler stays: {e:?}\n");
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages of a network interface between two kernels (SPEC chapter E).
+
+use crate::{Incarnation, MessageType};
+
+/// The type of a control message (SPEC E-2).
+pub const NET_CONTROL_TYPE: MessageType = MessageType(0xffff_0020);
+/// The type of a message that is a frame, or its begin (SPEC E-5).
+pub const NET_FRAME_TYPE: MessageType = MessageType(0xffff_0021);
+/// The type of a message that goes on with a frame (SPEC E-6).
+pub const NET_PART_TYPE: MessageType = MessageType(0xffff_0022);
+
+/// The version that this crate speaks (SPEC E-2).
+pub const NET_MAJOR: u16 = 1;
+/// Fewest bytes of a frame: an Ethernet header.
+pub const MIN_FRAME: u32 = 14;
+/// Most bytes of a frame: an Ethernet header, and the largest packet that IP knows.
+pub const MAX_FRAME: u32 = MIN_FRAME + 65_535;
+/// Fewest bytes that the largest frame of an end may have: an Ethernet header, and the smallest MTU of IPv4.
+pub const LEAST_MAX_FRAME: u32 = MIN_FRAME + 68;
+
+bitflags::bitflags! {
+    /// What an end takes beside plain frames (SPEC E-3).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Takes: u32 {
+        /// Frames whose checksum is not filled in.
+        const CSUM = 1;
+        /// Frames of TCP on IPv4 that are to be cut; only with `CSUM`.
+        const TSO4 = 1 << 1;
+        /// Frames of TCP on IPv6 that are to be cut; only with `CSUM`.
+        const TSO6 = 1 << 2;
+    }
+}
+
+/// Stands for one time for which an end is open: another number each time (SPEC E-3). Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(u32);
+
+impl Key {
+    /// The key with this number; `None` for 0.
+    pub const fn new(number: u32) -> Option<Self> {
+        match number {
+            0 => None,
+            number => Some(Self(number)),
+        }
+    }
+
+    /// The key of the `opening`th time for which this life of a kernel is open.
+    pub const fn of(life: Incarnation, opening: u16) -> Self {
+        let number = life.get() << 16 | opening as u32;
+        // The one pair of 2^32 that gives 0.
+        Self(if number == 0 { u32::MAX } else { number })
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// What an end says of itself when it opens (SPEC E-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What its frames are to carry.
+    pub key: Key,
+    /// What it takes.
+    pub takes: Takes,
+    /// Most bytes of a frame that it takes, [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
+    pub max_frame: u32,
+    /// Its address.
+    pub mac: [u8; 6],
+}
+
+/// A control message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The end is open.
+    Open {
+        /// What it says of itself.
+        offer: Offer,
+        /// The other's key, as it has heard it; `None` if it has not.
+        heard: Option<Key>,
+    },
+    /// The end with this key is open no more.
+    Close(Key),
+}
+
+/// Why a payload is no control message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// The payload has not [`Control::LEN`] bytes: the length found.
+    WrongSize(usize),
+    /// Another major version: the one found.
+    Version(u16),
+    /// An unknown word for what it says: the word found.
+    WrongWhat(u32),
+    /// The key 0.
+    NoKey,
+    /// Bits that are not defined, or `TSO` without `CSUM`: all bits found.
+    WrongTakes(u32),
+    /// A largest frame out of bounds: the bytes found.
+    WrongMaxFrame(u32),
+    /// An address that is 0, or a group's.
+    WrongMac([u8; 6]),
+}
+
+const OPEN: u32 = 1;
+const CLOSE: u32 = 2;
+
+/// The four bytes at `at`.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
+    four.map_or(0, |four| u32::from_le_bytes(*four))
+}
+
+/// The two bytes at `at`.
+fn half(bytes: &[u8], at: usize) -> u16 {
+    let two = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>());
+    two.map_or(0, |two| u16::from_le_bytes(*two))
+}
+
+/// Writes `from` to the bytes at `at`.
+fn put(bytes: &mut [u8], at: usize, from: &[u8]) {
+    bytes.iter_mut().skip(at).zip(from).for_each(|(to, byte)| *to = *byte);
+}
+
+impl Takes {
+    /// Whether the bits make sense together.
+    fn is_sound(self) -> bool {
+        let unknown = !Self::all().bits() & self.bits() != 0;
+        !unknown && (self.contains(Self::CSUM) || !self.intersects(Self::TSO4.union(Self::TSO6)))
+    }
+}
+
+impl Control {
+    /// Bytes of the payload (SPEC E-2).
+    pub const LEN: usize = 32;
+
+    /// The payload.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (what, key, heard) = match self {
+            Self::Open { offer, heard } => (OPEN, offer.key, heard.map_or(0, Key::get)),
+            Self::Close(key) => (CLOSE, *key, 0),
+        };
+        put(&mut bytes, 0, &what.to_le_bytes());
+        put(&mut bytes, 4, &NET_MAJOR.to_le_bytes());
+        put(&mut bytes, 8, &key.get().to_le_bytes());
+        put(&mut bytes, 12, &heard.to_le_bytes());
+        if let Self::Open { offer, .. } = self {
+            put(&mut bytes, 16, &offer.takes.bits().to_le_bytes());
+            put(&mut bytes, 20, &offer.max_frame.to_le_bytes());
+            put(&mut bytes, 24, &offer.mac);
+        }
+        bytes
+    }
+
+    /// What a payload says.
+    pub fn decode(payload: &[u8]) -> Result<Self, ControlError> {
+        let bytes: &[u8; Self::LEN] =
+            payload.try_into().map_err(|_| ControlError::WrongSize(payload.len()))?;
+        let major = half(bytes, 4);
+        if major != NET_MAJOR {
+            return Err(ControlError::Version(major));
+        }
+        let key = Key::new(word(bytes, 8)).ok_or(ControlError::NoKey)?;
+        match word(bytes, 0) {
+            CLOSE => Ok(Self::Close(key)),
+            OPEN => Ok(Self::Open { offer: Offer::decode(key, bytes)?, heard: Key::new(word(bytes, 12)) }),
+            what => Err(ControlError::WrongWhat(what)),
+        }
+    }
+}
+
+impl Offer {
+    fn decode(key: Key, bytes: &[u8; Control::LEN]) -> Result<Self, ControlError> {
+        let takes = Takes::from_bits_retain(word(bytes, 16));
+        if !takes.is_sound() {
+            return Err(ControlError::WrongTakes(takes.bits()));
+        }
+        let max_frame = word(bytes, 20);
+        if !(LEAST_MAX_FRAME..=MAX_FRAME).contains(&max_frame) {
+            return Err(ControlError::WrongMaxFrame(max_frame));
+        }
+        let [.., m0, m1, m2, m3, m4, m5, _, _] = *bytes;
+        let mac = [m0, m1, m2, m3, m4, m5];
+        if m0 & 1 != 0 || mac == [0; 6] {
+            return Err(ControlError::WrongMac(mac));
+        }
+        Ok(Self { key, takes, max_frame, mac })
+    }
+}
+
+/// What is left to be done to a frame, in the meaning of virtio-net's header (SPEC E-7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Bit 0: the checksum is to be filled in. Bit 1: it was checked.
+    pub flags: u8,
+    /// 0: nothing is cut. 1, 4: TCP on IPv4 or IPv6; bit 7: with ECN.
+    pub gso_type: u8,
+    /// Bytes of Ethernet, IP and TCP header: a hint.
+    pub hdr_len: u16,
+    /// Bytes of payload of each packet that it is cut into.
+    pub gso_size: u16,
+    /// Where what is summed begins.
+    pub csum_start: u16,
+    /// Where the sum goes, from there.
+    pub csum_offset: u16,
+}
+
+/// Why a frame's offload makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadError {
+    /// Flags that are not defined: those found.
+    Flags(u8),
+    /// A kind of cutting that is not defined: the one found.
+    Gso(u8),
+    /// It is to be cut to nothing, or its checksum is there.
+    GsoWhole,
+    /// What is summed, or where the sum goes, is not in the frame behind the Ethernet header.
+    Csum {
+        /// The start found,
+        start: u16,
+        /// and the offset.
+        offset: u16,
+    },
+    /// The receiver does not take such frames.
+    NotTaken,
+}
+
+impl Offload {
+    /// `flags`: the checksum is to be filled in.
+    pub const NEEDS_CSUM: u8 = 1;
+    /// `flags`: the checksum was checked.
+    pub const DATA_VALID: u8 = 2;
+    /// `gso_type`: TCP on IPv4.
+    pub const TCPV4: u8 = 1;
+    /// `gso_type`: TCP on IPv6.
+    pub const TCPV6: u8 = 4;
+    /// `gso_type`: with ECN.
+    pub const ECN: u8 = 0x80;
+
+    /// What a receiver has to take to get such a frame.
+    pub fn needed(&self) -> Takes {
+        let csum = if self.flags & Self::NEEDS_CSUM == 0 { Takes::empty() } else { Takes::CSUM };
+        csum.union(match self.gso_type & !Self::ECN {
+            Self::TCPV4 => Takes::TSO4,
+            Self::TCPV6 => Takes::TSO6,
+            _ => Takes::empty(),
+        })
+    }
+
+    /// Whether it makes sense for a frame of `len` bytes, to a receiver that takes `takes`.
+    pub fn check(&self, len: u32, takes: Takes) -> Result<(), OffloadError> {
+        if self.flags & !(Self::NEEDS_CSUM | Self::DATA_VALID) != 0 {
+            return Err(OffloadError::Flags(self.flags));
+        }
+        let needs_csum = self.flags & Self::NEEDS_CSUM != 0;
+        let (start, offset) = (u32::from(self.csum_start), u32::from(self.csum_offset));
+        let end = start.saturating_add(offset).saturating_add(2);
+        if needs_csum && (start < MIN_FRAME || end > len) {
+            return Err(OffloadError::Csum { start: self.csum_start, offset: self.csum_offset });
+        }
+        match self.gso_type & !Self::ECN {
+            0 if self.gso_type == 0 => {}
+            Self::TCPV4 | Self::TCPV6 if needs_csum && self.gso_size != 0 => {}
+            Self::TCPV4 | Self::TCPV6 => return Err(OffloadError::GsoWhole),
+            _ => return Err(OffloadError::Gso(self.gso_type)),
+        }
+        if takes.contains(self.needed()) {
+            Ok(())
+        } else {
+            Err(OffloadError::NotTaken)
+        }
+    }
+}
+
+/// The head of a message of type [`NET_FRAME_TYPE`]: the frame's bytes follow (SPEC E-5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    /// The receiver's.
+    pub key: Key,
+    /// The frame's number, which its parts repeat.
+    pub number: u32,
+    /// Bytes of the whole frame.
+    pub len: u32,
+    /// What is left to be done to it.
+    pub offload: Offload,
+}
+
+impl FrameHead {
+    /// Bytes of it.
+    pub const LEN: usize = 24;
+
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let Offload { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = self.offload;
+        put(&mut bytes, 0, &self.key.get().to_le_bytes());
+        put(&mut bytes, 4, &self.number.to_le_bytes());
+        put(&mut bytes, 8, &self.len.to_le_bytes());
+        put(&mut bytes, 12, &[flags, gso_type]);
+        let halves = [hdr_len, gso_size, csum_start, csum_offset];
+        halves.iter().zip([14, 16, 18, 20]).for_each(|(half, at)| put(&mut bytes, at, &half.to_le_bytes()));
+        bytes
+    }
+
+    /// The head of a payload, and the bytes behind it; `None` if it is too short, or has the key 0. The numbers are as they were found.
+    pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
+        let [flags, gso_type] = half(bytes, 12).to_le_bytes();
+        let offload = Offload {
+            flags,
+            gso_type,
+            hdr_len: half(bytes, 14),
+            gso_size: half(bytes, 16),
+            csum_start: half(bytes, 18),
+            csum_offset: half(bytes, 20),
+        };
+        let key = Key::new(word(bytes, 0))?;
+        Some((Self { key, number: word(bytes, 4), len: word(bytes, 8), offload }, rest))
+    }
+}
+
+/// The head of a message of type [`NET_PART_TYPE`]: more of the frame's bytes follow (SPEC E-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartHead {
+    /// The receiver's.
+    pub key: Key,
+    /// The frame's number.
+    pub number: u32,
+    /// Where in the frame these bytes belong.
+    pub at: u32,
+}
+
+impl PartHead {
+    /// Bytes of it.
+    pub const LEN: usize = 16;
+
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        put(&mut bytes, 0, &self.key.get().to_le_bytes());
+        put(&mut bytes, 4, &self.number.to_le_bytes());
+        put(&mut bytes, 8, &self.at.to_le_bytes());
+        bytes
+    }
+
+    /// The head of a payload, and the bytes behind it; `None` if it is too short, or has the key 0.
+    pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
+        let key = Key::new(word(bytes, 0))?;
+        Some((Self { key, number: word(bytes, 4), at: word(bytes, 8) }, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests;

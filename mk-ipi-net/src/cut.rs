@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A frame on its way out: which bytes of it go into which message (SPEC E-5, E-6).
+
+use mk_ipi_abi::net::{
+    FrameHead, Offer, Offload, OffloadError, PartHead, MIN_FRAME, NET_FRAME_TYPE, NET_PART_TYPE,
+};
+use mk_ipi_abi::MessageType;
+
+/// Why a frame cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutError {
+    /// It has less bytes than an Ethernet header, or more than the other end takes.
+    WrongSize(u32),
+    /// Its offload makes no sense, or the other end does not take such frames.
+    Offload(OffloadError),
+    /// A message to the other end has no room for a head and a byte.
+    NoRoom,
+}
+
+/// A frame of which some may have been sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    head: FrameHead,
+    at: u32,
+    room: u32,
+}
+
+/// The head of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    bytes: [u8; FrameHead::LEN],
+    len: usize,
+}
+
+impl Head {
+    fn of(from: &[u8]) -> Self {
+        let mut bytes = [0; FrameHead::LEN];
+        bytes.iter_mut().zip(from).for_each(|(to, byte)| *to = *byte);
+        Self { bytes, len: from.len() }
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+/// One message of a frame: the head, then `len` bytes of the frame from `at` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// The message's type.
+    pub msg_type: MessageType,
+    /// What it begins with.
+    pub head: Head,
+    /// Where in the frame its bytes begin.
+    pub at: u32,
+    /// How many there are.
+    pub len: u32,
+}
+
+impl Cut {
+    /// A frame of `len` bytes to an end that said `theirs`, by messages of at most `max_message` bytes. `number` is another one than that
+    /// of the frame before.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn new(
+        theirs: &Offer,
+        number: u32,
+        len: u32,
+        offload: Offload,
+        max_message: u32,
+    ) -> Result<Self, CutError> {
+        if !(MIN_FRAME..=theirs.max_frame).contains(&len) {
+            return Err(CutError::WrongSize(len));
+        }
+        offload.check(len, theirs.takes).map_err(CutError::Offload)?;
+        if max_message as usize <= FrameHead::LEN {
+            return Err(CutError::NoRoom);
+        }
+        let head = FrameHead { key: theirs.key, number, len, offload };
+        Ok(Self { head, at: 0, room: max_message })
+    }
+
+    /// The next message; `None` if all were sent.
+    pub fn next(&self) -> Option<Piece> {
+        let left = self.head.len.checked_sub(self.at).filter(|left| *left != 0)?;
+        let (msg_type, head) = if self.at == 0 {
+            (NET_FRAME_TYPE, Head::of(&self.head.encode()))
+        } else {
+            let FrameHead { key, number, .. } = self.head;
+            (NET_PART_TYPE, Head::of(&PartHead { key, number, at: self.at }.encode()))
+        };
+        let room = self.room.saturating_sub(u32::try_from(head.len).unwrap_or(u32::MAX));
+        Some(Piece { msg_type, head, at: self.at, len: left.min(room) })
+    }
+
+    /// `piece`, which [`next`](Self::next) gave, was sent.
+    pub fn sent(&mut self, piece: &Piece) {
+        self.at = piece.at.saturating_add(piece.len);
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mk-ipi-net, and the messages that it speaks.
+
+use crate::opaque::{any, bytes, option, sink};
+use mk_ipi_abi::net::*;
+use mk_ipi_abi::{Incarnation, MessageType};
+use mk_ipi_net::{Cut, Gather, Port};
+
+pub fn call_all() {
+    codec();
+    port();
+    frames();
+}
+
+fn offer() -> Option<Offer> {
+    let mac = any::<u64>().to_le_bytes();
+    let [a, b, c, d, e, f, ..] = mac;
+    let takes = Takes::from_bits_retain(any());
+    Some(Offer { key: Key::new(any())?, takes, max_frame: any(), mac: [a, b, c, d, e, f] })
+}
+
+fn offload() -> Offload {
+    let [flags, gso_type] = any::<u16>().to_le_bytes();
+    Offload { flags, gso_type, hdr_len: any(), gso_size: any(), csum_start: any(), csum_offset: any() }
+}
+
+fn codec() {
+    sink(Control::decode(bytes()).map(|said| said.encode()));
+    sink(FrameHead::decode(bytes()).map(|(head, rest)| (head.encode(), rest)));
+    sink(PartHead::decode(bytes()).map(|(head, rest)| (head.encode(), rest)));
+    sink((offload().check(any(), Takes::from_bits_retain(any())), offload().needed()));
+    sink(Incarnation::new(any()).map(|life| Key::of(life, any()).get()));
+}
+
+fn port() {
+    let mut port = Port::new();
+    sink(offer().map(|offer| port.open(offer)));
+    sink(port.hear(option(Incarnation::FIRST), bytes()));
+    sink(port.peer_is_up(Incarnation::FIRST));
+    sink(port.peer_is_gone(option(Incarnation::FIRST)));
+    sink(port.peer_is_suspect(crate::opaque::maybe()));
+    sink(port.owed().map(|said| port.said(&said)));
+    sink((port.ours().copied(), port.carrier(), port.close(), Port::default()));
+}
+
+fn frames() {
+    let cut = offer().map(|offer| Cut::new(&offer, any(), any(), offload(), any()));
+    if let Some(Ok(mut cut)) = cut {
+        let piece = cut.next();
+        sink(piece.map(|piece| (piece.head.as_bytes().len(), cut.sent(&piece))));
+        sink(cut);
+    }
+    let mut gather = Gather::new();
+    sink(gather.take(offer().as_ref(), MessageType(any()), bytes()));
+    sink(gather.take(offer().as_ref(), MessageType(any()), bytes()));
+    gather.reset();
+    sink(gather);
+}
