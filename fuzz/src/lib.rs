@@ -7,8 +7,8 @@ mod directory;
 mod image;
 mod inspect;
 mod native;
-mod services;
 mod net;
+mod services;
 mod slot;
 mod stamp;
 
@@ -17,8 +17,8 @@ pub use directory::directory;
 pub use image::image;
 pub use inspect::inspect;
 pub use native::native;
-pub use services::services;
 pub use net::net;
+pub use services::services;
 pub use slot::slot;
 pub use stamp::stamp;
 
