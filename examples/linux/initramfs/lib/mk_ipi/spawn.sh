@@ -137,14 +137,16 @@ lives() {
 
 # Each way in which it can end by itself. A life is told at its start how it is to end.
 ends() {
-	local how
+	local how word=end
 	for how in $(option ends | tr , ' '); do
 		mk kill 3
-		step "end by $how: start" start 3 mk_ipi.end=$how || return
+		# What the former life left unread goes to this one: it waits for another word.
+		[ $word = end ] && word=stop || word=end
+		step "end by $how: start" start 3 mk_ipi.end=$how mk_ipi.word=$word || return
 		step "end by $how: all are up" await $boot all_up || return
 		tell_life 3
 		step "end by $how: traffic before, whole" whole_traffic 1 2 3
-		step "end by $how: the end" ended $how
+		step "end by $how: the end" ended $how $word
 		case $how in
 		panic | exit) step "end by $how: its console has its last words" last_words 'end Kernel panic' ;;
 		poweroff | halt | reboot) step "end by $how: its console has its last words" last_words 'this kernel ends here' ;;
@@ -159,12 +161,12 @@ ends() {
 	step "after all ends: traffic, whole" whole_traffic 1 2 3
 }
 
-# ended HOW: the spawned Linux is told to end, and shows it. One that has time for it says goodbye.
+# ended HOW WORD: the spawned Linux is told to end, and shows it. One that has time for it says goodbye.
 ended() {
 	local tries=60
 	while [ $tries -gt 0 ] && is_up 3; do
 		# A ping without sense, which nobody answers, is the word that it waits for.
-		mk send 3 0x101 end || return
+		mk send 3 0x101 $2 || return
 		sleep 0.5
 		tries=$((tries - 1))
 	done
