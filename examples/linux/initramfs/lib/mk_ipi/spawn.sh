@@ -242,7 +242,7 @@ refused_plans() {
 	step "plans: create 3, small" create_linux 1M
 	refused_plan "a pool that is too small" 'No space left on device' $(image_of 3) $(words_of 3)
 	mk destroy 3
-	step "plans: create 3, large" create_linux $((mib - 8))M
+	step "plans: create 3, large" create_linux $((mib - mib / 32))M
 	refused_plan "no memory left for the image" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
 	step "plans: destroy 3" mk destroy 3
 	step "plans: take, unload" take_and_unload
