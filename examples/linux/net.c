@@ -47,7 +47,8 @@ struct mk_net {
 };
 
 static struct mk_net *mk_nets[MAX_PEERS];
-static spinlock_t mk_net_locks[MAX_PEERS];
+/* Good from the first: events come before the interfaces are set up. */
+static spinlock_t mk_net_locks[MAX_PEERS] = { [0 ... MAX_PEERS - 1] = __SPIN_LOCK_UNLOCKED(mk_net_locks) };
 
 /* The peer's lock: interrupt handlers take it. */
 unsigned long mk_ipi_net_lock(u8 id)
@@ -420,12 +421,4 @@ void mk_ipi_net_queue_follow(void)
 void mk_ipi_net_end_follow(void)
 {
 	cancel_work_sync(&mk_net_work);
-}
-
-void mk_ipi_net_begin_all(void)
-{
-	unsigned int id;
-
-	for (id = 0; id < MAX_PEERS; id++)
-		spin_lock_init(&mk_net_locks[id]);
 }

@@ -28,7 +28,6 @@ void mk_ipi_rs_net_flush(u8 id);
 /* net.c, called by net.rs. */
 unsigned long mk_ipi_net_lock(u8 id);
 void mk_ipi_net_unlock(u8 id, unsigned long flags);
-void mk_ipi_net_begin_all(void);
 void mk_ipi_net_queue_follow(void);
 void mk_ipi_net_end_follow(void);
 int mk_ipi_net_add(u8 id, u8 me);

@@ -38,7 +38,6 @@ pub struct Header {
 extern "C" {
     fn mk_ipi_net_lock(id: u8) -> c_ulong;
     fn mk_ipi_net_unlock(id: u8, flags: c_ulong);
-    fn mk_ipi_net_begin_all();
     fn mk_ipi_net_queue_follow();
     fn mk_ipi_net_end_follow();
     fn mk_ipi_net_add(id: u8, me: u8) -> c_int;
@@ -381,8 +380,6 @@ pub struct Net([Option<Handle>; 3]);
 impl Net {
     /// From now on the tick makes them.
     pub fn new() -> Result<Self> {
-        // SAFETY: nobody is in a lock yet.
-        unsafe { mk_ipi_net_begin_all() };
         let mut net = Self([const { None }; 3]);
         let wanted: [(MessageType, fn(&Message<'_>)); 3] =
             [(NET_CONTROL_TYPE, on_control), (NET_FRAME_TYPE, on_frame), (NET_PART_TYPE, on_frame)];
