@@ -177,12 +177,13 @@ static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
 pub fn guard() -> Result {
     HELD.with(|held| {
         let is_needed = cpus::given().next().is_some();
-        // SAFETY: what is released was held.
         match (*held, is_needed) {
             (false, true) => {
+                // SAFETY: asks nothing of its caller.
                 let is_held = unsafe { ffi::mk_ipi_glue_hold_module() };
                 check(if is_held { 0 } else { -19 }, format_args!("the module is going"))?;
             }
+            // SAFETY: it was held.
             (true, false) => unsafe { ffi::mk_ipi_glue_release_module() },
             _ => {}
         }

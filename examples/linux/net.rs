@@ -171,8 +171,8 @@ fn on_frame(message: &Message<'_>) {
     with_end(id, |End { port, gather, .. }| {
         let id = id.get();
         let taken = gather.take(port.ours(), message.msg_type(), message.payload());
-        // SAFETY: in all of these: the lock is held; what is handed over lasts as long as the call.
         match taken {
+            // SAFETY: the lock is held; what is handed over lasts as long as the calls.
             Ok(taken) => unsafe {
                 if let Some((len, offload)) = taken.begins {
                     mk_ipi_net_begin(id, len, &Header::of(offload));
@@ -183,6 +183,7 @@ fn on_frame(message: &Message<'_>) {
                 }
             },
             Err(FrameError::Closed | FrameError::Stale(_)) => {}
+            // SAFETY: the lock is held.
             Err(_) => unsafe { mk_ipi_net_drop(id, true) },
         }
     });
