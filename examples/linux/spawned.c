@@ -19,11 +19,14 @@
 #include <asm/processor.h>
 #include "glue.h"
 
-/* This kernel's CPUs do nothing more; the host takes them back. */
+/*
+ * This kernel's CPUs do nothing more; the host takes them back. Interrupts are off first: a timer could start another program
+ * here, and that program would wake one on a CPU that is stopped already.
+ */
 static void __noreturn stand_still(void)
 {
-	smp_send_stop();
 	local_irq_disable();
+	smp_send_stop();
 	for (;;)
 		asm volatile("hlt");
 }
