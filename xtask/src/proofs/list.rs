@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `tests/proofs.toml`: read, checked against SPEC.md and the code, and written as a table.
+//! `tests/proofs.toml`: read, checked against SPEC.md and the code, and written as a table of docs/evidence.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use serde::Deserialize;
+
+use super::evidence::{self, Figures};
 
 const LIST: &str = "tests/proofs.toml";
 const SPEC: &str = "SPEC.md";
-const BEGIN: &str = "<!-- proofs:begin -->";
-const END: &str = "<!-- proofs:end -->";
 
 /// The file.
 #[derive(Deserialize, Debug)]
@@ -83,7 +83,7 @@ impl List {
         toml::from_str(&text).context(LIST)
     }
 
-    /// What is wrong with the list, and with the table in SPEC.md; empty if nothing is.
+    /// What is wrong with the list, and with docs/evidence.md; empty if nothing is.
     pub fn problems(&self, root: &Path) -> Result<Vec<String>> {
         let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
         let mut found = self.gaps(&spec);
@@ -94,8 +94,13 @@ impl List {
                 n => found.push(format!("{}: {n} places read {:?} ({})", b.file, b.find, b.what)),
             }
         }
-        if self.in_spec(&spec)? != spec {
-            found.push(format!("the table in {SPEC} is not that of {LIST}: `cargo xtask proofs --write`"));
+        let page = fs::read_to_string(root.join(evidence::PAGE)).context(evidence::PAGE)?;
+        if self.page(root, &spec)? != page {
+            found.push(format!(
+                "{} is not what {LIST} and {} make: `cargo xtask proofs --write`",
+                evidence::PAGE,
+                evidence::FIGURES
+            ));
         }
         Ok(found)
     }
@@ -122,18 +127,33 @@ impl List {
         found
     }
 
-    /// Puts the table into SPEC.md.
+    /// Writes docs/evidence.md.
     pub fn write(&self, root: &Path) -> Result<()> {
         let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
-        Ok(fs::write(root.join(SPEC), self.in_spec(&spec)?)?)
+        Ok(fs::write(root.join(evidence::PAGE), self.page(root, &spec)?)?)
     }
 
-    /// SPEC.md with the table between its marks.
-    fn in_spec(&self, spec: &str) -> Result<String> {
-        let parts = spec.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
-        let (head, tail) = parts.with_context(|| format!("{SPEC} has no {BEGIN} ... {END}"))?;
-        ensure!(!tail.contains(BEGIN), "{SPEC} has two tables");
-        Ok(format!("{head}{BEGIN}\n{}{END}{tail}", self.markdown()?))
+    /// What docs/evidence.md must be.
+    fn page(&self, root: &Path, spec: &str) -> Result<String> {
+        Ok(evidence::page(&self.counts(spec), &Figures::read(root)?, &self.markdown()?))
+    }
+
+    /// What the list itself says of how much is proved, without a run.
+    fn counts(&self, spec: &str) -> Counts {
+        let unobserved = self.rows.iter().filter(|row| row.cannot.is_some());
+        let tests: BTreeSet<_> =
+            self.rows.iter().filter(|row| row.cannot.is_none()).map(|row| (&row.suite, &row.test)).collect();
+        let proved: BTreeSet<_> =
+            self.rows.iter().filter(|row| row.cannot.is_none()).flat_map(|row| &row.clauses).collect();
+        let not_proved: BTreeSet<_> =
+            unobserved.flat_map(|row| &row.clauses).filter(|clause| !proved.contains(clause)).collect();
+        Counts {
+            clauses: clauses_of(spec).len(),
+            not_observed: not_proved.len(),
+            calls: self.calls.len(),
+            tests: tests.len(),
+            breaks: self.rows.iter().map(|row| row.breaks.len()).sum(),
+        }
     }
 
     fn markdown(&self) -> Result<String> {
@@ -165,6 +185,21 @@ impl List {
     }
 }
 
+/// What can be counted in the list and in SPEC.md.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Clauses of SPEC.md.
+    pub clauses: usize,
+    /// Those of them that no test can observe.
+    pub not_observed: usize,
+    /// Calls that need a proof each.
+    pub calls: usize,
+    /// Tests that prove a clause or a call.
+    pub tests: usize,
+    /// Changes of the code that a test must notice.
+    pub breaks: usize,
+}
+
 /// Every `**X-1**` of the text. The name of a chapter has one or two letters.
 fn clauses_of(spec: &str) -> BTreeSet<String> {
     let is_clause = |s: &&str| {
@@ -181,8 +216,7 @@ fn clauses_of(spec: &str) -> BTreeSet<String> {
 mod tests {
     use super::*;
 
-    const SPEC_TEXT: &str =
-        "- **X-1** a **bold** word\n| **H-2** |\n<!-- proofs:begin -->\n<!-- proofs:end -->\n";
+    const SPEC_TEXT: &str = "- **X-1** a **bold** word\n| **H-2** |\n";
 
     fn list(rows: &str) -> List {
         let head = "[calls]\nsend = \"c_send\"\n[suite.core]\nkind = \"unit\"\ncommand = [\"test\"]\n";
@@ -214,12 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn the_table_stands_between_its_marks() {
-        let list = list(&format!("{ROW}{CANNOT}"));
-        let spec = list.in_spec(SPEC_TEXT).expect("marks");
-        assert!(spec.contains("| X-1, `send` | core: `a::b` | unit | w |"), "{spec}");
-        assert!(spec.contains("| H-2 | cannot be observed | | why |") && spec.contains("`send` is `c_send`"));
-        assert_eq!(list.in_spec(&spec).expect("marks"), spec, "written twice it is the same");
-        assert!(list.in_spec("no marks").is_err());
+    fn each_row_is_in_the_table() {
+        let table = list(&format!("{ROW}{CANNOT}")).markdown().expect("a table");
+        assert!(table.contains("| X-1, `send` | core: `a::b` | unit | w |"), "{table}");
+        assert!(
+            table.contains("| H-2 | cannot be observed | | why |") && table.contains("`send` is `c_send`")
+        );
+    }
+
+    #[test]
+    fn clauses_tests_and_breaks_are_counted_once() {
+        let twice = format!("{ROW}{ROW}{CANNOT}");
+        let counts = Counts { clauses: 2, not_observed: 1, calls: 1, tests: 1, breaks: 2 };
+        assert_eq!(list(&twice).counts(SPEC_TEXT), counts);
     }
 }

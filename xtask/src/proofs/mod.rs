@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask proofs`: breaks the code as `tests/proofs.toml` says, and sees the named test fail each time.
 
+mod evidence;
 mod list;
 mod tree;
 
@@ -20,10 +21,10 @@ use tree::{End, Tree};
 /// What `proofs` takes.
 #[derive(Args, Debug, Clone)]
 pub struct ProofsArgs {
-    /// Only see that each clause has a row, each break its place, and SPEC.md the table
+    /// Only see that each clause has a row, each break its place, and docs/evidence.md is up to date
     #[arg(long, conflicts_with = "only")]
     check: bool,
-    /// Put the table into SPEC.md
+    /// Write docs/evidence.md
     #[arg(long, conflicts_with_all = ["check", "only"])]
     write: bool,
     /// Try the rows of this clause, call or suite only (may be given several times)
@@ -49,7 +50,7 @@ pub fn proofs(places: &Places, provision: &Provision, args: &ProofsArgs) -> Resu
     try_all(places, provision, args)
 }
 
-/// The quick part: that list, SPEC.md and code fit each other.
+/// The quick part: that list, SPEC.md, code and docs/evidence.md fit each other.
 pub fn check(root: &Path) -> Result<String> {
     let list = List::read(root)?;
     let problems = list.problems(root)?;
