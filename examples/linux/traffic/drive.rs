@@ -19,10 +19,10 @@ const BURST: usize = 32;
 const IDLE_SWEEPS: u32 = 100;
 /// Sweeps after which it sleeps in any case: not every kernel preempts.
 const SWEEPS: u32 = 1000;
-/// Nanoseconds without progress after which a run is given up.
-const PATIENCE: u64 = 20_000_000_000;
+/// Nanoseconds without progress after which a run is given up. A Linux that looks for mistakes boots in less.
+const PATIENCE: u64 = 90_000_000_000;
 /// How long the next life of a kernel that was killed is waited for: a Linux boots.
-const REBIRTH: Microseconds = Microseconds(60_000_000);
+const REBIRTH: Microseconds = Microseconds(120_000_000);
 
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);

@@ -20,6 +20,8 @@ pub struct Board {
     pub mode: Mode,
     /// How many CPUs it has.
     pub cpus: u32,
+    /// How many of them, in a row, are threads of one core.
+    pub threads: u32,
     /// Whether a Linux is spawned, beside two bare-metal kernels.
     pub spawn: bool,
     /// Whether the Linux looks for mistakes, which takes memory and time.
@@ -90,7 +92,7 @@ impl Board {
         match (self.spawn, self.debug) {
             (false, _) => Memory { whole: 1024, spawned: 64, pool: 0 },
             (true, false) => Memory { whole: 1280, spawned: 256, pool: 96 },
-            (true, true) => Memory { whole: 2304, spawned: 1024, pool: 448 },
+            (true, true) => Memory { whole: 2304, spawned: 768, pool: 448 },
         }
     }
 
@@ -117,7 +119,7 @@ impl Board {
     pub fn command(&self, qemu: &Qemu, lines: &Lines) -> Command {
         let mut cmd = qemu.command();
         cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"]);
-        cmd.arg("-m").arg(format!("{}M", self.memory().whole)).args(["-smp", &self.cpus.to_string()]);
+        cmd.arg("-m").arg(format!("{}M", self.memory().whole)).args(["-smp", &self.cpu_topology()]);
         if self.mode == Mode::X2apic {
             // Linux takes x2APIC where interrupts can be remapped only.
             cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
@@ -130,6 +132,12 @@ impl Board {
         cmd.arg("-chardev").arg(format!("file,id=k2,path={}", quoted(&lines.k2)));
         cmd.arg("-device").arg(format!("isa-debugcon,iobase={MARKS:#x},chardev=k2"));
         cmd
+    }
+
+    /// The CPUs, as QEMU takes them.
+    fn cpu_topology(&self) -> String {
+        let Self { cpus, threads, .. } = self;
+        format!("{cpus},sockets=1,cores={},threads={threads}", cpus / threads)
     }
 
     /// How many times slower than usual it may be.
@@ -146,7 +154,7 @@ impl Board {
 mod tests {
     use super::*;
 
-    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, spawn: true, debug: false };
+    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, threads: 1, spawn: true, debug: false };
 
     #[test]
     fn what_linux_is_told_of_the_machine() {
@@ -169,7 +177,9 @@ mod tests {
             let Memory { whole, spawned, pool } = Board { spawn, debug, ..BOARD }.memory();
             // Tables and more of the firmware's take less than 64 MiB. Above 2.75 GiB QEMU splits the memory.
             assert!((SPAWNED >> 20) + spawned + 64 <= whole && whole < 2816);
-            assert!(2 * pool < spawned);
+            // Beside the pool there is room for an image, and below 1 GiB for all: start pages lie there.
+            assert!(pool + 128 < spawned || !spawn);
+            assert!((SPAWNED >> 20) + spawned <= 1024);
         }
     }
 
@@ -177,6 +187,12 @@ mod tests {
     fn the_spawned_linux_has_the_last_cpus() {
         assert_eq!(BOARD.spawned_cpus(), [4, 5]);
         assert!(Board { cpus: 4, spawn: false, ..BOARD }.spawned_cpus().is_empty());
+    }
+
+    #[test]
+    fn threads_of_a_core_follow_each_other() {
+        assert_eq!(BOARD.cpu_topology(), "6,sockets=1,cores=6,threads=1");
+        assert_eq!(Board { threads: 2, ..BOARD }.cpu_topology(), "6,sockets=1,cores=3,threads=2");
     }
 
     #[test]

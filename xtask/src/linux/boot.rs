@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use crate::record::Mode;
 
-    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, spawn: true, debug: false };
+    const BOARD: Board = Board { mode: Mode::Xapic, cpus: 6, threads: 1, spawn: true, debug: false };
     const BOTH: &[Generation] = &[Generation::Native, Generation::RfcV2];
 
     fn job(generations: &[Generation]) -> Job<'_> {

@@ -88,6 +88,9 @@ pub struct LinuxArgs {
     /// [default: 6, or 4]
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=512))]
     pub cpus: Option<u32>,
+    /// Hardware threads of each core. Two CPUs in a row are one core then, and whole cores are given away
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub threads: u32,
     /// Build nothing: leave the module's sources and all that they need in DIR, to be built with a Linux of your own
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
@@ -136,7 +139,8 @@ const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 /// What it takes.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
-    vec![RUST, Need::Cc, tools, Need::Qemu { arch: Arch::X86, x2apic }, Need::Busybox, Need::Linux(wanted)]
+    let qemu = Need::Qemu { arch: Arch::X86, x2apic };
+    vec![RUST, Need::Cc, tools, qemu, Need::Busybox, Need::Programs, Need::Linux(wanted)]
 }
 
 /// The Linux that every change is tested with.
@@ -184,6 +188,8 @@ impl LinuxArgs {
             "{fewest} CPUs at least: --spawn none does with {}",
             OWN_CPUS + Board::given(false)
         );
+        let threads = self.threads;
+        ensure!(cpus % threads == 0, "{cpus} CPUs are no whole cores of {threads} threads");
         let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_) | Scenario::Programs);
         ensure!(
             spawn || !special,
@@ -191,7 +197,7 @@ impl LinuxArgs {
         );
         let native = self.generation.list().contains(&Generation::Native);
         ensure!(native || !special, "--trace-devices, --fuzz-start and --programs want the native link");
-        Ok(Board { mode, cpus, spawn, debug: self.debug })
+        Ok(Board { mode, cpus, threads, spawn, debug: self.debug })
     }
 }
 
@@ -437,6 +443,8 @@ mod tests {
         assert_eq!(sizes(&["--spawn", "none"]), Some((4, false)));
         assert_eq!(sizes(&["--cpus", "7"]), Some((7, true)));
         assert_eq!(sizes(&["--cpus", "5"]), None);
+        assert_eq!(sizes(&["--cpus", "7", "--threads", "2"]), None);
+        assert_eq!(board(&["--threads", "2"]).map(|board| board.threads), Some(2));
         assert_eq!(sizes(&["--cpus", "5", "--spawn", "none"]), Some((5, false)));
         for special in [&["--trace-devices"][..], &["--fuzz-start", "9"]] {
             assert!(sizes(special).is_some());
