@@ -79,11 +79,14 @@ extern "C" fn mk_ipi_rs_deferred(_: *mut c_void) {
 /// has queued itself again.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_deferred_rest(_: *mut c_void) {
-    // SAFETY: process context, interrupts on; softirqs run at the second.
-    unsafe { ffi::mk_ipi_net_hold_softirqs() };
-    (1..=ROUNDS).all(|round| run(round == ROUNDS));
-    // SAFETY: as above.
-    unsafe { ffi::mk_ipi_net_run_softirqs() };
+    (1..=ROUNDS).all(|round| {
+        // SAFETY: process context, interrupts on.
+        unsafe { ffi::mk_ipi_net_hold_softirqs() };
+        let more = run(round == ROUNDS);
+        // SAFETY: as above. What the callbacks raised runs now, between two budgets.
+        unsafe { ffi::mk_ipi_net_run_softirqs() };
+        more
+    });
 }
 
 /// Irq work, workqueue and tick; dropping it waits until none of them runs or will run again. By then nothing may

@@ -8,60 +8,68 @@
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
 #include <linux/if_vlan.h>
+#include <linux/kfifo.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/rtnetlink.h>
 #include <linux/skbuff.h>
+#include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/virtio_net.h>
 #include <linux/workqueue.h>
 #include "net.h"
 
 #define MAX_PEERS 16
-/* Memory of frames that wait for NAPI, at most: what comes beyond is dropped, as any network does. */
-#define MAX_WAITING (4 << 20)
+/* Bytes of messages that wait for NAPI, a power of two: what comes beyond is dropped, as any network does. */
+#define ARRIVED (1 << 20)
 /* Bytes in the linear part of a frame that is not all there: all headers. */
 #define LINEAR 256
 
-/* What is in a frame's `cb` until NAPI gets it. */
-struct waiting {
-	struct virtio_net_hdr offload;
+/* What stands before each message that waits for NAPI. */
+struct arrived {
+	u32 msg_type;
+	/* How often the peer's lives or openings have changed before it. */
+	u32 epoch;
+	u32 len;
 };
 
 struct mk_net {
 	struct net_device *dev;
 	struct napi_struct napi;
 	u8 id;
-	/* The other end: what it takes, and its largest frame. Written under the peer's lock. */
+	/* The other end: what it takes, and its largest frame. Written by NAPI. */
 	u32 takes, max_frame;
 	/* Sending, under the queue's lock: the frame under way, and room for a message. */
 	struct sk_buff *out;
 	u8 *message;
-	/* There may be space in the lane again, or the carrier went. */
-	bool look_at_out;
-	/* Receiving, under the peer's lock: the frame under way. */
+	/* The carrier may have changed, or there may be space in the lane again. */
+	bool news;
+	/* Messages that have come: written under the peer's lock, in any context, and read by NAPI, which alone may allocate. */
+	DECLARE_KFIFO_PTR(arrived, u8);
+	void *arrived_room;
+	/* Receiving, by NAPI: a message, and the frame under way. */
+	u8 *taken;
 	struct sk_buff *in;
-	/* What NAPI takes. */
-	struct sk_buff_head ready;
-	atomic_t waiting;
+	struct virtio_net_hdr offload;
 };
 
 static struct mk_net *mk_nets[MAX_PEERS];
 /* Good from the first: events come before the interfaces are set up. */
-static spinlock_t mk_net_locks[MAX_PEERS] = { [0 ... MAX_PEERS - 1] = __SPIN_LOCK_UNLOCKED(mk_net_locks) };
+static raw_spinlock_t mk_net_locks[MAX_PEERS] = { [0 ... MAX_PEERS - 1] = __RAW_SPIN_LOCK_UNLOCKED(mk_net_locks) };
 
-/* The peer's lock: interrupt handlers take it. */
+/* The peer's lock. Hard interrupt handlers take it: nothing that may sleep on a real-time kernel is called under it. */
 unsigned long mk_ipi_net_lock(u8 id)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&mk_net_locks[id], flags);
+	raw_spin_lock_irqsave(&mk_net_locks[id], flags);
 	return flags;
 }
 
 void mk_ipi_net_unlock(u8 id, unsigned long flags)
 {
-	spin_unlock_irqrestore(&mk_net_locks[id], flags);
+	raw_spin_unlock_irqrestore(&mk_net_locks[id], flags);
 }
 
 /* Softirqs wait until the deferred work is through, and then run at once. */
@@ -157,21 +165,52 @@ static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device 
 	return vlan_features_check(skb, features);
 }
 
-/* Receiving: called by net.rs under the peer's lock, with interrupts off. */
+/* What comes, in any context: under the peer's lock. */
 
 static void wake_napi(struct mk_net *net)
 {
 	napi_schedule(&net->napi);
 }
 
-void mk_ipi_net_drop(u8 id, bool bad)
+/* Keeps a message until NAPI takes it. */
+void mk_ipi_net_keep(u8 id, u32 msg_type, u32 epoch, const void *from, u32 len)
+{
+	struct arrived head = { .msg_type = msg_type, .epoch = epoch, .len = len };
+	struct mk_net *net = mk_nets[id];
+
+	if (!net)
+		return;
+	if (len > MK_NET_MESSAGE || kfifo_avail(&net->arrived) < sizeof(head) + len) {
+		DEV_STATS_INC(net->dev, rx_dropped);
+	} else {
+		kfifo_in(&net->arrived, (const u8 *)&head, sizeof(head));
+		kfifo_in(&net->arrived, (const u8 *)from, len);
+	}
+	wake_napi(net);
+}
+
+void mk_ipi_net_bad(u8 id)
+{
+	if (mk_nets[id])
+		DEV_STATS_INC(mk_nets[id]->dev, rx_errors);
+}
+
+void mk_ipi_net_news(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
 
 	if (!net)
 		return;
-	if (bad)
-		DEV_STATS_INC(net->dev, rx_errors);
+	WRITE_ONCE(net->news, true);
+	wake_napi(net);
+}
+
+/* Receiving, by NAPI. */
+
+void mk_ipi_net_drop(u8 id)
+{
+	struct mk_net *net = mk_nets[id];
+
 	if (net->in)
 		dev_kfree_skb_any(net->in);
 	net->in = NULL;
@@ -185,13 +224,7 @@ void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
 	struct sk_buff *skb;
 	int err;
 
-	if (!net)
-		return;
-	mk_ipi_net_drop(id, false);
-	if (atomic_read(&net->waiting) > MAX_WAITING) {
-		DEV_STATS_INC(net->dev, rx_dropped);
-		return;
-	}
+	mk_ipi_net_drop(id);
 	if (linear == len)
 		skb = netdev_alloc_skb_ip_align(net->dev, len);
 	else
@@ -204,7 +237,7 @@ void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
 	skb->data_len = len - linear;
 	skb->len = len;
 	skb->dev = net->dev;
-	((struct waiting *)skb->cb)->offload = *offload;
+	net->offload = *offload;
 	net->in = skb;
 }
 
@@ -212,31 +245,25 @@ void mk_ipi_net_put(u8 id, u32 at, const void *from, u32 len)
 {
 	struct mk_net *net = mk_nets[id];
 
-	if (net && net->in && skb_store_bits(net->in, at, from, len))
-		mk_ipi_net_drop(id, true);
+	if (net->in && skb_store_bits(net->in, at, from, len)) {
+		mk_ipi_net_bad(id);
+		mk_ipi_net_drop(id);
+	}
 }
 
+/* The frame is whole. */
 void mk_ipi_net_end(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
+	struct sk_buff *skb = net->in;
 
-	if (!net || !net->in)
-		return;
-	atomic_add(net->in->truesize, &net->waiting);
-	skb_queue_tail(&net->ready, net->in);
 	net->in = NULL;
-	wake_napi(net);
-}
-
-static void hand_up(struct mk_net *net, struct sk_buff *skb)
-{
-	struct virtio_net_hdr offload = ((struct waiting *)skb->cb)->offload;
-
-	memset(skb->cb, 0, sizeof(struct waiting));
-	if (offload.flags & VIRTIO_NET_HDR_F_DATA_VALID)
+	if (!skb)
+		return;
+	if (net->offload.flags & VIRTIO_NET_HDR_F_DATA_VALID)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	/* The header says it all again: what a peer makes up is found out there. */
-	if (virtio_net_hdr_to_skb(skb, &offload, true)) {
+	if (virtio_net_hdr_to_skb(skb, &net->offload, true)) {
 		DEV_STATS_INC(net->dev, rx_frame_errors);
 		DEV_STATS_INC(net->dev, rx_errors);
 		dev_kfree_skb_any(skb);
@@ -251,57 +278,63 @@ static void hand_up(struct mk_net *net, struct sk_buff *skb)
 	napi_gro_receive(&net->napi, skb);
 }
 
-static int mk_net_poll(struct napi_struct *napi, int budget)
+/* Takes messages that have come, `budget` at most; how many. */
+static int take_arrived(struct mk_net *net, int budget)
 {
-	struct mk_net *net = container_of(napi, struct mk_net, napi);
-	struct netdev_queue *queue = netdev_get_tx_queue(net->dev, 0);
-	struct sk_buff *skb;
-	int done = 0;
+	struct arrived head;
+	int done;
 
-	if (READ_ONCE(net->look_at_out)) {
-		WRITE_ONCE(net->look_at_out, false);
-		__netif_tx_lock(queue, smp_processor_id());
-		push(net);
-		mk_ipi_rs_net_flush(net->id);
-		__netif_tx_unlock(queue);
+	for (done = 0; done < budget; done++) {
+		if (kfifo_out_peek(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head))
+			break;
+		/* It may be half written: its writer wakes us again. */
+		if (kfifo_len(&net->arrived) < sizeof(head) + head.len)
+			break;
+		kfifo_skip_count(&net->arrived, sizeof(head));
+		if (kfifo_out(&net->arrived, net->taken, head.len) < head.len)
+			break;
+		mk_ipi_rs_net_take(net->id, head.msg_type, head.epoch, net->taken, head.len);
 	}
-	while (done < budget && (skb = skb_dequeue(&net->ready))) {
-		atomic_sub(skb->truesize, &net->waiting);
-		hand_up(net, skb);
-		done++;
-	}
-	if (done < budget && napi_complete_done(napi, done) &&
-	    (READ_ONCE(net->look_at_out) || !skb_queue_empty(&net->ready)))
-		napi_schedule(napi);
 	return done;
 }
 
-/* Sends go on. */
-static void look_at_out(struct mk_net *net)
+/* Has the carrier be as net.rs says, and sends go on. */
+static void follow_peer(struct mk_net *net)
 {
-	WRITE_ONCE(net->look_at_out, true);
-	wake_napi(net);
-}
+	struct netdev_queue *queue = netdev_get_tx_queue(net->dev, 0);
+	struct mk_net_peer peer;
 
-void mk_ipi_net_space(u8 id)
-{
-	if (mk_nets[id])
-		look_at_out(mk_nets[id]);
-}
-
-void mk_ipi_net_carrier(u8 id, bool on, u32 takes, u32 max_frame)
-{
-	struct mk_net *net = mk_nets[id];
-
-	if (!net)
-		return;
-	WRITE_ONCE(net->takes, takes);
-	WRITE_ONCE(net->max_frame, max_frame);
-	if (on)
-		netif_carrier_on(net->dev);
-	else
+	mk_ipi_rs_net_peer(net->id, &peer);
+	if (peer.lost) {
 		netif_carrier_off(net->dev);
-	look_at_out(net);
+		__netif_tx_lock(queue, smp_processor_id());
+		push(net);
+		__netif_tx_unlock(queue);
+	}
+	if (peer.carrier) {
+		WRITE_ONCE(net->takes, peer.takes);
+		WRITE_ONCE(net->max_frame, peer.max_frame);
+		netif_carrier_on(net->dev);
+	}
+	__netif_tx_lock(queue, smp_processor_id());
+	push(net);
+	mk_ipi_rs_net_flush(net->id);
+	__netif_tx_unlock(queue);
+}
+
+static int mk_net_poll(struct napi_struct *napi, int budget)
+{
+	struct mk_net *net = container_of(napi, struct mk_net, napi);
+	int done;
+
+	if (READ_ONCE(net->news)) {
+		WRITE_ONCE(net->news, false);
+		follow_peer(net);
+	}
+	done = take_arrived(net, budget);
+	if (done < budget)
+		napi_complete_done(napi, done);
+	return done;
 }
 
 /* The device. */
@@ -310,6 +343,7 @@ static int mk_net_open(struct net_device *dev)
 {
 	struct mk_net *net = netdev_priv(dev);
 
+	kfifo_reset(&net->arrived);
 	napi_enable(&net->napi);
 	netif_start_queue(dev);
 	mk_ipi_rs_net_open(net->id);
@@ -323,8 +357,8 @@ static int mk_net_stop(struct net_device *dev)
 	mk_ipi_rs_net_close(net->id);
 	netif_tx_disable(dev);
 	napi_disable(&net->napi);
-	skb_queue_purge(&net->ready);
-	atomic_set(&net->waiting, 0);
+	netif_carrier_off(dev);
+	mk_ipi_net_drop(net->id);
 	if (net->out)
 		end_out(net, false);
 	return 0;
@@ -358,6 +392,14 @@ static void mk_net_setup(struct net_device *dev)
 	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
 }
 
+static void free_net(struct mk_net *net)
+{
+	kfree(net->message);
+	kfree(net->taken);
+	kvfree(net->arrived_room);
+	free_netdev(net->dev);
+}
+
 /* Process context, one caller at a time. */
 int mk_ipi_net_add(u8 id, u8 me)
 {
@@ -375,15 +417,17 @@ int mk_ipi_net_add(u8 id, u8 me)
 	net = netdev_priv(dev);
 	net->dev = dev;
 	net->id = id;
-	skb_queue_head_init(&net->ready);
 	eth_hw_addr_set(dev, mac);
 	netif_carrier_off(dev);
 	netif_napi_add(dev, &net->napi, mk_net_poll);
 	net->message = kmalloc(MK_NET_MESSAGE, GFP_KERNEL);
-	if (!net->message) {
-		free_netdev(dev);
+	net->taken = kmalloc(MK_NET_MESSAGE, GFP_KERNEL);
+	net->arrived_room = kvmalloc(ARRIVED, GFP_KERNEL);
+	if (!net->message || !net->taken || !net->arrived_room) {
+		free_net(net);
 		return -ENOMEM;
 	}
+	kfifo_init(&net->arrived, net->arrived_room, ARRIVED);
 	flags = mk_ipi_net_lock(id);
 	mk_nets[id] = net;
 	mk_ipi_net_unlock(id, flags);
@@ -403,11 +447,9 @@ void mk_ipi_net_remove(u8 id)
 	if (net->dev->reg_state == NETREG_REGISTERED)
 		unregister_netdev(net->dev);
 	flags = mk_ipi_net_lock(id);
-	mk_ipi_net_drop(id, false);
 	mk_nets[id] = NULL;
 	mk_ipi_net_unlock(id, flags);
-	kfree(net->message);
-	free_netdev(net->dev);
+	free_net(net);
 }
 
 /* May wait for long: not for the tick, which shows that this kernel lives. */

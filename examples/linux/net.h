@@ -15,6 +15,15 @@ struct work_struct;
 #define MK_NET_TSO4 2
 #define MK_NET_TSO6 4
 
+/* The carrier, since the question was last asked. */
+struct mk_net_peer {
+	/* It went, if only for a moment. */
+	bool lost;
+	/* There is one, to an end that takes this. */
+	bool carrier;
+	u32 takes, max_frame;
+};
+
 /* net.rs, called by net.c: process context. */
 void mk_ipi_rs_net_follow(struct work_struct *work);
 void mk_ipi_rs_net_open(u8 id);
@@ -24,6 +33,9 @@ int mk_ipi_rs_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload);
 u32 mk_ipi_rs_net_next(u8 id, u8 *message, u32 *at, u32 *len);
 int mk_ipi_rs_net_post(u8 id, const u8 *message, u32 len);
 void mk_ipi_rs_net_flush(u8 id);
+/* By NAPI. */
+void mk_ipi_rs_net_peer(u8 id, struct mk_net_peer *peer);
+void mk_ipi_rs_net_take(u8 id, u32 msg_type, u32 epoch, const u8 *message, u32 len);
 
 /* net.c, called by net.rs. */
 unsigned long mk_ipi_net_lock(u8 id);
@@ -32,13 +44,15 @@ void mk_ipi_net_queue_follow(void);
 void mk_ipi_net_end_follow(void);
 int mk_ipi_net_add(u8 id, u8 me);
 void mk_ipi_net_remove(u8 id);
-/* Under the peer's lock. */
+/* In any context, under the peer's lock. */
+void mk_ipi_net_keep(u8 id, u32 msg_type, u32 epoch, const void *from, u32 len);
+void mk_ipi_net_bad(u8 id);
+void mk_ipi_net_news(u8 id);
+/* By NAPI, in mk_ipi_rs_net_take. */
 void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload);
 void mk_ipi_net_put(u8 id, u32 at, const void *from, u32 len);
 void mk_ipi_net_end(u8 id);
-void mk_ipi_net_drop(u8 id, bool bad);
-void mk_ipi_net_space(u8 id);
-void mk_ipi_net_carrier(u8 id, bool on, u32 takes, u32 max_frame);
+void mk_ipi_net_drop(u8 id);
 /* Process context, interrupts on. */
 void mk_ipi_net_hold_softirqs(void);
 void mk_ipi_net_run_softirqs(void);

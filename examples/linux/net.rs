@@ -42,20 +42,30 @@ extern "C" {
     fn mk_ipi_net_end_follow();
     fn mk_ipi_net_add(id: u8, me: u8) -> c_int;
     fn mk_ipi_net_remove(id: u8);
+    fn mk_ipi_net_keep(id: u8, msg_type: u32, epoch: u32, from: *const c_void, len: u32);
+    fn mk_ipi_net_bad(id: u8);
+    fn mk_ipi_net_news(id: u8);
     fn mk_ipi_net_begin(id: u8, len: u32, offload: *const Header);
     fn mk_ipi_net_put(id: u8, at: u32, from: *const c_void, len: u32);
     fn mk_ipi_net_end(id: u8);
-    fn mk_ipi_net_drop(id: u8, bad: bool);
-    fn mk_ipi_net_space(id: u8);
-    fn mk_ipi_net_carrier(id: u8, on: bool, takes: u32, max_frame: u32);
+    fn mk_ipi_net_drop(id: u8);
 }
 
 /// An end, behind the peer's lock.
 struct End {
     port: Port,
-    gather: Gather,
     /// How often it was opened.
     openings: u16,
+    /// How often what was begun was given up: a frame has all its messages in one epoch.
+    epoch: u32,
+    /// The carrier went since NAPI last asked.
+    lost: bool,
+}
+
+/// The frame that comes, in the hands of NAPI.
+struct In {
+    gather: Gather,
+    epoch: u32,
 }
 
 /// The frame that is sent, behind the queue's lock.
@@ -66,12 +76,15 @@ struct Out {
 }
 
 struct Behind<T>(UnsafeCell<T>);
-// SAFETY: who comes at the value holds its lock (`with_end`, `with_out`).
+// SAFETY: who comes at the value holds its lock (`with_end`, `with_out`), or is the interface's NAPI, which runs once at a time.
 unsafe impl<T: Send> Sync for Behind<T> {}
 
 static ENDS: [Behind<End>; MAX_INSTANCES] =
-    [const { Behind(UnsafeCell::new(End { port: Port::new(), gather: Gather::new(), openings: 0 })) };
+    [const { Behind(UnsafeCell::new(End { port: Port::new(), openings: 0, epoch: 0, lost: false })) };
         MAX_INSTANCES];
+
+static INS: [Behind<In>; MAX_INSTANCES] =
+    [const { Behind(UnsafeCell::new(In { gather: Gather::new(), epoch: 0 })) }; MAX_INSTANCES];
 
 static OUTS: [Behind<Out>; MAX_INSTANCES] =
     [const { Behind(UnsafeCell::new(Out { cut: None, piece: None, number: 0 })) }; MAX_INSTANCES];
@@ -104,13 +117,12 @@ fn change(id: InstanceId, f: impl FnOnce(&mut End) -> Changed) {
     with_end(id, |end| {
         let changed = f(end);
         if changed.lost {
-            end.gather.reset();
-            // SAFETY: the lock is held.
-            unsafe { mk_ipi_net_carrier(id.get(), false, 0, 0) };
+            end.epoch = end.epoch.wrapping_add(1);
+            end.lost = true;
         }
-        if let (true, Some(theirs)) = (changed.came, end.port.carrier()) {
-            // SAFETY: as above.
-            unsafe { mk_ipi_net_carrier(id.get(), true, theirs.takes.bits(), theirs.max_frame) };
+        if changed.lost || changed.came {
+            // SAFETY: the lock is held.
+            unsafe { mk_ipi_net_news(id.get()) };
         }
     });
     say(id);
@@ -129,7 +141,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     match event {
         PeerEvent::Up(life) => change(id, |end| end.port.peer_is_up(life)),
         PeerEvent::Began(life) => change(id, |end| {
-            end.gather.reset();
+            end.epoch = end.epoch.wrapping_add(1);
             end.port.peer_is_up(life)
         }),
         PeerEvent::Suspect => change(id, |end| end.port.peer_is_suspect(true)),
@@ -140,7 +152,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
         }
         PeerEvent::Space | PeerEvent::Answered => {
             // SAFETY: the lock is held.
-            with_end(id, |_| unsafe { mk_ipi_net_space(id.get()) });
+            with_end(id, |_| unsafe { mk_ipi_net_news(id.get()) });
             say(id);
         }
         PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. } | PeerEvent::ReadDirectory => {}
@@ -160,20 +172,44 @@ fn on_control(message: &Message<'_>) {
         // One that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays as it is.
         heard.unwrap_or_else(|_| {
             // SAFETY: the lock is held.
-            unsafe { mk_ipi_net_drop(id.get(), true) };
+            unsafe { mk_ipi_net_bad(id.get()) };
             Changed::default()
         })
     });
 }
 
+/// In interrupt context: NAPI does the rest.
 fn on_frame(message: &Message<'_>) {
     let Some(id) = message.sender() else { return };
-    with_end(id, |End { port, gather, .. }| {
-        let id = id.get();
-        let taken = gather.take(port.ours(), message.msg_type(), message.payload());
-        match taken {
-            // SAFETY: the lock is held; what is handed over lasts as long as the calls.
-            Ok(taken) => unsafe {
+    let payload = message.payload();
+    // SAFETY: the lock is held; the payload lasts as long as the call.
+    with_end(id, |end| unsafe {
+        let (msg_type, from) = (message.msg_type().0, payload.as_ptr().cast());
+        mk_ipi_net_keep(id.get(), msg_type, end.epoch, from, payload.len() as u32);
+    });
+}
+
+/// Takes a message that was kept.
+///
+/// # Safety
+///
+/// The interface's NAPI calls it; `message` has `len` bytes.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_net_take(id: u8, msg_type: u32, epoch: u32, message: *const u8, len: u32) {
+    let ours = with_end(InstanceId::new(id), |end| end.port.ours().copied()).flatten();
+    // SAFETY: the caller.
+    let payload = unsafe { core::slice::from_raw_parts(message, len as usize) };
+    let Some(place) = INS.get(usize::from(id)) else { return };
+    // SAFETY: the caller: NAPI runs once at a time.
+    place.0.with_mut(|place| unsafe {
+        let In { gather, epoch: of_gather } = &mut *place;
+        if *of_gather != epoch {
+            *of_gather = epoch;
+            gather.reset();
+            mk_ipi_net_drop(id);
+        }
+        match gather.take(ours.as_ref(), MessageType(msg_type), payload) {
+            Ok(taken) => {
                 if let Some((len, offload)) = taken.begins {
                     mk_ipi_net_begin(id, len, &Header::of(offload));
                 }
@@ -181,12 +217,38 @@ fn on_frame(message: &Message<'_>) {
                 if taken.is_whole {
                     mk_ipi_net_end(id);
                 }
-            },
+            }
             Err(FrameError::Closed | FrameError::Stale(_)) => {}
-            // SAFETY: the lock is held.
-            Err(_) => unsafe { mk_ipi_net_drop(id, true) },
+            Err(_) => {
+                mk_ipi_net_bad(id);
+                mk_ipi_net_drop(id);
+            }
         }
     });
+}
+
+/// `struct mk_net_peer`.
+#[repr(C)]
+struct Peer {
+    lost: bool,
+    carrier: bool,
+    takes: u32,
+    max_frame: u32,
+}
+
+/// What became of the carrier to `id`.
+///
+/// # Safety
+///
+/// `peer` may be written.
+#[no_mangle]
+unsafe extern "C" fn mk_ipi_rs_net_peer(id: u8, peer: *mut Peer) {
+    let (lost, theirs) =
+        with_end(InstanceId::new(id), |end| (core::mem::replace(&mut end.lost, false), end.port.carrier()))
+            .unwrap_or((false, None));
+    let (takes, max_frame) = theirs.map_or((0, 0), |theirs| (theirs.takes.bits(), theirs.max_frame));
+    // SAFETY: the caller.
+    unsafe { peer.write(Peer { lost, carrier: theirs.is_some(), takes, max_frame }) };
 }
 
 impl Header {
@@ -209,7 +271,7 @@ extern "C" fn mk_ipi_rs_net_open(id: u8) {
         end.openings = end.openings.wrapping_add(1);
         let mac = [0x02, 0x6d, 0x6b, 0, me.get(), id];
         let key = Key::of(life, end.openings);
-        end.gather.reset();
+        end.epoch = end.epoch.wrapping_add(1);
         end.port.open(Offer { key, takes: Takes::all(), max_frame: MAX_FRAME, mac })
     });
 }
@@ -217,12 +279,7 @@ extern "C" fn mk_ipi_rs_net_open(id: u8) {
 /// It is set down.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_close(id: u8) {
-    change(InstanceId::new(id), |end| {
-        // SAFETY: the lock is held.
-        unsafe { mk_ipi_net_drop(id, false) };
-        end.gather.reset();
-        end.port.close()
-    });
+    change(InstanceId::new(id), |end| end.port.close());
 }
 
 /// A frame of `len` bytes is about to be sent.
