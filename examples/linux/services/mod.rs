@@ -21,22 +21,23 @@ use mk_ipi_core::abi::channel::CHANNEL_TYPE;
 use mk_ipi_core::abi::console::CONSOLE_TYPE;
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::platform::PeerEvent;
-use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message, SendError};
 
 /// What events told of one peer.
 struct News {
-    /// Its life, 0 before one is known.
-    life: AtomicU32,
-    /// That life has ended.
-    has_ended: AtomicBool,
+    /// Its life in the upper bits, 0 before one is known; [`ENDED`] once that life is over. One word, so that a reader never takes the
+    /// end of one life for that of the next.
+    life: AtomicU64,
     /// Its lane was full, and nobody has said since that there is space.
     is_full: AtomicBool,
 }
 
-static NEWS: [News; MAX_INSTANCES] = [const {
-    News { life: AtomicU32::new(0), has_ended: AtomicBool::new(false), is_full: AtomicBool::new(false) }
-}; MAX_INSTANCES];
+/// Bit of `life`: it is over.
+const ENDED: u64 = 1;
+
+static NEWS: [News; MAX_INSTANCES] =
+    [const { News { life: AtomicU64::new(0), is_full: AtomicBool::new(false) } }; MAX_INSTANCES];
 
 /// Events and the tick have work done.
 static IS_ON: AtomicBool = AtomicBool::new(false);
@@ -50,9 +51,9 @@ fn news(id: InstanceId) -> Option<&'static News> {
 
 /// The life of `id` that is known, and whether it goes on.
 fn life_of(id: InstanceId) -> Option<(Incarnation, bool)> {
-    let news = news(id)?;
-    let life = Incarnation::new(news.life.load(Ordering::Acquire))?;
-    Some((life, !news.has_ended.load(Ordering::Acquire)))
+    let word = news(id)?.life.load(Ordering::Acquire);
+    let life = Incarnation::new((word >> 1) as u32)?;
+    Some((life, word & ENDED == 0))
 }
 
 /// Has the work done soon, from any context but an NMI's.
@@ -100,11 +101,8 @@ extern "C" fn mk_ipi_rs_news(_: *mut c_void) {
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     let Some(news) = news(id) else { return };
     match event {
-        PeerEvent::Up(life) => {
-            news.life.store(life.get(), Ordering::Release);
-            news.has_ended.store(false, Ordering::Release);
-        }
-        PeerEvent::Dead(_) => news.has_ended.store(true, Ordering::Release),
+        PeerEvent::Up(life) => news.life.store(u64::from(life.get()) << 1, Ordering::Release),
+        PeerEvent::Dead(_) => _ = news.life.fetch_or(ENDED, Ordering::Release),
         PeerEvent::Space | PeerEvent::Answered => {}
         _ => return,
     }
@@ -115,7 +113,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
 /// The kernel of `id` was stopped.
 pub fn on_death(id: InstanceId) {
     if let Some(news) = news(id) {
-        news.has_ended.store(true, Ordering::Release);
+        news.life.fetch_or(ENDED, Ordering::Release);
         have_work_done();
     }
 }
@@ -124,7 +122,6 @@ pub fn on_death(id: InstanceId) {
 pub fn forget(id: InstanceId) {
     if let Some(news) = news(id) {
         news.life.store(0, Ordering::Release);
-        news.has_ended.store(false, Ordering::Release);
     }
 }
 
