@@ -29,6 +29,7 @@ mod drains;
 mod errands;
 mod hand_over;
 mod host;
+mod hostile;
 mod image;
 mod inbox;
 mod journal;

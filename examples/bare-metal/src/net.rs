@@ -149,6 +149,11 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     });
 }
 
+/// What the other end of the interface to `id` said of itself, while there is a carrier.
+pub fn carrier(id: InstanceId) -> Option<Offer> {
+    with(id, |end| end.port.carrier()).flatten()
+}
+
 /// Says to `id` what is to be said, if it can be sent now; else the next turn does.
 fn say(id: InstanceId) {
     let Some(Some(said)) = with(id, |end| end.port.owed()) else { return };
@@ -177,7 +182,7 @@ impl Wire {
     }
 
     fn send(&mut self, frame: &[u8]) {
-        let Some(Some(theirs)) = with(self.id, |end| end.port.carrier()) else { return };
+        let Some(theirs) = carrier(self.id) else { return };
         let max = SERVER.instance(self.id).ok().and_then(|to| to.geometry()).map_or(0, |g| g.max_len());
         self.number = self.number.wrapping_add(1);
         let Ok(mut cut) = Cut::new(&theirs, self.number, frame.len() as u32, Offload::default(), max) else {
@@ -319,8 +324,7 @@ impl Net {
 
     fn turn(&mut self) -> bool {
         let id = self.wire.id;
-        let carrier = with(id, |end| end.port.carrier()).flatten();
-        let key = carrier.map(|theirs| theirs.key);
+        let key = carrier(id).map(|theirs| theirs.key);
         if key != self.key {
             self.key = key;
             [self.echo, self.sum].into_iter().for_each(|s| self.sockets.get_mut::<tcp::Socket>(s).abort());

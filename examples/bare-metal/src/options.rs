@@ -5,6 +5,7 @@
 //! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; as it is found unless given
 //! - `mk_ipi.console=PORT|link` with `serve`: base of the UART that is this kernel's own, or the host, over the link; it is silent unless given
 //! - `mk_ipi.ip=ADDRESS/PREFIX` with `serve`: a network interface to each other kernel, with this address (net.rs)
+//! - `mk_ipi.hostile=noise:SEED|deaf` with `serve`: how it breaks the rules (hostile.rs)
 //! - `mk_ipi.generation=native|rfc-v2` what the links speak
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
 //! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
@@ -17,6 +18,7 @@
 
 use crate::arch::Mode;
 use crate::console::Own;
+use crate::hostile::Hostile;
 use crate::layout::MAX_KERNELS;
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -118,6 +120,8 @@ pub struct Options {
     pub fault: Option<Fault>,
     /// The address of its network interfaces, and how many bits of it are the network.
     pub ip: Option<(Ipv4Addr, u8)>,
+    /// How it breaks the rules.
+    pub hostile: Option<Hostile>,
     /// The ELF files of the kernels to spawn.
     images: [Option<PhysRange>; MAX_KERNELS - 1],
 }
@@ -155,6 +159,7 @@ impl Options {
             moves: None,
             fault: None,
             ip: None,
+            hostile: None,
             images: [None; MAX_KERNELS - 1],
         };
         let mut nr_images = 0;
@@ -174,6 +179,7 @@ impl Options {
                 "messages" => options.messages = messages(value).ok_or(bad)?,
                 "fault" => options.fault = Some(fault(value).ok_or(bad)?),
                 "ip" => options.ip = Some(ip(value).ok_or(bad)?),
+                "hostile" => options.hostile = Some(hostile(value).ok_or(bad)?),
                 "image" => {
                     let place = options.images.get_mut(nr_images).ok_or(OptionError::TooManyImages)?;
                     *place = Some(image(value).ok_or(bad)?);
@@ -274,6 +280,14 @@ fn ip(value: &str) -> Option<(Ipv4Addr, u8)> {
     let (address, prefix) = value.split_once('/')?;
     let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
     Some((address.parse().ok()?, prefix))
+}
+
+fn hostile(value: &str) -> Option<Hostile> {
+    match value.split_once(':') {
+        Some(("noise", seed)) => Some(Hostile::Noise(seed.parse().ok()?)),
+        None if value == "deaf" => Some(Hostile::Deaf),
+        _ => None,
+    }
 }
 
 fn messages(value: &str) -> Option<u32> {

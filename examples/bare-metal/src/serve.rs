@@ -7,6 +7,7 @@
 use crate::arch::interrupts;
 use crate::console;
 use crate::errands::ERRANDS;
+use crate::hostile::{self, Hostile, Noise};
 use crate::inbox;
 use crate::link_log;
 use crate::machine::{self, Exit};
@@ -58,6 +59,10 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
         (Some(address), Some((me, life))) => Nets::open(me, life, address),
         _ => Nets::NONE,
     };
+    let mut noise = match options.hostile {
+        Some(Hostile::Noise(seed)) => Some(Noise::new(seed)),
+        _ => None,
+    };
     while !STOP.load(Ordering::Relaxed) {
         let runs = Kernel.runs();
         if heart.beat(&SERVER) {
@@ -67,7 +72,11 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
             }
             nets.tick();
         }
-        if !nets.turn() & errands.turn(&mut peers) {
+        if options.hostile == Some(Hostile::Deaf) {
+            hostile::be_deaf(&mut heart);
+        }
+        let is_noisy = noise.as_mut().is_some_and(Noise::turn);
+        if !is_noisy & !nets.turn() & errands.turn(&mut peers) {
             Kernel.sleep(runs);
         }
     }

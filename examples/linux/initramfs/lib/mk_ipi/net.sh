@@ -22,6 +22,7 @@ network() {
 	step "network: $bytes bytes to 3" sent_to_3 $bytes
 	step "network: $bytes bytes from 3" got_from_3 $bytes
 	step "network: small frames" small_frames
+	step "network: ssh to 3" ssh_to_3
 	step "network: set down and up" down_and_up
 	[ ! -x /bin/iperf3 ] || step "network: figures" figures
 	step "network: a transfer is under way" begin_transfer
@@ -34,6 +35,7 @@ network() {
 	step "network: its next life: $bytes bytes" sent_to_3 $bytes
 	step "network: kill 1, restart, ping" revive_1
 	step "network: no errors" no_errors
+	hostile
 }
 
 interfaces() {
@@ -132,6 +134,16 @@ get_data() {
 down_and_up() {
 	ip link set mk3 down && ! ping -c 1 -W 1 $(ip_of 3) > /dev/null 2>&1 || return
 	ip link set mk3 up && await 5 has_carrier 3 && pings 3 56 3
+}
+
+# A command over SSH, and a file with its sum.
+ssh_to_3() {
+	[ -x /usr/bin/dbclient ] || { echo "not run: this machine has no dropbear"; return; }
+	local to=root@$(ip_of 3) sum
+	is "$(timeout 60 dbclient -y $to 'echo $((6 * 7)) on $(hostname)' < /dev/null 2> /tmp/ssh)" "42 on $(hostname)" || { cat /tmp/ssh; return 1; }
+	sum=$(md5sum < /bin/busybox)
+	is "$(timeout 60 dbclient -y $to md5sum < /bin/busybox 2> /tmp/ssh)" "$sum" || { cat /tmp/ssh; return 1; }
+	echo "$sum"
 }
 
 # A message holds a whole one.

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mk_ipi.hostile=noise:SEED|deaf` with `serve`: a kernel that breaks the rules, to show that its host is not harmed.
+//!
+//! - `noise`: beside its usual service it sends messages of the services' types (SPEC chapters K, G and E). Some are random, some are
+//!   valid but for a few bytes, some are valid frames with a random content.
+//! - `deaf`: it takes no message any more as soon as the host's network interface has a carrier. Its heartbeat goes on.
+
+use crate::arch::interrupts;
+use crate::net;
+use crate::serve::SERVER;
+use crate::stream::Heart;
+use fastrand::Rng;
+use mk_ipi_abi::channel::{self, Channel, CHANNEL_TYPE};
+use mk_ipi_abi::console::{self, Console, CONSOLE_TYPE};
+use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
+use mk_ipi_net::net::{
+    Control, FrameHead, Key, Offer, Offload, PartHead, Takes, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE,
+    NET_PART_TYPE,
+};
+
+/// How a kernel breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hostile {
+    /// It sends what makes no sense; the seed of the random numbers.
+    Noise(u64),
+    /// It takes no message any more.
+    Deaf,
+}
+
+/// Bytes of the longest message.
+const LONGEST: usize = 4096;
+/// Messages in a row: then the kernel serves again.
+const MESSAGES: u32 = 16;
+
+/// What breaks the rules beside the usual service.
+pub struct Noise {
+    random: Rng,
+    number: u32,
+}
+
+impl Noise {
+    /// The messages that this seed gives.
+    pub fn new(seed: u64) -> Self {
+        Self { random: Rng::with_seed(seed), number: 0 }
+    }
+
+    /// Sends some messages to the host; whether there was space for all.
+    pub fn turn(&mut self) -> bool {
+        let host = SERVER.instance(InstanceId::HOST).ok();
+        let longest = host.and_then(|host| host.geometry()).map_or(0, |g| g.max_len() as usize);
+        (0..MESSAGES).all(|_| {
+            let mut message = [0; LONGEST];
+            self.random.fill(&mut message);
+            let (msg_type, len) = self.compose(&mut message);
+            self.damage(&mut message, len);
+            let payload = message.get(..len.min(longest)).unwrap_or(&[]);
+            SERVER.send(InstanceId::HOST, msg_type, payload).is_ok()
+        })
+    }
+
+    /// Writes a message to the start of `to`, which is random; its type and its length.
+    fn compose(&mut self, to: &mut [u8; LONGEST]) -> (MessageType, usize) {
+        match self.random.u8(..8) {
+            0 => (CONSOLE_TYPE, self.console(to)),
+            1 => (CHANNEL_TYPE, self.channel(to)),
+            2 => (NET_CONTROL_TYPE, put(to, &self.control().encode())),
+            3 => (NET_PART_TYPE, self.part(to)),
+            4 => (MessageType(0xffff_0000 | u32::from(self.random.u8(..))), self.random.usize(..=LONGEST)),
+            _ => (NET_FRAME_TYPE, self.frame(to)),
+        }
+    }
+
+    /// Changes up to three of the first bytes of every second message, or its length.
+    fn damage(&mut self, message: &mut [u8; LONGEST], len: usize) {
+        if self.random.bool() {
+            return;
+        }
+        for _ in 0..self.random.u8(1..4) {
+            let at = self.random.usize(..len.clamp(1, 64));
+            if let Some(byte) = message.get_mut(at) {
+                *byte = if self.random.bool() { self.random.u8(..) } else { *byte ^ 1 << self.random.u8(..8) };
+            }
+        }
+    }
+
+    /// A number that is small, or of any size.
+    fn position(&mut self) -> u64 {
+        self.random.u64(..) >> self.random.u8(..64)
+    }
+
+    fn life(&mut self) -> Option<Incarnation> {
+        let known = SERVER.instance(InstanceId::HOST).ok().map(|host| host.incarnation());
+        known.filter(|_| self.random.u8(..8) != 0)
+    }
+
+    fn console(&mut self, to: &mut [u8; LONGEST]) -> usize {
+        let mut bytes = [0; 128];
+        self.random.fill(&mut bytes);
+        let bytes = bytes.get(..self.random.usize(..=128)).unwrap_or(&[]);
+        let position = self.position();
+        let saying = match self.random.u8(..3) {
+            0 => console::Saying::Listen { limit: position },
+            1 => console::Saying::Log { position, bytes },
+            _ => console::Saying::Terminal { position, bytes },
+        };
+        Console { to: self.life(), saying }.encode(to).map_or(0, <[u8]>::len)
+    }
+
+    fn channel(&mut self, to: &mut [u8; LONGEST]) -> usize {
+        let mut bytes = [0; 128];
+        self.random.fill(&mut bytes);
+        let bytes = bytes.get(..self.random.usize(..=128)).unwrap_or(&[]);
+        let (session, position) = (self.random.u32(..4), self.position());
+        let (is_first, is_last) = (self.random.bool(), self.random.bool());
+        let saying = match self.random.u8(..4) {
+            0 => channel::Saying::Ask,
+            1 => channel::Saying::Grant { session, limit: position },
+            2 => channel::Saying::Part { session, position, is_first, is_last, bytes },
+            _ => channel::Saying::Closed { session, read: position },
+        };
+        let number = self.random.u32(..16);
+        Channel { number, to: self.life(), saying }.encode(to).map_or(0, <[u8]>::len)
+    }
+
+    /// What an interface says of itself: with its own key, now and then, so that the carrier goes and comes.
+    fn control(&mut self) -> Control {
+        let ours = Key::of(SERVER.identity().map_or(Incarnation::FIRST, |(_, life)| life), 1);
+        let any = Key::new(self.random.u32(..)).unwrap_or(ours);
+        let key = if self.random.bool() { ours } else { any };
+        if self.random.u8(..8) == 0 {
+            return Control::Close(key);
+        }
+        let takes = Takes::from_bits_retain(self.random.u32(..8));
+        let mac = [2, self.random.u8(..), 0, 0, 0, 1];
+        let offer = Offer { key, takes, max_frame: self.random.u32(..=MAX_FRAME), mac };
+        Control::Open { offer, heard: Some(self.host_key()) }
+    }
+
+    /// The key that the host's frames must carry; any other while it has none.
+    fn host_key(&mut self) -> Key {
+        let theirs = net::carrier(InstanceId::HOST).map(|theirs| theirs.key);
+        theirs.or_else(|| Key::new(self.random.u32(1..))).unwrap_or(Key::of(Incarnation::FIRST, 1))
+    }
+
+    fn offload(&mut self) -> Offload {
+        let random = &mut self.random;
+        Offload {
+            flags: random.u8(..4),
+            gso_type: [0, 0, 1, 4, 0x81, 0x84, 3, 5][random.usize(..8)],
+            hdr_len: random.u16(..128),
+            gso_size: random.u16(..2048),
+            csum_start: random.u16(..128),
+            csum_offset: random.u16(..32),
+        }
+    }
+
+    /// A frame, or the begin of one: perhaps of IP, with a content that is random from there on.
+    fn frame(&mut self, to: &mut [u8; LONGEST]) -> usize {
+        self.number = self.number.wrapping_add(1);
+        let there = self.random.usize(..=1600);
+        let more = if self.random.u8(..4) == 0 { self.random.u32(..MAX_FRAME) } else { 0 };
+        let len = there as u32 + more;
+        let offload = if self.random.bool() { Offload::default() } else { self.offload() };
+        let head = FrameHead { key: self.host_key(), number: self.number, len, offload }.encode();
+        let kinds = [[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0], [0, 0]];
+        let [high, low] = kinds[self.random.usize(..kinds.len())];
+        let version = if high == 8 { 0x45 } else { 0x60 };
+        let ethernet = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, high, low, version];
+        let begun = put(to, &head);
+        if let Some(rest) = to.get_mut(begun..) {
+            put(rest, &ethernet);
+        }
+        begun + there
+    }
+
+    fn part(&mut self, to: &mut [u8; LONGEST]) -> usize {
+        let at = self.random.u32(..MAX_FRAME);
+        let head = PartHead { key: self.host_key(), number: self.number, at }.encode();
+        put(to, &head) + self.random.usize(..=1600)
+    }
+}
+
+/// Writes `bytes` to the start of `to`; how many they are.
+fn put(to: &mut [u8], bytes: &[u8]) -> usize {
+    to.iter_mut().zip(bytes).map(|(to, byte)| *to = *byte).count()
+}
+
+/// Takes nothing any more, from the first carrier on. Returns until then.
+pub fn be_deaf(heart: &mut Heart) {
+    if net::carrier(InstanceId::HOST).is_none() {
+        return;
+    }
+    log!("takes no message from now on");
+    interrupts::disable();
+    loop {
+        heart.beat(&SERVER);
+        core::hint::spin_loop();
+    }
+}
