@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs of this machine that go into a first file system, with all that they load: Python and socat, where they are.
+//! Programs of this machine that go into a first file system, with all that they load: Python, socat, and an SSH server and client,
+//! where they are.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,12 @@ use super::initramfs::Entry;
 use crate::cmd;
 
 const PYTHON: &str = "/usr/bin/python3";
-const SOCAT: &str = "/usr/bin/socat";
+const PROGRAMS: [&str; 3] = ["/usr/bin/socat", "/usr/sbin/dropbear", "/usr/bin/dbclient"];
 /// What the programs of the scenario use: all that it loads is printed.
 const MODULES: &str = "import fcntl, os, select, struct, sys\n\
     for m in list(sys.modules.values()):\n  f = getattr(m, '__file__', None)\n  if f: print(f)";
 
-/// Those of the two that this machine has.
+/// Those that this machine has.
 pub fn entries() -> Result<Vec<Entry>> {
     let mut files = BTreeSet::new();
     if Path::new(PYTHON).exists() {
@@ -24,9 +25,7 @@ pub fn entries() -> Result<Vec<Entry>> {
         files.extend(modules.lines().map(PathBuf::from));
         files.insert(PYTHON.into());
     }
-    if Path::new(SOCAT).exists() {
-        files.insert(SOCAT.into());
-    }
+    files.extend(PROGRAMS.map(PathBuf::from).into_iter().filter(|file| file.exists()));
     for file in files.clone() {
         files.extend(libraries(&file)?);
     }

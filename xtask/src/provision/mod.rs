@@ -50,6 +50,8 @@ pub enum Need {
     },
     /// A busybox that needs no library.
     Busybox,
+    /// Programs that the scenario with a spawned Linux uses, where they can be had.
+    Programs,
     /// `iperf3`, which measures networks.
     Iperf,
     /// `valgrind`, which counts instructions.
@@ -192,6 +194,7 @@ fn plan(need: &Need) -> Result<Vec<Plan>> {
             Ok(system::plan_linux(*debug)?.into_iter().chain(tools::plan_bindgen()?).collect())
         }
         Need::Busybox => Ok(system::plan_busybox()?.into_iter().collect()),
+        Need::Programs => Ok(system::plan_programs().into_iter().collect()),
         Need::Iperf => system::plan_iperf(),
         Need::Valgrind => system::plan_valgrind(),
         Need::Linux(wanted) => kernel::plan(wanted),

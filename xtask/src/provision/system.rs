@@ -42,9 +42,18 @@ fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<
 
 /// All but those that are there; nothing where we cannot install.
 pub(super) fn plan_compilers() -> Option<Plan> {
-    let wanted = [("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("ld", "binutils")];
-    let missing: Vec<_> = wanted.into_iter().filter(|(program, _)| which(program).is_none()).collect();
-    let packages: Vec<_> = missing.into_iter().map(|(_, package)| package).collect();
+    plan_what_can_be(&[("gcc", "gcc"), ("g++", "g++"), ("clang", "clang"), ("ld", "binutils")])
+}
+
+/// All but those that are there; nothing where we cannot install.
+pub(super) fn plan_programs() -> Option<Plan> {
+    plan_what_can_be(&[("python3", "python3"), ("socat", "socat"), ("dropbear", "dropbear-bin")])
+}
+
+/// What must be done to have those of these programs, each with its package, that can be had.
+fn plan_what_can_be(wanted: &[(&str, &'static str)]) -> Option<Plan> {
+    let missing = wanted.iter().filter(|(program, _)| which(program).is_none());
+    let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
     (!packages.is_empty() && which("apt-get").is_some() && is_root()).then(|| by_apt(&packages))
 }
 
