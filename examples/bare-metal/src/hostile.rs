@@ -78,7 +78,8 @@ impl Noise {
         for _ in 0..self.random.u8(1..4) {
             let at = self.random.usize(..len.clamp(1, 64));
             if let Some(byte) = message.get_mut(at) {
-                *byte = if self.random.bool() { self.random.u8(..) } else { *byte ^ 1 << self.random.u8(..8) };
+                *byte =
+                    if self.random.bool() { self.random.u8(..) } else { *byte ^ 1 << self.random.u8(..8) };
             }
         }
     }
