@@ -57,5 +57,5 @@ lane_is_full() {
 		[ $n -lt 100000 ] || { echo "$n messages, and there is space"; return 1; }
 	done
 	echo "after $n messages: $(cat /tmp/full)"
-	grep -q 'temporarily\|busy' /tmp/full
+	grep -q 'No space left' /tmp/full
 }

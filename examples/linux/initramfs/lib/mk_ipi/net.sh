@@ -140,9 +140,9 @@ down_and_up() {
 ssh_to_3() {
 	[ -x /usr/bin/dbclient ] || { echo "not run: this machine has no dropbear"; return; }
 	local to=root@$(ip_of 3) sum
-	is "$(timeout 60 dbclient -y $to 'echo $((6 * 7)) on $(hostname)' < /dev/null 2> /tmp/ssh)" "42 on $(hostname)" || { cat /tmp/ssh; return 1; }
+	is "$(timeout 60 /usr/bin/dbclient -y $to 'echo $((6 * 7)) on $(hostname)' < /dev/null 2> /tmp/ssh)" "42 on $(hostname)" || { cat /tmp/ssh; return 1; }
 	sum=$(md5sum < /bin/busybox)
-	is "$(timeout 60 dbclient -y $to md5sum < /bin/busybox 2> /tmp/ssh)" "$sum" || { cat /tmp/ssh; return 1; }
+	is "$(timeout 60 /usr/bin/dbclient -y $to md5sum < /bin/busybox 2> /tmp/ssh)" "$sum" || { cat /tmp/ssh; return 1; }
 	echo "$sum"
 }
 
