@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi's links beside the queues that Rust programs use: `cargo xtask bench`. How it measures: `docs/performance.md`.
+//! mk-ipi's links beside the queues that Rust programs use: `cargo xtask bench`. How it measures: `docs/book/src/performance.md`.
 
 mod floor;
 mod lineup;

@@ -5,7 +5,7 @@
 //! what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the interrupt, `deferred.rs` runs core's
 //! drain, `callback.rs` calls the handler. The life of an instance: `command.rs`, `host`, `memory.rs`, `cpus.rs`, `image.rs`,
 //! `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`.
-//! CPUs that move: `moves.rs`. Consoles, terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/linux.md tells how to use it.
+//! CPUs that move: `moves.rs`. Consoles, terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/book/src/linux.md tells how to use it.
 
 #![allow(
     unreachable_pub,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Litmus tests of the five patterns that all ordering here comes down to (docs/memory-ordering.md), by the real ends on real threads.
+//! Litmus tests of the five patterns that all ordering here comes down to (docs/book/src/memory-ordering.md), by the real ends on real threads.
 //!
 //! On this machine's CPUs they run many rounds. Under Miri, whose loads give old values wherever the language's memory model lets them,
 //! one round has one schedule: `cargo xtask litmus` tries many seeds. What Miri cannot show is a load that comes late; loom's models do.

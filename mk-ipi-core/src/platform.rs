@@ -26,7 +26,7 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 /// | riscv64, SBI or IMSIC | `fence w, o`; `fence w, w` is not enough | ISA, "FENCE instruction" |
 ///
 /// **The target's half** is its kernel's: it takes the interrupt first, and looks for messages behind that, with a barrier in between where the
-/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/memory-ordering.md` has both halves as a litmus test.
+/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has both halves as a litmus test.
 ///
 /// `ring` must be callable in any context that may send, with interrupts on or off, and must interrupt no
 /// other CPU than the one named: the vector's handler there is code that its kernel trusts to be expected.
