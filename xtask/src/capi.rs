@@ -16,6 +16,8 @@ use crate::provision::{Need, Provision, Toolchain};
 pub const PACKAGE: &str = "mk-ipi-capi";
 /// Its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
+/// The kernel in C that the book shows.
+pub const FIRST_KERNEL: &str = "examples/first_kernel.c";
 /// The sources of `mk_ipi_test`.
 pub const TEST_SOURCES: [&str; 15] = [
     "main.c",

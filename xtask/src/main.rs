@@ -3,6 +3,7 @@
 
 mod arch;
 mod bench;
+mod book;
 mod capi;
 mod check;
 mod cmd;
@@ -60,6 +61,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// The demo, stopped in mid-stream, its memory dumped and explained by mk-ipi-inspect
     Inspect(inspect::InspectArgs),
+    /// The book of docs/book, as a folder of HTML, and its drawings
+    Book(book::BookArgs),
     /// The C header, the static libraries, a pkg-config file and a test program, in one folder
     Capi(capi::CapiArgs),
     /// Whether the public interface has changed more than the version number says; nothing is published yet, so it is
@@ -93,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Inspect(args) => inspect::inspect(&places, &provision(args.yes), &args)?,
+        Command::Book(args) => book::book(&places, &provision(args.yes), &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
         Command::Semver(args) => check::semver(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),

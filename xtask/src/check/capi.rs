@@ -42,6 +42,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     for compiler in compilers(places.ci)? {
         header(context, compiler, &out)?;
         kernel(context, compiler, &out)?;
+        first_kernel(context, compiler, &out)?;
         notes.extend(programs(context, compiler, &out)?);
     }
     notes.extend(peer_program(&out, places.ci)?);
@@ -86,6 +87,18 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
 fn kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
     let library = out.join("lib").join(BARE_TARGET).join("libmk_ipi.a");
     image::compile_c(context.places, cc, 0x0200_0000, &library, &out.join(format!("kernel-{cc}.elf")))
+}
+
+/// The book's kernel in C: each of its two kernels hears the other.
+fn first_kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
+    let program = out.join(format!("first_kernel-{cc}"));
+    let mut cmd = capi::compiler(context.places, cc, &out.join("include"));
+    cmd.arg(context.places.root.join(capi::FIRST_KERNEL)).arg(out.join("lib/libmk_ipi.a"));
+    cmd::run(cmd.arg("-o").arg(&program))?;
+    let said = cmd::output(&mut Command::new(&program))?;
+    let wanted = ["CPU 1 heard \"hello, kernel 1\" from CPU 0", "CPU 0 heard \"hello, host\" from CPU 1"];
+    ensure!(said.lines().eq(wanted), "{} says {said:?}", capi::FIRST_KERNEL);
+    Ok(())
 }
 
 /// Whether the compiler has what a sanitized program links. Debian's clang comes without, its gcc with it.

@@ -15,6 +15,7 @@ use super::campaigns::{
 use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
 use crate::arch::{self, Arch};
 use crate::bench;
+use crate::book;
 use crate::cmd::{self, Places, SPAWN};
 use crate::demo::{self, DemoArgs, Modes, Stage};
 use crate::guest::{self, Host};
@@ -166,6 +167,9 @@ pub fn all() -> Vec<Step> {
         ),
         step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
+        }),
+        step("book", "the book's links, listings and drawings are good", &[], |c| {
+            Ok(vec![book::checked(&c.places.root)?])
         }),
         step("readme", "links and commands in the pages are good", &[], source::pages),
         step(

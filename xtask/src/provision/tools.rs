@@ -12,6 +12,8 @@ use crate::cmd::{self, which};
 /// The bindgen that we install, and the oldest that every Linux here takes.
 const BINDGEN: &str = "0.72.1";
 const OLDEST_BINDGEN: (u32, u32, u32) = (0, 71, 1);
+/// The mdBook that we install, without what serves pages over a network.
+const MDBOOK: [&str; 5] = ["--version", "0.4.52", "--no-default-features", "--features", "search"];
 
 /// Where our own tools are, whether they exist or not.
 fn tools() -> Result<PathBuf> {
@@ -33,7 +35,9 @@ pub(super) fn plan(name: &'static str) -> Result<Option<Plan>> {
     if tool(name).is_some() {
         return Ok(None);
     }
-    install(name, &[name.into()]).map(Some)
+    let options = if name == "mdbook" { &MDBOOK[..] } else { &[] };
+    let words: Vec<String> = [name].iter().chain(options).map(ToString::to_string).collect();
+    install(name, &words).map(Some)
 }
 
 /// The path of a bindgen that is new enough, the system's first.
