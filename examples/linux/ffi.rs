@@ -38,7 +38,7 @@ extern "C" {
     pub fn mk_ipi_glue_queue_irq_work();
     pub fn mk_ipi_glue_queue_rest();
     pub fn mk_ipi_glue_queue_tick(ms: c_uint);
-    pub fn mk_ipi_glue_queue_errand();
+    pub fn mk_ipi_glue_queue_host_request();
     pub fn mk_ipi_glue_start_serving() -> c_int;
     pub fn mk_ipi_glue_stop_serving();
     pub fn mk_ipi_glue_should_stop() -> bool;

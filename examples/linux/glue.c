@@ -223,7 +223,7 @@ void mk_ipi_glue_spin_unlock(unsigned int which, unsigned long flags)
 static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
 static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
 static struct delayed_work mk_ipi_tick;
-static DECLARE_WORK(mk_ipi_errand, mk_ipi_rs_errand);
+static DECLARE_WORK(mk_ipi_host_request, mk_ipi_rs_host_request);
 static DECLARE_WORK(mk_ipi_services, mk_ipi_rs_services);
 /* Not a hard one: who is woken, and a terminal's buffer, have locks that sleep under PREEMPT_RT. */
 static struct irq_work mk_ipi_news = IRQ_WORK_INIT(mk_ipi_rs_news);
@@ -248,7 +248,7 @@ void mk_ipi_glue_stop_work(void)
 	unsigned int cpu;
 
 	cancel_delayed_work_sync(&mk_ipi_tick);
-	cancel_work_sync(&mk_ipi_errand);
+	cancel_work_sync(&mk_ipi_host_request);
 	cancel_work_sync(&mk_ipi_services);
 	irq_work_sync(&mk_ipi_news);
 	for_each_possible_cpu(cpu) {
@@ -275,9 +275,9 @@ void mk_ipi_glue_queue_tick(unsigned int ms)
 }
 
 /* What a host asks of a kernel that it started: it may sleep. CPU 0 never goes offline. */
-void mk_ipi_glue_queue_errand(void)
+void mk_ipi_glue_queue_host_request(void)
 {
-	queue_work_on(0, mk_ipi_queue, &mk_ipi_errand);
+	queue_work_on(0, mk_ipi_queue, &mk_ipi_host_request);
 }
 
 /* What consoles and channels have to send or to set up: it may sleep. */

@@ -128,8 +128,8 @@ impl Drop for Service {
 
 /// What the host wants done: process context.
 #[no_mangle]
-extern "C" fn mk_ipi_rs_errand(_: *mut c_void) {
-    moves::run_errand();
+extern "C" fn mk_ipi_rs_host_request(_: *mut c_void) {
+    moves::run_host_request();
     stop::run();
 }
 

@@ -7,7 +7,7 @@ use crate::lock::Locked;
 use crate::platform::ENDPOINT;
 use crate::{cpus, ffi, listed, role, start, vector};
 use kernel::prelude::*;
-use mk_ipi_core::abi::cpu_move::{CpuMove, What, CPU_MOVE_TYPE};
+use mk_ipi_core::abi::cpu_move::{CpuMove, CpuMoveKind, CPU_MOVE_TYPE};
 use mk_ipi_core::abi::{Errno, Incarnation, InstanceId, PhysCpuId};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
@@ -55,12 +55,12 @@ fn asked(id: InstanceId, cpu: PhysCpuId) -> u64 {
     u64::from(id.get()) << 32 | cpu.0 & u64::from(u32::MAX)
 }
 
-/// Has the life of `id` do `what` with `cpu`, and waits until it has, or until it is not `there` any more. Not to be called with the host's
+/// Has the life of `id` do `kind` with `cpu`, and waits until it has, or until it is not `there` any more. Not to be called with the host's
 /// lock.
 pub fn ask(
     id: InstanceId,
     life: Incarnation,
-    what: What,
+    kind: CpuMoveKind,
     cpu: PhysCpuId,
     there: impl Fn() -> bool,
 ) -> core::result::Result<(), NotDone> {
@@ -69,7 +69,7 @@ pub fn ask(
         *last = request;
         ASKED.store(asked(id, cpu), Ordering::Relaxed);
         ANSWERED.store(0, Ordering::Release);
-        send(id, &CpuMove { what, request, cpu, life }).map_err(NotDone::Refused)?;
+        send(id, &CpuMove { kind, request, cpu, life }).map_err(NotDone::Refused)?;
         let mut errno = None;
         start::wait_until(ANSWER, || {
             let answer = ANSWERED.load(Ordering::Acquire);
@@ -82,7 +82,7 @@ pub fn ask(
             Some(0) => Ok(()),
             Some(errno) => {
                 let words =
-                    format_args!("instance {} refuses {what:?} of CPU {}: error {errno}", id.get(), cpu.0);
+                    format_args!("instance {} refuses {kind:?} of CPU {}: error {errno}", id.get(), cpu.0);
                 Err(NotDone::Refused(failure!(EBUSY, "{words}")))
             }
             None => {
@@ -94,56 +94,57 @@ pub fn ask(
 }
 
 /// Sends, and waits for room: a lane may be full of others' messages.
-fn send(to: InstanceId, said: &CpuMove) -> Result {
-    let (payload, mut result) = (said.encode(), Ok(()));
+fn send(to: InstanceId, message: &CpuMove) -> Result {
+    let (payload, mut result) = (message.encode(), Ok(()));
     start::wait_until(ROOM, || {
         result = ENDPOINT.send(to, CPU_MOVE_TYPE, &payload).map(drop);
         !matches!(result, Err(e) if e.is_transient())
     });
-    result.map_err(|e| failure!(EIO, "instance {} is not told of CPU {}: {e:?}", to.get(), said.cpu.0))
+    result.map_err(|e| failure!(EIO, "instance {} is not told of CPU {}: {e:?}", to.get(), message.cpu.0))
 }
 
 fn on_move(message: &Message<'_>) {
-    let (Some(sender), Ok(said)) = (message.sender(), CpuMove::decode(message.payload())) else { return };
-    let errno = match said.what {
-        What::Done => 0,
-        What::Refused(errno) => errno.0.unsigned_abs(),
-        What::GiveUp | What::Use => {
-            let is_ours = ENDPOINT.identity().is_some_and(|(_, life)| life == said.life);
+    let (Some(sender), Ok(message)) = (message.sender(), CpuMove::decode(message.payload())) else { return };
+    let errno = match message.kind {
+        CpuMoveKind::Done => 0,
+        CpuMoveKind::Refused(errno) => errno.0.unsigned_abs(),
+        CpuMoveKind::GiveUp | CpuMoveKind::Use => {
+            let is_ours = ENDPOINT.identity().is_some_and(|(_, life)| life == message.life);
             if role::is_joined() && sender == InstanceId::HOST && is_ours {
-                want(&said);
+                want(&message);
             }
             return;
         }
     };
-    if ASKED.load(Ordering::Relaxed) == asked(sender, said.cpu) {
-        let number = u64::from(said.request & NUMBER) << 32;
+    if ASKED.load(Ordering::Relaxed) == asked(sender, message.cpu) {
+        let number = u64::from(message.request & NUMBER) << 32;
         ANSWERED.store(IS_THERE | number | u64::from(errno), Ordering::Release);
     }
 }
 
-/// Has the errand do what the host wants. Whatever it wanted before, it has given up waiting for.
-fn want(said: &CpuMove) {
+/// Has the host_request do what the host wants. Whatever it wanted before, it has given up waiting for.
+fn want(message: &CpuMove) {
     // No APIC id is longer.
-    let Ok(cpu) = u32::try_from(said.cpu.0) else { return };
-    let is_use = if said.what == What::Use { IS_USE } else { 0 };
+    let Ok(cpu) = u32::try_from(message.cpu.0) else { return };
+    let is_use = if message.kind == CpuMoveKind::Use { IS_USE } else { 0 };
     WANTED.store(
-        IS_THERE | is_use | u64::from(said.request & NUMBER) << 32 | u64::from(cpu),
+        IS_THERE | is_use | u64::from(message.request & NUMBER) << 32 | u64::from(cpu),
         Ordering::Relaxed,
     );
     // SAFETY: `start_work` has made it.
-    unsafe { ffi::mk_ipi_glue_queue_errand() };
+    unsafe { ffi::mk_ipi_glue_queue_host_request() };
 }
 
 /// Does what the host wants, if it wants something: process context.
-pub fn run_errand() {
+pub fn run_host_request() {
     let wanted = WANTED.swap(0, Ordering::Relaxed);
     let (Some((_, life)), true) = (ENDPOINT.identity(), wanted & IS_THERE != 0) else { return };
     let (request, cpu) = ((wanted >> 32) as u32 & NUMBER, PhysCpuId(wanted & u64::from(u32::MAX)));
     let done = if wanted & IS_USE != 0 { use_one(cpu) } else { give_up(cpu) };
-    let what = done.map_or_else(|e| What::Refused(Errno(e.to_c().saturating_neg())), |()| What::Done);
+    let kind =
+        done.map_or_else(|e| CpuMoveKind::Refused(Errno(e.to_c().saturating_neg())), |()| CpuMoveKind::Done);
     // If that fails, the log says so.
-    let _ = send(InstanceId::HOST, &CpuMove { what, request, cpu, life });
+    let _ = send(InstanceId::HOST, &CpuMove { kind, request, cpu, life });
     let _ = guard();
 }
 

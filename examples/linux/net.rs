@@ -18,9 +18,9 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU32, Ordering, UnsafeCell};
 use mk_ipi_core::{Handle, Message, SendError};
 use mk_ipi_net::net::{
-    Key, Offer, Offload, Takes, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
+    Features, Key, Offer, Offload, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
 };
-use mk_ipi_net::{Changed, Cut, FrameError, Gather, Piece, Port};
+use mk_ipi_net::{CarrierChange, FrameAssembler, FrameError, FrameSplitter, Piece, Port};
 
 /// `struct virtio_net_hdr`, little endian.
 #[repr(C)]
@@ -64,13 +64,13 @@ struct End {
 
 /// The frame that comes, in the hands of NAPI.
 struct In {
-    gather: Gather,
+    gather: FrameAssembler,
     epoch: u32,
 }
 
 /// The frame that is sent, behind the queue's lock.
 struct Out {
-    cut: Option<Cut>,
+    cut: Option<FrameSplitter>,
     piece: Option<Piece>,
     number: u32,
 }
@@ -84,7 +84,7 @@ static ENDS: [Behind<End>; MAX_INSTANCES] =
         MAX_INSTANCES];
 
 static INS: [Behind<In>; MAX_INSTANCES] =
-    [const { Behind(UnsafeCell::new(In { gather: Gather::new(), epoch: 0 })) }; MAX_INSTANCES];
+    [const { Behind(UnsafeCell::new(In { gather: FrameAssembler::new(), epoch: 0 })) }; MAX_INSTANCES];
 
 static OUTS: [Behind<Out>; MAX_INSTANCES] =
     [const { Behind(UnsafeCell::new(Out { cut: None, piece: None, number: 0 })) }; MAX_INSTANCES];
@@ -113,14 +113,14 @@ unsafe fn with_out<R>(id: u8, f: impl FnOnce(&mut Out) -> R) -> Option<R> {
 }
 
 /// Does something to the end, has the device follow, and sends what is to be said.
-fn change(id: InstanceId, f: impl FnOnce(&mut End) -> Changed) {
+fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     with_end(id, |end| {
         let changed = f(end);
         if changed.lost {
             end.epoch = end.epoch.wrapping_add(1);
             end.lost = true;
         }
-        if changed.lost || changed.came {
+        if changed.lost || changed.gained {
             // SAFETY: the lock is held.
             unsafe { mk_ipi_net_news(id.get()) };
         }
@@ -130,9 +130,9 @@ fn change(id: InstanceId, f: impl FnOnce(&mut End) -> Changed) {
 
 /// Sends what the end to `id` has to say. What cannot be sent now the next tick sends.
 fn say(id: InstanceId) {
-    let Some(Some(said)) = with_end(id, |end| end.port.owed()) else { return };
-    if ENDPOINT.send(id, NET_CONTROL_TYPE, &said.encode()).is_ok() {
-        with_end(id, |end| end.port.said(&said));
+    let Some(Some(message)) = with_end(id, |end| end.port.pending()) else { return };
+    if ENDPOINT.send(id, NET_CONTROL_TYPE, &message.encode()).is_ok() {
+        with_end(id, |end| end.port.sent(&message));
     }
 }
 
@@ -168,12 +168,12 @@ fn on_control(message: &Message<'_>) {
     let Some(id) = message.sender() else { return };
     let life = message.sender_incarnation();
     change(id, |end| {
-        let heard = end.port.hear(life, message.payload());
+        let heard = end.port.receive(life, message.payload());
         // One that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays as it is.
         heard.unwrap_or_else(|_| {
             // SAFETY: the lock is held.
             unsafe { mk_ipi_net_bad(id.get()) };
-            Changed::default()
+            CarrierChange::default()
         })
     });
 }
@@ -246,7 +246,7 @@ unsafe extern "C" fn mk_ipi_rs_net_peer(id: u8, peer: *mut Peer) {
     let (lost, theirs) =
         with_end(InstanceId::new(id), |end| (core::mem::replace(&mut end.lost, false), end.port.carrier()))
             .unwrap_or((false, None));
-    let (takes, max_frame) = theirs.map_or((0, 0), |theirs| (theirs.takes.bits(), theirs.max_frame));
+    let (takes, max_frame) = theirs.map_or((0, 0), |theirs| (theirs.features.bits(), theirs.max_frame));
     // SAFETY: the caller.
     unsafe { peer.write(Peer { lost, carrier: theirs.is_some(), takes, max_frame }) };
 }
@@ -272,7 +272,7 @@ extern "C" fn mk_ipi_rs_net_open(id: u8) {
         let mac = [0x02, 0x6d, 0x6b, 0, me.get(), id];
         let key = Key::of(life, end.openings);
         end.epoch = end.epoch.wrapping_add(1);
-        end.port.open(Offer { key, takes: Takes::all(), max_frame: MAX_FRAME, mac })
+        end.port.open(Offer { key, features: Features::all(), max_frame: MAX_FRAME, mac })
     });
 }
 
@@ -298,7 +298,7 @@ unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Heade
     let offload = unsafe { *offload }.offload();
     let begun = |out: &mut Out| {
         out.number = out.number.wrapping_add(1);
-        out.cut = Cut::new(&theirs, out.number, len, offload, max).ok();
+        out.cut = FrameSplitter::new(&theirs, out.number, len, offload, max).ok();
         if out.cut.is_some() {
             0
         } else {
@@ -317,7 +317,7 @@ unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Heade
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, len: *mut u32) -> u32 {
     let next = |out: &mut Out| {
-        out.piece = out.cut.as_ref().and_then(Cut::next);
+        out.piece = out.cut.as_ref().and_then(FrameSplitter::next);
         let piece = out.piece.as_ref()?;
         let head = piece.head.as_bytes();
         // SAFETY: the caller.

@@ -15,7 +15,7 @@ static IS_OVER: AtomicBool = AtomicBool::new(false);
 pub fn on_stop() {
     if role::is_joined() && !IS_TOLD.swap(true, Ordering::Relaxed) {
         // SAFETY: `start_work` has made it.
-        unsafe { ffi::mk_ipi_glue_queue_errand() };
+        unsafe { ffi::mk_ipi_glue_queue_host_request() };
     }
 }
 

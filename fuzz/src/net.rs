@@ -4,13 +4,13 @@
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::net::*;
 use mk_ipi_abi::{Incarnation, MessageType};
-use mk_ipi_net::{Cut, FrameError, Gather, Port};
+use mk_ipi_net::{FrameAssembler, FrameError, FrameSplitter, Port};
 
 /// One thing that happens.
 #[derive(Arbitrary, Debug)]
 enum Step {
     Open {
-        takes: u8,
+        features: u8,
         max_frame: u32,
     },
     Close,
@@ -22,7 +22,7 @@ enum Step {
         what: bool,
         key: u8,
         heard: u8,
-        takes: u8,
+        features: u8,
         max_frame: u32,
     },
     Up(u8),
@@ -90,7 +90,7 @@ fn offload(bytes: [u8; 10]) -> Offload {
 /// One end, and what must be true of it.
 struct End {
     port: Port,
-    gather: Gather,
+    gather: FrameAssembler,
     openings: u8,
     /// Of the frame under way: the bytes that came, those that it has, and its number.
     frame: Option<(u32, u32, u32)>,
@@ -99,7 +99,7 @@ struct End {
 /// Any bytes as what happens.
 pub fn net(data: &[u8]) {
     let mut input = Unstructured::new(data);
-    let mut end = End { port: Port::new(), gather: Gather::new(), openings: 0, frame: None };
+    let mut end = End { port: Port::new(), gather: FrameAssembler::new(), openings: 0, frame: None };
     while let (false, Ok(step)) = (input.is_empty(), Step::arbitrary(&mut input)) {
         end.step(step);
         end.check();
@@ -109,24 +109,24 @@ pub fn net(data: &[u8]) {
 impl End {
     fn step(&mut self, step: Step) {
         match step {
-            Step::Open { takes, max_frame } => self.open(takes, max_frame),
+            Step::Open { features, max_frame } => self.open(features, max_frame),
             Step::Close => _ = self.port.close(),
-            Step::Control(of, bytes) => self.hear(of, &bytes),
-            Step::Said { life, what, key: k, heard, takes, max_frame } => {
+            Step::Control(of, bytes) => self.receive(of, &bytes),
+            Step::Said { life, what, key: k, heard, features, max_frame } => {
                 let mut bytes = [0; Control::LEN];
                 let what = if what { 1u32 } else { 2 };
-                let words = [what, 1, key(k), key(heard), takes.into(), max_frame, 0x4444_4402, 0];
+                let words = [what, 1, key(k), key(heard), features.into(), max_frame, 0x4444_4402, 0];
                 bytes.chunks_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
-                self.hear(life, &bytes);
+                self.receive(life, &bytes);
             }
             Step::Up(of) => _ = self.port.peer_is_up(life(of)),
             Step::Gone(of) => _ = self.port.peer_is_gone(of.map(life)),
             Step::Suspect(is) => _ = self.port.peer_is_suspect(is),
             Step::Say => {
-                if let Some(said) = self.port.owed() {
-                    assert_eq!(Control::decode(&said.encode()), Ok(said), "we say what we would take");
-                    self.port.said(&said);
-                    assert_eq!(self.port.owed(), None);
+                if let Some(message) = self.port.pending() {
+                    assert_eq!(Control::decode(&message.encode()), Ok(message), "we say what we would take");
+                    self.port.sent(&message);
+                    assert_eq!(self.port.pending(), None);
                 }
             }
             Step::Bytes(is_part, bytes) => {
@@ -153,21 +153,22 @@ impl End {
         }
     }
 
-    fn open(&mut self, takes: u8, max_frame: u32) {
+    fn open(&mut self, features: u8, max_frame: u32) {
         // Keys that come again would make stale frames good ones.
         self.openings = self.openings.wrapping_add(1);
         let Some(key) = Key::new(key(self.openings)) else { return };
-        let takes = if takes & 1 == 0 { Takes::empty() } else { Takes::from_bits_truncate(takes.into()) };
+        let features =
+            if features & 1 == 0 { Features::empty() } else { Features::from_bits_truncate(features.into()) };
         let max_frame = max_frame.clamp(LEAST_MAX_FRAME, MAX_FRAME);
-        let _ = self.port.open(Offer { key, takes, max_frame, mac: [2; 6] });
+        let _ = self.port.open(Offer { key, features, max_frame, mac: [2; 6] });
     }
 
-    fn hear(&mut self, of: u8, bytes: &[u8]) {
+    fn receive(&mut self, of: u8, bytes: &[u8]) {
         let before = self.port.carrier();
-        match (Control::decode(bytes), self.port.hear(Some(life(of)), bytes)) {
+        match (Control::decode(bytes), self.port.receive(Some(life(of)), bytes)) {
             (Ok(_), Ok(changed)) => {
                 assert_eq!(
-                    changed.came,
+                    changed.gained,
                     self.port.carrier().is_some() && key_of(before) != key_of(self.port.carrier())
                 );
             }
@@ -191,7 +192,7 @@ impl End {
         assert_eq!(taken.at, at, "where its sender says");
         if let Some((len, offload)) = taken.begins {
             assert!((MIN_FRAME..=ours.max_frame).contains(&len));
-            assert_eq!(offload.check(len, ours.takes), Ok(()));
+            assert_eq!(offload.check(len, ours.features), Ok(()));
             self.frame = Some((0, len, number));
         }
         let (came, len, begun) = self.frame.expect("it has begun");
@@ -204,9 +205,9 @@ impl End {
 
     fn send(&mut self, len: u32, offload: Offload, max_message: u32) {
         let Some(theirs) = self.port.carrier() else { return };
-        let Ok(mut cut) = Cut::new(&theirs, 1, len, offload, max_message) else { return };
+        let Ok(mut cut) = FrameSplitter::new(&theirs, 1, len, offload, max_message) else { return };
         // What the other end makes of it.
-        let (mut there, mut came) = (Gather::new(), 0);
+        let (mut there, mut came) = (FrameAssembler::new(), 0);
         while let Some(piece) = cut.next() {
             let payload = [piece.head.as_bytes(), &vec![0; piece.len as usize]].concat();
             assert!(payload.len() <= max_message as usize);

@@ -3,11 +3,11 @@
 //! stays bounded, and what a correct end says comes back as it went.
 
 use arbitrary::{Arbitrary, Unstructured};
-use mk_ipi_abi::channel::{self, Channel, MAX_MESSAGE, MESSAGE_COST};
-use mk_ipi_abi::console::{self, Console};
+use mk_ipi_abi::channel::{self, ChannelMessage, MAX_MESSAGE, MESSAGE_COST};
+use mk_ipi_abi::console::{self, ConsoleMessage};
 use mk_ipi_abi::Incarnation;
-use mk_ipi_services::channel::{Inbox, Outbox, Taken};
-use mk_ipi_services::console::{Heard, Line, Log};
+use mk_ipi_services::channel::{Inbox, Outbox, PartOutcome};
+use mk_ipi_services::console::{Log, Received, TerminalEnd};
 
 const OUT: usize = 64;
 const KEPT: usize = 96;
@@ -46,7 +46,7 @@ fn life(n: u8) -> Incarnation {
 
 /// Both services, what they were told, and what a model expects.
 struct Both {
-    line: Line<Vec<u8>>,
+    line: TerminalEnd<Vec<u8>>,
     log: Log<Vec<u8>>,
     /// The next byte of the other end's terminal, and what it was granted, as far as was sent.
     terminal: u64,
@@ -61,7 +61,7 @@ struct Both {
 pub fn services(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let mut both = Both {
-        line: Line::new(vec![0; OUT], vec![0; KEPT]),
+        line: TerminalEnd::new(vec![0; OUT], vec![0; KEPT]),
         log: Log::new(vec![0; KEPT]),
         terminal: 0,
         peer: None,
@@ -83,42 +83,42 @@ impl Both {
     fn step(&mut self, step: &Step<'_>) {
         match *step {
             Step::Raw(bytes) => {
-                if let Ok(said) = Console::decode(bytes) {
-                    assert_eq!(said.encode(&mut vec![0; bytes.len()]), Some(bytes));
-                    self.hear(&said, life(0));
+                if let Ok(message) = ConsoleMessage::decode(bytes) {
+                    assert_eq!(message.encode(&mut vec![0; bytes.len()]), Some(bytes));
+                    self.receive_console(&message, life(0));
                 }
-                if let Ok(said) = Channel::decode(bytes) {
+                if let Ok(message) = ChannelMessage::decode(bytes) {
                     let mut room = vec![0; bytes.len()];
-                    assert_eq!(Channel::decode(said.encode(&mut room).unwrap()), Ok(said));
-                    self.take(&said.saying);
+                    assert_eq!(ChannelMessage::decode(message.encode(&mut room).unwrap()), Ok(message));
+                    self.receive_channel(&message.body);
                 }
             }
             Step::Console { kind, to, from, off, bytes } => {
                 let position = self.terminal.saturating_add_signed(off.into());
-                let saying = match kind % 3 {
-                    0 => console::Saying::Listen { limit: position },
-                    1 => console::Saying::Log { position, bytes },
-                    _ => console::Saying::Terminal { position, bytes },
+                let body = match kind % 3 {
+                    0 => console::Body::Listen { limit: position },
+                    1 => console::Body::Log { position, bytes },
+                    _ => console::Body::Terminal { position, bytes },
                 };
-                let said = Console { to: (to % 4 != 3).then(|| life(to)), saying };
-                let mut room = vec![0; Console::HEADER + bytes.len()];
-                if let Ok(said) = Console::decode(said.encode(&mut room).unwrap()) {
-                    self.hear(&said, life(from));
+                let message = ConsoleMessage { to: (to % 4 != 3).then(|| life(to)), body };
+                let mut room = vec![0; ConsoleMessage::HEADER + bytes.len()];
+                if let Ok(message) = ConsoleMessage::decode(message.encode(&mut room).unwrap()) {
+                    self.receive_console(&message, life(from));
                 }
             }
             Step::Channel { kind, session, off, flags, len } => {
                 let position = self.position.saturating_add_signed(off.into());
                 let (session, bytes) = (u32::from(session % 3), vec![7; usize::from(len % 5000)]);
-                let saying = match kind % 8 {
-                    0 => channel::Saying::Ask,
-                    1 => channel::Saying::Grant { session, limit: position },
-                    2 => channel::Saying::Closed { session, read: position },
+                let body = match kind % 8 {
+                    0 => channel::Body::Ask,
+                    1 => channel::Body::Grant { session, limit: position },
+                    2 => channel::Body::Closed { session, read: position },
                     _ => {
                         let (is_first, is_last) = (flags & 1 != 0, flags & 2 != 0);
-                        channel::Saying::Part { session, position, is_first, is_last, bytes: &bytes }
+                        channel::Body::Part { session, position, is_first, is_last, bytes: &bytes }
                     }
                 };
-                self.take(&saying);
+                self.receive_channel(&body);
             }
             Step::Write(bytes) => {
                 let room = self.line.room();
@@ -131,9 +131,9 @@ impl Both {
                 self.line.read(count);
                 self.read();
             }
-            Step::Open(is_open) => self.line.open(is_open),
+            Step::Open(is_open) => self.line.set_reader(is_open),
             Step::Up(n) => {
-                self.line.up(life(n));
+                self.line.peer_up(life(n));
                 self.heard_of(life(n));
             }
             Step::Send => self.send(),
@@ -152,50 +152,50 @@ impl Both {
         }
     }
 
-    fn hear(&mut self, said: &Console<'_>, from: Incarnation) {
+    fn receive_console(&mut self, message: &ConsoleMessage<'_>, from: Incarnation) {
         let me = life(0);
-        let is_ours = said.to.is_none_or(|to| to == me);
-        let heard = self.line.hear(said, from, me);
+        let is_ours = message.to.is_none_or(|to| to == me);
+        let heard = self.line.receive(message, from, me);
         let is_late = self.peer.is_some_and(|peer| from.is_before(peer));
-        assert_eq!(heard == Heard::Stale, !is_ours || is_late);
-        if heard != Heard::Stale {
+        assert_eq!(heard == Received::Stale, !is_ours || is_late);
+        if heard != Received::Stale {
             self.heard_of(from);
         }
-        if let (Heard::Bytes, console::Saying::Terminal { position, bytes }) = (heard, said.saying) {
+        if let (Received::Bytes, console::Body::Terminal { position, bytes }) = (heard, message.body) {
             assert_eq!(position, self.terminal, "in order");
             assert!(bytes.len() <= KEPT, "no more than there can be room for");
             self.terminal += bytes.len() as u64;
         }
-        assert_eq!(self.log.hear(said, from, me) == Heard::Stale, !is_ours);
+        assert_eq!(self.log.receive(message, from, me) == Received::Stale, !is_ours);
         let mut room = [0; KEPT + 1];
         assert!(self.line.peek(&mut room) <= KEPT);
     }
 
-    fn take(&mut self, saying: &channel::Saying<'_>) {
+    fn receive_channel(&mut self, body: &channel::Body<'_>) {
         let before = self.inbox.messages();
-        let taken = self.inbox.take(saying);
-        if let channel::Saying::Part { position, is_first, bytes, .. } = *saying {
-            if matches!(taken, Taken::Message | Taken::Part) {
+        let taken = self.inbox.receive(body);
+        if let channel::Body::Part { position, is_first, bytes, .. } = *body {
+            if matches!(taken, PartOutcome::Message | PartOutcome::Part) {
                 assert_eq!(position, self.position, "in order");
                 self.position += bytes.len() as u64 + if is_first { MESSAGE_COST } else { 0 };
                 assert!(self.position <= self.granted, "granted");
-            } else if taken == Taken::Refused && position == self.position {
+            } else if taken == PartOutcome::Refused && position == self.position {
                 // Too long a message costs what was granted; what begins nothing, or was not granted, costs nothing.
                 self.inbox.begin(1);
                 (self.position, self.granted) = (0, 0);
             }
         }
-        assert_eq!(self.inbox.messages(), before + usize::from(taken == Taken::Message));
+        assert_eq!(self.inbox.messages(), before + usize::from(taken == PartOutcome::Message));
         self.tell();
-        self.outbox.hear(saying, life(1));
+        self.outbox.receive(body, life(1));
     }
 
     /// What the inbox grants is known.
     fn tell(&mut self) {
-        if let Some(channel::Saying::Grant { limit, .. }) = self.inbox.next() {
+        if let Some(channel::Body::Grant { limit, .. }) = self.inbox.next() {
             assert!(limit - self.position <= WINDOW as u64);
             self.granted = limit;
-            self.inbox.told();
+            self.inbox.sent();
         }
     }
 
@@ -214,22 +214,22 @@ impl Both {
         let mut room = [0; 256];
         for _ in 0..8 {
             if let Some((payload, sent)) = self.line.next(&mut room) {
-                assert!(Console::decode(payload).is_ok());
+                assert!(ConsoleMessage::decode(payload).is_ok());
                 self.line.sent(sent);
             }
             if let Some((payload, sent)) = self.log.next(&mut room) {
-                assert!(Console::decode(payload).is_ok());
+                assert!(ConsoleMessage::decode(payload).is_ok());
                 self.log.sent(sent);
             }
         }
         let message = [7; 600];
         let mut at = 0;
         while let Some((payload, behind)) = self.outbox.part(1, &message, at, &mut room) {
-            assert!(Channel::decode(payload).is_ok() || behind > at);
+            assert!(ChannelMessage::decode(payload).is_ok() || behind > at);
             self.outbox.sent(at, behind);
             at = behind;
         }
-        if self.outbox.takes(MAX_MESSAGE) {
+        if self.outbox.accepts(MAX_MESSAGE) {
             assert!(self.outbox.has_reader());
         }
     }

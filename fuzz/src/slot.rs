@@ -7,7 +7,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::rfc_v2::{Claim, SLOT_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::sync::{AtomicBool, Ordering::Relaxed};
-use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError};
+use mk_ipi_core::{Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, SendError, SlotPolicy};
 use mk_ipi_mock::{Machine, MockPlatform, POISON_FREE};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -126,7 +126,7 @@ struct World {
     regions: [PhysRange; 3],
     /// What the regions must hold.
     memory: [Vec<u64>; 3],
-    policies: [Occupied; 3],
+    policies: [SlotPolicy; 3],
     sent: u8,
 }
 
@@ -134,7 +134,8 @@ struct World {
 pub fn slot(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(exclusive) = input.arbitrary::<[bool; 3]>() else { return };
-    let mut world = World::new(exclusive.map(|e| if e { Occupied::Exclusive } else { Occupied::Overwrite }));
+    let mut world =
+        World::new(exclusive.map(|e| if e { SlotPolicy::Exclusive } else { SlotPolicy::Overwrite }));
     while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
         world.apply(&op);
     }
@@ -152,7 +153,7 @@ fn slot_of(id: usize) -> Range<usize> {
 }
 
 impl World {
-    fn new(policies: [Occupied; 3]) -> Self {
+    fn new(policies: [SlotPolicy; 3]) -> Self {
         let mut builder = Machine::builder().memory(8);
         for (n, cpu) in CPUS.iter().enumerate() {
             builder = builder.kernel(&[*cpu]).pool(instance(n), 1);
@@ -248,7 +249,7 @@ impl World {
             (0, _) => assert_eq!(result, Err(SendError::Empty)),
             (257.., _) => assert_eq!(result, Err(SendError::TooLong)),
             (_, Some(cpu)) if cpu.0 != CPUS[to] => assert_eq!(result, Err(SendError::NotItsCpu(cpu))),
-            _ if self.policies[to] == Occupied::Exclusive && slot[1] != 0 => {
+            _ if self.policies[to] == SlotPolicy::Exclusive && slot[1] != 0 => {
                 assert_eq!(result, Err(SendError::Busy));
             }
             _ => {
@@ -290,7 +291,7 @@ impl World {
         let end = &self.kernels[n].end;
         let before = end.stats();
         if poll {
-            let possible = self.kernels[n].knows[n] && self.policies[n] == Occupied::Exclusive;
+            let possible = self.kernels[n].knows[n] && self.policies[n] == SlotPolicy::Exclusive;
             assert_eq!(end.poll().is_ok(), possible);
         } else {
             end.on_interrupt();
@@ -298,7 +299,7 @@ impl World {
         let after = end.stats();
         let size = &mut self.memory[n][slot_of(n).start + 1];
         let (received, bad) = (after.received - before.received, after.bad_size - before.bad_size);
-        let exclusive = self.policies[n] == Occupied::Exclusive;
+        let exclusive = self.policies[n] == SlotPolicy::Exclusive;
         let looked = self.kernels[n].knows[n] && (!poll || exclusive);
         let full = before.received - before.handled - before.unhandled == QUEUE as u64;
         let message = looked && (1..=256).contains(size);
@@ -316,7 +317,7 @@ impl World {
         let at = slot_of(n).start + 1;
         self.kernels[n].deferred();
         let (before, after) = (self.memory[n][at], self.word(n, at));
-        assert!(after == before || (after == 0 && self.policies[n] == Occupied::Exclusive));
+        assert!(after == before || (after == 0 && self.policies[n] == SlotPolicy::Exclusive));
         self.memory[n][at] = after;
         self.check(n);
     }
@@ -370,7 +371,7 @@ impl World {
 }
 
 impl Kernel {
-    fn new(machine: &Machine, n: usize, policy: Occupied) -> Self {
+    fn new(machine: &Machine, n: usize, policy: SlotPolicy) -> Self {
         let (end, log) = (Box::new(End::new(machine.kernel(n))), Arc::new(Mutex::new(Vec::new())));
         let id = instance(n);
         end.identify(id, Incarnation::FIRST);
@@ -379,7 +380,7 @@ impl Kernel {
             let probe = Probe { msg_type, ended: Arc::new(AtomicBool::new(false)), log: log.clone() };
             let _ = end.register(msg_type, probe).unwrap();
         }
-        let expected = (policy == Occupied::Exclusive).then(VecDeque::new);
+        let expected = (policy == SlotPolicy::Exclusive).then(VecDeque::new);
         let (more, ended) = (Vec::new(), Vec::new());
         Self { end, id, log, more, ended, left: false, knows: [true; 3], expected }
     }

@@ -25,7 +25,7 @@ const IS_LAST: u16 = 2;
 
 /// What one says of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saying<'a> {
+pub enum Body<'a> {
     /// Who writes asks: does anybody read?
     Ask,
     /// Somebody reads here, and takes what is below this position.
@@ -59,13 +59,13 @@ pub enum Saying<'a> {
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Channel<'a> {
+pub struct ChannelMessage<'a> {
     /// The channel's number: the type by which programs find each other.
     pub number: u32,
     /// The life that it is for; `None` for whichever reads it.
     pub to: Option<Incarnation>,
     /// What it says.
-    pub saying: Saying<'a>,
+    pub body: Body<'a>,
 }
 
 /// Why a payload is none.
@@ -84,10 +84,10 @@ pub enum ChannelError {
     /// The reader's number 0, or one in a question: the number found.
     WrongSession(u32),
     /// A grant or a part for whichever life reads it.
-    ForNobody,
+    NoReceiver,
 }
 
-impl<'a> Channel<'a> {
+impl<'a> ChannelMessage<'a> {
     /// Bytes before those of a program's message (SPEC G-1).
     pub const HEADER: usize = HEADER;
     /// Positions are below this.
@@ -95,14 +95,14 @@ impl<'a> Channel<'a> {
 
     /// Writes it to the start of `to`; `None` if there is no room.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
-        let (kind, flags, session, position, bytes): (u8, u16, u32, u64, &[u8]) = match self.saying {
-            Saying::Ask => (ASK, 0, 0, 0, &[]),
-            Saying::Grant { session, limit } => (GRANT, 0, session, limit, &[]),
-            Saying::Part { session, position, is_first, is_last, bytes } => {
+        let (kind, flags, session, position, bytes): (u8, u16, u32, u64, &[u8]) = match self.body {
+            Body::Ask => (ASK, 0, 0, 0, &[]),
+            Body::Grant { session, limit } => (GRANT, 0, session, limit, &[]),
+            Body::Part { session, position, is_first, is_last, bytes } => {
                 let flags = if is_first { IS_FIRST } else { 0 } | if is_last { IS_LAST } else { 0 };
                 (PART_OF, flags, session, position, bytes)
             }
-            Saying::Closed { session, read } => (CLOSED, 0, session, read, &[]),
+            Body::Closed { session, read } => (CLOSED, 0, session, read, &[]),
         };
         let life = self.to.map_or(0, Incarnation::get);
         let words = [
@@ -143,26 +143,26 @@ impl<'a> Channel<'a> {
             return Err(ChannelError::WrongPosition(position));
         }
         let to = Incarnation::new(life);
-        let saying = match kind {
-            ASK => Saying::Ask,
-            GRANT => Saying::Grant { session, limit: position },
+        let body = match kind {
+            ASK => Body::Ask,
+            GRANT => Body::Grant { session, limit: position },
             PART_OF => {
                 let (is_first, is_last) = (flags & IS_FIRST != 0, flags & IS_LAST != 0);
-                Saying::Part { session, position, is_first, is_last, bytes }
+                Body::Part { session, position, is_first, is_last, bytes }
             }
-            CLOSED => Saying::Closed { session, read: position },
+            CLOSED => Body::Closed { session, read: position },
             _ => return Err(ChannelError::WrongKind(kind)),
         };
-        let is_part = matches!(saying, Saying::Part { .. });
-        let has_session = is_part || matches!(saying, Saying::Grant { .. });
+        let is_part = matches!(body, Body::Part { .. });
+        let has_session = is_part || matches!(body, Body::Grant { .. });
         if bytes.is_empty() == is_part {
             return Err(wrong_size);
         }
-        match saying {
-            Saying::Ask if session != 0 || position != 0 => Err(ChannelError::WrongSession(session)),
+        match body {
+            Body::Ask if session != 0 || position != 0 => Err(ChannelError::WrongSession(session)),
             _ if has_session && session == 0 => Err(ChannelError::WrongSession(0)),
-            _ if has_session && to.is_none() => Err(ChannelError::ForNobody),
-            _ => Ok(Self { number, to, saying }),
+            _ if has_session && to.is_none() => Err(ChannelError::NoReceiver),
+            _ => Ok(Self { number, to, body }),
         }
     }
 }
@@ -172,20 +172,20 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn all() -> Vec<Channel<'static>> {
+    fn all() -> Vec<ChannelMessage<'static>> {
         let (session, position) = (0x8765_4321, 0x1122_3344_5566_7788);
-        let part = |is_first, is_last| Saying::Part { session, position, is_first, is_last, bytes: b"bytes" };
+        let part = |is_first, is_last| Body::Part { session, position, is_first, is_last, bytes: b"bytes" };
         let all = [
-            Saying::Grant { session, limit: position },
+            Body::Grant { session, limit: position },
             part(true, false),
             part(false, false),
             part(false, true),
             part(true, true),
-            Saying::Closed { session, read: position },
+            Body::Closed { session, read: position },
         ];
         let to = Incarnation::new(0x0102_0304);
-        let ask = Channel { number: 7, to: None, saying: Saying::Ask };
-        all.into_iter().map(|saying| Channel { number: 0xffff_ffff, to, saying }).chain([ask]).collect()
+        let ask = ChannelMessage { number: 7, to: None, body: Body::Ask };
+        all.into_iter().map(|body| ChannelMessage { number: 0xffff_ffff, to, body }).chain([ask]).collect()
     }
 
     #[test]
@@ -193,19 +193,19 @@ mod tests {
         for one in all() {
             let mut place = [0xff; 32];
             let sent = one.encode(&mut place).expect("room");
-            assert_eq!(Channel::decode(sent), Ok(one));
+            assert_eq!(ChannelMessage::decode(sent), Ok(one));
         }
         assert!(all().iter().all(|one| one.encode(&mut [0; 23]).is_none()));
     }
 
     #[test]
     fn the_payload_has_the_specs_bytes() {
-        let saying =
-            Saying::Part { session: 5, position: 0x0103, is_first: true, is_last: false, bytes: b"x" };
+        let body = Body::Part { session: 5, position: 0x0103, is_first: true, is_last: false, bytes: b"x" };
         let expected = [1, 3, 1, 0, 9, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
         let mut place = [0xff; 32];
-        let sent =
-            Channel { number: 9, to: Incarnation::new(2), saying }.encode(&mut place).map(<[u8]>::to_vec);
+        let sent = ChannelMessage { number: 9, to: Incarnation::new(2), body }
+            .encode(&mut place)
+            .map(<[u8]>::to_vec);
         assert_eq!(sent.as_deref(), Some(expected.as_slice()));
     }
 
@@ -217,7 +217,7 @@ mod tests {
             for (at, value) in changes {
                 bytes.iter_mut().skip(*at).take(1).for_each(|byte| *byte = *value);
             }
-            Channel::decode(bytes.get(..len).unwrap_or(&[])).map(|_| ()).err()
+            ChannelMessage::decode(bytes.get(..len).unwrap_or(&[])).map(|_| ()).err()
         };
         assert_eq!(with(&[], 23), Some(ChannelError::WrongSize(23)));
         assert_eq!(with(&[], 24), Some(ChannelError::WrongSize(24)), "a part without bytes");
@@ -233,6 +233,6 @@ mod tests {
             Some(ChannelError::WrongSession(5)),
             "a question of a reader's"
         );
-        assert_eq!(with(&[(8, 0)], 25), Some(ChannelError::ForNobody));
+        assert_eq!(with(&[(8, 0)], 25), Some(ChannelError::NoReceiver));
     }
 }

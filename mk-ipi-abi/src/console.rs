@@ -15,7 +15,7 @@ const TERMINAL: u8 = 3;
 
 /// What one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saying<'a> {
+pub enum Body<'a> {
     /// I take your log, and bytes of your terminal below this position.
     Listen {
         /// The first position that is not taken yet.
@@ -39,11 +39,11 @@ pub enum Saying<'a> {
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Console<'a> {
+pub struct ConsoleMessage<'a> {
     /// The life that it is for; `None` for whichever reads it.
     pub to: Option<Incarnation>,
     /// What it says.
-    pub saying: Saying<'a>,
+    pub body: Body<'a>,
 }
 
 /// Why a payload is none.
@@ -60,10 +60,10 @@ pub enum ConsoleError {
     /// A position from which the bytes would go beyond 2^61: the position found.
     WrongPosition(u64),
     /// Bytes for whichever life reads them.
-    ForNobody,
+    NoReceiver,
 }
 
-impl<'a> Console<'a> {
+impl<'a> ConsoleMessage<'a> {
     /// Bytes before those of a log or a terminal (SPEC K-1).
     pub const HEADER: usize = HEADER;
     /// Positions are below this.
@@ -71,10 +71,10 @@ impl<'a> Console<'a> {
 
     /// Writes it to the start of `to`; how long it is, or `None` if there is no room.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
-        let (kind, position, bytes): (u8, u64, &[u8]) = match self.saying {
-            Saying::Listen { limit } => (LISTEN, limit, &[]),
-            Saying::Log { position, bytes } => (LOG, position, bytes),
-            Saying::Terminal { position, bytes } => (TERMINAL, position, bytes),
+        let (kind, position, bytes): (u8, u64, &[u8]) = match self.body {
+            Body::Listen { limit } => (LISTEN, limit, &[]),
+            Body::Log { position, bytes } => (LOG, position, bytes),
+            Body::Terminal { position, bytes } => (TERMINAL, position, bytes),
         };
         let life = self.to.map_or(0, Incarnation::get);
         let first = u64::from(VERSION) | u64::from(kind) << 8 | u64::from(life) << 32;
@@ -107,17 +107,17 @@ impl<'a> Console<'a> {
             return Err(ConsoleError::WrongPosition(position));
         }
         let to = Incarnation::new(u32::from_le_bytes(life));
-        let saying = match kind {
-            LISTEN => Saying::Listen { limit: position },
-            LOG => Saying::Log { position, bytes },
-            TERMINAL => Saying::Terminal { position, bytes },
+        let body = match kind {
+            LISTEN => Body::Listen { limit: position },
+            LOG => Body::Log { position, bytes },
+            TERMINAL => Body::Terminal { position, bytes },
             _ => return Err(ConsoleError::WrongKind(kind)),
         };
-        match saying {
-            Saying::Listen { .. } if !bytes.is_empty() => Err(wrong_size),
-            Saying::Log { .. } | Saying::Terminal { .. } if bytes.is_empty() => Err(wrong_size),
-            Saying::Terminal { .. } if to.is_none() => Err(ConsoleError::ForNobody),
-            _ => Ok(Self { to, saying }),
+        match body {
+            Body::Listen { .. } if !bytes.is_empty() => Err(wrong_size),
+            Body::Log { .. } | Body::Terminal { .. } if bytes.is_empty() => Err(wrong_size),
+            Body::Terminal { .. } if to.is_none() => Err(ConsoleError::NoReceiver),
+            _ => Ok(Self { to, body }),
         }
     }
 }
@@ -129,15 +129,15 @@ mod tests {
 
     const SOME: &[u8] = b"bytes";
 
-    fn all() -> Vec<Console<'static>> {
+    fn all() -> Vec<ConsoleMessage<'static>> {
         let to = Incarnation::new(0x8765_4321);
-        let of = |saying| Console { to, saying };
+        let of = |body| ConsoleMessage { to, body };
         let position = 0x1122_3344_5566_7788;
         std::vec![
-            of(Saying::Listen { limit: position }),
-            of(Saying::Log { position, bytes: SOME }),
-            of(Saying::Terminal { position, bytes: SOME }),
-            Console { to: None, saying: Saying::Log { position: 0, bytes: SOME } },
+            of(Body::Listen { limit: position }),
+            of(Body::Log { position, bytes: SOME }),
+            of(Body::Terminal { position, bytes: SOME }),
+            ConsoleMessage { to: None, body: Body::Log { position: 0, bytes: SOME } },
         ]
     }
 
@@ -146,7 +146,7 @@ mod tests {
         for one in all() {
             let mut place = [0xff; 32];
             let sent = one.encode(&mut place).expect("room");
-            assert_eq!(Console::decode(sent), Ok(one));
+            assert_eq!(ConsoleMessage::decode(sent), Ok(one));
         }
         assert!(all().iter().all(|one| one.encode(&mut [0; 15]).is_none()));
     }
@@ -154,8 +154,10 @@ mod tests {
     #[test]
     fn the_payload_has_the_specs_bytes() {
         let mut place = [0xff; 32];
-        let one =
-            Console { to: Incarnation::new(2), saying: Saying::Terminal { position: 0x0103, bytes: b"x" } };
+        let one = ConsoleMessage {
+            to: Incarnation::new(2),
+            body: Body::Terminal { position: 0x0103, bytes: b"x" },
+        };
         let expected = [1, 3, 0, 0, 2, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, b'x'];
         assert_eq!(one.encode(&mut place), Some(expected.as_slice()));
     }
@@ -166,11 +168,11 @@ mod tests {
         let with = |at: usize, value: u8| {
             let mut bytes = good;
             bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
-            Console::decode(&bytes.clone()).map(|_| ()).err()
+            ConsoleMessage::decode(&bytes.clone()).map(|_| ()).err()
         };
-        assert_eq!(Console::decode(&good[..15]), Err(ConsoleError::WrongSize(15)));
+        assert_eq!(ConsoleMessage::decode(&good[..15]), Err(ConsoleError::WrongSize(15)));
         assert_eq!(
-            Console::decode(&good[..16]),
+            ConsoleMessage::decode(&good[..16]),
             Err(ConsoleError::WrongSize(16)),
             "a terminal without bytes"
         );
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!(with(0, 2), Some(ConsoleError::WrongVersion(2)));
         assert_eq!(with(1, 4), Some(ConsoleError::WrongKind(4)));
         assert_eq!(with(3, 1), Some(ConsoleError::NotZero(0x100)));
-        assert_eq!(with(4, 0), Some(ConsoleError::ForNobody));
+        assert_eq!(with(4, 0), Some(ConsoleError::NoReceiver));
         assert_eq!(with(15, 0x20), Some(ConsoleError::WrongPosition(0x2000_0000_0000_0103)));
     }
 }

@@ -8,7 +8,7 @@ pub const CPU_MOVE_TYPE: MessageType = MessageType(0xffff_0001);
 
 /// What one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum CpuMoveKind {
     /// The host asks: stop using the CPU.
     GiveUp,
     /// The host asks: use the CPU, which the directory lists as yours.
@@ -23,7 +23,7 @@ pub enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuMove {
     /// What it says.
-    pub what: What,
+    pub kind: CpuMoveKind,
     /// The number of the request, which the host chooses. An answer repeats it.
     pub request: u32,
     /// Which CPU.
@@ -38,7 +38,7 @@ pub enum CpuMoveError {
     /// The payload has not [`CpuMove::LEN`] bytes: the length found.
     WrongSize(usize),
     /// An unknown word for what it says: the word found.
-    WrongWhat(u32),
+    WrongKind(u32),
     /// A refusal with the error number 0 or above 4,095, or a number where nothing was refused: the number found.
     WrongErrno(u32),
     /// The incarnation 0, which no life has.
@@ -55,16 +55,16 @@ impl CpuMove {
     /// Bytes of the payload (SPEC M-1).
     pub const LEN: usize = 24;
 
-    /// The payload: `what`, request number, physical CPU id, error number, incarnation; all little endian.
+    /// The payload: `kind`, request number, physical CPU id, error number, incarnation; all little endian.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let (what, errno) = match self.what {
-            What::GiveUp => (GIVE_UP, 0),
-            What::Use => (USE, 0),
-            What::Done => (ANSWER, 0),
-            What::Refused(errno) => (ANSWER, errno.0.unsigned_abs()),
+        let (kind, errno) = match self.kind {
+            CpuMoveKind::GiveUp => (GIVE_UP, 0),
+            CpuMoveKind::Use => (USE, 0),
+            CpuMoveKind::Done => (ANSWER, 0),
+            CpuMoveKind::Refused(errno) => (ANSWER, errno.0.unsigned_abs()),
         };
         let words = [
-            u64::from(what) | u64::from(self.request) << 32,
+            u64::from(kind) | u64::from(self.request) << 32,
             self.cpu.0,
             u64::from(errno) | u64::from(self.life.get()) << 32,
         ];
@@ -83,17 +83,17 @@ impl CpuMove {
             eight.map_or(0, |eight| u64::from_le_bytes(*eight))
         };
         let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-        let (what, errno) = (half(word(0)), half(word(16)));
-        let what = match (what, errno) {
-            (GIVE_UP, 0) => What::GiveUp,
-            (USE, 0) => What::Use,
-            (ANSWER, 0) => What::Done,
-            (ANSWER, 1..=MAX_ERRNO) => What::Refused(Errno(errno as i32)),
+        let (kind, errno) = (half(word(0)), half(word(16)));
+        let kind = match (kind, errno) {
+            (GIVE_UP, 0) => CpuMoveKind::GiveUp,
+            (USE, 0) => CpuMoveKind::Use,
+            (ANSWER, 0) => CpuMoveKind::Done,
+            (ANSWER, 1..=MAX_ERRNO) => CpuMoveKind::Refused(Errno(errno as i32)),
             (GIVE_UP | USE | ANSWER, _) => return Err(CpuMoveError::WrongErrno(errno)),
-            _ => return Err(CpuMoveError::WrongWhat(what)),
+            _ => return Err(CpuMoveError::WrongKind(kind)),
         };
         let life = Incarnation::new(half(word(16) >> 32)).ok_or(CpuMoveError::NoLife)?;
-        Ok(Self { what, request: half(word(0) >> 32), cpu: PhysCpuId(word(8)), life })
+        Ok(Self { kind, request: half(word(0) >> 32), cpu: PhysCpuId(word(8)), life })
     }
 }
 
@@ -102,14 +102,18 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn saying(what: What) -> CpuMove {
+    fn message(kind: CpuMoveKind) -> CpuMove {
         let life = Incarnation::FIRST.next();
-        CpuMove { what, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff), life }
+        CpuMove { kind, request: 0x8765_4321, cpu: PhysCpuId(0x1_0000_00ff), life }
     }
 
     fn all() -> Vec<CpuMove> {
-        let refused = [Errno::EBUSY, Errno(4095)].map(What::Refused);
-        [What::GiveUp, What::Use, What::Done].into_iter().chain(refused).map(saying).collect()
+        let refused = [Errno::EBUSY, Errno(4095)].map(CpuMoveKind::Refused);
+        [CpuMoveKind::GiveUp, CpuMoveKind::Use, CpuMoveKind::Done]
+            .into_iter()
+            .chain(refused)
+            .map(message)
+            .collect()
     }
 
     #[test]
@@ -122,13 +126,14 @@ mod tests {
     #[test]
     fn the_payload_has_the_specs_bytes() {
         let bytes =
-            CpuMove { request: 2, cpu: PhysCpuId(0x0102), ..saying(What::Refused(Errno(16))) }.encode();
+            CpuMove { request: 2, cpu: PhysCpuId(0x0102), ..message(CpuMoveKind::Refused(Errno(16))) }
+                .encode();
         assert_eq!(bytes, [3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 2, 0, 0, 0]);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_by_name() {
-        let good = CpuMove { request: 1, ..saying(What::Use) }.encode();
+        let good = CpuMove { request: 1, ..message(CpuMoveKind::Use) }.encode();
         let with = |at: usize, value: u8| {
             let mut bytes = good;
             bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
@@ -136,11 +141,11 @@ mod tests {
         };
         assert_eq!(CpuMove::decode(good.get(..23).unwrap_or(&[])), Err(CpuMoveError::WrongSize(23)));
         assert_eq!(CpuMove::decode(&[0; 25]), Err(CpuMoveError::WrongSize(25)));
-        assert_eq!(with(0, 0), Err(CpuMoveError::WrongWhat(0)));
-        assert_eq!(with(1, 1), Err(CpuMoveError::WrongWhat(0x102)));
+        assert_eq!(with(0, 0), Err(CpuMoveError::WrongKind(0)));
+        assert_eq!(with(1, 1), Err(CpuMoveError::WrongKind(0x102)));
         assert_eq!(with(16, 1), Err(CpuMoveError::WrongErrno(1)), "a request that is refused");
         assert_eq!(with(20, 0), Err(CpuMoveError::NoLife));
-        let mut refusal = saying(What::Refused(Errno(16))).encode();
+        let mut refusal = message(CpuMoveKind::Refused(Errno(16))).encode();
         refusal.iter_mut().skip(17).take(1).for_each(|byte| *byte = 0x10);
         assert_eq!(CpuMove::decode(&refusal), Err(CpuMoveError::WrongErrno(0x1010)));
     }

@@ -22,7 +22,7 @@ pub const LEAST_MAX_FRAME: u32 = MIN_FRAME + 68;
 bitflags::bitflags! {
     /// What an end takes beside plain frames (SPEC E-3).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Takes: u32 {
+    pub struct Features: u32 {
         /// Frames whose checksum is not filled in.
         const CSUM = 1;
         /// Frames of TCP on IPv4 that are to be cut; only with `CSUM`.
@@ -64,7 +64,7 @@ pub struct Offer {
     /// What its frames are to carry.
     pub key: Key,
     /// What it takes.
-    pub takes: Takes,
+    pub features: Features,
     /// Most bytes of a frame that it takes, [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
     pub max_frame: u32,
     /// Its address.
@@ -93,11 +93,11 @@ pub enum ControlError {
     /// Another major version: the one found.
     Version(u16),
     /// An unknown word for what it says: the word found.
-    WrongWhat(u32),
+    WrongKind(u32),
     /// The key 0.
     NoKey,
     /// Bits that are not defined, or `TSO` without `CSUM`: all bits found.
-    WrongTakes(u32),
+    WrongFeatures(u32),
     /// A largest frame out of bounds: the bytes found.
     WrongMaxFrame(u32),
     /// An address that is 0, or a group's.
@@ -124,7 +124,7 @@ fn put(bytes: &mut [u8], at: usize, from: &[u8]) {
     bytes.iter_mut().skip(at).zip(from).for_each(|(to, byte)| *to = *byte);
 }
 
-impl Takes {
+impl Features {
     /// Whether the bits make sense together.
     fn is_sound(self) -> bool {
         let unknown = !Self::all().bits() & self.bits() != 0;
@@ -148,7 +148,7 @@ impl Control {
         put(&mut bytes, 8, &key.get().to_le_bytes());
         put(&mut bytes, 12, &heard.to_le_bytes());
         if let Self::Open { offer, .. } = self {
-            put(&mut bytes, 16, &offer.takes.bits().to_le_bytes());
+            put(&mut bytes, 16, &offer.features.bits().to_le_bytes());
             put(&mut bytes, 20, &offer.max_frame.to_le_bytes());
             put(&mut bytes, 24, &offer.mac);
         }
@@ -167,16 +167,16 @@ impl Control {
         match word(bytes, 0) {
             CLOSE => Ok(Self::Close(key)),
             OPEN => Ok(Self::Open { offer: Offer::decode(key, bytes)?, heard: Key::new(word(bytes, 12)) }),
-            what => Err(ControlError::WrongWhat(what)),
+            what => Err(ControlError::WrongKind(what)),
         }
     }
 }
 
 impl Offer {
     fn decode(key: Key, bytes: &[u8; Control::LEN]) -> Result<Self, ControlError> {
-        let takes = Takes::from_bits_retain(word(bytes, 16));
-        if !takes.is_sound() {
-            return Err(ControlError::WrongTakes(takes.bits()));
+        let features = Features::from_bits_retain(word(bytes, 16));
+        if !features.is_sound() {
+            return Err(ControlError::WrongFeatures(features.bits()));
         }
         let max_frame = word(bytes, 20);
         if !(LEAST_MAX_FRAME..=MAX_FRAME).contains(&max_frame) {
@@ -187,7 +187,7 @@ impl Offer {
         if m0 & 1 != 0 || mac == [0; 6] {
             return Err(ControlError::WrongMac(mac));
         }
-        Ok(Self { key, takes, max_frame, mac })
+        Ok(Self { key, features, max_frame, mac })
     }
 }
 
@@ -225,7 +225,7 @@ pub enum OffloadError {
         offset: u16,
     },
     /// The receiver does not take such frames.
-    NotTaken,
+    NotSupported,
 }
 
 impl Offload {
@@ -241,17 +241,17 @@ impl Offload {
     pub const ECN: u8 = 0x80;
 
     /// What a receiver has to take to get such a frame.
-    pub fn needed(&self) -> Takes {
-        let csum = if self.flags & Self::NEEDS_CSUM == 0 { Takes::empty() } else { Takes::CSUM };
+    pub fn needed(&self) -> Features {
+        let csum = if self.flags & Self::NEEDS_CSUM == 0 { Features::empty() } else { Features::CSUM };
         csum.union(match self.gso_type & !Self::ECN {
-            Self::TCPV4 => Takes::TSO4,
-            Self::TCPV6 => Takes::TSO6,
-            _ => Takes::empty(),
+            Self::TCPV4 => Features::TSO4,
+            Self::TCPV6 => Features::TSO6,
+            _ => Features::empty(),
         })
     }
 
-    /// Whether it makes sense for a frame of `len` bytes, to a receiver that takes `takes`.
-    pub fn check(&self, len: u32, takes: Takes) -> Result<(), OffloadError> {
+    /// Whether it makes sense for a frame of `len` bytes, to a receiver that takes `features`.
+    pub fn check(&self, len: u32, features: Features) -> Result<(), OffloadError> {
         if self.flags & !(Self::NEEDS_CSUM | Self::DATA_VALID) != 0 {
             return Err(OffloadError::Flags(self.flags));
         }
@@ -267,10 +267,10 @@ impl Offload {
             Self::TCPV4 | Self::TCPV6 => return Err(OffloadError::GsoWhole),
             _ => return Err(OffloadError::Gso(self.gso_type)),
         }
-        if takes.contains(self.needed()) {
+        if features.contains(self.needed()) {
             Ok(())
         } else {
-            Err(OffloadError::NotTaken)
+            Err(OffloadError::NotSupported)
         }
     }
 }

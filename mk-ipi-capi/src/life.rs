@@ -10,7 +10,7 @@ use crate::types::{
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
-use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 
 /// Says who this kernel is: until then interrupts are ignored, sends refused, and native links not made.
 ///
@@ -76,7 +76,7 @@ pub(crate) unsafe fn with_config<R>(
 fn link_of(config: &mk_ipi_instance) -> Result<LinkConfig, Errno> {
     match (config.layout, config.lanes, config.lines, config.max_len) {
         (MK_IPI_RFC_V2, ..) => {
-            let policy = if config.exclusive != 0 { Occupied::Exclusive } else { Occupied::Overwrite };
+            let policy = if config.exclusive != 0 { SlotPolicy::Exclusive } else { SlotPolicy::Overwrite };
             Ok(LinkConfig::RfcV2 { slots: config.slots, policy })
         }
         (MK_IPI_NATIVE, 0, 0, 0) => Ok(LinkConfig::Native(None)),
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
             doorbell_cpu: found.doorbell_cpu().0,
             incarnation: found.incarnation().get(),
             layout: found.layout().map_or(0, |layout| layout as u32),
-            exclusive: (found.policy() == Some(Occupied::Exclusive)).into(),
+            exclusive: (found.policy() == Some(SlotPolicy::Exclusive)).into(),
             vector: found.vector().get().into(),
             one_doorbell: found.one_doorbell().into(),
             reserved: 0,

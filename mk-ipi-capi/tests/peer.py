@@ -314,7 +314,7 @@ class Native:
         self.quarantine, self.answered, self.seen = False, 0, hello
         self.set_answer(hello)
 
-    def greet(self, hello):
+    def answer_hello(self, hello):
         """N-9, N-14: a hello that is not ANSWER; a message of the life that was in force, or None"""
         phase, begin = hello & CLEAN, hello & ~CLEAN | BEGIN
         known = (hello & ~CLEAN) >> 48 == HELLO_SET >> 48 and phase and hello & 0xFFFFFFFF
@@ -355,7 +355,7 @@ class Native:
         hello = self.memory[self.into.header + HELLO]
         if not hello or hello == self.seen:
             return None
-        return self.greet(hello) or True
+        return self.answer_hello(hello) or True
 
     def receive(self):
         """N-10: a drain with a budget of one message and some hellos"""

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The list of cases, and those about handlers and deferred work.
 
-use crate::env::{Env, Steps, Tap, TYPE};
+use crate::env::{Env, Steps, TestHandler, TYPE};
 use crate::inbox::{digest, payload};
 use crate::{check, Case, Failed, Outcome};
 use mk_ipi_core::abi::{MessageType, PhysCpuId};
@@ -128,7 +128,7 @@ pub(crate) fn a_full_registry_refuses<E: Env>(env: &'static E) -> Outcome {
     for place in &mut handles {
         *place = Some(env.listen()?);
     }
-    let tap = || env.endpoint().register(TYPE, Tap::new(env, |_, _| ()));
+    let tap = || env.endpoint().register(TYPE, TestHandler::new(env, |_, _| ()));
     check!(tap() == Err(RegistryFull), "a registry has as many places as it says");
     handles.into_iter().flatten().try_for_each(|h| env.unlisten(h))?;
     match tap() {
@@ -164,7 +164,7 @@ fn noted<E: Env>(env: &'static E) -> u64 {
 
 pub(crate) fn unregistration_inside_a_callback_is_refused<E: Env>(env: &'static E) -> Outcome {
     let other = env.listen()?;
-    let tries = env.endpoint().register(OTHER, Tap::unregister(env, other));
+    let tries = env.endpoint().register(OTHER, TestHandler::unregister(env, other));
     let tries = tries.map_err(|_| Failed("a handler can be registered"))?;
     env.step()?;
     let sent = env.until(|| env.endpoint().send(E::id(env.next()), OTHER, &[1]) != Err(SendError::Busy));

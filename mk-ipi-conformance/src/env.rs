@@ -7,18 +7,18 @@ use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{Doorbell, LocalInterrupts, Peer, PeerEvent, PhysMemory, Platform};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{
-    DestroyError, Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, Occupied, SendError,
+    DestroyError, Endpoint, Handle, Handler, InstanceConfig, LinkConfig, Message, SendError, SlotPolicy,
     UnregisterError,
 };
 
 /// The endpoint that the suite works on: a queue of 8, so that it can be filled.
-pub type Ep<E> = Endpoint<<E as Env>::Platform, Tap<E>, 4, 16, 8>;
+pub type TestEndpoint<E> = Endpoint<<E as Env>::Platform, TestHandler<E>, 4, 16, 8>;
 /// A word of shared memory as `E` maps it.
 pub(crate) type WordOf<E> = <<E as Env>::Platform as PhysMemory>::Word;
 
 /// A handler of the suite, which knows its kernel.
 #[derive(Debug)]
-pub struct Tap<E: 'static> {
+pub struct TestHandler<E: 'static> {
     env: &'static E,
     action: Action<E>,
 }
@@ -30,7 +30,7 @@ enum Action<E: 'static> {
     Unregister(Handle),
 }
 
-impl<E> Tap<E> {
+impl<E> TestHandler<E> {
     pub(crate) const fn new(env: &'static E, action: fn(&'static E, &Message<'_>)) -> Self {
         Self { env, action: Action::Call(action) }
     }
@@ -40,7 +40,7 @@ impl<E> Tap<E> {
     }
 }
 
-impl<E: Env> Handler for Tap<E> {
+impl<E: Env> Handler for TestHandler<E> {
     fn handle(&self, message: &Message<'_>) {
         match self.action {
             Action::Call(action) => action(self.env, message),
@@ -63,7 +63,7 @@ pub trait Env: Sync + Sized {
 
     /// This kernel's endpoint: identified, the vector of its configuration and the spare one installed. The suite
     /// attaches the instances.
-    fn endpoint(&'static self) -> &'static Ep<Self>;
+    fn endpoint(&'static self) -> &'static TestEndpoint<Self>;
     /// How `kernel` is to be attached: first incarnation, exclusive slots, one CPU.
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
     /// Memory for the slots of `kernel`, which all map.
@@ -147,7 +147,7 @@ pub(crate) trait Steps: Env {
     }
 
     fn register(&'static self, ty: MessageType, action: fn(&'static Self, &Message<'_>)) -> Option<Handle> {
-        self.endpoint().register(ty, Tap::new(self, action)).ok()
+        self.endpoint().register(ty, TestHandler::new(self, action)).ok()
     }
 
     /// Registers the handler that records.
@@ -214,7 +214,7 @@ pub(crate) trait Steps: Env {
     }
 
     /// Attaches every instance anew with this policy. All kernels do so together.
-    fn set_policy(&'static self, policy: Occupied) -> Outcome {
+    fn set_policy(&'static self, policy: SlotPolicy) -> Outcome {
         self.step()?;
         for kernel in 0..self.kernels() {
             let LinkConfig::RfcV2 { slots, .. } = self.config_of(kernel).link else {
@@ -248,7 +248,7 @@ pub(crate) trait Steps: Env {
         if self.endpoint().identity() != Some(me) {
             self.endpoint().identify(me.0, me.1);
         }
-        self.set_policy(Occupied::Exclusive)?;
+        self.set_policy(SlotPolicy::Exclusive)?;
         self.scribble(self.me(), 1, 0)?;
         self.step()
     }

@@ -8,14 +8,14 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, Pfn, PhysAddr, PhysCpuId, PhysRa
 use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{
-    AddError, DestroyError, InstanceConfig, LinkConfig, LookupError, MapPfnError, Occupied, SendError,
+    AddError, DestroyError, InstanceConfig, LinkConfig, LookupError, MapPfnError, SendError, SlotPolicy,
 };
 
 /// An id that no kernel of the machine has.
 const NOBODY: InstanceId = InstanceId::new(200);
 
 const fn slots(slots: u32) -> LinkConfig {
-    LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive }
+    LinkConfig::RfcV2 { slots, policy: SlotPolicy::Exclusive }
 }
 
 fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {

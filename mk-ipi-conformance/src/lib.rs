@@ -17,7 +17,7 @@ mod native;
 mod policies;
 
 pub use cases::CASES;
-pub use env::{Env, Ep, Tap};
+pub use env::{Env, TestEndpoint, TestHandler};
 pub use inbox::Inbox;
 pub use native::NATIVE_LEN;
 

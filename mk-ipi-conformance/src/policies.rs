@@ -7,7 +7,7 @@ use crate::{check, Failed, Outcome};
 use mk_ipi_core::abi::rfc_v2::Claim;
 use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::sync::{Ordering, Word};
-use mk_ipi_core::{Occupied, PollError, SendError};
+use mk_ipi_core::{PollError, SendError, SlotPolicy};
 
 /// Sizes where words, lines and limits begin and end.
 const SIZES: [usize; 14] = [1, 2, 7, 8, 9, 15, 16, 47, 48, 64, 127, 248, 255, 256];
@@ -26,7 +26,7 @@ fn expected<E: Env>(env: &'static E, seed: u64, len: usize) -> Result<[u64; 34],
 }
 
 pub(crate) fn a_sent_message_has_the_bytes_of_the_struct<E: Env>(env: &'static E) -> Outcome {
-    for policy in [Occupied::Overwrite, Occupied::Exclusive] {
+    for policy in [SlotPolicy::Overwrite, SlotPolicy::Exclusive] {
         env.set_policy(policy)?;
         for (i, len) in SIZES.into_iter().enumerate() {
             let exchange = || {
@@ -53,7 +53,7 @@ pub(crate) fn a_sent_message_has_the_bytes_of_the_struct<E: Env>(env: &'static E
             if env.me() == 1 { env.undisturbed(exchange) } else { exchange() }?;
             env.step()?;
             let emptied = || env.slot_word(1, 1) == Ok(0);
-            check!(policy == Occupied::Overwrite || env.until(emptied), "an exclusive slot is emptied");
+            check!(policy == SlotPolicy::Overwrite || env.until(emptied), "an exclusive slot is emptied");
             env.step()?;
         }
     }
@@ -124,7 +124,7 @@ pub(crate) fn the_doorbell_does_not_overtake_the_message<E: Env>(env: &'static E
 
 pub(crate) fn a_slot_that_holds_no_message_delivers_none<E: Env>(env: &'static E) -> Outcome {
     let handle = env.listen()?;
-    for policy in [Occupied::Overwrite, Occupied::Exclusive] {
+    for policy in [SlotPolicy::Overwrite, SlotPolicy::Exclusive] {
         env.set_policy(policy)?;
         let (before, stats) = (env.inbox().count(), env.endpoint().stats());
         env.step()?;
@@ -170,7 +170,7 @@ pub(crate) fn a_stray_doorbell_delivers_nothing_from_an_exclusive_slot<E: Env>(e
 }
 
 pub(crate) fn overwrite_keeps_the_last_message<E: Env>(env: &'static E) -> Outcome {
-    env.set_policy(Occupied::Overwrite)?;
+    env.set_policy(SlotPolicy::Overwrite)?;
     let handle = env.listen()?;
     let (before, stats) = (env.inbox().count(), env.endpoint().stats());
     let exchange = || {
@@ -203,7 +203,7 @@ pub(crate) fn overwrite_keeps_the_last_message<E: Env>(env: &'static E) -> Outco
 }
 
 pub(crate) fn a_receiver_of_c_senders_never_writes_its_slot<E: Env>(env: &'static E) -> Outcome {
-    env.set_policy(Occupied::Overwrite)?;
+    env.set_policy(SlotPolicy::Overwrite)?;
     let handle = env.listen()?;
     let before = env.inbox().count();
     env.step()?;
@@ -381,7 +381,7 @@ pub(crate) fn a_full_queue_leaves_the_message_in_its_slot<E: Env>(env: &'static 
 }
 
 pub(crate) fn a_full_queue_drops_the_newest_of_an_overwritten_slot<E: Env>(env: &'static E) -> Outcome {
-    env.set_policy(Occupied::Overwrite)?;
+    env.set_policy(SlotPolicy::Overwrite)?;
     env.inbox().note.store(env.endpoint().stats().dropped, Ordering::Relaxed);
     let handle = env.register(TYPE, |env, m| {
         env.inbox().push(m);

@@ -5,7 +5,7 @@ use crate::link::{AddError, Link, LinkConfig, Me};
 use crate::native::{mapped_by, Sender, Unsettled};
 use crate::platform::{MapError, PhysMemory, Platform};
 use crate::published::{Published, Ref, TakeError};
-use crate::rfc_v2::{Occupied, Slot};
+use crate::rfc_v2::{Slot, SlotPolicy};
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::native::{Bell, Geometry};
@@ -265,7 +265,7 @@ impl<W: Word> InstanceRef<'_, W> {
         self.0.sender().map(Sender::geometry)
     }
     /// What becomes of an unread message in its slots; `None` if it has none.
-    pub fn policy(&self) -> Option<Occupied> {
+    pub fn policy(&self) -> Option<SlotPolicy> {
         self.0.link.slots().map(|(_, policy)| policy)
     }
     /// Where its region lies, exactly; `None` if it has no region.
@@ -436,7 +436,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
         for instance in self.all() {
-            if let Some((words, Occupied::Exclusive)) = instance.link.slots() {
+            if let Some((words, SlotPolicy::Exclusive)) = instance.link.slots() {
                 // Not `count`, which adds with an overflow check.
                 for slot in Slot::all(words) {
                     cleared = cleared.wrapping_add(slot.clear_claim(claim).into());

@@ -44,7 +44,7 @@ pub use message::Message;
 pub use mk_ipi_abi as abi;
 pub use native::LaneStats;
 pub use registry::{Handle, Handler, RegistryFull, UnregisterError};
-pub use rfc_v2::Occupied;
+pub use rfc_v2::SlotPolicy;
 pub use stats::Stats;
 
 /// The README's example, compiled.

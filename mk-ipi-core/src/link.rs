@@ -4,7 +4,7 @@
 
 use crate::native::{create, OwnRegion, PeerRegion, Receiver, RegionError, Sender, Watch};
 use crate::platform::{Access, MapError, Mapping, PhysMemory, PoolError};
-use crate::rfc_v2::Occupied;
+use crate::rfc_v2::SlotPolicy;
 use crate::sync::{Ordering, Word};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::native::{Geometry, StampError};
@@ -19,7 +19,7 @@ pub enum LinkConfig {
         /// Slots: `NR_CPUS` of its kernel. Each of its CPUs is below it.
         slots: u32,
         /// What becomes of an unread message.
-        policy: Occupied,
+        policy: SlotPolicy,
     },
     /// The native link. To create a region: its geometry, or `None` for that of 16 lanes. To attach one: what its stamp
     /// must say, or `None` for whatever it says.
@@ -140,7 +140,7 @@ pub(crate) enum Link<W> {
     /// No region: nothing can be sent.
     None,
     /// Its slots.
-    RfcV2 { slots: Mapping<W>, policy: Occupied },
+    RfcV2 { slots: Mapping<W>, policy: SlotPolicy },
     /// Our lane in its region; for our own region also the receiver's end of all lanes.
     Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
 }
@@ -253,7 +253,7 @@ impl<W: Word> Link<W> {
     }
 
     /// The words of its slots, if it has such.
-    pub(crate) fn slots(&self) -> Option<(&[W], Occupied)> {
+    pub(crate) fn slots(&self) -> Option<(&[W], SlotPolicy)> {
         match self {
             Self::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
             _ => None,

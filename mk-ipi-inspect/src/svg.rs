@@ -109,7 +109,7 @@ fn native(canvas: &mut Canvas, region: &native::Region, whose: &str) {
 
 fn lane(canvas: &mut Canvas, lane: &Lane, lines: f64) {
     let class = match lane.state {
-        State::Open | State::Unheard | State::Silent => "plain",
+        State::Open | State::NeverAnswered | State::Silent => "plain",
         State::WaitsForReceiver | State::WaitsForSender => "suspect",
         State::Quarantined | State::Disowned | State::Nonsense => "broken",
     };

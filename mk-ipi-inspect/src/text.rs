@@ -26,7 +26,7 @@ pub const fn state(state: State) -> &'static str {
     match state {
         State::Silent => "silent",
         State::Open => "open",
-        State::Unheard => "open, not looked at yet",
+        State::NeverAnswered => "open, not looked at yet",
         State::WaitsForReceiver => "waits for the receiver",
         State::WaitsForSender => "waits for the sender",
         State::Disowned => "disowned",

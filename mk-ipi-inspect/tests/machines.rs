@@ -7,7 +7,7 @@ mod world;
 use mk_ipi_abi::native::{receiver, Bell};
 use mk_ipi_abi::rfc_v2::{region_size, Claim};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
-use mk_ipi_core::Occupied;
+use mk_ipi_core::SlotPolicy;
 use mk_ipi_inspect::machine::{Kind, Region};
 use mk_ipi_inspect::rates::Rates;
 use mk_ipi_inspect::rfc_v2::Content;
@@ -91,7 +91,7 @@ fn a_region_is_laid_beside_the_directory() {
 #[test]
 fn slots_are_explained() {
     let machine = mk_ipi_mock::Machine::builder().kernel(&[1]).kernel(&[3]).build();
-    let links = machine.link::<2>(Occupied::Exclusive);
+    let links = machine.link::<2>(SlotPolicy::Exclusive);
     links[0].send(id(1), TYPE, b"hello").unwrap();
     let region = links[0].instance(id(1)).unwrap().region().unwrap();
     let slot = |cpu: u64, word: u64| PhysAddr(region.start().0 + cpu * 272 + 8 * word);

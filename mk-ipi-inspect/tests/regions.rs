@@ -5,7 +5,7 @@
 
 mod world;
 
-use mk_ipi_abi::native::{control, header, receiver, About, Breach, Hello, Life, Phase, Tag};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Hello, Life, LineTag, MessageInfo, Phase};
 use mk_ipi_inspect::native::{Region, State};
 use mk_ipi_inspect::Severity;
 use world::{elf_core, id, life, World, LINES, TYPE};
@@ -70,7 +70,7 @@ fn a_lane_that_was_not_looked_at_yet_can_be_sent_on() {
     assert!(says(&region, Severity::Note, "has not begun a life"));
     assert!(says(&region, Severity::Note, "1 messages wait for the receiver's next life"));
     let lane = &region.lanes[0];
-    assert_eq!((lane.instance, lane.state, lane.lines.unread), (1, State::Unheard, 1));
+    assert_eq!((lane.instance, lane.state, lane.lines.unread), (1, State::NeverAnswered, 1));
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn who_waits_is_told() {
 #[test]
 fn a_breach_is_foretold_and_comes() {
     let cases: [(usize, u64, Breach, &str); 3] = [
-        (0, Tag::first(1).to_word(7), Breach::Tag, "another tag"),
-        (0, Tag::further(0).to_word(0), Breach::Tag, "another tag"),
-        (1, About { len: 257, cpu: 0 }.to_word(), Breach::Length, "longer than the region allows"),
+        (0, LineTag::first(1).to_word(7), Breach::Tag, "another tag"),
+        (0, LineTag::further(0).to_word(0), Breach::Tag, "another tag"),
+        (1, MessageInfo { len: 257, cpu: 0 }.to_word(), Breach::Length, "longer than the region allows"),
     ];
     for (word, value, breach, text) in cases {
         let world = World::booted(2);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU: a thread that steps, takes interrupts and may stop at any access.
 
-use crate::notes::Noted;
-use crate::report::What;
+use crate::notes::NoteKind;
+use crate::report::Step;
 use crate::sched::{CpuState, Shared, Status};
 use crate::word::{watch, MockWord};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
@@ -25,7 +25,7 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
 }
 
 /// What a CPU does before an access to `word`; false if the access must have no effect.
-fn access(word: &MockWord, what: What, value: u64) -> bool {
+fn access(word: &MockWord, what: Step, value: u64) -> bool {
     with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, value, true)))
 }
 
@@ -106,19 +106,19 @@ impl Cpu {
 
     /// Switches interrupts off; whether they were on.
     pub fn disable_interrupts(&self) -> bool {
-        self.step(What::InterruptsOff, None);
+        self.step(Step::InterruptsOff, None);
         self.enabled.replace(false)
     }
 
     /// Switches interrupts on and takes what is pending, also inside a handler.
     pub fn enable_interrupts(&self) {
         self.enabled.set(true);
-        self.step(What::InterruptsOn, None);
+        self.step(Step::InterruptsOn, None);
     }
 
     /// One turn of a wait: another CPU runs, if one can. Counts as a step.
     pub fn relax(&self) {
-        self.step(What::Relax, None);
+        self.step(Step::Relax, None);
     }
 
     /// `sti; hlt`: switches interrupts on and sleeps until an interrupt was taken, without a gap between.
@@ -126,7 +126,7 @@ impl Cpu {
     /// As on the real machine, a CPU that comes here with interrupts on may take one just before it sleeps, and
     /// miss what that changed: switch interrupts off, look, then call this.
     pub fn idle(&self) {
-        self.step(What::Idle, None);
+        self.step(Step::Idle, None);
         self.enabled.set(true);
         let before = self.taken.get();
         loop {
@@ -172,7 +172,7 @@ impl Cpu {
     }
 
     /// One step; false if nothing must have an effect any more.
-    fn step(&self, what: What, at: Option<PhysAddr>) -> bool {
+    fn step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.alive() {
             return false;
         }
@@ -182,7 +182,7 @@ impl Cpu {
     }
 
     /// An access to memory or doorbell, at which the kernel may be ordered to stop.
-    fn counted_step(&self, what: What, at: Option<PhysAddr>) -> bool {
+    fn counted_step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.step(what, at) {
             return false;
         }
@@ -197,25 +197,25 @@ impl Cpu {
     }
 
     /// The step before an access, and what is to be stored; `mapped`: the kernel must have mapped the word.
-    pub(crate) fn access(&self, word: &MockWord, what: What, value: u64, mapped: bool) -> bool {
+    pub(crate) fn access(&self, word: &MockWord, what: Step, value: u64, mapped: bool) -> bool {
         let at = self.shared.memory.address_of(word);
         let alive = self.counted_step(what, at);
         if let Some(at) = at.filter(|_| alive && mapped) {
             self.shared.kernels[self.kernel()].check_access(at, what);
         }
-        if let Some(at) = at.filter(|_| alive && what == What::Store) {
-            self.note(Noted::Store(at, value));
+        if let Some(at) = at.filter(|_| alive && what == Step::Store) {
+            self.note(NoteKind::Store(at, value));
         }
         alive
     }
 
-    fn note(&self, what: Noted) {
+    fn note(&self, what: NoteKind) {
         self.shared.note(self.number, what);
     }
 
     /// Rings CPU number `to`.
     pub(crate) fn ring(&self, to: usize, vector: Vector) {
-        if self.counted_step(What::Ring(self.shared.cpus[to].id, vector), None) {
+        if self.counted_step(Step::Ring(self.shared.cpus[to].id, vector), None) {
             self.shared.ring(self.number, to, vector);
         }
     }
@@ -240,11 +240,11 @@ impl Cpu {
                 && self.state().deferred.swap(false, Ordering::AcqRel)
             {
                 self.deferring.set(true);
-                self.shared.step(self.number, What::Deferred, None);
+                self.shared.step(self.number, Step::Deferred, None);
                 if self.alive() {
-                    self.note(Noted::Deferred);
+                    self.note(NoteKind::Deferred);
                     self.shared.kernels[self.kernel()].run_deferred();
-                    self.note(Noted::DeferredEnd);
+                    self.note(NoteKind::DeferredEnd);
                 }
                 self.deferring.set(false);
                 self.taken.set(self.taken.get() + 1);
@@ -258,11 +258,11 @@ impl Cpu {
         self.enabled.set(false);
         self.depth.set(self.depth.get() + 1);
         self.taken.set(self.taken.get() + 1);
-        self.shared.step(self.number, What::Interrupt(vector), None);
+        self.shared.step(self.number, Step::Interrupt(vector), None);
         if self.alive() {
-            self.note(Noted::Interrupt(vector));
+            self.note(NoteKind::Interrupt(vector));
             self.shared.kernels[self.kernel()].handle(vector);
-            self.note(Noted::InterruptEnd);
+            self.note(NoteKind::InterruptEnd);
             self.shared.handled(self.number, vector);
         }
         self.depth.set(self.depth.get() - 1);

@@ -66,7 +66,7 @@ pub enum Fault {
 
 /// A fault on order, with what it has seen so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Armed {
+pub(crate) struct ActiveFault {
     pub fault: Fault,
     pub seen: u64,
 }

@@ -2,7 +2,7 @@
 //! What the machine knows of a kernel: whether it lives, what it has mapped, what its code set up.
 
 use crate::memory::{lock, pages_of, MEMORY_START};
-use crate::report::What;
+use crate::report::Step;
 use mk_ipi_abi::{InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector, PAGE_SIZE};
 use mk_ipi_core::platform::{Access, Peer, PeerEvent};
 use std::collections::BTreeMap;
@@ -101,8 +101,8 @@ impl KernelState {
     }
 
     /// Counts an access; whether the kernel is to stop at it.
-    pub fn count_access(&self, what: What) -> bool {
-        let seen = if what == What::Load { 1 } else { 2 };
+    pub fn count_access(&self, what: Step) -> bool {
+        let seen = if what == Step::Load { 1 } else { 2 };
         let hits = |(clock, at): (&AtomicU64, &AtomicU64)| {
             clock.fetch_add(1, Ordering::Relaxed) + 1 >= at.load(Ordering::Relaxed)
         };
@@ -145,12 +145,12 @@ impl KernelState {
     }
 
     /// Panics if this kernel may not do `what` at `at`.
-    pub fn check_access(&self, at: PhysAddr, what: What) {
+    pub fn check_access(&self, at: PhysAddr, what: Step) {
         let page = usize::try_from((at.0 - MEMORY_START.0) / PAGE_SIZE).expect("LP64");
         let [read, both] = &self.pages[page];
         let (read, both) = (read.load(Ordering::Relaxed), both.load(Ordering::Relaxed));
         assert!(read + both != 0, "kernel {}: {what:?} at {:#x}, which it has not mapped", self.number, at.0);
-        let only_loads = what == What::Load || both != 0;
+        let only_loads = what == Step::Load || both != 0;
         assert!(only_loads, "kernel {}: {what:?} at {:#x}, which it mapped read-only", self.number, at.0);
     }
 

@@ -53,7 +53,7 @@ pub use link::{Callback, Link};
 pub use machine::{Builder, Machine};
 pub use memory::{MEMORY_START, POISON_ALLOC, POISON_FREE};
 pub use platform::MockPlatform;
-pub use report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
+pub use report::{Cause, Doorbells, Event, Failure, Mode, Report, Step};
 pub use word::MockWord;
 
 /// The README's example, compiled.

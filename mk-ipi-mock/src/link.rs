@@ -6,7 +6,7 @@ use crate::platform::MockPlatform;
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange, Vector};
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, SlotPolicy};
 use std::sync::Arc;
 
 /// A kernel's endpoint.
@@ -45,7 +45,7 @@ impl MockPlatform {
     }
 
     /// This kernel as instance `id`: rung at its first CPU, with a slot for each physical id up to its highest.
-    pub fn config(&self, id: InstanceId, incarnation: Incarnation, policy: Occupied) -> InstanceConfig<'_> {
+    pub fn config(&self, id: InstanceId, incarnation: Incarnation, policy: SlotPolicy) -> InstanceConfig<'_> {
         let cpus = self.cpus();
         let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
         let slots = u32::try_from(highest).expect("a small physical id") + 1;
@@ -66,7 +66,7 @@ impl Machine {
     /// # Panics
     ///
     /// If the machine has not `N` kernels, at most 256, or no memory for the regions.
-    pub fn link<const N: usize>(&self, policy: Occupied) -> [Arc<Link>; N] {
+    pub fn link<const N: usize>(&self, policy: SlotPolicy) -> [Arc<Link>; N] {
         self.link_all(|id, kernel| {
             let config = kernel.config(id, Incarnation::FIRST, policy);
             let LinkConfig::RfcV2 { slots, .. } = config.link else { unreachable!("made above") };

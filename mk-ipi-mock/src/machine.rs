@@ -7,7 +7,7 @@ use crate::kernel::KernelState;
 use crate::memory::{Memory, MEMORY_START};
 use crate::notes::Notes;
 use crate::platform::MockPlatform;
-use crate::report::{Failure, Mode, Report, What};
+use crate::report::{Failure, Mode, Report, Step};
 use crate::sched::{CpuState, Shared};
 use mk_ipi_abi::native::{Geometry, Stamp, STAMP_WORDS};
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
@@ -233,14 +233,14 @@ impl Machine {
     /// Reads the word at `at`, mapped or not: a debugger's or a hostile CPU's access, and a step if a CPU does it.
     pub fn peek(&self, at: PhysAddr) -> u64 {
         let word = self.shared.memory.word(at);
-        with_current(|cpu| cpu.map(|cpu| cpu.access(word, What::Load, 0, false)));
+        with_current(|cpu| cpu.map(|cpu| cpu.access(word, Step::Load, 0, false)));
         word.raw().load(Ordering::Acquire)
     }
 
     /// Writes the word at `at`, mapped or not.
     pub fn poke(&self, at: PhysAddr, value: u64) {
         let word = self.shared.memory.word(at);
-        if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, What::Store, value, false))) {
+        if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, Step::Store, value, false))) {
             word.raw().store(value, Ordering::Release);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Noted {
+pub(crate) enum NoteKind {
     /// A word was written.
     Store(PhysAddr, u64),
     /// A CPU, by its number, was rung.
@@ -29,7 +29,7 @@ pub(crate) enum Noted {
 pub(crate) struct Note {
     pub time: u64,
     pub cpu: usize,
-    pub what: Noted,
+    pub what: NoteKind,
 }
 
 /// All notes of a machine's life; `None` if it keeps none.
@@ -41,7 +41,7 @@ impl Notes {
         Self(Some(Mutex::default()))
     }
 
-    pub fn add(&self, time: u64, cpu: usize, what: Noted) {
+    pub fn add(&self, time: u64, cpu: usize, what: NoteKind) {
         if let Some(notes) = &self.0 {
             lock(notes).push(Note { time, cpu, what });
         }

@@ -18,7 +18,7 @@ pub enum Mode {
 
 /// What a CPU did in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum Step {
     /// Read a word.
     Load,
     /// Wrote a word.
@@ -49,7 +49,7 @@ pub struct Event {
     /// The CPU.
     pub cpu: PhysCpuId,
     /// What it did.
-    pub what: What,
+    pub what: Step,
     /// The word accessed, if it lies in physical memory.
     pub at: Option<PhysAddr>,
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who runs next, and what happens at which step.
 
-use crate::fault::{Armed, DoorbellFault, Fault, When};
+use crate::fault::{ActiveFault, DoorbellFault, Fault, When};
 use crate::interrupts::Irr;
 use crate::kernel::KernelState;
 use crate::memory::{lock, Memory};
-use crate::notes::{Noted, Notes};
-use crate::report::{Cause, Doorbells, Event, Failure, Mode, Report, What};
+use crate::notes::{NoteKind, Notes};
+use crate::report::{Cause, Doorbells, Event, Failure, Mode, Report, Step};
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -66,7 +66,7 @@ struct Sched {
     rng: fastrand::Rng,
     /// One step in this many lets another CPU run.
     stay: u32,
-    faults: Vec<Armed>,
+    faults: Vec<ActiveFault>,
     /// Late doorbells: due step, CPU, vector.
     late: Vec<(u64, usize, Vector)>,
     /// Doorbells that ring again after their handler: CPU, vector.
@@ -175,7 +175,7 @@ impl Shared {
     }
 
     /// One step of CPU `me`, which is about to do `what`; in stepped mode others may run meanwhile.
-    pub fn step(&self, me: usize, what: What, at: Option<PhysAddr>) {
+    pub fn step(&self, me: usize, what: Step, at: Option<PhysAddr>) {
         let n = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let due = n >= self.next_event.load(Ordering::Relaxed);
         if self.stepped() {
@@ -188,8 +188,8 @@ impl Shared {
                 return self.fail(&mut s, Cause::StepLimit);
             }
             let stay = s.stay;
-            if what == What::Relax || s.rng.u32(0..stay) == 0 {
-                self.switch(s, me, what == What::Relax);
+            if what == Step::Relax || s.rng.u32(0..stay) == 0 {
+                self.switch(s, me, what == Step::Relax);
             }
         } else {
             if due {
@@ -198,7 +198,7 @@ impl Shared {
             if n >= self.limit {
                 return self.fail(&mut lock(&self.sched), Cause::StepLimit);
             }
-            if what == What::Relax {
+            if what == Step::Relax {
                 std::thread::yield_now();
             }
         }
@@ -248,14 +248,14 @@ impl Shared {
     }
 
     /// Notes what CPU `me` does now.
-    pub fn note(&self, me: usize, what: Noted) {
+    pub fn note(&self, me: usize, what: NoteKind) {
         self.notes.add(self.steps.load(Ordering::Relaxed), me, what);
     }
 
     /// CPU `me` noticed that its kernel stopped: others go on.
     pub fn power_off(&self, me: usize) {
         if self.kernels[self.cpus[me].kernel].dead() {
-            self.note(me, Noted::Stopped);
+            self.note(me, NoteKind::Stopped);
         }
         let mut s = lock(&self.sched);
         s.status[me] = Status::Off;
@@ -320,14 +320,14 @@ impl Shared {
             Fault::Doorbell { .. } | Fault::Scribble { .. } => {}
         }
         let mut s = lock(&self.sched);
-        s.faults.push(Armed { fault, seen: 0 });
+        s.faults.push(ActiveFault { fault, seen: 0 });
         self.schedule_events(&s);
     }
 
     /// Rings CPU number `to`; whether it is due now, later or never is up to the faults on order.
     pub fn ring(&self, from: usize, to: usize, vector: Vector) {
         let mut s = lock(&self.sched);
-        self.note(from, Noted::Ring(to, vector));
+        self.note(from, NoteKind::Ring(to, vector));
         s.doorbells.rung += 1;
         self.cpus[to].rung.fetch_add(1, Ordering::Relaxed);
         let (from, target) = (self.cpus[from].id, self.cpus[to].id);

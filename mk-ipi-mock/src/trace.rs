@@ -8,10 +8,11 @@
 use crate::kernel::RegionEvent;
 use crate::machine::Machine;
 use crate::memory::lock;
-use crate::notes::{Note, Noted};
+use crate::notes::{Note, NoteKind};
 use crate::sched::Shared;
 use mk_ipi_abi::native::{
-    control, header, lines_of, receiver, About, Geometry, Hello, Life, Stamp, Tag, LINE_WORDS, STAMP_WORDS,
+    control, header, lines_of, receiver, Geometry, Hello, Life, LineTag, MessageInfo, Stamp, LINE_WORDS,
+    STAMP_WORDS,
 };
 use mk_ipi_abi::{InstanceId, PhysRange, Vector};
 use std::collections::BTreeMap;
@@ -72,12 +73,12 @@ impl Region {
         }
         let line = word.checked_sub(header::WORDS).filter(|line| line % LINE_WORDS == 0)? / LINE_WORDS;
         // The lap stands in the tag; it is small enough in any run that ends.
-        let lap = u64::from(Tag::of_word(value).0) & ((1 << 30) - 1);
+        let lap = u64::from(LineTag::of_word(value).0) & ((1 << 30) - 1);
         let position = lap * u64::from(self.geometry.lines()) + line as u64;
-        if Tag::of_word(value) != self.geometry.first_tag(position) {
+        if LineTag::of_word(value) != self.geometry.first_tag(position) {
             return None;
         }
-        let About { len, .. } = About::from_word(about);
+        let MessageInfo { len, .. } = MessageInfo::from_word(about);
         let end = position + lines_of((len & 0xfff) as usize);
         Some(Meaning::Published { end, len, msg_type: (value >> 32) as u32 })
     }
@@ -219,20 +220,20 @@ impl Writer<'_> {
     fn note(&mut self, note: &Note, regions: &[Region]) {
         let (cpu, time) = (note.cpu, note.time);
         match note.what {
-            Noted::Ring(to, vector) => self.ring(cpu, time, to, vector),
-            Noted::Interrupt(vector) => {
+            NoteKind::Ring(to, vector) => self.ring(cpu, time, to, vector),
+            NoteKind::Interrupt(vector) => {
                 self.begin(cpu, time, Open::Interrupt, &format!("interrupt {:#x}", vector.get()));
                 let rings = self.rings.remove(&(cpu, vector.get())).unwrap_or_default();
                 rings.into_iter().for_each(|arrow| self.arrow_ends(cpu, time, arrow));
             }
-            Noted::InterruptEnd => self.end(cpu, time, |open| open == Open::Interrupt),
-            Noted::Deferred => self.begin(cpu, time, Open::Deferred, "deferred work"),
-            Noted::DeferredEnd => self.end(cpu, time, |open| open == Open::Deferred),
-            Noted::Stopped => {
+            NoteKind::InterruptEnd => self.end(cpu, time, |open| open == Open::Interrupt),
+            NoteKind::Deferred => self.begin(cpu, time, Open::Deferred, "deferred work"),
+            NoteKind::DeferredEnd => self.end(cpu, time, |open| open == Open::Deferred),
+            NoteKind::Stopped => {
                 self.close_all(cpu, time);
                 self.point(cpu, time, "the kernel is stopped", "");
             }
-            Noted::Store(at, value) => {
+            NoteKind::Store(at, value) => {
                 let region = regions.iter().find(|r| r.range.start() <= at && at < r.range.end());
                 let Some(region) = region else { return };
                 self.words.insert(at.0, value);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared memory, one word at a time.
 
-use crate::report::What;
+use crate::report::Step;
 use mk_ipi_core::sync::Word;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What to do before an access to a word, and what is to be stored there; false if the access must have no effect.
-type Watcher = fn(&MockWord, What, u64) -> bool;
+type Watcher = fn(&MockWord, Step, u64) -> bool;
 
 thread_local! {
     /// Who watches the accesses of this thread: the CPU that it is. The word knows no more of CPUs than that.
@@ -38,25 +38,25 @@ impl MockWord {
     }
 
     /// The step before an access; false if the access must have no effect.
-    fn access(&self, what: What, value: u64) -> bool {
+    fn access(&self, what: Step, value: u64) -> bool {
         WATCHER.get().is_none_or(|watcher| watcher(self, what, value))
     }
 }
 
 impl Word for MockWord {
     fn load(&self, order: Ordering) -> u64 {
-        self.access(What::Load, 0);
+        self.access(Step::Load, 0);
         self.0.load(order)
     }
 
     fn store(&self, value: u64, order: Ordering) {
-        if self.access(What::Store, value) {
+        if self.access(Step::Store, value) {
             self.0.store(value, order);
         }
     }
 
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        if self.access(What::CompareExchange, new) {
+        if self.access(Step::CompareExchange, new) {
             self.0.compare_exchange(current, new, order, Ordering::Relaxed)
         } else {
             Err(self.0.load(Ordering::Relaxed))

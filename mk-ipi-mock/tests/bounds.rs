@@ -10,7 +10,7 @@
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
-use mk_ipi_core::Occupied;
+use mk_ipi_core::SlotPolicy;
 use mk_ipi_mock::{Cpu, Link, Machine, MockPlatform};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -87,12 +87,12 @@ fn boot(machine: &Machine, k: u64) -> std::sync::Arc<Link> {
 }
 
 /// RFC v2, a slot for each of two CPUs.
-fn slots(policy: Occupied) -> Table {
+fn slots(policy: SlotPolicy) -> Table {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [link, peer] = machine.link(policy);
     let kernel = machine.kernel(0);
     let mut table = Table::new();
-    let name = if policy == Occupied::Exclusive { "exclusive" } else { "overwrite" };
+    let name = if policy == SlotPolicy::Exclusive { "exclusive" } else { "overwrite" };
     let sent = masked(&machine, || _ = link.send(PEER, TYPE, &[1; 256]).unwrap());
     table.insert(format!("`send`, 256 bytes, {name} slot"), sent);
     let _ = peer.send(InstanceId::HOST, TYPE, &[1; 256]);
@@ -131,8 +131,8 @@ fn spec() -> Table {
 #[test]
 fn the_table_of_the_spec_is_what_is_counted() {
     let mut counted = native(2, 2, 64);
-    counted.extend(slots(Occupied::Overwrite));
-    counted.extend(slots(Occupied::Exclusive));
+    counted.extend(slots(SlotPolicy::Overwrite));
+    counted.extend(slots(SlotPolicy::Exclusive));
     assert_eq!(counted, spec());
 }
 

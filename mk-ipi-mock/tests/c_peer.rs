@@ -5,7 +5,7 @@
 
 use mk_ipi_core::abi::rfc_v2::{region_size, SLOT_SIZE};
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
+use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, SlotPolicy};
 use mk_ipi_mock::{Machine, MockPlatform};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -90,7 +90,7 @@ impl Pair {
             cpus: &[RECEIVER],
             doorbell_cpu: RECEIVER,
             vector: Vector::RFC_V2,
-            link: LinkConfig::RfcV2 { slots: NR_CPUS, policy: Occupied::Overwrite },
+            link: LinkConfig::RfcV2 { slots: NR_CPUS, policy: SlotPolicy::Overwrite },
             one_doorbell: false,
         };
         let region = sender.create_instance(&config).unwrap();

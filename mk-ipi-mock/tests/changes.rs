@@ -428,7 +428,7 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     world.write(InstanceRecord { state: State::Dead, ..slots }, &[10, 11]);
     world.write(exclusive, &[10, 11]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
-    assert_eq!(world.links[0].instance(id(1)).unwrap().policy(), Some(mk_ipi_core::Occupied::Exclusive));
+    assert_eq!(world.links[0].instance(id(1)).unwrap().policy(), Some(mk_ipi_core::SlotPolicy::Exclusive));
 }
 
 #[test]

@@ -4,9 +4,9 @@
 #![allow(clippy::indexing_slicing, clippy::disallowed_types, clippy::cast_possible_truncation)]
 
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
-use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES, NATIVE_LEN};
+use mk_ipi_conformance::{run, Case, Env, Inbox, Outcome, TestEndpoint, CASES, NATIVE_LEN};
 use mk_ipi_core::platform::{Peer, PeerEvent};
-use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ struct Bench {
 struct MockEnv<const PATIENCE: u64> {
     bench: Arc<Bench>,
     platform: MockPlatform,
-    endpoint: Ep<Self>,
+    endpoint: TestEndpoint<Self>,
     inbox: Inbox,
     spare_interrupts: AtomicU64,
     me: usize,
@@ -41,7 +41,7 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
     const PATIENCE: u64 = PATIENCE;
     const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
-    fn endpoint(&'static self) -> &'static Ep<Self> {
+    fn endpoint(&'static self) -> &'static TestEndpoint<Self> {
         &self.endpoint
     }
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
@@ -51,7 +51,7 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
             cpus: std::slice::from_ref(&CPUS[kernel]),
             doorbell_cpu: CPUS[kernel],
             vector: Vector::RFC_V2,
-            link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
+            link: LinkConfig::RfcV2 { slots: SLOTS, policy: SlotPolicy::Exclusive },
             one_doorbell: false,
         }
     }
@@ -107,7 +107,7 @@ impl<const PATIENCE: u64> MockEnv<PATIENCE> {
     /// A kernel of the machine.
     fn boot(bench: &Arc<Bench>, cpu: &Cpu) -> &'static Self {
         let (me, platform) = (cpu.kernel(), cpu.platform());
-        let endpoint = Ep::<Self>::new(platform.clone());
+        let endpoint = TestEndpoint::<Self>::new(platform.clone());
         let env: &'static Self = Box::leak(Box::new(Self {
             bench: bench.clone(),
             platform,

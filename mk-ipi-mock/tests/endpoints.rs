@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
-use mk_ipi_core::{Occupied, SendError, Stats};
+use mk_ipi_core::{SendError, SlotPolicy, Stats};
 use mk_ipi_mock::{Callback, Cause, Cpu, DoorbellFault, Fault, Link, Machine, Mode, When};
 use std::sync::{Arc, Mutex};
 
@@ -52,7 +52,7 @@ fn numbers(log: &Log, from: u64) -> Vec<u64> {
 /// Three kernels send each other `count` messages each.
 fn everyone_to_everyone(mode: Mode, count: u64) {
     let machine = Machine::builder().kernel(&[0]).kernel(&[2, 5]).kernel(&[3]).mode(mode).build();
-    let links = machine.link::<3>(Occupied::Exclusive);
+    let links = machine.link::<3>(SlotPolicy::Exclusive);
     let logs = links.each_ref().map(|link| logged(link));
     let run = machine.run(|cpu| {
         for number in (0..count).filter(|_| cpu.index() == 0) {
@@ -83,7 +83,7 @@ fn exclusive_slots_deliver_everything_once_and_in_order_side_by_side() {
 fn one_stops(seed: u64, access: u64) -> (Vec<u64>, bool) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).mode(Mode::Stepped { seed });
     let machine = builder.fault(Fault::Stop { kernel: 1, access }).build();
-    let links = machine.link::<3>(Occupied::Exclusive);
+    let links = machine.link::<3>(SlotPolicy::Exclusive);
     let log = logged(&links[0]);
     let run = machine.run(|cpu| match cpu.kernel() {
         0 => {
@@ -119,7 +119,7 @@ fn a_kernel_that_was_stopped_sends_again_in_its_next_incarnation() {
     for access in 1..=40 {
         let stop = Fault::Stop { kernel: 1, access };
         let machine = Machine::builder().kernel(&[0]).kernel(&[1]).fault(stop).build();
-        let [host, first] = machine.link(Occupied::Exclusive);
+        let [host, first] = machine.link(SlotPolicy::Exclusive);
         let log = logged(&host);
         let region = host.instance(id(0)).unwrap().region().unwrap();
         let run = machine.run(|cpu| match (cpu.kernel(), cpu.incarnation()) {
@@ -145,7 +145,8 @@ fn a_kernel_that_was_stopped_sends_again_in_its_next_incarnation() {
 fn second_life(cpu: &Cpu, machine: &Machine, host: PhysRange) -> Arc<Link> {
     let link = cpu.platform().boot(id(1), Incarnation::FIRST.next());
     let kernel = machine.kernel(0);
-    link.attach_instance(&kernel.config(id(0), Incarnation::FIRST, Occupied::Exclusive), Some(host)).unwrap();
+    link.attach_instance(&kernel.config(id(0), Incarnation::FIRST, SlotPolicy::Exclusive), Some(host))
+        .unwrap();
     link
 }
 
@@ -154,7 +155,7 @@ fn with_lost_doorbells(seed: u64, poll: bool) -> (Vec<u64>, Option<Cause>) {
     let lost = Fault::Doorbell { from: None, to: None, when: When::OneIn(3), what: DoorbellFault::Lost };
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
     let machine = builder.fault(lost).step_limit(20_000).build();
-    let [sender, receiver] = machine.link(Occupied::Exclusive);
+    let [sender, receiver] = machine.link(SlotPolicy::Exclusive);
     let log = logged(&receiver);
     let run = machine.run(|cpu| match cpu.kernel() {
         0 => (0..12).for_each(|number| send(cpu, &sender, 1, number)),
@@ -185,7 +186,7 @@ fn late_and_doubled_doorbells_neither_lose_nor_repeat_a_message() {
         let fault = Fault::Doorbell { from: None, to: None, when: When::OneIn(2), what };
         let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
         let machine = builder.fault(fault).build();
-        let [sender, receiver] = machine.link(Occupied::Exclusive);
+        let [sender, receiver] = machine.link(SlotPolicy::Exclusive);
         let log = logged(&receiver);
         let run = machine.run(|cpu| {
             let numbers = (0..8).filter(|_| cpu.kernel() == 0);
@@ -202,7 +203,7 @@ fn a_receiver_survives_a_region_that_anyone_writes() {
     for seed in 0..100 {
         let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
         let machine = builder.build();
-        let [sender, receiver] = machine.link(Occupied::Overwrite);
+        let [sender, receiver] = machine.link(SlotPolicy::Overwrite);
         let region = receiver.instance(id(1)).unwrap().region().unwrap();
         let slot = PhysRange::new(mk_ipi_abi::PhysAddr(region.start().0 + 272), 16).unwrap();
         for value in [None, Some(0), Some(256), Some(257), Some(1 << 63)] {

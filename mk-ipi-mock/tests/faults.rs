@@ -5,7 +5,7 @@
 use mk_ipi_abi::{PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::*;
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed, Word};
-use mk_ipi_mock::{Cause, Cpu, DoorbellFault, Doorbells, Fault, Machine, MockWord, Mode, What, When};
+use mk_ipi_mock::{Cause, Cpu, DoorbellFault, Doorbells, Fault, Machine, MockWord, Mode, Step, When};
 use std::sync::{Arc, Mutex};
 
 const V: Vector = Vector::RFC_V2;
@@ -251,5 +251,5 @@ fn a_kernel_that_waits_for_a_stopped_one_is_a_deadlock() {
     });
     let failure = failure.unwrap_err();
     assert_eq!(failure.cause, Cause::Deadlock(vec![B]));
-    assert!(failure.tail.iter().any(|event| event.what == What::Ring(B, V)), "{failure}");
+    assert!(failure.tail.iter().any(|event| event.what == Step::Ring(B, V)), "{failure}");
 }

@@ -296,7 +296,7 @@ fn a_deadlock_is_found_and_names_the_seed() {
     let failure = run.unwrap_err();
     assert_eq!(failure.cause, Cause::Deadlock(vec![PhysCpuId(4)]));
     assert!(format!("{failure:?}").contains("Mode::Stepped { seed: 77 }"), "{failure:?}");
-    assert_eq!(failure.tail.last().unwrap().what, mk_ipi_mock::What::Idle);
+    assert_eq!(failure.tail.last().unwrap().what, mk_ipi_mock::Step::Idle);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuI
 use mk_ipi_core::platform::{Doorbell, DoorbellError, MapError, PhysMemory, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::{
-    AddError, Endpoint, InstanceConfig, LinkConfig, LookupError, Message, Occupied, PollError, SendError,
+    AddError, Endpoint, InstanceConfig, LinkConfig, LookupError, Message, PollError, SendError, SlotPolicy,
 };
 use mk_ipi_mock::{Callback, Cpu, Machine, Mode, RegionEvent};
 use odd::Odd;
@@ -40,7 +40,7 @@ fn config(slots: u32) -> InstanceConfig<'static> {
         cpus: &[PhysCpuId(0)],
         doorbell_cpu: PhysCpuId(0),
         vector: mk_ipi_abi::Vector::RFC_V2,
-        link: LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive },
+        link: LinkConfig::RfcV2 { slots, policy: SlotPolicy::Exclusive },
         one_doorbell: false,
     }
 }
@@ -147,7 +147,7 @@ fn an_attached_region_is_told_of_and_not_freed() {
 fn every_cpu_of_an_instance_can_be_the_target() {
     for seed in 0..20 {
         let machine = Machine::builder().kernel(&[0]).kernel(&[2, 5, 9]).mode(Mode::Stepped { seed }).build();
-        let [sender, receiver] = machine.link(Occupied::Exclusive);
+        let [sender, receiver] = machine.link(SlotPolicy::Exclusive);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (writer, platform) = (seen.clone(), machine.kernel(1));
         let note = Callback::new(move |m: &Message<'_>| {
@@ -174,7 +174,7 @@ fn every_cpu_of_an_instance_can_be_the_target() {
 #[test]
 fn where_there_is_one_doorbell_no_other_cpu_is_named() {
     let cpus = [2, 5, 9].map(PhysCpuId);
-    let slots = LinkConfig::RfcV2 { slots: 16, policy: Occupied::Exclusive };
+    let slots = LinkConfig::RfcV2 { slots: 16, policy: SlotPolicy::Exclusive };
     for link in [slots, LinkConfig::Native(Geometry::new(2, 8, 256))] {
         let machine = Machine::builder()
             .kernel(&[0])
@@ -218,7 +218,7 @@ fn a_senders_id_fits_the_field_or_is_refused() {
 
 #[test]
 fn a_doorbell_that_cannot_reach_the_cpu_costs_nothing() {
-    for policy in [Occupied::Exclusive, Occupied::Overwrite] {
+    for policy in [SlotPolicy::Exclusive, SlotPolicy::Overwrite] {
         let (machine, endpoint) = odd_machine();
         let link = LinkConfig::RfcV2 { slots: 1, policy };
         let region = endpoint.create_instance(&InstanceConfig { link, ..config(1) }).unwrap();
@@ -313,7 +313,7 @@ fn a_cpu_beyond_the_region_reads_nothing() {
 #[test]
 fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
-    let [link, _] = machine.link(Occupied::Exclusive);
+    let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (handled, again) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&link));
     let counter = handled.clone();
     // A peer that never stops: each callback finds the next message there already.
@@ -343,7 +343,7 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
     let link = machine.kernel(0).boot(InstanceId::HOST, Incarnation::FIRST);
     machine.kernel(1).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
     let peer = machine.kernel(1);
-    let config = peer.config(ONE, Incarnation::FIRST, Occupied::Overwrite);
+    let config = peer.config(ONE, Incarnation::FIRST, SlotPolicy::Overwrite);
     link.create_instance(&config).unwrap();
     let met = AtomicU64::new(0);
     let gone = LookupError::Destroyed;
@@ -378,7 +378,7 @@ fn a_region_outlives_its_last_sender_under_every_seed() {
 /// CPU 0 runs callbacks while CPU 1 unregisters; whether it had to wait.
 fn unregistered_under_a_callback(seed: u64) -> bool {
     let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
-    let [link] = machine.link::<1>(Occupied::Exclusive);
+    let [link] = machine.link::<1>(SlotPolicy::Exclusive);
     // Bit 0: the callback runs. Bit 1: what it uses is gone.
     let state = Arc::new(AtomicU64::new(0));
     let (inner, platform) = (state.clone(), machine.kernel(0));
@@ -509,7 +509,7 @@ fn a_send_runs_with_interrupts_off_and_puts_them_back() {
     for seed in 0..50 {
         let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).pool(ONE, 1);
         let machine = Arc::new(builder.mode(Mode::Stepped { seed }).build());
-        let [link, ..] = machine.link::<3>(Occupied::Exclusive);
+        let [link, ..] = machine.link::<3>(SlotPolicy::Exclusive);
         let size = PhysAddr(link.instance(ONE).unwrap().region().unwrap().start().0 + 272 + 8);
         let (seen, inner) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&machine));
         let (worst, bell) = (seen.clone(), mk_ipi_abi::Vector::new(0x30).unwrap());

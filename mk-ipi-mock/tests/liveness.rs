@@ -7,7 +7,9 @@ mod odd;
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
-use mk_ipi_core::{Deferred, Endpoint, InstanceConfig, LinkConfig, Message, Occupied, PollError, SendError};
+use mk_ipi_core::{
+    Deferred, Endpoint, InstanceConfig, LinkConfig, Message, PollError, SendError, SlotPolicy,
+};
 use mk_ipi_mock::{Callback, DoorbellFault, Fault, Machine, Mode, When};
 use odd::Odd;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
     };
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).fault(lost);
     let machine = builder.mode(Mode::Stepped { seed: 1 }).build();
-    let [host, peer] = machine.link(Occupied::Exclusive);
+    let [host, peer] = machine.link(SlotPolicy::Exclusive);
     let (count, seen) = counter();
     let _kept = peer.register(TYPE, count).unwrap();
     let run = machine.run(|cpu| {
@@ -52,13 +54,13 @@ fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
 #[test]
 fn a_message_that_came_before_its_receiver_knew_itself_is_found() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
-    let [host, _] = machine.link(Occupied::Exclusive);
+    let [host, _] = machine.link(SlotPolicy::Exclusive);
     let late = Endpoint::<_, Callback>::new(machine.kernel(1));
     let region = host.instance(PEER).unwrap().region();
     machine.kernel(1).set_vector(Vector::RFC_V2, || ());
     host.send(PEER, TYPE, &[1]).unwrap();
     let kernel = machine.kernel(1);
-    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    let config = kernel.config(PEER, Incarnation::FIRST, SlotPolicy::Exclusive);
     late.attach_instance(&config, region).unwrap();
     late.identify(PEER, Incarnation::FIRST);
     assert_eq!(late.stats().received, 1);
@@ -68,7 +70,7 @@ fn a_message_that_came_before_its_receiver_knew_itself_is_found() {
 #[test]
 fn deferred_work_inside_a_callback_neither_runs_nor_asks_for_more() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
-    let [link, _] = machine.link(Occupied::Exclusive);
+    let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (inner, nested) = (Arc::downgrade(&link), Arc::new(AtomicU64::new(0)));
     let runs = nested.clone();
     let again = Callback::new(move |_: &Message| {
@@ -86,7 +88,7 @@ fn deferred_work_inside_a_callback_neither_runs_nor_asks_for_more() {
 #[test]
 fn a_poll_says_whether_it_took_a_message() {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
-    let [link, _] = machine.link(Occupied::Exclusive);
+    let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (count, seen) = counter();
     let _kept = link.register(TYPE, count).unwrap();
     // 16 in the queue, the 17th in the slot.
@@ -112,7 +114,7 @@ fn a_cpu_beyond_the_endpoints_is_counted_and_named() {
         cpus: &[PhysCpuId(0)],
         doorbell_cpu: PhysCpuId(0),
         vector: Vector::RFC_V2,
-        link: LinkConfig::RfcV2 { slots: 4, policy: Occupied::Exclusive },
+        link: LinkConfig::RfcV2 { slots: 4, policy: SlotPolicy::Exclusive },
         one_doorbell: false,
     };
     endpoint.attach_instance(&config, Some(region)).unwrap();
@@ -134,7 +136,7 @@ fn a_doorbell_that_did_not_ring_can_be_rung_again() {
     let endpoint = Endpoint::<_, Callback>::new(Odd::new(machine.kernel(0)));
     assert!(matches!(endpoint.ring(PEER), Err(SendError::Instance(_))), "an unknown instance");
     let kernel = machine.kernel(0);
-    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    let config = kernel.config(PEER, Incarnation::FIRST, SlotPolicy::Exclusive);
     endpoint.attach_instance(&config, None).unwrap();
     endpoint.platform().break_ring(true);
     assert!(matches!(endpoint.ring(PEER), Err(SendError::Unreachable(_))));
@@ -151,7 +153,7 @@ fn without_doorbells() -> Machine {
 #[test]
 fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
     let machine = without_doorbells();
-    let [host, peer] = machine.link(Occupied::Overwrite);
+    let [host, peer] = machine.link(SlotPolicy::Overwrite);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = seen.clone();
     let (from, to) = (Arc::downgrade(&host), Arc::downgrade(&peer));
@@ -189,12 +191,12 @@ fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
 #[test]
 fn who_has_no_region_and_no_name_can_send_where_nobody_claims() {
     let machine = without_doorbells();
-    let [_, peer] = machine.link(Occupied::Overwrite);
+    let [_, peer] = machine.link(SlotPolicy::Overwrite);
     let (count, seen) = counter();
     let _kept = peer.register(TYPE, count).unwrap();
     let nameless = Endpoint::<_, Callback>::new(machine.kernel(0));
     let kernel = machine.kernel(1);
-    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Overwrite);
+    let config = kernel.config(PEER, Incarnation::FIRST, SlotPolicy::Overwrite);
     let region = peer.instance(PEER).unwrap().region();
     nameless.attach_instance(&config, region).unwrap();
     assert_eq!(nameless.send(PEER, TYPE, &[1]), Ok(0));
@@ -203,7 +205,7 @@ fn who_has_no_region_and_no_name_can_send_where_nobody_claims() {
     assert_eq!(seen.load(Relaxed), 1);
     // A claim needs a name.
     nameless.destroy_instance(PEER).unwrap();
-    let config = kernel.config(PEER, Incarnation::FIRST, Occupied::Exclusive);
+    let config = kernel.config(PEER, Incarnation::FIRST, SlotPolicy::Exclusive);
     nameless.attach_instance(&config, region).unwrap();
     assert_eq!(nameless.send(PEER, TYPE, &[1]), Err(SendError::NoIdentity));
 }

@@ -8,10 +8,10 @@
     reason = "tests"
 )]
 
-use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, Phase, Tag, LINE_WORDS};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, LineTag, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
 use mk_ipi_core::platform::PeerEvent;
-use mk_ipi_core::{Message, Occupied, SendError};
+use mk_ipi_core::{Message, SendError, SlotPolicy};
 use mk_ipi_mock::{Callback, Link, Machine};
 use std::sync::{Arc, Mutex};
 
@@ -127,9 +127,14 @@ fn hello(session: u16, phase: Phase) -> u64 {
 
 #[test]
 fn an_instance_whose_lines_held_nonsense_speaks_again_in_its_next_life() {
-    let nonsense =
-        [Tag::first(1), Tag::first(2), Tag::first((1 << 29) - 1), Tag::further(0), Tag::further(1)];
-    for Tag(found) in nonsense {
+    let nonsense = [
+        LineTag::first(1),
+        LineTag::first(2),
+        LineTag::first((1 << 29) - 1),
+        LineTag::further(0),
+        LineTag::further(1),
+    ];
+    for LineTag(found) in nonsense {
         let mut world = World::booted(2);
         (0..LINES as usize).for_each(|line| world.machine.poke(world.tag(0, 1, line), found.into()));
         world.look(1);
@@ -221,7 +226,7 @@ fn a_kernel_whose_own_region_has_slots_is_told_of_space() {
     let (kernel, link) = (world.machine.kernel(0), world.link(0));
     link.destroy_instance(id(0)).unwrap();
     let slots = world.machine.reserve(4096);
-    link.attach_instance(&kernel.config(id(0), SECOND, Occupied::Exclusive), Some(slots)).unwrap();
+    link.attach_instance(&kernel.config(id(0), SECOND, SlotPolicy::Exclusive), Some(slots)).unwrap();
     world.fill(0, 1);
     assert_eq!(link.want_space(id(1), 1), Ok(false));
     world.settle();
@@ -283,7 +288,7 @@ fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
 #[test]
 fn what_lay_in_a_lane_before_its_first_life_is_nobodys_message() {
     let mut world = World::new(2);
-    let tag = u64::from(Tag::first(0).0);
+    let tag = u64::from(LineTag::first(0).0);
     (0..LINES as usize).for_each(|line| world.machine.poke(world.tag(0, 1, line), tag));
     (0..2).for_each(|k| world.boot(k, Incarnation::FIRST));
     world.settle();

@@ -9,7 +9,7 @@
 )]
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
-use mk_ipi_abi::native::{control, header, receiver, About, Breach, Geometry, Hello, Phase};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Geometry, Hello, MessageInfo, Phase};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::platform::{Access, Peer, PeerEvent, PhysMemory};
@@ -112,7 +112,7 @@ impl World {
     }
     /// Stores a one-byte message where the sender's line at `position` is.
     fn plant(&self, from: usize, to: usize, position: u64) {
-        self.machine.poke(self.line(from, to, position, 1), About { len: 1, cpu: 0 }.to_word());
+        self.machine.poke(self.line(from, to, position, 1), MessageInfo { len: 1, cpu: 0 }.to_word());
         self.machine.poke(self.line(from, to, position, 2), 0xee);
         self.machine
             .poke(self.line(from, to, position, 0), self.geometry.first_tag(position).to_word(TYPE.0));

@@ -11,19 +11,19 @@
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::net::{
-    FrameHead, Key, Offer, Offload, Takes, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
+    Features, FrameHead, Key, Offer, Offload, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
 };
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{AtomicBool, Ordering::SeqCst};
 use mk_ipi_core::{Message, SendError};
 use mk_ipi_mock::{Callback, Cpu, Link, Machine, Mode};
-use mk_ipi_net::{Cut, FrameError, Gather, Port};
+use mk_ipi_net::{FrameAssembler, FrameError, FrameSplitter, Port};
 use std::sync::{Arc, Mutex};
 
 /// One end: its port, and the frames that came, each with the opening in which it did.
 struct End {
     port: Port,
-    gather: Gather,
+    gather: FrameAssembler,
     openings: u16,
     frame: Vec<u8>,
     whole: Vec<(Key, Vec<u8>)>,
@@ -33,12 +33,12 @@ struct End {
 type Shared = Arc<Mutex<End>>;
 
 fn end_on(link: &Link) -> Shared {
-    let (port, gather) = (Port::new(), Gather::new());
+    let (port, gather) = (Port::new(), FrameAssembler::new());
     let end =
         Shared::new(Mutex::new(End { port, gather, openings: 0, frame: vec![], whole: vec![], stale: 0 }));
     let on_control = end.clone();
     let hear = move |m: &Message<'_>| {
-        let _ = on_control.lock().unwrap().port.hear(m.sender_incarnation(), m.payload()).unwrap();
+        let _ = on_control.lock().unwrap().port.receive(m.sender_incarnation(), m.payload()).unwrap();
     };
     let _ = link.register(NET_CONTROL_TYPE, Callback::new(hear)).unwrap();
     for msg_type in [NET_FRAME_TYPE, NET_PART_TYPE] {
@@ -54,7 +54,7 @@ impl End {
         self.openings += 1;
         let key = Key::of(Incarnation::FIRST, self.openings);
         let mac = [2, 0, 0, 0, 0, me];
-        let _ = self.port.open(Offer { key, takes: Takes::all(), max_frame: MAX_FRAME, mac });
+        let _ = self.port.open(Offer { key, features: Features::all(), max_frame: MAX_FRAME, mac });
     }
 
     fn take(&mut self, m: &Message<'_>) {
@@ -87,10 +87,10 @@ fn send(cpu: &Cpu, link: &Link, to: InstanceId, msg_type: MessageType, payload: 
 
 /// Says what is owed, if anything is.
 fn say(cpu: &Cpu, link: &Link, end: &Shared, to: InstanceId) {
-    let owed = end.lock().unwrap().port.owed();
-    if let Some(said) = owed {
-        send(cpu, link, to, NET_CONTROL_TYPE, &said.encode());
-        end.lock().unwrap().port.said(&said);
+    let pending = end.lock().unwrap().port.pending();
+    if let Some(message) = pending {
+        send(cpu, link, to, NET_CONTROL_TYPE, &message.encode());
+        end.lock().unwrap().port.sent(&message);
     }
 }
 
@@ -127,7 +127,8 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
                 number += 1;
                 let frame = frame(number, theirs.key);
                 let max = geometry.max_len();
-                let mut cut = Cut::new(&theirs, number, frame.len() as u32, Offload::default(), max).unwrap();
+                let mut cut =
+                    FrameSplitter::new(&theirs, number, frame.len() as u32, Offload::default(), max).unwrap();
                 while let Some(piece) = cut.next() {
                     let bytes = &frame[piece.at as usize..][..piece.len as usize];
                     send(cpu, link, to, piece.msg_type, &[piece.head.as_bytes(), bytes].concat());

@@ -8,13 +8,13 @@
     reason = "a test may panic"
 )]
 
-use mk_ipi_abi::channel::{Channel, Saying, CHANNEL_TYPE};
-use mk_ipi_abi::console::{Console, CONSOLE_TYPE};
+use mk_ipi_abi::channel::{Body, ChannelMessage, CHANNEL_TYPE};
+use mk_ipi_abi::console::{ConsoleMessage, CONSOLE_TYPE};
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
 use mk_ipi_mock::{Callback, Link, Machine};
-use mk_ipi_services::channel::{Inbox, Outbox, Reader, Taken};
-use mk_ipi_services::console::{Heard, Line, Log};
+use mk_ipi_services::channel::{Inbox, Outbox, PartOutcome, ReaderChange};
+use mk_ipi_services::console::{Log, Received, TerminalEnd};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -90,10 +90,10 @@ impl Two {
     }
 }
 
-type Terminal = Line<Vec<u8>>;
+type Terminal = TerminalEnd<Vec<u8>>;
 
 fn line() -> Terminal {
-    Line::new(vec![0; 200], vec![0; 600])
+    TerminalEnd::new(vec![0; 200], vec![0; 600])
 }
 
 /// Sends what `line` at kernel `k` has to say, and hears what came there.
@@ -107,7 +107,7 @@ fn play(two: &Two, k: usize, line: &mut Terminal, life: Incarnation) {
     }
     two.settle();
     while let Some((Some(from), payload)) = two.next(k) {
-        assert_ne!(line.hear(&Console::decode(&payload).unwrap(), from, life), Heard::Refused);
+        assert_ne!(line.receive(&ConsoleMessage::decode(&payload).unwrap(), from, life), Received::Refused);
     }
 }
 
@@ -124,8 +124,8 @@ fn a_terminal_goes_through_a_full_lane_whole_in_both_directions() {
     let two = Two::new(CONSOLE_TYPE);
     let mut ends = [line(), line()];
     ends.iter_mut().for_each(|end| {
-        end.open(true);
-        end.up(FIRST);
+        end.set_reader(true);
+        end.peer_up(FIRST);
     });
     let (mut written, mut got) = ([0u64; 2], [Vec::new(), Vec::new()]);
     for round in 0..500usize {
@@ -148,7 +148,7 @@ fn a_terminal_goes_through_a_full_lane_whole_in_both_directions() {
 fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
     let mut two = Two::new(CONSOLE_TYPE);
     let mut host = line();
-    host.open(true);
+    host.set_reader(true);
     for life in [FIRST, SECOND] {
         let mut log = Log::new([0; 400]);
         let mut room = [0; 256];
@@ -157,12 +157,12 @@ fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
         if life == SECOND {
             two.boot(1, SECOND);
         }
-        host.up(life);
+        host.peer_up(life);
         (0..4).for_each(|_| two.settle());
         play(&two, 0, &mut host, FIRST);
         while let Some((Some(from), payload)) = two.next(1) {
-            let heard = log.hear(&Console::decode(&payload).unwrap(), from, life);
-            assert_eq!(heard, Heard::Listens);
+            let heard = log.receive(&ConsoleMessage::decode(&payload).unwrap(), from, life);
+            assert_eq!(heard, Received::Listen);
         }
         let (payload, sent) = log.next(&mut room).unwrap();
         assert!(two.send(1, payload));
@@ -186,22 +186,22 @@ impl Receiving {
     }
 
     /// Takes what came, grants what there is room for: what came of each part.
-    fn play(&mut self, two: &Two) -> Vec<Taken> {
+    fn play(&mut self, two: &Two) -> Vec<PartOutcome> {
         let mut taken = Vec::new();
         while let Some((_, payload)) = two.next(1) {
-            let said = Channel::decode(&payload).unwrap();
-            let is_ours = said.to.is_none_or(|to| to == self.life);
-            match said.saying {
-                Saying::Ask => self.inbox.asked(self.inbox.session() + 1),
-                _ if !is_ours => taken.push(Taken::Stale),
-                saying => taken.push(self.inbox.take(&saying)),
+            let message = ChannelMessage::decode(&payload).unwrap();
+            let is_ours = message.to.is_none_or(|to| to == self.life);
+            match message.body {
+                Body::Ask => self.inbox.asked(self.inbox.session() + 1),
+                _ if !is_ours => taken.push(PartOutcome::Stale),
+                body => taken.push(self.inbox.receive(&body)),
             }
         }
-        if let Some(saying) = self.inbox.next() {
+        if let Some(body) = self.inbox.next() {
             let mut room = [0; 256];
-            let said = Channel { number: NUMBER, to: Some(FIRST), saying };
-            if two.send(1, said.encode(&mut room).unwrap()) {
-                self.inbox.told();
+            let message = ChannelMessage { number: NUMBER, to: Some(FIRST), body };
+            if two.send(1, message.encode(&mut room).unwrap()) {
+                self.inbox.sent();
             }
         }
         two.settle();
@@ -219,7 +219,7 @@ struct Sending {
 
 impl Sending {
     /// Sends what is granted and has room; what became of the reader.
-    fn play(&mut self, two: &Two) -> Vec<Reader> {
+    fn play(&mut self, two: &Two) -> Vec<ReaderChange> {
         let mut room = [0; 256];
         while let Some((payload, behind)) = self.outbox.part(NUMBER, &self.message, self.at, &mut room) {
             if !two.send(0, payload) {
@@ -231,21 +231,21 @@ impl Sending {
         two.settle();
         let mut heard = Vec::new();
         while let Some((Some(from), payload)) = two.next(0) {
-            heard.push(self.outbox.hear(&Channel::decode(&payload).unwrap().saying, from));
+            heard.push(self.outbox.receive(&ChannelMessage::decode(&payload).unwrap().body, from));
         }
         heard
     }
 
     fn begin(&mut self, message: Vec<u8>) {
-        assert!(self.at == self.message.len() && self.outbox.takes(message.len()));
+        assert!(self.at == self.message.len() && self.outbox.accepts(message.len()));
         (self.message, self.at) = (message, 0);
     }
 }
 
 fn ask(two: &Two) {
     let mut room = [0; 256];
-    let said = Channel { number: NUMBER, to: None, saying: Saying::Ask };
-    assert!(two.send(0, said.encode(&mut room).unwrap()));
+    let message = ChannelMessage { number: NUMBER, to: None, body: Body::Ask };
+    assert!(two.send(0, message.encode(&mut room).unwrap()));
     two.settle();
 }
 
@@ -260,7 +260,7 @@ fn messages_of_programs_go_through_a_full_lane_whole_and_in_order() {
         reader.play(&two);
         writer.play(&two);
         let message = of(sent);
-        if sent < 300 && writer.at == writer.message.len() && writer.outbox.takes(message.len()) {
+        if sent < 300 && writer.at == writer.message.len() && writer.outbox.accepts(message.len()) {
             writer.begin(message);
             sent += 1;
         } else if reader.inbox.messages() > 0 {
@@ -282,7 +282,7 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     let (mut reader, mut writer) = (Receiving::new(1, FIRST), Sending::default());
     ask(&two);
     reader.play(&two);
-    assert_eq!(writer.play(&two), [Reader::Changed]);
+    assert_eq!(writer.play(&two), [ReaderChange::Changed]);
     writer.begin(b"for the first life".to_vec());
     // Sent, and not read: the link keeps it for the next life.
     let mut room = [0; 256];
@@ -293,11 +293,11 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     two.boot(1, SECOND);
     let mut reader = Receiving::new(2, SECOND);
     (0..4).for_each(|_| two.settle());
-    assert_eq!(reader.play(&two), [Taken::Stale]);
-    assert_eq!(writer.play(&two), [Reader::Lost], "and the writer learns of it");
+    assert_eq!(reader.play(&two), [PartOutcome::Stale]);
+    assert_eq!(writer.play(&two), [ReaderChange::ChangedWithLoss], "and the writer learns of it");
     writer.begin(b"for the second".to_vec());
     writer.play(&two);
-    assert_eq!(reader.play(&two), [Taken::Message]);
+    assert_eq!(reader.play(&two), [PartOutcome::Message]);
     let len = reader.inbox.read(&mut room).unwrap();
     assert_eq!(&room[..len], b"for the second");
 }

@@ -7,7 +7,7 @@ mod odd;
 
 use mk_ipi_abi::native::Geometry;
 use mk_ipi_abi::{InstanceId, MessageType};
-use mk_ipi_core::Occupied;
+use mk_ipi_core::SlotPolicy;
 use mk_ipi_mock::{Callback, Link, Machine};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
@@ -93,7 +93,7 @@ fn a_handler_that_unwinds_in_a_poll_has_had_its_message() {
 #[test]
 fn a_handler_that_unwinds_behind_a_slot_has_had_its_message() {
     let machine = machine();
-    let [host, peer] = machine.link(Occupied::Exclusive);
+    let [host, peer] = machine.link(SlotPolicy::Exclusive);
     let seen = unwinds_at_1(&peer);
     let spare = peer.register(MessageType(8), Callback::new(|_: &mk_ipi_core::Message<'_>| ())).unwrap();
     for n in [1, 2] {
@@ -110,7 +110,7 @@ fn a_handler_that_unwinds_behind_a_slot_has_had_its_message() {
 #[test]
 fn a_message_that_no_handler_takes_is_reported() {
     let machine = machine();
-    let [host, peer] = machine.link(Occupied::Exclusive);
+    let [host, peer] = machine.link(SlotPolicy::Exclusive);
     let handler = peer.register(TYPE, Callback::new(|_: &mk_ipi_core::Message<'_>| ())).unwrap();
     host.send(PEER, TYPE, &[5]).unwrap();
     peer.poll().unwrap();

@@ -2,7 +2,7 @@
 //! A network interface between two kernels, over mk-ipi messages (SPEC chapter E).
 //!
 //! A kernel has one [`Port`] for each peer: it opens and closes, knows whether there is a carrier, and cuts frames into messages
-//! ([`Cut`]). What comes in, [`Gather`] checks and puts in order. None of them allocates, waits or touches shared memory: who
+//! ([`FrameSplitter`]). What comes in, [`FrameAssembler`] checks and puts in order. None of them allocates, waits or touches shared memory: who
 //! uses them sends what they say, and hands them the private copies of what was received.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,14 +21,14 @@
 #[cfg(test)]
 extern crate std;
 
-mod cut;
-mod gather;
+mod assemble;
 mod port;
+mod split;
 
-pub use cut::{Cut, CutError, Head, Piece};
-pub use gather::{FrameError, Gather, Taken};
+pub use assemble::{FrameAssembler, FrameBytes, FrameError};
 pub use mk_ipi_abi::net;
-pub use port::{Changed, Port};
+pub use port::{CarrierChange, Port};
+pub use split::{FrameSplitter, Head, Piece, SplitError};
 
 /// The README's example, compiled.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use mk_ipi_abi::Incarnation;
 
 /// What is to be told to the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
+enum Pending {
     Nothing,
     Open,
     Close(Key),
@@ -14,7 +14,7 @@ enum Owed {
 
 /// What the other end said of itself, and the life in which it did.
 #[derive(Clone, Copy, Debug)]
-struct Theirs {
+struct PeerEnd {
     offer: Offer,
     life: Option<Incarnation>,
     /// It has heard our present key.
@@ -23,21 +23,21 @@ struct Theirs {
 
 /// What an event changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "the carrier may have changed, and something may be owed"]
-pub struct Changed {
+#[must_use = "the carrier may have changed, and something may be pending"]
+pub struct CarrierChange {
     /// The carrier went, if only for a moment: what was begun goes nowhere.
     pub lost: bool,
     /// There is a carrier that was not there before.
-    pub came: bool,
+    pub gained: bool,
 }
 
 /// One end.
 #[derive(Debug)]
 pub struct Port {
     ours: Option<Offer>,
-    theirs: Option<Theirs>,
+    theirs: Option<PeerEnd>,
     suspect: bool,
-    owed: Owed,
+    pending: Pending,
 }
 
 impl Default for Port {
@@ -49,23 +49,23 @@ impl Default for Port {
 impl Port {
     /// An end that is closed, and has heard nothing.
     pub const fn new() -> Self {
-        Self { ours: None, theirs: None, suspect: false, owed: Owed::Nothing }
+        Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing }
     }
 
     /// Does something, and tells what it changed for whoever sends frames.
-    fn change(&mut self, what: impl FnOnce(&mut Self)) -> Changed {
+    fn change(&mut self, what: impl FnOnce(&mut Self)) -> CarrierChange {
         let before = self.carrier();
         what(self);
         let after = self.carrier();
         let differ = before.map(|offer| offer.key) != after.map(|offer| offer.key);
-        Changed { lost: before.is_some() && differ, came: after.is_some() && differ }
+        CarrierChange { lost: before.is_some() && differ, gained: after.is_some() && differ }
     }
 
     /// Opens it: from now on frames with the key of `ours` are taken.
-    pub fn open(&mut self, ours: Offer) -> Changed {
+    pub fn open(&mut self, ours: Offer) -> CarrierChange {
         self.change(|port| {
             port.ours = Some(ours);
-            port.owed = Owed::Open;
+            port.pending = Pending::Open;
             if let Some(theirs) = &mut port.theirs {
                 theirs.heard = false;
             }
@@ -73,10 +73,10 @@ impl Port {
     }
 
     /// Closes it.
-    pub fn close(&mut self) -> Changed {
+    pub fn close(&mut self) -> CarrierChange {
         self.change(|port| {
             if let Some(ours) = port.ours.take() {
-                port.owed = Owed::Close(ours.key);
+                port.pending = Pending::Close(ours.key);
             }
         })
     }
@@ -85,10 +85,14 @@ impl Port {
     ///
     /// # Errors
     /// It is none. Nothing has changed.
-    pub fn hear(&mut self, life: Option<Incarnation>, payload: &[u8]) -> Result<Changed, ControlError> {
-        let said = Control::decode(payload)?;
-        Ok(self.change(|port| match said {
-            Control::Open { offer, heard } => port.hear_open(life, offer, heard),
+    pub fn receive(
+        &mut self,
+        life: Option<Incarnation>,
+        payload: &[u8],
+    ) -> Result<CarrierChange, ControlError> {
+        let message = Control::decode(payload)?;
+        Ok(self.change(|port| match message {
+            Control::Open { offer, heard } => port.receive_open(life, offer, heard),
             Control::Close(key) => {
                 if port.theirs.is_some_and(|theirs| theirs.offer.key == key) {
                     port.theirs = None;
@@ -97,32 +101,32 @@ impl Port {
         }))
     }
 
-    fn hear_open(&mut self, life: Option<Incarnation>, offer: Offer, heard: Option<Key>) {
+    fn receive_open(&mut self, life: Option<Incarnation>, offer: Offer, heard: Option<Key>) {
         let is_new = self.theirs.is_none_or(|theirs| theirs.offer != offer);
         let heard = self.ours.is_some_and(|ours| heard == Some(ours.key));
-        self.theirs = Some(Theirs { offer, life, heard });
+        self.theirs = Some(PeerEnd { offer, life, heard });
         // One that speaks lives.
         self.suspect = false;
         if self.ours.is_some() && (is_new || !heard) {
-            self.owed = Owed::Open;
+            self.pending = Pending::Open;
         }
     }
 
     /// The peer is up as this life: what another one said counts no more.
-    pub fn peer_is_up(&mut self, life: Incarnation) -> Changed {
+    pub fn peer_is_up(&mut self, life: Incarnation) -> CarrierChange {
         self.change(|port| {
             port.suspect = false;
             if port.theirs.is_some_and(|theirs| theirs.life != Some(life)) {
                 port.theirs = None;
             }
             if port.ours.is_some() && port.theirs.is_none() {
-                port.owed = Owed::Open;
+                port.pending = Pending::Open;
             }
         })
     }
 
     /// This life of the peer is over; `None` for whichever it is: the link ended.
-    pub fn peer_is_gone(&mut self, life: Option<Incarnation>) -> Changed {
+    pub fn peer_is_gone(&mut self, life: Option<Incarnation>) -> CarrierChange {
         self.change(|port| {
             if port.theirs.is_some_and(|theirs| life.is_none() || theirs.life == life) {
                 port.theirs = None;
@@ -131,26 +135,26 @@ impl Port {
     }
 
     /// The peer's heartbeat stands still, or beats again.
-    pub fn peer_is_suspect(&mut self, suspect: bool) -> Changed {
+    pub fn peer_is_suspect(&mut self, suspect: bool) -> CarrierChange {
         self.change(|port| port.suspect = suspect)
     }
 
-    /// What is to be sent to the peer, if anything is. When it was sent, say so ([`said`](Self::said)); until then ask again.
-    pub fn owed(&self) -> Option<Control> {
-        match self.owed {
-            Owed::Nothing => None,
-            Owed::Close(key) => Some(Control::Close(key)),
-            Owed::Open => {
+    /// What is to be sent to the peer, if anything is. When it was sent, say so ([`message`](Self::said)); until then ask again.
+    pub fn pending(&self) -> Option<Control> {
+        match self.pending {
+            Pending::Nothing => None,
+            Pending::Close(key) => Some(Control::Close(key)),
+            Pending::Open => {
                 let heard = self.theirs.map(|theirs| theirs.offer.key);
                 self.ours.map(|offer| Control::Open { offer, heard })
             }
         }
     }
 
-    /// What [`owed`](Self::owed) gave was sent.
-    pub fn said(&mut self, what: &Control) {
-        if self.owed().as_ref() == Some(what) {
-            self.owed = Owed::Nothing;
+    /// What [`pending`](Self::owed) gave was sent.
+    pub fn sent(&mut self, what: &Control) {
+        if self.pending().as_ref() == Some(what) {
+            self.pending = Pending::Nothing;
         }
     }
 

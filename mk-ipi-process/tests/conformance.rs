@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
-use mk_ipi_conformance::{run, Case, Env, Ep, Inbox, Outcome, CASES, NATIVE_LEN};
+use mk_ipi_conformance::{run, Case, Env, Inbox, Outcome, TestEndpoint, CASES, NATIVE_LEN};
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::{Observer, Peer, PeerEvent};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
-use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 use mk_ipi_process::{Host, Kernel, Machine, Map, Shape};
 use std::fs::File;
 use std::process::Command;
@@ -70,7 +70,7 @@ impl Observer for Seen {
 }
 
 struct ProcessEnv {
-    endpoint: Ep<Self>,
+    endpoint: TestEndpoint<Self>,
     kernel: Kernel,
     control: [Map; 3],
     seen: Seen,
@@ -93,7 +93,7 @@ impl Env for ProcessEnv {
     const PATIENCE: u64 = 100_000;
     const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
-    fn endpoint(&'static self) -> &'static Ep<Self> {
+    fn endpoint(&'static self) -> &'static TestEndpoint<Self> {
         &self.endpoint
     }
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
@@ -103,7 +103,7 @@ impl Env for ProcessEnv {
             cpus: std::slice::from_ref(&CPUS[kernel]),
             doorbell_cpu: CPUS[kernel],
             vector: Vector::RFC_V2,
-            link: LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive },
+            link: LinkConfig::RfcV2 { slots: SLOTS, policy: SlotPolicy::Exclusive },
             one_doorbell: false,
         }
     }
@@ -165,7 +165,7 @@ fn kernel(path: &str, me: usize) {
     let control = [0, 1, 2].map(|k| machine.map(part(&machine, k, CONTROL_AT, 4096), true).unwrap());
     let kernel = Kernel::enter_with(machine, CPUS[me], seen.clone()).unwrap();
     let env: &'static ProcessEnv = Box::leak(Box::new(ProcessEnv {
-        endpoint: Ep::<ProcessEnv>::new(kernel.clone()),
+        endpoint: TestEndpoint::<ProcessEnv>::new(kernel.clone()),
         kernel: kernel.clone(),
         control,
         seen,

@@ -2,7 +2,7 @@
 //! The two ends of a channel (SPEC chapter G): [`Inbox`] of the program that reads, [`Outbox`] of those that write.
 
 use crate::ring::Ring;
-use mk_ipi_abi::channel::{Channel, Saying, MAX_MESSAGE, MESSAGE_COST};
+use mk_ipi_abi::channel::{Body, ChannelMessage, MAX_MESSAGE, MESSAGE_COST};
 use mk_ipi_abi::Incarnation;
 
 pub use mk_ipi_abi::channel::PART;
@@ -10,11 +10,11 @@ pub use mk_ipi_abi::channel::PART;
 /// Bytes in the buffer before each message: its length.
 const LEN: usize = 4;
 /// What the longest message costs of a window.
-const MOST: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
+const MAX_COST: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
 
 /// What came of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum PartOutcome {
     /// A message is whole.
     Message,
     /// There is more of it to come.
@@ -40,14 +40,14 @@ pub struct Inbox<B> {
     limit: u64,
     /// What is there costs so much of the window.
     used: u64,
-    owes_grant: bool,
+    grant_pending: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
     /// An empty one for reader `session`, which is not 0. `None` if the buffer holds no message of full length.
     pub fn new(kept: B, session: u32) -> Option<Self> {
         let kept = Ring::new(kept);
-        if session == 0 || (kept.capacity() as u64) < MOST {
+        if session == 0 || (kept.capacity() as u64) < MAX_COST {
             return None;
         }
         let mut inbox = Self {
@@ -59,7 +59,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
             read: 0,
             limit: 0,
             used: 0,
-            owes_grant: false,
+            grant_pending: false,
         };
         inbox.begin(session);
         Some(inbox)
@@ -89,9 +89,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
     fn grant(&mut self) {
         let limit = self.position.saturating_add(self.window().saturating_sub(self.used));
         let more = limit.saturating_sub(self.limit);
-        if more >= self.window() / 4 || more > 0 && self.limit.saturating_sub(self.position) < MOST {
+        if more >= self.window() / 4 || more > 0 && self.limit.saturating_sub(self.position) < MAX_COST {
             self.limit = limit;
-            self.owes_grant = true;
+            self.grant_pending = true;
         }
     }
 
@@ -101,37 +101,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         if self.position > 0 && session != 0 {
             self.begin(session);
         }
-        self.owes_grant = true;
+        self.grant_pending = true;
     }
 
-    /// What the writers are to be told, if there is anything. Once it was sent call [`Inbox::told`].
-    pub fn next(&self) -> Option<Saying<'static>> {
-        self.owes_grant.then_some(Saying::Grant { session: self.session, limit: self.limit })
+    /// What the writers are to be told, if there is anything. Once it was sent call [`Inbox::sent`].
+    pub fn next(&self) -> Option<Body<'static>> {
+        self.grant_pending.then_some(Body::Grant { session: self.session, limit: self.limit })
     }
 
     /// They were told.
-    pub fn told(&mut self) {
-        self.owes_grant = false;
+    pub fn sent(&mut self) {
+        self.grant_pending = false;
     }
 
     /// What the writers are to be told when the reader goes.
-    pub const fn closed(&self) -> Saying<'static> {
-        Saying::Closed { session: self.session, read: self.read }
+    pub const fn closed(&self) -> Body<'static> {
+        Body::Closed { session: self.session, read: self.read }
     }
 
     /// A part came.
-    pub fn take(&mut self, said: &Saying<'_>) -> Taken {
-        let Saying::Part { session, position, is_first, is_last, bytes } = *said else {
-            return Taken::Refused;
+    pub fn receive(&mut self, body: &Body<'_>) -> PartOutcome {
+        let Body::Part { session, position, is_first, is_last, bytes } = *body else {
+            return PartOutcome::Refused;
         };
         if session != self.session {
-            return Taken::Stale;
+            return PartOutcome::Stale;
         }
         let cost = cost_of(is_first, bytes.len());
         let end = position.saturating_add(cost);
         let goes_on = self.begun.is_some();
         if position != self.position || end > self.limit || !(is_first || goes_on) {
-            return Taken::Refused;
+            return PartOutcome::Refused;
         }
         if is_first {
             // One that was begun and given up.
@@ -149,16 +149,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         if !fits {
             self.drop_begun();
             self.grant();
-            return Taken::Refused;
+            return PartOutcome::Refused;
         }
         if !is_last {
-            return Taken::Part;
+            return PartOutcome::Part;
         }
         let at = self.kept.len().saturating_sub(len).saturating_sub(LEN);
         self.kept.patch(at, &u32::try_from(len).unwrap_or(0).to_le_bytes());
         self.begun = None;
         self.whole = self.whole.saturating_add(1);
-        Taken::Message
+        PartOutcome::Message
     }
 
     /// Forgets a message that has begun; it counts as read.
@@ -212,15 +212,15 @@ const fn cost_of(is_first: bool, len: usize) -> u64 {
 
 /// What became of the reader at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum ReaderChange {
     /// It takes more than before.
-    Takes,
+    GrantedMore,
     /// Nothing that matters.
-    AsBefore,
+    Unchanged,
     /// It is another one than before, or there is none any more; all that was sent was read.
     Changed,
     /// The same, and it had not read all that was sent.
-    Lost,
+    ChangedWithLoss,
 }
 
 /// What the writers of one kernel send to one reader of another. The lock is the caller's.
@@ -239,50 +239,50 @@ impl Outbox {
     }
 
     /// The life `from` of the other end said this.
-    pub fn hear(&mut self, said: &Saying<'_>, from: Incarnation) -> Reader {
-        match *said {
+    pub fn receive(&mut self, body: &Body<'_>, from: Incarnation) -> ReaderChange {
+        match *body {
             // What a former life said comes late.
-            _ if self.reader.is_some_and(|(life, _)| from.is_before(life)) => Reader::AsBefore,
-            Saying::Grant { session, limit } if self.reader == Some((from, session)) => {
+            _ if self.reader.is_some_and(|(life, _)| from.is_before(life)) => ReaderChange::Unchanged,
+            Body::Grant { session, limit } if self.reader == Some((from, session)) => {
                 let more = limit > self.limit;
                 self.limit = self.limit.max(limit);
                 if more {
-                    Reader::Takes
+                    ReaderChange::GrantedMore
                 } else {
-                    Reader::AsBefore
+                    ReaderChange::Unchanged
                 }
             }
-            Saying::Grant { session, limit } => {
+            Body::Grant { session, limit } => {
                 // The one before it said how far it had read, or its kernel is gone.
                 let lost = self.reader.is_some() && self.position > 0;
                 *self = Self { reader: Some((from, session)), position: 0, limit };
                 if lost {
-                    Reader::Lost
+                    ReaderChange::ChangedWithLoss
                 } else {
-                    Reader::Changed
+                    ReaderChange::Changed
                 }
             }
-            Saying::Closed { session, read } if self.reader == Some((from, session)) => {
+            Body::Closed { session, read } if self.reader == Some((from, session)) => {
                 let lost = read < self.position;
                 *self = Self::new();
                 if lost {
-                    Reader::Lost
+                    ReaderChange::ChangedWithLoss
                 } else {
-                    Reader::Changed
+                    ReaderChange::Changed
                 }
             }
-            _ => Reader::AsBefore,
+            _ => ReaderChange::Unchanged,
         }
     }
 
     /// The reader's kernel has ended.
-    pub fn ended(&mut self) -> Reader {
+    pub fn ended(&mut self) -> ReaderChange {
         let lost = self.position > 0;
         *self = Self::new();
         if lost {
-            Reader::Lost
+            ReaderChange::ChangedWithLoss
         } else {
-            Reader::Changed
+            ReaderChange::Changed
         }
     }
 
@@ -292,7 +292,7 @@ impl Outbox {
     }
 
     /// Whether a whole message of that length is granted.
-    pub fn takes(&self, len: usize) -> bool {
+    pub fn accepts(&self, len: usize) -> bool {
         let end = self.position.saturating_add(cost_of(true, len));
         self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
     }
@@ -308,15 +308,15 @@ impl Outbox {
     ) -> Option<(&'b [u8], usize)> {
         let (life, session) = self.reader?;
         let rest = message.get(at..).filter(|rest| !rest.is_empty())?;
-        let most = to.len().saturating_sub(Channel::HEADER).min(rest.len());
+        let most = to.len().saturating_sub(ChannelMessage::HEADER).min(rest.len());
         let bytes = rest.get(..most).filter(|bytes| !bytes.is_empty())?;
         let (is_first, behind) = (at == 0, at.saturating_add(most));
         if self.position.saturating_add(cost_of(is_first, most)) > self.limit {
             return None;
         }
         let (position, is_last) = (self.position, behind == message.len());
-        let saying = Saying::Part { session, position, is_first, is_last, bytes };
-        Some((Channel { number, to: Some(life), saying }.encode(to)?, behind))
+        let body = Body::Part { session, position, is_first, is_last, bytes };
+        Some((ChannelMessage { number, to: Some(life), body }.encode(to)?, behind))
     }
 
     /// The part from byte `at` to byte `behind` was sent.
@@ -342,20 +342,20 @@ mod tests {
         Inbox::new(std::vec![0; window], SESSION).unwrap()
     }
 
-    fn tell(from: &mut Inbox<Vec<u8>>, to: &mut Outbox) -> Option<Reader> {
-        let said = from.next()?;
-        from.told();
-        Some(to.hear(&said, life(5)))
+    fn tell(from: &mut Inbox<Vec<u8>>, to: &mut Outbox) -> Option<ReaderChange> {
+        let body = from.next()?;
+        from.sent();
+        Some(to.receive(&body, life(5)))
     }
 
     /// Sends a message from byte `at` on, in parts of `len` bytes: where it stopped.
     fn send(out: &mut Outbox, message: &[u8], mut at: usize, len: usize, to: &mut Inbox<Vec<u8>>) -> usize {
-        let mut place = std::vec![0; Channel::HEADER + len];
+        let mut place = std::vec![0; ChannelMessage::HEADER + len];
         while let Some((payload, behind)) = out.part(NUMBER, message, at, &mut place) {
-            let said = Channel::decode(payload).unwrap();
-            assert_eq!((said.number, said.to), (NUMBER, Some(life(5))));
-            let taken = to.take(&said.saying);
-            assert_eq!(taken, if behind == message.len() { Taken::Message } else { Taken::Part });
+            let part = ChannelMessage::decode(payload).unwrap();
+            assert_eq!((part.number, part.to), (NUMBER, Some(life(5))));
+            let taken = to.receive(&part.body);
+            assert_eq!(taken, if behind == message.len() { PartOutcome::Message } else { PartOutcome::Part });
             out.sent(at, behind);
             at = behind;
         }
@@ -365,15 +365,15 @@ mod tests {
     #[test]
     fn what_is_sent_is_read_in_order_and_the_window_holds_back() {
         let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
-        assert!(!out.takes(1), "no reader is known");
-        assert_eq!(tell(&mut inbox, &mut out), Some(Reader::Changed));
+        assert!(!out.accepts(1), "no reader is known");
+        assert_eq!(tell(&mut inbox, &mut out), Some(ReaderChange::Changed));
         let (mut model, mut seed, mut place) = (VecDeque::new(), 7u32, [0; MAX_MESSAGE]);
         let mut held_back = 0;
         for round in 0..3_000u32 {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let len = if round % 9 == 0 { MAX_MESSAGE } else { (seed >> 16) as usize % 900 + 1 };
             let message = std::vec![round as u8; len];
-            if out.takes(len) {
+            if out.accepts(len) {
                 assert_eq!(send(&mut out, &message, 0, 1 + (seed >> 8 & 255) as usize, &mut inbox), len);
                 model.push_back(message);
             } else {
@@ -390,12 +390,12 @@ mod tests {
             assert_eq!(Some(&place[..len]), model.pop_front().as_deref());
         }
         tell(&mut inbox, &mut out);
-        assert!(model.is_empty() && out.takes(MAX_MESSAGE) && !out.takes(MAX_MESSAGE + 1));
+        assert!(model.is_empty() && out.accepts(MAX_MESSAGE) && !out.accepts(MAX_MESSAGE + 1));
     }
 
     #[test]
     fn what_is_not_granted_or_not_next_is_refused() {
-        let part = |session, position, is_first, bytes| Saying::Part {
+        let part = |session, position, is_first, bytes| Body::Part {
             session,
             position,
             is_first,
@@ -403,27 +403,31 @@ mod tests {
             bytes,
         };
         let long = [0; 4097];
-        for (said, taken) in [
-            (part(SESSION + 1, 0, true, b"x".as_slice()), Taken::Stale),
-            (part(SESSION, 1, true, b"x"), Taken::Refused),
-            (part(SESSION, 0, false, b"x"), Taken::Refused),
-            (part(SESSION, 0, true, &long), Taken::Refused),
-            (part(SESSION, 0, true, b"x"), Taken::Message),
-            (Saying::Ask, Taken::Refused),
+        for (message, taken) in [
+            (part(SESSION + 1, 0, true, b"x".as_slice()), PartOutcome::Stale),
+            (part(SESSION, 1, true, b"x"), PartOutcome::Refused),
+            (part(SESSION, 0, false, b"x"), PartOutcome::Refused),
+            (part(SESSION, 0, true, &long), PartOutcome::Refused),
+            (part(SESSION, 0, true, b"x"), PartOutcome::Message),
+            (Body::Ask, PartOutcome::Refused),
         ] {
-            assert_eq!(inbox(8192).take(&said), taken, "{said:?}");
+            assert_eq!(inbox(8192).receive(&message), taken, "{message:?}");
         }
         let mut inbox = inbox(8192);
-        let first = |position| Saying::Part {
+        let first = |position| Body::Part {
             session: SESSION,
             position,
             is_first: true,
             is_last: true,
             bytes: &[1; 4000],
         };
-        assert_eq!(inbox.take(&first(0)), Taken::Message);
-        assert_eq!(inbox.take(&first(4064)), Taken::Message);
-        assert_eq!(inbox.take(&part(SESSION, 8128, true, b"x")), Taken::Refused, "64 of 65 are left");
+        assert_eq!(inbox.receive(&first(0)), PartOutcome::Message);
+        assert_eq!(inbox.receive(&first(4064)), PartOutcome::Message);
+        assert_eq!(
+            inbox.receive(&part(SESSION, 8128, true, b"x")),
+            PartOutcome::Refused,
+            "64 of 65 are left"
+        );
         assert_eq!(inbox.messages(), 2);
         assert!(Inbox::new([0; 4159], SESSION).is_none() && Inbox::new([0; 8192], 0).is_none());
     }
@@ -435,7 +439,7 @@ mod tests {
         let mut place = [0; 256];
         for _ in 0..100 {
             let (payload, behind) = out.part(NUMBER, &[7; 300], 0, &mut place).unwrap();
-            assert_eq!(inbox.take(&Channel::decode(payload).unwrap().saying), Taken::Part);
+            assert_eq!(inbox.receive(&ChannelMessage::decode(payload).unwrap().body), PartOutcome::Part);
             out.sent(0, behind);
             assert_eq!(send(&mut out, b"whole", 0, PART, &mut inbox), 5);
             assert_eq!(
@@ -444,7 +448,7 @@ mod tests {
             );
             tell(&mut inbox, &mut out);
         }
-        assert!(out.takes(MAX_MESSAGE));
+        assert!(out.accepts(MAX_MESSAGE));
     }
 
     #[test]
@@ -465,19 +469,26 @@ mod tests {
         let unread = inbox.closed();
         inbox.read(&mut [0; 9]);
         let mut other = Outbox::new();
-        other.hear(&Saying::Grant { session: SESSION, limit: 4160 }, life(5));
+        other.receive(&Body::Grant { session: SESSION, limit: 4160 }, life(5));
         other.sent(0, 3);
-        assert_eq!(other.hear(&unread, life(5)), Reader::Lost);
-        assert_eq!(out.hear(&Saying::Closed { session: SESSION + 1, read: 0 }, life(5)), Reader::AsBefore);
-        assert_eq!(out.hear(&inbox.closed(), life(6)), Reader::AsBefore, "a former life's");
-        assert_eq!(out.hear(&Saying::Grant { session: 9, limit: 9 }, life(4)), Reader::AsBefore, "another's");
-        assert_eq!(out.hear(&inbox.closed(), life(5)), Reader::Changed);
+        assert_eq!(other.receive(&unread, life(5)), ReaderChange::ChangedWithLoss);
+        assert_eq!(
+            out.receive(&Body::Closed { session: SESSION + 1, read: 0 }, life(5)),
+            ReaderChange::Unchanged
+        );
+        assert_eq!(out.receive(&inbox.closed(), life(6)), ReaderChange::Unchanged, "a former life's");
+        assert_eq!(
+            out.receive(&Body::Grant { session: 9, limit: 9 }, life(4)),
+            ReaderChange::Unchanged,
+            "another's"
+        );
+        assert_eq!(out.receive(&inbox.closed(), life(5)), ReaderChange::Changed);
         assert!(!out.has_reader());
-        assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 5000 }, life(5)), Reader::Changed);
+        assert_eq!(out.receive(&Body::Grant { session: 8, limit: 5000 }, life(5)), ReaderChange::Changed);
         out.sent(0, 3);
-        assert_eq!(out.hear(&Saying::Grant { session: 8, limit: 4000 }, life(5)), Reader::AsBefore);
-        assert_eq!(out.ended(), Reader::Lost);
-        assert_eq!(out.ended(), Reader::Changed);
+        assert_eq!(out.receive(&Body::Grant { session: 8, limit: 4000 }, life(5)), ReaderChange::Unchanged);
+        assert_eq!(out.ended(), ReaderChange::ChangedWithLoss);
+        assert_eq!(out.ended(), ReaderChange::Changed);
     }
 
     #[test]
@@ -489,7 +500,7 @@ mod tests {
         send(&mut out, b"one", 0, PART, &mut inbox);
         let mut next = Outbox::new();
         inbox.asked(9);
-        assert_eq!(tell(&mut inbox, &mut next), Some(Reader::Changed));
+        assert_eq!(tell(&mut inbox, &mut next), Some(ReaderChange::Changed));
         assert_eq!(send(&mut next, b"two", 0, PART, &mut inbox), 3);
         let mut place = [0; 9];
         assert_eq!(
@@ -507,16 +518,16 @@ mod tests {
         let mut place = [0; 256];
         let (half, _) = out.part(NUMBER, &[2; 300], 0, &mut place).unwrap();
         let half = half.to_vec();
-        assert_eq!(inbox.take(&Channel::decode(&half).unwrap().saying), Taken::Part);
+        assert_eq!(inbox.receive(&ChannelMessage::decode(&half).unwrap().body), PartOutcome::Part);
         inbox.begin(SESSION + 1);
-        assert_eq!(inbox.take(&Channel::decode(&half).unwrap().saying), Taken::Stale);
+        assert_eq!(inbox.receive(&ChannelMessage::decode(&half).unwrap().body), PartOutcome::Stale);
         tell(&mut inbox, &mut out);
-        assert!(!out.takes(4096) && out.takes(3000), "what is kept counts");
+        assert!(!out.accepts(4096) && out.accepts(3000), "what is kept counts");
         send(&mut out, b"new", 0, PART, &mut inbox);
         let mut place = [0; 4096];
         assert_eq!((inbox.read(&mut place), inbox.read(&mut place)), (Some(4096), Some(3)));
         tell(&mut inbox, &mut out);
-        assert!(out.takes(4096));
-        assert_eq!(inbox.closed(), Saying::Closed { session: SESSION + 1, read: 67 });
+        assert!(out.accepts(4096));
+        assert_eq!(inbox.closed(), Body::Closed { session: SESSION + 1, read: 67 });
     }
 }

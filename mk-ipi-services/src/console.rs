@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a console (SPEC chapter K): [`Line`], a terminal between two kernels that also takes the other's log, and
+//! The two ends of a console (SPEC chapter K): [`TerminalEnd`], a terminal between two kernels that also takes the other's log, and
 //! [`Log`], the log of a kernel that keeps it until somebody listens.
 
 use crate::ring::Ring;
-use mk_ipi_abi::console::{Console, Saying};
+use mk_ipi_abi::console::{Body, ConsoleMessage};
 use mk_ipi_abi::Incarnation;
 
 /// What came of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// The other end listens, and takes more than before: there may be something to send.
-    Listens,
+    Listen,
     /// There are bytes to read.
     Bytes,
     /// It is for another life.
@@ -21,7 +21,7 @@ pub enum Heard {
 
 /// One end of a terminal between this kernel and another. The lock is the caller's.
 #[derive(Debug)]
-pub struct Line<B> {
+pub struct TerminalEnd<B> {
     /// The life of the other end that this is about.
     peer: Option<Incarnation>,
     /// What is to be sent, and how many bytes were, to that life.
@@ -36,19 +36,19 @@ pub struct Line<B> {
     logged: u64,
     /// What it was told that we take.
     granted: u64,
-    owes_listen: bool,
+    listen_pending: bool,
     /// Bytes that nobody read, which later ones have replaced; and what the log left out.
     lost: u64,
     made_room: bool,
     /// Somebody reads.
-    is_open: bool,
+    has_reader: bool,
 }
 
-/// What [`Line::next`] gave, once it was sent.
+/// What [`TerminalEnd::next`] gave, once it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent(usize);
 
-impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
+impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
     /// A line that has heard of nobody. `out` bounds what waits to be sent, `kept` what waits to be read.
     pub const fn new(out: B, kept: B) -> Self {
         Self {
@@ -60,16 +60,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
             received: 0,
             logged: 0,
             granted: 0,
-            owes_listen: false,
+            listen_pending: false,
             lost: 0,
             made_room: false,
-            is_open: false,
+            has_reader: false,
         }
     }
 
     /// The other end's kernel lives as `life`. What was to be sent to a former one is dropped; what came from it stays. Whether it is another
     /// life than before.
-    pub fn up(&mut self, life: Incarnation) -> bool {
+    pub fn peer_up(&mut self, life: Incarnation) -> bool {
         let is_new = self.peer != Some(life);
         if is_new {
             self.out.clear();
@@ -78,7 +78,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
             (self.received, self.logged, self.granted) = (0, 0, 0);
             self.grant();
         }
-        self.owes_listen = true;
+        self.listen_pending = true;
         is_new
     }
 
@@ -88,38 +88,38 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     }
 
     /// The other end's life is over, or has left: nothing is sent until it is heard of again, perhaps as the same life.
-    pub fn down(&mut self) {
+    pub fn peer_down(&mut self) {
         self.peer = None;
     }
 
     /// What came from the life `from` of the other end to the life `me` of ours.
-    pub fn hear(&mut self, said: &Console<'_>, from: Incarnation, me: Incarnation) -> Heard {
-        if said.to.is_some_and(|to| to != me) || self.peer.is_some_and(|peer| from.is_before(peer)) {
-            return Heard::Stale;
+    pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
+        if message.to.is_some_and(|to| to != me) || self.peer.is_some_and(|peer| from.is_before(peer)) {
+            return Received::Stale;
         }
         if self.peer != Some(from) {
-            self.up(from);
+            self.peer_up(from);
         }
-        match said.saying {
-            Saying::Listen { limit } => {
+        match message.body {
+            Body::Listen { limit } => {
                 self.limit = self.limit.max(limit);
-                Heard::Listens
+                Received::Listen
             }
-            Saying::Log { position, bytes } => {
+            Body::Log { position, bytes } => {
                 self.lost = self.lost.saturating_add(position.saturating_sub(self.logged));
                 self.logged = position.saturating_add(bytes.len() as u64);
                 self.keep(bytes);
-                Heard::Bytes
+                Received::Bytes
             }
-            Saying::Terminal { position, bytes } => {
+            Body::Terminal { position, bytes } => {
                 let end = position.saturating_add(bytes.len() as u64);
                 if position != self.received || end > self.granted {
-                    return Heard::Refused;
+                    return Received::Refused;
                 }
                 self.received = end;
                 self.keep(bytes);
                 self.grant();
-                Heard::Bytes
+                Received::Bytes
             }
         }
     }
@@ -132,17 +132,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     /// Tells the other end that there is more room, if it is worth a message. Where nobody reads, the oldest bytes make room.
     fn grant(&mut self) {
         let all = self.kept.capacity();
-        let room = if self.is_open { self.kept.room() } else { all / 2 };
+        let room = if self.has_reader { self.kept.room() } else { all / 2 };
         let limit = self.received.saturating_add(room as u64);
         if limit.saturating_sub(self.granted) >= (all / 4) as u64 {
             self.granted = limit;
-            self.owes_listen = true;
+            self.listen_pending = true;
         }
     }
 
     /// Somebody reads from now on, or nobody does.
-    pub fn open(&mut self, is_open: bool) {
-        self.is_open = is_open;
+    pub fn set_reader(&mut self, has_reader: bool) {
+        self.has_reader = has_reader;
         self.grant();
     }
 
@@ -167,11 +167,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     }
 
     /// Forgets what waits to be sent.
-    pub fn forget(&mut self) {
+    pub fn clear_unsent(&mut self) {
         self.out.clear();
     }
 
-    /// Copies what is to be read; [`Line::read`] takes it away.
+    /// Copies what is to be read; [`TerminalEnd::read`] takes it away.
     pub fn peek(&self, to: &mut [u8]) -> usize {
         self.kept.copy(0, to)
     }
@@ -182,37 +182,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
         self.grant();
     }
 
-    /// Bytes that were lost and nobody was told of ([`Line::told`]).
+    /// Bytes that were lost and nobody was told of ([`TerminalEnd::clear_lost`]).
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Whoever reads was told of all that was lost.
-    pub fn told(&mut self) {
+    pub fn clear_lost(&mut self) {
         self.lost = 0;
     }
 
-    /// The next message to send, written to `to`. Once it was sent call [`Line::sent`].
+    /// The next message to send, written to `to`. Once it was sent call [`TerminalEnd::sent`].
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.peer?;
-        let of = |saying| Console { to: Some(life), saying };
-        if self.owes_listen {
-            let payload = of(Saying::Listen { limit: self.granted }).encode(to)?;
+        let of = |body| ConsoleMessage { to: Some(life), body };
+        if self.listen_pending {
+            let payload = of(Body::Listen { limit: self.granted }).encode(to)?;
             return Some((payload, Sent(0)));
         }
         let may = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
         let mut bytes = [0; BYTES];
-        let most = may.min(to.len().saturating_sub(Console::HEADER)).min(BYTES);
+        let most = may.min(to.len().saturating_sub(ConsoleMessage::HEADER)).min(BYTES);
         let count = self.out.copy(0, bytes.get_mut(..most)?);
         let bytes = bytes.get(..count).filter(|bytes| !bytes.is_empty())?;
-        let payload = of(Saying::Terminal { position: self.sent, bytes }).encode(to)?;
+        let payload = of(Body::Terminal { position: self.sent, bytes }).encode(to)?;
         Some((payload, Sent(count)))
     }
 
     /// It was sent.
     pub fn sent(&mut self, Sent(count): Sent) {
         match count {
-            0 => self.owes_listen = false,
+            0 => self.listen_pending = false,
             count => {
                 self.out.drop_first(count);
                 self.made_room = true;
@@ -228,7 +228,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
 }
 
 /// Most bytes of a terminal or a log in one message, where the link's messages have 256 bytes.
-pub const BYTES: usize = 256 - Console::HEADER;
+pub const BYTES: usize = 256 - ConsoleMessage::HEADER;
 
 /// A kernel's log, the last part of which is kept until somebody listens. The lock is the caller's.
 #[derive(Debug)]
@@ -252,14 +252,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     }
 
     /// What came from the life `from` of the host to the life `me` of ours. It may be anything of a console.
-    pub fn hear(&mut self, said: &Console<'_>, from: Incarnation, me: Incarnation) -> Heard {
-        match said.saying {
-            _ if said.to.is_some_and(|to| to != me) => Heard::Stale,
-            Saying::Listen { .. } => {
+    pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
+        match message.body {
+            _ if message.to.is_some_and(|to| to != me) => Received::Stale,
+            Body::Listen { .. } => {
                 self.listener = Some(from);
-                Heard::Listens
+                Received::Listen
             }
-            _ => Heard::Refused,
+            _ => Received::Refused,
         }
     }
 
@@ -267,11 +267,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.listener?;
         let mut bytes = [0; BYTES];
-        let most = to.len().saturating_sub(Console::HEADER).min(BYTES);
+        let most = to.len().saturating_sub(ConsoleMessage::HEADER).min(BYTES);
         let count = self.kept.copy(0, bytes.get_mut(..most)?);
         let bytes = bytes.get(..count).filter(|bytes| !bytes.is_empty())?;
-        let said = Console { to: Some(life), saying: Saying::Log { position: self.position, bytes } };
-        Some((said.encode(to)?, Sent(count)))
+        let message = ConsoleMessage { to: Some(life), body: Body::Log { position: self.position, bytes } };
+        Some((message.encode(to)?, Sent(count)))
     }
 
     /// It was sent.
@@ -292,17 +292,17 @@ mod tests {
         Incarnation::new(n).unwrap()
     }
 
-    type End = Line<Vec<u8>>;
+    type End = TerminalEnd<Vec<u8>>;
 
     fn line(out: usize, kept: usize) -> End {
-        Line::new(std::vec![0; out], std::vec![0; kept])
+        TerminalEnd::new(std::vec![0; out], std::vec![0; kept])
     }
 
     /// Has `from` send all that it may.
-    fn carry(from: &mut End, of: Incarnation, to: &mut End, at: Incarnation) -> Vec<Heard> {
+    fn carry(from: &mut End, of: Incarnation, to: &mut End, at: Incarnation) -> Vec<Received> {
         let (mut heard, mut place) = (Vec::new(), [0; 256]);
         while let Some((payload, sent)) = from.next(&mut place) {
-            heard.push(to.hear(&Console::decode(payload).unwrap(), of, at));
+            heard.push(to.receive(&ConsoleMessage::decode(payload).unwrap(), of, at));
             from.sent(sent);
         }
         heard
@@ -319,10 +319,10 @@ mod tests {
     #[test]
     fn a_terminals_bytes_wait_for_whoever_reads_and_none_is_lost() {
         let (mut a, mut b) = (line(64, 64), line(64, 64));
-        a.open(true);
-        b.open(true);
-        b.up(HOST);
-        a.up(life(5));
+        a.set_reader(true);
+        b.set_reader(true);
+        b.peer_up(HOST);
+        a.peer_up(life(5));
         let (mut written, mut got) = (0u64, Vec::new());
         for round in 0..400usize {
             let some: Vec<u8> = (0..round % 23).map(|i| (written + i as u64) as u8).collect();
@@ -344,57 +344,57 @@ mod tests {
     #[test]
     fn where_nobody_reads_the_latest_is_kept_and_the_loss_is_told() {
         let (mut a, mut b) = (line(64, 64), line(64, 64));
-        b.up(HOST);
-        a.up(life(5));
+        b.peer_up(HOST);
+        a.peer_up(life(5));
         for round in 0..50u8 {
             carry(&mut b, life(5), &mut a, HOST);
             assert_eq!(a.write(&[round; 10]), 10, "it never waits");
             carry(&mut a, HOST, &mut b, life(5));
         }
-        b.open(true);
+        b.set_reader(true);
         let got = read(&mut b, 100);
         assert_eq!((got.len(), got.last()), (64, Some(&49)));
         assert_eq!(b.lost(), 500 - 64);
-        b.told();
+        b.clear_lost();
         assert_eq!(b.lost(), 0);
     }
 
     #[test]
     fn what_is_not_granted_or_not_next_is_refused() {
         let mut b = line(64, 64);
-        b.up(HOST);
+        b.peer_up(HOST);
         let mut place = [0; 256];
         let terminal =
-            |position, bytes| Console { to: Some(life(5)), saying: Saying::Terminal { position, bytes } };
+            |position, bytes| ConsoleMessage { to: Some(life(5)), body: Body::Terminal { position, bytes } };
         assert!(b.next(&mut place).is_some());
-        assert_eq!(b.hear(&terminal(1, b"x"), HOST, life(5)), Heard::Refused);
-        assert_eq!(b.hear(&terminal(0, &[0; 33]), HOST, life(5)), Heard::Refused, "32 are granted");
-        assert_eq!(b.hear(&terminal(0, &[0; 32]), HOST, life(5)), Heard::Bytes);
-        assert_eq!(b.hear(&terminal(0, b"x"), HOST, life(5)), Heard::Refused);
-        assert_eq!(b.hear(&terminal(32, b"x"), HOST, life(6)), Heard::Stale);
+        assert_eq!(b.receive(&terminal(1, b"x"), HOST, life(5)), Received::Refused);
+        assert_eq!(b.receive(&terminal(0, &[0; 33]), HOST, life(5)), Received::Refused, "32 are granted");
+        assert_eq!(b.receive(&terminal(0, &[0; 32]), HOST, life(5)), Received::Bytes);
+        assert_eq!(b.receive(&terminal(0, b"x"), HOST, life(5)), Received::Refused);
+        assert_eq!(b.receive(&terminal(32, b"x"), HOST, life(6)), Received::Stale);
         assert_eq!(b.peek(&mut [0; 64]), 32);
     }
 
     #[test]
     fn a_new_life_begins_anew_and_gets_nothing_of_the_former_ones() {
         let (mut a, mut b) = (line(64, 64), line(64, 64));
-        b.up(HOST);
-        a.up(life(5));
+        b.peer_up(HOST);
+        a.peer_up(life(5));
         carry(&mut b, life(5), &mut a, HOST);
         a.write(b"for the former");
         let mut place = [0; 256];
         let late = a.next(&mut place).map(|(payload, _)| payload.to_vec());
-        assert!(!a.up(life(5)) && a.up(life(6)));
-        let listen = Console { to: None, saying: Saying::Listen { limit: 9 } };
-        assert_eq!(a.hear(&listen, life(5), HOST), Heard::Stale, "a former life's words come late");
-        let (mut next, said) = (line(64, 64), late.unwrap());
-        next.up(HOST);
-        assert_eq!(next.hear(&Console::decode(&said).unwrap(), HOST, life(6)), Heard::Stale);
+        assert!(!a.peer_up(life(5)) && a.peer_up(life(6)));
+        let listen = ConsoleMessage { to: None, body: Body::Listen { limit: 9 } };
+        assert_eq!(a.receive(&listen, life(5), HOST), Received::Stale, "a former life's words come late");
+        let (mut next, message) = (line(64, 64), late.unwrap());
+        next.peer_up(HOST);
+        assert_eq!(next.receive(&ConsoleMessage::decode(&message).unwrap(), HOST, life(6)), Received::Stale);
         carry(&mut next, life(6), &mut a, HOST);
         a.write(b"for this one");
         carry(&mut a, HOST, &mut next, life(6));
         assert_eq!(read(&mut next, 64), b"for this one");
-        assert_eq!(b.hear(&listen, HOST, life(5)), Heard::Listens);
+        assert_eq!(b.receive(&listen, HOST, life(5)), Received::Listen);
     }
 
     #[test]
@@ -405,22 +405,25 @@ mod tests {
             log.write(&[b'0' + round; 4]);
         }
         assert!(log.next(&mut place).is_none(), "nobody listens");
-        host.up(life(5));
+        host.peer_up(life(5));
         let (listen, _) = host.next(&mut place).unwrap();
         let listen = listen.to_vec();
-        let said = Console::decode(&listen).unwrap();
-        assert_eq!(log.hear(&said, HOST, life(6)), Heard::Stale);
-        assert_eq!(log.hear(&said, HOST, life(5)), Heard::Listens);
+        let message = ConsoleMessage::decode(&listen).unwrap();
+        assert_eq!(log.receive(&message, HOST, life(6)), Received::Stale);
+        assert_eq!(log.receive(&message, HOST, life(5)), Received::Listen);
         while let Some((payload, sent)) = log.next(&mut place) {
-            assert_eq!(host.hear(&Console::decode(payload).unwrap(), life(5), HOST), Heard::Bytes);
+            assert_eq!(
+                host.receive(&ConsoleMessage::decode(payload).unwrap(), life(5), HOST),
+                Received::Bytes
+            );
             log.sent(sent);
         }
         assert_eq!(read(&mut host, 64), b"22223333444455556666777788889999");
         assert_eq!(host.lost(), 8, "the oldest made room");
-        host.told();
+        host.clear_lost();
         log.write(b"more");
         let (payload, _) = log.next(&mut place).unwrap();
-        host.hear(&Console::decode(payload).unwrap(), life(5), HOST);
+        host.receive(&ConsoleMessage::decode(payload).unwrap(), life(5), HOST);
         assert_eq!((read(&mut host, 64).as_slice(), host.lost()), (b"more".as_slice(), 0));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mk_ipi_core::abi::rfc_v2::region_size;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{LinkConfig, Occupied};
+use mk_ipi_core::{LinkConfig, SlotPolicy};
 use zerocopy::IntoBytes;
 
 use super::host::{self, Memory, NUMBERED};
@@ -41,7 +41,7 @@ pub fn contender<const WORDS: usize>(kind: Kind) -> Option<Contender> {
 
 /// Has `kernel` know an instance, whose region is a page.
 fn attach<const WORDS: usize>(kernel: &Kernel<WORDS>, instance: u8) {
-    let link = LinkConfig::RfcV2 { slots: SLOTS, policy: Occupied::Exclusive };
+    let link = LinkConfig::RfcV2 { slots: SLOTS, policy: SlotPolicy::Exclusive };
     let start = PhysAddr(host::START.0 + u64::from(instance) * PAGE_SIZE);
     let region = PhysRange::new(start, region_size(SLOTS)).expect("a range of addresses");
     host::configured(instance, link, |config| kernel.attach_instance(config, Some(region)))

@@ -7,15 +7,15 @@ use crate::layout;
 use crate::node::{instance, Node};
 use crate::platform::{Kernel, Role, ENDPOINT};
 use mk_ipi_abi::{Incarnation, PhysCpuId, PhysRange, Vector};
-use mk_ipi_conformance::{Case, Env, Ep, Inbox, Outcome};
+use mk_ipi_conformance::{Case, Env, Inbox, Outcome, TestEndpoint};
 use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
-use mk_ipi_core::{InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 use spin::{Mutex, Once};
 
 /// The endpoint that the suite works on, with a small queue.
-pub static SUITE: Ep<BareMetal> = Ep::<BareMetal>::new(Kernel);
+pub static SUITE: TestEndpoint<BareMetal> = TestEndpoint::<BareMetal>::new(Kernel);
 static BARE_METAL: BareMetal = BareMetal {
     inbox: Inbox::new(),
     node: Once::new(),
@@ -74,7 +74,7 @@ impl Env for BareMetal {
     const PATIENCE: u64 = 20_000_000;
     const SPARE_VECTOR: Vector = arch::SPARE_VECTOR;
 
-    fn endpoint(&'static self) -> &'static Ep<Self> {
+    fn endpoint(&'static self) -> &'static TestEndpoint<Self> {
         &SUITE
     }
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_> {
@@ -85,7 +85,7 @@ impl Env for BareMetal {
             cpus: core::slice::from_ref(cpu),
             doorbell_cpu: *cpu,
             vector: *vector,
-            link: LinkConfig::RfcV2 { slots: layout::SUITE_SLOTS, policy: Occupied::Exclusive },
+            link: LinkConfig::RfcV2 { slots: layout::SUITE_SLOTS, policy: SlotPolicy::Exclusive },
             one_doorbell: false,
         }
     }

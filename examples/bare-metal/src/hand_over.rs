@@ -34,7 +34,7 @@ const PATIENCE: u64 = 10;
 
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum NoteKind {
     /// Your doorbell is to leave the CPU.
     GiveUp,
     /// It has.
@@ -51,8 +51,15 @@ pub enum What {
     Taken,
 }
 
-const ALL: [What; 7] =
-    [What::GiveUp, What::GivenUp, What::Leave, What::Left, What::Take, What::Ready, What::Taken];
+const ALL: [NoteKind; 7] = [
+    NoteKind::GiveUp,
+    NoteKind::GivenUp,
+    NoteKind::Leave,
+    NoteKind::Left,
+    NoteKind::Take,
+    NoteKind::Ready,
+    NoteKind::Taken,
+];
 
 /// A message of a hand-over.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +67,7 @@ pub struct Note {
     /// Who said it.
     pub from: InstanceId,
     /// What.
-    pub what: What,
+    pub kind: NoteKind,
     /// A generation, or an address.
     pub value: u64,
 }
@@ -114,9 +121,9 @@ pub fn saw_stray() {
 
 fn on_note(message: &Message) {
     let note = || {
-        let (what, value) = message.payload().split_first_chunk::<8>()?;
-        let what = *ALL.get(usize::try_from(u64::from_le_bytes(*what)).ok()?)?;
-        Some(Note { from: message.sender()?, what, value: u64::from_le_bytes(*value.first_chunk::<8>()?) })
+        let (kind, value) = message.payload().split_first_chunk::<8>()?;
+        let kind = *ALL.get(usize::try_from(u64::from_le_bytes(*kind)).ok()?)?;
+        Some(Note { from: message.sender()?, kind, value: u64::from_le_bytes(*value.first_chunk::<8>()?) })
     };
     let Some(note) = note() else { fatal!("a message of a hand-over that nobody understands") };
     if let Some(before) = without_interrupts(|| NOTE.lock().replace(note)) {
@@ -130,15 +137,15 @@ pub fn next_note() -> Option<Note> {
 }
 
 /// Says `what` to kernel `k`; whether there was room.
-pub fn say(k: usize, what: What, value: u64) -> bool {
+pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     let mut bytes = [0; 16];
-    let number = ALL.iter().position(|w| *w == what).unwrap_or(ALL.len());
+    let number = ALL.iter().position(|w| *w == kind).unwrap_or(ALL.len());
     bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
     bytes[8..].copy_from_slice(&value.to_le_bytes());
     match ENDPOINT.send(instance(k), HAND_OVER, &bytes) {
         Ok(_) => true,
         Err(SendError::Full | SendError::Unanswered) => false,
-        Err(e) => fatal!("saying {what:?} to kernel {k}: {e:?}"),
+        Err(e) => fatal!("saying {kind:?} to kernel {k}: {e:?}"),
     }
 }
 
@@ -168,7 +175,7 @@ enum Doing {
     /// Wait until the CPU is on.
     Starting,
     /// Say so.
-    Saying(What, u64, &'static Doing),
+    Saying(NoteKind, u64, &'static Doing),
 }
 
 /// A spawned kernel's part.
@@ -199,23 +206,23 @@ impl<'a> Guest<'a> {
         self.doing = match self.doing {
             Doing::Using if arrived != self.before => {
                 self.give_up();
-                Doing::Saying(What::GivenUp, 0, &Doing::Nothing)
+                Doing::Saying(NoteKind::GivenUp, 0, &Doing::Nothing)
             }
             Doing::Settling(generation) if nobody_is_behind(generation) => {
                 second::leave();
                 Doing::Leaving
             }
-            Doing::Leaving if second::is_off() => Doing::Saying(What::Left, 0, &Doing::Nothing),
+            Doing::Leaving if second::is_off() => Doing::Saying(NoteKind::Left, 0, &Doing::Nothing),
             Doing::Starting if second::is_on() => {
                 HAD.fetch_add(1, Ordering::Relaxed);
                 self.before = arrived;
                 self.move_doorbell(second::physical_id());
-                Doing::Saying(What::Taken, 0, &Doing::Nothing)
+                Doing::Saying(NoteKind::Taken, 0, &Doing::Nothing)
             }
             doing => doing,
         };
-        if let Doing::Saying(what, value, next) = self.doing {
-            if say(0, what, value) {
+        if let Doing::Saying(kind, value, next) = self.doing {
+            if say(0, kind, value) {
                 self.doing = *next;
             }
         }
@@ -228,10 +235,12 @@ impl<'a> Guest<'a> {
     }
 
     fn take(&self, note: Note) -> Doing {
-        match (note.what, self.doing) {
-            (What::GiveUp, Doing::Nothing) => Doing::Using,
-            (What::Leave, Doing::Nothing) => Doing::Settling(note.value as u32),
-            (What::Take, Doing::Nothing) => Doing::Saying(What::Ready, second::entry(), &Doing::Starting),
+        match (note.kind, self.doing) {
+            (NoteKind::GiveUp, Doing::Nothing) => Doing::Using,
+            (NoteKind::Leave, Doing::Nothing) => Doing::Settling(note.value as u32),
+            (NoteKind::Take, Doing::Nothing) => {
+                Doing::Saying(NoteKind::Ready, second::entry(), &Doing::Starting)
+            }
             _ => fatal!("{note:?} while {:?}", self.doing),
         }
     }

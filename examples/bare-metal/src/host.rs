@@ -18,7 +18,7 @@ use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_S
 use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, PhysMemory, ThisCpu};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{config_of, InstanceConfig, LinkConfig, SlotPolicy};
 
 /// Fewest slots of a region; more if a CPU has a larger id.
 const MIN_SLOTS: u64 = 8;
@@ -267,7 +267,7 @@ fn link(generation: Generation, cpus: &[PhysCpuId], kernels: usize) -> LinkConfi
             let slots = cpus.iter().map(|cpu| cpu.0 + 1).fold(MIN_SLOTS, u64::max);
             let slots =
                 u32::try_from(slots).unwrap_or_else(|_| fatal!("a CPU's id is beyond any region: {slots}"));
-            LinkConfig::RfcV2 { slots, policy: Occupied::Exclusive }
+            LinkConfig::RfcV2 { slots, policy: SlotPolicy::Exclusive }
         }
     }
 }

@@ -10,11 +10,11 @@ use crate::net;
 use crate::serve::SERVER;
 use crate::stream::Heart;
 use fastrand::Rng;
-use mk_ipi_abi::channel::{self, Channel, CHANNEL_TYPE};
-use mk_ipi_abi::console::{self, Console, CONSOLE_TYPE};
+use mk_ipi_abi::channel::{self, ChannelMessage, CHANNEL_TYPE};
+use mk_ipi_abi::console::{self, ConsoleMessage, CONSOLE_TYPE};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_net::net::{
-    Control, FrameHead, Key, Offer, Offload, PartHead, Takes, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE,
+    Control, Features, FrameHead, Key, Offer, Offload, PartHead, MAX_FRAME, NET_CONTROL_TYPE, NET_FRAME_TYPE,
     NET_PART_TYPE,
 };
 
@@ -99,12 +99,12 @@ impl Noise {
         self.random.fill(&mut bytes);
         let bytes = bytes.get(..self.random.usize(..=128)).unwrap_or(&[]);
         let position = self.position();
-        let saying = match self.random.u8(..3) {
-            0 => console::Saying::Listen { limit: position },
-            1 => console::Saying::Log { position, bytes },
-            _ => console::Saying::Terminal { position, bytes },
+        let body = match self.random.u8(..3) {
+            0 => console::Body::Listen { limit: position },
+            1 => console::Body::Log { position, bytes },
+            _ => console::Body::Terminal { position, bytes },
         };
-        Console { to: self.life(), saying }.encode(to).map_or(0, <[u8]>::len)
+        ConsoleMessage { to: self.life(), body }.encode(to).map_or(0, <[u8]>::len)
     }
 
     fn channel(&mut self, to: &mut [u8; LONGEST]) -> usize {
@@ -113,14 +113,14 @@ impl Noise {
         let bytes = bytes.get(..self.random.usize(..=128)).unwrap_or(&[]);
         let (session, position) = (self.random.u32(..4), self.position());
         let (is_first, is_last) = (self.random.bool(), self.random.bool());
-        let saying = match self.random.u8(..4) {
-            0 => channel::Saying::Ask,
-            1 => channel::Saying::Grant { session, limit: position },
-            2 => channel::Saying::Part { session, position, is_first, is_last, bytes },
-            _ => channel::Saying::Closed { session, read: position },
+        let body = match self.random.u8(..4) {
+            0 => channel::Body::Ask,
+            1 => channel::Body::Grant { session, limit: position },
+            2 => channel::Body::Part { session, position, is_first, is_last, bytes },
+            _ => channel::Body::Closed { session, read: position },
         };
         let number = self.random.u32(..16);
-        Channel { number, to: self.life(), saying }.encode(to).map_or(0, <[u8]>::len)
+        ChannelMessage { number, to: self.life(), body }.encode(to).map_or(0, <[u8]>::len)
     }
 
     /// What an interface says of itself: with its own key, now and then, so that the carrier goes and comes.
@@ -131,9 +131,9 @@ impl Noise {
         if self.random.u8(..8) == 0 {
             return Control::Close(key);
         }
-        let takes = Takes::from_bits_retain(self.random.u32(..8));
+        let features = Features::from_bits_retain(self.random.u32(..8));
         let mac = [2, self.random.u8(..), 0, 0, 0, 1];
-        let offer = Offer { key, takes, max_frame: self.random.u32(..=MAX_FRAME), mac };
+        let offer = Offer { key, features, max_frame: self.random.u32(..=MAX_FRAME), mac };
         Control::Open { offer, heard: Some(self.host_key()) }
     }
 

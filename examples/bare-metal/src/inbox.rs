@@ -5,7 +5,9 @@ use crate::arch::without_interrupts;
 use crate::clock;
 use crate::link_log;
 use crate::net;
-use crate::order::{self, Order, Query, Reset, What, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM};
+use crate::order::{
+    self, Order, OrderKind, Query, Reset, MAX_INSTANCES, ORDER, PING, PONG, QUERY, RESET, STREAM,
+};
 use crate::payload;
 use crate::platform::Kernel;
 use crate::serve::{self, SERVER};
@@ -176,14 +178,14 @@ fn on_reset(message: &Message) {
 }
 
 fn on_order(message: &Message) {
-    let Some(Order { what, to, count, run }) = Order::decode(message.payload()) else { return };
+    let Some(Order { kind, to, count, run }) = Order::decode(message.payload()) else { return };
     if with(|inbox| inbox.run) != run {
         log!("an order of run {run} comes too early or too late");
         return;
     }
-    note(to, |news| match what {
-        What::Stream => news.stream = news.stream.saturating_add(count),
-        What::Pings => news.pings = Some(count.min(order::MAX_PINGS)),
+    note(to, |news| match kind {
+        OrderKind::Stream => news.stream = news.stream.saturating_add(count),
+        OrderKind::Pings => news.pings = Some(count.min(order::MAX_PINGS)),
     });
 }
 

@@ -5,10 +5,10 @@
 
 use crate::arch::without_interrupts;
 use crate::serve::SERVER;
-use mk_ipi_abi::console::{Console, CONSOLE_TYPE};
+use mk_ipi_abi::console::{ConsoleMessage, CONSOLE_TYPE};
 use mk_ipi_abi::InstanceId;
 use mk_ipi_core::Message;
-use mk_ipi_services::console::{Heard, Log, BYTES};
+use mk_ipi_services::console::{Log, Received, BYTES};
 use spin::Mutex;
 
 const KEPT: usize = 16 << 10;
@@ -34,7 +34,7 @@ pub fn write(line: &[u8]) {
 /// Sends what waits, as far as the lane has room.
 pub fn go_on() {
     let _ = with(|log| {
-        let mut room = [0; BYTES + Console::HEADER];
+        let mut room = [0; BYTES + ConsoleMessage::HEADER];
         while let Some((payload, sent)) = log.next(&mut room) {
             // In any context: a panic's last words, too.
             if SERVER.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload).is_err() {
@@ -47,12 +47,12 @@ pub fn go_on() {
 
 /// The handler.
 pub fn on_message(message: &Message<'_>) {
-    let said = Console::decode(message.payload());
-    let (Ok(said), Some(InstanceId::HOST)) = (said, message.sender()) else { return };
+    let decoded = ConsoleMessage::decode(message.payload());
+    let (Ok(decoded), Some(InstanceId::HOST)) = (decoded, message.sender()) else { return };
     let (Some(from), Some(me)) = (message.sender_incarnation(), message.receiver_incarnation()) else {
         return;
     };
-    if with(|log| log.hear(&said, from, me)) == Some(Heard::Listens) {
+    if with(|log| log.receive(&decoded, from, me)) == Some(Received::Listen) {
         go_on();
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::clock::{self, SECOND};
 use crate::control::control;
-use crate::hand_over::{next_note, nobody_is_behind, say, What};
+use crate::hand_over::{next_note, nobody_is_behind, say, NoteKind};
 use crate::host::Machine;
 use crate::kill::work;
 use crate::node::{self, Node};
@@ -22,9 +22,9 @@ enum Step {
     /// At that time: the next move begins.
     Rest(u64),
     /// Tell that kernel.
-    Say(usize, What, u64),
+    Say(usize, NoteKind, u64),
     /// Wait for that kernel's answer.
-    Hear(usize, What),
+    Await(usize, NoteKind),
     /// Wait until all have followed the directory so far.
     Settle(usize, u32),
     /// Give the CPU to the next kernel.
@@ -76,22 +76,22 @@ impl<'a> Mover<'a> {
     fn next(&mut self, stream: &mut Stream) -> Step {
         match self.step {
             Step::Rest(until) if clock::now() >= until => match self.holder {
-                Some(holder) => Step::Say(holder, What::GiveUp, 0),
+                Some(holder) => Step::Say(holder, NoteKind::GiveUp, 0),
                 None => Step::Give,
             },
-            Step::Say(k, what, value) if say(k, what, value) => Step::Hear(k, answer_to(what)),
-            Step::Hear(k, what) => match next_note() {
+            Step::Say(k, kind, value) if say(k, kind, value) => Step::Await(k, answer_to(kind)),
+            Step::Await(k, kind) => match next_note() {
                 None => self.step,
-                Some(note) if (note.from.index(), note.what) == (k, what) => {
-                    self.heard(k, what, note.value, stream)
+                Some(note) if (note.from.index(), note.kind) == (k, kind) => {
+                    self.handle_note(k, kind, note.value, stream)
                 }
-                Some(note) => fatal!("{note:?} in the place of {what:?} of kernel {k}"),
+                Some(note) => fatal!("{note:?} in the place of {kind:?} of kernel {k}"),
             },
             Step::Settle(holder, generation) => {
                 let followed = node::follow().is_some();
                 let settled = followed && nobody_is_behind(generation);
                 if settled {
-                    Step::Say(holder, What::Leave, generation.into())
+                    Step::Say(holder, NoteKind::Leave, generation.into())
                 } else {
                     self.step
                 }
@@ -101,23 +101,23 @@ impl<'a> Mover<'a> {
             Step::Give => {
                 let to = self.next_holder();
                 self.machine.give_spare(to);
-                Step::Say(to, What::Take, 0)
+                Step::Say(to, NoteKind::Take, 0)
             }
             step => step,
         }
     }
 
     /// Kernel `k` has said `what`.
-    fn heard(&mut self, k: usize, what: What, value: u64, stream: &mut Stream) -> Step {
-        match what {
-            What::GivenUp => Step::Settle(k, self.machine.take_spare(k)),
-            What::Left => {
+    fn handle_note(&mut self, k: usize, kind: NoteKind, value: u64, stream: &mut Stream) -> Step {
+        match kind {
+            NoteKind::GivenUp => Step::Settle(k, self.machine.take_spare(k)),
+            NoteKind::Left => {
                 self.machine.stop_spare(|us| work(stream, us));
                 Step::Give
             }
-            What::Ready => {
+            NoteKind::Ready => {
                 self.machine.start_spare(k, value, |us| work(stream, us));
-                Step::Hear(k, What::Taken)
+                Step::Await(k, NoteKind::Taken)
             }
             _ => {
                 self.arrived(k, stream);
@@ -156,10 +156,10 @@ impl<'a> Mover<'a> {
 }
 
 /// What a kernel says to that in the end.
-fn answer_to(what: What) -> What {
-    match what {
-        What::GiveUp => What::GivenUp,
-        What::Leave => What::Left,
-        _ => What::Ready,
+fn answer_to(kind: NoteKind) -> NoteKind {
+    match kind {
+        NoteKind::GiveUp => NoteKind::GivenUp,
+        NoteKind::Leave => NoteKind::Left,
+        _ => NoteKind::Ready,
     }
 }

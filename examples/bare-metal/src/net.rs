@@ -15,9 +15,9 @@ use mk_ipi_abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::Message;
 use mk_ipi_net::net::{
-    FrameHead, Key, Offer, Offload, Takes, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
+    Features, FrameHead, Key, Offer, Offload, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
 };
-use mk_ipi_net::{Cut, Gather, Port};
+use mk_ipi_net::{FrameAssembler, FrameSplitter, Port};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Checksum, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
@@ -43,7 +43,7 @@ static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// What came from one peer. Taken with interrupts off, so that nobody ever waits for it.
 struct In {
     port: Port,
-    gather: Gather,
+    gather: FrameAssembler,
     frames: [[u8; FRAME]; WAITING],
     lens: [usize; WAITING],
     /// The oldest frame that waits, and how many do.
@@ -74,7 +74,7 @@ fn with<R>(id: InstanceId, f: impl FnOnce(&mut In) -> R) -> Option<R> {
 impl In {
     const NEW: Self = Self {
         port: Port::new(),
-        gather: Gather::new(),
+        gather: FrameAssembler::new(),
         frames: [[0; FRAME]; WAITING],
         lens: [0; WAITING],
         first: 0,
@@ -127,7 +127,7 @@ pub fn register() {
 fn on_control(message: &Message) {
     let Some(id) = message.sender() else { return };
     // One that makes no sense changes nothing.
-    with(id, |end| _ = end.port.hear(message.sender_incarnation(), message.payload()));
+    with(id, |end| _ = end.port.receive(message.sender_incarnation(), message.payload()));
     say(id);
 }
 
@@ -156,10 +156,10 @@ pub fn carrier(id: InstanceId) -> Option<Offer> {
 
 /// Says to `id` what is to be said, if it can be sent now; else the next turn does.
 fn say(id: InstanceId) {
-    let Some(Some(said)) = with(id, |end| end.port.owed()) else { return };
+    let Some(Some(message)) = with(id, |end| end.port.pending()) else { return };
     let is_native = SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native));
-    if is_native && SERVER.send(id, NET_CONTROL_TYPE, &said.encode()).is_ok() {
-        with(id, |end| end.port.said(&said));
+    if is_native && SERVER.send(id, NET_CONTROL_TYPE, &message.encode()).is_ok() {
+        with(id, |end| end.port.sent(&message));
     }
 }
 
@@ -185,7 +185,9 @@ impl Wire {
         let Some(theirs) = carrier(self.id) else { return };
         let max = SERVER.instance(self.id).ok().and_then(|to| to.geometry()).map_or(0, |g| g.max_len());
         self.number = self.number.wrapping_add(1);
-        let Ok(mut cut) = Cut::new(&theirs, self.number, frame.len() as u32, Offload::default(), max) else {
+        let Ok(mut cut) =
+            FrameSplitter::new(&theirs, self.number, frame.len() as u32, Offload::default(), max)
+        else {
             return;
         };
         let mut message = [0; FrameHead::LEN + FRAME];
@@ -301,7 +303,7 @@ impl Net {
         buffers: &'static mut Buffers,
     ) -> Self {
         let mac = [0x02, 0x6d, 0x6b, 0, me.get(), id.get()];
-        let offer = Offer { key: Key::of(life, 1), takes: Takes::CSUM, max_frame: FRAME as u32, mac };
+        let offer = Offer { key: Key::of(life, 1), features: Features::CSUM, max_frame: FRAME as u32, mac };
         with(id, |end| _ = end.port.open(offer));
         let mut wire = Wire { id, number: 0 };
         let mut interface = Interface::new(Config::new(EthernetAddress(mac).into()), &mut wire, now());

@@ -52,7 +52,7 @@ pub const MAX_INSTANCES: usize = 64;
 
 /// What is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum OrderKind {
     /// Messages of the stream.
     Stream,
     /// Pings, each once the one before it was answered.
@@ -63,7 +63,7 @@ pub enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// What.
-    pub what: What,
+    pub kind: OrderKind,
     /// To whom.
     pub to: InstanceId,
     /// How many.
@@ -137,22 +137,22 @@ impl Order {
 
     /// The payload.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let what = match self.what {
-            What::Stream => 1,
-            What::Pings => 2,
+        let kind = match self.kind {
+            OrderKind::Stream => 1,
+            OrderKind::Pings => 2,
         };
-        to_bytes([what, word_of(self.to), self.count, self.run.into()])
+        to_bytes([kind, word_of(self.to), self.count, self.run.into()])
     }
 
     /// What the payload says, if it makes sense.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let [what, to, count, run] = to_words(bytes)?;
-        let what = match what {
-            1 => What::Stream,
-            2 => What::Pings,
+        let [kind, to, count, run] = to_words(bytes)?;
+        let kind = match kind {
+            1 => OrderKind::Stream,
+            2 => OrderKind::Pings,
             _ => return None,
         };
-        Some(Self { what, to: instance(to)?, count, run: u32::try_from(run).ok()? })
+        Some(Self { kind, to: instance(to)?, count, run: u32::try_from(run).ok()? })
     }
 }
 

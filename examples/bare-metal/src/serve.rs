@@ -6,7 +6,6 @@
 
 use crate::arch::interrupts;
 use crate::console;
-use crate::errands::ERRANDS;
 use crate::hostile::{self, Hostile, Noise};
 use crate::inbox;
 use crate::link_log;
@@ -17,6 +16,7 @@ use crate::order::MAX_INSTANCES;
 use crate::own;
 use crate::platform::{End, Kernel};
 use crate::play;
+use crate::requests::REQUESTS;
 use crate::spawned;
 use crate::stream::Heart;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysAddr};
@@ -50,8 +50,8 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     }
     play::introduce(SERVER.identity());
     log!("image at {:#x}, {}, {kernels} kernels known, serving", own::image().start().0, options.mode);
-    let mut errands = ERRANDS.lock();
-    errands.begin(me);
+    let mut requests = REQUESTS.lock();
+    requests.begin(me);
     interrupts::enable();
     let mut peers = Peers::new(directory);
     let mut heart = Heart::new();
@@ -66,7 +66,7 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     while !STOP.load(Ordering::Relaxed) {
         let runs = Kernel.runs();
         if heart.beat(&SERVER) {
-            errands.look_around(&mut peers);
+            requests.look_around(&mut peers);
             if console::is_link() {
                 link_log::go_on();
             }
@@ -76,7 +76,7 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
             hostile::be_deaf(&mut heart);
         }
         let is_noisy = noise.as_mut().is_some_and(Noise::turn);
-        if !is_noisy & !nets.turn() & errands.turn(&mut peers) {
+        if !is_noisy & !nets.turn() & requests.turn(&mut peers) {
             Kernel.sleep(runs);
         }
     }

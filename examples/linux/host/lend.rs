@@ -10,7 +10,7 @@ use crate::failure::{refuse, Result};
 use crate::moves::{self, NotDone};
 use crate::{cpus, peers};
 use kernel::prelude::*;
-use mk_ipi_core::abi::cpu_move::What;
+use mk_ipi_core::abi::cpu_move::CpuMoveKind;
 use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId};
 
@@ -35,7 +35,7 @@ pub fn take(cpu: u32) -> Result {
 /// Gives `cpu` to the kernel of `id`, which runs; takes it from Linux first, if Linux still has it.
 pub fn give_to(id: InstanceId, cpu: u32) -> Result {
     let begun = with(|host| host.begin_give(id, cpu))?;
-    let done = moves::ask(id, begun.life, What::Use, begun.at, || lives(id, begun.life));
+    let done = moves::ask(id, begun.life, CpuMoveKind::Use, begun.at, || lives(id, begun.life));
     if let Err(NotDone::Refused(_)) = done {
         with(|host| host.undo_give(id, cpu, &begun));
     }
@@ -46,7 +46,7 @@ pub fn give_to(id: InstanceId, cpu: u32) -> Result {
 /// Has the kernel of `id`, which runs, give `cpu` up, and gives it back to Linux.
 pub fn take_from(id: InstanceId, cpu: u32) -> Result {
     let begun = with(|host| host.begin_take(id, cpu))?;
-    moves::ask(id, begun.life, What::GiveUp, begun.at, || lives(id, begun.life))
+    moves::ask(id, begun.life, CpuMoveKind::GiveUp, begun.at, || lives(id, begun.life))
         .map_err(NotDone::into_failure)?;
     with(|host| host.finish_take(id, cpu, &begun))
 }

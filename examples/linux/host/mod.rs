@@ -26,7 +26,7 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, Vector};
 use mk_ipi_core::directory::DirectoryWriter;
 use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, Occupied};
+use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
 /// Most CPUs of one instance, Linux apart.
 pub const MAX_INSTANCE_CPUS: usize = 8;
@@ -180,7 +180,7 @@ impl Generation {
     fn link(self) -> LinkConfig {
         match self {
             Self::Native => LinkConfig::Native(Geometry::new(MAX_INSTANCES as u32, LINES, MAX_LEN as u32)),
-            Self::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy: Occupied::Exclusive },
+            Self::RfcV2 => LinkConfig::RfcV2 { slots: slots(), policy: SlotPolicy::Exclusive },
         }
     }
 

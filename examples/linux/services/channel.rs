@@ -6,11 +6,11 @@ use super::{ends, life_of, send, Unsent};
 use crate::lock::SpinLocked;
 use crate::platform::ENDPOINT;
 use core::ffi::{c_int, c_uint};
-use mk_ipi_core::abi::channel::{Channel, Saying, CHANNEL_TYPE, MAX_MESSAGE, PART};
+use mk_ipi_core::abi::channel::{Body, ChannelMessage, CHANNEL_TYPE, MAX_MESSAGE, PART};
 use mk_ipi_core::abi::{Errno, Incarnation, InstanceId};
 use mk_ipi_core::sync::{AtomicU32, Ordering};
 use mk_ipi_core::Message;
-use mk_ipi_services::channel::{Inbox, Outbox, Reader};
+use mk_ipi_services::channel::{Inbox, Outbox, ReaderChange};
 
 /// Channels that are open at a time; glue.h has the number, too.
 pub const SLOTS: usize = 64;
@@ -57,7 +57,7 @@ struct Slot {
     /// Messages in it from before the last reset.
     old: usize,
     /// The reader that went, for the peer to be told of.
-    closed: Option<Saying<'static>>,
+    closed: Option<Body<'static>>,
     /// How often readers and writers had to be told of a reset.
     resets: [u32; 2],
     /// Somebody who writes found no room.
@@ -145,9 +145,9 @@ impl Slot {
     }
 
     /// Says one thing of this channel.
-    fn say(&self, to: Option<Incarnation>, saying: Saying<'_>) -> Result<(), Unsent> {
-        let mut room = [0; Channel::HEADER];
-        match (Channel { number: self.number, to, saying }).encode(&mut room) {
+    fn say(&self, to: Option<Incarnation>, body: Body<'_>) -> Result<(), Unsent> {
+        let mut room = [0; ChannelMessage::HEADER];
+        match (ChannelMessage { number: self.number, to, body }).encode(&mut room) {
             Some(payload) => send(self.peer, CHANNEL_TYPE, payload),
             None => Err(Unsent::Never),
         }
@@ -156,24 +156,24 @@ impl Slot {
     /// Sends all that is owed and has room.
     fn pump(&mut self) {
         let Some(life) = self.life.filter(|_| !self.has_ended) else { return };
-        if let Some(saying) = self.closed {
-            if self.say(Some(life), saying).is_err() {
+        if let Some(body) = self.closed {
+            if self.say(Some(life), body).is_err() {
                 return;
             }
             self.closed = None;
         }
         if self.owes_ask {
-            if self.say(None, Saying::Ask).is_err() {
+            if self.say(None, Body::Ask).is_err() {
                 return;
             }
             self.owes_ask = false;
         }
-        if let Some(saying) = self.inbox.as_ref().and_then(Inbox::next) {
-            if self.say(Some(life), saying).is_err() {
+        if let Some(body) = self.inbox.as_ref().and_then(Inbox::next) {
+            if self.say(Some(life), body).is_err() {
                 return;
             }
             if let Some(inbox) = &mut self.inbox {
-                inbox.told();
+                inbox.sent();
             }
         }
         self.send_parts();
@@ -181,7 +181,7 @@ impl Slot {
 
     fn send_parts(&mut self) {
         let Some(outgoing) = &mut self.outgoing else { return };
-        let mut room = [0; PART + Channel::HEADER];
+        let mut room = [0; PART + ChannelMessage::HEADER];
         let message = outgoing.bytes.as_ref().get(..outgoing.len).unwrap_or(&[]);
         while let Some((payload, behind)) = self.outbox.part(self.number, message, outgoing.at, &mut room) {
             if send(self.peer, CHANNEL_TYPE, payload).is_err() {
@@ -196,14 +196,14 @@ impl Slot {
     fn takes(&self) -> bool {
         let is_full = super::news(self.peer).is_some_and(|news| news.is_full.load(Ordering::Acquire));
         let is_under_way = self.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
-        self.outbox.takes(MAX_MESSAGE) && !is_full && !is_under_way
+        self.outbox.accepts(MAX_MESSAGE) && !is_full && !is_under_way
     }
 
     /// Takes a message of a program's, if it can begin now.
     fn begin(&mut self, message: &[u8]) -> bool {
         self.pump();
         let Some(outgoing) = &mut self.outgoing else { return false };
-        if outgoing.is_under_way() || !self.outbox.takes(message.len()) {
+        if outgoing.is_under_way() || !self.outbox.accepts(message.len()) {
             return false;
         }
         outgoing.bytes.as_mut().iter_mut().zip(message).for_each(|(to, byte)| *to = *byte);
@@ -253,29 +253,30 @@ pub fn end() {
 
 /// The handler.
 pub fn on_message(message: &Message<'_>) {
-    let (Some((id, from, me)), Ok(said)) = (ends(message), Channel::decode(message.payload())) else {
+    let (Some((id, from, me)), Ok(message)) = (ends(message), ChannelMessage::decode(message.payload()))
+    else {
         return;
     };
-    if said.to.is_some_and(|to| to != me) {
+    if message.to.is_some_and(|to| to != me) {
         return;
     }
     let found = SLOTS_OF_ALL.with(|slots| {
         let mut all = slots.iter_mut().enumerate();
         let (index, slot) = all.find_map(|(index, place)| {
             let slot = place.as_mut()?;
-            slot.is_of(id, said.number).then_some((index, slot))
+            slot.is_of(id, message.number).then_some((index, slot))
         })?;
-        hear(slot, &said.saying, from);
+        receive(slot, &message.body, from);
         slot.pump();
         Some(index)
     });
     match found {
         Some(index) => super::tell_channel(index),
-        None if said.saying == Saying::Ask => {
+        None if message.body == Body::Ask => {
             // Nobody reads. If that finds no room: who asked waits for a grant in any case.
-            let closed = Saying::Closed { session: 0, read: 0 };
-            let mut room = [0; Channel::HEADER];
-            let answer = Channel { number: said.number, to: Some(from), saying: closed };
+            let closed = Body::Closed { session: 0, read: 0 };
+            let mut room = [0; ChannelMessage::HEADER];
+            let answer = ChannelMessage { number: message.number, to: Some(from), body: closed };
             if let Some(payload) = answer.encode(&mut room) {
                 let _ = send(id, CHANNEL_TYPE, payload);
             }
@@ -284,28 +285,28 @@ pub fn on_message(message: &Message<'_>) {
     }
 }
 
-fn hear(slot: &mut Slot, saying: &Saying<'_>, from: Incarnation) {
+fn receive(slot: &mut Slot, body: &Body<'_>, from: Incarnation) {
     // What a life left that is over is still read; it does not begin it anew.
     if slot.life != Some(from) {
         slot.up(from);
     }
-    match saying {
-        Saying::Ask => {
+    match body {
+        Body::Ask => {
             if let Some(inbox) = &mut slot.inbox {
                 inbox.asked(new_session());
             }
         }
-        Saying::Part { .. } => {
+        Body::Part { .. } => {
             if let Some(inbox) = &mut slot.inbox {
-                inbox.take(saying);
+                inbox.receive(body);
             }
         }
-        Saying::Grant { .. } | Saying::Closed { .. } => {
-            let reader = slot.outbox.hear(saying, from);
-            if matches!(reader, Reader::Lost | Reader::Changed) {
+        Body::Grant { .. } | Body::Closed { .. } => {
+            let reader = slot.outbox.receive(body, from);
+            if matches!(reader, ReaderChange::ChangedWithLoss | ReaderChange::Changed) {
                 let was_under_way = slot.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
                 slot.give_up();
-                if reader == Reader::Lost || was_under_way {
+                if reader == ReaderChange::ChangedWithLoss || was_under_way {
                     let [_, writes] = &mut slot.resets;
                     *writes = writes.wrapping_add(1);
                 }

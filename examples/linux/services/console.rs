@@ -8,18 +8,18 @@ use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
 use crate::{ffi, role};
 use core::ffi::{c_char, c_long, c_uint};
-use mk_ipi_core::abi::console::{Console, Saying, CONSOLE_TYPE};
+use mk_ipi_core::abi::console::{Body, ConsoleMessage, CONSOLE_TYPE};
 use mk_ipi_core::abi::{Incarnation, InstanceId};
 use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::Message;
-use mk_ipi_services::console::{Heard, Line, BYTES};
+use mk_ipi_services::console::{Received, TerminalEnd, BYTES};
 
 /// Bytes that wait to be sent, for each terminal.
 const OUT: usize = 4 << 10;
 /// Bytes that wait to be read: what a kernel says before anybody looks.
 const KEPT: usize = 64 << 10;
 
-type Lines = [Option<Line<Buffer>>; MAX_INSTANCES];
+type Lines = [Option<TerminalEnd<Buffer>>; MAX_INSTANCES];
 
 // SAFETY: the only one with 0.
 static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; MAX_INSTANCES]) };
@@ -30,7 +30,7 @@ static LOGGED: AtomicU64 = AtomicU64::new(0);
 /// The console is registered.
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 
-fn with<R>(id: InstanceId, f: impl FnOnce(&mut Line<Buffer>) -> R) -> Option<R> {
+fn with<R>(id: InstanceId, f: impl FnOnce(&mut TerminalEnd<Buffer>) -> R) -> Option<R> {
     LINES.with(|lines| lines.get_mut(id.index())?.as_mut().map(f))
 }
 
@@ -43,15 +43,15 @@ pub fn make(peers: u32) {
             continue;
         }
         let new = if is_wanted { Buffer::new(OUT).zip(Buffer::new(KEPT)) } else { None };
-        let line = new.map(|(out, kept)| Line::new(out, kept));
+        let line = new.map(|(out, kept)| TerminalEnd::new(out, kept));
         // Freed where one may sleep.
         drop(LINES.with(|lines| lines.get_mut(id.index()).and_then(|place| core::mem::replace(place, line))));
     }
 }
 
 /// Sends what `line` has to say, as far as there is room. Its writers find room again.
-fn pump(id: InstanceId, line: &mut Line<Buffer>) {
-    let mut room = [0; BYTES + Console::HEADER];
+fn pump(id: InstanceId, line: &mut TerminalEnd<Buffer>) {
+    let mut room = [0; BYTES + ConsoleMessage::HEADER];
     while let Some((payload, sent)) = line.next(&mut room) {
         match send(id, CONSOLE_TYPE, payload) {
             Ok(()) => line.sent(sent),
@@ -78,8 +78,8 @@ pub fn serve(id: InstanceId) {
 pub fn run() {
     for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
         with(id, |line| match life_of(id) {
-            Some((life, true)) if line.peer() != Some(life) => _ = line.up(life),
-            Some((_, false)) => line.down(),
+            Some((life, true)) if line.peer() != Some(life) => _ = line.peer_up(life),
+            Some((_, false)) => line.peer_down(),
             _ => {}
         });
         serve(id);
@@ -100,18 +100,19 @@ pub fn end() {
 
 /// The handler.
 pub fn on_message(message: &Message<'_>) {
-    let (Some((id, from, me)), Ok(said)) = (ends(message), Console::decode(message.payload())) else {
+    let (Some((id, from, me)), Ok(message)) = (ends(message), ConsoleMessage::decode(message.payload()))
+    else {
         return;
     };
     // Whose log it is, a host may see; nobody else's log or terminal is taken.
-    let Some(heard) = with(id, |line| line.hear(&said, from, me)) else { return };
-    if heard == Heard::Listens && role::is_joined() && id == InstanceId::HOST {
+    let Some(heard) = with(id, |line| line.receive(&message, from, me)) else { return };
+    if heard == Received::Listen && role::is_joined() && id == InstanceId::HOST {
         let before = LISTENER.swap(from.get(), Ordering::AcqRel);
         if before != from.get() {
             super::have_work_done();
         }
     }
-    if matches!(heard, Heard::Bytes | Heard::Listens) {
+    if matches!(heard, Received::Bytes | Received::Listen) {
         with(id, |line| pump(id, line));
         super::tell_terminal(id);
     }
@@ -124,9 +125,9 @@ extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) 
     // SAFETY: tty.c passes that many bytes.
     let bytes = unsafe { core::slice::from_raw_parts(from.cast::<u8>(), len.min(BYTES)) };
     let position = LOGGED.load(Ordering::Relaxed);
-    let said = Console { to: Some(life), saying: Saying::Log { position, bytes } };
-    let mut room = [0; BYTES + Console::HEADER];
-    let Some(payload) = said.encode(&mut room) else { return -1 };
+    let message = ConsoleMessage { to: Some(life), body: Body::Log { position, bytes } };
+    let mut room = [0; BYTES + ConsoleMessage::HEADER];
+    let Some(payload) = message.encode(&mut room) else { return -1 };
     let sent = if any_context {
         ENDPOINT.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload)
     } else {
@@ -171,13 +172,13 @@ extern "C" fn mk_ipi_rs_tty_unsent(id: c_uint) -> c_uint {
 
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tty_forget(id: c_uint) {
-    with(of(id), Line::forget);
+    with(of(id), TerminalEnd::clear_unsent);
 }
 
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tty_open(id: c_uint, is_open: bool) {
     with(of(id), |line| {
-        line.open(is_open);
+        line.set_reader(is_open);
         pump(of(id), line);
     });
 }
@@ -187,7 +188,7 @@ extern "C" fn mk_ipi_rs_tty_open(id: c_uint, is_open: bool) {
 extern "C" fn mk_ipi_rs_tty_lost(id: c_uint) -> u64 {
     with(of(id), |line| {
         let lost = line.lost();
-        line.told();
+        line.clear_lost();
         lost
     })
     .unwrap_or(0)

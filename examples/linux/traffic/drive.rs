@@ -3,7 +3,7 @@
 
 use super::{deaths, inbox, report, Plan, PROGRESS};
 use crate::failure::{failure, refuse, Result};
-use crate::order::{Order, Query, Report, Reset, What, ORDER, PING, QUERY, RESET, STREAM};
+use crate::order::{Order, OrderKind, Query, Report, Reset, ORDER, PING, QUERY, RESET, STREAM};
 use crate::payload::Payload;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
@@ -313,7 +313,7 @@ fn wait_for_quiet(plan: &Plan, peers: &Peers) -> Result {
 fn order_streams(plan: &Plan, peers: &Peers) -> Result {
     for peer in peers.iter() {
         for to in plan.kernels().filter(|to| *to != peer.id) {
-            let order = Order { what: What::Stream, to, count: plan.messages, run: peers.run };
+            let order = Order { kind: OrderKind::Stream, to, count: plan.messages, run: peers.run };
             send(peer, ORDER, &order.encode())?;
         }
     }
@@ -458,7 +458,7 @@ fn pings(plan: &Plan, peers: &mut Peers) -> Result {
         let trips = match (peers.get(from), peers.get(to)) {
             (None, Some(peer)) if from == InstanceId::HOST => ping(peer, plan.pings, peers.run)?,
             (Some(peer), to_peer) if to == InstanceId::HOST || to_peer.is_some() => {
-                let order = Order { what: What::Pings, to, count: plan.pings, run: peers.run };
+                let order = Order { kind: OrderKind::Pings, to, count: plan.pings, run: peers.run };
                 send(peer, ORDER, &order.encode())?;
                 wait_for_pings(peers, from, to, plan.pings)?
             }

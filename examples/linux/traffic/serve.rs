@@ -7,7 +7,9 @@
 use super::{drive, inbox, report};
 use crate::failure::{check, Result};
 use crate::lock::Locked;
-use crate::order::{Order, Query, Report, Reset, What, MAX_PINGS, ORDER, PING, QUERY, REPORT, RESET, STREAM};
+use crate::order::{
+    Order, OrderKind, Query, Report, Reset, MAX_PINGS, ORDER, PING, QUERY, REPORT, RESET, STREAM,
+};
 use crate::payload::Payload;
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
@@ -101,9 +103,9 @@ fn on_reset(message: &Message<'_>) {
 fn on_order(message: &Message<'_>) {
     let Some(order) = Order::decode(message.payload()) else { return };
     let Some(news) = news(order.to).filter(|_| order.run == RUN.load(Ordering::Relaxed)) else { return };
-    match order.what {
-        What::Stream => _ = news.stream.fetch_add(order.count, Ordering::Relaxed),
-        What::Pings => news.pings.store(order.count.min(MAX_PINGS) + 1, Ordering::Relaxed),
+    match order.kind {
+        OrderKind::Stream => _ = news.stream.fetch_add(order.count, Ordering::Relaxed),
+        OrderKind::Pings => news.pings.store(order.count.min(MAX_PINGS) + 1, Ordering::Relaxed),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{k, World};
 use arbitrary::Arbitrary;
-use mk_ipi_abi::native::{control, header, receiver, About, Hello, Life, Phase, Tag, LINE_WORDS};
+use mk_ipi_abi::native::{control, header, receiver, Hello, Life, LineTag, MessageInfo, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, PhysAddr};
 
 /// A word of a page that a hostile kernel may write.
@@ -121,9 +121,11 @@ impl World {
             Value::Tag { lap, further, ty } => {
                 let next = self.machine.peek(self.control(by, k(ty), control::CREDIT));
                 let lap = (next / u64::from(self.geometry.lines())).wrapping_add_signed((lap % 3).into());
-                if further { Tag::further(lap) } else { Tag::first(lap) }.to_word((ty / 4 % 2).into())
+                if further { LineTag::further(lap) } else { LineTag::first(lap) }.to_word((ty / 4 % 2).into())
             }
-            Value::About { len, cpu } => About { len: u32::from(len % 300), cpu: (cpu % 2).into() }.to_word(),
+            Value::About { len, cpu } => {
+                MessageInfo { len: u32::from(len % 300), cpu: (cpu % 2).into() }.to_word()
+            }
             Value::Hello { life: n, session, phase: p } => {
                 Hello { incarnation: life(n), session: session.into(), phase: phase(p) }.to_word()
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How large a region is, and where its lanes and lines lie (SPEC N-2, N-8).
 
-use super::line::{lines_of, Tag, LINE_WORDS, MAX_LEN};
+use super::line::{lines_of, LineTag, LINE_WORDS, MAX_LEN};
 use super::words::{header, receiver};
 use crate::PAGE_SIZE;
 
@@ -110,13 +110,13 @@ impl Geometry {
     }
     /// The tag of a message's first line at `position`.
     #[inline(always)]
-    pub const fn first_tag(self, position: u64) -> Tag {
-        Tag::first(self.lap(position))
+    pub const fn first_tag(self, position: u64) -> LineTag {
+        LineTag::first(self.lap(position))
     }
     /// The tag of a further line at `position`.
     #[inline(always)]
-    pub const fn further_tag(self, position: u64) -> Tag {
-        Tag::further(self.lap(position))
+    pub const fn further_tag(self, position: u64) -> LineTag {
+        LineTag::further(self.lap(position))
     }
     /// Where the line at `position` begins, in words from the start of its lane.
     #[inline(always)]

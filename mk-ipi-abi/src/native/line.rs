@@ -14,24 +14,25 @@ pub const MAX_LEN: usize = 4096;
 /// 64-bit words of a line.
 pub const LINE_WORDS: usize = 8;
 /// Words of payload in a message's first line.
-pub const NEAR_WORDS: usize = 6;
+pub const FIRST_LINE_WORDS: usize = 6;
 /// Words of payload in each further line.
-pub const FAR_WORDS: usize = 7;
+pub const FURTHER_LINE_WORDS: usize = 7;
 /// Bytes of payload in a message's first line.
-pub const NEAR: usize = NEAR_WORDS * 8;
+pub const FIRST_LINE_BYTES: usize = FIRST_LINE_WORDS * 8;
 /// Bytes of payload in each further line.
-pub const FAR: usize = FAR_WORDS * 8;
+pub const FURTHER_LINE_BYTES: usize = FURTHER_LINE_WORDS * 8;
 /// Words of all lines' payload that the longest message takes.
-pub const MAX_PAYLOAD_WORDS: usize = NEAR_WORDS + (MAX_LEN - NEAR).div_ceil(FAR) * FAR_WORDS;
+pub const MAX_PAYLOAD_WORDS: usize =
+    FIRST_LINE_WORDS + (MAX_LEN - FIRST_LINE_BYTES).div_ceil(FURTHER_LINE_BYTES) * FURTHER_LINE_WORDS;
 
 /// Lines of a message of `len` bytes, at most [`MAX_LEN`].
 #[inline(always)]
 pub const fn lines_of(len: usize) -> u64 {
-    if len <= NEAR {
+    if len <= FIRST_LINE_BYTES {
         1
     } else {
         // `len` is above NEAR, and the number of lines far from its end.
-        (len.wrapping_sub(NEAR).div_ceil(FAR) as u64).wrapping_add(1)
+        (len.wrapping_sub(FIRST_LINE_BYTES).div_ceil(FURTHER_LINE_BYTES) as u64).wrapping_add(1)
     }
 }
 
@@ -39,9 +40,9 @@ pub const fn lines_of(len: usize) -> u64 {
 ///
 /// Laps count from 0 modulo 2^30. Empty memory holds no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(pub u32);
+pub struct LineTag(pub u32);
 
-impl Tag {
+impl LineTag {
     const LAP: u32 = (1 << 30) - 1;
     const PRESENT: u32 = 1 << 30;
     const FURTHER: u32 = 1 << 31;
@@ -77,14 +78,14 @@ impl Tag {
 
 /// The second word of a message's first line (SPEC N-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct MessageInfo {
     /// Bytes of payload, not checked yet.
     pub len: u32,
     /// The physical id of the CPU that sent, as the sender says, cut to 32 bits. It proves nothing.
     pub cpu: u32,
 }
 
-impl About {
+impl MessageInfo {
     /// The word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {

@@ -19,7 +19,8 @@ mod words;
 
 pub use geometry::{Geometry, DEFAULT_MAX_LEN, MAX_LANES, MAX_LINES, MIN_LINES};
 pub use line::{
-    lines_of, About, Tag, FAR, FAR_WORDS, LINE_WORDS, MAX_LEN, MAX_PAYLOAD_WORDS, NEAR, NEAR_WORDS,
+    lines_of, LineTag, MessageInfo, FIRST_LINE_BYTES, FIRST_LINE_WORDS, FURTHER_LINE_BYTES,
+    FURTHER_LINE_WORDS, LINE_WORDS, MAX_LEN, MAX_PAYLOAD_WORDS,
 };
 pub use lives::{Attached, Bell, Breach, Hello, Life, Phase};
 pub use stamp::{KnownLayouts, Stamp, StampError, MAGIC, MKIPI0NN_AT, STAMP_WORDS, VERSION};

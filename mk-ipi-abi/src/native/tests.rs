@@ -44,17 +44,17 @@ fn tags_tell_stale_from_future_and_first_from_further() {
     assert_eq!([0, 7, 8].map(|p| g.line_at(p)), [32, 88, 32]);
     assert_eq!(g.first_tag(8 << 30), g.first_tag(0), "a lap wraps");
     let expected = g.first_tag(5 * 8);
-    assert_ne!(Tag::of_word(0), g.first_tag(0), "empty memory holds no tag");
-    let [here, stale, ahead] = [5, 4, 6].map(Tag::first);
+    assert_ne!(LineTag::of_word(0), g.first_tag(0), "empty memory holds no tag");
+    let [here, stale, ahead] = [5, 4, 6].map(LineTag::first);
     assert_eq!(here, expected);
-    assert_eq!(Tag::of_word(here.to_word(7)), expected);
-    let nothing = [Tag(0), Tag(6), Tag(!(1 << 30)), stale, Tag::further(4), expected];
+    assert_eq!(LineTag::of_word(here.to_word(7)), expected);
+    let nothing = [LineTag(0), LineTag(6), LineTag(!(1 << 30)), stale, LineTag::further(4), expected];
     assert!(nothing.iter().all(|&found| !expected.is_contradicted_by(found)));
-    assert!([ahead, Tag::further(6), Tag::further(5)]
+    assert!([ahead, LineTag::further(6), LineTag::further(5)]
         .iter()
         .all(|&found| expected.is_contradicted_by(found)));
-    let last = Tag::first((1 << 30) - 1);
-    assert!(!Tag::first(0).is_contradicted_by(last) && last.is_contradicted_by(Tag::first(0)));
+    let last = LineTag::first((1 << 30) - 1);
+    assert!(!LineTag::first(0).is_contradicted_by(last) && last.is_contradicted_by(LineTag::first(0)));
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn words_survive_the_wire_and_nonsense_does_not() {
         assert_eq!(Breach::from_word(b as u64), Some(b));
     }
     assert_eq!([0, 4].map(Breach::from_word), [None, None]);
-    let about = About { len: 256, cpu: 3 };
-    assert_eq!(About::from_word(about.to_word()), about);
+    let about = MessageInfo { len: 256, cpu: 3 };
+    assert_eq!(MessageInfo::from_word(about.to_word()), about);
 }
 
 #[test]

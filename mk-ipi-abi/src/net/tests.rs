@@ -8,7 +8,7 @@ fn key(number: u32) -> Key {
 fn offer() -> Offer {
     Offer {
         key: key(0x0102_0304),
-        takes: Takes::CSUM | Takes::TSO4,
+        features: Features::CSUM | Features::TSO4,
         max_frame: MAX_FRAME,
         mac: [2, 0x6d, 0x6b, 0, 1, 0],
     }
@@ -48,12 +48,12 @@ fn a_control_message_without_sense_is_refused_by_name() {
     };
     assert_eq!(Control::decode(&[1; 31]), Err(ControlError::WrongSize(31)));
     assert_eq!(Control::decode(&[1; 33]), Err(ControlError::WrongSize(33)));
-    assert_eq!(with(0, &[3]), Err(ControlError::WrongWhat(3)));
+    assert_eq!(with(0, &[3]), Err(ControlError::WrongKind(3)));
     assert_eq!(with(4, &[2]), Err(ControlError::Version(2)));
     assert_eq!(with(6, &[9]), Ok(open()), "a newer minor is taken");
     assert_eq!(with(8, &[0; 4]), Err(ControlError::NoKey));
-    assert_eq!(with(16, &[8]), Err(ControlError::WrongTakes(8)));
-    assert_eq!(with(16, &[2]), Err(ControlError::WrongTakes(2)), "TSO without a checksum");
+    assert_eq!(with(16, &[8]), Err(ControlError::WrongFeatures(8)));
+    assert_eq!(with(16, &[2]), Err(ControlError::WrongFeatures(2)), "TSO without a checksum");
     assert_eq!(with(20, &[81, 0, 0]), Err(ControlError::WrongMaxFrame(81)));
     assert_eq!(with(20, &[14, 0, 1]), Err(ControlError::WrongMaxFrame(65_550)));
     assert_eq!(with(24, &[3]), Err(ControlError::WrongMac([3, 0x6d, 0x6b, 0, 1, 0])));
@@ -92,10 +92,10 @@ fn heads_have_the_specs_bytes_and_come_back() {
 
 #[test]
 fn an_offload_is_checked_before_it_is_believed() {
-    let all = Takes::all();
+    let all = Features::all();
     let good = tso();
     assert_eq!(good.check(2000, all), Ok(()));
-    assert_eq!(Offload::default().check(14, Takes::empty()), Ok(()));
+    assert_eq!(Offload::default().check(14, Features::empty()), Ok(()));
     assert_eq!(Offload { flags: 5, ..good }.check(2000, all), Err(OffloadError::Flags(5)));
     assert_eq!(Offload { gso_type: 3, ..good }.check(2000, all), Err(OffloadError::Gso(3)));
     assert_eq!(Offload { gso_type: 0x80, ..good }.check(2000, all), Err(OffloadError::Gso(0x80)));
@@ -106,10 +106,13 @@ fn an_offload_is_checked_before_it_is_believed() {
     assert_eq!(csum(14, 85), Err(OffloadError::Csum { start: 14, offset: 85 }));
     assert_eq!(csum(13, 0), Err(OffloadError::Csum { start: 13, offset: 0 }));
     assert_eq!(csum(u16::MAX, u16::MAX), Err(OffloadError::Csum { start: u16::MAX, offset: u16::MAX }));
-    assert_eq!(good.check(2000, Takes::CSUM), Err(OffloadError::NotTaken));
+    assert_eq!(good.check(2000, Features::CSUM), Err(OffloadError::NotSupported));
     assert_eq!(
-        Offload { gso_type: 0x84, ..good }.check(2000, Takes::CSUM | Takes::TSO4),
-        Err(OffloadError::NotTaken)
+        Offload { gso_type: 0x84, ..good }.check(2000, Features::CSUM | Features::TSO4),
+        Err(OffloadError::NotSupported)
     );
-    assert_eq!(Offload { gso_type: 0, ..good }.check(2000, Takes::empty()), Err(OffloadError::NotTaken));
+    assert_eq!(
+        Offload { gso_type: 0, ..good }.check(2000, Features::empty()),
+        Err(OffloadError::NotSupported)
+    );
 }

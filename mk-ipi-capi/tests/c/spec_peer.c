@@ -472,7 +472,7 @@ static void begin_at(uint64_t position, uint64_t hello)
 }
 
 /* N-9, N-14: deals with a hello that is not ANSWER. 1: there is a message of the life that was in force. */
-static int greet(uint64_t hello, struct mk_ipi_peer_message *message)
+static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 {
 	uint64_t phase = hello & PHASE, begin = (hello & ~PHASE) | BEGIN, position, end;
 
@@ -526,7 +526,7 @@ static int look(struct mk_ipi_peer_message *message)
 	hello = load(&in.lane.header[HELLO]);
 	if (!hello || hello == in.seen)
 		return 0;
-	return greet(hello, message) ? 1 : -1;
+	return answer_hello(hello, message) ? 1 : -1;
 }
 
 /* N-10: a drain with a budget of one message and some hellos */

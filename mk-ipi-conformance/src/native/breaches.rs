@@ -26,7 +26,7 @@ fn forge_two<E: Env>(env: &'static E, position: u64, second: u64) -> Outcome {
     forge(env, position, tag(0), 60)
 }
 
-fn say<E: Env>(env: &'static E, word: u64) -> Outcome {
+fn store_hello<E: Env>(env: &'static E, word: u64) -> Outcome {
     env.poke(1, env.header(BAD, header::HELLO), word)
 }
 
@@ -42,17 +42,17 @@ fn attacks<E: Env>() -> [Attack<E>; 14] {
         (Breach::Length, 2, |env, p| forge(env, p, tag(0), 257)),
         (Breach::Length, 0, |env, p| forge(env, p, tag(0), u64::MAX)),
         (Breach::Length, 1, |env, p| forge(env, p, tag(0), 1 << 31)),
-        (Breach::Hello, 3, |env, _| say(env, 5)),
-        (Breach::Hello, 0, |env, _| say(env, hello(0, 2, BEGIN))),
-        (Breach::Hello, 0, |env, _| say(env, hello(1, 9, FIRST))),
-        (Breach::Hello, 2, |env, _| say(env, hello(1, 2, BEGIN) | 1 << 51)),
+        (Breach::Hello, 3, |env, _| store_hello(env, 5)),
+        (Breach::Hello, 0, |env, _| store_hello(env, hello(0, 2, BEGIN))),
+        (Breach::Hello, 0, |env, _| store_hello(env, hello(1, 9, FIRST))),
+        (Breach::Hello, 2, |env, _| store_hello(env, hello(1, 2, BEGIN) | 1 << 51)),
     ]
 }
 
 /// The attack and what the others see of it; then the hostile kernel begins anew.
 fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcome {
     env.go_native()?;
-    let (before, told) = (env.inbox().count(), env.told());
+    let (before, told) = (env.inbox().count(), env.peer_reports());
     let quarantined = env.endpoint().stats().quarantined;
     let others = || env.but(1).filter(|kernel| *kernel != BAD);
     env.step()?;
@@ -125,7 +125,7 @@ pub(crate) fn a_breach_ends_in_quarantine_until_the_next_life<E: Env>(env: &'sta
 
 pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.step()?;
     env.at(BAD, || env.send_all(1, 0..1))?;
     env.at(1, || {
@@ -136,7 +136,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
     for stale in [0, tag((1 << 30) - 1), tag(1 << 29), tag((1 << 30) - 1) | FURTHER, 7] {
         env.at(BAD, || {
             forge(env, 1, stale, 8)?;
-            say(env, 0)?;
+            store_hello(env, 0)?;
             env.ring(1)
         })?;
         env.at(1, || {
@@ -147,7 +147,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         })?;
     }
     env.at(BAD, || {
-        say(env, hello(1, 1, FIRST))?;
+        store_hello(env, hello(1, 1, FIRST))?;
         env.send_all(1, 1..LINES)
     })?;
     env.at(1, || {
@@ -162,7 +162,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
 
 pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let told = env.told();
+    let told = env.peer_reports();
     let scribble = |word, value: u64| {
         env.at(1, || env.but(1).try_for_each(|lane| env.poke(1, env.control(lane, word), value)))
     };
@@ -197,7 +197,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         env.not_at(1, || {
             env.send_all(1, LINES + 3..LINES + 4)?;
             env.attach_again(1)?;
-            check!(env.said(1)? == hello(1, 2, BEGIN), "another life begins");
+            check!(env.hello_of(1)? == hello(1, 2, BEGIN), "another life begins");
             check!(env.try_number(1, 0) == Err(SendError::Unanswered), "and needs an answer");
             Ok(())
         })?;
@@ -213,7 +213,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         scribble(control::ANSWER, hello(1, 2, BEGIN))?;
         expect(SendError::Unanswered)?;
         env.not_at(1, || {
-            check!(env.said(1)? == hello(1, 2, CLEAN), "the answer to its begin: it cleans");
+            check!(env.hello_of(1)? == hello(1, 2, CLEAN), "the answer to its begin: it cleans");
             env.check_clean(1)
         })?;
         // A base that no honest receiver says.
@@ -236,7 +236,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
 
 pub(crate) fn what_cannot_have_become_of_messages_is_not_told<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let told = env.told();
+    let told = env.peer_reports();
     // Their numbers are 1 to 4.
     env.not_at(1, || (0..4).try_for_each(|n| env.send_number(1, n)))?;
     let scribble = |words: [(usize, u64); 2]| {

@@ -13,7 +13,7 @@ use mk_ipi_core::SendError;
 /// incarnation.
 fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.go_native()?;
-    let (before, told) = (env.inbox().count(), env.told());
+    let (before, told) = (env.inbox().count(), env.peer_reports());
     let others = env.kernels() as u64 - 1;
     let life = if restarted { Incarnation::FIRST.next() } else { Incarnation::FIRST };
     let says = |phase| hello(life.get().into(), 2, phase);
@@ -24,7 +24,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
         env.step()?;
         env.not_at(1, || {
             check!(
-                env.said(1)? == hello(1, 1, FIRST),
+                env.hello_of(1)? == hello(1, 1, FIRST),
                 "the first hello: incarnation, session, phase, bit 50"
             );
             env.send_all(1, 0..old)?;
@@ -32,11 +32,11 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
                 env.next_life()?;
             }
             env.attach_again(1)?;
-            check!(env.said(1)? == says(BEGIN), "the next one: another session, begin");
+            check!(env.hello_of(1)? == says(BEGIN), "the next one: another session, begin");
             check!(env.try_number(1, old) == Err(SendError::Unanswered), "nothing is sent before its answer");
             check!(env.post_number(1, old) == Err(SendError::Unanswered), "nor posted");
             env.endpoint().run_deferred();
-            check!(env.said(1)? == says(BEGIN), "nor are lines cleaned that may be unread");
+            check!(env.hello_of(1)? == says(BEGIN), "nor are lines cleaned that may be unread");
             Ok(())
         })?;
         env.at(1, || {
@@ -56,7 +56,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
         })?;
         env.not_at(1, || {
             env.endpoint().run_deferred();
-            check!(env.said(1)? == says(CLEAN), "then it says that its lines are clean");
+            check!(env.hello_of(1)? == says(CLEAN), "then it says that its lines are clean");
             env.check_clean(1)?;
             check!(env.try_number(1, old) == Err(SendError::Unanswered), "which is to be answered too");
             check!(told.count(1, |e| e == PeerEvent::Answered) == 0, "until then it is not");
@@ -109,7 +109,7 @@ pub(crate) fn a_new_life_follows_the_old_one<E: Env>(env: &'static E) -> Outcome
 
 pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let forge = |position, first: u64, len: u64| {
         env.poke(1, env.line(2, position, 1), len)?;
         (2..8).try_for_each(|word| env.poke(1, env.line(2, position, word), first))?;
@@ -165,7 +165,7 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
 
 pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || {
@@ -175,19 +175,19 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
                 env.next_life()?;
                 env.attach_again(1)
             })?;
-            check!(env.said(1)? == hello(4, 4, BEGIN), "each with a session of its own");
+            check!(env.hello_of(1)? == hello(4, 4, BEGIN), "each with a session of its own");
             Ok(())
         })?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            check!(env.until(|| env.said(1) == Ok(hello(4, 4, CLEAN))), "the last one goes on");
+            check!(env.until(|| env.hello_of(1) == Ok(hello(4, 4, CLEAN))), "the last one goes on");
             // And ends, as does the next, before it was answered.
             env.next_life()?;
             env.attach_again(1)
         })?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            check!(env.until(|| env.said(1) == Ok(hello(5, 5, CLEAN))), "so does the next one");
+            check!(env.until(|| env.hello_of(1) == Ok(hello(5, 5, CLEAN))), "so does the next one");
             Ok(())
         })?;
         // The receiver begins a life too, of which nobody says clean to what it has answered.
@@ -214,7 +214,7 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
 
 pub(crate) fn a_kernel_that_restarts_whole_is_heard_again<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.step()?;
     for round in 0..3 {
         for kernel in 0..env.kernels() {

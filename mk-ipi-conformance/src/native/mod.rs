@@ -174,7 +174,7 @@ pub(crate) trait Native: Env {
     }
 
     /// The hello in our lane to `kernel`.
-    fn said(&'static self, kernel: usize) -> Result<u64, Failed> {
+    fn hello_of(&'static self, kernel: usize) -> Result<u64, Failed> {
         self.peek(kernel, self.header(self.me(), header::HELLO))
     }
 
@@ -370,9 +370,9 @@ pub(crate) trait Native: Env {
         Ok(())
     }
 
-    fn told(&'static self) -> Told<Self> {
+    fn peer_reports(&'static self) -> PeerReports<Self> {
         self.peer_events(&mut |_, _| ());
-        Told { env: self, events: RefCell::new([None; 64]) }
+        PeerReports { env: self, events: RefCell::new([None; 64]) }
     }
 }
 
@@ -388,12 +388,12 @@ const fn len_of(n: u64) -> usize {
 }
 
 /// What the observer was told since this was made.
-pub(crate) struct Told<E: 'static> {
+pub(crate) struct PeerReports<E: 'static> {
     env: &'static E,
     events: RefCell<[Option<(Peer, PeerEvent)>; 64]>,
 }
 
-impl<E: Env> Told<E> {
+impl<E: Env> PeerReports<E> {
     /// How often `wanted` holds of an event about `peer`.
     fn count(&self, peer: usize, wanted: impl Fn(PeerEvent) -> bool) -> usize {
         self.about(|id, event| id.id == E::id(peer) && wanted(event))

@@ -73,7 +73,7 @@ pub(crate) fn a_poller_holds_the_lanes_and_is_rung_by_nobody<E: Env>(env: &'stat
 
 pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (told, stops, before) = (env.told(), env.stops(), env.inbox().count());
+    let (told, stops, before) = (env.peer_reports(), env.stops(), env.inbox().count());
     let handle = env.register(TYPE, |env, m| {
         env.inbox().push(m);
         if env.me() == 1 {

@@ -19,7 +19,7 @@ fn restart<E: Env>(env: &'static E) -> Outcome {
 
 pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let others = env.kernels() as u64 - 1;
     env.step()?;
     env.not_at(1, || env.send_all(1, 0..2))?;
@@ -108,7 +108,7 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
 
 pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let doubts = |number| told.count(1, |event| event == PeerEvent::InDoubt { number });
     let all = || told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. }));
     env.step()?;
@@ -182,7 +182,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
 
 pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.step()?;
     // Credit, handed: too far ahead of each other, of everything, or of what was sent.
     let words = [[0, LINES + 1], [1 << 62, 1 << 62], [u64::MAX, 0], [0, u64::MAX], [40, 41]];
@@ -220,7 +220,7 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
 
 pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || env.send_all(1, 0..3))?;
@@ -249,7 +249,7 @@ pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static
 /// The last of the cases about lanes: from then on every life of kernel 1 gives back what it did not read.
 pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let discarded = |after, to| told.count(1, |event| event == PeerEvent::Discarded { after, to });
     let all = || told.count(1, |event| matches!(event, PeerEvent::Discarded { .. }));
     env.step()?;

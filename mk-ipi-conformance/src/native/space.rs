@@ -10,7 +10,7 @@ use mk_ipi_core::SendError;
 
 pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let want = || env.endpoint().want_space(E::id(1), 8);
     env.with_deaf(1, || {
         env.step()?;
@@ -50,7 +50,7 @@ pub(crate) fn a_full_lane_refuses_and_tells_of_space<E: Env>(env: &'static E) ->
 
 pub(crate) fn space_is_told_of_when_the_message_fits<E: Env>(env: &'static E) -> Outcome {
     env.go_native_as(LARGE)?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let want = || env.peek(1, LARGE.lane(env.kernels(), 0) + header::WANT);
     // A budget is 8 messages, here of one line each.
     let reads = |budgets| {
@@ -107,7 +107,7 @@ pub(crate) fn space_is_told_of_when_the_message_fits<E: Env>(env: &'static E) ->
 
 pub(crate) fn a_waiter_is_told_that_it_is_refused<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (handle, told) = (env.listen()?, env.told());
+    let (handle, told) = (env.listen()?, env.peer_reports());
     let refused = PeerEvent::Refused(Breach::Tag);
     env.with_deaf(1, || {
         env.step()?;

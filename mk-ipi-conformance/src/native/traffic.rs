@@ -2,7 +2,7 @@
 //! Cases about messages on lanes: order, senders, numbers, many at a time.
 
 use super::{control, header, hello, Native, BEGIN, LINES, LONG};
-use crate::env::{Env, Steps, Tap, TYPE};
+use crate::env::{Env, Steps, TestHandler, TYPE};
 use crate::inbox::{digest, payload};
 use crate::{check, Failed, Outcome};
 use mk_ipi_core::abi::{Incarnation, PhysCpuId};
@@ -15,7 +15,7 @@ pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'stat
     // receiver died.
     for (again, half_answered) in [(false, false), (true, false), (true, true)] {
         env.lay_out()?;
-        let (before, told) = (env.inbox().count(), env.told());
+        let (before, told) = (env.inbox().count(), env.peer_reports());
         env.not_at(1, || {
             (0..env.kernels()).try_for_each(|kernel| env.attach_native(kernel))?;
             env.send_all(1, 0..LINES)?;
@@ -33,7 +33,7 @@ pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'stat
         env.not_at(1, || {
             if again {
                 env.attach_again(1)?;
-                check!(env.said(1)? == hello(1, 2, BEGIN), "a second life begins");
+                check!(env.hello_of(1)? == hello(1, 2, BEGIN), "a second life begins");
                 check!(env.try_number(1, LINES) == Err(SendError::Unanswered), "and needs an answer");
             }
             Ok(())
@@ -121,7 +121,7 @@ pub(crate) fn native_sends_are_checked<E: Env>(env: &'static E) -> Outcome {
 }
 
 /// Kernel 0 sends to each of the others, whose callbacks answer by `answer`; kernel 0 gets all answers.
-fn answers<E: Env>(env: &'static E, answer: Tap<E>) -> Outcome {
+fn answers<E: Env>(env: &'static E, answer: TestHandler<E>) -> Outcome {
     env.go_native()?;
     let before = env.inbox().count();
     let handle = match env.me() {
@@ -148,11 +148,11 @@ fn answers<E: Env>(env: &'static E, answer: Tap<E>) -> Outcome {
 
 pub(crate) fn a_callback_may_send_on_a_lane<E: Env>(env: &'static E) -> Outcome {
     // One that is lost shows at kernel 0.
-    answers(env, Tap::new(env, |env, m| _ = env.endpoint().send(E::id(0), TYPE, m.payload())))
+    answers(env, TestHandler::new(env, |env, m| _ = env.endpoint().send(E::id(0), TYPE, m.payload())))
 }
 
 pub(crate) fn what_a_callback_posts_is_flushed_by_itself<E: Env>(env: &'static E) -> Outcome {
-    answers(env, Tap::new(env, |env, m| _ = env.endpoint().post(E::id(0), TYPE, m.payload())))
+    answers(env, TestHandler::new(env, |env, m| _ = env.endpoint().post(E::id(0), TYPE, m.payload())))
 }
 
 pub(crate) fn many_are_sent_as_far_as_there_is_space<E: Env>(env: &'static E) -> Outcome {
@@ -207,7 +207,7 @@ pub(crate) fn many_are_sent_as_far_as_there_is_space<E: Env>(env: &'static E) ->
 pub(crate) fn a_sender_knows_what_was_handled<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let handle = env.listen()?;
-    let told = env.told();
+    let told = env.peer_reports();
     let handled = || env.endpoint().handled(E::id(1));
     env.with_deaf(1, || {
         env.step()?;

@@ -9,7 +9,7 @@ use mk_ipi_core::platform::PeerEvent;
 
 pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
-    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.told());
+    let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let (first, second) = (Incarnation::FIRST, Incarnation::FIRST.next());
     let tick = |now| {
         env.endpoint().tick(now, 10);

@@ -2,7 +2,7 @@
 use super::*;
 use crate::config_of;
 use crate::link::LinkConfig;
-use crate::rfc_v2::Occupied;
+use crate::rfc_v2::SlotPolicy;
 use crate::sync::AtomicU64;
 use mk_ipi_abi::directory::{directory_size, EntryFlags, Layout, State, Version};
 use mk_ipi_abi::{Errno, Incarnation, PhysAddr, PhysRange, Vector};
@@ -258,7 +258,7 @@ fn garbage_is_refused_or_makes_sense() {
     assert!(refused > rounds * 5 / 2, "{refused}");
 }
 
-const fn slots(slots: u32, policy: Occupied) -> LinkConfig {
+const fn slots(slots: u32, policy: SlotPolicy) -> LinkConfig {
     LinkConfig::RfcV2 { slots, policy }
 }
 
@@ -266,15 +266,15 @@ const fn slots(slots: u32, policy: Occupied) -> LinkConfig {
 fn an_instance_of_the_directory_has_as_many_slots_as_its_region() {
     let cpus = ids(&[7, 9, 0, 0]);
     let config = config_of(&record(), &cpus);
-    assert_eq!((config.link, config.cpus), (slots(10, Occupied::Exclusive), &cpus[..2]));
+    assert_eq!((config.link, config.cpus), (slots(10, SlotPolicy::Exclusive), &cpus[..2]));
     assert_eq!((config.id, config.incarnation.get(), config.doorbell_cpu), (TWO, 5, PhysCpuId(9)));
     let rest = PhysRange::new(PhysAddr(0x20_0000), 2719);
     let overwritten = InstanceRecord { flags: EntryFlags::empty(), region: rest, ..record() };
     let config = config_of(&overwritten, &cpus);
-    assert_eq!(config.link, slots(9, Occupied::Overwrite));
+    assert_eq!(config.link, slots(9, SlotPolicy::Overwrite));
     assert_eq!(
         config_of(&InstanceRecord { region: None, ..record() }, &cpus).link,
-        slots(u32::MAX, Occupied::Exclusive)
+        slots(u32::MAX, SlotPolicy::Exclusive)
     );
     let native = InstanceRecord { layout: Layout::Native, ..record() };
     assert_eq!(config_of(&native, &cpus).link, LinkConfig::Native(None));

@@ -85,11 +85,11 @@ impl<
             Err(e) => done = Err(e),
         };
         // What goes first: its region may be another's by now.
-        directory.ids().for_each(|id| note(id, self.see_to_known(id, directory)));
+        directory.ids().for_each(|id| note(id, self.update_known(id, directory)));
         let before = self.attachments.load(Ordering::Relaxed);
         let mut added = 0u32;
         for id in directory.ids() {
-            let followed = self.see_to_new(id, directory);
+            let followed = self.add_new(id, directory);
             added = added.wrapping_add((followed == Ok(Some(Followed::Added))).into());
             note(id, followed);
         }
@@ -120,7 +120,7 @@ impl<
     }
 
     /// What the directory says of an instance that we know.
-    fn see_to_known(
+    fn update_known(
         &self,
         id: InstanceId,
         directory: &Directory<'_, P::Word>,
@@ -175,7 +175,7 @@ impl<
     }
 
     /// What the directory says of an instance that we do not know.
-    fn see_to_new(
+    fn add_new(
         &self,
         id: InstanceId,
         directory: &Directory<'_, P::Word>,

@@ -7,7 +7,7 @@ use crate::instance::InstanceConfig;
 use crate::link::{AddError, LinkConfig};
 use crate::platform::Platform;
 use crate::registry::Handler;
-use crate::rfc_v2::Occupied;
+use crate::rfc_v2::SlotPolicy;
 use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout};
 use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
@@ -55,7 +55,7 @@ pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> Instance
         })
     };
     let exclusive = record.flags.contains(EntryFlags::EXCLUSIVE);
-    let policy = if exclusive { Occupied::Exclusive } else { Occupied::Overwrite };
+    let policy = if exclusive { SlotPolicy::Exclusive } else { SlotPolicy::Overwrite };
     InstanceConfig {
         id: record.instance,
         incarnation: record.incarnation,

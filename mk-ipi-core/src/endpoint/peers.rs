@@ -51,7 +51,7 @@ impl<
     /// Who waits also learns, by [`PeerEvent`](crate::platform::PeerEvent), that the peer refuses us, ended or restarted; the latter two from
     /// [`tick`](Self::tick).
     pub fn want_space(&self, to: InstanceId, len: usize) -> Result<bool, SendError> {
-        self.go_on_with(to);
+        self.continue_handshake(to);
         let wait = || self.busy.wanting.add(to);
         let (instance, has_space) =
             self.native(to, |sender, _| sender.fits(len).then(|| sender.want_space(len, wait)))?;
@@ -80,12 +80,12 @@ impl<
         let Some((me, ours)) = self.identity() else { return };
         if let Some(own) = self.own() {
             if let Some(region) = own.link.own_region() {
-                region.beat();
+                region.advance_heartbeat();
                 // Also what nobody rang for is found in the end.
                 let _ = self.poll();
             }
         }
-        self.see_to_lanes();
+        self.maintain_lanes();
         for instance in self.instances.all().filter(|i| i.id != me) {
             if let Some((sender, watch)) = instance.link.lane() {
                 let theirs = sender.life().map(|life| life.incarnation);

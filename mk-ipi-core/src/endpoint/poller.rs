@@ -166,12 +166,12 @@ impl<
 {
     /// A doorbell rang, or somebody wants to be sure. Bounded: the deferred work looks.
     pub(super) fn wake(&self, own: &OwnRegion<P::Word>) {
-        self.obey(own);
+        self.check_stop_word(own);
         self.platform.schedule();
     }
 
     /// Stops, if the host says so.
-    fn obey(&self, own: &OwnRegion<P::Word>) {
+    fn check_stop_word(&self, own: &OwnRegion<P::Word>) {
         if self.identity().is_some_and(|(_, incarnation)| own.is_stopped(incarnation)) {
             self.platform.stop();
         }
@@ -192,7 +192,7 @@ impl<
         drop(run);
         // Who was refused meanwhile has left us a run that arms.
         let refused = hold.release();
-        self.see_to_lanes();
+        self.maintain_lanes();
         if refused || (left && arm) {
             self.schedule();
         }
@@ -291,8 +291,8 @@ impl<
         let (found, all) = hold.poll(region, run);
         run.end_calling();
         if all {
-            run.endpoint.obey(region);
-            run.endpoint.see_to_lanes();
+            run.endpoint.check_stop_word(region);
+            run.endpoint.maintain_lanes();
         }
         found
     }

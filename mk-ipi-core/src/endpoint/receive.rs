@@ -6,7 +6,7 @@ use super::poller::Deferred;
 use crate::message::Message;
 use crate::platform::Platform;
 use crate::registry::Handler;
-use crate::rfc_v2::{Occupied, QueueError, Slot, Untaken};
+use crate::rfc_v2::{NotTaken, QueueError, Slot, SlotPolicy};
 use crate::stats::Count;
 use crate::sync::{fence, Ordering};
 use mk_ipi_abi::rfc_v2::NoMessage;
@@ -70,7 +70,7 @@ impl<
         let cpu = self.cpu().ok_or(PollError::BeyondCpus)?;
         let own = self.own().ok_or(PollError::NoRegion)?;
         match (own.link.slots(), own.link.own_region()) {
-            (Some((slots, Occupied::Exclusive)), _) => Ok(self.receive(cpu, slots, Occupied::Exclusive)),
+            (Some((slots, SlotPolicy::Exclusive)), _) => Ok(self.receive(cpu, slots, SlotPolicy::Exclusive)),
             (Some(_), _) => Err(PollError::NotExclusive),
             (_, Some(region)) => {
                 self.wake(region);
@@ -81,7 +81,7 @@ impl<
     }
 
     /// Moves the message in this CPU's slot, if any, to its queue. Interrupts are off.
-    fn receive(&self, cpu: &Cpu<QUEUE>, slots: &[P::Word], policy: Occupied) -> bool {
+    fn receive(&self, cpu: &Cpu<QUEUE>, slots: &[P::Word], policy: SlotPolicy) -> bool {
         let Some(slot) = Slot::of_cpu(slots, self.platform.physical_id()) else {
             cpu.counters.count(Count::BeyondRegion);
             return false;
@@ -104,8 +104,8 @@ impl<
         };
         cpu.counters.count(match taken {
             Ok(()) => Count::Received,
-            Err(Untaken::Nothing(nothing)) => nothing_found(nothing),
-            Err(Untaken::Overwritten) => Count::Overwritten,
+            Err(NotTaken::Nothing(nothing)) => nothing_found(nothing),
+            Err(NotTaken::Overwritten) => Count::Overwritten,
         });
         if taken.is_ok() {
             self.platform.schedule();
@@ -115,14 +115,14 @@ impl<
 
     /// The overflow policy (SPEC R-6): a slot keeps its message until there is room. In one that may be overwritten, that is until
     /// the next one comes.
-    fn leave(&self, cpu: &Cpu<QUEUE>, policy: Occupied, slot: Slot<'_, P::Word>) -> bool {
+    fn leave(&self, cpu: &Cpu<QUEUE>, policy: SlotPolicy, slot: Slot<'_, P::Word>) -> bool {
         if let Err(nothing) = slot.peek() {
             cpu.counters.count(nothing_found(nothing));
             return false;
         }
         if !cpu.left.swap(true, Ordering::Relaxed) {
             cpu.counters.count(Count::Left);
-        } else if policy == Occupied::Overwrite {
+        } else if policy == SlotPolicy::Overwrite {
             // The one that was left before has been overwritten.
             cpu.counters.count(Count::Dropped);
         }
@@ -169,7 +169,7 @@ impl<
                 break;
             }
         }
-        self.see_to_lanes();
+        self.maintain_lanes();
         if more {
             self.schedule();
         }

@@ -9,7 +9,7 @@ use crate::link::Link;
 use crate::native::{Sender, Unsent};
 use crate::platform::Platform;
 use crate::registry::Handler;
-use crate::rfc_v2::{Occupied, Outgoing, Slot};
+use crate::rfc_v2::{Outgoing, Slot, SlotPolicy};
 use crate::stats::Count;
 use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::rfc_v2::{check_data_size, Claim};
@@ -128,7 +128,8 @@ impl<
             Err(e) => {
                 self.platform.restore(interrupts);
                 // Perhaps the answer has come that the lane waits for. Its lines are not cleaned with interrupts off.
-                let retry = e == Unsent::Unanswered && context == Context::Normal && self.go_on_with(to.id);
+                let retry =
+                    e == Unsent::Unanswered && context == Context::Normal && self.continue_handshake(to.id);
                 if retry {
                     return self.send_in_any_case(to, context, msg_type, payload);
                 }
@@ -170,7 +171,7 @@ impl<
         };
         let done = match undisturbed() {
             Err(Unsent::Unanswered) => {
-                self.go_on_with(to.id);
+                self.continue_handshake(to.id);
                 undisturbed()
             }
             done => done,
@@ -254,7 +255,7 @@ impl<
         &self,
         instance: &Instance<P>,
         slots: &[P::Word],
-        policy: Occupied,
+        policy: SlotPolicy,
         cpu: PhysCpuId,
         msg_type: MessageType,
         payload: &[u8],
@@ -271,8 +272,8 @@ impl<
         let slot = Slot::of_cpu(slots, cpu).ok_or(SendError::NotItsCpu(cpu))?;
         self.platform.check(cpu, vector).map_err(SendError::Unreachable)?;
         match policy {
-            Occupied::Overwrite => slot.overwrite(&message),
-            Occupied::Exclusive => {
+            SlotPolicy::Overwrite => slot.overwrite(&message),
+            SlotPolicy::Exclusive => {
                 let me = Claim::from_data_size(self.identity.load(Ordering::Acquire));
                 let claimed = slot.claim(me.ok_or(SendError::NoIdentity)?);
                 let claimed = claimed.map_err(|found| self.busy(found, cpu, vector))?;

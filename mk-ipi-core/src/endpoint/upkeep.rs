@@ -26,7 +26,7 @@ impl<
     }
 
     /// Goes on with what our lanes wait for: answers, space, flushes.
-    pub(super) fn see_to_lanes(&self) {
+    pub(super) fn maintain_lanes(&self) {
         if self.busy.is_idle() {
             return;
         }
@@ -37,28 +37,28 @@ impl<
         self.busy.unexplained.for_each(|id| {
             if self.busy.unexplained.remove(id) {
                 if let Ok(instance) = self.instances.get(id) {
-                    self.tell(&instance, PeerEvent::ReadDirectory);
+                    self.report(&instance, PeerEvent::ReadDirectory);
                 }
             }
         });
-        self.busy.opening.for_each(|id| _ = self.go_on_with(id));
-        self.busy.wanting.for_each(|id| self.tell_of_space(id));
+        self.busy.opening.for_each(|id| _ = self.continue_handshake(id));
+        self.busy.wanting.for_each(|id| self.report_space(id));
     }
 
     /// Goes on with the handshake of a life of ours; whether it is through.
-    pub(super) fn go_on_with(&self, id: InstanceId) -> bool {
+    pub(super) fn continue_handshake(&self, id: InstanceId) -> bool {
         let Ok((instance, opening)) = self.native(id, |sender, _| sender.open()) else {
             self.busy.opening.remove(id);
             return false;
         };
         match opening {
             Opening::Waiting => {}
-            Opening::Said => {
+            Opening::HelloSent => {
                 let _ = self.ring_if_wanted(&instance);
             }
             Opening::Open => {
                 if self.busy.opening.remove(id) {
-                    self.tell(&instance, PeerEvent::Answered);
+                    self.report(&instance, PeerEvent::Answered);
                 }
             }
         }
@@ -66,7 +66,7 @@ impl<
     }
 
     /// Tells whoever waits for space in the lane of `id` what has come of it.
-    fn tell_of_space(&self, id: InstanceId) {
+    fn report_space(&self, id: InstanceId) {
         let instance = self.instances.get(id).ok();
         let Some((instance, (sender, watch))) = instance.as_deref().and_then(|i| Some((i, i.link.lane()?)))
         else {
@@ -75,7 +75,9 @@ impl<
         };
         let asked = sender.asked_for();
         let event = match sender.breach() {
-            Some(breach) => (sender.end_waiting() && watch.refuses()).then_some(PeerEvent::Refused(breach)),
+            Some(breach) => {
+                (sender.end_waiting() && watch.newly_refused()).then_some(PeerEvent::Refused(breach))
+            }
             None => sender.has_space_for_waiter().then_some(PeerEvent::Space),
         };
         if event.is_none() && sender.is_waited_for() {
@@ -92,11 +94,11 @@ impl<
             self.schedule();
         }
         if let Some(event) = event {
-            self.tell(instance, event);
+            self.report(instance, event);
         }
     }
 
-    fn tell(&self, instance: &Instance<P>, event: PeerEvent) {
+    fn report(&self, instance: &Instance<P>, event: PeerEvent) {
         if let (Some((_, ours)), Some(sender)) = (self.identity(), instance.sender()) {
             let theirs = sender.life().map(|life| life.incarnation);
             self.platform.peer_event(Peer { id: instance.id, theirs, ours }, event);

@@ -4,7 +4,7 @@
 use super::lane::PeerRegion;
 use super::send::{is_answer_to, Sender, PREPARING, UNANSWERED};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
-use mk_ipi_abi::native::{control, header, Attached, Hello, Phase, NEAR};
+use mk_ipi_abi::native::{control, header, Attached, Hello, Phase, FIRST_LINE_BYTES};
 use mk_ipi_abi::Incarnation;
 
 /// How far a life has come.
@@ -13,7 +13,7 @@ pub(crate) enum Opening {
     /// The receiver has yet to answer, or another CPU is at it.
     Waiting,
     /// Said something new just now: the receiver is to be rung if [`Sender::flush`] says so.
-    Said,
+    HelloSent,
     /// Lines can be taken.
     Open,
 }
@@ -38,10 +38,10 @@ impl<W: Word> Sender<W> {
         let hello = begin.in_phase(if first { Phase::First } else { Phase::Clean });
         let start = if first { 0 } else { UNANSWERED };
         let [tail, credit, base, good_bell, waiting] = [start, 0, 0, 0, 0].map(AtomicU64::new);
-        let whole = region.geometry.max_len() as usize >= NEAR;
-        let room_for_near = if whole { region.lines() } else { 0 };
+        let whole = region.geometry.max_len() as usize >= FIRST_LINE_BYTES;
+        let room_for_full_line = if whole { region.lines() } else { 0 };
         let fresh = said == 0;
-        Self { tail, credit, base, good_bell, waiting, room_for_near, fresh, hello, region }
+        Self { tail, credit, base, good_bell, waiting, room_for_full_line, fresh, hello, region }
     }
 
     /// Goes on with the handshake, if the receiver has answered. Cleans every line once: not to be called with interrupts off.
@@ -81,7 +81,7 @@ impl<W: Word> Sender<W> {
         // SYNC POINT: lane-hello (release)
         self.region.set(header::HELLO, if cleans { self.hello.to_word() } else { begin });
         self.tail.store(UNANSWERED, Ordering::Release);
-        Opening::Said
+        Opening::HelloSent
     }
 
     /// Has the receiver's `incarnation` stop, if we are the host (SPEC N-15).

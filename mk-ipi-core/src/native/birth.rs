@@ -7,13 +7,13 @@
 use super::lane::LaneEnd;
 use super::state::{Buffer, Events, Lane, Visit};
 use crate::sync::{fence, Ordering, Word};
-use mk_ipi_abi::native::{control, header, lines_of, About, Breach, Hello, Phase, Tag};
+use mk_ipi_abi::native::{control, header, lines_of, Breach, Hello, LineTag, MessageInfo, Phase};
 
 /// No honest position is as far as this, and from here there is far to go until a sender would refuse to begin.
 const MAX_POSITION: u64 = 1 << 61;
 
 /// The `ANSWER` while the messages of a life are handed out that was over before it was heard of. No hello.
-const UNHEARD: u64 = 1;
+const NEVER_ANSWERED: u64 = 1;
 
 impl<W: Word> LaneEnd<'_, W> {
     /// The lane as our former life left it. What that life was handing out is in doubt; what lies behind it is unread.
@@ -45,7 +45,7 @@ impl<W: Word> LaneEnd<'_, W> {
         }
         if !first || answer != 0 || next != 0 || breach {
             // A lap from here nothing is left that was written before.
-            lane.excused = lane.next.wrapping_add(self.lines());
+            lane.excused_until = lane.next.wrapping_add(self.lines());
         }
         if credit != lane.next {
             self.set(control::CREDIT, lane.next);
@@ -103,11 +103,11 @@ impl<W: Word> LaneEnd<'_, W> {
         while position != end {
             let Some([tag, about, ..]) = self.line(position) else { break };
             // SYNC POINT: message-published (acquire)
-            let tag = Tag::of_word(tag.load_acquire());
+            let tag = LineTag::of_word(tag.load_acquire());
             if tag != self.geometry.first_tag(position) {
                 break;
             }
-            let len = About::from_word(about.load(Ordering::Relaxed)).len;
+            let len = MessageInfo::from_word(about.load(Ordering::Relaxed)).len;
             if len > self.geometry.max_len() {
                 break;
             }
@@ -125,28 +125,28 @@ impl<W: Word> Visit<'_, W> {
     /// Looks whether the sender has begun a life, or waits for space; whether it had something to say.
     pub(super) fn look_at_header<E: Events>(&mut self, to: &mut E) -> bool {
         if let Some(want) = self.end.space_for_waiter(self.lane) {
-            self.lane.told = want;
+            self.lane.answered_want = want;
             to.ring(self.id);
         }
         // SYNC POINT: lane-hello (acquire)
         let word = self.end.header(header::HELLO);
-        if word == self.lane.said || self.lane.until != 0 {
+        if word == self.lane.last_hello || self.lane.hand_on_until != 0 {
             return false;
         }
-        self.lane.said = word;
-        word != self.lane.answer && self.greet(to, word, false)
+        self.lane.last_hello = word;
+        word != self.lane.answer && self.answer_hello(to, word, false)
     }
 
     /// The sender says something new in its hello. `handed_on`: what its former life published has been handed out.
-    fn greet<E: Events>(&mut self, to: &mut E, word: u64, handed_on: bool) -> bool {
+    fn answer_hello<E: Events>(&mut self, to: &mut E, word: u64, handed_on: bool) -> bool {
         match Hello::from_word(word) {
-            Some(hello) if hello.phase == Phase::First => self.greet_first(to, hello),
+            Some(hello) if hello.phase == Phase::First => self.answer_first(to, hello),
             Some(hello) if hello.phase == Phase::Clean && self.has_begun(hello) => {
                 self.put_in_force(to, hello)
             }
             Some(_) if !handed_on && self.lane.open => self.begin_to_hand_on(),
             Some(_) if !handed_on && self.was_never_in_force() && !self.lane.breach => {
-                self.greet_unheard(word)
+                self.hand_on_never_answered(word)
             }
             Some(hello) => self.answer_begin(to, hello),
             None if word == 0 || self.lane.breach => return false,
@@ -161,21 +161,21 @@ impl<W: Word> Visit<'_, W> {
     }
 
     /// A first life may have published, and have died unanswered.
-    fn greet_unheard(&mut self, word: u64) {
+    fn hand_on_never_answered(&mut self, word: u64) {
         // Whoever begins from now on sees that the lane was used, or is seen by us before a line is read.
-        self.lane.answer = UNHEARD;
-        self.end.set(control::ANSWER, UNHEARD);
+        self.lane.answer = NEVER_ANSWERED;
+        self.end.set(control::ANSWER, NEVER_ANSWERED);
         // SYNC POINT: lane-first (fence)
         fence(Ordering::SeqCst);
         if self.end.header(header::HELLO) == word {
             self.begin_to_hand_on();
         } else {
-            self.lane.said = 0;
+            self.lane.last_hello = 0;
         }
     }
 
     fn begin_to_hand_on(&mut self) {
-        self.lane.until = self.lane.next.wrapping_add(self.end.lines());
+        self.lane.hand_on_until = self.lane.next.wrapping_add(self.end.lines());
     }
 
     /// Whether the life that says `hello` was told that it may clean the lines.
@@ -184,7 +184,7 @@ impl<W: Word> Visit<'_, W> {
     }
 
     /// The sender found a lane that nobody had used.
-    fn greet_first<E: Events>(&mut self, to: &mut E, hello: Hello) {
+    fn answer_first<E: Events>(&mut self, to: &mut E, hello: Hello) {
         if self.lane.next != 0
             || self.lane.breach
             || Hello::from_word(self.lane.answer).is_some_and(Hello::may_send)
@@ -198,7 +198,7 @@ impl<W: Word> Visit<'_, W> {
         if self.end.header(header::HELLO) == hello.to_word() {
             self.put_in_force(to, hello);
         } else {
-            self.lane.said = 0;
+            self.lane.last_hello = 0;
         }
     }
 
@@ -208,9 +208,10 @@ impl<W: Word> Visit<'_, W> {
         self.set_answer(hello.in_phase(Phase::Begin));
         if hello.phase == Phase::Clean {
             // Its begin was answered by a former life of ours. It is in force at the next look; where it is, only it knows.
-            (self.lane.said, self.lane.excused) = (0, self.lane.next.wrapping_add(self.end.lines()));
+            self.lane.last_hello = 0;
+            self.lane.excused_until = self.lane.next.wrapping_add(self.end.lines());
         } else {
-            self.lane.excused = 0;
+            self.lane.excused_until = 0;
         }
         to.ring(self.id);
     }
@@ -218,7 +219,7 @@ impl<W: Word> Visit<'_, W> {
     /// From here on this life's messages are read.
     fn put_in_force<E: Events>(&mut self, to: &mut E, hello: Hello) {
         self.lane.go_to(self.lane.next);
-        self.lane.told = 0;
+        self.lane.answered_want = 0;
         self.end.set(control::BASE, self.lane.next);
         self.end.set(control::CREDIT, self.lane.next);
         self.end.set(control::HANDED, self.lane.next);
@@ -227,9 +228,9 @@ impl<W: Word> Visit<'_, W> {
         self.end.set(control::DISCARD_FROM, self.lane.next);
         self.end.set(control::DISCARD_TO, self.lane.next);
         self.end.count(control::RESETS);
-        (self.lane.open, self.lane.breach, self.lane.began) = (true, false, false);
+        (self.lane.open, self.lane.breach, self.lane.began_reported) = (true, false, false);
         self.set_answer(hello);
-        self.tell_of_birth(to);
+        self.report_began(to);
         to.ring(self.id);
     }
 
@@ -244,18 +245,18 @@ impl<W: Word> Visit<'_, W> {
     pub(super) fn hand_on<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
         for steps in 0..share {
             let first = self.lane.next;
-            if first == self.lane.until {
+            if first == self.lane.hand_on_until {
                 self.end_former_life(to);
                 return steps.wrapping_add(1);
             }
             let copied = self.end.line(first).and_then(|[tag, ..]| {
                 // SYNC POINT: message-published (acquire)
                 let word = tag.load_acquire();
-                let is_message = Tag::of_word(word) == self.end.geometry.first_tag(first);
+                let is_message = LineTag::of_word(word) == self.end.geometry.first_tag(first);
                 // A dead life is not judged any more: what makes no sense is left out.
                 is_message.then(|| self.end.copy(first, word, buffer).ok()).flatten()
             });
-            let left = self.lane.until.wrapping_sub(first);
+            let left = self.lane.hand_on_until.wrapping_sub(first);
             match copied.filter(|copied| copied.end.wrapping_sub(first) <= left) {
                 Some(copied) => self.hand_out(to, &copied, buffer),
                 None => self.leave_out(first.wrapping_add(1)),
@@ -272,11 +273,11 @@ impl<W: Word> Visit<'_, W> {
     }
 
     fn end_former_life<E: Events>(&mut self, to: &mut E) {
-        (self.lane.until, self.lane.open, self.lane.excused) = (0, false, 0);
+        (self.lane.hand_on_until, self.lane.open, self.lane.excused_until) = (0, false, 0);
         // Perhaps not the hello that was greeted: whoever came since has waited, and published nothing.
         let word = self.end.header(header::HELLO);
-        self.lane.said = word;
-        self.greet(to, word, true);
+        self.lane.last_hello = word;
+        self.answer_hello(to, word, true);
     }
 }
 
@@ -284,12 +285,12 @@ impl<W: Word> LaneEnd<'_, W> {
     /// What the sender waits for, if there is that space by now and it was not told. Read once: it may be more at once.
     fn space_for_waiter(&self, lane: &Lane) -> Option<u64> {
         let want = self.header(header::WANT);
-        (want > lane.told && want <= lane.credited).then_some(want)
+        (want > lane.answered_want && want <= lane.credited).then_some(want)
     }
 
     /// Whether a visit would find anything.
     pub(super) fn is_pending(&self, lane: &Lane) -> bool {
-        let speaks = self.header(header::HELLO) != lane.said;
-        lane.until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()
+        let speaks = self.header(header::HELLO) != lane.last_hello;
+        lane.hand_on_until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()
     }
 }

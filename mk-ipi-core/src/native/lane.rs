@@ -3,7 +3,7 @@
 
 use crate::platform::Mapping;
 use crate::sync::{Ordering, Word};
-use mk_ipi_abi::native::{header, receiver, Geometry, Tag, LINE_WORDS};
+use mk_ipi_abi::native::{header, receiver, Geometry, LineTag, LINE_WORDS};
 
 /// The words of a control line.
 pub(super) type Control<W> = [W; receiver::CONTROL_WORDS];
@@ -93,8 +93,8 @@ impl<W: Word> OwnRegion<W> {
 
     /// The tag that stands there now. One load.
     #[inline(always)]
-    pub(super) fn tag(&self, at: usize) -> Tag {
-        Tag::of_word(self.lanes.words().get(at).map_or(0, |tag| tag.load(Ordering::Relaxed)))
+    pub(super) fn tag(&self, at: usize) -> LineTag {
+        LineTag::of_word(self.lanes.words().get(at).map_or(0, |tag| tag.load(Ordering::Relaxed)))
     }
 }
 

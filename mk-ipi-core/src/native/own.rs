@@ -25,9 +25,9 @@ impl<W: Word> OwnRegion<W> {
     }
 
     /// Shows that we live.
-    pub(crate) fn beat(&self) {
-        if let Some(beat) = self.word(receiver::HEARTBEAT) {
-            beat.store(beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    pub(crate) fn advance_heartbeat(&self) {
+        if let Some(heartbeat) = self.word(receiver::HEARTBEAT) {
+            heartbeat.store(heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 

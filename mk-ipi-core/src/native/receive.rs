@@ -5,7 +5,7 @@ use super::lane::OwnRegion;
 use super::state::{give_credit, Buffer, Events, Lane, Visit};
 use super::take::{copy_next, hand_out};
 use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering, UnsafeCell, Word};
-use mk_ipi_abi::native::{receiver, Life, Tag, LINE_WORDS};
+use mk_ipi_abi::native::{receiver, Life, LineTag, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// Most messages of one lane before the next one's turn.
@@ -33,20 +33,20 @@ struct State<const LANES: usize> {
     last: u8,
     /// Where its next tag is to come, and what it will be.
     next_at: usize,
-    next_tag: Tag,
+    next_tag: LineTag,
     /// Its last message had further lines.
     long: bool,
     /// Polls until one is to look at more than the lane that spoke last, and polls that were since all lanes were looked at.
-    left: u32,
-    since_all: u32,
+    polls_left: u32,
+    polls_since_all: u32,
     ours: Option<Incarnation>,
     buffer: Buffer,
 }
 
 /// Where a poll looks next: nowhere, if it is dropped. A handler may unwind, and its line must not be looked at again.
-struct Aim<'a>(&'a mut usize);
+struct PollTarget<'a>(&'a mut usize);
 
-impl Drop for Aim<'_> {
+impl Drop for PollTarget<'_> {
     fn drop(&mut self) {
         *self.0 = usize::MAX;
     }
@@ -127,12 +127,12 @@ impl<const LANES: usize> Receiver<LANES> {
                     *lane = end.resume(before == 0, restarted, restarted && discard);
                 }
             }
-            (state.version, state.left, state.since_all) = (0, 0, LOOK_AT_ALL);
+            (state.version, state.polls_left, state.polls_since_all) = (0, 0, LOOK_AT_ALL);
             state.ours = Some(incarnation);
         });
-        if let Some(beat) = own.word(receiver::HEARTBEAT) {
+        if let Some(heartbeat) = own.word(receiver::HEARTBEAT) {
             // A life without a clock never beats, and is not suspect for that.
-            beat.store(0, Ordering::Relaxed);
+            heartbeat.store(0, Ordering::Relaxed);
         }
         // Last, or a life that ends in between would not count as one.
         // SYNC POINT: receiver-life (release)
@@ -183,9 +183,9 @@ impl<const LANES: usize> Hold<'_, LANES> {
     #[inline(always)]
     pub(crate) fn finds_nothing<W: Word>(&mut self, own: &OwnRegion<W>) -> bool {
         self.with(|state| {
-            let left = state.left.checked_sub(1);
-            state.left = left.unwrap_or(NONE_LEFT);
-            left.is_some() && own.tag(state.next_at) != state.next_tag && !state.long
+            let polls_left = state.polls_left.checked_sub(1);
+            state.polls_left = polls_left.unwrap_or(NONE_LEFT);
+            polls_left.is_some() && own.tag(state.next_at) != state.next_tag && !state.long
         })
     }
 
@@ -193,7 +193,7 @@ impl<const LANES: usize> Hold<'_, LANES> {
     #[inline(always)]
     pub(crate) fn poll<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         self.with(|state| {
-            if state.left == NONE_LEFT {
+            if state.polls_left == NONE_LEFT {
                 return state.look_at_more(own, to);
             }
             (state.look_at_last(own, to), false)
@@ -216,7 +216,7 @@ impl<const LANES: usize> State<LANES> {
         while spent < budget && self.active != 0 {
             spent = spent.wrapping_add(self.look_at(own, to, self.active, budget.wrapping_sub(spent)));
         }
-        self.aim(own);
+        self.plan_polls(own);
         spent >= budget || (arm && !self.arm(own, to))
     }
 
@@ -243,7 +243,7 @@ impl<const LANES: usize> State<LANES> {
         count: usize,
         budget: usize,
     ) -> usize {
-        self.forget_aim();
+        self.clear_poll_target();
         let from = (0..count).find(|&index| self.list.get(index) == Some(&self.turn)).unwrap_or(0);
         let mut spent = 0usize;
         for index in (from..count).chain(0..from) {
@@ -292,14 +292,14 @@ impl<const LANES: usize> State<LANES> {
         let lane = self.lanes.get_mut(usize::from(number)).zip(own.lane_end(number));
         let Some((lane, end)) = lane else { return 0 };
         let mut visit = Visit { end, lane, id: InstanceId::new(number), ours: self.ours };
-        let steps = if visit.lane.until == 0 {
+        let steps = if visit.lane.hand_on_until == 0 {
             visit.take(to, &mut self.buffer, share)
         } else {
             visit.hand_on(to, &mut self.buffer, share)
         };
         visit.give_credit();
         if steps == 0 {
-            visit.end.wait_for_long(visit.lane);
+            visit.end.prefetch_long(visit.lane);
         } else {
             self.last = number;
         }
@@ -311,15 +311,15 @@ impl<const LANES: usize> State<LANES> {
     /// A poll that looks at several lanes, or at all.
     #[inline(never)]
     fn look_at_more<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
-        let all = self.since_all >= LOOK_AT_ALL;
+        let all = self.polls_since_all >= LOOK_AT_ALL;
         let found = if all {
             self.look_at_all(own, to, usize::MAX)
         } else {
             self.look_at(own, to, self.active, usize::MAX)
         };
-        self.aim(own);
-        let before = if all { 0 } else { self.since_all };
-        self.since_all = before.wrapping_add(self.left).wrapping_add(1);
+        self.plan_polls(own);
+        let before = if all { 0 } else { self.polls_since_all };
+        self.polls_since_all = before.wrapping_add(self.polls_left).wrapping_add(1);
         (found, all)
     }
 
@@ -332,13 +332,13 @@ impl<const LANES: usize> State<LANES> {
         let Some(copied) = copy_next(own, number, next, first, &mut self.buffer) else {
             return self.take_turn(own, to);
         };
-        let aim = Aim(&mut self.next_at);
+        let target = PollTarget(&mut self.next_at);
         hand_out(control, lane, (InstanceId::new(number), self.ours), to, &copied, &self.buffer);
-        core::mem::forget(aim);
+        core::mem::forget(target);
         if copied.end == first.wrapping_add(1) && !own.geometry.is_first_of_lap(copied.end) {
             (self.long, self.next_at) = (false, self.next_at.wrapping_add(LINE_WORDS));
         } else {
-            self.aim_at_last(own);
+            self.set_poll_target(own);
         }
         if own.tag(self.next_at) == self.next_tag {
             return self.take_turn(own, to).wrapping_add(1);
@@ -352,30 +352,30 @@ impl<const LANES: usize> State<LANES> {
     /// Something else than one good message.
     #[inline(never)]
     fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
-        self.forget_aim();
+        self.clear_poll_target();
         let found = self.visit(own, to, self.last, SHARE);
-        self.aim_at_last(own);
+        self.set_poll_target(own);
         found
     }
 
     /// Until the next aim a poll finds nothing: should a handler unwind, no line is taken for the next one.
     #[inline(always)]
-    fn forget_aim(&mut self) {
+    fn clear_poll_target(&mut self) {
         self.next_at = usize::MAX;
     }
 
     /// Notes where polls are to look.
-    fn aim<W: Word>(&mut self, own: &OwnRegion<W>) {
+    fn plan_polls<W: Word>(&mut self, own: &OwnRegion<W>) {
         let more_often = self.active > 1 || (self.active == 1 && self.list.first() != Some(&self.last));
-        self.left = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
-        self.aim_at_last(own);
+        self.polls_left = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
+        self.set_poll_target(own);
     }
 
     /// Notes what a look at the lane that spoke last is to find.
     #[inline(always)]
-    fn aim_at_last<W: Word>(&mut self, own: &OwnRegion<W>) {
+    fn set_poll_target<W: Word>(&mut self, own: &OwnRegion<W>) {
         if let Some(lane) = self.lanes.get(usize::from(self.last)) {
-            self.next_at = if lane.open && lane.began && lane.until == 0 {
+            self.next_at = if lane.open && lane.began_reported && lane.hand_on_until == 0 {
                 own.tag_at(self.last, lane.next)
             } else {
                 usize::MAX

@@ -7,7 +7,8 @@
 use super::lane::{Line, PeerRegion};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{
-    control, header, lines_of, receiver, About, Attached, Bell, Geometry, Hello, Phase, FAR_WORDS, NEAR,
+    control, header, lines_of, receiver, Attached, Bell, Geometry, Hello, MessageInfo, Phase,
+    FIRST_LINE_BYTES, FURTHER_LINE_WORDS,
 };
 use mk_ipi_abi::MessageType;
 
@@ -54,7 +55,7 @@ pub(crate) struct Sender<W> {
     /// The length, plus 1, of the longest message that waits for space; 0 if none does.
     pub(super) waiting: AtomicU64,
     /// Lines of the lane; 0 if its messages are shorter than what fills a line.
-    pub(super) room_for_near: u64,
+    pub(super) room_for_full_line: u64,
     /// We had not spoken there before.
     pub(super) fresh: bool,
     /// This life, in the phase in which it sends.
@@ -64,7 +65,7 @@ pub(crate) struct Sender<W> {
 
 /// Lines that were taken.
 #[derive(Clone, Copy)]
-struct Taken {
+struct TakenLines {
     first: u64,
     credit: u64,
 }
@@ -116,7 +117,7 @@ impl<W: Word> Sender<W> {
         swap: impl Fn(&AtomicU64, u64, u64) -> bool,
     ) -> Result<u64, Unsent> {
         let lines = self.lines_of(payload)?;
-        let Taken { first, .. } = self.take(lines, swap)?;
+        let TakenLines { first, .. } = self.take(lines, swap)?;
         self.fill(first, lines, msg_type, cpu, payload)
     }
 
@@ -131,7 +132,7 @@ impl<W: Word> Sender<W> {
         swap: impl Fn(&AtomicU64, u64, u64) -> bool,
     ) -> Result<(usize, u64), Unsent> {
         let mut count = payloads.len();
-        let Taken { first, credit } = loop {
+        let TakenLines { first, credit } = loop {
             let lines =
                 payloads.iter().take(count).try_fold(0, |n: u64, p| Ok(n.wrapping_add(self.lines_of(p)?)))?;
             match self.take(lines, &swap) {
@@ -197,14 +198,14 @@ impl<W: Word> Sender<W> {
         payload: &[u8],
         swap: impl Fn(&AtomicU64, u64, u64) -> bool,
     ) -> Option<u64> {
-        let whole = <&[u8; NEAR]>::try_from(payload).ok()?;
-        let Taken { first, .. } = self.try_take(1, self.room_for_near, swap)?;
-        self.fill_first(first, msg_type, cpu, NEAR, whole);
+        let whole = <&[u8; FIRST_LINE_BYTES]>::try_from(payload).ok()?;
+        let TakenLines { first, .. } = self.try_take(1, self.room_for_full_line, swap)?;
+        self.fill_first(first, msg_type, cpu, FIRST_LINE_BYTES, whole);
         Some(first.wrapping_add(1))
     }
 
     /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
-    fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<Taken, Unsent> {
+    fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<TakenLines, Unsent> {
         for _ in 0..TRIES {
             match self.try_take(lines, self.region.lines(), &swap) {
                 Some(taken) => return Ok(taken),
@@ -216,7 +217,12 @@ impl<W: Word> Sender<W> {
 
     /// One try to take lines, if no more than `room` are unread then.
     #[inline(always)]
-    fn try_take(&self, lines: u64, room: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Option<Taken> {
+    fn try_take(
+        &self,
+        lines: u64,
+        room: u64,
+        swap: impl Fn(&AtomicU64, u64, u64) -> bool,
+    ) -> Option<TakenLines> {
         // SYNC POINT: lane-prepared (acquire)
         let first = self.tail.load(Ordering::Acquire);
         // SYNC POINT: credit-cached (acquire)
@@ -226,7 +232,7 @@ impl<W: Word> Sender<W> {
         if !fits || self.is_gone() {
             return None;
         }
-        swap(&self.tail, first, next).then_some(Taken { first, credit })
+        swap(&self.tail, first, next).then_some(TakenLines { first, credit })
     }
 
     /// Looks how far the receiver has handled, if what is known does not do.
@@ -272,9 +278,9 @@ impl<W: Word> Sender<W> {
         cpu: u32,
         payload: &[u8],
     ) -> Result<u64, Unsent> {
-        let (near, far) = payload.split_at_checked(NEAR).unwrap_or((payload, &[]));
+        let (near, far) = payload.split_at_checked(FIRST_LINE_BYTES).unwrap_or((payload, &[]));
         if !far.is_empty() {
-            self.fill_far(first, lines, far);
+            self.fill_further(first, lines, far);
         }
         self.fill_first(first, msg_type, cpu, payload.len(), near);
         Ok(first.wrapping_add(lines))
@@ -288,20 +294,20 @@ impl<W: Word> Sender<W> {
         store(near, payload);
         // A region's longest message has 4,096 bytes.
         #[expect(clippy::cast_possible_truncation, reason = "checked by `lines_of`")]
-        about.store(About { len: len as u32, cpu }.to_word(), Ordering::Relaxed);
+        about.store(MessageInfo { len: len as u32, cpu }.to_word(), Ordering::Relaxed);
         // SYNC POINT: message-published (release)
         tag.store(self.region.geometry.first_tag(first).to_word(msg_type.0), Ordering::Release);
     }
 
     /// The lines of a message behind its first.
     #[inline(never)]
-    fn fill_far(&self, first: u64, lines: u64, payload: &[u8]) {
+    fn fill_further(&self, first: u64, lines: u64, payload: &[u8]) {
         // All at once: else each would be waited for when its turn to be stored comes.
         (0..lines).for_each(|n| self.region.will_write(first.wrapping_add(n)));
         let mut rest = payload;
         for position in (1..lines).map(|n| first.wrapping_add(n)) {
             let Some([tag, words @ ..]): Option<&Line<W>> = self.region.line(position) else { return };
-            match rest.split_first_chunk::<{ FAR_WORDS * 8 }>() {
+            match rest.split_first_chunk::<{ FURTHER_LINE_WORDS * 8 }>() {
                 Some((whole, behind)) => {
                     store(words, whole);
                     rest = behind;

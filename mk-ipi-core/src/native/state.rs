@@ -35,26 +35,26 @@ pub(super) struct Lane {
     /// What `ANSWER` says.
     pub answer: u64,
     /// The `HELLO` that was looked at last.
-    pub said: u64,
+    pub last_hello: u64,
     /// The end of what a former life of the sender may have published, while that is handed on; else 0.
-    pub until: u64,
+    pub hand_on_until: u64,
     /// The largest `WANT` that was answered.
-    pub told: u64,
+    pub answered_want: u64,
     /// What `RECEIVED` says.
     pub received: u64,
     /// Lines up to here are known to be published: they may be fetched ahead.
     pub known: u64,
     /// Where to find out again whether more are.
-    pub ask: u64,
+    pub look_ahead_at: u64,
     /// The life in `answer`.
     pub theirs: Option<Incarnation>,
     /// Lines are read: the life in `answer` is in force, and has broken nothing.
     pub open: bool,
     /// The kernel was told that the life in `answer` began.
-    pub began: bool,
+    pub began_reported: bool,
     /// What is read before this position may be wrong because a former life of ours lied about how far it had read: nobody is
     /// accused of it.
-    pub excused: u64,
+    pub excused_until: u64,
     /// The last message had further lines.
     pub long: bool,
     /// There was something when it was last looked at.
@@ -68,16 +68,16 @@ impl Lane {
         next: 0,
         credited: 0,
         answer: 0,
-        said: 0,
-        until: 0,
-        told: 0,
+        last_hello: 0,
+        hand_on_until: 0,
+        answered_want: 0,
         received: 0,
         known: 0,
-        ask: 0,
+        look_ahead_at: 0,
         theirs: None,
         open: false,
-        began: false,
-        excused: 0,
+        began_reported: false,
+        excused_until: 0,
         long: false,
         active: false,
         breach: false,
@@ -85,7 +85,7 @@ impl Lane {
 
     /// Goes on from `position`, of which nobody knows how much is published behind it.
     pub(super) fn go_to(&mut self, position: u64) {
-        (self.next, self.credited, self.known, self.ask) = (position, position, position, position);
+        (self.next, self.credited, self.known, self.look_ahead_at) = (position, position, position, position);
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Visit<'a, W> {
 }
 
 impl<W: Word> Visit<'_, W> {
-    pub(super) fn tell<E: Events>(&self, to: &mut E, event: PeerEvent) {
+    pub(super) fn report<E: Events>(&self, to: &mut E, event: PeerEvent) {
         if let Some(ours) = self.ours {
             to.event(Peer { id: self.id, theirs: self.lane.theirs, ours }, event);
         }
@@ -115,7 +115,7 @@ impl<W: Word> Visit<'_, W> {
     #[cold]
     pub(super) fn quarantine<E: Events>(&mut self, to: &mut E, breach: Breach) {
         self.lane.open = false;
-        let excused = core::mem::take(&mut self.lane.excused);
+        let excused = core::mem::take(&mut self.lane.excused_until);
         if self.lane.next < excused || (breach == Breach::Hello && excused != 0) {
             // Nobody is accused: the sender is to begin anew.
             self.end.close(self.lane);
@@ -125,7 +125,7 @@ impl<W: Word> Visit<'_, W> {
         self.end.count(control::BAD);
         self.end.set(control::LAST_BREACH, breach as u64);
         self.end.set(control::BREACH, breach as u64);
-        self.tell(to, PeerEvent::Quarantined(breach));
+        self.report(to, PeerEvent::Quarantined(breach));
         // It may wait for space, and is to learn that there will be none.
         to.ring(self.id);
     }
@@ -138,7 +138,7 @@ impl<W: Word> LaneEnd<'_, W> {
         let said = Hello::from_word(word);
         if said.is_none_or(Hello::may_send) {
             // Whoever says that has messages here of which nobody knows which were handed out.
-            lane.said = word;
+            lane.last_hello = word;
         }
         if let Some(hello) = Hello::from_word(lane.answer).or(said) {
             // Another session's: who is `First` sends also on the answer to its own `Begin`.

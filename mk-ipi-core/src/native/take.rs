@@ -6,7 +6,9 @@ use super::state::{Buffer, Events, Lane, Visit};
 use crate::message::{Message, Origin};
 use crate::platform::PeerEvent;
 use crate::sync::{Ordering, Word};
-use mk_ipi_abi::native::{control, lines_of, About, Breach, Tag, FAR_WORDS, NEAR_WORDS};
+use mk_ipi_abi::native::{
+    control, lines_of, Breach, LineTag, MessageInfo, FIRST_LINE_WORDS, FURTHER_LINE_WORDS,
+};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use zerocopy::IntoBytes;
 
@@ -29,14 +31,14 @@ impl<W: Word> LaneEnd<'_, W> {
     #[inline(always)]
     pub(super) fn is_there(&self, lane: &Lane) -> bool {
         let tag = self.line(lane.next).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
-        lane.open && Tag::of_word(tag) == self.geometry.first_tag(lane.next)
+        lane.open && LineTag::of_word(tag) == self.geometry.first_tag(lane.next)
     }
 
     /// Copies the message whose first word is `word` out of its lines, and checks the copy.
     #[inline(always)]
     pub(super) fn copy(&self, first: u64, word: u64, buffer: &mut Buffer) -> Result<Copied, Breach> {
         let Some([_, about, near @ ..]) = self.line(first) else { return Err(Breach::Tag) };
-        let About { len, cpu } = About::from_word(about.load(Ordering::Relaxed));
+        let MessageInfo { len, cpu } = MessageInfo::from_word(about.load(Ordering::Relaxed));
         if len > self.geometry.max_len() {
             return Err(Breach::Length);
         }
@@ -47,23 +49,23 @@ impl<W: Word> LaneEnd<'_, W> {
         }
         let end = first.wrapping_add(lines_of(len));
         if end != first.wrapping_add(1) {
-            self.copy_far(first.wrapping_add(1)..end, buffer)?;
+            self.copy_further(first.wrapping_add(1)..end, buffer)?;
         }
         Ok(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
     }
 
     /// The further lines of a message.
     #[inline(never)]
-    fn copy_far(&self, positions: core::ops::Range<u64>, buffer: &mut Buffer) -> Result<(), Breach> {
-        let mut rest = buffer.get_mut(NEAR_WORDS..).unwrap_or(&mut []);
+    fn copy_further(&self, positions: core::ops::Range<u64>, buffer: &mut Buffer) -> Result<(), Breach> {
+        let mut rest = buffer.get_mut(FIRST_LINE_WORDS..).unwrap_or(&mut []);
         let mut good = true;
         for position in positions {
-            let copy = core::mem::take(&mut rest).split_first_chunk_mut::<FAR_WORDS>();
+            let copy = core::mem::take(&mut rest).split_first_chunk_mut::<FURTHER_LINE_WORDS>();
             let (Some([tag, words @ ..]), Some((copy, behind))) = (self.line(position), copy) else {
                 return Err(Breach::Tag);
             };
             rest = behind;
-            good &= Tag::of_word(tag.load(Ordering::Relaxed)) == self.geometry.further_tag(position);
+            good &= LineTag::of_word(tag.load(Ordering::Relaxed)) == self.geometry.further_tag(position);
             for (copy, word) in copy.iter_mut().zip(words) {
                 *copy = word.load(Ordering::Relaxed);
             }
@@ -76,12 +78,12 @@ impl<W: Word> LaneEnd<'_, W> {
     #[inline(always)]
     fn fetch(&self, lane: &mut Lane, count: u64) {
         let from = lane.next.wrapping_add(BEHIND);
-        if from.wrapping_add(count) > lane.known && lane.next >= lane.ask {
+        if from.wrapping_add(count) > lane.known && lane.next >= lane.look_ahead_at {
             // One look tells of all lines before it. The line that is looked at next is fetched now, so that nobody waits for it.
-            lane.ask = from;
+            lane.look_ahead_at = from;
             let far = lane.next.max(lane.known).wrapping_add(STRIDE);
             let tag = self.line(far).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
-            let tag = Tag::of_word(tag);
+            let tag = LineTag::of_word(tag);
             let there = tag == self.geometry.first_tag(far) || tag == self.geometry.further_tag(far);
             if there && far.wrapping_sub(lane.next) < self.lines() >> 1 {
                 lane.known = far;
@@ -106,7 +108,7 @@ impl<W: Word> LaneEnd<'_, W> {
     /// Nothing is there. If another long message is likely, its further lines, which are written before its first, come while we
     /// wait for that.
     #[inline(always)]
-    pub(super) fn wait_for_long(&self, lane: &Lane) {
+    pub(super) fn prefetch_long(&self, lane: &Lane) {
         if lane.long {
             (1..5).for_each(|n| self.will_read(lane.next.wrapping_add(n)));
         }
@@ -124,8 +126,8 @@ impl<W: Word> Visit<'_, W> {
             // SYNC POINT: message-published (acquire)
             let word = tag.load_acquire();
             let expected = self.end.geometry.first_tag(first);
-            if Tag::of_word(word) != expected {
-                if expected.is_contradicted_by(Tag::of_word(word)) {
+            if LineTag::of_word(word) != expected {
+                if expected.is_contradicted_by(LineTag::of_word(word)) {
                     self.quarantine(to, Breach::Tag);
                 }
                 break;
@@ -148,17 +150,17 @@ impl<W: Word> Visit<'_, W> {
     /// Gives a message to its handlers, and goes on behind it.
     #[inline(always)]
     pub(super) fn hand_out<E: Events>(&mut self, to: &mut E, copied: &Copied, buffer: &Buffer) {
-        self.tell_of_birth(to);
+        self.report_began(to);
         hand_out(self.end.control, self.lane, (self.id, self.ours), to, copied, buffer);
     }
 
     /// Tells, once, that this life of the sender is the one that speaks.
     #[inline(always)]
-    pub(super) fn tell_of_birth<E: Events>(&mut self, to: &mut E) {
-        if !self.lane.began {
-            self.lane.began = true;
+    pub(super) fn report_began<E: Events>(&mut self, to: &mut E) {
+        if !self.lane.began_reported {
+            self.lane.began_reported = true;
             if let Some(theirs) = self.lane.theirs {
-                self.tell(to, PeerEvent::Began(theirs));
+                self.report(to, PeerEvent::Began(theirs));
             }
         }
     }
@@ -170,15 +172,15 @@ impl<W: Word> Visit<'_, W> {
 pub(super) fn copy_next<W: Word>(
     own: &OwnRegion<W>,
     number: u8,
-    (at, expected): (usize, Tag),
+    (at, expected): (usize, LineTag),
     first: u64,
     buffer: &mut Buffer,
 ) -> Option<Copied> {
     let [tag, about, near @ ..] = own.line(at)?;
     // SYNC POINT: message-published (acquire)
     let word = tag.load_acquire();
-    let About { len, cpu } = About::from_word(about.load(Ordering::Relaxed));
-    if Tag::of_word(word) != expected || len > own.geometry.max_len() {
+    let MessageInfo { len, cpu } = MessageInfo::from_word(about.load(Ordering::Relaxed));
+    if LineTag::of_word(word) != expected || len > own.geometry.max_len() {
         return None;
     }
     let len = len as usize;
@@ -186,7 +188,7 @@ pub(super) fn copy_next<W: Word>(
         *copy = word.load(Ordering::Relaxed);
     }
     let end = first.wrapping_add(1);
-    let end = if len > NEAR_WORDS * 8 { copy_rest(own, number, end, len, buffer)? } else { end };
+    let end = if len > FIRST_LINE_WORDS * 8 { copy_rest(own, number, end, len, buffer)? } else { end };
     Some(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
 }
 
@@ -200,7 +202,7 @@ fn copy_rest<W: Word>(
     buffer: &mut Buffer,
 ) -> Option<u64> {
     let end = from.wrapping_add(lines_of(len)).wrapping_sub(1);
-    own.lane_end(number)?.copy_far(from..end, buffer).ok()?;
+    own.lane_end(number)?.copy_further(from..end, buffer).ok()?;
     Some(end)
 }
 
@@ -215,7 +217,7 @@ pub(super) fn hand_out<W: Word, E: Events>(
     buffer: &Buffer,
 ) {
     lane.next = end;
-    lane.long = len > NEAR_WORDS * 8;
+    lane.long = len > FIRST_LINE_WORDS * 8;
     lane.received = lane.received.wrapping_add(1);
     let [_, _, _, handed, ..] = control;
     // Before its handlers run: if we die in them, our next life knows which message is in doubt (SPEC N-11).

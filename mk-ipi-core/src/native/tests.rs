@@ -12,7 +12,8 @@ use crate::sync::{AtomicU64, Ordering, Word};
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 use mk_ipi_abi::native::{
-    control, lines_of, receiver, About, Breach, Geometry, FAR_WORDS, LINE_WORDS, NEAR_WORDS,
+    control, lines_of, receiver, Breach, Geometry, MessageInfo, FIRST_LINE_WORDS, FURTHER_LINE_WORDS,
+    LINE_WORDS,
 };
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use std::vec::Vec;
@@ -256,7 +257,7 @@ fn the_first_tag_is_stored_last_and_far_lines_first() {
         arena.link().send(&bytes(len)).unwrap();
         let stored = |at: u64| arena.line(at).iter().map(Watched::stored).collect::<Vec<_>>();
         let first = stored(0);
-        let (near, unused) = first[2..].split_at(len.div_ceil(8).min(NEAR_WORDS));
+        let (near, unused) = first[2..].split_at(len.div_ceil(8).min(FIRST_LINE_WORDS));
         assert!(near.iter().chain(&first[1..2]).all(|&at| at != 0 && at < first[0]), "{len}: {first:?}");
         assert!(unused.iter().all(|&at| at < first[1]), "no word behind the payload: {first:?}");
         for line in (1..lines_of(len)).map(stored) {
@@ -318,7 +319,7 @@ fn every_size_arrives_at_every_place() {
     let places: &[u64] = if cfg!(miri) { &[0] } else { &[0, 1, 54, 55, 64, 126, 127] };
     for &place in places {
         // The lengths around the end of each line.
-        let ends = (48..=4096).step_by(FAR_WORDS * 8).flat_map(|end| [end - 1, end, end + 1]);
+        let ends = (48..=4096).step_by(FURTHER_LINE_WORDS * 8).flat_map(|end| [end - 1, end, end + 1]);
         let few = if cfg!(miri) { 0 } else { usize::MAX };
         arrives(&link, &mut next, place, ends.take(few).chain([4096]));
     }
@@ -375,7 +376,7 @@ fn of_many_those_are_posted_that_fit() {
 #[test]
 fn what_no_honest_sender_stores_ends_the_lane() {
     const NEXT: u64 = 9;
-    let about = |len: u32| About { len, cpu: 7 }.to_word();
+    let about = |len: u32| MessageInfo { len, cpu: 7 }.to_word();
     const LAP: u64 = SMALL.lines() as u64;
     let tag = SMALL.first_tag(NEXT).to_word(3);
     let further = SMALL.further_tag(NEXT);
@@ -420,7 +421,7 @@ fn what_no_honest_sender_stores_ends_the_lane() {
         let next = Link { sender: arena.life(2), ..link };
         let mut inbox = Inbox::default();
         next.run(&mut inbox);
-        assert_eq!(next.sender.open(), Opening::Said);
+        assert_eq!(next.sender.open(), Opening::HelloSent);
         next.run(&mut inbox);
         assert_eq!((next.sender.open(), next.sender.breach()), (Opening::Open, None));
         next.send(&[1]).unwrap();
@@ -529,9 +530,9 @@ fn one_holds_the_receiver_and_others_leave_it_a_drain() {
 }
 
 /// Who has spoken; there are three.
-struct Speakers(Vec<u8>);
+struct SenderLog(Vec<u8>);
 
-impl Events for Speakers {
+impl Events for SenderLog {
     fn version(&self) -> u32 {
         1
     }
@@ -554,7 +555,7 @@ fn no_look_passes_over_a_lane() {
         Sender::begin(region, Incarnation::FIRST)
     });
     let [one, two] = others;
-    let (senders, mut speakers) = ([sender, one, two], Speakers(Vec::new()));
+    let (senders, mut log) = ([sender, one, two], SenderLog(Vec::new()));
     // Whose turn is next, and who had something lately, in every order.
     for round in (0..512).step_by(if cfg!(miri) { 61 } else { 1 }) {
         let speak = |set: u8| (0..3u8).filter(move |lane| set & 1 << lane != 0);
@@ -562,14 +563,14 @@ fn no_look_passes_over_a_lane() {
             senders[usize::from(lane)].send(TYPE, 7, &[], swap).unwrap();
         }
         // It ends in somebody's turn.
-        receiver.hold().unwrap().drain(&own, &mut speakers, round / 64 % 3, false);
-        receiver.hold().unwrap().drain(&own, &mut speakers, 64, false);
+        receiver.hold().unwrap().drain(&own, &mut log, round / 64 % 3, false);
+        receiver.hold().unwrap().drain(&own, &mut log, 64, false);
         for lane in speak((round / 8) as u8 & 7) {
             senders[usize::from(lane)].send(TYPE, 7, &[], swap).unwrap();
         }
-        speakers.0.clear();
-        receiver.hold().unwrap().drain(&own, &mut speakers, 64, false);
-        speakers.0.sort_unstable();
-        assert_eq!(speakers.0, speak((round / 8) as u8 & 7).collect::<Vec<_>>(), "round {round}");
+        log.0.clear();
+        receiver.hold().unwrap().drain(&own, &mut log, 64, false);
+        log.0.sort_unstable();
+        assert_eq!(log.0, speak((round / 8) as u8 & 7).collect::<Vec<_>>(), "round {round}");
     }
 }

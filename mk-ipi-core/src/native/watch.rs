@@ -35,7 +35,7 @@ pub(crate) type Unsettled = (u64, u64);
 pub(crate) struct Watch {
     busy: AtomicBool,
     life: AtomicU64,
-    beat: AtomicU64,
+    heartbeat: AtomicU64,
     /// When the beat last changed, by the kernel's clock.
     since: AtomicU64,
     suspect: AtomicBool,
@@ -50,9 +50,9 @@ pub(crate) struct Watch {
 }
 
 /// Somebody looks; also one whose observer unwinds comes to an end.
-struct Looks<'a>(&'a AtomicBool);
+struct WatchGuard<'a>(&'a AtomicBool);
 
-impl Drop for Looks<'_> {
+impl Drop for WatchGuard<'_> {
     fn drop(&mut self) {
         // SYNC POINT: watch (release)
         self.0.store(false, Ordering::Release);
@@ -62,11 +62,11 @@ impl Drop for Looks<'_> {
 impl Watch {
     /// Of the receiver that `sender` sends to: what became of former lives' messages is not told.
     pub(crate) fn new<W: Word>(sender: &Sender<W>) -> Self {
-        let [life, beat, since] = [0, 0, 0].map(AtomicU64::new);
+        let [life, heartbeat, since] = [0, 0, 0].map(AtomicU64::new);
         let [doubts, discarded] =
             [control::DOUBTS, control::DISCARD_TO].map(|word| AtomicU64::new(sender.region.control(word)));
         let [busy, suspect, refused, gone] = [false; 4].map(AtomicBool::new);
-        Self { busy, life, beat, since, suspect, doubts, discarded, refused, gone }
+        Self { busy, life, heartbeat, since, suspect, doubts, discarded, refused, gone }
     }
 
     /// Compares the peer's words with those seen before, and tells what is new.
@@ -75,54 +75,54 @@ impl Watch {
         sender: &Sender<W>,
         now: u64,
         patience: u64,
-        tell: impl Fn(PeerEvent),
+        report: impl Fn(PeerEvent),
     ) {
         // Acquire, though no model sees it: what is loaded from the peer's pages next has a fence that does the same.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
-        let _looks = Looks(&self.busy);
+        let _guard = WatchGuard(&self.busy);
         if sender.is_gone() {
-            self.look_at_the_end(sender, &tell);
+            self.report_region_gone(sender, &report);
         } else {
-            self.look_at_life(sender, now, patience, &tell);
+            self.check_life(sender, now, patience, &report);
         }
     }
 
     /// The region was made anew: what we sent into the old one is told of, once.
-    fn look_at_the_end<W: Word>(&self, sender: &Sender<W>, tell: impl Fn(PeerEvent)) {
+    fn report_region_gone<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         if let Some((after, to)) = sender.unsettled() {
             sender.forget_unsettled(to);
-            tell(PeerEvent::Unsettled { after, to });
+            report(PeerEvent::Unsettled { after, to });
         }
         if !self.gone.swap(true, Ordering::Relaxed) {
-            tell(PeerEvent::ReadDirectory);
+            report(PeerEvent::ReadDirectory);
         }
     }
 
-    fn look_at_life<W: Word>(&self, sender: &Sender<W>, now: u64, patience: u64, tell: impl Fn(PeerEvent)) {
+    fn check_life<W: Word>(&self, sender: &Sender<W>, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
         let life = sender.life();
-        let beat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
+        let heartbeat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
         // Behind the life: who is told that the peer is up again knows what that has cost.
-        self.look_at_messages(sender, &tell);
+        self.check_messages(sender, &report);
         let word = life.map_or(0, Life::to_word);
         if self.life.load(Ordering::Relaxed) != word {
             self.life.store(word, Ordering::Relaxed);
-            self.hear(beat, now);
+            self.note_heartbeat(heartbeat, now);
             match life {
-                Some(Life { incarnation, over: true }) => tell(PeerEvent::Dead(incarnation)),
-                Some(Life { incarnation, over: false }) => tell(PeerEvent::Up(incarnation)),
+                Some(Life { incarnation, over: true }) => report(PeerEvent::Dead(incarnation)),
+                Some(Life { incarnation, over: false }) => report(PeerEvent::Up(incarnation)),
                 None => {}
             }
         }
         // A life that never beat has no clock. Whoever scribbles over its own LIFE is watched all the same.
-        if !life.is_some_and(|life| life.over) && beat != 0 {
-            self.look_at_beat(beat, now, patience, &tell);
+        if !life.is_some_and(|life| life.over) && heartbeat != 0 {
+            self.check_heartbeat(heartbeat, now, patience, &report);
         }
     }
 
     /// What the receiver says became of this life's messages. Numbers that were never given mean nothing.
-    fn look_at_messages<W: Word>(&self, sender: &Sender<W>, tell: impl Fn(PeerEvent)) {
+    fn check_messages<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         let region = &sender.region;
         let doubts = region.control_relaxed(control::DOUBTS);
         // SYNC POINT: lane-doubt (acquire); lane-discarded (acquire)
@@ -134,7 +134,7 @@ impl Watch {
         for nth in (seen..doubts).take(control::DOUBT_WORDS) {
             let number = region.control(control::doubt(nth));
             if number > base && number <= tail {
-                tell(PeerEvent::InDoubt { number });
+                report(PeerEvent::InDoubt { number });
             }
         }
         let seen = self.discarded.swap(to, Ordering::Relaxed);
@@ -142,34 +142,34 @@ impl Watch {
         // What was told of before may stand in the same range.
         let after = if seen > after && seen < to { seen } else { after };
         if to != seen && after < to && to <= tail {
-            tell(PeerEvent::Discarded { after, to });
+            report(PeerEvent::Discarded { after, to });
         }
-        if let Some(breach) = sender.breach().filter(|_| self.refuses()) {
-            tell(PeerEvent::Refused(breach));
+        if let Some(breach) = sender.breach().filter(|_| self.newly_refused()) {
+            report(PeerEvent::Refused(breach));
         }
     }
 
     /// That the peer refuses this life of ours is to be told; true once.
-    pub(crate) fn refuses(&self) -> bool {
+    pub(crate) fn newly_refused(&self) -> bool {
         !self.refused.swap(true, Ordering::Relaxed)
     }
 
     /// `now` may be a little behind what another CPU's clock gave: then no time has passed.
-    fn look_at_beat(&self, beat: u64, now: u64, patience: u64, tell: impl Fn(PeerEvent)) {
-        if self.beat.load(Ordering::Relaxed) != beat {
+    fn check_heartbeat(&self, heartbeat: u64, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
+        if self.heartbeat.load(Ordering::Relaxed) != heartbeat {
             if self.suspect.load(Ordering::Relaxed) {
-                tell(PeerEvent::Alive);
+                report(PeerEvent::Alive);
             }
-            self.hear(beat, now);
+            self.note_heartbeat(heartbeat, now);
         } else if now.saturating_sub(self.since.load(Ordering::Relaxed)) > patience
             && !self.suspect.swap(true, Ordering::Relaxed)
         {
-            tell(PeerEvent::Suspect);
+            report(PeerEvent::Suspect);
         }
     }
 
-    fn hear(&self, beat: u64, now: u64) {
-        self.beat.store(beat, Ordering::Relaxed);
+    fn note_heartbeat(&self, heartbeat: u64, now: u64) {
+        self.heartbeat.store(heartbeat, Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
         self.suspect.store(false, Ordering::Relaxed);
     }

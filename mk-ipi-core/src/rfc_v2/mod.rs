@@ -7,5 +7,5 @@ mod queue;
 mod slot;
 
 pub(crate) use queue::{Queue, QueueError};
-pub use slot::Occupied;
-pub(crate) use slot::{Outgoing, Slot, Unsendable, Untaken};
+pub use slot::SlotPolicy;
+pub(crate) use slot::{NotTaken, Outgoing, Slot, Unsendable};

@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 
 /// What becomes of a message that the receiver has not read when the next one is sent (SPEC X-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occupied {
+pub enum SlotPolicy {
     /// It is overwritten, as the C peers do. The receiver never writes the slot.
     Overwrite,
     /// The sender gets `Busy`. Only where the receiver and all senders are mk-ipi.
@@ -88,7 +88,7 @@ impl<'a> Outgoing<'a> {
 
 /// Why a slot gave no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Untaken {
+pub(crate) enum NotTaken {
     /// What stands there is no message.
     Nothing(NoMessage),
     /// A sender overwrote it while it was read: that message is lost, the next one's doorbell is to come.
@@ -158,7 +158,7 @@ impl<'a, W: Word> Slot<'a, W> {
     }
 
     /// Copies the message out, each word read once, and checks the copy; an exclusive slot is emptied (SPEC ).
-    pub(crate) fn take(self, policy: Occupied, into: &mut Stored) -> Result<(), Untaken> {
+    pub(crate) fn take(self, policy: SlotPolicy, into: &mut Stored) -> Result<(), NotTaken> {
         let [header, data_size, buffer @ ..] = self.0;
         // SYNC POINT: slot-published (acquire)
         let size = data_size.load(Ordering::Acquire);
@@ -172,12 +172,12 @@ impl<'a, W: Word> Slot<'a, W> {
         }
         match policy {
             // SYNC POINT: slot-emptied (release)
-            Occupied::Exclusive => data_size.store(0, Ordering::Release),
-            Occupied::Overwrite => {
+            SlotPolicy::Exclusive => data_size.store(0, Ordering::Release),
+            SlotPolicy::Overwrite => {
                 // SYNC POINT: slot-overwrite (acquire)
                 fence(Ordering::Acquire);
                 if data_size.load(Ordering::Relaxed) != size || header.load(Ordering::Relaxed) != head {
-                    return Err(Untaken::Overwritten);
+                    return Err(NotTaken::Overwritten);
                 }
             }
         }
@@ -189,12 +189,12 @@ impl<'a, W: Word> Slot<'a, W> {
     }
 
     /// An exclusive slot that holds neither message nor claim would be `Busy` for ever: its receiver empties it.
-    fn refuse(self, policy: Occupied, size: u64, found: NoMessage) -> Untaken {
-        if let (Occupied::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
+    fn refuse(self, policy: SlotPolicy, size: u64, found: NoMessage) -> NotTaken {
+        if let (SlotPolicy::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
             // If it fails, another has written the slot meanwhile, and its doorbell is to come.
             let _ = self.data_size().compare_exchange(size, 0, Ordering::Relaxed);
         }
-        Untaken::Nothing(found)
+        NotTaken::Nothing(found)
     }
 }
 

@@ -105,7 +105,7 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
             "the receiver has answered, and the sender does not go on",
             "Its sends are `Unanswered` until it takes the next step, at its next send or tick (SPEC N-9).",
         ),
-        State::Open | State::Unheard | State::Silent => {}
+        State::Open | State::NeverAnswered | State::Silent => {}
     }
     let answer = lane.control.answer_word;
     // 1 stands there while a life is handed on that died unheard.

@@ -67,7 +67,7 @@ pub enum Phase {
 
 /// A hello or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub struct HelloReport {
     /// The sender's life.
     pub incarnation: u32,
     /// Which attachment of it.
@@ -76,7 +76,7 @@ pub struct Said {
     pub phase: Phase,
 }
 
-impl Said {
+impl HelloReport {
     fn of(word: u64) -> Option<Self> {
         Hello::from_word(word).map(|hello| Self {
             incarnation: hello.incarnation.get(),
@@ -99,7 +99,7 @@ pub enum State {
     /// Messages flow.
     Open,
     /// The sender sends; its receiver has not looked yet.
-    Unheard,
+    NeverAnswered,
     /// The sender waits for the receiver's answer: its sends are `Unanswered`.
     WaitsForReceiver,
     /// The receiver has answered, and the sender has the next step: its sends are `Unanswered`.
@@ -117,7 +117,7 @@ pub enum State {
 #[expect(missing_docs, reason = "each is the word of that name in SPEC N-4")]
 pub struct Control {
     pub credit: u64,
-    pub answer: Option<Said>,
+    pub answer: Option<HelloReport>,
     pub answer_word: u64,
     pub base: u64,
     pub handed: u64,
@@ -137,7 +137,7 @@ pub struct Control {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "each is the word of that name in SPEC N-5")]
 pub struct Header {
-    pub hello: Option<Said>,
+    pub hello: Option<HelloReport>,
     pub hello_word: u64,
     pub stop: u64,
     pub want: u64,
@@ -191,14 +191,14 @@ fn reading(state: State, control: &Control) -> Option<Reading> {
         return None;
     }
     match (state, control.answer) {
-        (State::Unheard, _) => Some(Reading::InForce),
+        (State::NeverAnswered, _) => Some(Reading::InForce),
         // While a Begin is answered nothing is left to hand out.
         (_, Some(answer)) if answer.phase == Phase::Begin => None,
         (State::WaitsForReceiver, Some(_)) => Some(Reading::Last),
         // The life that was answered is read on, whatever its hello says by now.
         (_, Some(_)) => Some(Reading::InForce),
         // Whoever waits has touched no line yet: they are those of a life that was never heard.
-        (State::WaitsForReceiver, None) => Some(Reading::Unheard),
+        (State::WaitsForReceiver, None) => Some(Reading::NeverAnswered),
         (_, None) => None,
     }
 }
@@ -209,7 +209,7 @@ fn control_of(snapshot: &Snapshot) -> Control {
     let oldest = doubts.saturating_sub(control::DOUBT_WORDS as u64);
     Control {
         credit: word(control::CREDIT),
-        answer: Said::of(word(control::ANSWER)),
+        answer: HelloReport::of(word(control::ANSWER)),
         answer_word: word(control::ANSWER),
         base: word(control::BASE),
         handed: word(control::HANDED),
@@ -229,7 +229,7 @@ fn header_of(snapshot: &Snapshot) -> Header {
     let word = |at| snapshot.header(at);
     let attached = Attached::from_word(word(header::ATTACHED));
     Header {
-        hello: Said::of(word(header::HELLO)),
+        hello: HelloReport::of(word(header::HELLO)),
         hello_word: word(header::HELLO),
         stop: word(header::STOP),
         want: word(header::WANT),
@@ -258,7 +258,7 @@ fn state_of(control: &Control, header: &Header) -> State {
         mk_ipi_abi::native::Phase::Clean if answer == begin => State::WaitsForReceiver,
         _ if control.breach != 0 => State::Quarantined,
         _ if answer == said => State::Open,
-        mk_ipi_abi::native::Phase::First if answer == 0 || answer == begin => State::Unheard,
+        mk_ipi_abi::native::Phase::First if answer == 0 || answer == begin => State::NeverAnswered,
         _ => State::Disowned,
     }
 }

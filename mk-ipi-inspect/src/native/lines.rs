@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is published in a lane and not handed out yet (SPEC N-6, N-8).
 
-use mk_ipi_abi::native::{lines_of, About, Breach, Geometry, Tag, LINE_WORDS};
+use mk_ipi_abi::native::{lines_of, Breach, Geometry, LineTag, MessageInfo, LINE_WORDS};
 use serde::Serialize;
 
 /// Bytes of a payload that are shown.
@@ -57,7 +57,7 @@ pub(super) enum Reading {
     /// As that; then, since the sender's next life has said Begin, what lies behind gaps too.
     Last,
     /// A life that was over before it was heard of: all that makes sense.
-    Unheard,
+    NeverAnswered,
 }
 
 /// What stands at a position where a message may begin.
@@ -77,7 +77,7 @@ impl Ring<'_> {
     /// What a receiver finds whose next position is this.
     fn look(&self, position: u64) -> Found {
         let [word, about, ..] = self.line(position);
-        let (tag, expected) = (Tag::of_word(word), self.geometry.first_tag(position));
+        let (tag, expected) = (LineTag::of_word(word), self.geometry.first_tag(position));
         if tag != expected {
             return if expected.is_contradicted_by(tag) {
                 Found::Breach(Breach::Tag)
@@ -85,14 +85,14 @@ impl Ring<'_> {
                 Found::Nothing
             };
         }
-        let About { len, cpu } = About::from_word(about);
+        let MessageInfo { len, cpu } = MessageInfo::from_word(about);
         if len > self.geometry.max_len() {
             return Found::Breach(Breach::Length);
         }
         let lines = lines_of(len as usize);
         let is_further = |n: &u64| {
             let further = position.wrapping_add(*n);
-            Tag::of_word(self.line(further)[0]) == self.geometry.further_tag(further)
+            LineTag::of_word(self.line(further)[0]) == self.geometry.further_tag(further)
         };
         if !(1..lines).all(|n| is_further(&n)) {
             return Found::Breach(Breach::Tag);
@@ -121,7 +121,7 @@ impl Ring<'_> {
                     found.end = position;
                     continue;
                 }
-                Found::Breach(breach) if !gap && reading != Reading::Unheard => {
+                Found::Breach(breach) if !gap && reading != Reading::NeverAnswered => {
                     found.breach_to_come = Some(breach as u64);
                     return found;
                 }

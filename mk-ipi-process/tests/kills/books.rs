@@ -3,7 +3,7 @@
 
 use crate::journal::{geometry, Journal, Word};
 use crate::KERNELS;
-use mk_ipi_core::abi::native::{control, lines_of, receiver, About, Tag};
+use mk_ipi_core::abi::native::{control, lines_of, receiver, LineTag, MessageInfo};
 use mk_ipi_core::abi::{InstanceId, PhysRange};
 use mk_ipi_core::sync::Ordering;
 use mk_ipi_process::Machine;
@@ -107,12 +107,12 @@ fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
     let mut position = credit;
     while position < handed {
         let at = lane + geometry.line_at(position);
-        if Tag::of_word(word(at)) != geometry.first_tag(position) {
+        if LineTag::of_word(word(at)) != geometry.first_tag(position) {
             // A line that a dead life of the sender left out.
             position += 1;
             continue;
         }
-        let next = position + lines_of(About::from_word(word(at + 1)).len as usize);
+        let next = position + lines_of(MessageInfo::from_word(word(at + 1)).len as usize);
         if next == handed {
             return Some(word(at + 2));
         }

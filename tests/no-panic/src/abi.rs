@@ -4,8 +4,8 @@
 use crate::opaque::{any, bytes, instance, option, range, sink, vector};
 use core::hash::{Hash, Hasher};
 use mk_ipi_abi::boot_param::{self, BootParamError};
-use mk_ipi_abi::channel::Channel;
-use mk_ipi_abi::console::Console;
+use mk_ipi_abi::channel::ChannelMessage;
+use mk_ipi_abi::console::ConsoleMessage;
 use mk_ipi_abi::cpu_move::CpuMove;
 use mk_ipi_abi::directory::*;
 use mk_ipi_abi::ids::*;
@@ -27,13 +27,13 @@ pub fn call_all() {
 fn services() {
     let mut room = [0; 512];
     let room = core::hint::black_box(&mut room[..]);
-    sink(Console::decode(bytes()).map(|said| said.encode(room).map(<[u8]>::len)));
-    sink(Channel::decode(bytes()).map(|said| said.encode(room).map(<[u8]>::len)));
+    sink(ConsoleMessage::decode(bytes()).map(|message| message.encode(room).map(<[u8]>::len)));
+    sink(ChannelMessage::decode(bytes()).map(|message| message.encode(room).map(<[u8]>::len)));
 }
 
 fn cpu_moves() {
-    let said = CpuMove::decode(bytes());
-    sink(said.map(|said| said.encode()));
+    let message = CpuMove::decode(bytes());
+    sink(message.map(|message| message.encode()));
 }
 
 /// The derived traits that have code.

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use mk_ipi_abi::{Incarnation, MessageType, Pfn, PhysAddr, PhysCpuId};
 use mk_ipi_core::directory::{Directory, DirectoryWriter, WriteError};
 use mk_ipi_core::sync::AtomicU64;
-use mk_ipi_core::{config_of, Endpoint, Handler, InstanceConfig, LinkConfig, Message, Occupied};
+use mk_ipi_core::{config_of, Endpoint, Handler, InstanceConfig, LinkConfig, Message, SlotPolicy};
 use mk_ipi_core::{
     AddError, DestroyError, JoinError, LookupError, MapPfnError, RegistryFull, SendError, UnregisterError,
 };
@@ -137,7 +137,7 @@ fn instances<
 fn slots() -> LinkConfig {
     LinkConfig::RfcV2 {
         slots: any(),
-        policy: if maybe() { Occupied::Exclusive } else { Occupied::Overwrite },
+        policy: if maybe() { SlotPolicy::Exclusive } else { SlotPolicy::Overwrite },
     }
 }
 

@@ -32,10 +32,11 @@ fn layout(geometry: Geometry) {
 
 fn lines() {
     sink(lines_of(any()));
-    let (a, b) = (Tag::of_word(any()), if maybe() { Tag::first(any()) } else { Tag::further(any()) });
+    let (a, b) =
+        (LineTag::of_word(any()), if maybe() { LineTag::first(any()) } else { LineTag::further(any()) });
     sink((a.to_word(any()), a.is_contradicted_by(b), a == b));
-    let about = About::from_word(any());
-    sink((about.to_word(), about == About { len: any(), cpu: any() }));
+    let about = MessageInfo::from_word(any());
+    sink((about.to_word(), about == MessageInfo { len: any(), cpu: any() }));
 }
 
 fn lives() {

@@ -3,11 +3,11 @@
 
 use crate::opaque::{any, bytes, maybe, sink};
 use core::hint::black_box;
-use mk_ipi_abi::channel::{Channel, Saying};
-use mk_ipi_abi::console::Console;
+use mk_ipi_abi::channel::{Body, ChannelMessage};
+use mk_ipi_abi::console::ConsoleMessage;
 use mk_ipi_abi::Incarnation;
 use mk_ipi_services::channel::{Inbox, Outbox};
-use mk_ipi_services::console::{Line, Log};
+use mk_ipi_services::console::{Log, TerminalEnd};
 use mk_ipi_services::ring::Ring;
 
 pub fn call_all() {
@@ -16,7 +16,7 @@ pub fn call_all() {
     let (first, rest) = room.split_at_mut_checked(any()).unwrap_or_default();
     let (second, third) = rest.split_at_mut_checked(any()).unwrap_or_default();
     ring(Ring::new(&mut *first), second);
-    line(Line::new(&mut *first, &mut *second), third);
+    line(TerminalEnd::new(&mut *first, &mut *second), third);
     log(Log::new(&mut *first), third);
     inbox(&mut *first, third);
     outbox(Outbox::new(), third);
@@ -38,14 +38,14 @@ fn ring(mut ring: Ring<&mut [u8]>, to: &mut [u8]) {
     sink(ring.into_buffer());
 }
 
-fn line(mut line: Line<&mut [u8]>, to: &mut [u8]) {
-    sink(line.up(life()));
-    if let Ok(said) = Console::decode(bytes()) {
-        sink(line.hear(&said, life(), life()));
+fn line(mut line: TerminalEnd<&mut [u8]>, to: &mut [u8]) {
+    sink(line.peer_up(life()));
+    if let Ok(message) = ConsoleMessage::decode(bytes()) {
+        sink(line.receive(&message, life(), life()));
     }
-    line.open(maybe());
+    line.set_reader(maybe());
     if maybe() {
-        line.down();
+        line.peer_down();
     }
     sink(line.peer());
     sink((line.write(bytes()), line.room(), line.has_made_room(), line.unsent(), line.peek(to)));
@@ -55,15 +55,15 @@ fn line(mut line: Line<&mut [u8]>, to: &mut [u8]) {
         line.sent(sent);
     }
     sink(line.lost());
-    line.told();
-    line.forget();
+    line.clear_lost();
+    line.clear_unsent();
     sink(line.into_buffers());
 }
 
 fn log(mut log: Log<&mut [u8]>, to: &mut [u8]) {
     log.write(bytes());
-    if let Ok(said) = Console::decode(bytes()) {
-        sink(log.hear(&said, life(), life()));
+    if let Ok(message) = ConsoleMessage::decode(bytes()) {
+        sink(log.receive(&message, life(), life()));
     }
     if let Some((payload, sent)) = log.next(to) {
         sink(payload);
@@ -75,23 +75,23 @@ fn inbox(kept: &mut [u8], to: &mut [u8]) {
     let Some(mut inbox) = Inbox::new(kept, any()) else { return };
     inbox.begin(any());
     inbox.asked(any());
-    if let Ok(said) = Channel::decode(bytes()) {
-        sink(inbox.take(&said.saying));
+    if let Ok(message) = ChannelMessage::decode(bytes()) {
+        sink(inbox.receive(&message.body));
     }
     sink((inbox.session(), inbox.messages(), inbox.next(), inbox.closed()));
-    inbox.told();
+    inbox.sent();
     sink((inbox.len(), inbox.is_empty(), inbox.read(to)));
     sink(inbox.into_buffer());
 }
 
 fn outbox(mut outbox: Outbox, to: &mut [u8]) {
-    if let Ok(said) = Channel::decode(bytes()) {
-        sink(outbox.hear(&said.saying, life()));
+    if let Ok(message) = ChannelMessage::decode(bytes()) {
+        sink(outbox.receive(&message.body, life()));
     }
-    sink(outbox.hear(&Saying::Grant { session: any(), limit: any() }, life()));
+    sink(outbox.receive(&Body::Grant { session: any(), limit: any() }, life()));
     if let Some((payload, behind)) = outbox.part(any(), bytes(), any(), to) {
         sink(payload);
         outbox.sent(any(), behind);
     }
-    sink((outbox.has_reader(), outbox.takes(any()), outbox.ended()));
+    sink((outbox.has_reader(), outbox.accepts(any()), outbox.ended()));
 }

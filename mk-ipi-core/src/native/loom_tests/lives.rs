@@ -46,7 +46,7 @@ fn next_life() {
             let sender = former.region.sender(2);
             let said = sender.open();
             assert_ne!(said, Opening::Open, "it was not cleaned yet");
-            (sender, said == Opening::Said)
+            (sender, said == Opening::HelloSent)
         };
         let ((sender, _), mut seen) = both(first, begins, drains(&kernel, 1));
         go_on(&sender, false, &kernel, &mut seen);
@@ -85,7 +85,7 @@ fn cleaned() {
         let opens = {
             let sender = sender.clone();
             move || {
-                assert_eq!(sender.open(), Opening::Said);
+                assert_eq!(sender.open(), Opening::HelloSent);
                 sender.open() == Opening::Open && say(&sender)
             }
         };
@@ -225,7 +225,7 @@ fn stamped() {
 twins! {
     loom_native_broken_begin: next_life without "lane-hello (release)", 0;
     loom_native_broken_clean: cleaned without "lane-hello (release)", 1;
-    loom_native_broken_greeting: next_life without "lane-hello (acquire)", 0;
+    loom_native_broken_hello: next_life without "lane-hello (acquire)", 0;
     loom_native_broken_answer: next_life without "lane-answer (release)", 0;
     loom_native_broken_opening: next_life without "lane-answer (acquire)", 0;
     loom_native_broken_fence: after_first without "lane-first (fence)", 0;

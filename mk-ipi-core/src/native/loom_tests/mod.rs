@@ -12,7 +12,9 @@ use core::cell::RefCell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use loom::thread::{self, ThreadId};
-use mk_ipi_abi::native::{control, header, receiver, Geometry, Stamp, FAR, NEAR, STAMP_WORDS};
+use mk_ipi_abi::native::{
+    control, header, receiver, Geometry, Stamp, FIRST_LINE_BYTES, FURTHER_LINE_BYTES, STAMP_WORDS,
+};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange};
 use std::boxed::Box;
 use std::sync::Arc;
@@ -395,8 +397,8 @@ fn swap(word: &AtomicU64, current: u64, new: u64) -> bool {
 
 /// A message of one line, one of two, and one of half the lane's.
 const SHORT: usize = 8;
-const TWO_LINES: usize = NEAR + 16;
-const HALF: usize = NEAR + 3 * FAR;
+const TWO_LINES: usize = FIRST_LINE_BYTES + 16;
+const HALF: usize = FIRST_LINE_BYTES + 3 * FURTHER_LINE_BYTES;
 
 /// Posts message `n`, with `n` in all its parts.
 fn post(sender: &Sender<Shared>, n: u8, len: usize) -> Result<u64, Unsent> {
@@ -411,8 +413,8 @@ fn send(sender: &Sender<Shared>, n: u8, len: usize) -> Result<bool, Unsent> {
 
 /// Whether what the model has kept of a payload is message `n`: one word of the first line, two of each further one.
 fn is_whole(n: u8, payload: &[u8]) -> bool {
-    let (near, far) = payload.split_at(payload.len().min(NEAR));
-    let far = far.chunks(FAR).flat_map(|line| line.get(..16).unwrap_or(line));
+    let (near, far) = payload.split_at(payload.len().min(FIRST_LINE_BYTES));
+    let far = far.chunks(FURTHER_LINE_BYTES).flat_map(|line| line.get(..16).unwrap_or(line));
     near.iter().take(8).chain(far).all(|&byte| byte == n)
 }
 

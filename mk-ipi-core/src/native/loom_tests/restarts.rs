@@ -138,7 +138,7 @@ fn loom_native_both_ends_begin_a_life() {
             kernel.run(&mut seen);
             sender.open()
         });
-        assert_eq!(opening, [Opening::Said, Opening::Open, Opening::Open]);
+        assert_eq!(opening, [Opening::HelloSent, Opening::Open, Opening::Open]);
         assert!(send(&sender, 9, SHORT).unwrap());
         kernel.run(&mut seen);
         let [one, two] = [1, 2].map(|n| Step::Event(Began(life(n))));

@@ -47,7 +47,7 @@ fn loom_exclusive_slot() {
         let mut copy = Stored::EMPTY;
         let mut taken = 0;
         let mut take = || {
-            if Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok() {
+            if Slot(&words).take(SlotPolicy::Exclusive, &mut copy).is_ok() {
                 assert_whole(&copy);
                 taken += 1;
             }
@@ -76,11 +76,11 @@ fn loom_overwritten_slot() {
             })
         };
         let mut copy = Stored::EMPTY;
-        if Slot(&words).take(Occupied::Overwrite, &mut copy).is_ok() {
+        if Slot(&words).take(SlotPolicy::Overwrite, &mut copy).is_ok() {
             assert_whole(&copy);
         }
         sender.join().unwrap();
-        Slot(&words).take(Occupied::Overwrite, &mut copy).unwrap();
+        Slot(&words).take(SlotPolicy::Overwrite, &mut copy).unwrap();
         assert_eq!(copy.message().payload(), [2, 2], "the last one is there to stay");
     });
 }
@@ -115,6 +115,6 @@ fn loom_a_claim_is_cleared_or_published() {
         let published = send(1, |m| claimed.publish(m)).is_ok();
         assert!(published != host.join().unwrap());
         let mut copy = Stored::EMPTY;
-        assert_eq!(Slot(&words).take(Occupied::Exclusive, &mut copy).is_ok(), published);
+        assert_eq!(Slot(&words).take(SlotPolicy::Exclusive, &mut copy).is_ok(), published);
     });
 }

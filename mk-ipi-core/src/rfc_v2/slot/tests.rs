@@ -40,7 +40,7 @@ fn every_size_has_the_bytes_of_the_struct() {
         for r in [over, exclusive] {
             assert_eq!(bytes(&r), expected.as_bytes(), "{len} bytes, and zeros behind them");
             let mut copy = Stored::EMPTY;
-            slot(&r).take(Occupied::Overwrite, &mut copy).unwrap();
+            slot(&r).take(SlotPolicy::Overwrite, &mut copy).unwrap();
             assert_eq!(copy.message().payload(), &payload[..len]);
             assert_eq!((copy.sender_cpu, copy.msg_type), (PhysCpuId(3), MessageType(0x8000_0001)));
         }
@@ -75,7 +75,7 @@ fn overwrite_leaves_the_slot_to_its_senders() {
     let before = bytes(&r);
     let mut copy = Stored::EMPTY;
     for _ in 0..2 {
-        slot(&r).take(Occupied::Overwrite, &mut copy).unwrap();
+        slot(&r).take(SlotPolicy::Overwrite, &mut copy).unwrap();
         assert_eq!(
             copy.message().payload(),
             [1],
@@ -84,7 +84,7 @@ fn overwrite_leaves_the_slot_to_its_senders() {
     }
     assert_eq!(bytes(&r), before);
     slot(&r).overwrite(&outgoing(&[2, 2]));
-    slot(&r).take(Occupied::Overwrite, &mut copy).unwrap();
+    slot(&r).take(SlotPolicy::Overwrite, &mut copy).unwrap();
     assert_eq!(copy.message().payload(), [2, 2]);
 }
 
@@ -95,13 +95,13 @@ fn an_exclusive_slot_has_one_owner_at_a_time() {
     let claimed = s.claim(ME).unwrap();
     assert_eq!(s.claim(OTHER).unwrap_err(), ME.to_data_size());
     let mut copy = Stored::EMPTY;
-    let busy = s.take(Occupied::Exclusive, &mut copy);
-    assert_eq!(busy, Err(Untaken::Nothing(NoMessage::Claimed(ME))), "a claim is no message");
+    let busy = s.take(SlotPolicy::Exclusive, &mut copy);
+    assert_eq!(busy, Err(NotTaken::Nothing(NoMessage::Claimed(ME))), "a claim is no message");
     claimed.publish(&outgoing(&[9; 256])).unwrap();
     assert_eq!(s.claim(OTHER).unwrap_err(), 256, "unread: busy");
-    s.take(Occupied::Exclusive, &mut copy).unwrap();
+    s.take(SlotPolicy::Exclusive, &mut copy).unwrap();
     assert_eq!(copy.message().payload(), [9; 256]);
-    assert_eq!(s.take(Occupied::Exclusive, &mut copy), Err(Untaken::Nothing(NoMessage::Empty)));
+    assert_eq!(s.take(SlotPolicy::Exclusive, &mut copy), Err(NotTaken::Nothing(NoMessage::Empty)));
     assert!(s.claim(OTHER).is_ok());
 }
 
@@ -121,7 +121,7 @@ fn the_host_clears_the_claim_of_a_dead_sender_only() {
     );
     theirs.publish(&outgoing(&[2])).unwrap();
     let mut copy = Stored::EMPTY;
-    s.take(Occupied::Exclusive, &mut copy).unwrap();
+    s.take(SlotPolicy::Exclusive, &mut copy).unwrap();
     assert_eq!(copy.message().payload(), [2]);
 }
 
@@ -131,10 +131,10 @@ fn a_scribbled_size_is_no_message_and_does_not_stay() {
         let r = region(1);
         r[1].store(size, Ordering::Relaxed);
         let mut copy = Stored::EMPTY;
-        let bad = Err(Untaken::Nothing(NoMessage::BadSize(size)));
-        assert_eq!(slot(&r).take(Occupied::Overwrite, &mut copy), bad);
+        let bad = Err(NotTaken::Nothing(NoMessage::BadSize(size)));
+        assert_eq!(slot(&r).take(SlotPolicy::Overwrite, &mut copy), bad);
         assert_eq!(r[1].load(Ordering::Relaxed), size, "a slot that C senders use is never written");
-        assert_eq!(slot(&r).take(Occupied::Exclusive, &mut copy), bad);
+        assert_eq!(slot(&r).take(SlotPolicy::Exclusive, &mut copy), bad);
         assert!(slot(&r).claim(ME).is_ok(), "an exclusive slot is usable again");
     }
 }
@@ -157,7 +157,7 @@ impl Word for Counted {
 
 #[test]
 fn every_word_of_a_message_is_read_once() {
-    for (policy, again) in [(Occupied::Exclusive, 1), (Occupied::Overwrite, 2)] {
+    for (policy, again) in [(SlotPolicy::Exclusive, 1), (SlotPolicy::Overwrite, 2)] {
         for len in [1, 8, 9, 256] {
             let words: [_; SLOT_WORDS] =
                 core::array::from_fn(|_| Counted(AtomicU64::new(0), AtomicU64::new(0)));

@@ -20,7 +20,7 @@ use spin::Mutex;
 const PING_AGAIN: u64 = 2 * SECOND;
 
 /// The one object of its kind, which a stack has no room for. The main program takes it, once.
-pub static ERRANDS: Mutex<Errands> = Mutex::new(Errands {
+pub static REQUESTS: Mutex<Requests> = Mutex::new(Requests {
     me: InstanceId::HOST,
     run: 0,
     peers: [const { Peer::NEW }; MAX_INSTANCES],
@@ -29,8 +29,8 @@ pub static ERRANDS: Mutex<Errands> = Mutex::new(Errands {
     sweeps: 0,
 });
 
-/// All errands.
-pub struct Errands {
+/// All requests.
+pub struct Requests {
     me: InstanceId,
     run: u32,
     peers: [Peer; MAX_INSTANCES],
@@ -42,7 +42,7 @@ pub struct Errands {
     sweeps: u32,
 }
 
-/// Errands to one other kernel. All zeros at first, so that no image carries them.
+/// Requests to one other kernel. All zeros at first, so that no image carries them.
 struct Peer {
     /// Messages of the stream that were ordered in this run.
     ordered: u64,
@@ -159,7 +159,7 @@ impl Peer {
         lane_before: Usage::NONE,
     };
 
-    /// Begins a run, and forgets all errands but answers.
+    /// Begins a run, and forgets all requests but answers.
     fn begin(&mut self, id: InstanceId) {
         (self.ordered, self.sent, self.next, self.waiting) = (0, 0, None, false);
         self.pings.begin(0);
@@ -177,8 +177,8 @@ impl Peer {
     }
 }
 
-impl Errands {
-    /// Begins as `me`, without any errand; the others of the table are known.
+impl Requests {
+    /// Begins as `me`, without any request; the others of the table are known.
     pub fn begin(&mut self, me: InstanceId) {
         self.me = me;
         self.begin_run(0);
@@ -260,7 +260,7 @@ impl Errands {
         peer.waiting &= !news.space;
     }
 
-    /// The errands to `id`.
+    /// The requests to `id`.
     fn peer(&mut self, id: InstanceId) -> &mut Peer {
         // All ids that come here are below `MAX_INSTANCES`.
         &mut self.peers[id.index()]

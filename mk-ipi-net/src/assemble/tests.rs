@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use super::*;
-use crate::{Cut, CutError};
-use mk_ipi_abi::net::Takes;
+use crate::{FrameSplitter, SplitError};
+use mk_ipi_abi::net::Features;
 use std::vec::Vec;
 
 fn ours() -> Offer {
-    Offer { key: Key::new(7).unwrap(), takes: Takes::CSUM, max_frame: 9000, mac: [2, 0, 0, 0, 0, 1] }
+    Offer { key: Key::new(7).unwrap(), features: Features::CSUM, max_frame: 9000, mac: [2, 0, 0, 0, 0, 1] }
 }
 
 type Message = (MessageType, Vec<u8>);
 
 /// The messages of `frame`.
 fn messages(frame: &[u8], number: u32, max_message: u32) -> Vec<Message> {
-    let mut cut = Cut::new(&ours(), number, frame.len() as u32, Offload::default(), max_message).unwrap();
+    let mut cut =
+        FrameSplitter::new(&ours(), number, frame.len() as u32, Offload::default(), max_message).unwrap();
     let mut all = Vec::new();
     while let Some(piece) = cut.next() {
         let bytes = &frame[piece.at as usize..][..piece.len as usize];
@@ -25,7 +26,7 @@ fn messages(frame: &[u8], number: u32, max_message: u32) -> Vec<Message> {
 }
 
 /// What came whole.
-fn gathered(gather: &mut Gather, messages: &[Message]) -> Result<Vec<Vec<u8>>, FrameError> {
+fn gathered(gather: &mut FrameAssembler, messages: &[Message]) -> Result<Vec<Vec<u8>>, FrameError> {
     let (mut whole, mut frame) = (Vec::new(), Vec::new());
     for (msg_type, payload) in messages {
         let taken = gather.take(Some(&ours()), *msg_type, payload)?;
@@ -48,7 +49,7 @@ fn frame(len: usize) -> Vec<u8> {
 fn each_size_arrives_whole_by_messages_of_each_size() {
     for len in [14, 15, 60, 1514, 4072, 4073, 9000] {
         for max in [25, 26, 256, 4096] {
-            let got = gathered(&mut Gather::new(), &messages(&frame(len), 1, max)).unwrap();
+            let got = gathered(&mut FrameAssembler::new(), &messages(&frame(len), 1, max)).unwrap();
             assert_eq!(got, [frame(len)], "{len} bytes by {max}");
         }
     }
@@ -62,11 +63,11 @@ fn a_frame_that_fits_is_one_message() {
 
 #[test]
 fn what_cannot_be_sent_is_refused() {
-    let cut = |len, offload, max| Cut::new(&ours(), 1, len, offload, max).err();
+    let cut = |len, offload, max| FrameSplitter::new(&ours(), 1, len, offload, max).err();
     let plain = Offload::default();
-    assert_eq!(cut(13, plain, 4096), Some(CutError::WrongSize(13)));
-    assert_eq!(cut(9001, plain, 4096), Some(CutError::WrongSize(9001)));
-    assert_eq!(cut(60, plain, 24), Some(CutError::NoRoom));
+    assert_eq!(cut(13, plain, 4096), Some(SplitError::WrongSize(13)));
+    assert_eq!(cut(9001, plain, 4096), Some(SplitError::WrongSize(9001)));
+    assert_eq!(cut(60, plain, 24), Some(SplitError::NoRoom));
     let gso = Offload {
         flags: Offload::NEEDS_CSUM,
         gso_type: Offload::TCPV4,
@@ -74,14 +75,14 @@ fn what_cannot_be_sent_is_refused() {
         csum_start: 34,
         ..plain
     };
-    assert_eq!(cut(60, gso, 4096), Some(CutError::Offload(OffloadError::NotTaken)));
+    assert_eq!(cut(60, gso, 4096), Some(SplitError::Offload(OffloadError::NotSupported)));
 }
 
 #[test]
 fn a_part_that_is_missing_costs_its_frame_and_no_other() {
     let (first, second) = (messages(&frame(1000), 1, 256), messages(&frame(500), 2, 256));
     for missing in 0..first.len() {
-        let mut gather = Gather::new();
+        let mut gather = FrameAssembler::new();
         let came = first.iter().enumerate().filter(|(n, _)| *n != missing);
         let taken: Vec<_> = came.map(|(_, (ty, payload))| gather.take(Some(&ours()), *ty, payload)).collect();
         assert!(!taken.iter().any(|t| t.is_ok_and(|taken| taken.is_whole)));
@@ -94,7 +95,7 @@ fn a_part_that_is_missing_costs_its_frame_and_no_other() {
 #[test]
 fn parts_of_two_frames_are_not_mixed() {
     let (first, second) = (messages(&frame(1000), 1, 256), messages(&frame(1000), 2, 256));
-    let mut gather = Gather::new();
+    let mut gather = FrameAssembler::new();
     let mixed = [first[0].clone(), second[1].clone()];
     assert_eq!(gathered(&mut gather, &mixed), Err(FrameError::NotExpected { number: 2, at: 232 }));
     assert_eq!(gathered(&mut gather, &first[1..2]), Err(FrameError::NotExpected { number: 1, at: 232 }));
@@ -104,8 +105,9 @@ fn parts_of_two_frames_are_not_mixed() {
 fn what_makes_no_sense_is_refused_by_name() {
     let offer = ours();
     let head = FrameHead { key: offer.key, number: 1, len: 20, offload: Offload::default() };
-    let take =
-        |ours: Option<&Offer>, ty, payload: &[u8]| Gather::new().take(ours, ty, payload).map(|_| ()).err();
+    let take = |ours: Option<&Offer>, ty, payload: &[u8]| {
+        FrameAssembler::new().take(ours, ty, payload).map(|_| ()).err()
+    };
     let begin = |head: FrameHead, rest: &[u8]| {
         take(Some(&offer), NET_FRAME_TYPE, &[&head.encode()[..], rest].concat())
     };
@@ -138,7 +140,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 #[test]
 fn a_stale_message_does_not_disturb_the_frame_under_way() {
     let all = messages(&frame(400), 1, 256);
-    let mut gather = Gather::new();
+    let mut gather = FrameAssembler::new();
     assert_eq!(gathered(&mut gather, &all[..1]), Ok(Vec::new()));
     let stale = PartHead { key: Key::new(8).unwrap(), number: 1, at: 232 }.encode();
     let other = gather.take(Some(&ours()), NET_PART_TYPE, &stale);
@@ -150,7 +152,7 @@ fn a_stale_message_does_not_disturb_the_frame_under_way() {
 #[test]
 fn a_part_without_bytes_ends_its_frame() {
     let all = messages(&frame(400), 1, 256);
-    let mut gather = Gather::new();
+    let mut gather = FrameAssembler::new();
     assert_eq!(gathered(&mut gather, &all[..1]), Ok(Vec::new()));
     let empty = PartHead { key: ours().key, number: 1, at: 232 }.encode();
     assert_eq!(gather.take(Some(&ours()), NET_PART_TYPE, &empty), Err(FrameError::WrongLength(0)));

@@ -34,7 +34,7 @@ pub enum FrameError {
 
 /// Bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken<'a> {
+pub struct FrameBytes<'a> {
     /// For the first bytes of a frame: how many it has in all, and what is left to be done to it. What was gathered before is void.
     pub begins: Option<(u32, Offload)>,
     /// Where in the frame the bytes belong: behind those before.
@@ -56,9 +56,9 @@ struct Expected {
 
 /// The frame that is under way from one peer, if any is.
 #[derive(Debug, Default)]
-pub struct Gather(Option<Expected>);
+pub struct FrameAssembler(Option<Expected>);
 
-impl Gather {
+impl FrameAssembler {
     /// None is under way.
     pub const fn new() -> Self {
         Self(None)
@@ -73,7 +73,7 @@ impl Gather {
         ours: Option<&Offer>,
         msg_type: MessageType,
         payload: &'a [u8],
-    ) -> Result<Taken<'a>, FrameError> {
+    ) -> Result<FrameBytes<'a>, FrameError> {
         let taken = match (ours, msg_type) {
             (None, _) => Err(FrameError::Closed),
             (Some(ours), NET_FRAME_TYPE) => Self::begin(ours, payload),
@@ -99,7 +99,7 @@ impl Gather {
         self.0 = None;
     }
 
-    fn begin<'a>(ours: &Offer, payload: &'a [u8]) -> Result<(Taken<'a>, Expected), FrameError> {
+    fn begin<'a>(ours: &Offer, payload: &'a [u8]) -> Result<(FrameBytes<'a>, Expected), FrameError> {
         let (head, bytes) = FrameHead::decode(payload).ok_or(FrameError::NoHead)?;
         let FrameHead { key, number, len, offload } = head;
         if key != ours.key {
@@ -108,12 +108,12 @@ impl Gather {
         if !(MIN_FRAME..=ours.max_frame).contains(&len) {
             return Err(FrameError::WrongSize(len));
         }
-        offload.check(len, ours.takes).map_err(FrameError::Offload)?;
+        offload.check(len, ours.features).map_err(FrameError::Offload)?;
         let begins = Some((len, offload));
         Expected { key: key.get(), number, at: 0, len }.put(begins, bytes)
     }
 
-    fn go_on<'a>(&self, ours: &Offer, payload: &'a [u8]) -> Result<(Taken<'a>, Expected), FrameError> {
+    fn go_on<'a>(&self, ours: &Offer, payload: &'a [u8]) -> Result<(FrameBytes<'a>, Expected), FrameError> {
         let (PartHead { key, number, at }, bytes) = PartHead::decode(payload).ok_or(FrameError::NoHead)?;
         if key != ours.key {
             return Err(FrameError::Stale(key));
@@ -125,11 +125,11 @@ impl Gather {
 
 impl Expected {
     /// Puts `bytes` where they are expected.
-    fn put(self, begins: Option<(u32, Offload)>, bytes: &[u8]) -> Result<(Taken<'_>, Self), FrameError> {
+    fn put(self, begins: Option<(u32, Offload)>, bytes: &[u8]) -> Result<(FrameBytes<'_>, Self), FrameError> {
         let count = u32::try_from(bytes.len()).ok().filter(|count| *count != 0);
         let end = count.and_then(|count| self.at.checked_add(count)).filter(|end| *end <= self.len);
         let end = end.ok_or(FrameError::WrongLength(bytes.len()))?;
-        Ok((Taken { begins, at: self.at, bytes, is_whole: end == self.len }, Self { at: end, ..self }))
+        Ok((FrameBytes { begins, at: self.at, bytes, is_whole: end == self.len }, Self { at: end, ..self }))
     }
 }
 

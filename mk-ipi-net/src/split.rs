@@ -8,7 +8,7 @@ use mk_ipi_abi::MessageType;
 
 /// Why a frame cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CutError {
+pub enum SplitError {
     /// It has less bytes than an Ethernet header, or more than the other end takes.
     WrongSize(u32),
     /// Its offload makes no sense, or the other end does not take such frames.
@@ -19,7 +19,7 @@ pub enum CutError {
 
 /// A frame of which some may have been sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct FrameSplitter {
     head: FrameHead,
     at: u32,
     room: u32,
@@ -58,7 +58,7 @@ pub struct Piece {
     pub len: u32,
 }
 
-impl Cut {
+impl FrameSplitter {
     /// A frame of `len` bytes to an end that said `theirs`, by messages of at most `max_message` bytes. `number` is another one than that
     /// of the frame before.
     ///
@@ -70,13 +70,13 @@ impl Cut {
         len: u32,
         offload: Offload,
         max_message: u32,
-    ) -> Result<Self, CutError> {
+    ) -> Result<Self, SplitError> {
         if !(MIN_FRAME..=theirs.max_frame).contains(&len) {
-            return Err(CutError::WrongSize(len));
+            return Err(SplitError::WrongSize(len));
         }
-        offload.check(len, theirs.takes).map_err(CutError::Offload)?;
+        offload.check(len, theirs.features).map_err(SplitError::Offload)?;
         if max_message as usize <= FrameHead::LEN {
-            return Err(CutError::NoRoom);
+            return Err(SplitError::NoRoom);
         }
         let head = FrameHead { key: theirs.key, number, len, offload };
         Ok(Self { head, at: 0, room: max_message })
