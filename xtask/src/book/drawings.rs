@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drawings: text files, of which `svgbob` makes pictures. Each picture names the sum of its source, so that one that is out of
-//! date is found without the tool.
+//! Drawings: text files, of which `svgbob` makes pictures, and what a command printed, as a picture of a terminal. Each picture names
+//! the sum of its source, so that one that is out of date is found without the tool.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anstyle_svg::Term;
 use anyhow::{ensure, Context, Result};
 
 use crate::cmd;
 
 /// Where they are, source and picture side by side.
 pub const FOLDER: &str = "docs/book/src/drawings";
+/// The endings of sources: a drawing, and the output of a command that was run.
+const SOURCES: [&str; 2] = ["bob", "term"];
 /// How each picture begins.
 const LICENCE: &str = "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->";
 
-/// The second line of the picture made of `source`.
+/// The second line of the picture that is made of the file `name`, which contains `source`.
 fn stamp(name: &str, source: &str) -> String {
-    format!(
-        "<!-- Made of {name}.bob, sum {:016x}, by `cargo xtask book --drawings`: do not edit. -->",
-        sum(source)
-    )
+    format!("<!-- Made by xtask of {name}, whose sum is {:016x}: do not edit. -->", sum(source))
 }
 
 /// FNV-1a: it finds what was forgotten, not what was forged.
@@ -29,53 +30,82 @@ fn sum(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The names of the files with this ending, without it.
-fn named(root: &Path, ending: &str) -> Result<Vec<String>> {
+/// The files with one of these endings, by name.
+fn named(root: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     let folder = root.join(FOLDER);
     let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?.flatten();
-    let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(ending)?.to_owned()));
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    Ok(names)
+    let has_one =
+        |file: &PathBuf| file.extension().and_then(OsStr::to_str).is_some_and(|e| endings.contains(&e));
+    let mut files: Vec<PathBuf> = files.map(|file| file.path()).filter(has_one).collect();
+    files.sort();
+    Ok(files)
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The pictures that are not those of their sources, and how many sources there are.
 pub fn stale(root: &Path) -> Result<(Vec<String>, usize)> {
-    let (sources, pictures) = (named(root, ".bob")?, named(root, ".svg")?);
+    let (sources, pictures) = (named(root, &SOURCES)?, named(root, &["svg"])?);
     let mut found: Vec<String> = Vec::new();
-    for name in pictures.iter().filter(|name| !sources.contains(name)) {
-        found.push(format!("{FOLDER}/{name}.svg has no source"));
+    for picture in &pictures {
+        if !SOURCES.iter().any(|ending| sources.contains(&picture.with_extension(ending))) {
+            found.push(format!("{FOLDER}/{} has no source", name_of(picture)));
+        }
     }
-    for name in &sources {
-        let source = fs::read_to_string(root.join(FOLDER).join(format!("{name}.bob")))?;
-        let picture = fs::read_to_string(root.join(FOLDER).join(format!("{name}.svg"))).unwrap_or_default();
-        if !picture.starts_with(&format!("{LICENCE}\n{}\n", stamp(name, &source))) {
+    for file in &sources {
+        let (name, source) = (name_of(file), fs::read_to_string(file)?);
+        let picture = fs::read_to_string(file.with_extension("svg")).unwrap_or_default();
+        if !picture.starts_with(&format!("{LICENCE}\n{}\n", stamp(&name, &source))) {
             found.push(format!(
-                "{FOLDER}/{name}.svg is not that of {name}.bob: `cargo xtask book --drawings`"
+                "the picture of {FOLDER}/{name} is out of date: `cargo xtask book --drawings`"
             ));
         }
     }
     Ok((found, sources.len()))
 }
 
-/// Makes each picture anew, by `svgbob_cli`.
+/// Makes each picture anew, those of drawings by `svgbob_cli`.
 pub fn draw(root: &Path, svgbob: &Path) -> Result<usize> {
-    let names = named(root, ".bob")?;
-    ensure!(!names.is_empty(), "{FOLDER} has no drawing");
-    for name in &names {
-        let file = root.join(FOLDER).join(format!("{name}.bob"));
-        let source = fs::read_to_string(&file)?;
-        let picture = cmd::output(Command::new(svgbob).arg(&file))?;
-        ensure!(picture.starts_with("<svg"), "{}: svgbob made no picture of it", file.display());
-        let picture = format!("{LICENCE}\n{}\n{}\n", stamp(name, &source), picture.trim_end());
+    let sources = named(root, &SOURCES)?;
+    ensure!(!sources.is_empty(), "{FOLDER} has no drawing");
+    for file in &sources {
+        let (name, source) = (name_of(file), fs::read_to_string(file)?);
+        let picture = if file.extension().is_some_and(|ending| ending == "term") {
+            Term::new().render_svg(&source)
+        } else {
+            cmd::output(Command::new(svgbob).arg(file))?
+        };
+        ensure!(picture.starts_with("<svg"), "{name}: no picture was made of it");
+        let picture = format!("{LICENCE}\n{}\n{}\n", stamp(&name, &source), picture.trim_end());
         fs::write(file.with_extension("svg"), picture)?;
     }
-    Ok(names.len())
+    Ok(sources.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stamp_is_a_comment_of_xml() {
+        let stamp = stamp("a.bob", "-->\n");
+        let inner = stamp.strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->"));
+        assert!(inner.is_some_and(|text| !text.contains("--")), "{stamp}");
+    }
+
+    #[test]
+    fn a_terminal_becomes_a_picture_without_a_tool() {
+        let root = std::env::temp_dir().join(format!("mk-ipi-terminal-{}", std::process::id()));
+        fs::create_dir_all(root.join(FOLDER)).expect("a folder");
+        fs::write(root.join(FOLDER).join("run.term"), "$ cargo run\nhello & <goodbye>\n").expect("a file");
+        assert_eq!(draw(&root, Path::new("no such tool")).expect("drawn"), 1);
+        assert_eq!(stale(&root).expect("read"), (Vec::new(), 1));
+        let picture = fs::read_to_string(root.join(FOLDER).join("run.svg")).expect("a picture");
+        assert!(picture.contains("hello &amp; &lt;goodbye&gt;"), "{picture}");
+        fs::remove_dir_all(root).expect("removed");
+    }
 
     #[test]
     fn a_picture_that_is_out_of_date_is_found() {
@@ -85,7 +115,7 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file");
         write("a.bob", "-->\n");
         assert_eq!(stale(&root).expect("read").0.len(), 1, "there is no picture");
-        write("a.svg", &format!("{LICENCE}\n{}\n<svg></svg>\n", stamp("a", "-->\n")));
+        write("a.svg", &format!("{LICENCE}\n{}\n<svg></svg>\n", stamp("a.bob", "-->\n")));
         assert_eq!(stale(&root).expect("read"), (Vec::new(), 1));
         write("a.bob", "--->\n");
         assert_eq!(stale(&root).expect("read").0.len(), 1, "the source has changed");
