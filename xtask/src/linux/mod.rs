@@ -189,7 +189,7 @@ impl LinuxArgs {
             OWN_CPUS + Board::given(false)
         );
         let threads = self.threads;
-        ensure!(cpus % threads == 0, "{cpus} CPUs are no whole cores of {threads} threads");
+        ensure!(cpus.is_multiple_of(threads), "{cpus} CPUs are no whole cores of {threads} threads");
         let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_) | Scenario::Programs);
         ensure!(
             spawn || !special,
