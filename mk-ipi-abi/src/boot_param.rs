@@ -31,6 +31,22 @@ pub enum BootParamError {
     OutOfRange(u64),
 }
 
+impl core::fmt::Display for BootParamError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("the parameter has no value"),
+            Self::NotANumber => f.write_str("the value does not begin with a digit"),
+            Self::Garbage(at) => write!(f, "the byte at offset {at} of the value belongs to no number"),
+            Self::Overflow => f.write_str("the number does not fit into 64 bits"),
+            Self::Zero => f.write_str("the address is 0"),
+            Self::Misaligned(address) => write!(f, "the address {address:#x} is not on a page boundary"),
+            Self::OutOfRange(address) => write!(f, "the address {address:#x} is not below 2^52"),
+        }
+    }
+}
+
+impl core::error::Error for BootParamError {}
+
 impl BootParamError {
     /// `ERANGE` for what does not fit, else `EINVAL` (SPEC B-4).
     pub const fn errno(self) -> Errno {

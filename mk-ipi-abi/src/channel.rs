@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The messages by which programs on two kernels talk (SPEC chapter G).
 
-use crate::{Incarnation, MessageType};
+use crate::{Incarnation, Len, MessageType};
 
 /// The type of these messages (SPEC G-1).
 pub const CHANNEL_TYPE: MessageType = MessageType(0xffff_0003);
@@ -24,7 +24,7 @@ const IS_FIRST: u16 = 1;
 const IS_LAST: u16 = 2;
 
 /// What one says of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
     /// Who writes asks: does anybody read?
     Ask,
@@ -57,6 +57,28 @@ pub enum Body<'a> {
     },
 }
 
+impl core::fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Ask => f.write_str("Ask"),
+            Self::Grant { session, limit } => {
+                f.debug_struct("Grant").field("session", session).field("limit", limit).finish()
+            }
+            Self::Part { session, position, is_first, is_last, bytes } => f
+                .debug_struct("Part")
+                .field("session", session)
+                .field("position", position)
+                .field("is_first", is_first)
+                .field("is_last", is_last)
+                .field("bytes", &Len(bytes.len()))
+                .finish(),
+            Self::Closed { session, read } => {
+                f.debug_struct("Closed").field("session", session).field("read", read).finish()
+            }
+        }
+    }
+}
+
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelMessage<'a> {
@@ -86,6 +108,28 @@ pub enum ChannelError {
     /// A grant or a part for whichever life reads it.
     NoReceiver,
 }
+
+impl core::fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongSize(len) => write!(f, "a payload of {len} bytes is no channel message of its kind"),
+            Self::WrongVersion(version) => write!(f, "channel messages of version {version} are not known"),
+            Self::WrongKind(kind) => write!(f, "channel messages have no kind {kind}"),
+            Self::WrongFlags(flags) => {
+                write!(f, "the flags {flags:#x} are not allowed in this kind of channel message")
+            }
+            Self::WrongPosition(position) => {
+                write!(f, "the channel position {position:#x} is not below 2^61")
+            }
+            Self::WrongSession(session) => {
+                write!(f, "the session number {session} is not allowed in this kind of channel message")
+            }
+            Self::NoReceiver => f.write_str("a grant or a part names no life of the receiver"),
+        }
+    }
+}
+
+impl core::error::Error for ChannelError {}
 
 impl<'a> ChannelMessage<'a> {
     /// Bytes before those of a program's message (SPEC G-1).
@@ -196,6 +240,12 @@ mod tests {
             assert_eq!(ChannelMessage::decode(sent), Ok(one));
         }
         assert!(all().iter().all(|one| one.encode(&mut [0; 23]).is_none()));
+    }
+
+    #[test]
+    fn debug_output_has_no_bytes_of_a_peer() {
+        let shown = std::format!("{:?}", all());
+        assert!(shown.contains("5 bytes") && !shown.contains("98"), "{shown}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The messages of a console (SPEC chapter K): a kernel's log, and a terminal between two kernels.
 
-use crate::{Incarnation, MessageType};
+use crate::{Incarnation, Len, MessageType};
 
 /// The type of these messages (SPEC K-1).
 pub const CONSOLE_TYPE: MessageType = MessageType(0xffff_0002);
@@ -14,7 +14,7 @@ const LOG: u8 = 2;
 const TERMINAL: u8 = 3;
 
 /// What one says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
     /// I take your log, and bytes of your terminal below this position.
     Listen {
@@ -35,6 +35,17 @@ pub enum Body<'a> {
         /// The bytes: at least one.
         bytes: &'a [u8],
     },
+}
+
+impl core::fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (name, position, bytes) = match self {
+            Self::Listen { limit } => return f.debug_struct("Listen").field("limit", limit).finish(),
+            Self::Log { position, bytes } => ("Log", position, bytes),
+            Self::Terminal { position, bytes } => ("Terminal", position, bytes),
+        };
+        f.debug_struct(name).field("position", position).field("bytes", &Len(bytes.len())).finish()
+    }
 }
 
 /// One message.
@@ -62,6 +73,23 @@ pub enum ConsoleError {
     /// Bytes for whichever life reads them.
     NoReceiver,
 }
+
+impl core::fmt::Display for ConsoleError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongSize(len) => write!(f, "a payload of {len} bytes is no console message of its kind"),
+            Self::WrongVersion(version) => write!(f, "console messages of version {version} are not known"),
+            Self::WrongKind(kind) => write!(f, "console messages have no kind {kind}"),
+            Self::NotZero(found) => write!(f, "bytes 2 and 3 of a console message are {found:#x}, not 0"),
+            Self::WrongPosition(position) => {
+                write!(f, "the bytes at console position {position:#x} go beyond 2^61")
+            }
+            Self::NoReceiver => f.write_str("bytes of a terminal name no life of the receiver"),
+        }
+    }
+}
+
+impl core::error::Error for ConsoleError {}
 
 impl<'a> ConsoleMessage<'a> {
     /// Bytes before those of a log or a terminal (SPEC K-1).
@@ -149,6 +177,12 @@ mod tests {
             assert_eq!(ConsoleMessage::decode(sent), Ok(one));
         }
         assert!(all().iter().all(|one| one.encode(&mut [0; 15]).is_none()));
+    }
+
+    #[test]
+    fn debug_output_has_no_bytes_of_a_peer() {
+        let shown = std::format!("{:?}", all());
+        assert!(shown.contains("5 bytes") && !shown.contains("98"), "{shown}");
     }
 
     #[test]

@@ -45,6 +45,21 @@ pub enum CpuMoveError {
     NoLife,
 }
 
+impl core::fmt::Display for CpuMoveError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongSize(len) => write!(f, "a message about a CPU has {} bytes, not {len}", CpuMove::LEN),
+            Self::WrongKind(kind) => write!(f, "messages about a CPU have no kind {kind}"),
+            Self::WrongErrno(errno) => {
+                write!(f, "the error number {errno} is not allowed in this kind of message about a CPU")
+            }
+            Self::NoLife => f.write_str("a message about a CPU names the incarnation 0"),
+        }
+    }
+}
+
+impl core::error::Error for CpuMoveError {}
+
 const GIVE_UP: u32 = 1;
 const USE: u32 = 2;
 const ANSWER: u32 = 3;

@@ -195,6 +195,25 @@ pub enum DirectoryError {
     TooSmall(u64),
 }
 
+impl core::fmt::Display for DirectoryError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NoStamp(found) => write!(f, "there is no directory: it would not begin with {found:#018x}"),
+            Self::Version(Version { major, minor }) => {
+                write!(f, "a directory of version {major}.{minor} cannot be read")
+            }
+            Self::Geometry => {
+                f.write_str("the counts and the size of the directory contradict each other, or the limits")
+            }
+            Self::TooSmall(needed) => {
+                write!(f, "the directory needs {needed} bytes, and the memory has less")
+            }
+        }
+    }
+}
+
+impl core::error::Error for DirectoryError {}
+
 /// Why one entry is not to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryError {
@@ -219,6 +238,27 @@ pub enum EntryError {
     /// More CPUs than an entry has room for, or a doorbell CPU that is not among them or has more than 48 bits.
     BadCpus,
 }
+
+impl core::fmt::Display for EntryError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::OutOfRange => f.write_str("the directory has no entry for this instance"),
+            Self::Absent => f.write_str("there is no such instance now"),
+            Self::Changing => f.write_str("the host is changing the entry"),
+            Self::WrongInstance(id) => write!(f, "the entry is that of instance {id}"),
+            Self::NoIncarnation => f.write_str("the entry has the incarnation 0"),
+            Self::UnknownState(state) => write!(f, "the state {state} is not known"),
+            Self::UnknownLayout(layout) => write!(f, "the region layout {layout} is not known"),
+            Self::BadVector(vector) => write!(f, "the vector {vector:#x} can be no doorbell"),
+            Self::BadRegion => f.write_str("the region is misaligned, out of range or too small"),
+            Self::BadCpus => {
+                f.write_str("the entry has too many CPUs or none, or its doorbell CPU is not among them")
+            }
+        }
+    }
+}
+
+impl core::error::Error for EntryError {}
 
 impl DirectoryHeader {
     /// The header of a directory of `nr_instances` entries with room for `cpus_per_instance` CPUs each.

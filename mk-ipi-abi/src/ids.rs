@@ -35,6 +35,14 @@ impl InstanceId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidInstance(pub i64);
 
+impl core::fmt::Display for InvalidInstance {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} is no instance id: these are 0 to 255", self.0)
+    }
+}
+
+impl core::error::Error for InvalidInstance {}
+
 impl InvalidInstance {
     /// `EINVAL`, as the C calls return for an id out of range (SPEC C-2).
     pub const fn errno(self) -> Errno {
@@ -107,6 +115,14 @@ pub struct MessageType(pub u32);
 /// A type above 32 bits, which the wire would cut silently (SPEC H-14): the number that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TypeTooLarge(pub u64);
+
+impl core::fmt::Display for TypeTooLarge {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "the message type {:#x} does not fit into 32 bits", self.0)
+    }
+}
+
+impl core::error::Error for TypeTooLarge {}
 
 impl TypeTooLarge {
     /// `ERANGE`.

@@ -36,6 +36,15 @@ pub use ids::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, Ph
 // SPEC L-1: the wire is little endian and LP64; a peer of another kind speaks another layout.
 const _: () = assert!(cfg!(target_endian = "little"), "the wire format is little endian (SPEC L-1)");
 
+/// Bytes of a peer in debug output: how many, and never which.
+pub(crate) struct Len(pub usize);
+
+impl core::fmt::Debug for Len {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
+
 /// Bytes in one page of physical memory, the unit in which regions are allocated and PFNs count.
 pub const PAGE_SIZE: u64 = 4096;
 

@@ -104,6 +104,31 @@ pub enum ControlError {
     WrongMac([u8; 6]),
 }
 
+impl core::fmt::Display for ControlError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongSize(len) => {
+                write!(f, "a control message of a network interface has {} bytes, not {len}", Control::LEN)
+            }
+            Self::Version(major) => {
+                write!(f, "the network interface of the peer speaks version {major}, which is not known")
+            }
+            Self::WrongKind(kind) => write!(f, "control messages of a network interface have no kind {kind}"),
+            Self::NoKey => f.write_str("a control message of a network interface has the key 0"),
+            Self::WrongFeatures(bits) => {
+                write!(f, "the features {bits:#x} of a network interface are unknown, or do not go together")
+            }
+            Self::WrongMaxFrame(max) => write!(f, "a largest frame of {max} bytes is not allowed"),
+            Self::WrongMac([a, b, c, d, e, g]) => write!(
+                f,
+                "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} is no address of one network interface"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ControlError {}
+
 const OPEN: u32 = 1;
 const CLOSE: u32 = 2;
 
@@ -227,6 +252,20 @@ pub enum OffloadError {
     /// The receiver does not take such frames.
     NotSupported,
 }
+
+impl core::fmt::Display for OffloadError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Flags(flags) => write!(f, "the offload flags {flags:#x} are not known"),
+            Self::Gso(kind) => write!(f, "the segmentation type {kind:#x} is not known"),
+            Self::GsoWhole => f.write_str("a frame to be segmented has segments of 0 bytes, or its checksum is filled in already"),
+            Self::Csum { start, offset } => write!(f, "the checksum from byte {start}, stored {offset} bytes behind that, is not inside of the frame"),
+            Self::NotSupported => f.write_str("the receiver does not support this offload"),
+        }
+    }
+}
+
+impl core::error::Error for OffloadError {}
 
 impl Offload {
     /// `flags`: the checksum is to be filled in.

@@ -29,7 +29,7 @@ pub const WORD_DATA_SIZE: usize = 1;
 pub const WORD_BUFFER: usize = 2;
 
 /// `struct mk_ipi_data`, one slot: 272 bytes, alignment 8 (SPEC L-2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MkIpiData {
     /// Physical id of the CPU that sent; the sender wrote it, so it proves nothing.
@@ -40,6 +40,16 @@ pub struct MkIpiData {
     pub data_size: u64,
     /// The payload; bytes past `data_size` are 0 when a sender followed SPEC S-4.
     pub buffer: [u8; MK_MAX_DATA_SIZE],
+}
+
+impl core::fmt::Debug for MkIpiData {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MkIpiData")
+            .field("sender_cpu", &self.sender_cpu)
+            .field("msg_type", &self.msg_type)
+            .field("data_size", &self.data_size)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `struct mk_shared_data`, a region: one slot per physical CPU id below `NR_CPUS` (SPEC L-5).
@@ -80,6 +90,25 @@ pub enum NoMessage {
     /// `data_size` is above 256 and no claim: the value found. A hostile or broken sender.
     BadSize(u64),
 }
+
+impl core::fmt::Display for NoMessage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("the slot is empty"),
+            Self::Claimed(claim) => write!(
+                f,
+                "instance {}, incarnation {}, is filling the slot",
+                claim.instance.get(),
+                claim.incarnation.get()
+            ),
+            Self::BadSize(size) => {
+                write!(f, "the slot has the size {size:#x}, which is neither a length nor a claim")
+            }
+        }
+    }
+}
+
+impl core::error::Error for NoMessage {}
 
 impl MkIpiData {
     /// A slot that holds nothing.
@@ -147,6 +176,17 @@ pub enum PfnError {
     /// The payload is not the 8 bytes of a PFN: the length found.
     WrongSize(usize),
 }
+
+impl core::fmt::Display for PfnError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongType(ty) => write!(f, "a message of type {:#x} carries no PFN", ty.0),
+            Self::WrongSize(len) => write!(f, "a PFN message has 8 bytes, not {len}"),
+        }
+    }
+}
+
+impl core::error::Error for PfnError {}
 
 impl PfnError {
     /// `EINVAL`, as `mk_receive_pfn` (SPEC P-2).

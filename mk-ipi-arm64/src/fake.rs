@@ -22,6 +22,7 @@ pub enum Op {
 }
 
 /// One CPU.
+#[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
     pub mpidr: u64,

@@ -25,6 +25,16 @@ pub enum GicError {
     NoSystemRegisters,
 }
 
+impl core::fmt::Display for GicError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NoSystemRegisters => f.write_str("the system registers of the GIC are not enabled"),
+        }
+    }
+}
+
+impl core::error::Error for GicError {}
+
 /// An interrupt that was acknowledged and has to be ended: its INTID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt(u32);

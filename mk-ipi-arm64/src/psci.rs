@@ -60,6 +60,26 @@ pub enum PsciError {
     Unknown(i32),
 }
 
+impl core::fmt::Display for PsciError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NoAffinity(cpu) => write!(f, "{:#x} is no affinity of a CPU", cpu.0),
+            Self::NotSupported => f.write_str("the firmware does not support the call"),
+            Self::InvalidParameters => f.write_str("no CPU has this affinity"),
+            Self::Denied => f.write_str("the firmware denied the call"),
+            Self::AlreadyOn => f.write_str("the CPU is on already"),
+            Self::OnPending => f.write_str("the CPU is being started already"),
+            Self::InternalFailure => f.write_str("the firmware failed"),
+            Self::NotPresent => f.write_str("the CPU is not present"),
+            Self::Disabled => f.write_str("the CPU is disabled"),
+            Self::InvalidAddress => f.write_str("the entry address is not allowed"),
+            Self::Unknown(value) => write!(f, "the firmware returned {value}"),
+        }
+    }
+}
+
+impl core::error::Error for PsciError {}
+
 impl PsciError {
     /// What a return value says: 0 and above is no error.
     const fn of(value: i32) -> Result<u32, Self> {

@@ -22,6 +22,12 @@ pub struct mk_ipi_directory_writer {
     _opaque: [u8; 128],
 }
 
+impl core::fmt::Debug for mk_ipi_directory_writer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("mk_ipi_directory_writer").finish_non_exhaustive()
+    }
+}
+
 type Writer = DirectoryWriter<'static, AtomicU64>;
 
 /// What lies in the storage.

@@ -19,6 +19,12 @@ pub struct mk_ipi {
     _opaque: [u8; MK_IPI_SIZE],
 }
 
+impl core::fmt::Debug for mk_ipi {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("mk_ipi").finish_non_exhaustive()
+    }
+}
+
 /// The endpoint behind the C calls.
 pub type End =
     Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES>;

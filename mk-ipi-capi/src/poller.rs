@@ -23,6 +23,12 @@ pub struct mk_ipi_poller {
     _opaque: [u8; MK_IPI_POLLER_SIZE],
 }
 
+impl core::fmt::Debug for mk_ipi_poller {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("mk_ipi_poller").finish_non_exhaustive()
+    }
+}
+
 type Held = mk_ipi_core::Poller<
     'static,
     CPlatform,

@@ -27,6 +27,14 @@ use env::Steps;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed(pub &'static str);
 
+impl core::fmt::Display for Failed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "not so: {}", self.0)
+    }
+}
+
+impl core::error::Error for Failed {}
+
 /// How a case ended at one kernel.
 pub type Outcome = Result<(), Failed>;
 

@@ -20,10 +20,15 @@ mod writer;
 pub use writer::{DirectoryWriter, WriteError};
 
 /// The words of the directory, once the header was accepted.
-#[derive(Debug)]
 struct Entries<'a, W> {
     words: &'a [W],
     header: DirectoryHeader,
+}
+
+impl<W> core::fmt::Debug for Entries<'_, W> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Entries").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 impl<W> Clone for Entries<'_, W> {

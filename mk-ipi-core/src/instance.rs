@@ -41,6 +41,17 @@ pub enum LookupError {
     Destroyed,
 }
 
+impl core::fmt::Display for LookupError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Unknown => f.write_str("there is no such instance"),
+            Self::Destroyed => f.write_str("the instance is destroyed"),
+        }
+    }
+}
+
+impl core::error::Error for LookupError {}
+
 impl LookupError {
     /// `EINVAL` for an unknown instance (SPEC C-2), `ESTALE` for a destroyed one.
     pub const fn errno(self) -> Errno {
@@ -65,6 +76,21 @@ pub enum DestroyError {
     /// Whether somebody has the region mapped could not be looked at. Nothing has changed.
     Map(MapError),
 }
+
+impl core::fmt::Display for DestroyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Unknown => f.write_str("there is no such instance"),
+            Self::InUse(users) => write!(f, "the instance has {users} users"),
+            Self::Mapped(id, life) => {
+                write!(f, "instance {}, incarnation {}, still has the region mapped", id.get(), life.get())
+            }
+            Self::Map(e) => write!(f, "it is not known who has the region mapped: {e}"),
+        }
+    }
+}
+
+impl core::error::Error for DestroyError {}
 
 impl DestroyError {
     /// `EINVAL`, `EBUSY` or `ENOMEM`.

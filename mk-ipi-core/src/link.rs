@@ -57,6 +57,36 @@ pub enum AddError {
     Geometry(Geometry),
 }
 
+impl core::fmt::Display for AddError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Exists => f.write_str("the instance is in the table already"),
+            Self::BeyondTable(id) => write!(f, "the table has no place for instance {}", id.get()),
+            Self::Overlaps(id) => write!(f, "the region overlaps that of instance {}", id.get()),
+            Self::BadCpus => f.write_str("the doorbell CPU is not listed, or its id has more than 48 bits"),
+            Self::BeyondRegion(cpu) => write!(f, "the region has no slot for CPU {:#x}", cpu.0),
+            Self::Misaligned => f.write_str("the region does not begin on a page boundary"),
+            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and has less"),
+            Self::Pool(e) => write!(f, "{e}"),
+            Self::Map(e) => write!(f, "{e}"),
+            Self::NoIdentity => {
+                f.write_str("a native link needs an endpoint that knows which instance it is")
+            }
+            Self::NoLane(id) => write!(f, "the region has no lane for instance {}", id.get()),
+            Self::Stamp(e) => write!(f, "{e}"),
+            Self::Geometry(found) => write!(
+                f,
+                "the region has {} lanes of {} lines for messages of {} bytes, not what was asked for",
+                found.lanes(),
+                found.lines(),
+                found.max_len()
+            ),
+        }
+    }
+}
+
+impl core::error::Error for AddError {}
+
 impl AddError {
     /// As the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
     pub const fn errno(self) -> Errno {

@@ -6,12 +6,24 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysCpuId};
 use zerocopy::FromBytes;
 
 /// A received message: a view of the one private copy. Handlers get it by reference; it lasts until the callback returns.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Message<'a> {
     pub(crate) origin: Option<Origin>,
     pub(crate) sender_cpu: PhysCpuId,
     pub(crate) msg_type: MessageType,
     pub(crate) payload: &'a [u8],
+}
+
+impl core::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The payload is a peer's, so its bytes are no text for a log.
+        f.debug_struct("Message")
+            .field("origin", &self.origin)
+            .field("sender_cpu", &self.sender_cpu)
+            .field("msg_type", &self.msg_type)
+            .field("len", &self.payload.len())
+            .finish()
+    }
 }
 
 /// What a lane says of a message, and RFC v2 does not.

@@ -58,6 +58,23 @@ pub enum DoorbellError {
     Refused(u32),
 }
 
+impl core::fmt::Display for DoorbellError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Unreachable(cpu) => write!(f, "the interrupt controller cannot address CPU {:#x}", cpu.0),
+            Self::NoSuchVector(vector) => {
+                write!(f, "the interrupt controller has no interrupt for vector {:#x}", vector.get())
+            }
+            Self::Stuck => f.write_str("the interrupt controller stays busy"),
+            Self::Refused(status) => {
+                write!(f, "the interrupt controller refused the doorbell: status {status:#x}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for DoorbellError {}
+
 impl DoorbellError {
     /// `ENXIO` for a CPU that cannot be addressed, `EAGAIN` for a controller that is stuck, else `EINVAL`.
     pub const fn errno(self) -> Errno {
@@ -169,6 +186,18 @@ pub enum MapError {
     NotAllowed,
 }
 
+impl core::fmt::Display for MapError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Misaligned => f.write_str("the memory is not on a page boundary, or not whole words"),
+            Self::NoMemory => f.write_str("there is no memory left to map it"),
+            Self::NotAllowed => f.write_str("the platform does not allow this memory to be mapped"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
 impl MapError {
     /// `EINVAL`, `ENOMEM` or `EACCES`.
     pub const fn errno(self) -> Errno {
@@ -209,6 +238,17 @@ pub enum PoolError {
     /// The pool has no such piece left.
     Exhausted,
 }
+
+impl core::fmt::Display for PoolError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NoPool => f.write_str("the instance has no memory pool"),
+            Self::Exhausted => f.write_str("the memory pool of the instance has no such piece left"),
+        }
+    }
+}
+
+impl core::error::Error for PoolError {}
 
 impl PoolError {
     /// `ENODEV` without a pool, `ENOMEM` when it is exhausted (SPEC C-1).

@@ -43,6 +43,14 @@ impl Handle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryFull;
 
+impl core::fmt::Display for RegistryFull {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the registry has no room for another handler")
+    }
+}
+
+impl core::error::Error for RegistryFull {}
+
 impl RegistryFull {
     /// `ENOMEM`; the C call returns NULL (SPEC C-6).
     pub const fn errno(self) -> Errno {
@@ -60,6 +68,18 @@ pub enum UnregisterError {
     /// The handle is of another registry.
     OtherRegistry,
 }
+
+impl core::fmt::Display for UnregisterError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::InCallback => f.write_str("this CPU is inside of a callback, or keeps a poller"),
+            Self::Stale => f.write_str("the registration has ended already"),
+            Self::OtherRegistry => f.write_str("the handle belongs to another registry"),
+        }
+    }
+}
+
+impl core::error::Error for UnregisterError {}
 
 impl UnregisterError {
     /// `EDEADLK`, `ESTALE` or `EINVAL`.

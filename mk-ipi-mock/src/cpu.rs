@@ -40,6 +40,15 @@ pub struct Cpu {
     taken: Cell<u64>,
 }
 
+impl core::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Cpu")
+            .field("number", &self.number)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Cpu {
     /// Runs `code` on CPU `number`, in this thread, until the run ends: once per incarnation of its kernel.
     pub(crate) fn main(shared: &Arc<Shared>, number: usize, code: impl Fn(&Self)) {

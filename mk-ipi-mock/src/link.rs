@@ -16,6 +16,12 @@ pub type Link = Endpoint<MockPlatform, Callback>;
 #[derive(Clone)]
 pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
+impl core::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
 impl Callback {
     /// The handler that calls `f`.
     pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {

@@ -32,6 +32,12 @@ pub struct Machine {
     shared: Arc<Shared>,
 }
 
+impl core::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Machine").field("kernels", &self.kernels().count()).finish_non_exhaustive()
+    }
+}
+
 impl Builder {
     /// Adds a kernel with CPUs of these physical ids.
     pub fn kernel(mut self, cpus: &[u64]) -> Self {

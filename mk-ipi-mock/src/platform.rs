@@ -24,6 +24,12 @@ pub struct MockPlatform {
     kernel: usize,
 }
 
+impl core::fmt::Debug for MockPlatform {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MockPlatform").field("kernel", &self.kernel).finish_non_exhaustive()
+    }
+}
+
 impl MockPlatform {
     pub(crate) fn new(shared: Arc<Shared>, kernel: usize) -> Self {
         Self { shared, kernel }

@@ -32,8 +32,29 @@ pub enum FrameError {
     },
 }
 
+impl core::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Closed => f.write_str("the interface is closed"),
+            Self::WrongType(ty) => write!(f, "a message of type {:#x} carries no frame", ty.0),
+            Self::NoHead => f.write_str("the message has no header, or the key 0"),
+            Self::Stale(key) => write!(f, "the message is for the former key {:#x}", key.get()),
+            Self::WrongSize(len) => write!(f, "a frame of {len} bytes is not allowed"),
+            Self::WrongLength(len) => {
+                write!(f, "the message has {len} bytes, which do not fit into its frame")
+            }
+            Self::Offload(e) => write!(f, "{e}"),
+            Self::NotExpected { number, at } => {
+                write!(f, "byte {at} of frame {number} is not what comes next")
+            }
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}
+
 /// Bytes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameBytes<'a> {
     /// For the first bytes of a frame: how many it has in all, and what is left to be done to it. What was gathered before is void.
     pub begins: Option<(u32, Offload)>,
@@ -43,6 +64,17 @@ pub struct FrameBytes<'a> {
     pub bytes: &'a [u8],
     /// With them the frame is whole.
     pub is_whole: bool,
+}
+
+impl core::fmt::Debug for FrameBytes<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FrameBytes")
+            .field("begins", &self.begins)
+            .field("at", &self.at)
+            .field("len", &self.bytes.len())
+            .field("is_whole", &self.is_whole)
+            .finish()
+    }
 }
 
 /// What is expected next.

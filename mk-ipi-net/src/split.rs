@@ -17,6 +17,18 @@ pub enum SplitError {
     NoRoom,
 }
 
+impl core::fmt::Display for SplitError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::WrongSize(len) => write!(f, "the other end takes no frame of {len} bytes"),
+            Self::Offload(e) => write!(f, "{e}"),
+            Self::NoRoom => f.write_str("a message has no room for a header and one byte"),
+        }
+    }
+}
+
+impl core::error::Error for SplitError {}
+
 /// A frame of which some may have been sent.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameSplitter {

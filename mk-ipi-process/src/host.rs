@@ -31,8 +31,8 @@ impl std::fmt::Display for HostError {
         match self {
             Self::Io(e) => e.fmt(f),
             Self::NotTheHost => f.write_str("this process has not made the machine"),
-            Self::Directory(e) => write!(f, "the directory: {e:?}"),
-            Self::Write(e) => write!(f, "the directory's entry: {e:?}"),
+            Self::Directory(e) => write!(f, "the directory: {e}"),
+            Self::Write(e) => write!(f, "the directory's entry: {e}"),
             Self::Unknown(id) => write!(f, "there is no instance {}", id.get()),
         }
     }
@@ -44,6 +44,12 @@ impl std::error::Error for HostError {}
 pub struct Host<'a> {
     machine: &'a Machine,
     writer: DirectoryWriter<'a, AtomicU64>,
+}
+
+impl core::fmt::Debug for Host<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Host").field("writer", &self.writer).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Host<'a> {

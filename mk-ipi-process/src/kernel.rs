@@ -80,6 +80,12 @@ impl Observer for Blind {}
 #[derive(Clone)]
 pub struct Kernel(Arc<Shared>);
 
+impl core::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Kernel").field("cpu", &self.0.cpu).finish_non_exhaustive()
+    }
+}
+
 impl Kernel {
     /// Enters the machine: from now on the calling thread is `cpu`, and no other process may be. It must not end before the process
     /// does.

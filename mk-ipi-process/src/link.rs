@@ -23,6 +23,12 @@ pub type Link = Endpoint<Kernel, Callback, 1>;
 #[derive(Clone)]
 pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
+impl core::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
 impl Callback {
     /// The handler that calls `f`.
     pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {
@@ -57,9 +63,9 @@ impl std::fmt::Display for BootError {
             Self::Open(e) => e.fmt(f),
             Self::Enter(e) => e.fmt(f),
             Self::CommandLine(None) => f.write_str("the command line has no mk_ipi_shared="),
-            Self::CommandLine(Some(e)) => write!(f, "mk_ipi_shared=: {e:?}"),
+            Self::CommandLine(Some(e)) => write!(f, "mk_ipi_shared=: {e}"),
             Self::NoDirectory => f.write_str("the host has made no directory"),
-            Self::Join(e) => write!(f, "{e:?}"),
+            Self::Join(e) => e.fmt(f),
         }
     }
 }

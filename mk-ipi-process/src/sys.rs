@@ -75,7 +75,7 @@ fn timespec(time: Duration) -> libc::timespec {
 }
 
 /// A thread of this process.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Thread(libc::pthread_t);
 
 impl Thread {

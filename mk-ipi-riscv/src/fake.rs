@@ -18,6 +18,7 @@ pub enum Op {
 }
 
 /// The firmware, and one hart.
+#[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
     /// Whether a probe finds what it asks for.

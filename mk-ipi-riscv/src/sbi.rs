@@ -53,6 +53,22 @@ pub enum SbiError {
     Other(i64),
 }
 
+impl core::fmt::Display for SbiError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Failed => f.write_str("the SBI call failed"),
+            Self::NotSupported => f.write_str("the firmware does not support the SBI call"),
+            Self::InvalidParam => f.write_str("no hart has this id"),
+            Self::Denied => f.write_str("the firmware denied the SBI call"),
+            Self::InvalidAddress => f.write_str("the entry address is not allowed"),
+            Self::AlreadyAvailable => f.write_str("the hart is started already"),
+            Self::Other(value) => write!(f, "the SBI call returned {value}"),
+        }
+    }
+}
+
+impl core::error::Error for SbiError {}
+
 impl SbiError {
     const fn of(error: i64) -> Self {
         match error {

@@ -2,13 +2,18 @@
 //! A ring of bytes in a buffer of the caller's.
 
 /// Bytes, in the order in which they came. Its buffer is as long as `B` is when it is made.
-#[derive(Debug)]
 pub struct Ring<B> {
     buffer: B,
     /// Where the oldest byte is: below the buffer's length, or 0.
     first: usize,
     /// Bytes in it: at most the buffer's length.
     len: usize,
+}
+
+impl<B> core::fmt::Debug for Ring<B> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Ring").field("first", &self.first).field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {

@@ -30,6 +30,7 @@ pub enum Op {
 }
 
 /// One CPU's APIC.
+#[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
     pub base: Cell<u64>,

@@ -66,6 +66,21 @@ pub enum ModeError {
     Differs(Mode),
 }
 
+impl core::fmt::Display for ModeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Disabled => f.write_str("the local APIC is off"),
+            Self::Invalid => f.write_str("the mode bits of the local APIC are invalid"),
+            Self::NotMapped => f.write_str("the page of the xAPIC is not mapped"),
+            Self::IdTooLong(id) => write!(f, "the APIC id {id:#x} does not fit into xAPIC mode"),
+            Self::NoX2Apic => f.write_str("the CPU has no x2APIC"),
+            Self::Differs(mode) => write!(f, "the local APIC of this CPU is in another mode: {mode:?}"),
+        }
+    }
+}
+
+impl core::error::Error for ModeError {}
+
 impl Mode {
     /// The mode of this CPU's APIC.
     pub fn read(io: &impl ApicIo) -> Result<Self, ModeError> {

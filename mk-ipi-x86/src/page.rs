@@ -19,6 +19,20 @@ pub enum InvalidStartPage {
     Reserved(PhysAddr),
 }
 
+impl core::fmt::Display for InvalidStartPage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Misaligned(at) => {
+                write!(f, "no CPU can start at {:#x}: it is not on a page boundary", at.0)
+            }
+            Self::TooHigh(at) => write!(f, "no CPU can start at {:#x}: it is not below 1 MiB", at.0),
+            Self::Reserved(at) => write!(f, "no CPU can start at {:#x}: it is no memory", at.0),
+        }
+    }
+}
+
+impl core::error::Error for InvalidStartPage {}
+
 impl StartPage {
     /// The page at `address`.
     pub const fn new(address: PhysAddr) -> Result<Self, InvalidStartPage> {

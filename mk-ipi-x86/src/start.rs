@@ -50,6 +50,22 @@ pub enum StartError {
     NotAccepted(StartStep, ErrorStatus),
 }
 
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Itself => f.write_str("a CPU cannot start itself"),
+            Self::BootCpu => f.write_str("the CPU booted the machine, and INIT would reset that"),
+            Self::BootCpuUnknown => f.write_str("it is not known which CPU booted the machine"),
+            Self::NotSent(step, e) => write!(f, "the step {step:?} of a start was not sent: {e}"),
+            Self::NotAccepted(step, status) => {
+                write!(f, "no CPU accepted the step {step:?} of a start: {status:?}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
 impl StartError {
     /// `EINVAL`; of a step that was not sent that of the doorbell.
     pub const fn errno(self) -> Errno {

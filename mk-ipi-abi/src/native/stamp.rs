@@ -116,6 +116,32 @@ pub enum StampError {
     TooSmall(u64),
 }
 
+impl core::fmt::Display for StampError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Mkipi0nn { number, version } => {
+                write!(f, "the region belongs to a peer that speaks MKIPI{number:03}, version {version}")
+            }
+            Self::NoStamp { found, .. } => {
+                write!(f, "there is no native region: it would not begin with {found:#018x}")
+            }
+            Self::Version(Version { major, minor }) => {
+                write!(f, "a native region of version {major}.{minor} is not supported")
+            }
+            Self::Geometry { lanes, lines, max_len } => write!(
+                f,
+                "a native region cannot have {lanes} lanes of {lines} lines for messages of {max_len} bytes"
+            ),
+            Self::Size(size) => {
+                write!(f, "the size {size} in the stamp does not follow from the lanes and lines")
+            }
+            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and has less"),
+        }
+    }
+}
+
+impl core::error::Error for StampError {}
+
 impl StampError {
     /// `EPROTO` for another protocol, else `EINVAL`.
     pub const fn errno(self) -> Errno {

@@ -37,6 +37,31 @@ pub enum WriteError {
     Unreadable(InstanceId, EntryError),
 }
 
+impl core::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Entry(e) => write!(f, "readers would refuse the entry: {e}"),
+            Self::BadCpus => f.write_str("the entry has no CPU, or more than the directory has room for"),
+            Self::DoorbellNotListed(cpu) => write!(f, "the doorbell CPU {:#x} is not listed", cpu.0),
+            Self::CpuTwice(cpu) => write!(f, "CPU {:#x} is listed twice", cpu.0),
+            Self::CpuTaken(cpu, id) => {
+                write!(f, "CPU {:#x} belongs to the live instance {}", cpu.0, id.get())
+            }
+            Self::RegionTaken(id) => write!(f, "the region overlaps that of instance {}", id.get()),
+            Self::OnDirectory => f.write_str("the region overlaps the directory"),
+            Self::Live(record) => write!(
+                f,
+                "instance {} is live: its region, layout and incarnation cannot change",
+                record.instance.get()
+            ),
+            Self::Over(id) => write!(f, "this incarnation of instance {} has ended", id.get()),
+            Self::Unreadable(id, e) => write!(f, "the entry of instance {} cannot be read: {e}", id.get()),
+        }
+    }
+}
+
+impl core::error::Error for WriteError {}
+
 impl WriteError {
     /// `EBUSY` for what another instance has, or a live entry keeps; `EPROTO` for an entry that cannot be read; else `EINVAL`.
     pub const fn errno(self) -> Errno {

@@ -55,6 +55,37 @@ pub enum SendError {
     NotRung(DoorbellError),
 }
 
+impl core::fmt::Display for SendError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("RFC v2 cannot carry a message of no bytes"),
+            Self::TooLong => f.write_str("the message is longer than the link allows"),
+            Self::NoIdentity => f.write_str("the endpoint was not told which instance it is"),
+            Self::SenderBeyondField => f.write_str("the physical id of this CPU does not fit into a slot"),
+            Self::Instance(e) => write!(f, "{e}"),
+            Self::NoRegion => f.write_str("the instance has no region"),
+            Self::NotItsCpu(cpu) => {
+                write!(f, "CPU {:#x} is not one that can be rung for this instance", cpu.0)
+            }
+            Self::Busy => f.write_str("the slot holds an unread message, or another sender fills it"),
+            Self::ClaimLost => f.write_str("the host has cleared the claim of this sender"),
+            Self::Full => f.write_str("the lane is full"),
+            Self::Unanswered => f.write_str("the receiver has not answered this life yet"),
+            Self::Contended => f.write_str("other CPUs took each position that was tried"),
+            Self::Quarantined => f.write_str("the receiver refuses this life, because it broke the protocol"),
+            Self::Broken => f.write_str(
+                "the words of the receiver contradict each other, or it does not know this life any more",
+            ),
+            Self::RegionGone => f.write_str("the region of the receiver was made anew"),
+            Self::NotNative => f.write_str("the call needs a native link"),
+            Self::Unreachable(e) => write!(f, "the message was not sent: {e}"),
+            Self::NotRung(e) => write!(f, "the message was stored, but its doorbell did not ring: {e}"),
+        }
+    }
+}
+
+impl core::error::Error for SendError {}
+
 impl SendError {
     /// Whether the same message may go a moment later, with nothing changed at this end: there is no room now, or another CPU is at it.
     pub const fn is_transient(self) -> bool {

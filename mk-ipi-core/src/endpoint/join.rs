@@ -34,6 +34,24 @@ pub enum JoinError {
     Entry(InstanceId, EntryError),
 }
 
+impl core::fmt::Display for JoinError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NotListed(at) => {
+                write!(f, "no live instance of the directory has its region at {:#x}", at.0)
+            }
+            Self::Instance(id, e) => write!(f, "instance {} cannot be added: {e}", id.get()),
+            Self::Changing(id) => write!(f, "the host is changing the entry of instance {}", id.get()),
+            Self::InUse(id) => write!(f, "instance {} is in use, and cannot be removed yet", id.get()),
+            Self::Busy => f.write_str("another call follows the directory now, or has added an instance"),
+            Self::Ringing => f.write_str("another CPU still rings by the former entries"),
+            Self::Entry(id, e) => write!(f, "the entry of instance {} cannot be used: {e}", id.get()),
+        }
+    }
+}
+
+impl core::error::Error for JoinError {}
+
 impl JoinError {
     /// `ENODEV`, `EAGAIN`, or that of the instance.
     pub const fn errno(self) -> Errno {

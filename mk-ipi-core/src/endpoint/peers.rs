@@ -19,6 +19,19 @@ pub enum MoveError {
     NotOurCpu(PhysCpuId),
 }
 
+impl core::fmt::Display for MoveError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NotNative => f.write_str("only a native region can name another doorbell"),
+            Self::NotOurCpu(cpu) => {
+                write!(f, "CPU {:#x} is not one of this kernel, or its id has more than 48 bits", cpu.0)
+            }
+        }
+    }
+}
+
+impl core::error::Error for MoveError {}
+
 impl MoveError {
     /// `EINVAL`.
     pub const fn errno(self) -> Errno {

@@ -22,6 +22,19 @@ pub enum MapPfnError {
     Map(MapError),
 }
 
+impl core::fmt::Display for MapPfnError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NotAPfn(e) => write!(f, "{e}"),
+            Self::OutOfRange(pfn) => write!(f, "no CPU can address the page {:#x}", pfn.0),
+            Self::NotShared(pfn) => write!(f, "peers may not share the page {:#x}", pfn.0),
+            Self::Map(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+impl core::error::Error for MapPfnError {}
+
 impl MapPfnError {
     /// `EINVAL`, `ERANGE`, `EACCES`, or that of the mapping.
     pub const fn errno(self) -> Errno {

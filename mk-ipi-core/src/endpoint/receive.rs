@@ -22,6 +22,18 @@ pub enum PollError {
     BeyondCpus,
 }
 
+impl core::fmt::Display for PollError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Self::NotExclusive => f.write_str("a poll needs exclusive slots"),
+            Self::NoRegion => f.write_str("this kernel has no region"),
+            Self::BeyondCpus => f.write_str("the index of this CPU is too large for the endpoint"),
+        }
+    }
+}
+
+impl core::error::Error for PollError {}
+
 impl<
         P: Platform,
         H: Handler,

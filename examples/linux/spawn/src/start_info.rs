@@ -102,6 +102,12 @@ pub struct StartInfo<'a> {
     at: PhysAddr,
 }
 
+impl core::fmt::Debug for StartInfo<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("StartInfo").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
 impl<'a> StartInfo<'a> {
     /// Begins `page`, which lies at `at`: an empty command line, no memory, no initramfs, no ACPI tables.
     ///
