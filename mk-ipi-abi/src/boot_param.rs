@@ -2,7 +2,7 @@
 //! The boot parameters of a spawned kernel: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B).
 //!
 //! The value is read as Linux reads memory sizes: decimal, `0x` hexadecimal or `0` octal, then at most one
-//! suffix of `K M G T P E` in either case, for powers of 1,024. What Linux would wrap, cut or ignore is an
+//! suffix of `K M G T P E` in either case, for powers of 1,024. A value that Linux would wrap, truncate or partly ignore is an
 //! error here. The command line is split as Linux splits it (SPEC B-2).
 
 use crate::{Errno, PhysAddr};
@@ -19,7 +19,7 @@ pub enum BootParamError {
     Empty,
     /// The value does not begin with a digit.
     NotANumber,
-    /// Something stands after number and suffix: offset in the value of the first such byte.
+    /// There is more after the number and its suffix. This is the offset of the first such byte in the value.
     Garbage(usize),
     /// The number, with its suffix, does not fit 64 bits.
     Overflow,
@@ -59,7 +59,7 @@ impl BootParamError {
 
 /// The value of `mk_ipi_shared=` on `cmdline`: the address of the kernel's own region.
 ///
-/// `Ok(None)` if the parameter is absent: the kernel has no region (SPEC B-3). Given twice, the last counts.
+/// `Ok(None)` if the parameter is absent: the kernel has no region (SPEC B-3). If it is given twice, the last one counts.
 pub fn mk_ipi_shared(cmdline: &[u8]) -> Result<Option<PhysAddr>, BootParamError> {
     find_address(cmdline, MK_IPI_SHARED)
 }
@@ -87,7 +87,7 @@ pub fn parse_address(value: &[u8]) -> Result<PhysAddr, BootParamError> {
     }
 }
 
-/// The number that `value` gives, its suffix applied: the whole of `value`, or an error.
+/// The number that `value` gives, with its suffix applied. All of `value` must belong to it.
 pub fn parse_size(value: &[u8]) -> Result<u64, BootParamError> {
     use BootParamError::{Empty, Garbage, NotANumber, Overflow};
     let (base, digits) = match value {
@@ -131,7 +131,7 @@ fn same_name(a: &[u8], b: &[u8]) -> bool {
     a.iter().map(fold).eq(b.iter().map(fold))
 }
 
-/// The parameters of a kernel command line: blanks part them, double quotes hold blanks, `--` ends them.
+/// The parameters of a kernel command line. Blanks separate them, a blank in double quotes does not, and `--` ends them.
 struct Params<'a>(&'a [u8]);
 
 impl<'a> Iterator for Params<'a> {

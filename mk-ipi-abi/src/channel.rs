@@ -8,12 +8,12 @@ pub const CHANNEL_TYPE: MessageType = MessageType(0xffff_0003);
 
 /// The longest message of a program, in bytes (SPEC G-2).
 pub const MAX_MESSAGE: usize = 4096;
-/// What each message costs of a window, beside its bytes (SPEC G-4).
+/// Bytes that each message takes from the window of its receiver, in addition to its own (SPEC G-4).
 pub const MESSAGE_COST: u64 = 64;
-/// Most bytes of a program's message in one part, where the link's messages have 256 bytes (SPEC G-2).
+/// Most bytes of a program's message in one part, on a link with messages of 256 bytes (SPEC G-2).
 pub const PART: usize = 256 - HEADER;
 
-/// The version that this page of SPEC.md describes (SPEC G-1).
+/// The version that SPEC.md describes (SPEC G-1).
 const VERSION: u8 = 1;
 const HEADER: usize = 24;
 const ASK: u8 = 1;
@@ -23,23 +23,23 @@ const CLOSED: u8 = 4;
 const IS_FIRST: u16 = 1;
 const IS_LAST: u16 = 2;
 
-/// What one says of a channel.
+/// What a channel message says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// Who writes asks: does anybody read?
+    /// A writer asks whether there is a reader.
     Ask,
-    /// Somebody reads here, and takes what is below this position.
+    /// There is a reader, and it accepts bytes below this position.
     Grant {
-        /// The reader's number, never 0.
+        /// The number of this reader, never 0.
         session: u32,
-        /// The first position that is not taken yet.
+        /// The first position that is not granted.
         limit: u64,
     },
     /// A part of a message.
     Part {
-        /// The number of the reader that it is for.
+        /// The number of the reader that gets it.
         session: u32,
-        /// What was sent to that reader before.
+        /// The position at which it begins: what was sent to that reader before.
         position: u64,
         /// A message begins with it.
         is_first: bool,
@@ -48,9 +48,9 @@ pub enum Body<'a> {
         /// The bytes: at least one.
         bytes: &'a [u8],
     },
-    /// Nobody reads here any more, or nobody does.
+    /// There is no reader, or no longer one.
     Closed {
-        /// The number of the reader that went; 0 where none was.
+        /// The number of the reader that has closed; 0 if there was none.
         session: u32,
         /// The position up to which it had read.
         read: u64,
@@ -79,33 +79,33 @@ impl core::fmt::Debug for Body<'_> {
     }
 }
 
-/// One message.
+/// One channel message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelMessage<'a> {
     /// The channel's number: the type by which programs find each other.
     pub number: u32,
-    /// The life that it is for; `None` for whichever reads it.
+    /// The life of the receiver that it is for; `None` if it is for any life.
     pub to: Option<Incarnation>,
-    /// What it says.
+    /// What the message says.
     pub body: Body<'a>,
 }
 
-/// Why a payload is none.
+/// Why a payload is no channel message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelError {
-    /// Shorter than a header, or bytes where none may be, or none where some must be: the length found.
+    /// The payload is shorter than a header, or has bytes where this kind has none, or the other way round. This is its length.
     WrongSize(usize),
-    /// Another version: the number found.
+    /// Another version. This is what was found.
     WrongVersion(u8),
-    /// An unknown kind: the number found.
+    /// An unknown kind. This is what was found.
     WrongKind(u8),
-    /// Flags that are not known, or not of that kind: what was found.
+    /// Flags that are unknown, or not allowed in this kind. These were found.
     WrongFlags(u16),
-    /// A position of 2^61 or beyond: the position found.
+    /// A position of 2^61 or beyond.
     WrongPosition(u64),
-    /// The reader's number 0, or one in a question: the number found.
+    /// The reader's number is 0, or a question has one. This is what was found.
     WrongSession(u32),
-    /// A grant or a part for whichever life reads it.
+    /// A grant or a part must name the life that it is for.
     NoReceiver,
 }
 
@@ -137,7 +137,7 @@ impl<'a> ChannelMessage<'a> {
     /// Positions are below this.
     const END: u64 = 1 << 61;
 
-    /// Writes it to the start of `to`; `None` if there is no room.
+    /// Writes the message to the start of `to`. Gives the bytes written; `None` if there is no room.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
         let (kind, flags, session, position, bytes): (u8, u16, u32, u64, &[u8]) = match self.body {
             Body::Ask => (ASK, 0, 0, 0, &[]),
@@ -161,10 +161,10 @@ impl<'a> ChannelMessage<'a> {
         Some(place)
     }
 
-    /// What a payload says.
+    /// Reads a payload.
     ///
     /// # Errors
-    /// What SPEC G-1 does not allow, by name.
+    /// The payload is not as SPEC G-1 says.
     pub fn decode(payload: &'a [u8]) -> Result<Self, ChannelError> {
         let wrong_size = ChannelError::WrongSize(payload.len());
         let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;

@@ -6,31 +6,31 @@ use crate::{Incarnation, Len, MessageType};
 /// The type of these messages (SPEC K-1).
 pub const CONSOLE_TYPE: MessageType = MessageType(0xffff_0002);
 
-/// The version that this page of SPEC.md describes (SPEC K-1).
+/// The version that SPEC.md describes (SPEC K-1).
 const VERSION: u8 = 1;
 const HEADER: usize = 16;
 const LISTEN: u8 = 1;
 const LOG: u8 = 2;
 const TERMINAL: u8 = 3;
 
-/// What one says.
+/// What a console message says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// I take your log, and bytes of your terminal below this position.
+    /// The sender accepts the receiver's log, and bytes of its terminal below this position.
     Listen {
-        /// The first position that is not taken yet.
+        /// The first position that is not accepted.
         limit: u64,
     },
-    /// Bytes of my log.
+    /// Bytes of the sender's log.
     Log {
-        /// How many bytes of it came before, those that were lost included.
+        /// How many bytes of the log came before, including lost ones.
         position: u64,
         /// The bytes: at least one.
         bytes: &'a [u8],
     },
-    /// Bytes of my terminal.
+    /// Bytes of the sender's terminal.
     Terminal {
-        /// How many bytes of it came before.
+        /// How many bytes of the terminal came before.
         position: u64,
         /// The bytes: at least one.
         bytes: &'a [u8],
@@ -48,29 +48,29 @@ impl core::fmt::Debug for Body<'_> {
     }
 }
 
-/// One message.
+/// One console message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsoleMessage<'a> {
-    /// The life that it is for; `None` for whichever reads it.
+    /// The life of the receiver that it is for; `None` if it is for any life.
     pub to: Option<Incarnation>,
-    /// What it says.
+    /// What the message says.
     pub body: Body<'a>,
 }
 
-/// Why a payload is none.
+/// Why a payload is no console message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleError {
-    /// Shorter than a header, or bytes where none may be, or none where some must be: the length found.
+    /// The payload is shorter than a header, or has bytes where this kind has none, or the other way round. This is its length.
     WrongSize(usize),
-    /// Another version: the number found.
+    /// Another version. This is what was found.
     WrongVersion(u8),
-    /// An unknown kind: the number found.
+    /// An unknown kind. This is what was found.
     WrongKind(u8),
-    /// Bytes 2 and 3 are not 0: what was found.
+    /// Bytes 2 and 3 are not 0. This is what was found.
     NotZero(u16),
-    /// A position from which the bytes would go beyond 2^61: the position found.
+    /// The bytes would go beyond position 2^61. This is where they begin.
     WrongPosition(u64),
-    /// Bytes for whichever life reads them.
+    /// Bytes of a terminal must name the life that they are for.
     NoReceiver,
 }
 
@@ -97,7 +97,7 @@ impl<'a> ConsoleMessage<'a> {
     /// Positions are below this.
     const END: u64 = 1 << 61;
 
-    /// Writes it to the start of `to`; how long it is, or `None` if there is no room.
+    /// Writes the message to the start of `to`. Gives the bytes written; `None` if there is no room.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
         let (kind, position, bytes): (u8, u64, &[u8]) = match self.body {
             Body::Listen { limit } => (LISTEN, limit, &[]),
@@ -113,10 +113,10 @@ impl<'a> ConsoleMessage<'a> {
         Some(place)
     }
 
-    /// What a payload says.
+    /// Reads a payload.
     ///
     /// # Errors
-    /// What SPEC K-1 does not allow, by name.
+    /// The payload is not as SPEC K-1 says.
     pub fn decode(payload: &'a [u8]) -> Result<Self, ConsoleError> {
         let wrong_size = ConsoleError::WrongSize(payload.len());
         let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;

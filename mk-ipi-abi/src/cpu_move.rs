@@ -1,45 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The messages by which a host moves CPUs to and from a kernel that runs (SPEC chapter M).
+//! The messages by which a host gives CPUs to a running kernel, and takes them back (SPEC chapter M).
 
 use crate::{Errno, Incarnation, MessageType, PhysCpuId};
 
 /// The type of these messages (SPEC M-1).
 pub const CPU_MOVE_TYPE: MessageType = MessageType(0xffff_0001);
 
-/// What one says.
+/// What a message about a CPU says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuMoveKind {
     /// The host asks: stop using the CPU.
     GiveUp,
     /// The host asks: use the CPU, which the directory lists as yours.
     Use,
-    /// The kernel answers: it is done.
+    /// The kernel answers: done.
     Done,
-    /// The kernel answers: it is not done, and why.
+    /// The kernel answers: not done, with the reason.
     Refused(Errno),
 }
 
 /// A request of the host, or the answer to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuMove {
-    /// What it says.
+    /// What the message says.
     pub kind: CpuMoveKind,
     /// The number of the request, which the host chooses. An answer repeats it.
     pub request: u32,
-    /// Which CPU.
+    /// The CPU.
     pub cpu: PhysCpuId,
-    /// The life that is asked, or that answers. One that a former life did not read is none of the next one's.
+    /// The life that is asked, or that answers. A life ignores messages for a former one.
     pub life: Incarnation,
 }
 
-/// Why a payload is none.
+/// Why a payload is no message about a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuMoveError {
-    /// The payload has not [`CpuMove::LEN`] bytes: the length found.
+    /// The payload has not [`CpuMove::LEN`] bytes. This is its length.
     WrongSize(usize),
-    /// An unknown word for what it says: the word found.
+    /// An unknown kind. This is what was found.
     WrongKind(u32),
-    /// A refusal with the error number 0 or above 4,095, or a number where nothing was refused: the number found.
+    /// The error number is above 4,095, or a request has one. This is what was found.
     WrongErrno(u32),
     /// The incarnation 0, which no life has.
     NoLife,
@@ -89,7 +89,7 @@ impl CpuMove {
         bytes
     }
 
-    /// What a payload says.
+    /// Reads a payload.
     pub fn decode(payload: &[u8]) -> Result<Self, CpuMoveError> {
         let bytes: &[u8; Self::LEN] =
             payload.try_into().map_err(|_| CpuMoveError::WrongSize(payload.len()))?;

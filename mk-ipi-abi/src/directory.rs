@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory: who is on this machine, where its region lies, how to ring it (SPEC chapter D).
+//! The directory lists the kernels of a machine: where the region of each lies, and how to ring it (SPEC chapter D).
 //!
-//! The host writes it, all others only read it. A spawned kernel finds it by the boot parameter
-//! `mk_ipi_directory=` and finds itself in it by the address of its own region. The bytes are a claim until
+//! The host writes it, and all others only read it. A spawned kernel gets its address by the boot parameter
+//! `mk_ipi_directory=`, and finds its own entry by the address of its region. The bytes are not trusted until
 //! [`DirectoryHeader::check`] and [`InstanceEntry::check`] have accepted a private copy.
 
 use crate::rfc_v2::region_size;
@@ -19,17 +19,17 @@ pub const VERSION: Version = Version { major: 1, minor: 1 };
 /// Most CPUs that one entry can list.
 pub const MAX_ENTRY_CPUS: u32 = 1024;
 
-/// A layout's version: major for what breaks readers, minor for what they may ignore.
+/// The version of a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Version {
-    /// Changes when an old reader would misread.
+    /// Changes if an old reader would misread the new layout.
     pub major: u16,
-    /// Changes when an old reader misses something.
+    /// Changes if an old reader can ignore what is new.
     pub minor: u16,
 }
 
-/// The stamp at the start of a directory, 64 bytes. Written once, the magic last; but for `generation` (SPEC D-2).
+/// The header at the start of a directory, 64 bytes. It is written once, the magic last. Only `generation` changes later (SPEC D-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DirectoryHeader {
@@ -45,7 +45,7 @@ pub struct DirectoryHeader {
     pub cpus_per_instance: u32,
     /// 0.
     pub reserved: u32,
-    /// Changes after every change of an entry (SPEC D-7). The low 32 bits count, the others are 0.
+    /// Changes after every change of an entry (SPEC D-7). It is a counter of 32 bits; the high half is 0.
     pub generation: u64,
     /// Physical id of the machine's boot CPU, plus one; 0 if the host does not say.
     pub boot_cpu: u64,
@@ -59,7 +59,7 @@ pub struct DirectoryHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct InstanceEntry {
-    /// Odd while the host changes the entry, and changed by every change (SPEC D-4).
+    /// Odd while the host changes the entry. Every change gives it another value (SPEC D-4).
     pub sequence: u64,
     /// The instance's id, equal to the entry's index.
     pub instance: u32,
@@ -77,7 +77,7 @@ pub struct InstanceEntry {
     pub region_start: u64,
     /// Bytes of the region; 0 if it has none.
     pub region_len: u64,
-    /// Physical id of the CPU that a message goes to unless the sender names another.
+    /// Physical id of the CPU that gets a message if the sender names none.
     pub doorbell_cpu: u64,
     /// CPUs listed behind the entry.
     pub nr_cpus: u32,
@@ -111,9 +111,9 @@ bitflags! {
     /// Properties of an instance's region. Unknown bits are ignored (SPEC D-3).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct EntryFlags: u32 {
-        /// Receiver and all senders are mk-ipi: a slot is claimed before it is written (SPEC X-1).
+        /// The receiver and all senders use mk-ipi: a slot is claimed before it is written (SPEC X-1).
         const EXCLUSIVE = 1;
-        /// The vector is good at the doorbell CPU alone (SPEC S-7).
+        /// The vector rings the instance at the doorbell CPU only (SPEC S-7).
         const ONE_DOORBELL = 1 << 1;
     }
 }
@@ -128,9 +128,9 @@ pub enum State {
     Starting = 1,
     /// It takes messages.
     Running = 2,
-    /// It is gone; its incarnation is over. Its region stays, for its next life.
+    /// This life has ended. The region stays for the next life.
     Dead = 3,
-    /// It is gone, and its region is about to: whoever has that mapped detaches (SPEC D-8).
+    /// This life has ended, and the region will be freed. Kernels that have it mapped detach (SPEC D-8).
     Ending = 4,
 }
 
@@ -147,13 +147,13 @@ impl State {
         }
     }
 
-    /// Whether the instance has its CPUs: it is started, or runs.
+    /// Whether CPUs belong to the instance: it is being started, or it runs.
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Starting | Self::Running)
     }
 }
 
-/// The generation that a region speaks (SPEC D-3).
+/// The layout of a region (SPEC D-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Layout {
@@ -182,16 +182,16 @@ impl Layout {
     }
 }
 
-/// Why the bytes at an address are no directory that this build can read.
+/// Why there is no directory that this build can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectoryError {
-    /// The first eight bytes are not [`MAGIC`]: what they are.
+    /// The first eight bytes are not [`MAGIC`]. This is what was found.
     NoStamp(u64),
-    /// Another major version: what it is.
+    /// Another major version. This is what was found.
     Version(Version),
     /// Counts and total size contradict each other, or the limits.
     Geometry,
-    /// The memory given is smaller than the directory says it is: bytes needed.
+    /// The memory is smaller than the directory. This is how many bytes are needed.
     TooSmall(u64),
 }
 
@@ -214,28 +214,28 @@ impl core::fmt::Display for DirectoryError {
 
 impl core::error::Error for DirectoryError {}
 
-/// Why one entry is not to be used.
+/// Why an entry cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryError {
     /// No entry has that index.
     OutOfRange,
     /// No instance has that id now.
     Absent,
-    /// The host is changing the entry; look again.
+    /// The host is changing the entry. Try again.
     Changing,
-    /// The entry names another id than its index: what it names.
+    /// The id in the entry is not the index of the entry. This is what was found.
     WrongInstance(u32),
-    /// Incarnation 0.
+    /// The incarnation is 0, which no life has.
     NoIncarnation,
-    /// No known [`State`]: the number found.
+    /// The number is no [`State`].
     UnknownState(u32),
-    /// No known [`Layout`]: the number found.
+    /// The number is no [`Layout`].
     UnknownLayout(u32),
-    /// Not a vector that can be a doorbell: the number found.
+    /// The number is no [`Vector`].
     BadVector(u32),
     /// The region is misaligned, out of range, or too small for one slot.
     BadRegion,
-    /// More CPUs than an entry has room for, or a doorbell CPU that is not among them or has more than 48 bits.
+    /// The entry lists no CPU, or more than it has room for, or the id of its doorbell CPU has more than 48 bits.
     BadCpus,
 }
 
@@ -252,7 +252,7 @@ impl core::fmt::Display for EntryError {
             Self::BadVector(vector) => write!(f, "the vector {vector:#x} can be no doorbell"),
             Self::BadRegion => f.write_str("the region is misaligned, out of range or too small"),
             Self::BadCpus => {
-                f.write_str("the entry has too many CPUs or none, or its doorbell CPU is not among them")
+                f.write_str("the entry has too many CPUs or none, or the id of its doorbell CPU is too long")
             }
         }
     }
@@ -320,28 +320,28 @@ const fn entry_size(cpus: u32) -> u64 {
 
 /// Bytes of a directory: 64 + `nr_instances` x (64 + 8 x `cpus_per_instance`) (SPEC D-2).
 ///
-/// Right for every pair of counts that [`DirectoryHeader::new`] accepts.
+/// It does not overflow for counts that [`DirectoryHeader::new`] accepts.
 pub const fn directory_size(nr_instances: u32, cpus_per_instance: u32) -> u64 {
     let entries = (nr_instances as u64).wrapping_mul(entry_size(cpus_per_instance));
     (size_of::<DirectoryHeader>() as u64).wrapping_add(entries)
 }
 
-/// An entry that was checked, without its list of CPUs.
+/// A checked entry, without its list of CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceRecord {
-    /// Who.
+    /// The instance.
     pub instance: InstanceId,
-    /// Which life of it.
+    /// Its current or last life.
     pub incarnation: Incarnation,
-    /// Where in its life.
+    /// Its state.
     pub state: State,
-    /// What its region speaks.
+    /// The layout of its region.
     pub layout: Layout,
     /// Properties of its region.
     pub flags: EntryFlags,
-    /// Its region, or `None`.
+    /// Its region; `None` if it has none.
     pub region: Option<PhysRange>,
-    /// The CPU to ring unless another is named.
+    /// The CPU to ring if the sender names no other.
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
@@ -350,7 +350,7 @@ pub struct InstanceRecord {
 }
 
 impl InstanceRecord {
-    /// The entry that says so, with `sequence`.
+    /// The entry for this record, with the given `sequence`.
     pub const fn to_entry(self, sequence: u64) -> InstanceEntry {
         let (region_start, region_len) = match self.region {
             Some(r) => (r.start().0, r.len()),
@@ -387,7 +387,7 @@ impl InstanceEntry {
         let layout = Layout::from_u32(self.layout).ok_or(EntryError::UnknownLayout(self.layout))?;
         let vector = u8::try_from(self.doorbell_vector).ok().and_then(Vector::new);
         let vector = vector.ok_or(EntryError::BadVector(self.doorbell_vector))?;
-        // A doorbell has to fit into the word that moves it (SPEC N-4).
+        // The id of a doorbell CPU must fit into the word by which a receiver moves its doorbell (SPEC N-4).
         if self.nr_cpus == 0 || self.nr_cpus > capacity || self.doorbell_cpu >> 48 != 0 {
             return Err(EntryError::BadCpus);
         }

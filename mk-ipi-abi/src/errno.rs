@@ -10,9 +10,9 @@ pub struct Errno(pub i32);
 impl Errno {
     /// No such device or address: no page, CPU or doorbell answers there.
     pub const ENXIO: Self = Self(6);
-    /// Try again: nothing is wrong, the moment is.
+    /// Not possible now. Try again.
     pub const EAGAIN: Self = Self(11);
-    /// Out of memory: pool, table or queue exhausted.
+    /// No memory left: a pool, table or queue is exhausted.
     pub const ENOMEM: Self = Self(12);
     /// Not permitted by the platform's policy.
     pub const EACCES: Self = Self(13);
@@ -28,13 +28,13 @@ impl Errno {
     pub const ENOSPC: Self = Self(28);
     /// A number does not fit the field that carries it.
     pub const ERANGE: Self = Self(34);
-    /// Waiting here would wait for oneself.
+    /// The caller would wait for itself.
     pub const EDEADLK: Self = Self(35);
-    /// Not one of the protocols this side speaks.
+    /// The peer speaks a protocol that this side does not know.
     pub const EPROTO: Self = Self(71);
-    /// A message above the layout's maximum.
+    /// The message is longer than the layout allows.
     pub const EMSGSIZE: Self = Self(90);
-    /// The handle or incarnation is of a former life.
+    /// The handle or incarnation belongs to a former life.
     pub const ESTALE: Self = Self(116);
 
     /// The value a C call returns: the number negated.

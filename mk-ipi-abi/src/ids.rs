@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What names a kernel, a CPU, a message and a piece of physical memory.
+//! Identifiers: of kernels, lives, CPUs, message types, vectors and physical memory.
 
 use crate::{Errno, PAGE_SIZE};
 use core::num::NonZeroU32;
@@ -15,7 +15,7 @@ impl InstanceId {
     /// The host kernel of a machine, by convention of the directory (SPEC D-6).
     pub const HOST: Self = Self(0);
 
-    /// The instance `id`; every byte is one.
+    /// The instance `id`. Every byte is a valid id.
     pub const fn new(id: u8) -> Self {
         Self(id)
     }
@@ -31,7 +31,7 @@ impl InstanceId {
     }
 }
 
-/// An instance number outside `0..256`: the number that was given.
+/// An instance number outside `0..256`. It holds the number that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidInstance(pub i64);
 
@@ -94,16 +94,16 @@ impl Incarnation {
         }
     }
 
-    /// Whether this life was before `other`: by up to 2^31 - 1 lives, since numbers begin again (SPEC N-12).
+    /// Whether this life was before `other`, by at most 2^31 - 1 lives: the numbers wrap (SPEC N-12).
     pub const fn is_before(self, other: Self) -> bool {
         let lives = other.get().wrapping_sub(self.get());
         lives != 0 && lives < 1 << 31
     }
 }
 
-/// What the interrupt controller addresses: on x86 the APIC id. Never a kernel's logical CPU number.
+/// The id by which the interrupt controller addresses a CPU. On x86 it is the APIC id. It is never a kernel's logical CPU number.
 ///
-/// 64 bits on every architecture; sparse on real machines (SPEC T-2).
+/// It has 64 bits on every architecture. The ids of a real machine have gaps (SPEC T-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct PhysCpuId(pub u64);
@@ -112,7 +112,7 @@ pub struct PhysCpuId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageType(pub u32);
 
-/// A type above 32 bits, which the wire would cut silently (SPEC H-14): the number that was given.
+/// A type that does not fit into the 32 bits of the wire (SPEC H-14). It holds the number that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TypeTooLarge(pub u64);
 
@@ -133,7 +133,7 @@ impl TypeTooLarge {
 
 impl TryFrom<u64> for MessageType {
     type Error = TypeTooLarge;
-    /// The C calls take the type as `unsigned long`; what does not fit is refused, not cut.
+    /// The C calls take the type as `unsigned long`. A type above 32 bits is refused, not truncated.
     fn try_from(ty: u64) -> Result<Self, TypeTooLarge> {
         u32::try_from(ty).map(Self).map_err(|_| TypeTooLarge(ty))
     }
@@ -141,10 +141,10 @@ impl TryFrom<u64> for MessageType {
 
 /// An interrupt vector that may serve as a doorbell: `0x20..=0xfe` on x86.
 ///
-/// Below are the exceptions (Intel SDM vol. 3A, 6.2), `0xff` is the usual spurious vector.
+/// Lower vectors are exceptions (Intel SDM vol. 3A, 6.2). `0xff` is the usual spurious vector.
 ///
-/// The directory holds it so on every architecture (SPEC L-6). Where the interrupts have other numbers, vector `0x20 + n` is interrupt
-/// *n*: [`of_number`](Self::of_number).
+/// The directory uses this range on every architecture (SPEC L-6). On arm64 and riscv64 vector `0x20 + n` stands for interrupt *n* of
+/// the controller: [`of_number`](Self::of_number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector(u8);
 
@@ -189,7 +189,7 @@ impl Vector {
 pub struct PhysAddr(pub u64);
 
 impl PhysAddr {
-    /// First address no x86-64 or arm64 CPU can name: 2^52 (Intel SDM vol. 3A, 4.1.4; Arm ARM D8.1).
+    /// The first address that no x86-64 or arm64 CPU can use: 2^52 (Intel SDM vol. 3A, 4.1.4; Arm ARM D8.1).
     pub const LIMIT: u64 = 1 << 52;
 
     /// Whether the address lies on a 4 KiB page boundary.

@@ -3,9 +3,9 @@
 //!
 //! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
 //! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and what the
-//! messages of services say: CPUs that move ([`cpu_move`]), a console ([`console`]), programs that talk ([`channel`]), network interfaces
-//! ([`net`]).
-//! It touches no memory but its arguments, so it is the same for a kernel, a test and a tool.
+//! messages of services say: moves of CPUs ([`cpu_move`]), a console ([`console`]), messages between programs ([`channel`]) and network
+//! interfaces ([`net`]).
+//! It touches no memory but its arguments, so that kernels, tests and tools can use it.
 //!
 //! `SPEC.md`, which comes with this crate, is normative; a clause is cited as "SPEC L-1".
 #![no_std]
@@ -33,10 +33,10 @@ pub mod spec {}
 pub use errno::Errno;
 pub use ids::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, PhysRange, Vector};
 
-// SPEC L-1: the wire is little endian and LP64; a peer of another kind speaks another layout.
+// SPEC L-1: the layouts are defined for little-endian LP64 machines only.
 const _: () = assert!(cfg!(target_endian = "little"), "the wire format is little endian (SPEC L-1)");
 
-/// Bytes of a peer in debug output: how many, and never which.
+/// Stands for bytes of a peer in debug output. It shows their number only.
 pub(crate) struct Len(pub usize);
 
 impl core::fmt::Debug for Len {

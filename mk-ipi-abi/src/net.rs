@@ -5,9 +5,9 @@ use crate::{Incarnation, MessageType};
 
 /// The type of a control message (SPEC E-2).
 pub const NET_CONTROL_TYPE: MessageType = MessageType(0xffff_0020);
-/// The type of a message that is a frame, or its begin (SPEC E-5).
+/// The type of a message with a whole frame, or its first bytes (SPEC E-5).
 pub const NET_FRAME_TYPE: MessageType = MessageType(0xffff_0021);
-/// The type of a message that goes on with a frame (SPEC E-6).
+/// The type of a message with further bytes of a frame (SPEC E-6).
 pub const NET_PART_TYPE: MessageType = MessageType(0xffff_0022);
 
 /// The version that this crate speaks (SPEC E-2).
@@ -16,23 +16,23 @@ pub const NET_MAJOR: u16 = 1;
 pub const MIN_FRAME: u32 = 14;
 /// Most bytes of a frame: an Ethernet header, and the largest packet that IP knows.
 pub const MAX_FRAME: u32 = MIN_FRAME + 65_535;
-/// Fewest bytes that the largest frame of an end may have: an Ethernet header, and the smallest MTU of IPv4.
+/// The smallest allowed value of [`Offer::max_frame`]: an Ethernet header, and the smallest MTU of IPv4.
 pub const LEAST_MAX_FRAME: u32 = MIN_FRAME + 68;
 
 bitflags::bitflags! {
-    /// What an end takes beside plain frames (SPEC E-3).
+    /// What an end accepts in addition to plain frames (SPEC E-3).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Features: u32 {
         /// Frames whose checksum is not filled in.
         const CSUM = 1;
-        /// Frames of TCP on IPv4 that are to be cut; only with `CSUM`.
+        /// Frames of TCP on IPv4 that are to be segmented. Needs `CSUM`.
         const TSO4 = 1 << 1;
-        /// Frames of TCP on IPv6 that are to be cut; only with `CSUM`.
+        /// Frames of TCP on IPv6 that are to be segmented. Needs `CSUM`.
         const TSO6 = 1 << 2;
     }
 }
 
-/// Stands for one time for which an end is open: another number each time (SPEC E-3). Never 0.
+/// Identifies one opening of an end (SPEC E-3). Each opening has another key. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u32);
 
@@ -45,10 +45,10 @@ impl Key {
         }
     }
 
-    /// The key of the `opening`th time for which this life of a kernel is open.
+    /// The key for opening number `opening` of an end in this life of its kernel.
     pub const fn of(life: Incarnation, opening: u16) -> Self {
         let number = life.get() << 16 | opening as u32;
-        // The one pair of 2^32 that gives 0.
+        // One pair gives 0, which is no key.
         Self(if number == 0 { u32::MAX } else { number })
     }
 
@@ -58,16 +58,16 @@ impl Key {
     }
 }
 
-/// What an end says of itself when it opens (SPEC E-2).
+/// How an end describes itself when it opens (SPEC E-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// What its frames are to carry.
+    /// The key that frames to this end must carry.
     pub key: Key,
-    /// What it takes.
+    /// What it accepts in addition to plain frames.
     pub features: Features,
-    /// Most bytes of a frame that it takes, [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
+    /// Most bytes of a frame that it accepts, [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
     pub max_frame: u32,
-    /// Its address.
+    /// Its Ethernet address.
     pub mac: [u8; 6],
 }
 
@@ -76,31 +76,31 @@ pub struct Offer {
 pub enum Control {
     /// The end is open.
     Open {
-        /// What it says of itself.
+        /// How it describes itself.
         offer: Offer,
-        /// The other's key, as it has heard it; `None` if it has not.
+        /// The key of the other end, if the sender has received it.
         heard: Option<Key>,
     },
-    /// The end with this key is open no more.
+    /// The end with this key is closed.
     Close(Key),
 }
 
 /// Why a payload is no control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlError {
-    /// The payload has not [`Control::LEN`] bytes: the length found.
+    /// The payload has not [`Control::LEN`] bytes. This is its length.
     WrongSize(usize),
-    /// Another major version: the one found.
+    /// Another major version. This is what was found.
     Version(u16),
-    /// An unknown word for what it says: the word found.
+    /// An unknown kind. This is what was found.
     WrongKind(u32),
-    /// The key 0.
+    /// The key is 0.
     NoKey,
-    /// Bits that are not defined, or `TSO` without `CSUM`: all bits found.
+    /// Bits that are not defined, or `TSO` without `CSUM`. These were found.
     WrongFeatures(u32),
-    /// A largest frame out of bounds: the bytes found.
+    /// The largest frame is out of bounds. This is what was found.
     WrongMaxFrame(u32),
-    /// An address that is 0, or a group's.
+    /// The address is 0, or a group address.
     WrongMac([u8; 6]),
 }
 
@@ -150,7 +150,7 @@ fn put(bytes: &mut [u8], at: usize, from: &[u8]) {
 }
 
 impl Features {
-    /// Whether the bits make sense together.
+    /// Whether all bits are known and go together.
     fn is_sound(self) -> bool {
         let unknown = !Self::all().bits() & self.bits() != 0;
         !unknown && (self.contains(Self::CSUM) || !self.intersects(Self::TSO4.union(Self::TSO6)))
@@ -180,7 +180,7 @@ impl Control {
         bytes
     }
 
-    /// What a payload says.
+    /// Reads a payload.
     pub fn decode(payload: &[u8]) -> Result<Self, ControlError> {
         let bytes: &[u8; Self::LEN] =
             payload.try_into().map_err(|_| ControlError::WrongSize(payload.len()))?;
@@ -216,40 +216,40 @@ impl Offer {
     }
 }
 
-/// What is left to be done to a frame, in the meaning of virtio-net's header (SPEC E-7).
+/// What the receiver must still do to a frame. The fields mean what they mean in the header of virtio-net (SPEC E-7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// Bit 0: the checksum is to be filled in. Bit 1: it was checked.
+    /// Bit 0: the checksum is not filled in yet. Bit 1: the checksum was checked.
     pub flags: u8,
-    /// 0: nothing is cut. 1, 4: TCP on IPv4 or IPv6; bit 7: with ECN.
+    /// 0: no segmentation. 1 or 4: TCP on IPv4 or IPv6. Bit 7: with ECN.
     pub gso_type: u8,
-    /// Bytes of Ethernet, IP and TCP header: a hint.
+    /// Bytes of the Ethernet, IP and TCP headers. A hint only.
     pub hdr_len: u16,
-    /// Bytes of payload of each packet that it is cut into.
+    /// Bytes of payload in each segment.
     pub gso_size: u16,
-    /// Where what is summed begins.
+    /// Offset in the frame of the first byte that the checksum covers.
     pub csum_start: u16,
-    /// Where the sum goes, from there.
+    /// Where the checksum is stored, as an offset from `csum_start`.
     pub csum_offset: u16,
 }
 
-/// Why a frame's offload makes no sense.
+/// Why the offload of a frame cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffloadError {
-    /// Flags that are not defined: those found.
+    /// Flags that are not defined.
     Flags(u8),
-    /// A kind of cutting that is not defined: the one found.
+    /// A segmentation type that is not defined.
     Gso(u8),
-    /// It is to be cut to nothing, or its checksum is there.
+    /// A frame to be segmented has segments of 0 bytes, or a checksum that is filled in.
     GsoWhole,
-    /// What is summed, or where the sum goes, is not in the frame behind the Ethernet header.
+    /// The checksum, or what it covers, is not inside of the frame behind the Ethernet header.
     Csum {
-        /// The start found,
+        /// `csum_start`.
         start: u16,
-        /// and the offset.
+        /// `csum_offset`.
         offset: u16,
     },
-    /// The receiver does not take such frames.
+    /// The receiver does not accept such frames.
     NotSupported,
 }
 
@@ -279,7 +279,7 @@ impl Offload {
     /// `gso_type`: with ECN.
     pub const ECN: u8 = 0x80;
 
-    /// What a receiver has to take to get such a frame.
+    /// The features that a receiver of such a frame needs.
     pub fn needed(&self) -> Features {
         let csum = if self.flags & Self::NEEDS_CSUM == 0 { Features::empty() } else { Features::CSUM };
         csum.union(match self.gso_type & !Self::ECN {
@@ -289,7 +289,7 @@ impl Offload {
         })
     }
 
-    /// Whether it makes sense for a frame of `len` bytes, to a receiver that takes `features`.
+    /// Checks it for a frame of `len` bytes to a receiver with these `features`.
     pub fn check(&self, len: u32, features: Features) -> Result<(), OffloadError> {
         if self.flags & !(Self::NEEDS_CSUM | Self::DATA_VALID) != 0 {
             return Err(OffloadError::Flags(self.flags));
@@ -323,7 +323,7 @@ pub struct FrameHead {
     pub number: u32,
     /// Bytes of the whole frame.
     pub len: u32,
-    /// What is left to be done to it.
+    /// What the receiver must still do to it.
     pub offload: Offload,
 }
 
@@ -344,7 +344,7 @@ impl FrameHead {
         bytes
     }
 
-    /// The head of a payload, and the bytes behind it; `None` if it is too short, or has the key 0. The numbers are as they were found.
+    /// The head of a payload, and the bytes behind it. `None` if the payload is too short, or has the key 0. Other fields are not checked.
     pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
         let [flags, gso_type] = half(bytes, 12).to_le_bytes();
@@ -385,7 +385,7 @@ impl PartHead {
         bytes
     }
 
-    /// The head of a payload, and the bytes behind it; `None` if it is too short, or has the key 0.
+    /// The head of a payload, and the bytes behind it. `None` if the payload is too short, or has the key 0.
     pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
         let key = Key::new(word(bytes, 0))?;

@@ -2,7 +2,7 @@
 //! Generation "RFC v2": one slot per physical CPU of the receiver, no ring (SPEC chapter L).
 //!
 //! A region is `NR_CPUS` slots and nothing else. The slot's index is the physical id of the CPU that
-//! receives. Whoever may write the region is not trusted: read a slot once, then [`MkIpiData::check`] the copy.
+//! receives. Writers of the region are not trusted: copy a slot once, then call [`MkIpiData::check`] on the copy.
 
 use crate::{Errno, Incarnation, InstanceId, MessageType, Pfn, Vector};
 use core::mem::{align_of, offset_of, size_of};
@@ -32,13 +32,13 @@ pub const WORD_BUFFER: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MkIpiData {
-    /// Physical id of the CPU that sent; the sender wrote it, so it proves nothing.
+    /// Physical id of the sending CPU, as the sender says. It proves nothing.
     pub sender_cpu: i32,
-    /// `type`: what the message is, for the handlers to choose by.
+    /// `type`: the message type, by which handlers are chosen.
     pub msg_type: u32,
-    /// Bytes of payload, `1..=256`; 0: no message; above 256: none either, maybe a [`Claim`].
+    /// Bytes of payload, `1..=256`. With 0 there is no message. Above 256 there is none either; the value may be a [`Claim`].
     pub data_size: u64,
-    /// The payload; bytes past `data_size` are 0 when a sender followed SPEC S-4.
+    /// The payload. A sender that follows SPEC S-4 fills the bytes behind it with 0.
     pub buffer: [u8; MK_MAX_DATA_SIZE],
 }
 
@@ -80,14 +80,14 @@ pub const fn region_size(nr_cpus: u32) -> u64 {
     (nr_cpus as u64).wrapping_mul(SLOT_SIZE as u64)
 }
 
-/// What is in a slot that holds no message.
+/// Why a slot holds no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMessage {
     /// `data_size` is 0: never used, emptied, or a message of no bytes, which this layout cannot carry.
     Empty,
-    /// A sender of ours is filling the slot (SPEC X-2).
+    /// An mk-ipi sender is filling the slot (SPEC X-2).
     Claimed(Claim),
-    /// `data_size` is above 256 and no claim: the value found. A hostile or broken sender.
+    /// `data_size` is above 256, and no claim. The sender is hostile or broken.
     BadSize(u64),
 }
 
@@ -114,14 +114,14 @@ impl MkIpiData {
     /// A slot that holds nothing.
     pub const EMPTY: Self = Self { sender_cpu: 0, msg_type: 0, data_size: 0, buffer: [0; MK_MAX_DATA_SIZE] };
 
-    /// The payload of this private copy of a slot, or what stands there instead (SPEC R-3).
+    /// The payload of this private copy of a slot, or why there is none (SPEC R-3).
     pub fn check(&self) -> Result<&[u8], NoMessage> {
         let len = check_data_size(self.data_size)?;
         self.buffer.get(..len).ok_or(NoMessage::BadSize(self.data_size))
     }
 }
 
-/// What a `data_size` says: the length of a message, `1..=256`, or why there is none (SPEC R-3).
+/// The message length that `data_size` gives, `1..=256`, or why there is no message (SPEC R-3).
 pub const fn check_data_size(data_size: u64) -> Result<usize, NoMessage> {
     match data_size {
         0 => Err(NoMessage::Empty),
@@ -149,7 +149,7 @@ impl Claim {
     const TAG: u64 = 0x4d4b << 48;
     const TAG_MASK: u64 = 0xffff_ff00 << 32;
 
-    /// The `data_size` that says so.
+    /// The claim as a `data_size`.
     pub const fn to_data_size(self) -> u64 {
         Self::TAG | ((self.instance.get() as u64) << 32) | self.incarnation.get() as u64
     }
@@ -168,12 +168,12 @@ impl Claim {
     }
 }
 
-/// Why a message is no PFN message.
+/// Why a message carries no PFN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PfnError {
-    /// The type is another: the type found.
+    /// The message has another type. This is what was found.
     WrongType(MessageType),
-    /// The payload is not the 8 bytes of a PFN: the length found.
+    /// The payload has not 8 bytes. This is its length.
     WrongSize(usize),
 }
 

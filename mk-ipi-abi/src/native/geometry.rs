@@ -7,14 +7,14 @@ use crate::PAGE_SIZE;
 
 /// Most lanes: one per instance.
 pub const MAX_LANES: u32 = 256;
-/// Least lines of a lane.
+/// Fewest lines of a lane.
 pub const MIN_LINES: u32 = 8;
 /// Most lines of a lane.
 pub const MAX_LINES: u32 = 4096;
-/// Most bytes of a message where the creator of a region did not say.
+/// Most bytes of a message, if the creator of a region gives no other number.
 pub const DEFAULT_MAX_LEN: u32 = 256;
 
-/// How many lanes a region has, how many lines each, and how long a message may be. Every value of this type is in bounds
+/// The number of lanes in a region, the lines of each lane, and the longest message. Every value of this type is within the limits
 /// (SPEC N-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -30,7 +30,7 @@ const fn whole_pages(bytes: u64) -> u64 {
 
 impl Geometry {
     /// `lanes` (1 to [`MAX_LANES`]) of `lines` each (a power of two, [`MIN_LINES`] to [`MAX_LINES`]) for messages of at most
-    /// `max_len` bytes (1 to [`MAX_LEN`]), one of which fits into a lane; else `None`.
+    /// `max_len` bytes (1 to [`MAX_LEN`]). `None` outside of these limits, or if the longest message does not fit into a lane.
     pub const fn new(lanes: u32, lines: u32, max_len: u32) -> Option<Self> {
         let lanes_fit = lanes >= 1 && lanes <= MAX_LANES;
         let lines_fit = lines.is_power_of_two() && lines >= MIN_LINES && lines <= MAX_LINES;
@@ -121,7 +121,7 @@ impl Geometry {
     /// Where the line at `position` begins, in words from the start of its lane.
     #[inline(always)]
     pub const fn line_at(self, position: u64) -> usize {
-        // Lines are few, so nothing wraps.
+        // A lane has at most 4,096 lines, so nothing wraps.
         ((position as usize) & (self.lines as usize).wrapping_sub(1))
             .wrapping_mul(LINE_WORDS)
             .wrapping_add(header::WORDS)

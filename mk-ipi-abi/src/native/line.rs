@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A line of a lane: 64 bytes, whose first word is a tag, so that no byte of a payload is ever looked at as one (SPEC N-6).
+//! A line of a lane: 64 bytes. Its first word holds a tag, so that a byte of a payload is never read as a tag (SPEC N-6).
 //!
 //! ```text
 //! first line    word 0  bits 29..0 lap, 30 set, 31 clear, 63..32 type    stored last, with release
@@ -9,7 +9,7 @@
 //!               words 1 to 7  the next 56 bytes
 //! ```
 
-/// Most bytes of payload that any lane can carry; a region's stamp may say less (SPEC N-7).
+/// Most bytes of payload that a lane can carry. The stamp of a region may allow less (SPEC N-7).
 pub const MAX_LEN: usize = 4096;
 /// 64-bit words of a line.
 pub const LINE_WORDS: usize = 8;
@@ -21,7 +21,7 @@ pub const FURTHER_LINE_WORDS: usize = 7;
 pub const FIRST_LINE_BYTES: usize = FIRST_LINE_WORDS * 8;
 /// Bytes of payload in each further line.
 pub const FURTHER_LINE_BYTES: usize = FURTHER_LINE_WORDS * 8;
-/// Words of all lines' payload that the longest message takes.
+/// Words of payload in all lines of the longest message.
 pub const MAX_PAYLOAD_WORDS: usize =
     FIRST_LINE_WORDS + (MAX_LEN - FIRST_LINE_BYTES).div_ceil(FURTHER_LINE_BYTES) * FURTHER_LINE_WORDS;
 
@@ -36,9 +36,9 @@ pub const fn lines_of(len: usize) -> u64 {
     }
 }
 
-/// The low half of a line's first word: which lap, and whether a message begins there.
+/// The low half of the first word of a line: the lap, and whether a message begins there.
 ///
-/// Laps count from 0 modulo 2^30. Empty memory holds no tag.
+/// Laps count from 0, modulo 2^30. Memory of zeros holds no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineTag(pub u32);
 
@@ -47,17 +47,17 @@ impl LineTag {
     const PRESENT: u32 = 1 << 30;
     const FURTHER: u32 = 1 << 31;
 
-    /// Of a message's first line in that lap.
+    /// The tag of a message's first line in that lap.
     #[inline(always)]
     pub const fn first(lap: u64) -> Self {
         Self(lap as u32 & Self::LAP | Self::PRESENT)
     }
-    /// Of a further line in that lap.
+    /// The tag of a further line in that lap.
     #[inline(always)]
     pub const fn further(lap: u64) -> Self {
         Self(Self::first(lap).0 | Self::FURTHER)
     }
-    /// What a line's first word says.
+    /// The tag in the first word of a line.
     #[inline(always)]
     pub const fn of_word(word: u64) -> Self {
         Self(word as u32)
@@ -67,8 +67,8 @@ impl LineTag {
     pub const fn to_word(self, msg_type: u32) -> u64 {
         self.0 as u64 | (msg_type as u64) << 32
     }
-    /// Whether no honest sender can have stored it where `self`, of a first line, is the next to come: a lap ahead, or a further
-    /// line in this lap.
+    /// Whether `found` is a breach where the receiver expects `self`, the tag of a first line. It is one if it has a later lap, or
+    /// is the tag of a further line in this lap: no honest sender stores these.
     pub const fn is_contradicted_by(self, found: Self) -> bool {
         let ahead = found.0.wrapping_sub(self.0) & Self::LAP;
         let further = found.0 & Self::FURTHER != 0;
@@ -81,7 +81,7 @@ impl LineTag {
 pub struct MessageInfo {
     /// Bytes of payload, not checked yet.
     pub len: u32,
-    /// The physical id of the CPU that sent, as the sender says, cut to 32 bits. It proves nothing.
+    /// The low 32 bits of the physical id of the sending CPU, as the sender says. They prove nothing.
     pub cpu: u32,
 }
 
@@ -91,7 +91,7 @@ impl MessageInfo {
     pub const fn to_word(self) -> u64 {
         self.len as u64 | (self.cpu as u64) << 32
     }
-    /// What a word says.
+    /// The information in a word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self { len: word as u32, cpu: (word >> 32) as u32 }

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Words about lives: hello and answer, the receiver's life, its doorbell, how a sender broke the protocol
-//! (SPEC N-9, N-11, N-12, N-14).
+//! Words about the lives of sender and receiver: hello and answer, the receiver's life and doorbell, attachment, and breaches of the
+//! protocol (SPEC N-9, N-11, N-12, N-14, N-17).
 
 use crate::{Incarnation, PhysCpuId, Vector};
 
-/// How far a sender's life has come (SPEC N-9).
+/// The phase of a sender's life (SPEC N-9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The lane was never used: this life sends from position 0 and waits for no answer.
     First = 1,
-    /// The life begins; it has not touched a line yet.
+    /// The life begins. It has not changed a line yet.
     Begin = 2,
-    /// The life has cleaned every line, after its `Begin` was answered.
+    /// The `Begin` of this life was answered, and it has cleaned every line.
     Clean = 3,
 }
 
-/// What a sender says of its life: bits 31..0 incarnation, 47..32 session, 49..48 phase, 50 set (SPEC N-9).
+/// The word by which a sender announces its life: bits 31..0 incarnation, 47..32 session, 49..48 phase, 50 set (SPEC N-9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The sender's life.
     pub incarnation: Incarnation,
-    /// Tells apart two attachments of one life.
+    /// Differs between two attachments of one life.
     pub session: u16,
-    /// How far it has come.
+    /// The phase.
     pub phase: Phase,
 }
 
@@ -31,7 +31,7 @@ impl Hello {
     pub const fn to_word(self) -> u64 {
         self.incarnation.get() as u64 | (self.session as u64) << 32 | (self.phase as u64) << 48 | 1 << 50
     }
-    /// What a word says; `None` for one that no sender of ours would write.
+    /// The hello in a word. `None` for a word that mk-ipi never writes.
     pub const fn from_word(word: u64) -> Option<Self> {
         let phase = match word >> 48 {
             0b101 => Phase::First,
@@ -48,7 +48,7 @@ impl Hello {
     pub const fn in_phase(self, phase: Phase) -> Self {
         Self { phase, ..self }
     }
-    /// The `Begin` of a life that finds `said` in its lane's `HELLO` and `answered` in `ANSWER`: of a session that neither names.
+    /// The `Begin` of a life that finds `said` in `HELLO` of its lane, and `answered` in `ANSWER`. Its session is neither of theirs.
     pub const fn after(said: u64, answered: u64, incarnation: Incarnation) -> Self {
         let next = session_of(said).wrapping_add(1);
         let session = if next == session_of(answered) { next.wrapping_add(1) } else { next };
@@ -64,10 +64,10 @@ const fn session_of(word: u64) -> u16 {
     (word >> 32) as u16
 }
 
-/// Where a receiver wants to be rung: bits 47..0 physical CPU id, 55..48 vector, 63 set (SPEC N-12).
+/// The CPU and vector at which a receiver wants to be rung: bits 47..0 physical CPU id, 55..48 vector, 63 set (SPEC N-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bell {
-    /// The CPU. Whether it is the receiver's own, only the directory can say.
+    /// The CPU. Only the directory can say whether it belongs to the receiver.
     pub cpu: PhysCpuId,
     /// The vector.
     pub vector: Vector,
@@ -83,7 +83,7 @@ impl Bell {
         }
         Some(self.cpu.0 | (self.vector.get() as u64) << 48 | 1 << 63)
     }
-    /// What a word says; `None` for 0 and for what makes no sense.
+    /// The doorbell in a word. `None` for 0 and for invalid words.
     pub const fn from_word(word: u64) -> Option<Self> {
         if word >> 56 != 0x80 {
             return None;
@@ -95,12 +95,12 @@ impl Bell {
     }
 }
 
-/// A receiver's life, as its own page tells: bits 31..0 incarnation, 32 set when it is over (SPEC N-11).
+/// A receiver's life, as its own page says: bits 31..0 incarnation, 32 set when it is over (SPEC N-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// Which.
+    /// The incarnation.
     pub incarnation: Incarnation,
-    /// It has said goodbye.
+    /// The life has said goodbye.
     pub over: bool,
 }
 
@@ -109,7 +109,7 @@ impl Life {
     pub const fn to_word(self) -> u64 {
         self.incarnation.get() as u64 | (self.over as u64) << 32
     }
-    /// What a word says; `None` before the first life.
+    /// The life in a word. `None` for 0, before the first life, and for invalid words.
     pub const fn from_word(word: u64) -> Option<Self> {
         match Incarnation::new(word as u32) {
             Some(incarnation) if word >> 33 == 0 => Some(Self { incarnation, over: word >> 32 != 0 }),
@@ -118,13 +118,13 @@ impl Life {
     }
 }
 
-/// That a sender has the region mapped: bits 31..0 its incarnation, 63..32 the directory's generation up to which it has done
-/// what that asks for (SPEC N-17). It is 0 before it uses the region and after its last use.
+/// States that a sender has the region mapped: bits 31..0 its incarnation, 63..32 the generation of the directory that it has
+/// followed (SPEC N-17). The word is 0 before the sender uses the region, and after its last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The sender's life.
     pub incarnation: Incarnation,
-    /// How far it has followed the directory; 0 if it has not.
+    /// The generation of the directory that it has followed; 0 if none.
     pub generation: u32,
 }
 
@@ -133,14 +133,14 @@ impl Attached {
     pub const fn to_word(self) -> u64 {
         self.incarnation.get() as u64 | (self.generation as u64) << 32
     }
-    /// What a word says; `None` for who is not attached.
+    /// The attachment in a word. `None` if the sender is not attached.
     pub const fn from_word(word: u64) -> Option<Self> {
         match Incarnation::new(word as u32) {
             Some(incarnation) => Some(Self { incarnation, generation: (word >> 32) as u32 }),
             None => None,
         }
     }
-    /// Whether it has followed the directory to `generation`, which wraps.
+    /// Whether it has followed the directory to `generation` or a later one. Generations wrap.
     pub const fn has_followed(self, generation: u32) -> bool {
         self.generation != 0 && self.generation.wrapping_sub(generation) < 1 << 31
     }
@@ -150,16 +150,16 @@ impl Attached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Breach {
-    /// A line bears a lap that is still to come, or is a further one where a message must begin, or the other way round.
+    /// A line has the tag of a later lap, or that of a further line where a message must begin, or the other way round.
     Tag = 1,
-    /// A message says that it is longer than the region allows.
+    /// The length in a message is above what the region allows.
     Length = 2,
-    /// A hello that makes no sense here.
+    /// A hello that is invalid, or not allowed now.
     Hello = 3,
 }
 
 impl Breach {
-    /// What a word of a control line says; `None` for 0 and unknown numbers.
+    /// The breach in a word of a control line. `None` for 0 and unknown numbers.
     pub const fn from_word(word: u64) -> Option<Self> {
         match word {
             1 => Some(Self::Tag),

@@ -7,7 +7,7 @@
 //! lane 1: ...                                              whole pages, written by instance 1
 //! ```
 //!
-//! What stands here gives words a meaning and checks private copies of them; nothing here touches memory.
+//! These modules give words a meaning, and check private copies of them. Nothing here touches memory.
 //! From bottom to top: `line`, `words`, `lives`; `geometry`; `stamp`.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
 

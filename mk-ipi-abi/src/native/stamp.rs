@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The stamp at the start of a native region, and what else may lie there (SPEC N-1).
+//! The stamp at the start of a native region, and how other layouts are recognized (SPEC N-1).
 
 use super::geometry::Geometry;
 use crate::directory::Version;
@@ -12,16 +12,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of a native region: "MKIPINAT".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPINAT");
-/// The layout described here. Another major is refused, the minor is ignored.
+/// The version of this layout. Another major version is refused; the minor is ignored.
 pub const VERSION: Version = Version { major: 2, minor: 0 };
 /// 64-bit words of the stamp.
 pub const STAMP_WORDS: usize = size_of::<Stamp>() / 8;
-/// Where MKIPI003 and its kin have their magic, in bytes; the version follows in the low half of the next word.
+/// Offset of the magic of MKIPI003 and its family, in bytes. Their version is the low half of the next word.
 pub const MKIPI0NN_AT: u64 = 264_232;
 /// The upper six bytes of their magic: "MKIPI0". Two digits follow.
 const MKIPI0NN: u64 = 0x4d4b_4950_4930;
 
-/// 64 bytes at the start of a native region. The magic is written last.
+/// The first 64 bytes of a native region. The magic is written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Stamp {
@@ -49,7 +49,7 @@ const_assert_eq!(offset_of!(Stamp, lines), 24);
 const_assert_eq!(offset_of!(Stamp, max_len), 28);
 
 bitflags! {
-    /// Layouts of other generations that have the size of a region, exactly or in whole pages.
+    /// Layouts of other generations whose size is that of a region, exactly or in whole pages.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct KnownLayouts: u8 {
         /// One slot per CPU: a multiple of 272 bytes.
@@ -66,7 +66,7 @@ bitflags! {
 }
 
 impl KnownLayouts {
-    /// Those that a region of `len` bytes could hold.
+    /// The layouts that a region of `len` bytes could hold.
     pub fn of_size(len: u64) -> Self {
         let sizes = [
             (Self::FIRST_RING, 17_416u64),
@@ -89,19 +89,19 @@ pub enum StampError {
     Mkipi0nn {
         /// The two digits of its magic; 3 for MKIPI003.
         number: u8,
-        /// What stands behind its magic; 3 in what is known of MKIPI003.
+        /// The version behind its magic. It is 3 in the known MKIPI003.
         version: u32,
     },
-    /// No stamp that is known.
+    /// There is no known stamp.
     NoStamp {
         /// The first eight bytes.
         found: u64,
-        /// Other generations' layouts that have the region's size.
+        /// Layouts of other generations that have the size of the region.
         known: KnownLayouts,
     },
-    /// Another major version: what it is. 1 is mk-ipi's own first native link.
+    /// Another major version. This is what was found. 1 is mk-ipi's own first native link.
     Version(Version),
-    /// Numbers that are out of bounds, or do not go together.
+    /// The numbers are out of bounds, or do not go together.
     Geometry {
         /// Lanes, as stamped.
         lanes: u32,
@@ -110,9 +110,9 @@ pub enum StampError {
         /// Most bytes of a message, as stamped.
         max_len: u32,
     },
-    /// The total does not follow from the geometry: what is stamped.
+    /// The total size does not follow from the geometry. This is what is stamped.
     Size(u64),
-    /// The region is smaller than the stamp says, or than a stamp: bytes needed.
+    /// The region is smaller than its stamp says, or than a page. This is how many bytes are needed.
     TooSmall(u64),
 }
 
@@ -166,7 +166,7 @@ impl Stamp {
         }
     }
 
-    /// Accepts this copy of a stamp as that of a region of `available` bytes.
+    /// Checks this copy of the stamp of a region of `available` bytes, and gives the geometry.
     ///
     /// `mkipi0nn`: the two words at [`MKIPI0NN_AT`], if the region is that long.
     pub fn check(&self, available: u64, mkipi0nn: Option<[u64; 2]>) -> Result<Geometry, StampError> {
@@ -193,7 +193,7 @@ impl Stamp {
     }
 }
 
-/// The number that a magic of MKIPI003's family bears.
+/// The number in a magic of MKIPI003's family.
 fn mkipi_number(magic: u64) -> Option<u8> {
     let [ones, tens, ..] = magic.to_le_bytes();
     let digits = magic >> 16 == MKIPI0NN && tens.is_ascii_digit() && ones.is_ascii_digit();

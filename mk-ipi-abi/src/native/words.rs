@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where each word of a region stands that is not a line's (SPEC N-3 to N-5). Each has one writer.
+//! Where the words of a region are, except those of lines (SPEC N-3 to N-5). Each word has one writer.
 
 /// Words of the receiver's pages, from the start of the region (SPEC N-3).
 pub mod receiver {
-    /// Changes while the receiver lives: its clock.
+    /// A counter that the receiver advances while it lives.
     pub const HEARTBEAT: usize = 8;
-    /// A [`Life`](crate::native::Life) word: which life, and whether it has said goodbye.
+    /// A [`Life`](crate::native::Life) word: the receiver's life, and whether it has said goodbye.
     pub const LIFE: usize = 9;
-    /// 1 while the receiver wants to be rung. A line of its own.
+    /// 1 while the receiver wants to be rung. It has a cache line of its own.
     pub const ARMED: usize = 16;
-    /// A [`Bell`](crate::native::Bell) word: where to ring it; 0 for what the directory says.
+    /// A [`Bell`](crate::native::Bell) word: where to ring the receiver. 0: where the directory says.
     pub const BELL: usize = 17;
-    /// First word of lane 0's control line; one for each lane, 16 words apart.
+    /// First word of the control line of lane 0. The lanes' control lines are 16 words apart.
     pub const CONTROL: usize = 32;
     /// Words from one control line to the next: 128 bytes.
     pub const CONTROL_WORDS: usize = 16;
@@ -19,24 +19,24 @@ pub mod receiver {
 
 /// Words of a lane's control line, which the receiver writes (SPEC N-4).
 pub mod control {
-    /// Lines below this position are the sender's again: what lay there was handled.
+    /// The sender may use lines below this position again: their messages were handled.
     pub const CREDIT: usize = 0;
     /// The [`Hello`](crate::native::Hello) word that the receiver has answered; 0 if none yet.
     pub const ANSWER: usize = 1;
     /// The position at which the life in `ANSWER` begins.
     pub const BASE: usize = 2;
-    /// The position behind the message that was given to its handlers last. Beyond `CREDIT` while they run.
+    /// The position behind the last message that was given to its handlers. It is beyond `CREDIT` while they run.
     pub const HANDED: usize = 3;
     /// The [`Breach`](crate::native::Breach) for which the lane is in quarantine; 0 if it is not.
     pub const BREACH: usize = 4;
-    /// How many messages are in doubt since the region exists.
+    /// How many messages were in doubt since the region was created.
     pub const DOUBTS: usize = 5;
-    /// The last of them, by number: number `n` of them (from 0) in [`doubt`]`(n)`.
+    /// The message numbers of the last ones in doubt. That of doubt `n`, from 0, is in word [`doubt`]`(n)`.
     pub const DOUBT: usize = 6;
     /// Words of `DOUBT`.
     pub const DOUBT_WORDS: usize = 4;
 
-    /// Where the `nth` message in doubt stands, from 0.
+    /// The word for message `nth` in doubt, from 0.
     pub const fn doubt(nth: u64) -> usize {
         DOUBT.wrapping_add(nth as usize & (DOUBT_WORDS - 1))
     }
@@ -58,15 +58,15 @@ pub mod control {
 pub mod header {
     /// The sender's [`Hello`](crate::native::Hello); 0 until its first.
     pub const HELLO: usize = 0;
-    /// The incarnation of the receiver that is to stop; obeyed in the host's lane only.
+    /// The incarnation of the receiver that must stop. Receivers read it in the host's lane only.
     pub const STOP: usize = 1;
-    /// The sender wants to be rung once `CREDIT` is this or more; 0 if it never waited.
+    /// The sender wants to be rung when `CREDIT` is this or more. 0 if it never waited.
     pub const WANT: usize = 2;
     /// [`Attached`](crate::native::Attached): whether the sender has the region mapped; 0 if not.
     pub const ATTACHED: usize = 3;
-    /// Statistics: sends that found the lane full. From here on a line that the receiver does not read.
+    /// Statistics: sends that found the lane full. This begins a cache line that the receiver does not read.
     pub const FULL: usize = 16;
-    /// Statistics: doorbells rung; all other sends were suppressed.
+    /// Statistics: doorbells rung. All other sends needed none.
     pub const RUNG: usize = 17;
     /// Words of the header.
     pub const WORDS: usize = 32;
