@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory in memory: the host writes it, spawned kernels find themselves and the others (SPEC chapter D).
+//! The directory in memory. The host writes it; spawned kernels find their own entry and those of others (SPEC chapter D).
 
 use crate::sync::{fence, Ordering, Word};
 use core::mem::offset_of;
@@ -11,15 +11,15 @@ pub use mk_ipi_abi::directory::InstanceRecord;
 
 const HEADER_WORDS: usize = size_of::<DirectoryHeader>() / 8;
 const ENTRY_WORDS: usize = size_of::<InstanceEntry>() / 8;
-/// The word of the header that changes.
+/// Index of the one word of the header that changes.
 const GENERATION: usize = offset_of!(DirectoryHeader, generation) / 8;
-/// A host writes an entry in less time than this many readings; one that died in the middle is not waited for.
+/// Most attempts to read an entry. A host writes one in less time. After that many attempts it may have died in the middle.
 const TRIES: usize = 64;
 
 mod writer;
 pub use writer::{DirectoryWriter, WriteError};
 
-/// The words of the directory, once the header was accepted.
+/// The words of a directory with a checked header.
 struct Entries<'a, W> {
     words: &'a [W],
     header: DirectoryHeader,
@@ -57,7 +57,7 @@ fn load<W: Word, const N: usize>(words: &[W; N]) -> [u64; N] {
     core::array::from_fn(|i| words.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
 }
 
-/// Whether `cpu` is among those that count of the list behind `entry`.
+/// Whether `cpu` is one of the `nr_cpus` listed behind `entry`.
 fn lists<W: Word>(entry: &InstanceEntry, listed: &[W], cpu: PhysCpuId) -> bool {
     listed.iter().take(entry.nr_cpus as usize).any(|word| word.load(Ordering::Relaxed) == cpu.0)
 }
@@ -67,7 +67,7 @@ fn lists<W: Word>(entry: &InstanceEntry, listed: &[W], cpu: PhysCpuId) -> bool {
 pub struct Directory<'a, W>(Entries<'a, W>);
 
 impl<'a, W: Word> Directory<'a, W> {
-    /// The directory at the start of `words`, if its stamp is one that this build can read (SPEC D-2).
+    /// The directory at the start of `words`, if this build can read its version (SPEC D-2).
     pub fn open(words: &'a [W]) -> Result<Self, DirectoryError> {
         let (stamp, _) = words.split_at_checked(HEADER_WORDS).ok_or(DirectoryError::TooSmall(64))?;
         let stamp: &[W; HEADER_WORDS] = stamp.try_into().map_err(|_| DirectoryError::TooSmall(64))?;
@@ -82,19 +82,19 @@ impl<'a, W: Word> Directory<'a, W> {
         Ok(Self(Entries { words, header: header.check(available)? }))
     }
 
-    /// Ids that the directory has entries for: `0..` this.
+    /// Number of entries. The instance ids are below it.
     pub const fn nr_instances(&self) -> u32 {
         self.0.header.nr_instances
     }
 
-    /// The number that every change of an entry changes (SPEC D-7).
+    /// The generation. Every change of an entry changes it (SPEC D-7).
     #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
     pub fn generation(&self) -> u32 {
         // SYNC POINT: directory-generation (acquire)
         self.0.words.get(GENERATION).map_or(0, |word| word.load(Ordering::Acquire) as u32)
     }
 
-    /// The machine's boot CPU, if the host says which that is: nobody may stop it.
+    /// The machine's boot CPU, if the host has named it. No kernel may stop it.
     pub const fn boot_cpu(&self) -> Option<PhysCpuId> {
         match self.0.header.boot_cpu {
             0 => None,
@@ -104,8 +104,8 @@ impl<'a, W: Word> Directory<'a, W> {
 
     /// A checked copy of the entry of `id`, its CPUs copied into `cpus` (SPEC D-4).
     ///
-    /// On an error `cpus` holds nothing of use. `Changing` if the host does not come to rest: try again. `BadCpus` also if `cpus` is too short, or the
-    /// doorbell CPU is not listed.
+    /// On an error the content of `cpus` is undefined. `Changing` if the host is writing the entry all the time: try again. `BadCpus` also if
+    /// `cpus` is too short, or the doorbell CPU is not listed.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
         let record = self.at_rest(id, |_, listed| {
             for (copy, word) in cpus.iter_mut().zip(listed) {
@@ -135,7 +135,7 @@ impl<'a, W: Word> Directory<'a, W> {
         }
     }
 
-    /// The entry of `id`, checked, and what `f` made of the same state of it and of its CPUs.
+    /// The checked entry of `id`, and the result of `f` for the same state of the entry and its CPUs.
     fn at_rest(
         &self,
         id: InstanceId,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table of instances: who can be sent to, where its region lies, how to ring it.
+//! The table of instances: which can be sent to, where their regions lie, how to ring them.
 
 use crate::link::{AddError, Link, LinkConfig, Me};
 use crate::native::{mapped_by, Sender, Unsettled};
@@ -12,30 +12,30 @@ use mk_ipi_abi::native::{Bell, Geometry};
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
-/// What is to be known of an instance before messages can go to it.
+/// What must be known of an instance before messages can be sent to it.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceConfig<'a> {
-    /// Who.
+    /// The instance.
     pub id: InstanceId,
-    /// Which life of it.
+    /// Its current or last life.
     pub incarnation: Incarnation,
-    /// CPUs that it is known to have, by physical id, the doorbell CPU among them. They are checked, not kept: which CPUs it has
-    /// when one is to be rung, [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says.
+    /// Physical ids of its known CPUs, including the doorbell CPU. They are checked here, and not stored: later
+    /// [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says which CPUs it has.
     pub cpus: &'a [PhysCpuId],
-    /// The CPU that a message goes to unless another is named, below 2^48.
+    /// Physical id of the CPU that is rung if the sender names no other. Below 2^48.
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
-    /// Whether the vector is good at `doorbell_cpu` alone: then no other CPU can be the target (SPEC S-7).
+    /// Whether the vector rings the instance at `doorbell_cpu` only. Then no other CPU can be the target (SPEC S-7).
     pub one_doorbell: bool,
-    /// What its region speaks.
+    /// The generation of its region.
     pub link: LinkConfig,
 }
 
 /// Why an instance is not in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// It never was.
+    /// It was never added.
     Unknown,
     /// It was destroyed, or is being destroyed.
     Destroyed,
@@ -67,13 +67,13 @@ impl LookupError {
 pub enum DestroyError {
     /// No such instance.
     Unknown,
-    /// That many senders or holders of an [`InstanceRef`] still use it. New ones are refused from now on:
-    /// call again.
+    /// This many senders or holders of an [`InstanceRef`] still use it. New users are refused from now on.
+    /// Call again.
     InUse(u32),
-    /// Its region came from our pool, and this instance, in this life, still has it mapped. Nothing has changed. Say in the
-    /// directory that it ends (SPEC D-8), and call again; or state that its CPUs have stopped.
+    /// Its region came from our pool, and this life of this instance still has it mapped. Nothing has changed. Write into the
+    /// directory that the region ends (SPEC D-8), and call again; or state that the CPUs of that life have stopped.
     Mapped(InstanceId, Incarnation),
-    /// Whether somebody has the region mapped could not be looked at. Nothing has changed.
+    /// The region could not be mapped to see which instances use it. Nothing has changed.
     Map(MapError),
 }
 
@@ -116,10 +116,10 @@ pub(crate) struct Instance<W> {
     pub(crate) id: InstanceId,
     pub(crate) one_doorbell: bool,
     pub(crate) link: Link<W>,
-    /// What the directory says, which may change: the incarnation, and where to ring, as in `BELL`.
+    /// From the directory, and may change: the incarnation, and the doorbell as a `BELL` word.
     incarnation: AtomicU32,
     doorbell: AtomicU64,
-    /// Whether it has its CPUs: the dead are not rung, for these may be somebody else's.
+    /// Whether CPUs belong to it. A dead instance is not rung, because its former CPUs may belong to another.
     live: AtomicBool,
     region: Option<Region>,
 }
@@ -141,26 +141,26 @@ impl<W: Word> Instance<W> {
         Incarnation::new(self.incarnation.load(Ordering::Relaxed)).unwrap_or(Incarnation::FIRST)
     }
 
-    /// Where the directory says that it is rung.
+    /// The doorbell in the directory.
     pub(crate) fn doorbell(&self) -> Bell {
         const NOWHERE: Bell = Bell { cpu: PhysCpuId(0), vector: Vector::RFC_V2 };
-        // What is stored is a bell.
+        // Only valid doorbell words are stored.
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
     }
 
-    /// Whether the life that the directory names may have begun, by what its region says now: nobody listens before the first life, or
-    /// in one that is older.
+    /// Whether the life in the directory may have begun, as its region says now. Before the first life, and in an older life, it
+    /// takes no doorbell from us.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
         sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }
 
-    /// Whether that life is older than the one that the directory names, as it was followed last.
+    /// Whether `life` is older than the life in the directory, as of the last time that it was followed.
     pub(crate) fn is_former(&self, life: Incarnation) -> bool {
         let listed = self.incarnation.load(Ordering::Relaxed);
         (1..=u32::MAX >> 1).contains(&listed.wrapping_sub(life.get()))
     }
 
-    /// Whether it has its CPUs, by the directory that was followed last.
+    /// Whether CPUs belong to it, as of the last time that the directory was followed.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
     }
@@ -169,7 +169,7 @@ impl<W: Word> Instance<W> {
         self.live.swap(live, Ordering::Relaxed) != live
     }
 
-    /// The directory says something else of the same region; whether it does.
+    /// Stores what the directory says now of the same region. True if something changed.
     pub(crate) fn change(&self, incarnation: Incarnation, doorbell: Bell) -> bool {
         let changed = (self.incarnation(), self.doorbell()) != (incarnation, doorbell);
         if let Some(word) = doorbell.to_word() {
@@ -184,7 +184,7 @@ impl<W: Word> Instance<W> {
         self.region.is_some_and(|region| region.pooled)
     }
 
-    /// Whether its region was made anew since we attached.
+    /// Whether its region was created again since we attached.
     pub(crate) fn is_gone(&self) -> bool {
         self.sender().is_some_and(Sender::is_gone)
     }
@@ -203,7 +203,7 @@ impl<W: Word> Instance<W> {
         self.link.lane().map(|(sender, _)| sender)
     }
 
-    /// Makes the link of `config` to the region at `range`; nothing stays mapped if that fails.
+    /// Makes the link of `config` to the region at `range`. On an error nothing stays mapped.
     fn connect<P: PhysMemory<Word = W>, const N: usize>(
         &mut self,
         platform: &P,
@@ -216,7 +216,7 @@ impl<W: Word> Instance<W> {
         Ok(PhysRange::new(range.start(), len).unwrap_or(range))
     }
 
-    /// Whether nobody but `me`, and who `has_stopped`, has the region mapped, if it is one that goes back to the pool.
+    /// Checks, for a region from the pool, that it is mapped by `me` and by instances that `has_stopped` only.
     fn check_unmapped<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -235,7 +235,7 @@ impl<W: Word> Instance<W> {
         first.map_or(Ok(()), Err)
     }
 
-    /// Calls `each` for everybody but `me` who has the native region mapped.
+    /// Calls `each` for every instance except `me` that has the native region mapped.
     pub(crate) fn mapped_by<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -261,16 +261,16 @@ impl<W: Word> Instance<W> {
     }
 }
 
-/// A hold on an instance: while it exists the instance cannot be destroyed.
+/// A reference to an instance. While it exists, the instance cannot be destroyed.
 #[derive(Debug)]
 pub struct InstanceRef<'a, W>(pub(crate) Ref<'a, Instance<W>>);
 
 impl<W: Word> InstanceRef<'_, W> {
-    /// Which life of the kernel this is, as the directory said last.
+    /// The life of the instance, as of the last time that the directory was followed.
     pub fn incarnation(&self) -> Incarnation {
         self.0.incarnation()
     }
-    /// The CPU that a message goes to unless another is named.
+    /// The CPU that is rung if the sender names no other.
     pub fn doorbell_cpu(&self) -> PhysCpuId {
         self.0.doorbell().cpu
     }
@@ -278,19 +278,19 @@ impl<W: Word> InstanceRef<'_, W> {
     pub fn vector(&self) -> Vector {
         self.0.doorbell().vector
     }
-    /// Whether the vector is good at the doorbell CPU alone (SPEC S-7).
+    /// Whether the vector rings the instance at the doorbell CPU only (SPEC S-7).
     pub fn one_doorbell(&self) -> bool {
         self.0.one_doorbell
     }
-    /// What its region speaks; `None` if it has no region.
+    /// The layout of its region; `None` if it has no region.
     pub fn layout(&self) -> Option<Layout> {
         self.0.link.layout()
     }
-    /// How large its native region is, and how long a message to it may be; `None` if it has none.
+    /// The geometry of its native region; `None` if it has none.
     pub fn geometry(&self) -> Option<Geometry> {
         self.0.sender().map(Sender::geometry)
     }
-    /// What becomes of an unread message in its slots; `None` if it has none.
+    /// The policy of its slots; `None` if it has none.
     pub fn policy(&self) -> Option<SlotPolicy> {
         self.0.link.slots().map(|(_, policy)| policy)
     }
@@ -298,7 +298,7 @@ impl<W: Word> InstanceRef<'_, W> {
     pub fn region(&self) -> Option<PhysRange> {
         self.0.region()
     }
-    /// The words of its slots, for tests and tools; peers write them too. Empty if it has none.
+    /// The words of its slots, for tests and tools. Peers write them too. Empty if it has no slots.
     pub fn words(&self) -> &[W] {
         self.0.link.slots().map_or(&[], |(words, _)| words)
     }
@@ -307,7 +307,7 @@ impl<W: Word> InstanceRef<'_, W> {
 /// Instances with an id below `N`.
 #[derive(Debug)]
 pub(crate) struct InstanceTable<W, const N: usize> {
-    /// How often an instance has come or gone.
+    /// How often an instance was added or removed.
     changes: AtomicU32,
     entries: [Published<Instance<W>>; N],
 }
@@ -335,7 +335,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         }
     }
 
-    /// Another number, never 0, whenever an instance has come or gone.
+    /// A number, never 0, that changes whenever an instance is added or removed.
     #[inline(always)]
     pub(crate) fn version(&self) -> u32 {
         self.changes.load(Ordering::Relaxed) | 1 << 31
@@ -351,12 +351,12 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         entry.get().ok_or(gone)
     }
 
-    /// Every instance that is there.
+    /// Every instance in the table.
     pub(crate) fn all(&self) -> impl Iterator<Item = Ref<'_, Instance<W>>> {
         self.entries.iter().filter_map(Published::get)
     }
 
-    /// Adds an instance whose link is made by `link`, while the entry is kept for it.
+    /// Adds an instance. `link` makes its link, while the entry is reserved.
     fn add(
         &self,
         config: &InstanceConfig<'_>,
@@ -382,7 +382,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         self.add(config, |instance| {
             let len = config.link.region_len();
             let start = platform.alloc(config.id, len).map_err(AddError::Pool)?;
-            // A pool that names memory beyond the machine has broken its duty; there is nothing to give back.
+            // The pool gave an invalid address, which breaks its contract. There is nothing to give back.
             let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
             let connected = Link::create(platform, config.link, range)
                 .and_then(|()| instance.connect(platform, me, config.link, range));
@@ -418,8 +418,8 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         })
     }
 
-    /// Takes an instance out of the table, unmaps its region and gives pool memory back, unless somebody other than `me` has that
-    /// mapped of whom `has_stopped` is not true. Gives what is not known to be handled of what was sent.
+    /// Removes an instance from the table, unmaps its region and gives pool memory back. Refused if an instance other than `me` has
+    /// that memory mapped, and `has_stopped` is not true for it. Returns which messages are not known to be handled.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -433,12 +433,12 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         }
         entry.close(None);
         self.changes.fetch_add(1, Ordering::Relaxed);
-        // The vacancy keeps the id until its memory has been given back.
+        // The vacancy reserves the id until the memory was given back.
         let (instance, vacancy) = entry.take().map_err(|e| match e {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
-        // Once more: somebody may have come while it was in use.
+        // Checked again: an instance may have mapped it while it was in use.
         if let Err(e) = instance.check_unmapped(platform, me, has_stopped) {
             vacancy.publish(instance);
             self.changes.fetch_add(1, Ordering::Relaxed);
@@ -458,7 +458,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         Ok(unsettled)
     }
 
-    /// Empties every slot that bears `claim`, in every region of the table (SPEC X-5); gives how many.
+    /// Empties every slot with this claim, in every region of the table (SPEC X-5). Gives their number.
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
         for instance in self.all() {

@@ -10,7 +10,7 @@
 //! it is wanted -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
 //!
 //! From bottom to top: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations `rfc_v2` and `native`;
-//! `link`, the list of them; `instance`, `directory`; `endpoint`.
+//! `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic"))]
 

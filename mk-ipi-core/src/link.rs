@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The list of generations: what the link to an instance can be, how it is made and unmade. A generation that is added is a folder
-//! and a variant here.
+//! The generations of links: how the link to an instance is made and removed. A new generation needs a folder of its own, and a
+//! variant here.
 
 use crate::native::{create, OwnRegion, PeerRegion, Receiver, RegionError, Sender, Watch};
 use crate::platform::{Access, MapError, Mapping, PhysMemory, PoolError};
@@ -11,18 +11,18 @@ use mk_ipi_abi::native::{Geometry, StampError};
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange};
 
-/// The generation of an instance's region, and what there is to choose in it.
+/// The generation of an instance's region, and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkConfig {
     /// Generation RFC v2.
     RfcV2 {
-        /// Slots: `NR_CPUS` of its kernel. Each of its CPUs is below it.
+        /// Number of slots: `NR_CPUS` of its kernel. The physical id of each of its CPUs is below it.
         slots: u32,
-        /// What becomes of an unread message.
+        /// What happens to an unread message.
         policy: SlotPolicy,
     },
-    /// The native link. To create a region: its geometry, or `None` for that of 16 lanes. To attach one: what its stamp
-    /// must say, or `None` for whatever it says.
+    /// The native link. For a region to be created: its geometry; `None` is the default for 16 lanes. For a region to be attached:
+    /// the geometry that its stamp must have; `None` accepts any.
     Native(Option<Geometry>),
 }
 
@@ -33,7 +33,7 @@ pub enum AddError {
     Exists,
     /// The table has no place for this id.
     BeyondTable(InstanceId),
-    /// The region, or a part of it, is that of this instance.
+    /// The region overlaps that of this instance.
     Overlaps(InstanceId),
     /// The doorbell CPU is not among those named, or its id has more than 48 bits.
     BadCpus,
@@ -41,19 +41,19 @@ pub enum AddError {
     BeyondRegion(PhysCpuId),
     /// The region does not begin on a page boundary.
     Misaligned,
-    /// The region is too small for its slots: the bytes it would need.
+    /// The region is too small for its slots. This is how many bytes are needed.
     TooSmall(u64),
     /// The pool gave no memory.
     Pool(PoolError),
     /// The memory could not be mapped.
     Map(MapError),
-    /// A native link needs to know who we are: `identify` first.
+    /// A native link needs our own identity. Call `identify` first.
     NoIdentity,
-    /// The native region has no lane for us.
+    /// The native region has no lane for this instance, which is ours.
     NoLane(InstanceId),
-    /// What is there is no native region that we can use.
+    /// There is no native region that this build can use.
     Stamp(StampError),
-    /// The native region has another geometry than was asked for: this one.
+    /// The native region has another geometry than the config. This is what was found.
     Geometry(Geometry),
 }
 
@@ -88,7 +88,7 @@ impl core::fmt::Display for AddError {
 impl core::error::Error for AddError {}
 
 impl AddError {
-    /// As the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
+    /// The error number of the C calls (SPEC C-1): `EEXIST`, `EINVAL`; `ENODEV` without a pool, `ENOMEM` for the rest.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Exists => Errno::EEXIST,
@@ -125,7 +125,7 @@ impl LinkConfig {
         }
     }
 
-    /// The part of `given` that is the region, as far as that follows from the config.
+    /// The part of `given` that the region uses, as far as the config says so.
     pub(crate) fn region_in(self, given: PhysRange) -> Result<PhysRange, AddError> {
         if !given.start().is_page_aligned() {
             return Err(AddError::Misaligned);
@@ -140,7 +140,7 @@ impl LinkConfig {
         }
     }
 
-    /// The CPU of these that cannot be reached through such a region.
+    /// A CPU of these that cannot be reached through such a region.
     pub(crate) fn unreachable(self, cpus: &[PhysCpuId]) -> Option<PhysCpuId> {
         match self {
             Self::RfcV2 { slots, .. } => cpus.iter().copied().find(|cpu| cpu.0 >= u64::from(slots)),
@@ -175,16 +175,16 @@ pub(crate) enum Link<W> {
     Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
 }
 
-/// Who we are, for links whose ends know each other.
+/// Our identity, for links whose ends know each other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Me<'a, const LANES: usize> {
     pub(crate) id: InstanceId,
     pub(crate) incarnation: Incarnation,
     /// The receiver's end of our own region.
     pub(crate) receiver: &'a Receiver<LANES>,
-    /// What former lives of ours left unread is given back.
+    /// Whether messages that our former lives left unread are given back to their senders.
     pub(crate) discard: bool,
-    /// Where we are rung, as a word of the region; 0 for where the directory says.
+    /// Our doorbell as a word of the region; 0 for the one in the directory.
     pub(crate) bell: u64,
 }
 
@@ -207,7 +207,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// Makes the link of `config` to the region of `id` at `range`; gives also its exact length. Nothing stays mapped if that fails.
+    /// Makes the link of `config` to the region of `id` at `range`. Gives also the exact length. On an error nothing stays mapped.
     pub(crate) fn connect<P: PhysMemory<Word = W>, const LANES: usize>(
         platform: &P,
         me: Option<Me<'_, LANES>>,
@@ -262,7 +262,7 @@ impl<W: Word> Link<W> {
     pub(crate) fn disconnect<P: PhysMemory<Word = W>>(self, platform: &P) {
         match self {
             Self::None => {}
-            // SAFETY: it came from `map` of this platform; its entry had no users and none can come.
+            // SAFETY: it came from `map` of this platform. Its entry has no users, and gets none any more.
             Self::RfcV2 { slots, .. } => unsafe { platform.unmap(slots) },
             Self::Native { sender, own, .. } => {
                 sender.into_region().unmap(platform);
@@ -273,7 +273,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// What the region speaks; `None` without a region.
+    /// The layout of the region; `None` without a region.
     pub(crate) const fn layout(&self) -> Option<Layout> {
         match self {
             Self::None => None,
@@ -282,7 +282,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// The words of its slots, if it has such.
+    /// The words of its slots, if it has slots.
     pub(crate) fn slots(&self) -> Option<(&[W], SlotPolicy)> {
         match self {
             Self::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
@@ -290,7 +290,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// Our lane, and what is seen of its receiver, if it has such.
+    /// Our lane and the watch of its receiver, if the region is native.
     #[inline(always)]
     pub(crate) fn lane(&self) -> Option<(&Sender<W>, &Watch)> {
         match self {
@@ -299,7 +299,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// The receiver's end of its region, if that is native and ours.
+    /// The receiver's end of the region, if it is native and our own.
     #[inline(always)]
     pub(crate) fn own_region(&self) -> Option<&OwnRegion<W>> {
         match self {
@@ -309,7 +309,7 @@ impl<W: Word> Link<W> {
     }
 }
 
-/// A mapping of the whole range, which is a multiple of 8 bytes long.
+/// Maps the whole range, whose length is a multiple of 8 bytes.
 fn map_whole<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Mapping<P::Word>, MapError> {
     let mapping = platform.map(range, Access::ReadWrite)?;
     if (mapping.words().len() as u64).checked_mul(8) == Some(range.len()) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A received message: a private copy, checked, that no peer can change any more.
+//! A received message: a checked private copy, which peers cannot change.
 
 use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysCpuId};
 use zerocopy::FromBytes;
 
-/// A received message: a view of the one private copy. Handlers get it by reference; it lasts until the callback returns.
+/// A received message: a view of the private copy. Handlers get it by reference. It is valid until the callback returns.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     pub(crate) origin: Option<Origin>,
@@ -16,7 +16,7 @@ pub struct Message<'a> {
 
 impl core::fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        // The payload is a peer's, so its bytes are no text for a log.
+        // Bytes of a peer do not belong into a log.
         f.debug_struct("Message")
             .field("origin", &self.origin)
             .field("sender_cpu", &self.sender_cpu)
@@ -26,7 +26,7 @@ impl core::fmt::Debug for Message<'_> {
     }
 }
 
-/// What a lane says of a message, and RFC v2 does not.
+/// Where a message comes from. Lanes know this, and slots do not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
     pub(crate) id: InstanceId,
@@ -36,27 +36,27 @@ pub(crate) struct Origin {
 }
 
 impl Message<'_> {
-    /// The instance that sent. On the native link the lane proves it (SPEC N-12); `None` on RFC v2, where nothing does.
+    /// The instance that sent. On the native link the lane proves it (SPEC N-12). `None` on RFC v2, where nothing proves it.
     pub fn sender(&self) -> Option<InstanceId> {
         self.origin.map(|origin| origin.id)
     }
 
-    /// The life of the sender that sent it, as that life says; `None` on RFC v2, and for a life that was over before we heard of it.
+    /// The life of the sender that sent it, as the sender says. `None` on RFC v2, and for a life that ended before it was answered.
     pub fn sender_incarnation(&self) -> Option<Incarnation> {
         self.origin.and_then(|origin| origin.theirs)
     }
 
-    /// The life of ours that receives it; `None` on RFC v2.
+    /// Our own life that receives it; `None` on RFC v2.
     pub fn receiver_incarnation(&self) -> Option<Incarnation> {
         self.origin.map(|origin| origin.ours)
     }
 
-    /// The number that the sender knows it by ([`Endpoint::send`](crate::Endpoint::send)); `None` on RFC v2.
+    /// The number that the sender got for it ([`Endpoint::send`](crate::Endpoint::send)); `None` on RFC v2.
     pub fn number(&self) -> Option<u64> {
         self.origin.map(|origin| origin.number)
     }
 
-    /// Physical id of the CPU that sent, as the sender says, cut to 32 bits: information, no more (SPEC N-12, H-12).
+    /// The low 32 bits of the physical id of the sending CPU, as the sender says. They prove nothing (SPEC N-12, H-12).
     pub const fn sender_cpu(&self) -> PhysCpuId {
         self.sender_cpu
     }
@@ -66,13 +66,13 @@ impl Message<'_> {
         self.msg_type
     }
 
-    /// The payload: at most 256 bytes on RFC v2, on the native link what the region's stamp says (SPEC N-7). Its first byte is
-    /// 8-byte aligned.
+    /// The payload: at most 256 bytes on RFC v2, and what the stamp of the region allows on the native link (SPEC N-7). Its first byte
+    /// is 8-byte aligned.
     pub const fn payload(&self) -> &[u8] {
         self.payload
     }
 
-    /// The payload as a `T`, if it is exactly as long as one.
+    /// The payload as a `T`. `None` if its length is not that of a `T`.
     pub fn read<T: FromBytes>(&self) -> Option<T> {
         T::read_from_bytes(self.payload()).ok()
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Making large values in place: a stack has no room for them.
+//! Initializes large values in place, because a stack has no room for them.
 
-/// Makes the elements of an array in place, one by one.
+/// Initializes the elements of an array in place, one by one.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel and an architecture supply. Each trait is one seam; [`Platform`] is all of them.
+//! The traits that a kernel and its architecture implement. [`Platform`] is all of them.
 //!
-//! The duty of an implementor stands under "Implementation safety", that of a caller under "Safety".
+//! "Implementation safety" is what an implementor must guarantee, "Safety" what a caller must.
 
 use crate::message::Message;
 use crate::sync::{AtomicU64, Ordering, Word};
@@ -13,10 +13,10 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 ///
 /// # Implementation safety
 ///
-/// **Ordering, the first duty (SPEC O-1):** every store that this CPU made before [`ring`](Self::ring) was
-/// called, to memory shared with the target, is visible to the handler that runs at the target because of
-/// it. No architecture's doorbell orders earlier stores by itself, but for a store to memory that is a device's on x86. A release store or fence
-/// of the language does not either: it orders memory, and an interrupt is none. What does:
+/// **Ordering (SPEC O-1):** stores of this CPU to shared memory, made before it called [`ring`](Self::ring), must be visible
+/// to the handler that this doorbell causes at the target. A doorbell does not order earlier stores by itself, except a store to
+/// uncached device memory on x86. A release store or fence of the language is not enough either: it orders accesses to memory, and
+/// sending an interrupt is none. These instructions are enough:
 ///
 /// | doorbell | before it | source |
 /// | --- | --- | --- |
@@ -25,23 +25,23 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 /// | arm64, SGI of a GICv3 | `dsb ishst`; a `dmb` is not enough | Arm ARM, "Data Synchronization Barrier (DSB)"; GIC, "Observability of the effects of accesses to the GIC registers" |
 /// | riscv64, SBI or IMSIC | `fence w, o`; `fence w, w` is not enough | ISA, "FENCE instruction" |
 ///
-/// **The target's half** is its kernel's: it takes the interrupt first, and looks for messages behind that, with a barrier in between where the
+/// **At the target** its kernel takes the interrupt first, and then looks for messages. Between the two it executes a barrier where the
 /// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has both halves as a litmus test.
 ///
-/// `ring` must be callable in any context that may send, with interrupts on or off, and must interrupt no
-/// other CPU than the one named: the vector's handler there is code that its kernel trusts to be expected.
+/// `ring` must be callable in any context that may send, with interrupts on or off. It must interrupt only the CPU that is named:
+/// another kernel's CPU does not expect this vector.
 pub unsafe trait Doorbell {
     /// Whether `ring` could reach this CPU with this vector. Nothing is sent.
     ///
-    /// Called before the message is stored, so that a target that cannot be reached costs nothing.
+    /// It is called before the message is stored, so that a send to an unreachable CPU changes nothing.
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
-    /// Interrupts `cpu` with `vector`. One interrupt may stand for many calls: a vector that is pending
-    /// already is not counted twice.
+    /// Interrupts `cpu` with `vector`. Several calls may cause one interrupt: a vector that is already pending stays
+    /// pending once.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
-    /// As [`ring`](Self::ring), from a handler that may have interrupted one half-way: an NMI. Leaves the interrupt
-    /// controller as it found it (SPEC A-9).
+    /// As [`ring`](Self::ring), from an NMI handler, which may have interrupted a `ring` on its CPU. Leaves the interrupt
+    /// controller as it was (SPEC A-9).
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 }
 
@@ -54,7 +54,7 @@ pub enum DoorbellError {
     NoSuchVector(Vector),
     /// The interrupt controller did not take the request in bounded time.
     Stuck,
-    /// The interrupt controller refused the request: its error status.
+    /// The interrupt controller refused the request. This is its error status.
     Refused(u32),
 }
 
@@ -86,7 +86,7 @@ impl DoorbellError {
     }
 }
 
-/// Says which CPU runs this.
+/// Identifies the CPU that runs the call.
 ///
 /// # Implementation safety
 ///
@@ -97,16 +97,16 @@ impl DoorbellError {
 pub unsafe trait ThisCpu {
     /// The CPU's physical id: on x86 its APIC id, on arm64 its affinity, on riscv64 its hart id (SPEC A-2, AR-1, RV-1).
     fn physical_id(&self) -> PhysCpuId;
-    /// The CPU's number within this kernel.
+    /// The index of the CPU within this kernel.
     fn index(&self) -> usize;
-    /// One turn of a wait for another CPU, in a context that may wait. A kernel whose callbacks can be preempted
-    /// must sleep here, or a waiter of higher priority keeps the callback from its CPU.
+    /// One iteration of a wait for another CPU, in a context that may wait. A kernel whose callbacks can be preempted
+    /// must sleep here. Otherwise a waiter of higher priority would keep the callback from running.
     fn relax(&self) {
         crate::sync::spin_hint();
     }
-    /// Writes `new` to `word` if that is `current`; whether it was. Called in kernels with one CPU only, for words that no
-    /// other CPU touches: it need be whole to this CPU's own interrupts and NMIs, no more. x86 has an instruction for
-    /// that which costs a fraction (`mk_ipi_x86::compare_exchange_alone`).
+    /// Writes `new` to `word` if its value is `current`. True if it was. It is called in kernels with one CPU only, for words that no
+    /// other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this CPU. On x86 an instruction without
+    /// `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
     #[inline(always)]
     fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
@@ -120,18 +120,18 @@ pub unsafe trait ThisCpu {
 /// Between `disable` and the matching `restore` no maskable interrupt is taken on this CPU, and the code is
 /// not moved to another CPU. Pairs nest. Both may be called in NMI context.
 pub unsafe trait LocalInterrupts {
-    /// What `disable` found, for `restore`.
+    /// The state before `disable`, for `restore`.
     type State;
     /// Switches interrupts off; gives the former state.
     fn disable(&self) -> Self::State;
-    /// Goes back to the state that `disable` gave.
+    /// Restores the state that `disable` returned.
     fn restore(&self, state: Self::State);
 }
 
 /// How a mapping may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Loads only. A platform with page tables makes it so, and a store through the mapping's words faults.
+    /// Loads only. If the platform has page tables, a store through the mapping faults.
     ReadOnly,
     /// Loads and stores.
     ReadWrite,
@@ -139,7 +139,7 @@ pub enum Access {
 
 /// Physical memory, mapped write-back cached: a slice of words from the start of the range.
 ///
-/// The mapping's owner gives it back to [`PhysMemory::unmap`]; dropping it leaks the mapping, no more.
+/// The owner must give it back to [`PhysMemory::unmap`]. Dropping it only leaks the mapping.
 #[derive(Debug)]
 pub struct Mapping<W> {
     words: NonNull<[W]>,
@@ -160,11 +160,11 @@ impl<W: Word> Mapping<W> {
     /// The mapped words.
     #[inline(always)]
     pub fn words(&self) -> &[W] {
-        // SAFETY: `new` was promised validity for as long as this mapping exists; `W` is shared by design.
+        // SAFETY: the caller of `new` guarantees validity for as long as this mapping exists. `W` may be shared.
         unsafe { self.words.as_ref() }
     }
 
-    /// Where the mapping lies, for an `unmap`.
+    /// The address of the mapping, for `unmap`.
     pub const fn as_ptr(&self) -> NonNull<[W]> {
         self.words
     }
@@ -178,7 +178,7 @@ unsafe impl<W: Word> Sync for Mapping<W> {}
 /// Why physical memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// Not on a page boundary, or a length that is not a multiple of 8.
+    /// The memory is not on a page boundary, or its length is not a multiple of 8.
     Misaligned,
     /// No address space or page tables left.
     NoMemory,
@@ -213,8 +213,9 @@ impl MapError {
 ///
 /// # Implementation safety
 ///
-/// A mapping covers exactly `range` rounded down to whole words, write-back cached (on arm64 also inner shareable, as the fences here are), and keeps the promise of
-/// [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, be it named by a peer or not.
+/// A mapping covers exactly `range`, rounded down to whole words. It is write-back cached (on arm64 also inner shareable, as are the
+/// fences here), and meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, no matter
+/// who named it.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
     type Word: Word;
@@ -226,7 +227,7 @@ pub unsafe trait PhysMemory {
     ///
     /// `mapping` came from `map` of this very object, and nothing that was borrowed from it is used again.
     unsafe fn unmap(&self, mapping: Mapping<Self::Word>);
-    /// Whether a page that a *peer* named may be mapped (SPEC H-18). Refuse what no peer has business with.
+    /// Whether a page that a *peer* named may be mapped (SPEC H-18). Allow only memory that is meant to be shared.
     fn peer_may_share(&self, page: PhysRange) -> bool;
 }
 
@@ -260,12 +261,12 @@ impl PoolError {
     }
 }
 
-/// The instance pools: memory set aside for one instance each.
+/// The memory pools of instances. Each pool is for one instance.
 ///
 /// # Implementation safety
 ///
 /// `alloc` gives page-aligned memory of at least `len` bytes, in whole pages that nothing else uses until they are
-/// freed. Peers map the pages whole: what `len` leaves of the last one must hold no secrets.
+/// freed. Peers map whole pages, so the rest of the last page must hold no secrets.
 pub unsafe trait InstancePool {
     /// Takes `len` bytes, page-aligned, from the pool of `instance`. May sleep.
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError>;
@@ -279,121 +280,123 @@ pub unsafe trait InstancePool {
 
 /// Runs the deferred work: the callbacks, outside the vector's own code.
 pub trait DeferredWork {
-    /// Has `Endpoint::run_deferred` called soon, on this CPU, once (or more often). Called with interrupts off, from the
-    /// doorbell's interrupt **and from tasks**: a send, a poll, an attachment. So a kernel that runs the deferred work only behind
-    /// the doorbell's vector would miss it: it also needs its idle loop, its tick or an interrupt to itself. Must not call it
-    /// itself. A call that is still due need not be repeated.
+    /// Schedules at least one call of `Endpoint::run_deferred`, soon, on this CPU. It is called with interrupts off, from the
+    /// doorbell's interrupt **and from tasks**: by a send, a poll or an attachment. So it is not enough to run the deferred work
+    /// after the doorbell's interrupt: the kernel also needs its idle loop, its tick or an interrupt to itself. `schedule` must not
+    /// make the call itself. It may do nothing if a call is already due.
     fn schedule(&self);
 }
 
-/// Whom an event is about, and between which two lives.
+/// The peer of an event, and the two lives that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer.
     pub id: InstanceId,
-    /// Its life, if one has been heard of.
+    /// Its life, if one is known.
     pub theirs: Option<Incarnation>,
     /// Our own life.
     pub ours: Incarnation,
 }
 
-/// What became of a peer or of the link with it (SPEC N-9, N-11, N-14). All are of the native link.
+/// What happened to a peer, or to the link with it (SPEC N-9, N-11, N-14). All events are of the native link.
 ///
 /// | event | from which call of ours | how often | what to do |
 /// | --- | --- | --- | --- |
-/// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | forget what the former life of the peer was promised |
+/// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | drop what belongs to the former life of the peer |
 /// | `Answered` | deferred work, poll, `tick`, a send, `want_space` | once for each attachment that had to wait | send what was `Unanswered` |
-/// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is heard by itself |
+/// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is accepted without a call |
 /// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | a fault of this kernel: stop sending, report it |
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether it was handled, or do what is right in both cases |
 /// | `Discarded` | `tick` | once for each range | send it again, if it is still wanted |
 /// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was made anew | once for each attachment, if anything is unsettled | as `InDoubt`, for each of them |
-/// | `ReadDirectory` | deferred work, poll, `tick` | again each time that something is not explained, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
+/// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
 /// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
 /// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; the host decides whether the peer is dead (SPEC D-11) |
 /// | `Alive` | `tick` | once for each `Suspect` that was wrong | nothing |
-/// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link goes on by itself |
+/// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link continues by itself |
 /// | `Dead` | `tick` | once for each life that says goodbye | nothing: what is sent waits for its next life |
 ///
-/// Who waits, for space or for an answer, learns by these of everything that can end the waiting: `Space` and `Answered`, `Refused`, `Dead`,
+/// A sender that waits for space or for an answer learns by these events of everything that can end the wait: `Space` and `Answered`, `Refused`, `Dead`,
 /// `Up`, `Suspect`, and `Unsettled` with `ReadDirectory` if the region is gone. All but the first two need [`tick`](crate::Endpoint::tick).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// The peer's messages of this life of it follow; those of former ones have been delivered. Once for each life of ours.
+    /// Messages of this life of the peer follow. Those of its former lives have been delivered. Once for each life of ours.
     Began(Incarnation),
-    /// The peer has answered this life of ours: sends are `Unanswered` no more.
+    /// The peer has answered this life of ours. Sends do not fail with `Unanswered` any more.
     Answered,
-    /// The peer broke the protocol: nothing is taken from it until it begins anew.
+    /// The peer broke the protocol. Its messages are refused until it begins a new life or attaches again.
     Quarantined(Breach),
-    /// The peer holds that we broke the protocol: it takes nothing more from this life of ours.
+    /// The peer says that we broke the protocol. It accepts nothing more from this life of ours.
     Refused(Breach),
-    /// A life of the peer ended while it handled this message of ours: perhaps it was handled. All before it were, none behind it.
+    /// A life of the peer ended while it handled this message of ours. It may or may not be handled. All messages before it were
+    /// handled, and none behind it.
     InDoubt {
         /// The message's number, as [`Endpoint::send`](crate::Endpoint::send) gave it.
         number: u64,
     },
-    /// A new life of the peer gave our unread messages back unhandled, as it wished to.
+    /// A new life of the peer chose to discard our unread messages. They were not handled.
     Discarded {
         /// Those with a number above this,
         after: u64,
         /// up to this one.
         to: u64,
     },
-    /// The link with the peer ended: we detached, or its region was made anew. Whether these messages of ours were handled is
-    /// not known.
+    /// The link with the peer ended: we detached, or its region was created again. It is not known whether these messages of ours were
+    /// handled.
     Unsettled {
         /// Those with a number above this,
         after: u64,
         /// up to this one.
         to: u64,
     },
-    /// The peer says what the directory does not explain: it may have changed. Call [`Endpoint::follow`](crate::Endpoint::follow).
+    /// The peer says something that contradicts the directory as we know it: it may have changed. Call [`Endpoint::follow`](crate::Endpoint::follow).
     ReadDirectory,
-    /// There is space in the peer's lane, as was asked for by `want_space`.
+    /// Our lane to the peer has the space that `want_space` asked for.
     Space,
-    /// The peer's heartbeat stands still.
+    /// The peer's heartbeat has stopped.
     Suspect,
-    /// The heartbeat of a peer that was suspect beats again.
+    /// The heartbeat of a suspect peer advances again.
     Alive,
-    /// The peer's receiver lives as this incarnation, the first or another than before.
+    /// The peer's receiver runs as this incarnation: the first one, or another than before.
     Up(Incarnation),
     /// The peer said goodbye.
     Dead(Incarnation),
 }
 
-/// Sees regions and peers come and go. Called from the call that found out, with no lock held that anybody waits for: a
-/// drain that is asked for meanwhile follows.
+/// Is told of events: of regions and peers. It is called by the call that found the event. No lock is held that another CPU waits
+/// for. A drain that is requested meanwhile follows.
 pub trait Observer {
-    /// Something happened to a peer. [`PeerEvent`] says from which calls; may send, must not wait.
+    /// Something happened to a peer. [`PeerEvent`] says from which calls. The method may send, and must not wait.
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }
-    /// Whether the directory gives `cpu` to `peer` now ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)); `None` if
-    /// there is no directory to ask: then `peer` has its doorbell CPU alone. While the entry changes: false; it is asked again. Asked when a peer has moved its doorbell
-    /// (SPEC N-12), when a sender names a CPU, and of our own CPUs, in any context that may send: read, do not wait.
+    /// Whether `cpu` belongs to `peer` now, as the directory says ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)). `None` if
+    /// there is no directory: then only its doorbell CPU belongs to `peer`. False while the entry changes; the question is repeated. It is
+    /// asked when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for our own CPUs, in any context that may
+    /// send. So it must not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);
         None
     }
-    /// No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where its handlers
-    /// would be, under the same rules.
+    /// A message was received for whose type no handler is registered. It is dropped after this call. The call is made where
+    /// handlers are called, under the same rules.
     fn unhandled(&self, message: &Message<'_>) {
         let _ = message;
     }
-    /// The host tells this kernel to stop at once (SPEC N-15). In interrupt context or in a poll, and again each time until
-    /// it has.
+    /// The host tells this kernel to stop at once (SPEC N-15). It is called in interrupt context or in a poll, and repeated until
+    /// the kernel has stopped.
     fn stop(&self) {}
     /// The region of `instance` exists at `range`: for a kernel's resource tree (Linux: `/proc/iomem`; SPEC C-5).
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let _ = (instance, range);
     }
-    /// The region of `instance` at `range` is about to go.
+    /// The region of `instance` at `range` will be removed.
     fn region_removed(&self, instance: InstanceId, range: PhysRange) {
         let _ = (instance, range);
     }
 }
 
-/// All that a kernel and its architecture supply.
+/// All traits that a kernel and its architecture implement.
 pub trait Platform:
     Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + Observer + Sync
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A cell whose value is published, used by many, and taken back only when nobody uses it any more.
+//! A cell whose value is published, has many users, and is taken back only when it has no user any more.
 //!
-//! Handlers and instances live in such cells: a user holds a [`Ref`] while it works on the value, without a
-//! lock; whoever takes the value back closes the cell to new users first and then finds out whether old ones
-//! are left. One word holds it all:
+//! Handlers and instances are stored in such cells. A user holds a [`Ref`] while it works on the value, without a
+//! lock. To take the value back, the owner first closes the cell to new users, and then checks whether old ones
+//! are left. One word holds the state:
 //!
 //! ```text
 //! 63        32 31   30 29       0
@@ -14,7 +14,7 @@ use crate::sync::{const_unless_loom, AtomicU64, Ordering, UnsafeCell};
 use core::ops::Deref;
 
 const USERS: u64 = (1 << 30) - 1;
-/// More users than this are refused, so that the count cannot run into the phase.
+/// More users than this are refused, so that the count cannot overflow into the phase.
 const MAX_USERS: u64 = 1 << 29;
 const PHASE: u64 = 3 << 30;
 const EMPTY: u64 = 0;
@@ -37,16 +37,16 @@ unsafe impl<T: Send + Sync> Sync for Published<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Published<T> {}
 
-/// Which of a cell's successive values: it changes whenever a value is taken back.
+/// Identifies one of the successive values of a cell. It changes whenever a value is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Serial(pub(crate) u32);
 
 /// Why a cell's value could not be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TakeError {
-    /// There is no closed value: never published, taken by another, or not closed.
+    /// There is no closed value: none was published, another caller has taken it, or it is not closed.
     NotClosing,
-    /// That many users still hold it.
+    /// This many users still hold it.
     InUse(u32),
 }
 
@@ -57,7 +57,7 @@ impl<T> Published<T> {
         }
     }
 
-    /// Makes an empty cell the caller's own, to publish a value in.
+    /// Reserves an empty cell for the caller, which can then publish a value in it.
     pub(crate) fn claim(&self) -> Option<Vacancy<'_, T>> {
         // SYNC POINT: cell-emptied (acquire)
         let claimed = self.change(Ordering::Acquire, |s| (s & PHASE == EMPTY).then_some(s | SETUP));
@@ -67,7 +67,7 @@ impl<T> Published<T> {
     /// The value, if there is one and it is not being taken back. Wait-free.
     #[inline]
     pub(crate) fn get(&self) -> Option<Ref<'_, T>> {
-        // A cell that is not live is left alone, so that a search through many costs loads only.
+        // A cell that is not live is not written, so that a search through many cells only loads.
         if self.state.load(Ordering::Relaxed) & PHASE != LIVE {
             return None;
         }
@@ -93,7 +93,7 @@ impl<T> Published<T> {
         self.change(Ordering::Relaxed, |s| wanted(s).then_some(s | CLOSING)).is_ok()
     }
 
-    /// Takes a closed value back once it has no users, and keeps the cell until the vacancy is dropped.
+    /// Takes a closed value back if it has no users. The cell stays reserved until the vacancy is dropped.
     pub(crate) fn take(&self) -> Result<(T, Vacancy<'_, T>), TakeError> {
         // SYNC POINT: cell-left (acquire)
         let idle = |s| s & PHASE == CLOSING && s & USERS == 0;
@@ -119,7 +119,7 @@ impl<T> Published<T> {
         s & PHASE == CLOSING || serial_of(s) != Serial(0)
     }
 
-    /// Replaces the state by what `next` gives, or gives the state for which it gives nothing.
+    /// Replaces the state by the result of `next`. If `next` gives none, returns the state as an error.
     fn change(&self, order: Ordering, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
         self.state.fetch_update(order, next)
     }
@@ -129,7 +129,7 @@ const fn serial_of(state: u64) -> Serial {
     Serial((state >> 32) as u32)
 }
 
-/// The sole right to a cell that holds nothing. Dropped unused, it leaves the cell empty.
+/// The exclusive right to publish in an empty cell. If it is dropped unused, the cell stays empty.
 #[derive(Debug)]
 pub(crate) struct Vacancy<'a, T> {
     cell: &'a Published<T>,
@@ -149,13 +149,13 @@ impl<T> Vacancy<'_, T> {
 
 impl<T> Drop for Vacancy<'_, T> {
     fn drop(&mut self) {
-        // A subtraction keeps the count of users that are just finding out that there is nothing for them.
+        // A subtraction, because users may be counted that are about to find the cell empty.
         // SYNC POINT: cell-emptied (release)
         self.cell.state.fetch_sub(SETUP, Ordering::Release);
     }
 }
 
-/// One user's hold on a published value.
+/// A counted reference to a published value.
 #[derive(Debug)]
 pub(crate) struct Ref<'a, T> {
     cell: &'a Published<T>,

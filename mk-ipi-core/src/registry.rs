@@ -6,12 +6,12 @@ use crate::published::{Published, Ref, Serial, TakeError};
 use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering};
 use mk_ipi_abi::{Errno, MessageType};
 
-/// What is called for each message of the type it was registered for.
+/// Is called for each message of the type that it was registered for.
 ///
-/// Runs outside the doorbell's vector, on the CPU that took the message, with no lock held. May send,
-/// register and look up; may not unregister.
+/// It runs outside of the doorbell's interrupt, on the CPU that received the message, with no lock held. It may send,
+/// register and look up. It may not unregister.
 pub trait Handler: Send + Sync {
-    /// Handles one message; the reference is valid until this returns.
+    /// Handles one message. The reference is valid until this returns.
     fn handle(&self, message: &Message<'_>);
 }
 
@@ -21,7 +21,7 @@ impl<F: Fn(&Message<'_>) + Send + Sync + ?Sized> Handler for &F {
     }
 }
 
-/// Stands for one registration.
+/// Identifies one registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "without it the handler cannot be unregistered"]
 pub struct Handle {
@@ -61,7 +61,7 @@ impl RegistryFull {
 /// Why nothing was unregistered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnregisterError {
-    /// This CPU is inside a callback, or keeps a poller: unregistration might wait for ever.
+    /// This CPU is inside of a callback, or keeps a poller: unregistration could wait for ever.
     InCallback,
     /// The handle's registration has ended already.
     Stale,
@@ -98,7 +98,7 @@ struct Entry<H> {
     handler: H,
 }
 
-/// The one handler that the last message went to: spares the next one of its type the search.
+/// The only handler of the last message's type. The next message of that type needs no search.
 #[derive(Debug)]
 pub(crate) struct Recent<'a, H> {
     version: u32,
@@ -119,7 +119,7 @@ fn forget<H>(recent: &mut Recent<'_, H>, version: u32) {
 pub(crate) struct Registry<H, const N: usize> {
     /// Changes with every registration that begins or ends.
     version: AtomicU32,
-    /// What the entry of the same index is registered for: a hint that spares a search most entries.
+    /// The message type of the entry with the same index. A hint, so that a search can skip most entries.
     types: [AtomicU32; N],
     entries: [Published<Entry<H>>; N],
 }
@@ -148,12 +148,12 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
-    /// Where this registry lies: what tells its handles from another's.
+    /// The address of this registry. It distinguishes its handles from those of others.
     fn identity(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
 
-    /// The handle of this registry that `bits` stand for ([`Handle::to_bits`]).
+    /// The handle of this registry with these bits ([`Handle::to_bits`]).
     pub(crate) fn handle_from_bits(&self, bits: u64) -> Handle {
         let serial = Serial((bits >> 32) as u32);
         Handle { registry: self.identity(), index: (bits & 0xffff_ffff) as usize, serial }
@@ -172,14 +172,14 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         Err(RegistryFull)
     }
 
-    /// Calls every handler of the message's type, in no promised order; gives how many.
+    /// Calls every handler of the message's type, in no defined order. Gives their number.
     pub(crate) fn dispatch(&self, message: &Message<'_>) -> usize {
         let mut called = 0usize;
         for (ty, entry) in self.types.iter().zip(&self.entries) {
             if ty.load(Ordering::Relaxed) != message.msg_type.0 {
                 continue;
             }
-            // The hint may be of a handler that came or went meanwhile; the entry's own type decides.
+            // The hint may be out of date. The type in the entry decides.
             if let Some(entry) = entry.get().filter(|e| e.msg_type == message.msg_type) {
                 entry.handler.handle(message);
                 called = called.wrapping_add(1);
@@ -188,7 +188,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         called
     }
 
-    /// As `dispatch`, and keeps the handler for the next message if it is the only one of its type.
+    /// As `dispatch`. Keeps the handler for the next message if it is the only one of its type.
     #[inline(always)]
     pub(crate) fn dispatch_recent<'a>(&'a self, recent: &mut Recent<'a, H>, message: &Message<'_>) -> usize {
         let version = self.version.load(Ordering::Relaxed);
@@ -221,8 +221,8 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
-    /// Lets go of a kept handler if any registration has begun or ended since: else `unregister` would wait for whoever polls
-    /// and hears nothing.
+    /// Releases a kept handler if any registration has begun or ended since. Otherwise `unregister` would wait for a poller that
+    /// receives no message.
     #[inline(always)]
     pub(crate) fn freshen(&self, recent: &mut Recent<'_, H>) {
         let version = self.version.load(Ordering::Relaxed);
@@ -233,7 +233,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
 
     /// Ends a registration: when this returns, the handler is not running and will not run again.
     ///
-    /// Waits for callbacks on other CPUs, a turn of `relax` at a time.
+    /// Waits for callbacks on other CPUs, and calls `relax` in between.
     pub(crate) fn unregister(&self, handle: Handle, relax: impl Fn()) -> Result<(), UnregisterError> {
         if handle.registry != self.identity() {
             return Err(UnregisterError::OtherRegistry);
@@ -242,7 +242,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         if !entry.close(Some(handle.serial)) {
             return Err(UnregisterError::Stale);
         }
-        // Whoever keeps it in a `Recent` finds out with its next message, or is through.
+        // A CPU that keeps it in a `Recent` releases it with its next look.
         self.version.fetch_add(1, Ordering::Relaxed);
         while let Err(TakeError::InUse(_)) = entry.take() {
             relax();

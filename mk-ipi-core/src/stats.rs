@@ -5,11 +5,11 @@ use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$meta:meta])* $name:ident => $variant:ident,)*) => {
-        /// What is counted.
+        /// The counters.
         #[derive(Clone, Copy, Debug)]
         pub(crate) enum Count { $($variant),* }
 
-        /// A reading of an endpoint's counters, summed over its CPUs. Each counts from 0 and wraps at 2^64.
+        /// A snapshot of an endpoint's counters, summed over its CPUs. Each counts from 0 and wraps at 2^64.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats { $($(#[$meta])* pub $name: u64),* }
@@ -33,7 +33,7 @@ counters! {
     refused => Refused,
     /// Sends refused because the lane was full.
     full => Full,
-    /// Doorbells of the native link; all its other sends were suppressed.
+    /// Doorbells of the native link. All its other sends needed none.
     rung => Rung,
     /// Messages written but not published, because the host had cleared their claim.
     claim_lost => ClaimLost,
@@ -63,7 +63,7 @@ counters! {
     no_region => NoRegion,
     /// Interrupts on a CPU whose physical id is beyond the region's slots.
     beyond_region => BeyondRegion,
-    /// Interrupts that interrupted the interrupt path of their own CPU: the deferred work looks again.
+    /// Interrupts that came while their CPU was in the interrupt path. The deferred work looks again.
     nested => Nested,
     /// Lanes put into quarantine.
     quarantined => Quarantined,
@@ -93,7 +93,7 @@ impl Counters {
         }
     }
 
-    /// As `add`, for a counter that nobody else adds to at the same time.
+    /// As `add`, for a counter that only this CPU changes now.
     #[inline]
     pub(crate) fn add_alone(&self, what: Count, n: u64) {
         if let Some(counter) = self.0.get(what as usize) {

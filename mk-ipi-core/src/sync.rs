@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every atomic of the project: core's in a kernel, loom's in a model. Nothing else names an atomic type.
+//! All atomics of the project: those of `core` in a kernel, those of loom in a model. No other module names an atomic type.
 //!
-//! Memory that a peer can write is seen as a slice of [`Word`]s and touched one word at a time, the payload
-//! included: a plain copy that races with the peer would be undefined behaviour. The mock has a `Word` of its
-//! own that asks a scheduler before each access.
+//! Memory that a peer can write is a slice of [`Word`]s. It is accessed one word at a time, also for payloads:
+//! a plain copy that races with the peer would be undefined behaviour. The mock has its own `Word`, which
+//! asks a scheduler before each access.
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the one place (CONTRIBUTING.md)")]
 
 #[cfg(not(loom))]
@@ -20,14 +20,14 @@ pub(crate) mod weak;
 #[cfg(all(test, loom))]
 use weak::{is_fence_left, left};
 
-/// The order of an access, of which only a model takes anything away.
+/// The order of an access. Only a model weakens it.
 #[cfg(not(all(test, loom)))]
 #[inline(always)]
 const fn left(order: Ordering) -> Ordering {
     order
 }
 
-/// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
+/// Declares a constructor that is `const` except under loom, whose atomics have no const constructor.
 macro_rules! const_unless_loom {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
         #[cfg(not(loom))]
@@ -111,7 +111,7 @@ impl AtomicU64 {
     pub const fn as_ptr(&self) -> *mut u64 {
         self.0.as_ptr()
     }
-    /// Writes `new` if the value is `current`, else gives what it is; `order` is of the success.
+    /// Writes `new` if the value is `current`; otherwise gives the value. `order` is that of a success.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
@@ -126,7 +126,7 @@ impl AtomicU64 {
     }
 }
 
-/// A memory fence. Loom treats `SeqCst` accesses as acquire and release: a store-then-load needs this.
+/// A memory fence. Loom treats `SeqCst` accesses as acquire and release, so a store before a load needs this fence.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 pub fn fence(order: Ordering) {
@@ -139,7 +139,7 @@ pub fn fence(order: Ordering) {
 
 /// One aligned 64-bit word of memory that another kernel may write at any time.
 ///
-/// A word's value proves nothing, whoever implements this: code that uses one must be sound for every value.
+/// No implementation guarantees anything about the value: code that uses it must be sound for every value.
 pub trait Word: Send + Sync + 'static {
     /// Reads the word.
     #[cfg_attr(loom, track_caller)]
@@ -147,10 +147,11 @@ pub trait Word: Send + Sync + 'static {
     /// Writes the word.
     #[cfg_attr(loom, track_caller)]
     fn store(&self, value: u64, order: Ordering);
-    /// Writes `new` if the word is `current`, else gives what it is. `order` is of the success; a failure is relaxed.
+    /// Writes `new` if the word is `current`; otherwise gives its value. `order` is that of a success; a failure is relaxed.
     #[cfg_attr(loom, track_caller)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
-    /// Reads the word, with acquire. A relaxed load and a fence: Rust promises no other load of memory that is mapped read-only.
+    /// Reads the word, with acquire. It is a relaxed load and a fence: for memory that is mapped read-only, Rust guarantees relaxed loads
+    /// only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     fn load_acquire(&self) -> u64 {
@@ -158,10 +159,10 @@ pub trait Word: Send + Sync + 'static {
         acquire();
         value
     }
-    /// Has the CPU fetch the word's line for reading. Changes nothing but where the line is.
+    /// Prefetches the word's cache line for reading. No value changes.
     #[inline(always)]
     fn will_read(&self) {}
-    /// Has the CPU fetch the word's line for writing.
+    /// Prefetches the word's cache line for writing.
     #[inline(always)]
     fn will_write(&self) {}
 }
@@ -204,7 +205,7 @@ impl Word for AtomicU64 {
     }
 }
 
-/// One turn of a wait: a pause for the CPU, a turn of another thread in a model.
+/// One iteration of a wait: a pause instruction in a kernel; in a model another thread runs.
 #[inline]
 pub fn spin_hint() {
     #[cfg(not(loom))]

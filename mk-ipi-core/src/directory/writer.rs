@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory, as the host writes it: every entry is checked against all others first (SPEC D-4, D-9).
+//! The host's side of the directory. Before an entry is written, it is checked against all others (SPEC D-4, D-9).
 
 use super::{lists, Directory, Entries, ENTRY_WORDS, GENERATION, HEADER_WORDS};
 use crate::sync::{fence, Ordering, Word};
@@ -8,32 +8,32 @@ use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader, EntryError, Instanc
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
 use zerocopy::transmute;
 
-/// The directory, as the host writes it. There is one writer: `&mut` sees to that within a kernel.
+/// The host's side of the directory. There must be one writer; within a kernel `&mut` ensures it.
 #[derive(Debug)]
 pub struct DirectoryWriter<'a, W>(Entries<'a, W>);
 
 /// Why the host could not write an entry. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteError {
-    /// The entry would be refused by its readers.
+    /// Readers would refuse the entry.
     Entry(EntryError),
-    /// No CPU, or more than the directory has room for.
+    /// There is no CPU, or more than the directory has room for.
     BadCpus,
     /// The doorbell CPU is not among those listed.
     DoorbellNotListed(PhysCpuId),
     /// The CPU is listed twice.
     CpuTwice(PhysCpuId),
-    /// The CPU is one of that live instance too.
+    /// The CPU belongs to this live instance.
     CpuTaken(PhysCpuId, InstanceId),
-    /// The region lies on that instance's.
+    /// The region overlaps that of this instance.
     RegionTaken(InstanceId),
-    /// The region lies on the directory.
+    /// The region overlaps the directory.
     OnDirectory,
-    /// A live instance keeps its region, what that speaks, and its incarnation: it is to be dead first. This is what is live.
+    /// The region, layout and incarnation of a live instance cannot change. It must be dead first. This is its entry.
     Live(InstanceRecord),
-    /// An incarnation that is over does not live again: the next life has another one.
+    /// An incarnation that has ended cannot become live again. The next life needs another one.
     Over(InstanceId),
-    /// The entry of that instance, with which this one is compared, cannot be read.
+    /// The entry of this instance, which must be compared with the new one, cannot be read.
     Unreadable(InstanceId, EntryError),
 }
 
@@ -63,7 +63,7 @@ impl core::fmt::Display for WriteError {
 impl core::error::Error for WriteError {}
 
 impl WriteError {
-    /// `EBUSY` for what another instance has, or a live entry keeps; `EPROTO` for an entry that cannot be read; else `EINVAL`.
+    /// `EBUSY` if another instance has it, or a live entry cannot change; `EPROTO` for an entry that cannot be read; else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::CpuTaken(..) | Self::RegionTaken(_) | Self::Live(_) => Errno::EBUSY,
@@ -74,7 +74,7 @@ impl WriteError {
 }
 
 impl<'a, W: Word> DirectoryWriter<'a, W> {
-    /// Makes an empty directory in `words`, which nobody reads yet; the stamp's magic comes last (SPEC D-2).
+    /// Makes an empty directory in `words`, which no kernel reads yet. The magic is written last (SPEC D-2).
     ///
     /// # Errors
     /// `Geometry` for counts that [`DirectoryHeader::new`] refuses, `TooSmall` if `words` are too few.
@@ -95,7 +95,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Ok(Self(Entries { words, header }))
     }
 
-    /// Goes on with the directory at the start of `words`, which a former life of the host made: its entries stay.
+    /// Takes over the directory at the start of `words`, which a former life of the host made. Its entries stay.
     ///
     /// # Errors
     /// As [`Directory::open`].
@@ -103,14 +103,14 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Directory::open(words).map(|Directory(entries)| Self(entries))
     }
 
-    /// Says at which physical address the directory lies: from then on no region may lie on it. Before anybody reads it.
+    /// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel reads the directory.
     #[must_use]
     pub fn at(mut self, address: PhysAddr) -> Self {
         self.0.header.address = address.0;
         self.store(offset_of!(DirectoryHeader, address), address.0)
     }
 
-    /// Says which CPU booted the machine: no kernel may stop that one (SPEC A-11). Before anybody reads it.
+    /// Stores which CPU booted the machine. No kernel may stop that CPU (SPEC A-11). Call it before any kernel reads the directory.
     #[must_use]
     pub fn boot_cpu(mut self, cpu: PhysCpuId) -> Self {
         self.0.header.boot_cpu = cpu.0.wrapping_add(1);
@@ -128,12 +128,12 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Directory(self.0)
     }
 
-    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4); gives the directory's generation with it: who
-    /// has followed that has done what the entry asks for (SPEC D-7).
+    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Gives the generation of the directory with this entry: a
+    /// kernel that has followed it has done what the entry requires (SPEC D-7).
     ///
     /// # Errors
-    /// [`WriteError`], before anything is written: for what readers would refuse, for what another instance has, and for a
-    /// change that a live entry does not allow (SPEC D-9).
+    /// [`WriteError`] if readers would refuse the entry, if another instance has its CPU or region, or if a live entry does not allow
+    /// the change (SPEC D-9). Nothing is written then.
     pub fn write(&mut self, record: &InstanceRecord, cpus: &[PhysCpuId]) -> Result<u32, WriteError> {
         let (words, listed) = self.0.of(record.instance).map_err(WriteError::Entry)?;
         let nr_cpus = u32::try_from(cpus.len()).map_err(|_| WriteError::BadCpus)?;
@@ -165,7 +165,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
 
     fn count_change(&self) -> u32 {
         let Some(word) = self.0.words.get(GENERATION) else { return 0 };
-        // Never 0: that is who has not followed.
+        // Never 0, which means that a kernel has not followed.
         #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
         let next = (word.load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
         // SYNC POINT: directory-generation (release)
@@ -173,7 +173,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         next
     }
 
-    /// The other entries that say something.
+    /// The other entries that are not absent.
     fn others(
         &self,
         of: InstanceId,
@@ -209,7 +209,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Ok(())
     }
 
-    /// A region is its instance's until the entry says that there is none: also that of the dead, for their next life.
+    /// A region belongs to its instance until the entry has none. That of a dead instance is kept for its next life.
     fn check_region(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let Some(region) = record.region else { return Ok(()) };
         let DirectoryHeader { address, total_size, .. } = self.0.header;
@@ -226,12 +226,12 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Ok(())
     }
 
-    /// Between lives all may change; within one the state, the CPUs and the doorbell.
+    /// Between two lives everything may change; within one only the state, the CPUs and the doorbell.
     fn check_change(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let id = record.instance;
         let old = match self.reader().at_rest(id, |_, _| ()) {
             Ok(old) => old,
-            // What nobody can read, a former life of the host left half-way: it may be written over.
+            // An entry that cannot be read was left half-written by a former life of the host. It may be overwritten.
             Err(_) => return Ok(()),
         };
         let kept = |r: &InstanceRecord| (r.incarnation, r.layout, r.flags, r.region);
