@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an endpoint is made of, who it is, and its handlers.
+//! The endpoint: its fields, its identity and its handlers.
 
 use super::busy::Busy;
 use super::ringing::Ringing;
@@ -20,17 +20,17 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 
 pub(super) type Instance<P> = crate::instance::Instance<<P as crate::platform::PhysMemory>::Word>;
 
-/// What belongs to one CPU. 128 bytes apart: prefetchers fetch lines in pairs.
+/// The state of one CPU. Aligned to 128 bytes, because prefetchers fetch cache lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Cpu<const QUEUE: usize> {
     pub(super) queue: Queue<QUEUE>,
     /// A message was left in this CPU's exclusive slot because the queue was full.
     pub(super) left: AtomicBool,
-    /// How many callbacks this CPU is inside, and one more for a poller.
+    /// How many callbacks this CPU is running, plus one for a poller.
     pub(super) callbacks: AtomicU32,
     pub(super) ringing: Ringing,
-    /// This CPU's physical id, plus one; 0 until it is asked for. To ask costs more than to send.
+    /// This CPU's physical id, plus one; 0 until it was read. To read it costs more than to send.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
 }
@@ -49,7 +49,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
         }
     }
 
-    // The count is this CPU's alone: who interrupts it leaves it as it was.
+    // Only this CPU changes the count. An interrupt leaves it as it was.
     #[inline(always)]
     pub(super) fn enter_callback(&self) {
         self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
     }
 }
 
-/// Calls `f` when it is dropped, unless it was [`defused`](Self::defuse): if a handler unwinds, which a host's may.
+/// Calls `f` when it is dropped, unless it was [`defused`](Self::defuse). It is for handlers that unwind, as they may in a test on a host.
 pub(super) struct OnUnwind<F: Fn()>(pub(super) F);
 
 impl<F: Fn()> OnUnwind<F> {
@@ -77,11 +77,11 @@ impl<F: Fn()> Drop for OnUnwind<F> {
     }
 }
 
-/// One kernel's end of every link.
+/// One kernel's end of all its links.
 ///
-/// `P`: the kernel and its architecture. `H`: what a handler is, for example `&'static (dyn Fn(&Message) +
+/// `P`: the kernel and its architecture. `H`: the type of a handler, for example `&'static (dyn Fn(&Message) +
 /// Send + Sync)`. `CPUS`: most CPUs of this kernel (its [`ThisCpu::index`](crate::platform::ThisCpu::index) is
-/// below it); those of others need no room here. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
+/// below it). CPUs of other kernels need no room here. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
 /// the deferred work on one CPU, a power of two; that is also the budget of one run. `INSTANCES`: ids of instances that it
 /// can know are below it; at most 256.
 ///
@@ -96,30 +96,30 @@ pub struct Endpoint<
     const INSTANCES: usize = 256,
 > {
     pub(super) platform: P,
-    /// A [`Claim`]'s `data_size` that names us; 0 until `identify`.
+    /// Our [`Claim`] as a `data_size`; 0 until `identify`.
     pub(super) identity: AtomicU64,
     pub(super) instances: InstanceTable<P::Word, INSTANCES>,
     pub(super) registry: Registry<H, HANDLERS>,
     /// The receiver's end of our own region, if that is native.
     pub(super) receiver: Receiver<INSTANCES>,
-    /// A new life of ours gives back what former ones left unread.
+    /// Whether a new life of ours discards what former ones left unread.
     pub(super) discard: AtomicBool,
-    /// Where a new life of ours is rung, a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for where the directory says.
+    /// The doorbell of a new life of ours, a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for the one in the directory.
     pub(super) bell: AtomicU64,
-    /// Instances whose lanes want something of us: an answer, space, the flush of what was posted.
+    /// Instances whose lanes need work: they wait for an answer or for space, or have unflushed posts.
     pub(super) busy: Busy,
     pub(super) cpus: [Cpu<QUEUE>; CPUS],
-    /// The life of each instance that was told of last, as its region said it: who attaches it anew is not told again.
+    /// The life of each instance that was reported last, as its region said. It is not reported again after a new attachment.
     pub(super) lives: [AtomicU64; INSTANCES],
-    /// The directory's generation that was followed last; 0 if none was.
+    /// The generation of the directory that was followed last; 0 if none was.
     pub(super) followed: AtomicU32,
     /// How often an instance was added.
     pub(super) attachments: AtomicU32,
-    /// Somebody follows the directory.
+    /// Whether a CPU follows the directory now.
     pub(super) following: AtomicBool,
-    /// As `Cpu::ringing`, of CPUs whose index is not below `CPUS`.
+    /// As `Cpu::ringing`, for CPUs whose index is not below `CPUS`.
     pub(super) ringing_elsewhere: Ringing,
-    /// Of CPUs whose index is not below `CPUS`.
+    /// Counters of CPUs whose index is not below `CPUS`.
     pub(super) elsewhere: Counters,
 }
 
@@ -133,7 +133,7 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     const_unless_loom! {
-        /// An endpoint that knows nobody, not even itself. It is large: keep it in a `static`.
+        /// An endpoint without an identity and without instances. It is large: keep it in a `static`.
         pub fn new(platform: P) -> Self {
             Self {
                 platform,
@@ -155,7 +155,7 @@ impl<
         }
     }
 
-    /// As [`new`](Self::new), in memory that is no `static` of Rust's: made in place, part by part, since a stack has no room
+    /// As [`new`](Self::new), in memory that is no `static` of Rust. It is initialized in place, because a stack has no room
     /// for it.
     #[cfg(not(loom))]
     pub fn new_in(place: &mut MaybeUninit<Self>, platform: P) -> &Self {
@@ -204,7 +204,7 @@ impl<
         self.identity.store(me.map_or(0, Claim::to_data_size), Ordering::Release);
     }
 
-    /// Who this kernel is, once told.
+    /// The instance and life of this kernel, after [`identify`](Self::identify).
     pub fn identity(&self) -> Option<(InstanceId, Incarnation)> {
         let claim = Claim::from_data_size(self.identity.load(Ordering::Acquire))?;
         Some((claim.instance, claim.incarnation))
@@ -240,12 +240,12 @@ impl<
 
     // ---- handlers (SPEC chapter C) ----
 
-    /// Has `handler` called for each message of type `msg_type`. Several may serve one type.
+    /// Registers `handler` for messages of type `msg_type`. A type may have several handlers.
     pub fn register(&self, msg_type: MessageType, handler: H) -> Result<Handle, RegistryFull> {
         self.registry.register(msg_type, handler)
     }
 
-    /// The handle that [`Handle::to_bits`] made a number of. Any number is safe: what stands for no registration is refused.
+    /// The handle with the bits that [`Handle::to_bits`] gave. Any number is safe: one that is no registration is refused later.
     pub fn handle_from_bits(&self, bits: u64) -> Handle {
         self.registry.handle_from_bits(bits)
     }

@@ -15,9 +15,9 @@ use mk_ipi_abi::{Errno, PhysCpuId};
 pub enum SendError {
     /// The payload has no bytes, which RFC v2 cannot carry (SPEC H-4).
     Empty,
-    /// The payload is longer than 256 bytes, or than the native region's stamp allows.
+    /// The payload is longer than 256 bytes on RFC v2, or than the stamp of the native region allows.
     TooLong,
-    /// This endpoint was not told who it is ([`Endpoint::identify`]).
+    /// This endpoint has no identity yet ([`Endpoint::identify`]).
     NoIdentity,
     /// This CPU's physical id does not fit the wire's field.
     SenderBeyondField,
@@ -25,25 +25,25 @@ pub enum SendError {
     Instance(LookupError),
     /// The instance has no region.
     NoRegion,
-    /// The CPU named is not one of the instance's, or not the one that is rung (SPEC S-7, N-12).
+    /// The CPU does not belong to the instance, or is not the one that is rung (SPEC S-7, N-12).
     NotItsCpu(PhysCpuId),
-    /// The exclusive slot is occupied: by an unread message, or by another sender. Try again; now and then that
-    /// rings for the unread message, so that a doorbell that was lost does not close the slot (SPEC R-7).
+    /// The exclusive slot is occupied by an unread message, or by another sender. Try again. Some tries ring again
+    /// for the unread message, so that a lost doorbell does not block the slot (SPEC R-7).
     Busy,
-    /// The claim on the slot was cleared while the message was stored, and it was not published: the host holds
-    /// this incarnation dead.
+    /// The host cleared the claim on the slot while the message was stored, because it takes this incarnation for
+    /// dead. The message was not published.
     ClaimLost,
-    /// Our lane is full. [`Endpoint::want_space`] asks to be told when it is not.
+    /// Our lane is full. [`Endpoint::want_space`] requests an event for when it is not.
     Full,
     /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent) tells when.
     Unanswered,
-    /// Other CPUs of ours took every position that this one tried for. Try again.
+    /// Other CPUs of ours took every position that this one tried to take. Try again.
     Contended,
-    /// The receiver holds that we broke the protocol, and takes nothing from this life of ours.
+    /// The receiver says that we broke the protocol. It accepts nothing from this life of ours.
     Quarantined,
-    /// The receiver's own words contradict each other, or a new life of it does not know ours: attach the instance again.
+    /// The words of the receiver contradict each other, or a new life of it does not know ours. Attach the instance again.
     Broken,
-    /// The peer's region was made anew since we attached: attach the instance again. What was sent and not handled is told by
+    /// The peer's region was created again since we attached. Attach the instance again. What was sent and not handled is reported by
     /// [`PeerEvent::Unsettled`](crate::platform::PeerEvent).
     RegionGone,
     /// The call exists on the native link only.
@@ -87,12 +87,12 @@ impl core::fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl SendError {
-    /// Whether the same message may go a moment later, with nothing changed at this end: there is no room now, or another CPU is at it.
+    /// Whether the same call may succeed later with nothing changed at this end: there is no room now, or another CPU is in the way.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::Full | Self::Busy | Self::Unanswered | Self::Contended)
     }
 
-    /// As the C call (SPEC C-2), and for what it does not know the nearest number.
+    /// The error number of the C call (SPEC C-2). For errors that the C call does not have, the nearest one.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Empty | Self::TooLong | Self::NoIdentity | Self::NotItsCpu(_) => Errno::EINVAL,

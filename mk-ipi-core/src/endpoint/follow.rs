@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following the directory: instances come, go and change while we run (SPEC D-7, D-8, N-17).
+//! Following the directory: instances are added, removed and changed while this kernel runs (SPEC D-7, D-8, N-17).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -15,18 +15,18 @@ use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange};
 
-/// What became of an instance of which the directory says something new.
+/// What changed for an instance, as the directory says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
-    /// It came, and was added.
+    /// It is new, and was added.
     Added,
-    /// It is another life, lives or is dead, or is rung elsewhere; its region is the same.
+    /// Its life, its state or its doorbell changed. Its region is the same.
     Changed,
-    /// It went, or its region is another one, and was taken out of the table; in the latter case `Added` follows.
+    /// It was removed from the table, because it is gone, or has another region. In the latter case `Added` follows.
     Removed,
-    /// The host takes this life of ours for dead: our own entry is not live, or another life's. Again with each change, while it is so.
+    /// The host takes this life of ours for dead: our own entry is not live, or names another life. Reported again with each change.
     TakenForDead,
-    /// It is live, and could not be added: why. It is tried again when the directory has changed once more.
+    /// It is live, and could not be added for this reason. It is tried again after the next change of the directory.
     LeftOut(JoinError),
 }
 
@@ -39,30 +39,30 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Does what the directory asks for since the last call, or since [`join`](Self::join): takes out instances whose region ends,
-    /// adds those that have come, and rings where it says now. Calls `each` for all that is new. Gives the directory's generation,
-    /// which all our lanes name from then on: the host knows by it that no CPU of ours rings a CPU, or uses a region, that an older
-    /// one named (SPEC D-7, N-17).
+    /// Applies changes of the directory since the last call, or since [`join`](Self::join): removes instances whose region ends,
+    /// adds new ones, and rings where the directory says now. Calls `each` for every change. Gives the generation of the directory.
+    /// All our lanes name it from then on, so that the host knows: no CPU of ours rings a CPU, or uses a region, that only an older
+    /// generation named (SPEC D-7, N-17).
     ///
-    /// One load if nothing has changed. Call it where sleeping is allowed: now and then, and when
-    /// [`PeerEvent::ReadDirectory`](crate::platform::PeerEvent::ReadDirectory) says so. One caller at a time does it.
+    /// If nothing has changed, this is one load. Call it where sleeping is allowed: from time to time, and at each
+    /// [`PeerEvent::ReadDirectory`](crate::platform::PeerEvent::ReadDirectory). One caller at a time is admitted.
     ///
-    /// Our own instance, and those whose region came from our own pool, are not taken out. A dead or ending one is not rung.
+    /// Our own instance, and those whose region came from our own pool, are not removed. A dead or ending one is not rung.
     ///
     /// # Errors
-    /// `Busy`, `Changing`, `InUse`, `Ringing`, and `Entry` if that of an instance that we know cannot be read: what could be done
-    /// was; call again.
+    /// `Busy`, `Changing`, `InUse`, `Ringing`, and `Entry` if the entry of an instance in our table cannot be read. The other changes
+    /// were applied. Call again.
     pub fn follow(
         &self,
         directory: &Directory<'_, P::Word>,
         mut each: impl FnMut(InstanceId, Followed),
     ) -> Result<u32, JoinError> {
         let generation = directory.generation();
-        // 0 is a host that does not count its changes.
+        // A host that does not count its changes has 0 here.
         if generation != 0 && self.followed.load(Ordering::Relaxed) == generation {
             return Ok(generation);
         }
-        // Two at a time could undo each other. SYNC POINT: following (acquire)
+        // Two callers at a time could undo each other's changes. SYNC POINT: following (acquire)
         if self.following.swap(true, Ordering::Acquire) {
             return Err(JoinError::Busy);
         }
@@ -84,7 +84,7 @@ impl<
             Ok(None) => {}
             Err(e) => done = Err(e),
         };
-        // What goes first: its region may be another's by now.
+        // Removals first: another instance may have the region by now.
         directory.ids().for_each(|id| note(id, self.update_known(id, directory)));
         let before = self.attachments.load(Ordering::Relaxed);
         let mut added = 0u32;
@@ -97,7 +97,7 @@ impl<
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
         }
-        // From here on nobody accepts a doorbell by an older entry. Who accepted one before may be ringing it.
+        // From here on no CPU of ours starts to ring by an older entry. One that started before may still ring.
         self.instances.all().for_each(|known| known.sender().into_iter().for_each(|s| s.forget_bell()));
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
@@ -109,17 +109,17 @@ impl<
         Ok(generation)
     }
 
-    /// Says in all our lanes how far we have followed the directory (SPEC N-17).
+    /// Writes into all our lanes how far we have followed the directory (SPEC N-17).
     fn has_followed(&self, generation: u32) {
         self.followed.store(generation, Ordering::Relaxed);
-        // Also a CPU of ours may be another one by now.
+        // The physical ids of our own CPUs may have changed too.
         self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
         for instance in self.instances.all() {
             instance.sender().into_iter().for_each(|sender| sender.follow(generation));
         }
     }
 
-    /// What the directory says of an instance that we know.
+    /// Applies the entry of an instance that is in our table.
     fn update_known(
         &self,
         id: InstanceId,
@@ -127,7 +127,7 @@ impl<
     ) -> Result<Option<Followed>, JoinError> {
         let known = match self.instances.get(id) {
             Ok(known) => known,
-            // Perhaps it was in use when it was to go.
+            // It may have been in use when it had to be removed.
             Err(LookupError::Destroyed) => return self.remove(id),
             Err(LookupError::Unknown) => return Ok(None),
         };
@@ -146,11 +146,11 @@ impl<
         match same {
             Some(record) => {
                 let bell = Bell { cpu: record.doorbell_cpu, vector: record.vector };
-                // First where, then whether: a new life is not rung at its former CPU.
+                // First the doorbell, then the state: a new life must not be rung at its former CPU.
                 let changed = known.change(record.incarnation, bell);
                 let comes_or_goes = known.set_live(is_live);
                 if (comes_or_goes || changed) && is_live {
-                    // What was sent meanwhile may not have been rung for. One that cannot be rung looks by itself.
+                    // Messages sent meanwhile may lack a doorbell. If this one fails, the peer looks without one.
                     let _ = self.ring_if_wanted(&known);
                 }
                 let changed = comes_or_goes || changed;
@@ -174,7 +174,7 @@ impl<
         }
     }
 
-    /// What the directory says of an instance that we do not know.
+    /// Applies the entry of an instance that is not in our table.
     fn add_new(
         &self,
         id: InstanceId,
@@ -198,12 +198,12 @@ impl<
         }))
     }
 
-    /// Calls `each` for every instance that has our native region mapped, by its own word, and has not followed the directory to
-    /// `generation`: it may still ring, or use, what an older one named. The word of a life that was killed stays; whether its
-    /// CPUs have stopped only the host knows. Ourselves apart: what our own [`follow`](Self::follow) gave says that.
+    /// Calls `each` for every instance that, by its own word, has our native region mapped and has not followed the directory to
+    /// `generation`. It may still ring CPUs, or use regions, that an older generation named. The word of a killed life stays, and only
+    /// the host knows whether its CPUs have stopped. Our own instance is left out: the result of [`follow`](Self::follow) stands for it.
     ///
     /// # Errors
-    /// `NotNative` if our own region is not a native one: then nobody can say so.
+    /// `NotNative` if our own region is not a native one: then there are no such words.
     pub fn behind(
         &self,
         generation: u32,
@@ -221,10 +221,10 @@ impl<
     }
 }
 
-/// Whether that is the region that we have mapped, to be used as we use it.
+/// Whether the record has the region that we have mapped, with the same layout and flags.
 fn is_same<W: Word>(known: &crate::instance::Instance<W>, record: &InstanceRecord) -> bool {
     let LinkConfig::RfcV2 { slots, policy } = config_of(record, &[]).link else {
-        // A native region's length is in its stamp.
+        // The length of a native region is in its stamp.
         let start = |range: Option<PhysRange>| range.map(PhysRange::start);
         let same = known.link.layout() == record.region.map(|_| record.layout)
             && start(known.region()) == start(record.region);

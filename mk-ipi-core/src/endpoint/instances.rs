@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who we are, and which instances we know (SPEC chapter C).
+//! Our identity, and the instances in our table (SPEC chapter C).
 
 use super::base::Endpoint;
 use crate::instance::{DestroyError, InstanceConfig};
@@ -20,19 +20,19 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Says who this kernel is. Until then interrupts are ignored, sends refused, and native links not made.
+    /// Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
     ///
-    /// Peers may have sent before: looks into this CPU's slot. Every other CPU of this kernel calls
-    /// [`poll`](Self::poll) once after this, and after our own instance was added anew.
+    /// Peers may have sent before, so this looks into the slot of this CPU. Every other CPU of this kernel must call
+    /// [`poll`](Self::poll) once after this, and each time after our own instance was added.
     pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
         self.set_identity(Some(Claim { instance, incarnation }));
-        // Without a region, or where slots are never emptied, there is nothing to find.
+        // There is nothing to find without a region, or in slots that are never emptied.
         let _ = self.poll();
     }
 
     /// Adds an instance and makes its region from its pool: zeroed, mapped, then published. May sleep.
     ///
-    /// Gives where the region lies, exactly.
+    /// Gives the exact range of the region.
     pub fn create_instance(&self, config: &InstanceConfig<'_>) -> Result<PhysRange, AddError> {
         let range = self.with_me(|me| self.instances.create(&self.platform, me, config))?;
         self.announce(config.id);
@@ -50,13 +50,13 @@ impl<
         Ok(())
     }
 
-    /// Has this life begin with empty lanes: what former lives of ours left unread is not delivered but given back to its senders
+    /// Makes this life begin with empty lanes. Messages that former lives of ours left unread are not delivered, and their senders learn it
     /// ([`PeerEvent::Discarded`](crate::platform::PeerEvent)). Call it before our own instance is added.
     pub fn discard_unread(&self) {
         self.discard.store(true, Ordering::Relaxed);
     }
 
-    /// Calls `f` with who we are, as a native link needs it.
+    /// Calls `f` with our identity, as a native link needs it.
     fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_, INSTANCES>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
         let discard = self.discard.load(Ordering::Relaxed);
@@ -64,21 +64,21 @@ impl<
         f(Some(Me { id, incarnation, receiver: &self.receiver, discard, bell }))
     }
 
-    /// Takes an instance out of the table, unmaps its region and gives back what came from its pool. May sleep.
+    /// Removes an instance from the table, unmaps its region and gives back memory that came from its pool. May sleep.
     ///
-    /// Never waits: while senders use the instance it is closed to new ones and `InUse`; call again. What the peer has not said to
-    /// have handled is told by [`PeerEvent::Unsettled`].
+    /// It never waits. While senders use the instance, the result is `InUse`, and new users are refused: call again. Messages that the
+    /// peer has not confirmed as handled are reported by [`PeerEvent::Unsettled`].
     ///
-    /// A native region goes back to our pool only when nobody else has it mapped, by their own word: `Mapped` says who has
-    /// (SPEC D-8, N-17). A region of RFC v2 has no room for such a word; there the host knows from the directory
-    /// ([`behind`](Self::behind)).
+    /// A native region goes back to our pool only when no other instance says that it has it mapped; otherwise `Mapped` names one
+    /// (SPEC D-8, N-17). A region of RFC v2 has no word for that. There the host knows from the directory who has
+    /// followed ([`behind`](Self::behind)).
     pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
         self.destroy_with(id, |_, _| false)
     }
 
-    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is asked about each instance, and the life of it,
-    /// that says that it has the region mapped: whether its CPUs have stopped for good. If it answers true and they run, that kernel
-    /// goes on writing into memory that is somebody else's by then.
+    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and life that says that
+    /// it has the region mapped, and returns whether its CPUs have stopped for good. If it returns true and they still run, that kernel
+    /// may write into memory that has another owner by then.
     pub fn destroy_with(
         &self,
         id: InstanceId,
@@ -92,8 +92,8 @@ impl<
         Ok(())
     }
 
-    /// Calls `each` for every other kernel that has the native region of `id` mapped, by its own word, whoever made that
-    /// (SPEC N-17): its senders, and its receiver, in these lives. May sleep.
+    /// Calls `each` for every other instance and life that says that it has the native region of `id` mapped (SPEC N-17): the senders,
+    /// and the receiver. It does not matter which kernel created the region. May sleep.
     ///
     /// # Errors
     /// `Unknown` if there is no such instance with a native region, `Map` if its lanes could not be looked at.
@@ -107,29 +107,29 @@ impl<
         instance.mapped_by(&self.platform, me, each)
     }
 
-    /// Empties every slot that a dead kernel had claimed; gives how many (SPEC X-5).
+    /// Empties every slot that a dead kernel had claimed (SPEC X-5). Gives their number.
     ///
-    /// For the host, when that incarnation's CPUs have stopped for good: a kernel that still ran could write
+    /// For the host, after the CPUs of that incarnation have stopped for good. A kernel that still runs could write
     /// into the message of the slot's next owner.
     pub fn clear_claims(&self, dead: InstanceId, incarnation: Incarnation) -> usize {
         self.instances.clear_claims(Claim { instance: dead, incarnation })
     }
 
-    /// An instance was added: it learns that we are there, and we look at its lane.
+    /// After an instance was added: rings it, so that it sees our hello, and has its lane looked at.
     fn announce(&self, id: InstanceId) {
-        // Perhaps by an entry that has changed since: the next look at the directory is a whole one, also of who is at it now.
+        // The entry that was used may have changed since. So the next follow reads the whole directory, also one that runs now.
         self.attachments.fetch_add(1, Ordering::Relaxed);
         self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {
                 if sender.is_fresh() {
-                    // Another region: whoever lives there has not been told of.
+                    // Another region: the life in it has not been reported.
                     self.lives.get(id.index()).into_iter().for_each(|told| told.store(0, Ordering::Relaxed));
                 }
                 if sender.open() != Opening::Open {
                     self.busy.opening.add(id);
                 }
-                // One that cannot be rung looks by itself.
+                // If this fails, the peer looks without a doorbell.
                 let _ = self.ring_if_wanted(&instance);
             }
         }

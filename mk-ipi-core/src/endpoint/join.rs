@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel takes its place among the instances that the directory lists (SPEC D-5, D-6).
+//! A spawned kernel joins the instances that the directory lists (SPEC D-5, D-6).
 
 use super::base::Endpoint;
 use crate::directory::{Directory, InstanceRecord};
@@ -13,24 +13,24 @@ use mk_ipi_abi::directory::{EntryError, EntryFlags, Layout};
 use mk_ipi_abi::rfc_v2::{Claim, MK_MAX_INSTANCES, SLOT_SIZE};
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
 
-/// Why a spawned kernel could not take its place.
+/// Why a spawned kernel could not join, or could not follow the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinError {
-    /// No live entry has its region at that address: the boot parameters contradict each other.
+    /// No live entry has a region at this address: the boot parameters contradict each other.
     NotListed(PhysAddr),
-    /// An instance, ourselves or another, could not be added: who and why.
+    /// An instance, our own or another, could not be added.
     Instance(InstanceId, AddError),
-    /// The host was changing the entry of this instance: try again.
+    /// The host was changing the entry of this instance. Try again.
     Changing(InstanceId),
-    /// From [`follow`](Endpoint::follow) alone. Somebody still uses this instance, which the directory lists no more, or with
-    /// another region: call again.
+    /// From [`follow`](Endpoint::follow) only. This instance must be removed, because the directory does not list it any more, or with
+    /// another region. But it is still in use. Call again.
     InUse(InstanceId),
-    /// From [`follow`](Endpoint::follow) alone. Another call of it is at work, or somebody added an instance meanwhile: call again.
+    /// From [`follow`](Endpoint::follow) only. Another call of it runs, or an instance was added meanwhile. Call again.
     Busy,
-    /// From [`follow`](Endpoint::follow) alone. A CPU of ours does not come to an end of ringing where the directory said before: call again.
+    /// From [`follow`](Endpoint::follow) only. A CPU of ours is still ringing by a former entry. Call again.
     Ringing,
-    /// The entry of this instance cannot be used: who and why. If it is the result of a join, no entry that can be read has its
-    /// region at that address.
+    /// The entry of this instance cannot be used. As the result of a join it also says that no readable entry has its region at our
+    /// address.
     Entry(InstanceId, EntryError),
 }
 
@@ -53,7 +53,7 @@ impl core::fmt::Display for JoinError {
 impl core::error::Error for JoinError {}
 
 impl JoinError {
-    /// `ENODEV`, `EAGAIN`, or that of the instance.
+    /// `ENODEV`, `EAGAIN`, or the error number of the instance's error.
     pub const fn errno(self) -> Errno {
         match self {
             Self::NotListed(_) | Self::Entry(..) => Errno::ENODEV,
@@ -64,7 +64,8 @@ impl JoinError {
     }
 }
 
-/// The config of an instance that the directory lists, with those of its CPUs that are at hand; slots fill its region, a native region's stamp says the rest.
+/// The config of an instance in the directory, with those of its CPUs that the caller has. The slots fill its region; a native region is
+/// described by its stamp.
 pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> InstanceConfig<'a> {
     let slots = || {
         record.region.map_or(u32::MAX, |r| {
@@ -97,18 +98,17 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Takes the place of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
-    /// that the directory lists as starting or running, ourselves included. Gives how many. May sleep.
+    /// Takes the identity of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
+    /// that the directory lists as starting or running, including our own. Gives their number. May sleep.
     ///
     /// On an error nothing that this call added stays. An instance that cannot be added, unless it is our own, is left out
-    /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel calls
-    /// [`poll`](Self::poll) once, and this one calls [`follow`](Self::follow) now and then: what comes, goes and changes later is
-    /// found by that.
+    /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel must call
+    /// [`poll`](Self::poll) once, and this one must call [`follow`](Self::follow) from time to time, which finds later changes.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
         self.join_and(shared, directory, |_, _| ())
     }
 
-    /// As [`join`](Self::join), and calls `left_out` for each live instance that could not be added: who and why.
+    /// As [`join`](Self::join). Calls `left_out` for each live instance that could not be added, with the reason.
     /// [`follow`](Self::follow) tries again when the directory has changed.
     pub fn join_and(
         &self,
@@ -118,14 +118,14 @@ impl<
     ) -> Result<usize, JoinError> {
         let me = find_self(shared, directory)?;
         let before = self.identity().map(|(instance, incarnation)| Claim { instance, incarnation });
-        // A native link begins with who we are.
+        // A native link needs our identity first.
         self.set_identity(Some(Claim { instance: me.instance, incarnation: me.incarnation }));
         let mut added = [false; MK_MAX_INSTANCES];
         let joined = directory.ids().zip(&mut added).try_for_each(|(id, added)| {
             match self.join_one(id, &me, directory) {
                 Ok(was_alive) => *added = was_alive,
                 Err(e) if id == me.instance || matches!(e, JoinError::Changing(_)) => return Err(e),
-                // One bad neighbour keeps nobody from the others.
+                // An instance that cannot be added does not prevent the others.
                 Err(e) => left_out(id, e),
             }
             Ok(())
@@ -134,7 +134,7 @@ impl<
         for (id, _) in directory.ids().zip(added).filter(|(_, added)| *added) {
             count = count.wrapping_add(1);
             if joined.is_err() {
-                // Ours alone, but for a sender that found it in this moment: then it is closed, and goes with the
+                // Only this call uses it, unless a sender found it just now. Then it is closed, and removed by the
                 // next `destroy_instance`.
                 let _ = self.destroy_instance(id);
             }
@@ -144,12 +144,12 @@ impl<
         }
         joined?;
         self.identify(me.instance, me.incarnation);
-        // Also what has changed meanwhile. What cannot be done yet is done by the next call of it.
+        // Applies also what has changed meanwhile. The next `follow` does what is not possible yet.
         let _ = self.follow(directory, |_, _| ());
         Ok(count)
     }
 
-    /// Adds the instance `id` if it is alive; whether it was.
+    /// Adds the instance `id` if it is live. True if it was.
     fn join_one(
         &self,
         id: InstanceId,
@@ -163,17 +163,17 @@ impl<
             Err(e) => return Err(JoinError::Entry(id, e)),
         };
         if id == me.instance && record.as_ref() != Some(me) {
-            // It is not any more what it was when we recognised ourselves.
+            // The entry has changed since it was found to be ours.
             return Err(JoinError::Changing(id));
         }
         let Some(record) = record else { return Ok(false) };
         self.attach_listed(&record).map(|()| true)
     }
 
-    /// Adds the instance that the directory lists so.
+    /// Adds the instance of this record.
     pub(super) fn attach_listed(&self, record: &InstanceRecord) -> Result<(), JoinError> {
         let attached = self.attach_instance(&config_of(record, &[record.doorbell_cpu]), record.region);
-        // A host that waits for all to follow finds our word in its lanes, or the entries that we read next are those it wrote before.
+        // A host that waits until all have followed sees our word in the lane. Otherwise we read the entries that it wrote before.
         fence(Ordering::SeqCst);
         attached.map_err(|e| JoinError::Instance(record.instance, e))
     }

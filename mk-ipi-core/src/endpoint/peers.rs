@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native peers: how far they are, space in their lanes, their lives and ours, the moving doorbell (SPEC chapter N).
+//! Calls about native peers: what they have handled, space in lanes, lives, moving the doorbell (SPEC chapter N).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -15,7 +15,7 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, Vector};
 pub enum MoveError {
     /// Our own region is not a native one.
     NotNative,
-    /// The CPU is not ours, or its id has more than 48 bits.
+    /// The CPU does not belong to us, or its id has more than 48 bits.
     NotOurCpu(PhysCpuId),
 }
 
@@ -48,21 +48,21 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// How far `to` has handled what this life of ours sent: every message with a number up to this one. It says so once for
-    /// several.
+    /// The number up to which `to` has handled all messages of this life of ours. The peer confirms several messages at
+    /// once.
     ///
     /// # Errors
-    /// `Broken` if it says what cannot be.
+    /// `Broken` if the number from the peer is impossible.
     pub fn handled(&self, to: InstanceId) -> Result<u64, SendError> {
         let (_, handled) = self.native(to, |sender, _| sender.handled())?;
         handled.ok_or(SendError::Broken)
     }
 
-    /// Asks to be told when our lane to `to` has space for a message of `len` bytes, or is answered: [`PeerEvent::Space`](crate::platform::PeerEvent::Space). True if
-    /// it has now; the event may come all the same.
+    /// Requests [`PeerEvent::Space`](crate::platform::PeerEvent::Space) for when our lane to `to` has space for a message of `len` bytes. True if it has
+    /// space now; the event may come nevertheless.
     ///
-    /// Who waits also learns, by [`PeerEvent`](crate::platform::PeerEvent), that the peer refuses us, ended or restarted; the latter two from
-    /// [`tick`](Self::tick).
+    /// Other events tell a waiting sender that the peer refuses us, has ended or has restarted ([`PeerEvent`](crate::platform::PeerEvent)). The last two
+    /// come from [`tick`](Self::tick).
     pub fn want_space(&self, to: InstanceId, len: usize) -> Result<bool, SendError> {
         self.continue_handshake(to);
         let wait = || self.busy.wanting.add(to);
@@ -72,29 +72,29 @@ impl<
             return Ok(true);
         }
         self.ring_if_wanted(&instance).map_err(SendError::NotRung)?;
-        // It may have come before the receiver could know that we wait.
+        // The space may have come before the receiver could see that we wait.
         Ok(instance.sender().is_some_and(|sender| sender.has_space(len)))
     }
 
-    /// Our lane to `to` in numbers.
+    /// Statistics of our lane to `to`.
     pub fn lane_stats(&self, to: InstanceId) -> Result<LaneStats, SendError> {
         self.native(to, |sender, _| sender.stats()).map(|(_, stats)| stats)
     }
 
-    /// Shows that we live, has the deferred work look at all lanes, and looks at all native peers: what changed is told by
-    /// [`PeerEvent`](crate::platform::PeerEvent). Call it now and then, where sleeping is not needed but waiting a little is no harm.
+    /// Advances our heartbeat, schedules the deferred work to look at all lanes, and checks all native peers. Changes are reported by
+    /// [`PeerEvent`](crate::platform::PeerEvent). Call it periodically, where a short wait does no harm. It does not sleep.
     ///
-    /// A kernel that never calls this has no heartbeat: nobody takes it for dead, or notices if it is. It also finds what a lost
-    /// doorbell left, and what became of messages that were in flight when a peer died.
+    /// A kernel that never calls this has no heartbeat: no peer suspects it, and none notices if it dies. The call also finds messages
+    /// whose doorbell was lost, and what happened to messages in flight when a peer died.
     ///
-    /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit; a peer whose heartbeat stands still for more
-    /// than `patience` of it is suspect.
+    /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit. A peer whose heartbeat does not change for more
+    /// than `patience` of these units is suspect.
     pub fn tick(&self, now: u64, patience: u64) {
         let Some((me, ours)) = self.identity() else { return };
         if let Some(own) = self.own() {
             if let Some(region) = own.link.own_region() {
                 region.advance_heartbeat();
-                // Also what nobody rang for is found in the end.
+                // This finds also messages without a doorbell.
                 let _ = self.poll();
             }
         }
@@ -104,7 +104,7 @@ impl<
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
-                    // That the heart of a life stands still whose CPUs were stopped is no news.
+                    // The heartbeat of a life whose CPUs were stopped cannot change, so this is not reported.
                     let is_over =
                         || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
                     if !(event == PeerEvent::Suspect && is_over()) && self.is_news(instance.id, event) {
@@ -115,7 +115,7 @@ impl<
         }
     }
 
-    /// Whether that is not the life of an instance that was told of last.
+    /// Whether this is another life of the instance than the one reported last.
     fn is_news(&self, id: InstanceId, event: PeerEvent) -> bool {
         let life = match event {
             PeerEvent::Up(incarnation) => Life { incarnation, over: false },
@@ -126,9 +126,8 @@ impl<
         told.is_none_or(|told| told.swap(life.to_word(), Ordering::Relaxed) != life.to_word())
     }
 
-    /// Tells all peers that this life is over (SPEC N-11). From then on call nothing but `destroy_instance`: the host may give our region
-    /// to somebody else. What they sent and we have not read stays in our region, for our next
-    /// life.
+    /// Tells all peers that this life has ended (SPEC N-11). After that call nothing but `destroy_instance`, because the host may give
+    /// our region to another kernel. Unread messages stay in our region for our next life.
     pub fn goodbye(&self) {
         if let (Some((_, incarnation)), Some(own)) = (self.identity(), self.own()) {
             if let Some(region) = own.link.own_region() {
@@ -137,25 +136,25 @@ impl<
         }
     }
 
-    /// Tells that life of `to` to stop at once (SPEC N-15). Obeyed if we are the host.
+    /// Tells this life of `to` to stop at once (SPEC N-15). It stops only if we are the host.
     pub fn stop(&self, to: InstanceId, incarnation: Incarnation) -> Result<(), SendError> {
         self.native(to, |sender, _| sender.stop(incarnation))?;
         self.ring(to)
     }
 
-    /// Has our next life be rung at `cpu` with `vector` from its first doorbell on, whatever vector the directory lists for us
-    /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added;
+    /// Sets the CPU and vector at which our next life is rung from the beginning, instead of those in the directory
+    /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added.
     /// [`move_doorbell`](Self::move_doorbell) is for later.
     ///
-    /// Senders ring there only if the directory lists that CPU as ours.
+    /// Senders ring there only if the directory lists this CPU as ours.
     pub fn begin_at(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
         let bell = Bell { cpu, vector }.to_word().ok_or(MoveError::NotOurCpu(cpu))?;
         self.bell.store(bell, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Has senders ring `cpu` with `vector` from now on (SPEC N-12). When the deferred work that this schedules is through, the
-    /// old doorbell rings no more.
+    /// Makes senders ring `cpu` with `vector` from now on (SPEC N-12). After the deferred work that this schedules, the
+    /// old doorbell does not ring any more.
     pub fn move_doorbell(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
         let own = self.own().ok_or(MoveError::NotNative)?;
         let region = own.link.own_region().ok_or(MoveError::NotNative)?;

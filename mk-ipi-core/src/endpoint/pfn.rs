@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pages by number: send, receive, map and unmap (SPEC chapter P).
+//! Page numbers (PFNs) in messages: send, receive, map and unmap (SPEC chapter P).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -9,7 +9,7 @@ use crate::registry::Handler;
 use mk_ipi_abi::rfc_v2::{encode_pfn, PfnError, MK_PFN_IPI_TYPE};
 use mk_ipi_abi::{Errno, InstanceId, Pfn};
 
-/// Why the page that a message names was not mapped.
+/// Why a page that a message names was not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapPfnError {
     /// The message carries no PFN.
@@ -36,7 +36,7 @@ impl core::fmt::Display for MapPfnError {
 impl core::error::Error for MapPfnError {}
 
 impl MapPfnError {
-    /// `EINVAL`, `ERANGE`, `EACCES`, or that of the mapping.
+    /// `EINVAL`, `ERANGE`, `EACCES`, or the error number of the mapping.
     pub const fn errno(self) -> Errno {
         match self {
             Self::NotAPfn(e) => e.errno(),
@@ -47,7 +47,7 @@ impl MapPfnError {
     }
 }
 
-/// A peer's page, mapped write-back cached until this is dropped; dropping it may sleep.
+/// A page of a peer, mapped write-back cached until this is dropped. Dropping it may sleep.
 #[derive(Debug)]
 pub struct MappedPage<'a, P: Platform> {
     platform: &'a P,
@@ -65,7 +65,7 @@ impl<P: Platform> MappedPage<'_, P> {
 impl<P: Platform> Drop for MappedPage<'_, P> {
     fn drop(&mut self) {
         if let Some(mapping) = self.mapping.take() {
-            // SAFETY: it came from `map` of this platform, and what `words` lent ended with the borrow of self.
+            // SAFETY: it came from `map` of this platform, and borrows by `words` have ended.
             unsafe { self.platform.unmap(mapping) };
         }
     }
@@ -80,13 +80,13 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends the number of a page (`mk_send_pfn`); gives the message's number, as [`send`](Self::send).
+    /// Sends the number of a page (`mk_send_pfn`). Gives the message number, as [`send`](Self::send).
     pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<u64, SendError> {
         self.send(to, MK_PFN_IPI_TYPE, &encode_pfn(pfn))
     }
 
     /// Maps the page that `message` names, if the platform lets peers share it (`mk_receive_map_page`). May
-    /// sleep: a callback copies the PFN ([`Message::pfn`]) and has it mapped later ([`map_pfn`](Self::map_pfn)).
+    /// sleep, so a callback should copy the PFN ([`Message::pfn`]) and map it later ([`map_pfn`](Self::map_pfn)).
     pub fn map_page_of(&self, message: &Message<'_>) -> Result<MappedPage<'_, P>, MapPfnError> {
         self.map_pfn(message.pfn().map_err(MapPfnError::NotAPfn)?)
     }

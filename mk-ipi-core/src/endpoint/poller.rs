@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looking at our lanes: a run of deferred work that ends, and a poller that stays (SPEC N-10, N-13).
+//! Reading our lanes: by deferred work, which ends, and by a poller, which stays (SPEC N-10, N-13).
 
 use super::base::{Cpu, Endpoint, Instance, OnUnwind};
 use crate::message::Message;
@@ -11,16 +11,16 @@ use crate::stats::Count;
 use crate::sync::spin_hint;
 use mk_ipi_abi::InstanceId;
 
-/// Turns of `spin_hint` between two looks: 50 to 100 ns on most processors. A receiver that looks more often takes the line from
-/// the sender while that is writing it.
+/// Calls of `spin_hint` between two polls: 50 to 100 ns on most processors. A receiver that polls more often takes the cache line
+/// away from the sender while it is being written.
 const PAUSES: usize = 4;
 
-/// What is left after a run of the deferred work.
+/// The result of a run of the deferred work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deferred {
-    /// Messages that were given to handlers.
+    /// Number of messages given to handlers.
     pub messages: usize,
-    /// Whether the budget ended the run; it was scheduled again.
+    /// Whether the budget ended the run. Then it was scheduled again.
     pub more: bool,
 }
 
@@ -28,7 +28,7 @@ impl Deferred {
     pub(super) const NOTHING: Self = Self { messages: 0, more: false };
 }
 
-/// What a look works with.
+/// State of one look at the lanes.
 struct Run<
     'a,
     P: Platform,
@@ -43,7 +43,7 @@ struct Run<
     recent: Recent<'a, H>,
     handled: usize,
     unhandled: usize,
-    /// Whether the CPU is marked as inside callbacks.
+    /// Whether the CPU is marked as running callbacks.
     calling: bool,
 }
 
@@ -71,7 +71,7 @@ impl<
         const INSTANCES: usize,
     > Run<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Callbacks begin, and last until the end of this look.
+    /// Marks this CPU as running callbacks until the end of the look.
     #[inline(always)]
     fn begin_calling(&mut self) {
         if !core::mem::replace(&mut self.calling, true) {
@@ -79,7 +79,7 @@ impl<
         }
     }
 
-    /// The look is over: callbacks end, and are counted.
+    /// Ends the look: removes the mark, and counts the callbacks.
     #[inline(always)]
     fn end_calling(&mut self) {
         if !core::mem::take(&mut self.calling) {
@@ -89,7 +89,7 @@ impl<
         cpu.leave_callback();
         let [handled, unhandled] =
             [&mut self.handled, &mut self.unhandled].map(|n| core::mem::take(n) as u64);
-        // Whoever looks counts these, and one does at a time.
+        // Only the CPU that looks counts these, and one looks at a time.
         cpu.counters.add_alone(Count::Received, handled.wrapping_add(unhandled));
         cpu.counters.add_alone(Count::Handled, handled);
         if unhandled != 0 {
@@ -142,7 +142,7 @@ impl<
     }
 
     fn ring(&self, id: InstanceId) {
-        // A peer that cannot be rung finds out by itself when it tries again.
+        // If this fails, the peer notices when it tries again.
         let _ = self.endpoint.ring(id);
     }
 
@@ -164,22 +164,22 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// A doorbell rang, or somebody wants to be sure. Bounded: the deferred work looks.
+    /// Schedules the deferred work after a doorbell, or on request. Bounded: only the deferred work looks at the lanes.
     pub(super) fn wake(&self, own: &OwnRegion<P::Word>) {
         self.check_stop_word(own);
         self.platform.schedule();
     }
 
-    /// Stops, if the host says so.
+    /// Calls the platform's `stop` if the host has told this kernel to stop.
     fn check_stop_word(&self, own: &OwnRegion<P::Word>) {
         if self.identity().is_some_and(|(_, incarnation)| own.is_stopped(incarnation)) {
             self.platform.stop();
         }
     }
 
-    /// Looks at our lanes, and hands out `QUEUE` messages at most.
+    /// Looks at our lanes, and delivers at most `QUEUE` messages.
     pub(super) fn run_lanes(&self, cpu: &Cpu<QUEUE>, own: &OwnRegion<P::Word>, arm: bool) -> Deferred {
-        // Dropped last: whoever looks then can hold the lanes.
+        // Dropped last, so that the next look can hold the lanes.
         let unwound = OnUnwind(|| self.schedule());
         let Some(mut hold) = self.receiver.hold() else {
             unwound.defuse();
@@ -190,7 +190,7 @@ impl<
         unwound.defuse();
         let messages = run.handled.wrapping_add(run.unhandled);
         drop(run);
-        // Who was refused meanwhile has left us a run that arms.
+        // A CPU that found the lanes held meanwhile has left a run to us, and this run must arm.
         let refused = hold.release();
         self.maintain_lanes();
         if refused || (left && arm) {
@@ -199,17 +199,17 @@ impl<
         Deferred { messages, more: left || refused }
     }
 
-    /// The right to look at our lanes, kept over many looks: for a CPU that polls. `None` if we have no native region, or
-    /// another one holds it.
+    /// The exclusive right to read our lanes, kept over many polls. For a CPU that polls. `None` if we have no native region, or
+    /// another CPU holds the right.
     ///
-    /// While it exists no sender is asked to ring, and deferred work finds the lanes held. When it is dropped, the deferred work
-    /// is scheduled, and asks for doorbells again. It stays on its CPU. While it
-    /// exists our own instance cannot be destroyed, and on its CPU no handler can be unregistered: it may be keeping it.
+    /// While it exists, senders do not ring, and deferred work does not read the lanes. When it is dropped, the deferred work
+    /// is scheduled, and requests doorbells again. It must stay on its CPU. While it
+    /// exists, our own instance cannot be destroyed, and no handler can be unregistered on its CPU, because the poller may keep one.
     pub fn poller(&self) -> Option<Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>> {
         let (cpu, own) = (self.cpu()?, self.own()?);
         let region: *const OwnRegion<P::Word> = own.link.own_region()?;
-        // SAFETY: it is a part of the instance, which neither moves nor ends while `own` exists; the poller keeps that, and lends
-        // the region to nobody beyond a call.
+        // SAFETY: it is a part of the instance, which neither moves nor ends while `own` exists. The poller keeps `own`, and lends
+        // the region only within a call.
         let region = unsafe { &*region };
         let hold = self.receiver.hold()?;
         region.disarm();
@@ -218,7 +218,7 @@ impl<
     }
 }
 
-/// The right to look at a kernel's lanes ([`Endpoint::poller`]).
+/// The exclusive right to read a kernel's lanes ([`Endpoint::poller`]).
 pub struct Poller<
     'a,
     P: Platform,
@@ -231,13 +231,13 @@ pub struct Poller<
     // Dropped in this order: callbacks end, the lanes are given up, and then the deferred work is scheduled.
     run: Run<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     hold: Hold<'a, INSTANCES>,
-    /// A part of `_own`, found once for all looks.
+    /// A part of `_own`, found once for all polls.
     region: &'a OwnRegion<P::Word>,
     _ends: Ends<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     _own: Ref<'a, Instance<P>>,
 }
 
-/// A poller that ends: nobody is asked to ring then, and the deferred work asks.
+/// Schedules the deferred work when a poller ends, because senders do not ring then. The deferred work requests doorbells again.
 struct Ends<
     'a,
     P: Platform,
@@ -272,10 +272,10 @@ impl<
         const INSTANCES: usize,
     > Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Hands out what has come; how many messages that was, or other news of peers.
+    /// Delivers new messages. Gives their number; other events of peers count too.
     ///
-    /// Looks at the lane that spoke last. Every 4th call looks at all that had something lately, every 128th at all, at the stop
-    /// word, and at what our own lanes wait for: answers, space, flushes.
+    /// It looks at the lane that had a message last. Every 4th call looks at all lanes that had something recently. Every 128th looks
+    /// at all lanes, at the stop word, and at what our own lanes wait for: answers, space, flushes.
     #[inline]
     pub fn poll(&mut self) -> usize {
         self.run.endpoint.registry.freshen(&mut self.run.recent);
@@ -297,7 +297,7 @@ impl<
         found
     }
 
-    /// Polls until something has come, `looks` times at most, with a pause behind each look at nothing; as [`poll`](Self::poll).
+    /// Polls until something has come, at most `looks` times, with a pause after each poll that finds nothing. Gives the same as [`poll`](Self::poll).
     #[inline]
     pub fn wait(&mut self, looks: usize) -> usize {
         for _ in 0..looks {

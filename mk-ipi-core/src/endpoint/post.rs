@@ -17,8 +17,8 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// As [`send`](Self::send) on the native link, but rings nobody: after the last of several messages call
-    /// [`flush`](Self::flush). Until then they may wait. What handlers post is flushed when they are through.
+    /// As [`send`](Self::send) on the native link, but without a doorbell. After the last of several messages call
+    /// [`flush`](Self::flush). Until then they may wait. Posts of handlers are flushed when the handlers have returned.
     #[inline]
     pub fn post(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instance(to) {
@@ -27,7 +27,7 @@ impl<
         }
     }
 
-    /// As [`post`](Self::post), to an instance that is held already.
+    /// As [`post`](Self::post), to an instance that the caller holds already.
     #[inline]
     pub fn post_held(
         &self,
@@ -38,10 +38,11 @@ impl<
         self.post_all(to, msg_type, &[payload]).map(|(_, number)| number)
     }
 
-    /// As [`post`](Self::post), for several messages of one type: how many there was space for, from the first on. One claim for all.
+    /// As [`post`](Self::post), for several messages of one type. Posts as many as there is space for, from the first on, and gives their
+    /// number. Takes the lines of all messages at once.
     ///
     /// # Errors
-    /// `Full` if there was space for none, `TooLong` if any is.
+    /// `Full` if there is no space for the first, `TooLong` if any is too long.
     pub fn post_many(
         &self,
         to: InstanceId,
@@ -52,7 +53,7 @@ impl<
         self.post_many_held(&instance, msg_type, payloads)
     }
 
-    /// As [`post_many`](Self::post_many), to an instance that is held already.
+    /// As [`post_many`](Self::post_many), to an instance that the caller holds already.
     #[inline]
     pub fn post_many_held(
         &self,
@@ -75,7 +76,7 @@ impl<
         Ok(posted)
     }
 
-    /// As [`post_many`](Self::post_many), and rings the receiver if it wants to be rung.
+    /// As [`post_many`](Self::post_many). Then rings the receiver if it wants to be rung.
     pub fn send_many(
         &self,
         to: InstanceId,

@@ -14,7 +14,7 @@ use mk_ipi_abi::rfc_v2::NoMessage;
 /// Why a poll is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollError {
-    /// This kernel's slots admit C senders: they are never emptied, so a poll would find old messages again.
+    /// The slots of this kernel are never emptied, because C senders may use them. A poll would find old messages again.
     NotExclusive,
     /// This kernel has no region.
     NoRegion,
@@ -43,7 +43,7 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// The doorbell's interrupt: RFC v2 copies the message in this CPU's slot, if any; both schedule the deferred work.
+    /// Handles the doorbell's interrupt. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
     ///
     /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Takes at
     /// most one message, calls no handler, and is bounded: one copy of 256 bytes. Not from NMI context.
@@ -51,14 +51,14 @@ impl<
         let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
         if !self.busy.wanting.is_empty() || !self.busy.opening.is_empty() {
-            // It may be for space in a peer's lane, or with an answer, that somebody rang.
+            // The doorbell may tell of space in a peer's lane, or of an answer.
             self.platform.schedule();
         }
         let Some(own) = self.own() else { return cpu.counters.count(Count::NoRegion) };
         match (own.link.slots(), own.link.own_region()) {
             (Some((slots, policy)), _) => drop(self.receive(cpu, slots, policy)),
             (_, Some(region)) => {
-                // No more doorbells until the deferred work has looked.
+                // No further doorbells until the deferred work has looked.
                 region.disarm();
                 self.wake(region);
             }
@@ -66,11 +66,11 @@ impl<
         }
     }
 
-    /// Looks for messages without an interrupt: what a lost doorbell left is found now. RFC v2: in this CPU's slot.
+    /// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into this CPU's
+    /// slot.
     ///
-    /// True if there was something; handlers run as deferred work. On RFC v2, while that is behind, the message stays in
-    /// the slot and this is false. On the native link always true: the deferred work looks. For this CPU only; not from NMI
-    /// context.
+    /// True if a message was found. Handlers run as deferred work. On RFC v2 the message stays in the slot while the queue is full, and
+    /// the result is false. On the native link the result is always true, because only the deferred work looks. Not from NMI context.
     pub fn poll(&self) -> Result<bool, PollError> {
         let interrupts = self.platform.disable();
         let found = self.poll_undisturbed();
@@ -100,7 +100,7 @@ impl<
         };
         let taken = match cpu.queue.produce() {
             Ok(free) => {
-                // What was left is what is taken now, or gone. Before that: an interrupt in between may leave the next one.
+                // The message that was left is taken now, or gone. Cleared before that, because an interrupt in between may leave the next one.
                 let left = cpu.left.swap(false, Ordering::Relaxed);
                 let taken = free.fill(|copy| slot.take(policy, copy));
                 if left && taken.is_err() {
@@ -125,8 +125,8 @@ impl<
         taken.is_ok()
     }
 
-    /// The overflow policy (SPEC R-6): a slot keeps its message until there is room. In one that may be overwritten, that is until
-    /// the next one comes.
+    /// The overflow policy (SPEC R-6): a message stays in its slot until the queue has room. With the overwrite policy the next message
+    /// may replace it before.
     fn leave(&self, cpu: &Cpu<QUEUE>, policy: SlotPolicy, slot: Slot<'_, P::Word>) -> bool {
         if let Err(nothing) = slot.peek() {
             cpu.counters.count(nothing_found(nothing));
@@ -135,23 +135,23 @@ impl<
         if !cpu.left.swap(true, Ordering::Relaxed) {
             cpu.counters.count(Count::Left);
         } else if policy == SlotPolicy::Overwrite {
-            // The one that was left before has been overwritten.
+            // The message that was left before was overwritten.
             cpu.counters.count(Count::Dropped);
         }
         self.platform.schedule();
         false
     }
 
-    /// The deferred work: gives waiting messages to their handlers, `QUEUE` at most; RFC v2: those of this CPU.
+    /// The deferred work: gives waiting messages to their handlers, at most `QUEUE`. On RFC v2 those of this CPU.
     ///
-    /// Call it on the CPU that scheduled it, outside the vector's code; interrupts may be on. Must not migrate.
-    /// One that interrupts another on its CPU does nothing: the other one sees to what has come.
+    /// Call it on the CPU that scheduled it, outside of the interrupt handler. Interrupts may be on. It must not migrate.
+    /// A call that interrupts another one on its CPU does nothing; the other one handles its messages too.
     pub fn run_deferred(&self) -> Deferred {
         self.run(self.own().as_deref(), true)
     }
 
-    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls now and then: senders are not asked to
-    /// ring when nothing is left, and more is not scheduled. One that polls all the time keeps a [`poller`](Self::poller).
+    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls from time to time. It does not request
+    /// doorbells when nothing is left, and does not schedule another run. For constant polling use a [`poller`](Self::poller).
     pub fn drain(&self) -> Deferred {
         self.run(self.own().as_deref(), false)
     }
@@ -173,7 +173,7 @@ impl<
                 messages = messages.wrapping_add(1);
             }
             drop(consumer);
-            // Given up, then looked once more: a run that found the consumer's side held has left its message
+            // Look again after the consumer's side was released: a run that found it held has left its message
             // to us. SYNC POINT: queue-consumer (fence)
             fence(Ordering::SeqCst);
             more = !cpu.queue.is_empty() || self.fetch_left(cpu);
@@ -188,10 +188,10 @@ impl<
         Deferred { messages, more }
     }
 
-    /// Takes the message that was left in the slot for want of room. True if it is in the queue now, or left again.
+    /// Fetches the message that was left in the slot because the queue was full. True if it is in the queue now, or was left again.
     fn fetch_left(&self, cpu: &Cpu<QUEUE>) -> bool {
         let interrupts = self.platform.disable();
-        // An interrupt may have taken it in between.
+        // An interrupt may have fetched it in between.
         let left = cpu.left.swap(false, Ordering::Relaxed);
         let slots = self.own();
         let found = match slots.as_deref().and_then(|own| own.link.slots()).filter(|_| left) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ringing an instance: where, and whether it wants to be rung (SPEC S-5, N-10, N-12).
+//! Ringing an instance: at which CPU, and whether it wants to be rung (SPEC S-5, N-10, N-12).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -11,7 +11,7 @@ use crate::stats::Count;
 use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::{InstanceId, PhysCpuId};
 
-/// How the caller may ring.
+/// The context of the caller, which decides how it may ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Context {
     Normal,
@@ -27,18 +27,18 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Whether the directory gives `cpu` to that instance.
+    /// Whether `cpu` belongs to the instance, as the directory says.
     pub(super) fn has_cpu(&self, instance: &Instance<P>, cpu: PhysCpuId) -> bool {
         let listed = || instance.doorbell().cpu == cpu;
         self.platform.peer_has_cpu(instance.id, cpu).unwrap_or_else(listed)
     }
 
-    /// Where an instance is rung: where it wants, if that CPU is its own, else where the directory says.
+    /// The doorbell of an instance: the one that it asks for, if that CPU belongs to it, otherwise the one in the directory.
     pub(super) fn doorbell(&self, to: &Instance<P>, sender: &Sender<P::Word>) -> Bell {
         let is_its_cpu = |bell: Bell| {
             let is = self.has_cpu(to, bell.cpu);
             if !is {
-                // Perhaps the directory has changed: whoever follows it is told to.
+                // The directory may have changed. This requests that it be followed.
                 self.busy.unexplained.add(to.id);
             }
             is
@@ -46,8 +46,8 @@ impl<
         sender.bell(is_its_cpu).unwrap_or_else(|| to.doorbell())
     }
 
-    /// Calls `ring`, which finds out which CPU to ring and rings it, so that [`settle_doorbells`](Self::settle_doorbells)
-    /// knows. Interrupts are off.
+    /// Calls `ring`, which chooses the CPU to ring and rings it. [`settle_doorbells`](Self::settle_doorbells) waits for such
+    /// calls. Interrupts are off.
     pub(super) fn while_ringing<R>(&self, ring: impl FnOnce() -> R) -> R {
         self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing).during(ring)
     }
@@ -55,13 +55,13 @@ impl<
     /// Whether `cpu` is the one that is rung.
     pub(super) fn is_rung_at(&self, to: &Instance<P>, sender: &Sender<P::Word>, cpu: PhysCpuId) -> bool {
         let interrupts = self.platform.disable();
-        // As a ring: what it finds out of a doorbell is kept.
+        // Treated as a ring, because the result of the check is cached.
         let bell = self.while_ringing(|| self.doorbell(to, sender));
         self.platform.restore(interrupts);
         bell.cpu == cpu
     }
 
-    /// Waits, for a while, until no CPU of ours rings by what the directory said before; whether none does.
+    /// Waits, for a bounded time, until no CPU of ours rings by a former entry of the directory. True if none does.
     pub(super) fn settle_doorbells(&self) -> bool {
         before_settled();
         let all = self.cpus.iter().map(|cpu| &cpu.ringing).chain([&self.ringing_elsewhere]);
@@ -77,7 +77,7 @@ impl<
     ) -> Result<(), DoorbellError> {
         self.while_ringing(|| {
             if !to.is_live() || !to.may_listen(sender) {
-                // Its CPUs may be somebody else's, or have no vector for us yet. Its next life looks by itself.
+                // Its CPUs may belong to another instance, or have no vector for us yet. Its next life looks without a doorbell.
                 return Ok(());
             }
             sender.count_rung();
@@ -90,7 +90,7 @@ impl<
         })
     }
 
-    /// Rings an instance if it wants to be rung for what we have stored.
+    /// Rings an instance for what we have stored, if it wants to be rung.
     pub(super) fn ring_if_wanted(&self, to: &Instance<P>) -> Result<(), DoorbellError> {
         match to.sender().filter(|sender| sender.flush()) {
             Some(sender) => self.ring_undisturbed(to, sender),

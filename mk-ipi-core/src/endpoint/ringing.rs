@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who is about to ring: whoever follows the directory waits until nobody rings by what it said before (SPEC N-17).
+//! CPUs that are about to ring. A CPU that follows the directory waits until none rings by a former entry (SPEC N-17).
 
 use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering};
 
-/// Looks at a CPU that is about to ring, with a wait in between, before whoever waits for it is sent away.
+/// How often a waiter checks a CPU that is about to ring, before it gives up.
 const TRIES: usize = if cfg!(loom) { 1 } else { 4_096 };
 
 /// How many doorbells a CPU is about to ring: one, and one more for each NMI in between.
@@ -17,10 +17,10 @@ impl Ringing {
         }
     }
 
-    /// Calls `ring`, which finds out where to ring, and does so. Interrupts are off.
+    /// Calls `ring`, which chooses where to ring, and rings. Interrupts are off.
     pub(super) fn during<R>(&self, ring: impl FnOnce() -> R) -> R {
         self.0.fetch_add(1, Ordering::Relaxed);
-        // SYNC POINT: ringing (fence). We ring where the directory says now, or whoever follows it sees that we may not.
+        // SYNC POINT: ringing (fence). Either we ring by the new entry, or the CPU that follows sees that we are ringing.
         fence(Ordering::SeqCst);
         let rung = ring();
         // SYNC POINT: rung (release)
@@ -28,7 +28,7 @@ impl Ringing {
         rung
     }
 
-    /// Behind [`before_settled`]: waits, for a while, until whoever was about to ring has; whether it has.
+    /// To be called after [`before_settled`]. Waits, for a bounded time, until CPUs that were about to ring have rung. True if they have.
     pub(super) fn has_settled(&self, relax: impl Fn()) -> bool {
         for _ in 0..TRIES {
             // SYNC POINT: rung (acquire)
@@ -41,7 +41,7 @@ impl Ringing {
     }
 }
 
-/// What we have read, whoever is about to ring from now on reads too.
+/// Ensures that a CPU that begins to ring from now on reads what we have read, or newer.
 pub(super) fn before_settled() {
     // SYNC POINT: ringing (fence)
     fence(Ordering::SeqCst);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending one message: which link, its checks (SPEC chapters S and N).
+//! Sending one message: choice of the link, and checks (SPEC chapters S and N).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -15,7 +15,7 @@ use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::rfc_v2::{check_data_size, Claim};
 use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 
-/// A sender that finds a message unread rings for it again once in so many tries (SPEC R-7).
+/// A sender that finds an unread message rings again for it, once in this many tries (SPEC R-7).
 const RING_AGAIN: u64 = 64;
 
 impl<
@@ -27,11 +27,11 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends `payload` to `to`: at most 256 bytes, or what a native region's stamp says; on RFC v2 at least one byte, and to its
-    /// doorbell CPU. Gives the message's number: on the native link the position behind its last line, which grows, but not by
-    /// one ([`handled`](Self::handled)); 0 on RFC v2.
+    /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one byte, and
+    /// goes to the doorbell CPU. Gives the message number: on the native link the position behind its last line. These numbers grow, but
+    /// not by one ([`handled`](Self::handled)). 0 on RFC v2.
     ///
-    /// Neither sleeps nor waits but for the doorbell, bounded; may be called in interrupt context and in callbacks. From NMI
+    /// It does not sleep, and waits only for the doorbell, bounded. It may be called in interrupt context and in callbacks. In NMI
     /// context call [`send_from_nmi`](Self::send_from_nmi).
     pub fn send(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instances.get(to) {
@@ -40,7 +40,7 @@ impl<
         }
     }
 
-    /// As [`send`](Self::send), to an instance that is held already: spares the look-up of each message of many.
+    /// As [`send`](Self::send), to an instance that the caller holds already. This saves the look-up for each of many messages.
     #[inline(always)]
     pub fn send_held(
         &self,
@@ -51,8 +51,8 @@ impl<
         self.send_to(&to.0, msg_type, payload)
     }
 
-    /// As [`send`](Self::send), to one CPU of `to`. On the native link a message goes to an instance: `cpu` has to be the one that
-    /// its doorbell rings.
+    /// As [`send`](Self::send), to one CPU of `to`. On the native link messages go to an instance, so `cpu` must be the CPU of its
+    /// doorbell.
     pub fn send_to_cpu(
         &self,
         to: InstanceId,
@@ -78,7 +78,7 @@ impl<
         }
     }
 
-    /// Sends with interrupts off: the CPU stays the same, and what was taken is published and rung for without delay.
+    /// Sends with interrupts off, so that the CPU stays the same, and lines that were taken are published and rung for without delay.
     #[inline(always)]
     fn send_on_lane(
         &self,
@@ -101,7 +101,7 @@ impl<
         Ok(number)
     }
 
-    /// Any message, whatever stands in its way.
+    /// Sends a message that `send_line` could not send.
     #[inline(never)]
     fn send_in_any_case(
         &self,
@@ -116,7 +116,7 @@ impl<
             Ok(number) => {
                 match context {
                     Context::Normal => self.counters().add_alone(Count::Sent, 1),
-                    // Not the CPU's own counter, which it may be in the middle of counting by.
+                    // Not the CPU's own counter: the NMI may have interrupted a change of it.
                     Context::Nmi => self.elsewhere.count(Count::Sent),
                 }
                 if sender.flush() {
@@ -127,7 +127,7 @@ impl<
             }
             Err(e) => {
                 self.platform.restore(interrupts);
-                // Perhaps the answer has come that the lane waits for. Its lines are not cleaned with interrupts off.
+                // The awaited answer may have come. Lines are not cleaned here, because interrupts are off.
                 let retry =
                     e == Unsent::Unanswered && context == Context::Normal && self.continue_handshake(to.id);
                 if retry {
@@ -138,7 +138,7 @@ impl<
         }
     }
 
-    /// Rings for a message that was stored, then switches interrupts on again.
+    /// Rings for a stored message, then restores interrupts.
     #[cold]
     fn ring_for(
         &self,
@@ -152,7 +152,7 @@ impl<
         rung.map(|()| number).map_err(|e| self.count_unsent(SendError::NotRung(e)))
     }
 
-    /// Calls `f`, which posts, with our lane to `to` and what it is to say of this CPU, with interrupts off.
+    /// Calls `f`, which posts, with our lane to `to` and the id of this CPU for the message, with interrupts off.
     #[inline(always)]
     pub(super) fn on_lane(
         &self,
@@ -179,11 +179,11 @@ impl<
         done.map_err(|e| self.count_unsent(e.into()))
     }
 
-    /// As [`send`](Self::send), on the native link, from any context, NMI and console paths included: no lock is taken, and an
-    /// interrupted send stays whole.
+    /// As [`send`](Self::send), on the native link, from any context, including NMI and console paths. It takes no lock, and does not
+    /// damage a send that it interrupts.
     ///
-    /// A send that is interrupted and never goes on, because its CPU died in the interruption, leaves a gap: what this kernel
-    /// sends behind it to that peer, a panic's last words included, is handed out when the kernel's next life begins (SPEC N-8).
+    /// A send that is interrupted and never continues, because its CPU died, leaves a gap. Later messages of this kernel to that peer,
+    /// including those of a panic, are delivered when the next life of this kernel begins (SPEC N-8).
     pub fn send_from_nmi(
         &self,
         to: InstanceId,
@@ -194,7 +194,7 @@ impl<
         self.send_in_any_case(&instance, Context::Nmi, msg_type, payload)
     }
 
-    /// What lines are taken by: one CPU alone needs no locked instruction.
+    /// The compare-and-swap that takes lines. A kernel with one CPU needs no locked instruction.
     #[inline(always)]
     pub(super) fn swap(
         &self,
@@ -208,7 +208,7 @@ impl<
         }
     }
 
-    /// This CPU's physical id, as far as it fits a message's field, if it was asked for before.
+    /// The low 32 bits of this CPU's physical id, if it was read before.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "as much as fits: it proves nothing")]
     fn known_speaker(&self) -> Option<u32> {
@@ -227,7 +227,7 @@ impl<
         })
     }
 
-    // Kept out of the native link's way.
+    // A function of its own, so that the native path stays short.
     #[inline(never)]
     fn send_on_slot(
         &self,
@@ -238,7 +238,7 @@ impl<
     ) -> Result<u64, SendError> {
         let interrupts = self.platform.disable();
         let sent = match to.link.slots() {
-            // From the question whose CPU it is to the ring, since it may become another's.
+            // Covers the check of the CPU's owner and the ring, because the owner may change.
             Some((slots, policy)) => {
                 self.while_ringing(|| self.send_to_slot(to, slots, policy, cpu, msg_type, payload))
             }
@@ -281,17 +281,17 @@ impl<
             }
         }
         if !instance.is_live() {
-            // Its CPUs may be somebody else's. Its next life polls.
+            // Its CPUs may belong to another instance. Its next life polls.
             return Ok(());
         }
         self.platform.ring(cpu, vector).map_err(SendError::NotRung)
     }
 
-    /// The slot is occupied. If by a message, its doorbell may have had no effect: ring again, but rarely.
+    /// The slot is occupied. If it holds a message, its doorbell may have been lost: ring again, but rarely.
     fn busy(&self, found: u64, cpu: PhysCpuId, vector: Vector) -> SendError {
         let tries = self.cpu().map_or(0, |cpu| cpu.counters.get(Count::Busy));
         if check_data_size(found).is_ok() && tries % RING_AGAIN == RING_AGAIN - 1 {
-            // If it fails, the next try comes.
+            // If it fails, a later try rings.
             let _ = self.platform.ring(cpu, vector);
         }
         SendError::Busy

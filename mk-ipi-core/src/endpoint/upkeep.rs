@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What our lanes want of us later: flushes, handshakes, news for whoever waits (SPEC N-8 to N-10).
+//! Later work for our lanes: flushes, handshakes, events for waiting senders (SPEC N-8 to N-10).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -18,20 +18,20 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Rings `to` for what was posted, if it wants to be rung.
+    /// Rings `to` for posted messages, if it wants to be rung.
     pub fn flush(&self, to: InstanceId) -> Result<(), SendError> {
         let (instance, ()) = self.native(to, |_, _| ())?;
         self.busy.posted.remove(to);
         self.ring_if_wanted(&instance).map_err(SendError::NotRung)
     }
 
-    /// Goes on with what our lanes wait for: answers, space, flushes.
+    /// Continues what our lanes wait for: answers, space, flushes.
     pub(super) fn maintain_lanes(&self) {
         if self.busy.is_idle() {
             return;
         }
         self.busy.posted.for_each(|id| {
-            // One that cannot be rung looks by itself.
+            // If this fails, the peer looks without a doorbell.
             let _ = self.flush(id);
         });
         self.busy.unexplained.for_each(|id| {
@@ -45,7 +45,7 @@ impl<
         self.busy.wanting.for_each(|id| self.report_space(id));
     }
 
-    /// Goes on with the handshake of a life of ours; whether it is through.
+    /// Continues the handshake of our life with `id`. True if it is complete.
     pub(super) fn continue_handshake(&self, id: InstanceId) -> bool {
         let Ok((instance, opening)) = self.native(id, |sender, _| sender.open()) else {
             self.busy.opening.remove(id);
@@ -65,7 +65,7 @@ impl<
         opening == Opening::Open
     }
 
-    /// Tells whoever waits for space in the lane of `id` what has come of it.
+    /// Reports to a sender that waits for space in the lane of `id`: there is space, or there will be none.
     fn report_space(&self, id: InstanceId) {
         let instance = self.instances.get(id).ok();
         let Some((instance, (sender, watch))) = instance.as_deref().and_then(|i| Some((i, i.link.lane()?)))
@@ -81,7 +81,7 @@ impl<
             None => sender.has_space_for_waiter().then_some(PeerEvent::Space),
         };
         if event.is_none() && sender.is_waited_for() {
-            // What was asked for before, the receiver knows, or was rung for.
+            // The receiver knows the former request, or was rung for it.
             if sender.asked_for() != asked {
                 let _ = self.ring_if_wanted(instance);
             }
@@ -89,7 +89,7 @@ impl<
         }
         self.busy.wanting.remove(id);
         if sender.is_waited_for() {
-            // Somebody has begun to wait in between.
+            // A sender has begun to wait in between.
             self.busy.wanting.add(id);
             self.schedule();
         }
