@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Litmus tests of the five patterns that all ordering here comes down to (docs/book/src/memory-ordering.md), by the real ends on real threads.
+//! Litmus tests of the five patterns on which all ordering here is based (docs/book/src/memory-ordering.md). They run the real code on
+//! real threads.
 //!
-//! On this machine's CPUs they run many rounds. Under Miri, whose loads give old values wherever the language's memory model lets them,
-//! one round has one schedule: `cargo xtask litmus` tries many seeds. What Miri cannot show is a load that comes late; loom's models do.
+//! On the CPUs of the build machine they run many rounds. Miri returns old values wherever the memory model of the language allows it.
+//! There one round has one schedule, and `cargo xtask litmus` tries many seeds. Miri does not delay loads; loom's models do.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
@@ -23,10 +24,10 @@ use std::vec::Vec;
 
 /// How often each test runs its two threads.
 const ROUNDS: usize = if cfg!(miri) { 1 } else { 2000 };
-/// Turns of a wait for the other thread, which gets its turn in each.
+/// Iterations of a wait for the other thread.
 const PATIENCE: usize = if cfg!(miri) { 200 } else { 100_000_000 };
 
-/// One lane of as few lines as there can be.
+/// One lane with the fewest possible lines.
 const GEOMETRY: Geometry = Geometry::new(1, 8, 256).unwrap();
 const SENDER: InstanceId = InstanceId::new(0);
 const START: PhysAddr = PhysAddr(4096);
@@ -84,12 +85,12 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Looks until there is nothing, and then has senders ring if `arm` says so.
+    /// Drains until nothing is left. With `arm`, asks senders to ring then.
     fn look(&self, inbox: &mut Inbox, arm: bool) {
         while self.receiver.hold().unwrap().drain(&self.own, inbox, 16, arm) {}
     }
 
-    /// Looks, without a doorbell, until those have come: that many, in order.
+    /// Drains, without a doorbell, until this many messages have come, in order.
     fn hears(&self, messages: u8) {
         let mut inbox = Inbox::default();
         wait(|| {
@@ -100,7 +101,7 @@ impl Kernel {
     }
 }
 
-/// What has come, by number.
+/// The numbers of the messages that have come.
 #[derive(Default)]
 struct Inbox(Vec<u8>);
 
@@ -112,7 +113,7 @@ impl Events for Inbox {
         id == SENDER
     }
     fn deliver(&mut self, message: &Message<'_>) {
-        // Each word of it says which one it is: an old word says another.
+        // Each word of a message holds its number, so an old word is noticed.
         let n = message.payload()[0];
         assert_ne!(n, 0, "an old word");
         assert_eq!((message.msg_type(), message.sender_cpu()), (MessageType(n.into()), PhysCpuId(n.into())));
@@ -125,14 +126,14 @@ impl Events for Inbox {
     }
 }
 
-/// Sends message `n` of so many bytes.
+/// Sends message `n` with `len` bytes.
 fn send(sender: &Sender<AtomicU64>, n: u8, len: usize) -> Result<u64, Unsent> {
     let swap =
         |word: &AtomicU64, current, new| word.compare_exchange(current, new, Ordering::Relaxed).is_ok();
     sender.send(MessageType(n.into()), n.into(), &[n; 256][..len], swap)
 }
 
-/// Waits until something is so, the other thread's turn in between.
+/// Waits until `is_so` is true, and lets the other thread run in between.
 fn wait(mut is_so: impl FnMut() -> bool) {
     let came = (0..PATIENCE).any(|_| {
         thread::yield_now();
@@ -141,7 +142,7 @@ fn wait(mut is_so: impl FnMut() -> bool) {
     assert!(came, "waited in vain");
 }
 
-/// Runs both on threads of their own.
+/// Runs `a` and `b` on two threads.
 fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     thread::scope(|scope| {
         let (a, b) = (scope.spawn(a), scope.spawn(b));
@@ -162,7 +163,7 @@ fn sends(sender: &Sender<AtomicU64>, lens: impl IntoIterator<Item = usize>) {
     }
 }
 
-/// Publish and consume: who sees a message's tag sees the message.
+/// Publish and consume: a receiver that sees the tag of a message sees the message.
 #[test]
 fn what_is_published_is_seen_whole() {
     for _ in 0..ROUNDS {
@@ -184,7 +185,7 @@ fn what_is_not_read_yet_is_not_overwritten() {
     }
 }
 
-/// Arm and look again: a message is seen by a receiver that goes to sleep, or its sender rings.
+/// Arm and look again: a receiver that goes to sleep sees the message, or the sender rings.
 #[test]
 fn what_is_sent_is_seen_or_rung_for() {
     for _ in 0..ROUNDS {
@@ -208,7 +209,7 @@ fn what_is_sent_is_seen_or_rung_for() {
     }
 }
 
-/// Hello and answer: a new life sends where its receiver has said that it will read, and no sooner.
+/// Hello and answer: a new life sends at the position in the receiver's answer, and not before the answer.
 #[test]
 fn a_new_life_sends_where_it_was_answered() {
     for _ in 0..ROUNDS {
@@ -241,7 +242,7 @@ fn record(n: u32) -> InstanceRecord {
     }
 }
 
-/// The directory's sequence: an entry is read whole or not at all, and not an older one than the generation says.
+/// The directory's sequence: an entry is read whole or not at all, and never an older one than its generation.
 #[test]
 fn an_entry_is_read_whole() {
     for _ in 0..ROUNDS {

@@ -253,10 +253,10 @@ impl<
     /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
     ///
     /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
-    /// takes. Refused on a CPU that is inside a callback, even one that was preempted there, or has a [`Poller`](crate::Poller): try again, or on
-    /// another CPU.
+    /// takes. Refused on a CPU that runs a callback, even a preempted one, or has a [`Poller`](crate::Poller). Then try again,
+    /// or on another CPU.
     pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
-        // Interrupts off: on the way from the CPU's number to its count a task must not migrate.
+        // Interrupts off, because the task must not migrate between reading the CPU's index and its count.
         let interrupts = self.platform.disable();
         let in_callback = self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0);
         self.platform.restore(interrupts);
@@ -266,12 +266,12 @@ impl<
         self.registry.unregister(handle, || self.platform.relax())
     }
 
-    /// The instance, held against destruction.
+    /// The instance. It cannot be destroyed while the reference exists.
     pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word>, LookupError> {
         self.instances.get(id).map(InstanceRef)
     }
 
-    /// Our own instance, if we know who we are and have a region.
+    /// Our own instance, if we have an identity and a region.
     pub(super) fn own(&self) -> Option<Ref<'_, Instance<P>>> {
         let (me, _) = self.identity()?;
         self.instances.get(me).ok().filter(|own| own.has_region())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sets of instances whose lanes want something of us later.
+//! Sets of instances whose lanes need work later.
 
 use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
 use mk_ipi_abi::InstanceId;
@@ -26,7 +26,7 @@ impl Instances {
         (word, 1 << (id.get() & 63))
     }
 
-    /// Adds an instance; no locked instruction if it is there already.
+    /// Adds an instance. Needs no locked instruction if it is in the set already.
     #[inline]
     pub(super) fn add(&self, id: InstanceId) {
         let (word, bit) = self.bit(id);
@@ -35,7 +35,7 @@ impl Instances {
         }
     }
 
-    /// Takes an instance out; whether it was in.
+    /// Removes an instance. True if it was in the set.
     pub(super) fn remove(&self, id: InstanceId) -> bool {
         let (word, bit) = self.bit(id);
         word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
@@ -45,7 +45,7 @@ impl Instances {
         self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
     }
 
-    /// Calls `f` for each instance that is in now.
+    /// Calls `f` for each instance in the set.
     pub(super) fn for_each(&self, f: impl Fn(InstanceId)) {
         for (word, first) in self.0.iter().zip([0u8, 64, 128, 192]) {
             let mut bits = word.load(Ordering::Relaxed);
@@ -58,16 +58,16 @@ impl Instances {
     }
 }
 
-/// What lanes want of us, seen to at the end of each run of deferred work, in each tick, and now and then by a poller.
+/// Work for lanes. It is done at the end of each run of deferred work, in each tick, and from time to time by a poller.
 #[derive(Debug)]
 pub(super) struct Busy {
-    /// Lives of ours that wait for an answer.
+    /// Lanes in which our life waits for an answer.
     pub(super) opening: Instances,
-    /// Lanes in which somebody waits for space.
+    /// Lanes in which a sender waits for space.
     pub(super) wanting: Instances,
     /// Lanes with messages that were posted and not flushed.
     pub(super) posted: Instances,
-    /// Peers that say what the directory, as it is now, does not explain.
+    /// Peers whose words contradict the directory as we know it.
     pub(super) unexplained: Instances,
 }
 

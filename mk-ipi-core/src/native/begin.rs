@@ -7,12 +7,12 @@ use crate::sync::{fence, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, Attached, Hello, Phase, FIRST_LINE_BYTES};
 use mk_ipi_abi::Incarnation;
 
-/// How far a life has come.
+/// How far the handshake of a life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// The receiver has yet to answer, or another CPU is at it.
+    /// The receiver has not answered yet, or another CPU continues the handshake.
     Waiting,
-    /// Said something new just now: the receiver is to be rung if [`Sender::flush`] says so.
+    /// A new hello was written: ring the receiver if [`Sender::flush`] says so.
     HelloSent,
     /// Lines can be taken.
     Open,
@@ -25,10 +25,10 @@ impl<W: Word> Sender<W> {
         let answered = region.control(control::ANSWER);
         let begin = Hello::after(said, answered, incarnation);
         region.set(header::ATTACHED, Attached { incarnation, generation: 0 }.to_word());
-        // What a former life waited for is not waited for any more.
+        // Ends the wait of a former life.
         region.set(header::WANT, 0);
         let unused = said == 0 && answered == 0 && region.control(control::BREACH) == 0;
-        // A former life that was hostile may have taken back its hello.
+        // A hostile former life may have taken back its hello.
         let unused = unused && region.control(control::CREDIT) == 0;
         let first = unused && begin_first(&region, begin.in_phase(Phase::First));
         if !first {
@@ -44,29 +44,29 @@ impl<W: Word> Sender<W> {
         Self { tail, credit, base, good_bell, waiting, room_for_full_line, fresh, hello, region }
     }
 
-    /// Goes on with the handshake, if the receiver has answered. Cleans every line once: not to be called with interrupts off.
+    /// Continues the handshake, if the receiver has answered. It may clean every line, so do not call it with interrupts off.
     pub(crate) fn open(&self) -> Opening {
         let tail = self.tail.load(Ordering::Relaxed);
         if tail < UNANSWERED {
             return Opening::Open;
         }
         let begin = self.hello.in_phase(Phase::Begin).to_word();
-        // What was said first: another CPU, or an interrupt here, may go on in between, and an answer that is older than what it
-        // says would look forgotten.
+        // `HELLO` is read first: another CPU, or an interrupt here, may continue the handshake in between. An answer older than the
+        // hello would look as if it was taken back.
         let said = self.region.own(header::HELLO);
         fence(Ordering::Acquire);
         // SYNC POINT: lane-answer (acquire)
         let answer = self.region.control(control::ANSWER);
         let cleans = answer == begin && said == begin;
         let begins = answer == self.hello.to_word();
-        // It has taken back what it answered: a new life of it has found its former one's words wrong.
+        // The receiver has taken back its answer: its new life found the words of the former one invalid.
         let is_forgotten = answer != begin && said == self.hello.to_word();
         let swapped = || self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Acquire);
         if (!cleans && !begins && !is_forgotten) || swapped().is_err() {
             return Opening::Waiting;
         }
         let base = self.region.control_relaxed(control::BASE);
-        // No honest receiver says that it is farther; it is not believed.
+        // No honest receiver gives a larger position, so it is not used.
         if begins && base < 1 << 62 {
             self.credit.store(base, Ordering::Relaxed);
             self.base.store(base, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl<W: Word> Sender<W> {
             return Opening::Open;
         }
         if cleans {
-            // Whatever a former life left there, by design or not, is no message of this one.
+            // Nothing that a former life left in the lines may look like a message of this one.
             clean(&self.region);
         }
         // SYNC POINT: lane-hello (release)
@@ -84,19 +84,19 @@ impl<W: Word> Sender<W> {
         Opening::HelloSent
     }
 
-    /// Has the receiver's `incarnation` stop, if we are the host (SPEC N-15).
+    /// Tells the receiver's `incarnation` to stop. It does if we are the host (SPEC N-15).
     pub(crate) fn stop(&self, incarnation: Incarnation) {
         self.region.set(header::STOP, incarnation.get().into());
     }
 }
 
-/// Begins in a lane that nobody seems to have used: it is sent on at once. False if somebody was answered there after all.
+/// Begins in a lane that seems unused, so that this life can send at once. False if a life was answered there nevertheless.
 fn begin_first<W: Word>(region: &PeerRegion<W>, hello: Hello) -> bool {
-    // Whatever the pages held before, nobody has said that it means anything.
+    // The pages may hold anything before the first hello.
     clean(region);
-    // With release, as each hello. No model sees it: loom lets nothing come between this and the fence.
+    // With release, as each hello. No model proves it: loom runs nothing between this and the fence.
     region.set(header::HELLO, hello.to_word());
-    // SYNC POINT: lane-first (fence). The receiver that is just answering a former life sees us, or we its answer.
+    // SYNC POINT: lane-first (fence). Either a receiver that is just answering a former life sees our hello, or we see its answer.
     fence(Ordering::SeqCst);
     is_answer_to(hello, region.control(control::ANSWER))
 }

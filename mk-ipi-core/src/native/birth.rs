@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens to a lane at its receiver's end when either end begins a life (SPEC N-9, N-11).
+//! The receiver's part of the handshake when either end of a lane begins a life (SPEC N-9, N-11).
 //!
-//! A word is written only by one side, and each step may be the last one of a kernel: whoever comes back begins again
-//! from what stands there.
+//! Each word has one writer. A kernel may die after each step; its next life begins again from the words that are
+//! there.
 
 use super::lane::LaneEnd;
 use super::state::{Buffer, Events, Lane, Visit};
 use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::native::{control, header, lines_of, Breach, Hello, LineTag, MessageInfo, Phase};
 
-/// No honest position is as far as this, and from here there is far to go until a sender would refuse to begin.
+/// Honest positions are below this. It is also far below the position from which a sender would refuse to begin.
 const MAX_POSITION: u64 = 1 << 61;
 
-/// The `ANSWER` while the messages of a life are handed out that was over before it was heard of. No hello.
+/// The value of `ANSWER` while messages are delivered of a life that ended before it was answered. It is no hello.
 const NEVER_ANSWERED: u64 = 1;
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// The lane as our former life left it. What that life was handing out is in doubt; what lies behind it is unread.
+    /// The lane as our former life left it. The message that it was delivering is in doubt; messages behind that are unread.
     pub(super) fn resume(&self, first: bool, restarted: bool, discard: bool) -> Lane {
         let [credit, answer, handed] =
             [control::CREDIT, control::ANSWER, control::HANDED].map(|w| self.own(w));
         let hello = Hello::from_word(answer);
         let breach = self.own(control::BREACH) != 0;
-        // A former life that was hostile may have left anything: what cannot be is not gone on with.
+        // A hostile former life may have left any value. Impossible ones are not used.
         let next = credit.max(handed);
         let sane = next < MAX_POSITION && next.wrapping_sub(credit) <= self.lines();
         let open = hello.is_some_and(Hello::may_send) && !breach && sane;
@@ -35,7 +35,7 @@ impl<W: Word> LaneEnd<'_, W> {
             open,
             ..Lane::NEW
         };
-        // Not 0, where nobody was ever read.
+        // Not 0: that would mean that no life was ever read here.
         lane.go_to(if sane { next } else { self.lines() });
         if open && handed > credit {
             self.doubt(handed);
@@ -44,7 +44,7 @@ impl<W: Word> LaneEnd<'_, W> {
             lane.go_to(self.discard(lane.next));
         }
         if !first || answer != 0 || next != 0 || breach {
-            // A lap from here nothing is left that was written before.
+            // One lap from here all lines were written again.
             lane.excused_until = lane.next.wrapping_add(self.lines());
         }
         if credit != lane.next {
@@ -62,7 +62,7 @@ impl<W: Word> LaneEnd<'_, W> {
         lane
     }
 
-    /// Reports the message with that number as in doubt, unless a life that ended here has done so.
+    /// Writes that the message with this number is in doubt, unless a life that died at this point has done so.
     fn doubt(&self, number: u64) {
         let doubts = self.own(control::DOUBTS);
         if doubts == 0 || self.own(control::doubt(doubts.wrapping_sub(1))) != number {
@@ -72,7 +72,7 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Where to go on from `next`: a life that ended in the middle of it may have told that messages behind that are discarded.
+    /// The position at which to continue, from `next` on. A life that died during a discard may have announced discarded messages.
     fn behind_discarded(&self, next: u64, credit: u64) -> u64 {
         let [from, to] = [control::DISCARD_FROM, control::DISCARD_TO].map(|word| self.own(word));
         let told = from <= next && next < to && to.wrapping_sub(credit) <= self.lines();
@@ -83,7 +83,7 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Reports what is published from `from` on as discarded; gives the position behind it.
+    /// Writes that all messages published from `from` on are discarded. Gives the position behind them.
     fn discard(&self, from: u64) -> u64 {
         let to = self.end_of_published(from);
         if to != from {
@@ -96,7 +96,7 @@ impl<W: Word> LaneEnd<'_, W> {
         to
     }
 
-    /// The position behind the messages that are published from `from` on, without a gap.
+    /// The position behind the messages that are published from `from` on without a gap.
     fn end_of_published(&self, from: u64) -> u64 {
         let end = from.wrapping_add(self.lines());
         let mut position = from;
@@ -122,7 +122,7 @@ impl<W: Word> LaneEnd<'_, W> {
 }
 
 impl<W: Word> Visit<'_, W> {
-    /// Looks whether the sender has begun a life, or waits for space; whether it had something to say.
+    /// Checks whether the sender waits for space, or has written a new hello. True if it has a new hello.
     pub(super) fn look_at_header<E: Events>(&mut self, to: &mut E) -> bool {
         if let Some(want) = self.end.space_for_waiter(self.lane) {
             self.lane.answered_want = want;
@@ -137,7 +137,7 @@ impl<W: Word> Visit<'_, W> {
         word != self.lane.answer && self.answer_hello(to, word, false)
     }
 
-    /// The sender says something new in its hello. `handed_on`: what its former life published has been handed out.
+    /// Handles a new hello of the sender. `handed_on`: all messages of its former life were delivered.
     fn answer_hello<E: Events>(&mut self, to: &mut E, word: u64, handed_on: bool) -> bool {
         match Hello::from_word(word) {
             Some(hello) if hello.phase == Phase::First => self.answer_first(to, hello),
@@ -155,14 +155,14 @@ impl<W: Word> Visit<'_, W> {
         true
     }
 
-    /// Whether no life was ever in force here: each that ends leaves position 0 behind. One may have been answered half.
+    /// Whether no life was ever in force here: a life that was has moved the lane beyond position 0. One may have been half answered.
     fn was_never_in_force(&self) -> bool {
         self.lane.next == 0 || Hello::from_word(self.lane.answer).is_none()
     }
 
-    /// A first life may have published, and have died unanswered.
+    /// A first life may have published messages, and may have died before it was answered. Prepares to deliver them.
     fn hand_on_never_answered(&mut self, word: u64) {
-        // Whoever begins from now on sees that the lane was used, or is seen by us before a line is read.
+        // A life that begins from now on sees that the lane was used, or we see its hello before we read a line.
         self.lane.answer = NEVER_ANSWERED;
         self.end.set(control::ANSWER, NEVER_ANSWERED);
         // SYNC POINT: lane-first (fence)
@@ -178,12 +178,12 @@ impl<W: Word> Visit<'_, W> {
         self.lane.hand_on_until = self.lane.next.wrapping_add(self.end.lines());
     }
 
-    /// Whether the life that says `hello` was told that it may clean the lines.
+    /// Whether the `Begin` of this life was answered, so that it may clean the lines.
     fn has_begun(&self, hello: Hello) -> bool {
         self.lane.answer == hello.in_phase(Phase::Begin).to_word()
     }
 
-    /// The sender found a lane that nobody had used.
+    /// Answers a sender that found the lane unused.
     fn answer_first<E: Events>(&mut self, to: &mut E, hello: Hello) {
         if self.lane.next != 0
             || self.lane.breach
@@ -191,7 +191,7 @@ impl<W: Word> Visit<'_, W> {
         {
             return self.quarantine(to, Breach::Hello);
         }
-        // In two steps: its successor either sees that somebody was answered, or is seen by us before a line is read.
+        // In two steps: a later life either sees that one was answered, or we see its hello before we read a line.
         self.set_answer(hello.in_phase(Phase::Begin));
         // SYNC POINT: lane-first (fence)
         fence(Ordering::SeqCst);
@@ -202,12 +202,12 @@ impl<W: Word> Visit<'_, W> {
         }
     }
 
-    /// A life may clean the lines: everything that former ones published has been handed on.
+    /// Tells a life that it may clean the lines: all messages of former lives were delivered.
     fn answer_begin<E: Events>(&mut self, to: &mut E, hello: Hello) {
         self.lane.open = false;
         self.set_answer(hello.in_phase(Phase::Begin));
         if hello.phase == Phase::Clean {
-            // Its begin was answered by a former life of ours. It is in force at the next look; where it is, only it knows.
+            // Its `Begin` was answered by a former life of ours. It is put in force at the next look. We do not know its position.
             self.lane.last_hello = 0;
             self.lane.excused_until = self.lane.next.wrapping_add(self.end.lines());
         } else {
@@ -216,7 +216,7 @@ impl<W: Word> Visit<'_, W> {
         to.ring(self.id);
     }
 
-    /// From here on this life's messages are read.
+    /// From now on messages of this life are read.
     fn put_in_force<E: Events>(&mut self, to: &mut E, hello: Hello) {
         self.lane.go_to(self.lane.next);
         self.lane.answered_want = 0;
@@ -224,7 +224,7 @@ impl<W: Word> Visit<'_, W> {
         self.end.set(control::CREDIT, self.lane.next);
         self.end.set(control::HANDED, self.lane.next);
         self.end.set(control::BREACH, 0);
-        // What was discarded of former lives is not told any more.
+        // Discards of former lives are not reported any more.
         self.end.set(control::DISCARD_FROM, self.lane.next);
         self.end.set(control::DISCARD_TO, self.lane.next);
         self.end.count(control::RESETS);
@@ -241,7 +241,7 @@ impl<W: Word> Visit<'_, W> {
         self.end.set(control::ANSWER, self.lane.answer);
     }
 
-    /// Hands on what a life of the sender that is over had published: up to `share` lines, gaps left out; how many.
+    /// Delivers messages of a life of the sender that has ended: up to `share` lines, without gaps. Gives the number of lines.
     pub(super) fn hand_on<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
         for steps in 0..share {
             let first = self.lane.next;
@@ -253,7 +253,7 @@ impl<W: Word> Visit<'_, W> {
                 // SYNC POINT: message-published (acquire)
                 let word = tag.load_acquire();
                 let is_message = LineTag::of_word(word) == self.end.geometry.first_tag(first);
-                // A dead life is not judged any more: what makes no sense is left out.
+                // A dead life is not accused: an invalid line is skipped.
                 is_message.then(|| self.end.copy(first, word, buffer).ok()).flatten()
             });
             let left = self.lane.hand_on_until.wrapping_sub(first);
@@ -265,7 +265,7 @@ impl<W: Word> Visit<'_, W> {
         share
     }
 
-    /// Goes on behind a line that holds nothing. Credit first: what is handed out beyond it would be in doubt.
+    /// Advances behind a line without a message. The credit is written first: a message beyond it would be in doubt.
     fn leave_out(&mut self, next: u64) {
         self.lane.next = next;
         self.give_credit();
@@ -274,7 +274,7 @@ impl<W: Word> Visit<'_, W> {
 
     fn end_former_life<E: Events>(&mut self, to: &mut E) {
         (self.lane.hand_on_until, self.lane.open, self.lane.excused_until) = (0, false, 0);
-        // Perhaps not the hello that was greeted: whoever came since has waited, and published nothing.
+        // It may not be the hello that was read before. A life that began since has waited, and published nothing.
         let word = self.end.header(header::HELLO);
         self.lane.last_hello = word;
         self.answer_hello(to, word, true);
@@ -282,13 +282,13 @@ impl<W: Word> Visit<'_, W> {
 }
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// What the sender waits for, if there is that space by now and it was not told. Read once: it may be more at once.
+    /// The position that the sender waits for, if it is credited by now and the sender was not rung for it. Read once, because it may change.
     fn space_for_waiter(&self, lane: &Lane) -> Option<u64> {
         let want = self.header(header::WANT);
         (want > lane.answered_want && want <= lane.credited).then_some(want)
     }
 
-    /// Whether a visit would find anything.
+    /// Whether a visit to the lane would find work.
     pub(super) fn is_pending(&self, lane: &Lane) -> bool {
         let speaks = self.header(header::HELLO) != lane.last_hello;
         lane.hand_on_until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()

@@ -59,7 +59,7 @@ impl<W: Word> OwnRegion<W> {
         self.receiver.words().get(at)
     }
 
-    /// Our end of a lane; `None` if there is none of that number.
+    /// Our end of lane number `lane`; `None` if there is no such lane.
     #[inline(always)]
     pub(super) fn lane_end(&self, lane: u8) -> Option<LaneEnd<'_, W>> {
         let geometry = self.geometry;
@@ -74,12 +74,12 @@ impl<W: Word> OwnRegion<W> {
         usize::from(lane).wrapping_mul(self.lane_words)
     }
 
-    /// Where the tag of a lane's line at `position` stands, for [`tag`](Self::tag).
+    /// The index of the tag of a lane's line at `position`, for [`tag`](Self::tag).
     pub(super) fn tag_at(&self, lane: u8, position: u64) -> usize {
         self.lane_at(lane).wrapping_add(self.geometry.line_at(position))
     }
 
-    /// The line whose tag stands there.
+    /// The line whose tag has this index.
     #[inline(always)]
     pub(super) fn line(&self, tag_at: usize) -> Option<&Line<W>> {
         array(self.lanes.words(), tag_at)
@@ -91,7 +91,7 @@ impl<W: Word> OwnRegion<W> {
         control_of(self.receiver.words(), lane.into())
     }
 
-    /// The tag that stands there now. One load.
+    /// The tag with this index, as it is now. One load.
     #[inline(always)]
     pub(super) fn tag(&self, at: usize) -> LineTag {
         LineTag::of_word(self.lanes.words().get(at).map_or(0, |tag| tag.load(Ordering::Relaxed)))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Generation "native": reliable, in order, one lane per sending instance (SPEC chapter N).
 //!
-//! From bottom to top: `lane`, the words of a lane as each end maps them; `region` maps them; `own`, what a
-//! receiver says to all. At the receiver's end `state`, what
-//! it knows of a lane; `take`, how messages come out of one; `birth`, what happens to it when either end begins a life;
-//! `receive`, all lanes together. At the sender's end `send`, `begin` and `space`; `watch`, what it sees of its receiver.
-//! Whatever is read from a peer's pages is read once, checked, and only then used.
+//! From bottom to top: `lane`, the words of a lane as each end maps them; `region`, which maps them; `own`, the words of a
+//! receiver for all senders. For the receiver: `state`, what it knows of a lane; `take`, which copies messages out of a lane;
+//! `birth`, the handshake when either end begins a life; `receive`, all lanes together. For the sender: `send`, `begin` and `space`;
+//! `watch`, which observes the receiver.
+//! A word in a peer's pages is read once, checked, and only then used.
 
 mod begin;
 mod birth;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a receiver says in its own pages for all its senders, and the stop word (SPEC N-4, N-12, N-15).
+//! The words that a receiver writes for all its senders, and the stop word (SPEC N-4, N-12, N-15).
 
 use super::lane::OwnRegion;
 use crate::sync::{fence, Ordering, Word};
@@ -13,7 +13,7 @@ impl<W: Word> OwnRegion<W> {
         host.is_some_and(|end| end.header(header::STOP) == u64::from(incarnation.get()))
     }
 
-    /// Who has the region mapped, by their own word (SPEC N-17).
+    /// The instances whose words say that they have the region mapped (SPEC N-17).
     pub(crate) fn attached(&self) -> impl Iterator<Item = (InstanceId, Attached)> + use<'_, W> {
         // See `Endpoint::attach_listed`.
         fence(Ordering::SeqCst);
@@ -24,14 +24,14 @@ impl<W: Word> OwnRegion<W> {
         })
     }
 
-    /// Shows that we live.
+    /// Advances our heartbeat.
     pub(crate) fn advance_heartbeat(&self) {
         if let Some(heartbeat) = self.word(receiver::HEARTBEAT) {
             heartbeat.store(heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 
-    /// Says that this life is over.
+    /// Writes that this life has ended.
     pub(crate) fn say_goodbye(&self, incarnation: Incarnation) {
         if let Some(life) = self.word(receiver::LIFE) {
             // SYNC POINT: receiver-life (release)
@@ -39,14 +39,14 @@ impl<W: Word> OwnRegion<W> {
         }
     }
 
-    /// No sender rings any more, until the next drain arms.
+    /// Tells senders not to ring until the next drain arms.
     pub(crate) fn disarm(&self) {
         if let Some(armed) = self.word(receiver::ARMED).filter(|armed| armed.load(Ordering::Relaxed) != 0) {
             armed.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Moves the doorbell: senders that ring from now on ring there (SPEC N-12). False if no word can say so.
+    /// Moves the doorbell: senders that ring from now on ring there (SPEC N-12). False if it does not fit into a word.
     pub(crate) fn set_bell(&self, bell: Bell) -> bool {
         let word = self.word(receiver::BELL).zip(bell.to_word());
         if let Some((word, bell)) = word {

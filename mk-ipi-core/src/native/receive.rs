@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The receiver's end of all lanes: who may look, which lanes are looked at, when it sleeps (SPEC N-10, N-13).
+//! The receiver's end of all lanes: which CPU may read them, which lanes it visits, and when senders must ring (SPEC N-10, N-13).
 
 use super::lane::OwnRegion;
 use super::state::{give_credit, Buffer, Events, Lane, Visit};
@@ -8,42 +8,42 @@ use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering, UnsafeCell, Wor
 use mk_ipi_abi::native::{receiver, Life, LineTag, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
-/// Most messages of one lane before the next one's turn.
+/// Most messages of one lane before the next lane is visited.
 const SHARE: usize = 16;
-/// Of so many polls one looks at every lane that had something lately.
+/// Out of this many polls, one visits every lane that had a message recently.
 const LOOK_AT_ACTIVE: u32 = 4;
-/// Of so many polls one looks at every lane of an instance that we know, its header included.
+/// Out of this many polls, one visits every lane of an instance in the table, including its header.
 const LOOK_AT_ALL: u32 = 128;
 
-/// `left` in a poll that is to look at more.
+/// `left` in a poll that must look at more lanes.
 const NONE_LEFT: u32 = u32::MAX;
 
-/// What the holder of the receiver works on. All zeros is a good one.
+/// The state of the receiver, for its holder. All zeros is a valid state.
 #[derive(Debug)]
 struct State<const LANES: usize> {
     lanes: [Lane; LANES],
-    /// The lanes of instances that we know, as of `version`: first those that had something when they were last looked at.
+    /// The lanes of instances in the table, as of `version`. First those in which the last visit found something.
     list: [u8; LANES],
     known: usize,
     active: usize,
     version: u32,
-    /// The lane with which the next look begins.
+    /// The lane with which the next round begins.
     turn: u8,
-    /// The lane that had something last.
+    /// The lane in which something was found last.
     last: u8,
-    /// Where its next tag is to come, and what it will be.
+    /// The index of its next tag, and its expected value.
     next_at: usize,
     next_tag: LineTag,
-    /// Its last message had further lines.
+    /// Whether its last message had further lines.
     long: bool,
-    /// Polls until one is to look at more than the lane that spoke last, and polls that were since all lanes were looked at.
+    /// Polls until one must visit more than the `last` lane, and polls since all lanes were visited.
     polls_left: u32,
     polls_since_all: u32,
     ours: Option<Incarnation>,
     buffer: Buffer,
 }
 
-/// Where a poll looks next: nowhere, if it is dropped. A handler may unwind, and its line must not be looked at again.
+/// Clears the target of the next poll when it is dropped: if a handler unwinds, its line must not be read again.
 struct PollTarget<'a>(&'a mut usize);
 
 impl Drop for PollTarget<'_> {
@@ -52,7 +52,7 @@ impl Drop for PollTarget<'_> {
     }
 }
 
-/// The receiver's end of a kernel's own region. One CPU at a time looks. 128 bytes apart from what others write.
+/// The receiver's end of a kernel's own region. One CPU at a time holds it. Aligned to 128 bytes, apart from what others write.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Receiver<const LANES: usize> {
@@ -61,15 +61,15 @@ pub(crate) struct Receiver<const LANES: usize> {
     state: UnsafeCell<State<LANES>>,
 }
 
-// SAFETY: `state` is reached by the one `Hold` that exists (`held`).
+// SAFETY: `state` is accessed through the only `Hold` that exists (`held`).
 unsafe impl<const LANES: usize> Sync for Receiver<LANES> {}
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
-/// Held, and somebody who found it so has left a drain to the holder.
+/// Held, and another CPU has left a drain to the holder.
 const AGAIN: u32 = 2;
 
-/// The right to look. Nobody waits for it.
+/// The exclusive right to read the lanes. No CPU waits for it.
 #[derive(Debug)]
 pub(crate) struct Hold<'a, const LANES: usize>(&'a Receiver<LANES>);
 
@@ -93,20 +93,20 @@ impl<const LANES: usize> Receiver<LANES> {
         unsafe { at.write_bytes(0, 1) };
     }
 
-    /// Holds the receiver, unless somebody does; whoever does then looks once more, or has it done.
+    /// Holds the receiver. `None` if another CPU holds it: that CPU then looks once more, or schedules it.
     #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_, LANES>> {
         // SYNC POINT: receiver-held (acquire); receiver-again (release)
         let next = |held| Some(if held == FREE { HELD } else { AGAIN });
         let before = self.held.fetch_update(Ordering::AcqRel, next);
-        // Made only if it is ours: dropped, it would give up what another one holds.
+        // Made only if it is ours, because dropping it releases the receiver.
         (before == Ok(FREE)).then(|| Hold(self))
     }
 
-    /// Begins a life of the receiver, which is rung `at` that bell (SPEC N-11, N-12). `discard`: what former lives left unread is given back to
-    /// its senders.
+    /// Begins a life of the receiver, with the doorbell `at` (SPEC N-11, N-12). `discard`: messages that former lives left unread are
+    /// discarded.
     ///
-    /// Nobody may look: our own instance is not in the table yet.
+    /// No CPU reads the lanes yet, because our own instance is not in the table.
     pub(crate) fn begin<W: Word>(
         &self,
         own: &OwnRegion<W>,
@@ -119,7 +119,7 @@ impl<const LANES: usize> Receiver<LANES> {
         let before = life.load(Ordering::Relaxed);
         let restarted = before != 0 && Life::from_word(before).is_none_or(|b| b.incarnation != incarnation);
         own.disarm();
-        // Where a former life wanted to be rung is nobody's business any more.
+        // The doorbell of a former life is not valid any more.
         bell.store(at, Ordering::Relaxed);
         hold.with(|state| {
             for (number, lane) in (0..=u8::MAX).zip(&mut state.lanes) {
@@ -131,7 +131,7 @@ impl<const LANES: usize> Receiver<LANES> {
             state.ours = Some(incarnation);
         });
         if let Some(heartbeat) = own.word(receiver::HEARTBEAT) {
-            // A life without a clock never beats, and is not suspect for that.
+            // A life that never calls `tick` keeps 0 here, and is not suspected.
             heartbeat.store(0, Ordering::Relaxed);
         }
         // Last, or a life that ends in between would not count as one.
@@ -143,13 +143,13 @@ impl<const LANES: usize> Receiver<LANES> {
 
 impl<const LANES: usize> Drop for Hold<'_, LANES> {
     fn drop(&mut self) {
-        // A hold that was not released leaves nothing to anybody.
+        // A hold that is dropped, for example by an unwinding handler, releases the receiver too.
         self.give_up();
     }
 }
 
 impl<const LANES: usize> Hold<'_, LANES> {
-    /// Gives the receiver up; true if somebody left a drain to us.
+    /// Releases the receiver. True if another CPU left a drain to us.
     pub(crate) fn release(self) -> bool {
         let again = self.give_up();
         core::mem::forget(self);
@@ -157,18 +157,18 @@ impl<const LANES: usize> Hold<'_, LANES> {
     }
 
     fn give_up(&self) -> bool {
-        // SYNC POINT: receiver-held (release). What was left to us is seen by whoever holds next.
+        // SYNC POINT: receiver-held (release). The next holder sees what was left to us.
         self.0.held.swap(FREE, Ordering::Release) == AGAIN
     }
 
     #[inline(always)]
     fn with<R>(&mut self, f: impl FnOnce(&mut State<LANES>) -> R) -> R {
-        // SAFETY: there is one hold (`held`), and it is borrowed mutably for as long as the state is.
+        // SAFETY: there is one hold (`held`), and it is borrowed mutably as long as the state is.
         self.0.state.with_mut(|state| f(unsafe { &mut *state }))
     }
 
-    /// Hands out up to `budget` messages, lane by lane in turn (SPEC N-13). With `arm`, senders ring from now on if nothing
-    /// is left. True if something is.
+    /// Delivers up to `budget` messages, lane by lane in turn (SPEC N-13). With `arm`, senders ring from now on if nothing
+    /// is left. True if something is left.
     pub(crate) fn drain<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -179,7 +179,7 @@ impl<const LANES: usize> Hold<'_, LANES> {
         self.with(|state| state.drain(own, to, budget, arm))
     }
 
-    /// Whether a look at the lane that spoke last, which is one load, finds nothing, and it is not the time to look at more.
+    /// Whether a look at the `last` lane, which is one load, finds nothing, and this poll need not visit more lanes.
     #[inline(always)]
     pub(crate) fn finds_nothing<W: Word>(&mut self, own: &OwnRegion<W>) -> bool {
         self.with(|state| {
@@ -189,7 +189,7 @@ impl<const LANES: usize> Hold<'_, LANES> {
         })
     }
 
-    /// Looks where it is time to look; hands out what is there. How much that was, and whether all lanes were looked at.
+    /// Visits the lanes that are due, and delivers messages. Gives how much was found, and whether all lanes were visited.
     #[inline(always)]
     pub(crate) fn poll<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         self.with(|state| {
@@ -234,8 +234,8 @@ impl<const LANES: usize> State<LANES> {
         self.look_at(own, to, self.known, budget)
     }
 
-    /// Gives the first `count` lanes of the list their turns, from the one whose turn is next, until the budget is spent; how much
-    /// of it was.
+    /// Visits the first `count` lanes of the list, beginning with `turn`, until the budget is spent. Gives how much was
+    /// spent.
     fn look_at<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -258,7 +258,8 @@ impl<const LANES: usize> State<LANES> {
         spent
     }
 
-    /// Puts the first `count` lanes of the list in order. Behind a look, or a lane would be passed over that changes its place in it.
+    /// Moves the active ones of the first `count` lanes to the front of the list. Only after a round, because a lane that moves during
+    /// one could be skipped.
     fn sort(&mut self, count: usize) {
         self.active = 0;
         for index in 0..count {
@@ -270,7 +271,7 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Has two lanes of the list change places.
+    /// Exchanges two lanes of the list.
     fn exchange(&mut self, a: usize, b: usize) {
         // Not `swap`, which could panic.
         if let (Some(&at_a), Some(&at_b)) = (self.list.get(a), self.list.get(b)) {
@@ -280,8 +281,8 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// A lane's turn: up to `share` messages, then what its header says. How many steps that took: a peer may say another
-    /// hello each time.
+    /// Visits a lane: up to `share` messages, then its header. Gives the number of steps, including new hellos, because a peer could
+    /// write another one each time.
     fn visit<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -308,7 +309,7 @@ impl<const LANES: usize> State<LANES> {
         steps
     }
 
-    /// A poll that looks at several lanes, or at all.
+    /// A poll that visits several lanes, or all.
     #[inline(never)]
     fn look_at_more<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         let all = self.polls_since_all >= LOOK_AT_ALL;
@@ -349,7 +350,7 @@ impl<const LANES: usize> State<LANES> {
         1
     }
 
-    /// Something else than one good message.
+    /// Visits the `last` lane when it holds something else than one good message.
     #[inline(never)]
     fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
         self.clear_poll_target();
@@ -358,20 +359,20 @@ impl<const LANES: usize> State<LANES> {
         found
     }
 
-    /// Until the next aim a poll finds nothing: should a handler unwind, no line is taken for the next one.
+    /// Clears the target, so that a poll finds nothing until it is set again. If a handler unwinds, no wrong line is read.
     #[inline(always)]
     fn clear_poll_target(&mut self) {
         self.next_at = usize::MAX;
     }
 
-    /// Notes where polls are to look.
+    /// Plans the next polls: when to visit more lanes, and which line to check.
     fn plan_polls<W: Word>(&mut self, own: &OwnRegion<W>) {
         let more_often = self.active > 1 || (self.active == 1 && self.list.first() != Some(&self.last));
         self.polls_left = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
         self.set_poll_target(own);
     }
 
-    /// Notes what a look at the lane that spoke last is to find.
+    /// Sets the tag that a poll expects in the `last` lane.
     #[inline(always)]
     fn set_poll_target<W: Word>(&mut self, own: &OwnRegion<W>) {
         if let Some(lane) = self.lanes.get(usize::from(self.last)) {
@@ -385,12 +386,12 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Has senders ring from now on; false if something came meanwhile (SPEC N-10).
+    /// Asks senders to ring from now on. False if something came meanwhile (SPEC N-10).
     fn arm<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &E) -> bool {
         let Some(armed) = own.word(receiver::ARMED) else { return true };
-        // SYNC POINT: bell (release). Who finds us armed rings where we are.
+        // SYNC POINT: bell (release). A sender that finds us armed rings our present doorbell.
         armed.store(1, Ordering::Release);
-        // SYNC POINT: armed (fence). A sender sees that we are armed, or we see what it has stored.
+        // SYNC POINT: armed (fence). Either a sender sees that we are armed, or we see what it has stored.
         fence(Ordering::SeqCst);
         let is_pending = |&number: &u8| {
             let lane = self.lanes.get(usize::from(number));

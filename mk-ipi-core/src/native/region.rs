@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A native region, found to be one: its pages, mapped with no more rights than their users have (SPEC N-1, N-3).
+//! Finds, checks and maps a native region. Its pages are mapped with no more rights than their users need (SPEC N-1, N-3).
 
 use super::lane::{array, OwnRegion, PeerRegion};
 use crate::platform::{Access, MapError, Mapping, PhysMemory};
@@ -15,14 +15,14 @@ pub(crate) enum RegionError {
     Misaligned,
     /// The memory could not be mapped.
     Map(MapError),
-    /// What is there is no native region that we can use.
+    /// There is no native region that this build can use.
     Stamp(StampError),
     /// It has no lane for us.
     NoLane(InstanceId),
 }
 
 impl<W: Word> OwnRegion<W> {
-    /// Maps the region at `range`, which is ours, with the geometry that its stamp says.
+    /// Maps our own region at `range`, with the geometry in its stamp.
     pub(crate) fn map<P: PhysMemory<Word = W>>(platform: &P, range: PhysRange) -> Result<Self, RegionError> {
         let geometry = look(platform, range)?;
         let own = (0, geometry.receiver_len(), Access::ReadWrite);
@@ -38,7 +38,7 @@ impl<W: Word> OwnRegion<W> {
 }
 
 impl<W: Word> PeerRegion<W> {
-    /// Maps what `me` may use of the region at `range`, with the geometry that its stamp says.
+    /// Maps the parts of the region at `range` that `me` may use, with the geometry in its stamp.
     pub(crate) fn map<P: PhysMemory<Word = W>>(
         platform: &P,
         range: PhysRange,
@@ -53,7 +53,7 @@ impl<W: Word> PeerRegion<W> {
         Ok(Self { geometry, lane, receiver, words })
     }
 
-    /// What its stamp said.
+    /// The geometry from its stamp.
     pub(crate) const fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -67,7 +67,7 @@ impl<W: Word> PeerRegion<W> {
 /// A part of a region: where it begins, its length, how it is mapped.
 type Part = (u64, u64, Access);
 
-/// A part of the region, mapped whole.
+/// Maps a part of the region completely.
 fn part<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -83,7 +83,7 @@ fn part<P: PhysMemory>(
     Err(RegionError::Map(MapError::Misaligned))
 }
 
-/// Two parts, or none.
+/// Maps two parts, or none.
 fn map_both<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -102,7 +102,7 @@ fn map_both<P: PhysMemory>(
 
 /// Undoes [`part`].
 fn unmap<P: PhysMemory>(platform: &P, mapping: Mapping<P::Word>) {
-    // SAFETY: every mapping here came from `map` of this platform, and whoever gives one up borrows nothing from it.
+    // SAFETY: every mapping here came from `map` of this platform, and the callers have ended all borrows from it.
     unsafe { platform.unmap(mapping) };
 }
 
@@ -125,7 +125,7 @@ fn look<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Geometry, Regio
     stamp.check(len, other).map_err(RegionError::Stamp)
 }
 
-/// The words where MKIPI003 and its kin have their magic, if the region is that long.
+/// The words where MKIPI003 and its family have their magic, if the region is long enough.
 fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[u64; 2]> {
     const PAGE: u64 = MKIPI0NN_AT & !(PAGE_SIZE - 1);
     let rest = len.checked_sub(PAGE)?.min(PAGE_SIZE);
@@ -137,7 +137,7 @@ fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[
     words
 }
 
-/// Calls `each` for every instance that says that it has the region at `range` mapped (SPEC N-17).
+/// Calls `each` for every instance whose word says that it has the region at `range` mapped (SPEC N-17).
 pub(crate) fn mapped_by<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -157,7 +157,7 @@ pub(crate) fn mapped_by<P: PhysMemory>(
             lanes.words().get(usize::from(lane).wrapping_mul(lane_words).wrapping_add(header::ATTACHED));
         // SYNC POINT: lane-attached (acquire)
         let word = Some(word?.load_acquire()).filter(|word| *word != 0)?;
-        // Who says what makes no sense is there all the same.
+        // An invalid word counts as attached too.
         let life = Attached::from_word(word).map_or(Incarnation::FIRST, |attached| attached.incarnation);
         Some((InstanceId::new(lane), life))
     };
@@ -166,7 +166,7 @@ pub(crate) fn mapped_by<P: PhysMemory>(
     Ok(())
 }
 
-/// Makes an empty region of `geometry` at `range`, which nobody uses yet; the stamp's magic comes last.
+/// Makes an empty region of `geometry` at `range`, which is not in use yet. The magic of the stamp is written last.
 pub(crate) fn create<P: PhysMemory>(
     platform: &P,
     range: PhysRange,

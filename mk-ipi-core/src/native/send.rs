@@ -12,53 +12,53 @@ use mk_ipi_abi::native::{
 };
 use mk_ipi_abi::MessageType;
 
-/// Why nothing was sent; nothing has changed.
+/// Why nothing was sent. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsent {
     /// The receiver has not read enough yet.
     Full,
     /// The receiver has not answered this life of ours yet.
     Unanswered,
-    /// The receiver holds that we broke the protocol.
+    /// The receiver says that we broke the protocol.
     Quarantined,
-    /// The receiver's own words contradict each other, or it does not know this life of ours any more.
+    /// The words of the receiver contradict each other, or it does not know this life of ours any more.
     Broken,
-    /// More CPUs take lines than this one can keep up with.
+    /// Other CPUs took lines at each try of this one.
     Contended,
     /// More bytes than the region allows.
     TooLong,
-    /// The region was made anew since we attached.
+    /// The region was created again since we attached.
     Gone,
 }
 
-/// `tail` while no line can be taken: the life was not answered yet. No position comes so far.
+/// The value of `tail` while no line can be taken, because the life was not answered yet. No position is that large.
 pub(super) const UNANSWERED: u64 = 1 << 63;
-/// `tail` while one CPU prepares the lane for the life that was answered.
+/// The value of `tail` while one CPU prepares the lane for the life that was answered.
 pub(super) const PREPARING: u64 = UNANSWERED + 1;
-/// Tries of the compare-and-swap: each that fails means that another CPU's, or an interrupt's, succeeded.
+/// Tries of the compare-and-swap. Each failure means that another CPU, or an interrupt, has taken lines.
 const TRIES: usize = 64;
-/// How many lines ahead those who send many ask for.
+/// How many lines ahead a sender of many messages prefetches.
 const AHEAD: u64 = 16;
 
-/// One instance's end of the lane that it has in another's region. 128 bytes apart from what others write.
+/// The sender's end of its lane in another instance's region. Aligned to 128 bytes, apart from what others write.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Sender<W> {
     /// The next line to take, or one of the marks above.
     pub(super) tail: AtomicU64,
-    /// What `CREDIT` was when it was last looked at: never beyond `tail`.
+    /// The last value that was read from `CREDIT`. Never beyond `tail`.
     pub(super) credit: AtomicU64,
     /// The line at which this life began.
     pub(super) base: AtomicU64,
-    /// The `BELL` that was asked about last, and was good.
+    /// The last value of `BELL` that was checked and valid.
     pub(super) good_bell: AtomicU64,
     /// The length, plus 1, of the longest message that waits for space; 0 if none does.
     pub(super) waiting: AtomicU64,
-    /// Lines of the lane; 0 if its messages are shorter than what fills a line.
+    /// Lines of the lane; 0 if its messages are too short to fill a line.
     pub(super) room_for_full_line: u64,
-    /// We had not spoken there before.
+    /// Whether our lane held no hello before.
     pub(super) fresh: bool,
-    /// This life, in the phase in which it sends.
+    /// The hello of this life, in the phase in which it sends.
     pub(super) hello: Hello,
     pub(super) region: PeerRegion<W>,
 }
@@ -71,7 +71,7 @@ struct TakenLines {
 }
 
 impl<W: Word> Sender<W> {
-    /// Gives the region back, and says so in it. The lane stays as it is: what was published will be read.
+    /// Detaches, and gives back the mapped region. The lane stays as it is, so published messages will be read.
     pub(crate) fn into_region(self) -> PeerRegion<W> {
         if !self.is_gone() {
             // SYNC POINT: lane-attached (release)
@@ -80,35 +80,35 @@ impl<W: Word> Sender<W> {
         self.region
     }
 
-    /// Whether this is the first that we have of the region.
+    /// Whether our lane held no hello before.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Whether the region was made anew below us: what we said there of ourselves is gone.
+    /// Whether the region was created again since we attached: our word in it is gone.
     #[inline(always)]
     pub(crate) fn is_gone(&self) -> bool {
         self.region.own(header::ATTACHED) == 0
     }
 
-    /// Says that this kernel does what the directory asks for up to that generation (SPEC N-17).
+    /// Writes that this kernel has followed the directory up to this generation (SPEC N-17).
     pub(crate) fn follow(&self, generation: u32) {
         let found = self.region.own(header::ATTACHED);
         if found != 0 {
             let attached = Attached { incarnation: self.hello.incarnation, generation };
-            // Only that: a region that is made anew in this moment stays one that we are not in.
+            // A compare-and-swap, so that we do not become attached to a region that is created again just now.
             // SYNC POINT: lane-followed (release)
             self.region.replace(header::ATTACHED, found, attached.to_word());
         }
     }
 
-    /// The lane's.
+    /// The geometry of the region.
     pub(crate) const fn geometry(&self) -> Geometry {
         self.region.geometry
     }
 
-    /// Stores a message and publishes it (SPEC N-8); gives its number. `cpu` is what it says of the sending CPU; `swap` is the
-    /// compare-and-swap to take lines by.
+    /// Stores a message and publishes it (SPEC N-8). Gives its number. `cpu` is the id of the sending CPU for the message; `swap` is the
+    /// compare-and-swap that takes lines.
     pub(crate) fn send(
         &self,
         msg_type: MessageType,
@@ -121,8 +121,8 @@ impl<W: Word> Sender<W> {
         self.fill(first, lines, msg_type, cpu, payload)
     }
 
-    /// As `send`, for as many messages of one type as there is space for, from the first on: how many, and the last one's number.
-    /// One compare-and-swap for all; lines for those that follow are asked for ahead.
+    /// As `send`, for as many messages of one type as there is space for, from the first on. Gives their count, and the last one's
+    /// number. One compare-and-swap takes all lines. Lines for later messages are prefetched.
     #[inline(always)]
     pub(crate) fn post(
         &self,
@@ -144,7 +144,7 @@ impl<W: Word> Sender<W> {
         for payload in payloads.iter().take(count) {
             let lines = self.lines_of(payload)?;
             position = self.fill(position, lines, msg_type, cpu, payload)?;
-            // Not those that the receiver has yet to read. A single message would gain nothing: the receiver looks at such lines.
+            // Only lines that the receiver has read. A single send does not prefetch, because the receiver would be polling those lines.
             let ahead = (AHEAD..AHEAD.wrapping_add(lines)).map(|n| position.wrapping_add(n));
             ahead
                 .filter(|p| p.wrapping_sub(credit) < self.region.lines())
@@ -153,10 +153,10 @@ impl<W: Word> Sender<W> {
         Ok((count, position))
     }
 
-    /// How many of the first `count`, all of which there was no space for, there is space for now.
+    /// How many of the first `count` messages fit now. There was no space for all of them.
     #[cold]
     fn fitting(&self, payloads: &[&[u8]], count: usize) -> Result<usize, Unsent> {
-        // In this order: the credit is never beyond the tail.
+        // Loaded in this order, because the credit is never beyond the tail.
         let credit = self.credit.load(Ordering::Relaxed);
         let used = self.tail.load(Ordering::Relaxed).wrapping_sub(credit);
         let mut free = self.region.lines().saturating_sub(used);
@@ -171,10 +171,10 @@ impl<W: Word> Sender<W> {
         Ok(fit)
     }
 
-    /// True if the receiver is to be rung for what was published.
+    /// True if the receiver must be rung for published messages.
     #[inline(always)]
     pub(crate) fn flush(&self) -> bool {
-        // SYNC POINT: armed (fence). Either we see that it is armed, or it sees what we have stored when it looks once more.
+        // SYNC POINT: armed (fence). Either we see that it is armed, or its second look sees what we have stored.
         fence(Ordering::SeqCst);
         // SYNC POINT: bell (acquire)
         self.region.receiver(receiver::ARMED) != 0
@@ -188,8 +188,8 @@ impl<W: Word> Sender<W> {
         Ok(lines_of(payload.len()))
     }
 
-    /// As `send`, for a message that fills one line and finds space at the first try, in few instructions. `None` if it is not
-    /// such a one: then nothing has happened.
+    /// As `send`, in few instructions, for a message that fills one line and finds space at the first try. Otherwise `None`, and
+    /// nothing has happened.
     #[inline(always)]
     pub(crate) fn send_line(
         &self,
@@ -204,7 +204,7 @@ impl<W: Word> Sender<W> {
         Some(first.wrapping_add(1))
     }
 
-    /// Takes lines, if the receiver has handled what lay there (SPEC N-8).
+    /// Takes lines whose former messages the receiver has handled (SPEC N-8).
     fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<TakenLines, Unsent> {
         for _ in 0..TRIES {
             match self.try_take(lines, self.region.lines(), &swap) {
@@ -215,7 +215,7 @@ impl<W: Word> Sender<W> {
         Err(Unsent::Contended)
     }
 
-    /// One try to take lines, if no more than `room` are unread then.
+    /// One try to take lines, if at most `room` lines are unread then.
     #[inline(always)]
     fn try_take(
         &self,
@@ -235,7 +235,7 @@ impl<W: Word> Sender<W> {
         swap(&self.tail, first, next).then_some(TakenLines { first, credit })
     }
 
-    /// Looks how far the receiver has handled, if what is known does not do.
+    /// Reads the receiver's credit, if the known value is not enough.
     #[cold]
     fn refresh(&self, lines: u64) -> Result<(), Unsent> {
         let (tail, known) = (self.tail.load(Ordering::Relaxed), self.credit.load(Ordering::Relaxed));
@@ -246,12 +246,12 @@ impl<W: Word> Sender<W> {
             return Err(Unsent::Unanswered);
         }
         if tail.wrapping_add(lines).wrapping_sub(known) <= self.region.lines() {
-            // Another took what was to be ours.
+            // Another CPU took lines in between.
             return Ok(());
         }
         // SYNC POINT: lane-credit (acquire)
         let credit = self.region.control(control::CREDIT);
-        // Loaded behind the credit: whatever was read was taken before.
+        // Loaded after the credit, so that all credited lines were taken before.
         let tail = self.tail.load(Ordering::Relaxed);
         if credit < known || credit > tail || !self.is_in_force() {
             return Err(Unsent::Broken);
@@ -268,7 +268,7 @@ impl<W: Word> Sender<W> {
         }
     }
 
-    /// Fills lines that were taken, the one that the receiver looks at last, and its tag last of all; the position behind.
+    /// Fills taken lines. The first line, which the receiver checks, is written last, and its tag last of all. Gives the position behind.
     #[inline(always)]
     fn fill(
         &self,
@@ -286,7 +286,7 @@ impl<W: Word> Sender<W> {
         Ok(first.wrapping_add(lines))
     }
 
-    /// The first line of a message of `len` bytes, its tag last.
+    /// Fills the first line of a message of `len` bytes, its tag last.
     #[inline(always)]
     fn fill_first(&self, first: u64, msg_type: MessageType, cpu: u32, len: usize, payload: &[u8]) {
         // Each index is in the lane (`PeerRegion::map`).
@@ -299,10 +299,10 @@ impl<W: Word> Sender<W> {
         tag.store(self.region.geometry.first_tag(first).to_word(msg_type.0), Ordering::Release);
     }
 
-    /// The lines of a message behind its first.
+    /// Fills the further lines of a message.
     #[inline(never)]
     fn fill_further(&self, first: u64, lines: u64, payload: &[u8]) {
-        // All at once: else each would be waited for when its turn to be stored comes.
+        // Prefetches all of them first. Otherwise each store would wait for its line.
         (0..lines).for_each(|n| self.region.will_write(first.wrapping_add(n)));
         let mut rest = payload;
         for position in (1..lines).map(|n| first.wrapping_add(n)) {
@@ -318,8 +318,8 @@ impl<W: Word> Sender<W> {
         }
     }
 
-    /// Where the receiver wants to be rung, if `is_its_cpu` says of that CPU that it is the receiver's; else what the directory
-    /// says (SPEC N-12). That is asked again whenever the word has changed.
+    /// The doorbell that the receiver asks for, if `is_its_cpu` says that the CPU belongs to it. `None`: use the one in the directory
+    /// (SPEC N-12). The question is repeated whenever the word has changed.
     pub(crate) fn bell(&self, is_its_cpu: impl FnOnce(Bell) -> bool) -> Option<Bell> {
         let word = self.region.receiver(receiver::BELL);
         let bell = Bell::from_word(word)?;
@@ -332,23 +332,23 @@ impl<W: Word> Sender<W> {
         Some(bell)
     }
 
-    /// Has the directory asked again about `BELL`, changed or not.
+    /// Forgets the checked `BELL`, so that the directory is asked again.
     pub(crate) fn forget_bell(&self) {
         self.good_bell.store(0, Ordering::Relaxed);
     }
 
-    /// Counts a doorbell.
+    /// Counts a doorbell that was rung.
     pub(crate) fn count_rung(&self) {
         self.region.count(header::RUNG);
     }
 
-    /// Whether the receiver knows the life that sends.
+    /// Whether the receiver knows our life.
     pub(super) fn is_in_force(&self) -> bool {
-        // Relaxed: nothing that is read behind it depends on it.
+        // Relaxed: no later load depends on it.
         is_answer_to(self.hello, self.region.control_relaxed(control::ANSWER))
     }
 
-    /// The positions of this life so far: first, and behind the last that was taken.
+    /// The first position of this life, and the one behind its last taken line.
     pub(super) fn positions(&self) -> (u64, u64) {
         // SYNC POINT: lane-prepared (acquire)
         let tail = self.tail.load(Ordering::Acquire);
@@ -360,7 +360,8 @@ impl<W: Word> Sender<W> {
     }
 }
 
-/// Whether `answer` is one that a life which says `hello` sends on: its own, or, if it needs to wait for none, nobody's.
+/// Whether a life with this hello may send while `ANSWER` has this value: the answer to its hello. In phase `First`, which does not
+/// wait, also no answer, or the answer to its `Begin`.
 pub(super) fn is_answer_to(hello: Hello, answer: u64) -> bool {
     let first = hello.phase == Phase::First;
     answer == hello.to_word() || (first && (answer == 0 || answer == hello.in_phase(Phase::Begin).to_word()))

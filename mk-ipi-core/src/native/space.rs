@@ -6,13 +6,13 @@ use crate::sync::{Ordering, Word};
 use mk_ipi_abi::native::{control, header, lines_of, Breach};
 
 impl<W: Word> Sender<W> {
-    /// Asks to be rung when there is space for a message of `len` bytes. True if there is; if not, the receiver is to be rung for
-    /// that if [`flush`](Self::flush) says so. `wait`, called before it is asked for, has whoever is rung look.
+    /// Asks to be rung when there is space for a message of `len` bytes. True if there is space now. If not, ring the receiver if
+    /// [`flush`](Self::flush) says so. `wait` is called before the request, and must make our doorbell handler check this lane.
     pub(crate) fn want_space(&self, len: usize, wait: impl FnOnce()) -> bool {
         if self.has_space(len) {
             return true;
         }
-        // SYNC POINT: waiting (acquire). Who finds that nobody waits has whoever is rung look no more, and we see that.
+        // SYNC POINT: waiting (acquire). A CPU that finds no waiter stops these checks, and we see that.
         self.waiting.fetch_max((len as u64).wrapping_add(1), Ordering::Acquire);
         wait();
         self.ask_for_space(len)
@@ -21,46 +21,46 @@ impl<W: Word> Sender<W> {
     fn ask_for_space(&self, len: usize) -> bool {
         let Some(want) = self.missing(len) else { return true };
         if want < UNANSWERED {
-            // Another CPU may have asked for more: whoever waits for less is told with it.
+            // Another CPU may have asked for more space. A waiter for less is then told together with it.
             self.region.raise(header::WANT, want);
         }
-        // What was given meanwhile may not be seen yet. `flush` follows, whose fence is for this too.
+        // Space that was given meanwhile may not be visible yet. The fence in the `flush` that follows covers this.
         self.has_space(len)
     }
 
-    /// Whether who waits is to be told that there is space; if not, it is asked for again, since others may have taken what was
-    /// asked for.
+    /// Whether a waiter must be told that there is space. If there is none, asks for it again, because other CPUs may have taken the
+    /// space.
     pub(crate) fn has_space_for_waiter(&self) -> bool {
         let waiting = usize::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(0);
         waiting != 0 && self.ask_for_space(waiting.wrapping_sub(1)) && self.end_waiting()
     }
 
-    /// What the receiver was asked for last.
+    /// The last request to the receiver.
     pub(crate) fn asked_for(&self) -> u64 {
         self.region.own(header::WANT)
     }
 
-    /// Whether somebody waits. Who begins to do so behind this sees what was done before it.
+    /// Whether a sender waits. One that begins to wait later sees what was done before this call.
     pub(crate) fn is_waited_for(&self) -> bool {
         // SYNC POINT: waiting (release)
         self.waiting.fetch_max(0, Ordering::Release) != 0
     }
 
-    /// Nobody waits any more.
+    /// Ends the wait. True if a sender waited.
     pub(crate) fn end_waiting(&self) -> bool {
         self.waiting.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Whether a send of `len` bytes would find space now, or that it waits in vain.
+    /// Whether a send of `len` bytes would find space now, or would wait in vain.
     pub(crate) fn has_space(&self, len: usize) -> bool {
         self.missing(len).is_none()
     }
 
-    /// How far the receiver has to handle until there is space for `len` bytes: farther than it had when this looked, or nobody
-    /// would be told; [`UNANSWERED`] until this life is answered. `None` if there is space, or if it is waited for in vain.
+    /// The credit at which there is space for `len` bytes. It is beyond the present credit; otherwise the receiver would not ring.
+    /// [`UNANSWERED`] until this life is answered. `None` if there is space, or if a wait would be in vain.
     fn missing(&self, len: usize) -> Option<u64> {
         let credit = self.region.control(control::CREDIT);
-        // Loaded behind the credit: whatever was read was taken before.
+        // Loaded after the credit, so that all credited lines were taken before.
         let tail = self.tail.load(Ordering::Relaxed);
         if tail >= UNANSWERED {
             return Some(UNANSWERED);
@@ -75,7 +75,7 @@ impl<W: Word> Sender<W> {
         len <= self.region.geometry().max_len() as usize
     }
 
-    /// Why the receiver takes nothing from us any more, if that is so.
+    /// The breach for which the receiver refuses this life, if it does.
     pub(crate) fn breach(&self) -> Option<Breach> {
         let breach = Breach::from_word(self.region.control(control::BREACH));
         breach.filter(|_| self.tail.load(Ordering::Relaxed) < UNANSWERED)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a receiver knows of one lane, in private memory, and what it needs to know of the rest of its kernel.
+//! What a receiver knows of one lane, in private memory, and its interface to the rest of its kernel.
 
 use super::lane::{Control, LaneEnd};
 use crate::message::Message;
@@ -8,21 +8,21 @@ use crate::sync::{Ordering, Word};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Hello, Phase, MAX_PAYLOAD_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
-/// What the receiver needs to know of the rest of its kernel.
+/// The receiver's interface to the rest of its kernel.
 pub(crate) trait Events {
-    /// Another number, never 0, whenever an instance has come or gone.
+    /// A number, never 0, that changes whenever an instance is added or removed.
     fn version(&self) -> u32;
-    /// Whether this kernel knows the instance: only then its lane is looked at.
+    /// Whether the instance is in the table. Only then its lane is read.
     fn knows(&self, id: InstanceId) -> bool;
     /// Hands a message to its handlers.
     fn deliver(&mut self, message: &Message<'_>);
-    /// Rings an instance that waits for something of ours.
+    /// Rings an instance that waits for an answer or for space.
     fn ring(&self, id: InstanceId);
-    /// Something happened to a lane.
+    /// Reports an event of a lane.
     fn event(&mut self, peer: Peer, event: PeerEvent);
 }
 
-/// The one private copy of the message at hand.
+/// The private copy of the message that is being handled.
 pub(super) type Buffer = [u64; MAX_PAYLOAD_WORDS];
 
 /// What the receiver knows of one lane. No peer can change it.
@@ -30,36 +30,36 @@ pub(super) type Buffer = [u64; MAX_PAYLOAD_WORDS];
 pub(super) struct Lane {
     /// The line to be read next.
     pub next: u64,
-    /// What `CREDIT` says.
+    /// The value of our `CREDIT`.
     pub credited: u64,
-    /// What `ANSWER` says.
+    /// The value of our `ANSWER`.
     pub answer: u64,
-    /// The `HELLO` that was looked at last.
+    /// The `HELLO` that was read last.
     pub last_hello: u64,
-    /// The end of what a former life of the sender may have published, while that is handed on; else 0.
+    /// While messages of a former life of the sender are delivered: the end of what it may have published. Otherwise 0.
     pub hand_on_until: u64,
     /// The largest `WANT` that was answered.
     pub answered_want: u64,
-    /// What `RECEIVED` says.
+    /// The value of our `RECEIVED`.
     pub received: u64,
-    /// Lines up to here are known to be published: they may be fetched ahead.
+    /// Lines up to this position are known to be published. They may be prefetched.
     pub known: u64,
-    /// Where to find out again whether more are.
+    /// The position at which to check again whether more are published.
     pub look_ahead_at: u64,
-    /// The life in `answer`.
+    /// The sender's life in `answer`.
     pub theirs: Option<Incarnation>,
-    /// Lines are read: the life in `answer` is in force, and has broken nothing.
+    /// Whether lines are read: the life in `answer` is in force, and has not broken the protocol.
     pub open: bool,
-    /// The kernel was told that the life in `answer` began.
+    /// Whether `PeerEvent::Began` was reported for the life in `answer`.
     pub began_reported: bool,
-    /// What is read before this position may be wrong because a former life of ours lied about how far it had read: nobody is
-    /// accused of it.
+    /// Before this position the lane may be invalid because a former life of ours wrote a wrong credit. So the sender is not
+    /// accused for it.
     pub excused_until: u64,
-    /// The last message had further lines.
+    /// Whether the last message had further lines.
     pub long: bool,
-    /// There was something when it was last looked at.
+    /// Whether the last look at the lane found something.
     pub active: bool,
-    /// The lane is in quarantine.
+    /// Whether the lane is in quarantine.
     pub breach: bool,
 }
 
@@ -83,18 +83,18 @@ impl Lane {
         breach: false,
     };
 
-    /// Goes on from `position`, of which nobody knows how much is published behind it.
+    /// Continues at `position`. It is not known how much is published behind it.
     pub(super) fn go_to(&mut self, position: u64) {
         (self.next, self.credited, self.known, self.look_ahead_at) = (position, position, position, position);
     }
 }
 
-/// One lane during its turn.
+/// One lane while it is handled.
 pub(super) struct Visit<'a, W> {
     pub end: LaneEnd<'a, W>,
     pub lane: &'a mut Lane,
     pub id: InstanceId,
-    /// Our own life; `None` before the first, when nothing is looked at.
+    /// Our own life; `None` before the first one, when no lane is read.
     pub ours: Option<Incarnation>,
 }
 
@@ -105,19 +105,19 @@ impl<W: Word> Visit<'_, W> {
         }
     }
 
-    /// Tells the sender how far we have handled, once for all that were (SPEC N-8).
+    /// Tells the sender how far we have handled its messages: once for several (SPEC N-8).
     #[inline(always)]
     pub(super) fn give_credit(&mut self) {
         give_credit(self.end.control, self.lane);
     }
 
-    /// Takes no more from this lane until its sender begins anew.
+    /// Reads no more from this lane until its sender begins a new life or attaches again.
     #[cold]
     pub(super) fn quarantine<E: Events>(&mut self, to: &mut E, breach: Breach) {
         self.lane.open = false;
         let excused = core::mem::take(&mut self.lane.excused_until);
         if self.lane.next < excused || (breach == Breach::Hello && excused != 0) {
-            // Nobody is accused: the sender is to begin anew.
+            // The sender is not accused, but must begin again.
             self.end.close(self.lane);
             return to.ring(self.id);
         }
@@ -126,22 +126,22 @@ impl<W: Word> Visit<'_, W> {
         self.end.set(control::LAST_BREACH, breach as u64);
         self.end.set(control::BREACH, breach as u64);
         self.report(to, PeerEvent::Quarantined(breach));
-        // It may wait for space, and is to learn that there will be none.
+        // It may wait for space, and must learn that there will be none.
         to.ring(self.id);
     }
 }
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// Says that the life in `ANSWER` is not in force any more: the sender notices, and is to begin anew.
+    /// Writes that the life in `ANSWER` is not in force any more. The sender notices, and must begin again.
     pub(super) fn close(&self, lane: &mut Lane) {
         let word = self.header(header::HELLO);
         let said = Hello::from_word(word);
         if said.is_none_or(Hello::may_send) {
-            // Whoever says that has messages here of which nobody knows which were handed out.
+            // A sender in this phase has messages here, and it is not known which were delivered.
             lane.last_hello = word;
         }
         if let Some(hello) = Hello::from_word(lane.answer).or(said) {
-            // Another session's: who is `First` sends also on the answer to its own `Begin`.
+            // Of another session: a sender in phase `First` also sends if its own `Begin` is answered.
             let other = Hello { session: hello.session.wrapping_add(1), phase: Phase::Begin, ..hello };
             lane.answer = other.to_word();
             self.set(control::ANSWER, lane.answer);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How messages come out of a lane: look, copy each word once, check the copy, hand it out (SPEC N-6 to N-8, N-11).
+//! Takes messages out of a lane: finds one, copies each word once, checks the copy, delivers it (SPEC N-6 to N-8, N-11).
 
 use super::lane::{Control, LaneEnd, Line, OwnRegion};
 use super::state::{Buffer, Events, Lane, Visit};
@@ -12,12 +12,12 @@ use mk_ipi_abi::native::{
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use zerocopy::IntoBytes;
 
-/// Lines by which fetching goes before reading.
+/// How many lines ahead of reading lines are prefetched.
 const BEHIND: u64 = 8;
-/// From one line that is looked at, to find out how much is there, to the next.
+/// Distance between the lines that are checked to find out how much is published.
 const STRIDE: u64 = 16;
 
-/// A message that was copied and checked.
+/// A copied and checked message.
 pub(super) struct Copied {
     /// The position behind it.
     pub end: u64,
@@ -43,7 +43,7 @@ impl<W: Word> LaneEnd<'_, W> {
             return Err(Breach::Length);
         }
         let len = len as usize;
-        // All of them: that is quicker than to find out how many words the payload has.
+        // Copies all words: that is faster than to compute how many the payload has.
         for (copy, word) in buffer.iter_mut().zip(near) {
             *copy = word.load(Ordering::Relaxed);
         }
@@ -54,7 +54,7 @@ impl<W: Word> LaneEnd<'_, W> {
         Ok(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
     }
 
-    /// The further lines of a message.
+    /// Copies the further lines of a message.
     #[inline(never)]
     fn copy_further(&self, positions: core::ops::Range<u64>, buffer: &mut Buffer) -> Result<(), Breach> {
         let mut rest = buffer.get_mut(FIRST_LINE_WORDS..).unwrap_or(&mut []);
@@ -73,13 +73,13 @@ impl<W: Word> LaneEnd<'_, W> {
         good.then_some(()).ok_or(Breach::Tag)
     }
 
-    /// Has lines to come fetched, `count` of them, if they are known to be published: a line that is not would be taken away from
-    /// its writer.
+    /// Prefetches the next `count` lines, if they are known to be published. To prefetch a line that is being written would take it
+    /// away from its writer.
     #[inline(always)]
     fn fetch(&self, lane: &mut Lane, count: u64) {
         let from = lane.next.wrapping_add(BEHIND);
         if from.wrapping_add(count) > lane.known && lane.next >= lane.look_ahead_at {
-            // One look tells of all lines before it. The line that is looked at next is fetched now, so that nobody waits for it.
+            // If this line is published, all before it are. The line to be checked next is prefetched now, so that the check does not wait.
             lane.look_ahead_at = from;
             let far = lane.next.max(lane.known).wrapping_add(STRIDE);
             let tag = self.line(far).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
@@ -97,7 +97,7 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Has the line at `position` fetched.
+    /// Prefetches the line at `position`.
     #[inline(always)]
     fn will_read(&self, position: u64) {
         if let Some([tag, ..]) = self.line(position) {
@@ -105,8 +105,8 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Nothing is there. If another long message is likely, its further lines, which are written before its first, come while we
-    /// wait for that.
+    /// Called when there is no message. If the last one was long, the next one is likely to be long too. Its further lines are written
+    /// before its first, so they are prefetched while we wait for that.
     #[inline(always)]
     pub(super) fn prefetch_long(&self, lane: &Lane) {
         if lane.long {
@@ -116,7 +116,7 @@ impl<W: Word> LaneEnd<'_, W> {
 }
 
 impl<W: Word> Visit<'_, W> {
-    /// Hands out up to `share` messages, in order; how many.
+    /// Delivers up to `share` messages, in order. Gives their number.
     pub(super) fn take<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
         let mut found = 0usize;
         while found < share && self.lane.open {
@@ -135,7 +135,7 @@ impl<W: Word> Visit<'_, W> {
             match self.end.copy(first, word, buffer) {
                 Ok(copied) => {
                     if found != 0 {
-                        // Not the first: there may be a stream.
+                        // Not for the first message. After one, there may be a stream.
                         self.end.fetch(self.lane, copied.end.wrapping_sub(first));
                     }
                     self.hand_out(to, &copied, buffer);
@@ -147,14 +147,14 @@ impl<W: Word> Visit<'_, W> {
         found
     }
 
-    /// Gives a message to its handlers, and goes on behind it.
+    /// Gives a message to its handlers, and advances behind it.
     #[inline(always)]
     pub(super) fn hand_out<E: Events>(&mut self, to: &mut E, copied: &Copied, buffer: &Buffer) {
         self.report_began(to);
         hand_out(self.end.control, self.lane, (self.id, self.ours), to, copied, buffer);
     }
 
-    /// Tells, once, that this life of the sender is the one that speaks.
+    /// Reports, once, that messages of this life of the sender begin.
     #[inline(always)]
     pub(super) fn report_began<E: Events>(&mut self, to: &mut E) {
         if !self.lane.began_reported {
@@ -166,8 +166,8 @@ impl<W: Word> Visit<'_, W> {
     }
 }
 
-/// Copies the message of lane `number` whose tag stands at `at`: what a poll finds most often, in few instructions for one line.
-/// `None` if there is no good one.
+/// Copies the message of lane `number` whose tag has index `at`. The usual case of a poll, in few instructions for one line.
+/// `None` if there is no good message.
 #[inline(always)]
 pub(super) fn copy_next<W: Word>(
     own: &OwnRegion<W>,
@@ -192,7 +192,7 @@ pub(super) fn copy_next<W: Word>(
     Some(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
 }
 
-/// The lines from `from` on of a message of `len` bytes; gives the position behind it.
+/// Copies the lines from `from` on of a message of `len` bytes. Gives the position behind it.
 #[inline(never)]
 fn copy_rest<W: Word>(
     own: &OwnRegion<W>,
@@ -206,7 +206,7 @@ fn copy_rest<W: Word>(
     Some(end)
 }
 
-/// Gives a message to its handlers, and goes on behind it.
+/// Gives a message to its handlers, and advances behind it.
 #[inline(always)]
 pub(super) fn hand_out<W: Word, E: Events>(
     control: &Control<W>,
@@ -220,7 +220,7 @@ pub(super) fn hand_out<W: Word, E: Events>(
     lane.long = len > FIRST_LINE_WORDS * 8;
     lane.received = lane.received.wrapping_add(1);
     let [_, _, _, handed, ..] = control;
-    // Before its handlers run: if we die in them, our next life knows which message is in doubt (SPEC N-11).
+    // Written before the handlers run: if we die in them, our next life knows which message is in doubt (SPEC N-11).
     handed.store(end, Ordering::Release);
     let origin = ours.map(|ours| Origin { id, theirs: lane.theirs, ours, number: end });
     let payload = buffer.as_bytes().get(..len).unwrap_or(&[]);

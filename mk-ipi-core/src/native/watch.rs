@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a sender sees of its receiver: restarted, gone, silent, what it says became of our messages (SPEC N-11).
+//! What a sender observes of its receiver: restarts, its end, its heartbeat, and what happened to our messages (SPEC N-11).
 
 use super::send::Sender;
 use crate::platform::PeerEvent;
@@ -7,7 +7,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Life};
 use mk_ipi_abi::Incarnation;
 
-/// Our lane in a peer's region, in numbers. Some are the peer's word: they inform, and decide nothing.
+/// Statistics of our lane in a peer's region. Some values are written by the peer, so they are information only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
@@ -15,41 +15,41 @@ pub struct LaneStats {
     pub number: u64,
     /// Sends that found the lane full, in all lives.
     pub full: u64,
-    /// Doorbells rung, in all lives; all other sends were suppressed.
+    /// Doorbells rung, in all lives. All other sends needed none.
     pub rung: u64,
-    /// Messages that the peer says it handed out, in all lives.
+    /// Messages that the peer delivered to its handlers, as it says, in all lives.
     pub received: u64,
-    /// Lives of ours that it answered, and restarts of its own.
+    /// Lives of ours that it answered, plus its own restarts.
     pub resets: u64,
     /// How often it put the lane into quarantine.
     pub bad: u64,
-    /// Why it did so last.
+    /// The reason for the last quarantine.
     pub last_breach: Option<Breach>,
 }
 
-/// Messages of which nobody knows whether they were handled: those with a number above the first, up to the second.
+/// Messages that may or may not be handled: those with a number above the first, up to the second.
 pub(crate) type Unsettled = (u64, u64);
 
-/// What was last seen of a peer. One caller at a time looks (`busy`).
+/// What was last seen of a peer. One caller at a time checks it (`busy`).
 #[derive(Debug)]
 pub(crate) struct Watch {
     busy: AtomicBool,
     life: AtomicU64,
     heartbeat: AtomicU64,
-    /// When the beat last changed, by the kernel's clock.
+    /// When the heartbeat last changed, by the kernel's clock.
     since: AtomicU64,
     suspect: AtomicBool,
-    /// How many messages in doubt have been told of.
+    /// How many messages in doubt were reported.
     doubts: AtomicU64,
-    /// The end of the discarded messages that have been told of.
+    /// The end of the discarded messages that were reported.
     discarded: AtomicU64,
-    /// Whether it was told that the peer refuses this life of ours.
+    /// Whether it was reported that the peer refuses this life of ours.
     refused: AtomicBool,
-    /// Whether it was told that the region was made anew.
+    /// Whether it was reported that the region was created again.
     gone: AtomicBool,
 }
 
-/// Somebody looks; also one whose observer unwinds comes to an end.
+/// Clears `busy` when a check ends, also if the observer unwinds.
 struct WatchGuard<'a>(&'a AtomicBool);
 
 impl Drop for WatchGuard<'_> {
@@ -60,7 +60,7 @@ impl Drop for WatchGuard<'_> {
 }
 
 impl Watch {
-    /// Of the receiver that `sender` sends to: what became of former lives' messages is not told.
+    /// A watch of the receiver of `sender`. It does not report what happened to messages of former lives.
     pub(crate) fn new<W: Word>(sender: &Sender<W>) -> Self {
         let [life, heartbeat, since] = [0, 0, 0].map(AtomicU64::new);
         let [doubts, discarded] =
@@ -69,7 +69,7 @@ impl Watch {
         Self { busy, life, heartbeat, since, suspect, doubts, discarded, refused, gone }
     }
 
-    /// Compares the peer's words with those seen before, and tells what is new.
+    /// Compares the peer's words with those seen before, and reports changes.
     pub(crate) fn look<W: Word>(
         &self,
         sender: &Sender<W>,
@@ -77,7 +77,7 @@ impl Watch {
         patience: u64,
         report: impl Fn(PeerEvent),
     ) {
-        // Acquire, though no model sees it: what is loaded from the peer's pages next has a fence that does the same.
+        // Acquire. No model proves it, because the next load from the peer's pages has a fence that has the same effect.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
@@ -89,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// The region was made anew: what we sent into the old one is told of, once.
+    /// The region was created again: reports, once, what we sent into the former one.
     fn report_region_gone<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         if let Some((after, to)) = sender.unsettled() {
             sender.forget_unsettled(to);
@@ -103,7 +103,7 @@ impl Watch {
     fn check_life<W: Word>(&self, sender: &Sender<W>, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
         let life = sender.life();
         let heartbeat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
-        // Behind the life: who is told that the peer is up again knows what that has cost.
+        // Called before `Up` is reported, so that the observer knows the lost messages by then.
         self.check_messages(sender, &report);
         let word = life.map_or(0, Life::to_word);
         if self.life.load(Ordering::Relaxed) != word {
@@ -115,19 +115,19 @@ impl Watch {
                 None => {}
             }
         }
-        // A life that never beat has no clock. Whoever scribbles over its own LIFE is watched all the same.
+        // A life with heartbeat 0 never called `tick`. An invalid LIFE does not end the check.
         if !life.is_some_and(|life| life.over) && heartbeat != 0 {
             self.check_heartbeat(heartbeat, now, patience, &report);
         }
     }
 
-    /// What the receiver says became of this life's messages. Numbers that were never given mean nothing.
+    /// Reports what happened to messages of this life, as the receiver says. Numbers that no message has are ignored.
     fn check_messages<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         let region = &sender.region;
         let doubts = region.control_relaxed(control::DOUBTS);
         // SYNC POINT: lane-doubt (acquire); lane-discarded (acquire)
         let to = region.control(control::DISCARD_TO);
-        // Loaded behind both: what they tell of was taken before.
+        // Loaded after both, so that messages with these numbers were taken before.
         let (base, tail) = sender.positions();
         let room = control::DOUBT_WORDS as u64;
         let seen = self.doubts.swap(doubts, Ordering::Relaxed).max(doubts.saturating_sub(room));
@@ -139,7 +139,7 @@ impl Watch {
         }
         let seen = self.discarded.swap(to, Ordering::Relaxed);
         let after = region.control(control::DISCARD_FROM).max(base);
-        // What was told of before may stand in the same range.
+        // A part of the range may have been reported before.
         let after = if seen > after && seen < to { seen } else { after };
         if to != seen && after < to && to <= tail {
             report(PeerEvent::Discarded { after, to });
@@ -149,12 +149,12 @@ impl Watch {
         }
     }
 
-    /// That the peer refuses this life of ours is to be told; true once.
+    /// Whether it must be reported that the peer refuses this life of ours. True once.
     pub(crate) fn newly_refused(&self) -> bool {
         !self.refused.swap(true, Ordering::Relaxed)
     }
 
-    /// `now` may be a little behind what another CPU's clock gave: then no time has passed.
+    /// `now` may be a little behind the clock of another CPU. Then no time has passed.
     fn check_heartbeat(&self, heartbeat: u64, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
         if self.heartbeat.load(Ordering::Relaxed) != heartbeat {
             if self.suspect.load(Ordering::Relaxed) {
@@ -186,31 +186,31 @@ impl<W: Word> Sender<W> {
         Life::from_word(self.life_word())
     }
 
-    /// Whether a life of the receiver has begun in the region, and which, if the word makes sense.
+    /// The life of the receiver that has begun in the region. The inner value is `None` if its word is invalid.
     pub(crate) fn begun(&self) -> Option<Option<Life>> {
         let word = self.life_word();
         (word != 0).then(|| Life::from_word(word))
     }
 
-    /// Whether the receiver lives, by its own word, and which life that is, if the word makes sense.
+    /// The incarnation of the receiver that lives, by its own word. The inner value is `None` if the word is invalid.
     pub(crate) fn lives(&self) -> Option<Option<Incarnation>> {
         let word = self.region.receiver(receiver::LIFE);
         let life = Life::from_word(word);
         (word != 0 && !life.is_some_and(|life| life.over)).then(|| life.map(|life| life.incarnation))
     }
 
-    /// How far the receiver has handled: every message with a number up to this. `None` if it says what cannot be.
+    /// The number up to which the receiver has handled all messages. `None` if its credit is impossible.
     pub(crate) fn handled(&self) -> Option<u64> {
         let credit = self.region.control(control::CREDIT);
         let (base, tail) = self.positions();
         if tail == 0 {
-            // Nothing was sent, or this life is not answered yet: the credit is a former one's.
+            // Nothing was sent, or this life is not answered yet. The credit is that of a former life.
             return Some(0);
         }
         (credit <= tail).then_some(if credit < base { 0 } else { credit })
     }
 
-    /// What the receiver has not said to have handled, if anything.
+    /// The messages that the receiver has not confirmed as handled, if any.
     pub(crate) fn unsettled(&self) -> Option<Unsettled> {
         let (base, tail) = self.positions();
         let known = self.credit.load(Ordering::Relaxed);
@@ -219,12 +219,12 @@ impl<W: Word> Sender<W> {
         (after < tail).then_some((after, tail))
     }
 
-    /// That was told: what was sent up to there is not told again.
+    /// Marks messages up to `to` as reported.
     fn forget_unsettled(&self, to: u64) {
         self.credit.fetch_max(to, Ordering::Relaxed);
     }
 
-    /// The lane in numbers.
+    /// Statistics of the lane.
     pub(crate) fn stats(&self) -> LaneStats {
         let theirs = |word| self.region.control(word);
         let (base, tail) = self.positions();

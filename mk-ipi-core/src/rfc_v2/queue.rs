@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages between the interrupt path and the deferred work of one CPU: bounded, in order, in private memory.
 //!
-//! The interrupt path produces and the deferred work consumes, and the one interrupts the other. Each side is
-//! held by one at a time; a second one is told so instead of waiting, so a CPU can never wait for itself.
+//! The interrupt path produces, the deferred work consumes, and the first interrupts the second. Each side has
+//! one holder at a time. A second one gets an error instead of waiting, so a CPU never waits for itself.
 
 use super::slot::Stored;
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicUsize, Ordering, UnsafeCell};
@@ -18,14 +18,14 @@ pub(crate) struct Queue<const N: usize> {
     cells: [UnsafeCell<Stored>; N],
 }
 
-// SAFETY: a cell is reached by the one holder of the side that it belongs to (INVARIANT, `Producer`, `Consumer`).
+// SAFETY: only the holder of the side that a cell belongs to accesses the cell (INVARIANT, `Producer`, `Consumer`).
 unsafe impl<const N: usize> Sync for Queue<N> {}
 
 /// Why a message cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueError {
     Full,
-    /// Another producer is at work: this CPU was interrupted in the interrupt path.
+    /// Another producer holds the side: this CPU was interrupted in the interrupt path.
     Held,
 }
 
@@ -69,7 +69,7 @@ impl<const N: usize> Queue<N> {
     /// Takes the consumer's side; `None` if it is held.
     pub(crate) fn consume(&self) -> Option<Consumer<'_, N>> {
         // SYNC POINT: queue-consumer (acquire)
-        // Made only if it is ours: dropped, it would give up what another one holds.
+        // Made only if it is ours, because dropping it releases the side.
         (!self.consuming.swap(true, Ordering::Acquire)).then(|| Consumer { queue: self })
     }
 
@@ -86,7 +86,7 @@ pub(crate) struct Producer<'a, const N: usize> {
 }
 
 impl<const N: usize> Producer<'_, N> {
-    /// Has `fill` write the free cell; adds it to the queue if that succeeds.
+    /// Lets `fill` write the free cell. Adds it to the queue if that succeeds.
     pub(crate) fn fill<E>(self, fill: impl FnOnce(&mut Stored) -> Result<(), E>) -> Result<(), E> {
         if let Some(cell) = self.queue.cell(self.tail) {
             // SAFETY: the cell at `tail` is not in `head..tail`, so it is the producer's (INVARIANT), and we
@@ -113,7 +113,7 @@ pub(crate) struct Consumer<'a, const N: usize> {
 }
 
 impl<const N: usize> Consumer<'_, N> {
-    /// Has `f` read the oldest message, then frees its cell. False if there is none.
+    /// Lets `f` read the oldest message, then frees its cell. False if there is none.
     pub(crate) fn pop(&mut self, f: impl FnOnce(&Stored)) -> bool {
         let head = self.queue.head.load(Ordering::Relaxed);
         // SYNC POINT: queue-tail (acquire)
@@ -130,7 +130,7 @@ impl<const N: usize> Consumer<'_, N> {
     }
 }
 
-/// Frees a cell when it is dropped: also if `f` unwinds, or it would be handed out again.
+/// Frees a cell when it is dropped, also if `f` unwinds. Otherwise the message would be delivered again.
 struct Freed<'a>(&'a AtomicUsize, usize);
 
 impl Drop for Freed<'_> {

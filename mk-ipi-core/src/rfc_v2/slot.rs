@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One slot of an RFC v2 region: how a message gets in and out, word by word (SPEC chapters S, R, X).
+//! One slot of an RFC v2 region: a message is stored and taken word by word (SPEC chapters S, R, X).
 
 use crate::message::Message;
 use crate::sync::{fence, Ordering, Word};
@@ -7,19 +7,19 @@ use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage, MK_MAX_DATA_SIZE, SL
 use mk_ipi_abi::{MessageType, PhysCpuId};
 use zerocopy::IntoBytes;
 
-/// What becomes of a message that the receiver has not read when the next one is sent (SPEC X-1).
+/// What a sender does to a slot with an unread message (SPEC X-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotPolicy {
-    /// It is overwritten, as the C peers do. The receiver never writes the slot.
+    /// It overwrites the message, as the C peers do. The receiver never writes the slot.
     Overwrite,
-    /// The sender gets `Busy`. Only where the receiver and all senders are mk-ipi.
+    /// It stores nothing, and the send fails with `Busy`. Only if the receiver and all senders use mk-ipi.
     Exclusive,
 }
 
 /// Words of the largest payload.
 const PAYLOAD_WORDS: usize = MK_MAX_DATA_SIZE / 8;
 
-/// A message that waits for its handlers: a private copy, checked.
+/// A checked private copy of a message, which waits for its handlers.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) sender_cpu: PhysCpuId,
@@ -33,14 +33,14 @@ impl Stored {
     pub(crate) const EMPTY: Self =
         Self { sender_cpu: PhysCpuId(0), msg_type: MessageType(0), len: 0, words: [0; PAYLOAD_WORDS] };
 
-    /// As handlers see it.
+    /// The message as handlers see it.
     pub(crate) fn message(&self) -> Message<'_> {
         let payload = self.words.as_bytes().get(..self.len).unwrap_or(&[]);
         Message { origin: None, sender_cpu: self.sender_cpu, msg_type: self.msg_type, payload }
     }
 }
 
-/// What goes into a slot: built and checked before the slot is touched.
+/// A message for a slot. It is checked before the slot is touched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing<'a> {
     sender_cpu: u32,
@@ -72,7 +72,7 @@ impl<'a> Outgoing<'a> {
         u64::from(self.sender_cpu) | (u64::from(self.msg_type.0) << 32)
     }
 
-    /// Header and payload into the slot, zeros behind the payload (SPEC S-4).
+    /// Stores header and payload in the slot, and zeros behind the payload (SPEC S-4).
     fn fill<W: Word>(&self, slot: Slot<'_, W>) {
         let [header, _, buffer @ ..] = slot.0;
         header.store(self.header(), Ordering::Relaxed);
@@ -89,13 +89,13 @@ impl<'a> Outgoing<'a> {
 /// Why a slot gave no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
-    /// What stands there is no message.
+    /// The slot holds no message.
     Nothing(NoMessage),
-    /// A sender overwrote it while it was read: that message is lost, the next one's doorbell is to come.
+    /// A sender overwrote the message while it was read. It is lost; the doorbell of the new one follows.
     Overwritten,
 }
 
-/// One slot, as words that others write.
+/// One slot, as words that peers write.
 #[derive(Debug)]
 pub(crate) struct Slot<'a, W>(&'a [W; SLOT_WORDS]);
 
@@ -127,9 +127,9 @@ impl<'a, W: Word> Slot<'a, W> {
         data_size
     }
 
-    /// Stores a message over whatever is there, as the C peers do (SPEC S-4).
+    /// Stores a message over the former one, as the C peers do (SPEC S-4).
     pub(crate) fn overwrite(self, message: &Outgoing<'_>) {
-        // Emptied first, so that a receiver that is reading can tell (SYNC POINT: slot-overwrite, release).
+        // Emptied first, so that a receiver that is reading notices (SYNC POINT: slot-overwrite, release).
         self.data_size().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         message.fill(self);
@@ -137,27 +137,27 @@ impl<'a, W: Word> Slot<'a, W> {
         self.data_size().store(message.payload.len() as u64, Ordering::Release);
     }
 
-    /// Makes an empty slot ours (SPEC X-2); else what stands there.
+    /// Claims an empty slot (SPEC X-2). On failure gives the `data_size` that is there.
     pub(crate) fn claim(self, claim: Claim) -> Result<Claimed<'a, W>, u64> {
         // SYNC POINT: slot-emptied (acquire)
         self.data_size().compare_exchange(0, claim.to_data_size(), Ordering::Acquire)?;
         Ok(Claimed { slot: self, claim })
     }
 
-    /// Empties the slot if it bears `claim`, whose owner is dead (SPEC X-5).
+    /// Empties the slot if it holds this claim, whose owner is dead (SPEC X-5).
     pub(crate) fn clear_claim(self, claim: Claim) -> bool {
-        // Looked at first, so that the slots of others stay clean in their caches.
+        // Loaded first, so that the cache lines of other slots are not written.
         self.data_size().load(Ordering::Relaxed) == claim.to_data_size()
-            // SYNC POINT: slot-emptied (release). No model sees it: the host touches nothing but this word.
+            // SYNC POINT: slot-emptied (release). No model proves it, because the host accesses no other word.
             && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
-    /// What the slot's `data_size` says now.
+    /// The length that the slot's `data_size` gives now, or why there is no message.
     pub(crate) fn peek(self) -> Result<usize, NoMessage> {
         check_data_size(self.data_size().load(Ordering::Relaxed))
     }
 
-    /// Copies the message out, each word read once, and checks the copy; an exclusive slot is emptied (SPEC ).
+    /// Copies the message out and checks the copy. Each word is read once. Empties an exclusive slot (SPEC ).
     pub(crate) fn take(self, policy: SlotPolicy, into: &mut Stored) -> Result<(), NotTaken> {
         let [header, data_size, buffer @ ..] = self.0;
         // SYNC POINT: slot-published (acquire)
@@ -188,17 +188,17 @@ impl<'a, W: Word> Slot<'a, W> {
         Ok(())
     }
 
-    /// An exclusive slot that holds neither message nor claim would be `Busy` for ever: its receiver empties it.
+    /// Handles a slot without a message. An exclusive slot with an invalid `data_size` would be `Busy` for ever, so it is emptied.
     fn refuse(self, policy: SlotPolicy, size: u64, found: NoMessage) -> NotTaken {
         if let (SlotPolicy::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
-            // If it fails, another has written the slot meanwhile, and its doorbell is to come.
+            // If it fails, a sender has written the slot meanwhile, and its doorbell follows.
             let _ = self.data_size().compare_exchange(size, 0, Ordering::Relaxed);
         }
         NotTaken::Nothing(found)
     }
 }
 
-/// A slot that bears our claim. Dropped, it stays claimed: only `publish` and the host end a claim.
+/// A slot with our claim. If this is dropped, the slot stays claimed: only `publish` and the host end a claim.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Claimed<'a, W> {
@@ -207,7 +207,7 @@ pub(crate) struct Claimed<'a, W> {
 }
 
 impl<W: Word> Claimed<'_, W> {
-    /// Stores the message and publishes it; else what stands in the claim's place (SPEC X-3).
+    /// Stores the message and publishes it. On failure gives the `data_size` that has replaced the claim (SPEC X-3).
     pub(crate) fn publish(self, message: &Outgoing<'_>) -> Result<(), u64> {
         message.fill(self.slot);
         let len = message.payload.len() as u64;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An interrupt line for models: is a message that a doorbell was rung for ever missed? A backend's own `ring` and handler run on it.
+//! An interrupt line for models. The `ring` and handler of a backend run on it, and the model checks that no message is missed.
 
 #![cfg(loom)]
 
@@ -7,15 +7,15 @@ use super::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
 use std::sync::Arc;
 
-/// Messages that are rung for. The second one can come while the first is looked for.
+/// Number of messages. The second one can come while the handler looks for the first.
 const MESSAGES: usize = 2;
 /// Interrupts that the target takes while the other CPU still sends.
 const TAKEN: usize = 2;
 
 /// One interrupt of one CPU, and words that another CPU writes before it rings.
 ///
-/// An interrupt is pending or not: ringing twice before it is taken is ringing once. Both operations are relaxed. What orders them is
-/// the backend's barriers alone, which are fences here: `dsb ishst` and `fence w, o` are a release fence, since they keep stores before an
+/// An interrupt is either pending or not: two rings before it is taken cause one interrupt. Both operations are relaxed, so only the
+/// barriers of the backend order them. These are fences here: `dsb ishst` and `fence w, o` are a release fence, since they keep stores before an
 /// output; `dsb sy` and `fence o, rw` are an acquire fence, since they keep loads behind one.
 #[derive(Debug)]
 pub struct Line {
@@ -33,7 +33,7 @@ impl Line {
         self.pending.swap(true, Ordering::Relaxed);
     }
 
-    /// Makes it not pending; whether it was.
+    /// Makes it not pending. True if it was pending.
     pub fn take(&self) -> bool {
         self.pending.swap(false, Ordering::Relaxed)
     }
@@ -43,8 +43,8 @@ impl Line {
     }
 }
 
-/// A CPU stores messages and rings for each, by `ring`; the target runs `handle` while the interrupt is pending, which calls what it
-/// is given to look for messages. Panics if one is missed in any interleaving.
+/// One CPU stores messages and calls `ring` for each. The target calls `handle` while the interrupt is pending; `handle` calls its
+/// second argument to look for messages. Panics if a message is missed in any interleaving.
 pub fn nothing_is_missed(ring: fn(&Line), handle: fn(&Line, &mut dyn FnMut())) {
     loom::model(move || {
         let line = Arc::new(Line::new());
@@ -65,7 +65,7 @@ pub fn nothing_is_missed(ring: fn(&Line), handle: fn(&Line, &mut dyn FnMut())) {
             }
         }
         sender.join().unwrap();
-        // What is pending is taken sooner or later.
+        // A pending interrupt is taken sooner or later.
         while line.is_pending() {
             handle(&line, &mut look);
         }

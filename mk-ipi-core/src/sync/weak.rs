@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Takes one SYNC POINT away, so that real code runs on memory that orders less: its model must fail then.
+//! Removes one SYNC POINT, so that the real code runs with weaker ordering. Its model must fail then.
 //!
-//! A point is known by its comment in the source, and is the operation behind that comment.
+//! A point is identified by its comment in the source. It is the operation after the comment.
 
 use super::Ordering;
 use core::ops::Range;
@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// A comment that names a point reads "name (kind)" behind this; several are separated by "; ".
+/// The text before "name (kind)" in the comment of a point. Several points are separated by "; ".
 const MARK: &str = "SYNC POINT: ";
-/// How many lines below its comment a point may stand.
+/// How many lines below its comment a point may be.
 const REACH: u32 = 3;
 
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub(crate) fn points(source: &str) -> impl Iterator<Item = (u32, String)> + '_ {
     })
 }
 
-/// Runs `model` without the `nth` point, from 0, of that name and kind in `sources`: names of files, and their text. If
-/// there is none, the model runs as it is, and what expects it to fail will tell.
+/// Runs `model` without point number `nth`, from 0, of that name and kind in `sources` (file names and texts). If
+/// there is no such point, the model runs unchanged, and the test that expects a failure fails.
 pub(crate) fn without(sources: &[(&'static str, &str)], name: &str, nth: usize, model: impl FnOnce()) {
     let kind = ["(acquire)", "(release)", "(fence)"].into_iter().find(|kind| name.ends_with(kind));
     let all = sources.iter().flat_map(|(file, text)| points(text).map(move |point| (*file, *text, point)));
@@ -57,7 +57,7 @@ fn is_missing(kind: &str, at: &Location<'_>) -> bool {
     })
 }
 
-/// What is left of an access's `order`.
+/// The remaining `order` of an access.
 #[track_caller]
 pub(super) fn left(order: Ordering) -> Ordering {
     let at = Location::caller();
@@ -69,7 +69,7 @@ pub(super) fn left(order: Ordering) -> Ordering {
     }
 }
 
-/// Whether a fence is left.
+/// Whether a fence remains.
 #[track_caller]
 pub(super) fn is_fence_left() -> bool {
     !is_missing("(fence)", Location::caller())
