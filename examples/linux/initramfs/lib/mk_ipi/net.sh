@@ -22,7 +22,7 @@ network() {
 	step "network: $bytes bytes to 3" sent_to_3 $bytes
 	step "network: $bytes bytes from 3" got_from_3 $bytes
 	step "network: small frames" small_frames
-	step "network: ssh to 3" ssh_to_3
+	by_ssh
 	step "network: set down and up" down_and_up
 	[ ! -x /bin/iperf3 ] || step "network: figures" figures
 	step "network: a transfer is under way" begin_transfer
@@ -136,14 +136,23 @@ down_and_up() {
 	ip link set mk3 up && await 5 has_carrier 3 && pings 3 56 3
 }
 
+by_ssh() {
+	[ -x /usr/bin/dbclient ] || { pass "network: ssh to 3" "not run: this machine has no dropbear"; return; }
+	step "network: ssh to 3" ssh_to_3
+	step "network: 3 and 1, ping" from_3 'ping -c 5 -W 5 10.77.1.2 | grep " 0% packet loss"'
+	step "network: 3 and 1, a file by its sum" from_3 'sum=$(crc32 /bin/busybox | cut -c1-8); nc 10.77.1.2 9 < /bin/busybox | grep $sum'
+}
+
 # A command over SSH, and a file with its sum.
 ssh_to_3() {
-	[ -x /usr/bin/dbclient ] || { echo "not run: this machine has no dropbear"; return; }
-	local to=root@$(ip_of 3) sum
-	is "$(timeout 60 /usr/bin/dbclient -y $to 'echo $((6 * 7)) on $(hostname)' < /dev/null 2> /tmp/ssh)" "42 on $(hostname)" || { cat /tmp/ssh; return 1; }
-	sum=$(md5sum < /bin/busybox)
-	is "$(timeout 60 /usr/bin/dbclient -y $to md5sum < /bin/busybox 2> /tmp/ssh)" "$sum" || { cat /tmp/ssh; return 1; }
-	echo "$sum"
+	local sum=$(md5sum < /bin/busybox)
+	from_3 'echo $((6 * 7))' < /dev/null | grep 42 || return
+	from_3 md5sum < /bin/busybox | grep "$sum"
+}
+
+# from_3 COMMAND: has the spawned Linux run it, over SSH.
+from_3() {
+	timeout 60 /usr/bin/dbclient -y root@$(ip_of 3) "$1" 2> /tmp/ssh || { cat /tmp/ssh; return 1; }
 }
 
 # A message holds a whole one.
