@@ -40,7 +40,7 @@ down_and_up_1() {
 
 # What goes on with others meanwhile.
 beside_it() {
-	step "hostile: ping 3 meanwhile" pings 3 1000 50 -i 0.02
+	step "hostile: ping 3 meanwhile" pings 3 56 20 -i 0.05
 	step "hostile: messages to 3 meanwhile" talk rounds /dev/mk_ipi_peer3 7 200
 	step "hostile: traffic with 2 meanwhile" whole_traffic 2
 }

@@ -17,7 +17,8 @@ network() {
 	step "network: ping 1, whole frames" pings 1 1472 5
 	step "network: ping 3" pings 3 56 5
 	step "network: ping 3, in fragments" pings 3 20000 5
-	step "network: 200 pings, 100 each second" pings 3 1000 200 -i 0.01
+	# No faster: ping has room for few answers at a time.
+	step "network: 100 pings, 20 each second" pings 3 56 100 -i 0.05
 	step "network: $bytes bytes to 1" sent_to_1 $bytes
 	step "network: $bytes bytes to 3" sent_to_3 $bytes
 	step "network: $bytes bytes from 3" got_from_3 $bytes
