@@ -290,8 +290,8 @@ static int take_arrived(struct mk_net *net, int budget)
 		/* It may be half written: its writer wakes us again. */
 		if (kfifo_len(&net->arrived) < sizeof(head) + head.len)
 			break;
-		kfifo_skip_count(&net->arrived, sizeof(head));
-		if (kfifo_out(&net->arrived, net->taken, head.len) < head.len)
+		if (kfifo_out(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head) ||
+		    kfifo_out(&net->arrived, net->taken, head.len) < head.len)
 			break;
 		mk_ipi_rs_net_take(net->id, head.msg_type, head.epoch, net->taken, head.len);
 	}
