@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Frames on their way in: each message is checked, and told where its bytes belong (SPEC E-5 to E-8).
+//! Assembles received frames: checks each message, and says where its bytes belong (SPEC E-5 to E-8).
 
 use mk_ipi_abi::net::{
     FrameHead, Key, Offer, Offload, OffloadError, PartHead, MIN_FRAME, NET_FRAME_TYPE, NET_PART_TYPE,
 };
 use mk_ipi_abi::MessageType;
 
-/// Why a message is no part of a frame. What was gathered of a frame goes with it.
+/// Why a message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// We are not open.
+    /// The interface is closed.
     Closed,
-    /// The type of other messages.
+    /// The message has another type.
     WrongType(MessageType),
-    /// It is too short for a head, or has no key.
+    /// The message is too short for a head, or its key is 0.
     NoHead,
-    /// It was meant for a former time for which we were open: its key.
+    /// The message is for a former opening of this end. This is its key.
     Stale(Key),
-    /// The frame has less bytes than an Ethernet header, or more than we take: the bytes that it says.
+    /// The frame is shorter than an Ethernet header, or longer than we accept. This is its length.
     WrongSize(u32),
-    /// The message has more bytes than are left of the frame, or none.
+    /// The message has more bytes than are missing of the frame, or none.
     WrongLength(usize),
-    /// The offload makes no sense, or is none that we take.
+    /// The offload is invalid, or not one that we support.
     Offload(OffloadError),
-    /// Of a frame whose begin, or a part before, did not come.
+    /// The message belongs to a frame whose beginning, or an earlier part, did not come.
     NotExpected {
-        /// The number of its frame,
+        /// The number of its frame.
         number: u32,
-        /// and where in the frame it belongs.
+        /// The offset of its bytes in the frame.
         at: u32,
     },
 }
@@ -53,16 +53,16 @@ impl core::fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-/// Bytes of a frame.
+/// Received bytes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameBytes<'a> {
-    /// For the first bytes of a frame: how many it has in all, and what is left to be done to it. What was gathered before is void.
+    /// For the first bytes of a frame: its length, and its offload. Bytes of a former incomplete frame are void.
     pub begins: Option<(u32, Offload)>,
-    /// Where in the frame the bytes belong: behind those before.
+    /// Offset of the bytes in the frame. They follow those of the message before.
     pub at: u32,
     /// The bytes.
     pub bytes: &'a [u8],
-    /// With them the frame is whole.
+    /// Whether the frame is complete.
     pub is_whole: bool,
 }
 
@@ -77,7 +77,7 @@ impl core::fmt::Debug for FrameBytes<'_> {
     }
 }
 
-/// What is expected next.
+/// The bytes that are expected next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Expected {
     key: u32,
@@ -86,20 +86,20 @@ struct Expected {
     len: u32,
 }
 
-/// The frame that is under way from one peer, if any is.
+/// The incomplete frame from one peer, if any.
 #[derive(Debug, Default)]
 pub struct FrameAssembler(Option<Expected>);
 
 impl FrameAssembler {
-    /// None is under way.
+    /// An assembler without an incomplete frame.
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// A message came, while we are open as `ours` says.
+    /// Handles a received message. `ours` is our offer, while the interface is open.
     ///
     /// # Errors
-    /// It is no part of a frame. A frame that was under way is given up, unless the message was [`Stale`](FrameError::Stale).
+    /// The message was refused. An incomplete frame is dropped, unless the message was [`Stale`](FrameError::Stale).
     pub fn take<'a>(
         &mut self,
         ours: Option<&Offer>,
@@ -126,7 +126,7 @@ impl FrameAssembler {
         }
     }
 
-    /// Gives up the frame that is under way, if any is.
+    /// Drops the incomplete frame, if any.
     pub fn reset(&mut self) {
         self.0 = None;
     }
@@ -156,7 +156,7 @@ impl FrameAssembler {
 }
 
 impl Expected {
-    /// Puts `bytes` where they are expected.
+    /// Accepts `bytes` at the expected offset.
     fn put(self, begins: Option<(u32, Offload)>, bytes: &[u8]) -> Result<(FrameBytes<'_>, Self), FrameError> {
         let count = u32::try_from(bytes.len()).ok().filter(|count| *count != 0);
         let end = count.and_then(|count| self.at.checked_add(count)).filter(|end| *end <= self.len);

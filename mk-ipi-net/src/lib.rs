@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A network interface between two kernels, over mk-ipi messages (SPEC chapter E).
 //!
-//! A kernel has one [`Port`] for each peer: it opens and closes, knows whether there is a carrier, and cuts frames into messages
-//! ([`FrameSplitter`]). What comes in, [`FrameAssembler`] checks and puts in order. None of them allocates, waits or touches shared memory: who
-//! uses them sends what they say, and hands them the private copies of what was received.
+//! A kernel has one [`Port`] for each peer. It opens and closes the interface, and knows whether there is a carrier. A
+//! [`FrameSplitter`] splits a frame into messages; a [`FrameAssembler`] checks received messages, and says where their bytes belong. None
+//! of them allocates, waits or touches shared memory. The caller sends the messages, and passes in private copies of received ones.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

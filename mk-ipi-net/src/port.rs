@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One end of an interface: open or not, and whether the other is (SPEC E-3, E-4).
+//! One end of an interface: whether it is open, and whether the other end is (SPEC E-3, E-4).
 
 use mk_ipi_abi::net::{Control, ControlError, Key, Offer};
 use mk_ipi_abi::Incarnation;
 
-/// What is to be told to the other end.
+/// The control message that is due to the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     Nothing,
@@ -12,26 +12,26 @@ enum Pending {
     Close(Key),
 }
 
-/// What the other end said of itself, and the life in which it did.
+/// The offer of the other end, and the life that made it.
 #[derive(Clone, Copy, Debug)]
 struct PeerEnd {
     offer: Offer,
     life: Option<Incarnation>,
-    /// It has heard our present key.
+    /// Whether the other end has received our present key.
     heard: bool,
 }
 
-/// What an event changed.
+/// How an event changed the carrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "the carrier may have changed, and something may be pending"]
 pub struct CarrierChange {
-    /// The carrier went, if only for a moment: what was begun goes nowhere.
+    /// The carrier was lost, perhaps only for a moment. Frames that were begun are void.
     pub lost: bool,
-    /// There is a carrier that was not there before.
+    /// There is a new carrier.
     pub gained: bool,
 }
 
-/// One end.
+/// One end of an interface.
 #[derive(Debug)]
 pub struct Port {
     ours: Option<Offer>,
@@ -47,12 +47,12 @@ impl Default for Port {
 }
 
 impl Port {
-    /// An end that is closed, and has heard nothing.
+    /// A closed end that has received nothing.
     pub const fn new() -> Self {
         Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing }
     }
 
-    /// Does something, and tells what it changed for whoever sends frames.
+    /// Makes a change, and gives its effect on the carrier.
     fn change(&mut self, what: impl FnOnce(&mut Self)) -> CarrierChange {
         let before = self.carrier();
         what(self);
@@ -61,7 +61,7 @@ impl Port {
         CarrierChange { lost: before.is_some() && differ, gained: after.is_some() && differ }
     }
 
-    /// Opens it: from now on frames with the key of `ours` are taken.
+    /// Opens the end. From now on frames with the key of `ours` are accepted.
     pub fn open(&mut self, ours: Offer) -> CarrierChange {
         self.change(|port| {
             port.ours = Some(ours);
@@ -72,7 +72,7 @@ impl Port {
         })
     }
 
-    /// Closes it.
+    /// Closes the end.
     pub fn close(&mut self) -> CarrierChange {
         self.change(|port| {
             if let Some(ours) = port.ours.take() {
@@ -81,10 +81,10 @@ impl Port {
         })
     }
 
-    /// A control message came, sent by that life of the peer, as far as that is known.
+    /// Handles a control message from life `life` of the peer, if that is known.
     ///
     /// # Errors
-    /// It is none. Nothing has changed.
+    /// The payload is no control message. Nothing has changed.
     pub fn receive(
         &mut self,
         life: Option<Incarnation>,
@@ -105,14 +105,14 @@ impl Port {
         let is_new = self.theirs.is_none_or(|theirs| theirs.offer != offer);
         let heard = self.ours.is_some_and(|ours| heard == Some(ours.key));
         self.theirs = Some(PeerEnd { offer, life, heard });
-        // One that speaks lives.
+        // A peer that sends is alive.
         self.suspect = false;
         if self.ours.is_some() && (is_new || !heard) {
             self.pending = Pending::Open;
         }
     }
 
-    /// The peer is up as this life: what another one said counts no more.
+    /// The peer is up as this life. An offer of another life is void.
     pub fn peer_is_up(&mut self, life: Incarnation) -> CarrierChange {
         self.change(|port| {
             port.suspect = false;
@@ -125,7 +125,7 @@ impl Port {
         })
     }
 
-    /// This life of the peer is over; `None` for whichever it is: the link ended.
+    /// This life of the peer has ended. `None`: the link ended, for any life.
     pub fn peer_is_gone(&mut self, life: Option<Incarnation>) -> CarrierChange {
         self.change(|port| {
             if port.theirs.is_some_and(|theirs| life.is_none() || theirs.life == life) {
@@ -134,12 +134,12 @@ impl Port {
         })
     }
 
-    /// The peer's heartbeat stands still, or beats again.
+    /// The peer's heartbeat has stopped, or advances again.
     pub fn peer_is_suspect(&mut self, suspect: bool) -> CarrierChange {
         self.change(|port| port.suspect = suspect)
     }
 
-    /// What is to be sent to the peer, if anything is. When it was sent, say so ([`message`](Self::said)); until then ask again.
+    /// The control message that is due, if any. Call [`sent`](Self::sent) after it was sent, and try again until then.
     pub fn pending(&self) -> Option<Control> {
         match self.pending {
             Pending::Nothing => None,
@@ -151,19 +151,19 @@ impl Port {
         }
     }
 
-    /// What [`pending`](Self::owed) gave was sent.
+    /// The message of [`pending`](Self::pending) was sent.
     pub fn sent(&mut self, what: &Control) {
         if self.pending().as_ref() == Some(what) {
             self.pending = Pending::Nothing;
         }
     }
 
-    /// What we said of ourselves, while we are open.
+    /// Our offer, while we are open.
     pub fn ours(&self) -> Option<&Offer> {
         self.ours.as_ref()
     }
 
-    /// What the other end said of itself, while frames may be sent to it: both are open, know of each other, and it lives.
+    /// The offer of the other end, while frames may be sent to it: both ends are open and know each other's key, and the peer lives.
     pub fn carrier(&self) -> Option<Offer> {
         let theirs = self.theirs.filter(|theirs| theirs.heard && !self.suspect)?;
         self.ours.is_some().then_some(theirs.offer)

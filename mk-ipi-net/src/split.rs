@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A frame on its way out: which bytes of it go into which message (SPEC E-5, E-6).
+//! Splits a frame into messages (SPEC E-5, E-6).
 
 use mk_ipi_abi::net::{
     FrameHead, Offer, Offload, OffloadError, PartHead, MIN_FRAME, NET_FRAME_TYPE, NET_PART_TYPE,
@@ -9,11 +9,11 @@ use mk_ipi_abi::MessageType;
 /// Why a frame cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitError {
-    /// It has less bytes than an Ethernet header, or more than the other end takes.
+    /// The frame is shorter than an Ethernet header, or longer than the other end accepts.
     WrongSize(u32),
-    /// Its offload makes no sense, or the other end does not take such frames.
+    /// The offload is invalid, or the other end does not support it.
     Offload(OffloadError),
-    /// A message to the other end has no room for a head and a byte.
+    /// Messages to the other end have no room for a head and one byte.
     NoRoom,
 }
 
@@ -29,7 +29,7 @@ impl core::fmt::Display for SplitError {
 
 impl core::error::Error for SplitError {}
 
-/// A frame of which some may have been sent.
+/// A frame that is being sent.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameSplitter {
     head: FrameHead,
@@ -37,7 +37,7 @@ pub struct FrameSplitter {
     room: u32,
 }
 
-/// The head of a message.
+/// The head of a message: its first bytes, before those of the frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
     bytes: [u8; FrameHead::LEN],
@@ -62,20 +62,20 @@ impl Head {
 pub struct Piece {
     /// The message's type.
     pub msg_type: MessageType,
-    /// What it begins with.
+    /// Its head.
     pub head: Head,
-    /// Where in the frame its bytes begin.
+    /// Offset in the frame of its bytes.
     pub at: u32,
-    /// How many there are.
+    /// Number of its bytes.
     pub len: u32,
 }
 
 impl FrameSplitter {
-    /// A frame of `len` bytes to an end that said `theirs`, by messages of at most `max_message` bytes. `number` is another one than that
-    /// of the frame before.
+    /// Splits a frame of `len` bytes into messages of at most `max_message` bytes, for an end with the offer `theirs`. `number` must differ
+    /// from that of the frame before.
     ///
     /// # Errors
-    /// It cannot be sent.
+    /// The frame cannot be sent.
     pub fn new(
         theirs: &Offer,
         number: u32,
@@ -94,7 +94,7 @@ impl FrameSplitter {
         Ok(Self { head, at: 0, room: max_message })
     }
 
-    /// The next message; `None` if all were sent.
+    /// The next message. `None` if all were sent.
     pub fn next(&self) -> Option<Piece> {
         let left = self.head.len.checked_sub(self.at).filter(|left| *left != 0)?;
         let (msg_type, head) = if self.at == 0 {

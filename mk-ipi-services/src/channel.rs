@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a channel (SPEC chapter G): [`Inbox`] of the program that reads, [`Outbox`] of those that write.
+//! The two ends of a channel (SPEC chapter G): an [`Inbox`] for the program that reads, an [`Outbox`] for those that write.
 
 use crate::ring::Ring;
 use mk_ipi_abi::channel::{Body, ChannelMessage, MAX_MESSAGE, MESSAGE_COST};
@@ -7,44 +7,44 @@ use mk_ipi_abi::Incarnation;
 
 pub use mk_ipi_abi::channel::PART;
 
-/// Bytes in the buffer before each message: its length.
+/// Bytes of the length that precedes each message in the buffer.
 const LEN: usize = 4;
-/// What the longest message costs of a window.
+/// Bytes of the window that the longest message takes.
 const MAX_COST: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
 
-/// What came of a part.
+/// The result of a received part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartOutcome {
-    /// A message is whole.
+    /// It completes a message.
     Message,
-    /// There is more of it to come.
+    /// More parts of the message follow.
     Part,
     /// It is for another reader, or another life.
     Stale,
-    /// It is out of order, was not granted, or makes too long a message: nothing is taken.
+    /// It is out of order, was not granted, or makes the message too long. It was dropped.
     Refused,
 }
 
-/// Messages for one reader, from one kernel. The lock is the caller's.
+/// Messages for one reader, from one kernel. The caller must hold a lock.
 #[derive(Debug)]
 pub struct Inbox<B> {
     kept: Ring<B>,
-    /// Messages in it that are whole.
+    /// Complete messages in the buffer.
     whole: usize,
-    /// Bytes behind those: a message that has begun.
+    /// Bytes of an incomplete message behind them.
     begun: Option<usize>,
     session: u32,
-    /// What came in this session, what of it was read, and what the writers were told that we take.
+    /// Positions in this session: received, read, and granted to the writers.
     position: u64,
     read: u64,
     limit: u64,
-    /// What is there costs so much of the window.
+    /// Bytes of the window that the buffered messages take.
     used: u64,
     grant_pending: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
-    /// An empty one for reader `session`, which is not 0. `None` if the buffer holds no message of full length.
+    /// An empty inbox for reader number `session`. `None` if that is 0, or the buffer is too small for the longest message.
     pub fn new(kept: B, session: u32) -> Option<Self> {
         let kept = Ring::new(kept);
         if session == 0 || (kept.capacity() as u64) < MAX_COST {
@@ -65,7 +65,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         Some(inbox)
     }
 
-    /// The writers' kernel has another life, or this one had: positions begin at 0. Whole messages that are there stay.
+    /// Begins a new session, after a new life of the writers' kernel or of this one. Positions begin at 0. Complete messages stay.
     pub fn begin(&mut self, session: u32) {
         self.drop_begun();
         (self.session, self.position, self.read, self.limit) = (session, 0, 0, 0);
@@ -77,7 +77,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.session
     }
 
-    /// Messages to read.
+    /// Number of complete messages.
     pub const fn messages(&self) -> usize {
         self.whole
     }
@@ -95,8 +95,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         }
     }
 
-    /// Writers that know of no reader asked: they are told. If others wrote before them, it is another session, since these
-    /// begin at 0: `session`, a number that no reader had.
+    /// Handles [`Body::Ask`] of writers that know no reader: a grant is due. If other writers sent before, a new session begins, because
+    /// these begin at position 0. Its number is `session`, which no reader may have had before.
     pub fn asked(&mut self, session: u32) {
         if self.position > 0 && session != 0 {
             self.begin(session);
@@ -104,22 +104,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.grant_pending = true;
     }
 
-    /// What the writers are to be told, if there is anything. Once it was sent call [`Inbox::sent`].
+    /// The message that is due to the writers, if any. Call [`Inbox::sent`] after it was sent.
     pub fn next(&self) -> Option<Body<'static>> {
         self.grant_pending.then_some(Body::Grant { session: self.session, limit: self.limit })
     }
 
-    /// They were told.
+    /// The message of [`Inbox::next`] was sent.
     pub fn sent(&mut self) {
         self.grant_pending = false;
     }
 
-    /// What the writers are to be told when the reader goes.
+    /// The message to the writers when the reader closes.
     pub const fn closed(&self) -> Body<'static> {
         Body::Closed { session: self.session, read: self.read }
     }
 
-    /// A part came.
+    /// Handles a received part.
     pub fn receive(&mut self, body: &Body<'_>) -> PartOutcome {
         let Body::Part { session, position, is_first, is_last, bytes } = *body else {
             return PartOutcome::Refused;
@@ -134,12 +134,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
             return PartOutcome::Refused;
         }
         if is_first {
-            // One that was begun and given up.
+            // Drops an incomplete message that its writer gave up.
             self.drop_begun();
         }
         let begun = self.begun.unwrap_or(0);
         let len = begun.saturating_add(bytes.len());
-        // What was granted fits: each message costs more than it takes.
+        // Granted bytes fit, because each message is charged more than it needs.
         let fits = len <= MAX_MESSAGE
             && (!is_first || self.kept.push_whole(&[0; LEN]))
             && self.kept.push_whole(bytes);
@@ -161,7 +161,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         PartOutcome::Message
     }
 
-    /// Forgets a message that has begun; it counts as read.
+    /// Drops an incomplete message. It counts as read.
     fn drop_begun(&mut self) {
         let Some(len) = self.begun.take() else { return };
         self.kept.truncate(self.kept.len().saturating_sub(len).saturating_sub(LEN));
@@ -172,7 +172,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.used = self.used.saturating_sub(cost);
     }
 
-    /// How long the oldest message is.
+    /// Length of the oldest message; `None` if there is none.
     pub fn len(&self) -> Option<usize> {
         let mut len = [0; LEN];
         self.kept.copy(0, &mut len);
@@ -184,7 +184,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole == 0
     }
 
-    /// The oldest message, copied to `to`: its length. `None` if there is none, or `to` is too short for it.
+    /// Copies the oldest message to `to`, and removes it. Gives its length. `None` if there is none, or `to` is too short.
     pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
         let len = self.len()?;
         self.kept.copy(LEN, to.get_mut(..len)?);
@@ -192,38 +192,38 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole = self.whole.saturating_sub(1);
         let cost = cost_of(true, len);
         self.give_back(cost);
-        // Of messages of a former session nobody is told.
+        // Messages of a former session do not count here.
         self.read = self.position.saturating_sub(self.used).max(self.read);
         self.grant();
         Some(len)
     }
 
-    /// Gives the buffer back.
+    /// Returns the buffer.
     pub fn into_buffer(self) -> B {
         self.kept.into_buffer()
     }
 }
 
-/// What a part costs of a window.
+/// Bytes of the window that a part takes.
 const fn cost_of(is_first: bool, len: usize) -> u64 {
     let extra = if is_first { MESSAGE_COST } else { 0 };
     extra.saturating_add(len as u64)
 }
 
-/// What became of the reader at the other end.
+/// What changed for the reader at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReaderChange {
-    /// It takes more than before.
+    /// It granted more.
     GrantedMore,
-    /// Nothing that matters.
+    /// Nothing changed.
     Unchanged,
-    /// It is another one than before, or there is none any more; all that was sent was read.
+    /// The reader is a new one, or has gone. The former one had read everything that was sent.
     Changed,
-    /// The same, and it had not read all that was sent.
+    /// As `Changed`, but the former one had not read everything.
     ChangedWithLoss,
 }
 
-/// What the writers of one kernel send to one reader of another. The lock is the caller's.
+/// Messages from the writers of one kernel to one reader of another. The caller must hold a lock.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// The reader, and the life of its kernel.
@@ -233,15 +233,15 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// One that has heard of no reader.
+    /// An outbox without a known reader.
     pub const fn new() -> Self {
         Self { reader: None, position: 0, limit: 0 }
     }
 
-    /// The life `from` of the other end said this.
+    /// Handles a message that came from life `from` of the other end.
     pub fn receive(&mut self, body: &Body<'_>, from: Incarnation) -> ReaderChange {
         match *body {
-            // What a former life said comes late.
+            // Late messages of a former life are ignored.
             _ if self.reader.is_some_and(|(life, _)| from.is_before(life)) => ReaderChange::Unchanged,
             Body::Grant { session, limit } if self.reader == Some((from, session)) => {
                 let more = limit > self.limit;
@@ -253,7 +253,7 @@ impl Outbox {
                 }
             }
             Body::Grant { session, limit } => {
-                // The one before it said how far it had read, or its kernel is gone.
+                // A former reader that closes says how far it has read. This one did not close, or its kernel died.
                 let lost = self.reader.is_some() && self.position > 0;
                 *self = Self { reader: Some((from, session)), position: 0, limit };
                 if lost {
@@ -275,7 +275,7 @@ impl Outbox {
         }
     }
 
-    /// The reader's kernel has ended.
+    /// Handles the end of the reader's kernel.
     pub fn ended(&mut self) -> ReaderChange {
         let lost = self.position > 0;
         *self = Self::new();
@@ -291,14 +291,14 @@ impl Outbox {
         self.reader.is_some()
     }
 
-    /// Whether a whole message of that length is granted.
+    /// Whether a message of this length is granted completely.
     pub fn accepts(&self, len: usize) -> bool {
         let end = self.position.saturating_add(cost_of(true, len));
         self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
     }
 
-    /// The part of `message` that begins at byte `at`, for the channel `number`, written to `to`; and the byte behind it. `None` if it is not
-    /// granted, or there is none. Once it was sent call [`Outbox::sent`].
+    /// Writes the part of `message` from byte `at` on to `to`, as a message for channel `number`. Gives it, and the offset behind the part.
+    /// `None` if it is not granted, or nothing is left. Call [`Outbox::sent`] after it was sent.
     pub fn part<'b>(
         &self,
         number: u32,

@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a console (SPEC chapter K): [`TerminalEnd`], a terminal between two kernels that also takes the other's log, and
-//! [`Log`], the log of a kernel that keeps it until somebody listens.
+//! The two ends of a console (SPEC chapter K): a [`TerminalEnd`] of a terminal between two kernels, which also accepts the log of the
+//! other kernel, and a [`Log`], which keeps the log of a kernel until the host listens.
 
 use crate::ring::Ring;
 use mk_ipi_abi::console::{Body, ConsoleMessage};
 use mk_ipi_abi::Incarnation;
 
-/// What came of a message.
+/// The result of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The other end listens, and takes more than before: there may be something to send.
+    /// The other end listens, and accepts more. There may be something to send.
     Listen,
-    /// There are bytes to read.
+    /// Bytes were received.
     Bytes,
     /// It is for another life.
     Stale,
-    /// Bytes that are out of order or were not granted: nothing is taken.
+    /// The bytes are out of order, or were not granted. They were dropped.
     Refused,
 }
 
-/// One end of a terminal between this kernel and another. The lock is the caller's.
+/// One end of a terminal between this kernel and another. The caller must hold a lock.
 #[derive(Debug)]
 pub struct TerminalEnd<B> {
-    /// The life of the other end that this is about.
+    /// The present life of the other end.
     peer: Option<Incarnation>,
-    /// What is to be sent, and how many bytes were, to that life.
+    /// Bytes to be sent, and how many were sent to that life.
     out: Ring<B>,
     sent: u64,
-    /// What that life takes.
+    /// The position up to which that life accepts bytes.
     limit: u64,
-    /// What came and is not read yet.
+    /// Received bytes that are not read yet.
     kept: Ring<B>,
-    /// The next byte of its terminal, and of its log.
+    /// Positions of the next byte of its terminal, and of its log.
     received: u64,
     logged: u64,
-    /// What it was told that we take.
+    /// The position up to which we have granted bytes.
     granted: u64,
     listen_pending: bool,
-    /// Bytes that nobody read, which later ones have replaced; and what the log left out.
+    /// Lost bytes: overwritten before they were read, or left out of the log.
     lost: u64,
     made_room: bool,
-    /// Somebody reads.
+    /// Whether a program reads.
     has_reader: bool,
 }
 
-/// What [`TerminalEnd::next`] gave, once it was sent.
+/// Identifies the message from [`TerminalEnd::next`] or [`Log::next`] that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent(usize);
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
-    /// A line that has heard of nobody. `out` bounds what waits to be sent, `kept` what waits to be read.
+    /// An end without a known peer. `out` is the buffer for bytes to be sent, `kept` that for bytes to be read.
     pub const fn new(out: B, kept: B) -> Self {
         Self {
             peer: None,
@@ -67,8 +67,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// The other end's kernel lives as `life`. What was to be sent to a former one is dropped; what came from it stays. Whether it is another
-    /// life than before.
+    /// The other kernel is up as `life`. Unsent bytes for a former life are dropped; received ones stay. True if it is another life than
+    /// before.
     pub fn peer_up(&mut self, life: Incarnation) -> bool {
         let is_new = self.peer != Some(life);
         if is_new {
@@ -82,17 +82,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         is_new
     }
 
-    /// The life of the other end that is known.
+    /// The known life of the other end.
     pub const fn peer(&self) -> Option<Incarnation> {
         self.peer
     }
 
-    /// The other end's life is over, or has left: nothing is sent until it is heard of again, perhaps as the same life.
+    /// The other kernel has ended or detached. Nothing is sent until it is up again, perhaps as the same life.
     pub fn peer_down(&mut self) {
         self.peer = None;
     }
 
-    /// What came from the life `from` of the other end to the life `me` of ours.
+    /// Handles a message from life `from` of the other end to our life `me`.
     pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
         if message.to.is_some_and(|to| to != me) || self.peer.is_some_and(|peer| from.is_before(peer)) {
             return Received::Stale;
@@ -129,7 +129,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.lost = self.lost.saturating_add(lost as u64);
     }
 
-    /// Tells the other end that there is more room, if it is worth a message. Where nobody reads, the oldest bytes make room.
+    /// Grants more to the other end, if that is worth a message. If no program reads, the oldest bytes are dropped for new ones.
     fn grant(&mut self) {
         let all = self.kept.capacity();
         let room = if self.has_reader { self.kept.room() } else { all / 2 };
@@ -140,23 +140,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// Somebody reads from now on, or nobody does.
+    /// Sets whether a program reads.
     pub fn set_reader(&mut self, has_reader: bool) {
         self.has_reader = has_reader;
         self.grant();
     }
 
-    /// Bytes that are to be sent: as many as there is room for.
+    /// Adds bytes to be sent, as many as fit. Gives their number.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.out.push(bytes)
     }
 
-    /// Bytes for which there is room.
+    /// How many more bytes to be sent fit.
     pub fn room(&self) -> usize {
         self.out.room()
     }
 
-    /// Whether bytes were sent, or dropped, since this was asked last: then there is room for more.
+    /// Whether bytes were sent or dropped since the last call. Then there is room for more.
     pub fn has_made_room(&mut self) -> bool {
         core::mem::take(&mut self.made_room)
     }
@@ -166,33 +166,33 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.out.len()
     }
 
-    /// Forgets what waits to be sent.
+    /// Drops unsent bytes.
     pub fn clear_unsent(&mut self) {
         self.out.clear();
     }
 
-    /// Copies what is to be read; [`TerminalEnd::read`] takes it away.
+    /// Copies received bytes to `to`. [`TerminalEnd::read`] removes them.
     pub fn peek(&self, to: &mut [u8]) -> usize {
         self.kept.copy(0, to)
     }
 
-    /// `count` bytes were read.
+    /// Removes `count` bytes, which were read.
     pub fn read(&mut self, count: usize) {
         self.kept.drop_first(count);
         self.grant();
     }
 
-    /// Bytes that were lost and nobody was told of ([`TerminalEnd::clear_lost`]).
+    /// Bytes lost since the last [`TerminalEnd::clear_lost`].
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Whoever reads was told of all that was lost.
+    /// Resets the count of lost bytes, after it was shown to the reader.
     pub fn clear_lost(&mut self) {
         self.lost = 0;
     }
 
-    /// The next message to send, written to `to`. Once it was sent call [`TerminalEnd::sent`].
+    /// The next message to send, written to `to`. After it was sent, call [`TerminalEnd::sent`].
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.peer?;
         let of = |body| ConsoleMessage { to: Some(life), body };
@@ -209,7 +209,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         Some((payload, Sent(count)))
     }
 
-    /// It was sent.
+    /// The message of `next` was sent.
     pub fn sent(&mut self, Sent(count): Sent) {
         match count {
             0 => self.listen_pending = false,
@@ -221,16 +221,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// Gives the buffers back.
+    /// Returns the buffers.
     pub fn into_buffers(self) -> [B; 2] {
         [self.out.into_buffer(), self.kept.into_buffer()]
     }
 }
 
-/// Most bytes of a terminal or a log in one message, where the link's messages have 256 bytes.
+/// Most bytes of a terminal or a log in one message, on a link with messages of 256 bytes.
 pub const BYTES: usize = 256 - ConsoleMessage::HEADER;
 
-/// A kernel's log, the last part of which is kept until somebody listens. The lock is the caller's.
+/// The log of a kernel. Its last part is kept until the host listens. The caller must hold a lock.
 #[derive(Debug)]
 pub struct Log<B> {
     kept: Ring<B>,
@@ -240,18 +240,18 @@ pub struct Log<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
-    /// An empty one; `kept` bounds what waits.
+    /// An empty log in the buffer `kept`.
     pub const fn new(kept: B) -> Self {
         Self { kept: Ring::new(kept), position: 0, listener: None }
     }
 
-    /// Adds to the log. The oldest bytes make room.
+    /// Adds bytes to the log. The oldest ones are dropped to make room.
     pub fn write(&mut self, bytes: &[u8]) {
         let lost = self.kept.push_over(bytes);
         self.position = self.position.saturating_add(lost as u64);
     }
 
-    /// What came from the life `from` of the host to the life `me` of ours. It may be anything of a console.
+    /// Handles any console message from life `from` of the host to our life `me`.
     pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
         match message.body {
             _ if message.to.is_some_and(|to| to != me) => Received::Stale,
@@ -263,7 +263,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
-    /// The next message to send, written to `to`, if somebody listens. Once it was sent call [`Log::sent`].
+    /// The next message to send, written to `to`, if the host listens. After it was sent, call [`Log::sent`].
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.listener?;
         let mut bytes = [0; BYTES];
@@ -274,7 +274,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         Some((message.encode(to)?, Sent(count)))
     }
 
-    /// It was sent.
+    /// The message of `next` was sent.
     pub fn sent(&mut self, Sent(count): Sent) {
         self.kept.drop_first(count);
         self.position = self.position.saturating_add(count as u64);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What kernels offer each other over mk-ipi's links, as state machines: a console ([`console`], SPEC chapter K), and channels
-//! by which programs talk ([`channel`], SPEC chapter G).
+//! Services over mk-ipi links, as state machines: a console ([`console`], SPEC chapter K), and channels for messages between programs
+//! ([`channel`], SPEC chapter G).
 //!
-//! Nothing here sends or waits: a kernel hands in what came, and sends what it is told to. No call allocates, panics or takes a lock,
-//! and what each does is bounded by the bytes that it is given and one buffer. The buffers are the kernel's, and their size is all the memory
-//! that a peer can fill.
+//! Nothing here sends or waits: the kernel passes in received messages, and sends the messages that it gets back. No call allocates,
+//! panics or takes a lock. The work of a call is bounded by its input and one buffer. The kernel supplies the buffers, and a peer cannot
+//! fill more memory than these.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A ring of bytes in a buffer of the caller's.
+//! A ring buffer of bytes, in memory of the caller.
 
-/// Bytes, in the order in which they came. Its buffer is as long as `B` is when it is made.
+/// A queue of bytes. Its capacity is the length of the buffer.
 pub struct Ring<B> {
     buffer: B,
-    /// Where the oldest byte is: below the buffer's length, or 0.
+    /// Index of the oldest byte. Below the length of the buffer, or 0.
     first: usize,
-    /// Bytes in it: at most the buffer's length.
+    /// Bytes in the queue, at most the length of the buffer.
     len: usize,
 }
 
@@ -17,42 +17,42 @@ impl<B> core::fmt::Debug for Ring<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
-    /// An empty one in `buffer`.
+    /// An empty queue in `buffer`.
     pub const fn new(buffer: B) -> Self {
         Self { buffer, first: 0, len: 0 }
     }
 
-    /// Most bytes that it holds.
+    /// Most bytes that the queue can hold.
     pub fn capacity(&self) -> usize {
         self.buffer.as_ref().len()
     }
 
-    /// Bytes in it.
+    /// Bytes in the queue.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the queue is empty.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes for which there is room.
+    /// How many more bytes fit.
     pub fn room(&self) -> usize {
         self.capacity().saturating_sub(self.len)
     }
 
-    /// Forgets all.
+    /// Removes all bytes.
     pub fn clear(&mut self) {
         (self.first, self.len) = (0, 0);
     }
 
-    /// Gives the buffer back.
+    /// Returns the buffer.
     pub fn into_buffer(self) -> B {
         self.buffer
     }
 
-    /// Where in the buffer the byte is that has `at` older ones before it.
+    /// Index in the buffer of byte number `at`, counted from the oldest.
     fn place(&self, at: usize) -> usize {
         let capacity = self.capacity();
         let place = self.first.saturating_add(at);
@@ -63,7 +63,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         }
     }
 
-    /// Writes bytes over those from `at` on, as far as the buffer goes.
+    /// Overwrites bytes from number `at` on, as far as the buffer goes.
     fn write(&mut self, at: usize, bytes: &[u8]) {
         let place = self.place(at);
         let (front, back) = self.buffer.as_mut().split_at_mut_checked(place).unwrap_or((&mut [], &mut []));
@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         to.zip(bytes).for_each(|(to, byte)| *to = *byte);
     }
 
-    /// Adds as many bytes as there is room for: how many.
+    /// Adds as many bytes as fit. Gives their number.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room());
         self.write(self.len, bytes.get(..count).unwrap_or(&[]));
@@ -79,13 +79,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Adds all bytes, if there is room for all.
+    /// Adds all bytes, if all fit. True if they did.
     pub fn push_whole(&mut self, bytes: &[u8]) -> bool {
         let fits = bytes.len() <= self.room();
         fits && self.push(bytes) == bytes.len()
     }
 
-    /// Adds all bytes; the oldest make room. How many were lost, of these too if they are more than the buffer has.
+    /// Adds all bytes, and drops the oldest ones to make room. Gives the number of bytes lost; some are of `bytes` if these are more than
+    /// the capacity.
     pub fn push_over(&mut self, bytes: &[u8]) -> usize {
         let too_many = bytes.len().saturating_sub(self.capacity());
         let bytes = bytes.get(too_many..).unwrap_or(&[]);
@@ -95,13 +96,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         lost.saturating_add(too_many)
     }
 
-    /// Writes over what is there from the byte with `at` older ones before it on; no byte is added.
+    /// Overwrites bytes from number `at` on. Adds none.
     pub fn patch(&mut self, at: usize, bytes: &[u8]) {
         let most = self.len.saturating_sub(at);
         self.write(at, bytes.get(..bytes.len().min(most)).unwrap_or(&[]));
     }
 
-    /// Copies the bytes from that with `at` older ones before it on: how many.
+    /// Copies bytes from number `at` on, as many as fit into `to`. Gives their number.
     pub fn copy(&self, at: usize, to: &mut [u8]) -> usize {
         let count = to.len().min(self.len.saturating_sub(at));
         let place = self.place(at);
@@ -110,14 +111,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Drops the oldest bytes, as many as there are.
+    /// Drops the `count` oldest bytes, or all.
     pub fn drop_first(&mut self, count: usize) {
         let count = count.min(self.len);
         self.first = self.place(count);
         self.len = self.len.saturating_sub(count);
     }
 
-    /// Drops the youngest bytes: all but the oldest `len`.
+    /// Keeps the `len` oldest bytes, and drops the others.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
