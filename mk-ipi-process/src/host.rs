@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the host of a machine does: regions, and the directory (SPEC D-10).
+//! The host of a machine: it makes regions, and writes the directory (SPEC D-10).
 //!
-//! The host need not be a kernel: a program that only starts, watches and restarts the others is one too.
+//! The host need not be a kernel. It may be a program that only starts, watches and restarts the kernels.
 
 use crate::machine::Machine;
 use mk_ipi_abi::directory::{DirectoryError, EntryFlags, InstanceRecord, Layout, State};
@@ -11,16 +11,16 @@ use mk_ipi_core::directory::{DirectoryWriter, WriteError};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use std::io;
 
-/// Why the host could not do something.
+/// Why a call of the host failed.
 #[derive(Debug)]
 pub enum HostError {
     /// The memory cannot be mapped, or the region does not fit into its pool.
     Io(io::Error),
-    /// This process has not made the machine.
+    /// This process did not create the machine.
     NotTheHost,
-    /// The directory cannot be made.
+    /// The directory cannot be created.
     Directory(DirectoryError),
-    /// The directory does not take this entry.
+    /// The directory refuses this entry.
     Write(WriteError),
     /// There is no such instance.
     Unknown(InstanceId),
@@ -53,11 +53,11 @@ impl core::fmt::Debug for Host<'_> {
 }
 
 impl<'a> Host<'a> {
-    /// The host of a machine that this process has made, with an empty directory.
+    /// The host of a machine that this process has created. The directory is empty.
     ///
     /// # Errors
     ///
-    /// `NotTheHost` for a machine that was opened, not made: its directory is mapped to be read only.
+    /// `NotTheHost` for a machine that was opened, not created: its directory is mapped read-only.
     pub fn new(machine: &'a Machine) -> Result<Self, HostError> {
         let Some(words) = machine.directory_to_write() else { return Err(HostError::NotTheHost) };
         let shape = machine.shape();
@@ -65,11 +65,12 @@ impl<'a> Host<'a> {
         Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
     }
 
-    /// Makes an empty native region for `id`, at the start of its pool, and lists it as starting, with those CPUs. It is rung at the first of them.
+    /// Makes an empty native region for `id` at the start of its pool, and lists the instance as starting, with these CPUs. Its doorbell CPU
+    /// is the first of them.
     ///
     /// # Errors
     ///
-    /// If the region does not fit into the pool, or the directory does not take the entry.
+    /// If the region does not fit into the pool, or the directory refuses the entry.
     pub fn create(
         &mut self,
         id: InstanceId,
@@ -82,7 +83,7 @@ impl<'a> Host<'a> {
         let map = self.machine.map(region, true).map_err(HostError::Io)?;
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         map.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        // The magic last: who sees it sees all of the stamp (SPEC N-1).
+        // The magic is written last: a kernel that sees it sees the whole stamp (SPEC N-1).
         for (word, value) in map.words().iter().zip(stamp).rev() {
             word.store(value, Ordering::Release);
         }
@@ -102,7 +103,7 @@ impl<'a> Host<'a> {
         Ok(region)
     }
 
-    /// The instance has ended: its process is gone, or waits for nothing more. What it had not read waits for its next life.
+    /// Marks the instance as dead: its process has ended, or does nothing any more. Unread messages wait for its next life.
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl<'a> Host<'a> {
         self.change(id, |record| record.state = State::Dead)
     }
 
-    /// Begins the next life of an instance that has died: it is listed as starting, with another incarnation.
+    /// Begins the next life of a dead instance: it is listed as starting, with another incarnation.
     ///
     /// # Errors
     ///
@@ -123,7 +124,7 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// The instance has come up.
+    /// Marks the instance as running.
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// What a kernel is told at its start, as on a machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B).
+    /// The command line for a kernel, as on a real machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B).
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel: this process. Core's platform traits, by signals, futexes and the machine's file.
+//! This process as a kernel: core's platform traits, implemented by signals, futexes and the machine's file.
 
 use crate::machine::Machine;
 use crate::map::Map;
@@ -16,10 +16,10 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// The helper looks at least so often: a process that is killed between setting a bit and waking us loses no doorbell.
+/// Longest sleep of the helper thread. A peer may be killed between setting a bit and waking us; its doorbell is found after this time.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a vector's interrupt calls.
+/// The handler of a vector.
 type Routine = Box<dyn Fn() + Send + Sync>;
 
 thread_local! {
@@ -35,10 +35,10 @@ struct Shared {
     cpu: PhysCpuId,
     observer: Box<dyn Observer + Send + Sync>,
     vectors: [OnceLock<Routine>; 256],
-    /// Interrupts are off: one that comes is noted, and taken when they go on.
+    /// Interrupts are off. One that comes then is taken when they are switched on.
     off: AtomicBool,
     missed: AtomicBool,
-    /// Deferred work was asked for.
+    /// Deferred work was requested.
     deferred: AtomicBool,
     /// Interrupts taken.
     taken: AtomicU64,
@@ -49,11 +49,11 @@ struct Shared {
 /// Why a process cannot be a kernel.
 #[derive(Debug)]
 pub enum EnterError {
-    /// It is one already.
+    /// The process is a kernel already.
     Again,
     /// The machine has no such CPU.
     NoSuchCpu(PhysCpuId),
-    /// No signal handler, or no thread.
+    /// The signal handler or the helper thread could not be made.
     Io(io::Error),
 }
 
@@ -69,14 +69,14 @@ impl std::fmt::Display for EnterError {
 
 impl std::error::Error for EnterError {}
 
-/// Sees nothing.
+/// An observer that ignores all events.
 struct Blind;
 
 impl Observer for Blind {}
 
-/// This process as a kernel: a platform for an `Endpoint`. A cheap handle.
+/// This process as a kernel: a platform for an `Endpoint`. It is a handle that is cheap to clone.
 ///
-/// One thread, the one that entered, is its CPU. Any other thread that uses it panics.
+/// The thread that entered is its CPU. Any other thread that uses it panics.
 #[derive(Clone)]
 pub struct Kernel(Arc<Shared>);
 
@@ -87,8 +87,8 @@ impl core::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// Enters the machine: from now on the calling thread is `cpu`, and no other process may be. It must not end before the process
-    /// does.
+    /// Enters the machine: from now on the calling thread is `cpu`. No other process may be that CPU. The thread must not end before the
+    /// process does.
     ///
     /// # Errors
     ///
@@ -97,8 +97,8 @@ impl Kernel {
         Self::enter_with(machine, cpu, Blind)
     }
 
-    /// As [`enter`](Self::enter), with an observer. Its `peer_has_cpu` is not asked: the directory is. Its `stop` is called in a signal
-    /// handler.
+    /// As [`enter`](Self::enter), with an observer. Its `peer_has_cpu` is not called; the directory is read instead. Its `stop` is called
+    /// in a signal handler.
     ///
     /// # Errors
     ///
@@ -132,34 +132,34 @@ impl Kernel {
         Ok(Self(shared))
     }
 
-    /// Has `handler` called, with interrupts off, for each interrupt with `vector`: in a signal handler, so it must neither allocate
-    /// nor lock. False if the vector has one.
+    /// Sets the handler of `vector`. It is called with interrupts off, in a signal handler, so it must neither allocate nor lock. False if
+    /// the vector has a handler already.
     ///
-    /// An interrupt without a handler is dropped, as by a kernel that counts it as spurious.
+    /// An interrupt without a handler is dropped, as a kernel drops a spurious one.
     pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) -> bool {
         let place = self.0.vectors.get(usize::from(vector.get()));
         place.is_some_and(|place| place.set(Box::new(handler)).is_ok())
     }
 
-    /// Whether deferred work is to be run, which was asked for since this was called last: `Endpoint::run_deferred`. Not while interrupts are off.
+    /// Whether deferred work was requested since the last call. Then call `Endpoint::run_deferred`. Not while interrupts are off.
     pub fn take_deferred(&self) -> bool {
         !self.0.off.load(Ordering::Relaxed) && self.0.deferred.swap(false, Ordering::AcqRel)
     }
 
-    /// Sleeps until an interrupt was taken, at most so long; not at all if deferred work is to be run. Whether that is so afterwards,
-    /// as [`take_deferred`](Self::take_deferred). With interrupts off it sleeps all that time.
+    /// Sleeps until an interrupt was taken, at most `at_most`. Does not sleep if deferred work was requested. Gives the same as
+    /// [`take_deferred`](Self::take_deferred). With interrupts off it sleeps for the whole time.
     pub fn idle(&self, at_most: Duration) -> bool {
         self.assert_cpu();
         let before = self.interrupts();
         sys::sleep(at_most, || {
-            // What was taken before the signal was blocked has asked for deferred work, or for nothing.
+            // An interrupt taken before the signal was blocked has requested its deferred work.
             let asked = self.0.deferred.load(Ordering::Acquire) && !self.0.off.load(Ordering::Relaxed);
             !asked && self.interrupts() == before
         });
         self.take_deferred()
     }
 
-    /// How many interrupts were taken.
+    /// Number of interrupts taken.
     pub fn interrupts(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
     }
@@ -175,14 +175,15 @@ impl Kernel {
 }
 
 extern "C" fn on_signal(_: i32) {
-    // Another thread has nothing to do with it; nor has anybody before `enter` is done.
+    // Only the CPU's thread may use it, and only after `enter`.
     if let Some(kernel) = KERNEL.get().filter(|_| IS_CPU.get()) {
         sys::with_errno_kept(|| kernel.interrupt());
     }
 }
 
 impl Shared {
-    /// Takes what is pending, unless interrupts are off. On the CPU's thread: in the signal handler, or where they go on.
+    /// Takes pending interrupts, unless interrupts are off. Runs on the CPU's thread: in the signal handler, or when interrupts are switched
+    /// on.
     fn interrupt(&self) {
         self.missed.store(true, Ordering::Relaxed);
         while !self.off.load(Ordering::Relaxed) && self.missed.swap(false, Ordering::Relaxed) {
@@ -210,8 +211,8 @@ impl Shared {
     }
 }
 
-// SAFETY: the bit is set by a sequentially consistent read-modify-write behind all earlier stores, and taken by another before the
-// handler runs, so the handler sees them; only the line of the CPU that is named is touched; nothing depends on interrupts.
+// SAFETY: the bit is set by a sequentially consistent read-modify-write after all earlier stores, and taken by another one before the
+// handler runs, so the handler sees these stores. Only the line of the named CPU is touched. Nothing depends on interrupts.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
         if self.0.machine.has_cpu(cpu) {
@@ -235,7 +236,7 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: one thread is the kernel's CPU, and no other gets past the assertion; what interrupts it runs on it.
+// SAFETY: one thread is the kernel's CPU, and no other passes the assertion. Signal handlers run on this thread.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         self.assert_cpu();
@@ -248,8 +249,8 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: `interrupt` calls no handler while `off` is set, on the one thread that calls any; `restore` sets it back to what its
-// `disable` found. A thread does not migrate in the sense of the trait: it is the CPU.
+// SAFETY: `interrupt` calls no handler while `off` is set, on the only thread that calls handlers. `restore` sets `off` to the state
+// before `disable`. The thread is the CPU, so it does not migrate in the sense of the trait.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -266,8 +267,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: a mapping is one of the machine's file, of exactly these words, until `unmap`; nothing but the pools and the directory can be
-// mapped, and this kernel keeps nothing of its own in them.
+// SAFETY: a mapping covers exactly these words of the machine's file until `unmap`. Only the pools and the directory can be
+// mapped, and this kernel stores no private data in them.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -276,7 +277,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::Misaligned);
         }
         match self.0.machine.map(range, access == Access::ReadWrite) {
-            // SAFETY: mapped until `unmap` takes it up again, valid for every thread of this process.
+            // SAFETY: mapped until `unmap`, and valid for every thread of this process.
             Ok(map) => Ok(unsafe { Mapping::new(map.into_raw()) }),
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(MapError::NotAllowed),
             Err(_) => Err(MapError::NoMemory),

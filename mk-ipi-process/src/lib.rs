@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine whose kernels are processes of a Linux: develop and test on mk-ipi without an emulator.
+//! A machine whose kernels are Linux processes: for development and tests without an emulator.
 //!
 //! The machine's memory is one shared file. A physical address is an offset in it. A kernel is a process with one CPU, which
 //! is one of its threads. The doorbell sets a bit in the file and wakes the process by a futex; a helper thread there interrupts the
-//! CPU's thread by a signal, wherever it is. A process can be killed at any moment, as a kernel can die; what it had in the file stays.
+//! CPU's thread by a signal, at any instruction. A process can be killed at any moment, as a kernel can die. Its data in the file stays.
 //!
 //! # What a process does
 //!
@@ -11,16 +11,16 @@
 //!    processes with the file and with what [`Host::command_line`] says.
 //! 2. A kernel boots ([`boot`]): it opens the file ([`Machine::open`]), enters the machine ([`Kernel::enter`]), from when on the calling thread is
 //!    its CPU, makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
-//! 3. When it has nothing to do it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when that says so.
+//! 3. When it has nothing to do, it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when `idle` returns true.
 //!
-//! # What it is like, and what not
+//! # What is real, and what is not
 //!
-//! Interrupts are real: the vector's handler runs in a signal handler, between any two instructions. So it must be safe there:
-//! `Endpoint::on_interrupt` is; what allocates, locks or prints is not. The deferred work, which calls message handlers, runs
-//! where the kernel calls it, and may do anything.
+//! Interrupts are real: the vector's handler runs in a signal handler, between any two instructions. So it must not allocate, lock or
+//! print. `Endpoint::on_interrupt` is safe there. The deferred work, which calls message handlers, runs where the kernel calls it, and
+//! may do anything.
 //!
-//! Page tables are real too: what a kernel has mapped to read it cannot write. But each process can open the whole file: the isolation is
-//! by good behaviour, as on a machine without page tables between kernels. Two processes that do not trust each other need more.
+//! Page tables are real too: a kernel cannot write memory that it has mapped read-only. But each process can map the whole file, so
+//! processes must trust each other, as kernels must on a machine that does not separate them by page tables.
 //!
 //! # The modules
 //!

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What most kernels do alike: boot, and wait.
+//! Boot and idle loop, which are the same for most kernels.
 
 use crate::kernel::{EnterError, Kernel};
 use crate::machine::{Machine, OpenError};
@@ -11,12 +11,12 @@ use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The longest sleep of [`wait`]: between two, `tick` shows that this kernel lives.
+/// Longest sleep of [`wait`]. Between two sleeps, `tick` advances the heartbeat of this kernel.
 const NAP: Duration = Duration::from_millis(20);
-/// A peer is suspect whose heartbeat stands still for so many milliseconds.
+/// A peer whose heartbeat does not change for this many milliseconds is suspect.
 const PATIENCE: u64 = 1_000;
 
-/// A kernel's endpoint: a process has one CPU.
+/// The endpoint of a kernel. A process has one CPU.
 pub type Link = Endpoint<Kernel, Callback, 1>;
 
 /// A handler: a closure.
@@ -42,7 +42,7 @@ impl Handler for Callback {
     }
 }
 
-/// Why a process did not come up as a kernel.
+/// Why a process could not boot as a kernel.
 #[derive(Debug)]
 pub enum BootError {
     /// The file is no machine.
@@ -53,7 +53,7 @@ pub enum BootError {
     CommandLine(Option<BootParamError>),
     /// The host has made no directory.
     NoDirectory,
-    /// The directory does not take us.
+    /// This kernel could not join the instances of the directory.
     Join(JoinError),
 }
 
@@ -72,7 +72,7 @@ impl std::fmt::Display for BootError {
 
 impl std::error::Error for BootError {}
 
-/// What a kernel does at boot: enters the machine in `file` as `cpu`, makes an endpoint, and joins as the instance that the host's
+/// Boots this process as a kernel: enters the machine in `file` as `cpu`, makes an endpoint, and joins as the instance that the host's
 /// `command_line` names.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub fn boot(
     let shared = shared.ok_or(BootError::CommandLine(None))?;
     let machine = Machine::open(file).map_err(BootError::Open)?;
     let kernel = Kernel::enter_with(machine, cpu, observer).map_err(BootError::Enter)?;
-    // It lives as long as the process does: interrupts come to the end.
+    // It lives as long as the process, because interrupts may come until the end.
     let link: &'static Link = Box::leak(Box::new(Link::new(kernel.clone())));
     kernel.set_vector(Vector::RFC_V2, || link.on_interrupt());
     let directory = kernel.machine().directory().ok_or(BootError::NoDirectory)?;
@@ -96,8 +96,8 @@ pub fn boot(
     Ok(link)
 }
 
-/// A kernel's idle loop: sleeps, takes interrupts, runs the deferred work, which calls handlers, ticks, and follows the directory; until `done`,
-/// or for at most so long. Whether it is done.
+/// A kernel's idle loop: sleeps, takes interrupts, runs the deferred work, which calls handlers, ticks, and follows the directory. It
+/// ends when `done` is true, or after `at_most`. Gives the last value of `done`.
 pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     let mut ticked: Option<Duration> = None;
@@ -119,14 +119,14 @@ pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     }
 }
 
-/// What is to be done now and then.
+/// Periodic work.
 fn upkeep(link: &Link) {
     // One clock for all waits.
     static CLOCK: OnceLock<Instant> = OnceLock::new();
     let now = CLOCK.get_or_init(Instant::now).elapsed().as_millis();
     link.tick(u64::try_from(now).unwrap_or(u64::MAX), PATIENCE);
     if let Some(directory) = link.platform().machine().directory() {
-        // What cannot be done yet is done by the next one.
+        // A later call does what is not possible yet.
         let _ = link.follow(&directory, |_, _| ());
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine: one file, and what lies where in it.
+//! The machine: one file, and its layout.
 //!
 //! | from | what | written by |
 //! | --- | --- | --- |
-//! | 0 | a page that says what the machine is like | who made the file |
+//! | 0 | a page that describes the machine | the creator of the file |
 //! | 4096 | a line of 64 bytes for each CPU: the vectors that are pending there, and the futex of its process | all |
 //! | then, in whole pages | the directory (SPEC chapter D) | the host |
 //! | then | a pool for each instance, all of one size: its region comes out of it | all |
@@ -19,7 +19,7 @@ use std::io;
 
 /// First eight bytes of the file: "MKIPIPRC".
 const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIPRC");
-/// Another number for another layout of this file.
+/// Version of the layout of this file.
 const VERSION: u64 = 1;
 /// Words of a CPU's line: pending vectors, then the futex.
 const LINE: usize = 8;
@@ -27,12 +27,12 @@ const PENDING: usize = 4;
 /// Most CPUs of a machine.
 const MAX_CPUS: u32 = 1024;
 
-/// What a machine is like.
+/// The size of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// CPUs: their physical ids are below this, at most 1,024.
+    /// Number of CPUs, at most 1,024. Their physical ids are below it.
     pub cpus: u32,
-    /// Instances: their ids are below this, at most 256.
+    /// Number of instances, at most 256. Their ids are below it.
     pub instances: u32,
     /// Bytes of each instance's pool, in whole pages.
     pub pool: u64,
@@ -55,7 +55,7 @@ impl Shape {
     }
 }
 
-/// The range, of a shape that is good.
+/// The range, of a valid shape.
 #[expect(clippy::expect_used, reason = "bounded by `Shape::is_good`")]
 fn range(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr(start), len).expect("a shape's parts lie below 2^52")
@@ -64,11 +64,11 @@ fn range(start: u64, len: u64) -> PhysRange {
 /// Why a file is no machine.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It cannot be read or mapped.
+    /// The file cannot be read or mapped.
     Io(io::Error),
-    /// Its first eight bytes are another's: what they are.
+    /// Its first eight bytes are wrong. This is what was found.
     NoMachine(u64),
-    /// It is of another version of this crate: which.
+    /// Its layout has another version. This is what was found.
     Version(u64),
     /// Its numbers are out of bounds, or the file is shorter than they say.
     Shape,
@@ -106,7 +106,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes a machine of this file, which is open for reading and writing. What was in it is gone.
+    /// Creates a machine in this file, which is open for reading and writing. Its former content is lost.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl Machine {
         Self::make(file, shape)
     }
 
-    /// As [`create`](Self::create), in memory that has no name: it can be inherited. Nobody can make it shorter below the others.
+    /// As [`create`](Self::create), in an anonymous file, which child processes can inherit. No process can make it shorter.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Machine {
         Ok(Self { file, shape, lines, directory, host })
     }
 
-    /// What it is like.
+    /// Its size.
     pub const fn shape(&self) -> Shape {
         self.shape
     }
@@ -185,17 +185,17 @@ impl Machine {
         &self.file
     }
 
-    /// Where its directory lies: `mk_ipi_directory=`.
+    /// The physical address of its directory: `mk_ipi_directory=`.
     pub fn directory_at(&self) -> PhysAddr {
         self.shape.directory().start()
     }
 
-    /// Its directory; `None` before the host has made one.
+    /// Its directory. `None` before the host has created it.
     pub fn directory(&self) -> Option<Directory<'_, AtomicU64>> {
         Directory::open(self.directory.words()).ok()
     }
 
-    /// The words of its directory, if this process has made the machine: nobody else has them mapped to be written.
+    /// The words of its directory, if this process has created the machine. Other processes have them mapped read-only.
     pub(crate) fn directory_to_write(&self) -> Option<&[AtomicU64]> {
         self.host.then(|| self.directory.words())
     }
@@ -216,7 +216,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it is not part of them, or does not begin at a page; else if there is no memory for it.
+    /// `InvalidInput` if it is not part of them, or does not begin on a page boundary. Another error if there is no memory for it.
     pub fn map(&self, part: PhysRange, writable: bool) -> io::Result<Map> {
         let pools = self.pools();
         let inside = pools.start() <= part.start() && part.end() <= pools.end();
@@ -232,17 +232,17 @@ impl Machine {
         line.filter(|_| cpu.0 < self.shape.cpus.into())
     }
 
-    /// Whether it has that CPU.
+    /// Whether the machine has this CPU.
     pub fn has_cpu(&self, cpu: PhysCpuId) -> bool {
         self.line(cpu).is_some()
     }
 
-    /// Interrupts a CPU; false if there is none of that id.
+    /// Interrupts a CPU. False if there is none with this id.
     pub(crate) fn ring(&self, cpu: PhysCpuId, vector: Vector) -> bool {
         let Some(line) = self.line(cpu) else { return false };
         let vector = usize::from(vector.get());
         if let Some(word) = line.get(vector / 64) {
-            // Whoever takes the interrupt (`take_pending`) sees what was stored before it was sent.
+            // The CPU that takes the interrupt (`take_pending`) sees stores made before it was sent.
             word.fetch_or(1 << (vector % 64), Ordering::SeqCst);
         }
         let futex = futex_of(line);
@@ -251,7 +251,7 @@ impl Machine {
         true
     }
 
-    /// The futex of a CPU that it has.
+    /// The futex of a CPU of the machine.
     pub(crate) fn futex(&self, cpu: PhysCpuId) -> Option<&AtomicU32> {
         self.line(cpu).map(futex_of)
     }
@@ -281,6 +281,6 @@ impl Machine {
 /// The futex in a CPU's line.
 fn futex_of(line: &[AtomicU64; LINE]) -> &AtomicU32 {
     let [.., word, _, _, _] = line;
-    // SAFETY: a word of the line that nobody uses otherwise: its low half is a valid, aligned u32 for as long as the line is mapped.
+    // SAFETY: this word of the line has no other use. Its low half is a valid, aligned u32 as long as the line is mapped.
     unsafe { &*(&raw const *word).cast() }
 }

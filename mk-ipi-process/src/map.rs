@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A part of the machine's memory, mapped.
+//! Mapped parts of the machine's memory.
 
 use crate::sys;
 use mk_ipi_abi::PhysRange;
@@ -22,11 +22,11 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps that part of the file: whole pages, of which the words of `range` are given out.
+    /// Maps a part of the file, in whole pages. The words of `range` are accessible.
     pub(crate) fn new(file: &File, range: PhysRange, writable: bool) -> io::Result<Self> {
         let len = usize::try_from(range.len() & !7).map_err(|_| io::ErrorKind::InvalidInput)?;
         if range.end().0 > file.metadata()?.len() {
-            // An access behind the end would fault.
+            // An access behind the end of the file would fault.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let at = sys::map(file, range.start().0, len, writable)?;
@@ -40,7 +40,7 @@ impl Map {
         unsafe { self.words.as_ref() }
     }
 
-    /// Gives up the mapping without unmapping it; [`from_raw`](Self::from_raw) takes it up again.
+    /// Releases the mapping without unmapping it. [`from_raw`](Self::from_raw) takes it back.
     pub(crate) fn into_raw(self) -> NonNull<[AtomicU64]> {
         let words = self.words;
         std::mem::forget(self);
@@ -51,7 +51,7 @@ impl Map {
     ///
     /// # Safety
     ///
-    /// That gave `words`, and this is called once for it.
+    /// `words` came from `into_raw`, and this is called once for it.
     pub(crate) const unsafe fn from_raw(words: NonNull<[AtomicU64]>) -> Self {
         Self { words }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The few calls of Linux that this needs, each with its types.
+//! The Linux system calls of this crate, with safe types where possible.
 
 use mk_ipi_core::sync::AtomicU32;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::{null_mut, NonNull};
 use std::time::Duration;
 
-/// Memory of that many bytes without a name; its size can never change, so that nobody's access faults.
+/// An anonymous file of `len` bytes. Its size can never change, so accesses within it do not fault.
 pub fn memfd(len: u64) -> io::Result<File> {
     // SAFETY: a C string; the descriptor is new and ours.
     let file = unsafe {
@@ -49,13 +49,13 @@ pub fn map(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<N
 ///
 /// # Safety
 ///
-/// `map` gave it, and nobody uses it any more.
+/// It came from `map`, and is not used any more.
 pub unsafe fn unmap(at: NonNull<u8>, len: usize) {
     // SAFETY: the caller. It can only fail for what is no mapping.
     unsafe { libc::munmap(at.as_ptr().cast(), len) };
 }
 
-/// Wakes who waits for the word, in whatever process.
+/// Wakes all waiters for the word, in any process.
 pub fn futex_wake(word: &AtomicU32) {
     let word: *const AtomicU32 = word;
     // SAFETY: only the address counts; no memory is read or written.
@@ -79,7 +79,7 @@ fn timespec(time: Duration) -> libc::timespec {
 pub struct Thread(libc::pthread_t);
 
 impl Thread {
-    /// The one that calls.
+    /// The calling thread.
     pub fn this() -> Self {
         // SAFETY: cannot fail.
         Self(unsafe { libc::pthread_self() })
@@ -101,7 +101,7 @@ fn signal() -> i32 {
     libc::SIGRTMIN() + 3
 }
 
-/// Has `handler` called for each interrupt of a thread.
+/// Installs `handler` for the signal.
 pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
     // SAFETY: all zeros is a `sigaction`; the handler is a function of that type; calls that it interrupts go on (SA_RESTART).
     let done = unsafe {
