@@ -77,18 +77,18 @@
 #define MK_MAX_DATA_SIZE 256
 
 /**
- * Most bytes of payload in one message of a native region that was made for such; unless its maker said
- * otherwise, they are 256.
+ * Most bytes of payload in one message that a native region can be made for. The default is
+ * 256.
  */
 #define MK_IPI_MAX_LEN 4096
 
 /**
- * Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
+ * Most messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
  */
 #define MK_IPI_MAX_MANY 32
 
 /**
- * CPUs that an instance can list at most, here and in the directory.
+ * Most CPUs that an instance can list, here and in the directory.
  */
 #define MK_IPI_MAX_ENTRY_CPUS 1024
 
@@ -168,17 +168,17 @@
 #define MK_IPI_ERANGE 34
 
 /**
- * Waiting here would wait for oneself.
+ * The caller would wait for itself.
  */
 #define MK_IPI_EDEADLK 35
 
 /**
- * Not a protocol, or a version of it, that this side speaks.
+ * The protocol, or its version, is not known.
  */
 #define MK_IPI_EPROTO 71
 
 /**
- * The handle or instance is of a former life.
+ * The handle or instance belongs to a former life.
  */
 #define MK_IPI_ESTALE 116
 
@@ -198,12 +198,12 @@
 #define MK_IPI_RUNNING 2
 
 /**
- * State: that incarnation is over.
+ * State: this incarnation has ended.
  */
 #define MK_IPI_DEAD 3
 
 /**
- * State: that incarnation is over, and its region is about to go. Whoever has it mapped lets go of it.
+ * State: this incarnation has ended, and its region will be freed. Kernels that have it mapped unmap it.
  */
 #define MK_IPI_ENDING 4
 
@@ -213,61 +213,62 @@
 #define MK_IPI_EXCLUSIVE 1
 
 /**
- * Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
+ * Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
  */
 #define MK_IPI_ONE_DOORBELL 2
 
 /**
- * Event: messages of the peer's life `incarnation` follow; those of former ones have been delivered. Once
+ * Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
  * for each life of ours.
  */
 #define MK_IPI_EVENT_BEGAN 1
 
 /**
- * Event: the peer has answered this life of ours: sends return -`MK_IPI_EAGAIN` for that no more.
+ * Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
  */
 #define MK_IPI_EVENT_ANSWERED 2
 
 /**
- * Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
+ * Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
+ * set.
  */
 #define MK_IPI_EVENT_QUARANTINED 3
 
 /**
- * Event: the peer holds that we broke the protocol, and takes nothing more from this life of ours. `breach`
+ * Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
  * is set.
  */
 #define MK_IPI_EVENT_REFUSED 4
 
 /**
- * Event: a life of the peer ended while it handled our message `number`: perhaps it was handled. All before
- * it were, none behind it.
+ * Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
+ * it were handled, and none behind it.
  */
 #define MK_IPI_EVENT_IN_DOUBT 5
 
 /**
- * Event: a new life of the peer gave back, unhandled, our messages with a number above `after`, up to
- * `number`, as it wished to.
+ * Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
+ * not handled.
  */
 #define MK_IPI_EVENT_DISCARDED 6
 
 /**
- * Event: there is space in the peer's lane, as `mk_ipi_want_space` asked.
+ * Event: our lane to the peer has the space that `mk_ipi_want_space` asked for.
  */
 #define MK_IPI_EVENT_SPACE 7
 
 /**
- * Event: the peer's heartbeat stands still.
+ * Event: the peer's heartbeat has stopped.
  */
 #define MK_IPI_EVENT_SUSPECT 8
 
 /**
- * Event: the heartbeat of a suspect peer beats again.
+ * Event: the heartbeat of a suspect peer advances again.
  */
 #define MK_IPI_EVENT_ALIVE 9
 
 /**
- * Event: the peer's receiver lives, as `incarnation`.
+ * Event: the peer's receiver runs, as `incarnation`.
  */
 #define MK_IPI_EVENT_UP 10
 
@@ -277,39 +278,40 @@
 #define MK_IPI_EVENT_DEAD 11
 
 /**
- * Event: the link with the peer ended: it was destroyed here, or its region was made anew. Whether our messages
- * with a number above `after`, up to `number`, were handled is not known.
+ * Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
+ * our messages with a number above `after`, up to `number`, were handled.
  */
 #define MK_IPI_EVENT_UNSETTLED 12
 
 /**
- * Event: the peer says what the directory does not explain: it may have changed. Call `mk_ipi_follow`.
+ * Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
+ * `mk_ipi_follow`.
  */
 #define MK_IPI_EVENT_READ_DIRECTORY 13
 
 /**
- * `mk_ipi_follow`: the instance came, and was added.
+ * `mk_ipi_follow`: the instance is new, and was added.
  */
 #define MK_IPI_FOLLOWED_ADDED 1
 
 /**
- * `mk_ipi_follow`: the instance is another life, or is rung elsewhere; its region is the same.
+ * `mk_ipi_follow`: the life, the state or the doorbell of the instance changed. Its region is the same.
  */
 #define MK_IPI_FOLLOWED_CHANGED 2
 
 /**
- * `mk_ipi_follow`: the instance went, or its region did, and was taken out of the table.
+ * `mk_ipi_follow`: the instance or its region is gone, and it was removed from the table.
  */
 #define MK_IPI_FOLLOWED_REMOVED 3
 
 /**
- * `mk_ipi_follow`: the instance is live, and could not be added. It is tried again when the directory has changed
- * once more.
+ * `mk_ipi_follow`: the instance is live, and could not be added. It is tried again after the next change of the
+ * directory.
  */
 #define MK_IPI_FOLLOWED_LEFT_OUT 4
 
 /**
- * The host takes this life of ours for dead: our own entry is not live, or another life's.
+ * The host takes this life of ours for dead: our own entry is not live, or names another life.
  */
 #define MK_IPI_FOLLOWED_TAKEN_FOR_DEAD 5
 
@@ -319,7 +321,7 @@
 #define MK_IPI_CONFLICT_NONE 0
 
 /**
- * Readers would refuse the entry: a number of it that is not allowed, or a region that is none.
+ * Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
  */
 #define MK_IPI_CONFLICT_ENTRY 1
 
@@ -339,33 +341,33 @@
 #define MK_IPI_CONFLICT_CPU_TWICE 4
 
 /**
- * `cpu` is one of the live instance `instance` too.
+ * `cpu` belongs to the live instance `instance`.
  */
 #define MK_IPI_CONFLICT_CPU 5
 
 /**
- * The region lies on that of `instance`.
+ * The region overlaps that of `instance`.
  */
 #define MK_IPI_CONFLICT_REGION 6
 
 /**
- * The region lies on the directory.
+ * The region overlaps the directory.
  */
 #define MK_IPI_CONFLICT_ON_DIRECTORY 7
 
 /**
- * `instance`, the one to be written, is live as `incarnation`: until it is dead it keeps that, its region and
- * what that speaks.
+ * `instance`, the one to be written, is live as `incarnation`. Until it is dead, its incarnation, region and layout cannot
+ * change.
  */
 #define MK_IPI_CONFLICT_LIVE 8
 
 /**
- * That incarnation of `instance` is over: its next life has another one.
+ * This incarnation of `instance` has ended. Its next life needs another one.
  */
 #define MK_IPI_CONFLICT_OVER 9
 
 /**
- * The entry of `instance`, with which this one is compared, cannot be read.
+ * The entry of `instance`, which must be compared with the new one, cannot be read.
  */
 #define MK_IPI_CONFLICT_UNREADABLE 10
 
@@ -380,7 +382,7 @@
 #define MK_IPI_POLLER_SIZE 128
 
 /**
- * A registration. It is a number and points nowhere: compare it with NULL, keep it, give it back, no more.
+ * A registration. It is a number, not an address. Only compare it with NULL, keep it, and pass it back.
  */
 struct mk_ipi_handler;
 
@@ -393,7 +395,7 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
 };
 
 /**
- * What became of a peer, or of the link with it (native).
+ * What happened to a peer, or to the link with it (native).
  */
 struct mk_ipi_event {
     /**
@@ -414,7 +416,7 @@ struct mk_ipi_event {
      */
     uint32_t kind;
     /**
-     * The peer's life; 0 if none has been heard of.
+     * The peer's life; 0 if none is known.
      */
     uint32_t theirs;
     /**
@@ -445,15 +447,15 @@ struct mk_ipi_message {
      */
     size_t size;
     /**
-     * The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
+     * The number that the sender got for it (`mk_ipi_send`); 0 on RFC v2.
      */
     uint64_t number;
     /**
-     * Physical id of the CPU that sent, as the sender says, cut to 32 bits.
+     * The low 32 bits of the physical id of the sending CPU, as the sender says.
      */
     uint64_t sender_cpu;
     /**
-     * What the message is.
+     * The message type.
      */
     uint32_t type;
     /**
@@ -465,13 +467,13 @@ struct mk_ipi_message {
      */
     uint32_t sender_incarnation;
     /**
-     * Which life of ours receives it; 0 on RFC v2.
+     * Our own life that receives it; 0 on RFC v2.
      */
     uint32_t receiver_incarnation;
 };
 
 /**
- * What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
+ * Operations that the kernel implements. Each gets `ctx`. The comment says which may be NULL. The table is copied.
  *
  * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
  * and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
@@ -492,11 +494,11 @@ struct mk_ipi_ops {
      */
     uint32_t reserved;
     /**
-     * Given to each operation.
+     * First argument of each operation.
      */
     void *ctx;
     /**
-     * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`; their address to
+     * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
      * `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
      */
     int (*pool_alloc)(void *ctx, int instance, uint64_t len, uint64_t *phys);
@@ -505,7 +507,7 @@ struct mk_ipi_ops {
      */
     void (*pool_free)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Maps `len` bytes at `phys`, write-back cached, to be written only if `writable`; where to `*virt`,
+     * Maps `len` bytes at `phys`, write-back cached, writable only if `writable`. Stores the address in `*virt`,
      * 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
      */
     int (*map)(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt);
@@ -523,42 +525,42 @@ struct mk_ipi_ops {
      */
     int (*doorbell_check)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * Interrupts the CPU with this physical id: fixed vector, edge. All that this CPU stored before must be
-     * visible to the handler that runs there because of it. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+     * Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
+     * visible to the handler that this doorbell causes there. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
      * is stuck) or another.
      */
     int (*doorbell_ring)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * As `doorbell_ring`, from a handler that may have interrupted one half-way: an NMI.
+     * As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU.
      */
     int (*doorbell_ring_nmi)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * Physical id of the CPU that calls: on x86 its APIC id.
+     * Physical id of the calling CPU: on x86 its APIC id.
      */
     uint64_t (*this_cpu_id)(void *ctx);
     /**
-     * Number of the CPU that calls among this kernel's: dense from 0, below `MK_IPI_MAX_CPUS`.
+     * Index of the calling CPU within this kernel: dense from 0, below `MK_IPI_MAX_CPUS`.
      */
     unsigned int (*this_cpu_index)(void *ctx);
     /**
-     * Interrupts off on this CPU, which the caller then does not leave; gives the former state. Pairs nest.
+     * Switches interrupts off on this CPU, and prevents migration. Gives the former state. Pairs nest.
      */
     unsigned long (*irq_save)(void *ctx);
     /**
-     * Back to the state that `irq_save` gave.
+     * Restores the state that `irq_save` gave.
      */
     void (*irq_restore)(void *ctx, unsigned long state);
     /**
-     * Has `mk_ipi_run_deferred` called soon, on this CPU, outside the vector's code. Interrupts are off.
-     * Must not call it.
+     * Schedules a call of `mk_ipi_run_deferred`, soon, on this CPU, outside of the interrupt handler. Interrupts are off.
+     * Must not make the call itself.
      */
     void (*schedule)(void *ctx);
     /**
-     * One turn of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+     * One iteration of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
      */
     void (*relax)(void *ctx);
     /**
-     * A line for the kernel's log, at most one for each call that failed, never in interrupt context. May be
+     * Prints a line to the kernel's log. At most one for each failed call, never in interrupt context. May be
      * NULL.
      */
     void (*log)(void *ctx, const char *text);
@@ -567,60 +569,60 @@ struct mk_ipi_ops {
      */
     void (*region_added)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * A region is about to go. May be NULL.
+     * A region will be removed. May be NULL.
      */
     void (*region_removed)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Something happened to a peer. In deferred work, a poller's look or any other call that finds out; may
-     * send, must not wait. May be NULL.
+     * Something happened to a peer. Called in deferred work, a poll, or any other call that finds the event. It may
+     * send, and must not wait. May be NULL.
      */
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
     /**
-     * Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
-     * and if this is NULL, the library asks the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
-     * Without that a peer has its doorbell CPU alone. Asked when the peer has moved its doorbell, so that no CPU
-     * is interrupted that is not the peer's; also of this kernel itself, when it moves its own. Must not wait.
+     * Whether the CPU belongs to the peer now, as the directory says: 1 or 0, or negative if that is not known. Then,
+     * and if this is NULL, the library reads the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
+     * Without one only its doorbell CPU belongs to a peer. It is called when a peer has moved its doorbell, so that only
+     * CPUs of the peer are interrupted, and for this kernel itself when it moves its own. Must not wait.
      */
     int (*peer_has_cpu)(void *ctx, int peer, uint64_t cpu);
     /**
      * `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
-     * not be added: `error` says why, as a negated error number. It is tried again by `mk_ipi_follow` when the
-     * directory has changed. May be NULL.
+     * not be added. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
+     * the directory. May be NULL.
      */
     void (*left_out)(void *ctx, int instance, int error);
     /**
-     * The host tells this kernel to stop at once, again each time until it has. May be NULL.
+     * The host tells this kernel to stop at once. Repeated until the kernel has stopped. May be NULL.
      */
     void (*stop)(void *ctx);
     /**
-     * No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where
-     * its handlers would be, under the same rules. May be NULL.
+     * A message was received for whose type no handler is registered. It is dropped after this call. Called where
+     * handlers are called, under the same rules. May be NULL.
      */
     void (*unhandled)(void *ctx, const struct mk_ipi_message *message);
 };
 
 /**
- * What is to be known of an instance before messages can go to it. Set to 0 what is not used.
+ * What must be known of an instance before messages can be sent to it. Set unused fields to 0.
  */
 struct mk_ipi_instance {
     /**
-     * CPUs that it is known to have, by physical id (on x86 the APIC id). They are checked, not kept.
+     * Physical ids of its known CPUs (on x86 APIC ids). They are checked, and not stored.
      */
     const uint64_t *cpus;
     /**
-     * The CPU that is rung unless another is named; one of `cpus`.
+     * The CPU that is rung if the sender names no other; one of `cpus`.
      */
     uint64_t doorbell_cpu;
     /**
-     * How many CPUs: 1 to `MK_IPI_MAX_ENTRY_CPUS`.
+     * Number of CPUs, 1 to `MK_IPI_MAX_ENTRY_CPUS`.
      */
     uint32_t nr_cpus;
     /**
-     * Who: 0 to 255.
+     * The instance id, 0 to 255.
      */
     int id;
     /**
-     * Which life of it; never 0.
+     * Its incarnation, never 0.
      */
     uint32_t incarnation;
     /**
@@ -641,12 +643,12 @@ struct mk_ipi_instance {
      */
     uint32_t exclusive;
     /**
-     * Native: lanes, 1 to 256, or 0 for whatever there is (attach) or 16 (create).
+     * Native: lanes, 1 to 256. 0: any number (attach), or 16 (create).
      */
     uint32_t lanes;
     /**
      * Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
-     * message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for so many lanes.
+     * message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for this number of lanes.
      */
     uint32_t lines;
     /**
@@ -654,7 +656,7 @@ struct mk_ipi_instance {
      */
     uint32_t max_len;
     /**
-     * 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
+     * 1 if the vector rings it at `doorbell_cpu` only. Then no other CPU can be the target.
      */
     uint32_t one_doorbell;
 };
@@ -674,7 +676,7 @@ struct mk_ipi_range {
 };
 
 /**
- * Asked by `mk_ipi_destroy_stopped`: whether the CPUs of that life of the instance have stopped for good; 0 if not.
+ * Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this life of the instance have stopped for good; 0 if not.
  */
 typedef int (*mk_ipi_has_stopped_callback_t)(int instance, uint32_t incarnation, void *ctx);
 
@@ -691,11 +693,11 @@ struct mk_ipi_instance_info {
      */
     uint64_t region_len;
     /**
-     * The CPU that is rung unless another is named.
+     * The CPU that is rung if the sender names no other.
      */
     uint64_t doorbell_cpu;
     /**
-     * Which life of it.
+     * Its incarnation.
      */
     uint32_t incarnation;
     /**
@@ -711,7 +713,7 @@ struct mk_ipi_instance_info {
      */
     uint32_t vector;
     /**
-     * 1 if the vector is good at `doorbell_cpu` alone.
+     * 1 if the vector rings it at `doorbell_cpu` only.
      */
     uint32_t one_doorbell;
     /**
@@ -721,7 +723,7 @@ struct mk_ipi_instance_info {
 };
 
 /**
- * Called by `mk_ipi_follow` for each instance of which the directory says something new: `what` is an
+ * Called by `mk_ipi_follow` for each changed instance: `what` is an
  * `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
  */
 typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int error, void *ctx);
@@ -746,7 +748,7 @@ struct mk_ipi_data {
      */
     int sender_cpu;
     /**
-     * What the message is: handlers are chosen by it.
+     * The message type, by which handlers are chosen.
      */
     unsigned int type;
     /**
@@ -762,8 +764,8 @@ struct mk_ipi_data {
 /**
  * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
  * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
- * unregister, must not migrate. It does not see messages above 256 bytes, which only a native region that
- * was made for such carries.
+ * unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
+ * for them can carry.
  */
 typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
 
@@ -776,7 +778,7 @@ struct mk_ipi_payload {
      */
     const void *data;
     /**
-     * How many.
+     * Their number.
      */
     size_t size;
 };
@@ -802,7 +804,7 @@ struct mk_ipi_stats {
      */
     uint64_t refused;
     /**
-     * Doorbells of the native link; its other sends were suppressed.
+     * Doorbells of the native link. Its other sends needed none.
      */
     uint64_t rung;
     /**
@@ -860,7 +862,7 @@ struct mk_ipi_stats {
 };
 
 /**
- * Our lane in a peer's region, in numbers. What the peer says informs, and decides nothing.
+ * Statistics of our lane in a peer's region. Values from the peer are information only.
  */
 struct mk_ipi_lane_stats {
     /**
@@ -876,11 +878,11 @@ struct mk_ipi_lane_stats {
      */
     uint64_t rung;
     /**
-     * Messages that the peer says it handed on, in all lives.
+     * Messages that the peer delivered to its handlers, as it says, in all lives.
      */
     uint64_t received;
     /**
-     * Lives of ours that the peer answered, and restarts of its own.
+     * Lives of ours that the peer answered, plus its own restarts.
      */
     uint64_t resets;
     /**
@@ -888,7 +890,7 @@ struct mk_ipi_lane_stats {
      */
     uint64_t bad;
     /**
-     * Why it did so last: a `breach` number, or 0.
+     * The reason for the last quarantine: a `breach` number, or 0.
      */
     uint64_t last_breach;
 };
@@ -902,7 +904,7 @@ struct MK_IPI_ALIGNED(8) mk_ipi_poller {
 };
 
 /**
- * What the host keeps to write its directory. Nobody else looks at it.
+ * Storage of the host's directory writer. Its content is private to the library.
  */
 struct MK_IPI_ALIGNED(8) mk_ipi_directory_writer {
     uint8_t _opaque[128];
@@ -921,15 +923,15 @@ struct mk_ipi_record {
      */
     uint64_t region_len;
     /**
-     * The CPU that is rung unless another is named; one of those listed.
+     * The CPU that is rung if the sender names no other; one of those listed.
      */
     uint64_t doorbell_cpu;
     /**
-     * Who: 0 to 255.
+     * The instance id, 0 to 255.
      */
     int instance;
     /**
-     * Which life of it; never 0.
+     * Its incarnation, never 0.
      */
     uint32_t incarnation;
     /**
@@ -949,7 +951,7 @@ struct mk_ipi_record {
      */
     uint32_t vector;
     /**
-     * How many CPUs are listed.
+     * Number of listed CPUs.
      */
     uint32_t nr_cpus;
     /**
@@ -975,7 +977,7 @@ struct mk_ipi_conflict {
      */
     int instance;
     /**
-     * `LIVE`: which life of it is live; else 0.
+     * `LIVE`: the incarnation that is live; else 0.
      */
     uint32_t incarnation;
     /**
@@ -989,17 +991,17 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Makes an instance of the library in `mk`, which nobody uses yet.
+ * Makes an instance of the library in `mk`, which is not in use yet.
  *
- * `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions or limits find out.
- * Returns 0; -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
- * if `ops->version` is; -EBUSY if an instance is there.
+ * `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
+ * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL, or a size is wrong; -EPROTO
+ * if `ops->version` is wrong; -EBUSY if an instance is there.
  *
- * Context: any but NMI, while nobody else looks at `mk`. Does not sleep; writes all of it, with little stack.
+ * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
  *
  * Safety:
  * `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
- * operations do what is said there.
+ * operations do what their comments require.
  */
 int mk_ipi_init(struct mk_ipi *mk,
                 size_t size,
@@ -1011,8 +1013,8 @@ int mk_ipi_init(struct mk_ipi *mk,
  *
  * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
  * while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
- * that cannot be looked at. If it is the default one, there is none afterwards. Context: may sleep; nobody else may use
- * `mk` any more, and its doorbell must have stopped.
+ * such a region cannot be mapped to find out. If it is the default instance, there is none afterwards. Context: may sleep; no other
+ * call may use `mk` any more, and its doorbell must have stopped.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1020,8 +1022,8 @@ int mk_ipi_init(struct mk_ipi *mk,
 int mk_ipi_fini(struct mk_ipi *mk);
 
 /**
- * Has the calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on) work on `mk`; on none if
- * it is NULL.
+ * Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
+ * none.
  *
  * Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
  *
@@ -1031,20 +1033,22 @@ int mk_ipi_fini(struct mk_ipi *mk);
 int mk_ipi_set_default(struct mk_ipi *mk);
 
 /**
- * Says who this kernel is: until then interrupts are ignored, sends refused, and native links not made.
+ * Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
  *
- * Peers may have sent before: every other CPU of this kernel calls `mk_ipi_poll` once after this. Returns 0;
- * -EINVAL if `mk` is none, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+ * Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
+ * -EINVAL if `mk` is no instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
  *
  * Safety:
  * `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
  */
-int mk_ipi_identify(struct mk_ipi *mk, int instance, uint32_t incarnation);
+int mk_ipi_identify(struct mk_ipi *mk,
+                    int instance,
+                    uint32_t incarnation);
 
 /**
- * Who this kernel is; which life of it, to `*incarnation`, unless that is NULL.
+ * The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
  *
- * Returns 0 to 255; -EINVAL if `mk` is none, or `incarnation` misaligned; -ENODEV if nobody has said it. Context: any.
+ * Returns 0 to 255; -EINVAL if `mk` is no instance of the library, or `incarnation` misaligned; -ENODEV before `mk_ipi_identify`. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `incarnation` is NULL or may be written.
@@ -1053,7 +1057,7 @@ int mk_ipi_identity(struct mk_ipi *mk,
                     uint32_t *incarnation);
 
 /**
- * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Where it lies to
+ * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Stores the range of the region in
  * `*made`, unless that is NULL.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
@@ -1069,7 +1073,7 @@ int mk_ipi_create_instance(struct mk_ipi *mk,
                            struct mk_ipi_range *made);
 
 /**
- * Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned; 0 and 0 if it has
+ * Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned. Both are 0 if it has
  * none.
  *
  * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
@@ -1086,14 +1090,14 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
                            uint64_t len);
 
 /**
- * Takes an instance out of the table, unmaps its region and gives back what came from its pool. What it has not said
- * to have handled is told by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own call `mk_ipi_goodbye`: until that is said,
- * whoever made the region holds that it is in use.
+ * Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
+ * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is destroyed,
+ * call `mk_ipi_goodbye`: until then the creator of the region takes it for used.
  *
- * Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it is closed
- * to new ones, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
- * kernel has it mapped, by its own word: say `MK_IPI_ENDING` in the directory, and call again, or see
- * `mk_ipi_destroy_stopped`; -ENOMEM if that cannot be looked at. Context: may sleep.
+ * Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
+ * are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
+ * kernel has it mapped, by its own word: write `MK_IPI_ENDING` into the directory, and call again, or see
+ * `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to find out. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1102,12 +1106,12 @@ int mk_ipi_destroy_instance(struct mk_ipi *mk,
                             int id);
 
 /**
- * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, does not count if
- * `has_stopped` says that its CPUs have stopped for good. If they have not, it goes on writing into memory that is
- * given to somebody else. NULL: none has stopped.
+ * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
+ * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
+ * another owner by then. NULL: none has stopped.
  *
  * Safety:
- * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what is said there.
+ * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
  */
 int mk_ipi_destroy_stopped(struct mk_ipi *mk,
                            int id,
@@ -1115,7 +1119,7 @@ int mk_ipi_destroy_stopped(struct mk_ipi *mk,
                            void *ctx);
 
 /**
- * What is known of an instance, to `*info`.
+ * Stores what is known of an instance in `*info`.
  *
  * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
  * any.
@@ -1126,15 +1130,17 @@ int mk_ipi_destroy_stopped(struct mk_ipi *mk,
 int mk_ipi_get_instance(struct mk_ipi *mk, int id, struct mk_ipi_instance_info *info);
 
 /**
- * Empties every exclusive slot that a dead kernel had claimed. For the host, when that incarnation's CPUs
+ * Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
  * have stopped for good.
  *
- * Returns how many; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+ * Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_clear_claims(struct mk_ipi *mk, int dead, uint32_t incarnation);
+int mk_ipi_clear_claims(struct mk_ipi *mk,
+                        int dead,
+                        uint32_t incarnation);
 
 /**
  * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
@@ -1205,17 +1211,17 @@ int mk_ipi_join(struct mk_ipi *mk,
 int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
 
 /**
- * Does what the directory that this kernel has joined by asks for since the last call, or since `mk_ipi_start` or
- * `mk_ipi_join`: adds instances that have come, takes out those whose region ends, and rings where it says now. Calls
- * `callback`, unless that is NULL, with `ctx` for every instance of which that is new.
+ * Applies changes of the directory by which this kernel has joined, since the last call, `mk_ipi_start` or
+ * `mk_ipi_join`: adds new instances, removes those whose region ends, and rings where the directory says now. Calls
+ * `callback`, unless that is NULL, with `ctx` for every change.
  *
- * Returns the directory's generation, which all our lanes name from then on: the host knows by it (`mk_ipi_behind`)
- * that this kernel rings no CPU, and uses no region, that an older one named. -EINVAL if `mk` is none; -ENODEV
+ * Returns the generation of the directory. All our lanes name it from then on, so that the host knows (`mk_ipi_behind`):
+ * this kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is no instance of the library; -ENODEV
  * without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
- * instance that is to go: what could be done was, call again.
+ * instance that must be removed: the other changes were applied, call again.
  *
- * Context: may sleep; one caller at a time. Call it now and then, one load if nothing has changed, and after
- * `MK_IPI_EVENT_READ_DIRECTORY`, but not in that. The callback may send and register, and must not end `mk`.
+ * Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
+ * `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
  *
  * Safety:
  * As `mk_ipi_identify`; `callback` may be called with `ctx`.
@@ -1225,12 +1231,12 @@ int64_t mk_ipi_follow(struct mk_ipi *mk,
                       void *ctx);
 
 /**
- * Which instances have our native region mapped, by their own word, and have not followed the directory to
- * `generation`: they may still ring a CPU, or use a region, that an older one named. For the host, before it gives
- * either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
+ * Finds instances that, by their own word, have our native region mapped and have not followed the directory to
+ * `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
+ * gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
  *
- * The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
- * are; -EINVAL if `mk` is none, or has no native region of its own. Context: any but NMI; looks at all lanes.
+ * The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
+ * number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
  *
  * Safety:
  * As `mk_ipi_follow`.
@@ -1241,10 +1247,10 @@ int mk_ipi_behind(struct mk_ipi *mk,
                   void *ctx);
 
 /**
- * Has `callback` called for each message of type `type`, with `ctx`. Several may serve one type, in no
- * promised order.
+ * Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
+ * are called in no defined order.
  *
- * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is none, or `callback` or `handler` is NULL;
+ * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is no instance of the library, or `callback` or `handler` is NULL;
  * -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
  *
  * Safety:
@@ -1260,17 +1266,17 @@ int mk_ipi_register(struct mk_ipi *mk,
  * Ends a registration. When this returns 0, the callback is not running and will not run again.
  *
  * Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
- * library; -EDEADLK on a CPU that is inside a callback or has a poller. Context: may sleep (waits for
- * callbacks on other CPUs, and for the next look of a poller there); not in interrupt context.
+ * library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits for
+ * callbacks on other CPUs, and for the next poll of a poller there); not in interrupt context.
  *
  * Safety:
- * As `mk_ipi_identify`. Any value is good for `handler`.
+ * As `mk_ipi_identify`. `handler` may have any value.
  */
 int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
 
 /**
- * Has `callback` called for each message of type `ipi_type`, with `ctx`. Several may serve one type, in no
- * promised order.
+ * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
+ * which are called in no defined order.
  *
  * Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
  * else a handle. Context: any but NMI, callbacks included.
@@ -1285,8 +1291,8 @@ struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
 /**
  * Ends a registration: when this returns, the callback is not running and will not run again.
  *
- * NULL, a handle that was ended before and one of another instance of the library change nothing. On a CPU
- * that is inside a callback nothing is ended either (it would wait for itself): the callback goes on being
+ * NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
+ * that runs a callback ends nothing either, because it would wait for itself: the callback is still
  * called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
  * interrupt context.
  */
@@ -1297,17 +1303,20 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  * zeros.
  *
  * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
- * region. A message of no bytes returns 0 and does not arrive. `type` is cut to 32 bits. New here: -EBUSY on
+ * region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
  * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
  * (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
  *
  * Safety:
  * `data` is NULL or holds `data_size` bytes.
  */
-int multikernel_send_ipi_data(int instance_id, void *data, size_t data_size, unsigned long type);
+int multikernel_send_ipi_data(int instance_id,
+                              void *data,
+                              size_t data_size,
+                              unsigned long type);
 
 /**
- * The doorbell rang: takes the message in this CPU's slot, if any, and schedules the deferred work.
+ * Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
  *
  * Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
  * nothing. Context: interrupts off; not NMI.
@@ -1335,7 +1344,7 @@ int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
 /**
  * Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
  *
- * Returns where, or NULL. Context: may sleep; a callback copies the message and has the page mapped later.
+ * Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
  *
  * Safety:
  * `data` is NULL or a message.
@@ -1503,7 +1512,7 @@ int mk_ipi_want_space(struct mk_ipi *mk,
 /**
  * The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
  *
- * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is none.
+ * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
  * Context: interrupts off; not NMI.
  *
  * Safety:
@@ -1528,13 +1537,14 @@ int mk_ipi_poll(struct mk_ipi *mk);
  * The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
  *
  * `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
- * handled, or -EINVAL if `mk` is none. Context: on the CPU that scheduled it, outside the vector's code;
+ * handled, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
  * must not migrate.
  *
  * Safety:
  * As `mk_ipi_identify`; `more` is NULL or may be written.
  */
-int mk_ipi_run_deferred(struct mk_ipi *mk, int *more);
+int mk_ipi_run_deferred(struct mk_ipi *mk,
+                        int *more);
 
 /**
  * As `mk_ipi_run_deferred`, for a kernel that polls now and then: on the native link senders are not asked to
@@ -1556,22 +1566,24 @@ int mk_ipi_drain(struct mk_ipi *mk, int *more);
 int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
 
 /**
- * Shows that this kernel lives, has the deferred work look at all lanes, and looks at all native peers: what
- * changed is told by `peer_event`. Call it now and then.
+ * Advances the heartbeat of this kernel, schedules the deferred work to look at all lanes, and checks all native peers.
+ * Changes are reported by `peer_event`. Call it periodically.
  *
- * `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
- * is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
+ * `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
+ * is suspect. Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_tick(struct mk_ipi *mk, uint64_t now, uint64_t patience);
+int mk_ipi_tick(struct mk_ipi *mk,
+                uint64_t now,
+                uint64_t patience);
 
 /**
- * Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
- * region, for its next life.
+ * Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
+ * life.
  *
- * Returns 0, or -EINVAL if `mk` is none. Context: any.
+ * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1579,10 +1591,10 @@ int mk_ipi_tick(struct mk_ipi *mk, uint64_t now, uint64_t patience);
 int mk_ipi_goodbye(struct mk_ipi *mk);
 
 /**
- * Has this life of the kernel begin with empty lanes: what former ones left unread is not delivered but given
- * back to its senders (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+ * Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
+ * their senders learn it (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
  *
- * Returns 0, or -EINVAL if `mk` is none. Context: any.
+ * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1590,11 +1602,11 @@ int mk_ipi_goodbye(struct mk_ipi *mk);
 int mk_ipi_discard_unread(struct mk_ipi *mk);
 
 /**
- * How far an instance has handled what this life of ours sent to it: to `*number`, all messages with a number
- * up to that were. It says so once for several.
+ * Stores in `*number` how far an instance has handled messages of this life of ours: all with a number up to it were
+ * handled. The instance confirms several messages at once.
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the peer says what
- * cannot be. Context: any.
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
+ * impossible. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `number` is NULL or may be written.
@@ -1604,7 +1616,7 @@ int mk_ipi_handled(struct mk_ipi *mk,
                    uint64_t *number);
 
 /**
- * Tells that life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+ * Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
  *
  * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
  * Context: any but NMI.
@@ -1615,10 +1627,10 @@ int mk_ipi_handled(struct mk_ipi *mk,
 int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
- * Has the life that this kernel is about to begin be rung at `cpu` with `vector` from its first doorbell on, whatever the directory lists.
- * To be called before `mk_ipi_join`.
+ * Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
+ * directory. Call it before `mk_ipi_join`.
  *
- * Returns 0; -EINVAL if `mk` is none, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+ * Returns 0; -EINVAL if `mk` is no instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1628,33 +1640,37 @@ int mk_ipi_begin_at(struct mk_ipi *mk,
                     unsigned int vector);
 
 /**
- * Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
- * schedules is through, the old doorbell rings no more.
+ * Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
+ * schedules, the old doorbell does not ring any more.
  *
- * Returns 0; -EINVAL if `mk` is none, its region is not native, `cpu` is not one of its CPUs, or `vector` is
+ * Returns 0; -EINVAL if `mk` is no instance of the library, its region is not native, `cpu` is not one of its CPUs, or `vector` is
  * not 0x20 to 0xfe. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_move_doorbell(struct mk_ipi *mk, uint64_t cpu, unsigned int vector);
+int mk_ipi_move_doorbell(struct mk_ipi *mk,
+                         uint64_t cpu,
+                         unsigned int vector);
 
 /**
- * Our lane to an instance in numbers, to `*stats`.
+ * Stores statistics of our lane to an instance in `*stats`.
  *
- * Returns 0; -EINVAL if `mk` is none, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
+ * Returns 0; -EINVAL if `mk` is no instance of the library, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
  * Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `stats` is NULL or may be written.
  */
-int mk_ipi_get_lane_stats(struct mk_ipi *mk, int to, struct mk_ipi_lane_stats *stats);
+int mk_ipi_get_lane_stats(struct mk_ipi *mk,
+                          int to,
+                          struct mk_ipi_lane_stats *stats);
 
 /**
  * Makes a poller in `poller`: the right to look at the lanes of this kernel's native region, for a CPU that polls.
  *
  * While it is there no sender is asked to ring, and the deferred work leaves the lanes to it. `size`:
- * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is none, `poller` is NULL, a size is another, or
+ * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, a size is another, or
  * this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
  * the lanes have one or are being looked at: try again; -ERANGE on a CPU whose index is not below
  * `MK_IPI_MAX_CPUS`. Context: any but NMI. From here to `mk_ipi_poller_end` on one CPU.
@@ -1726,7 +1742,7 @@ int mk_ipi_map_pfn(struct mk_ipi *mk, uint64_t pfn, void **page);
 /**
  * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
  *
- * Returns 0, or -EINVAL if `mk` is none. Context: may sleep.
+ * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
@@ -1743,7 +1759,7 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 uint64_t mk_ipi_directory_size(uint32_t nr_instances, uint32_t cpus_per_instance);
 
 /**
- * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which nobody reads yet, and a writer
+ * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which no kernel reads yet, and a writer
  * for it. For the host.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
@@ -1759,20 +1775,20 @@ int mk_ipi_directory_create(struct mk_ipi_directory_writer *writer,
                             uint32_t cpus_per_instance);
 
 /**
- * Makes a writer for the directory at `memory`, which a former life of the host made: its entries stay.
+ * Makes a writer for the directory at `memory`, which a former life of the host made. Its entries stay.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
  * library can read. Context: any.
  *
  * Safety:
- * As `mk_ipi_directory_create`; nobody else writes the directory any more.
+ * As `mk_ipi_directory_create`; no other writer uses the directory any more.
  */
 int mk_ipi_directory_take_over(struct mk_ipi_directory_writer *writer,
                                void *memory,
                                size_t len);
 
 /**
- * Says at which physical address the directory lies: from then on no region may lie on it. Call it before anybody
+ * Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
  * reads the directory.
  *
  * Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
@@ -1785,23 +1801,24 @@ int mk_ipi_directory_set_address(struct mk_ipi_directory_writer *writer,
                                  uint64_t phys);
 
 /**
- * Says which CPU booted the machine: no kernel may stop that one. Call it before anybody reads the directory.
+ * Stores which CPU booted the machine. No kernel may stop that CPU. Call it before any kernel reads the directory.
  *
  * Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
  *
  * Safety:
  * As `mk_ipi_directory_set_address`.
  */
-int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer, uint64_t cpu);
+int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer,
+                                  uint64_t cpu);
 
 /**
- * Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`, as many as the directory
- * has room for at most. Readers see it whole or not at all.
+ * Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
+ * has room for. Readers see the entry whole or not at all.
  *
  * Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
  * region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
  * be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
- * `mk_ipi_directory_generation` gives the number by which `mk_ipi_behind` tells who has not followed. Context: any;
+ * `mk_ipi_directory_generation` gives the generation for `mk_ipi_behind`, which finds instances that have not followed. Context: any;
  * one caller at a time.
  *
  * Safety:
@@ -1812,22 +1829,23 @@ int mk_ipi_directory_write(struct mk_ipi_directory_writer *writer,
                            const uint64_t *cpus);
 
 /**
- * Why the last `mk_ipi_directory_write` was refused, to `*conflict`; `MK_IPI_CONFLICT_NONE` if it was not.
+ * Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not.
  *
  * Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
  *
  * Safety:
  * As `mk_ipi_directory_set_address`; `conflict` is NULL or may be written.
  */
-int mk_ipi_directory_conflict(struct mk_ipi_directory_writer *writer, struct mk_ipi_conflict *conflict);
+int mk_ipi_directory_conflict(struct mk_ipi_directory_writer *writer,
+                              struct mk_ipi_conflict *conflict);
 
 /**
- * A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
- * which has room for `room`; an entry has `MK_IPI_MAX_ENTRY_CPUS` at most. With NULL and a room of 0 the CPUs
- * are not copied: `record->nr_cpus` says how many there are.
+ * Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
+ * which has room for `room`. An entry has at most `MK_IPI_MAX_ENTRY_CPUS`. With NULL and a room of 0 the CPUs
+ * are not copied. `record->nr_cpus` is their number.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
- * -EPROTO if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
+ * -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
  * there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
  * `cpus` may hold anything. Context: any.
  *
@@ -1843,7 +1861,7 @@ int mk_ipi_directory_read(const void *memory,
                           uint32_t room);
 
 /**
- * How often the directory at `memory` has changed: a number of 32 bits that every change of an entry changes.
+ * The generation of the directory at `memory`: a 32-bit number. Every change of an entry changes it.
  *
  * Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
  *
@@ -1853,7 +1871,7 @@ int mk_ipi_directory_read(const void *memory,
 int64_t mk_ipi_directory_generation(const void *memory, size_t len);
 
 /**
- * The CPU that booted the machine, by physical id, to `*cpu`, if the host says which: nobody may stop it.
+ * Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
  *
  * Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
  *
@@ -1865,8 +1883,8 @@ int mk_ipi_directory_boot_cpu(const void *memory,
                               uint64_t *cpu);
 
 /**
- * Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
- * needs.
+ * Whether `cpu` belongs to the instance, and the instance is live, as the directory at `memory` says. For the operation
+ * `peer_has_cpu`.
  *
  * Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
  * not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
@@ -1880,8 +1898,8 @@ int mk_ipi_directory_has_cpu(const void *memory,
                              uint64_t cpu);
 
 /**
- * Adds the instance of a directory's entry, in a kernel that does not follow the directory (`mk_ipi_follow`): a peer
- * that came later, or restarted (its former life destroyed first).
+ * Adds the instance of an entry of the directory, in a kernel that does not follow the directory (`mk_ipi_follow`): a new
+ * peer, or one that has restarted (destroy its former life first).
  *
  * Returns as `mk_ipi_attach_instance`. Context: may sleep.
  *

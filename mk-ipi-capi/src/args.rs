@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What C gives and gets, checked: numbers, lists, places for results.
+//! Checks of arguments from C: numbers, lists, pointers to results.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
@@ -7,17 +7,17 @@ use mk_ipi_core::abi::directory::{DirectoryError, MAX_ENTRY_CPUS};
 use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::sync::AtomicU64;
 
-/// What a C call returns for a result.
+/// The return value of a C call for a result.
 pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
     result.unwrap_or_else(Errno::to_c)
 }
 
-/// What a C call returns for a number of 32 bits.
+/// The return value of a C call for a 32-bit number.
 pub(crate) fn wide_code(result: Result<u32, Errno>) -> i64 {
     result.map_or_else(|e| e.to_c().into(), i64::from)
 }
 
-/// Why the bytes at an address are no directory, as a number.
+/// The error number for a failure to open a directory.
 pub(crate) const fn errno_of(error: DirectoryError) -> Errno {
     match error {
         DirectoryError::NoStamp(_) | DirectoryError::Version(_) => Errno::EPROTO,
@@ -35,12 +35,12 @@ pub(crate) fn count_of(count: usize) -> c_int {
     c_int::try_from(count).unwrap_or(c_int::MAX)
 }
 
-/// The place for a result; `EINVAL` for NULL, and for one where no `T` can lie.
+/// A pointer to a result. `EINVAL` for NULL, and for a misaligned pointer.
 pub(crate) fn place<T>(at: *mut T) -> Result<NonNull<T>, Errno> {
     NonNull::new(at).filter(|place| place.is_aligned()).ok_or(Errno::EINVAL)
 }
 
-/// The place for a result that not everybody wants: as [`place`], `None` for NULL.
+/// A pointer to an optional result: as [`place`], but `None` for NULL.
 pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno> {
     if at.is_null() {
         return Ok(None);
@@ -48,7 +48,7 @@ pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno
     place(at).map(Some)
 }
 
-/// Writes a result where somebody wants it.
+/// Writes an optional result.
 ///
 /// # Safety
 ///
@@ -60,22 +60,22 @@ pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
     }
 }
 
-/// The struct at `from`; `EINVAL` for NULL, and for one where no `T` can lie.
+/// The struct at `from`. `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
-/// `from` is NULL, or a `T` that nobody writes for `'a`.
+/// `from` is NULL, or a `T` that is not written during `'a`.
 pub(crate) unsafe fn given<'a, T>(from: *const T) -> Result<&'a T, Errno> {
     let from = place(from.cast_mut())?;
     // SAFETY: not NULL and aligned, so a `T` (the caller).
     Ok(unsafe { from.as_ref() })
 }
 
-/// The CPUs that C lists, as many as a directory's entry can have at most.
+/// The list of CPUs from C. It has at most as many as an entry of the directory.
 ///
 /// # Safety
 ///
-/// `from` is NULL or holds `count`, which nobody writes for `'a`.
+/// `from` is NULL or holds `count`, which are not written during `'a`.
 pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [PhysCpuId], Errno> {
     let from = place(from.cast_mut().cast::<PhysCpuId>())?;
     if count > MAX_ENTRY_CPUS {
@@ -85,11 +85,11 @@ pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [Ph
     Ok(unsafe { core::slice::from_raw_parts(from.as_ptr(), count as usize) })
 }
 
-/// Room for CPUs at `to`, no more than an entry can have, filled with 0.
+/// Space for CPUs at `to`, at most as many as an entry can have, filled with 0.
 ///
 /// # Safety
 ///
-/// `to` is NULL or has room for `room`, which nobody else uses for `'a`.
+/// `to` is NULL or has room for `room`, which only the caller uses during `'a`.
 pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [PhysCpuId], Errno> {
     let to = place(to.cast::<PhysCpuId>())?.as_ptr();
     let room = room.min(MAX_ENTRY_CPUS) as usize;
@@ -115,7 +115,7 @@ pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&
     Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
 }
 
-/// The region that C names; `None` for 0 and 0.
+/// The region from C. `None` if address and length are 0.
 pub(crate) fn region_of(start: u64, len: u64) -> Result<Option<PhysRange>, Errno> {
     match (start, len) {
         (0, 0) => Ok(None),

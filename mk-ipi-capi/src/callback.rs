@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A C function that messages are given to.
+//! C functions as message handlers.
 
 use crate::types::{mk_ipi_data, mk_ipi_message, MK_MAX_DATA_SIZE};
 use core::ffi::{c_char, c_int, c_void};
@@ -21,7 +21,7 @@ pub(crate) enum Call {
     Message(unsafe extern "C" fn(*const mk_ipi_message, *mut c_void)),
 }
 
-// SAFETY: whoever registers it is told by the header that any CPU may call it, with its context.
+// SAFETY: the header requires that any CPU may call a registered function with its context.
 unsafe impl Send for CHandler {}
 // SAFETY: as above.
 unsafe impl Sync for CHandler {}
@@ -29,7 +29,7 @@ unsafe impl Sync for CHandler {}
 impl Handler for CHandler {
     fn handle(&self, message: &Message<'_>) {
         match self.call {
-            // It has no room for more, and half a message is none.
+            // The struct has no room for more, and a partial message is useless.
             Call::Data(_) if message.payload().len() > MK_MAX_DATA_SIZE => {}
             Call::Data(call) => {
                 let mut data = data_of(message);

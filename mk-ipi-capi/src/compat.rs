@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calls of generation RFC v2 by their C names, with its results. They work on the default instance.
+//! The calls of generation RFC v2, with their C names and results. They work on the default instance.
 
 use crate::args::{code, id_of, place};
 use crate::handlers::{register_data, unregister};
@@ -11,8 +11,8 @@ use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, MessageType};
 use mk_ipi_core::{LookupError, SendError};
 
-/// Has `callback` called for each message of type `ipi_type`, with `ctx`. Several may serve one type, in no
-/// promised order.
+/// Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
+/// which are called in no defined order.
 ///
 /// Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
 /// else a handle. Context: any but NMI, callbacks included.
@@ -32,8 +32,8 @@ pub unsafe extern "C" fn multikernel_register_handler(
 
 /// Ends a registration: when this returns, the callback is not running and will not run again.
 ///
-/// NULL, a handle that was ended before and one of another instance of the library change nothing. On a CPU
-/// that is inside a callback nothing is ended either (it would wait for itself): the callback goes on being
+/// NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
+/// that runs a callback ends nothing either, because it would wait for itself: the callback is still
 /// called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
 /// interrupt context.
 #[no_mangle]
@@ -51,7 +51,7 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
 /// zeros.
 ///
 /// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
-/// region. A message of no bytes returns 0 and does not arrive. `type` is cut to 32 bits. New here: -EBUSY on
+/// region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
 /// exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
 /// (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
 ///
@@ -103,7 +103,7 @@ fn send<'a>(
 
 static ZEROS: [u8; MK_MAX_DATA_SIZE] = [0; MK_MAX_DATA_SIZE];
 
-/// The doorbell rang: takes the message in this CPU's slot, if any, and schedules the deferred work.
+/// Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
 ///
 /// Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
 /// nothing. Context: interrupts off; not NMI.
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn mk_receive_pfn(data: *mut mk_ipi_data, out_pfn: *mut c_
 
 /// Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
 ///
-/// Returns where, or NULL. Context: may sleep; a callback copies the message and has the page mapped later.
+/// Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
 ///
 /// # Safety
 ///

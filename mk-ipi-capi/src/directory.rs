@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory: who is on the machine. The host writes it, all others read it.
+//! The directory of instances. The host writes it, all others read it.
 
 use crate::args::{code, cpus_at, errno_of, given, id_of, place, region_of, room_at, wide_code, words_at};
 use crate::instance::{at, mk_ipi};
@@ -16,7 +16,7 @@ use mk_ipi_core::config_of;
 use mk_ipi_core::directory::{Directory, DirectoryWriter, InstanceRecord, WriteError};
 use mk_ipi_core::sync::AtomicU64;
 
-/// What the host keeps to write its directory. Nobody else looks at it.
+/// Storage of the host's directory writer. Its content is private to the library.
 #[repr(C, align(8))]
 pub struct mk_ipi_directory_writer {
     _opaque: [u8; 128],
@@ -30,7 +30,7 @@ impl core::fmt::Debug for mk_ipi_directory_writer {
 
 type Writer = DirectoryWriter<'static, AtomicU64>;
 
-/// What lies in the storage.
+/// The content of the storage.
 struct Place {
     writer: Option<Writer>,
     /// Why the last write was refused.
@@ -82,7 +82,7 @@ unsafe fn make_writer(
     }))
 }
 
-/// Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which nobody reads yet, and a writer
+/// Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which no kernel reads yet, and a writer
 /// for it. For the host.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
@@ -104,14 +104,14 @@ pub unsafe extern "C" fn mk_ipi_directory_create(
     unsafe { make_writer(writer, memory, len, create) }
 }
 
-/// Makes a writer for the directory at `memory`, which a former life of the host made: its entries stay.
+/// Makes a writer for the directory at `memory`, which a former life of the host made. Its entries stay.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
 /// library can read. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_create`; nobody else writes the directory any more.
+/// As `mk_ipi_directory_create`; no other writer uses the directory any more.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_take_over(
     writer: *mut mk_ipi_directory_writer,
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn mk_ipi_directory_take_over(
 ///
 /// # Safety
 ///
-/// `writer` is NULL, or a call that makes a writer wrote it, and nobody else uses it for `'a`.
+/// `writer` is NULL, or a call that makes a writer wrote it, and only this call uses it during `'a`.
 unsafe fn writer_at<'a>(writer: *mut mk_ipi_directory_writer) -> Result<&'a mut Place, Errno> {
     let mut place = place(writer)?.cast::<Place>();
     // SAFETY: not NULL, so made, and used by one caller at a time (the caller).
@@ -148,7 +148,7 @@ unsafe fn change_writer(
     Ok(0)
 }
 
-/// Says at which physical address the directory lies: from then on no region may lie on it. Call it before anybody
+/// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
 /// reads the directory.
 ///
 /// Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn mk_ipi_directory_set_address(
     code(unsafe { change_writer(writer, |writer| writer.at(phys)) })
 }
 
-/// Says which CPU booted the machine: no kernel may stop that one. Call it before anybody reads the directory.
+/// Stores which CPU booted the machine. No kernel may stop that CPU. Call it before any kernel reads the directory.
 ///
 /// Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
 ///
@@ -189,13 +189,13 @@ pub unsafe extern "C" fn mk_ipi_directory_set_boot_cpu(
     code(unsafe { change_writer(writer, |writer| writer.boot_cpu(PhysCpuId(cpu))) })
 }
 
-/// Writes the entry of `record->instance`, whose CPUs are `record->nr_cpus` at `cpus`, as many as the directory
-/// has room for at most. Readers see it whole or not at all.
+/// Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
+/// has room for. Readers see the entry whole or not at all.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
 /// region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
 /// be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
-/// `mk_ipi_directory_generation` gives the number by which `mk_ipi_behind` tells who has not followed. Context: any;
+/// `mk_ipi_directory_generation` gives the generation for `mk_ipi_behind`, which finds instances that have not followed. Context: any;
 /// one caller at a time.
 ///
 /// # Safety
@@ -246,7 +246,7 @@ fn conflict_of(error: WriteError) -> mk_ipi_conflict {
     }
 }
 
-/// Why the last `mk_ipi_directory_write` was refused, to `*conflict`; `MK_IPI_CONFLICT_NONE` if it was not.
+/// Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
 ///
@@ -313,12 +313,12 @@ unsafe fn read<R>(
     f(&Directory::open(words).map_err(errno_of)?)
 }
 
-/// A checked copy of an instance's entry in the directory at `memory`, to `*record`, its CPUs to `cpus`,
-/// which has room for `room`; an entry has `MK_IPI_MAX_ENTRY_CPUS` at most. With NULL and a room of 0 the CPUs
-/// are not copied: `record->nr_cpus` says how many there are.
+/// Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
+/// which has room for `room`. An entry has at most `MK_IPI_MAX_ENTRY_CPUS`. With NULL and a room of 0 the CPUs
+/// are not copied. `record->nr_cpus` is their number.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
-/// -EPROTO if there is no directory that this library can read, or the entry makes no sense or lists more CPUs than
+/// -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
 /// there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
 /// `cpus` may hold anything. Context: any.
 ///
@@ -351,7 +351,7 @@ pub unsafe extern "C" fn mk_ipi_directory_read(
     code(unsafe { read(memory, len, find) })
 }
 
-/// How often the directory at `memory` has changed: a number of 32 bits that every change of an entry changes.
+/// The generation of the directory at `memory`: a 32-bit number. Every change of an entry changes it.
 ///
 /// Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
 ///
@@ -364,7 +364,7 @@ pub unsafe extern "C" fn mk_ipi_directory_generation(memory: *const c_void, len:
     wide_code(unsafe { read(memory, len, |directory| Ok(directory.generation())) })
 }
 
-/// The CPU that booted the machine, by physical id, to `*cpu`, if the host says which: nobody may stop it.
+/// Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
 ///
 /// Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
 ///
@@ -388,8 +388,8 @@ pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Whether the directory at `memory` gives `cpu` to that instance, which is live. What the operation `peer_has_cpu`
-/// needs.
+/// Whether `cpu` belongs to the instance, and the instance is live, as the directory at `memory` says. For the operation
+/// `peer_has_cpu`.
 ///
 /// Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
 /// not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
@@ -411,8 +411,8 @@ pub unsafe extern "C" fn mk_ipi_directory_has_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Adds the instance of a directory's entry, in a kernel that does not follow the directory (`mk_ipi_follow`): a peer
-/// that came later, or restarted (its former life destroyed first).
+/// Adds the instance of an entry of the directory, in a kernel that does not follow the directory (`mk_ipi_follow`): a new
+/// peer, or one that has restarted (destroy its former life first).
 ///
 /// Returns as `mk_ipi_attach_instance`. Context: may sleep.
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following the directory: instances come, go and change while this kernel runs.
+//! Following the directory: instances are added, removed and changed while this kernel runs.
 
 use crate::args::{code, count_of, wide_code};
 use crate::instance::{at, mk_ipi};
@@ -11,17 +11,17 @@ use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::Errno;
 use mk_ipi_core::Followed;
 
-/// Does what the directory that this kernel has joined by asks for since the last call, or since `mk_ipi_start` or
-/// `mk_ipi_join`: adds instances that have come, takes out those whose region ends, and rings where it says now. Calls
-/// `callback`, unless that is NULL, with `ctx` for every instance of which that is new.
+/// Applies changes of the directory by which this kernel has joined, since the last call, `mk_ipi_start` or
+/// `mk_ipi_join`: adds new instances, removes those whose region ends, and rings where the directory says now. Calls
+/// `callback`, unless that is NULL, with `ctx` for every change.
 ///
-/// Returns the directory's generation, which all our lanes name from then on: the host knows by it (`mk_ipi_behind`)
-/// that this kernel rings no CPU, and uses no region, that an older one named. -EINVAL if `mk` is none; -ENODEV
+/// Returns the generation of the directory. All our lanes name it from then on, so that the host knows (`mk_ipi_behind`):
+/// this kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is no instance of the library; -ENODEV
 /// without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
-/// instance that is to go: what could be done was, call again.
+/// instance that must be removed: the other changes were applied, call again.
 ///
-/// Context: may sleep; one caller at a time. Call it now and then, one load if nothing has changed, and after
-/// `MK_IPI_EVENT_READ_DIRECTORY`, but not in that. The callback may send and register, and must not end `mk`.
+/// Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
+/// `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
 ///
 /// # Safety
 ///
@@ -56,12 +56,12 @@ pub unsafe extern "C" fn mk_ipi_follow(
     }))
 }
 
-/// Which instances have our native region mapped, by their own word, and have not followed the directory to
-/// `generation`: they may still ring a CPU, or use a region, that an older one named. For the host, before it gives
-/// either to somebody else. Calls `callback`, unless that is NULL, with `ctx` for each.
+/// Finds instances that, by their own word, have our native region mapped and have not followed the directory to
+/// `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
+/// gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
 ///
-/// The word of a life that was killed stays; whether its CPUs have stopped only the host knows. Returns how many they
-/// are; -EINVAL if `mk` is none, or has no native region of its own. Context: any but NMI; looks at all lanes.
+/// The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
+/// number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
 ///
 /// # Safety
 ///

@@ -54,16 +54,16 @@ pub(crate) fn register_data(
 pub(crate) fn unregister(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let handle = instance.end.handle_from_bits(from_pointer(instance, handler)?);
     if crate::poller::is_here(instance) {
-        // It may keep the handler from one look to the next, and looks no more while we wait for it.
+        // The poller may keep the handler between two polls, and cannot poll while we wait on its CPU.
         return Err(Errno::EDEADLK);
     }
     instance.end.unregister(handle).map(|()| 0).map_err(|e| e.errno())
 }
 
-/// Has `callback` called for each message of type `type`, with `ctx`. Several may serve one type, in no
-/// promised order.
+/// Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
+/// are called in no defined order.
 ///
-/// The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is none, or `callback` or `handler` is NULL;
+/// The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is no instance of the library, or `callback` or `handler` is NULL;
 /// -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
 ///
 /// # Safety
@@ -92,12 +92,12 @@ pub unsafe extern "C" fn mk_ipi_register(
 /// Ends a registration. When this returns 0, the callback is not running and will not run again.
 ///
 /// Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
-/// library; -EDEADLK on a CPU that is inside a callback or has a poller. Context: may sleep (waits for
-/// callbacks on other CPUs, and for the next look of a poller there); not in interrupt context.
+/// library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits for
+/// callbacks on other CPUs, and for the next poll of a poller there); not in interrupt context.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`. Any value is good for `handler`.
+/// As `mk_ipi_identify`. `handler` may have any value.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_unregister(mk: *mut mk_ipi, handler: *mut mk_ipi_handler) -> c_int {
     // SAFETY: the caller.

@@ -29,12 +29,12 @@ impl core::fmt::Debug for mk_ipi {
 pub type End =
     Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES>;
 
-/// What lies in the storage.
+/// The content of the storage.
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// [`MARK`] and the address, while the endpoint is there.
     mark: AtomicU64,
-    /// Tells apart the instances, and the lives of one: in each handle.
+    /// Distinguishes instances, and successive instances in one storage. It is in each handle.
     pub(crate) tag: u32,
     /// Number of the CPU that has the poller, plus one; 0 if none has.
     pub(crate) polling: AtomicU32,
@@ -42,12 +42,12 @@ pub(crate) struct Instance {
 }
 
 const _: () = assert!(size_of::<Instance>() <= MK_IPI_SIZE && align_of::<Instance>() <= align_of::<mk_ipi>());
-// More than it needs costs every kernel memory.
+// Unneeded bytes would cost every kernel memory.
 const _: () = assert!(MK_IPI_SIZE - size_of::<Instance>() < SLACK);
 
 const SLACK: usize = 512;
 
-/// Whether [`size`] is enough, and not much too much, for these limits.
+/// Whether [`size`] is large enough for these limits, and not much too large.
 #[expect(clippy::arithmetic_side_effects, reason = "while it is compiled")]
 const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
 {
@@ -82,7 +82,7 @@ fn mark_of(at: *const mk_ipi) -> u64 {
 ///
 /// # Safety
 ///
-/// `mk` is NULL or a `struct mk_ipi` whose bytes were all written once, and whatever `mk_ipi_init` made there
+/// `mk` is NULL or a `struct mk_ipi` whose bytes are all initialized, and an instance that `mk_ipi_init` made there
 /// stays for `'a`.
 pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
     if mk.is_null() || !mk.is_aligned() {
@@ -95,7 +95,7 @@ pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
     if mark.load(Ordering::Acquire) != mark_of(mk) {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: the mark says that `mk_ipi_init` wrote an `Instance` here; it does not go while it is used (the caller).
+    // SAFETY: the mark says that `mk_ipi_init` wrote an `Instance` here. It stays while it is used (the caller).
     Ok(unsafe { &*instance })
 }
 
@@ -107,18 +107,18 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
     unsafe { at(core::ptr::with_exposed_provenance(address)) }.map_err(|_| Errno::ENODEV)
 }
 
-/// Makes an instance of the library in `mk`, which nobody uses yet.
+/// Makes an instance of the library in `mk`, which is not in use yet.
 ///
-/// `size`: `sizeof(struct mk_ipi)`, so that header and library of different versions or limits find out.
-/// Returns 0; -EINVAL if `mk` or `ops` is NULL, an operation that must be there is NULL, or a size is another; -EPROTO
-/// if `ops->version` is; -EBUSY if an instance is there.
+/// `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
+/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL, or a size is wrong; -EPROTO
+/// if `ops->version` is wrong; -EBUSY if an instance is there.
 ///
-/// Context: any but NMI, while nobody else looks at `mk`. Does not sleep; writes all of it, with little stack.
+/// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
 ///
 /// # Safety
 ///
 /// `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
-/// operations do what is said there.
+/// operations do what their comments require.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const mk_ipi_ops) -> c_int {
     if size != MK_IPI_SIZE || mk.is_null() || !mk.is_aligned() {
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     };
     let tag = MADE.fetch_add(1, Ordering::Relaxed);
     let instance = mk.cast::<Instance>();
-    // SAFETY: the caller gives us the storage, which nobody else looks at; it is large enough and aligned (asserted above).
+    // SAFETY: the caller gives us exclusive access to the storage. It is large enough and aligned (asserted above).
     unsafe {
         (&raw mut (*instance).tag).write(tag);
         (&raw mut (*instance).polling).write(AtomicU32::new(0));
@@ -151,8 +151,8 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
 ///
 /// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
 /// while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
-/// that cannot be looked at. If it is the default one, there is none afterwards. Context: may sleep; nobody else may use
-/// `mk` any more, and its doorbell must have stopped.
+/// such a region cannot be mapped to find out. If it is the default instance, there is none afterwards. Context: may sleep; no other
+/// call may use `mk` any more, and its doorbell must have stopped.
 ///
 /// # Safety
 ///
@@ -183,8 +183,8 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
     0
 }
 
-/// Has the calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on) work on `mk`; on none if
-/// it is NULL.
+/// Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
+/// none.
 ///
 /// Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory that a kernel has joined by, kept for as long as it may be asked.
+//! The directory by which a kernel has joined. It is kept as long as it may be read.
 
 use core::mem::MaybeUninit;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId};
@@ -7,9 +7,9 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::Mapping;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 
-/// Nothing is kept.
+/// No directory is kept.
 const EMPTY: u64 = 0;
-/// Somebody puts a directory there, or takes it away.
+/// A call is storing or removing a directory.
 const CHANGING: u64 = 1;
 /// A directory is kept.
 const KEPT: u64 = 2;
@@ -17,35 +17,35 @@ const KEPT: u64 = 2;
 /// A mapped directory.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// Where it is mapped.
+    /// The address of its mapping.
     pub(crate) mapping: Mapping<AtomicU64>,
-    /// Its physical address, if we mapped it; then we also unmap it.
+    /// Its physical address if we mapped it. Then we also unmap it.
     pub(crate) ours: Option<PhysAddr>,
 }
 
 /// At most one directory.
 ///
-/// INVARIANT: `place` holds one exactly while `state` is [`KEPT`]; who has set [`CHANGING`] may write it, others read it
+/// INVARIANT: `place` holds one exactly while `state` is [`KEPT`]. The call that has set [`CHANGING`] may write it. Others may read it
 /// while they are counted in `users` and have seen [`KEPT`] since.
 #[derive(Debug)]
 pub(crate) struct Kept {
     state: AtomicU64,
-    /// Calls that look at it now.
+    /// Number of calls that read it now.
     users: AtomicU32,
     place: UnsafeCell<MaybeUninit<Held>>,
 }
 
-// SAFETY: `place` is shared by the rule above; a mapping may be used by any CPU.
+// SAFETY: access to `place` follows the INVARIANT. Any CPU may use a mapping.
 unsafe impl Sync for Kept {}
 // SAFETY: as above.
 unsafe impl Send for Kept {}
 
-/// A call that looks at the directory, until it is dropped.
+/// A counted reader of the directory, until it is dropped.
 struct User<'a>(&'a Kept);
 
 impl<'a> User<'a> {
     fn new(kept: &'a Kept) -> Self {
-        // SYNC POINT: directory-used (both are SeqCst): we see that it goes, or who takes it sees us.
+        // SYNC POINT: directory-used (both are SeqCst): either we see that it is being removed, or the call that removes it sees us.
         kept.users.fetch_add(1, Ordering::SeqCst);
         Self(kept)
     }
@@ -55,7 +55,7 @@ impl<'a> User<'a> {
         if kept.state.load(Ordering::SeqCst) != KEPT {
             return None;
         }
-        // SAFETY: it is there, and stays while we are counted (INVARIANT).
+        // SAFETY: it is present, and stays while we are counted (INVARIANT).
         kept.place.with(|place| Some(unsafe { (*place).assume_init_ref() }))
     }
 }
@@ -68,7 +68,7 @@ impl Drop for User<'_> {
 }
 
 impl Kept {
-    /// None yet.
+    /// Without a directory.
     pub(crate) const fn new() -> Self {
         Self {
             state: AtomicU64::new(EMPTY),
@@ -77,7 +77,7 @@ impl Kept {
         }
     }
 
-    /// Keeps `held`; gives it back if there is one already.
+    /// Keeps `held`. Returns it if a directory is kept already.
     pub(crate) fn keep(&self, held: Held) -> Result<(), Held> {
         if self.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire).is_err() {
             return Err(held);
@@ -88,25 +88,25 @@ impl Kept {
         Ok(())
     }
 
-    /// Takes the directory away, and waits by `relax` for calls that look at it. A caller must not be one of those.
+    /// Removes the directory. Waits for its readers, and calls `relax` in between. The caller must not be a reader.
     pub(crate) fn take(&self, mut relax: impl FnMut()) -> Option<Held> {
         self.state.compare_exchange(KEPT, CHANGING, Ordering::SeqCst).ok()?;
         // SYNC POINT: directory-used (SeqCst), directory-unused (acquire)
         while self.users.load(Ordering::SeqCst) != 0 {
             relax();
         }
-        // SAFETY: it was there, we have set `CHANGING`, and nobody looks at it any more (INVARIANT).
+        // SAFETY: it was present, we have set `CHANGING`, and it has no readers any more (INVARIANT).
         let held = self.place.with(|place| unsafe { (*place).assume_init_read() });
         self.state.store(EMPTY, Ordering::Release);
         Some(held)
     }
 
-    /// Whether a call looks at it now.
+    /// Whether it has readers now.
     pub(crate) fn is_used(&self) -> bool {
         self.users.load(Ordering::SeqCst) != 0
     }
 
-    /// Calls `f` with what is kept, and the directory there; `None` if there is none.
+    /// Calls `f` with the kept mapping and its directory. `None` if there is none.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&Held, &Directory<'_, AtomicU64>) -> R) -> Option<R> {
         let user = User::new(self);
         let held = user.held()?;
@@ -114,7 +114,7 @@ impl Kept {
         Some(f(held, &directory))
     }
 
-    /// Whether the directory gives `cpu` to `peer` now; `None` if there is none, or if its host does not come to rest.
+    /// Whether `cpu` belongs to `peer` now, as the directory says. `None` if there is none, or if the host is writing the entry all the time.
     pub(crate) fn has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         if self.state.load(Ordering::Relaxed) != KEPT {
             return None;

@@ -4,10 +4,10 @@
 //!
 //! Two sets of calls. Those of [`compat`] have the names, signatures and results of the Linux patch
 //! "Introduce generic multikernel IPI communication framework" and work on one instance of the library, the
-//! default one. All others begin with `mk_ipi_`, name the instance, and are strict: what cannot be done is an
+//! default one. All others begin with `mk_ipi_`, name the instance, and report every failure as an
 //! error.
 //!
-//! Everything here is thin: it checks what C gives, calls [`mk_ipi_core`], and turns errors into negated
+//! The calls here only check their arguments, call [`mk_ipi_core`], and turn errors into negated
 //! error numbers. There is no allocation and no panic.
 #![no_std]
 #![expect(non_camel_case_types, reason = "the names of the C header")]
@@ -35,7 +35,7 @@ pub mod send;
 pub mod start;
 pub mod types;
 
-/// Never called: no call of this library panics. The compiler asks for it all the same.
+/// Never called, because no call of this library panics. The compiler requires it nevertheless.
 #[cfg(panic = "abort")]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {

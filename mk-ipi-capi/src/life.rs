@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Life cycle: who this kernel is, instances and their regions.
+//! Life cycle: the identity of this kernel, instances and their regions.
 
 use crate::args::{code, count_of, cpus_at, given, id_of, place, place_if_wanted, put, region_of};
 use crate::instance::{at, mk_ipi};
@@ -12,10 +12,10 @@ use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Says who this kernel is: until then interrupts are ignored, sends refused, and native links not made.
+/// Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
 ///
-/// Peers may have sent before: every other CPU of this kernel calls `mk_ipi_poll` once after this. Returns 0;
-/// -EINVAL if `mk` is none, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+/// Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
+/// -EINVAL if `mk` is no instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -30,9 +30,9 @@ pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incar
     }))
 }
 
-/// Who this kernel is; which life of it, to `*incarnation`, unless that is NULL.
+/// The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
 ///
-/// Returns 0 to 255; -EINVAL if `mk` is none, or `incarnation` misaligned; -ENODEV if nobody has said it. Context: any.
+/// Returns 0 to 255; -EINVAL if `mk` is no instance of the library, or `incarnation` misaligned; -ENODEV before `mk_ipi_identify`. Context: any.
 ///
 /// # Safety
 ///
@@ -91,7 +91,7 @@ fn link_of(config: &mk_ipi_instance) -> Result<LinkConfig, Errno> {
     }
 }
 
-/// Adds an instance and makes its region from its pool: zeroed, mapped, then published. Where it lies to
+/// Adds an instance and makes its region from its pool: zeroed, mapped, then published. Stores the range of the region in
 /// `*made`, unless that is NULL.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
     }))
 }
 
-/// Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned; 0 and 0 if it has
+/// Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned. Both are 0 if it has
 /// none.
 ///
 /// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
@@ -147,14 +147,14 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
     }))
 }
 
-/// Takes an instance out of the table, unmaps its region and gives back what came from its pool. What it has not said
-/// to have handled is told by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own call `mk_ipi_goodbye`: until that is said,
-/// whoever made the region holds that it is in use.
+/// Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
+/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is destroyed,
+/// call `mk_ipi_goodbye`: until then the creator of the region takes it for used.
 ///
-/// Returns 0; -EINVAL if `mk` or the instance is none (nothing changed); -EBUSY while calls still use it: it is closed
-/// to new ones, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
-/// kernel has it mapped, by its own word: say `MK_IPI_ENDING` in the directory, and call again, or see
-/// `mk_ipi_destroy_stopped`; -ENOMEM if that cannot be looked at. Context: may sleep.
+/// Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
+/// are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
+/// kernel has it mapped, by its own word: write `MK_IPI_ENDING` into the directory, and call again, or see
+/// `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to find out. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -165,13 +165,13 @@ pub unsafe extern "C" fn mk_ipi_destroy_instance(mk: *mut mk_ipi, id: c_int) -> 
     unsafe { mk_ipi_destroy_stopped(mk, id, None, core::ptr::null_mut()) }
 }
 
-/// As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, does not count if
-/// `has_stopped` says that its CPUs have stopped for good. If they have not, it goes on writing into memory that is
-/// given to somebody else. NULL: none has stopped.
+/// As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
+/// `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
+/// another owner by then. NULL: none has stopped.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what is said there.
+/// As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_destroy_stopped(
     mk: *mut mk_ipi,
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn mk_ipi_destroy_stopped(
     }))
 }
 
-/// What is known of an instance, to `*info`.
+/// Stores what is known of an instance in `*info`.
 ///
 /// Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
 /// any.
@@ -225,10 +225,10 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
     }))
 }
 
-/// Empties every exclusive slot that a dead kernel had claimed. For the host, when that incarnation's CPUs
+/// Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
 /// have stopped for good.
 ///
-/// Returns how many; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+/// Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
 ///
 /// # Safety
 ///

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much there is room for: who builds the library chooses, by environment variables of these names.
+//! Limits of the library. They are set at build time, by environment variables of these names.
 //!
-//! The header has macros of the same names, which a program defines to the same values if they are not the usual ones.
+//! The header has macros of the same names. A program must define them to the same values, unless they are the default ones.
 
-/// Most CPUs of this kernel, 1 to 4096: `this_cpu_index` is below it. Those of others need no room.
+/// Most CPUs of this kernel, 1 to 4096: `this_cpu_index` is below it. CPUs of other kernels need no room.
 pub const MK_IPI_MAX_CPUS: usize = limit(option_env!("MK_IPI_MAX_CPUS"), 64, 4096);
 /// Most handlers that can be registered at a time, 1 to 128.
 pub const MK_IPI_MAX_HANDLERS: usize = limit(option_env!("MK_IPI_MAX_HANDLERS"), 64, 128);
 /// Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a
 /// CPU. A power of two, 1 to 1024.
 pub const MK_IPI_QUEUE: usize = limit(option_env!("MK_IPI_QUEUE"), 16, 1024);
-/// Ids of instances that this kernel can know are below it: 1 to 256.
+/// Number of instances, 1 to 256. Ids of instances in the table are below it.
 pub const MK_IPI_MAX_INSTANCES: usize = limit(option_env!("MK_IPI_MAX_INSTANCES"), 256, 256);
 /// Bytes of `struct mk_ipi`.
 pub const MK_IPI_SIZE: usize = size(MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES);
 
-/// Bytes that `struct mk_ipi` has whatever the limits are.
+/// Bytes of `struct mk_ipi` that do not depend on the limits.
 pub const FIXED: usize = 5248;
-/// Bytes for each CPU, without its queue. With that they are rounded up to 128.
+/// Bytes for each CPU, without its queue. The sum of both is rounded up to 128.
 pub const PER_CPU: usize = 232;
 /// Bytes for each message that can wait on a CPU.
 pub const PER_QUEUED: usize = 280;
@@ -38,7 +38,7 @@ pub const fn size(cpus: usize, handlers: usize, queue: usize, instances: usize) 
     (FIXED + cpu * cpus + PER_HANDLER * handlers + PER_INSTANCE * instances).next_multiple_of(128)
 }
 
-/// The number that whoever builds has chosen, from 1 to `most`.
+/// The number from the environment variable, from 1 to `most`.
 #[expect(clippy::arithmetic_side_effects, reason = "of seven digits at most, while it is compiled")]
 const fn limit(chosen: Option<&str>, usual: usize, most: usize) -> usize {
     let Some(text) = chosen else { return usual };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What only the native link has.
+//! Calls of the native link only.
 
 use crate::args::{code, place};
 use crate::instance::{at, mk_ipi};
@@ -8,11 +8,11 @@ use crate::types::mk_ipi_lane_stats;
 use core::ffi::{c_int, c_uint};
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 
-/// Shows that this kernel lives, has the deferred work look at all lanes, and looks at all native peers: what
-/// changed is told by `peer_event`. Call it now and then.
+/// Advances the heartbeat of this kernel, schedules the deferred work to look at all lanes, and checks all native peers.
+/// Changes are reported by `peer_event`. Call it periodically.
 ///
-/// `now`: the kernel's clock, in any unit; a peer whose heartbeat stands still for more than `patience` of it
-/// is suspect. Returns 0, or -EINVAL if `mk` is none. Context: any but NMI.
+/// `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
+/// is suspect. Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -26,10 +26,10 @@ pub unsafe extern "C" fn mk_ipi_tick(mk: *mut mk_ipi, now: u64, patience: u64) -
     }))
 }
 
-/// Tells all peers that this life of the kernel is over. What they sent and it has not read stays in its
-/// region, for its next life.
+/// Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
+/// life.
 ///
-/// Returns 0, or -EINVAL if `mk` is none. Context: any.
+/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
 ///
 /// # Safety
 ///
@@ -43,10 +43,10 @@ pub unsafe extern "C" fn mk_ipi_goodbye(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Has this life of the kernel begin with empty lanes: what former ones left unread is not delivered but given
-/// back to its senders (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+/// Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
+/// their senders learn it (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
 ///
-/// Returns 0, or -EINVAL if `mk` is none. Context: any.
+/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
 ///
 /// # Safety
 ///
@@ -60,11 +60,11 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// How far an instance has handled what this life of ours sent to it: to `*number`, all messages with a number
-/// up to that were. It says so once for several.
+/// Stores in `*number` how far an instance has handled messages of this life of ours: all with a number up to it were
+/// handled. The instance confirms several messages at once.
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the peer says what
-/// cannot be. Context: any.
+/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
+/// impossible. Context: any.
 ///
 /// # Safety
 ///
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut
     unsafe { with_peer(mk, to, read) }
 }
 
-/// Tells that life of an instance to stop at once. It obeys if this kernel is the host, instance 0.
+/// Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
 ///
 /// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
 /// Context: any but NMI.
@@ -97,10 +97,10 @@ pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u3
     unsafe { with_peer(mk, to, |end, to| end.stop(to, incarnation).map(|()| 0)) }
 }
 
-/// Has the life that this kernel is about to begin be rung at `cpu` with `vector` from its first doorbell on, whatever the directory lists.
-/// To be called before `mk_ipi_join`.
+/// Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
+/// directory. Call it before `mk_ipi_join`.
 ///
-/// Returns 0; -EINVAL if `mk` is none, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+/// Returns 0; -EINVAL if `mk` is no instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
 ///
 /// # Safety
 ///
@@ -114,10 +114,10 @@ pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_ui
     }))
 }
 
-/// Has senders ring this kernel at `cpu` with `vector` from now on. When the deferred work that this
-/// schedules is through, the old doorbell rings no more.
+/// Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
+/// schedules, the old doorbell does not ring any more.
 ///
-/// Returns 0; -EINVAL if `mk` is none, its region is not native, `cpu` is not one of its CPUs, or `vector` is
+/// Returns 0; -EINVAL if `mk` is no instance of the library, its region is not native, `cpu` is not one of its CPUs, or `vector` is
 /// not 0x20 to 0xfe. Context: any but NMI.
 ///
 /// # Safety
@@ -132,9 +132,9 @@ pub unsafe extern "C" fn mk_ipi_move_doorbell(mk: *mut mk_ipi, cpu: u64, vector:
     }))
 }
 
-/// Our lane to an instance in numbers, to `*stats`.
+/// Stores statistics of our lane to an instance in `*stats`.
 ///
-/// Returns 0; -EINVAL if `mk` is none, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
+/// Returns 0; -EINVAL if `mk` is no instance of the library, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
 /// Context: any.
 ///
 /// # Safety

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the C kernel supplies: a table of operations, checked when it is handed over, then a platform of
+//! The operations of a C kernel: a table that is checked once, and then used as a platform of
 //! mk-ipi-core.
 
 use crate::callback::message_of;
@@ -24,7 +24,7 @@ use mk_ipi_core::Message;
 /// The version of `struct mk_ipi_ops` that this header describes.
 pub const MK_IPI_OPS_VERSION: u32 = 3;
 
-/// What the kernel supplies. Each operation gets `ctx`. Those that may be NULL say so; the table is copied.
+/// Operations that the kernel implements. Each gets `ctx`. The comment says which may be NULL. The table is copied.
 ///
 /// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
 /// and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
@@ -39,15 +39,15 @@ pub struct mk_ipi_ops {
     pub version: u32,
     /// 0.
     pub reserved: u32,
-    /// Given to each operation.
+    /// First argument of each operation.
     pub ctx: *mut c_void,
-    /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`; their address to
+    /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
     /// `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
     pub pool_alloc:
         Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, len: u64, phys: *mut u64) -> c_int>,
     /// Gives back what `pool_alloc` gave.
     pub pool_free: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Maps `len` bytes at `phys`, write-back cached, to be written only if `writable`; where to `*virt`,
+    /// Maps `len` bytes at `phys`, write-back cached, writable only if `writable`. Stores the address in `*virt`,
     /// 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
     pub map: Option<
         unsafe extern "C" fn(
@@ -65,55 +65,55 @@ pub struct mk_ipi_ops {
     /// Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
     /// Sends nothing.
     pub doorbell_check: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// Interrupts the CPU with this physical id: fixed vector, edge. All that this CPU stored before must be
-    /// visible to the handler that runs there because of it. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+    /// Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
+    /// visible to the handler that this doorbell causes there. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
     /// is stuck) or another.
     pub doorbell_ring: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// As `doorbell_ring`, from a handler that may have interrupted one half-way: an NMI.
+    /// As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU.
     pub doorbell_ring_nmi: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// Physical id of the CPU that calls: on x86 its APIC id.
+    /// Physical id of the calling CPU: on x86 its APIC id.
     pub this_cpu_id: Option<unsafe extern "C" fn(ctx: *mut c_void) -> u64>,
-    /// Number of the CPU that calls among this kernel's: dense from 0, below `MK_IPI_MAX_CPUS`.
+    /// Index of the calling CPU within this kernel: dense from 0, below `MK_IPI_MAX_CPUS`.
     pub this_cpu_index: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_uint>,
-    /// Interrupts off on this CPU, which the caller then does not leave; gives the former state. Pairs nest.
+    /// Switches interrupts off on this CPU, and prevents migration. Gives the former state. Pairs nest.
     pub irq_save: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_ulong>,
-    /// Back to the state that `irq_save` gave.
+    /// Restores the state that `irq_save` gave.
     pub irq_restore: Option<unsafe extern "C" fn(ctx: *mut c_void, state: c_ulong)>,
-    /// Has `mk_ipi_run_deferred` called soon, on this CPU, outside the vector's code. Interrupts are off.
-    /// Must not call it.
+    /// Schedules a call of `mk_ipi_run_deferred`, soon, on this CPU, outside of the interrupt handler. Interrupts are off.
+    /// Must not make the call itself.
     pub schedule: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// One turn of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+    /// One iteration of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
     pub relax: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// A line for the kernel's log, at most one for each call that failed, never in interrupt context. May be
+    /// Prints a line to the kernel's log. At most one for each failed call, never in interrupt context. May be
     /// NULL.
     pub log: Option<unsafe extern "C" fn(ctx: *mut c_void, text: *const c_char)>,
     /// A region is mapped from now on: for the kernel's resource tree. May be NULL.
     pub region_added: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// A region is about to go. May be NULL.
+    /// A region will be removed. May be NULL.
     pub region_removed: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Something happened to a peer. In deferred work, a poller's look or any other call that finds out; may
-    /// send, must not wait. May be NULL.
+    /// Something happened to a peer. Called in deferred work, a poll, or any other call that finds the event. It may
+    /// send, and must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
-    /// Whether the directory gives the CPU to that peer now: 1 or 0, or negative if it cannot be asked; then,
-    /// and if this is NULL, the library asks the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
-    /// Without that a peer has its doorbell CPU alone. Asked when the peer has moved its doorbell, so that no CPU
-    /// is interrupted that is not the peer's; also of this kernel itself, when it moves its own. Must not wait.
+    /// Whether the CPU belongs to the peer now, as the directory says: 1 or 0, or negative if that is not known. Then,
+    /// and if this is NULL, the library reads the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
+    /// Without one only its doorbell CPU belongs to a peer. It is called when a peer has moved its doorbell, so that only
+    /// CPUs of the peer are interrupted, and for this kernel itself when it moves its own. Must not wait.
     pub peer_has_cpu: Option<unsafe extern "C" fn(ctx: *mut c_void, peer: c_int, cpu: u64) -> c_int>,
     /// `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
-    /// not be added: `error` says why, as a negated error number. It is tried again by `mk_ipi_follow` when the
-    /// directory has changed. May be NULL.
+    /// not be added. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
+    /// the directory. May be NULL.
     pub left_out: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, error: c_int)>,
-    /// The host tells this kernel to stop at once, again each time until it has. May be NULL.
+    /// The host tells this kernel to stop at once. Repeated until the kernel has stopped. May be NULL.
     pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// No handler is registered for this message's type, perhaps any more: it is taken, and goes. Called where
-    /// its handlers would be, under the same rules. May be NULL.
+    /// A message was received for whose type no handler is registered. It is dropped after this call. Called where
+    /// handlers are called, under the same rules. May be NULL.
     pub unhandled: Option<unsafe extern "C" fn(ctx: *mut c_void, message: *const mk_ipi_message)>,
 }
 
 type Ring = unsafe extern "C" fn(*mut c_void, u64, c_uint) -> c_int;
 type Region = Option<unsafe extern "C" fn(*mut c_void, c_int, u64, u64)>;
 
-/// A table of operations that was accepted: what must be there is.
+/// An accepted table of operations. All required ones are present.
 #[derive(Debug)]
 pub struct CPlatform {
     ctx: *mut c_void,
@@ -139,7 +139,7 @@ pub struct CPlatform {
     left_out: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int)>,
     stop: Option<unsafe extern "C" fn(*mut c_void)>,
     unhandled: Option<unsafe extern "C" fn(*mut c_void, *const mk_ipi_message)>,
-    /// What `peer_has_cpu` is answered from.
+    /// The directory for answers to `peer_has_cpu`.
     pub(crate) directory: Kept,
 }
 
@@ -206,12 +206,12 @@ impl CPlatform {
         })
     }
 
-    /// A line for the kernel's log, if it has one.
+    /// Prints a line to the kernel's log, if it has one.
     pub(crate) fn log(&self, text: &'static CStr) {
         write_line(self.ctx, self.log, text);
     }
 
-    /// A live instance was left out by a join.
+    /// Reports a live instance that a join left out.
     pub(crate) fn left_out(&self, instance: InstanceId, error: Errno) {
         if let Some(left_out) = self.left_out {
             // SAFETY: the kernel's own operation.
@@ -219,10 +219,10 @@ impl CPlatform {
         }
     }
 
-    /// Takes away the directory that is kept, and unmaps it if it is ours to unmap.
+    /// Removes the kept directory, and unmaps it if we mapped it.
     pub(crate) fn let_directory_go(&self) {
         if let Some(Held { mapping, ours: Some(_) }) = self.directory.take(|| self.relax()) {
-            // SAFETY: it came from `map` of this platform; nobody looks at it any more.
+            // SAFETY: it came from `map` of this platform, and is not used any more.
             unsafe { self.unmap(mapping) };
         }
     }
@@ -231,7 +231,7 @@ impl CPlatform {
     ///
     /// # Safety
     ///
-    /// They were mapped by this platform, and are not used again.
+    /// This platform mapped them, and they are not used again.
     pub(crate) unsafe fn unmap_at(&self, virt: *mut c_void, len: u64) {
         // SAFETY: the caller; the operation is the kernel's own.
         unsafe { (self.unmap)(self.ctx, virt, len) };

@@ -89,7 +89,7 @@ pub unsafe extern "C" fn mk_ipi_map_pfn(mk: *mut mk_ipi, pfn: u64, page: *mut *m
 
 /// Undoes `mk_ipi_map_pfn`; NULL is a no-op.
 ///
-/// Returns 0, or -EINVAL if `mk` is none. Context: may sleep.
+/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
 ///
 /// # Safety
 ///

@@ -120,7 +120,7 @@ unsafe fn with_poller(
 /// Makes a poller in `poller`: the right to look at the lanes of this kernel's native region, for a CPU that polls.
 ///
 /// While it is there no sender is asked to ring, and the deferred work leaves the lanes to it. `size`:
-/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is none, `poller` is NULL, a size is another, or
+/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, a size is another, or
 /// this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
 /// the lanes have one or are being looked at: try again; -ERANGE on a CPU whose index is not below
 /// `MK_IPI_MAX_CPUS`. Context: any but NMI. From here to `mk_ipi_poller_end` on one CPU.

@@ -10,7 +10,7 @@ use mk_ipi_core::{Deferred, PollError};
 
 /// The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
 ///
-/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is none.
+/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
 /// Context: interrupts off; not NMI.
 ///
 /// # Safety
@@ -64,7 +64,7 @@ unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> 
 /// The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
 ///
 /// `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
-/// handled, or -EINVAL if `mk` is none. Context: on the CPU that scheduled it, outside the vector's code;
+/// handled, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
 /// must not migrate.
 ///
 /// # Safety

@@ -7,12 +7,12 @@ use mk_ipi_core::abi::{native, rfc_v2, Errno};
 
 /// Most bytes of payload in one message of generation RFC v2.
 pub const MK_MAX_DATA_SIZE: usize = 256;
-/// Most bytes of payload in one message of a native region that was made for such; unless its maker said
-/// otherwise, they are 256.
+/// Most bytes of payload in one message that a native region can be made for. The default is
+/// 256.
 pub const MK_IPI_MAX_LEN: usize = 4096;
-/// Messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends at most.
+/// Most messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
 pub const MK_IPI_MAX_MANY: usize = 32;
-/// CPUs that an instance can list at most, here and in the directory.
+/// Most CPUs that an instance can list, here and in the directory.
 pub const MK_IPI_MAX_ENTRY_CPUS: usize = 1024;
 /// Instances that a machine can have: ids are 0 to 255.
 pub const MK_MAX_INSTANCES: usize = 256;
@@ -45,11 +45,11 @@ pub const MK_IPI_EINVAL: c_int = 22;
 pub const MK_IPI_ENOSPC: c_int = 28;
 /// A number does not fit.
 pub const MK_IPI_ERANGE: c_int = 34;
-/// Waiting here would wait for oneself.
+/// The caller would wait for itself.
 pub const MK_IPI_EDEADLK: c_int = 35;
-/// Not a protocol, or a version of it, that this side speaks.
+/// The protocol, or its version, is not known.
 pub const MK_IPI_EPROTO: c_int = 71;
-/// The handle or instance is of a former life.
+/// The handle or instance belongs to a former life.
 pub const MK_IPI_ESTALE: c_int = 116;
 
 /// State of an instance in the directory: none has this id.
@@ -58,63 +58,65 @@ pub const MK_IPI_ABSENT: u32 = 0;
 pub const MK_IPI_STARTING: u32 = 1;
 /// State: takes messages.
 pub const MK_IPI_RUNNING: u32 = 2;
-/// State: that incarnation is over.
+/// State: this incarnation has ended.
 pub const MK_IPI_DEAD: u32 = 3;
-/// State: that incarnation is over, and its region is about to go. Whoever has it mapped lets go of it.
+/// State: this incarnation has ended, and its region will be freed. Kernels that have it mapped unmap it.
 pub const MK_IPI_ENDING: u32 = 4;
 /// Flag of an instance in the directory: exclusive slots.
 pub const MK_IPI_EXCLUSIVE: u32 = 1;
-/// Flag of an instance in the directory: its vector is good at the doorbell CPU alone.
+/// Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
 pub const MK_IPI_ONE_DOORBELL: u32 = 2;
 
-/// Event: messages of the peer's life `incarnation` follow; those of former ones have been delivered. Once
+/// Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
 /// for each life of ours.
 pub const MK_IPI_EVENT_BEGAN: u32 = 1;
-/// Event: the peer has answered this life of ours: sends return -`MK_IPI_EAGAIN` for that no more.
+/// Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
 pub const MK_IPI_EVENT_ANSWERED: u32 = 2;
-/// Event: the peer broke the protocol, and nothing is taken from it until it begins anew. `breach` is set.
+/// Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
+/// set.
 pub const MK_IPI_EVENT_QUARANTINED: u32 = 3;
-/// Event: the peer holds that we broke the protocol, and takes nothing more from this life of ours. `breach`
+/// Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
 /// is set.
 pub const MK_IPI_EVENT_REFUSED: u32 = 4;
-/// Event: a life of the peer ended while it handled our message `number`: perhaps it was handled. All before
-/// it were, none behind it.
+/// Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
+/// it were handled, and none behind it.
 pub const MK_IPI_EVENT_IN_DOUBT: u32 = 5;
-/// Event: a new life of the peer gave back, unhandled, our messages with a number above `after`, up to
-/// `number`, as it wished to.
+/// Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
+/// not handled.
 pub const MK_IPI_EVENT_DISCARDED: u32 = 6;
-/// Event: there is space in the peer's lane, as `mk_ipi_want_space` asked.
+/// Event: our lane to the peer has the space that `mk_ipi_want_space` asked for.
 pub const MK_IPI_EVENT_SPACE: u32 = 7;
-/// Event: the peer's heartbeat stands still.
+/// Event: the peer's heartbeat has stopped.
 pub const MK_IPI_EVENT_SUSPECT: u32 = 8;
-/// Event: the heartbeat of a suspect peer beats again.
+/// Event: the heartbeat of a suspect peer advances again.
 pub const MK_IPI_EVENT_ALIVE: u32 = 9;
-/// Event: the peer's receiver lives, as `incarnation`.
+/// Event: the peer's receiver runs, as `incarnation`.
 pub const MK_IPI_EVENT_UP: u32 = 10;
 /// Event: the peer said goodbye, as `incarnation`.
 pub const MK_IPI_EVENT_DEAD: u32 = 11;
 
-/// Event: the link with the peer ended: it was destroyed here, or its region was made anew. Whether our messages
-/// with a number above `after`, up to `number`, were handled is not known.
+/// Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
+/// our messages with a number above `after`, up to `number`, were handled.
 pub const MK_IPI_EVENT_UNSETTLED: u32 = 12;
-/// Event: the peer says what the directory does not explain: it may have changed. Call `mk_ipi_follow`.
+/// Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
+/// `mk_ipi_follow`.
 pub const MK_IPI_EVENT_READ_DIRECTORY: u32 = 13;
 
-/// `mk_ipi_follow`: the instance came, and was added.
+/// `mk_ipi_follow`: the instance is new, and was added.
 pub const MK_IPI_FOLLOWED_ADDED: u32 = 1;
-/// `mk_ipi_follow`: the instance is another life, or is rung elsewhere; its region is the same.
+/// `mk_ipi_follow`: the life, the state or the doorbell of the instance changed. Its region is the same.
 pub const MK_IPI_FOLLOWED_CHANGED: u32 = 2;
-/// `mk_ipi_follow`: the instance went, or its region did, and was taken out of the table.
+/// `mk_ipi_follow`: the instance or its region is gone, and it was removed from the table.
 pub const MK_IPI_FOLLOWED_REMOVED: u32 = 3;
-/// `mk_ipi_follow`: the instance is live, and could not be added. It is tried again when the directory has changed
-/// once more.
+/// `mk_ipi_follow`: the instance is live, and could not be added. It is tried again after the next change of the
+/// directory.
 pub const MK_IPI_FOLLOWED_LEFT_OUT: u32 = 4;
-/// The host takes this life of ours for dead: our own entry is not live, or another life's.
+/// The host takes this life of ours for dead: our own entry is not live, or names another life.
 pub const MK_IPI_FOLLOWED_TAKEN_FOR_DEAD: u32 = 5;
 
 /// Nothing was refused.
 pub const MK_IPI_CONFLICT_NONE: u32 = 0;
-/// Readers would refuse the entry: a number of it that is not allowed, or a region that is none.
+/// Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
 pub const MK_IPI_CONFLICT_ENTRY: u32 = 1;
 /// No CPU, or more than the directory has room for.
 pub const MK_IPI_CONFLICT_NR_CPUS: u32 = 2;
@@ -122,18 +124,18 @@ pub const MK_IPI_CONFLICT_NR_CPUS: u32 = 2;
 pub const MK_IPI_CONFLICT_DOORBELL: u32 = 3;
 /// `cpu` is listed twice.
 pub const MK_IPI_CONFLICT_CPU_TWICE: u32 = 4;
-/// `cpu` is one of the live instance `instance` too.
+/// `cpu` belongs to the live instance `instance`.
 pub const MK_IPI_CONFLICT_CPU: u32 = 5;
-/// The region lies on that of `instance`.
+/// The region overlaps that of `instance`.
 pub const MK_IPI_CONFLICT_REGION: u32 = 6;
-/// The region lies on the directory.
+/// The region overlaps the directory.
 pub const MK_IPI_CONFLICT_ON_DIRECTORY: u32 = 7;
-/// `instance`, the one to be written, is live as `incarnation`: until it is dead it keeps that, its region and
-/// what that speaks.
+/// `instance`, the one to be written, is live as `incarnation`. Until it is dead, its incarnation, region and layout cannot
+/// change.
 pub const MK_IPI_CONFLICT_LIVE: u32 = 8;
-/// That incarnation of `instance` is over: its next life has another one.
+/// This incarnation of `instance` has ended. Its next life needs another one.
 pub const MK_IPI_CONFLICT_OVER: u32 = 9;
-/// The entry of `instance`, with which this one is compared, cannot be read.
+/// The entry of `instance`, which must be compared with the new one, cannot be read.
 pub const MK_IPI_CONFLICT_UNREADABLE: u32 = 10;
 
 /// A message of generation RFC v2, as it lies in shared memory and as callbacks of
@@ -143,7 +145,7 @@ pub const MK_IPI_CONFLICT_UNREADABLE: u32 = 10;
 pub struct mk_ipi_data {
     /// Physical id of the CPU that sent, as the sender says; -1 if it does not fit.
     pub sender_cpu: c_int,
-    /// What the message is: handlers are chosen by it.
+    /// The message type, by which handlers are chosen.
     pub r#type: c_uint,
     /// Bytes of payload.
     pub data_size: usize,
@@ -151,7 +153,7 @@ pub struct mk_ipi_data {
     pub buffer: [c_char; MK_MAX_DATA_SIZE],
 }
 
-/// A registration. It is a number and points nowhere: compare it with NULL, keep it, give it back, no more.
+/// A registration. It is a number, not an address. Only compare it with NULL, keep it, and pass it back.
 #[derive(Debug)]
 pub struct mk_ipi_handler {
     _never_made: (),
@@ -159,8 +161,8 @@ pub struct mk_ipi_handler {
 
 /// Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
 /// lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
-/// unregister, must not migrate. It does not see messages above 256 bytes, which only a native region that
-/// was made for such carries.
+/// unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
+/// for them can carry.
 pub type mk_ipi_callback_t = Option<unsafe extern "C" fn(data: *mut mk_ipi_data, ctx: *mut c_void)>;
 
 /// A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
@@ -171,17 +173,17 @@ pub struct mk_ipi_message {
     pub payload: *const c_void,
     /// Bytes of payload: 0 to 4096.
     pub size: usize,
-    /// The number that the sender knows it by (`mk_ipi_send`); 0 on RFC v2.
+    /// The number that the sender got for it (`mk_ipi_send`); 0 on RFC v2.
     pub number: u64,
-    /// Physical id of the CPU that sent, as the sender says, cut to 32 bits.
+    /// The low 32 bits of the physical id of the sending CPU, as the sender says.
     pub sender_cpu: u64,
-    /// What the message is.
+    /// The message type.
     pub r#type: u32,
     /// The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
     pub sender: c_int,
     /// Which life of the sender sent it, as that life says; 0 on RFC v2.
     pub sender_incarnation: u32,
-    /// Which life of ours receives it; 0 on RFC v2.
+    /// Our own life that receives it; 0 on RFC v2.
     pub receiver_incarnation: u32,
 }
 
@@ -191,7 +193,7 @@ pub struct mk_ipi_message {
 pub struct mk_ipi_payload {
     /// `size` bytes; may be NULL if there are none.
     pub data: *const c_void,
-    /// How many.
+    /// Their number.
     pub size: usize,
 }
 
@@ -199,19 +201,19 @@ pub struct mk_ipi_payload {
 pub type mk_ipi_message_callback_t =
     Option<unsafe extern "C" fn(message: *const mk_ipi_message, ctx: *mut c_void)>;
 
-/// What is to be known of an instance before messages can go to it. Set to 0 what is not used.
+/// What must be known of an instance before messages can be sent to it. Set unused fields to 0.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_instance {
-    /// CPUs that it is known to have, by physical id (on x86 the APIC id). They are checked, not kept.
+    /// Physical ids of its known CPUs (on x86 APIC ids). They are checked, and not stored.
     pub cpus: *const u64,
-    /// The CPU that is rung unless another is named; one of `cpus`.
+    /// The CPU that is rung if the sender names no other; one of `cpus`.
     pub doorbell_cpu: u64,
-    /// How many CPUs: 1 to `MK_IPI_MAX_ENTRY_CPUS`.
+    /// Number of CPUs, 1 to `MK_IPI_MAX_ENTRY_CPUS`.
     pub nr_cpus: u32,
-    /// Who: 0 to 255.
+    /// The instance id, 0 to 255.
     pub id: c_int,
-    /// Which life of it; never 0.
+    /// Its incarnation, never 0.
     pub incarnation: u32,
     /// The vector to ring: 0x20 to 0xfe.
     pub vector: u32,
@@ -222,14 +224,14 @@ pub struct mk_ipi_instance {
     /// RFC v2: 1 if the receiver and all senders are mk-ipi, so that no message is overwritten; 0 with C
     /// peers.
     pub exclusive: u32,
-    /// Native: lanes, 1 to 256, or 0 for whatever there is (attach) or 16 (create).
+    /// Native: lanes, 1 to 256. 0: any number (attach), or 16 (create).
     pub lanes: u32,
     /// Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
-    /// message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for so many lanes.
+    /// message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for this number of lanes.
     pub lines: u32,
     /// Native: most bytes of a message, 1 to 4096; 0 where `lines` is 0.
     pub max_len: u32,
-    /// 1 if the vector is good at `doorbell_cpu` alone: then no other CPU can be named as the target.
+    /// 1 if the vector rings it at `doorbell_cpu` only. Then no other CPU can be the target.
     pub one_doorbell: u32,
 }
 
@@ -241,9 +243,9 @@ pub struct mk_ipi_instance_info {
     pub region_start: u64,
     /// Bytes of its region; 0 if it has none.
     pub region_len: u64,
-    /// The CPU that is rung unless another is named.
+    /// The CPU that is rung if the sender names no other.
     pub doorbell_cpu: u64,
-    /// Which life of it.
+    /// Its incarnation.
     pub incarnation: u32,
     /// `MK_IPI_RFC_V2`, `MK_IPI_NATIVE`, or 0 without a region.
     pub layout: u32,
@@ -251,7 +253,7 @@ pub struct mk_ipi_instance_info {
     pub exclusive: u32,
     /// The vector to ring.
     pub vector: u32,
-    /// 1 if the vector is good at `doorbell_cpu` alone.
+    /// 1 if the vector rings it at `doorbell_cpu` only.
     pub one_doorbell: u32,
     /// 0.
     pub reserved: u32,
@@ -267,7 +269,7 @@ pub struct mk_ipi_range {
     pub len: u64,
 }
 
-/// What became of a peer, or of the link with it (native).
+/// What happened to a peer, or to the link with it (native).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_event {
@@ -280,7 +282,7 @@ pub struct mk_ipi_event {
     pub peer: c_int,
     /// An `MK_IPI_EVENT_` number.
     pub kind: u32,
-    /// The peer's life; 0 if none has been heard of.
+    /// The peer's life; 0 if none is known.
     pub theirs: u32,
     /// Our own life.
     pub ours: u32,
@@ -299,11 +301,11 @@ pub struct mk_ipi_record {
     pub region_start: u64,
     /// Bytes of the region; 0 if it has none.
     pub region_len: u64,
-    /// The CPU that is rung unless another is named; one of those listed.
+    /// The CPU that is rung if the sender names no other; one of those listed.
     pub doorbell_cpu: u64,
-    /// Who: 0 to 255.
+    /// The instance id, 0 to 255.
     pub instance: c_int,
-    /// Which life of it; never 0.
+    /// Its incarnation, never 0.
     pub incarnation: u32,
     /// `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING`, `MK_IPI_DEAD` or `MK_IPI_ENDING`.
     pub state: u32,
@@ -313,7 +315,7 @@ pub struct mk_ipi_record {
     pub flags: u32,
     /// The vector to ring.
     pub vector: u32,
-    /// How many CPUs are listed.
+    /// Number of listed CPUs.
     pub nr_cpus: u32,
     /// 0.
     pub reserved: u32,
@@ -329,13 +331,13 @@ pub struct mk_ipi_conflict {
     pub why: u32,
     /// An instance, where the reason names one; else -1.
     pub instance: c_int,
-    /// `LIVE`: which life of it is live; else 0.
+    /// `LIVE`: the incarnation that is live; else 0.
     pub incarnation: u32,
     /// 0.
     pub reserved: u32,
 }
 
-/// Called by `mk_ipi_follow` for each instance of which the directory says something new: `what` is an
+/// Called by `mk_ipi_follow` for each changed instance: `what` is an
 /// `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
 pub type mk_ipi_followed_callback_t =
     Option<unsafe extern "C" fn(instance: c_int, what: u32, error: c_int, ctx: *mut c_void)>;
@@ -344,7 +346,7 @@ pub type mk_ipi_followed_callback_t =
 pub type mk_ipi_behind_callback_t =
     Option<unsafe extern "C" fn(instance: c_int, incarnation: u32, ctx: *mut c_void)>;
 
-/// Asked by `mk_ipi_destroy_stopped`: whether the CPUs of that life of the instance have stopped for good; 0 if not.
+/// Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this life of the instance have stopped for good; 0 if not.
 pub type mk_ipi_has_stopped_callback_t =
     Option<unsafe extern "C" fn(instance: c_int, incarnation: u32, ctx: *mut c_void) -> c_int>;
 
@@ -360,7 +362,7 @@ pub struct mk_ipi_stats {
     pub full: u64,
     /// Sends refused for any other reason.
     pub refused: u64,
-    /// Doorbells of the native link; its other sends were suppressed.
+    /// Doorbells of the native link. Its other sends needed none.
     pub rung: u64,
     /// Messages stored whose doorbell did not ring.
     pub not_rung: u64,
@@ -390,7 +392,7 @@ pub struct mk_ipi_stats {
     pub quarantined: u64,
 }
 
-/// Our lane in a peer's region, in numbers. What the peer says informs, and decides nothing.
+/// Statistics of our lane in a peer's region. Values from the peer are information only.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_lane_stats {
@@ -400,13 +402,13 @@ pub struct mk_ipi_lane_stats {
     pub full: u64,
     /// Doorbells rung, in all lives.
     pub rung: u64,
-    /// Messages that the peer says it handed on, in all lives.
+    /// Messages that the peer delivered to its handlers, as it says, in all lives.
     pub received: u64,
-    /// Lives of ours that the peer answered, and restarts of its own.
+    /// Lives of ours that the peer answered, plus its own restarts.
     pub resets: u64,
     /// How often the peer put the lane into quarantine.
     pub bad: u64,
-    /// Why it did so last: a `breach` number, or 0.
+    /// The reason for the last quarantine: a `breach` number, or 0.
     pub last_breach: u64,
 }
 
