@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What names a CPU: the affinity fields of its `MPIDR_EL1`.
+//! The id of a CPU: the affinity fields of its `MPIDR_EL1`.
 
 use mk_ipi_abi::PhysCpuId;
 

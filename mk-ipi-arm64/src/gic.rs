@@ -68,7 +68,7 @@ pub struct Gic<Io> {
 }
 
 impl<Io: GicIo> Gic<Io> {
-    /// Has this CPU's interface be reached by system registers; no effect if it is. Each CPU does it once, before
+    /// Enables the system registers of this CPU's interface. No effect if they are enabled. Each CPU does it once, before
     /// [`new`](Self::new) or any other use.
     ///
     /// [`GicError::NoSystemRegisters`] if the bit does not stay: a higher exception level keeps them from us (GIC, "ICC_SRE_EL1,
@@ -208,7 +208,7 @@ unsafe impl<Io: GicIo> Doorbell for Gic<Io> {
         self.command(cpu, vector).map(drop)
     }
 
-    /// Nothing tells whether a CPU has this affinity: an SGI to nobody is lost.
+    /// It is not known whether a CPU has this affinity. An SGI to none is lost.
     // Inlined, so that barrier and write stand together in the code: the check of the disassembly looks there (SPEC AR-3).
     #[inline]
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {

@@ -2,19 +2,19 @@
 //! The mk-ipi doorbell on arm64: a software generated interrupt (SGI) of a GICv3, sent through the CPU interface's system
 //! registers.
 //!
-//! [`Gic`] is the doorbell. It reaches the registers through one seam, [`GicIo`], which `Hardware` implements with real
-//! instructions and a test with a recorder. For kernels without code of their own there is more: [`Gic::acknowledge`] and
+//! [`Gic`] is the doorbell. It accesses the registers through one trait, [`GicIo`], which `Hardware` implements with real
+//! instructions, and a test with a recorder. For kernels without code of their own there is more: [`Gic::acknowledge`] and
 //! [`Gic::eoi`] for the interrupt's handler, [`Gic::enable`] for each CPU, and [`Psci`], which starts a CPU, stops the one
 //! that calls, and says which are on.
 //!
 //! "GIC" is the GIC architecture specification, version 3 and 4 (Arm IHI 0069); "Arm ARM" is the architecture reference
 //! manual for A-profile (Arm DDI 0487); "PSCI" is the power state coordination interface (Arm DEN 0022); "SMCCC" is the
-//! calling convention that it uses (Arm DEN 0028). Their sections are named by title, for editions number them anew.
+//! calling convention that it uses (Arm DEN 0028). Their sections are cited by title, because their numbers differ between editions.
 //!
-//! # What a kernel owes the machine before it takes doorbells
+//! # What a kernel must do before it accepts doorbells
 //!
-//! The CPU interface is this crate's. The distributor and the redistributors are memory, whose place the device tree or ACPI
-//! says, and they are the kernel's (GIC, "Software Generated Interrupts" and "Enabling the distribution of interrupts"):
+//! This crate handles the CPU interface. The distributor and the redistributors are memory-mapped, at addresses from the device tree
+//! or ACPI. The kernel must set them up (GIC, "Software Generated Interrupts" and "Enabling the distribution of interrupts"):
 //!
 //! - **Distributor, once for the machine**: affinity routing on for the Security state (`GICD_CTLR.ARE_NS`, or `ARE`), Group 1
 //!   enabled. The machine's first kernel does that. A kernel that another one started must not touch it: the distributor routes
@@ -30,7 +30,7 @@
 //!
 //! # Modules
 //!
-//! The modules, each of which uses only those named before it: `affinity`, `sgi`, `regs`, `gic`. Beside them stand `hardware`
+//! Each module uses only those named before it: `affinity`, `sgi`, `regs`, `gic`. Beside them stand `hardware`
 //! on `regs`, and `psci` on `affinity`.
 #![no_std]
 

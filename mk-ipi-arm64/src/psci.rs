@@ -2,7 +2,7 @@
 //! Start and stop of CPUs by the firmware: PSCI (Arm DEN 0022).
 //!
 //! A CPU can be started by any other, and stops only itself: PSCI has no call that stops another CPU. So a kernel that hangs
-//! keeps its CPU, and whoever wants that back has to make it run [`Psci::cpu_off`] or to reset the machine.
+//! keeps its CPU. To get it back, that kernel must run [`Psci::cpu_off`], or the machine must be reset.
 
 use crate::affinity::Affinity;
 use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId};
@@ -46,7 +46,7 @@ pub enum PsciError {
     Denied,
     /// ALREADY_ON.
     AlreadyOn,
-    /// ON_PENDING: somebody is starting the CPU.
+    /// ON_PENDING: the CPU is being started.
     OnPending,
     /// INTERNAL_FAILURE.
     InternalFailure,
@@ -175,8 +175,8 @@ impl<C: Conduit> Psci<C> {
     ///
     /// # Safety
     ///
-    /// Nobody needs this CPU. Interrupts are masked, and none that another CPU must take is routed here. What it wrote is in memory, if
-    /// anybody reads that with caches off.
+    /// This CPU is not needed any more. Interrupts are masked, and no interrupt is routed here that another CPU must take. Its stores are in
+    /// memory, if they are read with caches off.
     pub unsafe fn cpu_off(&self) -> PsciError {
         // SAFETY: the caller.
         match unsafe { self.call(CPU_OFF, [0; 3]) } {
@@ -202,7 +202,7 @@ impl<C: Conduit> Psci<C> {
     ///
     /// # Safety
     ///
-    /// Nobody needs the machine.
+    /// The machine is not needed any more.
     pub unsafe fn system_off(&self) -> PsciError {
         // SAFETY: the caller.
         match unsafe { self.call(SYSTEM_OFF, [0; 3]) } {

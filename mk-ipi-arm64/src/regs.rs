@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The CPU interface's system registers, and the seam through which they are reached.
+//! The CPU interface's system registers, and the trait through which they are accessed.
 
 /// A system register that is used here; the names are the manuals' (GIC, "AArch64 System register descriptions"; Arm ARM,
 /// "MPIDR_EL1").
@@ -95,9 +95,9 @@ pub unsafe trait GicIo {
     /// Makes all earlier stores visible before anything later: `dsb ishst`.
     fn fence_before_doorbell(&self);
 
-    /// Has the writes of system registers take effect: `isb`.
+    /// Makes writes of system registers take effect: `isb`.
     fn synchronize(&self);
 
-    /// Ends when all earlier accesses have: `dsb sy`.
+    /// Waits until all earlier accesses are complete: `dsb sy`.
     fn settle(&self);
 }

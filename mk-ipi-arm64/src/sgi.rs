@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which interrupt is sent, and to whom: the value of `ICC_SGI1R_EL1`.
+//! The interrupt to send, and its target: the value of `ICC_SGI1R_EL1`.
 
 use crate::affinity::Affinity;
 use mk_ipi_abi::Vector;

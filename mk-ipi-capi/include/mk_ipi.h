@@ -1147,12 +1147,14 @@ int mk_ipi_clear_claims(struct mk_ipi *mk,
  * of the kernel's own region.
  *
  * Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
- * value, 0, what is no number, and garbage behind it; -ERANGE for what does not fit 52 bits. Context: any.
+ * value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
  *
  * Safety:
  * `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
  */
-int mk_ipi_boot_shared(const char *cmdline, size_t len, uint64_t *address);
+int mk_ipi_boot_shared(const char *cmdline,
+                       size_t len,
+                       uint64_t *address);
 
 /**
  * The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
@@ -1163,18 +1165,18 @@ int mk_ipi_boot_shared(const char *cmdline, size_t len, uint64_t *address);
 int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
 
 /**
- * The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
- * and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
+ * Starts a spawned kernel: finds its own entry, by `mk_ipi_shared=`, in the directory at `mk_ipi_directory=`,
+ * and adds all live instances. One that cannot be added is left out, and reported by `left_out`.
  *
- * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and whose a CPU is is asked there where
- * the operation `peer_has_cpu` does not say.
+ * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and it says which CPUs belong to a peer if
+ * the operation `peer_has_cpu` does not.
  *
- * Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
- * ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
+ * Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
+ * ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV without a directory, or if no live entry
  * has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
  * there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
- * error nothing that this call added or mapped stays, and boot can go on. Context: may sleep. Every other CPU of this
- * kernel calls `mk_ipi_poll` once afterwards.
+ * error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
+ * kernel must call `mk_ipi_poll` once afterwards.
  *
  * Safety:
  * As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
@@ -1184,10 +1186,10 @@ int mk_ipi_start(struct mk_ipi *mk,
                  size_t len);
 
 /**
- * Takes the place of the instance whose region is at `shared`, and adds all instances that the directory at `memory`
- * lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
+ * Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
+ * `memory`. One that cannot be added, unless it is this kernel's own, is left out, and reported by `left_out`.
  *
- * Returns how many were added, itself included; else as `mk_ipi_start`. Context: as there.
+ * Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: as there.
  *
  * Safety:
  * As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
@@ -1198,11 +1200,11 @@ int mk_ipi_join(struct mk_ipi *mk,
                 size_t len);
 
 /**
- * The start of a spawned kernel of generation RFC v2, without a directory: its own region is at
+ * Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
  * `mk_ipi_shared=` and has `me->slots` slots.
  *
- * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for a
- * value or a config that is none; -ENOMEM if the region cannot be mapped. After an error boot can go on
+ * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
+ * invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
  * without a region. Context: may sleep.
  *
  * Safety:
@@ -1361,24 +1363,24 @@ void *mk_receive_map_page(struct mk_ipi_data *data);
 void mk_receive_unmap_page(void *page);
 
 /**
- * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer where its region was made for
+ * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
  * fewer; on RFC v2 1 to 256, to its doorbell CPU.
  *
  * Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
  * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
  * Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
- * Else nothing was sent, and `*number` stays as it is:
+ * With another result nothing was sent, and `*number` is unchanged:
  *
- * -EINVAL: `mk` is none, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
+ * -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
  * kernel was not identified.
  *
  * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
  *
- * -ESTALE: `to` was destroyed, or its region was made anew since it was added: then add it again
+ * -ESTALE: `to` was destroyed, or its region was created again since it was added: then add it again
  * (`mk_ipi_follow` does). -ENODEV: it has no region.
  *
  * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
- * other CPUs were quicker.
+ * other CPUs took the space first.
  *
  * -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
  * not know ours: then add the peer again.
@@ -1398,9 +1400,9 @@ int mk_ipi_send(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
- * operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
- * link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+ * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if that CPU does not belong to it, as
+ * the operation `peer_has_cpu` or the directory says; without both, only its doorbell CPU does. On the native
+ * link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1414,7 +1416,7 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        uint64_t *number);
 
 /**
- * As `mk_ipi_send` on the native link, from any context, NMI and console paths included; -EINVAL on RFC v2.
+ * As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1427,8 +1429,8 @@ int mk_ipi_send_from_nmi(struct mk_ipi *mk,
                          uint64_t *number);
 
 /**
- * As `mk_ipi_send` on the native link, but rings nobody: after the last of several messages call
- * `mk_ipi_flush`. Until then they may wait. What handlers post is flushed when the deferred work is through.
+ * As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
+ * `mk_ipi_flush`. Until then they may wait. Posts of handlers are flushed at the end of the deferred work.
  * -EINVAL on RFC v2.
  *
  * Safety:
@@ -1442,11 +1444,11 @@ int mk_ipi_post(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`: how many there was
- * space for, from the first on, to `*done`. Cheaper than one by one.
+ * As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`. Posts as many as there is
+ * space for, from the first on, and stores their number in `*done`. Cheaper than one by one.
  *
- * Returns 0; else as `mk_ipi_send`: nothing was sent, and `*done` stays as it is. -ENOSPC if there was space for
- * none; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+ * Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
+ * for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`; `payloads` is NULL or holds `count`, each of which is NULL or holds its size; `done` is
@@ -1460,7 +1462,7 @@ int mk_ipi_post_many(struct mk_ipi *mk,
                      size_t *done);
 
 /**
- * As `mk_ipi_post_many`, and rings the instance if it wants to be rung.
+ * As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
  *
  * Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
  *
@@ -1475,7 +1477,7 @@ int mk_ipi_send_many(struct mk_ipi *mk,
                      size_t *done);
 
 /**
- * Rings an instance for what `mk_ipi_post` left, if it wants to be rung (native).
+ * Rings an instance for posted messages, if it wants to be rung (native).
  *
  * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
  *
@@ -1498,8 +1500,8 @@ int mk_ipi_ring(struct mk_ipi *mk, int to);
  * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
  * space for a message of `len` bytes, or is answered.
  *
- * Returns 1 if it has now; the event may come all the same. 0 if the event comes, or one that says that the peer
- * refuses us, ended or restarted (the latter two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
+ * Returns 1 if it has space now; the event may come nevertheless. Returns 0 if the event will come, or another one that says
+ * that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
  * -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
  *
  * Safety:
@@ -1510,7 +1512,7 @@ int mk_ipi_want_space(struct mk_ipi *mk,
                       size_t len);
 
 /**
- * The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
+ * Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
  *
  * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
  * Context: interrupts off; not NMI.
@@ -1521,8 +1523,8 @@ int mk_ipi_want_space(struct mk_ipi *mk,
 void mk_ipi_interrupt(struct mk_ipi *mk);
 
 /**
- * Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
- * slot. On the native link the deferred work looks.
+ * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
+ * this CPU's exclusive slot. On the native link the deferred work looks.
  *
  * Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
  * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
@@ -1534,10 +1536,10 @@ void mk_ipi_interrupt(struct mk_ipi *mk);
 int mk_ipi_poll(struct mk_ipi *mk);
 
 /**
- * The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
+ * The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
  *
- * `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
- * handled, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
+ * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
+ * handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
  * must not migrate.
  *
  * Safety:
@@ -1547,16 +1549,17 @@ int mk_ipi_run_deferred(struct mk_ipi *mk,
                         int *more);
 
 /**
- * As `mk_ipi_run_deferred`, for a kernel that polls now and then: on the native link senders are not asked to
- * ring, and more is not scheduled. One that polls all the time keeps a poller (`mk_ipi_poller_begin`).
+ * As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
+ * and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
  *
  * Safety:
  * As `mk_ipi_run_deferred`.
  */
-int mk_ipi_drain(struct mk_ipi *mk, int *more);
+int mk_ipi_drain(struct mk_ipi *mk,
+                 int *more);
 
 /**
- * The counters, to `*stats`.
+ * Stores the counters in `*stats`.
  *
  * Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
  *
@@ -1667,13 +1670,13 @@ int mk_ipi_get_lane_stats(struct mk_ipi *mk,
                           struct mk_ipi_lane_stats *stats);
 
 /**
- * Makes a poller in `poller`: the right to look at the lanes of this kernel's native region, for a CPU that polls.
+ * Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
  *
- * While it is there no sender is asked to ring, and the deferred work leaves the lanes to it. `size`:
- * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, a size is another, or
+ * While it exists, senders do not ring, and the deferred work does not read the lanes. `size`:
+ * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, the size is wrong, or
  * this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
- * the lanes have one or are being looked at: try again; -ERANGE on a CPU whose index is not below
- * `MK_IPI_MAX_CPUS`. Context: any but NMI. From here to `mk_ipi_poller_end` on one CPU.
+ * another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
+ * `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to `mk_ipi_poller_end` must be on one CPU.
  *
  * Safety:
  * As `mk_ipi_identify`; `poller` is NULL, or zeroed storage, or one given up by `mk_ipi_poller_end`, and stays
@@ -1684,11 +1687,11 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
                         size_t size);
 
 /**
- * Gives what has come to its handlers.
+ * Delivers new messages to their handlers.
  *
- * Returns how many messages that was, or other news of peers, 0 if there was nothing; -EINVAL if `poller` is none;
- * -EBUSY inside a handler that it called, and if it is used elsewhere. Looks at the lane that spoke last; now and
- * then at all, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
+ * Returns their number, counting other events of peers too, 0 if there was nothing; -EINVAL if `poller` is no poller;
+ * -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
+ * calls look at all lanes, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
  * CPU that made it.
  *
  * Safety:
@@ -1697,8 +1700,8 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
 int mk_ipi_poller_poll(struct mk_ipi_poller *poller);
 
 /**
- * Polls until something has come, `looks` times at most, with a short pause behind each look at nothing. Cheaper
- * than as many calls of `mk_ipi_poller_poll`; otherwise as that.
+ * Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. Cheaper
+ * than as many calls of `mk_ipi_poller_poll`; otherwise the same.
  *
  * Safety:
  * As `mk_ipi_poller_poll`.
@@ -1707,9 +1710,9 @@ int mk_ipi_poller_wait(struct mk_ipi_poller *poller,
                        size_t looks);
 
 /**
- * Ends a poller, and schedules the deferred work, which asks for doorbells again. Its storage can be used again.
+ * Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
  *
- * Returns 0; -EINVAL if `poller` is none; -EBUSY inside a handler that it called, and if it is used elsewhere.
+ * Returns 0; -EINVAL if `poller` is no poller; -EBUSY inside a handler that it called, and if another call uses it.
  * Context: any but NMI, on the CPU that made it.
  *
  * Safety:
@@ -1728,7 +1731,7 @@ int mk_ipi_poller_end(struct mk_ipi_poller *poller);
 int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
 
 /**
- * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to
+ * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
  * `*page`.
  *
  * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
@@ -1737,7 +1740,9 @@ int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
  * Safety:
  * As `mk_ipi_identify`; `page` is NULL or may be written.
  */
-int mk_ipi_map_pfn(struct mk_ipi *mk, uint64_t pfn, void **page);
+int mk_ipi_map_pfn(struct mk_ipi *mk,
+                   uint64_t pfn,
+                   void **page);
 
 /**
  * Undoes `mk_ipi_map_pfn`; NULL is a no-op.

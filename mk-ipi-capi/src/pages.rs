@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pages by number.
+//! Page numbers (PFNs) in messages.
 
 use crate::args::{code, given, id_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, Instance};
@@ -30,7 +30,7 @@ pub(crate) unsafe fn pfn_of(data: *const mk_ipi_data) -> Result<Pfn, Errno> {
 pub(crate) fn map(instance: &Instance, pfn: Pfn) -> Result<*mut c_void, Errno> {
     let page = instance.end.map_pfn(pfn).map_err(|e| e.errno())?;
     let words = page.words().as_ptr();
-    // It is unmapped by the call for that.
+    // The call that unmaps ends it.
     core::mem::forget(page);
     Ok(words.cast_mut().cast())
 }
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, n
     }))
 }
 
-/// Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it; where to
+/// Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
 /// `*page`.
 ///
 /// Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU that polls: the right to look at the lanes of the native link, kept over many looks.
+//! Pollers: the exclusive right to read the lanes of the native link, kept over many polls.
 
 use crate::args::{code, count_of, place};
 use crate::callback::CHandler;
@@ -39,7 +39,7 @@ type Held = mk_ipi_core::Poller<
     MK_IPI_MAX_INSTANCES,
 >;
 
-/// What lies in the storage.
+/// The content of the storage.
 struct Place {
     /// [`READY`] or [`LOOKING`], and the address, while there is a poller.
     mark: AtomicU64,
@@ -51,9 +51,9 @@ const _: () = assert!(size_of::<Place>() <= MK_IPI_POLLER_SIZE);
 const _: () = assert!(align_of::<Place>() <= align_of::<mk_ipi_poller>());
 const _: () = assert!(size_of::<mk_ipi_poller>() == MK_IPI_POLLER_SIZE);
 
-/// There is a poller, and nobody uses it.
+/// There is a poller, and it is not in use.
 const READY: u64 = u64::from_le_bytes(*b"MKIPIPOL");
-/// Somebody uses it.
+/// A call uses the poller.
 const LOOKING: u64 = !READY;
 
 /// Whether this CPU has the poller of `instance`.
@@ -64,7 +64,7 @@ pub(crate) fn is_here(instance: &Instance) -> bool {
     }
 }
 
-/// This CPU's number, plus one.
+/// This CPU's index, plus one.
 fn here(instance: &Instance) -> u32 {
     u32::try_from(instance.end.platform().index()).unwrap_or(u32::MAX).saturating_add(1)
 }
@@ -73,7 +73,7 @@ fn here(instance: &Instance) -> u32 {
 ///
 /// # Safety
 ///
-/// `poller` is NULL or a `struct mk_ipi_poller` whose bytes were all written once, for `'a`.
+/// `poller` is NULL or a `struct mk_ipi_poller` whose bytes are all initialized, for `'a`.
 unsafe fn mark_at<'a>(poller: *mut mk_ipi_poller) -> Result<&'a AtomicU64, Errno> {
     place(poller)?;
     // SAFETY: not NULL and aligned, so storage of that size and alignment (the caller), of which only this atomic is looked at.
@@ -85,7 +85,7 @@ fn marks(poller: *const mk_ipi_poller) -> [u64; 2] {
     [READY, LOOKING].map(|mark| mark ^ poller.addr() as u64)
 }
 
-/// Calls `f` with the poller at `poller`, which nobody else uses meanwhile. If it `stays`, it can be used again.
+/// Calls `f` with the poller at `poller`, which no other call uses meanwhile. If it `stays`, it can be used again.
 ///
 /// # Safety
 ///
@@ -117,13 +117,13 @@ unsafe fn with_poller(
     Ok(done)
 }
 
-/// Makes a poller in `poller`: the right to look at the lanes of this kernel's native region, for a CPU that polls.
+/// Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
 ///
-/// While it is there no sender is asked to ring, and the deferred work leaves the lanes to it. `size`:
-/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, a size is another, or
+/// While it exists, senders do not ring, and the deferred work does not read the lanes. `size`:
+/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, the size is wrong, or
 /// this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
-/// the lanes have one or are being looked at: try again; -ERANGE on a CPU whose index is not below
-/// `MK_IPI_MAX_CPUS`. Context: any but NMI. From here to `mk_ipi_poller_end` on one CPU.
+/// another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
+/// `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to `mk_ipi_poller_end` must be on one CPU.
 ///
 /// # Safety
 ///
@@ -179,11 +179,11 @@ fn make(instance: &'static Instance) -> Result<Held, Errno> {
     Ok(made)
 }
 
-/// Gives what has come to its handlers.
+/// Delivers new messages to their handlers.
 ///
-/// Returns how many messages that was, or other news of peers, 0 if there was nothing; -EINVAL if `poller` is none;
-/// -EBUSY inside a handler that it called, and if it is used elsewhere. Looks at the lane that spoke last; now and
-/// then at all, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
+/// Returns their number, counting other events of peers too, 0 if there was nothing; -EINVAL if `poller` is no poller;
+/// -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
+/// calls look at all lanes, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
 /// CPU that made it.
 ///
 /// # Safety
@@ -195,8 +195,8 @@ pub unsafe extern "C" fn mk_ipi_poller_poll(poller: *mut mk_ipi_poller) -> c_int
     code(unsafe { with_poller(poller, true, |_, poller| count_of(poller.assume_init_mut().poll())) })
 }
 
-/// Polls until something has come, `looks` times at most, with a short pause behind each look at nothing. Cheaper
-/// than as many calls of `mk_ipi_poller_poll`; otherwise as that.
+/// Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. Cheaper
+/// than as many calls of `mk_ipi_poller_poll`; otherwise the same.
 ///
 /// # Safety
 ///
@@ -207,9 +207,9 @@ pub unsafe extern "C" fn mk_ipi_poller_wait(poller: *mut mk_ipi_poller, looks: u
     code(unsafe { with_poller(poller, true, |_, poller| count_of(poller.assume_init_mut().wait(looks))) })
 }
 
-/// Ends a poller, and schedules the deferred work, which asks for doorbells again. Its storage can be used again.
+/// Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
 ///
-/// Returns 0; -EINVAL if `poller` is none; -EBUSY inside a handler that it called, and if it is used elsewhere.
+/// Returns 0; -EINVAL if `poller` is no poller; -EBUSY inside a handler that it called, and if another call uses it.
 /// Context: any but NMI, on the CPU that made it.
 ///
 /// # Safety

@@ -8,7 +8,7 @@ use core::ffi::c_int;
 use mk_ipi_core::abi::Errno;
 use mk_ipi_core::{Deferred, PollError};
 
-/// The doorbell rang. RFC v2: copies the message in this CPU's slot, if any. Schedules the deferred work.
+/// Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
 ///
 /// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
 /// Context: interrupts off; not NMI.
@@ -24,8 +24,8 @@ pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
     }
 }
 
-/// Looks for messages without an interrupt: finds what a lost doorbell left. RFC v2: in this CPU's exclusive
-/// slot. On the native link the deferred work looks.
+/// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
+/// this CPU's exclusive slot. On the native link the deferred work looks.
 ///
 /// Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
 /// `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
@@ -61,10 +61,10 @@ unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> 
     }))
 }
 
-/// The deferred work: gives waiting messages to their handlers, `MK_IPI_QUEUE` at most.
+/// The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
 ///
-/// `*more`, unless `more` is NULL: 1 if messages are left, and it was scheduled again. Returns how many were
-/// handled, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
+/// Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
+/// handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
 /// must not migrate.
 ///
 /// # Safety
@@ -76,8 +76,8 @@ pub unsafe extern "C" fn mk_ipi_run_deferred(mk: *mut mk_ipi, more: *mut c_int) 
     unsafe { run(mk, more, |instance| instance.end.run_deferred()) }
 }
 
-/// As `mk_ipi_run_deferred`, for a kernel that polls now and then: on the native link senders are not asked to
-/// ring, and more is not scheduled. One that polls all the time keeps a poller (`mk_ipi_poller_begin`).
+/// As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
+/// and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
 ///
 /// # Safety
 ///
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_in
     unsafe { run(mk, more, |instance| instance.end.drain()) }
 }
 
-/// The counters, to `*stats`.
+/// Stores the counters in `*stats`.
 ///
 /// Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
 ///

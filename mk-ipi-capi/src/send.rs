@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending, strictly: what cannot be sent is an error.
+//! Sending. Every failure is an error.
 
 use crate::args::{code, id_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, End};
@@ -12,7 +12,7 @@ use mk_ipi_core::SendError;
 ///
 /// # Safety
 ///
-/// `data` is NULL or holds `size` bytes, which nobody writes for `'a`.
+/// `data` is NULL or holds `size` bytes, which are not written during `'a`.
 pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Errno> {
     match (data.is_null(), size) {
         (_, 0) => Ok(&[]),
@@ -24,8 +24,8 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
     }
 }
 
-/// What a C call returns for a send: 1 for a message that was stored and not rung for, so that nobody sends
-/// it again. With it the message's number, 0 if that is not known, where there is a message.
+/// The return value of a C call for a send. It is 1 for a message that was stored without a doorbell, so that it is not sent
+/// again. If there is a message, also its number, 0 if that is not known.
 pub(crate) fn sent(result: Result<u64, SendError>) -> Result<(c_int, u64), Errno> {
     match result {
         Ok(number) => Ok((0, number)),
@@ -34,7 +34,7 @@ pub(crate) fn sent(result: Result<u64, SendError>) -> Result<(c_int, u64), Errno
     }
 }
 
-/// Checks what C gave, and sends it by `send`.
+/// Checks the arguments from C, and sends by `send`.
 ///
 /// # Safety
 ///
@@ -59,24 +59,24 @@ unsafe fn send_by(
     }))
 }
 
-/// Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer where its region was made for
+/// Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
 /// fewer; on RFC v2 1 to 256, to its doorbell CPU.
 ///
 /// Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
 /// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
 /// Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
-/// Else nothing was sent, and `*number` stays as it is:
+/// With another result nothing was sent, and `*number` is unchanged:
 ///
-/// -EINVAL: `mk` is none, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
+/// -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
 /// kernel was not identified.
 ///
 /// -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
 ///
-/// -ESTALE: `to` was destroyed, or its region was made anew since it was added: then add it again
+/// -ESTALE: `to` was destroyed, or its region was created again since it was added: then add it again
 /// (`mk_ipi_follow` does). -ENODEV: it has no region.
 ///
 /// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
-/// other CPUs were quicker.
+/// other CPUs took the space first.
 ///
 /// -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
 /// not know ours: then add the peer again.
@@ -101,9 +101,9 @@ pub unsafe extern "C" fn mk_ipi_send(
     unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
-/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if it is not one of its, as the
-/// operation `peer_has_cpu` or the directory says; where neither does, its doorbell CPU is the only one. On the native
-/// link messages go to an instance: -EINVAL unless `cpu` is the one that its doorbell rings.
+/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if that CPU does not belong to it, as
+/// the operation `peer_has_cpu` or the directory says; without both, only its doorbell CPU does. On the native
+/// link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
 ///
 /// # Safety
 ///
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn mk_ipi_send_to_cpu(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// As `mk_ipi_send` on the native link, from any context, NMI and console paths included; -EINVAL on RFC v2.
+/// As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2.
 ///
 /// # Safety
 ///
@@ -143,8 +143,8 @@ pub unsafe extern "C" fn mk_ipi_send_from_nmi(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// As `mk_ipi_send` on the native link, but rings nobody: after the last of several messages call
-/// `mk_ipi_flush`. Until then they may wait. What handlers post is flushed when the deferred work is through.
+/// As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
+/// `mk_ipi_flush`. Until then they may wait. Posts of handlers are flushed at the end of the deferred work.
 /// -EINVAL on RFC v2.
 ///
 /// # Safety
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn mk_ipi_post(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// The payloads that C names, in `room`; no more than that has room for.
+/// Stores the payloads from C in `room`, at most as many as fit.
 ///
 /// # Safety
 ///
@@ -188,7 +188,7 @@ unsafe fn payloads_at<'a, 'r>(
     room.get(..count).ok_or(Errno::EINVAL)
 }
 
-/// Posts several messages, and does `then`.
+/// Posts several messages, then calls `then`.
 ///
 /// # Safety
 ///
@@ -211,16 +211,16 @@ unsafe fn post_all(
         let count = instance.end.post_many(to, ty, payloads).map_err(|e| e.errno())?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };
-        // They are stored, whatever comes now.
+        // The messages are stored, whatever the result of `then`.
         Ok(then(&instance.end, to).unwrap_or(1))
     }))
 }
 
-/// As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`: how many there was
-/// space for, from the first on, to `*done`. Cheaper than one by one.
+/// As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`. Posts as many as there is
+/// space for, from the first on, and stores their number in `*done`. Cheaper than one by one.
 ///
-/// Returns 0; else as `mk_ipi_send`: nothing was sent, and `*done` stays as it is. -ENOSPC if there was space for
-/// none; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+/// Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
+/// for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn mk_ipi_post_many(
     unsafe { post_all(mk, to, r#type, (payloads, count), done, |_, _| Ok(0)) }
 }
 
-/// As `mk_ipi_post_many`, and rings the instance if it wants to be rung.
+/// As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
 ///
 /// Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
 ///
@@ -273,7 +273,7 @@ pub(crate) unsafe fn with_peer(
     code(unsafe { at(mk) }.and_then(|mk| f(&mk.end, id_of(peer)?).map_err(|e| e.errno())))
 }
 
-/// Rings an instance for what `mk_ipi_post` left, if it wants to be rung (native).
+/// Rings an instance for posted messages, if it wants to be rung (native).
 ///
 /// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
 ///
@@ -302,8 +302,8 @@ pub unsafe extern "C" fn mk_ipi_ring(mk: *mut mk_ipi, to: c_int) -> c_int {
 /// After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
 /// space for a message of `len` bytes, or is answered.
 ///
-/// Returns 1 if it has now; the event may come all the same. 0 if the event comes, or one that says that the peer
-/// refuses us, ended or restarted (the latter two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
+/// Returns 1 if it has space now; the event may come nevertheless. Returns 0 if the event will come, or another one that says
+/// that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
 /// -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
 ///
 /// # Safety

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The start of a spawned kernel: its boot parameters, its place among the instances that the directory lists.
+//! The start of a spawned kernel: its boot parameters, and joining the instances of the directory.
 
 use crate::args::{code, count_of, errno_of, place, words_at};
 use crate::instance::{at, mk_ipi, Instance};
@@ -18,7 +18,7 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{InstanceConfig, JoinError, LinkConfig};
 
-/// The command line that C names.
+/// The command line from C.
 ///
 /// # Safety
 ///
@@ -56,7 +56,7 @@ unsafe fn parameter(
 /// of the kernel's own region.
 ///
 /// Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
-/// value, 0, what is no number, and garbage behind it; -ERANGE for what does not fit 52 bits. Context: any.
+/// value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
 ///
 /// # Safety
 ///
@@ -82,18 +82,18 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
     unsafe { parameter(cmdline, len, address, mk_ipi_directory) }
 }
 
-/// The start of a spawned kernel: finds itself by `mk_ipi_shared=` in the directory at `mk_ipi_directory=`,
-/// and adds all instances that are alive. One that cannot be added is left out, as `left_out` tells.
+/// Starts a spawned kernel: finds its own entry, by `mk_ipi_shared=`, in the directory at `mk_ipi_directory=`,
+/// and adds all live instances. One that cannot be added is left out, and reported by `left_out`.
 ///
-/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and whose a CPU is is asked there where
-/// the operation `peer_has_cpu` does not say.
+/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and it says which CPUs belong to a peer if
+/// the operation `peer_has_cpu` does not.
 ///
-/// Returns how many were added; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
-/// ignored. -EINVAL and -ERANGE for a value that is none; -ENODEV without a directory, or if no live entry
+/// Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
+/// ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV without a directory, or if no live entry
 /// has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
 /// there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
-/// error nothing that this call added or mapped stays, and boot can go on. Context: may sleep. Every other CPU of this
-/// kernel calls `mk_ipi_poll` once afterwards.
+/// error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
+/// kernel must call `mk_ipi_poll` once afterwards.
 ///
 /// # Safety
 ///
@@ -124,7 +124,7 @@ fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
     })
 }
 
-/// Maps the directory at `start`, as long as it says it is.
+/// Maps the directory at `start`, with the length in its header.
 fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<AtomicU64>, Errno> {
     let mut len = PAGE_SIZE;
     // A second time if it is longer than a page.
@@ -148,10 +148,10 @@ fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<Atomic
     Err(Errno::EINVAL)
 }
 
-/// Takes the place of the instance whose region is at `shared`, and adds all instances that the directory at `memory`
-/// lists as alive. One that cannot be added, unless it is this kernel's own, is left out, as `left_out` tells.
+/// Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
+/// `memory`. One that cannot be added, unless it is this kernel's own, is left out, and reported by `left_out`.
 ///
-/// Returns how many were added, itself included; else as `mk_ipi_start`. Context: as there.
+/// Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: as there.
 ///
 /// # Safety
 ///
@@ -177,8 +177,8 @@ pub unsafe extern "C" fn mk_ipi_join(
     }))
 }
 
-/// Takes our place by the directory that is kept, if `is_same` is true of that; else by what `map` gives, which is kept
-/// from then on. Tells of the instances that were left out.
+/// Joins by the kept directory, if `is_same` is true for it. Otherwise by the result of `map`, which is kept
+/// from then on. Reports the instances that were left out.
 fn join_by(
     instance: &Instance,
     shared: PhysAddr,
@@ -201,7 +201,7 @@ fn join_by(
         return joined;
     }
     if let Err(held) = platform.directory.keep(map()?) {
-        // Another CPU was quicker.
+        // Another CPU has stored a directory first.
         if held.ours.is_some() {
             // SAFETY: it came from `map` of this platform just now.
             unsafe { platform.unmap(held.mapping) };
@@ -215,11 +215,11 @@ fn join_by(
     joined
 }
 
-/// The start of a spawned kernel of generation RFC v2, without a directory: its own region is at
+/// Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
 /// `mk_ipi_shared=` and has `me->slots` slots.
 ///
-/// Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for a
-/// value or a config that is none; -ENOMEM if the region cannot be mapped. After an error boot can go on
+/// Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
+/// invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
 /// without a region. Context: may sleep.
 ///
 /// # Safety

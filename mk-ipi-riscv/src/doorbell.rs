@@ -35,9 +35,9 @@ impl<Io: SbiIo> SbiDoorbell<Io> {
         &self.io
     }
 
-    /// What the handler of this hart's software interrupt does: takes the interrupt, and then looks for messages, by `look`. In this order:
-    /// a message that comes while `look` runs makes the interrupt pending again, and if it were cleared behind the look nobody would
-    /// look for that message.
+    /// Handles this hart's software interrupt: clears it, and then looks for messages by `look`. The order matters: a message that comes
+    /// while `look` runs makes the interrupt pending again. If the interrupt were cleared after the look, that message would not be
+    /// found.
     pub fn handle(&self, look: impl FnOnce()) {
         self.acknowledge();
         look();

@@ -2,7 +2,7 @@
 //! Start and stop of harts by the firmware: SBI's hart state management.
 //!
 //! A hart can be started by any other, and stops only itself: SBI has no call that stops another hart. So a kernel that hangs keeps
-//! its hart, and whoever wants that back has to make it run [`Hsm::stop`] or to reset the machine.
+//! its hart. To get it back, that kernel must run [`Hsm::stop`], or the machine must be reset.
 
 use crate::sbi::{probe, Extension, SbiError, SbiIo};
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
@@ -68,7 +68,7 @@ impl<Io: SbiIo> Hsm<Io> {
     ///
     /// # Safety
     ///
-    /// Nobody needs this hart. Interrupts are off (`sstatus.SIE`).
+    /// This hart is not needed any more. Interrupts are off (`sstatus.SIE`).
     pub unsafe fn stop(&self) -> SbiError {
         // SAFETY: the caller.
         match unsafe { self.io.call(Extension::Hsm, STOP, [0; 3]) }.ok() {

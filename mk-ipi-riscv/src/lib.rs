@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mk-ipi doorbell on riscv64: the supervisor software interrupt of another hart, sent by the firmware through SBI; or a
-//! message-signalled interrupt, on a machine whose harts have IMSICs ([`Imsic`], with a seam and a duty of its own).
+//! message-signalled interrupt, on a machine whose harts have IMSICs ([`Imsic`], with a trait and requirements of its own).
 //!
-//! [`SbiDoorbell`] is the doorbell. It reaches firmware and registers through one seam, [`SbiIo`], which `Hardware` implements with
-//! real instructions and a test with a recorder. For kernels without code of their own there is more:
+//! [`SbiDoorbell`] is the doorbell. It accesses firmware and registers through one trait, [`SbiIo`], which `Hardware` implements with
+//! real instructions, and a test with a recorder. For kernels without code of their own there is more:
 //! [`SbiDoorbell::handle`] for the interrupt's handler, and [`Hsm`], which starts a hart, stops the one that calls, and says in
 //! which state one is.
 //!
 //! "SBI" is the RISC-V supervisor binary interface specification, version 2.0; "ISA" is volume 1 of the RISC-V instruction set manual
 //! (unprivileged, 20240411), "privileged" is volume 2. Their sections are named by title.
 //!
-//! # What a kernel owes the machine before it takes doorbells
+//! # What a kernel must do before it accepts doorbells
 //!
 //! - A trap entry in `stvec` that calls [`SbiDoorbell::handle`] for supervisor software interrupts (`scause` 1 with the interrupt
 //!   bit): it clears the interrupt **before** it looks for messages, so that one that comes in between comes again.
@@ -22,7 +22,7 @@
 //!
 //! # Modules
 //!
-//! The modules, each of which uses only those named before it: `sbi`; then `doorbell`, `hsm` and `hardware` on it. `imsic` stands on nothing.
+//! Each module uses only those named before it: `sbi`; then `doorbell`, `hsm` and `hardware` on it. `imsic` uses none of them.
 #![no_std]
 
 #[cfg(test)]

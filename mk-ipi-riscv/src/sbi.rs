@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The firmware's calls, and the seam through which they and the software interrupt are reached.
+//! The firmware's calls, and the trait through which they and the software interrupt are accessed.
 
 use mk_ipi_abi::Errno;
 

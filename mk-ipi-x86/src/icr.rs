@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The interrupt command register: what to send, and to whom.
+//! The interrupt command register: what to send, and its target.
 
 use crate::page::StartPage;
 use mk_ipi_abi::Vector;

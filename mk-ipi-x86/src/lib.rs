@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mk-ipi doorbell on x86: the local APIC, in xAPIC mode (memory-mapped) and x2APIC mode (MSRs).
 //!
-//! [`LocalApic`] is the doorbell. It reaches the registers through one seam, [`ApicIo`], which `Hardware`
-//! implements with real instructions and a test with a recorder. For kernels without APIC code of their own
+//! [`LocalApic`] is the doorbell. It accesses the registers through one trait, [`ApicIo`], which `Hardware`
+//! implements with real instructions, and a test with a recorder. For kernels without APIC code of their own
 //! there are three parts more: [`Mode`] and [`LocalApic::enable`] set an APIC up, [`start_cpu`] starts
 //! another CPU and [`stop_cpu`] stops one, but never the one that booted the machine
 //! ([`LocalApic::boot_cpu`]), and [`doorbell_entry`] makes the vector's entry stub.
@@ -11,16 +11,16 @@
 //! processors are chapter 8; it has all of volume 3, "vol. 3B" too. Later editions number these chapters one higher
 //! (10.6.1 is 11.6.1); the titles are the same.
 //!
-//! # What a kernel owes the machine before it takes doorbells
+//! # What a kernel must do before it accepts doorbells
 //!
-//! A kernel that another one started has CPUs of a machine that is not its own. Two events reach it that nobody
-//! sent to it, and neither can be masked: both need an entry in its IDT before its first doorbell, each with a stack of its
-//! own (IST; with FRED a stack level), since they also come where the kernel's stack is not good.
+//! A kernel that another one started has CPUs of a machine that is not its own. Two events can reach it that
+//! were not sent to it, and that cannot be masked. Both need an entry in its IDT before its first doorbell. Each needs a stack of its
+//! own (IST; with FRED a stack level), because they also come when the kernel's stack is not valid.
 //!
 //! - **NMI, vector 2** (Intel SDM vol. 3A, 6.7). Another kernel of the machine sends NMIs to "all but myself", by a shorthand
-//!   that does not know which CPUs were given away (10.6.1): for a backtrace, or as it panics. An NMI of which the kernel
-//!   knows no cause is not its own: it returns, and changes nothing. An ordinary interrupt sent by shorthand arrives just so,
-//!   with the other kernel's vector; that is acknowledged ([`LocalApic::eoi`]) and ignored. What the kernel itself sends
+//!   that does not know which CPUs were given away (10.6.1): for a backtrace, or when it panics. An NMI without a
+//!   known cause is not for this kernel: the handler returns, and changes nothing. An ordinary interrupt sent by shorthand arrives in the
+//!   same way, with the other kernel's vector. It is acknowledged ([`LocalApic::eoi`]) and ignored. What the kernel itself sends
 //!   must name its CPU, as a doorbell does.
 //! - **Machine check, vector 18** (vol. 3B, 15.10). Intel's hardware tells all CPUs of the machine of an uncorrected error,
 //!   unless it is one that it can tell the CPU concerned alone and local machine checks are on (15.3.1.5). So a spawned
@@ -32,7 +32,7 @@
 //!
 //! # Modules
 //!
-//! The modules, each of which uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Beside
+//! Each module uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Beside
 //! them stand `hardware` on `regs`, and on nothing `entry` and `alone`, the exchange of a kernel with one CPU.
 #![no_std]
 

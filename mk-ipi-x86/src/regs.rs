@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The local APIC's registers, and the seam through which they are reached.
+//! The local APIC's registers, and the trait through which they are accessed.
 
 use mk_ipi_core::platform::LocalInterrupts;
 

@@ -159,7 +159,7 @@ pub unsafe fn start_cpu<Io: ApicIo>(
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel, or to one that this kernel may end, and nobody needs what it was doing.
+/// `target` belongs to this kernel, or to one that this kernel may end, and its work is not needed any more.
 pub unsafe fn stop_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
     target: PhysCpuId,
