@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a host and the kernels that serve it say to each other, beside the stream and the pings themselves.
+//! Messages between a host and the kernels that serve it, in addition to the stream and the pings.
 //!
-//! Shared with hosts that are no part of this crate: nothing here but `core` and `mk_ipi_abi`, and no panic.
+//! Hosts outside of this crate use this file too. So it uses only `core` and `mk_ipi_abi`, and does not panic.
 //!
 //! | type | payload | sent by | what for |
 //! | --- | --- | --- | --- |
-//! | [`STREAM`] | payload.rs: sequence number from 0, sender | whoever was ordered | is counted |
-//! | [`PING`], [`PONG`] | payload.rs: a number, sender | whoever was ordered; the answer has the ping's number | is timed |
+//! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel with an order | is counted |
+//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel with an order; the answer has the ping's number | is timed |
 //! | [`RESET`] | [`Reset`] | the host | a new run begins: all counters and streams back to 0 |
-//! | [`ORDER`] | [`Order`] | the host | send messages, or pings, to somebody |
-//! | [`QUERY`] | [`Query`] | anybody | is answered by a [`REPORT`] |
+//! | [`ORDER`] | [`Order`] | the host | send messages, or pings, to another kernel |
+//! | [`QUERY`] | [`Query`] | any kernel | is answered by a [`REPORT`] |
 //! | [`REPORT`] | [`Report`] | who was asked | what the asked one knows of itself and one other |
 //!
-//! **Runs.** A kernel's life begins in run 0, in which it counts what comes and obeys no order. A `RESET` of another run than
+//! **Runs.** A kernel's life begins in run 0, in which it counts messages and ignores orders. A `RESET` of another run than
 //! the present one empties its counters, forgets its orders and begins that run; one of the present run changes nothing. An
 //! `ORDER` of another run than the present one is ignored. The stream carries no run: a host resets all kernels while nothing
 //! is on its way, and orders nothing before each has answered a `QUERY` behind its `RESET` by a `REPORT` of the new run, lest
-//! a message of the new run come before the `RESET`. A kernel that was killed and started anew is reset alone.
+//! a message of the new run come before the `RESET`. A kernel that was killed and started again is reset alone.
 //!
 //! **Orders** to one kernel add up for the stream; a new order of pings begins a new series. Orders to different kernels are
 //! worked on side by side. One to a kernel that is not there yet waits for it; one to a kernel that is gone is dropped. A
 //! kernel sends nothing to itself.
 //!
-//! **Pings.** A sender has one ping unanswered at a time; whoever pings again wants an answer to the latest. A number has the
+//! **Pings.** A sender has one unanswered ping at a time. If it pings again, only the answer to the latest ping counts. A number has the
 //! run in its upper half, so that no answer counts in another run.
 //!
 //! On the wire each field is a little-endian 64-bit word, in the order of the struct.
@@ -64,7 +64,7 @@ pub enum OrderKind {
 pub struct Order {
     /// What.
     pub kind: OrderKind,
-    /// To whom.
+    /// The receiver.
     pub to: InstanceId,
     /// How many.
     pub count: u64,
@@ -77,7 +77,7 @@ pub struct Order {
 pub struct Query {
     /// Who asks: on RFC v2 nothing else says where the answer goes.
     pub from: InstanceId,
-    /// About whom.
+    /// The instance that it is about.
     pub about: InstanceId,
 }
 
@@ -103,7 +103,7 @@ pub struct Report {
     pub doorbells: u64,
     /// How often `me` found the slot or lane of `about` full.
     pub busy: u64,
-    /// Messages of `me` that `about` died handling, as mk-ipi told: nobody knows whether it was through with them (native only).
+    /// Messages of `me` that `about` died handling, as mk-ipi reported. They may or may not be handled (native only).
     pub in_doubt: u64,
     /// Whole messages of the stream that came from `about`, each counted once.
     pub received: u64,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel that serves (serve.rs) has to do for others: streams, pings and answers, side by side.
+//! Requests of other kernels to a kernel that serves (serve.rs): streams, pings and answers, side by side.
 //!
-//! Nothing here waits: what cannot be sent now is kept, and tried again in the next turn.
+//! Nothing here waits. A message that cannot be sent now is kept, and tried again in the next turn.
 
 use crate::clock::{self, SECOND};
 use crate::inbox::{self, News};
@@ -16,10 +16,10 @@ use mk_ipi_core::sync::spin_hint;
 use mk_ipi_core::SendError;
 use spin::Mutex;
 
-/// A ping that is not answered for so long is sent again: its receiver died with it.
+/// A ping without an answer is sent again after this time: its receiver may have died.
 const PING_AGAIN: u64 = 2 * SECOND;
 
-/// The one object of its kind, which a stack has no room for. The main program takes it, once.
+/// The only object of this type. It is static, because a stack has no room for it. The main program locks it once.
 pub static REQUESTS: Mutex<Requests> = Mutex::new(Requests {
     me: InstanceId::HOST,
     run: 0,
@@ -36,7 +36,7 @@ pub struct Requests {
     peers: [Peer; MAX_INSTANCES],
     /// Something was sent in this turn, or can be at once.
     moved: bool,
-    /// A slot was occupied in this turn, and nobody tells when it becomes free.
+    /// A slot was occupied in this turn. There is no event for when it becomes free.
     blocked: bool,
     /// Turns in a row that were blocked and moved nothing.
     sweeps: u32,
@@ -48,14 +48,14 @@ struct Peer {
     ordered: u64,
     /// Messages of the stream that were sent in this run, and the number of the next one.
     sent: u64,
-    /// The next one, once it is made.
+    /// The next message, if it was built already.
     next: Option<Payload>,
-    /// The lane is full, and its receiver will tell when it is not.
+    /// The lane is full. An event says when it is not.
     waiting: bool,
     pings: Pings,
-    /// A ping that is to be answered.
+    /// A ping that must be answered.
     pong: Option<u64>,
-    /// About whom reports are due: one bit for each.
+    /// Reports that are due: one bit for each instance that they are about.
     asked: u64,
     /// How often its slot was found occupied, and how often it was rung (RFC v2).
     slot: Usage,
@@ -80,14 +80,14 @@ struct Pings {
     trips: [u64; MAX_PINGS as usize],
 }
 
-/// What became of a message.
+/// The result of a send.
 enum Outcome {
     Sent,
-    /// Somebody else is just sending.
+    /// Another sender is just filling the slot.
     Busy,
-    /// There is no space, or nobody: whoever can tell of a change does.
+    /// There is no space, or no receiver. An event reports the change.
     Full,
-    /// It will not do.
+    /// The send cannot succeed.
     Refused(SendError),
 }
 
@@ -95,7 +95,7 @@ impl<T> From<Result<T, SendError>> for Outcome {
     fn from(sent: Result<T, SendError>) -> Self {
         use SendError::{Busy, Contended, Full, Instance, NoRegion, NotRung, Unanswered};
         match sent {
-            // Whoever could not be rung finds it when it looks by itself.
+            // If the doorbell failed, the receiver finds the message when it looks.
             Ok(_) | Err(NotRung(_)) => Self::Sent,
             Err(Busy | Contended) => Self::Busy,
             Err(Full | Unanswered | Instance(_) | NoRegion) => Self::Full,
@@ -191,7 +191,7 @@ impl Requests {
         }
     }
 
-    /// Sees who came and who went.
+    /// Handles added and removed instances.
     pub fn look_around(&mut self, peers: &mut Peers) {
         peers.follow(|id, change| {
             let peer = self.peer(id);
@@ -204,13 +204,13 @@ impl Requests {
         });
     }
 
-    /// Does what can be done now; whether there is nothing to do before an interrupt.
+    /// Does what is possible now. True if there is nothing more to do before an interrupt.
     pub fn turn(&mut self, peers: &mut Peers) -> bool {
         self.read_inbox(peers);
         (self.moved, self.blocked) = (false, false);
         let me = self.me;
         for id in serve::ids().filter(|&id| id != me) {
-            // Answers and pings are few: they go before the stream takes all space there is.
+            // Answers and pings are few, so they are sent before the stream takes all space.
             self.answer(id);
             self.report(id);
             self.ping(id);
@@ -238,7 +238,7 @@ impl Requests {
             }
             let Some((id, news)) = news else { return };
             if news.stream != 0 || news.pings.is_some() {
-                // Whoever gave the order knows the directory as it is now: it must not be meant for another one.
+                // The sender of the order knows the present directory, so it is read before the order is used.
                 self.look_around(peers);
             }
             self.take(id, &news);
@@ -276,7 +276,7 @@ impl Requests {
         }
     }
 
-    /// Reports to `id` about all whom it asked about.
+    /// Sends `id` the reports that it asked for.
     fn report(&mut self, id: InstanceId) {
         while self.peer(id).asked != 0 {
             let about = InstanceId::new(self.peer(id).asked.trailing_zeros() as u8);
@@ -330,7 +330,7 @@ impl Requests {
         }
     }
 
-    /// Sends one message, if it can be now; whether it was.
+    /// Sends one message, if that is possible now. True if it was sent.
     fn send(&mut self, id: InstanceId, ty: MessageType, bytes: &[u8]) -> bool {
         let rung = Kernel.rung();
         let outcome = SERVER.send(id, ty, bytes).into();
@@ -391,7 +391,7 @@ impl Requests {
         }
         if self.peer(id).sent != before {
             self.moved = true;
-            // Whoever cannot be rung finds it when it looks by itself.
+            // If the doorbell failed, the receiver finds the message when it looks.
             let _ = SERVER.flush(id);
         }
         match outcome {
