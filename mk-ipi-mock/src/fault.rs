@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be made to go wrong.
+//! Faults that a test can order.
 
 use mk_ipi_abi::{PhysCpuId, PhysRange};
 
-/// Which of many occasions a fault hits.
+/// On which of its occasions a fault happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// The n-th, counted from 1. For steps: of the machine's life; for doorbells: of those that the fault covers.
+    /// On the n-th occasion, counted from 1: of the machine's steps, or of the doorbells that the fault covers.
     Nth(u64),
-    /// Each with this probability, one in n; the seed decides.
+    /// On each occasion with the probability 1 / n. The seed decides.
     OneIn(u32),
 }
 
@@ -23,7 +23,7 @@ pub enum DoorbellFault {
     Doubled,
 }
 
-/// Something that goes wrong on order.
+/// A fault that a test orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A doorbell is lost, late or doubled.
@@ -37,13 +37,13 @@ pub enum Fault {
         /// What happens to it.
         what: DoorbellFault,
     },
-    /// A word of memory changes, as by a CPU that obeys nobody.
+    /// A word of memory changes, as if a hostile CPU had written it.
     Scribble {
         /// At which steps of the machine.
         when: When,
         /// Where: a word that the seed chooses from here.
         range: PhysRange,
-        /// What is written; `None`: what the seed gives.
+        /// The value that is written. `None`: the seed gives it.
         value: Option<u64>,
     },
     /// A kernel stops for good at its n-th access of this incarnation, counted from 1: that access and all
@@ -64,7 +64,7 @@ pub enum Fault {
     },
 }
 
-/// A fault on order, with what it has seen so far.
+/// An ordered fault, and its occasions so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActiveFault {
     pub fault: Fault,

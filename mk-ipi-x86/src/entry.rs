@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The entry stub of the doorbell's vector.
 
-/// Declares an interrupt entry: what the IDT's gate for the doorbell's vector points to.
+/// Declares an interrupt entry, for the IDT's gate of the doorbell's vector.
 ///
 /// It declares `unsafe extern "C" fn my_entry()`, whose address goes into an interrupt gate (one that clears
-/// IF), and which nothing calls. The stub calls the handler, which does the EOI, and returns to what was
+/// IF). Code must not call it. The stub calls the handler, which does the EOI, and returns to what was
 /// interrupted with every integer register as it was. The symbol is `mk_ipi_entry_my_entry`.
 ///
 /// ```
@@ -15,11 +15,11 @@
 ///
 /// A macro over `global_asm!`, because naked functions came with Rust 1.88.
 ///
-/// The kernel's duties:
+/// Requirements for the kernel:
 /// - Its code is built without SSE and x87, as for `x86_64-unknown-none`, or its handler saves what it uses:
 ///   the stub saves integer registers only.
 /// - Its code is built without a red zone, as for `x86_64-unknown-none`, or the gate has a stack of its own
-///   (IST): the CPU itself pushes its frame over a red zone, before any stub could mind.
+///   (IST): the CPU itself overwrites a red zone with its frame, before the stub runs.
 /// - It interrupts ring 0 only, or the handler does not use GS: there is no `swapgs`.
 /// - The handler does not unwind.
 ///
