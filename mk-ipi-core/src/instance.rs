@@ -8,7 +8,7 @@ use crate::published::{Published, Ref, TakeError};
 use crate::rfc_v2::{Slot, SlotPolicy};
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicU32, AtomicU64, Ordering, Word};
 use mk_ipi_abi::directory::Layout;
-use mk_ipi_abi::native::{Bell, Geometry};
+use mk_ipi_abi::native::{Bell, Geometry, Life};
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
@@ -285,6 +285,18 @@ impl<W: Word> InstanceRef<'_, W> {
     /// The layout of its region; `None` if it has no region.
     pub fn layout(&self) -> Option<Layout> {
         self.0.link.layout()
+    }
+    /// Its receiver's life, as its native region says now; `None` before its first life, and if it has no native region.
+    pub fn life(&self) -> Option<Life> {
+        self.0.sender().and_then(Sender::life)
+    }
+    /// Whether it has its CPUs, by the directory that was [followed](crate::Endpoint::follow) last.
+    pub fn is_live(&self) -> bool {
+        self.0.is_live()
+    }
+    /// Whether its heartbeat stood still when [`tick`](crate::Endpoint::tick) looked last.
+    pub fn is_suspect(&self) -> bool {
+        self.0.link.lane().is_some_and(|(_, watch)| watch.is_suspect())
     }
     /// The geometry of its native region; `None` if it has none.
     pub fn geometry(&self) -> Option<Geometry> {

@@ -30,6 +30,11 @@ impl<
         let _ = self.poll();
     }
 
+    /// Takes [`identify`](Self::identify) back, for a start that failed. Call it when no instance is in the table any more.
+    pub fn forget_identity(&self) {
+        self.set_identity(None);
+    }
+
     /// Adds an instance and makes its region from its pool: zeroed, mapped, then published. May sleep.
     ///
     /// Gives the exact range of the region.

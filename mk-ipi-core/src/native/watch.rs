@@ -69,6 +69,11 @@ impl Watch {
         Self { busy, life, heartbeat, since, suspect, doubts, discarded, refused, gone }
     }
 
+    /// Whether the heartbeat stood still when it was looked at last.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
     /// Compares the peer's words with those seen before, and reports changes.
     pub(crate) fn look<W: Word>(
         &self,
