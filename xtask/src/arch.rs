@@ -49,13 +49,13 @@ impl Arch {
     }
 
     /// The crates that a kernel links.
-    pub const fn crates(self) -> [&'static str; 5] {
+    pub const fn crates(self) -> [&'static str; 6] {
         let doorbell = match self {
             Self::X86 => "mk-ipi-x86",
             Self::Arm64 => "mk-ipi-arm64",
             Self::Riscv64 => "mk-ipi-riscv",
         };
-        ["mk-ipi-abi", "mk-ipi-core", "mk-ipi-net", "mk-ipi-services", doorbell]
+        ["mk-ipi", "mk-ipi-abi", "mk-ipi-core", "mk-ipi-net", "mk-ipi-services", doorbell]
     }
 
     /// Where memory begins in the machine (examples/bare-metal/src/arch).

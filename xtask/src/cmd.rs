@@ -14,7 +14,8 @@ use crate::arch::Arch;
 /// The bare-metal target of everything that a kernel links on x86-64.
 pub const BARE_TARGET: &str = Arch::X86.target();
 /// The crates that a kernel links, on any architecture.
-pub const KERNEL_CRATES: [&str; 7] = [
+pub const KERNEL_CRATES: [&str; 8] = [
+    "mk-ipi",
     "mk-ipi-abi",
     "mk-ipi-arm64",
     "mk-ipi-core",

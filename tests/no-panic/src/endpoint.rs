@@ -71,6 +71,9 @@ fn endpoint<
     if let Some(life) = Incarnation::new(any()) {
         end.identify(instance(), life);
         sink(end.clear_claims(instance(), life));
+        if maybe() {
+            end.forget_identity();
+        }
     }
     let first = end.register(MessageType(any()), handler()).map_err(RegistryFull::errno);
     let second = end.register(MessageType(any()), handler());
@@ -124,6 +127,7 @@ fn instances<
     if let Ok(held) = end.instance(instance()).map_err(LookupError::errno) {
         sink((held.incarnation(), held.one_doorbell(), held.doorbell_cpu(), held.vector()));
         sink((held.policy(), held.region(), held.words().len()));
+        sink((held.life(), held.is_live(), held.is_suspect()));
     }
     sink(end.behind(any(), |id, incarnation| sink((id, incarnation))).map_err(SendError::errno));
     sink(end.mapped_by(instance(), |id, incarnation| sink((id, incarnation))));
@@ -134,7 +138,8 @@ fn instances<
     }));
 }
 
-fn slots() -> LinkConfig {
+/// Slots, any number of them.
+pub fn slots() -> LinkConfig {
     LinkConfig::RfcV2 {
         slots: any(),
         policy: if maybe() { SlotPolicy::Exclusive } else { SlotPolicy::Overwrite },

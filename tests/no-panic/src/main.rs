@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls every public function of mk-ipi-abi, -core, -x86, -arm64, -riscv, -services and -spawn with inputs of which the compiler knows nothing, and is
+//! Calls every public function of mk-ipi, mk-ipi-abi, -core, -x86, -arm64, -riscv, -services and -spawn with inputs of which the compiler knows nothing, and is
 //! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
 //! in the image, and only what cannot is dropped by the linker.
 //!
@@ -17,6 +17,7 @@
 mod abi;
 mod arm64;
 mod endpoint;
+mod front;
 mod native;
 mod net;
 mod opaque;
@@ -41,6 +42,7 @@ extern "C" fn _start() -> ! {
     sync::call_all();
     native::call_all();
     endpoint::call_all();
+    front::call_all();
     net::call_all();
     arm64::call_all();
     riscv::call_all();

@@ -128,7 +128,7 @@ pub fn kills(places: &Places, args: &KillsArgs) -> Result<()> {
 pub fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--profile", "loom", "--lib"]);
-    cmd.args(["-p", "mk-ipi-core", "-p", "mk-ipi-arm64", "-p", "mk-ipi-riscv", "loom"]);
+    cmd.args(["-p", "mk-ipi", "-p", "mk-ipi-core", "-p", "mk-ipi-arm64", "-p", "mk-ipi-riscv", "loom"]);
     cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
     // A model that is to fail has a small stack: no room to print one.
     cmd.env("RUST_BACKTRACE", "0");

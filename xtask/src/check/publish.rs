@@ -15,7 +15,7 @@ use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision, Toolchain};
 
 /// What is published, each after those that it depends on.
-pub const PUBLISHED: [&str; 10] = [
+pub const PUBLISHED: [&str; 11] = [
     "mk-ipi-abi",
     "mk-ipi-core",
     "mk-ipi-services",
@@ -25,6 +25,7 @@ pub const PUBLISHED: [&str; 10] = [
     "mk-ipi-riscv",
     "mk-ipi-conformance",
     "mk-ipi-mock",
+    "mk-ipi",
     "mk-ipi-capi",
 ];
 /// What each package must have beside its source.
@@ -88,7 +89,7 @@ pub fn outer_workspace(context: &Context) -> Result<Notes> {
     fs::write(kernel.join("Cargo.toml"), format!("{package}\n[dependencies]\n{crates}"))?;
     fs::write(
         kernel.join("src/lib.rs"),
-        "#![no_std]\npub use mk_ipi_core as core_of_ours;\npub use mk_ipi_x86 as x86;\n",
+        "#![no_std]\npub use mk_ipi as front;\npub use mk_ipi_core as core_of_ours;\npub use mk_ipi_x86 as x86;\n",
     )?;
     let mut cargo = Command::new("cargo");
     cargo.current_dir(&outer).env("CARGO_TARGET_DIR", outer.join("target"));

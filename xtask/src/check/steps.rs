@@ -279,7 +279,8 @@ fn conformance_mock(context: &Context) -> Result<Notes> {
 
 fn miri(context: &Context) -> Result<Notes> {
     let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
-    let words = [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "--lib", "--"];
+    let words =
+        [&nightly, "miri", "test", "-p", "mk-ipi-abi", "-p", "mk-ipi-core", "-p", "mk-ipi", "--lib", "--"];
     let mut cmd = cargo(context, &words);
     cmd.env("CARGO_TARGET_DIR", context.places.own_target("miri")).args(["--skip", LITMUS]);
     let mut notes = tests(cmd)?;

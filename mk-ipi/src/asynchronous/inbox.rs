@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A handler that keeps messages until a task takes them.
+
+use crate::waker::WakerCell;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
+use mk_ipi_core::sync::{fence, AtomicBool, AtomicU64, Ordering};
+use mk_ipi_core::{Handler, Message};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A handler that keeps up to `MESSAGES` messages of up to `WORDS` times 8 bytes, for one task that takes them in their order.
+///
+/// Keep it in a `static`, and register it for one or more types of messages, as a [`DynHandler`](crate::typed::DynHandler) for example. Messages of one
+/// lane come in their order. The callback copies the message and wakes the task; it waits for nobody.
+///
+/// **What does not fit is dropped and counted**, [`lost`](Self::lost) and [`too_long`](Self::too_long), though the link itself loses nothing: a lane
+/// carries all types of messages, so it cannot be held up for one of them. Have as many places as messages can be on their way, for example by
+/// letting each request wait for its answer.
+#[derive(Debug)]
+pub struct Inbox<const MESSAGES: usize, const WORDS: usize> {
+    places: [Place<WORDS>; MESSAGES],
+    /// The position of the next message that is put in; and of the next that is taken out.
+    tail: AtomicU64,
+    head: AtomicU64,
+    /// Somebody has the [`Receiver`].
+    is_taken: AtomicBool,
+    waker: WakerCell,
+    lost: AtomicU64,
+    too_long: AtomicU64,
+}
+
+/// Room for a message. All in words, so that no access is unsafe.
+#[derive(Debug)]
+struct Place<const WORDS: usize> {
+    /// Twice the lap of the positions that are put here: it is empty. One more: it holds the message of that lap.
+    turn: AtomicU64,
+    /// Bits 15..0 length, 24..16 sender's id plus one, 63..32 type.
+    what: AtomicU64,
+    /// The sender's incarnation, 0 for none.
+    theirs: AtomicU64,
+    number: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+impl<const WORDS: usize> Place<WORDS> {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                turn: AtomicU64::new(0),
+                what: AtomicU64::new(0),
+                theirs: AtomicU64::new(0),
+                number: AtomicU64::new(0),
+                words: array_of![AtomicU64::new(0); WORDS],
+            }
+        }
+    }
+
+    /// Writes down the message; whoever calls it owns the place.
+    fn fill(&self, message: &Message<'_>) {
+        let sender = message.sender().map_or(0, |id| u64::from(id.get()).wrapping_add(1));
+        let payload = message.payload();
+        let what = payload.len() as u64 & 0xffff | sender << 16 | u64::from(message.msg_type().0) << 32;
+        self.what.store(what, Ordering::Relaxed);
+        let theirs = message.sender_incarnation().map_or(0, |life| u64::from(life.get()));
+        self.theirs.store(theirs, Ordering::Relaxed);
+        self.number.store(message.number().unwrap_or(0), Ordering::Relaxed);
+        // Not by `chunks`, which divides by a length that the compiler need not know.
+        let mut rest = payload;
+        for word in &self.words {
+            let (bytes, behind) = rest.split_at_checked(8).unwrap_or((rest, &[]));
+            let mut value = [0; 8];
+            value.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+            if behind.is_empty() {
+                break;
+            }
+            rest = behind;
+        }
+    }
+
+    /// The message; whoever calls it owns the place.
+    fn read(&self) -> Received<WORDS> {
+        let mut words = [0; WORDS];
+        words.iter_mut().zip(&self.words).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+        Received {
+            what: self.what.load(Ordering::Relaxed),
+            theirs: self.theirs.load(Ordering::Relaxed),
+            number: self.number.load(Ordering::Relaxed),
+            words,
+        }
+    }
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
+    /// Most bytes of a message that it keeps.
+    pub const MAX_LEN: usize = WORDS.saturating_mul(8);
+
+    const_unless_loom! {
+        /// An empty inbox. It does not compile for 0 messages, or for messages above 4,096 bytes, than which none is longer.
+        pub fn new() -> Self {
+            const { assert!(MESSAGES > 0 && WORDS <= 512) };
+            Self {
+                places: array_of![Place::new(); MESSAGES],
+                tail: AtomicU64::new(0),
+                head: AtomicU64::new(0),
+                is_taken: AtomicBool::new(false),
+                waker: WakerCell::new(),
+                lost: AtomicU64::new(0),
+                too_long: AtomicU64::new(0),
+            }
+        }
+    }
+
+    /// The right to take messages out; `None` while somebody else has it.
+    pub fn receiver(&self) -> Option<Receiver<'_, MESSAGES, WORDS>> {
+        // SYNC POINT: inbox-receiver (acquire)
+        (!self.is_taken.swap(true, Ordering::Acquire)).then_some(Receiver { inbox: self })
+    }
+
+    /// Messages that were dropped because there was no place for them. Wraps at 2^64.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were dropped because they are longer than [`MAX_LEN`](Self::MAX_LEN). Wraps at 2^64.
+    pub fn too_long(&self) -> u64 {
+        self.too_long.load(Ordering::Relaxed)
+    }
+
+    /// Puts a message in, and wakes the task that waits. False if it was dropped, which is counted. As a handler this is called for each
+    /// message; [`Observer::unhandled`](mk_ipi_core::platform::Observer::unhandled) may call it too.
+    pub fn put(&self, message: &Message<'_>) -> bool {
+        if message.payload().len() > Self::MAX_LEN {
+            self.too_long.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let Some((place, full)) = self.claim() else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        place.fill(message);
+        // SYNC POINT: inbox-filled (release)
+        place.turn.store(full, Ordering::Release);
+        // SYNC POINT: waker-registered (fence)
+        fence(Ordering::SeqCst);
+        self.waker.wake();
+        true
+    }
+
+    /// Makes the place at the tail the caller's, if it is empty; with it the turn that says that it is full. Tries again only when another CPU
+    /// has taken that place meanwhile.
+    fn claim(&self) -> Option<(&Place<WORDS>, u64)> {
+        let mut at = self.tail.load(Ordering::Relaxed);
+        loop {
+            let (place, empty) = self.place(at)?;
+            // SYNC POINT: inbox-emptied (acquire)
+            let turn = place.turn.load(Ordering::Acquire);
+            if turn == empty {
+                match self.tail.compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed) {
+                    Ok(_) => return Some((place, empty.wrapping_add(1))),
+                    Err(now) => at = now,
+                }
+            } else if turn < empty {
+                return None;
+            } else {
+                at = self.tail.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The place of that position, and the turn that says that it is empty for it.
+    fn place(&self, at: u64) -> Option<(&Place<WORDS>, u64)> {
+        let (lap, index) = (at.checked_div(MESSAGES as u64)?, at.checked_rem(MESSAGES as u64)?);
+        Some((self.places.get(usize::try_from(index).ok()?)?, lap.wrapping_mul(2)))
+    }
+
+    /// Takes the next message out. For the receiver alone.
+    fn take(&self) -> Option<Received<WORDS>> {
+        let at = self.head.load(Ordering::Relaxed);
+        let (place, empty) = self.place(at)?;
+        // SYNC POINT: inbox-filled (acquire)
+        if place.turn.load(Ordering::Acquire) != empty.wrapping_add(1) {
+            return None;
+        }
+        let message = place.read();
+        // SYNC POINT: inbox-emptied (release)
+        place.turn.store(empty.wrapping_add(2), Ordering::Release);
+        self.head.store(at.wrapping_add(1), Ordering::Relaxed);
+        Some(message)
+    }
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Default for Inbox<MESSAGES, WORDS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Handler for Inbox<MESSAGES, WORDS> {
+    fn handle(&self, message: &Message<'_>) {
+        self.put(message);
+    }
+}
+
+/// The right to take messages out of an [`Inbox`]. One at a time has it.
+#[derive(Debug)]
+pub struct Receiver<'a, const MESSAGES: usize, const WORDS: usize> {
+    inbox: &'a Inbox<MESSAGES, WORDS>,
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Receiver<'_, MESSAGES, WORDS> {
+    /// The next message, if there is one now.
+    pub fn try_receive(&mut self) -> Option<Received<WORDS>> {
+        self.inbox.take()
+    }
+
+    /// A future of the next message. Dropped before it was ready, it has taken none out.
+    pub fn receive(&mut self) -> Receive<'_, MESSAGES, WORDS> {
+        Receive { inbox: self.inbox }
+    }
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Drop for Receiver<'_, MESSAGES, WORDS> {
+    fn drop(&mut self) {
+        drop(self.inbox.waker.take());
+        // SYNC POINT: inbox-receiver (release)
+        self.inbox.is_taken.store(false, Ordering::Release);
+    }
+}
+
+/// See [`Receiver::receive`]. Polled after it was ready, it waits for the message after that one.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Receive<'a, const MESSAGES: usize, const WORDS: usize> {
+    inbox: &'a Inbox<MESSAGES, WORDS>,
+}
+
+impl<const MESSAGES: usize, const WORDS: usize> Future for Receive<'_, MESSAGES, WORDS> {
+    type Output = Received<WORDS>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received<WORDS>> {
+        if let Some(message) = self.inbox.take() {
+            return Poll::Ready(message);
+        }
+        self.inbox.waker.register(cx.waker());
+        // SYNC POINT: waker-registered (fence)
+        fence(Ordering::SeqCst);
+        self.inbox.take().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// A message that was taken out of an [`Inbox`]: a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<const WORDS: usize> {
+    what: u64,
+    theirs: u64,
+    number: u64,
+    words: [u64; WORDS],
+}
+
+impl<const WORDS: usize> Received<WORDS> {
+    /// As [`Message::sender`].
+    pub fn sender(&self) -> Option<InstanceId> {
+        u8::try_from((self.what >> 16 & 0x1ff).checked_sub(1)?).ok().map(InstanceId::new)
+    }
+
+    /// As [`Message::sender_incarnation`].
+    pub fn sender_incarnation(&self) -> Option<Incarnation> {
+        u32::try_from(self.theirs).ok().and_then(Incarnation::new)
+    }
+
+    /// As [`Message::number`].
+    pub fn number(&self) -> Option<u64> {
+        self.sender().map(|_| self.number)
+    }
+
+    /// As [`Message::msg_type`].
+    pub const fn msg_type(&self) -> MessageType {
+        MessageType((self.what >> 32) as u32)
+    }
+
+    /// As [`Message::payload`].
+    pub fn payload(&self) -> &[u8] {
+        let len = (self.what & 0xffff) as usize;
+        self.words.as_bytes().get(..len).unwrap_or_default()
+    }
+
+    /// As [`Message::read`].
+    pub fn read<T: FromBytes>(&self) -> Option<T> {
+        T::read_from_bytes(self.payload()).ok()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// inbox-filled, inbox-emptied: what is taken out is whole, and each message is taken once or was refused.
+    #[test]
+    fn loom_an_inbox_hands_over_whole_messages() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::<1, 1>::new());
+            let putting = [3u64, 4].map(|value| {
+                let inbox = inbox.clone();
+                thread::spawn(move || {
+                    let Some((place, full)) = inbox.claim() else { return 0 };
+                    place.number.store(value, Ordering::Relaxed);
+                    place.words[0].store(value, Ordering::Relaxed);
+                    place.turn.store(full, Ordering::Release);
+                    1
+                })
+            });
+            let mut taken = std::vec::Vec::new();
+            for _ in 0..2 {
+                if let Some(message) = inbox.take() {
+                    assert_eq!([message.number], message.words, "torn");
+                    taken.push(message.number);
+                }
+                thread::yield_now();
+            }
+            let put: usize = putting.into_iter().map(|t| t.join().unwrap()).sum();
+            taken.extend(inbox.take().map(|message| message.number));
+            assert_eq!(taken.len(), put);
+            taken.dedup();
+            assert_eq!(taken.len(), put, "one of them twice");
+        });
+    }
+}

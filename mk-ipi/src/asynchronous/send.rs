@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A send that waits without holding the CPU.
+
+use crate::blocking::WaitError;
+use crate::ext::AnyEndpoint;
+use crate::peers::ended_life;
+use crate::waker::WakerCell;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
+use mk_ipi_core::platform::{DoorbellError, Peer, PeerEvent};
+use mk_ipi_core::sync::{fence, AtomicU64, Ordering};
+use mk_ipi_core::SendError;
+
+/// Tries within one poll, before other tasks have their turn.
+const TRIES: u32 = 4;
+/// The peer of a place that is free.
+const FREE: u64 = 0;
+
+/// The tasks that wait for peers: up to `N` at a time. Keep it in a `static`.
+#[derive(Debug)]
+pub struct Waiters<const N: usize> {
+    places: [Place; N],
+}
+
+/// Where one task waits.
+#[derive(Debug)]
+struct Place {
+    /// The id of the peer that is waited for, plus one; or [`FREE`].
+    peer: AtomicU64,
+    waker: WakerCell,
+}
+
+impl Place {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self { peer: AtomicU64::new(FREE), waker: WakerCell::new() }
+        }
+    }
+}
+
+const fn key_of(peer: InstanceId) -> u64 {
+    (peer.get() as u64).wrapping_add(1)
+}
+
+impl<const N: usize> Waiters<N> {
+    const_unless_loom! {
+        /// Room for `N` tasks, of which none waits.
+        pub fn new() -> Self {
+            Self { places: array_of![Place::new(); N] }
+        }
+    }
+
+    /// Wakes the tasks that wait for a peer, if the event may end their waiting. Call it from
+    /// [`Observer::peer_event`](mk_ipi_core::platform::Observer::peer_event).
+    pub fn peer_event(&self, peer: &Peer, event: &PeerEvent) {
+        match event {
+            PeerEvent::Space
+            | PeerEvent::Answered
+            | PeerEvent::Refused(_)
+            | PeerEvent::Unsettled { .. }
+            | PeerEvent::Up(_)
+            | PeerEvent::Dead(_) => self.wake(peer.id),
+            PeerEvent::Began(_)
+            | PeerEvent::Quarantined(_)
+            | PeerEvent::InDoubt { .. }
+            | PeerEvent::Discarded { .. }
+            | PeerEvent::ReadDirectory
+            | PeerEvent::Suspect
+            | PeerEvent::Alive => {}
+        }
+    }
+
+    /// Wakes every task that waits for `peer`; each looks again. Call it also for each instance that
+    /// [`follow`](mk_ipi_core::Endpoint::follow) says is new, changed or gone. Not from NMI context.
+    pub fn wake(&self, peer: InstanceId) {
+        // Behind what has happened to the peer. SYNC POINT: waker-registered (fence)
+        fence(Ordering::SeqCst);
+        for place in &self.places {
+            if place.peer.load(Ordering::Relaxed) == key_of(peer) {
+                place.waker.wake();
+            }
+        }
+    }
+
+    /// How many tasks wait.
+    pub fn waiting(&self) -> usize {
+        let taken = self.places.iter().filter(|place| place.peer.load(Ordering::Relaxed) != FREE);
+        // Not `count`, which has an overflow check.
+        taken.fold(0, |count: usize, _| count.wrapping_add(1))
+    }
+
+    /// Takes a free place for a task that waits for `peer`.
+    fn enter(&self, peer: InstanceId) -> Option<&Place> {
+        // SYNC POINT: waiter-left (acquire)
+        self.places
+            .iter()
+            .find(|place| place.peer.compare_exchange(FREE, key_of(peer), Ordering::Acquire).is_ok())
+    }
+}
+
+impl<const N: usize> Default for Waiters<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A place that is a task's own until this is dropped.
+#[derive(Debug)]
+struct Seat<'a>(&'a Place);
+
+impl Seat<'_> {
+    fn register(&self, waker: &Waker) {
+        self.0.waker.register(waker);
+        // Before the look at what is waited for. SYNC POINT: waker-registered (fence)
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let waker = self.0.waker.take();
+        // SYNC POINT: waiter-left (release)
+        self.0.peer.store(FREE, Ordering::Release);
+        drop(waker);
+    }
+}
+
+/// Why a [`SendFuture`] has not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsyncSendError {
+    /// The send failed for a reason that waiting does not mend. With [`SendError::NotRung`] the message **was** stored, and with no
+    /// other.
+    Send(SendError),
+    /// There is no space, and this life of the peer has ended. As [`WaitError::PeerEnded`].
+    PeerEnded(Incarnation),
+    /// There is no space, and `N` tasks wait already in [`Waiters`]. Nothing was sent.
+    TooManyWaiters,
+    /// There is no space, and the peer could not be rung to learn that we wait for it. Nothing was sent.
+    NotAsked(DoorbellError),
+}
+
+impl fmt::Display for AsyncSendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(e) => e.fmt(f),
+            Self::PeerEnded(life) => WaitError::PeerEnded(*life).fmt(f),
+            Self::TooManyWaiters => {
+                f.write_str("there is no space, and no room for one more task that waits for it")
+            }
+            Self::NotAsked(e) => {
+                write!(f, "there is no space, and the peer could not be rung to ask for it: {e}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for AsyncSendError {}
+
+/// See [`send_async`](crate::EndpointExt::send_async). Polled after it was ready, it stays pending.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct SendFuture<'a, E: ?Sized, const N: usize> {
+    endpoint: &'a E,
+    waiters: &'a Waiters<N>,
+    to: InstanceId,
+    msg_type: MessageType,
+    payload: &'a [u8],
+    seat: Option<Seat<'a>>,
+    is_done: bool,
+}
+
+impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
+    pub(crate) const fn new(
+        endpoint: &'a E,
+        waiters: &'a Waiters<N>,
+        (to, msg_type, payload): (InstanceId, MessageType, &'a [u8]),
+    ) -> Self {
+        Self { endpoint, waiters, to, msg_type, payload, seat: None, is_done: false }
+    }
+
+    /// Tries to send; if that has to wait, `waker` is woken when it may go on.
+    fn try_send(&mut self, waker: &Waker) -> Poll<Result<u64, AsyncSendError>> {
+        for _ in 0..TRIES {
+            match self.endpoint.send(self.to, self.msg_type, self.payload) {
+                Ok(number) => return Poll::Ready(Ok(number)),
+                Err(SendError::Full | SendError::Unanswered) => {}
+                // Nobody tells of the end of these.
+                Err(SendError::Busy | SendError::Contended) => break,
+                Err(e) => return Poll::Ready(Err(AsyncSendError::Send(e))),
+            }
+            if self.seat.is_none() {
+                self.seat = self.waiters.enter(self.to).map(Seat);
+            }
+            let Some(seat) = &self.seat else { return Poll::Ready(Err(AsyncSendError::TooManyWaiters)) };
+            // First that, then the looks: what happens behind it wakes us.
+            seat.register(waker);
+            if let Some(life) = ended_life(self.endpoint, self.to) {
+                return Poll::Ready(Err(AsyncSendError::PeerEnded(life)));
+            }
+            match self.endpoint.want_space(self.to, self.payload.len()) {
+                Ok(false) => return Poll::Pending,
+                Ok(true) => {}
+                Err(SendError::NotRung(e)) => return Poll::Ready(Err(AsyncSendError::NotAsked(e))),
+                Err(e) => return Poll::Ready(Err(AsyncSendError::Send(e))),
+            }
+        }
+        if let Some(life) = ended_life(self.endpoint, self.to) {
+            return Poll::Ready(Err(AsyncSendError::PeerEnded(life)));
+        }
+        waker.wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<E: AnyEndpoint + ?Sized, const N: usize> Future for SendFuture<'_, E, N> {
+    type Output = Result<u64, AsyncSendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.is_done {
+            return Poll::Pending;
+        }
+        let sent = this.try_send(cx.waker());
+        if sent.is_ready() {
+            this.is_done = true;
+            this.seat = None;
+        }
+        sent
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two kernels with a native lane to each other, on the mock.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use mk_ipi::abi::native::Geometry;
+use mk_ipi::abi::{Incarnation, InstanceId, MessageType, PhysRange, Vector};
+use mk_ipi::asynchronous::Waiters;
+use mk_ipi::platform::{Peer, PeerEvent};
+use mk_ipi::typed::DynHandler;
+use mk_ipi::Endpoint;
+use mk_ipi_mock::{Machine, MockPlatform, Mode};
+use std::sync::{Arc, Mutex};
+
+pub type End = Endpoint<MockPlatform, DynHandler>;
+/// What a kernel does with its peers' events.
+type OnEvent = Arc<Mutex<Box<dyn FnMut(&Peer, &PeerEvent) + Send>>>;
+
+pub const A: InstanceId = InstanceId::new(0);
+pub const B: InstanceId = InstanceId::new(1);
+pub const TYPE: MessageType = MessageType(7);
+pub const FIRST: Incarnation = Incarnation::FIRST;
+pub const SECOND: Incarnation = FIRST.next();
+/// Lines of each lane, and so the short messages that it has room for.
+pub const LINES: u64 = 8;
+
+/// What a test needs for as long as it runs.
+pub fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// An endpoint behind its vector and the deferred work, which also hands the peers' events to `on_event`. It does not know who it is.
+pub fn end(kernel: &MockPlatform, on_event: impl FnMut(&Peer, &PeerEvent) + Send + 'static) -> &'static End {
+    let end = leak(End::new(kernel.clone()));
+    let on_event: OnEvent = Arc::new(Mutex::new(Box::new(on_event)));
+    kernel.set_vector(Vector::RFC_V2, || end.on_interrupt());
+    kernel.set_deferred(move || {
+        end.run_deferred();
+        for (peer, event) in end.platform().peer_news() {
+            (*on_event.lock().unwrap())(&peer, &event);
+        }
+    });
+    end
+}
+
+pub struct Pair {
+    pub machine: Machine,
+    pub a: &'static End,
+    pub b: &'static End,
+    regions: [PhysRange; 2],
+}
+
+impl Pair {
+    /// Both kernels in their first life. `waiters` are those of A.
+    pub fn new(mode: Mode, waiters: &'static Waiters<2>) -> Self {
+        let machine = Machine::builder().kernel(&[0]).kernel(&[4]).mode(mode).build();
+        let geometry = Geometry::new(2, LINES as u32, 256).unwrap();
+        let regions = [(); 2].map(|()| machine.native_region(geometry));
+        let a = end(&machine.kernel(0), |peer, event| waiters.peer_event(peer, event));
+        let b = end(&machine.kernel(1), |_, _| ());
+        let pair = Self { machine, a, b, regions };
+        pair.begin(a, A, FIRST);
+        pair.begin(b, B, FIRST);
+        // Each answers the other.
+        (0..3).for_each(|_| pair.settle());
+        pair
+    }
+
+    /// Both on the thread of the test.
+    pub fn by_hand(waiters: &'static Waiters<2>) -> Self {
+        Self::new(Mode::Stepped { seed: 0 }, waiters)
+    }
+
+    fn begin(&self, end: &End, me: InstanceId, life: Incarnation) {
+        end.identify(me, life);
+        for (id, region) in [A, B].into_iter().zip(self.regions) {
+            let kernel = self.machine.kernel(id.index());
+            end.attach_instance(&kernel.native_config(id, FIRST), Some(region)).unwrap();
+        }
+    }
+
+    /// Both do their deferred work.
+    pub fn settle(&self) {
+        self.b.run_deferred();
+        self.a.run_deferred();
+    }
+
+    /// The next life of B, after the present one has ended.
+    pub fn next_life_of_b(&mut self) {
+        self.b = end(&self.machine.kernel(1), |_, _| ());
+        self.begin(self.b, B, SECOND);
+    }
+
+    /// Fills A's lane to B.
+    pub fn fill(&self) -> u64 {
+        let mut sent = 0;
+        while self.a.send(B, TYPE, &[0]).is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, LINES);
+        sent
+    }
+}
+
+/// A clock that goes on by one whenever it is read, and calls `at` with what it says.
+pub fn clock(mut at: impl FnMut(u64)) -> impl FnMut() -> u64 {
+    let mut now = 0;
+    move || {
+        now += 1;
+        at(now);
+        now
+    }
+}
