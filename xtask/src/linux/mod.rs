@@ -308,12 +308,12 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
 }
 
-/// Runs as without any option, but for the number of cycles, and looks once at what a spawned Linux touches; gives notes about it.
+/// Runs as without any option, but for the number of cycles and lives, and looks once at what a spawned Linux touches; gives notes about it.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
     let mut notes = Vec::new();
-    for args in [LinuxArgs { cycles, ..args }, trace] {
+    for args in [LinuxArgs { cycles, lives: 1, ..args }, trace] {
         let outcome = play(places, provision, &args)?;
         eprintln!("{}", outcome.summary.lines().join("\n"));
         if !outcome.problems.is_empty() {
