@@ -202,7 +202,8 @@ pub trait EndpointExt: AnyEndpoint {
     /// directory, in which every other instance is listed as starting. Gives the directory, to change later. May sleep.
     ///
     /// The whole plan is checked before anything is done, and what was done is undone if a later step fails. Then the directory's memory has no
-    /// valid stamp, so nobody takes it for one. Handlers are registered, and the doorbell's vector installed, before the call.
+    /// valid stamp, so nobody takes it for one. Handlers are registered, and the doorbell's vector installed, before the call; no other task
+    /// uses the endpoint until it returns.
     ///
     /// The directory stays mapped for as long as the kernel lives. See [`bring_up`](crate::bring_up).
     ///
@@ -219,7 +220,7 @@ pub trait EndpointExt: AnyEndpoint {
     /// `mk_ipi_directory=`), maps the directory read-only, and joins. May sleep.
     ///
     /// While the host changes an entry this waits, at most until `deadline`. `left_out` is called for each other live instance that could not be
-    /// added: who and why. Handlers are registered, and the doorbell's vector installed, before the call. Afterwards every other CPU of
+    /// added: who and why; again for each try. Handlers are registered, and the doorbell's vector installed, before the call. Afterwards every other CPU of
     /// this kernel calls [`Endpoint::poll`] once.
     ///
     /// # Errors

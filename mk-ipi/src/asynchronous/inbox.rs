@@ -13,7 +13,8 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A handler that keeps up to `MESSAGES` messages of up to `WORDS` times 8 bytes, for one task that takes them in their order.
 ///
 /// Keep it in a `static`, and register it for one or more types of messages, as a [`DynHandler`](crate::typed::DynHandler) for example. Messages of one
-/// lane come in their order. The callback copies the message and wakes the task; it waits for nobody.
+/// lane come in their order. The callback copies the message and wakes the task; it waits for nobody. (If it is interrupted in the middle, messages that
+/// other CPUs put in behind it become visible with it.)
 ///
 /// **What does not fit is dropped and counted**, [`lost`](Self::lost) and [`too_long`](Self::too_long), though the link itself loses nothing: a lane
 /// carries all types of messages, so it cannot be held up for one of them. Have as many places as messages can be on their way, for example by
@@ -141,12 +142,17 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
             return false;
         };
         place.fill(message);
+        self.hand_over(place, full);
+        true
+    }
+
+    /// The place is filled: it is the receiver's.
+    fn hand_over(&self, place: &Place<WORDS>, full: u64) {
         // SYNC POINT: inbox-filled (release)
         place.turn.store(full, Ordering::Release);
         // SYNC POINT: waker-registered (fence)
         fence(Ordering::SeqCst);
         self.waker.wake();
-        true
     }
 
     /// Makes the place at the tail the caller's, if it is empty; with it the turn that says that it is full. Tries again only when another CPU
@@ -296,8 +302,24 @@ impl<const WORDS: usize> Received<WORDS> {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use crate::waker::test_waker::Count;
     use loom::sync::Arc;
     use loom::thread;
+    use std::vec::Vec;
+
+    /// As `put`, of a message that is this number twice.
+    fn put<const MESSAGES: usize>(inbox: &Inbox<MESSAGES, 1>, value: u64) -> bool {
+        let Some((place, full)) = inbox.claim() else { return false };
+        place.number.store(value, Ordering::Relaxed);
+        place.words[0].store(value, Ordering::Relaxed);
+        inbox.hand_over(place, full);
+        true
+    }
+
+    fn value(message: &Received<1>) -> u64 {
+        assert_eq!([message.number], message.words, "torn");
+        message.number
+    }
 
     /// inbox-filled, inbox-emptied: what is taken out is whole, and each message is taken once or was refused.
     #[test]
@@ -306,27 +328,54 @@ mod loom_tests {
             let inbox = Arc::new(Inbox::<1, 1>::new());
             let putting = [3u64, 4].map(|value| {
                 let inbox = inbox.clone();
-                thread::spawn(move || {
-                    let Some((place, full)) = inbox.claim() else { return 0 };
-                    place.number.store(value, Ordering::Relaxed);
-                    place.words[0].store(value, Ordering::Relaxed);
-                    place.turn.store(full, Ordering::Release);
-                    1
-                })
+                thread::spawn(move || put(&inbox, value))
             });
-            let mut taken = std::vec::Vec::new();
+            let mut receiver = inbox.receiver().unwrap();
+            let mut taken = Vec::new();
             for _ in 0..2 {
-                if let Some(message) = inbox.take() {
-                    assert_eq!([message.number], message.words, "torn");
-                    taken.push(message.number);
-                }
+                taken.extend(receiver.try_receive().as_ref().map(value));
                 thread::yield_now();
             }
-            let put: usize = putting.into_iter().map(|t| t.join().unwrap()).sum();
-            taken.extend(inbox.take().map(|message| message.number));
+            let put = putting.into_iter().map(|t| t.join().unwrap()).filter(|put| *put).count();
+            taken.extend(receiver.try_receive().as_ref().map(value));
             assert_eq!(taken.len(), put);
             taken.dedup();
             assert_eq!(taken.len(), put, "one of them twice");
+        });
+    }
+
+    /// waker-registered: a task that waits finds the message, or is woken.
+    #[test]
+    fn loom_a_receiver_is_woken_or_finds_the_message() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::<1, 1>::new());
+            let putting = {
+                let inbox = inbox.clone();
+                thread::spawn(move || put(&inbox, 3))
+            };
+            let mut receiver = inbox.receiver().unwrap();
+            let (count, waker) = Count::waker();
+            let polled = Pin::new(&mut receiver.receive()).poll(&mut Context::from_waker(&waker));
+            assert!(putting.join().unwrap());
+            assert!(polled.is_ready() || count.get() > 0);
+        });
+    }
+
+    /// inbox-receiver: who takes messages out goes on where the one before him stopped.
+    #[test]
+    fn loom_the_next_receiver_goes_on_behind_the_last() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::<2, 1>::new());
+            assert!(put(&inbox, 3) && put(&inbox, 4));
+            let take = |inbox: &Inbox<2, 1>| inbox.receiver()?.try_receive().as_ref().map(value);
+            let other = {
+                let inbox = inbox.clone();
+                thread::spawn(move || take(&inbox))
+            };
+            let mut taken: Vec<_> = [take(&inbox), other.join().unwrap()].into_iter().flatten().collect();
+            taken.extend(take(&inbox));
+            taken.sort_unstable();
+            assert!(taken == [3, 4], "{taken:?}");
         });
     }
 }

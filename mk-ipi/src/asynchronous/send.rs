@@ -93,11 +93,11 @@ impl<const N: usize> Waiters<N> {
     }
 
     /// Takes a free place for a task that waits for `peer`.
-    fn enter(&self, peer: InstanceId) -> Option<&Place> {
-        // SYNC POINT: waiter-left (acquire)
-        self.places
-            .iter()
-            .find(|place| place.peer.compare_exchange(FREE, key_of(peer), Ordering::Acquire).is_ok())
+    fn enter(&self, peer: InstanceId) -> Option<Seat<'_>> {
+        // Relaxed: all that a place has is a cell that looks after itself.
+        let is_taken =
+            |place: &&Place| place.peer.compare_exchange(FREE, key_of(peer), Ordering::Relaxed).is_ok();
+        self.places.iter().find(is_taken).map(Seat)
     }
 }
 
@@ -121,9 +121,9 @@ impl Seat<'_> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        // Whoever wakes at this very moment may still wake the task, or the next one that waits here: each looks again.
         let waker = self.0.waker.take();
-        // SYNC POINT: waiter-left (release)
-        self.0.peer.store(FREE, Ordering::Release);
+        self.0.peer.store(FREE, Ordering::Relaxed);
         drop(waker);
     }
 }
@@ -192,7 +192,7 @@ impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
                 Err(e) => return Poll::Ready(Err(AsyncSendError::Send(e))),
             }
             if self.seat.is_none() {
-                self.seat = self.waiters.enter(self.to).map(Seat);
+                self.seat = self.waiters.enter(self.to);
             }
             let Some(seat) = &self.seat else { return Poll::Ready(Err(AsyncSendError::TooManyWaiters)) };
             // First that, then the looks: what happens behind it wakes us.
@@ -229,5 +229,60 @@ impl<E: AnyEndpoint + ?Sized, const N: usize> Future for SendFuture<'_, E, N> {
             this.seat = None;
         }
         sent
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::waker::test_waker::Count;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// waker-registered: a task that looks behind its registration finds what happened to the peer, or is woken.
+    #[test]
+    fn loom_no_event_of_a_peer_is_missed() {
+        loom::model(|| {
+            let shared = Arc::new((Waiters::<1>::new(), AtomicU64::new(0)));
+            let telling = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.1.store(1, Ordering::Relaxed);
+                    shared.0.wake(InstanceId::HOST);
+                })
+            };
+            let (count, waker) = Count::waker();
+            let seat = shared.0.enter(InstanceId::HOST).unwrap();
+            seat.register(&waker);
+            let found = shared.1.load(Ordering::Relaxed) == 1;
+            telling.join().unwrap();
+            assert!(found || count.get() > 0);
+        });
+    }
+
+    /// A place that is left and taken again while somebody wakes keeps no waker of the former task, and is not lost.
+    #[test]
+    fn loom_a_place_goes_to_the_next_task() {
+        loom::model(|| {
+            let waiters = Arc::new(Waiters::<1>::new());
+            let waking = {
+                let waiters = waiters.clone();
+                thread::spawn(move || waiters.wake(InstanceId::HOST))
+            };
+            let (first, waker) = Count::waker();
+            let seat = waiters.enter(InstanceId::HOST).unwrap();
+            seat.register(&waker);
+            drop((seat, waker));
+            let (second, waker) = Count::waker();
+            let seat = waiters.enter(InstanceId::HOST).unwrap();
+            seat.register(&waker);
+            waking.join().unwrap();
+            assert_eq!(std::sync::Arc::strong_count(&first), 1);
+            let before = first.get();
+            waiters.wake(InstanceId::HOST);
+            assert_eq!((first.get(), second.get().min(1)), (before, 1));
+            drop(seat);
+            assert_eq!(waiters.waiting(), 0);
+        });
     }
 }

@@ -12,7 +12,10 @@ use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::directory::{DirectoryWriter, WriteError};
 use mk_ipi_core::platform::{Access, Doorbell, DoorbellError, MapError, ThisCpu};
 use mk_ipi_core::sync::{Ordering, Word};
-use mk_ipi_core::{AddError, InstanceConfig, LinkConfig, SlotPolicy};
+use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
+
+/// How often an instance is tried to be destroyed that somebody uses for a moment.
+const TURNS: u32 = 1000;
 
 /// The machine, as its host wants it.
 #[derive(Clone, Copy, Debug)]
@@ -262,9 +265,13 @@ fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: M
     directory.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
     drop(directory);
     for instance in plan.instances.iter().rev() {
-        // Ours alone, but for a task of ours that sends by it in this very moment: then it is closed, and goes with the next
-        // `destroy_instance`. Those that were not made yet are unknown.
-        let _ = endpoint.destroy_instance(instance.id);
+        // Those that were not made yet are unknown. One that an interrupt on another CPU of ours looks at goes a moment later.
+        for _ in 0..TURNS {
+            match endpoint.destroy_instance(instance.id) {
+                Err(DestroyError::InUse(_)) => endpoint.platform().relax(),
+                _ => break,
+            }
+        }
     }
     endpoint.forget_identity();
 }
