@@ -342,8 +342,11 @@ static int mk_net_poll(struct napi_struct *napi, int budget)
 static int mk_net_open(struct net_device *dev)
 {
 	struct mk_net *net = netdev_priv(dev);
+	unsigned long flags = mk_ipi_net_lock(net->id);
 
+	/* Under the lock of who writes. NAPI, which reads, is not there yet. */
 	kfifo_reset(&net->arrived);
+	mk_ipi_net_unlock(net->id, flags);
 	napi_enable(&net->napi);
 	netif_start_queue(dev);
 	mk_ipi_rs_net_open(net->id);

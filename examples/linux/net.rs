@@ -22,6 +22,9 @@ use mk_ipi_net::net::{
 };
 use mk_ipi_net::{CarrierChange, FrameAssembler, FrameError, FrameSplitter, Piece, Port};
 
+/// Control messages in a row: however many a peer asks for, the call ends.
+const CONTROLS: usize = 4;
+
 /// `struct virtio_net_hdr`, little endian.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -128,11 +131,15 @@ fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     say(id);
 }
 
-/// Sends what the end to `id` has to say. What cannot be sent now the next tick sends.
+/// Sends `id` the control message that is due. What cannot be sent now the next tick sends.
 fn say(id: InstanceId) {
-    let Some(Some(message)) = with_end(id, |end| end.port.pending()) else { return };
-    if ENDPOINT.send(id, NET_CONTROL_TYPE, &message.encode()).is_ok() {
-        with_end(id, |end| end.port.sent(&message));
+    for _ in 0..CONTROLS {
+        let Some(Some(message)) = with_end(id, |end| end.port.begin_send()) else { return };
+        let sent = ENDPOINT.send(id, NET_CONTROL_TYPE, &message.encode());
+        let was_sent = matches!(sent, Ok(_) | Err(SendError::NotRung(_)));
+        if with_end(id, |end| end.port.end_send(was_sent)) != Some(true) {
+            return;
+        }
     }
 }
 

@@ -123,9 +123,10 @@ impl End {
             Step::Gone(of) => _ = self.port.peer_is_gone(of.map(life)),
             Step::Suspect(is) => _ = self.port.peer_is_suspect(is),
             Step::Say => {
-                if let Some(message) = self.port.pending() {
+                if let Some(message) = self.port.begin_send() {
                     assert_eq!(Control::decode(&message.encode()), Ok(message), "we say what we would take");
-                    self.port.sent(&message);
+                    assert_eq!(self.port.begin_send(), None, "one at a time");
+                    assert!(!self.port.end_send(true));
                     assert_eq!(self.port.pending(), None);
                 }
             }

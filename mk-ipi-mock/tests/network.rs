@@ -87,10 +87,12 @@ fn send(cpu: &Cpu, link: &Link, to: InstanceId, msg_type: MessageType, payload: 
 
 /// Says what is owed, if anything is.
 fn say(cpu: &Cpu, link: &Link, end: &Shared, to: InstanceId) {
-    let pending = end.lock().unwrap().port.pending();
-    if let Some(message) = pending {
+    loop {
+        let Some(message) = end.lock().unwrap().port.begin_send() else { return };
         send(cpu, link, to, NET_CONTROL_TYPE, &message.encode());
-        end.lock().unwrap().port.sent(&message);
+        if !end.lock().unwrap().port.end_send(true) {
+            return;
+        }
     }
 }
 

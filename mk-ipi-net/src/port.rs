@@ -38,6 +38,8 @@ pub struct Port {
     theirs: Option<PeerEnd>,
     suspect: bool,
     pending: Pending,
+    /// The message that is being sent.
+    in_flight: Option<Control>,
 }
 
 impl Default for Port {
@@ -49,7 +51,7 @@ impl Default for Port {
 impl Port {
     /// A closed end that has received nothing.
     pub const fn new() -> Self {
-        Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing }
+        Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing, in_flight: None }
     }
 
     /// Makes a change, and gives its effect on the carrier.
@@ -130,6 +132,10 @@ impl Port {
         self.change(|port| {
             if port.theirs.is_some_and(|theirs| life.is_none() || theirs.life == life) {
                 port.theirs = None;
+                // If it is there all the same, its answer tells that.
+                if port.ours.is_some() {
+                    port.pending = Pending::Open;
+                }
             }
         })
     }
@@ -139,7 +145,7 @@ impl Port {
         self.change(|port| port.suspect = suspect)
     }
 
-    /// The control message that is due, if any. Call [`sent`](Self::sent) after it was sent, and try again until then.
+    /// The control message that is due, if any.
     pub fn pending(&self) -> Option<Control> {
         match self.pending {
             Pending::Nothing => None,
@@ -151,11 +157,25 @@ impl Port {
         }
     }
 
-    /// The message of [`pending`](Self::pending) was sent.
-    pub fn sent(&mut self, what: &Control) {
-        if self.pending().as_ref() == Some(what) {
+    /// The control message to send now, if any. Call [`end_send`](Self::end_send) when it was sent, or could not be. Until then
+    /// no other caller gets one. So the other end receives our messages in the order in which we changed (SPEC E-3): the last one
+    /// is the newest.
+    pub fn begin_send(&mut self) -> Option<Control> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.in_flight = self.pending();
+        self.in_flight
+    }
+
+    /// The message of [`begin_send`](Self::begin_send) was sent, or not. Returns whether another one is due: then begin again.
+    /// One that was not sent stays due. Try again later.
+    pub fn end_send(&mut self, was_sent: bool) -> bool {
+        let message = self.in_flight.take();
+        if was_sent && message.is_some() && self.pending() == message {
             self.pending = Pending::Nothing;
         }
+        was_sent && self.pending().is_some()
     }
 
     /// Our offer, while we are open.

@@ -13,7 +13,7 @@ use crc::{Crc, Digest, CRC_32_ISO_HDLC};
 use mk_ipi_abi::directory::Layout;
 use mk_ipi_abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::PeerEvent;
-use mk_ipi_core::Message;
+use mk_ipi_core::{Message, SendError};
 use mk_ipi_net::net::{
     Features, FrameHead, Key, Offer, Offload, NET_CONTROL_TYPE, NET_FRAME_TYPE, NET_PART_TYPE,
 };
@@ -31,6 +31,8 @@ const PEERS: usize = 4;
 const FRAME: usize = 1514;
 /// Frames that wait: what comes beyond is dropped.
 const WAITING: usize = 48;
+/// Control messages in a row.
+const CONTROLS: usize = 4;
 /// Bytes that a connection keeps, each way.
 const KEPT: usize = 32 << 10;
 /// The port that gives back what it gets.
@@ -154,12 +156,18 @@ pub fn carrier(id: InstanceId) -> Option<Offer> {
     with(id, |end| end.port.carrier()).flatten()
 }
 
-/// Says to `id` what is to be said, if it can be sent now; else the next turn does.
+/// Sends `id` the control message that is due. What cannot be sent now the next tick sends.
 fn say(id: InstanceId) {
-    let Some(Some(message)) = with(id, |end| end.port.pending()) else { return };
-    let is_native = SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native));
-    if is_native && SERVER.send(id, NET_CONTROL_TYPE, &message.encode()).is_ok() {
-        with(id, |end| end.port.sent(&message));
+    if !SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native)) {
+        return;
+    }
+    for _ in 0..CONTROLS {
+        let Some(Some(message)) = with(id, |end| end.port.begin_send()) else { return };
+        let sent = SERVER.send(id, NET_CONTROL_TYPE, &message.encode());
+        let was_sent = matches!(sent, Ok(_) | Err(SendError::NotRung(_)));
+        if with(id, |end| end.port.end_send(was_sent)) != Some(true) {
+            return;
+        }
     }
 }
 

@@ -13,8 +13,8 @@ fn offer(key: u32) -> Offer {
 
 /// Delivers what `from` owes to `to`, once; whether there was anything.
 fn deliver(from: &mut Port, to: &mut Port, life: Incarnation) -> bool {
-    let Some(message) = from.pending() else { return false };
-    from.sent(&message);
+    let Some(message) = from.begin_send() else { return false };
+    assert!(!from.end_send(true), "one message says all");
     let _ = to.receive(Some(life), &message.encode()).unwrap();
     true
 }
@@ -57,10 +57,10 @@ fn there_is_a_carrier_when_both_have_heard_of_each_other() {
 fn an_end_that_closes_takes_the_carrier_away() {
     let (mut a, mut b) = both_open();
     assert_eq!(a.close(), LOST);
-    let close = a.pending().unwrap();
+    let close = a.begin_send().unwrap();
     assert_eq!(close, Control::Close(offer(1).key));
     assert_eq!(b.receive(Some(ONE), &close.encode()), Ok(LOST));
-    a.sent(&close);
+    assert!(!a.end_send(true));
     let _ = a.open(offer(3));
     settle(&mut a, &mut b, [ONE, ONE]);
     assert_eq!(b.carrier(), Some(offer(3)));
@@ -98,6 +98,41 @@ fn a_life_that_gets_what_its_former_one_left_unread_is_not_misled() {
     let _ = ours.open(offer(5));
     assert_eq!(ours.receive(Some(ONE), &stale.encode()), Ok(CarrierChange::default()));
     assert_eq!(ours.pending(), Some(Control::Open { offer: offer(5), heard: Some(offer(1).key) }));
+}
+
+/// Two contexts of one kernel: the second one's message would be newer, and could overtake the first one's.
+#[test]
+fn an_older_message_never_follows_a_newer_one() {
+    let (mut a, mut b) = (Port::new(), Port::new());
+    let _ = a.open(offer(1));
+    let _ = b.open(offer(2));
+    let first = a.begin_send().unwrap();
+    assert!(deliver(&mut b, &mut a, ONE));
+    assert_eq!(a.begin_send(), None, "the first one is not out yet");
+    let _ = b.receive(Some(ONE), &first.encode()).unwrap();
+    assert!(a.end_send(true), "what came meanwhile is answered now");
+    settle(&mut a, &mut b, [ONE, ONE]);
+    assert_eq!((a.carrier(), b.carrier()), (Some(offer(2)), Some(offer(1))));
+}
+
+#[test]
+fn a_message_that_was_not_sent_stays_due() {
+    let mut a = Port::new();
+    let _ = a.open(offer(1));
+    let message = a.begin_send();
+    assert!(message.is_some() && !a.end_send(false), "not at once");
+    assert_eq!(a.begin_send(), message);
+    assert!(!a.end_send(true));
+    assert_eq!(a.begin_send(), None);
+}
+
+/// One end takes the other for gone, which knows nothing of it.
+#[test]
+fn a_link_that_ended_for_one_side_alone_comes_back() {
+    let (mut a, mut b) = both_open();
+    assert_eq!(a.peer_is_gone(None), LOST);
+    settle(&mut a, &mut b, [ONE, ONE]);
+    assert_eq!((a.carrier(), b.carrier()), (Some(offer(2)), Some(offer(1))));
 }
 
 #[test]

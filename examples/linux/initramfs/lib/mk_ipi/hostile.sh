@@ -52,9 +52,9 @@ no_answer() {
 # Message after message: the one that has no place is an error, and nothing waits for it.
 lane_is_full() {
 	local n=0
-	while mk send 1 0x300 hello 2> /tmp/full; do
+	while mk send 1 0x300 $(printf '%0200d' 0) 2> /tmp/full; do
 		n=$((n + 1))
-		[ $n -lt 100000 ] || { echo "$n messages, and there is space"; return 1; }
+		[ $n -lt 10000 ] || { echo "$n messages, and there is space"; return 1; }
 	done
 	echo "after $n messages: $(cat /tmp/full)"
 	grep -q 'No space left' /tmp/full

@@ -202,7 +202,11 @@ connection_reset() {
 }
 
 revive_1() {
-	mk kill 1 && await 5 has_no_carrier 1 && start 1 && await 20 has_carrier 1 && pings 1 56 5 && tell_life 1
+	mk kill 1 || return
+	await 5 has_no_carrier 1 || { echo "a carrier, and nobody there"; return 1; }
+	start 1 || return
+	await 20 has_carrier 1 || { echo "no carrier"; return 1; }
+	pings 1 56 5 && tell_life 1
 }
 
 no_errors() {

@@ -15,6 +15,8 @@ spawns() {
 spawned() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "spawned: a large file" keep_file
+	step "spawned: the CPUs to give are online" put_online $one $two $three $four
+	online_before=$(cat /sys/devices/system/cpu/online)
 	refused_plans
 	step "spawned: load" load native || return
 	step "spawned: give, create, start" bring_up_all || return
@@ -64,6 +66,14 @@ file_is_as_it_was() {
 }
 
 # CPUs.
+
+# put_online CPU...: with many CPUs Linux begins with a few.
+put_online() {
+	local cpu
+	for cpu in "$@"; do
+		echo 1 > /sys/devices/system/cpu/cpu$cpu/online || return
+	done
+}
 
 # timer CPU: how often its local timer has rung, by /proc/interrupts, whose columns are the CPUs that are online.
 timer() {
