@@ -15,9 +15,23 @@
  * the Linux patch "Introduce generic multikernel IPI communication framework"; they work on the
  * instance that mk_ipi_set_default names.
  *
- * Calls that return an int return 0 or a count, or an error number negated (MK_IPI_EINVAL and so
- * on; those of Linux). Each says in what context it may be called: "any but NMI" includes interrupt
- * handlers and callbacks. Addresses and lengths are in bytes.
+ * Calls that return an int return 0 or a count, or an error number negated (enum mk_ipi_error;
+ * those of Linux). Only negative results are failures; mk_ipi_strerror has a text for each.
+ * Addresses and lengths are in bytes.
+ *
+ * Context. Each call says in what context of a kernel it may be called:
+ *
+ *   any              tasks, callbacks of this library, interrupt handlers, NMI handlers
+ *   any but NMI      tasks, callbacks, interrupt handlers
+ *   may sleep        tasks that hold no spinlock: it calls operations that may sleep, or waits for
+ *                    other CPUs
+ *   interrupts off   the doorbell's interrupt handler
+ *
+ * At the same time any calls may be made for one instance of the library, on any number of CPUs.
+ * An interrupt or an NMI may come at any moment of a call, and its handler may make the calls of
+ * its context. Where a call needs more, such as one caller at a time, its comment says so.
+ *
+ * Sections: general, life of a kernel, messages, native link, RFC v2, host.
  *
  * The library allocates nothing, prints nothing and needs from its surroundings: memcpy, memset,
  * memcmp and memmove. The one for x86_64-unknown-none brings weak ones of its own, and needs
@@ -27,9 +41,34 @@
 #ifndef MK_IPI_H
 #define MK_IPI_H
 
+/*
+ * Types: size_t, offsetof, and those of <stdint.h>. A kernel that has them in a header of its own names that header:
+ * -DMK_IPI_TYPES='<linux/types.h>'. Without that, and without the compiler's headers (-nostdinc), they are defined here.
+ */
+#ifdef MK_IPI_TYPES
+#include MK_IPI_TYPES
+#else
+#ifdef __has_include
+#if !__has_include(<stdint.h>) || !__has_include(<stddef.h>)
+#define MK_IPI_OWN_TYPES 1
+#endif
+#endif
+#ifdef MK_IPI_OWN_TYPES
+typedef __SIZE_TYPE__ size_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+typedef __INT64_TYPE__ int64_t;
+#else
 #include <stddef.h>
 #include <stdint.h>
-/* What cbindgen needs of a compiler. */
+#endif
+#endif
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif
+
+/* What is needed of a compiler: gcc and clang have it, in C99 too. */
 #define MK_IPI_ALIGNED(n) __attribute__((aligned(n)))
 
 /*
@@ -70,42 +109,38 @@
 	MK_IPI_ROUND_(5248 + MK_IPI_MAX_CPUS * MK_IPI_ROUND_(232 + 280 * MK_IPI_QUEUE) + \
 		       44 * MK_IPI_MAX_HANDLERS + 617 * MK_IPI_MAX_INSTANCES)
 
+/* Declared here, so that the sections need no order. */
+struct mk_ipi_handler;
+struct mk_ipi;
+struct mk_ipi_event;
+struct mk_ipi_message;
+struct mk_ipi_ops;
+struct mk_ipi_instance;
+struct mk_ipi_range;
+struct mk_ipi_instance_info;
+struct mk_ipi_payload;
+struct mk_ipi_stats;
+struct mk_ipi_lane_stats;
+struct mk_ipi_poller;
+struct mk_ipi_data;
+struct mk_ipi_directory_writer;
+struct mk_ipi_record;
+struct mk_ipi_conflict;
 
-/**
- * Most bytes of payload in one message of generation RFC v2.
- */
-#define MK_MAX_DATA_SIZE 256
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-/**
- * Most bytes of payload in one message that a native region can be made for. The default is
- * 256.
+/* ====================================================================
+ * General
+ *
+ * Limits, error numbers, layouts of regions.
  */
-#define MK_IPI_MAX_LEN 4096
-
-/**
- * Most messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
- */
-#define MK_IPI_MAX_MANY 32
 
 /**
  * Most CPUs that an instance can list, here and in the directory.
  */
 #define MK_IPI_MAX_ENTRY_CPUS 1024
-
-/**
- * Instances that a machine can have: ids are 0 to 255.
- */
-#define MK_MAX_INSTANCES 256
-
-/**
- * Type of a message that carries a page frame number.
- */
-#define MK_PFN_IPI_TYPE 2147483649
-
-/**
- * Vector of the RFC v2 C peers on x86.
- */
-#define MULTIKERNEL_VECTOR 234
 
 /**
  * Layout of a region: generation RFC v2, a slot for each CPU.
@@ -118,176 +153,167 @@
 #define MK_IPI_NATIVE 2
 
 /**
- * No such CPU or address. Calls return these numbers negated.
+ * Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` gives a text for each.
  */
-#define MK_IPI_ENXIO 6
+enum mk_ipi_error {
+    /**
+     * No such CPU or address.
+     */
+    MK_IPI_ENXIO = 6,
+    /**
+     * Try again.
+     */
+    MK_IPI_EAGAIN = 11,
+    /**
+     * Out of memory, or a table is full.
+     */
+    MK_IPI_ENOMEM = 12,
+    /**
+     * The kernel does not allow it.
+     */
+    MK_IPI_EACCES = 13,
+    /**
+     * In use.
+     */
+    MK_IPI_EBUSY = 16,
+    /**
+     * There already.
+     */
+    MK_IPI_EEXIST = 17,
+    /**
+     * No region, no pool, or no default instance of the library.
+     */
+    MK_IPI_ENODEV = 19,
+    /**
+     * Invalid argument.
+     */
+    MK_IPI_EINVAL = 22,
+    /**
+     * The lane is full.
+     */
+    MK_IPI_ENOSPC = 28,
+    /**
+     * A number does not fit.
+     */
+    MK_IPI_ERANGE = 34,
+    /**
+     * The caller would wait for itself.
+     */
+    MK_IPI_EDEADLK = 35,
+    /**
+     * The protocol, or its version, is not known.
+     */
+    MK_IPI_EPROTO = 71,
+    /**
+     * The handle or instance belongs to a former life.
+     */
+    MK_IPI_ESTALE = 116,
+};
 
 /**
- * Try again.
+ * A piece of physical memory.
  */
-#define MK_IPI_EAGAIN 11
+struct mk_ipi_range {
+    /**
+     * First byte.
+     */
+    uint64_t start;
+    /**
+     * Bytes.
+     */
+    uint64_t len;
+};
 
 /**
- * Out of memory, or a table is full.
+ * Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
  */
-#define MK_IPI_ENOMEM 12
+struct mk_ipi_stats {
+    /**
+     * Messages stored.
+     */
+    uint64_t sent;
+    /**
+     * Sends refused because the exclusive slot was occupied.
+     */
+    uint64_t busy;
+    /**
+     * Sends refused because the lane was full.
+     */
+    uint64_t full;
+    /**
+     * Sends refused for any other reason.
+     */
+    uint64_t refused;
+    /**
+     * Doorbells of the native link. Its other sends needed none.
+     */
+    uint64_t rung;
+    /**
+     * Messages stored whose doorbell did not ring.
+     */
+    uint64_t not_rung;
+    /**
+     * Calls of `mk_ipi_interrupt`.
+     */
+    uint64_t interrupts;
+    /**
+     * Messages copied out of shared memory.
+     */
+    uint64_t received;
+    /**
+     * Messages given to at least one handler.
+     */
+    uint64_t handled;
+    /**
+     * Messages for whose type no handler was registered.
+     */
+    uint64_t unhandled;
+    /**
+     * Interrupts and polls that found an empty slot.
+     */
+    uint64_t empty;
+    /**
+     * Slots found with a size that is neither message nor claim.
+     */
+    uint64_t bad_size;
+    /**
+     * Messages overwritten while they were read.
+     */
+    uint64_t overwritten;
+    /**
+     * Messages dropped because the queue was full.
+     */
+    uint64_t dropped;
+    /**
+     * Messages left in their exclusive slot because the queue was full, and taken later.
+     */
+    uint64_t left;
+    /**
+     * Interrupts without a region of our own, or on a CPU that it has no slot for.
+     */
+    uint64_t no_region;
+    /**
+     * Interrupts on a CPU whose index is not below `MK_IPI_MAX_CPUS`.
+     */
+    uint64_t beyond_cpus;
+    /**
+     * Lanes put into quarantine.
+     */
+    uint64_t quarantined;
+};
 
 /**
- * The kernel does not allow it.
+ * A text for what a call returned: an error number, negated or not. 0 and numbers that no call returns have a text, too.
+ *
+ * Returns the text, which is constant: never NULL. Context: any.
  */
-#define MK_IPI_EACCES 13
+const char *mk_ipi_strerror(int error);
 
-/**
- * In use.
+/* ====================================================================
+ * Life of a kernel
+ *
+ * Its operations, the instance of the library, its identity, the instances that it talks to, and its end.
  */
-#define MK_IPI_EBUSY 16
-
-/**
- * There already.
- */
-#define MK_IPI_EEXIST 17
-
-/**
- * No region, no pool, or no default instance of the library.
- */
-#define MK_IPI_ENODEV 19
-
-/**
- * Invalid argument.
- */
-#define MK_IPI_EINVAL 22
-
-/**
- * The lane is full.
- */
-#define MK_IPI_ENOSPC 28
-
-/**
- * A number does not fit.
- */
-#define MK_IPI_ERANGE 34
-
-/**
- * The caller would wait for itself.
- */
-#define MK_IPI_EDEADLK 35
-
-/**
- * The protocol, or its version, is not known.
- */
-#define MK_IPI_EPROTO 71
-
-/**
- * The handle or instance belongs to a former life.
- */
-#define MK_IPI_ESTALE 116
-
-/**
- * State of an instance in the directory: none has this id.
- */
-#define MK_IPI_ABSENT 0
-
-/**
- * State: being started; its region exists.
- */
-#define MK_IPI_STARTING 1
-
-/**
- * State: takes messages.
- */
-#define MK_IPI_RUNNING 2
-
-/**
- * State: this incarnation has ended.
- */
-#define MK_IPI_DEAD 3
-
-/**
- * State: this incarnation has ended, and its region will be freed. Kernels that have it mapped unmap it.
- */
-#define MK_IPI_ENDING 4
-
-/**
- * Flag of an instance in the directory: exclusive slots.
- */
-#define MK_IPI_EXCLUSIVE 1
-
-/**
- * Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
- */
-#define MK_IPI_ONE_DOORBELL 2
-
-/**
- * Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
- * for each life of ours.
- */
-#define MK_IPI_EVENT_BEGAN 1
-
-/**
- * Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
- */
-#define MK_IPI_EVENT_ANSWERED 2
-
-/**
- * Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
- * set.
- */
-#define MK_IPI_EVENT_QUARANTINED 3
-
-/**
- * Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
- * is set.
- */
-#define MK_IPI_EVENT_REFUSED 4
-
-/**
- * Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
- * it were handled, and none behind it.
- */
-#define MK_IPI_EVENT_IN_DOUBT 5
-
-/**
- * Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
- * not handled.
- */
-#define MK_IPI_EVENT_DISCARDED 6
-
-/**
- * Event: our lane to the peer has the space that `mk_ipi_want_space` asked for.
- */
-#define MK_IPI_EVENT_SPACE 7
-
-/**
- * Event: the peer's heartbeat has stopped.
- */
-#define MK_IPI_EVENT_SUSPECT 8
-
-/**
- * Event: the heartbeat of a suspect peer advances again.
- */
-#define MK_IPI_EVENT_ALIVE 9
-
-/**
- * Event: the peer's receiver runs, as `incarnation`.
- */
-#define MK_IPI_EVENT_UP 10
-
-/**
- * Event: the peer said goodbye, as `incarnation`.
- */
-#define MK_IPI_EVENT_DEAD 11
-
-/**
- * Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
- * our messages with a number above `after`, up to `number`, were handled.
- */
-#define MK_IPI_EVENT_UNSETTLED 12
-
-/**
- * Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
- * `mk_ipi_follow`.
- */
-#define MK_IPI_EVENT_READ_DIRECTORY 13
 
 /**
  * `mk_ipi_follow`: the instance is new, and was added.
@@ -316,75 +342,9 @@
 #define MK_IPI_FOLLOWED_TAKEN_FOR_DEAD 5
 
 /**
- * Nothing was refused.
- */
-#define MK_IPI_CONFLICT_NONE 0
-
-/**
- * Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
- */
-#define MK_IPI_CONFLICT_ENTRY 1
-
-/**
- * No CPU, or more than the directory has room for.
- */
-#define MK_IPI_CONFLICT_NR_CPUS 2
-
-/**
- * The doorbell CPU, `cpu`, is not listed.
- */
-#define MK_IPI_CONFLICT_DOORBELL 3
-
-/**
- * `cpu` is listed twice.
- */
-#define MK_IPI_CONFLICT_CPU_TWICE 4
-
-/**
- * `cpu` belongs to the live instance `instance`.
- */
-#define MK_IPI_CONFLICT_CPU 5
-
-/**
- * The region overlaps that of `instance`.
- */
-#define MK_IPI_CONFLICT_REGION 6
-
-/**
- * The region overlaps the directory.
- */
-#define MK_IPI_CONFLICT_ON_DIRECTORY 7
-
-/**
- * `instance`, the one to be written, is live as `incarnation`. Until it is dead, its incarnation, region and layout cannot
- * change.
- */
-#define MK_IPI_CONFLICT_LIVE 8
-
-/**
- * This incarnation of `instance` has ended. Its next life needs another one.
- */
-#define MK_IPI_CONFLICT_OVER 9
-
-/**
- * The entry of `instance`, which must be compared with the new one, cannot be read.
- */
-#define MK_IPI_CONFLICT_UNREADABLE 10
-
-/**
  * The version of `struct mk_ipi_ops` that this header describes.
  */
 #define MK_IPI_OPS_VERSION 3
-
-/**
- * Bytes of `struct mk_ipi_poller`.
- */
-#define MK_IPI_POLLER_SIZE 128
-
-/**
- * A registration. It is a number, not an address. Only compare it with NULL, keep it, and pass it back.
- */
-struct mk_ipi_handler;
 
 /**
  * Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
@@ -392,84 +352,6 @@ struct mk_ipi_handler;
  */
 struct MK_IPI_ALIGNED(128) mk_ipi {
     uint8_t _opaque[MK_IPI_SIZE];
-};
-
-/**
- * What happened to a peer, or to the link with it (native).
- */
-struct mk_ipi_event {
-    /**
-     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
-     * them.
-     */
-    uint64_t number;
-    /**
-     * `DISCARDED`, `UNSETTLED`: the number behind which they begin.
-     */
-    uint64_t after;
-    /**
-     * The peer's instance id.
-     */
-    int peer;
-    /**
-     * An `MK_IPI_EVENT_` number.
-     */
-    uint32_t kind;
-    /**
-     * The peer's life; 0 if none is known.
-     */
-    uint32_t theirs;
-    /**
-     * Our own life.
-     */
-    uint32_t ours;
-    /**
-     * `BEGAN`, `UP` and `DEAD`: which life of the peer.
-     */
-    uint32_t incarnation;
-    /**
-     * `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
-     * sense.
-     */
-    uint32_t breach;
-};
-
-/**
- * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
- */
-struct mk_ipi_message {
-    /**
-     * The payload, 8-byte aligned; never NULL.
-     */
-    const void *payload;
-    /**
-     * Bytes of payload: 0 to 4096.
-     */
-    size_t size;
-    /**
-     * The number that the sender got for it (`mk_ipi_send`); 0 on RFC v2.
-     */
-    uint64_t number;
-    /**
-     * The low 32 bits of the physical id of the sending CPU, as the sender says.
-     */
-    uint64_t sender_cpu;
-    /**
-     * The message type.
-     */
-    uint32_t type;
-    /**
-     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
-     */
-    int sender;
-    /**
-     * Which life of the sender sent it, as that life says; 0 on RFC v2.
-     */
-    uint32_t sender_incarnation;
-    /**
-     * Our own life that receives it; 0 on RFC v2.
-     */
-    uint32_t receiver_incarnation;
 };
 
 /**
@@ -662,25 +544,6 @@ struct mk_ipi_instance {
 };
 
 /**
- * A piece of physical memory.
- */
-struct mk_ipi_range {
-    /**
-     * First byte.
-     */
-    uint64_t start;
-    /**
-     * Bytes.
-     */
-    uint64_t len;
-};
-
-/**
- * Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this life of the instance have stopped for good; 0 if not.
- */
-typedef int (*mk_ipi_has_stopped_callback_t)(int instance, uint32_t incarnation, void *ctx);
-
-/**
  * What is known of an instance.
  */
 struct mk_ipi_instance_info {
@@ -729,268 +592,6 @@ struct mk_ipi_instance_info {
 typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int error, void *ctx);
 
 /**
- * Called by `mk_ipi_behind` for an instance and its life.
- */
-typedef void (*mk_ipi_behind_callback_t)(int instance, uint32_t incarnation, void *ctx);
-
-/**
- * Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
- */
-typedef void (*mk_ipi_message_callback_t)(const struct mk_ipi_message *message, void *ctx);
-
-/**
- * A message of generation RFC v2, as it lies in shared memory and as callbacks of
- * `multikernel_register_handler` get it.
- */
-struct mk_ipi_data {
-    /**
-     * Physical id of the CPU that sent, as the sender says; -1 if it does not fit.
-     */
-    int sender_cpu;
-    /**
-     * The message type, by which handlers are chosen.
-     */
-    unsigned int type;
-    /**
-     * Bytes of payload.
-     */
-    size_t data_size;
-    /**
-     * The payload; zeros behind it.
-     */
-    char buffer[MK_MAX_DATA_SIZE];
-};
-
-/**
- * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
- * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
- * unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
- * for them can carry.
- */
-typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
-
-/**
- * One of several messages that are sent by one call.
- */
-struct mk_ipi_payload {
-    /**
-     * `size` bytes; may be NULL if there are none.
-     */
-    const void *data;
-    /**
-     * Their number.
-     */
-    size_t size;
-};
-
-/**
- * Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
- */
-struct mk_ipi_stats {
-    /**
-     * Messages stored.
-     */
-    uint64_t sent;
-    /**
-     * Sends refused because the exclusive slot was occupied.
-     */
-    uint64_t busy;
-    /**
-     * Sends refused because the lane was full.
-     */
-    uint64_t full;
-    /**
-     * Sends refused for any other reason.
-     */
-    uint64_t refused;
-    /**
-     * Doorbells of the native link. Its other sends needed none.
-     */
-    uint64_t rung;
-    /**
-     * Messages stored whose doorbell did not ring.
-     */
-    uint64_t not_rung;
-    /**
-     * Calls of `mk_ipi_interrupt`.
-     */
-    uint64_t interrupts;
-    /**
-     * Messages copied out of shared memory.
-     */
-    uint64_t received;
-    /**
-     * Messages given to at least one handler.
-     */
-    uint64_t handled;
-    /**
-     * Messages for whose type no handler was registered.
-     */
-    uint64_t unhandled;
-    /**
-     * Interrupts and polls that found an empty slot.
-     */
-    uint64_t empty;
-    /**
-     * Slots found with a size that is neither message nor claim.
-     */
-    uint64_t bad_size;
-    /**
-     * Messages overwritten while they were read.
-     */
-    uint64_t overwritten;
-    /**
-     * Messages dropped because the queue was full.
-     */
-    uint64_t dropped;
-    /**
-     * Messages left in their exclusive slot because the queue was full, and taken later.
-     */
-    uint64_t left;
-    /**
-     * Interrupts without a region of our own, or on a CPU that it has no slot for.
-     */
-    uint64_t no_region;
-    /**
-     * Interrupts on a CPU whose index is not below `MK_IPI_MAX_CPUS`.
-     */
-    uint64_t beyond_cpus;
-    /**
-     * Lanes put into quarantine.
-     */
-    uint64_t quarantined;
-};
-
-/**
- * Statistics of our lane in a peer's region. Values from the peer are information only.
- */
-struct mk_ipi_lane_stats {
-    /**
-     * The number of the last message of this life; 0 if there was none.
-     */
-    uint64_t number;
-    /**
-     * Sends that found the lane full, in all lives.
-     */
-    uint64_t full;
-    /**
-     * Doorbells rung, in all lives.
-     */
-    uint64_t rung;
-    /**
-     * Messages that the peer delivered to its handlers, as it says, in all lives.
-     */
-    uint64_t received;
-    /**
-     * Lives of ours that the peer answered, plus its own restarts.
-     */
-    uint64_t resets;
-    /**
-     * How often the peer put the lane into quarantine.
-     */
-    uint64_t bad;
-    /**
-     * The reason for the last quarantine: a `breach` number, or 0.
-     */
-    uint64_t last_breach;
-};
-
-/**
- * Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller is there; a stack is a good
- * place.
- */
-struct MK_IPI_ALIGNED(8) mk_ipi_poller {
-    uint8_t _opaque[MK_IPI_POLLER_SIZE];
-};
-
-/**
- * Storage of the host's directory writer. Its content is private to the library.
- */
-struct MK_IPI_ALIGNED(8) mk_ipi_directory_writer {
-    uint8_t _opaque[128];
-};
-
-/**
- * An entry of the directory.
- */
-struct mk_ipi_record {
-    /**
-     * Physical address of the region, page-aligned; 0 if it has none.
-     */
-    uint64_t region_start;
-    /**
-     * Bytes of the region; 0 if it has none.
-     */
-    uint64_t region_len;
-    /**
-     * The CPU that is rung if the sender names no other; one of those listed.
-     */
-    uint64_t doorbell_cpu;
-    /**
-     * The instance id, 0 to 255.
-     */
-    int instance;
-    /**
-     * Its incarnation, never 0.
-     */
-    uint32_t incarnation;
-    /**
-     * `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING`, `MK_IPI_DEAD` or `MK_IPI_ENDING`.
-     */
-    uint32_t state;
-    /**
-     * `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
-     */
-    uint32_t layout;
-    /**
-     * `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
-     */
-    uint32_t flags;
-    /**
-     * The vector to ring.
-     */
-    uint32_t vector;
-    /**
-     * Number of listed CPUs.
-     */
-    uint32_t nr_cpus;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-};
-
-/**
- * Why the host could not write an entry.
- */
-struct mk_ipi_conflict {
-    /**
-     * A CPU, where the reason names one; else 0.
-     */
-    uint64_t cpu;
-    /**
-     * An `MK_IPI_CONFLICT_` number.
-     */
-    uint32_t why;
-    /**
-     * An instance, where the reason names one; else -1.
-     */
-    int instance;
-    /**
-     * `LIVE`: the incarnation that is live; else 0.
-     */
-    uint32_t incarnation;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-};
-
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
-
-/**
  * Makes an instance of the library in `mk`, which is not in use yet.
  *
  * `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
@@ -1020,17 +621,6 @@ int mk_ipi_init(struct mk_ipi *mk,
  * As `mk_ipi_identify`.
  */
 int mk_ipi_fini(struct mk_ipi *mk);
-
-/**
- * Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
- * none.
- *
- * Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
- *
- * Safety:
- * As `mk_ipi_identify`; the instance stays while it is the default one.
- */
-int mk_ipi_set_default(struct mk_ipi *mk);
 
 /**
  * Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
@@ -1106,19 +696,6 @@ int mk_ipi_destroy_instance(struct mk_ipi *mk,
                             int id);
 
 /**
- * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
- * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
- * another owner by then. NULL: none has stopped.
- *
- * Safety:
- * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
- */
-int mk_ipi_destroy_stopped(struct mk_ipi *mk,
-                           int id,
-                           mk_ipi_has_stopped_callback_t has_stopped,
-                           void *ctx);
-
-/**
  * Stores what is known of an instance in `*info`.
  *
  * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
@@ -1128,19 +705,6 @@ int mk_ipi_destroy_stopped(struct mk_ipi *mk,
  * As `mk_ipi_identify`; `info` is NULL or may be written.
  */
 int mk_ipi_get_instance(struct mk_ipi *mk, int id, struct mk_ipi_instance_info *info);
-
-/**
- * Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
- * have stopped for good.
- *
- * Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
- *
- * Safety:
- * As `mk_ipi_identify`.
- */
-int mk_ipi_clear_claims(struct mk_ipi *mk,
-                        int dead,
-                        uint32_t incarnation);
 
 /**
  * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
@@ -1200,19 +764,6 @@ int mk_ipi_join(struct mk_ipi *mk,
                 size_t len);
 
 /**
- * Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
- * `mk_ipi_shared=` and has `me->slots` slots.
- *
- * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
- * invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
- * without a region. Context: may sleep.
- *
- * Safety:
- * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
- */
-int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
-
-/**
  * Applies changes of the directory by which this kernel has joined, since the last call, `mk_ipi_start` or
  * `mk_ipi_join`: adds new instances, removes those whose region ends, and rings where the directory says now. Calls
  * `callback`, unless that is NULL, with `ctx` for every change.
@@ -1232,21 +783,59 @@ int64_t mk_ipi_follow(struct mk_ipi *mk,
                       mk_ipi_followed_callback_t callback,
                       void *ctx);
 
-/**
- * Finds instances that, by their own word, have our native region mapped and have not followed the directory to
- * `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
- * gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
+/* ====================================================================
+ * Messages
  *
- * The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
- * number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
- *
- * Safety:
- * As `mk_ipi_follow`.
+ * Handlers, sending and receiving, on both layouts.
  */
-int mk_ipi_behind(struct mk_ipi *mk,
-                  uint32_t generation,
-                  mk_ipi_behind_callback_t callback,
-                  void *ctx);
+
+/**
+ * A registration. It is a number, not an address. Only compare it with NULL, keep it, and pass it back.
+ */
+struct mk_ipi_handler;
+
+/**
+ * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
+ */
+struct mk_ipi_message {
+    /**
+     * The payload, 8-byte aligned; never NULL.
+     */
+    const void *payload;
+    /**
+     * Bytes of payload: 0 to 4096.
+     */
+    size_t size;
+    /**
+     * The number that the sender got for it (`mk_ipi_send`); 0 on RFC v2.
+     */
+    uint64_t number;
+    /**
+     * The low 32 bits of the physical id of the sending CPU, as the sender says.
+     */
+    uint64_t sender_cpu;
+    /**
+     * The message type.
+     */
+    uint32_t type;
+    /**
+     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
+     */
+    int sender;
+    /**
+     * Which life of the sender sent it, as that life says; 0 on RFC v2.
+     */
+    uint32_t sender_incarnation;
+    /**
+     * Our own life that receives it; 0 on RFC v2.
+     */
+    uint32_t receiver_incarnation;
+};
+
+/**
+ * Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
+ */
+typedef void (*mk_ipi_message_callback_t)(const struct mk_ipi_message *message, void *ctx);
 
 /**
  * Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
@@ -1275,92 +864,6 @@ int mk_ipi_register(struct mk_ipi *mk,
  * As `mk_ipi_identify`. `handler` may have any value.
  */
 int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
-
-/**
- * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
- * which are called in no defined order.
- *
- * Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
- * else a handle. Context: any but NMI, callbacks included.
- *
- * Safety:
- * Any CPU may call `callback` with `ctx`.
- */
-struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
-                                                    void *ctx,
-                                                    unsigned int ipi_type);
-
-/**
- * Ends a registration: when this returns, the callback is not running and will not run again.
- *
- * NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
- * that runs a callback ends nothing either, because it would wait for itself: the callback is still
- * called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
- * interrupt context.
- */
-void multikernel_unregister_handler(struct mk_ipi_handler *handler);
-
-/**
- * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
- * zeros.
- *
- * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
- * region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
- * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
- * (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
- *
- * Safety:
- * `data` is NULL or holds `data_size` bytes.
- */
-int multikernel_send_ipi_data(int instance_id,
-                              void *data,
-                              size_t data_size,
-                              unsigned long type);
-
-/**
- * Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
- *
- * Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
- * nothing. Context: interrupts off; not NMI.
- */
-void generic_multikernel_interrupt(void);
-
-/**
- * Sends the number of a page: its physical address divided by 4096.
- *
- * Returns as `multikernel_send_ipi_data`. Context: any but NMI.
- */
-int mk_send_pfn(int instance_id, unsigned long pfn);
-
-/**
- * The page frame number that a message carries, to `*out_pfn`.
- *
- * Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
- * `*out_pfn` stays as it is. Context: any.
- *
- * Safety:
- * `data` is NULL or a message, `out_pfn` is NULL or may be written.
- */
-int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
-
-/**
- * Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
- *
- * Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
- *
- * Safety:
- * `data` is NULL or a message.
- */
-void *mk_receive_map_page(struct mk_ipi_data *data);
-
-/**
- * Undoes `mk_receive_map_page`; NULL is a no-op. (There a macro.) Context: may sleep.
- *
- * Safety:
- * `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
- * is still the same.
- */
-void mk_receive_unmap_page(void *page);
 
 /**
  * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
@@ -1414,6 +917,298 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        const void *data,
                        size_t size,
                        uint64_t *number);
+
+/**
+ * Rings an instance once more, without a message, wanted or not.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_ring(struct mk_ipi *mk, int to);
+
+/**
+ * Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
+ *
+ * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
+ * Context: interrupts off; not NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+void mk_ipi_interrupt(struct mk_ipi *mk);
+
+/**
+ * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
+ * this CPU's exclusive slot. On the native link the deferred work looks.
+ *
+ * Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
+ * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
+ * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_poll(struct mk_ipi *mk);
+
+/**
+ * The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
+ *
+ * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
+ * handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
+ * must not migrate.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `more` is NULL or may be written.
+ */
+int mk_ipi_run_deferred(struct mk_ipi *mk,
+                        int *more);
+
+/**
+ * As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
+ * and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
+ *
+ * Safety:
+ * As `mk_ipi_run_deferred`.
+ */
+int mk_ipi_drain(struct mk_ipi *mk,
+                 int *more);
+
+/**
+ * Stores the counters in `*stats`.
+ *
+ * Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `stats` is NULL or may be written.
+ */
+int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
+
+/**
+ * Sends the number of a page: its physical address divided by 4096.
+ *
+ * Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `number` is NULL or may be written.
+ */
+int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
+
+/**
+ * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
+ * `*page`.
+ *
+ * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
+ * shared; -ENOMEM. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `page` is NULL or may be written.
+ */
+int mk_ipi_map_pfn(struct mk_ipi *mk,
+                   uint64_t pfn,
+                   void **page);
+
+/**
+ * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
+ *
+ * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
+ * again.
+ */
+int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
+
+/* ====================================================================
+ * Native link
+ *
+ * What RFC v2 does not have: long and many messages, events of peers, pollers, moves of the doorbell.
+ */
+
+/**
+ * Most bytes of payload in one message that a native region can be made for. The default is
+ * 256.
+ */
+#define MK_IPI_MAX_LEN 4096
+
+/**
+ * Most messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
+ */
+#define MK_IPI_MAX_MANY 32
+
+/**
+ * Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
+ * for each life of ours.
+ */
+#define MK_IPI_EVENT_BEGAN 1
+
+/**
+ * Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
+ */
+#define MK_IPI_EVENT_ANSWERED 2
+
+/**
+ * Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
+ * set.
+ */
+#define MK_IPI_EVENT_QUARANTINED 3
+
+/**
+ * Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
+ * is set.
+ */
+#define MK_IPI_EVENT_REFUSED 4
+
+/**
+ * Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
+ * it were handled, and none behind it.
+ */
+#define MK_IPI_EVENT_IN_DOUBT 5
+
+/**
+ * Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
+ * not handled.
+ */
+#define MK_IPI_EVENT_DISCARDED 6
+
+/**
+ * Event: our lane to the peer has the space that `mk_ipi_want_space` asked for.
+ */
+#define MK_IPI_EVENT_SPACE 7
+
+/**
+ * Event: the peer's heartbeat has stopped.
+ */
+#define MK_IPI_EVENT_SUSPECT 8
+
+/**
+ * Event: the heartbeat of a suspect peer advances again.
+ */
+#define MK_IPI_EVENT_ALIVE 9
+
+/**
+ * Event: the peer's receiver runs, as `incarnation`.
+ */
+#define MK_IPI_EVENT_UP 10
+
+/**
+ * Event: the peer said goodbye, as `incarnation`.
+ */
+#define MK_IPI_EVENT_DEAD 11
+
+/**
+ * Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
+ * our messages with a number above `after`, up to `number`, were handled.
+ */
+#define MK_IPI_EVENT_UNSETTLED 12
+
+/**
+ * Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
+ * `mk_ipi_follow`.
+ */
+#define MK_IPI_EVENT_READ_DIRECTORY 13
+
+/**
+ * Bytes of `struct mk_ipi_poller`.
+ */
+#define MK_IPI_POLLER_SIZE 128
+
+/**
+ * What happened to a peer, or to the link with it (native).
+ */
+struct mk_ipi_event {
+    /**
+     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
+     * them.
+     */
+    uint64_t number;
+    /**
+     * `DISCARDED`, `UNSETTLED`: the number behind which they begin.
+     */
+    uint64_t after;
+    /**
+     * The peer's instance id.
+     */
+    int peer;
+    /**
+     * An `MK_IPI_EVENT_` number.
+     */
+    uint32_t kind;
+    /**
+     * The peer's life; 0 if none is known.
+     */
+    uint32_t theirs;
+    /**
+     * Our own life.
+     */
+    uint32_t ours;
+    /**
+     * `BEGAN`, `UP` and `DEAD`: which life of the peer.
+     */
+    uint32_t incarnation;
+    /**
+     * `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
+     * sense.
+     */
+    uint32_t breach;
+};
+
+/**
+ * One of several messages that are sent by one call.
+ */
+struct mk_ipi_payload {
+    /**
+     * `size` bytes; may be NULL if there are none.
+     */
+    const void *data;
+    /**
+     * Their number.
+     */
+    size_t size;
+};
+
+/**
+ * Statistics of our lane in a peer's region. Values from the peer are information only.
+ */
+struct mk_ipi_lane_stats {
+    /**
+     * The number of the last message of this life; 0 if there was none.
+     */
+    uint64_t number;
+    /**
+     * Sends that found the lane full, in all lives.
+     */
+    uint64_t full;
+    /**
+     * Doorbells rung, in all lives.
+     */
+    uint64_t rung;
+    /**
+     * Messages that the peer delivered to its handlers, as it says, in all lives.
+     */
+    uint64_t received;
+    /**
+     * Lives of ours that the peer answered, plus its own restarts.
+     */
+    uint64_t resets;
+    /**
+     * How often the peer put the lane into quarantine.
+     */
+    uint64_t bad;
+    /**
+     * The reason for the last quarantine: a `breach` number, or 0.
+     */
+    uint64_t last_breach;
+};
+
+/**
+ * Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller is there; a stack is a good
+ * place.
+ */
+struct MK_IPI_ALIGNED(8) mk_ipi_poller {
+    uint8_t _opaque[MK_IPI_POLLER_SIZE];
+};
 
 /**
  * As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2.
@@ -1487,16 +1282,6 @@ int mk_ipi_send_many(struct mk_ipi *mk,
 int mk_ipi_flush(struct mk_ipi *mk, int to);
 
 /**
- * Rings an instance once more, without a message, wanted or not.
- *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
- *
- * Safety:
- * As `mk_ipi_identify`.
- */
-int mk_ipi_ring(struct mk_ipi *mk, int to);
-
-/**
  * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
  * space for a message of `len` bytes, or is answered.
  *
@@ -1510,63 +1295,6 @@ int mk_ipi_ring(struct mk_ipi *mk, int to);
 int mk_ipi_want_space(struct mk_ipi *mk,
                       int to,
                       size_t len);
-
-/**
- * Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
- *
- * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
- * Context: interrupts off; not NMI.
- *
- * Safety:
- * As `mk_ipi_identify`.
- */
-void mk_ipi_interrupt(struct mk_ipi *mk);
-
-/**
- * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
- * this CPU's exclusive slot. On the native link the deferred work looks.
- *
- * Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
- * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
- * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
- *
- * Safety:
- * As `mk_ipi_identify`.
- */
-int mk_ipi_poll(struct mk_ipi *mk);
-
-/**
- * The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
- *
- * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
- * handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
- * must not migrate.
- *
- * Safety:
- * As `mk_ipi_identify`; `more` is NULL or may be written.
- */
-int mk_ipi_run_deferred(struct mk_ipi *mk,
-                        int *more);
-
-/**
- * As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
- * and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
- *
- * Safety:
- * As `mk_ipi_run_deferred`.
- */
-int mk_ipi_drain(struct mk_ipi *mk,
-                 int *more);
-
-/**
- * Stores the counters in `*stats`.
- *
- * Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
- *
- * Safety:
- * As `mk_ipi_identify`; `stats` is NULL or may be written.
- */
-int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
 
 /**
  * Advances the heartbeat of this kernel, schedules the deferred work to look at all lanes, and checks all native peers.
@@ -1617,17 +1345,6 @@ int mk_ipi_discard_unread(struct mk_ipi *mk);
 int mk_ipi_handled(struct mk_ipi *mk,
                    int to,
                    uint64_t *number);
-
-/**
- * Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
- *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
- * Context: any but NMI.
- *
- * Safety:
- * As `mk_ipi_identify`.
- */
-int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
  * Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
@@ -1720,40 +1437,423 @@ int mk_ipi_poller_wait(struct mk_ipi_poller *poller,
  */
 int mk_ipi_poller_end(struct mk_ipi_poller *poller);
 
+/* ====================================================================
+ * RFC v2
+ *
+ * The calls of the Linux patch, with its names and results. They work on the default instance. Names that do not begin with MK_IPI_ are left alone if they are defined already.
+ */
+
+/**
+ * Most bytes of payload in one message of generation RFC v2.
+ */
+#ifndef MK_MAX_DATA_SIZE
+#define MK_MAX_DATA_SIZE 256
+#endif
+
+/**
+ * Instances that a machine can have: ids are 0 to 255.
+ */
+#ifndef MK_MAX_INSTANCES
+#define MK_MAX_INSTANCES 256
+#endif
+
+/**
+ * Type of a message that carries a page frame number.
+ */
+#ifndef MK_PFN_IPI_TYPE
+#define MK_PFN_IPI_TYPE 0x80000001U
+#endif
+
+/**
+ * Vector of the RFC v2 C peers on x86.
+ */
+#ifndef MULTIKERNEL_VECTOR
+#define MULTIKERNEL_VECTOR 0xea
+#endif
+
+/**
+ * A message of generation RFC v2, as it lies in shared memory and as callbacks of
+ * `multikernel_register_handler` get it.
+ */
+struct mk_ipi_data {
+    /**
+     * Physical id of the CPU that sent, as the sender says; -1 if it does not fit.
+     */
+    int sender_cpu;
+    /**
+     * The message type, by which handlers are chosen.
+     */
+    unsigned int type;
+    /**
+     * Bytes of payload.
+     */
+    size_t data_size;
+    /**
+     * The payload; zeros behind it.
+     */
+    char buffer[MK_MAX_DATA_SIZE];
+};
+
+/**
+ * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
+ * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
+ * unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
+ * for them can carry.
+ */
+typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
+
+/**
+ * Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
+ * none.
+ *
+ * Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; the instance stays while it is the default one.
+ */
+int mk_ipi_set_default(struct mk_ipi *mk);
+
+/**
+ * Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
+ * `mk_ipi_shared=` and has `me->slots` slots.
+ *
+ * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
+ * invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
+ * without a region. Context: may sleep.
+ *
+ * Safety:
+ * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
+ */
+int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
+
+/**
+ * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
+ * which are called in no defined order.
+ *
+ * Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
+ * else a handle. Context: any but NMI, callbacks included.
+ *
+ * Safety:
+ * Any CPU may call `callback` with `ctx`.
+ */
+struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
+                                                    void *ctx,
+                                                    unsigned int ipi_type);
+
+/**
+ * Ends a registration: when this returns, the callback is not running and will not run again.
+ *
+ * NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
+ * that runs a callback ends nothing either, because it would wait for itself: the callback is still
+ * called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+ * interrupt context.
+ */
+void multikernel_unregister_handler(struct mk_ipi_handler *handler);
+
+/**
+ * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
+ * zeros.
+ *
+ * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
+ * region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
+ * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
+ * (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
+ *
+ * Safety:
+ * `data` is NULL or holds `data_size` bytes.
+ */
+int multikernel_send_ipi_data(int instance_id,
+                              void *data,
+                              size_t data_size,
+                              unsigned long type);
+
+/**
+ * Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
+ *
+ * Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
+ * nothing. Context: interrupts off; not NMI.
+ */
+void generic_multikernel_interrupt(void);
+
 /**
  * Sends the number of a page: its physical address divided by 4096.
  *
- * Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
- *
- * Safety:
- * As `mk_ipi_identify`; `number` is NULL or may be written.
+ * Returns as `multikernel_send_ipi_data`. Context: any but NMI.
  */
-int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
+int mk_send_pfn(int instance_id, unsigned long pfn);
 
 /**
- * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
- * `*page`.
+ * The page frame number that a message carries, to `*out_pfn`.
  *
- * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
- * shared; -ENOMEM. Context: may sleep.
+ * Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
+ * `*out_pfn` stays as it is. Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `page` is NULL or may be written.
+ * `data` is NULL or a message, `out_pfn` is NULL or may be written.
  */
-int mk_ipi_map_pfn(struct mk_ipi *mk,
-                   uint64_t pfn,
-                   void **page);
+int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
 
 /**
- * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
+ * Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
  *
- * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
+ * Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
  *
  * Safety:
- * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
- * again.
+ * `data` is NULL or a message.
  */
-int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
+void *mk_receive_map_page(struct mk_ipi_data *data);
+
+/**
+ * Undoes `mk_receive_map_page`; NULL is a no-op. (There a macro.) Context: may sleep.
+ *
+ * Safety:
+ * `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
+ * is still the same.
+ */
+void mk_receive_unmap_page(void *page);
+
+/* ====================================================================
+ * Host
+ *
+ * For the kernel that starts and ends others: the directory, and what it must know before it frees a CPU or a region.
+ */
+
+/**
+ * State of an instance in the directory: none has this id.
+ */
+#define MK_IPI_ABSENT 0
+
+/**
+ * State: being started; its region exists.
+ */
+#define MK_IPI_STARTING 1
+
+/**
+ * State: takes messages.
+ */
+#define MK_IPI_RUNNING 2
+
+/**
+ * State: this incarnation has ended.
+ */
+#define MK_IPI_DEAD 3
+
+/**
+ * State: this incarnation has ended, and its region will be freed. Kernels that have it mapped unmap it.
+ */
+#define MK_IPI_ENDING 4
+
+/**
+ * Flag of an instance in the directory: exclusive slots.
+ */
+#define MK_IPI_EXCLUSIVE 1
+
+/**
+ * Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
+ */
+#define MK_IPI_ONE_DOORBELL 2
+
+/**
+ * Nothing was refused.
+ */
+#define MK_IPI_CONFLICT_NONE 0
+
+/**
+ * Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
+ */
+#define MK_IPI_CONFLICT_ENTRY 1
+
+/**
+ * No CPU, or more than the directory has room for.
+ */
+#define MK_IPI_CONFLICT_NR_CPUS 2
+
+/**
+ * The doorbell CPU, `cpu`, is not listed.
+ */
+#define MK_IPI_CONFLICT_DOORBELL 3
+
+/**
+ * `cpu` is listed twice.
+ */
+#define MK_IPI_CONFLICT_CPU_TWICE 4
+
+/**
+ * `cpu` belongs to the live instance `instance`.
+ */
+#define MK_IPI_CONFLICT_CPU 5
+
+/**
+ * The region overlaps that of `instance`.
+ */
+#define MK_IPI_CONFLICT_REGION 6
+
+/**
+ * The region overlaps the directory.
+ */
+#define MK_IPI_CONFLICT_ON_DIRECTORY 7
+
+/**
+ * `instance`, the one to be written, is live as `incarnation`. Until it is dead, its incarnation, region and layout cannot
+ * change.
+ */
+#define MK_IPI_CONFLICT_LIVE 8
+
+/**
+ * This incarnation of `instance` has ended. Its next life needs another one.
+ */
+#define MK_IPI_CONFLICT_OVER 9
+
+/**
+ * The entry of `instance`, which must be compared with the new one, cannot be read.
+ */
+#define MK_IPI_CONFLICT_UNREADABLE 10
+
+/**
+ * Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this life of the instance have stopped for good; 0 if not.
+ */
+typedef int (*mk_ipi_has_stopped_callback_t)(int instance, uint32_t incarnation, void *ctx);
+
+/**
+ * Called by `mk_ipi_behind` for an instance and its life.
+ */
+typedef void (*mk_ipi_behind_callback_t)(int instance, uint32_t incarnation, void *ctx);
+
+/**
+ * Storage of the host's directory writer. Its content is private to the library.
+ */
+struct MK_IPI_ALIGNED(8) mk_ipi_directory_writer {
+    uint8_t _opaque[128];
+};
+
+/**
+ * An entry of the directory.
+ */
+struct mk_ipi_record {
+    /**
+     * Physical address of the region, page-aligned; 0 if it has none.
+     */
+    uint64_t region_start;
+    /**
+     * Bytes of the region; 0 if it has none.
+     */
+    uint64_t region_len;
+    /**
+     * The CPU that is rung if the sender names no other; one of those listed.
+     */
+    uint64_t doorbell_cpu;
+    /**
+     * The instance id, 0 to 255.
+     */
+    int instance;
+    /**
+     * Its incarnation, never 0.
+     */
+    uint32_t incarnation;
+    /**
+     * `MK_IPI_ABSENT`, `MK_IPI_STARTING`, `MK_IPI_RUNNING`, `MK_IPI_DEAD` or `MK_IPI_ENDING`.
+     */
+    uint32_t state;
+    /**
+     * `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
+     */
+    uint32_t layout;
+    /**
+     * `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
+     */
+    uint32_t flags;
+    /**
+     * The vector to ring.
+     */
+    uint32_t vector;
+    /**
+     * Number of listed CPUs.
+     */
+    uint32_t nr_cpus;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
+/**
+ * Why the host could not write an entry.
+ */
+struct mk_ipi_conflict {
+    /**
+     * A CPU, where the reason names one; else 0.
+     */
+    uint64_t cpu;
+    /**
+     * An `MK_IPI_CONFLICT_` number.
+     */
+    uint32_t why;
+    /**
+     * An instance, where the reason names one; else -1.
+     */
+    int instance;
+    /**
+     * `LIVE`: the incarnation that is live; else 0.
+     */
+    uint32_t incarnation;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+};
+
+/**
+ * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
+ * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
+ * another owner by then. NULL: none has stopped.
+ *
+ * Safety:
+ * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
+ */
+int mk_ipi_destroy_stopped(struct mk_ipi *mk,
+                           int id,
+                           mk_ipi_has_stopped_callback_t has_stopped,
+                           void *ctx);
+
+/**
+ * Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
+ * have stopped for good.
+ *
+ * Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_clear_claims(struct mk_ipi *mk,
+                        int dead,
+                        uint32_t incarnation);
+
+/**
+ * Finds instances that, by their own word, have our native region mapped and have not followed the directory to
+ * `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
+ * gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
+ *
+ * The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
+ * number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
+ *
+ * Safety:
+ * As `mk_ipi_follow`.
+ */
+int mk_ipi_behind(struct mk_ipi *mk,
+                  uint32_t generation,
+                  mk_ipi_behind_callback_t callback,
+                  void *ctx);
+
+/**
+ * Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
+ *
+ * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
+ * Context: any but NMI.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
  * Bytes of a directory with entries for `nr_instances` (1 to 256) of `cpus_per_instance` CPUs (1 to 1024); 0
@@ -1915,29 +2015,23 @@ int mk_ipi_attach_record(struct mk_ipi *mk,
                          const struct mk_ipi_record *record,
                          const uint64_t *cpus);
 
-#ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
-
-#endif  /* MK_IPI_H */
-
-
 /* Size, alignment and offsets, as the library was built. */
 #ifdef __cplusplus
 #define MK_IPI_ASSERT(what) static_assert(what, #what)
-#define MK_IPI_ALIGNOF(type) alignof(type)
-#else
+#elif __STDC_VERSION__ >= 201112L
 #define MK_IPI_ASSERT(what) _Static_assert(what, #what)
-#define MK_IPI_ALIGNOF(type) _Alignof(type)
+#else
+#define MK_IPI_ASSERT(what) extern char mk_ipi_asserted[(what) ? 1 : -1]
 #endif
+MK_IPI_ASSERT(MK_PFN_IPI_TYPE == 0x80000001U);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_data) == 272);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_data) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_data) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, sender_cpu) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, type) == 4);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, data_size) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_data, buffer) == 16);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_message) == 48);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_message) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_message) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, payload) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, size) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, number) == 16);
@@ -1947,11 +2041,11 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender) == 36);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, sender_incarnation) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_message, receiver_incarnation) == 44);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_payload) == 16);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_payload) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_payload) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_payload, data) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_payload, size) == 8);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_instance) == 64);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_instance) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, cpus) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, doorbell_cpu) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, nr_cpus) == 16);
@@ -1966,7 +2060,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, lines) == 48);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, max_len) == 52);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance, one_doorbell) == 56);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_instance_info) == 48);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_instance_info) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_instance_info) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_start) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, region_len) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, doorbell_cpu) == 16);
@@ -1977,11 +2071,11 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, vector) == 36);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, one_doorbell) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_instance_info, reserved) == 44);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_range) == 16);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_range) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_range) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, start) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_range, len) == 8);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_event) == 40);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_event) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_event) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, number) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, after) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, peer) == 16);
@@ -1991,7 +2085,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_event, ours) == 28);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, incarnation) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_event, breach) == 36);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_record) == 56);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_record) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_record) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, region_start) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, region_len) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, doorbell_cpu) == 16);
@@ -2004,14 +2098,14 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_record, vector) == 44);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, nr_cpus) == 48);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_record, reserved) == 52);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_conflict) == 24);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_conflict) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_conflict) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, cpu) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, why) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, instance) == 12);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, incarnation) == 16);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_conflict, reserved) == 20);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_stats) == 144);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_stats) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_stats) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, sent) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, busy) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, full) == 16);
@@ -2031,7 +2125,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, no_region) == 120);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, beyond_cpus) == 128);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_stats, quarantined) == 136);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_lane_stats) == 56);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_lane_stats) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_lane_stats) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, number) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, full) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, rung) == 16);
@@ -2040,7 +2134,7 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, resets) == 32);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, bad) == 40);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_lane_stats, last_breach) == 48);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_ops) == 200);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_ops) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_ops) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, size) == 0);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, version) == 8);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, reserved) == 12);
@@ -2068,8 +2162,14 @@ MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, left_out) == 176);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, stop) == 184);
 MK_IPI_ASSERT(offsetof(struct mk_ipi_ops, unhandled) == 192);
 MK_IPI_ASSERT(sizeof(struct mk_ipi) == MK_IPI_SIZE);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi) == 128);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi) == 128);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_directory_writer) == 128);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_directory_writer) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_directory_writer) == 8);
 MK_IPI_ASSERT(sizeof(struct mk_ipi_poller) == 128);
-MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct mk_ipi_poller) == 8);
+MK_IPI_ASSERT(__alignof__(struct mk_ipi_poller) == 8);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MK_IPI_H */

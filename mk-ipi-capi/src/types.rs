@@ -3,7 +3,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use mk_ipi_core::abi::directory::{EntryFlags, Layout, State, MAX_ENTRY_CPUS};
-use mk_ipi_core::abi::{native, rfc_v2, Errno};
+use mk_ipi_core::abi::{native, rfc_v2};
 
 /// Most bytes of payload in one message of generation RFC v2.
 pub const MK_MAX_DATA_SIZE: usize = 256;
@@ -24,33 +24,6 @@ pub const MULTIKERNEL_VECTOR: u32 = 0xea;
 pub const MK_IPI_RFC_V2: u32 = 1;
 /// Layout of a region: the native link, a lane for each sending instance.
 pub const MK_IPI_NATIVE: u32 = 2;
-
-/// No such CPU or address. Calls return these numbers negated.
-pub const MK_IPI_ENXIO: c_int = 6;
-/// Try again.
-pub const MK_IPI_EAGAIN: c_int = 11;
-/// Out of memory, or a table is full.
-pub const MK_IPI_ENOMEM: c_int = 12;
-/// The kernel does not allow it.
-pub const MK_IPI_EACCES: c_int = 13;
-/// In use.
-pub const MK_IPI_EBUSY: c_int = 16;
-/// There already.
-pub const MK_IPI_EEXIST: c_int = 17;
-/// No region, no pool, or no default instance of the library.
-pub const MK_IPI_ENODEV: c_int = 19;
-/// Invalid argument.
-pub const MK_IPI_EINVAL: c_int = 22;
-/// The lane is full.
-pub const MK_IPI_ENOSPC: c_int = 28;
-/// A number does not fit.
-pub const MK_IPI_ERANGE: c_int = 34;
-/// The caller would wait for itself.
-pub const MK_IPI_EDEADLK: c_int = 35;
-/// The protocol, or its version, is not known.
-pub const MK_IPI_EPROTO: c_int = 71;
-/// The handle or instance belongs to a former life.
-pub const MK_IPI_ESTALE: c_int = 116;
 
 /// State of an instance in the directory: none has this id.
 pub const MK_IPI_ABSENT: u32 = 0;
@@ -419,13 +392,7 @@ const _: () = {
     assert!(MK_PFN_IPI_TYPE == rfc_v2::MK_PFN_IPI_TYPE.0);
     assert!(MULTIKERNEL_VECTOR == rfc_v2::MULTIKERNEL_VECTOR.get() as u32);
     assert!(MK_IPI_RFC_V2 == Layout::RfcV2 as u32 && MK_IPI_NATIVE == Layout::Native as u32);
-    assert!(MK_IPI_ENXIO == Errno::ENXIO.0 && MK_IPI_EAGAIN == Errno::EAGAIN.0);
-    assert!(MK_IPI_ENOMEM == Errno::ENOMEM.0 && MK_IPI_EACCES == Errno::EACCES.0);
-    assert!(MK_IPI_EBUSY == Errno::EBUSY.0 && MK_IPI_EEXIST == Errno::EEXIST.0);
-    assert!(MK_IPI_ENODEV == Errno::ENODEV.0 && MK_IPI_EINVAL == Errno::EINVAL.0);
-    assert!(MK_IPI_ENOSPC == Errno::ENOSPC.0 && MK_IPI_ERANGE == Errno::ERANGE.0);
-    assert!(MK_IPI_EDEADLK == Errno::EDEADLK.0 && MK_IPI_EPROTO == Errno::EPROTO.0);
-    assert!(MK_IPI_ESTALE == Errno::ESTALE.0 && MK_IPI_EXCLUSIVE == EntryFlags::EXCLUSIVE.bits());
+    assert!(MK_IPI_EXCLUSIVE == EntryFlags::EXCLUSIVE.bits());
     assert!(MK_IPI_ONE_DOORBELL == EntryFlags::ONE_DOORBELL.bits());
     assert!(MK_IPI_ABSENT == State::Absent as u32 && MK_IPI_STARTING == State::Starting as u32);
     assert!(MK_IPI_RUNNING == State::Running as u32 && MK_IPI_DEAD == State::Dead as u32);

@@ -3,7 +3,7 @@
 //!
 //! With `MK_IPI_HEADER=write` in the environment it is written instead: `cargo xtask capi` does that.
 #![cfg(not(miri))]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
 use mk_ipi_capi::directory::mk_ipi_directory_writer;
 use mk_ipi_capi::instance::mk_ipi;
@@ -15,23 +15,102 @@ use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
-/// The crate's files, in the order in which the header shows them.
-const FILES: [&str; 14] = [
-    "types",
-    "instance",
-    "ops",
-    "life",
-    "start",
-    "follow",
-    "handlers",
-    "compat",
-    "send",
-    "receive",
-    "native",
-    "poller",
-    "pages",
-    "directory",
+/// A part of the header: what it is about, the crate's files whose items belong to it, and items of other files that do
+/// (`*` ends the beginning of several names).
+struct Section {
+    title: &'static str,
+    about: &'static str,
+    files: &'static [&'static str],
+    items: &'static [&'static str],
+}
+
+/// The header's parts, in order.
+const SECTIONS: [Section; 6] = [
+    Section {
+        title: "General",
+        about: "Limits, error numbers, layouts of regions.",
+        files: &["error"],
+        items: &["MK_IPI_RFC_V2", "MK_IPI_NATIVE", "MK_IPI_MAX_ENTRY_CPUS", "mk_ipi_range", "mk_ipi_stats"],
+    },
+    Section {
+        title: "Life of a kernel",
+        about: "Its operations, the instance of the library, its identity, the instances that it talks to, and its end.",
+        files: &["ops", "instance", "life", "start", "follow"],
+        items: &[
+            "mk_ipi_instance",
+            "mk_ipi_instance_info",
+            "MK_IPI_FOLLOWED_*",
+            "mk_ipi_followed_callback_t",
+        ],
+    },
+    Section {
+        title: "Messages",
+        about: "Handlers, sending and receiving, on both layouts.",
+        files: &["handlers", "send", "receive", "pages"],
+        items: &["mk_ipi_handler", "mk_ipi_message", "mk_ipi_message_callback_t"],
+    },
+    Section {
+        title: "Native link",
+        about: "What RFC v2 does not have: long and many messages, events of peers, pollers, moves of the doorbell.",
+        files: &["native", "poller"],
+        items: &[
+            "MK_IPI_MAX_LEN",
+            "MK_IPI_MAX_MANY",
+            "MK_IPI_EVENT_*",
+            "mk_ipi_event",
+            "mk_ipi_lane_stats",
+            "mk_ipi_payload",
+            "mk_ipi_send_from_nmi",
+            "mk_ipi_post",
+            "mk_ipi_post_many",
+            "mk_ipi_send_many",
+            "mk_ipi_flush",
+            "mk_ipi_want_space",
+        ],
+    },
+    Section {
+        title: "RFC v2",
+        about: "The calls of the Linux patch, with its names and results. They work on the default instance. Names that do not \
+                begin with MK_IPI_ are left alone if they are defined already.",
+        files: &["compat"],
+        items: &[
+            "MK_MAX_DATA_SIZE",
+            "MK_MAX_INSTANCES",
+            "MK_PFN_IPI_TYPE",
+            "MULTIKERNEL_VECTOR",
+            "mk_ipi_data",
+            "mk_ipi_callback_t",
+            "mk_ipi_set_default",
+            "mk_ipi_start_rfc_v2",
+        ],
+    },
+    Section {
+        title: "Host",
+        about: "For the kernel that starts and ends others: the directory, and what it must know before it frees a CPU or a region.",
+        files: &["directory"],
+        items: &[
+            "MK_IPI_ABSENT",
+            "MK_IPI_STARTING",
+            "MK_IPI_RUNNING",
+            "MK_IPI_DEAD",
+            "MK_IPI_ENDING",
+            "MK_IPI_EXCLUSIVE",
+            "MK_IPI_ONE_DOORBELL",
+            "MK_IPI_CONFLICT_*",
+            "mk_ipi_record",
+            "mk_ipi_conflict",
+            "mk_ipi_has_stopped_callback_t",
+            "mk_ipi_behind_callback_t",
+            "mk_ipi_destroy_stopped",
+            "mk_ipi_clear_claims",
+            "mk_ipi_behind",
+            "mk_ipi_stop",
+        ],
+    },
 ];
+
+/// Constants that C users write in another base.
+const AS_WRITTEN: [(&str, &str); 2] = [("MK_PFN_IPI_TYPE", "0x80000001U"), ("MULTIKERNEL_VECTOR", "0xea")];
 
 /// What the compiler says of a struct: its name, size, alignment, and the offset of each field.
 struct Layout {
@@ -93,15 +172,17 @@ fn layouts() -> Vec<Layout> {
 /// The assertions, in C.
 fn assertions() -> String {
     let mut text = String::from(
-        "\n/* Size, alignment and offsets, as the library was built. */\n#ifdef __cplusplus\n#define MK_IPI_ASSERT(what) \
-         static_assert(what, #what)\n#define MK_IPI_ALIGNOF(type) alignof(type)\n#else\n#define MK_IPI_ASSERT(what) \
-         _Static_assert(what, #what)\n#define MK_IPI_ALIGNOF(type) _Alignof(type)\n#endif\n",
+        "/* Size, alignment and offsets, as the library was built. */\n\
+         #ifdef __cplusplus\n#define MK_IPI_ASSERT(what) static_assert(what, #what)\n\
+         #elif __STDC_VERSION__ >= 201112L\n#define MK_IPI_ASSERT(what) _Static_assert(what, #what)\n\
+         #else\n#define MK_IPI_ASSERT(what) extern char mk_ipi_asserted[(what) ? 1 : -1]\n#endif\n",
     );
+    writeln!(text, "MK_IPI_ASSERT(MK_PFN_IPI_TYPE == 0x80000001U);").unwrap();
     for Layout { name, size, align, fields } in layouts() {
         // What the limits make of it, the header computes.
         let size = if size == MK_IPI_SIZE { "MK_IPI_SIZE".to_owned() } else { size.to_string() };
         writeln!(text, "MK_IPI_ASSERT(sizeof(struct {name}) == {size});").unwrap();
-        writeln!(text, "MK_IPI_ASSERT(MK_IPI_ALIGNOF(struct {name}) == {align});").unwrap();
+        writeln!(text, "MK_IPI_ASSERT(__alignof__(struct {name}) == {align});").unwrap();
         for (field, offset) in fields {
             writeln!(text, "MK_IPI_ASSERT(offsetof(struct {name}, {field}) == {offset});").unwrap();
         }
@@ -145,19 +226,121 @@ fn limits_in_c() -> String {
     text
 }
 
+/// An item of the header with its comment.
+struct Item<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+/// The item in a block of the header that begins with its comment.
+fn item_of(text: &str) -> Item<'_> {
+    let (_, declared) = text.split_once("*/\n").unwrap();
+    let words = || declared.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
+    let name = match words().next().unwrap() {
+        "define" => words().nth(1),
+        "struct" | "enum"
+            if declared.contains("{\n") || declared.ends_with(';') && !declared.contains('(') =>
+        {
+            let head = declared.split(['{', ';'].as_slice()).next().unwrap();
+            head.split_whitespace().last()
+        }
+        "typedef" => words().find(|w| w.starts_with("mk_ipi_") && w.ends_with("_t")),
+        _ => declared.split('(').next().unwrap().rsplit([' ', '*'].as_slice()).next(),
+    };
+    Item { name: name.unwrap(), text }
+}
+
+/// Whether it is a struct, with a body or without.
+fn is_struct(item: &Item<'_>) -> bool {
+    let declared = item.text.split_once("*/\n").map_or("", |(_, declared)| declared);
+    declared.starts_with("struct ") && (declared.contains("{\n") || !declared.contains('('))
+}
+
+/// The crate's file that defines an item.
+fn file_of(name: &str, sources: &[(&'static str, String)]) -> &'static str {
+    let defines = |source: &str| {
+        ["fn", "struct", "enum", "type", "const"].iter().any(|kind| {
+            source
+                .split(&format!("pub {kind} {name}"))
+                .chain(source.split(&format!("extern \"C\" {kind} {name}")))
+                .skip(1)
+                .any(|behind| {
+                    behind.starts_with(['(', ' ', ':', '{', '='].as_slice()) || behind.starts_with("\n")
+                })
+        })
+    };
+    sources.iter().find(|(_, source)| defines(source)).unwrap_or_else(|| panic!("no file defines {name}")).0
+}
+
+/// A constant as C users write it. Names that others may have, too, are left to them.
+fn as_written(item: &Item<'_>) -> String {
+    let Some((comment, value)) = item.text.split_once("\n#define ") else { return item.text.to_owned() };
+    let value = value.strip_prefix(item.name).unwrap().trim();
+    let written = AS_WRITTEN.iter().find(|(name, _)| *name == item.name).map_or(value, |(_, written)| {
+        let digits = written.trim_start_matches("0x").trim_end_matches('U');
+        assert_eq!(u64::from_str_radix(digits, 16), value.parse(), "{}", item.name);
+        written
+    });
+    let name = item.name;
+    if name.starts_with("MK_IPI_") {
+        return format!("{comment}\n#define {name} {written}");
+    }
+    format!("{comment}\n#ifndef {name}\n#define {name} {written}\n#endif")
+}
+
+/// Whether a name is what a section says.
+fn is_said(name: &str, said: &str) -> bool {
+    said.strip_suffix('*').map_or(name == said, |beginning| name.starts_with(beginning))
+}
+
+/// The header in its sections.
+fn in_sections(text: &str, sources: &[(&'static str, String)]) -> String {
+    let (head, rest) = text.split_once("\n\n\n/**\n").unwrap();
+    let rest = format!("/**\n{rest}");
+    let blocks = rest.split("\n\n").map(|block| block.trim_matches('\n'));
+    let items: Vec<_> = blocks.filter(|block| block.starts_with("/**\n")).map(item_of).collect();
+    let mut out = format!("{head}\n\n/* Declared here, so that the sections need no order. */\n");
+    for item in items.iter().filter(|item| is_struct(item)) {
+        writeln!(out, "struct {};", item.name).unwrap();
+    }
+    out += "\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n";
+    let mut left: Vec<_> = items.iter().map(|item| item.name).collect();
+    for section in &SECTIONS {
+        let rule = "=".repeat(68);
+        writeln!(out, "\n/* {rule}\n * {}\n *\n * {}\n */", section.title, section.about).unwrap();
+        for item in &items {
+            let named = SECTIONS.iter().position(|s| s.items.iter().any(|said| is_said(item.name, said)));
+            let here = match named {
+                Some(at) => SECTIONS[at].title == section.title,
+                None => section.files.contains(&file_of(item.name, sources)),
+            };
+            if here {
+                write!(out, "\n{}\n", as_written(item)).unwrap();
+                left.retain(|name| *name != item.name);
+            }
+        }
+    }
+    assert!(left.is_empty(), "in no section: {left:?}");
+    write!(out, "\n{}\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* MK_IPI_H */\n", assertions()).unwrap();
+    out
+}
+
 fn made() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    config.trailer = Some(assertions());
     config.after_includes = Some(config.after_includes.unwrap_or_default() + &limits_in_c());
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in FILES {
-        builder = builder.with_src(root.join("src").join(format!("{file}.rs")));
+    let files = ["types"].into_iter().chain(SECTIONS.iter().flat_map(|s| s.files.iter().copied()));
+    let mut sources = Vec::new();
+    for file in files {
+        let path = root.join("src").join(format!("{file}.rs"));
+        sources.push((file, std::fs::read_to_string(&path).unwrap()));
+        builder = builder.with_src(path);
     }
     let mut text = Vec::new();
     builder.generate().unwrap().write(&mut text);
     let text = String::from_utf8(text).unwrap();
-    text.replace(" * # Safety\n *\n", " * Safety:\n")
+    in_sections(&text.replace(" * # Safety\n *\n", " * Safety:\n"), &sources)
 }
 
 #[test]
@@ -211,4 +394,36 @@ fn fields_of(body: &str) -> impl Iterator<Item = &str> {
         }
         None => None,
     })
+}
+
+/// What the comment of each function says.
+fn comments_of(header: &str) -> Vec<(&str, &str)> {
+    let blocks = header.split("\n\n").filter(|block| block.starts_with("/**\n"));
+    let items =
+        blocks.map(item_of).filter(|item| item.text.ends_with(");") && !item.text.contains("typedef"));
+    items.filter_map(|item| Some((item.name, item.text.split_once("*/\n")?.0))).collect()
+}
+
+#[test]
+fn each_function_says_its_context() {
+    let made = made();
+    let comments = comments_of(&made);
+    assert!(comments.len() > 60, "{} functions", comments.len());
+    for (name, comment) in &comments {
+        // Its own words, or those of the call that it refers to, up to three calls away.
+        let (mut said, mut at) = (*comment, *name);
+        for _ in 0..3 {
+            if said.contains("Context:") {
+                break;
+            }
+            let referred = said.split('`').skip(1).step_by(2).find(|word| {
+                *word != at
+                    && comments.iter().any(|(n, _)| n == word)
+                    && said.contains(&format!("s `{word}`"))
+            });
+            at = referred.unwrap_or_else(|| panic!("{name} does not say its context"));
+            said = comments.iter().find(|(n, _)| *n == at).unwrap().1;
+        }
+        assert!(said.contains("Context:"), "{name} does not say its context");
+    }
 }

@@ -4,6 +4,7 @@ use mk_ipi_capi::directory::{
     mk_ipi_directory_create, mk_ipi_directory_has_cpu, mk_ipi_directory_read, mk_ipi_directory_write,
     mk_ipi_directory_writer,
 };
+use mk_ipi_capi::error::mk_ipi_error;
 use mk_ipi_capi::follow::{mk_ipi_behind, mk_ipi_follow};
 use mk_ipi_capi::handlers::{mk_ipi_register, mk_ipi_unregister};
 use mk_ipi_capi::instance::{mk_ipi, mk_ipi_fini, mk_ipi_init, mk_ipi_set_default};
@@ -24,6 +25,13 @@ use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::ffi::{c_int, c_uint, c_ulong, c_void};
 use std::ptr::{null, null_mut};
 
+/// What calls return.
+const ENOMEM: c_int = -(mk_ipi_error::MK_IPI_ENOMEM as c_int);
+const EBUSY: c_int = -(mk_ipi_error::MK_IPI_EBUSY as c_int);
+const EINVAL: c_int = -(mk_ipi_error::MK_IPI_EINVAL as c_int);
+const ESTALE: c_int = -(mk_ipi_error::MK_IPI_ESTALE as c_int);
+const ENODEV: c_int = -(mk_ipi_error::MK_IPI_ENODEV as c_int);
+
 /// Where the one region is said to lie.
 const PHYS: u64 = 0x10_0000;
 const PAGES: Layout = match Layout::from_size_align(64 << 12, 4096) {
@@ -38,7 +46,7 @@ unsafe extern "C" fn pool_alloc(_: *mut c_void, _: c_int, len: u64, phys: *mut u
     if len <= PAGES.size() as u64 {
         0
     } else {
-        -MK_IPI_ENOMEM
+        ENOMEM
     }
 }
 unsafe extern "C" fn pool_free(_: *mut c_void, _: c_int, _: u64, _: u64) {}
@@ -131,12 +139,12 @@ unsafe fn poll(mk: *mut mk_ipi) -> c_int {
         if mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE) != 0 {
             return 0;
         }
-        assert_eq!(mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE), -MK_IPI_EBUSY);
+        assert_eq!(mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE), EBUSY);
         assert_eq!(mk_ipi_send_many(mk, 1, 7, all.as_ptr(), all.len(), &mut done), 0);
-        assert_eq!((done, mk_ipi_fini(mk)), (2, -MK_IPI_EBUSY));
+        assert_eq!((done, mk_ipi_fini(mk)), (2, EBUSY));
         let found = mk_ipi_poller_wait(poller, 64);
         assert_eq!((mk_ipi_poller_poll(poller), mk_ipi_poller_end(poller)), (0, 0));
-        assert_eq!((mk_ipi_poller_poll(poller), mk_ipi_poller_end(poller)), (-MK_IPI_EINVAL, -MK_IPI_EINVAL));
+        assert_eq!((mk_ipi_poller_poll(poller), mk_ipi_poller_end(poller)), (EINVAL, EINVAL));
         found
     }
 }
@@ -179,14 +187,14 @@ fn an_instance_made_in_place_sends_to_itself() {
             let mut number = 7;
             assert_eq!(mk_ipi_send(mk, 1, 7, hello, 5, &mut number), 0);
             assert_eq!(number, if layout == MK_IPI_NATIVE { 1 } else { 0 });
-            assert_eq!(mk_ipi_send(mk, 1, 7, null(), 5, null_mut()), -MK_IPI_EINVAL);
+            assert_eq!(mk_ipi_send(mk, 1, 7, null(), 5, null_mut()), EINVAL);
             mk_ipi_interrupt(mk);
             assert_eq!(mk_ipi_run_deferred(mk, null_mut()), 1);
             assert_eq!(*ctx.cast::<u32>(), 2);
             assert_eq!(poll(mk), if layout == MK_IPI_NATIVE { 2 } else { 0 });
             assert_eq!(*ctx.cast::<u32>(), if layout == MK_IPI_NATIVE { 6 } else { 2 });
             assert_eq!(mk_ipi_unregister(mk, handler), 0);
-            assert_eq!(mk_ipi_unregister(mk, handler), -MK_IPI_ESTALE);
+            assert_eq!(mk_ipi_unregister(mk, handler), ESTALE);
             compat::multikernel_unregister_handler(old);
             assert_eq!(mk_ipi_fini(mk), 0);
             dealloc(mk.cast(), storage);
@@ -258,8 +266,8 @@ fn a_kernel_joins_by_a_directory_that_it_keeps() {
         assert_eq!(mk_ipi_directory_create(writer, words, len, 2, 100), 0);
         write(writer, 1, 3);
         assert_eq!(mk_ipi_init(mk, MK_IPI_SIZE, &table(region.cast())), 0);
-        assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), (-MK_IPI_ENODEV).into());
-        assert_eq!(mk_ipi_join(mk, PHYS + 4096, words, len), -MK_IPI_ENODEV);
+        assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), ENODEV.into());
+        assert_eq!(mk_ipi_join(mk, PHYS + 4096, words, len), ENODEV);
         assert_eq!(mk_ipi_join(mk, PHYS, words, len), 1);
         assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), 1);
         write(writer, 100, 102);
@@ -273,7 +281,7 @@ fn a_kernel_joins_by_a_directory_that_it_keeps() {
         assert_eq!((record.nr_cpus, cpus[99]), (100, 102));
         // What is kept says that it is ours, whatever this kernel was built for.
         assert_eq!(mk_ipi_move_doorbell(mk, 50, 0xe0), 0);
-        assert_eq!(mk_ipi_move_doorbell(mk, 103, 0xe0), -MK_IPI_EINVAL);
+        assert_eq!(mk_ipi_move_doorbell(mk, 103, 0xe0), EINVAL);
         assert_eq!((mk_ipi_fini(mk), mk_ipi_fini(host)), (0, 0));
         dealloc(mk.cast(), storage);
         dealloc(host.cast(), storage);

@@ -2,6 +2,7 @@
 /* What a kernel's own code may do wrong, and what it may expect: each as the header says. */
 #include "machine.h"
 
+#include <limits.h>
 #include <string.h>
 
 static struct kernel a, b;
@@ -197,8 +198,29 @@ static void unregisters_itself(void)
 	end();
 }
 
+/* Each error number has a text of its own, negated or not; any other number has one, too. */
+static void texts(void)
+{
+	static const enum mk_ipi_error all[] = {
+		MK_IPI_ENXIO, MK_IPI_EAGAIN, MK_IPI_ENOMEM, MK_IPI_EACCES, MK_IPI_EBUSY, MK_IPI_EEXIST, MK_IPI_ENODEV,
+		MK_IPI_EINVAL, MK_IPI_ENOSPC, MK_IPI_ERANGE, MK_IPI_EDEADLK, MK_IPI_EPROTO, MK_IPI_ESTALE,
+	};
+	size_t i, j;
+
+	for (i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		CHECK(mk_ipi_strerror((int)all[i]) == mk_ipi_strerror(-(int)all[i]));
+		CHECK(strcmp(mk_ipi_strerror((int)all[i]), mk_ipi_strerror(1)) != 0);
+		for (j = 0; j < i; j++)
+			CHECK(strcmp(mk_ipi_strerror((int)all[i]), mk_ipi_strerror((int)all[j])) != 0);
+	}
+	CHECK(strcmp(mk_ipi_strerror(0), "no error") == 0);
+	CHECK(strcmp(mk_ipi_strerror(-22), "invalid argument") == 0);
+	CHECK(mk_ipi_strerror(INT_MIN) && mk_ipi_strerror(INT_MAX) && mk_ipi_strerror(-77));
+}
+
 void test_cases(void)
 {
+	texts();
 	misaligned();
 	long_messages();
 	copied();

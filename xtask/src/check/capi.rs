@@ -66,20 +66,62 @@ fn compilers(ci: bool) -> Result<Vec<(&'static str, &'static str)>> {
     Ok(found)
 }
 
-/// The header alone: freestanding C11, and C++17.
+/// What each program that includes the header is compiled as: C from 1999 on, freestanding, and C++. Without the compiler's
+/// own headers, with a kernel's types, and where a caller has defined the patch's names itself.
+const HEADER_TESTS: [(&str, &[&str]); 7] = [
+    (INCLUDES, &["-x", "c", "-std=c11", "-ffreestanding", "-nostdlib"]),
+    (INCLUDES, &["-x", "c", "-std=c99", "-ffreestanding", "-nostdlib"]),
+    (INCLUDES, &["-x", "c++", "-std=c++17"]),
+    ("#include <mk_ipi.h>\nstatic uint64_t n;\nuint64_t *at(void);\nuint64_t *at(void) { return &n; }\n", &["-x", "c", "-std=c99", "-nostdinc"]),
+    ("#include <mk_ipi.h>\n", &["-x", "c", "-std=c11", "-nostdinc", "-DMK_IPI_TYPES=<types_of_a_kernel.h>"]),
+    (
+        "#define MULTIKERNEL_VECTOR 0xea\n#define MK_PFN_IPI_TYPE 0x80000001U\n#define MK_MAX_DATA_SIZE 256\n#define \
+         MK_MAX_INSTANCES 256\n#include <mk_ipi.h>\n",
+        &["-x", "c", "-std=c99"],
+    ),
+    (
+        "#include <mk_ipi.h>\n#define MULTIKERNEL_VECTOR 0xea\n#define MK_PFN_IPI_TYPE 0x80000001U\n#define MK_MAX_DATA_SIZE \
+         256\n#define MK_MAX_INSTANCES 256\n",
+        &["-x", "c", "-std=c99"],
+    ),
+];
+const INCLUDES: &str = "#include <mk_ipi.h>\n#include <mk_ipi_peer.h>\n#include <mk_ipi.h>\n";
+/// The types as Linux has them: other ones than those of the compiler, of the same sizes.
+const TYPES_OF_A_KERNEL: &str =
+    "typedef unsigned long size_t;\ntypedef unsigned char uint8_t;\ntypedef unsigned int uint32_t;\n\
+                                 typedef unsigned long long uint64_t;\ntypedef signed long long int64_t;\n";
+
+/// The header alone.
 fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> {
     let object = out.join("header.o");
     let source = out.join("header.c");
-    fs::write(&source, "#include <mk_ipi.h>\n#include <mk_ipi_peer.h>\n#include <mk_ipi.h>\n")?;
-    for (compiler, flags) in [
-        (cc, &["-x", "c", "-std=c11", "-ffreestanding", "-nostdlib"][..]),
-        (cxx, &["-x", "c++", "-std=c++17"][..]),
-    ] {
-        let mut cmd = Command::new(compiler);
+    fs::write(out.join("types_of_a_kernel.h"), TYPES_OF_A_KERNEL)?;
+    for (text, flags) in HEADER_TESTS {
+        fs::write(&source, text)?;
+        let mut cmd = Command::new(if flags.contains(&"c++") { cxx } else { cc });
         cmd.current_dir(&context.places.root).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]);
-        cmd.arg(out.join("include")).args(flags).arg("-c").arg(&source).arg("-o").arg(&object);
+        cmd.arg(out.join("include"))
+            .arg("-I")
+            .arg(out)
+            .args(flags)
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(&object);
         cmd::run(&mut cmd)?;
     }
+    // A caller's own number for a name of the patch that is another one is found out.
+    fs::write(&source, "#define MK_MAX_DATA_SIZE 128\n#include <mk_ipi.h>\n")?;
+    let mut wrong = Command::new(cc);
+    wrong
+        .arg("-I")
+        .arg(out.join("include"))
+        .arg("-c")
+        .arg(&source)
+        .arg("-o")
+        .arg(&object)
+        .stderr(Stdio::null());
+    ensure!(!wrong.status()?.success(), "{cc} takes a MK_MAX_DATA_SIZE of 128");
     Ok(())
 }
 
