@@ -8,11 +8,9 @@ use crate::node::{Node, READY};
 use crate::options::Options;
 use crate::own;
 use crate::platform::{End, Kernel, ENDPOINT, OWN_CPUS};
-use mk_ipi_abi::boot_param::mk_ipi_directory;
-use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader};
-use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange};
+use mk_ipi::bring_up::find_directory;
+use mk_ipi_abi::{InstanceId, PhysAddr};
 use mk_ipi_core::directory::Directory;
-use mk_ipi_core::platform::{Access, PhysMemory};
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
 use mk_ipi_core::JoinError;
 
@@ -42,11 +40,8 @@ fn report_listed(node: &Node) {
 
 /// The directory that the command line names.
 pub fn directory(cmdline: &[u8]) -> &'static Directory<'static, AtomicU64> {
-    match mk_ipi_directory(cmdline) {
-        Ok(Some(at)) => ENDPOINT.platform().set_directory(open(at)),
-        Ok(None) => fatal!("mk_ipi_shared= without mk_ipi_directory="),
-        Err(e) => fatal!("mk_ipi_directory=: {e:?}"),
-    }
+    let found = find_directory(&Kernel, cmdline);
+    ENDPOINT.platform().set_directory(found.unwrap_or_else(|e| fatal!("{e}")))
 }
 
 /// Takes this kernel's place among the others, its region being at `shared`; gives who it is, and how many there are. Calls
@@ -68,21 +63,4 @@ pub fn join<const CPUS: usize>(
     };
     let Some((me, _)) = endpoint.identity() else { fatal!("joined as nobody") };
     (me, kernels)
-}
-
-/// The directory at `at`, mapped read-only: its header first, which says how long it is.
-fn open(at: PhysAddr) -> Directory<'static, AtomicU64> {
-    match Directory::open(map(at, size_of::<DirectoryHeader>() as u64)) {
-        Err(DirectoryError::TooSmall(len)) => Directory::open(map(at, len)),
-        whole => whole,
-    }
-    .unwrap_or_else(|e| fatal!("the directory at {:#x}: {e:?}", at.0))
-}
-
-fn map(at: PhysAddr, len: u64) -> &'static [AtomicU64] {
-    let range = PhysRange::new(at, len).ok_or(mk_ipi_core::platform::MapError::NotAllowed);
-    let mapping = range.and_then(|r| Kernel.map(r, Access::ReadOnly));
-    let mapping = mapping.unwrap_or_else(|e| fatal!("the directory at {:#x}: {e:?}", at.0));
-    // SAFETY: all of memory stays mapped for ever (platform.rs).
-    unsafe { mapping.as_ptr().as_ref() }
 }
