@@ -1,19 +1,47 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Two kernels of generation RFC v2. This program plays the machine: its memory, and the doorbells. */
+/* The host of the kernel in rfc_v2_kernel.c. This program also plays the machine: its memory, and the doorbells. */
 #include <mk_ipi.h>
 #include <stdio.h>
 #include <string.h>
 
+/* The other kernel, on CPU 1. */
+int mk_start(const char *cmdline, size_t len, uint64_t host_start, uint64_t host_len);
+void mk_doorbell(void);
+void mk_work(void);
+
+/* ---- the machine: a physical address is an address of this program ---- */
+
 enum { CPUS = 2, HELLO = 1 };
-static struct kernel {
-	struct mk_ipi mk;
-	int rung, scheduled;
-} kernels[CPUS]; /* kernel i has one CPU, and its physical id is i */
 static _Alignas(4096) unsigned char memory[CPUS][4096]; /* a region for each kernel */
 static uint64_t running; /* the CPU that runs this */
+static int rung[CPUS];
+
+void *kernel_map(uint64_t phys, uint64_t len) { return (void)len, (void *)(uintptr_t)phys; }
+void kernel_unmap(void *virt, uint64_t len) { (void)virt, (void)len; }
+int kernel_ring(uint64_t cpu, unsigned int vector) { return (void)vector, rung[cpu] = 1, 0; }
+uint64_t kernel_cpu(void) { return running; }
+unsigned long kernel_irq_save(void) { return 0; }
+void kernel_irq_restore(unsigned long state) { (void)state; }
+
+/* ---- the host ---- */
+
+static struct mk_ipi mk;
+static int scheduled;
 
 /* ANCHOR: ops */
-/* What a kernel supplies. A physical address is an address of this program. */
+static int map(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt)
+{
+	(void)ctx, (void)writable;
+	return (*virt = kernel_map(phys, len)) ? 0 : -MK_IPI_ENOMEM;
+}
+static void unmap(void *ctx, void *virt, uint64_t len) { (void)ctx, kernel_unmap(virt, len); }
+static int ring(void *ctx, uint64_t cpu, unsigned v) { return (void)ctx, kernel_ring(cpu, v); }
+static uint64_t cpu_id(void *ctx) { return (void)ctx, kernel_cpu(); }
+static unsigned cpu_index(void *ctx) { return (void)ctx, 0; }
+static unsigned long irq_save(void *ctx) { return (void)ctx, kernel_irq_save(); }
+static void irq_restore(void *ctx, unsigned long state) { (void)ctx, kernel_irq_restore(state); }
+static void schedule(void *ctx) { (void)ctx, scheduled = 1; }
+/* A host makes regions, and has two more. */
 static int pool_alloc(void *ctx, int id, uint64_t len, uint64_t *phys)
 {
 	(void)ctx;
@@ -21,71 +49,58 @@ static int pool_alloc(void *ctx, int id, uint64_t len, uint64_t *phys)
 	return len <= sizeof(memory[id]) ? 0 : -MK_IPI_ENOMEM;
 }
 static void pool_free(void *ctx, int id, uint64_t phys, uint64_t len) { (void)ctx, (void)id, (void)phys, (void)len; }
-static int map(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt)
-{
-	(void)ctx, (void)len, (void)writable;
-	*virt = (void *)(uintptr_t)phys;
-	return 0;
-}
-static void unmap(void *ctx, void *virt, uint64_t len) { (void)ctx, (void)virt, (void)len; }
-static int may_share(void *ctx, uint64_t phys, uint64_t len) { return (void)ctx, (void)phys, (void)len, 0; }
-static int check(void *ctx, uint64_t cpu, unsigned v) { return (void)ctx, (void)v, cpu < CPUS ? 0 : -MK_IPI_ENXIO; }
-static int ring(void *ctx, uint64_t cpu, unsigned v) { return (void)ctx, (void)v, kernels[cpu].rung = 1, 0; }
-static uint64_t cpu_id(void *ctx) { return (void)ctx, running; }
-static unsigned cpu_index(void *ctx) { return (void)ctx, 0; }
-static unsigned long irq_save(void *ctx) { return (void)ctx, 0; }
-static void irq_restore(void *ctx, unsigned long state) { (void)ctx, (void)state; }
-static void schedule(void *ctx) { ((struct kernel *)ctx)->scheduled = 1; }
 /* ANCHOR_END: ops */
 
 static void hear(const struct mk_ipi_message *m, void *ctx)
 {
-	printf("CPU %d heard \"%.*s\" from CPU %d\n", (int)running, (int)m->size, (const char *)m->payload, (int)m->sender_cpu);
-	if (running == 1) /* the spawned kernel answers */
-		mk_ipi_send(ctx, 0, HELLO, "hello, host", 11, NULL);
+	(void)ctx;
+	printf("the host heard \"%.*s\" from CPU %d\n", (int)m->size, (const char *)m->payload, (int)m->sender_cpu);
 }
 
 /* ANCHOR: main */
+static int fail(const char *what, int err) { return fprintf(stderr, "%s: %s\n", what, mk_ipi_strerror(err)), 1; }
+
 int main(void)
 {
-	static const uint64_t cpus[CPUS] = { 0, 1 };
-	struct mk_ipi_instance us[CPUS];
+	const struct mk_ipi_ops ops = { .size = sizeof(ops), .version = MK_IPI_OPS_VERSION, .map = map, .unmap = unmap,
+		.doorbell_ring = ring, .this_cpu_id = cpu_id, .this_cpu_index = cpu_index, .irq_save = irq_save,
+		.irq_restore = irq_restore, .schedule = schedule, .pool_alloc = pool_alloc, .pool_free = pool_free };
+	struct mk_ipi_range regions[CPUS];
 	struct mk_ipi_handler *handler;
-	struct mk_ipi *host = &kernels[0].mk, *spawned = &kernels[1].mk;
 	char line[64];
-	int i, err = 0;
+	int err = mk_ipi_init(&mk, sizeof(mk), &ops);
 
-	for (i = 0; i < CPUS; i++) {
-		struct mk_ipi_ops ops = {
-			sizeof(ops), MK_IPI_OPS_VERSION, 0, &kernels[i], pool_alloc, pool_free, map, unmap, may_share,
-			check, ring, ring, cpu_id, cpu_index, irq_save, irq_restore, schedule,
-			NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-		};
-		us[i] = (struct mk_ipi_instance){ .cpus = &cpus[i], .nr_cpus = 1, .doorbell_cpu = cpus[i], .id = i,
-			.incarnation = 1, .vector = MULTIKERNEL_VECTOR, .layout = MK_IPI_RFC_V2, .slots = CPUS };
-		err |= mk_ipi_init(&kernels[i].mk, sizeof(struct mk_ipi), &ops);
+	if (err || (err = mk_ipi_identify(&mk, 0, 1)) || (err = mk_ipi_register(&mk, HELLO, hear, NULL, &handler)))
+		return fail("the host", err);
+	/* A region for each kernel: each has one CPU, whose number is its own. */
+	for (uint64_t i = 0; i < CPUS; i++) {
+		struct mk_ipi_instance config = { .cpus = &i, .nr_cpus = 1, .doorbell_cpu = i, .id = (int)i, .incarnation = 1,
+			.vector = MULTIKERNEL_VECTOR, .layout = MK_IPI_RFC_V2, .slots = CPUS };
+
+		if ((err = mk_ipi_create_instance(&mk, &config, &regions[i])))
+			return fail("a region", err);
 	}
-	/* The host makes a region for itself and one for the kernel that it starts. */
-	err |= mk_ipi_identify(host, 0, 1) | mk_ipi_create_instance(host, &us[0], NULL) | mk_ipi_create_instance(host, &us[1], NULL);
-	/* The spawned kernel finds its region on its command line, and knows where the host's is. */
+	/* The other kernel finds its region on its command line. */
 	running = 1;
-	snprintf(line, sizeof(line), "mk_ipi_shared=%#llx", (unsigned long long)(uintptr_t)memory[1]);
-	err |= mk_ipi_start_rfc_v2(spawned, line, strlen(line), &us[1]) != 1;
-	err |= mk_ipi_attach_instance(spawned, &us[0], (uintptr_t)memory[0], sizeof(memory[0]) / 272 * 272);
-	err |= mk_ipi_register(host, HELLO, hear, host, &handler) | mk_ipi_register(spawned, HELLO, hear, spawned, &handler);
+	snprintf(line, sizeof(line), "quiet mk_ipi_shared=%#llx", (unsigned long long)regions[1].start);
+	if ((err = mk_start(line, strlen(line), regions[0].start, regions[0].len)))
+		return fail("the other kernel", err);
 	running = 0;
-	err |= mk_ipi_send(host, 1, HELLO, "hello, kernel 1", 15, NULL);
+	if ((err = mk_ipi_send(&mk, 1, HELLO, "hello, kernel 1", 15, NULL)))
+		return fail("sending", err);
 	/* The machine: each CPU takes its doorbell, and behind it the deferred work. */
-	while (kernels[0].rung || kernels[1].rung) {
-		struct kernel *k = &kernels[running = kernels[1].rung];
-
-		k->rung = 0;
-		mk_ipi_interrupt(&k->mk);
-		while (k->scheduled) {
-			k->scheduled = 0;
-			mk_ipi_run_deferred(&k->mk, NULL);
+	while (rung[0] || rung[1]) {
+		running = (uint64_t)rung[1];
+		rung[running] = 0;
+		if (running == 1)
+			mk_doorbell(), mk_work();
+		else
+			mk_ipi_interrupt(&mk);
+		while (scheduled) {
+			scheduled = 0;
+			mk_ipi_run_deferred(&mk, NULL);
 		}
 	}
-	return err != 0;
+	return 0;
 }
 /* ANCHOR_END: main */

@@ -260,8 +260,7 @@ static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, _
 
 	to->rung += to->is_slot ? rung - before : 0;
 	switch (err) {
-	case 1: /* whoever could not be rung finds it when it looks by itself */
-	case 0:
+	case 0: /* whoever could not be rung finds it when it looks by itself */
 		moved = 1;
 		return 0;
 	case -MK_IPI_EBUSY:

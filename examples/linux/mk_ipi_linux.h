@@ -37,7 +37,7 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  *   -EBUSY    its slot is occupied. Try again (RFC v2)
  *   -EPROTO   it takes nothing from us, or contradicts itself (native)
  *   -ESTALE, -ERANGE, -ENXIO   the slot's claim was lost; our APIC id does not fit; its CPU cannot be rung
- *   1         stored, but the doorbell did not ring: the next one, or its own look, delivers it
+ * 0 also if it was stored and the doorbell did not ring: the next one, or its own look, delivers it.
  * What is unread when its kernel dies goes to that kernel's next life (native).
  * No bytes: 0, and nothing arrives.
  */

@@ -59,6 +59,9 @@ typedef __UINT8_TYPE__ uint8_t;
 typedef __UINT32_TYPE__ uint32_t;
 typedef __UINT64_TYPE__ uint64_t;
 typedef __INT64_TYPE__ int64_t;
+#if !defined(NULL) && !defined(__cplusplus)
+#define NULL ((void *)0)
+#endif
 #else
 #include <stddef.h>
 #include <stdint.h>
@@ -355,7 +358,10 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
 };
 
 /**
- * Operations that the kernel implements. Each gets `ctx`. The comment says which may be NULL. The table is copied.
+ * Operations that the kernel implements. Each gets `ctx`. The table is copied.
+ *
+ * Eight must be there: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
+ * `schedule`. The others may be NULL; their comments say what that means.
  *
  * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
  * and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
@@ -381,11 +387,12 @@ struct mk_ipi_ops {
     void *ctx;
     /**
      * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-     * `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
+     * `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which creates no
+     * instance.
      */
     int (*pool_alloc)(void *ctx, int instance, uint64_t len, uint64_t *phys);
     /**
-     * Gives back what `pool_alloc` gave.
+     * Gives back what `pool_alloc` gave. NULL if that is.
      */
     void (*pool_free)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
@@ -398,12 +405,12 @@ struct mk_ipi_ops {
      */
     void (*unmap)(void *ctx, void *virt, uint64_t len);
     /**
-     * Whether a page that a peer named may be mapped: 0 if not.
+     * Whether a page that a peer named may be mapped: 0 if not. NULL: none may.
      */
     int (*peer_may_share)(void *ctx, uint64_t phys, uint64_t len);
     /**
      * Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
-     * Sends nothing.
+     * Sends nothing. NULL: `doorbell_ring` can reach each CPU.
      */
     int (*doorbell_check)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
@@ -413,7 +420,8 @@ struct mk_ipi_ops {
      */
     int (*doorbell_ring)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU.
+     * As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
+     * `mk_ipi_send_from_nmi` is refused.
      */
     int (*doorbell_ring_nmi)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
@@ -595,7 +603,7 @@ typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int erro
  * Makes an instance of the library in `mk`, which is not in use yet.
  *
  * `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
- * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL, or a size is wrong; -EPROTO
+ * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is told which), or a size is wrong; -EPROTO
  * if `ops->version` is wrong; -EBUSY if an instance is there.
  *
  * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
@@ -708,7 +716,8 @@ int mk_ipi_get_instance(struct mk_ipi *mk, int id, struct mk_ipi_instance_info *
 
 /**
  * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
- * of the kernel's own region.
+ * of the kernel's own region. Instead of a command line it takes the value alone, as a kernel's own parser hands it out: one word that
+ * begins with a digit.
  *
  * Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
  * value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
@@ -871,8 +880,9 @@ int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
  *
  * Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
  * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
- * Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
- * With another result nothing was sent, and `*number` is unchanged:
+ * Returns 0, and a number of 0, also if the message was stored and its doorbell failed, so that it is not sent twice: the next
+ * doorbell, `mk_ipi_ring`, or a look of the receiver itself delivers it. `mk_ipi_get_stats` counts these messages in
+ * `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result nothing was sent, and `*number` is unchanged:
  *
  * -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
  * kernel was not identified.
@@ -1211,7 +1221,8 @@ struct MK_IPI_ALIGNED(8) mk_ipi_poller {
 };
 
 /**
- * As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2.
+ * As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2; -ENXIO if the
+ * operation `doorbell_ring_nmi` is NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1259,7 +1270,7 @@ int mk_ipi_post_many(struct mk_ipi *mk,
 /**
  * As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
  *
- * Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
+ * Returns 0 also if messages were stored and the doorbell failed. Who wants to know calls `mk_ipi_post_many` and `mk_ipi_flush`.
  *
  * Safety:
  * As `mk_ipi_post_many`.
@@ -1515,7 +1526,7 @@ int mk_ipi_set_default(struct mk_ipi *mk);
 
 /**
  * Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
- * `mk_ipi_shared=` and has `me->slots` slots.
+ * `mk_ipi_shared=` and has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
  *
  * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
  * invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
@@ -1524,7 +1535,10 @@ int mk_ipi_set_default(struct mk_ipi *mk);
  * Safety:
  * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
  */
-int mk_ipi_start_rfc_v2(struct mk_ipi *mk, const char *cmdline, size_t len, const struct mk_ipi_instance *me);
+int mk_ipi_start_rfc_v2(struct mk_ipi *mk,
+                        const char *cmdline,
+                        size_t len,
+                        const struct mk_ipi_instance *me);
 
 /**
  * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
@@ -1557,7 +1571,7 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
  * region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
  * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
- * (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
+ * (nothing was sent). If the message was stored and the doorbell failed, that is 0: see `mk_ipi_send`. Context: any but NMI.
  *
  * Safety:
  * `data` is NULL or holds `data_size` bytes.

@@ -53,7 +53,7 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
 /// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
 /// region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
 /// exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
-/// (nothing was sent); 1 if the message was stored and the doorbell failed. Context: any but NMI.
+/// (nothing was sent). If the message was stored and the doorbell failed, that is 0: see `mk_ipi_send`. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -97,7 +97,7 @@ fn send<'a>(
     let ty = MessageType(ty as u32);
     match instance.end.send_held(&found, ty, payload) {
         Err(SendError::Instance(LookupError::Destroyed)) => Err(Errno::EINVAL),
-        result => sent(result).map(|(code, _)| code),
+        result => sent(result).map(|_| 0),
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
 /// Makes an instance of the library in `mk`, which is not in use yet.
 ///
 /// `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
-/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL, or a size is wrong; -EPROTO
+/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is told which), or a size is wrong; -EPROTO
 /// if `ops->version` is wrong; -EBUSY if an instance is there.
 ///
 /// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.

@@ -24,7 +24,10 @@ use mk_ipi_core::Message;
 /// The version of `struct mk_ipi_ops` that this header describes.
 pub const MK_IPI_OPS_VERSION: u32 = 3;
 
-/// Operations that the kernel implements. Each gets `ctx`. The comment says which may be NULL. The table is copied.
+/// Operations that the kernel implements. Each gets `ctx`. The table is copied.
+///
+/// Eight must be there: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
+/// `schedule`. The others may be NULL; their comments say what that means.
 ///
 /// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
 /// and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
@@ -42,10 +45,11 @@ pub struct mk_ipi_ops {
     /// First argument of each operation.
     pub ctx: *mut c_void,
     /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-    /// `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`).
+    /// `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which creates no
+    /// instance.
     pub pool_alloc:
         Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, len: u64, phys: *mut u64) -> c_int>,
-    /// Gives back what `pool_alloc` gave.
+    /// Gives back what `pool_alloc` gave. NULL if that is.
     pub pool_free: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
     /// Maps `len` bytes at `phys`, write-back cached, writable only if `writable`. Stores the address in `*virt`,
     /// 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
@@ -60,16 +64,17 @@ pub struct mk_ipi_ops {
     >,
     /// Undoes a `map`.
     pub unmap: Option<unsafe extern "C" fn(ctx: *mut c_void, virt: *mut c_void, len: u64)>,
-    /// Whether a page that a peer named may be mapped: 0 if not.
+    /// Whether a page that a peer named may be mapped: 0 if not. NULL: none may.
     pub peer_may_share: Option<unsafe extern "C" fn(ctx: *mut c_void, phys: u64, len: u64) -> c_int>,
     /// Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
-    /// Sends nothing.
+    /// Sends nothing. NULL: `doorbell_ring` can reach each CPU.
     pub doorbell_check: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
     /// Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
     /// visible to the handler that this doorbell causes there. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
     /// is stuck) or another.
     pub doorbell_ring: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU.
+    /// As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
+    /// `mk_ipi_send_from_nmi` is refused.
     pub doorbell_ring_nmi: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
     /// Physical id of the calling CPU: on x86 its APIC id.
     pub this_cpu_id: Option<unsafe extern "C" fn(ctx: *mut c_void) -> u64>,
@@ -117,14 +122,14 @@ type Region = Option<unsafe extern "C" fn(*mut c_void, c_int, u64, u64)>;
 #[derive(Debug)]
 pub struct CPlatform {
     ctx: *mut c_void,
-    pool_alloc: unsafe extern "C" fn(*mut c_void, c_int, u64, *mut u64) -> c_int,
-    pool_free: unsafe extern "C" fn(*mut c_void, c_int, u64, u64),
+    pool_alloc: Option<unsafe extern "C" fn(*mut c_void, c_int, u64, *mut u64) -> c_int>,
+    pool_free: Region,
     map: unsafe extern "C" fn(*mut c_void, u64, u64, c_int, *mut *mut c_void) -> c_int,
     unmap: unsafe extern "C" fn(*mut c_void, *mut c_void, u64),
-    peer_may_share: unsafe extern "C" fn(*mut c_void, u64, u64) -> c_int,
-    doorbell_check: Ring,
+    peer_may_share: Option<unsafe extern "C" fn(*mut c_void, u64, u64) -> c_int>,
+    doorbell_check: Option<Ring>,
     doorbell_ring: Ring,
-    doorbell_ring_nmi: Ring,
+    doorbell_ring_nmi: Option<Ring>,
     this_cpu_id: unsafe extern "C" fn(*mut c_void) -> u64,
     this_cpu_index: unsafe extern "C" fn(*mut c_void) -> c_uint,
     irq_save: unsafe extern "C" fn(*mut c_void) -> c_ulong,
@@ -147,6 +152,21 @@ pub struct CPlatform {
 unsafe impl Send for CPlatform {}
 // SAFETY: as above.
 unsafe impl Sync for CPlatform {}
+
+/// An operation of the table that must be there.
+macro_rules! needed {
+    ($ops:ident.$name:ident) => {
+        match $ops.$name {
+            Some(operation) => operation,
+            None => {
+                const LINE: &str = concat!("mk_ipi: the operation ", stringify!($name), " is NULL\0");
+                return Err(
+                    CStr::from_bytes_with_nul(LINE.as_bytes()).unwrap_or(c"mk_ipi: an operation is NULL")
+                );
+            }
+        }
+    };
+}
 
 impl CPlatform {
     /// Accepts the table at `ops`: `EINVAL` if it is NULL, of another size or lacks an entry, `EPROTO` if of
@@ -171,28 +191,32 @@ impl CPlatform {
         // SAFETY: it says that it has this size (the caller); any bits are good for integers, pointers and what may be NULL.
         let ops = unsafe { ops.read() };
         let (ctx, log) = (ops.ctx, ops.log);
-        Self::complete(ops).ok_or_else(|| {
-            write_line(ctx, log, c"mk_ipi: an operation that must be there is NULL");
+        Self::complete(ops).map_err(|missing| {
+            write_line(ctx, log, missing);
             Errno::EINVAL
         })
     }
 
-    fn complete(ops: mk_ipi_ops) -> Option<Self> {
-        Some(Self {
+    /// The table as a platform; or a line that names the operation that is missing.
+    fn complete(ops: mk_ipi_ops) -> Result<Self, &'static CStr> {
+        if ops.pool_alloc.is_some() {
+            needed!(ops.pool_free);
+        }
+        Ok(Self {
             ctx: ops.ctx,
-            pool_alloc: ops.pool_alloc?,
-            pool_free: ops.pool_free?,
-            map: ops.map?,
-            unmap: ops.unmap?,
-            peer_may_share: ops.peer_may_share?,
-            doorbell_check: ops.doorbell_check?,
-            doorbell_ring: ops.doorbell_ring?,
-            doorbell_ring_nmi: ops.doorbell_ring_nmi?,
-            this_cpu_id: ops.this_cpu_id?,
-            this_cpu_index: ops.this_cpu_index?,
-            irq_save: ops.irq_save?,
-            irq_restore: ops.irq_restore?,
-            schedule: ops.schedule?,
+            pool_alloc: ops.pool_alloc,
+            pool_free: ops.pool_free,
+            map: needed!(ops.map),
+            unmap: needed!(ops.unmap),
+            peer_may_share: ops.peer_may_share,
+            doorbell_check: ops.doorbell_check,
+            doorbell_ring: needed!(ops.doorbell_ring),
+            doorbell_ring_nmi: ops.doorbell_ring_nmi,
+            this_cpu_id: needed!(ops.this_cpu_id),
+            this_cpu_index: needed!(ops.this_cpu_index),
+            irq_save: needed!(ops.irq_save),
+            irq_restore: needed!(ops.irq_restore),
+            schedule: needed!(ops.schedule),
             relax: ops.relax,
             log: ops.log,
             region_added: ops.region_added,
@@ -209,6 +233,11 @@ impl CPlatform {
     /// Prints a line to the kernel's log, if it has one.
     pub(crate) fn log(&self, text: &'static CStr) {
         write_line(self.ctx, self.log, text);
+    }
+
+    /// Whether the kernel can ring from an NMI.
+    pub(crate) const fn rings_from_nmi(&self) -> bool {
+        self.doorbell_ring_nmi.is_some()
     }
 
     /// Reports a live instance that a join left out.
@@ -262,7 +291,8 @@ fn doorbell_result(code: c_int, cpu: PhysCpuId) -> Result<(), DoorbellError> {
 unsafe impl Doorbell for CPlatform {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         // SAFETY: the kernel's own operation; any arguments are good.
-        doorbell_result(unsafe { (self.doorbell_check)(self.ctx, cpu.0, vector.get().into()) }, cpu)
+        let check = |check: Ring| unsafe { check(self.ctx, cpu.0, vector.get().into()) };
+        self.doorbell_check.map_or(Ok(()), |f| doorbell_result(check(f), cpu))
     }
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         // SAFETY: as above.
@@ -270,7 +300,8 @@ unsafe impl Doorbell for CPlatform {
     }
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         // SAFETY: as above.
-        doorbell_result(unsafe { (self.doorbell_ring_nmi)(self.ctx, cpu.0, vector.get().into()) }, cpu)
+        let ring = |ring: Ring| unsafe { ring(self.ctx, cpu.0, vector.get().into()) };
+        self.doorbell_ring_nmi.map_or(Err(DoorbellError::Unreachable(cpu)), |f| doorbell_result(ring(f), cpu))
     }
 }
 
@@ -339,16 +370,17 @@ unsafe impl PhysMemory for CPlatform {
     }
     fn peer_may_share(&self, page: PhysRange) -> bool {
         // SAFETY: the kernel's own operation; any arguments are good.
-        unsafe { (self.peer_may_share)(self.ctx, page.start().0, page.len()) != 0 }
+        self.peer_may_share.is_some_and(|may| unsafe { may(self.ctx, page.start().0, page.len()) != 0 })
     }
 }
 
 // SAFETY: `pool_alloc` and `pool_free` have the duties of this trait, by the header.
 unsafe impl InstancePool for CPlatform {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
+        let pool_alloc = self.pool_alloc.ok_or(PoolError::NoPool)?;
         let mut phys = 0;
         // SAFETY: the kernel's own operation; `phys` is there for it to write.
-        let code = unsafe { (self.pool_alloc)(self.ctx, instance.get().into(), len, &mut phys) };
+        let code = unsafe { pool_alloc(self.ctx, instance.get().into(), len, &mut phys) };
         match Errno(code.wrapping_neg()) {
             Errno(0) => Ok(PhysAddr(phys)),
             Errno::ENODEV => Err(PoolError::NoPool),
@@ -356,8 +388,10 @@ unsafe impl InstancePool for CPlatform {
         }
     }
     unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
-        // SAFETY: the caller promises that `alloc` gave it and that it is not used again.
-        unsafe { (self.pool_free)(self.ctx, instance.get().into(), range.start().0, range.len()) };
+        if let Some(pool_free) = self.pool_free {
+            // SAFETY: the caller promises that `alloc` gave it and that it is not used again.
+            unsafe { pool_free(self.ctx, instance.get().into(), range.start().0, range.len()) };
+        }
     }
 }
 

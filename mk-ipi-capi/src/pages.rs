@@ -59,10 +59,10 @@ pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, n
     // SAFETY: the caller.
     code(unsafe { at(mk) }.and_then(|instance| {
         let number = place_if_wanted(number)?;
-        let (code, sent) = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
+        let sent = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
         // SAFETY: it may be written (the caller).
         unsafe { put(number, sent) };
-        Ok(code)
+        Ok(0)
     }))
 }
 

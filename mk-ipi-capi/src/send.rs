@@ -6,6 +6,7 @@ use crate::instance::{at, mk_ipi, End};
 use crate::types::{mk_ipi_payload, MK_IPI_MAX_LEN, MK_IPI_MAX_MANY};
 use core::ffi::{c_int, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, InstanceId, MessageType, PhysCpuId};
+use mk_ipi_core::platform::{DoorbellError, ThisCpu};
 use mk_ipi_core::SendError;
 
 /// The `size` bytes at `data`; `EINVAL` for NULL with a size and above 4096.
@@ -24,12 +25,12 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
     }
 }
 
-/// The return value of a C call for a send. It is 1 for a message that was stored without a doorbell, so that it is not sent
-/// again. If there is a message, also its number, 0 if that is not known.
-pub(crate) fn sent(result: Result<u64, SendError>) -> Result<(c_int, u64), Errno> {
+/// The number of a message that was stored. It is 0, and no error, if its doorbell did not ring: who takes that for a failure sends
+/// the message twice.
+pub(crate) fn sent(result: Result<u64, SendError>) -> Result<u64, Errno> {
     match result {
-        Ok(number) => Ok((0, number)),
-        Err(SendError::NotRung(_)) => Ok((1, 0)),
+        Ok(number) => Ok(number),
+        Err(SendError::NotRung(_)) => Ok(0),
         Err(e) => Err(e.errno()),
     }
 }
@@ -52,10 +53,10 @@ unsafe fn send_by(
     code(instance.and_then(|instance| {
         let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
         let number = place_if_wanted(number)?;
-        let (code, sent) = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
+        let sent = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
         // SAFETY: it may be written (the caller).
         unsafe { put(number, sent) };
-        Ok(code)
+        Ok(0)
     }))
 }
 
@@ -64,8 +65,9 @@ unsafe fn send_by(
 ///
 /// Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
 /// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
-/// Returns 1, and a number of 0, if the message was stored, but the doorbell failed: `mk_ipi_ring` tries again.
-/// With another result nothing was sent, and `*number` is unchanged:
+/// Returns 0, and a number of 0, also if the message was stored and its doorbell failed, so that it is not sent twice: the next
+/// doorbell, `mk_ipi_ring`, or a look of the receiver itself delivers it. `mk_ipi_get_stats` counts these messages in
+/// `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result nothing was sent, and `*number` is unchanged:
 ///
 /// -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
 /// kernel was not identified.
@@ -124,7 +126,8 @@ pub unsafe extern "C" fn mk_ipi_send_to_cpu(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2.
+/// As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2; -ENXIO if the
+/// operation `doorbell_ring_nmi` is NULL. Context: any.
 ///
 /// # Safety
 ///
@@ -138,7 +141,10 @@ pub unsafe extern "C" fn mk_ipi_send_from_nmi(
     size: usize,
     number: *mut u64,
 ) -> c_int {
-    let send = |end: &End, to, ty, payload: &[u8]| end.send_from_nmi(to, ty, payload);
+    let send = |end: &End, to, ty, payload: &[u8]| match end.platform().rings_from_nmi() {
+        true => end.send_from_nmi(to, ty, payload),
+        false => Err(SendError::Unreachable(DoorbellError::Unreachable(end.platform().physical_id()))),
+    };
     // SAFETY: the caller.
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
@@ -199,7 +205,7 @@ unsafe fn post_all(
     ty: c_ulong,
     payloads: (*const mk_ipi_payload, usize),
     done: *mut usize,
-    then: impl FnOnce(&End, InstanceId) -> Result<c_int, SendError>,
+    then: impl FnOnce(&End, InstanceId),
 ) -> c_int {
     // SAFETY: the caller.
     code(unsafe { at(mk) }.and_then(|instance| {
@@ -211,8 +217,9 @@ unsafe fn post_all(
         let count = instance.end.post_many(to, ty, payloads).map_err(|e| e.errno())?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };
-        // The messages are stored, whatever the result of `then`.
-        Ok(then(&instance.end, to).unwrap_or(1))
+        // The messages are stored, whatever `then` comes to: who is told of a failure sends them twice.
+        then(&instance.end, to);
+        Ok(0)
     }))
 }
 
@@ -236,12 +243,12 @@ pub unsafe extern "C" fn mk_ipi_post_many(
     done: *mut usize,
 ) -> c_int {
     // SAFETY: the caller.
-    unsafe { post_all(mk, to, r#type, (payloads, count), done, |_, _| Ok(0)) }
+    unsafe { post_all(mk, to, r#type, (payloads, count), done, |_, _| ()) }
 }
 
 /// As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
 ///
-/// Returns 1 if messages were stored, but the doorbell failed: `mk_ipi_ring` tries again.
+/// Returns 0 also if messages were stored and the doorbell failed. Who wants to know calls `mk_ipi_post_many` and `mk_ipi_flush`.
 ///
 /// # Safety
 ///
@@ -256,7 +263,7 @@ pub unsafe extern "C" fn mk_ipi_send_many(
     done: *mut usize,
 ) -> c_int {
     // SAFETY: the caller.
-    unsafe { post_all(mk, to, r#type, (payloads, count), done, |end, to| end.flush(to).map(|()| 0)) }
+    unsafe { post_all(mk, to, r#type, (payloads, count), done, |end, to| _ = end.flush(to)) }
 }
 
 /// Calls `f` with the endpoint and an instance's id.

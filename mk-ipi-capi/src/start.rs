@@ -9,7 +9,7 @@ use crate::ops::CPlatform;
 use crate::types::mk_ipi_instance;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::NonNull;
-use mk_ipi_core::abi::boot_param::{mk_ipi_directory, mk_ipi_shared, BootParamError};
+use mk_ipi_core::abi::boot_param::{mk_ipi_directory, mk_ipi_shared, parse_address, BootParamError};
 use mk_ipi_core::abi::directory::DirectoryError;
 use mk_ipi_core::abi::rfc_v2::region_size;
 use mk_ipi_core::abi::{Errno, PhysAddr, PhysRange, PAGE_SIZE};
@@ -29,6 +29,26 @@ unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Er
     }
     // SAFETY: not NULL, so it holds `len` bytes (the caller).
     Ok(unsafe { core::slice::from_raw_parts(cmdline.cast(), len) })
+}
+
+/// The address that `line` gives if it is a parameter's value alone: one word that begins with a digit, which no parameter's name does.
+/// Otherwise that which `find` finds on it.
+fn alone_or(
+    line: &[u8],
+    find: impl FnOnce(&[u8]) -> Result<Option<PhysAddr>, BootParamError>,
+) -> Result<Option<PhysAddr>, BootParamError> {
+    let value = line.split(|&c| c == 0).next().unwrap_or(line);
+    let is_alone =
+        value.first().is_some_and(u8::is_ascii_digit) && value.iter().all(u8::is_ascii_alphanumeric);
+    if is_alone {
+        return parse_address(value).map(Some);
+    }
+    find(line)
+}
+
+/// The address of the kernel's own region, from a command line or from the value alone.
+fn shared_of(line: &[u8]) -> Result<Option<PhysAddr>, BootParamError> {
+    alone_or(line, mk_ipi_shared)
 }
 
 /// # Safety
@@ -53,7 +73,8 @@ unsafe fn parameter(
 }
 
 /// The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
-/// of the kernel's own region.
+/// of the kernel's own region. Instead of a command line it takes the value alone, as a kernel's own parser hands it out: one word that
+/// begins with a digit.
 ///
 /// Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
 /// value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
@@ -64,7 +85,7 @@ unsafe fn parameter(
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_boot_shared(cmdline: *const c_char, len: usize, address: *mut u64) -> c_int {
     // SAFETY: the caller.
-    unsafe { parameter(cmdline, len, address, mk_ipi_shared) }
+    unsafe { parameter(cmdline, len, address, shared_of) }
 }
 
 /// The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
@@ -79,7 +100,7 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
     address: *mut u64,
 ) -> c_int {
     // SAFETY: the caller.
-    unsafe { parameter(cmdline, len, address, mk_ipi_directory) }
+    unsafe { parameter(cmdline, len, address, |line| alone_or(line, mk_ipi_directory)) }
 }
 
 /// Starts a spawned kernel: finds its own entry, by `mk_ipi_shared=`, in the directory at `mk_ipi_directory=`,
@@ -115,7 +136,7 @@ pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, l
 }
 
 fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
-    let Some(shared) = mk_ipi_shared(line).map_err(|e| e.errno())? else { return Ok(0) };
+    let Some(shared) = shared_of(line).map_err(|e| e.errno())? else { return Ok(0) };
     let start = mk_ipi_directory(line).map_err(|e| e.errno())?.ok_or(Errno::ENODEV)?;
     let platform = instance.end.platform();
     let is_same = |held: &Held| held.ours == Some(start);
@@ -216,7 +237,7 @@ fn join_by(
 }
 
 /// Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
-/// `mk_ipi_shared=` and has `me->slots` slots.
+/// `mk_ipi_shared=` and has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
 ///
 /// Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
 /// invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
@@ -248,7 +269,7 @@ pub unsafe extern "C" fn mk_ipi_start_rfc_v2(
 
 fn start_rfc_v2(instance: &Instance, line: &[u8], me: &InstanceConfig<'_>) -> Result<c_int, Errno> {
     let LinkConfig::RfcV2 { slots, .. } = me.link else { return Err(Errno::EINVAL) };
-    let Some(shared) = mk_ipi_shared(line).map_err(|e| e.errno())? else { return Ok(0) };
+    let Some(shared) = shared_of(line).map_err(|e| e.errno())? else { return Ok(0) };
     let region = PhysRange::new(shared, region_size(slots)).ok_or(Errno::EINVAL)?;
     instance.end.attach_instance(me, Some(region)).map_err(|e| e.errno())?;
     instance.end.identify(me.id, me.incarnation);

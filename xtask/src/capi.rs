@@ -16,8 +16,10 @@ use crate::provision::{Need, Provision, Toolchain};
 pub const PACKAGE: &str = "mk-ipi-capi";
 /// Its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
-/// The kernel in C that the book shows.
+/// The host in C that the book shows, and the kernel that it talks to.
 pub const FIRST_KERNEL: &str = "examples/first_kernel.c";
+/// The least kernel of generation RFC v2.
+pub const RFC_V2_KERNEL: &str = "examples/rfc_v2_kernel.c";
 /// The sources of `mk_ipi_test`.
 pub const TEST_SOURCES: [&str; 15] = [
     "main.c",

@@ -14,14 +14,13 @@ static void no_message(const struct mk_ipi_message *message, void *ctx)
 /* Each operation that must be there, missing in its turn. */
 static void tables(void)
 {
-	static const size_t needed[] = {
-		offsetof(struct mk_ipi_ops, pool_alloc), offsetof(struct mk_ipi_ops, pool_free),
-		offsetof(struct mk_ipi_ops, map), offsetof(struct mk_ipi_ops, unmap),
-		offsetof(struct mk_ipi_ops, peer_may_share), offsetof(struct mk_ipi_ops, doorbell_check),
-		offsetof(struct mk_ipi_ops, doorbell_ring), offsetof(struct mk_ipi_ops, doorbell_ring_nmi),
-		offsetof(struct mk_ipi_ops, this_cpu_id), offsetof(struct mk_ipi_ops, this_cpu_index),
-		offsetof(struct mk_ipi_ops, irq_save), offsetof(struct mk_ipi_ops, irq_restore),
-		offsetof(struct mk_ipi_ops, schedule),
+#define NEEDED(name) { offsetof(struct mk_ipi_ops, name), "mk_ipi: the operation " #name " is NULL" }
+	static const struct {
+		size_t at;
+		const char *line;
+	} needed[] = {
+		NEEDED(pool_free), NEEDED(map), NEEDED(unmap), NEEDED(doorbell_ring), NEEDED(this_cpu_id),
+		NEEDED(this_cpu_index), NEEDED(irq_save), NEEDED(irq_restore), NEEDED(schedule),
 	};
 	static struct mk_ipi mk;
 	struct mk_ipi_ops ops;
@@ -31,9 +30,10 @@ static void tables(void)
 	memset(&a, 0, sizeof(a));
 	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
 		ops = kernel_ops(&a);
-		memcpy((char *)&ops + needed[i], &none, sizeof(none));
+		memcpy((char *)&ops + needed[i].at, &none, sizeof(none));
 		GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EINVAL);
 		GIVES(a.logged, i + 1);
+		CHECK(strcmp(a.log_text, needed[i].line) == 0);
 	}
 	ops = kernel_ops(&a);
 	ops.size--;
@@ -48,7 +48,8 @@ static void tables(void)
 	/* Those that may be missing. */
 	ops.relax = NULL, ops.log = NULL, ops.region_added = NULL, ops.region_removed = NULL;
 	ops.peer_event = NULL, ops.peer_has_cpu = NULL, ops.left_out = NULL, ops.stop = NULL;
-	ops.unhandled = NULL;
+	ops.unhandled = NULL, ops.pool_alloc = NULL, ops.pool_free = NULL, ops.peer_may_share = NULL;
+	ops.doorbell_check = NULL, ops.doorbell_ring_nmi = NULL;
 	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), 0);
 	GIVES(mk_ipi_init(&mk, sizeof(mk), &ops), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_fini(&mk), 0);
@@ -197,7 +198,8 @@ static void sends(uint32_t layout)
 {
 	static unsigned char bytes[5000];
 	struct mk_ipi_instance nowhere = config_of(9, &b.cpu, layout, 0);
-	uint64_t number = 7;
+	uint64_t number = 7, before;
+	struct mk_ipi_stats stats;
 
 	link_two(&a, &b, layout, 1);
 	GIVES(mk_ipi_attach_instance(a.mk, &nowhere, 0, 0), 0);
@@ -225,8 +227,12 @@ static void sends(uint32_t layout)
 	number = 7;
 	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 257, &number), -MK_IPI_EINVAL);
 	GIVES(number, 7);
-	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1, &number), 1);
+	GIVES(mk_ipi_get_stats(a.mk, &stats), 0);
+	before = stats.not_rung;
+	GIVES(mk_ipi_send(a.mk, 2, 1, bytes, 1, &number), 0);
 	GIVES(number, 0);
+	GIVES(mk_ipi_get_stats(a.mk, &stats), 0);
+	GIVES(stats.not_rung, before + 1);
 	GIVES(mk_ipi_ring(a.mk, 2), -MK_IPI_EAGAIN);
 	a.mute = 0;
 	GIVES(mk_ipi_ring(a.mk, 2), 0);

@@ -198,6 +198,38 @@ static void unregisters_itself(void)
 	end();
 }
 
+/* A kernel with the eight operations that must be there: it talks, and is refused what it has no operation for. */
+static void least(void)
+{
+	struct mk_ipi_instance config;
+	struct mk_ipi_handler *handler;
+	void *page;
+	uint32_t layout;
+
+	for (layout = MK_IPI_RFC_V2; layout <= MK_IPI_NATIVE; layout++) {
+		kernel_boot(&a, 0, 5, 1);
+		machine_least = 1;
+		kernel_boot(&b, 2, 3, 1);
+		link_two(&a, &b, layout, 1);
+		GIVES(mk_ipi_register(b.mk, 1, no_message, NULL, &handler), 0);
+		GIVES(mk_ipi_register(a.mk, 1, no_message, NULL, &handler), 0);
+		GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+		machine_run();
+		GIVES(mk_ipi_send(b.mk, 0, 1, "y", 1, NULL), 0);
+		GIVES(mk_ipi_send_from_nmi(b.mk, 0, 1, "z", 1, NULL), -MK_IPI_ENXIO);
+		machine_run();
+		GIVES(a.nr_unhandled, 0);
+		config = config_of(7, &b.cpu, MK_IPI_RFC_V2, 0);
+		GIVES(mk_ipi_create_instance(b.mk, &config, NULL), -MK_IPI_ENODEV);
+		GIVES(mk_ipi_map_pfn(b.mk, ARENA_PHYS / PAGE, &page), -MK_IPI_EACCES);
+		GIVES(mk_ipi_send(b.mk, 0, 9, "y", 1, NULL), 0);
+		GIVES(mk_ipi_send(a.mk, 2, 9, "y", 1, NULL), 0);
+		machine_run();
+		GIVES(a.nr_unhandled, 1);
+		end();
+	}
+}
+
 /* Each error number has a text of its own, negated or not; any other number has one, too. */
 static void texts(void)
 {
@@ -221,6 +253,7 @@ static void texts(void)
 void test_cases(void)
 {
 	texts();
+	least();
 	misaligned();
 	long_messages();
 	copied();

@@ -159,6 +159,15 @@ static void parameters(void)
 		{ "mk_ipi_shared=0x1008", -MK_IPI_EINVAL, 0 },
 		{ "mk_ipi_shared=4P", -MK_IPI_ERANGE, 0 },
 		{ "mk_ipi_shared=99999999999999999999", -MK_IPI_ERANGE, 0 },
+		/* The value alone. A word that begins with a digit, among others, is a parameter of somebody else. */
+		{ "0x40000", 1, 0x40000 },
+		{ "64M", 1, 64 << 20 },
+		{ "64Mjunk", -MK_IPI_EINVAL, 0 },
+		{ "0x1008", -MK_IPI_EINVAL, 0 },
+		{ "99999999999999999999", -MK_IPI_ERANGE, 0 },
+		{ "64M quiet", 0, 0 },
+		{ "64M=1", 0, 0 },
+		{ "x64M", 0, 0 },
 	};
 	uint64_t address;
 	size_t i;
@@ -170,6 +179,8 @@ static void parameters(void)
 	}
 	GIVES(mk_ipi_boot_directory("mk_ipi_shared=1M mk_ipi_directory=2M", 36, &address), 1);
 	GIVES(address, 2 << 20);
+	GIVES(mk_ipi_boot_directory("4M\0 mk_ipi_directory=2M", 23, &address), 1);
+	GIVES(address, 4 << 20);
 	GIVES(mk_ipi_boot_directory(NULL, 0, &address), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_boot_shared("mk_ipi_shared=1M", 16, NULL), -MK_IPI_EINVAL);
 }
@@ -275,7 +286,10 @@ static void old_start(void)
 	GIVES(mk_ipi_start_rfc_v2(spawned.mk, line, length, &config), -MK_IPI_ENOMEM);
 	spawned.maps_left = -1;
 	mk_ipi_interrupt(spawned.mk);
-	GIVES(mk_ipi_start_rfc_v2(spawned.mk, line, length, &config), 1);
+	/* One address alone does not say where the directory is. */
+	GIVES(mk_ipi_start(spawned.mk, "64M", 3), -MK_IPI_ENODEV);
+	/* The value alone, as a kernel's own parser of the command line hands it out. */
+	GIVES(mk_ipi_start_rfc_v2(spawned.mk, strchr(line, '=') + 1, strlen(strchr(line, '=') + 1), &config), 1);
 	GIVES(mk_ipi_register(spawned.mk, 1, count, NULL, &handler), 0);
 	GIVES(mk_ipi_identify(host.mk, 0, 1), 0);
 	calls = 0;

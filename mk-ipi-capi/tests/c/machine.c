@@ -8,7 +8,7 @@ unsigned char arena[ARENA_PAGES * PAGE] __attribute__((aligned(4096)));
 unsigned long checks, failures;
 void (*machine_other)(uint64_t cpu);
 uint32_t machine_lines = 8, machine_max_len = 256;
-int machine_no_has_cpu;
+int machine_no_has_cpu, machine_least;
 
 static struct mk_ipi storage[KERNELS];
 static struct kernel *kernels[KERNELS];
@@ -183,7 +183,10 @@ static void op_relax(void *ctx)
 
 static void op_log(void *ctx, const char *text)
 {
-	((struct kernel *)ctx)->logged += strlen(text) > 0;
+	struct kernel *k = ctx;
+
+	k->logged += strlen(text) > 0;
+	k->log_text = text;
 }
 
 static void op_region_added(void *ctx, int instance, uint64_t phys, uint64_t len)
@@ -269,6 +272,12 @@ struct mk_ipi_ops kernel_ops(struct kernel *k)
 		.unhandled = op_unhandled,
 	};
 
+	if (machine_least) {
+		ops.pool_alloc = NULL, ops.pool_free = NULL, ops.peer_may_share = NULL, ops.doorbell_check = NULL;
+		ops.doorbell_ring_nmi = NULL, ops.relax = NULL, ops.log = NULL, ops.region_added = NULL;
+		ops.region_removed = NULL, ops.peer_event = NULL, ops.peer_has_cpu = NULL, ops.left_out = NULL;
+		ops.stop = NULL, ops.unhandled = NULL;
+	}
 	return ops;
 }
 
@@ -414,7 +423,7 @@ void machine_reset(void)
 	memset(used, 0, sizeof(used));
 	machine_other = NULL;
 	machine_lines = 8, machine_max_len = 256;
-	machine_no_has_cpu = 0;
+	machine_no_has_cpu = 0, machine_least = 0;
 }
 
 unsigned char test_byte(size_t size, size_t i)

@@ -25,6 +25,7 @@ struct kernel {
 	int says_of_cpus;
 	/* what was seen */
 	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out, nr_unhandled;
+	const char *log_text; /* the last line */
 	/* the last message that nobody wanted */
 	uint32_t unhandled_type;
 	size_t unhandled_size;
@@ -74,6 +75,8 @@ extern void (*machine_other)(uint64_t cpu);
 extern uint32_t machine_lines, machine_max_len;
 /* Kernels to come have no operation peer_has_cpu, until machine_reset. */
 extern int machine_no_has_cpu;
+/* Kernels have the operations that must be there, and no other. */
+extern int machine_least;
 
 void *at_phys(uint64_t phys);
 uint64_t load64(uint64_t phys);
