@@ -50,6 +50,11 @@ fn there_is_a_carrier_when_both_have_heard_of_each_other() {
     assert!(deliver(&mut a, &mut b, ONE));
     assert_eq!(b.carrier(), Some(offer(1)));
     assert_eq!((a.pending(), b.pending()), (None, None));
+    let (mut a, mut b) = (Port::new(), Port::new());
+    let _ = a.open(offer(1));
+    let _ = b.open(offer(2));
+    assert!(deliver(&mut a, &mut b, ONE));
+    assert_eq!(b.carrier(), None, "the other end has not received our key");
     both_open();
 }
 
