@@ -1515,9 +1515,10 @@ typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
 
 /**
  * Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
- * none.
+ * none. Handlers that `multikernel_register_handler` registered before there was any become those of `mk`.
  *
- * Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
+ * Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if it is the default instance now, and has no room for all of
+ * those handlers: the others wait for the next call of this. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`; the instance stays while it is the default one.
@@ -1542,10 +1543,11 @@ int mk_ipi_start_rfc_v2(struct mk_ipi *mk,
 
 /**
  * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
- * which are called in no defined order.
+ * which are called in no defined order. Without a default instance the registration waits, and begins with the next
+ * `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
  *
- * Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
- * else a handle. Context: any but NMI, callbacks included.
+ * Returns NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered, or wait; else a handle. Context: any but NMI, callbacks
+ * included.
  *
  * Safety:
  * Any CPU may call `callback` with `ctx`.

@@ -2,6 +2,7 @@
 //! The calls of generation RFC v2, with their C names and results. They work on the default instance.
 
 use crate::args::{code, id_of, place};
+use crate::early;
 use crate::handlers::{register_data, unregister};
 use crate::instance::{default, Instance};
 use crate::pages;
@@ -12,10 +13,11 @@ use mk_ipi_core::abi::{Errno, MessageType};
 use mk_ipi_core::{LookupError, SendError};
 
 /// Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
-/// which are called in no defined order.
+/// which are called in no defined order. Without a default instance the registration waits, and begins with the next
+/// `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
 ///
-/// Returns NULL for a null callback, without a default instance, or if `MK_IPI_MAX_HANDLERS` are registered;
-/// else a handle. Context: any but NMI, callbacks included.
+/// Returns NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered, or wait; else a handle. Context: any but NMI, callbacks
+/// included.
 ///
 /// # Safety
 ///
@@ -26,7 +28,10 @@ pub unsafe extern "C" fn multikernel_register_handler(
     ctx: *mut c_void,
     ipi_type: c_uint,
 ) -> *mut mk_ipi_handler {
-    let handle = default().and_then(|instance| register_data(instance, ipi_type, callback, ctx));
+    let handle = match default() {
+        Ok(instance) => register_data(instance, ipi_type, callback, ctx),
+        Err(_) => early::register(ipi_type, callback, ctx),
+    };
     handle.unwrap_or(core::ptr::null_mut())
 }
 
@@ -41,7 +46,12 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
     if handler.is_null() {
         return;
     }
-    let Ok(instance) = default() else { return };
+    let Ok(instance) = default() else {
+        if early::is_early(handler) {
+            _ = early::unregister(None, handler);
+        }
+        return;
+    };
     if unregister(instance, handler) == Err(Errno::EDEADLK) {
         instance.end.platform().log(c"mk_ipi: a handler cannot be unregistered inside a callback");
     }

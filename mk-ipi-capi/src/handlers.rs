@@ -3,6 +3,7 @@
 
 use crate::args::{code, place};
 use crate::callback::{CHandler, Call};
+use crate::early;
 use crate::instance::{at, mk_ipi, Instance};
 use crate::limits::MK_IPI_MAX_HANDLERS;
 use crate::types::{mk_ipi_callback_t, mk_ipi_handler, mk_ipi_message_callback_t};
@@ -50,8 +51,21 @@ pub(crate) fn register_data(
     register(instance, ty, handler.ok_or(Errno::EINVAL))
 }
 
+/// Whether `instance` gave this handle.
+pub(crate) fn is_of(instance: &Instance, handler: *mut mk_ipi_handler) -> bool {
+    from_pointer(instance, handler).is_ok()
+}
+
 /// As `mk_ipi_unregister`, on `instance`.
 pub(crate) fn unregister(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
+    if early::is_early(handler) {
+        return early::unregister(Some(instance), handler);
+    }
+    unregister_own(instance, handler)
+}
+
+/// The same, of a handle that an instance gave.
+pub(crate) fn unregister_own(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let handle = instance.end.handle_from_bits(from_pointer(instance, handler)?);
     if crate::poller::is_here(instance) {
         // The poller may keep the handler between two polls, and cannot poll while we wait on its CPU.

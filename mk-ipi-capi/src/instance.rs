@@ -102,7 +102,7 @@ pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
 /// The default instance; `ENODEV` if there is none.
 pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
     // SYNC POINT: instance-default (acquire)
-    let address = DEFAULT.load(Ordering::Acquire);
+    let address = DEFAULT.load(Ordering::SeqCst);
     // SAFETY: `mk_ipi_set_default` was promised that the instance stays while it is the default one.
     unsafe { at(core::ptr::with_exposed_provenance(address)) }.map_err(|_| Errno::ENODEV)
 }
@@ -176,6 +176,7 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
         }
     }
     platform.let_directory_go();
+    crate::early::forget(instance);
     if DEFAULT.load(Ordering::Relaxed) == mk.addr() {
         DEFAULT.store(0, Ordering::Relaxed);
     }
@@ -184,9 +185,10 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
 }
 
 /// Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
-/// none.
+/// none. Handlers that `multikernel_register_handler` registered before there was any become those of `mk`.
 ///
-/// Returns 0, or -EINVAL if `mk` is neither NULL nor an instance. Context: any.
+/// Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if it is the default instance now, and has no room for all of
+/// those handlers: the others wait for the next call of this. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -194,10 +196,14 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_set_default(mk: *mut mk_ipi) -> c_int {
     // SAFETY: the caller.
-    if !mk.is_null() && unsafe { at(mk) }.is_err() {
+    let instance = unsafe { at(mk) };
+    if !mk.is_null() && instance.is_err() {
         return Errno::EINVAL.to_c();
     }
-    // SYNC POINT: instance-default (release)
-    DEFAULT.store(mk.expose_provenance(), Ordering::Release);
-    0
+    // SYNC POINT: instance-default (release); SeqCst: either it sees a handler that waits, or the one who registers sees it.
+    DEFAULT.store(mk.expose_provenance(), Ordering::SeqCst);
+    match instance.map(crate::early::hand_over) {
+        Ok(Err(e)) => e.to_c(),
+        _ => 0,
+    }
 }

@@ -20,6 +20,7 @@ mod args;
 mod callback;
 pub mod compat;
 pub mod directory;
+mod early;
 pub mod error;
 pub mod follow;
 pub mod handlers;

@@ -388,8 +388,8 @@ def main():
         if order == "init":
             setup = Setup(words)
             try:
-                peer = (Slots if setup.layout == 1 else Native)(setup)
-            except ValueError:
+                peer = {1: Slots, 2: Native}[setup.layout](setup)
+            except (KeyError, ValueError):
                 result = -71
         elif order == "send":
             result = peer.send(int(words[0]), bytes.fromhex(words[1] if len(words) > 1 else ""))

@@ -273,10 +273,13 @@ pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     run_test_as(&mut cmd, program)
 }
 
-/// The same of a peer that is a program: `words` for a shell.
-pub fn run_test_of_program(program: &Path, stdio: &Path, words: &str) -> Result<String> {
+/// The same of a peer that is a program: `words` for a shell. It speaks only the parts in `speaks`, if there are any.
+pub fn run_test_of_program(program: &Path, stdio: &Path, words: &str, speaks: &[&str]) -> Result<String> {
     let mut cmd = Command::new(program);
     cmd.arg("--peer").arg(stdio).env("MK_IPI_PEER_PROGRAM", words);
+    if !speaks.is_empty() {
+        cmd.arg("--speaks").arg(speaks.join(","));
+    }
     run_test_as(&mut cmd, program)
 }
 

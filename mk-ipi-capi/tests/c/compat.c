@@ -36,6 +36,11 @@ static void callback(struct mk_ipi_data *data, void *ctx)
 	calls++;
 }
 
+static void nothing(const struct mk_ipi_message *message, void *ctx)
+{
+	(void)message, (void)ctx;
+}
+
 static void ends_itself(struct mk_ipi_data *data, void *ctx)
 {
 	(void)data, (void)ctx;
@@ -69,7 +74,7 @@ static void without_default(void)
 	unsigned long pfn = 7;
 
 	GIVES(mk_ipi_set_default(NULL), 0);
-	CHECK(!register_(callback, &calls, TYPE));
+	CHECK(!register_(NULL, &calls, TYPE));
 	GIVES(send_(2, last.buffer, 1, TYPE), -MK_IPI_ENODEV);
 	GIVES(send_pfn_(2, pfn), -MK_IPI_ENODEV);
 	CHECK(!map_page_(&last));
@@ -77,6 +82,66 @@ static void without_default(void)
 	unregister_(NULL);
 	unregister_((struct mk_ipi_handler *)(void *)arena);
 	interrupt_();
+}
+
+/* Handlers that are registered before there is a default instance: it gets them, and their handles stay good. */
+static void before_the_default(void)
+{
+	struct mk_ipi_handler *one, *two, *gone, *other, *all[MK_IPI_MAX_HANDLERS];
+	unsigned i;
+
+	GIVES(mk_ipi_set_default(NULL), 0);
+	one = register_(callback, &calls, 6);
+	two = register_(callback, &calls, 6);
+	gone = register_(callback, &calls, 6);
+	CHECK(one && two && gone && one != two && one != gone && two != gone);
+	/* It ends before it began; its place is taken by another, whose handle is another one. */
+	unregister_(gone);
+	other = register_(callback, &calls, 7);
+	CHECK(other && other != gone);
+	unregister_(gone);
+	GIVES(mk_ipi_unregister(b.mk, gone), -MK_IPI_ESTALE);
+	calls = 0;
+	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
+	machine_run();
+	GIVES(calls, 0);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
+	machine_run();
+	GIVES(calls, 2);
+	/* Once: not with each default instance to come. */
+	GIVES(mk_ipi_set_default(NULL), 0);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	unregister_(one);
+	unregister_(one);
+	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
+	machine_run();
+	GIVES(calls, 3);
+	/* They are b's. */
+	GIVES(mk_ipi_unregister(a.mk, two), -MK_IPI_EINVAL);
+	GIVES(mk_ipi_unregister(b.mk, two), 0);
+	GIVES(mk_ipi_unregister(b.mk, two), -MK_IPI_ESTALE);
+	GIVES(mk_ipi_send(a.mk, 2, 7, "x", 1, NULL), 0);
+	machine_run();
+	GIVES(calls, 4);
+	/* More than there is room for: those wait, here and with the instance. */
+	GIVES(mk_ipi_set_default(NULL), 0);
+	GIVES(mk_ipi_register(b.mk, 9, nothing, NULL, &one), 0);
+	for (i = 0; i < MK_IPI_MAX_HANDLERS - 1; i++)
+		CHECK(all[i] = register_(callback, &calls, 8));
+	CHECK(!register_(callback, &calls, 8));
+	GIVES(mk_ipi_set_default(b.mk), -MK_IPI_ENOMEM);
+	CHECK(!register_(callback, &calls, 8));
+	GIVES(mk_ipi_unregister(b.mk, one), 0);
+	GIVES(mk_ipi_set_default(b.mk), 0);
+	CHECK(!register_(callback, &calls, 8));
+	calls = 0;
+	GIVES(mk_ipi_send(a.mk, 2, 8, "x", 1, NULL), 0);
+	machine_run();
+	GIVES(calls, MK_IPI_MAX_HANDLERS - 1);
+	for (i = 0; i < MK_IPI_MAX_HANDLERS - 1; i++)
+		unregister_(all[i]);
+	/* `other` stays, and ends with b: test_compat sees whether its place is free again. */
 }
 
 static void sends(uint32_t exclusive)
@@ -221,6 +286,7 @@ void test_compat(void)
 		nowhere = config_of(9, &b.cpu, MK_IPI_RFC_V2, 0);
 		GIVES(mk_ipi_attach_instance(a.mk, &nowhere, 0, 0), 0);
 		without_default();
+		before_the_default();
 		sends(exclusive);
 		inside_a_callback();
 		numbers_of_pages();

@@ -100,6 +100,6 @@ void test_join(void);
 void test_follow(void);
 void test_cases(void);
 void test_threads(void);
-int test_peer(const char *path);
+int test_peer(const char *path, const char *speaks);
 
 #endif

@@ -4,6 +4,7 @@
  *
  *   mk_ipi_test                    every test
  *   mk_ipi_test --peer ./peer.so   the round trip with another implementation: mk_ipi_peer.h says what it exports
+ *   mk_ipi_test --peer ./peer.so --speaks rfc-v2,native   only these parts of it; peer.c lists all
  */
 #include "machine.h"
 
@@ -12,10 +13,19 @@
 
 int main(int argc, char **argv)
 {
-	const char *path = argc == 3 && strcmp(argv[1], "--peer") == 0 ? argv[2] : NULL;
+	const char *path = NULL, *speaks = NULL;
+	int i, known = argc % 2;
 
-	if (argc > 1 && !path) {
-		fprintf(stderr, "usage: %s [--peer SHARED_OBJECT]\n", argv[0]);
+	for (i = 1; known && i + 1 < argc; i += 2) {
+		if (strcmp(argv[i], "--peer") == 0)
+			path = argv[i + 1];
+		else if (strcmp(argv[i], "--speaks") == 0)
+			speaks = argv[i + 1];
+		else
+			known = 0;
+	}
+	if (!known || (speaks && !path)) {
+		fprintf(stderr, "usage: %s [--peer SHARED_OBJECT [--speaks PART,...]]\n", argv[0]);
 		return 2;
 	}
 	if (!path) {
@@ -33,7 +43,7 @@ int main(int argc, char **argv)
 		if (MK_IPI_MAX_CPUS > 1)
 			test_threads();
 	}
-	if (!test_peer(path))
+	if (!test_peer(path, speaks))
 		return 2;
 	printf("%lu checks, %lu failed\n", checks, failures);
 	return failures != 0;

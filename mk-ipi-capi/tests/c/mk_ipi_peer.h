@@ -4,7 +4,8 @@
  *
  * It speaks one generation over memory that it shares with the test, which plays the machine: a doorbell that the peer rings is a call
  * of `ring`, one for the peer's CPU is a call of mk_ipi_peer_interrupt. All calls come from one thread. This file needs nothing of
- * mk-ipi: a peer can be another implementation.
+ * mk-ipi: a peer can be another implementation. One that does not speak all is tested for what it speaks:
+ * `mk_ipi_test --peer ./peer.so --speaks rfc-v2,native`.
  */
 #ifndef MK_IPI_PEER_H
 #define MK_IPI_PEER_H

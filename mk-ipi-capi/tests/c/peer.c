@@ -298,8 +298,70 @@ static int find(const char *path)
 	return 1;
 }
 
-int test_peer(const char *path)
+static void rfc_v2(void)
 {
+	every_size(MK_IPI_RFC_V2, 0);
+}
+
+static void rfc_v2_exclusive(void)
+{
+	every_size(MK_IPI_RFC_V2, 1);
+	full(MK_IPI_RFC_V2, MK_IPI_EBUSY, 1, 1);
+}
+
+static void native(void)
+{
+	every_size(MK_IPI_NATIVE, 0);
+	/* N-8: 48 bytes are one line, 217 are five; a lane has eight. */
+	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 8, 1);
+	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 1, 217);
+}
+
+/* What a peer may speak, each without the others. */
+static const struct {
+	const char *name, *what;
+	void (*test)(void);
+} parts[] = {
+	{ "rfc-v2", "RFC v2, slots that are overwritten", rfc_v2 },
+	{ "rfc-v2-exclusive", "RFC v2, exclusive slots", rfc_v2_exclusive },
+	{ "native", "the native link, messages of up to 256 bytes", native },
+	{ "native-long", "the native link, messages of up to 4096 bytes", long_sizes },
+	{ "native-restart", "the native link, lives that end with messages under way", restart },
+};
+#define NR_PARTS (sizeof(parts) / sizeof(parts[0]))
+
+/* Whether the list, of names and commas, has this one. */
+static int is_listed(const char *list, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (; list; list = strchr(list, ','), list += list != NULL)
+		if (strncmp(list, name, length) == 0 && (list[length] == ',' || list[length] == '\0'))
+			return 1;
+	return 0;
+}
+
+/* Whether all names of the list are those of parts; or says which there are. */
+static int are_parts(const char *list)
+{
+	size_t i, length = 0, all = strlen(list);
+
+	for (i = 0; i < NR_PARTS; i++)
+		length += is_listed(list, parts[i].name) ? strlen(parts[i].name) + 1 : 0;
+	if (length == all + 1)
+		return 1;
+	printf("%s: not a list of some of these, each once:\n", list);
+	for (i = 0; i < NR_PARTS; i++)
+		printf("  %-18s %s\n", parts[i].name, parts[i].what);
+	return 0;
+}
+
+int test_peer(const char *path, const char *speaks)
+{
+	size_t i;
+
+	if (speaks && !are_parts(speaks))
+		return 0;
 	if (path && !find(path))
 		return 0;
 	if (!path) {
@@ -309,14 +371,11 @@ int test_peer(const char *path)
 		peer.interrupt = mk_ipi_peer_interrupt;
 		peer.fini = mk_ipi_peer_fini;
 	}
-	every_size(MK_IPI_RFC_V2, 0);
-	every_size(MK_IPI_RFC_V2, 1);
-	every_size(MK_IPI_NATIVE, 0);
-	long_sizes();
-	full(MK_IPI_RFC_V2, MK_IPI_EBUSY, 1, 1);
-	/* N-8: 48 bytes are one line, 217 are five; a lane has eight. */
-	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 8, 1);
-	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 1, 217);
-	restart();
+	for (i = 0; i < NR_PARTS; i++) {
+		if (speaks && !is_listed(speaks, parts[i].name))
+			printf("left out: %s, %s\n", parts[i].name, parts[i].what);
+		else
+			parts[i].test();
+	}
 	return 1;
 }

@@ -209,9 +209,20 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     }
     let (program, stdio) = (out.join("bin/mk_ipi_test"), out.join("lib/mk_ipi_peer_stdio.so"));
     let python = format!("python3 '{}'", out.join("share/peer.py").display());
-    let said = capi::run_test_of_program(&program, &stdio, &python)?;
+    let run = |words: &str, speaks: &[&str]| capi::run_test_of_program(&program, &stdio, words, speaks);
+    let said = run(&python, &[])?;
     let wrong = format!("{python} | sed -u 's/^= 0$/= -22/'");
-    ensure!(capi::run_test_of_program(&program, &stdio, &wrong).is_err(), "a peer that sends nothing passed");
+    ensure!(run(&wrong, &[]).is_err(), "a peer that sends nothing passed");
+    // One that knows of RFC v2 alone is tested for that.
+    let text = fs::read_to_string(out.join("share/peer.py"))?;
+    let (both, one) = ("{1: Slots, 2: Native}", "{1: Slots}");
+    ensure!(text.matches(both).count() == 1, "peer.py has no {both}");
+    fs::write(out.join("old_peer.py"), text.replace(both, one))?;
+    let old = format!("python3 '{}'", out.join("old_peer.py").display());
+    run(&old, &["rfc-v2", "rfc-v2-exclusive"])?;
+    for speaks in [&[][..], &["native"], &["native-long"], &["native-restart"], &["rfc-v2", "rfc-v3"]] {
+        ensure!(run(&old, speaks).is_err(), "a peer without a native link passed {speaks:?}");
+    }
     Ok(Some(format!("peer.py: {said}")))
 }
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Handlers that are registered before there is a default instance. They wait in a table; the first default instance gets them.
+
+use crate::handlers::{is_of, register_data, unregister_own};
+use crate::instance::{default, Instance};
+use crate::limits::MK_IPI_MAX_HANDLERS;
+use crate::types::{mk_ipi_callback_t, mk_ipi_data, mk_ipi_handler};
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use mk_ipi_core::abi::Errno;
+use mk_ipi_core::sync::{spin_hint, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+
+/// States of an entry, in bits 7..0 of its word. Bits 63..8 count its registrations.
+const FREE: u64 = 0;
+/// A call writes or reads the waiting handler.
+const CHANGING: u64 = 1;
+/// The handler waits for an instance.
+const WAITING: u64 = 2;
+/// The handler is registered with an instance.
+const REGISTERED: u64 = 3;
+const STATE: u64 = 0xff;
+
+/// A handle of this table is a number: 63..16 count, 9..2 index, 1..0 are 2. Handles of instances are odd.
+const KIND: u64 = 2;
+const COUNT_SHIFT: u32 = 16;
+/// Of the count, as much as a handle has.
+const COUNT_MASK: u64 = u64::MAX >> COUNT_SHIFT;
+
+/// What `multikernel_register_handler` was given.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    ty: u32,
+    callback: unsafe extern "C" fn(*mut mk_ipi_data, *mut c_void),
+    ctx: *mut c_void,
+}
+
+/// INVARIANT: `waiting` is written, and read, by the call that has set [`CHANGING`]. In [`WAITING`] it is initialized.
+struct Entry {
+    word: AtomicU64,
+    waiting: UnsafeCell<MaybeUninit<Waiting>>,
+    /// [`REGISTERED`]: the instance's handle, a number.
+    handle: AtomicUsize,
+}
+
+// SAFETY: access to `waiting` follows the INVARIANT. Any CPU may call the callback with its context, as the header requires.
+unsafe impl Sync for Entry {}
+
+static TABLE: [Entry; MK_IPI_MAX_HANDLERS] = [const {
+    Entry {
+        word: AtomicU64::new(FREE),
+        waiting: UnsafeCell::new(MaybeUninit::uninit()),
+        handle: AtomicUsize::new(0),
+    }
+}; MK_IPI_MAX_HANDLERS];
+
+const _: () = assert!(MK_IPI_MAX_HANDLERS <= 0x100 && size_of::<usize>() == 8);
+
+impl Entry {
+    /// Sets the state, if the word is still `word`.
+    fn change(&self, word: u64, state: u64) -> bool {
+        // SYNC POINT: early-handler (acquire and release); SeqCst: either a registration sees the default instance, or that sees it.
+        self.word.compare_exchange(word, (word & !STATE) | state, Ordering::SeqCst).is_ok()
+    }
+
+    /// Leaves [`CHANGING`].
+    fn leave(&self, word: u64, state: u64) {
+        // SYNC POINT: early-handler (release)
+        self.word.store((word & !STATE) | state, Ordering::SeqCst);
+    }
+
+    /// Frees the entry. Handles of this registration are stale from now on.
+    fn free(&self, word: u64) -> bool {
+        self.word.compare_exchange(word, (word & !STATE).wrapping_add(STATE + 1), Ordering::SeqCst).is_ok()
+    }
+}
+
+/// Keeps a handler until there is a default instance.
+pub(crate) fn register(
+    ty: u32,
+    callback: mk_ipi_callback_t,
+    ctx: *mut c_void,
+) -> Result<*mut mk_ipi_handler, Errno> {
+    let callback = callback.ok_or(Errno::EINVAL)?;
+    for (index, entry) in (0u64..).zip(&TABLE) {
+        let word = entry.word.load(Ordering::Relaxed);
+        if word & STATE != FREE || !entry.change(word, CHANGING) {
+            continue;
+        }
+        // SAFETY: we have set `CHANGING` (INVARIANT).
+        entry.waiting.with_mut(|at| _ = unsafe { (*at).write(Waiting { ty, callback, ctx }) });
+        entry.leave(word, WAITING);
+        // An instance may have become the default one since, and not have seen this handler.
+        if let Ok(instance) = default() {
+            _ = hand_over(instance);
+        }
+        let number = ((word >> 8) & COUNT_MASK) << COUNT_SHIFT | index << 2 | KIND;
+        return Ok(core::ptr::without_provenance_mut(usize::try_from(number).unwrap_or(0)));
+    }
+    Err(Errno::ENOMEM)
+}
+
+/// Registers all waiting handlers with `instance`. `ENOMEM` if it has no room for all. The others go on waiting.
+pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
+    let mut done = Ok(());
+    for entry in &TABLE {
+        let word = entry.word.load(Ordering::SeqCst);
+        if word & STATE != WAITING || !entry.change(word, CHANGING) {
+            continue;
+        }
+        // SAFETY: it was `WAITING`, so it is initialized, and we have set `CHANGING` (INVARIANT).
+        let Waiting { ty, callback, ctx } = entry.waiting.with(|at| unsafe { (*at).assume_init_read() });
+        match register_data(instance, ty, Some(callback), ctx) {
+            Ok(handle) => {
+                entry.handle.store(handle.addr(), Ordering::Relaxed);
+                entry.leave(word, REGISTERED);
+            }
+            Err(e) => {
+                entry.leave(word, WAITING);
+                done = Err(e);
+            }
+        }
+    }
+    done
+}
+
+/// Whether it is a handle of this table.
+pub(crate) fn is_early(handler: *mut mk_ipi_handler) -> bool {
+    handler.addr() as u64 & 3 == KIND
+}
+
+/// Ends a registration of this table. `instance` is where it may have been handed over to.
+pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
+    let number = handler.addr() as u64;
+    let entry = TABLE.get(((number >> 2) & 0x3fff) as usize).ok_or(Errno::EINVAL)?;
+    loop {
+        let word = entry.word.load(Ordering::Acquire);
+        if (word >> 8) & COUNT_MASK != number >> COUNT_SHIFT || word & STATE == FREE {
+            return Err(Errno::ESTALE);
+        }
+        match word & STATE {
+            WAITING if entry.free(word) => return Ok(0),
+            REGISTERED => {
+                let handle = core::ptr::without_provenance_mut(entry.handle.load(Ordering::Relaxed));
+                let ended = unregister_own(instance.ok_or(Errno::ENODEV)?, handle)?;
+                entry.free(word);
+                return Ok(ended);
+            }
+            // Another CPU hands it over just now.
+            _ => spin_hint(),
+        }
+    }
+}
+
+/// Frees the entries that were handed over to `instance`. Their handlers end with it.
+pub(crate) fn forget(instance: &Instance) {
+    for entry in &TABLE {
+        let word = entry.word.load(Ordering::Acquire);
+        let handle = core::ptr::without_provenance_mut(entry.handle.load(Ordering::Relaxed));
+        if word & STATE == REGISTERED && is_of(instance, handle) {
+            entry.free(word);
+        }
+    }
+}
