@@ -39,7 +39,9 @@ fn port() {
     sink(port.peer_is_up(Incarnation::FIRST));
     sink(port.peer_is_gone(option(Incarnation::FIRST)));
     sink(port.peer_is_suspect(crate::opaque::maybe()));
-    sink(port.pending().map(|message| port.sent(&message)));
+    sink(port.pending());
+    sink(port.begin_send());
+    sink(port.end_send(crate::opaque::maybe()));
     sink((port.ours().copied(), port.carrier(), port.close(), Port::default()));
 }
 
