@@ -18,15 +18,6 @@ use mk_ipi_net::net::{
     NET_PART_TYPE,
 };
 
-/// How a kernel breaks the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hostile {
-    /// It sends what makes no sense; the seed of the random numbers.
-    Noise(u64),
-    /// It takes no message any more.
-    Deaf,
-}
-
 /// Bytes of the longest message.
 const LONGEST: usize = 4096;
 /// Messages in a row: then the kernel serves again.

@@ -18,7 +18,6 @@
 
 use crate::arch::Mode;
 use crate::console::Own;
-use crate::hostile::Hostile;
 use crate::layout::MAX_KERNELS;
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -124,6 +123,15 @@ pub struct Options {
     pub hostile: Option<Hostile>,
     /// The ELF files of the kernels to spawn.
     images: [Option<PhysRange>; MAX_KERNELS - 1],
+}
+
+/// How a kernel breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hostile {
+    /// It sends what makes no sense; the seed of the random numbers.
+    Noise(u64),
+    /// It takes no message any more.
+    Deaf,
 }
 
 /// What is wrong with an option.

@@ -6,12 +6,12 @@
 
 use crate::arch::interrupts;
 use crate::console;
-use crate::hostile::{self, Hostile, Noise};
+use crate::hostile::{self, Noise};
 use crate::inbox;
 use crate::link_log;
 use crate::machine::{self, Exit};
 use crate::net::{self, Nets};
-use crate::options::Options;
+use crate::options::{Hostile, Options};
 use crate::order::MAX_INSTANCES;
 use crate::own;
 use crate::platform::{End, Kernel};
