@@ -79,7 +79,8 @@ pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E)
         if env.me() == 1 {
             // Flushed by whoever called us.
             let from = m.sender().unwrap_or(E::id(1));
-            let _ = env.endpoint().post(from, TYPE, &m.payload()[..8]);
+            // A message that is too short is the fault of what is tested, and a handler must not panic.
+            let _ = m.payload().get(..8).map(|first| env.endpoint().post(from, TYPE, first));
         }
     });
     let handle = handle.ok_or(Failed("a handler can be registered"))?;

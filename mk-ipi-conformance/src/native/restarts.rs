@@ -73,8 +73,8 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
     env.go_native()?;
     let before = env.inbox().count();
     let handle = env.register(TYPE, |env, m| {
-        let lane = m.sender().map_or(usize::MAX, |id| id.index());
-        let found = env.controls(env.me(), lane, [control::HANDED, control::CREDIT]);
+        let lane = m.sender().map(|id| id.index()).ok_or(Failed("a native message has a sender"));
+        let found = lane.and_then(|lane| env.controls(env.me(), lane, [control::HANDED, control::CREDIT]));
         let told = found.is_ok_and(|[handed, credit]| Some(handed) == m.number() && credit < handed);
         // Counts what is as it must be.
         env.inbox().note.fetch_add(told.into(), Relaxed);
