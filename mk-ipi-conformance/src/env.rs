@@ -56,7 +56,7 @@ impl<E: Env> Handler for TestHandler<E> {
 pub trait Env: Sync + Sized {
     /// The backend.
     type Platform: Platform;
-    /// Turns of [`pause`](Self::pause) after which a wait has failed.
+    /// Turns of [`pause`](Self::pause) after which a wait has failed: as many as take about 2 seconds.
     const PATIENCE: u64;
     /// A second vector whose handler calls the endpoint's `on_interrupt`.
     const SPARE_VECTOR: Vector;
@@ -64,16 +64,19 @@ pub trait Env: Sync + Sized {
     /// This kernel's endpoint: identified, the vector of its configuration and the spare one installed. The suite
     /// attaches the instances.
     fn endpoint(&'static self) -> &'static TestEndpoint<Self>;
-    /// How `kernel` is to be attached: first incarnation, exclusive slots, one CPU.
+    /// How `kernel` is to be attached: first incarnation, exclusive slots, one CPU. There is a slot for each physical CPU id up to the
+    /// highest: `slots` is that id + 1.
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
-    /// Memory for the slots of `kernel`, which all map.
+    /// Memory for the slots of `kernel`, which all map. It begins on a page boundary, and has 272 bytes for each slot that
+    /// [`config_of`](Self::config_of) says.
     fn region_of(&self, kernel: usize) -> PhysRange;
-    /// Memory for a native region of `kernel`, [`NATIVE_LEN`](crate::NATIVE_LEN) bytes, which all map and which nothing
-    /// else uses.
+    /// Memory for a native region of `kernel`, [`NATIVE_LEN`](crate::NATIVE_LEN) bytes from a page boundary, which all map and which
+    /// nothing else uses.
     fn native_region_of(&self, kernel: usize) -> PhysRange;
-    /// Calls `f` with what this kernel's observer was told of its peers since the last call.
+    /// Calls `f` with what this kernel's observer was told of its peers since the last call: each event once, in the order in which
+    /// they came.
     fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent));
-    /// How often this kernel's observer was told to stop. It only counts.
+    /// How often this kernel's observer was told to stop. In this test it counts, and must not stop.
     fn stops(&self) -> u64;
     /// How often the spare vector's handler was called.
     fn spare_interrupts(&self) -> u64;
@@ -83,15 +86,20 @@ pub trait Env: Sync + Sized {
     fn me(&self) -> usize;
     /// Instances `0..kernels()` take part.
     fn kernels(&self) -> usize;
-    /// A page of `kernel` that its peers may map, and that the tests may write.
+    /// A page of `kernel` that its peers may map, and that the tests may write. The platform's `peer_may_share` allows these pages,
+    /// and refuses all others.
     fn page_of(&self, kernel: usize) -> PhysRange;
     /// Writes this kernel's control word, with release ordering.
     fn post(&self, value: u64);
     /// Reads a kernel's control word, with acquire ordering.
     fn posted(&self, kernel: usize) -> u64;
-    /// One turn of a wait: interrupts are taken, deferred work is run.
+    /// One turn of a wait. With interrupts on: take them, and run the deferred work that is scheduled.
+    ///
+    /// The suite also calls it with interrupts off, to keep a kernel deaf. Then do neither, and only let the others run. If
+    /// `72 lines are too few` is your first failure, look here, and then at
+    /// [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
     fn pause(&self);
-    /// Whether this run has the case; all kernels of the machine say the same.
+    /// Whether this run has the case; all kernels of the machine say the same. To run one case alone, say true for its name only.
     fn wants(&self, case: &Case) -> bool {
         let _ = case;
         true

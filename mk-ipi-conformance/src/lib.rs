@@ -60,6 +60,9 @@ pub(crate) use check;
 /// Runs every case at this kernel; all kernels of the machine run it together. True if all passed here.
 ///
 /// Each case begins with exclusive slots, empty, and with an empty inbox.
+///
+/// Look at the first case that failed at any kernel: later failures may be its consequences. In that case ignore the kernels that
+/// expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run a case alone.
 pub fn run<E: Env>(env: &'static E) -> bool {
     let mut passed = true;
     let cases = CASES.iter().zip(cases::parts::<E>()).enumerate();
