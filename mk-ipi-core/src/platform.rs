@@ -213,9 +213,9 @@ impl MapError {
 ///
 /// # Implementation safety
 ///
-/// A mapping covers exactly `range`, rounded down to whole words. It is write-back cached (on arm64 also inner shareable, as are the
-/// fences here), and meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, no matter
-/// who named it.
+/// A mapping covers exactly `range`. A `range` that does not begin on a page boundary, or whose length is not a multiple of 8, is
+/// refused as [`MapError::Misaligned`]. A mapping is write-back cached (on arm64 also inner shareable, as are the fences here), and
+/// meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, no matter who named it.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
     type Word: Word;
@@ -329,7 +329,7 @@ pub enum PeerEvent {
     /// The peer says that we broke the protocol. It accepts nothing more from this life of ours.
     Refused(Breach),
     /// A life of the peer ended while it handled this message of ours. It may or may not be handled. All messages before it were
-    /// handled, and none behind it.
+    /// handled, and none after it.
     InDoubt {
         /// The message's number, as [`Endpoint::send`](crate::Endpoint::send) gave it.
         number: u64,
