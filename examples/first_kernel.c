@@ -58,7 +58,7 @@ static void hear(const struct mk_ipi_message *m, void *ctx)
 }
 
 /* ANCHOR: main */
-static int fail(const char *what, int err) { return fprintf(stderr, "%s: %s\n", what, mk_ipi_strerror(err)), 1; }
+static int fail(const char *what, int err) { return fprintf(stderr, "%s: %s\n", what, mk_ipi_last_error(&mk, err)), 1; }
 
 int main(void)
 {

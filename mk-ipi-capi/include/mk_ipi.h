@@ -16,8 +16,8 @@
  * instance that mk_ipi_set_default names.
  *
  * Calls that return an int return 0 or a count, or an error number negated (enum mk_ipi_error;
- * those of Linux). Only negative results are failures; mk_ipi_strerror has a text for each.
- * Addresses and lengths are in bytes.
+ * those of Linux). Only negative results are failures. mk_ipi_strerror has a text for each number,
+ * mk_ipi_last_error says why the last call on this CPU failed. Addresses and lengths are in bytes.
  *
  * Context. Each call says in what context of a kernel it may be called:
  *
@@ -109,7 +109,7 @@ typedef __INT64_TYPE__ int64_t;
 /** Bytes of `struct mk_ipi`. */
 #define MK_IPI_ROUND_(n) (((n) + 127) / 128 * 128)
 #define MK_IPI_SIZE \
-	MK_IPI_ROUND_(5248 + MK_IPI_MAX_CPUS * MK_IPI_ROUND_(232 + 280 * MK_IPI_QUEUE) + \
+	MK_IPI_ROUND_(5376 + MK_IPI_MAX_CPUS * (MK_IPI_ROUND_(232 + 280 * MK_IPI_QUEUE) + 4) + \
 		       44 * MK_IPI_MAX_HANDLERS + 617 * MK_IPI_MAX_INSTANCES)
 
 /* Declared here, so that the sections need no order. */
@@ -311,6 +311,21 @@ struct mk_ipi_stats {
  * Returns the text, which is constant: never NULL. Context: any.
  */
 const char *mk_ipi_strerror(int error);
+
+/**
+ * Why a call for `mk` failed on this CPU: a sentence, where `mk_ipi_strerror` has only what the error number means. `error` is
+ * what that call returned. If the last failure on this CPU had another number, or there is no more to say, the text is that of `mk_ipi_strerror`.
+ * If `mk` is no instance of the library, because `mk_ipi_init` failed, it says why that did.
+ *
+ * The library keeps one failure for each CPU, in one word. Ask on the CPU that made the call, before it makes another: stay on it.
+ * An interrupt handler that fails in between replaces what is kept; then the text is that of the handler's failure if the numbers are the same. Directory
+ * writers and pollers keep nothing. Returns the text, which is constant: never NULL. Context: any.
+ *
+ * Safety:
+ * As `mk_ipi_identify`.
+ */
+const char *mk_ipi_last_error(struct mk_ipi *mk,
+                              int error);
 
 /* ====================================================================
  * Life of a kernel

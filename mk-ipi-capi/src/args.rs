@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks of arguments from C: numbers, lists, pointers to results.
 
+use crate::instance::Instance;
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use mk_ipi_core::abi::directory::{DirectoryError, MAX_ENTRY_CPUS};
@@ -10,6 +11,18 @@ use mk_ipi_core::sync::AtomicU64;
 /// The return value of a C call for a result.
 pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
     result.unwrap_or_else(Errno::to_c)
+}
+
+/// Mark of an error number whose reason is kept ([`Instance::because`]).
+pub(crate) const TOLD: c_int = 1 << 16;
+
+/// Calls `f` with the instance, and keeps what it fails for.
+pub(crate) fn call<'a, T>(
+    at: Result<&'a Instance, Errno>,
+    f: impl FnOnce(&'a Instance) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let instance = at?;
+    f(instance).map_err(|e| instance.keep_number(e))
 }
 
 /// The return value of a C call for a 32-bit number.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calls of generation RFC v2, with their C names and results. They work on the default instance.
 
-use crate::args::{code, id_of, place};
+use crate::args::{call, code, id_of, place};
 use crate::early;
 use crate::handlers::{register_data, unregister};
 use crate::instance::{default, Instance};
@@ -52,7 +52,8 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
         }
         return;
     };
-    if unregister(instance, handler) == Err(Errno::EDEADLK) {
+    let ended = call(Ok(instance), |instance| unregister(instance, handler));
+    if ended == Err(Errno::EDEADLK) {
         instance.end.platform().log(c"mk_ipi: a handler cannot be unregistered inside a callback");
     }
 }
@@ -77,10 +78,7 @@ pub unsafe extern "C" fn multikernel_send_ipi_data(
 ) -> c_int {
     // SAFETY: the caller.
     let payload = || unsafe { payload_at(data, data_size) };
-    code(
-        default()
-            .and_then(|instance| send(instance, instance_id, data.is_null(), data_size, payload, r#type)),
-    )
+    code(call(default(), |instance| send(instance, instance_id, data.is_null(), data_size, payload, r#type)))
 }
 
 fn send<'a>(
@@ -92,12 +90,12 @@ fn send<'a>(
     ty: c_ulong,
 ) -> Result<c_int, Errno> {
     let to = id_of(to)?;
-    let found = instance.end.instance(to).map_err(|_| Errno::EINVAL)?;
+    let found = instance.end.instance(to).map_err(|_| instance.because(LookupError::Unknown))?;
     if size > MK_MAX_DATA_SIZE {
         return Err(Errno::EINVAL);
     }
     if found.region().is_none() {
-        return Err(Errno::ENODEV);
+        return Err(instance.because(SendError::NoRegion));
     }
     if size == 0 {
         return Ok(0);
@@ -107,7 +105,7 @@ fn send<'a>(
     let ty = MessageType(ty as u32);
     match instance.end.send_held(&found, ty, payload) {
         Err(SendError::Instance(LookupError::Destroyed)) => Err(Errno::EINVAL),
-        result => sent(result).map(|_| 0),
+        result => sent(instance, result).map(|_| 0),
     }
 }
 
@@ -131,7 +129,7 @@ pub extern "C" fn generic_multikernel_interrupt() {
 pub extern "C" fn mk_send_pfn(instance_id: c_int, pfn: c_ulong) -> c_int {
     let bytes = pfn.to_le_bytes();
     let ty = MK_PFN_IPI_TYPE.into();
-    code(default().and_then(|mk| send(mk, instance_id, false, bytes.len(), || Ok(&bytes), ty)))
+    code(call(default(), |mk| send(mk, instance_id, false, bytes.len(), || Ok(&bytes), ty)))
 }
 
 /// The page frame number that a message carries, to `*out_pfn`.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The directory of instances. The host writes it, all others read it.
 
-use crate::args::{code, cpus_at, errno_of, given, id_of, place, region_of, room_at, wide_code, words_at};
+use crate::args::{
+    call, code, cpus_at, errno_of, given, id_of, place, region_of, room_at, wide_code, words_at,
+};
 use crate::instance::{at, mk_ipi};
 use crate::types::{
     mk_ipi_conflict, mk_ipi_record, MK_IPI_CONFLICT_CPU, MK_IPI_CONFLICT_CPU_TWICE, MK_IPI_CONFLICT_DOORBELL,
@@ -427,12 +429,12 @@ pub unsafe extern "C" fn mk_ipi_attach_record(
 ) -> c_int {
     // SAFETY: the caller.
     let (mk, record) = unsafe { (at(mk), given(record)) };
-    code(mk.and_then(|mk| {
+    code(call(mk, |mk| {
         let record = record?;
         // SAFETY: the caller.
         let listed = unsafe { cpus_at(cpus, record.nr_cpus) }?;
         let record = to_rust(record)?;
         let attached = mk.end.attach_instance(&config_of(&record, listed), record.region);
-        attached.map(|()| 0).map_err(|e| e.errno())
+        attached.map(|()| 0).map_err(|e| mk.because(e))
     }))
 }

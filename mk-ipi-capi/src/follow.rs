@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Following the directory: instances are added, removed and changed while this kernel runs.
 
-use crate::args::{code, count_of, wide_code};
+use crate::args::{call, code, count_of, wide_code};
 use crate::instance::{at, mk_ipi};
 use crate::types::{
     mk_ipi_behind_callback_t, mk_ipi_followed_callback_t, MK_IPI_FOLLOWED_ADDED, MK_IPI_FOLLOWED_CHANGED,
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn mk_ipi_follow(
     ctx: *mut c_void,
 ) -> i64 {
     // SAFETY: the caller.
-    wide_code(unsafe { at(mk) }.and_then(|instance| {
+    wide_code(call(unsafe { at(mk) }, |instance| {
         let platform = instance.end.platform();
         let followed = platform.directory.with(|_, directory| {
             instance.end.follow(directory, |id, followed| {
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn mk_ipi_follow(
                 }
             })
         });
-        followed.ok_or(Errno::ENODEV)?.map_err(|e| e.errno())
+        followed.ok_or(Errno::ENODEV)?.map_err(|e| instance.because(e))
     }))
 }
 
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn mk_ipi_behind(
     ctx: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let mut count = 0usize;
         let looked = instance.end.behind(generation, |id, incarnation| {
             count = count.wrapping_add(1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Handlers: C functions by message type.
 
-use crate::args::{code, place};
+use crate::args::{call, code, place};
 use crate::callback::{CHandler, Call};
 use crate::early;
 use crate::instance::{at, mk_ipi, Instance};
@@ -9,6 +9,7 @@ use crate::limits::MK_IPI_MAX_HANDLERS;
 use crate::types::{mk_ipi_callback_t, mk_ipi_handler, mk_ipi_message_callback_t};
 use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::{Errno, MessageType};
+use mk_ipi_core::UnregisterError;
 
 /// Bits of a handle, which is a number: 63..40 the instance's tag, 39..8 serial, 7..1 index, 0 set, so that
 /// it is never NULL.
@@ -69,9 +70,9 @@ pub(crate) fn unregister_own(instance: &Instance, handler: *mut mk_ipi_handler) 
     let handle = instance.end.handle_from_bits(from_pointer(instance, handler)?);
     if crate::poller::is_here(instance) {
         // The poller may keep the handler between two polls, and cannot poll while we wait on its CPU.
-        return Err(Errno::EDEADLK);
+        return Err(instance.because(UnregisterError::InCallback));
     }
-    instance.end.unregister(handle).map(|()| 0).map_err(|e| e.errno())
+    instance.end.unregister(handle).map(|()| 0).map_err(|e| instance.because(e))
 }
 
 /// Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
@@ -93,7 +94,7 @@ pub unsafe extern "C" fn mk_ipi_register(
 ) -> c_int {
     // SAFETY: the caller.
     let instance = unsafe { at(mk) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let place = place(handler)?;
         let call = callback.map(|call| CHandler { call: Call::Message(call), ctx });
         let handle = register(instance, r#type, call.ok_or(Errno::EINVAL))?;
@@ -115,5 +116,5 @@ pub unsafe extern "C" fn mk_ipi_register(
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_unregister(mk: *mut mk_ipi, handler: *mut mk_ipi_handler) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| unregister(instance, handler)))
+    code(call(unsafe { at(mk) }, |instance| unregister(instance, handler)))
 }

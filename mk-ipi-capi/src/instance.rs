@@ -6,6 +6,7 @@ use crate::limits::{
     size, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_MAX_INSTANCES, MK_IPI_QUEUE, MK_IPI_SIZE,
 };
 use crate::ops::{mk_ipi_ops, CPlatform};
+use crate::reason::{keep_init, LastError};
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use mk_ipi_core::abi::{Errno, InstanceId};
@@ -39,6 +40,8 @@ pub(crate) struct Instance {
     /// Number of the CPU that has the poller, plus one; 0 if none has.
     pub(crate) polling: AtomicU32,
     pub(crate) end: End,
+    /// The last failure on each CPU.
+    pub(crate) last_errors: [LastError; MK_IPI_MAX_CPUS],
 }
 
 const _: () = assert!(size_of::<Instance>() <= MK_IPI_SIZE && align_of::<Instance>() <= align_of::<mk_ipi>());
@@ -51,9 +54,10 @@ const SLACK: usize = 512;
 #[expect(clippy::arithmetic_side_effects, reason = "while it is compiled")]
 const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
 {
-    // In front of the endpoint lie the other fields of `Instance`.
+    // In front of the endpoint, and behind it, lie the other fields of `Instance`.
     let real = size_of::<Endpoint<CPlatform, CHandler, CPUS, HANDLERS, QUEUE, INSTANCES>>()
-        + core::mem::offset_of!(Instance, end);
+        + core::mem::offset_of!(Instance, end)
+        + size_of::<LastError>() * CPUS;
     let said = size(CPUS, HANDLERS, QUEUE, INSTANCES);
     real <= said && said - real < SLACK
 }
@@ -122,6 +126,9 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const mk_ipi_ops) -> c_int {
     if size != MK_IPI_SIZE || mk.is_null() || !mk.is_aligned() {
+        keep_init(
+            c"mk_ipi: mk is NULL, or its size is that of another version of the library, or of other limits",
+        );
         return Errno::EINVAL.to_c();
     }
     // SAFETY: the caller.
@@ -139,6 +146,8 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     unsafe {
         (&raw mut (*instance).tag).write(tag);
         (&raw mut (*instance).polling).write(AtomicU32::new(0));
+        // Zeros are no failure. Not an array on the stack, which may be small.
+        (&raw mut (*instance).last_errors).write_bytes(0, 1);
         Endpoint::new_in(&mut *(&raw mut (*instance).end).cast::<MaybeUninit<End>>(), platform);
         // SYNC POINT: instance-made (release)
         (*instance).mark.store(mark_of(mk), Ordering::Release);

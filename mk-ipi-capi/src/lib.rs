@@ -32,6 +32,7 @@ pub mod native;
 pub mod ops;
 pub mod pages;
 pub mod poller;
+pub mod reason;
 pub mod receive;
 pub mod send;
 pub mod start;

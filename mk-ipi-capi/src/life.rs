@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Life cycle: the identity of this kernel, instances and their regions.
 
-use crate::args::{code, count_of, cpus_at, given, id_of, place, place_if_wanted, put, region_of};
+use crate::args::{call, code, count_of, cpus_at, given, id_of, place, place_if_wanted, put, region_of};
 use crate::instance::{at, mk_ipi};
 use crate::types::{
     mk_ipi_has_stopped_callback_t, mk_ipi_instance, mk_ipi_instance_info, mk_ipi_range, MK_IPI_NATIVE,
@@ -23,7 +23,7 @@ use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incarnation: u32) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let incarnation = Incarnation::new(incarnation).ok_or(Errno::EINVAL)?;
         mk.end.identify(id_of(instance)?, incarnation);
         Ok(0)
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incar
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_identity(mk: *mut mk_ipi, incarnation: *mut u32) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let place = place_if_wanted(incarnation)?;
         let (instance, life) = mk.end.identity().ok_or(Errno::ENODEV)?;
         // SAFETY: it may be written (the caller).
@@ -109,11 +109,12 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
     made: *mut mk_ipi_range,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let place = place_if_wanted(made)?;
         // SAFETY: the caller.
-        let range =
-            unsafe { with_config(config, |config| mk.end.create_instance(config).map_err(|e| e.errno())) }?;
+        let range = unsafe {
+            with_config(config, |config| mk.end.create_instance(config).map_err(|e| mk.because(e)))
+        }?;
         // SAFETY: it may be written (the caller).
         unsafe { put(place, mk_ipi_range { start: range.start().0, len: range.len() }) };
         Ok(0)
@@ -139,11 +140,13 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
     len: u64,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let region = region_of(start, len)?;
         // SAFETY: the caller.
-        unsafe { with_config(config, |config| mk.end.attach_instance(config, region).map_err(|e| e.errno())) }
-            .map(|()| 0)
+        unsafe {
+            with_config(config, |config| mk.end.attach_instance(config, region).map_err(|e| mk.because(e)))
+        }
+        .map(|()| 0)
     }))
 }
 
@@ -180,12 +183,12 @@ pub unsafe extern "C" fn mk_ipi_destroy_stopped(
     ctx: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let destroyed = mk.end.destroy_with(id_of(id)?, |id, incarnation| {
             // SAFETY: the kernel's own function and context.
             has_stopped.is_some_and(|f| unsafe { f(id.get().into(), incarnation.get(), ctx) } != 0)
         });
-        destroyed.map(|()| 0).map_err(|e| e.errno())
+        destroyed.map(|()| 0).map_err(|e| mk.because(e))
     }))
 }
 
@@ -204,9 +207,9 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
     info: *mut mk_ipi_instance_info,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let place = place(info)?;
-        let found = mk.end.instance(id_of(id)?).map_err(|e| e.errno())?;
+        let found = mk.end.instance(id_of(id)?).map_err(|e| mk.because(e))?;
         let (region_start, region_len) = found.region().map_or((0, 0), |r| (r.start().0, r.len()));
         let known = mk_ipi_instance_info {
             region_start,
@@ -236,7 +239,7 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_clear_claims(mk: *mut mk_ipi, dead: c_int, incarnation: u32) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| {
+    code(call(unsafe { at(mk) }, |mk| {
         let incarnation = Incarnation::new(incarnation).ok_or(Errno::EINVAL)?;
         Ok(count_of(mk.end.clear_claims(id_of(dead)?, incarnation)))
     }))

@@ -16,11 +16,13 @@ pub const MK_IPI_MAX_INSTANCES: usize = limit(option_env!("MK_IPI_MAX_INSTANCES"
 pub const MK_IPI_SIZE: usize = size(MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES);
 
 /// Bytes of `struct mk_ipi` that do not depend on the limits.
-pub const FIXED: usize = 5248;
+pub const FIXED: usize = 5376;
 /// Bytes for each CPU, without its queue. The sum of both is rounded up to 128.
 pub const PER_CPU: usize = 232;
 /// Bytes for each message that can wait on a CPU.
 pub const PER_QUEUED: usize = 280;
+/// Bytes for each CPU's last error.
+pub const PER_ERROR: usize = 4;
 /// Bytes for each handler.
 pub const PER_HANDLER: usize = 44;
 /// Bytes for each instance.
@@ -35,7 +37,8 @@ const _: () =
 #[expect(clippy::arithmetic_side_effects, reason = "of limits, while it is compiled")]
 pub const fn size(cpus: usize, handlers: usize, queue: usize, instances: usize) -> usize {
     let cpu = (PER_CPU + PER_QUEUED * queue).next_multiple_of(128);
-    (FIXED + cpu * cpus + PER_HANDLER * handlers + PER_INSTANCE * instances).next_multiple_of(128)
+    (FIXED + (cpu + PER_ERROR) * cpus + PER_HANDLER * handlers + PER_INSTANCE * instances)
+        .next_multiple_of(128)
 }
 
 /// The number from the environment variable, from 1 to `most`.

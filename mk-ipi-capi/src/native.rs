@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls of the native link only.
 
-use crate::args::{code, place};
+use crate::args::{call, code, place};
 use crate::instance::{at, mk_ipi};
 use crate::send::with_peer;
 use crate::types::mk_ipi_lane_stats;
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u3
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_uint) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let vector = u8::try_from(vector).ok().and_then(Vector::new).ok_or(Errno::EINVAL)?;
         instance.end.begin_at(PhysCpuId(cpu), vector).map(|()| 0).map_err(|e| e.errno())
     }))
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_ui
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_move_doorbell(mk: *mut mk_ipi, cpu: u64, vector: c_uint) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let vector = u8::try_from(vector).ok().and_then(Vector::new).ok_or(Errno::EINVAL)?;
         instance.end.move_doorbell(PhysCpuId(cpu), vector).map(|()| 0).map_err(|e| e.errno())
     }))

@@ -4,6 +4,7 @@
 
 use crate::callback::message_of;
 use crate::kept::{Held, Kept};
+use crate::reason::keep_init;
 use crate::types::{
     mk_ipi_event, mk_ipi_message, MK_IPI_EVENT_ALIVE, MK_IPI_EVENT_ANSWERED, MK_IPI_EVENT_BEGAN,
     MK_IPI_EVENT_DEAD, MK_IPI_EVENT_DISCARDED, MK_IPI_EVENT_IN_DOUBT, MK_IPI_EVENT_QUARANTINED,
@@ -178,11 +179,15 @@ impl CPlatform {
     /// The operations do what the header says.
     pub(crate) unsafe fn new(ops: *const mk_ipi_ops) -> Result<Self, Errno> {
         if ops.is_null() || !ops.is_aligned() {
+            keep_init(c"mk_ipi: the table of operations is NULL");
             return Err(Errno::EINVAL);
         }
         // SAFETY: not NULL, so its first fields are there (the caller).
         let (size, version) = unsafe { ((*ops).size, (*ops).version) };
         if size != size_of::<mk_ipi_ops>() {
+            keep_init(
+                c"mk_ipi: the size in the table of operations is that of another version of the library",
+            );
             return Err(Errno::EINVAL);
         }
         if version != MK_IPI_OPS_VERSION {
@@ -193,6 +198,7 @@ impl CPlatform {
         let (ctx, log) = (ops.ctx, ops.log);
         Self::complete(ops).map_err(|missing| {
             write_line(ctx, log, missing);
+            keep_init(missing);
             Errno::EINVAL
         })
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page numbers (PFNs) in messages.
 
-use crate::args::{code, given, id_of, place, place_if_wanted, put};
+use crate::args::{call, code, given, id_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, Instance};
 use crate::send::sent;
 use crate::types::mk_ipi_data;
@@ -57,9 +57,9 @@ pub(crate) unsafe fn unmap(instance: &Instance, page: *mut c_void) {
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, number: *mut u64) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let number = place_if_wanted(number)?;
-        let sent = sent(instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
+        let sent = sent(instance, instance.end.send_pfn(id_of(to)?, Pfn(pfn)))?;
         // SAFETY: it may be written (the caller).
         unsafe { put(number, sent) };
         Ok(0)
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, n
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_map_pfn(mk: *mut mk_ipi, pfn: u64, page: *mut *mut c_void) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let place = place(page)?;
         let mapped = map(instance, Pfn(pfn))?;
         // SAFETY: not NULL, so it may be written (the caller).

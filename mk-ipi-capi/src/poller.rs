@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pollers: the exclusive right to read the lanes of the native link, kept over many polls.
 
-use crate::args::{code, count_of, place};
+use crate::args::{call, code, count_of, place};
 use crate::callback::CHandler;
 use crate::instance::{at, mk_ipi, Instance};
 use crate::limits::{MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_MAX_INSTANCES, MK_IPI_QUEUE};
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn mk_ipi_poller_begin(
 ) -> c_int {
     // SAFETY: the caller.
     let (instance, mark) = unsafe { (at(mk), mark_at(poller)) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let mark = mark?;
         if size != MK_IPI_POLLER_SIZE {
             return Err(Errno::EINVAL);

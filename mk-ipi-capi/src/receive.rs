@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Receiving: interrupt, poll, deferred work, counters.
 
-use crate::args::{code, count_of, place, place_if_wanted, put};
+use crate::args::{call, code, count_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, Instance};
 use crate::types::mk_ipi_stats;
 use core::ffi::c_int;
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
 pub unsafe extern "C" fn mk_ipi_poll(mk: *mut mk_ipi) -> c_int {
     // SAFETY: the caller.
     let instance = unsafe { at(mk) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         instance.end.poll().map(c_int::from).map_err(|e| match e {
             PollError::NotExclusive => Errno::EINVAL,
             PollError::NoRegion => Errno::ENODEV,
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn mk_ipi_poll(mk: *mut mk_ipi) -> c_int {
 /// As [`mk_ipi_run_deferred`].
 unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> Deferred) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let more = place_if_wanted(more)?;
         let done = run(instance);
         // SAFETY: it may be written (the caller).
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_in
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_get_stats(mk: *mut mk_ipi, stats: *mut mk_ipi_stats) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let place = place(stats)?;
         let s = instance.end.stats();
         let read = mk_ipi_stats {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sending. Every failure is an error.
 
-use crate::args::{code, id_of, place, place_if_wanted, put};
-use crate::instance::{at, mk_ipi, End};
+use crate::args::{call, code, id_of, place, place_if_wanted, put};
+use crate::instance::{at, mk_ipi, End, Instance};
 use crate::types::{mk_ipi_payload, MK_IPI_MAX_LEN, MK_IPI_MAX_MANY};
 use core::ffi::{c_int, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, InstanceId, MessageType, PhysCpuId};
@@ -27,11 +27,11 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
 
 /// The number of a message that was stored. It is 0, and no error, if its doorbell did not ring: who takes that for a failure sends
 /// the message twice.
-pub(crate) fn sent(result: Result<u64, SendError>) -> Result<u64, Errno> {
+pub(crate) fn sent(instance: &Instance, result: Result<u64, SendError>) -> Result<u64, Errno> {
     match result {
         Ok(number) => Ok(number),
         Err(SendError::NotRung(_)) => Ok(0),
-        Err(e) => Err(e.errno()),
+        Err(e) => Err(instance.because(e)),
     }
 }
 
@@ -50,10 +50,10 @@ unsafe fn send_by(
 ) -> c_int {
     // SAFETY: the caller.
     let (instance, payload) = unsafe { (at(mk), payload_at(data, size)) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
         let number = place_if_wanted(number)?;
-        let sent = sent(send(&instance.end, id_of(to)?, ty, payload?))?;
+        let sent = sent(instance, send(&instance.end, id_of(to)?, ty, payload?))?;
         // SAFETY: it may be written (the caller).
         unsafe { put(number, sent) };
         Ok(0)
@@ -208,13 +208,13 @@ unsafe fn post_all(
     then: impl FnOnce(&End, InstanceId),
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|instance| {
+    code(call(unsafe { at(mk) }, |instance| {
         let ty = MessageType::try_from(ty).map_err(|e| e.errno())?;
         let (to, mut room) = (id_of(to)?, [&[][..]; MK_IPI_MAX_MANY]);
         // SAFETY: the caller.
         let payloads = unsafe { payloads_at(payloads.0, payloads.1, &mut room) }?;
         let done = place(done)?;
-        let count = instance.end.post_many(to, ty, payloads).map_err(|e| e.errno())?;
+        let count = instance.end.post_many(to, ty, payloads).map_err(|e| instance.because(e))?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };
         // The messages are stored, whatever `then` comes to: who is told of a failure sends them twice.
@@ -277,7 +277,7 @@ pub(crate) unsafe fn with_peer(
     f: impl FnOnce(&End, InstanceId) -> Result<c_int, SendError>,
 ) -> c_int {
     // SAFETY: the caller.
-    code(unsafe { at(mk) }.and_then(|mk| f(&mk.end, id_of(peer)?).map_err(|e| e.errno())))
+    code(call(unsafe { at(mk) }, |mk| f(&mk.end, id_of(peer)?).map_err(|e| mk.because(e))))
 }
 
 /// Rings an instance for posted messages, if it wants to be rung (native).

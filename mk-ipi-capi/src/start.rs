@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The start of a spawned kernel: its boot parameters, and joining the instances of the directory.
 
-use crate::args::{code, count_of, errno_of, place, words_at};
+use crate::args::{call, code, count_of, errno_of, place, words_at};
 use crate::instance::{at, mk_ipi, Instance};
 use crate::kept::Held;
 use crate::life::with_config;
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
 pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, len: usize) -> c_int {
     // SAFETY: the caller.
     let (instance, line) = unsafe { (at(mk), line_of(cmdline, len)) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let started = line.and_then(|line| start(instance, line));
         if started.is_err() {
             instance
@@ -136,8 +136,8 @@ pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, l
 }
 
 fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
-    let Some(shared) = shared_of(line).map_err(|e| e.errno())? else { return Ok(0) };
-    let start = mk_ipi_directory(line).map_err(|e| e.errno())?.ok_or(Errno::ENODEV)?;
+    let Some(shared) = shared_of(line).map_err(|e| instance.because(e))? else { return Ok(0) };
+    let start = mk_ipi_directory(line).map_err(|e| instance.because(e))?.ok_or(Errno::ENODEV)?;
     let platform = instance.end.platform();
     let is_same = |held: &Held| held.ours == Some(start);
     join_by(instance, shared, is_same, || {
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn mk_ipi_join(
 ) -> c_int {
     // SAFETY: the caller.
     let (instance, words) = unsafe { (at(mk), words_at(memory, len)) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let words = words?;
         let is_same = |held: &Held| core::ptr::eq(held.mapping.words(), words) && held.ours.is_none();
         join_by(instance, PhysAddr(shared), is_same, || {
@@ -209,7 +209,7 @@ fn join_by(
     let (end, platform) = (&instance.end, instance.end.platform());
     let left_out = |id, e: JoinError| platform.left_out(id, e.errno());
     let join = |directory: &Directory<'_, AtomicU64>| {
-        end.join_and(shared, directory, left_out).map(count_of).map_err(|e| e.errno())
+        end.join_and(shared, directory, left_out).map(count_of).map_err(|e| instance.because(e))
     };
     let by_kept = |held: &Held, directory: &Directory<'_, AtomicU64>| {
         if is_same(held) {
@@ -255,7 +255,7 @@ pub unsafe extern "C" fn mk_ipi_start_rfc_v2(
 ) -> c_int {
     // SAFETY: the caller.
     let (instance, line) = unsafe { (at(mk), line_of(cmdline, len)) };
-    code(instance.and_then(|instance| {
+    code(call(instance, |instance| {
         let started = line.and_then(|line| {
             // SAFETY: the caller.
             unsafe { with_config(me, |me| start_rfc_v2(instance, line, me)) }
@@ -269,9 +269,9 @@ pub unsafe extern "C" fn mk_ipi_start_rfc_v2(
 
 fn start_rfc_v2(instance: &Instance, line: &[u8], me: &InstanceConfig<'_>) -> Result<c_int, Errno> {
     let LinkConfig::RfcV2 { slots, .. } = me.link else { return Err(Errno::EINVAL) };
-    let Some(shared) = shared_of(line).map_err(|e| e.errno())? else { return Ok(0) };
+    let Some(shared) = shared_of(line).map_err(|e| instance.because(e))? else { return Ok(0) };
     let region = PhysRange::new(shared, region_size(slots)).ok_or(Errno::EINVAL)?;
-    instance.end.attach_instance(me, Some(region)).map_err(|e| e.errno())?;
+    instance.end.attach_instance(me, Some(region)).map_err(|e| instance.because(e))?;
     instance.end.identify(me.id, me.incarnation);
     Ok(1)
 }

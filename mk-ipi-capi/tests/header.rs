@@ -29,7 +29,7 @@ const SECTIONS: [Section; 6] = [
     Section {
         title: "General",
         about: "Limits, error numbers, layouts of regions.",
-        files: &["error"],
+        files: &["error", "reason"],
         items: &["MK_IPI_RFC_V2", "MK_IPI_NATIVE", "MK_IPI_MAX_ENTRY_CPUS", "mk_ipi_range", "mk_ipi_stats"],
     },
     Section {
@@ -216,11 +216,11 @@ fn limits_in_c() -> String {
             .unwrap();
     }
     let (fixed, cpu, queued) = (limits::FIXED, limits::PER_CPU, limits::PER_QUEUED);
-    let (handler, instance) = (limits::PER_HANDLER, limits::PER_INSTANCE);
+    let (handler, instance, error) = (limits::PER_HANDLER, limits::PER_INSTANCE, limits::PER_ERROR);
     writeln!(
         text,
         "/** Bytes of `struct mk_ipi`. */\n#define MK_IPI_ROUND_(n) (((n) + 127) / 128 * 128)\n#define MK_IPI_SIZE \\\n\tMK_IPI_ROUND_({fixed} + \
-         MK_IPI_MAX_CPUS * MK_IPI_ROUND_({cpu} + {queued} * MK_IPI_QUEUE) + \\\n\t\t       {handler} * MK_IPI_MAX_HANDLERS + {instance} * MK_IPI_MAX_INSTANCES)"
+         MK_IPI_MAX_CPUS * (MK_IPI_ROUND_({cpu} + {queued} * MK_IPI_QUEUE) + {error}) + \\\n\t\t       {handler} * MK_IPI_MAX_HANDLERS + {instance} * MK_IPI_MAX_INSTANCES)"
     )
     .unwrap();
     text

@@ -198,6 +198,69 @@ static void unregisters_itself(void)
 	end();
 }
 
+static int says(struct mk_ipi *mk, int error, const char *text)
+{
+	return strcmp(mk_ipi_last_error(mk, error), text) == 0;
+}
+
+/* The reason of the last failure on this CPU; the number's own text where there is none. */
+static void reasons(void)
+{
+	static const char word[] = "mk_ipi_shared=0x1008";
+	static struct mk_ipi none;
+	struct mk_ipi_ops ops;
+	struct mk_ipi_instance config;
+	struct mk_ipi_handler *handler;
+
+	begin(MK_IPI_NATIVE);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
+	GIVES(mk_ipi_send(a.mk, 8, 1, "x", 1, NULL), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "there is no such instance"));
+	/* It stays, for whoever asks for this number; a success changes nothing, another failure does. */
+	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
+	CHECK(says(a.mk, MK_IPI_EINVAL, "there is no such instance"));
+	CHECK(says(a.mk, -MK_IPI_ENOSPC, "the lane is full"));
+	CHECK(says(a.mk, -MK_IPI_EBUSY, "in use"));
+	CHECK(says(b.mk, -MK_IPI_EINVAL, "invalid argument"));
+	GIVES(mk_ipi_send(a.mk, 2, 1, NULL, 1, NULL), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
+	GIVES(mk_ipi_send(a.mk, 2, 1, arena, 257, NULL), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "the message is longer than the link allows"));
+	if (MK_IPI_MAX_CPUS > 1) {
+		/* Each CPU has its own. */
+		a.index = 1;
+		CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
+		a.index = 0;
+		CHECK(says(a.mk, -MK_IPI_EINVAL, "the message is longer than the link allows"));
+	}
+	config = config_of(2, &b.cpu, MK_IPI_NATIVE, 0);
+	GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_EEXIST);
+	CHECK(says(a.mk, -MK_IPI_EEXIST, "the instance is in the table already"));
+	config.id = 5;
+	a.no_pool = 1;
+	GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_ENODEV);
+	CHECK(says(a.mk, -MK_IPI_ENODEV, "the instance has no memory pool"));
+	a.no_pool = 0;
+	GIVES(mk_ipi_start(a.mk, word, strlen(word)), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "the address in the boot parameter is not on a page boundary"));
+	GIVES(mk_ipi_destroy_instance(a.mk, 9), -MK_IPI_EINVAL);
+	CHECK(says(a.mk, -MK_IPI_EINVAL, "there is no such instance"));
+	GIVES(mk_ipi_destroy_instance(a.mk, 2), -MK_IPI_EBUSY);
+	CHECK(says(a.mk, -MK_IPI_EBUSY, "another kernel still has the region mapped"));
+	GIVES(mk_ipi_register(a.mk, 1, no_message, NULL, &handler), 0);
+	GIVES(mk_ipi_unregister(a.mk, handler), 0);
+	GIVES(mk_ipi_unregister(a.mk, handler), -MK_IPI_ESTALE);
+	CHECK(says(a.mk, -MK_IPI_ESTALE, "the registration has ended already"));
+	/* No instance: why it was not made. */
+	ops = kernel_ops(&a);
+	ops.unmap = NULL;
+	GIVES(mk_ipi_init(&none, sizeof(none), &ops), -MK_IPI_EINVAL);
+	CHECK(says(&none, -MK_IPI_EINVAL, "mk_ipi: the operation unmap is NULL"));
+	CHECK(says(NULL, -MK_IPI_EPROTO, mk_ipi_strerror(MK_IPI_EPROTO)));
+	machine_run();
+	end();
+}
+
 /* A kernel with the eight operations that must be there: it talks, and is refused what it has no operation for. */
 static void least(void)
 {
@@ -253,6 +316,7 @@ static void texts(void)
 void test_cases(void)
 {
 	texts();
+	reasons();
 	least();
 	misaligned();
 	long_messages();

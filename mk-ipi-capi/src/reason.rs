@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a call failed, in more words than an error number has.
+
+use crate::args::TOLD;
+use crate::error::mk_ipi_strerror;
+use crate::instance::{at, mk_ipi, Instance};
+use core::ffi::{c_char, c_int, CStr};
+use mk_ipi_core::abi::boot_param::BootParamError;
+use mk_ipi_core::abi::native::StampError;
+use mk_ipi_core::abi::Errno;
+use mk_ipi_core::platform::{DoorbellError, MapError, PoolError, ThisCpu};
+use mk_ipi_core::sync::{AtomicU32, AtomicUsize, Ordering};
+use mk_ipi_core::{AddError, DestroyError, JoinError, LookupError, SendError, UnregisterError};
+
+/// Declares the texts, and their numbers.
+macro_rules! texts {
+    ($($name:ident = $text:literal,)*) => {
+        /// The number of a text.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Text { $($name),* }
+
+        const TEXTS: &[&CStr] = &[$($text),*];
+    };
+}
+
+texts! {
+    None = c"no error",
+    Empty = c"RFC v2 cannot carry a message of no bytes",
+    TooLong = c"the message is longer than the link allows",
+    NoIdentity = c"this kernel was not told which instance it is (mk_ipi_identify)",
+    SenderBeyondField = c"the physical id of this CPU does not fit into a slot",
+    Unknown = c"there is no such instance",
+    Destroyed = c"the instance is destroyed",
+    NoRegion = c"the instance has no region",
+    NotItsCpu = c"the CPU is not one that can be rung for this instance",
+    Busy = c"the slot holds an unread message, or another sender fills it",
+    ClaimLost = c"the host has cleared the claim of this sender",
+    Full = c"the lane is full",
+    Unanswered = c"the receiver has not answered this life yet",
+    Contended = c"other CPUs took each position that was tried",
+    Quarantined = c"the receiver refuses this life, because it broke the protocol",
+    Broken = c"the words of the receiver contradict each other, or it does not know this life any more",
+    RegionGone = c"the region of the receiver was made anew",
+    NotNative = c"the call needs a native link",
+    Unreachable = c"the interrupt controller cannot address the CPU",
+    NoSuchVector = c"the interrupt controller has no interrupt for the vector",
+    Stuck = c"the interrupt controller stays busy",
+    Refused = c"the interrupt controller refused the doorbell",
+    Exists = c"the instance is in the table already",
+    BeyondTable = c"the id of the instance is not below MK_IPI_MAX_INSTANCES",
+    Overlaps = c"the region overlaps that of another instance",
+    BadCpus = c"the doorbell CPU is not listed, or its id has more than 48 bits",
+    BeyondRegion = c"the region has no slot for one of the CPUs",
+    Misaligned = c"the region does not begin on a page boundary",
+    TooSmall = c"the region is too small",
+    NoPool = c"the instance has no memory pool",
+    Exhausted = c"the memory pool of the instance has no such piece left",
+    MapMisaligned = c"the memory is not on a page boundary, or not whole words",
+    MapNoMemory = c"there is no memory left to map it",
+    MapNotAllowed = c"the kernel does not allow this memory to be mapped",
+    NoLane = c"the region has no lane for this kernel",
+    Mkipi0nn = c"the region belongs to a peer that speaks another protocol, MKIPI0nn",
+    NoStamp = c"there is no native region: it would begin with another number",
+    StampVersion = c"the native region has a version that is not supported",
+    StampGeometry = c"the native region says that it has lanes or lines that it cannot have",
+    OtherGeometry = c"the region has other lanes, lines or messages than were asked for",
+    InUse = c"the instance has users",
+    Mapped = c"another kernel still has the region mapped",
+    NotListed = c"no live instance of the directory has its region there",
+    Changing = c"the host is changing the entry of an instance",
+    Following = c"another call follows the directory now, or has added an instance",
+    Ringing = c"another CPU still rings by the former entries",
+    Entry = c"the entry of the instance cannot be used",
+    InCallback = c"this CPU is inside of a callback, or keeps a poller",
+    Stale = c"the registration has ended already",
+    OtherRegistry = c"the handle belongs to another instance of the library",
+    NoValue = c"the boot parameter has no value",
+    NotANumber = c"the value of the boot parameter is no number",
+    ZeroAddress = c"the address in the boot parameter is 0",
+    NotAPage = c"the address in the boot parameter is not on a page boundary",
+    BeyondMemory = c"the number in the boot parameter is not below 2^52",
+}
+
+/// An error of the core, in the words of C.
+pub(crate) trait Why: Copy {
+    /// Its error number and its text.
+    fn why(self) -> (Errno, Text);
+}
+
+impl Why for SendError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Empty => Text::Empty,
+            Self::TooLong => Text::TooLong,
+            Self::NoIdentity => Text::NoIdentity,
+            Self::SenderBeyondField => Text::SenderBeyondField,
+            Self::Instance(e) => e.why().1,
+            Self::NoRegion => Text::NoRegion,
+            Self::NotItsCpu(_) => Text::NotItsCpu,
+            Self::Busy => Text::Busy,
+            Self::ClaimLost => Text::ClaimLost,
+            Self::Full => Text::Full,
+            Self::Unanswered => Text::Unanswered,
+            Self::Contended => Text::Contended,
+            Self::Quarantined => Text::Quarantined,
+            Self::Broken => Text::Broken,
+            Self::RegionGone => Text::RegionGone,
+            Self::NotNative => Text::NotNative,
+            Self::Unreachable(e) | Self::NotRung(e) => match e {
+                DoorbellError::Unreachable(_) => Text::Unreachable,
+                DoorbellError::NoSuchVector(_) => Text::NoSuchVector,
+                DoorbellError::Stuck => Text::Stuck,
+                DoorbellError::Refused(_) => Text::Refused,
+            },
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for LookupError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Unknown => Text::Unknown,
+            Self::Destroyed => Text::Destroyed,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for MapError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Misaligned => Text::MapMisaligned,
+            Self::NoMemory => Text::MapNoMemory,
+            Self::NotAllowed => Text::MapNotAllowed,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for AddError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Exists => Text::Exists,
+            Self::BeyondTable(_) => Text::BeyondTable,
+            Self::Overlaps(_) => Text::Overlaps,
+            Self::BadCpus => Text::BadCpus,
+            Self::BeyondRegion(_) => Text::BeyondRegion,
+            Self::Misaligned => Text::Misaligned,
+            Self::TooSmall(_) => Text::TooSmall,
+            Self::Pool(PoolError::NoPool) => Text::NoPool,
+            Self::Pool(PoolError::Exhausted) => Text::Exhausted,
+            Self::Map(e) => e.why().1,
+            Self::NoIdentity => Text::NoIdentity,
+            Self::NoLane(_) => Text::NoLane,
+            Self::Stamp(StampError::Mkipi0nn { .. }) => Text::Mkipi0nn,
+            Self::Stamp(StampError::NoStamp { .. }) => Text::NoStamp,
+            Self::Stamp(StampError::Version(_)) => Text::StampVersion,
+            Self::Stamp(StampError::Geometry { .. } | StampError::Size(_)) => Text::StampGeometry,
+            Self::Stamp(StampError::TooSmall(_)) => Text::TooSmall,
+            Self::Geometry(_) => Text::OtherGeometry,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for DestroyError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Unknown => Text::Unknown,
+            Self::InUse(_) => Text::InUse,
+            Self::Mapped(..) => Text::Mapped,
+            Self::Map(e) => e.why().1,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for JoinError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::NotListed(_) => Text::NotListed,
+            Self::Instance(_, e) => e.why().1,
+            Self::Changing(_) => Text::Changing,
+            Self::InUse(_) => Text::InUse,
+            Self::Busy => Text::Following,
+            Self::Ringing => Text::Ringing,
+            Self::Entry(..) => Text::Entry,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for UnregisterError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::InCallback => Text::InCallback,
+            Self::Stale => Text::Stale,
+            Self::OtherRegistry => Text::OtherRegistry,
+        };
+        (self.errno(), text)
+    }
+}
+
+impl Why for BootParamError {
+    fn why(self) -> (Errno, Text) {
+        let text = match self {
+            Self::Empty => Text::NoValue,
+            Self::NotANumber | Self::Garbage(_) => Text::NotANumber,
+            Self::Zero => Text::ZeroAddress,
+            Self::Misaligned(_) => Text::NotAPage,
+            Self::Overflow | Self::OutOfRange(_) => Text::BeyondMemory,
+        };
+        (self.errno(), text)
+    }
+}
+
+/// The last failure on a CPU: bits 15..8 the error number, 7..0 the text's number; 0 before the first one. One word, so that an interrupt
+/// cannot mix two.
+#[derive(Debug)]
+pub(crate) struct LastError(AtomicU32);
+
+impl Instance {
+    /// Keeps a failure, and gives its error number, marked as kept.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn because(&self, error: impl Why) -> Errno {
+        let (errno, text) = error.why();
+        self.keep(errno, text);
+        Errno(errno.0 | TOLD)
+    }
+
+    /// Keeps a failure that has an error number only, unless it is marked as kept. Gives the number without the mark.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep_number(&self, errno: Errno) -> Errno {
+        if errno.0 & TOLD == 0 {
+            self.keep(errno, Text::None);
+        }
+        Errno(errno.0 & !TOLD)
+    }
+
+    fn keep(&self, errno: Errno, text: Text) {
+        if let Some(LastError(last)) = self.last_errors.get(self.end.platform().index()) {
+            last.store((errno.0.unsigned_abs() & 0xff) << 8 | text as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// The text of the last failure on this CPU, if it had this error number.
+    fn last_error(&self, errno: u32) -> Option<&'static CStr> {
+        let LastError(last) = self.last_errors.get(self.end.platform().index())?;
+        let last = last.load(Ordering::Relaxed);
+        let text = (last & 0xff) as usize;
+        TEXTS.get(text).copied().filter(|_| last >> 8 == errno && text != Text::None as usize)
+    }
+}
+
+/// Why the last `mk_ipi_init` returned -EINVAL: the address of a constant text, or 0.
+static INIT: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps why `mk_ipi_init` fails with `EINVAL`.
+pub(crate) fn keep_init(text: &'static CStr) {
+    INIT.store(text.as_ptr().expose_provenance(), Ordering::Relaxed);
+}
+
+/// Why a call for `mk` failed on this CPU: a sentence, where `mk_ipi_strerror` has only what the error number means. `error` is
+/// what that call returned. If the last failure on this CPU had another number, or there is no more to say, the text is that of `mk_ipi_strerror`.
+/// If `mk` is no instance of the library, because `mk_ipi_init` failed, it says why that did.
+///
+/// The library keeps one failure for each CPU, in one word. Ask on the CPU that made the call, before it makes another: stay on it.
+/// An interrupt handler that fails in between replaces what is kept; then the text is that of the handler's failure if the numbers are the same. Directory
+/// writers and pollers keep nothing. Returns the text, which is constant: never NULL. Context: any.
+///
+/// # Safety
+///
+/// As `mk_ipi_identify`.
+#[no_mangle]
+pub unsafe extern "C" fn mk_ipi_last_error(mk: *mut mk_ipi, error: c_int) -> *const c_char {
+    let number = error.unsigned_abs();
+    // SAFETY: the caller.
+    let text = match unsafe { at(mk) } {
+        Ok(instance) => instance.last_error(number).map(CStr::as_ptr),
+        Err(_) if number == Errno::EINVAL.0.unsigned_abs() => {
+            let text = core::ptr::with_exposed_provenance(INIT.load(Ordering::Relaxed));
+            Some(text).filter(|text: &*const c_char| !text.is_null())
+        }
+        Err(_) => None,
+    };
+    text.unwrap_or_else(|| mk_ipi_strerror(error))
+}
