@@ -16,13 +16,14 @@ use mk_ipi_capi::poller::{
     mk_ipi_poller, mk_ipi_poller_begin, mk_ipi_poller_end, mk_ipi_poller_poll, mk_ipi_poller_wait,
     MK_IPI_POLLER_SIZE,
 };
+use mk_ipi_capi::reason::mk_ipi_last_error;
 use mk_ipi_capi::receive::{mk_ipi_interrupt, mk_ipi_run_deferred};
 use mk_ipi_capi::send::{mk_ipi_send, mk_ipi_send_many};
 use mk_ipi_capi::start::mk_ipi_join;
 use mk_ipi_capi::types::*;
 use mk_ipi_capi::{compat, ops};
 use std::alloc::{alloc_zeroed, dealloc, Layout};
-use std::ffi::{c_int, c_uint, c_ulong, c_void};
+use std::ffi::{c_int, c_uint, c_ulong, c_void, CStr};
 use std::ptr::{null, null_mut};
 
 /// What calls return.
@@ -181,13 +182,17 @@ fn an_instance_made_in_place_sends_to_itself() {
             assert_eq!(mk_ipi_create_instance(mk, &config, null_mut()), 0);
             let mut handler = null_mut();
             assert_eq!(mk_ipi_register(mk, 7, Some(count), ctx, &mut handler), 0);
-            assert_eq!(mk_ipi_set_default(mk), 0);
+            // Before there is a default instance, which gets it then.
             let old = compat::multikernel_register_handler(Some(count_data), ctx, 7);
+            assert_eq!(mk_ipi_set_default(mk), 0);
             let hello = b"hello".as_ptr().cast();
             let mut number = 7;
             assert_eq!(mk_ipi_send(mk, 1, 7, hello, 5, &mut number), 0);
             assert_eq!(number, if layout == MK_IPI_NATIVE { 1 } else { 0 });
+            assert_eq!(mk_ipi_send(mk, 2, 7, hello, 5, null_mut()), EINVAL);
+            assert_eq!(CStr::from_ptr(mk_ipi_last_error(mk, EINVAL)), c"there is no such instance");
             assert_eq!(mk_ipi_send(mk, 1, 7, null(), 5, null_mut()), EINVAL);
+            assert_eq!(CStr::from_ptr(mk_ipi_last_error(mk, EINVAL)), c"invalid argument");
             mk_ipi_interrupt(mk);
             assert_eq!(mk_ipi_run_deferred(mk, null_mut()), 1);
             assert_eq!(*ctx.cast::<u32>(), 2);
