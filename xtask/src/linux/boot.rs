@@ -23,7 +23,7 @@ const KERNELS: u32 = 3;
 /// The Linux that is spawned.
 const SPAWNED: u32 = 3;
 /// The ways in which the spawned Linux ends by itself, one after the other.
-const ENDS: [&str; 7] = ["poweroff", "halt", "reboot", "rmmod", "panic", "exit", "sysrq-b"];
+pub const ENDS: [&str; 7] = ["poweroff", "halt", "reboot", "rmmod", "panic", "exit", "sysrq-b"];
 /// QEMU's exit status when Linux restarts the machine, which it may not (`-no-reboot`). A crash ends with it too:
 /// what tells them apart is the last record.
 const SUCCESS: i32 = 0;
@@ -86,6 +86,8 @@ pub struct Job<'a> {
     pub cycles: u64,
     /// How often the spawned Linux is killed in mid-stream.
     pub lives: u64,
+    /// In which ways it ends by itself, one after the other.
+    pub ends: Vec<String>,
     /// Bytes that go over each network interface, each way.
     pub bytes: u64,
 }
@@ -142,7 +144,7 @@ impl Job<'_> {
             self.cycles
         );
         if self.spawns(Generation::Native) {
-            line.push_str(&format!(" mk_ipi.lives={} mk_ipi.ends={}", self.lives, ENDS.join(",")));
+            line.push_str(&format!(" mk_ipi.lives={} mk_ipi.ends={}", self.lives, self.ends.join(",")));
             line.push_str(&format!(" mk_ipi.bytes={}", self.bytes));
         }
         line
@@ -166,7 +168,7 @@ impl Job<'_> {
         let pairs: u64 = self.generations.iter().map(|generation| pairs(*generation)).sum();
         let work = Duration::from_millis(self.messages.saturating_mul(pairs).saturating_mul(2));
         let cycles = Duration::from_secs(self.cycles.saturating_mul(10));
-        let lives = Duration::from_secs(self.lives.saturating_add(ENDS.len() as u64).saturating_mul(60));
+        let lives = Duration::from_secs(self.lives.saturating_add(self.ends.len() as u64).saturating_mul(60));
         let start = Duration::from_secs(u64::from(self.board.cpus.saturating_mul(4)));
         let fuzz = Duration::from_secs(if let Scenario::Fuzz(seconds) = self.scenario { seconds } else { 0 });
         let parts = [start, work, cycles, lives, fuzz];
@@ -277,7 +279,7 @@ impl Job<'_> {
             let lived = report.kernels.get(&SPAWNED).map_or(0, |kernel| u64::from(kernel.life));
             // The first one, the one that follows a kill in the middle of a transfer, the one that dies amid programs' messages, those of
             // `--lives`, and one for each end.
-            let wanted = 3 + self.lives + ENDS.len() as u64;
+            let wanted = 3 + self.lives + self.ends.len() as u64;
             if lived != wanted && lived != 0 {
                 problems.push(format!("{mode}: the spawned Linux had {lived} lives, not {wanted}"));
             }
@@ -328,6 +330,7 @@ mod tests {
             messages: 10,
             cycles: 2,
             lives: 3,
+            ends: ENDS.map(String::from).to_vec(),
             bytes: 1000,
         }
     }

@@ -65,6 +65,10 @@ pub struct LinuxArgs {
     /// How often the spawned Linux is killed in mid-stream, and started anew
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub lives: u64,
+    /// The ways in which the spawned Linux ends by itself, one after the other [default: all]
+    #[arg(long, value_delimiter = ',', hide_default_value = true, default_values = boot::ENDS)]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(boot::ENDS))]
+    pub ends: Vec<String>,
     /// Bytes that go over each network interface, each way: whole pieces of 64 KiB
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 30))]
     pub bytes: u64,
@@ -308,12 +312,16 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
 }
 
-/// Runs as without any option, but for the number of cycles and lives, and looks once at what a spawned Linux touches; gives notes about it.
+/// Runs as without any option, but for the number of cycles and lives, and in x2APIC mode for the ends: one in order, and one at
+/// once. Looks also at what a spawned Linux touches; gives notes about it.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
+    let xapic = LinuxArgs { mode: Modes::Xapic, cycles, lives: 1, ..args };
+    let ends = ["reboot", "sysrq-b"].map(String::from).to_vec();
+    let x2apic = LinuxArgs { mode: Modes::X2apic, ends, ..xapic.clone() };
     let mut notes = Vec::new();
-    for args in [LinuxArgs { cycles, lives: 1, ..args }, trace] {
+    for args in [xapic, x2apic, trace] {
         let outcome = play(places, provision, &args)?;
         eprintln!("{}", outcome.summary.lines().join("\n"));
         if !outcome.problems.is_empty() {
@@ -406,6 +414,7 @@ fn job<'a>(
         messages: args.messages,
         cycles: args.cycles,
         lives: args.lives,
+        ends: args.ends.clone(),
         bytes: args.bytes,
     })
 }
