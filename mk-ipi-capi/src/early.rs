@@ -70,6 +70,7 @@ impl Entry {
 
     /// Frees the entry. Handles of this registration are stale from now on.
     fn free(&self, word: u64) -> bool {
+        // SYNC POINT: early-handler (release)
         self.word.compare_exchange(word, (word & !STATE).wrapping_add(STATE + 1), Ordering::SeqCst).is_ok()
     }
 }
@@ -103,6 +104,7 @@ pub(crate) fn register(
 pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
     let mut done = Ok(());
     for entry in &TABLE {
+        // SYNC POINT: early-handler (SeqCst: see `change`)
         let word = entry.word.load(Ordering::SeqCst);
         if word & STATE != WAITING || !entry.change(word, CHANGING) {
             continue;
@@ -133,6 +135,7 @@ pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handl
     let number = handler.addr() as u64;
     let entry = TABLE.get(((number >> 2) & 0x3fff) as usize).ok_or(Errno::EINVAL)?;
     loop {
+        // SYNC POINT: early-handler (acquire)
         let word = entry.word.load(Ordering::Acquire);
         if (word >> 8) & COUNT_MASK != number >> COUNT_SHIFT || word & STATE == FREE {
             return Err(Errno::ESTALE);
@@ -154,6 +157,7 @@ pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handl
 /// Frees the entries that were handed over to `instance`. Their handlers end with it.
 pub(crate) fn forget(instance: &Instance) {
     for entry in &TABLE {
+        // SYNC POINT: early-handler (acquire)
         let word = entry.word.load(Ordering::Acquire);
         let handle = core::ptr::without_provenance_mut(entry.handle.load(Ordering::Relaxed));
         if word & STATE == REGISTERED && is_of(instance, handle) {
