@@ -2,9 +2,9 @@
 //! The crates as others get them: packaged, with the oldest versions of what they use, inside of another workspace, and compared
 //! with what they were.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{ensure, Context as _, Result};
 use clap::Args;
@@ -35,6 +35,7 @@ const PAGES: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 pub fn package(context: &Context) -> Result<Notes> {
     let places = context.places;
     let target = places.own_target("package");
+    forget_packages(&target)?;
     let mut cargo = places.cargo();
     cargo.args(["publish", "--dry-run", "--workspace", "--allow-dirty", "--target-dir"]).arg(&target);
     cmd::run(&mut cargo)?;
@@ -46,6 +47,34 @@ pub fn package(context: &Context) -> Result<Notes> {
         }
     }
     Ok(vec![format!("{} packages", PUBLISHED.len())])
+}
+
+/// Removes what former runs left of the packages. Cargo takes a package of a registry for unchanged as long as its version is,
+/// both what it has unpacked and what it has built; ours change at every commit.
+fn forget_packages(target: &Path) -> Result<()> {
+    if target.exists() {
+        fs::remove_dir_all(target)?;
+    }
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home =
+        home.or_else(|| Some(env::home_dir()?.join(".cargo"))).context("no CARGO_HOME and no home folder")?;
+    let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return Ok(()) };
+    for registry in registries {
+        let registry = registry?;
+        // `HOST-HASH`: the registry that a dry run makes is a folder and has no host.
+        if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
+            continue;
+        }
+        for package in fs::read_dir(registry.path())? {
+            let package = package?;
+            let file = package.file_name();
+            let name = file.to_str().and_then(|file| file.rsplit_once('-')).map(|(name, _version)| name);
+            if name.is_some_and(|name| PUBLISHED.contains(&name)) {
+                fs::remove_dir_all(package.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The crates build with the oldest versions that their manifests allow, on the host and on each target.
