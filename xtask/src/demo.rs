@@ -135,7 +135,8 @@ pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Optio
 
 /// What came of a demo.
 pub struct Outcome {
-    summary: Summary,
+    /// What both ends of each pair counted.
+    pub summary: Summary,
     /// What could not run here, and why.
     pub not_run: Option<String>,
     /// All that went wrong.

@@ -20,6 +20,7 @@ mod proofs;
 mod provision;
 mod qmp;
 mod record;
+mod soak;
 mod summary;
 mod watch;
 
@@ -55,6 +56,8 @@ enum Command {
     Scenarios(check::ScenariosArgs),
     /// Processes as kernels, stopped and killed at random moments, each message accounted for
     Kills(check::KillsArgs),
+    /// The demo boot after boot for as long as you like, each message accounted for
+    Soak(soak::SoakArgs),
     /// Each fuzz target for as long as you like
     Fuzz(check::FuzzArgs),
     /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
@@ -93,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Litmus(args) => check::litmus(&places, &provision(args.yes), &args)?,
         Command::Scenarios(args) => check::scenarios(&places, &args)?,
         Command::Kills(args) => check::kills(&places, &args)?,
+        Command::Soak(args) => soak::soak(&places, &provision(args.yes), &args)?,
         Command::Fuzz(args) => check::fuzz(&places, &provision(args.yes), &args)?,
         Command::Bench(args) => bench::bench(&places, &args)?,
         Command::Inspect(args) => inspect::inspect(&places, &provision(args.yes), &args)?,

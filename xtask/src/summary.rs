@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What runs of the machine showed, as a table and as JSON.
 
+use std::fmt;
+
 use anyhow::Result;
 use comfy_table::{presets, CellAlignment, Table};
 use serde::Serialize;
@@ -162,6 +164,51 @@ impl Summary {
             ));
         }
         notes
+    }
+}
+
+/// The sums of several runs.
+#[derive(Debug, Default)]
+pub struct Totals {
+    boots: u64,
+    kills: u64,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    in_doubt: u64,
+    torn: u64,
+    doubled: u64,
+    disordered: u64,
+    doorbells: u64,
+}
+
+impl Totals {
+    /// Adds what a run showed.
+    pub fn add(&mut self, run: &Summary) {
+        self.boots += 1;
+        self.kills += run.killed.iter().map(|k| u64::from(k.times)).sum::<u64>();
+        for p in &run.pairs {
+            self.sent += p.sent;
+            self.received += p.received;
+            self.lost += p.lost;
+            self.in_doubt += p.in_doubt;
+            self.torn += p.torn;
+            self.doubled += p.doubled;
+            self.disordered += p.disordered;
+            self.doorbells += p.doorbells;
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { boots, kills, sent, received, lost, in_doubt, torn, doubled, disordered, doorbells } =
+            self;
+        write!(
+            f,
+            "{boots} boots, {kills} kills, {doorbells} doorbells, {sent} messages sent, {received} received, {in_doubt} in doubt, \
+             {lost} lost, {torn} torn, {doubled} doubled, {disordered} disordered"
+        )
     }
 }
 
