@@ -12,8 +12,8 @@ pub struct Control {
     pub console: AtomicU64,
     /// 1 while the host has kernels to kill, or a CPU to move: until then no stream ends.
     going_on: AtomicU64,
-    /// How often the host has moved a CPU.
-    moved: AtomicU64,
+    /// How often the host has killed a kernel or moved a CPU.
+    ordered: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
@@ -80,14 +80,14 @@ impl Control {
         self.going_on.store(going_on.into(), Ordering::Relaxed);
     }
 
-    /// How often the host has moved a CPU.
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+    /// How often the host has killed a kernel or moved a CPU.
+    pub fn ordered(&self) -> u64 {
+        self.ordered.load(Ordering::Relaxed)
     }
 
     /// Says that, as the host.
-    pub fn set_moved(&self, moved: u64) {
-        self.moved.store(moved, Ordering::Relaxed);
+    pub fn set_ordered(&self, times: u64) {
+        self.ordered.store(times, Ordering::Relaxed);
     }
 
     /// The conformance suite's control word of kernel `k`.

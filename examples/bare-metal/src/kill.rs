@@ -97,6 +97,7 @@ impl<'a> Killer<'a> {
         self.machine.runs(victim);
         self.meanwhile += self.survivors_messages() - before;
         self.done += 1;
+        control().set_ordered(self.done.into());
     }
 
     /// Says what was done.

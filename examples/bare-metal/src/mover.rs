@@ -132,7 +132,7 @@ impl<'a> Mover<'a> {
     fn arrived(&mut self, k: usize, stream: &mut Stream) {
         if self.holder.replace(k).is_some() {
             self.done += 1;
-            control().set_moved(self.done.into());
+            control().set_ordered(self.done.into());
             if self.done.is_multiple_of(TOLD) {
                 record!("{{\"moving\":{{\"done\":{},\"of\":{}}}}}", self.done, self.count);
             }

@@ -239,12 +239,15 @@ impl<'a> Stream<'a> {
         idle
     }
 
-    /// Messages to kernel `to` in one turn. While a CPU is moved each move has its share of all numbers that there are, and what
-    /// comes behind that is a trickle: so the last move is under traffic too, however fast the kernels are.
+    /// Messages to kernel `to` in one turn. While kernels are killed or a CPU is moved, each of these times has its share of all
+    /// numbers that there are, and what comes after that is a trickle: so the last time is under traffic too, however fast the
+    /// kernels are.
     fn turn_of(&self, to: usize) -> usize {
-        let Some(moves) = self.node.options.moves.filter(|_| control().is_going_on()) else { return BURST };
+        let kills = self.node.options.kills.filter(|_| !self.node.is_victim(self.node.me));
+        let times = self.node.options.moves.or(kills.map(|kills| kills.count));
+        let Some(times) = times.filter(|_| control().is_going_on()) else { return BURST };
         let numbers = u64::from(MAX_MESSAGES) / 4 * 3;
-        let share = numbers * (control().moved() + 1) / (u64::from(moves) + 1);
+        let share = numbers * (control().ordered() + 1) / (u64::from(times) + 1);
         if self.sent(to) < share {
             BURST
         } else {
