@@ -48,6 +48,8 @@ const ENOUGH: u64 = 30;
 #[derive(Default)]
 struct Found {
     points: u64,
+    /// Steps of the machines in all points: accesses to memory, doorbells, interrupts.
+    steps: u64,
     /// Points with a problem. Many say no more than some.
     bad: u64,
     problems: BTreeMap<String, (u64, String)>,
@@ -62,6 +64,7 @@ impl Found {
         let (name, scripts) = SCENARIOS[number];
         let played = play(seed, scripts, deaths);
         self.points += 1;
+        self.steps += played.steps;
         self.bad += u64::from(!played.problems.is_empty());
         for problem in played.problems {
             let place = || (0, format!("{name}, seed {seed}, {deaths:?}"));
@@ -76,8 +79,9 @@ impl Found {
             .iter()
             .map(|(what, (times, place))| format!("{times} x {what}: first in {place}\n"));
         let list: String = list.collect();
-        assert!(list.is_empty(), "{} points, {what}:\n{list}", self.points);
-        println!("{} points, {what}", self.points);
+        let count = format!("{} points, {} steps, {what}", self.points, self.steps);
+        assert!(list.is_empty(), "{count}:\n{list}");
+        println!("{count}");
     }
 }
 
@@ -98,6 +102,7 @@ fn everywhere(part: impl Fn(&mut Found, usize, u64) + Sync) -> Found {
                 }
                 let mut all = found.lock().unwrap();
                 all.points += mine.points;
+                all.steps += mine.steps;
                 mine.problems.into_iter().for_each(|(what, (times, place))| {
                     all.problems.entry(what).or_insert((0, place)).0 += times;
                 });

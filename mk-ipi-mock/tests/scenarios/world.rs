@@ -8,6 +8,7 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::{Message, SendError};
 use mk_ipi_mock::{Callback, Cpu, Fault, Link, Machine, Mode};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 const TYPE: MessageType = MessageType(7);
@@ -56,6 +57,8 @@ pub struct Played {
     pub deaths: usize,
     /// Stores of each kernel's last life, up to the end of its script.
     pub stores: [u64; 2],
+    /// Steps of the machine: accesses to memory, doorbells, interrupts.
+    pub steps: u64,
     pub problems: Vec<String>,
 }
 
@@ -107,6 +110,8 @@ struct World {
     /// A word for each kernel, which its handlers write.
     scratch: [PhysAddr; 2],
     sides: [Mutex<Side>; 2],
+    /// Steps of the machine so far.
+    steps: AtomicU64,
     me: Weak<World>,
 }
 
@@ -128,16 +133,25 @@ pub fn play(seed: u64, scripts: [&[Step]; 2], deaths: &[Death]) -> Played {
     let regions = [(); 2].map(|()| machine.native_region(geometry));
     let scratch = [(); 2].map(|()| machine.reserve(8).start());
     let sides = scripts.map(|script| Mutex::new(Side { script: script.to_vec(), ..Side::default() }));
-    let world = Arc::new_cyclic(|me| World { machine, geometry, regions, scratch, sides, me: me.clone() });
+    let world = Arc::new_cyclic(|me| World {
+        machine,
+        geometry,
+        regions,
+        scratch,
+        sides,
+        steps: AtomicU64::new(0),
+        me: me.clone(),
+    });
     let came = world.live_and_die(deaths);
     let stores = [0, 1].map(|k| world.machine.kernel(k).stores());
+    let steps = world.steps.load(Ordering::Relaxed);
     let mut problems = Vec::new();
     if let Some(came) = came {
         world.look_back(&mut problems);
-        return Played { deaths: came, stores, problems };
+        return Played { deaths: came, stores, steps, problems };
     }
     problems.push("a run without end".into());
-    Played { deaths: deaths.len(), stores, problems }
+    Played { deaths: deaths.len(), stores, steps, problems }
 }
 
 impl World {
@@ -158,6 +172,8 @@ impl World {
             link.into_iter().for_each(|link| self.follow_script(k, &link));
             cpu.enable_interrupts();
         });
+        let steps = run.as_ref().map_or_else(|failure| failure.steps, |report| report.steps);
+        self.steps.store(steps, Ordering::Relaxed);
         match run {
             Ok(_) => true,
             Err(failure) => {
