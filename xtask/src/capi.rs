@@ -129,7 +129,7 @@ pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<(
 }
 
 /// Runs the test that compares the kept header with the crate; or has it written.
-pub fn header_test(places: &Places, write: bool) -> Result<usize> {
+pub fn header_test(places: &Places, write: bool) -> Result<u64> {
     let mut cargo = places.cargo();
     cargo.args(["test", "-p", PACKAGE, "--test", "header"]);
     if write {

@@ -3,11 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use crate::arch::Arch;
 
@@ -103,33 +103,49 @@ pub fn output(cmd: &mut Command) -> Result<String> {
 
 /// Runs `cargo test` to the end and gives the number of tests that passed. That none ran is an error: a
 /// filter that matches nothing must not pass for a proof.
-pub fn run_tests(cmd: &mut Command) -> Result<usize> {
-    eprintln!("$ {}", shown(cmd));
-    let mut child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown(cmd))?;
-    let stdout = child.stdout.take().context("no stdout")?;
-    let mut passed = 0;
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line?;
-        let text = String::from_utf8_lossy(&line);
-        passed += passed_in(&text);
-        writeln!(io::stderr(), "{text}")?;
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`{}` ended with {status}", shown(cmd));
-    }
-    if passed == 0 {
-        bail!("`{}` ran no test", shown(cmd));
-    }
+pub fn run_tests(cmd: &mut Command) -> Result<u64> {
+    let passed = run_and_add(cmd.stdout(Stdio::piped()), passed_in)?;
+    ensure!(passed != 0, "`{}` ran no test", shown(cmd));
     Ok(passed)
 }
 
+/// Runs a fuzz target to the end and gives the number of its executions. None is an error.
+pub fn run_fuzzer(cmd: &mut Command) -> Result<u64> {
+    let executed = run_and_add(cmd.stdout(io::stderr()).stderr(Stdio::piped()), executed_in)?;
+    ensure!(executed != 0, "`{}` executed nothing", shown(cmd));
+    Ok(executed)
+}
+
+/// Runs to the end, and adds what `figure` finds in the lines of the one stream that is piped. The lines go to our stderr.
+fn run_and_add(cmd: &mut Command, figure: impl Fn(&str) -> u64) -> Result<u64> {
+    eprintln!("$ {}", shown(cmd));
+    let mut child = cmd.stdin(Stdio::null()).spawn().with_context(|| shown(cmd))?;
+    let stdout = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read>);
+    let piped = stdout.or_else(|| Some(Box::new(child.stderr.take()?))).context("no stream is piped")?;
+    let mut sum = 0;
+    for line in BufReader::new(piped).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        sum += figure(&text);
+        writeln!(io::stderr(), "{text}")?;
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "`{}` ended with {status}", shown(cmd));
+    Ok(sum)
+}
+
 /// The figure in libtest's closing line, 0 for any other line.
-fn passed_in(line: &str) -> usize {
+fn passed_in(line: &str) -> u64 {
     let Some((before, _)) = line.split_once(" passed;").filter(|_| line.contains("test result: ")) else {
         return 0;
     };
     before.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The figure in libFuzzer's final statistics, 0 for any other line.
+fn executed_in(line: &str) -> u64 {
+    let figure = line.strip_prefix("stat::number_of_executed_units:");
+    figure.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Waits until no other command holds the lock of `folder`, which is made if it is not there.
@@ -162,6 +178,12 @@ mod tests {
         assert_eq!(passed_in("test result: ok. 12 passed; 0 failed; 1 ignored"), 12);
         assert_eq!(passed_in("test result: \u{1b}[32mok\u{1b}[m. 3 passed; 0 failed"), 3);
         assert_eq!(passed_in("test a ... ok"), 0);
+    }
+
+    #[test]
+    fn libfuzzers_final_statistics() {
+        assert_eq!(executed_in("stat::number_of_executed_units: 529846"), 529_846);
+        assert_eq!(executed_in("stat::average_exec_per_sec:     40757"), 0);
     }
 
     #[test]

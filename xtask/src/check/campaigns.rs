@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{ensure, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Notes;
 use crate::cmd::{self, Places};
@@ -153,9 +153,20 @@ pub struct FuzzArgs {
     /// Seconds per target
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// What looks for wrong accesses to memory meanwhile; `none` makes some three times as many executions
+    #[arg(long, value_enum, default_value_t = Sanitizer::Address)]
+    sanitizer: Sanitizer,
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+/// What a fuzz target is built with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Sanitizer {
+    Address,
+    None,
 }
 
 /// `cargo xtask fuzz`.
@@ -163,12 +174,12 @@ pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<(
     let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
-    println!("{}", fuzz_targets(places, args.seconds)?.join("\n"));
+    println!("{}", fuzz_targets(places, args.seconds, args.sanitizer)?.join("\n"));
     Ok(())
 }
 
 /// Each fuzz target for so long.
-pub fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
+pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer) -> Result<Notes> {
     let nightly = provision::toolchain_name(Toolchain::Nightly)?;
     let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
     let cargo_fuzz = || {
@@ -182,20 +193,25 @@ pub fn fuzz_targets(places: &Places, seconds: u64) -> Result<Notes> {
     let listed = cmd::output(cargo_fuzz().arg("list"))?;
     let targets: Vec<&str> = listed.split_whitespace().collect();
     ensure!(!targets.is_empty(), "{FUZZ} has no target");
+    // Each in a folder of its own, so that a change of mind does not build all anew.
+    let (sanitizer, built) = match sanitizer {
+        Sanitizer::Address => ("address", "fuzz"),
+        Sanitizer::None => ("none", "fuzz-none"),
+    };
+    let mut executions = 0;
     for target in &targets {
         let mut cmd = cargo_fuzz();
-        cmd.args(["run", target, "--target-dir"]).arg(places.own_target("fuzz"));
+        cmd.args(["run", target, "--sanitizer", sanitizer, "--target-dir"]).arg(places.own_target(built));
         // New inputs go to the first folder; the second is in git and stays as it is.
         let found = places.own_target("corpus").join(target);
         fs::create_dir_all(&found)?;
         cmd.arg(found);
         let seeds = places.root.join(FUZZ).join("seeds").join(target);
         cmd.args(seeds.is_dir().then_some(seeds));
-        cmd::run(
-            cmd.arg("--")
-                .arg(format!("-max_total_time={seconds}"))
-                .args(["-print_final_stats=1", "-verbosity=0"]),
-        )?;
+        cmd.arg("--")
+            .arg(format!("-max_total_time={seconds}"))
+            .args(["-print_final_stats=1", "-verbosity=0"]);
+        executions += cmd::run_fuzzer(&mut cmd)?;
     }
-    Ok(vec![format!("{} targets, {seconds} s each", targets.len())])
+    Ok(vec![format!("{} targets, {seconds} s each, {executions} executions", targets.len())])
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Result};
 
 use super::campaigns::{
-    fuzz_targets, litmus_tests, loom_models, tests, FUZZ, LITMUS, NIGHTLY, SHORT_FUZZ_SECONDS,
+    fuzz_targets, litmus_tests, loom_models, tests, Sanitizer, FUZZ, LITMUS, NIGHTLY, SHORT_FUZZ_SECONDS,
     SHORT_LITMUS_SEEDS, SHORT_PREEMPTIONS,
 };
 use super::{capi, disassembly, instructions, no_panic, publish, source, Context, Notes, Step};
@@ -148,7 +148,7 @@ pub fn all() -> Vec<Step> {
             |c| linux::check(c.places, c.provision, LINUX_CYCLES),
         ),
         step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
-            fuzz_targets(c.places, SHORT_FUZZ_SECONDS)
+            fuzz_targets(c.places, SHORT_FUZZ_SECONDS, Sanitizer::Address)
         }),
         step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
         step("docs", "the documentation, no warning", &[BARE], docs),
