@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_as_long_as_a_short_links_message_has_room_for() {
+        assert_eq!(PART, 232);
+        let bytes = &[1; PART];
+        let body = Body::Part { session: 1, position: 0, is_first: true, is_last: true, bytes };
+        let mut place = [0; 257];
+        let sent = ChannelMessage { number: 1, to: Some(Incarnation::FIRST), body }.encode(&mut place);
+        assert_eq!(sent.map(<[u8]>::len), Some(256));
+    }
+
+    #[test]
     fn debug_output_has_no_bytes_of_a_peer() {
         let shown = std::format!("{:?}", all());
         assert!(shown.contains("5 bytes") && !shown.contains("98"), "{shown}");
@@ -283,6 +293,16 @@ mod tests {
             Some(ChannelError::WrongSession(5)),
             "a question of a reader's"
         );
+        let ask = [(1, 1), (2, 0), (12, 0), (16, 0), (17, 0)];
+        assert_eq!(with(&ask, 24), None);
+        let (without_session, with_position) = (&ask[..4], [&ask[..3], &[(16, 1), (17, 0)]].concat());
+        for question in [without_session, &with_position] {
+            assert_eq!(
+                with(question, 24),
+                Some(ChannelError::WrongSession(0)),
+                "a question about a position"
+            );
+        }
         assert_eq!(with(&[(8, 0)], 25), Some(ChannelError::NoReceiver));
     }
 }

@@ -215,6 +215,14 @@ mod tests {
         assert_eq!(with(1, 4), Some(ConsoleError::WrongKind(4)));
         assert_eq!(with(3, 1), Some(ConsoleError::NotZero(0x100)));
         assert_eq!(with(4, 0), Some(ConsoleError::NoReceiver));
+        let last = ConsoleMessage::END - 1;
+        for (position, expected) in [(last, None), (last + 1, Some(ConsoleError::WrongPosition(last + 1)))] {
+            let one =
+                ConsoleMessage { to: Some(Incarnation::FIRST), body: Body::Log { position, bytes: b"x" } };
+            let mut place = [0; 17];
+            let sent = one.encode(&mut place).expect("room");
+            assert_eq!(ConsoleMessage::decode(sent).err(), expected);
+        }
         assert_eq!(with(15, 0x20), Some(ConsoleError::WrongPosition(0x2000_0000_0000_0103)));
     }
 }

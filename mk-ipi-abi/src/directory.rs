@@ -434,6 +434,33 @@ mod tests {
     }
 
     #[test]
+    fn states_and_layouts_have_the_specs_numbers() {
+        use State::*;
+        let states = [0, 1, 2, 3, 4].map(State::from_u32);
+        assert_eq!(states, [Absent, Starting, Running, Dead, Ending].map(Some));
+        assert_eq!(
+            states.map(|state| state.map(State::is_live)),
+            [false, true, true, false, false].map(Some)
+        );
+        assert_eq!([5, u32::MAX].map(State::from_u32), [None; 2]);
+        assert_eq!(
+            [0, 1, 2, 3].map(Layout::from_u32),
+            [None, Some(Layout::RfcV2), Some(Layout::Native), None]
+        );
+    }
+
+    #[test]
+    fn the_smallest_region_of_each_layout_is_taken() {
+        for (layout, least) in [(Layout::RfcV2, 272), (Layout::Native, 4096)] {
+            let region = PhysRange::new(PhysAddr(0x10_0000), least);
+            let r = InstanceRecord { layout, region, ..record() };
+            assert_eq!(r.to_entry(2).check(r.instance, 4), Ok(r));
+            let small = InstanceEntry { region_len: least - 1, ..r.to_entry(2) };
+            assert_eq!(small.check(r.instance, 4), Err(EntryError::BadRegion));
+        }
+    }
+
+    #[test]
     fn a_record_survives_the_wire() {
         let r = record();
         assert_eq!(r.to_entry(8).check(r.instance, 4), Ok(r));
@@ -473,7 +500,9 @@ mod tests {
     fn a_header_is_checked_before_it_is_believed() {
         let h = DirectoryHeader::new(3, 2).unwrap();
         assert_eq!(h.total_size, 64 + 3 * 80);
+        assert_eq!(h.entry_words(), 10);
         assert_eq!(h.check(4096), Ok(h));
+        assert_eq!(h.check(h.total_size), Ok(h));
         assert_eq!(h.check(h.total_size - 1), Err(DirectoryError::TooSmall(h.total_size)));
         let bad = |h: DirectoryHeader| h.check(u64::MAX).unwrap_err();
         assert_eq!(bad(DirectoryHeader { magic: 7, ..h }), DirectoryError::NoStamp(7));

@@ -274,6 +274,16 @@ mod tests {
     }
 
     #[test]
+    fn lives_are_in_order_across_the_wrap() {
+        let life = |n| Incarnation::new(n).unwrap();
+        let cases = [(1, 2, true), (2, 1, false), (7, 7, false), (u32::MAX, 1, true), (1, u32::MAX, false)];
+        let far = [(1, 1 << 31, true), (1, (1 << 31) + 1, false), (2, (1 << 31) + 2, false)];
+        for (a, b, before) in cases.into_iter().chain(far) {
+            assert_eq!(life(a).is_before(life(b)), before, "{a} {b}");
+        }
+    }
+
+    #[test]
     fn a_type_above_32_bits_is_refused() {
         assert_eq!(MessageType::try_from(0xffff_ffffu64), Ok(MessageType(u32::MAX)));
         assert_eq!(MessageType::try_from(1u64 << 32), Err(TypeTooLarge(1 << 32)));
