@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The list of cases, and those about handlers and deferred work.
+//! The list of all cases, and the cases about handlers and deferred work.
 
 use crate::env::{Env, Steps, TestHandler, TYPE};
 use crate::inbox::{digest, payload};
@@ -97,20 +97,21 @@ cases! {
     "N-11" native::a_life_may_give_back_what_was_unread,
 }
 
-/// Counts what a handler that does not record saw.
+/// A second type of message, beside [`TYPE`].
 const OTHER: MessageType = MessageType(0x4000_0002);
 
 pub(crate) fn every_handler_of_a_type_gets_each_message<E: Env>(env: &'static E) -> Outcome {
     let before = env.inbox().count();
     let unhandled = env.endpoint().stats().unhandled;
     let handles = [env.listen()?, env.listen()?, env.listen()?];
-    let other =
-        env.register(OTHER, |env, m| env.inbox().push(m)).ok_or(Failed("a place for another type"))?;
+    let other = env
+        .register(OTHER, |env, m| env.inbox().push(m))
+        .ok_or(Failed("a handler for another type can be registered"))?;
     env.step()?;
     env.send(env.next(), 1, 9)?;
     check!(env.until(|| env.inbox().count() >= before + 3), "three handlers of a type get a message of it");
     env.linger();
-    check!(env.inbox().count() == before + 3, "a handler of another type does not");
+    check!(env.inbox().count() == before + 3, "a handler of another type does not get it");
     env.step()?;
     handles.into_iter().chain([other]).try_for_each(|h| env.unlisten(h))?;
     env.step()?;
@@ -129,7 +130,7 @@ pub(crate) fn a_full_registry_refuses<E: Env>(env: &'static E) -> Outcome {
         *place = Some(env.listen()?);
     }
     let tap = || env.endpoint().register(TYPE, TestHandler::new(env, |_, _| ()));
-    check!(tap() == Err(RegistryFull), "a registry has as many places as it says");
+    check!(tap() == Err(RegistryFull), "a registry with 16 handlers refuses another one");
     handles.into_iter().flatten().try_for_each(|h| env.unlisten(h))?;
     match tap() {
         Ok(handle) => env.unlisten(handle),
@@ -141,19 +142,22 @@ pub(crate) fn an_ended_registration_is_over_and_cannot_end_twice<E: Env>(env: &'
     let before = env.inbox().count();
     let first = env.listen()?;
     env.unlisten(first)?;
-    check!(env.endpoint().unregister(first) == Err(UnregisterError::Stale), "a handle ends once");
+    check!(
+        env.endpoint().unregister(first) == Err(UnregisterError::Stale),
+        "a handle can be unregistered only once"
+    );
     let second = env.listen()?;
     check!(
         env.endpoint().unregister(first) == Err(UnregisterError::Stale),
-        "and not its place's next handler"
+        "a handle that has ended does not end the next handler in its place"
     );
     env.step()?;
     env.send(env.next(), 3, 16)?;
-    check!(env.until(|| env.inbox().count() == before + 1), "which is still there");
+    check!(env.until(|| env.inbox().count() == before + 1), "the next handler in that place gets messages");
     env.unlisten(second)
 }
 
-/// What a callback found out, for the code outside.
+/// Stores what a callback found out, for the code outside of it: 1 for yes, 2 for no.
 fn note<E: Env>(env: &'static E, yes: bool) {
     env.inbox().note.store(if yes { 1 } else { 2 }, Relaxed);
 }
@@ -169,7 +173,7 @@ pub(crate) fn unregistration_inside_a_callback_is_refused<E: Env>(env: &'static 
     env.step()?;
     let sent = env.until(|| env.endpoint().send(E::id(env.next()), OTHER, &[1]) != Err(SendError::Busy));
     check!(sent && env.until(|| noted(env) != 0), "the callback runs");
-    check!(noted(env) == 1, "unregister says InCallback, inside any callback and for any handle");
+    check!(noted(env) == 1, "unregister gives InCallback inside every callback, for every handle");
     env.step()?;
     env.unlisten(tries)?;
     env.unlisten(other)
@@ -183,7 +187,8 @@ pub(crate) fn a_callback_may_send<E: Env>(env: &'static E) -> Outcome {
     } else {
         let answer = env.register(TYPE, |env, m| {
             let answer = || env.endpoint().send(E::id(0), TYPE, m.payload());
-            // A full slot of kernel 0 is the other answerer's; no waiting in a callback: it is empty soon.
+            // Kernel 0's slot can be full with the answer of another kernel, and is empty soon. A callback must not call
+            // `pause`, so it only tries again.
             (0..E::PATIENCE).any(|_| answer() != Err(SendError::Busy));
         });
         answer.ok_or(Failed("a handler can be registered"))
@@ -198,7 +203,10 @@ pub(crate) fn a_callback_may_send<E: Env>(env: &'static E) -> Outcome {
             );
             let answer = env.inbox().get(before + to as u64 - 1);
             let same = digest(&payload(40 + to as u64, 40)[..40]);
-            check!(answer.is_some_and(|a| a.digest == same && a.len == 40), "with the payload that was sent");
+            check!(
+                answer.is_some_and(|a| a.digest == same && a.len == 40),
+                "the answer has the payload that was sent"
+            );
         }
     }
     env.step()?;
@@ -222,7 +230,7 @@ pub(crate) fn a_callback_has_a_private_copy<E: Env>(env: &'static E) -> Outcome 
     env.step()?;
     if env.me() == 1 {
         check!(env.until(|| noted(env) != 0), "the callback runs");
-        check!(noted(env) == 1, "what the callback sees does not change under it");
+        check!(noted(env) == 1, "the message does not change while the callback reads it");
         env.scribble(1, 1, 0)?;
     }
     env.step()?;
@@ -239,11 +247,14 @@ pub(crate) fn a_kernel_can_send_to_itself<E: Env>(env: &'static E) -> Outcome {
         let sent = env.endpoint().send_to_cpu(E::id(env.me()), cpu, TYPE, &payload(61, 33)[..33]);
         sent != Err(SendError::Busy)
     });
-    check!(sent && env.until(|| env.inbox().count() == before + 2), "also when the CPU is named");
+    check!(
+        sent && env.until(|| env.inbox().count() == before + 2),
+        "a message to a named CPU of our own comes back too"
+    );
     let record = env.inbox().get(before + 1);
-    check!(record.is_some_and(|r| r.sender == cpu && r.first == 61), "and names its sender");
+    check!(record.is_some_and(|r| r.sender == cpu && r.first == 61), "the message names its sending CPU");
     let not_ours = PhysCpuId(cpu.0 ^ (1 << 40));
     let refused = env.endpoint().send_to_cpu(E::id(env.me()), not_ours, TYPE, &[1]);
-    check!(refused == Err(SendError::NotItsCpu(not_ours)), "a CPU of nobody is refused");
+    check!(refused == Err(SendError::NotItsCpu(not_ours)), "a CPU that belongs to no kernel is refused");
     env.unlisten(handle)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a backend supplies, and what the cases make of it.
+//! What a backend supplies, and the helper functions of the cases.
 
 use crate::inbox::{payload, Inbox};
 use crate::{check, Case, Outcome};
@@ -11,12 +11,12 @@ use mk_ipi_core::{
     UnregisterError,
 };
 
-/// The endpoint that the suite works on: a queue of 8, so that it can be filled.
+/// The endpoint that the suite works on. Its queue has only 8 places, so that a case can fill it.
 pub type TestEndpoint<E> = Endpoint<<E as Env>::Platform, TestHandler<E>, 4, 16, 8>;
 /// A word of shared memory as `E` maps it.
 pub(crate) type WordOf<E> = <<E as Env>::Platform as PhysMemory>::Word;
 
-/// A handler of the suite, which knows its kernel.
+/// A handler of the suite. It knows its kernel.
 #[derive(Debug)]
 pub struct TestHandler<E: 'static> {
     env: &'static E,
@@ -26,7 +26,7 @@ pub struct TestHandler<E: 'static> {
 #[derive(Debug)]
 enum Action<E: 'static> {
     Call(fn(&'static E, &Message<'_>)),
-    /// Tries to end this registration and notes whether it was told that it is inside a callback.
+    /// Tries to unregister this handle, and notes whether that was refused with `InCallback`.
     Unregister(Handle),
 }
 
@@ -61,33 +61,36 @@ pub trait Env: Sync + Sized {
     /// A second vector whose handler calls the endpoint's `on_interrupt`.
     const SPARE_VECTOR: Vector;
 
-    /// This kernel's endpoint: identified, the vector of its configuration and the spare one installed. The suite
-    /// attaches the instances.
+    /// This kernel's endpoint. It is identified, and the handlers of both vectors are installed: of the vector in its
+    /// configuration, and of the spare one. The suite attaches the instances.
     fn endpoint(&'static self) -> &'static TestEndpoint<Self>;
-    /// How `kernel` is to be attached: first incarnation, exclusive slots, one CPU. There is a slot for each physical CPU id up to the
+    /// How the suite attaches `kernel`: first incarnation, exclusive slots, one CPU. There is a slot for each physical CPU id
+    /// up to the
     /// highest: `slots` is that id + 1.
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
-    /// Memory for the slots of `kernel`, which all map. It begins on a page boundary, and has 272 bytes for each slot that
-    /// [`config_of`](Self::config_of) says.
+    /// Memory for the slots of `kernel`. All kernels map it. It begins on a page boundary, and has 272 bytes for each slot in
+    /// [`config_of`](Self::config_of).
     fn region_of(&self, kernel: usize) -> PhysRange;
-    /// Memory for a native region of `kernel`, [`NATIVE_LEN`](crate::NATIVE_LEN) bytes from a page boundary, which all map and which
-    /// nothing else uses.
+    /// Memory for a native region of `kernel`: [`NATIVE_LEN`](crate::NATIVE_LEN) bytes from a page boundary on. All kernels map
+    /// it, and
+    /// nothing else uses it.
     fn native_region_of(&self, kernel: usize) -> PhysRange;
-    /// Calls `f` with what this kernel's observer was told of its peers since the last call: each event once, in the order in which
-    /// they came.
+    /// Calls `f` with each event about a peer that this kernel's observer was told of since the last call: each event once, in
+    /// the
+    /// order in which the events came.
     fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent));
-    /// How often this kernel's observer was told to stop. In this test it counts, and must not stop.
+    /// How often this kernel's observer was told to stop. In this test the observer only counts; the kernel must not stop.
     fn stops(&self) -> u64;
     /// How often the spare vector's handler was called.
     fn spare_interrupts(&self) -> u64;
-    /// What its handlers saw.
+    /// The messages that this kernel's handlers were given.
     fn inbox(&self) -> &Inbox;
     /// This kernel's instance number.
     fn me(&self) -> usize;
     /// Instances `0..kernels()` take part.
     fn kernels(&self) -> usize;
-    /// A page of `kernel` that its peers may map, and that the tests may write. The platform's `peer_may_share` allows these pages,
-    /// and refuses all others.
+    /// A page of `kernel` that its peers may map, and that the tests may write. The platform's `peer_may_share` allows these
+    /// pages, and refuses all others.
     fn page_of(&self, kernel: usize) -> PhysRange;
     /// Writes this kernel's control word, with release ordering.
     fn post(&self, value: u64);
@@ -99,27 +102,30 @@ pub trait Env: Sync + Sized {
     /// `72 lines are too few` is your first failure, look here, and then at
     /// [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
     fn pause(&self);
-    /// Whether this run has the case; all kernels of the machine say the same. To run one case alone, say true for its name only.
+    /// Returns whether to run this case. All kernels of the machine must return the same. To run one case alone, return true
+    /// for its
+    /// name only.
     fn wants(&self, case: &Case) -> bool {
         let _ = case;
         true
     }
-    /// Tells how a case ended at this kernel.
+    /// Reports how a case ended at this kernel.
     fn report(&self, case: &Case, outcome: Outcome);
 }
 
-/// A type that the suite's plain handler is registered for.
+/// The type of message that the suite's recording handler is registered for.
 pub(crate) const TYPE: MessageType = MessageType(0x4000_0001);
 
-/// What the cases are written with.
+/// Helper functions of all cases.
 pub(crate) trait Steps: Env {
     fn begin_case(&self, number: usize) {
-        // A kernel that failed early goes on to here; the others' steps of the old case count as met.
+        // A kernel that failed the former case comes here early. The new number is larger than every step of the former
+        // case, so the others do not wait for this kernel there.
         self.inbox().progress.store((number as u64) << 32, Ordering::Relaxed);
         self.post((number as u64) << 32);
     }
 
-    /// All kernels meet. A kernel that has given up on this case does not hold up the others.
+    /// Waits until all kernels come to this step. A kernel that has failed this case does not hold up the others.
     fn step(&self) -> Outcome {
         let step = self.inbox().progress.fetch_add(1, Ordering::Relaxed) + 1;
         self.post(step);
@@ -130,7 +136,7 @@ pub(crate) trait Steps: Env {
         Ok(())
     }
 
-    /// Waits for `condition`; false if it does not come.
+    /// Waits until `condition` holds. Returns false if it does not hold in time.
     fn until(&self, mut condition: impl FnMut() -> bool) -> bool {
         (0..Self::PATIENCE).any(|_| {
             let met = condition();
@@ -141,7 +147,7 @@ pub(crate) trait Steps: Env {
         })
     }
 
-    /// Gives interrupts and deferred work every opportunity to do what they must not.
+    /// Lets time pass. A wrong interrupt, or deferred work that must not run, has the time to show itself.
     fn linger(&self) {
         (0..200).for_each(|_| self.pause());
     }
@@ -188,17 +194,17 @@ pub(crate) trait Steps: Env {
 
     fn doorbell_of(&'static self, kernel: usize) -> Result<(PhysCpuId, Vector), crate::Failed> {
         let instance = self.endpoint().instance(Self::id(kernel));
-        let instance = instance.map_err(|_| crate::Failed("every kernel is in the table"))?;
+        let instance = instance.map_err(|_| crate::Failed("every kernel is attached"))?;
         Ok((instance.doorbell_cpu(), instance.vector()))
     }
 
-    /// Calls `f` with the words of the slot that `kernel` listens to.
+    /// Calls `f` with the words of the slot of `kernel`'s doorbell CPU.
     fn with_slot<R>(
         &'static self,
         kernel: usize,
         f: impl Fn(&[WordOf<Self>]) -> R,
     ) -> Result<R, crate::Failed> {
-        let missing = crate::Failed("every kernel has a region with its slot");
+        let missing = crate::Failed("every kernel has a region that contains its slot");
         let instance = self.endpoint().instance(Self::id(kernel)).map_err(|_| missing)?;
         let first = instance.doorbell_cpu().0 as usize * 34;
         instance.words().get(first..first + 34).map(f).ok_or(missing)
@@ -226,7 +232,7 @@ pub(crate) trait Steps: Env {
         self.step()?;
         for kernel in 0..self.kernels() {
             let LinkConfig::RfcV2 { slots, .. } = self.config_of(kernel).link else {
-                return Err(crate::Failed("the suite begins with slots"));
+                return Err(crate::Failed("`config_of` describes slots"));
             };
             self.detach(kernel)?;
             self.attach(kernel, LinkConfig::RfcV2 { slots, policy }, self.region_of(kernel))?;
@@ -241,14 +247,14 @@ pub(crate) trait Steps: Env {
         Ok(())
     }
 
-    /// Takes an instance out of the table, if it is there.
+    /// Destroys an instance, if it is attached.
     fn detach(&'static self, kernel: usize) -> Outcome {
         let gone = self.endpoint().destroy_instance(Self::id(kernel));
         check!(matches!(gone, Ok(()) | Err(DestroyError::Unknown)), "an instance can be destroyed");
         Ok(())
     }
 
-    /// Exclusive, empty slots at the start of a case.
+    /// Makes the slots exclusive and empty, at the start of a case.
     fn fresh(&'static self) -> Outcome {
         self.step()?;
         self.inbox().note.store(0, Ordering::Relaxed);
@@ -261,7 +267,7 @@ pub(crate) trait Steps: Env {
         self.step()
     }
 
-    /// Nothing is under way any more when the next case begins.
+    /// Waits until nothing is under way any more, so that the next case can begin.
     fn quiet(&'static self) -> Outcome {
         self.step()?;
         self.linger();

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel's handlers saw.
+//! The record of the messages that a kernel's handlers were given.
 
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::Message;
 
-/// Records kept; older ones are overwritten.
+/// How many records are kept. A new record overwrites the oldest.
 const RECORDS: usize = 512;
 
 /// The messages that a kernel's handlers were given, in order, and the suite's notes. One CPU writes and reads it.
 #[derive(Debug)]
 pub struct Inbox {
-    /// The case that runs (high half) and the step within it.
+    /// The number of the case that runs (high half), and the step within it (low half).
     pub(crate) progress: AtomicU64,
-    /// What a callback has to say to the code outside; 0 at the start of a case.
+    /// A value from a callback for the code outside of it. It is 0 at the start of a case.
     pub(crate) note: AtomicU64,
     count: AtomicU64,
     /// Type and length; sending CPU; digest of the payload; first eight bytes of the payload; sending instance plus
@@ -21,7 +21,7 @@ pub struct Inbox {
     records: [[AtomicU64; 7]; RECORDS],
 }
 
-/// One message, as far as it is remembered.
+/// What is recorded of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub msg_type: MessageType,
@@ -30,9 +30,9 @@ pub(crate) struct Record {
     pub digest: u64,
     pub first: u64,
     pub from: Option<InstanceId>,
-    /// Of the native link; 0 elsewhere.
+    /// The message's number on a native link; 0 for a slot.
     pub number: u64,
-    /// The sender's life, and the receiver's; 0 for none.
+    /// The sender's incarnation, and the receiver's; 0 for none.
     pub lives: [u32; 2],
 }
 
@@ -77,7 +77,7 @@ impl Inbox {
         self.count.store(n + 1, Relaxed);
     }
 
-    /// The `n`-th message since the inbox was made, if it came and is still remembered.
+    /// The `n`-th message since the inbox was made, if it came and its record is still kept.
     pub(crate) fn get(&self, n: u64) -> Option<Record> {
         if n >= self.count() || self.count() - n > RECORDS as u64 {
             return None;
@@ -107,7 +107,7 @@ pub(crate) fn payload(seed: u64, len: usize) -> [u8; 256] {
     long_payload(seed, len)
 }
 
-/// As [`payload`], up to `N` of them.
+/// As [`payload`], but with up to `N` bytes.
 pub(crate) fn long_payload<const N: usize>(seed: u64, len: usize) -> [u8; N] {
     let mut bytes = [0; N];
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

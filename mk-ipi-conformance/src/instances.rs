@@ -40,30 +40,39 @@ pub(crate) fn a_bad_send_writes_nothing<E: Env>(env: &'static E) -> Outcome {
     let to = E::id(env.next());
     let send = |to, payload: &[u8]| env.endpoint().send(to, TYPE, payload);
     check!(send(to, &[]) == Err(SendError::Empty), "an empty message is refused");
-    check!(send(to, &[0; 257]) == Err(SendError::TooLong), "and one of 257 bytes");
+    check!(send(to, &[0; 257]) == Err(SendError::TooLong), "a message of 257 bytes is refused");
     let unknown = Err(SendError::Instance(LookupError::Unknown));
-    check!(send(InstanceId::new(250), &[1]) == unknown, "and an unknown instance");
+    check!(send(InstanceId::new(250), &[1]) == unknown, "a message to an unknown instance is refused");
     for id in [-1, 256, i32::MIN, i32::MAX] {
         check!(InstanceId::try_from(id).is_err(), "an id out of range is no instance");
     }
     let cpu = PhysCpuId(1 << 33);
     let named = env.endpoint().send_to_cpu(to, cpu, TYPE, &[1]);
-    check!(named == Err(SendError::NotItsCpu(cpu)), "and a CPU that is not its");
+    check!(named == Err(SendError::NotItsCpu(cpu)), "a CPU that is not the receiver's is refused");
     env.linger();
-    check!(snapshot()? == before, "nothing is written");
+    check!(snapshot()? == before, "a refused send writes nothing");
     let now = env.endpoint().stats();
-    check!(now.refused == stats.refused + 4 && now.interrupts == stats.interrupts, "nor rung");
+    check!(
+        now.refused == stats.refused + 4 && now.interrupts == stats.interrupts,
+        "each refusal is counted, and no doorbell rings"
+    );
     Ok(())
 }
 
 pub(crate) fn an_unreachable_cpu_is_refused<E: Env>(env: &'static E) -> Outcome {
     let platform = env.endpoint().platform();
     for cpu in [1 << 32, u64::MAX] {
-        check!(platform.check(PhysCpuId(cpu), Vector::RFC_V2).is_err(), "a CPU that no doorbell reaches");
-        check!(platform.ring(PhysCpuId(cpu), Vector::RFC_V2).is_err(), "is not rung");
+        check!(
+            platform.check(PhysCpuId(cpu), Vector::RFC_V2).is_err(),
+            "`check` refuses a CPU that no doorbell can reach"
+        );
+        check!(
+            platform.ring(PhysCpuId(cpu), Vector::RFC_V2).is_err(),
+            "`ring` refuses a CPU that no doorbell can reach"
+        );
     }
     let (cpu, vector) = env.doorbell_of(env.next())?;
-    check!(platform.check(cpu, vector).is_ok(), "and a peer's is reached");
+    check!(platform.check(cpu, vector).is_ok(), "`check` accepts a peer's CPU");
     Ok(())
 }
 
@@ -71,26 +80,35 @@ pub(crate) fn a_bad_instance_is_refused<E: Env>(env: &'static E) -> Outcome {
     let page = env.page_of(env.me());
     let attach = |config: &InstanceConfig<'_>, range| env.endpoint().attach_instance(config, Some(range));
     let good = [PhysCpuId(0)];
-    let at = |start, len| PhysRange::new(PhysAddr(start), len).ok_or(Failed("a range"));
+    let at = |start, len| PhysRange::new(PhysAddr(start), len).ok_or(Failed("a range is valid"));
     let start = page.start().0;
-    check!(attach(&config(&good), at(start + 8, 272)?) == Err(AddError::Misaligned), "a misaligned region");
-    check!(attach(&config(&good), at(start, 271)?) == Err(AddError::TooSmall(272)), "a region too small");
+    check!(
+        attach(&config(&good), at(start + 8, 272)?) == Err(AddError::Misaligned),
+        "a misaligned region is refused"
+    );
+    check!(
+        attach(&config(&good), at(start, 271)?) == Err(AddError::TooSmall(272)),
+        "a region smaller than one slot is refused"
+    );
     let two = InstanceConfig { link: slots(2), ..config(&good) };
-    check!(attach(&two, at(start, 543)?) == Err(AddError::TooSmall(544)), "for its slots");
+    check!(
+        attach(&two, at(start, 543)?) == Err(AddError::TooSmall(544)),
+        "a region smaller than its two slots is refused"
+    );
     for cpu in [1, 255, u64::MAX] {
         let cpus = [PhysCpuId(cpu)];
         let beyond = InstanceConfig { doorbell_cpu: PhysCpuId(cpu), ..config(&cpus) };
         check!(
             attach(&beyond, page) == Err(AddError::BeyondRegion(PhysCpuId(cpu))),
-            "a CPU beyond the slots"
+            "a CPU beyond the slots is refused"
         );
     }
-    check!(attach(&config(&[]), page) == Err(AddError::BadCpus), "no CPU");
+    check!(attach(&config(&[]), page) == Err(AddError::BadCpus), "an instance without a CPU is refused");
     let absent = InstanceConfig { link: slots(8), ..config(&[PhysCpuId(3)]) };
-    check!(attach(&absent, page) == Err(AddError::BadCpus), "a doorbell CPU that is not listed");
+    check!(attach(&absent, page) == Err(AddError::BadCpus), "a doorbell CPU that is not listed is refused");
     let taken = InstanceConfig { id: E::id(env.next()), ..config(&good) };
-    check!(attach(&taken, page) == Err(AddError::Exists), "an id twice");
-    check!(env.endpoint().instance(NOBODY).is_err(), "and none of it leaves an instance behind");
+    check!(attach(&taken, page) == Err(AddError::Exists), "an id that is in use is refused");
+    check!(env.endpoint().instance(NOBODY).is_err(), "a refused attachment leaves no instance behind");
     Ok(())
 }
 
@@ -98,31 +116,61 @@ pub(crate) fn an_instance_in_use_is_not_destroyed<E: Env>(env: &'static E) -> Ou
     let page = env.page_of(env.me());
     let cpus = [PhysCpuId(0)];
     let endpoint = env.endpoint();
-    check!(endpoint.destroy_instance(InstanceId::new(251)) == Err(DestroyError::Unknown), "an unknown one");
+    check!(
+        endpoint.destroy_instance(InstanceId::new(251)) == Err(DestroyError::Unknown),
+        "an unknown instance cannot be destroyed"
+    );
     check!(endpoint.attach_instance(&config(&cpus), Some(page)).is_ok(), "an instance can be attached");
-    let held = endpoint.instance(NOBODY).map_err(|_| Failed("and found"))?;
-    check!(held.region().map(PhysRange::start) == Some(page.start()), "with its region");
-    check!(endpoint.destroy_instance(NOBODY) == Err(DestroyError::InUse(1)), "while held it stays");
+    let held = endpoint.instance(NOBODY).map_err(|_| Failed("an attached instance can be found"))?;
+    check!(
+        held.region().map(PhysRange::start) == Some(page.start()),
+        "an instance has the region that it was attached with"
+    );
+    check!(
+        endpoint.destroy_instance(NOBODY) == Err(DestroyError::InUse(1)),
+        "an instance that is held cannot be destroyed"
+    );
     let gone = LookupError::Destroyed;
-    check!(endpoint.instance(NOBODY).is_err_and(|e| e == gone), "but takes no new users");
-    check!(endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::Instance(gone)), "nor messages");
-    check!(held.words().len() == 34, "and its memory is still there");
+    check!(
+        endpoint.instance(NOBODY).is_err_and(|e| e == gone),
+        "an instance that is about to be destroyed cannot be looked up"
+    );
+    check!(
+        endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::Instance(gone)),
+        "a send to an instance that is about to be destroyed is refused"
+    );
+    check!(held.words().len() == 34, "the memory of an instance that is held stays mapped");
     drop(held);
-    check!(endpoint.destroy_instance(NOBODY).is_ok(), "then it goes");
-    check!(endpoint.destroy_instance(NOBODY) == Err(DestroyError::Unknown), "once");
-    check!(endpoint.attach_instance(&config(&cpus), Some(page)).is_ok(), "and may come again");
-    check!(endpoint.destroy_instance(NOBODY).is_ok(), "and go");
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "an instance that nothing holds can be destroyed");
+    check!(
+        endpoint.destroy_instance(NOBODY) == Err(DestroyError::Unknown),
+        "an instance can be destroyed only once"
+    );
+    check!(
+        endpoint.attach_instance(&config(&cpus), Some(page)).is_ok(),
+        "an instance with the same id can be attached again"
+    );
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "an instance that was attached again can be destroyed");
     Ok(())
 }
 
 pub(crate) fn a_destroyed_instance_takes_no_messages<E: Env>(env: &'static E) -> Outcome {
     let cpus = [PhysCpuId(0)];
     let endpoint = env.endpoint();
-    check!(endpoint.attach_instance(&config(&cpus), None).is_ok(), "an instance may have no region");
-    check!(endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::NoRegion), "and then takes no messages");
-    check!(endpoint.destroy_instance(NOBODY).is_ok(), "it can be destroyed");
+    check!(
+        endpoint.attach_instance(&config(&cpus), None).is_ok(),
+        "an instance can be attached without a region"
+    );
+    check!(
+        endpoint.send(NOBODY, TYPE, &[1]) == Err(SendError::NoRegion),
+        "a send to an instance without a region is refused"
+    );
+    check!(endpoint.destroy_instance(NOBODY).is_ok(), "an instance without a region can be destroyed");
     let gone = Err(SendError::Instance(LookupError::Destroyed));
-    check!(endpoint.send(NOBODY, TYPE, &[1]) == gone, "and is known as destroyed");
+    check!(
+        endpoint.send(NOBODY, TYPE, &[1]) == gone,
+        "a send to a destroyed instance says that it was destroyed"
+    );
     Ok(())
 }
 
@@ -138,9 +186,15 @@ pub(crate) fn a_pfn_arrives<E: Env>(env: &'static E) -> Outcome {
     env.step()?;
     let pfn = Pfn(env.page_of(env.me()).start().0 / 4096);
     let sent = env.until(|| env.endpoint().send_pfn(E::id(env.next()), pfn) != Err(SendError::Busy));
-    check!(sent && env.until(|| env.inbox().count() == before + 1), "the number of our neighbour's page");
+    check!(
+        sent && env.until(|| env.inbox().count() == before + 1),
+        "the page number that the previous kernel sent arrives"
+    );
     let got = env.inbox().get(before);
-    check!(got.is_some_and(|r| r.len == 8 && r.msg_type == MK_PFN_IPI_TYPE), "eight bytes, type 0x80000001");
+    check!(
+        got.is_some_and(|r| r.len == 8 && r.msg_type == MK_PFN_IPI_TYPE),
+        "a PFN message has eight bytes and type 0x80000001"
+    );
     env.step()?;
     env.unlisten(handle)
 }
@@ -149,18 +203,30 @@ pub(crate) fn a_shared_page_is_mapped_and_no_other<E: Env>(env: &'static E) -> O
     let pfn_of = |k| Pfn(env.page_of(k).start().0 / 4096);
     let mapped = |pfn| env.endpoint().map_pfn(pfn).map_err(|_| Failed("a shared page can be mapped"));
     let mine = mapped(pfn_of(env.me()))?;
-    check!(mine.words().len() == 512, "4,096 bytes");
+    check!(mine.words().len() == 512, "a mapped page has 4,096 bytes");
     mine.words()[511].store(900 + env.me() as u64, Ordering::SeqCst);
     env.step()?;
     let theirs = mapped(pfn_of(env.next()))?;
-    check!(theirs.words()[511].load(Ordering::SeqCst) == 900 + env.next() as u64, "and read by a peer");
+    check!(
+        theirs.words()[511].load(Ordering::SeqCst) == 900 + env.next() as u64,
+        "a peer reads what was written to the page"
+    );
     drop(theirs);
     env.step()?;
     let refused = |pfn| env.endpoint().map_pfn(Pfn(pfn)).err();
-    check!(refused(1 << 40) == Some(MapPfnError::OutOfRange(Pfn(1 << 40))), "a page that no CPU addresses");
-    check!(refused(u64::MAX) == Some(MapPfnError::OutOfRange(Pfn(u64::MAX))), "nor this");
+    check!(
+        refused(1 << 40) == Some(MapPfnError::OutOfRange(Pfn(1 << 40))),
+        "a page number that no CPU can address is refused"
+    );
+    check!(
+        refused(u64::MAX) == Some(MapPfnError::OutOfRange(Pfn(u64::MAX))),
+        "the largest page number is refused"
+    );
     let foreign = (1 << 40) - 1;
-    check!(refused(foreign) == Some(MapPfnError::NotShared(Pfn(foreign))), "a page that is not for peers");
+    check!(
+        refused(foreign) == Some(MapPfnError::NotShared(Pfn(foreign))),
+        "a page that `peer_may_share` does not allow is refused"
+    );
     env.step()?;
     // A message that is no PFN message.
     let handle = env.register(TYPE, |env, m| {
@@ -172,7 +238,10 @@ pub(crate) fn a_shared_page_is_mapped_and_no_other<E: Env>(env: &'static E) -> O
     let before = env.inbox().count();
     env.step()?;
     env.send(env.next(), 8, 8)?;
-    check!(env.until(|| env.inbox().count() == before + 1), "another type names no page");
+    check!(
+        env.until(|| env.inbox().count() == before + 1),
+        "a message of another type is not taken as a PFN message"
+    );
     env.step()?;
     env.unlisten(handle)
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The conformance suite: each clause of SPEC.md that can be observed is a named case (see [`CASES`]).
 //!
-//! Every kernel of a machine runs [`run`] at the same time, on one CPU each, with an [`Env`] of its own; a case
-//! is one function in which each kernel plays its part. The machine has three kernels or more, instances
-//! `0..n` (at most 16), and a control word per kernel which the others can read.
+//! Every kernel of a machine calls [`run`] at the same time, on one CPU each, with an [`Env`] of its own. A case
+//! is one function. All kernels run it, and each does its own part. The machine has three kernels or more (at most 16),
+//! instances `0..n`, and for each kernel a control word that the others can read.
 #![no_std]
-#![expect(clippy::arithmetic_side_effects, reason = "a suite may stop; what it tests may not")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test suite may panic; the crates that it tests may not"
+)]
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 #![expect(clippy::indexing_slicing, reason = "own tables and payloads")]
 
@@ -29,7 +32,7 @@ pub struct Failed(pub &'static str);
 
 impl core::fmt::Display for Failed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "not so: {}", self.0)
+        write!(f, "expected that {}", self.0)
     }
 }
 
@@ -38,16 +41,16 @@ impl core::error::Error for Failed {}
 /// How a case ended at one kernel.
 pub type Outcome = Result<(), Failed>;
 
-/// One case, whatever the backend.
+/// One case. It is the same for every backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Its name, as SPEC.md's table of proofs has it.
+    /// Its name, as in the table of proofs in SPEC.md.
     pub name: &'static str,
     /// The clauses that it shows.
     pub clauses: &'static str,
 }
 
-/// Gives `Failed` with the text unless the condition holds.
+/// Returns `Failed` with the text, unless the condition holds.
 macro_rules! check {
     ($condition:expr, $text:literal) => {
         if !$condition {
@@ -57,12 +60,14 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-/// Runs every case at this kernel; all kernels of the machine run it together. True if all passed here.
+/// Runs every case at this kernel. All kernels of the machine must call it at the same time. True if all cases passed here.
 ///
 /// Each case begins with exclusive slots, empty, and with an empty inbox.
 ///
-/// Look at the first case that failed at any kernel: later failures may be its consequences. In that case ignore the kernels that
-/// expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run a case alone.
+/// If cases fail, look at the first case that failed at any kernel: later failures can be its consequences. Within that case,
+/// ignore
+/// the kernels that expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run a case
+/// alone.
 pub fn run<E: Env>(env: &'static E) -> bool {
     let mut passed = true;
     let cases = CASES.iter().zip(cases::parts::<E>()).enumerate();

@@ -9,10 +9,10 @@ use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{PollError, SendError, SlotPolicy};
 
-/// Sizes where words, lines and limits begin and end.
+/// Sizes at the ends of words and lines, and at the limits.
 const SIZES: [usize; 14] = [1, 2, 7, 8, 9, 15, 16, 47, 48, 64, 127, 248, 255, 256];
 
-/// The words that a message from kernel 0 leaves in a slot, straight from the struct's definition.
+/// The words of a message from kernel 0 in a slot, as L-2 defines the struct.
 fn expected<E: Env>(env: &'static E, seed: u64, len: usize) -> Result<[u64; 34], Failed> {
     let (sender, _) = env.doorbell_of(0)?;
     let bytes = payload(seed, len);
@@ -44,7 +44,7 @@ pub(crate) fn a_sent_message_has_the_bytes_of_the_struct<E: Env>(env: &'static E
                         env.with_slot(1, |s| core::array::from_fn(|w| s[w].load(Ordering::Acquire)))?;
                     check!(
                         expected(env, i as u64, len)? == found,
-                        "272 bytes: header, payload, zeros behind"
+                        "the 272 bytes are header, payload and zeros after it"
                     );
                 }
                 Ok(())
@@ -69,12 +69,16 @@ pub(crate) fn a_message_lies_in_the_slot_of_its_cpu<E: Env>(env: &'static E) -> 
         env.step()?;
         if env.me() == 1 {
             let (cpu, _) = env.doorbell_of(1)?;
-            let instance = env.endpoint().instance(E::id(1)).map_err(|_| Failed("we are in the table"))?;
+            let instance =
+                env.endpoint().instance(E::id(1)).map_err(|_| Failed("this kernel is attached"))?;
             let used =
                 |slot: &[_]| slot.iter().any(|w: &crate::env::WordOf<E>| w.load(Ordering::Relaxed) != 0);
             let mut slots = instance.words().chunks(34).enumerate();
             check!(slots.all(|(i, slot)| (i as u64 == cpu.0) || !used(slot)), "no other slot is touched");
-            check!(env.slot_word(1, 1)? == 256, "the slot of the receiving CPU's physical id is");
+            check!(
+                env.slot_word(1, 1)? == 256,
+                "the message is in the slot of the receiving CPU's physical id"
+            );
         }
         Ok(())
     };
@@ -94,12 +98,12 @@ pub(crate) fn every_size_arrives_whole<E: Env>(env: &'static E) -> Outcome {
     env.step()?;
     let (sender, _) = env.doorbell_of(from)?;
     for len in 1..=256usize {
-        let got = env.inbox().get(before + len as u64 - 1).ok_or(Failed("each message is remembered"))?;
+        let got = env.inbox().get(before + len as u64 - 1).ok_or(Failed("each message is in the inbox"))?;
         let same = digest(&payload(len as u64, len)[..len]);
-        check!(got.len == len && got.digest == same, "in order, each with its own bytes");
-        check!(got.sender == sender && got.msg_type == TYPE, "with sender and type");
+        check!(got.len == len && got.digest == same, "messages arrive in order, each with its own bytes");
+        check!(got.sender == sender && got.msg_type == TYPE, "messages arrive with sender and type");
     }
-    check!(env.inbox().count() == before + 256, "and none twice");
+    check!(env.inbox().count() == before + 256, "no message arrives twice");
     env.unlisten(handle)
 }
 
@@ -113,7 +117,7 @@ pub(crate) fn the_doorbell_does_not_overtake_the_message<E: Env>(env: &'static E
             env.send(1, n, 256)?;
             check!(env.until(|| env.slot_word(1, 1) == Ok(0)), "the message is taken");
         } else if env.me() == 1 {
-            check!(env.until(|| env.inbox().count() > before + n), "the message comes");
+            check!(env.until(|| env.inbox().count() > before + n), "the message arrives");
         }
     }
     env.step()?;
@@ -139,9 +143,12 @@ pub(crate) fn a_slot_that_holds_no_message_delivers_none<E: Env>(env: &'static E
             env.step()?;
         }
         let now = env.endpoint().stats();
-        check!(env.inbox().count() == before && now.received == stats.received, "nothing is delivered");
+        check!(
+            env.inbox().count() == before && now.received == stats.received,
+            "a slot without a message delivers nothing"
+        );
         let counted = now.empty == stats.empty + 1 && now.bad_size == stats.bad_size + 5;
-        check!(env.me() != 1 || counted, "each is counted as what it is");
+        check!(env.me() != 1 || counted, "size 0 is counted as empty, and each larger one as a bad size");
         env.step()?;
         if env.me() == 1 {
             env.scribble(1, 1, 0)?;
@@ -165,7 +172,7 @@ pub(crate) fn a_stray_doorbell_delivers_nothing_from_an_exclusive_slot<E: Env>(e
     let seen = || env.endpoint().stats().empty > stats.empty;
     check!(env.me() != 1 || env.until(seen), "a stray doorbell is counted");
     env.linger();
-    check!(env.me() != 1 || env.inbox().count() == before + 1, "and delivers nothing");
+    check!(env.me() != 1 || env.inbox().count() == before + 1, "a stray doorbell delivers nothing");
     env.unlisten(handle)
 }
 
@@ -179,7 +186,7 @@ pub(crate) fn overwrite_keeps_the_last_message<E: Env>(env: &'static E) -> Outco
             for seed in 1..=3 {
                 check!(
                     env.try_send(1, seed, 100 + seed as usize).is_ok(),
-                    "an occupied slot is no error here"
+                    "an occupied slot of this policy takes another message"
                 );
             }
         }
@@ -189,14 +196,17 @@ pub(crate) fn overwrite_keeps_the_last_message<E: Env>(env: &'static E) -> Outco
     if env.me() == 1 {
         check!(env.until(|| env.inbox().count() > before), "a message arrives");
         env.linger();
-        let got = env.inbox().get(before).ok_or(Failed("it is remembered"))?;
+        let got = env.inbox().get(before).ok_or(Failed("the message is in the inbox"))?;
         check!(
             got.first == 3 && got.len == 103 && got.digest == digest(&payload(3, 103)[..103]),
-            "the last, whole"
+            "the last message arrives whole"
         );
         let now = env.endpoint().stats();
-        check!(now.interrupts == stats.interrupts + 1, "a pending vector is not counted twice");
-        check!(env.inbox().count() == before + 1, "and once");
+        check!(
+            now.interrupts == stats.interrupts + 1,
+            "doorbells that come while interrupts are off cause one interrupt"
+        );
+        check!(env.inbox().count() == before + 1, "the last message arrives only once");
     }
     env.step()?;
     env.unlisten(handle)
@@ -210,10 +220,10 @@ pub(crate) fn a_receiver_of_c_senders_never_writes_its_slot<E: Env>(env: &'stati
     if env.me() == 0 {
         check!(env.try_send(1, 9, 200).is_ok(), "a message can be sent");
     }
-    check!(env.me() != 1 || env.until(|| env.inbox().count() == before + 1), "it arrives");
+    check!(env.me() != 1 || env.until(|| env.inbox().count() == before + 1), "the message arrives");
     env.step()?;
     let found = env.with_slot(1, |s| core::array::from_fn(|w| s[w].load(Ordering::Acquire)))?;
-    check!(expected(env, 9, 200)? == found, "and stays in the slot, byte for byte");
+    check!(expected(env, 9, 200)? == found, "the message stays in the slot, byte for byte");
     if env.me() == 0 {
         env.ring(1)?;
     }
@@ -223,7 +233,10 @@ pub(crate) fn a_receiver_of_c_senders_never_writes_its_slot<E: Env>(env: &'stati
     );
     env.step()?;
     if env.me() == 1 {
-        check!(env.endpoint().poll() == Err(PollError::NotExclusive), "so a poll is refused");
+        check!(
+            env.endpoint().poll() == Err(PollError::NotExclusive),
+            "a poll of slots that are overwritten is refused"
+        );
         env.scribble(1, 1, 0)?;
     }
     env.step()?;
@@ -237,11 +250,14 @@ pub(crate) fn an_unread_message_makes_its_slot_busy<E: Env>(env: &'static E) -> 
         env.step()?;
         if env.me() == 0 {
             check!(env.try_send(1, 1, 8).is_ok(), "an empty slot takes a message");
-            check!(env.try_send(1, 2, 8) == Err(SendError::Busy), "an occupied one is busy");
+            check!(env.try_send(1, 2, 8) == Err(SendError::Busy), "an occupied slot is busy");
         }
         env.step()?;
         if env.me() == 2 {
-            check!(env.try_send(1, 3, 8) == Err(SendError::Busy), "for every sender");
+            check!(
+                env.try_send(1, 3, 8) == Err(SendError::Busy),
+                "an occupied slot is busy for every sender"
+            );
         }
         env.step()
     };
@@ -251,9 +267,9 @@ pub(crate) fn an_unread_message_makes_its_slot_busy<E: Env>(env: &'static E) -> 
     }
     env.step()?;
     if env.me() == 1 {
-        check!(env.until(|| env.inbox().count() == before + 2), "both messages that were taken arrive");
+        check!(env.until(|| env.inbox().count() == before + 2), "both messages that were accepted arrive");
         let firsts = [before, before + 1].map(|n| env.inbox().get(n).map(|r| r.first));
-        check!(firsts == [Some(1), Some(4)], "and nothing of those refused");
+        check!(firsts == [Some(1), Some(4)], "no refused message arrives");
     }
     env.step()?;
     env.unlisten(handle)
@@ -279,13 +295,16 @@ pub(crate) fn a_claim_is_ignored_and_cleared_by_the_host<E: Env>(env: &'static E
         let clear = |id, life| env.endpoint().clear_claims(E::id(id), life);
         check!(
             clear(1, dead.incarnation) == 0 && clear(2, dead.incarnation.next()) == 0,
-            "only that kernel's life"
+            "claims of other kernels and of other lives are not cleared"
         );
-        check!(clear(2, dead.incarnation) == 1, "the host clears the claim of the dead");
-        check!(env.try_send(1, 7, 8).is_ok(), "and the slot is free");
+        check!(clear(2, dead.incarnation) == 1, "the host clears the claim of a dead life");
+        check!(env.try_send(1, 7, 8).is_ok(), "the slot takes a message after its claim was cleared");
     }
     check!(env.me() != 1 || env.until(|| env.inbox().count() == before + 1), "the next message arrives");
-    check!(env.me() != 1 || env.inbox().get(before).is_some_and(|r| r.first == 7), "and is the one sent");
+    check!(
+        env.me() != 1 || env.inbox().get(before).is_some_and(|r| r.first == 7),
+        "the message that arrives is the one that was sent"
+    );
     env.step()?;
     env.unlisten(handle)
 }
@@ -306,16 +325,16 @@ pub(crate) fn many_senders_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.step()?;
     if env.me() == 0 {
         env.linger();
-        check!(env.inbox().count() == before + total, "none twice");
+        check!(env.inbox().count() == before + total, "no message arrives twice");
         let mut next = [0; 16];
         for i in 0..total.min(500) {
-            let got = env.inbox().get(before + i).ok_or(Failed("each is remembered"))?;
+            let got = env.inbox().get(before + i).ok_or(Failed("each message is in the inbox"))?;
             let (from, n) = ((got.first >> 32) as usize, got.first & 0xffff_ffff);
             let len = 8 + (n as usize * 11) % 249;
-            check!(from < 16 && next[from] == n, "each sender's messages in order");
+            check!(from < 16 && next[from] == n, "each sender's messages arrive in order");
             check!(
                 got.len == len && got.digest == digest(&payload(got.first, len)[..len]),
-                "each message whole"
+                "each message arrives whole"
             );
             next[from] += 1;
         }
@@ -324,13 +343,16 @@ pub(crate) fn many_senders_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.unlisten(handle)
 }
 
-/// Marks the last message of [`overflow`]; the low half says how many went before.
+/// Marks the last message of [`overflow`]. The low half of its first word says how many messages were sent before it.
 const END: u64 = 1 << 32;
 
-/// Has kernel 1's callback hold up its deferred work until `overflowed` exceeds what it was, while kernel 0 sends.
+/// Kernel 0 sends while kernel 1's callback holds up the deferred work there, until the counter `overflowed` goes up.
 ///
-/// Gives how many messages were sent to kernel 1, how many of them its handler saw, and how many of those were new:
-/// an overwritten slot delivers a message twice if a late doorbell finds it before its own (SPEC H-16).
+/// Returns three numbers: how many messages were sent to kernel 1, how many its handler saw, and how many of those were
+/// different.
+/// An overwritten slot delivers a message twice if a late doorbell finds it before its own doorbell (SPEC H-16). All three are
+/// 0 at
+/// the other kernels.
 fn overflow<E: Env>(env: &'static E, overflowed: fn(&'static E) -> u64) -> Result<[u64; 3], Failed> {
     let (before, mark) = (env.inbox().count(), overflowed(env));
     env.step()?;
@@ -354,13 +376,13 @@ fn overflow<E: Env>(env: &'static E, overflowed: fn(&'static E) -> u64) -> Resul
     }
     let last = || env.inbox().get(env.inbox().count() - 1).filter(|r| r.first & END != 0);
     let ended = env.until(|| env.inbox().count() > before && last().is_some());
-    check!(ended, "what is sent after that arrives again");
+    check!(ended, "a message that is sent after the overflow arrives");
     env.step()?;
     let seen = env.inbox().count() - before - 1;
     let mut distinct = 0;
     let mut newest = None;
     for got in (before..before + seen).map(|n| env.inbox().get(n).map_or(u64::MAX, |r| r.first)) {
-        check!(newest.is_none_or(|newest| newest <= got), "in order");
+        check!(newest.is_none_or(|newest| newest <= got), "messages arrive in order");
         distinct += u64::from(newest != Some(got));
         newest = Some(got);
     }
@@ -376,7 +398,7 @@ pub(crate) fn a_full_queue_leaves_the_message_in_its_slot<E: Env>(env: &'static 
     });
     let handle = handle.ok_or(Failed("a handler can be registered"))?;
     let [sent, seen, distinct] = overflow(env, |env| env.endpoint().stats().left)?;
-    check!(sent == seen && sent == distinct, "no message is lost, none comes twice");
+    check!(sent == seen && sent == distinct, "no message is lost, and none arrives twice");
     env.unlisten(handle)
 }
 
@@ -390,7 +412,7 @@ pub(crate) fn a_full_queue_drops_the_newest_of_an_overwritten_slot<E: Env>(env: 
     let handle = handle.ok_or(Failed("a handler can be registered"))?;
     let [sent, seen, distinct] = overflow(env, |env| env.endpoint().stats().dropped)?;
     let kept = env.me() != 1 || (seen >= 8 && distinct < sent);
-    check!(kept, "a queue of messages is kept, later ones are dropped");
+    check!(kept, "a full queue of messages arrives, and later ones are dropped");
     env.unlisten(handle)
 }
 
@@ -400,19 +422,25 @@ pub(crate) fn a_poll_finds_what_a_lost_doorbell_left<E: Env>(env: &'static E) ->
     env.step()?;
     if env.me() == 0 {
         let words = expected(env, 77, 30)?;
-        // A message as a sender publishes it, whose doorbell is lost.
+        // Stores a message as a sender does, but does not ring: as if its doorbell were lost.
         (0..34).filter(|&w| w != 1).try_for_each(|w| env.scribble(1, w, words[w]))?;
         env.scribble(1, 1, words[1])?;
     }
     env.step()?;
     env.linger();
-    check!(env.inbox().count() == before, "nothing comes without a doorbell");
+    check!(env.inbox().count() == before, "no message arrives without a doorbell");
     env.step()?;
     if env.me() == 1 {
         check!(env.endpoint().poll() == Ok(true), "a poll finds the message");
-        check!(env.endpoint().poll() == Ok(false), "once");
-        check!(env.until(|| env.inbox().count() == before + 1), "and it is delivered");
-        check!(env.inbox().get(before).is_some_and(|r| r.first == 77 && r.len == 30), "whole");
+        check!(env.endpoint().poll() == Ok(false), "a second poll finds nothing");
+        check!(
+            env.until(|| env.inbox().count() == before + 1),
+            "the message that the poll found is delivered"
+        );
+        check!(
+            env.inbox().get(before).is_some_and(|r| r.first == 77 && r.len == 30),
+            "the message that the poll found is whole"
+        );
     }
     env.step()?;
     env.unlisten(handle)
@@ -425,13 +453,22 @@ pub(crate) fn the_counters_count<E: Env>(env: &'static E) -> Outcome {
     for n in 0..10 {
         env.send(env.next(), n, 8)?;
     }
-    check!(env.endpoint().send(E::id(env.next()), TYPE, &[]) == Err(SendError::Empty), "nothing to send");
+    check!(
+        env.endpoint().send(E::id(env.next()), TYPE, &[]) == Err(SendError::Empty),
+        "an empty message is refused"
+    );
     let all = || env.endpoint().stats().handled == stats.handled + 10;
-    check!(env.until(all), "ten handled");
+    check!(env.until(all), "ten messages are counted as handled");
     env.step()?;
     let now = env.endpoint().stats();
-    check!(now.sent == stats.sent + 10 && now.refused == stats.refused + 1, "ten sent, one refused");
-    check!(now.received == stats.received + 10 && now.unhandled == stats.unhandled, "ten received");
-    check!(now.interrupts > stats.interrupts, "interrupts counted");
+    check!(
+        now.sent == stats.sent + 10 && now.refused == stats.refused + 1,
+        "ten messages are counted as sent, and one as refused"
+    );
+    check!(
+        now.received == stats.received + 10 && now.unhandled == stats.unhandled,
+        "ten messages are counted as received, and none as unhandled"
+    );
+    check!(now.interrupts > stats.interrupts, "interrupts are counted");
     env.unlisten(handle)
 }

@@ -8,10 +8,10 @@ use mk_ipi_core::abi::PhysCpuId;
 use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::MoveError;
 
-/// A receiver that is awake wants no doorbell: what its interrupt handler does first.
+/// Wakes this receiver, as its interrupt handler does first. From then on it wants no doorbell.
 fn wake<E: Env>(env: &'static E) -> Outcome {
     env.endpoint().on_interrupt();
-    check!(env.peek(env.me(), ARMED)? == 0, "an interrupt disarms");
+    check!(env.peek(env.me(), ARMED)? == 0, "an interrupt sets ARMED to 0");
     Ok(())
 }
 
@@ -25,34 +25,34 @@ pub(crate) fn a_busy_receiver_is_not_rung<E: Env>(env: &'static E) -> Outcome {
         env.not_at(1, || {
             let mark = rung();
             env.send_all(1, 0..2)?;
-            check!(rung() == mark, "no doorbell for a receiver that is awake");
+            check!(rung() == mark, "a receiver that is awake is not rung");
             Ok(())
         })?;
         env.at(1, || {
             let looks =
                 core::iter::repeat_with(|| env.endpoint().drain()).take_while(|look| look.messages != 0);
             let found: usize = looks.map(|look| look.messages).sum();
-            check!(found == 2 * (env.kernels() - 1), "looks find all");
-            check!(env.peek(1, ARMED)? == 0, "and arms nothing");
+            check!(found == 2 * (env.kernels() - 1), "`drain` finds all messages");
+            check!(env.peek(1, ARMED)? == 0, "`drain` leaves ARMED at 0");
             Ok(())
         })?;
         env.not_at(1, || {
             let mark = rung();
             env.send_all(1, 2..4)?;
-            check!(rung() == mark, "so nobody rings");
+            check!(rung() == mark, "a receiver whose ARMED is 0 is not rung");
             Ok(())
         })?;
         env.at(1, || {
             env.drain_by_hand()?;
-            check!(env.peek(1, ARMED)? == 1, "a receiver that has nothing left arms");
+            check!(env.peek(1, ARMED)? == 1, "a receiver that has nothing left sets ARMED to 1");
             env.expect_from_others(before, 0, 4)
         })?;
         env.not_at(1, || {
             let mark = rung().0;
             env.send_all(1, 4..5)?;
-            check!(rung().0 == mark + 1, "and then is rung");
+            check!(rung().0 == mark + 1, "a receiver whose ARMED is 1 is rung");
             let told = env.endpoint().lane_stats(E::id(1)).is_ok_and(|lane| Ok(lane.rung) == rung().1);
-            check!(told, "which the lane's header counts");
+            check!(told, "the lane's header counts the doorbell");
             Ok(())
         })
     })?;
@@ -67,20 +67,20 @@ pub(crate) fn what_is_posted_waits_for_the_flush<E: Env>(env: &'static E) -> Out
         env.step()?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            // No deferred work of ours flushes in between.
+            // With interrupts off, no deferred work of ours flushes in between.
             env.undisturbed(|| {
                 let rung = || env.endpoint().stats().rung;
                 let mark = rung();
                 check!((0..3).all(|n| env.post_number(1, n) == Ok(n + 1)), "a message can be posted");
                 check!(rung() == mark, "a post does not ring");
-                check!(env.endpoint().flush(E::id(1)).is_ok(), "a flush");
-                check!(rung() == mark + 1, "rings, once for all");
-                check!(env.post_number(1, 3).is_ok(), "one more is posted");
-                check!(rung() == mark + 1, "and waits");
+                check!(env.endpoint().flush(E::id(1)).is_ok(), "a flush succeeds");
+                check!(rung() == mark + 1, "a flush rings once for all messages");
+                check!(env.post_number(1, 3).is_ok(), "another message can be posted");
+                check!(rung() == mark + 1, "a post after the flush does not ring either");
                 env.endpoint().run_deferred();
-                check!(rung() == mark + 2, "for the end of the next run of deferred work at the latest");
+                check!(rung() == mark + 2, "the end of a run of deferred work rings for what was posted");
                 env.endpoint().run_deferred();
-                check!(rung() == mark + 2, "which flushes once");
+                check!(rung() == mark + 2, "a second run of deferred work does not ring again");
                 Ok(())
             })
         })
@@ -95,12 +95,12 @@ pub(crate) fn a_poll_finds_what_was_not_rung_for<E: Env>(env: &'static E) -> Out
     env.linger();
     env.with_deaf(1, || {
         env.step()?;
-        // As if every doorbell were lost: the receiver says that it wants none.
+        // The receiver says that it wants no doorbell. This has the same effect as a doorbell that is lost.
         env.at(1, || wake(env))?;
         env.not_at(1, || {
             let rung = env.endpoint().stats().rung;
             env.send_all(1, 0..1)?;
-            check!(env.endpoint().stats().rung == rung, "nobody is rung");
+            check!(env.endpoint().stats().rung == rung, "a receiver that wants no doorbell is not rung");
             Ok(())
         })?;
         env.at(1, || {
@@ -110,19 +110,22 @@ pub(crate) fn a_poll_finds_what_was_not_rung_for<E: Env>(env: &'static E) -> Out
         })?;
         env.not_at(1, || env.send_all(1, 1..2))?;
         env.at(1, || {
-            check!(env.endpoint().poll() == Ok(true), "a poll has the deferred work look");
+            check!(env.endpoint().poll() == Ok(true), "a poll schedules the deferred work");
             Ok(())
         })
     })?;
     env.at(1, || {
         env.expect_from_others(before, 0, 2)?;
-        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "which arms");
+        check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "the deferred work sets ARMED to 1");
         env.poke(1, ARMED, 0)
     })?;
     env.not_at(1, || env.send_all(1, 2..3))?;
     env.at(1, || {
         env.linger();
-        check!(env.inbox().count() == before + 2 * (env.kernels() as u64 - 1), "nobody looks by itself");
+        check!(
+            env.inbox().count() == before + 2 * (env.kernels() as u64 - 1),
+            "no message is found without a doorbell, a poll or a tick"
+        );
         env.endpoint().tick(0, 1);
         env.expect_from_others(before, 0, 3)
     })?;
@@ -133,16 +136,16 @@ pub(crate) fn every_stream_ends_with_a_doorbell_that_counts<E: Env>(env: &'stati
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.step()?;
-    // One at a time: the doorbell of each is the only one, and the receiver has armed, or is just about to.
+    // One message at a time, so that no doorbell of another message can help. The receiver has set ARMED, or is just about to.
     for n in 0..60 {
         env.send_number(env.next(), n)?;
-        check!(env.until(|| env.inbox().count() > before + n), "no message waits for the next one");
+        check!(env.until(|| env.inbox().count() > before + n), "no message waits until the next one is sent");
     }
     env.step()?;
     env.unlisten(handle)
 }
 
-/// The bell word of that CPU and vector.
+/// The BELL word of this CPU and vector (N-4).
 const fn bell(cpu: PhysCpuId, vector: u64) -> u64 {
     1 << 63 | vector << 48 | cpu.0
 }
@@ -156,11 +159,11 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     let (foreign, _) = env.doorbell_of(0)?;
     let vector = u64::from(E::SPARE_VECTOR.get());
     let n = core::cell::Cell::new(0);
-    // Messages to kernel 1, which is armed: whether each of them rings it at the spare vector.
+    // Sends to kernel 1 while its ARMED is 1, and checks whether that rings the spare vector: exactly if `there`.
     let rings_there = |there: bool| {
         let spare = env.spare_interrupts();
         env.at(1, || {
-            check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "the receiver arms again");
+            check!(env.until(|| env.peek(1, ARMED) == Ok(1)), "the receiver sets ARMED to 1 again");
             Ok(())
         })?;
         env.not_at(1, || env.send_number(1, n.get()))?;
@@ -169,7 +172,7 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
         let expected = there && env.me() == 1;
         check!(
             (env.spare_interrupts() > spare) == expected,
-            "the receiver is rung where it wants to be, if it may"
+            "the receiver is rung at the spare vector exactly if BELL allows it"
         );
         Ok(())
     };
@@ -178,16 +181,25 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
         let nobody = PhysCpuId(here.0 ^ (1 << 40));
         let too_far = PhysCpuId(1 << 48);
         let moved = |cpu| env.endpoint().move_doorbell(cpu, E::SPARE_VECTOR);
-        check!(moved(foreign) == Err(MoveError::NotOurCpu(foreign)), "not to a CPU of somebody else");
-        check!(moved(nobody) == Err(MoveError::NotOurCpu(nobody)), "nor of nobody");
-        check!(moved(too_far) == Err(MoveError::NotOurCpu(too_far)), "nor to one that no word names");
-        check!(env.peek(1, BELL)? == 0, "what is refused changes nothing");
-        check!(moved(here).is_ok(), "to another vector");
-        check!(env.peek(1, BELL)? == bell(here, vector), "BELL: physical id, vector, bit 63");
+        check!(
+            moved(foreign) == Err(MoveError::NotOurCpu(foreign)),
+            "a doorbell cannot move to another kernel's CPU"
+        );
+        check!(
+            moved(nobody) == Err(MoveError::NotOurCpu(nobody)),
+            "a doorbell cannot move to a CPU that belongs to no kernel"
+        );
+        check!(
+            moved(too_far) == Err(MoveError::NotOurCpu(too_far)),
+            "a doorbell cannot move to a CPU id of more than 48 bits"
+        );
+        check!(env.peek(1, BELL)? == 0, "a refused move does not change BELL");
+        check!(moved(here).is_ok(), "a doorbell can move to another vector");
+        check!(env.peek(1, BELL)? == bell(here, vector), "BELL has the physical id, the vector and bit 63");
         Ok(())
     })?;
     rings_there(true)?;
-    // A CPU of somebody else, one of nobody; vectors below 0x20 and above 0xfe; unknown bits; no mark.
+    // Another kernel's CPU; a CPU of no kernel; a vector below 0x20; a vector above 0xfe; an unknown bit; bit 63 clear.
     let senseless = [
         bell(foreign, vector),
         bell(PhysCpuId((1 << 48) - 1), vector),
@@ -202,17 +214,20 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     }
     env.at(1, || env.poke(1, BELL, bell(here, vector)))?;
     rings_there(true)?;
-    // Its next life is not rung where a dead one wanted to be.
+    // A new life is not rung where the former life wanted to be.
     env.at(1, || {
         env.next_life()?;
         env.attach_again(1)?;
-        check!(env.peek(1, BELL)? == 0, "a new life is rung where the directory says");
+        check!(env.peek(1, BELL)? == 0, "BELL is 0 when a new life begins");
         Ok(())
     })?;
     rings_there(false)?;
     let strangers = env.me() == 1 || env.endpoint().stats().interrupts == interrupts;
-    check!(strangers, "and nobody else's CPU is interrupted");
-    check!(env.endpoint().platform().check(here, E::SPARE_VECTOR).is_ok(), "ever");
+    check!(strangers, "no other kernel's CPU is interrupted");
+    check!(
+        env.endpoint().platform().check(here, E::SPARE_VECTOR).is_ok(),
+        "a doorbell can reach the spare vector"
+    );
     env.step()?;
     env.unlisten(handle)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about peers that break the protocol, from either end.
+//! Cases about senders and receivers that break the protocol.
 
 use super::{control, header, hello, tag, Native, BEGIN, CLEAN, FIRST, FURTHER, LINES};
 use crate::env::{Env, Steps, TYPE};
@@ -8,19 +8,20 @@ use mk_ipi_core::abi::native::Breach;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::SendError;
 
-/// The kernel whose lane is written by somebody hostile.
+/// The kernel that acts as the hostile sender.
 const BAD: usize = 2;
 
-/// What somebody hostile does: the breach as which it is found out, honest messages before it, what is stored.
+/// An attack: the breach that the receiver must report, the number of honest messages before it, and the function that stores
+/// the bad words.
 type Attack<E> = (Breach, u64, fn(&'static E, u64) -> Outcome);
 
-/// A published message at `position` with this tag and second word.
+/// Stores a published message at `position` with this tag and second word.
 fn forge<E: Env>(env: &'static E, position: u64, tag: u64, about: u64) -> Outcome {
     env.poke(1, env.line(BAD, position, 1), about)?;
     env.poke(1, env.line(BAD, position, 0), tag | u64::from(TYPE.0) << 32)
 }
 
-/// A message of two lines, of which the second has this tag.
+/// Stores a message of two lines. The second line has this tag.
 fn forge_two<E: Env>(env: &'static E, position: u64, second: u64) -> Outcome {
     env.poke(1, env.line(BAD, position + 1, 0), second)?;
     forge(env, position, tag(0), 60)
@@ -49,7 +50,7 @@ fn attacks<E: Env>() -> [Attack<E>; 14] {
     ]
 }
 
-/// The attack and what the others see of it; then the hostile kernel begins anew.
+/// Runs an attack, and checks what all kernels see of it. Then the hostile kernel begins a new life.
 fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcome {
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.peer_reports());
@@ -58,7 +59,10 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
     env.step()?;
     env.at(BAD, || env.send_all(1, 0..honest))?;
     env.at(1, || {
-        check!(env.until(|| env.inbox().count() == before + honest), "it was honest once");
+        check!(
+            env.until(|| env.inbox().count() == before + honest),
+            "honest messages before the breach arrive"
+        );
         Ok(())
     })?;
     env.at(BAD, || {
@@ -67,52 +71,67 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
     })?;
     env.at(1, || {
         let event = PeerEvent::Quarantined(breach);
-        check!(env.until(|| told.once(BAD, event)), "the breach is found out and told of");
-        check!(env.endpoint().stats().quarantined == quarantined + 1, "and counted");
-        check!(env.in_order(before, BAD, 0)? == honest, "what came before it is delivered, no more");
+        check!(env.until(|| told.once(BAD, event)), "the breach is found, and reported once");
+        check!(env.endpoint().stats().quarantined == quarantined + 1, "the quarantine is counted");
+        check!(
+            env.in_order(before, BAD, 0)? == honest,
+            "messages before the breach are delivered, and no others"
+        );
         let words = [control::BREACH, control::LAST_BREACH, control::BAD];
-        check!(env.controls(1, BAD, words)? == [breach as u64, breach as u64, 1], "the sender can see it");
+        check!(
+            env.controls(1, BAD, words)? == [breach as u64, breach as u64, 1],
+            "the breach is in the control line, where the sender can read it"
+        );
         let words = [control::ANSWER, control::CREDIT, control::HANDED];
         check!(
             env.controls(1, BAD, words)? == [hello(1, 1, FIRST), honest, honest],
-            "with the hello that it is about, and how far it came"
+            "ANSWER, CREDIT and HANDED stay as they were before the breach"
         );
         Ok(())
     })?;
-    // The others go on, for more than a lap.
+    // The other kernels continue, for more than one lap.
     for n in 0..LINES + 2 {
-        check!(env.me() == 1 || env.me() == BAD || env.send_number(1, n).is_ok(), "the others go on");
+        check!(
+            env.me() == 1 || env.me() == BAD || env.send_number(1, n).is_ok(),
+            "the other kernels can send"
+        );
     }
     let all = before + honest + (LINES + 2) * others().count() as u64;
     env.at(1, || {
-        check!(env.until(|| env.inbox().count() >= all), "their messages arrive");
+        check!(env.until(|| env.inbox().count() >= all), "messages on the other lanes arrive");
         others().try_for_each(|kernel| {
-            check!(env.in_order(before, kernel, 0)? == LINES + 2, "all of them");
+            check!(
+                env.in_order(before, kernel, 0)? == LINES + 2,
+                "all messages on the other lanes arrive in order"
+            );
             Ok(())
         })
     })?;
     env.at(BAD, || {
         let full = (0..=LINES).map(|n| env.try_number(1, 100 + n)).find_map(Result::err);
-        check!(full == Some(SendError::Quarantined), "nothing is taken from the one who broke the protocol");
-        let lane = env.endpoint().lane_stats(E::id(1)).map_err(|_| Failed("a lane has numbers"))?;
-        check!(lane.bad == 1 && lane.last_breach == Some(breach), "and it can know why");
+        check!(full == Some(SendError::Quarantined), "a send of the kernel in quarantine gives Quarantined");
+        let lane = env.endpoint().lane_stats(E::id(1)).map_err(|_| Failed("a lane has statistics"))?;
+        check!(
+            lane.bad == 1 && lane.last_breach == Some(breach),
+            "the kernel in quarantine can read which breach it was"
+        );
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
-        check!(told.once(1, PeerEvent::Refused(breach)), "it is told, once");
-        // What it leaves behind: tags of every kind, in every line.
+        check!(told.once(1, PeerEvent::Refused(breach)), "the kernel in quarantine is told once");
+        // It fills its lines with tags of every kind. Its next life must clean them.
         let tags = [tag(1 << 29), tag(0), tag(1) | FURTHER, tag(1), tag(2), tag(0) | FURTHER];
         (0..LINES).try_for_each(|p| forge(env, p, tags[p as usize % 6], 8))?;
         env.attach_again(1)?;
         (200..200 + 2 * LINES).try_for_each(|n| env.send_number(1, n))
     })?;
     env.at(1, || {
-        check!(env.until(|| env.inbox().count() >= all + 2 * LINES), "its next life is taken from again");
+        check!(env.until(|| env.inbox().count() >= all + 2 * LINES), "messages of its next life arrive");
         check!(
             env.in_order(all, BAD, 200)? == 2 * LINES,
-            "from its first message on, and nothing of the old"
+            "its next life is heard from the first message on, and nothing of the former life"
         );
-        check!(env.controls(1, BAD, [control::BREACH])? == [0], "the quarantine is over");
+        check!(env.controls(1, BAD, [control::BREACH])? == [0], "the next life ends the quarantine");
         let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
-        check!(breaches == 1, "and nobody honest came into another");
+        check!(breaches == 1, "no honest kernel came into quarantine");
         Ok(())
     })
 }
@@ -132,7 +151,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         check!(env.until(|| env.inbox().count() == before + 1), "a message arrives");
         Ok(())
     })?;
-    // Tags of laps that are over, of none, and a hello that says nothing.
+    // Tags of former laps, words that are no tag, and a HELLO of 0.
     for stale in [0, tag((1 << 30) - 1), tag(1 << 29), tag((1 << 30) - 1) | FURTHER, 7] {
         env.at(BAD, || {
             forge(env, 1, stale, 8)?;
@@ -142,7 +161,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         env.at(1, || {
             let _ = env.endpoint().poll();
             env.linger();
-            check!(env.inbox().count() == before + 1, "nothing is there");
+            check!(env.inbox().count() == before + 1, "a stale tag is no message");
             Ok(())
         })?;
     }
@@ -151,10 +170,13 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         env.send_all(1, 1..LINES)
     })?;
     env.at(1, || {
-        check!(env.until(|| env.inbox().count() == before + LINES), "what is sent then arrives");
-        check!(env.in_order(before, BAD, 0)? == LINES, "whole");
+        check!(
+            env.until(|| env.inbox().count() == before + LINES),
+            "honest messages after stale tags arrive"
+        );
+        check!(env.in_order(before, BAD, 0)? == LINES, "honest messages after stale tags arrive in order");
         let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
-        check!(breaches == 0, "and nobody is accused");
+        check!(breaches == 0, "no breach is reported");
         Ok(())
     })?;
     env.unlisten(handle)
@@ -168,7 +190,10 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
     };
     let expect = |error| {
         env.not_at(1, || {
-            check!(env.try_number(1, 0) == Err(error), "no message is stored on a word that cannot be true");
+            check!(
+                env.try_number(1, 0) == Err(error),
+                "a send is refused while the receiver's words do not allow it"
+            );
             Ok(())
         })
     };
@@ -179,16 +204,20 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
             scribble(control::CREDIT, credit)?;
             expect(SendError::Broken)?;
             let handled = env.endpoint().handled(E::id(1));
-            check!(env.me() == 1 || handled == Err(SendError::Broken), "nor believed");
+            check!(
+                env.me() == 1 || handled == Err(SendError::Broken),
+                "`handled` refuses a CREDIT that is impossible"
+            );
             env.step()?;
         }
-        // True again, and the sender has forgiven: three lines are free, and one of them is used.
+        // CREDIT is possible again, and the sender continues: three lines are free, and it uses all three.
         scribble(control::CREDIT, 3)?;
         env.not_at(1, || env.send_all(1, LINES..LINES + 3))?;
         scribble(control::CREDIT, 2)?;
         expect(SendError::Broken)?;
         scribble(control::CREDIT, 4)?;
-        // Of another life, of none, of one that is not in force: the receiver does not know us any more.
+        // An ANSWER to another session, to another incarnation, to an unknown life, and no answer at all: the receiver does not
+        // know this life any more.
         for answer in [hello(1, 2, CLEAN), hello(2, 1, FIRST), hello(9, 9, BEGIN), u64::MAX] {
             scribble(control::ANSWER, answer)?;
             expect(SendError::Broken)?;
@@ -197,26 +226,35 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         env.not_at(1, || {
             env.send_all(1, LINES + 3..LINES + 4)?;
             env.attach_again(1)?;
-            check!(env.hello_of(1)? == hello(1, 2, BEGIN), "another life begins");
-            check!(env.try_number(1, 0) == Err(SendError::Unanswered), "and needs an answer");
+            check!(env.hello_of(1)? == hello(1, 2, BEGIN), "a new life writes Begin");
+            check!(
+                env.try_number(1, 0) == Err(SendError::Unanswered),
+                "a life without an answer cannot send"
+            );
             Ok(())
         })?;
-        // Not answers to that.
+        // None of these answers that Begin.
         for answer in [hello(1, 2, FIRST), hello(1, 3, BEGIN), hello(2, 2, BEGIN), hello(1, 1, FIRST), 0] {
             scribble(control::ANSWER, answer)?;
             expect(SendError::Unanswered)?;
         }
         env.not_at(1, || {
-            check!(told.count(1, |event| event == PeerEvent::Answered) == 0, "nothing of that is an answer");
+            check!(
+                told.count(1, |event| event == PeerEvent::Answered) == 0,
+                "none of these words is taken as an answer"
+            );
             Ok(())
         })?;
         scribble(control::ANSWER, hello(1, 2, BEGIN))?;
         expect(SendError::Unanswered)?;
         env.not_at(1, || {
-            check!(env.hello_of(1)? == hello(1, 2, CLEAN), "the answer to its begin: it cleans");
+            check!(
+                env.hello_of(1)? == hello(1, 2, CLEAN),
+                "after the answer to Begin the sender writes Clean"
+            );
             env.check_clean(1)
         })?;
-        // A base that no honest receiver says.
+        // A BASE that no honest receiver writes.
         for base in [1 << 62, 1 << 63, u64::MAX] {
             scribble(control::BASE, base)?;
             scribble(control::ANSWER, hello(1, 2, CLEAN))?;
@@ -225,9 +263,12 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         scribble(control::CREDIT, 1001)?;
         scribble(control::BASE, 1001)?;
         env.not_at(1, || {
-            check!(env.try_number(1, 0) == Ok(1002), "one that may be is where it sends from");
+            check!(env.try_number(1, 0) == Ok(1002), "the sender continues from a possible BASE");
             let found = env.peek(1, env.line(env.me(), 1001, 0))?;
-            check!(found == tag(1001 / LINES) | u64::from(TYPE.0) << 32, "in the lap that follows from it");
+            check!(
+                found == tag(1001 / LINES) | u64::from(TYPE.0) << 32,
+                "the tag has the lap of that position"
+            );
             Ok(())
         })
     })?;
@@ -247,18 +288,18 @@ pub(crate) fn what_cannot_have_become_of_messages_is_not_told<E: Env>(env: &'sta
         })?;
         env.not_at(1, || {
             env.endpoint().tick(0, 1);
-            check!(!told.anything_became(), "nothing became of messages that were never sent");
+            check!(!told.anything_became(), "the sender gets no report about messages that it never sent");
             Ok(())
         })
     };
-    // After, to: beyond what was sent, backwards, empty.
+    // DISCARD_FROM and DISCARD_TO: beyond what was sent, backwards, empty.
     for (after, to) in [(0, 5), (3, u64::MAX), (4, 2), (3, 3), (u64::MAX, 4)] {
         scribble([(control::DISCARD_FROM, after), (control::DISCARD_TO, to)])?;
     }
     for (n, number) in (0..).zip([0, 5, u64::MAX, 1 << 40, 0, 6]) {
         scribble([(control::DOUBT + n % 4, number), (control::DOUBTS, n as u64 + 1)])?;
     }
-    // Fewer than there were; then as many as there can be, of which the last four are told.
+    // DOUBTS goes down. Then it has the largest value, and the sender reads the last four.
     scribble([(control::DOUBT, u64::MAX), (control::DOUBTS, 2)])?;
     scribble([(control::DOUBT + 1, u64::MAX), (control::DOUBTS, u64::MAX)])?;
     env.step()

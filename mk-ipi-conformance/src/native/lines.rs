@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about what lies in a lane, word by word: sizes, laps, messages over the end of a lane.
+//! Cases about the words in a lane: sizes, laps, messages that go past the end of a lane.
 
 use super::{lines_of, tag, Native, Shape, FURTHER, LARGE, SMALL};
 use crate::env::{Env, Steps, TYPE};
@@ -8,42 +8,45 @@ use crate::{check, Failed, Outcome};
 use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
-/// Where lines begin and end, and messages.
+/// Sizes at the ends of lines, and the smallest and largest messages.
 const SIZES: [usize; 12] = [0, 48, 49, 104, 105, 256, 1024, 4096, 1, 47, 160, 161];
 
-/// The word of a region of that shape where the line at `position` of kernel 0's lane begins.
+/// The index of the word where the line at `position` of kernel 0's lane begins, in a region of this shape.
 fn line<E: Env>(env: &'static E, shape: Shape, position: u64) -> usize {
     shape.lane(env.kernels(), 0) + 32 + (position % shape.lines) as usize * 8
 }
 
-/// The message of `len` bytes from kernel 0 at `position` of our region, straight from the line's definition.
+/// Checks the message of `len` bytes from kernel 0 at `position` in our region, word by word, as N-6 defines a line.
 fn check_lines<E: Env>(env: &'static E, shape: Shape, position: u64, len: usize) -> Outcome {
     let word = |position, word| env.peek(env.me(), line(env, shape, position) + word);
     let bytes: [u8; 4096] = long_payload(len as u64, len);
     let (sender, _) = env.doorbell_of(0)?;
     let lap = |position| position / shape.lines;
     let first = tag(lap(position)) | u64::from(TYPE.0) << 32;
-    check!(word(position, 0)? == first, "word 0 of the first line: lap, bit 30, type");
+    check!(word(position, 0)? == first, "word 0 of the first line is lap, bit 30 and type");
     let about = len as u64 | (sender.0 & 0xffff_ffff) << 32;
-    check!(word(position, 1)? == about, "word 1: length, sending CPU");
+    check!(word(position, 1)? == about, "word 1 of the first line is length and sending CPU");
     for n in 1..lines_of(len) {
         let position = position + n;
         check!(
             word(position, 0)? == tag(lap(position)) | FURTHER,
-            "word 0 of a further line: its own lap, bits 30, 31"
+            "word 0 of a further line is its own lap and bits 30 and 31"
         );
     }
     for (n, eight) in bytes[..len].chunks(8).enumerate() {
-        // 6 words of payload in the first line, behind two; 7 in each further one, behind one.
+        // The first line has 6 words of payload, after two other words. Each further line has 7, after one other word.
         let (behind, at) = if n < 6 { (0, 2 + n) } else { (1 + (n - 6) / 7, 1 + (n - 6) % 7) };
         let found = word(position + behind as u64, at)?.to_le_bytes();
-        check!(found[..eight.len()] == *eight, "payload, little endian, 48 bytes and then 56 a line");
+        check!(
+            found[..eight.len()] == *eight,
+            "the payload is little endian, 48 bytes in the first line, 56 in each further one"
+        );
     }
     Ok(())
 }
 
-/// Kernel 0 sends these sizes, as many at a time as there is space for; kernel 1 looks at them before it takes them. Gives the
-/// position behind the last.
+/// Kernel 0 sends messages of these sizes, as many at a time as there is space for. Kernel 1 checks their lines before it takes
+/// them. Returns the position after the last message.
 fn exchange<E: Env>(
     env: &'static E,
     shape: Shape,
@@ -52,7 +55,7 @@ fn exchange<E: Env>(
 ) -> Result<u64, Failed> {
     let mut rest = sizes;
     while rest.clone().next().is_some() {
-        // What fits, as both sides reckon.
+        // How many messages fit. Both kernels compute the same number.
         let (mut used, mut count) = (0, 0);
         for len in rest.clone() {
             used += lines_of(len);
@@ -70,7 +73,7 @@ fn exchange<E: Env>(
             for (len, number) in numbered.clone() {
                 let bytes: [u8; 4096] = long_payload(len as u64, len);
                 let sent = env.endpoint().send(E::id(1), TYPE, &bytes[..len]);
-                check!(sent == Ok(number), "a message has the number of the position behind it");
+                check!(sent == Ok(number), "a message's number is the position after it");
             }
             Ok(())
         })?;
@@ -88,18 +91,18 @@ fn exchange<E: Env>(
     Ok(position)
 }
 
-/// The last messages that came to us have these sizes, and are whole.
+/// Checks that the messages that came since `before` have these sizes, and are whole.
 fn check_arrived<E: Env>(env: &'static E, before: u64, sizes: impl Iterator<Item = usize>) -> Outcome {
     let mut count = before;
     let mut number = 0;
     for len in sizes {
         let got = env.inbox().get(count).ok_or(Failed("every message arrives"))?;
         let same = digest(&long_payload::<4096>(len as u64, len)[..len]);
-        check!(got.len == len && got.digest == same, "in order, each with its own bytes");
-        check!(got.number == number + lines_of(len), "and the number that its sender knows it by");
+        check!(got.len == len && got.digest == same, "messages arrive in order, each with its own bytes");
+        check!(got.number == number + lines_of(len), "a message has the number that its sender got");
         (count, number) = (count + 1, got.number);
     }
-    check!(env.inbox().count() == count, "and none twice");
+    check!(env.inbox().count() == count, "no message arrives twice");
     Ok(())
 }
 
@@ -113,14 +116,14 @@ pub(crate) fn every_size_lies_in_its_lines_and_arrives_whole<E: Env>(env: &'stat
         env.inbox().push(m);
     });
     let handle = handle.ok_or(Failed("a handler can be registered"))?;
-    // Eight lines hold one or two of the long ones: most laps end in the middle of a message.
+    // Eight lines hold only one or two of the long messages, so most laps end in the middle of a message.
     env.with_deaf(1, || {
         env.step()?;
         exchange(env, SMALL, 0, 0..=256)
     })?;
     if env.me() == 1 {
         check_arrived(env, before, 0..=256)?;
-        check!(env.inbox().note.load(Relaxed) == 0, "the payload is aligned");
+        check!(env.inbox().note.load(Relaxed) == 0, "the payload is aligned to 8 bytes");
     }
     env.unlisten(handle)
 }
@@ -128,7 +131,7 @@ pub(crate) fn every_size_lies_in_its_lines_and_arrives_whole<E: Env>(env: &'stat
 pub(crate) fn messages_are_as_long_as_the_stamp_says<E: Env>(env: &'static E) -> Outcome {
     env.go_native_as(LARGE)?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
-    // The second time they go over the end of the lane.
+    // In the second round they go past the end of the lane.
     let sizes = || SIZES.into_iter().chain(SIZES);
     env.with_deaf(1, || {
         env.step()?;
@@ -141,9 +144,15 @@ pub(crate) fn messages_are_as_long_as_the_stamp_says<E: Env>(env: &'static E) ->
     let refused = env.endpoint().stats().refused;
     let bytes = [0; 4097];
     let too_long = Err(SendError::TooLong);
-    check!(env.endpoint().send(E::id(env.next()), TYPE, &bytes) == too_long, "4,097 bytes are too many");
-    check!(env.endpoint().post(E::id(env.next()), TYPE, &bytes) == too_long, "posted as well");
-    check!(env.endpoint().stats().refused == refused + 2, "which is counted");
+    check!(
+        env.endpoint().send(E::id(env.next()), TYPE, &bytes) == too_long,
+        "4,097 bytes are too many to send"
+    );
+    check!(
+        env.endpoint().post(E::id(env.next()), TYPE, &bytes) == too_long,
+        "4,097 bytes are too many to post"
+    );
+    check!(env.endpoint().stats().refused == refused + 2, "both refusals are counted");
     env.step()?;
     env.unlisten(handle)
 }

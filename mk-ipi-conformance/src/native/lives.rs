@@ -9,79 +9,97 @@ use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::SendError;
 
-/// Every sender begins anew in its lane to kernel 1, after `old` messages that are unread; `restarted`: as its next
-/// incarnation.
+/// Every sender has `old` unread messages in its lane to kernel 1. There it begins a new life: as its next incarnation if
+/// `restarted`, else as the same one.
 fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.peer_reports());
     let others = env.kernels() as u64 - 1;
     let life = if restarted { Incarnation::FIRST.next() } else { Incarnation::FIRST };
     let says = |phase| hello(life.get().into(), 2, phase);
-    // What is read of a life that is over goes as far as it may have published: K lines on.
+    // Of a life that is over, the receiver reads as far as that life can have published: K lines further.
     let base = old + LINES;
-    // Nobody does anything by itself.
+    // Interrupts are off everywhere, so nothing happens by itself.
     env.undisturbed(|| {
         env.step()?;
         env.not_at(1, || {
             check!(
                 env.hello_of(1)? == hello(1, 1, FIRST),
-                "the first hello: incarnation, session, phase, bit 50"
+                "the first HELLO is incarnation, session, phase First and bit 50"
             );
             env.send_all(1, 0..old)?;
             if restarted {
                 env.next_life()?;
             }
             env.attach_again(1)?;
-            check!(env.hello_of(1)? == says(BEGIN), "the next one: another session, begin");
-            check!(env.try_number(1, old) == Err(SendError::Unanswered), "nothing is sent before its answer");
-            check!(env.post_number(1, old) == Err(SendError::Unanswered), "nor posted");
+            check!(env.hello_of(1)? == says(BEGIN), "the next HELLO has another session and phase Begin");
+            check!(
+                env.try_number(1, old) == Err(SendError::Unanswered),
+                "nothing can be sent before Begin is answered"
+            );
+            check!(
+                env.post_number(1, old) == Err(SendError::Unanswered),
+                "nothing can be posted before Begin is answered"
+            );
             env.endpoint().run_deferred();
-            check!(env.hello_of(1)? == says(BEGIN), "nor are lines cleaned that may be unread");
+            check!(
+                env.hello_of(1)? == says(BEGIN),
+                "no line is cleaned before Begin is answered, because it can be unread"
+            );
             Ok(())
         })?;
         env.at(1, || {
             let rung = env.endpoint().stats().rung;
             env.drain_by_hand()?;
-            check!(env.endpoint().stats().rung == rung + others, "an answer rings");
+            check!(env.endpoint().stats().rung == rung + others, "an answer to Begin rings the sender");
             env.expect_from_others(before, 0, old)?;
             env.but(1).try_for_each(|lane| {
                 let words = [control::ANSWER, control::CREDIT, control::HANDED];
                 check!(
                     env.controls(1, lane, words)? == [says(BEGIN), base, base],
-                    "all that was sent is read, then its begin is answered"
+                    "all that was sent is read before Begin is answered"
                 );
-                check!(told.count(lane, |e| matches!(e, PeerEvent::Began(_))) == 0, "it has not sent yet");
+                check!(
+                    told.count(lane, |e| matches!(e, PeerEvent::Began(_))) == 0,
+                    "a new life is not reported before its Clean"
+                );
                 Ok(())
             })
         })?;
         env.not_at(1, || {
             env.endpoint().run_deferred();
-            check!(env.hello_of(1)? == says(CLEAN), "then it says that its lines are clean");
+            check!(env.hello_of(1)? == says(CLEAN), "after the answer to Begin the sender writes Clean");
             env.check_clean(1)?;
-            check!(env.try_number(1, old) == Err(SendError::Unanswered), "which is to be answered too");
-            check!(told.count(1, |e| e == PeerEvent::Answered) == 0, "until then it is not");
+            check!(
+                env.try_number(1, old) == Err(SendError::Unanswered),
+                "nothing can be sent before Clean is answered"
+            );
+            check!(
+                told.count(1, |e| e == PeerEvent::Answered) == 0,
+                "no answer is reported before Clean is answered"
+            );
             Ok(())
         })?;
         env.at(1, || {
             let rung = env.endpoint().stats().rung;
             env.drain_by_hand()?;
-            check!(env.endpoint().stats().rung == rung + others, "that rings too");
+            check!(env.endpoint().stats().rung == rung + others, "an answer to Clean rings the sender");
             env.but(1).try_for_each(|lane| {
                 let words =
                     [control::ANSWER, control::BASE, control::CREDIT, control::HANDED, control::BREACH];
                 check!(
                     env.controls(1, lane, words)? == [says(CLEAN), base, base, base, 0],
-                    "it begins where the receiver is, with all lines"
+                    "BASE, CREDIT and HANDED are the receiver's position when Clean is answered"
                 );
-                check!(env.controls(1, lane, [control::RESETS])? == [2], "a life is counted");
-                check!(told.once(lane, PeerEvent::Began(life)), "and told of");
+                check!(env.controls(1, lane, [control::RESETS])? == [2], "a new life is counted");
+                check!(told.once(lane, PeerEvent::Began(life)), "a new life is reported once");
                 Ok(())
             })
         })
     })?;
     env.not_at(1, || {
-        check!(env.until(|| told.once(1, PeerEvent::Answered)), "the answer is told of");
-        check!(env.try_number(1, old) == Ok(base + 1), "the first number is behind the base");
+        check!(env.until(|| told.once(1, PeerEvent::Answered)), "the answer is reported to the sender once");
+        check!(env.try_number(1, old) == Ok(base + 1), "the first message number is BASE + 1");
         (old + 1..old + 2 * LINES).try_for_each(|n| env.send_number(1, n))
     })?;
     env.at(1, || {
@@ -89,7 +107,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
         for n in before + old * others..env.inbox().count() {
             check!(
                 env.inbox().get(n).is_some_and(|got| got.lives == [life.get(), 1]),
-                "each message names the life"
+                "each message names the sender's life"
             );
         }
         Ok(())
@@ -119,17 +137,20 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
         env.step()?;
         env.at(2, || {
             env.send_all(1, 0..1)?;
-            // A send that a crash had interrupted at line 1: its first line was never stored. What went on behind it was whole.
+            // A crash interrupted a send at line 1: its first line was never stored. These messages after it are whole.
             forge(2, 102, 48)?;
             forge(4, 104, 1)?;
-            // Messages that make no sense: no further line, too long, further lines that are of another lap.
+            // These messages are bad: a further line is missing, the length is too large, the further lines are of another lap.
             forge(3, 103, 60)?;
             forge(5, 105, 257)?;
             forge(7, 107, 200)
         })?;
         env.at(1, || {
             env.drain_by_hand()?;
-            check!(env.inbox().count() == before + 1, "a message that is not there yet is waited for");
+            check!(
+                env.inbox().count() == before + 1,
+                "the receiver waits for a message that is not stored yet"
+            );
             Ok(())
         })?;
         env.at(2, || {
@@ -140,24 +161,36 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
             env.drain_by_hand()?;
             let found =
                 |n: u64| env.inbox().get(before + n).map(|got| (got.first, got.len, got.number, got.lives));
-            check!(found(1) == Some((102, 48, 3, [1, 1])), "by the next life what is whole is handed out");
-            check!(found(2) == Some((104, 1, 5, [1, 1])), "as of the life that sent it");
-            check!(found(3).is_none(), "and nothing else");
+            check!(
+                found(1) == Some((102, 48, 3, [1, 1])),
+                "whole messages after the gap are handed out when the next life begins"
+            );
+            check!(
+                found(2) == Some((104, 1, 5, [1, 1])),
+                "a message after the gap names the life that sent it"
+            );
+            check!(found(3).is_none(), "bad messages after the gap are left out");
             let word = 102u64.to_le_bytes();
             let same = digest(&core::array::from_fn::<_, 48, _>(|n| word[n % 8]));
-            check!(env.inbox().get(before + 1).is_some_and(|got| got.digest == same), "with its own bytes");
+            check!(
+                env.inbox().get(before + 1).is_some_and(|got| got.digest == same),
+                "a message after the gap has its own bytes"
+            );
             check!(
                 told.count(2, |event| matches!(event, PeerEvent::Quarantined(_))) == 0,
-                "nobody is accused"
+                "no breach is reported"
             );
-            check!(env.controls(1, 2, [control::DOUBTS])? == [0], "nor is anything in doubt");
+            check!(env.controls(1, 2, [control::DOUBTS])? == [0], "no message is in doubt");
             Ok(())
         })
     })?;
     env.at(2, || env.send_number(1, 1))?;
     env.at(1, || {
-        check!(env.until(|| env.inbox().count() == before + 4), "and the next life is heard");
-        check!(env.inbox().get(before + 3).is_some_and(|got| got.lives == [2, 1]), "as itself");
+        check!(env.until(|| env.inbox().count() == before + 4), "messages of the next life arrive");
+        check!(
+            env.inbox().get(before + 3).is_some_and(|got| got.lives == [2, 1]),
+            "messages of the next life name it"
+        );
         Ok(())
     })?;
     env.unlisten(handle)
@@ -170,27 +203,27 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
         env.step()?;
         env.not_at(1, || {
             env.send_all(1, 0..2)?;
-            // One life after the other, before any is answered.
+            // Three lives begin, one after the other, before any of them is answered.
             (0..3).try_for_each(|_| {
                 env.next_life()?;
                 env.attach_again(1)
             })?;
-            check!(env.hello_of(1)? == hello(4, 4, BEGIN), "each with a session of its own");
+            check!(env.hello_of(1)? == hello(4, 4, BEGIN), "each life has a session of its own");
             Ok(())
         })?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            check!(env.until(|| env.hello_of(1) == Ok(hello(4, 4, CLEAN))), "the last one goes on");
-            // And ends, as does the next, before it was answered.
+            check!(env.until(|| env.hello_of(1) == Ok(hello(4, 4, CLEAN))), "the last life goes on to Clean");
+            // That life ends before its Clean is answered. So does the next one.
             env.next_life()?;
             env.attach_again(1)
         })?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            check!(env.until(|| env.hello_of(1) == Ok(hello(5, 5, CLEAN))), "so does the next one");
+            check!(env.until(|| env.hello_of(1) == Ok(hello(5, 5, CLEAN))), "the next life goes on to Clean");
             Ok(())
         })?;
-        // The receiver begins a life too, of which nobody says clean to what it has answered.
+        // The receiver begins a new life too. Its ANSWER words then name a life that no sender has.
         env.at(1, || {
             env.detach(1)?;
             env.but(1)
@@ -202,10 +235,10 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
     env.not_at(1, || (2..2 + LINES).try_for_each(|n| env.send_number(1, n)))?;
     env.at(1, || {
         env.expect_from_others(before, 0, 2 + LINES)?;
-        check!(told.about(|_, e| matches!(e, PeerEvent::Quarantined(_))) == 0, "and nobody is accused");
+        check!(told.about(|_, e| matches!(e, PeerEvent::Quarantined(_))) == 0, "no breach is reported");
         env.but(1).try_for_each(|lane| {
             let last = |e| matches!(e, PeerEvent::Began(life) if life.get() == 5);
-            check!(told.count(lane, last) >= 1, "the last is told of");
+            check!(told.count(lane, last) >= 1, "the last life is reported");
             Ok(())
         })
     })?;
@@ -229,7 +262,7 @@ pub(crate) fn a_kernel_that_restarts_whole_is_heard_again<E: Env>(env: &'static 
         env.expect_from_others(before, LONG, 2 * round + 2)?;
         env.step()?;
         env.endpoint().tick(round, 100);
-        check!(!told.anything_became(), "nothing is lost, and nothing in doubt");
+        check!(!told.anything_became(), "no message is discarded or in doubt");
     }
     env.unlisten(handle)
 }
@@ -239,9 +272,12 @@ pub(crate) fn the_hello_stands_where_it_is_looked_for<E: Env>(env: &'static E) -
     for to in 0..env.kernels() {
         check!(
             env.peek(to, env.header(env.me(), header::HELLO))? == hello(1, 1, FIRST),
-            "in each lane its own"
+            "each lane has its sender's HELLO"
         );
-        check!(env.controls(to, env.me(), [control::ANSWER])? == [hello(1, 1, FIRST)], "and its answer");
+        check!(
+            env.controls(to, env.me(), [control::ANSWER])? == [hello(1, 1, FIRST)],
+            "each control line has the ANSWER to the HELLO of its lane"
+        );
     }
     env.step()
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the native link, and what they are written with.
+//! Cases about the native link, and their helper functions.
 //!
-//! Where a word lies stands here once more, straight from SPEC.md's numbers (N-1 to N-6).
+//! The offsets of all words are written here once more, from the numbers in SPEC.md (N-1 to N-6). So the suite does not rely on
+//! the offsets in the code that it tests.
 
 use crate::env::{Env, Steps, WordOf, TYPE};
 use crate::inbox::{digest, payload};
@@ -30,19 +31,20 @@ pub(crate) use {
     traffic::*, watch::*,
 };
 
-/// Bytes that each kernel of a machine sets aside for its native region: room for MKIPI003, and for 17 lanes.
+/// Bytes that each kernel of a machine sets aside for its native region: enough for an MKIPI003 region, and for 17 lanes.
 pub const NATIVE_LEN: u64 = 66 * 4096;
 
-/// Lines of a lane in the suite's regions, and so messages of up to 48 bytes: also the budget of its endpoint.
+/// Lines of a lane in the suite's regions. A lane holds as many messages of up to 48 bytes. The budget of the suite's endpoint is
+/// the same number.
 pub(crate) const LINES: u64 = 8;
 
-/// Words of a page.
+/// 64-bit words in a page.
 const PAGE: usize = 512;
 
 /// "MKIPINAT", as a little-endian word.
 const MAGIC: u64 = 0x5441_4e49_5049_4b4d;
 
-/// Words of the control line.
+/// Indices of the words in a control line.
 mod control {
     pub(super) const CREDIT: usize = 0;
     pub(super) const ANSWER: usize = 1;
@@ -59,7 +61,7 @@ mod control {
     pub(super) const LAST_BREACH: usize = 15;
 }
 
-/// Words of the lane header.
+/// Indices of the words in a lane's header.
 mod header {
     pub(super) const HELLO: usize = 0;
     pub(super) const STOP: usize = 1;
@@ -68,7 +70,7 @@ mod header {
     pub(super) const RUNG: usize = 17;
 }
 
-/// The words of LIFE, ARMED and BELL in a region.
+/// Indices of LIFE, ARMED and BELL in a region.
 const LIFE: usize = 9;
 const ARMED: usize = 16;
 const BELL: usize = 17;
@@ -78,20 +80,20 @@ const FIRST: u64 = 1;
 const BEGIN: u64 = 2;
 const CLEAN: u64 = 3;
 
-/// The word of a hello.
+/// A HELLO or ANSWER word.
 const fn hello(incarnation: u64, session: u64, phase: u64) -> u64 {
     incarnation | session << 32 | phase << 48 | 1 << 50
 }
 
-/// The tag of a first line in that lap, from 0; a further one has [`FURTHER`] set.
+/// The tag of a first line in this lap. Laps count from 0. A further line also has [`FURTHER`] set.
 const fn tag(lap: u64) -> u64 {
     lap | 1 << 30
 }
 
-/// What a further line's tag has and a first line's has not.
+/// The bit that is set in the tag of a further line, and clear in the tag of a first line.
 const FURTHER: u64 = 1 << 31;
 
-/// Lines of a message.
+/// How many lines a message of `len` bytes takes.
 const fn lines_of(len: usize) -> u64 {
     if len <= 48 {
         1
@@ -100,21 +102,22 @@ const fn lines_of(len: usize) -> u64 {
     }
 }
 
-/// How the lanes of a region are: lines, and the longest message.
+/// The shape of a region's lanes: their lines, and the longest message.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     lines: u64,
     max_len: usize,
 }
 
-/// The suite's.
+/// The shape that most cases use.
 const SMALL: Shape = Shape { lines: LINES, max_len: 256 };
-/// With the longest messages that there are.
+/// A shape with the longest messages that the protocol allows.
 const LARGE: Shape = Shape { lines: 128, max_len: 4096 };
 
 impl Shape {
     fn geometry(self, lanes: usize) -> Result<Geometry, Failed> {
-        Geometry::new(lanes as u32, self.lines as u32, self.max_len as u32).ok_or(Failed("a few lanes"))
+        Geometry::new(lanes as u32, self.lines as u32, self.max_len as u32)
+            .ok_or(Failed("a geometry of a few lanes is valid"))
     }
 
     /// Where lane `lane` of `lanes` begins, in words.
@@ -125,29 +128,29 @@ impl Shape {
     }
 }
 
-/// What the cases about the native link are written with.
+/// Helper functions of the cases about the native link.
 pub(crate) trait Native: Env {
-    /// A lane for each kernel.
+    /// The geometry of a region with one lane for each kernel.
     fn geometry(&self) -> Result<Geometry, Failed> {
         SMALL.geometry(self.kernels())
     }
 
-    /// A word of the control line of `lane`.
+    /// The index of a word in the control line of `lane`.
     fn control(&self, lane: usize, word: usize) -> usize {
         32 + 16 * lane + word
     }
 
-    /// A word of the header of `lane`.
+    /// The index of a word in the header of `lane`.
     fn header(&self, lane: usize, word: usize) -> usize {
         SMALL.lane(self.kernels(), lane) + word
     }
 
-    /// A word of the line at `position` in `lane`.
+    /// The index of a word in the line at `position` in `lane`.
     fn line(&self, lane: usize, position: u64, word: usize) -> usize {
         self.header(lane, 32) + (position % LINES) as usize * 8 + word
     }
 
-    /// Calls `f` with a page of the region of `kernel`, mapped for that long, as its owner or anybody hostile can.
+    /// Maps a page of the region of `kernel`, and calls `f` with its words. The owner can do this, and so can a hostile kernel.
     fn with_page<R>(
         &'static self,
         kernel: usize,
@@ -156,11 +159,11 @@ pub(crate) trait Native: Env {
     ) -> Result<R, Failed> {
         let platform = self.endpoint().platform();
         let start = self.native_region_of(kernel).start().0 + page as u64 * 4096;
-        let range = PhysRange::new(PhysAddr(start), 4096).ok_or(Failed("a page"))?;
+        let range = PhysRange::new(PhysAddr(start), 4096).ok_or(Failed("a page is a valid range"))?;
         let mapping = platform.map(range, Access::ReadWrite);
         let mapping = mapping.map_err(|_| Failed("a native region can be mapped"))?;
         let result = f(mapping.words());
-        // SAFETY: it came from this platform's `map`, and `f`'s borrow is over.
+        // SAFETY: the mapping came from this platform's `map`, and `f`'s borrow of it is over.
         unsafe { platform.unmap(mapping) };
         Ok(result)
     }
@@ -178,7 +181,7 @@ pub(crate) trait Native: Env {
         self.peek(kernel, self.header(self.me(), header::HELLO))
     }
 
-    /// Those words of the control line of `lane` in the region of `kernel`.
+    /// Loads these words of the control line of `lane` in the region of `kernel`.
     fn controls<const N: usize>(
         &'static self,
         kernel: usize,
@@ -199,7 +202,7 @@ pub(crate) trait Native: Env {
             .try_fold(0, |sum: u64, word| Ok(sum.rotate_left(7) ^ self.peek(kernel, word)?))
     }
 
-    /// No line of our lane to `kernel` holds anything.
+    /// Checks that no line of our lane to `kernel` has a tag.
     fn check_clean(&'static self, kernel: usize) -> Outcome {
         (0..LINES).try_for_each(|line| {
             check!(self.peek(kernel, self.line(self.me(), line, 0))? == 0, "word 0 of every line is 0");
@@ -213,7 +216,7 @@ pub(crate) trait Native: Env {
         words.into_iter().try_for_each(|(word, value)| self.poke(self.me(), word, value))
     }
 
-    /// Nobody is attached, and each kernel's region is empty and stamped.
+    /// Detaches all kernels, and makes each kernel's region empty and stamped.
     fn lay_out(&'static self) -> Outcome {
         self.lay_out_as(SMALL)
     }
@@ -246,7 +249,7 @@ pub(crate) trait Native: Env {
         self.attach_native(kernel)
     }
 
-    /// All are attached to empty regions, and every hello is answered.
+    /// Attaches all kernels to empty regions, and waits until every HELLO is answered.
     fn go_native(&'static self) -> Outcome {
         self.go_native_as(SMALL)
     }
@@ -265,14 +268,14 @@ pub(crate) trait Native: Env {
         (0..self.kernels()).filter(move |other| *other != kernel)
     }
 
-    /// We are our own next incarnation from now on.
+    /// Makes this kernel its own next incarnation, and returns that.
     fn next_life(&'static self) -> Result<Incarnation, Failed> {
-        let (me, life) = self.endpoint().identity().ok_or(Failed("we know who we are"))?;
+        let (me, life) = self.endpoint().identity().ok_or(Failed("this kernel's endpoint is identified"))?;
         self.endpoint().identify(me, life.next());
         Ok(life.next())
     }
 
-    /// Runs `f` everywhere, at `kernel` with interrupts off: it takes what comes when `f` says so.
+    /// Runs `f` at all kernels, at `kernel` with interrupts off: `kernel` takes messages only where `f` does so by hand.
     fn with_deaf<R>(&'static self, kernel: usize, f: impl FnOnce() -> R) -> R {
         if self.me() == kernel {
             self.undisturbed(f)
@@ -297,12 +300,12 @@ pub(crate) trait Native: Env {
         self.step()
     }
 
-    /// Our message number `n` to anybody.
+    /// The seed of our message number `n`, to any kernel.
     fn seed(&self, n: u64) -> u64 {
         ((self.me() as u64) << 32) | n
     }
 
-    /// Sends message number `n`, at most once.
+    /// Tries once to send message number `n`.
     fn try_number(&'static self, to: usize, n: u64) -> Result<u64, SendError> {
         self.try_send(to, self.seed(n), len_of(n))
     }
@@ -313,39 +316,50 @@ pub(crate) trait Native: Env {
         self.endpoint().post(Self::id(to), TYPE, &payload(self.seed(n), len)[..len])
     }
 
-    /// Sends those messages, which fit.
+    /// Sends these messages. There must be space for them.
     fn send_all(&'static self, to: usize, mut numbers: core::ops::Range<u64>) -> Outcome {
-        check!(numbers.all(|n| self.try_number(to, n).is_ok()), "a lane takes what it has lines for");
+        check!(
+            numbers.all(|n| self.try_number(to, n).is_ok()),
+            "a lane takes as many messages as it has lines for"
+        );
         Ok(())
     }
 
-    /// Sends message number `n`, when there is space and our life is acknowledged.
+    /// Waits until there is space and our life is answered, and sends message number `n`.
     fn send_number(&'static self, to: usize, n: u64) -> Outcome {
         let last = Cell::new(Ok(0));
         let over = || {
             last.set(self.try_number(to, n));
             !matches!(last.get(), Err(SendError::Full | SendError::Unanswered))
         };
-        check!(self.until(over), "a lane has space again, and a life is acknowledged");
+        check!(self.until(over), "a lane has space again, and a life is answered");
         check!(last.get().is_ok(), "a message can be sent");
         Ok(())
     }
 
-    /// Messages from `kernel` since `before`, each whole and next in number from `first` on: how many.
+    /// Checks the messages that came from `kernel` since `before`: each is whole, and they count up from number `first`.
+    /// Returns how
+    /// many there are.
     fn in_order(&'static self, before: u64, kernel: usize, first: u64) -> Result<u64, Failed> {
         let (cpu, _) = self.doorbell_of(kernel)?;
         let (mut next, mut number) = (first, 0);
         for n in before..self.inbox().count() {
-            let got = self.inbox().get(n).ok_or(Failed("each message is remembered"))?;
+            let got = self.inbox().get(n).ok_or(Failed("each message is in the inbox"))?;
             if got.from != Some(Self::id(kernel)) {
                 continue;
             }
             let seed = ((kernel as u64) << 32) | next;
-            check!(got.first == seed && got.sender == cpu, "each sender's messages in order, with its CPU");
+            check!(
+                got.first == seed && got.sender == cpu,
+                "each sender's messages arrive in order, with its CPU"
+            );
             let len = len_of(next);
             let same = digest(&payload(seed, len)[..len]);
-            check!(got.len == len && got.msg_type == TYPE && got.digest == same, "each message whole");
-            check!(got.number >= number + lines_of(len), "and with a number that grows");
+            check!(
+                got.len == len && got.msg_type == TYPE && got.digest == same,
+                "each message arrives whole"
+            );
+            check!(got.number >= number + lines_of(len), "message numbers grow");
             (next, number) = (next + 1, got.number);
         }
         Ok(next - first)
@@ -356,9 +370,9 @@ pub(crate) trait Native: Env {
         let total = each * (self.kernels() as u64 - 1);
         check!(self.until(|| self.inbox().count() >= before + total), "every message arrives");
         self.linger();
-        check!(self.inbox().count() == before + total, "none twice");
+        check!(self.inbox().count() == before + total, "no message arrives twice");
         self.but(self.me()).try_for_each(|kernel| {
-            check!(self.in_order(before, kernel, first)? == each, "as many as were sent");
+            check!(self.in_order(before, kernel, first)? == each, "as many messages arrive as were sent");
             Ok(())
         })
     }
@@ -378,7 +392,7 @@ pub(crate) trait Native: Env {
 
 impl<E: Env> Native for E {}
 
-/// From this number on messages are long.
+/// Messages with this number and above are long.
 const LONG: u64 = 1 << 20;
 
 /// Bytes of message number `n`: 8 to 48, which is one line; from [`LONG`] on 8 to 256.
@@ -394,12 +408,12 @@ pub(crate) struct PeerReports<E: 'static> {
 }
 
 impl<E: Env> PeerReports<E> {
-    /// How often `wanted` holds of an event about `peer`.
+    /// How many events about `peer` satisfy `wanted`.
     fn count(&self, peer: usize, wanted: impl Fn(PeerEvent) -> bool) -> usize {
         self.about(|id, event| id.id == E::id(peer) && wanted(event))
     }
 
-    /// How often `wanted` holds.
+    /// How many events satisfy `wanted`.
     fn about(&self, wanted: impl Fn(Peer, PeerEvent) -> bool) -> usize {
         let list = &mut *self.events.borrow_mut();
         self.env.peer_events(&mut |peer, event| {
@@ -410,12 +424,12 @@ impl<E: Env> PeerReports<E> {
         list.iter().flatten().filter(|(peer, event)| wanted(*peer, *event)).count()
     }
 
-    /// Whether exactly this was told, once.
+    /// True if this event about `peer` was reported exactly once.
     fn once(&self, peer: usize, event: PeerEvent) -> bool {
         self.count(peer, |e| e == event) == 1
     }
 
-    /// Whether anything was told of what became of messages.
+    /// True if any message was reported as in doubt or discarded.
     fn anything_became(&self) -> bool {
         self.about(|_, event| matches!(event, PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. })) != 0
     }

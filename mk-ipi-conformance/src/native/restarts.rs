@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the lives of a receiver: what it leaves to the next one, and what its senders learn.
+//! Cases about the lives of a receiver: what one life leaves to the next, and what the senders are told.
 
 use super::{control, hello, Native, BELL, FIRST, LINES};
 use crate::env::{Env, Steps, TYPE};
@@ -9,7 +9,7 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
-/// Kernel 1, which nobody interrupts, begins its next life.
+/// Kernel 1 begins its next life. Its interrupts are off.
 fn restart<E: Env>(env: &'static E) -> Outcome {
     env.at(1, || {
         env.next_life()?;
@@ -26,12 +26,12 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
     env.at(1, || env.expect_from_others(before, 0, 2))?;
     env.with_deaf(1, || {
         env.step()?;
-        // To a life that does not read them, and to nobody.
+        // These go to a life that does not read them. Those after the detachment go to no life at all.
         env.not_at(1, || env.send_all(1, 2..5))?;
         env.at(1, || env.detach(1))?;
         env.not_at(1, || {
             env.send_all(1, 5..2 + LINES)?;
-            check!(env.try_number(1, 2 + LINES) == Err(SendError::Full), "as many as there are lines");
+            check!(env.try_number(1, 2 + LINES) == Err(SendError::Full), "a full lane takes no more");
             Ok(())
         })?;
         restart(env)
@@ -42,16 +42,19 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
             let life = if n < before + 2 * others { 1 } else { 2 };
             check!(
                 env.inbox().get(n).is_some_and(|got| got.lives == [1, life]),
-                "each names the life that gets it"
+                "each message names the receiver's life that gets it"
             );
         }
         env.but(1).try_for_each(|lane| {
             let words = [control::ANSWER, control::RESETS, control::DOUBTS, control::CREDIT];
             let expected = [hello(1, 1, FIRST), 2, 0, 2 + LINES];
-            check!(env.controls(1, lane, words)? == expected, "the lane goes on; the restart is counted");
+            check!(
+                env.controls(1, lane, words)? == expected,
+                "the sender's life goes on in its lane, and the restart is counted"
+            );
             check!(
                 told.once(lane, PeerEvent::Began(Incarnation::FIRST)),
-                "who speaks is told once to each life"
+                "each life of the receiver is told once of the sender's life"
             );
             Ok(())
         })
@@ -60,9 +63,9 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
         check!(
             told.once(1, PeerEvent::Up(Incarnation::FIRST.next())),
-            "the sender learns that it is another"
+            "the sender is told once of the receiver's new life"
         );
-        check!(!told.anything_became(), "and that is all there is to learn");
+        check!(!told.anything_became(), "no message is reported as discarded or in doubt");
         (2 + LINES..2 + 3 * LINES).try_for_each(|n| env.send_number(1, n))
     })?;
     env.at(1, || env.expect_from_others(before, 0, 2 + 3 * LINES))?;
@@ -76,7 +79,7 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
         let lane = m.sender().map(|id| id.index()).ok_or(Failed("a native message has a sender"));
         let found = lane.and_then(|lane| env.controls(env.me(), lane, [control::HANDED, control::CREDIT]));
         let told = found.is_ok_and(|[handed, credit]| Some(handed) == m.number() && credit < handed);
-        // Counts what is as it must be.
+        // Counts the calls at which both words are as they must be.
         env.inbox().note.fetch_add(told.into(), Relaxed);
         env.inbox().push(m);
     });
@@ -84,7 +87,7 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || {
-            // One, four and three lines.
+            // Messages of one, four and three lines.
             env.send_all(1, 0..1)?;
             check!([200, 160].iter().all(|len| env.try_send(1, 0, *len).is_ok()), "a message can be sent");
             Ok(())
@@ -95,10 +98,13 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
             check!(count == 3 * (env.kernels() as u64 - 1), "every message arrives");
             check!(
                 env.inbox().note.load(Relaxed) == count,
-                "HANDED is beyond the message when its handler is called, CREDIT is not"
+                "while a handler runs, HANDED is past its message and CREDIT is not"
             );
             env.but(1).try_for_each(|lane| {
-                check!(env.controls(1, lane, [control::HANDED, control::CREDIT])? == [8, 8], "then both are");
+                check!(
+                    env.controls(1, lane, [control::HANDED, control::CREDIT])? == [8, 8],
+                    "after the drain HANDED and CREDIT are past all messages"
+                );
                 Ok(())
             })
         })
@@ -112,7 +118,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
     let doubts = |number| told.count(1, |event| event == PeerEvent::InDoubt { number });
     let all = || told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. }));
     env.step()?;
-    // A life ends in the handler of the first of two messages, six times.
+    // Six times, a life ends in the handler of the first of two messages.
     for round in 0..6 {
         let number = 2 * round + 1;
         env.with_deaf(1, || {
@@ -120,11 +126,11 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
             env.not_at(1, || env.send_all(1, 2 * round..2 * round + 2))?;
             env.at(1, || {
                 env.detach(1)?;
-                // Just as it would have left the words.
+                // HANDED is now as such a life leaves it.
                 env.but(1).try_for_each(|lane| {
                     check!(
                         env.controls(1, lane, [control::CREDIT])? == [number - 1],
-                        "all before was handled"
+                        "all earlier messages were handled"
                     );
                     env.poke(1, env.control(lane, control::HANDED), number)
                 })?;
@@ -134,8 +140,11 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
                     let ring = control::DOUBT + round as usize % 4;
                     let words = [control::DOUBTS, ring, control::CREDIT, control::HANDED];
                     let expected = [round + 1, number, number, number];
-                    check!(env.controls(1, lane, words)? == expected, "in doubt: told, then passed");
-                    // A life that ended before it had passed it: its next one does not tell it twice.
+                    check!(
+                        env.controls(1, lane, words)? == expected,
+                        "the message is stored to DOUBT, and CREDIT and HANDED are past it"
+                    );
+                    // As if this life ended before it stored CREDIT. Its next life must not store the same doubt again.
                     env.poke(1, env.control(lane, control::CREDIT), number - 1)
                 })?;
                 env.next_life()?;
@@ -149,31 +158,43 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
         })?;
         env.not_at(1, || {
             (0..3).for_each(|now| env.endpoint().tick(now, 100));
-            check!(doubts(number) == 1 && all() as u64 == round + 1, "the sender is told which, once");
+            check!(
+                doubts(number) == 1 && all() as u64 == round + 1,
+                "the sender is told once which message is in doubt"
+            );
             Ok(())
         })?;
         env.at(1, || {
             let total = before + (round + 1) * (env.kernels() as u64 - 1);
-            check!(env.until(|| env.inbox().count() == total), "what lies behind it is the next life's");
+            check!(
+                env.until(|| env.inbox().count() == total),
+                "the next life gets the message after the one in doubt"
+            );
             Ok(())
         })?;
     }
     env.not_at(1, || {
-        check!(env.endpoint().handled(E::id(1)) == Ok(12), "all are through");
+        check!(env.endpoint().handled(E::id(1)) == Ok(12), "all messages count as handled");
         check!(
             told.count(1, |event| matches!(event, PeerEvent::Discarded { .. })) == 0,
-            "and none given back"
+            "no message is reported as discarded"
         );
         env.send_number(1, 12)
     })?;
     env.at(1, || {
         let others = env.kernels() as u64 - 1;
-        check!(env.until(|| env.inbox().count() == before + 7 * others), "and it goes on");
+        check!(
+            env.until(|| env.inbox().count() == before + 7 * others),
+            "a message after all restarts arrives"
+        );
         env.linger();
-        check!(env.inbox().count() == before + 7 * others, "with nothing twice");
+        check!(env.inbox().count() == before + 7 * others, "no message arrives twice");
         for n in before..before + 7 * others {
             let first = env.inbox().get(n).map(|got| got.first & 0xffff_ffff);
-            check!(first.is_some_and(|n| n % 2 == 1 || n == 12), "those in doubt were not handed out again");
+            check!(
+                first.is_some_and(|n| n % 2 == 1 || n == 12),
+                "a message in doubt is not handed out again"
+            );
         }
         Ok(())
     })?;
@@ -184,7 +205,7 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
     env.go_native()?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     env.step()?;
-    // Credit, handed: too far ahead of each other, of everything, or of what was sent.
+    // CREDIT and HANDED: too far apart, too large, or beyond what was sent.
     let words = [[0, LINES + 1], [1 << 62, 1 << 62], [u64::MAX, 0], [0, u64::MAX], [40, 41]];
     for (n, [credit, handed]) in (0..).zip(words) {
         env.with_deaf(1, || {
@@ -201,7 +222,7 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
         })?;
         env.not_at(1, || {
             (0..LINES).for_each(|n| _ = env.try_number(1, 1000 + n));
-            // Whatever it is that is found out: a life that is attached anew is heard.
+            // Whatever the receiver finds in the lane, it must take the messages of a newly attached life.
             env.attach_again(1)?;
             env.send_number(1, n)
         })?;
@@ -209,9 +230,12 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
             let is_new = |n: &u64| env.inbox().get(*n).is_some_and(|got| got.first & 0xffff_ffff < 1000);
             let all = || (before..env.inbox().count()).filter(is_new);
             let total = (n + 1) * (env.kernels() as u64 - 1);
-            check!(env.until(|| all().count() as u64 == total), "each of the next life's messages arrives");
+            check!(
+                env.until(|| all().count() as u64 == total),
+                "every message of a newly attached life arrives"
+            );
             let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
-            check!(breaches == 0, "and nobody is accused of what our own former life wrote");
+            check!(breaches == 0, "no sender is put into quarantine for what our former life wrote");
             Ok(())
         })?;
     }
@@ -227,26 +251,29 @@ pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static
         env.at(1, || {
             env.poke(1, BELL, 1)?;
             env.attach_again(1)?;
-            check!(env.peek(1, BELL)? == 0, "it begins without a bell");
+            check!(env.peek(1, BELL)? == 0, "BELL is 0 after an attachment");
             Ok(())
         })
     })?;
     env.at(1, || env.expect_from_others(before, 0, 3))?;
     env.not_at(1, || {
         env.endpoint().tick(0, 100);
-        check!(!told.anything_became(), "the receiver is the same: nothing became of anything");
+        check!(!told.anything_became(), "the same life reports no message as discarded or in doubt");
         Ok(())
     })?;
     env.at(1, || {
         env.but(1).try_for_each(|lane| {
-            check!(env.controls(1, lane, [control::RESETS])? == [1], "nor is that a restart");
+            check!(
+                env.controls(1, lane, [control::RESETS])? == [1],
+                "an attachment of the same life is not counted as a restart"
+            );
             Ok(())
         })
     })?;
     env.unlisten(handle)
 }
 
-/// The last of the cases about lanes: from then on every life of kernel 1 gives back what it did not read.
+/// This must stay the last case about lanes: from then on every new life of kernel 1 discards what is unread.
 pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
@@ -258,7 +285,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || {
-            // Numbers 3 and 8: one line, and five.
+            // Numbers 3 and 8: messages of one line and of five.
             env.send_all(1, 2..3)?;
             check!(env.try_send(1, 0, 256) == Ok(8), "a message can be sent");
             Ok(())
@@ -273,7 +300,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
                 let words = [control::DISCARD_FROM, control::DISCARD_TO, control::CREDIT, control::HANDED];
                 check!(
                     env.controls(1, lane, words)? == [2, 8, 8, 8],
-                    "what is given back, and where it goes on"
+                    "the discarded messages are from DISCARD_FROM to DISCARD_TO, and CREDIT is after them"
                 );
                 Ok(())
             })
@@ -281,10 +308,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     })?;
     env.not_at(1, || {
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
-        check!(discarded(2, 8) == 1 && all() == 1, "the sender is told, once");
+        check!(discarded(2, 8) == 1 && all() == 1, "the sender is told once what was discarded");
         check!(
             told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. })) == 0,
-            "nothing of it was handled"
+            "no discarded message is in doubt"
         );
         (2..4).try_for_each(|n| env.send_number(1, n))
     })?;
@@ -292,13 +319,13 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || env.send_all(1, 4..6))?;
-        // The same life, attached anew, is no new life.
+        // An attachment of the same life discards nothing.
         env.at(1, || env.attach_again(1))
     })?;
     env.at(1, || env.expect_from_others(before, 0, 6))?;
     env.with_deaf(1, || {
         env.step()?;
-        // A life that ended in a handler, and one that had nothing unread.
+        // One life ends in a handler. The next one leaves nothing unread.
         env.not_at(1, || env.send_all(1, 6..9))?;
         env.at(1, || {
             env.detach(1)?;
@@ -310,10 +337,10 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     })?;
     env.not_at(1, || {
         (3..6).for_each(|now| env.endpoint().tick(now, 100));
-        check!(told.once(1, PeerEvent::InDoubt { number: 13 }), "what it was at is in doubt");
+        check!(told.once(1, PeerEvent::InDoubt { number: 13 }), "the message whose handler ran is in doubt");
         check!(
             discarded(13, 15) == 1 && all() == 2,
-            "what lies behind is given back, all else was told before"
+            "the messages after the one in doubt are reported as discarded, once"
         );
         env.send_number(1, 6)
     })?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the stamp: what is no native region is refused, and named if it is known.
+//! Cases about the stamp: memory that is no native region is refused, and the error names its layout if that is known.
 
 use super::{Native, Shape, LINES, MAGIC, NATIVE_LEN, SMALL};
 use crate::env::{Env, Steps};
@@ -12,7 +12,7 @@ use mk_ipi_core::{AddError, InstanceConfig, LinkConfig};
 /// An id that no kernel of the machine has.
 const NOBODY: InstanceId = InstanceId::new(200);
 
-/// Attaches NOBODY to the first `len` bytes of our region, from `at` on.
+/// Attaches NOBODY to `len` bytes of our region, from byte `at` on.
 fn attach<E: Env>(env: &'static E, at: u64, len: u64, geometry: Option<Geometry>) -> Result<(), AddError> {
     let start = PhysAddr(env.native_region_of(env.me()).start().0 + at);
     let range = PhysRange::new(start, len).ok_or(AddError::Misaligned)?;
@@ -21,7 +21,7 @@ fn attach<E: Env>(env: &'static E, at: u64, len: u64, geometry: Option<Geometry>
     env.endpoint().attach_instance(&config, Some(range))
 }
 
-/// What attaching NOBODY to our whole region gives.
+/// Attaches NOBODY to our whole region, and returns the result.
 fn found<E: Env>(env: &'static E) -> Result<(), AddError> {
     attach(env, 0, NATIVE_LEN, None)
 }
@@ -44,39 +44,48 @@ pub(crate) fn a_region_without_a_stamp_is_named_by_its_size<E: Env>(env: &'stati
     ];
     for (len, known) in sizes {
         let named = attach(env, 0, len, None) == refused(StampError::NoStamp { found: 77, known });
-        check!(named, "another generation's size is named, with what is found");
+        check!(named, "the error names the layouts of that size, and the word that was found");
     }
-    check!(attach(env, 4, 4096, None) == Err(AddError::Misaligned), "a region begins with a page");
-    check!(attach(env, 0, 4088, None) == refused(StampError::TooSmall(4096)), "and has one at least");
-    check!(env.endpoint().instance(NOBODY).is_err(), "none of it leaves an instance behind");
+    check!(attach(env, 4, 4096, None) == Err(AddError::Misaligned), "a region must begin on a page boundary");
+    check!(
+        attach(env, 0, 4088, None) == refused(StampError::TooSmall(4096)),
+        "a region must have at least one page"
+    );
+    check!(env.endpoint().instance(NOBODY).is_err(), "a refused attachment leaves no instance behind");
     env.step()
 }
 
 pub(crate) fn another_generation_is_named_by_its_own_magic<E: Env>(env: &'static E) -> Outcome {
     env.lay_out()?;
     env.poke(env.me(), 0, 77)?;
-    // MKIPI003 and its kin: "MKIPI0", two digits; the version behind.
+    // MKIPI003 and layouts like it have "MKIPI0" and two digits here, and then their version.
     let at = 264_232 / 8;
     env.poke(env.me(), at + 1, 0xffff_ffff_0000_0009)?;
     for number in [3, 0, 4, 12, 99] {
         let digits = 0x3030 + number / 10 * 0x100 + number % 10;
         env.poke(env.me(), at, 0x4d4b_4950_4930 << 16 | digits)?;
         let named = refused(StampError::Mkipi0nn { number: number as u8, version: 9 });
-        check!(attach(env, 0, 264_256, None) == named, "MKIPI0nn is named, whatever its number");
-        check!(attach(env, 0, 264_232, None) != named, "and not looked for beyond the region's end");
+        check!(attach(env, 0, 264_256, None) == named, "the error names MKIPI0nn, whatever its number");
+        check!(
+            attach(env, 0, 264_232, None) != named,
+            "the magic of MKIPI0nn is not read beyond the region's end"
+        );
     }
     let none = |len| refused(StampError::NoStamp { found: 77, known: KnownLayouts::of_size(len) });
     for other in [0x4d4b_4950_4930_3a33, 0x4d4b_4950_4930_332f, 0x4d4b_4950_4931_3033, 0x4d4b_4951_4930_3033]
     {
         env.poke(env.me(), at, other)?;
-        check!(attach(env, 0, 264_256, None) == none(264_256), "what is not quite its magic is not");
+        check!(
+            attach(env, 0, 264_256, None) == none(264_256),
+            "a word that differs from the magic of MKIPI0nn is not named"
+        );
     }
     // mk-ipi's own first native link.
     env.poke(env.me(), at, 0)?;
     env.poke(env.me(), 0, MAGIC)?;
     env.poke(env.me(), 1, 1 | 3 << 32)?;
     let first = StampError::Version(Version { major: 1, minor: 0 });
-    check!(found(env) == refused(first), "the first version is named by its version");
+    check!(found(env) == refused(first), "the error names version 1");
     env.step()
 }
 
@@ -94,7 +103,7 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     env.stamp(lanes, LINES, 256, total)?;
     env.poke(me, 1, 3 | 7 << 16 | lanes << 32)?;
     let other = StampError::Version(Version { major: 3, minor: 7 });
-    check!(found(env) == refused(other), "another major version");
+    check!(found(env) == refused(other), "another major version is refused");
     let bounds = [
         (0, 8, 256),
         (257, 8, 256),
@@ -112,36 +121,45 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     for (lanes, lines, max_len) in bounds {
         env.stamp(lanes.into(), lines.into(), max_len.into(), total)?;
         let bounds = StampError::Geometry { lanes, lines, max_len };
-        check!(found(env) == refused(bounds), "numbers out of bounds, or that do not go together");
+        check!(
+            found(env) == refused(bounds),
+            "numbers that are out of bounds, or do not go together, are refused"
+        );
     }
     for size in [0, total - 8, total + 8, u64::MAX] {
         env.stamp(lanes, LINES, 256, size)?;
-        check!(found(env) == refused(StampError::Size(size)), "a total that does not follow from them");
+        check!(
+            found(env) == refused(StampError::Size(size)),
+            "a total that does not follow from the numbers is refused"
+        );
     }
     env.stamp(lanes, LINES, 256, total)?;
     let small = refused(StampError::TooSmall(total));
-    check!(attach(env, 0, total - 8, None) == small, "a region smaller than its stamp says");
+    check!(attach(env, 0, total - 8, None) == small, "a region smaller than its stamp says is refused");
     let geometry = env.geometry()?;
     for shape in [Shape { lines: 16, ..SMALL }, Shape { max_len: 255, ..SMALL }] {
         let asked = Some(shape.geometry(env.kernels())?);
-        check!(attach(env, 0, total, asked) == Err(AddError::Geometry(geometry)), "not what was asked for");
+        check!(
+            attach(env, 0, total, asked) == Err(AddError::Geometry(geometry)),
+            "another geometry than the one asked for is refused"
+        );
     }
     let one = SMALL.geometry(1)?;
     env.stamp(1, LINES, 256, one.total_size())?;
     let no_lane = if me == 0 { Ok(()) } else { Err(AddError::NoLane(E::id(me))) };
-    check!(found(env) == no_lane, "no lane for us");
+    check!(found(env) == no_lane, "a region without a lane for this kernel is refused");
     let left = env.endpoint().destroy_instance(NOBODY).is_ok();
-    check!(left == (me == 0), "what is refused leaves no instance behind");
-    // 440 bytes and eight lines go together.
+    check!(left == (me == 0), "a refused attachment leaves no instance behind");
+    // 440 bytes fit into eight lines.
     env.stamp(lanes, LINES, 440, total)?;
     env.poke(me, 1, 2 | 9 << 16 | lanes << 32)?;
     (4..8).try_for_each(|word| env.poke(me, word, u64::MAX))?;
-    check!(found(env) == Ok(()), "a later minor version and words that nobody knows are no error");
+    check!(found(env) == Ok(()), "a later minor version and unknown words are accepted");
     let layout = env.endpoint().instance(NOBODY).map(|nobody| nobody.region());
     check!(
         layout.is_ok_and(|region| region.map(PhysRange::len) == Some(total)),
-        "its length is what is stamped"
+        "the region's length is the total in its stamp"
     );
-    check!(env.endpoint().destroy_instance(NOBODY).is_ok(), "and it can go");
+    check!(env.endpoint().destroy_instance(NOBODY).is_ok(), "the instance can be destroyed");
     env.step()
 }
