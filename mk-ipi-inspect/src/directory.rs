@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Words of the header, and of an entry without its CPUs.
 const WORDS: usize = 8;
-/// Looks at an entry that its host changes meanwhile (SPEC D-4).
+/// How often an entry is read while its host changes it (SPEC D-4).
 const TRIES: usize = 64;
 
 /// An instance.
@@ -20,23 +20,23 @@ const TRIES: usize = 64;
 pub struct Instance {
     /// Its id.
     pub id: u8,
-    /// Its life.
+    /// The number of its present life.
     pub incarnation: u32,
-    /// Where it is in its life.
+    /// Its state (SPEC D-5).
     pub state: &'static str,
-    /// Whether it is started, or runs.
+    /// True if it is starting or running.
     pub live: bool,
-    /// What its region speaks.
+    /// The layout of its region.
     pub layout: &'static str,
-    /// Slots are claimed before they are written.
+    /// True if senders claim a slot before they write to it.
     pub exclusive: bool,
-    /// Its vector is good at its doorbell CPU alone.
+    /// True if its vector rings it only at its doorbell CPU (SPEC S-7).
     pub one_doorbell: bool,
-    /// Where its region lies, and how many bytes it has.
+    /// The address of its region, and how many bytes that has.
     pub region: Option<(u64, u64)>,
-    /// The CPU that is rung.
+    /// The CPU at which it is rung.
     pub doorbell_cpu: u64,
-    /// With which vector.
+    /// The vector with which it is rung.
     pub vector: u8,
     /// All its CPUs.
     pub cpus: Vec<u64>,
@@ -47,19 +47,19 @@ pub struct Instance {
 pub struct Directory {
     /// Its physical address.
     pub at: u64,
-    /// What changes with every change; `None` if it cannot be read at all.
+    /// The generation, a number that changes with each change of an entry. `None` if the header is refused.
     pub generation: Option<u64>,
-    /// The physical id of the machine's boot CPU, if the host says it.
+    /// The physical id of the machine's boot CPU, if the host has written it.
     pub boot_cpu: Option<u64>,
-    /// How many instances it has room for.
+    /// How many entries it has.
     pub room: u32,
-    /// Those that can be read.
+    /// The instances whose entries can be read.
     pub instances: Vec<Instance>,
-    /// What is worth saying.
+    /// What was found.
     pub findings: Vec<Finding>,
 }
 
-/// Whether a page that begins with this word may be a directory's first.
+/// True if a page that begins with this word can be the first page of a directory.
 pub const fn is_magic(word: u64) -> bool {
     word == MAGIC
 }
@@ -68,7 +68,7 @@ pub const fn is_magic(word: u64) -> bool {
 ///
 /// # Errors
 ///
-/// If the file has not all of it.
+/// If a part of it is not in the file.
 pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     let mut directory =
         Directory { at, generation: None, boot_cpu: None, room: 0, instances: vec![], findings: vec![] };
@@ -86,7 +86,7 @@ pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     if header.address != 0 && header.address != at {
         notes.broken(
             format!("it says that it lies at {:#x}", header.address),
-            "A copy, or the dump's first byte has another address than was said (--base).",
+            "This is a copy, or --base is not the address of the dump's first byte.",
         );
     }
     directory.generation = Some(header.generation);
@@ -167,10 +167,12 @@ fn refused(mut notes: Notes<'_>, error: DirectoryError) {
     let what = match error {
         DirectoryError::NoStamp(found) => format!("no directory: the first eight bytes are {found:#018x}"),
         DirectoryError::Version(v) => format!("a directory of version {}.{}", v.major, v.minor),
-        DirectoryError::Geometry => "its counts and its size contradict each other, or the limits".into(),
-        DirectoryError::TooSmall(needed) => format!("{needed} bytes are needed, and fewer are there"),
+        DirectoryError::Geometry => {
+            "its counts and its size contradict each other, or are out of bounds".into()
+        }
+        DirectoryError::TooSmall(needed) => format!("{needed} bytes are needed, but there are fewer"),
     };
-    notes.broken(what, "No kernel joins by this directory (SPEC D-2).");
+    notes.broken(what, "No kernel can use this directory (SPEC D-2).");
 }
 
 fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
@@ -178,25 +180,25 @@ fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
         EntryError::Changing => {
             return notes.suspect(
                 "its host is changing it",
-                "Kernels read it again. If this lasts, the host died in it: nobody can follow the directory any more (SPEC D-4).",
+                "Kernels read it again. If this lasts, the host died while it wrote the entry: no kernel can follow the directory any more (SPEC D-4).",
             );
         }
-        EntryError::OutOfRange => "it lies behind the end".into(),
+        EntryError::OutOfRange => "it is beyond the end of the directory".into(),
         EntryError::Absent => return,
         EntryError::WrongInstance(id) => format!("it names instance {id}"),
         EntryError::NoIncarnation => "its incarnation is 0".into(),
-        EntryError::UnknownState(n) => format!("its state is {n}, which is none"),
-        EntryError::UnknownLayout(n) => format!("its layout is {n}, which is none that is known"),
+        EntryError::UnknownState(n) => format!("its state is {n}, which is not a state"),
+        EntryError::UnknownLayout(n) => format!("its layout is {n}, which is unknown"),
         EntryError::BadVector(n) => format!("vector {n:#x} cannot be a doorbell"),
         EntryError::BadRegion => "its region is misaligned, out of range or too small".into(),
         EntryError::BadCpus => {
-            "its doorbell CPU is not among its CPUs, or it has more than there is room for".into()
+            "its doorbell CPU is not among its CPUs, or it has more CPUs than an entry has room for".into()
         }
     };
-    notes.broken(what, "No kernel knows this instance (SPEC D-3).");
+    notes.broken(what, "No kernel can use this entry (SPEC D-3).");
 }
 
-/// What two entries cannot both have (SPEC D-9).
+/// Finds pairs of entries that contradict each other (SPEC D-9).
 fn conflicts(instances: &[Instance], notes: &mut Notes<'_>) {
     for (n, one) in instances.iter().enumerate() {
         for other in instances.iter().skip(n + 1) {
@@ -206,14 +208,14 @@ fn conflicts(instances: &[Instance], notes: &mut Notes<'_>) {
             if overlap {
                 notes.broken(
                     format!("the regions of instances {} and {} overlap", one.id, other.id),
-                    "What is sent to one is written into the other's (SPEC D-9).",
+                    "Messages to one instance are written into the region of the other (SPEC D-9).",
                 );
             }
             let both = one.live && other.live;
             if let Some(cpu) = one.cpus.iter().find(|cpu| both && other.cpus.contains(cpu)) {
                 notes.broken(
                     format!("instances {} and {} both have CPU {cpu}", one.id, other.id),
-                    "A doorbell for one arrives at the other (SPEC D-9).",
+                    "A doorbell for one instance can arrive at the other (SPEC D-9).",
                 );
             }
         }

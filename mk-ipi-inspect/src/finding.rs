@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is worth saying, and what it means.
+//! Findings: what was found, and what it means.
 
 use serde::Serialize;
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 pub enum Severity {
     /// Worth knowing. Nothing is wrong.
     Note,
-    /// Right if it passes, wrong if it lasts. Look again.
+    /// This is right if it passes soon, and wrong if it lasts. Look again.
     Suspect,
-    /// What no honest kernel writes, or what no kernel can use.
+    /// No honest kernel writes this, or no kernel can use it.
     Broken,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// Of `place`.
+    /// Starts findings about `place`, to be added to `list`.
     pub fn of(place: impl Into<String>, list: &'a mut Vec<Finding>) -> Self {
         Self { place: place.into(), list }
     }

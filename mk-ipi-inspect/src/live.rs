@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A Linux that runs: its module shows in debugfs where the directory lies, and the memory itself.
+//! A running Linux. Our module shows two things in debugfs: the address of the directory, and the memory itself.
 
 use mk_ipi_inspect::memory::OpenError;
 use mk_ipi_inspect::Memory;
 use std::path::Path;
 
-/// The module's files in its folder of debugfs.
+/// Two files in the module's folder in debugfs.
 const MEMORY: &str = "memory";
 const STATISTICS: &str = "statistics";
 
-/// The memory at `path`; if that is the module's folder, also where its directory lies.
+/// Opens the memory at `path`. If that is the module's folder, this also returns the address of the directory.
 pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), OpenError> {
     if !path.is_dir() {
         return Ok((Memory::open(path, base)?, None));
@@ -18,7 +18,7 @@ pub fn open(path: &Path, base: Option<u64>) -> Result<(Memory, Option<u64>), Ope
     Ok((Memory::open(&path.join(MEMORY), None)?, directory_in(&statistics)))
 }
 
-/// Where the directory lies, of which a line says `0xSTART..0xEND: the directory`.
+/// The address of the directory, from the line `0xSTART..0xEND: the directory`.
 fn directory_in(statistics: &str) -> Option<u64> {
     let line = statistics.lines().find(|line| line.ends_with(": the directory"))?;
     u64::from_str_radix(line.split_once("..")?.0.strip_prefix("0x")?, 16).ok()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All of a machine: its directory, the regions that it names, and regions that nobody names.
+//! A whole machine: its directory, the regions in it, and regions that no directory names.
 
 use crate::directory::{self, Directory, Instance};
 use crate::finding::{Finding, Notes, Severity};
@@ -9,13 +9,13 @@ use mk_ipi_abi::native::Attached;
 use mk_ipi_abi::Incarnation;
 use serde::Serialize;
 
-/// A region, whatever it speaks.
+/// A region of either layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "layout")]
 pub enum Region {
-    /// Lanes.
+    /// A native region, with lanes.
     Native(native::Region),
-    /// Slots.
+    /// An RFC v2 region, with slots.
     RfcV2(rfc_v2::Region),
 }
 
@@ -36,42 +36,42 @@ impl Region {
     }
 }
 
-/// A region, and whose it is.
+/// A region, and the instance that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Owned {
-    /// The instance that receives here, if a directory says it.
+    /// The instance that receives here, if a directory names it.
     pub instance: Option<u8>,
     /// The region.
     #[serde(flatten)]
     pub region: Region,
 }
 
-/// A machine, or what of it was asked for.
+/// A machine, or the part of it that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The directories that were found; a machine has one.
+    /// The directories that were found. A machine has only one.
     pub directories: Vec<Directory>,
     /// The regions that were found.
     pub regions: Vec<Owned>,
-    /// What is worth saying beside what each directory and region says of itself.
+    /// Findings that do not belong to one directory or region.
     pub findings: Vec<Finding>,
 }
 
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory, or a native region: the first word tells.
+    /// A directory or a native region. The first word tells which.
     ByItsStamp,
-    /// A directory, and what it names.
+    /// A directory, and the regions in it.
     Directory,
     /// A native region.
     Native,
-    /// This many slots.
+    /// An RFC v2 region with this many slots.
     RfcV2(u32),
 }
 
 impl Machine {
-    /// Searches all of the memory. Of each lane, at most `messages` are listed.
+    /// Searches all of the memory for directories and native regions. For each lane it lists at most `messages` unread messages.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the file has not all of it.
+    /// If a part of it is not in the file.
     pub fn at(memory: &Memory, at: u64, kind: Kind, messages: usize) -> Result<Self, ReadError> {
         let mut machine = Self::default();
         let is_directory = match kind {
@@ -134,8 +134,8 @@ impl Machine {
             if memory.available(at) < len {
                 let mut notes = Notes::of(format!("region {at:#x}"), &mut self.findings);
                 notes.note(
-                    format!("the region of instance {} is not in the file, or not all of it", instance.id),
-                    "Nothing can be said of it. A dump of all memory has it.",
+                    format!("the region of instance {} is not in the file, or only in part", instance.id),
+                    "It cannot be explained. A dump of all memory contains it.",
                 );
                 continue;
             }
@@ -149,12 +149,14 @@ impl Machine {
         Ok(())
     }
 
-    /// What only shows when a region is laid beside the directory.
+    /// Compares each region with the directory.
     fn look_around(&mut self) {
         if self.directories.len() > 1 {
             let mut notes = Notes::of("machine", &mut self.findings);
-            notes
-                .suspect("there is more than one directory", "One of them is a copy, or of an earlier boot.");
+            notes.suspect(
+                "there is more than one directory",
+                "One of them is a copy, or left from an earlier boot.",
+            );
         }
         for owned in &self.regions {
             let place = format!("region {:#x}", owned.region.at());
@@ -174,7 +176,7 @@ impl Machine {
                 }
                 (_, None) if !self.directories.is_empty() => notes.note(
                     "no directory names this region",
-                    "It is left from before, or of kernels that go by another directory.",
+                    "It is left from an earlier boot, or belongs to kernels that use another directory.",
                 ),
                 _ => {}
             }
@@ -190,7 +192,7 @@ impl Machine {
         all
     }
 
-    /// Whether anything is broken.
+    /// True if anything is broken.
     pub fn is_broken(&self) -> bool {
         self.findings().iter().any(|finding| finding.severity == Severity::Broken)
     }
@@ -201,8 +203,8 @@ fn beside_native(region: &native::Region, directory: &Directory, instance: &Inst
         lives(receiver.life, instance, notes);
         if let Some((cpu, vector)) = receiver.bell.filter(|(cpu, _)| !instance.cpus.contains(cpu)) {
             notes.suspect(
-                format!("it wants to be rung at CPU {cpu}, vector {vector:#x}, which the directory does not give it"),
-                "It is rung where the directory says, until that gives it the CPU (SPEC N-12).",
+                format!("it wants to be rung at CPU {cpu}, vector {vector:#x}, but in the directory that CPU is not its own"),
+                "It is rung at the doorbell CPU in the directory, until the directory gives it that CPU (SPEC N-12).",
             );
         }
     }
@@ -213,22 +215,22 @@ fn beside_native(region: &native::Region, directory: &Directory, instance: &Inst
         match sender {
             None => notes.note(
                 format!("lane {}: the directory has no such instance", lane.instance),
-                "Its sender has gone, or is not of this machine. The receiver does not look at its lane (SPEC N-10).",
+                "Its sender has gone, or is not in this machine. The receiver does not look at its lane (SPEC N-10).",
             ),
             Some(sender) if !sender.live => notes.note(
                 format!("lane {}: its sender is {}, and has not detached", lane.instance, sender.state),
-                "What it published is handed out. The region can end when its CPUs have stopped (SPEC D-10).",
+                "What it published is handed out. The region can end when the CPUs of that sender have stopped (SPEC D-10).",
             ),
             Some(sender) if sender.incarnation != attached.get() => notes.suspect(
                 format!("lane {}: life {} is attached, the directory names life {}", lane.instance, attached.get(), sender.incarnation),
-                "A life has just begun, or has not come up yet (SPEC D-5).",
+                "A new life of the sender has just begun, or has not attached yet (SPEC D-5).",
             ),
             Some(_) => {
                 let attached = Attached { incarnation: attached, generation: lane.header.followed };
                 if lane.header.followed != 0 && !attached.has_followed(generation) {
                     notes.suspect(
                         format!("lane {}: its sender has followed the directory to generation {}, not to {generation}", lane.instance, lane.header.followed),
-                        "It may ring CPUs, or use regions, that are another's by now. A host waits for it before it takes either (SPEC D-7, D-10).",
+                        "It can still ring CPUs and use regions that an older generation gave to it. The host waits for it before it gives them to another kernel (SPEC D-7, D-10).",
                     );
                 }
             }
@@ -241,12 +243,12 @@ fn lives(life: Option<u32>, instance: &Instance, notes: &mut Notes<'_>) {
     if instance.incarnation.wrapping_sub(life) < 1 << 31 {
         notes.suspect(
             format!("LIFE names life {life}, the directory life {}", instance.incarnation),
-            "The life that the directory names has not begun here: nobody rings it; when it begins it looks by itself (SPEC N-12).",
+            "The life that the directory names has not begun here. No kernel rings it; when it begins, it looks without a doorbell (SPEC N-12).",
         );
     } else {
         notes.broken(
             format!("LIFE names life {life}, which is newer than the directory's {}", instance.incarnation),
-            "The host has not written down this life, or another kernel uses the region.",
+            "The host has not written this life to the directory, or another kernel uses the region.",
         );
     }
 }
@@ -256,7 +258,7 @@ fn beside_slots(region: &rfc_v2::Region, directory: &Directory, instance: &Insta
         if !instance.cpus.contains(&slot.cpu) {
             notes.suspect(
                 format!("slot {}: CPU {} is not one of instance {}", slot.cpu, slot.cpu, instance.id),
-                "Nobody reads this slot (SPEC L-5).",
+                "No kernel reads this slot (SPEC L-5).",
             );
         }
         let rfc_v2::Content::Claimed { instance: by, incarnation } = slot.content else { continue };
@@ -264,12 +266,12 @@ fn beside_slots(region: &rfc_v2::Region, directory: &Directory, instance: &Insta
         if !claimer.is_some_and(|claimer| claimer.live && claimer.incarnation == incarnation) {
             notes.broken(
                 format!("slot {}: life {incarnation} of instance {by}, which claims it, is over", slot.cpu),
-                "Everybody gets `Busy` there until the host frees the slot (SPEC X-5).",
+                "All senders get `Busy` there until the host frees the slot (SPEC X-5).",
             );
         } else if !instance.exclusive {
             notes.broken(
                 format!("slot {} is claimed, and the region is not exclusive", slot.cpu),
-                "One of the kernels goes by another directory (SPEC X-1).",
+                "The kernels do not agree on the policy: one of them uses another directory (SPEC X-1).",
             );
         }
     }

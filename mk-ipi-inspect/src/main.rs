@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk-ipi-inspect`: what lies in the shared memory of mk-ipi kernels, and what it means.
+//! `mk-ipi-inspect`: shows what is in the shared memory of mk-ipi kernels, and what it means.
 
 mod live;
 
@@ -13,42 +13,44 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Explains the shared memory of mk-ipi kernels: who lives, what is sent and unread, who waits, what is broken.
+/// Explains the shared memory of mk-ipi kernels: which kernels live, what is sent and unread, who waits, what is broken.
 ///
-/// Ends with 0 if nothing is broken, with 1 if something is, with 2 if the memory cannot be read.
+/// The exit code is 0 if nothing is broken, 1 if something is, and 2 if the memory cannot be read.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
     /// A raw dump (QEMU's `pmemsave`), an ELF vmcore (`dump-guest-memory`, kdump), shared memory of processes, /dev/mem,
     /// or the folder of our Linux module in debugfs
     memory: PathBuf,
-    /// It is a raw dump, whatever it begins with, and this is the address of its first byte; else a raw dump is from 0 on
+    /// Take the file as a raw dump, whatever it begins with. ADDRESS is that of its first byte. Without this option a raw dump
+    /// begins at 0
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     base: Option<u64>,
-    /// Explain what lies at this address, and what it names; else all of the memory is searched
+    /// Explain the directory or region at this address, and the regions that it names. Without this option all of the memory is
+    /// searched
     #[arg(long, value_parser = number, value_name = "ADDRESS")]
     at: Option<u64>,
-    /// At that address are so many slots (RFC v2), which bear no stamp
+    /// At that address is an RFC v2 region with N slots. It has no stamp that could be recognized
     #[arg(long, requires = "at", value_name = "N")]
     slots: Option<u32>,
-    /// Unread messages that are listed of each lane
+    /// How many unread messages are listed for each lane
     #[arg(long, default_value_t = 4, value_name = "N")]
     messages: usize,
-    /// All that was found, as one JSON object
+    /// Print all that was found, as one JSON object
     #[arg(long, conflicts_with = "svg")]
     json: bool,
-    /// All that was found, as a picture
+    /// Print all that was found, as an SVG picture
     #[arg(long)]
     svg: bool,
-    /// Look again and again, and show what changed each second: each so many seconds
+    /// Look again every so many seconds, and show what changed, per second
     #[arg(long, num_args = 0..=1, default_missing_value = "1", value_name = "SECONDS", conflicts_with = "svg")]
     watch: Option<f64>,
-    /// With --watch: so often; else for ever
+    /// With --watch: stop after N looks. Without this option it never stops
     #[arg(long, requires = "watch", value_name = "N")]
     times: Option<u64>,
 }
 
-/// A number as C writes it.
+/// Parses a decimal number, or a hexadecimal one that begins with `0x`.
 fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether anything is broken.
+/// Returns true if anything is broken.
 fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     let (memory, directory) = live::open(&cli.memory, cli.base)?;
     let at = cli.at.or(directory);

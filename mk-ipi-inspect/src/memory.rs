@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Physical memory of a machine, as a file shows it: a raw dump, an ELF vmcore, or a device whose offsets are addresses.
+//! Physical memory of a machine, from a file: a raw dump, an ELF vmcore, or a device whose offsets are addresses.
 
 use object::elf::{FileHeader64, ET_CORE, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -11,9 +11,9 @@ use std::path::Path;
 
 /// Bytes of a page.
 pub const PAGE: u64 = mk_ipi_abi::PAGE_SIZE;
-/// No physical address is as high.
+/// All physical addresses are below this.
 const LIMIT: u64 = mk_ipi_abi::PhysAddr::LIMIT;
-/// Most pieces of an ELF vmcore that are looked at: a real one has some hundreds.
+/// At most so many pieces of an ELF vmcore are used. A real one has some hundreds.
 const MAX_PIECES: usize = 1 << 12;
 /// Pages that a scan reads at a time.
 const SCAN_PAGES: u64 = 256;
@@ -23,13 +23,13 @@ const SCAN_PAGES: u64 = 256;
 pub enum OpenError {
     /// The file cannot be read.
     Io(io::Error),
-    /// An ELF file that is no core dump: its type.
+    /// An ELF file that is no core dump. This is its type.
     NotACore(u16),
-    /// An ELF file that is damaged, or for 32 bits: what the parser says.
+    /// An ELF file that is damaged, or for 32 bits. This is the parser's error.
     Elf(String),
-    /// makedumpfile's own format.
+    /// A dump in the compressed format of makedumpfile.
     Kdump,
-    /// No memory in it.
+    /// A file that contains no memory.
     Empty,
 }
 
@@ -83,7 +83,7 @@ impl Source {
     }
 }
 
-/// Consecutive memory, and where in the file it is.
+/// A range of memory, and its offset in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     start: u64,
@@ -101,21 +101,22 @@ impl Piece {
 #[derive(Debug)]
 pub struct Memory {
     source: Source,
-    /// By address. They may overlap.
+    /// Sorted by address. They can overlap.
     pieces: Vec<Piece>,
-    /// Whether it can be searched: a device's length is not known.
+    /// True if it can be searched. A device cannot: its length is not known.
     bounded: bool,
-    /// Kernels may write it while it is read.
+    /// True if kernels can write it while it is read.
     live: bool,
 }
 
 impl Memory {
-    /// The memory in the file at `path`. With a `base` it is a raw dump whose first byte is that at this address, whatever it begins with;
-    /// else an ELF vmcore if it looks like one, or a raw dump from address 0 on.
+    /// Opens the file at `path`. With a `base`, the file is taken as a raw dump, and `base` is the address of its first byte.
+    /// Without
+    /// one, the file is taken as an ELF vmcore if it begins like one, and else as a raw dump from address 0 on.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is no memory.
+    /// If the file cannot be read, or contains no memory.
     pub fn open(path: &Path, base: Option<u64>) -> Result<Self, OpenError> {
         let file = File::open(path).map_err(OpenError::Io)?;
         let about = file.metadata().map_err(OpenError::Io)?;
@@ -133,15 +134,15 @@ impl Memory {
         } else {
             raw(base.unwrap_or(0), about.len())?
         };
-        // A file in shared memory may be one that processes have mapped.
+        // Processes can have this file mapped, and can write it while it is read.
         Ok(Self { source: Source::File(file), pieces, bounded: true, live: true })
     }
 
-    /// The memory in these bytes of a file; `base` as in [`open`](Self::open).
+    /// Takes these bytes as a file. For `base` see [`open`](Self::open).
     ///
     /// # Errors
     ///
-    /// If they are no memory.
+    /// If they contain no memory.
     pub fn of_bytes(bytes: Vec<u8>, base: Option<u64>) -> Result<Self, OpenError> {
         let len = bytes.len() as u64;
         let pieces = match base {
@@ -151,12 +152,12 @@ impl Memory {
         Ok(Self { source: Source::Bytes(bytes), pieces, bounded: true, live: false })
     }
 
-    /// Whether kernels may write it meanwhile.
+    /// True if kernels can write it while it is read.
     pub const fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Whether all of it can be searched.
+    /// True if all of it can be searched.
     pub const fn is_bounded(&self) -> bool {
         self.bounded
     }
@@ -166,7 +167,7 @@ impl Memory {
         self.pieces.first().map_or(0, |piece| piece.start)
     }
 
-    /// Bytes that follow each other from `at` on.
+    /// How many bytes there are from `at` on without a hole.
     pub fn available(&self, at: u64) -> u64 {
         let mut end = at;
         while let Some(piece) = self.piece_at(end) {
@@ -183,7 +184,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// If the file has not all of it.
+    /// If a part of it is not in the file.
     pub fn read(&self, mut at: u64, mut to: &mut [u8]) -> Result<(), ReadError> {
         while !to.is_empty() {
             let piece = self.piece_at(at).ok_or(ReadError { at, why: "not in the file".into() })?;
@@ -200,7 +201,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// If the file has not all of them.
+    /// If a part of them is not in the file.
     pub fn words(&self, at: u64, count: usize) -> Result<Vec<u64>, ReadError> {
         let len = count.saturating_mul(8);
         if self.available(at) < len as u64 {
@@ -239,7 +240,7 @@ impl Memory {
     }
 }
 
-/// Whether it begins as an ELF file does.
+/// True if the file begins like an ELF file.
 fn is_elf(head: &[u8]) -> Result<bool, OpenError> {
     if head.starts_with(b"KDUMP   ") {
         return Err(OpenError::Kdump);
@@ -254,7 +255,7 @@ fn raw(base: u64, len: u64) -> Result<Vec<Piece>, OpenError> {
     }
 }
 
-/// The memory that an ELF core of `file_len` bytes holds, as far as it goes.
+/// The pieces of memory in an ELF core of `file_len` bytes. Pieces that are cut off are used up to the end of the file.
 fn elf_pieces<'d>(data: impl object::ReadRef<'d>, file_len: u64) -> Result<Vec<Piece>, OpenError> {
     let bad = |e: object::read::Error| OpenError::Elf(e.to_string());
     let header = FileHeader64::<Endianness>::parse(data).map_err(bad)?;
@@ -266,7 +267,7 @@ fn elf_pieces<'d>(data: impl object::ReadRef<'d>, file_len: u64) -> Result<Vec<P
     let loads = loads.iter().filter(|segment| segment.p_type(endian) == PT_LOAD).take(MAX_PIECES);
     let piece = |segment: &<FileHeader64<Endianness> as FileHeader>::ProgramHeader| {
         let (start, offset) = (segment.p_paddr(endian), segment.p_offset(endian));
-        // What lies beyond the file's end was cut off.
+        // Beyond the end of the file the piece was cut off.
         let len = segment.p_filesz(endian).min(file_len.checked_sub(offset)?);
         let is_memory = len != 0 && start.checked_add(len).is_some_and(|end| end <= LIMIT);
         is_memory.then_some(Piece { start, len, offset })

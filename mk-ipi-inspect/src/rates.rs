@@ -6,7 +6,7 @@ use crate::native::{self, Lane};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What a lane did.
+/// What a lane did between the two looks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LaneRates {
     /// The region.
@@ -23,22 +23,22 @@ pub struct LaneRates {
     pub full: f64,
     /// Messages that are unread now.
     pub unread: u64,
-    /// What else is to be said.
+    /// A remark, or empty.
     pub note: String,
 }
 
-/// What a receiver did.
+/// What a receiver did between the two looks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReceiverRates {
     /// Its region.
     pub region: u64,
     /// Its heartbeats, each second.
     pub beats: f64,
-    /// What else is to be said.
+    /// A remark, or empty.
     pub note: &'static str,
 }
 
-/// What a machine did.
+/// What a machine did between the two looks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
     /// Seconds between the two looks.
@@ -50,7 +50,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// From `before` to `now`.
+    /// Computes the rates from `before` to `now`, which are `time` apart.
     pub fn between(before: &Machine, now: &Machine, time: Duration) -> Self {
         let seconds = time.as_secs_f64().max(1e-9);
         let mut rates = Self { seconds, ..Self::default() };
@@ -78,7 +78,7 @@ fn natives(machine: &Machine) -> impl Iterator<Item = &native::Region> {
     })
 }
 
-/// What a counter gained, each second; 0 if it began anew.
+/// How much a counter grew, each second; 0 if it was reset.
 fn grown(was: u64, is: u64, seconds: f64) -> f64 {
     is.saturating_sub(was) as f64 / seconds
 }
@@ -89,7 +89,7 @@ fn lane_rates(region: u64, was: &Lane, is: &Lane, seconds: f64) -> LaneRates {
     let stuck = lines == 0.0 && is.lines.unread != 0 && was.lines.unread != 0;
     let another = was.header.hello_word != is.header.hello_word;
     let note = match () {
-        () if another => "another life, or attachment, of the sender",
+        () if another => "another life or attachment of the sender",
         () if stuck => "nothing is read",
         () => "",
     };

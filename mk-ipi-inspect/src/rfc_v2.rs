@@ -6,16 +6,17 @@ use crate::memory::{Memory, ReadError};
 use mk_ipi_abi::rfc_v2::{MkIpiData, NoMessage, SLOT_SIZE, SLOT_WORDS};
 use serde::Serialize;
 
-/// Bytes of a payload that are shown.
+/// How many bytes of a payload are shown.
 const SHOWN: usize = 16;
-/// Most slots that are looked at.
+/// At most so many slots are looked at.
 const MAX_SLOTS: u64 = 1 << 16;
 
 /// What is in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub enum Content {
-    /// A message. Whether its receiver has taken it only exclusive slots tell: there it would be gone.
+    /// A message. In an exclusive slot it is unread. In other slots the receiver may have taken it already: the slot does not
+    /// show that.
     Message {
         /// The CPU that sent it, as the sender says.
         sender_cpu: i32,
@@ -29,12 +30,12 @@ pub enum Content {
     },
     /// A sender is filling it.
     Claimed {
-        /// Which instance.
+        /// The instance that claimed it.
         instance: u8,
-        /// Which life of it.
+        /// The life of that instance.
         incarnation: u32,
     },
-    /// A size that is none.
+    /// A size that is not valid.
     BadSize {
         /// The size.
         size: u64,
@@ -57,9 +58,9 @@ pub struct Region {
     pub at: u64,
     /// How many slots it has.
     pub slots: u64,
-    /// Those that are not empty.
+    /// The slots that are not empty.
     pub used: Vec<Slot>,
-    /// What is worth saying.
+    /// What was found.
     pub findings: Vec<Finding>,
 }
 
@@ -67,7 +68,7 @@ pub struct Region {
 ///
 /// # Errors
 ///
-/// If the file has not all of it.
+/// If a part of it is not in the file.
 pub fn region(memory: &Memory, at: u64, len: u64) -> Result<Region, ReadError> {
     let slots = len / SLOT_SIZE as u64;
     let mut region = Region { at, slots, used: vec![], findings: vec![] };
@@ -88,14 +89,14 @@ pub fn region(memory: &Memory, at: u64, len: u64) -> Result<Region, ReadError> {
                 let (instance, incarnation) = (claim.instance.get(), claim.incarnation.get());
                 notes.suspect(
                     format!("life {incarnation} of instance {instance} is filling it"),
-                    "Others get `Busy`. If this lasts, that life died in it: its host frees the slot (SPEC X-5).",
+                    "Other senders get `Busy`. If this lasts, that life ended while it filled the slot: the host must free the slot (SPEC X-5).",
                 );
                 Content::Claimed { instance, incarnation }
             }
             Err(NoMessage::BadSize(size)) => {
                 notes.broken(
                     format!("data_size is {size:#x}: no message, and no claim"),
-                    "Its receiver takes nothing from it. Of an exclusive slot it clears the size when it is rung (SPEC R-3, X-4).",
+                    "The receiver takes no message from it. If the slot is exclusive, the receiver sets the size to 0 when it is rung (SPEC R-3, X-4).",
                 );
                 Content::BadSize { size }
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine as a picture: each lane is a bar of its lines, from the first that the receiver has not given back to the sender.
+//! A machine as a picture. Each lane is a bar that shows its lines, from position CREDIT on.
 
 use crate::finding::Severity;
 use crate::machine::{Machine, Region};
@@ -11,16 +11,16 @@ const WIDTH: u32 = 960;
 const LEFT: u32 = 250;
 const BAR: u32 = 480;
 const ROW: u32 = 22;
-/// Most lanes of a region, and most findings, that are drawn.
+/// At most so many lanes of a region, and so many findings, are drawn.
 const MAX_ROWS: usize = 64;
 
-/// What a part of a bar stands for, and its colour.
+/// The parts of a bar: what each means, and its colour.
 const LEGEND: [(&str, &str); 5] = [
     ("with handlers", "#e69f00"),
     ("unread", "#0072b2"),
-    ("behind a gap", "#f0e442"),
+    ("after a gap", "#f0e442"),
     ("breaks the protocol", "#d55e00"),
-    ("the sender's", "#eeeeee"),
+    ("free", "#eeeeee"),
 ];
 
 struct Canvas {
@@ -49,7 +49,7 @@ impl Canvas {
     }
 }
 
-/// The picture.
+/// Draws the picture.
 pub fn machine(machine: &Machine) -> String {
     let mut canvas = Canvas { body: String::new(), y: 8 };
     for directory in &machine.directories {
@@ -64,11 +64,11 @@ pub fn machine(machine: &Machine) -> String {
     }
     for owned in &machine.regions {
         canvas.y += ROW / 2;
-        let whose = owned.instance.map_or("nobody's that is known".into(), |id| format!("instance {id}'s"));
+        let whose = owned.instance.map_or("of no known instance".into(), |id| format!("of instance {id}"));
         match &owned.region {
             Region::Native(region) => native(&mut canvas, region, &whose),
             Region::RfcV2(region) => {
-                canvas.line("title", &format!("region {:#x}: {whose}, RFC v2", region.at));
+                canvas.line("title", &format!("region {:#x} {whose}: RFC v2", region.at));
                 canvas
                     .line("plain", &format!("{} of {} slots are not empty", region.used.len(), region.slots));
             }
@@ -103,7 +103,7 @@ fn native(canvas: &mut Canvas, region: &native::Region, whose: &str) {
         self::lane(canvas, lane, f64::from(shape.lines));
     }
     if region.lanes.len() > MAX_ROWS {
-        canvas.line("plain", &format!("and {} lanes more", region.lanes.len() - MAX_ROWS));
+        canvas.line("plain", &format!("and {} more lanes", region.lanes.len() - MAX_ROWS));
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine as tables.
+//! A machine as text with tables.
 
 use crate::directory::Directory;
 use crate::finding::Severity;
@@ -21,21 +21,21 @@ fn numbers(list: &[u64]) -> String {
     list.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// How the link stands, in words.
+/// The state of the link, in words.
 pub const fn state(state: State) -> &'static str {
     match state {
         State::Silent => "silent",
         State::Open => "open",
-        State::NeverAnswered => "open, not looked at yet",
+        State::NeverAnswered => "open, not answered yet",
         State::WaitsForReceiver => "waits for the receiver",
         State::WaitsForSender => "waits for the sender",
         State::Disowned => "disowned",
         State::Quarantined => "quarantine",
-        State::Nonsense => "no hello",
+        State::Nonsense => "bad hello",
     }
 }
 
-/// All of it.
+/// All that was found, as text.
 pub fn machine(machine: &Machine) -> String {
     let mut out = String::new();
     for directory in &machine.directories {
@@ -46,7 +46,7 @@ pub fn machine(machine: &Machine) -> String {
     }
     if machine.directories.is_empty() && machine.regions.is_empty() {
         out.push_str(
-            "Nothing of mk-ipi was found. Slots (RFC v2) bear no stamp: name them with --at and --slots.\n",
+            "Nothing of mk-ipi was found. Slots (RFC v2) have no stamp: name them with --at and --slots.\n",
         );
     }
     let findings = machine.findings();
@@ -76,7 +76,7 @@ fn directory(directory: &Directory) -> String {
     for i in &directory.instances {
         let region = i.region.map_or("-".into(), |(at, len)| format!("{at:#x}+{len:#x}"));
         let layout = format!("{}{}", i.layout, if i.exclusive { ", exclusive" } else { "" });
-        let only = if i.one_doorbell { ", there alone" } else { "" };
+        let only = if i.one_doorbell { ", only there" } else { "" };
         let doorbell = format!("CPU {} vector {:#x}{only}", i.doorbell_cpu, i.vector);
         table.add_row([
             i.id.to_string(),
@@ -93,7 +93,7 @@ fn directory(directory: &Directory) -> String {
 }
 
 fn region(owned: &Owned) -> String {
-    let whose = owned.instance.map_or("nobody's that is known".into(), |id| format!("instance {id}'s"));
+    let whose = owned.instance.map_or("of no known instance".into(), |id| format!("of instance {id}"));
     match &owned.region {
         Region::Native(region) => native(region, &whose),
         Region::RfcV2(region) => slots(region, &whose),
@@ -102,7 +102,7 @@ fn region(owned: &Owned) -> String {
 
 /// The first line about a native region.
 pub fn title(region: &native::Region, whose: &str) -> String {
-    let mut out = format!("region {:#x}: {whose}, native", region.at);
+    let mut out = format!("region {:#x} {whose}: native", region.at);
     if let Some(shape) = &region.shape {
         let _ = write!(
             out,
@@ -113,17 +113,17 @@ pub fn title(region: &native::Region, whose: &str) -> String {
     out
 }
 
-/// What the receiver says of itself, in a line.
+/// The receiver's words about itself, in one line.
 pub fn receiver(receiver: &native::Receiver) -> String {
     let life = match receiver.life {
         None => "no life yet".into(),
         Some(life) if receiver.over => format!("life {life} has said goodbye"),
         Some(life) => format!("life {life}"),
     };
-    let bell = receiver.bell.map_or("where the directory says".into(), |(cpu, vector)| {
+    let bell = receiver.bell.map_or("at the doorbell in the directory".into(), |(cpu, vector)| {
         format!("at CPU {cpu}, vector {vector:#x}")
     });
-    let rung = if receiver.armed { "wants to be rung" } else { "is not to be rung now" };
+    let rung = if receiver.armed { "wants to be rung" } else { "needs no doorbell now" };
     format!("receiver: {life}, heartbeat {}, {rung}, {bell}", receiver.heartbeat)
 }
 
@@ -175,7 +175,7 @@ fn row(lane: &Lane) -> [String; 10] {
     let gap = if lane.lines.behind_gap == 0 {
         String::new()
     } else {
-        format!(" +{} behind a gap", lane.lines.behind_gap)
+        format!(" +{} after a gap", lane.lines.behind_gap)
     };
     [
         lane.instance.to_string(),
@@ -192,12 +192,12 @@ fn row(lane: &Lane) -> [String; 10] {
 }
 
 fn slots(region: &rfc_v2::Region, whose: &str) -> String {
-    let mut out = format!("region {:#x}: {whose}, RFC v2, {} slots\n", region.at, region.slots);
+    let mut out = format!("region {:#x} {whose}: RFC v2, {} slots\n", region.at, region.slots);
     let mut table = table(&["CPU", "holds"]);
     for slot in &region.used {
         let holds = match &slot.content {
             Content::Message { sender_cpu, msg_type, len, begins } => {
-                format!("a message of CPU {sender_cpu}, type {msg_type:#x}, {len} bytes: {begins}")
+                format!("a message from CPU {sender_cpu}, type {msg_type:#x}, {len} bytes: {begins}")
             }
             Content::Claimed { instance, incarnation } => {
                 format!("a claim of instance {instance}, life {incarnation}")
@@ -207,14 +207,14 @@ fn slots(region: &rfc_v2::Region, whose: &str) -> String {
         table.add_row([slot.cpu.to_string(), holds]);
     }
     if region.used.is_empty() {
-        out.push_str("all are empty\n");
+        out.push_str("all slots are empty\n");
     } else {
         let _ = writeln!(out, "{table}");
     }
     out
 }
 
-/// What changed between two looks.
+/// The table of what changed between two looks.
 pub fn rates(rates: &Rates) -> String {
     let header = ["region", "from", "lines/s", "messages/s", "doorbells/s", "full/s", "unread", "note"];
     let mut table = table(&header);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is said of whole machines and of slots; the command; a machine that goes on while it is looked at.
+//! Tests of whole machines, of slots, of the command, and of a machine that runs while it is inspected.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod world;
@@ -32,7 +32,7 @@ fn a_directory_names_what_lies_where() {
     let owners: Vec<_> = machine.regions.iter().map(|owned| (owned.instance, owned.region.at())).collect();
     let expected: Vec<_> = (0..3).map(|k| (Some(k), world.regions[usize::from(k)].start().0)).collect();
     assert_eq!(owners, expected);
-    // By the directory's address alone the same is found.
+    // With only the directory's address the same is found.
     assert_eq!(Machine::at(&world.memory(), at.0, Kind::ByItsStamp, 4).unwrap(), machine);
 }
 
@@ -83,7 +83,7 @@ fn a_region_is_laid_beside_the_directory() {
     assert!(says(&machine, Severity::Suspect, "LIFE names life 1, the directory life 2"));
     assert!(says(&machine, Severity::Suspect, "CPU 99"));
     assert!(says(&machine, Severity::Suspect, "life 1 is attached, the directory names life 2"));
-    // The other way round nobody can have begun.
+    // A life that is newer than the directory's cannot have begun.
     world.machine.poke(world.word(1, receiver::LIFE), 5);
     assert!(says(&world.inspect(), Severity::Broken, "newer than the directory's 2"));
 }
@@ -138,7 +138,7 @@ fn a_machine_that_goes_on_is_read_while_it_does() {
     let (file, stop) =
         (std::env::temp_dir().join(format!("mk-ipi-live-{}", std::process::id())), AtomicBool::new(false));
     let all = machine.memory();
-    // Kernel 2 is the debugger: it copies the memory word by word while the others send and read.
+    // Kernel 2 acts as the debugger: it copies the memory word by word while the others send and read.
     machine
         .run(|cpu| match cpu.kernel() {
             1 => {
@@ -189,7 +189,7 @@ fn the_command_explains_a_file() {
     let (code, rates, _) = inspect(&core, &["--watch", "0.01", "--times", "2"]);
     assert!(code == Some(0) && rates.matches("heartbeats").count() == 2, "{rates}");
 
-    // A raw dump may begin with an image.
+    // A raw dump can begin with an ELF image. With --base it is a raw dump all the same.
     let image = [b"\x7fELF\x02\x01\x01", &bytes[7..]].concat();
     assert_eq!(inspect(&image, &["--base", "0x100000"]).0, Some(1), "the first region has lost its stamp");
     assert_eq!(inspect(&image, &[]).0, Some(2));
@@ -211,7 +211,7 @@ fn a_picture_shows_lanes_and_findings() {
     world.machine.poke(world.tag(1, 0, 2), 0);
     let picture = svg::machine(&world.inspect());
     assert!(picture.contains("from 1: open") && picture.contains("2 unread"));
-    // Two of eight lines are unread, and one behind the gap that is the third.
+    // Two of eight lines are unread. The third is a gap, with one message after it.
     assert!(picture.contains("width=\"120.0\" height=\"16\" fill=\"#0072b2\""), "{picture}");
     assert!(picture.contains("fill=\"#f0e442\"/>"));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is said of native regions: of healthy ones, and of those that somebody spoiled. Where the inspector foretells what a kernel
-//! does, the kernel is run and does it.
+//! Tests of native regions, healthy and damaged. Where the inspector predicts what a kernel will do, the test runs the kernel and
+//! checks that it does so.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod world;
@@ -10,12 +10,12 @@ use mk_ipi_inspect::native::{Region, State};
 use mk_ipi_inspect::Severity;
 use world::{elf_core, id, life, World, LINES, TYPE};
 
-/// Whether something of that severity was said that has `text` in it.
+/// True if there is a finding of this severity that contains `text`.
 fn says(region: &Region, severity: Severity, text: &str) -> bool {
     region.findings.iter().any(|finding| finding.severity == severity && finding.what.contains(text))
 }
 
-/// How many messages of `from` were handed out, by the receiver's word.
+/// How many messages of `from` were handed out, as the receiver counts them.
 fn received(region: &Region, from: u32) -> u64 {
     region.lanes.iter().find(|lane| lane.instance == from).unwrap().control.received
 }
@@ -55,7 +55,7 @@ fn what_is_unread_is_told_message_by_message() {
     assert_eq!(told, [(numbers[0], 3, TYPE.0, 3), (numbers[1], 100, TYPE.0, 3), (numbers[2], 5, TYPE.0, 3)]);
     assert_eq!(lane.lines.messages[0].begins, "6f6e65");
     assert_eq!((lane.lines.unread, lane.lines.unread_lines), (3, 4));
-    // It was rung, and has not looked yet: right now, wrong if it lasts.
+    // The receiver was rung, and has not looked yet. This is right now, and wrong if it lasts.
     assert!(says(&region, Severity::Suspect, "3 messages are there"), "{:?}", region.findings);
     world.settle();
     assert!(is_sound(&world.region(0)));
@@ -117,7 +117,7 @@ fn a_hello_that_is_none_is_foretold_and_comes() {
     world.link(0).poll().unwrap();
     world.settle();
     assert!(world.quarantined(0, 1, Breach::Hello));
-    // A wiped one is odd, and no breach.
+    // A HELLO of 0 is wrong, but no breach.
     let world = World::booted(2);
     world.machine.poke(world.lane(1, 0, header::HELLO), 0);
     assert!(says(&world.region(0), Severity::Broken, "HELLO is 0"));
@@ -133,7 +133,7 @@ fn a_gap_holds_up_what_lies_behind_it() {
     world.send(1, 0, b"b");
     world.machine.poke(world.tag(1, 0, 0), 0);
     let region = world.region(0);
-    assert!(says(&region, Severity::Suspect, "1 messages lie behind position 0"), "{:?}", region.findings);
+    assert!(says(&region, Severity::Suspect, "1 messages come after position 0"), "{:?}", region.findings);
     world.settle();
     assert_eq!(received(&world.region(0), 1), 0);
 }
@@ -172,7 +172,7 @@ fn a_stop_word_counts_in_the_hosts_lane_alone() {
 fn a_message_whose_receiver_died_in_its_handler_is_in_doubt() {
     let mut world = World::booted(2);
     let number = world.send(1, 0, b"x");
-    // As a receiver leaves it that dies in the handler.
+    // A receiver that dies in the handler leaves HANDED like this.
     world.machine.poke(world.control(1, 0, control::HANDED), number);
     assert!(says(&world.region(0), Severity::Note, "message 1 is with its handlers"));
     world.boot(0, 2);

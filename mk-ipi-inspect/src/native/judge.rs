@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is odd about a lane, and what that means.
+//! Finds what is wrong or remarkable in a lane, and says what that means.
 
 use super::lane::{Lane, State, MAX_POSITION};
 use super::Receiver;
@@ -7,22 +7,22 @@ use crate::finding::Notes;
 use mk_ipi_abi::native::{Breach, Geometry};
 use mk_ipi_abi::InstanceId;
 
-/// Why a lane is in quarantine, in words.
+/// The reason why a lane is in quarantine, in words.
 pub(crate) fn breach_text(word: u64) -> &'static str {
     match Breach::from_word(word) {
-        Some(Breach::Tag) => "a line with another tag than must stand there",
+        Some(Breach::Tag) => "a line with another tag than it must have",
         Some(Breach::Length) => "a message that is longer than the region allows",
-        Some(Breach::Hello) => "a hello that makes no sense",
-        None => "a reason that is not known",
+        Some(Breach::Hello) => "a hello that is not valid",
+        None => "an unknown reason",
     }
 }
 
-/// All that is odd about a lane.
+/// Adds all findings about a lane.
 pub(super) fn lane(lane: &Lane, geometry: Geometry, receiver: &Receiver, notes: &mut Notes<'_>) {
     if lane.torn {
         return notes.note(
             "it changes faster than it can be read",
-            "The figures are of several moments, so nothing is said of them.",
+            "Its words were not all read at the same moment, so they are not judged.",
         );
     }
     positions(lane, geometry, notes);
@@ -38,17 +38,17 @@ fn positions(lane: &Lane, geometry: Geometry, notes: &mut Notes<'_>) {
     if lane.next.is_none() {
         notes.broken(
             format!("CREDIT {} and HANDED {} cannot both be right", control.credit, control.handed),
-            "The receiver's next life does not believe them: it disowns the sender, which is to begin anew (SPEC N-11).",
+            "The receiver's next life does not use them. It disowns the sender, which must then begin a new life (SPEC N-11).",
         );
     } else if control.handed < control.credit {
         notes.broken(
             format!("HANDED {} is below CREDIT {}", control.handed, control.credit),
-            "The receiver's next life goes by the larger one. No honest receiver leaves it so for long (SPEC N-10).",
+            "The receiver's next life uses the larger one. An honest receiver leaves the words like this only for a moment (SPEC N-10).",
         );
     } else if control.handed > control.credit {
         notes.note(
             format!("message {} is with its handlers", control.handed),
-            "If the receiver dies now, it is in doubt: perhaps it was handled (SPEC N-11).",
+            "If the receiver dies now, this message is in doubt: perhaps it was handled (SPEC N-11).",
         );
     }
     let sends = matches!(lane.state, State::Open);
@@ -69,7 +69,7 @@ fn positions(lane: &Lane, geometry: Geometry, notes: &mut Notes<'_>) {
                 "the sender waits for space: for CREDIT {}, and it is {}",
                 lane.header.want, control.credit
             ),
-            "It is rung when the receiver has handled so much (SPEC N-10).",
+            "The receiver rings it when CREDIT comes to that (SPEC N-10).",
         );
     }
 }
@@ -78,8 +78,8 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
     let hello = lane.header.hello_word;
     match lane.state {
         State::Silent if lane.control.answer_word != 0 => notes.broken(
-            "HELLO is 0 where somebody was answered",
-            "The sender took its hello back, which is no breach. The receiver goes on with the life that it answered (SPEC N-14).",
+            "HELLO is 0, but ANSWER is not",
+            "The sender has removed its hello, which is no breach. The receiver continues with the life that it answered (SPEC N-14).",
         ),
         State::Nonsense => notes.broken(
             format!("HELLO is {hello:#x}, which is no hello"),
@@ -87,38 +87,38 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
         ),
         State::WaitsForReceiver | State::WaitsForSender if lane.control.breach != 0 => notes.note(
             format!("the lane was in quarantine: {}", breach_text(lane.control.breach)),
-            "A new life of the sender, or another attachment, is about to end that (SPEC N-14).",
+            "A new life of the sender, or another attachment, is about to end the quarantine (SPEC N-14).",
         ),
         State::Quarantined => notes.broken(
             format!("the lane is in quarantine: {}", breach_text(lane.control.breach)),
-            "Nothing is taken from this life of the sender. Its next life, or another attachment, ends that (SPEC N-14).",
+            "No message of this life of the sender is taken. Its next life, or another attachment, ends the quarantine (SPEC N-14).",
         ),
         State::Disowned => notes.broken(
             "the receiver does not know this life of the sender any more",
-            "Its sends are `Broken` until it is attached anew (SPEC N-9).",
+            "The sender's sends are `Broken` until it attaches again (SPEC N-9).",
         ),
         State::WaitsForReceiver => notes.suspect(
             "the sender waits for an answer to its hello",
-            "Its sends are `Unanswered` until the receiver looks: it is down, or does not know this instance, or has just been rung (SPEC N-9).",
+            "The sender's sends are `Unanswered` until the receiver looks. The receiver is down, or does not know this instance, or was rung just now (SPEC N-9).",
         ),
         State::WaitsForSender => notes.suspect(
             "the receiver has answered, and the sender does not go on",
-            "Its sends are `Unanswered` until it takes the next step, at its next send or tick (SPEC N-9).",
+            "The sender's sends are `Unanswered` until it takes the next step, at its next send or tick (SPEC N-9).",
         ),
         State::Open | State::NeverAnswered | State::Silent => {}
     }
     let answer = lane.control.answer_word;
-    // 1 stands there while a life is handed on that died unheard.
+    // ANSWER is 1 while the receiver hands out the messages of a life that ended before it was answered (N-9).
     if lane.control.answer.is_none() && answer > 1 {
         notes.broken(
             format!("ANSWER is {answer:#x}, which is no hello"),
-            "No sender takes it for its own: its sends are `Unanswered` or `Broken` (SPEC N-9).",
+            "No sender takes it as an answer to its own hello. The sender's sends are `Unanswered` or `Broken` (SPEC N-9).",
         );
     }
     if lane.control.breach != 0 && Breach::from_word(lane.control.breach).is_none() {
         notes.broken(
-            format!("BREACH is {:#x}, which is no reason", lane.control.breach),
-            "It counts as one (SPEC N-14).",
+            format!("BREACH is {:#x}, which is not a known reason", lane.control.breach),
+            "The lane is in quarantine all the same (SPEC N-14).",
         );
     }
 }
@@ -126,20 +126,20 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
 fn lines(lane: &Lane, receiver: &Receiver, notes: &mut Notes<'_>) {
     if let Some(breach) = lane.lines.breach_to_come {
         notes.broken(
-            format!("at position {} lies {}", lane.lines.end, breach_text(breach)),
-            "The receiver puts the lane into quarantine when it comes there; a life that has just begun disowns the sender instead (SPEC N-11, N-14).",
+            format!("at position {} is {}", lane.lines.end, breach_text(breach)),
+            "The receiver puts the lane into quarantine when it comes there. A life that has just begun disowns the sender instead (SPEC N-11, N-14).",
         );
     }
     if lane.lines.behind_gap != 0 {
         notes.suspect(
-            format!("{} messages lie behind position {}, which is not published", lane.lines.behind_gap, lane.next.unwrap_or(0) + lane.lines.unread_lines),
-            "A send is under way. If this lasts, the CPU that sent died or was stopped in it: they are handed out when the sender's next life begins (SPEC N-8).",
+            format!("{} messages come after position {}, which is not published", lane.lines.behind_gap, lane.next.unwrap_or(0) + lane.lines.unread_lines),
+            "A send is under way. If this lasts, the sending CPU died or was stopped in it: the messages are handed out when the sender's next life begins (SPEC N-8).",
         );
     }
     if lane.lines.unread != 0 && (receiver.life.is_none() || receiver.over) {
         notes.note(
             format!("{} messages wait for the receiver's next life", lane.lines.unread),
-            "None is lost (SPEC N-11).",
+            "No message is lost (SPEC N-11).",
         );
     }
 }
@@ -150,13 +150,16 @@ fn history(lane: &Lane, notes: &mut Notes<'_>) {
         let numbers: Vec<String> = control.in_doubt.iter().map(u64::to_string).collect();
         notes.note(
             format!("{} messages were ever in doubt; the last: {}", control.doubts, numbers.join(", ")),
-            "The receiver died in a handler of each: perhaps it was handled. The sender is told in its tick (SPEC N-11).",
+            "A life of the receiver ended while a handler of each had the message: perhaps it was handled. The sender is told in its tick (SPEC N-11).",
         );
     }
     if control.discard_to > control.discard_from {
         notes.note(
-            format!("messages above {} up to {} were given back", control.discard_from, control.discard_to),
-            "A new life of the receiver did not want them. The sender is told in its tick (SPEC N-11).",
+            format!(
+                "messages with numbers above {} and up to {} were discarded",
+                control.discard_from, control.discard_to
+            ),
+            "A new life of the receiver refused old messages. The sender is told in its tick (SPEC N-11).",
         );
     }
     if control.breaches != 0 && control.breach == 0 {
@@ -166,7 +169,7 @@ fn history(lane: &Lane, notes: &mut Notes<'_>) {
                 control.breaches,
                 breach_text(control.last_breach)
             ),
-            "That is over. These are statistics, which decide nothing (SPEC N-16).",
+            "The quarantine is over. These words are only statistics (SPEC N-16).",
         );
     }
 }
@@ -177,52 +180,52 @@ fn words(lane: &Lane, receiver: &Receiver, notes: &mut Notes<'_>) {
     if header.stop != 0 && !host {
         notes.broken(
             format!("STOP is {} in the lane of an instance that is not the host", header.stop),
-            "Nobody obeys it (SPEC N-15).",
+            "The receiver ignores it (SPEC N-15).",
         );
     } else if header.stop != 0 && receiver.life.map(u64::from) == Some(header.stop) {
         notes.note(
             format!("the host tells life {} of the receiver to stop", header.stop),
-            "It stops at its next interrupt or tick (SPEC N-15).",
+            "The receiver stops at its next interrupt or tick (SPEC N-15).",
         );
     }
     match header.attached {
         None if header.attached_word != 0 => notes.broken(
             format!("ATTACHED is {:#x}, which is no life", header.attached_word),
-            "It counts as attached: the region is not given back (SPEC N-17).",
+            "The sender counts as attached: the host does not reuse the region (SPEC N-17).",
         ),
         None if header.hello_word != 0 => notes.note(
             "the sender is not attached",
-            "It has detached, or the region was made anew below it. What it published is handed out all the same (SPEC N-17).",
+            "It has detached, or the region was made again while it was attached. What it published is handed out all the same (SPEC N-17).",
         ),
         Some(life) if header.hello.is_some_and(|hello| hello.incarnation != life) => notes.suspect(
             format!("ATTACHED names life {life}, HELLO another"),
-            "A life of the sender begins just now, or ended between the two (SPEC N-17).",
+            "A life of the sender begins just now, or a life ended between its two stores (SPEC N-17).",
         ),
         _ => {}
     }
     if header.want >= MAX_POSITION || lane.lines.end >= MAX_POSITION {
-        notes.broken("a position that no honest kernel comes to", "It is not believed (SPEC N-11).");
+        notes.broken("a position is larger than any honest kernel reaches", "It is not used (SPEC N-11).");
     }
 }
 
-/// Whether somebody ought to have rung.
+/// Adds a finding if a sender should have rung.
 pub(super) fn doorbell(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_>) {
     let unread: u64 = lanes.iter().filter(|lane| !lane.torn).map(|lane| lane.lines.unread).sum();
     if receiver.armed && unread != 0 && receiver.life.is_some() && !receiver.over {
         notes.suspect(
             format!("the receiver sleeps until it is rung, and {unread} messages are there"),
-            "A doorbell is under way, or messages were posted and not flushed. If this lasts, a doorbell was lost: a tick or poll of the receiver finds them (SPEC N-10).",
+            "A doorbell is under way, or messages were posted and not flushed. If this lasts, a doorbell was lost: a tick or poll of the receiver finds the messages (SPEC N-10).",
         );
     }
 }
 
-/// Whether the receiver's word about its life is gone though it has lived.
+/// Adds a finding if LIFE is empty although the receiver has answered.
 pub(super) fn lived(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_>) {
     let answered = lanes.iter().find(|lane| lane.control.answer.is_some());
     if let (None, Some(lane)) = (receiver.life, answered) {
         notes.broken(
             format!("there is no life in LIFE, and lane {} was answered", lane.instance),
-            "Somebody wiped it: nobody rings this receiver, and its peers hold it suspect. Its next life puts it right (SPEC N-11, N-12).",
+            "LIFE was overwritten. No kernel rings this receiver, and its peers suspect that it is dead. Its next life writes LIFE again (SPEC N-11, N-12).",
         );
     }
 }

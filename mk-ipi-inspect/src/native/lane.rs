@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A lane: what its sender and its receiver say in it (SPEC N-4, N-5, N-9).
+//! A lane: the words of its sender and of its receiver (SPEC N-4, N-5, N-9).
 
 use super::lines::{Lines, Reading, Ring};
 use crate::memory::{Memory, ReadError};
 use mk_ipi_abi::native::{control, header, receiver, Attached, Geometry, Hello, LINE_WORDS};
 use serde::Serialize;
 
-/// Looks at a lane that changes meanwhile, until it is taken as it is.
+/// How often a lane is read again because it changed. After that it is taken as it is.
 const TRIES: usize = 8;
-/// No honest position is as far (SPEC N-11).
+/// All honest positions are below this (SPEC N-11).
 pub(super) const MAX_POSITION: u64 = 1 << 61;
 
 /// The words of a lane, copied.
@@ -19,8 +19,9 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies the lane. Its receiver's positions are read before and behind the rest: if they are the same, the lines from there on
-    /// are of one moment, since no sender writes them again.
+    /// Copies the lane. The receiver's positions are read before and after the rest. If they are the same, the lines from there
+    /// on
+    /// belong together, because no sender writes them again before the receiver goes on.
     pub fn take(memory: &Memory, at: u64, geometry: Geometry, number: u32) -> Result<Self, ReadError> {
         let control_at = 8 * (receiver::CONTROL as u64 + u64::from(number) * receiver::CONTROL_WORDS as u64);
         let lane_at = geometry.lane_at(number).unwrap_or(0);
@@ -53,11 +54,11 @@ impl Snapshot {
     }
 }
 
-/// How far a life says that it has come (SPEC N-9).
+/// The phase of a sender's life, as its hello says (SPEC N-9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It found a lane that nobody had used.
+    /// It found a lane that was never used.
     First,
     /// It begins.
     Begin,
@@ -70,9 +71,9 @@ pub enum Phase {
 pub struct HelloReport {
     /// The sender's life.
     pub incarnation: u32,
-    /// Which attachment of it.
+    /// The session, which tells its attachments apart.
     pub session: u16,
-    /// How far it has come.
+    /// The phase.
     pub phase: Phase,
 }
 
@@ -90,25 +91,25 @@ impl HelloReport {
     }
 }
 
-/// How the link stands.
+/// The state of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The sender has said nothing.
+    /// The sender has written no hello.
     Silent,
-    /// Messages flow.
+    /// Messages can be sent and are taken.
     Open,
-    /// The sender sends; its receiver has not looked yet.
+    /// The sender can send. Its receiver has not looked yet.
     NeverAnswered,
     /// The sender waits for the receiver's answer: its sends are `Unanswered`.
     WaitsForReceiver,
-    /// The receiver has answered, and the sender has the next step: its sends are `Unanswered`.
+    /// The receiver has answered, and the sender must take the next step: its sends are `Unanswered`.
     WaitsForSender,
     /// The receiver does not know this life any more: the sender's sends are `Broken`.
     Disowned,
-    /// The receiver takes nothing: the sender broke the protocol.
+    /// The receiver takes no messages, because the sender broke the protocol.
     Quarantined,
-    /// The hello makes no sense.
+    /// The hello is not valid.
     Nonsense,
 }
 
@@ -143,7 +144,7 @@ pub struct Header {
     pub want: u64,
     /// The life that has the region mapped.
     pub attached: Option<u32>,
-    /// How far that life has followed the directory.
+    /// The generation of the directory that this life has followed (SPEC D-7).
     pub followed: u32,
     pub attached_word: u64,
     pub full: u64,
@@ -155,17 +156,17 @@ pub struct Header {
 pub struct Lane {
     /// The instance that sends here.
     pub instance: u32,
-    /// How the link stands.
+    /// The state of the link.
     pub state: State,
-    /// The receiver's next position, if its words can be believed.
+    /// The receiver's next position; `None` if its words contradict each other.
     pub next: Option<u64>,
-    /// What is published and not handed out.
+    /// The lines that are published and not handed out.
     pub lines: Lines,
     /// The receiver's words.
     pub control: Control,
     /// The sender's words.
     pub header: Header,
-    /// It changed all the time while it was copied: what stands here is of several moments.
+    /// True if it changed all the time while it was copied. Then its words were not all read at the same moment.
     pub torn: bool,
 }
 
@@ -192,12 +193,12 @@ fn reading(state: State, control: &Control) -> Option<Reading> {
     }
     match (state, control.answer) {
         (State::NeverAnswered, _) => Some(Reading::InForce),
-        // While a Begin is answered nothing is left to hand out.
+        // When a Begin has been answered, nothing is left to hand out.
         (_, Some(answer)) if answer.phase == Phase::Begin => None,
         (State::WaitsForReceiver, Some(_)) => Some(Reading::Last),
-        // The life that was answered is read on, whatever its hello says by now.
+        // The receiver goes on reading the life that it answered, whatever the hello says by now.
         (_, Some(_)) => Some(Reading::InForce),
-        // Whoever waits has touched no line yet: they are those of a life that was never heard.
+        // A sender that waits has not written its lines yet: they belong to a life that was never answered.
         (State::WaitsForReceiver, None) => Some(Reading::NeverAnswered),
         (_, None) => None,
     }
@@ -252,7 +253,7 @@ fn state_of(control: &Control, header: &Header) -> State {
     };
     let begin = hello.in_phase(mk_ipi_abi::native::Phase::Begin).to_word();
     match hello.phase {
-        // Its next life may come: a Begin is answered in quarantine too.
+        // This comes before the check for quarantine: a Begin is answered in quarantine too.
         mk_ipi_abi::native::Phase::Begin if answer == said => State::WaitsForSender,
         mk_ipi_abi::native::Phase::Begin => State::WaitsForReceiver,
         mk_ipi_abi::native::Phase::Clean if answer == begin => State::WaitsForReceiver,

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is published in a lane and not handed out yet (SPEC N-6, N-8).
+//! The messages in a lane that are published and not handed out yet (SPEC N-6, N-8).
 
 use mk_ipi_abi::native::{lines_of, Breach, Geometry, LineTag, MessageInfo, LINE_WORDS};
 use serde::Serialize;
 
-/// Bytes of a payload that are shown.
+/// How many bytes of a payload are shown.
 const SHOWN: usize = 16;
 
 /// A message that its receiver has not handed out yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// The position behind its last line, by which its sender knows it.
+    /// Its number, which its sender knows: the position after its last line.
     pub number: u64,
     /// Its type.
     #[serde(rename = "type")]
@@ -23,28 +23,29 @@ pub struct Message {
     pub begins: String,
 }
 
-/// What lies from the receiver's next position on.
+/// The lines from the receiver's next position on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lines {
     /// Messages that will be handed out, in this order.
     pub unread: u64,
-    /// The lines that they take.
+    /// How many lines they take.
     pub unread_lines: u64,
     /// The first of them.
     pub messages: Vec<Message>,
-    /// Messages behind a line that is not published: they wait for it.
+    /// Messages after a line that is not published. They wait for that line.
     pub behind_gap: u64,
-    /// The next line is what no honest sender writes: the lane goes into quarantine for it. Why, as in
-    /// [`Breach`](mk_ipi_abi::native::Breach).
+    /// Set if no honest sender writes the next line: the lane goes into quarantine when the receiver comes there. The number
+    /// says why,
+    /// as in [`Breach`](mk_ipi_abi::native::Breach).
     pub breach_to_come: Option<u64>,
-    /// The position behind the last line that is published.
+    /// The position after the last line that is published.
     pub end: u64,
 }
 
-/// A lane's lines, as they were copied.
+/// The copied lines of a lane.
 #[derive(Clone, Copy)]
 pub(super) struct Ring<'a> {
-    /// The words of the lane, header included.
+    /// The words of the lane, including its header.
     pub words: &'a [u64],
     pub geometry: Geometry,
 }
@@ -52,15 +53,15 @@ pub(super) struct Ring<'a> {
 /// How a receiver reads a lane.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// In order, up to the first line that is not published. What no honest sender writes is a breach.
+    /// In order, up to the first line that is not published. A line that no honest sender writes is a breach.
     InForce,
-    /// As that; then, since the sender's next life has said Begin, what lies behind gaps too.
+    /// Like `InForce`, but also the messages after gaps, because the sender's next life has written Begin.
     Last,
-    /// A life that was over before it was heard of: all that makes sense.
+    /// A life that ended before it was answered: all valid messages, and no line is a breach.
     NeverAnswered,
 }
 
-/// What stands at a position where a message may begin.
+/// What is at a position where a message can begin.
 enum Found {
     Message(Message),
     Nothing,
@@ -74,7 +75,7 @@ impl Ring<'_> {
         line.copied().unwrap_or_default()
     }
 
-    /// What a receiver finds whose next position is this.
+    /// What a receiver finds if this is its next position.
     fn look(&self, position: u64) -> Found {
         let [word, about, ..] = self.line(position);
         let (tag, expected) = (LineTag::of_word(word), self.geometry.first_tag(position));
@@ -108,7 +109,7 @@ impl Ring<'_> {
         bytes.iter().take(len.min(SHOWN)).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What lies from `next` on.
+    /// Looks at all lines from `next` on. Lists at most `most` messages.
     pub fn look_through(&self, next: u64, reading: Reading, most: usize) -> Lines {
         let end = next.wrapping_add(self.geometry.lines().into());
         let mut found = Lines { end: next, ..Lines::default() };
@@ -127,7 +128,7 @@ impl Ring<'_> {
                 }
                 _ => {}
             }
-            // Behind a gap lines of another lap mean nothing.
+            // After a gap, lines of another lap are skipped.
             gap = true;
             position = position.wrapping_add(1);
         }

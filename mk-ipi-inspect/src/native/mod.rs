@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A native region (SPEC chapter N). From bottom to top: `lines`, `lane`, `judge`; this.
+//! A native region (SPEC chapter N). The modules from bottom to top: `lines`, `lane`, `judge`, and this one.
 
 mod judge;
 mod lane;
@@ -29,18 +29,18 @@ pub struct Shape {
     pub total_size: u64,
 }
 
-/// What the receiver says of itself (SPEC N-4).
+/// The receiver's words about itself (SPEC N-4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Receiver {
-    /// Its incarnation; `None` before its first life, or if the word makes no sense.
+    /// Its incarnation; `None` before its first life, or if LIFE is not valid.
     pub life: Option<u32>,
-    /// It has said goodbye.
+    /// True if it has said goodbye.
     pub over: bool,
     /// Its heartbeat.
     pub heartbeat: u64,
-    /// It wants to be rung.
+    /// True if it wants to be rung.
     pub armed: bool,
-    /// The CPU and the vector at which it wants to be rung; `None`: as the directory says.
+    /// The CPU and the vector at which it wants to be rung. `None` means those in the directory.
     pub bell: Option<(u64, u8)>,
 }
 
@@ -53,24 +53,26 @@ pub struct Region {
     pub shape: Option<Shape>,
     /// Its receiver.
     pub receiver: Option<Receiver>,
-    /// The lanes in which something stands.
+    /// The lanes that were used.
     pub lanes: Vec<Lane>,
-    /// How many other lanes there are: nobody has used them.
+    /// How many other lanes there are, which were never used.
     pub unused_lanes: usize,
-    /// What is worth saying.
+    /// What was found.
     pub findings: Vec<Finding>,
 }
 
-/// Whether a page that begins with this word may be a native region's first.
+/// True if a page that begins with this word can be the first page of a native region.
 pub const fn is_magic(word: u64) -> bool {
     word == MAGIC
 }
 
-/// Explains the region at `at`, of which its directory says that it has `len` bytes. Of each lane, at most `messages` are listed.
+/// Explains the region at `at`. `len` is its length in the directory, if that is known. For each lane at most `messages` unread
+/// messages
+/// are listed.
 ///
 /// # Errors
 ///
-/// If the file has not all of it.
+/// If a part of it is not in the file.
 pub fn region(memory: &Memory, at: u64, len: Option<u64>, messages: usize) -> Result<Region, ReadError> {
     let available = memory.available(at).min(len.unwrap_or(u64::MAX)) & !7;
     let mut region =
@@ -108,7 +110,7 @@ pub fn region(memory: &Memory, at: u64, len: Option<u64>, messages: usize) -> Re
     Ok(region)
 }
 
-/// Reads and checks the stamp, as a kernel does that attaches the region.
+/// Reads and checks the stamp, as a kernel does before it attaches the region.
 fn stamp(memory: &Memory, at: u64, available: u64) -> Result<Result<Geometry, StampError>, ReadError> {
     if available < PAGE {
         return Ok(Err(StampError::TooSmall(PAGE)));
@@ -138,15 +140,15 @@ fn refused(mut notes: Notes<'_>, error: StampError) {
         StampError::Size(total) => {
             format!("a stamp whose total of {total} bytes does not follow from its numbers")
         }
-        StampError::TooSmall(needed) => format!("{needed} bytes are needed, and fewer are there"),
+        StampError::TooSmall(needed) => format!("{needed} bytes are needed, but there are fewer"),
     };
-    notes.broken(what, "No kernel attaches this region: nothing is sent or received here (SPEC N-1).");
+    notes.broken(what, "No kernel can attach this region: no message is sent or received here (SPEC N-1).");
 }
 
 fn names(known: mk_ipi_abi::native::KnownLayouts) -> String {
     let names: Vec<String> = known.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     if names.is_empty() {
-        return "nothing that is known".into();
+        return "no known layout".into();
     }
     names.join(", ")
 }
@@ -158,29 +160,29 @@ fn receiver_of(words: &[u64], notes: &mut Notes<'_>) -> Receiver {
     match life {
         None if life_word == 0 => notes.note(
             "its receiver has not begun a life",
-            "What is sent waits. Nobody rings: the first life looks by itself (SPEC N-12).",
+            "Messages that are sent wait. No sender rings: the first life looks without a doorbell (SPEC N-12).",
         ),
         None => notes.broken(
             format!("LIFE is {life_word:#x}, which is no life"),
-            "Senders cannot tell that the receiver restarts or says goodbye (SPEC N-4). Its next life puts it right.",
+            "Senders cannot see when the receiver restarts or says goodbye (SPEC N-4). Its next life writes LIFE again.",
         ),
         Some(life) if life.over => notes.note(
             format!("life {} of the receiver has said goodbye", life.incarnation.get()),
-            "What is unread, and what is sent meanwhile, waits for its next life (SPEC N-11).",
+            "Messages that are unread, and those that are sent meanwhile, wait for its next life (SPEC N-11).",
         ),
         Some(_) => {}
     }
     if armed > 1 {
         notes.broken(
             format!("ARMED is {armed:#x}, neither 0 nor 1"),
-            "Our senders ring; others may not (SPEC N-4).",
+            "Senders with mk-ipi ring it, but other implementations need not (SPEC N-4).",
         );
     }
     let bell = Bell::from_word(bell_word);
     if bell_word != 0 && bell.is_none() {
         notes.broken(
             format!("BELL is {bell_word:#x}, which is no doorbell"),
-            "It is rung where the directory says (SPEC N-12).",
+            "The receiver is rung at the doorbell in the directory (SPEC N-12).",
         );
     }
     Receiver {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine of the mock, and its memory as a dump.
+//! A mock machine, and its memory as a dump.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
@@ -23,7 +23,7 @@ pub fn life(n: u32) -> Incarnation {
     Incarnation::new(n).unwrap()
 }
 
-/// A machine whose kernels boot one by one; kernel `k` has CPU 3 `k`.
+/// A machine whose kernels boot one by one. Kernel `k` has the CPU with id 3 `k`.
 pub struct World {
     pub machine: mk_ipi_mock::Machine,
     pub geometry: Geometry,
@@ -40,7 +40,7 @@ impl World {
         Self { machine, geometry, regions, links: vec![None; kernels] }
     }
 
-    /// All kernels run, and know each other.
+    /// A machine in which all kernels run and have attached each other.
     pub fn booted(kernels: usize) -> Self {
         let mut world = Self::new(kernels);
         (0..kernels).for_each(|k| world.boot(k, 1));
@@ -63,7 +63,7 @@ impl World {
         self.links[k].as_ref().unwrap()
     }
 
-    /// Every CPU takes its interrupts and runs its deferred work until there is none.
+    /// Lets every CPU take its interrupts and run its deferred work until there is none.
     pub fn settle(&self) {
         self.machine.run(|_| ()).unwrap();
     }
@@ -72,39 +72,39 @@ impl World {
         self.link(from).send(id(to), TYPE, payload).unwrap()
     }
 
-    /// Whether kernel `k` was told that the lane of `from` is in quarantine for that.
+    /// True if kernel `k` was told that the lane of `from` is in quarantine for this breach.
     pub fn quarantined(&self, k: usize, from: usize, breach: Breach) -> bool {
         self.machine.kernel(k).peer_events().contains(&(id(from), PeerEvent::Quarantined(breach)))
     }
 
-    /// Where word `word` of the lane of `from` in the region of `to` lies.
+    /// The address of word `word` of the lane of `from` in the region of `to`.
     pub fn lane(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         let at = self.geometry.lane_at(u32::try_from(from).unwrap()).unwrap() + 8 * word as u64;
         PhysAddr(self.regions[to].start().0 + at)
     }
 
-    /// Where word `word` of the control line of that lane lies.
+    /// The address of word `word` of the control line of that lane.
     pub fn control(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         self.word(to, receiver::CONTROL + from * receiver::CONTROL_WORDS + word)
     }
 
-    /// Where word `word` of the region of `to` lies.
+    /// The address of word `word` of the region of `to`.
     pub fn word(&self, to: usize, word: usize) -> PhysAddr {
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
 
-    /// The first word of the line at `position`.
+    /// The address of the first word of the line at `position`.
     pub fn tag(&self, from: usize, to: usize, position: u64) -> PhysAddr {
         self.lane(from, to, self.geometry.line_at(position))
     }
 
-    /// A directory that names all kernels, and where it lies.
+    /// Writes a directory that names all kernels, and returns its address.
     pub fn write_directory(&self, change: impl Fn(&mut InstanceRecord)) -> PhysAddr {
         let kernels = u32::try_from(self.regions.len()).unwrap();
         let range = self.machine.reserve(directory_size(kernels, 2));
         let mapping = self.machine.kernel(0).map(range, Access::ReadWrite).unwrap();
         let words = mapping.words();
-        // The pool's poison: a host makes it empty first.
+        // The mock fills memory with a pattern. A host must make it 0 first.
         (0..range.len()).step_by(8).for_each(|at| self.machine.poke(PhysAddr(range.start().0 + at), 0));
         let mut writer = DirectoryWriter::create(words, kernels, 2).unwrap().at(range.start());
         for (k, region) in self.regions.iter().enumerate() {
@@ -125,7 +125,7 @@ impl World {
         range.start()
     }
 
-    /// All of the memory, as a dump has it.
+    /// All of the memory, as a dump.
     pub fn bytes(&self) -> Vec<u8> {
         let memory = self.machine.memory();
         let words = (memory.start().0..memory.end().0).step_by(8);
