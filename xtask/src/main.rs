@@ -71,6 +71,8 @@ enum Command {
     /// Whether the public interface has changed more than the version number says; nothing is published yet, so it is
     /// compared with a commit
     Semver(check::SemverArgs),
+    /// Changes each function of the crates that everybody links, by cargo-mutants: some test must fail; takes hours
+    Mutants(check::MutantsArgs),
     /// Breaks the code in each way that a test must notice, and sees that test fail
     Proofs(proofs::ProofsArgs),
 }
@@ -103,6 +105,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Book(args) => book::book(&places, &provision(args.yes), &args)?,
         Command::Capi(args) => capi::capi(&places, &provision(args.yes), &args)?,
         Command::Semver(args) => check::semver(&places, &provision(args.yes), &args)?,
+        Command::Mutants(args) => check::mutants(&places, &provision(args.yes), &args)?,
         Command::Proofs(args) => return proofs::proofs(&places, &provision(args.yes), &args),
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ mod campaigns;
 mod capi;
 mod disassembly;
 mod instructions;
+mod mutants;
 mod no_panic;
 mod public;
 mod publish;
@@ -22,6 +23,7 @@ pub use campaigns::{
     fuzz, kills, litmus, loom, scenarios, FuzzArgs, KillsArgs, LitmusArgs, LoomArgs, ScenariosArgs,
 };
 pub use disassembly::in_image as disassembly;
+pub use mutants::{mutants, MutantsArgs};
 pub use publish::{semver, SemverArgs};
 pub use steps::conformance_in_qemu;
 

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask mutants`: cargo-mutants changes each function of the crates that everybody links, and some test must fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::cmd::{self, Places};
+use crate::provision::{self, Need, Provision};
+
+/// What is changed.
+const CRATES: [&str; 2] = ["mk-ipi-abi", "mk-ipi-core"];
+/// Whose tests see what a crate's own tests do not.
+const WITNESSES: &str = "mk-ipi-core,mk-ipi-mock";
+/// Its tests, but for those that take minutes.
+const WITNESS_TESTS: &str = "mk-ipi-mock/tests";
+const TOO_SLOW: [&str; 2] = ["scenarios", "conformance"];
+/// Seconds after which a test is held to hang, which is noticed too.
+const PATIENCE: [&str; 2] = ["10", "60"];
+/// Changes that no test notices, each with the reason why that is right.
+const EXPLAINED: &str = "tests/mutants.toml";
+
+/// What `mutants` takes.
+#[derive(Args, Clone, Debug)]
+pub struct MutantsArgs {
+    /// Only one part of the changes: `0/4` is the first of four
+    #[arg(long, value_name = "K/N")]
+    shard: Option<String>,
+    /// Only this crate
+    #[arg(long = "crate", value_name = "NAME", value_parser = CRATES)]
+    name: Option<String>,
+    /// Changes that are tried at once
+    #[arg(long, default_value_t = 1)]
+    jobs: u32,
+    /// Install what is missing without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Explained {
+    survivor: Vec<Survivor>,
+}
+
+/// One change that no test can notice.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Survivor {
+    /// As cargo-mutants names it, without line and column.
+    mutant: String,
+    why: String,
+}
+
+/// `cargo xtask mutants`: an error if a change is noticed by no test and has no reason.
+pub fn mutants(places: &Places, provision: &Provision, args: &MutantsArgs) -> Result<()> {
+    let needs = [Need::CargoTool("cargo-mutants")];
+    provision.announce(&needs)?;
+    provision.ensure(&needs)?;
+    let explained = explained(&places.root)?;
+    let mut open = Vec::new();
+    for name in CRATES.into_iter().filter(|name| args.name.as_deref().is_none_or(|only| only == *name)) {
+        let found = campaign(places, name, args)?;
+        let (noticed, missed) = (found.noticed, found.missed.len());
+        let unknown = found.missed.into_iter().filter(|m| !explained.contains_key(&without_place(m)));
+        let unknown: Vec<String> = unknown.collect();
+        let percent = noticed * 1000 / (noticed + missed).max(1);
+        println!(
+            "{name}: {noticed} of {} changes are noticed, {}.{} %; {} of the others are explained in {EXPLAINED}",
+            noticed + missed,
+            percent / 10,
+            percent % 10,
+            missed - unknown.len(),
+        );
+        open.extend(unknown);
+    }
+    ensure!(open.is_empty(), "no test notices, and nothing explains:\n  {}", open.join("\n  "));
+    Ok(())
+}
+
+fn explained(root: &Path) -> Result<BTreeMap<String, String>> {
+    let text = fs::read_to_string(root.join(EXPLAINED)).context(EXPLAINED)?;
+    let Explained { survivor } = toml::from_str(&text).context(EXPLAINED)?;
+    Ok(survivor.into_iter().map(|s| (s.mutant, s.why)).collect())
+}
+
+/// What came of the changes of a crate.
+struct Found {
+    noticed: usize,
+    missed: Vec<String>,
+}
+
+/// First the crate's own tests, then those of the witnesses on what is left.
+fn campaign(places: &Places, name: &str, args: &MutantsArgs) -> Result<Found> {
+    let own = round(places, name, args, PATIENCE[0], |cmd| {
+        cmd.args(args.shard.iter().flat_map(|shard| ["--shard", shard]));
+        cmd.args(["--test-package", name]);
+    })?;
+    if own.missed.is_empty() {
+        return Ok(own);
+    }
+    let tests = witness_tests(&places.root)?;
+    let left: Vec<String> = own.missed.iter().map(|mutant| escaped(mutant)).collect();
+    let others = round(places, name, args, PATIENCE[1], |cmd| {
+        cmd.arg("--re").arg(format!("^({})$", left.join("|")));
+        cmd.args(["--test-package", WITNESSES, "--", "--lib"]);
+        cmd.args(tests.iter().flat_map(|test| ["--test", test]));
+    })?;
+    let tried = others.noticed + others.missed.len();
+    ensure!(tried == own.missed.len(), "{tried} of {} changes were tried again", own.missed.len());
+    Ok(Found { noticed: own.noticed + others.noticed, missed: others.missed })
+}
+
+fn round(
+    places: &Places,
+    name: &str,
+    args: &MutantsArgs,
+    patience: &str,
+    which: impl FnOnce(&mut Command),
+) -> Result<Found> {
+    let out = places.own_target("mutants").join(name);
+    fs::create_dir_all(&out)?;
+    let program = provision::tool("cargo-mutants").unwrap_or_else(|| PathBuf::from("cargo-mutants"));
+    let mut cmd = Command::new(program);
+    cmd.current_dir(&places.root).env_remove("CARGO_TARGET_DIR");
+    cmd.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
+    cmd.args(["mutants", "--package", name, "--baseline", "skip", "--no-times", "--timeout", patience]);
+    cmd.arg("--jobs").arg(args.jobs.to_string()).arg("--output").arg(&out);
+    which(&mut cmd);
+    eprintln!("$ {}", cmd::shown(&cmd));
+    let status = cmd.status().with_context(|| cmd::shown(&cmd))?;
+    // 0: all noticed; 2: some not; 3: some hang.
+    match status.code() {
+        Some(0 | 2 | 3) => read(&out),
+        _ => bail!("`{}` ended with {status}", cmd::shown(&cmd)),
+    }
+}
+
+fn read(out: &Path) -> Result<Found> {
+    let list = |what: &str| -> Result<Vec<String>> {
+        let file = out.join("mutants.out").join(what);
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let noticed = list("caught.txt")?.len() + list("timeout.txt")?.len();
+    Ok(Found { noticed, missed: list("missed.txt")? })
+}
+
+fn witness_tests(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join(WITNESS_TESTS))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "rs") {
+            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
+            names.extend((!TOO_SLOW.contains(&name.as_str())).then_some(name));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A regular expression that matches just this.
+fn escaped(text: &str) -> String {
+    let special = |c: char| r"\.+*?()|[]{}^$#&-~".contains(c);
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// `src/a.rs:3:7: replace + with -` without its line and column, which change with every edit.
+fn without_place(mutant: &str) -> String {
+    let Some((place, what)) = mutant.split_once(": ") else { return mutant.to_owned() };
+    let file = place.split(':').next().unwrap_or(place);
+    format!("{file}: {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::Places;
+
+    #[test]
+    fn a_mutant_is_known_without_its_place() {
+        let named = "mk-ipi-abi/src/ids.rs:100:29: replace < with == in Incarnation::is_before";
+        assert_eq!(
+            without_place(named),
+            "mk-ipi-abi/src/ids.rs: replace < with == in Incarnation::is_before"
+        );
+    }
+
+    #[test]
+    fn what_is_special_in_an_expression_is_escaped() {
+        assert_eq!(
+            escaped("a.rs:1: replace < with <= in S<'a>::f"),
+            r"a\.rs:1: replace < with <= in S<'a>::f"
+        );
+        assert_eq!(escaped("replace | with ^"), r"replace \| with \^");
+    }
+
+    #[test]
+    fn each_survivor_has_a_reason_and_a_file() {
+        let root = Places::find().unwrap().root;
+        for (mutant, why) in explained(&root).unwrap() {
+            let file = mutant.split(": ").next().unwrap_or_default();
+            assert!(root.join(file).is_file() && !why.is_empty(), "{mutant}");
+        }
+    }
+}
