@@ -260,6 +260,9 @@ mod tests {
         );
         assert!(bytes[24..].iter().all(|&b| b == 0));
         assert_eq!(MkIpiData::read_from_bytes(bytes).unwrap(), slot);
+        assert_eq!((SLOT_SIZE, SLOT_WORDS), (272, 34));
+        let shown = std::format!("{slot:?}");
+        assert!(shown.contains("msg_type: 2147483649") && !shown.contains("buffer"), "{shown}");
     }
 
     #[test]

@@ -31,6 +31,25 @@ fn sizes_follow_the_formula() {
 }
 
 #[test]
+fn a_region_by_default_has_more_lines_for_fewer_lanes() {
+    let lines = |lanes| Geometry::default_for(lanes).unwrap().lines();
+    assert_eq!([1, 4, 5, 16, 17, 64, 65, 256].map(lines), [256, 256, 128, 128, 64, 64, 32, 32]);
+}
+
+#[test]
+fn whole_pages_follow_one_another() {
+    // 256 bytes and 128 for each lane: 30 lanes fill a page.
+    let receiver_len = |lanes| Geometry::new(lanes, 8, 256).unwrap().receiver_len();
+    assert_eq!([1, 30, 31, 256].map(receiver_len), [4096, 4096, 8192, 36_864]);
+    assert_eq!((STAMP_WORDS, MAX_PAYLOAD_WORDS), (8, 6 + 73 * 7));
+}
+
+#[test]
+fn the_words_of_doubt_are_used_in_turn() {
+    assert_eq!([0, 1, 2, 3, 4, 7, 8].map(control::doubt), [6, 7, 8, 9, 6, 9, 6]);
+}
+
+#[test]
 fn a_message_takes_as_many_lines_as_it_must() {
     let lines = [0, 1, 48, 49, 104, 105, 256, 1024, 4096].map(lines_of);
     assert_eq!(lines, [1, 1, 1, 2, 2, 3, 5, 19, 74]);
@@ -48,6 +67,13 @@ fn tags_tell_stale_from_future_and_first_from_further() {
     let [here, stale, ahead] = [5, 4, 6].map(LineTag::first);
     assert_eq!(here, expected);
     assert_eq!(LineTag::of_word(here.to_word(7)), expected);
+    assert_eq!((here.0, LineTag::further(5).0), (0x4000_0005, 0xc000_0005));
+    assert_eq!(here.to_word(0x1234_5678), 0x1234_5678_4000_0005);
+    let firsts: std::vec::Vec<_> = (0..17).filter(|&position| g.is_first_of_lap(position)).collect();
+    assert_eq!(firsts, [0, 8, 16]);
+    // Half of all laps are ahead, but the one that is as far away in both directions.
+    let [far, farther] = [(1 << 29) - 1, 1 << 29].map(|laps| LineTag::first(5 + laps));
+    assert!(expected.is_contradicted_by(far) && !expected.is_contradicted_by(farther));
     let nothing = [LineTag(0), LineTag(6), LineTag(!(1 << 30)), stale, LineTag::further(4), expected];
     assert!(nothing.iter().all(|&found| !expected.is_contradicted_by(found)));
     assert!([ahead, LineTag::further(6), LineTag::further(5)]
@@ -63,6 +89,7 @@ fn words_survive_the_wire_and_nonsense_does_not() {
         let hello = Hello { incarnation: Incarnation::FIRST, session: 7, phase };
         assert_eq!(Hello::from_word(hello.to_word()), Some(hello));
         assert_eq!(hello.may_send(), phase != Phase::Begin);
+        assert_eq!(Hello { phase: Phase::First, ..hello }.in_phase(phase), hello);
         let word = hello.to_word();
         let bad = [0, 1, word & !0xffff_ffff, word | 1 << 51, word & !(1 << 50), word & !(3 << 48)];
         assert!(bad.iter().all(|&w| Hello::from_word(w).is_none()));
@@ -79,13 +106,28 @@ fn words_survive_the_wire_and_nonsense_does_not() {
 
     let life = Life { incarnation: Incarnation::FIRST, over: true };
     assert_eq!(Life::from_word(life.to_word()), Some(life));
+    assert_eq!(life.to_word(), 0x1_0000_0001);
+    assert_eq!(Life::from_word(7), Incarnation::new(7).map(|incarnation| Life { incarnation, over: false }));
     assert_eq!([0, 1 << 33 | 1].map(Life::from_word), [None, None]);
+    let attached = Attached { incarnation: Incarnation::new(9).unwrap(), generation: 0x1234_5678 };
+    assert_eq!(attached.to_word(), 0x1234_5678_0000_0009);
+    assert_eq!(Attached::from_word(attached.to_word()), Some(attached));
+    assert_eq!([0, 1 << 32].map(Attached::from_word), [None, None]);
     for b in [Breach::Tag, Breach::Length, Breach::Hello] {
         assert_eq!(Breach::from_word(b as u64), Some(b));
     }
     assert_eq!([0, 4].map(Breach::from_word), [None, None]);
     let about = MessageInfo { len: 256, cpu: 3 };
     assert_eq!(MessageInfo::from_word(about.to_word()), about);
+}
+
+#[test]
+fn generations_that_were_followed_wrap() {
+    let followed = |generation, to| Attached { incarnation: Incarnation::FIRST, generation }.has_followed(to);
+    let yes = [(5, 5), (6, 5), (1, u32::MAX), (1 << 31, 1)];
+    let no = [(0, 0), (0, 5), (4, 5), (u32::MAX, 1), ((1 << 31) + 1, 1)];
+    assert!(yes.iter().all(|&(ours, to)| followed(ours, to)));
+    assert!(no.iter().all(|&(ours, to)| !followed(ours, to)));
 }
 
 #[test]

@@ -26,6 +26,11 @@ fn a_control_message_comes_back_as_it_went() {
 }
 
 #[test]
+fn the_smallest_largest_frame_is_that_of_ipv4() {
+    assert_eq!((LEAST_MAX_FRAME, MAX_FRAME), (82, 65_549));
+}
+
+#[test]
 fn control_messages_have_the_specs_bytes() {
     let bytes = [
         1, 0, 0, 0, 1, 0, 0, 0, 4, 3, 2, 1, 5, 0, 0, 0, 3, 0, 0, 0, 0x0d, 0, 1, 0, 2, 0x6d, 0x6b, 0, 1, 0, 0,
