@@ -6,20 +6,20 @@ use mk_ipi_abi::PhysCpuId;
 /// The bits of `MPIDR_EL1` that are affinity: Aff3 in 39:32, Aff2, Aff1 and Aff0 in 23:0 (Arm ARM, "MPIDR_EL1").
 const FIELDS: u64 = 0xff_00ff_ffff;
 
-/// A CPU's affinity: four numbers of 8 bits, of which the GIC routes by all (GIC, "Affinity routing").
+/// A CPU's affinity: four numbers of 8 bits. The GIC routes by all four (GIC, "Affinity routing").
 ///
-/// As a [`PhysCpuId`] it is the affinity fields where `MPIDR_EL1` has them, and 0 elsewhere (SPEC AR-1): what PSCI calls
-/// a CPU, too.
+/// As a [`PhysCpuId`] it has the affinity fields where `MPIDR_EL1` has them, and 0 elsewhere (SPEC AR-1). PSCI names a
+/// CPU in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affinity(u64);
 
 impl Affinity {
-    /// The affinity in a value of `MPIDR_EL1`, whose other bits are left out.
+    /// The affinity in a value of `MPIDR_EL1`. All other bits are dropped.
     pub const fn of_mpidr(mpidr: u64) -> Self {
         Self(mpidr & FIELDS)
     }
 
-    /// The affinity that a physical id is, or `None` if another bit of it is set: no CPU has that id.
+    /// The affinity of a physical id, or `None` if it has any other bit set: no CPU has such an id.
     pub const fn new(cpu: PhysCpuId) -> Option<Self> {
         match cpu.0 & !FIELDS {
             0 => Some(Self(cpu.0)),
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_physical_id_is_the_affinity_and_nothing_else_of_mpidr() {
-        // RES1, U and MT are set, and all that is reserved.
+        // RES1, U, MT and all reserved bits are set.
         let mpidr = 0xffff_ff12_ff34_5678;
         let affinity = Affinity::of_mpidr(mpidr);
         assert_eq!(affinity.cpu(), PhysCpuId(0x12_0034_5678));
@@ -76,6 +76,6 @@ mod tests {
             let is_affinity = matches!(bit, 0..=23 | 32..=39);
             assert_eq!(Affinity::new(PhysCpuId(1 << bit)).is_some(), is_affinity, "bit {bit}");
         }
-        assert_eq!(Affinity::new(PhysCpuId(0x8000_0001)), None, "MPIDR_EL1 as it is read");
+        assert_eq!(Affinity::new(PhysCpuId(0x8000_0001)), None, "a raw value of MPIDR_EL1");
     }
 }

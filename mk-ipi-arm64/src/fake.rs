@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU interface for tests: it records every operation in order, and panics where a real one would be undefined.
+//! A CPU interface for tests. It records every operation in order, and panics where a real one would be undefined.
 
 use crate::psci::Conduit;
 use crate::regs::{GicIo, SystemRegister as Reg};
@@ -28,18 +28,18 @@ pub struct Fake {
     pub mpidr: u64,
     /// `ICC_SRE_EL1`.
     pub sre: Cell<u64>,
-    /// Whether it can be changed.
+    /// Whether `sre` can be changed.
     pub sre_can_change: bool,
     /// `ICC_CTLR_EL1`.
     pub control: u64,
-    /// What the next acknowledgements give, the last one first; then nothing is pending.
+    /// What the next acknowledgements return, the last entry first. After that nothing is pending.
     pub pending: RefCell<Vec<u64>>,
     /// What the firmware answers.
     pub answer: u64,
 }
 
 impl Fake {
-    /// A CPU interface that is reached by system registers, with all that an implementation can have.
+    /// A CPU interface that is reached by system registers and has every optional feature.
     pub(crate) fn new() -> Self {
         Self {
             log: RefCell::default(),
@@ -77,7 +77,7 @@ unsafe impl GicIo for &Fake {
                 self.must_be_on(register);
                 match register {
                     Reg::Control => self.control,
-                    // Bits 63:24 are reserved: whatever is there must not become part of the INTID.
+                    // Bits 63:24 are reserved: their values must not become part of the INTID.
                     Reg::Acknowledge => 0xab << 24 | self.pending.borrow_mut().pop().unwrap_or(1023),
                     _ => panic!("undefined: read of {register:?}"),
                 }

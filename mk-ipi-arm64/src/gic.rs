@@ -7,7 +7,8 @@ use crate::sgi::{Sgi, SgiCommand};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// `ICC_SRE_EL1`: SRE, and the bypasses of FIQ and IRQ off, for which there is no GIC of an older kind behind this one.
+/// `ICC_SRE_EL1`: SRE is set, and the bypasses of FIQ and IRQ are off, because no GIC of an older kind sits behind this
+/// one.
 const BY_SYSTEM_REGISTERS: u64 = 0b111;
 /// `ICC_SRE_EL1.SRE`.
 const SRE: u64 = 1;
@@ -35,7 +36,7 @@ impl core::fmt::Display for GicError {
 
 impl core::error::Error for GicError {}
 
-/// An interrupt that was acknowledged and has to be ended: its INTID.
+/// An interrupt that was acknowledged and must be ended: its INTID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt(u32);
 
@@ -59,26 +60,26 @@ impl Interrupt {
 #[derive(Clone, Copy, Debug)]
 pub struct Gic<Io> {
     io: Io,
-    /// SGIs reach CPUs whose Aff3 is not 0.
+    /// Whether SGIs can reach CPUs whose Aff3 is not 0.
     aff3: bool,
-    /// What the CPU interface says of those whose Aff0 is above 15.
+    /// Whether the CPU interface can send to CPUs whose Aff0 is above 15.
     range_selector: bool,
-    /// The distributor says the same.
+    /// Whether the distributor can do the same.
     by_ranges: bool,
 }
 
 impl<Io: GicIo> Gic<Io> {
-    /// Enables the system registers of this CPU's interface. No effect if they are enabled. Each CPU does it once, before
-    /// [`new`](Self::new) or any other use.
+    /// Enables the system registers of this CPU's interface. No effect if they are enabled. Each CPU calls it once,
+    /// before [`new`](Self::new) or any other use.
     ///
-    /// [`GicError::NoSystemRegisters`] if the bit does not stay: a higher exception level keeps them from us (GIC, "ICC_SRE_EL1,
-    /// Interrupt Controller System Register Enable register (EL1)").
+    /// [`GicError::NoSystemRegisters`] if the bit does not stay set: a higher exception level denies the registers to
+    /// this kernel (GIC, "ICC_SRE_EL1, Interrupt Controller System Register Enable register (EL1)").
     ///
     /// # Safety
     ///
     /// Interrupts are masked, and this kernel does not use the memory-mapped CPU interface.
     pub unsafe fn use_system_registers(io: &Io) -> Result<(), GicError> {
-        // SAFETY: EL1 of every CPU with a GICv3 has the register; the bits are its own; the caller has the rest.
+        // SAFETY: EL1 of every CPU with a GICv3 has the register; the bits are its own; the caller promises the rest.
         unsafe {
             if io.read(SystemRegister::SystemRegisterEnable) & SRE == 0 {
                 io.write(SystemRegister::SystemRegisterEnable, BY_SYSTEM_REGISTERS);
@@ -98,21 +99,21 @@ impl<Io: GicIo> Gic<Io> {
         Ok(Self { io, aff3, range_selector, by_ranges: false })
     }
 
-    /// The same, told that the distributor takes SGIs for CPUs whose Aff0 is above 15: `GICD_TYPER.RSS`, bit 26. They are
-    /// sent if the CPU interface can, too (GIC, "Routing SPIs and SGIs by PE affinity"); unless told they are
-    /// [`Unreachable`](DoorbellError::Unreachable).
+    /// The same, told that the distributor takes SGIs for CPUs whose Aff0 is above 15: `GICD_TYPER.RSS`, bit 26. They
+    /// are sent if the CPU interface can send them, too (GIC, "Routing SPIs and SGIs by PE affinity"). Without this
+    /// call such CPUs are [`Unreachable`](DoorbellError::Unreachable).
     #[must_use]
     pub const fn with_range_selector(mut self) -> Self {
         self.by_ranges = true;
         self
     }
 
-    /// Whether this CPU's interface is reached by system registers. Each CPU asks once.
+    /// Checks that this CPU's interface is reached by system registers. Each CPU calls it once.
     pub fn confirm(&self) -> Result<(), GicError> {
         confirm(&self.io)
     }
 
-    /// What the registers are reached through.
+    /// The access to the registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
@@ -123,22 +124,23 @@ impl<Io: GicIo> Gic<Io> {
         Affinity::of_mpidr(unsafe { self.io.read(SystemRegister::Mpidr) }).cpu()
     }
 
-    /// Lets this CPU's interface take interrupts of Group 1: every priority, and an end of interrupt that also deactivates
-    /// (EOImode 0). Each CPU does it once, and not in an interrupt handler.
+    /// Makes this CPU's interface take interrupts of Group 1, of every priority. An end of interrupt then also
+    /// deactivates (EOImode 0). Each CPU calls it once, and not in an interrupt handler.
     ///
-    /// First it forgets the priorities that a former kernel left active, one that was stopped inside a handler and replaced without a
-    /// reset, as by kexec: until then they hold back all others of their priority and below (GIC, "`ICC_AP1R<n>_EL1`"). That the
-    /// interrupts themselves are active is in the redistributor: [the kernel's part](crate).
+    /// First it clears the priorities that a former kernel left active. Such a kernel was stopped inside a handler and
+    /// replaced without a reset, as by kexec. Until then they hold back all others of their priority and below (GIC,
+    /// "`ICC_AP1R<n>_EL1`"). The redistributor still has the interrupts themselves as active: see [the kernel's
+    /// part](crate).
     ///
     /// # Safety
     ///
-    /// Interrupts are masked, and no handler of this CPU has an interrupt active. Once they are not masked, the vector table has an
-    /// entry for IRQ that knows what to do with every INTID which can come here.
+    /// Interrupts are masked, and no handler of this CPU has an interrupt active. Once they are not masked, the vector
+    /// table has an entry for IRQ that can handle every INTID that can arrive here.
     pub unsafe fn enable(&self) {
-        // SAFETY: SRE is set (`new`, `confirm`); the registers exist, all values are legal; the caller has the handler.
+        // SAFETY: SRE is set (`new`, `confirm`); the registers exist, all values are legal; the caller promises the handler.
         unsafe {
             let control = Control::from_bits_retain(self.io.read(SystemRegister::Control));
-            // One by one: each write must say in the code which register it is of (`hardware`).
+            // One by one: the code must show which register each write goes to (see `hardware`).
             self.io.write(SystemRegister::ActivePriorities, 0);
             if control.priority_bits() >= 6 {
                 self.io.write(SystemRegister::ActivePriorities1, 0);
@@ -155,10 +157,10 @@ impl<Io: GicIo> Gic<Io> {
         self.io.synchronize();
     }
 
-    /// Takes the interrupt of the highest priority that is pending: what the handler of IRQ does first. `None` if there is none any
-    /// more; then nothing is to be ended.
+    /// Takes the pending interrupt of the highest priority: the first thing that the handler of IRQ does. `None` if no
+    /// interrupt is pending any more; then there is nothing to end.
     ///
-    /// What the sender of an SGI stored before it rang is visible behind this call.
+    /// What the sender of an SGI stored before it rang is visible after this call.
     ///
     /// # Safety
     ///
@@ -170,12 +172,13 @@ impl<Io: GicIo> Gic<Io> {
         u32::try_from(found).ok().filter(|intid| !SPECIAL.contains(intid)).map(Interrupt)
     }
 
-    /// Ends an interrupt that was acknowledged: once, and before its messages are read, so that a message that comes later
-    /// rings again.
+    /// Ends an interrupt that was acknowledged. Call it once, and before the messages are read, so that a message that
+    /// comes later rings again.
     ///
     /// # Safety
     ///
-    /// `interrupt` is the last one that [`acknowledge`](Self::acknowledge) gave on this CPU and that is not ended yet.
+    /// `interrupt` is the last one that [`acknowledge`](Self::acknowledge) returned on this CPU and that is not ended
+    /// yet.
     pub unsafe fn eoi(&self, interrupt: Interrupt) {
         // SAFETY: SRE is set; the caller ends what it took.
         unsafe { self.io.write(SystemRegister::EndOfInterrupt, interrupt.0.into()) };
@@ -208,19 +211,21 @@ unsafe impl<Io: GicIo> Doorbell for Gic<Io> {
         self.command(cpu, vector).map(drop)
     }
 
-    /// It is not known whether a CPU has this affinity. An SGI to none is lost.
-    // Inlined, so that barrier and write stand together in the code: the check of the disassembly looks there (SPEC AR-3).
+    /// It does not know whether a CPU has this affinity. An SGI to an affinity that no CPU has is lost.
+    // Inlined, so that barrier and write stay together in the code: the check of the disassembly needs that (SPEC
+    // AR-3).
     #[inline]
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let command = self.command(cpu, vector)?;
         self.io.fence_before_doorbell();
-        // SAFETY: SRE is set, an `SgiCommand` has no reserved bits; an interrupt that its kernel expects, at one CPU.
+        // SAFETY: SRE is set, and an `SgiCommand` has no reserved bits. It sends an interrupt that the target's kernel
+        // expects, to one CPU.
         unsafe { self.io.write(SystemRegister::SendSgi, command.bits()) };
         self.io.synchronize();
         Ok(())
     }
 
-    /// A doorbell is one write: nothing of one that was interrupted is disturbed.
+    /// A doorbell is one write, so it cannot disturb a doorbell that the NMI interrupted.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }

@@ -48,7 +48,7 @@ fn every_sgi_and_affinity_is_in_its_field() {
 #[test]
 fn what_cannot_be_rung_is_refused_and_touches_nothing() {
     const ALL: u64 = 1 << 18 | 1 << 15;
-    // What the CPU interface can, whether the distributor knows ranges, the CPU, whether it is reached.
+    // What the CPU interface can do, whether the distributor takes ranges, the CPU, whether it can be reached.
     for (control, ranges, cpu, reached) in [
         (ALL, true, 0xff_00ff_ffff, true),
         (ALL, true, 0x10, true),
@@ -153,7 +153,7 @@ fn enabling_forgets_active_priorities_opens_all_and_has_an_end_deactivate() {
 
 #[test]
 fn system_registers_are_switched_on_once_or_it_is_said_that_they_cannot_be() {
-    // SAFETY: a fake has no code that could mind.
+    // SAFETY: a fake runs no code that uses the other interface.
     let switch_on = |fake: &Fake| unsafe { Gic::use_system_registers(&fake) };
     let (read, write) = (Op::Read(Reg::SystemRegisterEnable), Op::Write(Reg::SystemRegisterEnable, 7));
     let off = Fake { sre: 0.into(), ..Fake::new() };

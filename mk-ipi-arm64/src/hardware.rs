@@ -22,10 +22,10 @@ impl Hardware {
     }
 }
 
-// SAFETY: DAIF.I is the switch for IRQs, and nothing moves a kernel's code to another CPU while it is set. Doorbells are IRQs. The
-// blocks are without `nomem`: compiler barriers.
+// SAFETY: DAIF.I is the switch for IRQs, and a kernel's code is not moved to another CPU while it is set. Doorbells are
+// IRQs. The blocks are without `nomem`: they are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
-    /// DAIF, as it was.
+    /// The saved value of DAIF.
     type State = u64;
 
     #[inline]
@@ -49,24 +49,25 @@ unsafe impl LocalInterrupts for Hardware {
 macro_rules! read {
     ($register:literal) => {{
         let value: u64;
-        // SAFETY: the caller of `GicIo::read`.
+        // SAFETY: the caller of `GicIo::read` promises it.
         unsafe { asm!(concat!("mrs {}, ", $register), out(reg) value, options(nostack, preserves_flags)) };
         value
     }};
 }
 
-/// Writes one.
+/// Writes a system register, named in the same way.
 macro_rules! write {
     ($register:literal, $value:expr) => {
-        // SAFETY: the caller of `GicIo::write`.
+        // SAFETY: the caller of `GicIo::write` promises it.
         unsafe { asm!(concat!("msr ", $register, ", {}"), in(reg) $value, options(nostack, preserves_flags)) }
     };
 }
 
-// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and are without `nomem`. The encodings
-// are those of the GIC's "AArch64 System register descriptions": op0, op1, CRn, CRm, op2.
+// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order, and are without `nomem`.
+// The encodings are those of the GIC's "AArch64 System register descriptions": op0, op1, CRn, CRm, op2.
 unsafe impl GicIo for Hardware {
-    // Inlined, so that each write says which register it is of: the check of the disassembly must tell them apart (SPEC AR-3).
+    // Inlined, so that the code shows which register each write goes to: the check of the disassembly needs that (SPEC
+    // AR-3).
     #[inline(always)]
     unsafe fn read(&self, register: SystemRegister) -> u64 {
         use SystemRegister::*;
@@ -82,7 +83,7 @@ unsafe impl GicIo for Hardware {
             ActivePriorities3 => read!("s3_0_c12_c9_3"),
             GroupEnable => read!("s3_0_c12_c12_7"),
             Acknowledge => read!("s3_0_c12_c12_0"),
-            // Write only: the caller has promised not to.
+            // Write only: the caller has promised not to read it.
             EndOfInterrupt | SendSgi => 0,
         }
     }
@@ -102,14 +103,14 @@ unsafe impl GicIo for Hardware {
             GroupEnable => write!("s3_0_c12_c12_7", value),
             EndOfInterrupt => write!("s3_0_c12_c12_1", value),
             SendSgi => write!("s3_0_c12_c11_5", value),
-            // Read only: as above.
+            // Read only: the caller has promised not to write it.
             Mpidr | Acknowledge => {}
         }
     }
 
     #[inline(always)]
     fn fence_before_doorbell(&self) {
-        // SAFETY: a barrier has no effect but order.
+        // SAFETY: a barrier only orders accesses.
         unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) }
     }
 
@@ -126,19 +127,19 @@ unsafe impl GicIo for Hardware {
     }
 }
 
-/// Declares a conduit.
+/// Declares a way to call the firmware.
 macro_rules! conduit {
     ($(#[$meta:meta])* $name:ident, $instruction:literal) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
 
-        // SAFETY: the one instruction, without `nomem`; all registers that SMCCC lets change are named.
+        // SAFETY: it is the one instruction, without `nomem`, and names all registers that SMCCC lets the call change.
         unsafe impl Conduit for $name {
             unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
                 let [x1, x2, x3] = args;
                 let mut x0 = u64::from(function);
-                // SAFETY: the caller.
+                // SAFETY: the caller promises it.
                 unsafe {
                     asm!(
                         $instruction,

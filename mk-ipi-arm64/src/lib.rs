@@ -2,10 +2,10 @@
 //! The mk-ipi doorbell on arm64: a software generated interrupt (SGI) of a GICv3, sent through the CPU interface's system
 //! registers.
 //!
-//! [`Gic`] is the doorbell. It accesses the registers through one trait, [`GicIo`], which `Hardware` implements with real
-//! instructions, and a test with a recorder. For kernels without code of their own there is more: [`Gic::acknowledge`] and
-//! [`Gic::eoi`] for the interrupt's handler, [`Gic::enable`] for each CPU, and [`Psci`], which starts a CPU, stops the one
-//! that calls, and says which are on.
+//! [`Gic`] is the doorbell. It accesses the registers through one trait, [`GicIo`], which `Hardware` implements with
+//! real instructions and a test implements with a recorder. More is there for kernels without such code of their own:
+//! [`Gic::acknowledge`] and [`Gic::eoi`] for the interrupt's handler, [`Gic::enable`] for each CPU, and [`Psci`], which
+//! starts a CPU, stops the one that calls, and says which are on.
 //!
 //! "GIC" is the GIC architecture specification, version 3 and 4 (Arm IHI 0069); "Arm ARM" is the architecture reference
 //! manual for A-profile (Arm DDI 0487); "PSCI" is the power state coordination interface (Arm DEN 0022); "SMCCC" is the
@@ -30,8 +30,8 @@
 //!
 //! # Modules
 //!
-//! Each module uses only those named before it: `affinity`, `sgi`, `regs`, `gic`. Beside them stand `hardware`
-//! on `regs`, and `psci` on `affinity`.
+//! Each module uses only those named before it: `affinity`, `sgi`, `regs`, `gic`. Besides these, `hardware` uses
+//! `regs`, and `psci` uses `affinity`.
 #![no_std]
 
 #[cfg(test)]

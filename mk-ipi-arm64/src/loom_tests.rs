@@ -26,7 +26,7 @@ unsafe impl GicIo for &Line {
     fn fence_before_doorbell(&self) {
         fence(Ordering::Release);
     }
-    // An access to a system register is no access to memory, and `isb` orders none.
+    // An access to a system register is not an access to memory, and `isb` does not order memory accesses.
     fn synchronize(&self) {}
     fn settle(&self) {
         fence(Ordering::Acquire);

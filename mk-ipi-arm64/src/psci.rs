@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start and stop of CPUs by the firmware: PSCI (Arm DEN 0022).
 //!
-//! A CPU can be started by any other, and stops only itself: PSCI has no call that stops another CPU. So a kernel that hangs
-//! keeps its CPU. To get it back, that kernel must run [`Psci::cpu_off`], or the machine must be reset.
+//! Any CPU can start another one, but a CPU can only stop itself: PSCI has no call that stops another CPU. So a kernel
+//! that hangs keeps its CPU. To get it back, that kernel must run [`Psci::cpu_off`], or the machine must be reset.
 
 use crate::affinity::Affinity;
 use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId};
@@ -18,25 +18,26 @@ const AFFINITY_INFO: u32 = 0xc400_0004;
 /// `SYSTEM_OFF`.
 const SYSTEM_OFF: u32 = 0x8400_0008;
 
-/// How the firmware is called: by `hvc` or by `smc`, as the device tree's PSCI node (`method`) or ACPI's FADT says.
+/// The way to call the firmware: by `hvc` or by `smc`, as the device tree's PSCI node (`method`) or ACPI's FADT says.
 ///
 /// # Implementation safety
 ///
-/// `call` is the one instruction, with the function in W0 and the arguments in X1 to X3, and gives X0; X4 to X17 may change, too
-/// (SMCCC, "Register use in SMC64 and HVC64 calls"). It is a compiler barrier: all stores before it have been made.
+/// `call` is the one instruction, with the function in W0 and the arguments in X1 to X3. It returns X0; X4 to X17 can
+/// change, too (SMCCC, "Register use in SMC64 and HVC64 calls"). It is a compiler barrier: all stores before it are
+/// made before it.
 pub unsafe trait Conduit {
     /// Calls `function`.
     ///
     /// # Safety
     ///
-    /// The firmware is called in this way, and the caller may have the effect happen.
+    /// The firmware is called in this way on this machine, and the caller may cause the effect.
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64;
 }
 
-/// What the firmware answers instead of doing it (PSCI, "Return error codes").
+/// Why the firmware did not do what it was asked (PSCI, "Return error codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PsciError {
-    /// No CPU can have this id: it is no affinity. Nothing was called.
+    /// No CPU can have this id: it is not an affinity. The firmware was not called.
     NoAffinity(PhysCpuId),
     /// NOT_SUPPORTED: the firmware has no such call.
     NotSupported,
@@ -54,9 +55,9 @@ pub enum PsciError {
     NotPresent,
     /// DISABLED.
     Disabled,
-    /// INVALID_ADDRESS: the entry is no memory for code.
+    /// INVALID_ADDRESS: code cannot run at the entry address.
     InvalidAddress,
-    /// A value that the edition of the manual does not name.
+    /// A value that PSCI (Arm DEN 0022) does not name.
     Unknown(i32),
 }
 
@@ -81,7 +82,7 @@ impl core::fmt::Display for PsciError {
 impl core::error::Error for PsciError {}
 
 impl PsciError {
-    /// What a return value says: 0 and above is no error.
+    /// The result that a return value stands for: 0 and above is no error.
     const fn of(value: i32) -> Result<u32, Self> {
         Err(match value {
             -1 => Self::NotSupported,
@@ -108,7 +109,7 @@ impl PsciError {
     }
 }
 
-/// Whether a CPU is on (PSCI, "AFFINITY_INFO").
+/// The power state of a CPU (PSCI, "AFFINITY_INFO").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerState {
     /// On.
@@ -130,18 +131,18 @@ impl<C: Conduit> Psci<C> {
     ///
     /// # Safety
     ///
-    /// The machine has PSCI 0.2 or newer, called in this way: device tree or ACPI say so.
+    /// The machine has PSCI 0.2 or newer, called in this way: the device tree or ACPI says so.
     pub const unsafe fn new(conduit: C) -> Self {
         Self { conduit }
     }
 
-    /// Calls a function whose value has 32 bits.
+    /// Calls a function that returns 32 bits.
     ///
     /// # Safety
     ///
-    /// The caller may have the effect happen.
+    /// The caller may cause the effect.
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> Result<u32, PsciError> {
-        // SAFETY: `new` was promised the conduit; the caller has the rest.
+        // SAFETY: `new` was promised the conduit; the caller promises the rest.
         let value = unsafe { self.conduit.call(function, args) };
         // Bits 63:32 mean nothing (SMCCC, "Results from SMC32 and HVC32").
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
@@ -156,18 +157,20 @@ impl<C: Conduit> Psci<C> {
         Ok(((version >> 16) as u16, version as u16))
     }
 
-    /// Starts the CPU `target` at `entry`, with `context` in its X0; MMU and caches are off there, and interrupts masked.
+    /// Starts the CPU `target` at `entry`, with `context` in its X0. It starts with MMU and caches off, and with
+    /// interrupts masked.
     ///
-    /// `Ok` says that the firmware accepts, not that the CPU came up: have its code say so in memory, and bound the wait.
+    /// `Ok` says that the firmware accepts the call, not that the CPU came up. The started code should say so in
+    /// memory, and the wait for it should be bounded.
     ///
     /// # Safety
     ///
-    /// `target` belongs to this kernel. `entry` is code that may run there, and `context` is what it takes. All that it needs is in
-    /// memory and not only in a cache: it runs with caches off at first (`dc cvac` and `dsb ish` if this kernel's are on; Arm ARM, "A64
-    /// Cache maintenance instructions").
+    /// `target` belongs to this kernel. `entry` is code that may run there, and `context` is what that code expects.
+    /// All that it needs is in memory and not only in a cache, because it first runs with caches off. (If this kernel's
+    /// caches are on, `dc cvac` and `dsb ish` do that; Arm ARM, "A64 Cache maintenance instructions".)
     pub unsafe fn cpu_on(&self, target: PhysCpuId, entry: PhysAddr, context: u64) -> Result<(), PsciError> {
         let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
-        // SAFETY: the caller has it all.
+        // SAFETY: the caller promises all of it.
         unsafe { self.call(CPU_ON, [target.cpu().0, entry.0, context]) }.map(drop)
     }
 
@@ -175,10 +178,10 @@ impl<C: Conduit> Psci<C> {
     ///
     /// # Safety
     ///
-    /// This CPU is not needed any more. Interrupts are masked, and no interrupt is routed here that another CPU must take. Its stores are in
-    /// memory, if they are read with caches off.
+    /// This CPU is not needed any more. Interrupts are masked, and no interrupt is routed here that another CPU must
+    /// take. If its stores are read by a CPU with caches off, they are in memory.
     pub unsafe fn cpu_off(&self) -> PsciError {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         match unsafe { self.call(CPU_OFF, [0; 3]) } {
             Err(why) => why,
             // A call that succeeds does not return.
@@ -186,7 +189,7 @@ impl<C: Conduit> Psci<C> {
         }
     }
 
-    /// Whether the CPU `target` is on.
+    /// The power state of the CPU `target`.
     pub fn affinity_info(&self, target: PhysCpuId) -> Result<PowerState, PsciError> {
         let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
         // SAFETY: it has no effect. Level 0: this CPU alone.
@@ -204,7 +207,7 @@ impl<C: Conduit> Psci<C> {
     ///
     /// The machine is not needed any more.
     pub unsafe fn system_off(&self) -> PsciError {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         match unsafe { self.call(SYSTEM_OFF, [0; 3]) } {
             Err(why) => why,
             Ok(_) => PsciError::InternalFailure,

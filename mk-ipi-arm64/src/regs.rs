@@ -9,13 +9,13 @@ pub enum SystemRegister {
     Mpidr,
     /// `ICC_SRE_EL1`: bit 0 switches the system register interface on.
     SystemRegisterEnable,
-    /// `ICC_CTLR_EL1`: what the CPU interface can, and EOImode in bit 1.
+    /// `ICC_CTLR_EL1`: the features of the CPU interface, and EOImode in bit 1.
     Control,
     /// `ICC_PMR_EL1`: interrupts of a higher priority, which is a lower number, are let through.
     PriorityMask,
     /// `ICC_BPR1_EL1`: which part of a priority counts for preemption.
     BinaryPoint,
-    /// `ICC_AP1R0_EL1`: the Group 1 priorities that are active, all of them with up to 5 bits of priority.
+    /// `ICC_AP1R0_EL1`: the Group 1 priorities that are active. With up to 5 bits of priority it has all of them.
     ActivePriorities,
     /// `ICC_AP1R1_EL1`, with 6 bits of priority or more: the next ones.
     ActivePriorities1,
@@ -25,7 +25,7 @@ pub enum SystemRegister {
     ActivePriorities3,
     /// `ICC_IGRPEN1_EL1`: bit 0 lets Group 1 interrupts in.
     GroupEnable,
-    /// `ICC_IAR1_EL1`: the read acknowledges, and says what.
+    /// `ICC_IAR1_EL1`: a read acknowledges an interrupt and returns its INTID.
     Acknowledge,
     /// `ICC_EOIR1_EL1`: the write ends an interrupt.
     EndOfInterrupt,
@@ -51,14 +51,15 @@ bitflags::bitflags! {
 }
 
 impl Control {
-    /// How many bits of a priority there are. With fewer than 6 there is no `ICC_AP1R1_EL1`, with fewer than 7 no `ICC_AP1R2_EL1` and no
-    /// `ICC_AP1R3_EL1`: to touch one is undefined (GIC, "`ICC_AP1R<n>_EL1`, Interrupt Controller Active Priorities Group 1 Registers").
+    /// How many bits of a priority there are. With fewer than 6 there is no `ICC_AP1R1_EL1`; with fewer than 7 there is
+    /// no `ICC_AP1R2_EL1` and no `ICC_AP1R3_EL1`. An access to a register that is not there is undefined (GIC,
+    /// "`ICC_AP1R<n>_EL1`, Interrupt Controller Active Priorities Group 1 Registers").
     pub const fn priority_bits(self) -> u64 {
         ((self.bits() & Self::PRIORITY_BITS.bits()) >> 8).wrapping_add(1)
     }
 }
 
-/// The instructions behind the CPU interface of the CPU that runs them.
+/// The instructions that access the CPU interface of the CPU that runs them.
 ///
 /// # Implementation safety
 ///
@@ -71,25 +72,27 @@ impl Control {
 /// earlier store: without the barrier the interrupt could overtake the message (GIC, "Observability of the effects of accesses to
 /// the GIC registers").
 ///
-/// `synchronize` is `isb`: the system registers written before it have their effect (Arm ARM, "Synchronization requirements for
-/// AArch64 System registers").
+/// `synchronize` is `isb`: the system registers written before it have their effect after it (Arm ARM, "Synchronization
+/// requirements for AArch64 System registers").
 ///
-/// `settle` is `dsb sy`: what was acknowledged is so before anything later is done (GIC, as above).
+/// `settle` is `dsb sy`: the acknowledgement is complete before anything later is done (GIC, as above).
 pub unsafe trait GicIo {
     /// Reads a register. A read of [`SystemRegister::Acknowledge`] takes the interrupt.
     ///
     /// # Safety
     ///
-    /// The register exists ([`Control::priority_bits`]) and can be read at the CPU's present exception level: those of the CPU interface once `ICC_SRE_EL1.SRE` is set,
-    /// [`SystemRegister::SendSgi`] and [`SystemRegister::EndOfInterrupt`] never; and the caller may have the effect happen.
+    /// The register exists ([`Control::priority_bits`]) and can be read at the CPU's present exception level. The
+    /// registers of the CPU interface can be read once `ICC_SRE_EL1.SRE` is set; [`SystemRegister::SendSgi`] and
+    /// [`SystemRegister::EndOfInterrupt`] never can. The caller may cause the effect.
     unsafe fn read(&self, register: SystemRegister) -> u64;
 
     /// Writes a register.
     ///
     /// # Safety
     ///
-    /// The register exists and can be written at the CPU's present exception level, and takes `value`; [`SystemRegister::Mpidr`] and
-    /// [`SystemRegister::Acknowledge`] never. The caller may have the effect happen.
+    /// The register exists, can be written at the CPU's present exception level, and takes `value`.
+    /// [`SystemRegister::Mpidr`] and [`SystemRegister::Acknowledge`] can never be written. The caller may cause the
+    /// effect.
     unsafe fn write(&self, register: SystemRegister, value: u64);
 
     /// Makes all earlier stores visible before anything later: `dsb ishst`.

@@ -6,8 +6,8 @@ use mk_ipi_abi::Vector;
 
 /// A software generated interrupt: its INTID, 0 to 15 (GIC, "INTIDs").
 ///
-/// Firmware often keeps 8 to 15 for the Secure state (Arm's server base architecture recommends so): a doorbell is one of 0 to 7
-/// unless the kernel knows better.
+/// Firmware often keeps 8 to 15 for the Secure state, as Arm's server base architecture recommends. So use one of 0 to
+/// 7 as a doorbell unless you know that the machine allows another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sgi(u8);
 
@@ -20,7 +20,7 @@ impl Sgi {
         }
     }
 
-    /// The SGI that a vector of the directory stands for: `0x20 + n` is SGI *n* (SPEC AR-2). `None` from 0x30 on.
+    /// The SGI that a vector in the directory stands for: `0x20 + n` is SGI *n* (SPEC AR-2). `None` from 0x30 on.
     pub const fn of_vector(vector: Vector) -> Option<Self> {
         Self::new(vector.number())
     }
@@ -30,7 +30,7 @@ impl Sgi {
         self.0
     }
 
-    /// The vector that stands for it in the directory; every SGI has one.
+    /// The vector that stands for this SGI in the directory. Every SGI has one.
     pub const fn vector(self) -> Option<Vector> {
         Vector::of_number(self.0)
     }
@@ -52,7 +52,7 @@ impl Sgi {
 pub struct SgiCommand(u64);
 
 impl SgiCommand {
-    /// `sgi` to the CPU at `target`.
+    /// The command that sends `sgi` to the CPU at `target`.
     pub const fn to(target: Affinity, sgi: Sgi) -> Self {
         let (list, range) = (1 << (target.aff0() & 15), target.aff0() >> 4);
         let routed = target.aff1() << 16 | target.aff2() << 32 | target.aff3() << 48;
@@ -94,7 +94,7 @@ mod tests {
             let bits = command(cpu, 1);
             assert_eq!((bits & 0xffff).count_ones(), 1, "one target");
             assert_eq!(bits & 1 << 40, 0, "IRM");
-            assert_eq!(bits & !0x00ff_f0ff_0fff_ffff, 0, "what is reserved");
+            assert_eq!(bits & !0x00ff_f0ff_0fff_ffff, 0, "reserved bits");
             let aff0 = (bits >> 44 & 0xf) << 4 | u64::from((bits & 0xffff).trailing_zeros());
             let named = aff0 | (bits >> 16 & 0xff) << 8 | (bits >> 32 & 0xff) << 16 | (bits >> 48) << 32;
             assert_eq!(named, cpu);

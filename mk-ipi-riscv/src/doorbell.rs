@@ -10,14 +10,15 @@ const SEND_IPI: u64 = 0;
 /// A `hart_mask_base` that means all harts, whatever the mask (SBI, "Hart list parameter").
 const ALL_HARTS: u64 = u64::MAX;
 
-/// The vector that stands for the supervisor software interrupt in the directory: its cause is 1 (privileged, "Supervisor Cause
-/// (scause) Register"; SPEC RV-2). There is no other.
+/// The vector that stands for the supervisor software interrupt in the directory. Its cause is 1 (privileged,
+/// "Supervisor Cause (scause) Register"; SPEC RV-2). No other vector can be used here.
 pub const SOFTWARE_INTERRUPT: Vector = Vector::of_number(1).unwrap();
 
 /// The firmware's inter-processor interrupt, for whichever hart runs the call: one object serves all harts of a kernel.
 ///
-/// A hart does not know its own id: the firmware gives it to the kernel's entry in A0, and [`Hsm::start`](crate::Hsm::start) to that of
-/// a started one. The kernel keeps it for `ThisCpu`, in `tp` or `sscratch`.
+/// A hart cannot read its own id. The firmware passes it in A0 to the kernel's entry, and
+/// [`Hsm::start`](crate::Hsm::start) to the entry of a started hart. The kernel keeps it for `ThisCpu`, in `tp` or
+/// `sscratch`.
 #[derive(Clone, Copy, Debug)]
 pub struct SbiDoorbell<Io> {
     io: Io,
@@ -30,7 +31,7 @@ impl<Io: SbiIo> SbiDoorbell<Io> {
         Ok(Self { io })
     }
 
-    /// What firmware and registers are reached through.
+    /// The access to firmware and registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
@@ -43,15 +44,15 @@ impl<Io: SbiIo> SbiDoorbell<Io> {
         look();
     }
 
-    /// Takes this hart's software interrupt: the first half of [`handle`](Self::handle), for one that a former kernel of this hart left
-    /// pending. There is no end of interrupt.
+    /// Clears this hart's software interrupt: the first half of [`handle`](Self::handle). Use it alone for an interrupt
+    /// that a former kernel of this hart left pending. There is no end of interrupt.
     pub fn acknowledge(&self) {
         self.io.clear_software_interrupt();
         self.io.fence_after_clear();
     }
 }
 
-/// The base of a mask with one bit, that of `cpu`.
+/// The base of a mask with one bit, which stands for `cpu`.
 fn reach(cpu: PhysCpuId, vector: Vector) -> Result<u64, DoorbellError> {
     match cpu.0 {
         ALL_HARTS => Err(DoorbellError::Unreachable(cpu)),
@@ -66,14 +67,15 @@ unsafe impl<Io: SbiIo> Doorbell for SbiDoorbell<Io> {
         reach(cpu, vector).map(drop)
     }
 
-    /// [`DoorbellError::Unreachable`] too if the firmware says that no hart has this id, or that it is not ours;
+    /// Also [`DoorbellError::Unreachable`] if the firmware says that no hart has this id, or that it is not this
+    /// kernel's;
     /// [`DoorbellError::Refused`] with the number of any other error.
-    // Inlined, so that fence and call stand together in the code: the check of the disassembly looks there (SPEC RV-3).
+    // Inlined, so that fence and call stay together in the code: the check of the disassembly needs that (SPEC RV-3).
     #[inline]
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let base = reach(cpu, vector)?;
         self.io.fence_before_doorbell();
-        // SAFETY: an interrupt that its kernel expects, at the one hart that was named.
+        // SAFETY: it sends an interrupt that the target's kernel expects, to the one hart that was named.
         let sent = unsafe { self.io.call(Extension::Ipi, SEND_IPI, [1, base, 0]) };
         match sent.ok() {
             Ok(_) => Ok(()),
@@ -83,7 +85,7 @@ unsafe impl<Io: SbiIo> Doorbell for SbiDoorbell<Io> {
         }
     }
 
-    /// A doorbell is one call, and the firmware runs it to its end.
+    /// A doorbell is one call, and the firmware completes it before the interrupted code goes on.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }
@@ -126,7 +128,7 @@ mod tests {
             let expected =
                 if vector.get() == 0x21 { Ok(()) } else { Err(DoorbellError::NoSuchVector(vector)) };
             assert_eq!(doorbell.check(PhysCpuId(3), vector), expected);
-            assert_eq!(fake.take(), [], "check calls nobody");
+            assert_eq!(fake.take(), [], "check makes no call");
             assert_eq!(doorbell.ring(PhysCpuId(3), vector), expected);
             assert_eq!(fake.take().is_empty(), expected.is_err());
         }

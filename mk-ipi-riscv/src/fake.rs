@@ -21,9 +21,9 @@ pub enum Op {
 #[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
-    /// Whether a probe finds what it asks for.
+    /// Whether a probe finds the extension.
     pub has_extensions: bool,
-    /// What calls give.
+    /// What calls return.
     pub error: Cell<i64>,
     pub value: Cell<u64>,
 }
@@ -46,7 +46,7 @@ unsafe impl SbiIo for &Fake {
         self.log.borrow_mut().push(Op::Call(extension, function, args));
         let value = match extension {
             Extension::Base => self.has_extensions.into(),
-            // Whatever is there must not become an error.
+            // Any value may be there. It must not be taken for an error.
             _ => self.value.get(),
         };
         SbiReturn { error: self.error.get(), value }

@@ -10,7 +10,7 @@ use mk_ipi_core::platform::LocalInterrupts;
 /// `sstatus.SIE`, and `sip.SSIP`: bit 1 of both.
 const BIT_1: u64 = 2;
 
-/// The firmware below, and the interrupt switch of whichever hart runs the call.
+/// The firmware, and the interrupt switch of whichever hart runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware(());
 
@@ -25,10 +25,10 @@ impl Hardware {
     }
 }
 
-// SAFETY: `sstatus.SIE` is the switch for interrupts in supervisor mode, and nothing moves a kernel's code to another hart while it is
-// clear. The blocks are without `nomem`: compiler barriers.
+// SAFETY: `sstatus.SIE` is the switch for interrupts in supervisor mode, and a kernel's code is not moved to another
+// hart while it is clear. The blocks are without `nomem`: they are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
-    /// `sstatus.SIE`, as it was: 0 or 2.
+    /// The saved value of `sstatus.SIE`: 0 or 2.
     type State = u64;
 
     #[inline]
@@ -46,13 +46,15 @@ unsafe impl LocalInterrupts for Hardware {
     }
 }
 
-/// Calls a function of one extension, whose id stands in the code before the call: the check of the disassembly must tell them
-/// apart (SPEC RV-3).
+/// Calls a function of one extension. The id is loaded by an instruction just before the call: the check of the
+/// disassembly must tell the extensions apart (SPEC RV-3).
 macro_rules! ecall {
     ($extension:ident, $function:expr, $args:expr) => {{
         let (error, value);
         let [a0, a1, a2] = $args;
-        // SAFETY: the firmware keeps all registers but A0 and A1 (SBI, "Binary Encoding"); the caller of `call` has the rest.
+        // SAFETY: the firmware keeps all registers but A0 and A1 (SBI, "Binary Encoding"); the caller of `call`
+        // promises the
+        // rest.
         unsafe {
             asm!(
                 "li a7, {extension}",
@@ -67,7 +69,7 @@ macro_rules! ecall {
     }};
 }
 
-// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and are without `nomem`.
+// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order, and are without `nomem`.
 unsafe impl SbiIo for Hardware {
     #[inline(always)]
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn {
@@ -80,13 +82,13 @@ unsafe impl SbiIo for Hardware {
 
     #[inline(always)]
     fn fence_before_doorbell(&self) {
-        // SAFETY: a fence has no effect but order.
+        // SAFETY: a fence only orders accesses.
         unsafe { asm!("fence w, o", options(nostack, preserves_flags)) }
     }
 
     #[inline(always)]
     fn clear_software_interrupt(&self) {
-        // SAFETY: supervisor mode may clear its own software interrupt, whose message is looked for behind this.
+        // SAFETY: supervisor mode may clear its own software interrupt. The caller looks for its message after this.
         unsafe { asm!("csrci sip, 2", options(nostack)) }
     }
 
@@ -97,33 +99,34 @@ unsafe impl SbiIo for Hardware {
     }
 }
 
-/// Supervisor-level interrupt files that lie side by side, hart after hart from hart 0 on, as on a machine with one group of harts; and
-/// this hart's own.
+/// Supervisor-level interrupt files that lie side by side, in the order of the harts from hart 0 on, as on a machine
+/// with one group of harts. And this hart's own file.
 #[derive(Clone, Copy, Debug)]
 pub struct ImsicFiles {
-    /// Where hart 0's is mapped.
+    /// Where hart 0's file is mapped.
     first: usize,
-    /// Bytes from one to the next: a page, and as many more as each hart has files for guests.
+    /// Bytes from one file to the next: one page, and one more for each guest file of a hart.
     stride: usize,
-    /// How many there are.
+    /// How many files there are.
     count: usize,
 }
 
 impl ImsicFiles {
-    /// The files of harts `0..count`, the first one mapped at `first`, each `stride` bytes behind the one before.
+    /// The files of harts `0..count`. The first one is mapped at `first`, and each next one `stride` bytes higher.
     ///
     /// # Safety
     ///
-    /// The machine has them so (device tree: `reg` and `riscv,guest-index-bits` of the `riscv,imsics` node for supervisor mode), and they are
-    /// mapped as a device's registers, writable, for as long as the object is used. The end of the last one does not go beyond the address
-    /// space. Every hart that uses the object runs in supervisor mode and has `Ssaia`.
+    /// The machine has its files there (device tree: `reg` and `riscv,guest-index-bits` of the `riscv,imsics` node for
+    /// supervisor mode). They are mapped as a device's registers, writable, for as long as the object is used. The end
+    /// of the last one does not go beyond the address space. Every hart that uses the object runs in supervisor mode
+    /// and has `Ssaia`.
     pub const unsafe fn new(first: usize, stride: usize, count: usize) -> Self {
         Self { first, stride, count }
     }
 }
 
-// SAFETY: one instruction each, or the two that belong together, of the effect required; `asm!` blocks are kept in order, and are without
-// `nomem`. `new` was promised the files.
+// SAFETY: each is one instruction, or the two that belong together, with the effect required. `asm!` blocks are kept in
+// order, and are without `nomem`. The caller of `new` promised the files.
 unsafe impl ImsicIo for ImsicFiles {
     #[inline]
     fn has_file(&self, cpu: PhysCpuId) -> bool {
@@ -134,16 +137,18 @@ unsafe impl ImsicIo for ImsicFiles {
     unsafe fn send(&self, cpu: PhysCpuId, identity: Identity) {
         #[expect(clippy::cast_possible_truncation, reason = "an address has 64 bits")]
         let file = self.first.wrapping_add((cpu.0 as usize).wrapping_mul(self.stride));
-        // SAFETY: `new` was promised the file; the caller has the rest. A store of 32 bits, little endian as the hart is.
+        // SAFETY: the caller of `new` promised the file; the caller promises the rest. The store has 32 bits and is
+        // little endian, as the hart is.
         unsafe {
             asm!("fence w, o", "sw {}, 0({})", in(reg) u32::from(identity.get()), in(reg) file, options(nostack));
         }
     }
 
-    // The registers by their numbers, which old assemblers do not know by name: siselect 0x150, sireg 0x151, stopei 0x15c.
+    // The registers are given by number, because old assemblers do not know the names: siselect 0x150, sireg 0x151,
+    // stopei 0x15c.
     #[inline(always)]
     unsafe fn write(&self, register: u64, value: u64) {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe {
             asm!("csrw 0x150, {}", "csrw 0x151, {}", in(reg) register, in(reg) value, options(nostack));
         }
@@ -152,7 +157,7 @@ unsafe impl ImsicIo for ImsicFiles {
     #[inline(always)]
     unsafe fn claim(&self) -> u64 {
         let top;
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe { asm!("csrrw {}, 0x15c, zero", out(reg) top, options(nostack)) };
         top
     }

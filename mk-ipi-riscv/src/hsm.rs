@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start and stop of harts by the firmware: SBI's hart state management.
 //!
-//! A hart can be started by any other, and stops only itself: SBI has no call that stops another hart. So a kernel that hangs keeps
-//! its hart. To get it back, that kernel must run [`Hsm::stop`], or the machine must be reset.
+//! Any hart can start another one, but a hart can only stop itself: SBI has no call that stops another hart. So a
+//! kernel that hangs keeps its hart. To get it back, that kernel must run [`Hsm::stop`], or the machine must be reset.
 
 use crate::sbi::{probe, Extension, SbiError, SbiIo};
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
@@ -19,7 +19,7 @@ const STATUS: u64 = 2;
 pub enum HartState {
     /// It runs.
     Started,
-    /// It runs nothing of a kernel's, and can be started.
+    /// It runs no kernel code, and can be started.
     Stopped,
     /// It was started, and does not run yet.
     StartPending,
@@ -46,21 +46,23 @@ impl<Io: SbiIo> Hsm<Io> {
         Ok(Self { io })
     }
 
-    /// Starts the hart `target` at `entry`, in supervisor mode, with its own id in A0 and `opaque` in A1; `satp` and
+    /// Starts the hart `target` at `entry`, in supervisor mode, with its own id in A0 and `opaque` in A1. `satp` and
     /// `sstatus.SIE` are 0 there.
     ///
-    /// `Ok` says that the firmware accepts, not that the hart came up: have its code say so in memory, and bound the wait.
+    /// `Ok` says that the firmware accepts the call, not that the hart came up. The started code should say so in
+    /// memory, and the wait for it should be bounded.
     ///
     /// # Safety
     ///
-    /// `target` belongs to this kernel. `entry` is code that may run there, and `opaque` is what it takes. No fence of ours reaches the
-    /// other hart's instruction fetch, which may hold what a former kernel had at the same addresses: the code at `entry` runs `fence.i`
-    /// before it comes to any instruction that may differ from that one's (ISA, "Zifencei").
+    /// `target` belongs to this kernel. `entry` is code that may run there, and `opaque` is what that code expects. A
+    /// fence on this hart does not affect the other hart's instruction fetch, which may still hold what a former kernel
+    /// had at the same addresses. So the code at `entry` runs `fence.i` before it comes to any instruction that may
+    /// differ from that kernel's (ISA, "Zifencei").
     pub unsafe fn start(&self, target: PhysCpuId, entry: PhysAddr, opaque: u64) -> Result<(), SbiError> {
         // The image is in memory before the other hart runs it: the firmware tells that hart by a store or an output.
         mk_ipi_core::sync::fence(mk_ipi_core::sync::Ordering::SeqCst);
         self.io.fence_before_doorbell();
-        // SAFETY: the caller has it all.
+        // SAFETY: the caller promises all of it.
         unsafe { self.io.call(Extension::Hsm, START, [target.0, entry.0, opaque]) }.ok().map(drop)
     }
 
@@ -70,7 +72,7 @@ impl<Io: SbiIo> Hsm<Io> {
     ///
     /// This hart is not needed any more. Interrupts are off (`sstatus.SIE`).
     pub unsafe fn stop(&self) -> SbiError {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         match unsafe { self.io.call(Extension::Hsm, STOP, [0; 3]) }.ok() {
             Err(why) => why,
             // A call that succeeds does not return.

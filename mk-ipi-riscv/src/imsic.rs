@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A message-signalled interrupt of another hart's IMSIC as a doorbell: one store, and no call of the firmware.
+//! A message-signalled interrupt of another hart's IMSIC as a doorbell: one store, without a call of the firmware.
 //!
 //! "AIA" is the RISC-V advanced interrupt architecture, version 1.0.
 
@@ -8,13 +8,13 @@ use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
 /// `eidelivery`: whether the file interrupts its hart (AIA, "External interrupt delivery enable register").
 const DELIVERY: u64 = 0x70;
-/// `eithreshold`: identities from this one on do not; 0: all do.
+/// `eithreshold`: this identity and all higher ones do not interrupt. With 0, all do.
 const THRESHOLD: u64 = 0x72;
 /// `eip0`: pending identities, 64 in each even register.
 const PENDING: u64 = 0x80;
 /// `eie0`: enabled identities.
 const ENABLED: u64 = 0xc0;
-/// Registers of 64 identities each that vectors can stand for.
+/// How many such registers, of 64 identities each, hold the identities that vectors can stand for.
 const BLOCKS: u8 = 4;
 
 /// An interrupt identity that a vector can stand for: 1 to 0xde. Vector `0x20 + n` is identity *n* (SPEC RV-7).
@@ -22,7 +22,7 @@ const BLOCKS: u8 = 4;
 pub struct Identity(u8);
 
 impl Identity {
-    /// The identity that a vector stands for; `None` for 0x20, for there is no identity 0.
+    /// The identity that a vector stands for; `None` for 0x20, because there is no identity 0.
     pub const fn of_vector(vector: Vector) -> Option<Self> {
         match vector.number() {
             0 => None,
@@ -35,55 +35,59 @@ impl Identity {
         self.0
     }
 
-    /// The vector that stands for it; every identity of this type has one.
+    /// The vector that stands for this identity. Every identity of this type has one.
     pub const fn vector(self) -> Option<Vector> {
         Vector::of_number(self.0)
     }
 }
 
-/// The instructions behind the interrupt files: other harts' by their page, this hart's by its registers.
+/// The instructions that access the interrupt files: another hart's through its page, this hart's through its
+/// registers.
 ///
 /// # Implementation safety
 ///
 /// Each method does what it says, on this hart and in program order. All of them are compiler barriers: no access to memory that
 /// another hart can see moves across them, in either direction.
 ///
-/// `send` is `fence w, o`, then the store, and nothing in between: the store to the other's file is an output, and without the fence could
-/// come before the message (ISA, "FENCE instruction"). They are one method, so that the check of the disassembly knows which store it is.
+/// `send` is `fence w, o`, then the store, and nothing in between. The store to the other hart's file is an output.
+/// Without the fence it could become visible before the message (ISA, "FENCE instruction"). Both are one method, so
+/// that the check of the disassembly knows which store it is.
 ///
-/// `fence_after_claim` is `fence o, rw`: the claim is a write of a register, and so an output; no later load comes before it (ISA, "CSR Access
-/// Ordering").
+/// `fence_after_claim` is `fence o, rw`. The claim is a write of a register, and so an output. The fence keeps later
+/// loads after it (ISA, "CSR Access Ordering").
 ///
-/// `has_file` says whether the supervisor-level interrupt file of that hart, and of no other, is where `send` stores. Both must go by what device
-/// tree or ACPI say of the machine (AIA, "Arrangement of the memory regions of multiple interrupt files").
+/// `has_file` says whether `send` stores to the supervisor-level interrupt file of that hart, and of no other. Both
+/// must follow what the device tree or ACPI says of the machine (AIA, "Arrangement of the memory regions of multiple
+/// interrupt files").
 pub unsafe trait ImsicIo {
     /// Whether the supervisor-level interrupt file of this hart is mapped.
     fn has_file(&self, cpu: PhysCpuId) -> bool;
 
-    /// Makes all earlier stores visible before any later output, and stores the identity's number, 32 bits, to `seteipnum_le` of that hart's
-    /// file, its first word: `fence w, o`, `sw`.
+    /// Makes all earlier stores visible before any later output. Then stores the identity's number, 32 bits, to
+    /// `seteipnum_le` of that hart's file, which is its first word: `fence w, o`, `sw`.
     ///
     /// # Safety
     ///
-    /// [`has_file`](Self::has_file), and the caller may have the effect happen.
+    /// [`has_file`](Self::has_file), and the caller may cause the effect.
     unsafe fn send(&self, cpu: PhysCpuId, identity: Identity);
 
-    /// Writes a register of this hart's file: its number to `siselect`, then `value` to `sireg`.
+    /// Writes a register of this hart's file: first the register's number to `siselect`, then `value` to `sireg`.
     ///
     /// # Safety
     ///
-    /// The register exists and takes the value, and the caller may have the effect happen. No interrupt of this hart uses `siselect`.
+    /// The register exists and takes the value, and the caller may cause the effect. No interrupt handler of this hart
+    /// uses `siselect`.
     unsafe fn write(&self, register: u64, value: u64);
 
-    /// Takes the pending and enabled interrupt of the lowest number: `csrrw rd, stopei, zero`. Bits 26 to 16 of what it gives are the
-    /// identity; 0: none (AIA, "Supervisor top external interrupt").
+    /// Takes the pending and enabled interrupt of the lowest number: `csrrw rd, stopei, zero`. Bits 26 to 16 of the
+    /// result are the identity; 0 means none (AIA, "Supervisor top external interrupt").
     ///
     /// # Safety
     ///
-    /// The caller takes the interrupt.
+    /// The caller handles the interrupt.
     unsafe fn claim(&self) -> u64;
 
-    /// Keeps all later accesses to memory behind the claim: `fence o, rw`.
+    /// Keeps all later accesses to memory after the claim: `fence o, rw`.
     fn fence_after_claim(&self);
 }
 
@@ -103,23 +107,24 @@ impl<Io: ImsicIo> Imsic<Io> {
         Self { io }
     }
 
-    /// What the files are reached through.
+    /// The access to the files.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// Has this hart's file deliver these interrupts, and no other of those that vectors can stand for. What is pending of a former kernel is
-    /// forgotten. Each hart does it once.
+    /// Makes this hart's file deliver these interrupts, and none of the others that vectors can stand for. It clears
+    /// what a former kernel left pending. Each hart calls it once.
     ///
     /// # Safety
     ///
-    /// Interrupts are off. Once they are on, and `sie.SEIE` is set, the trap entry calls [`claim`](Self::claim) for supervisor external
-    /// interrupts, and knows all of these.
+    /// Interrupts are off. Once they are on, and `sie.SEIE` is set, the trap entry calls [`claim`](Self::claim) for
+    /// supervisor external interrupts, and can handle all of these.
     pub unsafe fn enable(&self, identities: &[Identity]) {
         for block in 0..BLOCKS {
             let in_block = identities.iter().filter(|identity| identity.0 / 64 == block);
             let bits = in_block.fold(0u64, |bits, identity| bits | 1 << (identity.0 % 64));
-            // SAFETY: every file has so many registers, where identities that it does not implement read 0; the caller has the rest.
+            // SAFETY: every file has these registers; identities that it does not implement read 0. The caller promises
+            // the rest.
             unsafe {
                 self.io.write(PENDING.wrapping_add(2 * u64::from(block)), 0);
                 self.io.write(ENABLED.wrapping_add(2 * u64::from(block)), bits);
@@ -132,14 +137,14 @@ impl<Io: ImsicIo> Imsic<Io> {
         }
     }
 
-    /// Takes an interrupt of this hart: what the handler of supervisor external interrupts does first, again and again until there is none.
-    /// A message that comes later rings again.
+    /// Takes an interrupt of this hart. The handler of supervisor external interrupts calls this first, again and again
+    /// until it returns `None`. A message that comes later rings again.
     ///
     /// # Safety
     ///
-    /// The caller is that handler, interrupts off.
+    /// The caller is that handler, with interrupts off.
     pub unsafe fn claim(&self) -> Option<u16> {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         let found = unsafe { self.io.claim() };
         self.io.fence_after_claim();
         u16::try_from(found >> 16 & 0x7ff).ok().filter(|identity| *identity != 0)
@@ -153,21 +158,21 @@ impl<Io: ImsicIo> Imsic<Io> {
     }
 }
 
-// SAFETY: ordering is by `fence w, o`, see `ImsicIo`; a file is one hart's.
+// SAFETY: ordering is by `fence w, o`, see `ImsicIo`; a file belongs to one hart.
 unsafe impl<Io: ImsicIo> Doorbell for Imsic<Io> {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.reach(cpu, vector).map(drop)
     }
 
-    /// Nothing tells whether the other's file implements the identity, or delivers it.
+    /// It does not know whether the other hart's file implements the identity, or delivers it.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let identity = self.reach(cpu, vector)?;
-        // SAFETY: the file is there; an interrupt that its kernel expects, at one hart.
+        // SAFETY: the file is there. It sends an interrupt that the target's kernel expects, to one hart.
         unsafe { self.io.send(cpu, identity) };
         Ok(())
     }
 
-    /// A doorbell is one store: nothing of one that was interrupted is disturbed.
+    /// A doorbell is one store, so it cannot disturb a doorbell that was interrupted.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }

@@ -9,7 +9,7 @@ use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::line::{nothing_is_missed, Line};
 use mk_ipi_core::sync::{fence, Ordering};
 
-/// The hart whose interrupt the line is.
+/// The hart that the interrupt line belongs to.
 const HART: PhysCpuId = PhysCpuId(0);
 
 // SAFETY: it calls nobody, and interrupts nobody.
@@ -68,7 +68,8 @@ fn loom_what_the_firmware_is_called_for_is_not_missed() {
     nothing_is_missed(rings_by_sbi, |line, look| sbi(line).handle(look));
 }
 
-/// What [`SbiDoorbell::handle`] is for: a message that came between the look and the clearing is missed.
+/// The order in [`SbiDoorbell::handle`] is needed: without it, a message that comes between the look and the clearing
+/// is missed.
 #[test]
 #[should_panic(expected = "a message was missed")]
 fn loom_broken_who_clears_behind_the_look_misses_a_message() {

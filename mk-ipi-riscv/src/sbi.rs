@@ -7,7 +7,7 @@ use mk_ipi_abi::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Extension {
-    /// Base: what there is (SBI, "Base Extension").
+    /// Base: tells which extensions there are (SBI, "Base Extension").
     Base = 0x10,
     /// `sPI`: inter-processor interrupts (SBI, "IPI Extension").
     Ipi = 0x73_5049,
@@ -25,31 +25,31 @@ impl Extension {
 /// `sbi_probe_extension` of [`Extension::Base`].
 const PROBE: u64 = 3;
 
-/// What a call gives: A0 and A1 (SBI, "Binary Encoding").
+/// What a call returns: A0 and A1 (SBI, "Binary Encoding").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SbiReturn {
     /// 0, or an error.
     pub error: i64,
-    /// Of use if that is 0.
+    /// The value. It means something only if `error` is 0.
     pub value: u64,
 }
 
-/// What the firmware answers instead of doing it (SBI, "Standard SBI Errors").
+/// Why the firmware did not do what it was asked (SBI, "Standard SBI Errors").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SbiError {
     /// SBI_ERR_FAILED.
     Failed,
-    /// SBI_ERR_NOT_SUPPORTED; also of an extension that a probe does not find.
+    /// SBI_ERR_NOT_SUPPORTED. Also for an extension that a probe does not find.
     NotSupported,
     /// SBI_ERR_INVALID_PARAM: no hart has this id.
     InvalidParam,
     /// SBI_ERR_DENIED.
     Denied,
-    /// SBI_ERR_INVALID_ADDRESS: the entry is no memory for code.
+    /// SBI_ERR_INVALID_ADDRESS: code cannot run at the entry address.
     InvalidAddress,
     /// SBI_ERR_ALREADY_AVAILABLE: the hart is started already.
     AlreadyAvailable,
-    /// Another value: one that the edition of the manual does not name, or that such a call does not give.
+    /// Another value: one that SBI 2.0 does not name, or that these calls do not return.
     Other(i64),
 }
 
@@ -82,7 +82,7 @@ impl SbiError {
         }
     }
 
-    /// `EBUSY` for a hart that is started, `EACCES` for what is denied, else `EINVAL`.
+    /// `EBUSY` for a hart that is started, `EACCES` for a call that is denied, else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::AlreadyAvailable => Errno::EBUSY,
@@ -102,26 +102,26 @@ impl SbiReturn {
     }
 }
 
-/// The instructions behind the doorbell, on the hart that runs them.
+/// The instructions of the doorbell, on the hart that runs them.
 ///
 /// # Implementation safety
 ///
 /// Each method does what it says, on this hart and in program order. All of them are compiler barriers: no access to memory that
 /// another hart can see moves across them, in either direction. An `asm!` block without `nomem` is one.
 ///
-/// `fence_before_doorbell` is `fence w, o`: every store to memory before it is visible before any output of a device behind it (ISA,
-/// "FENCE instruction"). The firmware sends the interrupt by an output, on this hart and so behind the fence; nothing else orders a
-/// store of ours before it, and `ecall` does not.
+/// `fence_before_doorbell` is `fence w, o`: every store to memory before it is visible before any device output after
+/// it (ISA, "FENCE instruction"). The firmware sends the interrupt by an output on this hart, and so after the fence.
+/// Nothing else orders a store of this kernel before that output; `ecall` does not.
 ///
-/// `fence_after_clear` is `fence o, rw`: the write of `sip` is an output, and no load or store behind the fence comes before it
-/// (ISA, "CSR Access Ordering"). Without it a load of ours could come first, and the interrupt of a message that it did not see be
-/// cleared.
+/// `fence_after_clear` is `fence o, rw`: the write of `sip` is an output, and no load or store after the fence is done
+/// before it (ISA, "CSR Access Ordering"). Without it a load could be done before the clearing. It could miss a message
+/// whose interrupt is then cleared.
 pub unsafe trait SbiIo {
     /// Calls the firmware: `ecall`, with the extension's id in A7, the function's in A6, the arguments in A0 to A2.
     ///
     /// # Safety
     ///
-    /// The caller may have the effect happen.
+    /// The caller may cause the effect.
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn;
 
     /// Makes all earlier stores visible before any later output: `fence w, o`.
@@ -131,11 +131,11 @@ pub unsafe trait SbiIo {
     /// Registers").
     fn clear_software_interrupt(&self);
 
-    /// Keeps all later accesses to memory behind the clearing: `fence o, rw`.
+    /// Keeps all later accesses to memory after the clearing: `fence o, rw`.
     fn fence_after_clear(&self);
 }
 
-/// Whether the firmware has an extension, as [`SbiError::NotSupported`] if not.
+/// Checks that the firmware has an extension; [`SbiError::NotSupported`] if it has not.
 pub(crate) fn probe(io: &impl SbiIo, extension: Extension) -> Result<(), SbiError> {
     // SAFETY: it has no effect.
     match unsafe { io.call(Extension::Base, PROBE, [extension.id(), 0, 0]) }.ok()? {

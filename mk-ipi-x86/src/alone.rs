@@ -3,18 +3,18 @@
 
 use mk_ipi_core::sync::AtomicU64;
 
-/// Writes `new` if the word is `current`; whether it was. Atomic against the interrupts and NMIs of the CPU that runs it,
-/// not against another CPU. No order is promised (relaxed).
+/// Writes `new` if the word is `current`, and returns whether it did. Atomic against the interrupts and NMIs of the CPU
+/// that runs it, not against another CPU. No order is promised (relaxed).
 ///
-/// Without LOCK the instruction is not atomic among CPUs, but still one instruction (Intel SDM vol. 2A, "CMPXCHG"), and
-/// interrupts are taken between instructions: none divides it (vol. 3A, 6.6, "Program or Task Restart").
+/// Without LOCK the instruction is not atomic among CPUs. But it is one instruction (Intel SDM vol. 2A, "CMPXCHG"), and
+/// a CPU takes interrupts only between instructions (vol. 3A, 6.6, "Program or Task Restart").
 ///
 /// # The caller's duty
 ///
-/// Only one CPU ever writes the word. The instruction writes even where it finds another value: it then puts back what
-/// it read, and what another CPU wrote meanwhile would be gone. Others may read the word.
+/// Only one CPU ever writes the word. Others may read it. The instruction writes even if it finds another value: it
+/// then writes back what it read. So a write by another CPU in between would be lost.
 ///
-/// Where the processor is no x86-64, and under Miri and loom, it is the ordinary exchange.
+/// On other processors, and under Miri and loom, it is the ordinary compare and exchange.
 #[inline]
 pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
     exchange(word, current, new)
@@ -24,9 +24,10 @@ pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool 
 #[inline(always)]
 fn exchange(word: &AtomicU64, current: u64, new: u64) -> bool {
     let found: u64;
-    // SAFETY: the pointer is a live, aligned word's, that may be written through a shared reference. The instruction does
-    // no more than a relaxed load and a relaxed store of that word; without `nomem` and `pure` the compiler keeps it where
-    // it stands. It changes RAX, which is named, and flags, which are not said to be preserved; it uses no stack.
+    // SAFETY: the pointer comes from a live, aligned word, which may be written through a shared reference. The
+    // instruction does no more than a relaxed load and a relaxed store of that word. Without `nomem` and `pure` the
+    // compiler keeps it in its place. It changes RAX, which is an operand, and the flags, which no option says to be
+    // preserved. It uses no stack.
     unsafe {
         core::arch::asm!(
             "cmpxchg qword ptr [{word}], {new}",
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn any_other_value_stays() {
-        // Each half alone differs, too: all 64 bits count.
+        // A difference in one half alone counts, too: all 64 bits are compared.
         for (held, current) in
             [(0, 1), (1, 0), (1 << 32, 0), (1 << 32 | 5, 5), (5, 1 << 32 | 5), (0, u64::MAX)]
         {

@@ -7,20 +7,20 @@ use crate::regs::{ApicIo, Register};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// Looks at the delivery status before a send gives up: some milliseconds, interrupts off, where a delivery
-/// takes about a microsecond. The manual states no bound.
+/// How often a send looks at the delivery status before it gives up. This takes some milliseconds with interrupts off;
+/// a delivery takes about a microsecond. The manual states no bound.
 pub const IDLE_POLLS: u32 = 20_000;
 
 bitflags::bitflags! {
-    /// The error status register (Intel SDM vol. 3A, 10.5.3). Several may be set at once.
+    /// The error status register (Intel SDM vol. 3A, 10.5.3). Several bits can be set at once.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ErrorStatus: u32 {
         /// A message sent had a bad checksum (P6 and Pentium only).
         const SEND_CHECKSUM = 1 << 0;
         /// A message received had a bad checksum (P6 and Pentium only).
         const RECEIVE_CHECKSUM = 1 << 1;
-        /// No APIC accepted a message sent. Of Intel's CPUs P6 and Pentium only; AMD's report it (AMD64 APM vol. 2,
-        /// 24593, "APIC Error Interrupts").
+        /// No APIC accepted a message that was sent. AMD's CPUs report this (AMD64 APM vol. 2, 24593, "APIC Error
+        /// Interrupts"); of Intel's CPUs only P6 and Pentium do.
         const SEND_ACCEPT = 1 << 2;
         /// No APIC accepted a message received (P6 and Pentium only).
         const RECEIVE_ACCEPT = 1 << 3;
@@ -38,7 +38,7 @@ bitflags::bitflags! {
 }
 
 impl ErrorStatus {
-    /// What says that an interrupt sent came nowhere: [`SEND_CHECKSUM`](Self::SEND_CHECKSUM),
+    /// The errors which say that an interrupt that was sent reached no CPU: [`SEND_CHECKSUM`](Self::SEND_CHECKSUM),
     /// [`SEND_ACCEPT`](Self::SEND_ACCEPT), [`REDIRECTABLE_IPI`](Self::REDIRECTABLE_IPI),
     /// [`SEND_ILLEGAL_VECTOR`](Self::SEND_ILLEGAL_VECTOR).
     pub const SEND: Self = Self::SEND_CHECKSUM
@@ -52,7 +52,7 @@ impl ErrorStatus {
 pub struct SpuriousVector(u8);
 
 impl SpuriousVector {
-    /// The usual one.
+    /// The usual vector, 0xff.
     pub const DEFAULT: Self = Self(0xff);
 
     /// The vector `v`, or `None` below 32, where the exceptions are.
@@ -78,7 +78,7 @@ enum BootCpu {
     Flagged(PhysCpuId),
 }
 
-/// Whether this CPU's id fits into the id register of `mode`, as far as the CPU says what it is.
+/// Checks that this CPU's id fits into the id register of `mode`. A CPU that does not report its id of 32 bits passes.
 fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     match (mode, io.long_id()) {
         (Mode::XApic, Some(id @ 0xff..)) => Err(ModeError::IdTooLong(id)),
@@ -99,13 +99,13 @@ pub struct LocalApic<Io> {
 }
 
 impl<Io: ApicIo> LocalApic<Io> {
-    /// The APIC, in the mode in which this CPU's is now.
+    /// The APIC, in the mode that this CPU's APIC is in now.
     ///
     /// An xAPIC is refused if its page is not mapped ([`ModeError::NotMapped`]), or if the CPU's id is above 254
-    /// ([`ModeError::IdTooLong`]): [`Mode`] says what such a CPU asks of all kernels of its machine.
+    /// ([`ModeError::IdTooLong`]): [`Mode`] says what such a CPU means for all kernels of its machine.
     ///
-    /// On the CPU that booted the machine it also learns which one that is ([`boot_cpu`](Self::boot_cpu)), with interrupts
-    /// off, so that the flag and the id are of one CPU.
+    /// On the CPU that booted the machine it also learns that CPU's id ([`boot_cpu`](Self::boot_cpu)). It reads the
+    /// flag and the id with interrupts off, so that both are of the same CPU.
     pub fn new(io: Io) -> Result<Self, ModeError> {
         let mode = match Mode::read(&io)? {
             Mode::XApic if !io.has_mmio() => return Err(ModeError::NotMapped),
@@ -121,12 +121,12 @@ impl<Io: ApicIo> LocalApic<Io> {
         Ok(apic)
     }
 
-    /// The same, told which CPU booted the machine: where [`new`](Self::new) ran on another CPU.
+    /// The same APIC, told which CPU booted the machine. A kernel needs this if [`new`](Self::new) ran on another CPU.
     ///
-    /// The machine's first kernel knows it from its CPU's own flag (Intel SDM vol. 3A, 10.4.4), or from the ACPI MADT,
-    /// whose first processor entry firmware should make the boot CPU's (ACPI 6.5, 5.2.12.1), and tells the kernels that
-    /// it starts. If `new` saw the flag itself, that counts and `cpu` does not. A wrong `cpu` lets
-    /// [`stop_cpu`](crate::stop_cpu) reset the machine.
+    /// The machine's first kernel knows it from its CPU's own flag (Intel SDM vol. 3A, 10.4.4), or from the ACPI MADT:
+    /// its first processor entry should be the boot CPU (ACPI 6.5, 5.2.12.1). That kernel tells the kernels that it
+    /// starts. If `new` saw the flag itself, `cpu` is ignored. A wrong `cpu` lets [`stop_cpu`](crate::stop_cpu) reset
+    /// the machine.
     #[must_use]
     pub fn with_boot_cpu(mut self, cpu: PhysCpuId) -> Self {
         if !matches!(self.boot_cpu, BootCpu::Flagged(_)) {
@@ -135,25 +135,26 @@ impl<Io: ApicIo> LocalApic<Io> {
         self
     }
 
-    /// The same, with a look at the error status after each doorbell, of those that `ring` sends:
-    /// [`DoorbellError::Refused`] then names the errors of [`ErrorStatus::SEND`] that the APIC reports.
+    /// The same APIC, with a look at the error status after each doorbell that `ring` sends: [`DoorbellError::Refused`]
+    /// then names the errors of [`ErrorStatus::SEND`] that the APIC reports.
     ///
-    /// Off unless asked for, because it costs much and tells little. Each `ring` has four more accesses to registers
-    /// and, in xAPIC mode, waits until the interrupt has left: some microseconds, interrupts off all the while. And
-    /// whether the target exists is reported by AMD's CPUs ("sent accept error"), not by Intel's since the Pentium 4
-    /// (Intel SDM vol. 3A, 10.5.3); in x2APIC mode nothing says when a report would have come. So it is for the
-    /// search for an error. A doorbell from an NMI handler stays without.
+    /// Off unless asked for, because it costs much and tells little. Each `ring` then accesses registers four more
+    /// times and, in xAPIC mode, waits until the interrupt has left: some microseconds, all with interrupts off. AMD's
+    /// CPUs report that a target does not exist ("sent accept error"); Intel's have not done so since the Pentium 4
+    /// (Intel SDM vol. 3A, 10.5.3). In x2APIC mode nothing says when a report has arrived. So use this to search for an
+    /// error. A doorbell from an NMI handler is sent without the look.
     ///
-    /// Errors of before, which [`read_errors`](Self::read_errors) would have given, are lost with each `ring`.
-    /// [`DoorbellError::Stuck`] may also mean that the interrupt was sent and does not leave.
+    /// Each `ring` loses the errors from before it, which [`read_errors`](Self::read_errors) would have given.
+    /// [`DoorbellError::Stuck`] can then also mean that the interrupt was sent and does not leave.
     #[must_use]
     pub fn with_error_check(mut self) -> Self {
         self.checks_errors = true;
         self
     }
 
-    /// The CPU that booted the machine, if that is known: by its own flag, which `new` saw, or by
-    /// [`with_boot_cpu`](Self::with_boot_cpu). [`start_cpu`](crate::start_cpu) and [`stop_cpu`](crate::stop_cpu) need it.
+    /// The CPU that booted the machine, if that is known: from its own flag, which `new` saw, or from
+    /// [`with_boot_cpu`](Self::with_boot_cpu). [`start_cpu`](crate::start_cpu) and [`stop_cpu`](crate::stop_cpu) need
+    /// it.
     pub const fn boot_cpu(&self) -> Option<PhysCpuId> {
         match self.boot_cpu {
             BootCpu::Unknown => None,
@@ -161,7 +162,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Whether this CPU's APIC is in the mode for which the object was made, and its id fits there. Each CPU asks once.
+    /// Checks that this CPU's APIC is in the mode for which the object was made, and that its id fits there. Each CPU
+    /// calls it once.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
             mode if mode == self.mode => has_room(mode, &self.io),
@@ -174,13 +176,13 @@ impl<Io: ApicIo> LocalApic<Io> {
         self.mode
     }
 
-    /// What the registers are reached through.
+    /// The access to the registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
     /// This CPU's id: what peers ring, and the index of its slot. [`new`](Self::new) and
-    /// [`confirm_mode`](Self::confirm_mode) have seen that xAPIC mode's 8 bits hold it.
+    /// [`confirm_mode`](Self::confirm_mode) have checked that it fits into the 8 bits of xAPIC mode.
     pub fn apic_id(&self) -> PhysCpuId {
         let id = self.read(Register::Id);
         PhysCpuId(match self.mode {
@@ -198,8 +200,8 @@ impl<Io: ApicIo> LocalApic<Io> {
 
     /// Reads the errors since the last call, and clears them.
     ///
-    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off in
-    /// between, lest a handler that asks too take what this call should report.
+    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off between the
+    /// write and the read: a handler that reads the errors, too, could otherwise take what this call should report.
     pub fn read_errors(&self) -> ErrorStatus {
         let state = self.io.disable();
         // SAFETY: the register takes 0 in both modes; it touches no memory.
@@ -209,32 +211,33 @@ impl<Io: ApicIo> LocalApic<Io> {
         ErrorStatus::from_bits_retain(errors)
     }
 
-    /// Lets this CPU's APIC accept interrupts: every priority, and enabled in software (Intel SDM vol. 3A,
-    /// 10.4.7.2). Each CPU does it once, and not in an interrupt handler.
+    /// Makes this CPU's APIC accept interrupts: it lets every priority in and enables the APIC in software (Intel SDM
+    /// vol. 3A, 10.4.7.2). Each CPU calls it once, and not in an interrupt handler.
     ///
-    /// First it ends what a former kernel left in service, one that was stopped inside a handler and replaced without a
-    /// reset, as by kexec: until its end each such interrupt holds back all others of its priority and below (10.8.4,
-    /// 10.8.5). The end of a level-triggered one also goes to the I/O APICs, which else would never again raise that
-    /// line: so it must. A CPU that was started anew ([`start_cpu`](crate::start_cpu)) has none, for INIT clears them.
+    /// First it ends the interrupts that a former kernel left in service. Such a kernel was stopped inside a handler
+    /// and replaced without a reset, as by kexec. Until its end, each such interrupt holds back all others of its
+    /// priority and below (10.8.4, 10.8.5). The end of a level-triggered one also goes to the I/O APICs, which would
+    /// otherwise never raise that line again. A CPU that was started anew ([`start_cpu`](crate::start_cpu)) has none in
+    /// service, because INIT clears them.
     ///
     /// Interrupts that were requested and not yet taken (the IRR) cannot be cleared by software. They are
     /// delivered once interrupts are on.
     ///
     /// # Safety
     ///
-    /// Once interrupts are on, the IDT has entries for `spurious`, which must not call [`eoi`](Self::eoi), and for every
-    /// vector that anybody may send here, or has sent to the kernel that ran here before. No handler of this CPU has an
-    /// interrupt in service that is not to be ended.
+    /// Once interrupts are on, the IDT has entries for `spurious`, whose handler must not call [`eoi`](Self::eoi), and
+    /// for every vector that any kernel can send here, or has sent to the kernel that ran here before. No handler of
+    /// this kernel has an interrupt in service on this CPU, because this call ends them all.
     pub unsafe fn enable(&self, spurious: SpuriousVector) {
         self.end_all_in_service();
-        // SAFETY: both values are legal in both modes; the caller has the handlers.
+        // SAFETY: both values are legal in both modes; the caller promises the handlers.
         unsafe {
             self.write(Register::TaskPriority, 0);
             self.write(Register::SpuriousVector, spurious.enabled());
         }
     }
 
-    /// Ends the interrupts in service, the highest one first, as each EOI does. Bounded, should an APIC end none.
+    /// Ends all interrupts in service. Each EOI ends the highest one. The loop is bounded, in case an APIC ends none.
     fn end_all_in_service(&self) {
         for _ in 0..MOST_IN_SERVICE {
             if Register::IN_SERVICE.iter().all(|&register| self.read(register) == 0) {
@@ -251,12 +254,12 @@ impl<Io: ApicIo> LocalApic<Io> {
     ///
     /// # Safety
     ///
-    /// The caller may do to the targets what the command does: an INIT, for one, stops a CPU wherever it is.
+    /// The caller may do to the targets what the command does. An INIT, for example, stops a CPU whatever it runs.
     pub unsafe fn send(&self, icr: Icr) -> Result<(), DoorbellError> {
         match self.mode {
             Mode::XApic => {
                 let state = self.io.disable();
-                // SAFETY: interrupts are off; the caller has the rest.
+                // SAFETY: interrupts are off; the caller promises the rest.
                 let sent = unsafe { self.send_xapic(icr) };
                 self.io.restore(state);
                 sent
@@ -266,24 +269,24 @@ impl<Io: ApicIo> LocalApic<Io> {
                 // message. MFENCE makes the stores visible, LFENCE keeps the WRMSR from starting before that
                 // (Intel SDM vol. 3A, 10.12.3).
                 self.io.fence_before_doorbell();
-                // SAFETY: the CPU is in x2APIC mode, an `Icr` has no reserved bits; the caller has the rest.
+                // SAFETY: the CPU is in x2APIC mode, an `Icr` has no reserved bits; the caller promises the rest.
                 unsafe { self.io.wrmsr(Register::IcrLow.msr(), icr.x2apic()) };
                 Ok(())
             }
         }
     }
 
-    /// Two register writes, of which the second sends.
+    /// Writes two registers. The second write sends.
     ///
     /// No fence: a store to UC memory becomes visible after all earlier stores ([`ApicIo`]).
     ///
     /// # Safety
     ///
-    /// As for `send`; xAPIC mode; no interrupt between the writes sends anything.
+    /// As for `send`. The CPU is in xAPIC mode, and no interrupt handler sends anything between the two writes.
     unsafe fn send_xapic(&self, icr: Icr) -> Result<(), DoorbellError> {
         let high = icr.xapic_high().ok_or(DoorbellError::Unreachable(PhysCpuId(icr.destination().into())))?;
         self.wait_idle()?;
-        // SAFETY: the caller has it all.
+        // SAFETY: the caller promises all of it.
         unsafe {
             self.io.mmio_write(Register::IcrHigh, high);
             self.io.mmio_write(Register::IcrLow, icr.xapic_low());
@@ -303,7 +306,7 @@ impl<Io: ApicIo> LocalApic<Io> {
         Err(DoorbellError::Stuck)
     }
 
-    /// Sends a command and looks at what the APIC says of it, see [`with_error_check`](Self::with_error_check).
+    /// Sends a command and checks what the APIC reports of it, see [`with_error_check`](Self::with_error_check).
     ///
     /// # Safety
     ///
@@ -311,7 +314,7 @@ impl<Io: ApicIo> LocalApic<Io> {
     unsafe fn send_checked(&self, icr: Icr) -> Result<(), DoorbellError> {
         let state = self.io.disable();
         self.read_errors();
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         let sent = unsafe { self.send(icr) };
         let left = match self.mode {
             Mode::XApic => sent.and_then(|()| self.wait_idle()),
@@ -353,14 +356,14 @@ impl<Io: ApicIo> LocalApic<Io> {
 
     /// # Safety
     ///
-    /// The register takes the value, and the caller may have the effect happen.
+    /// The register takes the value, and the caller may cause the effect.
     // Inlined, so that each WRMSR says which register it writes: the check of the disassembly must tell them apart (SPEC A-5).
     #[inline(always)]
     unsafe fn write(&self, register: Register, value: u32) {
         match self.mode {
-            // SAFETY: the CPU is in xAPIC mode, and `new` saw the page mapped; the caller has the rest.
+            // SAFETY: the CPU is in xAPIC mode, and `new` saw the page mapped; the caller promises the rest.
             Mode::XApic => unsafe { self.io.mmio_write(register, value) },
-            // SAFETY: the CPU is in x2APIC mode; the caller has the rest.
+            // SAFETY: the CPU is in x2APIC mode; the caller promises the rest.
             Mode::X2Apic => unsafe { self.io.wrmsr(register.msr(), value.into()) },
         }
     }
@@ -385,8 +388,8 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
         unsafe { self.send(icr) }
     }
 
-    /// May have come between the two writes of another send: puts the first one's value back once its own interrupt
-    /// has left.
+    /// It can interrupt another send between its two writes. So it puts the high half back to that send's value once
+    /// its own interrupt has left.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.mode == Mode::X2Apic {
@@ -397,7 +400,7 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
         // SAFETY: as in `ring`; what an NMI handler's write could break is put back.
         let sent = unsafe { self.send_xapic(icr) };
         let left = self.wait_idle();
-        // SAFETY: the value that was there, and writing this half sends nothing.
+        // SAFETY: it is the value that was there, and a write of this half sends nothing.
         unsafe { self.io.mmio_write(Register::IcrHigh, high) };
         sent.and(left)
     }

@@ -294,7 +294,7 @@ fn a_doorbell_looks_at_the_error_status_if_that_was_asked_for() {
         assert_eq!(fake.take(), [&on, &errors[..], send, &errors[..], &off].concat());
         assert!(fake.interrupts.get());
         fake.errors.set(u32::MAX);
-        assert_eq!(apic.ring(PhysCpuId(3), V), Ok(()), "errors of before are not its own");
+        assert_eq!(apic.ring(PhysCpuId(3), V), Ok(()), "errors from before the ring are not reported");
         assert_eq!(apic.ring_from_nmi(PhysCpuId(3), V), Ok(()));
     }
 }
@@ -311,7 +311,7 @@ fn a_doorbell_that_no_cpu_accepted_is_refused_where_the_apic_says_so() {
             let fake = Fake { errors_of_send: errors, ..Fake::new(base) };
             assert_eq!(apic(&fake).with_error_check().ring(PhysCpuId(3), V), result);
             assert!(fake.interrupts.get());
-            assert_eq!(apic(&fake).ring(PhysCpuId(3), V), Ok(()), "nobody asked");
+            assert_eq!(apic(&fake).ring(PhysCpuId(3), V), Ok(()), "the error check is off");
         }
     }
     let fake = Fake { busy_after_send: u32::MAX, errors_of_send: 4, ..Fake::new(XAPIC) };

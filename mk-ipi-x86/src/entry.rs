@@ -24,14 +24,15 @@
 /// - The handler does not unwind.
 ///
 /// A kernel may have control-flow enforcement on (CR4.CET; Intel SDM vol. 1, "Control-Flow Enforcement Technology (CET)"):
-/// - Supervisor indirect branch tracking (`IA32_S_CET.ENDBR_EN`): an interrupt through the IDT must arrive at `endbr64`, with
-///   which the stub begins. It calls its handler directly, so that needs none. The CPU does nothing at an `endbr64`
-///   without tracking, and so do CPUs that have none.
-/// - Supervisor shadow stacks (`IA32_S_CET.SH_STK_EN`): nothing more to do for the stub. The interrupt puts CS, the return
-///   address and the old shadow stack pointer onto the shadow stack, `iretq` takes them off and compares the first two
-///   with the frame on the stack. They match, for the stub leaves its frame as it is and each call in it returns, and so must the
-///   handler: no change of the return address, no jump out. A gate with a stack of its own (IST) has a shadow stack of
-///   its own too, in the table of `IA32_INTERRUPT_SSP_TABLE_ADDR`. An interrupt from ring 3 wants one in `IA32_PL0_SSP`.
+/// - Supervisor indirect branch tracking (`IA32_S_CET.ENDBR_EN`): an interrupt through the IDT must arrive at
+///   `endbr64`, with which the stub begins. It calls its handler directly, so the handler needs none. The CPU does
+///   nothing at an `endbr64` without tracking, and so do CPUs that have none.
+/// - Supervisor shadow stacks (`IA32_S_CET.SH_STK_EN`): the stub needs to do nothing more. The interrupt pushes CS, the
+///   return address and the old shadow stack pointer onto the shadow stack. `iretq` pops them and compares the first
+///   two with the frame on the stack. They match, because the stub does not change its frame and each call in it
+///   returns. The handler must keep to this, too: it must not change the return address and must not jump out. A gate
+///   with a stack of its own (IST) has a shadow stack of its own too, in the table of `IA32_INTERRUPT_SSP_TABLE_ADDR`.
+///   An interrupt from ring 3 needs one in `IA32_PL0_SSP`.
 ///
 /// # Kernels with FRED
 ///
@@ -53,7 +54,7 @@
 /// }
 /// ```
 ///
-/// The stub nests in any code that keeps these, itself included, should the handler enable interrupts.
+/// The stub can nest in any code that keeps these rules. That includes itself, if the handler enables interrupts.
 #[macro_export]
 macro_rules! doorbell_entry {
     ($(#[$meta:meta])* $vis:vis fn $entry:ident => $handler:path) => {
@@ -66,7 +67,7 @@ macro_rules! doorbell_entry {
         // In long mode the CPU aligns the stack to 16 bytes and pushes five words (Intel SDM vol. 3A,
         // 6.14.2), and an interrupt has no error code: with the nine registers that a C function may
         // change, the stack is again aligned at the call.
-        // The section is named, as `global_asm!` goes on in the one that an earlier one left.
+        // The section is named, because `global_asm!` continues in whatever section the previous block left.
         ::core::arch::global_asm!(
             concat!(".pushsection .text.mk_ipi_entry_", stringify!($entry), ",\"ax\",@progbits"),
             concat!(".global mk_ipi_entry_", stringify!($entry)),
@@ -89,14 +90,14 @@ macro_rules! doorbell_entry {
 mod tests {
     use core::arch::{asm, global_asm};
 
-    /// What a C function may change, in the order of the stub.
+    /// Values for the registers that a C function may change, in the order of the stub.
     const PATTERN: [u64; 9] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8];
     /// The direction flag, in RFLAGS.
     const DF: u64 = 1 << 10;
     /// Carry, parity, adjust, zero and sign flags: what arithmetic leaves, all set.
     const ARITHMETIC: u64 = 0xd5;
 
-    // A handler as bad as the C ABI allows: it changes every register that it may. It notes the stack pointer
+    // The worst handler that the C ABI allows: it changes every register that it may. It notes the stack pointer
     // at the call and the flags at r15, which the stub must not touch.
     global_asm!(
         "mk_ipi_test_probe:",
@@ -123,7 +124,7 @@ mod tests {
     extern "C" fn interrupted_again() {
         interrupt(inner, 0);
     }
-    // Where the entries must not end up: nothing but zeros assembles there.
+    // The entries must not end up in this section: only zeros assemble there.
     global_asm!(".section .bss");
     doorbell_entry!(fn inner => probe);
     doorbell_entry!(fn outer => interrupted_again);
@@ -136,14 +137,14 @@ mod tests {
         entry: unsafe extern "C" fn(),
     }
 
-    /// Enters `entry` as the CPU does in long mode, from code whose stack is `skew` bytes off alignment, and
-    /// checks that nothing changed on return. Gives what a probe noted: stack pointer and flags.
+    /// Enters `entry` as the CPU does in long mode, from code whose stack is `skew` bytes off alignment, and checks
+    /// that nothing changed on return. Returns what a probe noted: stack pointer and flags.
     fn interrupt(entry: unsafe extern "C" fn(), skew: u64) -> [u64; 2] {
         let mut args = Args { noted: [0; 2], entry };
         let [mut rax, mut rcx, mut rdx, mut rsi, mut rdi, mut r8, mut r9, mut r10, mut r11] = PATTERN;
         let (mut moved, mut flags): (u64, u64) = (skew, DF | ARITHMETIC | 2);
-        // SAFETY: it builds the frame that `iretq` pops below the stack in use, restores the stack pointer,
-        // and names all that it changes.
+        // SAFETY: it builds the frame that `iretq` pops below the stack in use, restores the stack pointer, and names
+        // all registers that it changes.
         unsafe {
             asm!(
                 "mov r12, rsp",

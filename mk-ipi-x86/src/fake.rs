@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An APIC for tests: it records every operation in order, can misbehave, and panics where a real one would
-//! fault or drop the access.
+//! An APIC for tests. It records every operation in order and can be told to misbehave. It panics where a real one
+//! would fault or drop the access.
 
 use crate::icr::DELIVERY_PENDING;
 use crate::regs::{ApicIo, Register, IA32_APIC_BASE};
@@ -35,9 +35,9 @@ pub struct Fake {
     pub log: RefCell<Vec<Op>>,
     pub base: Cell<u64>,
     pub icr_high: Cell<u32>,
-    /// Whether interrupts are on.
+    /// True if interrupts are on.
     pub interrupts: Cell<bool>,
-    /// How many more reads of ICR low show a delivery under way; `u32::MAX`: all.
+    /// How many more reads of ICR low show a pending delivery; with `u32::MAX` all do.
     pub busy: Cell<u32>,
     /// What `busy` becomes with each send.
     pub busy_after_send: u32,
@@ -48,17 +48,17 @@ pub struct Fake {
     pub errors_of_send: u32,
     /// The interrupts in service. An end of interrupt takes the highest one off.
     pub in_service: Cell<[u32; 8]>,
-    /// Whether it does.
+    /// True if an end of interrupt does so.
     pub ends: bool,
     /// The APIC id.
     pub id: u32,
-    /// Whether the next CPU runs, whose id is one higher.
+    /// True if the code was moved to the next CPU, whose id is one higher.
     pub moved: Cell<bool>,
-    /// CPUID's word.
+    /// Whether CPUID reports an x2APIC.
     pub x2apic: bool,
-    /// CPUID's id of 32 bits.
+    /// The id of 32 bits that CPUID reports.
     pub long_id: Option<u32>,
-    /// Whether the page is mapped.
+    /// True if the page is mapped.
     pub mmio: bool,
 }
 
@@ -193,14 +193,14 @@ unsafe impl ApicIo for &Fake {
         assert!(self.mmio && !self.is_x2apic(), "no xAPIC here");
         self.record(Op::Read(register));
         match register {
-            // The low bits are reserved: whatever is there must not become part of the id.
+            // The low bits are reserved: their values must not become part of the id.
             Register::Id => self.id() << 24 | 0x00ab_cdef,
             Register::ErrorStatus => self.shown_errors.get(),
             Register::IcrHigh => self.icr_high.get(),
             in_service if Register::IN_SERVICE.contains(&in_service) => {
                 self.in_service.get()[in_service.msr() as usize & 7]
             }
-            // Everything but the delivery status set: only that bit may count.
+            // All bits but the delivery status are set: only that bit may count.
             Register::IcrLow => !DELIVERY_PENDING | self.delivery_status(),
             _ => panic!("read of {register:?}"),
         }

@@ -15,7 +15,7 @@ pub struct Hardware {
     mmio: *mut u8,
 }
 
-// SAFETY: the page shows each CPU its own APIC at the same address, and `new` was promised it on every CPU.
+// SAFETY: the page shows each CPU its own APIC at the same address, and the caller of `new` promised it for every CPU.
 unsafe impl Send for Hardware {}
 // SAFETY: as above; no state is shared.
 unsafe impl Sync for Hardware {}
@@ -25,10 +25,10 @@ impl Hardware {
     ///
     /// # Safety
     ///
-    /// Every CPU that uses the object, or a copy, runs in ring 0, with its APIC in the mode that the
-    /// [`LocalApic`] made of it has; [`LocalApic::confirm_mode`] tells. `mmio`, if given, is the page named by
-    /// `IA32_APIC_BASE`, mapped writable on all of them and with memory type UC (PCD and PWT set, with the
-    /// usual PAT), for as long as the object is used.
+    /// Every CPU that uses the object, or a copy, runs in ring 0. Its APIC is in the mode of the [`LocalApic`] that is
+    /// made of the object; [`LocalApic::confirm_mode`] checks that. `mmio`, if given, is the page named by
+    /// `IA32_APIC_BASE`, mapped writable on all of these CPUs and with memory type UC (PCD and PWT set, with the usual
+    /// PAT), for as long as the object is used.
     ///
     /// [`LocalApic`]: crate::LocalApic
     /// [`LocalApic::confirm_mode`]: crate::LocalApic::confirm_mode
@@ -41,14 +41,14 @@ impl Hardware {
         }
     }
 
-    /// Address of a register; without a page, of nothing.
+    /// The address of a register. Without a page it is not a valid address.
     fn at(&self, register: Register) -> *mut u8 {
         self.mmio.wrapping_add(register.offset() as usize)
     }
 }
 
-// SAFETY: IF is the switch for maskable interrupts, and nothing moves a kernel's code to another CPU while it
-// is clear. Both instructions are compiler barriers.
+// SAFETY: IF is the switch for maskable interrupts, and a kernel's code is not moved to another CPU while IF is clear.
+// Both instructions are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
     /// Whether interrupts were on.
     type State = bool;
@@ -68,18 +68,18 @@ unsafe impl LocalInterrupts for Hardware {
     }
 }
 
-// SAFETY: one instruction each, of the effect required; `asm!` blocks are kept in order, and those that write
-// or fence, `Msr::write`'s too, are without `nomem`. `new` was promised the mapping as UC.
+// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order. Those that write or
+// fence, `Msr::write`'s too, are without `nomem`. The caller of `new` promised that the page is mapped as UC.
 unsafe impl ApicIo for Hardware {
     #[inline]
     unsafe fn rdmsr(&self, msr: u32) -> u64 {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller promises it.
         unsafe { Msr::new(msr).read() }
     }
 
     #[inline]
     unsafe fn wrmsr(&self, msr: u32, value: u64) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller promises it.
         unsafe { Msr::new(msr).write(value) }
     }
 
@@ -91,7 +91,7 @@ unsafe impl ApicIo for Hardware {
     #[inline]
     unsafe fn mmio_read(&self, register: Register) -> u32 {
         let value;
-        // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
+        // SAFETY: the page is mapped, and the register lies in it. The caller promises the rest.
         unsafe {
             let at = self.at(register);
             asm!("mov {:e}, [{}]", out(reg) value, in(reg) at, options(nostack, preserves_flags, readonly));
@@ -101,7 +101,7 @@ unsafe impl ApicIo for Hardware {
 
     #[inline]
     unsafe fn mmio_write(&self, register: Register, value: u32) {
-        // SAFETY: the page is mapped, and the register lies in it. The caller has the rest.
+        // SAFETY: the page is mapped, and the register lies in it. The caller promises the rest.
         unsafe {
             let at = self.at(register);
             asm!("mov [{}], {:e}", in(reg) at, in(reg) value, options(nostack, preserves_flags));
@@ -110,7 +110,7 @@ unsafe impl ApicIo for Hardware {
 
     #[inline]
     fn has_x2apic(&self) -> bool {
-        // Every x86-64 CPU has leaf 1. The intrinsic is unsafe in the oldest compiler and safe in newer ones.
+        // Every x86-64 CPU has leaf 1. The intrinsic is unsafe in the oldest supported compiler and safe in newer ones.
         #[allow(unused_unsafe)]
         // SAFETY: CPUID exists on x86-64.
         let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
@@ -118,7 +118,7 @@ unsafe impl ApicIo for Hardware {
     }
 
     fn long_id(&self) -> Option<u32> {
-        // Every x86-64 CPU has leaf 0, which names the last one. Leaf 0BH is there if its EBX is not 0.
+        // Every x86-64 CPU has leaf 0, which gives the number of the last leaf. Leaf 0BH exists if its EBX is not 0.
         #[allow(unused_unsafe)]
         // SAFETY: CPUID exists on x86-64.
         let (last, leaf) =
@@ -128,7 +128,7 @@ unsafe impl ApicIo for Hardware {
 
     #[inline]
     fn fence_before_doorbell(&self) {
-        // SAFETY: fences have no effect but order.
+        // SAFETY: fences only order accesses.
         unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) }
     }
 }

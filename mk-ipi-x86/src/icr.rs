@@ -8,17 +8,17 @@ use mk_ipi_abi::Vector;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DeliveryMode {
-    /// The vector, at each target.
+    /// Delivers the vector, at each target.
     Fixed = 0b000,
-    /// The vector, at the target of lowest priority. Not on every CPU model.
+    /// Delivers the vector, at the target of lowest priority. Not on every CPU model.
     LowestPriority = 0b001,
     /// System management; vector 0.
     Smi = 0b010,
     /// Non-maskable; the vector is ignored.
     Nmi = 0b100,
-    /// Resets the target to wait for a start; vector 0.
+    /// Resets the target, which then waits for a start; the vector is 0.
     Init = 0b101,
-    /// Starts a CPU that waits for it; the vector is its page.
+    /// Starts a CPU that waits for it; the vector is the number of the page where it starts.
     StartUp = 0b110,
 }
 
@@ -32,7 +32,7 @@ pub enum DestinationMode {
     Logical = 1 << 11,
 }
 
-/// Bit 14; assert for everything but an INIT de-assert, which no CPU of x86-64 needs.
+/// Bit 14. It is "assert" for everything but an INIT de-assert, which no x86-64 CPU needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Level {
@@ -56,7 +56,7 @@ pub enum Trigger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Shorthand {
-    /// None: the destination counts.
+    /// None: the destination field says where.
     None = 0,
     /// This CPU.
     Myself = 1 << 18,

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mk-ipi doorbell on x86: the local APIC, in xAPIC mode (memory-mapped) and x2APIC mode (MSRs).
 //!
-//! [`LocalApic`] is the doorbell. It accesses the registers through one trait, [`ApicIo`], which `Hardware`
-//! implements with real instructions, and a test with a recorder. For kernels without APIC code of their own
-//! there are three parts more: [`Mode`] and [`LocalApic::enable`] set an APIC up, [`start_cpu`] starts
-//! another CPU and [`stop_cpu`] stops one, but never the one that booted the machine
-//! ([`LocalApic::boot_cpu`]), and [`doorbell_entry`] makes the vector's entry stub.
+//! [`LocalApic`] is the doorbell. It accesses the registers through one trait, [`ApicIo`], which `Hardware` implements
+//! with real instructions and a test implements with a recorder. Three more parts are for kernels without APIC code of
+//! their own: [`Mode`] and [`LocalApic::enable`] set an APIC up; [`start_cpu`] starts another CPU and [`stop_cpu`]
+//! stops one, but never the one that booted the machine ([`LocalApic::boot_cpu`]); [`doorbell_entry`] makes the
+//! vector's entry stub.
 //!
-//! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), where the APIC is chapter 10 and multiple
-//! processors are chapter 8; it has all of volume 3, "vol. 3B" too. Later editions number these chapters one higher
-//! (10.6.1 is 11.6.1); the titles are the same.
+//! "Intel SDM vol. 3A" is edition 325384-077 (April 2022), which contains all of volume 3, so "vol. 3B" too. The APIC
+//! is chapter 10 there, and multiple processors are chapter 8. Later editions number these chapters one higher (10.6.1
+//! is 11.6.1); the titles are the same.
 //!
 //! # What a kernel must do before it accepts doorbells
 //!
@@ -22,18 +22,19 @@
 //!   known cause is not for this kernel: the handler returns, and changes nothing. An ordinary interrupt sent by shorthand arrives in the
 //!   same way, with the other kernel's vector. It is acknowledged ([`LocalApic::eoi`]) and ignored. What the kernel itself sends
 //!   must name its CPU, as a doorbell does.
-//! - **Machine check, vector 18** (vol. 3B, 15.10). Intel's hardware tells all CPUs of the machine of an uncorrected error,
-//!   unless it is one that it can tell the CPU concerned alone and local machine checks are on (15.3.1.5). So a spawned
-//!   kernel either takes part: it looks at its own CPU's banks, and returns if nothing there is its own and
-//!   `MCG_STATUS.RIPV` says that it can. Or it stops its CPU for good, in a loop of `hlt` with interrupts off. Either way it clears
-//!   `MCG_STATUS.MCIP` first, for a machine check that comes while that is set shuts the CPU down. So does one that finds
-//!   no entry, or CR4.MCE clear. It must not reset the machine, whose other kernels may live on; and most machines
-//!   reset when a CPU shuts down.
+//! - **Machine check, vector 18** (vol. 3B, 15.10). Intel's hardware reports an uncorrected error to all CPUs of the
+//!   machine. The exception is an error that it can report to the CPU concerned alone, if local machine checks are on
+//!   (15.3.1.5). So a spawned kernel has two choices. It takes part: it looks at its own CPU's banks, and returns if no
+//!   error there is its own and `MCG_STATUS.RIPV` says that it can return. Or it stops its CPU for good, in a loop of
+//!   `hlt` with interrupts off. Either way it first clears `MCG_STATUS.MCIP`, because a machine check that comes while
+//!   that bit is set shuts the CPU down. A machine check that finds no entry, or CR4.MCE clear, shuts the CPU down,
+//!   too. Most machines reset when a CPU shuts down. The kernel must not reset the machine, because its other kernels
+//!   may live on.
 //!
 //! # Modules
 //!
-//! Each module uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Beside
-//! them stand `hardware` on `regs`, and on nothing `entry` and `alone`, the exchange of a kernel with one CPU.
+//! Each module uses only those named before it: `regs`, `page`, `icr`, `mode`, `apic`, `start`. Besides these,
+//! `hardware` uses `regs`. `entry` and `alone` (the exchange of a kernel with one CPU) use none.
 #![no_std]
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ bitflags::bitflags! {
 }
 
 impl ApicBase {
-    /// Reads this CPU's.
+    /// Reads this CPU's register.
     pub fn read(io: &impl ApicIo) -> Self {
         // SAFETY: every x86-64 CPU has the MSR, in every mode; a read has no effect.
         Self::from_bits_retain(unsafe { io.rdmsr(IA32_APIC_BASE) })
@@ -34,13 +34,13 @@ impl ApicBase {
 
 /// How the registers of a local APIC are reached (Intel SDM vol. 3A, table 10-5).
 ///
-/// All kernels of a machine in which some CPU's id is above 254 must run in x2APIC mode, for a CPU in xAPIC mode
-/// cannot address that one: a doorbell for it is [`Unreachable`](mk_ipi_core::platform::DoorbellError::Unreachable). Such
-/// a machine is seen by its MADT, which lists these CPUs as "Processor Local x2APIC" (ACPI 6.5, 5.2.12.12), or by CPUID,
-/// whose leaves 0BH and 1FH give each CPU its id of 32 bits in EDX, whatever its mode. Not by leaf 01H: its initial APIC
-/// id, EBX bits 31:24, is the low 8 bits of that id, and so may be another CPU's too (Intel SDM vol. 3A, 10.12.8.1). The
-/// same holds for the xAPIC's own id register. [`LocalApic::new`](crate::LocalApic::new) refuses a CPU whose id the
-/// register does not hold.
+/// If some CPU of a machine has an id above 254, all its kernels must run in x2APIC mode. A CPU in xAPIC mode cannot
+/// address that CPU: a doorbell for it is [`Unreachable`](mk_ipi_core::platform::DoorbellError::Unreachable). The MADT
+/// shows such a machine: it lists these CPUs as "Processor Local x2APIC" (ACPI 6.5, 5.2.12.12). CPUID shows it, too: in
+/// leaves 0BH and 1FH, EDX is the CPU's id of 32 bits, in either mode. Leaf 01H does not: its initial APIC id, EBX bits
+/// 31:24, is the low 8 bits of that id, and so can be another CPU's id (Intel SDM vol. 3A, 10.12.8.1). The same holds
+/// for the xAPIC's own id register. [`LocalApic::new`](crate::LocalApic::new) refuses a CPU whose id does not fit into
+/// the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Memory-mapped, ids of 8 bits.
@@ -58,7 +58,7 @@ pub enum ModeError {
     Invalid,
     /// The CPU is in xAPIC mode, and the xAPIC's page is not mapped.
     NotMapped,
-    /// The CPU is in xAPIC mode, and this id of its own does not fit there: peers would ring another CPU.
+    /// The CPU is in xAPIC mode, and its own id, given here, does not fit there: peers would ring another CPU.
     IdTooLong(u32),
     /// The CPU has no x2APIC.
     NoX2Apic,
@@ -96,21 +96,22 @@ impl Mode {
         }
     }
 
-    /// Puts this CPU's APIC into x2APIC mode; no effect if it is. The way back leads through a reset.
+    /// Puts this CPU's APIC into x2APIC mode. No effect if it is there already. Only a reset leads back.
     ///
-    /// Only the step from xAPIC mode is legal, from a disabled APIC it faults (Intel SDM vol. 3A, 10.12.5):
-    /// an APIC that is off gives [`ModeError::Disabled`].
+    /// Only the step from xAPIC mode is legal; from a disabled APIC the write would fault (Intel SDM vol. 3A, 10.12.5).
+    /// So an APIC that is off gives [`ModeError::Disabled`].
     ///
     /// # Safety
     ///
-    /// No code uses the xAPIC's page on this CPU from now on, and none was between two writes of the ICR.
+    /// No code uses the xAPIC's page on this CPU from now on, and none was interrupted between its two writes of the
+    /// ICR.
     pub unsafe fn enter_x2apic(io: &impl ApicIo) -> Result<(), ModeError> {
         let base = ApicBase::read(io);
         match Self::decode(base)? {
             Self::X2Apic => Ok(()),
             Self::XApic if !io.has_x2apic() => Err(ModeError::NoX2Apic),
             Self::XApic => {
-                // SAFETY: EN is set and the CPU has an x2APIC: the write is legal; the caller has the rest.
+                // SAFETY: EN is set and the CPU has an x2APIC: the write is legal; the caller promises the rest.
                 unsafe { io.wrmsr(IA32_APIC_BASE, base.union(ApicBase::EXTD).bits()) };
                 Ok(())
             }
@@ -124,7 +125,7 @@ mod tests {
     use crate::fake::{Fake, Op};
     use std::vec;
 
-    /// A usual value: page 0xfee00000, this CPU booted, and two flags to decode.
+    /// A usual value: page 0xfee00000 and the flag of the boot CPU. The tests add the two mode bits.
     const BASE: u64 = 0xfee0_0100;
     const EN: u64 = 0x800;
     const EXTD: u64 = 0x400;
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn x2apic_mode_is_entered_from_xapic_mode_only() {
-        // SAFETY: a fake has no code that could mind.
+        // SAFETY: a fake runs no code that uses the page.
         let enter = |fake: &Fake| unsafe { Mode::enter_x2apic(&fake) };
         let x = Fake::new(BASE | EN);
         assert_eq!(enter(&x), Ok(()));

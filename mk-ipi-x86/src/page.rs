@@ -8,7 +8,7 @@ use mk_ipi_abi::{PhysAddr, PAGE_SIZE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPage(u8);
 
-/// Why no CPU can start at an address: the address.
+/// Why no CPU can start at an address. Each variant gives the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidStartPage {
     /// Not on a 4 KiB boundary.

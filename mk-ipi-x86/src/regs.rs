@@ -67,18 +67,18 @@ impl Register {
 /// `IA32_APIC_BASE` (Intel SDM vol. 3A, 10.4.4).
 pub const IA32_APIC_BASE: u32 = 0x1b;
 
-/// The instructions behind the APIC of the CPU that runs them.
+/// The instructions that access the APIC of the CPU that runs them.
 ///
 /// # Implementation safety
 ///
-/// Each method does what it says, to this CPU's APIC and in program order, and [`LocalInterrupts`] keeps its
-/// duty. `wrmsr`, `mmio_write` and `fence_before_doorbell` are compiler barriers: no access to memory that
-/// another CPU can see moves across them, in either direction. An `asm!` block without `nomem` is one; a
-/// volatile store is not, for the compiler may move other stores, relaxed atomic ones too, behind it.
+/// Each method does what it says, to this CPU's APIC and in program order, and [`LocalInterrupts`] is implemented as it
+/// requires. `wrmsr`, `mmio_write` and `fence_before_doorbell` are compiler barriers: no access to memory that another
+/// CPU can see moves across them, in either direction. An `asm!` block without `nomem` is one. A volatile store is not:
+/// the compiler may move other stores, relaxed atomic ones too, after it.
 ///
-/// `mmio_write` stores to memory of type UC. The CPU makes stores visible in program order, so all that it
-/// stored before is visible when the APIC sees this one (Intel SDM vol. 3A, 8.2.2; UC: 11.3). Non-temporal
-/// stores are excepted: who fills a message with those needs an `sfence`.
+/// `mmio_write` stores to memory of type UC. The CPU makes stores visible in program order, so all that it stored
+/// before is visible when the APIC sees this store (Intel SDM vol. 3A, 8.2.2; UC: 11.3). Non-temporal stores are an
+/// exception: code that fills a message with those needs an `sfence`.
 ///
 /// `fence_before_doorbell` makes all earlier stores globally visible before any later instruction starts.
 /// A WRMSR to an x2APIC register does not wait for earlier stores (Intel SDM vol. 3A, 10.12.3).
@@ -94,7 +94,7 @@ pub unsafe trait ApicIo: LocalInterrupts {
     ///
     /// # Safety
     ///
-    /// The MSR exists in the CPU's present mode and takes `value`, and the caller may have the effect happen.
+    /// The MSR exists in the CPU's present mode and takes `value`, and the caller may cause the effect.
     unsafe fn wrmsr(&self, msr: u32, value: u64);
 
     /// Whether the xAPIC's page is mapped, so that `mmio_read` and `mmio_write` may be called.
@@ -111,14 +111,14 @@ pub unsafe trait ApicIo: LocalInterrupts {
     ///
     /// # Safety
     ///
-    /// As for [`mmio_read`](Self::mmio_read), and the caller may have the effect happen.
+    /// As for [`mmio_read`](Self::mmio_read), and the caller may cause the effect.
     unsafe fn mmio_write(&self, register: Register, value: u32);
 
     /// Whether this CPU has an x2APIC: CPUID.1:ECX bit 21 (Intel SDM vol. 3A, 10.12.1).
     fn has_x2apic(&self) -> bool;
 
-    /// This CPU's id of 32 bits, which it has in xAPIC mode too: CPUID.0BH:EDX (Intel SDM vol. 3A, 10.12.8.1). `None` if
-    /// the CPU does not say it, as by default: then its id in xAPIC mode is taken for the whole.
+    /// This CPU's id of 32 bits, which it has in xAPIC mode too: CPUID.0BH:EDX (Intel SDM vol. 3A, 10.12.8.1). `None`,
+    /// the default, if the CPU does not report it: then its id in xAPIC mode is taken for the whole id.
     fn long_id(&self) -> Option<u32> {
         None
     }
@@ -126,7 +126,7 @@ pub unsafe trait ApicIo: LocalInterrupts {
     /// Makes all earlier stores visible before anything later: `mfence; lfence`.
     fn fence_before_doorbell(&self);
 
-    /// One turn of a wait for the APIC.
+    /// Called in each turn of a loop that waits for the APIC.
     fn pause(&self) {
         mk_ipi_core::sync::spin_hint();
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start of another CPU: INIT, start-up, start-up (Intel SDM vol. 3A, 8.4.4.1). And its stop: INIT alone.
 //!
-//! Neither is for the CPU that booted the machine. INIT makes any other CPU wait for a start-up interrupt, but that one goes
-//! to the firmware's first instruction (8.4.2 and 10.4.7.3), which resets the machine. So both calls must know
-//! which one it is: [`LocalApic::boot_cpu`].
+//! Neither is for the CPU that booted the machine. INIT makes any other CPU wait for a start-up interrupt. But it sends
+//! the boot CPU to the firmware's first instruction (8.4.2 and 10.4.7.3), which resets the machine. So both calls must
+//! know which CPU that is: [`LocalApic::boot_cpu`].
 
 use crate::apic::{ErrorStatus, LocalApic};
 use crate::icr::Icr;
@@ -35,18 +35,18 @@ pub enum StartStep {
 /// Why a CPU was not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// The target runs this very call.
+    /// The target is the CPU that runs this call.
     Itself,
-    /// The target booted the machine: INIT would reset that. Nothing was sent.
+    /// The target booted the machine, and INIT would reset the machine. Nothing was sent.
     BootCpu,
-    /// Which CPU booted the machine is not known, so the target may be that one. Nothing was sent:
-    /// [`LocalApic::with_boot_cpu`].
+    /// It is not known which CPU booted the machine, so it could be the target. Nothing was sent.
+    /// [`LocalApic::with_boot_cpu`] tells it.
     BootCpuUnknown,
     /// The APIC did not send this step. After INIT the target waits for a start: begin again with INIT.
     NotSent(StartStep, DoorbellError),
-    /// The APIC reports that this step came nowhere, and why: no CPU has the id. Nothing was sent after it.
+    /// The APIC reports that this step reached no CPU, and why: no CPU has the id. Nothing was sent after it.
     ///
-    /// AMD's CPUs report this; of Intel's only those before the Pentium 4 do, see [`ErrorStatus::SEND_ACCEPT`].
+    /// AMD's CPUs report this. Intel's have not done so since the Pentium 4, see [`ErrorStatus::SEND_ACCEPT`].
     NotAccepted(StartStep, ErrorStatus),
 }
 
@@ -67,7 +67,7 @@ impl core::fmt::Display for StartError {
 impl core::error::Error for StartError {}
 
 impl StartError {
-    /// `EINVAL`; of a step that was not sent that of the doorbell.
+    /// `EINVAL`; for a step that was not sent, the doorbell's errno.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Itself | Self::BootCpu | Self::BootCpuUnknown | Self::NotAccepted(..) => Errno::EINVAL,
@@ -76,7 +76,7 @@ impl StartError {
     }
 }
 
-/// What the error status may say of INIT and of a start-up interrupt. Not an illegal vector, which an APIC might call the
+/// The errors that count for INIT and for a start-up interrupt. Not the illegal vector: an APIC could report it for the
 /// number of a page below 0x10000.
 const OF_A_STEP: ErrorStatus = ErrorStatus::SEND.difference(ErrorStatus::SEND_ILLEGAL_VECTOR);
 
@@ -92,7 +92,7 @@ fn may_stop<Io: ApicIo>(apic: &LocalApic<Io>, target: PhysCpuId) -> Result<u32, 
     }
 }
 
-/// Sends a step, waits, and looks at what the APIC says of it.
+/// Sends a step, waits, and checks what the APIC reports of it.
 ///
 /// # Safety
 ///
@@ -105,12 +105,12 @@ unsafe fn send<Io: ApicIo>(
     let state = apic.io().disable();
     let me = apic.apic_id();
     apic.read_errors();
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let sent = unsafe { apic.send(icr) };
     apic.io().restore(state);
     sent.map_err(|why| StartError::NotSent(step, why))?;
     delay(time);
-    // A delay that sleeps may end on another CPU, whose errors are not ours.
+    // A delay that sleeps can end on another CPU, whose errors are not of this step.
     let state = apic.io().disable();
     let errors = if apic.apic_id() == me { apic.read_errors() } else { ErrorStatus::empty() };
     apic.io().restore(state);
@@ -122,17 +122,17 @@ unsafe fn send<Io: ApicIo>(
 
 /// Starts the CPU `target` at `page`. `delay` returns after at least the time that it is given.
 ///
-/// `Ok` says that all was sent, not that a CPU has this id or came up, for few CPUs report
-/// [`NotAccepted`](StartError::NotAccepted): have its code say so in memory, and bound the wait for it. A CPU that started at
-/// the first start-up interrupt ignores the second.
+/// `Ok` says that all was sent. It does not say that a CPU has this id or came up, because few CPUs report
+/// [`NotAccepted`](StartError::NotAccepted). The started code should say so in memory, and the wait for it should be
+/// bounded. A CPU that started at the first start-up interrupt ignores the second.
 ///
-/// Not for the CPU that booted the machine ([`StartError::BootCpu`]). Errors of before, which
-/// [`read_errors`](LocalApic::read_errors) would have given, are lost with each step.
+/// Not for the CPU that booted the machine ([`StartError::BootCpu`]). Each step loses the errors from before it, which
+/// [`read_errors`](LocalApic::read_errors) would have given.
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it wherever it is. `page` has
-/// real-mode code that may run there, until it has.
+/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it whatever it runs. `page` has
+/// real-mode code that may run there, until that code has run.
 pub unsafe fn start_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
     target: PhysCpuId,
@@ -151,11 +151,12 @@ pub unsafe fn start_cpu<Io: ApicIo>(
     Ok(())
 }
 
-/// Stops the CPU `target` wherever it is: after INIT it waits for a start ([`start_cpu`]), and its APIC takes no
-/// doorbell. `delay` returns after at least the time that it is given; `wait` is how long the CPU is given to stop.
+/// Stops the CPU `target`, whatever it runs: after INIT it waits for a start ([`start_cpu`]), and its APIC takes no
+/// doorbell. `delay` returns after at least the time that it is given. `wait` is how long the CPU is given to stop.
 ///
-/// `Ok` says that INIT was sent: no register tells when it has arrived. [`AFTER_INIT`] is enough on a machine; an emulated
-/// CPU stops when its thread runs next. Not for the CPU that booted the machine; errors of before as for [`start_cpu`].
+/// `Ok` says that INIT was sent: no register tells when it has arrived. [`AFTER_INIT`] is enough on a real machine; an
+/// emulated CPU stops when its thread runs next. Not for the CPU that booted the machine. Errors from before are lost
+/// as in [`start_cpu`].
 ///
 /// # Safety
 ///

@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 /// The flag of the CPU that booted the machine.
 const BSP: u64 = 0x100;
-/// The boot CPU of a test that says nothing else.
+/// The boot CPU, in tests that name no other.
 const BOOT: u64 = 0x40;
 const MS10: Op = Op::Delay(10_000);
 const US200: Op = Op::Delay(200);
@@ -181,13 +181,13 @@ fn each_step_of_a_start_is_looked_at() {
 #[test]
 fn other_errors_are_not_those_of_a_start() {
     for base in [XAPIC, X2APIC] {
-        // From before it.
+        // Errors from before the start are not reported.
         let fake = Fake::new(base);
         fake.errors.set(u32::MAX);
         assert_eq!(start(&fake, 3).0, Ok(()));
         fake.errors.set(u32::MAX);
         assert_eq!(stop(&fake, 3).0, Ok(()));
-        // Of interrupts received, and of a page whose number is no vector.
+        // Errors of received interrupts, and of a page whose number is no legal vector, do not count.
         let other = !ErrorStatus::SEND | ErrorStatus::SEND_ILLEGAL_VECTOR;
         let fake = Fake { errors_of_send: other.bits(), ..Fake::new(base) };
         assert_eq!((start(&fake, 3).0, stop(&fake, 3).0), (Ok(()), Ok(())));
