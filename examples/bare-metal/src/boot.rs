@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel is told at its start: PVH start info, on each architecture from the host to a kernel that it starts.
+//! What a kernel is told at its start, as PVH start info. On each architecture the host passes it to the kernels that
+//! it starts.
 
 use crate::arch::{at, CACHED_END};
 use crate::layout;
@@ -36,9 +37,9 @@ struct MemmapEntry {
 
 /// `HVM_START_MAGIC_VALUE`.
 const MAGIC: u32 = 0x336e_c578;
-/// `XEN_HVM_MEMMAP_TYPE_RAM`: to a kernel that serves, what is its own.
+/// `XEN_HVM_MEMMAP_TYPE_RAM`: for a kernel that serves, memory of its own.
 const RAM: u32 = 1;
-/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: to a kernel that serves, what the host and the others share with it.
+/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: for a kernel that serves, memory that the host and the others share with it.
 const RESERVED: u32 = 2;
 /// Most entries of a memory map that are kept.
 const MAX_MEMMAP: usize = 32;
@@ -49,7 +50,7 @@ pub struct Boot {
     cmdline_len: usize,
     memmap: [MemmapEntry; MAX_MEMMAP],
     nr_memmap: usize,
-    /// Physical address of what firmware says of the machine: the ACPI RSDP, or a device tree.
+    /// Physical address of the firmware's description of the machine: the ACPI RSDP, or a device tree.
     pub firmware: u64,
 }
 
@@ -60,7 +61,7 @@ impl Boot {
     ///
     /// `at` is what the PVH entry was given.
     pub unsafe fn read(at: u64) -> Option<Self> {
-        // SAFETY: the caller's promise: a start info lies there, below 4 GiB.
+        // SAFETY: the caller promises it: a start info lies there, below 4 GiB.
         let info = unsafe { (at as *const StartInfo).read_unaligned() };
         if info.magic != MAGIC || info.version == 0 {
             return None;
@@ -69,27 +70,27 @@ impl Boot {
         let (cmdline, memmap) = ([0; 512], [none; MAX_MEMMAP]);
         let mut boot = Self { cmdline, cmdline_len: 0, memmap, nr_memmap: 0, firmware: info.firmware };
         if info.cmdline != 0 {
-            // SAFETY: PVH: the address of a NUL-terminated string.
+            // SAFETY: PVH makes it the address of a NUL-terminated string.
             let line = unsafe { CStr::from_ptr(info.cmdline as *const _) }.to_bytes();
             boot.cmdline_len = line.len();
             boot.cmdline.get_mut(..line.len())?.copy_from_slice(line);
         }
         boot.nr_memmap = (info.nr_memmap as usize).min(MAX_MEMMAP);
         for (i, entry) in boot.memmap[..boot.nr_memmap].iter_mut().enumerate() {
-            // SAFETY: PVH: an array of `nr_memmap` entries.
+            // SAFETY: PVH makes it an array of `nr_memmap` entries.
             *entry = unsafe { (info.memmap as *const MemmapEntry).add(i).read_unaligned() };
         }
         Some(boot)
     }
 
-    /// Nothing yet, but where firmware says what the machine has.
+    /// Without command line and memory; it only knows where the firmware's description is.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn new(firmware: u64) -> Self {
         let none = MemmapEntry { start: 0, len: 0, kind: 0, reserved: 0 };
         Self { cmdline: [0; 512], cmdline_len: 0, memmap: [none; MAX_MEMMAP], nr_memmap: 0, firmware }
     }
 
-    /// Takes a command line; nothing if it is too long.
+    /// Sets the command line. `None`, and no change, if it is too long.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn set_cmdline(&mut self, line: &[u8]) -> Option<()> {
         // The last byte stays 0.
@@ -98,7 +99,7 @@ impl Boot {
         Some(())
     }
 
-    /// Adds memory; whether there is room for one more piece.
+    /// Adds memory. Returns whether there was room for it.
     #[allow(dead_code, reason = "for a machine that is not booted by PVH")]
     pub fn add_ram(&mut self, ram: PhysRange) -> bool {
         let Some(place) = self.memmap.get_mut(self.nr_memmap) else { return false };
@@ -112,26 +113,26 @@ impl Boot {
         &self.cmdline[..self.cmdline_len]
     }
 
-    /// Whether `range` is RAM that is mapped.
+    /// Returns whether `range` is RAM that is mapped.
     pub fn is_ram(&self, range: PhysRange) -> bool {
         self.is_within(&[RAM], range)
     }
 
-    /// Whether `range` is memory that is mapped, our own or others'.
+    /// Returns whether `range` is memory that is mapped, this kernel's or others'.
     pub fn is_memory(&self, range: PhysRange) -> bool {
         self.is_within(&[RAM, RESERVED], range)
     }
 
-    /// Whether one entry of these kinds has all of `range`, and boot.s maps it.
+    /// Returns whether one entry of these kinds contains all of `range`, and boot.s maps it.
     fn is_within(&self, kinds: &[u32], range: PhysRange) -> bool {
         let entries = self.memmap[..self.nr_memmap].iter().filter(|e| kinds.contains(&e.kind));
         let mut entries = entries.filter_map(|e| PhysRange::new(PhysAddr(e.start), e.len));
         range.end().0 <= CACHED_END && entries.any(|entry| layout::contains(entry, range))
     }
 
-    /// Writes the start info page of kernel `k`: this machine's, with a command line of its own.
+    /// Writes the start info page of kernel `k`: that of this machine, but with another command line.
     ///
-    /// Gives its address, or an error if the page is too small.
+    /// Returns its address, or an error if the page is too small.
     ///
     /// # Safety
     ///
@@ -161,13 +162,13 @@ impl Boot {
             nr_memmap: self.nr_memmap as u32,
             reserved: 0,
         };
-        // SAFETY: the caller's promise; the page is aligned and large enough.
+        // SAFETY: the caller promises it; the page is aligned and large enough.
         unsafe { page.write(Page { info, memmap: self.memmap, cmdline: line.bytes }) };
         Ok(physical)
     }
 }
 
-/// A NUL-terminated string that refuses what does not fit.
+/// A NUL-terminated string that refuses text that does not fit.
 struct Text {
     bytes: [u8; 512],
     len: usize,

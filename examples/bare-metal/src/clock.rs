@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Time: round trips are measured in the cycles of the architecture's counter, waits are bounded by it. `SECOND` is as many as a second
-//! has, at most: a bound derived from it lasts at least as long as it says.
+//! Time. Round trips are measured in cycles of the architecture's counter, and waits are bounded by it. `SECOND` is at
+//! least the number of cycles in a second: so a bound derived from it lasts at least as long as it says.
 
 pub use crate::arch::clock::{now, SECOND};
 
@@ -16,7 +16,7 @@ pub fn delay_us(micros: u64) {
     }
 }
 
-/// Says when something has not moved for too long.
+/// Detects that something has not moved for too long.
 pub struct Watchdog {
     patience: u64,
     seen: u64,
@@ -24,12 +24,12 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog that barks after at least `seconds` without progress.
+    /// A watchdog that reports after at least `seconds` without progress.
     pub fn new(seconds: u64) -> Self {
         Self { patience: seconds * SECOND, seen: 0, since: now() }
     }
 
-    /// Whether `progress`, a number that changes as things move, has been the same for too long.
+    /// Returns whether `progress`, a number that changes as things move, has been the same for too long.
     pub fn stalled(&mut self, progress: u64) -> bool {
         let now = now();
         if progress != self.seen {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite on real interrupt controllers: reports case by case.
+//! The conformance suite on real interrupt controllers. It reports case by case.
 
 use crate::arch::{self, without_interrupts};
 use crate::control::control;
@@ -23,20 +23,20 @@ static BARE_METAL: BareMetal = BareMetal {
     stops: AtomicU64::new(0),
     spare_interrupts: AtomicU64::new(0),
 };
-/// Most events that are kept between two looks; the suite looks in each wait for one.
+/// Most events that are kept between two looks of the suite. It looks whenever it waits for an event.
 const TOLD: usize = 64;
 
 /// This kernel, as the suite sees it.
 pub struct BareMetal {
     inbox: Inbox,
     node: Once<Kernels>,
-    /// What the observer was told and the suite has not seen. Taken with interrupts off.
+    /// What the observer was told and the suite has not fetched. Accessed with interrupts off.
     told: Mutex<[Option<(Peer, PeerEvent)>; TOLD]>,
     stops: AtomicU64,
     spare_interrupts: AtomicU64,
 }
 
-/// Who this is, how many there are, and where each is rung.
+/// This kernel's number, how many kernels there are, and where each is rung.
 struct Kernels {
     me: usize,
     count: usize,
@@ -58,7 +58,7 @@ pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     });
 }
 
-/// The host's stop word, while the suite runs.
+/// The host's stop word was set while the suite runs.
 pub fn on_stop() {
     BARE_METAL.stops.fetch_add(1, Ordering::Relaxed);
 }
@@ -127,7 +127,7 @@ impl Env for BareMetal {
         Kernel.service();
         spin_hint();
     }
-    /// Where all doorbells are one interrupt, none can move to another vector.
+    /// If all doorbells are one interrupt, none can move to another vector.
     fn wants(&self, case: &Case) -> bool {
         Kernel.controller().has_spare() || case.name != MOVES
     }
@@ -151,7 +151,7 @@ fn tell(Case { name, clauses, .. }: &Case, result: &str, detail: &str) {
     );
 }
 
-/// Runs the cases; whether all passed.
+/// Runs the cases. Returns whether all passed.
 pub fn run(node: &Node) -> bool {
     let mut doorbells = [(PhysCpuId(0), arch::DOORBELL); layout::MAX_KERNELS];
     for (kernel, doorbell) in doorbells.iter_mut().enumerate().take(node.kernels) {

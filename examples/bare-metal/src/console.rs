@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One serial line for all kernels: whole lines, `@` and a JSON object for machines, else for people.
+//! One serial line for all kernels. It carries whole lines: `@` and a JSON object for machines, other text for people.
 //!
 //! A kernel that serves (serve.rs) has a line of its own, or none.
 
@@ -14,11 +14,11 @@ use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::sync::Ordering;
 use spin::Once;
 
-/// Longest line; what goes beyond is cut.
+/// Longest line. The rest of a longer one is cut off.
 const LINE: usize = 512;
-/// How long a writer waits for the others, in cycles, before it takes a dead one's place.
+/// How long, in cycles, a writer waits for the console before it takes it from a holder that may be dead.
 const PATIENCE: u64 = clock::SECOND / 2;
-/// Ends a line whose writer died in it: ASCII's CAN says that what stands before it is void.
+/// Ends a line whose writer died in it. ASCII's CAN says that what stands before it is void.
 const CUT: &[u8] = b"\x18\n";
 
 /// Where a kernel that serves prints.
@@ -30,7 +30,7 @@ pub enum Own {
     Link,
 }
 
-/// This kernel's own line, if it does not share the others': one of its own, or silence.
+/// This kernel's own output, if it does not share the others' line. `None` inside: it prints nothing.
 static OWN: Once<Option<Own>> = Once::new();
 
 /// One line of output, built before the console is taken.
@@ -70,7 +70,7 @@ pub fn is_link() -> bool {
 /// Prints one line: `prefix`, then `args`.
 pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     let mut line = Line { bytes: [0; LINE], len: 0 };
-    // A `Line` never fails; a `Display` that does leaves a short line.
+    // A `Line` never fails. If a `Display` fails, the line is short.
     let _ = line.write_fmt(prefix).and_then(|()| line.write_fmt(args));
     line.bytes[line.len] = b'\n';
     let bytes = &line.bytes[..=line.len];
@@ -82,7 +82,7 @@ pub fn print(prefix: fmt::Arguments, args: fmt::Arguments) {
     });
 }
 
-/// This kernel's number: known to the demo before any directory is read; 255 while unknown.
+/// This kernel's number. The demo knows it before any directory is read. 255 while unknown.
 pub fn me() -> u8 {
     match OWN.get() {
         None => own::kernel(),
@@ -90,19 +90,20 @@ pub fn me() -> u8 {
     }
 }
 
-/// How a CPU says that it holds the console: kernel `k`'s number `cpu`.
+/// The value by which CPU number `cpu` of kernel `k` says that it holds the console.
 fn holder(k: usize, cpu: usize) -> u64 {
     (cpu as u64) << 32 | (k as u64 + 1)
 }
 
-/// Runs `f` while this kernel holds the console. A holder that died is robbed after [`PATIENCE`].
+/// Runs `f` while this kernel holds the console. After [`PATIENCE`] it takes the console from its holder, which has
+/// then died.
 fn locked(f: impl FnOnce()) {
     let lock = &control::control().console;
     let me = holder(own::kernel().into(), Kernel.index());
     let start = clock::now();
     let mut nested = false;
     while let Err(holder) = lock.compare_exchange(0, me, Ordering::Acquire) {
-        // An exception while this very CPU was printing.
+        // An exception came while this CPU was printing.
         nested = holder == me;
         if nested || clock::now().wrapping_sub(start) > PATIENCE {
             uart::send(uart::SHARED, CUT);
@@ -117,10 +118,10 @@ fn locked(f: impl FnOnce()) {
     }
 }
 
-/// Gives the console up for kernel `k`, which was stopped, if it holds it.
+/// Releases the console if kernel `k`, which was stopped, holds it.
 pub fn release_of(k: usize) {
     let lock = &control::control().console;
-    // Who is stopped has one CPU.
+    // A kernel that is stopped has one CPU.
     let (dead, me) = (holder(k, 0), holder(own::kernel().into(), Kernel.index()));
     without_interrupts(|| {
         if lock.compare_exchange(dead, me, Ordering::Acquire).is_ok() {
@@ -144,7 +145,7 @@ macro_rules! record {
     ($($arg:tt)*) => { $crate::console::print(format_args!("@"), format_args!($($arg)*)) };
 }
 
-/// The inside of a JSON string: what must not stand there is left out or replaced.
+/// The inside of a JSON string: characters that must not stand there are left out or replaced.
 pub struct Json<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Json<T> {
@@ -163,7 +164,7 @@ impl<T: fmt::Display> fmt::Display for Json<T> {
     }
 }
 
-/// Reports that this kernel cannot go on, and ends the machine; of a kernel that serves, itself alone.
+/// Reports that this kernel cannot go on, and ends the machine. A kernel that serves ends only itself.
 pub fn fatal(args: fmt::Arguments, how: Exit) -> ! {
     record!("{{\"error\":{{\"kernel\":{},\"text\":\"{}\"}}}}", me(), Json(args));
     match Kernel.role() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo's control area: how its kernels keep in step and share the console. No part of the protocol.
+//! The demo's control area: how its kernels keep in step and share the console. It is not part of the protocol.
 
 use crate::arch::at;
 use crate::layout::{CONTROL, CONTROL_LEN, MAX_KERNELS};
@@ -8,27 +8,29 @@ use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 /// The control area, at a fixed place. All its words are 0 when the host starts the others.
 #[repr(C)]
 pub struct Control {
-    /// Who prints: 0 for nobody, else the kernel's id plus one, and in the upper half which of its CPUs.
+    /// The holder of the console: 0 for none, else the kernel's id plus one, and the number of its CPU in the upper
+    /// half.
     pub console: AtomicU64,
-    /// 1 while the host has kernels to kill, or a CPU to move: until then no stream ends.
+    /// 1 while the host still has kernels to kill, or a CPU to move. Until then no stream ends.
     going_on: AtomicU64,
     /// How often the host has killed a kernel or moved a CPU.
     ordered: AtomicU64,
     kernels: [KernelWords; MAX_KERNELS],
 }
 
-/// What one kernel says of itself; it alone writes this, and the host once it has stopped the kernel. And what the host tells it.
+/// What one kernel says of itself, and what the host tells it. The kernel alone writes the former, or the host once it
+/// has stopped the kernel.
 #[repr(C, align(64))]
 struct KernelWords {
-    /// How far it is: a number that only grows during its life.
+    /// How far the kernel is: a number that only grows during its life.
     step: AtomicU32,
-    /// 1 once it found that all went well for it, 2 if not.
+    /// 1 once the kernel found that all went well for it, 2 if not.
     verdict: AtomicU32,
-    /// A number that changes while it gets on.
+    /// A number that changes while the kernel makes progress.
     progress: AtomicU64,
     /// The conformance suite's control word.
     suite: AtomicU64,
-    /// 1 while the host wants it to stop itself, where nobody can stop it from outside.
+    /// 1 while the host wants the kernel to stop itself. Used where a kernel cannot be stopped from outside.
     stop: AtomicU64,
 }
 
@@ -40,7 +42,7 @@ pub fn control() -> &'static Control {
     unsafe { &*(at(CONTROL) as *const Control) }
 }
 
-/// Empties the control area. For the host, before it starts another kernel or prints.
+/// Empties the control area. The host calls it before it starts another kernel or prints.
 pub fn reset() {
     let words = (0..CONTROL_LEN).step_by(8).map(|offset| at(CONTROL + offset) as *mut u64);
     for word in words {
@@ -55,27 +57,27 @@ impl Control {
         self.kernels[k].step.load(Ordering::Acquire)
     }
 
-    /// Says that kernel `k`, the caller or one that was stopped, is now at `step`.
+    /// Says that kernel `k` is now at `step`. `k` is the caller, or a kernel that was stopped.
     pub fn set_step(&self, k: usize, step: u32) {
         self.kernels[k].step.store(step, Ordering::Release);
     }
 
-    /// Says how it went for kernel `k`, the caller. To be followed by a `set_step`.
+    /// Says whether all went well for kernel `k`, the caller. A `set_step` must follow.
     pub fn set_verdict(&self, k: usize, ok: bool) {
         self.kernels[k].verdict.store(if ok { 1 } else { 2 }, Ordering::Relaxed);
     }
 
-    /// Whether kernel `k`, which came to its last step, found that all went well for it.
+    /// Returns whether kernel `k`, which came to its last step, found that all went well for it.
     pub fn verdict(&self, k: usize) -> bool {
         self.kernels[k].verdict.load(Ordering::Relaxed) == 1
     }
 
-    /// Whether the host still has kernels to kill, or a CPU to move.
+    /// Returns whether the host still has kernels to kill, or a CPU to move.
     pub fn is_going_on(&self) -> bool {
         self.going_on.load(Ordering::Relaxed) != 0
     }
 
-    /// Says, as the host, whether that is so.
+    /// The host says whether it still has kernels to kill, or a CPU to move.
     pub fn go_on(&self, going_on: bool) {
         self.going_on.store(going_on.into(), Ordering::Relaxed);
     }
@@ -85,7 +87,7 @@ impl Control {
         self.ordered.load(Ordering::Relaxed)
     }
 
-    /// Says that, as the host.
+    /// The host says how often it has killed a kernel or moved a CPU.
     pub fn set_ordered(&self, times: u64) {
         self.ordered.store(times, Ordering::Relaxed);
     }
@@ -95,22 +97,22 @@ impl Control {
         &self.kernels[k].suite
     }
 
-    /// Tells kernel `k` to stop itself at its next doorbell, or that it need not.
+    /// Tells kernel `k` to stop itself at its next doorbell, or takes that order back.
     pub fn order_stop(&self, k: usize, stop: bool) {
         self.kernels[k].stop.store(stop.into(), Ordering::Release);
     }
 
-    /// Whether kernel `k`, the caller, was told to stop itself.
+    /// Returns whether kernel `k`, the caller, was told to stop itself.
     pub fn is_to_stop(&self, k: usize) -> bool {
         self.kernels[k].stop.load(Ordering::Acquire) != 0
     }
 
-    /// Says that kernel `k`, the caller, gets on.
+    /// Says that kernel `k`, the caller, makes progress.
     pub fn set_progress(&self, k: usize, progress: u64) {
         self.kernels[k].progress.store(progress, Ordering::Relaxed);
     }
 
-    /// A number that changes while any of the kernels below `n` gets on.
+    /// A number that changes while any of the kernels below `n` makes progress.
     pub fn progress(&self, n: usize) -> u64 {
         let words = self.kernels.iter().take(n);
         words.fold(0, |sum: u64, k| {

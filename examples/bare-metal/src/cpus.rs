@@ -3,7 +3,7 @@
 
 use mk_ipi_abi::PhysCpuId;
 
-/// Most CPUs that are looked at: more than any machine here has. An entry of the directory has room for twice as many.
+/// Most CPUs that are looked at: more than any machine here has. A directory entry has room for twice as many.
 pub const MAX_CPUS: usize = 512;
 
 /// CPUs by their physical ids.
@@ -23,7 +23,7 @@ impl Cpus {
         Self { ids: [PhysCpuId(0); MAX_CPUS], len: 0 }
     }
 
-    /// Adds a CPU, if it is not there yet: one may be listed twice, as local APIC and as local x2APIC.
+    /// Adds a CPU, if it is not in the set yet. A table can list one twice, as local APIC and as local x2APIC.
     pub fn add(&mut self, id: PhysCpuId) {
         if self.len < MAX_CPUS && !self.ids().contains(&id) {
             self.ids[self.len] = id;

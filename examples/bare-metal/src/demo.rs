@@ -23,9 +23,9 @@ use mk_ipi_core::{Deferred, Message, SendError};
 
 /// Step (control.rs) at which a kernel has sent all its messages.
 const SENT: u32 = READY + 1;
-/// Step at which all that comes has come to it.
+/// Step at which a kernel has received all that was sent to it.
 const RECEIVED: u32 = SENT + 1;
-/// Step at which the first of the ordered pairs is through its round trips, and one more for each other pair.
+/// Step at which the first ordered pair has done its round trips. Each other pair adds one.
 const FIRST_PAIR: u32 = RECEIVED + 1;
 const _: () = assert!(FIRST_PAIR + ((MAX_KERNELS * MAX_KERNELS) as u32) < DONE);
 
@@ -34,15 +34,16 @@ const MAX_TRIPS: usize = 1000;
 /// Seconds without an arrival after which a message that was sent counts as lost.
 const LOST_AFTER: u64 = 2;
 
-/// A look at all lanes that found nothing.
+/// The result of a look at all lanes that found nothing.
 const NOTHING: Deferred = Deferred { messages: 0, more: false };
 
-/// The ping that waits for its answer: sender plus one in the upper half, number in the lower; 0 if none.
+/// The ping that waits for its answer: the sender plus one in the upper half, the ping's number in the lower half; 0 if
+/// none.
 static PINGED: AtomicU64 = AtomicU64::new(0);
 /// The number of the last pong, plus one.
 static PONGED: AtomicU64 = AtomicU64::new(0);
 
-/// What a kernel did to one other.
+/// What a kernel sent to one other kernel.
 #[derive(Clone, Copy, Default)]
 struct Sent {
     messages: u64,
@@ -52,7 +53,7 @@ struct Sent {
     trips: [u64; 3],
 }
 
-/// Goes on where a former life ended, and takes messages from now on. Before the kernel joins the others.
+/// Restores the state of a former life, and takes messages from now on. Called before the kernel joins the others.
 pub fn register() {
     journal::own().recover();
     let registered = ENDPOINT
@@ -81,8 +82,8 @@ fn on_pong(message: &Message) {
     }
 }
 
-/// Runs all of it; whether nothing was lost, torn, doubled or out of order. The host has the `machine`, and kills whom
-/// it was told to kill.
+/// Runs the whole demo. Returns whether nothing was lost, torn, doubled or out of order. The host has the `machine`,
+/// and kills the kernel that it was told to kill.
 pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if node.kernels < 2 {
         fatal!("a kernel alone has nobody to talk to");
@@ -93,7 +94,7 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if watches_drains(node) {
         whole &= report_drains(node);
     }
-    // The last death was before the streams ended: who looks now knows of all that is in doubt.
+    // The last death was before the streams ended. So this look learns of all messages that are in doubt.
     Heart::new().look();
     let arrivals = journal::own().receiver.arrivals();
     round_trips(node, &mut sent);
@@ -109,13 +110,13 @@ pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     whole
 }
 
-/// Whether it is looked how fair the drain is: where one CPU drains.
+/// Returns whether this kernel checks the fairness of the drain. It does so where one CPU drains.
 fn watches_drains(node: &Node) -> bool {
     let is_plain = node.options.moves.is_none() && !node.is_victim(node.me);
     node.options.generation == Generation::Native && is_plain
 }
 
-/// What a kernel does beside its streams.
+/// What a kernel does in addition to its streams.
 enum Aside<'a> {
     Nothing,
     Kill(Killer<'a>),
@@ -124,7 +125,7 @@ enum Aside<'a> {
 }
 
 impl<'a> Aside<'a> {
-    /// What it was told to do; the host has the `machine`.
+    /// The task that this kernel was given. The host has the `machine`.
     fn new(node: &'a Node, machine: Option<&'a mut Machine>) -> Self {
         match (machine, node.options.kills, node.options.moves) {
             (Some(machine), Some(kills), None) => Self::Kill(Killer::new(node, machine, kills)),
@@ -135,7 +136,7 @@ impl<'a> Aside<'a> {
         }
     }
 
-    /// Does what can be done now; whether it is through.
+    /// Does what can be done now. Returns whether the task is finished.
     fn turn(&mut self, stream: &mut Stream) -> bool {
         match self {
             Self::Nothing => true,
@@ -145,7 +146,7 @@ impl<'a> Aside<'a> {
         }
     }
 
-    /// Says what was done.
+    /// Reports what was done.
     fn report(&self, node: &Node) {
         match self {
             Self::Kill(killer) => killer.report(),
@@ -158,7 +159,7 @@ impl<'a> Aside<'a> {
     }
 }
 
-/// Sends all messages to all others; gives what was done to each.
+/// Sends all messages to all others. Returns what was done for each of them.
 fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], Progress) {
     if watches_drains(node) {
         drains::watch(node.others().filter(|&k| !node.is_victim(k)));
@@ -180,7 +181,7 @@ fn stream(node: &Node, machine: Option<&mut Machine>) -> ([Sent; MAX_KERNELS], P
     (sent, stream.progress)
 }
 
-/// Waits for what is on its way.
+/// Waits for the messages that are on their way.
 fn wait_for_messages(node: &Node, progress: &mut Progress) {
     let receiver = &journal::own().receiver;
     // All have sent, and each has written down how many.
@@ -189,7 +190,8 @@ fn wait_for_messages(node: &Node, progress: &mut Progress) {
     let mut watchdog = Watchdog::new(LOST_AFTER);
     loop {
         let (runs, arrivals) = (ENDPOINT.platform().runs(), progress.report());
-        // Where kernels die messages in doubt may be missing, but all have sent: what is not found now does not come.
+        // Where kernels die, messages in doubt may be missing. But all kernels have sent: a message that is not found
+        // now will not come.
         let nothing_left = node.options.kills.is_some() && ENDPOINT.drain() == NOTHING;
         if receiver.total() == total || nothing_left || watchdog.stalled(arrivals) {
             break;
@@ -201,7 +203,8 @@ fn wait_for_messages(node: &Node, progress: &mut Progress) {
     node.wait_for_all(RECEIVED, "not all kernels have received", || {});
 }
 
-/// Says what came from kernel `from`; whether all did, once, whole and in order, but for what is in doubt.
+/// Reports what came from kernel `from`. Returns whether all messages came once, whole and in order, except those in
+/// doubt.
 fn report_received(node: &Node, from: usize) -> bool {
     let sent = &journal::of(from).sent[node.me];
     let Findings { received, lost, torn, doubled, disordered } = journal::own().receiver.findings(from, sent);
@@ -216,7 +219,7 @@ fn report_received(node: &Node, from: usize) -> bool {
     [lost, torn, doubled, disordered] == [0; 4]
 }
 
-/// Says how fair the drain was; whether it was as fair as it promises.
+/// Reports how fair the drain was. Returns whether it was as fair as it promises.
 fn report_drains(node: &Node) -> bool {
     let ((calls, longest), allowed) = (drains::found(), drains::allowed(node.kernels));
     record!(
@@ -226,7 +229,7 @@ fn report_drains(node: &Node) -> bool {
     longest <= allowed
 }
 
-/// Each ordered pair in turn: one pings, the other answers, the rest sleeps.
+/// Each ordered pair in turn: one pings, the other answers, all others sleep.
 fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
     let pairs =
         (0..node.kernels).flat_map(|f| (0..node.kernels).map(move |t| (f, t))).filter(|(f, t)| f != t);
@@ -247,7 +250,7 @@ fn round_trips(node: &Node, sent: &mut [Sent; MAX_KERNELS]) {
     }
 }
 
-/// Sends one message; whether there was room for it.
+/// Sends one message. Returns whether there was room for it.
 fn send(to: usize, ty: MessageType, message: &Payload) -> bool {
     match ENDPOINT.send(instance(to), ty, message.bytes()) {
         Ok(_) => true,
@@ -256,7 +259,7 @@ fn send(to: usize, ty: MessageType, message: &Payload) -> bool {
     }
 }
 
-/// Answers the ping that waits, if one does, from the main program.
+/// Answers the waiting ping, if there is one, from the main program.
 fn answer(node: &Node) {
     let pinged = PINGED.load(Ordering::Acquire);
     if let Some(sender) = (pinged >> 32).checked_sub(1) {
@@ -267,7 +270,7 @@ fn answer(node: &Node) {
     }
 }
 
-/// Pings kernel `to`, one ping at a time; least, median and 99th percentile of the round trips in cycles.
+/// Pings kernel `to`, one ping at a time. Returns least, median and 99th percentile of the round trips in cycles.
 fn ping(node: &Node, to: usize) -> [u64; 3] {
     let mut trips = [0; MAX_TRIPS];
     let trips = &mut trips[..(node.options.messages as usize).min(MAX_TRIPS)];

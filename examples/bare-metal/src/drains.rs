@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Is the drain fair? Counts the calls of it that left a kernel's stream waiting, whatever another one does or suffers.
+//! Checks that the drain is fair: counts the calls that left a kernel's stream waiting, whatever another kernel does.
 
 use crate::journal;
 use crate::layout::MAX_KERNELS;
@@ -7,34 +7,34 @@ use crate::own;
 use crate::platform::BUDGET;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Messages of one lane in its turn (SPEC N-13).
+/// Messages that a lane may have in one turn (SPEC N-13).
 const SHARE: usize = 16;
 
 /// One bit for each kernel whose stream is watched.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
-/// Calls of the drain.
+/// How often the drain was called.
 static CALLS: AtomicU64 = AtomicU64::new(0);
-/// For each kernel the last calls in a row that left its stream waiting.
+/// For each kernel, how many of the last calls in a row left its stream waiting.
 static ROWS: [AtomicU64; MAX_KERNELS] = [const { AtomicU64::new(0) }; MAX_KERNELS];
 /// The longest such row.
 static LONGEST: AtomicU64 = AtomicU64::new(0);
 
-/// Watches the streams of these kernels from now on; of none to end it.
+/// Watches the streams of these kernels from now on. With no kernels, it ends the watch.
 pub fn watch(kernels: impl Iterator<Item = usize>) {
     WATCHED.store(kernels.fold(0, |bits, k| bits | 1 << k), Ordering::Relaxed);
 }
 
-/// Calls of the drain, and how many in a row gave a kernel nothing of what waited from it, at most.
+/// The number of calls of the drain, and the longest row of calls that took nothing of what waited from a kernel.
 pub fn found() -> (u64, u64) {
     (CALLS.load(Ordering::Relaxed), LONGEST.load(Ordering::Relaxed))
 }
 
-/// The longest row that the drain promises: a call has turns for a part of the lanes only.
+/// The longest row that the drain allows: one call has turns for only a part of the lanes.
 pub fn allowed(kernels: usize) -> u64 {
     (kernels * SHARE).div_ceil(BUDGET) as u64
 }
 
-/// Drains by `drain`, and looks who gets nothing.
+/// Drains by `drain`, and checks which kernels had no turn.
 pub fn watched(drain: impl FnOnce()) {
     let watched = WATCHED.load(Ordering::Relaxed);
     if watched == 0 {

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU that is moved between running kernels: what the host and a kernel say to each other, and what a kernel does.
+//! Moves a CPU between running kernels: the messages between the host and a kernel, and a kernel's part.
 //!
 //! | what | from | value | what for |
 //! | --- | --- | --- | --- |
-//! | `GiveUp` | host | | your doorbell is to leave the CPU |
-//! | `GivenUp` | kernel | | it has |
-//! | `Leave` | host | generation | the directory says so; stop the CPU when nobody rings it any more |
+//! | `GiveUp` | host | | move your doorbell away from the CPU |
+//! | `GivenUp` | kernel | | it was moved away |
+//! | `Leave` | host | generation | the directory says that the CPU is not yours; stop it when no kernel rings it any more |
 //! | `Left` | kernel | | it is stopped |
-//! | `Take` | host | | the CPU is yours, the directory says so |
-//! | `Ready` | kernel | address | where it is to begin |
-//! | `Taken` | kernel | | it runs, and doorbells go there |
+//! | `Take` | host | | the CPU is yours, and the directory says so |
+//! | `Ready` | kernel | address | where the CPU must begin |
+//! | `Taken` | kernel | | the CPU runs, and doorbells go to it |
 //!
-//! Each kernel has a doorbell vector of its own: one that arrives at a CPU that is another kernel's by then is a stray.
+//! Each kernel has its own doorbell vector. If one arrives at a CPU that belongs to another kernel by then, it is
+//! counted as a stray.
 
 use crate::arch::{self, without_interrupts};
 use crate::clock::{self, SECOND};
@@ -29,25 +30,25 @@ use spin::Mutex;
 
 /// One step of a hand-over.
 const HAND_OVER: MessageType = MessageType(0x120);
-/// Seconds within which deferred work comes to an end.
+/// Seconds within which deferred work must end.
 const PATIENCE: u64 = 10;
 
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoteKind {
-    /// Your doorbell is to leave the CPU.
+    /// Move your doorbell away from the CPU.
     GiveUp,
-    /// It has.
+    /// The doorbell was moved away.
     GivenUp,
-    /// Stop the CPU when nobody rings it any more.
+    /// Stop the CPU when no kernel rings it any more.
     Leave,
-    /// It is stopped.
+    /// The CPU is stopped.
     Left,
     /// The CPU is yours.
     Take,
-    /// It may begin there.
+    /// The CPU can begin at this address.
     Ready,
-    /// It runs.
+    /// The CPU runs.
     Taken,
 }
 
@@ -64,15 +65,16 @@ const ALL: [NoteKind; 7] = [
 /// A message of a hand-over.
 #[derive(Clone, Copy, Debug)]
 pub struct Note {
-    /// Who said it.
+    /// The kernel that sent it.
     pub from: InstanceId,
-    /// What.
+    /// What it says.
     pub kind: NoteKind,
     /// A generation, or an address.
     pub value: u64,
 }
 
-/// The last note that came and was not fetched. The host has one question open at a time, and each is answered once.
+/// The last note that came and was not fetched. The host waits for one answer at a time, and each question is answered
+/// once.
 static NOTE: Mutex<Option<Note>> = Mutex::new(None);
 /// Vectors of other kernels that arrived here.
 static STRAYS: AtomicU64 = AtomicU64::new(0);
@@ -80,7 +82,7 @@ static STRAYS: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 /// How often this kernel had a second CPU.
 static HAD: AtomicU64 = AtomicU64::new(0);
-/// On order: nobody follows the directory, and nobody waits until others have.
+/// A failure on order: no kernel follows the directory, and none waits until others have.
 static STALE: AtomicBool = AtomicBool::new(false);
 
 /// The doorbell vector of kernel `k`.
@@ -88,7 +90,7 @@ pub fn vector(k: usize) -> Vector {
     arch::doorbell_of(k).unwrap_or_else(|| fatal!("no vector for kernel {k}"))
 }
 
-/// Opens this kernel's own vector, and has those of the others counted. Interrupts are off.
+/// Opens this kernel's own vector, and counts the vectors of the others as strays. Interrupts are off.
 pub fn prepare(options: &Options) {
     if options.moves.is_none() {
         return;
@@ -102,7 +104,7 @@ pub fn prepare(options: &Options) {
     }
 }
 
-/// Whether the directory is not to be followed: a failure on order.
+/// Returns whether the directory must not be followed: a failure on order.
 pub fn is_stale() -> bool {
     STALE.load(Ordering::Relaxed)
 }
@@ -131,12 +133,12 @@ fn on_note(message: &Message) {
     }
 }
 
-/// The note that came, if one did.
+/// The note that came, if there is one.
 pub fn next_note() -> Option<Note> {
     without_interrupts(|| NOTE.lock().take())
 }
 
-/// Says `what` to kernel `k`; whether there was room.
+/// Sends a note to kernel `k`. Returns whether there was room.
 pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     let mut bytes = [0; 16];
     let number = ALL.iter().position(|w| *w == kind).unwrap_or(ALL.len());
@@ -149,14 +151,15 @@ pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     }
 }
 
-/// Whether no live kernel has our region mapped and has not followed the directory to `generation`. Nobody dies here.
+/// Returns whether every live kernel that has our region mapped has followed the directory to `generation`. No kernel
+/// dies in a run that moves a CPU.
 pub fn nobody_is_behind(generation: u32) -> bool {
     let mut behind = false;
     let looked = ENDPOINT.behind(generation, |_, _| behind = true);
     is_stale() || (looked.is_ok() && !behind)
 }
 
-/// Says what this kernel saw of the CPU that was moved.
+/// Reports what this kernel saw of the CPU that was moved.
 pub fn report(node: &Node) {
     let [had, arrived, stray] = [&HAD, &ARRIVED, &STRAYS].map(|n| n.load(Ordering::Relaxed));
     record!("{{\"spare\":{{\"kernel\":{},\"had\":{had},\"arrived\":{arrived},\"stray\":{stray}}}}}", node.me);
@@ -166,15 +169,15 @@ pub fn report(node: &Node) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Nothing,
-    /// Give the CPU up when a doorbell has come to it: a move without one proves nothing.
+    /// Give the CPU up once a doorbell has come to it: a move without one proves nothing.
     Using,
-    /// Wait until nobody rings the CPU any more.
+    /// Wait until no kernel rings the CPU any more.
     Settling(u32),
     /// Wait until the CPU is off.
     Leaving,
     /// Wait until the CPU is on.
     Starting,
-    /// Say so.
+    /// Send this note.
     Saying(NoteKind, u64, &'static Doing),
 }
 
@@ -187,7 +190,7 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Nothing is to be done yet. `None` if no CPU is moved.
+    /// There is nothing to do yet. `None` if no CPU is moved.
     pub fn new(node: &'a Node) -> Option<Self> {
         node.options.moves?;
         if OWN_CPUS < 2 {
@@ -196,7 +199,7 @@ impl<'a> Guest<'a> {
         Some(Self { node, doing: Doing::Nothing, before: 0 })
     }
 
-    /// Does what can be done now; whether the host is through with moving.
+    /// Does what can be done now. Returns whether the host has finished moving the CPU.
     pub fn turn(&mut self) -> bool {
         node::follow();
         if let Some(note) = next_note() {
@@ -228,7 +231,7 @@ impl<'a> Guest<'a> {
         }
         let is_over = !control().is_going_on();
         if is_over && self.keeps_doorbell() {
-            // What was ordered is done: the rest of the run is as ever.
+            // What was ordered is done: the rest of the run is as usual.
             self.move_doorbell(Kernel.physical_id());
         }
         is_over
@@ -245,7 +248,7 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// On order: the doorbell stays at a CPU that is given up.
+    /// A failure on order: the doorbell stays at a CPU that is given up.
     fn keeps_doorbell(&self) -> bool {
         let fault = self.node.options.fault.filter(|fault| usize::from(fault.kernel) == self.node.me);
         fault.is_some_and(|fault| matches!(fault.kind, FaultKind::Keep | FaultKind::Stale))
@@ -257,13 +260,13 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Has doorbells come to the first CPU again, and what came by the old one found.
+    /// Moves doorbells back to the first CPU, and finds the messages that rang the old one.
     fn give_up(&self) {
         if self.keeps_doorbell() {
             return;
         }
         self.move_doorbell(Kernel.physical_id());
-        // A look that began before does not count; one that begins from now on does, on whichever CPU.
+        // A look that began before this does not count. One that begins from now on does, on either CPU.
         fence(Ordering::SeqCst);
         let start = clock::now();
         while Kernel.second_runs() {

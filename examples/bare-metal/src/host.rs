@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host kernel: makes regions and directory, loads, starts and stops the other kernels, says how it ended.
+//! The host kernel: makes regions and directory, loads, starts and stops the other kernels, and reports the result.
 
 use crate::arch;
 use crate::clock::{self, Microseconds, SECOND};
@@ -26,10 +26,10 @@ const MIN_SLOTS: u64 = 8;
 /// How long a CPU is given to stop: an emulated one stops when its thread runs next.
 const STOP: Microseconds = Microseconds(50_000);
 
-/// The host's view of the machine: kernel k is in its life `lives[k]`.
+/// The host's view of the machine. Kernel k is in its life `lives[k]`.
 pub struct Machine {
     shares: Shares,
-    /// A CPU is moved: each kernel has a doorbell vector of its own.
+    /// True if a CPU is moved: then each kernel has its own doorbell vector.
     moves: bool,
     lives: [Incarnation; MAX_KERNELS],
     kernels: usize,
@@ -42,7 +42,7 @@ pub fn start(options: Options) -> (Node, Machine) {
     let mut machine = Machine::find(&options);
     (0..machine.kernels).for_each(journal::clear);
     demo::register();
-    // A native link begins with who we are.
+    // A native link begins with this kernel's identity.
     ENDPOINT.identify(InstanceId::HOST, Incarnation::FIRST);
     for k in 0..machine.kernels {
         machine.create(k);
@@ -58,7 +58,7 @@ pub fn start(options: Options) -> (Node, Machine) {
     (node, machine)
 }
 
-/// Waits for the verdicts, and ends the machine with what they say.
+/// Waits for the verdicts, and ends the machine with the status that they give.
 pub fn finish(node: &Node) -> ! {
     node.wait_for_all(DONE, "not all kernels are done", || {});
     let ok = (0..node.kernels).all(|k| control().verdict(k));
@@ -83,11 +83,11 @@ impl Machine {
         };
         let link = link(options.generation, found.ids(), kernels);
         let directory = kernel.map(layout::directory(), Access::ReadWrite);
-        // The memory map's directory is no RAM: too small a machine.
+        // If the memory map's directory is not RAM, the machine is too small.
         let directory = directory.unwrap_or_else(|e| fatal!("the directory's memory: {e:?}"));
         // SAFETY: all of memory stays mapped for ever (platform.rs).
         let words = unsafe { directory.as_ptr().as_ref() };
-        // An entry has room for all CPUs that there are.
+        // An entry has room for all CPUs of the machine.
         let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
         let Some(boot_cpu) = kernel.controller().boot_cpu() else {
@@ -119,7 +119,7 @@ impl Machine {
         }
     }
 
-    /// Writes the entry of kernel `k`; gives the directory's generation with it.
+    /// Writes the entry of kernel `k`. Returns the directory's generation after that.
     fn list(&mut self, k: usize, state: State) -> u32 {
         let record = self.record(k, state);
         let written = self.directory.write(&record, self.shares.of(k));
@@ -149,25 +149,25 @@ impl Machine {
         self.runs(k);
     }
 
-    /// Stops kernel `k` for good: wherever it is, or, where nobody stops a CPU from outside, where it takes its next doorbell. Does
-    /// `meanwhile` until it has stopped.
+    /// Stops kernel `k` for good. It stops whatever it runs; or at its next doorbell, where a CPU cannot be stopped
+    /// from outside. Runs `meanwhile` until it has stopped.
     pub fn stop(&mut self, k: usize, meanwhile: impl FnMut(Microseconds)) {
         control().order_stop(k, true);
-        // SAFETY: the CPU is that kernel's alone, and nobody waits for it.
+        // SAFETY: the CPU belongs to that kernel alone, and no kernel waits for it.
         let stopped = unsafe { ENDPOINT.platform().controller().stop(self.shares.first(k), STOP, meanwhile) };
         if let Err(e) = stopped {
             fatal!("CPU {} of kernel {k}: {e:?}", self.shares.first(k).0);
         }
         control().order_stop(k, false);
         self.list(k, State::Dead);
-        // The kernel writes no more: what it claimed is nobody's.
+        // The kernel writes no more, so its claims can be cleared.
         ENDPOINT.clear_claims(instance(k), self.lives[k]);
         console::release_of(k);
         control().set_step(k, 0);
     }
 
-    /// Starts kernel `k`, which was stopped, in its next life: its image anew, its region as it is. Does `meanwhile` while
-    /// it waits for the CPU.
+    /// Starts kernel `k`, which was stopped, in its next life: its image is loaded anew, its region stays as it is.
+    /// Runs `meanwhile` while it waits for the CPU.
     pub fn revive(&mut self, k: usize, options: &Options, meanwhile: impl FnMut(Microseconds)) {
         let Some(file) = options.images().nth(k - 1) else { fatal!("kernel {k} has no image") };
         self.lives[k] = self.lives[k].next();
@@ -212,36 +212,37 @@ impl Machine {
         self.shares.spare()
     }
 
-    /// Says in the directory that the spare CPU is not kernel `k`'s any more; gives the generation that says so.
+    /// Says in the directory that the spare CPU no longer belongs to kernel `k`. Returns the generation that says so.
     pub fn take_spare(&mut self, k: usize) -> u32 {
         self.shares.holder = None;
         self.list(k, State::Running)
     }
 
-    /// Says in the directory that the spare CPU is kernel `k`'s.
+    /// Says in the directory that the spare CPU belongs to kernel `k`.
     pub fn give_spare(&mut self, k: usize) {
         self.shares.holder = Some(k);
         self.list(k, State::Running);
     }
 
-    /// Stops the spare CPU, which is nobody's. Does `meanwhile` until it has stopped.
+    /// Stops the spare CPU, which belongs to no kernel now. Runs `meanwhile` until it has stopped.
     pub fn stop_spare(&self, meanwhile: impl FnMut(Microseconds)) {
         let cpu = self.spare();
-        // SAFETY: it is no kernel's, and the last one has said that it needs it no more.
+        // SAFETY: it belongs to no kernel, and the last one has said that it needs it no more.
         let stopped = unsafe { ENDPOINT.platform().controller().stop(cpu, STOP, meanwhile) };
         if let Err(e) = stopped {
             fatal!("CPU {}: {e:?}", cpu.0);
         }
     }
 
-    /// Starts the spare CPU at `entry` of kernel `k`, which said that it may begin there. `delay` as for [`arch::Controller::start`].
+    /// Starts the spare CPU at `entry` of kernel `k`, which said that it can begin there. `delay` as for
+    /// [`arch::Controller::start`].
     pub fn start_spare(&self, k: usize, entry: u64, delay: impl FnMut(Microseconds)) {
         let at =
             PhysRange::new(PhysAddr(entry), 1).filter(|at| layout::contains(layout::image_window(k), *at));
         if at.is_none() {
             fatal!("kernel {k} has no code at {entry:#x}");
         }
-        // SAFETY: the CPU was stopped, and is kernel `k`'s, which has code for it there.
+        // SAFETY: the CPU was stopped and belongs to kernel `k`, which has code for it there.
         unsafe { start_at(self.spare(), entry, 0, delay) };
     }
 }
@@ -250,9 +251,9 @@ impl Machine {
 ///
 /// # Safety
 ///
-/// As for that.
+/// As for [`arch::Controller::start`].
 unsafe fn start_at(cpu: PhysCpuId, entry: u64, argument: u64, delay: impl FnMut(Microseconds)) {
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let started = unsafe { ENDPOINT.platform().controller().start(cpu, entry, argument, delay) };
     if let Err(e) = started {
         fatal!("CPU {}: {e:?}", cpu.0);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.hostile=noise:SEED|deaf` with `serve`: a kernel that breaks the rules, to show that its host is not harmed.
+//! `mk_ipi.hostile=noise:SEED|deaf` with `serve`: a kernel that breaks the rules. It shows that its host is not harmed.
 //!
-//! - `noise`: beside its usual service it sends messages of the services' types (SPEC chapters K, G and E). Some are random, some are
-//!   valid but for a few bytes, some are valid frames with a random content.
-//! - `deaf`: it takes no message any more as soon as the host's network interface has a carrier. Its heartbeat goes on.
+//! - `noise`: in addition to its usual service it sends messages of the services' types (SPEC chapters K, G and E).
+//!   Some are random. Some are valid except for a few bytes. Some are valid frames with a random content.
+//! - `deaf`: it takes no messages any more as soon as the host's network interface has a carrier. Its heartbeat goes
+//!   on.
 
 use crate::arch::interrupts;
 use crate::net;
@@ -20,22 +21,22 @@ use mk_ipi_net::net::{
 
 /// Bytes of the longest message.
 const LONGEST: usize = 4096;
-/// Messages in a row: then the kernel serves again.
+/// Messages in a row, after which the kernel serves again.
 const MESSAGES: u32 = 16;
 
-/// What breaks the rules beside the usual service.
+/// Breaks the rules in addition to the usual service.
 pub struct Noise {
     random: Rng,
     number: u32,
 }
 
 impl Noise {
-    /// The messages that this seed gives.
+    /// The noise that this seed gives.
     pub fn new(seed: u64) -> Self {
         Self { random: Rng::with_seed(seed), number: 0 }
     }
 
-    /// Sends some messages to the host; whether there was space for all.
+    /// Sends some messages to the host. Returns whether there was space for all.
     pub fn turn(&mut self) -> bool {
         let host = SERVER.instance(InstanceId::HOST).ok();
         let longest = host.and_then(|host| host.geometry()).map_or(0, |g| g.max_len() as usize);
@@ -49,7 +50,7 @@ impl Noise {
         })
     }
 
-    /// Writes a message to the start of `to`, which is random; its type and its length.
+    /// Writes a message to the start of `to`, whose content is random. Returns its type and its length.
     fn compose(&mut self, to: &mut [u8; LONGEST]) -> (MessageType, usize) {
         match self.random.u8(..8) {
             0 => (CONSOLE_TYPE, self.console(to)),
@@ -61,7 +62,7 @@ impl Noise {
         }
     }
 
-    /// Changes up to three of the first bytes of every second message, or its length.
+    /// Changes up to three of the first bytes of the message, or its length, in half of the cases.
     fn damage(&mut self, message: &mut [u8; LONGEST], len: usize) {
         if self.random.bool() {
             return;
@@ -114,7 +115,7 @@ impl Noise {
         ChannelMessage { number, to: self.life(), body }.encode(to).map_or(0, <[u8]>::len)
     }
 
-    /// What an interface says of itself: with its own key, now and then, so that the carrier goes and comes.
+    /// What an interface says of itself. It has its own key only sometimes, so that the carrier comes and goes.
     fn control(&mut self) -> Control {
         let ours = Key::of(SERVER.identity().map_or(Incarnation::FIRST, |(_, life)| life), 1);
         let any = Key::new(self.random.u32(..)).unwrap_or(ours);
@@ -128,7 +129,7 @@ impl Noise {
         Control::Open { offer, heard: Some(self.host_key()) }
     }
 
-    /// The key that the host's frames must carry; any other while it has none.
+    /// The key that the host's frames must carry; a random one while the host has none.
     fn host_key(&mut self) -> Key {
         let theirs = net::carrier(InstanceId::HOST).map(|theirs| theirs.key);
         theirs.or_else(|| Key::new(self.random.u32(1..))).unwrap_or(Key::of(Incarnation::FIRST, 1))
@@ -146,7 +147,7 @@ impl Noise {
         }
     }
 
-    /// A frame, or the begin of one: perhaps of IP, with a content that is random from there on.
+    /// A frame, or the beginning of one. It can begin as an IP packet; its content is random from there on.
     fn frame(&mut self, to: &mut [u8; LONGEST]) -> usize {
         self.number = self.number.wrapping_add(1);
         let there = self.random.usize(..=1600);
@@ -172,12 +173,12 @@ impl Noise {
     }
 }
 
-/// Writes `bytes` to the start of `to`; how many they are.
+/// Writes `bytes` to the start of `to`. Returns how many they are.
 fn put(to: &mut [u8], bytes: &[u8]) -> usize {
     to.iter_mut().zip(bytes).map(|(to, byte)| *to = *byte).count()
 }
 
-/// Takes nothing any more, from the first carrier on. Returns until then.
+/// Takes no messages any more, once the first carrier is there. Until then it returns.
 pub fn be_deaf(heart: &mut Heart) {
     if net::carrier(InstanceId::HOST).is_none() {
         return;

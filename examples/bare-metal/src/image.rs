@@ -14,11 +14,11 @@ use mk_ipi_abi::{PhysAddr, PhysRange};
 pub enum ImageError {
     /// No ELF file, or a broken one.
     Elf(ParseError),
-    /// It does not say where it is entered, or that is not inside it.
+    /// It gives no entry, or the entry is outside of the image.
     NoEntry,
-    /// A segment lies outside the window that the memory map gives this kernel: where it begins.
+    /// A segment lies outside the window that the memory map gives this kernel. Gives where the segment begins.
     Misplaced(u64),
-    /// A segment is larger in the file than in memory, or has no bytes in the file where it says.
+    /// A segment is larger in the file than in memory, or its bytes are not in the file. Gives where it begins.
     BadSegment(u64),
 }
 
@@ -39,7 +39,7 @@ impl From<ParseError> for ImageError {
     }
 }
 
-/// Copies the image in `file` to where it was linked, inside `window`; gives its entry.
+/// Copies the image in `file` to where it was linked, inside `window`. Returns its entry.
 ///
 /// # Safety
 ///
@@ -48,7 +48,7 @@ pub unsafe fn load(file: &[u8], window: PhysRange) -> Result<u64, ImageError> {
     let elf = ElfBytes::<LittleEndian>::minimal_parse(file)?;
     let segments = elf.segments().ok_or(ImageError::NoEntry)?;
     for segment in segments.iter().filter(|segment| segment.p_type == PT_LOAD && segment.p_memsz != 0) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         unsafe { place(&elf, &segment, window)? };
     }
     let entry = arch::image_entry(&elf)?;
@@ -56,7 +56,7 @@ pub unsafe fn load(file: &[u8], window: PhysRange) -> Result<u64, ImageError> {
     at.map(|_| entry).ok_or(ImageError::NoEntry)
 }
 
-/// Copies one segment, zeros after its bytes.
+/// Copies one segment, and writes zeros after its bytes.
 ///
 /// # Safety
 ///
@@ -76,7 +76,7 @@ unsafe fn place(
         return Err(ImageError::BadSegment(at));
     }
     let place = arch::at(at) as *mut u8;
-    // SAFETY: `target` lies in `window`, which is the caller's to overwrite; a byte slice has no alignment.
+    // SAFETY: `target` lies in `window`, which the caller lets us overwrite; a byte slice needs no alignment.
     let memory = unsafe { core::slice::from_raw_parts_mut(place, target.len() as usize) };
     let (head, tail) = memory.split_at_mut(bytes.len());
     head.copy_from_slice(bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What came to a kernel that serves (serve.rs): deferred work leaves it here, the main program fetches it.
+//! What came to a kernel that serves (serve.rs). Deferred work leaves it here, and the main program fetches it.
 
 use crate::arch::without_interrupts;
 use crate::clock;
@@ -19,33 +19,33 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 use spin::Mutex;
 
-/// What the main program has not fetched yet, of one other kernel.
+/// What came from one other kernel and the main program has not fetched yet.
 #[derive(Clone, Copy)]
 pub struct News {
-    /// Messages of the stream that were ordered to it.
+    /// Messages of the stream to this kernel that were ordered.
     pub stream: u64,
-    /// A series of pings that was ordered to it.
+    /// A series of pings to this kernel that was ordered.
     pub pings: Option<u64>,
     /// Its latest ping: the number.
     pub ping: Option<u64>,
     /// Its latest pong: the number, and when it came.
     pub pong: Option<(u64, u64)>,
-    /// Whom it asked about: one bit for each.
+    /// The kernels that it asked about: one bit for each.
     pub asked: u64,
-    /// There is space in its lane.
+    /// True if there is space in its lane.
     pub space: bool,
 }
 
 const NO_NEWS: News = News { stream: 0, pings: None, ping: None, pong: None, asked: 0, space: false };
 
-/// Taken with interrupts off, so that nobody ever waits for it.
+/// Accessed with interrupts off, so that no code ever waits for it.
 struct Inbox {
     /// The present run.
     run: u32,
-    /// Kernels of which there is news: one bit for each.
+    /// Kernels with news: one bit for each.
     changed: u64,
     news: [News; MAX_INSTANCES],
-    /// Messages to them in doubt: they died while they handled them.
+    /// Messages to each kernel that are in doubt: the kernel died while it handled them.
     in_doubt: [u64; MAX_INSTANCES],
 }
 
@@ -53,7 +53,7 @@ static INBOX: Mutex<Inbox> =
     Mutex::new(Inbox { run: 0, changed: 0, news: [NO_NEWS; MAX_INSTANCES], in_doubt: [0; MAX_INSTANCES] });
 /// The streams from all others.
 static STREAMS: [StreamCheck; MAX_INSTANCES] = [const { StreamCheck::new() }; MAX_INSTANCES];
-/// Torn messages from nobody known.
+/// Torn messages from an unknown sender.
 static TORN: AtomicU64 = AtomicU64::new(0);
 
 const _: () = assert!(MAX_INSTANCES == 64);
@@ -62,7 +62,7 @@ fn with<R>(f: impl FnOnce(&mut Inbox) -> R) -> R {
     without_interrupts(|| f(&mut INBOX.lock()))
 }
 
-/// Notes something about `id`, if that is one of those that are known.
+/// Notes something about `id`, if it is one of the known ids.
 fn note(id: InstanceId, f: impl FnOnce(&mut News)) {
     with(|inbox| {
         if let Some(news) = inbox.news.get_mut(id.index()) {
@@ -72,10 +72,10 @@ fn note(id: InstanceId, f: impl FnOnce(&mut News)) {
     });
 }
 
-/// The present run, and some news of it, or none if there is no more.
+/// The present run, and some news of it, or `None` if there is no more.
 pub fn next() -> (u32, Option<(InstanceId, News)>) {
     with(|inbox| {
-        // An id above all is no kernel's: none changed.
+        // An id above all others belongs to no kernel: nothing changed.
         let id = InstanceId::new(inbox.changed.trailing_zeros() as u8);
         let news = inbox.news.get_mut(id.index()).map(|news| (id, core::mem::replace(news, NO_NEWS)));
         inbox.changed &= inbox.changed.wrapping_sub(1);
@@ -93,12 +93,12 @@ pub fn found(id: InstanceId) -> (Counts, u64) {
 /// `id` is gone for good.
 pub fn forget(id: InstanceId) {
     if let Some(stream) = STREAMS.get(id.index()) {
-        // The main program calls, and must not come between two messages.
+        // The main program calls this, so it must not interrupt the handling of a message.
         without_interrupts(|| stream.ended());
     }
 }
 
-/// Takes messages from now on. Before the kernel joins the others.
+/// Takes messages from now on. Called before the kernel joins the others.
 pub fn register() {
     let registered = SERVER
         .register(STREAM, &on_stream)
@@ -113,14 +113,14 @@ pub fn register() {
     }
 }
 
-/// Number and sender of a payload that came whole, and from whom it says.
+/// The number of a payload that came whole, and the sender that it names.
 fn checked(message: &Message) -> Option<(u64, InstanceId)> {
     let (number, sender) = payload::check(message.payload())?;
     let sender = InstanceId::new(sender.try_into().ok()?);
     is_from(message, sender).then_some((number, sender))
 }
 
-/// Whether `id` may have sent that: on the native link the lane proves it.
+/// Returns whether `id` can have sent that: on the native link the lane proves it.
 fn is_from(message: &Message, id: InstanceId) -> bool {
     message.sender().is_none_or(|sender| sender == id)
 }
@@ -129,7 +129,7 @@ fn on_stream(message: &Message) {
     let Some((number, sender)) = checked(message) else { return on_torn(message) };
     let Some(stream) = STREAMS.get(sender.index()) else { return };
     if number == 0 && message.sender().is_none() {
-        // RFC v2 does not tell of a new life; the directory lists it before it begins.
+        // RFC v2 does not announce a new life; the directory lists it before it begins.
         if let Some(life) = serve::listed_life(sender) {
             stream.began(life);
         }
@@ -169,7 +169,7 @@ fn on_reset(message: &Message) {
         inbox.run = run;
         inbox.in_doubt = [0; MAX_INSTANCES];
         for news in &mut inbox.news {
-            // Questions, and pings of others, are of no run.
+            // Questions, and pings from others, belong to no run.
             *news = News { stream: 0, pings: None, pong: None, ..*news };
         }
         STREAMS.iter().for_each(StreamCheck::reset);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel writes down outside its image: where its streams are. A kernel that was killed goes on from there
-//! in its next life, so that nothing it sent or was sent is forgotten. No part of the protocol.
+//! What a kernel writes down outside its image: the state of its streams. A kernel that was killed continues from there
+//! in its next life. So no message that it sent or was sent is forgotten. It is not part of the protocol.
 
 use crate::arch::at;
 use crate::layout::{self, JOURNAL_LEN, MAX_KERNELS};
@@ -9,7 +9,7 @@ use crate::own;
 use crate::receive::Receiver;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// One kernel's journal. It alone writes it; the others may look.
+/// One kernel's journal. Only that kernel writes it; the others may read it.
 #[repr(C)]
 pub struct Journal {
     /// Its streams to the others.
@@ -23,14 +23,14 @@ const _: () = assert!(size_of::<Journal>() as u64 <= JOURNAL_LEN);
 /// A kernel's stream to one other, across all its lives.
 #[repr(C, align(64))]
 pub struct SentTo {
-    /// Behind the number of the last message whose sending began.
+    /// The number after that of the last message whose sending began.
     begun: AtomicU64,
-    /// Behind the number of the last message whose sending ended.
+    /// The number after that of the last message whose sending ended.
     ended: AtomicU64,
-    /// As `ended`, and the receiver has been told.
+    /// The value of `ended` when the receiver was last told.
     flushed: AtomicU64,
-    /// Messages in doubt, how many and which: a life of ours ended while it sent them, or one of the receiver while it handled
-    /// them.
+    /// The messages in doubt, their count and their numbers: a life of this kernel ended while it sent them, or a life
+    /// of the receiver while it handled them.
     in_doubt: (AtomicU64, [AtomicU64; MAX_KILLS]),
 }
 
@@ -40,7 +40,7 @@ pub fn of(k: usize) -> &'static Journal {
     unsafe { &*(at(layout::journal(k)) as *const Journal) }
 }
 
-/// This kernel's own.
+/// This kernel's own journal.
 pub fn own() -> &'static Journal {
     of(usize::from(own::kernel()))
 }
@@ -55,7 +55,7 @@ pub fn clear(k: usize) {
 }
 
 impl Journal {
-    /// Goes on where a former life, if there was one, was stopped.
+    /// Continues from where a former life, if there was one, was stopped.
     pub fn recover(&self) {
         for stream in &self.sent {
             stream.recover();
@@ -65,12 +65,12 @@ impl Journal {
 }
 
 impl SentTo {
-    /// Messages so far, and the number of the next one.
+    /// How many messages there were so far. This is also the number of the next one.
     pub fn messages(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Sends the next message by `send`, which says whether it did.
+    /// Sends the next message by `send`, which returns whether it did.
     pub fn next(&self, send: impl FnOnce() -> bool) -> bool {
         let number = self.messages();
         self.begun.store(number + 1, Ordering::SeqCst);
@@ -83,12 +83,12 @@ impl SentTo {
         sent
     }
 
-    /// Leaves a number out.
+    /// Skips a number.
     pub fn skip(&self) {
         self.next(|| true);
     }
 
-    /// The receiver has been told of all so far.
+    /// The receiver has been told of all messages so far.
     pub fn flushed(&self) {
         self.flushed.store(self.messages(), Ordering::Release);
     }
@@ -98,7 +98,7 @@ impl SentTo {
         self.flushed.load(Ordering::Acquire)
     }
 
-    /// Message `number` may have come or not.
+    /// It is not known whether message `number` came.
     pub fn doubt(&self, number: u64) {
         let (count, numbers) = &self.in_doubt;
         let at = count.load(Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl SentTo {
     fn recover(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         if begun != self.messages() {
-            // Its number is not used again: had it been published, the message would come twice.
+            // Its number is not used again: if it had been published, the message would come twice.
             if self.in_doubt().last() != Some(begun - 1) {
                 self.doubt(begun - 1);
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.kill=`: the host stops a kernel in mid-stream, wherever it is, and starts it anew, again and again.
+//! `mk_ipi.kill=`: the host stops a kernel in mid-stream, whatever it runs, and starts it anew, again and again.
 
 use crate::clock::{self, Microseconds, SECOND};
 use crate::control::control;
@@ -13,27 +13,27 @@ use crate::stream::Stream;
 /// Seconds within which a kernel comes up, and begins to send.
 const PATIENCE: u64 = 20;
 
-/// Who is to be killed, and how far that is.
+/// The kernel to kill, and how far that is.
 pub struct Killer<'a> {
     node: &'a Node,
     machine: &'a mut Machine,
     kills: Kills,
     /// Another kernel that stays alive.
     survivor: usize,
-    /// How often it was killed.
+    /// How often the victim was killed.
     done: u32,
-    /// How often while we still streamed to the survivor.
+    /// How often it was killed while this kernel still streamed to the survivor.
     in_stream: u32,
     /// The victim's messages when its present life began.
     born_at: u64,
-    /// When it is to be killed, once that is decided.
+    /// When the victim will be killed, once that is decided.
     due: Option<u64>,
-    /// What other survivors sent us while it was dead.
+    /// Messages that other survivors sent to this kernel while the victim was dead.
     meanwhile: u64,
 }
 
 impl<'a> Killer<'a> {
-    /// Nothing done yet.
+    /// Nothing has been done yet.
     pub fn new(node: &'a Node, machine: &'a mut Machine, kills: Kills) -> Self {
         let Some(survivor) = node.others().find(|&k| !node.is_victim(k)) else {
             fatal!("with one of {} kernels killed nobody is left to stream", node.kernels)
@@ -54,13 +54,13 @@ impl<'a> Killer<'a> {
         sent.iter().fold(0, |sum, s| sum + s.messages())
     }
 
-    /// Messages that came from those that live on.
+    /// Messages that came from the kernels that live on.
     fn survivors_messages(&self) -> u64 {
         let survivors = self.node.others().filter(|&k| !self.node.is_victim(k));
         survivors.map(|k| journal::own().receiver.next(k)).sum()
     }
 
-    /// Kills if it is time; whether all is done.
+    /// Kills if it is time. Returns whether all is done.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         if self.done == self.kills.count {
             control().go_on(false);
@@ -71,7 +71,7 @@ impl<'a> Killer<'a> {
             return false;
         }
         let now = clock::now();
-        // Up to 16 million cycles from now, as the counter's low bits have it: at no point of anybody's program.
+        // Up to 16 million cycles from now, by the counter's low bits: so it can hit any point of a kernel's program.
         let due = *self.due.get_or_insert(now + (now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40));
         if now >= due {
             self.due = None;
@@ -80,7 +80,7 @@ impl<'a> Killer<'a> {
         false
     }
 
-    /// One death and rebirth. Our own stream goes on meanwhile.
+    /// One death and rebirth. This kernel's own stream goes on meanwhile.
     fn kill(&mut self, stream: &mut Stream) {
         let (victim, before) = (self.victim(), self.survivors_messages());
         self.in_stream += u32::from(stream.sent(self.survivor) < MAX_MESSAGES.into());
@@ -100,7 +100,7 @@ impl<'a> Killer<'a> {
         control().set_ordered(self.done.into());
     }
 
-    /// Says what was done.
+    /// Reports what was done.
     pub fn report(&self) {
         let Self { done, in_stream, meanwhile, .. } = self;
         record!(
@@ -110,7 +110,7 @@ impl<'a> Killer<'a> {
     }
 }
 
-/// Streams on for at least so long.
+/// Streams for at least this time.
 pub fn work(stream: &mut Stream, us: Microseconds) {
     let start = clock::now();
     while clock::now().wrapping_sub(start) < u64::from(us.0) * (SECOND / 1_000_000) {

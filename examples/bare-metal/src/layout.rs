@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The physical memory map of the demo, the one place where it is written down.
+//! The physical memory map of the demo. It is written down only here.
 //!
 //! Addresses count from where memory begins, `RAM` of the architecture (arch/mod.rs): 0 on x86-64.
 //!
 //! | from | bytes | what | written by |
 //! | --- | --- | --- | --- |
 //! | `0x0000_8000` | 4 KiB | trampoline of started CPUs, on x86-64 | host |
-//! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k, linked there, and its stack | kernel k |
+//! | `0x0100_0000` + k x `0x0100_0000` | 16 MiB each | image of kernel k, linked at this address, and its stack | kernel k |
 //! | `0x1800_0000` | 64 KiB | the demo's control area: console lock, steps (control.rs) | all |
 //! | `0x1801_0000` + k x `0x1000` | 4 KiB each | PVH start info of kernel k | host |
 //! | `0x1810_0000` | 64 KiB | the directory (SPEC chapter D) | host |
-//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last 83 pages: the conformance suite's | all |
-//! | `0x1a00_0000` + k x `0x0040_0000` | 4 MiB each | journal of kernel k: what outlives it (journal.rs) | kernel k |
+//! | `0x1900_0000` + k x `0x0010_0000` | 1 MiB each | instance pool of kernel k: its region; last 83 pages: conformance suite | all |
+//! | `0x1a00_0000` + k x `0x0040_0000` | 4 MiB each | journal of kernel k: what it keeps over its lives (journal.rs) | kernel k |
 //! | `0x2000_0000` and up | | the images' ELF files, where the command line says | emulator |
 //!
-//! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty, and boot.s maps it as memory. Below the images
-//! firmware may have its own. Nothing but the directory, the regions and the doorbell is the protocol's.
+//! So the machine needs RAM from 1 MiB to the end of the last ELF file: 1 GiB is plenty, and boot.s maps it as memory.
+//! Firmware can have its own memory below the images. Only the directory, the regions and the doorbell belong to the
+//! protocol.
 //!
-//! A kernel that serves another host (serve.rs) is linked wherever that host wants it, and uses nothing of this map: all that
-//! it knows of the memory is its command line and its start info.
+//! A kernel that serves another host (serve.rs) is linked where that host wants it, and uses nothing of this map. All
+//! that it knows of the memory is its command line and its start info.
 
 use crate::arch::RAM;
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
@@ -26,7 +27,7 @@ use mk_ipi_conformance::NATIVE_LEN;
 
 /// Most kernels that the map has room for, the host included.
 pub const MAX_KERNELS: usize = 16;
-/// Page where a started CPU begins, on x86-64; boot.s knows it too.
+/// Page where a started CPU begins, on x86-64. boot.s has this address, too.
 #[cfg(target_arch = "x86_64")]
 pub const TRAMPOLINE: u64 = 0x8000;
 /// First image window.
@@ -49,7 +50,7 @@ const POOLS: u64 = RAM + 0x1900_0000;
 const JOURNALS: u64 = RAM + 0x1a00_0000;
 /// Bytes of a journal's window.
 pub const JOURNAL_LEN: u64 = 0x40_0000;
-/// Where the ELF files may begin: beyond all of the above.
+/// The ELF files must begin at or above this address, beyond all of the above.
 pub const FILES: u64 = RAM + 0x2000_0000;
 /// Bytes of an instance pool.
 pub const POOL_LEN: u64 = 0x10_0000;
@@ -85,11 +86,11 @@ pub fn pool(instance: InstanceId) -> Option<PhysRange> {
     (k < MAX_KERNELS).then(|| fixed(POOLS + k as u64 * POOL_LEN, POOL_LEN))
 }
 
-/// Slots of the conformance suite's regions: one for every physical id that one byte holds, nearly.
+/// Slots of the conformance suite's regions: almost one for every physical id that one byte can hold.
 pub const SUITE_SLOTS: u32 = 240;
 
-/// `pages` of kernel `k`'s pool that end `before` pages before its end, where no region of its comes to: the
-/// conformance suite's.
+/// `pages` of kernel `k`'s pool, ending `before` pages before the pool's end, for the conformance suite. The kernel's
+/// region never reaches so far.
 fn suite(k: usize, before: u64, pages: u64) -> PhysRange {
     fixed(POOLS + (k as u64 + 1) * POOL_LEN - (before + pages) * PAGE_SIZE, pages * PAGE_SIZE)
 }
@@ -109,12 +110,12 @@ pub fn suite_native_region(k: usize) -> PhysRange {
     suite(k, 17, NATIVE_LEN / PAGE_SIZE)
 }
 
-/// All pools: what a peer may name as shared.
+/// All pools: the pages that a peer may share lie there.
 pub fn pools() -> PhysRange {
     fixed(POOLS, MAX_KERNELS as u64 * POOL_LEN)
 }
 
-/// Whether `inner` lies within `outer`.
+/// Returns whether `inner` lies within `outer`.
 pub fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
 }

@@ -15,8 +15,8 @@ const KEPT: usize = 16 << 10;
 
 static LOG: Mutex<Log<[u8; KEPT]>> = Mutex::new(Log::new([0; KEPT]));
 
-/// Calls `f` with the log, unless this comes in the middle of that: this kernel has one CPU, so only an exception does, or what a send
-/// found out.
+/// Calls `f` with the log, unless the log is in use. This kernel has one CPU, so that can only happen in an exception,
+/// or through what a send found out.
 fn with<R>(f: impl FnOnce(&mut Log<[u8; KEPT]>) -> R) -> Option<R> {
     without_interrupts(|| LOG.try_lock().map(|mut log| f(&mut log)))
 }
@@ -36,7 +36,7 @@ pub fn go_on() {
     let _ = with(|log| {
         let mut room = [0; BYTES + ConsoleMessage::HEADER];
         while let Some((payload, sent)) = log.next(&mut room) {
-            // In any context: a panic's last words, too.
+            // This can be any context: a panic's last words must go out, too.
             if SERVER.send_from_nmi(InstanceId::HOST, CONSOLE_TYPE, payload).is_err() {
                 break;
             }

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi on bare metal: one kernel, and several of it side by side on one machine.
+//! mk-ipi on bare metal: one kernel program, of which several copies run side by side on one machine.
 //!
-//! The same program is linked once for each kernel, at an address of its own (src/layout.rs):
+//! The same program is linked once for each kernel, each time at another address (src/layout.rs):
 //!
 //! ```text
 //! MK_IPI_IMAGE_BASE=0x1000000 cargo build --release --target x86_64-unknown-none     # kernel 0, the host
 //! MK_IPI_IMAGE_BASE=0x2000000 cargo build --release --target x86_64-unknown-none     # kernel 1
 //! ```
 //!
-//! and each time copied away from `target/x86_64-unknown-none/release/mk-ipi-bare-metal`. QEMU boots kernel 0
-//! with `-kernel`, puts the others' files into memory with `-device loader`, and its `-append` says where.
-//! Each kernel has its own CPU, GDT, IDT, page tables and stack. They share the machine's RAM and its serial
-//! line. Run on its own, it needs `-device isa-debug-exit,iobase=0xf4,iosize=4` (src/machine.rs). `cargo
-//! xtask demo` does it all.
+//! Each time the file is copied away from `target/x86_64-unknown-none/release/mk-ipi-bare-metal`. QEMU boots kernel 0
+//! with `-kernel`, and puts the others' files into memory with `-device loader`; its `-append` says where. Each kernel
+//! has its own CPU, GDT, IDT, page tables and stack. They share the machine's RAM and its serial line. If you run it by
+//! hand, it needs `-device isa-debug-exit,iobase=0xf4,iosize=4` (src/machine.rs). `cargo xtask demo` does all of this.
 #![no_std]
 #![no_main]
 
@@ -61,14 +60,14 @@ use crate::options::{Options, Run};
 use crate::platform::{Kernel, Role};
 use mk_ipi_abi::boot_param::mk_ipi_shared;
 
-/// What boot.s calls, on this kernel's own stack and page tables, interrupts off.
+/// boot.s calls this on this kernel's own stack and page tables, with interrupts off.
 #[no_mangle]
 extern "C" fn kernel_main(argument: u64) -> ! {
     // SAFETY: boot.s passes on what its entry was given.
     let boot = unsafe { arch::boot(argument) };
     let Some(boot) = boot else {
-        // There is no telling a host from a spawned kernel, nor whose the console is; and outside of the memory map the machine
-        // is another's.
+        // Without a start info nothing tells a host from a spawned kernel, or who owns the console. And an image
+        // outside of the memory map is a guest on another kernel's machine.
         match own::kernel() {
             u8::MAX => machine::halt(),
             _ => machine::exit(Exit::Error),

@@ -10,22 +10,22 @@ use crate::node::{self, Node};
 use crate::options::MAX_MESSAGES;
 use crate::stream::Stream;
 
-/// Seconds within which a step of a hand-over is done.
+/// Seconds within which a step of a hand-over must be done.
 const PATIENCE: u64 = 20;
 
-/// Moves from one word about them to the next.
+/// A line is logged after so many moves.
 const TOLD: u32 = 10;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// At that time: the next move begins.
+    /// The next move begins at this time.
     Rest(u64),
-    /// Tell that kernel.
+    /// Send this note to this kernel.
     Say(usize, NoteKind, u64),
-    /// Wait for that kernel's answer.
+    /// Wait for this answer of this kernel.
     Await(usize, NoteKind),
-    /// Wait until all have followed the directory so far.
+    /// Wait until all have followed the directory to this generation.
     Settle(usize, u32),
     /// Give the CPU to the next kernel.
     Give,
@@ -38,18 +38,18 @@ pub struct Mover<'a> {
     node: &'a Node,
     machine: &'a mut Machine,
     count: u32,
-    /// How often it went from one kernel to another.
+    /// How often the CPU went from one kernel to another.
     done: u32,
-    /// How often while we still streamed.
+    /// How often it did while this kernel still streamed.
     in_stream: u32,
-    /// Who has the CPU.
+    /// The kernel that has the CPU.
     holder: Option<usize>,
     step: Step,
     since: u64,
 }
 
 impl<'a> Mover<'a> {
-    /// Nothing done yet: nobody has the CPU.
+    /// Nothing has been done yet: no kernel has the CPU.
     pub fn new(node: &'a Node, machine: &'a mut Machine, count: u32) -> Self {
         if node.kernels < 3 {
             fatal!("a CPU is moved between two kernels beside the host, there are {}", node.kernels);
@@ -58,7 +58,7 @@ impl<'a> Mover<'a> {
         Self { node, machine, count, done: 0, in_stream: 0, holder: None, step, since }
     }
 
-    /// Goes on if something has come; whether all is done.
+    /// Goes on if something has come. Returns whether all is done.
     pub fn turn(&mut self, stream: &mut Stream) -> bool {
         let next = self.next(stream);
         let now = clock::now();
@@ -96,7 +96,7 @@ impl<'a> Mover<'a> {
                     self.step
                 }
             }
-            // All of these CPUs were in turn, the last holder gives it back.
+            // The CPU was moved as often as ordered; the last holder gives it back.
             Step::Give if self.done == self.count => Step::Over,
             Step::Give => {
                 let to = self.next_holder();
@@ -107,7 +107,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Kernel `k` has said `what`.
+    /// Handles what kernel `k` has said.
     fn handle_note(&mut self, k: usize, kind: NoteKind, value: u64, stream: &mut Stream) -> Step {
         match kind {
             NoteKind::GivenUp => Step::Settle(k, self.machine.take_spare(k)),
@@ -121,7 +121,7 @@ impl<'a> Mover<'a> {
             }
             _ => {
                 self.arrived(k, stream);
-                // Up to 16 million cycles of use, as the counter's low bits have it.
+                // The kernel uses it for up to 16 million cycles, by the counter's low bits.
                 let now = clock::now();
                 Step::Rest(now + (now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40))
             }
@@ -140,7 +140,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// The kernel that has it next: each in its turn.
+    /// The kernel that gets it next. They take turns.
     fn next_holder(&self) -> usize {
         match self.holder {
             Some(holder) if holder + 1 < self.node.kernels => holder + 1,
@@ -148,14 +148,14 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Says what was done.
+    /// Reports what was done.
     pub fn report(&self) {
         let (cpu, times, in_stream) = (self.machine.spare().0, self.done, self.in_stream);
         record!("{{\"moved\":{{\"cpu\":{cpu},\"times\":{times},\"in_stream\":{in_stream}}}}}");
     }
 }
 
-/// What a kernel says to that in the end.
+/// What a kernel answers to that in the end.
 fn answer_to(kind: NoteKind) -> NoteKind {
     match kind {
         NoteKind::GiveUp => NoteKind::GivenUp,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.ip=ADDRESS/PREFIX`: a network interface to each other kernel (SPEC chapter E), all with that address. A kernel that serves
-//! answers pings, at TCP's port 7 gives back what it gets, and at port 9 answers with the CRC-32 of all that came.
+//! `mk_ipi.ip=ADDRESS/PREFIX`: a network interface to each other kernel (SPEC chapter E), all with this address. A
+//! kernel that serves answers pings. At TCP's port 7 it sends back what it gets, and at port 9 it answers with the
+//! CRC-32 of all that came.
 //!
-//! The deferred work puts frames into order and leaves them here; the main program has smoltcp take them.
+//! The deferred work puts frames into order and leaves them here. The main program passes them to smoltcp.
 
 use crate::arch::without_interrupts;
 use crate::clock::{self, SECOND};
@@ -25,39 +26,39 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 use spin::{Mutex, MutexGuard};
 
-/// Kernels that an interface is made to: those with the lowest ids.
+/// How many kernels get an interface: those with the lowest ids.
 const PEERS: usize = 4;
 /// Bytes of a frame: an MTU of 1,500.
 const FRAME: usize = 1514;
-/// Frames that wait: what comes beyond is dropped.
+/// Most frames that wait. Further ones are dropped.
 const WAITING: usize = 48;
 /// Control messages in a row.
 const CONTROLS: usize = 4;
 /// Bytes that a connection keeps, each way.
 const KEPT: usize = 32 << 10;
-/// The port that gives back what it gets.
+/// The port that sends back what it gets.
 const ECHO: u16 = 7;
 /// The port that sums up what it gets.
 const SUM: u16 = 9;
-/// As the program `crc32` has it.
+/// The same sum that the program `crc32` computes.
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// What came from one peer. Taken with interrupts off, so that nobody ever waits for it.
+/// What came from one peer. Accessed with interrupts off, so that no code ever waits for it.
 struct In {
     port: Port,
     gather: FrameAssembler,
     frames: [[u8; FRAME]; WAITING],
     lens: [usize; WAITING],
-    /// The oldest frame that waits, and how many do.
+    /// The oldest waiting frame, and how many wait.
     first: usize,
     count: usize,
-    /// The frame under way has a place: the one behind those that wait.
+    /// True if the frame under way has a place, which is the one after those that wait.
     has_place: bool,
 }
 
 static INS: [Mutex<In>; PEERS] = [const { Mutex::new(In::NEW) }; PEERS];
 
-/// What the two connections keep.
+/// The memory of the two connections.
 struct Buffers {
     sockets: [SocketStorage<'static>; 2],
     echo: [[u8; KEPT]; 2],
@@ -68,7 +69,7 @@ static BUFFERS: [Mutex<Buffers>; PEERS] = [const {
     Mutex::new(Buffers { sockets: [SocketStorage::EMPTY; 2], echo: [[0; KEPT]; 2], sum: [[0; KEPT]; 2] })
 }; PEERS];
 
-/// The end of the interface to `id`, if there can be one.
+/// Calls `f` with the end of the interface to `id`, if there can be one.
 fn with<R>(id: InstanceId, f: impl FnOnce(&mut In) -> R) -> Option<R> {
     INS.get(id.index()).map(|end| without_interrupts(|| f(&mut end.lock())))
 }
@@ -86,7 +87,7 @@ impl In {
 
     fn take(&mut self, message: &Message) {
         let taken = self.gather.take(self.port.ours(), message.msg_type(), message.payload());
-        // What makes no sense is dropped.
+        // A message that makes no sense is dropped.
         let Ok(taken) = taken else { return };
         let place = (self.first + self.count) % WAITING;
         if let Some((len, _)) = taken.begins {
@@ -106,7 +107,7 @@ impl In {
         }
     }
 
-    /// The oldest frame, and how many bytes it has.
+    /// The oldest frame, and its length in bytes.
     fn next(&mut self) -> Option<([u8; FRAME], usize)> {
         self.count = self.count.checked_sub(1)?;
         let at = self.first;
@@ -115,7 +116,7 @@ impl In {
     }
 }
 
-/// Takes messages from now on. Before the kernel joins the others.
+/// Takes messages from now on. Called before the kernel joins the others.
 pub fn register() {
     let registered = SERVER
         .register(NET_CONTROL_TYPE, &on_control)
@@ -128,7 +129,7 @@ pub fn register() {
 
 fn on_control(message: &Message) {
     let Some(id) = message.sender() else { return };
-    // One that makes no sense changes nothing.
+    // A message that makes no sense changes nothing.
     with(id, |end| _ = end.port.receive(message.sender_incarnation(), message.payload()));
     say(id);
 }
@@ -156,7 +157,7 @@ pub fn carrier(id: InstanceId) -> Option<Offer> {
     with(id, |end| end.port.carrier()).flatten()
 }
 
-/// Sends `id` the control message that is due. What cannot be sent now the next tick sends.
+/// Sends `id` the control message that is due. If it cannot be sent now, the next tick sends it.
 fn say(id: InstanceId) {
     if !SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::Native)) {
         return;
@@ -184,7 +185,7 @@ struct Received([u8; FRAME], usize);
 struct ToSend<'a>(&'a mut Wire);
 
 impl Wire {
-    /// Whether a frame of any size can be sent now. If not, an interrupt tells when.
+    /// Returns whether a frame of any size can be sent now. If not, an interrupt tells when it can.
     fn has_space(&self) -> bool {
         SERVER.want_space(self.id, FrameHead::LEN + FRAME).unwrap_or(false)
     }
@@ -204,7 +205,7 @@ impl Wire {
             let all = piece.head.as_bytes().iter().chain(bytes);
             let len = message.iter_mut().zip(all).map(|(to, byte)| *to = *byte).count();
             if SERVER.send(self.id, piece.msg_type, message.get(..len).unwrap_or(&[])).is_err() {
-                // The rest would be of no use: it comes again, as from any network that drops a frame.
+                // The rest would be of no use. TCP sends it again, as on any network that drops a frame.
                 return;
             }
             cut.sent(&piece);
@@ -249,7 +250,7 @@ impl Device for Wire {
         let mut can = DeviceCapabilities::default();
         can.medium = Medium::Ethernet;
         can.max_transmission_unit = FRAME;
-        // What comes from this machine's memory has perhaps no sum (SPEC E-7).
+        // A frame from this machine's memory may have no checksum (SPEC E-7).
         can.checksum.tcp = Checksum::Tx;
         can
     }
@@ -264,7 +265,7 @@ struct Net {
     sum: SocketHandle,
     /// The sum of what has come so far.
     sum_so_far: Digest<'static, u32>,
-    /// The key that the peer was known by: another one is another life of it, or of its interface.
+    /// The key of the peer that is known. Another key means another life of the peer, or of its interface.
     key: Option<Key>,
 }
 
@@ -276,10 +277,10 @@ fn now() -> Instant {
 }
 
 impl Nets {
-    /// Those of a kernel that has no address: none.
+    /// The interfaces of a kernel that has no address: none.
     pub const NONE: Self = Self([const { None }; PEERS]);
 
-    /// Opens one to each other kernel that can have it. Once.
+    /// Opens an interface to each other kernel that can have one. Called once.
     pub fn open(me: InstanceId, life: Incarnation, (address, prefix): (Ipv4Addr, u8)) -> Self {
         let address = Ipv4Cidr::new(address, prefix);
         let mut nets = Self::NONE;
@@ -291,12 +292,12 @@ impl Nets {
         nets
     }
 
-    /// What there is to do now; whether something was done.
+    /// Does what there is to do now. Returns whether something was done.
     pub fn turn(&mut self) -> bool {
         self.0.iter_mut().flatten().fold(false, |done, net| net.turn() | done)
     }
 
-    /// Says what could not be said before. With each beat of the heart.
+    /// Sends the control messages that could not be sent before. Called with each heartbeat.
     pub fn tick(&self) {
         self.0.iter().flatten().for_each(|net| say(net.wire.id));
     }
@@ -325,7 +326,7 @@ impl Net {
         let [echo, sum] = [echo, sum].map(|kept| {
             let [incoming, outgoing] = kept.each_mut().map(|kept| tcp::SocketBuffer::new(&mut kept[..]));
             let mut socket = tcp::Socket::new(incoming, outgoing);
-            // This kernel may sleep until the next message comes.
+            // No delay: this kernel may sleep until the next message comes.
             socket.set_ack_delay(None);
             sockets.add(socket)
         });
@@ -347,7 +348,7 @@ impl Net {
         self.give_back() | self.sum_up() | (polled == smoltcp::iface::PollResult::SocketStateChanged)
     }
 
-    /// What the connection got goes back; whether anything did.
+    /// Sends back what the connection got. Returns whether anything was sent.
     fn give_back(&mut self) -> bool {
         let socket = self.sockets.get_mut::<tcp::Socket>(self.echo);
         if !socket.is_open() {
@@ -356,7 +357,7 @@ impl Net {
         let mut bytes = [0; 4096];
         let there = socket.peek_slice(&mut bytes).unwrap_or(0);
         let sent = socket.send_slice(bytes.get(..there).unwrap_or(&[])).unwrap_or(0);
-        // They were just seen.
+        // These bytes were just seen, so they can be taken.
         let _ = socket.recv(|_| (sent, ()));
         if is_through(socket) {
             socket.close();
@@ -364,7 +365,7 @@ impl Net {
         sent != 0
     }
 
-    /// What the connection got is summed up; at its end the sum goes back. Whether anything came.
+    /// Sums up what the connection got, and sends the sum at its end. Returns whether anything came.
     fn sum_up(&mut self) -> bool {
         let socket = self.sockets.get_mut::<tcp::Socket>(self.sum);
         if !socket.is_open() {
@@ -378,7 +379,7 @@ impl Net {
         });
         if is_through(socket) {
             let sum = core::mem::replace(sum, CRC.digest()).finalize();
-            // Where it cannot be sent the connection is no more.
+            // If it cannot be sent, the connection is gone.
             let _ = writeln!(socket, "{sum:08x}");
             socket.close();
         }
@@ -386,7 +387,7 @@ impl Net {
     }
 }
 
-/// Whether the other end has said all, and we have taken it.
+/// Returns whether the other end has sent all, and all was taken.
 fn is_through(socket: &tcp::Socket<'_>) -> bool {
     socket.state() == tcp::State::CloseWait && socket.recv_queue() == 0
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This kernel among the others: who it is, how many there are, and how it waits for them.
+//! This kernel among the others: its number, how many there are, and how it waits for them.
 
 use crate::clock::Watchdog;
 use crate::control::control;
@@ -12,9 +12,9 @@ use mk_ipi_core::{Followed, JoinError};
 
 /// Step at which a kernel takes messages.
 pub const READY: u32 = 1;
-/// Step at which a kernel is through with everything, and has given its verdict.
+/// Step at which a kernel has finished everything, and has given its verdict.
 pub const DONE: u32 = 1000;
-/// Seconds without any kernel getting on, after which a wait is given up.
+/// Seconds without progress of any kernel, after which a wait is given up.
 const PATIENCE: u64 = 10;
 /// Turns that a wait spins before it sleeps: a peer on a CPU of its own often answers at once.
 const SPINS: u32 = 100;
@@ -25,7 +25,7 @@ pub struct Node {
     pub me: usize,
     /// How many kernels there are.
     pub kernels: usize,
-    /// What it was told to do.
+    /// What this kernel was told to do.
     pub options: Options,
 }
 
@@ -34,8 +34,8 @@ pub fn instance(k: usize) -> InstanceId {
     InstanceId::new(k as u8)
 }
 
-/// Does what the directory asks for by now: one load if that has been done. Gives the generation that was followed, or nothing
-/// if that is to be tried again.
+/// Follows the directory. This costs one load if there is nothing new. Returns the generation that was followed, or
+/// `None` if it must be tried again.
 pub fn follow() -> Option<u32> {
     let directory = ENDPOINT.platform().directory()?;
     if hand_over::is_stale() {
@@ -54,7 +54,7 @@ pub fn follow() -> Option<u32> {
 }
 
 impl Node {
-    /// Whether kernel `k` is the one that is killed again and again.
+    /// Returns whether kernel `k` is the one that is killed again and again.
     pub fn is_victim(&self, k: usize) -> bool {
         self.options.kills.is_some_and(|kills| usize::from(kills.kernel) == k)
     }
@@ -69,12 +69,12 @@ impl Node {
         control().set_step(self.me, step);
     }
 
-    /// Says how much this kernel has done, so that nobody takes it for hung.
+    /// Says how much this kernel has done, so that no other kernel takes it for hung.
     pub fn progress(&self, done: u64) {
         control().set_progress(self.me, done);
     }
 
-    /// Calls `step` over and over until it says that the wait is over. Gives up when no kernel gets on.
+    /// Calls `step` over and over until it returns that the wait is over. Gives up when no kernel makes progress.
     pub fn wait(&self, what: &str, mut step: impl FnMut() -> bool) {
         let mut watchdog = Watchdog::new(PATIENCE);
         loop {
@@ -96,7 +96,7 @@ impl Node {
         }
     }
 
-    /// Waits until all kernels have come to `step`, and does `meanwhile` over and over.
+    /// Waits until all kernels have come to `step`. Runs `meanwhile` over and over until then.
     pub fn wait_for_all(&self, step: u32, what: &str, mut meanwhile: impl FnMut()) {
         self.wait(what, || {
             meanwhile();

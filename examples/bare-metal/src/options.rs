@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line, of the host (from the emulator) and of a spawned kernel (from the host).
 //!
-//! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is no kernel of this program
-//! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; as it is found unless given
-//! - `mk_ipi.console=PORT|link` with `serve`: base of the UART that is this kernel's own, or the host, over the link; it is silent unless given
+//! - `mk_ipi.run=demo|conformance|serve` what to run; `serve` is for a kernel whose host is not a kernel of this
+//!   program
+//! - `mk_ipi.mode=MODE` how to run the interrupt controller, such as `x2apic`; without it, in the mode in which it is
+//!   found
+//! - `mk_ipi.console=PORT|link` with `serve`: where this kernel prints: its own UART, at this base, or to the host,
+//!   over the link; without it, it prints nothing
 //! - `mk_ipi.ip=ADDRESS/PREFIX` with `serve`: a network interface to each other kernel, with this address (net.rs)
 //! - `mk_ipi.hostile=noise:SEED|deaf` with `serve`: how it breaks the rules (hostile.rs)
-//! - `mk_ipi.generation=native|rfc-v2` what the links speak
+//! - `mk_ipi.generation=native|rfc-v2` the layout of the links
 //! - `mk_ipi.messages=N` messages of the demo, per ordered pair of kernels
-//! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices; FAULT is one of
-//!   hang, panic, exception, lose, tear, double; with `mk_ipi.move=` also keep: kernel K's doorbell stays at the CPU that it
-//!   gives up, which does no harm; and stale: in addition nobody follows the directory, or is waited for, which must be noticed
+//! - `mk_ipi.fault=FAULT:K` kernel K fails in mid-stream, to prove that the demo notices. FAULT is one of hang, panic,
+//!   exception, lose, tear, double. With `mk_ipi.move=` it can also be keep or stale. keep: kernel K's doorbell stays
+//!   at the CPU that it gives up, which does no harm. stale: in addition no kernel follows the directory, or waits for
+//!   others to follow, which the demo must notice.
 //! - `mk_ipi.kill=N:K` the host stops kernel K N times in mid-stream and starts it anew (native only)
 //! - `mk_ipi.move=N` the host moves a spare CPU N times from one running kernel to the next (native only)
 //! - `mk_ipi.image=ADDRESS+LENGTH` host only, once per spawned kernel: where its ELF file lies
@@ -24,10 +28,10 @@ use core::net::Ipv4Addr;
 use mk_ipi_abi::boot_param::{parse_address, parse_size};
 use mk_ipi_abi::{PhysAddr, PhysRange};
 
-/// Most messages per pair: a receiver keeps one bit for each.
+/// Most messages per pair. A receiver keeps one bit for each.
 pub const MAX_MESSAGES: u32 = 1 << 20;
 
-/// Most deaths of a kernel: each is written down.
+/// Most deaths of a kernel. Each is written down.
 pub const MAX_KILLS: usize = 50;
 
 /// What to run.
@@ -41,7 +45,7 @@ pub enum Run {
     Serve,
 }
 
-/// What the links speak.
+/// The layout of the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// The native link.
@@ -50,16 +54,16 @@ pub enum Generation {
     RfcV2,
 }
 
-/// A kernel that is to be stopped and started anew.
+/// A kernel that the host stops and starts anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kills {
     /// How often.
     pub count: u32,
-    /// Which; never the host.
+    /// Which kernel; never the host.
     pub kernel: u8,
 }
 
-/// How a kernel is to fail.
+/// How a kernel must fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// Stop for ever, interrupts off.
@@ -72,11 +76,12 @@ pub enum FaultKind {
     Lose,
     /// Change a byte of a message.
     Tear,
-    /// Send a message again, in the place of another.
+    /// Send a message twice, the second time in the place of another.
     Double,
-    /// Keep the doorbell at a CPU that is given up: others ring there as long as the directory says so, and no longer.
+    /// Keep the doorbell at a CPU that is given up. Others ring there as long as the directory says so, but not longer.
     Keep,
-    /// As `Keep`, and nobody follows the directory, or is waited for: all ring by what it said before.
+    /// As `Keep`. In addition no kernel follows the directory or waits for others to follow: all ring where it said
+    /// before.
     Stale,
 }
 
@@ -107,17 +112,17 @@ pub struct Options {
     pub run: Run,
     /// How to run the interrupt controller.
     pub mode: Mode,
-    /// What the links speak.
+    /// The layout of the links.
     pub generation: Generation,
     /// Messages per ordered pair of kernels.
     pub messages: u32,
-    /// A kernel that is to be stopped and started anew.
+    /// A kernel that the host stops and starts anew.
     pub kills: Option<Kills>,
     /// How often a spare CPU is moved.
     pub moves: Option<u32>,
     /// A failure on order.
     pub fault: Option<Fault>,
-    /// The address of its network interfaces, and how many bits of it are the network.
+    /// The address of its network interfaces, and the length of the network prefix in bits.
     pub ip: Option<(Ipv4Addr, u8)>,
     /// How it breaks the rules.
     pub hostile: Option<Hostile>,
@@ -128,16 +133,16 @@ pub struct Options {
 /// How a kernel breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hostile {
-    /// It sends what makes no sense; the seed of the random numbers.
+    /// It sends messages that make no sense. Gives the seed of the random numbers.
     Noise(u64),
-    /// It takes no message any more.
+    /// It takes no messages any more.
     Deaf,
 }
 
 /// What is wrong with an option.
 #[derive(Debug)]
 pub enum OptionError<'a> {
-    /// No option of ours has that name.
+    /// There is no option of that name.
     Unknown(&'a str),
     /// The option's value makes no sense.
     Value(&'a str),
@@ -156,7 +161,7 @@ impl fmt::Display for OptionError<'_> {
 }
 
 impl Options {
-    /// Reads the `mk_ipi.` options of `line`; other words are not ours and ignored.
+    /// Reads the `mk_ipi.` options of `line`. Other words are ignored.
     pub fn parse(line: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self {
             run: Run::Demo,
@@ -179,7 +184,7 @@ impl Options {
             match name {
                 "run" => options.run = run_named(value).ok_or(bad)?,
                 "mode" => options.mode = Mode::named(value).ok_or(bad)?,
-                // Of use earlier than all others: `own_console`.
+                // `own_console` has used it already, before all other options.
                 "console" => _ = console(value.as_bytes()).ok_or(bad)?,
                 "generation" => options.generation = generation_named(value).ok_or(bad)?,
                 "kill" => options.kills = Some(kills(value).ok_or(bad)?),
@@ -205,7 +210,7 @@ impl Options {
     }
 }
 
-/// Whether the command line has this kernel serve: to be known before it prints, or fails.
+/// Returns whether the command line tells this kernel to serve. It must know that before it prints, or fails.
 pub fn is_to_serve(line: &[u8]) -> bool {
     value_of(line, b"run") == Some(b"serve")
 }
@@ -215,13 +220,13 @@ pub fn own_console(line: &[u8]) -> Option<Own> {
     value_of(line, b"console").and_then(console)
 }
 
-/// The value that `line` gives last to the option `name`.
+/// The value of the option `name` in `line`. If there are several, the last one.
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let words = line.split(u8::is_ascii_whitespace);
     words.filter_map(|w| w.strip_prefix(b"mk_ipi.")?.strip_prefix(name)?.strip_prefix(b"=")).next_back()
 }
 
-/// The words that a spawned kernel is to see.
+/// The words that a spawned kernel gets.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = match self.run {

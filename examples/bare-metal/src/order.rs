@@ -5,25 +5,26 @@
 //!
 //! | type | payload | sent by | what for |
 //! | --- | --- | --- | --- |
-//! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel with an order | is counted |
-//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel with an order; the answer has the ping's number | is timed |
+//! | [`STREAM`] | payload.rs: sequence number from 0, sender | a kernel with an order | the receiver counts it |
+//! | [`PING`], [`PONG`] | payload.rs: a number, sender | a kernel with an order; the answer repeats the number | is timed |
 //! | [`RESET`] | [`Reset`] | the host | a new run begins: all counters and streams back to 0 |
 //! | [`ORDER`] | [`Order`] | the host | send messages, or pings, to another kernel |
-//! | [`QUERY`] | [`Query`] | any kernel | is answered by a [`REPORT`] |
-//! | [`REPORT`] | [`Report`] | who was asked | what the asked one knows of itself and one other |
+//! | [`QUERY`] | [`Query`] | any kernel | asks for a [`REPORT`] |
+//! | [`REPORT`] | [`Report`] | the kernel that was asked | what it knows of itself and one other |
 //!
-//! **Runs.** A kernel's life begins in run 0, in which it counts messages and ignores orders. A `RESET` of another run than
-//! the present one empties its counters, forgets its orders and begins that run; one of the present run changes nothing. An
-//! `ORDER` of another run than the present one is ignored. The stream carries no run: a host resets all kernels while nothing
-//! is on its way, and orders nothing before each has answered a `QUERY` behind its `RESET` by a `REPORT` of the new run, lest
-//! a message of the new run come before the `RESET`. A kernel that was killed and started again is reset alone.
+//! **Runs.** A kernel's life begins in run 0, in which it counts messages and ignores orders. A `RESET` for another run
+//! than the present one empties its counters, forgets its orders and begins that run. A `RESET` for the present run
+//! changes nothing. An `ORDER` for another run than the present one is ignored. The messages of the stream carry no
+//! run. So a host resets all kernels while no message is on its way. It then sends each a `QUERY`, and orders nothing
+//! before all have answered with a `REPORT` of the new run. Otherwise a message of the new run could come before the
+//! `RESET`. A kernel that was killed and started again is reset alone.
 //!
-//! **Orders** to one kernel add up for the stream; a new order of pings begins a new series. Orders to different kernels are
-//! worked on side by side. One to a kernel that is not there yet waits for it; one to a kernel that is gone is dropped. A
-//! kernel sends nothing to itself.
+//! **Orders** for the stream to one kernel add up. A new order of pings begins a new series. Orders for different
+//! kernels are worked on side by side. An order for a kernel that is not there yet waits for it; an order for a kernel
+//! that is gone is dropped. A kernel sends nothing to itself.
 //!
-//! **Pings.** A sender has one unanswered ping at a time. If it pings again, only the answer to the latest ping counts. A number has the
-//! run in its upper half, so that no answer counts in another run.
+//! **Pings.** A sender has one unanswered ping at a time. If it pings again, only the answer to the latest ping counts.
+//! A number has the run in its upper half, so that no answer counts in another run.
 //!
 //! On the wire each field is a little-endian 64-bit word, in the order of the struct.
 #![allow(dead_code, reason = "host and kernel use a part each")]
@@ -32,9 +33,9 @@ use mk_ipi_abi::{InstanceId, MessageType};
 
 /// A message of the stream.
 pub const STREAM: MessageType = MessageType(0x100);
-/// A message that is to be answered by a [`PONG`].
+/// A message that must be answered by a [`PONG`].
 pub const PING: MessageType = MessageType(0x101);
-/// The answer.
+/// The answer to a [`PING`].
 pub const PONG: MessageType = MessageType(0x102);
 /// An [`Order`].
 pub const ORDER: MessageType = MessageType(0x110);
@@ -45,24 +46,24 @@ pub const REPORT: MessageType = MessageType(0x112);
 /// A [`Reset`].
 pub const RESET: MessageType = MessageType(0x113);
 
-/// Most pings of one series; an order of more means as many.
+/// Most pings of one series. If more are ordered, so many are sent.
 pub const MAX_PINGS: u64 = 1000;
-/// Kernels that serve know instances below this one; what names another is ignored.
+/// Kernels that serve know instances below this one. A message that names another one is ignored.
 pub const MAX_INSTANCES: usize = 64;
 
-/// What is to be sent.
+/// What must be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderKind {
     /// Messages of the stream.
     Stream,
-    /// Pings, each once the one before it was answered.
+    /// Pings. Each is sent once the one before it was answered.
     Pings,
 }
 
-/// "Send."
+/// The order to send something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// What.
+    /// What to send.
     pub kind: OrderKind,
     /// The receiver.
     pub to: InstanceId,
@@ -72,19 +73,19 @@ pub struct Order {
     pub run: u32,
 }
 
-/// "What do you know?"
+/// The question what a kernel knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Who asks: on RFC v2 nothing else says where the answer goes.
+    /// The kernel that asks: on RFC v2 nothing else says where the answer goes.
     pub from: InstanceId,
-    /// The instance that it is about.
+    /// The instance that the question is about.
     pub about: InstanceId,
 }
 
-/// "A new run begins."
+/// The order to begin a new run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {
-    /// Its number, not 0.
+    /// Number of the run, not 0.
     pub run: u32,
 }
 
@@ -93,41 +94,42 @@ pub struct Reset {
 pub struct Report {
     /// The other one.
     pub about: InstanceId,
-    /// Who reports.
+    /// The kernel that reports.
     pub me: InstanceId,
     /// The run.
     pub run: u32,
-    /// Messages of the stream that `me` sent to `about`: numbers 0 to this.
+    /// How many messages of the stream `me` sent to `about`. Their numbers begin at 0.
     pub sent: u64,
-    /// Doorbells that `me` rang at `about`, for whatever.
+    /// Doorbells that `me` rang at `about`, for any purpose.
     pub doorbells: u64,
     /// How often `me` found the slot or lane of `about` full.
     pub busy: u64,
-    /// Messages of `me` that `about` died handling, as mk-ipi reported. They may or may not be handled (native only).
+    /// Messages of `me` during whose handling `about` died, as mk-ipi reported. They may or may not have been handled
+    /// (native only).
     pub in_doubt: u64,
     /// Whole messages of the stream that came from `about`, each counted once.
     pub received: u64,
     /// Of these, the ones that former lives of `about` sent.
     pub former: u64,
-    /// Number of the first message that came, 0 if none did: what came to a former life of `me` counts as lost.
+    /// Number of the first message that came, 0 if none did. What came to a former life of `me` counts as lost.
     pub first: u64,
-    /// Numbers that were left out, and that did not come later.
+    /// Numbers that were left out and did not come later.
     pub lost: u64,
-    /// Messages with another content than their checksum says, from `about` or from nobody known.
+    /// Messages whose content does not match their checksum, from `about` or from an unknown sender.
     pub torn: u64,
     /// Messages that had come before.
     pub doubled: u64,
-    /// Messages that came behind one with a higher number. They count as received, too.
+    /// Messages that came after one with a higher number. They count as received, too.
     pub disordered: u64,
     /// Pings that `about` answered.
     pub pings: u64,
-    /// Shortest round trip, in cycles of the time stamp counter; 0 without any, as the next two.
+    /// Shortest round trip, in cycles of the time stamp counter; 0 if there was none. The same holds for the next two.
     pub rtt_min: u64,
     /// Median of the round trips.
     pub rtt_median: u64,
     /// 99th percentile of the round trips.
     pub rtt_p99: u64,
-    /// Whether `me` still has messages or pings to send to `about`.
+    /// True if `me` still has messages or pings to send to `about`.
     pub still_sending: bool,
 }
 
@@ -144,7 +146,7 @@ impl Order {
         to_bytes([kind, word_of(self.to), self.count, self.run.into()])
     }
 
-    /// What the payload says, if it makes sense.
+    /// The order in this payload, if it is a valid one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [kind, to, count, run] = to_words(bytes)?;
         let kind = match kind {
@@ -165,7 +167,7 @@ impl Query {
         to_bytes([word_of(self.from), word_of(self.about)])
     }
 
-    /// What the payload says, if it makes sense.
+    /// The question in this payload, if it is a valid one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [from, about] = to_words(bytes)?;
         Some(Self { from: instance(from)?, about: instance(about)? })
@@ -181,7 +183,7 @@ impl Reset {
         to_bytes([u64::from(self.run)])
     }
 
-    /// What the payload says, if it makes sense.
+    /// The order in this payload, if it is a valid one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [run] = to_words(bytes)?;
         u32::try_from(run).ok().filter(|run| *run != 0).map(|run| Self { run })
@@ -217,7 +219,7 @@ impl Report {
         ])
     }
 
-    /// What the payload says, if it makes sense.
+    /// The report in this payload, if it is a valid one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let words: [u64; 19] = to_words(bytes)?;
         let [about, me, run, sent, doorbells, busy, in_doubt, words @ ..] = words;
@@ -255,7 +257,7 @@ fn instance(word: u64) -> Option<InstanceId> {
     u8::try_from(word).ok().map(InstanceId::new)
 }
 
-/// `BYTES` is eight times `WORDS`, which stable Rust cannot say.
+/// `BYTES` must be eight times `WORDS`. Stable Rust cannot express that in the type.
 fn to_bytes<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
     const { assert!(BYTES == WORDS * 8 && BYTES <= 256) };
     let mut bytes = [0; BYTES];

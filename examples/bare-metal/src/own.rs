@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This kernel's own image: where it lies, and whose it is by that.
+//! This kernel's own image: where it lies, and which kernel it is by that place.
 
 use crate::layout::{contains, image_window, MAX_KERNELS};
 use mk_ipi_abi::{PhysAddr, PhysRange};
@@ -14,7 +14,8 @@ pub fn image() -> PhysRange {
     PhysRange::new(PhysAddr(start), end - start).expect("an image ends behind its beginning")
 }
 
-/// Which kernel's window this image lies in: known before any directory is read. 255 if in none.
+/// The number of the kernel in whose window this image lies. It is known before any directory is read. 255 if it lies
+/// in none.
 pub fn kernel() -> u8 {
     let window = (0..MAX_KERNELS).find(|&k| contains(image_window(k), image()));
     window.map_or(u8::MAX, |k| k as u8)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the demo's messages carry, so that their receiver can tell a torn one.
+//! The content of the demo's messages. By it a receiver can tell a torn message.
 //!
-//! Shared with hosts that are no part of this crate: nothing here but `core`, `crc` and `mk_ipi_abi`.
+//! Hosts outside of this crate use this file too. So it uses only `core`, `crc` and `mk_ipi_abi`.
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -13,9 +13,9 @@
 
 use crc::{Crc, CRC_64_XZ};
 
-/// Shortest payload.
+/// Length of the shortest payload.
 const MIN: usize = 24;
-/// Longest payload, and the longest that RFC v2 carries.
+/// Length of the longest payload, which is also the longest that RFC v2 carries.
 const MAX: usize = mk_ipi_abi::rfc_v2::MK_MAX_DATA_SIZE;
 
 static CRC: Crc<u64> = Crc::<u64>::new(&CRC_64_XZ);
@@ -27,7 +27,7 @@ pub struct Payload {
     len: usize,
 }
 
-/// A generator that gives good noise from any seed: splitmix64 (Steele, Lea, Flood; OOPSLA 2014).
+/// A generator whose numbers look random for any seed: splitmix64 (Steele, Lea, Flood; OOPSLA 2014).
 struct Noise(u64);
 
 impl Noise {
@@ -44,7 +44,7 @@ fn noise(sequence: u64, sender: u32) -> Noise {
     Noise(sequence ^ u64::from(sender) << 48)
 }
 
-/// The CRC of a payload, its own field left out.
+/// The CRC of a payload without its own field.
 fn checksum(bytes: &[u8]) -> u64 {
     let mut digest = CRC.digest();
     digest.update(&bytes[..16]);

@@ -23,31 +23,31 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
 use spin::Once;
 
-/// What a handler is here: a function that lives for ever.
+/// The type of a message handler here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
 
-/// An end of every link, in a kernel of at most `CPUS` CPUs; the others may have any number.
+/// This kernel's end of all links, if it has at most `CPUS` CPUs. The other kernels may have any number.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
 /// Most CPUs of this kernel.
 pub const OWN_CPUS: usize = if cfg!(feature = "second-cpu") { 2 } else { 1 };
-/// This kernel's, in the demo.
+/// This kernel's end of all links, in the demo.
 pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
-/// What there is one of in a kernel, however many endpoints it has.
+/// The state that a kernel has only once, however many endpoints it has.
 static KERNEL: State = State::new();
 
 /// This kernel, as its endpoints see it.
 pub struct Kernel;
 
-/// Whose this kernel's doorbells, deferred work and events are.
+/// What this kernel's doorbells, deferred work and events belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The demo's, as long as nobody says otherwise.
+    /// The demo. This is the role if no other was set.
     Demo,
-    /// The conformance suite's.
+    /// The conformance suite.
     Suite,
-    /// Those of a kernel that serves a host of another kind, and is a guest in its machine.
+    /// A kernel that serves a host of another kind, and is a guest in that host's machine.
     Serve,
 }
 
@@ -58,13 +58,13 @@ impl Deref for Kernel {
     }
 }
 
-/// What there is of each CPU of this kernel.
+/// The state of one CPU of this kernel.
 struct OwnCpu {
-    /// Deferred work is due.
+    /// True if deferred work is due.
     due: AtomicBool,
-    /// Deferred work runs.
+    /// True while deferred work runs.
     running: AtomicBool,
-    /// How often it has run.
+    /// How often deferred work has run.
     runs: AtomicU64,
 }
 
@@ -82,7 +82,7 @@ pub struct State {
     rung: AtomicU64,
     cpus: [OwnCpu; OWN_CPUS],
     role: Once<Role>,
-    /// Who is on this machine.
+    /// The directory of the kernels on this machine.
     directory: Once<Directory<'static, AtomicU64>>,
     pools: Pools,
 }
@@ -100,7 +100,7 @@ impl State {
         }
     }
 
-    /// Keeps what the kernel was told at its start.
+    /// Stores what the kernel was told at its start.
     pub fn set_boot(&self, boot: Boot) -> &Boot {
         self.boot.call_once(|| boot)
     }
@@ -110,7 +110,7 @@ impl State {
         self.boot.get().expect("set_boot is the first thing that kernel_main does")
     }
 
-    /// Keeps the directory.
+    /// Stores the directory.
     pub fn set_directory(&self, directory: Directory<'static, AtomicU64>) -> &Directory<'static, AtomicU64> {
         self.directory.call_once(|| directory)
     }
@@ -120,12 +120,14 @@ impl State {
         self.directory.get()
     }
 
-    /// Whether the directory gives `cpu` to `instance` now; `None` if it does not say. The suite's instances are none of its.
+    /// Returns whether the directory gives `cpu` to `instance` now; `None` if it does not say. It does not list the
+    /// suite's instances.
     pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
 
-    /// Puts the interrupt controller into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in.
+    /// Puts the interrupt controller into `mode` and opens the doorbell; interrupts are still off. Returns the mode
+    /// that it is in.
     pub fn set_up_interrupts(&self, mode: Mode) -> Result<Mode, impl fmt::Debug> {
         Controller::set_up(mode).map(|(controller, found)| {
             let cpu = controller.cpu_id();
@@ -134,7 +136,7 @@ impl State {
         })
     }
 
-    /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off. Gives its id.
+    /// Opens the doorbell on this CPU, the second one, as on the first; interrupts are still off. Returns the CPU's id.
     pub fn enter_second(&self) -> PhysCpuId {
         if let Err(e) = self.controller().enter_second() {
             fatal!("the second CPU's interrupt controller: {e:?}");
@@ -142,25 +144,26 @@ impl State {
         self.controller().cpu_id()
     }
 
-    /// What belongs to the CPU that runs this.
+    /// The state of the CPU that runs this.
     fn here(&self) -> &OwnCpu {
         &self.cpus[ThisCpu::index(&Kernel)]
     }
 
-    /// Whether the second CPU runs deferred work.
+    /// Returns whether the second CPU runs deferred work.
     pub fn second_runs(&self) -> bool {
         self.cpus.get(1).is_some_and(|cpu| cpu.running.load(Ordering::Acquire))
     }
 
-    /// Leaves deferred work that is due on this CPU, which will not come to it, to the first one. Of native links any CPU may do it.
+    /// Moves the due deferred work of this CPU, which will not run it any more, to the first CPU. Any CPU may do that
+    /// of native links.
     pub fn hand_on_due(&self) {
         if self.here().due.swap(false, Ordering::Relaxed) {
             self.cpus[0].due.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a mapping of `range` may be given out. In a machine of our own it is RAM; a host of another kind says what is
-    /// ours and what is the others', and calls the latter reserved.
+    /// Returns whether a mapping of `range` may be given out. In a machine of our own it must be RAM. A host of another
+    /// kind says which memory is this kernel's and which is the others'; it calls the latter reserved.
     fn may_map(&self, range: PhysRange) -> bool {
         match self.role() {
             Role::Serve => self.boot().is_memory(range),
@@ -178,8 +181,8 @@ impl State {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Runs deferred work that is due, one budget of it, unless this interrupted it. Interrupts are off, and
-    /// on while it runs.
+    /// Runs the deferred work that is due, one budget of it. Does nothing if it has interrupted deferred work.
+    /// Interrupts are off when it is called, and on while the work runs.
     pub fn run_due(&self) {
         let here = self.here();
         if here.due.load(Ordering::Relaxed) && !here.running.swap(true, Ordering::SeqCst) {
@@ -196,7 +199,7 @@ impl State {
         }
     }
 
-    /// From now on this kernel has `role`, which is none but its first.
+    /// Sets this kernel's role. Only the first call has an effect.
     pub fn play(&self, role: Role) {
         self.role.call_once(|| role);
     }
@@ -206,7 +209,7 @@ impl State {
         self.role.get().copied().unwrap_or(Role::Demo)
     }
 
-    /// Runs deferred work that is due, if interrupts are on: for a wait that does not sleep.
+    /// Runs the deferred work that is due, if interrupts are on. For a wait that does not sleep.
     pub fn service(&self) {
         if interrupts::are_enabled() {
             interrupts::disable();
@@ -220,10 +223,10 @@ impl State {
         self.cpus.iter().fold(0, |sum, cpu| sum.wrapping_add(cpu.runs.load(Ordering::Relaxed)))
     }
 
-    /// Sleeps until the next interrupt, unless deferred work has run since [`runs`](Self::runs) gave `seen`.
+    /// Sleeps until the next interrupt, unless deferred work has run since [`runs`](Self::runs) returned `seen`.
     ///
-    /// So what a message changes after `runs` was asked is never slept on, if this CPU handles it; what another one handles, the
-    /// next tick finds.
+    /// So it does not sleep through a change that a message made after `runs` was called, if this CPU handled the
+    /// message. If another CPU handled it, the next tick finds the change.
     pub fn sleep(&self, seen: u64) {
         interrupts::disable();
         self.run_due();
@@ -257,12 +260,12 @@ pub fn on_tick() {
     ENDPOINT.platform().run_due();
 }
 
-/// Another kernel's vector arrived, and was acknowledged: whoever rang took this CPU for that one's.
+/// Another kernel's vector arrived, and was acknowledged. The sender took this CPU for that kernel's.
 pub fn on_foreign() {
     hand_over::saw_stray();
 }
 
-// SAFETY: passed on to the interrupt controller, which keeps the duty.
+// SAFETY: passed on to the interrupt controller, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.controller().check(cpu, vector)
@@ -281,7 +284,7 @@ unsafe impl Doorbell for Kernel {
     }
 }
 
-// SAFETY: each CPU's id was read at its start and does not change; the CPU itself says which of the two it is.
+// SAFETY: each CPU's id was read at its start and does not change; the CPU itself knows which of the two it is.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         match self.index() {
@@ -302,7 +305,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch is the CPU's own, and nothing moves code from one CPU to another.
+// SAFETY: the switch belongs to the CPU, and code is never moved from one CPU to another.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -319,8 +322,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: boot.s maps memory twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives out what lies below
-// `CACHED_END`, write-back cached, and nothing of this kernel's own image.
+// SAFETY: boot.s maps memory twice and for ever: one to one, and read-only at `READ_ONLY_ALIAS`. `map` gives out only
+// memory below `CACHED_END`, which is write-back cached, and none of this kernel's own image.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -328,7 +331,7 @@ unsafe impl PhysMemory for Kernel {
         if !range.start().is_page_aligned() || !range.len().is_multiple_of(8) {
             return Err(MapError::Misaligned);
         }
-        // The first page too: it holds the null pointer.
+        // The first page is refused, too: it contains the null pointer.
         if range.start().0 == 0 || !self.may_map(range) || range.overlaps(own::image()) {
             return Err(MapError::NotAllowed);
         }
@@ -344,14 +347,14 @@ unsafe impl PhysMemory for Kernel {
 
     unsafe fn unmap(&self, _: Mapping<AtomicU64>) {}
 
-    /// Peers share what is in the instance pools, and nothing else; a kernel that serves shares no pages.
+    /// Peers may share pages in the instance pools, and no others. A kernel that serves shares no pages.
     fn peer_may_share(&self, page: PhysRange) -> bool {
         self.role() != Role::Serve && layout::contains(layout::pools(), page)
     }
 }
 
-// SAFETY: the pools are RAM that the memory map sets aside, and only the host, one CPU, allocates from them. A kernel that
-// serves has none.
+// SAFETY: the pools are RAM that the memory map sets aside, and only the host, on one CPU, allocates from them. A
+// kernel that serves has no pools.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         if self.role() == Role::Serve {
@@ -371,7 +374,7 @@ impl DeferredWork for Kernel {
     }
 }
 
-/// The kernel's resource tree is its log.
+/// In place of a resource tree, this kernel has its log.
 impl Observer for Kernel {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         match self.role() {
@@ -395,7 +398,7 @@ impl Observer for Kernel {
 
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let (start, end) = (range.start().0, range.end().0);
-        // The suite attaches and destroys without end.
+        // The suite attaches and destroys regions all the time; that would fill the log.
         if self.role() != Role::Suite {
             log!("{start:#x}..{end:#x}: region of instance {}", instance.get());
         }
@@ -408,12 +411,12 @@ impl Observer for Kernel {
     }
 }
 
-/// The bytes of RAM at `range`, which nobody writes from now on.
+/// The bytes of RAM at `range`, which is not written from now on.
 ///
 /// # Safety
 ///
 /// `range` is RAM, mapped, and not written while the slice is used.
 pub unsafe fn bytes(range: PhysRange) -> &'static [u8] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises it.
     unsafe { slice::from_raw_parts(range.start().0 as *const u8, range.len() as usize) }
 }

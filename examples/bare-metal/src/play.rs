@@ -10,7 +10,7 @@ use crate::{conformance, console, demo, machine, own};
 use mk_ipi_abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::ThisCpu;
 
-/// Says who this kernel is.
+/// Logs which kernel this is.
 pub fn introduce(identity: Option<(InstanceId, Incarnation)>) {
     let cpu = Kernel.physical_id().0;
     let (me, life) = identity.map_or((console::me(), 0), |(me, life)| (me.get(), life.get()));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The instance pools of the memory map (layout.rs), page by page. For the host, one CPU, with interrupts off.
+//! The instance pools of the memory map (layout.rs), page by page. Only the host uses them, on one CPU, with interrupts
+//! off.
 
 use crate::layout::{self, MAX_KERNELS, POOL_LEN};
 use core::ops::Range;
@@ -7,7 +8,7 @@ use mk_ipi_abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_core::platform::PoolError;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// Pages of an instance pool, and the words of a bit map of them.
+/// Pages of an instance pool, and the number of words in a bit map of them.
 const POOL_PAGES: u64 = POOL_LEN / PAGE_SIZE;
 const POOL_WORDS: usize = (POOL_PAGES / 64) as usize;
 

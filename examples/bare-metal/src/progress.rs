@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tells how much of the stream has come, every twentieth.
+//! Reports how much of the stream has come, at every twentieth part of it.
 
 use crate::journal;
 use crate::node::Node;
 
-/// What has come, and when to tell it next.
+/// What has come, and when to report it next.
 pub struct Progress {
     kernel: usize,
-    /// Messages that are to come, at least.
+    /// How many messages will come, at least.
     total: u64,
     next: u64,
 }
 
 impl Progress {
-    /// Nothing is told yet.
+    /// Nothing is reported yet.
     pub fn new(node: &Node) -> Self {
         let total = u64::from(node.options.messages) * (node.kernels as u64 - 1);
         Self { kernel: node.me, total, next: total.div_ceil(20) }
     }
 
-    /// Tells it if it is time; gives a number that changes with every arrival.
+    /// Reports if it is time. Returns a number that changes with every arrival.
     pub fn report(&mut self) -> u64 {
         let receiver = &journal::own().receiver;
         let done = receiver.total();
         if done >= self.next {
-            // The last one comes exactly at the end.
+            // The last report comes exactly at the end.
             self.next =
                 if done < self.total { (done + self.total.div_ceil(20)).min(self.total) } else { u64::MAX };
             self.tell(done);
@@ -32,7 +32,7 @@ impl Progress {
         receiver.arrivals()
     }
 
-    /// Tells that nothing more will come: what is lost is lost.
+    /// Reports that nothing more will come: what is missing now is lost.
     pub fn end(&mut self) {
         if self.next != u64::MAX {
             self.next = u64::MAX;

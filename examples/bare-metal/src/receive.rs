@@ -11,18 +11,18 @@ use mk_ipi_abi::InstanceId;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
-/// What came from one sender. Its CPU's deferred work writes, the main program reads.
+/// What came from one sender. The CPU's deferred work writes it, the main program reads it.
 #[repr(C)]
 struct FromSender {
     /// Whole messages, each counted once.
     received: AtomicU64,
-    /// Behind the highest number that came.
+    /// The number after the highest one that came.
     next: AtomicU64,
-    /// Whole messages that came behind one with a higher number.
+    /// Whole messages that came after one with a higher number.
     disordered: AtomicU64,
     /// Whole messages that had come before.
     doubled: AtomicU64,
-    /// Torn messages that came in its lane, or that its CPU sent, as the slot says.
+    /// Torn messages that came in the sender's lane, or whose slot names the sender's CPU.
     torn: AtomicU64,
     /// One bit for each sequence number that came.
     seen: [AtomicU64; MAX_MESSAGES as usize / 64],
@@ -33,26 +33,26 @@ struct FromSender {
 pub struct Findings {
     /// Different messages that came whole.
     pub received: u64,
-    /// Messages that never came whole, though nobody doubts that they should.
+    /// Messages that never came whole, and are not in doubt.
     pub lost: u64,
-    /// Messages that came with another content than their checksum says, from this sender or from nobody known.
+    /// Messages whose content does not match their checksum, from this sender or from an unknown one.
     pub torn: u64,
     /// Messages that came again.
     pub doubled: u64,
-    /// Messages that came behind one that was sent later.
+    /// Messages that came after one that was sent later.
     pub disordered: u64,
 }
 
-/// All that was received, in the kernel's journal: all zeros at its first start.
+/// All that was received. It lies in the kernel's journal, and is all zeros at the kernel's first start.
 #[repr(C)]
 pub struct Receiver {
     senders: [FromSender; MAX_KERNELS],
-    /// Torn messages from nobody known.
+    /// Torn messages from an unknown sender.
     torn: AtomicU64,
 }
 
 impl Receiver {
-    /// Counts anew what a former life has seen: it may have died between the bit and the count.
+    /// Counts again what a former life has seen: it may have died after it set the bit and before it counted.
     pub fn recover(&self) {
         for from in &self.senders {
             let seen = from.seen.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
@@ -64,7 +64,7 @@ impl Receiver {
     pub fn take(&self, message: &Message) {
         let place = payload::check(message.payload()).and_then(|(sequence, sender)| {
             let from = self.senders.get(sender as usize)?;
-            // The lane proves who sent; a slot does not.
+            // A lane proves which kernel sent; a slot does not.
             if message.sender().is_some_and(|id| id.index() != sender as usize) {
                 return None;
             }
@@ -84,18 +84,18 @@ impl Receiver {
         }
     }
 
-    /// Behind the highest number that came from kernel `k`.
+    /// The number after the highest one that came from kernel `k`.
     pub fn next(&self, k: usize) -> u64 {
         self.senders[k].next.load(Ordering::Relaxed)
     }
 
-    /// Whether message `number` came from kernel `k`.
+    /// Returns whether message `number` came from kernel `k`.
     fn has(&self, k: usize, number: u64) -> bool {
         let word = self.senders[k].seen.get((number / 64) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (number % 64) != 0)
     }
 
-    /// Where to count a torn message.
+    /// The counter for a torn message.
     fn torn_by(&self, message: &Message) -> &AtomicU64 {
         let cpu = message.sender_cpu();
         let sent = |k: &usize| Kernel.lists(instance(*k), cpu) == Some(true);

@@ -34,15 +34,15 @@ pub struct Requests {
     me: InstanceId,
     run: u32,
     peers: [Peer; MAX_INSTANCES],
-    /// Something was sent in this turn, or can be at once.
+    /// True if something was sent in this turn, or can be sent at once.
     moved: bool,
-    /// A slot was occupied in this turn. There is no event for when it becomes free.
+    /// True if a slot was occupied in this turn. No event tells when it becomes free.
     blocked: bool,
     /// Turns in a row that were blocked and moved nothing.
     sweeps: u32,
 }
 
-/// Requests to one other kernel. All zeros at first, so that no image carries them.
+/// Requests to one other kernel. It begins as all zeros, so that it takes no space in an image.
 struct Peer {
     /// Messages of the stream that were ordered in this run.
     ordered: u64,
@@ -50,7 +50,7 @@ struct Peer {
     sent: u64,
     /// The next message, if it was built already.
     next: Option<Payload>,
-    /// The lane is full. An event says when it is not.
+    /// True if the lane is full. An event tells when it has space.
     waiting: bool,
     pings: Pings,
     /// A ping that must be answered.
@@ -59,7 +59,7 @@ struct Peer {
     asked: u64,
     /// How often its slot was found occupied, and how often it was rung (RFC v2).
     slot: Usage,
-    /// What the lane had counted before this run.
+    /// What the lane had counted when this run began.
     lane_before: Usage,
 }
 
@@ -73,9 +73,9 @@ struct Usage {
 /// A series of pings.
 struct Pings {
     ordered: u64,
-    /// Round trips that are over.
+    /// How many round trips are done.
     done: usize,
-    /// When the ping was sent that is not answered yet.
+    /// When the unanswered ping was sent.
     asked: Option<u64>,
     trips: [u64; MAX_PINGS as usize],
 }
@@ -83,7 +83,7 @@ struct Pings {
 /// The result of a send.
 enum Outcome {
     Sent,
-    /// Another sender is just filling the slot.
+    /// Another sender is filling the slot.
     Busy,
     /// There is no space, or no receiver. An event reports the change.
     Full,
@@ -107,7 +107,7 @@ impl<T> From<Result<T, SendError>> for Outcome {
 impl Usage {
     const NONE: Self = Self { busy: 0, doorbells: 0 };
 
-    /// What the lane to `id` has counted in all our lives; nothing if there is none.
+    /// What the lane to `id` has counted in all lives of this kernel; zeros if there is no lane.
     fn of_lane(id: InstanceId) -> Self {
         let lane = SERVER.lane_stats(id);
         lane.map_or(Self::NONE, |lane| Self { busy: lane.full, doorbells: lane.rung })
@@ -166,7 +166,7 @@ impl Peer {
         (self.slot, self.lane_before) = (Usage::NONE, Usage::of_lane(id));
     }
 
-    /// Drops what is not sent yet; what was sent counts.
+    /// Drops what is not sent yet. What was sent stays counted.
     fn drop_all(&mut self) {
         (self.ordered, self.waiting, self.pong, self.asked) = (self.sent, false, None, 0);
         (self.pings.ordered, self.pings.asked) = (self.pings.done as u64, None);
@@ -178,7 +178,7 @@ impl Peer {
 }
 
 impl Requests {
-    /// Begins as `me`, without any request; the others of the table are known.
+    /// Begins as `me`, without any request. The others in the table become known.
     pub fn begin(&mut self, me: InstanceId) {
         self.me = me;
         self.begin_run(0);
@@ -204,7 +204,7 @@ impl Requests {
         });
     }
 
-    /// Does what is possible now. True if there is nothing more to do before an interrupt.
+    /// Does what is possible now. Returns true if there is nothing more to do before an interrupt.
     pub fn turn(&mut self, peers: &mut Peers) -> bool {
         self.read_inbox(peers);
         (self.moved, self.blocked) = (false, false);
@@ -330,7 +330,7 @@ impl Requests {
         }
     }
 
-    /// Sends one message, if that is possible now. True if it was sent.
+    /// Sends one message, if that is possible now. Returns true if it was sent.
     fn send(&mut self, id: InstanceId, ty: MessageType, bytes: &[u8]) -> bool {
         let rung = Kernel.rung();
         let outcome = SERVER.send(id, ty, bytes).into();
@@ -355,7 +355,7 @@ impl Requests {
         matches!(outcome, Outcome::Sent)
     }
 
-    /// Sends some of the stream to `id`: into a lane a burst, into a slot one message.
+    /// Sends some of the stream to `id`: a burst into a lane, one message into a slot.
     fn stream(&mut self, id: InstanceId) {
         let peer = self.peer(id);
         if !peer.streams() || peer.waiting {
@@ -408,8 +408,8 @@ impl Requests {
         }
     }
 
-    /// Has the receiver tell when the lane to `id` has space for so many bytes. One that is not there is looked for again and
-    /// again.
+    /// Asks for an event when the lane to `id` has space for so many bytes. If there is no such lane, it is looked for
+    /// again and again.
     fn wait_for_space(&mut self, id: InstanceId, len: usize) {
         match SERVER.want_space(id, len) {
             Ok(true) => self.moved = true,
@@ -431,7 +431,7 @@ impl Requests {
     }
 }
 
-/// Whether `id` has slots (RFC v2).
+/// Returns whether `id` has slots (RFC v2).
 fn is_slot(id: InstanceId) -> bool {
     SERVER.instance(id).is_ok_and(|i| i.layout() == Some(Layout::RfcV2))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This kernel's second CPU, while it has one: it takes doorbells and runs deferred work, nothing else.
+//! This kernel's second CPU, while it has one. It takes doorbells and runs deferred work, nothing else.
 
 use crate::arch::{self, interrupts};
 use crate::machine;
@@ -7,18 +7,18 @@ use crate::platform::Kernel;
 use core::hint::spin_loop;
 use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
-/// Not here.
+/// The second CPU is not here.
 const OFF: u32 = 0;
-/// Here, and ready for doorbells.
+/// It is here, and ready for doorbells.
 const ON: u32 = 1;
-/// To leave.
+/// It was told to leave.
 const LEAVING: u32 = 2;
 
-/// Turns with interrupts on in which a CPU that leaves takes what is pending.
+/// Turns with interrupts on, in which a CPU that leaves takes what is pending.
 const LAST_TURNS: u32 = 1000;
 
 static STATE: AtomicU32 = AtomicU32::new(OFF);
-/// Its physical id, which it writes before it is on.
+/// The second CPU's physical id, which it writes before it is on.
 static CPU: AtomicU64 = AtomicU64::new(0);
 
 /// The second CPU's physical id.
@@ -32,22 +32,22 @@ pub fn entry() -> u64 {
         .unwrap_or_else(|| fatal!("no second CPU can enter this kernel: not on this architecture"))
 }
 
-/// Whether it is here and ready for doorbells.
+/// Returns whether the second CPU is here and ready for doorbells.
 pub fn is_on() -> bool {
     STATE.load(Ordering::Acquire) == ON
 }
 
-/// Whether it has left: it will touch nothing of this kernel any more.
+/// Returns whether the second CPU has left. It then does not access this kernel any more.
 pub fn is_off() -> bool {
     STATE.load(Ordering::Acquire) == OFF
 }
 
-/// Has it leave, which is on: it finds out at its next tick.
+/// Tells the second CPU, which is on, to leave. It finds out at its next tick.
 pub fn leave() {
     STATE.store(LEAVING, Ordering::Release);
 }
 
-/// What the second CPU's entry calls, on its own stack, interrupts off.
+/// The second CPU's entry calls this on its own stack, with interrupts off.
 #[no_mangle]
 extern "C" fn second_main() -> ! {
     let kernel = Kernel;
@@ -62,7 +62,7 @@ extern "C" fn second_main() -> ! {
         interrupts::enable_and_wait();
         interrupts::disable();
     }
-    // Nobody rings this CPU any more; what has come so far is taken now.
+    // No kernel rings this CPU any more. Doorbells that have come so far are taken now.
     interrupts::enable();
     for _ in 0..LAST_TURNS {
         spin_loop();

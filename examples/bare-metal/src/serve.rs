@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi.run=serve`: a kernel whose host is no kernel of this program, and does what messages tell it (order.rs).
+//! `mk_ipi.run=serve`: a kernel whose host is not a kernel of this program, and that does what messages tell it
+//! (order.rs).
 //!
-//! It is a guest: the machine, its memory and its serial lines are the host's. It uses what its command line and its start
-//! info give it, and when it fails, or is told to stop, it stops alone.
+//! It is a guest: the machine, its memory and its serial lines belong to the host. It uses what its command line and
+//! its start info give it. When it fails, or is told to stop, it stops only itself.
 
 use crate::arch::interrupts;
 use crate::console;
@@ -24,23 +25,23 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Followed, JoinError};
 
-/// The host has told us to stop.
+/// True once the host has told this kernel to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// This kernel's end of every link. It has one CPU; its host may have any number.
 pub static SERVER: End<1> = Endpoint::new(Kernel);
 
-/// All whom a kernel that serves can know.
+/// The ids of all kernels that a kernel that serves can know.
 pub fn ids() -> impl Iterator<Item = InstanceId> {
     (0..MAX_INSTANCES as u8).map(InstanceId::new)
 }
 
-/// Serves until the host says stop. Interrupts are set up, and off.
+/// Serves until the host says stop. Interrupts are set up, but off.
 pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     Kernel.controller().ignore_strays();
     inbox::register();
     net::register();
     let directory = spawned::directory(cmdline);
-    // Who is left out is looked for again when the directory has changed.
+    // A kernel that is left out here is looked for again when the directory has changed.
     let (me, kernels) = spawned::join(&SERVER, directory, shared, |_, _| ());
     if me.index() >= MAX_INSTANCES {
         fatal!("instance {} is beyond the {MAX_INSTANCES} that are known here", me.get());
@@ -82,7 +83,7 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
     }
     log!("stopping, as told; {:?}", SERVER.stats());
     interrupts::disable();
-    // The last thing: whoever sees it may take the CPU and the memory away.
+    // This is the last thing it does: once the host sees it, it may take the CPU and the memory away.
     SERVER.goodbye();
     machine::halt()
 }
@@ -90,40 +91,40 @@ pub fn run(cmdline: &[u8], shared: PhysAddr, options: &Options) -> ! {
 /// Stops this kernel, which cannot go on and has said why.
 pub fn give_up(how: Exit) -> ! {
     interrupts::disable();
-    // Where an exception struck nothing can be relied upon; the heartbeat ends by itself.
+    // After an exception nothing can be relied upon. Then the heartbeat ends by itself.
     if !matches!(how, Exit::Exception) {
         SERVER.goodbye();
     }
     machine::halt()
 }
 
-/// The host's stop word. In an interrupt: the main program acts.
+/// The host has set the stop word. This runs in an interrupt, so the main program acts on it.
 pub fn on_stop() {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// The life of `id` that the directory lists, if it does.
+/// The life of `id` that the directory lists, if it lists one.
 pub fn listed_life(id: InstanceId) -> Option<Incarnation> {
     Kernel.directory()?.record(id).ok().map(|record| record.incarnation)
 }
 
-/// The endpoint's table, kept as the directory has it.
+/// The endpoint's table, kept up to date with the directory.
 pub struct Peers {
     directory: &'static Directory<'static, AtomicU64>,
-    /// Those that are in the table: one bit for each.
+    /// The kernels that are in the table: one bit for each.
     known: u64,
-    /// Those that could not be added, as was said: one bit for each.
+    /// The kernels that could not be added, which was logged: one bit for each.
     refused: u64,
 }
 
-/// What became of a peer since the directory was last followed.
+/// What happened to a peer since the directory was last followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It was added.
     Came,
-    /// It was taken out: it is gone for good.
+    /// It was taken out, because it is gone for good.
     Went,
-    /// Another one of that id was added in its place.
+    /// Another kernel with that id was added in its place.
     Replaced,
 }
 
@@ -134,8 +135,8 @@ impl Peers {
         Self { directory, known, refused: 0 }
     }
 
-    /// Does what the directory asks for by now, and calls `each` for whoever came or went. A kernel that is dead keeps its place:
-    /// it may live again in its region.
+    /// Follows the directory, and calls `each` for each kernel that came or went. A kernel that is dead keeps its
+    /// place, because it may live again in its region.
     pub fn follow(&mut self, mut each: impl FnMut(InstanceId, Change)) {
         let directory = self.directory;
         let followed = SERVER.follow(directory, |id, followed| {
@@ -150,11 +151,11 @@ impl Peers {
         }
     }
 
-    /// Keeps what became of `id`.
+    /// Records what happened to `id`.
     fn note(&mut self, id: InstanceId, followed: Followed) -> Option<Change> {
         let (bit, had) = (bit(id), self.known & bit(id) != 0);
         let change = match followed {
-            // Another life in the same region, or rung elsewhere: its streams go on.
+            // It has another life in the same region, or is rung elsewhere: its streams go on.
             Followed::Changed | Followed::TakenForDead => return None,
             Followed::Added if had => Some(Change::Replaced),
             Followed::Added => Some(Change::Came),
@@ -164,7 +165,7 @@ impl Peers {
                     log!("kernel {} cannot be added: {e:?}", id.get());
                 }
                 self.refused |= bit;
-                // An entry that makes no sense takes nobody out.
+                // An invalid entry removes no kernel.
                 (had && SERVER.instance(id).is_err()).then_some(Change::Went)
             }
         };
@@ -181,7 +182,7 @@ impl Peers {
     }
 }
 
-/// The bit of `id`, if it is one of those that can be known.
+/// The bit of `id`, or 0 if it is not one of those that can be known.
 fn bit(id: InstanceId) -> u64 {
     1u64.checked_shl(id.get().into()).unwrap_or(0)
 }

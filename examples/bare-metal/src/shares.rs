@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose each CPU of the machine is, as the host has it.
+//! Which kernel has which CPU of the machine, in the host's view.
 
 use crate::cpus::Cpus;
 use crate::layout::MAX_KERNELS;
@@ -7,17 +7,18 @@ use mk_ipi_abi::PhysCpuId;
 
 /// Each kernel's CPUs.
 pub struct Shares {
-    /// The host's: the one that it runs on, and all that nobody was given. It has started none of those.
+    /// The host's CPUs: the one that it runs on, and all that no kernel was given. It has started none of the latter.
     own: Cpus,
-    /// For each other kernel the CPU that it begins on, and behind it the spare one, which is never the first.
+    /// For each other kernel the CPU that it begins on, followed by the spare one, which is never the first.
     others: [[PhysCpuId; 2]; MAX_KERNELS],
-    /// Who has the spare CPU.
+    /// The kernel that has the spare CPU.
     pub holder: Option<usize>,
 }
 
 impl Shares {
-    /// Gives each of `kernels` kernels a CPU, to the host the one that this runs on, `me`, to the others the last ones, whose ids are not the
-    /// kernels' numbers. One more is kept to be moved, if `spare`; all the rest is the host's. `None` if there are too few.
+    /// Gives each of `kernels` kernels a CPU. The host gets `me`, which this runs on. The others get the last ones, so
+    /// that CPU ids differ from the kernels' numbers. If `spare`, one more is kept to be moved. The host has all the
+    /// rest. `None` if there are too few.
     pub fn new(found: &Cpus, me: PhysCpuId, kernels: usize, spare: bool) -> Option<Self> {
         let (mut own, mut others) = (Cpus::none(), [[me; 2]; MAX_KERNELS]);
         own.add(me);
@@ -33,7 +34,7 @@ impl Shares {
         Some(Self { own, others, holder: None })
     }
 
-    /// The CPUs of kernel `k`, the one that it began on first.
+    /// The CPUs of kernel `k`. The one that it began on comes first.
     pub fn of(&self, k: usize) -> &[PhysCpuId] {
         match k {
             0 => self.own.ids(),
@@ -46,7 +47,7 @@ impl Shares {
         self.of(k)[0]
     }
 
-    /// The CPU that is moved, if one is.
+    /// The CPU that is moved, if there is one.
     pub fn spare(&self) -> PhysCpuId {
         let [_, spare] = self.others[0];
         spare

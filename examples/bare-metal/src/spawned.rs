@@ -14,7 +14,7 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::sync::{spin_hint, AtomicU64};
 use mk_ipi_core::JoinError;
 
-/// Takes this kernel's place in the demo, its region being at `shared`: from then on it takes messages.
+/// Takes this kernel's place in the demo. Its region is at `shared`. From then on it takes messages.
 pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     demo::register();
     let left_out = |id: InstanceId, e| fatal!("kernel {} cannot be added: {e:?}", id.get());
@@ -29,7 +29,7 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
     node
 }
 
-/// Says how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
+/// Reports how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
 fn report_listed(node: &Node) {
     let found = arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
     let of_host =
@@ -44,8 +44,8 @@ pub fn directory(cmdline: &[u8]) -> &'static Directory<'static, AtomicU64> {
     ENDPOINT.platform().set_directory(found.unwrap_or_else(|e| fatal!("{e}")))
 }
 
-/// Takes this kernel's place among the others, its region being at `shared`; gives who it is, and how many there are. Calls
-/// `left_out` for each that could not be added.
+/// Takes this kernel's place among the others. Its region is at `shared`. Returns its id, and how many kernels there
+/// are. Calls `left_out` for each kernel that could not be added.
 pub fn join<const CPUS: usize>(
     endpoint: &End<CPUS>,
     directory: &Directory<'static, AtomicU64>,
@@ -56,7 +56,7 @@ pub fn join<const CPUS: usize>(
     let kernels = loop {
         match endpoint.join_and(shared, directory, &left_out) {
             Ok(kernels) => break kernels,
-            // The host may be writing of others; one that died in it never ends.
+            // The host may be writing another entry. If it died while it wrote, this state never ends.
             Err(JoinError::Changing(_)) if clock::now().wrapping_sub(start) < SECOND => spin_hint(),
             Err(e) => fatal!("joining the others: {e:?}"),
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The stream: every kernel sends its messages to every other one, and waits for no answer.
+//! The stream: every kernel sends its messages to every other one, without waiting for answers.
 
 use crate::clock::{self, Watchdog};
 use crate::control::control;
@@ -17,26 +17,26 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 use mk_ipi_core::SendError;
 
-/// Messages to one receiver in a row, for which it is rung once at most.
+/// Messages to one receiver in a row. It is rung at most once for them.
 pub const BURST: usize = 32;
-/// Sweeps over all receivers that are busy before a sender sleeps (RFC v2).
+/// Sweeps that find all receivers busy, before a sender sleeps (RFC v2).
 pub const BUSY_SWEEPS: u32 = 50;
 /// Seconds without progress after which a sender gives up.
 const PATIENCE: u64 = 10;
 /// Time from one look at the peers to the next.
 const TICK: u64 = clock::SECOND / 200;
-/// A peer whose heartbeat stands still for so long is suspect.
+/// A peer whose heartbeat stands still for this time is suspect.
 const SUSPECT_AFTER: u64 = 5 * clock::SECOND;
 
-/// Messages to one receiver that are remembered by what the lane calls them: far more than are sent from its rebirth to the next
-/// tick.
+/// How many of the last messages to one receiver are remembered by their numbers in the lane. This is far more than are
+/// sent between the receiver's rebirth and the next tick.
 const RECENT: usize = 4096;
 
 /// The number that the lane to each kernel gave to each of its last messages.
 static NUMBERS: [[AtomicU64; RECENT]; MAX_KERNELS] =
     [const { [const { AtomicU64::new(0) }; RECENT] }; MAX_KERNELS];
 
-/// One bit for each kernel in whose lane there is space again.
+/// One bit for each kernel whose lane has space again.
 static SPACE: AtomicU64 = AtomicU64::new(0);
 
 /// Something happened to a peer.
@@ -54,7 +54,7 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
             log!("kernel {k} died handling message {message}");
             sent.doubt(message);
         }
-        // The next tick does so.
+        // The next tick follows the directory.
         PeerEvent::ReadDirectory => {}
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
         PeerEvent::Refused(breach) => fatal!("kernel {k} holds that we broke the protocol: {breach:?}"),
@@ -63,22 +63,22 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
     }
 }
 
-/// Which of the last of `messages` to kernel `k` the lane calls `number`.
+/// The message, of the last of `messages` to kernel `k`, that has `number` in the lane.
 fn numbered(k: usize, messages: u64, number: u64) -> Option<u64> {
     let mut last = messages.saturating_sub(RECENT as u64)..messages;
     last.rfind(|message| NUMBERS[k][*message as usize % RECENT].load(Ordering::Relaxed) == number)
 }
 
-/// Shows that we live, and looks who else does.
+/// Shows that this kernel is alive, and checks which others are.
 pub struct Heart(u64);
 
 impl Heart {
-    /// Begins to beat.
+    /// A heart that begins to beat now.
     pub fn new() -> Self {
         Self(clock::now())
     }
 
-    /// Beats if it is time; whether it was.
+    /// Beats if it is time. Returns whether it did.
     pub fn beat<const CPUS: usize>(&mut self, endpoint: &End<CPUS>) -> bool {
         let now = clock::now();
         let is_time = now.wrapping_sub(self.0) > TICK;
@@ -100,7 +100,7 @@ impl Heart {
 pub struct Stream<'a> {
     node: &'a Node,
     journal: &'static Journal,
-    /// What came.
+    /// What has come to this kernel.
     pub progress: Progress,
     /// The next message to each other kernel.
     next: [Payload; MAX_KERNELS],
@@ -108,9 +108,9 @@ pub struct Stream<'a> {
     busy: [u64; MAX_KERNELS],
     /// Doorbells rung by the sends (RFC v2).
     doorbells: [u64; MAX_KERNELS],
-    /// One bit for each kernel in whose lane we wait for space.
+    /// One bit for each kernel in whose lane this kernel waits for space.
     waiting: u64,
-    /// One message more may be sent to whoever has had its share.
+    /// True if a receiver that has had its share may be sent one more message.
     more: bool,
     heart: Heart,
     watchdog: Watchdog,
@@ -118,7 +118,7 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// The stream of this kernel, from where its former life left it.
+    /// This kernel's stream, continued from where its former life left it.
     pub fn new(node: &'a Node) -> Self {
         let journal = journal::own();
         let payload = |k: usize| Payload::new(journal.sent[k].messages(), node.me as u32);
@@ -142,7 +142,7 @@ impl<'a> Stream<'a> {
         self.journal.sent[to].messages()
     }
 
-    /// Whether all was sent.
+    /// Returns whether all was sent.
     pub fn is_over(&self) -> bool {
         self.node.others().all(|to| self.is_over_to(to))
     }
@@ -163,7 +163,8 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends until all was sent; calls `aside` after each turn, and goes on until it says that it is through.
+    /// Sends until all was sent. Calls `aside` after each turn, and also goes on until `aside` returns that it has
+    /// finished.
     pub fn run(&mut self, mut aside: impl FnMut(&mut Self) -> bool) {
         loop {
             let runs = ENDPOINT.platform().runs();
@@ -177,7 +178,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends what can be sent now; whether there is nothing to do before an interrupt.
+    /// Sends what can be sent now. Returns whether there is nothing to do before an interrupt.
     pub fn turn(&mut self) -> bool {
         let before = self.total();
         let idle = match self.node.options.generation {
@@ -201,7 +202,7 @@ impl<'a> Stream<'a> {
         idle
     }
 
-    /// One message for each receiver whose slot is free.
+    /// Sends one message to each receiver whose slot is free.
     fn turn_rfc_v2(&mut self, before: u64) -> bool {
         for to in self.node.others() {
             if !self.is_over_to(to) {
@@ -215,7 +216,7 @@ impl<'a> Stream<'a> {
         }
         self.busy_sweeps = if self.total() == before { self.busy_sweeps + 1 } else { 0 };
         spin_hint();
-        // Nobody tells when a slot becomes free: a message, or the next tick, ends the sleep.
+        // No event tells when a slot becomes free. A message, or the next tick, ends the sleep.
         let idle = self.busy_sweeps > BUSY_SWEEPS;
         if idle {
             self.busy_sweeps = 0;
@@ -223,7 +224,7 @@ impl<'a> Stream<'a> {
         idle
     }
 
-    /// A burst for each receiver whose lane has space.
+    /// Sends a burst to each receiver whose lane has space.
     fn turn_native(&mut self) -> bool {
         let mut idle = true;
         for to in self.node.others() {
@@ -239,9 +240,9 @@ impl<'a> Stream<'a> {
         idle
     }
 
-    /// Messages to kernel `to` in one turn. While kernels are killed or a CPU is moved, each of these times has its share of all
-    /// numbers that there are, and what comes after that is a trickle: so the last time is under traffic too, however fast the
-    /// kernels are.
+    /// How many messages to send to kernel `to` in one turn. While kernels are killed or a CPU is moved, each of these
+    /// events has its share of all numbers. After its share a receiver gets only a few messages. So there is traffic
+    /// during the last event, too, however fast the kernels are.
     fn turn_of(&self, to: usize) -> usize {
         let kills = self.node.options.kills.filter(|_| !self.node.is_victim(self.node.me));
         let times = self.node.options.moves.or(kills.map(|kills| kills.count));
@@ -282,7 +283,8 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends the next message to kernel `to` by `send`, which gives its number, if there was room; whether there was.
+    /// Sends the next message to kernel `to` by `send`, which returns its number if there was room. Returns whether
+    /// there was.
     fn send_next(&mut self, to: usize, send: impl FnOnce(&[u8]) -> Result<Option<u64>, SendError>) -> bool {
         let payload = &self.next[to];
         let place = &NUMBERS[to][self.sent(to) as usize % RECENT];
@@ -302,14 +304,14 @@ impl<'a> Stream<'a> {
         self.node.others().map(|to| self.sent(to)).sum()
     }
 
-    /// Fails, if this kernel was told to.
+    /// Fails, if this kernel was told to fail.
     fn fail_on_order(&mut self) {
         let fault = self.node.options.fault.filter(|f| usize::from(f.kernel) == self.node.me);
         let victim = self.node.others().find(|&to| !self.is_over_to(to));
         let (Some(Fault { kind, .. }), Some(to)) = (fault, victim) else { return };
         log!("failing, as ordered: {kind:?}");
         match kind {
-            // Of another time: hand_over.rs.
+            // These two do not happen here, but in hand_over.rs.
             FaultKind::Keep | FaultKind::Stale => {}
             FaultKind::Hang => machine::halt(),
             FaultKind::Panic => panic!("as ordered"),

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks the numbers of a stream that never ends: what came, what was left out, what came twice or late.
+//! Checks the numbers of an endless stream: which came, which were left out, which came twice or late.
 //!
-//! Shared with hosts that are no part of this crate: nothing here but `mk_ipi_abi` and mk-ipi's atomics, and no panic.
+//! Hosts outside of this crate use this file too. So it uses only `mk_ipi_abi` and mk-ipi's atomics, and does not
+//! panic.
 
 use mk_ipi_abi::Incarnation;
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 
-/// Numbers below the highest one of which is known whether they came.
+/// So many numbers below the highest one are remembered, whether they came or not.
 const WINDOW: u64 = 64;
 
-/// The stream of one sender. Whoever drains calls [`take`](Self::take), [`took_torn`](Self::took_torn) and
-/// [`began`](Self::began), one at a time; anybody may read.
+/// The stream of one sender. The code that drains calls [`take`](Self::take), [`took_torn`](Self::took_torn) and
+/// [`began`](Self::began), one at a time. Any code may read.
 #[derive(Debug)]
 pub struct StreamCheck {
     /// The sender's life, 0 before the first.
     life: AtomicU64,
-    /// Behind the highest number of this life that came.
+    /// The number after the highest one of this life that came.
     next: AtomicU64,
-    /// One bit for each of the [`WINDOW`] numbers below `next`, the highest one's first: whether it came.
+    /// One bit for each of the [`WINDOW`] numbers below `next`, set if it came. Bit 0 is for the highest number.
     seen: AtomicU64,
     first: AtomicU64,
     received: AtomicU64,
@@ -37,13 +38,13 @@ pub struct Counts {
     pub former: u64,
     /// Number of the first message that came, 0 if none did.
     pub first: u64,
-    /// Numbers that were left out, and that did not come later.
+    /// Numbers that were left out and did not come later.
     pub lost: u64,
     /// Torn messages.
     pub torn: u64,
-    /// Messages that had come before, or are too old to know.
+    /// Messages that came before, or are too old to tell.
     pub doubled: u64,
-    /// Messages that came behind one with a higher number; received, too.
+    /// Messages that came after one with a higher number. They count as received, too.
     pub disordered: u64,
 }
 
@@ -56,7 +57,7 @@ impl StreamCheck {
         Self { life, next, seen, first, received, former, lost, torn, doubled, disordered }
     }
 
-    /// A whole message came, with this number.
+    /// Notes that a whole message with this number came.
     pub fn take(&self, number: u64) {
         let next = self.next.load(Ordering::Relaxed);
         if get(&self.received) == 0 {
@@ -68,7 +69,7 @@ impl StreamCheck {
         }
     }
 
-    /// A message came whose number is `gap` more than expected.
+    /// Notes a message whose number is `gap` more than expected.
     fn take_next(&self, number: u64, gap: u64) {
         let passed = u32::try_from(gap).ok().and_then(|gap| gap.checked_add(1));
         let seen = passed.and_then(|passed| get(&self.seen).checked_shl(passed)).unwrap_or(0);
@@ -78,7 +79,7 @@ impl StreamCheck {
         add(&self.received, 1);
     }
 
-    /// A message came whose number is `back` less than the highest one.
+    /// Notes a message whose number is `back` less than the highest one.
     fn take_late(&self, back: u64) {
         let bit = if back < WINDOW { 1u64 << back } else { 0 };
         let seen = get(&self.seen);
@@ -91,12 +92,13 @@ impl StreamCheck {
         add(&self.disordered, 1);
     }
 
-    /// A message came with another content than its checksum says.
+    /// Notes a message whose content does not match its checksum.
     pub fn took_torn(&self) {
         add(&self.torn, 1);
     }
 
-    /// What comes from now on is of this life of the sender: if it is another one than before, it begins at number 0.
+    /// What comes from now on was sent in this life of the sender. If it is another life than before, it begins at
+    /// number 0.
     pub fn began(&self, life: Incarnation) {
         let life = u64::from(life.get());
         if self.life.swap(life, Ordering::Relaxed) != life {
@@ -104,7 +106,7 @@ impl StreamCheck {
         }
     }
 
-    /// The sender is gone: whatever its next life is called, it is another one.
+    /// The sender is gone. Whatever number its next life has, it counts as another life.
     pub fn ended(&self) {
         self.life.store(0, Ordering::Relaxed);
         self.expect_anew();
@@ -116,7 +118,7 @@ impl StreamCheck {
         self.seen.store(0, Ordering::Relaxed);
     }
 
-    /// Forgets all but who the sender is: number 0 is expected. While nothing is on its way.
+    /// Forgets everything except the sender's life: number 0 is expected. No message may be on its way.
     pub fn reset(&self) {
         let Self { life: _, next, seen, first, received, former, lost, torn, doubled, disordered } = self;
         for word in [next, seen, first, received, former, lost, torn, doubled, disordered] {
@@ -142,7 +144,7 @@ fn get(word: &AtomicU64) -> u64 {
     word.load(Ordering::Relaxed)
 }
 
-/// Whoever drains is alone: no locked instruction is needed.
+/// Only the code that drains adds, so no locked instruction is needed.
 fn add(word: &AtomicU64, n: u64) {
     word.store(get(word).wrapping_add(n), Ordering::Relaxed);
 }

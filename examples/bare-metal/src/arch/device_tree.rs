@@ -25,11 +25,11 @@ pub struct Tree {
     strings: &'static [u8],
 }
 
-/// A property: of which node, its name, its value.
+/// A property: the node it belongs to, its name, its value.
 pub struct Property<'a> {
     /// The names of the node and of those above it, without the root.
     path: [&'a str; MAX_DEPTH],
-    /// How many there are.
+    /// How many of them there are.
     depth: usize,
     /// Its own name.
     pub name: &'a str,
@@ -38,7 +38,8 @@ pub struct Property<'a> {
 }
 
 impl<'a> Property<'a> {
-    /// Whether this is the property `name` of a node at `path`; a component of it may leave out the address behind its `@`.
+    /// Returns whether this is the property `name` of a node at `path`. A component of `path` may leave out the address
+    /// that follows the `@`.
     pub fn is(&self, path: &[&str], name: &str) -> bool {
         let fits = |(found, wanted): (&&str, &&str)| {
             found == wanted || (wanted.ends_with('@') && found.starts_with(wanted))
@@ -46,7 +47,7 @@ impl<'a> Property<'a> {
         self.name == name && self.depth == path.len() && self.path.iter().zip(path).all(fits)
     }
 
-    /// The address in the name of the node.
+    /// The unit address in the node's name.
     #[cfg(target_arch = "riscv64")]
     pub fn unit(&self) -> Option<u64> {
         let (_, unit) = self.path.get(self.depth.checked_sub(1)?)?.split_once('@')?;
@@ -76,7 +77,7 @@ impl Tree {
     /// Memory there is mapped, and not written any more.
     pub unsafe fn at(address: u64) -> Option<Self> {
         let word = |n: usize| {
-            // SAFETY: the caller; the header has ten words, the first of which says that it is one.
+            // SAFETY: the caller promises it. The header has ten words, and the first one says that it is a header.
             let word = unsafe { (address as *const u32).add(n).read_volatile() };
             u32::from_be(word) as usize
         };
@@ -84,7 +85,7 @@ impl Tree {
             return None;
         }
         let total = word(1).min(MAX_LEN);
-        // SAFETY: the caller, and the header says that it has so many bytes.
+        // SAFETY: the caller promises it, and the header says that there are so many bytes.
         let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, total) };
         let part = |at: usize, len: usize| bytes.get(at..at.checked_add(len)?);
         Some(Self { address, structure: part(word(2), word(9))?, strings: part(word(3), word(8))? })
@@ -101,7 +102,7 @@ impl Tree {
                     else {
                         return;
                     };
-                    // The root has no name, and no place.
+                    // The root has no name, so it has no place in the path.
                     if let Some(place) = depth.checked_sub(1).and_then(|at| path.get_mut(at)) {
                         *place = name;
                     }
@@ -131,7 +132,7 @@ impl Tree {
         CStr::from_bytes_until_nul(self.strings.get(at as usize..)?).ok()?.to_str().ok()
     }
 
-    /// What the machine's first kernel is told: command line and memory.
+    /// What the tree tells the machine's first kernel: command line and memory.
     pub fn boot(&self) -> Option<Boot> {
         let mut boot = Boot::new(self.address);
         let mut is_whole = true;
@@ -171,7 +172,7 @@ fn take_word(rest: &mut &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*word))
 }
 
-/// Goes on behind `len` bytes and what fills the last word of them.
+/// Skips `len` bytes, and the padding to the end of their last word.
 fn skip(rest: &mut &[u8], len: usize) {
     *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
 }
@@ -192,7 +193,7 @@ pub fn of(boot: &Boot) -> Result<Tree, TreeError> {
     unsafe { Tree::at(boot.firmware) }.ok_or(TreeError::NoTree(boot.firmware))
 }
 
-/// The enabled CPUs of the machine, as the tree has them that `boot` names.
+/// The enabled CPUs of the machine, as listed in the tree that `boot` names.
 pub fn cpus(boot: &Boot) -> Result<Cpus, TreeError> {
     match of(boot)?.cpus() {
         cpus if cpus.ids().is_empty() => Err(TreeError::Lacks("CPUs")),

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What differs by architecture, in a folder each. All of them have the same names:
+//! The parts that differ by architecture. Each has a folder, and all folders have the same names in them:
 //!
 //! | name | what |
 //! | --- | --- |
 //! | `RAM`, `CACHED_END` | where memory begins, and the end of what is mapped of it |
 //! | `at` | where this kernel has mapped a physical address, to read and write |
-//! | `READ_ONLY_ALIAS` | from where on all of memory is mapped once more, read-only |
+//! | `READ_ONLY_ALIAS` | where the second, read-only mapping of all memory begins |
 //! | `DOORBELL`, `DOORBELL_OF_SPAWNED`, `SPARE_VECTOR`, `doorbell_of` | the vectors of doorbells |
 //! | `Mode` | how the interrupt controller is driven |
-//! | `boot`, `cpus`, `image_entry` | what firmware, or the kernel that started this one, says; where an image begins |
-//! | `publish` | what was written for a CPU that starts |
+//! | `boot`, `cpus`, `image_entry` | what firmware, or the kernel that started this one, tells; where an image is entered |
+//! | `publish` | makes memory visible to a CPU that starts |
 //! | `Controller` | the doorbell, and start and stop of CPUs |
 //! | `interrupts` | off, on, and the wait for one |
 //! | `machine` | the end of the machine, and of this CPU |
@@ -17,8 +17,8 @@
 //! | `uart` | the serial line |
 //! | `own_index`, `second_entry` | the kernel's second CPU |
 //!
-//! The folder's boot.s calls `kernel_main` with the argument for `boot`. Its interrupts, once they are acknowledged, call
-//! `on_doorbell`, `on_tick` and `on_foreign` of platform.rs, and `on_spare` of conformance.rs.
+//! The folder's boot.s calls `kernel_main` with the argument for `boot`. The handlers of the folder acknowledge an
+//! interrupt and then call `on_doorbell`, `on_tick` and `on_foreign` of platform.rs, or `on_spare` of conformance.rs.
 
 cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
@@ -37,7 +37,7 @@ cfg_if::cfg_if! {
     }
 }
 
-/// Where a physical address of RAM is mapped, to read and write: one to one.
+/// Where a physical address of RAM is mapped, to read and write. The mapping is one to one.
 pub const fn at(physical: u64) -> u64 {
     physical
 }

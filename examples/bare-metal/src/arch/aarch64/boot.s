@@ -52,8 +52,9 @@ kernel_entry:
     .ltorg
 
 /*
- * The first table: 1 GiB each. 0: devices. 1: memory. 257: the same memory, read-only as a whole (APTable). Its own table has blocks of
- * 2 MiB: Normal, inner shareable, accessed.
+ * The first table has entries of 1 GiB. 0: devices. 1: memory. 257: the same memory, all of it read-only (APTable). The
+ * memory's table
+ * has blocks of 2 MiB: Normal, inner shareable, accessed.
  */
     .section .data.pages, "aw", @progbits
     .p2align 12
@@ -99,7 +100,8 @@ vectors:
     fatal 14
     fatal 15
 
-/* Saves all that a call may change, and what another interrupt would. It nests. */
+/* Saves all registers that a call may change, and ELR and SPSR, which another interrupt would change: so interrupts can
+ * nest. */
 interrupt:
     sub sp, sp, #704
     stp x0, x1, [sp]

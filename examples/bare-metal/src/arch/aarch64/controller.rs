@@ -17,7 +17,7 @@ use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 /// How to run the interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// As it is found.
+    /// In the mode in which it is found.
     Present,
     /// As a GICv3, by system registers.
     GicV3,
@@ -47,13 +47,13 @@ pub enum ControllerError {
     Gic(GicError),
     /// The device tree.
     Tree(TreeError),
-    /// No redistributor is this CPU's.
+    /// No redistributor belongs to this CPU.
     NoRedistributor(PhysCpuId),
     /// The firmware refuses.
     Firmware(PsciError),
-    /// It was told to stop, and takes no interrupts; PSCI stops no other CPU.
+    /// It was told to stop, but takes no interrupts; PSCI cannot stop another CPU.
     TakesNoInterrupts(PhysCpuId),
-    /// It cannot be rung.
+    /// The CPU cannot be rung.
     Doorbell(DoorbellError),
     /// A kernel here has one CPU.
     OneCpu,
@@ -67,7 +67,7 @@ impl From<GicError> for ControllerError {
 
 /// How long one turn of the wait for a stop is.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// So often the time that a CPU is given to stop from outside: its kernel has to come to it.
+/// The time that a CPU is given to stop is multiplied by this, because its kernel must first get to its handler.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -82,13 +82,13 @@ enum Firmware {
     Smc,
 }
 
-// SAFETY: passed on to the one or the other, which keeps the duty.
+// SAFETY: passed on to one of the two, which implements the trait as required.
 unsafe impl Conduit for Firmware {
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
         match self {
-            // SAFETY: the caller.
+            // SAFETY: the caller promises it.
             Self::Hvc => unsafe { Hvc.call(function, args) },
-            // SAFETY: the caller.
+            // SAFETY: the caller promises it.
             Self::Smc => unsafe { Smc.call(function, args) },
         }
     }
@@ -106,7 +106,7 @@ struct Registers {
     redistributors: (u64, u64),
 }
 
-/// The interrupt controller of whichever CPU runs the call.
+/// The interrupt controller of the CPU that runs the call.
 pub struct Controller {
     gic: Gic<Hardware>,
     psci: Psci<Firmware>,
@@ -118,7 +118,7 @@ impl Controller {
         let (registers, firmware) = found_in_tree()?;
         // SAFETY: EL1 of a machine with a GICv3, as the device tree says.
         let hardware = unsafe { Hardware::new() };
-        // SAFETY: interrupts are masked, and nobody uses the memory-mapped interface.
+        // SAFETY: interrupts are masked, and nothing uses the memory-mapped interface.
         unsafe { Gic::use_system_registers(&hardware)? };
         let mut gic = Gic::new(hardware)?;
         if registers.has_range_selector() {
@@ -128,7 +128,7 @@ impl Controller {
             registers.set_up_distributor();
         }
         registers.set_up_redistributor(gic.cpu_id())?;
-        // SAFETY: interrupts are masked; `on_interrupt` knows what to do.
+        // SAFETY: interrupts are masked; `on_interrupt` handles every INTID.
         unsafe { gic.enable() };
         start_timer();
         // SAFETY: the device tree says how PSCI is called.
@@ -150,21 +150,21 @@ impl Controller {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Vectors lead where they do.
+    /// Does nothing: all vectors lead to their handlers at once.
     pub fn lead(&self, _: Vector, _: bool) {}
 
-    /// Whether there is a second vector, for the conformance suite.
+    /// Returns whether there is a second vector, for the conformance suite.
     pub fn has_spare(&self) -> bool {
         true
     }
 
-    /// It is open.
+    /// Does nothing: the second vector is always open.
     pub fn open_spare(&self) {}
 
-    /// Interrupts that are nobody's are acknowledged in any case.
+    /// Does nothing: interrupts that this kernel does not know are always acknowledged.
     pub fn ignore_strays(&self) {}
 
-    /// Starts `cpu` at `entry`, with `argument` in x0; there is nothing to wait for.
+    /// Starts `cpu` at `entry`, with `argument` in x0. It need not wait.
     ///
     /// # Safety
     ///
@@ -176,16 +176,17 @@ impl Controller {
         argument: u64,
         _: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe { self.psci.cpu_on(cpu, PhysAddr(entry), argument) }.map_err(ControllerError::Firmware)
     }
 
-    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that it has. Does `meanwhile`
-    /// until then. A kernel that takes no interrupts goes on: no firmware stops a CPU from outside.
+    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that
+    /// it has stopped. Runs `meanwhile` until then. A kernel that takes no interrupts cannot be stopped: the firmware
+    /// does not stop a CPU from outside.
     ///
     /// # Safety
     ///
-    /// The CPU is that of a kernel which the caller may end, and nobody needs what it was doing.
+    /// The CPU belongs to a kernel that the caller may end, and what it was doing is not needed.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -203,20 +204,20 @@ impl Controller {
         Err(ControllerError::TakesNoInterrupts(cpu))
     }
 
-    /// Stops this CPU, by the firmware. For a kernel that was told to, in its handler.
+    /// Stops this CPU, by the firmware. For a kernel that was told to stop; called in its handler.
     pub fn stop_this(&self) {
         // SAFETY: interrupts are off, and the kernel ends here.
         let refused = unsafe { self.psci.cpu_off() };
         fatal!("the firmware does not stop this CPU: {refused:?}")
     }
 
-    /// As `ThisCpu`'s method of that name.
+    /// As `ThisCpu::compare_exchange_alone`.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
     }
 }
 
-// SAFETY: passed on to the GIC, which keeps the duty.
+// SAFETY: passed on to the GIC, which implements the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.gic.check(cpu, vector)
@@ -260,7 +261,7 @@ fn read(at: u64) -> u32 {
 }
 
 fn write(at: u64, value: u32) {
-    // SAFETY: as above; the values are the manual's.
+    // SAFETY: as above; the values are those that the manual gives.
     unsafe { (at as *mut u32).write_volatile(value) };
 }
 
@@ -270,7 +271,7 @@ const GICD_CTLR: u64 = 0x0;
 const GICD_TYPER: u64 = 0x4;
 const GICR_TYPER: u64 = 0x8;
 const GICR_WAKER: u64 = 0x14;
-/// A redistributor's second page, of SGIs and PPIs; it has two.
+/// The second of a redistributor's two pages. It is for SGIs and PPIs.
 const SGI_PAGE: u64 = 0x1_0000;
 const GICR_IGROUPR0: u64 = SGI_PAGE + 0x80;
 const GICR_ISENABLER0: u64 = SGI_PAGE + 0x100;
@@ -297,7 +298,7 @@ impl Registers {
         }
     }
 
-    /// This CPU's redistributor, which says whose it is.
+    /// This CPU's redistributor. Each redistributor says which CPU it belongs to.
     fn redistributor(&self, cpu: PhysCpuId) -> Result<u64, ControllerError> {
         let affinity = Affinity::of_mpidr(cpu.0);
         let wanted = affinity.aff3() << 24 | affinity.aff2() << 16 | affinity.aff1() << 8 | affinity.aff0();
@@ -307,7 +308,8 @@ impl Registers {
         all.into_iter().find(whose).ok_or(ControllerError::NoRedistributor(cpu))
     }
 
-    /// Wakes it; the doorbells and the timer in Group 1, of one priority, neither pending nor active, enabled.
+    /// Wakes the redistributor. Puts the doorbells and the timer into Group 1, with one priority, neither pending nor
+    /// active, and enables them.
     fn set_up_redistributor(&self, cpu: PhysCpuId) -> Result<(), ControllerError> {
         let at = self.redistributor(cpu)?;
         const SLEEP: u32 = 1 << 1;
@@ -328,7 +330,7 @@ impl Registers {
     }
 }
 
-/// Has the virtual timer interrupt, and begin anew.
+/// Starts the virtual timer anew, with its interrupt on.
 fn start_timer() {
     // SAFETY: EL1 may use the timer.
     unsafe {
@@ -353,10 +355,10 @@ extern "C" fn on_interrupt() {
     // SAFETY: the handler of IRQ, on a CPU whose interface is enabled.
     let Some(interrupt) = (unsafe { gic.acknowledge() }) else { return };
     if interrupt.intid() == TIMER {
-        // Its interrupt lasts until the timer is set anew.
+        // Its interrupt stays pending until the timer is set anew.
         start_timer();
     }
-    // SAFETY: the one that was just acknowledged.
+    // SAFETY: it is the interrupt that was just acknowledged.
     unsafe { gic.eoi(interrupt) };
     match interrupt.sgi().and_then(Sgi::vector) {
         Some(DOORBELL) => platform::on_doorbell(),

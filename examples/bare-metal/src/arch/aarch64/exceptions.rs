@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the vectors of boot.s lead to: every exception is reported and ends the machine; interrupts are the controller's.
+//! What the vectors of boot.s lead to: every exception is reported and ends the machine. Interrupts go to the
+//! controller's code.
 
 use crate::console;
 use crate::machine::Exit;
 use core::arch::asm;
 
-/// An exception, or an interrupt that nobody expects, by the number of its vector (Arm ARM, "AArch64 vector tables").
+/// An exception or an unexpected interrupt, by the number of its vector (Arm ARM, "AArch64 vector tables").
 #[no_mangle]
 extern "C" fn exception(vector: u64) -> ! {
     let (cause, address, at): (u64, u64, u64);

@@ -21,30 +21,30 @@ core::arch::global_asm!(include_str!("boot.s"));
 pub const RAM: u64 = 0x4000_0000;
 /// End of what boot.s maps as memory.
 pub const CACHED_END: u64 = 0x8000_0000;
-/// From where on boot.s maps all of memory once more, read-only.
+/// From here on boot.s maps all of memory a second time, read-only.
 pub const READ_ONLY_ALIAS: u64 = 1 << 38;
 
 /// The doorbell's vector: SGI 1.
 pub const DOORBELL: Vector = Vector::of_number(1).unwrap();
-/// That of the kernels which this one starts: they are of its kind.
+/// The doorbell vector of the kernels that this one starts: they are of the same kind.
 pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
-/// A second one, of the conformance suite: SGI 2.
+/// A second vector, for the conformance suite: SGI 2.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 
-/// There are too few SGIs for kernels to have one each: no CPU is moved here.
+/// There are too few SGIs to give each kernel one: no CPU is moved here.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
 
-/// What the entry was told in x0: a start info by the kernel that started this one, nothing by the emulator, which puts a device tree to
-/// where memory begins.
+/// What the entry was given in x0. The kernel that starts another one passes a start info. The emulator passes nothing,
+/// and puts a device tree to where memory begins.
 ///
 /// # Safety
 ///
 /// `argument` is what the entry was given.
 pub unsafe fn boot(argument: u64) -> Option<Boot> {
     if argument != 0 {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller promises it.
         return unsafe { Boot::read(argument) };
     }
     // SAFETY: memory, which boot.s maps.
@@ -56,7 +56,7 @@ pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> 
     Ok(elf.ehdr.e_entry)
 }
 
-/// Has what was written to `range` be in memory, for a CPU that starts with its caches off.
+/// Writes `range` back to memory, for a CPU that starts with its caches off.
 pub fn publish(range: PhysRange) {
     let kind: u64;
     // SAFETY: a read.
@@ -64,7 +64,7 @@ pub fn publish(range: PhysRange) {
     // DminLine: the shortest line of all caches, in words of 4 bytes.
     let line = 4 << (kind >> 16 & 0xf);
     for at in (range.start().0..range.end().0).step_by(line) {
-        // SAFETY: mapped memory; the instruction changes nothing but where its content is.
+        // SAFETY: mapped memory. The instruction does not change the content, it only writes it to memory.
         unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
     }
     // SAFETY: a barrier.
@@ -75,7 +75,7 @@ pub fn publish(range: PhysRange) {
 pub mod interrupts {
     use core::arch::asm;
 
-    /// Whether this CPU takes interrupts.
+    /// Returns whether this CPU takes interrupts.
     pub fn are_enabled() -> bool {
         let daif: u64;
         // SAFETY: a read.
@@ -83,20 +83,20 @@ pub mod interrupts {
         daif & 1 << 7 == 0
     }
 
-    /// Has this CPU take none.
+    /// Makes this CPU take no interrupts.
     pub fn disable() {
         // SAFETY: EL1 may do that.
         unsafe { asm!("msr daifset, #2", options(nostack, preserves_flags)) };
     }
 
-    /// Has it take them.
+    /// Makes this CPU take interrupts.
     pub fn enable() {
         // SAFETY: EL1 may do that, and there is a handler.
         unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
     }
 
-    /// Waits for an interrupt, of which none that comes after the call is missed, and takes it. They are off when it is called: one that
-    /// is pending ends the wait all the same.
+    /// Waits for an interrupt and takes it. Interrupts are off when it is called. An interrupt that comes after the
+    /// call is not missed, because a pending one ends the wait, too.
     pub fn enable_and_wait() {
         // SAFETY: as above.
         unsafe { asm!("dsb sy", "wfi", "msr daifclr, #2", "isb", options(nostack, preserves_flags)) };
@@ -129,7 +129,7 @@ pub mod machine {
         }
     }
 
-    /// What the machine's first kernel does first: here nothing.
+    /// What the machine's first kernel does first: nothing on this architecture.
     pub fn prepare() {}
 
     /// Runs an undefined instruction, which raises an exception.
@@ -169,7 +169,7 @@ pub mod uart {
     const DATA: usize = 0;
     /// Flag register.
     const FLAGS: usize = 0x18;
-    /// Of it: there is no room for a byte.
+    /// Flag: there is no room for a byte.
     const FULL: u32 = 1 << 5;
     /// Line control: 8 bits, FIFOs.
     const LINE_CONTROL: (usize, u32) = (0x2c, 0x70);
@@ -181,7 +181,7 @@ pub mod uart {
         unsafe { ((port + register) as *mut u32).write_volatile(value) };
     }
 
-    /// Sets a UART up that nobody else uses.
+    /// Sets up a UART that no other kernel uses.
     pub fn set_up(port: Port) {
         for (register, value) in [LINE_CONTROL, CONTROL] {
             write(port, register, value);
@@ -204,12 +204,12 @@ pub mod uart {
     }
 }
 
-/// This CPU's number within the kernel, which has one.
+/// This CPU's number within the kernel. There is only one.
 pub fn own_index() -> usize {
     0
 }
 
-/// A second CPU enters no kernel here.
+/// No second CPU can enter a kernel on this architecture.
 pub fn second_entry() -> Option<u64> {
     None
 }

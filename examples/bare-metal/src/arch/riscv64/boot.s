@@ -10,15 +10,16 @@
 kernel_entry:
     csrw sie, zero
     csrci sstatus, 2
-    li t0, 0x6000                       /* sstatus.FS off: an instruction for floating point is an exception, for nobody saves them */
+    li t0, 0x6000                       /* sstatus.FS off: floating point instructions fault: their registers are not saved */
     csrc sstatus, t0
     la t0, boot_hart
     sd a0, 0(t0)
     mv s1, a1
 
     /*
-     * The first table: 1 GiB each. 0: devices. 2: memory. 130: the same memory, read-only. Each of the two has a table of its own with
-     * pages of 2 MiB. An entry has the address / 4, and below it DAGUXWRV.
+     * The first table has entries of 1 GiB. 0: devices. 2: memory. 130: the same memory, read-only. Each of the last
+     * two has its own table
+     * with pages of 2 MiB. An entry has the address / 4, and the bits DAGUXWRV below it.
      */
     la t0, page_root
     la t1, page_ram
@@ -84,7 +85,8 @@ page_read_only:
 boot_hart:
     .quad 0
 
-/* Exceptions end the machine, on a stack of their own. An interrupt saves all that a call may change, and what another one would: it nests. */
+/* Exceptions end the machine, on their own stack. An interrupt saves all registers that a call, or another interrupt,
+ * may change: it can nest. */
     .text
     .p2align 2
 trap:

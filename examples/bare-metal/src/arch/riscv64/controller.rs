@@ -17,7 +17,7 @@ use mk_ipi_riscv::{Hardware, HartState, Hsm, Identity, Imsic, ImsicFiles, SbiDoo
 /// How to send interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// As it is found.
+    /// In the way that is found.
     Present,
     /// By the firmware.
     Sbi,
@@ -54,9 +54,9 @@ pub enum ControllerError {
     Firmware(SbiError),
     /// The device tree.
     Tree(TreeError),
-    /// It was told to stop, and takes no interrupts; SBI stops no other hart.
+    /// It was told to stop, but takes no interrupts; SBI cannot stop another hart.
     TakesNoInterrupts(PhysCpuId),
-    /// It cannot be rung.
+    /// The hart cannot be rung.
     Doorbell(DoorbellError),
     /// A kernel here has one hart.
     OneCpu,
@@ -70,7 +70,7 @@ impl From<SbiError> for ControllerError {
 
 /// How long one turn of the wait for a stop is.
 const STOP_TURN: Microseconds = Microseconds(100);
-/// So often the time that a CPU is given to stop from outside: its kernel has to come to it.
+/// The time that a hart is given to stop is multiplied by this, because its kernel must first get to its handler.
 const STOP_WAITS: u64 = 20;
 
 impl From<TreeError> for ControllerError {
@@ -79,16 +79,16 @@ impl From<TreeError> for ControllerError {
     }
 }
 
-/// Ticks of the counter from one tick of ours to the next: 2 ms.
+/// Ticks of the counter between two ticks of this kernel: 2 ms.
 const PERIOD: u64 = clock::SECOND / clock::TICK / 500;
 
-/// Who sends doorbells.
+/// What sends doorbells.
 enum Sender {
     Firmware(SbiDoorbell<Hardware>),
     Imsics(Imsic<ImsicFiles>),
 }
 
-/// The firmware below whichever hart runs the call, and that hart's IMSIC, if it is used.
+/// The firmware, and the IMSIC of the hart that runs the call, if it is used.
 pub struct Controller {
     sender: Sender,
     hsm: Hsm<Hardware>,
@@ -102,13 +102,13 @@ const EXTERNAL: u64 = 1 << 9;
 impl Controller {
     /// Opens the doorbell; interrupts are still off.
     pub fn set_up(mode: Mode) -> Result<(Self, Mode), ControllerError> {
-        // SAFETY: supervisor mode on an SBI firmware, which started us.
+        // SAFETY: this is supervisor mode on an SBI firmware, which started this kernel.
         let hardware = unsafe { Hardware::new() };
         let hsm = Hsm::new(hardware)?;
         let (sender, found, enabled) = match mode {
             Mode::Present | Mode::Sbi => {
                 let doorbell = SbiDoorbell::new(hardware)?;
-                // What was pending for a former kernel of this hart.
+                // Clears what was pending for a former kernel of this hart.
                 doorbell.acknowledge();
                 (Sender::Firmware(doorbell), Mode::Sbi, SOFTWARE)
             }
@@ -117,13 +117,13 @@ impl Controller {
                 let [Some(doorbell), Some(spare)] = [DOORBELL, SPARE_VECTOR].map(Identity::of_vector) else {
                     fatal!("a doorbell has identity 0")
                 };
-                // SAFETY: interrupts are off; `on_interrupt` knows both.
+                // SAFETY: interrupts are off; `on_interrupt` handles both.
                 unsafe { imsic.enable(&[doorbell, spare]) };
                 (Sender::Imsics(imsic), Mode::Imsic, EXTERNAL)
             }
         };
         set_timer();
-        // SAFETY: the trap entry of boot.s knows these.
+        // SAFETY: the trap entry of boot.s handles these.
         unsafe { asm!("csrs sie, {}", in(reg) TIMER | enabled, options(nostack)) };
         Ok((Self { sender, hsm }, found))
     }
@@ -138,7 +138,7 @@ impl Controller {
         extern "C" {
             static boot_hart: u64;
         }
-        // SAFETY: boot.s has written it before any Rust ran, and nobody does later.
+        // SAFETY: boot.s has written it before any Rust ran, and it is not written later.
         PhysCpuId(unsafe { boot_hart })
     }
 
@@ -147,21 +147,21 @@ impl Controller {
         (own::kernel() == 0).then(|| self.cpu_id())
     }
 
-    /// Vectors lead where they do.
+    /// Does nothing: all vectors lead to their handlers at once.
     pub fn lead(&self, _: Vector, _: bool) {}
 
-    /// Whether there is a second vector, for the conformance suite.
+    /// Returns whether there is a second vector, for the conformance suite.
     pub fn has_spare(&self) -> bool {
         matches!(self.sender, Sender::Imsics(_))
     }
 
-    /// It is open.
+    /// Does nothing: the second vector is always open.
     pub fn open_spare(&self) {}
 
-    /// Interrupts that are nobody's are acknowledged in any case.
+    /// Does nothing: interrupts that this kernel does not know are always acknowledged.
     pub fn ignore_strays(&self) {}
 
-    /// Starts the hart `cpu` at `entry`, with `argument` in a1; there is nothing to wait for.
+    /// Starts the hart `cpu` at `entry`, with `argument` in a1. It need not wait.
     ///
     /// # Safety
     ///
@@ -173,16 +173,17 @@ impl Controller {
         argument: u64,
         _: impl FnMut(Microseconds),
     ) -> Result<(), ControllerError> {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         Ok(unsafe { self.hsm.start(cpu, PhysAddr(entry), argument) }?)
     }
 
-    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that it has. Does `meanwhile`
-    /// until then. A kernel that takes no interrupts goes on: no firmware stops a hart from outside.
+    /// Rings `cpu`, whose kernel was told to stop itself at its next doorbell, and waits until the firmware says that
+    /// it has stopped. Runs `meanwhile` until then. A kernel that takes no interrupts cannot be stopped: the firmware
+    /// does not stop a hart from outside.
     ///
     /// # Safety
     ///
-    /// The hart is that of a kernel which the caller may end, and nobody needs what it was doing.
+    /// The hart belongs to a kernel that the caller may end, and what it was doing is not needed.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -200,14 +201,14 @@ impl Controller {
         Err(ControllerError::TakesNoInterrupts(cpu))
     }
 
-    /// Stops this hart, by the firmware. For a kernel that was told to, in its handler.
+    /// Stops this hart, by the firmware. For a kernel that was told to stop; called in its handler.
     pub fn stop_this(&self) {
         // SAFETY: interrupts are off, and the kernel ends here.
         let refused = unsafe { self.hsm.stop() };
         fatal!("the firmware does not stop this hart: {refused:?}")
     }
 
-    /// As `ThisCpu`'s method of that name.
+    /// As `ThisCpu::compare_exchange_alone`.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
     }
@@ -222,7 +223,7 @@ impl Controller {
     }
 }
 
-// SAFETY: passed on to the firmware's doorbell or to the IMSICs', which keep the duty.
+// SAFETY: passed on to the firmware's doorbell or to the IMSICs', which implement the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.doorbell().check(cpu, vector)
@@ -237,13 +238,13 @@ unsafe impl Doorbell for Controller {
     }
 }
 
-/// The IMSICs' files for supervisor mode, as the device tree has them: of the nodes that are IMSICs theirs is the one that is led to
+/// The IMSICs' files for supervisor mode, from the device tree. Of the IMSIC nodes, it takes the one that is wired to
 /// interrupt 9, supervisor external.
 fn imsics() -> Result<Imsic<ImsicFiles>, TreeError> {
     const PATH: [&str; 2] = ["soc", "interrupt-controller@"];
     const COMPATIBLE: &[u8] = b"riscv,imsics";
     let tree = device_tree::of(Kernel.boot())?;
-    // One of machine mode, and one of supervisor mode.
+    // One node is for machine mode, and one for supervisor mode.
     let (mut found, mut unit, mut guest_bits, mut files) = ([None; 2], None, 0, None);
     tree.each(|property| {
         let is_imsic = || property.value.split(|byte| *byte == 0).any(|name| name == COMPATIBLE);
@@ -272,16 +273,17 @@ fn imsics() -> Result<Imsic<ImsicFiles>, TreeError> {
     });
     let (first, len) = files.ok_or(TreeError::Lacks("IMSICs for supervisor mode"))?;
     let stride = PAGE_SIZE << guest_bits;
-    // SAFETY: as the device tree says; boot.s maps devices one to one.
+    // SAFETY: the device tree says so, and boot.s maps devices one to one.
     let files = unsafe { ImsicFiles::new(first as usize, stride as usize, (len / stride) as usize) };
     // SAFETY: a machine with IMSICs has the AIA's registers.
     Ok(unsafe { Imsic::new(files) })
 }
 
-/// Has the timer interrupt, and begin anew: `sbi_set_timer` of the extension `TIME` (SBI, "Timer Extension").
+/// Starts the timer anew, with its interrupt on: `sbi_set_timer` of the extension `TIME` (SBI, "Timer Extension").
 fn set_timer() {
     let at = clock::ticks().wrapping_add(PERIOD);
-    // SAFETY: the firmware's call, which changes A0 and A1. A firmware without it answers that; then there is no tick.
+    // SAFETY: the firmware's call, which changes A0 and A1. A firmware without this extension returns an error; then
+    // there is no tick.
     unsafe {
         asm!(
             "ecall",

@@ -23,28 +23,29 @@ core::arch::global_asm!(include_str!("boot.s"));
 pub const RAM: u64 = 0x8000_0000;
 /// End of what boot.s maps as memory.
 pub const CACHED_END: u64 = 0xc000_0000;
-/// From where on boot.s maps all of memory once more, read-only.
+/// From here on boot.s maps all of memory a second time, read-only.
 pub const READ_ONLY_ALIAS: u64 = 1 << 37;
 
 /// The doorbell's vector: the software interrupt, or identity 1 of an IMSIC.
 pub const DOORBELL: Vector = SOFTWARE_INTERRUPT;
-/// That of the kernels which this one starts: they are of its kind.
+/// The doorbell vector of the kernels that this one starts: they are of the same kind.
 pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
-/// A second one, of the conformance suite: identity 2. Without an IMSIC there is none.
+/// A second vector, for the conformance suite: identity 2. Without an IMSIC there is none.
 pub const SPARE_VECTOR: Vector = Vector::of_number(2).unwrap();
 
-/// Kernels have no vectors of their own: no CPU is moved here.
+/// Kernels have no vectors of their own here: no CPU is moved.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
 
-/// What the entry was told in a1: a start info by the kernel that started this one, a device tree by the firmware.
+/// What the entry was given in a1. The kernel that starts another one passes a start info. The firmware passes a device
+/// tree.
 ///
 /// # Safety
 ///
 /// `argument` is what the entry was given.
 pub unsafe fn boot(argument: u64) -> Option<Boot> {
-    // SAFETY: passed on to the caller. Both say by their first word what they are.
+    // SAFETY: the caller promises it. The first word of each says which of the two it is.
     unsafe { Boot::read(argument).or_else(|| Tree::at(argument)?.boot()) }
 }
 
@@ -53,14 +54,15 @@ pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> 
     Ok(elf.ehdr.e_entry)
 }
 
-/// Has what was written to `range` be seen by a hart that starts: caches are coherent, and `Hsm::start` has the fence.
+/// Makes what was written to `range` visible to a hart that starts. It need do nothing: caches are coherent, and
+/// `Hsm::start` has the fence.
 pub fn publish(_: PhysRange) {}
 
 /// The switch for interrupts.
 pub mod interrupts {
     use core::arch::asm;
 
-    /// Whether this hart takes interrupts.
+    /// Returns whether this hart takes interrupts.
     pub fn are_enabled() -> bool {
         let status: u64;
         // SAFETY: a read.
@@ -68,20 +70,20 @@ pub mod interrupts {
         status & 2 != 0
     }
 
-    /// Has this hart take none.
+    /// Makes this hart take no interrupts.
     pub fn disable() {
         // SAFETY: supervisor mode may do that.
         unsafe { asm!("csrci sstatus, 2", options(nostack)) };
     }
 
-    /// Has it take them.
+    /// Makes this hart take interrupts.
     pub fn enable() {
         // SAFETY: supervisor mode may do that, and there is a handler.
         unsafe { asm!("csrsi sstatus, 2", options(nostack)) };
     }
 
-    /// Waits for an interrupt, of which none that comes after the call is missed, and takes it. They are off when it is called: one that
-    /// is pending ends the wait all the same.
+    /// Waits for an interrupt and takes it. Interrupts are off when it is called. An interrupt that comes after the
+    /// call is not missed, because a pending one ends the wait, too.
     pub fn enable_and_wait() {
         // SAFETY: as above.
         unsafe { asm!("wfi", "csrsi sstatus, 2", options(nostack)) };
@@ -92,7 +94,8 @@ pub mod interrupts {
 pub mod machine {
     use core::arch::asm;
 
-    /// QEMU's device that ends the machine, and its word for "failed", with a status above: the machine `virt` has it there.
+    /// QEMU's device that ends the machine, where the machine `virt` has it. And its word for "failed", whose upper
+    /// half is the status.
     const FINISHER: *mut u32 = 0x10_0000 as *mut u32;
     const FAIL: u32 = 0x3333;
 
@@ -112,7 +115,7 @@ pub mod machine {
         }
     }
 
-    /// What the machine's first kernel does first: here nothing.
+    /// What the machine's first kernel does first: nothing on this architecture.
     pub fn prepare() {}
 
     /// Runs an undefined instruction, which raises an exception.
@@ -134,7 +137,7 @@ pub mod clock {
     /// The counter's ticks, read after all that comes before it in the program.
     pub fn ticks() -> u64 {
         let ticks;
-        // SAFETY: a read; the fence has no effect but order.
+        // SAFETY: a read; the fence only orders accesses.
         unsafe { asm!("fence iorw, iorw", "rdtime {}", out(reg) ticks, options(nostack)) };
         ticks
     }
@@ -157,14 +160,14 @@ pub mod uart {
     pub const SHARED: Port = 0x1000_0000;
 
     fn at(port: Port) -> Option<Uart16550<MmioBackend>> {
-        // SAFETY: a UART's registers, which boot.s maps as a device's; who uses it has it to itself.
+        // SAFETY: a UART's registers, which boot.s maps as a device's. The caller is the only user of the UART.
         unsafe { Uart16550::new_mmio(NonNull::new(port as *mut u8)?, 1) }.ok()
     }
 
-    /// Sets a UART up that nobody else uses.
+    /// Sets up a UART that no other kernel uses.
     pub fn set_up(port: Port) {
         if let Some(mut uart) = at(port) {
-            // Without a serial line there is nobody to tell; the exit status still says how it ended.
+            // Without a serial line there is nowhere to report this. The exit status still tells the result.
             let _ = uart.init(Config::default());
         }
     }
@@ -185,17 +188,17 @@ pub mod uart {
     }
 }
 
-/// This hart's number within the kernel, which has one.
+/// This hart's number within the kernel. There is only one.
 pub fn own_index() -> usize {
     0
 }
 
-/// A second hart enters no kernel here.
+/// No second hart can enter a kernel on this architecture.
 pub fn second_entry() -> Option<u64> {
     None
 }
 
-/// An exception, which boot.s calls with its cause (privileged, "Supervisor Cause (scause) Register").
+/// boot.s calls this for an exception, with its cause (privileged, "Supervisor Cause (scause) Register").
 #[no_mangle]
 extern "C" fn exception(cause: u64) -> ! {
     let (at, value): (u64, u64);

@@ -13,21 +13,21 @@ use mk_ipi_abi::PhysCpuId;
 /// MADT flag: the CPU may be used (ACPI 6.5, table 5.22).
 const ENABLED: u32 = 1;
 
-/// All of memory is mapped, at one distance.
+/// Maps ACPI tables. It need do nothing, because all of memory is mapped at a fixed offset.
 #[derive(Clone, Copy)]
 struct Mapped;
 
 impl AcpiHandler for Mapped {
     unsafe fn map_physical_region<T>(&self, address: usize, size: usize) -> PhysicalMapping<Self, T> {
         let start = NonNull::new(at(address as u64) as *mut T).expect("no ACPI table lies at address 0");
-        // SAFETY: the first 4 GiB are mapped at one distance (`at`), and a PC's ACPI tables lie below.
+        // SAFETY: the first 4 GiB are mapped at a fixed offset (`at`), and a PC's ACPI tables lie below that limit.
         unsafe { PhysicalMapping::new(address, start, size, size, Self) }
     }
 
     fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
 }
 
-/// The enabled CPUs of the machine, as the ACPI tables have them that `boot` names.
+/// The enabled CPUs of the machine, as listed in the ACPI tables that `boot` names.
 pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     // SAFETY: the emulator put the RSDP's address into the start info; it is checked by the crate.
     let tables = unsafe { AcpiTables::from_rsdp(Mapped, boot.firmware as usize) }?;
@@ -45,7 +45,7 @@ pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
     Ok(cpus)
 }
 
-/// Where a BIOS has put the RSDP, for a kernel that nobody told.
+/// Where a BIOS has put the RSDP. For a kernel that was not told its address.
 #[allow(dead_code, reason = "PVH tells")]
 pub fn rsdp() -> Option<u64> {
     // SAFETY: the first MiB is mapped (`Mapped`), and is looked at as bytes.

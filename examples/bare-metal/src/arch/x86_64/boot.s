@@ -21,7 +21,7 @@
 pvh_entry:
     cli
     cld
-    /* PML4[0]: 4 GiB, identity, writable. PML4[1]: the same 4 GiB, read-only as a whole (paging.rs). */
+    /* PML4[0]: 4 GiB, identity, writable. PML4[1]: the same 4 GiB, all of them read-only. */
     movl $page_pdpt + 0x3, page_pml4            /* present, writable */
     movl $page_pdpt + 0x1, page_pml4 + 8        /* present */
     movl $page_pd + 0x3, %eax
@@ -54,9 +54,9 @@ pvh_entry:
     rdmsr
     orl $0x100, %eax
     wrmsr
-    movl $0x80010011, %eax          /* PG, WP, ET, PE; CD and NW, which INIT leaves set, go */
+    movl $0x80010011, %eax          /* PG, WP, ET, PE; clears CD and NW, which INIT sets */
     movl %eax, %cr0
-    movl $tss, %eax                 /* the TSS's address, in the pieces that a descriptor wants */
+    movl $tss, %eax                 /* the TSS's address, in the pieces of a descriptor */
     movw %ax, gdt_tss + 2
     shrl $16, %eax
     movb %al, gdt_tss + 4
@@ -110,8 +110,9 @@ page_pd:    .skip 4 * 4096
 double_fault_stack_top:
 
 /*
- * The 32 exception stubs, 16 bytes apart. Those for which the CPU pushes no error code push a 0, so that one
- * frame fits all (Intel SDM vol. 3A, 6.15).
+ * The 32 exception stubs, 16 bytes apart. The stubs whose exception has no error code push a 0 in its place, so that
+ * all
+ * exceptions have the same frame (Intel SDM vol. 3A, 6.15).
  */
     .text
     .p2align 4

@@ -15,16 +15,16 @@ use mk_ipi_x86::{
     StartPage,
 };
 
-/// The vector of an interrupt that went away; its low four bits are set, as old CPUs want.
+/// The vector for an interrupt that went away. Its low four bits are set, because old CPUs require that.
 const SPURIOUS: Vector = Vector::new(0xef).unwrap();
 
-/// The local APIC of whichever CPU runs the call.
+/// The local APIC of the CPU that runs the call.
 pub struct Controller {
     apic: LocalApic<Hardware>,
 }
 
 impl Controller {
-    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Gives the mode it is in, too.
+    /// Puts the APIC into `mode` and opens the doorbell; interrupts are still off. Also returns the mode that it is in.
     pub fn set_up(mode: Mode) -> Result<(Self, Mode), ModeError> {
         idt::init();
         let (hardware, page) = apic_registers();
@@ -40,7 +40,8 @@ impl Controller {
         if mode != Mode::Present && mode != found {
             return Err(ModeError::Differs(apic.mode()));
         }
-        // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is on.
+        // SAFETY: the entries are made for these vectors. Each vector that can arrive here has its entry before the
+        // APIC is on.
         unsafe {
             idt::set(super::DOORBELL, doorbell_interrupt);
             idt::set(timer::VECTOR, tick_interrupt);
@@ -51,7 +52,7 @@ impl Controller {
         Ok((controller, found))
     }
 
-    /// Has this CPU's APIC take interrupts, and tick.
+    /// Makes this CPU's APIC take interrupts, and starts its tick.
     fn open(&self, page: u64) {
         // SAFETY: the IDT has an entry for each vector that can come here.
         unsafe {
@@ -83,24 +84,25 @@ impl Controller {
         self.apic.boot_cpu()
     }
 
-    /// Leads `vector` to the doorbell's code if it is `ours`, else to where other kernels' are counted.
+    /// Leads `vector` to the doorbell's code if it is `ours`, otherwise to the code that counts other kernels'
+    /// doorbells.
     pub fn lead(&self, vector: Vector, ours: bool) {
         // SAFETY: the entries are made for it.
         unsafe { idt::set(vector, if ours { doorbell_interrupt } else { foreign_interrupt }) };
     }
 
-    /// Whether there is a second vector, for the conformance suite.
+    /// Returns whether there is a second vector, for the conformance suite.
     pub fn has_spare(&self) -> bool {
         true
     }
 
-    /// Opens it.
+    /// Opens the second vector.
     pub fn open_spare(&self) {
         // SAFETY: the entry is made for it.
         unsafe { idt::set(SPARE_VECTOR, spare_interrupt) };
     }
 
-    /// Has interrupts that are nobody's acknowledged.
+    /// Makes this kernel acknowledge interrupts that it does not know.
     pub fn ignore_strays(&self) {
         // SAFETY: the entry is made for it.
         unsafe { idt::set_others(stray_interrupt) };
@@ -110,7 +112,7 @@ impl Controller {
     ///
     /// # Safety
     ///
-    /// The CPU runs nothing that is needed, `entry` is code for it that takes this argument, and every CPU that was started
+    /// The CPU runs nothing that is needed. `entry` is code for it that takes this argument. Every CPU that was started
     /// before has said that it runs.
     pub unsafe fn start(
         &self,
@@ -124,17 +126,18 @@ impl Controller {
         let (Ok(entry), Ok(argument)) = (u32::try_from(entry), u32::try_from(argument)) else {
             fatal!("a CPU starts below 4 GiB, not at {entry:#x} with {argument:#x}")
         };
-        // SAFETY: the CPU that was started before has left the trampoline, for it runs; the page is free.
+        // SAFETY: the page is free: the CPU that was started before runs, so it has left the trampoline.
         unsafe { trampoline::set(entry, argument) };
-        // SAFETY: the caller, and the trampoline is in place.
+        // SAFETY: the caller promises it, and the trampoline is in place.
         unsafe { start_cpu(&self.apic, cpu, page, |us| delay(Microseconds(us.0))) }
     }
 
-    /// Stops `cpu` wherever it is, by INIT. Does `meanwhile` until it has stopped, which it is given `wait` for.
+    /// Stops `cpu` by INIT, whatever it runs. Runs `meanwhile` until it has stopped, for which it is given the time
+    /// `wait`.
     ///
     /// # Safety
     ///
-    /// The CPU is this kernel's, or that of one which it may end, and nobody needs what it was doing.
+    /// The CPU belongs to this kernel or to one that it may end, and what it was doing is not needed.
     pub unsafe fn stop(
         &self,
         cpu: PhysCpuId,
@@ -142,20 +145,20 @@ impl Controller {
         mut meanwhile: impl FnMut(Microseconds),
     ) -> Result<(), StartError> {
         let wait = mk_ipi_x86::Microseconds(wait.0);
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe { stop_cpu(&self.apic, cpu, wait, |us| meanwhile(Microseconds(us.0))) }
     }
 
-    /// A CPU is stopped from outside here.
+    /// Does nothing: a CPU is stopped from outside on this architecture.
     pub fn stop_this(&self) {}
 
-    /// As `ThisCpu`'s method of that name: without the LOCK prefix.
+    /// As `ThisCpu::compare_exchange_alone`: without the LOCK prefix.
     pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
         mk_ipi_x86::compare_exchange_alone(word, current, new)
     }
 }
 
-// SAFETY: passed on to the local APIC, which keeps the duty.
+// SAFETY: passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Controller {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.apic.check(cpu, vector)
@@ -175,7 +178,8 @@ fn apic_registers() -> (Hardware, u64) {
     // SAFETY: a copy that only reads `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) });
     let page = base.page().0;
-    // SAFETY: boot.s maps this page one to one, writable and uncached. The mode of a CPU changes before it uses the registers.
+    // SAFETY: boot.s maps this page one to one, writable and uncached. A CPU uses the registers only after it has
+    // changed its mode.
     (unsafe { Hardware::new(NonNull::new(page as *mut u8)) }, page)
 }
 

@@ -15,12 +15,13 @@ use x86_64::VirtAddr;
 /// Bytes from one of boot.s's exception stubs to the next.
 const STUB_SIZE: u64 = 16;
 
-/// Not this kernel's: it sends none, and who broadcasts one means other CPUs. It returns at once (SPEC A-17), on boot.s's IST 1.
+/// An NMI is not meant for this kernel: it sends none itself, and a kernel that broadcasts one means other CPUs. The
+/// handler returns at once (SPEC A-17). It runs on boot.s's IST 1.
 const NMI: u64 = 2;
 
 core::arch::global_asm!(".globl ignored_nmi", "ignored_nmi:", "iretq");
 
-/// Has a stack of its own, boot.s's IST 1: the stack may be what is wrong.
+/// A double fault has a stack of its own, boot.s's IST 1, because the present stack may be what is broken.
 const DOUBLE_FAULT: u64 = 8;
 
 /// A 64-bit interrupt gate: code segment 0x08, ring 0, interrupts off; IST 0 is the present stack
@@ -49,7 +50,7 @@ impl Gate {
 
 struct Idt(UnsafeCell<[Gate; 256]>);
 
-// SAFETY: the CPU that the image began on writes it, in `init`, `set` and `set_others`, with interrupts off; no other one does.
+// SAFETY: only the CPU that the image began on writes it, in `init`, `set` and `set_others`, with interrupts off.
 unsafe impl Sync for Idt {}
 
 static IDT: Idt = Idt(UnsafeCell::new([Gate::NONE; 256]));
@@ -62,7 +63,7 @@ pub fn init() {
     }
     let (stubs, ignored) = (&raw const exception_stubs as u64, &raw const ignored_nmi as u64);
     IDT.0.with_mut(|idt| {
-        // SAFETY: interrupts are off since boot, and nobody else writes.
+        // SAFETY: interrupts are off since boot, and no other code writes it.
         let gates = unsafe { &mut *idt };
         for (vector, gate) in (0..).zip(&mut gates[..32]) {
             *gate = match vector {
@@ -75,12 +76,12 @@ pub fn init() {
     load();
 }
 
-/// Has this CPU use the IDT, which [`init`] has made.
+/// Makes this CPU use the IDT, which [`init`] has made.
 pub fn load() {
     let idt = IDT.0.with(|idt| idt as u64);
     let pointer =
         DescriptorTablePointer { limit: (size_of::<[Gate; 256]>() - 1) as u16, base: VirtAddr::new(idt) };
-    // SAFETY: the table lives for ever and all that is present in it leads to code made for it.
+    // SAFETY: the table lives for ever, and every present entry leads to code that was made for it.
     unsafe { lidt(&pointer) };
 }
 
@@ -98,7 +99,7 @@ pub unsafe fn set(vector: Vector, entry: unsafe extern "C" fn()) {
     });
 }
 
-/// Leads every vector that leads nowhere yet to `entry`, those of exceptions apart.
+/// Leads every vector that has no entry yet to `entry`, except those of exceptions.
 ///
 /// # Safety
 ///

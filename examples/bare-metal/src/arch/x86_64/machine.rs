@@ -18,7 +18,8 @@ pub fn halt() -> ! {
     }
 }
 
-/// What the machine's first kernel does first. Masks every line of both 8259s: their vectors are those of exceptions.
+/// What the machine's first kernel does first: masks every line of both 8259s, because their vectors are also those of
+/// exceptions.
 pub fn prepare() {
     for port in [0x21, 0xa1] {
         // SAFETY: the mask registers of the two 8259s, or nothing at all.

@@ -23,27 +23,28 @@ core::arch::global_asm!(include_str!("second.s"), options(att_syntax));
 
 /// Where memory begins.
 pub const RAM: u64 = 0;
-/// End of what boot.s maps write-back cached; what it maps beyond is for the APICs' registers.
+/// End of what boot.s maps write-back cached. It maps more beyond this, for the APICs' registers.
 pub const CACHED_END: u64 = 3 << 30;
-/// From where on boot.s maps all of memory once more, read-only: the second entry of the top page table.
+/// From here on boot.s maps all of memory a second time, read-only: by the second entry of the top page table.
 pub const READ_ONLY_ALIAS: u64 = 1 << 39;
 
 /// The doorbell's vector.
 pub const DOORBELL: Vector = Vector::RFC_V2;
-/// That of the kernels which this one starts: they are of its kind.
+/// The doorbell vector of the kernels that this one starts: they are of the same kind.
 pub const DOORBELL_OF_SPAWNED: Vector = DOORBELL;
-/// A second one, of the conformance suite.
+/// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
-/// The first of the vectors of kernels that have one each.
+/// When each kernel has its own vector, this is the first of them.
 const FIRST_OF_KERNELS: u8 = 0xd0;
 
-/// A vector for kernel `k` alone; there are 16.
+/// The vector of kernel `k` alone. There are 16.
 pub fn doorbell_of(k: usize) -> Option<Vector> {
     let k = u8::try_from(k).ok().filter(|k| *k < 16)?;
     Vector::new(FIRST_OF_KERNELS.checked_add(k)?)
 }
 
-/// Has what was written to `range` be seen by a CPU that starts: caches are coherent from its first instruction on.
+/// Makes what was written to `range` visible to a CPU that starts. It need do nothing: caches are coherent from the
+/// CPU's first instruction on.
 pub fn publish(_: PhysRange) {}
 
 /// The switch for interrupts.
@@ -62,18 +63,19 @@ pub mod uart {
     /// The line that all kernels share: COM1.
     pub const SHARED: Port = 0x3f8;
 
-    /// Sets a UART up that nobody else uses.
+    /// Sets up a UART that no other kernel uses.
     pub fn set_up(port: Port) {
-        // SAFETY: a UART's ports that nobody else uses: no other kernel runs yet, or it is this kernel's own.
+        // SAFETY: no other kernel uses these ports: none runs yet, or the UART is this kernel's own.
         if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
-            // Without a serial line there is nobody to tell; the exit status still says how it ended.
+            // Without a serial line there is nowhere to report this. The exit status still tells the result.
             let _ = uart.init(Config::default());
         }
     }
 
     /// Sends bytes to the UART at `port`, which was set up.
     pub fn send(port: Port, bytes: &[u8]) {
-        // SAFETY: this kernel's own UART; or COM1, where the lock keeps others off, or its holder is dead.
+        // SAFETY: the UART is this kernel's own; or it is COM1, and the lock keeps other kernels off, or its holder is
+        // dead.
         if let Ok(mut uart) = unsafe { Uart16550::new_port(port) } {
             for &byte in bytes {
                 // Bounded: a line that takes nothing must not hang the kernel.
@@ -88,7 +90,7 @@ pub mod uart {
     }
 }
 
-/// The task register of the CPU that the image began on: boot.s.
+/// The task register of the CPU that the image began on, set by boot.s.
 const FIRST_TASK: u16 = 0x18;
 
 /// This CPU's number within the kernel: 0 for the one that the image began on.

@@ -6,7 +6,7 @@ use core::fmt;
 /// How to run the local APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// As it is found.
+    /// In the mode in which it is found.
     Present,
     /// Memory-mapped registers, 8-bit ids.
     XApic,

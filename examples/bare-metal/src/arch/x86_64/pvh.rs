@@ -12,13 +12,13 @@ use elf::ElfBytes;
 /// The note that gives an image's PVH entry.
 const XEN_ELFNOTE_PHYS32_ENTRY: u64 = 18;
 
-/// What the PVH entry was told: the start info at `argument`. `None` if there is none.
+/// What the PVH entry was given: the start info at `argument`. `None` if there is none.
 ///
 /// # Safety
 ///
 /// `argument` is what the PVH entry was given.
 pub unsafe fn boot(argument: u64) -> Option<Boot> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller promises it.
     unsafe { Boot::read(argument) }
 }
 
@@ -33,7 +33,7 @@ pub fn image_entry(elf: &ElfBytes<'_, LittleEndian>) -> Result<u64, ImageError> 
     Err(ImageError::NoEntry)
 }
 
-/// The PVH entry that the notes of `segment` name, if they do.
+/// The PVH entry that the notes of `segment` name, if any does.
 fn entry_in(elf: &ElfBytes<'_, LittleEndian>, segment: &ProgramHeader) -> Result<Option<u32>, ImageError> {
     for note in elf.segment_data_as_notes(segment)? {
         if let Note::Unknown(note) = note {

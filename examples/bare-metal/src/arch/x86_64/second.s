@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * How a second CPU enters this image, by the trampoline of boot.s: on the first one's page tables, with a GDT, a TSS and stacks of
- * its own. Its TSS stands elsewhere in the GDT than the first CPU's: by that it is known (second.rs).
+ * How a second CPU enters this image, by the trampoline of boot.s. It uses the first CPU's page tables, and has its own
+ * GDT, TSS and
+ * stacks. Its TSS has another place in the GDT than the first CPU's. This difference tells the two CPUs apart
+ * (second.rs).
  */
 
 /* 32-bit protected mode, flat segments, paging and interrupts off. Calls second_main. */
@@ -19,13 +21,13 @@ second_entry:
     rdmsr
     orl $0x100, %eax
     wrmsr
-    movl $0x80010011, %eax          /* PG, WP, ET, PE; CD and NW, which INIT leaves set, go */
+    movl $0x80010011, %eax          /* PG, WP, ET, PE; clears CD and NW, which INIT sets */
     movl %eax, %cr0
-    movl $second_tss, %eax          /* the TSS's address, in the pieces that a descriptor wants */
+    movl $second_tss, %eax          /* the TSS's address, in the pieces of a descriptor */
     movw %ax, second_gdt_tss + 2
     shrl $16, %eax
     movb %al, second_gdt_tss + 4
-    movb $0x89, second_gdt_tss + 5  /* not busy: it is when this CPU was here before */
+    movb $0x89, second_gdt_tss + 5  /* not busy: it would be if this CPU was here before */
     movb %ah, second_gdt_tss + 7
     lgdt second_gdt_pointer
     ljmpl $0x08, $second_long_mode

@@ -7,7 +7,7 @@ use x86_64::registers::model_specific::Msr;
 
 /// The tick's vector.
 pub const VECTOR: Vector = Vector::new(0xeb).unwrap();
-/// Timer counts from one tick to the next: 2 ms at the emulator's 1 GHz, the same order on a machine.
+/// Timer counts from one tick to the next: 2 ms at the emulator's 1 GHz, and of that order on a real machine.
 const PERIOD: u32 = 2_000_000;
 
 /// LVT timer register (Intel SDM vol. 3A, 10.5.4), offset in the xAPIC's page.
@@ -30,7 +30,7 @@ pub unsafe fn start(mode: Mode, page: u64) {
     let lvt = PERIODIC | u32::from(VECTOR.get());
     for (register, value) in [(DIVIDE, BY_1), (LVT_TIMER, lvt), (INITIAL_COUNT, PERIOD)] {
         match mode {
-            // SAFETY: the caller's promise; the registers take these values.
+            // SAFETY: the caller promises it; the registers take these values.
             Mode::XApic => unsafe { ((page + u64::from(register)) as *mut u32).write_volatile(value) },
             // SAFETY: as above; the MSR of a register is 0x800 + offset / 16.
             Mode::X2Apic => unsafe { Msr::new(0x800 + (register >> 4)).write(value.into()) },

@@ -6,7 +6,7 @@ use crate::layout;
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// Puts the trampoline in place, to enter `entry` with `start_info`: what the next started CPU does.
+/// Puts the trampoline in place. The next CPU that is started will enter `entry` with `start_info`.
 ///
 /// # Safety
 ///
@@ -21,7 +21,7 @@ pub unsafe fn set(entry: u32, start_info: u32) {
         (&raw const trampoline_start, &raw const trampoline_mailbox, &raw const trampoline_end);
     let len = end as usize - start as usize;
     let target = at(layout::TRAMPOLINE) as *mut u8;
-    // SAFETY: the caller's promise; the code is smaller than a page, and its mailbox is aligned to 8.
+    // SAFETY: the caller promises it; the code is smaller than a page, and its mailbox is aligned to 8.
     unsafe {
         core::ptr::copy_nonoverlapping(start, target, len);
         let mailbox = target.add(mailbox as usize - start as usize).cast::<u32>();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The trampoline, copied to the page `TRAMPOLINE` of layout.rs: where a CPU is after SIPI, in real mode at
- * CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It enters the image whose PVH entry the mailbox names.
+ * The trampoline, copied to the page `TRAMPOLINE` of layout.rs. A CPU begins here after SIPI, in real mode with
+ * CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It enters the image at the PVH entry that the mailbox gives.
  */
     .section .rodata.trampoline, "a", @progbits
     .p2align 4
