@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The local APIC, reached as Linux wants it: the ICR has one owner, the APIC driver, whose entry points these are.
-//! Encodings, ordering, the wait for an idle ICR and the start of a CPU are mk-ipi-x86's.
+//! The local APIC, accessed as Linux requires: the ICR has one owner, the APIC driver. These are the driver's entry
+//! points. mk-ipi-x86 does the encodings, the ordering, the wait for an idle ICR and the start of a CPU.
 
 use crate::ffi;
 use crate::platform::Linux;
@@ -15,11 +15,12 @@ pub struct DriverIo(Hardware);
 /// The doorbell.
 pub type Apic = LocalApic<DriverIo>;
 
-/// The APIC of this machine, in the mode in which Linux runs it, on all CPUs the same. Whichever CPU runs this, the boot CPU is
-/// told: Linux numbers the one on which it started 0. A Linux that another one started after a crash may have started
-/// elsewhere; it never brings up the machine's boot CPU then, so that this is not one to give away.
+/// The APIC of this machine, in the mode in which Linux runs it, which is the same on all CPUs. It is told the boot
+/// CPU, whichever CPU runs this: Linux gives number 0 to the CPU on which it started. A Linux that another one started
+/// after a crash (kdump) may have started on another CPU. It then never brings up the machine's boot CPU, so that CPU
+/// cannot be given away.
 pub fn open() -> Result<Apic, ModeError> {
-    // SAFETY: ring 0; without a page it is used for MSRs, CPUID and fences alone, which need none.
+    // SAFETY: ring 0. Without a page it is used only for MSRs, CPUID and fences, which need no page.
     let apic = LocalApic::new(DriverIo(unsafe { Hardware::new(None) }))?;
     // SAFETY: there is always a CPU 0.
     let boot = unsafe { ffi::mk_ipi_glue_apic_id(0) };
@@ -39,23 +40,23 @@ unsafe impl LocalInterrupts for DriverIo {
     }
 }
 
-// SAFETY: `mmio_read` and `mmio_write` are the driver's `read` and `write`, in xAPIC mode one access to the UC page; calls of
-// functions that the compiler does not see are barriers for it. The x2APIC's ICR goes to the driver too; it does not fence,
-// and `fence_before_doorbell` does. The rest is the hardware's.
+// SAFETY: `mmio_read` and `mmio_write` are the driver's `read` and `write`. In xAPIC mode each is one access to the UC
+// page. Calls of functions whose code the compiler does not see are compiler barriers. The x2APIC's ICR goes to the
+// driver, too; the driver does not fence, but `fence_before_doorbell` does. The rest is the hardware's.
 unsafe impl ApicIo for DriverIo {
     #[inline]
     unsafe fn rdmsr(&self, msr: u32) -> u64 {
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe { self.0.rdmsr(msr) }
     }
 
     #[inline]
     unsafe fn wrmsr(&self, msr: u32, value: u64) {
         if msr == Register::IcrLow.msr() {
-            // SAFETY: the driver's entry point; the caller may have the effect happen.
+            // SAFETY: the driver's entry point; the caller may cause the effect.
             unsafe { ffi::mk_ipi_glue_apic_icr_write(value as u32, (value >> 32) as u32) };
         } else {
-            // SAFETY: the caller.
+            // SAFETY: the caller promises it.
             unsafe { self.0.wrmsr(msr, value) };
         }
     }
@@ -70,7 +71,7 @@ unsafe impl ApicIo for DriverIo {
     }
 
     unsafe fn mmio_write(&self, register: Register, value: u32) {
-        // SAFETY: the driver's entry point; the caller may have the effect happen.
+        // SAFETY: the driver's entry point; the caller may cause the effect.
         unsafe { ffi::mk_ipi_glue_apic_write(register.offset(), value) };
     }
 

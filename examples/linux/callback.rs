@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a handler is here: a C function of some module's, or a Rust function of ours. And the one place where messages are
-//! traced.
+//! What a handler is here: a C function of some module, or a Rust function of this one. All messages are traced here,
+//! and nowhere else.
 
 use crate::ffi;
 use core::ffi::{c_int, c_void};
@@ -12,13 +12,13 @@ pub type DataCallback = unsafe extern "C" fn(*mut MkIpiData, *mut c_void);
 
 /// A handler.
 pub enum Callback {
-    /// Of `multikernel_register_handler`.
+    /// A C function, given to `multikernel_register_handler`.
     Data(DataCallback, *mut c_void),
-    /// Of this module.
+    /// A function of this module.
     Rust(fn(&Message<'_>)),
 }
 
-// SAFETY: the header tells whoever registers a C function that any CPU may call it, with its context.
+// SAFETY: the header says that any CPU may call a registered C function, with its context.
 unsafe impl Send for Callback {}
 // SAFETY: as above.
 unsafe impl Sync for Callback {}
@@ -27,11 +27,11 @@ impl Handler for Callback {
     fn handle(&self, message: &Message<'_>) {
         let (ty, payload) = (message.msg_type(), message.payload());
         let peer = message.sender().map_or(-1, |id| id.get().into());
-        // SAFETY: no more than a line for the log.
+        // SAFETY: it only writes a line to the log.
         unsafe { ffi::mk_ipi_glue_trace(false, peer, ty.0, payload.len() as u32, 0) };
         match *self {
             Self::Rust(call) => call(message),
-            // Its message has room for no more: a longer one is none of these calls'.
+            // `MkIpiData` has no room for a longer message, so that one is not delivered to C functions.
             Self::Data(..) if payload.len() > MK_MAX_DATA_SIZE => {}
             Self::Data(call, ctx) => {
                 let mut data = MkIpiData {
@@ -41,16 +41,16 @@ impl Handler for Callback {
                     buffer: [0; MK_MAX_DATA_SIZE],
                 };
                 data.buffer.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
-                // SAFETY: the module's own function and context, which it unregisters before it goes; `data` is there until
-                // the call returns.
+                // SAFETY: the module's own function and context, which it unregisters before it is unloaded. `data`
+                // lives until the call returns.
                 unsafe { call(&mut data, ctx) };
             }
         }
     }
 }
 
-/// Traces a message that was sent, or was not: `result` as a C call returns it.
+/// Traces a message that was sent or could not be sent. `result` is what a C call returns.
 pub fn trace_sent(to: u8, ty: u32, len: usize, result: c_int) {
-    // SAFETY: no more than a line for the log.
+    // SAFETY: it only writes a line to the log.
     unsafe { ffi::mk_ipi_glue_trace(true, to.into(), ty, len as u32, result) };
 }

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is written to `/dev/mk_ipi`: one command a write, in words.
+//! The commands that are written to `/dev/mk_ipi`: each write is one command, in words.
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `give CPU...` | takes CPUs from Linux, which number them |
-//! | `take CPU...` | gives them back |
-//! | `create ID cpus=CPU[,CPU...] [may=CPU[,CPU...]] [pool=BYTES]` | makes an instance with a region; `may`: CPUs that it may get while it runs |
-//! | `start ID FILE [initrd=FILE] [WORD...]` | starts the kernel in FILE there, with these words on its command line |
-//! | `check ID FILE [initrd=FILE] [WORD...]` | does all of that but the start, and undoes it |
+//! | `give CPU...` | takes CPUs from Linux; CPU is Linux's number of it |
+//! | `take CPU...` | gives these CPUs back to Linux |
+//! | `create ID cpus=CPU[,CPU...] [may=CPU[,CPU...]] [pool=BYTES]` | makes an instance with a region; `may`: CPUs that it can get later |
+//! | `start ID FILE [initrd=FILE] [WORD...]` | starts the kernel in FILE on the instance, with these words on its command line |
+//! | `check ID FILE [initrd=FILE] [WORD...]` | does all of that except the start, and undoes it |
 //! | `give CPU... to=ID` | moves CPUs to a kernel that runs, also from Linux |
-//! | `take CPU... from=ID` | moves them back from there to Linux |
-//! | `stop ID [SECONDS]` | asks the kernel to stop (native), waits for its goodbye, 10 seconds at most or as said, then stops its CPUs |
+//! | `take CPU... from=ID` | moves them from that kernel back to Linux |
+//! | `stop ID [SECONDS]` | asks the kernel to stop (native), waits up to SECONDS (10) for its goodbye, stops its CPUs |
 //! | `kill ID` | stops its CPUs at once |
-//! | `destroy ID` | takes the instance away |
+//! | `destroy ID` | removes the instance |
 //! | `send ID TYPE TEXT` | sends a message |
 //!
-//! A Linux that another kernel started takes `send` alone.
+//! A Linux that another kernel started accepts only `send`.
 
 use crate::callback::trace_sent;
 use crate::failure::{check, refuse, Failure, Result};
@@ -29,12 +29,12 @@ use mk_ipi_core::abi::boot_param::parse_size;
 use mk_ipi_core::abi::{InstanceId, MessageType};
 use mk_ipi_x86::Microseconds;
 
-/// How long a kernel is given to say goodbye, if nothing is said. A Linux ends its programs first.
+/// How long a kernel is given to say goodbye, if the command does not say it. A Linux first ends its programs.
 const STOP_SECONDS: u32 = 10;
-/// The longest that it can be given.
+/// The longest time that it can be given.
 const MAX_STOP_SECONDS: u32 = 600;
 
-/// Runs the command on one line; 0, or a negative error number.
+/// Runs the command on one line. Returns 0, or a negative error number.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_command(line: *const c_char, len: usize) -> c_int {
     // SAFETY: glue.c passes a NUL-terminated copy of `len` bytes.
@@ -111,7 +111,7 @@ fn cpu(word: &str) -> Result<u32> {
     number(word).map_or_else(|| refuse!(EINVAL, "not a CPU: {word}"), Ok)
 }
 
-/// CPUs that go to or from a kernel that runs.
+/// Moves CPUs to or from a kernel that runs.
 fn with_instance(
     words: &str,
     id: &str,
@@ -122,7 +122,7 @@ fn with_instance(
     each_cpu(words, |cpu| act(id, cpu), |cpu| undo(id, cpu))
 }
 
-/// One or more CPUs: all, or on an error none.
+/// Does it for one or more CPUs: for all, or on an error for none.
 fn each_cpu(words: &str, act: impl Fn(u32) -> Result, undo: impl Fn(u32) -> Result) -> Result {
     if words.trim().is_empty() {
         return refuse!(EINVAL, "which CPUs?");
@@ -174,7 +174,7 @@ fn with_files(
     rest: &str,
     act: fn(&mut host::Host, InstanceId, &host::Files<'_>) -> Result,
 ) -> Result {
-    // SAFETY: looks at the task that runs this.
+    // SAFETY: it looks at the task that runs this.
     check(unsafe { ffi::mk_ipi_glue_may_start() }, format_args!("you may not start a kernel"))?;
     let (image, rest) = split(rest);
     let (first, others) = split(rest);
@@ -182,7 +182,7 @@ fn with_files(
         Some(path) => (Some(path), others),
         None => (None, rest),
     };
-    // Not under the host's lock: a slow medium holds up nobody else.
+    // The host's lock is not held here: a slow medium delays no one else.
     let image = File::image(image)?;
     let initrd = initrd.map(File::initrd).transpose()?;
     host::with(|host| act(host, id, &host::Files { image: &image, initrd: initrd.as_ref(), words }))

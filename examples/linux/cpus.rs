@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that are not this Linux's to use: those that it gave away, or that its host did not give it. They are offline, and kept so.
+//! CPUs that this Linux must not use: those that it gave away, or that its host did not give it. They are kept offline.
 
 use crate::failure::{check, refuse, Result};
 use crate::platform::MAX_CPUS;
@@ -37,12 +37,12 @@ impl Set {
     }
 }
 
-/// Those that are given away, or were never ours.
+/// The CPUs that are given away, or never belonged to this Linux.
 static GIVEN: Set = Set::new();
-/// Those of them that Linux had online when it gave them away.
+/// Those of them that were online when Linux gave them away.
 static WERE_ONLINE: Set = Set::new();
 
-/// Whether `cpu` is given away.
+/// Returns whether `cpu` is given away.
 pub fn is_given(cpu: u32) -> bool {
     GIVEN.has(cpu)
 }
@@ -63,12 +63,12 @@ pub fn apic_id(cpu: u32) -> Option<PhysCpuId> {
     unsafe { ffi::mk_ipi_glue_cpu_present(cpu).then(|| PhysCpuId(ffi::mk_ipi_glue_apic_id(cpu).into())) }
 }
 
-/// The machine's boot CPU: Linux numbers the one on which it started 0.
+/// The machine's boot CPU. Linux gives number 0 to the CPU on which it started.
 pub fn boot_cpu() -> Option<PhysCpuId> {
     apic_id(0)
 }
 
-/// Whether this module is built for so many CPUs.
+/// Checks that this module is built for as many CPUs as the machine has.
 pub fn check_count() -> Result {
     // SAFETY: reads a number that does not change.
     let possible = unsafe { ffi::mk_ipi_glue_nr_cpus() };
@@ -89,9 +89,9 @@ pub fn give(cpu: u32) -> Result {
     if is_given(cpu) {
         return refuse!(EEXIST, "CPU {cpu} is given away already");
     }
-    // SAFETY: a number of a CPU.
+    // SAFETY: it is the number of a CPU.
     WERE_ONLINE.set(cpu, unsafe { ffi::mk_ipi_glue_cpu_online(cpu) });
-    // First, lest somebody put it online again in between.
+    // This comes first, so that nothing puts the CPU online again in between.
     GIVEN.set(cpu, true);
     // SAFETY: process context. 1 says that it was offline before.
     let removed = check(unsafe { ffi::remove_cpu(cpu) }, format_args!("CPU {cpu} does not go offline"));
@@ -101,7 +101,7 @@ pub fn give(cpu: u32) -> Result {
     removed.map(drop)
 }
 
-/// From now on the present CPUs are not ours of which `is_not_ours` is true.
+/// From now on Linux must not use the present CPUs for which `is_not_ours` returns true.
 pub fn forbid(is_not_ours: impl Fn(PhysCpuId) -> bool) {
     (0..MAX_CPUS as u32)
         .filter(|cpu| apic_id(*cpu).is_some_and(&is_not_ours))
@@ -113,7 +113,7 @@ pub fn number_of(id: PhysCpuId) -> Option<u32> {
     (0..MAX_CPUS as u32).find(|cpu| apic_id(*cpu) == Some(id))
 }
 
-/// Puts `cpu` online, which the host has given us.
+/// Puts `cpu`, which the host has given to this kernel, online.
 pub fn use_one(cpu: u32) -> Result {
     GIVEN.set(cpu, false);
     // SAFETY: process context. 1 says that it was online before.
@@ -124,9 +124,9 @@ pub fn use_one(cpu: u32) -> Result {
     added.map(drop)
 }
 
-/// Takes `cpu` from Linux, if it uses it: for the host, which gave it.
+/// Takes `cpu` from Linux, if Linux uses it: the host that gave it wants it back.
 pub fn give_up(cpu: u32) -> Result {
-    // SAFETY: a number of a CPU.
+    // SAFETY: it is the number of a CPU.
     if unsafe { ffi::mk_ipi_glue_cpu_online(cpu) } {
         GIVEN.set(cpu, false);
         return give(cpu);
@@ -135,7 +135,7 @@ pub fn give_up(cpu: u32) -> Result {
     Ok(())
 }
 
-/// Gives all back to Linux that it has given away.
+/// Gives back to Linux all CPUs that it has given away.
 pub fn take_all() {
     for cpu in given() {
         // If that fails, the log says so.
@@ -143,12 +143,12 @@ pub fn take_all() {
     }
 }
 
-/// Gives `cpu`, which no instance has, back to Linux, online if it was so before.
+/// Gives `cpu` back to Linux. No instance may have it. It is put online if it was online before.
 pub fn take(cpu: u32) -> Result {
     let (true, Some(id)) = (is_given(cpu), apic_id(cpu)) else {
         return refuse!(EINVAL, "CPU {cpu} is not given away");
     };
-    // SAFETY: no instance has it (the caller), so at most a kernel that was not stopped is on it.
+    // SAFETY: no instance has the CPU (the caller promises it), so at most a kernel that was not stopped runs on it.
     unsafe { start::stop(id)? };
     GIVEN.set(cpu, false);
     if WERE_ONLINE.has(cpu) {
@@ -162,7 +162,7 @@ pub fn take(cpu: u32) -> Result {
     Ok(())
 }
 
-/// Before Linux puts `cpu` online.
+/// Called before Linux puts `cpu` online.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
     if is_given(cpu) {
@@ -173,13 +173,13 @@ extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
     0
 }
 
-/// Keeps Linux's hands off what is not its own.
+/// Keeps Linux from putting a CPU online that is not its own.
 pub struct Watch(c_int);
 
 impl Watch {
-    /// From now on.
+    /// Begins to watch.
     pub fn new() -> Result<Self> {
-        // SAFETY: once; undone by `drop`.
+        // SAFETY: called once; `drop` undoes it.
         let state = unsafe { ffi::mk_ipi_glue_watch_cpus() };
         check(state, format_args!("no room among the CPU hotplug states"))?;
         Ok(Self(state))

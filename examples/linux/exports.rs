@@ -12,7 +12,7 @@ use mk_ipi_core::platform::{Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{LookupError, SendError, UnregisterError};
 
-/// Has `callback` called for each message of type `ty`; NULL for a null callback, and if all places are taken.
+/// Registers `callback` for messages of type `ty`. Returns NULL for a null callback, or if all places are taken.
 ///
 /// # Safety
 ///
@@ -24,22 +24,23 @@ unsafe extern "C" fn multikernel_register_handler(
     ty: c_uint,
 ) -> *mut c_void {
     let handle = callback.and_then(|call| ENDPOINT.register(MessageType(ty), Callback::Data(call, ctx)).ok());
-    // Bits 63..32 serial, 31..0 index: plus 1, it is never NULL.
+    // Bits 63..32 are the serial number, 31..0 the index. 1 is added, so that it is never NULL.
     handle.map_or(core::ptr::null_mut(), |h| (h.to_bits() as usize).wrapping_add(1) as *mut c_void)
 }
 
-/// Ends a registration. NULL, and what was ended before, change nothing. May sleep.
+/// Ends a registration. NULL, or one that was ended before, has no effect. Can sleep.
 #[no_mangle]
 extern "C" fn multikernel_unregister_handler(handler: *mut c_void) {
     let Some(bits) = (handler as usize).checked_sub(1) else { return };
     let handle = ENDPOINT.handle_from_bits(bits as u64);
     if ENDPOINT.unregister(handle) == Err(UnregisterError::InCallback) {
-        // Callbacks run with interrupts off: no task is ever inside one, but who calls this from one's own.
+        // Callbacks run with interrupts off. So a task is never inside a callback, except one that calls this from its
+        // own callback.
         pr_err!("a handler cannot be unregistered inside a callback, and stays\n");
     }
 }
 
-/// Sends `len` bytes at `data`, zeros if that is NULL.
+/// Sends `len` bytes at `data`, or zeros if `data` is NULL.
 ///
 /// # Safety
 ///
@@ -56,13 +57,13 @@ unsafe extern "C" fn multikernel_send_ipi_data(
     }
     let mut payload = [0u8; MK_MAX_DATA_SIZE];
     if !data.is_null() {
-        // SAFETY: the caller; `payload` has room.
+        // SAFETY: the caller promises it; `payload` has room.
         unsafe { payload.as_mut_ptr().copy_from_nonoverlapping(data.cast(), len) };
     }
     send(to, ty, payload.get(..len).unwrap_or(&[]))
 }
 
-/// In the order of this generation's checks; the field for the type has 32 bits.
+/// Does the checks in the order of this generation. The field for the type has 32 bits.
 fn send(to: c_int, ty: c_ulong, payload: &[u8]) -> c_int {
     let Ok(to) = u8::try_from(to) else { return Errno::EINVAL.to_c() };
     let id = InstanceId::new(to);
@@ -73,7 +74,7 @@ fn send(to: c_int, ty: c_ulong, payload: &[u8]) -> c_int {
         Ok(_) => {}
     }
     let result = match ENDPOINT.send(id, MessageType(ty as u32), payload) {
-        // Stored is sent: who takes a lost doorbell for a failure sends twice.
+        // A stored message counts as sent: a caller that took a lost doorbell for a failure would send it twice.
         Ok(_) | Err(SendError::NotRung(_)) => 0,
         Err(SendError::Instance(LookupError::Destroyed)) => Errno::EINVAL.to_c(),
         Err(e) => e.errno().to_c(),
@@ -98,20 +99,20 @@ extern "C" fn mk_send_pfn(to: c_int, pfn: c_ulong) -> c_int {
 ///
 /// `data` is NULL or a message.
 unsafe fn pfn_of(data: *const MkIpiData) -> Option<Pfn> {
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let data = unsafe { data.as_ref() }?;
     let payload = data.check().ok()?;
     decode_pfn(MessageType(data.msg_type), payload).ok()
 }
 
-/// The page frame number in a message, to `*out`; on an error that stays as it is.
+/// Writes the page frame number in a message to `*out`. On an error `*out` does not change.
 ///
 /// # Safety
 ///
 /// `data` is NULL or a message, `out` is NULL or may be written.
 #[no_mangle]
 unsafe extern "C" fn mk_receive_pfn(data: *const MkIpiData, out: *mut c_ulong) -> c_int {
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     match unsafe { (pfn_of(data), out.as_mut()) } {
         (Some(pfn), Some(out)) => {
             *out = pfn.0;
@@ -121,33 +122,33 @@ unsafe extern "C" fn mk_receive_pfn(data: *const MkIpiData, out: *mut c_ulong) -
     }
 }
 
-/// Maps the page that a message names; NULL if it is in no instance's pool. May sleep.
+/// Maps the page that a message names. Returns NULL if the page is in no instance's pool. Can sleep.
 ///
 /// # Safety
 ///
 /// `data` is NULL or a message.
 #[no_mangle]
 unsafe extern "C" fn mk_receive_map_page(data: *const MkIpiData) -> *mut c_void {
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let page = unsafe { pfn_of(data) }.and_then(|pfn| ENDPOINT.map_pfn(pfn).ok());
     page.map_or(core::ptr::null_mut(), |page| {
         let at = page.words().as_ptr().cast_mut().cast();
-        // `mk_receive_unmap_page` unmaps it.
+        // It stays mapped until `mk_receive_unmap_page`.
         core::mem::forget(page);
         at
     })
 }
 
-/// Undoes `mk_receive_map_page`; NULL is a no-op.
+/// Undoes `mk_receive_map_page`. NULL has no effect.
 ///
 /// # Safety
 ///
-/// `page` is NULL or what `mk_receive_map_page` gave, once.
+/// `page` is NULL or a result of `mk_receive_map_page` that was not unmapped yet.
 #[no_mangle]
 unsafe extern "C" fn mk_receive_unmap_page(page: *mut c_void) {
     if let Some(first) = NonNull::new(page.cast::<AtomicU64>()) {
         let words = NonNull::slice_from_raw_parts(first, PAGE_SIZE as usize / 8);
-        // SAFETY: the mapping that `mk_receive_map_page` has left to us (the caller).
+        // SAFETY: it is the mapping that `mk_receive_map_page` left (the caller promises it).
         unsafe { Linux.unmap(Mapping::new(words)) };
     }
 }

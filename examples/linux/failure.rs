@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use kernel::prelude::*;
 use mk_ipi_core::abi::Errno;
 
-/// Text of bounded length; what goes beyond is cut.
+/// Text of bounded length. Longer text is cut off.
 #[derive(Clone, Copy)]
 pub struct Text<const N: usize> {
     bytes: [u8; N],
@@ -16,10 +16,10 @@ impl<const N: usize> Text<N> {
     /// No text.
     pub const EMPTY: Self = Self { bytes: [0; N], len: 0 };
 
-    /// What the arguments say.
+    /// The formatted arguments.
     pub fn of(args: fmt::Arguments<'_>) -> Self {
         let mut text = Self::EMPTY;
-        // It never fails: it cuts.
+        // It never fails, because it cuts off what is too long.
         let _ = text.write_fmt(args);
         text
     }
@@ -27,7 +27,7 @@ impl<const N: usize> Text<N> {
     /// The text.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
-        // Cut inside a character, it ends before it.
+        // If the cut is inside a character, the text ends before that character.
         core::str::from_utf8(bytes).unwrap_or_else(|e| {
             bytes.get(..e.valid_up_to()).and_then(|good| core::str::from_utf8(good).ok()).unwrap_or("")
         })
@@ -44,14 +44,14 @@ impl<const N: usize> Write for Text<N> {
     }
 }
 
-/// Something was refused, and all that had been done for it is undone. The log has the reason in words already.
+/// Something was refused, and all that had been done for it was undone. The reason was written to the log.
 pub struct Failure(Errno);
 
 /// `Ok`, or why not.
 pub type Result<T = ()> = core::result::Result<T, Failure>;
 
 impl Failure {
-    /// With this number; says the words.
+    /// A failure with this number. Writes the words to the log.
     #[cold]
     pub fn new(errno: Errno, words: fmt::Arguments<'_>) -> Self {
         pr_err!("{}\n", Text::<200>::of(words).as_str());
@@ -83,7 +83,7 @@ pub mod errno {
     pub const ETIMEDOUT: Errno = Errno(110);
 }
 
-/// A failure, of an error number and words: `failure!(EBUSY, "CPU {cpu} is busy")`.
+/// Makes a failure from an error number and words: `failure!(EBUSY, "CPU {cpu} is busy")`.
 macro_rules! failure {
     ($errno:ident, $($words:tt)*) => {
         $crate::failure::Failure::new($crate::failure::errno::$errno, format_args!($($words)*))
@@ -91,7 +91,7 @@ macro_rules! failure {
 }
 pub(crate) use failure;
 
-/// `Err` of such a failure.
+/// `Err` with such a failure.
 macro_rules! refuse {
     ($($failure:tt)*) => {
         Err($crate::failure::failure!($($failure)*))
@@ -99,7 +99,7 @@ macro_rules! refuse {
 }
 pub(crate) use refuse;
 
-/// What a call of the kernel returned: 0 and above is good, below is an error number.
+/// Checks what a call of the kernel returned: 0 and above is success, below 0 is an error number.
 pub fn check(returned: i32, what: fmt::Arguments<'_>) -> Result<u32> {
     u32::try_from(returned).map_err(|_| {
         let errno = returned.saturating_neg();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is not Rust: glue.c (glue.h is its other side), and exported functions of the kernel that `kernel::bindings` has in
-//! some configurations only.
+//! The C side: glue.c (its functions are declared for C in glue.h), and exported functions of the kernel that
+//! `kernel::bindings` has in some configurations only.
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
@@ -92,8 +92,8 @@ pub struct IrqCfg {
     pub vector: c_uint,
 }
 
-/// Room for a `struct irq_alloc_info`, all zeros: no interrupt of any device's. Its size follows the configuration,
-/// and is a third of this at most.
+/// Room for a `struct irq_alloc_info`, all zeros: the interrupt belongs to no device. The struct's size depends on the
+/// configuration, and is at most a third of this.
 #[repr(C, align(16))]
 pub struct IrqAllocInfo(pub [u8; 256]);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A file, read whole into the kernel's memory.
+//! A file that is read into the kernel's memory as a whole.
 
 use crate::failure::{check, refuse, Result, Text};
 use crate::ffi;
@@ -19,15 +19,15 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the first file system of a kernel at `path`. Security modules are asked as for kexec.
+    /// Reads the initramfs of a kernel at `path`. Security modules are asked as for kexec.
     pub fn initrd(path: &str) -> Result<Self> {
-        // SAFETY: a constant of glue.c's.
+        // SAFETY: it is a constant of glue.c.
         Self::read(path, unsafe { ffi::mk_ipi_glue_initrd_kind })
     }
 
     /// Reads the kernel image at `path`. Security modules are asked as for kexec.
     pub fn image(path: &str) -> Result<Self> {
-        // SAFETY: a constant of glue.c's.
+        // SAFETY: it is a constant of glue.c.
         Self::read(path, unsafe { ffi::mk_ipi_glue_image_kind })
     }
 
@@ -38,7 +38,7 @@ impl File {
 
     fn read(path: &str, kind: c_int) -> Result<Self> {
         let mut name = Text::<256>::EMPTY;
-        // A text never fails: it cuts, and then has no NUL.
+        // A `Text` never fails. If the path is too long, it is cut off, and then the NUL is missing.
         let _ = write!(name, "{path}\0");
         let name = match CStr::from_bytes_with_nul(name.as_str().as_bytes()) {
             Ok(name) if !path.is_empty() => name,
@@ -55,19 +55,19 @@ impl File {
         Ok(Self { bytes: bytes.cast(), len: len as usize })
     }
 
-    /// What is in it.
+    /// The file's content.
     pub fn bytes(&self) -> &[u8] {
         if self.bytes.is_null() {
             return &[];
         }
-        // SAFETY: `len` bytes were read there; freed by `drop` alone.
+        // SAFETY: `len` bytes were read to this place; only `drop` frees them.
         unsafe { core::slice::from_raw_parts(self.bytes, self.len) }
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: the kernel's own buffer, from vmalloc.
+        // SAFETY: it is the kernel's buffer, allocated by vmalloc.
         unsafe { ffi::vfree(self.bytes.cast()) };
     }
 }

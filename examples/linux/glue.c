@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * What only C can do: macros and their constants, functions that are inline in some configurations, and objects whose layout
- * follows the configuration. Each part says which of these it is; the rest is in Rust.
+ * The parts that only C can do: macros and their constants, functions that are inline in some configurations, and objects whose
+ * layout
+ * depends on the configuration. Each section says which of these it has. All other code is in Rust.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/cpu.h>
@@ -38,7 +39,7 @@
 #error "mk_ipi hands C functions that Rust calls, and the other way round: not for kernels with CONFIG_CFI"
 #endif
 
-/* Parameters and exports: macros that make section entries; Rust has string parameters in no kernel before 7.x. */
+/* Parameters and exports: macros that make section entries. Rust has string parameters only since 7.x. */
 char *mk_ipi_glue_memory;
 module_param_named(memory, mk_ipi_glue_memory, charp, 0444);
 MODULE_PARM_DESC(memory, "memory for instances: START+BYTES as reserved by memmap=BYTES$START, or the NAME of a reserve_mem=");
@@ -61,7 +62,7 @@ EXPORT_SYMBOL(mk_receive_pfn);
 EXPORT_SYMBOL(mk_receive_map_page);
 EXPORT_SYMBOL(mk_receive_unmap_page);
 
-/* This CPU: inline, and told to lockdep. */
+/* This CPU: inline functions that also inform lockdep. */
 unsigned long mk_ipi_glue_irq_save(void)
 {
 	unsigned long flags;
@@ -140,8 +141,8 @@ int mk_ipi_glue_reserved(u64 start, u64 len)
 }
 
 /*
- * Whether the host has reserved memory in this kernel's map. The resource tree does not tell: without PCI Linux puts no reserved
- * memory there.
+ * Whether the host has reserved memory in this kernel's map. The resource tree does not tell it: without PCI, Linux does not put
+ * reserved memory there.
  */
 bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
 {
@@ -154,8 +155,8 @@ bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
 }
 
 /*
- * Whether a page below 1 MiB may be borrowed: RAM, which Linux keeps to itself and does not use, but for its own trampoline. That is
- * less than 16 pages, of which the first are read-only. Page tables are looked at by macros.
+ * Whether a page below 1 MiB may be borrowed. It must be RAM that Linux keeps reserved and does not use. Linux's own trampoline
+ * is the exception: it takes less than 16 pages, and the first of them are read-only. Macros look at the page tables.
  */
 bool mk_ipi_glue_may_borrow(u64 at)
 {
@@ -198,7 +199,7 @@ void mk_ipi_glue_unlock(unsigned int which)
 	mutex_unlock(mk_ipi_locks[which]);
 }
 
-/* Those that handlers take, too, in hard interrupt context. */
+/* Locks that handlers take, too, in hard interrupt context. */
 static DEFINE_RAW_SPINLOCK(mk_ipi_lines_lock);
 static DEFINE_RAW_SPINLOCK(mk_ipi_channels_lock);
 static raw_spinlock_t *const mk_ipi_spin_locks[] = { &mk_ipi_lines_lock, &mk_ipi_channels_lock };
@@ -218,14 +219,14 @@ void mk_ipi_glue_spin_unlock(unsigned int which, unsigned long flags)
 
 /* Deferred work: one piece for each CPU, made by macros. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
-#define WQ_PERCPU 0 /* there it goes without saying */
+#define WQ_PERCPU 0 /* the default there */
 #endif
 static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
 static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
 static struct delayed_work mk_ipi_tick;
 static DECLARE_WORK(mk_ipi_host_request, mk_ipi_rs_host_request);
 static DECLARE_WORK(mk_ipi_services, mk_ipi_rs_services);
-/* Not a hard one: who is woken, and a terminal's buffer, have locks that sleep under PREEMPT_RT. */
+/* Not a hard irq work: waking tasks and filling a terminal's buffer take locks that sleep under PREEMPT_RT. */
 static struct irq_work mk_ipi_news = IRQ_WORK_INIT(mk_ipi_rs_news);
 static struct workqueue_struct *mk_ipi_queue;
 
@@ -238,7 +239,7 @@ int mk_ipi_glue_start_work(void)
 		INIT_WORK(per_cpu_ptr(&mk_ipi_rest, cpu), mk_ipi_rs_deferred_rest);
 	}
 	INIT_DELAYED_WORK(&mk_ipi_tick, mk_ipi_rs_tick);
-	/* Bound to CPUs: a run must not migrate. */
+	/* Bound to CPUs, because a run must not migrate. */
 	mk_ipi_queue = alloc_workqueue("mk_ipi", WQ_PERCPU, 0);
 	return mk_ipi_queue ? 0 : -ENOMEM;
 }
@@ -268,25 +269,25 @@ void mk_ipi_glue_queue_rest(void)
 	queue_work_on(raw_smp_processor_id(), mk_ipi_queue, this_cpu_ptr(&mk_ipi_rest));
 }
 
-/* On the doorbell's CPU: with slots, a poll looks into that of the CPU which polls. */
+/* On the doorbell's CPU: with slots (RFC v2), a poll looks into the slot of the CPU that polls. */
 void mk_ipi_glue_queue_tick(unsigned int ms)
 {
 	queue_delayed_work_on(0, mk_ipi_queue, &mk_ipi_tick, msecs_to_jiffies(ms));
 }
 
-/* What a host asks of a kernel that it started: it may sleep. CPU 0 never goes offline. */
+/* Does what a host asks of a kernel that it started: can sleep. CPU 0 never goes offline. */
 void mk_ipi_glue_queue_host_request(void)
 {
 	queue_work_on(0, mk_ipi_queue, &mk_ipi_host_request);
 }
 
-/* What consoles and channels have to send or to set up: it may sleep. */
+/* Does what consoles and channels have to send or to set up: can sleep. */
 void mk_ipi_glue_queue_services(void)
 {
 	queue_work_on(0, mk_ipi_queue, &mk_ipi_services);
 }
 
-/* Whoever waits for a message, or at a terminal, is told soon. */
+/* Programs that wait for a message or at a terminal are woken soon. */
 void mk_ipi_glue_queue_news(void)
 {
 	irq_work_queue(&mk_ipi_news);
@@ -303,7 +304,7 @@ void mk_ipi_glue_unwatch_cpus(int state)
 	cpuhp_remove_state_nocalls(state);
 }
 
-/* The machine's end, and sleep: chains of objects. */
+/* The machine's end and its sleep: notifier chains of objects. */
 static int mk_ipi_on_reboot(struct notifier_block *self, unsigned long how, void *unused)
 {
 	mk_ipi_rs_end();
@@ -338,7 +339,7 @@ void mk_ipi_glue_unwatch_power(void)
 	unregister_reboot_notifier(&mk_ipi_reboot);
 }
 
-/* Whether the caller may start kernels, which is as much as kexec: constants, and inline where there is no security module. */
+/* Whether the caller may start kernels, as for kexec: constants; inline functions where there is no security module. */
 const int mk_ipi_glue_image_kind = READING_KEXEC_IMAGE;
 const int mk_ipi_glue_initrd_kind = READING_KEXEC_INITRAMFS;
 
@@ -378,7 +379,7 @@ static ssize_t traffic_write(struct file *file, const char __user *from, size_t 
 DEFINE_SHOW_STORE_ATTRIBUTE(traffic);
 DEFINE_SHOW_ATTRIBUTE(statistics);
 
-/* The directory and the regions, for mk-ipi-inspect: an offset is a physical address. file_operations follow the configuration. */
+/* Directory and regions, for mk-ipi-inspect: an offset is a physical address. file_operations depends on the configuration. */
 static ssize_t memory_read(struct file *file, char __user *to, size_t len, loff_t *at)
 {
 	void *page;
@@ -405,7 +406,7 @@ static const struct file_operations memory_fops = {
 	.llseek = default_llseek,
 };
 
-/* A misc device's open finds itself in private_data, where a seq_file wants nothing. */
+/* The open of a misc device finds the device in private_data, but a seq_file needs NULL there. */
 static int mk_ipi_device_open(struct inode *inode, struct file *file)
 {
 	file->private_data = NULL;
@@ -435,7 +436,7 @@ int mk_ipi_glue_add_files(void)
 
 	if (err)
 		return err;
-	/* A kernel without debugfs goes without. */
+	/* In a kernel without debugfs these calls do nothing. */
 	mk_ipi_debugfs = debugfs_create_dir("mk_ipi", NULL);
 	debugfs_create_file("statistics", 0400, mk_ipi_debugfs, NULL, &statistics_fops);
 	debugfs_create_file("memory", 0400, mk_ipi_debugfs, NULL, &memory_fops);
@@ -465,7 +466,7 @@ bool mk_ipi_glue_signal_pending(void)
 	return signal_pending(current);
 }
 
-/* Rate limit: macros. A peer that comes and goes without end must not fill the log. */
+/* Rate limit: macros. A peer that comes and goes all the time must not fill the log. */
 bool mk_ipi_glue_may_log(void)
 {
 	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
@@ -473,7 +474,7 @@ bool mk_ipi_glue_may_log(void)
 	return __ratelimit(&limit);
 }
 
-/* Dynamic debug: a macro with a static branch. One line for each message, off until asked for. */
+/* Dynamic debug: a macro with a static branch. One line for each message, off by default. */
 void mk_ipi_glue_trace(bool sent, int peer, u32 type, u32 len, int result)
 {
 	if (sent)

@@ -5,7 +5,7 @@
 
 #include <linux/types.h>
 
-/* As in Rust: peers.rs and services/channel.rs. */
+/* The same values as in Rust: peers.rs and services/channel.rs. */
 #define MK_IPI_MAX_INSTANCES 16
 #define MK_IPI_MAX_CHANNELS 64
 

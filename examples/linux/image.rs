@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel image and its first file system, put into an instance's memory.
+//! Puts a kernel image and its initramfs into an instance's memory.
 
 use crate::failure::{failure, refuse, Result};
 use crate::file::File;
@@ -7,7 +7,7 @@ use crate::memory::{self, Mapped, Owner};
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_spawn::image::Image;
 
-/// Where a CPU that starts in 32-bit mode gets by itself.
+/// A CPU that starts in 32-bit mode reaches addresses below this.
 const REACH: u64 = 1 << 32;
 
 /// An image in memory.
@@ -15,16 +15,16 @@ const REACH: u64 = 1 << 32;
 pub struct Loaded {
     /// Where a CPU enters it.
     pub entry: u32,
-    /// It could have been put elsewhere, as Linux can.
+    /// Whether it could have been put elsewhere, as Linux can.
     pub is_movable: bool,
 }
 
-/// Puts the image in `file` into memory of `id`: where it was linked, or if it can be moved as high as it fits. Nothing of it stays on
-/// an error.
+/// Puts the image in `file` into memory of `id`: to where it was linked, or, if it can be moved, as high as it fits. On
+/// an error nothing of it stays.
 ///
 /// # Safety
 ///
-/// No CPU runs what `id` had there before.
+/// No CPU runs what `id` had in this memory before.
 pub unsafe fn load(id: InstanceId, file: &File) -> Result<Loaded> {
     let image = Image::parse(file.bytes()).map_err(|e| failure!(EINVAL, "the image: {e}"))?;
     memory::give_back(Owner::Image(id));
@@ -35,7 +35,7 @@ pub unsafe fn load(id: InstanceId, file: &File) -> Result<Loaded> {
         }
         None => memory::take_at(Owner::Image(id), image.extent())?,
     };
-    // SAFETY: the memory was taken for this image, and no CPU runs it (the caller).
+    // SAFETY: the memory was taken for this image, and no CPU runs it (the caller promises it).
     let placed = unsafe { place(&image, range) };
     if placed.is_err() {
         memory::give_back(Owner::Image(id));
@@ -45,13 +45,13 @@ pub unsafe fn load(id: InstanceId, file: &File) -> Result<Loaded> {
 
 /// # Safety
 ///
-/// Nobody uses the memory of `range`.
+/// Nothing uses the memory of `range`.
 unsafe fn place(image: &Image<'_>, range: PhysRange) -> Result<Loaded> {
     let placed = image.place(range.start()).map_err(|e| failure!(EINVAL, "the image: {e}"))?;
     let memory = Mapped::new(range)?;
     for segment in image.segments() {
         let to = usize::try_from(segment.offset).unwrap_or(usize::MAX);
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe {
             memory.write(to, segment.bytes);
             memory
@@ -61,7 +61,7 @@ unsafe fn place(image: &Image<'_>, range: PhysRange) -> Result<Loaded> {
     Ok(Loaded { entry: placed.entry, is_movable: image.relocation().is_some() })
 }
 
-/// Puts the first file system in `file` at the end of the pool of `id`; gives where it lies.
+/// Puts the initramfs in `file` at the end of the pool of `id`. Returns where it lies.
 ///
 /// # Safety
 ///
@@ -72,7 +72,7 @@ pub unsafe fn put_initrd(id: InstanceId, file: &File) -> Result<PhysRange> {
         return refuse!(EINVAL, "the first file system is empty, or instance {} has no pool", id.get());
     };
     let start = len.checked_next_multiple_of(PAGE_SIZE).and_then(|pages| room.end().0.checked_sub(pages));
-    // As much again is what unpacking it takes, at least.
+    // To unpack it takes at least as much memory again.
     let start = start.filter(|start| start.saturating_sub(room.start().0) >= len);
     let place = start.and_then(|start| PhysRange::new(PhysAddr(start), len));
     let Some(place) = place.filter(|place| place.end().0 <= REACH) else {
@@ -83,7 +83,7 @@ pub unsafe fn put_initrd(id: InstanceId, file: &File) -> Result<PhysRange> {
         );
     };
     let pages = PhysRange::new(place.start(), room.end().0 - place.start().0).unwrap_or(place);
-    // SAFETY: the instance's own memory, and it does not run (the caller).
+    // SAFETY: it is the instance's own memory, and the instance does not run (the caller promises it).
     unsafe { Mapped::new(pages)?.write(0, file.bytes()) };
     Ok(place)
 }

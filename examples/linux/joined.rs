@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This Linux as one that a host started: it finds itself and the others by the directory, and follows it.
+//! This Linux as a kernel that a host started. It finds itself and the others by the directory, and follows the
+//! directory.
 
 use crate::failure::{failure, refuse, Result};
 use crate::listed::set_reader;
@@ -16,16 +17,16 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{DestroyError, Followed, JoinError};
 
-/// Milliseconds for which a directory is read again that its host is just writing.
+/// How many milliseconds a directory is read again and again while its host is writing it.
 const CHANGING_MS: u32 = 1_000;
 
-/// Our place among the others; dropping it says goodbye.
+/// This kernel's place among the others. Dropping it says goodbye.
 pub struct Joined {
     mapping: Option<Mapping<AtomicU64>>,
 }
 
-/// The directory, for whoever follows it.
-// SAFETY: the only one with 3.
+/// The directory, for the code that follows it.
+// SAFETY: the only `Locked` with 3.
 static FOLLOWED: Locked<Option<Directory<'static, AtomicU64>>> = unsafe { Locked::new(3, None) };
 
 /// Maps memory that the host wrote.
@@ -42,18 +43,18 @@ fn map(at: PhysAddr, len: u64) -> Result<Mapping<AtomicU64>> {
 ///
 /// # Safety
 ///
-/// Nobody uses them when it is unmapped.
+/// Nothing uses them after the mapping is unmapped.
 unsafe fn words(mapping: &Mapping<AtomicU64>) -> &'static [AtomicU64] {
-    // SAFETY: mapped; the caller.
+    // SAFETY: it is mapped; the caller promises the rest.
     unsafe { &*mapping.as_ptr().as_ptr() }
 }
 
-/// How many bytes the directory at `at` has.
+/// The length of the directory at `at`, in bytes.
 fn len_of(at: PhysAddr) -> Result<u64> {
     let head = map(at, size_of::<DirectoryHeader>() as u64)?;
     // SAFETY: unmapped below, after the last use.
     let found = Directory::open(unsafe { words(&head) }).map(drop);
-    // SAFETY: nobody uses it any more.
+    // SAFETY: it is not used any more.
     unsafe { Linux.unmap(head) };
     match found {
         Err(DirectoryError::TooSmall(len)) => Ok(len),
@@ -63,10 +64,10 @@ fn len_of(at: PhysAddr) -> Result<u64> {
 }
 
 impl Joined {
-    /// Takes our place, as the host has told; peers ring `bell`.
+    /// Takes this kernel's place, as the host has told it. Peers ring `bell`.
     pub fn new(told: Told, bell: Vector) -> Result<Self> {
         let mapping = map(told.directory, len_of(told.directory)?)?;
-        // SAFETY: `drop` unmaps it, when nobody follows and the endpoint knows no instance.
+        // SAFETY: `drop` unmaps it, when nothing follows it and the endpoint knows no instance.
         let words = unsafe { words(&mapping) };
         let joined = Self { mapping: Some(mapping) };
         let open = || Directory::open(words).map_err(|e| failure!(ENODEV, "the directory: {e:?}"));
@@ -95,7 +96,7 @@ impl Joined {
     }
 }
 
-/// Whether the directory gives the CPU to us; waits for a host that is just writing.
+/// Returns whether the directory gives the CPU to this kernel. Waits while the host is writing.
 fn is_listed(directory: &Directory<'_, AtomicU64>, me: InstanceId, cpu: PhysCpuId) -> bool {
     for _ in 0..CHANGING_MS {
         match directory.has_cpu(me, cpu) {
@@ -107,13 +108,13 @@ fn is_listed(directory: &Directory<'_, AtomicU64>, me: InstanceId, cpu: PhysCpuI
     false
 }
 
-/// Whether the directory says that `id` lives; not while that is being written.
+/// Returns whether the directory says that `id` lives. False while that entry is being written.
 fn is_live(directory: &Directory<'_, AtomicU64>, id: InstanceId) -> bool {
     let state = directory.record(id).map(|record| record.state);
     !matches!(state, Ok(State::Absent | State::Dead | State::Ending))
 }
 
-/// Joins, and waits for a host that is just writing.
+/// Joins. Waits while the host is writing.
 fn join(shared: PhysAddr, directory: &Directory<'_, AtomicU64>) -> Result<usize> {
     let left_out = |id: InstanceId, e| pr_err!("instance {} cannot be added: {e:?}\n", id.get());
     let mut waited = 0;
@@ -128,7 +129,7 @@ fn join(shared: PhysAddr, directory: &Directory<'_, AtomicU64>) -> Result<usize>
     }
 }
 
-/// Does what the directory asks for by now. The tick calls it, in process context.
+/// Follows the directory. The tick calls it, in process context.
 pub fn follow() {
     let followed = FOLLOWED.with(|directory| {
         let directory = directory.as_ref()?;
@@ -143,7 +144,7 @@ pub fn follow() {
         }))
     });
     match followed.unwrap_or(Ok(0)) {
-        // It goes on with the next tick.
+        // The next tick tries it again.
         Ok(_) | Err(JoinError::Changing(_) | JoinError::InUse(_) | JoinError::Ringing | JoinError::Busy) => {}
         Err(e) => pr_err!("the directory cannot be followed: {e:?}\n"),
     }
@@ -154,7 +155,7 @@ impl Drop for Joined {
         FOLLOWED.with(|place| *place = None);
         ENDPOINT.goodbye();
         for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
-            // Senders leave it soon: they hold it with interrupts off.
+            // Senders leave it soon, because they hold it with interrupts off.
             while let Err(DestroyError::InUse(_)) = ENDPOINT.destroy_instance(id) {
                 // SAFETY: process context.
                 unsafe { ffi::msleep(1) };
@@ -163,7 +164,7 @@ impl Drop for Joined {
         // SAFETY: the endpoint knows no instance.
         unsafe { set_reader(None) };
         if let Some(mapping) = self.mapping.take() {
-            // SAFETY: nobody has it any more.
+            // SAFETY: nothing uses it any more.
             unsafe { Linux.unmap(mapping) };
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory, as its host writes it and as senders look into it.
+//! The directory, as its host writes it and as senders read it.
 
 use crate::failure::{failure, refuse, Result};
 use crate::platform::ENDPOINT;
@@ -8,33 +8,35 @@ use mk_ipi_core::abi::{InstanceId, PhysCpuId};
 use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
 
-/// The directory, for senders, which must not wait for the books.
+/// The directory, for senders. They must not wait for the host's lock.
 struct TheDirectory(UnsafeCell<Option<Directory<'static, AtomicU64>>>);
-// SAFETY: written while the endpoint knows no instance, by one caller at a time (`set_reader`); whoever reads holds one.
+// SAFETY: it is written by one caller at a time, while the endpoint knows no instance (`set_reader`). A reader holds an
+// instance.
 unsafe impl Sync for TheDirectory {}
 static DIRECTORY: TheDirectory = TheDirectory(UnsafeCell::new(None));
 
 /// # Safety
 ///
-/// The endpoint knows no instance, and nobody else calls this meanwhile.
+/// The endpoint knows no instance, and no other code calls this at the same time.
 pub unsafe fn set_reader(reader: Option<Directory<'static, AtomicU64>>) {
-    // SAFETY: the caller: nobody reads it now. Who does later has found an instance, which was published after this.
+    // SAFETY: nothing reads it now (the caller promises it). Later readers have found an instance, which was published
+    // after this.
     DIRECTORY.0.with_mut(|place| unsafe { *place = reader });
 }
 
-/// Whether the directory gives `cpu` to `id` now; not while that entry is being written. In any context, also an NMI's that came in
-/// the middle of that.
+/// Returns whether the directory gives `cpu` to `id` now. False while that entry is being written. It can be called in
+/// any context, even in an NMI that interrupted the writing.
 ///
 /// # Safety
 ///
 /// The caller holds an instance of the endpoint.
 pub unsafe fn lists_cpu(id: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-    // SAFETY: nobody writes it while somebody holds an instance.
+    // SAFETY: it is not written while any code holds an instance.
     let directory = DIRECTORY.0.with(|place| unsafe { (*place).as_ref() })?;
     Some(directory.has_cpu(id, cpu).unwrap_or(false))
 }
 
-/// Writes an entry, and follows the directory ourselves.
+/// Writes an entry, and makes this kernel's endpoint follow the directory.
 pub fn write(
     writer: Option<&mut DirectoryWriter<'static, AtomicU64>>,
     record: &InstanceRecord,

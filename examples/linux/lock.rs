@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Locks of the kernel's, and what they guard. Mutexes: The host's (0) is taken before that of memory (1), never behind it; that of
-//! the traffic's results (2), that of the directory that is followed (3), that of the kernel that serves (4), and that of the module's hold on itself (6), and that of the network interfaces (8) alone; that of a
-//! CPU's move (5) before the host's; that of what consoles and channels set up (7) before that of the host and those of the tty core. Spin locks, which handlers take
-//! too: that of lines (0) and that of channels (1), each alone and last. Messages
-//! are sent with one held; so what a send is told of takes none.
+//! Locks of the kernel, and what they guard.
+//!
+//! | mutex | guards | order |
+//! | --- | --- | --- |
+//! | 0 | the state of the host | before 1 |
+//! | 1 | memory | never before 0 |
+//! | 2 | the results of the traffic | alone |
+//! | 3 | the directory that is followed | alone |
+//! | 4 | the state of a kernel that serves | alone |
+//! | 5 | a CPU's move | before 0 |
+//! | 6 | the module's hold on itself | alone |
+//! | 7 | what consoles and channels set up | before 0 and the locks of the tty core |
+//! | 8 | the network interfaces | alone |
+//!
+//! Handlers take the spin locks, too: 0 guards lines, 1 guards channels. Each is taken alone, and after all mutexes.
+//! Messages are sent while one of them is held. So code that is told of something during a send takes neither.
 
 use crate::ffi;
 use mk_ipi_core::sync::UnsafeCell;
 
-/// A value behind a mutex. Taking it may sleep.
+/// A value that a mutex guards. To take it can sleep.
 pub struct Locked<T> {
     which: u32,
     value: UnsafeCell<T>,
@@ -18,7 +29,7 @@ pub struct Locked<T> {
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
-    /// `value` behind the mutex `which` of glue.c; one value for each.
+    /// `value`, guarded by the mutex `which` of glue.c. Each mutex guards one value.
     ///
     /// # Safety
     ///
@@ -27,7 +38,7 @@ impl<T> Locked<T> {
         Self { which, value: UnsafeCell::new(value) }
     }
 
-    /// Calls `f` with the value, and nobody else has it meanwhile. `f` must not come here again.
+    /// Calls `f` with the value. No other caller has it at the same time. `f` must not call this again.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         struct Unlock(u32);
         impl Drop for Unlock {
@@ -36,15 +47,16 @@ impl<T> Locked<T> {
                 unsafe { ffi::mk_ipi_glue_unlock(self.0) };
             }
         }
-        // SAFETY: a mutex of the kernel's; our callers may sleep. A task that takes it twice hangs, as lockdep tells.
+        // SAFETY: it is a mutex of the kernel; the callers may sleep. A task that takes it twice hangs, and lockdep
+        // reports that.
         unsafe { ffi::mk_ipi_glue_lock(self.which) };
         let _unlock = Unlock(self.which);
-        // SAFETY: the mutex is ours alone (`new`), and held.
+        // SAFETY: the mutex guards this value alone (`new`), and is held.
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }
 
-/// A value behind a spin lock, which may be taken in any context but an NMI's. Interrupts are off meanwhile.
+/// A value that a spin lock guards. It can be taken in any context except an NMI. Interrupts are off while it is held.
 pub struct SpinLocked<T> {
     which: u32,
     value: UnsafeCell<T>,
@@ -54,7 +66,7 @@ pub struct SpinLocked<T> {
 unsafe impl<T: Send> Sync for SpinLocked<T> {}
 
 impl<T> SpinLocked<T> {
-    /// `value` behind the spin lock `which` of glue.c; one value for each.
+    /// `value`, guarded by the spin lock `which` of glue.c. Each lock guards one value.
     ///
     /// # Safety
     ///
@@ -63,7 +75,8 @@ impl<T> SpinLocked<T> {
         Self { which, value: UnsafeCell::new(value) }
     }
 
-    /// Calls `f` with the value, and nobody else has it meanwhile. `f` must not sleep, nor come here again.
+    /// Calls `f` with the value. No other caller has it at the same time. `f` must not sleep, and must not call this
+    /// again.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         struct Unlock(u32, core::ffi::c_ulong);
         impl Drop for Unlock {
@@ -72,9 +85,9 @@ impl<T> SpinLocked<T> {
                 unsafe { ffi::mk_ipi_glue_spin_unlock(self.0, self.1) };
             }
         }
-        // SAFETY: a spin lock of the kernel's.
+        // SAFETY: it is a spin lock of the kernel.
         let _unlock = Unlock(self.which, unsafe { ffi::mk_ipi_glue_spin_lock(self.which) });
-        // SAFETY: the lock is ours alone (`new`), and held.
+        // SAFETY: the lock guards this value alone (`new`), and is held.
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! mk-ipi in Linux: this kernel as the host of others on the same machine, or as one that a host started (`role.rs`).
 //!
-//! mk-ipi-abi, mk-ipi-core and mk-ipi-x86 are linked as they are; this is what Linux adds. `platform.rs` is the border:
-//! what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the interrupt, `deferred.rs` runs core's
-//! drain, `callback.rs` calls the handler. The life of an instance: `command.rs`, `host`, `memory.rs`, `cpus.rs`, `image.rs`,
-//! `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`.
-//! CPUs that move: `moves.rs`. Consoles, terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/book/src/linux.md tells how to use it.
+//! mk-ipi-abi, mk-ipi-core and mk-ipi-x86 are linked unchanged; this module is what Linux adds. `platform.rs` is the
+//! border: it implements what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the
+//! interrupt, `deferred.rs` runs core's drain, `callback.rs` calls the handler. The life of an instance: `command.rs`,
+//! `host`, `memory.rs`, `cpus.rs`, `image.rs`, `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its
+//! entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`. CPUs that move: `moves.rs`. Consoles,
+//! terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/book/src/linux.md says how to use it.
 
 #![allow(
     unreachable_pub,
@@ -53,7 +54,7 @@ use failure::{failure, refuse, Result};
 use mk_ipi_core::abi::Vector;
 use platform::{Linux, ENDPOINT};
 
-// `module!` took one author before Linux 6.14, and a list since then (Kbuild asks).
+// `module!` took one author before Linux 6.14, and takes a list since then (Kbuild checks the version).
 #[cfg(module_authors)]
 module! {
     type: MkIpi,
@@ -71,7 +72,7 @@ module! {
     license: "Dual MIT/GPL",
 }
 
-/// The module. What was made last goes first.
+/// The module. The fields are dropped in the reverse order of their making.
 struct MkIpi {
     _services: services::Services,
     _files: Files,
@@ -80,7 +81,7 @@ struct MkIpi {
     _service: Service,
     _doorbell: vector::Doorbell,
     _role: Role,
-    // Behind the goodbye: what comes before it has handlers, and what comes later is the next life's.
+    // Dropped after the goodbye: messages before it have handlers, and later messages go to the next life.
     _serviced: services::Handlers,
     _moves: moves::Moves,
     _handlers: traffic::Handlers,
@@ -89,19 +90,19 @@ struct MkIpi {
     _memory: memory::Claimed,
 }
 
-/// Whose part this Linux plays. It is held, not looked at.
+/// The role of this Linux. The value is only held; it is not read.
 #[allow(dead_code, reason = "dropping them ends it")]
 enum Role {
     Host(host::Own),
     Joined(End, joined::Joined),
 }
 
-/// Who is told of this kernel's end, if another one is the host.
+/// Watches for this kernel's end, if another kernel is the host.
 struct End(());
 
 impl End {
     fn watch() -> Result<Self> {
-        // SAFETY: once; undone by `drop`.
+        // SAFETY: called once; `drop` undoes it.
         failure::check(
             unsafe { ffi::mk_ipi_glue_watch_end() },
             format_args!("no notifier of this kernel's end"),
@@ -117,7 +118,7 @@ impl Drop for End {
     }
 }
 
-/// What serves the host, if that was begun.
+/// The thread that serves the host, if it was begun.
 struct Service;
 
 impl Drop for Service {
@@ -126,26 +127,26 @@ impl Drop for Service {
     }
 }
 
-/// What the host wants done: process context.
+/// Does what the host asks for, in process context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_host_request(_: *mut c_void) {
     moves::run_host_request();
     stop::run();
 }
 
-/// The last that this kernel does, in order, on the doorbell's CPU.
+/// The last thing that this kernel does in an orderly end, on the doorbell's CPU.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_goodbye() {
     stop::mk_ipi_rs_over();
     ENDPOINT.goodbye();
 }
 
-/// `/dev/mk_ipi` and what is in debugfs.
+/// `/dev/mk_ipi` and the files in debugfs.
 struct Files(());
 
 impl Files {
     fn new() -> Result<Self> {
-        // SAFETY: once; undone by `drop`.
+        // SAFETY: called once; `drop` undoes it.
         failure::check(unsafe { ffi::mk_ipi_glue_add_files() }, format_args!("/dev/mk_ipi"))?;
         Ok(Self(()))
     }
@@ -158,12 +159,12 @@ impl Drop for Files {
     }
 }
 
-/// Who is told of the machine's end and sleep.
+/// Watches for the machine's end and sleep.
 struct Power(());
 
 impl Power {
     fn new() -> Result<Self> {
-        // SAFETY: once; undone by `drop`.
+        // SAFETY: called once; `drop` undoes it.
         failure::check(unsafe { ffi::mk_ipi_glue_watch_power() }, format_args!("no notifier"))?;
         Ok(Self(()))
     }
@@ -192,14 +193,14 @@ impl MkIpi {
         cpus::check_count()?;
         let apic = apic::open().map_err(|e| failure!(ENODEV, "no usable APIC: {e:?}"))?;
         let mode = apic.mode();
-        // SAFETY: once, and nothing is sent yet.
+        // SAFETY: called once, and nothing is sent yet.
         unsafe { Linux.set_apic(apic) };
         let _memory = memory::claim(memory, parameter(low))?;
         let _cpus = cpus::Watch::new()?;
         let _work = deferred::Work::start()?;
         let _doorbell = vector::Doorbell::new()?;
         let vector = _doorbell.vector()?;
-        // Before we are there: what former lives left unread is handed out at once.
+        // Before this kernel joins: messages that former lives left unread are then handed out at once.
         let _handlers = traffic::register()?;
         let _moves = moves::Moves::register()?;
         let _serviced = services::Handlers::register()?;
@@ -238,7 +239,7 @@ impl MkIpi {
     }
 }
 
-/// What the parameter says that regions speak.
+/// The layout of the regions, from the parameter.
 fn generation() -> Result<host::Generation> {
     // SAFETY: as above.
     match parameter(unsafe { ffi::mk_ipi_glue_generation }).map(CStr::to_bytes) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that Linux was kept from at boot: who has which part of it.
+//! The memory that was kept from Linux at boot, and which part of it belongs to what.
 //!
-//! Directory, pools and start pages are taken from its end downwards; an image lies where it was linked, or, if it can be moved,
-//! as high as it fits. What a kernel needs below 1 MiB comes from a second piece, `low=`.
+//! Directory, pools and start pages are taken from its end downwards. An image lies where it was linked, or, if it can
+//! be moved, as high as it fits. What a kernel needs below 1 MiB comes from a second piece, `low=`.
 
 use crate::failure::{check, refuse, Result, Text};
 use crate::ffi;
@@ -19,7 +19,7 @@ use mk_ipi_core::sync::UnsafeCell;
 
 /// Most parts: for each instance a pool, start pages, an image and a piece of low memory; and the directory.
 const MAX_PARTS: usize = 4 * MAX_INSTANCES + 1;
-/// Where low memory ends: a CPU starts below.
+/// Where low memory ends. A CPU starts below this.
 const LOW_END: u64 = 1 << 20;
 
 /// What a part is for.
@@ -27,7 +27,7 @@ const LOW_END: u64 = 1 << 20;
 pub enum Owner {
     /// The directory.
     Directory,
-    /// An instance's pool: its region lies at its start.
+    /// An instance's pool. The instance's region lies at its start.
     Pool(InstanceId),
     /// What an instance's kernel is told at its start.
     StartPages(InstanceId),
@@ -63,7 +63,7 @@ struct Memory {
     parts: [Option<Part>; MAX_PARTS],
 }
 
-// SAFETY: the only one with 1.
+// SAFETY: the only `Locked` with 1.
 static MEMORY: Locked<Memory> =
     unsafe { Locked::new(1, Memory { whole: None, low: None, parts: [None; MAX_PARTS] }) };
 
@@ -71,7 +71,7 @@ fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
 }
 
-/// `len` rounded up to whole pages; `None` beyond all memory.
+/// `len` rounded up to whole pages; `None` if that overflows.
 fn pages(len: u64) -> Option<u64> {
     len.checked_next_multiple_of(PAGE_SIZE)
 }
@@ -93,7 +93,8 @@ impl Memory {
         self.parts.iter_mut().flatten().find(|p| p.owner == Owner::Pool(id))
     }
 
-    /// The highest free place for `len` bytes in `area`, below `limit`, that begins at a multiple of `align`, a power of two.
+    /// The highest free place in `area` for `len` bytes, below `limit`. It begins at a multiple of `align`, a power of
+    /// two.
     fn highest(&self, area: Option<PhysRange>, len: u64, align: u64, limit: u64) -> Option<PhysRange> {
         let area = area?;
         let mut end = area.end().0.min(limit);
@@ -108,11 +109,11 @@ impl Memory {
     }
 }
 
-/// The memory, for as long as this lives; kept from other drivers if it lies outside Linux's RAM.
+/// The memory, for as long as this value lives. It is kept from other drivers if it lies outside Linux's RAM.
 pub struct Claimed(Option<PhysRange>);
 
-/// Takes the memory that the module's parameters name: `memory=`, and below 1 MiB `low=`, if there is any.
-/// Without `memory=` another kernel is the host, and there is none to take.
+/// Takes the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without
+/// `memory=` another kernel is the host, and there is none to take.
 pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     let Some(named) = named else { return Ok(Claimed(None)) };
     let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory=: no text") };
@@ -123,7 +124,7 @@ pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     };
     are_pages("memory", range)?;
     if let Some(range) = reserved {
-        // SAFETY: the name is static; given back by `drop`.
+        // SAFETY: the name is static; `drop` gives it back.
         let taken = unsafe {
             let (tree, name) = (&raw mut ffi::iomem_resource, c"mk_ipi".as_ptr());
             ffi::__request_region(tree, range.start().0, range.len(), name, 0)
@@ -136,7 +137,8 @@ pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     Ok(Claimed(reserved))
 }
 
-/// Checks the low memory that the parameter names. Linux shows all that lies below 1 MiB as busy, so that it cannot be asked for.
+/// Checks the low memory that the parameter names. It cannot be requested, because Linux shows all memory below 1 MiB
+/// as busy.
 fn claim_low(named: &CStr) -> Result<PhysRange> {
     let Some((start, len)) = named.to_str().ok().and_then(|words| words.split_once('+')) else {
         return refuse!(EINVAL, "low= is START+BYTES");
@@ -164,7 +166,7 @@ fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
         start.zip(parse_size(len.as_bytes()).ok()).and_then(|(start, len)| PhysRange::new(start, len));
     let Some(range) = range else { return refuse!(EINVAL, "{parameter}= is not START+BYTES") };
     let (first, len) = (range.start().0, range.len());
-    // SAFETY: looks into the resource tree.
+    // SAFETY: it looks into the resource tree.
     let kept = unsafe { ffi::mk_ipi_glue_reserved(first, len) };
     check(
         kept,
@@ -201,7 +203,7 @@ pub fn take(owner: Owner, len: u64) -> Result<PhysRange> {
     take_aligned(owner, len, PAGE_SIZE, PhysAddr::LIMIT)
 }
 
-/// As `take`, at a multiple of `align`, a power of two, and below `limit`.
+/// As `take`. The memory begins at a multiple of `align`, a power of two, and lies below `limit`.
 pub fn take_aligned(owner: Owner, len: u64, align: u64, limit: u64) -> Result<PhysRange> {
     let align = align.max(PAGE_SIZE);
     MEMORY.with(|m| {
@@ -230,7 +232,7 @@ pub fn take_low(id: InstanceId, len: u64) -> Result<PhysRange> {
     })
 }
 
-/// The page below 1 MiB that is kept for the start of CPUs, if one is.
+/// The page below 1 MiB that is reserved for the start of CPUs, if there is one.
 pub fn start_page() -> Option<PhysAddr> {
     MEMORY.with(|m| m.low.map(|low| low.start()))
 }
@@ -260,28 +262,29 @@ pub fn give_back(owner: Owner) {
     });
 }
 
-/// Where what `owner` has lies.
+/// Where the memory of `owner` lies.
 pub fn of(owner: Owner) -> Option<PhysRange> {
     MEMORY.with(|m| m.parts().find(|p| p.owner == owner).map(|p| p.range))
 }
 
-/// Whether this memory was kept from Linux: it is part of ours, or, where another kernel is the host, this one's memory map
-/// says that it is reserved.
+/// Returns whether this memory was kept from Linux: it is part of this module's memory. If another kernel is the host,
+/// the memory map says that it is reserved.
 pub fn is_ours(range: PhysRange) -> bool {
     if role::is_joined() {
-        // SAFETY: looks into the memory map.
+        // SAFETY: it looks into the memory map.
         return unsafe { ffi::mk_ipi_glue_is_not_ram(range.start().0, range.len()) };
     }
     MEMORY.with(|m| [m.whole, m.low].into_iter().flatten().any(|area| contains(area, range)))
 }
 
-/// Whether this page belongs to an instance's pool. Where another kernel is the host, it alone knows: no page is taken.
+/// Returns whether this page belongs to an instance's pool. If another kernel is the host, only that one knows it, so
+/// this returns false.
 pub fn is_in_a_pool(page: PhysRange) -> bool {
     MEMORY.with(|m| m.parts().any(|p| matches!(p.owner, Owner::Pool(_)) && contains(p.range, page)))
 }
 
-/// Calls `each` for all of the memory in ascending pieces, and says of each whether it is `id`'s own: its low memory, its image, and what
-/// its region leaves of its pool. The rest it may map, not use.
+/// Calls `each` for all of the memory, in ascending pieces. Says of each piece whether it is `id`'s own. Its own are
+/// its low memory, its image, and its pool without its region. It may map the rest, but not use it.
 pub fn map_of(id: InstanceId, mut each: impl FnMut(PhysRange, bool)) {
     MEMORY.with(|m| {
         let Some(whole) = m.whole else { return };
@@ -321,7 +324,7 @@ pub fn pool_alloc(id: InstanceId, len: u64) -> core::result::Result<PhysAddr, Po
     })
 }
 
-/// What its region leaves of the pool of `id`.
+/// The pool of `id` without its region.
 pub fn free_of_pool(id: InstanceId) -> Option<PhysRange> {
     MEMORY.with(|m| {
         let pool = m.pool(id)?;
@@ -335,15 +338,16 @@ pub fn pool_free(id: InstanceId) {
     MEMORY.with(|m| m.pool(id).map(|pool| pool.used = 0));
 }
 
-/// The resource tree's entry of a region: the tree keeps pointers to both, and writes the first under its own lock.
+/// The resource tree's entry of a region. The tree keeps pointers to both fields, and writes the first under its own
+/// lock.
 struct Region {
     resource: UnsafeCell<ffi::Resource>,
     name: UnsafeCell<Text<32>>,
 }
 
-// SAFETY: `show_region` writes before the tree knows of it, `hide_region` when it does not any more. Both run under the host's
-// lock, as all that makes and destroys regions; where another kernel is the host, at the module's start and end, and in the
-// tick under the lock of the directory that is followed.
+// SAFETY: `show_region` writes before the tree knows the entry, and `hide_region` when it does not know it any more.
+// Both run under the host's lock, as all code that makes and destroys regions. If another kernel is the host, they run
+// at the module's start and end, and in the tick under the lock of the directory that is followed.
 unsafe impl Sync for Region {}
 
 static REGIONS: [Region; MAX_INSTANCES] = [const {
@@ -357,7 +361,8 @@ pub fn show_region(id: InstanceId, range: PhysRange) {
     let Some(region) = REGIONS.get(id.index()) else { return };
     region.name.with_mut(|name| {
         region.resource.with_mut(|resource| {
-            // SAFETY: not in the tree (`Region`), so both are ours; the entry stays where it is, in a static.
+            // SAFETY: the entry is not in the tree (see `Region`), so both are ours. It does not move, because it is a
+            // static.
             unsafe {
                 // The NUL is the text's own.
                 *name = Text::of(format_args!("mk_ipi region {}\0", id.get()));
@@ -374,11 +379,11 @@ pub fn show_region(id: InstanceId, range: PhysRange) {
     });
 }
 
-/// Takes it out again.
+/// Takes the region of `id` out of `/proc/iomem`.
 pub fn hide_region(id: InstanceId) {
     let Some(region) = REGIONS.get(id.index()) else { return };
     region.resource.with_mut(|resource| {
-        // SAFETY: a name says that `show_region` has put it in; nothing is in the tree after this.
+        // SAFETY: a name means that `show_region` has put it in. After this it is not in the tree.
         unsafe {
             if !(*resource).name.is_null() {
                 ffi::remove_resource(resource);
@@ -395,12 +400,12 @@ pub fn hide_region(id: InstanceId) {
 /// The caller may use that memory.
 pub unsafe fn remap(range: PhysRange) -> Option<NonNull<[u8]>> {
     let len = usize::try_from(range.len()).ok()?;
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let at = unsafe { ffi::memremap(range.start().0, len, ffi::MEMREMAP_WB) };
     NonNull::new(at.cast()).map(|first| NonNull::slice_from_raw_parts(first, len))
 }
 
-/// Memory of ours, mapped until this is dropped.
+/// Part of this module's memory, mapped until this is dropped.
 pub struct Mapped {
     at: NonNull<u8>,
     len: usize,
@@ -412,17 +417,17 @@ impl Mapped {
         if !is_ours(range) {
             return refuse!(EACCES, "{:#x} is not among the memory set aside", range.start().0);
         }
-        // SAFETY: memory of ours.
+        // SAFETY: it is memory of this module.
         unsafe { Self::any(range) }
     }
 
-    /// Maps `range`, whosever it is.
+    /// Maps `range`, even if it is not memory of this module.
     ///
     /// # Safety
     ///
     /// The caller may use that memory.
     pub unsafe fn any(range: PhysRange) -> Result<Self> {
-        // SAFETY: the caller; undone by `drop`.
+        // SAFETY: the caller promises it; `drop` undoes it.
         match unsafe { remap(range) } {
             Some(bytes) => Ok(Self { at: bytes.cast(), len: bytes.len() }),
             None => refuse!(ENOMEM, "{:#x} cannot be mapped", range.start().0),
@@ -433,10 +438,10 @@ impl Mapped {
     ///
     /// # Safety
     ///
-    /// Nobody else reads or writes that memory now.
+    /// No other code reads or writes that memory now.
     pub unsafe fn write(&self, at: usize, bytes: &[u8]) {
         let len = bytes.len().min(self.len.saturating_sub(at));
-        // SAFETY: mapped, within its length, and the caller's.
+        // SAFETY: it is mapped, within its length, and the caller may write it.
         unsafe { self.at.as_ptr().wrapping_add(at).copy_from_nonoverlapping(bytes.as_ptr(), len) };
     }
 
@@ -444,9 +449,9 @@ impl Mapped {
     ///
     /// # Safety
     ///
-    /// Nobody else reads or writes that memory while the slice lives.
+    /// No other code reads or writes that memory while the slice lives.
     pub unsafe fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: mapped, that long, and the caller's.
+        // SAFETY: it is mapped and has this length; the caller promises the rest.
         unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
@@ -464,28 +469,30 @@ impl Mapped {
     ///
     /// # Safety
     ///
-    /// Nobody writes that memory now.
+    /// No other code writes that memory now.
     pub unsafe fn read(&self, to: &mut [u8]) {
         // SAFETY: as above.
         unsafe { self.at.as_ptr().copy_to_nonoverlapping(to.as_mut_ptr(), to.len().min(self.len)) };
     }
 
-    /// Copies from offset `at`, of memory that others may write meanwhile: each word is of one moment, all of them are not.
+    /// Copies from offset `at` of memory that others may be writing. Each word is read at once, but not all words at
+    /// the same time.
     pub fn read_words(&self, at: usize, to: &mut [u8]) {
         for (n, byte) in (at..self.len).zip(to) {
             let word = n & !7;
-            // SAFETY: mapped, aligned (pages are, and whole), within the length; volatile, since others write it.
+            // SAFETY: mapped, aligned (pages are, and they are whole), within the length; volatile, because others
+            // write it.
             let word = unsafe { self.at.as_ptr().wrapping_add(word).cast::<u64>().read_volatile() };
             *byte = word.to_le_bytes()[n & 7];
         }
     }
 
-    /// The first word at offset `at`, which another CPU may write: 0 beyond the end.
+    /// The word at offset `at`, which another CPU may write; 0 beyond the end.
     pub fn word(&self, at: usize) -> u32 {
         if at % 4 != 0 || at.saturating_add(4) > self.len {
             return 0;
         }
-        // SAFETY: mapped, aligned (pages are), within the length; volatile, since another CPU writes it.
+        // SAFETY: mapped, aligned (pages are), within the length; volatile, because another CPU writes it.
         unsafe { self.at.as_ptr().wrapping_add(at).cast::<u32>().read_volatile() }
     }
 }
@@ -497,7 +504,7 @@ impl Drop for Mapped {
     }
 }
 
-/// Writes who has what.
+/// Writes which owner has which memory.
 pub fn list(to: &mut impl fmt::Write) -> fmt::Result {
     MEMORY.with(|m| {
         m.parts().try_for_each(|part| {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that move by messages (SPEC chapter M): the host asks, and waits; a kernel that it started does as asked, and answers.
+//! CPUs that move by messages (SPEC chapter M). The host asks and waits. A kernel that it started does as asked, and
+//! answers.
 
 use crate::callback::Callback;
 use crate::failure::{check, failure, refuse, Failure, Result};
@@ -13,33 +14,33 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
 use mk_ipi_x86::Microseconds;
 
-/// How long the host waits for an answer: programs are moved off the CPU first.
+/// How long the host waits for an answer. The kernel must first move programs off the CPU.
 const ANSWER: Microseconds = Microseconds(20_000_000);
-/// How long one waits for room in a lane.
+/// How long to wait for room in a lane.
 const ROOM: Microseconds = Microseconds(5_000_000);
 
-/// The number of the last request. Whoever has it asks; one at a time.
-// SAFETY: the only one with 5.
+/// The number of the last request. The holder of this lock asks, so there is one request at a time.
+// SAFETY: the only `Locked` with 5.
 static REQUESTS: Locked<u32> = unsafe { Locked::new(5, 0) };
 /// The last answer: bit 63 is set, bits 62..32 are the low bits of the request's number, 31..0 the error number or 0.
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
-/// Who is asked about what: instance, life and CPU as `AskedOf::word` has them.
+/// The kernel that is asked, and the CPU: instance, life and CPU, as in `AskedOf::word`.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
-/// What the host wants of us: bit 63 is set, bit 62 says use, bits 61..32 are the low bits of the request's number, 31..0 the
-/// CPU's APIC id. 0 for nothing.
+/// What the host wants of this kernel: bit 63 is set, bit 62 means use, bits 61..32 are the low bits of the request's
+/// number, 31..0 the CPU's APIC id. 0 if it wants nothing.
 static WANTED: AtomicU64 = AtomicU64::new(0);
 
 const IS_THERE: u64 = 1 << 63;
 const IS_USE: u64 = 1 << 62;
-/// Bits of a request's number that are compared.
+/// The bits of a request's number that are compared.
 const NUMBER: u32 = (1 << 30) - 1;
 
 /// Why the kernel that was asked has not done it.
 pub enum NotDone {
-    /// It refuses, or was never asked: all is as it was.
+    /// It refused, or was never asked: nothing has changed.
     Refused(Failure),
-    /// It does not answer: perhaps it does it later.
+    /// It does not answer. It may still do it later.
     Silent(Failure),
 }
 
@@ -55,8 +56,8 @@ fn asked(id: InstanceId, cpu: PhysCpuId) -> u64 {
     u64::from(id.get()) << 32 | cpu.0 & u64::from(u32::MAX)
 }
 
-/// Has the life of `id` do `kind` with `cpu`, and waits until it has, or until it is not `there` any more. Not to be called with the host's
-/// lock.
+/// Asks the life of `id` to do `kind` with `cpu`. Waits until it has done so, or until `there` returns false. Must not
+/// be called with the host's lock held.
 pub fn ask(
     id: InstanceId,
     life: Incarnation,
@@ -75,7 +76,7 @@ pub fn ask(
             let answer = ANSWERED.load(Ordering::Acquire);
             let is_ours = answer & IS_THERE != 0 && (answer >> 32) as u32 & NUMBER == request;
             errno = is_ours.then_some(answer as u32);
-            // SAFETY: looks at the task that runs this.
+            // SAFETY: it looks at the task that runs this.
             errno.is_some() || !there() || unsafe { ffi::mk_ipi_glue_signal_pending() }
         });
         match errno {
@@ -93,7 +94,7 @@ pub fn ask(
     })
 }
 
-/// Sends, and waits for room: a lane may be full of others' messages.
+/// Sends, and waits for room: a lane can be full of other messages.
 fn send(to: InstanceId, message: &CpuMove) -> Result {
     let (payload, mut result) = (message.encode(), Ok(()));
     start::wait_until(ROOM, || {
@@ -122,7 +123,8 @@ fn on_move(message: &Message<'_>) {
     }
 }
 
-/// Has the host_request do what the host wants. Whatever it wanted before, it has given up waiting for.
+/// Queues `host_request` to do what the host wants. If the host wanted something before, it has given up waiting for
+/// it.
 fn want(message: &CpuMove) {
     // No APIC id is longer.
     let Ok(cpu) = u32::try_from(message.cpu.0) else { return };
@@ -135,7 +137,7 @@ fn want(message: &CpuMove) {
     unsafe { ffi::mk_ipi_glue_queue_host_request() };
 }
 
-/// Does what the host wants, if it wants something: process context.
+/// Does what the host wants, if it wants something. Runs in process context.
 pub fn run_host_request() {
     let wanted = WANTED.swap(0, Ordering::Relaxed);
     let (Some((_, life)), true) = (ENDPOINT.identity(), wanted & IS_THERE != 0) else { return };
@@ -158,9 +160,9 @@ fn give_up(cpu: PhysCpuId) -> Result {
 
 fn use_one(cpu: PhysCpuId) -> Result {
     let Some((me, _)) = ENDPOINT.identity() else { return refuse!(ENODEV, "this kernel is nobody") };
-    // Held, so that the directory stays.
+    // It is held, so that the directory stays.
     let Ok(_held) = ENDPOINT.instance(me) else { return refuse!(ENODEV, "this kernel has left the others") };
-    // SAFETY: `_held`.
+    // SAFETY: `_held` is an instance of the endpoint.
     if unsafe { listed::lists_cpu(me, cpu) } != Some(true) {
         return refuse!(EACCES, "the directory does not list CPU {} as ours", cpu.0);
     }
@@ -170,17 +172,18 @@ fn use_one(cpu: PhysCpuId) -> Result {
     }
 }
 
-/// Whether the module is held, so that it cannot go: while Linux could put a CPU online that is another kernel's.
-// SAFETY: the only one with 6.
+/// Whether the module is held, so that it cannot be unloaded: Linux could then put a CPU online that belongs to another
+/// kernel.
+// SAFETY: the only `Locked` with 6.
 static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
 
-/// Holds the module while a CPU is there that is not ours, in a Linux that was started by another kernel.
+/// Holds the module while there is a CPU that does not belong to this Linux, which another kernel started.
 pub fn guard() -> Result {
     HELD.with(|held| {
         let is_needed = cpus::given().next().is_some();
         match (*held, is_needed) {
             (false, true) => {
-                // SAFETY: asks nothing of its caller.
+                // SAFETY: it requires nothing of its caller.
                 let is_held = unsafe { ffi::mk_ipi_glue_hold_module() };
                 check(if is_held { 0 } else { -19 }, format_args!("the module is going"))?;
             }
@@ -193,11 +196,11 @@ pub fn guard() -> Result {
     })
 }
 
-/// The handler of these messages; dropping it ends it.
+/// The handler of these messages. Dropping it unregisters the handler.
 pub struct Moves(Handle);
 
 impl Moves {
-    /// From now on they are taken.
+    /// Takes these messages from now on.
     pub fn register() -> Result<Self> {
         let handle = ENDPOINT.register(CPU_MOVE_TYPE, Callback::Rust(on_move));
         Ok(Self(handle.map_err(|e| failure!(ENOMEM, "no handler for type {:#x}: {e:?}", CPU_MOVE_TYPE.0))?))

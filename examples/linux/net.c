@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A network interface for each peer, mkN: what a network device is made of, whose layout follows the configuration. What goes over
- * the link, and whether there is a carrier, net.rs says (SPEC chapter E).
+ * A network interface for each peer, mkN. Here are the parts of a network device, whose layout depends on the configuration.
+ * net.rs
+ * decides what goes over the link, and whether there is a carrier (SPEC chapter E).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/bottom_half.h>
@@ -21,15 +22,15 @@
 #include "net.h"
 
 #define MAX_PEERS 16
-/* Bytes of messages that wait for NAPI, a power of two: what comes beyond is dropped, as any network does. */
+/* Bytes of messages that wait for NAPI, a power of two. Further messages are dropped, as on any network. */
 #define ARRIVED (1 << 20)
-/* Bytes in the linear part of a frame that is not all there: all headers. */
+/* Bytes in the linear part of a frame that has not come whole: enough for all headers. */
 #define LINEAR 256
 
-/* What stands before each message that waits for NAPI. */
+/* The header of each message that waits for NAPI. */
 struct arrived {
 	u32 msg_type;
-	/* How often the peer's lives or openings have changed before it. */
+	/* How often the peer's life or opening had changed before this message. */
 	u32 epoch;
 	u32 len;
 };
@@ -43,9 +44,9 @@ struct mk_net {
 	/* Sending, under the queue's lock: the frame under way, and room for a message. */
 	struct sk_buff *out;
 	u8 *message;
-	/* The carrier may have changed, or there may be space in the lane again. */
+	/* True if the carrier may have changed, or the lane may have space again. */
 	bool news;
-	/* Messages that have come: written under the peer's lock, in any context, and read by NAPI, which alone may allocate. */
+	/* Messages that have come: written under the peer's lock, in any context. NAPI reads them, because only it may allocate. */
 	DECLARE_KFIFO_PTR(arrived, u8);
 	void *arrived_room;
 	/* Receiving, by NAPI: a message, and the frame under way. */
@@ -55,10 +56,10 @@ struct mk_net {
 };
 
 static struct mk_net *mk_nets[MAX_PEERS];
-/* Good from the first: events come before the interfaces are set up. */
+/* Initialised statically, because events come before the interfaces are set up. */
 static raw_spinlock_t mk_net_locks[MAX_PEERS] = { [0 ... MAX_PEERS - 1] = __RAW_SPIN_LOCK_UNLOCKED(mk_net_locks) };
 
-/* The peer's lock. Hard interrupt handlers take it: nothing that may sleep on a real-time kernel is called under it. */
+/* The peer's lock. Hard interrupt handlers take it, so nothing that can sleep on a real-time kernel is called under it. */
 unsigned long mk_ipi_net_lock(u8 id)
 {
 	unsigned long flags;
@@ -72,7 +73,7 @@ void mk_ipi_net_unlock(u8 id, unsigned long flags)
 	raw_spin_unlock_irqrestore(&mk_net_locks[id], flags);
 }
 
-/* Softirqs wait until the deferred work is through, and then run at once. */
+/* Softirqs wait until the deferred work has finished, and then run at once. */
 void mk_ipi_net_hold_softirqs(void)
 {
 	local_bh_disable();
@@ -99,7 +100,7 @@ static void end_out(struct mk_net *net, bool sent)
 	}
 }
 
-/* Sends what is left of the frame under way. Where there is no space, the queue stops until there is. */
+/* Sends the rest of the frame under way. If there is no space, the queue stops until there is. */
 static void push(struct mk_net *net)
 {
 	while (net->out) {
@@ -150,7 +151,7 @@ static netdev_tx_t mk_net_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
-/* What the other end does not take is done here. */
+/* The features that the other end does not support are done in software here. */
 static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device *dev, netdev_features_t features)
 {
 	struct mk_net *net = netdev_priv(dev);
@@ -165,7 +166,7 @@ static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device 
 	return vlan_features_check(skb, features);
 }
 
-/* What comes, in any context: under the peer's lock. */
+/* Messages that come, in any context: under the peer's lock. */
 
 static void wake_napi(struct mk_net *net)
 {
@@ -216,7 +217,7 @@ void mk_ipi_net_drop(u8 id)
 	net->in = NULL;
 }
 
-/* Room for a frame; without memory it is dropped, and its parts with it. */
+/* Makes room for a frame. If there is no memory, the frame is dropped with all its parts. */
 void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
 {
 	struct mk_net *net = mk_nets[id];
@@ -262,7 +263,7 @@ void mk_ipi_net_end(u8 id)
 		return;
 	if (net->offload.flags & VIRTIO_NET_HDR_F_DATA_VALID)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
-	/* The header says it all again: what a peer makes up is found out there. */
+	/* The packet's headers contain this, too: this call finds contradictions that a peer invented. */
 	if (virtio_net_hdr_to_skb(skb, &net->offload, true)) {
 		DEV_STATS_INC(net->dev, rx_frame_errors);
 		DEV_STATS_INC(net->dev, rx_errors);
@@ -278,7 +279,7 @@ void mk_ipi_net_end(u8 id)
 	napi_gro_receive(&net->napi, skb);
 }
 
-/* Takes messages that have come, `budget` at most; how many. */
+/* Takes messages that have come, at most `budget`. Returns how many. */
 static int take_arrived(struct mk_net *net, int budget)
 {
 	struct arrived head;
@@ -287,7 +288,7 @@ static int take_arrived(struct mk_net *net, int budget)
 	for (done = 0; done < budget; done++) {
 		if (kfifo_out_peek(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head))
 			break;
-		/* It may be half written: its writer wakes us again. */
+		/* It may be half written. Then its writer wakes NAPI again. */
 		if (kfifo_len(&net->arrived) < sizeof(head) + head.len)
 			break;
 		if (kfifo_out(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head) ||
@@ -298,7 +299,7 @@ static int take_arrived(struct mk_net *net, int budget)
 	return done;
 }
 
-/* Has the carrier be as net.rs says, and sends go on. */
+/* Sets the carrier as net.rs says, and lets sending go on. */
 static void follow_peer(struct mk_net *net)
 {
 	struct netdev_queue *queue = netdev_get_tx_queue(net->dev, 0);
@@ -344,7 +345,7 @@ static int mk_net_open(struct net_device *dev)
 	struct mk_net *net = netdev_priv(dev);
 	unsigned long flags = mk_ipi_net_lock(net->id);
 
-	/* Under the lock of who writes. NAPI, which reads, is not there yet. */
+	/* Under the writer's lock. The reader, NAPI, does not run yet. */
 	kfifo_reset(&net->arrived);
 	mk_ipi_net_unlock(net->id, flags);
 	napi_enable(&net->napi);
@@ -455,7 +456,7 @@ void mk_ipi_net_remove(u8 id)
 	free_net(net);
 }
 
-/* May wait for long: not for the tick, which shows that this kernel lives. */
+/* It can wait for long. So it is not done in the tick, which shows that this kernel lives. */
 static DECLARE_WORK(mk_net_work, mk_ipi_rs_net_follow);
 
 void mk_ipi_net_queue_follow(void)

@@ -10,16 +10,16 @@ struct work_struct;
 
 /* Most bytes of a message. */
 #define MK_NET_MESSAGE 4096
-/* What an end takes (SPEC E-2). */
+/* What an end supports (SPEC E-2). */
 #define MK_NET_CSUM 1
 #define MK_NET_TSO4 2
 #define MK_NET_TSO6 4
 
-/* The carrier, since the question was last asked. */
+/* What happened to the carrier since the last call. */
 struct mk_net_peer {
-	/* It went, if only for a moment. */
+	/* It was lost, perhaps only for a moment. */
 	bool lost;
-	/* There is one, to an end that takes this. */
+	/* There is a carrier; the other end supports this. */
 	bool carrier;
 	u32 takes, max_frame;
 };
@@ -28,7 +28,7 @@ struct mk_net_peer {
 void mk_ipi_rs_net_follow(struct work_struct *work);
 void mk_ipi_rs_net_open(u8 id);
 void mk_ipi_rs_net_close(u8 id);
-/* Under the queue's lock. A frame is begun; its next message's head, and which bytes follow; a message is sent: 1 = no space. */
+/* Under the queue's lock: begins a frame; gives the next message's head and the bytes that follow; sends it, 1 = no space. */
 int mk_ipi_rs_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload);
 u32 mk_ipi_rs_net_next(u8 id, u8 *message, u32 *at, u32 *len);
 int mk_ipi_rs_net_post(u8 id, const u8 *message, u32 len);

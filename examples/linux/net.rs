@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A network interface for each peer on the native link (SPEC chapter E): what net.c, which is the device, sends and gets, and when it
-//! has a carrier.
+//! A network interface for each peer on the native link (SPEC chapter E). net.c is the device. This file decides what
+//! it sends and gets, and when it has a carrier.
 //!
-//! An interface is there while its peer is in the endpoint's table, and keeps its addresses over the peer's lives. The tick makes it,
-//! and takes it away.
+//! An interface exists while its peer is in the endpoint's table, and keeps its addresses over the peer's lives. The
+//! tick makes it and removes it.
 
 use crate::callback::Callback;
 use crate::failure::{failure, Result};
@@ -22,7 +22,7 @@ use mk_ipi_net::net::{
 };
 use mk_ipi_net::{CarrierChange, FrameAssembler, FrameError, FrameSplitter, Piece, Port};
 
-/// Control messages in a row: however many a peer asks for, the call ends.
+/// Control messages in a row. The call ends after these, however many a peer asks for.
 const CONTROLS: usize = 4;
 
 /// `struct virtio_net_hdr`, little endian.
@@ -54,24 +54,24 @@ extern "C" {
     fn mk_ipi_net_drop(id: u8);
 }
 
-/// An end, behind the peer's lock.
+/// An end of an interface, guarded by the peer's lock.
 struct End {
     port: Port,
     /// How often it was opened.
     openings: u16,
-    /// How often what was begun was given up: a frame has all its messages in one epoch.
+    /// How often a frame under way was given up. A frame has all its messages in one epoch.
     epoch: u32,
-    /// The carrier went since NAPI last asked.
+    /// True if the carrier was lost since NAPI last asked.
     lost: bool,
 }
 
-/// The frame that comes, in the hands of NAPI.
+/// The frame that comes. NAPI alone uses it.
 struct In {
     gather: FrameAssembler,
     epoch: u32,
 }
 
-/// The frame that is sent, behind the queue's lock.
+/// The frame that is sent, guarded by the queue's lock.
 struct Out {
     cut: Option<FrameSplitter>,
     piece: Option<Piece>,
@@ -79,7 +79,8 @@ struct Out {
 }
 
 struct Behind<T>(UnsafeCell<T>);
-// SAFETY: who comes at the value holds its lock (`with_end`, `with_out`), or is the interface's NAPI, which runs once at a time.
+// SAFETY: code that accesses the value holds its lock (`with_end`, `with_out`), or is the interface's NAPI, which never
+// runs twice at a time.
 unsafe impl<T: Send> Sync for Behind<T> {}
 
 static ENDS: [Behind<End>; MAX_INSTANCES] =
@@ -92,11 +93,11 @@ static INS: [Behind<In>; MAX_INSTANCES] =
 static OUTS: [Behind<Out>; MAX_INSTANCES] =
     [const { Behind(UnsafeCell::new(Out { cut: None, piece: None, number: 0 })) }; MAX_INSTANCES];
 
-/// Calls `f` with the end of the interface to `id`, under its lock, with interrupts off. `f` must send nothing: a send may find out
-/// what `on_event` is then told.
+/// Calls `f` with the end of the interface to `id`, under its lock, with interrupts off. `f` must send nothing: a send
+/// can find out something and call `on_event`, which takes the same lock.
 fn with_end<R>(id: InstanceId, f: impl FnOnce(&mut End) -> R) -> Option<R> {
     let end = ENDS.get(id.index())?;
-    // SAFETY: one lock for each of these; undone below.
+    // SAFETY: each end has its own lock; undone below.
     let flags = unsafe { mk_ipi_net_lock(id.get()) };
     // SAFETY: the lock is held.
     let result = end.0.with_mut(|end| f(unsafe { &mut *end }));
@@ -105,17 +106,17 @@ fn with_end<R>(id: InstanceId, f: impl FnOnce(&mut End) -> R) -> Option<R> {
     Some(result)
 }
 
-/// Calls `f` with what is sent to `id`.
+/// Calls `f` with the frame that is sent to `id`.
 ///
 /// # Safety
 ///
 /// The queue's lock is held.
 unsafe fn with_out<R>(id: u8, f: impl FnOnce(&mut Out) -> R) -> Option<R> {
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     OUTS.get(usize::from(id)).map(|out| out.0.with_mut(|out| f(unsafe { &mut *out })))
 }
 
-/// Does something to the end, has the device follow, and sends what is to be said.
+/// Changes the end, makes the device follow, and sends the control messages that are due.
 fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     with_end(id, |end| {
         let changed = f(end);
@@ -131,7 +132,7 @@ fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     say(id);
 }
 
-/// Sends `id` the control message that is due. What cannot be sent now the next tick sends.
+/// Sends `id` the control message that is due. If it cannot be sent now, the next tick sends it.
 fn say(id: InstanceId) {
     for _ in 0..CONTROLS {
         let Some(Some(message)) = with_end(id, |end| end.port.begin_send()) else { return };
@@ -143,7 +144,7 @@ fn say(id: InstanceId) {
     }
 }
 
-/// Something happened to a peer: interrupts may be off.
+/// Something happened to a peer. Interrupts may be off.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     match event {
         PeerEvent::Up(life) => change(id, |end| end.port.peer_is_up(life)),
@@ -176,7 +177,8 @@ fn on_control(message: &Message<'_>) {
     let life = message.sender_incarnation();
     change(id, |end| {
         let heard = end.port.receive(life, message.payload());
-        // One that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays as it is.
+        // A message that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays
+        // as it is.
         heard.unwrap_or_else(|_| {
             // SAFETY: the lock is held.
             unsafe { mk_ipi_net_bad(id.get()) };
@@ -185,11 +187,11 @@ fn on_control(message: &Message<'_>) {
     });
 }
 
-/// In interrupt context: NAPI does the rest.
+/// Keeps a frame's message, in interrupt context. NAPI does the rest.
 fn on_frame(message: &Message<'_>) {
     let Some(id) = message.sender() else { return };
     let payload = message.payload();
-    // SAFETY: the lock is held; the payload lasts as long as the call.
+    // SAFETY: the lock is held; the payload lives as long as the call.
     with_end(id, |end| unsafe {
         let (msg_type, from) = (message.msg_type().0, payload.as_ptr().cast());
         mk_ipi_net_keep(id.get(), msg_type, end.epoch, from, payload.len() as u32);
@@ -204,10 +206,10 @@ fn on_frame(message: &Message<'_>) {
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_take(id: u8, msg_type: u32, epoch: u32, message: *const u8, len: u32) {
     let ours = with_end(InstanceId::new(id), |end| end.port.ours().copied()).flatten();
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let payload = unsafe { core::slice::from_raw_parts(message, len as usize) };
     let Some(place) = INS.get(usize::from(id)) else { return };
-    // SAFETY: the caller: NAPI runs once at a time.
+    // SAFETY: NAPI never runs twice at a time (the caller promises it).
     place.0.with_mut(|place| unsafe {
         let In { gather, epoch: of_gather } = &mut *place;
         if *of_gather != epoch {
@@ -243,7 +245,7 @@ struct Peer {
     max_frame: u32,
 }
 
-/// What became of the carrier to `id`.
+/// What happened to the carrier to `id`.
 ///
 /// # Safety
 ///
@@ -254,7 +256,7 @@ unsafe extern "C" fn mk_ipi_rs_net_peer(id: u8, peer: *mut Peer) {
         with_end(InstanceId::new(id), |end| (core::mem::replace(&mut end.lost, false), end.port.carrier()))
             .unwrap_or((false, None));
     let (takes, max_frame) = theirs.map_or((0, 0), |theirs| (theirs.features.bits(), theirs.max_frame));
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { peer.write(Peer { lost, carrier: theirs.is_some(), takes, max_frame }) };
 }
 
@@ -283,7 +285,7 @@ extern "C" fn mk_ipi_rs_net_open(id: u8) {
     });
 }
 
-/// It is set down.
+/// The interface to `id` is set down.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_close(id: u8) {
     change(InstanceId::new(id), |end| end.port.close());
@@ -301,7 +303,7 @@ unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Heade
     let to = InstanceId::new(id);
     let Some(Some(theirs)) = with_end(to, |end| end.port.carrier()) else { return ENOTCONN };
     let max = ENDPOINT.instance(to).ok().and_then(|to| to.geometry()).map_or(0, |g| g.max_len());
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let offload = unsafe { *offload }.offload();
     let begun = |out: &mut Out| {
         out.number = out.number.wrapping_add(1);
@@ -312,11 +314,12 @@ unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Heade
             EINVAL
         }
     };
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { with_out(id, begun) }.unwrap_or(EINVAL)
 }
 
-/// The head of the next message, to `message`, and which bytes of the frame follow; gives the head's length, or 0 behind the last.
+/// Writes the head of the next message to `message`, and says which bytes of the frame follow. Returns the head's
+/// length, or 0 after the last message.
 ///
 /// # Safety
 ///
@@ -327,18 +330,19 @@ unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, 
         out.piece = out.cut.as_ref().and_then(FrameSplitter::next);
         let piece = out.piece.as_ref()?;
         let head = piece.head.as_bytes();
-        // SAFETY: the caller.
+        // SAFETY: the caller promises it.
         unsafe {
             message.copy_from_nonoverlapping(head.as_ptr(), head.len());
             (*at, *len) = (piece.at, piece.len);
         }
         Some(head.len() as u32)
     };
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { with_out(id, next) }.flatten().unwrap_or(0)
 }
 
-/// Sends the message that was begun: 0, 1 if there is no space for it now, which `mk_ipi_net_space` follows, or why it cannot be sent.
+/// Sends the message that was begun. Returns 0; or 1 if there is no space for it now (then `mk_ipi_net_space` follows);
+/// or the error why it cannot be sent.
 ///
 /// # Safety
 ///
@@ -347,7 +351,7 @@ unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, 
 unsafe extern "C" fn mk_ipi_rs_net_post(id: u8, message: *const u8, len: u32) -> c_int {
     const NO_SPACE: c_int = 1;
     let to = InstanceId::new(id);
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     let (message, piece) = unsafe {
         let message = core::slice::from_raw_parts(message, len as usize);
         (message, with_out(id, |out| out.piece).flatten())
@@ -370,7 +374,7 @@ unsafe extern "C" fn mk_ipi_rs_net_post(id: u8, message: *const u8, len: u32) ->
             cut.sent(&piece);
         }
     };
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { with_out(id, sent) };
     0
 }
@@ -382,13 +386,13 @@ extern "C" fn mk_ipi_rs_net_flush(id: u8) {
     let _ = ENDPOINT.flush(InstanceId::new(id));
 }
 
-/// Which interfaces there are, a bit each; `None` when no more are to be made.
-// SAFETY: the only one with 7.
+/// The interfaces that exist, a bit each; `None` when no more must be made.
+// SAFETY: the only `Locked` with 8.
 static MADE: Locked<Option<u32>> = unsafe { Locked::new(8, None) };
-/// What is in `MADE`, for the tick.
+/// The value of `MADE`, for the tick.
 static SEEN: AtomicU32 = AtomicU32::new(0);
 
-/// The peers that are to have one, a bit each.
+/// The peers that must have an interface, a bit each.
 fn wanted() -> u32 {
     let Some((me, _)) = ENDPOINT.identity() else { return 0 };
     let is_native =
@@ -397,7 +401,7 @@ fn wanted() -> u32 {
     peers.filter(is_native).fold(0, |all, id| all | 1 << id.get())
 }
 
-/// Sees whether peers have come or gone, and says what could not be said before: process context.
+/// Checks whether peers have come or gone, and sends what could not be sent before. Runs in process context.
 pub fn tick() {
     if wanted() != SEEN.load(Ordering::Relaxed) {
         // SAFETY: process context; `drop` waits for it.
@@ -406,7 +410,7 @@ pub fn tick() {
     (0..MAX_INSTANCES as u8).map(InstanceId::new).for_each(say);
 }
 
-/// Makes the interfaces of peers that have come, and takes away those of peers that have gone.
+/// Makes the interfaces of peers that have come, and removes those of peers that have gone.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_follow(_: *mut c_void) {
     MADE.with(|made| {
@@ -424,7 +428,7 @@ extern "C" fn mk_ipi_rs_net_follow(_: *mut c_void) {
     });
 }
 
-/// One that cannot be made is missing until its instance comes again; the link works all the same.
+/// Makes an interface. If that fails, it is missing until its instance comes again; the link works all the same.
 fn add(id: u8, me: u8) {
     // SAFETY: process context, one caller at a time, and it is not there.
     let e = unsafe { mk_ipi_net_add(id, me) };
@@ -439,11 +443,11 @@ fn remove(id: u8) {
     with_end(InstanceId::new(id), |end| end.port = Port::new());
 }
 
-/// The interfaces and their handlers; dropping it takes them away.
+/// The interfaces and their handlers. Dropping it removes them.
 pub struct Net([Option<Handle>; 3]);
 
 impl Net {
-    /// From now on the tick makes them.
+    /// From now on the tick makes interfaces.
     pub fn new() -> Result<Self> {
         let mut net = Self([const { None }; 3]);
         let wanted: [(MessageType, fn(&Message<'_>)); 3] =

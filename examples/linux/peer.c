@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * /dev/mk_ipi_peerN (mk_ipi_peer.h): files, waiting, and memory that is charged to who opens. Linux has no Rust interface for that which
- * 6.12 and 7.3 share. What goes over the link is in Rust (services/channel.rs).
+ * /dev/mk_ipi_peerN (mk_ipi_peer.h): files, waiting, and memory that is charged to the program that opens. Linux has no Rust
+ * interface
+ * for these that both 6.12 and 7.3 have. What goes over the link is in Rust (services/channel.rs).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/cdev.h>
@@ -20,10 +21,10 @@
 
 /* One open file. */
 struct opened {
-	/* What is below: not held while anybody waits. */
+	/* Guards the fields below. It is not held while a call waits. */
 	struct mutex lock;
 	unsigned int peer;
-	/* Its channel's place in the table, or below 0; what its program was told of. */
+	/* Its channel's place in the table, or below 0. And what its program was already told. */
 	int slot;
 	u32 seen[2];
 	/* A message on its way from or to the program. */
@@ -42,12 +43,12 @@ static int bind(struct file *file, struct opened *opened, u32 channel)
 
 	if (slot < 0)
 		return slot;
-	/* Whoever polls looks without the lock. */
+	/* poll reads this without the lock. */
 	smp_store_release(&opened->slot, slot);
 	return 0;
 }
 
-/* The file's channel, which is 0 if its program has not said. */
+/* The file's channel, which is 0 if its program has not chosen one. */
 static int bound(struct file *file, struct opened *opened)
 {
 	int err = 0;
@@ -261,7 +262,7 @@ void mk_ipi_glue_peer_wake(unsigned int slot)
 	wake_up_all(&waits[slot]);
 }
 
-/* Memory of a channel, charged to who opens it. May sleep. */
+/* Memory of a channel, charged to the program that opens it. Can sleep. */
 void *mk_ipi_glue_alloc(size_t len)
 {
 	return kvzalloc(len, GFP_KERNEL_ACCOUNT);

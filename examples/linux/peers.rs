@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the links told of the peers.
+//! What the links have told about the peers.
 
 use crate::{ffi, net, services, traffic};
 use core::fmt;
@@ -8,22 +8,22 @@ use mk_ipi_core::abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Instances that can exist beside each other, Linux being 0: the lanes of a native region.
+/// Instances that can exist at the same time, Linux being 0: the number of lanes of a native region.
 pub const MAX_INSTANCES: usize = 16;
 
-/// How a peer's link looks from here. A native link alone tells.
+/// The state of the link to a peer, seen from here. Only a native link tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Sign {
-    /// Nothing was heard.
+    /// Nothing was heard of it.
     Silent,
-    /// Its receiver lives.
+    /// Its receiver is alive.
     Up,
-    /// It is up, and its heartbeat stands still.
+    /// It was up, but its heartbeat stands still.
     Suspect,
     /// It broke the protocol.
     Quarantined,
-    /// It holds that we did.
+    /// It says that this kernel broke the protocol.
     Refuses,
     /// It said goodbye.
     Gone,
@@ -44,9 +44,9 @@ impl fmt::Display for Sign {
 
 struct Seen {
     sign: AtomicU32,
-    /// The incarnation that said goodbye last; 0 for none.
+    /// The last incarnation that said goodbye; 0 for none.
     gone: AtomicU32,
-    /// Messages that it died handling.
+    /// How many messages it was handling when it died.
     in_doubt: AtomicU64,
 }
 
@@ -54,7 +54,8 @@ static PEERS: [Seen; MAX_INSTANCES] =
     [const { Seen { sign: AtomicU32::new(0), gone: AtomicU32::new(0), in_doubt: AtomicU64::new(0) } };
         MAX_INSTANCES];
 
-/// Something happened to a peer: deferred work or the tick, interrupts off; or a send that found it out.
+/// Something happened to a peer. Called in deferred work or the tick, with interrupts off; or in a send that found it
+/// out.
 pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
     services::on_event(peer.id, event);
@@ -62,7 +63,7 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => {
-            // One that said goodbye may come back in the same life.
+            // A peer that said goodbye can come back in the same life.
             seen.gone.store(0, Ordering::Relaxed);
             Sign::Up
         }
@@ -80,7 +81,7 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
         PeerEvent::Discarded { .. } | PeerEvent::Answered | PeerEvent::Unsettled { .. } => {
             return log(peer, event)
         }
-        // A host follows at each change that it makes, others with each tick.
+        // A host follows the directory at each change that it makes, other kernels with each tick.
         PeerEvent::ReadDirectory => return log(peer, event),
         PeerEvent::Began(_) | PeerEvent::Space => return,
     };
@@ -89,32 +90,32 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
 }
 
 fn log(Peer { id, theirs, ours }: Peer, event: PeerEvent) {
-    // SAFETY: no more than a look at the clock.
+    // SAFETY: it only looks at the clock.
     if unsafe { ffi::mk_ipi_glue_may_log() } {
-        // 0: none was heard of.
+        // 0 means that no life is known.
         let theirs = theirs.map_or(0, Incarnation::get);
         pr_info!("instance {}, its life {theirs}, ours {}: {event:?}\n", id.get(), ours.get());
     }
 }
 
-/// How the link to `id` looks.
+/// The state of the link to `id`.
 pub fn sign(id: InstanceId) -> Sign {
     let sign = PEERS.get(id.index()).map_or(0, |p| p.sign.load(Ordering::Relaxed));
     let all = [Sign::Silent, Sign::Up, Sign::Suspect, Sign::Quarantined, Sign::Refuses, Sign::Gone];
     all.into_iter().find(|s| *s as u32 == sign).unwrap_or(Sign::Silent)
 }
 
-/// Messages to `id` that it died handling: perhaps they were handled.
+/// How many messages `id` was handling when it died. They may or may not have been handled.
 pub fn in_doubt(id: InstanceId) -> u64 {
     PEERS.get(id.index()).map_or(0, |p| p.in_doubt.load(Ordering::Relaxed))
 }
 
-/// Whether this life of `id` said goodbye.
+/// Returns whether this life of `id` said goodbye.
 pub fn is_gone(id: InstanceId, incarnation: Incarnation) -> bool {
     PEERS.get(id.index()).is_some_and(|p| p.gone.load(Ordering::Relaxed) == incarnation.get())
 }
 
-/// Forgets `id`, which is about to be made.
+/// Forgets everything about `id`, which is about to be made.
 pub fn forget_all_of(id: InstanceId) {
     forget(id);
     services::forget(id);

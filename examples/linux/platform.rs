@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this Linux supplies to mk-ipi-core: one trait, one paragraph.
+//! What this Linux supplies to mk-ipi-core, trait by trait.
 
 use crate::apic::Apic;
 use crate::callback::Callback;
@@ -16,7 +16,7 @@ use mk_ipi_core::Endpoint;
 
 /// Most CPUs of this Linux.
 pub const MAX_CPUS: usize = 512;
-/// Messages that one run of the deferred work hands on, at most: what is bounded in interrupt context.
+/// Messages that one run of the deferred work hands on, at most. This bounds the time in interrupt context.
 const BUDGET: usize = 16;
 
 /// This kernel's end of every link.
@@ -31,24 +31,25 @@ unsafe impl Sync for TheApic {}
 static APIC: TheApic = TheApic(UnsafeCell::new(None));
 
 impl Linux {
-    /// Keeps the doorbell.
+    /// Stores the doorbell.
     ///
     /// # Safety
     ///
-    /// Once, before anything is sent.
+    /// Called once, before anything is sent.
     pub unsafe fn set_apic(&self, apic: Apic) {
-        // SAFETY: the caller: nobody reads it yet.
+        // SAFETY: nothing reads it yet (the caller promises it).
         APIC.0.with_mut(|place| unsafe { *place = Some(apic) });
     }
 
     /// The doorbell; `None` before `set_apic`.
     pub fn apic(&self) -> Option<&'static Apic> {
-        // SAFETY: written once, before this (`set_apic`).
+        // SAFETY: it is written only once, before this is called (`set_apic`).
         APIC.0.with(|place| unsafe { (*place).as_ref() })
     }
 }
 
-// SAFETY: passed on to the local APIC, which keeps the duty; Linux's own vectors are not among those that instances list.
+// SAFETY: passed on to the local APIC, which implements the trait as required. Linux's own vectors are not among those
+// that instances list.
 unsafe impl Doorbell for Linux {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.apic().ok_or(DoorbellError::Stuck)?.check(cpu, vector)
@@ -61,12 +62,12 @@ unsafe impl Doorbell for Linux {
     }
 }
 
-// SAFETY: Linux's own numbers, dense from 0. Core asks with interrupts off, or in a callback, which runs with interrupts off
-// (deferred.rs).
+// SAFETY: these are Linux's own numbers, dense from 0. Core asks with interrupts off, or in a callback, which runs with
+// interrupts off (deferred.rs).
 unsafe impl ThisCpu for Linux {
     #[inline]
     fn physical_id(&self) -> PhysCpuId {
-        // SAFETY: reads per-CPU variables that no CPU changes once it is up.
+        // SAFETY: it reads per-CPU variables that do not change once the CPU is up.
         PhysCpuId(unsafe { ffi::mk_ipi_glue_apic_id(ffi::mk_ipi_glue_cpu()) }.into())
     }
     #[inline]
@@ -76,7 +77,8 @@ unsafe impl ThisCpu for Linux {
     }
 }
 
-// SAFETY: `local_irq_save` and `local_irq_restore`, which nest; an NMI may use them, and leaves the flag as it found it.
+// SAFETY: these are `local_irq_save` and `local_irq_restore`, which nest. An NMI may use them, and leaves the flag as
+// it found it.
 unsafe impl LocalInterrupts for Linux {
     type State = u64;
     #[inline]
@@ -86,14 +88,15 @@ unsafe impl LocalInterrupts for Linux {
     }
     #[inline]
     fn restore(&self, state: u64) {
-        // SAFETY: what `disable` gave.
+        // SAFETY: `state` is what `disable` returned.
         unsafe { ffi::mk_ipi_glue_irq_restore(state) };
     }
 }
 
 // SAFETY: `memremap` maps the whole range write-back; only memory that was kept from Linux is mapped (`memory::is_ours`).
 //
-// `memremap` has no read-only mappings: what core maps so is not stored to by core, but the page tables would let it.
+// `memremap` has no read-only mappings. Core does not store to what it maps as read-only, but the page tables would let
+// it.
 unsafe impl PhysMemory for Linux {
     type Word = AtomicU64;
 
@@ -104,25 +107,25 @@ unsafe impl PhysMemory for Linux {
         if !memory::is_ours(range) {
             return Err(MapError::NotAllowed);
         }
-        // SAFETY: memory of ours; undone by `unmap`.
+        // SAFETY: it is memory of this module; `unmap` undoes it.
         let bytes = unsafe { memory::remap(range) }.ok_or(MapError::NoMemory)?;
         let words = NonNull::slice_from_raw_parts(bytes.cast::<AtomicU64>(), bytes.len() / 8);
-        // SAFETY: page-aligned, mapped, and that long until `unmap`; used through words alone.
+        // SAFETY: page-aligned, mapped, and of this length until `unmap`. It is only used as words.
         Ok(unsafe { Mapping::new(words) })
     }
 
     unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
-        // SAFETY: what `memremap` gave; the caller has the rest.
+        // SAFETY: `memremap` returned it; the caller promises the rest.
         unsafe { ffi::memunmap(mapping.as_ptr().as_ptr().cast()) };
     }
 
-    /// Peers share what is in the instance pools, and nothing else.
+    /// Peers share pages in the instance pools, and no others.
     fn peer_may_share(&self, page: PhysRange) -> bool {
         memory::is_in_a_pool(page)
     }
 }
 
-// SAFETY: each pool is memory of one instance's own (memory.rs), zeroed by core before it is published.
+// SAFETY: each pool is memory of one instance alone (memory.rs), and core zeroes it before it is published.
 unsafe impl InstancePool for Linux {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         memory::pool_alloc(instance, len)
@@ -142,12 +145,12 @@ impl Observer for Linux {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         peers::on_event(peer, event);
     }
-    /// In interrupt context: programs end first, and that takes a task.
+    /// Runs in interrupt context. The programs must end first, and that takes a task.
     fn stop(&self) {
         stop::on_stop();
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        // SAFETY: core asks while it holds the instance that it is about to ring.
+        // SAFETY: core calls this while it holds the instance that it is about to ring.
         unsafe { listed::lists_cpu(peer, cpu) }
     }
     fn region_added(&self, instance: InstanceId, range: PhysRange) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose part this Linux plays: the host of other kernels, or one that a host started beside itself.
+//! The role of this Linux: the host of other kernels, or a kernel that a host started beside itself.
 
 use crate::failure::{failure, refuse, Result};
 use crate::file::File;
@@ -9,7 +9,7 @@ use mk_ipi_core::sync::{AtomicBool, Ordering};
 
 static JOINED: AtomicBool = AtomicBool::new(false);
 
-/// Whether another kernel is the host.
+/// Returns whether another kernel is the host.
 pub fn is_joined() -> bool {
     JOINED.load(Ordering::Relaxed)
 }
@@ -23,7 +23,7 @@ pub struct Told {
     pub directory: PhysAddr,
 }
 
-/// From now on this Linux is one that a host started, as its own command line says.
+/// From now on this Linux is a kernel that a host started, as its own command line says.
 pub fn join() -> Result<Told> {
     let file = File::any("/proc/cmdline")?;
     let line = file.bytes();

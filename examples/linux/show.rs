@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be read: the instances (`/dev/mk_ipi`) and the counters (debugfs, `statistics`).
+//! The files that can be read: the instances (`/dev/mk_ipi`) and the counters (debugfs, `statistics`).
 
 use crate::platform::ENDPOINT;
 use crate::{cpus, ffi, host, memory, peers, role};
@@ -7,13 +7,13 @@ use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
 use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 
-/// A file of the kernel's, as text is written to it.
+/// A file of the kernel, while text is written to it.
 pub struct Seq(pub *mut c_void);
 
 impl Write for Seq {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        // SAFETY: the kernel's `seq_file`, for as long as the show function runs. What has no room is written again, with
-        // a larger buffer, by the kernel.
+        // SAFETY: it is the kernel's `seq_file`, which lives as long as the show function runs. If text has no room,
+        // the kernel calls the show function again, with a larger buffer.
         unsafe { ffi::seq_write(self.0, s.as_ptr().cast(), s.len()) };
         Ok(())
     }
@@ -54,7 +54,7 @@ fn instances(to: &mut Seq) -> fmt::Result {
     })
 }
 
-/// Of a Linux that another kernel started: itself, and all that it knows.
+/// For a Linux that another kernel started: shows itself, and all kernels that it knows.
 fn peers_of(to: &mut Seq) -> fmt::Result {
     let Some((me, life)) = ENDPOINT.identity() else { return Ok(()) };
     writeln!(to, "instance {} incarnation {}", me.get(), life.get())?;
@@ -67,11 +67,11 @@ fn peers_of(to: &mut Seq) -> fmt::Result {
     Ok(())
 }
 
-/// The region of `id`, and how the link to it looks.
+/// Shows the region of `id`, and the state of the link to it.
 fn link(to: &mut Seq, id: InstanceId) -> fmt::Result {
     region(to, id)?;
     let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
-    // The number of the last message, and of the last that was handled: they grow, but not by one.
+    // The number of the last message, and of the last one that was handled. They grow, but not by one.
     write!(to, " {} {} {}", peers::sign(id), lane.number, ENDPOINT.handled(id).unwrap_or(0))?;
     writeln!(to, " {} {}", lane.received, peers::in_doubt(id))
 }
@@ -112,7 +112,8 @@ extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_in
     0
 }
 
-/// Whether that page is one of the directory, or of a region of an instance that we know: all of it the protocol's, nothing of a kernel's own.
+/// Returns whether this page belongs to the directory, or to the region of a known instance. Such pages contain only
+/// what the protocol puts there, nothing of a kernel's own.
 fn is_shown(page: PhysRange) -> bool {
     let contains = |outer: PhysRange| outer.start() <= page.start() && page.end() <= outer.end();
     let mut known = (0..peers::MAX_INSTANCES as u8).map(InstanceId::new);
@@ -123,12 +124,13 @@ fn is_shown(page: PhysRange) -> bool {
         })
 }
 
-/// The pages that a range touches: nothing else lies in them (`InstancePool`).
+/// The pages that a range touches. Nothing else lies in them (`InstancePool`).
 fn whole_pages(range: PhysRange) -> Option<PhysRange> {
     PhysRange::new(range.start(), range.len().checked_next_multiple_of(PAGE_SIZE)?)
 }
 
-/// debugfs `memory`: up to `len` bytes, at most a page, from physical address `at` on; how many, or an error number.
+/// debugfs `memory`: reads up to `len` bytes, at most a page, from physical address `at` on. Returns how many, or an
+/// error number.
 ///
 /// # Safety
 ///
@@ -142,7 +144,7 @@ unsafe extern "C" fn mk_ipi_rs_read_memory(at: u64, to: *mut u8, len: usize) -> 
     };
     let len = len.min(PAGE_SIZE as usize - offset);
     let Ok(mapped) = memory::Mapped::new(page) else { return Errno::ENOMEM.to_c() };
-    // SAFETY: the caller's buffer.
+    // SAFETY: it is the caller's buffer.
     let to = unsafe { core::slice::from_raw_parts_mut(to, len) };
     mapped.read_words(offset, to);
     len as c_int

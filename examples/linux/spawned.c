@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The end of a Linux that another kernel started. It must not touch the machine, which is the host's: whatever would restart it or
- * switch it off stops this kernel's CPUs alone. Objects and chains whose layout follows the configuration, as in glue.c.
+ * The end of a Linux that another kernel started. It must not touch the machine, which belongs to the host. What would restart
+ * the machine or switch it off only stops this kernel's CPUs. As in glue.c, these objects' layout depends on the configuration.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/delay.h>
@@ -20,8 +20,8 @@
 #include "glue.h"
 
 /*
- * This kernel's CPUs do nothing more; the host takes them back. Interrupts are off first: a timer could start another program
- * here, and that program would wake one on a CPU that is stopped already.
+ * This kernel's CPUs do nothing more; the host takes them back. Interrupts are switched off first. Otherwise a timer could start
+ * another program here, and that program could wake one on a CPU that is stopped already.
  */
 static void __noreturn stand_still(void)
 {
@@ -32,13 +32,14 @@ static void __noreturn stand_still(void)
 }
 
 /*
- * The last that is done in order before a restart, a halt, power off or kexec, with all devices shut down, on one CPU. The
- * list is run backwards: nothing of the machine's own comes before this.
+ * The last thing that is done in order before a restart, a halt, a power off or kexec. All devices are shut down, and one CPU
+ * runs.
+ * The list is run backwards: nothing that affects the machine itself is done before this.
  */
 static void mk_ipi_last(void)
 {
 	pr_emerg("this kernel ends here; the machine is its host's\n");
-	/* A console's thread says it. */
+	/* A console's thread prints it, and needs some time. */
 	if (!irqs_disabled())
 		msleep(50);
 	mk_ipi_rs_goodbye();
@@ -61,18 +62,18 @@ static struct syscore_ops mk_ipi_last_ops = { .shutdown = mk_ipi_last };
 #define mk_ipi_unregister_last() unregister_syscore_ops(&mk_ipi_last_ops)
 #endif
 
-/* A panic leaves no order in which one could say goodbye. Peers find the heartbeat gone. */
+/* After a panic nothing works well enough to say goodbye. Peers notice that the heartbeat has stopped. */
 static int mk_ipi_on_panic(struct notifier_block *self, unsigned long event, void *message)
 {
 	mk_ipi_rs_over();
-	/* A restart after a while would be the machine's. */
+	/* A restart after the time-out would restart the whole machine. */
 	panic_timeout = 0;
 	return NOTIFY_DONE;
 }
 
 static struct notifier_block mk_ipi_panic = { .notifier_call = mk_ipi_on_panic };
 
-/* A restart at once, as sysrq b and a panic with a time-out have it, asks nobody. */
+/* An immediate restart, as by sysrq b or a panic with a time-out, calls no notifier. */
 #ifdef CONFIG_KPROBES
 static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
 {
@@ -84,7 +85,7 @@ static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
 
 static struct kprobe mk_ipi_restart;
 
-/* The last function on that way which a probe can be put into. */
+/* The last function on this path into which a probe can be put. */
 static void mk_ipi_guard_restart(void)
 {
 	static const char *const names[] = { "native_machine_emergency_restart", "machine_emergency_restart", "emergency_restart" };
@@ -133,13 +134,13 @@ void mk_ipi_glue_unwatch_end(void)
 	atomic_notifier_chain_unregister(&panic_notifier_list, &mk_ipi_panic);
 }
 
-/* As if somebody had pressed the button: programs end first. */
+/* As after a press of the power button: programs end first. */
 void mk_ipi_glue_power_off(void)
 {
 	orderly_poweroff(true);
 }
 
-/* The thread that serves: macros. */
+/* The thread that serves the host: macros. */
 static struct task_struct *mk_ipi_serving;
 
 int mk_ipi_glue_start_serving(void)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How a CPU enters an image: start pages, trampoline, INIT and SIPI. And how it is stopped.
 //!
-//! The start pages lie in the memory set aside: what the kernel is told (Xen's PVH boot ABI, ACPI tables), and the last instructions
-//! before its entry, so that the page below 1 MiB is free again as soon as the CPU has left it.
+//! The start pages lie in the memory that was set aside. They contain what the kernel is told (Xen's PVH boot ABI, ACPI
+//! tables). They also contain the last instructions before its entry, so that the page below 1 MiB is free again as
+//! soon as the CPU has left it.
 
 use crate::failure::{failure, refuse, Result};
 use crate::ffi;
@@ -16,7 +17,8 @@ use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// Offsets in the first start page of what is not the start info's: the exit of the trampoline, and its flag.
+/// Offsets in the first start page of the parts that do not belong to the start info: the exit of the trampoline, and
+/// its flag.
 const EXIT: usize = start_info::CALLERS.start;
 const FLAG: usize = start_info::CALLERS.end - 16;
 
@@ -26,7 +28,7 @@ const ENTER: Microseconds = Microseconds(2_000_000);
 const STOP: Microseconds = Microseconds(50_000);
 
 fn wait(time: Microseconds) {
-    // SAFETY: process context; a CPU takes its time.
+    // SAFETY: process context, which can sleep or spin for this time.
     unsafe {
         if time.0 < 1000 {
             ffi::__udelay(time.0.into());
@@ -36,7 +38,7 @@ fn wait(time: Microseconds) {
     }
 }
 
-/// Looks again and again until it `is` so, or the time is over; whether it is.
+/// Looks again and again until `is` returns true, or the time is over. Returns whether it was true.
 pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
     // SAFETY: the clock runs.
     let now = || unsafe { ffi::ktime_get() };
@@ -51,31 +53,31 @@ pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// What a kernel finds at its entry, beside its memory.
+/// What a kernel is given at its entry, in addition to its memory.
 pub struct Handed<'a> {
     /// The machine's boot CPU.
     pub boot_cpu: PhysCpuId,
-    /// Its CPUs, and behind them those that it may get later.
+    /// Its CPUs, followed by those that it may get later.
     pub cpus: &'a [PhysCpuId],
-    /// Its first file system.
+    /// Its initramfs.
     pub initrd: Option<PhysRange>,
     /// Its command line.
     pub cmdline: fmt::Arguments<'a>,
 }
 
-/// Bytes of the start pages of a kernel that may have so many CPUs.
+/// Bytes of the start pages of a kernel that may have this many CPUs.
 pub fn pages_len(cpus: usize) -> u64 {
     PAGE_SIZE.saturating_add(acpi::len(cpus) as u64)
 }
 
-/// Writes what the kernel of `id` is told: start info, command line and memory map, and behind them the tables.
+/// Writes what the kernel of `id` is told: start info, command line and memory map, and after them the ACPI tables.
 ///
 /// # Safety
 ///
 /// The kernel does not run; `pages` are its start pages.
 pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Handed<'_>) -> Result {
     let mut mapped = Mapped::new(pages)?;
-    // SAFETY: they are the instance's, which does not run (the caller).
+    // SAFETY: they belong to the instance, which does not run (the caller promises it).
     let bytes = unsafe { mapped.bytes_mut() };
     bytes.fill(0);
     let Some((page, tables)) = bytes.split_at_mut_checked(PAGE_SIZE as usize) else {
@@ -86,7 +88,7 @@ pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Hande
         .map_err(|e| failure!(EINVAL, "the ACPI tables: {e}"))?;
     write_start_info(id, page, at, rsdp, handed).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
     // The kernel may map a page of the tables uncached.
-    // SAFETY: mapped, and that long.
+    // SAFETY: it is mapped, and has this length.
     unsafe { ffi::clflush_cache_range(bytes.as_mut_ptr().cast(), bytes.len() as u32) };
     Ok(())
 }
@@ -121,7 +123,7 @@ fn code() -> (&'static [u8], usize, &'static [u8]) {
     }
     let between = |from: *const u8, to: *const u8| {
         let len = (to as usize).saturating_sub(from as usize);
-        // SAFETY: labels of one section, in this order.
+        // SAFETY: they are labels of one section, in this order.
         unsafe { core::slice::from_raw_parts(from, len) }
     };
     let start = &raw const mk_ipi_trampoline_start;
@@ -130,27 +132,29 @@ fn code() -> (&'static [u8], usize, &'static [u8]) {
     (between(start, &raw const mk_ipi_trampoline_end), mailbox, exit)
 }
 
-/// The page below 1 MiB, with the trampoline in it until this is dropped. Linux keeps that memory to itself and does not use
-/// it; all the same it finds there what it left.
+/// The page below 1 MiB, with the trampoline in it until this is dropped. Linux keeps that memory reserved and does not
+/// use it. Nevertheless its former content is put back.
 struct LowPage {
     page: Mapped,
     before: [u8; LowPage::LEN],
 }
 
 impl LowPage {
-    /// Bytes that are borrowed.
+    /// How many bytes are borrowed.
     const LEN: usize = 256;
 
-    /// Puts the trampoline at `at`, with the addresses that it wants. `is_ours`: the page was set aside for this.
+    /// Puts the trampoline at `at`, with the addresses that it needs. `is_ours` says that the page was set aside for
+    /// this.
     fn borrow(at: PhysAddr, is_ours: bool, mailbox: [u32; 4]) -> Result<Self> {
         let Some(range) = PhysRange::new(at, PAGE_SIZE) else {
             return refuse!(EINVAL, "trampoline={:#x}", at.0);
         };
-        // SAFETY: looks at page tables and the memory map.
+        // SAFETY: it looks at page tables and the memory map.
         if !is_ours && !unsafe { ffi::mk_ipi_glue_may_borrow(at.0) } {
             return refuse!(EBUSY, "trampoline={:#x}: no RAM below 1 MiB, or Linux's own trampoline", at.0);
         }
-        // SAFETY: ours; or else Linux reserves all memory below 1 MiB since 5.13, and uses none but its own trampoline.
+        // SAFETY: the page is ours. Or it is reserved: since 5.13 Linux reserves all memory below 1 MiB, and uses only
+        // its own trampoline there.
         let page = unsafe { Mapped::any(range)? };
         let mut before = [0; Self::LEN];
         let (code, at, _) = code();
@@ -174,8 +178,8 @@ impl Drop for LowPage {
     }
 }
 
-/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error it was stopped, or
-/// that was refused too, and it may be anywhere.
+/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error the CPU was
+/// stopped. If stopping it failed too, it may run anything.
 ///
 /// # Safety
 ///
@@ -188,35 +192,35 @@ pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
     let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
     let mapped = Mapped::new(page)?;
     let (_, _, exit) = code();
-    // `write_start_pages` has seen that the page lies below 4 GiB.
+    // `write_start_pages` has checked that the page lies below 4 GiB.
     let at = page.start().0 as u32;
-    // SAFETY: the start page of a kernel that does not run.
+    // SAFETY: it is the start page of a kernel that does not run.
     unsafe {
         mapped.write(EXIT, exit);
         mapped.write(FLAG, &0u32.to_le_bytes());
     }
     let _low = LowPage::borrow(low, ours.is_some(), [at + EXIT as u32, entry, at, at + FLAG as u32])?;
-    // SAFETY: the CPU is the instance's, and the trampoline lies at `low`.
+    // SAFETY: the CPU belongs to the instance, and the trampoline lies at `low`.
     let started = unsafe { start_cpu(apic, cpu, target, wait) };
     let entered = match started {
         Ok(()) if wait_until(ENTER, || mapped.word(FLAG) != 0) => return Ok(()),
         Ok(()) => refuse!(ETIMEDOUT, "CPU {} does not come up", cpu.0),
         Err(e) => refuse!(EIO, "CPU {}: {e:?}", cpu.0),
     };
-    // Off the low page, before that is given back. If it fails, the log says so.
-    // SAFETY: it is the instance's.
+    // The CPU must leave the low page before that is given back. If this fails, the log says so.
+    // SAFETY: the CPU belongs to the instance.
     let _ = unsafe { stop(cpu) };
     entered
 }
 
-/// Stops `cpu` wherever it is: it waits for a start then.
+/// Stops `cpu`, whatever it runs. It then waits for a start.
 ///
 /// # Safety
 ///
-/// The CPU was given away, and nobody needs what it was doing.
+/// The CPU was given away, and what it was doing is not needed.
 pub unsafe fn stop(cpu: PhysCpuId) -> Result {
     let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { stop_cpu(apic, cpu, STOP, wait) }
         .map_err(|e| failure!(EIO, "CPU {} does not stop: {e:?}", cpu.0))
 }

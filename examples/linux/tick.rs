@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tick: shows that we live, looks who else does and what became of our messages, follows the directory where another kernel writes it,
-//! and has the deferred work find what a lost doorbell left.
+//! The tick. It shows that this kernel lives, and checks which peers live and what became of the messages to them. It
+//! follows the directory where another kernel writes it. It makes the deferred work find messages whose doorbell was
+//! lost.
 
 use crate::platform::{Linux, ENDPOINT};
 use crate::{ffi, joined, net, services, stop};
@@ -9,10 +10,10 @@ use mk_ipi_core::platform::LocalInterrupts;
 
 /// Milliseconds from one look at the peers to the next.
 const TICK_MS: u32 = 50;
-/// A peer whose heartbeat stands still for so many nanoseconds is suspect.
+/// A peer whose heartbeat stands still for this time, in nanoseconds, is suspect.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// Process context, on the doorbell's CPU.
+/// The tick, in process context, on the doorbell's CPU.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     if stop::is_over() {
@@ -29,7 +30,7 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     start();
 }
 
-/// Has the tick come, this once.
+/// Queues one tick.
 pub fn start() {
     // SAFETY: `start_work` has made it.
     unsafe { ffi::mk_ipi_glue_queue_tick(TICK_MS) };

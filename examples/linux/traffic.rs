@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Traffic on order, to see that links work and how fast: debugfs `traffic`.
+//! Traffic on order, to check that links work and how fast: debugfs `traffic`.
 //!
-//! `run MESSAGES PINGS ID...` has every kernel named, and this one, stream MESSAGES to every other, all at once, then play
-//! PINGS rounds of ping-pong with each in turn. The kernels serve (examples/bare-metal/src/order.rs). The write returns when it
-//! is over; then the file has two lines of JSON for each direction, whatever they say. A kernel that is killed meanwhile drops
-//! out. If it is started anew at once, and the links are native, its next life tells what it got: nothing may be lost.
+//! `run MESSAGES PINGS ID...` is for the named kernels and this one. Each streams MESSAGES to every other one, all at
+//! the same time. Then each plays PINGS rounds of ping-pong with each other one in turn. The kernels serve
+//! (examples/bare-metal/src/order.rs). The write returns when the run is over. Then the file has two lines of JSON for
+//! each direction, whatever the result. A kernel that is killed meanwhile drops out. If it is started anew at once, and
+//! the links are native, its next life reports what it got: nothing may be lost.
 //!
-//! A Linux that another one started takes `serve` instead.
+//! A Linux that another one started accepts `serve` instead.
 
 mod deaths;
 mod drive;
@@ -27,17 +28,17 @@ use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// A run is under way.
+/// True while a run is under way.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// Messages that are through, and that are to come, of all this kernel's directions.
+/// Messages that are done, and messages that there will be, in all directions of this kernel.
 static PROGRESS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// Takes what comes, from now on.
+/// Takes messages from now on.
 pub fn register() -> Result<Handlers> {
     Handlers::register(if role::is_joined() { &serve::HANDLERS } else { &[] })
 }
 
-/// Who this kernel is.
+/// This kernel's id.
 fn me() -> InstanceId {
     ENDPOINT.identity().map_or(InstanceId::HOST, |(me, _)| me)
 }
@@ -73,13 +74,13 @@ impl Plan {
         sane.then_some(Self { messages, pings, kernels })
     }
 
-    /// All kernels, this one too.
+    /// All kernels, including this one.
     fn kernels(&self) -> impl Iterator<Item = InstanceId> + Clone {
         let kernels = self.kernels;
         (0..MAX_INSTANCES as u8).filter(move |id| kernels & 1 << id != 0).map(InstanceId::new)
     }
 
-    /// All but this one.
+    /// All kernels except this one.
     fn others(&self) -> impl Iterator<Item = InstanceId> + Clone {
         self.kernels().filter(|id| *id != InstanceId::HOST)
     }
@@ -92,7 +93,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     serve::on_event(id, event);
 }
 
-/// Runs the traffic on one line; 0, or a negative error number.
+/// Runs the traffic on one line. Returns 0, or a negative error number.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     // SAFETY: glue.c passes a copy of `len` bytes.
@@ -124,7 +125,7 @@ fn alone(f: impl FnOnce() -> Result) -> Result {
     done
 }
 
-/// debugfs `traffic`: how far a run is, or what the last one found.
+/// debugfs `traffic`: the progress of a run, or the result of the last one.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_show_traffic(to: *mut c_void, _: *mut c_void) -> c_int {
     use core::fmt::Write;

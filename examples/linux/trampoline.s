@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Where a CPU is after SIPI: real mode, CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). It may lie in any page below 1 MiB,
- * and finds its own addresses from CS. It goes to 32-bit protected mode, flat, and on to the exit below, which
+ * A CPU begins here after SIPI: real mode, CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). The code can lie in any page below
+ * 1 MiB, and finds its own addresses from CS. It enters 32-bit protected mode, flat, and jumps to the exit below, which
  * start.rs has copied to the start page.
  */
     .pushsection .rodata.mk_ipi_trampoline, "a", @progbits
@@ -39,7 +39,7 @@ mk_ipi_trampoline_start:
 4:  .quad 0
     .quad 0x00cf9a000000ffff        /* 0x08: 32-bit code, flat */
     .quad 0x00cf92000000ffff        /* 0x10: data, flat */
-    .quad 0x0000890000000067        /* 0x18: a 32-bit TSS at 0, as PVH wants */
+    .quad 0x0000890000000067        /* 0x18: a 32-bit TSS at 0, as PVH requires */
 2:  .word . - 4b - 1
     .long 4b - mk_ipi_trampoline_start
     .balign 4

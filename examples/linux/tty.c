@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The terminals /dev/ttyMK<ID>, each a line to the kernel <ID>, and the console that a spawned Linux has at its host. Linux has no
- * Rust interface to either. What goes over the link is in Rust (services/console.rs), and so is every lock: a callback of the tty core
- * may take them all.
+ * The terminals /dev/ttyMK<ID>, each a line to the kernel <ID>, and the console that a spawned Linux has at its host. Linux has
+ * no Rust interface to either. What goes over the link is in Rust (services/console.rs). The lock of the lines is taken
+ * there. It is not held when the tty core is called, because a callback of the tty core can take it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/console.h>
@@ -19,7 +19,7 @@
 struct mk_ipi_tty {
 	struct tty_port port;
 	struct device *device;
-	/* Who fills the buffer of the port. Before the lock of the lines. */
+	/* Held by code that fills the port's buffer. Taken before the lock of the lines. */
 	spinlock_t push_lock;
 	bool is_open;
 	bool is_throttled;
@@ -100,7 +100,7 @@ static unsigned int id_of(struct tty_port *port)
 	return container_of(port, struct mk_ipi_tty, port) - ttys;
 }
 
-/* Somebody reads, or nobody does any more. */
+/* A program begins to read, or the last reader has closed the terminal. */
 static int tty_activate(struct tty_port *port, struct tty_struct *tty)
 {
 	unsigned int id = id_of(port);
@@ -126,8 +126,8 @@ static const struct tty_port_operations mk_ipi_tty_port_ops = {
 };
 
 /*
- * A line to a kernel that has a login at its end is raw here: that end echoes. The line of a spawned Linux to its host is where a
- * login reads.
+ * A line to a kernel that has a login at its end is raw here, because that end echoes. The line of a spawned Linux to its host is
+ * not raw, because a login of this Linux reads from it.
  */
 int mk_ipi_glue_tty_start(bool is_raw)
 {
@@ -195,7 +195,7 @@ void mk_ipi_glue_tty_remove(unsigned int id)
 	tty_unregister_device(driver, id);
 }
 
-/* A piece of what came, for whoever reads: whether there may be more. */
+/* Passes a piece of what came to the reader. Returns whether there may be more. */
 static bool push(struct mk_ipi_tty *to, unsigned int id)
 {
 	u8 piece[256];
@@ -216,14 +216,14 @@ static bool push(struct mk_ipi_tty *to, unsigned int id)
 	return taken == sizeof(piece);
 }
 
-/* Hands over all that whoever reads takes, in any context but an NMI's and a hard interrupt's. */
+/* Passes to the reader all that it takes. In any context except an NMI and a hard interrupt. */
 void mk_ipi_glue_tty_drain(unsigned int id)
 {
 	struct mk_ipi_tty *to = &ttys[id];
 	unsigned long flags;
 	bool more;
 
-	/* What comes before there is a terminal waits for it. */
+	/* Bytes that come before the terminal exists wait for it. */
 	if (!READ_ONCE(to->device))
 		return;
 	do {
@@ -233,7 +233,7 @@ void mk_ipi_glue_tty_drain(unsigned int id)
 	} while (more);
 }
 
-/* There is room for whoever writes. */
+/* There is room for writers. */
 void mk_ipi_glue_tty_wake(unsigned int id)
 {
 	if (READ_ONCE(ttys[id].device))
@@ -241,12 +241,14 @@ void mk_ipi_glue_tty_wake(unsigned int id)
 }
 
 /*
- * The console. printk's own buffer keeps what was said before the host listens: it is registered then, and begins with the oldest. A
- * record waits there for room in the lane, too. In a panic, an emergency or an NMI, what has no room for long is dropped.
+ * The console. printk's own buffer keeps what was printed before the host listens. Only then the console is registered, and it
+ * begins with the oldest record. A record also waits in that buffer for room in the lane. In a panic, an emergency or an NMI, a
+ * record that
+ * waits too long for room is dropped.
  */
 static bool is_stopping;
 static DEFINE_MUTEX(console_device_lock);
-/* A record, each line with CR. Under the lock. */
+/* A record, with CR in each line. Under the lock. */
 static char record[2 * 2048];
 
 static size_t with_cr(char *to, size_t room, const char *from, size_t len, size_t *used)
@@ -267,7 +269,7 @@ static void console_write_thread(struct console *con, struct nbcon_write_context
 	size_t at = 0, len, used;
 	long sent;
 
-	/* The buffer belongs to whoever takes the console over meanwhile. */
+	/* If another context has taken the console over, the buffer belongs to that one. */
 	if (!nbcon_enter_unsafe(wctxt))
 		return;
 	len = with_cr(record, sizeof(record), wctxt->outbuf, wctxt->len, &used);
@@ -284,7 +286,7 @@ static void console_write_thread(struct console *con, struct nbcon_write_context
 	}
 }
 
-/* Ten milliseconds for a piece, and none after one for which that was too little. */
+/* Waits up to ten milliseconds for a piece. After one that had no room in that time, it does not wait any more. */
 static void console_write_atomic(struct console *con, struct nbcon_write_context *wctxt)
 {
 	static bool is_stuck;
@@ -340,7 +342,7 @@ static struct console mk_ipi_console = {
 	.device_lock = console_lock_device,
 	.device_unlock = console_unlock_device,
 	.device = console_tty,
-	/* Also if no console= names it. */
+	/* Enabled even if no console= names it. */
 	.flags = CON_NBCON | CON_PRINTBUFFER | CON_ENABLED,
 	.index = 0,
 };

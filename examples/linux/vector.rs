@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The doorbell's vector: one of the interrupts of the boot CPU, which never goes offline.
 //!
-//! It stays there: the interrupt is excluded from balancing, so Linux refuses a change of its affinity with an error, and
-//! no sender need be told of one. `/proc/interrupts` counts it.
+//! It stays on that CPU. The interrupt is excluded from balancing, so Linux refuses a change of its affinity with an
+//! error. So senders never need to be told of a change. `/proc/interrupts` counts it.
 
 use crate::failure::{check, refuse, Result};
 use crate::platform::ENDPOINT;
@@ -11,13 +11,13 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use mk_ipi_core::abi::Vector;
 
-/// The CPU that peers ring: Linux's number of it.
+/// The CPU that peers ring, by Linux's number.
 pub const DOORBELL_CPU: u32 = 0;
 
-/// The vector; dropping it gives it back, and no handler runs after that.
+/// The vector. Dropping it gives it back, and after that no handler runs.
 pub struct Doorbell {
     irq: u32,
-    /// Its handler is installed.
+    /// Whether its handler is installed.
     requested: bool,
 }
 
@@ -34,15 +34,15 @@ impl Doorbell {
     /// Takes a vector on the doorbell's CPU.
     pub fn new() -> Result<Self> {
         let mut info = ffi::IrqAllocInfo([0; 256]);
-        // SAFETY: the domain is there on every x86 with an APIC; `info` says: nothing special.
+        // SAFETY: the domain exists on every x86 machine with an APIC. `info` asks for nothing special.
         let irq = unsafe {
             let (node, info) = (-1, (&raw mut info).cast());
             ffi::__irq_domain_alloc_irqs(ffi::x86_vector_domain, -1, 1, node, info, false, ptr::null())
         };
         let irq = check(irq, format_args!("no interrupt to be had"))?;
         let mut doorbell = Self { irq, requested: false };
-        // SAFETY: an interrupt of ours that nobody uses. The affinity comes before the handler: later it waits for an
-        // interrupt to move.
+        // SAFETY: it is this module's interrupt, and nothing else uses it. The affinity is set before the handler; if
+        // it were set later, the move would wait for an interrupt.
         let placed = unsafe {
             ffi::__irq_set_handler(irq, ffi::handle_edge_irq as *const c_void, 0, ptr::null());
             ffi::irq_set_affinity(irq, ffi::mk_ipi_glue_cpumask_of(DOORBELL_CPU))
@@ -55,17 +55,17 @@ impl Doorbell {
         };
         check(requested, format_args!("interrupt {irq}"))?;
         doorbell.requested = true;
-        // Where CPU 0 had no vector left, the kernel takes another CPU's.
-        // SAFETY: an interrupt of ours.
+        // If CPU 0 has no vector left, the kernel takes one of another CPU.
+        // SAFETY: it is this module's interrupt.
         if !unsafe { ffi::mk_ipi_glue_irq_is_on(irq, DOORBELL_CPU) } {
             return refuse!(ENOSPC, "no vector left on CPU {DOORBELL_CPU}");
         }
         Ok(doorbell)
     }
 
-    /// What peers send.
+    /// The vector that peers send.
     pub fn vector(&self) -> Result<Vector> {
-        // SAFETY: an interrupt of the vector domain, whose data and configuration live as long as it does.
+        // SAFETY: it is an interrupt of the vector domain, whose data and configuration live as long as it does.
         let vector = unsafe { (*ffi::irqd_cfg(ffi::irq_get_irq_data(self.irq))).vector };
         match u8::try_from(vector).ok().and_then(Vector::new) {
             Some(vector) => Ok(vector),

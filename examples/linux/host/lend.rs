@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! CPUs that Linux gives away and takes back, also to and from a kernel that runs (SPEC D-10, chapter M).
 //!
-//! Every kernel here has one doorbell, at its first CPU, which stays its own. So nobody rings a CPU that moves, and none has to follow
-//! the directory before it is another's; only the kernel that gets the CPU must find it there. The books are not held while a kernel
-//! is waited for.
+//! Every kernel here has one doorbell, at its first CPU, which it keeps. So no kernel rings a CPU that moves, and none
+//! has to follow the directory before the CPU belongs to another one. Only the kernel that gets the CPU must find it in
+//! the directory. The host's lock is not held while a kernel is waited for.
 
 use super::{with, Generation, Host, Instance, Phase};
 use crate::failure::{refuse, Result};
@@ -14,11 +14,11 @@ use mk_ipi_core::abi::cpu_move::CpuMoveKind;
 use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId};
 
-/// A move that waits for a kernel.
+/// A move that waits for a kernel's answer.
 struct Move {
     life: Incarnation,
     at: PhysCpuId,
-    /// Linux had the CPU before.
+    /// Whether Linux had the CPU before.
     was_ours: bool,
 }
 
@@ -32,18 +32,18 @@ pub fn take(cpu: u32) -> Result {
     with(|host| host.take(cpu))
 }
 
-/// Gives `cpu` to the kernel of `id`, which runs; takes it from Linux first, if Linux still has it.
+/// Gives `cpu` to the kernel of `id`, which runs. Takes it from Linux first, if Linux still has it.
 pub fn give_to(id: InstanceId, cpu: u32) -> Result {
     let begun = with(|host| host.begin_give(id, cpu))?;
     let done = moves::ask(id, begun.life, CpuMoveKind::Use, begun.at, || lives(id, begun.life));
     if let Err(NotDone::Refused(_)) = done {
         with(|host| host.undo_give(id, cpu, &begun));
     }
-    // Where it says nothing the CPU stays its own: it may use it any moment.
+    // If it does not answer, the CPU stays with it, because it could begin to use the CPU at any moment.
     done.map_err(NotDone::into_failure)
 }
 
-/// Has the kernel of `id`, which runs, give `cpu` up, and gives it back to Linux.
+/// Makes the kernel of `id`, which runs, give up `cpu`, and gives the CPU back to Linux.
 pub fn take_from(id: InstanceId, cpu: u32) -> Result {
     let begun = with(|host| host.begin_take(id, cpu))?;
     moves::ask(id, begun.life, CpuMoveKind::GiveUp, begun.at, || lives(id, begun.life))
@@ -51,7 +51,7 @@ pub fn take_from(id: InstanceId, cpu: u32) -> Result {
     with(|host| host.finish_take(id, cpu, &begun))
 }
 
-/// Whether that life of `id` runs, and has not said goodbye.
+/// Returns whether this life of `id` runs, and has not said goodbye.
 fn lives(id: InstanceId, life: Incarnation) -> bool {
     with(|host| host.find(id).and_then(|i| i.life())) == Some(life) && !peers::is_gone(id, life)
 }
@@ -98,7 +98,7 @@ impl Host {
         kept.map(|()| begun)
     }
 
-    /// The kernel does not use it, and never will. If any of this fails, the log says so.
+    /// Undoes a move: the kernel does not use the CPU, and never will. If any of this fails, the log says so.
     fn undo_give(&mut self, id: InstanceId, cpu: u32, begun: &Move) {
         self.unlist(id, cpu, begun.life);
         let _ = if begun.was_ours { self.take(cpu) } else { Ok(()) };
@@ -115,13 +115,13 @@ impl Host {
         Ok(Move { life: instance.incarnation, at, was_ours: false })
     }
 
-    /// The kernel has given it up.
+    /// Ends a move: the kernel has given the CPU up.
     fn finish_take(&mut self, id: InstanceId, cpu: u32, begun: &Move) -> Result {
         self.unlist(id, cpu, begun.life);
         self.take(cpu)
     }
 
-    /// Takes `cpu` out of the CPUs of `id`, if that life still runs. It may come back.
+    /// Takes `cpu` out of the CPUs of `id`, if this life still runs. It can come back.
     fn unlist(&mut self, id: InstanceId, cpu: u32, life: Incarnation) {
         let Some(mut instance) = self.find(id).filter(|i| i.life() == Some(life)) else { return };
         instance.cpus.remove(cpu);
@@ -143,7 +143,7 @@ impl Host {
         Ok(instance)
     }
 
-    /// Keeps what `id` has now, and lists it.
+    /// Stores what `id` has now, and lists it.
     fn keep(&mut self, id: InstanceId, instance: &Instance) -> Result {
         self.set(id, Some(*instance));
         self.list(id, instance, State::Running)

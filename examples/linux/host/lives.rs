@@ -16,7 +16,7 @@ use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysRange};
 use mk_ipi_x86::{Microseconds, Mode};
 
-/// Bytes below 1 MiB of a kernel that can be put anywhere: Linux keeps the code there by which it starts its CPUs.
+/// Bytes below 1 MiB for a kernel that can be put anywhere. Linux keeps the code there with which it starts its CPUs.
 const LOW: u64 = 48 << 10;
 
 /// What a kernel is started from.
@@ -25,26 +25,27 @@ pub struct Files<'a> {
     pub image: &'a File,
     /// Its first file system.
     pub initrd: Option<&'a File>,
-    /// The words behind ours on its command line.
+    /// The words that follow the host's own on its command line.
     pub words: &'a str,
 }
 
-/// The words that each Linux which is spawned needs: no device of the host's, no CPU beyond its own, a clock that is measured
-/// already, no restart of the machine. What stands behind them counts if it says something else.
+/// The words that every spawned Linux needs: no devices of the host, no CPUs beyond its own, a clock that is measured
+/// already, no restart of the machine. A later word on the command line overrides them.
 struct LinuxWords {
     cpus: usize,
 }
 
 impl fmt::Display for LinuxWords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SAFETY: written at boot.
+        // SAFETY: it was written at boot.
         let khz = unsafe { ffi::tsc_khz };
         write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} ", self.cpus)?;
-        // In parallel, CPUs are not started in the order of their numbers: the first ones are its own, others may not be.
+        // When Linux brings up CPUs in parallel, it does not do so in the order of their numbers. But only the first
+        // ones belong to it; others may not.
         f.write_str("cpuhp.parallel=0 pci=off 8250.nr_uarts=0 ")?;
         f.write_str("no_ipi_broadcast=1 panic=0 apic_extnmi=none ")?;
         match Linux.apic().map(|apic| apic.mode()) {
-            // It would leave x2APIC mode where it finds nothing that remaps interrupts.
+            // Without this word it would leave x2APIC mode, because it finds no interrupt remapping.
             Some(Mode::X2Apic) => f.write_str("noapic "),
             _ => Ok(()),
         }
@@ -58,8 +59,8 @@ struct Ready {
 }
 
 impl Host {
-    /// Starts the kernel of `id`: its first life, or the next. What a start that
-    /// fails takes is a number of its lives, and the image of the former one.
+    /// Starts the kernel of `id`, in its first life or the next. A start that fails costs only a number of its lives,
+    /// and the image of the former life.
     pub fn start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
         let ready = self.load_or_undo(id, files)?;
         let mut instance = self.get(id)?;
@@ -69,7 +70,7 @@ impl Host {
         let done = self.enter(id, &instance, &ready);
         instance.phase = Phase::Running;
         self.set(id, Some(instance));
-        // Where that fails too, the CPU may be in the image: the kernel counts as running, and can be killed again.
+        // If that fails too, the CPU may be in the image: the kernel counts as running, and can be killed again.
         let listed = if done.is_ok() { self.list(id, &instance, State::Running) } else { self.kill(id) };
         if self.get(id)?.phase != Phase::Running {
             Self::unload(id);
@@ -77,7 +78,8 @@ impl Host {
         done.and(listed)
     }
 
-    /// Does all that comes before the start of the kernel of `id`, and undoes it: whether it could be started.
+    /// Does all that comes before the start of the kernel of `id`, and undoes it. Tells whether the kernel could be
+    /// started.
     pub fn check_start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
         self.load_or_undo(id, files).map(|_| Self::unload(id))
     }
@@ -94,7 +96,8 @@ impl Host {
         ready
     }
 
-    /// Puts into the memory of `id` what its kernel is started from and what it is told. Whatever fails, `unload` undoes it.
+    /// Puts into the memory of `id` what its kernel is started from, and what it is told. On any error, `unload` undoes
+    /// it.
     fn load(&mut self, id: InstanceId, instance: &Instance, files: &Files<'_>) -> Result<Ready> {
         let (Some(pages), Some(region), Some(directory), Some(boot_cpu)) = (
             memory::of(Owner::StartPages(id)),
@@ -134,7 +137,7 @@ impl Host {
         memory::give_back(Owner::Low(id));
     }
 
-    /// Lists the life to come, and has the first CPU enter it.
+    /// Lists the coming life, and makes the first CPU enter it.
     fn enter(&mut self, id: InstanceId, instance: &Instance, ready: &Ready) -> Result {
         peers::forget(id);
         if self.generation == Generation::RfcV2 {
@@ -142,7 +145,7 @@ impl Host {
         }
         self.list(id, instance, State::Starting)?;
         let ([first, ..], ..) = instance.ids();
-        // SAFETY: the CPU is the instance's; its image was loaded just now.
+        // SAFETY: the CPU belongs to the instance, whose image was just loaded.
         unsafe { start::enter(first, ready.entry, ready.pages) }
     }
 
@@ -150,20 +153,20 @@ impl Host {
         ENDPOINT.instance(id).ok()?.region()
     }
 
-    /// Asks the kernel of `id` to stop; gives its life.
+    /// Asks the kernel of `id` to stop. Returns its life.
     fn ask_to_stop(&mut self, id: InstanceId) -> Result<Incarnation> {
         let instance = self.get(id)?;
         if instance.phase != Phase::Running {
             return refuse!(EINVAL, "instance {} does not run", id.get());
         }
         if self.generation == Generation::Native {
-            // One that has no lane for it cannot be asked.
+            // A kernel that has no lane for it cannot be asked.
             let _ = ENDPOINT.stop(id, instance.incarnation);
         }
         Ok(instance.incarnation)
     }
 
-    /// Stops the CPUs of `id` wherever they are.
+    /// Stops the CPUs of `id`, whatever they run.
     pub fn kill(&mut self, id: InstanceId) -> Result {
         let mut instance = self.get(id)?;
         if instance.phase != Phase::Running {
@@ -171,7 +174,7 @@ impl Host {
         }
         let (ids, count, _) = instance.ids();
         for cpu in ids.iter().take(count) {
-            // SAFETY: the CPU is the instance's, which is to end.
+            // SAFETY: the CPU belongs to the instance, which must end.
             unsafe { start::stop(*cpu)? };
         }
         instance.phase = Phase::Stopped;
@@ -183,7 +186,7 @@ impl Host {
         self.list(id, &instance, State::Dead)
     }
 
-    /// Whether the kernel of any instance runs.
+    /// Returns whether the kernel of any instance runs.
     pub fn any_runs(&self) -> bool {
         self.instances().any(|(_, i)| i.phase == Phase::Running)
     }
@@ -199,27 +202,27 @@ impl Host {
     }
 }
 
-/// Asks the kernel of `id` to stop, waits for its goodbye as long as is said, and stops its CPUs in any case. Whether it said
-/// goodbye; with slots no kernel can be asked. The books are not held while it is waited for.
+/// Asks the kernel of `id` to stop, waits up to `patience` for its goodbye, and stops its CPUs in any case. Returns
+/// whether it said goodbye. With slots (RFC v2) no kernel can be asked. The host's lock is not held during the wait.
 pub fn stop(id: InstanceId, patience: Microseconds) -> Result<bool> {
     let (life, can_answer) =
         with(|host| host.ask_to_stop(id).map(|life| (life, host.generation == Generation::Native)))?;
     let runs = || with(|host| host.find(id).and_then(|i| i.life()) == Some(life) && !host.ending);
-    // SAFETY: looks at the task that runs this.
+    // SAFETY: it looks at the task that runs this.
     let is_over = || peers::is_gone(id, life) || !runs() || unsafe { ffi::mk_ipi_glue_signal_pending() };
     if can_answer {
         start::wait_until(patience, is_over);
     }
-    // Somebody else may have stopped it, and started it anew.
+    // In the meantime another caller may have stopped it, and started it anew.
     with(|host| if host.find(id).and_then(|i| i.life()) == Some(life) { host.kill(id) } else { Ok(()) })?;
     Ok(peers::is_gone(id, life))
 }
 
-/// The machine is about to restart, or another kernel to take its place: nobody else may run.
+/// The machine is about to restart, or another kernel to take its place: no spawned kernel may run then.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_end() {
     if role::is_joined() {
-        // Its end comes later (spawned.c).
+        // Such a kernel's end comes later (spawned.c).
         return;
     }
     HOST.with(|host| {
@@ -228,7 +231,8 @@ extern "C" fn mk_ipi_rs_end() {
     });
 }
 
-/// The machine is about to sleep: not while a kernel runs, which would not survive it. Or it does not sleep any more.
+/// If `sleep`, the machine is about to sleep. It must not while a kernel runs, because that kernel would not survive
+/// it. Otherwise the machine has woken up.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_sleep(sleep: bool) -> bool {
     HOST.with(|host| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How instances are made and taken away.
+//! How instances are made and removed.
 
 use super::{destroy_region, CpuList, Generation, Host, Instance, Phase, MAX_INSTANCE_CPUS};
 use crate::failure::{refuse, Result};
@@ -10,8 +10,8 @@ use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, Vector, PAGE_SIZE};
 
 impl Host {
-    /// Makes instance `id` of CPUs that were given away, with a pool of `pool` bytes and a region in it. While it runs it may get those
-    /// of `may_get`.
+    /// Makes instance `id` from CPUs that were given away, with a pool of `pool` bytes and a region in it. While it
+    /// runs it can get the CPUs in `may_get`, too.
     pub fn create(&mut self, id: InstanceId, wanted: &CpuList, may_get: &CpuList, pool: u64) -> Result {
         if id == InstanceId::HOST || id.index() >= MAX_INSTANCES {
             return refuse!(EINVAL, "instances are 1 to {}", MAX_INSTANCES - 1);
@@ -57,14 +57,14 @@ impl Host {
         Ok(())
     }
 
-    /// Pool, start page, region, entry. Whatever fails, `clear_out` undoes it.
+    /// Makes pool, start pages, region and entry. On any error, `clear_out` undoes it.
     fn furnish(&mut self, id: InstanceId, instance: &Instance, pool: u64) -> Result {
         let needed = self.generation.region_len();
         if pool < needed {
             return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
         }
         let len = start::pages_len(2 * MAX_INSTANCE_CPUS + 1);
-        // Linux maps the first GiB where it reads them; other kernels have 32 bits.
+        // Linux can read them only in the first GiB, which it maps; other kernels have 32-bit addresses.
         let pages = |limit| memory::take_aligned(Owner::StartPages(id), len, PAGE_SIZE, limit);
         pages(1 << 30).or_else(|_| pages(1 << 32))?;
         memory::take(Owner::Pool(id), pool)?;
@@ -85,13 +85,14 @@ impl Host {
         unsafe { ffi::mk_ipi_glue_release_module() };
     }
 
-    /// Takes instance `id` away. Its kernel does not run; those that have its region mapped let go of it first (SPEC D-10).
+    /// Removes instance `id`. Its kernel does not run. Kernels that have its region mapped must first unmap it (SPEC
+    /// D-10).
     pub fn destroy(&mut self, id: InstanceId) -> Result {
         let instance = self.get(id)?;
         if instance.phase == Phase::Running {
             return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
         }
-        // With slots nobody can say that it has let go of a region.
+        // With slots (RFC v2) a kernel cannot tell that it has unmapped a region.
         if self.generation == Generation::RfcV2 && self.any_runs() {
             return refuse!(EBUSY, "another instance runs, and may have the region of {} mapped", id.get());
         }

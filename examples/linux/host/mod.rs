@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host: makes instances, starts and stops their kernels, and writes the directory. One caller at a time.
 //!
-//! Each step undoes what it did if it fails. A later step wants the earlier ones: give CPUs, create (`make.rs`), start (`lives.rs`); and back:
-//! stop or kill, destroy, take the CPUs. CPUs that move to and from a kernel that runs: `lend.rs`.
+//! Each step undoes what it did if it fails. The order of the steps: give CPUs, create (`make.rs`), start (`lives.rs`).
+//! And back: stop or kill, destroy, take the CPUs. `lend.rs` moves CPUs to and from a kernel that runs.
 
 mod lend;
 mod lives;
@@ -28,18 +28,18 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Most CPUs of one instance, Linux apart.
+/// Most CPUs of one instance, other than Linux.
 pub const MAX_INSTANCE_CPUS: usize = 8;
-/// Pool of an instance for which none is asked.
+/// Size of the pool of an instance if the command does not say it.
 pub const DEFAULT_POOL: u64 = 1 << 20;
 /// Lines of each lane: six messages of full length.
 const LINES: u32 = 512;
 /// Fewest slots of a region (RFC v2).
 const MIN_SLOTS: u32 = 8;
-/// How many milliseconds kernels are given to let go of a region that ends.
+/// How many milliseconds kernels are given to unmap a region that ends.
 const DETACH_MS: u32 = 2_000;
 
-/// What all regions speak.
+/// The layout of all regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// The native link.
@@ -48,7 +48,7 @@ pub enum Generation {
     RfcV2,
 }
 
-/// How far an instance is.
+/// The state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It has a region; nothing runs.
@@ -67,10 +67,10 @@ pub struct CpuList {
 }
 
 impl CpuList {
-    /// None.
+    /// No CPUs.
     pub const NONE: Self = Self { cpus: [0; MAX_INSTANCE_CPUS], count: 0 };
 
-    /// Adds `cpu`; false if there is no room.
+    /// Adds `cpu`. Returns false if there is no room.
     pub fn add(&mut self, cpu: u32) -> bool {
         let place = self.cpus.get_mut(self.count);
         let is_room = place.is_some();
@@ -91,7 +91,7 @@ impl CpuList {
         self.cpus.get(..self.count).unwrap_or(&[])
     }
 
-    /// Whether `cpu` is one of them.
+    /// Returns whether `cpu` is one of them.
     pub fn has(&self, cpu: u32) -> bool {
         self.get().contains(&cpu)
     }
@@ -100,23 +100,24 @@ impl CpuList {
 /// An instance other than Linux.
 #[derive(Clone, Copy)]
 pub struct Instance {
-    /// How far it is.
+    /// Its state.
     pub phase: Phase,
-    /// Its CPUs, the first of which is started.
+    /// Its CPUs. The first one is started.
     pub cpus: CpuList,
-    /// Those that it may get while it runs: its kernel is told of them at its start.
+    /// CPUs that it can get while it runs. Its kernel is told of them at its start.
     may_get: CpuList,
-    /// Its life, or the one to come if it was never started.
+    /// Its life, or the coming one if it was never started.
     pub incarnation: Incarnation,
 }
 
 impl Instance {
-    /// The life in which it runs, if it does.
+    /// The life in which it runs, if it runs.
     pub fn life(&self) -> Option<Incarnation> {
         (self.phase == Phase::Running).then_some(self.incarnation)
     }
 
-    /// The physical ids of its CPUs, then of those that it may get; and how many are its own, and how many there are.
+    /// The physical ids of its CPUs, followed by those that it can get. And how many are its own, and how many there
+    /// are in all.
     fn ids(&self) -> ([PhysCpuId; 2 * MAX_INSTANCE_CPUS], usize, usize) {
         let mut ids = [PhysCpuId(0); 2 * MAX_INSTANCE_CPUS];
         let known = |list: &[u32]| list.iter().filter_map(|cpu| cpus::apic_id(*cpu)).count();
@@ -127,17 +128,17 @@ impl Instance {
     }
 }
 
-/// The host's books.
+/// The state of the host.
 pub struct Host {
     generation: Generation,
-    /// The directory's mapping, and who writes it.
+    /// The directory's mapping, and its writer.
     directory: Option<(Mapping<AtomicU64>, DirectoryWriter<'static, AtomicU64>)>,
     instances: [Option<Instance>; MAX_INSTANCES],
-    /// Where Linux is rung: the vector, and the CPU that it is good at.
+    /// Where peers ring Linux: the vector, and the CPU for which it is valid.
     bell: Option<(Vector, PhysCpuId)>,
-    /// Room for a list of CPUs, which a stack has not.
+    /// Room for a list of CPUs, which is too large for a stack.
     listed: [PhysCpuId; MAX_CPUS],
-    /// The machine is about to restart or to sleep: nothing is started.
+    /// True if the machine is about to restart or to sleep: then nothing is started.
     ending: bool,
 }
 
@@ -152,24 +153,24 @@ impl Host {
     };
 }
 
-// SAFETY: the only one with 0.
+// SAFETY: the only `Locked` with 0.
 static HOST: Locked<Host> = unsafe { Locked::new(0, Host::NEW) };
 
-/// Calls `f` with the host's books, alone.
+/// Calls `f` with the state of the host. Only one caller at a time has it.
 pub fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with(f)
 }
 
-/// All physical ids below this: slots of a region, which each CPU's id indexes.
+/// The number of slots of a region. Each CPU's physical id is an index, so all ids are below this.
 fn slots() -> u32 {
     let ids = (0..MAX_CPUS as u32).filter_map(cpus::apic_id);
     let highest = ids.map(|id| id.0).max().unwrap_or(0);
-    // No APIC id is as large; a region for it would find no memory.
+    // No APIC id is so large. A region for it would find no memory.
     u32::try_from(highest.saturating_add(1)).unwrap_or(u32::MAX).max(MIN_SLOTS)
 }
 
 impl Generation {
-    /// As the module's parameter names it.
+    /// The name, as in the module's parameter.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -193,11 +194,11 @@ impl Generation {
     }
 }
 
-/// Linux's own end: region, identity and entry in the directory; dropping it takes them away. No instance exists then.
+/// Linux's own end: region, identity and directory entry. Dropping it removes them. No instance may exist then.
 pub struct Own(());
 
 impl Own {
-    /// Makes them. Peers ring `vector` at `doorbell_cpu`.
+    /// Makes Linux's own end. Peers ring `vector` at `doorbell_cpu`.
     pub fn new(generation: Generation, vector: Vector, doorbell_cpu: u32) -> Result<Self> {
         HOST.with(|host| {
             host.generation = generation;
@@ -217,7 +218,7 @@ impl Drop for Own {
         HOST.with(|host| {
             cpus::take_all();
             ENDPOINT.goodbye();
-            // No instance is left, so nobody runs who could have it mapped.
+            // No instance is left, so no kernel runs that could have it mapped.
             let _ = destroy_region(InstanceId::HOST, |_, _| true);
             host.bell = None;
             host.close_directory();
@@ -225,8 +226,9 @@ impl Drop for Own {
     }
 }
 
-/// Takes an instance out of the endpoint's table, with its region, which nobody has mapped of whom `has_stopped` is not true: or
-/// who has? Senders leave it soon: they hold it with interrupts off. Those who have it mapped are given a while to let go of it.
+/// Takes an instance out of the endpoint's table, with its region. No kernel may have the region mapped, except those
+/// for which `has_stopped` returns true. Otherwise it fails and names such a kernel. Senders leave the region soon,
+/// because they hold it with interrupts off. Kernels that have it mapped are given some time to unmap it.
 fn destroy_region(
     id: InstanceId,
     has_stopped: impl Fn(InstanceId, Incarnation) -> bool,
@@ -267,12 +269,12 @@ impl Host {
                     Some(cpu) => writer.boot_cpu(cpu),
                     None => writer,
                 };
-                // SAFETY: there is no instance yet, and we have the books.
+                // SAFETY: there is no instance yet, and the host's lock is held.
                 unsafe { set_reader(Some(writer.reader())) };
                 self.directory = Some((mapping, writer));
             }
             Err(e) => {
-                // SAFETY: mapped just now, and nobody uses it.
+                // SAFETY: it was just mapped, and nothing uses it.
                 unsafe { Linux.unmap(mapping) };
                 memory::give_back(Owner::Directory);
                 return refuse!(EINVAL, "the directory: {e:?}");
@@ -282,9 +284,9 @@ impl Host {
     }
 
     fn close_directory(&mut self) {
-        // SAFETY: all instances are destroyed, our own last, and we have the books.
+        // SAFETY: all instances are destroyed, Linux's own last, and the host's lock is held.
         unsafe { set_reader(None) };
-        // The writer goes at once, before what it writes to.
+        // The writer is dropped here, before the memory that it writes to.
         if let Some(mapping) = self.directory.take().map(|(mapping, _)| mapping) {
             mapping.words().iter().for_each(|w| w.store(0, mk_ipi_core::sync::Ordering::Relaxed));
             // SAFETY: mapped by `open_directory`; its writer is gone.
@@ -293,7 +295,7 @@ impl Host {
         memory::give_back(Owner::Directory);
     }
 
-    /// Its entry lists the CPUs that Linux has not given away; the vector is good at one of them.
+    /// Its entry lists the CPUs that Linux has not given away. The vector is valid for one of them.
     fn create_own(&mut self, vector: Vector, doorbell_cpu: u32) -> Result {
         let Some(bell) = cpus::apic_id(doorbell_cpu) else { return refuse!(ENODEV, "no CPU {doorbell_cpu}") };
         memory::take(Owner::Pool(InstanceId::HOST), self.generation.region_len())?;
@@ -330,7 +332,7 @@ impl Host {
     ) -> InstanceRecord {
         let native = self.generation == Generation::Native;
         let mut flags = if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE };
-        // A vector of Linux's is one CPU's, also in a Linux that is spawned.
+        // A vector of Linux belongs to one CPU. The same holds for a spawned Linux.
         flags.set(EntryFlags::ONE_DOORBELL, native || instance == InstanceId::HOST);
         InstanceRecord {
             instance,
@@ -364,13 +366,13 @@ impl Host {
         })?;
         let listed = list(self);
         if listed.is_err() {
-            // Nobody was told of it.
+            // No kernel was told of it.
             let _ = destroy_region(record.instance, |_, _| true);
         }
         listed
     }
 
-    /// Says in the directory how far `id` is.
+    /// Writes the state of `id` to the directory.
     fn list(&mut self, id: InstanceId, instance: &Instance, state: State) -> Result {
         let (ids, count, _) = instance.ids();
         let ids = ids.get(..count).unwrap_or(&[]);
@@ -384,7 +386,7 @@ impl Host {
         (0..=u8::MAX).zip(&self.instances).filter_map(|(id, i)| Some((InstanceId::new(id), i.as_ref()?)))
     }
 
-    /// What the regions speak.
+    /// The layout of the regions.
     pub fn generation(&self) -> Generation {
         self.generation
     }

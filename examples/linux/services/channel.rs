@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Channels of programs (SPEC chapter G). peer.c has their files.
+//! Channels of programs (SPEC chapter G). peer.c has their device files.
 
 use super::memory::Buffer;
 use super::{ends, life_of, send, Unsent};
@@ -12,9 +12,9 @@ use mk_ipi_core::sync::{AtomicU32, Ordering};
 use mk_ipi_core::Message;
 use mk_ipi_services::channel::{Inbox, Outbox, ReaderChange};
 
-/// Channels that are open at a time; glue.h has the number, too.
+/// Channels that can be open at a time. glue.h has this number, too.
 pub const SLOTS: usize = 64;
-/// Bytes that wait to be read, for each reader.
+/// Bytes that can wait to be read, for each reader.
 const WINDOW: usize = 64 << 10;
 
 const EAGAIN: Errno = Errno(11);
@@ -22,16 +22,16 @@ const EPIPE: Errno = Errno(32);
 const EMSGSIZE: Errno = Errno(90);
 const ECONNRESET: Errno = Errno(104);
 
-/// What `poll` says (uapi/asm-generic/poll.h).
+/// The result of `poll` (uapi/asm-generic/poll.h).
 const READABLE: u32 = 0x0001 | 0x0040;
 const WRITABLE: u32 = 0x0004 | 0x0100;
 const ENDED: u32 = 0x0008 | 0x0010;
 
-/// A message of a program's that is on its way.
+/// A program's message that is being sent.
 struct Outgoing {
     bytes: Buffer,
     len: usize,
-    /// How far it was sent.
+    /// How many bytes of it were sent.
     at: usize,
 }
 
@@ -45,10 +45,10 @@ impl Outgoing {
 struct Slot {
     peer: InstanceId,
     number: u32,
-    /// The peer's life that this is about, and whether it is over.
+    /// The peer's life that this is about, and whether that life is over.
     life: Option<Incarnation>,
     has_ended: bool,
-    /// Files that write.
+    /// How many files write.
     writers: u32,
     outgoing: Option<Outgoing>,
     outbox: Outbox,
@@ -56,22 +56,23 @@ struct Slot {
     inbox: Option<Inbox<Buffer>>,
     /// Messages in it from before the last reset.
     old: usize,
-    /// The reader that went, for the peer to be told of.
+    /// A message that tells the peer that the reader has gone, if it is still to be sent.
     closed: Option<Body<'static>>,
-    /// How often readers and writers had to be told of a reset.
+    /// How often there was a reset that readers and writers must be told of.
     resets: [u32; 2],
-    /// Somebody who writes found no room.
+    /// True if a writer found no room.
     waits: bool,
 }
 
-// SAFETY: the only one with 1.
+// SAFETY: the only `SpinLocked` with 1.
 static SLOTS_OF_ALL: SpinLocked<[Option<Slot>; SLOTS]> =
     unsafe { SpinLocked::new(1, [const { None }; SLOTS]) };
 
 /// The number of the last reader.
 static READERS: AtomicU32 = AtomicU32::new(0);
 
-/// A number that no reader had in this life of ours, nor in the one before it (SPEC G-3), for 65,535 readers.
+/// A number that no reader had in this life of the kernel, nor in the one before it (SPEC G-3). That holds for 65,535
+/// readers.
 fn new_session() -> u32 {
     let life = ENDPOINT.identity().map_or(1, |(_, life)| life.get());
     let number = READERS.fetch_add(1, Ordering::Relaxed) % 0xffff + 1;
@@ -101,21 +102,21 @@ impl Slot {
         self.peer == peer && self.number == number
     }
 
-    /// Nobody has it open, and nothing is owed.
+    /// Returns whether no file has it open, and nothing is still to be sent.
     fn is_over(&self) -> bool {
         let is_under_way = self.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
         let nobody = self.writers == 0 && self.inbox.is_none();
         nobody && (!is_under_way && self.closed.is_none() || self.has_ended)
     }
 
-    /// What was being sent is given up.
+    /// Gives up the message that was being sent.
     fn give_up(&mut self) {
         if let Some(outgoing) = &mut self.outgoing {
             (outgoing.len, outgoing.at) = (0, 0);
         }
     }
 
-    /// The peer's life is over.
+    /// Notes that the peer's life is over.
     fn end(&mut self) {
         self.has_ended = true;
         self.give_up();
@@ -123,7 +124,7 @@ impl Slot {
         self.closed = None;
     }
 
-    /// The peer lives as `life`: whether that is news.
+    /// Notes that the peer lives as `life`. Returns whether that is new.
     fn up(&mut self, life: Incarnation) -> bool {
         if self.life == Some(life) && !self.has_ended {
             return false;
@@ -144,7 +145,7 @@ impl Slot {
         true
     }
 
-    /// Says one thing of this channel.
+    /// Sends one message about this channel.
     fn say(&self, to: Option<Incarnation>, body: Body<'_>) -> Result<(), Unsent> {
         let mut room = [0; ChannelMessage::HEADER];
         match (ChannelMessage { number: self.number, to, body }).encode(&mut room) {
@@ -153,7 +154,7 @@ impl Slot {
         }
     }
 
-    /// Sends all that is owed and has room.
+    /// Sends all that is due and has room.
     fn pump(&mut self) {
         let Some(life) = self.life.filter(|_| !self.has_ended) else { return };
         if let Some(body) = self.closed {
@@ -192,14 +193,14 @@ impl Slot {
         }
     }
 
-    /// A message of full length would be taken now.
+    /// Returns whether a message of full length would be taken now.
     fn takes(&self) -> bool {
         let is_full = super::news(self.peer).is_some_and(|news| news.is_full.load(Ordering::Acquire));
         let is_under_way = self.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
         self.outbox.accepts(MAX_MESSAGE) && !is_full && !is_under_way
     }
 
-    /// Takes a message of a program's, if it can begin now.
+    /// Takes a program's message, if it can begin now. Returns whether it did.
     fn begin(&mut self, message: &[u8]) -> bool {
         self.pump();
         let Some(outgoing) = &mut self.outgoing else { return false };
@@ -217,7 +218,7 @@ impl Slot {
     }
 }
 
-/// Looks at all channels: process context.
+/// Looks at all channels, in process context.
 pub fn run() {
     for index in 0..SLOTS {
         let (is_news, over) = SLOTS_OF_ALL.with(|slots| {
@@ -236,7 +237,7 @@ pub fn run() {
             slot.waits &= !has_room;
             (is_news || has_room, if slot.is_over() { place.take() } else { None })
         });
-        // Freed where one may sleep.
+        // It is freed here, where the code can sleep.
         drop(over);
         if is_news {
             super::tell_channel(index);
@@ -244,14 +245,14 @@ pub fn run() {
     }
 }
 
-/// No channel any more: nobody has a file open.
+/// Removes all channels. No file is open any more.
 pub fn end() {
     for index in 0..SLOTS {
         drop(SLOTS_OF_ALL.with(|slots| slots.get_mut(index).and_then(Option::take)));
     }
 }
 
-/// The handler.
+/// The handler of channel messages.
 pub fn on_message(message: &Message<'_>) {
     let (Some((id, from, me)), Ok(message)) = (ends(message), ChannelMessage::decode(message.payload()))
     else {
@@ -273,7 +274,8 @@ pub fn on_message(message: &Message<'_>) {
     match found {
         Some(index) => super::tell_channel(index),
         None if message.body == Body::Ask => {
-            // Nobody reads. If that finds no room: who asked waits for a grant in any case.
+            // There is no reader. If there is no room for the answer, it does not matter: the sender waits for a grant
+            // in any case.
             let closed = Body::Closed { session: 0, read: 0 };
             let mut room = [0; ChannelMessage::HEADER];
             let answer = ChannelMessage { number: message.number, to: Some(from), body: closed };
@@ -286,7 +288,7 @@ pub fn on_message(message: &Message<'_>) {
 }
 
 fn receive(slot: &mut Slot, body: &Body<'_>, from: Incarnation) {
-    // What a life left that is over is still read; it does not begin it anew.
+    // What a finished life left is still read. But it does not make that life the present one.
     if slot.life != Some(from) {
         slot.up(from);
     }
@@ -319,7 +321,8 @@ fn with<R>(index: c_uint, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
     SLOTS_OF_ALL.with(|slots| slots.get_mut(index as usize)?.as_mut().map(f))
 }
 
-/// Opens a channel: its place in the table, or a negative error number. `seen` is what has happened there before.
+/// Opens a channel. Returns its place in the table, or a negative error number. `seen` is set to what has happened
+/// there before.
 fn bind(
     peer: InstanceId,
     number: u32,
@@ -330,7 +333,7 @@ fn bind(
     if ENDPOINT.identity().is_some_and(|(me, _)| me == peer) || ENDPOINT.instance(peer).is_err() {
         return Err(Errno::ENODEV);
     }
-    // Before the lock: it may sleep.
+    // This comes before the lock, because it can sleep.
     let mut window = reads.then(|| Buffer::new(WINDOW).ok_or(Errno::ENOMEM)).transpose()?;
     let mut message = writes.then(|| Buffer::new(MAX_MESSAGE).ok_or(Errno::ENOMEM)).transpose()?;
     let bound = SLOTS_OF_ALL.with(|slots| {
@@ -383,7 +386,7 @@ fn unbind(index: c_uint, reads: bool, writes: bool) {
     drop(over);
 }
 
-/// What a call returns.
+/// The value that a call returns.
 fn to_c(done: Option<Result<usize, Errno>>) -> isize {
     match done {
         Some(Ok(count)) => count as isize,
@@ -475,7 +478,7 @@ extern "C" fn mk_ipi_rs_peer_read(index: c_uint, to: *mut u8, room: usize, seen:
 
 #[no_mangle]
 extern "C" fn mk_ipi_rs_peer_write(index: c_uint, from: *const u8, len: usize, seen: *mut u32) -> isize {
-    // SAFETY: as above; the second number is that of who writes.
+    // SAFETY: as above. The second number is the writer's.
     let (from, seen) = unsafe { (core::slice::from_raw_parts(from, len), &mut *seen.add(1)) };
     to_c(with(index, |slot| write(slot, from, seen)))
 }

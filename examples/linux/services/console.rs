@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Terminals and logs (SPEC chapter K). tty.c has what Linux wants of a terminal, and of a console.
+//! Terminals and logs (SPEC chapter K). tty.c has what Linux requires of a terminal and of a console.
 
 use super::memory::Buffer;
 use super::{ends, life_of, send, Unsent};
@@ -14,27 +14,27 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::Message;
 use mk_ipi_services::console::{Received, TerminalEnd, BYTES};
 
-/// Bytes that wait to be sent, for each terminal.
+/// Bytes that can wait to be sent, for each terminal.
 const OUT: usize = 4 << 10;
-/// Bytes that wait to be read: what a kernel says before anybody looks.
+/// Bytes that can wait to be read: what a kernel prints before a program reads it.
 const KEPT: usize = 64 << 10;
 
 type Lines = [Option<TerminalEnd<Buffer>>; MAX_INSTANCES];
 
-// SAFETY: the only one with 0.
+// SAFETY: the only `SpinLocked` with 0.
 static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; MAX_INSTANCES]) };
 
-/// The life of the host that takes our log, 0 for none; how many bytes of it were sent or left out.
+/// The life of the host that takes this kernel's log, 0 for none. And how many bytes of the log were sent or left out.
 static LISTENER: AtomicU32 = AtomicU32::new(0);
 static LOGGED: AtomicU64 = AtomicU64::new(0);
-/// The console is registered.
+/// Whether the console is registered.
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 
 fn with<R>(id: InstanceId, f: impl FnOnce(&mut TerminalEnd<Buffer>) -> R) -> Option<R> {
     LINES.with(|lines| lines.get_mut(id.index())?.as_mut().map(f))
 }
 
-/// There are lines to these peers from now on, and to no others: process context.
+/// Makes lines to these peers, and removes all others. Runs in process context.
 pub fn make(peers: u32) {
     for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
         let is_there = with(id, |_| ()).is_some();
@@ -44,12 +44,12 @@ pub fn make(peers: u32) {
         }
         let new = if is_wanted { Buffer::new(OUT).zip(Buffer::new(KEPT)) } else { None };
         let line = new.map(|(out, kept)| TerminalEnd::new(out, kept));
-        // Freed where one may sleep.
+        // It is freed here, where the code can sleep.
         drop(LINES.with(|lines| lines.get_mut(id.index()).and_then(|place| core::mem::replace(place, line))));
     }
 }
 
-/// Sends what `line` has to say, as far as there is room. Its writers find room again.
+/// Sends what `line` has to send, as far as there is room. Then its writers find room again.
 fn pump(id: InstanceId, line: &mut TerminalEnd<Buffer>) {
     let mut room = [0; BYTES + ConsoleMessage::HEADER];
     while let Some((payload, sent)) = line.next(&mut room) {
@@ -60,7 +60,8 @@ fn pump(id: InstanceId, line: &mut TerminalEnd<Buffer>) {
     }
 }
 
-/// Hands over what whoever reads takes, says what there is to say, and wakes whoever has room now. Not in hard interrupt context.
+/// Hands over what the reader takes, sends what there is to send, and wakes writers that have room now. Not called in
+/// hard interrupt context.
 pub fn serve(id: InstanceId) {
     // SAFETY: no lock is held.
     unsafe { ffi::mk_ipi_glue_tty_drain(id.get().into()) };
@@ -74,7 +75,7 @@ pub fn serve(id: InstanceId) {
     }
 }
 
-/// Looks at all lines: process context.
+/// Looks at all lines, in process context.
 pub fn run() {
     for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
         with(id, |line| match life_of(id) {
@@ -85,26 +86,26 @@ pub fn run() {
         serve(id);
     }
     if LISTENER.load(Ordering::Acquire) != 0 && !HAS_CONSOLE.swap(true, Ordering::AcqRel) {
-        // SAFETY: process context, once; `end` undoes it.
+        // SAFETY: process context, called once; `end` undoes it.
         unsafe { ffi::mk_ipi_glue_console_start() };
     }
 }
 
-/// No console any more: process context.
+/// Removes the console, in process context.
 pub fn end() {
     if HAS_CONSOLE.swap(false, Ordering::AcqRel) {
-        // SAFETY: registered by `run`, which is not called any more.
+        // SAFETY: `run` registered it, and is not called any more.
         unsafe { ffi::mk_ipi_glue_console_stop() };
     }
 }
 
-/// The handler.
+/// The handler of console messages.
 pub fn on_message(message: &Message<'_>) {
     let (Some((id, from, me)), Ok(message)) = (ends(message), ConsoleMessage::decode(message.payload()))
     else {
         return;
     };
-    // Whose log it is, a host may see; nobody else's log or terminal is taken.
+    // Only the host may read this kernel's log. Others cannot get it, and cannot reach a terminal.
     let Some(heard) = with(id, |line| line.receive(&message, from, me)) else { return };
     if heard == Received::Listen && role::is_joined() && id == InstanceId::HOST {
         let before = LISTENER.swap(from.get(), Ordering::AcqRel);
@@ -118,7 +119,8 @@ pub fn on_message(message: &Message<'_>) {
     }
 }
 
-/// Sends a piece of our log: how many bytes, or that many were left out; 0 for no room, less for nobody who listens. In any context.
+/// Sends a piece of this kernel's log. Returns how many bytes were sent or left out; 0 if there is no room; less than 0
+/// if no one listens. Can be called in any context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) -> c_long {
     let Some(life) = Incarnation::new(LISTENER.load(Ordering::Acquire)) else { return -1 };
@@ -135,7 +137,7 @@ extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) 
     };
     match sent {
         Err(e) if e.is_transient() => 0,
-        // Sent, or the host takes nothing any more.
+        // It was sent, or the host takes nothing any more.
         _ => {
             LOGGED.store(position + bytes.len() as u64, Ordering::Relaxed);
             bytes.len() as c_long
@@ -151,7 +153,7 @@ fn of(id: c_uint) -> InstanceId {
 extern "C" fn mk_ipi_rs_tty_write(id: c_uint, from: *const u8, len: usize) -> usize {
     // SAFETY: tty.c passes that many bytes.
     let bytes = unsafe { core::slice::from_raw_parts(from, len) };
-    // What nobody takes is gone, as with a UART that has no line.
+    // What no one takes is lost, as with a UART that is not connected.
     with(of(id), |line| {
         let count = line.write(bytes);
         pump(of(id), line);
@@ -183,7 +185,7 @@ extern "C" fn mk_ipi_rs_tty_open(id: c_uint, is_open: bool) {
     });
 }
 
-/// Bytes that were lost before what comes next; they are told of now.
+/// How many bytes were lost before what comes next. They count as reported now.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tty_lost(id: c_uint) -> u64 {
     with(of(id), |line| {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Buffers of terminals and channels, charged to whoever has them made.
+//! Buffers of terminals and channels. The task for which they are made is charged.
 
 use crate::ffi;
 
-/// Memory of the kernel's, zeroed at first; freed when it is dropped, which may sleep.
+/// Memory of the kernel, zeroed at first. It is freed when it is dropped, which can sleep.
 pub struct Buffer {
     bytes: *mut u8,
     len: usize,
 }
 
-// SAFETY: it is nobody else's.
+// SAFETY: nothing else uses the memory.
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// `len` bytes. May sleep.
+    /// Allocates `len` bytes. Can sleep.
     pub fn new(len: usize) -> Option<Self> {
         // SAFETY: process context; `drop` frees it.
         let bytes = unsafe { ffi::mk_ipi_glue_alloc(len) }.cast::<u8>();
@@ -23,7 +23,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `len` bytes, initialised, ours.
+        // SAFETY: it is `len` initialised bytes that belong to this value.
         unsafe { core::slice::from_raw_parts(self.bytes, self.len) }
     }
 }
@@ -37,7 +37,7 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: from `new`, once.
+        // SAFETY: it comes from `new`, and is freed once.
         unsafe { ffi::mk_ipi_glue_free(self.bytes.cast()) };
     }
 }

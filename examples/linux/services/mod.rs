@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What programs and people have of the native link: consoles (SPEC chapter K), and channels (SPEC chapter G).
+//! What the native link offers to programs and people: consoles (SPEC chapter K) and channels (SPEC chapter G).
 //!
-//! Handlers take what comes. What is to be sent goes at once if the lane has room; else, and when a peer begins a life or says that there is
-//! space, by a piece of work in process context, which also makes the devices of peers that come, and takes those of peers that go. The
-//! tick has it look again. What an event tells is kept in atomic words: an event may come in the middle of a send.
+//! Handlers take what comes. What must be sent goes at once if the lane has room. Otherwise a work item in process
+//! context sends it. That work also runs when a peer begins a life or says that there is space, and the tick queues it,
+//! too. It makes the devices of peers that come, and removes those of peers that go. What an event tells is kept in
+//! atomic words, because an event can come in the middle of a send.
 
 mod channel;
 mod console;
@@ -24,39 +25,39 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message, SendError};
 
-/// What events told of one peer.
+/// What events have told about one peer.
 struct News {
-    /// Its life in the upper bits, 0 before one is known; [`ENDED`] once that life is over. One word, so that a reader never takes the
-    /// end of one life for that of the next.
+    /// The peer's life in the upper bits, 0 before one is known. [`ENDED`] is set once that life is over. It is one
+    /// word, so that a reader never takes the end of one life for the end of the next.
     life: AtomicU64,
-    /// Its lane was full, and nobody has said since that there is space.
+    /// True if the peer's lane was full, and the peer has not said since that there is space.
     is_full: AtomicBool,
 }
 
-/// Bit of `life`: it is over.
+/// Bit of `life`: the life is over.
 const ENDED: u64 = 1;
 
 static NEWS: [News; MAX_INSTANCES] =
     [const { News { life: AtomicU64::new(0), is_full: AtomicBool::new(false) } }; MAX_INSTANCES];
 
-/// Events and the tick have work done.
+/// True if events and the tick may queue the work.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// What regions speak, of which the host's books cannot be asked where the tick would wait for them.
+/// Whether regions are native. The tick cannot ask the host for it, because it would have to wait for the host's lock.
 static IS_NATIVE: AtomicBool = AtomicBool::new(false);
 
 fn news(id: InstanceId) -> Option<&'static News> {
     NEWS.get(id.index())
 }
 
-/// The life of `id` that is known, and whether it goes on.
+/// The known life of `id`, and whether it goes on.
 fn life_of(id: InstanceId) -> Option<(Incarnation, bool)> {
     let word = news(id)?.life.load(Ordering::Acquire);
     let life = Incarnation::new((word >> 1) as u32)?;
     Some((life, word & ENDED == 0))
 }
 
-/// Has the work done soon, from any context but an NMI's.
+/// Queues the work. Can be called in any context except an NMI.
 fn have_work_done() {
     if IS_ON.load(Ordering::Acquire) {
         // SAFETY: `start_work` has made it.
@@ -64,13 +65,13 @@ fn have_work_done() {
     }
 }
 
-/// Terminals at which there is something, and channels of which somebody is to be woken: one bit for each.
+/// Terminals for which something has come, and channels of which a program must be woken: one bit for each.
 static TERMINALS: AtomicU64 = AtomicU64::new(0);
 static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 fn tell(of: &AtomicU64, bit: usize) {
     of.fetch_or(1 << bit, Ordering::Release);
-    // SAFETY: any context.
+    // SAFETY: it can be called in any context.
     unsafe { ffi::mk_ipi_glue_queue_news() };
 }
 
@@ -79,12 +80,12 @@ fn tell_terminal(id: InstanceId) {
     tell(&TERMINALS, id.index());
 }
 
-/// Something happened to the channel in that place.
+/// Something happened to the channel at this place of the table.
 fn tell_channel(index: usize) {
     tell(&CHANNELS, index);
 }
 
-/// What handlers must not do in hard interrupt context.
+/// Does what handlers must not do in hard interrupt context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_news(_: *mut c_void) {
     let (terminals, channels) = (TERMINALS.swap(0, Ordering::Acquire), CHANNELS.swap(0, Ordering::Acquire));
@@ -92,7 +93,7 @@ extern "C" fn mk_ipi_rs_news(_: *mut c_void) {
         .filter(|id| terminals & 1 << id != 0)
         .for_each(|id| console::serve(InstanceId::new(id)));
     for index in (0..channel::SLOTS).filter(|index| channels & 1 << index != 0) {
-        // SAFETY: a place of the table.
+        // SAFETY: it is a place of the table.
         unsafe { ffi::mk_ipi_glue_peer_wake(index as u32) };
     }
 }
@@ -118,7 +119,7 @@ pub fn on_death(id: InstanceId) {
     }
 }
 
-/// `id` is about to be made: its lives begin again.
+/// Forgets `id`, which is about to be made: its lives begin again.
 pub fn forget(id: InstanceId) {
     if let Some(news) = news(id) {
         news.life.store(0, Ordering::Release);
@@ -127,20 +128,21 @@ pub fn forget(id: InstanceId) {
 
 /// Why a message was not sent.
 enum Unsent {
-    /// It may be tried again.
+    /// It can be tried again.
     Later,
-    /// The peer takes nothing from this life of ours.
+    /// The peer takes nothing from this life of the kernel.
     Never,
 }
 
-/// Sends to `id`; notes that its lane is full, and asks to be told of space.
+/// Sends to `id`. If the lane is full, notes that, and asks to be told of space.
 fn send(id: InstanceId, ty: MessageType, payload: &[u8]) -> core::result::Result<(), Unsent> {
     match ENDPOINT.send(id, ty, payload) {
-        // The bell fails where the peer is about to go: what it has is in its lane.
+        // The doorbell fails if the peer is about to go. The message is in its lane.
         Ok(_) | Err(SendError::NotRung(_)) => Ok(()),
         Err(e) if e.is_transient() => {
             if let Some(news) = news(id) {
-                // First: told of space in between, it is not full. The work looks again in any case.
+                // This comes first: if space is reported in between, the lane does not count as full. The work looks
+                // again in any case.
                 news.is_full.store(true, Ordering::Release);
                 if ENDPOINT.want_space(id, payload.len()) == Ok(true) {
                     news.is_full.store(false, Ordering::Release);
@@ -152,26 +154,27 @@ fn send(id: InstanceId, ty: MessageType, payload: &[u8]) -> core::result::Result
     }
 }
 
-/// Who sent a message, in which life, to which life of ours; not what slots carry, nor what a life sent that was over before we heard of it.
+/// Who sent a message: the sender, its life, and the life of this kernel that it was sent to. `None` for messages in
+/// slots, and for those of a life that was over before it was heard of.
 fn ends(message: &Message<'_>) -> Option<(InstanceId, Incarnation, Incarnation)> {
     let (from, ours) = (message.sender_incarnation()?, message.receiver_incarnation()?);
     let id = message.sender()?;
-    // Of a life that is over nothing more counts.
+    // A message of a life that is over does not count any more.
     let is_late = life_of(id).is_some_and(|(life, _)| from.is_before(life));
     (!is_late).then_some((id, from, ours))
 }
 
-/// The devices that there are: bit by bit, peers and terminals.
+/// The devices that exist: one bit for each peer and for each terminal.
 struct Devices {
     is_on: bool,
     peers: u32,
     terminals: u32,
 }
 
-// SAFETY: the only one with 7.
+// SAFETY: the only `Locked` with 7.
 static DEVICES: Locked<Devices> = unsafe { Locked::new(7, Devices { is_on: false, peers: 0, terminals: 0 }) };
 
-/// Adds and takes away, one by one, what differs; gives what there is then.
+/// Adds and removes, one by one, what differs. Returns what exists then.
 fn change(
     are: u32,
     wanted: u32,
@@ -182,10 +185,10 @@ fn change(
     for id in 0..MAX_INSTANCES as u32 {
         let bit = 1 << id;
         match (are & bit != 0, wanted & bit != 0) {
-            // SAFETY: process context, one at a time (DEVICES); it is not there.
+            // SAFETY: process context, one at a time (DEVICES); the device does not exist.
             (false, true) if unsafe { add(id) } == 0 => now |= bit,
             (true, false) => {
-                // SAFETY: as above; it is there.
+                // SAFETY: as above; the device exists.
                 unsafe { remove(id) };
                 now &= !bit;
             }
@@ -195,7 +198,7 @@ fn change(
     now
 }
 
-/// The other kernels that are known. Slots carry neither service.
+/// The other kernels that are known. Slots (RFC v2) carry neither service.
 fn peers() -> u32 {
     if !role::is_joined() && !IS_NATIVE.load(Ordering::Relaxed) {
         return 0;
@@ -205,40 +208,41 @@ fn peers() -> u32 {
     (0..MAX_INSTANCES as u8).map(InstanceId::new).filter(known).fold(0, |all, id| all | 1 << id.index())
 }
 
-/// All that is due: process context.
+/// Does all that is due, in process context.
 pub fn run() {
     DEVICES.with(|devices| {
         if !devices.is_on {
             return;
         }
         let peers = peers();
-        // A spawned kernel has a terminal at its host, and the host one at each.
+        // A spawned kernel has a terminal to its host, and the host has one to each kernel.
         let terminals = if role::is_joined() { peers & 1 } else { peers };
         console::make(terminals);
         devices.peers = change(devices.peers, peers, ffi::mk_ipi_glue_peer_add, ffi::mk_ipi_glue_peer_remove);
         devices.terminals =
             change(devices.terminals, terminals, ffi::mk_ipi_glue_tty_add, ffi::mk_ipi_glue_tty_remove);
-        // Nobody tells when a life of ours is answered just before it is noted that it is not.
+        // A lane can be noted as full just after the peer has answered this life. No event tells of that, so the notes
+        // are cleared here.
         NEWS.iter().for_each(|news| news.is_full.store(false, Ordering::Release));
         console::run();
         channel::run();
     });
 }
 
-/// The work: process context.
+/// The work, in process context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_services(_: *mut c_void) {
     run();
 }
 
-/// The handlers of both services; dropping it ends them.
+/// The handlers of both services. Dropping it unregisters them.
 pub struct Handlers([Handle; 2]);
 
 impl Handlers {
     /// From now on messages are taken.
     pub fn register() -> Result<Self> {
         if role::is_joined() {
-            // What the host says first is said once.
+            // The host sends its first message only once, so the terminal must be there.
             console::make(1);
         }
         let one = |ty: MessageType, call| {
@@ -266,17 +270,17 @@ impl Drop for Handlers {
     }
 }
 
-/// The devices; dropping it takes them away. Nobody has one open then: whoever does holds the module.
+/// The devices. Dropping it removes them. None is open then, because an open device holds the module.
 pub struct Services(());
 
 impl Services {
-    /// Makes them.
+    /// Makes the devices.
     pub fn new(is_native: bool) -> Result<Self> {
-        // SAFETY: once; `drop` undoes it.
+        // SAFETY: called once; `drop` undoes it.
         check(unsafe { ffi::mk_ipi_glue_tty_start(!role::is_joined()) }, format_args!("no terminals"))?;
         // SAFETY: as above.
         if let Err(e) = check(unsafe { ffi::mk_ipi_glue_peer_start() }, format_args!("no devices")) {
-            // SAFETY: made just now.
+            // SAFETY: it was just made.
             unsafe { ffi::mk_ipi_glue_tty_stop() };
             return Err(e);
         }
@@ -300,7 +304,7 @@ impl Drop for Services {
             console::make(0);
             channel::end();
         });
-        // SAFETY: made by `new`; no device is left.
+        // SAFETY: `new` made them, and no device is left.
         unsafe {
             ffi::mk_ipi_glue_peer_stop();
             ffi::mk_ipi_glue_tty_stop();

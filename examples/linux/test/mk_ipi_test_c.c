@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The shortest use from C: asks instance 1, which serves (examples/bare-metal), for a report, and says that it came. */
+/* The shortest use from C: asks instance 1, which serves (examples/bare-metal), for a report, and logs its arrival. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/module.h>
 #include "mk_ipi_linux.h"

@@ -2,13 +2,19 @@
 /*
  * Offers mk_ipi.ko damaged images: fuzz-start SECONDS SEED INITRAMFS ID=IMAGE...
  *
- * `check` does all that `start` does, but for the CPU. Each image is a Linux or a bare-metal kernel whose headers, program headers and
- * notes are changed here and there, or which is cut; the initramfs is one of several files that are none, and the words of the command
- * are of all lengths. Whatever comes of it must be 0, or an error number and a word in the kernel's log. Each image as it is must be taken,
- * now and then and at the end: a module that loses memory, or its mind, takes none. The same seed does the same.
+ * `check` does all that `start` does, except the start of the CPU. Each image is a Linux or a bare-metal kernel. Its headers,
+ * program
+ * headers and notes are changed in some places, or the file is cut. The initramfs is one of several files that are not an
+ * initramfs.
+ * The words of the command have all lengths. The result must be 0, or an error number with a reason in the kernel's log. The
+ * undamaged
+ * images must be taken, from time to time and at the end: a module that leaks memory, or damages its own state, takes none. The
+ * same
+ * seed gives the same run.
  *
- * Prints records for the scenario, and at its end what came how often. The module's words are many, and go no further; those of others
- * that the kernel's log has go to the console, which is best kept from printing the log itself.
+ * It prints records for the scenario, and at its end how often each result came. The module's log lines are many and are not
+ * printed.
+ * The log lines of others go to the console, so the console should not print the log itself.
  */
 #include <elf.h>
 #include <errno.h>
@@ -24,17 +30,17 @@
 #define DEVICE "/dev/mk_ipi"
 #define LOG "/dev/kmsg"
 #define CONSOLE "/dev/console"
-/* How a line of the module's begins. */
+/* How a log line of the module begins. */
 #define MODULE "mk_ipi: "
 /* A record of the log is shorter. */
 #define RECORD_BYTES 8192
 #define MAX_IMAGES 4
 #define MAX_PLACES 32
-/* What is left of each segment, so that a large image is read, and loaded, in a moment. */
+/* Each segment is shortened to this, so that a large image is read and loaded quickly. */
 #define SEGMENT_BYTES 4096
 /* The largest error number that a program may see. */
 #define MAX_ERRNO 133
-/* Every so many rounds an image is offered as it is. */
+/* After this many rounds an image is offered undamaged. */
 #define WHOLE_EVERY 64
 
 struct place {
@@ -46,7 +52,7 @@ struct image {
 	char file[32];
 	unsigned char *bytes;
 	size_t len;
-	/* What is worth damage: the header, the program headers, the notes. */
+	/* The parts that are damaged: the header, the program headers, the notes. */
 	struct place places[MAX_PLACES];
 	int count;
 };
@@ -57,7 +63,7 @@ static const char *initramfs;
 static unsigned long outcomes[MAX_ERRNO + 1];
 static uint64_t state;
 static int kernel_log, console;
-/* Why the module refused something last. */
+/* The reason of the module's last refusal. */
 static char reason[512];
 
 static void die(const char *what)
@@ -122,7 +128,7 @@ static size_t padded(size_t len)
 	return (len + 3) & ~(size_t)3;
 }
 
-/* Moves the entry that the notes name to the start of the first segment, which is still there. */
+/* Moves the entry that the notes name to the start of the first segment, which was not cut off. */
 static void move_entry(struct image *image, const Elf64_Phdr *notes, uint32_t entry)
 {
 	size_t at = notes->p_offset, end = at + notes->p_filesz;
@@ -140,7 +146,7 @@ static void move_entry(struct image *image, const Elf64_Phdr *notes, uint32_t en
 	}
 }
 
-/* Keeps of `whole` the headers and the first bytes of each segment, and the notes. */
+/* Keeps the headers of `whole`, the first bytes of each segment, and the notes. */
 static void shorten(struct image *image, const unsigned char *whole, size_t len)
 {
 	const Elf64_Ehdr *old = (const void *)whole;
@@ -208,7 +214,7 @@ static void add_image(char *named)
 	}
 }
 
-/* Changes a byte, or a whole field to a value at which mistakes are made. */
+/* Changes a byte, or sets a whole field to a value for which code is often wrong. */
 static void damage(const struct image *image, unsigned char *bytes)
 {
 	static const uint64_t edges[] = { 0, 1, 2, 0xfff, 0x1000, 0x10000, 0x200000, 0x7fffffff, 0x80000000, 0xffffffff,
@@ -239,7 +245,7 @@ static void damage(const struct image *image, unsigned char *bytes)
 	memcpy(bytes + place->at + at, &value, width);
 }
 
-/* The image's file with some damage. */
+/* Writes the image's file with some damage. */
 static void write_damaged(const struct image *image)
 {
 	unsigned char *bytes = malloc(image->len);
@@ -257,7 +263,7 @@ static void write_damaged(const struct image *image)
 	free(bytes);
 }
 
-/* What may stand behind the image's name. */
+/* Adds words that may follow the image's name. */
 static void add_words(char *line, size_t room)
 {
 	static const char *const files[] = { "", "/", "/lib", "/dev/zero", "/dev/null", "/proc/self/mem", "/proc/cmdline", "none",
@@ -278,7 +284,7 @@ static void add_words(char *line, size_t room)
 	*end = 0;
 }
 
-/* Reads the log to its end; whether the module said why it refused something. */
+/* Reads the log to its end. Returns whether the module said why it refused something. */
 static int read_log(void)
 {
 	static char record[RECORD_BYTES + 1];
@@ -306,7 +312,7 @@ static int read_log(void)
 	}
 }
 
-/* Gives the module a command; the error number. */
+/* Gives the module a command. Returns the error number. */
 static int command(const char *line)
 {
 	int file = open(DEVICE, O_WRONLY), error = 0;

@@ -2,13 +2,13 @@
 /*
  * A program that talks over /dev/mk_ipi_peerN (../mk_ipi_peer.h):
  *
- *   talk echo DEVICE CHANNEL            gives back each message, for ever; goes on after an error of a peer's
- *   talk rounds DEVICE CHANNEL COUNT    sends COUNT messages of all lengths and expects each back, in order, by poll
- *   talk send DEVICE CHANNEL COUNT      sends COUNT messages, waiting for room; says which error it got
- *   talk flood DEVICE CHANNEL           sends without waiting until it would have to; says how many that were
- *   talk hold DEVICE CHANNEL            is a reader there, and reads nothing
- *   talk until DEVICE CHANNEL           sends and waits until there is an error, says which, and goes on: what the next life does
- *   talk fuzz DEVICE SECONDS            calls the device with anything
+ *   talk echo DEVICE CHANNEL            sends back each message, for ever; goes on after a peer's error
+ *   talk rounds DEVICE CHANNEL COUNT    sends COUNT messages of all lengths, and expects each back, in order, with poll
+ *   talk send DEVICE CHANNEL COUNT      sends COUNT messages, and waits for room; prints the error that it got
+ *   talk flood DEVICE CHANNEL           sends until it would have to wait; prints how many messages that were
+ *   talk hold DEVICE CHANNEL            opens the channel for reading, and reads nothing
+ *   talk until DEVICE CHANNEL           sends and waits until there is an error, prints it, goes on: shows the peer's next life
+ *   talk fuzz DEVICE SECONDS            calls the device with random arguments
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +74,7 @@ static int rounds(int fd, unsigned long count)
 		struct pollfd one = { .fd = fd, .events = POLLIN };
 		ssize_t len;
 
-		/* A bounded number under way: who gives all back has to wait for us, too. */
+		/* A bounded number under way, because the program that sends all back also has to wait for this one. */
 		if (sent < count && sent - got < 16)
 			one.events |= POLLOUT;
 		if (poll(&one, 1, 30000) != 1) {
@@ -125,7 +125,7 @@ static int flood(int fd)
 	struct pollfd one = { .fd = fd, .events = POLLOUT };
 	unsigned long n;
 
-	/* That somebody reads there is heard a moment later. */
+	/* It takes a moment until this end knows that there is a reader. */
 	poll(&one, 1, 10000);
 	for (n = 0; n < 10000000; n++) {
 		size_t len = fill(n);
@@ -137,7 +137,7 @@ static int flood(int fd)
 	return errno != EAGAIN;
 }
 
-/* What it gets while the peer dies, and lives again: each error once. */
+/* The errors that it gets while the peer dies and lives again: each one once. */
 static int until(int fd)
 {
 	int last = 0;
@@ -160,7 +160,7 @@ static int until(int fd)
 		}
 		if (len > 0 && last == ECONNRESET && one.revents & POLLIN) {
 			printf("works again\n");
-			/* Who gives all back has more: not for whoever comes next. */
+			/* The peer sends back more messages: take them, so that the next reader does not get them. */
 			one.events = POLLIN;
 			while (poll(&one, 1, 2000) == 1 && read(fd, answer, sizeof(answer)) > 0)
 				;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A program at a UART that no driver has: uartsh PORT PROGRAM [WORD...]
+ * Runs a program at a UART that no driver has: uartsh PORT PROGRAM [WORD...]
  *
- * A spawned Linux must not let its driver of UARTs look for them, for it would find those of its host. This polls the one at PORT
- * through /dev/port, and hands what comes and goes to the program's terminal.
+ * A spawned Linux must not let its UART driver look for UARTs, because it would find those of its host. This program polls the
+ * UART at
+ * PORT through /dev/port, and copies the bytes to and from the program's terminal.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,7 +61,7 @@ static void run(const char *terminal, char **words)
 	_exit(127);
 }
 
-/* Moves what is there, both ways; whether anything was. Less than 0: the program has closed its terminal. */
+/* Copies what is there, both ways. Returns whether anything was; less than 0 if the program has closed its terminal. */
 static int move_bytes(unsigned short port, int pty)
 {
 	unsigned char byte;
@@ -72,7 +73,7 @@ static int move_bytes(unsigned short port, int pty)
 		if (write(pty, &byte, 1) == 1)
 			moved = 1;
 	}
-	/* No more at once than a line: what is typed meanwhile must not wait for long. */
+	/* At most a line at a time: what is typed meanwhile must not wait for long. */
 	for (int left = 80; left; left--) {
 		got = read(pty, &byte, 1);
 		if (got != 1)
@@ -106,7 +107,7 @@ int main(int argc, char **argv)
 		perror("uartsh: /dev/port");
 		return 1;
 	}
-	/* Held open, so that the other side is not found closed before the program has opened it. */
+	/* Held open. Otherwise the other side would seem closed until the program has opened it. */
 	tty = open(ptsname(pty), O_RDWR | O_NOCTTY);
 	child = fork();
 	if (!child)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that are killed in mid-run: how far they had come with what this one streamed to them (native).
+//! Kernels that are killed in the middle of a run: how far they had come with this kernel's stream to them (native).
 //!
-//! At a death the link tells how far was handled, and later, by an event, which message was under way: that one is in doubt.
-//! All behind it is unread, and the next life gets it. Both are numbers of the link's; here they become numbers of the stream.
+//! At a death the link tells how far messages were handled. Later an event tells which message was being handled: that
+//! one is in doubt. All later messages are unread, and the next life gets them. Both are numbers of the link; here they
+//! become numbers of the stream.
 
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
@@ -10,19 +11,19 @@ use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// Messages of a stream whose numbers are kept: more than a lane has lines.
+/// Messages of a stream whose numbers are kept. This is more than a lane has lines.
 const RECENT: u64 = 256;
 
 /// This kernel's stream to one other.
 struct Stream {
-    /// Its kernel was stopped.
+    /// Whether its kernel was stopped.
     ended: AtomicBool,
-    /// How far the kernel had handled by then, as far as it had said.
+    /// How far the kernel had handled messages by then, as far as it had reported.
     handled: AtomicU64,
-    /// The last message that it died handling, and how many there were; 0 for none.
+    /// The last message that it was handling when it died, and how many there were; 0 for none.
     doubt: AtomicU64,
     doubts: AtomicU64,
-    /// What the link calls the latest messages: that of message `n` is in place `n` modulo their count.
+    /// The link's numbers of the latest messages. The number of message `n` is at place `n` modulo their count.
     numbers: [AtomicU64; RECENT as usize],
 }
 
@@ -37,14 +38,14 @@ fn of(id: InstanceId) -> Option<&'static Stream> {
 }
 
 impl Stream {
-    /// What the link calls message `n`.
+    /// The link's number of message `n`.
     fn number(&self, n: u64) -> u64 {
         let place = self.numbers.get((n % RECENT) as usize);
         place.map_or(0, |number| number.load(Ordering::Relaxed))
     }
 }
 
-/// A run begins, before it is seen whether `id` lives.
+/// A run begins. Called before it is checked whether `id` lives.
 pub fn begin(id: InstanceId) {
     let Some(stream) = of(id) else { return };
     for word in [&stream.handled, &stream.doubt, &stream.doubts] {
@@ -53,7 +54,7 @@ pub fn begin(id: InstanceId) {
     stream.ended.store(false, Ordering::Release);
 }
 
-/// Message `n` of the stream to `id` was sent; the link calls it `number`.
+/// Message `n` of the stream to `id` was sent. The link gave it the number `number`.
 pub fn note(id: InstanceId, n: u64, number: u64) {
     if let Some(place) = of(id).and_then(|stream| stream.numbers.get((n % RECENT) as usize)) {
         place.store(number, Ordering::Relaxed);
@@ -63,12 +64,12 @@ pub fn note(id: InstanceId, n: u64, number: u64) {
 /// The CPUs of `id` were stopped, and its next life has not begun.
 pub fn on_death(id: InstanceId) {
     let Some(stream) = of(id) else { return };
-    // With slots nobody tells.
+    // With slots (RFC v2) nothing tells it.
     stream.handled.store(ENDPOINT.handled(id).unwrap_or(0), Ordering::Relaxed);
     stream.ended.store(true, Ordering::Release);
 }
 
-/// Whether `id` was stopped since the run began, be it that it lives again.
+/// Returns whether `id` was stopped since the run began, even if it lives again.
 pub fn is_over(id: InstanceId) -> bool {
     of(id).is_some_and(|stream| stream.ended.load(Ordering::Acquire))
 }
@@ -76,20 +77,20 @@ pub fn is_over(id: InstanceId) -> bool {
 /// Something happened to a peer.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     let PeerEvent::InDoubt { number } = event else { return };
-    // What a death before this run left in doubt is none of it.
+    // What a death before this run left in doubt does not belong to this run.
     if let Some(stream) = of(id).filter(|_| is_over(id)) {
         stream.doubt.store(number, Ordering::Relaxed);
         stream.doubts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Messages to `id` that it died handling.
+/// How many messages `id` was handling when it died.
 pub fn doubts(id: InstanceId) -> u64 {
     of(id).map_or(0, |stream| stream.doubts.load(Ordering::Relaxed))
 }
 
-/// Of `sent` messages, how many the life of `id` that ended had, the one in doubt among them; and whether one of the stream is
-/// in doubt.
+/// How many of `sent` messages the ended life of `id` had taken, including the one in doubt. And whether a message of
+/// the stream is in doubt.
 pub fn taken(id: InstanceId, sent: u64) -> (u64, bool) {
     let Some(stream) = of(id) else { return (0, false) };
     let [handled, doubt] = [&stream.handled, &stream.doubt].map(|word| word.load(Ordering::Relaxed));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drives a run: resets all, orders the streams, sends our own, waits for the end, then the pings.
+//! Drives a run: resets all, orders the streams, sends this kernel's own streams, waits for the end, and then does the
+//! pings.
 
 use super::{deaths, inbox, report, Plan, PROGRESS};
 use crate::failure::{failure, refuse, Result};
@@ -13,33 +14,33 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
 use mk_ipi_x86::Microseconds;
 
-/// Messages to one kernel in a row, for which it is rung once at most (native).
+/// Messages to one kernel in a row. It is rung at most once for them (native).
 const BURST: usize = 32;
 /// Sweeps that found nothing to do before the sender sleeps.
 const IDLE_SWEEPS: u32 = 100;
-/// Sweeps after which it sleeps in any case: not every kernel preempts.
+/// Sweeps after which the sender sleeps in any case, because not every kernel preempts.
 const SWEEPS: u32 = 1000;
-/// Nanoseconds without progress after which a run is given up. A Linux that looks for mistakes boots in less.
+/// Nanoseconds without progress after which a run is given up. A Linux with debug checks boots in less.
 const PATIENCE: u64 = 90_000_000_000;
-/// How long the next life of a kernel that was killed is waited for: a Linux boots.
+/// How long to wait for the next life of a kernel that was killed: a Linux must boot.
 const REBIRTH: Microseconds = Microseconds(120_000_000);
 
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);
 
-/// Nanoseconds of a clock that never stands still.
+/// Nanoseconds of a clock that never stops.
 pub fn now() -> u64 {
     // SAFETY: the clock runs.
     unsafe { ffi::ktime_get() }.unsigned_abs()
 }
 
-/// Sleeps a moment.
+/// Sleeps for a short time.
 pub fn pause() {
     // SAFETY: process context.
     unsafe { ffi::usleep_range_state(50, 100, ffi::TASK_UNINTERRUPTIBLE) };
 }
 
-/// Says when nothing has moved for too long.
+/// Detects that nothing has moved for too long.
 struct Watchdog {
     seen: u64,
     since: u64,
@@ -51,7 +52,7 @@ impl Watchdog {
     }
 
     fn check(&mut self, progress: u64, what: &str) -> Result {
-        // SAFETY: looks at the task that runs this.
+        // SAFETY: it looks at the task that runs this.
         if unsafe { ffi::mk_ipi_glue_signal_pending() } {
             return refuse!(EINTR, "interrupted while {what}");
         }
@@ -61,9 +62,10 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Whether nothing has moved for too long.
+    /// Returns whether nothing has moved for too long.
     ///
-    /// Progress is more than there ever was: a peer that reports one number after another makes none.
+    /// Only a number that is larger than all before counts as progress. A peer that reports numbers up and down makes
+    /// none.
     fn is_over(&mut self, progress: u64) -> bool {
         let now = now();
         if self.seen < progress {
@@ -73,7 +75,7 @@ impl Watchdog {
     }
 }
 
-/// Sends, and waits for room. `false` if the kernel dropped out.
+/// Sends, and waits for room. Returns `false` if the kernel dropped out.
 fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     let mut watchdog = Watchdog::new();
     loop {
@@ -88,7 +90,7 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     }
 }
 
-/// A kernel of the run, and our stream to it.
+/// A kernel of the run, and this kernel's stream to it.
 struct Peer {
     id: InstanceId,
     life: Incarnation,
@@ -96,7 +98,7 @@ struct Peer {
     sent: u64,
     busy: u64,
     rung_before: u64,
-    /// We wait for space in its lane.
+    /// True if this kernel waits for space in its lane.
     waits: bool,
     over: bool,
 }
@@ -109,7 +111,7 @@ impl Peer {
         Ok(Self { id, life, native, sent: 0, busy: 0, rung_before, waits: false, over: false })
     }
 
-    /// Whether it runs the life in which it began.
+    /// Returns whether it runs the life in which it began.
     fn lives(&self) -> bool {
         life_of(self.id) == Some(self.life)
     }
@@ -121,7 +123,7 @@ impl Peer {
         }
     }
 
-    /// Sends what can be sent now; whether anything was. To a life that is over, nothing.
+    /// Sends what can be sent now. Returns whether anything was. To a life that is over it sends nothing.
     fn turn(&mut self, messages: u64) -> Result<bool> {
         if deaths::is_over(self.id) {
             return Ok(false);
@@ -154,7 +156,7 @@ impl Peer {
         Payload::new(self.sent, InstanceId::HOST.get().into())
     }
 
-    /// Sends the next message; whether there was room.
+    /// Sends the next message. Returns whether there was room.
     fn next(&mut self) -> Result<bool> {
         let payload = self.payload();
         let sent = if self.native {
@@ -185,7 +187,7 @@ fn life_of(id: InstanceId) -> Option<Incarnation> {
     host::with(|host| host.instances().find(|(i, _)| *i == id).and_then(|(_, i)| i.life()))
 }
 
-/// What `id` knows of itself and `about`; `None` if it dropped out.
+/// Asks `id` what it knows of itself and `about`. `None` if it dropped out.
 fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
     inbox::expect_report(of.id);
     let query = Query { from: InstanceId::HOST, about };
@@ -195,7 +197,7 @@ fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
     let mut watchdog = Watchdog::new();
     loop {
         match inbox::report_of(of.id) {
-            // An earlier one that was late.
+            // This is the answer to an earlier question that came late.
             Some(report) if report.about != about || report.run != run => inbox::expect_report(of.id),
             Some(report) => return Ok(Some(report)),
             None => {}
@@ -212,7 +214,7 @@ fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
 /// The kernels of a run.
 struct Peers {
     all: [Option<Peer>; MAX_INSTANCES],
-    /// Those of `all` that are let go: one bit for each.
+    /// The kernels of `all` that have dropped out: one bit for each.
     dead: u32,
     run: u32,
 }
@@ -226,7 +228,7 @@ impl Peers {
         self.all.iter().flatten().filter(|peer| !self.is_dead(peer.id))
     }
 
-    /// Lets go who does not live in the life in which it began.
+    /// Drops each kernel that does not run the life in which it began.
     fn drop_dead(&mut self) {
         let dead = self.iter().filter(|peer| !peer.lives()).fold(0, |dead, peer| dead | 1 << peer.id.index());
         self.dead |= dead;
@@ -236,13 +238,13 @@ impl Peers {
         self.iter().find(|peer| peer.id == id)
     }
 
-    /// Those that are let go.
+    /// The kernels that have dropped out.
     fn dead(&self) -> impl Iterator<Item = &Peer> {
         self.all.iter().flatten().filter(|peer| self.is_dead(peer.id))
     }
 }
 
-/// Runs it all.
+/// Does the whole run.
 pub fn run(plan: &Plan) -> Result {
     report::clear();
     let mut peers = Peers { all: [const { None }; MAX_INSTANCES], dead: 0, run: 0 };
@@ -257,7 +259,7 @@ pub fn run(plan: &Plan) -> Result {
     for (word, value) in PROGRESS.iter().zip([0, plan.messages * others * 2]) {
         word.store(value, Ordering::Relaxed);
     }
-    // Twice: a kernel that is not reset yet may still stream for the run before, to one that is.
+    // Twice: a kernel that is not reset yet may still send its stream of the run before to one that is.
     peers.run = next_run();
     reset(&peers)?;
     wait_for_quiet(plan, &peers)?;
@@ -279,7 +281,7 @@ fn next_run() -> u32 {
     RUN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
 }
 
-/// Begins the run everywhere: streams of another one end.
+/// Begins the run everywhere. Streams of former runs end.
 fn reset(peers: &Peers) -> Result {
     inbox::reset();
     let run = peers.run;
@@ -292,7 +294,7 @@ fn reset(peers: &Peers) -> Result {
     Ok(())
 }
 
-/// Waits until nothing comes any more, to anybody.
+/// Waits until no message comes any more, to any kernel.
 fn wait_for_quiet(plan: &Plan, peers: &Peers) -> Result {
     let (mut before, mut watchdog) = (None, Watchdog::new());
     loop {
@@ -320,7 +322,7 @@ fn order_streams(plan: &Plan, peers: &Peers) -> Result {
     Ok(())
 }
 
-/// Our own streams, to all at once.
+/// Sends this kernel's own streams, to all at once.
 fn stream(plan: &Plan, peers: &mut Peers) -> Result {
     let (mut idle, mut sweeps, mut watchdog) = (0, 0, Watchdog::new());
     loop {
@@ -343,7 +345,7 @@ fn stream(plan: &Plan, peers: &mut Peers) -> Result {
     }
 }
 
-/// Tells how far we are; gives a number that grows with all that moves.
+/// Stores the progress. Returns a number that grows with all that moves.
 fn progress(peers: &Peers) -> u64 {
     let sent = peers.all.iter().flatten().fold(0u64, |sum, p| sum.wrapping_add(p.sent));
     let received = (0..MAX_INSTANCES as u8).filter_map(|id| inbox::from(InstanceId::new(id)));
@@ -353,15 +355,15 @@ fn progress(peers: &Peers) -> u64 {
     done
 }
 
-/// Waits until all streams have come, or nothing more comes; then keeps what came.
+/// Waits until all streams have come, or nothing more comes. Then stores what came.
 fn settle(plan: &Plan, peers: &mut Peers) -> Result {
     for (from, to) in pairs(plan) {
         let mut watchdog = Watchdog::new();
         loop {
-            // Reports of a kernel that died and lives again are of another run.
+            // If a kernel died and lives again, its reports are of another run.
             peers.drop_dead();
             let Some((sent, received)) = both(peers, from, to)? else { break };
-            // Numbers of a peer's: they may be anything.
+            // A peer reports these numbers, so they can be anything.
             let moved = [sent.sent, received.received].map(|n| n.min(plan.messages));
             let moved = moved.into_iter().fold(progress(peers), u64::wrapping_add);
             let ended = !sent.still_sending && sent.sent >= plan.messages;
@@ -377,9 +379,10 @@ fn settle(plan: &Plan, peers: &mut Peers) -> Result {
     Ok(())
 }
 
-/// What the death of `dead` cost, as its next life tells: the streams to it and from it. With slots nobody can tell.
+/// What the death of `dead` cost, as its next life reports it: in the streams to it and from it. With slots (RFC v2)
+/// this cannot be told.
 fn account_for(dead: &Peer, plan: &Plan, peers: &Peers) -> Result {
-    // When it is up, what is in doubt was told.
+    // Once it is up, the link has told what is in doubt.
     let is_up =
         || peers::sign(dead.id) == peers::Sign::Up && life_of(dead.id).is_some_and(|l| l != dead.life);
     if !dead.native || !start::wait_until(REBIRTH, is_up) {
@@ -390,7 +393,7 @@ fn account_for(dead: &Peer, plan: &Plan, peers: &Peers) -> Result {
     others.try_for_each(|other| account_between(dead, &next, other, peers))
 }
 
-/// What the death cost of the streams between `dead` and `other`, which lives.
+/// What the death cost in the streams between `dead` and `other`, which lives.
 fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -> Result {
     let mut watchdog = Watchdog::new();
     loop {
@@ -415,8 +418,9 @@ fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -
     }
 }
 
-/// How many of the `sent` messages of `other` the former life of `dead` had, where the next life `got` the rest. Of our own
-/// it is known, and must fit. Of another's it is what lies before the first that came now.
+/// How many of the `sent` messages of `other` the former life of `dead` had, if the next life `got` the rest. For this
+/// kernel's own stream the number is known, and must fit. For another kernel's stream it is the number of messages
+/// before the first one that came now.
 fn had_before(dead: &Peer, other: InstanceId, sent: &mut Report, got: &mut Report) -> u64 {
     if other != InstanceId::HOST {
         return if got.received == 0 { sent.sent } else { got.first };
@@ -435,7 +439,7 @@ fn pairs(plan: &Plan) -> impl Iterator<Item = (InstanceId, InstanceId)> {
     plan.kernels().flat_map(move |from| plan.kernels().map(move |to| (from, to))).filter(|(f, t)| f != t)
 }
 
-/// What both ends know of the direction; `None` if either dropped out.
+/// What both ends know of the direction. `None` if either dropped out.
 fn both(peers: &Peers, from: InstanceId, to: InstanceId) -> Result<Option<(Report, Report)>> {
     Ok(one(peers, from, to)?.zip(one(peers, to, from)?))
 }
@@ -451,7 +455,7 @@ fn one(peers: &Peers, me: InstanceId, about: InstanceId) -> Result<Option<Report
     ask(peer, about, peers.run)
 }
 
-/// Each direction in turn.
+/// Does the pings of each direction in turn.
 fn pings(plan: &Plan, peers: &mut Peers) -> Result {
     for (from, to) in pairs(plan).filter(|_| plan.pings != 0) {
         peers.drop_dead();
@@ -483,7 +487,7 @@ fn wait_for_pings(peers: &Peers, from: InstanceId, to: InstanceId, pings: u64) -
     }
 }
 
-/// Our own pings, from process context: least, median and 99th percentile in cycles.
+/// This kernel's own pings, from process context: least, median and 99th percentile in cycles.
 fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
     let mut trips =
         KVec::with_capacity(pings as usize, GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
@@ -507,7 +511,7 @@ fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
                 pause();
             }
         }
-        // A task may go on at another CPU, whose counter may be behind.
+        // The task may have moved to another CPU, whose counter may be behind.
         trips.push(cycles().saturating_sub(start), GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
     }
     trips.sort_unstable();

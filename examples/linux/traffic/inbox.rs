@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes: the stream is checked, pings are answered, reports kept. Handlers run with interrupts off.
+//! What comes: streams are checked, pings are answered, reports are kept. Handlers run with interrupts off.
 
 use crate::callback::Callback;
 use crate::failure::{refuse, Result};
@@ -18,13 +18,13 @@ use mk_ipi_core::{Handle, Message};
 pub struct From {
     /// Its stream.
     pub check: StreamCheck,
-    /// There is space in its lane again.
+    /// True if there is space in its lane again.
     pub space: AtomicBool,
     /// Number of its last pong, plus 1.
     pub ponged: AtomicU64,
-    /// Number of a ping of its that is not answered yet, plus 1.
+    /// Number of its ping that is not answered yet, plus 1.
     pinged: AtomicU64,
-    /// Its last report, as it came, once `answered` says so.
+    /// Its last report, as it came. It is valid once `answered` is set.
     answer: [AtomicU64; Report::LEN / 8],
     answered: AtomicBool,
 }
@@ -45,15 +45,15 @@ pub fn from(id: InstanceId) -> Option<&'static From> {
     FROM.get(id.index())
 }
 
-/// Messages whose sender is not known, for their payload is torn.
+/// Messages whose sender is not known, because their payload is torn.
 static TORN: AtomicU64 = AtomicU64::new(0);
 
-/// Torn messages of unknown senders.
+/// How many torn messages of unknown senders came.
 pub fn torn() -> u64 {
     TORN.load(Ordering::Relaxed)
 }
 
-/// A new run begins: nothing is on its way.
+/// Begins a new run. No message is on its way.
 pub fn reset() {
     TORN.store(0, Ordering::Relaxed);
     for from in &FROM {
@@ -71,14 +71,14 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     }
 }
 
-/// The kernel of `id` is about to begin its next life, of which slots tell nothing.
+/// The kernel of `id` is about to begin its next life. Slots (RFC v2) do not tell that.
 pub fn peer_restarts(id: InstanceId) {
     if let Some(from) = from(id) {
         from.check.ended();
     }
 }
 
-/// Who sent: the lane says, and with slots only the payload.
+/// The sender: the lane proves it; with slots only the payload tells it.
 fn sender_of(message: &Message<'_>, named: u32) -> Option<(InstanceId, &'static From)> {
     let named = u8::try_from(named).ok().map(InstanceId::new);
     let id = message.sender().or(named)?;
@@ -100,7 +100,7 @@ fn on_stream(message: &Message<'_>) {
 }
 
 fn on_ping(message: &Message<'_>) {
-    // A torn one is not answered: the round trip takes too long, as the sender will say.
+    // A torn ping is not answered. The sender will report that the round trip takes too long.
     if let Some((number, sender)) = payload::check(message.payload()) {
         if let Some((id, from)) = sender_of(message, sender) {
             from.pinged.store(number.wrapping_add(1), Ordering::Release);
@@ -109,7 +109,7 @@ fn on_ping(message: &Message<'_>) {
     }
 }
 
-/// Answers the ping of `id` that waits, if one does and there is room.
+/// Answers the waiting ping of `id`, if there is one and there is room.
 fn answer(id: u8) {
     let id = InstanceId::new(id);
     let Some(from) = from(id) else { return };
@@ -117,12 +117,12 @@ fn answer(id: u8) {
     let Some(number) = pinged.checked_sub(1) else { return };
     let pong = Payload::new(number, super::me().get().into());
     if ENDPOINT.send(id, PONG, pong.bytes()).is_err() {
-        // For the next try, unless another one has come.
+        // It is kept for the next try, unless another ping has come.
         let _ = from.pinged.compare_exchange(0, pinged, Ordering::Relaxed);
     }
 }
 
-/// Tries again what could not be answered at once.
+/// Tries again to answer what could not be answered at once.
 pub fn answer_all() {
     (0..MAX_INSTANCES as u8).for_each(answer);
 }
@@ -160,7 +160,7 @@ pub fn expect_report(id: InstanceId) {
     }
 }
 
-/// The report that came from `id`, if one did.
+/// The report that came from `id`, if there is one.
 pub fn report_of(id: InstanceId) -> Option<Report> {
     let from = from(id)?;
     if !from.answered.load(Ordering::Acquire) {
@@ -172,15 +172,15 @@ pub fn report_of(id: InstanceId) -> Option<Report> {
     Report::decode(&bytes)
 }
 
-/// What is taken in any case.
+/// The messages that are always taken.
 const HANDLERS: [(MessageType, fn(&Message<'_>)); 4] =
     [(STREAM, on_stream), (PING, on_ping), (PONG, on_pong), (REPORT, on_report)];
 
-/// The handlers; dropping it ends them.
+/// The handlers. Dropping it unregisters them.
 pub struct Handlers([Option<Handle>; 8]);
 
 impl Handlers {
-    /// From now on messages are taken, and those of `more`.
+    /// Takes these messages, and those of `more`, from now on.
     pub fn register(more: &[(MessageType, fn(&Message<'_>))]) -> Result<Self> {
         let mut handlers = Self([None; 8]);
         for (place, (ty, call)) in handlers.0.iter_mut().zip(Iterator::chain(HANDLERS.iter(), more)) {

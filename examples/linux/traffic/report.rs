@@ -15,7 +15,7 @@ use mk_ipi_x86::Mode;
 struct Row {
     from: InstanceId,
     to: InstanceId,
-    /// `None` where `from` was killed: nobody knows how much it sent.
+    /// `None` if `from` was killed: then it is not known how much it sent.
     sent: Option<Report>,
     received: Report,
     /// Round trips that `from` began: least, median, 99th percentile, in cycles.
@@ -27,7 +27,7 @@ pub const MAX_KERNELS: usize = 4;
 /// The directions between them.
 const MAX_ROWS: usize = MAX_KERNELS * (MAX_KERNELS - 1);
 
-// SAFETY: the only one with 2.
+// SAFETY: the only `Locked` with 2.
 static RESULTS: Locked<[Option<Row>; MAX_ROWS]> = unsafe { Locked::new(2, [None; MAX_ROWS]) };
 
 /// Forgets what the last run found.
@@ -35,7 +35,7 @@ pub fn clear() {
     RESULTS.with(|rows| rows.iter_mut().for_each(|row| *row = None));
 }
 
-/// Keeps both ends' reports of a direction, or that of the end that lives.
+/// Stores both ends' reports of a direction, or the report of the end that lives.
 pub fn keep(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
     RESULTS.with(|rows| {
         if let Some(place) = rows.iter_mut().find(|row| row.is_none()) {
@@ -44,7 +44,7 @@ pub fn keep(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Re
     });
 }
 
-/// As `keep`, unless that direction was kept before.
+/// As `keep`, but not if that direction was stored before.
 pub fn keep_once(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
     let is_kept = RESULTS.with(|rows| rows.iter().flatten().any(|row| row.from == from && row.to == to));
     if !is_kept {
@@ -52,7 +52,7 @@ pub fn keep_once(from: InstanceId, to: InstanceId, sent: Option<Report>, receive
     }
 }
 
-/// Keeps round trips of a direction.
+/// Stores the round trips of a direction.
 pub fn keep_trips(from: InstanceId, to: InstanceId, trips: [u64; 3]) {
     RESULTS.with(|rows| {
         for row in rows.iter_mut().flatten().filter(|row| row.from == from && row.to == to) {
@@ -88,7 +88,7 @@ pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) ->
     }
 }
 
-/// Writes it: two lines of JSON for each direction, one where the sender was killed.
+/// Writes the results: two lines of JSON for each direction, or one if the sender was killed.
 pub fn show(to: &mut impl Write) -> fmt::Result {
     let generation = host::with(|host| host.generation().name());
     let mode = match Linux.apic().map(|apic| apic.mode()) {
@@ -101,7 +101,7 @@ pub fn show(to: &mut impl Write) -> fmt::Result {
 impl Row {
     fn show(&self, to: &mut impl Write, mode: &str, generation: &str) -> fmt::Result {
         let ([from, at], received) = ([self.from.get(), self.to.get()], &self.received);
-        // What is in doubt may have come or not: it is counted apart.
+        // A message in doubt may or may not have come: it is counted apart.
         let lost = self.sent.map_or(received.lost, |sent| {
             sent.sent.saturating_sub(received.received).saturating_sub(sent.in_doubt)
         });

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `serve`: this Linux does what its host's messages tell it (examples/bare-metal/src/order.rs), in a thread of its own, until
-//! the module goes.
+//! `serve`: this Linux does what its host's messages tell it (examples/bare-metal/src/order.rs), in its own thread,
+//! until the module is unloaded.
 //!
-//! Handlers keep what comes, with interrupts off; the thread does it. Nothing in a turn waits.
+//! Handlers store what comes, with interrupts off. The thread acts on it. It never waits within a turn.
 
 use super::{drive, inbox, report};
 use crate::failure::{check, Result};
@@ -20,22 +20,22 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
-/// Messages to one kernel in a row, for which it is rung once at most.
+/// Messages to one kernel in a row. It is rung at most once for them.
 const BURST: u64 = 32;
-/// Nanoseconds after which a ping is sent again: whoever was to answer it died.
+/// Nanoseconds after which a ping is sent again, because the kernel that should answer may have died.
 const PING_AGAIN: u64 = 2_000_000_000;
-/// Turns without a pause, so that others have a CPU too.
+/// Turns before a pause, so that other tasks get the CPU, too.
 const TURNS: u32 = 1000;
 
-/// What handlers have for the thread, about one kernel.
+/// What handlers have stored for the thread, about one kernel.
 struct News {
     /// Messages of the stream that were ordered.
     stream: AtomicU64,
     /// Pings that were ordered, plus 1.
     pings: AtomicU64,
-    /// About whom it asks: one bit for each.
+    /// The kernels that it asks about: one bit for each.
     asked: AtomicU64,
-    /// Messages that it died handling, in this run.
+    /// How many messages it was handling when it died, in this run.
     in_doubt: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ static NEWS: [News; MAX_INSTANCES] = [const {
     News { stream, pings, asked: AtomicU64::new(0), in_doubt }
 }; MAX_INSTANCES];
 
-/// The run that was told of last; a life begins in run 0.
+/// The last run that this kernel was told of. A life begins in run 0.
 static RUN: AtomicU32 = AtomicU32::new(0);
 
 /// What the thread has to do for one kernel.
@@ -55,7 +55,7 @@ struct Peer {
     rung_before: u64,
     waits: bool,
     pings: u64,
-    /// When the ping was sent that is not answered yet: nanoseconds, cycles.
+    /// When the unanswered ping was sent: nanoseconds, cycles.
     asked_at: Option<(u64, u64)>,
     done: usize,
     trips: [u64; MAX_PINGS as usize],
@@ -66,7 +66,7 @@ struct Server {
     peers: [Peer; MAX_INSTANCES],
 }
 
-// SAFETY: the only one with 4.
+// SAFETY: the only `Locked` with 4.
 static SERVER: Locked<Server> = unsafe {
     const NEW: Peer = Peer {
         ordered: 0,
@@ -137,7 +137,7 @@ impl Peer {
         self.sent < self.ordered
     }
 
-    /// Sends what has room; whether anything was.
+    /// Sends what has room. Returns whether anything was sent.
     fn stream(&mut self, id: InstanceId) -> bool {
         if self.waits {
             self.waits = !inbox::from(id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
@@ -152,15 +152,15 @@ impl Peer {
                     self.waits = ENDPOINT.want_space(id, payload.bytes().len()) == Ok(false);
                     break;
                 }
-                // It is not there, or not any more.
+                // The kernel is not there, or not any more.
                 Err(_) => break,
             }
         }
-        // Whoever could not be rung finds it when it looks by itself.
+        // A kernel that could not be rung finds the messages when it looks by itself.
         self.sent != before && ENDPOINT.flush(id).is_ok()
     }
 
-    /// Goes on with the series of pings; whether there is one.
+    /// Goes on with the series of pings. Returns whether there is one.
     fn ping(&mut self, id: InstanceId, run: u32) -> bool {
         if self.done as u64 >= self.pings {
             return false;
@@ -211,7 +211,7 @@ fn ids() -> impl Iterator<Item = InstanceId> {
 }
 
 impl Server {
-    /// Does what can be done now; whether it was anything.
+    /// Does what can be done now. Returns whether anything was done.
     fn turn(&mut self) -> bool {
         let run = RUN.load(Ordering::Acquire);
         if run != self.run {
@@ -232,17 +232,17 @@ impl Server {
         moved
     }
 
-    /// Answers what `id` asked.
+    /// Answers the questions of `id`.
     fn report_to(&mut self, id: InstanceId) -> bool {
         let (Some(news), run) = (news(id), self.run) else { return false };
         let asked = news.asked.load(Ordering::Acquire);
         if RUN.load(Ordering::Relaxed) != run {
-            // It asks in a run that this thread has not begun.
+            // The question is of a run that this thread has not begun.
             return false;
         }
         let Some(about) = ids().find(|about| asked & 1 << about.index() != 0) else { return false };
         let Some(peer) = self.peers.get_mut(about.index()) else { return false };
-        // First: behind the answer it may ask again at once.
+        // This comes first, because once it has the answer, it may ask again at once.
         news.asked.fetch_and(!(1 << about.index()), Ordering::AcqRel);
         let sent = ENDPOINT.send(id, REPORT, &peer.report(about, run).encode()).is_ok();
         if !sent {
@@ -268,18 +268,18 @@ extern "C" fn mk_ipi_rs_serve(_: *mut c_void) -> c_int {
     0
 }
 
-/// Begins to serve, unless that was begun.
+/// Begins to serve, unless it serves already.
 pub fn begin() -> Result {
     // SAFETY: process context; `end` stops it.
     check(unsafe { ffi::mk_ipi_glue_start_serving() }, format_args!("no thread to serve")).map(drop)
 }
 
-/// Ends it, if it was begun.
+/// Ends the thread, if it was begun.
 pub fn end() {
     // SAFETY: process context; the thread takes no lock that is held here.
     unsafe { ffi::mk_ipi_glue_stop_serving() };
 }
 
-/// The handlers. They keep what comes before one serves, too: nobody sends it again.
+/// The handlers. They also store what comes before this kernel serves, because it is not sent again.
 pub const HANDLERS: [(MessageType, fn(&Message<'_>)); 3] =
     [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];

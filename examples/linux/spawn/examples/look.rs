@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Says of kernel images what the host would make of them: `cargo run -p mk-ipi-spawn --example look -- FILE...`
+//! Shows how the host would load kernel images: `cargo run -p mk-ipi-spawn --example look -- FILE...`
 
 use mk_ipi_spawn::image::Image;
 use std::error::Error;

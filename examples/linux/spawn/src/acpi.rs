@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ACPI tables for a spawned kernel: its CPUs, and none of the machine's devices (ACPI 6.4, chapter 5.2).
 //!
-//! They say that the platform is hardware-reduced, so that Linux leaves the 8259, the PIT, the HPET and the RTC's alarm to
-//! the host. Without any tables it would take the machine for an old one and use them.
+//! The tables say that the platform is hardware-reduced. So Linux leaves the 8259, the PIT, the HPET and the RTC's
+//! alarm to the host. Without any tables it would take the machine for an old PC and use these devices.
 
 mod error;
 mod tables;
@@ -44,18 +44,19 @@ pub const fn len(cpus: usize) -> usize {
     all.saturating_add(FIXED).div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE)
 }
 
-/// Writes the tables to the start of `to`, which lies at `at`; gives the address of the RSDP.
+/// Writes the tables to the start of `to`, which lies at `at`. Returns the address of the RSDP.
 ///
-/// Of `to` the first [`len`] bytes are written. The kernel may read them, but must not take them for free memory. The
-/// last page of them is filled with ones: an IO-APIC is said to be there, so that Linux does not look for a machine
-/// without one. Linux maps that page uncached, so the caller writes it back from its cache.
+/// The first [`len`] bytes of `to` are written. The kernel may read them, but must not use them as free memory. The
+/// last page is filled with ones. The tables say that an IO-APIC is there, because otherwise Linux would treat the
+/// machine as one without. Linux maps that page uncached, so the caller must write it back from its cache.
 ///
-/// `boot_cpu` is the machine's, and comes first: Linux takes the first CPU for it, and never sends INIT to it, which would
-/// reset the machine. Then come `cpus` in their order; if the boot CPU is one of them it is not listed again.
+/// `boot_cpu` is the machine's boot CPU, and comes first. Linux takes the first CPU for the boot CPU and never sends
+/// INIT to it, which would reset the machine. Then come `cpus` in their order. If the boot CPU is one of them, it is
+/// not listed again.
 ///
 /// # Errors
 ///
-/// [`AcpiError`]; what `to` holds then is nothing to use.
+/// [`AcpiError`]. The content of `to` is not usable then.
 pub fn write(
     to: &mut [u8],
     at: PhysAddr,
@@ -84,7 +85,7 @@ pub fn write(
     Ok(PhysAddr(tables.address(RSDP)))
 }
 
-/// The tables while they are written.
+/// The tables while they are being written.
 struct Tables<'a> {
     to: &'a mut [u8],
     at: PhysAddr,
@@ -96,7 +97,7 @@ impl Tables<'_> {
         self.at.0.wrapping_add(offset as u64)
     }
 
-    /// Writes `what` at `offset`; gives the offset after it.
+    /// Writes `what` at `offset`. Returns the offset after it.
     fn put<T: IntoBytes + Immutable>(&mut self, offset: usize, what: T) -> Result<usize, AcpiError> {
         let end = offset.saturating_add(size_of::<T>());
         let too_small = AcpiError::TooSmall { needed: end, given: self.to.len() };
@@ -105,7 +106,7 @@ impl Tables<'_> {
         Ok(end)
     }
 
-    /// Makes the `len` bytes at `offset` add up to 0 by the byte `checksum` of them.
+    /// Sets the byte `checksum` so that the `len` bytes at `offset` add up to 0.
     fn sum(&mut self, offset: usize, checksum: usize, len: usize) -> Result<(), AcpiError> {
         let end = offset.saturating_add(len);
         let too_small = AcpiError::TooSmall { needed: end, given: self.to.len() };
@@ -116,14 +117,14 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Writes a table of a fixed length at `offset`, with its checksum; gives its address.
+    /// Writes a table of a fixed length at `offset`, with its checksum. Returns its address.
     fn seal<T: IntoBytes + Immutable>(&mut self, offset: usize, table: T) -> Result<u64, AcpiError> {
         self.put(offset, table)?;
         self.sum(offset, Header::CHECKSUM, size_of::<T>())?;
         Ok(self.address(offset))
     }
 
-    /// Writes the MADT: the boot CPU, the others, and the IO-APIC that is none.
+    /// Writes the MADT: the boot CPU, the others, and the IO-APIC that does not exist.
     fn madt(
         &mut self,
         boot_cpu: PhysCpuId,
@@ -147,7 +148,7 @@ impl Tables<'_> {
         self.sum(MADT, Header::CHECKSUM, len)
     }
 
-    /// Writes the entry of `cpu` at `offset`; gives the offset after it.
+    /// Writes the entry of `cpu` at `offset`. Returns the offset after it.
     fn cpu(&mut self, offset: usize, cpu: PhysCpuId) -> Result<usize, AcpiError> {
         let id = u32::try_from(cpu.0).ok().filter(|id| *id != BROADCAST).ok_or(AcpiError::CpuId(cpu))?;
         match u8::try_from(id) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A kernel image: an ELF file with a PVH entry, and where it may lie in memory.
 //!
-//! The file is checked once, as a whole. What passed is in order: its segments lie inside the image and do not overlap,
-//! and the entry is code that the file has. The notes are those of Xen's public `elfnote.h`.
+//! The file is checked once, as a whole. A file that passed is in order: its segments lie inside the image and do not
+//! overlap, and the entry is code that the file contains. The notes are those of Xen's public `elfnote.h`.
 
 mod error;
 mod note;
@@ -24,12 +24,12 @@ pub use note::MAX_NOTES;
 /// Most program headers that a file may have.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// Where a bzImage has its magic, "HdrS" (Linux, `Documentation/arch/x86/boot.rst`).
+/// The offset of a bzImage's magic, "HdrS" (Linux, `Documentation/arch/x86/boot.rst`).
 const BZIMAGE_MAGIC: usize = 0x202;
 
 type Headers<'a> = SegmentTable<'a, LittleEndian>;
 
-/// A kernel image that was checked.
+/// A kernel image that has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
     file: &'a [u8],
@@ -39,10 +39,10 @@ pub struct Image<'a> {
     relocation: Option<Relocation>,
 }
 
-/// Where an image may lie that can be moved (`XEN_ELFNOTE_PHYS32_RELOC`).
+/// Where a movable image may lie (`XEN_ELFNOTE_PHYS32_RELOC`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// Bytes that its start must be a multiple of: a power of two, at least a page.
+    /// The start must be a multiple of this: a power of two, at least a page.
     pub align: u64,
     /// Lowest start.
     pub min: PhysAddr,
@@ -64,18 +64,19 @@ pub struct Placed {
 pub struct Segment<'a> {
     /// Bytes from the start of the image to it.
     pub offset: u64,
-    /// What is to be there.
+    /// The bytes that must be there.
     pub bytes: &'a [u8],
-    /// Bytes after those that are to be 0.
+    /// How many zero bytes must follow them.
     pub zeroed: u64,
 }
 
 impl<'a> Image<'a> {
-    /// Checks the ELF file `file`. Of each kind of note the first counts, of the first [`MAX_NOTES`] of a segment.
+    /// Checks the ELF file `file`. Of each kind of note the first one counts. Of each segment only the first
+    /// [`MAX_NOTES`] notes are looked at.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, but for a place: that is [`Self::place`]'s.
+    /// What is wrong with the file. Whether it can lie at an address is checked by [`Self::place`].
     pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
         let headers = program_headers(file)?;
         let extent = check_segments(file, headers)?;
@@ -102,12 +103,12 @@ impl<'a> Image<'a> {
         self.entry
     }
 
-    /// Where else it may lie; `None` if nowhere.
+    /// Where else it may lie. `None` if it must lie where it was linked.
     pub const fn relocation(&self) -> Option<Relocation> {
         self.relocation
     }
 
-    /// The image with its first page at `at`. Where it was linked it may always lie, if that is below 4 GiB.
+    /// The image with its first page at `at`. It can always lie where it was linked, if that is below 4 GiB.
     ///
     /// # Errors
     ///
@@ -132,19 +133,19 @@ impl<'a> Image<'a> {
         Ok(Placed { entry: u32::try_from(entry).map_err(|_| too_high)?, range })
     }
 
-    /// What the image consists of. The memory between is nobody's: it may hold anything.
+    /// The segments of the image. The memory between them can contain anything.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'a>> {
         let (file, start) = (self.file, self.extent.start().0);
         loads(self.headers).map(move |header| Segment {
             offset: header.p_paddr.wrapping_sub(start),
-            // It lies in the file: `parse` has seen that.
+            // It lies in the file: `parse` has checked that.
             bytes: data(file, &header).unwrap_or(&[]),
             zeroed: header.p_memsz.wrapping_sub(header.p_filesz),
         })
     }
 }
 
-/// The program headers of a file that is what we can start.
+/// The program headers of a file that this host can start.
 fn program_headers(file: &[u8]) -> Result<Headers<'_>, ImageError> {
     if !file.starts_with(&ELFMAGIC) {
         let is_bzimage = file.get(BZIMAGE_MAGIC..).is_some_and(|rest| rest.starts_with(b"HdrS"));
@@ -185,7 +186,8 @@ fn loads(headers: Headers<'_>) -> impl Iterator<Item = ProgramHeader> + '_ {
     headers.into_iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz != 0)
 }
 
-/// What the file has of a segment; `None` if not all of it. Where an empty one lies in the file means nothing.
+/// The bytes of a segment in the file. `None` if the file does not have all of them. For an empty segment the place in
+/// the file does not matter.
 fn data<'a>(file: &'a [u8], header: &ProgramHeader) -> Option<&'a [u8]> {
     if header.p_filesz == 0 {
         return Some(&[]);
@@ -194,13 +196,13 @@ fn data<'a>(file: &'a [u8], header: &ProgramHeader) -> Option<&'a [u8]> {
     rest.get(..usize::try_from(header.p_filesz).ok()?)
 }
 
-/// As [`data`], or the error that says so.
+/// As [`data`], but with an error in place of `None`.
 fn data_of<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<&'a [u8], ImageError> {
     let outside = ImageError::NotInFile { offset: header.p_offset, len: header.p_filesz, file: file.len() };
     data(file, header).ok_or(outside)
 }
 
-/// Checks each segment, and against the others; gives the pages that all of them take.
+/// Checks each segment, and that no two overlap. Returns the pages that all of them take.
 fn check_segments(file: &[u8], headers: Headers<'_>) -> Result<PhysRange, ImageError> {
     let (mut first, mut end) = (u64::MAX, 0);
     for (header, index) in loads(headers).zip(0..MAX_SEGMENTS) {

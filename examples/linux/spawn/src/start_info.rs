@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page that a spawned kernel is handed at its entry: Xen's `hvm_start_info`, version 1, and what that points to.
+//! The page that a spawned kernel is given at its entry: Xen's `hvm_start_info`, version 1, and what it points to.
 //!
 //! Layouts and values are those of Xen's public `arch-x86/hvm/start_info.h`. A kernel may write to the page: Linux uses
 //! its first bytes as a stack.
@@ -18,23 +18,23 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use error::StartInfoError;
 
-/// Most bytes of a command line, the NUL at its end included: what Linux takes on x86 (`COMMAND_LINE_SIZE`).
+/// Most bytes of a command line, including the NUL at its end. This is what Linux accepts on x86 (`COMMAND_LINE_SIZE`).
 pub const MAX_COMMAND_LINE: usize = 2048;
 /// Most entries of the memory map.
 pub const MAX_MEMORY: usize = 32;
-/// Bytes of the page that are not written: they are the caller's.
+/// Bytes of the page that are not written here. The caller can use them.
 pub const CALLERS: Range<usize> = 0xf00..0x1000;
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
 const MAGIC: U32 = U32::from_bytes(0x336e_c578_u32.to_le_bytes());
 const VERSION: U32 = U32::from_bytes([1, 0, 0, 0]);
 
-/// What memory is to a kernel (`XEN_HVM_MEMMAP_TYPE_*`).
+/// What a piece of memory is for a kernel (`XEN_HVM_MEMMAP_TYPE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Its own, to use.
+    /// It is the kernel's own, to use.
     Ram = 1,
-    /// Not its own, but it may map what it knows of.
+    /// It is not the kernel's own. The kernel can map the parts that it knows of.
     Reserved = 2,
 }
 
@@ -96,7 +96,7 @@ const _: () = {
     assert!(offset_of!(Page, callers) == CALLERS.start && CALLERS.end == size_of::<Page>());
 };
 
-/// A page that is written. It is complete after each call, with what it was told so far.
+/// A page that is being written. After each call it is complete, with what it was told so far.
 pub struct StartInfo<'a> {
     page: &'a mut Page,
     at: PhysAddr,
@@ -133,7 +133,7 @@ impl<'a> StartInfo<'a> {
         Ok(Self { page, at })
     }
 
-    /// Where the page lies: what the kernel finds in `%ebx`.
+    /// Where the page lies. The kernel finds this address in `%ebx`.
     pub const fn address(&self) -> PhysAddr {
         self.at
     }
@@ -149,7 +149,7 @@ impl<'a> StartInfo<'a> {
         Ok(())
     }
 
-    /// Says where the initramfs is. Said again, the last counts.
+    /// Says where the initramfs is. If it is called again, the last call counts.
     ///
     /// # Errors
     ///
@@ -177,11 +177,12 @@ impl<'a> StartInfo<'a> {
         Ok(())
     }
 
-    /// Writes the command line, in place of one that was written before.
+    /// Writes the command line. It replaces one that was written before.
     ///
     /// # Errors
     ///
-    /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]; it is empty then.
+    /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]. The command line is
+    /// empty then.
     pub fn command_line(&mut self, text: fmt::Arguments<'_>) -> Result<(), StartInfoError> {
         self.page.command_line.fill(0);
         let mut line = Line { to: &mut self.page.command_line, len: 0, nul: None };
@@ -197,7 +198,7 @@ impl<'a> StartInfo<'a> {
     }
 }
 
-/// Text on its way to the page: what has room is kept, all of it is counted.
+/// Text that is being written to the page. What fits is kept; all of it is counted.
 struct Line<'a> {
     to: &'a mut [u8; MAX_COMMAND_LINE],
     len: usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A parser that is not ours reads the ACPI tables. It checks the sum of each table that it comes by.
+//! A parser of another project reads the ACPI tables. It checks the sum of each table that it reads.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -27,7 +27,7 @@ impl AcpiHandler for Memory<'_> {
         let bytes = &self.0[address - AT..][..size];
         assert!(size_of::<T>() <= size && align_of::<T>() == 1);
         let start = NonNull::from(bytes).cast();
-        // SAFETY: `size` bytes, which hold a `T`, are there as long as `self` is; nobody writes to them.
+        // SAFETY: `size` bytes, which hold a `T`, are there as long as `self` is, and they are not written.
         unsafe { PhysicalMapping::new(address, start, size, size, *self) }
     }
 
@@ -39,7 +39,7 @@ fn check(boot: u64, cpus: &[u64]) {
     let mut memory = vec![0; len(cpus.len())];
     let ids = cpus.iter().map(|id| PhysCpuId(*id));
     let rsdp = write(&mut memory, PhysAddr(AT as u64), PhysCpuId(boot), ids).expect("tables");
-    // SAFETY: the address of the RSDP, in this memory.
+    // SAFETY: it is the address of the RSDP, in this memory.
     let tables = unsafe { AcpiTables::from_rsdp(Memory(&memory), rsdp.0 as usize) }.expect("an RSDP");
     assert_eq!(tables.revision(), 2);
     assert_eq!(tables.headers().count(), 2);

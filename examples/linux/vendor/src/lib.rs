@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Nothing: this package is its manifest and its lock.
+//! This package has no code: only its manifest and its lock file are used.
 #![no_std]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Kernel 1 breaks the rules (examples/bare-metal/src/hostile.rs): neither this Linux nor the kernels beside it may suffer.
+# Kernel 1 breaks the rules (examples/bare-metal/src/hostile.rs). Neither this Linux nor the other kernels may be
+# harmed.
 
 hostile() {
 	local seed=$(od -A n -N 4 -t u4 /dev/urandom)
@@ -23,7 +24,7 @@ hostile() {
 	step "hostile: kernel 1 as it should be again" revive_1
 }
 
-# Kernel 1 begins anew, and breaks the rules like this.
+# Starts kernel 1 anew. It breaks the rules in the given way.
 begin_hostile() {
 	mk kill 1 && start 1 mk_ipi.hostile=$1 && await 20 is_up 1 && tell_life 1
 }
@@ -38,7 +39,7 @@ down_and_up_1() {
 	timeout 10 ip link set mk1 down && timeout 10 ip link set mk1 up
 }
 
-# What goes on with others meanwhile.
+# What goes on with the others meanwhile.
 beside_it() {
 	step "hostile: ping 3 meanwhile" pings 3 56 20 -i 0.05
 	step "hostile: messages to 3 meanwhile" talk rounds /dev/mk_ipi_peer3 7 200
@@ -49,7 +50,7 @@ no_answer() {
 	! ping -c 1 -W 1 $(ip_of 1) > /dev/null
 }
 
-# Message after message: the one that has no place is an error, and nothing waits for it.
+# Sends message after message. The one for which there is no room gives an error, and no program waits for it.
 lane_is_full() {
 	local n=0
 	while mk send 1 0x300 $(printf '%0200d' 0) 2> /tmp/full; do

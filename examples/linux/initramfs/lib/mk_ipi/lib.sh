@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# What scenarios are written with. Records go to the second serial line, a JSON object each.
+# Functions for scenarios. Records go to the second serial line, one JSON object each.
 
 records=/dev/ttyS1
 device=/dev/mk_ipi
@@ -57,7 +57,7 @@ refused() {
 	esac
 }
 
-# as refused, where Linux itself says why.
+# refused_by_linux: as refused, where Linux itself says why.
 refused_by_linux() {
 	local step_name=$1 wanted=$2 step_said
 	shift 2
@@ -71,7 +71,7 @@ refused_by_linux() {
 	esac
 }
 
-# put FILE TEXT: one write; cat says why it failed.
+# put FILE TEXT: one write. If it fails, cat prints the error.
 put() {
 	printf '%s' "$2" | cat > "$1"
 }
@@ -80,7 +80,8 @@ mk() {
 	put $device "$*"
 }
 
-# The kernels beside this one. Kernel 1 is a bare-metal kernel in Rust, kernel 2 one in C; the image of 3 is this very Linux.
+# The kernels beside this one. Kernel 1 is a bare-metal kernel in Rust, kernel 2 one in C. Kernel 3 has this same Linux
+# as its image.
 image_of() {
 	case $1 in
 	3) echo /lib/mk_ipi/vmlinux ;;
@@ -96,7 +97,7 @@ lang_of() {
 	esac
 }
 
-# The port that takes what a kernel prints. That of kernel 2 is no UART: it takes bytes, and that is all.
+# The port that takes what a kernel prints. Kernel 2's is not a real UART: it only takes bytes.
 port_of() {
 	case $1 in
 	1) echo 0x2e8 ;;
@@ -105,7 +106,7 @@ port_of() {
 	esac
 }
 
-# words_of ID: what its kernel is told beside what the host tells it.
+# words_of ID: the words on its kernel's command line, in addition to the host's.
 words_of() {
 	case $1 in
 	1) echo "mk_ipi.run=serve mk_ipi.console=$(port_of 1) mk_ipi.ip=10.77.1.2/24" ;;
@@ -121,7 +122,7 @@ start() {
 	mk start $id $(image_of $id) $(words_of $id) "$@"
 }
 
-# kernels ID...: tells which kernels there are, this one among them.
+# kernels ID...: records which kernels there are, including this one.
 kernels() {
 	local id
 	record "{\"kernel\":{\"id\":0,\"lang\":\"linux\",\"cpu\":0,\"life\":1}}"
@@ -140,7 +141,7 @@ instance() {
 	awk -v id="$1" -v column="$2" '$1 == id { print $column }' $device
 }
 
-# await SECONDS COMMAND...: until it succeeds.
+# await SECONDS COMMAND...: repeats the command until it succeeds.
 await() {
 	local tries=$(($1 * 20))
 	shift
@@ -155,14 +156,14 @@ is() {
 	[ "$1" = "$2" ]
 }
 
-# under_way TOTAL: of the run that is under way, of so many messages here, an eighth is through, and not all. At its very begin the file
-# may still tell of the run before.
+# under_way TOTAL: true if the run that is under way has done at least an eighth of its TOTAL messages here, but not
+# all. At the very beginning the file can still show the run before.
 under_way() {
 	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic |
 		awk -v total=$1 '{ is = $2 == total && $1 * 8 > total && $1 < total } END { exit !is }'
 }
 
-# stream_to MESSAGES ID...: begins a run, and comes back in the middle of it, or when it was over too soon.
+# stream_to MESSAGES ID...: begins a run, and returns in the middle of it, or when it ended too soon.
 stream_to() {
 	local tries=2400 total=$(($1 * ($# - 1) * 2)) messages=$1
 	shift
@@ -179,7 +180,7 @@ streaming() {
 	grep -q progress $traffic
 }
 
-# run_traffic WORDS: as the file takes them; tells how far it is meanwhile.
+# run_traffic WORDS: runs traffic with these words for the file, and records its progress meanwhile.
 run_traffic() {
 	put $traffic "run $*" &
 	run_pid=$!
@@ -196,7 +197,8 @@ watch_traffic() {
 	wait $run_pid
 }
 
-# clean COUNT ID...: in the last run COUNT messages came from each of these kernels to each other, whole and in order.
+# clean COUNT ID...: true if in the last run COUNT messages came from each of these kernels to each other one, whole and
+# in order.
 clean() {
 	local count=$1 from to
 	shift
@@ -211,8 +213,9 @@ clean() {
 	done
 }
 
-# accounted DEAD ID...: in the last run the death of DEAD lost nothing of what went between it and each of the others, and of
-# what one sent to it one message at most is in doubt. Tells it, and what is in doubt apart.
+# accounted DEAD ID...: true if in the last run the death of DEAD lost nothing in either direction between it and each
+# of the others. Of a stream to it, at most one message may be in doubt. Prints the streams, and the messages in doubt
+# apart.
 accounted() {
 	local dead=$1 other ends
 	shift
@@ -230,7 +233,7 @@ accounted() {
 	done
 }
 
-# A line of the results in short.
+# Prints a line of the results in short.
 tell_received() {
 	sed 's/.*"from":\([0-9]*\),"to":\([0-9]*\),.*"received":\([0-9]*\),"lost":\([0-9]*\),"torn":\([0-9]*\),"doubled":\([0-9]*\),"disordered":\([0-9]*\).*/\1 to \2: \3 came, \4 lost, \5 torn, \6 doubled, \7 late/'
 }

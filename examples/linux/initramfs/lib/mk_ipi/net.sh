@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The network interfaces mkN, beside the kernels of spawn.sh: kernel 1 has smoltcp, kernel 2 no network, kernel 3 is a Linux.
+# The network interfaces mkN, with the kernels of spawn.sh. Kernel 1 has smoltcp, kernel 2 has no network, kernel 3 is a
+# Linux.
 
 # Bytes that are sent each way.
 bytes=$(option bytes)
 
-# ip_of ID: its address; ours on the same wire ends with 1.
+# ip_of ID: its address. This Linux's address on the same wire ends with 1.
 ip_of() {
 	echo 10.77.$1.2
 }
@@ -17,7 +18,7 @@ network() {
 	step "network: ping 1, whole frames" pings 1 1472 5
 	step "network: ping 3" pings 3 56 5
 	step "network: ping 3, in fragments" pings 3 20000 5
-	# No faster: ping has room for few answers at a time.
+	# Not faster, because ping has room for few answers at a time.
 	step "network: 100 pings, 20 each second" pings 3 56 100 -i 0.05
 	step "network: $bytes bytes to 1" sent_to_1 $bytes
 	step "network: $bytes bytes to 3" sent_to_3 $bytes
@@ -62,7 +63,7 @@ has_no_carrier() {
 	! has_carrier $1
 }
 
-# Kernel 2 takes messages, and has no network.
+# Kernel 2 takes messages, but has no network.
 carriers() {
 	await 20 has_carrier 1 && await 20 has_carrier 3 && has_no_carrier 2 && ip addr | grep -A 3 mk
 }
@@ -76,25 +77,25 @@ pings() {
 	grep -q " 0% packet loss" /tmp/ping || { dropped; return 1; }
 }
 
-# What was dropped where: by the devices, and by raw sockets that were full.
+# Shows where something was dropped: by the devices, or by raw sockets that were full.
 dropped() {
 	grep . /sys/class/net/mk*/statistics/?x_dropped
 	awk '{ print $NF }' /proc/net/raw
 }
 
-# data BYTES, in whole pieces of 64 KiB: this program, again and again.
+# data BYTES: prints BYTES in whole pieces of 64 KiB, which are this program again and again.
 data() {
 	while cat /bin/busybox; do
 		:
 	done 2> /dev/null | first $1
 }
 
-# first BYTES of what comes. `head` takes them one by one.
+# first BYTES: passes on the first BYTES that come. (`head` takes bytes one by one.)
 first() {
 	dd bs=65536 iflag=fullblock count=$(($1 / 65536)) 2> /dev/null
 }
 
-# timed BYTES COMMAND...: what it prints, then how fast that was.
+# timed BYTES COMMAND...: runs the command, and then prints how fast BYTES were transferred.
 timed() {
 	local count=$1 before=$(cut -d' ' -f1 /proc/uptime | tr -d .) after
 	shift
@@ -103,7 +104,7 @@ timed() {
 	echo "$((count / 10486 / (after - before + 1))) MiB/s"
 }
 
-# Whoever gets all of it answers with its sum.
+# The receiver answers with the sum of all that it got.
 sent_to_1() {
 	data $1 > /tmp/data
 	crc32 /tmp/data > /tmp/wanted
@@ -131,7 +132,7 @@ get_data() {
 	nc $(ip_of $1) 5002 -e sh -c "dd bs=65536 iflag=fullblock count=$(($2 / 65536)) 2> /dev/null | md5sum > /tmp/sum"
 }
 
-# Down here, while the other end stays up.
+# Sets the interface down here, while the other end stays up.
 down_and_up() {
 	ip link set mk3 down && ! ping -c 1 -W 1 $(ip_of 3) > /dev/null 2>&1 || return
 	ip link set mk3 up && await 5 has_carrier 3 && pings 3 56 3
@@ -144,19 +145,19 @@ by_ssh() {
 	step "network: 3 and 1, a file by its sum" from_3 'sum=$(crc32 /bin/busybox | cut -c1-8); nc 10.77.1.2 9 < /bin/busybox | grep $sum'
 }
 
-# A command over SSH, and a file with its sum.
+# Runs a command over SSH, and sends a file and compares its sum.
 ssh_to_3() {
 	local sum=$(md5sum < /bin/busybox)
 	from_3 'echo $((6 * 7))' < /dev/null | grep 42 || return
 	from_3 md5sum < /bin/busybox | grep "$sum"
 }
 
-# from_3 COMMAND: has the spawned Linux run it, over SSH.
+# from_3 COMMAND: runs the command in the spawned Linux, over SSH.
 from_3() {
 	timeout 60 /usr/bin/dbclient -y root@$(ip_of 3) "$1" 2> /tmp/ssh || { cat /tmp/ssh; return 1; }
 }
 
-# A message holds a whole one.
+# With this MTU one message holds a whole frame.
 small_frames() {
 	ip link set mk3 mtu 576 && sent_to_3 983040
 	local done=$?
@@ -164,8 +165,8 @@ small_frames() {
 	return $done
 }
 
-# A connection to a kernel that is no more stays open, as with any machine that is gone; the carrier goes at once. How the
-# program ends is in a file, for it outlives the step.
+# A connection to a kernel that is gone stays open, as with any machine that is gone. The carrier goes at once. The
+# program writes its result to a file, because it runs longer than the step.
 begin_transfer() {
 	local before=$(sent_on mk3)
 	rm -f /tmp/nc.ended
@@ -194,7 +195,7 @@ next_life() {
 	start 3 && await $boot is_up 3 && await 20 has_carrier 3 && tell_life 3
 }
 
-# What is sent again finds nobody who knows of it.
+# Data that is sent again reaches a kernel that does not know the connection.
 connection_reset() {
 	await 60 has_ended || { echo "the connection hangs"; return 1; }
 	! is 0 $(cat /tmp/nc.ended) || { echo "no error"; return 1; }
@@ -220,7 +221,7 @@ no_errors() {
 	! grep -E '(rx_errors|rx_frame_errors) [1-9]' /tmp/errors
 }
 
-# Beside a pair of veth in this Linux: with iperf3, and what a ping takes.
+# Measures throughput with iperf3, and the time of a ping. Compares with a pair of veth in this Linux.
 figures() {
 	local of
 	veth_up || return
@@ -243,21 +244,21 @@ figure() {
 	echo "ping $1 $(trip $2)" >> /tmp/figures
 }
 
-# iperf ADDRESS SECONDS [OPTION]: Mbit/s, as the receiver saw it.
+# iperf ADDRESS SECONDS [OPTION]: prints Mbit/s, as the receiver measured it.
 iperf() {
 	local to=$1 seconds=$2
 	shift 2
 	iperf3 -c $to -t $seconds -f m "$@" | awk '/receiver/ { for (n = 1; n < NF; n++) if ($(n + 1) == "Mbits/sec") { print $n; found = 1 } } END { exit !found }'
 }
 
-# trip ADDRESS: milliseconds, on average.
+# trip ADDRESS: prints the average round trip in milliseconds.
 trip() {
 	ping -c 200 -i 0.01 $1 | awk -F/ '/round-trip/ { print $4 }'
 }
 
 veth_up() {
 	rm -f /tmp/figures
-	# The other one of the pair gets a name of Linux's.
+	# Linux chooses the name of the other end of the pair.
 	ip link add pair type veth || return
 	unshare -n sh -c 'ip link set lo up; until ip addr add 10.78.0.2/24 dev veth0 2> /dev/null; do sleep 0.1; done; ip link set veth0 up; exec iperf3 -s' > /dev/null 2>&1 &
 	veth_pid=$!

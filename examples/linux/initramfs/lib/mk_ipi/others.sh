@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The other scenarios: a trace of what a spawned Linux touches, damaged images, and a shell.
 
-# One life of a spawned Linux. The emulator traces each access to a device; marks in its trace are bytes to a port that is nobody's.
+# One life of a spawned Linux. The emulator traces each access to a device. Bytes to an unused port are marks in the
+# trace.
 trace() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "load" load native || return
@@ -33,7 +34,7 @@ mark() {
 	printf $1 | dd of=/dev/port bs=1 seek=$(($(option marks))) conv=notrunc 2> /dev/null
 }
 
-# Damaged images, none of which is started. Then good ones are, which must run as ever.
+# Offers damaged images, none of which may be started. Then starts good ones, which must run as usual.
 fuzz() {
 	local seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
@@ -56,7 +57,7 @@ fuzz() {
 	step "leaks" leaks
 }
 
-# Who has which of the memory.
+# Lists which owner has which part of the memory.
 parts() {
 	grep '^0x' /sys/kernel/debug/mk_ipi/statistics
 }
@@ -69,7 +70,8 @@ start_all() {
 	start 1 && start 2 && start 3
 }
 
-# The progress is records; what is left is what came how often. Meanwhile the program decides what of the log is for the console.
+# The progress is written as records. The rest of the output says how often each result came. Meanwhile the program
+# decides which log lines the console gets.
 offer() {
 	local done
 	dmesg -n 1
@@ -79,7 +81,7 @@ offer() {
 	return $done
 }
 
-# A shell here, and one in the spawned Linux, at its own serial line.
+# A shell here, and one in the spawned Linux at its own serial line.
 shell() {
 	if spawns; then
 		load native && give_and_create && start 3 mk_ipi.end=shell ||

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# What programs and people have of the links: the console of the spawned Linux, instance 3, and the device of each peer.
+# The links for programs and people: the console of the spawned Linux, instance 3, and the device of each peer.
 
 terminal=/dev/ttyMK3
 peer=/dev/mk_ipi_peer3
@@ -30,7 +30,7 @@ programs() {
 	kill $screen_pid
 	step "console: kernel 1 is to print there" begin_on_link
 	step "console: kernel 1's log" await 10 last_words_of 1 'serving'
-	# What it says of itself has no other way out.
+	# Kernel 1's own records have no other way out.
 	grep '^@' /tmp/last.1 > $records
 }
 
@@ -43,7 +43,7 @@ last_words_of() {
 	grep "$2" /tmp/last.$1
 }
 
-# How many messages go there and back by poll: a few in the scenario with all the rest.
+# How many messages go there and back with poll. They are few in the scenario that runs everything.
 rounds() {
 	case $(option scenario) in
 	programs) option messages ;;
@@ -51,7 +51,7 @@ rounds() {
 	esac
 }
 
-# many_rounds NAME COMMAND...: in pieces, each of which is told of, so that it shows that it gets on.
+# many_rounds NAME COMMAND...: runs it in pieces, one step each, so that the records show progress.
 many_rounds() {
 	local left=$(rounds) name=$1 piece
 	shift
@@ -67,7 +67,7 @@ each_has_devices() {
 	[ "$(stat -c %a $peer)" = 660 ] && [ ! -e /dev/ttyMK0 ] && [ ! -e /dev/mk_ipi_peer0 ]
 }
 
-# last_words PATTERN: on the terminal, where nobody has looked, is this.
+# last_words PATTERN: true if the pattern is on the terminal, which no program has read yet.
 last_words() {
 	timeout 3 cat $terminal | tr -d '\r' > /tmp/last
 	grep "$1" /tmp/last || { tail -c 300 /tmp/last; return 1; }
@@ -77,14 +77,14 @@ shown() {
 	tr -d '\r' < $screen | grep -q -e "$1"
 }
 
-# types LINE PATTERN: writes a line, and waits for what it leads to.
+# types LINE PATTERN: writes a line, and waits for the output that it causes.
 types() {
 	: > $screen
 	printf '%s\r' "$1" > $terminal
 	await 10 shown "$2" || { echo "not shown: $2"; tail -c 200 $screen; return 1; }
 }
 
-# As much as does not fit into any buffer, by its sum.
+# Prints more than fits into any buffer, and compares the sum.
 much_on_console() {
 	local sum
 	: > $screen
@@ -121,7 +121,7 @@ not_running() {
 	! kill -0 $1 2> /dev/null
 }
 
-# Channel 9 has a reader that reads nothing.
+# Channel 9 has a reader that opens it and reads nothing.
 held_up() {
 	types 'talk hold /dev/mk_ipi_peer0 9 & sleep 1; echo held' '^held' || return
 	talk flood $peer 9 > /tmp/flood || return
@@ -146,7 +146,8 @@ bad_lengths() {
 	printf '' > $peer
 }
 
-# The spawned Linux dies while a program writes to it: EPIPE. Its next life: ECONNRESET, once; and everything works.
+# The spawned Linux dies while a program writes to it: the program gets EPIPE. With the next life it gets ECONNRESET,
+# once. Then everything works.
 dies_amid() {
 	talk until $peer 7 > /tmp/until &
 	local writer=$!
@@ -166,7 +167,7 @@ dies_amid() {
 	step "console: the next life's boot messages" await 10 shown 'Linux version'
 }
 
-# The same, with nothing before and behind it.
+# The same as a scenario of its own.
 programs_alone() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "a large file" keep_file

@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -S
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Sends so many messages on channel 8, and sees each come back.
+# Sends the given number of messages on channel 8, and checks that each comes back.
 import fcntl, os, select, struct, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
 fcntl.ioctl(fd, 0x4008b900, struct.pack("II", 8, 0))  # MK_IPI_BIND

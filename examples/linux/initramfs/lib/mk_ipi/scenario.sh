@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The scenario: both generations with all that can be seen of them, then what is refused, then the cycles.
+# The scenario: both generations with all that can be observed of them, then what must be refused, then the cycles.
 
 memory=$(option memory)
 mib=${memory#*+}
 mib=${mib%M}
 low=$(option low)
 module=/lib/modules/mk_ipi.ko
-# The CPUs that are given away, by Linux's numbers: of a large machine the last ones. Those of kernel 1 and 2 are the first of them.
+# The CPUs that are given away, by Linux's numbers: the last ones of a large machine. The first two are for kernels 1
+# and 2.
 given=$(option cpus)
 one=$(echo $given | cut -d, -f1) two=$(echo $given | cut -d, -f2)
 # A number that is neither an instance nor a CPU.
@@ -22,12 +23,12 @@ unload() {
 	rmmod mk_ipi
 }
 
-# Both CPUs given, both instances made, both kernels started.
+# Gives both CPUs, makes both instances, and starts both kernels.
 bring_up() {
 	mk give $one $two && mk create 1 cpus=$one && mk create 2 cpus=$two && start 1 && start 2
 }
 
-# stop ID: on the native link the kernel says goodbye.
+# stop ID: stops it. On the native link the kernel must say goodbye.
 stop() {
 	mk stop $1 || return
 	case $(head -n 1 $device) in
@@ -46,7 +47,7 @@ online_is() {
 	}
 }
 
-# traces: what can be seen of the module from outside, a kind a line.
+# traces: prints what can be seen of the module from outside, one kind per line.
 traces() {
 	grep -l mk_ipi /proc/iomem /proc/interrupts /sys/devices/system/cpu/hotplug/states
 	mappings
@@ -55,7 +56,7 @@ traces() {
 	ls -d /sys/class/net/mk* 2> /dev/null
 }
 
-# A word, if any of the memory for instances is mapped.
+# mappings: prints a word if any of the memory for instances is mapped.
 mappings() {
 	local first=$((${memory%+*})) at
 	for at in $(sed -n 's/.*phys=\(0x[0-9a-f]*\).*/\1/p' /proc/vmallocinfo); do
@@ -63,7 +64,8 @@ mappings() {
 	done
 }
 
-# All that `nothing_left` looks for is there while the module is loaded, or that would prove nothing.
+# All that `nothing_left` looks for must be there while the module is loaded. Otherwise `nothing_left` would prove
+# nothing.
 all_there() {
 	traces
 	[ "$(traces | grep -vc /sys/class/net)" = 8 ]
@@ -78,7 +80,7 @@ results() {
 	sed 's/^/@/' $traffic > $records
 }
 
-# Doorbells came, and led to core: without them the tick finds the messages all the same, late.
+# Doorbells came, and were passed to core. Without them the tick would still find the messages, but late.
 in_interrupts() {
 	awk '/mk_ipi/ { print; sum = $2 } END { exit !(sum > 0) }' /proc/interrupts &&
 		awk '/ interrupts:/ { print; n = $2 + 0 } END { exit !(n > 0) }' /sys/kernel/debug/mk_ipi/statistics
@@ -90,15 +92,15 @@ in_iomem() {
 	done
 }
 
-# What `cat` of the device shows; a kernel on the native link is seen to be up.
+# Shows what `cat` of the device prints. On the native link the kernels must be seen as up.
 instances() {
 	cat $device
 	is "$(instance 1 2) $(instance 2 2)" 'running running' || return
 	[ $1 != native ] || { await 5 is_up 1 && await 5 is_up 2; }
 }
 
-# What the inspector says of this machine while it runs: all three regions are there, and nothing is broken. Another look shows that its
-# peers' hearts beat.
+# Runs the inspector on this machine while it runs: all three regions must be there, and nothing may be broken. A second
+# look must show that the peers' heartbeats go on.
 inspected() {
 	local shown=/tmp/inspected
 	mk-ipi-inspect --messages 0 /sys/kernel/debug/mk_ipi > $shown
@@ -112,7 +114,7 @@ is_up() {
 	is "$(instance $1 6)" up
 }
 
-# A run of one generation.
+# Runs all steps of one generation.
 generation() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "$1: load" load $1 || return
@@ -121,7 +123,7 @@ generation() {
 	kernels 1 2
 	step "$1: /proc/iomem" in_iomem
 	step "$1: instances" instances $1
-	# With a spawned Linux, spawn.sh tells of the native streams: those of all four kernels.
+	# With a spawned Linux, spawn.sh runs the native streams, those of all four kernels.
 	if [ $1 != native ] || ! spawns; then
 		step "$1: streams and pings" run_traffic "$(option messages)" 200 1 2
 		results
@@ -151,7 +153,7 @@ c_module() {
 	step "$1: C module unload" rmmod mk_ipi_test_c
 }
 
-# What must not be done while kernel 1 and 2 run. Each is refused with an error and words, and changes nothing.
+# What must be refused while kernels 1 and 2 run. Each refusal has an error and words in the log, and changes nothing.
 refusals() {
 	local before
 	before=$(cat $device | cut -d' ' -f1-6)
@@ -185,7 +187,7 @@ refusals() {
 	refusals_when_stopped
 }
 
-# Dynamic debug shows each message, while it is on.
+# Dynamic debug logs each message while it is on.
 traced() {
 	local control=/sys/kernel/debug/dynamic_debug/control
 	put $control 'module mk_ipi +p' || return
@@ -199,7 +201,7 @@ our_irq() {
 	awk '/mk_ipi/ { sub(":", "", $1); print $1 }' /proc/interrupts
 }
 
-# Bytes without sense, and words that are wrong in some way each: none is taken.
+# Sends random bytes, and commands that are each wrong in some way: none may be accepted.
 garbage() {
 	local n verb rest
 	for n in $(seq 1 200); do
@@ -218,7 +220,7 @@ garbage() {
 	done
 }
 
-# As above, with kernel 1 stopped: images and pools.
+# More refusals, with kernel 1 stopped: images and pools.
 refusals_when_stopped() {
 	step "stop 1" stop 1
 	refused "stopped twice" 'Invalid argument' mk stop 1
@@ -259,8 +261,9 @@ refused_loads() {
 	step "nothing left of these" nothing_left
 }
 
-# kill_and_revive DEAD OTHER...: kernel DEAD dies in mid-stream and lives again; the others, this one among them, lose nothing, and on the
-# native link nothing is lost at all. A stream that was over too soon proves nothing: once more, with a longer one.
+# kill_and_revive DEAD OTHER...: kernel DEAD dies in mid-stream and lives again. The others, including this one, lose
+# nothing, and on the native link nothing is lost at all. A stream that ended too soon proves nothing: then it tries
+# again, with a longer one.
 kill_and_revive() {
 	local dead=$1 messages=$cycle_messages lives=$(instance $1 3)
 	shift
@@ -282,13 +285,13 @@ kill_and_revive() {
 	return 1
 }
 
-# account DEAD OTHER...: what its death cost. It is also kept, for the sum of all.
+# account DEAD OTHER...: prints what the death cost. It also stores it, for the sum of all deaths.
 account() {
 	accounted "$@" > /tmp/account || { cat /tmp/account; return 1; }
 	tee -a /tmp/deaths < /tmp/account
 }
 
-# What all the deaths in mid-stream cost (native).
+# Prints what all deaths in mid-stream cost (native).
 deaths() {
 	awk '/ in doubt$/ { streams++; in_doubt += $4 }
 		/ lost, / { lost += $6 }
@@ -312,7 +315,7 @@ cycle() {
 	record "{\"cycles\":{\"done\":$1}}"
 }
 
-# kmemleak, where the kernel has it.
+# Reports memory leaks by kmemleak, if the kernel has it.
 leaks() {
 	local leaks=/sys/kernel/debug/kmemleak
 	[ -e $leaks ] || { echo "this kernel does not look for leaks"; return; }
@@ -331,7 +334,7 @@ scenario() {
 	for g in $generations; do
 		generation $g
 	done
-	# With both generations they take turns.
+	# With both generations, the cycles use them in turn.
 	while [ $n -lt "$(option cycles)" ]; do
 		n=$((n + 1))
 		[ $((n % 2)) -eq 1 ] && g=${generations%% *} || g=${generations##* }

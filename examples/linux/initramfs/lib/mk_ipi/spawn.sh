@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The part of the scenario with a spawned Linux: instance 3, with two CPUs, beside kernel 1, in Rust, and 2, in C. All is on the native link.
+# The part of the scenario with a spawned Linux: instance 3, with two CPUs. Beside it run kernel 1, in Rust, and kernel
+# 2, in C. All links are native.
 
 three=$(echo $given | cut -d, -f3) four=$(echo $given | cut -d, -f4)
 pool=$(option pool)
-# Seconds that a Linux may take to boot beside busy kernels, in an emulator.
+# Seconds that a Linux may take to boot in an emulator while other kernels are busy.
 boot=120
-# A large file: what it holds is all over this Linux's memory.
+# A large file. Its content lies in many places of this Linux's memory.
 kept=/tmp/kept
 
 spawns() {
@@ -41,7 +42,7 @@ spawned() {
 	step "spawned: the large file is as it was" file_is_as_it_was
 }
 
-# bring_up_all [WORD...]: with these words for the Linux.
+# bring_up_all [WORD...]: brings up all kernels; the Linux gets these words.
 bring_up_all() {
 	bring_up && mk give $three $four && create_linux && start 3 "$@"
 }
@@ -67,7 +68,7 @@ file_is_as_it_was() {
 
 # CPUs.
 
-# put_online CPU...: with many CPUs Linux begins with a few.
+# put_online CPU...: puts them online. With many CPUs Linux begins with only a few.
 put_online() {
 	local cpu
 	for cpu in "$@"; do
@@ -75,12 +76,12 @@ put_online() {
 	done
 }
 
-# timer CPU: how often its local timer has rung, by /proc/interrupts, whose columns are the CPUs that are online.
+# timer CPU: prints how often its local timer has rung. In /proc/interrupts the columns are the CPUs that are online.
 timer() {
 	awk -v cpu=CPU$1 'NR == 1 { for (n = 1; n <= NF; n++) if ($n == cpu) column = n + 1 } $1 == "LOC:" && column { print $column }' /proc/interrupts
 }
 
-# counts CPU: it is online, and its timer rings while there is work.
+# counts CPU: true if the CPU is online, and its timer rings while there is work.
 counts() {
 	local before=$(timer $1) after
 	[ -n "$before" ] || { echo "CPU $1 is not online"; return 1; }
@@ -106,7 +107,7 @@ each_counts() {
 	done
 }
 
-# The spawned Linux gives a CPU up and gets it back, while all stream; nothing is lost.
+# The spawned Linux gives a CPU up and gets it back, while all kernels stream. Nothing may be lost.
 move_cpu() {
 	local messages=$(option messages)
 	while [ $messages -le 1000000 ]; do
@@ -145,12 +146,12 @@ lives() {
 	done
 }
 
-# Each way in which it can end by itself. A life is told at its start how it is to end.
+# Tests each way in which it can end by itself. A life is told at its start how it must end.
 ends() {
 	local how word=end
 	for how in $(option ends | tr , ' '); do
 		mk kill 3
-		# What the former life left unread goes to this one: it waits for another word.
+		# Messages that the former life left unread go to this one, so it waits for another word.
 		[ $word = end ] && word=stop || word=end
 		step "end by $how: start" start 3 mk_ipi.end=$how mk_ipi.word=$word || return
 		step "end by $how: all are up" await $boot all_up || return
@@ -164,18 +165,18 @@ ends() {
 		step "end by $how: a second lasts a second" second
 		step "end by $how: traffic after, whole" whole_traffic 1 2
 	done
-	# The last life of them all is a plain one: it shows that also the last end left all as it was.
+	# The last of these lives is an ordinary one. It shows that the last end, too, left everything in order.
 	mk kill 3
 	step "after all ends: start" start 3 || return
 	step "after all ends: all are up" await $boot all_up || return
 	step "after all ends: traffic, whole" whole_traffic 1 2 3
 }
 
-# ended HOW WORD: the spawned Linux is told to end, and shows it. One that has time for it says goodbye.
+# ended HOW WORD: tells the spawned Linux to end, and checks that it does. If it has time, it says goodbye.
 ended() {
 	local tries=60
 	while [ $tries -gt 0 ] && is_up 3; do
-		# A ping without sense, which nobody answers, is the word that it waits for.
+		# The word that it waits for is an invalid ping, which is not answered.
 		mk send 3 0x101 $2 || return
 		sleep 0.5
 		tries=$((tries - 1))
@@ -188,7 +189,7 @@ ended() {
 	esac
 }
 
-# This Linux gets on: a second of its own clock is not much more.
+# Checks that this Linux makes progress: a second of its own clock takes not much more than a second.
 second() {
 	local before=$(cut -d' ' -f1 /proc/uptime | tr -d .) after
 	sleep 1
@@ -197,7 +198,7 @@ second() {
 	[ $((after - before)) -lt 500 ]
 }
 
-# One instance after the other goes; the rest exchange messages.
+# The instances are removed one after the other; the remaining ones exchange messages.
 one_by_one() {
 	step "spawned: stop, destroy 3" stop_and_destroy 3
 	step "spawned: 1 and 2 get on" whole_traffic 1 2
@@ -209,7 +210,7 @@ one_by_one() {
 	step "spawned: stop, destroy 3 again" stop_and_destroy 3
 }
 
-# What systemd would run: start and stop, each with all that belongs to it.
+# What systemd would run: start and stop, each with all its parts.
 by_script() {
 	mkdir -p /tmp/etc
 	cat > /tmp/etc/3.conf <<-CONF
@@ -231,7 +232,7 @@ begin_again() {
 	create_linux && start 3 && await $boot is_up 3
 }
 
-# What cannot be started. Each is refused with an error and words; then what can be is started.
+# What cannot be started. Each is refused with an error and words. Then what can be started is started.
 refused_plans() {
 	step "plans: load" load native || return
 	step "plans: give" mk give $one $two $three $four
@@ -240,7 +241,7 @@ refused_plans() {
 	refused_plan "a boot loader's image" 'Invalid argument' /lib/mk_ipi/bzImage
 	refused_plan "an image linked elsewhere" 'Cannot allocate memory' /lib/mk_ipi/far.elf
 	: > /tmp/empty
-	# As large as the pool: no page of it is ever there.
+	# As large as the pool. The file is sparse: none of its pages is ever allocated.
 	truncate -s $pool /tmp/large
 	refused_plan "no such initramfs" 'No such file or directory' $(image_of 3) initrd=/none
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
@@ -269,7 +270,7 @@ take_and_unload() {
 	mk take $one $two $three $four && unload
 }
 
-# Memory below 1 MiB: none, and for one Linux of two.
+# Memory below 1 MiB: first none, then enough for one of two Linux kernels.
 refused_low() {
 	local half=$(((mib - 32) / 3))
 	step "low memory: load without" insmod $module memory=$memory || return

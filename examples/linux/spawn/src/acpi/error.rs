@@ -7,20 +7,20 @@ use mk_ipi_abi::{PhysAddr, PhysCpuId};
 /// Why the tables cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcpiError {
-    /// They have no room.
+    /// There is not enough room for them.
     TooSmall {
         /// Bytes that they need.
         needed: usize,
         /// Bytes that there are.
         given: usize,
     },
-    /// They would not begin with a page.
+    /// They would not begin at the start of a page.
     Unaligned(PhysAddr),
     /// They would not lie below 4 GiB.
     TooHigh {
         /// Where they would begin.
         at: PhysAddr,
-        /// Their bytes.
+        /// How many bytes they have.
         len: usize,
     },
     /// No CPU has this APIC id.

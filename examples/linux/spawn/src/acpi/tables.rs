@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tables as they lie in memory (ACPI 6.4, chapter 5.2). Checksums are 0 here: they come last.
+//! The tables as they lie in memory (ACPI 6.4, chapter 5.2). The checksums are 0 here; they are computed last.
 
 use core::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -7,7 +7,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 const OEM_ID: [u8; 6] = *b"MKIPI ";
 
-/// What every table but the RSDP begins with (5.2.6).
+/// The header of every table but the RSDP (5.2.6).
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Header {
@@ -23,7 +23,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// A table that is only its header: a DSDT without a word of AML.
+    /// A table that is only its header: a DSDT without any AML.
     pub(super) fn empty_dsdt() -> Self {
         Self::new(*b"DSDT", 2, 36)
     }
@@ -31,7 +31,7 @@ impl Header {
     /// Offset of the checksum.
     pub(super) const CHECKSUM: usize = offset_of!(Header, checksum);
 
-    /// The header of a table of `length` bytes, this included.
+    /// The header of a table of `length` bytes, the header included.
     pub(super) fn new(signature: [u8; 4], revision: u8, length: u32) -> Self {
         Self {
             signature,
@@ -47,7 +47,7 @@ impl Header {
     }
 }
 
-/// Where the XSDT is (5.2.5.3).
+/// The RSDP, which says where the XSDT is (5.2.5.3).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Rsdp {
@@ -63,9 +63,9 @@ pub(super) struct Rsdp {
 }
 
 impl Rsdp {
-    /// Offset of the first checksum, and the bytes that it is of.
+    /// Offset of the first checksum, and how many bytes it covers.
     pub(super) const CHECKSUM: usize = offset_of!(Rsdp, checksum);
-    /// See there.
+    /// See [`CHECKSUM`](Self::CHECKSUM).
     pub(super) const FIRST_PART: usize = offset_of!(Rsdp, length);
     /// Offset of the checksum of the whole.
     pub(super) const EXTENDED_CHECKSUM: usize = offset_of!(Rsdp, extended_checksum);
@@ -101,7 +101,8 @@ impl Xsdt {
     }
 }
 
-/// The fixed description of the platform (5.2.9). What is left out is 0: a hardware-reduced platform has none of it.
+/// The fixed description of the platform (5.2.9). All other fields are 0: a hardware-reduced platform does not have
+/// them.
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Fadt {
@@ -121,8 +122,8 @@ pub(super) struct Fadt {
 }
 
 impl Fadt {
-    /// VGA, MSI, ASPM and the RTC are not there (bits 2 to 5); nor, by 0, are devices of an old PC and the 8042
-    /// (5.2.9.3).
+    /// There is no VGA, MSI, ASPM or RTC (bits 2 to 5 are set). There are no devices of an old PC and no 8042 (those
+    /// bits are 0; 5.2.9.3).
     const IAPC_BOOT_ARCH: u16 = 0b11_1100;
     /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20).
     const FLAGS: u32 = 1 | 1 << 20;
@@ -140,7 +141,7 @@ impl Fadt {
     }
 }
 
-/// What the list of interrupt controllers begins with (5.2.12).
+/// The beginning of the list of interrupt controllers (5.2.12).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Madt {
@@ -150,17 +151,17 @@ pub(super) struct Madt {
 }
 
 impl Madt {
-    /// The beginning of a list of `length` bytes. No flag says that there is an 8259.
+    /// The beginning of a list of `length` bytes. Its flags do not claim an 8259.
     pub(super) fn new(length: u32) -> Self {
         let header = Header::new(*b"APIC", 5, length);
         Self { header, local_apic: U32::new(0xfee0_0000), flags: U32::ZERO }
     }
 }
 
-/// The flag of a CPU that may be used (5.2.12.2).
+/// The flag of a CPU that can be used (5.2.12.2).
 const ENABLED: U32 = U32::from_bytes([1, 0, 0, 0]);
 
-/// A CPU with an id below 255 (5.2.12.2). Its id serves as its ACPI id too: that must only be unique.
+/// A CPU with an id below 255 (5.2.12.2). Its id serves as its ACPI id, too, which only has to be unique.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct LocalApic {
@@ -218,7 +219,7 @@ impl IoApic {
     }
 }
 
-// The lengths above are these.
+// The lengths that are used above must match.
 const _: () = {
     assert!(size_of::<Header>() == 36 && Header::CHECKSUM == 9);
     assert!(size_of::<Rsdp>() == 36 && Rsdp::CHECKSUM == 8);

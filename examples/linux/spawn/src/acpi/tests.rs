@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bytes, read by their offsets in the specification. `tests/acpi_tables.rs` has another parser read them.
+//! The bytes, read by their offsets in the specification. In `tests/acpi_tables.rs` another parser reads them.
 use super::*;
 use std::cell::Cell;
 use std::string::ToString;
@@ -86,7 +86,7 @@ fn the_tables_lead_to_each_other_and_add_up() {
     assert_eq!((bytes[109], bytes[110], memory.u32(fadt + 112)), (0x3c, 0, 0x10_0001));
     let dsdt = memory.u64(fadt + 140);
     assert_eq!((memory.table(dsdt, b"DSDT").len(), memory.get(dsdt + 8, 1)), (36, &[2][..]));
-    // No register and no other table.
+    // All of these are 0: there are no such registers and no other table.
     let rest = [&bytes[36..109], &[bytes[111]], &bytes[116..131], &bytes[132..140], &bytes[148..]];
     assert!(rest.concat().iter().all(|byte| *byte == 0));
     let madt = memory.madt();

@@ -1,69 +1,69 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is wrong with an image, or with a place for it.
+//! What is wrong with an image, or with an address for it.
 
 use super::MAX_SEGMENTS;
 use core::fmt;
 use mk_ipi_abi::PhysAddr;
 
-/// Why a file is no image that can be started, or why it cannot lie at an address.
+/// Why a file is not an image that can be started, or why it cannot lie at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageError {
     /// A compressed kernel for a boot loader.
     BzImage,
     /// Not an ELF file at all.
     NotElf,
-    /// Not of 64 bits: its `EI_CLASS`.
+    /// Not an ELF file of 64 bits. Gives its `EI_CLASS`.
     Class(u8),
-    /// Not little endian: its `EI_DATA`.
+    /// Not little endian. Gives its `EI_DATA`.
     ByteOrder(u8),
-    /// Not for x86-64: its `e_machine`.
+    /// Not for x86-64. Gives its `e_machine`.
     Machine(u16),
-    /// Not a program, but an object file for instance: its `e_type`.
+    /// Not a program, but for example an object file. Gives its `e_type`.
     Type(u16),
     /// The header or the program headers are not in the file.
     Tables,
-    /// More program headers than [`MAX_SEGMENTS`]: how many.
+    /// More program headers than [`MAX_SEGMENTS`]. Gives how many.
     TooManySegments(usize),
-    /// The program headers have so many bytes each.
+    /// The program headers have another size than expected. Gives how many bytes each has.
     HeaderSize(usize),
     /// No segment takes memory.
     Empty,
-    /// What a program header names is not in the file.
+    /// The part that a program header names is not in the file.
     NotInFile {
         /// Where it would begin in the file.
         offset: u64,
-        /// Its bytes.
+        /// How many bytes it has.
         len: u64,
-        /// The file's bytes.
+        /// How many bytes the file has.
         file: usize,
     },
     /// A segment that ends beyond what a CPU can address.
     Unaddressable {
         /// Where it begins.
         at: PhysAddr,
-        /// Its bytes.
+        /// How many bytes it has.
         len: u64,
     },
     /// A segment with more bytes in the file than in memory.
     Sizes {
         /// Where it begins.
         at: PhysAddr,
-        /// Its bytes in the file.
+        /// How many bytes it has in the file.
         file: u64,
-        /// Its bytes in memory.
+        /// How many bytes it has in memory.
         memory: u64,
     },
-    /// Two segments, by where they begin, that share memory.
+    /// Two segments share memory. Gives where they begin.
     Overlap(PhysAddr, PhysAddr),
     /// No note names a PVH entry.
     NoEntry,
-    /// The note that is to name it has so many bytes, which are no 32-bit address.
+    /// The note that should name it does not contain a 32-bit address. Gives how many bytes it has.
     EntryNote(usize),
-    /// The PVH entry is at none of the bytes that the file has.
+    /// The PVH entry is not at any of the bytes that the file has.
     EntryOutside(u32),
-    /// The note that lets the image be moved has so many bytes, which are not three words or fewer.
+    /// The note that lets the image be moved does not consist of up to three words. Gives how many bytes it has.
     RelocationNote(usize),
-    /// The alignment that the image wants is not a power of two.
+    /// The alignment that the image requires is not a power of two.
     Alignment(u64),
     /// The image's lowest address is above its highest.
     Bounds {
@@ -76,17 +76,17 @@ pub enum ImageError {
     Fixed {
         /// Where that is.
         linked: PhysAddr,
-        /// Where it was to lie.
+        /// Where it should have been placed.
         at: PhysAddr,
     },
-    /// The place is not aligned as the image wants.
+    /// The place is not aligned as the image requires.
     Unaligned {
         /// The place.
         at: PhysAddr,
         /// What it must be a multiple of.
         align: u64,
     },
-    /// The place is below the lowest that the image allows.
+    /// The place is below the lowest one that the image allows.
     TooLow {
         /// The place.
         at: PhysAddr,

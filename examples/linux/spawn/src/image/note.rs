@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The notes of an image that Xen's public `elfnote.h` defines, and what they say.
+//! The notes of an image that Xen's public `elfnote.h` defines, and their content.
 
 use super::{data_of, Headers, ImageError, Relocation};
 use elf::abi::PT_NOTE;
@@ -13,22 +13,22 @@ pub const MAX_NOTES: usize = 64;
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit entry.
 pub(super) const PHYS32_ENTRY: u64 = 18;
-/// `XEN_ELFNOTE_PHYS32_RELOC`: the image may be moved.
+/// `XEN_ELFNOTE_PHYS32_RELOC`: the image can be moved.
 pub(super) const PHYS32_RELOC: u64 = 19;
 
-/// What the image must be aligned to if neither the note nor a segment says it.
+/// The image's alignment if neither the note nor a segment gives it.
 const DEFAULT_ALIGN: u64 = 0x20_0000;
-/// Highest last byte if the note does not say it.
+/// Highest last byte if the note does not give it.
 const DEFAULT_MAX: u32 = u32::MAX;
 
-/// What Xen's note `kind` has to say; `None` without such a note.
+/// The content of Xen's note `kind`. `None` if there is no such note.
 pub(super) fn find<'a>(
     file: &'a [u8],
     headers: Headers<'_>,
     kind: u64,
 ) -> Result<Option<&'a [u8]>, ImageError> {
     for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
-        // Parts of a note are padded to 4 bytes, or to 8 in a segment that is aligned so.
+        // Parts of a note are padded to 4 bytes, or to 8 in a segment that has this alignment.
         let align = if header.p_align == 8 { 8 } else { 4 };
         let notes = NoteIterator::new(LittleEndian, Class::ELF64, align, data_of(file, &header)?);
         for note in notes.take(MAX_NOTES) {
@@ -51,8 +51,8 @@ pub(super) fn entry(said: &[u8]) -> Result<u32, ImageError> {
     }
 }
 
-/// Up to three words: alignment, lowest start, highest last byte. `segments` is the largest alignment of a segment, which
-/// counts if it is a page or more and the note says none.
+/// Up to three words: alignment, lowest start, highest last byte. `segments` is the largest alignment of a segment. It
+/// is used if it is a page or more and the note gives none.
 pub(super) fn relocation(said: &[u8], segments: u64) -> Result<Relocation, ImageError> {
     if said.len() > 12 || said.len() % 4 != 0 {
         return Err(ImageError::RelocationNote(said.len()));

@@ -12,7 +12,7 @@ const RELOC: u32 = 19;
 const CODE: [u8; 6] = *b"a code";
 const START: u64 = 0x100_0000;
 
-/// Code, then data, as Linux has them; the entry is the third byte of the code.
+/// Code, then data, as in a Linux image. The entry is the third byte of the code.
 fn parts(more: &[u8]) -> Vec<Part> {
     let said = [&xen(ENTRY, &[START as u32 + 2, 0]), more].concat();
     vec![load(START, &CODE, 6), load(START + 0x2010, b"data", 0x1000), notes(said)]
@@ -60,7 +60,7 @@ fn the_first_page_need_not_begin_with_the_image() {
 
 #[test]
 fn a_moved_image_keeps_to_its_alignment_and_its_bounds() {
-    // As a Linux says it.
+    // The note that Linux has.
     let file = file(&parts(&xen(RELOC, &[0x20_0000, 0x100_0000, 0x1fff_ffff])));
     let image = Image::parse(&file).unwrap();
     let (min, max) = (PhysAddr(0x100_0000), PhysAddr(0x1fff_ffff));
@@ -180,7 +180,7 @@ fn the_entry_is_named_by_xens_note_alone() {
         note(b"GNU\0", ENTRY, &entry),
         note(b"Xen\0", ENTRY + 1, &entry),
         note(b"XenOther", ENTRY, &entry),
-        // A note that is longer than its segment, and one behind more than are looked at.
+        // A note that is longer than its segment, and one that comes after the last note that is looked at.
         xen(ENTRY, &[START as u32, 0])[..18].to_vec(),
         [note(b"", 0, b"").repeat(MAX_NOTES), xen(ENTRY, &[START as u32])].concat(),
     ] {
@@ -235,7 +235,7 @@ fn what_is_not_in_the_file_is_refused() {
         assert_eq!(error(&whole[..len]), ImageError::Tables, "{len}");
     }
     assert_eq!(error(&patched(&good, elf::HEADERS, &[0xff; 8])), ImageError::Tables);
-    // Nothing is loaded by sections.
+    // Sections are not used for loading.
     assert!(Image::parse(&patched(&good, elf::SECTIONS, &[0xff; 8])).is_ok());
     let cut = whole.len() - 1;
     let gone = ImageError::NotInFile { offset: 242, len: 24, file: cut };
@@ -274,7 +274,7 @@ fn segments_that_contradict_each_other_or_themselves() {
         let both = ImageError::Overlap(PhysAddr(START), PhysAddr(start));
         assert_eq!(with(load(start, b"", len)), Err(both));
     }
-    // Neighbours are none, and what takes no memory is nowhere.
+    // Neighbours do not overlap, and a segment that takes no memory has no place.
     assert_eq!(with(load(START + 6, b"", 1)), Ok(range(START, 0x4000)));
     assert_eq!(with(load(0, b"", 0)), Ok(range(START, 0x4000)));
     let last = PhysAddr::LIMIT - 1;

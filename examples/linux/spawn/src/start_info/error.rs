@@ -5,23 +5,23 @@ use super::{MAX_COMMAND_LINE, MAX_MEMORY};
 use core::fmt;
 use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
 
-/// Why the page cannot say what it is to say.
+/// Why the page cannot contain what it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartInfoError {
-    /// The page has so many bytes, which is not a page.
+    /// The page has another size than a page. Gives how many bytes it has.
     PageSize(usize),
-    /// The page would lie across two.
+    /// The page would not begin at a page boundary.
     Unaligned(PhysAddr),
-    /// The page, or what it is to point to, is not below 4 GiB.
+    /// The page, or what it should point to, is not below 4 GiB.
     TooHigh {
         /// Where it begins.
         at: PhysAddr,
-        /// Its bytes.
+        /// How many bytes it has.
         len: u64,
     },
     /// The memory map has no room for this.
     TooManyPieces(PhysRange),
-    /// The command line is too long: its bytes.
+    /// The command line is too long. Gives how many bytes it has.
     CommandLine(usize),
     /// The command line would end at the NUL at this offset.
     Nul(usize),

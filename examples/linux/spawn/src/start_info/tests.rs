@@ -80,7 +80,7 @@ fn the_callers_part_of_the_page_stays_as_it_is() {
     }
     assert_eq!((CALLERS.start, CALLERS.end), (0xf00, 0x1000));
     assert!(page[CALLERS].iter().all(|byte| *byte == 0x55));
-    // Nothing overlaps: all of it is there.
+    // Nothing overlaps, because all of it can be read.
     let kernel = Reader(&page);
     assert_eq!(kernel.memory().len(), 32);
     assert!(kernel.memory().iter().zip(1..).all(|(piece, n)| *piece == (n << 20, 1 << 20, 1)));

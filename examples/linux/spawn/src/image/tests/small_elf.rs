@@ -21,7 +21,7 @@ pub const IN_FILE: usize = 32;
 const FILE_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
-/// A segment to be.
+/// A segment of the file that is written.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub kind: u32,
@@ -60,7 +60,7 @@ pub fn xen(kind: u32, words: &[u32]) -> Vec<u8> {
     note(b"Xen\0", kind, &said)
 }
 
-/// Where the program header `index` has its field `field`.
+/// The offset of the field `field` of the program header `index`.
 pub fn field(index: usize, field: usize) -> usize {
     FILE_HEADER + PROGRAM_HEADER * index + field
 }
