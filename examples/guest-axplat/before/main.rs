@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel before it speaks mk-ipi: what src/main.rs has more is in README.md's count.
+//! The kernel before it speaks mk-ipi. README.md counts the lines that src/main.rs has more.
 #![no_std]
 #![no_main]
 
@@ -16,7 +16,7 @@ fn kernel_main(cpu: usize, multiboot: usize) -> ! {
     axplat::power::system_off()
 }
 
-/// Every interrupt that is no exception.
+/// Called for every interrupt that is not an exception.
 #[register_trap_handler(IRQ)]
 fn on_irq(vector: usize) -> bool {
     axplat::irq::handle(vector);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel on ArceOS's `axplat`, with `axplat-x86-pc` from the registry as its machine layer. before/main.rs is the same without
-//! mk-ipi.
+//! A kernel on ArceOS's `axplat`. Its machine layer is `axplat-x86-pc` from the registry. before/main.rs is the same
+//! kernel without mk-ipi.
 #![no_std]
 #![no_main]
 #![allow(dead_code, reason = "examples/bare-metal has more than a guest uses")]
@@ -23,7 +23,7 @@ fn kernel_main(cpu: usize, multiboot: usize) -> ! {
     test::run(multiboot)
 }
 
-/// Every interrupt that is no exception.
+/// Called for every interrupt that is not an exception.
 #[register_trap_handler(IRQ)]
 fn on_irq(vector: usize) -> bool {
     axplat::irq::handle(vector);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in this kernel: what it supplies, and where it is rung.
+//! mk-ipi in this kernel: what the kernel supplies, and where it is rung.
 
 use crate::{layout, platform};
 use axcpu::asm::{disable_irqs, enable_irqs, irqs_enabled};
@@ -15,30 +15,30 @@ use mk_ipi_x86::mode::ApicBase;
 use mk_ipi_x86::{Hardware, LocalApic, ModeError};
 use spin::Once;
 
-/// The doorbell's vector. axplat-x86-pc itself uses 0xf0 to 0xf3, and takes those below for the I/O APIC's.
+/// The doorbell's vector. axplat-x86-pc itself uses 0xf0 to 0xf3, and those below are for the I/O APIC.
 pub const DOORBELL: Vector = Vector::new(0xf4).unwrap();
-/// A second one, of the conformance suite.
+/// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0xf5).unwrap();
 
 /// This kernel, as mk-ipi sees it.
 pub struct Kernel;
 
 static APIC: Once<(LocalApic<Hardware>, PhysCpuId)> = Once::new();
-/// Deferred work is due.
+/// True if deferred work is due.
 static DUE: AtomicBool = AtomicBool::new(false);
 /// Doorbells rung.
 pub static RUNG: AtomicU64 = AtomicU64::new(0);
 
-/// Finds the local APIC as axplat set it up, and opens the doorbell.
+/// Takes the local APIC as axplat has set it up, and opens the doorbell.
 pub fn start() -> Result<(), ModeError> {
-    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
+    // SAFETY: this copy only reads `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) }).page().0;
     let page = NonNull::new(virtual_address(base) as *mut u8);
-    // SAFETY: axplat maps all of memory for ever; that the page is not cached is up to the MTRRs, as in axplat itself. It has
-    // changed the mode, if it does.
+    // SAFETY: axplat maps all of memory for ever. As in axplat itself, the MTRRs keep the page from being cached. If
+    // axplat changes the APIC's mode, it has done so already.
     let apic = LocalApic::new(unsafe { Hardware::new(page) })?;
     APIC.call_once(|| (apic, apic.apic_id()));
-    // axplat acknowledges behind the handler: README.md says why that is good.
+    // axplat acknowledges after the handler. README.md says why that is safe.
     let opened = axplat::irq::register(DOORBELL.get().into(), platform::on_doorbell)
         && axplat::irq::register(SPARE_VECTOR.get().into(), platform::on_spare);
     assert!(opened, "the vectors are free");
@@ -72,12 +72,12 @@ pub fn apic() -> LocalApic<Hardware> {
     APIC.get().expect("start comes before any use").0
 }
 
-/// Whether deferred work was due: then the caller runs it.
+/// Returns whether deferred work was due. Then the caller runs it.
 pub fn take_due() -> bool {
     DUE.swap(false, Ordering::Relaxed)
 }
 
-// SAFETY: passed on to the local APIC, which keeps the duty.
+// SAFETY: passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         apic().check(cpu, vector)
@@ -104,7 +104,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch is the CPU's own, and there is one CPU.
+// SAFETY: the switch belongs to the CPU, and there is one CPU.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 

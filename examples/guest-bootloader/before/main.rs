@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel before it speaks mk-ipi: what src/main.rs has more is in README.md's count.
+//! The kernel before it speaks mk-ipi. README.md counts the lines that src/main.rs has more.
 #![no_std]
 #![no_main]
 #![allow(dead_code, reason = "a kernel that does little")]
@@ -19,10 +19,10 @@ const CONFIG: BootloaderConfig = {
 };
 entry_point!(kernel_main, config = &CONFIG);
 
-/// What the boot loader said.
+/// What the boot loader told this kernel.
 static BOOT: Once<Told> = Once::new();
 
-/// What is kept of it.
+/// The part of it that is kept.
 struct Told {
     offset: u64,
     image: (u64, u64),
@@ -37,7 +37,7 @@ fn kernel_main(info: &'static mut BootInfo) -> ! {
         rsdp: info.rsdp_addr.into_option(),
         memory: &info.memory_regions,
     });
-    // SAFETY: COM1, which nobody else uses yet.
+    // SAFETY: COM1, which no other code uses yet.
     if let Ok(mut uart) = unsafe { Uart16550::new_port(COM1) } {
         let _ = uart.init(Config::default());
     }
@@ -71,7 +71,7 @@ fn write(bytes: &[u8]) {
     }
 }
 
-/// What the boot loader said.
+/// What the boot loader told this kernel.
 fn told() -> &'static Told {
     BOOT.get().expect("the first thing that is kept")
 }

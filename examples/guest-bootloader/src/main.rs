@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel as the well-known tutorials build it: booted by the `bootloader` crate, which maps all of physical memory, with the
-//! `x86_64` crate, and both 8259s masked. before/main.rs is the same without mk-ipi.
+//! A kernel as the well-known tutorials build it. The `bootloader` crate boots it and maps all of physical memory. It
+//! uses the `x86_64` crate, and masks both 8259s. before/main.rs is the same kernel without mk-ipi.
 #![no_std]
 #![no_main]
 #![allow(dead_code, reason = "examples/bare-metal has more than a guest uses")]
@@ -24,10 +24,10 @@ const CONFIG: BootloaderConfig = {
 };
 entry_point!(kernel_main, config = &CONFIG);
 
-/// What the boot loader said.
+/// What the boot loader told this kernel.
 static BOOT: Once<Told> = Once::new();
 
-/// What is kept of it.
+/// The part of it that is kept.
 struct Told {
     offset: u64,
     image: (u64, u64),
@@ -42,7 +42,7 @@ fn kernel_main(info: &'static mut BootInfo) -> ! {
         rsdp: info.rsdp_addr.into_option(),
         memory: &info.memory_regions,
     });
-    // SAFETY: COM1, which nobody else uses yet.
+    // SAFETY: COM1, which no other code uses yet.
     if let Ok(mut uart) = unsafe { Uart16550::new_port(COM1) } {
         let _ = uart.init(Config::default());
     }
@@ -75,7 +75,7 @@ fn write(bytes: &[u8]) {
     }
 }
 
-/// What the boot loader said.
+/// What the boot loader told this kernel.
 fn told() -> &'static Told {
     BOOT.get().expect("the first thing that is kept")
 }

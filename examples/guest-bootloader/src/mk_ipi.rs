@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in this kernel: what it supplies, and where it is rung.
+//! mk-ipi in this kernel: what the kernel supplies, and where it is rung.
 
 use crate::{layout, platform, told};
 use bootloader_api::info::MemoryRegionKind;
@@ -17,33 +17,35 @@ use x86_64::instructions::interrupts;
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::VirtAddr;
 
-/// The doorbell's vector: any that the kernel does not use.
+/// The doorbell's vector. It can be any that the kernel does not use.
 pub const DOORBELL: Vector = Vector::new(0x40).unwrap();
-/// A second one, of the conformance suite.
+/// A second vector, for the conformance suite.
 pub const SPARE_VECTOR: Vector = Vector::new(0x41).unwrap();
 
 /// This kernel, as mk-ipi sees it.
 pub struct Kernel;
 
 static APIC: Once<(LocalApic<Hardware>, PhysCpuId)> = Once::new();
-/// Deferred work is due.
+/// True if deferred work is due.
 static DUE: AtomicBool = AtomicBool::new(false);
 /// Doorbells rung.
 pub static RUNG: AtomicU64 = AtomicU64::new(0);
 
-/// Sets up the local APIC, which nobody has yet, in x2APIC mode if it is to be, and opens the doorbell.
+/// Sets up the local APIC, which no code has set up yet, and opens the doorbell. In x2APIC mode if `x2apic` says so.
 pub fn start(x2apic: bool) -> Result<(), ModeError> {
-    // SAFETY: a copy that only reads `IA32_APIC_BASE`.
+    // SAFETY: this copy only reads `IA32_APIC_BASE`.
     let base = ApicBase::read(&unsafe { Hardware::new(None) }).page().0;
     let page = NonNull::new(virtual_address(base) as *mut u8);
-    // SAFETY: the boot loader maps all of memory for ever; that the page is not cached is up to the MTRRs, which firmware has set.
+    // SAFETY: the boot loader maps all of memory for ever. The MTRRs, which firmware has set, keep the page from being
+    // cached.
     let hardware = unsafe { Hardware::new(page) };
     if x2apic {
         // SAFETY: nothing has used the page yet.
         unsafe { Mode::enter_x2apic(&hardware)? };
     }
     let apic = LocalApic::new(hardware)?;
-    // SAFETY: the entries are made for it; each vector that can come here has one before the APIC is on.
+    // SAFETY: the entries are made for these vectors. Each vector that can arrive here has its entry before the APIC is
+    // on.
     unsafe {
         set_vector(DOORBELL.get(), doorbell_entry);
         set_vector(SPARE_VECTOR.get(), spare_entry);
@@ -71,19 +73,19 @@ extern "C" fn on_spare() {
 /// A spurious interrupt is not acknowledged (Intel SDM vol. 3A, 10.9).
 extern "C" fn on_spurious() {}
 
-/// Interrupts.
+/// The interrupt table.
 static IDT: Mutex<InterruptDescriptorTable> = Mutex::new(InterruptDescriptorTable::new());
 
-/// Has `vector` enter `handler`, and loads the table.
+/// Makes `vector` enter `handler`, and loads the table.
 ///
 /// # Safety
 ///
-/// `handler` is an interrupt's entry.
+/// `handler` is code that an interrupt may enter.
 unsafe fn set_vector(vector: u8, handler: unsafe extern "C" fn()) {
     let mut idt = IDT.lock();
-    // SAFETY: the caller.
+    // SAFETY: the caller promises it.
     unsafe { idt[vector].set_handler_addr(VirtAddr::from_ptr(handler as *const ())) };
-    // SAFETY: the table is a static, and stays where it is.
+    // SAFETY: the table is a static, and does not move.
     unsafe { idt.load_unsafe() };
 }
 
@@ -109,12 +111,12 @@ pub fn apic() -> LocalApic<Hardware> {
     APIC.get().expect("start comes before any use").0
 }
 
-/// Whether deferred work was due: then the caller runs it.
+/// Returns whether deferred work was due. Then the caller runs it.
 pub fn take_due() -> bool {
     DUE.swap(false, Ordering::Relaxed)
 }
 
-// SAFETY: passed on to the local APIC, which keeps the duty.
+// SAFETY: passed on to the local APIC, which implements the trait as required.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         apic().check(cpu, vector)
@@ -141,7 +143,7 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: the switch is the CPU's own, and there is one CPU.
+// SAFETY: the switch belongs to the CPU, and there is one CPU.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the test (examples/guest) asks of this kernel: its command line and its serial line.
+//! What the test (examples/guest) needs of this kernel: its command line and its serial line.
 
 use crate::mk_ipi::{ram, virtual_address};
 use crate::program;
 pub(crate) use crate::write;
 
-/// This boot loader hands over no command line: the emulator puts one here.
+/// The address of the command line. The boot loader passes none, so the emulator puts one there.
 const COMMAND_LINE: u64 = 0x1fff_0000;
 
 /// Runs what the command line says.
@@ -25,6 +25,6 @@ pub fn wants_x2apic() -> bool {
 
 fn command_line() -> &'static [u8] {
     let at = virtual_address(COMMAND_LINE) as *const _;
-    // SAFETY: RAM, mapped, and a 0 behind what the emulator put there.
+    // SAFETY: it is RAM, and mapped. A 0 follows what the emulator put there.
     unsafe { core::ffi::CStr::from_ptr(at) }.to_bytes()
 }
