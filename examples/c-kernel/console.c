@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * One serial line, COM1, for all kernels: whole lines, `@` and a JSON object for machines, else for people. A kernel that
- * serves has a line of its own, or none.
+ * One serial line, COM1, for all kernels. It carries whole lines: `@` and a JSON object for machines, other text for people. A
+ * kernel
+ * that serves has its own line, or none.
  */
 #include "kernel.h"
 
 #define LINE 512
 #define COM1 0x3f8
 
-/* No lock is needed, or there, where the line is this kernel's own. A port of 0 is none. */
+/* If the line is this kernel's own, there is no lock, and none is needed. Port 0 means no line. */
 static unsigned short port = COM1;
 static int is_own;
 
@@ -80,7 +81,7 @@ void console_own(unsigned short base)
 		out8(port + set_up[i][0], set_up[i][1]);
 }
 
-/* Bounded: a line that takes nothing must not hang the kernel. */
+/* Bounded, because a line that takes nothing must not hang the kernel. */
 static void send(const char *bytes, size_t size)
 {
 	int polls;
@@ -92,7 +93,7 @@ static void send(const char *bytes, size_t size)
 	}
 }
 
-/* A holder that died is robbed; ASCII's CAN says that the line that it began is void. */
+/* If the holder died, takes the console from it. ASCII's CAN says that the line that it began is void. */
 static void send_locked(const struct line *line)
 {
 	uint64_t start = now(), mine = me + 1, holder = 0;

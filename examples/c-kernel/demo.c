@@ -6,10 +6,10 @@ enum { READY = 1, SENT = 2, RECEIVED = 3, FIRST_PAIR = 4, DONE = 1000 };
 
 #define PATIENCE (10 * SECOND)
 #define LOST_AFTER (2 * SECOND)
-/* Messages of one lane in its turn (SPEC N-13). */
+/* Messages that a lane may have in one turn (SPEC N-13). */
 #define SHARE 16
 
-/* The ping that waits: sender plus one in the upper half, number in the lower. The last pong's number plus one. */
+/* The waiting ping: sender plus one in the upper half, number in the lower. And the last pong's number plus one. */
 static uint64_t pinged, ponged;
 static struct trips trips[MAX_KERNELS];
 
@@ -135,7 +135,7 @@ void demo_register(void)
 		fatal("the registry is full");
 }
 
-/* ---- is the drain fair? Counts its calls that left a waiting stream without a turn ---- */
+/* ---- the fairness of the drain: counts its calls that left a waiting stream without a turn ---- */
 
 static int watching;
 static uint64_t calls, rows[MAX_KERNELS], longest;
@@ -197,7 +197,7 @@ static const char *generation(void)
 	return options.native ? "native" : "rfc-v2";
 }
 
-/* Waits for what is on its way, then says what came from whom; whether all did, once, whole and in order. */
+/* Waits for what is on its way, and reports what came from each kernel. Returns whether all came once, whole and in order. */
 static int report_received(void)
 {
 	uint64_t total = 0, since = now(), seen = 0, before;
@@ -235,7 +235,7 @@ static int report_received(void)
 
 /* ---- round trips ---- */
 
-/* A message that is to go out, and to whom. */
+/* A message that must be sent, and its receiver. */
 struct letter {
 	struct payload payload;
 	unsigned int to;
@@ -308,7 +308,7 @@ static int is_through(void *arg)
 	return LOAD(CONTROL->kernels[turn->from].step) >= turn->step;
 }
 
-/* Each ordered pair in turn: one pings, the other answers, the rest sleeps. */
+/* Each ordered pair in turn: one pings, the other answers, all others sleep. */
 static void round_trips(void)
 {
 	struct turn turn = { .step = FIRST_PAIR };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A small bare-metal x86-64 kernel in C that talks to others through mk-ipi. It takes the place of a spawned kernel in
- * `cargo xtask demo`, or beside Linux in `cargo xtask linux`, with the Rust kernels of examples/bare-metal, whose boot.s and
- * kernel.ld it shares.
+ * `cargo xtask demo`, or runs beside Linux in `cargo xtask linux`. The other kernels are the Rust kernels of examples/bare-metal,
+ * whose
+ * boot.s and kernel.ld it uses, too.
  */
 #ifndef KERNEL_H
 #define KERNEL_H
@@ -17,13 +18,13 @@
 
 /* ---- the machine (machine.c) ---- */
 
-/* How a kernel fails, as the emulator's exit status says it (examples/bare-metal/src/machine.rs). */
+/* How a kernel fails; it becomes the emulator's exit status (examples/bare-metal/src/machine.rs). */
 enum failure { ERROR = 0x12, EXCEPTION = 0x14 };
 
 _Noreturn void machine_exit(unsigned char how);
 _Noreturn void machine_halt(void);
 uint64_t now(void);
-/* Opens the doorbell, with interrupts off. The mode of the APIC: 0 xAPIC, 1 x2APIC, -1 as it is found; gives what it is. */
+/* Opens the doorbell, with interrupts off. x2apic: 0 xAPIC mode, 1 x2APIC mode, -1 no change. Returns the mode (0 or 1). */
 int interrupts_init(int x2apic, int with_strays);
 uint64_t apic_id(void);
 /* 0, -MK_IPI_ENXIO or -MK_IPI_EAGAIN. */
@@ -85,7 +86,7 @@ struct kernel_words {
 } __attribute__((aligned(64)));
 
 struct control {
-	uint64_t console; /* who prints: a kernel's id plus 1 */
+	uint64_t console; /* the kernel that prints: its id plus 1 */
 	uint64_t killing;
 	struct kernel_words kernels[MAX_KERNELS];
 };
@@ -119,17 +120,17 @@ static inline struct journal *journal_of(unsigned int k)
 	return (struct journal *)(0x1a000000ull + k * 0x400000ull);
 }
 
-/* Words that another kernel, or an interrupt, writes. */
+/* For words that another kernel, or an interrupt, writes. */
 #define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
 #define STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELEASE)
 
 /* ---- the console (console.c) ---- */
 
-/* From now on this kernel has a line of its own, the UART at `base`, or none if that is 0. */
+/* From now on this kernel has its own line, the UART at `base`, or none if that is 0. */
 void console_own(unsigned short base);
-/* Lines of text, for people. Conversions: %s, %u (unsigned long), %x (unsigned long). */
+/* Prints a line of text, for people. Conversions: %s, %u (unsigned long), %x (unsigned long). */
 void say(const char *format, ...);
-/* A record for machines: a JSON object. */
+/* Prints a record for machines: a JSON object. */
 void record(const char *format, ...);
 /* Says why, and gives up. */
 _Noreturn void fatal_as(enum failure how, const char *format, ...);
@@ -139,18 +140,18 @@ _Noreturn void fatal_as(enum failure how, const char *format, ...);
 
 struct options {
 	int serve;
-	int x2apic; /* as interrupts_init has it */
+	int x2apic; /* as for interrupts_init */
 	int native;
 	int hang; /* stop in mid-stream, to prove that the demo notices */
 	uint64_t messages;
 };
 
 extern struct options options;
-/* This kernel's number. One that serves learns it when it joins, and is NOBODY until then. */
+/* This kernel's number. A kernel that serves learns it when it joins, and has NOBODY until then. */
 #define NOBODY 255
 extern unsigned int me, nr_kernels;
 
-/* Ends the machine; a kernel that serves ends alone. */
+/* Ends the machine; a kernel that serves ends only itself. */
 _Noreturn void give_up(enum failure how);
 
 /* ---- what it supplies to mk-ipi (platform.c) ---- */
@@ -159,12 +160,12 @@ extern struct mk_ipi mk;
 /* Doorbells rung. */
 extern unsigned long rung;
 
-/* When the APIC is on, and the console there. */
+/* Called when the APIC is on and the console is set up. */
 void platform_init(const struct start_info *info);
-/* How often deferred work has run; sleeps until the next interrupt unless it has run since it was `seen`. */
+/* How often deferred work has run. sleep_since sleeps until the next interrupt, unless it has run since runs() gave `seen`. */
 uint64_t runs(void);
 void sleep_since(uint64_t seen);
-/* Does deferred work that is due. */
+/* Does the deferred work that is due. */
 void service(void);
 /* Called by the interrupts of machine.c, after the EOI. */
 void on_doorbell(void);
@@ -172,7 +173,7 @@ void on_tick(void);
 
 /* ---- messages (payload.c, traffic.c) ---- */
 
-/* Messages to one receiver in a row, and sweeps over receivers that are all busy before a sender sleeps (RFC v2). */
+/* Messages to one receiver in a row. Sweeps that find all receivers busy, before a sender sleeps (RFC v2). */
 #define BURST 32
 #define BUSY_SWEEPS 50
 #define MAX_TRIPS 1000
@@ -190,31 +191,31 @@ struct trips {
 	uint64_t cycles[MAX_TRIPS];
 };
 
-/* What is known of a stream that never ends (examples/bare-metal/src/stream_check.rs). */
+/* What is known of an endless stream (examples/bare-metal/src/stream_check.rs). */
 struct check {
-	uint32_t life; /* the sender's, 0 before the first */
-	uint64_t next; /* behind the highest number of this life that came */
-	uint64_t seen; /* one bit for each of the 64 numbers below `next`, the highest one's first */
+	uint32_t life; /* the sender's life, 0 before the first */
+	uint64_t next; /* the number after the highest one of this life that came */
+	uint64_t seen; /* one bit for each of the 64 numbers below `next`; bit 0 is the highest one's */
 	uint64_t received, former, first, lost, torn, doubled, disordered;
 };
 
 void payload_init(void);
 void payload_make(struct payload *payload, uint64_t sequence, uint32_t sender);
-/* Whether it arrived whole; then its number and sender. */
+/* Returns whether it arrived whole. Then gives its number and sender. */
 int payload_check(const unsigned char *bytes, size_t size, uint64_t *sequence, uint32_t *sender);
-/* Whether it may be from that kernel: the lane proves who sent; a slot does not. */
+/* Returns whether it can be from that kernel: a lane proves the sender; a slot does not. */
 int is_from(const struct mk_ipi_message *message, uint64_t sender);
-/* Whether it arrived whole, and from whom it says. */
+/* Returns whether it arrived whole, and can be from the sender that it names. */
 int message_check(const struct mk_ipi_message *message, uint64_t *number, uint32_t *sender);
-/* Whether a send that gave this error may succeed later. */
+/* Returns whether a send that gave this error can succeed later. */
 int is_full(int err);
-/* A message of the stream came whole. */
+/* Notes that a message of the stream came whole. */
 void check_take(struct check *check, uint64_t number);
-/* What comes from now on is of this life of the sender: if it is another one than before, it begins at number 0. */
+/* What comes from now on was sent in this life of the sender. If it is another life than before, it begins at number 0. */
 void check_began(struct check *check, uint32_t life);
 void trips_add(struct trips *trips, uint64_t cycles);
 uint64_t trips_at(const struct trips *trips, unsigned int percent);
-/* Shows that we live, looks who else does, and follows the directory, if it is time. */
+/* If it is time: shows that this kernel lives, checks which others do, and follows the directory. */
 void heartbeat(mk_ipi_followed_callback_t followed);
 
 /* ---- the demo (demo.c, stream.c) ---- */
@@ -223,9 +224,9 @@ void stream_event(const struct mk_ipi_event *event);
 void stream_run(void);
 void stream_turn(void);
 void stream_counts(unsigned int to, uint64_t *busy, uint64_t *doorbells);
-/* Messages to that kernel of which nobody knows whether it handled them. */
+/* Messages to that kernel that it may or may not have handled before it died. */
 uint64_t stream_in_doubt(unsigned int to);
-/* Deferred work, watched: does each stream get its turn? */
+/* Does deferred work, and checks that each stream gets its turn. */
 void drain_watched(void);
 void drains_watch(int on);
 int drains_report(void);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The CPU and what is around it: exit device, clock, IDT, local APIC. Sections are of the Intel SDM, volume 3A. */
+/* The CPU and the machine around it: exit device, clock, IDT, local APIC. Section numbers are of the Intel SDM, volume 3A. */
 #include "kernel.h"
 
 #define TIMER_VECTOR 0xeb
 #define SPURIOUS_VECTOR 0xef
-/* Exceptions on boot.s's IST 1: they may come on any stack. */
+/* Exceptions that use boot.s's IST 1, because they can come while any stack is in use. */
 enum { NMI = 2, DOUBLE_FAULT = 8 };
 
 #define APIC_BASE_MSR 0x1b
@@ -90,13 +90,13 @@ uint64_t apic_id(void)
 	return is_x2apic ? apic_read(REG_ID) : apic_read(REG_ID) >> 24;
 }
 
-/* The broadcast ids, and what the mode cannot address (10.6.2). */
+/* Refuses the broadcast ids, and ids that the mode cannot address (10.6.2). */
 int apic_check(uint64_t cpu)
 {
 	return cpu < (is_x2apic ? 0xffffffffull : 0xffull) ? 0 : -MK_IPI_ENXIO;
 }
 
-/* Fixed delivery, physical destination, edge (10.6.1). What was stored before is visible to the handler. */
+/* Fixed delivery, physical destination, edge (10.6.1). All earlier stores are visible to the handler. */
 int apic_ring(uint64_t cpu, unsigned int vector)
 {
 	unsigned long flags;
@@ -105,7 +105,7 @@ int apic_ring(uint64_t cpu, unsigned int vector)
 	if (apic_check(cpu))
 		return -MK_IPI_ENXIO;
 	if (is_x2apic) {
-		/* That write does not wait for earlier stores (10.12.3). */
+		/* The write of the MSR does not wait for earlier stores (10.12.3). */
 		__asm__ volatile("mfence; lfence" : : : "memory");
 		write_msr(0x800 + (REG_ICR_LOW >> 4), cpu << 32 | vector);
 		return 0;
@@ -127,7 +127,7 @@ void exception(const struct exception_frame *frame)
 }
 
 #ifdef __clang__
-/* It warns of vector registers that a call does not save: nothing in this kernel uses any. */
+/* The warning is about vector registers that a call does not save. This kernel does not use vector registers. */
 #pragma clang diagnostic ignored "-Winterrupt-service-routine"
 #endif
 
@@ -145,14 +145,14 @@ __attribute__((interrupt)) static void tick_interrupt(struct interrupt_frame *fr
 	on_tick();
 }
 
-/* A host may take this CPU for one of its own, not used at present, and interrupt it together with all others. */
+/* A host can take this CPU for an unused one of its own, and interrupt it together with all others. */
 __attribute__((interrupt)) static void stray_interrupt(struct interrupt_frame *frame)
 {
 	(void)frame;
 	apic_write(REG_EOI, 0);
 }
 
-/* What is not acknowledged: a spurious interrupt (10.9); an NMI, which means other CPUs (SPEC A-17). */
+/* For interrupts that are not acknowledged: a spurious one (10.9), and an NMI, which is meant for other CPUs (SPEC A-17). */
 __attribute__((interrupt)) static void ignored_interrupt(struct interrupt_frame *frame)
 {
 	(void)frame;
@@ -190,7 +190,7 @@ int interrupts_init(int x2apic, int with_strays)
 	if (x2apic >= 0 && is_x2apic != x2apic)
 		fatal("the local APIC is in the other mode");
 	apic_write(REG_SPURIOUS, 0x100 | SPURIOUS_VECTOR);
-	/* A tick each 2 ms at the emulator's 1 GHz, so that no CPU sleeps past a time-out (10.5.4). */
+	/* A tick every 2 ms at the emulator's 1 GHz, so that no CPU sleeps past a time-out (10.5.4). */
 	apic_write(REG_DIVIDE, 0xb);
 	apic_write(REG_LVT_TIMER, 1 << 17 | TIMER_VECTOR);
 	apic_write(REG_INITIAL_COUNT, 2000000);

@@ -13,7 +13,7 @@ void give_up(enum failure how)
 	if (!options.serve)
 		machine_exit(how);
 	__asm__ volatile("cli" : : : "memory");
-	/* Where an exception struck nothing can be relied upon; the heartbeat ends by itself. */
+	/* After an exception nothing can be relied upon. Then the heartbeat ends by itself. */
 	if (how != EXCEPTION)
 		mk_ipi_goodbye(&mk);
 	machine_halt();
@@ -37,13 +37,13 @@ static int begins(const char *text, const char *with)
 	return !*with;
 }
 
-/* Whether a word of the line ends here. */
+/* Returns whether a word of the line ends here. */
 static int is_end(const char *at)
 {
 	return *at == '\0' || *at == ' ';
 }
 
-/* The value that `line` gives last to the option `name`; NULL if it gives none. */
+/* The value of the option `name` in `line`; the last one if there are several, NULL if there is none. */
 static const char *value_of(const char *line, const char *name)
 {
 	const char *at, *value = NULL;
@@ -54,13 +54,13 @@ static const char *value_of(const char *line, const char *name)
 	return value;
 }
 
-/* Whether `value` is that word. */
+/* Returns whether `value` is this word. */
 static int is(const char *value, const char *word)
 {
 	return value && begins(value, word) && is_end(value + length(word));
 }
 
-/* A number, hexadecimal with 0x, of at most `most`, which begins at `digits`; 0 if there is none. */
+/* The number that begins at `digits`, hexadecimal with 0x, at most `most`; 0 if there is none. */
 static uint64_t number(const char *digits, uint64_t most)
 {
 	uint64_t base = 10, n = 0, digit;
@@ -80,13 +80,13 @@ static uint64_t number(const char *digits, uint64_t most)
 	return n;
 }
 
-/* Which kernel of the demo this image is linked for. */
+/* The kernel of the demo for which this image is linked. */
 static unsigned int own_kernel(void)
 {
 	return (unsigned int)(((uint64_t)__image_start - 0x01000000) / 0x01000000);
 }
 
-/* Of the demo: the host passes on its own options, which it has checked. */
+/* In the demo the host passes on its own options, which it has checked. */
 static void read_demo_options(const char *line)
 {
 	const char *run = value_of(line, "mk_ipi.run="), *generation = value_of(line, "mk_ipi.generation=");
@@ -131,14 +131,14 @@ static void read_options(const char *line)
 
 /* ---- the start ---- */
 
-/* Takes this kernel's place among the others: from then on it takes messages. */
+/* Takes this kernel's place among the others. From then on it takes messages. */
 static void join(const char *line)
 {
 	uint64_t start = now();
 	uint32_t life;
 	int err;
 
-	/* The host may be writing of others; one that died in it never ends. */
+	/* The host may be writing another entry. If it died while it wrote, that state never ends. */
 	do
 		err = mk_ipi_start(&mk, line, length(line));
 	while (err == -MK_IPI_EAGAIN && now() - start < SECOND);
@@ -162,7 +162,7 @@ void kernel_main(const struct start_info *info)
 {
 	const char *line = info->cmdline ? (const char *)info->cmdline : "";
 
-	/* There is no telling whose the console, and the machine, is. */
+	/* Nothing tells which kernel owns the console and the machine. */
 	if (info->magic != START_MAGIC || info->version == 0)
 		machine_halt();
 	read_options(line);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the demo's messages carry: examples/bare-metal/src/payload.rs says it. Little endian, as the CPU is. */
+/* The content of the demo's messages: examples/bare-metal/src/payload.rs describes it. Little endian, as the CPU is. */
 #include "kernel.h"
 
 #define MIN 24

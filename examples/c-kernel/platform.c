@@ -2,10 +2,10 @@
 /* What this kernel supplies to mk-ipi: its memory, its doorbell, its deferred work. */
 #include "kernel.h"
 
-/* boot.s maps what lies below as memory, and once more, read-only, from the other one on. */
+/* boot.s maps memory below CACHED_END. It maps the same memory a second time, read-only, from READ_ONLY on. */
 #define CACHED_END (3ull << 30)
 #define READ_ONLY (1ull << 39)
-/* Kinds of memory in the start info's map: RAM, which to a kernel that serves is its own; and what others share with it. */
+/* Kinds of memory in the start info's map. For a kernel that serves, RAM is its own; others share RESERVED with it. */
 enum { RAM = 1, RESERVED = 2 };
 
 struct mk_ipi mk;
@@ -33,7 +33,7 @@ static void pool_free(void *ctx, int instance, uint64_t phys, uint64_t len)
 	(void)ctx, (void)instance, (void)phys, (void)len;
 }
 
-/* In a machine of our own memory is RAM; a host of another kind calls what is the others' reserved. */
+/* In the demo all memory is RAM. A host of another kind marks the others' memory as reserved. */
 static int is_memory(uint64_t start, uint64_t len)
 {
 	unsigned int i;
@@ -164,7 +164,7 @@ static const struct mk_ipi_ops ops = {
 	.peer_may_share = peer_may_share,
 	.doorbell_check = doorbell_check,
 	.doorbell_ring = doorbell_ring,
-	/* An NMI does nothing here, and rings nobody. */
+	/* An NMI does nothing here, and rings no kernel. */
 	.doorbell_ring_nmi = doorbell_ring,
 	.this_cpu_id = this_cpu_id,
 	.this_cpu_index = this_cpu_index,
@@ -194,7 +194,7 @@ void platform_init(const struct start_info *info)
 
 /* ---- deferred work ---- */
 
-/* Interrupts are off, and on while it runs. A few runs in a row, so that whoever waits for space is rung less often. */
+/* Called with interrupts off; they are on while it runs. It does a few runs in a row, to ring waiting senders less often. */
 static void run_due(void)
 {
 	int runs;
@@ -215,7 +215,7 @@ static void run_due(void)
 	running = 0;
 }
 
-/* The main program of a kernel that serves does all deferred work: no handler comes between what it does. */
+/* In a kernel that serves, the main program does all deferred work, so no handler interrupts it. */
 void on_doorbell(void)
 {
 	mk_ipi_interrupt(&mk);

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * `mk_ipi.run=serve`: a kernel whose host is of another kind, such as Linux, and does what messages tell it
- * (examples/bare-metal/src/order.rs). It is a guest: the machine is the host's. Stopped or failing, it ends alone.
+ * `mk_ipi.run=serve`: a kernel whose host is of another kind, such as Linux. It does what messages tell it
+ * (examples/bare-metal/src/order.rs). It is a guest: the machine belongs to the host. If it stops or fails, it ends only itself.
  *
- * All of this is the main program's: handlers run between two turns, and nothing is shared with an interrupt but `stopping`.
- * Nothing here waits: what cannot be sent now is tried again in the next turn.
+ * Only the main program runs this code: handlers run between two turns, and it shares only `stopping` with interrupts.
+ * Nothing here waits. What cannot be sent now is tried again in the next turn.
  */
 #include "kernel.h"
 
 #define MAX_INSTANCES 64
-/* A ping that is not answered for so long is sent again: its receiver died with it. */
+/* A ping that is not answered for this time is sent again, because its receiver may have died. */
 #define PING_AGAIN (2 * SECOND)
 
 enum { ORDER = 0x110, QUERY = 0x111, REPORT = 0x112, RESET = 0x113 };
 enum { ORDER_STREAM = 1, ORDER_PINGS = 2 };
 
-/* What there is to do for another kernel, and what came from it. */
+/* What must be done for another kernel, and what came from it. */
 struct peer {
-	/* Of the stream: what was ordered since the directory was looked at; in all; sent, which is the next one's number. */
+	/* Stream: ordered since the directory was last followed; ordered in all; sent, which is also the next message's number. */
 	uint64_t new_stream, ordered, sent;
-	/* Of pings: a new series, its length plus 1; the present one's length; when the ping went out that is not answered. */
+	/* Pings: the length of a new series plus 1; the length of the present series; when the unanswered ping was sent. */
 	uint64_t new_pings, pings, pinged_at;
 	struct trips trips;
-	uint64_t pong;	/* number of a ping that is to be answered, plus 1 */
-	uint64_t asked; /* about whom reports are due: one bit for each */
+	uint64_t pong;	/* number of a ping that must be answered, plus 1 */
+	uint64_t asked; /* instances about which reports are due: one bit for each */
 	int waiting;	/* its lane is full, and an event tells when it is not */
 	int is_slot;	/* it speaks RFC v2 */
 	uint64_t busy, rung;		 /* how its slot was used */
@@ -35,7 +35,7 @@ struct peer {
 static struct peer peers[MAX_INSTANCES];
 static uint64_t run, torn;
 static int new_orders, stopping;
-/* In this turn: something was sent; a slot was occupied, and nobody tells when it is not. */
+/* In this turn: something was sent; a slot was occupied, and no event tells when it becomes free. */
 static int moved, blocked;
 
 static struct peer *peer_of(uint64_t id)
@@ -55,7 +55,7 @@ static uint64_t add(uint64_t a, uint64_t b)
 
 /* ---- what changes for a peer ---- */
 
-/* Zeros without a lane. */
+/* The lane's counters; zeros if there is no lane. */
 static struct mk_ipi_lane_stats lane_of(const struct peer *peer)
 {
 	struct mk_ipi_lane_stats lane = { 0 };
@@ -64,7 +64,7 @@ static struct mk_ipi_lane_stats lane_of(const struct peer *peer)
 	return lane;
 }
 
-/* It came, or went, or was there at the start. */
+/* Called when the peer came, or went, or was there at the start. */
 static void meet(struct peer *peer)
 {
 	struct mk_ipi_instance_info info = { 0 };
@@ -74,7 +74,7 @@ static void meet(struct peer *peer)
 	peer->before = lane_of(peer);
 }
 
-/* Drops what is not sent yet; what was sent counts. */
+/* Drops what is not sent yet. What was sent stays counted. */
 static void drop(struct peer *peer)
 {
 	peer->ordered = peer->sent;
@@ -83,7 +83,7 @@ static void drop(struct peer *peer)
 	peer->waiting = 0;
 }
 
-/* A dead kernel keeps its place: it may live again in its region. */
+/* A dead kernel keeps its place, because it may live again in its region. */
 static void followed(int id, uint32_t what, int error, void *ctx)
 {
 	struct peer *peer = peer_of((uint64_t)id);
@@ -96,7 +96,7 @@ static void followed(int id, uint32_t what, int error, void *ctx)
 	meet(peer);
 	if (what == MK_IPI_FOLLOWED_REMOVED) {
 		drop(peer);
-		/* Whatever its next life is called, it is another one. */
+		/* Whatever number its next life has, it counts as another life. */
 		check_began(&peer->came, 0);
 	}
 }
@@ -110,7 +110,7 @@ void serve_event(const struct mk_ipi_event *event)
 	struct peer *peer = peer_of((uint64_t)event->peer);
 
 	if (peer) {
-		/* Whatever it is, a lane may have space since. */
+		/* After any event the lane may have space. */
 		peer->waiting = 0;
 		if (event->kind == MK_IPI_EVENT_BEGAN)
 			check_began(&peer->came, event->incarnation);
@@ -121,9 +121,9 @@ void serve_event(const struct mk_ipi_event *event)
 		    names[event->kind < sizeof(names) / sizeof(names[0]) ? event->kind : 0]);
 }
 
-/* ---- what messages tell ---- */
+/* ---- messages that come ---- */
 
-/* The words of a payload that has so many; else NULL. */
+/* The words of a payload that has exactly this many; otherwise NULL. */
 static const uint64_t *words_of(const struct mk_ipi_message *message, size_t count)
 {
 	return message->size == 8 * count ? message->payload : NULL;
@@ -145,7 +145,7 @@ static void on_stream(const struct mk_ipi_message *message, void *ctx)
 	peer = peer_of(sender);
 	if (!peer)
 		return;
-	/* RFC v2 does not tell of a new life; the directory lists it before it begins. */
+	/* RFC v2 does not announce a new life; the directory lists it before it begins. */
 	if (number == 0 && message->sender < 0 && mk_ipi_get_instance(&mk, (int)sender, &info) == 0)
 		check_began(&peer->came, info.incarnation);
 	check_take(&peer->came, number);
@@ -162,7 +162,7 @@ static void on_ping(const struct mk_ipi_message *message, void *ctx)
 		peer_of(sender)->pong = number + 1;
 }
 
-/* Of the next ping, or of the one that is not answered yet. */
+/* The number of the next ping, or of the unanswered one. */
 static uint64_t ping_number(const struct peer *peer)
 {
 	return run << 32 | peer->trips.count;
@@ -182,7 +182,7 @@ static void on_pong(const struct mk_ipi_message *message, void *ctx)
 	peer->pinged_at = 0;
 }
 
-/* Questions, and pings of others, are of no run: they stay. */
+/* Questions, and pings from others, belong to no run, so they stay. */
 static void on_reset(const struct mk_ipi_message *message, void *ctx)
 {
 	const uint64_t *words = words_of(message, 1);
@@ -212,7 +212,7 @@ static void on_order(const struct mk_ipi_message *message, void *ctx)
 	(void)ctx;
 	if (!to)
 		return;
-	/* In run 0 none is obeyed. */
+	/* In run 0 no order is obeyed. */
 	if (run == 0 || words[3] != run) {
 		say("an order of run %u comes too early or too late", words[3]);
 		return;
@@ -252,7 +252,7 @@ void serve_register(void)
 
 /* ---- what is sent ---- */
 
-/* Sends by `call`, if that can be now; 0, or why not. Of a peer to which nothing can be sent any more, all is dropped. */
+/* Sends by `call`, if that is possible now. Returns 0 or the error. Drops all for a peer that takes nothing any more. */
 static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, __typeof__(mk_ipi_send) *call)
 {
 	unsigned long before = rung;
@@ -260,7 +260,7 @@ static int put(struct peer *to, uint32_t type, const void *bytes, size_t size, _
 
 	to->rung += to->is_slot ? rung - before : 0;
 	switch (err) {
-	case 0: /* whoever could not be rung finds it when it looks by itself */
+	case 0: /* a peer that could not be rung finds it when it looks by itself */
 		moved = 1;
 		return 0;
 	case -MK_IPI_EBUSY:
@@ -324,7 +324,7 @@ static void ping(struct peer *to)
 		to->pinged_at = start;
 }
 
-/* Some of the stream: into a lane a burst, into a slot one message. */
+/* Sends some of the stream: a burst into a lane, one message into a slot. */
 static void stream(struct peer *to)
 {
 	struct payload payload;
@@ -347,7 +347,7 @@ static void stream(struct peer *to)
 
 /* ---- all of it ---- */
 
-/* Whoever gave an order knows the directory as it is now: it must not be meant for another one. */
+/* The sender of an order knew the present directory, so it is read first: the order must not go to a former instance. */
 static void take_orders(void)
 {
 	struct peer *to;
@@ -364,7 +364,7 @@ static void take_orders(void)
 	new_orders = 0;
 }
 
-/* Does what can be done now; whether there is nothing to do before an interrupt. */
+/* Does what can be done now. Returns whether there is nothing to do before an interrupt. */
 static int turn(void)
 {
 	static unsigned int sweeps;
@@ -376,7 +376,7 @@ static int turn(void)
 	for (to = peers; to < peers + MAX_INSTANCES; to++) {
 		if (to == &peers[me])
 			continue;
-		/* Answers and pings are few: they go before the stream takes all space there is. */
+		/* Answers and pings are few, so they are sent before the stream takes all space. */
 		answer(to);
 		report(to);
 		ping(to);
@@ -391,7 +391,7 @@ static int turn(void)
 	return 1;
 }
 
-/* In an interrupt, perhaps: the main program acts. */
+/* This can run in an interrupt, so the main program acts on it. */
 void serve_stop(void)
 {
 	STORE(stopping, 1);
@@ -419,7 +419,7 @@ void serve_run(void)
 	}
 	say("stopping, as told");
 	__asm__ volatile("cli" : : : "memory");
-	/* The last thing: whoever sees it may take the CPU and the memory away. */
+	/* This is the last thing it does: once the host sees it, it may take the CPU and the memory away. */
 	mk_ipi_goodbye(&mk);
 	machine_halt();
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The stream: this kernel sends its messages to every other one, and waits for no answer. */
+/* The stream: this kernel sends its messages to every other one, without waiting for answers. */
 #include "kernel.h"
 
 #define PATIENCE (10 * SECOND)
 
 static struct payload next[MAX_KERNELS];
 static uint64_t busy[MAX_KERNELS], doorbells[MAX_KERNELS], in_doubt[MAX_KERNELS];
-/* One bit for each kernel in whose lane we wait for space, and for each that has some again. */
+/* One bit for each kernel in whose lane this one waits for space; and one for each whose lane has space again. */
 static uint64_t waiting, space;
 static uint64_t told_at, last_moved, last_moved_at;
 static unsigned int busy_sweeps;
@@ -64,7 +64,7 @@ static uint64_t total_sent(void)
 	return sum;
 }
 
-/* Notes what a send of the next message gave; whether it was sent. */
+/* Notes the result of sending the next message. Returns whether it was sent. */
 static int note(unsigned int to, int err)
 {
 	struct sent_to *journal = &journal_of(me)->sent[to];
@@ -96,7 +96,7 @@ static int turn_rfc_v2(void)
 		}
 	busy_sweeps = total_sent() == before ? busy_sweeps + 1 : 0;
 	pause_cpu();
-	/* Nobody tells when a slot becomes free: a message, or the next tick, ends the sleep. */
+	/* No event tells when a slot becomes free. A message, or the next tick, ends the sleep. */
 	idle = busy_sweeps > BUSY_SWEEPS;
 	if (idle)
 		busy_sweeps = 0;
@@ -143,7 +143,7 @@ static int turn_native(void)
 	return idle;
 }
 
-/* Tells how much has come, every twentieth; a number that changes with every arrival. */
+/* Reports how much has come, at every twentieth part. Returns a number that changes with every arrival. */
 static uint64_t progress(void)
 {
 	uint64_t total = options.messages * (nr_kernels - 1), done = 0, arrivals = LOAD(journal_of(me)->torn);
@@ -162,7 +162,7 @@ static uint64_t progress(void)
 	return done + arrivals;
 }
 
-/* Sends what can be sent now; whether there is nothing to do before an interrupt. */
+/* Sends what can be sent now. Returns whether there is nothing to do before an interrupt. */
 static int turn(void)
 {
 	int idle = options.native ? turn_native() : turn_rfc_v2();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the demo and a kernel that serves have in common: heartbeat, checked messages, round trips. */
+/* Code that the demo and a kernel that serves share: heartbeat, checked messages, round trips. */
 #include "kernel.h"
 
-/* From one look at the peers to the next, and a heartbeat that stands still for so long is suspect. */
+/* The time between two looks at the peers. A peer whose heartbeat stands still for SUSPECT_AFTER is suspect. */
 #define TICK (SECOND / 200)
 #define SUSPECT_AFTER (5 * SECOND)
 
