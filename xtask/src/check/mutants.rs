@@ -48,13 +48,13 @@ struct Explained {
     survivor: Vec<Survivor>,
 }
 
-/// One change that no test can notice.
+/// Changes that no test can notice, and why.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Survivor {
-    /// As cargo-mutants names it, without line and column.
-    mutant: String,
     why: String,
+    /// As cargo-mutants names them, without line and column.
+    mutants: Vec<String>,
 }
 
 /// `cargo xtask mutants`: an error if a change is noticed by no test and has no reason.
@@ -86,7 +86,8 @@ pub fn mutants(places: &Places, provision: &Provision, args: &MutantsArgs) -> Re
 fn explained(root: &Path) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(root.join(EXPLAINED)).context(EXPLAINED)?;
     let Explained { survivor } = toml::from_str(&text).context(EXPLAINED)?;
-    Ok(survivor.into_iter().map(|s| (s.mutant, s.why)).collect())
+    let rows = survivor.into_iter().flat_map(|s| s.mutants.into_iter().map(move |m| (m, s.why.clone())));
+    Ok(rows.collect())
 }
 
 /// What came of the changes of a crate.
