@@ -28,7 +28,7 @@ pub struct Fake {
     pub mpidr: u64,
     /// `ICC_SRE_EL1`.
     pub sre: Cell<u64>,
-    /// Whether `sre` can be changed.
+    /// True if `sre` can be changed.
     pub sre_can_change: bool,
     /// `ICC_CTLR_EL1`.
     pub control: u64,
@@ -117,7 +117,7 @@ unsafe impl GicIo for &Fake {
     }
 }
 
-// SAFETY: it calls nobody.
+// SAFETY: it makes no call.
 unsafe impl Conduit for &Fake {
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
         self.record(Op::Call(function, args));

@@ -60,11 +60,11 @@ impl Interrupt {
 #[derive(Clone, Copy, Debug)]
 pub struct Gic<Io> {
     io: Io,
-    /// Whether SGIs can reach CPUs whose Aff3 is not 0.
+    /// True if SGIs can reach CPUs whose Aff3 is not 0.
     aff3: bool,
-    /// Whether the CPU interface can send to CPUs whose Aff0 is above 15.
+    /// True if the CPU interface can send to CPUs whose Aff0 is above 15.
     range_selector: bool,
-    /// Whether the distributor can do the same.
+    /// True if the distributor can do the same.
     by_ranges: bool,
 }
 

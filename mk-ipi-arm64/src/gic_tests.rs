@@ -103,7 +103,7 @@ fn an_interrupt_is_read_once_and_settled_and_its_end_is_written_back() {
         let fake = Fake::new();
         fake.pending.replace([intid].into());
         let gic = gic(&fake);
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         let found = unsafe { gic.acknowledge() }.unwrap();
         assert_eq!(fake.take(), [Op::Read(Reg::Acknowledge), Op::Settle]);
         assert_eq!(u64::from(found.intid()), intid);
@@ -119,7 +119,7 @@ fn the_special_intids_are_no_interrupt() {
     for intid in 1020..=1023 {
         let fake = Fake::new();
         fake.pending.replace([intid].into());
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         assert_eq!(unsafe { gic(&fake).acknowledge() }, None);
     }
 }
@@ -135,7 +135,7 @@ fn enabling_forgets_active_priorities_opens_all_and_has_an_end_deactivate() {
     {
         let fixed = 1 << 15 | priority_bits << 8;
         let fake = Fake { control: fixed | 1 << 1, ..Fake::new() };
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         unsafe { gic(&fake).enable() };
         let ops = fake.take();
         let written: Vec<Op> = ops.iter().filter(|op| matches!(op, Op::Write(..))).copied().collect();

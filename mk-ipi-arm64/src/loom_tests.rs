@@ -42,7 +42,7 @@ fn rings(line: &Line) {
 }
 
 fn takes(line: &Line) {
-    // SAFETY: a model interrupts nobody.
+    // SAFETY: a model interrupts no CPU.
     unsafe {
         if let Some(interrupt) = gic(line).acknowledge() {
             gic(line).eoi(interrupt);

@@ -221,7 +221,7 @@ mod tests {
     use crate::fake::{Fake, Op};
 
     fn psci(fake: &Fake) -> Psci<&Fake> {
-        // SAFETY: a fake calls nobody.
+        // SAFETY: a fake makes no call.
         unsafe { Psci::new(fake) }
     }
 

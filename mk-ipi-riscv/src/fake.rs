@@ -21,7 +21,7 @@ pub enum Op {
 #[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
-    /// Whether a probe finds the extension.
+    /// True if a probe finds the extension.
     pub has_extensions: bool,
     /// What calls return.
     pub error: Cell<i64>,
@@ -40,7 +40,7 @@ impl Fake {
     }
 }
 
-// SAFETY: it calls nobody.
+// SAFETY: it makes no call.
 unsafe impl SbiIo for &Fake {
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn {
         self.log.borrow_mut().push(Op::Call(extension, function, args));

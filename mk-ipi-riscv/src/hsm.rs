@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn each_call_has_the_manuals_number_and_arguments() {
         let fake = Fake::new();
-        // SAFETY: a fake starts nobody.
+        // SAFETY: a fake starts no hart.
         assert_eq!(unsafe { hsm(&fake).start(PhysCpuId(3), PhysAddr(0x8020_0000), 9) }, Ok(()));
         assert_eq!(fake.take(), [Op::FenceBefore, Op::Call(Extension::Hsm, 0, [3, 0x8020_0000, 9])]);
         // SAFETY: as above.
@@ -140,7 +140,7 @@ mod tests {
         let hsm = hsm(&fake);
         for (error, expected) in [(-6, SbiError::AlreadyAvailable), (-5, SbiError::InvalidAddress)] {
             fake.error.set(error);
-            // SAFETY: a fake starts and stops nobody.
+            // SAFETY: a fake starts and stops no hart.
             let found = unsafe { (hsm.start(PhysCpuId(1), PhysAddr(0), 0), hsm.stop()) };
             assert_eq!(found, (Err(expected), expected));
             assert_eq!(hsm.status(PhysCpuId(1)), Err(expected));

@@ -60,7 +60,7 @@ impl Identity {
 /// must follow what the device tree or ACPI says of the machine (AIA, "Arrangement of the memory regions of multiple
 /// interrupt files").
 pub unsafe trait ImsicIo {
-    /// Whether the supervisor-level interrupt file of this hart is mapped.
+    /// Returns whether the supervisor-level interrupt file of this hart is mapped.
     fn has_file(&self, cpu: PhysCpuId) -> bool;
 
     /// Makes all earlier stores visible before any later output. Then stores the identity's number, 32 bits, to
@@ -270,7 +270,7 @@ mod tests {
         let fake = Fake::default();
         for (top, identity) in [(1 << 16 | 1, Some(1)), (0x7ff << 16 | 0x7ff, Some(0x7ff)), (0, None)] {
             fake.top.set(top);
-            // SAFETY: a fake interrupts nobody.
+            // SAFETY: a fake interrupts no CPU.
             assert_eq!(unsafe { imsic(&fake).claim() }, identity);
             assert_eq!(fake.log.take(), [Op::Claim, Op::FenceAfter]);
         }
@@ -280,7 +280,7 @@ mod tests {
     fn enabling_forgets_what_is_pending_and_lets_in_what_is_named() {
         let fake = Fake::default();
         let identities = [0x21, 0x22, 0x60, 0xfe].map(|v| Identity::of_vector(vector(v)).unwrap());
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         unsafe { imsic(&fake).enable(&identities) };
         assert_eq!(
             fake.log.take(),

@@ -12,7 +12,7 @@ use mk_ipi_core::sync::{fence, Ordering};
 /// The hart that the interrupt line belongs to.
 const HART: PhysCpuId = PhysCpuId(0);
 
-// SAFETY: it calls nobody, and interrupts nobody.
+// SAFETY: it makes no call, and interrupts no hart.
 unsafe impl SbiIo for &Line {
     unsafe fn call(&self, extension: Extension, _: u64, _: [u64; 3]) -> SbiReturn {
         if extension == Extension::Ipi {
@@ -85,7 +85,7 @@ fn loom_what_an_imsic_is_written_for_is_not_missed() {
     nothing_is_missed(
         |line| imsic(line).ring(HART, SOFTWARE_INTERRUPT).unwrap(),
         |line, look| {
-            // SAFETY: a model interrupts nobody.
+            // SAFETY: a model interrupts no CPU.
             while unsafe { imsic(line).claim() }.is_some() {
                 look();
             }

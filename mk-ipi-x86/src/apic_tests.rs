@@ -206,7 +206,7 @@ fn enabling_opens_every_priority_and_sets_bit_8_of_the_spurious_vector() {
     let looked = |op: &Op| matches!(op, Op::Read(_) | Op::RdMsr(_));
     for (base, ops) in [(XAPIC, x), (X2APIC, x2)] {
         let fake = Fake::new(base);
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
         let done = fake.take();
         let (looks, writes) = done.split_at(8);
@@ -229,7 +229,7 @@ fn enabling_first_ends_what_a_former_kernel_left_in_service() {
         ] {
             let fake = Fake::new(base);
             fake.in_service.set(left);
-            // SAFETY: a fake interrupts nobody.
+            // SAFETY: a fake interrupts no CPU.
             unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
             assert_eq!(fake.in_service.get(), [0; 8]);
             let ops = fake.take();
@@ -246,7 +246,7 @@ fn an_apic_that_ends_nothing_is_enabled_all_the_same() {
     for (base, on) in [(XAPIC, Op::Write(Reg::SpuriousVector, 0x1ff)), (X2APIC, Op::WrMsr(0x80f, 0x1ff))] {
         let fake = Fake { ends: false, ..Fake::new(base) };
         fake.in_service.set([0, 0, 1, 0, 0, 0, 0, 0]);
-        // SAFETY: a fake interrupts nobody.
+        // SAFETY: a fake interrupts no CPU.
         unsafe { apic(&fake).enable(SpuriousVector::DEFAULT) };
         assert_eq!(fake.take().last(), Some(&on));
     }

@@ -54,7 +54,7 @@ pub struct Fake {
     pub id: u32,
     /// True if the code was moved to the next CPU, whose id is one higher.
     pub moved: Cell<bool>,
-    /// Whether CPUID reports an x2APIC.
+    /// True if CPUID reports an x2APIC.
     pub x2apic: bool,
     /// The id of 32 bits that CPUID reports.
     pub long_id: Option<u32>,

@@ -50,7 +50,7 @@ impl Hardware {
 // SAFETY: IF is the switch for maskable interrupts, and a kernel's code is not moved to another CPU while IF is clear.
 // Both instructions are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
-    /// Whether interrupts were on.
+    /// True if interrupts were on.
     type State = bool;
 
     #[inline]

@@ -97,7 +97,7 @@ pub unsafe trait ApicIo: LocalInterrupts {
     /// The MSR exists in the CPU's present mode and takes `value`, and the caller may cause the effect.
     unsafe fn wrmsr(&self, msr: u32, value: u64);
 
-    /// Whether the xAPIC's page is mapped, so that `mmio_read` and `mmio_write` may be called.
+    /// Returns whether the xAPIC's page is mapped, so that `mmio_read` and `mmio_write` may be called.
     fn has_mmio(&self) -> bool;
 
     /// Reads a register of the xAPIC.
@@ -114,7 +114,7 @@ pub unsafe trait ApicIo: LocalInterrupts {
     /// As for [`mmio_read`](Self::mmio_read), and the caller may cause the effect.
     unsafe fn mmio_write(&self, register: Register, value: u32);
 
-    /// Whether this CPU has an x2APIC: CPUID.1:ECX bit 21 (Intel SDM vol. 3A, 10.12.1).
+    /// Returns whether this CPU has an x2APIC: CPUID.1:ECX bit 21 (Intel SDM vol. 3A, 10.12.1).
     fn has_x2apic(&self) -> bool;
 
     /// This CPU's id of 32 bits, which it has in xAPIC mode too: CPUID.0BH:EDX (Intel SDM vol. 3A, 10.12.8.1). `None`,
