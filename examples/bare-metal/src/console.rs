@@ -62,7 +62,7 @@ pub fn init_own(own: Option<Own>) {
     }
 }
 
-/// Whether this kernel prints over the link.
+/// Returns whether this kernel prints over the link.
 pub fn is_link() -> bool {
     matches!(OWN.get(), Some(Some(Own::Link)))
 }

@@ -86,7 +86,7 @@ fn on_pong(message: &Message) {
 /// and kills the kernel that it was told to kill.
 pub fn run(node: &Node, machine: Option<&mut Machine>) -> bool {
     if node.kernels < 2 {
-        fatal!("a kernel alone has nobody to talk to");
+        fatal!("a single kernel has no other kernel to talk to");
     }
     let (mut sent, mut progress) = stream(node, machine);
     wait_for_messages(node, &mut progress);
@@ -130,7 +130,9 @@ impl<'a> Aside<'a> {
         match (machine, node.options.kills, node.options.moves) {
             (Some(machine), Some(kills), None) => Self::Kill(Killer::new(node, machine, kills)),
             (Some(machine), None, Some(moves)) => Self::Move(Mover::new(node, machine, moves)),
-            (Some(_), Some(_), Some(_)) => fatal!("kernels die, or a CPU is moved: not both"),
+            (Some(_), Some(_), Some(_)) => {
+                fatal!("kernels can be killed or a CPU can be moved, but not both")
+            }
             (None, ..) => Guest::new(node).map_or(Self::Nothing, Self::Guest),
             (Some(_), None, None) => Self::Nothing,
         }

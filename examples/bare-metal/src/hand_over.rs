@@ -127,7 +127,7 @@ fn on_note(message: &Message) {
         let kind = *ALL.get(usize::try_from(u64::from_le_bytes(*kind)).ok()?)?;
         Some(Note { from: message.sender()?, kind, value: u64::from_le_bytes(*value.first_chunk::<8>()?) })
     };
-    let Some(note) = note() else { fatal!("a message of a hand-over that nobody understands") };
+    let Some(note) = note() else { fatal!("a hand-over message that makes no sense") };
     if let Some(before) = without_interrupts(|| NOTE.lock().replace(note)) {
         fatal!("{note:?} before {before:?} was read");
     }
@@ -147,7 +147,7 @@ pub fn say(k: usize, kind: NoteKind, value: u64) -> bool {
     match ENDPOINT.send(instance(k), HAND_OVER, &bytes) {
         Ok(_) => true,
         Err(SendError::Full | SendError::Unanswered) => false,
-        Err(e) => fatal!("saying {kind:?} to kernel {k}: {e:?}"),
+        Err(e) => fatal!("sending {kind:?} to kernel {k}: {e:?}"),
     }
 }
 
@@ -194,7 +194,7 @@ impl<'a> Guest<'a> {
     pub fn new(node: &'a Node) -> Option<Self> {
         node.options.moves?;
         if OWN_CPUS < 2 {
-            fatal!("this kernel is built for one CPU, and is to be given another");
+            fatal!("this kernel is built for one CPU, but should get another one");
         }
         Some(Self { node, doing: Doing::Nothing, before: 0 })
     }

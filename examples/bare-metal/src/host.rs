@@ -75,7 +75,7 @@ impl Machine {
             fatal!("the host's image is linked for kernel {}", own::kernel());
         }
         let found =
-            arch::cpus(kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
+            arch::cpus(kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not list the CPUs: {e:?}"));
         let me = kernel.physical_id();
         let moves = options.moves.is_some();
         let Some(shares) = Shares::new(&found, me, kernels, moves) else {
@@ -91,7 +91,7 @@ impl Machine {
         let directory = DirectoryWriter::create(words, kernels as u32, found.ids().len() as u32);
         let directory = directory.unwrap_or_else(|e| fatal!("the directory: {e:?}"));
         let Some(boot_cpu) = kernel.controller().boot_cpu() else {
-            fatal!("which CPU booted the machine is not known")
+            fatal!("it is not known which CPU booted the machine")
         };
         let directory = directory.at(PhysAddr(layout::DIRECTORY)).boot_cpu(boot_cpu);
         kernel.set_directory(directory.reader());
@@ -186,7 +186,7 @@ impl Machine {
         let window = layout::image_window(k);
         for (range, what) in [(file, "ELF file"), (window, "window")] {
             if !kernel.boot().is_ram(range) || range.overlaps(own::image()) {
-                fatal!("the {what} of kernel {k} at {:#x} is no free RAM", range.start().0);
+                fatal!("the {what} of kernel {k} at {:#x} is not free RAM", range.start().0);
             }
         }
         if file.start().0 < layout::FILES {

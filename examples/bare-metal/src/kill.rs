@@ -36,10 +36,10 @@ impl<'a> Killer<'a> {
     /// Nothing has been done yet.
     pub fn new(node: &'a Node, machine: &'a mut Machine, kills: Kills) -> Self {
         let Some(survivor) = node.others().find(|&k| !node.is_victim(k)) else {
-            fatal!("with one of {} kernels killed nobody is left to stream", node.kernels)
+            fatal!("with one of {} kernels killed, no other is left to stream", node.kernels)
         };
         if usize::from(kills.kernel) >= node.kernels {
-            fatal!("there is no kernel {} to be killed", kills.kernel);
+            fatal!("there is no kernel {} to kill", kills.kernel);
         }
         Self { node, machine, kills, survivor, done: 0, in_stream: 0, born_at: 0, due: None, meanwhile: 0 }
     }

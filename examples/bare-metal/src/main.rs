@@ -84,7 +84,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
         arch::machine::prepare();
     }
     let line =
-        core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
+        core::str::from_utf8(boot.cmdline()).unwrap_or_else(|_| fatal!("the command line is not UTF-8"));
     let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
     options.mode = Kernel
         .set_up_interrupts(options.mode)
@@ -92,7 +92,7 @@ extern "C" fn kernel_main(argument: u64) -> ! {
     hand_over::prepare(&options);
     match (shared, options.run) {
         (Ok(Some(shared)), Run::Serve) => serve::run(boot.cmdline(), shared, &options),
-        (Ok(None), Run::Serve) => fatal!("nobody to serve: no mk_ipi_shared="),
+        (Ok(None), Run::Serve) => fatal!("no host to serve: mk_ipi_shared= is missing"),
         (Ok(Some(shared)), _) => play::run(&spawned::start(options, boot.cmdline(), shared), None),
         (Ok(None), _) => {
             let (node, mut machine) = host::start(options);

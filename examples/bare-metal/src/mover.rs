@@ -52,7 +52,10 @@ impl<'a> Mover<'a> {
     /// Nothing has been done yet: no kernel has the CPU.
     pub fn new(node: &'a Node, machine: &'a mut Machine, count: u32) -> Self {
         if node.kernels < 3 {
-            fatal!("a CPU is moved between two kernels beside the host, there are {}", node.kernels);
+            fatal!(
+                "a CPU is moved between two kernels other than the host, but there are {} kernels in all",
+                node.kernels
+            );
         }
         let (step, since) = (Step::Give, clock::now());
         Self { node, machine, count, done: 0, in_stream: 0, holder: None, step, since }
@@ -65,7 +68,7 @@ impl<'a> Mover<'a> {
         if next != self.step {
             (self.step, self.since) = (next, now);
         } else if next != Step::Over && now.wrapping_sub(self.since) > PATIENCE * SECOND {
-            fatal!("move {} does not get on: {next:?}", self.done);
+            fatal!("move {} makes no progress: {next:?}", self.done);
         }
         if next == Step::Over {
             control().go_on(false);
@@ -85,7 +88,7 @@ impl<'a> Mover<'a> {
                 Some(note) if (note.from.index(), note.kind) == (k, kind) => {
                     self.handle_note(k, kind, note.value, stream)
                 }
-                Some(note) => fatal!("{note:?} in the place of {kind:?} of kernel {k}"),
+                Some(note) => fatal!("{note:?} instead of {kind:?} from kernel {k}"),
             },
             Step::Settle(holder, generation) => {
                 let followed = node::follow().is_some();

@@ -11,7 +11,7 @@ pub fn image() -> PhysRange {
         static __image_end: u8;
     }
     let (start, end) = (&raw const __image_start as u64, &raw const __image_end as u64);
-    PhysRange::new(PhysAddr(start), end - start).expect("an image ends behind its beginning")
+    PhysRange::new(PhysAddr(start), end - start).expect("an image ends after its beginning")
 }
 
 /// The number of the kernel in whose window this image lies. It is known before any directory is read. 255 if it lies

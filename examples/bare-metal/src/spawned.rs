@@ -31,7 +31,8 @@ pub fn start(options: Options, cmdline: &[u8], shared: PhysAddr) -> Node {
 
 /// Reports how many of the machine's CPUs the directory gives to the host, and how many CPUs this kernel is built for.
 fn report_listed(node: &Node) {
-    let found = arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not say the CPUs: {e:?}"));
+    let found =
+        arch::cpus(Kernel.boot()).unwrap_or_else(|e| fatal!("firmware does not list the CPUs: {e:?}"));
     let of_host =
         found.ids().iter().filter(|cpu| Kernel.lists(InstanceId::HOST, **cpu) == Some(true)).count();
     let (me, room) = (node.me, OWN_CPUS);
@@ -61,6 +62,6 @@ pub fn join<const CPUS: usize>(
             Err(e) => fatal!("joining the others: {e:?}"),
         }
     };
-    let Some((me, _)) = endpoint.identity() else { fatal!("joined as nobody") };
+    let Some((me, _)) = endpoint.identity() else { fatal!("joined without an identity") };
     (me, kernels)
 }

@@ -57,7 +57,7 @@ pub fn on_peer_event(peer: InstanceId, event: PeerEvent) {
         // The next tick follows the directory.
         PeerEvent::ReadDirectory => {}
         PeerEvent::Quarantined(breach) => fatal!("kernel {k} broke the protocol: {breach:?}"),
-        PeerEvent::Refused(breach) => fatal!("kernel {k} holds that we broke the protocol: {breach:?}"),
+        PeerEvent::Refused(breach) => fatal!("kernel {k} says that we broke the protocol: {breach:?}"),
         PeerEvent::Began(life) | PeerEvent::Up(life) if life.get() == 1 => {}
         event => log!("kernel {k}: {event:?}"),
     }

@@ -314,6 +314,6 @@ extern "C" fn on_interrupt(cause: u64) {
                 }
             }
         }
-        (other, _) => fatal!("interrupt {other}, which nobody switched on"),
+        (other, _) => fatal!("interrupt {other}, which was not switched on"),
     }
 }

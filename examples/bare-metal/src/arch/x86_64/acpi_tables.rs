@@ -46,7 +46,7 @@ pub fn cpus(boot: &Boot) -> Result<Cpus, AcpiError> {
 }
 
 /// Where a BIOS has put the RSDP. For a kernel that was not told its address.
-#[allow(dead_code, reason = "PVH tells")]
+#[allow(dead_code, reason = "PVH gives the address")]
 pub fn rsdp() -> Option<u64> {
     // SAFETY: the first MiB is mapped (`Mapped`), and is looked at as bytes.
     let found = unsafe { Rsdp::search_for_on_bios(Mapped) }.ok()?;
