@@ -74,7 +74,7 @@ static void wait_for_all(uint32_t step, void (*meanwhile)(void))
 {
 	awaited = step;
 	aside = meanwhile;
-	wait_until("not all kernels are so far", all_there, NULL);
+	wait_until("not all kernels have come this far", all_there, NULL);
 }
 
 /* ---- receiving ---- */

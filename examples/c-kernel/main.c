@@ -94,7 +94,7 @@ static void read_demo_options(const char *line)
 	const char *whose = fault;
 
 	if (run && !is(run, "demo"))
-		fatal("the kernel in C has the demo, and can serve");
+		fatal("the kernel in C can only run the demo or serve");
 	if (value_of(line, "mk_ipi.kill="))
 		fatal("the kernel in C keeps no journal of its deaths");
 	while (whose && !is_end(whose) && *whose++ != ':')
@@ -143,7 +143,7 @@ static void join(const char *line)
 		err = mk_ipi_start(&mk, line, length(line));
 	while (err == -MK_IPI_EAGAIN && now() - start < SECOND);
 	if (err == 0)
-		fatal("no mk_ipi_shared=");
+		fatal("mk_ipi_shared= is missing");
 	if (err < 0)
 		fatal("mk_ipi_start: -%u", (unsigned long)-err);
 	nr_kernels = (unsigned int)err;

@@ -24,7 +24,7 @@ void stream_event(const struct mk_ipi_event *event)
 	case MK_IPI_EVENT_QUARANTINED:
 		fatal("kernel %u broke the protocol: %u", (unsigned long)event->peer, (unsigned long)event->breach);
 	case MK_IPI_EVENT_REFUSED:
-		fatal("kernel %u holds that we broke the protocol: %u", (unsigned long)event->peer,
+		fatal("kernel %u says that we broke the protocol: %u", (unsigned long)event->peer,
 		      (unsigned long)event->breach);
 	case MK_IPI_EVENT_SUSPECT:
 		say("kernel %u is suspect", (unsigned long)event->peer);
