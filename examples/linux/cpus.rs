@@ -166,7 +166,7 @@ pub fn take(cpu: u32) -> Result {
 #[no_mangle]
 extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
     if is_given(cpu) {
-        pr_err!("CPU {cpu} is another kernel's: the host moves it\n");
+        pr_err!("CPU {cpu} belongs to another kernel: only the host moves it\n");
         return crate::failure::errno::EBUSY.to_c();
     }
     deferred::cpu_starts(cpu);

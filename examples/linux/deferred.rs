@@ -47,8 +47,8 @@ pub fn cpu_starts(cpu: u32) {
     }
 }
 
-/// Runs one budget, with interrupts off. Returns whether there is more. After the `last` budget of a work item, the
-/// rest is queued anew.
+/// Runs one budget, with interrupts off. Returns whether there is more. If the `last` budget of a work item
+/// leaves more, the rest is queued.
 fn run(last: bool) -> bool {
     if stop::is_over() {
         return false;

@@ -36,7 +36,7 @@ extern "C" fn multikernel_unregister_handler(handler: *mut c_void) {
     if ENDPOINT.unregister(handle) == Err(UnregisterError::InCallback) {
         // Callbacks run with interrupts off. So a task is never inside a callback, except one that calls this from its
         // own callback.
-        pr_err!("a handler cannot be unregistered inside a callback, and stays\n");
+        pr_err!("a handler cannot be unregistered inside a callback; it stays registered\n");
     }
 }
 

@@ -15,7 +15,7 @@ const REACH: u64 = 1 << 32;
 pub struct Loaded {
     /// Where a CPU enters it.
     pub entry: u32,
-    /// Whether it could have been put elsewhere, as Linux can.
+    /// True if it could have been put elsewhere, as Linux can.
     pub is_movable: bool,
 }
 

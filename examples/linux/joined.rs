@@ -79,12 +79,14 @@ impl Joined {
         };
         ENDPOINT.begin_at(cpu, bell).map_err(|e| failure!(ENODEV, "the doorbell at CPU {}: {e:?}", cpu.0))?;
         let kernels = join(told.shared, &directory)?;
-        let Some((me, life)) = ENDPOINT.identity() else { return refuse!(ENODEV, "joined as nobody") };
+        let Some((me, life)) = ENDPOINT.identity() else {
+            return refuse!(ENODEV, "joined without an identity");
+        };
         let ours = directory.record(me).map_err(|e| failure!(ENODEV, "our entry: {e:?}"))?;
         if ours.layout != Layout::Native {
             return refuse!(
                 ENODEV,
-                "our region is not native: RFC v2 rings vector {:#x}, which Linux has not",
+                "our region is not native: RFC v2 rings vector {:#x}, which Linux does not have",
                 ours.vector.get()
             );
         }

@@ -116,7 +116,7 @@ pub struct Claimed(Option<PhysRange>);
 /// `memory=` another kernel is the host, and there is none to take.
 pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     let Some(named) = named else { return Ok(Claimed(None)) };
-    let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory=: no text") };
+    let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory= is not text") };
     let low = low.map(claim_low).transpose()?;
     let (range, reserved) = match words.split_once('+') {
         Some((start, len)) => at("memory", start, len).map(|range| (range, Some(range)))?,

@@ -159,7 +159,7 @@ fn give_up(cpu: PhysCpuId) -> Result {
 }
 
 fn use_one(cpu: PhysCpuId) -> Result {
-    let Some((me, _)) = ENDPOINT.identity() else { return refuse!(ENODEV, "this kernel is nobody") };
+    let Some((me, _)) = ENDPOINT.identity() else { return refuse!(ENODEV, "this kernel has no identity") };
     // It is held, so that the directory stays.
     let Ok(_held) = ENDPOINT.instance(me) else { return refuse!(ENODEV, "this kernel has left the others") };
     // SAFETY: `_held` is an instance of the endpoint.
@@ -172,8 +172,8 @@ fn use_one(cpu: PhysCpuId) -> Result {
     }
 }
 
-/// Whether the module is held, so that it cannot be unloaded: Linux could then put a CPU online that belongs to another
-/// kernel.
+/// True while the module is held, so that it cannot be unloaded. Without the module Linux could put a CPU online that
+/// belongs to another kernel.
 // SAFETY: the only `Locked` with 6.
 static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
 
@@ -185,7 +185,7 @@ pub fn guard() -> Result {
             (false, true) => {
                 // SAFETY: it requires nothing of its caller.
                 let is_held = unsafe { ffi::mk_ipi_glue_hold_module() };
-                check(if is_held { 0 } else { -19 }, format_args!("the module is going"))?;
+                check(if is_held { 0 } else { -19 }, format_args!("the module is being unloaded"))?;
             }
             // SAFETY: it was held.
             (true, false) => unsafe { ffi::mk_ipi_glue_release_module() },
@@ -210,7 +210,7 @@ impl Moves {
 impl Drop for Moves {
     fn drop(&mut self) {
         if let Err(e) = ENDPOINT.unregister(self.0) {
-            pr_err!("a handler stays: {e:?}\n");
+            pr_err!("a handler cannot be removed: {e:?}\n");
         }
     }
 }

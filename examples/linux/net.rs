@@ -471,7 +471,7 @@ impl Drop for Net {
         }
         for handle in self.0.iter().flatten() {
             if let Err(e) = ENDPOINT.unregister(*handle) {
-                pr_err!("a handler stays: {e:?}\n");
+                pr_err!("a handler cannot be removed: {e:?}\n");
             }
         }
     }

@@ -98,7 +98,7 @@ static void mk_ipi_guard_restart(void)
 		if (!err)
 			return;
 	}
-	pr_warn("a restart at once (sysrq b) would be the machine's: no probe, error %d\n", err);
+	pr_warn("a restart at once (sysrq b) would restart the whole machine: no probe, error %d\n", err);
 }
 
 static void mk_ipi_unguard_restart(void)
@@ -108,7 +108,7 @@ static void mk_ipi_unguard_restart(void)
 #else
 static void mk_ipi_guard_restart(void)
 {
-	pr_warn("a restart at once (sysrq b) would be the machine's: this kernel has no CONFIG_KPROBES\n");
+	pr_warn("a restart at once (sysrq b) would restart the whole machine: this kernel has no CONFIG_KPROBES\n");
 }
 
 static void mk_ipi_unguard_restart(void)

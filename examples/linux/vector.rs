@@ -17,7 +17,7 @@ pub const DOORBELL_CPU: u32 = 0;
 /// The vector. Dropping it gives it back, and after that no handler runs.
 pub struct Doorbell {
     irq: u32,
-    /// Whether its handler is installed.
+    /// True if its handler is installed.
     requested: bool,
 }
 
@@ -39,7 +39,7 @@ impl Doorbell {
             let (node, info) = (-1, (&raw mut info).cast());
             ffi::__irq_domain_alloc_irqs(ffi::x86_vector_domain, -1, 1, node, info, false, ptr::null())
         };
-        let irq = check(irq, format_args!("no interrupt to be had"))?;
+        let irq = check(irq, format_args!("no free interrupt"))?;
         let mut doorbell = Self { irq, requested: false };
         // SAFETY: it is this module's interrupt, and nothing else uses it. The affinity is set before the handler; if
         // it were set later, the move would wait for an interrupt.

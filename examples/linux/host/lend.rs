@@ -18,7 +18,7 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId};
 struct Move {
     life: Incarnation,
     at: PhysCpuId,
-    /// Whether Linux had the CPU before.
+    /// True if Linux had the CPU before.
     was_ours: bool,
 }
 
@@ -107,7 +107,7 @@ impl Host {
     fn begin_take(&mut self, id: InstanceId, cpu: u32) -> Result<Move> {
         let instance = self.running(id)?;
         let (Some(at), true) = (cpus::apic_id(cpu), instance.cpus.has(cpu)) else {
-            return refuse!(EINVAL, "CPU {cpu} is none of instance {}", id.get());
+            return refuse!(EINVAL, "CPU {cpu} does not belong to instance {}", id.get());
         };
         if instance.cpus.get().first() == Some(&cpu) {
             return refuse!(EBUSY, "CPU {cpu} takes the doorbell of instance {}", id.get());

@@ -29,7 +29,7 @@ impl Host {
         let instance = Instance { phase: Phase::Created, cpus, may_get, incarnation };
         // SAFETY: undone below, or by `destroy`.
         if !unsafe { ffi::mk_ipi_glue_hold_module() } {
-            return refuse!(ENODEV, "the module is going");
+            return refuse!(ENODEV, "the module is being unloaded");
         }
         let made = self.furnish(id, &instance, pool);
         match made {

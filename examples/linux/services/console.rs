@@ -27,7 +27,7 @@ static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; M
 /// The life of the host that takes this kernel's log, 0 for none. And how many bytes of the log were sent or left out.
 static LISTENER: AtomicU32 = AtomicU32::new(0);
 static LOGGED: AtomicU64 = AtomicU64::new(0);
-/// Whether the console is registered.
+/// True if the console is registered.
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 
 fn with<R>(id: InstanceId, f: impl FnOnce(&mut TerminalEnd<Buffer>) -> R) -> Option<R> {

@@ -43,7 +43,7 @@ static NEWS: [News; MAX_INSTANCES] =
 /// True if events and the tick may queue the work.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Whether regions are native. The tick cannot ask the host for it, because it would have to wait for the host's lock.
+/// True if regions are native. The tick cannot ask the host for it, because it would have to wait for the host's lock.
 static IS_NATIVE: AtomicBool = AtomicBool::new(false);
 
 fn news(id: InstanceId) -> Option<&'static News> {
@@ -264,7 +264,7 @@ impl Drop for Handlers {
     fn drop(&mut self) {
         for handle in self.0 {
             if let Err(e) = ENDPOINT.unregister(handle) {
-                pr_err!("a handler stays: {e:?}\n");
+                pr_err!("a handler cannot be removed: {e:?}\n");
             }
         }
     }

@@ -16,7 +16,7 @@ const RECENT: u64 = 256;
 
 /// This kernel's stream to one other.
 struct Stream {
-    /// Whether its kernel was stopped.
+    /// True if its kernel was stopped.
     ended: AtomicBool,
     /// How far the kernel had handled messages by then, as far as it had reported.
     handled: AtomicU64,

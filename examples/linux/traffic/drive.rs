@@ -288,7 +288,7 @@ fn reset(peers: &Peers) -> Result {
     for peer in peers.iter() {
         let sent = send(peer, RESET, &Reset { run }.encode())?;
         if !sent || ask(peer, InstanceId::HOST, run)?.is_none() {
-            return refuse!(EIO, "instance {} begins no run", peer.id.get());
+            return refuse!(EIO, "instance {} does not begin the run", peer.id.get());
         }
     }
     Ok(())

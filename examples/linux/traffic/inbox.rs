@@ -197,7 +197,7 @@ impl Drop for Handlers {
     fn drop(&mut self) {
         for handle in self.0.iter().flatten() {
             if let Err(e) = ENDPOINT.unregister(*handle) {
-                pr_err!("a handler stays: {e:?}\n");
+                pr_err!("a handler cannot be removed: {e:?}\n");
             }
         }
     }

@@ -156,7 +156,7 @@ is() {
 	[ "$1" = "$2" ]
 }
 
-# under_way TOTAL: true if the run that is under way has done at least an eighth of its TOTAL messages here, but not
+# under_way TOTAL: true if the run that is under way has done more than an eighth of its TOTAL messages here, but not
 # all. At the very beginning the file can still show the run before.
 under_way() {
 	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic |

@@ -107,7 +107,7 @@ impl fmt::Display for ImageError {
         match *self {
             Self::BzImage => write!(
                 f,
-                "the file is a bzImage, but the ELF file in it is wanted: vmlinux, or what Linux's \
+                "the file is a bzImage, but the ELF file in it is needed: vmlinux, or what Linux's \
                  scripts/extract-vmlinux makes of the bzImage"
             ),
             Self::NotElf => write!(f, "the file is not an ELF file"),
@@ -147,7 +147,7 @@ impl fmt::Display for ImageError {
                 "no note of the file names a PVH entry (Linux has one with CONFIG_PVH, which needs CONFIG_HYPERVISOR_GUEST)"
             ),
             Self::EntryNote(len) => {
-                write!(f, "the note of the PVH entry has {len} bytes, which are no 32-bit address")
+                write!(f, "the note of the PVH entry has {len} bytes, which is not a 32-bit address")
             }
             Self::EntryOutside(entry) => write!(f, "the PVH entry {entry:#x} is not in the image"),
             Self::RelocationNote(len) => {
@@ -157,7 +157,7 @@ impl fmt::Display for ImageError {
                 write!(f, "the image's alignment, {align:#x}, is not a power of two")
             }
             Self::Bounds { min, max } => {
-                write!(f, "the image is to lie between {:#x} and {:#x}, which is nowhere", min.0, max.0)
+                write!(f, "the image must lie between {:#x} and {:#x}, which is impossible", min.0, max.0)
             }
             Self::Fixed { linked, at } => write!(
                 f,
