@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What examples/bare-metal has in its folder `arch`, made of the guest's own machine layer.
+//! The same names as in the folder `arch` of examples/bare-metal, implemented by the guest's own machine layer.
 
 #[path = "../bare-metal/src/arch/x86_64/acpi_tables.rs"]
 pub mod acpi_tables;
@@ -26,20 +26,21 @@ use mk_ipi_abi::{PhysRange, Vector};
 
 /// Where memory begins.
 pub const RAM: u64 = 0;
-/// End of the memory that is used: what lies behind it is for the APICs' registers.
+/// End of the memory that is used. Above it are the APICs' registers.
 pub const CACHED_END: u64 = 3 << 30;
-/// That of the kernels which this one starts: examples/bare-metal.
+/// The doorbell vector of the kernels that this one starts: those of examples/bare-metal.
 pub const DOORBELL_OF_SPAWNED: Vector = Vector::RFC_V2;
 
-/// No vector for kernel `k` alone: a guest moves no CPUs.
+/// A kernel has no vector of its own here, because a guest moves no CPUs.
 pub fn doorbell_of(_: usize) -> Option<Vector> {
     None
 }
 
-/// Has what was written to `range` be seen by a CPU that starts: caches are coherent from its first instruction on.
+/// Makes what was written to `range` visible to a CPU that starts. It need do nothing: caches are coherent from the
+/// CPU's first instruction on.
 pub fn publish(_: PhysRange) {}
 
-/// Where the kernel below us has mapped a physical address, to read and write.
+/// Where the guest's kernel has mapped a physical address, to read and write.
 pub fn at(physical: u64) -> u64 {
     crate::mk_ipi::virtual_address(physical)
 }
@@ -49,14 +50,14 @@ pub mod interrupts {
     pub use x86_64::instructions::interrupts::{are_enabled, disable, enable};
 }
 
-/// The serial line: the console of the kernel below us, which set it up.
+/// The serial line: the console of the guest's kernel, which has set it up.
 pub mod uart {
     /// The base port of a UART.
     pub type Port = u16;
     /// The line that all kernels share: COM1.
     pub const SHARED: Port = 0x3f8;
 
-    /// Nothing is left to do.
+    /// Does nothing: the line is set up already.
     pub fn set_up(_: Port) {}
 
     /// Sends bytes.

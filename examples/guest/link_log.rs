@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A guest is the host: it has no console on another kernel's (examples/bare-metal/src/link_log.rs).
+//! A guest is the host, so it has no console on another kernel (examples/bare-metal/src/link_log.rs).
 
-/// Writes nowhere: no option of a guest asks for it.
+/// Does nothing: no option of a guest asks for it.
 pub fn write(_line: &[u8]) {}

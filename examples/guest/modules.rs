@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// The program that a guest runs to show that its mk-ipi is good: the demo and the conformance suite of examples/bare-metal, as they
-// are, as host of the machine. What they need of the kernel below them stands in this folder, and is the same for each guest.
-// Each guest's main.rs includes this page; its test.rs has what the boot loader says and the serial line.
+// The program that a guest runs to test its mk-ipi: the unchanged demo and conformance suite of examples/bare-metal, as
+// host of the machine. What they need of the guest's kernel is in this folder, and is the same for each guest. Each
+// guest's main.rs includes this file. The guest's test.rs has what the boot loader tells, and the serial line.
 
 #[macro_use]
 #[path = "../bare-metal/src/console.rs"]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What examples/bare-metal's demo and conformance suite ask of a kernel beyond mk-ipi's own traits, which mk_ipi.rs has.
+//! What the demo and the conformance suite of examples/bare-metal need of a kernel in addition to mk-ipi's own traits.
+//! Those are in mk_ipi.rs.
 
 use crate::arch::{interrupts, Controller};
 use crate::boot::Boot;
@@ -16,17 +17,17 @@ use mk_ipi_core::sync::{spin_hint, AtomicU64, Ordering};
 use mk_ipi_core::{Endpoint, Message};
 use spin::Once;
 
-/// What a handler is here: a function that lives for ever.
+/// The type of a message handler here: a function that lives for ever.
 pub type HandlerFn = &'static (dyn Fn(&Message) + Send + Sync);
-/// An end of every link, in a kernel of at most `CPUS` CPUs; the others may have any number.
+/// This kernel's end of all links, if it has at most `CPUS` CPUs. The other kernels may have any number.
 pub type End<const CPUS: usize> = Endpoint<Kernel, HandlerFn, CPUS, 32, BUDGET>;
 /// CPUs of this kernel.
 pub const OWN_CPUS: usize = 1;
-/// This kernel's, in the demo.
+/// This kernel's end of all links, in the demo.
 pub static ENDPOINT: End<OWN_CPUS> = Endpoint::new(Kernel);
 /// Messages that one run of the deferred work hands on, at most.
 pub const BUDGET: usize = 64;
-/// What there is one of in a kernel, however many endpoints it has.
+/// The state that a kernel has only once, however many endpoints it has.
 static STATE: State = State {
     boot: Once::new(),
     controller: Once::new(),
@@ -36,14 +37,14 @@ static STATE: State = State {
     pools: Pools::new(),
 };
 
-/// Whose this kernel's doorbells, deferred work and events are.
+/// What this kernel's doorbells, deferred work and events belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The demo's, as long as nobody says otherwise.
+    /// The demo. This is the role if no other was set.
     Demo,
-    /// The conformance suite's.
+    /// The conformance suite.
     Suite,
-    /// No guest's.
+    /// A guest never has this role.
     Serve,
 }
 
@@ -52,7 +53,7 @@ pub struct State {
     boot: Once<Boot>,
     controller: Once<Controller>,
     role: Once<Role>,
-    /// Who is on this machine.
+    /// The directory of the kernels on this machine.
     directory: Once<Directory<'static, AtomicU64>>,
     /// How often deferred work has run.
     runs: AtomicU64,
@@ -68,7 +69,7 @@ impl Deref for Kernel {
 }
 
 impl State {
-    /// Keeps what the kernel was told at its start, and its interrupt controller.
+    /// Stores what the kernel was told at its start, and its interrupt controller.
     pub fn set_up(&self, boot: Boot, controller: Controller) {
         self.boot.call_once(|| boot);
         self.controller.call_once(|| controller);
@@ -84,7 +85,7 @@ impl State {
         self.controller.get().expect("set_up comes before any use")
     }
 
-    /// Keeps the directory.
+    /// Stores the directory.
     pub fn set_directory(&self, directory: Directory<'static, AtomicU64>) -> &Directory<'static, AtomicU64> {
         self.directory.call_once(|| directory)
     }
@@ -94,7 +95,8 @@ impl State {
         self.directory.get()
     }
 
-    /// Whether the directory gives `cpu` to `instance` now; `None` if it does not say. The suite's instances are none of its.
+    /// Returns whether the directory gives `cpu` to `instance` now; `None` if it does not say. It does not list the
+    /// suite's instances.
     pub fn lists(&self, instance: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         self.directory().filter(|_| self.role() != Role::Suite)?.has_cpu(instance, cpu).ok()
     }
@@ -109,7 +111,7 @@ impl State {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// From now on this kernel has `role`, which is none but its first.
+    /// Sets this kernel's role. Only the first call has an effect.
     pub fn play(&self, role: Role) {
         self.role.call_once(|| role);
     }
@@ -119,7 +121,7 @@ impl State {
         self.role.get().copied().unwrap_or(Role::Demo)
     }
 
-    /// Runs deferred work that is due, if interrupts are on: this kernel has no other place for it than its main program.
+    /// Runs the deferred work that is due, if interrupts are on. This kernel runs it only in its main program.
     pub fn service(&self) {
         if interrupts::are_enabled() && mk_ipi::take_due() {
             run_deferred();
@@ -127,7 +129,7 @@ impl State {
         }
     }
 
-    /// One turn of a wait. There is no timer to end a sleep: this kernel waits awake.
+    /// One turn of a wait. It does not sleep, because there is no timer to end a sleep.
     pub fn sleep(&self, _: u64) {
         self.service();
         spin_hint();
@@ -174,13 +176,13 @@ pub fn on_stop() {
     }
 }
 
-/// The bytes of RAM at `range`, which nobody writes from now on.
+/// The bytes of RAM at `range`, which is not written from now on.
 ///
 /// # Safety
 ///
 /// `range` is RAM, mapped, and not written while the slice is used.
 pub unsafe fn bytes(range: PhysRange) -> &'static [u8] {
     let at = mk_ipi::virtual_address(range.start().0) as *const u8;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises it.
     unsafe { slice::from_raw_parts(at, range.len() as usize) }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs what the command line says: the demo, or the conformance suite, with this kernel as the host.
+//! Runs what the command line says: the demo or the conformance suite, with this kernel as the host.
 
 use crate::arch::{Controller, Mode};
 use crate::boot::Boot;
@@ -9,11 +9,12 @@ use crate::platform::Kernel;
 use crate::{console, control, host, play};
 use mk_ipi_abi::PhysRange;
 
-/// Runs it, with mk-ipi started. `ram` is the machine's, `firmware` the physical address of the ACPI RSDP.
+/// Runs it, after mk-ipi has been started. `ram` is the machine's RAM, `firmware` the physical address of the ACPI
+/// RSDP.
 pub fn run(line: &[u8], ram: impl Iterator<Item = PhysRange>, firmware: u64) -> ! {
     let mut boot = Boot::new(firmware);
     let fits = boot.set_cmdline(line).is_some();
-    // What is left out beyond so many pieces is not given out.
+    // Pieces for which there is no room are not used.
     let _ = ram.map_while(|piece| boot.add_ram(piece).then_some(())).count();
     Kernel.set_up(boot, Controller(crate::mk_ipi::apic()));
     control::reset();
@@ -22,7 +23,7 @@ pub fn run(line: &[u8], ram: impl Iterator<Item = PhysRange>, firmware: u64) -> 
         fatal!("the command line is too long");
     }
     let line = core::str::from_utf8(Kernel.boot().cmdline());
-    let line = line.unwrap_or_else(|_| fatal!("the command line is no UTF-8"));
+    let line = line.unwrap_or_else(|_| fatal!("the command line is not UTF-8"));
     let mut options = Options::parse(line).unwrap_or_else(|e| fatal!("command line: {e}"));
     let found = Kernel.controller().mode();
     if options.mode != Mode::Present && options.mode != found {

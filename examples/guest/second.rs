@@ -3,25 +3,25 @@
 
 use mk_ipi_abi::PhysCpuId;
 
-/// No second CPU.
+/// Fails: there is no second CPU.
 pub fn physical_id() -> PhysCpuId {
     fatal!("there is one CPU")
 }
 
-/// Where none enters.
+/// Fails: there is no second CPU.
 pub fn entry() -> u64 {
     fatal!("there is one CPU")
 }
 
-/// It is not here.
+/// Always false: there is no second CPU.
 pub fn is_on() -> bool {
     false
 }
 
-/// It is not here.
+/// Always true: there is no second CPU.
 pub fn is_off() -> bool {
     true
 }
 
-/// It has left.
+/// Does nothing: there is no second CPU.
 pub fn leave() {}

@@ -64,7 +64,7 @@ pub fn image_range() -> PhysRange {
     }
     let physical = |at: *const u8| virt_to_phys((at as usize).into()).as_usize() as u64;
     let (start, end) = (physical(&raw const _skernel), physical(&raw const _ebss));
-    PhysRange::new(PhysAddr(start), end - start).expect("an image ends behind its beginning")
+    PhysRange::new(PhysAddr(start), end - start).expect("an image ends after its beginning")
 }
 
 /// The local APIC.

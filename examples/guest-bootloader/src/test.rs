@@ -18,7 +18,7 @@ pub fn panicked(info: &core::panic::PanicInfo) -> ! {
     program::panicked(info)
 }
 
-/// Whether the command line asks for x2APIC mode.
+/// Returns whether the command line asks for x2APIC mode.
 pub fn wants_x2apic() -> bool {
     command_line().split(u8::is_ascii_whitespace).any(|word| word == b"mk_ipi.mode=x2apic")
 }
