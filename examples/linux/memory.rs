@@ -113,7 +113,7 @@ impl Memory {
 pub struct Claimed(Option<PhysRange>);
 
 /// Takes the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without
-/// `memory=` another kernel is the host, and there is none to take.
+/// `memory=` another kernel is the host, and there is no memory to take.
 pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     let Some(named) = named else { return Ok(Claimed(None)) };
     let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory= is not text") };

@@ -24,7 +24,7 @@ const ROOM: Microseconds = Microseconds(5_000_000);
 static REQUESTS: Locked<u32> = unsafe { Locked::new(5, 0) };
 /// The last answer: bit 63 is set, bits 62..32 are the low bits of the request's number, 31..0 the error number or 0.
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
-/// The kernel that is asked, and the CPU: instance, life and CPU, as in `AskedOf::word`.
+/// The kernel that is asked, and about which CPU, as `asked` encodes them.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
 /// What the host wants of this kernel: bit 63 is set, bit 62 means use, bits 61..32 are the low bits of the request's
@@ -56,8 +56,8 @@ fn asked(id: InstanceId, cpu: PhysCpuId) -> u64 {
     u64::from(id.get()) << 32 | cpu.0 & u64::from(u32::MAX)
 }
 
-/// Asks the life of `id` to do `kind` with `cpu`. Waits until it has done so, or until `there` returns false. Must not
-/// be called with the host's lock held.
+/// Asks the life of `id` to do `kind` with `cpu`. Waits for its answer, or until `there` returns false. Must not be
+/// called with the host's lock held.
 pub fn ask(
     id: InstanceId,
     life: Incarnation,

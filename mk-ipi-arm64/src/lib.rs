@@ -22,8 +22,9 @@
 //! - **Redistributor, for each CPU of this kernel**: awake (`GICR_WAKER`); the doorbell's SGI in Group 1 (`GICR_IGROUPR0`), with
 //!   a priority that is let through (`GICR_IPRIORITYR`), enabled (`GICR_ISENABLER0`), and neither active nor pending from a former
 //!   kernel (`GICR_ICACTIVER0`, `GICR_ICPENDR0`). A kernel touches those of its own CPUs only.
-//! - **Vectors**: an entry for IRQ in the table at `VBAR_EL1`, and one for SError, which may tell of an error that another kernel
-//!   of the machine caused (Arm ARM, "Asynchronous exception types"). It must not reset the machine, whose other kernels may live on.
+//! - **Vectors**: an entry for IRQ in the table at `VBAR_EL1`, and one for SError, which can report an error that another
+//!   kernel of the machine caused (Arm ARM, "Asynchronous exception types"). Its handler must not reset the machine, because
+//!   other kernels may live on.
 //!
 //! An SGI that the kernel does not know is acknowledged, ended and ignored: another kernel that sends to "all but myself"
 //! (`ICC_SGI1R_EL1.IRM`) does not know which CPUs were given away.

@@ -198,7 +198,7 @@ impl Machine {
         let shared = self.record(k, State::Starting).region.map_or(0, |r| r.start().0);
         let directory = layout::DIRECTORY;
         let words = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x} {options}");
-        // SAFETY: as above; the start info page lies beside the control area.
+        // SAFETY: as above; the start info page lies next to the control area.
         let start_info = unsafe { kernel.boot().write_for(k, words) };
         let start_info = start_info.unwrap_or_else(|_| fatal!("the command line of kernel {k} is too long"));
         let told = PhysRange::new(PhysAddr(start_info), PAGE_SIZE);

@@ -105,7 +105,7 @@ pub fn on_message(message: &Message<'_>) {
     else {
         return;
     };
-    // Only the host may read this kernel's log. Others cannot get it, and cannot reach a terminal.
+    // A message from a kernel to which there is no line is ignored. Only a host can listen to this kernel's log.
     let Some(heard) = with(id, |line| line.receive(&message, from, me)) else { return };
     if heard == Received::Listen && role::is_joined() && id == InstanceId::HOST {
         let before = LISTENER.swap(from.get(), Ordering::AcqRel);

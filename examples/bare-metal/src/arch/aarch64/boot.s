@@ -34,7 +34,7 @@ kernel_entry:
     ldr x1, =0x30d0180d                 /* SCTLR: RES1, I, SA, C, M */
     msr sctlr_el1, x1
     isb
-    mov x1, #0x300000                   /* CPACR: FPEN, for the compiler copies by vector registers */
+    mov x1, #0x300000                   /* CPACR: FPEN, because compiled code copies with vector registers */
     msr cpacr_el1, x1
     adrp x1, vectors
     add x1, x1, :lo12:vectors

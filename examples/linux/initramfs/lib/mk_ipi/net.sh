@@ -68,7 +68,7 @@ carriers() {
 	await 20 has_carrier 1 && await 20 has_carrier 3 && has_no_carrier 2 && ip addr | grep -A 3 mk
 }
 
-# pings ID BYTES COUNT [OPTION...]: none is lost.
+# pings ID BYTES COUNT [OPTION...]: sends COUNT pings, and none may be lost.
 pings() {
 	local to=$(ip_of $1) size=$2 count=$3
 	shift 3
