@@ -99,7 +99,7 @@ struct Found {
 /// First the crate's own tests, then those of the witnesses on what is left.
 fn campaign(places: &Places, name: &str, args: &MutantsArgs) -> Result<Found> {
     let own = round(places, name, args, |cmd| {
-        cmd.args(args.shard.iter().flat_map(|shard| ["--shard", shard]));
+        cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
         cmd.args(["--test-package", name]);
     })?;
     if own.missed.is_empty() {
