@@ -19,7 +19,7 @@ pub enum FrameError {
     Stale(Key),
     /// The frame is shorter than an Ethernet header, or longer than we accept. This is its length.
     WrongSize(u32),
-    /// The message has more bytes than are missing of the frame, or none.
+    /// The message has no bytes of the frame, or more than the frame still needs.
     WrongLength(usize),
     /// The offload is invalid, or not one that we support.
     Offload(OffloadError),
@@ -58,7 +58,7 @@ impl core::error::Error for FrameError {}
 pub struct FrameBytes<'a> {
     /// For the first bytes of a frame: its length, and its offload. Bytes of a former incomplete frame are void.
     pub begins: Option<(u32, Offload)>,
-    /// Offset of the bytes in the frame. They follow those of the message before.
+    /// Offset of the bytes in the frame. They follow the bytes of the message before.
     pub at: u32,
     /// The bytes.
     pub bytes: &'a [u8],

@@ -54,7 +54,7 @@ impl Port {
         Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing, in_flight: None }
     }
 
-    /// Makes a change, and gives its effect on the carrier.
+    /// Makes a change, and returns its effect on the carrier.
     fn change(&mut self, what: impl FnOnce(&mut Self)) -> CarrierChange {
         let before = self.carrier();
         what(self);
@@ -86,7 +86,7 @@ impl Port {
     /// Handles a control message from life `life` of the peer, if that is known.
     ///
     /// # Errors
-    /// The payload is no control message. Nothing has changed.
+    /// The payload is not a control message. Nothing has changed.
     pub fn receive(
         &mut self,
         life: Option<Incarnation>,
@@ -132,7 +132,7 @@ impl Port {
         self.change(|port| {
             if port.theirs.is_some_and(|theirs| life.is_none() || theirs.life == life) {
                 port.theirs = None;
-                // If it is there all the same, its answer tells that.
+                // If the other end is still there, its answer shows that.
                 if port.ours.is_some() {
                     port.pending = Pending::Open;
                 }
@@ -168,8 +168,8 @@ impl Port {
         self.in_flight
     }
 
-    /// The message of [`begin_send`](Self::begin_send) was sent, or not. Returns whether another one is due: then begin again.
-    /// One that was not sent stays due. Try again later.
+    /// Says whether the message of [`begin_send`](Self::begin_send) was sent. Returns whether another message is due: then begin
+    /// again. A message that was not sent stays due. Try again later.
     pub fn end_send(&mut self, was_sent: bool) -> bool {
         let message = self.in_flight.take();
         if was_sent && message.is_some() && self.pending() == message {
@@ -183,7 +183,8 @@ impl Port {
         self.ours.as_ref()
     }
 
-    /// The offer of the other end, while frames may be sent to it: both ends are open and know each other's key, and the peer lives.
+    /// The offer of the other end, while frames may be sent to it: both ends are open and know each other's key, and the peer
+    /// lives.
     pub fn carrier(&self) -> Option<Offer> {
         let theirs = self.theirs.filter(|theirs| theirs.heard && !self.suspect)?;
         self.ours.is_some().then_some(theirs.offer)

@@ -71,8 +71,8 @@ pub struct Piece {
 }
 
 impl FrameSplitter {
-    /// Splits a frame of `len` bytes into messages of at most `max_message` bytes, for an end with the offer `theirs`. `number` must differ
-    /// from that of the frame before.
+    /// Splits a frame of `len` bytes into messages of at most `max_message` bytes, for an end with the offer `theirs`. `number`
+    /// must differ from the number of the frame before.
     ///
     /// # Errors
     /// The frame cannot be sent.
@@ -107,7 +107,7 @@ impl FrameSplitter {
         Some(Piece { msg_type, head, at: self.at, len: left.min(room) })
     }
 
-    /// `piece`, which [`next`](Self::next) gave, was sent.
+    /// Says that `piece`, which [`next`](Self::next) returned, was sent.
     pub fn sent(&mut self, piece: &Piece) {
         self.at = piece.at.saturating_add(piece.len);
     }

@@ -31,12 +31,14 @@ pub struct Inbox<B> {
     kept: Ring<B>,
     /// Complete messages in the buffer.
     whole: usize,
-    /// Bytes of an incomplete message behind them.
+    /// Bytes of the incomplete message after them, if there is one.
     begun: Option<usize>,
     session: u32,
-    /// Positions in this session: received, read, and granted to the writers.
+    /// The position in this session up to which parts were received.
     position: u64,
+    /// The position up to which the program has read.
     read: u64,
+    /// The position up to which the writers may send.
     limit: u64,
     /// Bytes of the window that the buffered messages take.
     used: u64,
@@ -65,7 +67,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         Some(inbox)
     }
 
-    /// Begins a new session, after a new life of the writers' kernel or of this one. Positions begin at 0. Complete messages stay.
+    /// Begins a new session, after a new life of the writers' kernel or of this one. Positions begin at 0. Complete messages
+    /// stay.
     pub fn begin(&mut self, session: u32) {
         self.drop_begun();
         (self.session, self.position, self.read, self.limit) = (session, 0, 0, 0);
@@ -95,8 +98,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         }
     }
 
-    /// Handles [`Body::Ask`] of writers that know no reader: a grant is due. If other writers sent before, a new session begins, because
-    /// these begin at position 0. Its number is `session`, which no reader may have had before.
+    /// Handles [`Body::Ask`] of writers that know no reader: a grant is due. If parts were received in this session, a new
+    /// session begins, because these writers begin at position 0. Its number is `session`, which no reader may have had before.
     pub fn asked(&mut self, session: u32) {
         if self.position > 0 && session != 0 {
             self.begin(session);
@@ -109,7 +112,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.grant_pending.then_some(Body::Grant { session: self.session, limit: self.limit })
     }
 
-    /// The message of [`Inbox::next`] was sent.
+    /// Says that the message of [`Inbox::next`] was sent.
     pub fn sent(&mut self) {
         self.grant_pending = false;
     }
@@ -184,7 +187,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole == 0
     }
 
-    /// Copies the oldest message to `to`, and removes it. Gives its length. `None` if there is none, or `to` is too short.
+    /// Copies the oldest message to `to`, and removes it. Returns its length. `None` if there is no message, or `to` is too
+    /// short.
     pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
         let len = self.len()?;
         self.kept.copy(LEN, to.get_mut(..len)?);
@@ -217,9 +221,9 @@ pub enum ReaderChange {
     GrantedMore,
     /// Nothing changed.
     Unchanged,
-    /// The reader is a new one, or has gone. The former one had read everything that was sent.
+    /// The reader is a new one, or has gone. The former reader had read everything that was sent.
     Changed,
-    /// As `Changed`, but the former one had not read everything.
+    /// As `Changed`, but the former reader had not read everything.
     ChangedWithLoss,
 }
 
@@ -253,7 +257,7 @@ impl Outbox {
                 }
             }
             Body::Grant { session, limit } => {
-                // A former reader that closes says how far it has read. This one did not close, or its kernel died.
+                // A reader that closes says how far it has read. The former reader did not close, or its kernel died.
                 let lost = self.reader.is_some() && self.position > 0;
                 *self = Self { reader: Some((from, session)), position: 0, limit };
                 if lost {
@@ -297,8 +301,8 @@ impl Outbox {
         self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
     }
 
-    /// Writes the part of `message` from byte `at` on to `to`, as a message for channel `number`. Gives it, and the offset behind the part.
-    /// `None` if it is not granted, or nothing is left. Call [`Outbox::sent`] after it was sent.
+    /// Writes the part of `message` from byte `at` on to `to`, as a message for channel `number`. Returns that message, and the
+    /// offset after the part. `None` if the part is not granted, or nothing is left. Call [`Outbox::sent`] after it was sent.
     pub fn part<'b>(
         &self,
         number: u32,
@@ -319,7 +323,7 @@ impl Outbox {
         Some((ChannelMessage { number, to: Some(life), body }.encode(to)?, behind))
     }
 
-    /// The part from byte `at` to byte `behind` was sent.
+    /// Says that the part from byte `at` to byte `behind` was sent.
     pub fn sent(&mut self, at: usize, behind: usize) {
         self.position = self.position.saturating_add(cost_of(at == 0, behind.saturating_sub(at)));
     }
@@ -348,7 +352,7 @@ mod tests {
         Some(to.receive(&body, life(5)))
     }
 
-    /// Sends a message from byte `at` on, in parts of `len` bytes: where it stopped.
+    /// Sends a message from byte `at` on, in parts of `len` bytes. Returns where it stopped.
     fn send(out: &mut Outbox, message: &[u8], mut at: usize, len: usize, to: &mut Inbox<Vec<u8>>) -> usize {
         let mut place = std::vec![0; ChannelMessage::HEADER + len];
         while let Some((payload, behind)) = out.part(NUMBER, message, at, &mut place) {

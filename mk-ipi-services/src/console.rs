@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a console (SPEC chapter K): a [`TerminalEnd`] of a terminal between two kernels, which also accepts the log of the
-//! other kernel, and a [`Log`], which keeps the log of a kernel until the host listens.
+//! The two ends of a console (SPEC chapter K): a [`TerminalEnd`] of a terminal between two kernels, which also accepts the log
+//! of the other kernel, and a [`Log`], which keeps the log of a kernel until the host listens.
 
 use crate::ring::Ring;
 use mk_ipi_abi::console::{Body, ConsoleMessage};
@@ -24,15 +24,17 @@ pub enum Received {
 pub struct TerminalEnd<B> {
     /// The present life of the other end.
     peer: Option<Incarnation>,
-    /// Bytes to be sent, and how many were sent to that life.
+    /// Bytes to be sent.
     out: Ring<B>,
+    /// How many bytes were sent to that life.
     sent: u64,
     /// The position up to which that life accepts bytes.
     limit: u64,
     /// Received bytes that are not read yet.
     kept: Ring<B>,
-    /// Positions of the next byte of its terminal, and of its log.
+    /// The position of the next byte of its terminal.
     received: u64,
+    /// The position of the next byte of its log.
     logged: u64,
     /// The position up to which we have granted bytes.
     granted: u64,
@@ -49,7 +51,7 @@ pub struct TerminalEnd<B> {
 pub struct Sent(usize);
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
-    /// An end without a known peer. `out` is the buffer for bytes to be sent, `kept` that for bytes to be read.
+    /// An end without a known peer. `out` is the buffer for bytes to be sent, `kept` the buffer for bytes to be read.
     pub const fn new(out: B, kept: B) -> Self {
         Self {
             peer: None,
@@ -67,8 +69,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// The other kernel is up as `life`. Unsent bytes for a former life are dropped; received ones stay. True if it is another life than
-    /// before.
+    /// Handles the event that the other kernel is up as `life`. Unsent bytes for a former life are dropped; received ones stay.
+    /// Returns whether it is another life than before.
     pub fn peer_up(&mut self, life: Incarnation) -> bool {
         let is_new = self.peer != Some(life);
         if is_new {
@@ -87,7 +89,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.peer
     }
 
-    /// The other kernel has ended or detached. Nothing is sent until it is up again, perhaps as the same life.
+    /// Handles the event that the other kernel has ended or detached. Nothing is sent until it is up again, perhaps as the same
+    /// life.
     pub fn peer_down(&mut self) {
         self.peer = None;
     }
@@ -146,7 +149,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.grant();
     }
 
-    /// Adds bytes to be sent, as many as fit. Gives their number.
+    /// Adds bytes to be sent, as many as fit. Returns their number.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.out.push(bytes)
     }
@@ -298,7 +301,7 @@ mod tests {
         TerminalEnd::new(std::vec![0; out], std::vec![0; kept])
     }
 
-    /// Has `from` send all that it may.
+    /// Sends all messages of `from` that are due.
     fn carry(from: &mut End, of: Incarnation, to: &mut End, at: Incarnation) -> Vec<Received> {
         let (mut heard, mut place) = (Vec::new(), [0; 256]);
         while let Some((payload, sent)) = from.next(&mut place) {
@@ -386,7 +389,7 @@ mod tests {
         let late = a.next(&mut place).map(|(payload, _)| payload.to_vec());
         assert!(!a.peer_up(life(5)) && a.peer_up(life(6)));
         let listen = ConsoleMessage { to: None, body: Body::Listen { limit: 9 } };
-        assert_eq!(a.receive(&listen, life(5), HOST), Received::Stale, "a former life's words come late");
+        assert_eq!(a.receive(&listen, life(5), HOST), Received::Stale, "a late message of a former life");
         let (mut next, message) = (line(64, 64), late.unwrap());
         next.peer_up(HOST);
         assert_eq!(next.receive(&ConsoleMessage::decode(&message).unwrap(), HOST, life(6)), Received::Stale);

@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         to.zip(bytes).for_each(|(to, byte)| *to = *byte);
     }
 
-    /// Adds as many bytes as fit. Gives their number.
+    /// Adds as many bytes as fit. Returns their number.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room());
         self.write(self.len, bytes.get(..count).unwrap_or(&[]));
@@ -79,14 +79,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Adds all bytes, if all fit. True if they did.
+    /// Adds all bytes, if all fit. Returns whether they did.
     pub fn push_whole(&mut self, bytes: &[u8]) -> bool {
         let fits = bytes.len() <= self.room();
         fits && self.push(bytes) == bytes.len()
     }
 
-    /// Adds all bytes, and drops the oldest ones to make room. Gives the number of bytes lost; some are of `bytes` if these are more than
-    /// the capacity.
+    /// Adds all bytes, and drops the oldest ones to make room. Returns the number of lost bytes. If `bytes` is longer than the
+    /// capacity, its first bytes are lost too.
     pub fn push_over(&mut self, bytes: &[u8]) -> usize {
         let too_many = bytes.len().saturating_sub(self.capacity());
         let bytes = bytes.get(too_many..).unwrap_or(&[]);
@@ -102,7 +102,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         self.write(at, bytes.get(..bytes.len().min(most)).unwrap_or(&[]));
     }
 
-    /// Copies bytes from number `at` on, as many as fit into `to`. Gives their number.
+    /// Copies bytes from number `at` on, as many as fit into `to`. Returns their number.
     pub fn copy(&self, at: usize, to: &mut [u8]) -> usize {
         let count = to.len().min(self.len.saturating_sub(at));
         let place = self.place(at);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A host and a kernel that it starts, in one process: `cargo run -p mk-ipi --example two_kernels`.
 //!
-//! The host comes up from a plan, the other one from its command line. It sends temperatures, and the host answers with their mean.
+//! The host is brought up from a plan, the other kernel from its command line. The other kernel sends temperatures, and the
+//! host answers with their mean.
 #![allow(clippy::expect_used, clippy::panic, reason = "an example")]
 
 use mk_ipi::abi::{native::Geometry, Incarnation, InstanceId, MessageType, PhysCpuId, Vector};
@@ -19,7 +20,7 @@ type End = Endpoint<MockPlatform, DynHandler>;
 const HOST: InstanceId = InstanceId::HOST;
 const SPAWNED: InstanceId = InstanceId::new(1);
 const COUNT: u64 = 20;
-/// Turns of a wait: this machine has no clock.
+/// The deadline of a wait, in turns, because this machine has no clock.
 const PATIENCE: u64 = 1_000_000;
 
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -45,7 +46,7 @@ impl TypedMessage for Mean {
     const TYPE: MessageType = MessageType(2);
 }
 
-/// What the host has been told, and what the other kernel was answered.
+/// The sum and number of temperatures that the host got, and the mean that the other kernel got.
 static SUM: AtomicU64 = AtomicU64::new(0);
 static TOLD: AtomicU64 = AtomicU64::new(0);
 static MEAN: AtomicU64 = AtomicU64::new(0);
@@ -56,7 +57,7 @@ static ON_TEMPERATURE: TypedHandler<Temperature> = TypedHandler::new(|_, tempera
 });
 static ON_MEAN: TypedHandler<Mean> = TypedHandler::new(|_, mean| MEAN.store(mean.millikelvin, Relaxed));
 
-/// What every kernel does first: its endpoint, behind the doorbell's vector and the deferred work.
+/// What every kernel does first: it makes its endpoint, and connects the doorbell's vector and the deferred work to it.
 fn endpoint(kernel: MockPlatform) -> &'static End {
     let end: &'static End = Box::leak(Box::new(Endpoint::new(kernel.clone())));
     kernel.set_vector(Vector::RFC_V2, || end.on_interrupt());
@@ -77,7 +78,7 @@ fn main() {
     println!("the mean of {COUNT} temperatures is {} millikelvin", play());
 }
 
-/// Brings both kernels up and lets them talk; gives the mean that the spawned one was told.
+/// Brings both kernels up and lets them talk. Returns the mean that the spawned kernel got.
 pub fn play() -> u64 {
     let machine = Machine::builder().kernel(&[0]).kernel(&[4]).pool(HOST, 8).pool(SPAWNED, 8).build();
     let directory = machine.reserve(4096);
@@ -119,7 +120,7 @@ pub fn play() -> u64 {
             up.unwrap_or_else(|e| panic!("{e}"));
             for (millikelvin, _) in (290_000..).zip(0..COUNT) {
                 let value = Temperature { sensor: 1, millikelvin };
-                // More than the lane has room for: this waits.
+                // These are more messages than the lane has room for, so this waits.
                 let sent = spawned.send_blocking(HOST, Temperature::TYPE, value.as_bytes(), deadline());
                 sent.unwrap_or_else(|e| panic!("{e}"));
             }

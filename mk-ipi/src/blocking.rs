@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A send that waits for space, until a deadline: [`send_blocking`](crate::EndpointExt::send_blocking).
 //!
-//! It is for tasks. Call it with interrupts on and no lock held that a handler takes, not from a callback and not in interrupt
-//! context: the peer may need an answer of ours before it makes space.
+//! It is for tasks. Call it with interrupts on, and without holding a lock that a handler takes. Do not call it in a callback
+//! or in interrupt context: the peer may need an answer from this kernel before it makes space.
 
 use crate::ext::AnyEndpoint;
 use crate::peers::ended_life;
@@ -13,8 +13,8 @@ use mk_ipi_core::SendError;
 
 /// A moment of the kernel's clock, and the clock.
 ///
-/// The clock is any 64-bit counter that does not wrap, in any unit, as for [`Endpoint::tick`](mk_ipi_core::Endpoint::tick). It is read once in each
-/// turn of a wait, so a kernel may do there what is due now and then, for example `tick`.
+/// The clock is any 64-bit counter that does not wrap, in any unit, as for [`Endpoint::tick`](mk_ipi_core::Endpoint::tick). It
+/// is read once in each turn of a wait, so the clock function may also do periodic work of the kernel, for example call `tick`.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline<C> {
     clock: C,
@@ -22,27 +22,27 @@ pub struct Deadline<C> {
 }
 
 impl<C: FnMut() -> u64> Deadline<C> {
-    /// The deadline that has passed when `clock` gives `at` or more.
+    /// A deadline that has passed when `clock` returns `at` or more.
     pub const fn new(clock: C, at: u64) -> Self {
         Self { clock, at }
     }
 
-    /// Whether it has passed now.
+    /// Returns whether the deadline has passed.
     pub fn has_passed(&mut self) -> bool {
         (self.clock)() >= self.at
     }
 }
 
-/// Why a send that waits came to an end without having sent.
+/// Why a send that waits has ended without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// The send failed for a reason that waiting does not mend. With [`SendError::NotRung`] the message **was** stored, and with no
-    /// other.
+    /// The send failed for a reason that does not go away by waiting. Only with [`SendError::NotRung`] the message **was**
+    /// stored.
     Send(SendError),
     /// The deadline passed. Nothing was sent.
     Deadline,
-    /// There is no space, and this life of the peer has ended, by its own word or by the directory's. Nothing was sent. Its next life
-    /// makes space: try again when [`PeerEvent::Up`](mk_ipi_core::platform::PeerEvent::Up) tells of it.
+    /// There is no space, and this life of the peer has ended: the peer said so, or the directory. Nothing was sent. Its next
+    /// life makes space: try again after [`PeerEvent::Up`](mk_ipi_core::platform::PeerEvent::Up).
     PeerEnded(Incarnation),
 }
 
@@ -78,9 +78,10 @@ pub(crate) fn send<E: AnyEndpoint + ?Sized>(
             return Err(WaitError::Deadline);
         }
         match endpoint.want_space(to, payload.len()) {
-            // There is space, or the receiver knows that we wait for it; RFC v2 knows no waiting, there we only look again.
+            // There is space, or the receiver knows that we wait for it. RFC v2 cannot tell the receiver, so there we only try
+            // again.
             Ok(_) | Err(SendError::NotNative) => {}
-            // A doorbell that did not ring now may ring in the next turn.
+            // The doorbell failed; the next turn rings again.
             Err(SendError::NotRung(_)) => {}
             Err(e) => return Err(WaitError::Send(e)),
         }

@@ -21,15 +21,15 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An [`Endpoint`], whatever its sizes: for code that works with each of them. There is no other implementation.
+/// An [`Endpoint`] of any size, for code that works with all sizes. Only `Endpoint` implements this trait.
 ///
-/// Each method is the endpoint's of the same name.
+/// Each method calls the endpoint's method of the same name.
 pub trait AnyEndpoint: sealed::Sealed {
     /// The kernel and its architecture.
     type Platform: Platform;
-    /// What a handler is.
+    /// The type of a handler.
     type Handler: Handler;
-    /// The number above the highest id that the endpoint has room for.
+    /// The endpoint has room for instances whose ids are below this number.
     fn max_instances(&self) -> usize;
     /// See [`Endpoint::platform`].
     fn platform(&self) -> &Self::Platform;
@@ -132,9 +132,10 @@ impl<
 
 /// The calls of this crate, as methods of every [`Endpoint`].
 pub trait EndpointExt: AnyEndpoint {
-    /// Has `handler` called for each message that is a `T`. It lives in a `static`.
+    /// Registers `handler`, which is called for each message that is a `T`. Keep it in a `static`.
     ///
-    /// For an endpoint whose handlers are [`DynHandler`](crate::typed::DynHandler), or a type of yours that can be made of such a reference.
+    /// The endpoint's handlers must be [`DynHandler`](crate::typed::DynHandler), or a type of yours that can be made from such
+    /// a reference.
     ///
     /// # Errors
     /// [`RegistryFull`] if the endpoint has no place for a handler.
@@ -148,19 +149,22 @@ pub trait EndpointExt: AnyEndpoint {
         self.register(T::TYPE, handler.into())
     }
 
-    /// Sends `value` to `to`; gives the message's number. As [`Endpoint::send`], from the same contexts.
+    /// Sends `value` to `to`, and returns the message's number. It may be called in the same contexts as [`Endpoint::send`].
     ///
     /// # Errors
-    /// As `send`: `TooLong` if a `T` is longer than a message to that peer may be, `Empty` for a `T` without bytes on RFC v2.
+    /// Those of `send`: for example `TooLong` if a `T` is longer than a message to that peer may be, or `Empty` for a `T` of 0
+    /// bytes on RFC v2.
     fn send_typed<T: TypedMessage>(&self, to: InstanceId, value: &T) -> Result<u64, SendError> {
         self.send(to, T::TYPE, value.as_bytes())
     }
 
-    /// As [`Endpoint::send`], and waits for space, or for the peer's first answer, until `deadline`. Tries once at least, and once more
-    /// after the last wait. Between two tries it calls [`ThisCpu::relax`](mk_ipi_core::platform::ThisCpu::relax).
+    /// Sends as [`Endpoint::send`] does, but waits until `deadline` for space, or for the peer's first answer. It tries at
+    /// least once, and once more after the last wait. Between two tries it calls
+    /// [`ThisCpu::relax`](mk_ipi_core::platform::ThisCpu::relax).
     ///
-    /// Call it from a task with interrupts on ([`blocking`](crate::blocking)). On the native link the receiver learns that somebody waits, so the
-    /// platform may be told [`PeerEvent::Space`](mk_ipi_core::platform::PeerEvent::Space), also after this has returned; ignore it.
+    /// Call it from a task with interrupts on ([`blocking`](crate::blocking)). On the native link the receiver learns that this
+    /// sender waits. So the platform can be told [`PeerEvent::Space`](mk_ipi_core::platform::PeerEvent::Space), even after this
+    /// has returned; ignore the event then.
     ///
     /// # Errors
     /// [`WaitError`].
@@ -174,10 +178,11 @@ pub trait EndpointExt: AnyEndpoint {
         blocking::send(self, (to, msg_type, payload), &mut deadline)
     }
 
-    /// A future that sends, and waits for space, or for the peer's first answer, without holding the CPU. It gives the message's number.
+    /// A future that waits for space, or for the peer's first answer, and sends. It does not hold the CPU. Its output is the
+    /// message's number.
     ///
-    /// `waiters` keeps the task's waker while it waits. It must be told of this endpoint's peer events: see
-    /// [`asynchronous`](crate::asynchronous). Dropped before it was ready, the future has sent nothing.
+    /// `waiters` keeps the task's waker while the task waits. It must be told of this endpoint's peer events: see
+    /// [`asynchronous`](crate::asynchronous). If the future is dropped before it was ready, it has sent nothing.
     fn send_async<'a, const N: usize>(
         &'a self,
         waiters: &'a Waiters<N>,
@@ -188,22 +193,23 @@ pub trait EndpointExt: AnyEndpoint {
         SendFuture::new(self, waiters, (to, msg_type, payload))
     }
 
-    /// The other kernels that are in the table of instances, in the order of their ids, with the state of each.
+    /// The other kernels in the table of instances, in the order of their ids, with the state of each.
     fn peers(&self) -> Peers<'_, Self> {
         Peers::new(self)
     }
 
-    /// What is known of one other kernel; `None` if it is not in the table of instances, or is ourselves.
+    /// What is known of one other kernel. `None` if `id` is not in the table of instances, or is this kernel.
     fn peer(&self, id: InstanceId) -> Option<PeerInfo> {
         peers::peer(self, id)
     }
 
-    /// Makes this kernel the host of the machine as `plan` says: identifies it, makes a region for each instance from its pool, and writes the
-    /// directory, in which every other instance is listed as starting. Gives the directory, to change later. May sleep.
+    /// Makes this kernel the host of the machine, as `plan` says. It identifies the kernel, makes a region for each instance
+    /// from that instance's pool, and writes the directory, in which every other instance is listed as starting. Returns the
+    /// writer of the directory, for later changes. May sleep.
     ///
-    /// The whole plan is checked before anything is done, and what was done is undone if a later step fails. Then the directory's memory has no
-    /// valid stamp, so nobody takes it for one. Handlers are registered, and the doorbell's vector installed, before the call; no other task
-    /// uses the endpoint until it returns.
+    /// The whole plan is checked before anything is done. If a later step fails, everything is undone; then the directory's
+    /// memory has no valid stamp, and no kernel takes it for a directory. Before the call, register the handlers and install
+    /// the doorbell's vector. No other task may use the endpoint until the call returns.
     ///
     /// The directory stays mapped for as long as the kernel lives. See [`bring_up`](crate::bring_up).
     ///
@@ -216,15 +222,15 @@ pub trait EndpointExt: AnyEndpoint {
         bring_up::host::start(self, plan)
     }
 
-    /// Brings up a kernel that a host has started, by its command line: finds its region and the directory (`mk_ipi_shared=`,
-    /// `mk_ipi_directory=`), maps the directory read-only, and joins. May sleep.
+    /// Brings up a kernel that a host has started. It finds the kernel's region and the directory by the command line
+    /// (`mk_ipi_shared=`, `mk_ipi_directory=`), maps the directory read-only, and joins. May sleep.
     ///
-    /// While the host changes an entry this waits, at most until `deadline`. `left_out` is called for each other live instance that could not be
-    /// added: who and why; again for each try. Handlers are registered, and the doorbell's vector installed, before the call. Afterwards every other CPU of
-    /// this kernel calls [`Endpoint::poll`] once.
+    /// While the host changes an entry, this waits, at most until `deadline`. `left_out` is called with each other live
+    /// instance that could not be added, and the reason; it is called again in each try. Before the call, register the handlers
+    /// and install the doorbell's vector. After the call, every other CPU of this kernel must call [`Endpoint::poll`] once.
     ///
     /// # Errors
-    /// [`SpawnedError`]. Nothing stays mapped, and the endpoint is as it was.
+    /// [`SpawnedError`]. Then nothing stays mapped, and the endpoint is as it was before.
     fn bring_up_spawned(
         &self,
         command_line: &[u8],

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages between the kernels of one machine: the front crate of mk-ipi.
 //!
-//! The protocol is [`mk-ipi-core`](mk_ipi_core), of which everything is re-exported here: [`Endpoint`], [`platform`], [`directory`],
-//! and the wire layouts as [`abi`]. On top of it this crate has what a kernel author would else write by hand:
+//! The protocol is [`mk-ipi-core`](mk_ipi_core), of which everything is re-exported here: [`Endpoint`], [`platform`],
+//! [`directory`], and the wire layouts as [`abi`]. This crate adds what a kernel author would otherwise write by hand:
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -12,19 +12,18 @@
 //! | [`peers`] | iteration over the other kernels and the state of each |
 //! | [`bring_up`] | the start of a host from a plan, and of a spawned kernel from its command line |
 //!
-//! Import [`EndpointExt`] for the calls; each is a method of every [`Endpoint`]. They use the public calls of the core and nothing
-//! else, so a kernel that does not call them pays nothing for them.
+//! Import [`EndpointExt`] for the calls; each is a method of every [`Endpoint`]. They use only the public calls of the core, so a
+//! kernel that does not call them pays nothing for them.
 //!
-//! **A handler for all types that have none** is no part of this crate, since the core has it:
-//! [`Observer::unhandled`](platform::Observer::unhandled) is called for each message whose type has no handler. It may hand the message to
-//! an [`Inbox`](asynchronous::Inbox) or to a [`Handler`].
+//! **Messages whose type has no handler**: the core calls [`Observer::unhandled`](platform::Observer::unhandled) for each of
+//! them. It may pass the message to an [`Inbox`](asynchronous::Inbox) or to a [`Handler`].
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic"))]
 
 #[cfg(any(test, loom))]
 extern crate std;
 
-/// Declares a constructor that is `const` but under loom, whose atomics have no const constructor.
+/// Declares a constructor that is `const`, except under loom, whose atomics have no const constructor.
 macro_rules! const_unless_loom {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
         #[cfg(not(loom))]
@@ -56,7 +55,7 @@ mod waker;
 pub use ext::{AnyEndpoint, EndpointExt};
 #[doc(no_inline)]
 pub use mk_ipi_core::*;
-/// The crate beneath [`typed`] messages, for its derives.
+/// The crate that converts [`typed`] messages; re-exported for its derive macros.
 pub use zerocopy;
 
 /// The README's example, compiled.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The other kernels, as this one knows them now.
 //!
-//! All of it is read at the moment of the call: from the table of instances, and on the native link from the peer's own region. What
-//! [`Endpoint::follow`](mk_ipi_core::Endpoint::follow) and [`Endpoint::tick`](mk_ipi_core::Endpoint::tick) have not found yet is not in it.
+//! All of it is read at the moment of the call: from the table of instances, and on the native link from the peer's own region.
+//! Changes that [`Endpoint::follow`](mk_ipi_core::Endpoint::follow) and [`Endpoint::tick`](mk_ipi_core::Endpoint::tick) have
+//! not found yet are not included.
 
 use crate::ext::{AnyEndpoint, WordOf};
 use mk_ipi_core::abi::directory::Layout;
@@ -10,20 +11,21 @@ use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::{InstanceRef, LaneStats};
 
-/// Where a peer is in its life.
+/// The state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// It is listed as live, and its region does not say more: it is no native one, or there is none.
+    /// The directory lists it as live. More is not known: it has no region, or its region is not a native one.
     Listed,
-    /// It is listed as live, and the life that is listed has not begun to listen. What is sent to it waits.
+    /// The directory lists it as live, but the listed life has not begun to receive. Messages to it wait.
     Starting,
-    /// It runs, by its own word, as this incarnation.
+    /// Its region says that it runs, as this incarnation.
     Running(Incarnation),
-    /// It runs by its own word, but its heartbeat stands still, as [`tick`](mk_ipi_core::Endpoint::tick) found last.
+    /// Its region says that it runs, but at the last [`tick`](mk_ipi_core::Endpoint::tick) its heartbeat had not changed for
+    /// too long.
     Suspect(Incarnation),
-    /// It said goodbye. What is sent waits for its next life.
+    /// It said goodbye. Messages to it wait for its next life.
     Left(Incarnation),
-    /// The directory, as it was followed last, takes it for dead. What is sent waits for its next life.
+    /// The directory, as it was followed last, does not list it as live. Messages to it wait for its next life.
     Dead(Incarnation),
 }
 
@@ -41,23 +43,23 @@ impl PeerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// Who it is.
+    /// Its id.
     pub id: InstanceId,
-    /// Its life, as the directory said last.
+    /// Its incarnation in the directory, as it was followed last.
     pub listed: Incarnation,
-    /// Where it is in its life.
+    /// Whether it runs, as far as is known.
     pub state: PeerState,
-    /// The CPU that the directory says is rung for it.
+    /// Its doorbell CPU in the directory.
     pub doorbell_cpu: PhysCpuId,
-    /// The vector that the directory says is rung for it.
+    /// Its doorbell vector in the directory.
     pub vector: Vector,
-    /// What its region speaks; `None` if it has none.
+    /// The layout of its region; `None` if it has no region.
     pub layout: Option<Layout>,
-    /// Where its region lies; `None` if it has none.
+    /// The memory of its region; `None` if it has no region.
     pub region: Option<PhysRange>,
-    /// How large its native region is, and how long a message to it may be; `None` if it has none.
+    /// The size of its native region, and the maximum length of a message to it; `None` if it has no native region.
     pub geometry: Option<Geometry>,
-    /// Our lane to it in numbers; `None` if its region is no native one.
+    /// Statistics of our lane to it; `None` if it has no native region.
     pub lane: Option<LaneStats>,
 }
 
@@ -89,7 +91,7 @@ impl<E: AnyEndpoint + ?Sized> Iterator for Peers<'_, E> {
     }
 }
 
-/// What is known of `id`; `None` if it is not in the table, or is ourselves.
+/// What is known of `id`; `None` if it is not in the table, or is this kernel.
 pub(crate) fn peer<E: AnyEndpoint + ?Sized>(endpoint: &E, id: InstanceId) -> Option<PeerInfo> {
     if endpoint.identity().is_some_and(|(me, _)| me == id) {
         return None;
@@ -111,7 +113,7 @@ pub(crate) fn peer<E: AnyEndpoint + ?Sized>(endpoint: &E, id: InstanceId) -> Opt
 fn state_of<E: AnyEndpoint + ?Sized>(instance: &InstanceRef<'_, WordOf<E>>) -> PeerState {
     let listed = instance.incarnation();
     let life = instance.life().filter(|life| !life.incarnation.is_before(listed));
-    // A life that the directory did not name yet when it was followed last.
+    // The peer's region names a later life than the directory did when it was followed last.
     let is_next = life.is_some_and(|life| listed.is_before(life.incarnation));
     if !instance.is_live() && !is_next {
         return PeerState::Dead(listed);
@@ -125,7 +127,7 @@ fn state_of<E: AnyEndpoint + ?Sized>(instance: &InstanceRef<'_, WordOf<E>>) -> P
     }
 }
 
-/// The life of `to` that has ended, if it has: nobody makes space there before its next one.
+/// The life of `to`, if it has ended. Then there is no new space before the next life.
 pub(crate) fn ended_life<E: AnyEndpoint + ?Sized>(endpoint: &E, to: InstanceId) -> Option<Incarnation> {
     state_of::<E>(&endpoint.instance(to).ok()?).ended()
 }

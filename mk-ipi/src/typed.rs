@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages that are a Rust type. zerocopy makes bytes of them and checks the bytes that come.
+//! Messages that are a Rust type. zerocopy converts them to bytes, and checks received bytes.
 //!
 //! ```
 //! use mk_ipi::abi::MessageType;
@@ -17,16 +17,16 @@
 //!     const TYPE: MessageType = MessageType(7);
 //! }
 //!
-//! /// To be given to `register_typed`.
+//! /// Pass this to `register_typed`.
 //! static TEMPERATURES: TypedHandler<Temperature> = TypedHandler::new(|message, temperature| {
 //!     let _ = (message.sender(), temperature.sensor, temperature.millikelvin);
 //! });
 //! assert_eq!(TEMPERATURES.wrong_length(), 0);
 //! ```
 //!
-//! The type of a message says nothing that a peer must keep to: only the length is checked. So every bit pattern is a value (zerocopy's
-//! `FromBytes`), and what a field means is for the handler to check. Both kernels must agree on the layout: `#[repr(C)]`, fields of fixed
-//! size, little endian.
+//! Only the length of a received message is checked: a peer can send any bytes under any message type. So every bit pattern
+//! must be a value (zerocopy's `FromBytes`), and the handler must check what each field means. Both kernels must agree on the
+//! layout: `#[repr(C)]`, fields of fixed size, little endian.
 
 use core::marker::PhantomData;
 use mk_ipi_core::abi::MessageType;
@@ -36,43 +36,45 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A Rust type that is the payload of one type of message.
 pub trait TypedMessage: FromBytes + IntoBytes + Immutable + 'static {
-    /// The number by which both kernels know the message.
+    /// The message type, on which both kernels must agree.
     const TYPE: MessageType;
 }
 
-/// What is called for each message that is a `T`: gets the message, for its sender and number, and the value.
+/// The function that is called for each message that is a `T`. It gets the message, which has the sender and the number, and
+/// the value.
 pub type OnMessage<T> = fn(&Message<'_>, &T);
 
 /// A handler of messages that are a `T`. Keep it in a `static`, and register it by
 /// [`register_typed`](crate::EndpointExt::register_typed).
 ///
-/// A message of another length than a `T` does not reach `F`: it is counted ([`wrong_length`](Self::wrong_length)), and given to what
-/// [`on_wrong_length`](Self::on_wrong_length) named.
+/// `F` is not called for a message whose length differs from a `T`. Such a message is counted
+/// ([`wrong_length`](Self::wrong_length)), and passed to the function that was set by
+/// [`on_wrong_length`](Self::on_wrong_length).
 #[derive(Debug)]
 pub struct TypedHandler<T, F = OnMessage<T>> {
     handle: F,
     wrong_length: AtomicU64,
     on_wrong_length: Option<fn(&Message<'_>)>,
-    /// It takes a `T` and holds none.
+    /// The handler takes a `T`, but contains none.
     of: PhantomData<fn(&T)>,
 }
 
 impl<T, F> TypedHandler<T, F> {
     const_unless_loom! {
-        /// The handler that calls `handle` for each message that is exactly as long as a `T`.
+        /// A handler that calls `handle` for each message that is exactly as long as a `T`.
         pub fn new(handle: F) -> Self {
             Self { handle, wrong_length: AtomicU64::new(0), on_wrong_length: None, of: PhantomData }
         }
     }
 
-    /// Has `report` called for each message of another length. It is called as a handler is, under the same rules.
+    /// Sets `report`, which is called for each message of another length. The rules for handlers hold for it too.
     #[must_use]
     pub const fn on_wrong_length(mut self, report: fn(&Message<'_>)) -> Self {
         self.on_wrong_length = Some(report);
         self
     }
 
-    /// How many messages had another length than a `T`. Wraps at 2^64.
+    /// How many messages had a length other than a `T`. Wraps at 2^64.
     pub fn wrong_length(&self) -> u64 {
         self.wrong_length.load(Ordering::Relaxed)
     }
@@ -92,14 +94,14 @@ impl<T: TypedMessage, F: Fn(&Message<'_>, &T) + Send + Sync> Handler for TypedHa
     }
 }
 
-/// Any handler that lives in a `static`: the handler type of an endpoint whose handlers are of several kinds.
+/// A reference to any handler that lives in a `static`. It is the handler type of an endpoint with several kinds of handlers.
 ///
 /// `static ENDPOINT: Endpoint<Kernel, DynHandler> = Endpoint::new(Kernel);`
 #[derive(Clone, Copy)]
 pub struct DynHandler(&'static dyn Handler);
 
 impl DynHandler {
-    /// The handler that calls `handler`.
+    /// A handler that calls `handler`.
     pub const fn new(handler: &'static dyn Handler) -> Self {
         Self(handler)
     }

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A cell that keeps one task's waker. Nobody ever waits for it: who finds it in use leaves a note there, or looks again.
+//! A cell that keeps one task's waker. No context ever waits for the cell: one that finds it in use sets a flag, or wakes the
+//! task to look again.
 //!
-//! Tasks put a waker in; any CPU wakes it, also from the deferred work that interrupts a task in the middle of that. So a lock would
-//! not do, not even with interrupts off on one CPU while another one spins. One word decides who may touch the waker:
+//! A task registers its waker. Any CPU can wake it, also deferred work that interrupts the task during the registration. So a
+//! lock cannot be used here. One word decides which context may access the waker:
 //!
-//! | state | who may touch the waker |
+//! | state | which context may access the waker |
 //! | --- | --- |
-//! | `IDLE` | nobody yet |
-//! | `REGISTERING` | the task that put this here |
-//! | `WAKING` | the waker that put this here |
-//! | both | the task that put `REGISTERING`; it does what the waker came for |
+//! | `IDLE` | none yet |
+//! | `REGISTERING` | the task that set this flag |
+//! | `WAKING` | the context that set this flag, in order to wake |
+//! | both | the task that set `REGISTERING`; it also does the waking |
 //!
-//! Wakers are cloned, called and dropped only when the cell is idle again: they are code of others.
+//! A waker is code of the executor. So wakers are cloned, called and dropped only while the cell is not held.
 
 use core::task::Waker;
 use mk_ipi_core::sync::{AtomicU64, Ordering, UnsafeCell};
@@ -20,14 +21,14 @@ const IDLE: u64 = 0;
 const REGISTERING: u64 = 1;
 const WAKING: u64 = 2;
 
-/// See the module. Not for NMI context: wakers are not.
+/// See the module. It must not be used in NMI context, because wakers must not be called there.
 #[derive(Debug)]
 pub(crate) struct WakerCell {
     state: AtomicU64,
     waker: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: a `Waker` is Send and Sync, and `state` lets one context at a time touch it (the table above).
+// SAFETY: a `Waker` is Send and Sync, and `state` lets one context at a time access it (the table above).
 unsafe impl Sync for WakerCell {}
 // SAFETY: as above; the cell owns the waker.
 unsafe impl Send for WakerCell {}
@@ -39,23 +40,23 @@ impl WakerCell {
         }
     }
 
-    /// Has `waker` woken by the next [`wake`](Self::wake), in place of the one that was here. If somebody wakes at this very moment, `waker` is
-    /// woken at once instead.
+    /// Registers `waker` for the next [`wake`](Self::wake), and drops the one that was registered before. If another context
+    /// calls `wake` at the same time, `waker` is woken at once instead.
     ///
-    /// Look at what you wait for behind this and a fence: [`wake`](Self::wake) says why.
+    /// After this call, execute a fence, and then look again at what you wait for: [`wake`](Self::wake) says why.
     pub(crate) fn register(&self, waker: &Waker) {
         let new = waker.clone();
         // SYNC POINT: waker-cell (acquire)
         if self.state.compare_exchange(IDLE, REGISTERING, Ordering::Acquire).is_err() {
             return waker.wake_by_ref();
         }
-        // SAFETY: the state went from IDLE to REGISTERING by our hand, so the waker is ours alone (the table above), and whoever had it
-        // before us is through (waker-cell).
+        // SAFETY: we changed the state from IDLE to REGISTERING, so only we may access the waker (the table above). The context
+        // that had it before us has finished (waker-cell).
         let old = self.waker.with_mut(|kept| unsafe { (*kept).replace(new) });
         // SYNC POINT: waker-cell (release)
         if self.state.compare_exchange(REGISTERING, IDLE, Ordering::Release).is_err() {
-            // Somebody came to wake meanwhile, and left it to us.
-            // SAFETY: the state is still REGISTERING, by our hand.
+            // Another context called `wake` meanwhile, and left the waking to us.
+            // SAFETY: REGISTERING, which we set, is still set.
             let kept = self.waker.with_mut(|kept| unsafe { (*kept).take() });
             // SYNC POINT: waker-cell (acquire, release)
             self.state.swap(IDLE, Ordering::AcqRel);
@@ -66,23 +67,25 @@ impl WakerCell {
         drop(old);
     }
 
-    /// Wakes whoever is registered, once.
+    /// Wakes the registered task, once.
     ///
-    /// Between what is waited for and this there is a fence, and another one between [`register`](Self::register) and the look of who waits:
-    /// either that look finds it, or this finds the waker (SYNC POINT: waker-registered).
+    /// The caller stores what the task waits for, executes a fence, and calls this. The task calls
+    /// [`register`](Self::register), executes a fence, and looks. So either the task sees that store, or this call finds the
+    /// waker (SYNC POINT: waker-registered).
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.take() {
             waker.wake();
         }
     }
 
-    /// Takes the waker out, if there is one and nobody else is at it. If a task is just registering one, that is woken by it.
+    /// Takes the waker out, if there is one and no other context accesses it. If a task is registering one at this moment, that
+    /// task wakes it.
     pub(crate) fn take(&self) -> Option<Waker> {
         // SYNC POINT: waker-cell (acquire, release)
         if self.state.fetch_or(WAKING, Ordering::AcqRel) != IDLE {
             return None;
         }
-        // SAFETY: the state went from IDLE to WAKING by our hand: as in `register`.
+        // SAFETY: we changed the state from IDLE to WAKING: as in `register`.
         let waker = self.waker.with_mut(|kept| unsafe { (*kept).take() });
         // SYNC POINT: waker-cell (release)
         self.state.fetch_and(!WAKING, Ordering::Release);
@@ -95,7 +98,7 @@ pub(crate) mod test_waker {
     use std::sync::Arc;
     use std::task::{Wake, Waker};
 
-    /// A waker that counts. Not one of loom's atomics: it is what is counted by, not what is tried.
+    /// A waker that counts its calls. The counter is not one of loom's atomics, because the model does not test it.
     #[derive(Default)]
     pub(crate) struct Count(std::sync::Mutex<u32>);
 
@@ -159,7 +162,7 @@ mod loom_tests {
     use loom::thread;
     use mk_ipi_core::sync::fence;
 
-    /// waker-registered: who waits finds what it waits for, or is woken.
+    /// waker-registered: a task that waits finds what it waits for, or is woken.
     #[test]
     fn loom_no_wake_up_is_lost() {
         loom::model(|| {
@@ -183,7 +186,8 @@ mod loom_tests {
         });
     }
 
-    /// waker-cell: of two that wake and one that registers twice, one at a time touches the waker, and the last registration is woken or is there.
+    /// waker-cell: two contexts wake, and one registers twice. One at a time accesses the waker. The last waker was woken, or
+    /// is still registered.
     #[test]
     fn loom_one_at_a_time_touches_the_waker() {
         loom::model(|| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tasks that send and receive, on an executor of a few lines.
+//! Tasks that send and receive, on a small executor.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -56,7 +56,7 @@ impl<'f> Task<'f> {
     }
 }
 
-/// Runs the tasks until all are done, each when it was woken. When none is, calls `idle`; gives the tasks.
+/// Runs each task when it was woken, until all are done. Calls `idle` when no task is woken. Returns the tasks.
 fn block_on<'f>(mut tasks: Vec<Task<'f>>, mut idle: impl FnMut(&dyn Fn() -> bool)) -> Vec<Task<'f>> {
     let flags: Vec<_> = tasks.iter().map(|task| task.ready.clone()).collect();
     let any_ready = || flags.iter().any(|flag| flag.is_ready.load(SeqCst));
@@ -145,7 +145,7 @@ fn two_senders_and_a_receiver_each_on_its_kernel() {
         assert_eq!(inbox.lost(), 0, "seed {seed}");
         waited += pair.a.stats().full;
     }
-    assert!(waited > 0, "no send ever had to wait: nothing was tried");
+    assert!(waited > 0, "no send ever had to wait: the test has tested nothing");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_task_that_waits_is_woken_by_space_and_by_nothing_else() {
     let mut send = send_one(&pair, waiters, &[1]);
     assert!(poll(&mut send, &ready).is_pending());
     assert_eq!((waiters.waiting(), ready.wakes.load(SeqCst)), (1, 0));
-    // Events that end no waiting, and events of somebody else.
+    // Events that do not end the waiting, and events of another peer.
     let peer = |id| mk_ipi::platform::Peer { id, theirs: None, ours: FIRST };
     for event in [PeerEvent::Suspect, PeerEvent::Alive, PeerEvent::ReadDirectory, PeerEvent::Began(FIRST)] {
         waiters.peer_event(&peer(B), &event);
@@ -351,7 +351,7 @@ fn a_receiver_is_woken_by_a_message() {
     pair.settle();
     assert_eq!(ready.wakes.load(SeqCst), 1);
     assert!(poll(&mut receive, &ready).is_ready());
-    // Who waits no more is not woken.
+    // A task that no longer waits is not woken.
     assert!(poll(&mut receive, &ready).is_pending());
     drop(receiver);
     pair.a.send(B, TYPE, &[5]).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A send that waits: for space, until a deadline, and not for the dead.
+//! A send that waits for space until a deadline, but not for a dead peer.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -52,7 +52,7 @@ fn it_waits_for_space_and_all_arrive_in_order() {
         assert_eq!(*log.lock().unwrap(), Vec::from_iter(0..COUNT), "seed {seed}");
         full += pair.a.stats().full;
     }
-    assert!(full > 0, "no send ever had to wait: nothing was tried");
+    assert!(full > 0, "no send ever had to wait: the test has tested nothing");
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn the_deadline_passes() {
     let mut reads = 0;
     let deadline = Deadline::new(clock(|now| reads = now), 9);
     assert_eq!(pair.a.send_blocking(B, TYPE, &[1], deadline), Err(WaitError::Deadline));
-    assert_eq!(reads, 9, "it looked again in each turn, and not once more");
-    // Nothing was sent: exactly what filled the lane arrives.
+    assert_eq!(reads, 9, "it looked once in each turn");
+    // Nothing was sent: only the messages that filled the lane arrive.
     pair.settle();
     assert_eq!(pair.b.stats().unhandled, LINES);
     // One try, even if there is no time left.
@@ -115,7 +115,7 @@ fn what_waiting_does_not_mend_is_told_at_once() {
     assert_eq!(pair.a.send_blocking(B, TYPE, &[0; 257], never()), Err(WaitError::Send(SendError::TooLong)));
     let nobody = pair.a.send_blocking(mk_ipi::abi::InstanceId::new(9), TYPE, &[0], never());
     assert_eq!(nobody, Err(WaitError::Send(SendError::Instance(LookupError::Unknown))));
-    // The peer is taken out of the table while we wait for it.
+    // The peer is removed from the table while we wait for it.
     pair.fill();
     let gone = |now| {
         if now == 2 {

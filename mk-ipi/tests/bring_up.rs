@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A host from its plan and a spawned kernel from its command line: what comes up, and what is refused and leaves nothing behind.
+//! A host from its plan, and a spawned kernel from its command line: good ones come up; bad ones are refused, and everything is
+//! undone.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -73,7 +74,7 @@ impl Bench {
         }
     }
 
-    /// The endpoint, the pools, the mappings and the directory's memory are as they were.
+    /// Checks that the endpoint, the pools, the mappings and the directory's memory are as they were.
     fn assert_untouched(&self, what: HostError) {
         assert_eq!((self.host.identity(), self.machine.kernel(0).live_mappings()), (None, 0), "{what}");
         for id in [A, B, C] {
@@ -83,7 +84,7 @@ impl Bench {
         assert_eq!(self.machine.peek(self.directory.start()), 0, "{what}: no stamp");
     }
 
-    /// What the host makes of this plan; it leaves nothing behind.
+    /// The error for this plan. Checks that everything was undone.
     fn refused(&self, plan: &HostPlan<'_>) -> HostError {
         let e = self.host.bring_up_host(plan).unwrap_err();
         self.assert_untouched(e);
@@ -96,7 +97,7 @@ impl Bench {
     }
 }
 
-/// Time for as many turns.
+/// A deadline after this number of turns.
 fn turns(at: u64) -> Deadline<impl FnMut() -> u64> {
     Deadline::new(clock(|_| ()), at)
 }
@@ -125,7 +126,7 @@ fn a_machine_comes_up_and_all_talk_to_all() {
             assert_eq!(up.directory.record(A).unwrap().state, State::Running);
             ends.push(spawned);
         }
-        // Twice, since a lane is there when both sides have looked.
+        // Twice, because both sides must look before a lane can be used.
         for _ in 0..2 {
             bench.machine.run(|_| ()).unwrap();
         }
@@ -195,7 +196,7 @@ fn each_bad_plan_is_refused_before_anything_is_done() {
     assert_eq!(bench.refused(&many), HostError::TooFewLanes(A, 17));
 
     assert!(bench.machine.kernel(0).regions_seen().is_empty(), "no region came and went");
-    // And the good one is good.
+    // The unchanged plan is accepted.
     assert!(bench.host.bring_up_host(&bench.plan(&good)).is_ok());
     let again = bench.host.bring_up_host(&bench.plan(&good));
     assert_eq!(again.unwrap_err(), HostError::HasIdentity(A));
@@ -230,7 +231,7 @@ fn what_fails_later_is_undone() {
     assert_eq!(bench.refused(&bench.plan(&good)), HostError::Map(MapError::NoMemory));
     bench.machine.kernel(0).refuse_maps(false);
 
-    // The directory is to lie where the pool of C gives its region.
+    // The directory is planned at the place where the pool of C allocates its region.
     let region = bench.host.create_instance(&good[2]).unwrap();
     bench.host.destroy_instance(C).unwrap();
     let plan = HostPlan { directory: PhysRange::new(region.start(), 4096).unwrap(), ..bench.plan(&good) };
@@ -240,13 +241,13 @@ fn what_fails_later_is_undone() {
         Some(SpawnedError::Directory(DirectoryError::NoStamp(bench.machine.peek(region.start()))))
     );
 
-    // After all that the same endpoint comes up.
+    // After all these errors the same endpoint comes up.
     let writer = bench.host.bring_up_host(&bench.plan(&good)).unwrap();
     assert_eq!(writer.reader().ids().filter(|id| writer.reader().record(*id).is_ok()).count(), 3);
     assert_eq!(find(&bench, bench.directory.start()), None);
 }
 
-/// What is wrong with the directory at `at`.
+/// The error for the directory at `at`.
 fn find(bench: &Bench, at: PhysAddr) -> Option<SpawnedError> {
     let line = format!("mk_ipi_directory={:#x}", at.0);
     find_directory(&bench.machine.kernel(2), line.as_bytes()).err()
@@ -282,12 +283,12 @@ fn a_spawned_kernel_that_cannot_come_up_says_why_and_leaves_nothing() {
     assert_eq!(refused(&bench.command_line(region)), SpawnedError::Map(MapError::NoMemory));
     kernel.refuse_maps(false);
 
-    // The host is writing of us, and for ever: until the deadline.
+    // The host never finishes changing our entry: the kernel waits until the deadline.
     let sequence = PhysAddr(directory + 64 + 64 + 16);
     let at_rest = bench.machine.peek(sequence);
     bench.machine.poke(sequence, at_rest | 1);
     assert_eq!(refused(&bench.command_line(region)), SpawnedError::Join(JoinError::Changing(B)));
-    // Now it comes to an end.
+    // Now the host finishes.
     let line = bench.command_line(region);
     let end_of_write = |now| {
         if now == 3 {
@@ -303,7 +304,7 @@ fn a_neighbour_that_cannot_be_added_is_left_out_and_told() {
     let bench = Bench::new();
     let writer = bench.host.bring_up_host(&bench.plan(&Bench::configs(native(3)))).unwrap();
     let region = writer.reader().record(B).unwrap().region.unwrap().start();
-    // The entry of C names a state that there is not.
+    // The entry of C has a state that does not exist.
     let state_of_c = PhysAddr(bench.directory.start().0 + 64 + 2 * (64 + 16) + 16);
     bench.machine.poke(state_of_c, bench.machine.peek(state_of_c) | 0xff);
     let spawned = end(&bench.machine.kernel(1), |_, _| ());

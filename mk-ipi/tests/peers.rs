@@ -24,7 +24,7 @@ fn all(pair: &Pair) -> Vec<(InstanceId, PeerState)> {
 #[test]
 fn all_others_are_seen_in_their_order() {
     let pair = Pair::by_hand(leak(Waiters::new()));
-    // Not in the order of their ids; one with slots, one without a region.
+    // They are added in another order than that of their ids. One has slots, one has no region.
     let kernel = pair.machine.kernel(1);
     for (id, with_region) in [(255, true), (3, false)] {
         let config = InstanceConfig {
@@ -58,14 +58,14 @@ fn all_others_are_seen_in_their_order() {
 fn the_state_follows_the_life_of_a_peer() {
     let mut pair = Pair::by_hand(leak(Waiters::new()));
     assert_eq!(all(&pair), [(B, PeerState::Running(FIRST))]);
-    // A heart that never beat is not missed.
+    // A kernel that has never had a heartbeat is not suspect.
     pair.b.tick(1, 10);
     pair.a.tick(1, 10);
     pair.a.tick(20, 10);
-    assert_eq!(all(&pair), [(B, PeerState::Suspect(FIRST))], "its heart does not beat");
+    assert_eq!(all(&pair), [(B, PeerState::Suspect(FIRST))], "its heartbeat does not change");
     pair.b.tick(1, 10);
     pair.a.tick(21, 10);
-    assert_eq!(all(&pair), [(B, PeerState::Running(FIRST))], "it does again");
+    assert_eq!(all(&pair), [(B, PeerState::Running(FIRST))], "its heartbeat changes again");
     pair.b.goodbye();
     assert_eq!(all(&pair), [(B, PeerState::Left(FIRST))]);
     assert_eq!(pair.a.peer(B).unwrap().state.ended(), Some(FIRST));

@@ -25,7 +25,7 @@ fn messages(frame: &[u8], number: u32, max_message: u32) -> Vec<Message> {
     all
 }
 
-/// What came whole.
+/// The frames that are complete after these messages.
 fn gathered(gather: &mut FrameAssembler, messages: &[Message]) -> Result<Vec<Vec<u8>>, FrameError> {
     let (mut whole, mut frame) = (Vec::new(), Vec::new());
     for (msg_type, payload) in messages {

@@ -11,7 +11,7 @@ fn offer(key: u32) -> Offer {
     Offer { key, features: Features::all(), max_frame: MAX_FRAME, mac: [2, 0, 0, 0, 0, 1] }
 }
 
-/// Delivers what `from` owes to `to`, once; whether there was anything.
+/// Delivers the pending message of `from` to `to`. Returns whether there was one.
 fn deliver(from: &mut Port, to: &mut Port, life: Incarnation) -> bool {
     let Some(message) = from.begin_send() else { return false };
     assert!(!from.end_send(true), "one message says all");
@@ -19,12 +19,12 @@ fn deliver(from: &mut Port, to: &mut Port, life: Incarnation) -> bool {
     true
 }
 
-/// Lets both say what they owe; how many messages that took.
+/// Delivers messages until both ends have none pending. Returns how many there were.
 fn settle(a: &mut Port, b: &mut Port, lives: [Incarnation; 2]) -> usize {
     let mut count = 0;
     while usize::from(deliver(a, b, lives[0])) + usize::from(deliver(b, a, lives[1])) != 0 {
         count += 1;
-        assert!(count < 10, "they do not come to rest");
+        assert!(count < 10, "they never stop sending");
     }
     count
 }
@@ -43,10 +43,14 @@ fn there_is_a_carrier_when_both_have_heard_of_each_other() {
     let (mut a, mut b) = (Port::new(), Port::new());
     let _ = a.open(offer(1));
     assert!(deliver(&mut a, &mut b, ONE));
-    assert_eq!((a.carrier(), b.carrier(), b.pending()), (None, None, None), "one alone is none");
+    assert_eq!((a.carrier(), b.carrier(), b.pending()), (None, None, None), "one open end gives no carrier");
     let _ = b.open(offer(2));
     assert!(deliver(&mut b, &mut a, ONE));
-    assert_eq!((a.carrier(), b.carrier()), (Some(offer(2)), None), "the first to know that both know");
+    assert_eq!(
+        (a.carrier(), b.carrier()),
+        (Some(offer(2)), None),
+        "a is the first to know that both keys were received"
+    );
     assert!(deliver(&mut a, &mut b, ONE));
     assert_eq!(b.carrier(), Some(offer(1)));
     assert_eq!((a.pending(), b.pending()), (None, None));
@@ -74,7 +78,7 @@ fn an_end_that_closes_takes_the_carrier_away() {
     assert_eq!(a.close(), CarrierChange::default());
     let _ = a.open(offer(4));
     settle(&mut a, &mut b, [ONE, ONE]);
-    assert_eq!(b.carrier(), Some(offer(4)), "the close that was not sent is not missed");
+    assert_eq!(b.carrier(), Some(offer(4)), "the close that was not sent is not needed");
 }
 
 #[test]
@@ -83,13 +87,13 @@ fn the_next_life_of_a_peer_opens_anew() {
     assert_eq!(a.peer_is_suspect(true), LOST);
     assert_eq!(a.peer_is_suspect(false), CAME);
     let next = ONE.next();
-    assert_eq!(a.peer_is_up(ONE), CarrierChange::default(), "it is that one already");
+    assert_eq!(a.peer_is_up(ONE), CarrierChange::default(), "it is this life already");
     assert_eq!(a.peer_is_up(next), LOST);
     let mut b = Port::new();
     let _ = b.open(offer(9));
     settle(&mut a, &mut b, [ONE, next]);
     assert_eq!((a.carrier(), b.carrier()), (Some(offer(9)), Some(offer(1))));
-    assert_eq!(a.peer_is_up(next), CarrierChange::default(), "heard of before it was seen to be up");
+    assert_eq!(a.peer_is_up(next), CarrierChange::default(), "its offer came before the event");
     assert_eq!(a.peer_is_gone(Some(ONE)), CarrierChange::default(), "its former life");
     assert_eq!(a.peer_is_gone(Some(next)), LOST);
     assert_eq!(b.peer_is_gone(None), LOST);
@@ -97,7 +101,7 @@ fn the_next_life_of_a_peer_opens_anew() {
 
 #[test]
 fn a_life_that_gets_what_its_former_one_left_unread_is_not_misled() {
-    // Of a peer that thinks it speaks with our former life.
+    // From a peer that still has the key of our former life.
     let stale = Control::Open { offer: offer(1), heard: Some(offer(2).key) };
     let mut ours = Port::new();
     let _ = ours.open(offer(5));
@@ -105,7 +109,7 @@ fn a_life_that_gets_what_its_former_one_left_unread_is_not_misled() {
     assert_eq!(ours.pending(), Some(Control::Open { offer: offer(5), heard: Some(offer(1).key) }));
 }
 
-/// Two contexts of one kernel: the second one's message would be newer, and could overtake the first one's.
+/// Two contexts of one kernel send. The second one's message would be newer, and could overtake the first one's.
 #[test]
 fn an_older_message_never_follows_a_newer_one() {
     let (mut a, mut b) = (Port::new(), Port::new());
@@ -113,9 +117,9 @@ fn an_older_message_never_follows_a_newer_one() {
     let _ = b.open(offer(2));
     let first = a.begin_send().unwrap();
     assert!(deliver(&mut b, &mut a, ONE));
-    assert_eq!(a.begin_send(), None, "the first one is not out yet");
+    assert_eq!(a.begin_send(), None, "the first message is not sent yet");
     let _ = b.receive(Some(ONE), &first.encode()).unwrap();
-    assert!(a.end_send(true), "what came meanwhile is answered now");
+    assert!(a.end_send(true), "the open that came meanwhile is answered now");
     settle(&mut a, &mut b, [ONE, ONE]);
     assert_eq!((a.carrier(), b.carrier()), (Some(offer(2)), Some(offer(1))));
 }
@@ -131,7 +135,7 @@ fn a_message_that_was_not_sent_stays_due() {
     assert_eq!(a.begin_send(), None);
 }
 
-/// One end takes the other for gone, which knows nothing of it.
+/// One end believes that the other is gone, and the other does not know this.
 #[test]
 fn a_link_that_ended_for_one_side_alone_comes_back() {
     let (mut a, mut b) = both_open();

@@ -10,32 +10,33 @@ use mk_ipi_core::sync::{fence, AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handler, Message};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A handler that keeps up to `MESSAGES` messages of up to `WORDS` times 8 bytes, for one task that takes them in their order.
+/// A handler that keeps up to `MESSAGES` messages of up to `WORDS` times 8 bytes, for one task that takes them out in order.
 ///
-/// Keep it in a `static`, and register it for one or more types of messages, as a [`DynHandler`](crate::typed::DynHandler) for example. Messages of one
-/// lane come in their order. The callback copies the message and wakes the task; it waits for nobody. (If it is interrupted in the middle, messages that
-/// other CPUs put in behind it become visible with it.)
+/// Keep it in a `static`, and register it for one or more types of messages, as a [`DynHandler`](crate::typed::DynHandler) for
+/// example. Messages of one lane keep their order. The callback copies the message and wakes the task; it never waits. (If the
+/// callback is interrupted in the middle, later messages of other CPUs stay invisible until it has finished.)
 ///
-/// **What does not fit is dropped and counted**, [`lost`](Self::lost) and [`too_long`](Self::too_long), though the link itself loses nothing: a lane
-/// carries all types of messages, so it cannot be held up for one of them. Have as many places as messages can be on their way, for example by
-/// letting each request wait for its answer.
+/// **A message that does not fit is dropped and counted**: [`lost`](Self::lost) and [`too_long`](Self::too_long). The link
+/// itself loses nothing, but a lane carries all types of messages, so it cannot be stopped for one of them. Have at least as
+/// many places as messages can be under way. For example, let each request wait for its answer.
 #[derive(Debug)]
 pub struct Inbox<const MESSAGES: usize, const WORDS: usize> {
     places: [Place<WORDS>; MESSAGES],
-    /// The position of the next message that is put in; and of the next that is taken out.
+    /// The position of the next message that is put in.
     tail: AtomicU64,
+    /// The position of the next message that is taken out.
     head: AtomicU64,
-    /// Somebody has the [`Receiver`].
+    /// A [`Receiver`] exists.
     is_taken: AtomicBool,
     waker: WakerCell,
     lost: AtomicU64,
     too_long: AtomicU64,
 }
 
-/// Room for a message. All in words, so that no access is unsafe.
+/// Room for a message. All fields are atomic words, so no access needs `unsafe`.
 #[derive(Debug)]
 struct Place<const WORDS: usize> {
-    /// Twice the lap of the positions that are put here: it is empty. One more: it holds the message of that lap.
+    /// 2 × lap: the place is empty, for the message of that lap. 2 × lap + 1: it holds the message of that lap.
     turn: AtomicU64,
     /// Bits 15..0 length, 24..16 sender's id plus one, 63..32 type.
     what: AtomicU64,
@@ -58,7 +59,7 @@ impl<const WORDS: usize> Place<WORDS> {
         }
     }
 
-    /// Writes down the message; whoever calls it owns the place.
+    /// Stores the message. The caller must own the place.
     fn fill(&self, message: &Message<'_>) {
         let sender = message.sender().map_or(0, |id| u64::from(id.get()).wrapping_add(1));
         let payload = message.payload();
@@ -67,7 +68,7 @@ impl<const WORDS: usize> Place<WORDS> {
         let theirs = message.sender_incarnation().map_or(0, |life| u64::from(life.get()));
         self.theirs.store(theirs, Ordering::Relaxed);
         self.number.store(message.number().unwrap_or(0), Ordering::Relaxed);
-        // Not by `chunks`, which divides by a length that the compiler need not know.
+        // `chunks` is not used: it divides by its length, which can leave a panic path.
         let mut rest = payload;
         for word in &self.words {
             let (bytes, behind) = rest.split_at_checked(8).unwrap_or((rest, &[]));
@@ -81,7 +82,7 @@ impl<const WORDS: usize> Place<WORDS> {
         }
     }
 
-    /// The message; whoever calls it owns the place.
+    /// Reads the message. The caller must own the place.
     fn read(&self) -> Received<WORDS> {
         let mut words = [0; WORDS];
         words.iter_mut().zip(&self.words).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
@@ -95,11 +96,11 @@ impl<const WORDS: usize> Place<WORDS> {
 }
 
 impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
-    /// Most bytes of a message that it keeps.
+    /// The longest message that it keeps, in bytes.
     pub const MAX_LEN: usize = WORDS.saturating_mul(8);
 
     const_unless_loom! {
-        /// An empty inbox. It does not compile for 0 messages, or for messages above 4,096 bytes, than which none is longer.
+        /// An empty inbox. It does not compile for 0 messages, or for messages above 4,096 bytes, because no message is longer.
         pub fn new() -> Self {
             const { assert!(MESSAGES > 0 && WORDS <= 512) };
             Self {
@@ -114,7 +115,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         }
     }
 
-    /// The right to take messages out; `None` while somebody else has it.
+    /// The right to take messages out; `None` while another [`Receiver`] exists.
     pub fn receiver(&self) -> Option<Receiver<'_, MESSAGES, WORDS>> {
         // SYNC POINT: inbox-receiver (acquire)
         (!self.is_taken.swap(true, Ordering::Acquire)).then_some(Receiver { inbox: self })
@@ -130,8 +131,9 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         self.too_long.load(Ordering::Relaxed)
     }
 
-    /// Puts a message in, and wakes the task that waits. False if it was dropped, which is counted. As a handler this is called for each
-    /// message; [`Observer::unhandled`](mk_ipi_core::platform::Observer::unhandled) may call it too.
+    /// Puts a message in, and wakes the task that waits. Returns false if the message was dropped, which is also counted. The
+    /// handler calls this for each message; [`Observer::unhandled`](mk_ipi_core::platform::Observer::unhandled) may call it
+    /// too.
     pub fn put(&self, message: &Message<'_>) -> bool {
         if message.payload().len() > Self::MAX_LEN {
             self.too_long.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +148,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         true
     }
 
-    /// The place is filled: it is the receiver's.
+    /// Gives a filled place to the receiver.
     fn hand_over(&self, place: &Place<WORDS>, full: u64) {
         // SYNC POINT: inbox-filled (release)
         place.turn.store(full, Ordering::Release);
@@ -155,8 +157,8 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         self.waker.wake();
     }
 
-    /// Makes the place at the tail the caller's, if it is empty; with it the turn that says that it is full. Tries again only when another CPU
-    /// has taken that place meanwhile.
+    /// Gives the caller the place at the tail, if it is empty, and the value of `turn` that means "full". It tries again only
+    /// if another CPU has taken that place meanwhile.
     fn claim(&self) -> Option<(&Place<WORDS>, u64)> {
         let mut at = self.tail.load(Ordering::Relaxed);
         loop {
@@ -176,13 +178,13 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         }
     }
 
-    /// The place of that position, and the turn that says that it is empty for it.
+    /// The place of this position, and the value of `turn` that means "empty" in this lap.
     fn place(&self, at: u64) -> Option<(&Place<WORDS>, u64)> {
         let (lap, index) = (at.checked_div(MESSAGES as u64)?, at.checked_rem(MESSAGES as u64)?);
         Some((self.places.get(usize::try_from(index).ok()?)?, lap.wrapping_mul(2)))
     }
 
-    /// Takes the next message out. For the receiver alone.
+    /// Takes the next message out. Only the receiver may call this.
     fn take(&self) -> Option<Received<WORDS>> {
         let at = self.head.load(Ordering::Relaxed);
         let (place, empty) = self.place(at)?;
@@ -210,7 +212,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Handler for Inbox<MESSAGES, WORD
     }
 }
 
-/// The right to take messages out of an [`Inbox`]. One at a time has it.
+/// The right to take messages out of an [`Inbox`]. Only one exists at a time.
 #[derive(Debug)]
 pub struct Receiver<'a, const MESSAGES: usize, const WORDS: usize> {
     inbox: &'a Inbox<MESSAGES, WORDS>,
@@ -222,7 +224,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Receiver<'_, MESSAGES, WORDS> {
         self.inbox.take()
     }
 
-    /// A future of the next message. Dropped before it was ready, it has taken none out.
+    /// A future of the next message. If it is dropped before it was ready, it has taken no message out.
     pub fn receive(&mut self) -> Receive<'_, MESSAGES, WORDS> {
         Receive { inbox: self.inbox }
     }
@@ -236,7 +238,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Drop for Receiver<'_, MESSAGES, 
     }
 }
 
-/// See [`Receiver::receive`]. Polled after it was ready, it waits for the message after that one.
+/// See [`Receiver::receive`]. If it is polled after it was ready, it waits for the message after that one.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Receive<'a, const MESSAGES: usize, const WORDS: usize> {
@@ -307,7 +309,7 @@ mod loom_tests {
     use loom::thread;
     use std::vec::Vec;
 
-    /// As `put`, of a message that is this number twice.
+    /// Does the same as `put`, with a message in which this number stands twice.
     fn put<const MESSAGES: usize>(inbox: &Inbox<MESSAGES, 1>, value: u64) -> bool {
         let Some((place, full)) = inbox.claim() else { return false };
         place.number.store(value, Ordering::Relaxed);
@@ -321,7 +323,7 @@ mod loom_tests {
         message.number
     }
 
-    /// inbox-filled, inbox-emptied: what is taken out is whole, and each message is taken once or was refused.
+    /// inbox-filled, inbox-emptied: each message that is taken out is whole. Each message was refused, or is taken exactly once.
     #[test]
     fn loom_an_inbox_hands_over_whole_messages() {
         loom::model(|| {
@@ -361,7 +363,7 @@ mod loom_tests {
         });
     }
 
-    /// inbox-receiver: who takes messages out goes on where the one before him stopped.
+    /// inbox-receiver: the next receiver continues where the last one stopped.
     #[test]
     fn loom_the_next_receiver_goes_on_behind_the_last() {
         loom::model(|| {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sending and receiving for tasks of any executor, without an allocator.
 //!
-//! **Sending.** Keep [`Waiters`] in a `static`, and tell it of what happens to peers; then
-//! [`send_async`](crate::EndpointExt::send_async) gives a future that waits for space.
+//! **Sending.** Keep [`Waiters`] in a `static`, and pass it the events of peers. Then
+//! [`send_async`](crate::EndpointExt::send_async) returns a future that waits for space.
 //!
 //! ```
 //! use mk_ipi::asynchronous::Waiters;
 //! use mk_ipi::platform::{Observer, Peer, PeerEvent};
 //!
-//! /// As many tasks may wait for space at a time.
+//! /// Up to 8 tasks can wait for space at a time.
 //! static WAITERS: Waiters<8> = Waiters::new();
 //!
 //! struct Kernel;
@@ -20,14 +20,14 @@
 //! }
 //! ```
 //!
-//! That a peer died or restarted is found by [`tick`](mk_ipi_core::Endpoint::tick), and by [`follow`](mk_ipi_core::Endpoint::follow), whose callback also calls
-//! [`Waiters::wake`]. On the RFC v2 layout nothing tells that a slot is free again: there a waiting task is woken at once and tries anew whenever it
-//! is its turn.
+//! [`tick`](mk_ipi_core::Endpoint::tick) and [`follow`](mk_ipi_core::Endpoint::follow) notice that a peer died or restarted.
+//! The callback of `follow` must also call [`Waiters::wake`]. On the RFC v2 layout there is no event when a slot is free again:
+//! there a waiting task is woken at once, and tries again at its next turn.
 //!
 //! **Receiving.** Keep an [`Inbox`] in a `static`, register it as a handler, and await [`Receiver::receive`].
 //!
-//! Wakers are called from the deferred work, and wherever else the platform is told of an event, with no lock held. They must do what a
-//! handler may do, no more: make a task ready, and not run it.
+//! Wakers are called in the deferred work, and in every other call in which the platform is told of an event, with no lock
+//! held. The rules for handlers hold for them: they may make a task ready, but must not run it.
 
 mod inbox;
 mod send;

@@ -14,9 +14,9 @@ use mk_ipi_core::platform::{DoorbellError, Peer, PeerEvent};
 use mk_ipi_core::sync::{fence, AtomicU64, Ordering};
 use mk_ipi_core::SendError;
 
-/// Tries within one poll, before other tasks have their turn.
+/// Tries in one poll. After them other tasks have their turn.
 const TRIES: u32 = 4;
-/// The peer of a place that is free.
+/// The value of [`Place::peer`] in a free place.
 const FREE: u64 = 0;
 
 /// The tasks that wait for peers: up to `N` at a time. Keep it in a `static`.
@@ -47,13 +47,13 @@ const fn key_of(peer: InstanceId) -> u64 {
 
 impl<const N: usize> Waiters<N> {
     const_unless_loom! {
-        /// Room for `N` tasks, of which none waits.
+        /// Room for `N` tasks. No task waits yet.
         pub fn new() -> Self {
             Self { places: array_of![Place::new(); N] }
         }
     }
 
-    /// Wakes the tasks that wait for a peer, if the event may end their waiting. Call it from
+    /// Wakes the tasks that wait for a peer, if the event can end their waiting. Call it from
     /// [`Observer::peer_event`](mk_ipi_core::platform::Observer::peer_event).
     pub fn peer_event(&self, peer: &Peer, event: &PeerEvent) {
         match event {
@@ -73,10 +73,10 @@ impl<const N: usize> Waiters<N> {
         }
     }
 
-    /// Wakes every task that waits for `peer`; each looks again. Call it also for each instance that
-    /// [`follow`](mk_ipi_core::Endpoint::follow) says is new, changed or gone. Not from NMI context.
+    /// Wakes every task that waits for `peer`; each of them tries again. Call it also for each instance that
+    /// [`follow`](mk_ipi_core::Endpoint::follow) reports as new, changed or gone. Do not call it in NMI context.
     pub fn wake(&self, peer: InstanceId) {
-        // Behind what has happened to the peer. SYNC POINT: waker-registered (fence)
+        // After the stores that tell of the event. SYNC POINT: waker-registered (fence)
         fence(Ordering::SeqCst);
         for place in &self.places {
             if place.peer.load(Ordering::Relaxed) == key_of(peer) {
@@ -94,7 +94,7 @@ impl<const N: usize> Waiters<N> {
 
     /// Takes a free place for a task that waits for `peer`.
     fn enter(&self, peer: InstanceId) -> Option<Seat<'_>> {
-        // Relaxed: all that a place has is a cell that looks after itself.
+        // Relaxed: the place protects only its `WakerCell`, which has its own synchronization.
         let is_taken =
             |place: &&Place| place.peer.compare_exchange(FREE, key_of(peer), Ordering::Relaxed).is_ok();
         self.places.iter().find(is_taken).map(Seat)
@@ -107,21 +107,21 @@ impl<const N: usize> Default for Waiters<N> {
     }
 }
 
-/// A place that is a task's own until this is dropped.
+/// A place that belongs to a task until this is dropped.
 #[derive(Debug)]
 struct Seat<'a>(&'a Place);
 
 impl Seat<'_> {
     fn register(&self, waker: &Waker) {
         self.0.waker.register(waker);
-        // Before the look at what is waited for. SYNC POINT: waker-registered (fence)
+        // Before the task looks at what it waits for. SYNC POINT: waker-registered (fence)
         fence(Ordering::SeqCst);
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        // Whoever wakes at this very moment may still wake the task, or the next one that waits here: each looks again.
+        // A concurrent `wake` can still wake this task, or the next one that waits here. That is harmless: each looks again.
         let waker = self.0.waker.take();
         self.0.peer.store(FREE, Ordering::Relaxed);
         drop(waker);
@@ -131,14 +131,14 @@ impl Drop for Seat<'_> {
 /// Why a [`SendFuture`] has not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsyncSendError {
-    /// The send failed for a reason that waiting does not mend. With [`SendError::NotRung`] the message **was** stored, and with no
-    /// other.
+    /// The send failed for a reason that does not go away by waiting. Only with [`SendError::NotRung`] the message **was**
+    /// stored.
     Send(SendError),
-    /// There is no space, and this life of the peer has ended. As [`WaitError::PeerEnded`].
+    /// There is no space, and this life of the peer has ended: see [`WaitError::PeerEnded`].
     PeerEnded(Incarnation),
     /// There is no space, and `N` tasks wait already in [`Waiters`]. Nothing was sent.
     TooManyWaiters,
-    /// There is no space, and the peer could not be rung to learn that we wait for it. Nothing was sent.
+    /// There is no space, and the doorbell that tells the peer that we wait failed. Nothing was sent.
     NotAsked(DoorbellError),
 }
 
@@ -147,9 +147,7 @@ impl fmt::Display for AsyncSendError {
         match self {
             Self::Send(e) => e.fmt(f),
             Self::PeerEnded(life) => WaitError::PeerEnded(*life).fmt(f),
-            Self::TooManyWaiters => {
-                f.write_str("there is no space, and no room for one more task that waits for it")
-            }
+            Self::TooManyWaiters => f.write_str("there is no space, and no room for one more waiting task"),
             Self::NotAsked(e) => {
                 write!(f, "there is no space, and the peer could not be rung to ask for it: {e}")
             }
@@ -159,7 +157,7 @@ impl fmt::Display for AsyncSendError {
 
 impl core::error::Error for AsyncSendError {}
 
-/// See [`send_async`](crate::EndpointExt::send_async). Polled after it was ready, it stays pending.
+/// See [`send_async`](crate::EndpointExt::send_async). If it is polled after it was ready, it stays pending.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is polled"]
 pub struct SendFuture<'a, E: ?Sized, const N: usize> {
@@ -181,13 +179,13 @@ impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
         Self { endpoint, waiters, to, msg_type, payload, seat: None, is_done: false }
     }
 
-    /// Tries to send; if that has to wait, `waker` is woken when it may go on.
+    /// Tries to send. If the send has to wait, `waker` is woken when it is time to try again.
     fn try_send(&mut self, waker: &Waker) -> Poll<Result<u64, AsyncSendError>> {
         for _ in 0..TRIES {
             match self.endpoint.send(self.to, self.msg_type, self.payload) {
                 Ok(number) => return Poll::Ready(Ok(number)),
                 Err(SendError::Full | SendError::Unanswered) => {}
-                // Nobody tells of the end of these.
+                // There is no event when these errors end.
                 Err(SendError::Busy | SendError::Contended) => break,
                 Err(e) => return Poll::Ready(Err(AsyncSendError::Send(e))),
             }
@@ -195,7 +193,7 @@ impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
                 self.seat = self.waiters.enter(self.to);
             }
             let Some(seat) = &self.seat else { return Poll::Ready(Err(AsyncSendError::TooManyWaiters)) };
-            // First that, then the looks: what happens behind it wakes us.
+            // Register first, then look: an event after the registration wakes us.
             seat.register(waker);
             if let Some(life) = ended_life(self.endpoint, self.to) {
                 return Poll::Ready(Err(AsyncSendError::PeerEnded(life)));
@@ -239,7 +237,7 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// waker-registered: a task that looks behind its registration finds what happened to the peer, or is woken.
+    /// waker-registered: a task that looks after its registration finds what happened to the peer, or is woken.
     #[test]
     fn loom_no_event_of_a_peer_is_missed() {
         loom::model(|| {
@@ -260,7 +258,7 @@ mod loom_tests {
         });
     }
 
-    /// A place that is left and taken again while somebody wakes keeps no waker of the former task, and is not lost.
+    /// A place is left and taken again during a concurrent `wake`. It keeps no waker of the former task, and is not lost.
     #[test]
     fn loom_a_place_goes_to_the_next_task() {
         loom::model(|| {

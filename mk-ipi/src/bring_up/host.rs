@@ -14,32 +14,32 @@ use mk_ipi_core::platform::{Access, Doorbell, DoorbellError, MapError, ThisCpu};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// How often an instance is tried to be destroyed that somebody uses for a moment.
+/// How often `undo` tries to destroy an instance that another context is using.
 const TURNS: u32 = 1000;
 
-/// The machine, as its host wants it.
+/// What the host must set up on the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct HostPlan<'a> {
-    /// The memory of the directory: it begins on a page boundary, and nothing else uses it, no pool either.
-    /// [`directory_size`] says how much it takes.
+    /// The memory of the directory. It begins on a page boundary, and nothing else may use it, also no pool.
+    /// [`directory_size`] says how many bytes are needed.
     pub directory: PhysRange,
-    /// Entries of the directory: ids of instances that can ever be listed are below it, at most 256.
+    /// The number of entries in the directory, at most 256. Only instances with ids below it can ever be listed.
     pub max_instances: u32,
-    /// CPUs that an entry has room for, at most 1,024.
+    /// How many CPUs an entry has room for, at most 1,024.
     pub cpus_per_instance: u32,
-    /// The CPU that booted the machine, which nobody may stop; `None` if it is not known.
+    /// The CPU that booted the machine, which must not be stopped; `None` if it is not known.
     pub boot_cpu: Option<PhysCpuId>,
-    /// Which of the instances is the kernel that makes the call; [`InstanceId::HOST`] by convention.
+    /// The instance of the kernel that makes the call; [`InstanceId::HOST`] by convention.
     pub me: InstanceId,
-    /// All instances that there are to be, the host among them: each with its CPUs, the CPU and vector of its doorbell, and what its region
-    /// speaks. The regions come from the instances' pools.
+    /// All instances, the host included: each with its CPUs, the CPU and vector of its doorbell, and the layout of its
+    /// region. The regions come from the instances' pools.
     pub instances: &'a [InstanceConfig<'a>],
 }
 
-/// Why this kernel did not become the host. Nothing is left of what was done.
+/// Why this kernel did not become the host. Everything that was done is undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostError {
-    /// The endpoint knows already who it is.
+    /// The endpoint already has an identity: this instance.
     HasIdentity(InstanceId),
     /// The host itself is not among the instances.
     HostNotPlanned(InstanceId),
@@ -49,7 +49,7 @@ pub enum HostError {
     Directory(DirectoryError),
     /// The instance is planned twice.
     Twice(InstanceId),
-    /// The directory is to have no entry for this instance: its id is not below `max_instances`.
+    /// The directory has no entry for this instance, because its id is not below `max_instances`.
     BeyondDirectory(InstanceId),
     /// The endpoint has no room for an instance with this id.
     BeyondTable(InstanceId),
@@ -65,15 +65,15 @@ pub enum HostError {
     NotOurCpu(PhysCpuId),
     /// The instance's region of RFC v2 has no slot for this CPU.
     NoSlot(InstanceId, PhysCpuId),
-    /// The instance's native region has too few lanes: so many are needed for the highest id of the plan.
+    /// The instance's native region has too few lanes. The number is how many are needed for the highest id of the plan.
     TooFewLanes(InstanceId, u32),
-    /// The instance's doorbell cannot be rung from here.
+    /// The instance's doorbell cannot be rung from this CPU.
     Unreachable(InstanceId, DoorbellError),
     /// The directory's memory could not be mapped.
     Map(MapError),
     /// The instance's region could not be made.
     Region(InstanceId, AddError),
-    /// The directory does not take the entry of the instance.
+    /// The directory refuses the entry of the instance.
     Entry(InstanceId, WriteError),
 }
 
@@ -82,7 +82,9 @@ impl fmt::Display for HostError {
         match self {
             Self::HasIdentity(id) => write!(f, "this kernel is instance {} already", id.get()),
             Self::HostNotPlanned(id) => write!(f, "the host, instance {}, is not in its own plan", id.get()),
-            Self::Misaligned(at) => write!(f, "the directory at {:#x} is on no page boundary", at.0),
+            Self::Misaligned(at) => {
+                write!(f, "the directory at {:#x} does not begin on a page boundary", at.0)
+            }
             Self::Directory(e) => write!(f, "the directory cannot be made: {e}"),
             Self::Twice(id) => write!(f, "instance {} is planned twice", id.get()),
             Self::BeyondDirectory(id) => write!(f, "the directory has no entry for instance {}", id.get()),
@@ -115,7 +117,7 @@ impl fmt::Display for HostError {
 impl core::error::Error for HostError {}
 
 impl HostPlan<'_> {
-    /// Checks all that can be known of the plan before anything is done. The time grows with the square of the number of CPUs.
+    /// Checks everything that can be checked before anything is done. The time grows with the square of the number of CPUs.
     ///
     /// # Errors
     /// The first thing that is wrong. [`HostError`]'s `Map`, `Region` and `Entry` are found later.
@@ -124,7 +126,7 @@ impl HostPlan<'_> {
             return Err(HostError::HasIdentity(id));
         }
         self.check_directory()?;
-        // Not `enumerate`, which counts with an overflow check.
+        // `enumerate` is not used: it counts with an overflow check.
         for (n, instance) in (0..self.instances.len()).zip(self.instances) {
             self.check_id(n, instance.id, endpoint)?;
             self.check_cpus(n, instance)?;
@@ -198,7 +200,7 @@ impl HostPlan<'_> {
             LinkConfig::Native(geometry) => {
                 let highest = self.instances.iter().map(|other| other.id.get()).max().unwrap_or(0);
                 let needed = u32::from(highest).saturating_add(1);
-                // What `create_instance` makes unless it is told.
+                // The default of `create_instance`.
                 let lanes = geometry.map_or(16, Geometry::lanes);
                 (lanes >= needed).then_some(()).ok_or(HostError::TooFewLanes(instance.id, needed))
             }
@@ -222,9 +224,9 @@ pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     let incarnation = incarnation.ok_or(HostError::HostNotPlanned(plan.me))?;
     let mapped = Mapped::new(endpoint.platform(), plan.directory_range(), Access::ReadWrite);
     let mapped = mapped.map_err(HostError::Map)?;
-    // SAFETY: `make` gives a directory on these words only if it succeeds, and then they are kept.
+    // SAFETY: `make` returns a directory on these words only if it succeeds, and then the mapping is kept.
     let words = unsafe { mapped.words_to_keep() };
-    // A native link begins with who we are.
+    // A native link needs our identity first.
     endpoint.identify(plan.me, incarnation);
     match make(endpoint, plan, words) {
         Ok(directory) => {
@@ -259,13 +261,14 @@ fn make<W: Word, E: AnyEndpoint + ?Sized>(
     Ok(directory)
 }
 
-/// Takes back what [`make`] has done.
+/// Undoes what [`make`] has done.
 fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: Mapped<'_, E::Platform>) {
-    // No stamp, no directory: first of all, so that nobody reads of regions that go.
+    // Erase the stamp first, so that no kernel reads of regions that will be removed.
     directory.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
     drop(directory);
     for instance in plan.instances.iter().rev() {
-        // Those that were not made yet are unknown. One that an interrupt on another CPU of ours looks at goes a moment later.
+        // An instance that was not made yet is unknown, which is no problem. If an interrupt on another CPU uses the instance,
+        // try again.
         for _ in 0..TURNS {
             match endpoint.destroy_instance(instance.id) {
                 Err(DestroyError::InUse(_)) => endpoint.platform().relax(),
@@ -276,7 +279,7 @@ fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: M
     endpoint.forget_identity();
 }
 
-/// What the directory says of an instance whose region was made.
+/// The directory's entry of an instance whose region was made.
 fn record_of(instance: &InstanceConfig<'_>, state: State, region: PhysRange) -> InstanceRecord {
     let (layout, mut flags) = match instance.link {
         LinkConfig::Native(_) => (Layout::Native, EntryFlags::empty()),

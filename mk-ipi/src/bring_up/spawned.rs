@@ -12,44 +12,44 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, MapError, PhysMemory, ThisCpu};
 use mk_ipi_core::JoinError;
 
-/// A spawned kernel that has taken its place.
+/// A spawned kernel that has joined.
 #[derive(Debug)]
 pub struct Spawned<W: 'static> {
-    /// Who we are.
+    /// Which instance this kernel is.
     pub me: InstanceId,
-    /// Which life of it.
+    /// Which life of the instance this kernel is.
     pub incarnation: Incarnation,
-    /// Instances that were added, ourselves included.
+    /// How many instances were added, this kernel included.
     pub instances: usize,
     /// The directory, to [`follow`](mk_ipi_core::Endpoint::follow).
     pub directory: Directory<'static, W>,
 }
 
-/// Why a spawned kernel could not take its place. Nothing is left of what was done.
+/// Why a spawned kernel could not join. Everything that was done is undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnedError {
-    /// `mk_ipi_shared=` makes no sense.
+    /// The value of `mk_ipi_shared=` is wrong.
     Shared(BootParamError),
-    /// There is no `mk_ipi_shared=`: nobody has given this kernel a region.
+    /// There is no `mk_ipi_shared=`: the host has given this kernel no region.
     NoRegion,
-    /// `mk_ipi_directory=` makes no sense.
+    /// The value of `mk_ipi_directory=` is wrong.
     DirectoryParam(BootParamError),
     /// There is no `mk_ipi_directory=`.
     NoDirectory,
     /// The memory that `mk_ipi_directory=` names cannot be mapped.
     Map(MapError),
-    /// There is no directory in it that this build can read.
+    /// This memory contains no directory that this build can read.
     Directory(DirectoryError),
-    /// The endpoint could not join. [`JoinError::Changing`] is the deadline that passed.
+    /// The endpoint could not join. [`JoinError::Changing`] means that the deadline passed.
     Join(JoinError),
 }
 
 impl fmt::Display for SpawnedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shared(e) => write!(f, "mk_ipi_shared= makes no sense: {e}"),
+            Self::Shared(e) => write!(f, "the value of mk_ipi_shared= is wrong: {e}"),
             Self::NoRegion => f.write_str("there is no mk_ipi_shared= on the command line"),
-            Self::DirectoryParam(e) => write!(f, "mk_ipi_directory= makes no sense: {e}"),
+            Self::DirectoryParam(e) => write!(f, "the value of mk_ipi_directory= is wrong: {e}"),
             Self::NoDirectory => f.write_str("there is no mk_ipi_directory= on the command line"),
             Self::Map(e) => write!(f, "the directory cannot be mapped: {e}"),
             Self::Directory(e) => write!(f, "there is no directory where mk_ipi_directory= says: {e}"),
@@ -62,7 +62,8 @@ impl core::error::Error for SpawnedError {}
 
 /// The directory that the command line names, mapped read-only for as long as the kernel lives. May sleep.
 ///
-/// For a kernel whose platform is to know the directory before it joins; [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned) does both.
+/// Use this if the platform must know the directory before the kernel joins;
+/// [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned) does both.
 ///
 /// # Errors
 /// `DirectoryParam`, `NoDirectory`, `Map` and `Directory` of [`SpawnedError`]. Nothing stays mapped.
@@ -71,7 +72,7 @@ pub fn find_directory<P: PhysMemory>(
     command_line: &[u8],
 ) -> Result<Directory<'static, P::Word>, SpawnedError> {
     let mapped = map_directory(platform, command_line)?;
-    // SAFETY: used behind this only if it is kept.
+    // SAFETY: if `open` fails, the words are not used any more. Otherwise the mapping is kept.
     let directory = Directory::open(unsafe { mapped.words_to_keep() }).map_err(SpawnedError::Directory)?;
     mapped.keep();
     Ok(directory)
@@ -83,11 +84,11 @@ fn map_directory<'p, P: PhysMemory>(
 ) -> Result<Mapped<'p, P>, SpawnedError> {
     let at = mk_ipi_directory(command_line).map_err(SpawnedError::DirectoryParam)?;
     let at = at.ok_or(SpawnedError::NoDirectory)?;
-    // The header says how long the whole is, which is bounded (SPEC D-2).
+    // The header gives the total size, which is bounded (SPEC D-2).
     let len = match Directory::open(map(platform, at, size_of::<DirectoryHeader>() as u64)?.words()) {
         Err(DirectoryError::TooSmall(len)) => len,
         Err(e) => return Err(SpawnedError::Directory(e)),
-        // Not even one entry fits into a header.
+        // This cannot happen: the total is larger than the header.
         Ok(_) => return Err(SpawnedError::Directory(DirectoryError::Geometry)),
     };
     map(platform, at, len)
@@ -108,12 +109,12 @@ pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     let shared = mk_ipi_shared(command_line).map_err(SpawnedError::Shared)?;
     let shared = shared.ok_or(SpawnedError::NoRegion)?;
     let mapped = map_directory(endpoint.platform(), command_line)?;
-    // SAFETY: on an error this function ends, and the directory with it; else the words are kept.
+    // SAFETY: on an error this function ends, and the directory with it. Otherwise the mapping is kept.
     let directory = Directory::open(unsafe { mapped.words_to_keep() }).map_err(SpawnedError::Directory)?;
     let instances = loop {
         match endpoint.join_and(shared, &directory, &mut left_out) {
             Ok(instances) => break instances,
-            // The host is writing of somebody; one that died in it never ends.
+            // The host is changing an entry. If the host died during that, this never ends.
             Err(JoinError::Changing(_)) if !deadline.has_passed() => endpoint.platform().relax(),
             Err(e) => return Err(SpawnedError::Join(e)),
         }

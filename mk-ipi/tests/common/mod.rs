@@ -20,7 +20,7 @@ pub const B: InstanceId = InstanceId::new(1);
 pub const TYPE: MessageType = MessageType(7);
 pub const FIRST: Incarnation = Incarnation::FIRST;
 pub const SECOND: Incarnation = FIRST.next();
-/// Lines of each lane, and so the short messages that it has room for.
+/// Lines of each lane: also the number of short messages that it has room for.
 pub const LINES: u64 = 8;
 
 /// What a test needs for as long as it runs.
@@ -28,7 +28,8 @@ pub fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// An endpoint behind its vector and the deferred work, which also hands the peers' events to `on_event`. It does not know who it is.
+/// An endpoint that is connected to its vector and the deferred work. It passes the peers' events to `on_event`. It has no
+/// identity yet.
 pub fn end(kernel: &MockPlatform, on_event: impl FnMut(&Peer, &PeerEvent) + Send + 'static) -> &'static End {
     let end = leak(End::new(kernel.clone()));
     let on_event: OnEvent = Arc::new(Mutex::new(Box::new(on_event)));
@@ -65,7 +66,7 @@ impl Pair {
         pair
     }
 
-    /// Both on the thread of the test.
+    /// Both kernels, on the thread of the test.
     pub fn by_hand(waiters: &'static Waiters<2>) -> Self {
         Self::new(Mode::Stepped { seed: 0 }, waiters)
     }
@@ -101,7 +102,7 @@ impl Pair {
     }
 }
 
-/// A clock that goes on by one whenever it is read, and calls `at` with what it says.
+/// A clock that advances by one at each read, and calls `at` with the time.
 pub fn clock(mut at: impl FnMut(u64)) -> impl FnMut() -> u64 {
     let mut now = 0;
     move || {
