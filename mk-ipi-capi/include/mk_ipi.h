@@ -5,44 +5,45 @@
  *
  * Made by cbindgen from the crate mk-ipi-capi: do not edit.
  *
- * A kernel fills a `struct mk_ipi_ops`, makes an instance of the library in a static `struct
- * mk_ipi` (mk_ipi_init), says who it is (mk_ipi_identify, or mk_ipi_start for a spawned kernel),
- * adds the instances that it talks to, registers handlers, calls mk_ipi_interrupt in the doorbell's
- * vector, and mk_ipi_run_deferred where `schedule` asked for it. A CPU that polls keeps a poller
- * (mk_ipi_poller_begin) instead.
+ * A kernel fills a `struct mk_ipi_ops`, and makes an instance of the library in a static `struct
+ * mk_ipi` (mk_ipi_init). It says which instance of the machine it is (mk_ipi_identify, or
+ * mk_ipi_start for a spawned kernel), adds the instances that it talks to, and registers handlers.
+ * It calls mk_ipi_interrupt in the doorbell's vector, and mk_ipi_run_deferred after `schedule` was
+ * called. A CPU that polls keeps a poller (mk_ipi_poller_begin) instead.
  *
  * The calls that begin with multikernel_, mk_send_ and mk_receive_ have the names and results of
  * the Linux patch "Introduce generic multikernel IPI communication framework"; they work on the
  * instance that mk_ipi_set_default names.
  *
- * Calls that return an int return 0 or a count, or an error number negated (enum mk_ipi_error;
- * those of Linux). Only negative results are failures. mk_ipi_strerror has a text for each number,
- * mk_ipi_last_error says why the last call on this CPU failed. Addresses and lengths are in bytes.
+ * Calls that return an int return 0 or a count, or a negated error number (enum mk_ipi_error, with
+ * the numbers of Linux). Only negative results are failures. mk_ipi_strerror has a text for each
+ * number, and mk_ipi_last_error says why the last call on this CPU failed. Addresses and lengths
+ * are in bytes.
  *
  * Context. Each call says in what context of a kernel it may be called:
  *
  *   any              tasks, callbacks of this library, interrupt handlers, NMI handlers
  *   any but NMI      tasks, callbacks, interrupt handlers
- *   may sleep        tasks that hold no spinlock: it calls operations that may sleep, or waits for
- *                    other CPUs
+ *   may sleep        tasks that hold no spinlock: the call uses operations that may sleep, or waits
+ *                    for other CPUs
  *   interrupts off   the doorbell's interrupt handler
  *
- * At the same time any calls may be made for one instance of the library, on any number of CPUs.
- * An interrupt or an NMI may come at any moment of a call, and its handler may make the calls of
- * its context. Where a call needs more, such as one caller at a time, its comment says so.
+ * Any number of CPUs may make calls for one instance of the library at the same time. An interrupt
+ * or an NMI may come at any moment of a call, and its handler may make the calls of its context. If
+ * a call needs more, such as one caller at a time, its comment says so.
  *
  * Sections: general, life of a kernel, messages, native link, RFC v2, host.
  *
- * The library allocates nothing, prints nothing and needs from its surroundings: memcpy, memset,
- * memcmp and memmove. The one for x86_64-unknown-none brings weak ones of its own, and needs
- * nothing. It uses no floating-point or vector registers there.
+ * The library allocates nothing and prints nothing. The only functions that it calls from outside
+ * are memcpy, memset, memcmp and memmove. The library for x86_64-unknown-none has weak definitions
+ * of these, so it needs nothing. It uses no floating-point or vector registers there.
  */
 
 #ifndef MK_IPI_H
 #define MK_IPI_H
 
 /*
- * Types: size_t, offsetof, and those of <stdint.h>. A kernel that has them in a header of its own names that header:
+ * Types: size_t, offsetof, and those of <stdint.h>. If your kernel has them in a header of its own, name that header:
  * -DMK_IPI_TYPES='<linux/types.h>'. Without that, and without the compiler's headers (-nostdinc), they are defined here.
  */
 #ifdef MK_IPI_TYPES
@@ -71,14 +72,14 @@ typedef __INT64_TYPE__ int64_t;
 #define offsetof(type, member) __builtin_offsetof(type, member)
 #endif
 
-/* What is needed of a compiler: gcc and clang have it, in C99 too. */
+/* An attribute that the compiler must have: gcc and clang have it, in C99 too. */
 #define MK_IPI_ALIGNED(n) __attribute__((aligned(n)))
 
 /*
- * Limits. Who builds the library chooses them (`cargo xtask capi --help`), and defines them here to the same values:
- * mk_ipi_init finds out if these ask for another size.
+ * Limits. They are chosen when the library is built (`cargo xtask capi --help`). Define them here to the same values:
+ * mk_ipi_init fails if these give another size.
  */
-/** Most CPUs of this kernel: `this_cpu_index` is below it. Those of others need no room. 1 to 4096. */
+/** Most CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels need no room. 1 to 4096. */
 #ifndef MK_IPI_MAX_CPUS
 #define MK_IPI_MAX_CPUS 64
 #endif
@@ -99,7 +100,7 @@ typedef __INT64_TYPE__ int64_t;
 #if MK_IPI_QUEUE < 1 || MK_IPI_QUEUE > 1024
 #error "MK_IPI_QUEUE must be 1 to 1024"
 #endif
-/** Ids of instances that this kernel can know are below it. 1 to 256. */
+/** This kernel can know only instances whose ids are below it. 1 to 256. */
 #ifndef MK_IPI_MAX_INSTANCES
 #define MK_IPI_MAX_INSTANCES 256
 #endif
@@ -180,7 +181,7 @@ enum mk_ipi_error {
      */
     MK_IPI_EBUSY = 16,
     /**
-     * There already.
+     * It exists already.
      */
     MK_IPI_EEXIST = 17,
     /**
@@ -292,7 +293,7 @@ struct mk_ipi_stats {
      */
     uint64_t left;
     /**
-     * Interrupts without a region of our own, or on a CPU that it has no slot for.
+     * Interrupts without a region of our own, or on a CPU that has no slot in it.
      */
     uint64_t no_region;
     /**
@@ -306,20 +307,21 @@ struct mk_ipi_stats {
 };
 
 /**
- * A text for what a call returned: an error number, negated or not. 0 and numbers that no call returns have a text, too.
+ * The text of an error number, negated or not, as calls return it. 0 and numbers that no call returns have a text too.
  *
  * Returns the text, which is constant: never NULL. Context: any.
  */
 const char *mk_ipi_strerror(int error);
 
 /**
- * Why a call for `mk` failed on this CPU: a sentence, where `mk_ipi_strerror` has only what the error number means. `error` is
- * what that call returned. If the last failure on this CPU had another number, or there is no more to say, the text is that of `mk_ipi_strerror`.
- * If `mk` is no instance of the library, because `mk_ipi_init` failed, it says why that did.
+ * Why a call for `mk` failed on this CPU. The text says more than the text of the error number (`mk_ipi_strerror`). `error` is
+ * the result of that call. If the last failure on this CPU had another number, or no more is known, the text is that of
+ * `mk_ipi_strerror`. If `mk` is not an instance of the library, because `mk_ipi_init` failed, the text says why that failed.
  *
- * The library keeps one failure for each CPU, in one word. Ask on the CPU that made the call, before it makes another: stay on it.
- * An interrupt handler that fails in between replaces what is kept; then the text is that of the handler's failure if the numbers are the same. Directory
- * writers and pollers keep nothing. Returns the text, which is constant: never NULL. Context: any.
+ * The library keeps one failure for each CPU. Ask on the CPU that made the call, before it makes another call; do not migrate
+ * in between. A call in an interrupt handler that fails in between replaces the kept failure; then the text is that of the
+ * handler's failure if the numbers are the same. For directory writers and pollers no failure is kept. Returns the text, which
+ * is constant: never NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -349,13 +351,13 @@ const char *mk_ipi_last_error(struct mk_ipi *mk,
 #define MK_IPI_FOLLOWED_REMOVED 3
 
 /**
- * `mk_ipi_follow`: the instance is live, and could not be added. It is tried again after the next change of the
+ * `mk_ipi_follow`: the instance is live, but could not be added. `mk_ipi_follow` tries again after the next change of the
  * directory.
  */
 #define MK_IPI_FOLLOWED_LEFT_OUT 4
 
 /**
- * The host takes this life of ours for dead: our own entry is not live, or names another life.
+ * `mk_ipi_follow`: the host treats this life of ours as dead: our own entry is not live, or names another life.
  */
 #define MK_IPI_FOLLOWED_TAKEN_FOR_DEAD 5
 
@@ -365,7 +367,7 @@ const char *mk_ipi_last_error(struct mk_ipi *mk,
 #define MK_IPI_OPS_VERSION 3
 
 /**
- * Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
+ * Storage for one instance of the library: a kernel's end of all its links. It is large: make it `static`,
  * zeroed. It must not move.
  */
 struct MK_IPI_ALIGNED(128) mk_ipi {
@@ -375,7 +377,7 @@ struct MK_IPI_ALIGNED(128) mk_ipi {
 /**
  * Operations that the kernel implements. Each gets `ctx`. The table is copied.
  *
- * Eight must be there: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
+ * Eight are required: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
  * `schedule`. The others may be NULL; their comments say what that means.
  *
  * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
@@ -402,17 +404,17 @@ struct mk_ipi_ops {
     void *ctx;
     /**
      * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-     * `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which creates no
-     * instance.
+     * `*phys`. Returns 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which cannot
+     * create instances.
      */
     int (*pool_alloc)(void *ctx, int instance, uint64_t len, uint64_t *phys);
     /**
-     * Gives back what `pool_alloc` gave. NULL if that is.
+     * Gives memory from `pool_alloc` back to the pool. NULL if `pool_alloc` is NULL.
      */
     void (*pool_free)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Maps `len` bytes at `phys`, write-back cached, writable only if `writable`. Stores the address in `*virt`,
-     * 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
+     * Maps `len` bytes at `phys`, write-back cached, writable only if `writable` is not 0. Stores the address in `*virt`,
+     * 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse memory that this kernel uses for itself.
      */
     int (*map)(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt);
     /**
@@ -420,22 +422,22 @@ struct mk_ipi_ops {
      */
     void (*unmap)(void *ctx, void *virt, uint64_t len);
     /**
-     * Whether a page that a peer named may be mapped: 0 if not. NULL: none may.
+     * Returns whether a page that a peer named may be mapped: 0 if not. NULL: no page may be mapped.
      */
     int (*peer_may_share)(void *ctx, uint64_t phys, uint64_t len);
     /**
-     * Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
-     * Sends nothing. NULL: `doorbell_ring` can reach each CPU.
+     * Checks whether `doorbell_ring` can reach the CPU. Returns 0 if it can, -6 (`ENXIO`) if not, or another negated error
+     * number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
      */
     int (*doorbell_check)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
      * Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
-     * visible to the handler that this doorbell causes there. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
-     * is stuck) or another.
+     * visible to the handler that this doorbell causes there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+     * is stuck), or another negated error number.
      */
     int (*doorbell_ring)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
+     * As `doorbell_ring`, but called in an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
      * `mk_ipi_send_from_nmi` is refused.
      */
     int (*doorbell_ring_nmi)(void *ctx, uint64_t cpu, unsigned int vector);
@@ -448,11 +450,11 @@ struct mk_ipi_ops {
      */
     unsigned int (*this_cpu_index)(void *ctx);
     /**
-     * Switches interrupts off on this CPU, and prevents migration. Gives the former state. Pairs nest.
+     * Switches interrupts off on this CPU, and prevents migration. Returns the former state. Pairs nest.
      */
     unsigned long (*irq_save)(void *ctx);
     /**
-     * Restores the state that `irq_save` gave.
+     * Restores the state that `irq_save` returned.
      */
     void (*irq_restore)(void *ctx, unsigned long state);
     /**
@@ -461,11 +463,11 @@ struct mk_ipi_ops {
      */
     void (*schedule)(void *ctx);
     /**
-     * One iteration of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+     * Called repeatedly while a call waits for another CPU's callback. It may sleep or yield. NULL: a pause instruction.
      */
     void (*relax)(void *ctx);
     /**
-     * Prints a line to the kernel's log. At most one for each failed call, never in interrupt context. May be
+     * Prints a line to the kernel's log. At most one line for each failed call, never in interrupt context. May be
      * NULL.
      */
     void (*log)(void *ctx, const char *text);
@@ -483,20 +485,21 @@ struct mk_ipi_ops {
      */
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
     /**
-     * Whether the CPU belongs to the peer now, as the directory says: 1 or 0, or negative if that is not known. Then,
-     * and if this is NULL, the library reads the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
-     * Without one only its doorbell CPU belongs to a peer. It is called when a peer has moved its doorbell, so that only
-     * CPUs of the peer are interrupted, and for this kernel itself when it moves its own. Must not wait.
+     * Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0, or negative if that is not known.
+     * If it is negative, or this operation is NULL, the library reads the directory that it keeps (`mk_ipi_start`,
+     * `mk_ipi_join`). Without a directory only its doorbell CPU belongs to a peer. The operation is called when a peer has moved
+     * its doorbell, so that only CPUs of the peer are interrupted. It is also called for this kernel itself when it moves its
+     * own doorbell. Must not wait.
      */
     int (*peer_has_cpu)(void *ctx, int peer, uint64_t cpu);
     /**
-     * `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
-     * not be added. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
+     * Called if a live instance could not be added, by `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a
+     * callback. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
      * the directory. May be NULL.
      */
     void (*left_out)(void *ctx, int instance, int error);
     /**
-     * The host tells this kernel to stop at once. Repeated until the kernel has stopped. May be NULL.
+     * The host tells this kernel to stop at once. Called again and again until the kernel has stopped. May be NULL.
      */
     void (*stop)(void *ctx);
     /**
@@ -539,7 +542,7 @@ struct mk_ipi_instance {
      */
     uint32_t layout;
     /**
-     * RFC v2: slots, the `NR_CPUS` of its kernel. Each of its CPUs is below it.
+     * RFC v2: number of slots, the `NR_CPUS` of its kernel. The ids of all its CPUs are below it.
      */
     uint32_t slots;
     /**
@@ -552,8 +555,8 @@ struct mk_ipi_instance {
      */
     uint32_t lanes;
     /**
-     * Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
-     * message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for this number of lanes.
+     * Native: lines of 64 bytes in each lane, a power of two from 8 to 4096, and enough for the longest
+     * message; 0 where `lanes` is 0. If both this and `max_len` are 0: the default for this number of lanes.
      */
     uint32_t lines;
     /**
@@ -609,8 +612,8 @@ struct mk_ipi_instance_info {
 };
 
 /**
- * Called by `mk_ipi_follow` for each changed instance: `what` is an
- * `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
+ * Called by `mk_ipi_follow` for each changed instance. `what` is an `MK_IPI_FOLLOWED_` number. `error` is the reason of
+ * `LEFT_OUT`, as a negated error number; otherwise 0.
  */
 typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int error, void *ctx);
 
@@ -618,8 +621,8 @@ typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int erro
  * Makes an instance of the library in `mk`, which is not in use yet.
  *
  * `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
- * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is told which), or a size is wrong; -EPROTO
- * if `ops->version` is wrong; -EBUSY if an instance is there.
+ * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is called with its name), or a
+ * size is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
  *
  * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
  *
@@ -632,13 +635,13 @@ int mk_ipi_init(struct mk_ipi *mk,
                 const struct mk_ipi_ops *ops);
 
 /**
- * Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+ * Ends an instance of the library: says goodbye, unmaps all that it has mapped, and gives memory back to the pools. Its
  * storage can be used again.
  *
- * Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
+ * Returns 0; -EINVAL if there is no instance; -EBUSY while a call, or a poller, still uses an instance or the directory, and
  * while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
- * such a region cannot be mapped to find out. If it is the default instance, there is none afterwards. Context: may sleep; no other
- * call may use `mk` any more, and its doorbell must have stopped.
+ * such a region cannot be mapped to read what the kernels say. If it is the default instance, there is no default instance
+ * afterwards. Context: may sleep; no other call may use `mk` any more, and its doorbell must have stopped.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -646,10 +649,10 @@ int mk_ipi_init(struct mk_ipi *mk,
 int mk_ipi_fini(struct mk_ipi *mk);
 
 /**
- * Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
+ * Sets the identity of this kernel. Before that, interrupts are ignored, sends are refused, and native links cannot be made.
  *
  * Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
- * -EINVAL if `mk` is no instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+ * -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
  *
  * Safety:
  * `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
@@ -661,7 +664,8 @@ int mk_ipi_identify(struct mk_ipi *mk,
 /**
  * The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
  *
- * Returns 0 to 255; -EINVAL if `mk` is no instance of the library, or `incarnation` misaligned; -ENODEV before `mk_ipi_identify`. Context: any.
+ * Returns 0 to 255; -EINVAL if `mk` is not an instance of the library, or `incarnation` misaligned; -ENODEV before
+ * `mk_ipi_identify`. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `incarnation` is NULL or may be written.
@@ -674,7 +678,7 @@ int mk_ipi_identity(struct mk_ipi *mk,
  * `*made`, unless that is NULL.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
- * and on the native link without `mk_ipi_identify`; -EEXIST if the id is there; -ENODEV without a pool; -ENOMEM if
+ * and on the native link without `mk_ipi_identify`; -EEXIST if the id is in the table; -ENODEV without a pool; -ENOMEM if
  * the id is not below `MK_IPI_MAX_INSTANCES`, the pool is exhausted or the mapping fails. Context: may sleep.
  *
  * Safety:
@@ -690,9 +694,9 @@ int mk_ipi_create_instance(struct mk_ipi *mk,
  * none.
  *
  * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
- * lane for us, of another geometry than `config` says, or on that of another instance; -EPROTO if there is no
- * native region that this library can use; -EEXIST; -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the
- * mapping fails. Context: may sleep.
+ * lane for us, of another geometry than `config` says, or that overlaps another instance's region; -EPROTO if there is no
+ * native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+ * `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_create_instance`.
@@ -704,13 +708,13 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
 
 /**
  * Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
- * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is destroyed,
- * call `mk_ipi_goodbye`: until then the creator of the region takes it for used.
+ * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is
+ * destroyed, call `mk_ipi_goodbye`: until then, for the creator of the region, this kernel still uses it.
  *
  * Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
  * are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
- * kernel has it mapped, by its own word: write `MK_IPI_ENDING` into the directory, and call again, or see
- * `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to find out. Context: may sleep.
+ * kernel says that it has the region mapped: write `MK_IPI_ENDING` into the directory, and call again, or see
+ * `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to read what the kernels say. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -721,21 +725,23 @@ int mk_ipi_destroy_instance(struct mk_ipi *mk,
 /**
  * Stores what is known of an instance in `*info`.
  *
- * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
+ * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for an instance that was destroyed. Context:
  * any.
  *
  * Safety:
  * As `mk_ipi_identify`; `info` is NULL or may be written.
  */
-int mk_ipi_get_instance(struct mk_ipi *mk, int id, struct mk_ipi_instance_info *info);
+int mk_ipi_get_instance(struct mk_ipi *mk,
+                        int id,
+                        struct mk_ipi_instance_info *info);
 
 /**
  * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
- * of the kernel's own region. Instead of a command line it takes the value alone, as a kernel's own parser hands it out: one word that
- * begins with a digit.
+ * of the kernel's own region. Instead of a command line, the value alone is also accepted, as a kernel's own parser returns it:
+ * one word that begins with a digit.
  *
  * Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
- * value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
+ * value, 0, a value that is not a number, and garbage after it; -ERANGE for an address above 52 bits. Context: any.
  *
  * Safety:
  * `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
@@ -753,16 +759,16 @@ int mk_ipi_boot_shared(const char *cmdline,
 int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
 
 /**
- * Starts a spawned kernel: finds its own entry, by `mk_ipi_shared=`, in the directory at `mk_ipi_directory=`,
- * and adds all live instances. One that cannot be added is left out, and reported by `left_out`.
+ * Starts a spawned kernel: finds its own entry in the directory at `mk_ipi_directory=`, by the region at `mk_ipi_shared=`,
+ * and adds all live instances. An instance that cannot be added is left out, and reported by `left_out`.
  *
- * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and it says which CPUs belong to a peer if
+ * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it. It also says which CPUs belong to a peer if
  * the operation `peer_has_cpu` does not.
  *
  * Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
- * ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV without a directory, or if no live entry
- * has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
- * there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
+ * ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV if `mk_ipi_directory=` is absent, or no live entry
+ * has that region; -EPROTO if there is no directory at that address; -EAGAIN while the host changes it; -EEXIST if this kernel
+ * is in the table already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
  * error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
  * kernel must call `mk_ipi_poll` once afterwards.
  *
@@ -775,9 +781,9 @@ int mk_ipi_start(struct mk_ipi *mk,
 
 /**
  * Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
- * `memory`. One that cannot be added, unless it is this kernel's own, is left out, and reported by `left_out`.
+ * `memory`. If another instance than this kernel's own cannot be added, it is left out, and reported by `left_out`.
  *
- * Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: as there.
+ * Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
@@ -788,14 +794,14 @@ int mk_ipi_join(struct mk_ipi *mk,
                 size_t len);
 
 /**
- * Applies changes of the directory by which this kernel has joined, since the last call, `mk_ipi_start` or
- * `mk_ipi_join`: adds new instances, removes those whose region ends, and rings where the directory says now. Calls
+ * Applies the changes of the directory since the last call, or since `mk_ipi_start` or `mk_ipi_join`: adds new instances,
+ * removes those whose region ends, and rings according to the new entries. Calls
  * `callback`, unless that is NULL, with `ctx` for every change.
  *
- * Returns the generation of the directory. All our lanes name it from then on, so that the host knows (`mk_ipi_behind`):
- * this kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is no instance of the library; -ENODEV
- * without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
- * instance that must be removed: the other changes were applied, call again.
+ * Returns the generation of the directory. From then on all our lanes name it. So the host knows (`mk_ipi_behind`) that this
+ * kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is not an instance of the
+ * library; -ENODEV without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings by an old entry;
+ * -EBUSY while calls use an instance that must be removed: the other changes were applied, call again.
  *
  * Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
  * `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
@@ -865,8 +871,8 @@ typedef void (*mk_ipi_message_callback_t)(const struct mk_ipi_message *message, 
  * Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
  * are called in no defined order.
  *
- * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is no instance of the library, or `callback` or `handler` is NULL;
- * -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
+ * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, or `callback` or `handler` is
+ * NULL; -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
  *
  * Safety:
  * As `mk_ipi_identify`; any CPU may call `callback` with `ctx`; `handler` is NULL or may be written.
@@ -893,29 +899,30 @@ int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
  * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
  * fewer; on RFC v2 1 to 256, to its doorbell CPU.
  *
- * Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
- * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
- * Returns 0, and a number of 0, also if the message was stored and its doorbell failed, so that it is not sent twice: the next
- * doorbell, `mk_ipi_ring`, or a look of the receiver itself delivers it. `mk_ipi_get_stats` counts these messages in
- * `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result nothing was sent, and `*number` is unchanged:
+ * Returns 0, and stores the message's number in `*number`, unless that is NULL. On the native link the number grows from
+ * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0. If the message was
+ * stored but its doorbell failed, the call also returns 0, with a number of 0, so that the message is not sent twice. The next
+ * doorbell delivers it, or `mk_ipi_ring`, or the receiver finds it when it looks by itself. `mk_ipi_get_stats` counts these
+ * messages in `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result
+ * nothing was sent, and `*number` is unchanged:
  *
- * -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
- * kernel was not identified.
+ * -EINVAL: `mk` is not an instance of the library, `to` is unknown, there are too many bytes, `data` is NULL and `size` is not
+ * 0; on RFC v2 also 0 bytes, or this kernel was not identified.
  *
  * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
  *
- * -ESTALE: `to` was destroyed, or its region was created again since it was added: then add it again
- * (`mk_ipi_follow` does). -ENODEV: it has no region.
+ * -ESTALE: `to` was destroyed, or its region was created again since it was added; in the second case add it again
+ * (`mk_ipi_follow` does so). -ENODEV: it has no region.
  *
  * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
  * other CPUs took the space first.
  *
- * -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
- * not know ours: then add the peer again.
+ * -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or its new life does
+ * not know our life. Then add the peer again.
  *
  * -ENXIO: the doorbell cannot reach the CPU (RFC v2).
  *
- * Context: any but NMI. Neither sleeps nor waits.
+ * Context: any but NMI. It neither sleeps nor waits.
  *
  * Safety:
  * As `mk_ipi_identify`; `data` is NULL or holds `size` bytes; `number` is NULL or may be written.
@@ -928,8 +935,8 @@ int mk_ipi_send(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if that CPU does not belong to it, as
- * the operation `peer_has_cpu` or the directory says; without both, only its doorbell CPU does. On the native
+ * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`. -EINVAL if that CPU does not belong to the instance,
+ * according to the operation `peer_has_cpu` or the directory; without both, only the doorbell CPU belongs to it. On the native
  * link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
  *
  * Safety:
@@ -944,7 +951,7 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        uint64_t *number);
 
 /**
- * Rings an instance once more, without a message, wanted or not.
+ * Rings an instance, without a message, even if it does not want to be rung.
  *
  * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
  *
@@ -956,8 +963,8 @@ int mk_ipi_ring(struct mk_ipi *mk, int to);
 /**
  * Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
  *
- * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
- * Context: interrupts off; not NMI.
+ * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is not an instance of the
+ * library. Context: interrupts off; not NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -965,10 +972,10 @@ int mk_ipi_ring(struct mk_ipi *mk, int to);
 void mk_ipi_interrupt(struct mk_ipi *mk);
 
 /**
- * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
- * this CPU's exclusive slot. On the native link the deferred work looks.
+ * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads
+ * this CPU's exclusive slot. On the native link it schedules the deferred work, which looks.
  *
- * Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
+ * Returns 1 if the deferred work was scheduled (on the native link always); 0 if there was no message; -EINVAL if
  * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
  * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
  *
@@ -980,9 +987,9 @@ int mk_ipi_poll(struct mk_ipi *mk);
 /**
  * The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
  *
- * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
- * handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
- * must not migrate.
+ * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of handled
+ * messages, or -EINVAL if `mk` is not an instance of the library. Context: on the CPU that scheduled it, outside the vector's
+ * code; must not migrate.
  *
  * Safety:
  * As `mk_ipi_identify`; `more` is NULL or may be written.
@@ -1003,7 +1010,7 @@ int mk_ipi_drain(struct mk_ipi *mk,
 /**
  * Stores the counters in `*stats`.
  *
- * Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
+ * Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `stats` is NULL or may be written.
@@ -1013,7 +1020,7 @@ int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
 /**
  * Sends the number of a page: its physical address divided by 4096.
  *
- * Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
+ * Returns the same as `mk_ipi_send`, and stores the message's number. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`; `number` is NULL or may be written.
@@ -1024,8 +1031,8 @@ int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
  * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
  * `*page`.
  *
- * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
- * shared; -ENOMEM. Context: may sleep.
+ * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU can address that page; -EACCES if it is not
+ * shared; -ENOMEM if it cannot be mapped. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `page` is NULL or may be written.
@@ -1037,7 +1044,7 @@ int mk_ipi_map_pfn(struct mk_ipi *mk,
 /**
  * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
  *
- * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
+ * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
@@ -1063,13 +1070,13 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_MAX_MANY 32
 
 /**
- * Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
- * for each life of ours.
+ * Event: messages of the peer's life `incarnation` follow. Messages of its former lives have been delivered. Reported once
+ * in each life of ours.
  */
 #define MK_IPI_EVENT_BEGAN 1
 
 /**
- * Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
+ * Event: the peer has answered this life of ours. Sends no longer return -`MK_IPI_EAGAIN` for this reason.
  */
 #define MK_IPI_EVENT_ANSWERED 2
 
@@ -1086,8 +1093,8 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_EVENT_REFUSED 4
 
 /**
- * Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
- * it were handled, and none behind it.
+ * Event: a life of the peer ended while it handled our message `number`. This message may or may not have been handled. All
+ * messages before it were handled, and none after it.
  */
 #define MK_IPI_EVENT_IN_DOUBT 5
 
@@ -1129,7 +1136,7 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_EVENT_UNSETTLED 12
 
 /**
- * Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
+ * Event: the peer's words contradict the directory as we know it. The directory may have changed: call
  * `mk_ipi_follow`.
  */
 #define MK_IPI_EVENT_READ_DIRECTORY 13
@@ -1144,12 +1151,12 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
  */
 struct mk_ipi_event {
     /**
-     * `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
-     * them.
+     * `IN_DOUBT`: the number of the message, as `mk_ipi_send` returned it. `DISCARDED`, `UNSETTLED`: the number of the last
+     * of these messages.
      */
     uint64_t number;
     /**
-     * `DISCARDED`, `UNSETTLED`: the number behind which they begin.
+     * `DISCARDED`, `UNSETTLED`: the messages are those with a number above this one.
      */
     uint64_t after;
     /**
@@ -1173,8 +1180,8 @@ struct mk_ipi_event {
      */
     uint32_t incarnation;
     /**
-     * `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
-     * sense.
+     * `QUARANTINED` and `REFUSED`: 1 = a line that cannot be there, 2 = a length above `max_len`, 3 = an invalid
+     * hello.
      */
     uint32_t breach;
 };
@@ -1184,11 +1191,11 @@ struct mk_ipi_event {
  */
 struct mk_ipi_payload {
     /**
-     * `size` bytes; may be NULL if there are none.
+     * The payload, `size` bytes; may be NULL if `size` is 0.
      */
     const void *data;
     /**
-     * Their number.
+     * Bytes of payload.
      */
     size_t size;
 };
@@ -1228,8 +1235,7 @@ struct mk_ipi_lane_stats {
 };
 
 /**
- * Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller is there; a stack is a good
- * place.
+ * Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller exists. It can be on a stack.
  */
 struct MK_IPI_ALIGNED(8) mk_ipi_poller {
     uint8_t _opaque[MK_IPI_POLLER_SIZE];
@@ -1251,8 +1257,8 @@ int mk_ipi_send_from_nmi(struct mk_ipi *mk,
 
 /**
  * As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
- * `mk_ipi_flush`. Until then they may wait. Posts of handlers are flushed at the end of the deferred work.
- * -EINVAL on RFC v2.
+ * `mk_ipi_flush`. Until then the receiver may not notice them. Messages that handlers post are flushed at the end of the
+ * deferred work. -EINVAL on RFC v2.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1265,8 +1271,8 @@ int mk_ipi_post(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`. Posts as many as there is
- * space for, from the first on, and stores their number in `*done`. Cheaper than one by one.
+ * As `mk_ipi_post`, for several messages of one type: `count`, but at most the first `MK_IPI_MAX_MANY`. Posts as many as there
+ * is space for, from the first on, and stores their number in `*done`. This is cheaper than one call for each.
  *
  * Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
  * for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
@@ -1285,7 +1291,8 @@ int mk_ipi_post_many(struct mk_ipi *mk,
 /**
  * As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
  *
- * Returns 0 also if messages were stored and the doorbell failed. Who wants to know calls `mk_ipi_post_many` and `mk_ipi_flush`.
+ * Returns 0 also if messages were stored and the doorbell failed. To learn of that, call `mk_ipi_post_many` and `mk_ipi_flush`
+ * instead.
  *
  * Safety:
  * As `mk_ipi_post_many`.
@@ -1308,10 +1315,10 @@ int mk_ipi_send_many(struct mk_ipi *mk,
 int mk_ipi_flush(struct mk_ipi *mk, int to);
 
 /**
- * After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
- * space for a message of `len` bytes, or is answered.
+ * Call this after -ENOSPC or -EAGAIN on the native link. It asks for the event `MK_IPI_EVENT_SPACE` when our lane to the
+ * instance has space for a message of `len` bytes, or is answered.
  *
- * Returns 1 if it has space now; the event may come nevertheless. Returns 0 if the event will come, or another one that says
+ * Returns 1 if it has space now; the event may come all the same. Returns 0 if this event will come, or another event which says
  * that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
  * -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
  *
@@ -1327,7 +1334,7 @@ int mk_ipi_want_space(struct mk_ipi *mk,
  * Changes are reported by `peer_event`. Call it periodically.
  *
  * `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
- * is suspect. Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any but NMI.
+ * is suspect. Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1340,7 +1347,7 @@ int mk_ipi_tick(struct mk_ipi *mk,
  * Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
  * life.
  *
- * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
+ * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1349,9 +1356,9 @@ int mk_ipi_goodbye(struct mk_ipi *mk);
 
 /**
  * Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
- * their senders learn it (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+ * their senders are told (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
  *
- * Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
+ * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1359,8 +1366,8 @@ int mk_ipi_goodbye(struct mk_ipi *mk);
 int mk_ipi_discard_unread(struct mk_ipi *mk);
 
 /**
- * Stores in `*number` how far an instance has handled messages of this life of ours: all with a number up to it were
- * handled. The instance confirms several messages at once.
+ * Stores in `*number` how far an instance has handled the messages of this life of ours: all messages with a number up to it
+ * were handled. The instance confirms several messages at once.
  *
  * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
  * impossible. Context: any.
@@ -1376,7 +1383,8 @@ int mk_ipi_handled(struct mk_ipi *mk,
  * Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
  * directory. Call it before `mk_ipi_join`.
  *
- * Returns 0; -EINVAL if `mk` is no instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe.
+ * Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1389,8 +1397,8 @@ int mk_ipi_begin_at(struct mk_ipi *mk,
  * Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
  * schedules, the old doorbell does not ring any more.
  *
- * Returns 0; -EINVAL if `mk` is no instance of the library, its region is not native, `cpu` is not one of its CPUs, or `vector` is
- * not 0x20 to 0xfe. Context: any but NMI.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, its region is not native, `cpu` is not one of its CPUs, or
+ * `vector` is not 0x20 to 0xfe. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1402,8 +1410,8 @@ int mk_ipi_move_doorbell(struct mk_ipi *mk,
 /**
  * Stores statistics of our lane to an instance in `*stats`.
  *
- * Returns 0; -EINVAL if `mk` is no instance of the library, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
- * Context: any.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, `stats` is NULL, or the link is not native; -ESTALE as
+ * `mk_ipi_send`. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`; `stats` is NULL or may be written.
@@ -1415,11 +1423,11 @@ int mk_ipi_get_lane_stats(struct mk_ipi *mk,
 /**
  * Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
  *
- * While it exists, senders do not ring, and the deferred work does not read the lanes. `size`:
- * `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, the size is wrong, or
- * this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
- * another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
- * `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to `mk_ipi_poller_end` must be on one CPU.
+ * While it exists, senders do not ring, and the deferred work does not read the lanes. `size`: `sizeof(struct mk_ipi_poller)`.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this kernel's region
+ * is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or another CPU reads the lanes or has
+ * a poller: try again; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to
+ * `mk_ipi_poller_end` must be on one CPU.
  *
  * Safety:
  * As `mk_ipi_identify`; `poller` is NULL, or zeroed storage, or one given up by `mk_ipi_poller_end`, and stays
@@ -1432,10 +1440,10 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
 /**
  * Delivers new messages to their handlers.
  *
- * Returns their number, counting other events of peers too, 0 if there was nothing; -EINVAL if `poller` is no poller;
+ * Returns the number of messages and other events of peers, 0 if there was nothing; -EINVAL if `poller` is not a poller;
  * -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
- * calls look at all lanes, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
- * CPU that made it.
+ * calls also look at all lanes, at the stop word, and for answers and space that our own lanes wait for. Context: as
+ * `mk_ipi_run_deferred`, on the CPU that made it.
  *
  * Safety:
  * `poller` is NULL, zeroed storage, or one that `mk_ipi_poller_begin` was called for.
@@ -1443,8 +1451,8 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
 int mk_ipi_poller_poll(struct mk_ipi_poller *poller);
 
 /**
- * Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. Cheaper
- * than as many calls of `mk_ipi_poller_poll`; otherwise the same.
+ * Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. It is cheaper
+ * than the same number of calls of `mk_ipi_poller_poll`, and otherwise does the same.
  *
  * Safety:
  * As `mk_ipi_poller_poll`.
@@ -1455,7 +1463,7 @@ int mk_ipi_poller_wait(struct mk_ipi_poller *poller,
 /**
  * Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
  *
- * Returns 0; -EINVAL if `poller` is no poller; -EBUSY inside a handler that it called, and if another call uses it.
+ * Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that it called, and if another call uses it.
  * Context: any but NMI, on the CPU that made it.
  *
  * Safety:
@@ -1466,7 +1474,7 @@ int mk_ipi_poller_end(struct mk_ipi_poller *poller);
 /* ====================================================================
  * RFC v2
  *
- * The calls of the Linux patch, with its names and results. They work on the default instance. Names that do not begin with MK_IPI_ are left alone if they are defined already.
+ * The calls of the Linux patch, with its names and results. They work on the default instance. Macros that do not begin with MK_IPI_ are not defined again if they are defined already.
  */
 
 /**
@@ -1515,25 +1523,25 @@ struct mk_ipi_data {
      */
     size_t data_size;
     /**
-     * The payload; zeros behind it.
+     * The payload; after it zeros.
      */
     char buffer[MK_MAX_DATA_SIZE];
 };
 
 /**
- * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
- * lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
- * unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
+ * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took the message, with no
+ * lock held. `data` is a private copy, valid until the callback returns. The callback may send and register. It must not
+ * unregister, and must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
  * for them can carry.
  */
 typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
 
 /**
- * Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
- * none. Handlers that `multikernel_register_handler` registered before there was any become those of `mk`.
+ * Sets the default instance, which is used by calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on). NULL:
+ * there is none. Handlers that `multikernel_register_handler` registered while there was none become handlers of `mk`.
  *
- * Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if it is the default instance now, and has no room for all of
- * those handlers: the others wait for the next call of this. Context: any but NMI.
+ * Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if `mk` is the default instance now, but has no room for
+ * all of those handlers. The others wait for the next call of this. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`; the instance stays while it is the default one.
@@ -1561,8 +1569,8 @@ int mk_ipi_start_rfc_v2(struct mk_ipi *mk,
  * which are called in no defined order. Without a default instance the registration waits, and begins with the next
  * `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
  *
- * Returns NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered, or wait; else a handle. Context: any but NMI, callbacks
- * included.
+ * Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered or wait. Context: any but NMI,
+ * callbacks included.
  *
  * Safety:
  * Any CPU may call `callback` with `ctx`.
@@ -1574,9 +1582,9 @@ struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
 /**
  * Ends a registration: when this returns, the callback is not running and will not run again.
  *
- * NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
- * that runs a callback ends nothing either, because it would wait for itself: the callback is still
- * called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+ * NULL, a handle that was unregistered before, and a handle of another instance of the library change nothing. A call on a CPU
+ * that runs a callback changes nothing either, because it would wait for itself. The callback stays registered, and a line in
+ * the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
  * interrupt context.
  */
 void multikernel_unregister_handler(struct mk_ipi_handler *handler);
@@ -1585,10 +1593,10 @@ void multikernel_unregister_handler(struct mk_ipi_handler *handler);
  * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
  * zeros.
  *
- * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
- * region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
- * exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
- * (nothing was sent). If the message was stored and the doorbell failed, that is 0: see `mk_ipi_send`. Context: any but NMI.
+ * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
+ * of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. Results that the patch does not have:
+ * -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU (nothing was
+ * sent). If the message was stored and the doorbell failed, it returns 0: see `mk_ipi_send`. Context: any but NMI.
  *
  * Safety:
  * `data` is NULL or holds `data_size` bytes.
@@ -1614,10 +1622,10 @@ void generic_multikernel_interrupt(void);
 int mk_send_pfn(int instance_id, unsigned long pfn);
 
 /**
- * The page frame number that a message carries, to `*out_pfn`.
+ * Stores the page frame number that a message carries in `*out_pfn`.
  *
  * Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
- * `*out_pfn` stays as it is. Context: any.
+ * `*out_pfn` is unchanged. Context: any.
  *
  * Safety:
  * `data` is NULL or a message, `out_pfn` is NULL or may be written.
@@ -1635,7 +1643,7 @@ int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
 void *mk_receive_map_page(struct mk_ipi_data *data);
 
 /**
- * Undoes `mk_receive_map_page`; NULL is a no-op. (There a macro.) Context: may sleep.
+ * Undoes `mk_receive_map_page`; NULL is a no-op. (In the patch this is a macro.) Context: may sleep.
  *
  * Safety:
  * `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
@@ -1650,7 +1658,7 @@ void mk_receive_unmap_page(void *page);
  */
 
 /**
- * State of an instance in the directory: none has this id.
+ * State of an instance in the directory: there is no instance with this id.
  */
 #define MK_IPI_ABSENT 0
 
@@ -1695,7 +1703,7 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_CONFLICT_ENTRY 1
 
 /**
- * No CPU, or more than the directory has room for.
+ * The entry has no CPU, or more CPUs than the directory has room for.
  */
 #define MK_IPI_CONFLICT_NR_CPUS 2
 
@@ -1770,7 +1778,7 @@ struct mk_ipi_record {
      */
     uint64_t region_len;
     /**
-     * The CPU that is rung if the sender names no other; one of those listed.
+     * The CPU that is rung if the sender names no other; one of the listed CPUs.
      */
     uint64_t doorbell_cpu;
     /**
@@ -1790,7 +1798,7 @@ struct mk_ipi_record {
      */
     uint32_t layout;
     /**
-     * `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
+     * Any of `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, or 0.
      */
     uint32_t flags;
     /**
@@ -1812,7 +1820,7 @@ struct mk_ipi_record {
  */
 struct mk_ipi_conflict {
     /**
-     * A CPU, where the reason names one; else 0.
+     * A CPU, if the reason names one; otherwise 0.
      */
     uint64_t cpu;
     /**
@@ -1820,11 +1828,11 @@ struct mk_ipi_conflict {
      */
     uint32_t why;
     /**
-     * An instance, where the reason names one; else -1.
+     * An instance, if the reason names one; otherwise -1.
      */
     int instance;
     /**
-     * `LIVE`: the incarnation that is live; else 0.
+     * `LIVE`: the incarnation that is live; otherwise 0.
      */
     uint32_t incarnation;
     /**
@@ -1834,9 +1842,9 @@ struct mk_ipi_conflict {
 };
 
 /**
- * As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
- * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
- * another owner by then. NULL: none has stopped.
+ * As `mk_ipi_destroy_instance`, for the host: a life that said that it has the region mapped is ignored if
+ * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel can write into memory that has
+ * another owner by then. NULL: no life has stopped.
  *
  * Safety:
  * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
@@ -1850,7 +1858,7 @@ int mk_ipi_destroy_stopped(struct mk_ipi *mk,
  * Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
  * have stopped for good.
  *
- * Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+ * Returns the number of these slots; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1860,12 +1868,13 @@ int mk_ipi_clear_claims(struct mk_ipi *mk,
                         uint32_t incarnation);
 
 /**
- * Finds instances that, by their own word, have our native region mapped and have not followed the directory to
- * `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
- * gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
+ * Finds instances that say that they have our native region mapped, but have not followed the directory to
+ * `generation`. They can still ring a CPU, or use a region, that only an older generation named. The host calls this before it
+ * gives a CPU or a region to another instance. Calls `callback`, unless that is NULL, with `ctx` for each such instance.
  *
- * The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
- * number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
+ * The words of a killed life stay, so it is found too; only the host knows whether its CPUs have stopped. Returns the number
+ * of instances found; -EINVAL if `mk` is not an instance of the library, or has no native region of its own. Context: any but
+ * NMI; looks at all lanes.
  *
  * Safety:
  * As `mk_ipi_follow`.
@@ -1887,12 +1896,13 @@ int mk_ipi_behind(struct mk_ipi *mk,
 int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
 
 /**
- * Bytes of a directory with entries for `nr_instances` (1 to 256) of `cpus_per_instance` CPUs (1 to 1024); 0
- * beyond that.
+ * Bytes of a directory with `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1 to 1024). 0 if a
+ * number is out of bounds.
  *
  * Context: any.
  */
-uint64_t mk_ipi_directory_size(uint32_t nr_instances, uint32_t cpus_per_instance);
+uint64_t mk_ipi_directory_size(uint32_t nr_instances,
+                               uint32_t cpus_per_instance);
 
 /**
  * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which no kernel reads yet, and a writer
@@ -1927,7 +1937,7 @@ int mk_ipi_directory_take_over(struct mk_ipi_directory_writer *writer,
  * Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
  * reads the directory.
  *
- * Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
+ * Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or too large for any CPU. Context:
  * any; one caller at a time.
  *
  * Safety:
@@ -1951,11 +1961,11 @@ int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer,
  * Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
  * has room for. Readers see the entry whole or not at all.
  *
- * Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
- * region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
- * be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
- * `mk_ipi_directory_generation` gives the generation for `mk_ipi_behind`, which finds instances that have not followed. Context: any;
- * one caller at a time.
+ * Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
+ * region belongs to another instance, and for a change that a live instance does not allow; -EPROTO if another entry cannot
+ * be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
+ * `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds instances that have not
+ * followed. Context: any; one caller at a time.
  *
  * Safety:
  * As `mk_ipi_directory_set_address`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
@@ -1977,13 +1987,13 @@ int mk_ipi_directory_conflict(struct mk_ipi_directory_writer *writer,
 
 /**
  * Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
- * which has room for `room`. An entry has at most `MK_IPI_MAX_ENTRY_CPUS`. With NULL and a room of 0 the CPUs
+ * which has room for `room` ids. An entry has at most `MK_IPI_MAX_ENTRY_CPUS` CPUs. If `cpus` is NULL and `room` is 0, the CPUs
  * are not copied. `record->nr_cpus` is their number.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
  * -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
- * there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
- * `cpus` may hold anything. Context: any.
+ * `room`; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
+ * the content of `cpus` is undefined. Context: any.
  *
  * Safety:
  * `memory` is NULL or `len` bytes; `record` is NULL or may be written; `cpus` is NULL or has room for
@@ -2009,7 +2019,7 @@ int64_t mk_ipi_directory_generation(const void *memory, size_t len);
 /**
  * Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
  *
- * Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+ * Returns 1 and the CPU; 0 if the host has not named it; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
  * `memory` is NULL or `len` bytes; `cpu` is NULL or may be written.
@@ -2019,11 +2029,11 @@ int mk_ipi_directory_boot_cpu(const void *memory,
                               uint64_t *cpu);
 
 /**
- * Whether `cpu` belongs to the instance, and the instance is live, as the directory at `memory` says. For the operation
+ * Whether the instance is live, and `cpu` belongs to it, as the directory at `memory` says. For the operation
  * `peer_has_cpu`.
  *
- * Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
- * not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+ * Returns 1 if so, otherwise 0, also if the directory has no such entry, or the entry cannot be used; -EINVAL for NULL, an id
+ * that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
  * As `mk_ipi_directory_read`.

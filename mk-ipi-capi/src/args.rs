@@ -16,7 +16,7 @@ pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
 /// Mark of an error number whose reason is kept ([`Instance::because`]).
 pub(crate) const TOLD: c_int = 1 << 16;
 
-/// Calls `f` with the instance, and keeps what it fails for.
+/// Calls `f` with the instance, and keeps its error.
 pub(crate) fn call<'a, T>(
     at: Result<&'a Instance, Errno>,
     f: impl FnOnce(&'a Instance) -> Result<T, Errno>,
@@ -117,14 +117,14 @@ pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [Phy
 ///
 /// # Safety
 ///
-/// `memory` is NULL or `len` bytes that stay mapped for `'a` and that this kernel touches through this
+/// `memory` is NULL or `len` bytes that stay mapped for `'a`, and that this kernel accesses through this
 /// library only.
 pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&'a [AtomicU64], Errno> {
     let words = place(memory.cast_mut().cast::<AtomicU64>())?;
     if isize::try_from(len).is_err() {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: not NULL, so `len` bytes (the caller), aligned; atomics may be shared with whoever else writes them.
+    // SAFETY: not NULL, so `len` bytes (the caller), aligned; atomics may be shared with other writers.
     Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
 }
 

@@ -15,9 +15,9 @@ pub struct CHandler {
 
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// Of `multikernel_register_handler`.
+    /// Registered by `multikernel_register_handler`.
     Data(unsafe extern "C" fn(*mut mk_ipi_data, *mut c_void)),
-    /// Of `mk_ipi_register`.
+    /// Registered by `mk_ipi_register`.
     Message(unsafe extern "C" fn(*const mk_ipi_message, *mut c_void)),
 }
 
@@ -60,7 +60,7 @@ fn data_of(message: &Message<'_>) -> mk_ipi_data {
     data
 }
 
-/// A message as C sees it, as long as `message` is there.
+/// A message as C sees it. It is valid as long as `message`.
 pub(crate) fn message_of(message: &Message<'_>) -> mk_ipi_message {
     let payload = message.payload();
     mk_ipi_message {

@@ -16,8 +16,8 @@ use mk_ipi_core::{LookupError, SendError};
 /// which are called in no defined order. Without a default instance the registration waits, and begins with the next
 /// `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
 ///
-/// Returns NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered, or wait; else a handle. Context: any but NMI, callbacks
-/// included.
+/// Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered or wait. Context: any but NMI,
+/// callbacks included.
 ///
 /// # Safety
 ///
@@ -37,9 +37,9 @@ pub unsafe extern "C" fn multikernel_register_handler(
 
 /// Ends a registration: when this returns, the callback is not running and will not run again.
 ///
-/// NULL, a handle that has ended before, and a handle of another instance of the library change nothing. A call on a CPU
-/// that runs a callback ends nothing either, because it would wait for itself: the callback is still
-/// called, and the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+/// NULL, a handle that was unregistered before, and a handle of another instance of the library change nothing. A call on a CPU
+/// that runs a callback changes nothing either, because it would wait for itself. The callback stays registered, and a line in
+/// the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
 /// interrupt context.
 #[no_mangle]
 pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
@@ -61,10 +61,10 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
 /// Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
 /// zeros.
 ///
-/// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no
-/// region. A message of no bytes returns 0 and is not sent. Only the low 32 bits of `type` are sent. New results: -EBUSY on
-/// exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU
-/// (nothing was sent). If the message was stored and the doorbell failed, that is 0: see `mk_ipi_send`. Context: any but NMI.
+/// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
+/// of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. Results that the patch does not have:
+/// -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU (nothing was
+/// sent). If the message was stored and the doorbell failed, it returns 0: see `mk_ipi_send`. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -132,10 +132,10 @@ pub extern "C" fn mk_send_pfn(instance_id: c_int, pfn: c_ulong) -> c_int {
     code(call(default(), |mk| send(mk, instance_id, false, bytes.len(), || Ok(&bytes), ty)))
 }
 
-/// The page frame number that a message carries, to `*out_pfn`.
+/// Stores the page frame number that a message carries in `*out_pfn`.
 ///
 /// Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
-/// `*out_pfn` stays as it is. Context: any.
+/// `*out_pfn` is unchanged. Context: any.
 ///
 /// # Safety
 ///
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn mk_receive_map_page(data: *mut mk_ipi_data) -> *mut c_v
     page.unwrap_or(core::ptr::null_mut())
 }
 
-/// Undoes `mk_receive_map_page`; NULL is a no-op. (There a macro.) Context: may sleep.
+/// Undoes `mk_receive_map_page`; NULL is a no-op. (In the patch this is a macro.) Context: may sleep.
 ///
 /// # Safety
 ///

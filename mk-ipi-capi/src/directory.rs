@@ -51,8 +51,8 @@ const fn errno_of_entry(error: EntryError) -> Errno {
     }
 }
 
-/// Bytes of a directory with entries for `nr_instances` (1 to 256) of `cpus_per_instance` CPUs (1 to 1024); 0
-/// beyond that.
+/// Bytes of a directory with `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1 to 1024). 0 if a
+/// number is out of bounds.
 ///
 /// Context: any.
 #[no_mangle]
@@ -63,7 +63,7 @@ pub extern "C" fn mk_ipi_directory_size(nr_instances: u32, cpus_per_instance: u3
     }
 }
 
-/// Puts the writer that `make` gives for the words at `memory` into `writer`.
+/// Puts the writer that `make` returns for the words at `memory` into `writer`.
 ///
 /// # Safety
 ///
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn mk_ipi_directory_take_over(
     unsafe { make_writer(writer, memory, len, |words| DirectoryWriter::take_over(words).map_err(errno_of)) }
 }
 
-/// What lies in a writer's storage.
+/// The content of a writer's storage.
 ///
 /// # Safety
 ///
@@ -135,7 +135,7 @@ unsafe fn writer_at<'a>(writer: *mut mk_ipi_directory_writer) -> Result<&'a mut 
     Ok(unsafe { place.as_mut() })
 }
 
-/// Has `change` make another writer of the one at `writer`.
+/// Replaces the writer at `writer` by the one that `change` makes from it.
 ///
 /// # Safety
 ///
@@ -153,7 +153,7 @@ unsafe fn change_writer(
 /// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
 /// reads the directory.
 ///
-/// Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or that no CPU has. Context:
+/// Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or too large for any CPU. Context:
 /// any; one caller at a time.
 ///
 /// # Safety
@@ -194,11 +194,11 @@ pub unsafe extern "C" fn mk_ipi_directory_set_boot_cpu(
 /// Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
 /// has room for. Readers see the entry whole or not at all.
 ///
-/// Returns 0; -EINVAL for null and misaligned pointers and for what readers would refuse; -EBUSY if a CPU or the
-/// region is another instance's, and for a change that a live instance does not allow; -EPROTO if another entry cannot
-/// be read. Then nothing was written, and `mk_ipi_directory_conflict` says why. Afterwards
-/// `mk_ipi_directory_generation` gives the generation for `mk_ipi_behind`, which finds instances that have not followed. Context: any;
-/// one caller at a time.
+/// Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
+/// region belongs to another instance, and for a change that a live instance does not allow; -EPROTO if another entry cannot
+/// be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
+/// `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds instances that have not
+/// followed. Context: any; one caller at a time.
 ///
 /// # Safety
 ///
@@ -316,13 +316,13 @@ unsafe fn read<R>(
 }
 
 /// Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
-/// which has room for `room`. An entry has at most `MK_IPI_MAX_ENTRY_CPUS`. With NULL and a room of 0 the CPUs
+/// which has room for `room` ids. An entry has at most `MK_IPI_MAX_ENTRY_CPUS` CPUs. If `cpus` is NULL and `room` is 0, the CPUs
 /// are not copied. `record->nr_cpus` is their number.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
 /// -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
-/// there is room for; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
-/// `cpus` may hold anything. Context: any.
+/// `room`; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
+/// the content of `cpus` is undefined. Context: any.
 ///
 /// # Safety
 ///
@@ -368,7 +368,7 @@ pub unsafe extern "C" fn mk_ipi_directory_generation(memory: *const c_void, len:
 
 /// Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
 ///
-/// Returns 1 and the CPU; 0 if the host does not say; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+/// Returns 1 and the CPU; 0 if the host has not named it; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///
@@ -390,11 +390,11 @@ pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Whether `cpu` belongs to the instance, and the instance is live, as the directory at `memory` says. For the operation
+/// Whether the instance is live, and `cpu` belongs to it, as the directory at `memory` says. For the operation
 /// `peer_has_cpu`.
 ///
-/// Returns 1, or 0, also if the directory has no such entry, or none that can be used; -EINVAL for NULL, an id that is
-/// not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+/// Returns 1 if so, otherwise 0, also if the directory has no such entry, or the entry cannot be used; -EINVAL for NULL, an id
+/// that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handlers that are registered before there is a default instance. They wait in a table; the first default instance gets them.
+//! Handlers that are registered before there is a default instance. They wait in a table until there is one.
 
 use crate::handlers::{is_of, register_data, unregister_own};
 use crate::instance::{default, Instance};
@@ -23,10 +23,10 @@ const STATE: u64 = 0xff;
 /// A handle of this table is a number: 63..16 count, 9..2 index, 1..0 are 2. Handles of instances are odd.
 const KIND: u64 = 2;
 const COUNT_SHIFT: u32 = 16;
-/// Of the count, as much as a handle has.
+/// The bits of the count that fit into a handle.
 const COUNT_MASK: u64 = u64::MAX >> COUNT_SHIFT;
 
-/// What `multikernel_register_handler` was given.
+/// The arguments of `multikernel_register_handler`.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     ty: u32,
@@ -58,7 +58,8 @@ const _: () = assert!(MK_IPI_MAX_HANDLERS <= 0x100 && size_of::<usize>() == 8);
 impl Entry {
     /// Sets the state, if the word is still `word`.
     fn change(&self, word: u64, state: u64) -> bool {
-        // SYNC POINT: early-handler (acquire and release); SeqCst: either a registration sees the default instance, or that sees it.
+        // SYNC POINT: early-handler (acquire and release); SeqCst: either a registration sees the default instance, or
+        // `mk_ipi_set_default` sees the registration.
         self.word.compare_exchange(word, (word & !STATE) | state, Ordering::SeqCst).is_ok()
     }
 
@@ -90,7 +91,7 @@ pub(crate) fn register(
         // SAFETY: we have set `CHANGING` (INVARIANT).
         entry.waiting.with_mut(|at| _ = unsafe { (*at).write(Waiting { ty, callback, ctx }) });
         entry.leave(word, WAITING);
-        // An instance may have become the default one since, and not have seen this handler.
+        // An instance may have become the default one meanwhile, without seeing this handler.
         if let Ok(instance) = default() {
             _ = hand_over(instance);
         }
@@ -100,7 +101,7 @@ pub(crate) fn register(
     Err(Errno::ENOMEM)
 }
 
-/// Registers all waiting handlers with `instance`. `ENOMEM` if it has no room for all. The others go on waiting.
+/// Registers all waiting handlers with `instance`. `ENOMEM` if it has no room for all; the others keep waiting.
 pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
     let mut done = Ok(());
     for entry in &TABLE {
@@ -125,12 +126,12 @@ pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
     done
 }
 
-/// Whether it is a handle of this table.
+/// Whether `handler` is a handle of this table.
 pub(crate) fn is_early(handler: *mut mk_ipi_handler) -> bool {
     handler.addr() as u64 & 3 == KIND
 }
 
-/// Ends a registration of this table. `instance` is where it may have been handed over to.
+/// Ends a registration of this table. If it was handed over, `instance` has it.
 pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let number = handler.addr() as u64;
     let entry = TABLE.get(((number >> 2) & 0x3fff) as usize).ok_or(Errno::EINVAL)?;
@@ -148,7 +149,7 @@ pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handl
                 entry.free(word);
                 return Ok(ended);
             }
-            // Another CPU hands it over just now.
+            // Another CPU is handing it over.
             _ => spin_hint(),
         }
     }

@@ -18,7 +18,7 @@ pub enum mk_ipi_error {
     MK_IPI_EACCES = 13,
     /// In use.
     MK_IPI_EBUSY = 16,
-    /// There already.
+    /// It exists already.
     MK_IPI_EEXIST = 17,
     /// No region, no pool, or no default instance of the library.
     MK_IPI_ENODEV = 19,
@@ -44,7 +44,7 @@ const fn text_of(error: Errno) -> &'static CStr {
         Errno::ENOMEM => c"out of memory, or a table is full",
         Errno::EACCES => c"the kernel does not allow it",
         Errno::EBUSY => c"in use",
-        Errno::EEXIST => c"there already",
+        Errno::EEXIST => c"it exists already",
         Errno::ENODEV => c"no region, no pool, no directory, or no default instance",
         Errno::EINVAL => c"invalid argument",
         Errno::ENOSPC => c"the lane is full",
@@ -53,11 +53,11 @@ const fn text_of(error: Errno) -> &'static CStr {
         Errno::EPROTO => c"the protocol, or its version, is not known",
         Errno::ESTALE => c"the handle or instance belongs to a former life",
         Errno(0) => c"no error",
-        _ => c"no error number of this library",
+        _ => c"not an error number of this library",
     }
 }
 
-/// A text for what a call returned: an error number, negated or not. 0 and numbers that no call returns have a text, too.
+/// The text of an error number, negated or not, as calls return it. 0 and numbers that no call returns have a text too.
 ///
 /// Returns the text, which is constant: never NULL. Context: any.
 #[no_mangle]

@@ -11,14 +11,14 @@ use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::Errno;
 use mk_ipi_core::Followed;
 
-/// Applies changes of the directory by which this kernel has joined, since the last call, `mk_ipi_start` or
-/// `mk_ipi_join`: adds new instances, removes those whose region ends, and rings where the directory says now. Calls
+/// Applies the changes of the directory since the last call, or since `mk_ipi_start` or `mk_ipi_join`: adds new instances,
+/// removes those whose region ends, and rings according to the new entries. Calls
 /// `callback`, unless that is NULL, with `ctx` for every change.
 ///
-/// Returns the generation of the directory. All our lanes name it from then on, so that the host knows (`mk_ipi_behind`):
-/// this kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is no instance of the library; -ENODEV
-/// without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings; -EBUSY while calls use an
-/// instance that must be removed: the other changes were applied, call again.
+/// Returns the generation of the directory. From then on all our lanes name it. So the host knows (`mk_ipi_behind`) that this
+/// kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is not an instance of the
+/// library; -ENODEV without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings by an old entry;
+/// -EBUSY while calls use an instance that must be removed: the other changes were applied, call again.
 ///
 /// Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
 /// `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
@@ -56,12 +56,13 @@ pub unsafe extern "C" fn mk_ipi_follow(
     }))
 }
 
-/// Finds instances that, by their own word, have our native region mapped and have not followed the directory to
-/// `generation`. They may still ring a CPU, or use a region, that only an older generation named. For the host, before it
-/// gives either to another instance. Calls `callback`, unless that is NULL, with `ctx` for each.
+/// Finds instances that say that they have our native region mapped, but have not followed the directory to
+/// `generation`. They can still ring a CPU, or use a region, that only an older generation named. The host calls this before it
+/// gives a CPU or a region to another instance. Calls `callback`, unless that is NULL, with `ctx` for each such instance.
 ///
-/// The word of a killed life stays, and only the host knows whether its CPUs have stopped. Returns their
-/// number; -EINVAL if `mk` is no instance of the library, or has no native region of its own. Context: any but NMI; looks at all lanes.
+/// The words of a killed life stay, so it is found too; only the host knows whether its CPUs have stopped. Returns the number
+/// of instances found; -EINVAL if `mk` is not an instance of the library, or has no native region of its own. Context: any but
+/// NMI; looks at all lanes.
 ///
 /// # Safety
 ///

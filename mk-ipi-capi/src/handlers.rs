@@ -78,8 +78,8 @@ pub(crate) fn unregister_own(instance: &Instance, handler: *mut mk_ipi_handler) 
 /// Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
 /// are called in no defined order.
 ///
-/// The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is no instance of the library, or `callback` or `handler` is NULL;
-/// -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
+/// The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, or `callback` or `handler` is
+/// NULL; -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
 ///
 /// # Safety
 ///

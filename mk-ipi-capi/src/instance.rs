@@ -13,7 +13,7 @@ use mk_ipi_core::abi::{Errno, InstanceId};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use mk_ipi_core::{DestroyError, Endpoint};
 
-/// Storage for one instance of the library: one end of all links of a kernel. It is large: make it `static`,
+/// Storage for one instance of the library: a kernel's end of all its links. It is large: make it `static`,
 /// zeroed. It must not move.
 #[repr(C, align(128))]
 pub struct mk_ipi {
@@ -33,11 +33,11 @@ pub type End =
 /// The content of the storage.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// [`MARK`] and the address, while the endpoint is there.
+    /// [`MARK`] and the address, while the endpoint exists.
     mark: AtomicU64,
     /// Distinguishes instances, and successive instances in one storage. It is in each handle.
     pub(crate) tag: u32,
-    /// Number of the CPU that has the poller, plus one; 0 if none has.
+    /// Number of the CPU that has the poller, plus one; 0 if there is no poller.
     pub(crate) polling: AtomicU32,
     pub(crate) end: End,
     /// The last failure on each CPU.
@@ -54,7 +54,7 @@ const SLACK: usize = 512;
 #[expect(clippy::arithmetic_side_effects, reason = "while it is compiled")]
 const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
 {
-    // In front of the endpoint, and behind it, lie the other fields of `Instance`.
+    // The other fields of `Instance` are before and after the endpoint.
     let real = size_of::<Endpoint<CPlatform, CHandler, CPUS, HANDLERS, QUEUE, INSTANCES>>()
         + core::mem::offset_of!(Instance, end)
         + size_of::<LastError>() * CPUS;
@@ -82,7 +82,7 @@ fn mark_of(at: *const mk_ipi) -> u64 {
     MARK ^ at.addr() as u64
 }
 
-/// The instance at `mk`; `EINVAL` if that is NULL or none.
+/// The instance at `mk`; `EINVAL` if `mk` is NULL or not an instance.
 ///
 /// # Safety
 ///
@@ -93,7 +93,7 @@ pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
         return Err(Errno::EINVAL);
     }
     let instance = mk.cast::<Instance>();
-    // SAFETY: storage of that size and alignment (the caller), of which only this atomic is looked at.
+    // SAFETY: storage of that size and alignment (the caller). Only this atomic of it is accessed.
     let mark = unsafe { &(*instance).mark };
     // SYNC POINT: instance-made (acquire)
     if mark.load(Ordering::Acquire) != mark_of(mk) {
@@ -114,8 +114,8 @@ pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
 /// Makes an instance of the library in `mk`, which is not in use yet.
 ///
 /// `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
-/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is told which), or a size is wrong; -EPROTO
-/// if `ops->version` is wrong; -EBUSY if an instance is there.
+/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is called with its name), or a
+/// size is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
 ///
 /// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
 ///
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     unsafe {
         (&raw mut (*instance).tag).write(tag);
         (&raw mut (*instance).polling).write(AtomicU32::new(0));
-        // Zeros are no failure. Not an array on the stack, which may be small.
+        // Zero means "no failure". The zeros are written in place, because an array may not fit on a small stack.
         (&raw mut (*instance).last_errors).write_bytes(0, 1);
         Endpoint::new_in(&mut *(&raw mut (*instance).end).cast::<MaybeUninit<End>>(), platform);
         // SYNC POINT: instance-made (release)
@@ -155,13 +155,13 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     0
 }
 
-/// Ends an instance of the library: says goodbye, unmaps what is mapped, gives back what came from the pools. Its
+/// Ends an instance of the library: says goodbye, unmaps all that it has mapped, and gives memory back to the pools. Its
 /// storage can be used again.
 ///
-/// Returns 0; -EINVAL if there is none; -EBUSY while a call, or a poller, still uses an instance or the directory, and
+/// Returns 0; -EINVAL if there is no instance; -EBUSY while a call, or a poller, still uses an instance or the directory, and
 /// while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
-/// such a region cannot be mapped to find out. If it is the default instance, there is none afterwards. Context: may sleep; no other
-/// call may use `mk` any more, and its doorbell must have stopped.
+/// such a region cannot be mapped to read what the kernels say. If it is the default instance, there is no default instance
+/// afterwards. Context: may sleep; no other call may use `mk` any more, and its doorbell must have stopped.
 ///
 /// # Safety
 ///
@@ -193,11 +193,11 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
     0
 }
 
-/// Sets the instance for calls that name none (`multikernel_...`, `mk_send_pfn` and so on). NULL: they have
-/// none. Handlers that `multikernel_register_handler` registered before there was any become those of `mk`.
+/// Sets the default instance, which is used by calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on). NULL:
+/// there is none. Handlers that `multikernel_register_handler` registered while there was none become handlers of `mk`.
 ///
-/// Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if it is the default instance now, and has no room for all of
-/// those handlers: the others wait for the next call of this. Context: any but NMI.
+/// Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if `mk` is the default instance now, but has no room for
+/// all of those handlers. The others wait for the next call of this. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -209,7 +209,8 @@ pub unsafe extern "C" fn mk_ipi_set_default(mk: *mut mk_ipi) -> c_int {
     if !mk.is_null() && instance.is_err() {
         return Errno::EINVAL.to_c();
     }
-    // SYNC POINT: instance-default (release); SeqCst: either it sees a handler that waits, or the one who registers sees it.
+    // SYNC POINT: instance-default (release); SeqCst: either this call sees a waiting handler, or the registration of that
+    // handler sees the instance.
     DEFAULT.store(mk.expose_provenance(), Ordering::SeqCst);
     match instance.map(crate::early::hand_over) {
         Ok(Err(e)) => e.to_c(),

@@ -17,7 +17,7 @@ const KEPT: u64 = 2;
 /// A mapped directory.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The address of its mapping.
+    /// Its mapping.
     pub(crate) mapping: Mapping<AtomicU64>,
     /// Its physical address if we mapped it. Then we also unmap it.
     pub(crate) ours: Option<PhysAddr>,
@@ -25,8 +25,8 @@ pub(crate) struct Held {
 
 /// At most one directory.
 ///
-/// INVARIANT: `place` holds one exactly while `state` is [`KEPT`]. The call that has set [`CHANGING`] may write it. Others may read it
-/// while they are counted in `users` and have seen [`KEPT`] since.
+/// INVARIANT: `place` holds one exactly while `state` is [`KEPT`]. The call that has set [`CHANGING`] may write it. Others may
+/// read it while they are counted in `users` and have seen [`KEPT`] since.
 #[derive(Debug)]
 pub(crate) struct Kept {
     state: AtomicU64,
@@ -45,7 +45,8 @@ struct User<'a>(&'a Kept);
 
 impl<'a> User<'a> {
     fn new(kept: &'a Kept) -> Self {
-        // SYNC POINT: directory-used (both are SeqCst): either we see that it is being removed, or the call that removes it sees us.
+        // SYNC POINT: directory-used (both are SeqCst): either we see that it is being removed, or the call that removes it sees
+        // us.
         kept.users.fetch_add(1, Ordering::SeqCst);
         Self(kept)
     }
@@ -68,7 +69,7 @@ impl Drop for User<'_> {
 }
 
 impl Kept {
-    /// Without a directory.
+    /// No directory is kept.
     pub(crate) const fn new() -> Self {
         Self {
             state: AtomicU64::new(EMPTY),
@@ -114,7 +115,8 @@ impl Kept {
         Some(f(held, &directory))
     }
 
-    /// Whether `cpu` belongs to `peer` now, as the directory says. `None` if there is none, or if the host is writing the entry all the time.
+    /// Whether `cpu` belongs to `peer` now, as the directory says. `None` without a directory, or if the host keeps changing the
+    /// entry.
     pub(crate) fn has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         if self.state.load(Ordering::Relaxed) != KEPT {
             return None;

@@ -12,7 +12,7 @@
 #![no_std]
 #![expect(non_camel_case_types, reason = "the names of the C header")]
 
-// Built with unwinding, as tests are, this links std for its panic handler; a library for C is built with `panic = "abort"`.
+// Tests are built with unwinding, and then link std for its panic handler. A library for C is built with `panic = "abort"`.
 #[cfg(panic = "unwind")]
 extern crate std;
 

@@ -12,10 +12,10 @@ use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
+/// Sets the identity of this kernel. Before that, interrupts are ignored, sends are refused, and native links cannot be made.
 ///
 /// Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
-/// -EINVAL if `mk` is no instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+/// -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -32,7 +32,8 @@ pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incar
 
 /// The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
 ///
-/// Returns 0 to 255; -EINVAL if `mk` is no instance of the library, or `incarnation` misaligned; -ENODEV before `mk_ipi_identify`. Context: any.
+/// Returns 0 to 255; -EINVAL if `mk` is not an instance of the library, or `incarnation` misaligned; -ENODEV before
+/// `mk_ipi_identify`. Context: any.
 ///
 /// # Safety
 ///
@@ -95,7 +96,7 @@ fn link_of(config: &mk_ipi_instance) -> Result<LinkConfig, Errno> {
 /// `*made`, unless that is NULL.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
-/// and on the native link without `mk_ipi_identify`; -EEXIST if the id is there; -ENODEV without a pool; -ENOMEM if
+/// and on the native link without `mk_ipi_identify`; -EEXIST if the id is in the table; -ENODEV without a pool; -ENOMEM if
 /// the id is not below `MK_IPI_MAX_INSTANCES`, the pool is exhausted or the mapping fails. Context: may sleep.
 ///
 /// # Safety
@@ -125,9 +126,9 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
 /// none.
 ///
 /// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
-/// lane for us, of another geometry than `config` says, or on that of another instance; -EPROTO if there is no
-/// native region that this library can use; -EEXIST; -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, or the
-/// mapping fails. Context: may sleep.
+/// lane for us, of another geometry than `config` says, or that overlaps another instance's region; -EPROTO if there is no
+/// native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+/// `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -151,13 +152,13 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
 }
 
 /// Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
-/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is destroyed,
-/// call `mk_ipi_goodbye`: until then the creator of the region takes it for used.
+/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is
+/// destroyed, call `mk_ipi_goodbye`: until then, for the creator of the region, this kernel still uses it.
 ///
 /// Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
 /// are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
-/// kernel has it mapped, by its own word: write `MK_IPI_ENDING` into the directory, and call again, or see
-/// `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to find out. Context: may sleep.
+/// kernel says that it has the region mapped: write `MK_IPI_ENDING` into the directory, and call again, or see
+/// `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to read what the kernels say. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -168,9 +169,9 @@ pub unsafe extern "C" fn mk_ipi_destroy_instance(mk: *mut mk_ipi, id: c_int) -> 
     unsafe { mk_ipi_destroy_stopped(mk, id, None, core::ptr::null_mut()) }
 }
 
-/// As `mk_ipi_destroy_instance`, for the host: a life that has the region mapped, by its last word, is ignored if
-/// `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel may write into memory that has
-/// another owner by then. NULL: none has stopped.
+/// As `mk_ipi_destroy_instance`, for the host: a life that said that it has the region mapped is ignored if
+/// `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel can write into memory that has
+/// another owner by then. NULL: no life has stopped.
 ///
 /// # Safety
 ///
@@ -194,7 +195,7 @@ pub unsafe extern "C" fn mk_ipi_destroy_stopped(
 
 /// Stores what is known of an instance in `*info`.
 ///
-/// Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for one that was destroyed. Context:
+/// Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for an instance that was destroyed. Context:
 /// any.
 ///
 /// # Safety
@@ -231,7 +232,7 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
 /// Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
 /// have stopped for good.
 ///
-/// Returns their number; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+/// Returns the number of these slots; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
 ///
 /// # Safety
 ///

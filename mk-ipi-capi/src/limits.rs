@@ -28,12 +28,12 @@ pub const PER_HANDLER: usize = 44;
 /// Bytes for each instance.
 pub const PER_INSTANCE: usize = 617;
 
-const _: () = assert!(MK_IPI_QUEUE.is_power_of_two(), "MK_IPI_QUEUE is no power of two");
+const _: () = assert!(MK_IPI_QUEUE.is_power_of_two(), "MK_IPI_QUEUE is not a power of two");
 
 const _: () =
     assert!(limit(None, 7, 9) == 7 && limit(Some("1"), 7, 9) == 1 && limit(Some("0256"), 7, 256) == 256);
 
-/// Bytes of `struct mk_ipi` with these limits: the header computes the same. An upper bound, as `instance` asserts.
+/// Bytes of `struct mk_ipi` with these limits; the header computes the same number. It is an upper bound, as `instance` asserts.
 #[expect(clippy::arithmetic_side_effects, reason = "of limits, while it is compiled")]
 pub const fn size(cpus: usize, handlers: usize, queue: usize, instances: usize) -> usize {
     let cpu = (PER_CPU + PER_QUEUED * queue).next_multiple_of(128);
@@ -52,6 +52,6 @@ const fn limit(chosen: Option<&str>, usual: usize, most: usize) -> usize {
         n = n * 10 + (*digit - b'0') as usize;
         rest = further;
     }
-    assert!(n >= 1 && n <= most, "a limit in the environment is 0, or above what there can be");
+    assert!(n >= 1 && n <= most, "a limit in the environment is 0, or above its maximum");
     n
 }

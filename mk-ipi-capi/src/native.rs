@@ -12,7 +12,7 @@ use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 /// Changes are reported by `peer_event`. Call it periodically.
 ///
 /// `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
-/// is suspect. Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any but NMI.
+/// is suspect. Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn mk_ipi_tick(mk: *mut mk_ipi, now: u64, patience: u64) -
 /// Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
 /// life.
 ///
-/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
+/// Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
 ///
 /// # Safety
 ///
@@ -44,9 +44,9 @@ pub unsafe extern "C" fn mk_ipi_goodbye(mk: *mut mk_ipi) -> c_int {
 }
 
 /// Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
-/// their senders learn it (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+/// their senders are told (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
 ///
-/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: any.
+/// Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
 ///
 /// # Safety
 ///
@@ -60,8 +60,8 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Stores in `*number` how far an instance has handled messages of this life of ours: all with a number up to it were
-/// handled. The instance confirms several messages at once.
+/// Stores in `*number` how far an instance has handled the messages of this life of ours: all messages with a number up to it
+/// were handled. The instance confirms several messages at once.
 ///
 /// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
 /// impossible. Context: any.
@@ -100,7 +100,8 @@ pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u3
 /// Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
 /// directory. Call it before `mk_ipi_join`.
 ///
-/// Returns 0; -EINVAL if `mk` is no instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe. Context: any.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe.
+/// Context: any.
 ///
 /// # Safety
 ///
@@ -117,8 +118,8 @@ pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_ui
 /// Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
 /// schedules, the old doorbell does not ring any more.
 ///
-/// Returns 0; -EINVAL if `mk` is no instance of the library, its region is not native, `cpu` is not one of its CPUs, or `vector` is
-/// not 0x20 to 0xfe. Context: any but NMI.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library, its region is not native, `cpu` is not one of its CPUs, or
+/// `vector` is not 0x20 to 0xfe. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -134,8 +135,8 @@ pub unsafe extern "C" fn mk_ipi_move_doorbell(mk: *mut mk_ipi, cpu: u64, vector:
 
 /// Stores statistics of our lane to an instance in `*stats`.
 ///
-/// Returns 0; -EINVAL if `mk` is no instance of the library, `stats` is NULL, or the link is not native; -ESTALE as `mk_ipi_send`.
-/// Context: any.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library, `stats` is NULL, or the link is not native; -ESTALE as
+/// `mk_ipi_send`. Context: any.
 ///
 /// # Safety
 ///

@@ -27,7 +27,7 @@ pub const MK_IPI_OPS_VERSION: u32 = 3;
 
 /// Operations that the kernel implements. Each gets `ctx`. The table is copied.
 ///
-/// Eight must be there: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
+/// Eight are required: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
 /// `schedule`. The others may be NULL; their comments say what that means.
 ///
 /// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
@@ -46,14 +46,14 @@ pub struct mk_ipi_ops {
     /// First argument of each operation.
     pub ctx: *mut c_void,
     /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-    /// `*phys`. 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which creates no
-    /// instance.
+    /// `*phys`. Returns 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which cannot
+    /// create instances.
     pub pool_alloc:
         Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, len: u64, phys: *mut u64) -> c_int>,
-    /// Gives back what `pool_alloc` gave. NULL if that is.
+    /// Gives memory from `pool_alloc` back to the pool. NULL if `pool_alloc` is NULL.
     pub pool_free: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Maps `len` bytes at `phys`, write-back cached, writable only if `writable`. Stores the address in `*virt`,
-    /// 8-byte aligned. 0, -12 (`ENOMEM`) or -13 (`EACCES`). Refuses memory that this kernel uses for itself.
+    /// Maps `len` bytes at `phys`, write-back cached, writable only if `writable` is not 0. Stores the address in `*virt`,
+    /// 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse memory that this kernel uses for itself.
     pub map: Option<
         unsafe extern "C" fn(
             ctx: *mut c_void,
@@ -65,32 +65,32 @@ pub struct mk_ipi_ops {
     >,
     /// Undoes a `map`.
     pub unmap: Option<unsafe extern "C" fn(ctx: *mut c_void, virt: *mut c_void, len: u64)>,
-    /// Whether a page that a peer named may be mapped: 0 if not. NULL: none may.
+    /// Returns whether a page that a peer named may be mapped: 0 if not. NULL: no page may be mapped.
     pub peer_may_share: Option<unsafe extern "C" fn(ctx: *mut c_void, phys: u64, len: u64) -> c_int>,
-    /// Whether `doorbell_ring` could reach the CPU: 0, -6 (`ENXIO`) if not, or another negated error number.
-    /// Sends nothing. NULL: `doorbell_ring` can reach each CPU.
+    /// Checks whether `doorbell_ring` can reach the CPU. Returns 0 if it can, -6 (`ENXIO`) if not, or another negated error
+    /// number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
     pub doorbell_check: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
     /// Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
-    /// visible to the handler that this doorbell causes there. 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
-    /// is stuck) or another.
+    /// visible to the handler that this doorbell causes there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
+    /// is stuck), or another negated error number.
     pub doorbell_ring: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// As `doorbell_ring`, from an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
+    /// As `doorbell_ring`, but called in an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
     /// `mk_ipi_send_from_nmi` is refused.
     pub doorbell_ring_nmi: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
     /// Physical id of the calling CPU: on x86 its APIC id.
     pub this_cpu_id: Option<unsafe extern "C" fn(ctx: *mut c_void) -> u64>,
     /// Index of the calling CPU within this kernel: dense from 0, below `MK_IPI_MAX_CPUS`.
     pub this_cpu_index: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_uint>,
-    /// Switches interrupts off on this CPU, and prevents migration. Gives the former state. Pairs nest.
+    /// Switches interrupts off on this CPU, and prevents migration. Returns the former state. Pairs nest.
     pub irq_save: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_ulong>,
-    /// Restores the state that `irq_save` gave.
+    /// Restores the state that `irq_save` returned.
     pub irq_restore: Option<unsafe extern "C" fn(ctx: *mut c_void, state: c_ulong)>,
     /// Schedules a call of `mk_ipi_run_deferred`, soon, on this CPU, outside of the interrupt handler. Interrupts are off.
     /// Must not make the call itself.
     pub schedule: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// One iteration of a wait for another CPU's callback, where waiting is allowed. NULL: a pause instruction.
+    /// Called repeatedly while a call waits for another CPU's callback. It may sleep or yield. NULL: a pause instruction.
     pub relax: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// Prints a line to the kernel's log. At most one for each failed call, never in interrupt context. May be
+    /// Prints a line to the kernel's log. At most one line for each failed call, never in interrupt context. May be
     /// NULL.
     pub log: Option<unsafe extern "C" fn(ctx: *mut c_void, text: *const c_char)>,
     /// A region is mapped from now on: for the kernel's resource tree. May be NULL.
@@ -100,16 +100,17 @@ pub struct mk_ipi_ops {
     /// Something happened to a peer. Called in deferred work, a poll, or any other call that finds the event. It may
     /// send, and must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
-    /// Whether the CPU belongs to the peer now, as the directory says: 1 or 0, or negative if that is not known. Then,
-    /// and if this is NULL, the library reads the directory that it keeps (`mk_ipi_start`, `mk_ipi_join`).
-    /// Without one only its doorbell CPU belongs to a peer. It is called when a peer has moved its doorbell, so that only
-    /// CPUs of the peer are interrupted, and for this kernel itself when it moves its own. Must not wait.
+    /// Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0, or negative if that is not known.
+    /// If it is negative, or this operation is NULL, the library reads the directory that it keeps (`mk_ipi_start`,
+    /// `mk_ipi_join`). Without a directory only its doorbell CPU belongs to a peer. The operation is called when a peer has moved
+    /// its doorbell, so that only CPUs of the peer are interrupted. It is also called for this kernel itself when it moves its
+    /// own doorbell. Must not wait.
     pub peer_has_cpu: Option<unsafe extern "C" fn(ctx: *mut c_void, peer: c_int, cpu: u64) -> c_int>,
-    /// `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a callback, left out a live instance that could
-    /// not be added. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
+    /// Called if a live instance could not be added, by `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a
+    /// callback. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
     /// the directory. May be NULL.
     pub left_out: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, error: c_int)>,
-    /// The host tells this kernel to stop at once. Repeated until the kernel has stopped. May be NULL.
+    /// The host tells this kernel to stop at once. Called again and again until the kernel has stopped. May be NULL.
     pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
     /// A message was received for whose type no handler is registered. It is dropped after this call. Called where
     /// handlers are called, under the same rules. May be NULL.
@@ -154,7 +155,7 @@ unsafe impl Send for CPlatform {}
 // SAFETY: as above.
 unsafe impl Sync for CPlatform {}
 
-/// An operation of the table that must be there.
+/// A required operation of the table.
 macro_rules! needed {
     ($ops:ident.$name:ident) => {
         match $ops.$name {
@@ -170,7 +171,7 @@ macro_rules! needed {
 }
 
 impl CPlatform {
-    /// Accepts the table at `ops`: `EINVAL` if it is NULL, of another size or lacks an entry, `EPROTO` if of
+    /// Accepts the table at `ops`. `EINVAL` if it is NULL, has another size, or lacks a required operation; `EPROTO` if it has
     /// another version.
     ///
     /// # Safety
@@ -193,7 +194,7 @@ impl CPlatform {
         if version != MK_IPI_OPS_VERSION {
             return Err(Errno::EPROTO);
         }
-        // SAFETY: it says that it has this size (the caller); any bits are good for integers, pointers and what may be NULL.
+        // SAFETY: the table has this size (the caller). Any bits are valid for integers, pointers, and functions that may be NULL.
         let ops = unsafe { ops.read() };
         let (ctx, log) = (ops.ctx, ops.log);
         Self::complete(ops).map_err(|missing| {
@@ -203,7 +204,7 @@ impl CPlatform {
         })
     }
 
-    /// The table as a platform; or a line that names the operation that is missing.
+    /// The table as a platform; or a line that names the missing operation.
     fn complete(ops: mk_ipi_ops) -> Result<Self, &'static CStr> {
         if ops.pool_alloc.is_some() {
             needed!(ops.pool_free);

@@ -30,7 +30,7 @@ pub(crate) unsafe fn pfn_of(data: *const mk_ipi_data) -> Result<Pfn, Errno> {
 pub(crate) fn map(instance: &Instance, pfn: Pfn) -> Result<*mut c_void, Errno> {
     let page = instance.end.map_pfn(pfn).map_err(|e| e.errno())?;
     let words = page.words().as_ptr();
-    // The call that unmaps ends it.
+    // The mapping ends with the call that unmaps it.
     core::mem::forget(page);
     Ok(words.cast_mut().cast())
 }
@@ -49,7 +49,7 @@ pub(crate) unsafe fn unmap(instance: &Instance, page: *mut c_void) {
 
 /// Sends the number of a page: its physical address divided by 4096.
 ///
-/// Returns as `mk_ipi_send`, the message's number included. Context: any but NMI.
+/// Returns the same as `mk_ipi_send`, and stores the message's number. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -69,8 +69,8 @@ pub unsafe extern "C" fn mk_ipi_send_pfn(mk: *mut mk_ipi, to: c_int, pfn: u64, n
 /// Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
 /// `*page`.
 ///
-/// Returns 0; -EINVAL for null pointers; -ERANGE if no CPU could address that page; -EACCES if it is not
-/// shared; -ENOMEM. Context: may sleep.
+/// Returns 0; -EINVAL for null pointers; -ERANGE if no CPU can address that page; -EACCES if it is not
+/// shared; -ENOMEM if it cannot be mapped. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn mk_ipi_map_pfn(mk: *mut mk_ipi, pfn: u64, page: *mut *m
 
 /// Undoes `mk_ipi_map_pfn`; NULL is a no-op.
 ///
-/// Returns 0, or -EINVAL if `mk` is no instance of the library. Context: may sleep.
+/// Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: may sleep.
 ///
 /// # Safety
 ///

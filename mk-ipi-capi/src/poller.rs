@@ -16,8 +16,7 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 /// Bytes of `struct mk_ipi_poller`.
 pub const MK_IPI_POLLER_SIZE: usize = 128;
 
-/// Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller is there; a stack is a good
-/// place.
+/// Storage for a poller: zeroed, 8-byte aligned. It must not move while the poller exists. It can be on a stack.
 #[repr(C, align(8))]
 pub struct mk_ipi_poller {
     _opaque: [u8; MK_IPI_POLLER_SIZE],
@@ -119,11 +118,11 @@ unsafe fn with_poller(
 
 /// Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
 ///
-/// While it exists, senders do not ring, and the deferred work does not read the lanes. `size`:
-/// `sizeof(struct mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is no instance of the library, `poller` is NULL, the size is wrong, or
-/// this kernel's region is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or
-/// another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
-/// `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to `mk_ipi_poller_end` must be on one CPU.
+/// While it exists, senders do not ring, and the deferred work does not read the lanes. `size`: `sizeof(struct mk_ipi_poller)`.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this kernel's region
+/// is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or another CPU reads the lanes or has
+/// a poller: try again; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to
+/// `mk_ipi_poller_end` must be on one CPU.
 ///
 /// # Safety
 ///
@@ -181,10 +180,10 @@ fn make(instance: &'static Instance) -> Result<Held, Errno> {
 
 /// Delivers new messages to their handlers.
 ///
-/// Returns their number, counting other events of peers too, 0 if there was nothing; -EINVAL if `poller` is no poller;
+/// Returns the number of messages and other events of peers, 0 if there was nothing; -EINVAL if `poller` is not a poller;
 /// -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
-/// calls look at all lanes, at the stop word, and at what our own lanes wait for. Context: as `mk_ipi_run_deferred`, on the
-/// CPU that made it.
+/// calls also look at all lanes, at the stop word, and for answers and space that our own lanes wait for. Context: as
+/// `mk_ipi_run_deferred`, on the CPU that made it.
 ///
 /// # Safety
 ///
@@ -195,8 +194,8 @@ pub unsafe extern "C" fn mk_ipi_poller_poll(poller: *mut mk_ipi_poller) -> c_int
     code(unsafe { with_poller(poller, true, |_, poller| count_of(poller.assume_init_mut().poll())) })
 }
 
-/// Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. Cheaper
-/// than as many calls of `mk_ipi_poller_poll`; otherwise the same.
+/// Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. It is cheaper
+/// than the same number of calls of `mk_ipi_poller_poll`, and otherwise does the same.
 ///
 /// # Safety
 ///
@@ -209,7 +208,7 @@ pub unsafe extern "C" fn mk_ipi_poller_wait(poller: *mut mk_ipi_poller, looks: u
 
 /// Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
 ///
-/// Returns 0; -EINVAL if `poller` is no poller; -EBUSY inside a handler that it called, and if another call uses it.
+/// Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that it called, and if another call uses it.
 /// Context: any but NMI, on the CPU that made it.
 ///
 /// # Safety

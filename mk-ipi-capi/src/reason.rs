@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a call failed, in more words than an error number has.
+//! Why a call failed, in more detail than an error number.
 
 use crate::args::TOLD;
 use crate::error::mk_ipi_strerror;
@@ -26,22 +26,22 @@ macro_rules! texts {
 
 texts! {
     None = c"no error",
-    Empty = c"RFC v2 cannot carry a message of no bytes",
+    Empty = c"RFC v2 cannot carry a message of 0 bytes",
     TooLong = c"the message is longer than the link allows",
     NoIdentity = c"this kernel was not told which instance it is (mk_ipi_identify)",
     SenderBeyondField = c"the physical id of this CPU does not fit into a slot",
     Unknown = c"there is no such instance",
     Destroyed = c"the instance is destroyed",
     NoRegion = c"the instance has no region",
-    NotItsCpu = c"the CPU is not one that can be rung for this instance",
+    NotItsCpu = c"this CPU cannot be rung for this instance",
     Busy = c"the slot holds an unread message, or another sender fills it",
     ClaimLost = c"the host has cleared the claim of this sender",
     Full = c"the lane is full",
     Unanswered = c"the receiver has not answered this life yet",
-    Contended = c"other CPUs took each position that was tried",
+    Contended = c"in each try another CPU took the position first",
     Quarantined = c"the receiver refuses this life, because it broke the protocol",
     Broken = c"the words of the receiver contradict each other, or it does not know this life any more",
-    RegionGone = c"the region of the receiver was made anew",
+    RegionGone = c"the region of the receiver was made again",
     NotNative = c"the call needs a native link",
     Unreachable = c"the interrupt controller cannot address the CPU",
     NoSuchVector = c"the interrupt controller has no interrupt for the vector",
@@ -55,34 +55,34 @@ texts! {
     Misaligned = c"the region does not begin on a page boundary",
     TooSmall = c"the region is too small",
     NoPool = c"the instance has no memory pool",
-    Exhausted = c"the memory pool of the instance has no such piece left",
-    MapMisaligned = c"the memory is not on a page boundary, or not whole words",
-    MapNoMemory = c"there is no memory left to map it",
+    Exhausted = c"the memory pool of the instance has not enough memory left",
+    MapMisaligned = c"the memory does not begin on a page boundary, or its length is not a multiple of 8",
+    MapNoMemory = c"there is not enough memory left to map it",
     MapNotAllowed = c"the kernel does not allow this memory to be mapped",
     NoLane = c"the region has no lane for this kernel",
-    Mkipi0nn = c"the region belongs to a peer that speaks another protocol, MKIPI0nn",
-    NoStamp = c"there is no native region: it would begin with another number",
+    Mkipi0nn = c"the region belongs to a peer that uses another protocol, MKIPI0nn",
+    NoStamp = c"there is no native region: its first word is wrong",
     StampVersion = c"the native region has a version that is not supported",
-    StampGeometry = c"the native region says that it has lanes or lines that it cannot have",
-    OtherGeometry = c"the region has other lanes, lines or messages than were asked for",
+    StampGeometry = c"the numbers of lanes and lines in the stamp of the native region are impossible",
+    OtherGeometry = c"the numbers of lanes or lines, or the message length, of the region differ from those that were asked for",
     InUse = c"the instance has users",
     Mapped = c"another kernel still has the region mapped",
-    NotListed = c"no live instance of the directory has its region there",
+    NotListed = c"no live instance in the directory has its region at this address",
     Changing = c"the host is changing the entry of an instance",
     Following = c"another call follows the directory now, or has added an instance",
     Ringing = c"another CPU still rings by the former entries",
     Entry = c"the entry of the instance cannot be used",
-    InCallback = c"this CPU is inside of a callback, or keeps a poller",
+    InCallback = c"this CPU is inside a callback, or has a poller",
     Stale = c"the registration has ended already",
     OtherRegistry = c"the handle belongs to another instance of the library",
     NoValue = c"the boot parameter has no value",
-    NotANumber = c"the value of the boot parameter is no number",
+    NotANumber = c"the value of the boot parameter is not a number",
     ZeroAddress = c"the address in the boot parameter is 0",
     NotAPage = c"the address in the boot parameter is not on a page boundary",
     BeyondMemory = c"the number in the boot parameter is not below 2^52",
 }
 
-/// An error of the core, in the words of C.
+/// An error of the core that has an error number and a text for C.
 pub(crate) trait Why: Copy {
     /// Its error number and its text.
     fn why(self) -> (Errno, Text);
@@ -216,13 +216,13 @@ impl Why for BootParamError {
     }
 }
 
-/// The last failure on a CPU: bits 15..8 the error number, 7..0 the text's number; 0 before the first one. One word, so that an interrupt
-/// cannot mix two.
+/// The last failure on a CPU: bits 15..8 the error number, 7..0 the text's number; 0 before the first failure. It is one word, so
+/// that an interrupt cannot mix two failures.
 #[derive(Debug)]
 pub(crate) struct LastError(AtomicU32);
 
 impl Instance {
-    /// Keeps a failure, and gives its error number, marked as kept.
+    /// Keeps a failure, and returns its error number, marked as kept.
     #[cold]
     #[inline(never)]
     pub(crate) fn because(&self, error: impl Why) -> Errno {
@@ -231,7 +231,7 @@ impl Instance {
         Errno(errno.0 | TOLD)
     }
 
-    /// Keeps a failure that has an error number only, unless it is marked as kept. Gives the number without the mark.
+    /// Keeps a failure that has an error number only, unless it is marked as kept. Returns the number without the mark.
     #[cold]
     #[inline(never)]
     pub(crate) fn keep_number(&self, errno: Errno) -> Errno {
@@ -264,13 +264,14 @@ pub(crate) fn keep_init(text: &'static CStr) {
     INIT.store(text.as_ptr().expose_provenance(), Ordering::Relaxed);
 }
 
-/// Why a call for `mk` failed on this CPU: a sentence, where `mk_ipi_strerror` has only what the error number means. `error` is
-/// what that call returned. If the last failure on this CPU had another number, or there is no more to say, the text is that of `mk_ipi_strerror`.
-/// If `mk` is no instance of the library, because `mk_ipi_init` failed, it says why that did.
+/// Why a call for `mk` failed on this CPU. The text says more than the text of the error number (`mk_ipi_strerror`). `error` is
+/// the result of that call. If the last failure on this CPU had another number, or no more is known, the text is that of
+/// `mk_ipi_strerror`. If `mk` is not an instance of the library, because `mk_ipi_init` failed, the text says why that failed.
 ///
-/// The library keeps one failure for each CPU, in one word. Ask on the CPU that made the call, before it makes another: stay on it.
-/// An interrupt handler that fails in between replaces what is kept; then the text is that of the handler's failure if the numbers are the same. Directory
-/// writers and pollers keep nothing. Returns the text, which is constant: never NULL. Context: any.
+/// The library keeps one failure for each CPU. Ask on the CPU that made the call, before it makes another call; do not migrate
+/// in between. A call in an interrupt handler that fails in between replaces the kept failure; then the text is that of the
+/// handler's failure if the numbers are the same. For directory writers and pollers no failure is kept. Returns the text, which
+/// is constant: never NULL. Context: any.
 ///
 /// # Safety
 ///

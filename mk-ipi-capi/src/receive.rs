@@ -10,8 +10,8 @@ use mk_ipi_core::{Deferred, PollError};
 
 /// Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
 ///
-/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is no instance of the library.
-/// Context: interrupts off; not NMI.
+/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is not an instance of the
+/// library. Context: interrupts off; not NMI.
 ///
 /// # Safety
 ///
@@ -24,10 +24,10 @@ pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
     }
 }
 
-/// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into
-/// this CPU's exclusive slot. On the native link the deferred work looks.
+/// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads
+/// this CPU's exclusive slot. On the native link it schedules the deferred work, which looks.
 ///
-/// Returns 1 if the deferred work was scheduled, on the native link always; 0 if there was nothing; -EINVAL if
+/// Returns 1 if the deferred work was scheduled (on the native link always); 0 if there was no message; -EINVAL if
 /// `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
 /// index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
 ///
@@ -63,9 +63,9 @@ unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> 
 
 /// The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
 ///
-/// Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of
-/// handled messages, or -EINVAL if `mk` is no instance of the library. Context: on the CPU that scheduled it, outside the vector's code;
-/// must not migrate.
+/// Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of handled
+/// messages, or -EINVAL if `mk` is not an instance of the library. Context: on the CPU that scheduled it, outside the vector's
+/// code; must not migrate.
 ///
 /// # Safety
 ///
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_in
 
 /// Stores the counters in `*stats`.
 ///
-/// Returns 0, or -EINVAL if `mk` is none or `stats` is NULL. Context: any.
+/// Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL. Context: any.
 ///
 /// # Safety
 ///

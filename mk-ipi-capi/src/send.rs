@@ -25,8 +25,8 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
     }
 }
 
-/// The number of a message that was stored. It is 0, and no error, if its doorbell did not ring: who takes that for a failure sends
-/// the message twice.
+/// The number of a message that was stored. If its doorbell failed, the result is 0 and not an error: a caller that gets an error
+/// would send the message twice.
 pub(crate) fn sent(instance: &Instance, result: Result<u64, SendError>) -> Result<u64, Errno> {
     match result {
         Ok(number) => Ok(number),
@@ -63,29 +63,30 @@ unsafe fn send_by(
 /// Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
 /// fewer; on RFC v2 1 to 256, to its doorbell CPU.
 ///
-/// Returns 0, and the message's number in `*number`, unless that is NULL: on the native link it grows from
-/// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0.
-/// Returns 0, and a number of 0, also if the message was stored and its doorbell failed, so that it is not sent twice: the next
-/// doorbell, `mk_ipi_ring`, or a look of the receiver itself delivers it. `mk_ipi_get_stats` counts these messages in
-/// `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result nothing was sent, and `*number` is unchanged:
+/// Returns 0, and stores the message's number in `*number`, unless that is NULL. On the native link the number grows from
+/// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0. If the message was
+/// stored but its doorbell failed, the call also returns 0, with a number of 0, so that the message is not sent twice. The next
+/// doorbell delivers it, or `mk_ipi_ring`, or the receiver finds it when it looks by itself. `mk_ipi_get_stats` counts these
+/// messages in `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result
+/// nothing was sent, and `*number` is unchanged:
 ///
-/// -EINVAL: `mk` is no instance of the library, `to` is unknown, too many bytes, NULL with a size, 0 bytes on RFC v2, or there this
-/// kernel was not identified.
+/// -EINVAL: `mk` is not an instance of the library, `to` is unknown, there are too many bytes, `data` is NULL and `size` is not
+/// 0; on RFC v2 also 0 bytes, or this kernel was not identified.
 ///
 /// -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
 ///
-/// -ESTALE: `to` was destroyed, or its region was created again since it was added: then add it again
-/// (`mk_ipi_follow` does). -ENODEV: it has no region.
+/// -ESTALE: `to` was destroyed, or its region was created again since it was added; in the second case add it again
+/// (`mk_ipi_follow` does so). -ENODEV: it has no region.
 ///
 /// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
 /// other CPUs took the space first.
 ///
-/// -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or a new life of it does
-/// not know ours: then add the peer again.
+/// -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or its new life does
+/// not know our life. Then add the peer again.
 ///
 /// -ENXIO: the doorbell cannot reach the CPU (RFC v2).
 ///
-/// Context: any but NMI. Neither sleeps nor waits.
+/// Context: any but NMI. It neither sleeps nor waits.
 ///
 /// # Safety
 ///
@@ -103,8 +104,8 @@ pub unsafe extern "C" fn mk_ipi_send(
     unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
-/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`; -EINVAL if that CPU does not belong to it, as
-/// the operation `peer_has_cpu` or the directory says; without both, only its doorbell CPU does. On the native
+/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`. -EINVAL if that CPU does not belong to the instance,
+/// according to the operation `peer_has_cpu` or the directory; without both, only the doorbell CPU belongs to it. On the native
 /// link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
 ///
 /// # Safety
@@ -150,8 +151,8 @@ pub unsafe extern "C" fn mk_ipi_send_from_nmi(
 }
 
 /// As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
-/// `mk_ipi_flush`. Until then they may wait. Posts of handlers are flushed at the end of the deferred work.
-/// -EINVAL on RFC v2.
+/// `mk_ipi_flush`. Until then the receiver may not notice them. Messages that handlers post are flushed at the end of the
+/// deferred work. -EINVAL on RFC v2.
 ///
 /// # Safety
 ///
@@ -217,14 +218,14 @@ unsafe fn post_all(
         let count = instance.end.post_many(to, ty, payloads).map_err(|e| instance.because(e))?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };
-        // The messages are stored, whatever `then` comes to: who is told of a failure sends them twice.
+        // The messages are stored. A failure of `then` is not reported, because the caller would send them twice.
         then(&instance.end, to);
         Ok(0)
     }))
 }
 
-/// As `mk_ipi_post`, for several messages of one type, the first `MK_IPI_MAX_MANY` of `count`. Posts as many as there is
-/// space for, from the first on, and stores their number in `*done`. Cheaper than one by one.
+/// As `mk_ipi_post`, for several messages of one type: `count`, but at most the first `MK_IPI_MAX_MANY`. Posts as many as there
+/// is space for, from the first on, and stores their number in `*done`. This is cheaper than one call for each.
 ///
 /// Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
 /// for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
@@ -248,7 +249,8 @@ pub unsafe extern "C" fn mk_ipi_post_many(
 
 /// As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
 ///
-/// Returns 0 also if messages were stored and the doorbell failed. Who wants to know calls `mk_ipi_post_many` and `mk_ipi_flush`.
+/// Returns 0 also if messages were stored and the doorbell failed. To learn of that, call `mk_ipi_post_many` and `mk_ipi_flush`
+/// instead.
 ///
 /// # Safety
 ///
@@ -293,7 +295,7 @@ pub unsafe extern "C" fn mk_ipi_flush(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.flush(to).map(|()| 0)) }
 }
 
-/// Rings an instance once more, without a message, wanted or not.
+/// Rings an instance, without a message, even if it does not want to be rung.
 ///
 /// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
 ///
@@ -306,10 +308,10 @@ pub unsafe extern "C" fn mk_ipi_ring(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.ring(to).map(|()| 0)) }
 }
 
-/// After -ENOSPC or -EAGAIN on the native link: asks for `MK_IPI_EVENT_SPACE` when our lane to the instance has
-/// space for a message of `len` bytes, or is answered.
+/// Call this after -ENOSPC or -EAGAIN on the native link. It asks for the event `MK_IPI_EVENT_SPACE` when our lane to the
+/// instance has space for a message of `len` bytes, or is answered.
 ///
-/// Returns 1 if it has space now; the event may come nevertheless. Returns 0 if the event will come, or another one that says
+/// Returns 1 if it has space now; the event may come all the same. Returns 0 if this event will come, or another event which says
 /// that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
 /// -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
 ///

@@ -31,8 +31,8 @@ unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Er
     Ok(unsafe { core::slice::from_raw_parts(cmdline.cast(), len) })
 }
 
-/// The address that `line` gives if it is a parameter's value alone: one word that begins with a digit, which no parameter's name does.
-/// Otherwise that which `find` finds on it.
+/// If `line` is a parameter's value alone, its address. A value is one word that begins with a digit; no parameter's name does.
+/// Otherwise the address that `find` finds in it.
 fn alone_or(
     line: &[u8],
     find: impl FnOnce(&[u8]) -> Result<Option<PhysAddr>, BootParamError>,
@@ -73,11 +73,11 @@ unsafe fn parameter(
 }
 
 /// The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
-/// of the kernel's own region. Instead of a command line it takes the value alone, as a kernel's own parser hands it out: one word that
-/// begins with a digit.
+/// of the kernel's own region. Instead of a command line, the value alone is also accepted, as a kernel's own parser returns it:
+/// one word that begins with a digit.
 ///
 /// Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
-/// value, 0, a value that is no number, and garbage behind it; -ERANGE for an address above 52 bits. Context: any.
+/// value, 0, a value that is not a number, and garbage after it; -ERANGE for an address above 52 bits. Context: any.
 ///
 /// # Safety
 ///
@@ -103,16 +103,16 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
     unsafe { parameter(cmdline, len, address, |line| alone_or(line, mk_ipi_directory)) }
 }
 
-/// Starts a spawned kernel: finds its own entry, by `mk_ipi_shared=`, in the directory at `mk_ipi_directory=`,
-/// and adds all live instances. One that cannot be added is left out, and reported by `left_out`.
+/// Starts a spawned kernel: finds its own entry in the directory at `mk_ipi_directory=`, by the region at `mk_ipi_shared=`,
+/// and adds all live instances. An instance that cannot be added is left out, and reported by `left_out`.
 ///
-/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it, and it says which CPUs belong to a peer if
+/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it. It also says which CPUs belong to a peer if
 /// the operation `peer_has_cpu` does not.
 ///
 /// Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
-/// ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV without a directory, or if no live entry
-/// has that region; -EPROTO if there is no directory; -EAGAIN while the host changes it; -EEXIST if this kernel is
-/// there already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
+/// ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV if `mk_ipi_directory=` is absent, or no live entry
+/// has that region; -EPROTO if there is no directory at that address; -EAGAIN while the host changes it; -EEXIST if this kernel
+/// is in the table already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
 /// error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
 /// kernel must call `mk_ipi_poll` once afterwards.
 ///
@@ -148,7 +148,7 @@ fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
 /// Maps the directory at `start`, with the length in its header.
 fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<AtomicU64>, Errno> {
     let mut len = PAGE_SIZE;
-    // A second time if it is longer than a page.
+    // If the directory is longer than a page, it is mapped a second time.
     for _ in 0..2 {
         let range = PhysRange::new(start, len).ok_or(Errno::EINVAL)?;
         let mapping = platform.map(range, Access::ReadOnly).map_err(|e| e.errno())?;
@@ -170,9 +170,9 @@ fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<Atomic
 }
 
 /// Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
-/// `memory`. One that cannot be added, unless it is this kernel's own, is left out, and reported by `left_out`.
+/// `memory`. If another instance than this kernel's own cannot be added, it is left out, and reported by `left_out`.
 ///
-/// Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: as there.
+/// Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: may sleep.
 ///
 /// # Safety
 ///

@@ -25,7 +25,7 @@ pub const MK_IPI_RFC_V2: u32 = 1;
 /// Layout of a region: the native link, a lane for each sending instance.
 pub const MK_IPI_NATIVE: u32 = 2;
 
-/// State of an instance in the directory: none has this id.
+/// State of an instance in the directory: there is no instance with this id.
 pub const MK_IPI_ABSENT: u32 = 0;
 /// State: being started; its region exists.
 pub const MK_IPI_STARTING: u32 = 1;
@@ -40,10 +40,10 @@ pub const MK_IPI_EXCLUSIVE: u32 = 1;
 /// Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
 pub const MK_IPI_ONE_DOORBELL: u32 = 2;
 
-/// Event: messages of the peer's life `incarnation` follow. Those of its former lives have been delivered. Once
-/// for each life of ours.
+/// Event: messages of the peer's life `incarnation` follow. Messages of its former lives have been delivered. Reported once
+/// in each life of ours.
 pub const MK_IPI_EVENT_BEGAN: u32 = 1;
-/// Event: the peer has answered this life of ours. Sends do not return -`MK_IPI_EAGAIN` for that any more.
+/// Event: the peer has answered this life of ours. Sends no longer return -`MK_IPI_EAGAIN` for this reason.
 pub const MK_IPI_EVENT_ANSWERED: u32 = 2;
 /// Event: the peer broke the protocol. Its messages are refused until it begins a new life or attaches again. `breach` is
 /// set.
@@ -51,8 +51,8 @@ pub const MK_IPI_EVENT_QUARANTINED: u32 = 3;
 /// Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
 /// is set.
 pub const MK_IPI_EVENT_REFUSED: u32 = 4;
-/// Event: a life of the peer ended while it handled our message `number`, which may or may not be handled. All before
-/// it were handled, and none behind it.
+/// Event: a life of the peer ended while it handled our message `number`. This message may or may not have been handled. All
+/// messages before it were handled, and none after it.
 pub const MK_IPI_EVENT_IN_DOUBT: u32 = 5;
 /// Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
 /// not handled.
@@ -71,7 +71,7 @@ pub const MK_IPI_EVENT_DEAD: u32 = 11;
 /// Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
 /// our messages with a number above `after`, up to `number`, were handled.
 pub const MK_IPI_EVENT_UNSETTLED: u32 = 12;
-/// Event: the peer says something that contradicts the directory as we know it: it may have changed. Call
+/// Event: the peer's words contradict the directory as we know it. The directory may have changed: call
 /// `mk_ipi_follow`.
 pub const MK_IPI_EVENT_READ_DIRECTORY: u32 = 13;
 
@@ -81,17 +81,17 @@ pub const MK_IPI_FOLLOWED_ADDED: u32 = 1;
 pub const MK_IPI_FOLLOWED_CHANGED: u32 = 2;
 /// `mk_ipi_follow`: the instance or its region is gone, and it was removed from the table.
 pub const MK_IPI_FOLLOWED_REMOVED: u32 = 3;
-/// `mk_ipi_follow`: the instance is live, and could not be added. It is tried again after the next change of the
+/// `mk_ipi_follow`: the instance is live, but could not be added. `mk_ipi_follow` tries again after the next change of the
 /// directory.
 pub const MK_IPI_FOLLOWED_LEFT_OUT: u32 = 4;
-/// The host takes this life of ours for dead: our own entry is not live, or names another life.
+/// `mk_ipi_follow`: the host treats this life of ours as dead: our own entry is not live, or names another life.
 pub const MK_IPI_FOLLOWED_TAKEN_FOR_DEAD: u32 = 5;
 
 /// Nothing was refused.
 pub const MK_IPI_CONFLICT_NONE: u32 = 0;
 /// Readers would refuse the entry: a number in it is not allowed, or its region is invalid.
 pub const MK_IPI_CONFLICT_ENTRY: u32 = 1;
-/// No CPU, or more than the directory has room for.
+/// The entry has no CPU, or more CPUs than the directory has room for.
 pub const MK_IPI_CONFLICT_NR_CPUS: u32 = 2;
 /// The doorbell CPU, `cpu`, is not listed.
 pub const MK_IPI_CONFLICT_DOORBELL: u32 = 3;
@@ -122,7 +122,7 @@ pub struct mk_ipi_data {
     pub r#type: c_uint,
     /// Bytes of payload.
     pub data_size: usize,
-    /// The payload; zeros behind it.
+    /// The payload; after it zeros.
     pub buffer: [c_char; MK_MAX_DATA_SIZE],
 }
 
@@ -132,9 +132,9 @@ pub struct mk_ipi_handler {
     _never_made: (),
 }
 
-/// Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took it, with no
-/// lock held. `data` is a private copy, valid until the callback returns. May send and register; may not
-/// unregister, must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
+/// Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took the message, with no
+/// lock held. `data` is a private copy, valid until the callback returns. The callback may send and register. It must not
+/// unregister, and must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
 /// for them can carry.
 pub type mk_ipi_callback_t = Option<unsafe extern "C" fn(data: *mut mk_ipi_data, ctx: *mut c_void)>;
 
@@ -164,9 +164,9 @@ pub struct mk_ipi_message {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_payload {
-    /// `size` bytes; may be NULL if there are none.
+    /// The payload, `size` bytes; may be NULL if `size` is 0.
     pub data: *const c_void,
-    /// Their number.
+    /// Bytes of payload.
     pub size: usize,
 }
 
@@ -192,15 +192,15 @@ pub struct mk_ipi_instance {
     pub vector: u32,
     /// `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
     pub layout: u32,
-    /// RFC v2: slots, the `NR_CPUS` of its kernel. Each of its CPUs is below it.
+    /// RFC v2: number of slots, the `NR_CPUS` of its kernel. The ids of all its CPUs are below it.
     pub slots: u32,
     /// RFC v2: 1 if the receiver and all senders are mk-ipi, so that no message is overwritten; 0 with C
     /// peers.
     pub exclusive: u32,
     /// Native: lanes, 1 to 256. 0: any number (attach), or 16 (create).
     pub lanes: u32,
-    /// Native: lines of 64 bytes of each lane, a power of two from 8 to 4096, and at least those of the longest
-    /// message; 0 where `lanes` is 0. 0 and a `max_len` of 0: the default for this number of lanes.
+    /// Native: lines of 64 bytes in each lane, a power of two from 8 to 4096, and enough for the longest
+    /// message; 0 where `lanes` is 0. If both this and `max_len` are 0: the default for this number of lanes.
     pub lines: u32,
     /// Native: most bytes of a message, 1 to 4096; 0 where `lines` is 0.
     pub max_len: u32,
@@ -246,10 +246,10 @@ pub struct mk_ipi_range {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_event {
-    /// `IN_DOUBT`: which message, by the number that `mk_ipi_send` gave. `DISCARDED`, `UNSETTLED`: the last one of
-    /// them.
+    /// `IN_DOUBT`: the number of the message, as `mk_ipi_send` returned it. `DISCARDED`, `UNSETTLED`: the number of the last
+    /// of these messages.
     pub number: u64,
-    /// `DISCARDED`, `UNSETTLED`: the number behind which they begin.
+    /// `DISCARDED`, `UNSETTLED`: the messages are those with a number above this one.
     pub after: u64,
     /// The peer's instance id.
     pub peer: c_int,
@@ -261,8 +261,8 @@ pub struct mk_ipi_event {
     pub ours: u32,
     /// `BEGAN`, `UP` and `DEAD`: which life of the peer.
     pub incarnation: u32,
-    /// `QUARANTINED` and `REFUSED`: 1 a line that cannot be there, 2 a length above `max_len`, 3 a hello without
-    /// sense.
+    /// `QUARANTINED` and `REFUSED`: 1 = a line that cannot be there, 2 = a length above `max_len`, 3 = an invalid
+    /// hello.
     pub breach: u32,
 }
 
@@ -274,7 +274,7 @@ pub struct mk_ipi_record {
     pub region_start: u64,
     /// Bytes of the region; 0 if it has none.
     pub region_len: u64,
-    /// The CPU that is rung if the sender names no other; one of those listed.
+    /// The CPU that is rung if the sender names no other; one of the listed CPUs.
     pub doorbell_cpu: u64,
     /// The instance id, 0 to 255.
     pub instance: c_int,
@@ -284,7 +284,7 @@ pub struct mk_ipi_record {
     pub state: u32,
     /// `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`.
     pub layout: u32,
-    /// `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, each or not.
+    /// Any of `MK_IPI_EXCLUSIVE` and `MK_IPI_ONE_DOORBELL`, or 0.
     pub flags: u32,
     /// The vector to ring.
     pub vector: u32,
@@ -298,20 +298,20 @@ pub struct mk_ipi_record {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct mk_ipi_conflict {
-    /// A CPU, where the reason names one; else 0.
+    /// A CPU, if the reason names one; otherwise 0.
     pub cpu: u64,
     /// An `MK_IPI_CONFLICT_` number.
     pub why: u32,
-    /// An instance, where the reason names one; else -1.
+    /// An instance, if the reason names one; otherwise -1.
     pub instance: c_int,
-    /// `LIVE`: the incarnation that is live; else 0.
+    /// `LIVE`: the incarnation that is live; otherwise 0.
     pub incarnation: u32,
     /// 0.
     pub reserved: u32,
 }
 
-/// Called by `mk_ipi_follow` for each changed instance: `what` is an
-/// `MK_IPI_FOLLOWED_` number; `error`, for `LEFT_OUT`, says why, as a negated error number, else it is 0.
+/// Called by `mk_ipi_follow` for each changed instance. `what` is an `MK_IPI_FOLLOWED_` number. `error` is the reason of
+/// `LEFT_OUT`, as a negated error number; otherwise 0.
 pub type mk_ipi_followed_callback_t =
     Option<unsafe extern "C" fn(instance: c_int, what: u32, error: c_int, ctx: *mut c_void)>;
 
@@ -357,7 +357,7 @@ pub struct mk_ipi_stats {
     pub dropped: u64,
     /// Messages left in their exclusive slot because the queue was full, and taken later.
     pub left: u64,
-    /// Interrupts without a region of our own, or on a CPU that it has no slot for.
+    /// Interrupts without a region of our own, or on a CPU that has no slot in it.
     pub no_region: u64,
     /// Interrupts on a CPU whose index is not below `MK_IPI_MAX_CPUS`.
     pub beyond_cpus: u64,
@@ -385,7 +385,7 @@ pub struct mk_ipi_lane_stats {
     pub last_breach: u64,
 }
 
-// The header's numbers are written out; these say that they are those of the protocol.
+// The numbers above are written out for the header. These assertions check that they are the numbers of the protocol.
 const _: () = {
     assert!(MK_MAX_DATA_SIZE == rfc_v2::MK_MAX_DATA_SIZE && MK_MAX_INSTANCES == rfc_v2::MK_MAX_INSTANCES);
     assert!(MK_IPI_MAX_LEN == native::MAX_LEN);

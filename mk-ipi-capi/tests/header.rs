@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `include/mk_ipi.h` is what cbindgen makes of the crate, and says the sizes and offsets that the crate has.
+//! Checks that `include/mk_ipi.h` is the header that cbindgen makes from the crate, with the sizes and offsets of the crate.
 //!
-//! With `MK_IPI_HEADER=write` in the environment it is written instead: `cargo xtask capi` does that.
+//! With `MK_IPI_HEADER=write` in the environment the header is written instead: `cargo xtask capi` does that.
 #![cfg(not(miri))]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -15,8 +15,8 @@ use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
-/// A part of the header: what it is about, the crate's files whose items belong to it, and items of other files that do
-/// (`*` ends the beginning of several names).
+/// A section of the header: its subject, the crate's files whose items belong to it, and items of other files that belong to it
+/// (a name that ends with `*` stands for all names that begin so).
 struct Section {
     title: &'static str,
     about: &'static str,
@@ -24,7 +24,7 @@ struct Section {
     items: &'static [&'static str],
 }
 
-/// The header's parts, in order.
+/// The header's sections, in order.
 const SECTIONS: [Section; 6] = [
     Section {
         title: "General",
@@ -70,8 +70,8 @@ const SECTIONS: [Section; 6] = [
     },
     Section {
         title: "RFC v2",
-        about: "The calls of the Linux patch, with its names and results. They work on the default instance. Names that do not \
-                begin with MK_IPI_ are left alone if they are defined already.",
+        about: "The calls of the Linux patch, with its names and results. They work on the default instance. Macros that do not \
+                begin with MK_IPI_ are not defined again if they are defined already.",
         files: &["compat"],
         items: &[
             "MK_MAX_DATA_SIZE",
@@ -112,7 +112,7 @@ const SECTIONS: [Section; 6] = [
 /// Constants that C users write in another base.
 const AS_WRITTEN: [(&str, &str); 2] = [("MK_PFN_IPI_TYPE", "0x80000001U"), ("MULTIKERNEL_VECTOR", "0xea")];
 
-/// What the compiler says of a struct: its name, size, alignment, and the offset of each field.
+/// The layout of a struct, as the compiler has it: its name, size, alignment, and the offset of each field.
 struct Layout {
     name: &'static str,
     size: usize,
@@ -179,7 +179,7 @@ fn assertions() -> String {
     );
     writeln!(text, "MK_IPI_ASSERT(MK_PFN_IPI_TYPE == 0x80000001U);").unwrap();
     for Layout { name, size, align, fields } in layouts() {
-        // What the limits make of it, the header computes.
+        // This size depends on the limits, so the header computes it.
         let size = if size == MK_IPI_SIZE { "MK_IPI_SIZE".to_owned() } else { size.to_string() };
         writeln!(text, "MK_IPI_ASSERT(sizeof(struct {name}) == {size});").unwrap();
         writeln!(text, "MK_IPI_ASSERT(__alignof__(struct {name}) == {align});").unwrap();
@@ -190,9 +190,9 @@ fn assertions() -> String {
     text
 }
 
-/// A limit: its name, the usual value, the most that it can be, and what it is.
+/// A limit: its name, its default, its maximum, and what it means.
 const LIMITS: [(&str, usize, usize, &str); 4] = [
-    ("MK_IPI_MAX_CPUS", 64, 4096, "Most CPUs of this kernel: `this_cpu_index` is below it. Those of others need no room."),
+    ("MK_IPI_MAX_CPUS", 64, 4096, "Most CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels need no room."),
     ("MK_IPI_MAX_HANDLERS", 64, 128, "Most handlers that can be registered at a time."),
     (
         "MK_IPI_QUEUE",
@@ -201,14 +201,14 @@ const LIMITS: [(&str, usize, usize, &str); 4] = [
         "Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a CPU. A power \
          of two.",
     ),
-    ("MK_IPI_MAX_INSTANCES", 256, 256, "Ids of instances that this kernel can know are below it."),
+    ("MK_IPI_MAX_INSTANCES", 256, 256, "This kernel can know only instances whose ids are below it."),
 ];
 
 /// The limits, and the size that follows from them.
 fn limits_in_c() -> String {
     let mut text = String::from(
-        "\n/*\n * Limits. Who builds the library chooses them (`cargo xtask capi --help`), and defines them here to the same \
-         values:\n * mk_ipi_init finds out if these ask for another size.\n */\n",
+        "\n/*\n * Limits. They are chosen when the library is built (`cargo xtask capi --help`). Define them here to the same \
+         values:\n * mk_ipi_init fails if these give another size.\n */\n",
     );
     for (name, usual, most, what) in LIMITS {
         writeln!(text, "/** {what} 1 to {most}. */\n#ifndef {name}\n#define {name} {usual}\n#endif").unwrap();
@@ -272,7 +272,7 @@ fn file_of(name: &str, sources: &[(&'static str, String)]) -> &'static str {
     sources.iter().find(|(_, source)| defines(source)).unwrap_or_else(|| panic!("no file defines {name}")).0
 }
 
-/// A constant as C users write it. Names that others may have, too, are left to them.
+/// A constant as C users write it. If another header may define the name too, this one is guarded by `#ifndef`.
 fn as_written(item: &Item<'_>) -> String {
     let Some((comment, value)) = item.text.split_once("\n#define ") else { return item.text.to_owned() };
     let value = value.strip_prefix(item.name).unwrap().trim();
@@ -288,7 +288,7 @@ fn as_written(item: &Item<'_>) -> String {
     format!("{comment}\n#ifndef {name}\n#define {name} {written}\n#endif")
 }
 
-/// Whether a name is what a section says.
+/// Whether `said`, from a section, stands for this name.
 fn is_said(name: &str, said: &str) -> bool {
     said.strip_suffix('*').map_or(name == said, |beginning| name.starts_with(beginning))
 }
@@ -383,7 +383,7 @@ fn structs_of(header: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The fields' names: what stands before `;`, an array's length, or a function's arguments.
+/// The names of the fields: the word before `;`, before an array's length, or before a function's arguments.
 fn fields_of(body: &str) -> impl Iterator<Item = &str> {
     let lines = body.lines().map(str::trim).filter(|l| !l.starts_with(['*', '/']) && !l.is_empty());
     lines.filter_map(|line| match line.split_once("(*") {
@@ -396,7 +396,7 @@ fn fields_of(body: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What the comment of each function says.
+/// The comment of each function.
 fn comments_of(header: &str) -> Vec<(&str, &str)> {
     let blocks = header.split("\n\n").filter(|block| block.starts_with("/**\n"));
     let items =
@@ -410,7 +410,7 @@ fn each_function_says_its_context() {
     let comments = comments_of(&made);
     assert!(comments.len() > 60, "{} functions", comments.len());
     for (name, comment) in &comments {
-        // Its own words, or those of the call that it refers to, up to three calls away.
+        // The comment itself, or that of the call that it refers to, up to three calls away.
         let (mut said, mut at) = (*comment, *name);
         for _ in 0..3 {
             if said.contains("Context:") {

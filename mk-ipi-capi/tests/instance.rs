@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The C calls from Rust, so that Miri can watch them: an instance made in place, a message to itself, handles.
+//! The C calls, called from Rust, so that Miri can check them: an instance made in place, a message to itself, handles.
 use mk_ipi_capi::directory::{
     mk_ipi_directory_create, mk_ipi_directory_has_cpu, mk_ipi_directory_read, mk_ipi_directory_write,
     mk_ipi_directory_writer,
@@ -26,14 +26,14 @@ use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::ffi::{c_int, c_uint, c_ulong, c_void, CStr};
 use std::ptr::{null, null_mut};
 
-/// What calls return.
+/// Results of calls.
 const ENOMEM: c_int = -(mk_ipi_error::MK_IPI_ENOMEM as c_int);
 const EBUSY: c_int = -(mk_ipi_error::MK_IPI_EBUSY as c_int);
 const EINVAL: c_int = -(mk_ipi_error::MK_IPI_EINVAL as c_int);
 const ESTALE: c_int = -(mk_ipi_error::MK_IPI_ESTALE as c_int);
 const ENODEV: c_int = -(mk_ipi_error::MK_IPI_ENODEV as c_int);
 
-/// Where the one region is said to lie.
+/// The physical address of the only region.
 const PHYS: u64 = 0x10_0000;
 const PAGES: Layout = match Layout::from_size_align(64 << 12, 4096) {
     Ok(layout) => layout,
@@ -42,7 +42,7 @@ const PAGES: Layout = match Layout::from_size_align(64 << 12, 4096) {
 
 /// A kernel with one CPU, which rings itself only. `ctx` is the region's memory.
 unsafe extern "C" fn pool_alloc(_: *mut c_void, _: c_int, len: u64, phys: *mut u64) -> c_int {
-    // SAFETY: the library gives a place for it.
+    // SAFETY: the library passes a valid place for the result.
     unsafe { phys.write(PHYS) };
     if len <= PAGES.size() as u64 {
         0
@@ -53,7 +53,7 @@ unsafe extern "C" fn pool_alloc(_: *mut c_void, _: c_int, len: u64, phys: *mut u
 unsafe extern "C" fn pool_free(_: *mut c_void, _: c_int, _: u64, _: u64) {}
 unsafe extern "C" fn map(ctx: *mut c_void, phys: u64, _: u64, _: c_int, virt: *mut *mut c_void) -> c_int {
     let offset = usize::try_from(phys.wrapping_sub(PHYS)).unwrap_or(0);
-    // SAFETY: as above; the library maps what `pool_alloc` gave, which lies in the memory at `ctx`.
+    // SAFETY: as above; the library maps memory from `pool_alloc`, which is in the memory at `ctx`.
     unsafe { virt.write(ctx.byte_add(offset)) };
     0
 }
@@ -126,11 +126,11 @@ unsafe extern "C" fn count_data(data: *mut mk_ipi_data, ctx: *mut c_void) {
     unsafe { *ctx.cast::<u32>() = (*ctx.cast::<u32>()).wrapping_add(1) };
 }
 
-/// Two messages at once, given out by a poller, which is made where a stack has it; how many that were.
+/// Sends two messages in one call. A poller on the stack delivers them. Returns how many it delivered.
 ///
 /// # Safety
 ///
-/// `mk` is an instance that knows itself.
+/// `mk` is an instance that has an identity.
 unsafe fn poll(mk: *mut mk_ipi) -> c_int {
     let mut place = std::mem::MaybeUninit::<mk_ipi_poller>::zeroed();
     let (poller, hello) = (place.as_mut_ptr(), mk_ipi_payload { data: b"hello".as_ptr().cast(), size: 5 });
@@ -182,7 +182,7 @@ fn an_instance_made_in_place_sends_to_itself() {
             assert_eq!(mk_ipi_create_instance(mk, &config, null_mut()), 0);
             let mut handler = null_mut();
             assert_eq!(mk_ipi_register(mk, 7, Some(count), ctx, &mut handler), 0);
-            // Before there is a default instance, which gets it then.
+            // Registered before there is a default instance, which gets the handler later.
             let old = compat::multikernel_register_handler(Some(count_data), ctx, 7);
             assert_eq!(mk_ipi_set_default(mk), 0);
             let hello = b"hello".as_ptr().cast();
@@ -209,15 +209,15 @@ fn an_instance_made_in_place_sends_to_itself() {
 }
 
 unsafe extern "C" fn followed(instance: c_int, what: u32, error: c_int, ctx: *mut c_void) {
-    // SAFETY: what the test gave; one thread.
+    // SAFETY: the argument of the test; one thread.
     unsafe { *ctx.cast::<(c_int, u32, c_int)>() = (instance, what, error) };
 }
 
-/// A directory of one instance, with the region at [`PHYS`], whose `nr_cpus` CPUs are those from 3 on.
+/// Writes a directory of one instance, with the region at [`PHYS`], and `nr_cpus` CPUs whose ids begin at 3.
 ///
 /// # Safety
 ///
-/// `writer` is one.
+/// `writer` is a directory writer.
 unsafe fn write(writer: *mut mk_ipi_directory_writer, nr_cpus: u32, doorbell_cpu: u64) {
     let record = mk_ipi_record {
         region_start: PHYS,
@@ -278,13 +278,13 @@ fn a_kernel_joins_by_a_directory_that_it_keeps() {
         write(writer, 100, 102);
         assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), 2);
         assert_eq!(*ctx.cast::<(c_int, u32, c_int)>(), (1, MK_IPI_FOLLOWED_CHANGED, 0));
-        // The host has the region mapped, and has not followed.
+        // The lane of the host says that it has our region mapped, and has not followed.
         assert_eq!(mk_ipi_behind(mk, 2, None, null_mut()), 1);
         assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 102), 1);
         assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 103), 0);
         assert_eq!(mk_ipi_directory_read(words, len, 1, &mut record, cpus.as_mut_ptr(), 100), 0);
         assert_eq!((record.nr_cpus, cpus[99]), (100, 102));
-        // What is kept says that it is ours, whatever this kernel was built for.
+        // The kept directory says that the CPU is ours, whatever limits this kernel was built with.
         assert_eq!(mk_ipi_move_doorbell(mk, 50, 0xe0), 0);
         assert_eq!(mk_ipi_move_doorbell(mk, 103, 0xe0), EINVAL);
         assert_eq!((mk_ipi_fini(mk), mk_ipi_fini(host)), (0, 0));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a caller can do wrong: an error number, or a stated no-op. */
+/* Wrong calls: each returns an error number, or does nothing, as the header says. */
 #include "machine.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ static void no_message(const struct mk_ipi_message *message, void *ctx)
 	(void)message, (void)ctx;
 }
 
-/* Each operation that must be there, missing in its turn. */
+/* Each required operation is missing in turn. */
 static void tables(void)
 {
 #define NEEDED(name) { offsetof(struct mk_ipi_ops, name), "mk_ipi: the operation " #name " is NULL" }
@@ -45,7 +45,7 @@ static void tables(void)
 	GIVES(mk_ipi_init(&mk, sizeof(mk) - 1, &ops), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(&mk, sizeof(mk), NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(NULL, sizeof(mk), &ops), -MK_IPI_EINVAL);
-	/* Those that may be missing. */
+	/* The optional operations. */
 	ops.relax = NULL, ops.log = NULL, ops.region_added = NULL, ops.region_removed = NULL;
 	ops.peer_event = NULL, ops.peer_has_cpu = NULL, ops.left_out = NULL, ops.stop = NULL;
 	ops.unhandled = NULL, ops.pool_alloc = NULL, ops.pool_free = NULL, ops.peer_may_share = NULL;
@@ -55,7 +55,7 @@ static void tables(void)
 	GIVES(mk_ipi_fini(&mk), 0);
 }
 
-/* Every call with an instance that is none. */
+/* Every call, with a pointer that is not an instance. */
 static void no_instance(struct mk_ipi *mk)
 {
 	struct mk_ipi_handler *handler;
@@ -143,7 +143,7 @@ static void null_pointers(void)
 	GIVES(mk_ipi_set_default((struct mk_ipi *)(void *)arena), -MK_IPI_EINVAL);
 }
 
-/* A full registry; handles that were ended, are another instance's, or are nonsense. */
+/* A full registry; handles that were unregistered, belong to another instance, or are nonsense. */
 static void handles(void)
 {
 	struct mk_ipi_handler *all[MK_IPI_MAX_HANDLERS], *more, *of_b;
@@ -167,7 +167,7 @@ static void handles(void)
 	GIVES(mk_ipi_unregister(b.mk, of_b), 0);
 }
 
-/* Several at once: all are looked at before one is sent. */
+/* Several messages in one call: all are checked before one is sent. */
 static void sends_many(int native)
 {
 	static unsigned char bytes[5000];
@@ -262,7 +262,7 @@ void test_bad_calls(void)
 		null_pointers();
 		handles();
 		sends(layout);
-		/* No pool gets back what another kernel has mapped, by its own word; for that RFC v2 has no room. */
+		/* A region does not go back to the pool while another kernel says that it has the region mapped. RFC v2 has no word for that. */
 		if (layout == MK_IPI_NATIVE)
 			GIVES(mk_ipi_fini(a.mk), -MK_IPI_EBUSY);
 		kernel_end(&b);

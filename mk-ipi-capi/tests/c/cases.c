@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a kernel's own code may do wrong, and what it may expect: each as the header says. */
+/* Mistakes of a kernel's own code, and what the header promises about them. */
 #include "machine.h"
 
 #include <limits.h>
@@ -22,7 +22,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Bytes where nothing can lie that needs an alignment, as in a packed struct. Nothing is written there. */
+/* A misaligned address, as in a packed struct. Nothing must be written there. */
 static unsigned char odd[4096 + 1] __attribute__((aligned(8)));
 #define ODD ((void *)(odd + 1))
 
@@ -92,13 +92,13 @@ static void misaligned(void)
 	REFUSED(mk_ipi_map_pfn(a.mk, ARENA_PHYS / PAGE, ODD));
 	REFUSED(mk_receive_pfn(&data, ODD));
 	REFUSED(mk_ipi_poller_begin(a.mk, ODD, sizeof(struct mk_ipi_poller)));
-	/* None of the sends was one. */
+	/* None of these calls sent a message. */
 	machine_run();
 	GIVES(b.nr_unhandled, 0);
 	end();
 }
 
-/* As the Linux patch has it now, where a message has 4096 bytes: the call of that name takes 256, whatever the region holds. */
+/* In a later version of the Linux patch a message has 4096 bytes. Our call of the same name takes 256, also if the region has room for more. */
 static void long_messages(void)
 {
 	static unsigned char big[MK_IPI_MAX_LEN + 1];
@@ -113,7 +113,7 @@ static void long_messages(void)
 		GIVES(multikernel_send_ipi_data(2, big, 257, 0x5001), -MK_IPI_EINVAL);
 		GIVES(multikernel_send_ipi_data(2, big, 4096, 0x5001), -MK_IPI_EINVAL);
 		machine_run();
-		/* Nobody has registered for it. */
+		/* There is no handler for it. */
 		GIVES(b.nr_unhandled, 1);
 		GIVES(b.unhandled_type, 0x5001);
 		GIVES(b.unhandled_size, 256);
@@ -133,7 +133,7 @@ static void long_messages(void)
 	end();
 }
 
-/* Storage that its owner copied or moved is none. */
+/* Storage that was copied or moved is not an instance. */
 static void copied(void)
 {
 	static struct mk_ipi copy;
@@ -171,7 +171,7 @@ static void once_of_two(const struct mk_ipi_message *message, void *ctx)
 	GIVES(mk_ipi_unregister(b.mk, others), -MK_IPI_EDEADLK);
 }
 
-/* A handler that unregisters itself goes on being called, and the log says so; behind it the call works. */
+/* A handler that tries to unregister itself is still called, and the log says so. After the callback the call works. */
 static void unregisters_itself(void)
 {
 	begin(MK_IPI_NATIVE);
@@ -203,7 +203,7 @@ static int says(struct mk_ipi *mk, int error, const char *text)
 	return strcmp(mk_ipi_last_error(mk, error), text) == 0;
 }
 
-/* The reason of the last failure on this CPU; the number's own text where there is none. */
+/* The reason of the last failure on this CPU; the text of the number if no reason is kept. */
 static void reasons(void)
 {
 	static const char word[] = "mk_ipi_shared=0x1008";
@@ -216,7 +216,7 @@ static void reasons(void)
 	CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
 	GIVES(mk_ipi_send(a.mk, 8, 1, "x", 1, NULL), -MK_IPI_EINVAL);
 	CHECK(says(a.mk, -MK_IPI_EINVAL, "there is no such instance"));
-	/* It stays, for whoever asks for this number; a success changes nothing, another failure does. */
+	/* It stays for this error number. A success does not change it; another failure does. */
 	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
 	CHECK(says(a.mk, MK_IPI_EINVAL, "there is no such instance"));
 	CHECK(says(a.mk, -MK_IPI_ENOSPC, "the lane is full"));
@@ -251,7 +251,7 @@ static void reasons(void)
 	GIVES(mk_ipi_unregister(a.mk, handler), 0);
 	GIVES(mk_ipi_unregister(a.mk, handler), -MK_IPI_ESTALE);
 	CHECK(says(a.mk, -MK_IPI_ESTALE, "the registration has ended already"));
-	/* No instance: why it was not made. */
+	/* There is no instance: the text says why it was not made. */
 	ops = kernel_ops(&a);
 	ops.unmap = NULL;
 	GIVES(mk_ipi_init(&none, sizeof(none), &ops), -MK_IPI_EINVAL);
@@ -261,7 +261,7 @@ static void reasons(void)
 	end();
 }
 
-/* A kernel with the eight operations that must be there: it talks, and is refused what it has no operation for. */
+/* A kernel with only the eight required operations: messages work, and calls that need another operation are refused. */
 static void least(void)
 {
 	struct mk_ipi_instance config;
@@ -293,7 +293,7 @@ static void least(void)
 	}
 }
 
-/* Each error number has a text of its own, negated or not; any other number has one, too. */
+/* Each error number has a text of its own, negated or not; any other number has a text too. */
 static void texts(void)
 {
 	static const enum mk_ipi_error all[] = {

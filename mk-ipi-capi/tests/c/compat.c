@@ -8,12 +8,12 @@
 
 static struct kernel a, b;
 
-/* What a callback got. */
+/* What a callback received. */
 static struct mk_ipi_data last;
 static unsigned calls;
 static struct mk_ipi_handler *me;
 
-/* The signatures are those of the spec, to the letter. */
+/* The signatures are exactly those of the specification. */
 static struct mk_ipi_handler *(*const register_)(mk_ipi_callback_t, void *, unsigned int) = multikernel_register_handler;
 static void (*const unregister_)(struct mk_ipi_handler *) = multikernel_unregister_handler;
 static int (*const send_)(int, void *, size_t, unsigned long) = multikernel_send_ipi_data;
@@ -84,7 +84,7 @@ static void without_default(void)
 	interrupt_();
 }
 
-/* Handlers that are registered before there is a default instance: it gets them, and their handles stay good. */
+/* Handlers that are registered before there is a default instance: it gets them, and their handles stay valid. */
 static void before_the_default(void)
 {
 	struct mk_ipi_handler *one, *two, *gone, *other, *all[MK_IPI_MAX_HANDLERS];
@@ -95,7 +95,7 @@ static void before_the_default(void)
 	two = register_(callback, &calls, 6);
 	gone = register_(callback, &calls, 6);
 	CHECK(one && two && gone && one != two && one != gone && two != gone);
-	/* It ends before it began; its place is taken by another, whose handle is another one. */
+	/* It is unregistered while it waits. Another handler takes its place, and has another handle. */
 	unregister_(gone);
 	other = register_(callback, &calls, 7);
 	CHECK(other && other != gone);
@@ -109,7 +109,7 @@ static void before_the_default(void)
 	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 2);
-	/* Once: not with each default instance to come. */
+	/* They are handed over once, and not again to the next default instance. */
 	GIVES(mk_ipi_set_default(NULL), 0);
 	GIVES(mk_ipi_set_default(b.mk), 0);
 	unregister_(one);
@@ -117,14 +117,14 @@ static void before_the_default(void)
 	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 3);
-	/* They are b's. */
+	/* They belong to b. */
 	GIVES(mk_ipi_unregister(a.mk, two), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_unregister(b.mk, two), 0);
 	GIVES(mk_ipi_unregister(b.mk, two), -MK_IPI_ESTALE);
 	GIVES(mk_ipi_send(a.mk, 2, 7, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 4);
-	/* More than there is room for: those wait, here and with the instance. */
+	/* More handlers than there is room for: the table is full, and then the instance is full. */
 	GIVES(mk_ipi_set_default(NULL), 0);
 	GIVES(mk_ipi_register(b.mk, 9, nothing, NULL, &one), 0);
 	for (i = 0; i < MK_IPI_MAX_HANDLERS - 1; i++)
@@ -187,7 +187,7 @@ static void sends(uint32_t exclusive)
 	GIVES(send(9, bytes, 257, TYPE), -MK_IPI_EINVAL);
 	GIVES(send(9, bytes, 0, TYPE), -MK_IPI_ENODEV);
 	GIVES(send(9, bytes, 1, TYPE), -MK_IPI_ENODEV);
-	/* A second one before the first is read. */
+	/* A second message comes before the first is read. */
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	GIVES(send(2, bytes, 2, TYPE), exclusive ? -MK_IPI_EBUSY : 0);
 	deliver();
@@ -198,13 +198,13 @@ static void sends(uint32_t exclusive)
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	deliver();
 	GIVES(calls, 519);
-	/* `two` is over: it does not end the handler that has its place now. */
+	/* The handle `two` has ended: it does not unregister the handler that has its place now. */
 	CHECK(register_(callback, &calls, TYPE) != two);
 	unregister_(two);
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	deliver();
 	GIVES(calls, 521);
-	/* Of another instance: nothing ends. */
+	/* A handle of another instance: nothing is unregistered. */
 	GIVES(mk_ipi_set_default(a.mk), 0);
 	unregister_(one);
 	GIVES(mk_ipi_set_default(b.mk), 0);
@@ -262,7 +262,7 @@ static void numbers_of_pages(void)
 	b.unshared = 0, b.maps_left = 0;
 	CHECK(!map_page_(&last));
 	b.maps_left = -1;
-	/* The strict forms say why. */
+	/* The calls that begin with mk_ipi_ return why. */
 	GIVES(mk_ipi_map_pfn(b.mk, UINT64_MAX, &page), -MK_IPI_ERANGE);
 	GIVES(mk_ipi_map_pfn(b.mk, 1, &page), -MK_IPI_EACCES);
 	GIVES(mk_ipi_map_pfn(b.mk, pfn, &page), 0);
@@ -292,7 +292,7 @@ void test_compat(void)
 		numbers_of_pages();
 		kernel_end(&b);
 		kernel_end(&a);
-		/* The default one is gone with its kernel. */
+		/* The default instance has ended with its kernel. */
 		GIVES(send_(2, last.buffer, 1, TYPE), -MK_IPI_ENODEV);
 		machine_reset();
 	}

@@ -159,7 +159,7 @@ static void parameters(void)
 		{ "mk_ipi_shared=0x1008", -MK_IPI_EINVAL, 0 },
 		{ "mk_ipi_shared=4P", -MK_IPI_ERANGE, 0 },
 		{ "mk_ipi_shared=99999999999999999999", -MK_IPI_ERANGE, 0 },
-		/* The value alone. A word that begins with a digit, among others, is a parameter of somebody else. */
+		/* The value alone. Among other words, a word that begins with a digit is not our parameter. */
 		{ "0x40000", 1, 0x40000 },
 		{ "64M", 1, 64 << 20 },
 		{ "64Mjunk", -MK_IPI_EINVAL, 0 },
@@ -193,7 +193,7 @@ static int start(const char *format, uint64_t at)
 	return mk_ipi_start(spawned.mk, line, (size_t)length);
 }
 
-/* An entry whose region is none. */
+/* An entry whose memory is not a region. */
 static uint64_t a_bad_neighbour(void)
 {
 	static const uint64_t cpu = 7;
@@ -209,7 +209,7 @@ static uint64_t a_bad_neighbour(void)
 	return record.region_start;
 }
 
-/* By its boot parameters a kernel finds itself and the host, and the two talk. */
+/* A kernel finds itself and the host by its boot parameters, and the two exchange messages. */
 static void starts(void)
 {
 	struct mk_ipi_instance config = config_of(2, &spawned.cpu, MK_IPI_RFC_V2, 1);
@@ -288,7 +288,7 @@ static void old_start(void)
 	mk_ipi_interrupt(spawned.mk);
 	/* One address alone does not say where the directory is. */
 	GIVES(mk_ipi_start(spawned.mk, "64M", 3), -MK_IPI_ENODEV);
-	/* The value alone, as a kernel's own parser of the command line hands it out. */
+	/* The value alone, as a kernel's own parser of the command line returns it. */
 	GIVES(mk_ipi_start_rfc_v2(spawned.mk, strchr(line, '=') + 1, strlen(strchr(line, '=') + 1), &config), 1);
 	GIVES(mk_ipi_register(spawned.mk, 1, count, NULL, &handler), 0);
 	GIVES(mk_ipi_identify(host.mk, 0, 1), 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The directory changes while kernels run: instances come and go, regions end, CPUs change hands (SPEC D-7 to D-9, N-17). */
+/* The directory changes while kernels run: instances come and go, regions end, CPUs move to other kernels (SPEC D-7 to D-9, N-17). */
 #include "machine.h"
 
 #include <stdio.h>
@@ -93,7 +93,7 @@ static int start(struct kernel *k)
 					     (unsigned long long)info.region_start, (unsigned long long)directory));
 }
 
-/* A host and a kernel that it has spawned; the directory says who booted the machine, and where it lies itself. */
+/* A host and a kernel that it has spawned. The directory names the CPU that booted the machine, and its own address. */
 static void begin(void)
 {
 	uint64_t cpu = 0;
@@ -135,7 +135,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Another kernel comes, restarts, and goes; its region goes back to the pool when nobody has it mapped any more. */
+/* Another kernel comes, restarts, and goes. Its region goes back to the pool when no kernel has it mapped any more. */
 static void comes_and_goes(void)
 {
 	begin();
@@ -145,7 +145,7 @@ static void comes_and_goes(void)
 	makes(&late);
 	writes(&late, MK_IPI_RUNNING);
 	GIVES(start(&late), 3);
-	/* The host's own region is what it looks at. */
+	/* mk_ipi_behind reads the host's own region. */
 	GIVES(mk_ipi_behind(host.mk, 3, is_behind, &last), 1);
 	GIVES(last.calls, 1);
 	GIVES(last.instance, 1);
@@ -157,7 +157,7 @@ static void comes_and_goes(void)
 	GIVES(mk_ipi_send(spawned.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(late.nr_unhandled, 1);
-	/* It ends: whoever has its region mapped lets go of it. */
+	/* It is ending: each kernel that has its region mapped detaches. */
 	GIVES(mk_ipi_goodbye(late.mk), 0);
 	kernel_end(&late);
 	writes(&late, MK_IPI_DEAD);
@@ -171,7 +171,7 @@ static void comes_and_goes(void)
 	end();
 }
 
-/* A kernel that was killed still has a region mapped, by its last word: the host says what it knows. */
+/* The words of a killed kernel still say that it has a region mapped. The host says that its CPUs have stopped. */
 static void killed(void)
 {
 	begin();
@@ -187,7 +187,7 @@ static void killed(void)
 	end();
 }
 
-/* What was sent and not handled is told when the link ends; and so is a region that was made anew below us. */
+/* Messages that were sent and not handled are reported when the link ends, also if the region was made again while we used it. */
 static void unsettled(void)
 {
 	const struct mk_ipi_event *event;
@@ -204,13 +204,13 @@ static void unsettled(void)
 	end();
 	begin();
 	GIVES(mk_ipi_get_instance(host.mk, 0, &info), 0);
-	/* Lane 1's header, word 3: nobody is attached. */
+	/* Lane 1's header, word 3 (ATTACHED): no kernel is attached. */
 	store64(info.region_start + PAGE + PAGE + 24, 0);
 	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1, NULL), -MK_IPI_ESTALE);
 	end();
 }
 
-/* One that cannot be added is told of, by the callback, or by `left_out`. */
+/* An instance that cannot be added is reported, by the callback or by `left_out`. */
 static void left_out(void)
 {
 	struct mk_ipi_record record;
@@ -236,7 +236,7 @@ static void left_out(void)
 	end();
 }
 
-/* Why a write was refused, both sides of it. */
+/* The reason why a write was refused names both sides of the conflict. */
 static void refused(const struct mk_ipi_record *record, const uint64_t *cpus, int error, uint32_t why, int instance,
 		    uint64_t cpu)
 {
@@ -288,7 +288,7 @@ static void conflicts(void)
 	writes(&late, MK_IPI_RUNNING);
 	writes(&late, MK_IPI_DEAD);
 	refused(&good, many, -MK_IPI_EINVAL, MK_IPI_CONFLICT_OVER, 2, 0);
-	/* As many CPUs as the directory has room for, in and out. */
+	/* Writes and reads as many CPUs as the directory has room for. */
 	good.incarnation++, good.nr_cpus = CPUS;
 	GIVES(mk_ipi_directory_write(&writer, &good, many), 0);
 	GIVES(mk_ipi_directory_conflict(&writer, &conflict), 0);
@@ -300,13 +300,13 @@ static void conflicts(void)
 	GIVES(memcmp(copy, many, sizeof(copy)), 0);
 	GIVES(mk_ipi_directory_has_cpu(at_phys(directory), size, 2, many[CPUS - 1]), 1);
 	GIVES(mk_ipi_directory_has_cpu(at_phys(directory), size, 2, many[CPUS]), 0);
-	/* An entry that makes no sense is named when another one is written. */
+	/* An invalid entry is named when another entry is written. */
 	store64(directory + 64 + 8, 7);
 	refused(&good, many, -MK_IPI_EPROTO, MK_IPI_CONFLICT_UNREADABLE, 0, 0);
 	end();
 }
 
-/* The next life of the host goes on with the directory of the former one. */
+/* The next life of the host continues with the directory of the former life. */
 static void takes_over(void)
 {
 	struct mk_ipi_record record;
@@ -325,7 +325,7 @@ static void takes_over(void)
 	record.state = MK_IPI_RUNNING;
 	GIVES(mk_ipi_directory_write(&writer, &record, cpus), 0);
 	GIVES(generation(), 3);
-	/* It knows where the directory lies. */
+	/* It knows the address of the directory. */
 	record.instance = 3, record.region_start = directory, cpus[0] = record.doorbell_cpu = 99;
 	refused(&record, cpus, -MK_IPI_EINVAL, MK_IPI_CONFLICT_ON_DIRECTORY, -1, 0);
 	GIVES(mk_ipi_directory_generation(at_phys(directory + PAGE), size - PAGE), -MK_IPI_EPROTO);

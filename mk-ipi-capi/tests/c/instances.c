@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Instances: each error of create and attach leaves nothing behind; exclusive slots and the claims of the dead. */
+/* Instances: after each error of create and attach everything is undone. Also exclusive slots, and the claims of dead kernels. */
 #include "machine.h"
 
 #include <string.h>
@@ -47,14 +47,14 @@ static void bad_configs(uint32_t layout)
 		BAD(bad.lines = 0);
 		BAD(bad.max_len = 4097);
 		BAD(bad.max_len = 0);
-		/* Ten lines. */
+		/* 552 bytes need ten lines, and a lane has fewer. */
 		BAD(bad.max_len = 552);
 		BAD(bad.lanes = 0);
 	}
 #undef BAD
 }
 
-/* A region like that one, elsewhere. */
+/* A region with the same content, at another address. */
 static uint64_t copy_of(struct mk_ipi_range region)
 {
 	uint64_t copy = pages_alloc(region.len);
@@ -75,7 +75,7 @@ static void bad_moments(uint32_t layout)
 	a.no_pool = 0, a.pool_empty = 1;
 	GIVES(mk_ipi_create_instance(a.mk, &config, &made), -MK_IPI_ENOMEM);
 	a.pool_empty = 0;
-	/* Whichever mapping fails, all is given back. */
+	/* Whichever mapping fails, all memory is given back. */
 	for (left = 0; left < (layout == MK_IPI_NATIVE ? 4 : 1); left++) {
 		a.maps_left = left;
 		GIVES(mk_ipi_create_instance(a.mk, &config, &made), -MK_IPI_ENOMEM);
@@ -93,7 +93,7 @@ static void bad_moments(uint32_t layout)
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 200), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 1ull << 53), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, 0, PAGE), layout == MK_IPI_NATIVE ? -MK_IPI_ENOMEM : -MK_IPI_ENOMEM);
-	/* It is that of another instance, or overlaps it. */
+	/* The region is that of another instance, or overlaps it. */
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
 	copy = copy_of(made);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, copy, made.len), 0);
@@ -108,7 +108,7 @@ static void bad_moments(uint32_t layout)
 	}
 }
 
-/* What is no native region, or not the one that was asked for. */
+/* Memory that is not a native region, or a region with another geometry than asked for. */
 static void bad_stamps(void)
 {
 	struct mk_ipi_instance config = config_of(3, &a.cpu, MK_IPI_NATIVE, 0);
@@ -199,7 +199,7 @@ void test_instances(void)
 	for (layout = MK_IPI_RFC_V2; layout <= MK_IPI_NATIVE; layout++) {
 		kernel_boot(&a, 0, 5, 0);
 		if (layout == MK_IPI_NATIVE) {
-			/* Ends of a native link know each other. */
+			/* Both ends of a native link must know each other. */
 			struct mk_ipi_instance config = config_of(1, &a.cpu, layout, 0);
 
 			GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_EINVAL);

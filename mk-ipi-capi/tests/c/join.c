@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A kernel joins a host that has more CPUs than this kernel was built for, with ids that are large and sparse: whose a CPU is
- * the directory says, and no CPU is rung but one that it lists.
+ * A kernel joins a host that has more CPUs than this kernel was built for, with ids that are large and sparse. The directory says
+ * which CPUs belong to the host, and the kernel rings only these.
  */
 #include "machine.h"
 
@@ -25,7 +25,7 @@ static void count(const struct mk_ipi_message *message, void *ctx)
 	calls++;
 }
 
-/* The entry of an instance with `nr` CPUs: its own, and `nr - 1` that follow it, `step` apart. By hand: by SPEC.md alone. */
+/* Writes the entry of an instance with `nr` CPUs: its own, and `nr - 1` more, whose ids are `step` apart. It uses SPEC.md only, not the library. */
 static void write_entry(uint64_t *entry, const struct kernel *k, struct mk_ipi_range at, uint32_t nr, uint64_t step)
 {
 	uint32_t i;
@@ -85,14 +85,14 @@ static void begin(uint64_t host_cpu, uint64_t spawned_cpu)
 
 static void end(void)
 {
-	/* The directory is unmapped with the rest. */
+	/* The directory is unmapped too. */
 	kernel_end(&spawned);
 	kernel_end(&host);
 	pages_free(directory, SIZE);
 	machine_reset();
 }
 
-/* Where the host moves its doorbell to, the kernel rings if the directory lists that CPU. */
+/* The host moves its doorbell. The kernel rings the new CPU if the directory lists it. */
 static void moves(uint64_t cpu, int is_listed)
 {
 	host.says_of_cpus = 1;
@@ -124,13 +124,13 @@ static void joins(uint32_t nr, uint64_t first, uint64_t step, uint64_t spawned_c
 	GIVES(mk_ipi_directory_has_cpu(at_phys(directory), SIZE, 256, first), -MK_IPI_EINVAL);
 	moves(first + (nr - 1) * step, nr > 1 || first == host.cpu);
 	moves(first + nr * step, 0);
-	/* It is there already, and what is kept stays. */
+	/* The kernel has joined already, and keeps its directory. */
 	GIVES(start(), -MK_IPI_EEXIST);
 	CHECK(mk_ipi_follow(spawned.mk, NULL, NULL) >= 0);
 	end();
 }
 
-/* One that cannot be added is told of; so is the reason, when this kernel itself cannot. */
+/* An instance that cannot be added is reported. If this kernel itself cannot be added, the call returns the reason. */
 static void left_out(void)
 {
 	begin(5, 300);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A library that was built for other limits than the usual: a program that was not finds out.
+ * A library that was built with other limits than the default ones. A program with different limits is refused.
  *
- * ONE_CPU: it is for 1 CPU, 16 handlers, 16 instances. OTHER_LIMITS: so is the library, but not this program.
+ * ONE_CPU: library and program are built for 1 CPU, 16 handlers, 16 instances. OTHER_LIMITS: only the library is.
  */
 #include "mk_ipi.h"
 
@@ -17,7 +17,7 @@ static struct mk_ipi mk;
 
 int main(void)
 {
-	/* Without a table of operations: the size is looked at first. */
+	/* There is no table of operations: the size is checked first. */
 	const int other = mk_ipi_init(&mk, sizeof(mk), &(struct mk_ipi_ops){ .size = sizeof(struct mk_ipi_ops) });
 
 	printf("%zu bytes: %d\n", sizeof(mk), other);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A receiver ends in the middle of its work and begins again: what becomes of each message (native). */
+/* A receiver dies in the middle of its work and restarts: what happens to each message (native). */
 #include "machine.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@ static struct kernel a, b;
 static unsigned calls;
 static uint64_t last_number;
 
-/* What the region of `b` held in the middle of a handler, and at which of its calls that was. */
+/* A copy of the region of `b`, made inside a handler, and the number of the handler's call at which it is made. */
 static unsigned char copy[16 * PAGE];
 static struct mk_ipi_instance_info of_b;
 static unsigned copy_at;
@@ -71,7 +71,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* It ended inside a handler: that message is in doubt, those before it were handled, those behind it are for its next life. */
+/* It dies inside a handler. That message is in doubt, messages before it were handled, and messages after it are for the next life. */
 static void in_doubt(void)
 {
 	const struct mk_ipi_event *event;
@@ -97,14 +97,14 @@ static void in_doubt(void)
 	GIVES(mk_ipi_handled(a.mk, 2, &handled), 0);
 	GIVES(handled, numbers[3]);
 	CHECK(!kernel_event(&a, 2, MK_IPI_EVENT_DISCARDED));
-	/* It is told once. */
+	/* The event is reported once. */
 	kernel_forget(&a);
 	GIVES(mk_ipi_tick(a.mk, 3, 100), 0);
 	CHECK(!kernel_event(&a, 2, MK_IPI_EVENT_IN_DOUBT));
 	end();
 }
 
-/* What nobody had read is for the next life; or goes back, if that wishes to begin with empty lanes. */
+/* Unread messages are for the next life. If it begins with empty lanes, they are discarded. */
 static void unread(int discards)
 {
 	const struct mk_ipi_event *event;

@@ -19,17 +19,17 @@ struct kernel {
 	uint64_t cpu;
 	/* the machine's state */
 	int pending, scheduled, irqs_off;
-	/* what goes wrong, on order */
+	/* injected faults */
 	int no_pool, pool_empty, maps_left, unreachable, mute, unshared;
-	/* what the directory says of a peer's CPU; negative: it cannot be asked */
+	/* the result of peer_has_cpu */
 	int says_of_cpus;
-	/* what was seen */
+	/* what the operations were called with */
 	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out, nr_unhandled;
 	const char *log_text; /* the last line */
-	/* the last message that nobody wanted */
+	/* the last message without a handler */
 	uint32_t unhandled_type;
 	size_t unhandled_size;
-	/* the last one that was left out, and why */
+	/* the last instance that was left out, and why */
 	int left_out, left_out_error;
 	int maps, pages;
 	uint32_t vector;
@@ -41,7 +41,7 @@ struct kernel {
 extern unsigned char arena[ARENA_PAGES * PAGE];
 extern unsigned long checks, failures;
 
-/* Counts a check, and says where it failed. */
+/* Counts a check. If it fails, prints where. */
 int check(int good, const char *what, const char *file, int line, long long got);
 #define CHECK(what) check(!!(what), #what, __FILE__, __LINE__, 0)
 #define GIVES(call, expected) \
@@ -50,32 +50,32 @@ int check(int good, const char *what, const char *file, int line, long long got)
 		check(got_ == (long long)(expected), #call " == " #expected, __FILE__, __LINE__, got_); \
 	} while (0)
 
-/* The operations of a kernel; then a kernel: instance `id` with one CPU, as incarnation `life`, unless that is 0. */
+/* The operations of a kernel. Then a kernel: instance `id` with one CPU, as incarnation `life`; 0: it is not identified. */
 struct mk_ipi_ops kernel_ops(struct kernel *k);
 void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life);
-/* Ends it, and sees that all it mapped and allocated was given back. */
+/* Ends it, and checks that it has given back all that it mapped and allocated. */
 void kernel_end(struct kernel *k);
 /* The last event of that kind from `peer`; NULL if there was none since the last call of kernel_forget. */
 const struct mk_ipi_event *kernel_event(const struct kernel *k, int peer, uint32_t kind);
 void kernel_forget(struct kernel *k);
 
-/* What is to be known of a kernel with one CPU. */
+/* The config of a kernel with one CPU. */
 struct mk_ipi_instance config_of(int id, const uint64_t *cpu, uint32_t layout, uint32_t exclusive);
-/* `host` makes its own region and that of `other`, and the two know each other. */
+/* `host` makes its own region and that of `other`, and links the two. */
 void link_two(struct kernel *host, struct kernel *other, uint32_t layout, uint32_t exclusive);
 
-/* Interrupts and deferred work, until there are none. */
+/* Runs interrupts and deferred work until there are none. */
 void machine_run(void);
 void machine_reset(void);
 /* A doorbell that some CPU rings; true if a kernel has that CPU. */
 int machine_ring(uint64_t cpu, uint32_t vector);
 /* A doorbell for a CPU that no kernel has: that of the peer. */
 extern void (*machine_other)(uint64_t cpu);
-/* The lanes of the native regions to come, until machine_reset. */
+/* The number of lanes in native regions that are made from now on, until machine_reset. */
 extern uint32_t machine_lines, machine_max_len;
-/* Kernels to come have no operation peer_has_cpu, until machine_reset. */
+/* Kernels that are made from now on have no operation peer_has_cpu, until machine_reset. */
 extern int machine_no_has_cpu;
-/* Kernels have the operations that must be there, and no other. */
+/* Kernels have only the required operations. */
 extern int machine_least;
 
 void *at_phys(uint64_t phys);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * mk_ipi_test: the library as C sees it, by several instances in one process.
+ * mk_ipi_test: tests the C calls of the library, with several instances in one process.
  *
  *   mk_ipi_test                    every test
- *   mk_ipi_test --peer ./peer.so   the round trip with another implementation: mk_ipi_peer.h says what it exports
- *   mk_ipi_test --peer ./peer.so --speaks rfc-v2,native   only these parts of it; peer.c lists all
+ *   mk_ipi_test --peer ./peer.so   the test of another implementation; mk_ipi_peer.h says what it must export
+ *   mk_ipi_test --peer ./peer.so --speaks rfc-v2,native   only these parts; peer.c lists all parts
  */
 #include "machine.h"
 
@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 		test_join();
 		test_follow();
 		test_cases();
-		/* A kernel with one CPU has no other. */
+		/* This test needs a kernel with two CPUs. */
 		if (MK_IPI_MAX_CPUS > 1)
 			test_threads();
 	}

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The other side of mk_ipi_test: what a shared object exports to be tested by `mk_ipi_test --peer ./peer.so`.
+ * The interface of mk_ipi_test: the functions that a shared object must export, so that `mk_ipi_test --peer ./peer.so` can test it.
  *
- * It speaks one generation over memory that it shares with the test, which plays the machine: a doorbell that the peer rings is a call
- * of `ring`, one for the peer's CPU is a call of mk_ipi_peer_interrupt. All calls come from one thread. This file needs nothing of
- * mk-ipi: a peer can be another implementation. One that does not speak all is tested for what it speaks:
+ * The peer uses one generation, over memory that it shares with the test. The test simulates the machine. To ring a doorbell, the peer
+ * calls `ring`; to ring the peer's CPU, the test calls mk_ipi_peer_interrupt. All calls come from one thread. This file needs no other
+ * file of mk-ipi, so a peer can be another implementation. If a peer implements only some parts, name them:
  * `mk_ipi_test --peer ./peer.so --speaks rfc-v2,native`.
  */
 #ifndef MK_IPI_PEER_H
@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define MK_IPI_PEER_VERSION 2
-/* The types of the test's messages, for a peer whose handlers are for one type each. */
+/* The types of the test's messages, for a peer that needs a handler for each type. */
 #define MK_IPI_PEER_TYPES 0, 1, 0x7fffffff, 0xfedcba98
 
 /* One of the two instances. Each has one CPU. */
@@ -38,7 +38,7 @@ struct mk_ipi_peer_setup {
 	uint32_t vector;    /* of both doorbells */
 	uint32_t reserved;
 	struct mk_ipi_peer_side self, other;
-	void *memory; /* what both share: `len` bytes, of which the first has physical address `phys` */
+	void *memory; /* the shared memory: `len` bytes; the first has the physical address `phys` */
 	uint64_t phys, len;
 	void (*ring)(void *ctx, uint64_t cpu, uint32_t vector);
 	void *ctx;
@@ -48,18 +48,18 @@ struct mk_ipi_peer_message {
 	uint64_t sender_cpu;
 	uint32_t type;
 	uint32_t size;
-	unsigned char bytes[4096]; /* on RFC v2 256 at most; on the native link what the stamp of the region says */
+	unsigned char bytes[4096]; /* on RFC v2 at most 256; on the native link at most what the stamp of the region says */
 };
 
-/* Begins a life of the peer. 0, or negative. */
+/* Begins a life of the peer. Returns 0, or a negative number. */
 int mk_ipi_peer_init(const struct mk_ipi_peer_setup *setup);
-/* Sends to the other side. 0; 1 to be tried again when the other side has had its turn; or negative: nothing was sent. */
+/* Sends to the other side. Returns 0; 1 = try again after the other side has had its turn; or a negative number: nothing was sent. */
 int mk_ipi_peer_send(uint32_t type, const void *data, size_t size);
-/* The oldest message that has come and was not given out yet: 1, 0 if there is none, or negative. */
+/* Returns the oldest message that was not returned yet. The result is 1; 0 if there is none; or a negative number. */
 int mk_ipi_peer_receive(struct mk_ipi_peer_message *message);
 /* The doorbell of the peer's CPU rang. */
 void mk_ipi_peer_interrupt(void);
-/* Ends that life, as a kernel that says goodbye, and that it has the other side's region mapped no more (native). */
+/* Ends this life with a goodbye. On the native link the peer also says that it no longer has the other side's region mapped. */
 void mk_ipi_peer_fini(void);
 
 #ifdef __cplusplus

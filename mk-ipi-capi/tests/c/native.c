@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What only the native link has. */
+/* Calls that only the native link has. */
 #include "machine.h"
 
 #include <string.h>
@@ -39,7 +39,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Several messages, one doorbell; and a receiver that polls is not rung at all. */
+/* Several messages need one doorbell. A receiver that polls is not rung at all. */
 static void batches(void)
 {
 	struct mk_ipi_lane_stats lane;
@@ -106,7 +106,7 @@ static void space(void)
 	end();
 }
 
-/* As many as there is space for, and as many as one call takes. */
+/* mk_ipi_post_many posts as many messages as there is space for, and at most MK_IPI_MAX_MANY. */
 static void many(void)
 {
 	static const char bytes[49] = "Of 48 bytes one fits into a line, of 49 it takes";
@@ -128,7 +128,7 @@ static void many(void)
 	machine_run();
 	GIVES(calls, 5);
 	GIVES(bytes_got, 3 * 48 + 2 * 49);
-	/* Stored, and not rung for: no failure. */
+	/* The message is stored, but its doorbell failed: that is not a failure of the call. */
 	a.mute = 1;
 	GIVES(mk_ipi_send_many(a.mk, 2, 1, all, 2, &done), 0);
 	GIVES(done, 2);
@@ -166,7 +166,7 @@ static void take_old(struct mk_ipi_data *data, void *ctx)
 	old_calls++;
 }
 
-/* A region for longer messages; callbacks of RFC v2 do not see those that they have no room for. */
+/* A region for longer messages. Callbacks of RFC v2 are not called for messages above 256 bytes. */
 static void long_messages(void)
 {
 	static unsigned char bytes[MK_IPI_MAX_LEN];
@@ -206,11 +206,11 @@ static void signs_of_life(void)
 	GIVES(mk_ipi_goodbye(b.mk), 0);
 	GIVES(mk_ipi_tick(a.mk, 126, 10), 0);
 	CHECK(kernel_event(&a, 2, MK_IPI_EVENT_DEAD));
-	/* The host's word stops a kernel, nobody else's does. */
+	/* Only the host can stop a kernel. */
 	GIVES(mk_ipi_stop(b.mk, 0, 1), 0);
 	machine_run();
 	GIVES(a.stopped, 0);
-	/* Another life of it is meant. */
+	/* The stop is for another life of it. */
 	GIVES(mk_ipi_stop(a.mk, 2, 2), 0);
 	machine_run();
 	GIVES(b.stopped, 0);
@@ -239,7 +239,7 @@ static void doorbells(void)
 	GIVES(mk_ipi_send_to_cpu(a.mk, 2, 4, 1, "x", 1, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_send_to_cpu(a.mk, 2, b.cpu, 1, "x", 1, NULL), 0);
 	machine_run();
-	/* A CPU that was not listed when the two met: what the directory says now counts. */
+	/* This CPU was not listed when the kernels were linked. The present entry of the directory counts. */
 	b.says_of_cpus = 1;
 	GIVES(mk_ipi_move_doorbell(b.mk, 4, VECTOR), 0);
 	machine_run();
@@ -250,14 +250,14 @@ static void doorbells(void)
 	a.says_of_cpus = 1;
 	GIVES(mk_ipi_ring(a.mk, 2), 0);
 	GIVES(a.rung_cpu, 4);
-	/* It is asked once for each place. */
+	/* peer_has_cpu is called once for each new doorbell. */
 	a.asked = 0;
 	GIVES(mk_ipi_ring(a.mk, 2), 0);
 	GIVES(a.asked, 0);
 	end();
 }
 
-/* The sender restarts: it waits for the receiver's answer, and what its former life sent arrives. */
+/* The sender restarts. It waits for the receiver's answer, and the messages of its former life arrive. */
 static void a_new_life(void)
 {
 	struct mk_ipi_instance config;
@@ -282,7 +282,7 @@ static void a_new_life(void)
 	end();
 }
 
-/* A sender that breaks the protocol: its lane goes into quarantine, and it is told. */
+/* A sender breaks the protocol: its lane is put into quarantine, and the sender is told. */
 static void quarantine(void)
 {
 	struct mk_ipi_instance_info info;
@@ -294,7 +294,7 @@ static void quarantine(void)
 	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(mk_ipi_get_instance(b.mk, 2, &info), 0);
-	/* N-3: receiver's page, lane 0; line 1: a message of the lap to come. */
+	/* N-3: the receiver's page, then lane 0. Line 1 gets the tag of the next lap. */
 	store64(info.region_start + PAGE + 256 + 64, 1u << 30 | 1);
 	GIVES(mk_ipi_poll(b.mk), 1);
 	machine_run();
@@ -314,7 +314,7 @@ static void quarantine(void)
 	end();
 }
 
-/* One run of the deferred work is bounded, and says that it left something. */
+/* One run of the deferred work is bounded, and says that messages are left. */
 static void budget(void)
 {
 	struct mk_ipi_instance config;

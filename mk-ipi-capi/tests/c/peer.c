@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The round trip with a peer: this program's own, or one from a shared object. Both generations, every size, both ways, byte for byte. */
+/* The test with a peer: this program's own, or one from a shared object. Both generations, every size, both directions, every byte is checked. */
 #include "machine.h"
 #include "mk_ipi_peer.h"
 
@@ -21,7 +21,7 @@ static struct {
 static struct kernel ours;
 static struct mk_ipi_peer_setup setup;
 
-/* What our handlers got. */
+/* What our handlers received. */
 static struct mk_ipi_peer_message got[64];
 static unsigned nr_got;
 
@@ -177,7 +177,7 @@ static void every_size(uint32_t layout, uint32_t exclusive)
 	end();
 }
 
-/* Long messages, in a region that was made for such (native). */
+/* Long messages, in a region that was made for them (native). */
 static void long_sizes(void)
 {
 	size_t size;
@@ -195,7 +195,7 @@ static void long_sizes(void)
 	end();
 }
 
-/* Until the lane or slot is full, then all in order; sizes from `least` on. */
+/* Sends until the lane or slot is full, and then receives all in order. Sizes begin at `least`. */
 static void full(uint32_t layout, uint32_t expected, unsigned capacity, size_t least)
 {
 	static unsigned char bytes[256];
@@ -228,7 +228,7 @@ static void full(uint32_t layout, uint32_t expected, unsigned capacity, size_t l
 	end();
 }
 
-/* The peer dies with messages of both kinds under way and comes back as another incarnation: nothing is lost (native). */
+/* The peer dies with messages of both directions under way, and restarts as another incarnation: nothing is lost (native). */
 static void restart(void)
 {
 	struct mk_ipi_peer_message m;
@@ -236,7 +236,7 @@ static void restart(void)
 	unsigned life, before, i;
 
 	begin(MK_IPI_NATIVE, 0);
-	/* What a life sent arrives, once it was answered (N-9). */
+	/* The messages of an answered life arrive (N-9). */
 	from_peer(0, 1);
 	for (life = 2; life < 8; life++) {
 		to_peer(1, life);
@@ -251,7 +251,7 @@ static void restart(void)
 		machine_run();
 		GIVES(nr_got, before + 1);
 		is_message(&got[before % 64], setup.self.cpu, 0, life);
-		/* What the former life had not read is for this one. */
+		/* Messages that the former life had not read are for this life. */
 		for (i = 3; i < 5; i++) {
 			GIVES(peer.receive(&m), 1);
 			is_message(&m, ours.cpu, 1, i);
@@ -260,7 +260,7 @@ static void restart(void)
 		GIVES(mk_ipi_tick(ours.mk, life, 1000), 0);
 		event = kernel_event(&ours, setup.self.id, MK_IPI_EVENT_UP);
 		CHECK(event && event->incarnation == life);
-		/* Its lane, too, goes on behind what its former life sent. */
+		/* Its lane continues after the messages of its former life. */
 		from_peer(0, life);
 		event = kernel_event(&ours, setup.self.id, MK_IPI_EVENT_BEGAN);
 		CHECK(event && event->incarnation == life && event->theirs == life && event->ours == 1);
@@ -312,12 +312,12 @@ static void rfc_v2_exclusive(void)
 static void native(void)
 {
 	every_size(MK_IPI_NATIVE, 0);
-	/* N-8: 48 bytes are one line, 217 are five; a lane has eight. */
+	/* N-8: 48 bytes take one line, 217 take five; a lane has eight lines. */
 	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 8, 1);
 	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 1, 217);
 }
 
-/* What a peer may speak, each without the others. */
+/* The parts that a peer can implement, each without the others. */
 static const struct {
 	const char *name, *what;
 	void (*test)(void);
@@ -330,7 +330,7 @@ static const struct {
 };
 #define NR_PARTS (sizeof(parts) / sizeof(parts[0]))
 
-/* Whether the list, of names and commas, has this one. */
+/* Whether the list, names separated by commas, has this name. */
 static int is_listed(const char *list, const char *name)
 {
 	size_t length = strlen(name);
@@ -341,7 +341,7 @@ static int is_listed(const char *list, const char *name)
 	return 0;
 }
 
-/* Whether all names of the list are those of parts; or says which there are. */
+/* Whether all names in the list are names of parts. If not, prints the names of the parts. */
 static int are_parts(const char *list)
 {
 	size_t i, length = 0, all = strlen(list);

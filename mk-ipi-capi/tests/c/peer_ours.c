@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A peer that is an instance of the library: the other side of the test unless another is named, and an example of one. */
+/* A peer that is an instance of the library. It is the other side of the test unless another peer is named, and an example of a peer. */
 #include "mk_ipi.h"
 #include "mk_ipi_peer.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A peer in any language, for `mk_ipi_test --peer ./mk_ipi_peer_stdio.so`: the program that the variable MK_IPI_PEER_PROGRAM names
- * (words for a shell) is started, is told on its standard input what to do, and answers on its standard output. The memory that both
- * share is a file, which the program maps. mk-ipi-conformance/README.md describes the lines.
+ * A peer in any language, for `mk_ipi_test --peer ./mk_ipi_peer_stdio.so`. It starts the program that the variable MK_IPI_PEER_PROGRAM
+ * names (a shell command). The program reads on its standard input what to do, and answers on its standard output. The shared memory
+ * is a file, which the program maps. mk-ipi-conformance/README.md describes the lines.
  */
 #include "mk_ipi_peer.h"
 
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define MOST_RINGS 64
-/* `= 1 CPU TYPE ` and two digits for each byte. */
+/* Room for `= 1 CPU TYPE ` and two digits for each byte. */
 #define LINE (2 * 4096 + 128)
 
 static struct mk_ipi_peer_setup setup;
@@ -32,7 +32,7 @@ static void forget_file(void)
 	unlink(file);
 }
 
-/* Puts the test's memory into a file, at the place where it is. */
+/* Replaces the test's memory by a mapping of a file, at the same address. */
 static void share(void)
 {
 	int fd = mkstemp(file);
@@ -60,7 +60,7 @@ static void start(void)
 	if (child == 0) {
 		dup2(input[0], 0);
 		dup2(output[1], 1);
-		/* Or it would never see the end of its own input. */
+		/* Otherwise the program would never see the end of its input. */
 		close(input[0]);
 		close(input[1]);
 		close(output[0]);
@@ -76,7 +76,7 @@ static void start(void)
 		fail("it does not start");
 }
 
-/* Reads the answer to what was said: doorbells first, which are rung when the program waits again; then the result, and what follows it. */
+/* Reads the answer to a line: first doorbells, which are rung when the program waits again; then the result, and what follows it. */
 static int answer(char *rest)
 {
 	static char line[LINE];

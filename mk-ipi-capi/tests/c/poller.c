@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A CPU that polls, and what can be done wrong with it (native). */
+/* A CPU that polls, and wrong uses of a poller (native). */
 #include "machine.h"
 
 #include <string.h>
@@ -55,7 +55,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Nobody is rung while it looks; what comes is handed out by it alone, and afterwards by doorbell again. */
+/* While the poller exists, its CPU is not rung, and only the poller delivers messages. Afterwards doorbells work again. */
 static void looks(void)
 {
 	unsigned before;
@@ -82,7 +82,7 @@ static void looks(void)
 	GIVES(a.rung, before + 1);
 	machine_run();
 	GIVES(calls, 4);
-	/* Its storage serves again. */
+	/* Its storage can be used again. */
 	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 1000), 0);
 	end();
@@ -100,21 +100,21 @@ static void misuse(void)
 	GIVES(mk_ipi_poller_begin(b.mk, &other, sizeof(other)), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other) - 1), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_begin(a.mk, (struct mk_ipi_poller *)(void *)((char *)&other + 1), sizeof(other)), -MK_IPI_EINVAL);
-	/* None, and one that was moved. */
+	/* No poller, and a poller that was moved. */
 	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
 	memcpy(&other, &poller, sizeof(other));
 	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_wait(&other, 1), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_end(&other), -MK_IPI_EINVAL);
-	/* Another kernel's is its own business; on one CPU there are several. */
+	/* A poller of another kernel does not matter. Here several kernels are on one CPU. */
 	memset(&other, 0, sizeof(other));
 	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other)), 0);
 	GIVES(mk_ipi_poller_end(&other), 0);
-	/* Inside the handlers that it calls. */
+	/* Wrong calls inside the handlers that the poller calls. */
 	GIVES(mk_ipi_send(a.mk, 2, 2, "x", 1, NULL), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 64), 1);
 	GIVES(calls, 1);
-	/* It may keep a handler from one look to the next: this CPU cannot wait for that. */
+	/* The poller may keep a handler from one poll to the next. This CPU cannot wait for the next poll. */
 	GIVES(mk_ipi_register(b.mk, 3, count, NULL, &handler), 0);
 	GIVES(mk_ipi_send(a.mk, 2, 3, "x", 1, NULL), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 64), 1);
@@ -122,7 +122,7 @@ static void misuse(void)
 	GIVES(mk_ipi_poller_end(&poller), 0);
 	GIVES(mk_ipi_unregister(b.mk, handler), 0);
 	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
-	/* What it looks at stays until it has ended. */
+	/* The instance cannot end while the poller exists. */
 	GIVES(mk_ipi_fini(b.mk), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_goodbye(b.mk), 0);
 	GIVES(mk_ipi_destroy_instance(b.mk, 2), -MK_IPI_EBUSY);
@@ -130,7 +130,7 @@ static void misuse(void)
 	end();
 }
 
-/* Where there is nothing to poll. */
+/* Kernels that have no lanes to poll. */
 static void nothing(void)
 {
 	kernel_boot(&a, 0, 5, 0);

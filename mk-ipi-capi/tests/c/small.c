@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The least that a freestanding C kernel links: what it does not call must not be in it. */
+/* A minimal freestanding C kernel. Code of the library that it does not call must not be linked. */
 #include "mk_ipi.h"
 
 extern const struct mk_ipi_ops kernel_ops;

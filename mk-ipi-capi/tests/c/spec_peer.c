@@ -91,7 +91,7 @@ static int slot_send(uint32_t type, const unsigned char *data, size_t size)
 		store(&slot[DATA_SIZE], 0);
 	fence();
 	store(&slot[0], setup.self.cpu | (uint64_t)type << 32); /* S-3 */
-	for (i = BUFFER; i < SLOT_WORDS; i++) /* S-4: zeros behind the payload */
+	for (i = BUFFER; i < SLOT_WORDS; i++) /* S-4: zeros after the payload */
 		store(&slot[i], 0);
 	store_bytes(slot + BUFFER, data, size);
 	/* O-2, X-3 */
@@ -107,7 +107,7 @@ static int slot_receive(struct mk_ipi_peer_message *message)
 {
 	uint64_t *slot = slot_of(&setup.self), size, head;
 
-	/* A slot that others overwrite is looked at once for each doorbell: it is never emptied (X-1, H-16). */
+	/* A slot that others overwrite is read once for each doorbell, because it is never emptied (X-1, H-16). */
 	if (!rang && !setup.exclusive)
 		return 0;
 	rang = 0;
@@ -211,7 +211,7 @@ static uint32_t lap_of(const struct lane *lane, uint64_t position)
 	return (uint32_t)(position / lane->count) & LAP_MASK;
 }
 
-/* N-12: the other is rung where its BELL says, if it owns that CPU. */
+/* N-12: the other side is rung at the CPU in its BELL, if it owns that CPU. */
 static void ring(void)
 {
 	uint64_t bell = load(&out.lane.region[BELL]);
@@ -221,7 +221,7 @@ static void ring(void)
 	setup.ring(setup.ctx, setup.other.cpu, is_good ? vector : setup.vector);
 }
 
-/* Step 4 of N-8. Both who sends and who answers looks at ARMED in the region of the one to be rung. */
+/* Step 4 of N-8. Reads ARMED in the region of the kernel that may have to be rung. */
 static void ring_if_armed(void)
 {
 	fence();
@@ -271,7 +271,7 @@ static void say_hello(void)
 		say_hello();
 }
 
-/* What to make of ANSWER, in each phase: 1 = this life may send, 0 = unanswered; a life that is Broken says hello anew (N-9). */
+/* Handles ANSWER in each phase: 1 = this life may send, 0 = unanswered. A life that is Broken writes its hello again (N-9). */
 static int look_at_answer(void)
 {
 	uint64_t answer = load(&out.lane.control[ANSWER]), begin = (out.hello & ~PHASE) | BEGIN;
@@ -322,7 +322,7 @@ static int lane_send(uint32_t type, const unsigned char *data, size_t size)
 	lines = lines_of(size);
 	room = have_room(lines);
 	if (!room) {
-		/* N-10: WANT, a full fence, CREDIT again; then the receiver is to see WANT */
+		/* N-8: WANT, a full fence, CREDIT again; then step 4, so that the receiver sees WANT */
 		store(&out.lane.header[WANT], out.tail + lines - out.lane.count);
 		fence();
 		room = have_room(lines);
@@ -334,7 +334,7 @@ static int lane_send(uint32_t type, const unsigned char *data, size_t size)
 	if (room <= 0)
 		return 1;
 
-	/* N-8, steps 2 to 4. One thread sends, so that TAIL needs no compare-and-swap. */
+	/* N-8, steps 2 to 4. Only one thread sends, so TAIL needs no compare-and-swap. */
 	first = line_at(&out.lane, out.tail);
 	for (position = out.tail + 1; position < out.tail + lines; position++, done += part) {
 		uint64_t *line = line_at(&out.lane, position);
@@ -360,7 +360,7 @@ static void set_answer(uint64_t answer)
 	ring_if_armed();
 }
 
-/* N-10, step 2: HANDED, handlers, CREDIT. The handler is the copy that mk_ipi_peer_receive made: its work is done. */
+/* N-10, step 2: HANDED, handlers, CREDIT. The handler is the copy in mk_ipi_peer_receive, which is done already. */
 static void go_on_at(uint64_t position)
 {
 	in.next = position;
@@ -369,7 +369,7 @@ static void go_on_at(uint64_t position)
 	in.confirmed = 1;
 }
 
-/* Whether the lines are read: a life is in force, and not in quarantine. */
+/* Whether the lines are read: a life was answered, and is not in quarantine. */
 static int is_read(void)
 {
 	uint64_t phase = in.answer & PHASE;
@@ -378,8 +378,8 @@ static int is_read(void)
 }
 
 /*
- * N-14, N-11: quarantine. If the fault may be in what this life inherited, nobody is accused: ANSWER is a Begin, of a session that the sender
- * does not have. So it finds another life there, even if it said First. Only another HELLO, or a Begin, is answered then.
+ * N-14, N-11: quarantine. If a former life of this kernel may have caused the fault, the sender is disowned instead: ANSWER is a Begin of a
+ * session that the sender does not have, so it finds another life there. After that only another HELLO, or a Begin, is answered.
  */
 static void accuse(uint32_t why)
 {
@@ -408,7 +408,7 @@ static void begin_receiving(void)
 	in.quarantine = load(&control[BREACH]) != 0;
 	in.confirmed = 0;
 	if ((credit | handed) >> 62 || handed - credit > in.lane.count) {
-		/* Not believed. */
+		/* The values are wrong. */
 		handed = 0;
 		accuse(0);
 	} else if (life && (uint32_t)life != setup.self.incarnation && handed > credit &&
@@ -417,14 +417,14 @@ static void begin_receiving(void)
 		store(&control[DOUBT + doubts % 4], handed);
 		store(&control[DOUBTS], doubts + 1);
 	}
-	/* Step 3: what is unread is handed out by this life. Step 2 is for lives that want no old messages. */
+	/* Unread messages are handed out by this life. Step 2 is only for lives that refuse old messages. */
 	go_on_at(handed);
 	in.confirmed = !in.answer;
 	store(&in.lane.region[HEARTBEAT], 0); /* this life has no clock */
 	store(&in.lane.region[LIFE], setup.self.incarnation);
 }
 
-/* N-7: reads the message at `position` once into private memory; only that is checked and used. It must end before `end`. */
+/* N-7: reads the message at `position` once into private memory; only the copy is checked and used. It must end before `end`. */
 static int find(uint64_t position, uint64_t end, struct mk_ipi_peer_message *message)
 {
 	const uint64_t *line = line_at(&in.lane, position);
@@ -459,7 +459,7 @@ static int find(uint64_t position, uint64_t end, struct mk_ipi_peer_message *mes
 	return MESSAGE;
 }
 
-/* N-9: puts a life in force. */
+/* N-9: answers a life, and begins to read its lines. */
 static void begin_at(uint64_t position, uint64_t hello)
 {
 	store(&in.lane.control[BASE], position);
@@ -471,7 +471,7 @@ static void begin_at(uint64_t position, uint64_t hello)
 	set_answer(hello);
 }
 
-/* N-9, N-14: deals with a hello that is not ANSWER. 1: there is a message of the life that was in force. */
+/* N-9, N-14: handles a hello that is not ANSWER. 1: there is a message of the former life. */
 static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 {
 	uint64_t phase = hello & PHASE, begin = (hello & ~PHASE) | BEGIN, position, end;
@@ -492,7 +492,7 @@ static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 		begin_at(in.next, hello);
 		return 0;
 	}
-	/* A Begin, or a Clean that is answered as a Begin, and is looked at again. */
+	/* A Begin; or a Clean that is answered as a Begin, and is handled again. */
 	end = in.next + in.lane.count;
 	for (position = in.next; is_read() && position < end; position++) {
 		if (find(position, end, message) == MESSAGE) {
@@ -506,7 +506,7 @@ static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 	return 0;
 }
 
-/* 1: a message; 0: nothing is there; -1: look again, something was done */
+/* 1: a message; 0: there is nothing; -1: something was done, look again */
 static int look(struct mk_ipi_peer_message *message)
 {
 	uint64_t hello, want;
@@ -583,7 +583,7 @@ int mk_ipi_peer_receive(struct mk_ipi_peer_message *message)
 void mk_ipi_peer_interrupt(void)
 {
 	rang = 1;
-	/* N-13. STOP (N-15) is not looked at: nothing says to a peer who is the host. */
+	/* N-13. STOP (N-15) is not read, because nothing tells this peer which kernel is the host. */
 	if (in.lane.region)
 		store(&in.lane.region[ARMED], 0);
 }
@@ -591,7 +591,7 @@ void mk_ipi_peer_interrupt(void)
 void mk_ipi_peer_fini(void)
 {
 	if (out.lane.region) {
-		/* N-11, N-17: this life is over, and uses the other's region no more. */
+		/* N-4, N-17: this life is over, and no longer uses the other's region. */
 		store(&in.lane.region[LIFE], setup.self.incarnation | LIFE_OVER);
 		store(&out.lane.header[ATTACHED], 0);
 	}

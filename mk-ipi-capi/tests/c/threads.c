@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What needs two CPUs, which are threads here; and a stack as small as a kernel's. */
+/* Tests that need two CPUs, which are threads here; and a test with a stack as small as a kernel's. */
 #include "machine.h"
 
 #include <pthread.h>
@@ -95,7 +95,7 @@ static void *on_a_small_stack(void *arg)
 	return &k;
 }
 
-/* Unregistration waits for a callback on another CPU, and no longer. */
+/* Unregistration waits until a callback on another CPU has ended. */
 static void waits(void)
 {
 	struct mk_ipi_handler *handler;
@@ -138,7 +138,7 @@ static void *polling_cpu(void *arg)
 	return found >= 0 && mk_ipi_poller_end(&poller) == 0 ? &k : NULL;
 }
 
-/* One CPU sends, another polls; a handler ends while that one looks. */
+/* One CPU sends, another polls. A handler is unregistered while the other CPU polls. */
 static void polls(void)
 {
 	struct mk_ipi_instance config = config_of(1, cpus, MK_IPI_NATIVE, 0);
