@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels play ping-pong in one process: `cargo run --example ping_pong -p mk-ipi-mock`. With `-- FILE` the run is written
-//! there as a trace, which <https://ui.perfetto.dev> shows.
+//! Two kernels in one process send a message back and forth: `cargo run --example ping_pong -p mk-ipi-mock`. With `-- FILE` the
+//! run is also written to that file, as a trace that <https://ui.perfetto.dev> shows.
 #![expect(clippy::expect_used, reason = "an example")]
 
 use mk_ipi_core::abi::{native::Geometry, InstanceId, MessageType};
@@ -13,12 +13,13 @@ const PONG: InstanceId = InstanceId::new(1);
 const BALL: MessageType = MessageType(1);
 
 fn main() -> Result<(), Failure> {
-    // Two kernels, on the CPUs with the physical ids 0 and 4, that know each other.
+    // Two kernels, on the CPUs with the physical ids 0 and 4. Each has attached the other.
     let machine = Machine::builder().kernel(&[0]).kernel(&[4]).trace().build();
     let geometry = Geometry::default_for(2).expect("2 is a number of lanes");
     let [ping, pong] = machine.link_native(geometry);
 
-    // Pong sends back whatever arrives, ping counts what returns: both in deferred work after the interrupt.
+    // Pong sends back each message that arrives. Ping counts the messages that return. Both do so in deferred work, after the
+    // interrupt.
     let racket = Arc::downgrade(&pong);
     let hit = Callback::new(move |ball| {
         let pong = racket.upgrade().expect("pong outlives the run");
@@ -32,7 +33,7 @@ fn main() -> Result<(), Failure> {
     });
     let _counts = ping.register(BALL, catch).expect("room for a handler");
 
-    // The code of every CPU. Pong's kernel has nothing to do but take interrupts.
+    // Every CPU runs this code. Pong's kernel only takes interrupts.
     let report = machine.run(|cpu| {
         for round in (0..5).filter(|_| cpu.kernel() == 0) {
             ping.send(PONG, BALL, b"hello from CPU 0").expect("there is room for a ball");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU: a thread that steps, takes interrupts and may stop at any access.
+//! A CPU: a thread that takes steps and interrupts, and can stop at any access.
 
 use crate::notes::NoteKind;
 use crate::report::Step;
@@ -19,12 +19,12 @@ thread_local! {
 /// The payload with which the stack of a stopped CPU unwinds.
 struct Stopped;
 
-/// Calls `f` with the CPU that this thread is, if it is one.
+/// Calls `f` with the CPU that this thread runs, or with `None` if this thread is no CPU.
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
     CURRENT.with(|current| f(current.get()))
 }
 
-/// What a CPU does before an access to `word`; false if the access must have no effect.
+/// Does what must happen before an access to `word`. Returns false if the access must have no effect.
 fn access(word: &MockWord, what: Step, value: u64) -> bool {
     with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, value, true)))
 }
@@ -34,7 +34,7 @@ pub struct Cpu {
     shared: Arc<Shared>,
     number: usize,
     enabled: Cell<bool>,
-    /// Handlers that run, one in another.
+    /// How many handlers are running, one nested in the other.
     depth: Cell<u32>,
     deferring: Cell<bool>,
     taken: Cell<u64>,
@@ -50,7 +50,7 @@ impl core::fmt::Debug for Cpu {
 }
 
 impl Cpu {
-    /// Runs `code` on CPU `number`, in this thread, until the run ends: once per incarnation of its kernel.
+    /// Runs `code` on CPU `number`, in this thread, once for each incarnation of its kernel, until the run ends.
     pub(crate) fn main(shared: &Arc<Shared>, number: usize, code: impl Fn(&Self)) {
         watch(access);
         CURRENT.with(|current| {
@@ -63,7 +63,7 @@ impl Cpu {
                 taken: Cell::new(0),
             });
             while shared.power_on(number) {
-                // Started again, it has no handlers yet.
+                // A kernel that was started again has no handlers yet, so interrupts must be off.
                 cpu.enabled.set(cpu.incarnation() == 0);
                 cpu.depth.set(0);
                 cpu.deferring.set(false);
@@ -108,32 +108,32 @@ impl Cpu {
         self.shared.random()
     }
 
-    /// Whether interrupts are on.
+    /// True if interrupts are on.
     pub fn interrupts_enabled(&self) -> bool {
         self.enabled.get()
     }
 
-    /// Switches interrupts off; whether they were on.
+    /// Switches interrupts off. Returns true if they were on.
     pub fn disable_interrupts(&self) -> bool {
         self.step(Step::InterruptsOff, None);
         self.enabled.replace(false)
     }
 
-    /// Switches interrupts on and takes what is pending, also inside a handler.
+    /// Switches interrupts on and takes those that are pending, also inside a handler.
     pub fn enable_interrupts(&self) {
         self.enabled.set(true);
         self.step(Step::InterruptsOn, None);
     }
 
-    /// One turn of a wait: another CPU runs, if one can. Counts as a step.
+    /// One turn of a wait: lets another CPU run, if one can. This counts as a step.
     pub fn relax(&self) {
         self.step(Step::Relax, None);
     }
 
-    /// `sti; hlt`: switches interrupts on and sleeps until an interrupt was taken, without a gap between.
+    /// Switches interrupts on and sleeps until an interrupt was taken, like `sti; hlt`. No interrupt can come between the two.
     ///
-    /// As on the real machine, a CPU that comes here with interrupts on may take one just before it sleeps, and
-    /// miss what that changed: switch interrupts off, look, then call this.
+    /// As on the real machine, a CPU that comes here with interrupts on can take one just before it sleeps, and then sleeps
+    /// although its condition has come true. So switch interrupts off, check the condition, then call this.
     pub fn idle(&self) {
         self.step(Step::Idle, None);
         self.enabled.set(true);
@@ -147,9 +147,9 @@ impl Cpu {
         }
     }
 
-    /// Sleeps, interrupts on, until `done`; looks with interrupts off, so that no wake-up is missed.
+    /// Sleeps with interrupts on until `done` is true. It checks `done` with interrupts off, so that no wake-up is missed.
     ///
-    /// `done` must come true by interrupts of this CPU. Interrupts are on afterwards.
+    /// Interrupts of this CPU must make `done` true: nothing else wakes it. Interrupts are on afterwards.
     pub fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
             self.disable_interrupts();
@@ -160,7 +160,7 @@ impl Cpu {
         }
     }
 
-    /// What a CPU does whose code has returned: takes interrupts until the run ends.
+    /// Takes interrupts until the run ends. A CPU does this after its code has returned.
     fn rest(&self) {
         self.enabled.set(true);
         while !self.shared.ended() {
@@ -169,7 +169,8 @@ impl Cpu {
         }
     }
 
-    /// Whether it runs on. If its kernel stopped or the run ended it unwinds; false if it does so already.
+    /// Returns true if this CPU goes on. If its kernel stopped or the run ended, this starts to unwind. Returns false if it
+    /// unwinds already.
     fn alive(&self) -> bool {
         if std::thread::panicking() {
             return false;
@@ -180,7 +181,7 @@ impl Cpu {
         true
     }
 
-    /// One step; false if nothing must have an effect any more.
+    /// Does one step. Returns false if this CPU must have no effect any more.
     fn step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.alive() {
             return false;
@@ -190,7 +191,7 @@ impl Cpu {
         self.alive()
     }
 
-    /// An access to memory or doorbell, at which the kernel may be ordered to stop.
+    /// Does the step of an access to memory or to a doorbell. A fault can stop the kernel at it.
     fn counted_step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.step(what, at) {
             return false;
@@ -205,7 +206,8 @@ impl Cpu {
         self.alive()
     }
 
-    /// The step before an access, and what is to be stored; `mapped`: the kernel must have mapped the word.
+    /// Does the step before an access. `value` is what the access will store. If `mapped`, the kernel must have mapped the
+    /// word. Returns false if the access must have no effect.
     pub(crate) fn access(&self, word: &MockWord, what: Step, value: u64, mapped: bool) -> bool {
         let at = self.shared.memory.address_of(word);
         let alive = self.counted_step(what, at);

@@ -3,12 +3,12 @@
 
 use mk_ipi_abi::{PhysCpuId, PhysRange};
 
-/// On which of its occasions a fault happens.
+/// At which occasions a fault happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// On the n-th occasion, counted from 1: of the machine's steps, or of the doorbells that the fault covers.
+    /// At the n-th occasion, counted from 1. The occasions are the machine's steps, or the doorbells that the fault covers.
     Nth(u64),
-    /// On each occasion with the probability 1 / n. The seed decides.
+    /// At each occasion with probability 1 / n. The seed decides.
     OneIn(u32),
 }
 
@@ -32,23 +32,23 @@ pub enum Fault {
         from: Option<PhysCpuId>,
         /// Only to this CPU.
         to: Option<PhysCpuId>,
-        /// Which of these.
+        /// Which of these doorbells.
         when: When,
         /// What happens to it.
         what: DoorbellFault,
     },
     /// A word of memory changes, as if a hostile CPU had written it.
     Scribble {
-        /// At which steps of the machine.
+        /// At which steps of the machine it happens.
         when: When,
-        /// Where: a word that the seed chooses from here.
+        /// The seed chooses a word from this range.
         range: PhysRange,
-        /// The value that is written. `None`: the seed gives it.
+        /// The value that is written. With `None` the seed chooses it.
         value: Option<u64>,
     },
     /// A kernel stops for good at its n-th access of this incarnation, counted from 1: that access and all
     /// later ones have no effect. A `ring` is an access too. (In [`Mode::Free`](crate::Mode::Free) its other
-    /// CPUs may finish the access that they are in.)
+    /// CPUs can finish the access that they have begun.)
     Stop {
         /// Which kernel.
         kernel: usize,
@@ -64,7 +64,7 @@ pub enum Fault {
     },
 }
 
-/// An ordered fault, and its occasions so far.
+/// An ordered fault, and how many occasions it has had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActiveFault {
     pub fault: Fault,
@@ -72,7 +72,7 @@ pub(crate) struct ActiveFault {
 }
 
 impl When {
-    /// Whether the `nth` occasion is hit.
+    /// True if the fault happens at the `nth` occasion.
     pub(crate) fn hits(self, nth: u64, rng: &mut fastrand::Rng) -> bool {
         match self {
             Self::Nth(n) => n == nth,

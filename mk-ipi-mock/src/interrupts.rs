@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Irr([AtomicU64; 4]);
 
 impl Irr {
-    /// Makes `vector` pending; whether it was so before.
+    /// Makes `vector` pending. Returns true if it was pending already.
     ///
     /// SYNC POINT: doorbell. Release here and acquire in `take` carry the sender's stores (SPEC O-1).
     pub fn set(&self, vector: Vector) -> bool {
@@ -17,7 +17,7 @@ impl Irr {
         self.0[usize::from(vector.get() / 64)].fetch_or(bit, Ordering::AcqRel) & bit != 0
     }
 
-    /// Takes the highest pending vector. Only its own CPU calls it.
+    /// Takes the highest pending vector. Only the CPU that owns this register calls it.
     ///
     /// SYNC POINT: doorbell.
     pub fn take(&self) -> Option<Vector> {
@@ -30,12 +30,12 @@ impl Irr {
         })
     }
 
-    /// Whether any vector is pending.
+    /// True if any vector is pending.
     pub fn any(&self) -> bool {
         self.0.iter().any(|word| word.load(Ordering::Acquire) != 0)
     }
 
-    /// Forgets all, as a reset does.
+    /// Clears all pending vectors, as a reset does.
     pub fn clear(&self) {
         self.0.iter().for_each(|word| word.store(0, Ordering::Release));
     }

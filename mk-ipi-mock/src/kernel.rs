@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the machine knows of a kernel: whether it lives, what it has mapped, what its code set up.
+//! The machine's record of a kernel: whether it lives, what it has mapped, which handlers it has set.
 
 use crate::memory::{lock, pages_of, MEMORY_START};
 use crate::report::Step;
@@ -14,30 +14,30 @@ type Routine = Arc<dyn Fn() + Send + Sync>;
 /// A region that a kernel's observer saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionEvent {
-    /// It came.
+    /// It was added.
     Added(InstanceId, PhysRange),
-    /// It went.
+    /// It was removed.
     Removed(InstanceId, PhysRange),
 }
 
-/// What the machine knows of a kernel.
+/// The machine's record of a kernel.
 pub(crate) struct KernelState {
     number: usize,
     pub cpus: Vec<PhysCpuId>,
-    /// Its first CPU's number in the machine.
+    /// The number of its first CPU in the machine.
     pub first_cpu: usize,
     dead: AtomicBool,
     incarnation: AtomicU32,
     /// The instance that it booted as, plus one; 0 if none.
     pub instance: AtomicU32,
-    /// Where the directory lies that it reads, if it reads one.
+    /// The range of the directory that it reads, if it reads one.
     pub directory: Mutex<Option<PhysRange>>,
-    /// Accesses, and those of them that others can see.
+    /// How many accesses it has made, and how many of them others can see.
     pub clocks: [AtomicU64; 2],
-    /// Accesses with interrupts off.
+    /// How many accesses it has made with interrupts off.
     pub masked: AtomicU64,
     stop_at: [AtomicU64; 2],
-    /// Mappings of each page: for reading only, for both.
+    /// How many mappings each page has: for reading only, and for reading and writing.
     pages: Vec<[AtomicU32; 2]>,
     pub mappings: Mutex<Vec<(PhysRange, Access)>>,
     pub private: Mutex<Vec<PhysRange>>,
@@ -50,7 +50,7 @@ pub(crate) struct KernelState {
     pub unhandled: Mutex<Vec<Unhandled>>,
 }
 
-/// A message that no handler took: who sent it, if that is known, its type and payload.
+/// A message that no handler took: its sender if that is known, its type and its payload.
 pub type Unhandled = (Option<InstanceId>, MessageType, Vec<u8>);
 
 impl KernelState {
@@ -91,7 +91,7 @@ impl KernelState {
         self.incarnation.load(Ordering::Relaxed)
     }
 
-    /// Has the kernel stop at an access, or at a store.
+    /// Makes the kernel stop at this access, or at this store.
     pub fn stop_at(&self, access: u64, store: u64) {
         [access, store].iter().zip(&self.stop_at).for_each(|(n, at)| _ = at.fetch_min(*n, Ordering::Relaxed));
     }
@@ -100,7 +100,7 @@ impl KernelState {
         self.stop_at.iter().for_each(|at| at.store(u64::MAX, Ordering::Relaxed));
     }
 
-    /// Counts an access; whether the kernel is to stop at it.
+    /// Counts an access. Returns true if the kernel must stop at it.
     pub fn count_access(&self, what: Step) -> bool {
         let seen = if what == Step::Load { 1 } else { 2 };
         let hits = |(clock, at): (&AtomicU64, &AtomicU64)| {
@@ -109,7 +109,7 @@ impl KernelState {
         self.clocks.iter().zip(&self.stop_at).take(seen).filter(|pair| hits(*pair)).count() != 0
     }
 
-    /// Power off and on: nothing of the former life is left but what lies in memory.
+    /// Resets the kernel, as power off and on does: only the contents of memory are left from the former life.
     pub fn reset(&self) {
         self.forget_code();
         lock(&self.mappings).clear();
@@ -121,7 +121,7 @@ impl KernelState {
         self.set_dead(false);
     }
 
-    /// Drops handlers, which may hold the machine itself.
+    /// Drops the handlers. They can hold a reference to the machine itself.
     pub fn forget_code(&self) {
         let vectors = std::mem::take(&mut *lock(&self.vectors));
         let deferred = lock(&self.deferred).take();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Core's endpoint on a kernel of this machine.
+//! The endpoint of `mk-ipi-core`, on a kernel of this machine.
 
 use crate::machine::Machine;
 use crate::platform::MockPlatform;
@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// A kernel's endpoint.
 pub type Link = Endpoint<MockPlatform, Callback>;
 
-/// A handler: a closure that the registry owns. One that holds its own [`Link`] holds it weakly, or leaks it.
+/// A handler: a closure that the registry owns. A closure that uses its own [`Link`] must hold a weak reference to it, else both
+/// leak.
 #[derive(Clone)]
 pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
@@ -23,7 +24,7 @@ impl core::fmt::Debug for Callback {
 }
 
 impl Callback {
-    /// The handler that calls `f`.
+    /// Makes a handler that calls `f`.
     pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(f))
     }
@@ -36,8 +37,8 @@ impl Handler for Callback {
 }
 
 impl MockPlatform {
-    /// What a kernel does at boot: an endpoint that knows who it is, behind vector [`Vector::RFC_V2`] and the
-    /// deferred work.
+    /// Does what a kernel does at boot: makes an endpoint, identifies it, and makes vector [`Vector::RFC_V2`] and the deferred
+    /// work call it.
     pub fn boot(&self, id: InstanceId, incarnation: Incarnation) -> Arc<Link> {
         let link = Arc::new(Link::new(self.clone()));
         self.booted_as(id);
@@ -50,7 +51,8 @@ impl MockPlatform {
         link
     }
 
-    /// This kernel as instance `id`: rung at its first CPU, with a slot for each physical id up to its highest.
+    /// The configuration of this kernel as instance `id`: rung at its first CPU, with a slot for each physical id up to its
+    /// highest.
     pub fn config(&self, id: InstanceId, incarnation: Incarnation, policy: SlotPolicy) -> InstanceConfig<'_> {
         let cpus = self.cpus();
         let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
@@ -59,7 +61,7 @@ impl MockPlatform {
         InstanceConfig { link, ..self.native_config(id, incarnation) }
     }
 
-    /// This kernel as instance `id`, rung at its first CPU, with a native region.
+    /// The configuration of this kernel as instance `id`: rung at its first CPU, with a native region.
     pub fn native_config(&self, id: InstanceId, incarnation: Incarnation) -> InstanceConfig<'_> {
         let (cpus, vector, link) = (self.cpus(), Vector::RFC_V2, LinkConfig::Native(None));
         InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector, link, one_doorbell: false }
@@ -67,11 +69,11 @@ impl MockPlatform {
 }
 
 impl Machine {
-    /// Boots every kernel, kernel `k` as instance `k`, each with a region of slots that all the others know.
+    /// Boots every kernel, kernel `k` as instance `k`. Each has a region of slots, and all kernels attach all of them.
     ///
     /// # Panics
     ///
-    /// If the machine has not `N` kernels, at most 256, or no memory for the regions.
+    /// If the machine does not have exactly `N` kernels, at most 256, or has not enough memory for the regions.
     pub fn link<const N: usize>(&self, policy: SlotPolicy) -> [Arc<Link>; N] {
         self.link_all(|id, kernel| {
             let config = kernel.config(id, Incarnation::FIRST, policy);
@@ -84,7 +86,7 @@ impl Machine {
     ///
     /// # Panics
     ///
-    /// As `link`, and if the lanes are fewer than the kernels.
+    /// As `link`, and if there are fewer lanes than kernels.
     pub fn link_native<const N: usize>(&self, geometry: Geometry) -> [Arc<Link>; N] {
         self.link_all(|id, kernel| {
             let config = kernel.native_config(id, Incarnation::FIRST);

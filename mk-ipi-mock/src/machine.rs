@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine: put together, run, tampered with.
+//! The machine: how it is built and run, and how a test changes it from outside.
 
 use crate::cpu::{with_current, Cpu};
 use crate::fault::Fault;
@@ -14,7 +14,7 @@ use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, PAGE_SIZE};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 
-/// A machine in the making. See [`Machine::builder`].
+/// Builds a machine. See [`Machine::builder`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
@@ -45,13 +45,13 @@ impl Builder {
         self
     }
 
-    /// How the CPUs share the time; stepped with seed 0 unless told.
+    /// Sets how the CPUs share the time. The default is stepped, with seed 0.
     pub const fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Pages of memory, from [`MEMORY_START`] on; 256 unless told.
+    /// Sets the number of pages of memory, from [`MEMORY_START`] on. The default is 256.
     pub const fn memory(mut self, pages: usize) -> Self {
         self.pages = pages;
         self
@@ -69,23 +69,23 @@ impl Builder {
         self
     }
 
-    /// Steps after which a run fails; 2 million unless told, and no limit in free mode.
+    /// Sets the number of steps after which a run fails. The default is 2 million in stepped mode, and no limit in free mode.
     pub const fn step_limit(mut self, steps: u64) -> Self {
         self.step_limit = Some(steps);
         self
     }
 
-    /// Notes what happens, for [`Machine::chrome_trace`].
+    /// Keeps notes of what happens, for [`Machine::chrome_trace`].
     pub const fn trace(mut self) -> Self {
         self.trace = true;
         self
     }
 
-    /// The machine.
+    /// Builds the machine.
     ///
     /// # Panics
     ///
-    /// If a kernel has no CPU, two CPUs have the same id, or the pools do not fit the memory.
+    /// If there is no kernel, a kernel has no CPU, two CPUs have the same id, or the pools do not fit into the memory.
     pub fn build(self) -> Machine {
         let mut cpus: Vec<CpuState> = Vec::new();
         let mut kernels = Vec::new();
@@ -112,7 +112,7 @@ impl Builder {
 }
 
 impl Machine {
-    /// Begins with nothing: add kernels.
+    /// A builder without kernels: add them.
     pub const fn builder() -> Builder {
         Builder {
             mode: Mode::Stepped { seed: 0 },
@@ -142,9 +142,9 @@ impl Machine {
 
     /// Runs `code` on every CPU, until it has returned on each and no interrupt is pending.
     ///
-    /// A CPU begins with interrupts on; started again, with interrupts off, as it has no handlers yet. One whose
-    /// code has returned goes on taking interrupts. One whose kernel stops unwinds, drops what it owns without
-    /// effect on shared memory, and runs `code` anew if its kernel is started again. A machine can run several
+    /// A CPU begins with interrupts on. If its kernel was started again, it begins with interrupts off, because it has no
+    /// handlers yet. A CPU whose code has returned goes on taking interrupts. A CPU whose kernel stops unwinds, drops what it
+    /// owns without effect on shared memory, and runs `code` again if its kernel is started again. A machine can run several
     /// times, one after another.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl Machine {
     pub fn run(&self, code: impl Fn(&Cpu) + Sync) -> Result<Report, Failure> {
         assert!(
             std::thread::current().id() == self.shared.builder,
-            "run by another thread than the builder's"
+            "only the thread that built the machine may run it"
         );
         self.shared.begin();
         let together = Barrier::new(self.shared.cpus.len());
@@ -172,24 +172,24 @@ impl Machine {
         self.shared.finish()
     }
 
-    /// Orders a fault, at any time.
+    /// Orders a fault. This can be called at any time.
     pub fn fault(&self, fault: Fault) {
         self.shared.order(fault);
     }
 
-    /// Stops a kernel for good: nothing that its CPUs do later has an effect. A CPU of its own stops at once.
+    /// Stops a kernel for good: nothing that its CPUs do later has an effect. A CPU that stops its own kernel stops at once.
     pub fn stop_kernel(&self, kernel: usize) {
         self.shared.kill(kernel);
         with_current(|cpu| cpu.into_iter().for_each(Cpu::relax));
     }
 
-    /// Whether a kernel was stopped and not started again.
+    /// True if a kernel was stopped and not started again.
     pub fn is_stopped(&self, kernel: usize) -> bool {
         self.shared.kernels[kernel].dead()
     }
 
-    /// Starts a stopped kernel again: a new incarnation, without handlers or mappings. Called by a CPU it waits
-    /// until all CPUs of the former life are off, and they run their code anew.
+    /// Starts a stopped kernel again: a new incarnation, without handlers or mappings. If a CPU calls this, it waits
+    /// until all CPUs of the former life are off. Then these run their code again.
     ///
     /// # Panics
     ///
@@ -201,26 +201,26 @@ impl Machine {
         }
     }
 
-    /// Takes `len` bytes of memory, rounded up to pages, that no pool and nothing else uses.
+    /// Reserves `len` bytes of memory, rounded up to pages, which no pool and nothing else uses.
     pub fn reserve(&self, len: u64) -> PhysRange {
         self.shared.memory.reserve(len)
     }
 
-    /// Makes an empty native region, as a host does: stamped, and nobody's life has begun in it.
+    /// Makes an empty native region, as a host does: it is stamped, and no life has begun in it.
     pub fn native_region(&self, geometry: Geometry) -> PhysRange {
         let region = self.reserve(geometry.total_size());
         self.make_native_region(region, geometry);
         region
     }
 
-    /// Makes that region an empty one, whatever it was and whoever has it mapped.
+    /// Makes this range an empty native region, whatever it was before and whichever kernel has it mapped.
     pub fn make_native_region(&self, region: PhysRange, geometry: Geometry) {
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         let words = (0..region.len()).step_by(8).map(|at| PhysAddr(region.start().0 + at));
         words.zip(stamp.into_iter().chain(std::iter::repeat(0))).for_each(|(at, value)| self.poke(at, value));
     }
 
-    /// How often that CPU was rung, in the machine's life.
+    /// How often this CPU was rung, in all runs of the machine.
     ///
     /// # Panics
     ///
@@ -230,20 +230,20 @@ impl Machine {
         found.rung.load(Ordering::Relaxed)
     }
 
-    /// All memory.
+    /// The range of all memory.
     pub fn memory(&self) -> PhysRange {
         let len = self.shared.memory.pages() as u64 * PAGE_SIZE;
         PhysRange::new(MEMORY_START, len).expect("a machine has memory")
     }
 
-    /// Reads the word at `at`, mapped or not: a debugger's or a hostile CPU's access, and a step if a CPU does it.
+    /// Reads the word at `at`, whether it is mapped or not, as a debugger or a hostile CPU does. If a CPU calls it, it is a step.
     pub fn peek(&self, at: PhysAddr) -> u64 {
         let word = self.shared.memory.word(at);
         with_current(|cpu| cpu.map(|cpu| cpu.access(word, Step::Load, 0, false)));
         word.raw().load(Ordering::Acquire)
     }
 
-    /// Writes the word at `at`, mapped or not.
+    /// Writes the word at `at`, whether it is mapped or not.
     pub fn poke(&self, at: PhysAddr, value: u64) {
         let word = self.shared.memory.word(at);
         if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, Step::Store, value, false))) {
@@ -251,12 +251,12 @@ impl Machine {
         }
     }
 
-    /// Bytes of the pool of `instance` that are taken.
+    /// How many bytes of the pool of `instance` are allocated.
     pub fn pool_used(&self, instance: InstanceId) -> u64 {
         self.shared.memory.pool_used(instance)
     }
 
-    /// Has the pool of `instance` give nothing more, or again.
+    /// Makes each allocation from the pool of `instance` fail, or ends that.
     pub fn exhaust_pool(&self, instance: InstanceId, exhausted: bool) {
         self.shared.memory.exhaust_pool(instance, exhausted);
     }
@@ -270,7 +270,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Handlers hold endpoints, endpoints hold platforms, platforms hold the machine.
+        // This breaks a cycle: handlers hold endpoints, endpoints hold platforms, and platforms hold the machine.
         self.shared.kernels.iter().for_each(KernelState::forget_code);
     }
 }

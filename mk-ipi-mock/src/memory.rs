@@ -8,18 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Physical address of the machine's first byte of memory.
+/// The physical address of the first byte of memory.
 pub const MEMORY_START: PhysAddr = PhysAddr(0x10_0000);
-/// What each word of memory from a pool holds at first: nobody may take it for zeroed.
+/// The value of each word of newly allocated memory. It is not 0, so that code that expects zeros fails.
 pub const POISON_ALLOC: u64 = 0xa5a5_a5a5_a5a5_a5a5;
-/// What each word holds that was given back to a pool.
+/// The value of each word that was given back to a pool.
 pub const POISON_FREE: u64 = 0x6b6b_6b6b_6b6b_6b6b;
 
 const WORDS_PER_PAGE: usize = 512;
 
 const _: () = assert!(size_of::<MockWord>() == 8 && align_of::<MockWord>() == align_of::<u64>());
 
-/// Locks, even after a panic elsewhere: what the machine guards stays consistent.
+/// Locks, even after a panic with the lock held: all state under these locks stays consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -41,10 +41,10 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub fn new(pages: usize) -> Self {
-        // Zeroed memory that the system gives lazily: a machine per seed costs only what it touches.
+        // The system gives zeroed memory page by page at the first access. So a machine costs only the pages that it uses.
         let zeroed = Box::into_raw(vec![0u64; pages * WORDS_PER_PAGE].into_boxed_slice());
-        // SAFETY: `MockWord` is a transparent AtomicU64: a u64 in size, alignment (asserted above) and values,
-        // and the box was given up by `into_raw`.
+        // SAFETY: `MockWord` is a transparent AtomicU64. It has the size and alignment of a u64 (asserted above), and all
+        // values of a u64 are valid. `into_raw` gave up the box, so nothing else owns it.
         let words = unsafe { Box::from_raw(zeroed as *mut [MockWord]) };
         Self { words, next: Mutex::new(MEMORY_START.0), pools: Mutex::default() }
     }
@@ -53,7 +53,7 @@ impl Memory {
         self.words.len() / WORDS_PER_PAGE
     }
 
-    /// The words of `range`, rounded down to whole ones; `None` if it is not all memory.
+    /// The words of `range`, whose length is rounded down to whole words. `None` if a part of it is no memory.
     pub fn words(&self, range: PhysRange) -> Option<&[MockWord]> {
         let first = usize::try_from(range.start().0.checked_sub(MEMORY_START.0)? / 8).ok()?;
         self.words.get(first..first.checked_add(usize::try_from(range.len() / 8).ok()?)?)
@@ -66,13 +66,13 @@ impl Memory {
         word.unwrap_or_else(|| panic!("no memory at {:#x}", at.0))
     }
 
-    /// Where `word` lies, if it is part of this memory.
+    /// The address of `word`, if it is in this memory.
     pub fn address_of(&self, word: &MockWord) -> Option<PhysAddr> {
         let offset = (&raw const *word as usize).checked_sub(self.words.as_ptr() as usize)?;
         (offset < self.words.len() * 8).then(|| PhysAddr(MEMORY_START.0 + offset as u64))
     }
 
-    /// Takes pages that nothing else uses, for good.
+    /// Reserves pages that nothing else uses. They are never given back.
     pub fn reserve(&self, len: u64) -> PhysRange {
         let mut next = lock(&self.next);
         let range = PhysRange::new(PhysAddr(*next), len.next_multiple_of(PAGE_SIZE)).expect("an empty range");
@@ -86,7 +86,7 @@ impl Memory {
         assert!(lock(&self.pools).insert(instance.get(), pool).is_none(), "a second pool for {instance:?}");
     }
 
-    /// First fit, so that what was freed is used again at once and a use after free shows.
+    /// Allocates by first fit. So freed memory is used again at once, and a use after free has an effect.
     pub fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let mut pools = lock(&self.pools);
         let pool = pools.get_mut(&instance.get()).ok_or(PoolError::NoPool)?;
@@ -135,7 +135,7 @@ impl Memory {
     }
 }
 
-/// The pages from MEMORY_START on that `range` touches, as indices.
+/// The indices of the pages that `range` touches, counted from MEMORY_START.
 pub(crate) fn pages_of(range: PhysRange) -> std::ops::Range<usize> {
     let page = |at: u64| usize::try_from((at - MEMORY_START.0) / PAGE_SIZE).expect("LP64");
     page(range.start().0)..page(range.end().0 - 1) + 1

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happened in a run, as far as a trace shows it.
+//! Notes of what happened in a run, for a trace.
 
 use crate::memory::lock;
 use mk_ipi_abi::{PhysAddr, Vector};
@@ -18,13 +18,13 @@ pub(crate) enum NoteKind {
     InterruptEnd,
     /// The deferred work begins.
     Deferred,
-    /// And ends.
+    /// The deferred work ends.
     DeferredEnd,
-    /// The CPU's kernel was stopped, and it noticed.
+    /// The CPU noticed that its kernel was stopped.
     Stopped,
 }
 
-/// What happened when, and on which CPU, by its number.
+/// What happened, when, and on which CPU (its number).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Note {
     pub time: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Note {
     pub what: NoteKind,
 }
 
-/// All notes of a machine's life; `None` if it keeps none.
+/// The notes of all runs of a machine; `None` if it keeps none.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Option<Mutex<Vec<Note>>>);
 
@@ -47,7 +47,7 @@ impl Notes {
         }
     }
 
-    /// In the order in which they were made.
+    /// All notes, in the order in which they were made.
     pub fn all(&self) -> Vec<Note> {
         self.0.as_ref().map(|notes| lock(notes).clone()).unwrap_or_default()
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel on the machine hands to core.
+//! The platform that a kernel on this machine gives to `mk-ipi-core`.
 
 use crate::cpu::{with_current, Cpu};
 use crate::kernel::{KernelState, RegionEvent, Unhandled};
@@ -14,10 +14,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-/// One kernel of the machine: all of core's platform traits, and what its kernel code sets up.
+/// One kernel of the machine. It implements all of core's platform traits, and lets the kernel's code set its handlers.
 ///
-/// A cheap handle. Its methods act for the CPU that calls. The thread that built the machine may call them too
-/// and counts as the kernel's first CPU, with interrupts off; any other thread panics.
+/// This is a handle that is cheap to clone. Its methods act for the CPU that calls them. The thread that built the machine can
+/// call them too. It counts as the kernel's first CPU, with interrupts off. On any other thread they panic.
 #[derive(Clone)]
 pub struct MockPlatform {
     shared: Arc<Shared>,
@@ -39,8 +39,8 @@ impl MockPlatform {
         &self.shared.kernels[self.kernel]
     }
 
-    /// Calls `f` with the number in the machine of the CPU that calls, and with that CPU unless the builder's
-    /// thread stands in for it.
+    /// Calls `f` with the number of the calling CPU in the machine, and with that CPU. The CPU is `None` if the thread that
+    /// built the machine calls.
     fn here<R>(&self, f: impl FnOnce(usize, Option<&Cpu>) -> R) -> R {
         with_current(|cpu| match cpu.and_then(|cpu| Some((cpu.number_in(&self.shared)?, cpu))) {
             Some((number, cpu)) => {
@@ -61,65 +61,66 @@ impl MockPlatform {
         &self.state().cpus
     }
 
-    /// Has `handler` called, with interrupts off, for each interrupt with `vector` at any CPU of this kernel.
+    /// Sets the handler of `vector` for all CPUs of this kernel. It is called with interrupts off.
     ///
-    /// An interrupt without a handler is a panic.
+    /// A CPU that takes an interrupt without a handler panics.
     pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) {
         lock(&self.state().vectors).insert(vector.get(), Arc::new(handler));
     }
 
-    /// Has `routine` called for [`DeferredWork::schedule`], on the same CPU.
+    /// Sets the deferred work. After [`DeferredWork::schedule`], `routine` is called on the same CPU.
     pub fn set_deferred(&self, routine: impl Fn() + Send + Sync + 'static) {
         *lock(&self.state().deferred) = Some(Arc::new(routine));
     }
 
-    /// Memory that this kernel uses for itself: it is not mapped, and no peer may share it.
+    /// Marks memory that this kernel uses for itself: `map` refuses it, and no peer may share it.
     pub fn keep_private(&self, range: PhysRange) {
         lock(&self.state().private).push(range);
     }
 
-    /// From now on each `map` fails for want of page tables, or no longer.
+    /// Makes each `map` fail as if no memory were left for page tables, or ends that.
     pub fn refuse_maps(&self, refuse: bool) {
         self.state().maps_refused.store(refuse, Ordering::Relaxed);
     }
 
-    /// How many mappings were not unmapped yet.
+    /// How many mappings this kernel has.
     pub fn live_mappings(&self) -> usize {
         lock(&self.state().mappings).len()
     }
 
-    /// Accesses to shared memory and doorbells of this incarnation: the clock of
-    /// [`Fault::Stop`](crate::Fault::Stop).
+    /// How many accesses to shared memory and doorbells this incarnation has made. [`Fault::Stop`](crate::Fault::Stop) counts
+    /// these.
     pub fn accesses(&self) -> u64 {
         self.state().clocks[0].load(Ordering::Relaxed)
     }
 
-    /// Accesses to shared memory and doorbells by CPUs whose interrupts were off, in the kernel's life.
+    /// How many accesses to shared memory and doorbells this kernel has made with interrupts off, in all its incarnations.
     pub fn masked_accesses(&self) -> u64 {
         self.state().masked.load(Ordering::Relaxed)
     }
 
-    /// Those accesses that others can see: the clock of [`Fault::StopAtStore`](crate::Fault::StopAtStore).
+    /// How many of its [`accesses`](Self::accesses) others can see. [`Fault::StopAtStore`](crate::Fault::StopAtStore) counts
+    /// these.
     pub fn stores(&self) -> u64 {
         self.state().clocks[1].load(Ordering::Relaxed)
     }
 
-    /// Takes back every order to stop this incarnation.
+    /// Cancels every fault that would stop this incarnation.
     pub fn forget_stop(&self) {
         self.state().forget_stop();
     }
 
-    /// The regions that this kernel's observer saw come and go.
+    /// The regions that were added and removed, as this kernel's observer was told.
     pub fn regions_seen(&self) -> Vec<RegionEvent> {
         lock(&self.state().regions).clone()
     }
 
-    /// What happened to the peers of this kernel since the last call.
+    /// The events about peers that this kernel's observer was told of since the last call.
     pub fn peer_events(&self) -> Vec<(InstanceId, PeerEvent)> {
         self.peer_news().into_iter().map(|(peer, event)| (peer.id, event)).collect()
     }
 
-    /// As [`peer_events`](Self::peer_events), with both lives.
+    /// As [`peer_events`](Self::peer_events), with both lives of each event.
     pub fn peer_news(&self) -> Vec<(Peer, PeerEvent)> {
         std::mem::take(&mut lock(&self.state().peers))
     }
@@ -146,7 +147,7 @@ impl Cpu {
 }
 
 // SAFETY: the vector is set in the target's register with release and taken with acquire, so its handler sees
-// what was stored before; only the named CPU's register is touched; it works with interrupts on and off.
+// all stores before the ring. Only the named CPU's register is changed. It works with interrupts on and off.
 unsafe impl Doorbell for MockPlatform {
     fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
         self.find_cpu(cpu).map(drop)
@@ -167,7 +168,8 @@ unsafe impl Doorbell for MockPlatform {
 }
 
 impl MockPlatform {
-    /// Has the kernel map the directory at `range`, and ask it whose a CPU is. Without one it goes by how the machine was built.
+    /// Makes the kernel map the directory at `range`, and look there which instance owns a CPU. Without a directory it uses the
+    /// CPUs with which the machine was built.
     ///
     /// # Panics
     ///
@@ -177,7 +179,7 @@ impl MockPlatform {
         *lock(&self.state().directory) = Some(range);
     }
 
-    /// What the kernel's observer was told of messages that no handler took, since the last call.
+    /// The messages that no handler took, as the kernel's observer was told since the last call.
     pub fn unhandled(&self) -> Vec<Unhandled> {
         std::mem::take(&mut *lock(&self.state().unhandled))
     }
@@ -187,9 +189,9 @@ impl MockPlatform {
     }
 }
 
-// SAFETY: id and index belong to the CPU whose thread this is, for that thread's life; no two CPUs of a kernel
-// share them, and a CPU has one thread at a time. The only other thread that gets past `here` is the one that
-// built the machine, which waits while CPUs run.
+// SAFETY: id and index belong to the CPU of this thread, as long as the thread lives. No two CPUs of a kernel have the same,
+// and a CPU has one thread at a time. The only other thread that `here` accepts is the one that built the machine, and that one
+// waits while CPUs run.
 unsafe impl ThisCpu for MockPlatform {
     fn physical_id(&self) -> PhysCpuId {
         self.shared.cpus[self.here(|number, _| number)].id
@@ -204,8 +206,8 @@ unsafe impl ThisCpu for MockPlatform {
     }
 }
 
-// SAFETY: interrupts are taken by `Cpu::take_pending` alone, which does nothing while they are off; a CPU is a
-// thread, so nothing migrates; `restore` switches on only what its `disable` found on.
+// SAFETY: only `Cpu::take_pending` takes interrupts, and it does nothing while they are off. A CPU is a thread, so code does not
+// migrate. `restore` switches interrupts on only if its `disable` found them on.
 unsafe impl LocalInterrupts for MockPlatform {
     type State = bool;
 
@@ -220,8 +222,8 @@ unsafe impl LocalInterrupts for MockPlatform {
     }
 }
 
-// SAFETY: a mapping is the very words of `range`, which live as long as it does: `map` gives each one a
-// reference of its own to the memory, which only `unmap` takes back. Private memory is refused.
+// SAFETY: a mapping refers to the words of `range` themselves. They live as long as the mapping: `map` takes one reference to the
+// memory for each mapping, and only `unmap` gives it back. Private memory is refused.
 unsafe impl PhysMemory for MockPlatform {
     type Word = MockWord;
 
@@ -239,8 +241,8 @@ unsafe impl PhysMemory for MockPlatform {
         lock(&self.state().mappings).push((range, access));
         self.state().count_pages(range, access, |count| count.fetch_add(1, Ordering::Relaxed));
         std::mem::forget(self.shared.memory.clone());
-        // SAFETY: `words` is a valid slice of words that any thread may use; the reference forgotten above keeps
-        // it so until `unmap`.
+        // SAFETY: `words` is a valid slice of words that any thread may use. The reference that was forgotten above keeps it
+        // valid until `unmap`.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
 
@@ -253,8 +255,8 @@ unsafe impl PhysMemory for MockPlatform {
         let Some(found) = found else { panic!("unmap of {range:?}, which is not mapped") };
         let (range, access) = mappings.swap_remove(found);
         self.state().count_pages(range, access, |count| count.fetch_sub(1, Ordering::Relaxed));
-        // SAFETY: `map` forgot one reference for this mapping, which is found and removed only once; `shared`
-        // holds another, so the memory outlives this call.
+        // SAFETY: `map` forgot one reference for this mapping, and the mapping is found and removed only once. `shared` holds
+        // another reference, so the memory outlives this call.
         unsafe { Arc::decrement_strong_count(Arc::as_ptr(&self.shared.memory)) };
     }
 
@@ -263,7 +265,7 @@ unsafe impl PhysMemory for MockPlatform {
     }
 }
 
-// SAFETY: the pieces of a pool are disjoint runs of whole pages that nothing else is made from.
+// SAFETY: the pieces of a pool are disjoint ranges of whole pages, which nothing else uses.
 unsafe impl InstancePool for MockPlatform {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         self.shared.memory.alloc(instance, len)
@@ -300,7 +302,7 @@ impl Observer for MockPlatform {
             let words = self.shared.memory.words(range)?;
             return Some(Directory::open(words).ok()?.has_cpu(peer, cpu).unwrap_or(false));
         }
-        // Without a directory: as the machine was built.
+        // Without a directory, the answer comes from how the machine was built.
         let is_peer =
             |kernel: &&KernelState| kernel.instance.load(Ordering::Relaxed) == u32::from(peer.get()) + 1;
         self.shared.kernels.iter().find(is_peer).map(|kernel| kernel.cpus.contains(&cpu))

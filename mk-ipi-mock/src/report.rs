@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a run goes, step by step, and what it was like.
+//! The modes and steps of a run, and the report about it.
 
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::fmt;
@@ -7,12 +7,12 @@ use std::fmt;
 /// How the CPUs share the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// One at a time; at every step the seed decides who. The same seed gives the same run.
+    /// One CPU runs at a time, and at every step the seed decides which. The same seed gives the same run.
     Stepped {
-        /// Which of all runs.
+        /// The seed. Each seed gives another run.
         seed: u64,
     },
-    /// Side by side, as threads.
+    /// All CPUs run side by side, as threads.
     Free,
 }
 
@@ -31,7 +31,7 @@ pub enum Step {
     Interrupt(Vector),
     /// Ran its deferred work.
     Deferred,
-    /// Waited a turn.
+    /// Waited one turn.
     Relax,
     /// Went to sleep until the next interrupt.
     Idle,
@@ -44,64 +44,65 @@ pub enum Step {
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Event {
-    /// Steps of the machine so far.
+    /// The number of this step, counted over all steps of the machine.
     pub step: u64,
     /// The CPU.
     pub cpu: PhysCpuId,
     /// What it did.
     pub what: Step,
-    /// The word accessed, if it lies in physical memory.
+    /// The address of the accessed word, if it is in physical memory.
     pub at: Option<PhysAddr>,
 }
 
-/// Doorbells of the machine's life.
+/// Numbers of doorbells, in all runs of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Doorbells {
     /// Calls of `ring` that succeeded.
     pub rung: u64,
-    /// Of these, found their vector pending already.
+    /// How many of these found their vector pending already.
     pub coalesced: u64,
-    /// Of these, lost on order.
+    /// How many of these were lost because of an ordered fault.
     pub lost: u64,
     /// Interrupts taken.
     pub taken: u64,
 }
 
-/// A run that ended as it should.
+/// The report of a run that ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Steps of the machine so far.
     pub steps: u64,
     /// How often another CPU was chosen (0 in free mode).
     pub switches: u64,
-    /// A hash of every step so far: equal for equal runs (0 in free mode).
+    /// A hash of all steps so far. Equal runs have equal hashes. In free mode no step is hashed.
     pub trace: u64,
-    /// What became of the doorbells.
+    /// The numbers of doorbells.
     pub doorbells: Doorbells,
 }
 
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// These CPUs sleep in their code, and nothing will wake them.
+    /// These CPUs sleep in their code, and nothing can wake them.
     Deadlock(Vec<PhysCpuId>),
-    /// More steps than [`Builder::step_limit`](crate::Builder::step_limit): some CPUs wait in vain.
+    /// The run took more steps than [`Builder::step_limit`](crate::Builder::step_limit): probably a CPU waits for something
+    /// that never comes.
     StepLimit,
     /// A CPU's code panicked.
     Panicked {
         /// The CPU.
         cpu: PhysCpuId,
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
 }
 
-/// A run that failed. It prints the mode, whose seed gives the same run again, and the last steps.
+/// A run that failed. It prints the mode, whose seed repeats the run, and the last steps.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// How to run it again.
+    /// The mode with which the run can be repeated.
     pub mode: Mode,
-    /// Steps so far.
+    /// How many steps the machine has made.
     pub steps: u64,
     /// What happened.
     pub cause: Cause,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who runs next, and what happens at which step.
+//! The scheduler: which CPU runs next, and what happens at which step.
 
 use crate::fault::{ActiveFault, DoorbellFault, Fault, When};
 use crate::interrupts::Irr;
@@ -14,22 +14,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-/// Steps kept for a [`Failure`].
+/// How many of the last steps are kept for a [`Failure`].
 const TAIL: usize = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// Runs, or would if it were its turn.
+    /// It runs, or can run when it gets the turn.
     Ready,
-    /// Sleeps inside its code.
+    /// It sleeps inside its code.
     Idle,
     /// Its code has returned; it only takes interrupts.
     Resting,
-    /// Its kernel stopped, and it noticed.
+    /// It has noticed that its kernel stopped.
     Off,
 }
 
-/// What the whole machine shares.
+/// The state of the whole machine, which all its CPUs share.
 pub(crate) struct Shared {
     pub mode: Mode,
     pub limit: u64,
@@ -37,21 +37,21 @@ pub(crate) struct Shared {
     pub memory: Arc<Memory>,
     pub kernels: Vec<KernelState>,
     pub cpus: Vec<CpuState>,
-    /// For a trace.
+    /// The notes for a trace.
     pub notes: Notes,
     steps: AtomicU64,
     /// No fault or late doorbell is due before this step.
     next_event: AtomicU64,
-    /// The run is over, well or badly: nothing has an effect any more.
+    /// True if the run is over, well or with a failure. Then no CPU has an effect any more.
     ended: AtomicBool,
     sched: Mutex<Sched>,
 }
 
-/// What the others can see of a CPU.
+/// The state of a CPU that other CPUs can see.
 pub(crate) struct CpuState {
     pub id: PhysCpuId,
     pub kernel: usize,
-    /// Number within its kernel.
+    /// Its number within its kernel.
     pub index: usize,
     pub irr: Irr,
     pub deferred: AtomicBool,
@@ -67,7 +67,7 @@ struct Sched {
     /// One step in this many lets another CPU run.
     stay: u32,
     faults: Vec<ActiveFault>,
-    /// Late doorbells: due step, CPU, vector.
+    /// Late doorbells: the step at which they are due, CPU, vector.
     late: Vec<(u64, usize, Vector)>,
     /// Doorbells that ring again after their handler: CPU, vector.
     doubled: Vec<(usize, Vector)>,
@@ -111,7 +111,8 @@ impl Shared {
             Mode::Stepped { seed } => seed,
             Mode::Free => 0,
         });
-        // Some seeds switch at nearly every access, others let a CPU run long: both find bugs of their own.
+        // With some seeds nearly every access switches to another CPU; with others a CPU runs for a long time. Each finds other
+        // bugs.
         let stay = *rng.choice(&[2, 4, 8, 32]).unwrap_or(&4);
         let sched = Sched {
             status: vec![Status::Ready; cpus.len()],
@@ -150,7 +151,7 @@ impl Shared {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Begins a run: each CPU ready, but for those of stopped kernels.
+    /// Begins a run. Each CPU is ready, except those of stopped kernels.
     pub fn begin(&self) {
         let mut s = lock(&self.sched);
         for (status, cpu) in s.status.iter_mut().zip(&self.cpus) {
@@ -160,7 +161,7 @@ impl Shared {
         self.dispatch(&mut s);
     }
 
-    /// The result of the run that ended.
+    /// Returns the result of the run that ended.
     pub fn finish(&self) -> Result<Report, Failure> {
         let mut s = lock(&self.sched);
         match s.failure.take() {
@@ -174,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// One step of CPU `me`, which is about to do `what`; in stepped mode others may run meanwhile.
+    /// Does one step of CPU `me`, which is about to do `what`. In stepped mode other CPUs can run meanwhile.
     pub fn step(&self, me: usize, what: Step, at: Option<PhysAddr>) {
         let n = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let due = n >= self.next_event.load(Ordering::Relaxed);
@@ -222,7 +223,7 @@ impl Shared {
         }
     }
 
-    /// Waits until `me` may run: it is ready and, in stepped mode, has the turn; or the run has ended.
+    /// Waits until `me` is ready and, in stepped mode, has the turn. Also returns if the run has ended.
     fn wait<'a>(&self, mut s: Guard<'a>, me: usize) -> Guard<'a> {
         while !self.ended() && !(s.status[me] == Status::Ready && (s.current == me || !self.stepped())) {
             s = self.cpus[me].turn.wait(s).unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +231,7 @@ impl Shared {
         s
     }
 
-    /// Waits for the first turn, if need be until the kernel is started again; false if the run ended first.
+    /// Waits for the first turn. If the kernel is stopped, waits until it is started again. Returns false if the run ended first.
     pub fn power_on(&self, me: usize) -> bool {
         drop(self.wait(lock(&self.sched), me));
         !self.ended()
@@ -239,7 +240,7 @@ impl Shared {
     /// Sleeps as `status` until something is pending, the kernel stops or the run ends.
     pub fn sleep(&self, me: usize, status: Status) {
         let mut s = lock(&self.sched);
-        // Looked at under the lock, as `deliver` stores: no wake-up falls between look and sleep.
+        // This is checked under the lock, and `deliver` stores under the lock: so no wake-up is lost between check and sleep.
         if !self.cpus[me].pending() && !self.kernels[self.cpus[me].kernel].dead() && !self.ended() {
             s.status[me] = status;
             self.dispatch(&mut s);
@@ -247,12 +248,12 @@ impl Shared {
         }
     }
 
-    /// Notes what CPU `me` does now.
+    /// Adds a note of what CPU `me` does now.
     pub fn note(&self, me: usize, what: NoteKind) {
         self.notes.add(self.steps.load(Ordering::Relaxed), me, what);
     }
 
-    /// CPU `me` noticed that its kernel stopped: others go on.
+    /// CPU `me` noticed that its kernel stopped. Lets another CPU run.
     pub fn power_off(&self, me: usize) {
         if self.kernels[self.cpus[me].kernel].dead() {
             self.note(me, NoteKind::Stopped);
@@ -264,7 +265,8 @@ impl Shared {
         }
     }
 
-    /// Chooses who runs after a CPU has gone to sleep or off; if none can, brings time forward or ends the run.
+    /// Chooses the CPU that runs next, after one has gone to sleep or off. If none can run, this moves time forward to the next
+    /// late doorbell, or ends the run.
     fn dispatch(&self, s: &mut Guard<'_>) {
         loop {
             let ready: Vec<_> = (0..self.cpus.len()).filter(|&i| s.status[i] == Status::Ready).collect();
@@ -300,7 +302,7 @@ impl Shared {
         }
     }
 
-    /// CPU `me` panicked: the run is over.
+    /// CPU `me` panicked. This ends the run.
     pub fn panicked(&self, me: usize, message: String) {
         self.fail(&mut lock(&self.sched), Cause::Panicked { cpu: self.cpus[me].id, message });
     }
@@ -324,7 +326,7 @@ impl Shared {
         self.schedule_events(&s);
     }
 
-    /// Rings CPU number `to`; whether it is due now, later or never is up to the faults on order.
+    /// Rings CPU number `to`. The ordered faults decide whether the doorbell arrives now, later or never.
     pub fn ring(&self, from: usize, to: usize, vector: Vector) {
         let mut s = lock(&self.sched);
         self.note(from, NoteKind::Ring(to, vector));
@@ -360,7 +362,7 @@ impl Shared {
         }
     }
 
-    /// A handler has returned: a doubled doorbell rings now.
+    /// A handler has returned. If its doorbell was doubled, it rings again now.
     pub fn handled(&self, me: usize, vector: Vector) {
         let mut s = lock(&self.sched);
         s.doorbells.taken += 1;
@@ -370,7 +372,7 @@ impl Shared {
         }
     }
 
-    /// Does what is due at step `now`.
+    /// Delivers late doorbells and scribbles that are due at step `now`.
     fn run_due(&self, s: &mut Guard<'_>, now: u64) {
         let due: Vec<_> = s.late.iter().filter(|late| late.0 <= now).copied().collect();
         s.late.retain(|late| late.0 > now);
@@ -398,7 +400,7 @@ impl Shared {
         self.next_event.store(late.chain(scribbles).min().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Stops a kernel: its CPUs are woken to notice.
+    /// Stops a kernel, and wakes its CPUs so that they notice.
     pub fn kill(&self, kernel: usize) {
         let mut s = lock(&self.sched);
         self.kernels[kernel].set_dead(true);
@@ -407,7 +409,8 @@ impl Shared {
         }
     }
 
-    /// Starts a stopped kernel again, once all its CPUs have noticed that it stopped; else false.
+    /// Starts a stopped kernel again. Returns false, and does nothing, as long as one of its CPUs has not noticed that it
+    /// stopped.
     pub fn try_restart(&self, kernel: usize) -> bool {
         let mut s = lock(&self.sched);
         let mine = || (0..self.cpus.len()).filter(|&i| self.cpus[i].kernel == kernel);
@@ -435,7 +438,7 @@ impl Sched {
         self.tail.push_back(event);
     }
 
-    /// What the faults on order do to this doorbell: the first that hits.
+    /// The fault that happens to this doorbell. If several ordered faults hit it, this is the first of them.
     fn doorbell_fault(&mut self, from: PhysCpuId, to: PhysCpuId) -> Option<DoorbellFault> {
         let Self { faults, rng, .. } = self;
         let hits = faults.iter_mut().filter_map(|armed| {
@@ -446,7 +449,7 @@ impl Sched {
             armed.seen += 1;
             when.hits(armed.seen, rng).then_some(what)
         });
-        // All are counted, the first is applied.
+        // Every fault counts this occasion; only the first that hits is applied.
         hits.fold(None, |first, what| first.or(Some(what)))
     }
 }

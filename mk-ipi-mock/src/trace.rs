@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A run as a trace, one file that Perfetto and Chrome show: a track for each CPU, with interrupts, deferred work, sends and handlers,
-//! and an arrow from each send to its handler and from each doorbell to its interrupt.
+//! Writes a run as a trace, one file that Perfetto and Chrome show. It has a track for each CPU, with interrupts, deferred
+//! work, sends and handlers. An arrow goes from each send to its handler, and from each doorbell to its interrupt.
 //!
-//! Nothing in core knows of it. What a kernel does on the native link shows in what it stores where: a tag publishes a message, HANDED hands
-//! it to its handlers, CREDIT says that they have returned (SPEC N-4 to N-8).
+//! `mk-ipi-core` has no code for this. The stores to a native region show what a kernel does: it stores a tag to publish a
+//! message, HANDED before it calls the handlers, and CREDIT when they have returned (SPEC N-4 to N-8).
 
 use crate::kernel::RegionEvent;
 use crate::machine::Machine;
@@ -19,22 +19,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-/// What a store to a region means.
+/// The meaning of a store to a region.
 enum Meaning {
-    /// A message was published: the position behind it, bytes and type.
+    /// A message was published. `end` is the position after it.
     Published {
         end: u64,
         len: u32,
         msg_type: u32,
     },
-    /// A message was given to its handlers: the position behind it.
+    /// A message was given to its handlers. This is the position after it.
     Handed(u64),
-    /// All up to here were handled.
+    /// All messages up to this position were handled.
     Credit,
     Life(String),
 }
 
-/// A native region, whose it is, and where its lanes are.
+/// A native region, the instance that owns it, and its geometry.
 struct Region {
     instance: InstanceId,
     range: PhysRange,
@@ -42,7 +42,8 @@ struct Region {
 }
 
 impl Region {
-    /// The lane in which a word lies, and what it means that it is `value` now. `about`: the word behind it, which is stored before a tag.
+    /// The lane of the word at `at`, and what it means that `value` was stored there. `about` is the word after it, which a
+    /// sender stores before the tag.
     fn meaning(&self, at: u64, value: u64, about: u64) -> Option<(u32, Meaning)> {
         let word = usize::try_from((at - self.range.start().0) / 8).ok()?;
         if let Some(of_lane) = word.checked_sub(usize::try_from(self.geometry.lanes_at() / 8).ok()?) {
@@ -72,7 +73,7 @@ impl Region {
             return Some(Meaning::Life(format!("says {}", hello(value)?)));
         }
         let line = word.checked_sub(header::WORDS).filter(|line| line % LINE_WORDS == 0)? / LINE_WORDS;
-        // The lap stands in the tag; it is small enough in any run that ends.
+        // The tag contains the low 30 bits of the lap. No run is so long that these are not the whole lap.
         let lap = u64::from(LineTag::of_word(value).0) & ((1 << 30) - 1);
         let position = lap * u64::from(self.geometry.lines()) + line as u64;
         if LineTag::of_word(value) != self.geometry.first_tag(position) {
@@ -89,12 +90,12 @@ fn hello(word: u64) -> Option<String> {
     Some(format!("{:?} of life {}, session {}", hello.phase, hello.incarnation.get(), hello.session))
 }
 
-/// What is open on a CPU's track.
+/// A piece of work that has begun on a CPU's track and has not ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Interrupt,
     Deferred,
-    /// The handlers of a message of this lane of this region.
+    /// The handlers of a message, with the address of its region and its lane.
     Message(u64, u32),
 }
 
@@ -102,21 +103,22 @@ struct Writer<'a> {
     shared: &'a Shared,
     out: String,
     open: Vec<Vec<Open>>,
-    /// By region, lane and number: the arrow of a message.
+    /// The arrows of messages, by region, lane and number.
     messages: BTreeMap<(u64, u32, u64), u64>,
-    /// By CPU and vector: the arrows of doorbells that were not taken yet.
+    /// The arrows of doorbells that were not taken yet, by CPU and vector.
     rings: BTreeMap<(usize, u8), Vec<u64>>,
     arrows: u64,
-    /// What was stored so far, by address.
+    /// The last value that was stored to each address.
     words: BTreeMap<u64, u64>,
 }
 
 impl Machine {
-    /// The runs so far, as one JSON object in Chrome's trace format, which [Perfetto](https://ui.perfetto.dev) shows. A step of the machine is a microsecond there. Empty
-    /// unless the machine was built with [`Builder::trace`](crate::Builder::trace).
+    /// The runs so far, as one JSON object in Chrome's trace format, which [Perfetto](https://ui.perfetto.dev) shows. There a
+    /// step of the machine is one microsecond. The trace is empty unless the machine was built with
+    /// [`Builder::trace`](crate::Builder::trace).
     ///
-    /// A message has its arrow if its lane is in a native region that a kernel has attached. Stores of the thread that built the machine
-    /// are no steps, and are not shown.
+    /// A message has an arrow only if its lane is in a native region that a kernel has attached. Stores of the thread that
+    /// built the machine are no steps, and are not shown.
     pub fn chrome_trace(&self) -> String {
         let shared = self.shared();
         let mut writer = Writer {
@@ -140,7 +142,7 @@ impl Machine {
     }
 }
 
-/// The native regions that kernels have seen.
+/// The native regions that kernels have attached.
 fn regions(shared: &Shared) -> Vec<Region> {
     let mut found: Vec<Region> = Vec::new();
     let seen = shared.kernels.iter().flat_map(|kernel| lock(&kernel.regions).clone());
@@ -158,7 +160,7 @@ fn regions(shared: &Shared) -> Vec<Region> {
 }
 
 impl Writer<'_> {
-    /// One event on the track of `cpu`; `more` is the rest of its fields.
+    /// Writes one event on the track of `cpu`. `more` is the rest of its fields.
     fn event(&mut self, kind: char, cpu: usize, time: u64, name: &str, more: &str) {
         let kernel = self.shared.cpus[cpu].kernel;
         let _ = writeln!(
@@ -181,7 +183,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Something short.
+    /// Writes an event that takes one step.
     fn point(&mut self, cpu: usize, time: u64, name: &str, args: &str) {
         self.event('X', cpu, time, name, &format!(",\"dur\":1,\"args\":{{{args}}}"));
     }
@@ -191,7 +193,7 @@ impl Writer<'_> {
         self.event('B', cpu, time, name, "");
     }
 
-    /// Ends the innermost `what`, and all in it.
+    /// Ends the innermost open work for which `what` is true, and all that is nested in it.
     fn end(&mut self, cpu: usize, time: u64, what: impl Fn(Open) -> bool) {
         let Some(at) = self.open[cpu].iter().rposition(|open| what(*open)) else { return };
         for _ in self.open[cpu].drain(at..).collect::<Vec<_>>() {
@@ -205,7 +207,7 @@ impl Writer<'_> {
         }
     }
 
-    /// An arrow begins at what was written last.
+    /// Begins an arrow at the event that was written last.
     fn arrow(&mut self, cpu: usize, time: u64) -> u64 {
         self.arrows += 1;
         let id = format!(",\"id\":{}", self.arrows);
@@ -263,7 +265,7 @@ impl Writer<'_> {
             }
             Meaning::Handed(end) => {
                 self.end(cpu, time, in_lane);
-                // A life that begins stores it too, and hands nothing out.
+                // A life that begins also stores HANDED, but hands out no message.
                 if let Some(arrow) = self.messages.remove(&(at, lane, end)) {
                     let what = Open::Message(at, lane);
                     self.begin(cpu, time, what, &format!("message {end} from instance {lane}"));

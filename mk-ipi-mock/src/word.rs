@@ -6,22 +6,23 @@ use mk_ipi_core::sync::Word;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What to do before an access to a word, and what is to be stored there; false if the access must have no effect.
+/// A function to call before an access to a word. The last argument is the value that the access will store. It returns false
+/// if the access must have no effect.
 type Watcher = fn(&MockWord, Step, u64) -> bool;
 
 thread_local! {
-    /// Who watches the accesses of this thread: the CPU that it is. The word knows no more of CPUs than that.
+    /// The function that watches the accesses of this thread. A CPU sets it. This is all that this module knows of CPUs.
     static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
 }
 
-/// Has `watcher` asked before each access by this thread, from now on.
+/// From now on, `watcher` is called before each access of this thread.
 pub(crate) fn watch(watcher: Watcher) {
     WATCHER.set(Some(watcher));
 }
 
 /// One word of shared memory. Each access by a CPU of a machine is a step of that machine.
 ///
-/// Outside a CPU (in a test's set-up) it is a plain atomic.
+/// On a thread that is no CPU (in the set-up of a test) it is a plain atomic.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct MockWord(AtomicU64);
@@ -32,12 +33,12 @@ impl MockWord {
         Self(AtomicU64::new(value))
     }
 
-    /// The bare atomic: no step, no check.
+    /// The atomic itself. An access to it is no step and is not checked.
     pub(crate) const fn raw(&self) -> &AtomicU64 {
         &self.0
     }
 
-    /// The step before an access; false if the access must have no effect.
+    /// Does the step before an access. Returns false if the access must have no effect.
     fn access(&self, what: Step, value: u64) -> bool {
         WATCHER.get().is_none_or(|watcher| watcher(self, what, value))
     }

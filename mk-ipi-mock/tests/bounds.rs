@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each call does with interrupts off, counted: it grows neither with lanes, lines nor instances (SPEC C-9).
+//! Counts the accesses that each call makes with interrupts off. The number does not grow with lanes, lines or instances (SPEC
+//! C-9).
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -20,7 +21,7 @@ const PEER: InstanceId = InstanceId::new(1);
 
 type Table = BTreeMap<String, u64>;
 
-/// Calls `f` on a CPU of kernel 0, and gives how often that looked at shared memory, or rang, with interrupts off.
+/// Calls `f` on a CPU of kernel 0. Returns how often it accessed shared memory or rang with interrupts off.
 fn masked(machine: &Machine, f: impl Fn() + Sync) -> u64 {
     let kernel = machine.kernel(0);
     let spent = Mutex::new(0);
@@ -36,7 +37,7 @@ fn masked(machine: &Machine, f: impl Fn() + Sync) -> u64 {
     spent
 }
 
-/// Interrupts off, as in a vector's handler.
+/// Calls `f` with interrupts off, as in a vector's handler.
 fn with_interrupts_off(kernel: &MockPlatform, f: impl Fn()) {
     use mk_ipi_core::platform::LocalInterrupts;
     let state = kernel.disable();
@@ -44,7 +45,7 @@ fn with_interrupts_off(kernel: &MockPlatform, f: impl Fn()) {
     kernel.restore(state);
 }
 
-/// The native link, between kernel 0 and `kernels - 1` others.
+/// The counts for native links between kernel 0 and `kernels - 1` others.
 fn native(kernels: u64, lanes: u32, lines: u32) -> Table {
     let builder = (0..kernels).fold(Machine::builder(), |b, k| b.kernel(&[k * 2, k * 2 + 1]));
     let machine = builder.memory(65_536).build();
@@ -59,7 +60,7 @@ fn native(kernels: u64, lanes: u32, lines: u32) -> Table {
     }
     machine.run(|_| ()).unwrap();
     let (link, kernel) = (&links[0], machine.kernel(0));
-    // The receiver is armed before each, so that the doorbell counts too.
+    // Before each call the receiver arms again, so that the doorbell is counted too.
     let count = |f: &(dyn Fn() + Sync)| {
         machine.run(|_| ()).unwrap();
         masked(&machine, f)
@@ -86,7 +87,7 @@ fn boot(machine: &Machine, k: u64) -> std::sync::Arc<Link> {
     machine.kernel(k as usize).boot(InstanceId::new(k as u8), Incarnation::FIRST)
 }
 
-/// RFC v2, a slot for each of two CPUs.
+/// The counts for RFC v2, with a slot for each of two CPUs.
 fn slots(policy: SlotPolicy) -> Table {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [link, peer] = machine.link(policy);
@@ -96,7 +97,8 @@ fn slots(policy: SlotPolicy) -> Table {
     let sent = masked(&machine, || _ = link.send(PEER, TYPE, &[1; 256]).unwrap());
     table.insert(format!("`send`, 256 bytes, {name} slot"), sent);
     let _ = peer.send(InstanceId::HOST, TYPE, &[1; 256]);
-    // The interrupt is taken before the call; what the call finds is in the slot again.
+    // The interrupt of this message is taken here, before the call that is counted. That call finds the message that is sent
+    // next.
     machine.run(|_| ()).unwrap();
     let received = Mutex::new(0);
     let run = machine.run(|cpu| match cpu.kernel() {
@@ -116,7 +118,7 @@ fn slots(policy: SlotPolicy) -> Table {
     table
 }
 
-/// The table of SPEC C-9.
+/// The table in SPEC C-9.
 fn spec() -> Table {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../SPEC.md")).unwrap();
     let table = text.split("| call | accesses |").nth(1).unwrap().split("\n\n").next().unwrap();

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
-// As in peer.c.
+// The same numbers as in peer.c.
 const NR_CPUS: u32 = 8;
 const SENDER: PhysCpuId = PhysCpuId(5);
 const TYPE: MessageType = MessageType(0xfedc_ba98);
-/// The receiving CPU, neither the first of its region nor the last.
+/// The receiving CPU. Its slot is neither the first of the region nor the last.
 const RECEIVER: PhysCpuId = PhysCpuId(3);
 const REGION: usize = NR_CPUS as usize * SLOT_SIZE;
 
@@ -23,7 +23,7 @@ fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|i| (31 * i + 7 * size + 1).to_le_bytes()[0]).collect()
 }
 
-/// The C program, compiled once.
+/// The path of the C program. It is compiled at the first call.
 fn peer() -> &'static Path {
     static PEER: OnceLock<PathBuf> = OnceLock::new();
     PEER.get_or_init(|| {
@@ -51,14 +51,14 @@ fn run(mode: &str, input: &[u8]) -> Vec<u8> {
     out.stdout
 }
 
-/// What was delivered.
+/// A message that was delivered.
 struct Delivered {
     sender_cpu: PhysCpuId,
     msg_type: MessageType,
     payload: Vec<u8>,
 }
 
-/// Keeps what it is given.
+/// A handler that keeps the messages that it is given.
 #[derive(Clone, Default)]
 struct Inbox(Arc<Mutex<Vec<Delivered>>>);
 
@@ -70,7 +70,7 @@ impl Handler for Inbox {
     }
 }
 
-/// A sending and a receiving kernel, as the one thread that built the machine.
+/// A sending and a receiving kernel. The thread that built the machine acts for both.
 struct Pair {
     machine: Machine,
     sender: Box<Endpoint<MockPlatform, Inbox>>,
@@ -116,7 +116,7 @@ impl Pair {
         self.words().flat_map(|at| self.machine.peek(at).to_le_bytes()).collect()
     }
 
-    /// Puts a region's bytes in place, rings, and gives what was delivered.
+    /// Stores the bytes of a region, rings, and returns what was delivered.
     fn receive(&self, region: &[u8]) -> Vec<Delivered> {
         assert_eq!(region.len(), REGION);
         for (at, word) in self.words().zip(region.chunks_exact(8)) {
@@ -138,7 +138,7 @@ fn a_c_receiver_delivers_what_our_sender_sent() {
     }
     let said = String::from_utf8(run("receive", &regions)).unwrap();
     let mut lines = said.lines();
-    assert_eq!(lines.next(), Some("nothing"), "a region of which none was sent to");
+    assert_eq!(lines.next(), Some("nothing"), "an empty region delivers no message");
     for size in 1..=256 {
         let hex: String = payload(size).iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = format!("{} {} {size} {hex}", SENDER.0, TYPE.0);
@@ -153,7 +153,7 @@ fn our_receiver_delivers_what_a_c_sender_sent() {
     let sent = run("send", &[]);
     let mut regions = sent.chunks_exact(REGION);
     let mut next = || regions.next().unwrap();
-    assert!(theirs.receive(next()).is_empty(), "no bytes, no message");
+    assert!(theirs.receive(next()).is_empty(), "size 0 is no message");
     for size in 1..=256 {
         let region = next();
         let [message] = &theirs.receive(region)[..] else { panic!("not one message of {size} bytes") };
@@ -163,7 +163,7 @@ fn our_receiver_delivers_what_a_c_sender_sent() {
         assert_eq!(ours.bytes(), region, "{size}: both senders leave the same bytes");
         assert_eq!(theirs.bytes(), region, "{size}: our receiver writes nothing");
     }
-    assert!(theirs.receive(next()).is_empty(), "257 bytes, no message");
+    assert!(theirs.receive(next()).is_empty(), "size 257 is no message");
     let [zeros] = &theirs.receive(next())[..] else { panic!("a null pointer sends zeros") };
     assert_eq!(zeros.payload, [0; 10]);
     assert!(regions.next().is_none());

@@ -11,11 +11,11 @@ use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Sparse ids, as real machines have them, and a slot for each.
+/// CPU ids with gaps, as on real machines. There is a slot for each id from 0 to the highest.
 const CPUS: [PhysCpuId; 3] = [PhysCpuId(4), PhysCpuId(9), PhysCpuId(0)];
 const SLOTS: u32 = 10;
 
-/// What the kernels of one machine share beside the protocol.
+/// State that the kernels of one machine share for the test, beside the protocol's memory.
 struct Bench {
     posted: [AtomicU64; 3],
     pages: [PhysRange; 3],
@@ -104,7 +104,7 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
 }
 
 impl<const PATIENCE: u64> MockEnv<PATIENCE> {
-    /// A kernel of the machine.
+    /// Boots the kernel of this CPU.
     fn boot(bench: &Arc<Bench>, cpu: &Cpu) -> &'static Self {
         let (me, platform) = (cpu.kernel(), cpu.platform());
         let endpoint = TestEndpoint::<Self>::new(platform.clone());
@@ -159,6 +159,6 @@ fn stepped() {
 
 #[test]
 fn free() {
-    // A thread may wait long for its turn.
+    // The system can let a thread wait for a long time.
     suite::<4_000_000>(Mode::Free);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel finds itself and the others by the directory that the host wrote.
+//! A spawned kernel finds itself and the others in the directory that the host wrote.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "small numbers")]
 
@@ -15,16 +15,16 @@ use std::sync::{Arc, Mutex};
 const TYPE: MessageType = MessageType(7);
 const SLOTS: u64 = 8;
 const CPUS: u32 = 2;
-/// Words from one entry to the next.
+/// How many words an entry has.
 const ENTRY: u64 = 8 + CPUS as u64;
 
-/// Three kernels, and a directory of five entries that the host (kernel 0) has mapped; entries 3 and 4 are absent.
+/// Three kernels, and a directory with five entries, which the host (kernel 0) has mapped. Entries 3 and 4 are absent.
 struct Bench {
     machine: Machine,
     range: PhysRange,
     regions: [PhysRange; 3],
     host: Mapping<MockWord>,
-    /// Whom the last join left out, and why.
+    /// The instances that the last join left out, and why.
     left_out: Mutex<Vec<(InstanceId, JoinError)>>,
 }
 
@@ -66,7 +66,7 @@ impl Bench {
         self.machine.poke(PhysAddr(self.range.start().0 + 8 * (8 + n * ENTRY + word)), value);
     }
 
-    /// What `kernel`, not yet told who it is, makes of the directory, with its region at `shared`.
+    /// `kernel` joins by the directory, with a new endpoint. Its region is at `shared`.
     fn join(&self, kernel: &MockPlatform, shared: PhysAddr) -> (Arc<Link>, Result<usize, JoinError>) {
         let link = Arc::new(Link::new(kernel.clone()));
         let mapping = kernel.map(self.range, Access::ReadOnly).unwrap();
@@ -142,7 +142,7 @@ fn a_kernel_whose_region_is_in_no_live_entry_is_not_listed() {
 fn the_dead_and_the_senseless_are_left_out() {
     let bench = Bench::new(1);
     let (kernel, shared) = (bench.machine.kernel(1), bench.regions[1].start());
-    // State, vector, doorbell CPU, incarnation of entry 2.
+    // Bad words for the state, vector, doorbell CPU and incarnation of entry 2.
     for (word, value) in [(2, 3 | (1 << 32)), (3, 1), (6, 99), (1, 2)] {
         let bench = Bench::new(1);
         let kernel = bench.machine.kernel(1);
@@ -151,13 +151,13 @@ fn the_dead_and_the_senseless_are_left_out() {
         assert_eq!(joined, Ok(2), "word {word}");
         let left_out = bench.left_out.lock().unwrap().clone();
         let senseless = matches!(left_out[..], [(who, JoinError::Entry(..))] if who == id(2));
-        // The dead are missed by nobody.
+        // A dead instance is left out without a report.
         assert!(senseless || (word == 2 && left_out.is_empty()), "word {word}: {left_out:?}");
         assert!(link.instance(id(0)).is_ok() && link.instance(id(2)).is_err());
     }
     bench.set(1, 3, 1);
     let senseless = Err(JoinError::Entry(id(1), EntryError::BadVector(0)));
-    assert_eq!(bench.join(&kernel, shared).1, senseless, "our own must make sense");
+    assert_eq!(bench.join(&kernel, shared).1, senseless, "our own entry must be valid");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn on_an_error_nothing_stays_added() {
         assert_eq!((expected.errno(), link.identity(), kernel.live_mappings()), (errno, None, 0));
         (0..5).for_each(|n| assert!(link.instance(id(n)).is_err()));
     };
-    // Our own region, and an entry that is being changed.
+    // Our own region is too small; then an entry is being changed.
     bench.set(1, 5, 3 * 272);
     failed(JoinError::Instance(id(1), AddError::BeyondRegion(PhysCpuId(3))), Errno::EINVAL);
     bench.set(1, 5, SLOTS * 272);
@@ -189,7 +189,7 @@ fn one_bad_neighbour_is_left_out_and_told_of() {
     let bench = Bench::new(1);
     let (kernel, shared) = (bench.machine.kernel(1), bench.regions[1].start());
     let end = bench.machine.memory().end().0;
-    // Region of entry 2: where it begins, its length.
+    // Bad words for the region of entry 2: its start and its length.
     let bad = [
         (4, end, bench.regions[2].start().0, AddError::Map(MapError::NotAllowed)),
         (5, 5 * 272, SLOTS * 272, AddError::BeyondRegion(PhysCpuId(7))),
@@ -207,7 +207,7 @@ fn one_bad_neighbour_is_left_out_and_told_of() {
         let mut cpus = [PhysCpuId(0); 2];
         let record = directory.read(id(2), &mut cpus).unwrap();
         link.attach_instance(&config_of(&record, &cpus), record.region).unwrap();
-        assert!(link.instance(id(2)).is_ok(), "it can be added by itself");
+        assert!(link.instance(id(2)).is_ok(), "it can be attached later");
     }
 }
 
@@ -219,8 +219,8 @@ fn who_is_already_in_the_table_is_an_error() {
     assert_eq!(joined, Ok(3));
     let mapping = kernel.map(bench.range, Access::ReadOnly).unwrap();
     let again = link.join(bench.regions[1].start(), &Directory::open(mapping.words()).unwrap());
-    assert_eq!(again, Err(JoinError::Instance(id(1), AddError::Exists)), "nobody joins twice");
-    assert!((0..3).all(|n| link.instance(id(n)).is_ok()), "what was there before stays");
+    assert_eq!(again, Err(JoinError::Instance(id(1), AddError::Exists)), "a kernel cannot join twice");
+    assert!((0..3).all(|n| link.instance(id(n)).is_ok()), "the instances from before stay attached");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn garbage_joins_nobody_and_leaves_nothing() {
     }
 }
 
-/// The host rewrites an entry while another kernel reads it, stepped.
+/// The host rewrites an entry while another kernel reads it. Both are stepped.
 #[test]
 fn an_entry_is_read_whole_under_every_seed() {
     let changing = AtomicU64::new(0);
@@ -259,7 +259,7 @@ fn an_entry_is_read_whole_under_every_seed() {
                     let record = InstanceRecord {
                         region,
                         doorbell_cpu: cpus[0],
-                        // What is live does not change its region.
+                        // The region of a live instance must not change.
                         state: State::Dead,
                         ..bench.record(2)
                     };
@@ -289,5 +289,5 @@ fn an_entry_is_read_whole_under_every_seed() {
         });
         run.unwrap();
     }
-    assert!(changing.load(Ordering::Relaxed) > 0, "no reader ever met the writer");
+    assert!(changing.load(Ordering::Relaxed) > 0, "no reader ever saw an entry while it changed");
 }

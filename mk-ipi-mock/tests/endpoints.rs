@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Core's endpoints on the machine: messages between kernels, with and without faults.
+//! Endpoints of `mk-ipi-core` on the mock machine: messages between kernels in slots, with and without faults.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
@@ -16,7 +16,7 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::try_from(kernel as i64).unwrap()
 }
 
-/// Has `link` write down what it receives, and check that it is whole.
+/// Registers a handler at `link` that logs each message, and checks that it is whole.
 fn logged(link: &Link) -> Log {
     let log = Log::default();
     let writer = log.clone();
@@ -49,7 +49,7 @@ fn numbers(log: &Log, from: u64) -> Vec<u64> {
     log.lock().unwrap().iter().filter(|entry| entry.0 == from).map(|entry| entry.1).collect()
 }
 
-/// Three kernels send each other `count` messages each.
+/// Each of three kernels sends `count` messages to each of the others.
 fn everyone_to_everyone(mode: Mode, count: u64) {
     let machine = Machine::builder().kernel(&[0]).kernel(&[2, 5]).kernel(&[3]).mode(mode).build();
     let links = machine.link::<3>(SlotPolicy::Exclusive);
@@ -79,7 +79,8 @@ fn exclusive_slots_deliver_everything_once_and_in_order_side_by_side() {
     everyone_to_everyone(Mode::Free, 300);
 }
 
-/// Kernels 1 and 2 send to kernel 0, which polls and clears the claims of a stopped kernel; kernel 1 stops.
+/// Kernels 1 and 2 send to kernel 0, and kernel 1 stops. Kernel 0 polls, and clears the claims of a stopped kernel. Returns the
+/// numbers that came from kernel 1, and whether it stopped.
 fn one_stops(seed: u64, access: u64) -> (Vec<u64>, bool) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).mode(Mode::Stepped { seed });
     let machine = builder.fault(Fault::Stop { kernel: 1, access }).build();
@@ -150,7 +151,7 @@ fn second_life(cpu: &Cpu, machine: &Machine, host: PhysRange) -> Arc<Link> {
     link
 }
 
-/// Kernel 0 sends to kernel 1 while doorbells are lost; gives what arrived.
+/// Kernel 0 sends to kernel 1 while doorbells are lost. Returns the numbers that arrived, and why the run failed if it did.
 fn with_lost_doorbells(seed: u64, poll: bool) -> (Vec<u64>, Option<Cause>) {
     let lost = Fault::Doorbell { from: None, to: None, when: When::OneIn(3), what: DoorbellFault::Lost };
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
@@ -174,7 +175,7 @@ fn a_poll_makes_up_for_lost_doorbells() {
     for seed in 0..50 {
         assert_eq!(with_lost_doorbells(seed, true), (Vec::from_iter(0..12), None), "seed {seed}");
     }
-    // Without a poll the next sender's tries ring again; nobody rings for the last message.
+    // Without a poll, the sender's next tries ring again. But nothing rings again for the last message.
     let unpolled = Vec::from_iter((0..50).map(|seed| with_lost_doorbells(seed, false).0.len()));
     assert!(unpolled.iter().all(|&n| n >= 11), "a busy slot is rung for: {unpolled:?}");
     assert!(unpolled.contains(&11), "doorbells are lost: {unpolled:?}");

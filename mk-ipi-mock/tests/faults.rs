@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each fault that can be ordered does what it says, no more.
+//! Each fault does what its documentation says, and nothing more.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{PhysAddr, PhysCpuId, PhysRange, Vector};
@@ -15,7 +15,8 @@ fn doorbell(when: When, what: DoorbellFault) -> Fault {
     Fault::Doorbell { from: None, to: None, when, what }
 }
 
-/// Kernel 0 rings kernel 1 `rings` times, each taken before the next; gives the steps of the interrupts.
+/// Kernel 0 rings kernel 1 `rings` times, and waits after each ring for the interrupt. Returns how many interrupts were taken,
+/// and the numbers of doorbells.
 fn interrupts(seed: u64, rings: u64, fault: Fault) -> (u64, Doorbells) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
     let machine = builder.fault(fault).build();
@@ -117,7 +118,7 @@ fn memory_is_scribbled_on_at_random_within_the_range_only() {
     assert_eq!(changed(256), 0);
 }
 
-/// Stores 1, 2, 3... to one word after another, and once more when it is dropped.
+/// Stores 1, 2, 3... to one word after another. When it is dropped, it stores once more.
 struct Writer<'a>(&'a [MockWord]);
 
 impl Writer<'_> {
@@ -144,7 +145,7 @@ fn a_kernel_stops_between_any_two_stores_and_nothing_later_has_an_effect() {
                 let mapping = cpu.platform().map(page, Access::ReadWrite).unwrap();
                 Writer(mapping.words()).write();
             }
-            // The second CPU stops too: it would otherwise relax for ever.
+            // The second CPU must stop too. If it did not, it would relax for ever.
             _ if access <= 21 => loop {
                 cpu.relax();
             },
@@ -209,7 +210,7 @@ fn second_kernel(cpu: &Cpu, lives: &AtomicU64, taken: &Arc<AtomicU64>) {
     if cpu.incarnation() == 0 {
         return cpu.idle();
     }
-    assert!(!cpu.interrupts_enabled(), "no handlers yet");
+    assert!(!cpu.interrupts_enabled(), "interrupts are off, because there are no handlers yet");
     let counter = taken.clone();
     cpu.platform().set_vector(V, move || {
         counter.fetch_add(1, Relaxed);
@@ -224,7 +225,7 @@ fn what_was_pending_when_a_kernel_stopped_is_gone_when_it_starts_again() {
     kernel.schedule();
     machine.stop_kernel(0);
     machine.restart_kernel(0);
-    // An interrupt now would be one without a handler.
+    // If an interrupt were still pending, it would have no handler now, and the run would fail.
     assert_eq!(machine.run(|cpu| cpu.enable_interrupts()).unwrap().doorbells.taken, 0);
 }
 

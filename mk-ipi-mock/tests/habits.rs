@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the machine's interrupts, memory and scheduler do, as real ones do.
+//! The machine's interrupts, memory and scheduler behave like those of a real machine.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
@@ -282,7 +282,7 @@ fn one_seed_gives_one_run_and_others_differ() {
     let reports: Vec<_> = (0..20).map(run).collect();
     assert_eq!(reports, (0..20).map(run).collect::<Vec<_>>());
     let distinct: std::collections::HashSet<_> = reports.iter().map(|report| report.trace).collect();
-    // Short runs of seeds that seldom switch may be the same.
+    // Short runs can be equal for different seeds, if these seeds seldom switch.
     assert!(distinct.len() > 10);
 }
 
@@ -352,7 +352,7 @@ fn free_mode_delivers_too() {
     assert_eq!(failure.cause, Cause::Deadlock(vec![A, PhysCpuId(4)]));
 }
 
-/// The message with which a run on one CPU panicked.
+/// Runs `code` on one CPU, and returns the message with which it panicked.
 fn complaint(code: impl Fn(&Cpu, PhysRange) + Sync) -> String {
     let machine = Machine::builder().kernel(&[0]).pool(InstanceId::HOST, 2).build();
     let page = machine.reserve(4096);
@@ -369,11 +369,11 @@ fn misuse_of_memory_is_found() {
         let (kept, given) =
             (p.map(page, Access::ReadWrite).unwrap(), p.map(page, Access::ReadWrite).unwrap());
         let word = &kept.words()[0];
-        // SAFETY: not kept on purpose: the machine must notice. The second mapping is unmapped too.
+        // SAFETY: this breaks the contract on purpose: the machine must notice. The second mapping is unmapped too.
         unsafe { p.unmap(given) };
         word.load(Relaxed);
         assert_eq!(p.live_mappings(), 1);
-        // SAFETY: as above; the memory itself lives as long as the machine.
+        // SAFETY: the mapping came from `map`, and is used by nothing else.
         unsafe { p.unmap(p.map(page, Access::ReadOnly).unwrap()) };
         let gone = p.map(page, Access::ReadWrite).unwrap();
         let alias: *const mk_ipi_mock::MockWord = &gone.words()[1];
@@ -399,7 +399,7 @@ fn misuse_of_memory_is_found() {
         let at = p.alloc(InstanceId::HOST, 8).unwrap();
         let range = PhysRange::new(at, 4096).unwrap();
         let _leaked = p.map(range, Access::ReadWrite).unwrap();
-        // SAFETY: not kept on purpose: the machine must notice.
+        // SAFETY: this breaks the contract on purpose: the machine must notice.
         unsafe { p.free(InstanceId::HOST, range) };
     });
     assert!(still_mapped.contains("still has mapped"), "{still_mapped}");

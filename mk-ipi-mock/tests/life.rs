@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The life of an instance's region, and what happens to senders, callbacks and CPUs at its edges.
+//! The life of an instance's region, and what senders, callbacks and CPUs see when it begins and ends.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 const TYPE: MessageType = MessageType(7);
 const ONE: InstanceId = InstanceId::new(1);
 
-/// A machine of one kernel, and an endpoint there on a platform with a log. The tests' thread is its CPU.
+/// A machine of one kernel, with an endpoint on a platform that keeps a log. The thread of the test acts as its CPU.
 fn odd_machine() -> (Machine, Endpoint<Odd, Callback>) {
     let machine = Machine::builder().kernel(&[0]).pool(ONE, 2).build();
     machine.kernel(0).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
@@ -32,7 +32,7 @@ fn odd_machine() -> (Machine, Endpoint<Odd, Callback>) {
     (machine, endpoint)
 }
 
-/// Instance 1 with CPU 0 and this many slots.
+/// The configuration of instance 1 with CPU 0 and this many slots.
 fn config(slots: u32) -> InstanceConfig<'static> {
     InstanceConfig {
         id: ONE,
@@ -54,13 +54,17 @@ fn a_region_is_made_zeroed_and_given_back() {
     let (machine, endpoint) = odd_machine();
     let region = endpoint.create_instance(&config(16)).unwrap();
     assert_eq!((region.start().is_page_aligned(), region.len()), (true, 16 * 272));
-    assert!((0..16 * 34).all(|i| word(&machine, region, i) == 0), "what the pool left there is gone");
+    assert!((0..16 * 34).all(|i| word(&machine, region, i) == 0), "the region is zeroed");
     assert_eq!(endpoint.instance(ONE).unwrap().region(), Some(region));
     assert_eq!(machine.pool_used(ONE), 8192);
     let made = ["alloc", "map", "unmap", "map", "added"];
-    assert_eq!(endpoint.platform().log(), made, "emptied, then linked to");
+    assert_eq!(endpoint.platform().log(), made, "the first mapping zeroes it, the second one is kept");
     endpoint.destroy_instance(ONE).unwrap();
-    assert_eq!(endpoint.platform().log(), ["removed", "unmap", "free"], "told before it goes");
+    assert_eq!(
+        endpoint.platform().log(),
+        ["removed", "unmap", "free"],
+        "the observer is told before it is unmapped"
+    );
     assert_eq!((machine.pool_used(ONE), machine.kernel(0).live_mappings()), (0, 0));
     let events = [RegionEvent::Added(ONE, region), RegionEvent::Removed(ONE, region)];
     assert_eq!(machine.kernel(0).regions_seen(), events);
@@ -80,7 +84,7 @@ fn a_region_is_told_of_before_anyone_can_use_it() {
     endpoint.destroy_instance(ONE).unwrap();
     let (unknown, gone) = (Err(LookupError::Unknown), Err(LookupError::Destroyed));
     let calls = ["alloc", "map", "unmap", "map", "added"].map(|call| (call, unknown));
-    assert_eq!(seen.lock().unwrap()[..5], calls, "published last");
+    assert_eq!(seen.lock().unwrap()[..5], calls, "the instance can be found only after all of these calls");
     assert_eq!(seen.lock().unwrap()[5..], [("removed", gone), ("unmap", gone), ("free", gone)]);
     endpoint.platform().at_each_call(|_| ());
 }
@@ -97,18 +101,22 @@ fn a_region_that_cannot_be_made_leaves_nothing_behind() {
     };
     let no_pool = InstanceConfig { id: InstanceId::new(2), ..config(1) };
     assert_eq!(failed(&no_pool), (AddError::Pool(PoolError::NoPool), Errno::ENODEV));
-    assert_eq!(failed(&config(31)), (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM), "3 pages of 2");
+    assert_eq!(
+        failed(&config(31)),
+        (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM),
+        "3 pages from a pool of 2"
+    );
     machine.exhaust_pool(ONE, true);
     assert_eq!(failed(&config(1)), (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM));
     machine.exhaust_pool(ONE, false);
     machine.kernel(0).refuse_maps(true);
     endpoint.platform().log();
     assert_eq!(failed(&config(1)), (AddError::Map(MapError::NoMemory), Errno::ENOMEM));
-    assert_eq!(endpoint.platform().log(), ["alloc", "map", "free"], "given back");
+    assert_eq!(endpoint.platform().log(), ["alloc", "map", "free"], "the memory is given back");
     machine.kernel(0).refuse_maps(false);
     let beyond = InstanceConfig { cpus: &[PhysCpuId(0), PhysCpuId(1)], ..config(1) };
     assert_eq!(failed(&beyond), (AddError::BeyondRegion(PhysCpuId(1)), Errno::EINVAL));
-    assert_eq!(endpoint.platform().log(), [""; 0], "found before anything is allocated");
+    assert_eq!(endpoint.platform().log(), [""; 0], "the error is found before anything is allocated");
     endpoint.create_instance(&config(1)).unwrap();
 }
 
@@ -120,7 +128,7 @@ fn an_id_that_exists_allocates_nothing() {
     let again = endpoint.create_instance(&config(1)).unwrap_err();
     assert_eq!((again, again.errno()), (AddError::Exists, Errno::EEXIST));
     assert_eq!((machine.pool_used(ONE), endpoint.platform().log()), (used, vec![]));
-    // Nor while it is being destroyed.
+    // The id also exists while its instance is being destroyed.
     let held = endpoint.instance(ONE).unwrap();
     let in_use = endpoint.destroy_instance(ONE).unwrap_err();
     assert_eq!(in_use.errno(), Errno::EBUSY);
@@ -137,7 +145,7 @@ fn an_attached_region_is_told_of_and_not_freed() {
     let page = machine.reserve(4096);
     endpoint.attach_instance(&config(3), Some(page)).unwrap();
     let region = PhysRange::new(page.start(), 3 * 272);
-    assert_eq!(endpoint.instance(ONE).unwrap().region(), region, "as much as its slots take");
+    assert_eq!(endpoint.instance(ONE).unwrap().region(), region, "the region is as long as its slots");
     assert_eq!(endpoint.platform().log(), ["map", "added"]);
     endpoint.destroy_instance(ONE).unwrap();
     assert_eq!(endpoint.platform().log(), ["removed", "unmap"]);
@@ -246,7 +254,7 @@ fn a_doorbell_that_does_not_ring_leaves_the_message_and_says_so() {
     assert_eq!([1, 2].map(|i| word(&machine, region, i)), [1, 0x55], "the message is there");
     assert_eq!((endpoint.stats().not_rung, endpoint.stats().sent), (1, 0));
     assert_eq!(endpoint.send(ONE, TYPE, &[1]), Err(SendError::Busy));
-    assert_eq!(endpoint.poll(), Ok(true), "and a poll finds it");
+    assert_eq!(endpoint.poll(), Ok(true), "a poll finds the message");
 }
 
 #[test]
@@ -265,7 +273,11 @@ fn who_does_not_know_itself_neither_sends_nor_receives() {
     endpoint.on_interrupt();
     assert_eq!(endpoint.poll(), Err(PollError::NoRegion));
     let stats = endpoint.stats();
-    assert_eq!((stats.interrupts, stats.no_region, stats.received), (3, 3, 0), "nor without a region");
+    assert_eq!(
+        (stats.interrupts, stats.no_region, stats.received),
+        (3, 3, 0),
+        "without a region nothing is received"
+    );
     assert_eq!(word(&machine, region, 1), 8);
 }
 
@@ -279,7 +291,7 @@ fn a_callback_on_the_cpu_that_a_task_has_left_is_not_its_own() {
     let other = endpoint.register(OTHER, Callback::new(|_: &Message<'_>| ())).unwrap();
     let seen = Arc::new(Mutex::new(None));
     let writer = seen.clone();
-    // While CPU 1 is in this callback, a task asks there who it is, and goes on at CPU 0.
+    // A task asks for its CPU's index on CPU 1, where this callback runs, and is then moved to CPU 0.
     let note =
         Callback::new(move |_: &Message<'_>| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
     let _kept = endpoint.register(TYPE, note).unwrap();
@@ -304,7 +316,7 @@ fn a_cpu_beyond_the_region_reads_nothing() {
         let now = endpoint.stats();
         assert_eq!((now.beyond_region, now.received), (before.beyond_region + 2, 0), "{id}");
     }
-    assert_eq!(word(&machine, region, 1), 8, "nor is it emptied");
+    assert_eq!(word(&machine, region, 1), 8, "no slot is emptied");
     endpoint.platform().pretend_cpu(0);
     endpoint.on_interrupt();
     assert_eq!(endpoint.stats().received, 1);
@@ -316,7 +328,7 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (handled, again) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&link));
     let counter = handled.clone();
-    // A peer that never stops: each callback finds the next message there already.
+    // A peer that sends without end: each callback sends the next message and takes its interrupt.
     let storm = Callback::new(move |_: &Message<'_>| {
         counter.fetch_add(1, Relaxed);
         let link = again.upgrade().unwrap();
@@ -336,7 +348,7 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     }
 }
 
-/// CPU 0 of kernel 0 sends to instance 1 while CPU 1 destroys it; whether a destroyer met a sender.
+/// CPU 0 of kernel 0 sends to instance 1 while CPU 1 destroys it. Returns true if the instance was in use at a try to destroy it.
 fn destroyed_under_a_sender(seed: u64) -> bool {
     let builder = Machine::builder().kernel(&[0, 1]).kernel(&[2]).pool(ONE, 1);
     let machine = builder.mode(Mode::Stepped { seed }).build();
@@ -356,7 +368,7 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
         (0, _) => {
             (0..cpu.random() % 60).for_each(|_| cpu.relax());
             while link.destroy_instance(ONE).is_err() {
-                assert!(link.instance(ONE).is_err_and(|e| e == gone), "closed to new users");
+                assert!(link.instance(ONE).is_err_and(|e| e == gone), "it cannot be looked up any more");
                 met.fetch_add(1, Relaxed);
                 cpu.relax();
             }
@@ -364,7 +376,7 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
         }
         _ => (),
     });
-    // An access to memory that is no longer mapped, or a free of what is, fails the run.
+    // An access to unmapped memory, or a free of mapped memory, would make the run fail.
     run.unwrap();
     met.load(Relaxed) != 0
 }
@@ -372,20 +384,20 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
 #[test]
 fn a_region_outlives_its_last_sender_under_every_seed() {
     let met = (0..200).filter(|&seed| destroyed_under_a_sender(seed)).count();
-    assert!(met > 20, "a destroyer met a sender under {met} seeds only");
+    assert!(met > 20, "only under {met} seeds was the instance in use when it was to be destroyed");
 }
 
-/// CPU 0 runs callbacks while CPU 1 unregisters; whether it had to wait.
+/// CPU 0 runs callbacks while CPU 1 unregisters. Returns true if a callback was running when CPU 1 called `unregister`.
 fn unregistered_under_a_callback(seed: u64) -> bool {
     let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
     let [link] = machine.link::<1>(SlotPolicy::Exclusive);
-    // Bit 0: the callback runs. Bit 1: what it uses is gone.
+    // Bit 0: the callback is running. Bit 1: the state that it uses is gone.
     let state = Arc::new(AtomicU64::new(0));
     let (inner, platform) = (state.clone(), machine.kernel(0));
     let callback = Callback::new(move |_: &Message<'_>| {
         assert_eq!(inner.fetch_xor(1, Relaxed), 0);
         (0..20).for_each(|_| platform.relax());
-        assert_eq!(inner.fetch_xor(1, Relaxed), 1, "gone while the callback used it");
+        assert_eq!(inner.fetch_xor(1, Relaxed), 1, "its state went away while the callback used it");
     });
     let handle = link.register(TYPE, callback).unwrap();
     let waited = AtomicU64::new(0);
@@ -400,7 +412,7 @@ fn unregistered_under_a_callback(seed: u64) -> bool {
             (0..cpu.random() % 80).for_each(|_| cpu.relax());
             waited.store(state.load(Relaxed), Relaxed);
             link.unregister(handle).unwrap();
-            assert_eq!(state.fetch_xor(2, Relaxed), 0, "it still runs");
+            assert_eq!(state.fetch_xor(2, Relaxed), 0, "the callback is still running after `unregister`");
             link.unregister(handle).unwrap_err();
         }
     });
@@ -411,7 +423,7 @@ fn unregistered_under_a_callback(seed: u64) -> bool {
 #[test]
 fn unregister_waits_for_a_callback_on_another_cpu_under_every_seed() {
     let waited = (0..200).filter(|&seed| unregistered_under_a_callback(seed)).count();
-    assert!(waited > 20, "a callback ran under {waited} seeds only");
+    assert!(waited > 20, "only under {waited} seeds was a callback running at `unregister`");
 }
 
 #[test]
@@ -428,12 +440,12 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
     let end: Endpoint<Odd, Callback> = Endpoint::new(Odd::new(machine.kernel(0)));
     end.identify(InstanceId::HOST, Incarnation::FIRST);
     let link = LinkConfig::Native(Geometry::new(2, 32, 256));
-    // The list that it was attached with says CPU 2 only.
+    // The list of CPUs with which it was attached has only CPU 2.
     let peer = InstanceConfig { cpus: &[PhysCpuId(2)], doorbell_cpu: PhysCpuId(2), link, ..config(1) };
     let region = end.create_instance(&peer).unwrap();
     let set = |word: u64, value: u64| machine.poke(PhysAddr(region.start().0 + 8 * word), value);
     let at = |cpu: u64, vector: u8| (cpu, vector);
-    // What a send rings while the peer wants that.
+    // Sends while the peer's BELL names `cpu` and the spare vector. Returns what was rung, and how often the directory was asked.
     let rings = |cpu: u64, sends: usize| {
         set(9, 1);
         set(16, 1);
@@ -446,20 +458,28 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
         (rung, end.platform().times_asked() - asked)
     };
     let (there, listed) = (spare.get(), mk_ipi_abi::Vector::RFC_V2.get());
-    assert_eq!(rings(2, 1), (vec![at(2, there)], 1), "the list counts if the directory cannot be asked");
+    assert_eq!(rings(2, 1), (vec![at(2, there)], 1), "the list decides if the directory cannot be asked");
     assert_eq!(rings(5, 1), (vec![at(2, listed)], 1));
     end.platform().directory_gives(Some(vec![(ONE, PhysCpuId(5)), (InstanceId::new(2), PhysCpuId(7))]));
-    assert_eq!(rings(5, 3), (vec![at(5, there)], 1), "what is listed now; asked once for each bell");
-    assert_eq!(rings(5, 2), (vec![at(5, there)], 0), "which stays good");
+    assert_eq!(
+        rings(5, 3),
+        (vec![at(5, there)], 1),
+        "the directory lists CPU 5 now, and is asked once for each BELL"
+    );
+    assert_eq!(rings(5, 2), (vec![at(5, there)], 0), "a good BELL stays good");
     assert_eq!(
         rings(7, 2),
         (vec![at(2, listed)], 2),
-        "somebody else's CPU, asked each time: it may become good"
+        "another kernel's CPU is not rung; the directory is asked each time, because that can change"
     );
-    assert_eq!(rings(2, 1), (vec![at(2, listed)], 1), "what it has no more");
+    assert_eq!(rings(2, 1), (vec![at(2, listed)], 1), "a CPU that the directory does not list any more");
     end.platform().directory_gives(Some(vec![]));
-    assert_eq!(rings(5, 1), (vec![at(5, there)], 0), "a bell that was good is not asked about again");
-    assert_eq!(rings((1 << 48) - 1, 1).0, [at(2, listed)], "a CPU of nobody");
+    assert_eq!(
+        rings(5, 1),
+        (vec![at(5, there)], 0),
+        "the directory is not asked again about a BELL that was good"
+    );
+    assert_eq!(rings((1 << 48) - 1, 1).0, [at(2, listed)], "a CPU that belongs to no kernel");
     assert_eq!(rings(5, 1), (vec![at(5, there)], 0));
 }
 
@@ -475,7 +495,7 @@ fn a_page_is_mapped_while_its_hold_lives() {
     machine.kernel(0).keep_private(page);
     assert!(!endpoint.platform().peer_may_share(page));
     let refused = endpoint.map_pfn(pfn).map(drop).unwrap_err();
-    assert_eq!((refused.errno(), endpoint.platform().log()), (Errno::EACCES, vec![]), "not even tried");
+    assert_eq!((refused.errno(), endpoint.platform().log()), (Errno::EACCES, vec![]), "`map` is not called");
     let beyond = endpoint.map_pfn(mk_ipi_abi::Pfn(1 << 40)).map(drop).unwrap_err();
     assert_eq!(beyond.errno(), Errno::ERANGE);
 }
@@ -531,6 +551,9 @@ fn a_send_runs_with_interrupts_off_and_puts_them_back() {
             _ => (),
         });
         run.unwrap();
-        assert!(seen.load(Relaxed) <= 256, "seed {seed}: an interrupt met a claim of its own CPU");
+        assert!(
+            seen.load(Relaxed) <= 256,
+            "seed {seed}: an interrupt came while its own CPU had a slot claimed"
+        );
     }
 }

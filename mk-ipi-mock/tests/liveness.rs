@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! No message stays behind: doorbells without effect, callbacks that are interrupted, full queues, unknown CPUs.
+//! No message is left unread: with doorbells that are lost, callbacks that are interrupted, full queues, unknown CPUs.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -41,7 +41,7 @@ fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
     let run = machine.run(|cpu| {
         if cpu.kernel() == 0 {
             host.send(PEER, TYPE, &[1]).unwrap();
-            // Nobody polls: the sender's own tries must ring again.
+            // No kernel polls, so the sender's own tries must ring again.
             while host.send(PEER, TYPE, &[2]) == Err(SendError::Busy) {
                 cpu.relax();
             }
@@ -91,14 +91,14 @@ fn a_poll_says_whether_it_took_a_message() {
     let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (count, seen) = counter();
     let _kept = link.register(TYPE, count).unwrap();
-    // 16 in the queue, the 17th in the slot.
+    // 16 messages are in the queue, and the 17th is in the slot.
     for _ in 0..17 {
         link.send(HOST, TYPE, &[1]).unwrap();
         let _ = link.poll();
     }
     let left = link.stats().left;
     assert_eq!([link.poll(), link.poll()], [Ok(false); 2], "the queue is full");
-    assert_eq!((left, link.stats().left), (1, 1), "one message was left, once");
+    assert_eq!((left, link.stats().left), (1, 1), "a message that is left is counted once");
     while link.run_deferred().more {}
     assert_eq!((seen.load(Relaxed), link.poll()), (17, Ok(false)));
 }
@@ -144,7 +144,7 @@ fn a_doorbell_that_did_not_ring_can_be_rung_again() {
     assert_eq!(endpoint.ring(PEER), Ok(()));
 }
 
-/// No doorbell has an effect: the test itself is the interrupt.
+/// A machine in which all doorbells are lost. The test calls `on_interrupt` itself.
 fn without_doorbells() -> Machine {
     let lost = Fault::Doorbell { from: None, to: None, when: When::OneIn(1), what: DoorbellFault::Lost };
     Machine::builder().kernel(&[0]).kernel(&[1]).fault(lost).build()
@@ -173,15 +173,15 @@ fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
     (0..17).for_each(send);
     assert_eq!((peer.stats().left, peer.stats().dropped), (1, 0));
     while peer.run_deferred().more {}
-    assert!(seen.lock().unwrap().iter().copied().eq(0..17), "the last one lay in its slot");
-    // Of two that find it full, the former is overwritten.
+    assert!(seen.lock().unwrap().iter().copied().eq(0..17), "the last message was left in its slot");
+    // If two messages find the queue full, the second overwrites the first.
     (20..38).for_each(send);
     assert_eq!((peer.stats().left, peer.stats().dropped), (2, 1));
     while peer.run_deferred().more {}
     send(40);
     while peer.run_deferred().more {}
     assert!(seen.lock().unwrap()[17..].iter().copied().eq((20..36).chain([37, 40])));
-    // What an interrupt takes is not taken again.
+    // A message that an interrupt takes is not taken again.
     seen.lock().unwrap().clear();
     (50..67).for_each(send);
     while peer.run_deferred().more {}
@@ -203,7 +203,7 @@ fn who_has_no_region_and_no_name_can_send_where_nobody_claims() {
     peer.on_interrupt();
     peer.run_deferred();
     assert_eq!(seen.load(Relaxed), 1);
-    // A claim needs a name.
+    // A claim contains the sender's id, so a kernel without one cannot claim.
     nameless.destroy_instance(PEER).unwrap();
     let config = kernel.config(PEER, Incarnation::FIRST, SlotPolicy::Exclusive);
     nameless.attach_instance(&config, region).unwrap();

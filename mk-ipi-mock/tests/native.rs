@@ -21,7 +21,7 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(u8::try_from(kernel).unwrap())
 }
 
-/// Message number `n` of the stream `stream` of a kernel: 16 to `longest` bytes.
+/// The payload of message number `n` of stream `stream` of a kernel: 16 to `longest` bytes.
 fn bytes(stream: u64, n: u64, longest: usize) -> Vec<u8> {
     let mut bytes = vec![stream as u8; 16 + (n as usize * 61) % (longest - 15)];
     bytes[..8].copy_from_slice(&n.to_le_bytes());
@@ -29,16 +29,16 @@ fn bytes(stream: u64, n: u64, longest: usize) -> Vec<u8> {
     bytes
 }
 
-/// For each sender the numbers of each of its streams, as they came.
+/// The numbers that came, by sender and stream, in order.
 type Seen = Arc<Mutex<Vec<Vec<Vec<u64>>>>>;
 
-/// Has `link` write down what it gets, and check that it is whole, and that numbers grow.
+/// Registers a handler at `link` that notes each message, and checks that it is whole and that message numbers grow.
 fn listen(link: &Link, streams: usize, longest: usize) -> Seen {
     let seen = Seen::new(Mutex::new(vec![vec![vec![]; streams]; 3]));
     let (writer, last) = (seen.clone(), Mutex::new([0; 3]));
     let note = Callback::new(move |m: &Message<'_>| {
         let [n, stream] = [0, 8].map(|at| u64::from_le_bytes(m.payload()[at..at + 8].try_into().unwrap()));
-        assert_eq!(m.payload(), bytes(stream, n, longest), "whole");
+        assert_eq!(m.payload(), bytes(stream, n, longest), "a message is not whole");
         let from = m.sender().unwrap().index();
         let number = m.number().unwrap();
         let before = std::mem::replace(&mut last.lock().unwrap()[from], number);
@@ -53,7 +53,7 @@ fn count(seen: &Seen) -> usize {
     seen.lock().unwrap().iter().flatten().map(Vec::len).sum()
 }
 
-/// Every message of each stream came once and in order, from each other kernel.
+/// Checks that every message of each stream came once and in order, from each other kernel.
 fn check(seen: &[Seen], streams: usize, messages: u64, what: &str) {
     for (me, seen) in seen.iter().enumerate() {
         for (from, of) in seen.lock().unwrap().iter().enumerate().filter(|(from, _)| *from != me) {
@@ -64,7 +64,7 @@ fn check(seen: &[Seen], streams: usize, messages: u64, what: &str) {
     }
 }
 
-/// Kernels of `cpus` CPUs each, all of which send to every other kernel.
+/// Three kernels with `cpus` CPUs each. Every CPU sends to every other kernel.
 fn all_to_all(mode: Mode, cpus: u64, geometry: Geometry, messages: u64) {
     let ids = |kernel: u64| Vec::from_iter((0..cpus).map(|cpu| 10 * kernel + 4 * cpu));
     let machine = (0..3).fold(Machine::builder(), |b, k| b.kernel(&ids(k))).mode(mode).memory(512).build();
@@ -122,7 +122,7 @@ fn the_longest_messages_arrive_once_and_in_order() {
     all_to_all(Mode::Free, 1, geometry(128, 4096), 1_000);
 }
 
-/// As [`all_to_all`] with one CPU each, which polls its lanes and sends several messages at a time.
+/// As [`all_to_all`] with one CPU in each kernel, which polls its lanes and sends several messages at a time.
 fn pollers(mode: Mode, messages: u64) {
     let machine = [0, 4, 9].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).mode(mode).build();
     let links: [_; 3] = machine.link_native(geometry(32, 256));
@@ -135,7 +135,7 @@ fn pollers(mode: Mode, messages: u64) {
         let sent = match cpu.random() % 3 {
             0 => link.send_many(id(to), TYPE, &all),
             1 => link.post_many(id(to), TYPE, &all),
-            // Nobody flushes: whoever polls does not need it, and the deferred work does.
+            // There is no flush here: a receiver that polls needs no doorbell, and else the deferred work flushes.
             _ => link.post(id(to), TYPE, all[0]).map(|_| 1),
         };
         match sent {
@@ -148,7 +148,7 @@ fn pollers(mode: Mode, messages: u64) {
         let mut next = [0; 3];
         next[me] = messages;
         while next != [messages; 3] || count(&seen[me]) < 2 * messages as usize {
-            // Now and then a poller, for a while; else the deferred work looks.
+            // Half of the time there is a poller. The rest of the time the deferred work takes the messages.
             let mut poller = if cpu.random() % 2 == 0 { links[me].poller() } else { None };
             for _ in 0..cpu.random() % 40 {
                 let to = cpu.random() as usize % 3;
@@ -163,7 +163,7 @@ fn pollers(mode: Mode, messages: u64) {
             drop(poller);
             cpu.relax();
         }
-        // What was posted last.
+        // Flushes what was posted last.
         (0..3).filter(|to| *to != me).for_each(|to| links[me].flush(id(to)).unwrap());
     });
     run.unwrap();
@@ -180,15 +180,17 @@ fn pollers_and_batches_lose_nothing_on_threads() {
     pollers(Mode::Free, 10_000);
 }
 
-/// CPU 0 keeps a poller, and with it the handler that it called last, while CPU 1 unregisters; whether it had to wait.
+/// CPU 0 keeps a poller, and so keeps the handler that the poller called last, while CPU 1 unregisters. Returns true if CPU 1 had
+/// to wait.
 fn unregistered_under_a_poller(seed: u64) -> bool {
     let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
     let [link] = machine.link_native::<1>(Geometry::new(1, 8, 256).unwrap());
-    // 1: the handler's state is there; 2: it is gone.
+    // 1: the handler's state exists. 2: it is gone.
     let state = Arc::new(AtomicU64::new(1));
     let inner = state.clone();
-    let callback =
-        Callback::new(move |_: &Message<'_>| assert_eq!(inner.load(Relaxed), 1, "gone while it is used"));
+    let callback = Callback::new(move |_: &Message<'_>| {
+        assert_eq!(inner.load(Relaxed), 1, "its state went away while it ran")
+    });
     let handle = link.register(TYPE, callback).unwrap();
     let (polls, waited) = (AtomicU64::new(0), AtomicU64::new(0));
     let run = machine.run(|cpu| {
@@ -200,12 +202,12 @@ fn unregistered_under_a_poller(seed: u64) -> bool {
                 polls.fetch_add(1, Relaxed);
                 cpu.relax();
             }
-            // Nothing more comes, and yet it is let go of at the next poll.
+            // No more messages come, but the next poll lets go of the handler all the same.
             poller.poll();
             assert_eq!(
                 link.unregister(handle),
                 Err(UnregisterError::InCallback),
-                "never on the CPU that polls"
+                "the CPU that polls must not unregister"
             );
             drop(poller);
             assert_eq!(link.unregister(handle), Err(UnregisterError::Stale));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link among peers that break the protocol, begin anew at bad times, or wait (SPEC N-9 to N-14).
+//! The native link with peers that break the protocol, begin new lives at bad moments, or wait (SPEC N-9 to N-14).
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -23,10 +23,10 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// Senders and numbers.
+/// The messages that came: the sender and number of each.
 type Seen = Arc<Mutex<Vec<(usize, u8)>>>;
 
-/// A machine whose kernels boot one by one. Messages are one byte; what a kernel got is in `seen`.
+/// A machine whose kernels boot one by one. A message is one byte. `seen` has the messages that each kernel got.
 struct World {
     machine: Arc<Machine>,
     geometry: Geometry,
@@ -53,7 +53,7 @@ impl World {
         world
     }
 
-    /// Boots kernel `k`, again if it ran before.
+    /// Boots kernel `k`. It may have run before.
     fn boot(&mut self, k: usize, life: Incarnation) {
         let link = self.machine.kernel(k).boot(id(k), life);
         let seen = self.seen[k].clone();
@@ -73,7 +73,7 @@ impl World {
         self.links[k].as_ref().unwrap()
     }
 
-    /// Every CPU takes its interrupts and runs its deferred work until there is none.
+    /// Lets every CPU take its interrupts and run its deferred work until there is none.
     fn settle(&self) {
         self.machine.run(|_| ()).unwrap();
     }
@@ -82,7 +82,7 @@ impl World {
         self.link(from).send(id(to), TYPE, &[n])
     }
 
-    /// Sends as many as a lane holds; gives them as they will be seen.
+    /// Fills a lane. Returns the messages as the receiver will see them.
     fn fill(&self, from: usize, to: usize) -> Vec<(usize, u8)> {
         (0..LINES as u8).for_each(|n| _ = self.send(from, to, n).unwrap());
         (0..LINES as u8).map(|n| (from, n)).collect()
@@ -96,31 +96,31 @@ impl World {
         self.machine.kernel(k).peer_events()
     }
 
-    /// Where word `word` of the lane of `from` in the region of `to` lies.
+    /// The address of word `word` of the lane of `from` in the region of `to`.
     fn lane(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         let at = self.geometry.lane_at(from as u32).unwrap() + 8 * word as u64;
         PhysAddr(self.regions[to].start().0 + at)
     }
 
-    /// Where word `word` of the control line of that lane lies.
+    /// The address of word `word` of the control line of that lane.
     fn control(&self, from: usize, to: usize, word: usize) -> PhysAddr {
         let word = receiver::CONTROL + from * receiver::CONTROL_WORDS + word;
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
 
-    /// Where the first word of line `line` of that lane lies.
+    /// The address of the first word of line `line` of that lane.
     fn tag(&self, from: usize, to: usize, line: usize) -> PhysAddr {
         self.lane(from, to, header::WORDS + line * LINE_WORDS)
     }
 
-    /// Has kernel `k` look at its lanes.
+    /// Makes kernel `k` look at its lanes.
     fn look(&self, k: usize) {
         self.link(k).poll().unwrap();
         self.settle();
     }
 }
 
-/// The word of a hello of a second life.
+/// The HELLO word of a second life.
 fn hello(session: u16, phase: Phase) -> u64 {
     Hello { incarnation: SECOND, session, phase }.to_word()
 }
@@ -141,7 +141,7 @@ fn an_instance_whose_lines_held_nonsense_speaks_again_in_its_next_life() {
         assert_eq!(world.events(1), [(id(0), PeerEvent::Quarantined(Breach::Tag))], "{found:#x}");
         world.boot(0, SECOND);
         world.settle();
-        assert_eq!(world.seen(1), [], "nothing that a lane in quarantine holds is believed, {found:#x}");
+        assert_eq!(world.seen(1), [], "no message is taken from a lane in quarantine, {found:#x}");
         for n in 0..20 {
             assert!(world.send(0, 1, n).is_ok(), "{found:#x}, message {n}");
             world.settle();
@@ -155,7 +155,7 @@ fn an_instance_that_wiped_its_hello_speaks_again_in_its_next_life() {
     let mut world = World::booted(2);
     world.machine.poke(world.lane(0, 1, header::HELLO), 0);
     world.look(1);
-    assert_eq!(world.events(1), [], "who says nothing is not accused");
+    assert_eq!(world.events(1), [], "a HELLO of 0 is no breach");
     world.boot(0, SECOND);
     world.settle();
     assert!(world.send(0, 1, 5).is_ok());
@@ -193,7 +193,7 @@ fn space_that_another_cpu_took_is_waited_for_again() {
     for n in 0..5 {
         let sent = world.fill(0, 1);
         assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
-        // The receiver rings, and before we hear it, another sends.
+        // The receiver rings. Before this kernel takes the interrupt, it fills the lane again.
         while world.link(1).run_deferred().more {}
         assert_eq!(world.seen(1), sent);
         let sent = world.fill(0, 1);
@@ -207,7 +207,7 @@ fn space_that_another_cpu_took_is_waited_for_again() {
 fn a_lane_that_is_full_behind_a_gap_neither_rings_without_end_nor_forgets_who_waits() {
     let world = World::booted(2);
     let sent = world.fill(0, 1);
-    // As if the CPU that took the first line were stopped before it published.
+    // This looks as if the CPU that took the first line had stopped before it published it.
     let first = world.tag(0, 1, 0);
     let tag = world.machine.peek(first);
     world.machine.poke(first, 0);
@@ -239,9 +239,9 @@ fn two_that_wait_for_space_of_different_size_are_told_when_the_larger_is_there()
     world.fill(0, 1);
     assert_eq!(world.link(0).want_space(id(1), 256), Ok(false));
     assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
-    assert_eq!(world.machine.peek(world.lane(0, 1, header::WANT)), 5, "the larger one's");
+    assert_eq!(world.machine.peek(world.lane(0, 1, header::WANT)), 5, "WANT is for the larger message");
     world.settle();
-    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)], "once for both");
+    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)], "there is one event for both");
     assert!(world.link(0).send(id(1), TYPE, &[0; 256]).is_ok());
 }
 
@@ -259,7 +259,7 @@ fn a_clock_that_is_behind_on_another_cpu_makes_nobody_suspect() {
 #[test]
 fn a_message_that_nobody_rang_for_is_found_at_the_next_tick() {
     let world = World::booted(3);
-    // As if the doorbell were lost: the receiver says that it wants none, and sleeps.
+    // The receiver says that it wants no doorbell, and sleeps. This has the effect of a doorbell that is lost.
     world.machine.poke(PhysAddr(world.regions[2].start().0 + 8 * receiver::ARMED as u64), 0);
     world.send(1, 2, 7).unwrap();
     world.settle();
@@ -273,7 +273,7 @@ fn a_message_that_nobody_rang_for_is_found_at_the_next_tick() {
 fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
-    // Another hello each time that the receiver looks: a CPU of the peer writes between its steps.
+    // The receiver finds another hello each time that it looks: a CPU of the peer writes between the receiver's steps.
     let machine = &world.machine;
     let report = machine.run(|cpu| {
         if cpu.kernel() == 0 {
@@ -301,7 +301,7 @@ fn what_lay_in_a_lane_before_its_first_life_is_nobodys_message() {
 fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
     let mut world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
-    // A life that knew what the next one would say had it answered, and sent.
+    // A life knows which hello the next life will write. It writes that hello itself, has it answered, and sends a message.
     for phase in [Phase::Begin, Phase::Clean] {
         world.machine.poke(at, hello(8, phase));
         world.look(1);
@@ -313,7 +313,7 @@ fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
     world.machine.poke(world.tag(0, 1, line), world.geometry.first_tag(base).to_word(TYPE.0));
     world.machine.poke(at, hello(7, Phase::Begin));
     world.boot(0, SECOND);
-    assert_eq!(world.send(0, 1, 5), Err(SendError::Unanswered), "it does not take that for its answer");
+    assert_eq!(world.send(0, 1, 5), Err(SendError::Unanswered), "it does not take that as its answer");
     world.settle();
     assert!(world.send(0, 1, 5).is_ok());
     world.settle();
@@ -329,7 +329,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
         world.link(0).tick(0, 10);
         world.events(0).into_iter().map(|(_, event)| event).filter(became).collect::<Vec<_>>()
     };
-    // The receiver's life ends while it handles a message, and nobody is told before the sender's ends too.
+    // The receiver's life ends while it handles a message. The sender's life ends too, before it is told.
     world.send(0, 1, 1).unwrap();
     world.machine.poke(world.control(0, 1, control::HANDED), 1);
     world.boot(1, SECOND);
@@ -339,7 +339,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
     let number = world.send(0, 1, 2).unwrap();
     world.settle();
     assert_eq!((world.seen(1), doubt(&world)), (vec![(0, 2)], vec![]));
-    // What becomes of its own it is told.
+    // The new life is told about its own messages.
     let next = world.send(0, 1, 3).unwrap();
     assert_eq!(next, number + 1);
     world.machine.poke(world.control(0, 1, control::HANDED), next);
@@ -351,7 +351,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
 fn an_instance_that_wiped_its_hello_after_an_unanswered_life_speaks_again() {
     let mut world = World::new(2);
     world.boot(1, Incarnation::FIRST);
-    // A life that nobody greeted, then the receiver's next one.
+    // A life of the sender is never answered. Then the receiver's next life begins.
     world.link(1).destroy_instance(id(0)).unwrap();
     world.machine.poke(world.lane(0, 1, header::HELLO), hello(1, Phase::Begin));
     world.boot(1, SECOND);
@@ -363,12 +363,12 @@ fn an_instance_that_wiped_its_hello_after_an_unanswered_life_speaks_again() {
     assert_eq!(world.seen(1), [(0, 5)]);
 }
 
-/// Kernel 1 dies in its handler of message `last` of a lane full of them, and gets the rest in its next life.
+/// Kernel 1 dies in its handler of message `last`, while its lane is full. Its next life gets the other messages.
 #[test]
 fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost() {
     for last in 0..LINES as u8 {
         let mut world = World::booted(2);
-        // One message that is through.
+        // One message is handled before that.
         world.send(0, 1, 100).unwrap();
         world.settle();
         let machine = Arc::downgrade(&world.machine);
@@ -384,24 +384,25 @@ fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost()
         let number = u64::from(last) + 2;
         let words =
             [control::HANDED, control::CREDIT].map(|word| world.machine.peek(world.control(0, 1, word)));
-        assert_eq!(words, [number, 1], "handed out, not handled");
-        // What is sent while it is dead is its next life's too; there is no space before that.
+        assert_eq!(words, [number, 1], "message {last} is handed out and not handled");
+        // The lane stays full until the next life begins.
         assert_eq!(world.send(0, 1, 9), Err(SendError::Full));
         world.machine.restart_kernel(1);
         world.boot(1, SECOND);
         world.settle();
         world.link(0).tick(0, 10);
         let events = world.events(0);
-        // It is told of the doubt before it can know of the next life.
+        // The sender is told of the doubt before it is told of the next life.
         let expected = [PeerEvent::Began(SECOND), PeerEvent::InDoubt { number }, PeerEvent::Up(SECOND)];
         assert_eq!(events, expected.map(|event| (id(1), event)), "{last}");
         let mut seen = world.seen(1);
         assert_eq!(seen.remove(0), (0, 100));
-        // The first handler of that life may have seen the message before the second one stopped its kernel, or not.
+        // Two handlers were registered in the first life. The first one may have noted the message before the second one
+        // stopped the kernel.
         seen.dedup();
         let behind = sent.iter().filter(|(_, n)| *n > last).copied().collect::<Vec<_>>();
         assert!(seen.ends_with(&behind), "{last}: {seen:?}");
-        assert!(seen.len() <= sent.len(), "none twice, {last}: {seen:?}");
+        assert!(seen.len() <= sent.len(), "a message came twice, {last}: {seen:?}");
         let before = sent.iter().filter(|(_, n)| *n < last).copied().collect::<Vec<_>>();
         assert!(seen.starts_with(&before), "{last}: {seen:?}");
         assert_eq!(world.link(0).handled(id(1)), Ok(u64::from(LINES) + 1));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What once went wrong on the native link: each test is the right outcome.
+//! Faults of the native link that were found and corrected. Each test checks the right outcome.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -88,7 +88,7 @@ impl World {
     fn seen(&self, k: usize) -> Vec<(usize, u8)> {
         std::mem::take(&mut *self.seen[k].lock().unwrap())
     }
-    /// The senders' lives of what kernel `k` got since the last call.
+    /// The sender's life of each message that kernel `k` got since the last call.
     fn lives(&self, k: usize) -> Vec<Option<Incarnation>> {
         std::mem::take(&mut *self.lives[k].lock().unwrap())
     }
@@ -106,11 +106,11 @@ impl World {
         let word = receiver::CONTROL + from * receiver::CONTROL_WORDS + word;
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
-    /// Word `word` of the line at `position`.
+    /// The address of word `word` of the line at `position`.
     fn line(&self, from: usize, to: usize, position: u64, word: usize) -> PhysAddr {
         self.lane(from, to, self.geometry.line_at(position) + word)
     }
-    /// Stores a one-byte message where the sender's line at `position` is.
+    /// Stores a message of one byte into the line at `position` of that lane.
     fn plant(&self, from: usize, to: usize, position: u64) {
         self.machine.poke(self.line(from, to, position, 1), MessageInfo { len: 1, cpu: 0 }.to_word());
         self.machine.poke(self.line(from, to, position, 2), 0xee);
@@ -119,12 +119,12 @@ impl World {
     }
 }
 
-/// A hostile life plants messages where its successor's will be: they must not be taken for the successor's.
+/// A hostile life stores messages into the lines that its successor will use. The receiver must not take them as the successor's.
 #[test]
 fn a_dead_life_cannot_speak_for_its_successor() {
     for left in [None, Some(Phase::Begin), Some(Phase::Clean), Some(Phase::First)] {
         let mut world = World::booted(2);
-        // Kernel 0, hostile, writes what it may write: its lane. It begins a life and has it put in force.
+        // Kernel 0 is hostile. It can write only to its lane. It begins a life, and the receiver answers it.
         let star = Hello { incarnation: Incarnation::FIRST, session: 9, phase: Phase::Begin };
         for phase in [Phase::Begin, Phase::Clean] {
             world.machine.poke(world.lane(0, 1, header::HELLO), star.in_phase(phase).to_word());
@@ -132,15 +132,15 @@ fn a_dead_life_cannot_speak_for_its_successor() {
             world.settle();
         }
         let base = world.machine.peek(world.control(0, 1, control::BASE));
-        // Nothing of its own, but all that the next life could be taken to have said, from wherever that may begin.
+        // It sends no message of its own. But it stores one at each position where the next life can begin.
         (base + 1..base + u64::from(LINES)).for_each(|position| world.plant(0, 1, position));
         let next = Hello::after(star.to_word(), star.in_phase(Phase::Clean).to_word(), SECOND);
         if let Some(phase) = left {
             world.machine.poke(world.lane(0, 1, header::HELLO), next.in_phase(phase).to_word());
         }
-        // It is stopped; an honest image is booted in its place.
+        // It is stopped, and an honest kernel is booted in its place.
         world.boot(0, SECOND);
-        // A gap is left out, so that a dead life's messages are handed on: as its own, before the next one begins.
+        // The receiver skips the gap, and hands out the messages as those of the dead life, before the next life begins.
         world.settle();
         let began = world.news(1).into_iter().map(|(peer, event)| (peer.theirs, event)).collect::<Vec<_>>();
         assert_eq!(began.last(), Some(&(Some(SECOND), PeerEvent::Began(SECOND))), "{left:?}");
@@ -155,7 +155,7 @@ fn a_dead_life_cannot_speak_for_its_successor() {
     }
 }
 
-/// A receiver's next life is rung where the directory says, not where its former life had moved its doorbell.
+/// A receiver's next life is rung at the doorbell in the directory, not where its former life had moved its doorbell.
 #[test]
 fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     let spare = Vector::new(0x51).unwrap();
@@ -165,7 +165,8 @@ fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     kernel.set_vector(spare, move || old.on_interrupt());
     world.link(1).move_doorbell(PhysCpuId(4), spare).unwrap();
     world.settle();
-    // Kernel 1 restarts. Its next life has a handler at its directory's vector, at CPU 3. At 0x51 some other device's handler.
+    // Kernel 1 restarts. Its next life takes doorbells at CPU 3, with the directory's vector. At 0x51 it has the handler of a
+    // device.
     world.boot(1, SECOND);
     let stray = Arc::new(Mutex::new(0));
     let count = stray.clone();
@@ -173,11 +174,11 @@ fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     world.settle();
     world.send(0, 1, 7).unwrap();
     world.settle();
-    assert_eq!(*stray.lock().unwrap(), 0, "a vector that this life never asked for");
+    assert_eq!(*stray.lock().unwrap(), 0, "it was rung at a vector that it never asked for");
     assert_eq!(world.seen(1), [(0, 7)]);
 }
 
-/// One hostile instance scribbles over its own stamp: nobody else must be kept from joining.
+/// A hostile instance overwrites its own stamp. Other kernels must be able to join all the same.
 #[test]
 fn one_bad_stamp_keeps_nobody_from_joining() {
     let machine = [0, 3, 6].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).memory(1024).build();
@@ -200,16 +201,16 @@ fn one_bad_stamp_keeps_nobody_from_joining() {
         };
         writer.write(&record, kernel.cpus()).unwrap();
     }
-    // Instance 2 writes a word of a page that it alone may write.
+    // Instance 2 overwrites its own stamp.
     machine.poke(regions[2].start(), 0);
     let kernel = machine.kernel(1);
     let link = Link::new(kernel.clone());
     let mapping = kernel.map(range, Access::ReadOnly).unwrap();
     let joined = link.join(regions[1].start(), &Directory::open(mapping.words()).unwrap());
-    assert_eq!(joined, Ok(2), "ourselves and the host");
+    assert_eq!(joined, Ok(2), "it knows itself and the host");
 }
 
-/// A poller's drain on one CPU, while the doorbell's deferred work on another is refused: nobody may be left disarmed.
+/// One CPU drains, so the deferred work after a doorbell on another CPU finds the lanes in use. The kernel must arm all the same.
 #[test]
 fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
     use mk_ipi_core::sync::{AtomicBool, Ordering::SeqCst};
@@ -217,7 +218,7 @@ fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
     let [draining, refused] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let (d, r, kernel) = (draining.clone(), refused.clone(), world.machine.kernel(1));
     let inner = kernel.clone();
-    // A callback that takes its time.
+    // A callback that runs until the other CPU's deferred work was refused.
     let handler = move |_: &mk_ipi_core::Message<'_>| {
         d.store(true, SeqCst);
         while !r.load(SeqCst) {
@@ -245,10 +246,10 @@ fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
         })
         .unwrap();
     assert_eq!(world.seen(1), [(0, 1)]);
-    // Nothing is pending, nobody polls any more. The next message must ring.
+    // Nothing is pending, and no CPU drains any more. The next message must ring.
     world.send(0, 1, 2).unwrap();
     world.settle();
-    assert_eq!(world.seen(1), [(0, 2)], "a message that nobody was rung for");
+    assert_eq!(world.seen(1), [(0, 2)], "no doorbell rang for the message");
 }
 
 /// A poll that found nothing must not make the next drain look at every lane.
@@ -258,7 +259,7 @@ fn a_poll_that_finds_nothing_costs_the_next_message_nothing() {
     for poll in [false, true] {
         let world = World::booted_with(&[&[0], &[3]], 256);
         let kernel = world.machine.kernel(1);
-        // The sweep and all that is active is over.
+        // All work of the start is over.
         world.settle();
         world
             .machine
@@ -284,7 +285,7 @@ fn a_poll_that_finds_nothing_costs_the_next_message_nothing() {
     assert!(cost[1] < 2 * cost[0], "{cost:?}");
 }
 
-/// Interrupts-off accesses of a tick.
+/// Counts the accesses of a poll.
 #[test]
 fn a_tick_looks_at_few_words_with_interrupts_off() {
     let world = World::booted_with(&[&[0], &[3]], 256);
@@ -304,12 +305,12 @@ fn a_tick_looks_at_few_words_with_interrupts_off() {
     assert!(*spent.lock().unwrap() < 100);
 }
 
-/// A peer that restarted on other CPUs is not known by those of its former life.
+/// A peer restarts on other CPUs. Its messages name these, not the CPUs of its former life.
 #[test]
 fn the_next_life_of_a_peer_has_its_own_cpus() {
     let mut bad = 0;
     for cpus in [&[5u64][..], &[4, 5]] {
-        // Kernel 0 was instance 0 on CPU 0; kernel 2 is instance 0's next life, on other CPUs.
+        // Kernel 0 is instance 0, on CPU 0. Kernel 2 is the next life of instance 0, on other CPUs.
         let mut world = World::with_cpus(&[&[0], &[3], cpus], 2);
         world.regions.truncate(2);
         world.boot(0, Incarnation::FIRST);
@@ -321,7 +322,7 @@ fn the_next_life_of_a_peer_has_its_own_cpus() {
             .link(1)
             .register(MessageType(8), Callback::new(move |m| note.lock().unwrap().push(m.sender_cpu())))
             .unwrap();
-        // The host has written the new list; kernel 1 has not read it yet.
+        // Kernel 1 does not know the new CPUs yet.
         let kernel = world.machine.kernel(2);
         let link = kernel.boot(id(0), SECOND);
         link.attach_instance(&kernel.native_config(id(0), SECOND), Some(world.regions[0])).unwrap();
@@ -338,11 +339,11 @@ fn the_next_life_of_a_peer_has_its_own_cpus() {
     }
     assert_eq!(
         bad, 0,
-        "an honest peer in quarantine, or a message of a CPU that is not that instance's any more"
+        "an honest peer is in quarantine, or a message names a CPU that is not that instance's any more"
     );
 }
 
-/// What a life published before anybody looked is handed on when the next one begins.
+/// Messages of a life that ended before the receiver looked are handed out when the next life begins.
 #[test]
 fn what_an_unseen_life_published_is_handed_on() {
     let mut world = World::booted(2);

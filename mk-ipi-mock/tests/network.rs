@@ -20,7 +20,7 @@ use mk_ipi_mock::{Callback, Cpu, Link, Machine, Mode};
 use mk_ipi_net::{FrameAssembler, FrameError, FrameSplitter, Port};
 use std::sync::{Arc, Mutex};
 
-/// One end: its port, and the frames that came, each with the opening in which it did.
+/// One end of the interface: its port, and the frames that came, each with the key of the opening in which it came.
 struct End {
     port: Port,
     gather: FrameAssembler,
@@ -77,7 +77,7 @@ impl End {
     }
 }
 
-/// Sends, and waits for space.
+/// Sends, and waits for space if the lane is full.
 fn send(cpu: &Cpu, link: &Link, to: InstanceId, msg_type: MessageType, payload: &[u8]) {
     while let Err(e) = link.send(to, msg_type, payload) {
         assert_eq!(e, SendError::Full);
@@ -85,7 +85,7 @@ fn send(cpu: &Cpu, link: &Link, to: InstanceId, msg_type: MessageType, payload: 
     }
 }
 
-/// Says what is owed, if anything is.
+/// Sends all control messages that the port has to send.
 fn say(cpu: &Cpu, link: &Link, end: &Shared, to: InstanceId) {
     loop {
         let Some(message) = end.lock().unwrap().port.begin_send() else { return };
@@ -96,7 +96,7 @@ fn say(cpu: &Cpu, link: &Link, end: &Shared, to: InstanceId) {
     }
 }
 
-/// Frame number `n`, sent with `key`.
+/// The bytes of frame number `n`, sent with `key`.
 fn frame(n: u32, key: Key) -> Vec<u8> {
     let len = 22 + (n as usize * 977) % 9000;
     let mut frame: Vec<u8> = (0..len).map(|at| (at as u32 * 31 + n) as u8).collect();
@@ -107,7 +107,8 @@ fn frame(n: u32, key: Key) -> Vec<u8> {
 
 const FRAMES: u32 = 40;
 
-/// Kernel 0 sends; kernel 1 closes and opens meanwhile, `times`.
+/// Kernel 0 sends frames. Meanwhile kernel 1 closes and opens its port `times` times. Returns how many frames came, and how many
+/// messages were stale.
 fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).mode(mode).memory(512).build();
     let links: [_; 2] = machine.link_native(geometry);
@@ -155,7 +156,7 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
                 say(cpu, link, end, to);
                 cpu.relax();
             }
-            // What is on its way comes.
+            // Frames that are under way arrive now.
             (0..2000).for_each(|_| cpu.relax());
         }
     });
@@ -164,9 +165,9 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
     let mut last = 0;
     for (key, came) in &end.whole {
         let n = u32::from_le_bytes(came[14..18].try_into().unwrap());
-        assert!(n > last, "in order: {n} after {last}");
+        assert!(n > last, "not in order: {n} after {last}");
         last = n;
-        assert_eq!(*came, frame(n, *key), "whole, and of this opening: {mode:?}");
+        assert_eq!(*came, frame(n, *key), "not whole, or of another opening: {mode:?}");
     }
     (end.whole.len(), end.stale)
 }
@@ -174,7 +175,7 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
 #[test]
 fn frames_arrive_whole_and_in_order_under_every_seed() {
     for seed in 0..20 {
-        // Messages of a full lane, and lanes that hold less than a frame.
+        // The longest messages, and lanes that hold less than a frame.
         for geometry in [Geometry::new(2, 128, 4096), Geometry::new(2, 16, 256)].map(Option::unwrap) {
             let (whole, stale) = frames(Mode::Stepped { seed }, geometry, 0);
             assert_eq!((whole, stale), (FRAMES as usize, 0), "seed {seed}");
@@ -188,7 +189,7 @@ fn no_frame_of_a_former_opening_is_taken_under_every_seed() {
     for seed in 0..40 {
         stale += frames(Mode::Stepped { seed }, Geometry::new(2, 128, 4096).unwrap(), 3).1;
     }
-    assert_ne!(stale, 0, "there were such");
+    assert_ne!(stale, 0, "no frame of a former opening came, so the test shows nothing");
     frames(Mode::Free, Geometry::new(2, 128, 4096).unwrap(), 3);
 }
 
@@ -203,7 +204,7 @@ fn a_hostile_end_costs_its_own_frames_only() {
         .run(|cpu| {
             if cpu.kernel() == 1 {
                 let head = FrameHead { key, number: 1, len: 5000, offload: Offload::default() };
-                // A frame whose rest never comes, one of another opening, then a good one.
+                // A frame whose other parts never come, one of another opening, then a good one.
                 send(
                     cpu,
                     &links[1],
@@ -234,5 +235,5 @@ fn a_hostile_end_costs_its_own_frames_only() {
         .unwrap();
     let end = end.lock().unwrap();
     assert_eq!((end.whole.clone(), end.stale), (vec![(key, vec![3; 30])], 1));
-    assert_eq!(links[0].instance(one).map(|_| ()), Ok(()), "the link is as it was");
+    assert_eq!(links[0].instance(one).map(|_| ()), Ok(()), "the link still works");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A console and a channel over links of the mock's: what chapters K and G of SPEC.md say of two whole kernels.
+//! A console and a channel between two kernels of the mock machine (SPEC chapters K and G).
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 const FIRST: Incarnation = Incarnation::FIRST;
 const SECOND: Incarnation = Incarnation::new(2).unwrap();
-/// A lane of the fewest lines that hold a message of 256 bytes and something beside it.
+/// The smallest number of lines. A lane holds one message of 256 bytes and a few short ones.
 const LINES: u32 = 8;
 const NUMBER: u32 = 7;
 
@@ -28,10 +28,10 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// Messages of one type: the sender's life, if it is known, and the payload.
+/// Messages that came: the sender's life, if it is known, and the payload.
 type Came = Arc<Mutex<VecDeque<(Option<Incarnation>, Vec<u8>)>>>;
 
-/// Kernel 0 and kernel 1, and what came to each.
+/// Kernels 0 and 1, and the messages that came to each.
 struct Two {
     machine: Machine,
     regions: [PhysRange; 2],
@@ -52,7 +52,7 @@ impl Two {
         two
     }
 
-    /// Begins a life of kernel `k`, which knows nothing of a former one.
+    /// Begins a life of kernel `k`. Messages of its former life are forgotten.
     fn boot(&mut self, k: usize, life: Incarnation) {
         let link = self.machine.kernel(k).boot(id(k), life);
         self.came[k] = Came::default();
@@ -73,7 +73,7 @@ impl Two {
         self.machine.run(|_| ()).unwrap();
     }
 
-    /// Sends, if the lane has room and the other kernel has answered.
+    /// Sends. Returns false if the lane is full or the other kernel has not answered yet.
     fn send(&self, from: usize, payload: &[u8]) -> bool {
         let link = self.links[from].as_ref().unwrap();
         match link.send(id(1 - from), self.msg_type, payload) {
@@ -96,7 +96,7 @@ fn line() -> Terminal {
     TerminalEnd::new(vec![0; 200], vec![0; 600])
 }
 
-/// Sends what `line` at kernel `k` has to say, and hears what came there.
+/// Sends the messages of `line` at kernel `k`, and gives it those that came.
 fn play(two: &Two, k: usize, line: &mut Terminal, life: Incarnation) {
     let mut room = [0; 256];
     while let Some((payload, sent)) = line.next(&mut room) {
@@ -153,7 +153,7 @@ fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
         let mut log = Log::new([0; 400]);
         let mut room = [0; 256];
         log.write(b"boots");
-        assert!(log.next(&mut room).is_none(), "nobody listens yet");
+        assert!(log.next(&mut room).is_none(), "the host does not listen yet");
         if life == SECOND {
             two.boot(1, SECOND);
         }
@@ -174,7 +174,7 @@ fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
     }
 }
 
-/// The reader at kernel 1, in life `life`, and what is told to it.
+/// The reader at kernel 1, in life `life`.
 struct Receiving {
     inbox: Inbox<Vec<u8>>,
     life: Incarnation,
@@ -185,7 +185,7 @@ impl Receiving {
         Self { inbox: Inbox::new(vec![0; 8192], session).unwrap(), life }
     }
 
-    /// Takes what came, grants what there is room for: what came of each part.
+    /// Takes the messages that came, and grants space to the writer. Returns the outcome of each part.
     fn play(&mut self, two: &Two) -> Vec<PartOutcome> {
         let mut taken = Vec::new();
         while let Some((_, payload)) = two.next(1) {
@@ -218,7 +218,7 @@ struct Sending {
 }
 
 impl Sending {
-    /// Sends what is granted and has room; what became of the reader.
+    /// Sends as much as the reader has granted and the lane has room for. Returns the changes of the reader.
     fn play(&mut self, two: &Two) -> Vec<ReaderChange> {
         let mut room = [0; 256];
         while let Some((payload, behind)) = self.outbox.part(NUMBER, &self.message, self.at, &mut room) {
@@ -270,10 +270,10 @@ fn messages_of_programs_go_through_a_full_lane_whole_and_in_order() {
             got += 1;
         } else {
             waited += 1;
-            assert!(waited < 100_000, "nothing goes on");
+            assert!(waited < 100_000, "no message arrives any more");
         }
     }
-    assert!(waited > 300, "a lane of 8 lines was full often: {waited}");
+    assert!(waited > 300, "a lane of 8 lines must often be full: {waited}");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     reader.play(&two);
     assert_eq!(writer.play(&two), [ReaderChange::Changed]);
     writer.begin(b"for the first life".to_vec());
-    // Sent, and not read: the link keeps it for the next life.
+    // The message is sent and not read. The link keeps it for the next life.
     let mut room = [0; 256];
     let (payload, behind) = writer.outbox.part(NUMBER, &writer.message, 0, &mut room).unwrap();
     assert!(two.send(0, payload));
@@ -294,7 +294,7 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     let mut reader = Receiving::new(2, SECOND);
     (0..4).for_each(|_| two.settle());
     assert_eq!(reader.play(&two), [PartOutcome::Stale]);
-    assert_eq!(writer.play(&two), [ReaderChange::ChangedWithLoss], "and the writer learns of it");
+    assert_eq!(writer.play(&two), [ReaderChange::ChangedWithLoss], "the writer is told of the loss");
     writer.begin(b"for the second".to_vec());
     writer.play(&two);
     assert_eq!(reader.play(&two), [PartOutcome::Message]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A run as a trace: every send has its arrow to its handler, every doorbell to its interrupt, and every slice ends.
+//! A run as a trace: every send has an arrow to its handler, every doorbell has one to its interrupt, and every slice ends.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::native::Geometry;
@@ -22,7 +22,7 @@ fn text<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or("")
 }
 
-/// Slices are nested, and end; gives for each arrow where it begins and in which slice it ends.
+/// Checks that slices are nested and end. Returns for each arrow the event at which it begins, and the slice in which it ends.
 fn arrows(events: &[Value]) -> Vec<(String, String)> {
     let mut open: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     let mut last: BTreeMap<u64, String> = BTreeMap::new();
@@ -33,19 +33,19 @@ fn arrows(events: &[Value]) -> Vec<(String, String)> {
         let id = event["id"].as_u64();
         match text(event, "ph") {
             "B" => open.entry(track).or_default().push(name),
-            "E" => drop(open.get_mut(&track).and_then(Vec::pop).expect("a slice that ends began")),
+            "E" => drop(open.get_mut(&track).and_then(Vec::pop).expect("a slice ends that did not begin")),
             "X" => drop(last.insert(track, name)),
             "s" => drop(from.insert(id.unwrap(), last[&track].clone())),
             "f" => {
-                let slice = open[&track].last().expect("an arrow ends in a slice").clone();
-                found.push((from.remove(&id.unwrap()).expect("an arrow that ends began"), slice));
+                let slice = open[&track].last().expect("an arrow ends outside of all slices").clone();
+                found.push((from.remove(&id.unwrap()).expect("an arrow ends that did not begin"), slice));
             }
             "M" => {}
             other => unreachable!("{other}"),
         }
     }
     assert!(open.values().all(Vec::is_empty), "{open:?}");
-    assert!(from.values().all(|name| name.starts_with("ring ")), "no message without a handler: {from:?}");
+    assert!(from.values().all(|name| name.starts_with("ring ")), "a message has no handler: {from:?}");
     found
 }
 
@@ -80,7 +80,7 @@ fn every_send_has_its_handler_and_every_doorbell_its_interrupt() {
         let rings: Vec<_> = arrows.iter().filter(|(from, _)| from.starts_with("ring ")).collect();
         assert!(!rings.is_empty() && rings.iter().all(|(_, slice)| slice == "interrupt 0xea"));
         let rung = events.iter().filter(|event| text(event, "name").starts_with("ring ")).count();
-        assert_eq!(rings.len(), rung, "nothing was lost");
+        assert_eq!(rings.len(), rung, "every ring has an arrow");
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handlers that unwind, as a host's may, and messages that no handler takes: the link stays in order.
+//! Handlers that unwind, as they can in a process, and messages that no handler takes. The link must keep working.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -18,13 +18,13 @@ const PEER: InstanceId = InstanceId::new(1);
 
 type Seen = Arc<Mutex<Vec<u8>>>;
 
-/// A handler that notes what comes, and unwinds at 1.
+/// Registers a handler that notes each message, and unwinds at message 1.
 fn unwinds_at_1(link: &Link) -> Seen {
     let seen = Seen::default();
     let noted = seen.clone();
     let handler = move |m: &mk_ipi_core::Message<'_>| {
         noted.lock().unwrap().push(m.payload()[0]);
-        // Not a panic, which would be printed.
+        // This unwinds without a panic, because a panic would be printed.
         if m.payload()[0] == 1 {
             std::panic::resume_unwind(Box::new(()));
         }
@@ -41,7 +41,7 @@ fn machine() -> Machine {
     Machine::builder().memory(1024).kernel(&[0]).kernel(&[1]).build()
 }
 
-/// Nothing is delivered twice, nothing is lost, nobody is left disarmed, and the handler can go.
+/// No message is delivered twice or lost, and the receiver arms again.
 #[test]
 fn a_handler_that_unwinds_on_a_lane_has_had_its_message() {
     let machine = machine();
@@ -53,12 +53,12 @@ fn a_handler_that_unwinds_on_a_lane_has_had_its_message() {
     }
     assert!(unwinds(|| _ = peer.run_deferred()));
     assert_eq!(*seen.lock().unwrap(), [0, 1]);
-    // It was scheduled again by itself.
+    // The deferred work was scheduled again.
     machine.run(|_| ()).unwrap();
     assert_eq!(*seen.lock().unwrap(), [0, 1, 2]);
     host.send(PEER, TYPE, &[3]).unwrap();
     machine.run(|_| ()).unwrap();
-    assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3], "a doorbell rings");
+    assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3], "the receiver was rung");
     assert_eq!(host.handled(PEER).unwrap(), host.lane_stats(PEER).unwrap().number);
 }
 
@@ -72,10 +72,10 @@ fn a_handler_that_unwinds_in_a_poll_has_had_its_message() {
     for n in [0, 1, 2] {
         host.post(PEER, TYPE, &[n]).unwrap();
     }
-    // More polls than until all lanes are looked at.
+    // So many polls that all lanes are looked at.
     let unwound = (0..600).filter(|_| unwinds(|| _ = poller.poll())).count();
     assert_eq!((unwound, &seen.lock().unwrap()[..]), (1, &[0, 1, 2][..]));
-    // Nor by a poller that comes after a run that unwound.
+    // A poller that begins after a run has unwound does not deliver the message again either.
     drop(poller);
     machine.run(|_| ()).unwrap();
     host.post(PEER, TYPE, &[1]).unwrap();
@@ -106,7 +106,7 @@ fn a_handler_that_unwinds_behind_a_slot_has_had_its_message() {
     peer.unregister(spare).unwrap();
 }
 
-/// Of a message that was taken before its handler was unregistered, and waits for the deferred work, somebody hears.
+/// A message waits for the deferred work, and its handler is unregistered meanwhile. The observer is told of the message.
 #[test]
 fn a_message_that_no_handler_takes_is_reported() {
     let machine = machine();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A C peer of the RFC v2 generation, over regions of NR_CPUS slots on stdin or stdout, one after another.
+ * A C peer of the RFC v2 generation. It reads or writes regions of NR_CPUS slots, one after another, on stdin or stdout.
  *
- *   peer receive CPU   reads regions; prints a line each: what the kernel on CPU delivers, or "nothing"
- *   peer send CPU      writes the region as it stands after each send to CPU: sizes 0 to 256, then 257 bytes by
- *                      a sender that does not check, then 10 bytes from a null pointer
+ *   peer receive CPU   reads regions. For each it prints one line: what the kernel on CPU delivers, or "nothing"
+ *   peer send CPU      writes the region after each send to CPU: of sizes 0 to 256, then of 257 bytes (this sender does
+ *                      not check the size), then of 10 bytes from a null pointer
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -47,7 +47,7 @@ static int receive(int cpu)
 	return ferror(stdin) ? 1 : 0;
 }
 
-/* The steps of a sender, without its check of the size: what does not fit the buffer is not copied. */
+/* The steps of a sender, without its check of the size. Bytes that do not fit into the buffer are not copied. */
 static int put(int cpu, const char *data, size_t size)
 {
 	struct mk_ipi_data *slot = &region.cpu_data[cpu];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel's platform that writes down what is asked of it, and misbehaves on order.
+//! A kernel's platform that logs the calls of its methods, and fails when a test tells it to.
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::*;
@@ -9,22 +9,22 @@ use std::sync::{Arc, Mutex};
 
 type Watcher = Arc<dyn Fn(&'static str) + Send + Sync>;
 
-/// See the module.
+/// The platform. See the module's documentation.
 pub struct Odd {
     inner: MockPlatform,
     log: Mutex<Vec<&'static str>>,
     watcher: Mutex<Watcher>,
-    /// The physical id that this CPU claims to have; `NOBODY`: its own.
+    /// The physical id that this CPU claims to have; `NOBODY` for its own.
     cpu: AtomicU64,
-    /// The index that a task has while it can be moved to another CPU, its interrupts being on; `NOBODY`: its own.
+    /// The index that this CPU claims to have while interrupts are on, so while a task can be moved; `NOBODY` for its own.
     before_move: AtomicU64,
-    /// How often interrupts were switched off and not on again.
+    /// How many calls of `disable` have no `restore` yet.
     off: AtomicU64,
     check_fails: AtomicBool,
     ring_fails: AtomicBool,
-    /// What the directory gives to whom, if it can be asked.
+    /// Which CPUs the directory gives to which instances; `None` if it cannot be asked.
     given: Mutex<Option<Vec<(InstanceId, PhysCpuId)>>>,
-    /// How often it was.
+    /// How often it was asked.
     asked: AtomicU64,
 }
 
@@ -52,12 +52,12 @@ impl Odd {
         watcher(call);
     }
 
-    /// What was asked of memory, pool and observer since the last call.
+    /// The calls of memory, pool and observer since the last call of this.
     pub fn log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    /// Has `watcher` called at each such call.
+    /// From now on, `watcher` is called at each of these calls.
     pub fn at_each_call(&self, watcher: impl Fn(&'static str) + Send + Sync + 'static) {
         *self.watcher.lock().unwrap() = Arc::new(watcher);
     }
@@ -66,12 +66,13 @@ impl Odd {
         self.cpu.store(id, Relaxed);
     }
 
-    /// From now on the task is at CPU `index` whenever it asks with interrupts on, and moves before it uses the answer.
+    /// From now on, a task that asks for its CPU with interrupts on gets `index`, and is moved to its real CPU before it uses
+    /// that.
     pub fn move_from(&self, index: u64) {
         self.before_move.store(index, Relaxed);
     }
 
-    /// From now on the directory gives these CPUs to those instances, or cannot be asked.
+    /// From now on, the directory gives these CPUs to these instances; with `None` it cannot be asked.
     pub fn directory_gives(&self, given: Option<Vec<(InstanceId, PhysCpuId)>>) {
         *self.given.lock().unwrap() = given;
     }
@@ -90,7 +91,7 @@ impl Odd {
     }
 }
 
-// SAFETY: passed on; an error rings nothing.
+// SAFETY: the calls go to the mock's platform, which keeps the contract. If this returns an error, nothing is rung.
 unsafe impl Doorbell for Odd {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         match self.check_fails.load(Relaxed) {
@@ -109,7 +110,7 @@ unsafe impl Doorbell for Odd {
     }
 }
 
-// SAFETY: passed on; a test that pretends has one CPU.
+// SAFETY: the calls go to the mock's platform, which keeps the contract. A test that claims another id has only one CPU.
 unsafe impl ThisCpu for Odd {
     fn physical_id(&self) -> PhysCpuId {
         match self.cpu.load(Relaxed) {

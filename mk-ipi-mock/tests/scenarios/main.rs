@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every store may be a kernel's last: small scenarios on the native link (SPEC chapter N), run once for each store of each
-//! kernel. At that store the kernel stops; it starts again as its next incarnation, and everything must go on: each message is
-//! handled once, but for at most one a lane and death of its receiver, of which its sender is told.
+//! A kernel can die after any of its stores. These are small scenarios on the native link (SPEC chapter N). Each is run once
+//! for each store of each kernel: the kernel stops at that store, and starts again as its next incarnation. Then everything
+//! must continue: each message is handled once. At each death of a receiver, at most one message of a lane may be missing, and
+//! its sender must be told.
 //!
-//! A run ends when nothing is pending any more, and no kernel polls: a doorbell too few shows as work that is left.
-//! `MK_IPI_SCENARIO_SEEDS` says how many schedules are tried (2 unless told); `MK_IPI_SCENARIO_STRIDE` how many stores lie
-//! between the points of double deaths (9 unless told; 1 tries all). `cargo xtask scenarios` runs as many as you like.
+//! A run ends when nothing is pending any more. No kernel polls, so if a doorbell is missing, work is left at the end.
+//! `MK_IPI_SCENARIO_SEEDS` is the number of schedules that are tried; the default is 2. `MK_IPI_SCENARIO_STRIDE` is the number
+//! of stores from one point of a double death to the next; the default is 9, and 1 tries all. `cargo xtask scenarios` runs as
+//! many as you like.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -22,7 +24,7 @@ use std::sync::Mutex;
 use world::{play, Death, Step};
 use Step::*;
 
-/// What kernels 0 and 1 do, each beside receiving what comes.
+/// What kernels 0 and 1 do, in addition to receiving messages.
 const SCENARIOS: [(&str, [&[Step]; 2]); 11] = [
     ("lives before the receiver's first", [&[Send(3), Reattach, Send(3), Reattach, Send(2)], &[Late]]),
     ("a stream that wraps and fills", [&[Send(13)], &[]]),
@@ -41,22 +43,22 @@ fn setting(name: &str, unless_told: u64) -> u64 {
     std::env::var(name).map_or(unless_told, |value| value.parse().unwrap())
 }
 
-/// Points with problems after which a thread tries no more.
+/// After this many points with problems a thread stops trying.
 const ENOUGH: u64 = 30;
 
-/// All problems, and how often each was met first where.
+/// All problems that were found, with how often and where each was found first.
 #[derive(Default)]
 struct Found {
     points: u64,
     /// Steps of the machines in all points: accesses to memory, doorbells, interrupts.
     steps: u64,
-    /// Points with a problem. Many say no more than some.
+    /// Points with a problem.
     bad: u64,
     problems: BTreeMap<String, (u64, String)>,
 }
 
 impl Found {
-    /// Plays scenario `number` with these deaths; whether all of them came.
+    /// Plays scenario `number` with these deaths. Returns whether all of them happened, and the stores of each kernel.
     fn point(&mut self, number: usize, seed: u64, deaths: &[Death]) -> (bool, [u64; 2]) {
         if self.bad >= ENOUGH {
             return (false, [ENOUGH; 2]);
@@ -125,9 +127,9 @@ fn nothing_goes_wrong_when_nobody_dies() {
 fn everything_goes_on_whichever_store_is_a_kernels_last() {
     let found = everywhere(|found, number, seed| {
         let (_, stores) = found.point(number, seed, &[]);
-        assert!(stores.iter().all(|n| *n > 20), "too few stores to speak of: {stores:?}");
+        assert!(stores.iter().all(|n| *n > 20), "too few stores for a test: {stores:?}");
         for (kernel, stores) in stores.into_iter().enumerate() {
-            // Another schedule may have a few stores more.
+            // Another schedule can have a few more stores.
             for store in (1..=stores + 20).rev() {
                 found.point(number, seed, &[Death { kernel, store }]);
             }
@@ -145,7 +147,7 @@ fn everything_goes_on_when_a_kernel_dies_while_a_death_is_mended() {
             for store in (1 + seed % stride as u64..=stores).step_by(stride) {
                 let first = Death { kernel, store };
                 for kernel in 0..2 {
-                    // Until it comes to the end of its work without having died.
+                    // Stops when the kernel comes to the end of its work without a second death.
                     let mut seconds = (1 + store % stride as u64..400).step_by(stride);
                     let _ = seconds
                         .find(|&store| !found.point(number, seed, &[first, Death { kernel, store }]).0);

@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must be true of a lane in the end (SPEC N-11).
+//! The conditions that must hold for a lane at the end (SPEC N-11).
 
 use mk_ipi_abi::Incarnation;
 use std::collections::BTreeSet;
 
-/// A message that `send` took.
+/// A message that `send` accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// What its payload says.
+    /// The number in its payload.
     pub number: u64,
-    /// What the endpoint calls it.
+    /// The message number that `send` returned: the position after it.
     pub position: u64,
 }
 
 /// One life of a sender in its lane.
 pub struct Session {
-    /// The life of the kernel.
+    /// The incarnation of the kernel.
     pub life: Incarnation,
-    /// In order.
+    /// The messages that it sent, in order.
     pub sent: Vec<Sent>,
-    /// Positions that the sender was told to be in doubt.
+    /// Positions of the messages that were reported to the sender as in doubt.
     pub doubts: Vec<u64>,
-    /// Positions above the first, up to the second, that the sender was told to be given back.
+    /// Ranges of messages that were reported to the sender as discarded: positions above the first number, up to the second.
     pub discarded: Vec<(u64, u64)>,
-    /// It is over: nobody is told what became of its messages.
+    /// True if this life is over. Then no more reports about its messages come.
     pub over: bool,
-    /// It broke the protocol.
+    /// True if it broke the protocol.
     pub hostile: bool,
 }
 
 impl Session {
-    /// One that has sent nothing yet.
+    /// A life that has sent nothing yet.
     pub fn new(life: Incarnation) -> Self {
         let (sent, doubts, discarded) = (Vec::new(), Vec::new(), Vec::new());
         Self { life, sent, doubts, discarded, over: false, hostile: false }
@@ -44,31 +44,31 @@ impl Session {
 /// A message that was handled.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// What its payload says.
+    /// The number in its payload.
     pub number: u64,
-    /// What it says of its sender's life.
+    /// The sender's life, as the receiver was told.
     pub life: Option<Incarnation>,
 }
 
-/// A lane, when all is over.
+/// A lane at the end of a scenario.
 pub struct Lane<'a> {
     /// The sender's lives, in order.
     pub sessions: &'a [Session],
-    /// Messages in whose `send` the sender stopped.
+    /// Messages whose `send` did not return, because the sender stopped in it.
     pub uncertain: &'a BTreeSet<u64>,
-    /// In order.
+    /// The messages that were handled, in order.
     pub received: &'a [Received],
-    /// Times that the receiver's kernel stopped.
+    /// How often the receiver's kernel stopped.
     pub deaths: usize,
-    /// The receiver has given messages back unread.
+    /// True if the receiver discards unread messages.
     pub gives_back: bool,
 }
 
 impl Lane<'_> {
-    /// Says what is wrong.
+    /// Calls `say` for each condition that does not hold.
     pub fn judge(&self, say: &mut dyn FnMut(&str)) {
         if self.received.windows(2).any(|pair| pair[0].number >= pair[1].number) {
-            say("a message out of order, or twice");
+            say("a message came out of order, or twice");
         }
         let numbers: BTreeSet<u64> = self.received.iter().map(|received| received.number).collect();
         let mut missing = 0;
@@ -81,13 +81,13 @@ impl Lane<'_> {
         self.judge_origins(say);
     }
 
-    /// What was sent has been handled once, or whoever sent it was told; how many were not handled.
+    /// Each message that was sent must be handled, or its sender must be told that it was not. Returns how many were not handled.
     fn judge_session(&self, session: &Session, numbers: &BTreeSet<u64>, say: &mut dyn FnMut(&str)) -> usize {
         let mut missing = 0;
         for &Sent { number, position } in &session.sent {
             let (came, given_back) = (numbers.contains(&number), session.was_given_back(position));
             if came && given_back {
-                say("a message was handled that its sender was told to be given back");
+                say("a message was handled, but was reported to its sender as discarded");
             }
             let excused = session.hostile || given_back || (session.over && self.gives_back);
             if came || excused {
@@ -95,30 +95,32 @@ impl Lane<'_> {
             }
             missing += 1;
             if !session.over && !session.doubts.contains(&position) {
-                say("a message is lost, and nobody was told");
+                say("a message is lost, and its sender was not told");
             }
         }
         let is_of_it = |position: &u64| session.sent.iter().any(|sent| sent.position == *position);
         if !session.doubts.iter().all(is_of_it) {
-            say("a message is told to be in doubt that was not sent");
+            say("a message that was never sent was reported as in doubt");
         }
         if session.doubts.len() > self.deaths {
-            say("more is in doubt than one message for each death");
+            say("more messages are in doubt than there were deaths");
         }
         missing
     }
 
-    /// Everything was sent by the life that it says.
+    /// Each message that was handled must have been sent, by the life that it names.
     fn judge_origins(&self, say: &mut dyn FnMut(&str)) {
         for received in self.received {
             let by =
                 self.sessions.iter().find(|session| session.sent.iter().any(|s| s.number == received.number));
             match by {
                 None if self.uncertain.contains(&received.number) => {}
-                None => say("a message that was not sent"),
-                // Of a life that was over before it was heard of nothing is known.
+                None => say("a message was handled that was not sent"),
+                // If a life ended before it was answered, its messages do not name it.
                 Some(session) if received.life.is_none() && session.over => {}
-                Some(session) if received.life != Some(session.life) => say("a message of another life"),
+                Some(session) if received.life != Some(session.life) => {
+                    say("a message names another life than its sender's")
+                }
                 Some(_) => {}
             }
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels that follow a script through any number of lives, and what must be true of them in the end.
+//! Two kernels that follow a script through any number of lives, and the checks of both at the end.
 
 use crate::verdict::{Lane, Received, Sent, Session};
 use mk_ipi_abi::native::{lines_of, Geometry};
@@ -14,48 +14,48 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const TYPE: MessageType = MessageType(7);
 const LINES: u32 = 8;
 const MAX_LEN: u32 = 256;
-/// Messages each way when all is over, to see that the lanes work.
+/// How many messages each kernel sends at the end, to check that the lanes still work.
 const LAST: u64 = 6;
-/// Messages that are posted at once.
+/// How many messages are posted at once.
 const TOGETHER: u64 = 3;
 
-/// What a kernel does.
+/// A step in the script of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Sends that many messages to the other.
+    /// Sends so many messages to the other kernel.
     Send(u64),
-    /// Posts that many, a few at a time.
+    /// Posts so many messages, a few at a time.
     Many(u64),
-    /// Begins anew in its lane, in the same life.
+    /// Attaches its lane again, in the same incarnation.
     Reattach,
-    /// Writes nonsense into its lane.
+    /// Writes bad tags into its lane.
     Breach,
-    /// Says goodbye, and goes on all the same.
+    /// Says goodbye, but continues all the same.
     Goodbye,
-    /// Waits until that many messages have come in all.
+    /// Waits until so many messages have come since the start.
     Received(usize),
     /// Begins its next life as a receiver.
     Restart,
-    /// As `Restart`, and gives back what it finds unread, then and later.
+    /// As `Restart`, but discards unread messages, at this and at later restarts.
     Discard,
-    /// Polls that often.
+    /// Polls so many times.
     Poll(u64),
-    /// Boots when the other has come to a rest. The first step, or none.
+    /// Boots only when the other kernel has nothing more to do. This can only be the first step.
     Late,
 }
 
-/// The last thing that a kernel does: its `store`-th store from where the machine stands then.
+/// Where a kernel dies: at its `store`-th store, counted from where the machine is when the death is ordered.
 #[derive(Clone, Copy, Debug)]
 pub struct Death {
     pub kernel: usize,
     pub store: u64,
 }
 
-/// What came of it.
+/// The result of a scenario.
 pub struct Played {
-    /// How many of the deaths came.
+    /// How many of the deaths happened.
     pub deaths: usize,
-    /// Stores of each kernel's last life, up to the end of its script.
+    /// How many stores the last life of each kernel made, up to the end of its script.
     pub stores: [u64; 2],
     /// Steps of the machine: accesses to memory, doorbells, interrupts.
     pub steps: u64,
@@ -65,25 +65,25 @@ pub struct Played {
 #[derive(Default)]
 struct Side {
     script: Vec<Step>,
-    /// The step that is next, and messages sent in it.
+    /// The index of the next step.
     at: usize,
     sent: u64,
     life: u32,
-    /// Times that its kernel stopped.
+    /// How often its kernel stopped.
     deaths: usize,
     gives_back: bool,
-    /// It found no space, or no answer, and was not told of any since.
+    /// True if it found no space or no answer, and was not told of either since.
     waits: bool,
-    /// The next message's number.
+    /// The number of the next message.
     next: u64,
     /// The numbers of the messages that are being sent.
     sending: Vec<u64>,
-    /// Messages in whose `send` it stopped.
+    /// Messages whose `send` did not return, because it stopped there.
     uncertain: BTreeSet<u64>,
     sessions: Vec<Session>,
     received: Vec<Received>,
     link: Option<Arc<Link>>,
-    /// The machine's incarnation that has booted.
+    /// The machine's incarnation of this kernel that has booted.
     booted: Option<u32>,
     problems: Vec<String>,
 }
@@ -107,7 +107,7 @@ struct World {
     machine: Machine,
     geometry: Geometry,
     regions: [PhysRange; 2],
-    /// A word for each kernel, which its handlers write.
+    /// A word for each kernel. Its handlers store to it, so that the kernel can also stop inside a handler.
     scratch: [PhysAddr; 2],
     sides: [Mutex<Side>; 2],
     /// Steps of the machine so far.
@@ -119,7 +119,7 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// Of one line, or of several.
+/// The payload of message `number`, which takes one line or several.
 fn payload(number: u64) -> Vec<u8> {
     let len = [8, 14, 130, 48, 20, 200, 60][number as usize % 7];
     number.to_le_bytes().into_iter().chain((0..).map(|i| (number * 7 + i) as u8)).take(len).collect()
@@ -150,7 +150,7 @@ pub fn play(seed: u64, scripts: [&[Step]; 2], deaths: &[Death]) -> Played {
         world.look_back(&mut problems);
         return Played { deaths: came, stores, steps, problems };
     }
-    problems.push("a run without end".into());
+    problems.push("a run did not end".into());
     Played { deaths: deaths.len(), stores, steps, problems }
 }
 
@@ -159,7 +159,7 @@ impl World {
         self.sides[k].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs until nothing is pending; false if that does not come.
+    /// Runs until nothing is pending. Returns false if the run fails.
     fn run(&self) -> bool {
         let run = self.machine.run(|cpu| {
             let k = cpu.kernel();
@@ -183,7 +183,8 @@ impl World {
         }
     }
 
-    /// All deaths that come, each mended before the next, and the last messages; how many deaths came.
+    /// Plays the script with the deaths. After each death the kernel is started again before the next death is ordered. Then
+    /// both kernels send the last messages. Returns how many deaths happened, or `None` if a run failed.
     fn live_and_die(&self, deaths: &[Death]) -> Option<usize> {
         let mut came = 0;
         if let Some(late) = (0..2).find(|k| matches!(self.side(*k).script[..], [Step::Late, ..])) {
@@ -206,14 +207,14 @@ impl World {
             self.bury(kernel);
             self.machine.restart_kernel(kernel);
         }
-        // A death that did not come does not come later.
+        // A death that did not happen must not happen later.
         (0..2).for_each(|k| self.machine.kernel(k).forget_stop());
         if !self.run() {
             return None;
         }
         for k in 0..2 {
             let mut side = self.side(k);
-            // Nothing is pending and no kernel waits for a clock: what is left is left for ever.
+            // Nothing is pending, and no kernel waits for a clock: so a step that is left would never be done.
             if side.at < side.script.len() && !matches!(side.script[side.at], Step::Received(_)) {
                 let step = side.script[side.at];
                 side.problems.push(format!("kernel {k} waits in vain, {step:?}"));
@@ -226,7 +227,7 @@ impl World {
         self.run().then_some(came)
     }
 
-    /// A kernel has stopped: what its life leaves.
+    /// A kernel has stopped. This ends its life in the books of the test.
     fn bury(&self, k: usize) {
         self.hear(k);
         let mut side = self.side(k);
@@ -276,14 +277,14 @@ impl World {
 
     fn receive(&self, k: usize, message: &Message<'_>) {
         let number = message.payload().first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-        // A kernel may stop here too: then the message was not handled.
+        // The kernel can stop at this store too. Then the message was not handled.
         self.machine.poke(self.scratch[k], number);
         let mut side = self.side(k);
         if message.sender() != Some(id(1 - k)) || message.payload() != payload(number) {
-            side.problems.push("a message that nobody sent".into());
+            side.problems.push("a message came that was not sent".into());
         }
         if message.receiver_incarnation() != Some(side.life()) {
-            side.problems.push("a message for another life".into());
+            side.problems.push("a message names another life of its receiver".into());
         }
         side.received.push(Received { number, life: message.sender_incarnation() });
     }
@@ -298,11 +299,11 @@ impl World {
                 PeerEvent::InDoubt { number } => side.session().doubts.push(number),
                 PeerEvent::Discarded { after, to } => side.session().discarded.push((after, to)),
                 PeerEvent::Quarantined(breach) if !from_hostile => {
-                    side.problems.push(format!("somebody honest is in quarantine: {breach:?}"));
+                    side.problems.push(format!("an honest kernel is in quarantine: {breach:?}"));
                 }
                 PeerEvent::Refused(_) if side.session().hostile => side.waits = false,
                 PeerEvent::Refused(breach) => {
-                    side.problems.push(format!("somebody honest is refused: {breach:?}"));
+                    side.problems.push(format!("an honest kernel is refused: {breach:?}"));
                 }
                 _ => {}
             }
@@ -341,12 +342,13 @@ impl World {
         }
     }
 
-    /// The steps that are done at once.
+    /// Does a step that is done at once.
     fn act(&self, k: usize, link: &Arc<Link>, step: Option<Step>) {
         match step {
             Some(Step::Goodbye) => link.goodbye(),
             Some(Step::Reattach) => {
-                // A tick is a poll too: elsewhere it would hide that nobody rang.
+                // A tick is needed here to hear of events. It is a poll too, so it is not used elsewhere: there it would hide a
+                // missing doorbell.
                 link.tick(0, u64::MAX);
                 self.hear(k);
                 self.side(k).session().over = true;
@@ -373,7 +375,7 @@ impl World {
                 let lane = self.regions[1 - k].start().0 + self.geometry.lane_at(k as u32).unwrap();
                 for position in 0..u64::from(LINES) {
                     let word = self.geometry.line_at(position) as u64;
-                    // A lap that is still to come.
+                    // A tag of a later lap.
                     let tag = self.geometry.first_tag(position + 1000 * u64::from(LINES));
                     self.machine.poke(PhysAddr(lane + 8 * word), tag.to_word(TYPE.0));
                 }
@@ -389,13 +391,13 @@ impl World {
         }
     }
 
-    /// Sends the next messages, or some of them; false if there is no space now, and the kernel will be told.
+    /// Sends the next messages, or some of them. Returns false if there is no space now. Then the kernel will be told of space.
     fn send(&self, k: usize, link: &Link, count: u64) -> bool {
         let numbers: Vec<u64> = {
             let mut side = self.side(k);
             let numbers = side.next..side.next + count;
             side.sending = numbers.clone().collect();
-            // The next life does not say again what this one may have said.
+            // The next life must not use these numbers again, because this life may have sent them.
             side.next += count;
             numbers.collect()
         };
@@ -437,7 +439,7 @@ impl World {
         !side.waits
     }
 
-    /// Posts what there is space for: how many, and the position of the last.
+    /// Posts as many messages as there is space for. Returns how many, and the number of the last.
     fn post(&self, k: usize, link: &Link, payloads: &[Vec<u8>]) -> Result<(usize, u64), SendError> {
         let to = id(1 - k);
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
@@ -446,7 +448,7 @@ impl World {
         Ok((taken, link.lane_stats(to)?.number))
     }
 
-    /// All is over: was everything as it should be?
+    /// Checks both lanes at the end.
     fn look_back(&self, problems: &mut Vec<String>) {
         for k in 0..2 {
             let link = self.side(k).link.clone();
@@ -471,7 +473,7 @@ impl World {
             let last = sender.sessions.last().unwrap();
             let came = |sent: &Sent| receiver.received.iter().any(|received| received.number == sent.number);
             if last.sent.len() < LAST as usize || !last.sent.iter().rev().take(LAST as usize).all(came) {
-                problems.push(said("the last messages did not come"));
+                problems.push(said("the last messages did not arrive"));
             }
         }
     }
