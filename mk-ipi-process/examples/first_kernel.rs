@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels, a process each: one asks, the other answers. `cargo run --example first_kernel -p mk-ipi-process`
+//! Two kernels, each a process: one asks, the other answers. `cargo run --example first_kernel -p mk-ipi-process`
 
 use mk_ipi_core::abi::{boot_param::mk_ipi_shared, native::Geometry};
 use mk_ipi_core::abi::{InstanceId, MessageType, PhysCpuId, Vector};
@@ -49,11 +49,11 @@ fn idle(end: &End, done: impl Fn() -> bool) -> Result {
     let start = Instant::now();
     let directory = end.platform().machine().directory().ok_or("there is no directory")?;
     while !done() {
-        // We live, and we learn who does not. Then we do what the host has written since.
+        // `tick` shows the others that we live, and tells us if one of them does not. `follow` applies changes of the directory.
         end.tick(u64::try_from(start.elapsed().as_millis())?, PATIENCE);
         end.follow(&directory, |_, _| ()).map_err(|e| format!("{e:?}"))?;
-        // HERE a simpler loop loses a doorbell: "if there is no work, sleep" are two steps, and the interrupt
-        // may come in between. `Kernel::idle` does both with the interrupt held back until it sleeps.
+        // HERE a simpler loop loses a doorbell: "if there is no work, sleep" is two steps, and the interrupt
+        // can come between them. `Kernel::idle` does both, and holds the interrupt back until it sleeps.
         if end.platform().idle(NAP) {
             end.run_deferred();
         }
@@ -82,7 +82,7 @@ fn asker() -> Result {
     });
     let _registered = end.register(ANSWER, print).map_err(|e| format!("{e:?}"))?;
     for question in 1..=QUESTIONS {
-        // The other kernel may still boot: what is sent waits in its region.
+        // The other kernel may still be booting. The message then waits in its region.
         end.send(ANSWERER, QUESTION, &question.to_le_bytes()).map_err(|e| format!("{e:?}"))?;
         idle(end, || SEEN.load(Relaxed) == question)?;
     }
@@ -96,7 +96,7 @@ fn answerer(memory: &str, command_line: &str) -> Result {
     let end = boot(memory, PhysCpuId(1), command_line)?;
     let reply = Callback::new(move |message| {
         let answer = format!("answer to {:?} from process {}", message.payload(), std::process::id());
-        // The lane has room for many messages. A kernel that may fill it looks at this error: see `want_space`.
+        // The lane has room for many messages. A kernel that can fill it must handle this error: see `want_space`.
         let sent = end.send(ASKER, ANSWER, answer.as_bytes());
         SEEN.fetch_add(sent.is_ok().into(), Relaxed);
     });

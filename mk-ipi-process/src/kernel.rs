@@ -16,14 +16,15 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Longest sleep of the helper thread. A peer may be killed between setting a bit and waking us; its doorbell is found after this time.
+/// Longest sleep of the helper thread. If a peer is killed after it has set a bit and before it wakes us, its doorbell is found
+/// after this time.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The handler of a vector.
 type Routine = Box<dyn Fn() + Send + Sync>;
 
 thread_local! {
-    /// Whether this thread is the kernel's CPU.
+    /// True if this thread is the kernel's CPU.
     static IS_CPU: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -35,12 +36,12 @@ struct Shared {
     cpu: PhysCpuId,
     observer: Box<dyn Observer + Send + Sync>,
     vectors: [OnceLock<Routine>; 256],
-    /// Interrupts are off. One that comes then is taken when they are switched on.
+    /// True if interrupts are off. An interrupt that comes then is taken when they are switched on.
     off: AtomicBool,
     missed: AtomicBool,
-    /// Deferred work was requested.
+    /// True if deferred work was requested.
     deferred: AtomicBool,
-    /// Interrupts taken.
+    /// How many interrupts were taken.
     taken: AtomicU64,
     /// Pieces of pools that are in use.
     pieces: Mutex<Vec<PhysRange>>,
@@ -141,13 +142,14 @@ impl Kernel {
         place.is_some_and(|place| place.set(Box::new(handler)).is_ok())
     }
 
-    /// Whether deferred work was requested since the last call. Then call `Endpoint::run_deferred`. Not while interrupts are off.
+    /// Returns true if deferred work was requested since the last call. Then call `Endpoint::run_deferred`. While interrupts
+    /// are off it returns false, and the request is kept.
     pub fn take_deferred(&self) -> bool {
         !self.0.off.load(Ordering::Relaxed) && self.0.deferred.swap(false, Ordering::AcqRel)
     }
 
-    /// Sleeps until an interrupt was taken, at most `at_most`. Does not sleep if deferred work was requested. Gives the same as
-    /// [`take_deferred`](Self::take_deferred). With interrupts off it sleeps for the whole time.
+    /// Sleeps until an interrupt was taken, for at most `at_most`. Does not sleep if deferred work was requested. Returns the
+    /// same as [`take_deferred`](Self::take_deferred). With interrupts off it sleeps for the whole time.
     pub fn idle(&self, at_most: Duration) -> bool {
         self.assert_cpu();
         let before = self.interrupts();
@@ -175,7 +177,7 @@ impl Kernel {
 }
 
 extern "C" fn on_signal(_: i32) {
-    // Only the CPU's thread may use it, and only after `enter`.
+    // Only the CPU's thread may use the kernel, and only after `enter`.
     if let Some(kernel) = KERNEL.get().filter(|_| IS_CPU.get()) {
         sys::with_errno_kept(|| kernel.interrupt());
     }
@@ -231,7 +233,7 @@ unsafe impl Doorbell for Kernel {
     }
 
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        // It may interrupt itself anywhere.
+        // `ring` can be interrupted anywhere by another call of itself.
         self.ring(cpu, vector)
     }
 }
@@ -277,7 +279,7 @@ unsafe impl PhysMemory for Kernel {
             return Err(MapError::Misaligned);
         }
         match self.0.machine.map(range, access == Access::ReadWrite) {
-            // SAFETY: mapped until `unmap`, and valid for every thread of this process.
+            // SAFETY: the words are mapped until `unmap`, and every thread of this process may use them.
             Ok(map) => Ok(unsafe { Mapping::new(map.into_raw()) }),
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(MapError::NotAllowed),
             Err(_) => Err(MapError::NoMemory),
@@ -285,7 +287,7 @@ unsafe impl PhysMemory for Kernel {
     }
 
     unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
-        // SAFETY: the caller: it came from `map`, and is given back once.
+        // SAFETY: the caller promises that the mapping came from `map`, and is unmapped only once.
         drop(unsafe { Map::from_raw(mapping.as_ptr()) });
     }
 

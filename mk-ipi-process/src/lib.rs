@@ -9,8 +9,9 @@
 //!
 //! 1. The host makes the file ([`Machine::create`] or [`Machine::in_memory`]), writes the directory by a [`Host`], and starts the other
 //!    processes with the file and with what [`Host::command_line`] says.
-//! 2. A kernel boots ([`boot`]): it opens the file ([`Machine::open`]), enters the machine ([`Kernel::enter`]), from when on the calling thread is
-//!    its CPU, makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
+//! 2. A kernel boots ([`boot`]). It opens the file ([`Machine::open`]), and enters the machine ([`Kernel::enter`]): from then
+//! on the
+//!    calling thread is its CPU. It makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
 //! 3. When it has nothing to do, it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when `idle` returns true.
 //!
 //! # What is real, and what is not
@@ -24,10 +25,10 @@
 //!
 //! # The modules
 //!
-//! Each uses only those named before it: `sys`, `map`, `machine`, `host`, `kernel`, `link`.
+//! Each uses only those that come before it in this list: `sys`, `map`, `machine`, `host`, `kernel`, `link`.
 #![expect(
     clippy::arithmetic_side_effects,
-    reason = "a program of a host may stop; a sum that overflows does"
+    reason = "this runs in a process, which may panic; a sum that overflows panics"
 )]
 
 mod host;

@@ -30,7 +30,7 @@ impl core::fmt::Debug for Callback {
 }
 
 impl Callback {
-    /// The handler that calls `f`.
+    /// Makes a handler that calls `f`.
     pub fn new(f: impl Fn(&Message<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(f))
     }
@@ -88,7 +88,7 @@ pub fn boot(
     let shared = shared.ok_or(BootError::CommandLine(None))?;
     let machine = Machine::open(file).map_err(BootError::Open)?;
     let kernel = Kernel::enter_with(machine, cpu, observer).map_err(BootError::Enter)?;
-    // It lives as long as the process, because interrupts may come until the end.
+    // The endpoint lives as long as the process, because interrupts can come until its end.
     let link: &'static Link = Box::leak(Box::new(Link::new(kernel.clone())));
     kernel.set_vector(Vector::RFC_V2, || link.on_interrupt());
     let directory = kernel.machine().directory().ok_or(BootError::NoDirectory)?;
@@ -97,7 +97,7 @@ pub fn boot(
 }
 
 /// A kernel's idle loop: sleeps, takes interrupts, runs the deferred work, which calls handlers, ticks, and follows the directory. It
-/// ends when `done` is true, or after `at_most`. Gives the last value of `done`.
+/// ends when `done` is true, or after `at_most`. Returns the last value of `done`.
 pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     let mut ticked: Option<Duration> = None;
@@ -121,12 +121,12 @@ pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
 
 /// Periodic work.
 fn upkeep(link: &Link) {
-    // One clock for all waits.
+    // All waits use one clock.
     static CLOCK: OnceLock<Instant> = OnceLock::new();
     let now = CLOCK.get_or_init(Instant::now).elapsed().as_millis();
     link.tick(u64::try_from(now).unwrap_or(u64::MAX), PATIENCE);
     if let Some(directory) = link.platform().machine().directory() {
-        // A later call does what is not possible yet.
+        // If it fails, a later call tries again.
         let _ = link.follow(&directory, |_, _| ());
     }
 }

@@ -55,7 +55,7 @@ impl Shape {
     }
 }
 
-/// The range, of a valid shape.
+/// A range that is part of a valid shape.
 #[expect(clippy::expect_used, reason = "bounded by `Shape::is_good`")]
 fn range(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr(start), len).expect("a shape's parts lie below 2^52")
@@ -101,7 +101,7 @@ pub struct Machine {
     /// The lines of the CPUs.
     lines: Map,
     directory: Map,
-    /// Whether this process has made it.
+    /// True if this process has created the machine.
     host: bool,
 }
 
@@ -151,7 +151,7 @@ impl Machine {
     /// See [`OpenError`].
     pub fn open(file: File) -> Result<Self, OpenError> {
         let header = Map::new(&file, range(0, PAGE_SIZE), false)?;
-        // Read once; the copy is checked and used.
+        // Each word is read once. The copy is checked and used.
         let word = |at: usize| header.words().get(at).map_or(0, Word::load_acquire);
         let [magic, version, counts, pool] = [0, 1, 2, 3].map(word);
         if magic != MAGIC {
@@ -175,12 +175,12 @@ impl Machine {
         Ok(Self { file, shape, lines, directory, host })
     }
 
-    /// Its size.
+    /// The machine's size.
     pub const fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// Its file.
+    /// The machine's file.
     pub const fn file(&self) -> &File {
         &self.file
     }
@@ -200,14 +200,14 @@ impl Machine {
         self.host.then(|| self.directory.words())
     }
 
-    /// The pool of `instance`; `None` if the machine has none.
+    /// The pool of `instance`; `None` if the machine has no such instance.
     pub fn pool(&self, instance: InstanceId) -> Option<PhysRange> {
         let number = u64::from(instance.get());
         let start = self.shape.pools().start().0 + number * self.shape.pool;
         (number < self.shape.instances.into()).then(|| range(start, self.shape.pool))
     }
 
-    /// All pools.
+    /// The range of all pools.
     pub fn pools(&self) -> PhysRange {
         self.shape.pools()
     }
@@ -216,7 +216,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it is not part of them, or does not begin on a page boundary. Another error if there is no memory for it.
+    /// `InvalidInput` if `part` is not inside of the pools, or does not begin on a page boundary. Another error if the mapping
+    /// fails.
     pub fn map(&self, part: PhysRange, writable: bool) -> io::Result<Map> {
         let pools = self.pools();
         let inside = pools.start() <= part.start() && part.end() <= pools.end();
@@ -232,7 +233,7 @@ impl Machine {
         line.filter(|_| cpu.0 < self.shape.cpus.into())
     }
 
-    /// Whether the machine has this CPU.
+    /// True if the machine has this CPU.
     pub fn has_cpu(&self, cpu: PhysCpuId) -> bool {
         self.line(cpu).is_some()
     }
@@ -242,7 +243,7 @@ impl Machine {
         let Some(line) = self.line(cpu) else { return false };
         let vector = usize::from(vector.get());
         if let Some(word) = line.get(vector / 64) {
-            // The CPU that takes the interrupt (`take_pending`) sees stores made before it was sent.
+            // The CPU that takes this interrupt (`take_pending`) sees all stores before it.
             word.fetch_or(1 << (vector % 64), Ordering::SeqCst);
         }
         let futex = futex_of(line);
@@ -256,7 +257,7 @@ impl Machine {
         self.line(cpu).map(futex_of)
     }
 
-    /// Whether a vector is pending at the CPU.
+    /// True if a vector is pending at the CPU.
     pub(crate) fn is_pending(&self, cpu: PhysCpuId) -> bool {
         let pending = self.line(cpu).into_iter().flat_map(|line| line.iter().take(PENDING));
         pending.into_iter().any(|word| word.load(Ordering::SeqCst) != 0)

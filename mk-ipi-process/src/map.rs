@@ -16,7 +16,7 @@ pub struct Map {
     words: NonNull<[AtomicU64]>,
 }
 
-// SAFETY: words that any thread may use; only `drop` unmaps them.
+// SAFETY: any thread may use the words, and only `drop` unmaps them.
 unsafe impl Send for Map {}
 // SAFETY: as above; `words` gives out shared references only.
 unsafe impl Sync for Map {}
@@ -26,7 +26,7 @@ impl Map {
     pub(crate) fn new(file: &File, range: PhysRange, writable: bool) -> io::Result<Self> {
         let len = usize::try_from(range.len() & !7).map_err(|_| io::ErrorKind::InvalidInput)?;
         if range.end().0 > file.metadata()?.len() {
-            // An access behind the end of the file would fault.
+            // An access beyond the end of the file would fault.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let at = sys::map(file, range.start().0, len, writable)?;
@@ -35,12 +35,13 @@ impl Map {
 
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
-        // SAFETY: mapped until `drop`, page-aligned, and in a file that is this long; every u64 is a word. Other processes may write
-        // them at any time, which is what atomics are for. Where it is mapped to be read only, a store is a fault, not undefined.
+        // SAFETY: the words are mapped until `drop`, page-aligned, and inside of the file. Every u64 is a valid word. Other
+        // processes can write them at any time, and atomics allow that. If they are mapped read-only, a store faults, and is
+        // not undefined.
         unsafe { self.words.as_ref() }
     }
 
-    /// Releases the mapping without unmapping it. [`from_raw`](Self::from_raw) takes it back.
+    /// Gives up the mapping without unmapping it. [`from_raw`](Self::from_raw) takes it back.
     pub(crate) fn into_raw(self) -> NonNull<[AtomicU64]> {
         let words = self.words;
         std::mem::forget(self);
@@ -59,7 +60,7 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: `new` mapped it; references to it cannot outlive this.
+        // SAFETY: `new` mapped it, and references to it cannot outlive this value.
         unsafe { sys::unmap(self.words.cast(), self.words.len() * 8) };
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// An anonymous file of `len` bytes. Its size can never change, so accesses within it do not fault.
 pub fn memfd(len: u64) -> io::Result<File> {
-    // SAFETY: a C string; the descriptor is new and ours.
+    // SAFETY: the name is a C string. The descriptor is new, and nothing else owns it.
     let file = unsafe {
         let fd = libc::memfd_create(c"mk-ipi".as_ptr(), libc::MFD_ALLOW_SEALING);
         if fd < 0 {
@@ -19,7 +19,7 @@ pub fn memfd(len: u64) -> io::Result<File> {
         File::from_raw_fd(fd)
     };
     file.set_len(len)?;
-    // SAFETY: takes no memory.
+    // SAFETY: the call accesses no memory of this program.
     let sealed = unsafe {
         libc::fcntl(
             file.as_raw_fd(),
@@ -51,21 +51,21 @@ pub fn map(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<N
 ///
 /// It came from `map`, and is not used any more.
 pub unsafe fn unmap(at: NonNull<u8>, len: usize) {
-    // SAFETY: the caller. It can only fail for what is no mapping.
+    // SAFETY: the caller promises this. The call can only fail if this is no mapping.
     unsafe { libc::munmap(at.as_ptr().cast(), len) };
 }
 
 /// Wakes all waiters for the word, in any process.
 pub fn futex_wake(word: &AtomicU32) {
     let word: *const AtomicU32 = word;
-    // SAFETY: only the address counts; no memory is read or written.
+    // SAFETY: the call uses only the address. It reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Sleeps while the word is `value`, for at most that long.
+/// Sleeps while the word is `value`, for at most `at_most`.
 pub fn futex_wait(word: &AtomicU32, value: u32, at_most: Duration) {
     let (word, time): (*const AtomicU32, _) = (word, timespec(at_most));
-    // SAFETY: the word is a valid u32 that this process may read; the time outlives the call. It may return for no reason.
+    // SAFETY: the word is a valid u32 that this process may read, and the time outlives the call. The call can return early.
     unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const time) };
 }
 
@@ -81,29 +81,30 @@ pub struct Thread(libc::pthread_t);
 impl Thread {
     /// The calling thread.
     pub fn this() -> Self {
-        // SAFETY: cannot fail.
+        // SAFETY: the call cannot fail.
         Self(unsafe { libc::pthread_self() })
     }
 
-    /// Interrupts it.
+    /// Sends the signal to this thread.
     ///
     /// # Safety
     ///
     /// The thread has not ended.
     pub unsafe fn interrupt(self) {
-        // SAFETY: the caller; `install` has set a handler for the signal.
+        // SAFETY: the caller promises that the thread lives. `install` has set a handler for the signal.
         unsafe { libc::pthread_kill(self.0, signal()) };
     }
 }
 
-/// The signal that stands for an interrupt.
+/// The signal that is used as the interrupt.
 fn signal() -> i32 {
     libc::SIGRTMIN() + 3
 }
 
 /// Installs `handler` for the signal.
 pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
-    // SAFETY: all zeros is a `sigaction`; the handler is a function of that type; calls that it interrupts go on (SA_RESTART).
+    // SAFETY: all zeros is a valid `sigaction`, and the handler is a function of the right type. System calls that the signal
+    // interrupts continue (SA_RESTART).
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
@@ -119,7 +120,7 @@ pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
 
 /// Keeps `errno` for the code that was interrupted.
 pub fn with_errno_kept(f: impl FnOnce()) {
-    // SAFETY: this thread's own `errno`, for as long as the thread lives.
+    // SAFETY: this is the `errno` of this thread, and is valid as long as the thread lives.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
@@ -128,10 +129,12 @@ pub fn with_errno_kept(f: impl FnOnce()) {
     }
 }
 
-/// Sleeps until this thread is interrupted, for at most that long; not at all unless `may_sleep` says so. No interrupt falls between the two.
+/// Sleeps until this thread is interrupted, for at most `at_most`. Does not sleep if `may_sleep` returns false. No interrupt is
+/// lost between that check and the sleep.
 pub fn sleep(at_most: Duration, may_sleep: impl FnOnce() -> bool) {
     let time = timespec(at_most);
-    // SAFETY: sets that are initialised by the calls that come first; all outlive the calls. The mask is as before afterwards.
+    // SAFETY: the first calls initialise the sets, and all pointers are valid during the calls. At the end the mask is as it
+    // was before.
     unsafe {
         let (mut interrupt, mut before): (libc::sigset_t, libc::sigset_t) =
             (std::mem::zeroed(), std::mem::zeroed());

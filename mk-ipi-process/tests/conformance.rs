@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite on processes: three kernels, a process each, doorbells by futex and signal.
+//! The conformance suite on processes: three kernels, each a process, with doorbells by futex and signal.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
@@ -15,10 +15,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Sparse ids, as real machines have them, and a slot for each.
+/// CPU ids with gaps, as on real machines. There is a slot for each id from 0 to the highest.
 const CPUS: [PhysCpuId; 3] = [PhysCpuId(4), PhysCpuId(9), PhysCpuId(0)];
 const SLOTS: u32 = 10;
-/// Of each kernel's pool: its native region, its slots, a page that it shares, a page for its control word.
+/// The layout of each kernel's pool: its native region, its slots, a page that it shares, a page for its control word.
 const SLOTS_AT: u64 = NATIVE_LEN;
 const PAGE_AT: u64 = SLOTS_AT + 4096;
 const CONTROL_AT: u64 = PAGE_AT + 4096;
@@ -37,7 +37,7 @@ fn supervisor() {
     let path = std::env::temp_dir().join(format!("mk-ipi-conformance-{}", std::process::id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     let machine = Machine::create(file, Shape { cpus: SLOTS, instances: 3, pool: POOL }).unwrap();
-    // The directory says whose CPU is whose; the suite makes the regions anew.
+    // The directory says which CPU belongs to which kernel. The suite makes the regions again.
     let mut host = Host::new(&machine).unwrap();
     for (id, cpu) in (0..).zip(CPUS) {
         host.create(InstanceId::new(id), &[cpu], Geometry::new(3, 8, 256).unwrap()).unwrap();
@@ -53,7 +53,7 @@ fn supervisor() {
     println!("test result: ok. {} passed; 0 failed; conformance of three processes", CASES.len());
 }
 
-/// What the observer was told.
+/// An observer that keeps what it is told.
 #[derive(Clone)]
 struct Seen {
     events: Arc<Mutex<Vec<(Peer, PeerEvent)>>>,
@@ -81,7 +81,7 @@ struct ProcessEnv {
     failed: AtomicU64,
 }
 
-/// Part of a kernel's pool.
+/// A part of a kernel's pool.
 fn part(machine: &Machine, kernel: usize, at: u64, len: u64) -> PhysRange {
     let pool = machine.pool(InstanceId::new(kernel as u8)).unwrap();
     PhysRange::new(PhysAddr(pool.start().0 + at), len).unwrap()
@@ -89,7 +89,7 @@ fn part(machine: &Machine, kernel: usize, at: u64, len: u64) -> PhysRange {
 
 impl Env for ProcessEnv {
     type Platform = Kernel;
-    // A turn takes a tenth of a millisecond or more.
+    // One turn takes a tenth of a millisecond or more.
     const PATIENCE: u64 = 100_000;
     const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
@@ -152,12 +152,12 @@ impl Env for ProcessEnv {
     fn report(&self, case: &Case, outcome: Outcome) {
         if let Err(failed) = outcome {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            eprintln!("kernel {}: {}: {}", self.me, case.name, failed.0);
+            eprintln!("kernel {}: {}: {failed}", self.me, case.name);
         }
     }
 }
 
-/// One kernel's process.
+/// Runs in the process of one kernel.
 fn kernel(path: &str, me: usize) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (machine, seen) =

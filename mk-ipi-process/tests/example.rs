@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The README's first example runs, and processes refuse what is no machine.
+//! The first example of the README runs, and a process refuses a file that is no machine.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mk_ipi_core::abi::native::Geometry;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 const SHAPE: Shape = Shape { cpus: 2, instances: 2, pool: 1 << 16 };
 
-/// A file of its own for each test.
+/// Makes a file for one test.
 fn file(name: &str) -> (File, std::path::PathBuf) {
     let path = std::env::temp_dir().join(format!("mk-ipi-{name}-{}", std::process::id()));
     (File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap(), path)
@@ -45,7 +45,7 @@ fn what_is_no_machine_is_refused() {
     ] {
         assert!(Machine::in_memory(bad).is_err(), "{bad:?}");
     }
-    // One that was cut off is not mapped: an access would fault.
+    // A file that was cut off is not mapped, because an access beyond its end would fault.
     let (whole, path) = file("cut");
     let machine = Machine::create(whole, SHAPE).unwrap();
     machine.file().set_len(machine.pools().end().0 - 1).unwrap();
@@ -81,11 +81,14 @@ fn the_host_writes_what_may_be_written() {
     let mut host = Host::new(&machine).unwrap();
     let (id, cpu) = (InstanceId::new(0), PhysCpuId(1));
     let geometry = |lines| Geometry::new(2, lines, 256).unwrap();
-    assert!(matches!(host.create(id, &[cpu], geometry(4096)), Err(HostError::Io(_))), "larger than its pool");
+    assert!(
+        matches!(host.create(id, &[cpu], geometry(4096)), Err(HostError::Io(_))),
+        "the region is larger than its pool"
+    );
     let region = host.create(id, &[cpu], geometry(8)).unwrap();
     assert!(
         matches!(host.create(InstanceId::new(1), &[cpu], geometry(8)), Err(HostError::Write(_))),
-        "one CPU twice"
+        "the CPU belongs to another instance"
     );
     assert!(matches!(host.create(InstanceId::new(2), &[cpu], geometry(8)), Err(HostError::Unknown(_))));
     assert!(host.next_life(id).is_err(), "it has not died");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The listing of the book's chapter "A first kernel" runs, and says what the chapter shows.
+//! The listing in the book's chapter "A first kernel" runs, and prints what the chapter shows.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which messages may be missing, and which are.
+//! The books of the test: which messages are missing, and which ones may be.
 
 use crate::journal::{geometry, Journal, Word};
 use crate::KERNELS;
@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 /// The books of all lanes.
 pub struct Books {
     journals: [Journal; KERNELS],
-    /// By sender and receiver: numbers of which nobody can say whether they come.
+    /// The messages in doubt, by sender and receiver: each may arrive or not.
     doubt: [[BTreeSet<u64>; KERNELS]; KERNELS],
-    /// Gaps that were looked at, by receiver and sender.
+    /// How many gaps were checked, by receiver and sender.
     seen: [[u64; KERNELS]; KERNELS],
-    /// Messages that did not come, all of them in doubt.
+    /// How many messages did not arrive. All of them were in doubt.
     pub missing: u64,
-    /// Deaths in the middle of a send, and between the receiver's word that a message is with its handlers and that it was handled.
+    /// How many deaths were in the middle of a send, and how many while a message was with its handlers.
     pub sending: u64,
     pub handling: u64,
 }
@@ -39,12 +39,12 @@ impl Books {
         self.journals[k].progress()
     }
 
-    /// Messages that were handled, in all.
+    /// How many messages were handled, in all lanes.
     pub fn handled(&self) -> u64 {
         pairs().map(|(from, to)| self.journals[to].get(from, Word::Handled)).sum()
     }
 
-    /// Kernel `k` is dead: notes what is in doubt for that.
+    /// Kernel `k` is dead. Notes which messages are in doubt because of this.
     pub fn died(&mut self, machine: &Machine, k: usize) {
         for peer in (0..KERNELS).filter(|peer| *peer != k) {
             let (begun, ended) =
@@ -61,13 +61,13 @@ impl Books {
         }
     }
 
-    /// Looks at what has not come, or came in another way than it was sent.
+    /// Checks the messages that did not arrive, and those that arrived twice or not whole.
     pub fn check(&mut self) {
         for (from, to) in pairs() {
             let journal = &self.journals[to];
             let [doubled, torn] = [Word::Doubled, Word::Torn].map(|word| journal.get(from, word));
             assert!(doubled == 0 && torn == 0, "from {from} to {to}: {doubled} doubled, {torn} torn");
-            // Before the gaps: one that comes now is looked at the next time.
+            // This is read before the gaps. A gap that is added now is checked the next time.
             let handled = journal.get(from, Word::Handled);
             for nth in self.seen[to][from]..journal.get(from, Word::Gaps) {
                 for n in journal.gap(from, nth) {
@@ -76,12 +76,12 @@ impl Books {
                 }
                 self.seen[to][from] = nth + 1;
             }
-            // What has come, or has been missed, is in doubt no more.
+            // A message that has arrived, or was found missing, is not in doubt any more.
             self.doubt[from][to] = self.doubt[from][to].split_off(&handled);
         }
     }
 
-    /// Messages that were sent and have not come, but for those in doubt: by sender and receiver.
+    /// A message that was sent, has not arrived and is not in doubt, if there is one: sender, receiver and number.
     pub fn outstanding(&self) -> Option<(usize, usize, u64)> {
         pairs().find_map(|(from, to)| {
             let sent = self.journals[from].get(to, Word::Ended);
@@ -95,7 +95,8 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..KERNELS).flat_map(|from| (0..KERNELS).map(move |to| (from, to))).filter(|(from, to)| from != to)
 }
 
-/// The number of the message from `from` that `to` was handing out when it died, if it was: it ends at HANDED, above CREDIT (SPEC N-11).
+/// The number of the message from `from` that was with the handlers of `to` when it died, if there was one. It is the message
+/// that ends at HANDED, if HANDED is above CREDIT (SPEC N-11).
 fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
     let geometry = geometry();
     let start = machine.pool(InstanceId::new(to as u8)).unwrap().start();
@@ -108,7 +109,7 @@ fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
     while position < handed {
         let at = lane + geometry.line_at(position);
         if LineTag::of_word(word(at)) != geometry.first_tag(position) {
-            // A line that a dead life of the sender left out.
+            // A dead life of the sender left a gap here.
             position += 1;
             continue;
         }
@@ -118,6 +119,9 @@ fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
         }
         position = next;
     }
-    assert!(handed <= credit, "HANDED {handed} of lane {from} is no message's end, CREDIT is {credit}");
+    assert!(
+        handed <= credit,
+        "HANDED {handed} of lane {from} is not the end of a message, CREDIT is {credit}"
+    );
     None
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel writes down behind its region, so that it outlives it: how far its streams are. No part of the protocol.
+//! A journal that each kernel keeps in its pool, after its region: how far its streams have come. It outlives the kernel. It is
+//! no part of the protocol.
 
 use crate::KERNELS;
 use mk_ipi_core::abi::native::Geometry;
@@ -7,19 +8,19 @@ use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_process::{Machine, Map};
 
-/// Gaps that are kept until the supervisor has looked at them.
+/// How many gaps are kept until the supervisor has checked them.
 const GAPS: usize = 512;
-/// Words of what is written down about one peer.
+/// How many words the journal has for each peer.
 const WORDS: usize = 8 + 2 * GAPS;
 /// Bytes of a journal.
 const LEN: u64 = 8 * (WORDS * KERNELS) as u64;
 
-/// Bytes of a pool: a region, and the journal behind it.
+/// Bytes of a pool: a region, and the journal after it.
 pub fn pool() -> u64 {
     geometry().total_size() + LEN.next_multiple_of(4096)
 }
 
-/// The regions: lanes short enough to be full at times.
+/// The geometry of the regions. The lanes are so short that they are sometimes full.
 pub fn geometry() -> Geometry {
     Geometry::new(KERNELS as u32, 64, 256).unwrap()
 }
@@ -27,19 +28,19 @@ pub fn geometry() -> Geometry {
 /// A word of a journal.
 #[derive(Clone, Copy)]
 pub enum Word {
-    /// Behind the last message to the peer whose sending began.
+    /// The number after the last message to the peer whose sending has begun.
     Begun,
-    /// Behind the last whose sending ended.
+    /// The number after the last message to the peer whose sending has ended.
     Ended,
-    /// Behind the last message of the peer whose handler began.
+    /// The number after the last message of the peer whose handler has begun.
     Handling,
-    /// Behind the last whose handler ended: the next that must come.
+    /// The number after the last message of the peer whose handler has ended. This is the next message that must come.
     Handled,
-    /// Gaps in what came.
+    /// How many gaps there were in the messages that came.
     Gaps,
-    /// Messages that came again, or out of order.
+    /// How many messages came again, or out of order.
     Doubled,
-    /// Messages that were not what was sent.
+    /// How many messages were not as they were sent.
     Torn,
 }
 
@@ -47,7 +48,7 @@ pub enum Word {
 pub struct Journal(Map);
 
 impl Journal {
-    /// That of kernel `k`.
+    /// The journal of kernel `k`.
     pub fn of(machine: &Machine, k: usize, writable: bool) -> Self {
         let pool = machine.pool(InstanceId::new(k as u8)).unwrap();
         let range = PhysRange::new(PhysAddr(pool.start().0 + geometry().total_size()), LEN).unwrap();
@@ -71,7 +72,7 @@ impl Journal {
         &self.0.words()[at..at + 2]
     }
 
-    /// Messages `from..to` of the peer did not come.
+    /// Notes that messages `from..to` of the peer did not come.
     pub fn add_gap(&self, peer: usize, from: u64, to: u64) {
         let nth = self.get(peer, Word::Gaps);
         let [first, last] = self.gap_at(peer, nth) else { unreachable!() };
@@ -87,13 +88,13 @@ impl Journal {
         first.load(Ordering::SeqCst)..last.load(Ordering::SeqCst)
     }
 
-    /// All that this kernel has sent and handled.
+    /// How many messages this kernel has sent and handled.
     pub fn progress(&self) -> u64 {
         (0..KERNELS).map(|peer| self.get(peer, Word::Ended) + self.get(peer, Word::Handled)).sum()
     }
 
-    /// Goes on where a former life was stopped. A number whose sending began is not used again: had it been published, it would come
-    /// twice. Nor is a message handled again whose handler began.
+    /// Continues where a former life was stopped. A number whose sending has begun is not used again, because it may have been
+    /// published. A message whose handler has begun is not handled again.
     pub fn recover(&self) {
         for peer in 0..KERNELS {
             self.set(peer, Word::Ended, self.get(peer, Word::Begun));
@@ -102,7 +103,7 @@ impl Journal {
     }
 }
 
-/// Bytes of message `n` from one kernel to another: each can be foretold.
+/// The bytes of message `n` from one kernel to another. The receiver can compute them, too.
 pub fn payload(from: usize, to: usize, n: u64) -> Vec<u8> {
     let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (from * KERNELS + to) as u64;
     let len = 8 + (n * 31 % 200) as usize;

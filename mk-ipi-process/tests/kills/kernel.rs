@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel that streams to all others, and checks what comes.
+//! A kernel that streams messages to all others, and checks those that come.
 
 use crate::journal::{payload, Journal, Word};
 use crate::KERNELS;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const TYPE: MessageType = MessageType(1);
-/// Messages in a row to one peer.
+/// How many messages are sent to one peer in a row.
 const BURST: usize = 40;
 
-/// What it was told of its peers decides nothing here: the supervisor sees for itself.
+/// An observer that ignores all events. The supervisor checks the result itself.
 struct Blind;
 impl Observer for Blind {}
 
@@ -37,19 +37,19 @@ pub fn run(path: &str, me: usize, command_line: &str) {
             }),
         )
         .unwrap();
-    // What came before there was a handler is for it too: nothing has run the deferred work yet.
+    // Messages that came before this handler was registered also go to it, because the deferred work has not run yet.
     loop {
         let mut sent = 0;
         for peer in (0..KERNELS).filter(|peer| *peer != me && !control.is_over()) {
             sent += (0..BURST).take_while(|_| send(link, &journal, me, peer)).count();
         }
-        // A life that is killed at once has seen more than its first lines.
+        // The wait is never 0, so that a life handles messages even if it is killed soon.
         let nap = if sent == 0 { Duration::from_millis(1) } else { Duration::ZERO };
         wait(link, nap.max(Duration::from_micros(20)), || false);
     }
 }
 
-/// Sends the next message to `peer`; whether there was room.
+/// Sends the next message to `peer`. Returns false if it was not accepted.
 fn send(link: &Link, journal: &Journal, me: usize, peer: usize) -> bool {
     let n = journal.get(peer, Word::Ended);
     let bytes = payload(me, peer, n);
@@ -57,7 +57,7 @@ fn send(link: &Link, journal: &Journal, me: usize, peer: usize) -> bool {
     let sent = link.send(InstanceId::new(peer as u8), TYPE, &bytes);
     match sent {
         Ok(_) => journal.set(peer, Word::Ended, n + 1),
-        // Not sent, and nothing has changed.
+        // It was not sent, and nothing has changed.
         Err(SendError::Full | SendError::Unanswered | SendError::Instance(_)) => {
             journal.set(peer, Word::Begun, n)
         }
@@ -66,7 +66,7 @@ fn send(link: &Link, journal: &Journal, me: usize, peer: usize) -> bool {
     sent.is_ok()
 }
 
-/// A message came: it must be the next one, whole.
+/// Notes a message that came. It must be the next one, and whole.
 fn received(journal: &Journal, from: usize, me: usize, bytes: &[u8]) {
     let Some(n) = bytes.first_chunk().map(|n| u64::from_le_bytes(*n)) else {
         return journal.set(from, Word::Torn, journal.get(from, Word::Torn) + 1);
@@ -80,14 +80,14 @@ fn received(journal: &Journal, from: usize, me: usize, bytes: &[u8]) {
     }
     if n > expected {
         journal.add_gap(from, expected, n);
-        // Or a death just here would have the gap told twice.
+        // Without this store, a death after this point would count the gap twice.
         journal.set(from, Word::Handled, n);
     }
     journal.set(from, Word::Handling, n + 1);
     journal.set(from, Word::Handled, n + 1);
 }
 
-/// The supervisor's word to all.
+/// The word by which the supervisor ends the streams.
 struct Control(mk_ipi_process::Map);
 
 impl Control {

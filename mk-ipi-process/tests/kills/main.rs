@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that die: three processes stream to each other, and are stopped and killed at random moments, and started again. Each message
-//! is accounted for: none is lost, doubled, torn or out of order, but those that SPEC chapter N says may be.
+//! Kernels that die: three processes stream to each other, and are stopped and killed at random moments, and started again. The
+//! test accounts for each message: none is lost, doubled, torn or out of order, except where SPEC chapter N allows that.
 //!
-//! `MK_IPI_KILLS=N` says how many kills; `cargo xtask kills N` does that. `MK_IPI_SEED=N` says which moments are tried.
+//! `MK_IPI_KILLS=N` sets the number of kills; `cargo xtask kills N` sets it, too. `MK_IPI_SEED=N` chooses the moments.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -11,7 +11,7 @@ mod journal;
 mod kernel;
 mod supervisor;
 
-/// Kernels of the machine.
+/// The number of kernels in the machine.
 const KERNELS: usize = 3;
 
 fn main() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host of the machine, which is no kernel: starts the others, stops and kills them, and checks the books.
+//! The host of the machine, which is no kernel itself. It starts the kernels, stops and kills them, and checks the books.
 
 use crate::books::Books;
 use crate::journal::{geometry, pool};
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// Kills in an ordinary test run.
+/// The number of kills in an ordinary test run.
 const KILLS: u64 = 60;
-/// A kernel that gets no further for so long is a failure.
+/// If a kernel makes no progress for so long, the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// An instance that has no kernel: its pool is for the control word.
 const CONTROL: InstanceId = InstanceId::new(KERNELS as u8);
@@ -25,7 +25,7 @@ pub fn control(machine: &Machine, writable: bool) -> Map {
     machine.map(PhysRange::new(start, 4096).unwrap(), writable).unwrap()
 }
 
-/// Numbers that look random, the same for the same seed.
+/// Pseudo-random numbers, the same for the same seed.
 struct Random(u64);
 
 impl Random {
@@ -35,7 +35,7 @@ impl Random {
     }
 }
 
-/// The kernels' processes; none outlives us, but if we are killed ourselves.
+/// The processes of the kernels. They are killed when this is dropped.
 struct Kernels<'a> {
     path: &'a Path,
     children: Vec<Option<Child>>,
@@ -48,7 +48,7 @@ impl Kernels<'_> {
         self.children[k] = Some(cmd.spawn().unwrap());
     }
 
-    /// Still there, or its own failure is ours.
+    /// Fails if kernel `k` has ended by itself.
     fn assert_alive(&mut self, k: usize) {
         let ended = self.children[k].as_mut().unwrap().try_wait().unwrap();
         assert!(ended.is_none(), "kernel {k} ended by itself: {ended:?}");
@@ -56,7 +56,7 @@ impl Kernels<'_> {
 
     fn signal(&self, k: usize, signal: i32) {
         let pid = self.children[k].as_ref().unwrap().id();
-        // SAFETY: sends a signal to a child of ours that was not waited for, so that nobody else has its id.
+        // SAFETY: this sends a signal to our own child. We have not waited for it yet, so no other process can have its id.
         assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
     }
 
@@ -85,7 +85,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |value| value.parse().expect("a number"))
 }
 
-/// All of it.
+/// Runs the whole test.
 pub fn run() {
     let (kills, seed) = (number("MK_IPI_KILLS", KILLS), number("MK_IPI_SEED", 1));
     let path: PathBuf =
@@ -105,7 +105,7 @@ pub fn run() {
     let (start, mut done, mut stops) = (Instant::now(), 0, 0);
     while done < kills {
         let first = random.below(KERNELS as u64) as usize;
-        // Now and then two at once.
+        // Sometimes two kernels are killed at once.
         let second = (random.below(4) == 0).then_some((first + 1) % KERNELS);
         let victims: Vec<usize> = [Some(first), second].into_iter().flatten().collect();
         victims.iter().for_each(|k| get_on(&mut kernels, &books, *k, 1 + random.below(400)));
@@ -141,7 +141,7 @@ pub fn run() {
     );
 }
 
-/// The inspector finds all that lives, and calls nothing broken: deaths are no breach.
+/// Checks that the inspector finds all regions, and calls nothing broken: a death is no breach.
 fn inspect(path: &Path) {
     let memory = mk_ipi_inspect::Memory::open(path, None).unwrap();
     let found = mk_ipi_inspect::Machine::find(&memory, 1).unwrap();
@@ -149,17 +149,21 @@ fn inspect(path: &Path) {
     assert!(!found.is_broken(), "{}", mk_ipi_inspect::text::machine(&found));
 }
 
-/// Waits until kernel `k` has sent and handled so many messages more.
+/// Waits until kernel `k` has sent and handled so many more messages.
 fn get_on(kernels: &mut Kernels<'_>, books: &Books, k: usize, messages: u64) {
     let (start, before) = (Instant::now(), books.progress(k));
     while books.progress(k) < before + messages {
         kernels.assert_alive(k);
-        assert!(start.elapsed() < PATIENCE, "kernel {k} gets no further than {}", books.progress(k));
+        assert!(
+            start.elapsed() < PATIENCE,
+            "kernel {k} makes no progress after {} messages",
+            books.progress(k)
+        );
         std::thread::sleep(Duration::from_micros(50));
     }
 }
 
-/// Stops kernels for a while, wherever they are, and has them go on, but for those that it gives: they stay so.
+/// Stops some kernels for a while, wherever they are, and lets most of them continue. Returns those that stay stopped.
 fn stop_some(kernels: &Kernels<'_>, random: &mut Random, stops: &mut u64) -> Vec<usize> {
     let stopped: Vec<usize> = (0..KERNELS).filter(|_| random.below(4) == 0).collect();
     stopped.iter().for_each(|k| kernels.signal(*k, libc::SIGSTOP));
@@ -172,7 +176,7 @@ fn stop_some(kernels: &Kernels<'_>, random: &mut Random, stops: &mut u64) -> Vec
     stay
 }
 
-/// Spins: a sleep would end when the scheduler likes.
+/// Waits by spinning, because a sleep can take much longer than asked.
 fn pause(micros: u64) {
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(micros) {
@@ -180,7 +184,7 @@ fn pause(micros: u64) {
     }
 }
 
-/// The streams end: all that was sent must come, but what is in doubt.
+/// Ends the streams. All messages that were sent must arrive, except those in doubt.
 fn settle(machine: &Machine, kernels: &mut Kernels<'_>, books: &mut Books) {
     control(machine, true).words()[0].store(1, Ordering::SeqCst);
     let start = Instant::now();
@@ -189,7 +193,7 @@ fn settle(machine: &Machine, kernels: &mut Kernels<'_>, books: &mut Books) {
         assert!(start.elapsed() < PATIENCE, "message {n} from {from} to {to} is lost");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Nothing comes that was not sent.
+    // If a message comes now that was not sent, `check` finds it.
     std::thread::sleep(Duration::from_millis(50));
     books.check();
 }
