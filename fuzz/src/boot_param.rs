@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Boot parameters, compared with a plain model of SPEC chapter B.
+//! Boot parameters, compared with a simple model of SPEC chapter B.
 
 use mk_ipi_abi::boot_param::{mk_ipi_directory, mk_ipi_shared, parse_address, parse_size, BootParamError};
 
-/// Any bytes as a value, as a command line, and as a value on a command line.
+/// Tests any bytes as a value, as a command line, and as a value on a command line.
 pub fn boot_param(data: &[u8]) {
     value(data);
     line(data);
@@ -16,7 +16,7 @@ pub fn boot_param(data: &[u8]) {
     }
 }
 
-/// Random bytes are seldom numbers: makes some.
+/// Makes numbers from the bytes, because random bytes are seldom numbers.
 fn digits(kind: u8, data: &[u8]) {
     let prefix = ["", "0", "0x", "0X"][usize::from(kind % 4)];
     let alphabet =
@@ -58,7 +58,7 @@ fn line(text: &[u8]) {
     }
 }
 
-/// The number, if the whole of `text` is one that fits.
+/// The number, if all of `text` is one that fits into 64 bits.
 fn model_size(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let (radix, rest) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
@@ -80,7 +80,7 @@ fn model_address(text: &[u8]) -> Option<u64> {
     model_size(text).filter(|at| *at != 0 && at % 4096 == 0 && *at < 1 << 52)
 }
 
-/// The last value given to `name`, empty if it has none: byte by byte.
+/// The last value of `name`, found byte by byte. It is empty if `name` stands without `=`.
 fn model_line(text: &[u8], name: &str) -> Option<Vec<u8>> {
     let mut params = vec![Vec::new()];
     let mut quoted = false;
@@ -101,7 +101,7 @@ fn model_line(text: &[u8], name: &str) -> Option<Vec<u8>> {
     named.last()
 }
 
-/// Without a quote at the start, and then without one at the end.
+/// Removes a quote at the start. If there was one, also removes one at the end.
 fn unquoted(text: &[u8]) -> &[u8] {
     match text {
         [b'"', inner @ .., b'"'] | [b'"', inner @ ..] => inner,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A directory of any bytes, read and joined (SPEC chapter D).
+//! Reads and joins a directory of any bytes (SPEC chapter D).
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::directory::{EntryFlags, Layout, State};
@@ -12,17 +12,17 @@ use mk_ipi_mock::{Machine, MockPlatform, MockWord, MEMORY_START};
 type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 type End = Endpoint<MockPlatform, Callback, 4, 1, 1>;
 
-/// A directory that a host wrote, and what was done to it since.
+/// A directory that a host wrote, and changes to it.
 #[derive(Arbitrary, Debug)]
 struct Input {
-    /// Zero words at first, without a host.
+    /// True if no host writes it: then it has only zeros at first.
     raw: bool,
     instances: u8,
     cpus: u8,
     records: [Record; 5],
-    /// Of an entry's words, or the header's.
+    /// Changes of words in entries or in the header.
     patches: Vec<(u8, u8, Patch)>,
-    /// When somebody has joined.
+    /// Changes after a kernel has joined.
     later: Vec<(u8, u8, Patch)>,
     room: u8,
     shared: u8,
@@ -46,7 +46,7 @@ enum Patch {
     Flip(u8),
 }
 
-/// A region's address: 16 pages of memory, then some that is none.
+/// The address of a region. The first 16 pages are memory, the other 4 are not.
 fn page(number: u8) -> PhysAddr {
     PhysAddr(MEMORY_START.0 + u64::from(number % 20) * 4096)
 }
@@ -83,7 +83,8 @@ fn patch(words: &[MockWord], cpus: u8, patches: &[(u8, u8, Patch)]) {
     }
 }
 
-/// The directory changes, to whatever: who follows it knows what is live in it, and says how far.
+/// Changes the directory in any way, and follows it. What `follow` reports must agree with the instances that the kernel knows,
+/// and it must return the directory's generation.
 fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
     for _ in 0..2 {
         change();
@@ -94,10 +95,10 @@ fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
         for (id, what) in out {
             let known = end.instance(id).is_ok();
             let is = matches!(what, Followed::Added | Followed::Changed | Followed::TakenForDead);
-            // What was removed may have been added anew.
+            // An instance that was removed may have been added again.
             assert!(known == is || what == Followed::Removed, "{id:?} {what:?}");
         }
-        // A host that does not count its changes is asked each time.
+        // If the generation is 0, the host does not count its changes, and `follow` reads all entries each time.
         if generation != 0 {
             assert_eq!(end.follow(directory, |id, what| panic!("{id:?} {what:?}")), Ok(generation));
         }
@@ -130,7 +131,7 @@ fn write(words: &[MockWord], input: &Input) {
     }
 }
 
-/// No two entries have a region in common, no two live ones a CPU (SPEC D-9).
+/// Checks that no two entries have overlapping regions, and that no two live ones have the same CPU (SPEC D-9).
 fn has_no_conflict(directory: &Directory<'_, MockWord>) {
     let mut cpus = [PhysCpuId(0); 8];
     let mut seen: Vec<(InstanceRecord, Vec<PhysCpuId>)> = Vec::new();
@@ -155,7 +156,7 @@ fn has_no_conflict(directory: &Directory<'_, MockWord>) {
     }
 }
 
-/// Every entry that is accepted is what the words say, within the documented bounds.
+/// Checks that every entry that is accepted agrees with the words, and is within the documented bounds.
 fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize) {
     let header: Vec<u64> = words[..4].iter().map(|w| w.load(Relaxed)).collect();
     assert_eq!(header[0].to_le_bytes(), *b"MKIPIDIR");
@@ -189,7 +190,8 @@ fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize
     }
 }
 
-/// A kernel that joins knows all that is alive but those that it was told are left out, or nothing.
+/// Joins. Then the kernel must know all live instances except those that it was told are left out. If joining fails, it must
+/// know none.
 fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr, change: impl Fn()) {
     let machine = Machine::builder().kernel(&[1]).memory(16).build();
     let end = End::new(machine.kernel(0));

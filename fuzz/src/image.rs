@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Any file is a kernel image that keeps within its place, or is refused: as it is, and as a good image with changes.
+//! A file is parsed as a kernel image. Either it is refused, or its segments stay inside of the image. The file is any bytes,
+//! or a good image with changes.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
@@ -17,12 +18,12 @@ const FOUR_GIB: u64 = 1 << 32;
 #[derive(Arbitrary, Debug)]
 struct Input {
     segments: Vec<Load>,
-    /// In which segment the entry is, at which of its bytes.
+    /// The segment in which the entry is, and its byte there.
     entry: (u8, u8),
-    /// Whether the entry's note has 8 bytes.
+    /// True if the entry's note has 8 bytes.
     long: bool,
     reloc: Option<Vec<u32>>,
-    /// Whether its alignment is made a power of two.
+    /// True if the alignment is made a power of two.
     even: bool,
     /// Another note, with any name.
     other: Option<([u8; 4], u8, Vec<u8>)>,
@@ -32,7 +33,7 @@ struct Input {
 
 #[derive(Arbitrary, Debug)]
 struct Load {
-    /// Bytes from the end of the one before.
+    /// Bytes between the end of the segment before and this one.
     gap: u32,
     bytes: Vec<u8>,
     more: u32,
@@ -47,7 +48,7 @@ enum Patch {
     Flip(u8),
 }
 
-/// Parses the bytes as they are, then an image that is made of them.
+/// Parses the bytes as they are, then an image that is built as they say.
 pub fn image(data: &[u8]) {
     let _ = check(data, data.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)));
     let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
@@ -77,7 +78,7 @@ pub fn image(data: &[u8]) {
     let _ = check(&bytes[..cut], input.at);
 }
 
-/// An image in order, its entry and where it lies; `None` if the input does not make one.
+/// A good image, its entry and its range; `None` if the input does not describe one.
 fn parts(input: &Input) -> Option<(Vec<Part>, u32, PhysRange)> {
     let mut end = 0u64;
     let mut parts = Vec::new();
@@ -105,7 +106,7 @@ fn parts(input: &Input) -> Option<(Vec<Part>, u32, PhysRange)> {
     Some((parts, entry, extent))
 }
 
-/// What is to come of the relocation, from the text of Xen's header alone.
+/// The expected relocation. This is written only from the text of Xen's header.
 fn expected(input: &Input, parts: &[Part]) -> Result<Option<Relocation>, ImageError> {
     let Some(words) = &input.reloc else { return Ok(None) };
     if words.len() > 3 {
@@ -128,7 +129,7 @@ fn expected(input: &Input, parts: &[Part]) -> Result<Option<Relocation>, ImageEr
 /// What was found of an image.
 type Found = (u32, PhysRange, Option<Relocation>);
 
-/// Parses a file, and holds what comes of it against what an image promises.
+/// Parses a file, and checks the result against the documentation of `Image`.
 fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
     let image = Image::parse(file).inspect_err(|e| assert!(!e.to_string().is_empty()))?;
     let (extent, relocation) = (image.extent(), image.relocation());
@@ -140,8 +141,8 @@ fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
         assert!(taken.iter().all(|(from, to)| end <= *from || *to <= segment.offset), "an overlap");
         taken.push((segment.offset, end));
     }
-    assert!(taken.iter().any(|(from, _)| *from < PAGE_SIZE), "the first page is nobody's");
-    assert!(taken.iter().any(|(_, to)| *to > extent.len() - PAGE_SIZE), "the last page is nobody's");
+    assert!(taken.iter().any(|(from, _)| *from < PAGE_SIZE), "no segment is in the first page");
+    assert!(taken.iter().any(|(_, to)| *to > extent.len() - PAGE_SIZE), "no segment is in the last page");
     let aligned = relocation.map_or(at, |r| (at % FOUR_GIB) & !(r.align - 1));
     let bounds = relocation.map_or([0; 2], |r| [r.min.0, r.max.0.wrapping_sub(extent.len()).wrapping_add(1)]);
     for at in [at, aligned, bounds[0], bounds[1], extent.start().0] {
@@ -153,7 +154,7 @@ fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
     Ok((image.entry(), extent, relocation))
 }
 
-/// Whether the image may lie at `at`.
+/// True if the image may be placed at `at`.
 fn may_lie(image: &Image<'_>, at: u64) -> bool {
     let (at, len) = (u128::from(at), u128::from(image.extent().len()));
     let last = at + len - 1;
@@ -164,7 +165,7 @@ fn may_lie(image: &Image<'_>, at: u64) -> bool {
     below && (at == u128::from(image.extent().start().0) || image.relocation().is_some_and(moved))
 }
 
-/// A placed image lies where it may, and its entry is a byte of it that the file has.
+/// Checks that a placed image is where it may be, and that its entry is a byte that comes from the file.
 fn check_placed(image: &Image<'_>, at: PhysAddr, placed: Placed) {
     assert!(may_lie(image, at.0));
     assert_eq!((placed.range.start(), placed.range.len()), (at, image.extent().len()));

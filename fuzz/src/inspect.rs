@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A dump of any bytes, explained: the inspector never panics, whatever lies there, and shows all that it found.
+//! Explains a dump of any bytes. The inspector must never panic, and must be able to show all that it found.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::directory::{DirectoryHeader, EntryFlags, InstanceRecord, Layout, State};
@@ -18,9 +18,9 @@ const LINES: u32 = 8;
 enum Input<'a> {
     /// A file of any bytes.
     Any { base: Option<u64>, at: Option<u64>, slots: u16, bytes: &'a [u8] },
-    /// An ELF core, whose headers are of any bytes.
+    /// An ELF core whose headers have any bytes.
     Core { header: [u16; 20], loads: Vec<[u64; 7]>, at: u64 },
-    /// A directory and two regions, of which words were changed.
+    /// A directory and two regions, with changed words.
     Machine { patches: Vec<Patch>, later: Vec<Patch> },
 }
 
@@ -49,7 +49,7 @@ enum Value {
     Any(u64),
 }
 
-/// Explains what the bytes describe.
+/// Explains the memory that the bytes describe.
 pub fn inspect(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
     match input {
@@ -93,7 +93,7 @@ fn show(machine: &Machine) {
     assert!(json.starts_with('{') && json.ends_with('}'));
 }
 
-/// An ELF header that is mostly good, and program headers that are what they are.
+/// An ELF file. Its header is good in most cases. The program headers have any values.
 fn core(header: &[u16; 20], loads: &[[u64; 7]]) -> Vec<u8> {
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x3e\0\x01\0\0\0".to_vec();
     elf.extend(header.iter().flat_map(|half| half.to_le_bytes()));
@@ -110,7 +110,7 @@ fn geometry() -> Geometry {
     Geometry::new(LANES, LINES, 256).expect("in bounds")
 }
 
-/// Words from the start of the memory to a region.
+/// How many words there are from the start of the memory to a region.
 fn region(second: bool) -> usize {
     512 + if second { words(geometry().total_size()) } else { 0 }
 }
@@ -119,7 +119,7 @@ fn words(bytes: u64) -> usize {
     usize::try_from(bytes / 8).expect("small")
 }
 
-/// A directory, and behind its page the regions of two instances that know each other.
+/// A directory in one page, and after it the regions of two instances that are attached to each other.
 fn machine() -> Vec<u64> {
     let mut memory = vec![0; 512 + 2 * words(geometry().total_size())];
     let header: [u64; 8] = zerocopy::transmute!(DirectoryHeader::new(2, 2).expect("in bounds"));

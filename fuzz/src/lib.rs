@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fuzz targets, as functions that panic if something is wrong. `cargo xtask fuzz` runs them under
-//! libFuzzer; `cargo test` here feeds them the seeds and random bytes, with any compiler.
+//! libFuzzer. `cargo test` in this folder runs them with the seeds and random bytes, with any compiler.
 
 mod boot_param;
 mod directory;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// The seeds of a target, then `runs` random inputs; which one failed is said.
+    /// Runs a target with its seeds, then with `runs` random inputs. Names the random input that failed.
     fn feed(name: &str, target: fn(&[u8]), runs: u64) {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(name);
         for file in std::fs::read_dir(seeds).into_iter().flatten() {

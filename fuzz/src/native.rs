@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Three kernels speak the native link; one of them writes whatever it likes into every page that it may write, and the
-//! others may turn so until their next life begins.
+//! Three kernels on native links. One of them is hostile: it writes any values to all pages that it can write. The others can
+//! become hostile too, until their next life begins.
 //!
-//! Between honest ones everything arrives once and in order, through attachments, restarts and lost doorbells, and is the
-//! word of the life that sent it. One thread makes all calls; what a hostile kernel writes in mid-drain is written by a handler.
+//! Between honest kernels each message must arrive once and in order, through attachments, restarts and lost doorbells, and
+//! must name the life that sent it. One thread makes all calls. What a hostile kernel writes during a drain is written by a
+//! handler.
 
 mod end;
 mod foretell;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex};
 
 const CPUS: [u64; 3] = [0, 3, 5];
 const KERNELS: usize = 3;
-/// The kernel that is hostile from the first.
+/// The kernel that is hostile from the start.
 const HOSTILE: usize = 2;
 const MAX_LEN: usize = 256;
 const QUEUE: usize = 4;
@@ -77,14 +78,14 @@ enum Op {
         by: u8,
         what: Scribble,
     },
-    /// When the next message is handed to a handler.
+    /// As `Scribble`, but when the next message is handed to a handler.
     ScribbleLater {
         by: u8,
         what: Scribble,
     },
-    /// A kernel writes whatever it likes from now on, until its next life begins.
+    /// A kernel becomes hostile, until its next life begins.
     Turn(u8),
-    /// Destroyed, and attached again.
+    /// An instance is destroyed and attached again.
     Attach {
         by: u8,
         id: u8,
@@ -93,7 +94,7 @@ enum Op {
         kernel: u8,
         discard: bool,
     },
-    /// And the last that the former life did was this.
+    /// As `Restart`, but the former life is hostile and writes these words last.
     RestartAfter {
         kernel: u8,
         parting: [Scribble; 4],
@@ -119,7 +120,7 @@ enum Op {
     },
 }
 
-/// A message, by whom, for which life of whom, and from where it says that it comes.
+/// A message that came: its sender, the receiver's life, and the sending CPU that it names.
 #[derive(Clone)]
 struct Got {
     from: usize,
@@ -128,10 +129,10 @@ struct Got {
     cpu: PhysCpuId,
 }
 
-/// What hostile kernels do meanwhile: who, and what.
+/// The words that hostile kernels will write during drains: the kernel, the address and the value.
 type Later = VecDeque<(usize, PhysAddr, u64)>;
 
-/// Notes what arrives, and does in between what hostile kernels do meanwhile.
+/// A handler that notes each message, and then writes the next word of a hostile kernel.
 #[derive(Clone)]
 struct Probe {
     log: Arc<Mutex<Vec<Got>>>,
@@ -171,7 +172,7 @@ struct World {
     count: u64,
 }
 
-/// Does what the bytes say.
+/// Does the operations that the bytes describe.
 pub fn native(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(lines) = input.arbitrary::<u8>() else { return };
@@ -179,7 +180,7 @@ pub fn native(data: &[u8]) {
     while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
         world.apply(&op);
     }
-    // Not each time: it reads all of the memory.
+    // This is not done each time, because it reads all of the memory.
     if lines < 64 {
         world.foretell();
     }
@@ -244,7 +245,7 @@ impl World {
             Op::Send { from, to, len } => self.send(k(from), k(to), usize::from(len % 300), End::send),
             Op::Post { from, to, len } => self.send(k(from), k(to), len.into(), End::post),
             Op::Many { from, to, lens, ring } => self.many(k(from), k(to), lens, ring),
-            // Which does not go on with the handshake.
+            // A send from an NMI does not go on with the handshake.
             Op::SendFromNmi { from, to, len } => {
                 self.send_as(k(from), k(to), len.into(), true, End::send_from_nmi)
             }
@@ -293,14 +294,14 @@ impl World {
         self.look_at_events();
     }
 
-    // ---- hostile ones ----
+    // ---- hostile kernels ----
 
-    /// That kernel, if it is hostile, else the one that always is.
+    /// Kernel `by` if it is hostile, else the one that is always hostile.
     fn hostile(&self, by: usize) -> Option<usize> {
         [by, HOSTILE].into_iter().find(|n| self.model.hostile[*n])
     }
 
-    /// Whether a kernel may be honest again.
+    /// True if a kernel can become honest again.
     const fn is_of_two_minds(&self, n: usize) -> bool {
         n != HOSTILE
     }
@@ -315,7 +316,7 @@ impl World {
         self.kernels[HOSTILE].probe.later.lock().unwrap()
     }
 
-    // ---- where words lie ----
+    // ---- addresses of words ----
 
     fn at(&self, region: usize, bytes: u64, word: usize) -> PhysAddr {
         PhysAddr(self.regions[region].start().0 + bytes + 8 * word as u64)
@@ -329,7 +330,7 @@ impl World {
         self.at(to, 0, receiver::CONTROL + from * receiver::CONTROL_WORDS + word)
     }
 
-    /// What the receiver says in its control line.
+    /// A word of the receiver in its control line.
     fn says(&self, from: usize, to: usize, word: usize) -> u64 {
         self.machine.peek(self.control(from, to, word))
     }
@@ -384,7 +385,7 @@ impl World {
         self.sent(from, to, many.map(|_| number), may_wait, payloads[..count].to_vec());
     }
 
-    /// Whether the receiver need not have answered this attachment yet.
+    /// True if the receiver may not have answered this attachment yet.
     fn may_wait(&self, from: usize, to: usize) -> bool {
         let said = self.machine.peek(self.lane(from, to, header::HELLO));
         let first = Hello::from_word(said).is_some_and(|hello| hello.phase == Phase::First);
@@ -395,7 +396,7 @@ impl World {
             })
     }
 
-    /// A send of these ended so; the last one has that number.
+    /// Notes and checks the result of a send of these messages. The number in it is that of the last message.
     fn sent(
         &mut self,
         from: usize,
@@ -418,22 +419,27 @@ impl World {
                     number += lines_of(payload.len());
                     lane.sent(payload, life, number);
                 }
-                assert!(!lane.sound || end - credit <= all, "beyond what was read");
+                assert!(!lane.sound || end - credit <= all, "more was sent than there were free lines");
             }
             Err(SendError::TooLong) => return,
             Err(_) if !lane.sound => {}
-            Err(SendError::Full) => assert!(lane.number.max(base) + lines - credit > all, "it is not full"),
-            Err(SendError::Unanswered) => assert!(may_wait, "it was answered"),
+            Err(SendError::Full) => {
+                assert!(lane.number.max(base) + lines - credit > all, "the lane is not full")
+            }
+            Err(SendError::Unanswered) => assert!(may_wait, "the attachment was answered"),
             Err(e) => panic!("{e:?}"),
         }
         lane.ended(sent);
     }
 
-    /// Deferred work or a drain: what the honest lanes hold comes in order.
+    /// Runs the deferred work or a drain, and checks the messages that came.
     fn run(&mut self, n: usize, run: impl Fn(&End) -> mk_ipi_core::Deferred) -> bool {
         let done = run(&self.kernels[n].end);
         let handled = self.look_at_log(n);
-        assert!(done.messages <= QUEUE && handled <= done.messages, "unhandled ones are of another type");
+        assert!(
+            done.messages <= QUEUE && handled <= done.messages,
+            "more messages were handled than counted"
+        );
         done.more
     }
 
@@ -444,7 +450,7 @@ impl World {
         self.look_at_log(n);
     }
 
-    /// What came to kernel `n`; how much that was.
+    /// Checks the messages that came to kernel `n`. Returns how many they were.
     fn look_at_log(&mut self, n: usize) -> usize {
         let log = std::mem::take(&mut *self.kernels[n].probe.log.lock().unwrap());
         for Got { from, sent, ours, cpu } in &log {
@@ -464,7 +470,7 @@ impl World {
         assert!(destroyed.is_ok() || id == HOSTILE || by == HOSTILE, "{destroyed:?}");
     }
 
-    /// Kernel `by` has just attached `id`.
+    /// Kernel `by` attaches `id`.
     fn attached(&mut self, by: usize, id: usize) {
         let attached = self.attach(by, id);
         assert!(attached.is_ok() || self.model.hostile[id], "{attached:?}");
@@ -478,19 +484,20 @@ impl World {
         self.attached(by, id);
     }
 
-    /// The next life of kernel `n` begins, an honest one; the last that the former one did was `parting`.
+    /// Begins the next life of kernel `n`, which is honest. If there is a `parting`, the former life was hostile and wrote it
+    /// last.
     fn restart(&mut self, n: usize, discard: bool, parting: &[Scribble]) {
         if !parting.is_empty() {
             self.model.turn(n);
         }
         for from in (0..KERNELS).filter(|_| discard) {
             let answer = Hello::from_word(self.says(from, n, control::ANSWER));
-            // Of a lane whose first life was not answered yet nothing is known.
+            // Messages of a first life that was not answered yet are not discarded.
             if answer.is_some_and(Hello::may_send) && self.says(from, n, control::BREACH) == 0 {
                 self.model.lanes[from][n].discard();
             }
         }
-        // Unmapping writes no more than that it has: for the others it is nearly as if this life had just stopped.
+        // Destroying writes only ATTACHED. For the others this looks almost as if the life had just stopped.
         (0..KERNELS).for_each(|id| self.destroy(n, id));
         self.look_at_events();
         parting.iter().for_each(|what| self.scribble(n, what, true));
@@ -536,14 +543,14 @@ impl World {
         }
     }
 
-    // ---- what they see ----
+    // ---- what kernels are told ----
 
     fn look_at_events(&mut self) {
         for n in 0..KERNELS {
             for (peer, event) in self.kernels[n].end.platform().peer_news() {
                 assert!(
                     !matches!(event, PeerEvent::Discarded { .. } | PeerEvent::InDoubt { .. }),
-                    "in tick only"
+                    "this is reported only in a tick"
                 );
                 self.event(n, peer, event);
             }
@@ -560,7 +567,7 @@ impl World {
         let life = self.kernels[id].life;
         let honest = model.honest(n, id);
         match event {
-            // What a former life of either left is not laid to the charge of the one that is.
+            // The present life of a kernel must not be blamed for words that a former life of either kernel left.
             PeerEvent::Quarantined(_) if honest => {
                 let by_former = model.ever_hostile[id] && peer.theirs != Some(life);
                 assert!(by_former, "{event:?} of {id}, {peer:?}");
@@ -569,7 +576,7 @@ impl World {
                 assert!(!model.lanes[n][id].sound, "{event:?}, {peer:?}");
             }
             PeerEvent::Space => {
-                assert!(model.wanting[n][id] || !honest, "nobody asked");
+                assert!(model.wanting[n][id] || !honest, "space is reported, but was not asked for");
                 (model.wanting[n][id], model.owed[n][id]) = (false, false);
             }
             PeerEvent::Began(began) if honest => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a hostile peer's messages do to one end of a network interface (SPEC chapter E), compared with plain bookkeeping.
+//! Messages of a hostile peer to one end of a network interface (SPEC chapter E), compared with a simple model.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::net::*;
@@ -14,9 +14,9 @@ enum Step {
         max_frame: u32,
     },
     Close,
-    /// Any bytes, of a life.
+    /// A control message of any bytes, from a life of the peer.
     Control(u8, Vec<u8>),
-    /// A control message that is good but for what chance made of it.
+    /// A control message that is well formed, with random values.
     Said {
         life: u8,
         what: bool,
@@ -29,9 +29,9 @@ enum Step {
     Gone(Option<u8>),
     Suspect(bool),
     Say,
-    /// Any bytes as a frame message, or a part.
+    /// A frame message of any bytes, or a part message.
     Bytes(bool, Vec<u8>),
-    /// A head that is good but for what chance made of it.
+    /// A frame message with a head that is well formed, with random values.
     Frame {
         key: u8,
         number: u8,
@@ -45,7 +45,7 @@ enum Step {
         at: u16,
         bytes: u16,
     },
-    /// A frame of our own is cut.
+    /// A frame of our own is split.
     Send {
         len: u32,
         offload: [u8; 10],
@@ -61,12 +61,12 @@ fn key(number: u8) -> u32 {
     u32::from(number % 4)
 }
 
-/// Few frames have few numbers.
+/// There are only two frame numbers, so that they often match.
 fn number(number: u8) -> u32 {
     u32::from(number.is_multiple_of(4))
 }
 
-/// None mostly, else one that may be good, else anything.
+/// In most cases no offload, sometimes one that can be valid, sometimes any values.
 fn offload(bytes: [u8; 10]) -> Offload {
     let [kind, gso_type, rest @ ..] = bytes;
     let half = |at: usize| u16::from_le_bytes([rest[at], rest[at + 1]]);
@@ -87,16 +87,16 @@ fn offload(bytes: [u8; 10]) -> Offload {
     }
 }
 
-/// One end, and what must be true of it.
+/// One end, and the model of it.
 struct End {
     port: Port,
     gather: FrameAssembler,
     openings: u8,
-    /// Of the frame under way: the bytes that came, those that it has, and its number.
+    /// The frame that is under way: how many bytes came, how many it has, and its number.
     frame: Option<(u32, u32, u32)>,
 }
 
-/// Any bytes as what happens.
+/// Does the steps that the bytes describe.
 pub fn net(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let mut end = End { port: Port::new(), gather: FrameAssembler::new(), openings: 0, frame: None };
@@ -124,8 +124,12 @@ impl End {
             Step::Suspect(is) => _ = self.port.peer_is_suspect(is),
             Step::Say => {
                 if let Some(message) = self.port.begin_send() {
-                    assert_eq!(Control::decode(&message.encode()), Ok(message), "we say what we would take");
-                    assert_eq!(self.port.begin_send(), None, "one at a time");
+                    assert_eq!(
+                        Control::decode(&message.encode()),
+                        Ok(message),
+                        "our own message is not valid"
+                    );
+                    assert_eq!(self.port.begin_send(), None, "two messages are sent at the same time");
                     assert!(!self.port.end_send(true));
                     assert_eq!(self.port.pending(), None);
                 }
@@ -142,7 +146,7 @@ impl End {
             }
             Step::Part { key: k, number, at, bytes } => {
                 let Some(key) = Key::new(key(k)) else { return };
-                // Where chance does not hit it, the right place.
+                // In most cases, the right place.
                 let at = self.frame.filter(|_| at % 4 != 0).map_or(at.into(), |(came, ..)| came);
                 let head = PartHead { key, number: self::number(number), at };
                 let payload = [&head.encode()[..], &vec![number; usize::from(bytes % 4096)]].concat();
@@ -155,7 +159,7 @@ impl End {
     }
 
     fn open(&mut self, features: u8, max_frame: u32) {
-        // Keys that come again would make stale frames good ones.
+        // If a key came again, stale frames would be good ones.
         self.openings = self.openings.wrapping_add(1);
         let Some(key) = Key::new(key(self.openings)) else { return };
         let features =
@@ -190,14 +194,14 @@ impl End {
             Some((head, _)) if msg_type == NET_PART_TYPE => (head.number, head.at),
             _ => (FrameHead::decode(payload).expect("it was taken").0.number, 0),
         };
-        assert_eq!(taken.at, at, "where its sender says");
+        assert_eq!(taken.at, at, "the bytes are not where the sender says");
         if let Some((len, offload)) = taken.begins {
             assert!((MIN_FRAME..=ours.max_frame).contains(&len));
             assert_eq!(offload.check(len, ours.features), Ok(()));
             self.frame = Some((0, len, number));
         }
         let (came, len, begun) = self.frame.expect("it has begun");
-        assert_eq!((taken.at, number), (came, begun), "in order");
+        assert_eq!((taken.at, number), (came, begun), "a part is out of order");
         let came = came + taken.bytes.len() as u32;
         assert!(came <= len && !taken.bytes.is_empty());
         assert_eq!(taken.is_whole, came == len);
@@ -207,12 +211,13 @@ impl End {
     fn send(&mut self, len: u32, offload: Offload, max_message: u32) {
         let Some(theirs) = self.port.carrier() else { return };
         let Ok(mut cut) = FrameSplitter::new(&theirs, 1, len, offload, max_message) else { return };
-        // What the other end makes of it.
+        // The other end must be able to assemble it.
         let (mut there, mut came) = (FrameAssembler::new(), 0);
         while let Some(piece) = cut.next() {
             let payload = [piece.head.as_bytes(), &vec![0; piece.len as usize]].concat();
             assert!(payload.len() <= max_message as usize);
-            let taken = there.take(Some(&theirs), piece.msg_type, &payload).expect("we send what is taken");
+            let taken =
+                there.take(Some(&theirs), piece.msg_type, &payload).expect("the other end refuses our piece");
             assert_eq!(taken.at, came);
             came += piece.len;
             assert_eq!(taken.is_whole, came == len);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Three kernels send and receive while somebody writes into their slots whatever it likes.
+//! Three kernels send and receive while any values are written to their slots.
 //!
-//! One thread makes all calls, one after another, so each result can be foretold; races are the models' business.
+//! One thread makes all calls, one after another, so each result can be predicted. The loom models test races.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::rfc_v2::{Claim, SLOT_WORDS};
@@ -40,7 +40,7 @@ enum Op {
         word: u8,
         value: Value,
     },
-    /// Messages in a row, each with its interrupt.
+    /// Several messages in a row, each with its interrupt.
     Burst {
         from: u8,
         to: u8,
@@ -76,7 +76,7 @@ enum Op {
     },
 }
 
-/// Words with which a hostile peer gets furthest.
+/// Values with which a hostile peer can do the most harm.
 #[derive(Arbitrary, Debug)]
 enum Value {
     Small(u16),
@@ -108,15 +108,16 @@ impl Handler for Probe {
 struct Kernel {
     end: Box<End>,
     id: InstanceId,
-    /// Of the handlers that stay: one per type.
+    /// The messages that came to the handlers that stay: one for each type.
     log: Arc<Mutex<Vec<Got>>>,
     more: Vec<(Handle, Probe)>,
     ended: Vec<Handle>,
-    /// A message was left in the slot, for the deferred work to fetch.
+    /// True if a message was left in the slot, and the deferred work must fetch it.
     left: bool,
-    /// Which instances it has in its table.
+    /// The instances that it has attached.
     knows: [bool; 3],
-    /// Sent to it and not delivered yet; kept while nothing but sends touched its slot.
+    /// The messages that were sent to it and not delivered yet. `None` if the slot is overwritten, or was changed by other writes
+    /// than sends.
     expected: Option<VecDeque<Vec<u8>>>,
 }
 
@@ -124,13 +125,13 @@ struct World {
     machine: Machine,
     kernels: [Kernel; 3],
     regions: [PhysRange; 3],
-    /// What the regions must hold.
+    /// The expected contents of the regions.
     memory: [Vec<u64>; 3],
     policies: [SlotPolicy; 3],
     sent: u8,
 }
 
-/// Does what the bytes say.
+/// Does the operations that the bytes describe.
 pub fn slot(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(exclusive) = input.arbitrary::<[bool; 3]>() else { return };
@@ -146,7 +147,7 @@ fn instance(n: usize) -> InstanceId {
     InstanceId::new(u8::try_from(n).unwrap())
 }
 
-/// Where the slot lies that instance `id` reads.
+/// The words of the slot that instance `id` reads.
 fn slot_of(id: usize) -> Range<usize> {
     let first = usize::try_from(CPUS[id]).unwrap() * SLOT_WORDS;
     first..first + SLOT_WORDS
@@ -191,7 +192,7 @@ impl World {
         self.machine.peek(PhysAddr(self.regions[id].start().0 + 8 * index as u64))
     }
 
-    /// The slot that instance `id` reads is as foretold.
+    /// Checks that the slot that instance `id` reads is as expected.
     fn check(&self, id: usize) {
         slot_of(id).for_each(|i| assert_eq!(self.word(id, i), self.memory[id][i], "word {i} of region {id}"));
     }
@@ -234,7 +235,7 @@ impl World {
         }
     }
 
-    /// What must come of a send, and that nothing else is written.
+    /// Sends, checks the result, and checks that nothing else is written.
     fn send(&mut self, from: usize, to: usize, cpu: Option<PhysCpuId>, ty: u8, len: usize) {
         self.sent = self.sent.wrapping_add(1);
         let payload: Vec<u8> = (0..len).map(|i| self.sent.wrapping_add(i.to_le_bytes()[0])).collect();
@@ -267,7 +268,7 @@ impl World {
 
     fn scribble(&mut self, region: usize, slot: u8, word: u8, value: &Value) {
         let word = usize::from(word) % SLOT_WORDS;
-        // Mostly the slot that is read.
+        // In most cases the slot that the instance reads.
         let first = if slot < 200 { slot_of(region).start } else { usize::from(slot) % SLOTS * SLOT_WORDS };
         let index = first + word;
         let value = match *value {
@@ -286,7 +287,7 @@ impl World {
         }
     }
 
-    /// An interrupt or a poll takes the message that is there, and writes what the policy says.
+    /// Takes an interrupt or polls. This must take the message that is there, and may only write what the policy allows.
     fn receive(&mut self, n: usize, poll: bool) {
         let end = &self.kernels[n].end;
         let before = end.stats();
@@ -312,7 +313,7 @@ impl World {
         self.check(n);
     }
 
-    /// The deferred work may fetch what was left in the slot, and writes nothing else.
+    /// Runs the deferred work. It may fetch a message that was left in the slot, and must write nothing else.
     fn deferred(&mut self, n: usize) {
         let at = slot_of(n).start + 1;
         self.kernels[n].deferred();
@@ -325,7 +326,7 @@ impl World {
     fn add(&mut self, by: usize, id: usize) {
         let known = self.kernels[by].knows[id];
         if by == 0 {
-            // The host makes the region anew, in the one page of that pool.
+            // The host makes the region again, in the only page of that pool.
             match self.kernels[0].end.create_instance(&self.config(id)) {
                 Ok(range) => {
                     assert!(!known && range == self.regions[id]);
@@ -343,7 +344,7 @@ impl World {
     fn destroy(&mut self, by: usize, id: usize) {
         let known = std::mem::replace(&mut self.kernels[by].knows[id], false);
         assert_eq!(self.kernels[by].end.destroy_instance(instance(id)).is_ok(), known);
-        // The host gives the memory back; a kernel without a region of its own hears nothing.
+        // Now the host has given the memory back, or the kernel has no region of its own: nothing will be delivered.
         if known && (by == 0 || by == id) {
             self.kernels[id].expected = None;
         }
@@ -352,7 +353,7 @@ impl World {
         }
     }
 
-    /// What was sent arrives in the end, and every mapping goes.
+    /// Checks that all messages arrive in the end, and that no mapping is left.
     fn finish(mut self) {
         for n in 0..3 {
             for _ in 0..2 * QUEUE {
@@ -391,7 +392,7 @@ impl Kernel {
         let after = self.end.stats();
         let called = std::mem::take(&mut *self.log.lock().unwrap());
         let (handled, unhandled) = (after.handled - before.handled, after.unhandled - before.unhandled);
-        assert_eq!(handled, called.len() as u64, "each type has one handler that stays");
+        assert_eq!(handled, called.len() as u64, "a message was not counted once");
         assert_eq!((handled + unhandled) as usize, done.messages);
         assert!(done.messages <= QUEUE);
         for (_, probe) in &self.more {
@@ -403,9 +404,12 @@ impl Kernel {
             for (_, payload) in &called {
                 assert_eq!(expected.pop_front().as_ref(), Some(payload), "instance {:?}", self.id);
             }
-            assert!(done.more || !self.left || expected.is_empty(), "what was left in the slot stays there");
+            assert!(
+                done.more || !self.left || expected.is_empty(),
+                "a message that was left in the slot is not fetched"
+            );
         }
-        // It was fetched, or there is more to do.
+        // The message that was left has been fetched, or there is more to do.
         self.left &= done.more && after.received == before.received;
     }
 
@@ -420,7 +424,7 @@ impl Kernel {
 
     fn unregister(&mut self, index: usize) {
         for handle in &self.ended {
-            assert!(self.end.unregister(*handle).is_err(), "a handle ends one registration");
+            assert!(self.end.unregister(*handle).is_err(), "a handle was unregistered twice");
         }
         if self.more.is_empty() {
             return;

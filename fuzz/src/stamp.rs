@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A region that begins with any bytes is joined, or refused for what it is (SPEC N-1).
+//! Attaches a region that begins with any bytes. It must be accepted, or refused with the right error (SPEC N-1).
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::native::{Geometry, KnownLayouts, Stamp, StampError, STAMP_WORDS};
@@ -11,18 +11,18 @@ type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 type End = Endpoint<MockPlatform, Callback, 2, 1, 4>;
 
 const PAGES: u64 = 80;
-/// The upper six bytes of the magic of MKIPI003 and its kin, and where it lies.
+/// The upper six bytes of the magic of MKIPI003 and similar layouts, and the byte at which it is.
 const OTHER: (u64, u64) = (0x4d4b_4950_4930_0000, 264_232);
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     lanes: u16,
-    /// As a power of two.
+    /// The exponent of 2.
     lines: u8,
     max_len: u16,
-    /// Bytes that the directory says the region has.
+    /// The length of the region in bytes, as in a directory.
     len: u32,
-    /// Who joins, and whether the region is its own.
+    /// The id of the kernel that attaches, and whether the region is its own.
     me: u8,
     own: bool,
     wanted: bool,
@@ -39,7 +39,7 @@ enum Patch {
     Flip(u8),
 }
 
-/// Stamps a region, changes that, and joins.
+/// Stamps a region, changes the stamp, and attaches the region.
 pub fn stamp(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
     let machine = Machine::builder().kernel(&[1]).memory(PAGES as usize).build();
@@ -90,7 +90,7 @@ pub fn stamp(data: &[u8]) {
             if found.max_len() < 5 {
                 assert_eq!(sent, Err(SendError::TooLong));
             } else {
-                // In a lane that was never used, so from the first line on.
+                // The lane was never used, so the message is in its first line.
                 assert_eq!(sent, Ok(1));
             }
             assert_eq!(end.run_deferred().messages, usize::from(input.own && sent.is_ok()));
@@ -100,7 +100,7 @@ pub fn stamp(data: &[u8]) {
     assert_eq!(machine.kernel(0).live_mappings(), 0);
 }
 
-/// What is to come of it, from the text of the specification alone.
+/// The expected result. This is written only from the text of the specification.
 fn expected(words: &[u64; STAMP_WORDS], input: &Input, len: u64) -> Result<Geometry, AddError> {
     let refused = |e| Err(AddError::Stamp(e));
     let len = len & !7;

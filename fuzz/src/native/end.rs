@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When all is over: everything has come, nobody waits, and whoever was hostile comes back as an honest one.
+//! The end of a run: all messages have arrived, no sender waits, and hostile kernels come back as honest ones.
 
 use super::{pairs, End, World, HOSTILE, KERNELS};
 use mk_ipi_abi::native::{Stamp, STAMP_WORDS};
 use mk_ipi_core::SendError;
 
 impl World {
-    /// Runs everybody until nothing is left; that comes soon, as nobody writes any more.
+    /// Runs all kernels until nothing is left to do. This does not take long, because hostile kernels write no more.
     fn settle(&mut self) {
         for _ in 0..5 {
             for n in 0..KERNELS {
                 let _ = self.kernels[n].end.poll();
                 let runs = (0..400).take_while(|_| self.run(n, End::run_deferred)).count();
-                assert!(runs < 400, "kernel {n} finds more without end");
+                assert!(runs < 400, "kernel {n} always finds more to do");
                 self.look_at_events();
                 self.tick(n, 0);
             }
@@ -36,7 +36,8 @@ impl World {
         }
     }
 
-    /// Between honest kernels everything has come; who has reason to attach anew learns that, and then all is well.
+    /// Checks that between honest kernels all messages have arrived. A sender whose lane is spoiled must find that out. Then it
+    /// attaches again, and its lane must work.
     fn see_that_all_works(&mut self) {
         let honest: Vec<_> = pairs().filter(|(from, to)| self.model.honest(*from, *to)).collect();
         for &(from, to) in &honest {
@@ -48,7 +49,7 @@ impl World {
         self.settle();
         for &(from, to) in &honest {
             assert!(self.model.lanes[from][to].is_empty(), "from {from} to {to}: lost");
-            assert!(!self.model.owed[from][to], "from {from} to {to}: not told of space");
+            assert!(!self.model.owed[from][to], "from {from} to {to}: the sender was not told of space");
             self.send(from, to, 200, End::send);
             let last = self.model.lanes[from][to].last();
             assert!(matches!(last, Some(Ok(_))), "from {from} to {to}: {last:?}");
@@ -59,7 +60,7 @@ impl World {
         });
     }
 
-    /// A lane that one end's former life has spoiled: its sender does not wait for ever.
+    /// A former life of one end has spoiled this lane. Checks that its sender does not wait for ever.
     fn look_whether_it_ends(&mut self, from: usize, to: usize) {
         for _ in 0..2 * self.geometry.lines() {
             self.send(from, to, 8, End::send);
@@ -77,7 +78,7 @@ impl World {
         }
     }
 
-    /// The hostile kernel comes back as an honest one, in a region that its host made anew.
+    /// The hostile kernel comes back as an honest one, in a fresh region from its host.
     fn heal(&mut self) {
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(self.geometry));
         (0..KERNELS).for_each(|n| self.destroy(n, HOSTILE));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the inspector reads in a region is what its receiver does next: so many messages are handed out, and a lane goes into
-//! quarantine if that was foretold.
+//! The inspector predicts what a receiver does next, and this is compared with what it does: how many messages it hands out,
+//! and whether a lane goes into quarantine.
 
 use super::{instance, pairs, End, World, KERNELS};
 use mk_ipi_abi::native::control;
@@ -24,7 +24,7 @@ impl World {
         })
     }
 
-    /// Looks at all regions, has every honest receiver look, and compares.
+    /// Inspects all regions, runs every honest receiver, and compares.
     pub fn foretell(&mut self) {
         self.later().clear();
         let lanes = self.lanes();
@@ -35,11 +35,12 @@ impl World {
         for n in (0..KERNELS).filter(|n| !hostile[*n]) {
             let _ = self.kernels[n].end.poll();
             let runs = (0..400).take_while(|_| self.run(n, End::run_deferred)).count();
-            assert!(runs < 400, "kernel {n} finds more without end");
+            assert!(runs < 400, "kernel {n} always finds more to do");
         }
         for (pair, (from, to)) in pairs().enumerate() {
             let found = lanes[to].iter().find(|lane| lane.instance == u32::from(instance(from).get()));
-            // Who is not attached is not looked at. A receiver that was ever hostile goes by words of its own that it has spoiled.
+            // A receiver does not look at an instance that it has not attached. A receiver that was ever hostile may have
+            // spoiled its own words.
             let looks = self.kernels[to].end.instance(instance(from)).is_ok() && !self.model.ever_hostile[to];
             let Some(lane) = found.filter(|_| looks) else { continue };
             let [received, breaches] = [control::RECEIVED, control::BAD]

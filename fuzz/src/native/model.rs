@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must become of the messages between honest kernels.
+//! A model of the messages between honest kernels.
 
 use super::KERNELS;
 use mk_ipi_abi::native::lines_of;
@@ -7,11 +7,11 @@ use mk_ipi_abi::Incarnation;
 use mk_ipi_core::SendError;
 use std::collections::VecDeque;
 
-/// A message, as its sender knows it or its receiver got it.
+/// A message, as its sender sent it or as its receiver got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub payload: Vec<u8>,
-    /// The life of the sender; `None` for one that was over before its receiver heard of it.
+    /// The sender's life; `None` if that ended before the receiver answered it.
     pub life: Option<Incarnation>,
     pub number: u64,
 }
@@ -19,44 +19,44 @@ pub struct Sent {
 /// The lane from one kernel to another.
 #[derive(Default)]
 pub struct Lane {
-    /// Sent and not received yet, oldest first.
+    /// The messages that were sent and not received yet, oldest first.
     pending: VecDeque<Sent>,
-    /// How many of these are of this attachment.
+    /// How many of these were sent by the present attachment.
     ours: usize,
-    /// Payloads that were sent while one end was hostile, or by an attachment that goes back to then.
+    /// Payloads that were sent while one end was hostile, or by an attachment from that time. They may arrive or not.
     pub maybe: Vec<Vec<u8>>,
-    /// Both ends are honest, and were since the sender was attached: all must go well.
+    /// True if both ends are honest, and were so since the sender attached. Then no message may be lost.
     pub sound: bool,
-    /// A message of this attachment has come.
+    /// True if a message of the present attachment has arrived.
     flows: bool,
-    /// Of the last message of this attachment.
+    /// The number of the last message of the present attachment.
     pub number: u64,
-    /// Those given back unread that the sender was not told of.
+    /// The messages that were discarded and not yet reported to the sender.
     discarded: Option<(u64, u64)>,
     last: Option<Result<u64, SendError>>,
 }
 
-/// All that is foretold.
+/// The expected state of all lanes.
 #[derive(Default)]
 pub struct Model {
-    /// By sender and receiver.
+    /// The lanes, by sender and receiver.
     pub lanes: [[Lane; KERNELS]; KERNELS],
-    /// Who asked for space where, and may be told.
+    /// True if the sender asked for space, so it may be told of it. By sender and receiver.
     pub wanting: [[bool; KERNELS]; KERNELS],
-    /// Who found none, and must be told.
+    /// True if the sender asked and found no space, so it must be told. By sender and receiver.
     pub owed: [[bool; KERNELS]; KERNELS],
-    /// Who writes whatever it likes.
+    /// The kernels that are hostile now.
     pub hostile: [bool; KERNELS],
-    /// Who ever did.
+    /// The kernels that were ever hostile.
     pub ever_hostile: [bool; KERNELS],
     /// The life that the host told to stop.
     pub stopped: [Option<Incarnation>; KERNELS],
-    /// Times that the platform was told to stop.
+    /// How often the platform was told to stop.
     pub stops: [u64; KERNELS],
 }
 
 impl Model {
-    /// From now on that kernel may write whatever it likes.
+    /// Makes kernel `n` hostile.
     pub fn turn(&mut self, n: usize) {
         (self.hostile[n], self.ever_hostile[n]) = (true, true);
         for other in 0..KERNELS {
@@ -66,12 +66,12 @@ impl Model {
         }
     }
 
-    /// Whether neither end of a lane is hostile.
+    /// True if no end of a lane is hostile.
     pub fn honest(&self, from: usize, to: usize) -> bool {
         !self.hostile[from] && !self.hostile[to]
     }
 
-    /// `to` got a message that says that it is by `from`, whose life now is `life`.
+    /// Checks a message that `to` got from the lane of `from`, whose present life is `life`.
     pub fn received(&mut self, from: usize, to: usize, life: Incarnation, got: &Sent) {
         if !self.honest(from, to) {
             return;
@@ -91,14 +91,15 @@ impl Model {
         }
         let expected = lane.pending.front();
         assert!(!lane.flows, "lost, doubled, torn or out of order: {got:?}, not {expected:?}");
-        // What a former life of the sender planted is that life's; what one of the receiver spoiled may come in any way.
+        // A former, hostile life of the sender can have written messages into its lane. These must name that life. If the
+        // receiver was ever hostile, it can have spoiled its words, and then messages can come in any way.
         let planted = was_hostile && (got.life != Some(life) || self.ever_hostile[to]);
-        assert!(planted || lane.maybe.contains(&got.payload), "nobody sent {got:?}, {expected:?} is next");
+        assert!(planted || lane.maybe.contains(&got.payload), "{got:?} was not sent, {expected:?} is next");
     }
 }
 
 impl Lane {
-    /// What is on its way may come or not.
+    /// From now on, the messages that are under way may arrive or not.
     fn spoil(&mut self) {
         self.maybe.extend(self.pending.drain(..).map(|sent| sent.payload));
         (self.ours, self.sound, self.flows, self.discarded) = (0, false, false, None);
@@ -116,18 +117,18 @@ impl Lane {
         self.ours += 1;
     }
 
-    /// A send ended so.
+    /// Notes the result of a send.
     pub fn ended(&mut self, sent: Result<u64, SendError>) {
         self.last = Some(sent);
     }
 
-    /// The sender was attached anew.
+    /// The sender has attached again.
     pub fn begin(&mut self, honest: bool) {
         (self.sound, self.flows, self.ours, self.number) = (honest, false, 0, 0);
         self.discarded = None;
     }
 
-    /// The receiver's next life gives back what is unread.
+    /// The receiver's next life discards all unread messages.
     pub fn discard(&mut self) {
         let ours = self.pending.len() - self.ours..self.pending.len();
         if let (Some(first), Some(last)) = (self.pending.range(ours).next(), self.pending.back()) {
@@ -139,22 +140,22 @@ impl Lane {
         self.ours = 0;
     }
 
-    /// The sender was told that messages were given back.
+    /// The sender was told that messages were discarded.
     pub fn told_of(&mut self, after: u64, to: u64) {
         assert_eq!(self.discarded.take(), Some((after, to)));
     }
 
-    /// Nothing is left to be told.
+    /// Checks that all discarded messages were reported.
     pub fn all_told(&self) {
-        assert!(self.discarded.is_none(), "{:?} not told of", self.discarded);
+        assert!(self.discarded.is_none(), "{:?} was not reported", self.discarded);
     }
 
-    /// Nothing is on its way.
+    /// True if no message is under way.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// The last send.
+    /// The result of the last send.
     pub fn last(&self) -> Option<Result<u64, SendError>> {
         self.last
     }

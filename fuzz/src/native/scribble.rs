@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words that a hostile kernel may write, and those with which it gets furthest.
+//! The words that a hostile kernel can write, and values that do the most harm.
 
 use super::{k, World};
 use arbitrary::Arbitrary;
 use mk_ipi_abi::native::{control, header, receiver, Hello, Life, LineTag, MessageInfo, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, PhysAddr};
 
-/// A word of a page that a hostile kernel may write.
+/// A word in a page that a hostile kernel can write, and its value.
 #[derive(Arbitrary, Debug)]
 pub struct Scribble {
     at: At,
@@ -24,7 +24,7 @@ enum At {
         line: u8,
         word: u8,
     },
-    /// As a receiver: its stamp and line, and its control lines.
+    /// A word of its own region, as a receiver: of the stamp or of the receiver's words.
     Own {
         word: u8,
     },
@@ -52,7 +52,7 @@ enum Value {
         session: u8,
         phase: u8,
     },
-    /// As an honest successor would begin.
+    /// The hello with which an honest next life would begin.
     Next {
         life: u8,
         phase: u8,
@@ -61,11 +61,11 @@ enum Value {
         life: u8,
         over: bool,
     },
-    /// What stands in another lane's word.
+    /// The ANSWER in one of its lanes.
     Answer {
         to: u8,
     },
-    /// A position near the one that stands in a control line.
+    /// A position near one in a control line.
     Near {
         lane: u8,
         word: u8,
@@ -83,7 +83,7 @@ fn life(n: u8) -> Incarnation {
 }
 
 impl World {
-    /// Where kernel `by` writes, and what. `None`: what is not its business here.
+    /// The address and the value that kernel `by` writes. `None` if this test does not let it write that.
     pub fn resolve(&self, by: usize, scribble: &Scribble, last: bool) -> Option<(PhysAddr, u64)> {
         let value = self.value(by, &scribble.value);
         let at = match scribble.at {
@@ -92,19 +92,20 @@ impl World {
                 let claims = || {
                     Hello::from_word(value).is_some_and(|h| h.incarnation.get() > self.kernels[by].life.get())
                 };
-                // A life is what it says it is. Nobody is to believe its successor's name of what it leaves behind unseen.
+                // If a kernel can become honest again, its life must not claim to be a later one, except as the last thing that
+                // it does: its unread messages would look as if the next life had sent them.
                 if word == header::HELLO && self.is_of_two_minds(by) && !last && claims() {
                     return None;
                 }
                 self.lane(by, k(to), word)
             }
             At::Line { to, line, word } => {
-                // Mostly the two words that mean something.
+                // In half of the cases, one of the first two words, which have a meaning.
                 let word = if word < 128 { word % 2 } else { word } as usize % LINE_WORDS;
                 self.lane(by, k(to), self.geometry.line_at(line.into()) + word)
             }
             At::Own { word } => {
-                // Who is honest again needs its stamp, which only its host could make anew.
+                // A kernel that can become honest again needs its stamp, which only the host could write again.
                 let first = if self.is_of_two_minds(by) { receiver::HEARTBEAT } else { 0 };
                 self.at(by, 0, first + usize::from(word) % (receiver::CONTROL - first))
             }
