@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What no link can be faster than: cache lines there and back, and nothing else.
+//! The floor: cache lines that go there and back, and nothing else. No link can be faster.
 
 use std::fmt;
 
@@ -9,32 +9,32 @@ use serde::{Serialize, Serializer};
 use crate::message::Broken;
 use crate::pair::{part, until, Apart, Counts, Setting};
 
-/// A way to go there and back.
+/// How the lines go there and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
-    /// One line, which both sides write in turn: one transfer a trip. No lane can do that.
+    /// One line, which both sides write in turn: one transfer for each trip. A lane cannot work like this.
     BothWrite,
-    /// So many lines each way, each written by one side: two transfers of each a trip.
+    /// So many lines in each direction, each written by one side only: two transfers of each line for each trip.
     OneWriter(usize),
 }
 
-/// A line has as many words.
+/// Words in a cache line.
 const LINE: usize = 8;
 
 impl Floor {
-    /// That of a message: as many lines as it needs with the one word that says it is there.
+    /// The floor of a message: as many lines as it needs, with one more word that says that it is there.
     pub const fn of(bytes: usize) -> Self {
         Self::OneWriter((bytes + 8).div_ceil(8 * LINE))
     }
 
-    /// Those that are measured beside messages of this size: its own comes first.
+    /// The floors that are measured with messages of this size. The first is the floor of that size.
     pub fn beside(bytes: usize) -> Vec<Self> {
         let own = Self::of(bytes);
         let others = [Self::BothWrite, Self::OneWriter(1), Self::OneWriter(5)];
         [own].into_iter().chain(others.into_iter().filter(|floor| *floor != own)).collect()
     }
 
-    /// Nanoseconds a trip, for each pause.
+    /// Measures the nanoseconds of a trip, for each pause.
     pub fn measure(self, setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
         match self {
             Self::BothWrite => both_write(setting, counts),
@@ -91,7 +91,7 @@ impl<const K: usize> Lines<K> {
         Box::new(Apart(Self([const { [const { AtomicU64::new(0) }; LINE] }; K])))
     }
 
-    /// Writes all; the first word, which is looked at, last.
+    /// Writes all words. The first one, for which the reader waits, is written last.
     #[inline(always)]
     fn put(&self, n: u64) {
         for word in self.0.iter().flatten().rev() {
@@ -99,7 +99,7 @@ impl<const K: usize> Lines<K> {
         }
     }
 
-    /// Waits for the first word, and reads all.
+    /// Waits for the first word, and reads all words.
     #[inline(always)]
     fn get(&self, pause: u32, n: u64) -> Result<(), Broken> {
         until(pause, || self.0[0][0].load(Ordering::Acquire) == n)?;

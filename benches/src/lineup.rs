@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who takes part at which size, and with how much room.
+//! Which contenders take part at which message size, and how much room they have.
 
 use crate::link::{Contender, Kind};
 use crate::ours;
 use crate::pair::Counts;
 use crate::peers::{self, Make};
 
-/// What is measured, in bytes: 48 fit with a line's tag into one line, 256 are a message's usual limit, 4,096 its last.
+/// The message sizes that are measured, in bytes. 48 bytes fit into one line with its tag, 256 are the usual limit, and 4,096 the
+/// largest possible one.
 pub const SIZES: [usize; 6] = [0, 8, 48, 256, 1024, 4096];
-/// Lines of our lane, if there are few lanes; what lies beside it are queues of the same messages and the same bytes.
+/// Lines of our lane, as usual with few lanes. It is compared with queues that hold as many messages, and with queues of as
+/// many bytes.
 const LINES: usize = 256;
-/// As many cells has a usual queue; our lane beside it has as many lines.
+/// Cells of a usual queue. It is compared with a lane of as many lines.
 const CELLS: usize = 64;
 
 /// How much room a queue has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
-    /// As is usual.
+    /// For the usual number of cells.
     Cells,
     /// For as many messages as our lane.
     SameMessages,
-    /// In as many bytes as our lane.
+    /// As many bytes as our lane.
     SameBytes,
 }
 
@@ -35,10 +37,10 @@ impl Room {
         }
     }
 
-    /// How many cells that are, if `beside` each message stand so many bytes.
+    /// How many cells that are, if a cell has `beside` more bytes than the message.
     fn cells(self, bytes: usize, beside: usize) -> Option<usize> {
         match self {
-            // Of more bytes it would be larger than our lane in both ways.
+            // With larger messages, this queue would have more messages and more bytes than our lane.
             Self::Cells => (bytes <= 48).then_some(CELLS),
             Self::SameMessages => Some(LINES / ours::lines_of(bytes)),
             Self::SameBytes => (LINES * ours::LINE_BYTES)
@@ -48,7 +50,7 @@ impl Room {
     }
 }
 
-/// Who takes part.
+/// The contenders that take part.
 pub fn contenders(kind: Kind, bytes: usize) -> Vec<Contender> {
     use peers::heapless;
     use Room::{Cells, SameBytes, SameMessages};
@@ -102,7 +104,7 @@ fn all<const WORDS: usize>(kind: Kind, heapless: impl IntoIterator<Item = Conten
     all
 }
 
-/// How often it is done: in a millisecond or so.
+/// How many trips or messages are measured: as many as take about a millisecond.
 pub fn counts(kind: Kind, bytes: usize, quick: bool) -> Counts {
     let timed = match (kind, bytes) {
         _ if quick => 200,
@@ -142,7 +144,7 @@ mod tests {
                         let name = format!("{name}, {}", room.name());
                         labels.iter().find(|label| label.name == name).map(|label| label.room.messages)
                     };
-                    // One of its cells stays empty.
+                    // One cell of heapless stays empty.
                     assert_eq!(found("heapless::spsc").map(|n| n + 1), found("rtrb"), "{bytes} {room:?}");
                 }
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a contender is, and how it is measured.
+//! Contenders, and how they are measured.
 
 use std::fmt;
 use std::hint::black_box;
@@ -14,25 +14,27 @@ use crate::pair::{nanos_each, part, until, Apart, Counts, Pause, Setting};
 
 /// One thread's end of a link in both directions.
 pub trait End<const WORDS: usize>: Send {
-    /// Sends a message; false, with nothing changed, if there is no space.
+    /// Sends a message. Returns false, and changes nothing, if there is no space.
     fn send(&mut self, payload: &Payload<WORDS>) -> bool;
-    /// Sends as many as there is space for, from the first on, by one call if the link has such a call; how many.
+    /// Sends as many messages as there is space for, from the first on. Uses one call, if the link has such a call. Returns how
+    /// many were sent.
     fn send_many(&mut self, payloads: &[Payload<WORDS>]) -> usize {
         payloads.iter().take_while(|payload| self.send(payload)).count()
     }
-    /// Has the other side see to what was sent, if the link makes a difference.
+    /// Makes the other side look for the messages, if the link needs that.
     fn flush(&mut self) {}
-    /// Gives what has arrived to the sink, oldest first; how many. `most` of them, if the link can stop there.
+    /// Gives the messages that have arrived to the sink, oldest first, and returns how many they were. Stops after `most`, if
+    /// the link can do that.
     fn receive(&mut self, most: usize) -> usize;
 }
 
 /// A link between two threads.
 pub trait Link<const WORDS: usize> {
-    /// Its ends.
+    /// Its two ends.
     fn ends(&mut self) -> [impl End<WORDS>; 2];
 }
 
-/// The ends of a link that has nothing beside them, kept apart.
+/// A link that consists only of its two ends, which are kept on different cache lines.
 impl<const WORDS: usize, E: End<WORDS>> Link<WORDS> for [Apart<E>; 2] {
     fn ends(&mut self) -> [impl End<WORDS>; 2] {
         self.each_mut()
@@ -63,14 +65,14 @@ impl<const WORDS: usize, E: End<WORDS>> End<WORDS> for &mut Apart<E> {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Kind {
-    /// One message there, then one of the same size back.
+    /// One message goes there, then one of the same size comes back.
     RoundTrip,
-    /// One after the other in one direction, as fast as the link takes them.
+    /// Messages go one after another in one direction, as fast as the link takes them.
     Stream,
 }
 
 impl Kind {
-    /// As in files and options.
+    /// The name in files and options.
     pub const fn slug(self) -> &'static str {
         match self {
             Self::RoundTrip => "round_trip",
@@ -85,18 +87,18 @@ impl fmt::Display for Kind {
     }
 }
 
-/// By which calls messages go in and come out.
+/// The kind of calls by which messages are sent and received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interface {
-    /// A call for each message.
+    /// One call for each message.
     Single,
-    /// A call for many.
+    /// One call for many messages.
     Batch,
 }
 
 impl Interface {
-    /// As in tables and files.
+    /// The name in tables and files.
     pub const fn slug(self) -> &'static str {
         match self {
             Self::Single => "single",
@@ -108,52 +110,52 @@ impl Interface {
 /// What is known of a contender before it is measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Label {
-    /// What the table calls it. No other contender of the workload is called so.
+    /// Its name in the table. No other contender of the workload has this name.
     pub name: String,
-    /// Whether it is mk-ipi's.
+    /// True if it is a link of mk-ipi.
     pub ours: bool,
-    /// By which calls.
+    /// The kind of its calls.
     pub interface: Interface,
-    /// What fits.
+    /// How much room it has.
     #[serde(flatten)]
     pub room: Room,
 }
 
-/// What a link has room for in one direction.
+/// The room of a link in one direction.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Room {
     /// Messages of the workload's size.
     pub messages: usize,
-    /// What their slots take, without indices and headers.
+    /// Bytes of their cells, without indices and headers.
     pub memory_bytes: usize,
 }
 
-/// What is measured, and how.
+/// A measurement to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// Where.
+    /// The CPUs and the pauses.
     pub setting: Setting,
     /// What the threads do.
     pub kind: Kind,
-    /// How often.
+    /// How often it is done.
     pub counts: Counts,
-    /// What is done with a message that came.
+    /// How much of each message is read.
     pub handler: Handler,
 }
 
-/// Nanoseconds for each pause: each trip, or each message.
+/// Nanoseconds of each trip or message, for each pause.
 pub type Times = Result<Vec<f64>, Broken>;
 
 /// A link to be measured.
 pub struct Contender {
-    /// What is known of it.
+    /// Its description.
     pub label: Label,
     measure: Box<dyn Fn(&Job) -> Times>,
 }
 
 impl Contender {
-    /// One that `make` makes, with what arrives at end 0 to go to the first sink, at end 1 to the second. `MANY`: by calls for
-    /// many messages.
+    /// A contender whose links `make` makes. Messages that arrive at end 0 must go to the first sink, those at end 1 to the
+    /// second. With `MANY`, calls for many messages are used.
     pub fn new<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
         name: String,
         room: Room,
@@ -165,7 +167,7 @@ impl Contender {
         Self { label: Label { name, ours: false, interface, room }, measure }
     }
 
-    /// It is one of mk-ipi's.
+    /// Marks it as a link of mk-ipi.
     pub fn ours(mut self) -> Self {
         self.label.ours = true;
         self
@@ -177,10 +179,11 @@ impl Contender {
     }
 }
 
-/// Messages that a batch has at most.
+/// The largest number of messages in a batch.
 pub const BATCH: usize = 16;
 
-/// How many it has, and after how many a stream is flushed: so many that both ends find work.
+/// The number of messages in a batch. A stream is flushed after as many. It is at most half of the room, so that both ends have
+/// work.
 fn batch_for(messages: usize) -> usize {
     (messages / 2).clamp(1, BATCH)
 }
@@ -210,7 +213,7 @@ fn finish<const WORDS: usize>(link: &mut impl Link<WORDS>) {
     }
 }
 
-/// Each sink must have had what was `sent` to it, and no more.
+/// Checks that each sink got the messages that were `sent` to it, and no more.
 fn check(sinks: &[Arc<Sink>; 2], sent: [u64; 2]) -> Result<(), Broken> {
     sinks.iter().zip(sent).try_for_each(|(sink, sent)| sink.check(sent))
 }
@@ -246,7 +249,7 @@ fn send<const WORDS: usize, const MANY: bool>(
     n: u64,
 ) -> Result<(), Broken> {
     let payload = Payload::numbered(n);
-    // The message is in memory, as a program has it: no link may have it built in its cell.
+    // The message is in memory, as in a program. `black_box` keeps the compiler from building it directly in a link's cell.
     let payload = black_box(&payload);
     if MANY {
         until(pause, || end.send_many(slice::from_ref(payload)) == 1)?;
@@ -257,7 +260,7 @@ fn send<const WORDS: usize, const MANY: bool>(
     }
 }
 
-/// The receiver's clock alone is read.
+/// Measures a stream. Only the receiver reads the clock.
 fn stream<const WORDS: usize, const MANY: bool>(
     mut near: impl End<WORDS>,
     mut far: impl End<WORDS>,
@@ -304,7 +307,7 @@ fn stream<const WORDS: usize, const MANY: bool>(
     job.setting.run(near, far)
 }
 
-/// Sends them all, those that find no space later.
+/// Sends all messages. Waits for space if there is none.
 #[inline(always)]
 fn send_all<const WORDS: usize>(
     end: &mut impl End<WORDS>,

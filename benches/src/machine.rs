@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine: which CPUs there are, what they share, and how a thread gets one for itself.
+//! The machine: which CPUs there are, what they share, and how a thread is pinned to one of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,17 +17,18 @@ use crate::message::Broken;
 pub struct Cpus(pub [CoreId; 2]);
 
 impl Cpus {
-    /// The first two that are allowed; one alone, twice, only if that will do.
+    /// The first two CPUs that are allowed. If only one is allowed, it is used twice if `one_will_do`.
     pub fn allowed(one_will_do: bool) -> Result<Self> {
-        let allowed = core_affinity::get_core_ids().context("nobody says which CPUs are allowed")?;
+        let allowed =
+            core_affinity::get_core_ids().context("the system does not say which CPUs are allowed")?;
         let first = *allowed.first().context("no CPU is allowed")?;
         let second = allowed.get(1).copied().or(one_will_do.then_some(first));
         let second =
-            second.with_context(|| format!("two CPUs are needed, and only {} is allowed", first.id))?;
+            second.with_context(|| format!("two CPUs are needed, but only CPU {} is allowed", first.id))?;
         Ok(Self([first, second]))
     }
 
-    /// Two different numbers, such as `0,1`.
+    /// Parses two different numbers, such as `0,1`.
     pub fn parse(text: &str) -> Result<Self> {
         let (a, b) = text.split_once(',').context("two numbers, such as 0,1")?;
         let (a, b) = (a.parse()?, b.parse()?);
@@ -35,61 +36,61 @@ impl Cpus {
         Ok(Self([CoreId { id: a }, CoreId { id: b }]))
     }
 
-    /// Whether each thread has a CPU of its own.
+    /// True if each thread has a CPU of its own.
     pub fn differ(self) -> bool {
         self.0[0].id != self.0[1].id
     }
 }
 
-/// Keeps this thread on one CPU.
+/// Pins this thread to one CPU.
 pub fn pin(cpu: CoreId) -> Result<(), Broken> {
     core_affinity::set_for_current(cpu).then_some(()).ok_or(Broken::NotPinned(cpu.id))
 }
 
-/// Has this thread, and those that it starts, run before all ordinary ones; whether that was allowed.
+/// Gives this thread, and those that it starts, priority over all ordinary threads. Returns false if that is not allowed.
 #[cfg(target_os = "linux")]
 pub fn run_first() -> bool {
-    /// In the middle: below what the kernel itself cannot wait with.
+    /// A middle priority, below that of the kernel's own urgent threads.
     const PRIORITY: i32 = 50;
     let param = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: `param` is whole, and read only while the call lasts; 0 is this thread.
+    // SAFETY: `param` is initialised, and only read during the call. 0 means this thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) == 0 }
 }
 
-/// Not known how to here.
+/// This is not implemented for other systems.
 #[cfg(not(target_os = "linux"))]
 pub fn run_first() -> bool {
     false
 }
 
-/// What the two CPUs are to each other.
+/// The two CPUs, and what they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Topology {
-    /// The CPU's own name.
+    /// The name of the CPU model.
     pub model: String,
-    /// The two CPUs.
+    /// The numbers of the two CPUs.
     pub cpus: [usize; 2],
-    /// Whether they are two threads of one core; `None` if nobody says.
+    /// True if they are two threads of one core; `None` if that is not known.
     pub one_core: Option<bool>,
-    /// Whether they are in one package.
+    /// True if they are in one package; `None` if that is not known.
     pub one_package: Option<bool>,
-    /// The caches of the first, each with whether the second shares it.
+    /// The caches of the first CPU.
     pub caches: Vec<Cache>,
 }
 
 /// A cache of the first CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {
-    /// Such as `L3 Unified`.
+    /// Its name, such as `L3 Unified`.
     pub name: String,
-    /// Such as `32768K`.
+    /// Its size, such as `32768K`.
     pub size: String,
-    /// Whether it is the second CPU's too.
+    /// True if the second CPU shares it.
     pub shared: bool,
 }
 
 impl Topology {
-    /// As `/proc` and `/sys` say; what they do not say is left out.
+    /// Reads the topology from `/proc` and `/sys`. Values that are not there are left out.
     pub fn of(cpus: Cpus) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -122,7 +123,7 @@ impl Topology {
     }
 }
 
-/// The kernel's lists of CPUs, such as `0-3,8`.
+/// Parses a list of CPUs as the kernel writes it, such as `0-3,8`.
 fn parse_list(text: &str) -> BTreeSet<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -138,10 +139,10 @@ impl fmt::Display for Topology {
             (Some(true), _) => "two threads of one core",
             (_, Some(true)) => "two cores of one package",
             (_, Some(false)) => "in two packages",
-            _ => "nobody says how they lie",
+            _ => "it is not known what they share",
         };
         if a == b {
-            return write!(f, "{model}, CPU {a} alone: the times say nothing");
+            return write!(f, "{model}, both threads on CPU {a}: the times mean nothing");
         }
         let list = |shared: bool| {
             let of_these = self.caches.iter().filter(|cache| cache.shared == shared);
@@ -179,6 +180,6 @@ mod tests {
     fn a_machine_that_says_nothing_is_told_of() {
         let topology = Topology::read(Path::new("/nowhere"), "some CPU".into(), [0, 1]);
         assert_eq!(topology.one_core, None);
-        assert!(topology.to_string().contains("nobody says"));
+        assert!(topology.to_string().contains("not known"));
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi's links beside the queues that Rust programs use: `cargo xtask bench`. How it measures: `docs/book/src/performance.md`.
+//! Compares mk-ipi's links with the queues that Rust programs use: `cargo xtask bench`. `docs/book/src/performance.md` says how
+//! it measures.
 
 mod floor;
 mod lineup;
@@ -26,46 +27,46 @@ use message::Handler;
 use pair::{Pause, Setting};
 use report::{Report, Workload};
 
-/// mk-ipi's links beside the queues that Rust programs use, as multiples of what cache lines take
+/// Compares mk-ipi's links with the queues that Rust programs use. Times are multiples of what the cache lines take
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Rounds per workload that count
+    /// How many rounds count for each workload
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// The CPUs of the two threads [default: the first two allowed]
     #[arg(long, value_name = "A,B", value_parser = Cpus::parse)]
     cpus: Option<Cpus>,
-    /// Only contenders whose name has this in it (may be given several times)
+    /// Measure only contenders whose name contains this (may be given several times)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only this (may be given several times)
+    /// Measure only this kind (may be given several times)
     #[arg(long)]
     kind: Vec<Kind>,
-    /// Only messages of this size (may be given several times)
+    /// Measure only messages of this size (may be given several times)
     #[arg(long, value_name = "N")]
     bytes: Vec<usize>,
-    /// What is done with a message that came: its number looked at, or every word
+    /// How much of each received message is read: its number, or every word
     #[arg(long, default_value = "heavy")]
     handler: Handler,
-    /// Run as any program does, not before all others, which otherwise stand still
+    /// Run with ordinary priority. Without this option the threads have priority over all others, which then stand still
     #[arg(long)]
     ordinary: bool,
-    /// One short round, only to see that each contender delivers; on one CPU if there is no other
+    /// Do one short round, only to check that each contender delivers. One CPU is enough
     #[arg(long, conflicts_with = "rounds")]
     quick: bool,
-    /// The figures as one JSON object, on the last line
+    /// Print the figures as one JSON object, on the last line
     #[arg(long)]
     json: bool,
-    /// The figures into a file
+    /// Write the figures to a CSV file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Drawings (SVG) into a folder
+    /// Write drawings (SVG) to a folder
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }
 
-/// Hints to the CPU between two looks; the best one counts.
+/// How many hints to the CPU come between two looks. Each number is tried, and the best one counts.
 const PAUSES: &[Pause] = &[0, 1, 4, 16];
 const QUICK_PAUSES: &[Pause] = &[1];
 
@@ -81,12 +82,12 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let cpus = options.cpus.map_or_else(|| Cpus::allowed(options.quick), Ok)?;
-    // A thread that goes before all others would keep the other one from a CPU that they share.
+    // If both threads share a CPU, a thread with this priority would keep the other one from running.
     let realtime = !options.ordinary && !options.quick && cpus.differ() && machine::run_first();
     let setting = Setting { cpus, pauses: if options.quick { QUICK_PAUSES } else { PAUSES } };
     machine::pin(cpus.0[0])?;
     let workloads = workloads(options, setting)?;
-    ensure!(!workloads.is_empty(), "no contender has such a name, or no workload such a size");
+    ensure!(!workloads.is_empty(), "no contender has this name, or no workload has this size");
     let wake_up = ours::wake_up(if options.quick { 10 } else { 1000 })?;
     let report =
         Report { topology: Topology::of(cpus), realtime, handler: options.handler, workloads, wake_up };
@@ -128,7 +129,7 @@ fn takes_part(options: &Options, contender: &Contender) -> bool {
     options.only.is_empty() || options.only.iter().any(|only| contender.label.name.contains(only))
 }
 
-/// Those that were named, or all.
+/// The values that were named, or all if none was named.
 fn wanted<T: PartialEq, const N: usize>(named: &[T], all: [T; N]) -> impl Iterator<Item = T> + '_ {
     all.into_iter().filter(|one| named.is_empty() || named.contains(one))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbered messages, and who checks that they come whole, once and in order.
+//! Numbered messages, and the check that they arrive whole, once and in order.
 
 use std::array;
 use std::fmt;
@@ -11,7 +11,7 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use serde::Serialize;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A message of `WORDS` times 8 bytes: its number, and further numbers made of that and their place.
+/// A message of `WORDS` times 8 bytes. Each word is made from the message's number and the word's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(transparent)]
 pub struct Payload<const WORDS: usize>([u64; WORDS]);
@@ -23,14 +23,14 @@ impl<const WORDS: usize> Payload<WORDS> {
         Self(array::from_fn(|place| word(n, place)))
     }
 
-    /// Reads every byte: whether this is message number `n`, whole.
+    /// Reads every byte. True if this is message number `n`, and whole.
     #[inline(always)]
     fn is_numbered(&self, n: u64) -> bool {
-        // Without an early end: all words are read, in good messages and bad.
+        // This does not stop early: all words are read, in good messages and in bad ones.
         self.0.iter().enumerate().fold(0, |differs, (place, found)| differs | (found ^ word(n, place))) == 0
     }
 
-    /// Reads the first word alone.
+    /// Reads only the first word. True if this begins like message number `n`.
     #[inline(always)]
     fn starts_as(&self, n: u64) -> bool {
         self.0.first().is_none_or(|found| *found == word(n, 0))
@@ -45,25 +45,25 @@ const fn word(n: u64, place: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Handler {
-    /// Its number.
+    /// It reads the number only.
     Light,
-    /// Every word.
+    /// It reads every word.
     Heavy,
 }
 
-/// Where a receiver puts what arrives: it wants the messages 0, 1, 2 and so on, each whole and once.
+/// Takes the messages that a receiver got, and checks them: they must be the messages 0, 1, 2 and so on, each whole and once.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Sink {
-    /// How many came. Atomic because a handler has no more than a shared reference; written by one thread.
+    /// How many came. It is atomic because a handler only has a shared reference. One thread writes it.
     count: AtomicU64,
-    /// How many of them were not what they had to be.
+    /// How many of them were wrong.
     bad: AtomicU64,
     handler: Handler,
 }
 
 impl Sink {
-    /// One for each end of a link.
+    /// A sink for each end of a link.
     pub fn pair(handler: Handler) -> [Arc<Self>; 2] {
         [(); 2].map(|()| Arc::new(Self { count: AtomicU64::new(0), bad: AtomicU64::new(0), handler }))
     }
@@ -74,7 +74,8 @@ impl Sink {
         let n = self.came();
         self.count.store(n.wrapping_add(1), Ordering::Relaxed);
         let good = match self.handler {
-            // In memory, whole: that one word is read must not make the rest of a copy go away.
+            // `black_box` keeps the whole message in memory: the compiler must not leave out the copy of the words that are not
+            // read.
             Handler::Light => black_box(payload).starts_as(n),
             Handler::Heavy => payload.is_numbered(n),
         };
@@ -89,13 +90,13 @@ impl Sink {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts a message that is not even of the right size, or is not the one that had to come.
+    /// Counts a wrong message: one of the wrong size, or not the one that had to come.
     #[cold]
     pub fn reject(&self) {
         self.bad.store(self.bad.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Whether all that was sent came, and nothing else.
+    /// Checks that all `sent` messages came, and nothing else.
     pub fn check(&self, sent: u64) -> Result<(), Broken> {
         let (came, bad) = (self.came(), self.bad.load(Ordering::Relaxed));
         if came == sent && bad == 0 {
@@ -106,21 +107,21 @@ impl Sink {
     }
 }
 
-/// Why a measurement is worth nothing.
+/// Why a measurement is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// Not every message came, or not once, or not in order, or not whole.
+    /// A message was lost, doubled, out of order or not whole.
     Delivery {
-        /// Messages sent.
+        /// How many messages were sent.
         sent: u64,
-        /// Messages that came.
+        /// How many messages came.
         came: u64,
-        /// Those of them that were not what had to come.
+        /// How many of these were wrong.
         bad: u64,
     },
-    /// One side waited for the other without end.
+    /// One side waited too long for the other.
     Stalled,
-    /// The operating system did not let the thread run on this CPU alone.
+    /// The operating system did not allow to pin the thread to this CPU.
     NotPinned(usize),
 }
 
@@ -130,7 +131,7 @@ impl fmt::Display for Broken {
             Self::Delivery { sent, came, bad } => {
                 write!(f, "{sent} messages sent, {came} came, {bad} of them wrong")
             }
-            Self::Stalled => write!(f, "stalled: a side waited for the other without end"),
+            Self::Stalled => write!(f, "stalled: one side waited too long for the other"),
             Self::NotPinned(cpu) => write!(f, "cannot pin a thread to CPU {cpu}"),
         }
     }

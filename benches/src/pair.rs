@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two threads that work together, each on a CPU of its own, and how they wait for each other.
+//! Two threads that work together, each on its own CPU, and how they wait for each other.
 
 use std::hint::spin_loop;
 use std::thread;
@@ -11,37 +11,38 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use crate::machine::{pin, Cpus};
 use crate::message::Broken;
 
-/// Kept away from what the other thread writes: prefetchers fetch lines in pairs.
+/// Keeps a value on other cache lines than the data of the other thread. It takes two lines, because prefetchers fetch lines in
+/// pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Apart<T: ?Sized>(pub T);
 
-/// How many hints to the CPU that this is a wait stand between two looks.
+/// How many spin-loop hints are given to the CPU between two looks.
 ///
-/// A look that comes too often takes the line from the one who writes it, one that comes too seldom comes late: which is
-/// best differs between links as between machines.
+/// A thread that looks too often takes the line away from the thread that writes it. A thread that looks too seldom finds the
+/// message late. The best number differs between links, and between machines.
 pub type Pause = u32;
 
-/// Where, and with which pauses, two threads run.
+/// On which CPUs, and with which pauses, the two threads run.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The CPUs.
     pub cpus: Cpus,
-    /// Each measurement is made once with each.
+    /// Each measurement is made once with each of these pauses.
     pub pauses: &'static [Pause],
 }
 
-/// What one of the threads does, once for each pause. It owns what it touches: one that reads the other's stack, or lies beside
-/// the other, has its lines taken away.
+/// The work of one of the threads, which is done once for each pause. It owns its data. If it read the other thread's stack, or
+/// shared cache lines with the other thread, these lines would be taken away from it.
 pub type Part<'a, T> = Box<Apart<dyn FnMut(Pause) -> Result<T, Broken> + Send + 'a>>;
 
-/// One thread's part.
+/// Makes the part of one thread.
 pub fn part<'a, T>(each: impl FnMut(Pause) -> Result<T, Broken> + Send + 'a) -> Part<'a, T> {
     Box::new(Apart(each))
 }
 
 impl Setting {
-    /// Does both parts at the same time; gives what the first gives.
+    /// Runs both parts at the same time. Returns the results of the first.
     pub fn run(&self, mut first: Part<'_, f64>, mut second: Part<'_, ()>) -> Result<Vec<f64>, Broken> {
         let Self { cpus: Cpus([a, b]), pauses } = *self;
         let meeting = &Meeting(Apart(AtomicU64::new(0)));
@@ -70,7 +71,7 @@ fn do_part<T>(
     (0..).zip(pauses).map(turn).collect()
 }
 
-/// Where both threads wait until both are there.
+/// A place where each thread waits until both are there.
 #[derive(Debug)]
 struct Meeting(Apart<AtomicU64>);
 
@@ -82,12 +83,12 @@ impl Meeting {
     }
 }
 
-/// Fruitless looks after which the CPU is offered to others, should the two threads share one.
+/// After so many looks without success the thread yields its CPU, in case both threads share one.
 const OFFER: u32 = 1 << 10;
-/// After so long without success the other side is held dead.
+/// After so long without success the measurement has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Looks until `done`.
+/// Waits until `done` returns true.
 #[inline(always)]
 pub fn until(pause: Pause, mut done: impl FnMut() -> bool) -> Result<(), Broken> {
     let (mut looks, mut since) = (0, None);
@@ -111,22 +112,22 @@ fn offer(since: &mut Option<Instant>) -> Result<(), Broken> {
     }
 }
 
-/// How often a thing is done.
+/// How often something is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// Before the clock starts.
+    /// How often before the clock starts.
     pub warm_up: u64,
-    /// By the clock.
+    /// How often while the clock runs.
     pub timed: u64,
 }
 
 impl Counts {
-    /// Altogether.
+    /// How often in all.
     pub const fn total(self) -> u64 {
         self.warm_up + self.timed
     }
 
-    /// Nanoseconds for each time that `each` is called.
+    /// The average nanoseconds of a call of `each`.
     #[inline(always)]
     pub fn time(self, mut each: impl FnMut() -> Result<(), Broken>) -> Result<f64, Broken> {
         let mut start = Instant::now();
@@ -140,7 +141,7 @@ impl Counts {
     }
 }
 
-/// Nanoseconds since `start`, by `count`.
+/// Nanoseconds since `start`, divided by `count`.
 pub fn nanos_each(start: Instant, count: u64) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / count as f64
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The rounds of a workload: all floors, each contender in turn, all floors again.
 //!
-//! Machines differ, and one machine from moment to moment: a contender is compared with what was measured in the same
-//! round, and a round in which the machine itself changed does not count.
+//! Machines differ, and the speed of one machine changes with time. So a contender is compared with figures of the same round,
+//! and a round in which the machine's speed changed does not count.
 
 use anyhow::{Context, Result};
 
@@ -11,35 +11,35 @@ use crate::link::{Contender, Job};
 use crate::pair::Counts;
 use crate::stats::Times;
 
-/// By how much a floor may have changed from a round's begin to its end.
+/// By what factor a floor may change from the beginning of a round to its end.
 const DRIFT: f64 = 1.15;
-/// For each round that is wanted, as many are tried at most.
+/// At most so many rounds are tried for each round that is wanted.
 const TRIES: usize = 2;
-/// The trips of a floor: so few that it takes about as long as a contender.
+/// The trips of a floor. It takes about as long as a contender.
 const FLOOR: Counts = Counts { warm_up: 150, timed: 800 };
 
-/// All that was measured of a workload.
+/// All times of a workload.
 pub struct Measured {
-    /// Each floor: the one of the workload's size first.
+    /// The times of each floor. The floor of the workload's size comes first.
     pub floors: Vec<(Floor, Times)>,
-    /// Each contender.
+    /// The times of each contender.
     pub contenders: Vec<Times>,
-    /// Rounds that count.
+    /// How many rounds count.
     pub rounds: usize,
-    /// Rounds in which a floor changed too much.
+    /// How many rounds were discarded, because a floor changed too much.
     pub discarded: usize,
 }
 
-/// A round, for each pause.
+/// The times of one round, for each pause.
 struct Round {
-    /// At the begin and at the end.
+    /// Each floor, at the beginning and at the end.
     floors: Vec<[Vec<f64>; 2]>,
     contenders: Vec<Vec<f64>>,
 }
 
-/// Measures until there are as many rounds as are wanted, or [`TRIES`] times as many were tried.
+/// Measures until as many rounds count as are wanted, or until [`TRIES`] times as many were tried.
 ///
-/// On a machine that is never quiet, where there would be no round left, all count; they are told as discarded all the same.
+/// If the machine is never quiet, so that no round would be left, all rounds count. They are reported as discarded all the same.
 pub fn measure(contenders: &[Contender], bytes: usize, job: &Job, wanted: usize) -> Result<Measured> {
     let floors = Floor::beside(bytes);
     let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
@@ -73,7 +73,7 @@ impl Measured {
 }
 
 impl Round {
-    /// The contender `first`, and those that follow it, before the others: in each round another has the first place.
+    /// Measures one round. It begins with contender number `first`, so that in each round another one comes first.
     fn measure(floors: &[Floor], contenders: &[Contender], job: &Job, first: usize) -> Result<Self> {
         let all_floors = || -> Result<Vec<_>> {
             let one = |floor: &Floor| {
@@ -91,7 +91,7 @@ impl Round {
         Ok(Self { floors, contenders: times })
     }
 
-    /// By how much the floor that changed most did, each with the pause that was best for it.
+    /// The factor of the floor that changed most. For each floor and end, the best pause counts.
     fn drift(&self) -> f64 {
         let best = |nanos: &[f64]| nanos.iter().copied().fold(f64::INFINITY, f64::min);
         let of = |[begin, end]: &[Vec<f64>; 2]| {
@@ -102,7 +102,7 @@ impl Round {
     }
 }
 
-/// No more than a contender gets, if that is to be quick.
+/// How often a floor is measured: not more often than a contender, so that `--quick` is quick.
 fn floor_counts(job: &Job) -> Counts {
     if job.counts.timed < FLOOR.timed {
         job.counts
@@ -121,7 +121,7 @@ mod tests {
             floors: floors.iter().map(|pair| pair.map(|nanos| nanos.to_vec())).collect(),
             contenders: Vec::new(),
         };
-        // The best pause counts, not the same one.
+        // At each end the best pause counts, even if it is not the same one.
         assert_eq!(round(&[[[10.0, 20.0], [30.0, 10.0]]]).drift(), 1.0);
         assert_eq!(round(&[[[10.0, 20.0], [10.0, 20.0]], [[10.0, 20.0], [8.0, 20.0]]]).drift(), 1.25);
         assert_eq!(round(&[[[8.0, 20.0], [10.0, 20.0]]]).drift(), 1.25);

@@ -5,19 +5,19 @@ use serde::Serialize;
 
 use crate::pair::Pause;
 
-/// The middle of what was measured, and where its half lies.
+/// The median of some values, and the quartiles around it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quartiles {
-    /// A quarter is below.
+    /// A quarter of the values is below this.
     pub q1: f64,
-    /// A half.
+    /// Half of the values are below this.
     pub median: f64,
-    /// Three quarters.
+    /// Three quarters of the values are below this.
     pub q3: f64,
 }
 
 impl Quartiles {
-    /// Of all `values`, between which it is straight lines; `None` of none.
+    /// The quartiles of `values`, with linear interpolation between them; `None` if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -30,33 +30,33 @@ impl Quartiles {
         Some(Self { q1: at(1), median: at(2), q3: at(3) })
     }
 
-    /// As multiples of `unit`.
+    /// The quartiles as multiples of `unit`.
     pub fn by(self, unit: f64) -> Self {
         Self { q1: self.q1 / unit, median: self.median / unit, q3: self.q3 / unit }
     }
 }
 
-/// What one contender, or floor, took: with each pause, in each round.
+/// The times of one contender or floor, with each pause and in each round.
 #[derive(Clone, Debug)]
 pub struct Times {
-    /// Which pauses.
+    /// The pauses.
     pauses: &'static [Pause],
-    /// For each pause the nanoseconds of each round.
+    /// The nanoseconds of each round, for each pause.
     nanos: Vec<Vec<f64>>,
 }
 
 impl Times {
-    /// None yet.
+    /// No times yet.
     pub fn new(pauses: &'static [Pause]) -> Self {
         Self { pauses, nanos: vec![Vec::new(); pauses.len()] }
     }
 
-    /// One more round: nanoseconds for each pause.
+    /// Adds a round: nanoseconds for each pause.
     pub fn push(&mut self, round: impl IntoIterator<Item = f64>) {
         self.nanos.iter_mut().zip(round).for_each(|(all, one)| all.push(one));
     }
 
-    /// With the pause that was best over all rounds; `None` if there was no round.
+    /// The times with the pause that was best over all rounds; `None` if there was no round.
     pub fn best(&self) -> Option<Best<'_>> {
         let all = self.pauses.iter().zip(&self.nanos);
         let known = all.filter_map(|(pause, nanos)| {
@@ -66,24 +66,24 @@ impl Times {
     }
 }
 
-/// What one took with its best pause.
+/// The times of a contender or floor with its best pause.
 #[derive(Clone, Copy, Debug)]
 pub struct Best<'a> {
-    /// Which.
+    /// That pause.
     pub pause: Pause,
-    /// Nanoseconds of its rounds.
+    /// The quartiles of the nanoseconds of all rounds.
     pub quartiles: Quartiles,
-    /// Its rounds.
+    /// The nanoseconds of each round.
     nanos: &'a [f64],
 }
 
 impl Best<'_> {
-    /// The median of its rounds.
+    /// The median of all rounds.
     pub const fn median_ns(&self) -> f64 {
         self.quartiles.median
     }
 
-    /// As a multiple of what another took in the same round.
+    /// The ratio to the times of another one, computed in each round.
     pub fn ratio_to(&self, other: &Best<'_>) -> Option<Quartiles> {
         Quartiles::of(self.nanos.iter().zip(other.nanos).map(|(mine, its)| mine / its))
     }

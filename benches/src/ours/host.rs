@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels in one process, each with one CPU, that share memory: a platform with nothing to wait for.
+//! Kernels in one process that share memory, each with one CPU. The platform does nothing that takes time.
 //!
-//! `tests/instructions` counts with it, too.
+//! `tests/instructions` uses it, too.
 
 use std::array;
 use std::ptr::NonNull;
@@ -22,12 +22,12 @@ use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig};
 /// The type of every message.
 pub const NUMBERED: MessageType = MessageType(7);
 
-/// A kernel. `CPUS`: how many might send, if it had them.
+/// A kernel. `CPUS` is the number of CPUs that its endpoint is made for. It has only one.
 pub type Kernel<W, H, const CPUS: usize> = Endpoint<Host<W>, H, CPUS, 1>;
 
-/// A word of shared memory that can be made of nothing.
+/// A word of shared memory that can be made.
 pub trait Zero: Word {
-    /// One that holds 0.
+    /// A word that holds 0.
     fn zero() -> Self;
 }
 
@@ -45,15 +45,15 @@ struct Page<W>([W; PAGE_WORDS]);
 /// The memory that all kernels see, zeroed, from physical address [`START`] on.
 pub struct Memory<W> {
     pages: Box<[Page<W>]>,
-    /// Bytes that the pool has given.
+    /// How many bytes the pool has given out.
     given: AtomicU64,
 }
 
-/// Its first physical address.
+/// The first physical address of [`Memory`].
 pub const START: PhysAddr = PhysAddr(1 << 32);
 
 impl<W: Zero> Memory<W> {
-    /// At least `len` bytes.
+    /// Makes memory of at least `len` bytes.
     pub fn new(len: u64) -> Arc<Self> {
         let page = || Page(array::from_fn(|_| W::zero()));
         let pages = (0..len.div_ceil(PAGE_SIZE)).map(|_| page()).collect();
@@ -64,34 +64,34 @@ impl<W: Zero> Memory<W> {
         const { assert!(size_of::<Page<W>>() == PAGE_SIZE as usize && size_of::<W>() == 8) };
         let offset = range.start().0.checked_sub(START.0)?;
         let first = usize::try_from(offset / 8).ok()?;
-        // SAFETY: a `Page` is an array of `PAGE_WORDS` words and nothing else: as large as it is aligned.
+        // SAFETY: a `Page` is an array of `PAGE_WORDS` words and has no padding (asserted above).
         let words =
             unsafe { slice::from_raw_parts(self.pages.as_ptr().cast(), self.pages.len() * PAGE_WORDS) };
         words.get(first..first.checked_add(usize::try_from(range.len() / 8).ok()?)?)
     }
 }
 
-/// What a kernel runs on.
+/// The platform of a kernel.
 pub struct Host<W> {
     memory: Arc<Memory<W>>,
     cpu: PhysCpuId,
-    /// Doorbells rung. Of this kernel's thread alone, so that counting costs no locked instruction.
+    /// How many doorbells it rang. Only this kernel's thread counts them, so that no locked instruction is needed.
     rung: AtomicU64,
 }
 
 impl<W: Zero> Host<W> {
-    /// That of the kernel on the CPU `cpu`; it is to be used by one thread at a time.
+    /// The platform of the kernel on CPU `cpu`. Only one thread at a time may use it.
     pub const fn new(memory: Arc<Memory<W>>, cpu: PhysCpuId) -> Self {
         Self { memory, cpu, rung: AtomicU64::new(0) }
     }
 
-    /// Doorbells that this kernel rang.
+    /// How many doorbells this kernel rang.
     pub fn rung(&self) -> u64 {
         self.rung.load(Ordering::Relaxed)
     }
 }
 
-/// A kernel that knows who it is, and has one handler; it has the id `me`, and its CPU too.
+/// Makes a kernel that is identified and has one handler. `me` is its id, and the id of its CPU.
 pub fn kernel<W: Zero, H: Handler, const CPUS: usize>(
     memory: &Arc<Memory<W>>,
     me: u8,
@@ -103,7 +103,7 @@ pub fn kernel<W: Zero, H: Handler, const CPUS: usize>(
     kernel
 }
 
-/// Has each of two kernels make its region, and attach the other's.
+/// Makes a region for each of two kernels, and attaches it to the other.
 pub fn link<W: Zero, H: Handler, const CPUS: usize>(kernels: [(&Kernel<W, H, CPUS>, u8, Geometry); 2]) {
     let regions = kernels.map(|(kernel, me, geometry)| create(kernel, me, geometry));
     let [(a, a_id, _), (b, b_id, _)] = kernels;
@@ -111,7 +111,7 @@ pub fn link<W: Zero, H: Handler, const CPUS: usize>(kernels: [(&Kernel<W, H, CPU
     attach(b, a_id, regions[0]);
 }
 
-/// Has a kernel make its own region.
+/// Lets a kernel make its own region.
 pub fn create<W: Zero, H: Handler, const CPUS: usize>(
     kernel: &Kernel<W, H, CPUS>,
     me: u8,
@@ -121,7 +121,7 @@ pub fn create<W: Zero, H: Handler, const CPUS: usize>(
     configured(me, LinkConfig::Native(Some(geometry)), create).expect("a region")
 }
 
-/// Has a kernel know the instance `id`, whose region is there.
+/// Lets a kernel attach the instance `id`, whose region this is.
 pub fn attach<W: Zero, H: Handler, const CPUS: usize>(
     kernel: &Kernel<W, H, CPUS>,
     id: u8,
@@ -131,7 +131,7 @@ pub fn attach<W: Zero, H: Handler, const CPUS: usize>(
     configured(id, LinkConfig::Native(None), attach).expect("a region in memory");
 }
 
-/// Calls `with` for the instance `id`.
+/// Calls `with` with the configuration of instance `id`.
 pub fn configured<R>(id: u8, link: LinkConfig, with: impl FnOnce(&InstanceConfig<'_>) -> R) -> R {
     let cpu = PhysCpuId(id.into());
     with(&InstanceConfig {
@@ -145,7 +145,7 @@ pub fn configured<R>(id: u8, link: LinkConfig, with: impl FnOnce(&InstanceConfig
     })
 }
 
-// SAFETY: there is no interrupt: who receives looks, and reads with acquire what was published with release.
+// SAFETY: there are no interrupts. Receivers poll, and read with acquire what was published with release.
 unsafe impl<W: Zero> Doorbell for Host<W> {
     #[inline(always)]
     fn check(&self, _: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
@@ -161,7 +161,7 @@ unsafe impl<W: Zero> Doorbell for Host<W> {
     }
 }
 
-// SAFETY: a kernel has one CPU, which is the thread that uses it.
+// SAFETY: a kernel has one CPU. The thread that uses the kernel is that CPU.
 unsafe impl<W: Zero> ThisCpu for Host<W> {
     #[inline(always)]
     fn physical_id(&self) -> PhysCpuId {
@@ -177,7 +177,7 @@ unsafe impl<W: Zero> ThisCpu for Host<W> {
     }
 }
 
-// SAFETY: there are no interrupts, and the one thread is pinned.
+// SAFETY: there are no interrupts, and the only thread is pinned.
 unsafe impl<W: Zero> LocalInterrupts for Host<W> {
     type State = ();
     #[inline(always)]
@@ -186,8 +186,8 @@ unsafe impl<W: Zero> LocalInterrupts for Host<W> {
     fn restore(&self, (): ()) {}
 }
 
-// SAFETY: a mapping is a part of `memory`, which is aligned, lives as long as this `Host` and with it the
-// endpoint that holds both, and is accessed as `W` alone.
+// SAFETY: a mapping is a part of `memory`. That is aligned, is only accessed as `W`, and lives as long as this `Host`. The
+// endpoint holds the `Host` and the mapping.
 unsafe impl<W: Zero> PhysMemory for Host<W> {
     type Word = W;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<W>, MapError> {
@@ -195,7 +195,7 @@ unsafe impl<W: Zero> PhysMemory for Host<W> {
             return Err(MapError::Misaligned);
         }
         let words = self.memory.words(range).ok_or(MapError::NotAllowed)?;
-        // SAFETY: see above.
+        // SAFETY: see the comment at the `impl`.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
     unsafe fn unmap(&self, _: Mapping<W>) {}
@@ -204,7 +204,7 @@ unsafe impl<W: Zero> PhysMemory for Host<W> {
     }
 }
 
-// SAFETY: nothing is given twice, as nothing is taken back.
+// SAFETY: no memory is given out twice, because none is taken back.
 unsafe impl<W: Zero> InstancePool for Host<W> {
     fn alloc(&self, _: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let at = self.memory.given.fetch_add(len.next_multiple_of(PAGE_SIZE), Ordering::Relaxed);
@@ -216,7 +216,7 @@ unsafe impl<W: Zero> InstancePool for Host<W> {
 impl<W: Zero> DeferredWork for Host<W> {
     #[inline(always)]
     fn schedule(&self) {
-        // Whoever looks runs the deferred work next.
+        // Nothing to do: after each look the deferred work is run.
     }
 }
 

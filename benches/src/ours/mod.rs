@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi's links: from a typed send to the handler called.
+//! mk-ipi's links: measured from the send of a typed message to the call of its handler.
 
 mod host;
 mod native;
@@ -16,15 +16,15 @@ use zerocopy::FromBytes;
 use crate::link::{Contender, Kind};
 use crate::message::{Payload, Sink};
 
-/// A lane's memory goes by lines.
+/// Bytes of a line of a lane.
 pub const LINE_BYTES: usize = 64;
 
-/// How many of them a message takes.
+/// How many lines a message takes.
 pub const fn lines_of(bytes: usize) -> usize {
     mk_ipi_core::abi::native::lines_of(bytes) as usize
 }
 
-/// The handler that a kernel registers: to the sink with it, by its type.
+/// The handler that a kernel registers. It gives each message to the sink.
 struct ToSink<const WORDS: usize>(Arc<Sink>);
 
 impl<const WORDS: usize> Handler for ToSink<WORDS> {
@@ -37,7 +37,7 @@ impl<const WORDS: usize> Handler for ToSink<WORDS> {
     }
 }
 
-/// Those that can do it, the native link with lanes of each of `lines`.
+/// Our contenders for this kind and size. Those on the native link exist once for each number of `lines`.
 pub fn contenders<const WORDS: usize>(kind: Kind, lines: &[usize]) -> Vec<Contender> {
     let mut all: Vec<_> = lines.iter().flat_map(|lines| native::contenders::<WORDS>(kind, *lines)).collect();
     all.extend(rfc_v2::contender::<WORDS>(kind));

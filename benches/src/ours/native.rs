@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link: from a typed send to the handler called, by a kernel that polls.
+//! The native link, with kernels that poll: measured from the send of a typed message to the call of its handler.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::message::{Payload, Sink};
 
 type Kernel<const WORDS: usize, const CPUS: usize> = host::Kernel<AtomicU64, ToSink<WORDS>, CPUS>;
 
-/// With lanes of `lines`: where one CPU alone can send, and where several could.
+/// The contenders with lanes of `lines`: with endpoints for one CPU, and with endpoints for several.
 pub fn contenders<const WORDS: usize>(kind: Kind, lines: usize) -> Vec<Contender> {
     let one = each_call::<WORDS, 1>(kind, lines, "1 CPU");
     one.into_iter().chain(each_call::<WORDS, 4>(kind, lines, "4 CPUs")).collect()
@@ -29,7 +29,7 @@ fn each_call<const WORDS: usize, const CPUS: usize>(kind: Kind, lines: usize, cp
     let sending = move |sinks| Native::<WORDS, CPUS, false>::new(sinks, lines);
     let posting = move |sinks| Native::<WORDS, CPUS, true>::new(sinks, lines);
     let mut all = vec![Contender::new::<WORDS, false, _>(name("send"), room, sending)];
-    // Who posts one message and flushes it has sent it.
+    // In a round trip, a post and a flush would be the same as a send.
     if kind == Kind::Stream {
         all.push(Contender::new::<WORDS, false, _>(name("post"), room, posting));
     }
@@ -37,10 +37,10 @@ fn each_call<const WORDS: usize, const CPUS: usize>(kind: Kind, lines: usize, cp
     all.into_iter().map(Contender::ours).collect()
 }
 
-/// How the kernels know each other.
+/// The ids of the kernels.
 const KERNELS: [u8; 2] = [0, 1];
 
-/// Two kernels. `POST`: single messages are posted, and flushed after several.
+/// Two kernels. With `POST`, single messages are posted, and flushed after several.
 struct Native<const WORDS: usize, const CPUS: usize, const POST: bool> {
     kernels: [Box<Kernel<WORDS, CPUS>>; 2],
     sinks: [Arc<Sink>; 2],
@@ -67,15 +67,15 @@ impl<const WORDS: usize, const CPUS: usize, const POST: bool> Link<WORDS> for Na
         [(near, b, near_sink), (far, a, far_sink)].map(|(kernel, peer, sink)| Held::<WORDS, CPUS, POST> {
             kernel,
             peer,
-            held: kernel.instance(peer).expect("it was added"),
-            poller: kernel.poller().expect("nobody else holds the receiver"),
+            held: kernel.instance(peer).expect("the peer is attached"),
+            poller: kernel.poller().expect("there is no other poller"),
             sink,
             came: sink.came(),
         })
     }
 }
 
-/// A kernel that keeps hold of its peer and of its own receiver: nothing is looked up for each message.
+/// A kernel that holds references to its peer and to its own poller, so that nothing is looked up for each message.
 struct Held<'a, const WORDS: usize, const CPUS: usize, const POST: bool> {
     kernel: &'a Kernel<WORDS, CPUS>,
     peer: InstanceId,
@@ -116,7 +116,7 @@ impl<const WORDS: usize, const CPUS: usize, const POST: bool> End<WORDS> for Hel
         if self.poller.poll() == 0 {
             return 0;
         }
-        // What was found need not be messages alone.
+        // A poll can also find other things than messages, so the messages are counted at the sink.
         let before = mem::replace(&mut self.came, self.sink.came());
         (self.came - before) as usize
     }
@@ -132,7 +132,7 @@ mod tests {
         let sinks = Sink::pair(Handler::Heavy);
         let mut link = Native::<6, 1, false>::new(sinks.clone(), 64);
         let [mut near, mut far]: [_; 2] = Link::<6>::ends(&mut link);
-        // Who has not spoken lately is not looked at each time.
+        // A poll does not look each time at a peer that has not sent lately.
         let mut receive = || (0..200).map(|_| far.receive(1)).sum::<usize>();
         for n in 0..1000 {
             assert!(near.send(&Payload::numbered(n)), "{n}");

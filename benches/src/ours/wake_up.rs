@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What it costs a receiver that slept to take one message, with many peers that say nothing: the time, and the accesses to
-//! shared memory.
+//! The cost of one message to a receiver that sleeps and has many idle peers: the time, and the accesses to shared memory.
 //!
-//! A kernel sends to itself, takes the interrupt and runs the deferred work, all in one thread, so that no line moves: what
-//! grows with the peers is work.
+//! A kernel sends to itself, takes the interrupt and runs the deferred work, all in one thread. So no cache line moves between
+//! CPUs, and the cost that grows with the number of peers is work.
 
 use std::time::Instant;
 
@@ -18,23 +17,23 @@ use super::host::{self, Kernel, Memory, Zero, NUMBERED};
 use crate::pair::nanos_each;
 use crate::stats::Quartiles;
 
-/// How many peers say nothing.
+/// The numbers of idle peers.
 const IDLE: [u8; 3] = [1, 16, 255];
-/// Wake-ups that are timed together.
+/// How many wake-ups are timed together.
 const TOGETHER: u64 = 16;
 
 /// A wake-up with so many idle peers.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WakeUp {
-    /// Peers that are known, said hello and one thing, and say nothing since.
+    /// How many peers are idle. Each has attached and sent one message, and nothing since.
     pub idle_peers: u8,
-    /// From the send to the end of the deferred work.
+    /// The time from the send to the end of the deferred work.
     pub nanos: Quartiles,
-    /// How often shared memory is touched meanwhile.
+    /// The accesses to shared memory in that time.
     pub accesses: Accesses,
 }
 
-/// Accesses to shared memory, on the average.
+/// Average numbers of accesses to shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Accesses {
     /// Words read.
@@ -45,7 +44,7 @@ pub struct Accesses {
     pub exchanges: f64,
 }
 
-/// With each number of idle peers; `samples` are timed.
+/// Measures with each number of idle peers. Times `samples` groups of wake-ups.
 pub fn wake_up(samples: u64) -> Result<Vec<WakeUp>> {
     let one = |idle_peers| {
         let timed = Sleeper::<AtomicU64>::with_idle(idle_peers)?;
@@ -68,7 +67,7 @@ impl Handler for Ignore {
     fn handle(&self, _: &Message<'_>) {}
 }
 
-/// A kernel that sleeps until it is rung, by itself.
+/// A kernel that sleeps until it rings itself.
 struct Sleeper<W: Zero> {
     kernel: Box<Kernel<W, Ignore, 1>>,
     me: InstanceId,
@@ -77,10 +76,10 @@ struct Sleeper<W: Zero> {
 impl<W: Zero> Sleeper<W> {
     const ME: u8 = 0;
 
-    /// With so many peers, each of which said one thing.
+    /// Makes a sleeper with so many peers. Each of them has sent one message.
     fn with_idle(peers: u8) -> Result<Self> {
         let geometry = Geometry::default_for(MAX_LANES).context("as many lanes as there can be")?;
-        // A peer's region has lanes up to its own, as short as can be.
+        // A peer's region has only the lanes up to its own. They are as short as possible.
         let of_peer = |id: u8| Geometry::new(u32::from(id) + 1, MIN_LINES, 48).context("few lanes");
         let most = of_peer(peers)?.total_size().next_multiple_of(PAGE_SIZE);
         let memory = Memory::new(geometry.total_size().next_multiple_of(PAGE_SIZE) + u64::from(peers) * most);
@@ -94,7 +93,7 @@ impl<W: Zero> Sleeper<W> {
             peer.send(sleeper.me, NUMBERED, &[id]).ok().context("a peer's lane is not open")?;
             ensure!(sleeper.kernel.run_deferred().messages == 1, "a peer's message was not handled");
         }
-        // The last hellos, answers and whatever else comes once.
+        // These wake-ups take the last hellos, answers and other work that is done only once.
         (0..64).try_for_each(|_| sleeper.wake())?;
         Ok(sleeper)
     }
@@ -102,14 +101,14 @@ impl<W: Zero> Sleeper<W> {
     fn wake(&self) -> Result<()> {
         let rung = self.kernel.platform().rung();
         self.kernel.send(self.me, NUMBERED, &[0; 48]).ok().context("not sent")?;
-        ensure!(self.kernel.platform().rung() == rung + 1, "who sleeps was not rung");
+        ensure!(self.kernel.platform().rung() == rung + 1, "the sleeper was not rung");
         self.kernel.on_interrupt();
         ensure!(self.kernel.run_deferred().messages == 1, "the message was not handled");
         Ok(())
     }
 }
 
-/// A word that counts who touches it.
+/// A word that counts the accesses to it.
 #[repr(transparent)]
 struct Counting(AtomicU64);
 
@@ -139,7 +138,7 @@ impl Word for Counting {
 }
 
 fn accesses(idle: u8) -> Result<Accesses> {
-    /// So many that what is done now and then has its share.
+    /// So many that the average includes work that is done only sometimes.
     const WAKE_UPS: u64 = 4096;
     let sleeper = Sleeper::<Counting>::with_idle(idle)?;
     let counters = [&LOADS, &STORES, &EXCHANGES];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `crossbeam_queue::ArrayQueue`: many senders and receivers; a stamp in each cell. It has no call for many messages.
+//! `crossbeam_queue::ArrayQueue`, for many senders and receivers. Each cell has a stamp. It has no call for many messages.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::link::{Contender, End};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// What stands beside each message.
+/// Bytes in a cell beside the message.
 pub const STAMP: usize = size_of::<usize>();
 
-/// With so many cells.
+/// The contender with so many cells.
 pub fn crossbeam<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     let memory = cells * (STAMP + size_of::<Payload<WORDS>>());
     contender::<WORDS, false, _>("crossbeam ArrayQueue (MPMC)", room, cells, memory, move |[near, far]| {

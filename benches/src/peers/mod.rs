@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The queues that Rust programs use, one in each direction, as their own documentation has them used.
+//! The queues that Rust programs use, one in each direction. They are used as their own documentation says.
 
 mod crossbeam;
 mod heapless;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::link::{Contender, Link, Room};
 use crate::message::{Payload, Sink};
 
-/// A queue that `make` makes; `room` says why it has that much.
+/// A contender whose queues `make` makes. `room` is the part of its name that says why it has so much room.
 fn contender<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
     name: &str,
     room: &str,
@@ -27,7 +27,7 @@ fn contender<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
     Contender::new::<WORDS, MANY, L>(format!("{name}, {room}"), Room { messages, memory_bytes }, make)
 }
 
-/// Gives what `pop` gives to the sink, until nothing is there or `most` came.
+/// Gives messages from `pop` to the sink, until there is none or `most` came. Returns how many came.
 #[inline(always)]
 fn drain<const WORDS: usize>(
     sink: &Sink,
@@ -43,5 +43,5 @@ fn drain<const WORDS: usize>(
     came
 }
 
-/// Makes a peer of so many cells; `room` says why so many.
+/// Makes a contender with so many cells. `room` is the part of its name that says why so many.
 pub type Make = fn(room: &str, cells: usize) -> Contender;

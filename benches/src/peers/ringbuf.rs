@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ringbuf`, by its caching ends, which `split` gives.
+//! `ringbuf`, with the caching ends that `split` returns.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::link::{Contender, End};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// By `try_push` and `try_pop`.
+/// The contender that uses `try_push` and `try_pop`.
 pub fn ringbuf<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, false>("ringbuf", room, cells)
 }
 
-/// By `push_slice`, and by `as_slices` and `skip`, which handle messages in place.
+/// The contender that uses `push_slice`, and `as_slices` and `skip`, which handle messages in place.
 pub fn ringbuf_slices<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, true>("ringbuf slices", room, cells)
 }

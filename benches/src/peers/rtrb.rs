@@ -10,12 +10,12 @@ use crate::link::{Contender, End};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// By `push` and `pop`.
+/// The contender that uses `push` and `pop`.
 pub fn rtrb<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, false>("rtrb", room, cells)
 }
 
-/// By `push_partial_slice` and `read_chunk`, whose messages are handled in place.
+/// The contender that uses `push_partial_slice`, and `read_chunk`, which handles messages in place.
 pub fn rtrb_chunks<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, true>("rtrb chunks", room, cells)
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the native link is to reach on a quiet machine. Told, not asserted: machines differ.
+//! The goals of the native link on a quiet machine. They are reported and not asserted, because machines differ.
 
 use super::{Outcome, Workload};
 use crate::link::Kind;
 
-/// One of them.
+/// A goal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
     /// What is measured.
     pub what: String,
-    /// How it came out.
+    /// The figure that was measured.
     pub found: f64,
     limit: Limit,
 }
@@ -21,7 +21,7 @@ enum Limit {
 }
 
 impl Bar {
-    /// Whether it was reached.
+    /// True if the goal was reached.
     pub fn is_met(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.found <= limit,
@@ -29,7 +29,7 @@ impl Bar {
         }
     }
 
-    /// As it is shown.
+    /// The limit, as it is shown.
     pub fn limit(&self) -> String {
         match self.limit {
             Limit::AtMost(limit) => format!("<= {limit:.2}"),
@@ -38,7 +38,7 @@ impl Bar {
     }
 }
 
-/// Those that these workloads tell of.
+/// The goals for these workloads.
 pub fn bars(workloads: &[Workload]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for workload in workloads {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes out: the figures, as they stand in the JSON.
+//! The report: the figures, with the same names as in the JSON.
 
 mod bars;
 mod csv;
@@ -22,13 +22,13 @@ use crate::stats::{Best, Quartiles};
 pub struct Report {
     /// The machine.
     pub topology: Topology,
-    /// Whether the threads ran before all ordinary ones; without that the operating system interrupts them.
+    /// True if the threads had priority over all ordinary ones. Without that the operating system interrupts them.
     pub realtime: bool,
-    /// What was done with a message.
+    /// How much of each message was read.
     pub handler: Handler,
-    /// One per kind and size.
+    /// The workloads, one for each kind and size.
     pub workloads: Vec<Workload>,
-    /// What a receiver's wake-up costs.
+    /// The cost of a receiver's wake-up.
     pub wake_up: Vec<WakeUp>,
 }
 
@@ -39,49 +39,49 @@ pub struct Workload {
     pub kind: Kind,
     /// Bytes of a message.
     pub bytes: usize,
-    /// The floor that ratios are to: that of a message of this size.
+    /// The floor of a message of this size. Ratios are multiples of it.
     pub floor_ns: f64,
-    /// All floors, that one first.
+    /// All floors, this one first.
     pub floors: Vec<FloorTime>,
-    /// Rounds that count.
+    /// How many rounds count.
     pub rounds: usize,
-    /// Rounds in which a floor changed too much.
+    /// How many rounds did not count, because a floor changed too much.
     pub discarded: usize,
-    /// The peer with the least median.
+    /// The peer with the smallest median.
     pub best_peer: Option<String>,
-    /// Everyone.
+    /// All contenders.
     pub contenders: Vec<Outcome>,
 }
 
-/// A floor.
+/// The time of a floor.
 #[derive(Debug, Serialize)]
 pub struct FloorTime {
-    /// Which.
+    /// Which floor.
     pub name: Floor,
     /// Its best pause.
     pub pause: Pause,
-    /// Nanoseconds a trip. Far apart if the machine changed between rounds, as a virtual one does.
+    /// Nanoseconds of a trip. The quartiles are far apart if the machine changed between rounds, as virtual machines do.
     pub nanos: Quartiles,
 }
 
-/// What one contender took.
+/// The times of one contender.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
-    /// Who.
+    /// The contender.
     #[serde(flatten)]
     pub label: Label,
     /// Its best pause.
     pub pause: Pause,
-    /// Nanoseconds a trip, or a message.
+    /// Nanoseconds of a trip, or of a message.
     pub median_ns: f64,
-    /// By the floor of the same round.
+    /// Its time divided by the floor of the same round.
     pub ratio_to_floor: Quartiles,
-    /// By what the best peer took in the same round, if there was a peer.
+    /// Its time divided by the best peer's in the same round, if there was a peer.
     pub ratio_to_best_peer: Option<Quartiles>,
 }
 
 impl Workload {
-    /// Figures of what was measured; `None` if nothing was.
+    /// Computes the figures; `None` if nothing was measured.
     pub fn new(kind: Kind, bytes: usize, contenders: &[Contender], measured: &Measured) -> Option<Self> {
         let floors: Vec<_> =
             measured.floors.iter().filter_map(|(floor, times)| Some((*floor, times.best()?))).collect();
@@ -119,7 +119,7 @@ impl Workload {
         })
     }
 
-    /// The one with the least median among those that fit.
+    /// The contender with the smallest median, among those for which `fits` is true.
     pub fn best(&self, fits: impl Fn(&Outcome) -> bool) -> Option<&Outcome> {
         let all = self.contenders.iter().filter(|outcome| fits(outcome));
         all.min_by(|a, b| a.median_ns.total_cmp(&b.median_ns))
@@ -141,7 +141,7 @@ pub(crate) mod tests {
         Quartiles { q1: all, median: all, q3: all }
     }
 
-    /// A workload with a contender of each name that took so long, by a floor of 100 ns.
+    /// A workload with these contenders and their times, and a floor of 100 ns.
     pub fn workload(kind: Kind, bytes: usize, took: &[(&str, f64)]) -> Workload {
         let outcome = |(name, nanos): &(&str, f64)| {
             let ratio = |by: f64| quartiles(*nanos).by(by);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drawings: each workload's contenders with their quartiles, and each kind over all sizes.
+//! Drawings: the contenders of each workload with their quartiles, and each kind over all sizes.
 
 use std::error::Error;
 use std::fs;
@@ -17,7 +17,7 @@ const FLOOR: RGBColor = RGBColor(90, 90, 90);
 const WIDTH: u32 = 900;
 
 impl Report {
-    /// Draws all into `folder`, which is made if it is not there.
+    /// Writes all drawings to `folder`. It is made if it does not exist.
     pub fn plot(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         for workload in &self.workloads {
@@ -54,7 +54,7 @@ fn ranges<'a>(workload: &Workload, file: &'a Path) -> Drawn<'a> {
         .build_cartesian_2d(0.0..most, (0..rows).into_segmented())?;
     let name = |at: &SegmentValue<i32>| match at {
         SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => {
-            // The first contender stands at the top.
+            // The first contender is at the top.
             all.get((rows - 1 - row) as usize).map_or_else(String::new, |outcome| outcome.label.name.clone())
         }
         SegmentValue::Last => String::new(),
@@ -73,7 +73,7 @@ fn ranges<'a>(workload: &Workload, file: &'a Path) -> Drawn<'a> {
     Ok(())
 }
 
-/// Nanoseconds over bytes: the floor, the best of ours and the best peer.
+/// A chart of nanoseconds over bytes: the floor, the best of our contenders and the best peer.
 fn sizes<'a>(kind: Kind, workloads: &[&Workload], file: &'a Path) -> Drawn<'a> {
     let best = |ours: bool| {
         let of = |(at, workload): (usize, &&Workload)| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tables.
+//! The report as tables.
 
 use std::fmt;
 
@@ -13,23 +13,23 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.topology)?;
         let how = if self.realtime {
-            "before all ordinary ones (SCHED_FIFO)"
+            "with priority over all ordinary ones (SCHED_FIFO)"
         } else {
-            "as ordinary ones (SCHED_FIFO is not allowed, or was not wanted)"
+            "with ordinary priority (SCHED_FIFO is not allowed, or was not wanted)"
         };
         writeln!(f, "The threads ran {how}.")?;
         self.workloads.iter().try_for_each(|workload| write!(f, "{workload}"))?;
         if self.workloads.len() > 1 {
-            writeln!(f, "\nThe best of each size\n{}", overview(&self.workloads))?;
+            writeln!(f, "\nThe best contenders at each size\n{}", overview(&self.workloads))?;
         }
         let bars = bars(&self.workloads);
         if !bars.is_empty() {
-            writeln!(f, "\nWhat the link is to reach\n{}", bar_table(&bars))?;
+            writeln!(f, "\nGoals of the native link\n{}", bar_table(&bars))?;
         }
         if !self.wake_up.is_empty() {
             writeln!(
                 f,
-                "\nA message to a receiver that sleeps: sent, its interrupt taken, handled\n{}",
+                "\nA message to a receiver that sleeps: from the send to the end of the deferred work\n{}",
                 wake_up(self)
             )?;
         }
@@ -93,7 +93,7 @@ fn row(outcome: &Outcome) -> [String; 10] {
     ]
 }
 
-/// A line for each workload: who was best of ours and of the peers.
+/// A line for each workload, with the best of our contenders and the best peer.
 fn overview(workloads: &[Workload]) -> Table {
     let header =
         ["", "floor ns", "best of ours", "ns", "x floor", "best peer", "ns", "x floor", "ours x best peer"];
