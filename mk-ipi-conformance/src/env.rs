@@ -65,19 +65,16 @@ pub trait Env: Sync + Sized {
     /// configuration, and of the spare one. The suite attaches the instances.
     fn endpoint(&'static self) -> &'static TestEndpoint<Self>;
     /// How the suite attaches `kernel`: first incarnation, exclusive slots, one CPU. There is a slot for each physical CPU id
-    /// up to the
-    /// highest: `slots` is that id + 1.
+    /// up to the highest: `slots` is that id + 1.
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
     /// Memory for the slots of `kernel`. All kernels map it. It begins on a page boundary, and has 272 bytes for each slot in
     /// [`config_of`](Self::config_of).
     fn region_of(&self, kernel: usize) -> PhysRange;
     /// Memory for a native region of `kernel`: [`NATIVE_LEN`](crate::NATIVE_LEN) bytes from a page boundary on. All kernels map
-    /// it, and
-    /// nothing else uses it.
+    /// it, and nothing else uses it.
     fn native_region_of(&self, kernel: usize) -> PhysRange;
     /// Calls `f` with each event about a peer that this kernel's observer was told of since the last call: each event once, in
-    /// the
-    /// order in which the events came.
+    /// the order in which the events came.
     fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent));
     /// How often this kernel's observer was told to stop. In this test the observer only counts; the kernel must not stop.
     fn stops(&self) -> u64;
@@ -103,8 +100,7 @@ pub trait Env: Sync + Sized {
     /// [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
     fn pause(&self);
     /// Returns whether to run this case. All kernels of the machine must return the same. To run one case alone, return true
-    /// for its
-    /// name only.
+    /// for its name only.
     fn wants(&self, case: &Case) -> bool {
         let _ = case;
         true
@@ -227,7 +223,7 @@ pub(crate) trait Steps: Env {
         result
     }
 
-    /// Attaches every instance anew with this policy. All kernels do so together.
+    /// Attaches every instance again, with this policy. All kernels must do so together.
     fn set_policy(&'static self, policy: SlotPolicy) -> Outcome {
         self.step()?;
         for kernel in 0..self.kernels() {
@@ -243,7 +239,7 @@ pub(crate) trait Steps: Env {
     fn attach(&'static self, kernel: usize, link: LinkConfig, region: PhysRange) -> Outcome {
         let config = InstanceConfig { link, ..self.config_of(kernel) };
         let attached = self.endpoint().attach_instance(&config, Some(region));
-        check!(attached.is_ok(), "an instance can be attached anew");
+        check!(attached.is_ok(), "an instance can be attached again");
         Ok(())
     }
 

@@ -65,9 +65,8 @@ pub(crate) use check;
 /// Each case begins with exclusive slots, empty, and with an empty inbox.
 ///
 /// If cases fail, look at the first case that failed at any kernel: later failures can be its consequences. Within that case,
-/// ignore
-/// the kernels that expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run a case
-/// alone.
+/// ignore the kernels that expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run
+/// a case alone.
 pub fn run<E: Env>(env: &'static E) -> bool {
     let mut passed = true;
     let cases = CASES.iter().zip(cases::parts::<E>()).enumerate();

@@ -349,10 +349,8 @@ const END: u64 = 1 << 32;
 /// Kernel 0 sends while kernel 1's callback holds up the deferred work there, until the counter `overflowed` goes up.
 ///
 /// Returns three numbers: how many messages were sent to kernel 1, how many its handler saw, and how many of those were
-/// different.
-/// An overwritten slot delivers a message twice if a late doorbell finds it before its own doorbell (SPEC H-16). All three are
-/// 0 at
-/// the other kernels.
+/// different. An overwritten slot delivers a message twice if a late doorbell finds it before its own doorbell (SPEC H-16). All
+/// three are 0 at the other kernels.
 fn overflow<E: Env>(env: &'static E, overflowed: fn(&'static E) -> u64) -> Result<[u64; 3], Failed> {
     let (before, mark) = (env.inbox().count(), overflowed(env));
     env.step()?;

@@ -111,8 +111,7 @@ pub struct Memory {
 
 impl Memory {
     /// Opens the file at `path`. With a `base`, the file is taken as a raw dump, and `base` is the address of its first byte.
-    /// Without
-    /// one, the file is taken as an ELF vmcore if it begins like one, and else as a raw dump from address 0 on.
+    /// Without one, the file is taken as an ELF vmcore if it begins like one, and else as a raw dump from address 0 on.
     ///
     /// # Errors
     ///

@@ -338,8 +338,7 @@ pub(crate) trait Native: Env {
     }
 
     /// Checks the messages that came from `kernel` since `before`: each is whole, and they count up from number `first`.
-    /// Returns how
-    /// many there are.
+    /// Returns how many there are.
     fn in_order(&'static self, before: u64, kernel: usize, first: u64) -> Result<u64, Failed> {
         let (cpu, _) = self.doorbell_of(kernel)?;
         let (mut next, mut number) = (first, 0);

@@ -20,8 +20,7 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// Copies the lane. The receiver's positions are read before and after the rest. If they are the same, the lines from there
-    /// on
-    /// belong together, because no sender writes them again before the receiver goes on.
+    /// on belong together, because no sender writes them again before the receiver goes on.
     pub fn take(memory: &Memory, at: u64, geometry: Geometry, number: u32) -> Result<Self, ReadError> {
         let control_at = 8 * (receiver::CONTROL as u64 + u64::from(number) * receiver::CONTROL_WORDS as u64);
         let lane_at = geometry.lane_at(number).unwrap_or(0);

@@ -35,8 +35,7 @@ pub struct Lines {
     /// Messages after a line that is not published. They wait for that line.
     pub behind_gap: u64,
     /// Set if no honest sender writes the next line: the lane goes into quarantine when the receiver comes there. The number
-    /// says why,
-    /// as in [`Breach`](mk_ipi_abi::native::Breach).
+    /// says why, as in [`Breach`](mk_ipi_abi::native::Breach).
     pub breach_to_come: Option<u64>,
     /// The position after the last line that is published.
     pub end: u64,

@@ -67,8 +67,7 @@ pub const fn is_magic(word: u64) -> bool {
 }
 
 /// Explains the region at `at`. `len` is its length in the directory, if that is known. For each lane at most `messages` unread
-/// messages
-/// are listed.
+/// messages are listed.
 ///
 /// # Errors
 ///
