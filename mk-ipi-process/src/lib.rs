@@ -7,12 +7,12 @@
 //!
 //! # What a process does
 //!
-//! 1. The host makes the file ([`Machine::create`] or [`Machine::in_memory`]), writes the directory by a [`Host`], and starts the other
-//!    processes with the file and with what [`Host::command_line`] says.
+//! 1. The host makes the file ([`Machine::create`] or [`Machine::in_memory`]), writes the directory by a [`Host`], and starts
+//!    the other processes with the file and with what [`Host::command_line`] returns.
 //! 2. A kernel boots ([`boot`]). It opens the file ([`Machine::open`]), and enters the machine ([`Kernel::enter`]): from then
-//! on the
-//!    calling thread is its CPU. It makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
-//! 3. When it has nothing to do, it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when `idle` returns true.
+//!    on the calling thread is its CPU. It makes an `Endpoint`, sets the vector's handler ([`Kernel::set_vector`]), and joins.
+//! 3. When it has nothing to do, it waits ([`wait`]): it sleeps ([`Kernel::idle`]), and runs the deferred work when `idle`
+//!    returns true.
 //!
 //! # What is real, and what is not
 //!
