@@ -5,10 +5,10 @@ use crate::verdict::{Lane, Received, Sent, Session};
 use mk_ipi_abi::native::{lines_of, Geometry};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysRange};
 use mk_ipi_core::platform::PeerEvent;
+use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Message, SendError};
 use mk_ipi_mock::{Callback, Cpu, Fault, Link, Machine, Mode};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 const TYPE: MessageType = MessageType(7);
