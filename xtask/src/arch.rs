@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The architectures that there are kernels for.
+//! The architectures for which there are kernels.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl Arch {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::X86, Self::Arm64, Self::Riscv64];
 
-    /// The target of everything that a kernel links.
+    /// The compiler's target for everything that a kernel links.
     pub const fn target(self) -> &'static str {
         match self {
             Self::X86 => "x86_64-unknown-none",
@@ -58,7 +58,7 @@ impl Arch {
         ["mk-ipi", "mk-ipi-abi", "mk-ipi-core", "mk-ipi-net", "mk-ipi-services", doorbell]
     }
 
-    /// Where memory begins in the machine (examples/bare-metal/src/arch).
+    /// The address at which the machine's memory begins (examples/bare-metal/src/arch).
     pub const fn ram(self) -> u64 {
         match self {
             Self::X86 => 0,

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::cmd::{shown, Places};
 
-/// Where the benchmarks lie.
+/// The folder of the benchmarks.
 pub const FOLDER: &str = "benches";
 
 /// What `bench` takes: the benchmarks' own options.
@@ -21,7 +21,7 @@ pub struct BenchArgs {
     options: Vec<String>,
 }
 
-/// Runs them. Their stdout is ours, for `--json`.
+/// Runs the benchmarks. They use our stdout, for `--json`.
 pub fn bench(places: &Places, args: &BenchArgs) -> Result<()> {
     let mut cmd = command(places, args.options.iter().map(String::as_str));
     let status = cmd.stdin(Stdio::null()).status().with_context(|| shown(&cmd))?;
@@ -29,7 +29,7 @@ pub fn bench(places: &Places, args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// What builds and runs them.
+/// The command that builds and runs the benchmarks.
 pub fn command<'a>(places: &Places, options: impl IntoIterator<Item = &'a str>) -> Command {
     let mut cmd = places.cargo_in(Path::new(FOLDER));
     cmd.env("CARGO_TARGET_DIR", places.own_target("benches"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask capi`: the C header, the static libraries, and what belongs to them, in one folder.
+//! `cargo xtask capi`: builds the C header, the static libraries, and the files that belong to them, into one folder.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +16,9 @@ use crate::provision::{Need, Provision, Toolchain};
 pub const PACKAGE: &str = "mk-ipi-capi";
 /// Its C tests.
 pub const C_TESTS: &str = "mk-ipi-capi/tests/c";
-/// The host in C that the book shows, and the kernel that it talks to.
+/// The host in C that the book shows.
 pub const FIRST_KERNEL: &str = "examples/first_kernel.c";
-/// The least kernel of generation RFC v2.
+/// The minimal kernel of generation RFC v2 that this host talks to.
 pub const RFC_V2_KERNEL: &str = "examples/rfc_v2_kernel.c";
 /// The sources of `mk_ipi_test`.
 pub const TEST_SOURCES: [&str; 15] = [
@@ -45,7 +45,7 @@ pub const C_FLAGS: [&str; 6] =
 /// What `capi` takes.
 #[derive(Args, Clone, Debug)]
 pub struct CapiArgs {
-    /// Folder to leave everything in; made if it is not there
+    /// The folder to write everything to; it is made if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -55,25 +55,25 @@ pub struct CapiArgs {
     pub yes: bool,
 }
 
-/// How much the library has room for; the usual where nothing is said.
+/// The limits of the library. Each has a default.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Most CPUs of the kernel, 1 to 4096; those of others need no room [usual: 64]
+    /// Most CPUs of the kernel, 1 to 4096; CPUs of other kernels need no room [default: 64]
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// Most handlers, 1 to 128 [usual: 64]
+    /// Most handlers, 1 to 128 [default: 64]
     #[arg(long, value_name = "N")]
     pub handlers: Option<u32>,
-    /// Messages that wait on a CPU at most, a power of two, 1 to 1024 [usual: 16]
+    /// Most messages that can wait on a CPU, a power of two, 1 to 1024 [default: 16]
     #[arg(long, value_name = "N")]
     pub queue: Option<u32>,
-    /// Ids of instances are below it, 1 to 256 [usual: 256]
+    /// Ids of instances are below this number, 1 to 256 [default: 256]
     #[arg(long, value_name = "N")]
     pub instances: Option<u32>,
 }
 
 impl Limits {
-    /// What the crate and the header call them.
+    /// Their names in the crate and in the header.
     pub const fn named(self) -> [(&'static str, Option<u32>); 4] {
         [
             ("MK_IPI_MAX_CPUS", self.cpus),
@@ -83,7 +83,7 @@ impl Limits {
         ]
     }
 
-    /// Has `cargo` build with them, whatever the environment says.
+    /// Makes `cargo` build with these limits, whatever the environment says.
     fn set(self, cargo: &mut Command) {
         for (name, limit) in self.named() {
             match limit {
@@ -93,7 +93,7 @@ impl Limits {
         }
     }
 
-    /// The header with them in place of the usual ones.
+    /// The header with these limits instead of the defaults.
     fn put_into(self, header: &str) -> Result<String> {
         let mut text = header.to_owned();
         for (name, limit) in self.named() {
@@ -110,7 +110,7 @@ impl Limits {
 /// What a build needs.
 pub const NEEDS: [Need; 2] = [Need::Cc, Need::Rust(Toolchain::Active, &[], &[BARE_TARGET])];
 
-/// `cargo xtask capi`: writes the header anew, builds, and says what is where.
+/// `cargo xtask capi`: writes the header, builds the libraries, and lists the files.
 pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<()> {
     provision.announce(&NEEDS)?;
     provision.ensure(&NEEDS)?;
@@ -123,12 +123,12 @@ pub fn capi(places: &Places, provision: &Provision, args: &CapiArgs) -> Result<(
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
     for (name, _) in args.limits.named() {
         let value = header.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
-        println!("{name} is {}, in the header too", value.unwrap_or("?"));
+        println!("{name} is {}, also in the header", value.unwrap_or("?"));
     }
     Ok(())
 }
 
-/// Runs the test that compares the kept header with the crate; or has it written.
+/// Runs the test that compares the header in the repository with the crate. With `write` the test writes the header.
 pub fn header_test(places: &Places, write: bool) -> Result<u64> {
     let mut cargo = places.cargo();
     cargo.args(["test", "-p", PACKAGE, "--test", "header"]);
@@ -138,13 +138,13 @@ pub fn header_test(places: &Places, write: bool) -> Result<u64> {
     cmd::run_tests(&mut cargo)
 }
 
-/// Builds the library for the host, or for bare metal; gives the archive as cargo leaves it.
+/// Builds the library for this machine, or for bare metal. Returns the archive that cargo has made.
 pub fn library(places: &Places, target: Option<&str>, limits: Limits) -> Result<PathBuf> {
     let folder = places.own_target("capi");
     let mut cargo = places.cargo();
     cargo.env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS");
     limits.set(&mut cargo);
-    // One kind only: with an rlib beside it, cargo would not optimise across crates.
+    // Only a staticlib: if an rlib is built too, cargo does not optimise across crates.
     cargo.args(["rustc", "-p", PACKAGE, "--lib", "--profile", "capi", "--crate-type", "staticlib"]);
     cargo.args(target.iter().flat_map(|target| ["--target", target]));
     cmd::run(&mut cargo)?;
@@ -162,7 +162,7 @@ fn copy(from: &Path, to: PathBuf) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// Leaves the headers and the library for the host in `out`; gives header and library.
+/// Writes the headers and the library for this machine to `out`. Returns the header and the library.
 pub fn install_host(places: &Places, out: &Path, limits: Limits) -> Result<(PathBuf, PathBuf)> {
     let (include, lib) = (folder(out, "include")?, folder(out, "lib")?);
     let text = fs::read_to_string(places.root.join(PACKAGE).join("include/mk_ipi.h"))?;
@@ -173,7 +173,7 @@ pub fn install_host(places: &Places, out: &Path, limits: Limits) -> Result<(Path
     Ok((header, host))
 }
 
-/// Leaves all in `out`; gives each file with a word about it.
+/// Writes everything to `out`. Returns each file with a short description.
 pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathBuf, &'static str)>> {
     let (header, host) = install_host(places, out, limits)?;
     let (include, bare) = (folder(out, "include")?, folder(out, "lib/x86_64-unknown-none")?);
@@ -193,14 +193,14 @@ pub fn install(places: &Places, out: &Path, limits: Limits) -> Result<Vec<(PathB
     let python = copy(&crate_folder.join("tests/peer.py"), folder(out, "share")?.join("peer.py"))?;
     Ok(vec![
         (header, "the header"),
-        (host, "the library for the host"),
+        (host, "the library for programs on this machine"),
         (none, "the library for x86_64-unknown-none"),
         (pc, "for pkg-config"),
         (test, "tests the library, or a peer of yours"),
-        (include.join("mk_ipi_peer.h"), "what such a peer exports"),
-        (stdio, "such a peer, which has a program of yours do the work, in any language"),
+        (include.join("mk_ipi_peer.h"), "the functions that such a peer must export"),
+        (stdio, "such a peer, which lets a program of yours do the work, in any language"),
         (python, "such a program, in Python"),
-        (readme, "how to use all this"),
+        (readme, "how to use these files"),
     ])
 }
 
@@ -212,8 +212,8 @@ fn version(crate_folder: &Path) -> Result<String> {
     Ok(version.context("the workspace has no version")?.to_owned())
 }
 
-/// A library of one object: what the header declares and whatever that needs. Cargo's archive holds all of the compiler's
-/// own library besides, with its debug information and bitcode.
+/// Makes a library of one object: the functions that the header declares, and all that they need. Cargo's archive also contains
+/// the whole library of the compiler, with debug information and bitcode.
 fn packed(archive: &Path, header: &str, to: &Path) -> Result<PathBuf> {
     let object = to.with_extension("o");
     let mut link = Command::new("ld");
@@ -264,7 +264,7 @@ pub fn compiler(places: &Places, cc: &str, include: &Path) -> Command {
     cmd
 }
 
-/// Runs the test program; gives its last line, which counts the checks.
+/// Runs the test program. Returns its last line, which counts the checks.
 pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     let mut cmd = Command::new(program);
     if let Some(peer) = peer {
@@ -273,7 +273,7 @@ pub fn run_test(program: &Path, peer: Option<&Path>) -> Result<String> {
     run_test_as(&mut cmd, program)
 }
 
-/// The same of a peer that is a program: `words` for a shell. It speaks only the parts in `speaks`, if there are any.
+/// The same for a peer that is a program: `words` is a shell command. If `speaks` is not empty, the peer has only these parts.
 pub fn run_test_of_program(program: &Path, stdio: &Path, words: &str, speaks: &[&str]) -> Result<String> {
     let mut cmd = Command::new(program);
     cmd.arg("--peer").arg(stdio).env("MK_IPI_PEER_PROGRAM", words);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where things are, and how a child process is run.
+//! The places of files and folders, and how child processes are run.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -24,9 +24,9 @@ pub const KERNEL_CRATES: [&str; 8] = [
     "mk-ipi-services",
     "mk-ipi-x86",
 ];
-/// The crate that only our Linux module links beside them, and where it lies.
+/// One more crate, which only our Linux module links.
 pub const SPAWN: &str = "mk-ipi-spawn";
-/// See there.
+/// The folder of [`SPAWN`].
 pub const SPAWN_FOLDER: &str = "examples/linux/spawn";
 
 /// The places that every command needs.
@@ -35,7 +35,7 @@ pub struct Places {
     pub root: PathBuf,
     /// Cargo's target folder of the root workspace.
     pub target: PathBuf,
-    /// True where `CI=true`: what a developer may go without is an error there.
+    /// True if `CI=true`. Then a missing tool is an error, also one that a developer can do without.
     pub ci: bool,
 }
 
@@ -81,8 +81,8 @@ pub fn shown(cmd: &Command) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Runs to the end; a status other than 0 is an error. The child's stdout goes to our stderr, so that
-/// stdout keeps to what a command promises there.
+/// Runs the command to its end; a status other than 0 is an error. The child's stdout goes to our stderr, because our stdout is
+/// only for the result.
 pub fn run(cmd: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(cmd));
     let status = cmd.stdin(Stdio::null()).stdout(io::stderr()).status().with_context(|| shown(cmd))?;
@@ -92,7 +92,7 @@ pub fn run(cmd: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs to the end and gives stdout; the child's stderr is dropped.
+/// Runs the command to its end, and returns its stdout. The child's stderr is dropped.
 pub fn output(cmd: &mut Command) -> Result<String> {
     let out = cmd.stdin(Stdio::null()).stderr(Stdio::null()).output().with_context(|| shown(cmd))?;
     if !out.status.success() {
@@ -101,22 +101,22 @@ pub fn output(cmd: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Runs `cargo test` to the end and gives the number of tests that passed. That none ran is an error: a
-/// filter that matches nothing must not pass for a proof.
+/// Runs `cargo test` to its end, and returns the number of tests that passed. It is an error if no test ran: a
+/// filter that matches nothing proves nothing.
 pub fn run_tests(cmd: &mut Command) -> Result<u64> {
     let passed = run_and_add(cmd.stdout(Stdio::piped()), passed_in)?;
     ensure!(passed != 0, "`{}` ran no test", shown(cmd));
     Ok(passed)
 }
 
-/// Runs a fuzz target to the end and gives the number of its executions. None is an error.
+/// Runs a fuzz target to its end, and returns the number of its executions. It is an error if there are none.
 pub fn run_fuzzer(cmd: &mut Command) -> Result<u64> {
     let executed = run_and_add(cmd.stdout(io::stderr()).stderr(Stdio::piped()), executed_in)?;
     ensure!(executed != 0, "`{}` executed nothing", shown(cmd));
     Ok(executed)
 }
 
-/// Runs to the end, and adds what `figure` finds in the lines of the one stream that is piped. The lines go to our stderr.
+/// Runs the command to its end, and adds up what `figure` finds in the lines of the piped stream. The lines go to our stderr.
 fn run_and_add(cmd: &mut Command, figure: impl Fn(&str) -> u64) -> Result<u64> {
     eprintln!("$ {}", shown(cmd));
     let mut child = cmd.stdin(Stdio::null()).spawn().with_context(|| shown(cmd))?;
@@ -148,14 +148,14 @@ fn executed_in(line: &str) -> u64 {
     figure.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Waits until no other command holds the lock of `folder`, which is made if it is not there.
+/// Waits until no other command holds the lock of `folder`. The folder is made if it does not exist.
 pub fn lock(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("== another command is at work in {}: waiting for it", folder.display());
+            eprintln!("== another command works in {}: waiting for it", folder.display());
             file.lock()?;
         }
         Err(TryLockError::Error(err)) => return Err(err).with_context(|| folder.display().to_string()),

@@ -8,7 +8,7 @@ use crate::record::{Order, Report};
 /// What a spawned kernel found in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Who looked.
+    /// The kernel that read it.
     pub kernel: u32,
     /// How many of the machine's CPUs are the host's.
     pub host_cpus: u32,
@@ -16,27 +16,27 @@ pub struct Listed {
     pub room: u32,
 }
 
-/// What the host says of the CPU that it moved.
+/// What the host reports about the CPU that it moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// Its physical id.
     pub cpu: u64,
-    /// How often it went from one kernel to another.
+    /// How often it was moved from one kernel to another.
     pub times: u32,
-    /// How often while the streams ran.
+    /// How often it was moved while the streams ran.
     pub in_stream: u32,
 }
 
-/// What a kernel saw of the CPU that was moved.
+/// What a kernel reports about the CPU that was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spare {
-    /// Who.
+    /// The kernel.
     pub kernel: u32,
     /// How often it had the CPU.
     pub had: u32,
-    /// Doorbells that arrived there meanwhile.
+    /// Doorbells that arrived there while it had the CPU.
     pub arrived: u64,
-    /// Doorbells of other kernels that arrived at any of its CPUs.
+    /// Doorbells for other kernels that arrived at any of its CPUs.
     pub stray: u64,
 }
 
@@ -49,7 +49,7 @@ impl Report {
             Some(m) => problems.push(format!("{} moves were ordered: {m:?}", order.moves)),
             None => problems.push("the host never said how often it moved a CPU".into()),
         }
-        // One who had it before the first move.
+        // Plus one, because one kernel had the CPU before the first move.
         let had: u32 = self.spare.values().map(|s| s.had).sum();
         if had != order.moves.saturating_add(1) {
             problems.push(format!("{had} times somebody had the CPU that was moved {} times", order.moves));
@@ -71,10 +71,10 @@ impl Report {
         problems
     }
 
-    /// What is wrong with whose the CPUs are.
+    /// Problems with the lists of CPUs in the directory.
     pub fn cpu_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = if order.moves == 0 { Vec::new() } else { self.move_problems(order) };
-        // A kernel in C does not say.
+        // A kernel in C does not report this.
         let asked = |id: u32| (1..order.kernels).contains(&id);
         for k in self.kernels.values().filter(|k| asked(k.id) && k.lang == "rust") {
             let expected = order.host_cpus;

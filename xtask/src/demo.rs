@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask demo`: kernels of their own, each on a CPU of its own, send each other messages.
+//! `cargo xtask demo`: several kernels, each on a CPU of its own, send each other messages.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ use crate::provision::{Need, Provision, Toolchain};
 use crate::record::{Generation, Mode, Order};
 use crate::summary::{self, Summary};
 
-/// Most CPUs of the host: with those of 15 other kernels no more than the kernels look at.
+/// Most CPUs of the host. Together with the CPUs of 15 other kernels, these are not more than the kernels support.
 const MAX_HOST_CPUS: i64 = 480;
-/// Most CPUs of the machines that are no PC: those of arm64 that QEMU lists in one region of redistributors.
+/// Most CPUs of a machine that is not a PC: on arm64 QEMU lists so many in one region of redistributors.
 const MAX_ELSEWHERE: u32 = 123;
 /// Most CPUs of a machine whose APICs are in xAPIC mode: ids are below 255.
 const MAX_XAPIC_CPUS: u32 = 255;
@@ -28,48 +28,48 @@ const MAX_XAPIC_CPUS: u32 = 255;
 /// What `demo` takes.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// The machine: an x86 PC, or QEMU's `virt`: with a GICv3, or with SBI and with IMSICs
+    /// The machine: an x86 PC, or QEMU's `virt` for arm64 (GICv3) or riscv64 (SBI, and then IMSICs)
     #[arg(long, value_enum, default_value_t = Arch::X86)]
     pub arch: Arch,
-    /// The kernel that boots and starts the others: ours, or one that somebody else's crates make
+    /// The kernel that boots and starts the others: our own, or one that is built from crates of others
     #[arg(long, value_enum, default_value_t = Host::BareMetal)]
     pub host: Host,
-    /// How many kernels, or what each is written in: `rust,c,rust`, the host first, which is in Rust
+    /// How many kernels, or the language of each, such as `rust,c,rust`. The first one is the host, which is in Rust
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     pub kernels: Kernels,
-    /// Messages each way per pair of kernels; with --kill at least so many
+    /// Messages each way per pair of kernels; with --kill this is the least number
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
-    /// What the links speak
+    /// The layout of the links
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     pub generation: Generation,
-    /// Stop kernel 1 in mid-stream, and start it anew: this often, or 5 times. On x86 by INIT, wherever it is; elsewhere firmware
-    /// stops no CPU from outside, and it stops itself when a doorbell tells it to
+    /// Stop kernel 1 in mid-stream, and start it again, this many times (5 without a number). On x86 it is stopped by INIT,
+    /// whatever it executes. On other machines a CPU can only stop itself, so the kernel is told to by a doorbell
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
     pub kill: Option<u32>,
-    /// Move a CPU between the running kernels beside the host, under traffic: this often
+    /// Move a CPU between the running kernels other than the host, under traffic, this many times
     #[arg(long = "move", value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub moves: Option<u32>,
-    /// How many CPUs the host has, by the directory; it runs on one of them. Each other kernel has one
+    /// How many CPUs the directory lists for the host; it runs on one of them. Each other kernel has one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_HOST_CPUS))]
     pub host_cpus: u32,
-    /// How the local APIC is driven (x86)
+    /// The mode of the local APIC (x86)
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
-    /// The result as one JSON object on the last line of stdout; all else goes to stderr
+    /// Print the result as one JSON object on the last line of stdout; all other output goes to stderr
     #[arg(long)]
     pub json: bool,
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
-    /// Let a kernel fail on order: hang, panic, exception, or with --move keep or stale, then `:` and its number
+    /// Make a kernel fail: hang, panic, exception, or with --move keep or stale, then `:` and the kernel's number
     #[arg(long, hide = true)]
     pub fault: Option<String>,
 }
 
 impl DemoArgs {
-    /// What runs without an option, with these kernels.
+    /// The default options, with these kernels.
     pub fn plain(kernels: Kernels) -> Self {
         Self {
             arch: Arch::X86,
@@ -98,7 +98,7 @@ pub enum Modes {
 }
 
 impl Modes {
-    /// Whether x2APIC is among them.
+    /// Whether x2APIC mode is one of them.
     pub fn x2apic(self) -> bool {
         self != Modes::Xapic
     }
@@ -117,8 +117,8 @@ pub fn needs(arch: Arch, x2apic: bool) -> Vec<Need> {
     vec![Need::Rust(Toolchain::Active, &[], arch.targets()), Need::Qemu { arch, x2apic }]
 }
 
-/// The modes that `qemu` can run, and what must be said of the rest. In CI, and where nothing is left, what
-/// cannot run is an error.
+/// The modes that `qemu` can run, and a note about those that it cannot run. In CI, or if no mode is left, a mode that cannot
+/// run is an error.
 pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Option<String>)> {
     let (list, not_run): (Vec<Mode>, Vec<Mode>) =
         modes.list().iter().partition(|mode| **mode == Mode::Xapic || qemu.has_x2apic());
@@ -133,13 +133,13 @@ pub fn runnable(qemu: &Qemu, modes: Modes, ci: bool) -> Result<(Vec<Mode>, Optio
     Ok((list, Some(note)))
 }
 
-/// What came of a demo.
+/// The result of a demo.
 pub struct Outcome {
     /// What both ends of each pair counted.
     pub summary: Summary,
     /// What could not run here, and why.
     pub not_run: Option<String>,
-    /// All that went wrong.
+    /// All problems.
     pub problems: Vec<String>,
     /// How long the machines ran.
     pub took: Duration,
@@ -160,23 +160,23 @@ pub fn demo(places: &Places, provision: &Provision, args: &DemoArgs) -> Result<(
     bail!("the demo failed:\n  {}", first_of(&outcome.problems).join("\n  "))
 }
 
-/// What only x86-64 can do, and why.
+/// Refuses options that only x86-64 supports, and says why.
 fn refuse_elsewhere(args: &DemoArgs) -> Result<()> {
     let arch = args.arch;
     let why = match () {
         () if arch == Arch::X86 => return Ok(()),
         () if args.moves.is_some() => {
-            "--move: a kernel there has one CPU, no entry for a second one, and no vector of its own by which a stray doorbell would be known"
+            "--move: a kernel there has one CPU, no entry point for a second one, and no vector of its own, which is needed to recognize a stray doorbell"
         }
         () if args.host != Host::BareMetal => "--host: the other hosts are for x86-64",
-        () if args.kernels.has_c() => "the kernel in C is one for x86-64",
+        () if args.kernels.has_c() => "the kernel in C is for x86-64 only",
         () if args.host_cpus.saturating_add(args.kernels.count()) > MAX_ELSEWHERE + 1 => "at most 123 CPUs",
         () => return Ok(()),
     };
     bail!("not on {arch}: {why}")
 }
 
-/// What demos run on.
+/// The emulator and the kernels of a demo.
 pub struct Stage<'a> {
     /// Where things are.
     pub places: &'a Places,
@@ -228,21 +228,19 @@ impl Stage<'_> {
 pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     let &Stage { places, qemu, ref images } = stage;
     if args.kill.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
-        bail!(
-            "--kill needs the native link, and 3 kernels or more: two that live on beside the one that dies"
-        );
+        bail!("--kill needs the native link, and 3 kernels or more: two must survive the one that dies");
     }
     if args.kill.is_some() && args.kernels.has_c() {
-        bail!("--kill is for kernels in Rust: one in C does not write down what it has sent");
+        bail!("--kill is for kernels in Rust: the kernel in C does not record what it has sent");
     }
     if args.moves.is_some() && (args.generation != Generation::Native || args.kernels.count() < 3) {
-        bail!("--move needs the native link, and 3 kernels or more: a CPU goes from one beside the host to another");
+        bail!("--move needs the native link, and 3 kernels or more: a CPU moves between two kernels other than the host");
     }
     if args.moves.is_some() && (args.kernels.has_c() || args.kill.is_some()) {
-        bail!("--move is for kernels in Rust that all live on: no --kill");
+        bail!("--move is for kernels in Rust, and cannot be combined with --kill");
     }
     if args.moves.is_some() && args.host != Host::BareMetal {
-        bail!("--move is for a host of our own");
+        bail!("--move works only with our own host");
     }
     let arch = args.arch;
     let (modes, not_run) = match arch {
@@ -290,7 +288,7 @@ pub fn play(stage: &Stage, args: &DemoArgs) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Enough of a long list: the causes stand before what follows from them.
+/// The first entries of a long list. Causes come before their consequences, so the first ones matter most.
 pub fn first_of(problems: &[String]) -> Vec<String> {
     const ENOUGH: usize = 10;
     let mut shown: Vec<String> = problems.iter().take(ENOUGH).cloned().collect();
@@ -300,7 +298,7 @@ pub fn first_of(problems: &[String]) -> Vec<String> {
     shown
 }
 
-/// The serial line's end, for whoever must find out.
+/// Prints the end of the serial line, to help find the cause of a failure.
 pub fn show_tail(run: &Run, mode: Mode) {
     eprintln!(
         "--- the last {} lines of the serial line ({mode}; all of it: {}) ---",

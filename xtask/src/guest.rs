@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that are not ours and speak mk-ipi, each as the host of ours: examples/guest-axplat and examples/guest-bootloader.
+//! Kernels that are based on code of others, use mk-ipi, and can be the host of ours: examples/guest-axplat and
+//! examples/guest-bootloader.
 
 use std::path::{Path, PathBuf};
 
@@ -17,24 +18,24 @@ pub enum Host {
     BareMetal,
     /// On ArceOS's axplat, examples/guest-axplat
     Axplat,
-    /// As the tutorials have it, on bootloader and x86_64, examples/guest-bootloader
+    /// On the crates bootloader and x86_64, as in many tutorials, examples/guest-bootloader
     Bootloader,
 }
 
-/// The folders of those that are not ours, and of what makes their disks.
+/// The folder of the kernel on axplat.
 pub const AXPLAT: &str = "examples/guest-axplat";
-/// See there.
+/// The folder of the kernel on bootloader and x86_64.
 pub const BOOTLOADER: &str = "examples/guest-bootloader";
-/// See there.
+/// The folder of the program that makes the disk for [`BOOTLOADER`].
 pub const DISK: &str = "examples/guest-bootloader/disk";
-/// What both are made of, beside their own; no crate.
+/// Source files that both kernels share. It is not a crate.
 pub const COMMON: &str = "examples/guest";
 
-/// Where examples/guest-bootloader looks for its command line.
+/// The address at which examples/guest-bootloader expects its command line.
 pub const COMMAND_LINE: u64 = 0x1fff_0000;
 
 impl Host {
-    /// What its build needs, beside the stable compiler.
+    /// What its build needs in addition to the stable compiler.
     pub fn needs(self) -> Vec<Need> {
         match self {
             Self::BareMetal | Self::Axplat => Vec::new(),
@@ -44,7 +45,7 @@ impl Host {
         }
     }
 
-    /// Builds it, if it is not ours; gives the file that the emulator boots.
+    /// Builds it, unless it is our own kernel. Returns the file that the emulator boots.
     pub fn build(self, places: &Places) -> Result<Option<PathBuf>> {
         Ok(match self {
             Self::BareMetal => None,
@@ -79,13 +80,14 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// Lines that are code: neither blank nor comment.
+    /// The lines that are code, not blank lines and not comments.
     fn code(text: &str) -> Vec<&str> {
         let lines = text.lines().map(str::trim);
         lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
     }
 
-    /// How many of `after` are not in the longest common subsequence with `before`: what `diff` shows with a plus.
+    /// How many lines of `after` are not in the longest common subsequence with `before`: the lines that `diff` shows with a
+    /// plus.
     fn added(before: &[&str], after: &[&str]) -> usize {
         let mut row = vec![0usize; before.len() + 1];
         for line in after {
@@ -99,7 +101,7 @@ mod tests {
         after.len() - row[before.len()]
     }
 
-    /// Lines by which a kernel came to speak mk-ipi: what it supplies, what its main file has more, what it depends on.
+    /// The lines that were added to a kernel for mk-ipi: in the file that is new, in its main file, and in its dependencies.
     fn lines(folder: &str) -> [usize; 3] {
         let root = Places::find().expect("the repository").root.join(folder);
         let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);

@@ -13,13 +13,13 @@ use crate::capi;
 use crate::cmd::{self, shown, Places, BARE_TARGET};
 use crate::kernels::{Kernels, Lang};
 
-/// Where the crate of the kernels lies.
+/// The folder of the crate of the kernels.
 pub const BARE_METAL: &str = "examples/bare-metal";
-/// First image's base from where memory begins, and the distance to the next: the memory map is
+/// The base of the first image, counted from the begin of memory, and the distance to the next image. The memory map is in
 /// examples/bare-metal/src/layout.rs.
 const BASE: u64 = 0x0100_0000;
 const WINDOW: u64 = 0x0100_0000;
-/// Where the emulator puts the ELF file of kernel 1, and the distance to the next.
+/// The address at which the emulator puts the ELF file of kernel 1, and the distance to the next file.
 const STAGING: u64 = 0x2000_0000;
 
 /// The ELF file of one kernel.
@@ -32,7 +32,7 @@ pub struct Image {
     pub staged_at: u64,
 }
 
-/// The sources of the kernel in C, which takes its start and its place in memory from [`BARE_METAL`].
+/// The sources of the kernel in C. Its start code and linker script are those of [`BARE_METAL`].
 const C_KERNEL: &str = "examples/c-kernel";
 const C_SOURCES: [&str; 10] = [
     "main.c",
@@ -52,13 +52,13 @@ const C_SOURCES: [&str; 10] = [
 pub enum Flavour {
     /// One.
     OneCpu,
-    /// Two: the second comes and goes.
+    /// Two: the second one is given and taken away while the kernel runs.
     SecondCpu,
 }
 
 /// Builds the images of all kernels, the host's first.
 pub fn build(places: &Places, arch: Arch, kernels: &Kernels, flavour: Flavour) -> Result<Vec<Image>> {
-    // A folder for each base: what was built is not built again.
+    // Each base has a target folder of its own, so that nothing is built twice.
     let (images, target) = match arch {
         Arch::X86 => ("images".into(), "bare-metal".into()),
         arch => (format!("images-{arch}"), format!("bare-metal-{arch}")),
@@ -90,7 +90,8 @@ fn base(k: u32) -> u64 {
     BASE + u64::from(k) * WINDOW
 }
 
-/// Builds [`BARE_METAL`], linked at `base`, and leaves it in `file`. cargo builds anew where `target`, a folder, had another base.
+/// Builds [`BARE_METAL`], linked at `base`, and writes it to `file`. If the target folder `target` was used with another base,
+/// cargo builds everything again.
 pub fn linked_at(places: &Places, base: u64, target: &str, file: &Path) -> Result<()> {
     linked(places, (Arch::X86, base), Flavour::OneCpu, target, file)
 }
@@ -115,13 +116,13 @@ fn linked(
     Ok(())
 }
 
-/// Builds the kernel in C, linked at `base`, and leaves it in `file`.
+/// Builds the kernel in C, linked at `base`, and writes it to `file`.
 pub fn c_linked_at(places: &Places, base: u64, file: &Path) -> Result<()> {
     let library = capi::library(places, Some(BARE_TARGET), capi::Limits::default())?;
     compile_c(places, "cc", base, &library, file)
 }
 
-/// The same by a compiler, with a library that was built.
+/// The same, with a given compiler and a library that was built already.
 pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Path) -> Result<()> {
     let template = places.root.join(BARE_METAL).join("kernel.ld");
     let script = file.with_extension("ld");
@@ -137,7 +138,7 @@ pub fn compile_c(places: &Places, cc: &str, base: u64, library: &Path, file: &Pa
     cmd::run(&mut cc)
 }
 
-/// What cargo says of something that it built, or found built.
+/// cargo's message about something that it has built, or found built.
 #[derive(Deserialize)]
 pub struct Artifact {
     /// The crate.
@@ -150,27 +151,27 @@ pub struct Artifact {
 /// A crate of a package.
 #[derive(Deserialize)]
 pub struct Target {
-    /// Its name, as the compiler knows it.
+    /// Its name for the compiler.
     pub name: String,
     kind: Vec<String>,
 }
 
 impl Target {
-    /// Whether the compiler loads it.
+    /// Whether the compiler loads it, as a procedural macro.
     pub fn is_proc_macro(&self) -> bool {
         self.kind.iter().any(|kind| kind == "proc-macro")
     }
 }
 
-/// Runs a `cargo build` and gives the executables that it made.
+/// Runs a `cargo build`, and returns the executables that it made.
 pub fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
     Ok(artifacts(cargo)?.into_iter().filter_map(|artifact| artifact.executable).collect())
 }
 
-/// Runs a `cargo build` and gives all that it made.
+/// Runs a `cargo build`, and returns all that it made.
 pub fn artifacts(cargo: &mut Command) -> Result<Vec<Artifact>> {
     eprintln!("$ {}", shown(cargo));
-    // Flags for the host's programs would take the place of those of the target.
+    // RUSTFLAGS from the environment would replace the flags of the target.
     cargo.env_remove("RUSTFLAGS").arg("--message-format=json-render-diagnostics");
     let out = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     if !out.status.success() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask inspect`: the demo, stopped in mid-stream. Its memory is dumped in two ways, as a raw file and as an ELF vmcore, and
-//! `mk-ipi-inspect` explains both; then the demo goes on and must pass all the same.
+//! `cargo xtask inspect`: stops the demo in mid-stream. Its memory is dumped in two ways, as a raw file and as an ELF vmcore, and
+//! `mk-ipi-inspect` explains both. Then the demo continues, and must pass.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,20 +20,20 @@ use crate::provision::Provision;
 use crate::qmp::Socket;
 use crate::record::{Generation, Mode, Order, Record};
 
-/// Where the demo's directory and regions lie, and how much that is: examples/bare-metal/src/layout.rs.
+/// The address and length of the memory with the demo's directory and regions: examples/bare-metal/src/layout.rs.
 const FROM: u64 = 0x1800_0000;
 const BYTES: u64 = 0x0200_0000;
 
 /// What `inspect` takes.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// How many kernels, or what each is written in: `rust,c,rust`, the host first
+    /// How many kernels, or the language of each, such as `rust,c,rust`. The first one is the host
     #[arg(long, default_value = "3", value_name = "N|LIST")]
     kernels: Kernels,
     /// Messages each way per pair of kernels
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=1 << 20))]
     messages: u64,
-    /// What the links speak
+    /// The layout of the links
     #[arg(long, value_enum, default_value_t = Generation::Native)]
     generation: Generation,
     /// Dump all of the machine's memory, 1 GiB, instead of the part that has the directory and the regions
@@ -58,20 +58,20 @@ pub fn inspect(places: &Places, provision: &Provision, args: &InspectArgs) -> Re
     compare(places, &dumps, args.kernels.count(), args.generation)?;
     let mut cmd = inspector(places, &dumps.elf);
     cmd.arg("--messages").arg("1");
-    // Its status says whether anything is broken, which `compare` has looked at.
+    // Its status says whether anything is broken; `compare` has checked that already.
     println!("{}", String::from_utf8_lossy(&cmd.output()?.stdout));
     println!("The dumps: {} and, from {:#x} on, {}", dumps.elf.display(), dumps.from, dumps.raw.display());
     Ok(())
 }
 
-/// As a step of `test`, on machines that are built already: what it found.
+/// The same as a step of `test`, with kernels that are built already. Returns a note.
 pub fn check(stage: &Stage, kernels: &Kernels) -> Result<String> {
     let (kernels, messages, generation) = (kernels.clone(), 20_000, Generation::Native);
     let args = InspectArgs { kernels, messages, generation, whole: false, yes: false };
     let dumps = dump(stage, &args)?;
     let unread = compare(stage.places, &dumps, args.kernels.count(), generation)?;
     Ok(format!(
-        "stopped in mid-stream, {unread} messages unread: explained alike from a raw dump and a vmcore"
+        "stopped in mid-stream, {unread} messages unread: a raw dump and a vmcore gave the same explanation"
     ))
 }
 
@@ -95,7 +95,7 @@ fn dump(stage: &Stage, args: &InspectArgs) -> Result<Dumps> {
         fault: None,
         images: &stage.images,
     };
-    // QEMU makes a file that its owner may only read; it is not written again.
+    // QEMU makes a read-only file, which cannot be written again. So remove an old one.
     for old in [&dumps.raw, &dumps.elf].into_iter().filter(|old| old.exists()) {
         std::fs::remove_file(old)?;
     }
@@ -115,7 +115,7 @@ fn dump(stage: &Stage, args: &InspectArgs) -> Result<Dumps> {
     let problems = [run.problems.clone(), run.report.demo_problems(&order)].concat();
     ensure!(
         problems.is_empty(),
-        "the demo was stopped for a while, and failed: {}",
+        "the demo failed after it was stopped for a while: {}",
         first_of(&problems).join("; ")
     );
     Ok(dumps)
@@ -145,22 +145,22 @@ fn inspector(places: &Places, file: &Path) -> Command {
 
 fn explained(cmd: &mut Command) -> Result<Value> {
     let out = cmd.arg("--json").output()?;
-    // 1: something is broken, which the caller looks at.
+    // 1: something is broken; the caller checks that.
     let said = String::from_utf8_lossy(&out.stderr);
     ensure!(matches!(out.status.code(), Some(0 | 1)), "{}: {}: {said}", cmd::shown(cmd), out.status);
     serde_json::from_slice(&out.stdout).context("the inspector's JSON")
 }
 
-/// Both dumps are explained, alike, and rightly; how many messages are unread.
+/// Checks that both dumps get the same, correct explanation. Returns how many messages are unread.
 fn compare(places: &Places, dumps: &Dumps, kernels: u32, generation: Generation) -> Result<u64> {
     let found = explained(&mut inspector(places, &dumps.elf))?;
     let base = format!("{:#x}", dumps.from);
     let raw = explained(inspector(places, &dumps.raw).args(["--base", &base]))?;
-    ensure!(found == raw, "the raw dump is explained otherwise than the vmcore");
+    ensure!(found == raw, "the raw dump and the vmcore get different explanations");
     judge(&found, kernels, generation)
 }
 
-/// What must hold of a demo in mid-stream.
+/// Checks the explanation of a demo in mid-stream. Returns how many messages are unread.
 fn judge(found: &Value, kernels: u32, generation: Generation) -> Result<u64> {
     let list = |of: &Value, name: &str| of[name].as_array().cloned().unwrap_or_default();
     let directories = list(found, "directories");

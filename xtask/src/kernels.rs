@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernels of a demo: how many, and what each is written in.
+//! The kernels of a demo: how many, and the language of each.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{bail, ensure, Error, Result};
 
-/// What a kernel is written in.
+/// The language of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lang {
     /// `examples/bare-metal`.
     Rust,
-    /// `examples/c-kernel`: neither host, nor killed, nor in the conformance suite.
+    /// `examples/c-kernel`. It cannot be the host, cannot be killed, and does not run the conformance suite.
     C,
 }
 
@@ -20,7 +20,7 @@ pub enum Lang {
 pub struct Kernels(Vec<Lang>);
 
 impl Kernels {
-    /// That many, all in Rust.
+    /// This many kernels, all in Rust.
     pub fn rust(count: usize) -> Self {
         Self(vec![Lang::Rust; count])
     }
@@ -30,7 +30,7 @@ impl Kernels {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    /// What each is written in.
+    /// The language of each.
     pub fn langs(&self) -> &[Lang] {
         &self.0
     }
@@ -51,7 +51,7 @@ impl FromStr for Kernels {
             Err(_) => Self(text.split(',').map(lang).collect::<Result<_>>()?),
         };
         ensure!((2..=16).contains(&kernels.0.len()), "2 to 16 kernels");
-        ensure!(kernels.0.first() == Some(&Lang::Rust), "the first one is the host, which is in Rust");
+        ensure!(kernels.0.first() == Some(&Lang::Rust), "the first one is the host, which must be in Rust");
         Ok(kernels)
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is told of a run while it goes on.
+//! The output about a run while it goes on.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::record::{Mode, Progress, Record};
 
-/// Live progress: bars on a terminal, else a line now and then.
+/// Live progress: bars on a terminal, otherwise a line now and then.
 pub struct Live {
     mode: Mode,
     bars: Option<MultiProgress>,
@@ -16,13 +16,13 @@ pub struct Live {
 }
 
 impl Live {
-    /// Of a run in this mode.
+    /// Begins the output for a run in this mode.
     pub fn new(mode: Mode) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
         Self { mode, bars, kernels: BTreeMap::new() }
     }
 
-    /// A record came.
+    /// Shows a record that came.
     pub fn saw(&mut self, record: &Record) {
         match record {
             Record::Kernel(k) => {
@@ -39,7 +39,7 @@ impl Live {
 
     fn say(&self, text: &str) {
         match &self.bars {
-            // A line that cannot be drawn is no reason to stop the demo.
+            // If a line cannot be drawn, the demo goes on.
             Some(bars) => drop(bars.println(text)),
             None => eprintln!("{text}"),
         }
@@ -57,7 +57,7 @@ impl Live {
         }
     }
 
-    /// The run is over.
+    /// Ends the output, because the run is over.
     pub fn end(self) {
         for (bar, _) in self.kernels.values() {
             bar.abandon();

@@ -20,27 +20,27 @@ use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Mode, Record, Report, VICTIM};
 use crate::watch::Watch;
 
-/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`; on the other architectures it says the same. 0 is
-/// no success: a triple fault ends with it.
+/// QEMU's exit status when the host kernel wrote 0x10 to isa-debug-exit: `(0x10 << 1) | 1`. On the other architectures the host
+/// ends QEMU with the same status. 0 does not mean success, because a triple fault ends with it.
 const SUCCESS: i32 = 33;
-/// What ends a PC with a status.
+/// The device through which a PC ends QEMU with a status.
 const EXIT_DEVICE: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
-/// Lines of the serial line that a failure shows.
+/// How many lines of the serial line are shown after a failure.
 pub const TAIL: usize = 40;
-/// A machine that reports nothing new for so long is hung.
+/// A machine that reports nothing new for this time is hung.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// What to run.
 pub struct Job<'a> {
-    /// Of which machine.
+    /// The machine's architecture.
     pub arch: Arch,
-    /// What boots the machine.
+    /// The kernel that boots the machine.
     pub host: Host,
     /// `demo` or `conformance`.
     pub run: &'a str,
-    /// How the interrupt controller is driven.
+    /// The mode of the interrupt controller.
     pub mode: Mode,
-    /// What the links speak.
+    /// The layout of the links.
     pub generation: Generation,
     /// Messages per ordered pair.
     pub messages: u64,
@@ -50,7 +50,7 @@ pub struct Job<'a> {
     pub host_cpus: u32,
     /// How often a spare CPU, if there is one, is moved.
     pub moves: u32,
-    /// A failure on order, as the kernels take it.
+    /// A failure to inject, in the syntax of the kernels' command line.
     pub fault: Option<&'a str>,
     /// The kernels, the host first.
     pub images: &'a [Image],
@@ -89,7 +89,7 @@ impl Job<'_> {
         line
     }
 
-    /// The call of QEMU. `line` is a file with the command line, for a host that gets none from its boot loader.
+    /// The command that runs QEMU. `line` is a file with the command line, for a host that gets none from its boot loader.
     fn command(&self, qemu: &Qemu, line: &Path) -> Command {
         let mut cmd = qemu.command();
         match self.arch {
@@ -101,7 +101,7 @@ impl Job<'_> {
         cmd.args(["-accel", "tcg,thread=multi", "-m", "1G"]);
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         cmd.arg("-smp").arg(self.cpus().to_string());
-        // QEMU takes a doubled comma for one that is part of a value.
+        // In QEMU's options, a comma that is part of a value is doubled.
         let quoted = |file: &Path| file.display().to_string().replace(',', ",,");
         let loader = |file, at: u64| format!("loader,file={},addr={at:#x},force-raw=on", quoted(file));
         match self.host {
@@ -122,7 +122,7 @@ impl Job<'_> {
         cmd
     }
 
-    /// The CPU: axplat takes x2APIC mode where there is one.
+    /// The CPU model. axplat always uses x2APIC mode if the CPU has it, so for xAPIC it must not have it.
     fn cpu(&self) -> &'static str {
         if self.host == Host::Axplat && self.mode == Mode::Xapic {
             "max,-x2apic"
@@ -131,7 +131,7 @@ impl Job<'_> {
         }
     }
 
-    /// The bound of a run that gets on: far more than it needs, so that a slow machine passes.
+    /// The time limit of a run that makes progress: far more than it needs, so that a slow machine passes.
     fn hard_bound(&self) -> Duration {
         let n = u64::from(self.kernels());
         let messages = self.messages.saturating_mul(n * (n - 1));
@@ -141,11 +141,11 @@ impl Job<'_> {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 pub struct Run {
     /// All that the kernels reported.
     pub report: Report,
-    /// What is wrong with how the machine ended.
+    /// Problems with how the machine ended.
     pub problems: Vec<String>,
     /// The serial line's last lines.
     pub tail: VecDeque<String>,
@@ -153,7 +153,7 @@ pub struct Run {
     pub log: PathBuf,
 }
 
-/// QEMU, which does not outlive us.
+/// A QEMU process, which is killed when this is dropped.
 struct Guard(Child);
 
 impl Drop for Guard {
@@ -164,17 +164,17 @@ impl Drop for Guard {
     }
 }
 
-/// Boots the machine and sees it to its end. `on_record` is told of each record as it comes.
+/// Boots the machine, and waits until it ends. `on_record` is called with each record as it comes.
 pub fn boot(places: &Places, qemu: &Qemu, job: &Job, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
     watched(places, qemu, job)?.run(on_record)
 }
 
-/// The call that boots the machine.
+/// The command that boots the machine.
 pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     let name = format!("serial-{}-{}.log", job.run, job.mode.to_string().to_lowercase());
     std::fs::create_dir_all(places.own_target(""))?;
     let line = places.own_target("command-line");
-    // A byte of 0 ends it.
+    // A byte of 0 ends the command line.
     std::fs::write(&line, job.command_line() + "\0")?;
     Ok(Watched {
         cmd: job.command(qemu, &line),
@@ -186,24 +186,24 @@ pub fn watched(places: &Places, qemu: &Qemu, job: &Job) -> Result<Watched> {
     })
 }
 
-/// A call of QEMU whose stdout carries records.
+/// A run of QEMU whose stdout carries records.
 pub struct Watched {
-    /// The call.
+    /// The command.
     pub cmd: Command,
     /// Where its output is kept.
     pub log: PathBuf,
-    /// A machine that reports nothing new for so long is hung.
+    /// A machine that reports nothing new for this time is hung.
     pub quiet: Duration,
-    /// Nor may it run longer than this.
+    /// The machine must not run longer than this.
     pub hard: Duration,
     /// The exit status that it must end with.
     pub success: i32,
-    /// What takes the records.
+    /// Collects the records.
     pub report: Report,
 }
 
 impl Watched {
-    /// Runs it to its end, or until it is overdue.
+    /// Runs it until it ends, or until the time is over.
     pub fn run(mut self, on_record: &mut dyn FnMut(&Record)) -> Result<Run> {
         eprintln!("$ {}", shown(&self.cmd));
         let mut log_file = File::create(&self.log).with_context(|| self.log.display().to_string())?;
@@ -244,7 +244,7 @@ fn exit_problem(status: ExitStatus, success: i32) -> Option<String> {
     (status.code() != Some(success)).then(|| format!("QEMU ended with {status}, not with {success}"))
 }
 
-/// The lines of both, as they come, until both are closed.
+/// The lines of both streams, as they come, until both are closed.
 fn lines_of(stdout: impl Read + Send + 'static, stderr: impl Read + Send + 'static) -> Receiver<String> {
     // Bounded, so that a kernel that prints without end cannot fill our memory.
     let (tx, rx) = mpsc::sync_channel(1024);

@@ -42,38 +42,39 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Several kernels in one QEMU machine send each other messages by shared memory and APIC interrupts
+    /// Boots several kernels in one QEMU machine, which send each other messages through shared memory and interrupts
     Demo(demo::DemoArgs),
-    /// A Linux with our module, and bare-metal kernels beside it, send each other messages in one QEMU machine
+    /// Boots a Linux with our module, and bare-metal kernels beside it, in one QEMU machine; they send each other messages
     Linux(linux::LinuxArgs),
-    /// Every check, step by step, as CI runs them
+    /// Runs every check, step by step, as in CI
     Test(check::TestArgs),
-    /// The loom models, as deep as you like
+    /// Runs the loom models, also with deeper bounds
     Loom(check::LoomArgs),
-    /// The litmus tests on Miri's weak memory, with as many seeds as you like
+    /// Runs the litmus tests on Miri's weak memory, with any number of seeds
     Litmus(check::LitmusArgs),
-    /// A kernel stopped after each of its stores, in as many schedules as you like
+    /// Stops a kernel after each of its stores, in any number of schedules
     Scenarios(check::ScenariosArgs),
-    /// Processes as kernels, stopped and killed at random moments, each message accounted for
+    /// Stops and kills processes that are kernels, at random moments, and accounts for each message
     Kills(check::KillsArgs),
-    /// The demo boot after boot for as long as you like, each message accounted for
+    /// Boots the demo again and again for any time, and accounts for each message
     Soak(soak::SoakArgs),
-    /// Each fuzz target for as long as you like
+    /// Runs each fuzz target for any time
     Fuzz(check::FuzzArgs),
-    /// mk-ipi's links beside the queues that Rust programs use, as multiples of a cache line's round trip
+    /// Measures mk-ipi's links and the queues that Rust programs use, as multiples of a cache line's round trip
     Bench(bench::BenchArgs),
-    /// The demo, stopped in mid-stream, its memory dumped and explained by mk-ipi-inspect
+    /// Stops the demo in mid-stream, dumps its memory, and lets mk-ipi-inspect explain it
     Inspect(inspect::InspectArgs),
-    /// The book of docs/book, as a folder of HTML, and its drawings
+    /// Builds the book of docs/book as a folder of HTML, and its drawings
     Book(book::BookArgs),
-    /// The C header, the static libraries, a pkg-config file and a test program, in one folder
+    /// Builds the C header, the static libraries, a pkg-config file and a test program, into one folder
     Capi(capi::CapiArgs),
-    /// Whether the public interface has changed more than the version number says; nothing is published yet, so it is
-    /// compared with a commit
+    /// Checks whether the public interface has changed more than the version number allows. Nothing is published yet, so it
+    /// is compared with a commit
     Semver(check::SemverArgs),
-    /// Changes each function of the crates that everybody links, by cargo-mutants: some test must fail; takes hours
+    /// Changes each function of the crates that every kernel links, with cargo-mutants. Some test must fail for each change.
+    /// Takes hours
     Mutants(check::MutantsArgs),
-    /// Breaks the code in each way that a test must notice, and sees that test fail
+    /// Breaks the code in each way that a test must notice, and checks that the test fails
     Proofs(proofs::ProofsArgs),
 }
 

@@ -13,15 +13,15 @@ use serde_json::{json, Value};
 /// A dump of all memory takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A socket at which QEMU listens; it is gone with this.
+/// A socket at which QEMU listens. It is removed when this is dropped.
 pub struct Socket(PathBuf);
 
 impl Socket {
-    /// Has the machine that `cmd` starts listen at a socket of its own.
+    /// Makes the machine that `cmd` starts listen at a socket of its own.
     pub fn of(cmd: &mut Command) -> Self {
         // Not in the target folder, whose path may be too long for a socket.
         let path = std::env::temp_dir().join(format!("mk-ipi-qmp-{}", std::process::id()));
-        // One that a killed run left would be in QEMU's way.
+        // If a killed run left a socket at this path, QEMU could not make its own.
         let _ = std::fs::remove_file(&path);
         let place = path.display().to_string().replace(',', ",,");
         cmd.arg("-qmp").arg(format!("unix:{place},server=on,wait=off"));
@@ -58,12 +58,12 @@ impl Monitor {
     fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
         if self.0.read_line(&mut line).context("QEMU's monitor does not answer")? == 0 {
-            bail!("QEMU's monitor hung up");
+            bail!("QEMU's monitor closed the connection");
         }
         serde_json::from_str(&line).with_context(|| format!("QEMU's monitor said {line}"))
     }
 
-    /// Runs a command; gives its answer. Events that come meanwhile are left out.
+    /// Runs a command, and returns its answer. Events that come meanwhile are skipped.
     pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string();
         writeln!(self.0.get_mut(), "{line}")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernels report over the serial line, and the verdict on it.
+//! The records that the kernels send over the serial line, and the verdict on them.
 //!
 //! A line that begins with `@` carries one record, a JSON object with one member that names its kind. Every
 //! other line is log.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cpus::{Listed, Moved, Spare};
 
-/// How the interrupt controller is driven.
+/// The mode of the interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -22,14 +22,14 @@ pub enum Mode {
     X2apic,
     /// A GICv3, by system registers.
     Gicv3,
-    /// What riscv64's firmware has, by SBI.
+    /// riscv64's software interrupts, through the SBI firmware.
     Sbi,
     /// riscv64's IMSICs.
     Imsic,
 }
 
 impl Mode {
-    /// As the kernels and the records call it.
+    /// Its name in the kernels' options and in the records.
     pub const fn word(self) -> &'static str {
         match self {
             Mode::Xapic => "xapic",
@@ -59,7 +59,7 @@ impl fmt::Display for Mode {
 pub enum Generation {
     /// Reliable, in order, a lane per sender
     Native,
-    /// A slot per CPU, as C kernels have it
+    /// A slot per CPU, as in the Linux patches
     #[value(name = "rfc-v2")]
     RfcV2,
 }
@@ -78,7 +78,7 @@ impl fmt::Display for Generation {
 pub struct Kernel {
     /// Instance id; 0 is the host.
     pub id: u32,
-    /// The language it is written in.
+    /// The language in which it is written.
     pub lang: String,
     /// Physical id of its first CPU.
     pub cpu: u64,
@@ -86,14 +86,14 @@ pub struct Kernel {
     pub life: u32,
 }
 
-/// How far a kernel is.
+/// The progress of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Progress {
     /// Instance id.
     pub kernel: u32,
-    /// Messages dealt with so far.
+    /// Messages handled so far.
     pub done: u64,
-    /// Messages to deal with.
+    /// Messages to handle.
     pub total: u64,
 }
 
@@ -102,9 +102,9 @@ pub struct Progress {
 pub struct Cycles {
     /// The shortest.
     pub min: u64,
-    /// Half were shorter.
+    /// Half of the round trips were shorter.
     pub median: u64,
-    /// One in a hundred was longer.
+    /// One round trip in a hundred was longer.
     pub p99: u64,
 }
 
@@ -126,11 +126,11 @@ pub struct Sent {
     /// How often the slot was found occupied, or the lane full.
     #[serde(default)]
     pub busy: u64,
-    /// Messages in doubt, each of which may have come or not: the receiver died while it handled them, or the sender while it
-    /// sent them.
+    /// Messages in doubt, each of which may have arrived or not: the receiver died while it handled the message, or the sender
+    /// died while it sent it.
     #[serde(default)]
     pub in_doubt: u64,
-    /// Message and answer.
+    /// Round trips of a message and its answer.
     pub rtt_cycles: Cycles,
 }
 
@@ -145,15 +145,15 @@ pub struct Received {
     pub mode: Mode,
     /// The layout in use.
     pub generation: Generation,
-    /// Messages that came, whole and once.
+    /// Messages that arrived whole, each counted once.
     pub received: u64,
-    /// Sequence numbers that never came, but for those in doubt.
+    /// Sequence numbers that never arrived, without those in doubt.
     pub lost: u64,
     /// Payloads whose checksum is wrong.
     pub torn: u64,
-    /// Sequence numbers that came again.
+    /// Sequence numbers that arrived a second time.
     pub doubled: u64,
-    /// Messages that came behind a later one.
+    /// Messages that arrived after a later one.
     #[serde(default)]
     pub disordered: u64,
 }
@@ -161,26 +161,27 @@ pub struct Received {
 /// How fair a kernel's drain was (native).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drains {
-    /// Who drained.
+    /// The kernel that drained.
     pub kernel: u32,
     /// Calls of the drain while the streams ran.
     pub calls: u64,
-    /// The most in a row that gave a kernel which was never killed nothing of what waited from it.
+    /// The largest number of calls in a row that took no message from a lane in which messages waited. Lanes of a kernel that was
+    /// killed do not count.
     pub longest: u64,
-    /// How many the design allows.
+    /// How many such calls in a row the design allows.
     pub allowed: u64,
 }
 
-/// What became of the kernel that was killed.
+/// What happened to the kernel that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Killed {
-    /// Who.
+    /// The kernel.
     pub kernel: u32,
-    /// How often.
+    /// How often it was killed.
     pub times: u32,
-    /// How often while the others' streams ran.
+    /// How often it was killed while the others' streams ran.
     pub in_stream: u32,
-    /// What other survivors sent the host from each death to the next birth.
+    /// How many messages other survivors sent to the host while it was dead.
     pub meanwhile: u64,
 }
 
@@ -188,11 +189,11 @@ pub struct Killed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaseResult {
-    /// As the clause says.
+    /// The clause holds.
     Pass,
-    /// Not as the clause says.
+    /// The clause does not hold.
     Fail,
-    /// It cannot run here; the detail says why.
+    /// The case cannot run here; the detail says why.
     Skip,
 }
 
@@ -203,11 +204,11 @@ pub struct Case {
     pub name: String,
     /// The clause of SPEC.md.
     pub clause: String,
-    /// Where it ran.
+    /// The kernel on which it ran.
     pub kernel: u32,
     /// How it ended.
     pub result: CaseResult,
-    /// Why, where it did not pass.
+    /// The reason, if it did not pass.
     #[serde(default)]
     pub detail: String,
 }
@@ -217,7 +218,7 @@ pub struct Case {
 pub struct Step {
     /// The step's name.
     pub name: String,
-    /// Whether all was as it must be.
+    /// Whether the step passed.
     pub ok: bool,
     /// What was seen.
     #[serde(default)]
@@ -256,7 +257,7 @@ pub enum Record {
     Spare(Spare),
     Case(Case),
     Step(Step),
-    /// How often all has come up and gone down so far.
+    /// How often everything was started and ended so far.
     Cycles {
         done: u64,
     },
@@ -269,14 +270,14 @@ pub enum Record {
     },
 }
 
-/// What a demo was told to do.
+/// The task of a demo.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     /// How many kernels.
     pub kernels: u32,
     /// Messages each way per pair.
     pub messages: u64,
-    /// How the local APIC is driven.
+    /// The mode of the local APIC.
     pub mode: Mode,
     /// The layout in use.
     pub generation: Generation,
@@ -288,16 +289,16 @@ pub struct Order {
     pub moves: u32,
 }
 
-/// Fewest messages of which at most every tenth may ring.
+/// From this number of messages on, at most one doorbell for ten messages is allowed.
 const STREAM: u64 = 1000;
 
-/// The kernel that is killed: not the host, which is on the CPU that booted.
+/// The kernel that is killed. It is not the host, whose CPU booted the machine.
 pub const VICTIM: u32 = 1;
 
-/// Sender, receiver, and what they speak.
+/// Sender, receiver, and the layout of their link.
 type Ends = (u32, u32, Generation);
 
-/// All that one run of the machine reported.
+/// All records of one run of the machine.
 #[derive(Debug, Default)]
 pub struct Report {
     /// By instance id.
@@ -308,30 +309,30 @@ pub struct Report {
     pub received: BTreeMap<Ends, Received>,
     /// By instance id.
     pub drains: BTreeMap<u32, Drains>,
-    /// Of the kernel that was killed.
+    /// The record of the kernel that was killed.
     pub killed: Option<Killed>,
     /// What each spawned kernel found in the directory, by instance id.
     pub listed: BTreeMap<u32, Listed>,
-    /// Of the CPU that was moved.
+    /// The record of the CPU that was moved.
     pub moved: Option<Moved>,
-    /// What each kernel saw of it, by instance id.
+    /// What each kernel reports about that CPU, by instance id.
     pub spare: BTreeMap<u32, Spare>,
     /// In the order they came.
     pub cases: Vec<Case>,
     /// In the order they came.
     pub steps: Vec<Step>,
-    /// How often all came up and went down.
+    /// How often everything was started and ended.
     pub cycles: u64,
-    /// Whether a kernel may begin again with life 1: all that was shared is made anew in mid-run.
+    /// Whether a kernel may begin again with life 1, because all shared memory is made again during the run.
     pub anew: bool,
-    /// Errors that kernels reported, and records that break the line's rules.
+    /// Errors that kernels reported, and records that are invalid or out of turn.
     pub errors: Vec<String>,
-    /// The last word, if it was said.
+    /// Whether the host reported success at the end; `None` if it has not reported the end.
     pub done: Option<bool>,
 }
 
 impl Report {
-    /// Takes one line. `None` if it is log, or void: ended by ASCII's CAN, for its writer died in it.
+    /// Takes one line. `None` if it is log, or if it ends with ASCII's CAN, because its writer died while writing it.
     pub fn take(&mut self, line: &str) -> Option<Record> {
         let json = line.strip_prefix('@').filter(|json| !json.ends_with('\u{18}'))?;
         match serde_json::from_str::<Record>(json) {
@@ -392,7 +393,7 @@ impl Report {
         self.errors.extend(twice.map(|what| format!("reported twice, or out of turn: {what}")));
     }
 
-    /// What every run must show, whatever it did.
+    /// Problems that can occur in every run.
     pub fn common_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.errors.clone();
         let missing = (0..kernels).filter(|id| !self.kernels.contains_key(id));
@@ -411,12 +412,12 @@ impl Report {
         problems
     }
 
-    /// Every way in which this is not a good demo, as `order` says it.
+    /// All problems of a demo with the task `order`.
     pub fn demo_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = self.common_problems(order.kernels);
         problems.extend(self.pair_problems(order));
         problems.extend(self.sent.values().filter_map(|s| doubt_problem(s, order)));
-        // Which of two CPUs drains is chance.
+        // With two CPUs, which of them drains is random.
         if order.generation == Generation::Native && order.moves == 0 {
             problems.extend(self.drain_problems(order));
         }
@@ -427,7 +428,7 @@ impl Report {
         problems
     }
 
-    /// What is wrong between each two kernels.
+    /// Problems between each pair of kernels.
     pub fn pair_problems(&self, order: &Order) -> Vec<String> {
         let mut problems = Vec::new();
         for (from, to) in pairs(order.kernels) {
@@ -459,7 +460,7 @@ impl Report {
         (0..order.kernels).filter(|id| order.kills == 0 || *id != VICTIM).filter_map(problem).collect()
     }
 
-    /// A kernel that was to be killed must have died, and lived, as often as it was to, while the others streamed.
+    /// The kernel must have been killed and restarted as often as ordered, while the others streamed.
     fn kill_problem(&self, order: &Order) -> Option<String> {
         let lives = self.kernels.get(&VICTIM).map_or(0, |k| k.life);
         match self.killed {
@@ -480,7 +481,7 @@ impl Report {
         format!("{passed} cases passed, {skipped} skipped, {} failed", count(CaseResult::Fail))
     }
 
-    /// Every way in which this is not a good run of the conformance suite.
+    /// All problems of a run of the conformance suite.
     pub fn conformance_problems(&self, kernels: u32) -> Vec<String> {
         let mut problems = self.common_problems(kernels);
         if !self.cases.iter().any(|c| c.result == CaseResult::Pass) {
@@ -508,12 +509,12 @@ fn sent_problems(s: &Sent, order: &Order) -> Vec<String> {
     if s.mode != order.mode {
         problems.push(format!("sent in {}", s.mode));
     }
-    // While kernels are to be killed, or a CPU to be moved, no stream ends.
+    // Streams run on until the last kill or move, so they can have more messages than ordered.
     let goes_on = order.kills != 0 || order.moves != 0;
     if s.sent < order.messages || (s.sent != order.messages && !goes_on) {
         problems.push(format!("sent {} of {}", s.sent, order.messages));
     }
-    // Each message to a kernel that died while it wanted to be rung rings it.
+    // A kernel that died while ARMED was 1 is rung for each message.
     let streams = order.generation == Generation::Native && !goes_on && s.sent >= STREAM;
     if streams && s.doorbells > s.sent / 10 {
         problems.push(format!("{} doorbells for {} messages", s.doorbells, s.sent));
@@ -536,14 +537,14 @@ fn received_problems(r: &Received, order: &Order) -> Vec<String> {
     problems
 }
 
-/// One message may be in doubt for each death of either end.
+/// For each death of either end one message may be in doubt.
 fn doubt_problem(s: &Sent, order: &Order) -> Option<String> {
     let deaths = if s.from == VICTIM || s.to == VICTIM { order.kills.into() } else { 0 };
     let Sent { from, to, in_doubt, .. } = *s;
     (in_doubt > deaths).then(|| format!("{} {from}->{to}: {in_doubt} in doubt after {deaths} deaths", s.mode))
 }
 
-/// What was sent came, is lost, or is in doubt.
+/// Each message that was sent must have arrived, be lost, or be in doubt.
 fn sum_problem(s: &Sent, r: &Received) -> Option<String> {
     let missing = s.sent.checked_sub(r.received + r.lost);
     let Received { received, lost, .. } = r;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of the records and of the verdict: each flaw alone must be seen.
+//! Tests of the records and of the verdict: each single fault must be noticed.
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn problems_of(lines: &[String], order: &Order) -> Vec<String> {
     report.demo_problems(order)
 }
 
-/// The good run with one line put in the place of another.
+/// The problems of the good run with one line replaced.
 fn with(index: usize, line: &str) -> Vec<String> {
     let mut lines = good();
     lines[index] = line.to_owned();
@@ -102,7 +102,7 @@ fn each_flaw_alone_is_a_problem() {
     assert_eq!(with(6, &disordered), ["xAPIC 0->1: 1 out of order"]);
     let starved = "kernel 0: 2 calls of the drain left a stream waiting, 1 are allowed";
     assert_eq!(with(9, &drains(0, 2)), [starved]);
-    // Nothing can be in doubt where nobody was killed, whether it came or not.
+    // If no kernel was killed, no message can be in doubt, whether it arrived or not.
     let in_doubt = sent(0, 1, 10).replace("\"busy\":1", "\"busy\":1,\"in_doubt\":1");
     let mut lines = good();
     (lines[4], lines[6]) = (in_doubt, received(0, 1, [9, 0, 0, 0]));
@@ -144,9 +144,9 @@ fn killed() -> Vec<String> {
     lines.push(r#"@{"killed":{"kernel":1,"times":1,"in_stream":1,"meanwhile":5}}"#.into());
     for (from, to) in pairs(3) {
         let (told, lost) = match (from, to) {
-            // In doubt, and not come.
+            // In doubt, and not arrived.
             (_, 1) => ("\"busy\":1,\"in_doubt\":1", [9, 0, 0, 0]),
-            // In doubt, and come.
+            // In doubt, and arrived.
             (1, _) => ("\"busy\":1,\"in_doubt\":1", [10, 0, 0, 0]),
             _ => ("\"busy\":1", [10, 0, 0, 0]),
         };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask soak`: the demo boot after boot for as long as you like, each message accounted for.
+//! `cargo xtask soak`: boots the demo again and again for any time, and accounts for each message.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,15 @@ use crate::summary::Totals;
 
 /// Messages each way per pair of kernels in a boot.
 const MESSAGES: u64 = 200_000;
-/// Deaths in a boot that has any.
+/// Deaths in a boot with deaths.
 const KILLS: u32 = 50;
-/// Messages each way that a boot with deaths has at least: it ends with the last death if that is later.
+/// The least number of messages each way in a boot with deaths. The streams run on until the last death.
 const MESSAGES_WITH_KILLS: u64 = 20_000;
 
 /// What `soak` takes.
 #[derive(Args, Clone, Debug)]
 pub struct SoakArgs {
-    /// For how long; the last boot is not cut short
+    /// How many minutes; the last boot is not cut short
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// How many kernels
@@ -35,7 +35,7 @@ pub struct SoakArgs {
     pub yes: bool,
 }
 
-/// Boots until the time is over: xAPIC and x2APIC in turn, without deaths and with them. The first fault ends it.
+/// Boots until the time is over: in xAPIC and x2APIC mode in turn, without deaths and with deaths. The first fault ends it.
 pub fn soak(places: &Places, provision: &Provision, args: &SoakArgs) -> Result<()> {
     let stage = Stage::build(places, provision, (Arch::X86, &args.kernels), Flavour::OneCpu, true)?;
     let (start, wanted) = (Instant::now(), Duration::from_secs(args.minutes * 60));

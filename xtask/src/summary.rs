@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What runs of the machine showed, as a table and as JSON.
+//! The results of runs of the machine, as a table and as JSON.
 
 use std::fmt;
 
@@ -70,7 +70,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds what a run reported, as far as both sides did.
+    /// Adds the records of a run. A pair of kernels is added only if both sides have reported it.
     pub fn add(&mut self, report: &Report, kernels: u32) {
         for kernel in report.kernels.values() {
             if !self.kernels.contains(kernel) {
@@ -91,7 +91,7 @@ impl Summary {
         }
     }
 
-    /// Whether any two kernels exchanged anything that counts.
+    /// Whether any pair was reported.
     pub fn has_pairs(&self) -> bool {
         !self.pairs.is_empty()
     }
@@ -125,7 +125,7 @@ impl Summary {
         lines.join("\n")
     }
 
-    /// What the table has no column for.
+    /// Lines for results that have no column in the table.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.pairs.iter().any(|p| !matches!(p.mode, Mode::Xapic | Mode::X2apic)) {
@@ -133,7 +133,7 @@ impl Summary {
         }
         if let Some(worst) = self.drains.iter().max_by_key(|d| d.longest) {
             notes.push(format!(
-                "drains: {} calls; at most {} in a row gave a stream nothing of what waited, {} are allowed",
+                "drains: {} calls; at most {} in a row took nothing from a stream with waiting messages; {} are allowed",
                 self.drains.iter().map(|d| d.calls).sum::<u64>(),
                 worst.longest,
                 worst.allowed
@@ -159,7 +159,7 @@ impl Summary {
         for k in &self.killed {
             notes.push(format!(
                 "kernel {} was killed {} times in mid-stream; the host took {} messages of others while it was dead\n\
-                 in doubt: it died while it handled or sent them; they may have come or not, and no other may be missing",
+                 in doubt: it died while it handled or sent the message, which may have arrived or not; no other message may be missing",
                 k.kernel, k.times, k.meanwhile
             ));
         }
@@ -183,7 +183,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds what a run showed.
+    /// Adds the results of a run.
     pub fn add(&mut self, run: &Summary) {
         self.boots += 1;
         self.kills += run.killed.iter().map(|k| u64::from(k.times)).sum::<u64>();
@@ -212,7 +212,8 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Prints the result: as lines, or with `json` as one JSON object on the last line of stdout, the lines to stderr.
+/// Prints the result. Without `json`: the lines to stdout. With `json`: the lines to stderr, and the object as the last line of
+/// stdout.
 pub fn show(lines: &[String], json: Option<&impl Serialize>) -> Result<()> {
     if let Some(value) = json {
         eprintln!("{}", lines.join("\n"));

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When is a machine hung? Log lines do not count as life: a kernel that waits for a dead one may well
-//! complain for ever.
+//! Decides whether a machine is hung. Log lines do not count as progress: a kernel that waits for a dead one can print
+//! complaints for ever.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::record::Record;
 
-/// Watches that each kernel gets on.
+/// Watches whether each kernel makes progress.
 pub struct Watch {
     quiet: Duration,
     end: Instant,
@@ -17,13 +17,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A machine is hung that reports nothing new for `quiet`, or that runs longer than `hard`.
+    /// A machine is hung if it reports nothing new for `quiet`, or runs longer than `hard`.
     pub fn new(now: Instant, quiet: Duration, hard: Duration) -> Self {
         Self { quiet, hard, end: now + hard, last: now, working: BTreeMap::new() }
     }
 
-    /// A record came. Progress counts only if it is another than before: less is that of a new stream. The step of a
-    /// scenario ends those that went on in it.
+    /// Handles a record. A progress record counts only if its number differs from the one before; a smaller number is that of a
+    /// new stream. A step of a scenario ends the streams that ran in it.
     pub fn saw(&mut self, record: &Record, now: Instant) {
         match record {
             Record::Progress(p) if self.working.get(&p.kernel).is_some_and(|(done, _)| *done == p.done) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The check of the book: every page is in its table of contents, every link, anchor and included file is there, every drawing is
-//! that of its source.
+//! The check of the book: every page is in the table of contents, every link, anchor and included file exists, and every drawing
+//! was made from its present source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use super::page::Page;
 use super::{drawings, CARRIED, SOURCE};
 use crate::cmd;
 
-/// Listings that the book prints, and how many lines of code each may have: without comments and blank lines.
+/// Listings in the book, and how many lines of code each may have, without comments and blank lines.
 const LISTINGS: [(&str, usize); 3] = [
     ("mk-ipi-process/examples/first_kernel.rs", 100),
     ("examples/first_kernel.c", 85),
@@ -29,12 +29,12 @@ const OTHER_PAGES: [&str; 7] = [
     "SPEC.md",
     "docs/evidence.md",
 ];
-/// A name in code font with so many underscores is that of a test, or of another function.
+/// A name in code font with at least this many underscores must be the name of a test or another function.
 const TEST_NAME: usize = 4;
 /// The table of contents.
 const SUMMARY: &str = "SUMMARY.md";
 
-/// How much was looked at.
+/// How much was checked.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub pages: usize,
@@ -42,7 +42,7 @@ pub struct Seen {
     pub drawings: usize,
 }
 
-/// What is wrong with the book, and how much was looked at.
+/// The problems of the book, and how much was checked.
 pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
     let mut found = Vec::new();
     let source = root.join(SOURCE);
@@ -82,7 +82,7 @@ pub fn problems(root: &Path) -> Result<(Vec<String>, Seen)> {
     Ok((found, seen))
 }
 
-/// All Rust of the repository.
+/// All Rust code of the repository.
 fn code(root: &Path) -> Result<String> {
     let mut git = Command::new("git");
     let listed = cmd::output(git.current_dir(root).args(["ls-files", "-z", "--", "*.rs"]))?;
@@ -90,7 +90,7 @@ fn code(root: &Path) -> Result<String> {
     Ok(files.filter_map(|name| fs::read_to_string(root.join(name)).ok()).collect())
 }
 
-/// Names of tests, or what looks like one, that no function of the code has.
+/// The names in code font that look like tests, but are not the name of any function.
 fn names_nothing<'a>(named: &'a [String], code: &'a str) -> impl Iterator<Item = &'a str> {
     let is_name = |text: &&str| {
         text.matches('_').count() >= TEST_NAME && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -150,7 +150,7 @@ fn bad_link(root: &Path, pages: &BTreeMap<String, Page>, name: &str, link: &str)
     let path = path.to_string_lossy();
     let is_of_book = name.starts_with(SOURCE);
     if is_of_book && target.ends_with(".md") && !path.starts_with(SOURCE) {
-        // mdBook would make an .html of it, which nobody makes.
+        // mdBook would change the link to an .html file, which does not exist.
         if !CARRIED.iter().any(|(_, from)| *from == path) {
             return Some("a page that is not in the book: name its folder".into());
         }
@@ -162,7 +162,7 @@ fn bad_link(root: &Path, pages: &BTreeMap<String, Page>, name: &str, link: &str)
     }
 }
 
-/// Why an include of the page `name` would put nothing into it.
+/// Why an include in the page `name` cannot be resolved, if it cannot.
 fn bad_include(root: &Path, name: &str, file: &str, part: Option<&str>) -> Option<String> {
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
     let text = resolve(folder, file).and_then(|path| fs::read_to_string(root.join(path)).ok());
@@ -178,7 +178,7 @@ fn bad_include(root: &Path, name: &str, file: &str, part: Option<&str>) -> Optio
         .then(|| format!("it includes {part} of {file}, which is not marked there"))
 }
 
-/// Lines that are neither blank nor comment alone.
+/// The number of lines of code, without blank lines and comment lines.
 fn lines_of_code(text: &str) -> usize {
     let is_code = |line: &&str| {
         let line = line.trim();
@@ -208,7 +208,7 @@ mod tests {
         root
     }
 
-    /// What is wrong with that page.
+    /// The problems of that page.
     fn wrong(name: &str, text: &str) -> Vec<String> {
         let root = tree(name, text);
         let mut pages = BTreeMap::new();

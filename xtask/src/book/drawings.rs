@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drawings: text files, of which `svgbob` makes pictures, and what a command printed, as a picture of a terminal. Each picture names
-//! the sum of its source, so that one that is out of date is found without the tool.
+//! Drawings. `svgbob` makes pictures from text files. The output of a command becomes a picture of a terminal. Each picture
+//! contains a checksum of its source, so that a picture that is out of date is found without the tool.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,11 +12,11 @@ use anyhow::{ensure, Context, Result};
 
 use crate::cmd;
 
-/// Where they are, source and picture side by side.
+/// The folder of the sources and the pictures.
 pub const FOLDER: &str = "docs/book/src/drawings";
 /// The endings of sources: a drawing, and the output of a command that was run.
 const SOURCES: [&str; 2] = ["bob", "term"];
-/// How each picture begins.
+/// The first line of each picture.
 const LICENCE: &str = "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->";
 
 /// The second line of the picture that is made of the file `name`, which contains `source`.
@@ -24,7 +24,7 @@ fn stamp(name: &str, source: &str) -> String {
     format!("<!-- Made by xtask of {name}, whose sum is {:016x}: do not edit. -->", sum(source))
 }
 
-/// FNV-1a: it finds what was forgotten, not what was forged.
+/// The checksum, FNV-1a. It finds pictures that were forgotten; it does not protect against forgery.
 fn sum(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -45,7 +45,7 @@ fn name_of(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The pictures that are not those of their sources, and how many sources there are.
+/// The problems of pictures that do not match their sources, and the number of sources.
 pub fn stale(root: &Path) -> Result<(Vec<String>, usize)> {
     let (sources, pictures) = (named(root, &SOURCES)?, named(root, &["svg"])?);
     let mut found: Vec<String> = Vec::new();
@@ -66,7 +66,7 @@ pub fn stale(root: &Path) -> Result<(Vec<String>, usize)> {
     Ok((found, sources.len()))
 }
 
-/// Makes each picture anew, those of drawings by `svgbob_cli`.
+/// Makes each picture again; pictures of drawings are made by `svgbob_cli`.
 pub fn draw(root: &Path, svgbob: &Path) -> Result<usize> {
     let sources = named(root, &SOURCES)?;
     ensure!(!sources.is_empty(), "{FOLDER} has no drawing");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask book`: the book in docs/book, as a folder of HTML; and its drawings.
+//! `cargo xtask book`: builds the book in docs/book as a folder of HTML, and its drawings.
 //!
-//! mdBook makes pages of what lies in one folder. So this makes a copy of it in which two pages of the repository are pages of the book.
+//! mdBook takes pages from one folder only. So this makes a copy of that folder, and adds two pages from elsewhere in the
+//! repository.
 
 mod check;
 mod drawings;
@@ -21,10 +22,11 @@ use crate::provision::{self, Need, Provision};
 const SOURCE: &str = "docs/book/src";
 /// The book's folder, which has `book.toml`.
 const FOLDER: &str = "docs/book";
-/// The copy that mdBook reads, and what it makes. Links to files of the repository hold in both: they lie as deep as the source.
+/// The copy that mdBook reads, and the folder that it writes. Both are as deep in the repository as the source, so relative
+/// links to files of the repository stay valid.
 const COPY: &str = "made";
 const HTML: &str = "html";
-/// Pages of the book that are pages of the repository: in the source a page with this name stands for it.
+/// Pages of the repository that are added to the book. In the source, a page with the first name is replaced by them.
 const CARRIED: [(&str, &str); 2] = [("spec.md", "SPEC.md"), ("evidence.md", "docs/evidence.md")];
 
 /// What `book` takes.
@@ -33,7 +35,7 @@ pub struct BookArgs {
     /// Only check the pages, as `cargo xtask test --only book` does
     #[arg(long, conflicts_with = "drawings")]
     check: bool,
-    /// Only make the drawings anew from their sources
+    /// Only make the drawings again from their sources
     #[arg(long)]
     drawings: bool,
     /// Install what is missing without asking
@@ -62,7 +64,7 @@ pub fn book(places: &Places, provision: &Provision, args: &BookArgs) -> Result<(
     Ok(())
 }
 
-/// Sees that the pages and drawings are good; says how many there are.
+/// Checks the pages and drawings. Returns a note that says how many there are.
 pub fn checked(root: &Path) -> Result<String> {
     let (problems, seen) = check::problems(root)?;
     ensure!(problems.is_empty(), "{}", problems.join("\n"));
@@ -76,7 +78,7 @@ fn program(provision: &Provision, name: &'static str) -> Result<PathBuf> {
     provision::tool(name).with_context(|| format!("{name} is not there"))
 }
 
-/// Copies the source for mdBook, with the pages that are the repository's.
+/// Copies the source for mdBook, and adds the pages of [`CARRIED`].
 fn copy(root: &Path) -> Result<()> {
     let (from, to) = (root.join(SOURCE), root.join(FOLDER).join(COPY));
     if to.exists() {
@@ -105,7 +107,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A page whose links to pages that the book carries lead to them there.
+/// A page, with links to the pages of [`CARRIED`] changed so that they lead to these pages in the book.
 fn carried(page: &str) -> String {
     CARRIED.iter().fold(page.to_owned(), |page, (name, from)| {
         page.replace(&format!("](../../../{from}"), &format!("]({name}"))

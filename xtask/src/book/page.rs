@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A page as its reader's browser has it: where its headings are, what it links to, what it includes.
+//! A page: the anchors of its headings, its links, and the files that it includes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ pub struct Page {
     pub anchors: BTreeSet<String>,
     /// The targets of its links and pictures.
     pub links: Vec<String>,
-    /// Files that mdBook puts into it, with the name of a part if one is named.
+    /// The files that mdBook includes in it, each with the name of a part if the page names one.
     pub includes: Vec<(String, Option<String>)>,
-    /// What stands in it between backquotes.
+    /// The texts between backquotes.
     pub code: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ impl Page {
     }
 }
 
-/// The anchor that mdBook, and GitHub, give a heading.
+/// The anchor of a heading in mdBook and on GitHub.
 fn slug(heading: &str) -> String {
     let anchor = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' || c == '-' => Some(c.to_ascii_lowercase()),
@@ -61,7 +61,7 @@ fn slug(heading: &str) -> String {
     heading.trim().chars().filter_map(anchor).collect()
 }
 
-/// `{{#include FILE}}` and `{{#include FILE:PART}}`, wherever they stand.
+/// All `{{#include FILE}}` and `{{#include FILE:PART}}`.
 fn includes(text: &str) -> Vec<(String, Option<String>)> {
     let after = text.split("{{#include ").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
     after

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Campaigns: what runs short in `cargo xtask test`, and as long as wanted by a command of its own.
+//! Campaigns: they run for a short time in `cargo xtask test`, and for any time by a command of their own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ use crate::provision::{self, Need, Provision, Toolchain};
 
 /// The workspace of the fuzz targets.
 pub const FUZZ: &str = "fuzz";
-/// What Miri and the fuzzer need.
+/// The toolchain that Miri and the fuzzer need.
 pub const NIGHTLY: Need = Need::Rust(Toolchain::Nightly, &["miri", "rust-src"], &[]);
 
-/// Runs tests, and notes how many passed.
+/// Runs tests. Returns a note that says how many passed.
 pub fn tests(mut cmd: Command) -> Result<Notes> {
     Ok(vec![format!("{} tests", cmd::run_tests(&mut cmd)?)])
 }
 
-/// The litmus tests: what their names begin with.
+/// The names of the litmus tests begin with this.
 pub const LITMUS: &str = "litmus::";
 /// Schedules of each litmus test in `test`.
 pub const SHORT_LITMUS_SEEDS: u64 = 4;
@@ -30,7 +30,7 @@ pub const SHORT_LITMUS_SEEDS: u64 = 4;
 /// What `litmus` takes.
 #[derive(Args, Clone, Debug)]
 pub struct LitmusArgs {
-    /// Schedules to try of each test
+    /// How many schedules of each test to try
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Install what is missing without asking
@@ -46,22 +46,22 @@ pub fn litmus(places: &Places, provision: &Provision, args: &LitmusArgs) -> Resu
     Ok(())
 }
 
-/// The litmus tests on Miri's weak memory: each seed is another schedule, and other loads give old values.
+/// Runs the litmus tests on Miri's weak memory. Each seed is another schedule, in which other loads return old values.
 pub fn litmus_tests(places: &Places, seeds: u64) -> Result<Notes> {
     let nightly = format!("+{}", provision::toolchain_name(Toolchain::Nightly)?);
     let mut cmd = places.cargo();
     cmd.args([&nightly, "miri", "test", "-p", "mk-ipi-core", "--lib", LITMUS]);
     cmd.env("CARGO_TARGET_DIR", places.own_target("miri"));
     cmd.env("MIRIFLAGS", format!("-Zmiri-many-seeds=0..{seeds} -Zmiri-preemption-rate={PREEMPTION}"));
-    // Two seeds run at once and print at once: the number of tests is not to be had.
+    // Several seeds print at the same time, so the number of tests cannot be read from the output.
     cmd::run_tests(&mut cmd)?;
     Ok(vec![format!("litmus tests with {seeds} seeds")])
 }
 
-/// How likely another thread has its turn behind a step: a litmus test is short.
+/// The probability that another thread runs after a step. It is high, because a litmus test is short.
 const PREEMPTION: &str = "0.05";
 
-/// Preemptions per execution that loom tries in `test`: two find nearly all that is to be found.
+/// The number of preemptions per execution that loom tries in `test`. Two find nearly all mistakes.
 pub const SHORT_PREEMPTIONS: u32 = 2;
 
 /// What `loom` takes.
@@ -70,7 +70,7 @@ pub struct LoomArgs {
     /// Three preemptions per execution instead of two; takes long
     #[arg(long)]
     deep: bool,
-    /// Bound of preemptions per execution; 0 for none, which may take for ever
+    /// Most preemptions per execution; 0 means no bound, which may never end
     #[arg(long)]
     preemptions: Option<u32>,
 }
@@ -86,10 +86,10 @@ pub fn loom(places: &Places, args: &LoomArgs) -> Result<()> {
 /// What `scenarios` takes.
 #[derive(Args, Clone, Debug)]
 pub struct ScenariosArgs {
-    /// Schedules to try
+    /// How many schedules to try
     #[arg(long, default_value_t = 50)]
     seeds: u64,
-    /// Stores between the points of double deaths; 1 tries all
+    /// Of the points of a second death, try every Nth; 1 tries all
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     stride: u64,
 }
@@ -107,10 +107,10 @@ pub fn scenarios(places: &Places, args: &ScenariosArgs) -> Result<()> {
 /// What `kills` takes.
 #[derive(Args, Clone, Debug)]
 pub struct KillsArgs {
-    /// Processes to kill
+    /// How many processes to kill
     #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     kills: u64,
-    /// Which moments to try
+    /// The seed of the random moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -124,13 +124,13 @@ pub fn kills(places: &Places, args: &KillsArgs) -> Result<()> {
     Ok(())
 }
 
-/// The loom models of all crates, with so many preemptions per execution.
+/// Runs the loom models of all crates, with this number of preemptions per execution.
 pub fn loom_models(places: &Places, preemptions: u32) -> Result<Notes> {
     let mut cmd = places.cargo();
     cmd.args(["test", "--profile", "loom", "--lib"]);
     cmd.args(["-p", "mk-ipi", "-p", "mk-ipi-core", "-p", "mk-ipi-arm64", "-p", "mk-ipi-riscv", "loom"]);
     cmd.env("CARGO_TARGET_DIR", places.own_target("loom")).env("RUSTFLAGS", "--cfg loom");
-    // A model that is to fail has a small stack: no room to print one.
+    // A model that must fail has a small stack, too small to print a backtrace.
     cmd.env("RUST_BACKTRACE", "0");
     match preemptions {
         0 => cmd.env_remove("LOOM_MAX_PREEMPTIONS"),
@@ -153,7 +153,7 @@ pub struct FuzzArgs {
     /// Seconds per target
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// What looks for wrong accesses to memory meanwhile; `none` makes some three times as many executions
+    /// The checker for wrong memory accesses; with `none` there are about three times as many executions
     #[arg(long, value_enum, default_value_t = Sanitizer::Address)]
     sanitizer: Sanitizer,
     /// Install what is missing without asking
@@ -161,7 +161,7 @@ pub struct FuzzArgs {
     pub yes: bool,
 }
 
-/// What a fuzz target is built with.
+/// The sanitizer with which a fuzz target is built.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Sanitizer {
@@ -178,7 +178,7 @@ pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<(
     Ok(())
 }
 
-/// Each fuzz target for so long.
+/// Runs each fuzz target for this time.
 pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer) -> Result<Notes> {
     let nightly = provision::toolchain_name(Toolchain::Nightly)?;
     let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
@@ -193,7 +193,7 @@ pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer) -> Resu
     let listed = cmd::output(cargo_fuzz().arg("list"))?;
     let targets: Vec<&str> = listed.split_whitespace().collect();
     ensure!(!targets.is_empty(), "{FUZZ} has no target");
-    // Each in a folder of its own, so that a change of mind does not build all anew.
+    // Each sanitizer has a target folder of its own, so that a change of the option does not build everything again.
     let (sanitizer, built) = match sanitizer {
         Sanitizer::Address => ("address", "fuzz"),
         Sanitizer::None => ("none", "fuzz-none"),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The library for C: its header compiles everywhere, its C tests pass, and it holds and asks for no more than it says.
+//! The library for C: its header compiles with each compiler, its C tests pass, it contains only what it should, and it needs
+//! only the symbols that the header names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,12 +15,13 @@ use crate::capi::{self, Limits, C_TESTS};
 use crate::cmd::{self, BARE_TARGET};
 use crate::{image, provision};
 
-/// What the header says that the library for the host needs, and what compilers make of comparisons with 0.
+/// The symbols that the library for this machine needs, according to the header; and `bcmp`, which compilers use for comparisons.
 const DOCUMENTED: [&str; 5] = ["memcpy", "memset", "memcmp", "memmove", "bcmp"];
-/// What makes a program that looks at itself.
+/// The compiler flags for a sanitized program.
 const SANITIZED: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-/// Calls of `small.c`, and some that it does not make.
+/// Calls that `small.c` makes.
 const CALLED: [&str; 3] = ["mk_ipi_init", "mk_ipi_send", "mk_ipi_run_deferred"];
+/// Some calls that `small.c` does not make.
 const NOT_CALLED: [&str; 5] = [
     "mk_ipi_join",
     "mk_ipi_directory_create",
@@ -52,22 +54,22 @@ pub fn run(context: &Context) -> Result<Notes> {
     Ok(notes)
 }
 
-/// C and C++ compilers; clang may be missing on a developer's machine.
+/// The C and C++ compilers. On a developer's machine clang may be missing.
 fn compilers(ci: bool) -> Result<Vec<(&'static str, &'static str)>> {
     let mut found = Vec::new();
     for (cc, cxx) in [("gcc", "g++"), ("clang", "clang++")] {
         match cmd::which(cc).and(cmd::which(cxx)) {
             Some(_) => found.push((cc, cxx)),
             None if ci => bail!("there is no {cc} or no {cxx}"),
-            None => eprintln!("{cc} and {cxx}: not both there, left out"),
+            None => eprintln!("{cc} and {cxx}: at least one is missing, so both are left out"),
         }
     }
     ensure!(!found.is_empty(), "there is neither gcc nor clang");
     Ok(found)
 }
 
-/// What each program that includes the header is compiled as: C from 1999 on, freestanding, and C++. Without the compiler's
-/// own headers, with a kernel's types, and where a caller has defined the patch's names itself.
+/// Programs that include the header, and the flags with which they are compiled: as C99 and C11, freestanding, and as C++;
+/// without the compiler's own headers; with a kernel's types; and with macros of the patch that the caller has defined itself.
 const HEADER_TESTS: [(&str, &[&str]); 7] = [
     (INCLUDES, &["-x", "c", "-std=c11", "-ffreestanding", "-nostdlib"]),
     (INCLUDES, &["-x", "c", "-std=c99", "-ffreestanding", "-nostdlib"]),
@@ -86,12 +88,12 @@ const HEADER_TESTS: [(&str, &[&str]); 7] = [
     ),
 ];
 const INCLUDES: &str = "#include <mk_ipi.h>\n#include <mk_ipi_peer.h>\n#include <mk_ipi.h>\n";
-/// The types as Linux has them: other ones than those of the compiler, of the same sizes.
+/// The types as Linux defines them. They have the same sizes as those of the compiler, but are other types.
 const TYPES_OF_A_KERNEL: &str =
     "typedef unsigned long size_t;\ntypedef unsigned char uint8_t;\ntypedef unsigned int uint32_t;\n\
                                  typedef unsigned long long uint64_t;\ntypedef signed long long int64_t;\n";
 
-/// The header alone.
+/// Compiles the header alone.
 fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> {
     let object = out.join("header.o");
     let source = out.join("header.c");
@@ -110,7 +112,7 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
             .arg(&object);
         cmd::run(&mut cmd)?;
     }
-    // A caller's own number for a name of the patch that is another one is found out.
+    // If a caller has defined a macro of the patch with another value, the header must not compile.
     fs::write(&source, "#define MK_MAX_DATA_SIZE 128\n#include <mk_ipi.h>\n")?;
     let mut wrong = Command::new(cc);
     wrong
@@ -121,18 +123,18 @@ fn header(context: &Context, (cc, cxx): (&str, &str), out: &Path) -> Result<()> 
         .arg("-o")
         .arg(&object)
         .stderr(Stdio::null());
-    ensure!(!wrong.status()?.success(), "{cc} takes a MK_MAX_DATA_SIZE of 128");
+    ensure!(!wrong.status()?.success(), "{cc} accepts a MK_MAX_DATA_SIZE of 128");
     Ok(())
 }
 
-/// The kernel in C: whether each compiler takes it. It is run where kernels run.
+/// Compiles the kernel in C with each compiler. Other steps run it.
 fn kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
     let library = out.join("lib").join(BARE_TARGET).join("libmk_ipi.a");
     image::compile_c(context.places, cc, 0x0200_0000, &library, &out.join(format!("kernel-{cc}.elf")))
 }
 
-/// The book's kernels in C: the host hears what the other one sends back. That one is a kernel's source: it compiles with no header
-/// but ours.
+/// The book's kernels in C: checks that the host receives what the other kernel sends back. The other kernel must compile with
+/// our header only.
 fn first_kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<()> {
     let root = &context.places.root;
     let kernel = root.join(capi::RFC_V2_KERNEL);
@@ -160,18 +162,18 @@ fn first_kernel(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<
     Ok(())
 }
 
-/// Whether the compiler has what a sanitized program links. Debian's clang comes without, its gcc with it.
+/// Whether the compiler has the libraries for a sanitized program. On Debian gcc has them, and clang does not.
 fn sanitizes(cc: &str, out: &Path) -> Result<bool> {
     let source = out.join("nothing.c");
     fs::write(&source, "int main(void) { return 0; }\n")?;
     let mut cmd = Command::new(cc);
     cmd.args(SANITIZED).arg(&source).arg("-o").arg(out.join("nothing")).stderr(Stdio::null());
     let links = cmd.status().with_context(|| cc.to_owned())?.success();
-    ensure!(links || cc != "gcc", "gcc links no sanitized program");
+    ensure!(links || cc != "gcc", "gcc cannot link a sanitized program");
     Ok(links)
 }
 
-/// The C tests, plain and under the sanitizers, and against peers in shared objects: ours, and one written from SPEC.md.
+/// Runs the C tests, without and with sanitizers, and with peers in shared objects: ours, and one that was written from SPEC.md.
 fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Notes> {
     let (places, include, library) = (context.places, out.join("include"), out.join("lib/libmk_ipi.a"));
     let shared = |source: &str, libraries: &[&Path]| -> Result<PathBuf> {
@@ -201,7 +203,8 @@ fn programs(context: &Context, (cc, _): (&str, &str), out: &Path) -> Result<Note
     Ok(notes)
 }
 
-/// A peer in Python passes, driven over its standard input and output; and one that refuses what it should send does not.
+/// Checks that a peer in Python passes, which is driven through its standard input and output; and that a peer that refuses to
+/// send fails.
 fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     if cmd::which("python3").is_none() {
         ensure!(!ci, "there is no python3");
@@ -213,7 +216,7 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     let said = run(&python, &[])?;
     let wrong = format!("{python} | sed -u 's/^= 0$/= -22/'");
     ensure!(run(&wrong, &[]).is_err(), "a peer that sends nothing passed");
-    // One that knows of RFC v2 alone is tested for that.
+    // A peer that implements only RFC v2 passes the test of that part, and fails the others.
     let text = fs::read_to_string(out.join("share/peer.py"))?;
     let (both, one) = ("{1: Slots, 2: Native}", "{1: Slots}");
     ensure!(text.matches(both).count() == 1, "peer.py has no {both}");
@@ -226,8 +229,8 @@ fn peer_program(out: &Path, ci: bool) -> Result<Option<String>> {
     Ok(Some(format!("peer.py: {said}")))
 }
 
-/// Links the whole of each library: every function that the header declares is there, nothing is missing but what
-/// the header says, and no panic is left.
+/// Links the whole of each library, and checks that every function that the header declares exists, that only the symbols that
+/// the header names are undefined, and that there is no panic path.
 fn symbols(context: &Context, out: &Path) -> Result<String> {
     let header = fs::read_to_string(out.join("include/mk_ipi.h"))?;
     let functions = capi::declared(&header);
@@ -251,8 +254,8 @@ fn symbols(context: &Context, out: &Path) -> Result<String> {
     Ok(format!("{} functions, none undefined, no panic", functions.len()))
 }
 
-/// A library for a kernel with one CPU: the C tests pass, its storage is small, and a program that was built for other
-/// limits finds out.
+/// A library for a kernel with one CPU: checks that the C tests pass, that its storage is small, and that a program that was
+/// built for other limits is refused.
 fn limits(context: &Context, out: &Path) -> Result<String> {
     let places = context.places;
     let limits = Limits { cpus: Some(1), handlers: Some(16), instances: Some(16), ..Limits::default() };
@@ -264,7 +267,7 @@ fn limits(context: &Context, out: &Path) -> Result<String> {
         .collect::<Vec<_>>();
     let said: Vec<_> = said.iter().map(String::as_str).collect();
     let usual = places.root.join(capi::PACKAGE).join("include");
-    // By its own header; by the usual one, where the program says the limits; and by that where it does not.
+    // With the library's own header; with the default header and the limits as macros; and with the default header alone.
     for (name, include, flags) in [
         ("own", folder.join("include"), &["-DONE_CPU"][..]),
         ("said", usual.clone(), &said[..]),
@@ -280,7 +283,7 @@ fn limits(context: &Context, out: &Path) -> Result<String> {
     Ok(format!("for one CPU: {}", capi::run_test(&program, None)?))
 }
 
-/// The names that an object file asks for.
+/// The undefined symbols of an object file.
 fn undefined(object: &[u8]) -> Result<BTreeSet<String>> {
     let file = object::File::parse(object)?;
     let symbols = file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fence before each doorbell, in the instructions that a kernel links (SPEC A-5, AR-3, RV-3, RV-7): fake registers cannot
-//! show that the compiler left it where it was written. And, on x86, the first instruction of each interrupt entry (SPEC A-12).
+//! Checks in the instructions that a kernel links that there is a fence before each doorbell (SPEC A-5, AR-3, RV-3, RV-7). Unit
+//! tests with fake registers cannot show that the compiler left the fence in its place. On x86 it also checks the first
+//! instruction of each interrupt entry (SPEC A-12).
 
 mod arm64;
 mod barriers;
@@ -22,10 +23,10 @@ use crate::image;
 /// The interrupt command register in x2APIC mode (Intel SDM vol. 3A, table 10-6).
 const ICR: u32 = 0x830;
 
-/// What the symbols of interrupt entries begin with (`doorbell_entry!` of mk-ipi-x86).
+/// The symbols of interrupt entries begin with this (`doorbell_entry!` of mk-ipi-x86).
 const ENTRY: &str = "mk_ipi_entry_";
 
-/// What was found in the images, and is as it must be.
+/// The number of correct doorbells and entries in the images.
 pub struct Found {
     /// Doorbells of each architecture, each fenced.
     doorbells: [(Arch, usize); 3],
@@ -33,7 +34,8 @@ pub struct Found {
     entries: usize,
 }
 
-/// The step: the images that call every public function have doorbells, and each is fenced; and entries, each marked.
+/// The step: checks that the images that call every public function have doorbells, each with its fence, and entries, each with
+/// `endbr64`.
 pub fn run(context: &Context) -> Result<Notes> {
     let found = in_image(context.places)?;
     let mut notes: Notes =
@@ -60,11 +62,11 @@ pub fn in_image(places: &Places) -> Result<Found> {
     Ok(Found { doorbells, entries })
 }
 
-/// How many interrupt entries an ELF file has; an error if one does not begin with `endbr64`, or if there is none.
+/// The number of interrupt entries in an ELF file. An error if one does not begin with `endbr64`, or if there is none.
 fn marked(elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let mut found = 0;
-    // Not only those with a size: an entry is assembly.
+    // Symbols without a size are included, because an entry is assembly.
     for symbol in file.symbols().filter(|symbol| !symbol.is_undefined()) {
         let name = symbol.name()?;
         if !name.starts_with(ENTRY) {
@@ -78,7 +80,7 @@ fn marked(elf: &[u8]) -> Result<usize> {
         ensure!(begins_with_endbr64(code), "{name} does not begin with ENDBR64");
         found += 1;
     }
-    ensure!(found != 0, "it has no {ENTRY}*: nothing can be said of entries");
+    ensure!(found != 0, "it has no {ENTRY}*, so entries cannot be checked");
     Ok(found)
 }
 
@@ -86,7 +88,7 @@ fn begins_with_endbr64(code: &[u8]) -> bool {
     Decoder::new(64, code, DecoderOptions::NONE).decode().mnemonic() == Mnemonic::Endbr64
 }
 
-/// How many doorbells an ELF file has; an error if one is not fenced, or if there is none.
+/// The number of doorbells in an ELF file. An error if one has no fence, or if there is none.
 fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
     let file = object::File::parse(elf)?;
     let text = file.section_by_name(".text").context("it has no .text")?;
@@ -100,18 +102,18 @@ fn fenced(arch: Arch, elf: &[u8]) -> Result<usize> {
             barriers::doorbells(&all, false)?
         }
     };
-    ensure!(found != 0, "it has no doorbell: nothing can be said of the fence");
+    ensure!(found != 0, "it has no doorbell, so the fence cannot be checked");
     Ok(found)
 }
 
-/// How many WRMSR to the ICR there are in this code; an error if one is not fenced.
+/// The number of WRMSR to the ICR in this code. An error if one has no fence.
 fn writes(code: &[u8], address: u64) -> Result<usize> {
     let all: Vec<Instruction> =
         Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect();
     let targets: BTreeSet<u64> = all.iter().map(Instruction::near_branch_target).collect();
     let (mut found, mut straight) = (0, Vec::new());
     for instruction in all {
-        // What can be jumped to need not have run what stands before it.
+        // If this instruction can be jumped to, the instructions before it may not have run.
         if targets.contains(&instruction.ip()) {
             straight.clear();
         }

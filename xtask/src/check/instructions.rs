@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many instructions the native link's quick paths take: a count has no noise, so that one that rises is noticed by
-//! everybody, on any machine.
+//! Counts the instructions of the native link's quick paths. A count has no noise, so a higher count is noticed on any machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,28 +13,28 @@ use super::{Context, Notes};
 use crate::cmd::{self, shown};
 use crate::image;
 
-/// The program that is counted, a workspace of its own.
+/// The program whose instructions are counted. It is a workspace of its own.
 pub const FOLDER: &str = "tests/instructions";
-/// What was counted before.
+/// The file with the recorded counts.
 const RECORDED: &str = "counts.toml";
-/// How often each thing is done, once and once more: a multiple of what is done every so many times.
+/// How often each thing is done. It is a multiple of the periods of periodic work.
 const TIMES: u64 = 1024;
-/// Less than that a count may rise: what stands around a thing that is counted may change.
+/// A count may rise by less than this, because the code around the counted thing can change.
 const TOLERANCE: f64 = 2.0;
 
-/// Things that are counted, and how many instructions they may take.
+/// The counted things, and the limit of each.
 const LIMITS: [(&str, f64); 4] =
     [("send", 80.0), ("send_of_4_cpus", 80.0), ("empty_poll", 40.0), ("poll_of_one", 200.0)];
 
-/// The file with what was counted before.
+/// The content of the file with the recorded counts.
 #[derive(Deserialize)]
 struct Recorded {
-    /// The compiler with which that was.
+    /// The version of the compiler that was used.
     rustc: String,
     instructions: BTreeMap<String, f64>,
 }
 
-/// The step: no count is above its limit, or above what was recorded with the same compiler.
+/// The step: fails if a count is above its limit, or above the count that was recorded with the same compiler.
 pub fn run(context: &Context) -> Result<Notes> {
     let folder = context.places.root.join(FOLDER);
     let file = folder.join(RECORDED);
@@ -52,7 +51,7 @@ pub fn run(context: &Context) -> Result<Notes> {
     }
     ensure!(
         wrong.is_empty(),
-        "{}\nIf that must be, record it in {FOLDER}/{RECORDED}:\nrustc = \"{rustc}\"\n\n[instructions]\n{}",
+        "{}\nIf this is intended, record it in {FOLDER}/{RECORDED}:\nrustc = \"{rustc}\"\n\n[instructions]\n{}",
         wrong.join("\n"),
         counts.iter().map(|(what, count)| format!("{what} = {count:.1}\n")).collect::<String>(),
     );
@@ -73,9 +72,9 @@ fn rustc() -> Result<String> {
     said.split_whitespace().nth(1).map(ToOwned::to_owned).context("rustc does not say its version")
 }
 
-/// What each thing takes.
+/// The number of instructions of each thing.
 fn counts(program: &Path) -> Result<BTreeMap<String, f64>> {
-    // Twice as often, less once: what starts and ends the program does not count.
+    // Counted with twice the repetitions, minus counted with once: so the start and the end of the program do not count.
     let each = |what: &str| -> Result<f64> {
         let (once, twice) = (collected(program, what, TIMES)?, collected(program, what, 2 * TIMES)?);
         Ok((twice as f64 - once as f64) / TIMES as f64)
@@ -98,7 +97,7 @@ fn collected(program: &Path, what: &str, times: u64) -> Result<u64> {
     let out = valgrind.stdin(Stdio::null()).output().with_context(|| shown(&valgrind))?;
     let text = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "`{}` ended with {}:\n{text}", shown(&valgrind), out.status);
-    instructions(&text).with_context(|| format!("callgrind said no count:\n{text}"))
+    instructions(&text).with_context(|| format!("callgrind printed no count:\n{text}"))
 }
 
 /// From callgrind's closing lines: `==123== Collected : 456`.
@@ -106,12 +105,12 @@ fn instructions(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }
 
-/// What is above its limit, or has none.
+/// The counts that are above their limit, or have no limit.
 fn above(counts: &BTreeMap<String, f64>, limits: &BTreeMap<String, f64>, tolerance: f64) -> Vec<String> {
     let judge = |(what, count): (&String, &f64)| match limits.get(what) {
         Some(limit) if *count <= limit + tolerance => None,
         Some(limit) => Some(format!("{what} takes {count:.1} instructions, and may take {limit}")),
-        None => Some(format!("{what} takes {count:.1} instructions, and nothing is said of it")),
+        None => Some(format!("{what} takes {count:.1} instructions, and has no limit")),
     };
     counts.iter().filter_map(judge).collect()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask test`: every check, step by step. CI runs the same.
+//! `cargo xtask test`: runs every check, step by step. CI runs the same.
 
 mod campaigns;
 mod capi;
@@ -33,13 +33,13 @@ use crate::provision::{Need, Provision};
 /// What `test` takes.
 #[derive(Args, Clone, Debug)]
 pub struct TestArgs {
-    /// Run this step only (may be given several times)
+    /// Run only this step (can be given several times)
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
-    /// Name the steps, and do nothing
+    /// List the steps, and do nothing
     #[arg(long)]
     list: bool,
-    /// Go on after a failed step
+    /// Continue after a failed step
     #[arg(long)]
     keep_going: bool,
     /// Install what is missing without asking
@@ -47,15 +47,15 @@ pub struct TestArgs {
     pub yes: bool,
 }
 
-/// What a step has at hand.
+/// What a step gets.
 pub struct Context<'a> {
     /// Where things are.
     places: &'a Places,
-    /// What installs.
+    /// Installs missing tools.
     provision: &'a Provision,
 }
 
-/// What a step that passed has to say, such as what it could not run.
+/// Notes of a step that passed, such as what it could not run.
 type Notes = Vec<String>;
 
 /// One check.
@@ -63,7 +63,7 @@ struct Step {
     name: &'static str,
     what: &'static str,
     needs: Vec<Need>,
-    /// Too long for CI: it runs only when it is named.
+    /// It takes too long for CI, and runs only when it is named.
     long: bool,
     run: fn(&Context) -> Result<Notes>,
 }
@@ -80,7 +80,7 @@ pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<E
     let mut steps = steps::all();
     if let Some(unknown) = args.only.iter().find(|name| !steps.iter().any(|s| s.name == **name)) {
         let names: Vec<_> = steps.iter().map(|s| s.name).collect();
-        bail!("no step is named {unknown}; there are: {}", names.join(", "));
+        bail!("there is no step {unknown}; the steps are: {}", names.join(", "));
     }
     if args.list {
         for step in &steps {
@@ -96,7 +96,7 @@ pub fn test(places: &Places, provision: &Provision, args: &TestArgs) -> Result<E
     Ok(conclude(&steps, &ends))
 }
 
-/// Whether it is one of those that are asked for; without a name, all are that CI has time for.
+/// Whether the step must run: it is named; or no step is named, and it does not take too long for CI.
 fn wanted(step: &Step, only: &[String]) -> bool {
     if only.is_empty() {
         !step.long

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask mutants`: cargo-mutants changes each function of the crates that everybody links, and some test must fail.
+//! `cargo xtask mutants`: cargo-mutants changes each function of the crates that every kernel links, and some test must fail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,16 +13,17 @@ use serde::Deserialize;
 use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision};
 
-/// What is changed.
+/// The crates that are changed.
 const CRATES: [&str; 2] = ["mk-ipi-abi", "mk-ipi-core"];
-/// Whose tests see what a crate's own tests do not.
+/// The crates whose tests are tried on changes that a crate's own tests do not notice.
 const WITNESSES: &str = "mk-ipi-core,mk-ipi-mock";
-/// Its tests, but for those that take minutes.
+/// The tests of mk-ipi-mock. Those that take minutes are left out.
 const WITNESS_TESTS: &str = "mk-ipi-mock/tests";
 const TOO_SLOW: [&str; 2] = ["scenarios", "conformance"];
-/// A test that takes five times as long as without the change hangs, which counts as noticed; but not before so many seconds.
+/// A test that takes five times as long as without the change counts as hung, and has then noticed the change. This is the least
+/// number of seconds before that.
 const PATIENCE: &str = "10";
-/// Changes that no test notices, each with the reason why that is right.
+/// Changes that no test can notice, each with the reason.
 const EXPLAINED: &str = "tests/mutants.toml";
 
 /// What `mutants` takes.
@@ -34,7 +35,7 @@ pub struct MutantsArgs {
     /// Only this crate
     #[arg(long = "crate", value_name = "NAME", value_parser = CRATES)]
     name: Option<String>,
-    /// Changes that are tried at once
+    /// How many changes are tried at the same time
     #[arg(long, default_value_t = 1)]
     jobs: u32,
     /// Install what is missing without asking
@@ -53,11 +54,11 @@ struct Explained {
 #[serde(deny_unknown_fields)]
 struct Survivor {
     why: String,
-    /// As cargo-mutants names them, without line and column.
+    /// The name that cargo-mutants gives the change, without line and column.
     mutants: Vec<String>,
 }
 
-/// `cargo xtask mutants`: an error if a change is noticed by no test and has no reason.
+/// `cargo xtask mutants`: fails if no test notices a change, and the change is not explained.
 pub fn mutants(places: &Places, provision: &Provision, args: &MutantsArgs) -> Result<()> {
     let needs = [Need::CargoTool("cargo-mutants")];
     provision.announce(&needs)?;
@@ -79,7 +80,11 @@ pub fn mutants(places: &Places, provision: &Provision, args: &MutantsArgs) -> Re
         );
         open.extend(unknown);
     }
-    ensure!(open.is_empty(), "no test notices, and nothing explains:\n  {}", open.join("\n  "));
+    ensure!(
+        open.is_empty(),
+        "no test notices these changes, and they are not explained:\n  {}",
+        open.join("\n  ")
+    );
     Ok(())
 }
 
@@ -90,13 +95,13 @@ fn explained(root: &Path) -> Result<BTreeMap<String, String>> {
     Ok(rows.collect())
 }
 
-/// What came of the changes of a crate.
+/// The result for a crate.
 struct Found {
     noticed: usize,
     missed: Vec<String>,
 }
 
-/// First the crate's own tests, then those of the witnesses on what is left.
+/// Runs first the crate's own tests, and then the tests of [`WITNESSES`] on the changes that are left.
 fn campaign(places: &Places, name: &str, args: &MutantsArgs) -> Result<Found> {
     let own = round(places, name, args, |cmd| {
         cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
@@ -129,7 +134,7 @@ fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mu
     which(&mut cmd);
     eprintln!("$ {}", cmd::shown(&cmd));
     let status = cmd.status().with_context(|| cmd::shown(&cmd))?;
-    // 0: all noticed; 2: some not; 3: some hang.
+    // 0: all changes were noticed; 2: some were not; 3: some tests hung.
     match status.code() {
         Some(0 | 2 | 3) => read(&out),
         _ => bail!("`{}` ended with {status}", cmd::shown(&cmd)),
@@ -159,7 +164,7 @@ fn witness_tests(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A regular expression that matches just this.
+/// A regular expression that matches only this text.
 fn escaped(text: &str) -> String {
     let special = |c: char| r"\.+*?()|[]{}^$#&-~".contains(c);
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()

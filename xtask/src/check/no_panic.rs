@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! No panic path in what a kernel links. An rlib proves nothing, since generic and inlined functions are not in
-//! it: so an image that calls every public function is linked, and its symbols are searched.
+//! Checks that a kernel links no panic path. An rlib does not contain generic and inlined functions, so it proves nothing.
+//! Therefore an image that calls every public function is linked, and its symbols are searched.
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::image;
 
 /// The image's crate, a workspace of its own.
 pub const FOLDER: &str = "tests/no-panic";
-/// Its profiles: optimised for speed and for size. What one level proves away, another may keep.
+/// Its profiles: optimised for speed and for size. One level can remove a panic path that another keeps.
 const PROFILES: [&str; 2] = ["release", "small"];
 
-/// The step: the image names every public function, has no panic symbol, and a planted panic is caught.
+/// The step: checks that the image names every public function, that it has no panic symbol, and that a planted panic is noticed.
 pub fn run(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join(FOLDER).join("Cargo.toml").is_file(), "there is no {FOLDER}");
@@ -45,7 +45,7 @@ pub fn run(context: &Context) -> Result<Notes> {
             );
         }
         let caught = planted(context, arch, profile)?;
-        notes.push(format!("{target}, {profile}: a planted panic was caught: {caught}"));
+        notes.push(format!("{target}, {profile}: a planted panic was noticed: {caught}"));
     }
     Ok(notes)
 }
@@ -57,7 +57,7 @@ fn build(context: &Context, arch: Arch, profile: &str, more: &[&str]) -> Command
     cargo
 }
 
-/// Builds with the planted panic and says how it was caught. That it does not compile catches nothing.
+/// Builds with the planted panic, and returns how it was noticed. An image that does not compile is an error.
 fn planted(context: &Context, arch: Arch, profile: &str) -> Result<&'static str> {
     let mut cargo = build(context, arch, profile, &["--features", "planted-panic"]);
     eprintln!("$ {}", shown(&cargo));
@@ -69,10 +69,10 @@ fn planted(context: &Context, arch: Arch, profile: &str) -> Result<&'static str>
     }
     for elf in image::executables(&mut build(context, arch, profile, &["--features", "planted-panic"]))? {
         if !panic_symbols(&fs::read(elf)?)?.is_empty() {
-            return Ok("its symbols show");
+            return Ok("its symbols are in the image");
         }
     }
-    bail!("a planted panic was not noticed: this check is worth nothing")
+    bail!("a planted panic was not noticed: this check does not work")
 }
 
 /// The symbols of an ELF file that have to do with panics, demangled.
@@ -82,7 +82,7 @@ pub fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
     for symbol in file.symbols() {
         names.push(symbol.name()?.to_owned());
     }
-    ensure!(names.iter().any(|name| !name.is_empty()), "it has no symbols: nothing can be said of it");
+    ensure!(names.iter().any(|name| !name.is_empty()), "it has no symbols, so it cannot be checked");
     Ok(names
         .iter()
         .filter(|name| is_panic(name))
@@ -90,7 +90,7 @@ pub fn panic_symbols(elf: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The image's own crate has the word in its name.
+/// Whether a symbol has to do with panics. The image's own crate has the word in its name, which does not count.
 fn is_panic(name: &str) -> bool {
     let name = name.replace("no_panic", "").replace("no-panic", "");
     name.contains("panic") || name.contains("rust_begin_unwind")
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_program_with_panics_is_noticed() {
-        // This very test program has plenty.
+        // This test program itself has panic symbols.
         let me = std::env::current_exe().and_then(fs::read).expect("the test's own file");
         assert!(!panic_symbols(&me).expect("an ELF file").is_empty());
         assert!(panic_symbols(b"no elf").is_err());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The public functions of the kernel crates, and whether a program names them all.
+//! Finds the public functions of the kernel crates, and checks whether a program names all of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,11 +11,12 @@ use syn::{Attribute, FnArg, ImplItem, Item, Signature, Type, Visibility};
 
 use crate::cmd::{KERNEL_CRATES, SPAWN_FOLDER};
 
-/// A public function: where it is, its type if it is a type's, its name.
+/// A public function: its file, its type if it is a method, and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     file: String,
-    /// Only for one without a receiver, such as `new`, of which there are many: it must be named with its type.
+    /// The type of a function without a receiver. There are many such functions with one name, such as `new`, so the program must
+    /// name the type too.
     owner: Option<String>,
     name: String,
 }
@@ -33,7 +34,7 @@ pub fn functions(root: &Path) -> Result<Vec<Function>> {
     Ok(found.into_iter().collect())
 }
 
-/// Those of `functions` that no file below `folder` names, one line each.
+/// The functions of `functions` that no file below `folder` names, one line each.
 pub fn not_named(functions: &[Function], folder: &Path) -> Result<Vec<String>> {
     let mut words = Vec::new();
     for file in rust_files(folder)? {
@@ -53,7 +54,7 @@ fn missing(functions: &[Function], words: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// `Owner::name` or `Owner::<..>::name`; without an owner the name alone.
+/// Whether the words contain `Owner::name` or `Owner::<..>::name`, or the name alone if there is no owner.
 fn is_named(function: &Function, words: &[String]) -> bool {
     let Some(owner) = &function.owner else { return words.contains(&function.name) };
     let after = words.iter().enumerate().filter(|(_, w)| *w == owner).map(|(at, _)| &words[at + 1..]);
@@ -132,7 +133,7 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Not in a kernel: `#[cfg(test)]`, `#[cfg(loom)]` and what combines them with `all`.
+/// Whether the attributes exclude the item from a kernel: `#[cfg(test)]`, `#[cfg(loom)]`, or one of them inside `all`.
 fn is_elsewhere(attributes: &[Attribute]) -> bool {
     attributes.iter().filter(|a| a.path().is_ident("cfg")).any(|a| {
         let Ok(list) = a.meta.require_list() else { return false };
@@ -141,7 +142,7 @@ fn is_elsewhere(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// All Rust files below `folder`, but for tests that stand in files of their own.
+/// All Rust files below `folder`, except tests in files of their own.
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The crates as others get them: packaged, with the oldest versions of what they use, inside of another workspace, and compared
-//! with what they were.
+//! Checks of the crates as users get them: as packages, with the oldest versions of their dependencies, inside another
+//! workspace, and compared with a former version.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::arch::Arch;
 use crate::cmd::{self, Places};
 use crate::provision::{self, Need, Provision, Toolchain};
 
-/// What is published, each after those that it depends on.
+/// The published crates, each after the crates that it depends on.
 pub const PUBLISHED: [&str; 11] = [
     "mk-ipi-abi",
     "mk-ipi-core",
@@ -28,10 +28,11 @@ pub const PUBLISHED: [&str; 11] = [
     "mk-ipi",
     "mk-ipi-capi",
 ];
-/// What each package must have beside its source.
+/// Files that each package must have in addition to its source.
 const PAGES: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
-/// All of `cargo publish` but the upload: each package is made, and built as it is in it, from the packages of the others.
+/// Does all of `cargo publish` except the upload: each package is made, and the crate in it is built from the packages of the
+/// others.
 pub fn package(context: &Context) -> Result<Notes> {
     let places = context.places;
     let target = places.own_target("package");
@@ -49,8 +50,8 @@ pub fn package(context: &Context) -> Result<Notes> {
     Ok(vec![format!("{} packages", PUBLISHED.len())])
 }
 
-/// Removes what former runs left of the packages. Cargo takes a package of a registry for unchanged as long as its version is,
-/// both what it has unpacked and what it has built; ours change at every commit.
+/// Removes what former runs have unpacked and built. As long as the version of a registry's package stays the same, cargo does
+/// not unpack or build it again; but our packages change at every commit.
 fn forget_packages(target: &Path) -> Result<()> {
     if target.exists() {
         fs::remove_dir_all(target)?;
@@ -61,7 +62,7 @@ fn forget_packages(target: &Path) -> Result<()> {
     let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return Ok(()) };
     for registry in registries {
         let registry = registry?;
-        // `HOST-HASH`: the registry that a dry run makes is a folder and has no host.
+        // The name is `HOST-HASH`. The registry of a dry run is a folder, so its HOST is empty.
         if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
             continue;
         }
@@ -77,7 +78,7 @@ fn forget_packages(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The crates build with the oldest versions that their manifests allow, on the host and on each target.
+/// Checks that the crates build with the oldest versions that their manifests allow, for this machine and for each target.
 pub fn minimal_versions(context: &Context) -> Result<Notes> {
     let places = context.places;
     let folder = places.own_target("minimal-versions");
@@ -91,7 +92,7 @@ pub fn minimal_versions(context: &Context) -> Result<Notes> {
         cmd.env("CARGO_TARGET_DIR", folder.join("target"));
         cmd
     };
-    // The choice of versions needs a nightly cargo; the build is the oldest compiler's.
+    // Selecting the oldest versions needs a nightly cargo. The build uses the oldest compiler.
     cmd::run(&mut cargo(&[&nightly, "update", "-Zdirect-minimal-versions"]))?;
     let msrv = format!("+{}", provision::MSRV);
     for arch in Arch::ALL {
@@ -103,7 +104,7 @@ pub fn minimal_versions(context: &Context) -> Result<Notes> {
     Ok(vec![format!("x86_64 {}", locked_version(&lock, "x86_64").context("x86_64 is not locked")?)])
 }
 
-/// A kernel in a workspace of its own, with all of this repository below it, uses the crates by path.
+/// Checks that a kernel in a workspace of its own, which contains this whole repository, can use the crates by path.
 pub fn outer_workspace(context: &Context) -> Result<Notes> {
     let places = context.places;
     let outer = places.own_target("outer-workspace");
@@ -129,7 +130,7 @@ pub fn outer_workspace(context: &Context) -> Result<Notes> {
 /// What `semver` takes.
 #[derive(Args, Clone, Debug)]
 pub struct SemverArgs {
-    /// The commit to compare with; else the latest tag
+    /// The commit to compare with [default: the latest tag]
     #[arg(long, value_name = "COMMIT")]
     baseline: Option<String>,
     /// Install what is missing without asking
@@ -137,7 +138,7 @@ pub struct SemverArgs {
     pub yes: bool,
 }
 
-/// `cargo xtask semver`: what a user of the crates must change, and whether the version number says so.
+/// `cargo xtask semver`: checks whether users of the crates must change their code, and whether the version number says so.
 pub fn semver(places: &Places, provision: &Provision, args: &SemverArgs) -> Result<()> {
     let needs = [Need::CargoTool("cargo-semver-checks")];
     provision.announce(&needs)?;
@@ -160,8 +161,8 @@ fn latest_tag(places: &Places) -> Result<String> {
     Ok(cmd::output(&mut git)?.trim().to_owned())
 }
 
-/// Copies the files that git tracks below `folders` (all if there is none), as they are now, to `to`; what was there is gone,
-/// but for a folder `target`. A symbolic link becomes the file that it leads to.
+/// Copies the files that git tracks below `folders` (all files if there are none), as they are now, to `to`. Before that
+/// everything in `to` is removed, except a folder `target`. A symbolic link is replaced by the file that it leads to.
 fn copy_tracked(places: &Places, folders: &[&str], to: &Path) -> Result<()> {
     if let Ok(entries) = fs::read_dir(to) {
         for entry in entries.flatten().filter(|entry| entry.file_name() != "target") {
@@ -220,7 +221,7 @@ mod tests {
         manifest(&root, "").expect("the root's")
     }
 
-    /// Whether anything in it is left to a workspace.
+    /// Whether anything in it is inherited from a workspace.
     fn inherits(value: &Value) -> bool {
         match value {
             Value::Table(table) => {
@@ -290,7 +291,7 @@ mod tests {
             assert!(package["description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
             assert_eq!(package["readme"].as_str(), Some("README.md"), "{name}");
             assert_eq!(package["documentation"].as_str(), Some(&*format!("https://docs.rs/{name}")));
-            // A registry takes five of each, at most.
+            // A registry accepts at most five of each.
             assert!((1..=5).contains(&words("keywords")) && (1..=5).contains(&words("categories")), "{name}");
             assert!(package["metadata"]["docs"]["rs"].get("targets").is_some(), "{name}");
             assert!(package.get("repository").is_none(), "{name}: is there one by now?");

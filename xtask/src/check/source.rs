@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks of the files as they are: the licence line, and what the pages say.
+//! Checks of the source files and pages: the licence line, links, commands and names.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::cmd;
 use crate::Cli;
 
 const SPDX: &str = "SPDX-License-Identifier: MIT OR Apache-2.0";
-/// Endings of files that are source, and of files that have no ending but are.
+/// The endings, and some whole names, of source files.
 const SOURCE: [&str; 15] = [
     ".rs", ".c", ".h", ".s", ".S", ".ld", ".lds", ".sh", ".py", ".toml", ".config", "Kbuild", "Kconfig",
     "/init", ".ci/run",
@@ -25,14 +25,14 @@ fn tracked(context: &Context, patterns: &[&str]) -> Result<Vec<String>> {
     Ok(cmd::output(&mut git)?.split('\0').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
 }
 
-/// Each tracked source file has its licence in the first line, or below `#!`.
+/// Checks that each tracked source file has its licence in the first line, or in the line after `#!`.
 pub fn spdx(context: &Context) -> Result<Notes> {
     let files = tracked(context, &[])?;
     let sources: Vec<_> = files.iter().filter(|name| SOURCE.iter().any(|end| name.ends_with(end))).collect();
     ensure!(!sources.is_empty(), "git names no source file");
     let mut bad = Vec::new();
     for name in &sources {
-        // A file that was deleted and not yet committed is none.
+        // A file that was deleted but is not committed yet is skipped.
         let Ok(text) = fs::read_to_string(context.places.root.join(name)) else { continue };
         if !has_spdx(&text) {
             bad.push(name.as_str());
@@ -46,7 +46,8 @@ fn has_spdx(text: &str) -> bool {
     text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.contains(SPDX))
 }
 
-/// Each relative link of each page leads to a file, each `cargo xtask` command in it is one, and each model and litmus test that it names is there.
+/// Checks for each page that each relative link leads to a file, that each `cargo xtask` command is valid, and that each model
+/// and litmus test that it names exists.
 pub fn pages(context: &Context) -> Result<Notes> {
     let root = &context.places.root;
     ensure!(root.join("README.md").is_file(), "there is no README.md");
@@ -89,12 +90,12 @@ fn models_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether there is a test of that name: a function, or one that a macro makes of "name: ...".
+/// Whether there is a test of that name: a function, or a test that a macro makes from "name: ...".
 fn is_test(code: &str, name: &str) -> bool {
     [format!("fn {name}("), format!(" {name}: ")].iter().any(|declared| code.contains(declared))
 }
 
-/// The targets of `[text](target)` without a scheme, their anchors cut off.
+/// The targets of `[text](target)` that have no scheme, without their anchors.
 fn relative_links(text: &str) -> Vec<String> {
     let ends = text.match_indices("](").map(|(at, mark)| &text[at + mark.len()..]);
     let targets = ends.filter_map(|rest| rest.split([')', ' ', '\n']).next());
@@ -104,7 +105,7 @@ fn relative_links(text: &str) -> Vec<String> {
     files.filter(|t| !t.is_empty()).map(ToOwned::to_owned).collect()
 }
 
-/// The commands in code, in a line of its own or between backquotes.
+/// The commands in a page, each in a line of its own or between backquotes.
 fn xtask_commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -118,8 +119,8 @@ fn xtask_commands(text: &str) -> Vec<String> {
     found
 }
 
-/// Whether our own parser takes it. `N`, `[--flag]` and the like stand for something: such a command is checked
-/// as far as its fixed words go.
+/// Whether our own parser accepts the command. Words such as `N` or `[--flag]` are placeholders: a command is checked
+/// up to the first of them.
 fn parses(command: &str) -> Result<()> {
     let words: Vec<&str> = command.split_whitespace().skip(1).collect();
     let example =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The steps of `cargo xtask test`, in their order: what is quick and often wrong comes first.
+//! The steps of `cargo xtask test`, in their order: quick steps that often fail come first.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use crate::provision::qemu::Qemu;
 use crate::provision::{self, Need, Provision, Toolchain};
 use crate::record::{Generation, Mode};
 
-/// The workspaces beside the root's.
+/// The workspaces other than the root's.
 const OTHER_WORKSPACES: [&str; 9] = [
     BARE_METAL,
     guest::AXPLAT,
@@ -42,25 +42,25 @@ const OTHER_WORKSPACES: [&str; 9] = [
     linux::VENDOR,
 ];
 const BARE: Need = Need::Rust(Toolchain::Active, &[], &arch::TARGETS);
-/// Kernels of the boots that a test makes.
+/// The kernels in the boots of a step.
 const KERNELS: u32 = 3;
-/// Kernels of those in which not all are in Rust.
+/// The kernels in boots with a kernel in C.
 const WITH_C: &str = "rust,c,rust";
-/// Messages per pair of the boots that a test makes.
+/// Messages per pair in the boots of a step.
 const MESSAGES: u64 = 500;
-/// As many on the native link, whose senders wait for nobody.
+/// The same on the native link, whose senders do not wait for answers.
 const STREAM: u64 = 10_000;
 /// How often a kernel dies in mid-stream.
 const KILLS: u32 = 5;
-/// The same on emulators that are slower.
+/// The same on slower emulators.
 const FEW_KILLS: u32 = 2;
-/// How often a CPU goes from one running kernel to another.
+/// How often a CPU is moved from one running kernel to another.
 const MOVES: u32 = 10;
 
-/// How often a Linux's module, and all that it starts, comes up and goes down.
+/// How often the Linux module, and all that it starts, is started and ended.
 const LINUX_CYCLES: u64 = 2;
 
-/// A hung kernel must be noticed within it.
+/// A hung kernel must be noticed within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All steps.
@@ -73,16 +73,18 @@ pub fn all() -> Vec<Step> {
     let boot = demo::needs(Arch::X86, true);
     let boot_with_c = [&boot[..], &[Need::Cc]].concat();
     vec![
-        step("spdx", "each source file names its licence first", &[], source::spdx),
-        step("locked", "the lock files fit, as committed", &[], locked),
+        step("spdx", "each source file begins with its licence", &[], source::spdx),
+        step("locked", "the committed lock files fit the manifests", &[], locked),
         step("fmt", "rustfmt, every workspace", &[fmt], fmt_all),
         step("clippy", "no warning, every workspace and target", &[clippy], clippy_all),
         step("unit", "the tests of every crate", &[], unit),
-        step("c-layout", "a C compiler agrees on layout and bytes", &[Need::Cc], c_layout),
-        step("loom", "the models, preemptions bounded", &[], |c| loom_models(c.places, SHORT_PREEMPTIONS)),
+        step("c-layout", "a C compiler has the same layout and bytes", &[Need::Cc], c_layout),
+        step("loom", "the models, with bounded preemptions", &[], |c| {
+            loom_models(c.places, SHORT_PREEMPTIONS)
+        }),
         step(
             "miri",
-            "no undefined behaviour in the unit tests, litmus tests on weak memory",
+            "no undefined behaviour in the unit tests; litmus tests on weak memory",
             &[NIGHTLY],
             miri,
         ),
@@ -97,13 +99,13 @@ pub fn all() -> Vec<Step> {
         ),
         step(
             "disassembly",
-            "the fence of each doorbell and the mark of each entry are in the code",
+            "each doorbell has its fence, and each entry begins with endbr64, in the instructions",
             &[BARE],
             disassembly::run,
         ),
         step(
             "instructions",
-            "the native link's quick paths take no more of them",
+            "the native link's quick paths do not take more instructions than before",
             &[Need::Valgrind],
             instructions::run,
         ),
@@ -147,25 +149,33 @@ pub fn all() -> Vec<Step> {
             &linux::needs(linux::tested(), true),
             |c| linux::check(c.places, c.provision, LINUX_CYCLES),
         ),
-        step("fuzz-short", "each fuzz target for a while", &[NIGHTLY, Need::CargoTool("cargo-fuzz")], |c| {
-            fuzz_targets(c.places, SHORT_FUZZ_SECONDS, Sanitizer::Address)
-        }),
-        step("bench-smoke", "each contender of the benchmarks delivers", &[], bench_smoke),
-        step("docs", "the documentation, no warning", &[BARE], docs),
-        step("package", "what would be published builds from its packages", &[], publish::package),
+        step(
+            "fuzz-short",
+            "each fuzz target for a short time",
+            &[NIGHTLY, Need::CargoTool("cargo-fuzz")],
+            |c| fuzz_targets(c.places, SHORT_FUZZ_SECONDS, Sanitizer::Address),
+        ),
+        step("bench-smoke", "each contender of the benchmarks delivers all messages", &[], bench_smoke),
+        step("docs", "the documentation builds without a warning", &[BARE], docs),
+        step(
+            "package",
+            "the crates that would be published build from their packages",
+            &[],
+            publish::package,
+        ),
         step(
             "minimal-versions",
-            "the crates build with the oldest versions of what they use",
+            "the crates build with the oldest allowed versions of their dependencies",
             &[Need::Rust(Toolchain::Nightly, &[], &[]), msrv.clone()],
             publish::minimal_versions,
         ),
         step(
             "outer-workspace",
-            "the crates build below another workspace, by path",
+            "the crates build inside another workspace, by path",
             &[BARE],
             publish::outer_workspace,
         ),
-        step("proofs", "each clause has a test, and each test its breaks", &[], |c| {
+        step("proofs", "each clause has a test, and each break of the code can be applied", &[], |c| {
             Ok(vec![proofs::check(&c.places.root)?])
         }),
         step("book", "the book's links, listings and drawings are good", &[], |c| {
@@ -174,7 +184,7 @@ pub fn all() -> Vec<Step> {
         step("readme", "links and commands in the pages are good", &[], source::pages),
         step(
             "deny",
-            "licences, sources, bans, advisories of what we use",
+            "licences, sources, bans and advisories of the dependencies",
             &[Need::CargoTool("cargo-deny")],
             deny,
         ),
@@ -220,10 +230,10 @@ fn locked(context: &Context) -> Result<Notes> {
 
 fn fmt_all(context: &Context) -> Result<Notes> {
     for folder in workspaces(context)? {
-        // Not --all: from a workspace of its own that would go on to the crates it depends on.
+        // Without --all, because in a separate workspace --all would also format the crates that it depends on.
         cmd::run(&mut cargo_in(context, folder, &["fmt", "--check"]))?;
     }
-    // No crate, but a part of two.
+    // These files are not a crate, but are part of two crates.
     let common = context.places.root.join(guest::COMMON);
     let parts = fs::read_dir(&common)?.flatten().map(|entry| entry.path());
     let mut rustfmt = Command::new("rustfmt");
@@ -235,7 +245,7 @@ fn fmt_all(context: &Context) -> Result<Notes> {
         "skip_children=true",
     ]);
     cmd::run(rustfmt.args(parts.filter(|path| path.extension().is_some_and(|end| end == "rs"))))?;
-    // Linux's build knows no cargo.
+    // The Linux module is built without cargo.
     let module = context.places.root.join(linux::MODULE).join("main.rs");
     cmd::run(Command::new("rustfmt").args(["--check", "--edition", "2021"]).arg(module))?;
     Ok(Vec::new())
@@ -302,13 +312,13 @@ fn msrv_builds(context: &Context) -> Result<Notes> {
     for (arch, target) in Arch::ALL.map(|arch| (arch, Vec::new())).into_iter().chain(targets) {
         let mut cmd = cargo(context, &[&toolchain, "check"]);
         cmd.env("CARGO_TARGET_DIR", context.places.own_target("msrv"));
-        // cargo's own choice of toolchain for us must not win over the one that is named.
+        // The toolchain that cargo has set for us must not override the one that is named.
         cmd::run(cmd.args(kernel_crates(arch)).args(target).env_remove("RUSTUP_TOOLCHAIN"))?;
     }
     Ok(Vec::new())
 }
 
-/// No time is asserted, here or there: only that all messages arrive, whole and in order.
+/// Times are not checked, only that all messages arrive, whole and in order.
 fn bench_smoke(context: &Context) -> Result<Notes> {
     let notes = tests(cargo_in(context, bench::FOLDER, &["test"]))?;
     cmd::run(&mut bench::command(context.places, ["--quick"]))?;
@@ -318,7 +328,7 @@ fn bench_smoke(context: &Context) -> Result<Notes> {
 fn docs(context: &Context) -> Result<Notes> {
     let mut cmd = cargo(context, &["doc", "--workspace", "--no-deps"]);
     cmd::run(cmd.env("RUSTDOCFLAGS", "-D warnings"))?;
-    // As docs.rs makes them: for their own targets.
+    // As on docs.rs, for the crates' own targets.
     for arch in Arch::ALL {
         let mut cmd = cargo(context, &["doc", "--no-deps", "--target", arch.target()]);
         cmd.args(arch.crates().into_iter().flat_map(|name| ["-p", name]));
@@ -330,7 +340,7 @@ fn docs(context: &Context) -> Result<Notes> {
 fn deny(context: &Context) -> Result<Notes> {
     let program = provision::tool("cargo-deny").unwrap_or_else(|| PathBuf::from("cargo-deny"));
     let mut notes = Notes::new();
-    // It finds deny.toml, which stands above each of the manifests.
+    // It finds deny.toml in a folder above each manifest.
     let check = |folder: &str, words: &[&str]| {
         let root = &context.places.root;
         let mut cmd = Command::new(&program);
@@ -354,7 +364,7 @@ fn conformance_qemu(context: &Context) -> Result<Notes> {
     conformance_in_qemu(context.places, context.provision)
 }
 
-/// The conformance suite on the emulated APIC, in each mode that can run.
+/// Runs the conformance suite on the emulated APIC, in each mode that can run.
 pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Notes> {
     let qemu = provision.qemu(Arch::X86)?;
     let (modes, not_run) = demo::runnable(qemu, Modes::Both, places.ci)?;
@@ -367,7 +377,7 @@ pub fn conformance_in_qemu(places: &Places, provision: &Provision) -> Result<Not
     Ok(notes)
 }
 
-/// The conformance suite on one machine.
+/// Runs the conformance suite on one machine.
 fn conformance_of(
     places: &Places,
     qemu: &Qemu,
@@ -397,7 +407,7 @@ fn conformance_of(
     Ok(format!("{mode}: {}", run.report.case_counts()))
 }
 
-/// Conformance suite and demo on an architecture that is not x86-64, in each mode.
+/// Runs the conformance suite and the demo on an architecture that is not x86-64, in each mode.
 fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
     let images = image::build(places, arch, &kernels, Flavour::OneCpu)?;
@@ -408,7 +418,7 @@ fn elsewhere(context: &Context, arch: Arch) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Conformance suite and demo with each host that is not ours, in each mode, on both links and with deaths.
+/// Runs the conformance suite and the demo with a host that others wrote, in each mode, on both links and with deaths.
 fn guest_qemu(context: &Context, host: Host) -> Result<Notes> {
     let (places, kernels) = (context.places, Kernels::rust(KERNELS as usize));
     let mut notes = Notes::new();
@@ -435,8 +445,8 @@ fn guest_qemu(context: &Context, host: Host) -> Result<Notes> {
         DemoArgs { host, messages: MESSAGES, mode: Modes::Xapic, fault: Some("tear:0".into()), ..plain };
     let torn = demo::play(&stage, &torn)?;
     let seen = torn.problems.iter().any(|problem| problem.contains("torn"));
-    ensure!(seen, "{host:?}: it tore a message, and nobody saw it");
-    eprintln!("That was on order: the demo notices a message that the host tears.");
+    ensure!(seen, "{host:?}: it tore a message, and the demo did not notice");
+    eprintln!("This failure was injected: the demo notices a message that the host tears.");
     notes.dedup();
     Ok(notes)
 }
@@ -457,7 +467,7 @@ fn demo_qemu(context: &Context) -> Result<Notes> {
     Ok(notes)
 }
 
-/// The demo that moves a CPU between running kernels; and one in which a kernel keeps its doorbell there.
+/// Runs the demo that moves a CPU between running kernels, and one in which a kernel leaves its doorbell at the moved CPU.
 fn moves(context: &Context) -> Result<Notes> {
     let kernels = Kernels::rust(KERNELS as usize);
     let stage =
@@ -470,12 +480,17 @@ fn moves(context: &Context) -> Result<Notes> {
     ensure!(good.problems.is_empty(), "{}", demo::first_of(&good.problems).join("\n"));
     let stale = play(Modes::Xapic, MOVES, Some("stale:1".into()))?;
     let strays = stale.problems.iter().any(|problem| problem.contains("stray doorbells"));
-    ensure!(strays, "a kernel kept its doorbell at a CPU that became another's, and no stray was seen");
-    eprintln!("That was on order: the demo notices a doorbell at a CPU that is another kernel's.");
+    ensure!(
+        strays,
+        "a kernel left its doorbell at a CPU that was given away, and no stray doorbell was noticed"
+    );
+    eprintln!(
+        "This failure was injected: the demo notices a doorbell at a CPU that belongs to another kernel."
+    );
     Ok(good.not_run.into_iter().chain([format!("{MOVES} moves of a CPU, no stray doorbell")]).collect())
 }
 
-/// The demo with these kernels on both links, and as `more` says; and one in which kernel 1 hangs.
+/// Runs the demo with these kernels on both links, and with the options of `more`; and one in which kernel 1 hangs.
 fn demos(
     context: &Context,
     (arch, kernels): (Arch, &Kernels),
@@ -495,8 +510,8 @@ fn demos(
     }
     let hung = play(Modes::Xapic, Generation::Native, MESSAGES, None, Some("hang:1".into()))?;
     ensure!(!hung.problems.is_empty(), "a kernel hung, and the demo passed");
-    ensure!(hung.took < PATIENCE, "a kernel hung, and the demo took {} s to see it", hung.took.as_secs());
-    eprintln!("That was on order: the demo notices a hung kernel.");
+    ensure!(hung.took < PATIENCE, "a kernel hung, and the demo took {} s to notice", hung.took.as_secs());
+    eprintln!("This failure was injected: the demo notices a hung kernel.");
     notes.push(format!("{kernels}: a hung kernel was noticed after {} s", hung.took.as_secs()));
     Ok(notes)
 }

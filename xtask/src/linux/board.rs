@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The emulated machine: its memory, CPUs and serial lines, and what the Linux that it boots is told of them.
+//! The emulated machine: its memory, CPUs and serial lines, and the words about them on Linux's command line.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,23 +8,23 @@ use super::trace::MARKS;
 use crate::provision::qemu::Qemu;
 use crate::record::Mode;
 
-/// Where the memory that Linux is kept from begins: the images of the bare-metal kernels are linked there.
+/// The address of the memory that Linux must not use. The images of the bare-metal kernels are linked there.
 const SPAWNED: u64 = 0x1000_0000;
-/// Memory below 1 MiB that it is kept from as well: 64 KiB for each spawned Linux.
+/// Memory below 1 MiB that Linux must not use either: 64 KiB for each spawned Linux.
 const LOW: &str = "256K$0x40000";
 
 /// The machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Board {
-    /// How the local APIC is driven.
+    /// The mode of the local APIC.
     pub mode: Mode,
     /// How many CPUs it has.
     pub cpus: u32,
-    /// How many of them, in a row, are threads of one core.
+    /// How many CPUs in a row are threads of one core.
     pub threads: u32,
-    /// Whether a Linux is spawned, beside two bare-metal kernels.
+    /// Whether a Linux is spawned, in addition to two bare-metal kernels.
     pub spawn: bool,
-    /// Whether the Linux looks for mistakes, which takes memory and time.
+    /// Whether Linux has debug checks, which take memory and time.
     pub debug: bool,
 }
 
@@ -32,17 +32,17 @@ pub struct Board {
 struct Memory {
     /// All of it.
     whole: u64,
-    /// What Linux is kept from.
+    /// The memory that Linux must not use.
     spawned: u64,
-    /// The pool of a spawned Linux: what it has beside its image.
+    /// The pool of a spawned Linux: its memory without its image.
     pool: u64,
 }
 
-/// Where the serial lines lead.
+/// The ends of the serial lines.
 pub struct Lines {
-    /// Linux's console, as QEMU takes it.
+    /// Linux's console, as an option of QEMU.
     pub console: String,
-    /// What carries the records.
+    /// The serial line with the records.
     pub records: String,
     /// The spawned Linux's console.
     pub spawned: String,
@@ -52,7 +52,7 @@ pub struct Lines {
     pub k2: PathBuf,
 }
 
-/// A path as part of an option of QEMU's, which takes a doubled comma for one that belongs to the value.
+/// A path as part of an option of QEMU, in which a comma that belongs to the value is doubled.
 fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
@@ -62,7 +62,7 @@ pub fn to_file(file: &Path) -> String {
     format!("file:{}", quoted(file))
 }
 
-/// A serial line that whoever connects to the socket `path` gets.
+/// A serial line to a socket, to which a program can connect.
 pub fn to_socket(path: &Path) -> String {
     format!("unix:{},server=on,wait=off", quoted(path))
 }
@@ -77,7 +77,7 @@ impl Board {
         }
     }
 
-    /// The CPUs that are given away, the last ones: one for each bare-metal kernel, then those of the spawned Linux.
+    /// The CPUs that are given away. These are the last ones: one for each bare-metal kernel, then those of the spawned Linux.
     fn given_cpus(&self) -> Vec<u32> {
         (self.cpus - Self::given(self.spawn)..self.cpus).collect()
     }
@@ -87,7 +87,8 @@ impl Board {
         self.given_cpus().split_off(2)
     }
 
-    /// The firmware's tables lie at the end of all memory: not in what is given to others.
+    /// The sizes of the memory. The firmware's tables are at the end of the whole memory, outside of the memory that is given
+    /// to others.
     fn memory(&self) -> Memory {
         match (self.spawn, self.debug) {
             (false, _) => Memory { whole: 1024, spawned: 64, pool: 0 },
@@ -96,10 +97,10 @@ impl Board {
         }
     }
 
-    /// What Linux and the scenario are told of the machine.
+    /// The words about the machine for Linux's command line.
     pub fn words(&self) -> String {
         let Memory { spawned, pool, .. } = self.memory();
-        // Of many emulated CPUs a few are online: each wants its share of few real ones. Linux knows them all.
+        // Of many emulated CPUs only a few are online, because they share few real ones. Linux knows all of them.
         let few = if self.cpus > 8 { "maxcpus=4 " } else { "" };
         let apic = if self.mode == Mode::Xapic { "nox2apic" } else { "intremap=on" };
         let given: Vec<String> = self.given_cpus().iter().map(u32::to_string).collect();
@@ -115,32 +116,33 @@ impl Board {
         words
     }
 
-    /// QEMU for it.
+    /// Adds the options of QEMU for this machine.
     pub fn command(&self, qemu: &Qemu, lines: &Lines) -> Command {
         let mut cmd = qemu.command();
         cmd.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"]);
         cmd.arg("-m").arg(format!("{}M", self.memory().whole)).args(["-smp", &self.cpu_topology()]);
         if self.mode == Mode::X2apic {
-            // Linux takes x2APIC where interrupts can be remapped only.
+            // Linux uses x2APIC only if interrupts can be remapped.
             cmd.args(["-device", "intel-iommu,intremap=on,eim=on"]);
         }
         cmd.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         for serial in [&lines.console, &lines.records, &lines.spawned, &to_file(&lines.k1)] {
             cmd.arg("-serial").arg(serial);
         }
-        // There is no fifth UART. A port that takes bytes is one to whoever only writes, and it takes marks.
+        // A PC has no fifth UART. This port accepts bytes, which is enough for a kernel that only writes. It also takes the
+        // trace marks.
         cmd.arg("-chardev").arg(format!("file,id=k2,path={}", quoted(&lines.k2)));
         cmd.arg("-device").arg(format!("isa-debugcon,iobase={MARKS:#x},chardev=k2"));
         cmd
     }
 
-    /// The CPUs, as QEMU takes them.
+    /// The CPUs, as an option of QEMU.
     fn cpu_topology(&self) -> String {
         let Self { cpus, threads, .. } = self;
         format!("{cpus},sockets=1,cores={},threads={threads}", cpus / threads)
     }
 
-    /// How many times slower than usual it may be.
+    /// The factor by which this machine may be slower than usual.
     pub fn slowness(&self) -> u32 {
         if self.debug {
             4
@@ -175,9 +177,9 @@ mod tests {
     fn what_others_get_is_memory_that_the_firmware_has_not() {
         for (spawn, debug) in [(false, false), (false, true), (true, false), (true, true)] {
             let Memory { whole, spawned, pool } = Board { spawn, debug, ..BOARD }.memory();
-            // Tables and more of the firmware's take less than 64 MiB. Above 2.75 GiB QEMU splits the memory.
+            // The firmware's tables and other data take less than 64 MiB. Above 2.75 GiB QEMU splits the memory.
             assert!((SPAWNED >> 20) + spawned + 64 <= whole && whole < 2816);
-            // Beside the pool there is room for an image, and below 1 GiB for all: start pages lie there.
+            // There is room for the pool and an image. Everything is below 1 GiB, where the start pages must be.
             assert!(pool + 128 < spawned || !spawn);
             assert!((SPAWNED >> 20) + spawned <= 1024);
         }

@@ -18,33 +18,33 @@ use crate::machine::{Run, Watched, TAIL};
 use crate::provision::qemu::Qemu;
 use crate::record::{Generation, Order, Report};
 
-/// Linux and the bare-metal kernels beside it.
+/// How many kernels: Linux and the bare-metal kernels.
 const KERNELS: u32 = 3;
 /// The Linux that is spawned.
 const SPAWNED: u32 = 3;
-/// The ways in which the spawned Linux ends by itself, one after the other.
+/// The ways in which the spawned Linux ends itself, one after the other.
 pub const ENDS: [&str; 7] = ["poweroff", "halt", "reboot", "rmmod", "panic", "exit", "sysrq-b"];
-/// QEMU's exit status when Linux restarts the machine, which it may not (`-no-reboot`). A crash ends with it too:
-/// what tells them apart is the last record.
+/// QEMU's exit status when Linux restarts the machine, because QEMU runs with `-no-reboot`. A crash gives the same status;
+/// the last record tells which of the two it was.
 const SUCCESS: i32 = 0;
 
-/// What Linux is to do.
+/// The task of Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// All that there is to see.
+    /// The whole scenario.
     All,
-    /// One life of a spawned Linux, while each access to a device is traced.
+    /// One life of a spawned Linux, with a trace of each access to a device.
     Trace,
-    /// Files that are no kernels are offered for one, for so many seconds.
+    /// Damaged images are passed to `start` for this number of seconds.
     Fuzz(u64),
-    /// What programs and people have of the links.
+    /// Only the consoles and the devices for programs.
     Programs,
-    /// Whatever the user types.
+    /// A shell for the user.
     Shell,
 }
 
 impl Scenario {
-    /// As the scenario's files call it.
+    /// Its name in the scenario's files.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::All => "all",
@@ -56,39 +56,39 @@ impl Scenario {
     }
 }
 
-/// What came of a boot.
+/// The result of a boot.
 pub struct Came {
     /// All that the kernels reported.
     pub report: Report,
-    /// All that is wrong.
+    /// All problems.
     pub problems: Vec<String>,
-    /// What a spawned Linux touched of the machine, if that was traced.
+    /// The device accesses of a spawned Linux, if they were traced.
     pub touched: Vec<String>,
 }
 
-/// What to boot, and what it shall do.
+/// What to boot, and its task.
 pub struct Job<'a> {
     /// Linux.
     pub image: PathBuf,
     /// Its first file system.
     pub initramfs: &'a Path,
-    /// Where the logs go; its own.
+    /// The folder for the logs. Nothing else is in it.
     pub folder: PathBuf,
-    /// What it is booted on.
+    /// The machine.
     pub board: Board,
-    /// What it shall do.
+    /// The task.
     pub scenario: Scenario,
-    /// What the links speak, one after the other.
+    /// The layouts of the links, one after the other.
     pub generations: &'a [Generation],
     /// Messages per ordered pair.
     pub messages: u64,
-    /// How often all comes up and goes down.
+    /// How often everything is started and ended.
     pub cycles: u64,
     /// How often the spawned Linux is killed in mid-stream.
     pub lives: u64,
-    /// In which ways it ends by itself, one after the other.
+    /// The ways in which it ends itself, one after the other.
     pub ends: Vec<String>,
-    /// Bytes that go over each network interface, each way.
+    /// Bytes that are sent over each network interface, each way.
     pub bytes: u64,
 }
 
@@ -103,7 +103,7 @@ impl Job<'_> {
         self.folder.join("trace.log")
     }
 
-    /// A folder without the logs of an earlier run.
+    /// Makes the folder, and removes the logs of an earlier run.
     fn make_folder(&self) -> Result<()> {
         if self.folder.exists() {
             fs::remove_dir_all(&self.folder)?;
@@ -111,12 +111,12 @@ impl Job<'_> {
         Ok(fs::create_dir_all(&self.folder)?)
     }
 
-    /// Whether a Linux is spawned, whose links speak this.
+    /// Whether a Linux is spawned whose links have this layout.
     fn spawns(&self, generation: Generation) -> bool {
         self.board.spawn && generation == Generation::Native && self.generations.contains(&generation)
     }
 
-    /// How many kernels there are whose links speak this.
+    /// How many kernels there are whose links have this layout.
     fn kernels_of(&self, generation: Generation) -> u32 {
         KERNELS + u32::from(self.spawns(generation))
     }
@@ -150,7 +150,8 @@ impl Job<'_> {
         line
     }
 
-    /// QEMU with Linux, and these for its console, for what carries the records, and for the spawned Linux's console.
+    /// The command that runs QEMU with Linux. `serials` are Linux's console, the line for the records, and the spawned Linux's
+    /// console.
     fn command(&self, qemu: &Qemu, [console, records, spawned]: [String; 3]) -> Command {
         let [_, _, k1, k2] = self.logs();
         let mut cmd = self.board.command(qemu, &Lines { console, records, spawned, k1, k2 });
@@ -162,7 +163,7 @@ impl Job<'_> {
         cmd
     }
 
-    /// The bound of a run that gets on: far more than it needs, so that a slow machine passes.
+    /// The time limit of a run that makes progress: far more than it needs, so that a slow machine passes.
     fn hard_bound(&self) -> Duration {
         let pairs = |generation| u64::from(self.kernels_of(generation) * (self.kernels_of(generation) - 1));
         let pairs: u64 = self.generations.iter().map(|generation| pairs(*generation)).sum();
@@ -176,7 +177,7 @@ impl Job<'_> {
         all.saturating_mul(self.board.slowness())
     }
 
-    /// Boots, sees it to its end, and gives what came of it.
+    /// Boots, waits until the machine ends, and returns the result.
     pub fn run(&self, qemu: &Qemu) -> Result<Came> {
         self.make_folder()?;
         let [console, spawned, ..] = self.logs();
@@ -207,7 +208,7 @@ impl Job<'_> {
         Ok(Came { report: run.report, problems, touched })
     }
 
-    /// Boots, and leaves the user with a shell in Linux, and in the spawned one if there is one.
+    /// Boots, and gives the user a shell in Linux, and in the spawned Linux if there is one.
     pub fn shell(&self, qemu: &Qemu) -> Result<()> {
         self.make_folder()?;
         let socket = self.folder.join("spawned.socket");
@@ -219,13 +220,15 @@ impl Job<'_> {
                 socket.display()
             );
         }
-        eprintln!("`reboot -f` ends it; ctrl-A x does too. The modules are in /lib/modules, the images in /lib/mk_ipi.");
+        eprintln!(
+            "`reboot -f` or ctrl-A x ends it. The modules are in /lib/modules, the images in /lib/mk_ipi."
+        );
         let status = cmd.status().context("QEMU does not start")?;
         ensure!(status.success(), "QEMU ended with {status}");
         Ok(())
     }
 
-    /// What the logs say against the run.
+    /// Problems that the logs show.
     fn log_problems(&self) -> Vec<String> {
         let mode = self.board.mode;
         let [console, spawned, k1, k2] = self.logs().map(|file| text_of(&file));
@@ -239,7 +242,7 @@ impl Job<'_> {
         problems
     }
 
-    /// What QEMU traced. It is large: a good one goes.
+    /// Reads QEMU's trace. It is large, so it is removed if it shows no problem.
     fn read_trace(&self) -> Result<Touched> {
         let mut touched = Touched::new(self.board.mode, self.board.spawned_cpus());
         let trace = self.trace();
@@ -251,7 +254,7 @@ impl Job<'_> {
         Ok(touched)
     }
 
-    /// What is wrong with what was reported.
+    /// Problems in the records.
     fn report_problems(&self, report: &Report) -> Vec<String> {
         let mode = self.board.mode;
         let all = self.scenario == Scenario::All;
@@ -268,7 +271,7 @@ impl Job<'_> {
         problems
     }
 
-    /// What is wrong with how often everything happened.
+    /// Problems with the numbers of cycles, lives and messages.
     fn count_problems(&self, report: &Report) -> Vec<String> {
         let mode = self.board.mode;
         let mut problems = Vec::new();
@@ -277,8 +280,8 @@ impl Job<'_> {
         }
         if self.spawns(Generation::Native) {
             let lived = report.kernels.get(&SPAWNED).map_or(0, |kernel| u64::from(kernel.life));
-            // The first one, the one that follows a kill in the middle of a transfer, the one that dies amid programs' messages, those of
-            // `--lives`, and one for each end.
+            // The lives are: the first one; one after a kill in the middle of a transfer; one that dies during programs'
+            // messages; those of `--lives`; and one for each way to end.
             let wanted = 3 + self.lives + self.ends.len() as u64;
             if lived != wanted && lived != 0 {
                 problems.push(format!("{mode}: the spawned Linux had {lived} lives, not {wanted}"));
@@ -293,7 +296,7 @@ impl Job<'_> {
         problems
     }
 
-    /// The ends of all serial lines, for whoever must find out.
+    /// Prints the ends of all serial lines, to help find the cause of a failure.
     fn show_tails(&self, run: &Run) {
         crate::demo::show_tail(run, self.board.mode);
         for file in self.logs() {
@@ -306,7 +309,7 @@ impl Job<'_> {
     }
 }
 
-/// A log; empty if QEMU did not begin it.
+/// The text of a log; empty if QEMU has not made the file.
 fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
@@ -335,7 +338,7 @@ mod tests {
         }
     }
 
-    /// As the job was before a Linux could be spawned.
+    /// The job without a spawned Linux.
     fn plain(generations: &[Generation]) -> Job<'_> {
         Job { board: Board { spawn: false, ..BOARD }, ..job(generations) }
     }

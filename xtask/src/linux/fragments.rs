@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel's configuration: what ours asks for, and whether Kconfig granted it.
+//! The kernel's configuration: the options that we need, and a check that Kconfig has set them.
 
 use anyhow::{ensure, Result};
 
@@ -16,7 +16,7 @@ const BASE: Fragment =
 const DEBUG: Fragment =
     Fragment { name: "debug.config", text: include_str!("../../../examples/linux/config/debug.config") };
 
-/// What goes on top of tinyconfig.
+/// The fragments that are added to tinyconfig.
 pub fn fragments(debug: bool) -> Vec<Fragment> {
     if debug {
         vec![BASE, DEBUG]
@@ -25,8 +25,8 @@ pub fn fragments(debug: bool) -> Vec<Fragment> {
     }
 }
 
-/// The options that fragments set and `config` does not have so: Kconfig drops in silence what lacks something.
-/// What is to be off may be on if something else wants it.
+/// The options of the fragments that `config` does not have. Kconfig silently drops an option whose dependencies are not met.
+/// An option that fragments switch off may be on, if another option selects it.
 pub fn dropped(fragments: &[Fragment], config: &str) -> Vec<String> {
     let has: Vec<&str> = config.lines().map(str::trim).collect();
     let wanted = fragments.iter().flat_map(|f| f.text.lines()).map(str::trim);
@@ -34,7 +34,7 @@ pub fn dropped(fragments: &[Fragment], config: &str) -> Vec<String> {
     set.filter(|line| !has.contains(line)).map(ToOwned::to_owned).collect()
 }
 
-/// An error that names what was dropped; `rust` says why Rust cannot be had.
+/// Fails if an option was dropped, and names it. `rust` says why Rust is not available.
 pub fn check(fragments: &[Fragment], config: &str, rust: impl FnOnce() -> String) -> Result<()> {
     let dropped = dropped(fragments, config);
     let why = if dropped.iter().any(|line| line == "CONFIG_RUST=y") {

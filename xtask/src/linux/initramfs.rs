@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The first file system, written by Linux's own tool: it takes a list, and no root to make devices.
+//! The initramfs. Linux's own tool writes it from a list, and needs no root to make devices.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,15 +10,15 @@ use anyhow::{ensure, Context, Result};
 
 use super::kernel::Built;
 
-/// A file in it, and where it comes from.
+/// A file in the initramfs, and its source.
 pub struct Entry {
     /// Path in the file system, from `/`.
     pub to: String,
-    /// The file that has it.
+    /// The source file.
     pub from: PathBuf,
 }
 
-/// Folders that are mounted upon.
+/// The mount points.
 const MOUNTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Writes the file system to `file`.
@@ -33,7 +33,7 @@ pub fn write(linux: &Built, entries: &[Entry], file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files in `folder` and its folders, to be at `/`.
+/// The files in `folder` and its subfolders, as entries below `/`.
 pub fn tree(folder: &Path) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_path_buf(), String::new())];
@@ -51,7 +51,7 @@ pub fn tree(folder: &Path) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// The list: the folders first, those above before those below.
+/// The list for the tool: first the folders, parents before children.
 fn lines(entries: &[Entry]) -> Result<String> {
     let above = |entry: &'_ Entry| -> Vec<String> {
         let folders = Path::new(&entry.to).ancestors().skip(1).filter(|path| *path != Path::new("/"));
@@ -64,7 +64,7 @@ fn lines(entries: &[Entry]) -> Result<String> {
     lines.push("slink /bin/sh busybox 777 0 0".into());
     for Entry { to, from } in entries {
         let from = from.display().to_string();
-        ensure!(!from.contains(char::is_whitespace), "no blank may be in the path {from}");
+        ensure!(!from.contains(char::is_whitespace), "the path {from} must not contain blanks");
         lines.push(format!("file {to} {from} {} 0 0", if runs(Path::new(&from)) { "755" } else { "644" }));
     }
     Ok(lines.join("\n") + "\n")

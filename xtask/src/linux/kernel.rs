@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A Linux with Rust in it: its source, its build, and where both are kept.
+//! A Linux with Rust: its source, its build, and the folders of both.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -15,13 +15,13 @@ use super::make::{clean, make};
 use crate::cmd;
 use crate::provision::{self, Plan};
 
-/// A Linux that Debian has the source of.
+/// A Linux whose source Debian has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Series {
-    /// Of trixie-backports
+    /// From trixie-backports
     #[value(name = "7.3")]
     V7_3,
-    /// Of bookworm-backports
+    /// From bookworm-backports
     #[value(name = "6.12")]
     V6_12,
 }
@@ -46,62 +46,62 @@ impl Series {
     }
 }
 
-/// Where a Linux comes from.
+/// The source of a Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A package of Debian's.
+    /// A package of Debian.
     Debian(Series),
-    /// A tree of the user's.
+    /// A source tree of the user.
     Own(PathBuf),
 }
 
-/// A Linux to have.
+/// A Linux that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Where it comes from.
+    /// Its source.
     pub source: Source,
-    /// Whether it looks for mistakes while it runs.
+    /// Whether it has debug checks.
     pub debug: bool,
 }
 
 /// A tree of sources.
 struct Tree {
     folder: PathBuf,
-    /// Tells it from others: the package's version, or the tree's with a hash of where it lies.
+    /// A unique name: the package's version, or the tree's version with a hash of its path.
     name: String,
 }
 
 /// A Linux that was built.
 pub struct Built {
-    /// The folder it was built in, make's `O=`.
+    /// The folder in which it was built, make's `O=`.
     pub out: PathBuf,
-    /// What `uname -r` says.
+    /// The release, as `uname -r` prints it.
     pub release: String,
-    /// A name for it, and for nothing else that was built.
+    /// A name that is unique among all builds.
     pub key: String,
     /// The C compiler that built it, and must build its modules.
     pub cc: &'static str,
 }
 
 impl Built {
-    /// What a boot loader loads.
+    /// The file that a boot loader loads.
     pub fn image(&self) -> PathBuf {
         self.out.join("arch/x86/boot/bzImage")
     }
 
-    /// The kernel itself, an ELF file that a note says how to enter.
+    /// The kernel itself: an ELF file with a note that names its entry.
     pub fn elf(&self) -> PathBuf {
         self.out.join("vmlinux")
     }
 }
 
-/// Where all Linux trees and builds are.
+/// The folder of all Linux trees and builds.
 fn home() -> Result<PathBuf> {
     Ok(provision::cache()?.join("linux"))
 }
 
 impl Wanted {
-    /// What people call it.
+    /// Its name for messages.
     pub fn title(&self) -> String {
         let debug = if self.debug { " that looks for mistakes" } else { "" };
         match &self.source {
@@ -110,7 +110,7 @@ impl Wanted {
         }
     }
 
-    /// The C compiler to use. It is `clang` where the right one is still missing.
+    /// The C compiler to use. It is `clang` while the right one is not installed yet.
     fn cc(&self) -> &'static str {
         if self.debug {
             provision::clang().unwrap_or("clang")
@@ -119,7 +119,7 @@ impl Wanted {
         }
     }
 
-    /// The sources, if they are there.
+    /// The sources, if they exist.
     fn tree(&self) -> Result<Option<Tree>> {
         match &self.source {
             Source::Own(folder) => own_tree(folder).map(Some),
@@ -127,7 +127,7 @@ impl Wanted {
         }
     }
 
-    /// Where it is built, or was.
+    /// The place of its build.
     fn place(&self, tree: &Tree) -> Result<Place> {
         let fragments = fragments::fragments(self.debug);
         let mut hash = DefaultHasher::new();
@@ -144,7 +144,7 @@ impl Wanted {
     }
 }
 
-/// Where a tree is built, and how.
+/// The place of a build, and its configuration.
 struct Place {
     out: PathBuf,
     key: String,
@@ -153,16 +153,19 @@ struct Place {
 }
 
 impl Place {
-    /// Written last: without it the build is not whole.
+    /// This file is written last. Without it the build is incomplete.
     fn stamp(&self) -> PathBuf {
         self.out.join(".mk-ipi-built")
     }
 }
 
-/// An error if `folder` is not a tree that can be built elsewhere than in itself.
+/// Fails if `folder` is not a Linux tree, or cannot be built into another folder.
 pub fn check_tree(folder: &Path) -> Result<()> {
     let shown = folder.display();
-    ensure!(folder.join("Kbuild").is_file() && folder.join("rust").is_dir(), "{shown} is no tree of Linux's");
+    ensure!(
+        folder.join("Kbuild").is_file() && folder.join("rust").is_dir(),
+        "{shown} is not a source tree of Linux"
+    );
     let built = [".config", "include/config", "arch/x86/include/generated"];
     if let Some(trace) = built.iter().find(|trace| folder.join(trace).exists()) {
         bail!(
@@ -173,7 +176,7 @@ pub fn check_tree(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A tree of the user's.
+/// The source tree of the user.
 fn own_tree(folder: &Path) -> Result<Tree> {
     check_tree(folder)?;
     let version = cmd::output(clean("make").arg("-s").arg("-C").arg(folder).arg("kernelversion"))?;
@@ -182,7 +185,7 @@ fn own_tree(folder: &Path) -> Result<Tree> {
     Ok(Tree { folder: folder.into(), name: format!("{}-own-{:08x}", version.trim(), hash.finish() as u32) })
 }
 
-/// The newest of Debian's trees of a series that was unpacked.
+/// The newest unpacked tree of a series from Debian.
 fn debian_tree(series: Series, sources: &Path) -> Result<Option<Tree>> {
     let Ok(entries) = fs::read_dir(sources) else { return Ok(None) };
     let prefix = format!("{}.", series.name());
@@ -191,12 +194,12 @@ fn debian_tree(series: Series, sources: &Path) -> Result<Option<Tree>> {
     Ok(newest.map(|name| Tree { folder: sources.join(&name).join(series.package()), name }))
 }
 
-/// The numbers in a version, so that 7.3.10 comes after 7.3.9.
+/// The numbers in a version, for sorting: 7.3.10 comes after 7.3.9.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
 }
 
-/// What must be done to have it.
+/// The plan to get this Linux.
 pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let tree = wanted.tree()?;
@@ -220,7 +223,7 @@ pub fn plan(wanted: &Wanted) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// Held while something is written there: a second command waits, and finds it done.
+/// A lock that is held while something is written there. A second command waits, and then finds the work done.
 fn lock() -> Result<File> {
     cmd::lock(&home()?)
 }
@@ -249,7 +252,7 @@ fn fetch(series: Series, sources: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The Linux, built. One of Debian's that is there is used as it is; make looks at a tree of the user's each time.
+/// The built Linux. An existing build of a Debian tree is used unchanged. For a tree of the user, make is run each time.
 pub fn ready(wanted: &Wanted) -> Result<Built> {
     let tree = wanted.tree()?.context("its source is not there")?;
     let place = wanted.place(&tree)?;
@@ -260,7 +263,7 @@ pub fn ready(wanted: &Wanted) -> Result<Built> {
     Ok(Built { out: place.out, release: release.trim().into(), key: place.key, cc: place.cc })
 }
 
-/// Configures and builds; goes on with a build that was begun.
+/// Configures and builds. A build that was begun before is continued.
 fn build(wanted: &Wanted) -> Result<()> {
     let tree = wanted.tree()?.context("its source is not there")?;
     let place = wanted.place(&tree)?;
@@ -271,7 +274,7 @@ fn build(wanted: &Wanted) -> Result<()> {
         cmd.arg("ARCH=x86_64").arg(format!("O={}", place.out.display()));
         cmd
     };
-    // A tree of the user's may have got new options; where nothing has changed, nothing is built again.
+    // A tree of the user may have new options. If nothing has changed, nothing is built again.
     if matches!(wanted.source, Source::Own(_)) || !place.stamp().exists() {
         configure(&tree, &place, &in_tree)?;
     }
@@ -283,7 +286,7 @@ fn build(wanted: &Wanted) -> Result<()> {
 fn configure(tree: &Tree, place: &Place, in_tree: &dyn Fn() -> Command) -> Result<()> {
     cmd::run(in_tree().arg("tinyconfig"))?;
     let config = place.out.join(".config");
-    // It leaves temporary files where it runs: not in the sources.
+    // It leaves temporary files in its working folder, which must not be the sources.
     let mut merge = clean(tree.folder.join("scripts/kconfig/merge_config.sh"));
     merge.current_dir(&place.out).arg("-m").arg("-O").arg(&place.out).arg(&config);
     for fragment in &place.fragments {
@@ -291,7 +294,7 @@ fn configure(tree: &Tree, place: &Place, in_tree: &dyn Fn() -> Command) -> Resul
         fs::write(&file, fragment.text)?;
         merge.arg(file);
     }
-    // It names each option twice.
+    // The script sets each option twice.
     cmd::output(&mut merge)?;
     cmd::run(in_tree().arg("olddefconfig"))?;
     fragments::check(&place.fragments, &fs::read_to_string(&config)?, || {
@@ -329,7 +332,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("mk-ipi-own-{}", std::process::id()));
         fs::create_dir_all(dir.join("rust")).expect("a folder");
         let why = || check_tree(&dir).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(why().contains("no tree of Linux's"));
+        assert!(why().contains("not a source tree of Linux"));
         fs::write(dir.join("Kbuild"), "").expect("a file");
         fs::write(dir.join(".config"), "").expect("a file");
         assert!(why().contains("make mrproper"));

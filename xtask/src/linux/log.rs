@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What Linux's own log says against a run, however well it ended.
+//! Problems that Linux's own log shows, even if the run ended well.
 
 use crate::record::Mode;
 
@@ -20,7 +20,7 @@ const TROUBLE: [&str; 14] = [
     "No irq handler",
     "scheduling while atomic",
 ];
-/// The same, where words belong together with others behind them.
+/// The same, for words that only count together with other words later in the line.
 const TOGETHER: [(&str, &[&str]); 5] = [
     ("possible ", &[" detected"]),
     ("INFO: ", &["blocked", "stall", "trying to register"]),
@@ -28,10 +28,10 @@ const TOGETHER: [(&str, &[&str]); 5] = [
     ("kmemleak: ", &["suspected memory leak"]),
     ("Unloaded ", &["with live"]),
 ];
-/// Complaints of a boot under emulation that mean nothing.
+/// Complaints of a boot under emulation that are harmless.
 const HARMLESS: [&str; 1] = ["Kernel command line:"];
 
-/// The lines that tell of trouble, as problems.
+/// The lines that show a problem.
 pub fn problems(mode: Mode, console: &str) -> Vec<String> {
     let bad = console.lines().filter(|line| is_trouble(line));
     bad.map(|line| format!("{mode}: Linux says: {}", line.trim())).collect()
@@ -46,12 +46,12 @@ fn is_trouble(line: &str) -> bool {
     found && !HARMLESS.iter().any(|words| line.contains(words))
 }
 
-/// A spawned Linux's own words: what its first program says, and what its kernel says first in each life.
+/// Texts of a spawned Linux: the beginning of its init's lines, and the first line of its kernel in each life.
 const BEGINS: &str = "Linux version ";
 const WILL_PANIC: &str = "mk-ipi guest: ends by a panic";
 const ONLINE: &str = "mk-ipi guest: CPUs online: ";
 
-/// As [`problems`], of a spawned Linux, which may live more than once. What comes behind a panic that it announced does not count.
+/// As [`problems`], for a spawned Linux, which may have several lives. Lines after an announced panic do not count.
 pub fn spawned_problems(mode: Mode, console: &str) -> Vec<String> {
     let mut counts = true;
     let mut problems = Vec::new();
@@ -64,22 +64,23 @@ pub fn spawned_problems(mode: Mode, console: &str) -> Vec<String> {
     problems
 }
 
-/// What is wrong with the CPU that a spawned Linux gave up and got back: it says which are online whenever that changes.
+/// The problem with the CPU that a spawned Linux gave up and got back, if there is one. It prints its online CPUs whenever they
+/// change.
 pub fn move_problem(mode: Mode, console: &str) -> Option<String> {
     let said: Vec<&str> =
         console.lines().filter_map(|line| Some(line.split_once(ONLINE)?.1.trim())).collect();
     (!said.windows(3).any(|w| w == ["0-1", "0", "0-1"])).then(|| {
-        format!("{mode}: no CPU of the spawned Linux went and came back; online were, one after the other: {said:?}")
+        format!("{mode}: no CPU of the spawned Linux was taken and given back; its online CPUs were, one after the other: {said:?}")
     })
 }
 
-/// The failures that a kernel beside Linux reported on its own line.
+/// The failures that a bare-metal kernel reported on its own serial line.
 pub fn failures(mode: Mode, serial: &str) -> Vec<String> {
     let bad = serial.lines().filter(|line| line.starts_with("@{\"error\""));
     bad.map(|line| format!("{mode}: a kernel beside Linux says: {}", line.trim())).collect()
 }
 
-/// What is wrong with how Linux drives the local APIC.
+/// The problem with the APIC mode that Linux uses, if there is one.
 pub fn mode_problem(mode: Mode, console: &str) -> Option<String> {
     let x2apic = console.contains("x2apic enabled") || console.contains("x2apic: enabled");
     match mode {

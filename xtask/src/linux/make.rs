@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::provision;
 
-/// What cargo, rustup or a make above us set for their own children, and what would change what Linux builds.
+/// Environment variables that cargo, rustup or an outer make set for their own children, and others that would change Linux's
+/// build.
 const NOT_ITS: [&str; 12] = [
     "LD_LIBRARY_PATH",
     "RUSTFLAGS",
@@ -23,7 +24,7 @@ const NOT_ITS: [&str; 12] = [
     "INSTALL_MOD_STRIP",
 ];
 
-/// `program` without what is not for it. Which toolchain rustup is to call stays as it is.
+/// `program` without these variables. The choice of rustup's toolchain is kept.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut cmd = Command::new(program);
     let cargos = std::env::vars_os().map(|(name, _)| name);
@@ -37,7 +38,7 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
     cmd
 }
 
-/// `make -s` in a tree, or in a folder that one was built in, with this C compiler.
+/// `make -s` in a source tree or a build folder, with this C compiler.
 pub fn make(folder: &Path, cc: &str) -> Command {
     let mut cmd = clean("make");
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask linux`: a Linux with our module, and bare-metal kernels beside it, in one emulated machine.
+//! `cargo xtask linux`: boots a Linux with our module, and bare-metal kernels beside it, in one emulated machine.
 
 mod board;
 mod boot;
@@ -38,67 +38,67 @@ pub use stage::{MODULE, VENDOR};
 /// What `linux` takes.
 #[derive(Args, Clone, Debug)]
 pub struct LinuxArgs {
-    /// The Linux to build: Debian's source of it is fetched
+    /// The Linux to build; its source is fetched from Debian
     #[arg(long, value_enum, default_value_t = Series::V7_3)]
     pub kernel: Series,
-    /// A source tree of Linux of your own instead; it is not written to
+    /// Use a Linux source tree of your own instead; nothing is written to it
     #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
     pub source: Option<PathBuf>,
-    /// A Linux that looks for mistakes while it runs: lockdep, KASAN, kmemleak and others; slow
+    /// Build Linux with debug checks: lockdep, KASAN, kmemleak and others; slow
     #[arg(long)]
     pub debug: bool,
-    /// How the local APIC is driven; a boot each
+    /// The mode of the local APIC; each mode is a boot of its own
     #[arg(long, value_enum, default_value_t = Modes::Both)]
     pub mode: Modes,
-    /// What the links speak
+    /// The layout of the links
     #[arg(long, value_enum, default_value_t = Generations::Both)]
     pub generation: Generations,
     /// Messages each way per pair of kernels
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub messages: u64,
-    /// How often all comes up and goes down
+    /// How often everything is started and ended
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub cycles: u64,
-    /// What runs beside the bare-metal kernels: the very Linux that is built, a second time, or nothing. On the native link
+    /// What is spawned in addition to the bare-metal kernels: the same Linux as the host, or nothing. On the native link only
     #[arg(long, value_enum, default_value_t = Spawn::Linux)]
     pub spawn: Spawn,
-    /// How often the spawned Linux is killed in mid-stream, and started anew
+    /// How often the spawned Linux is killed in mid-stream, and started again
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub lives: u64,
-    /// The ways in which the spawned Linux ends by itself, one after the other [default: all]
+    /// The ways in which the spawned Linux ends itself, one after the other [default: all]
     #[arg(long, value_delimiter = ',', hide_default_value = true, default_values = boot::ENDS)]
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(boot::ENDS))]
     pub ends: Vec<String>,
-    /// Bytes that go over each network interface, each way: whole pieces of 64 KiB
+    /// Bytes to send over each network interface, each way: a multiple of 64 KiB
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 30))]
     pub bytes: u64,
-    /// Measure the network between two Linuxes with iperf3, beside a pair of veth
+    /// Measure the network between two Linuxes with iperf3, and compare it with a pair of veth
     #[arg(long)]
     pub iperf: bool,
-    /// One life of a spawned Linux instead of the scenario, with a trace of all that it touches of the machine
+    /// Run one life of a spawned Linux instead of the scenario, and trace its device accesses
     #[arg(long, conflicts_with_all = ["shell", "export"])]
     pub trace_devices: bool,
-    /// Offer damaged images to `start` for so long instead of the scenario; best with --debug
+    /// Pass damaged images to `start` for this many seconds instead of the scenario; best with --debug
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["shell", "export", "trace_devices"])]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub fuzz_start: Option<u64>,
-    /// The consoles, and the devices by which programs talk, instead of the scenario
+    /// Test only the consoles, and the devices by which programs talk, instead of the scenario
     #[arg(long, conflicts_with_all = ["shell", "export", "trace_devices", "fuzz_start"])]
     pub programs: bool,
-    /// Boot to a shell in Linux, on this terminal, instead of the scenario; in the first of the modes. The spawned Linux has one, too
+    /// Boot to a shell in Linux on this terminal, instead of the scenario, in the first mode. The spawned Linux has a shell too
     #[arg(long, conflicts_with_all = ["json", "export"])]
     pub shell: bool,
-    /// CPUs of the machine; two of them are given away, and two more to a spawned Linux. Above 255 in x2APIC mode only
+    /// CPUs of the machine. Two are given to bare-metal kernels, and two more to a spawned Linux. More than 255 need x2APIC mode
     /// [default: 6, or 4]
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=512))]
     pub cpus: Option<u32>,
-    /// Hardware threads of each core. Two CPUs in a row are one core then, and whole cores are given away
+    /// Hardware threads of each core. With 2, two CPUs in a row are one core, and whole cores are given away
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub threads: u32,
-    /// Build nothing: leave the module's sources and all that they need in DIR, to be built with a Linux of your own
+    /// Build nothing; write the module's sources and all that they need to DIR, to be built with a Linux of your own
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
-    /// The result as one JSON object on the last line of stdout; all else goes to stderr
+    /// Print the result as one JSON object on the last line of stdout; all other output goes to stderr
     #[arg(long)]
     pub json: bool,
     /// Install what is missing without asking
@@ -126,7 +126,7 @@ impl Generations {
     }
 }
 
-/// What runs beside the bare-metal kernels.
+/// What is spawned in addition to the bare-metal kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Spawn {
@@ -134,25 +134,25 @@ pub enum Spawn {
     None,
 }
 
-/// CPUs that Linux keeps, at least.
+/// The least number of CPUs that Linux keeps.
 const OWN_CPUS: u32 = 2;
 
 /// The toolchain that builds everything, Linux included.
 const RUST: Need = Need::Rust(Toolchain::Active, &["rust-src"], &[BARE_TARGET]);
 
-/// What it takes.
+/// The tools that this command needs.
 pub fn needs(wanted: Wanted, x2apic: bool) -> Vec<Need> {
     let tools = Need::LinuxTools { debug: wanted.debug };
     let qemu = Need::Qemu { arch: Arch::X86, x2apic };
     vec![RUST, Need::Cc, tools, qemu, Need::Busybox, Need::Programs, Need::Linux(wanted)]
 }
 
-/// The Linux that every change is tested with.
+/// The Linux with which every change is tested.
 pub fn tested() -> Wanted {
     Wanted { source: Source::Debian(Series::V7_3), debug: false }
 }
 
-/// The options' own defaults.
+/// The defaults of the options.
 #[derive(Parser)]
 struct Defaults {
     #[command(flatten)]
@@ -182,7 +182,7 @@ impl LinuxArgs {
         }
     }
 
-    /// The machine; an error if what is wanted does not fit.
+    /// The machine. An error if the options do not fit together.
     fn board(&self, mode: Mode) -> Result<Board> {
         let spawn = self.spawn == Spawn::Linux;
         let fewest = OWN_CPUS + Board::given(spawn);
@@ -193,19 +193,22 @@ impl LinuxArgs {
             OWN_CPUS + Board::given(false)
         );
         let threads = self.threads;
-        ensure!(cpus.is_multiple_of(threads), "{cpus} CPUs are no whole cores of {threads} threads");
+        ensure!(
+            cpus.is_multiple_of(threads),
+            "{cpus} CPUs are not a whole number of cores with {threads} threads"
+        );
         let special = matches!(self.scenario(), Scenario::Trace | Scenario::Fuzz(_) | Scenario::Programs);
         ensure!(
             spawn || !special,
             "--trace-devices, --fuzz-start and --programs want a Linux that can be spawned"
         );
         let native = self.generation.list().contains(&Generation::Native);
-        ensure!(native || !special, "--trace-devices, --fuzz-start and --programs want the native link");
+        ensure!(native || !special, "--trace-devices, --fuzz-start and --programs need the native link");
         Ok(Board { mode, cpus, threads, spawn, debug: self.debug })
     }
 }
 
-/// A step, and the boot that it was in.
+/// A step, and the boot to which it belongs.
 #[derive(Debug, Serialize)]
 struct StepOf {
     mode: Mode,
@@ -213,14 +216,14 @@ struct StepOf {
     step: Step,
 }
 
-/// How often all came up and went down in a boot.
+/// How often everything was started and ended in a boot.
 #[derive(Debug, Serialize)]
 struct CyclesOf {
     mode: Mode,
     done: u64,
 }
 
-/// What a spawned Linux touched of the machine, and the boot that it was in.
+/// The device accesses of a spawned Linux, and the boot to which they belong.
 #[derive(Debug, Serialize)]
 struct TouchedIn {
     mode: Mode,
@@ -248,7 +251,7 @@ struct LinuxSummary {
 }
 
 impl LinuxSummary {
-    /// Does something, and keeps how long it took.
+    /// Does something, and records how long it took.
     fn timed<T>(&mut self, what: impl Into<String>, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let done = act()?;
@@ -256,7 +259,7 @@ impl LinuxSummary {
         Ok(done)
     }
 
-    /// All of it, for people.
+    /// The result as lines of text.
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("Linux {}: {}", self.kernel_version, self.counts())];
         if self.kernels.has_pairs() {
@@ -280,12 +283,12 @@ impl LinuxSummary {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Outcome {
     summary: LinuxSummary,
     /// What could not run here, and why.
     not_run: Option<String>,
-    /// All that went wrong.
+    /// All problems.
     problems: Vec<String>,
 }
 
@@ -312,8 +315,8 @@ pub fn linux(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result
     bail!("the run failed:\n  {}", demo::first_of(&outcome.problems).join("\n  "))
 }
 
-/// Runs as without any option, but for the number of cycles and lives, and in x2APIC mode for the ends: one in order, and one at
-/// once. Looks also at what a spawned Linux touches; gives notes about it.
+/// The step of `test`: runs with the default options, except for the numbers of cycles and lives; and in x2APIC mode with two
+/// ways to end only, one orderly and one sudden. Then traces the device accesses of a spawned Linux. Returns notes.
 pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<String>> {
     let Defaults { args } = Defaults::try_parse_from(["linux"])?;
     let trace = LinuxArgs { mode: Modes::Xapic, trace_devices: true, ..args.clone() };
@@ -333,7 +336,7 @@ pub fn check(places: &Places, provision: &Provision, cycles: u64) -> Result<Vec<
     Ok(notes)
 }
 
-/// Leaves the module's sources in a folder.
+/// Writes the module's sources to a folder.
 fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     let needs = [Need::Rust(Toolchain::Active, &[], &[]), Need::Cc];
     provision.announce(&needs)?;
@@ -353,7 +356,7 @@ fn export(places: &Places, provision: &Provision, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is not built, and boots once in each mode.
+/// Builds what is not built yet, and boots once in each mode.
 fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outcome> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;
@@ -371,7 +374,7 @@ fn play(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<Outc
     Ok(outcome)
 }
 
-/// One boot, and what came of it.
+/// Does one boot, and adds its result.
 fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     let Outcome { summary, problems, .. } = outcome;
     let mode = job.board.mode;
@@ -384,7 +387,7 @@ fn boot(qemu: &Qemu, job: &Job, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is not built, and boots to a shell.
+/// Builds what is not built yet, and boots to a shell.
 fn shell(places: &Places, provision: &Provision, args: &LinuxArgs) -> Result<()> {
     let _lock = cmd::lock(&places.own_target("linux"))?;
     let qemu = provision.qemu(Arch::X86)?;

@@ -12,13 +12,13 @@ use crate::cmd;
 
 /// The modules' files.
 pub struct Modules {
-    /// Ours.
+    /// Our module.
     pub mk_ipi: PathBuf,
-    /// The one in C that tests it.
+    /// The module in C that tests it.
     pub test: PathBuf,
 }
 
-/// Builds both, in the copy that `stage` is.
+/// Builds both modules, in the staged copy `stage`.
 pub fn build(linux: &Built, stage: &Path) -> Result<Modules> {
     let ours = stage.join(MODULE);
     let test = ours.join("test");

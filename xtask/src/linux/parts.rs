@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All that a boot takes, built: the modules, the kernels beside Linux, the programs in C, and the file systems of both Linuxes.
+//! Builds all that a boot needs: the modules, the bare-metal kernels, the programs in C, and the initramfs of both Linuxes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::stage;
 use crate::cmd::{self, Places};
 use crate::{image, provision};
 
-/// Where the images of the kernels beside Linux are linked: in the memory that it is told to leave alone. The last one is not: it is
-/// there to be refused.
+/// The addresses at which the bare-metal kernels are linked: in the memory that Linux must not use. The last image is linked
+/// elsewhere, because it must be refused.
 const IMAGES: [(&str, u64); 2] = [("k1.elf", 0x1100_0000), ("far.elf", 0x0800_0000)];
-/// The same, of the kernel in C.
+/// The same, for the kernel in C.
 const C_IMAGE: (&str, u64) = ("k2.elf", 0x1200_0000);
-/// Programs in C, below the module's folder, that need no library where they run.
+/// The folder of programs in C, below the module's folder. They are linked statically.
 const TOOLS: &str = "tools";
 const UARTSH: &str = "uartsh";
 const FUZZ_START: &str = "fuzz-start";
@@ -31,7 +31,7 @@ fn entry(to: impl Into<String>, from: PathBuf) -> Entry {
     Entry { to: to.into(), from }
 }
 
-/// Builds what is not built; gives the first file system of the host.
+/// Builds what is not built yet. Returns the initramfs of the host.
 pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result<PathBuf> {
     let stage = places.own_target(&format!("linux/stage-{}", linux.key));
     stage::lay(places, &stage)?;
@@ -49,7 +49,7 @@ pub fn build(places: &Places, linux: &Built, spawn: bool, iperf: bool) -> Result
     Ok(file)
 }
 
-/// What both Linuxes have, beside the files in a folder of the module's.
+/// The entries that both Linuxes have, together with the files in a folder of the module.
 fn common(places: &Places, folder: &str, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut entries = initramfs::tree(&places.root.join(stage::MODULE).join(folder))?;
     entries.push(entry("/bin/busybox", provision::busybox().context("no static busybox")?));
@@ -67,7 +67,7 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
     fs::create_dir_all(&images)?;
     let build = |(name, base)| {
         let file = images.join(name);
-        // A folder each: built once, none is built again.
+        // Each has a target folder of its own, so that nothing is built twice.
         image::linked_at(places, base, &format!("linux/bare-metal-{base:x}"), &file)?;
         Ok(entry(format!("/lib/mk_ipi/{name}"), file))
     };
@@ -78,7 +78,7 @@ fn images(places: &Places) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// What the host spawns another Linux with: the very one that it is itself. And what must not pass for one.
+/// The files with which the host spawns another Linux, which is the same Linux as the host. Also files that must be refused.
 fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Result<Vec<Entry>> {
     let mut guests = common(places, "initramfs-guest", modules, iperf)?;
     guests.push(entry(format!("/bin/{UARTSH}"), tool(places, UARTSH)?));
@@ -94,7 +94,7 @@ fn spawned(places: &Places, linux: &Built, modules: &Modules, iperf: bool) -> Re
     ])
 }
 
-/// A program of this machine, and all that its loader asks for, where it asks for it.
+/// A program of this machine, and all libraries that its loader needs, at the same paths.
 fn with_libraries(program: &str) -> Result<Vec<Entry>> {
     let file = cmd::which(program).with_context(|| format!("no {program}"))?;
     let said = cmd::output(clean("ldd").arg(&file))?;
@@ -107,16 +107,16 @@ fn libraries(said: &str) -> Vec<&str> {
     said.split_whitespace().filter(|word| word.starts_with('/')).collect()
 }
 
-/// The Linux as an ELF file, without what only a debugger reads.
+/// The Linux as an ELF file, without debug information.
 fn stripped(places: &Places, linux: &Built) -> Result<PathBuf> {
     let file = places.own_target(&format!("linux/vmlinux-{}", linux.key));
     cmd::run(clean("objcopy").arg("--strip-debug").arg(linux.elf()).arg(&file))?;
     Ok(file)
 }
 
-/// The inspector, as a program that needs no library where it runs.
+/// The inspector, linked statically.
 fn inspector(places: &Places) -> Result<PathBuf> {
-    // Named, so that build scripts and macros are not built that way.
+    // The target is named, so that these flags are not used for build scripts and macros.
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let folder = places.own_target("linux/inspect");
     let mut cargo = places.cargo();
@@ -127,7 +127,7 @@ fn inspector(places: &Places) -> Result<PathBuf> {
     Ok(folder.join(TARGET).join("debug/mk-ipi-inspect"))
 }
 
-/// A program in C.
+/// Builds a program in C.
 fn tool(places: &Places, name: &str) -> Result<PathBuf> {
     let source = Path::new(stage::MODULE).join(TOOLS).join(name.replace('-', "_")).with_extension("c");
     let folder = places.own_target("linux/tools");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs of this machine that go into a first file system, with all that they load: Python, socat, and an SSH server and client,
-//! where they are.
+//! Programs of this machine that are put into an initramfs, with all that they load: Python, socat, and an SSH server and
+//! client, if this machine has them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::cmd;
 
 const PYTHON: &str = "/usr/bin/python3";
 const PROGRAMS: [&str; 3] = ["/usr/bin/socat", "/usr/sbin/dropbear", "/usr/bin/dbclient"];
-/// What the programs of the scenario use: all that it loads is printed.
+/// Imports the modules that the scenario's programs use, and prints the files of all loaded modules.
 const MODULES: &str = "import fcntl, os, select, struct, sys\n\
     for m in list(sys.modules.values()):\n  f = getattr(m, '__file__', None)\n  if f: print(f)";
 
-/// Those that this machine has.
+/// The entries of those programs that this machine has.
 pub fn entries() -> Result<Vec<Entry>> {
     let mut files = BTreeSet::new();
     if Path::new(PYTHON).exists() {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The module's sources, laid out as its Kbuild wants them: in a copy, for a build writes beside its sources.
+//! Copies the module's sources into the layout that its Kbuild needs. A copy is used because a build writes files beside its
+//! sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +14,9 @@ use crate::arch::Arch;
 use crate::cmd::{self, Places};
 use crate::image::{self, BARE_METAL};
 
-/// Where the module lies.
+/// The folder of the module.
 pub const MODULE: &str = "examples/linux";
-/// The manifest and the lock of what others wrote of it: a workspace of its own.
+/// The manifest and the lock file of the external crates. It is a workspace of its own.
 pub const VENDOR: &str = "examples/linux/vendor";
 /// The crates that Kbuild compiles into the module.
 const CRATES: [&str; 9] = [
@@ -31,15 +32,15 @@ const CRATES: [&str; 9] = [
 ];
 /// The procedural macros that they use; the compiler loads them.
 const MACROS: [&str; 3] = ["const_fn", "rustversion", "zerocopy_derive"];
-/// What a package has that its build does not need.
+/// Folders of a package that its build does not need.
 const NOT_BUILT: [&str; 4] = ["tests", "examples", "ci", "testdata"];
-/// The list of the files that we put there, kept there.
+/// The name of the list of staged files, which is in the copy too.
 const LIST: &str = ".staged";
 
-/// What is to be where: from path in the copy to the file that has it.
+/// The files of the copy: from the path in the copy to the source file.
 type Files = BTreeMap<PathBuf, PathBuf>;
 
-/// Makes the copy in `dir`, or brings it up to date. Only what changed is written, so that make sees just that.
+/// Makes the copy in `dir`, or brings it up to date. Only changed files are written, so that make rebuilds only these.
 pub fn lay(places: &Places, dir: &Path) -> Result<()> {
     let mut files = Files::new();
     let root = &places.root;
@@ -74,7 +75,7 @@ fn below(to: &Path, folder: &Path) -> Result<Files> {
     Ok(listed(folder)?.into_iter().map(|entry| (to.join(&entry), folder.join(&entry))).collect())
 }
 
-/// The files in `folder` and its folders, without hidden ones and what a build left.
+/// The files in `folder` and its subfolders, without hidden files and files of a build.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::new()];
@@ -98,20 +99,20 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a build in place would have left.
+/// Whether the name is that of a file that a build in this folder would write.
 fn is_litter(name: &str) -> bool {
     let ends = [".o", ".a", ".ko", ".mod", ".mod.c", ".cmd", ".d", ".rmeta"];
     let names = ["Module.symvers", "modules.order", "target"];
     name.starts_with('.') || names.contains(&name) || ends.iter().any(|end| name.ends_with(end))
 }
 
-/// Makes `dir` have `files`, and none of those that an earlier call put there.
+/// Writes `files` to `dir`, and removes other files that an earlier call put there.
 fn write(dir: &Path, files: &Files) -> Result<()> {
     fs::create_dir_all(dir)?;
     let list = dir.join(LIST);
     let before = fs::read_to_string(&list).unwrap_or_default();
     for path in gone(&before, files) {
-        // Whoever works in that folder may have deleted it.
+        // The user may have deleted it.
         let _ = fs::remove_file(dir.join(path));
     }
     let lines: Vec<String> = files.keys().map(|path| path.display().to_string()).collect();
@@ -128,12 +129,12 @@ fn write(dir: &Path, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// What is in the list of an earlier call and no longer among `files`.
+/// The files in the list of an earlier call that are not in `files` any more.
 fn gone<'a>(before: &'a str, files: &Files) -> Vec<&'a str> {
     before.lines().filter(|path| !path.is_empty() && !files.contains_key(Path::new(path))).collect()
 }
 
-/// What `cargo metadata` says, as far as it is for us.
+/// The part of the output of `cargo metadata` that we use.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -153,7 +154,7 @@ struct Target {
 }
 
 impl Package {
-    /// Its folder, in which the library's root must be where Kbuild expects it.
+    /// Its folder. The library's root file must be where Kbuild expects it.
     fn folder(&self) -> Result<&Path> {
         let folder = self.manifest_path.parent().context("a manifest without a folder")?;
         let root = self.targets.iter().find(|t| t.kind.iter().any(|k| k == "lib")).map(|t| &t.src_path);
@@ -174,7 +175,7 @@ fn packages(places: &Places) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// Builds the macros; gives the library of each.
+/// Builds the macros. Returns the library of each.
 fn macros(places: &Places) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut cargo = places.cargo_in(Path::new(VENDOR));
     cargo.args(["build", "--release", "--locked"]);
@@ -194,7 +195,7 @@ fn is_library(file: &Path) -> bool {
     file.extension().is_some_and(|end| end == "so")
 }
 
-/// `rustc --version`, for whoever must use the same.
+/// The output of `rustc --version`. The user must build with the same version.
 pub fn compiler() -> Result<String> {
     Ok(cmd::output(Command::new("rustc").arg("--version"))?.trim().into())
 }

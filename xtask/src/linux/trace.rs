@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a spawned Linux touches of the machine: QEMU's trace of each access to a device, held against the list of what it may touch.
+//! The device accesses of a spawned Linux: compares QEMU's trace of each access with the list of allowed accesses.
 //!
-//! The host marks the begin and the end of the spawned one's life in the same trace, by a byte to a port that is nobody's else. In
-//! between its CPUs are the spawned Linux's. Not seen: memory, and registers of the CPU (so nothing of an x2APIC).
+//! The host marks the begin and the end of the spawned Linux's life in the same trace, by a byte to a port that nothing else
+//! uses. Between the marks the given CPUs belong to the spawned Linux. The trace does not show memory and registers of the CPU
+//! (so nothing of an x2APIC).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,31 +15,31 @@ use crate::record::Mode;
 
 /// The events to trace.
 pub const EVENTS: [&str; 2] = ["memory_region_ops_read", "memory_region_ops_write"];
-/// Where the host writes its marks.
+/// The port to which the host writes its marks.
 pub const MARKS: u64 = 0x220;
 const BEGIN: u64 = b'b' as u64;
 const END: u64 = b'e' as u64;
 
-/// First port of the UART that is the spawned Linux's, and how many it has.
+/// The first port of the spawned Linux's UART, and how many ports it has.
 const UART: std::ops::Range<u64> = 0x3e8..0x3f0;
 const APIC: std::ops::Range<u64> = 0xfee0_0000..0xfee0_1000;
-/// The interrupt command register, and its half with the destination.
+/// The interrupt command register: its low half, and its half with the destination.
 const ICR: u64 = 0xfee0_0300;
 const ICR_TO: u64 = 0xfee0_0310;
-/// Edge or level of the 8259's interrupts.
+/// The ports that select edge or level for the interrupts of the 8259.
 const ELCR: std::ops::Range<u64> = 0x4d0..0x4d2;
 /// Memory of the BIOS and of cards.
 const BIOS: std::ops::Range<u64> = 0xa_0000..0x10_0000;
-/// The register of the CMOS that says how a CPU starts.
+/// The register of the CMOS that says how a CPU starts after a reset.
 const SHUTDOWN: u64 = 0x0f;
-/// Most accesses to the clock's registers in a boot: it is read once.
+/// Most accesses to the clock's registers in a boot. The clock is read once.
 const CLOCK: u64 = 100;
-/// Address and data of the bus's configuration. Linux looks once whether the graphics of an old processor of Intel's are there, at device
-/// 2, before it reads `pci=off`.
+/// The address and data ports of the PCI configuration. Before it reads `pci=off`, Linux looks once for the graphics of an old
+/// Intel processor, at device 2.
 const PCI_INDEX: u64 = 0xcf8;
 const PCI_DATA: std::ops::Range<u64> = 0xcfc..0xd00;
 const GRAPHICS: u64 = 0x8000_1000;
-/// How often it does: for the vendor, and for Intel's devices once more.
+/// How many accesses that takes: one for the vendor, and one more if the vendor is Intel.
 const LOOKS: u64 = 2;
 
 /// One access of a CPU to a device.
@@ -51,11 +52,12 @@ struct Access<'a> {
     device: &'a str,
 }
 
-/// `memory_region_ops_write cpu 0 mr 0x55d0 addr 0x70 value 0x8f size 1 name 'rtc-index'`. `None` for what is no access of a CPU.
+/// Parses a line such as `memory_region_ops_write cpu 0 mr 0x55d0 addr 0x70 value 0x8f size 1 name 'rtc-index'`. `None` if it
+/// is not an access of a CPU.
 fn parse(line: &str) -> Option<Access<'_>> {
     let (head, device) = line.split_once(" name '")?;
     let mut words = head.split_ascii_whitespace();
-    // Some builds put the time before it.
+    // Some builds print the time before the event.
     let event = words.find_map(|word| EVENTS.iter().position(|event| word.ends_with(event)))?;
     let rest: Vec<&str> = words.collect();
     let after = |name: &str| rest.iter().skip_while(|word| **word != name).nth(1).copied();
@@ -69,13 +71,13 @@ fn parse(line: &str) -> Option<Access<'_>> {
     })
 }
 
-/// What was touched in one way.
+/// One kind of access.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Touch {
     device: String,
     write: bool,
     addr: u64,
-    /// Why it may not be; empty if it may.
+    /// Why it is not allowed; empty if it is allowed.
     why: &'static str,
 }
 
@@ -86,32 +88,32 @@ impl fmt::Display for Touch {
     }
 }
 
-/// What a CPU wrote last to registers that tell what others mean.
+/// The last values that a CPU wrote to index registers. They are needed to interpret accesses to other registers.
 #[derive(Default)]
 struct State {
-    /// Which register of the CMOS comes next.
+    /// The selected register of the CMOS.
     cmos: u64,
-    /// Which of the bus's.
+    /// The selected register of the PCI configuration.
     pci: u64,
-    /// Where the next interrupt goes.
+    /// The destination of the next interrupt.
     to: u64,
 }
 
-/// What the CPUs of a spawned Linux touched while it lived.
+/// The device accesses of a spawned Linux's CPUs during its life.
 pub struct Touched {
     mode: Mode,
     cpus: Vec<u32>,
     lives: bool,
     begun: u32,
     ended: u32,
-    /// How often, and the first value.
+    /// For each kind of access: how often, and the first value.
     counts: BTreeMap<Touch, (u64, u64)>,
-    /// What each CPU wrote last to registers that tell what others mean.
+    /// The index registers of each CPU.
     states: BTreeMap<u32, State>,
 }
 
 impl Touched {
-    /// By these CPUs.
+    /// An empty list, for these CPUs.
     pub fn new(mode: Mode, cpus: Vec<u32>) -> Self {
         let (counts, states) = (BTreeMap::new(), BTreeMap::new());
         Self { mode, cpus, lives: false, begun: 0, ended: 0, counts, states }
@@ -136,7 +138,7 @@ impl Touched {
         }
         let why = self.objection(&access).unwrap_or("");
         let Access { write, addr, value, device, .. } = access;
-        // All of the local APIC is one, unless something is wrong.
+        // Allowed accesses to the local APIC are all counted as one kind.
         let addr = if why.is_empty() && APIC.contains(&addr) { APIC.start } else { addr };
         let touch = Touch { device: device.into(), write, addr, why };
         self.counts.entry(touch).or_insert((0, value)).0 += 1;
@@ -148,7 +150,7 @@ impl Touched {
         self.ended += u32::from(value == END);
     }
 
-    /// Why a spawned Linux may not do this, if it may not.
+    /// Why a spawned Linux must not make this access; `None` if it is allowed.
     fn objection(&mut self, access: &Access<'_>) -> Option<&'static str> {
         let state = self.states.entry(access.cpu).or_default();
         match (access.addr, access.write) {
@@ -158,23 +160,23 @@ impl Touched {
                 return Some("the local APIC is in x2APIC mode")
             }
             (addr, _) if APIC.contains(&addr) || UART.contains(&addr) => {}
-            // Channel 2 of the timer, and its gate, to find how fast the CPU's clock is.
+            // Channel 2 of the timer, and its gate, to measure the speed of the CPU's clock.
             (0x42 | 0x61, _) => {}
             (0x43, true) if access.value >> 6 == 2 => {}
             (0x70, true) => state.cmos = access.value & 0x7f,
             (0x71, false) => {}
             (0x71, true) if state.cmos == SHUTDOWN && self.cpus.len() > 1 => {}
-            // Without an IO-APIC it sets up the 8259's, which a host in x2APIC mode does not use.
+            // Without an IO-APIC it initializes the 8259s, which a host in x2APIC mode does not use.
             (addr, _) if ELCR.contains(&addr) && self.mode == Mode::X2apic => {}
             (PCI_INDEX, true) if access.value == GRAPHICS => state.pci = GRAPHICS,
             (addr, false) if PCI_DATA.contains(&addr) && state.pci == GRAPHICS => {}
             (addr, false) if BIOS.contains(&addr) => {}
-            _ => return Some("it is the host's"),
+            _ => return Some("the device belongs to the host"),
         }
         None
     }
 
-    /// What was touched, a line each.
+    /// One line for each kind of access.
     pub fn lines(&self) -> Vec<String> {
         let line = |(touch, (count, first)): (&Touch, &(u64, u64))| {
             let why = if touch.why.is_empty() { String::new() } else { format!(" ({})", touch.why) };
@@ -183,7 +185,7 @@ impl Touched {
         self.counts.iter().map(line).collect()
     }
 
-    /// All that is wrong.
+    /// All problems.
     pub fn problems(&self) -> Vec<String> {
         let mode = self.mode;
         if (self.begun, self.ended) != (1, 1) {
@@ -191,7 +193,9 @@ impl Touched {
         }
         let mut problems = Vec::new();
         if self.sum(|touch| UART.contains(&touch.addr)) == 0 {
-            problems.push(format!("{mode}: the trace does not even show the spawned Linux's own UART"));
+            problems.push(format!(
+                "{mode}: the trace does not show the spawned Linux's own UART, so it is incomplete"
+            ));
         }
         let clock = self.sum(|touch| touch.addr == 0x71);
         if clock > CLOCK {
@@ -213,14 +217,16 @@ impl Touched {
     }
 }
 
-/// Why an interrupt may not be sent: to all at once, or one that no kernel can let pass to another kernel's CPU.
+/// Why an interrupt must not be sent: it goes to all CPUs, or it goes to another kernel's CPU and cannot be ignored there.
 fn interrupt(command: u64, to: u64, own: &[u32]) -> Option<&'static str> {
     const TO_ITSELF: u64 = 1;
     let (kind, shorthand) = (command >> 8 & 7, command >> 18 & 3);
     // SMI, NMI, INIT, SIPI.
     let forces = matches!(kind, 2 | 4 | 5 | 6);
     match shorthand {
-        0 if forces && !own.iter().any(|cpu| u64::from(*cpu) == to) => Some("it forces another kernel's CPU"),
+        0 if forces && !own.iter().any(|cpu| u64::from(*cpu) == to) => {
+            Some("another kernel's CPU cannot ignore it")
+        }
         0 | TO_ITSELF => None,
         _ => Some("it sends to all CPUs of the machine"),
     }

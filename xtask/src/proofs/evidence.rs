@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `docs/evidence.md`: figures first, each with the command that makes it again, then the table of proofs.
+//! `docs/evidence.md`: first figures, each with the command that measures it again; then the table of proofs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ use super::list::Counts;
 
 /// The page.
 pub const PAGE: &str = "docs/evidence.md";
-/// What was measured by a run, and written down by hand.
+/// The figures that were measured by a run. They are recorded by hand.
 pub const FIGURES: &str = "docs/evidence.toml";
 
 const HEAD: &str = "\
@@ -50,7 +50,7 @@ pub struct Figures {
     figures: Vec<Figure>,
 }
 
-/// What one run has shown.
+/// The result of one run.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 struct Figure {
@@ -58,7 +58,7 @@ struct Figure {
     what: String,
     /// The result.
     figure: String,
-    /// What makes it again.
+    /// The command that measures it again.
     command: String,
     /// The day of the run, as 2026-11-29.
     day: String,
@@ -87,7 +87,7 @@ impl Figures {
     }
 }
 
-/// All of the page.
+/// The whole page.
 pub fn page(counts: &Counts, runs: &Figures, table: &str) -> String {
     let mut out = String::from(HEAD);
     out.push_str("| what | figure |\n| --- | --- |\n");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `tests/proofs.toml`: read, checked against SPEC.md and the code, and written as a table of docs/evidence.md.
+//! Reads `tests/proofs.toml`, checks it against SPEC.md and the code, and writes it as a table into docs/evidence.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ const SPEC: &str = "SPEC.md";
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// Calls that need a proof each, and their C names; none: it is ours alone.
+    /// The calls that each need a proof, and their C names. The name is empty if the Linux patch has no such call.
     pub calls: BTreeMap<String, String>,
     #[serde(rename = "suite")]
     pub suites: BTreeMap<String, Suite>,
@@ -42,7 +42,7 @@ pub struct Suite {
     pub in_xtask: Option<InXtask>,
 }
 
-/// Checks that xtask itself makes.
+/// The checks that xtask itself does.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum InXtask {
@@ -50,7 +50,7 @@ pub enum InXtask {
     Qemu,
 }
 
-/// A proof, or why there is none.
+/// A proof, or the reason why there is none.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -83,7 +83,7 @@ impl List {
         toml::from_str(&text).context(LIST)
     }
 
-    /// What is wrong with the list, and with docs/evidence.md; empty if nothing is.
+    /// The problems of the list and of docs/evidence.md.
     pub fn problems(&self, root: &Path) -> Result<Vec<String>> {
         let spec = fs::read_to_string(root.join(SPEC)).context(SPEC)?;
         let mut found = self.gaps(&spec);
@@ -133,12 +133,12 @@ impl List {
         Ok(fs::write(root.join(evidence::PAGE), self.page(root, &spec)?)?)
     }
 
-    /// What docs/evidence.md must be.
+    /// The text that docs/evidence.md must have.
     fn page(&self, root: &Path, spec: &str) -> Result<String> {
         Ok(evidence::page(&self.counts(spec), &Figures::read(root)?, &self.markdown()?))
     }
 
-    /// What the list itself says of how much is proved, without a run.
+    /// The numbers that can be counted in the list, without a run.
     fn counts(&self, spec: &str) -> Counts {
         let unobserved = self.rows.iter().filter(|row| row.cannot.is_some());
         let tests: BTreeSet<_> =
@@ -185,14 +185,14 @@ impl List {
     }
 }
 
-/// What can be counted in the list and in SPEC.md.
+/// Numbers that are counted in the list and in SPEC.md.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Clauses of SPEC.md.
     pub clauses: usize,
-    /// Those of them that no test can observe.
+    /// Clauses that no test can observe.
     pub not_observed: usize,
-    /// Calls that need a proof each.
+    /// Calls that each need a proof.
     pub calls: usize,
     /// Tests that prove a clause or a call.
     pub tests: usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask proofs`: breaks the code as `tests/proofs.toml` says, and sees the named test fail each time.
+//! `cargo xtask proofs`: breaks the code as `tests/proofs.toml` says, and checks that the named test fails each time.
 
 mod evidence;
 mod list;
@@ -21,13 +21,13 @@ use tree::{End, Tree};
 /// What `proofs` takes.
 #[derive(Args, Debug, Clone)]
 pub struct ProofsArgs {
-    /// Only see that each clause has a row, each break its place, and docs/evidence.md is up to date
+    /// Only check that each clause has a row, that each break can be applied, and that docs/evidence.md is up to date
     #[arg(long, conflicts_with = "only")]
     check: bool,
     /// Write docs/evidence.md
     #[arg(long, conflicts_with_all = ["check", "only"])]
     write: bool,
-    /// Try the rows of this clause, call or suite only (may be given several times)
+    /// Try only the rows of this clause, call or suite (can be given several times)
     #[arg(long, value_name = "CLAUSE")]
     only: Vec<String>,
     /// Try the rows that boot QEMU too
@@ -50,7 +50,7 @@ pub fn proofs(places: &Places, provision: &Provision, args: &ProofsArgs) -> Resu
     try_all(places, provision, args)
 }
 
-/// The quick part: that list, SPEC.md, code and docs/evidence.md fit each other.
+/// The quick part: checks that the list, SPEC.md, the code and docs/evidence.md agree with each other.
 pub fn check(root: &Path) -> Result<String> {
     let list = List::read(root)?;
     let problems = list.problems(root)?;
@@ -103,12 +103,12 @@ fn try_all(places: &Places, provision: &Provision, args: &ProofsArgs) -> Result<
     for row in not_run {
         println!("{}: not run: it boots QEMU (--qemu)", row.test);
     }
-    println!("{} runs in {} s, {bad} not as they should be", tries.len(), start.elapsed().as_secs());
+    println!("{} runs in {} s, {bad} with a wrong result", tries.len(), start.elapsed().as_secs());
     Ok(ExitCode::from(u8::from(bad != 0)))
 }
 
-/// Whether a run ended as it should, and in words. In a suite that compiles only, an error of the compiler is what
-/// a break must give.
+/// Whether a run had the right result, and the result in words. In a suite that only compiles, a break must cause an error of
+/// the compiler.
 fn judge(end: &End, is_broken: bool, compiles_only: bool) -> (bool, String) {
     match (end, is_broken) {
         (End::Passed, false) => (true, "passes".into()),

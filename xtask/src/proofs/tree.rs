@@ -14,7 +14,7 @@ use crate::provision::Provision;
 
 /// Seconds for a build and a test; a break may make a test wait for ever.
 const PATIENCE: &str = "180";
-/// `timeout`'s status when the time is over.
+/// The exit status of `timeout` when the time is over.
 const TIMED_OUT: [i32; 2] = [124, 137];
 
 /// How a test ended.
@@ -23,9 +23,9 @@ pub enum End {
     Passed,
     Failed,
     TimedOut,
-    /// The code does not compile: nothing can be said of the test.
+    /// The code does not compile, so the test could not run.
     NotCompiled(String),
-    /// Another number of tests ran than one.
+    /// Not exactly one test ran.
     Ran(usize),
 }
 
@@ -47,7 +47,7 @@ impl Tree {
         let listed = cmd::output(git.current_dir(&places.root).args(["ls-files", "-z"]))?;
         for name in listed.split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (places.root.join(name), root.join(name));
-            // A file that was deleted and not yet committed is none.
+            // A file that was deleted but is not committed yet is skipped.
             if from.exists() {
                 fs::create_dir_all(to.parent().context("a file has a folder")?)?;
                 fs::copy(&from, &to).with_context(|| name.to_owned())?;
@@ -100,7 +100,7 @@ impl Tree {
         let ran = out
             .lines()
             .filter_map(|line| line.strip_prefix("running ")?.split(' ').next()?.parse::<usize>().ok());
-        // Miri runs the tests once for each seed, others run those of each executable.
+        // Miri runs the test once for each seed. Otherwise each executable says how many tests it runs.
         let by_seed = suite.command.iter().any(|word| word == "miri");
         let ran: usize = if by_seed { ran.max().unwrap_or(0) } else { ran.sum() };
         Ok(match status.code() {
@@ -119,7 +119,7 @@ fn is_build(error: &str) -> bool {
     error.contains("`cargo build") || error.contains("could not compile")
 }
 
-/// A test may print what is no text.
+/// Reads the output of a test. Bytes that are not UTF-8 are replaced.
 fn read(file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A private view of the machine's own apt sources, for a user without root: own lists, own cache, nothing of
-//! the system's changed. No mirror is named here; each comes from the machine's configuration.
+//! A private apt, for a user without root: it has its own lists and cache, and changes nothing of the system. Its sources are
+//! those of the machine's configuration; no mirror is named here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cmd;
 
-/// What `/etc/os-release` says.
+/// The fields of `/etc/os-release` that we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     /// `ID`, such as `debian`.
@@ -22,14 +22,14 @@ pub struct Release {
 /// Which suites of a source we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Suites {
-    /// The machine's own, and its backports where they are wanted.
+    /// The machine's own release, and its backports if they are needed.
     Own,
-    /// This one instead, from wherever the machine's own release comes.
+    /// This suite instead, from the same mirror as the machine's own release.
     Only(String),
 }
 
 impl Release {
-    /// This machine's.
+    /// The release of this machine.
     pub fn of_machine() -> Result<Self> {
         Self::parse(&fs::read_to_string("/etc/os-release")?)
     }
@@ -44,19 +44,18 @@ impl Release {
         Ok(Self { id: value("ID").unwrap_or_default(), codename })
     }
 
-    /// The suite to add because the release itself has a QEMU that cannot emulate x2APIC, and its backports
-    /// have one that can.
+    /// The suite with a QEMU that emulates x2APIC, if the release's own QEMU does not: its backports.
     pub fn backports(&self) -> Option<String> {
         (self.codename == "bookworm").then(|| format!("{}-backports", self.codename))
     }
 
-    /// Whether `suite` is the release's own: the release, its updates, its backports; not a stranger's.
+    /// Whether `suite` belongs to the release: the release itself, its updates or its backports. Others are not used.
     fn owns(&self, suite: &str) -> bool {
         let base = suite.split(['-', '/']).next().unwrap_or_default();
         base == self.codename || ["stable", "oldstable", "testing", "unstable", "sid"].contains(&base)
     }
 
-    /// What we use of a source that has `suites`.
+    /// The suites that we use of a source with `suites`.
     fn suites(&self, suites: &[&str], wanted: &Suites) -> Vec<String> {
         if let Suites::Only(suite) = wanted {
             let ours = suites.contains(&self.codename.as_str());
@@ -65,7 +64,7 @@ impl Release {
         self.own_suites(suites)
     }
 
-    /// `suites` without strangers, with the backports beside the release itself.
+    /// `suites` without those of others, and with the backports if the release itself is in it.
     fn own_suites(&self, suites: &[&str]) -> Vec<String> {
         let mut own: Vec<String> = suites.iter().filter(|s| self.owns(s)).map(ToString::to_string).collect();
         if let Some(extra) = self.backports() {
@@ -92,9 +91,9 @@ pub fn from_deb822(text: &str, release: &Release, wanted: &Suites) -> String {
     out
 }
 
-/// One stanza, binary packages only; `None` if it is not for us.
+/// One stanza, for binary packages only; `None` if we do not use it.
 fn deb822_stanza(lines: &[&str], release: &Release, wanted: &Suites) -> Option<String> {
-    // A line that begins with a blank goes on with the field above it.
+    // A line that begins with a blank continues the field above it.
     let mut fields: Vec<(&str, String)> = Vec::new();
     for line in lines {
         if line.starts_with([' ', '\t']) {
@@ -133,7 +132,7 @@ pub fn from_one_line(text: &str, release: &Release, wanted: &Suites) -> String {
     text.lines().filter_map(|line| one_line(line, release, wanted)).collect()
 }
 
-/// `deb [options] uri suite components...`; `None` if it is not for us.
+/// A line `deb [options] uri suite components...`; `None` if we do not use it.
 fn one_line(line: &str, release: &Release, wanted: &Suites) -> Option<String> {
     let line = line.split('#').next()?.trim();
     let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
@@ -164,7 +163,7 @@ impl Apt {
         Self::with(dir, Release::of_machine()?, &Suites::Own)
     }
 
-    /// Sets it up for one suite of Debian's, which need not be this machine's release, from this machine's mirror.
+    /// Sets it up for one suite of Debian, from this machine's mirror. The suite need not be this machine's release.
     pub fn of_suite(dir: PathBuf, suite: &str) -> Result<Self> {
         let release = Release::of_machine()?;
         ensure!(release.id == "debian", "this machine's apt sources are {}'s, not Debian's", release.id);
@@ -190,8 +189,8 @@ impl Apt {
         }
         fs::write(dir.join("sources.d/derived.sources"), deb822)?;
         fs::write(dir.join("sources.d/derived.list"), lists)?;
-        // The system's hooks clean and refresh the system's caches: not ours to run. The download runs as
-        // whoever we are: apt's own user may not write to a home folder.
+        // Do not run the system's hooks, which clean and refresh the system's caches. Download as the present user, because
+        // apt's own user cannot write to a home folder.
         let conf = "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n\
                     #clear DPkg::Post-Invoke;\nAPT::Sandbox::User \"root\";\n";
         fs::write(dir.join("apt.conf"), conf)?;
@@ -210,8 +209,8 @@ impl Apt {
         cmd
     }
 
-    /// Downloads the first of `packages` that there is, `more`, and all that they depend on and the system lacks, and unpacks them
-    /// below `root`.
+    /// Downloads the first of `packages` that exists, `more`, and all their dependencies that the system does not have. Unpacks
+    /// them below `root`.
     pub fn unpack(&self, packages: &[&str], more: &[&str], root: &Path) -> Result<()> {
         let archives = self.dir.join("cache/archives");
         for old in debs(&archives)? {
@@ -236,11 +235,11 @@ impl Apt {
 
     /// Whether the sources have a package of this name.
     fn has(&self, package: &str) -> bool {
-        // Nothing is fetched: it says where it would come from, or fails.
+        // This fetches nothing: apt prints the address of the package, or fails.
         cmd::output(self.get().args(["download", "--print-uris", package])).is_ok()
     }
 
-    /// Downloads one package, and nothing that it depends on, and unpacks it below `root`; gives its version.
+    /// Downloads one package without its dependencies, and unpacks it below `root`. Returns its version.
     pub fn unpack_one(&self, package: &str, root: &Path) -> Result<String> {
         cmd::run(self.get().arg("update"))?;
         let archives = self.dir.join("cache/archives");

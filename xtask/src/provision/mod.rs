@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finds what a command needs, and installs what is missing, after it has said so and was allowed to.
+//! Finds what a command needs, and installs what is missing. Before it installs anything it says what, and asks.
 //!
-//! What the system has comes first. What is fetched goes to rustup's own folder or to the user's cache folder;
-//! nothing here asks for root, except where it runs as root anyhow.
+//! Tools of the system come first. Fetched tools go to rustup's own folder or to the user's cache folder. Nothing here asks for
+//! root. System packages are installed only if the command runs as root.
 
 pub mod apt;
 pub mod qemu;
@@ -25,32 +25,32 @@ use qemu::Qemu;
 pub use system::{busybox, clang, unpack_package};
 pub use tools::{bindgen, tool};
 
-/// Something that a command cannot do without.
+/// Something that a command needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A toolchain with these components and targets.
     Rust(Toolchain, &'static [&'static str], &'static [&'static str]),
     /// A C compiler named `cc`.
     Cc,
-    /// `gcc`, `g++`, `clang` and `clang++`, where they can be had: who needs them does with those that are there.
+    /// `gcc`, `g++`, `clang` and `clang++`, if they can be installed. A step that needs them uses those that exist.
     Compilers,
-    /// QEMU; for x86-64 one newer than the system's if x2APIC is wanted.
+    /// QEMU. For x86-64 with x2APIC, a newer one than the system's may be needed.
     Qemu {
-        /// Of which machine.
+        /// The machine's architecture.
         arch: Arch,
         /// Whether the local APIC must be emulated in x2APIC mode too.
         x2apic: bool,
     },
-    /// A cargo command that crates.io has, such as `cargo-deny`.
+    /// A cargo command from crates.io, such as `cargo-deny`.
     CargoTool(&'static str),
-    /// What builds a Linux, beside a Rust toolchain.
+    /// The tools that build a Linux, without the Rust toolchain.
     LinuxTools {
-        /// Whether it is to look for mistakes.
+        /// Whether it has debug checks (KASAN and others).
         debug: bool,
     },
     /// A busybox that needs no library.
     Busybox,
-    /// Programs that the scenario with a spawned Linux uses, where they can be had.
+    /// Programs that the scenario with a spawned Linux uses, if they can be installed.
     Programs,
     /// `iperf3`, which measures networks.
     Iperf,
@@ -63,7 +63,7 @@ pub enum Need {
 /// Which Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toolchain {
-    /// The one that runs us.
+    /// The active toolchain.
     Active,
     /// The oldest that the kernel crates support.
     Msrv,
@@ -74,11 +74,11 @@ pub enum Toolchain {
 /// The oldest toolchain that the kernel crates support: `rust-version` of the workspace.
 pub const MSRV: &str = "1.85.0";
 
-/// Something to install: what is told before, and what does it.
+/// Something to install.
 pub struct Plan {
-    /// Told before; an order, such as "install gcc".
+    /// The description for the user: an instruction, such as "install gcc".
     pub what: String,
-    /// Does it.
+    /// Installs it.
     pub act: Box<dyn FnOnce() -> Result<()>>,
 }
 
@@ -88,10 +88,10 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Installs, within what the user has allowed.
+/// Installs what the user has allowed.
 pub struct Provision {
     yes: bool,
-    /// The answer, once given: it counts for the whole command.
+    /// The user's answer, if it was given. It is valid for the whole command.
     answer: Cell<Option<bool>>,
     qemus: [OnceCell<Qemu>; 3],
 }
@@ -102,7 +102,7 @@ impl Provision {
         Self { yes: yes || places.ci, answer: Cell::new(None), qemus: Default::default() }
     }
 
-    /// Says at once all that is missing, and asks once. What cannot be had is found when it is needed.
+    /// Lists all that is missing, and asks once. Something that cannot be installed is reported when it is needed.
     pub fn announce(&self, needs: &[Need]) -> Result<()> {
         let mut plans: Vec<String> = Vec::new();
         for need in needs {
@@ -118,18 +118,18 @@ impl Provision {
         Ok(())
     }
 
-    /// Makes sure that all of `needs` are there.
+    /// Makes sure that all of `needs` exist.
     pub fn ensure(&self, needs: &[Need]) -> Result<()> {
         for need in needs {
             let plans = plan(need)?;
             if plans.is_empty() {
                 continue;
             }
-            // An old QEMU is still good for half the work; its user says so.
+            // An old QEMU can still run a part. The command that uses it says what it cannot run.
             let spare = matches!(need, Need::Qemu { arch, .. } if qemu::best(*arch).is_some());
             let told: Vec<String> = plans.iter().map(ToString::to_string).collect();
             if !self.ask(&told)? {
-                ensure!(spare, "missing, and not to be installed: {}", told.join("; "));
+                ensure!(spare, "missing, and you did not allow to install it: {}", told.join("; "));
                 continue;
             }
             for plan in plans {
@@ -143,7 +143,7 @@ impl Provision {
         Ok(())
     }
 
-    /// The QEMU to use, once [`Need::Qemu`] is met.
+    /// The QEMU to use, after [`Need::Qemu`] was ensured.
     pub fn qemu(&self, arch: Arch) -> Result<&Qemu> {
         let [x86, arm64, riscv64] = &self.qemus;
         let kept = match arch {
@@ -175,14 +175,14 @@ impl Provision {
             let read = io::stdin().lock().read_line(&mut line)?;
             read > 0 && matches!(line.trim().to_lowercase().as_str(), "" | "y" | "yes")
         } else {
-            bail!("something must be installed (see above), and there is no terminal to ask on: say --yes, or CI=true");
+            bail!("something must be installed (see above), and there is no terminal to ask on: use --yes, or CI=true");
         };
         self.answer.set(Some(answer));
         Ok(answer)
     }
 }
 
-/// What must be done to have `need`; nothing if it is there.
+/// The plans to install `need`; empty if it exists.
 fn plan(need: &Need) -> Result<Vec<Plan>> {
     match need {
         Need::Rust(toolchain, components, targets) => rust::plan(*toolchain, components, targets),

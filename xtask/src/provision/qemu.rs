@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU, for each architecture that we have kernels for: the system's, or one unpacked into the user's cache folder.
+//! QEMU for each architecture that has kernels: the system's, or one that is unpacked into the user's cache folder.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,14 +14,14 @@ use super::{cache, Plan};
 use crate::arch::Arch;
 use crate::cmd::{self, which};
 
-/// What there is of QEMU for one architecture.
+/// The packages of QEMU for one architecture.
 struct Source {
     program: &'static str,
-    /// Debian's packages of the emulator, in some releases the one, in some the other.
+    /// Debian's packages of the emulator. A release has one of them.
     packages: &'static [&'static str],
-    /// Those of the firmware that it loads.
+    /// The packages of the firmware that it loads.
     firmware: &'static [&'static str],
-    /// What our folder in the cache is called, its version behind it.
+    /// The name of our folder in the cache; the version is appended.
     folder: &'static str,
     /// About how much is downloaded.
     size: &'static str,
@@ -60,7 +60,7 @@ impl Source {
 pub struct Version(pub u32, pub u32);
 
 impl Version {
-    /// The first that emulates x2APIC in software.
+    /// The first version that emulates x2APIC in software.
     pub const X2APIC: Version = Version(9, 0);
 
     /// From what `--version` prints.
@@ -81,9 +81,9 @@ impl fmt::Display for Version {
 #[derive(Clone, Debug)]
 pub struct Qemu {
     program: PathBuf,
-    /// Where it was unpacked, if it is not the system's.
+    /// The folder in which it was unpacked, if it is not the system's.
     root: Option<PathBuf>,
-    /// What it says it is.
+    /// The version that it prints.
     pub version: Version,
 }
 
@@ -101,14 +101,15 @@ impl Qemu {
         self.version >= Version::X2APIC
     }
 
-    /// A call of it, with what an unpacked one needs to find its parts.
+    /// A command that runs it. An unpacked QEMU gets the paths of its parts.
     pub fn command(&self) -> Command {
         let mut cmd = Command::new(&self.program);
-        // What cargo or rustup set for its own children is not for QEMU.
+        // cargo and rustup set this for their own children, not for QEMU.
         cmd.env_remove("LD_LIBRARY_PATH");
         if let Some(root) = &self.root {
             cmd.env("LD_LIBRARY_PATH", library_path(root));
-            // Of links that lead nowhere, as to firmware in a folder of the system's, the next one is looked at.
+            // QEMU tries these folders in turn. Some files there are symbolic links to missing files of the system; QEMU skips
+            // them.
             for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/riscv64-linux-gnu/opensbi/generic"] {
                 cmd.arg("-L").arg(root.join(data));
             }
@@ -132,13 +133,13 @@ fn library_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
     if entries.iter().any(is_library) {
         found.push(dir.to_path_buf());
     }
-    // QEMU's own modules lie in a folder `qemu` and are found without help.
+    // QEMU finds its own modules, in a folder `qemu`, without help.
     for sub in entries.iter().filter(|p| p.is_dir() && !p.is_symlink() && !p.ends_with("qemu")) {
         library_dirs(sub, found);
     }
 }
 
-/// The best QEMU there is: the system's if it is new enough, else the newest.
+/// The best QEMU on this machine: the system's if it is new enough, otherwise the newest.
 pub fn best(arch: Arch) -> Option<Qemu> {
     let source = Source::of(arch);
     let system = which(source.program).and_then(|path| Qemu::probe(path, None));
@@ -154,12 +155,12 @@ pub fn best(arch: Arch) -> Option<Qemu> {
     ours.chain(system).max_by_key(|q| q.version)
 }
 
-/// Whether a QEMU does all that is wanted: one with x2APIC, if that is an x86's and wanted.
+/// Whether a QEMU is good enough: for x86 with x2APIC it must emulate x2APIC.
 fn is_enough(qemu: &Qemu, arch: Arch, x2apic: bool) -> bool {
     arch != Arch::X86 || !x2apic || qemu.has_x2apic()
 }
 
-/// What must be done to have a QEMU, and one with x2APIC if that is wanted and can be had.
+/// The plan to get a QEMU, with x2APIC if that is needed and possible.
 pub(super) fn plan(arch: Arch, x2apic: bool) -> Result<Vec<Plan>> {
     let (found, source) = (best(arch), Source::of(arch));
     if found.as_ref().is_some_and(|q| is_enough(q, arch, x2apic)) {
@@ -167,7 +168,7 @@ pub(super) fn plan(arch: Arch, x2apic: bool) -> Result<Vec<Plan>> {
     }
     let apt = which("apt-get").is_some() && which("dpkg").is_some();
     let backports = if apt { Release::of_machine()?.backports() } else { None };
-    // Where a QEMU is, and apt has no newer one, there is nothing to do: whoever uses it says what it lacks.
+    // If there is a QEMU, and apt has no newer one, nothing is installed. The command that uses it says what it cannot run.
     if found.is_some() && backports.is_none() {
         return Ok(Vec::new());
     }

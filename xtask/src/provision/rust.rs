@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Toolchains, components and targets, through rustup. rustup is asked, never relied on to install by itself.
+//! Toolchains, components and targets, through rustup. They are installed by explicit commands; rustup's automatic installation
+//! is not used.
 
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use anyhow::{bail, Context, Result};
 use super::{Plan, Toolchain, MSRV};
 use crate::cmd::{self, which};
 
-/// What is missing of `toolchain`.
+/// The plans to install the missing parts of `toolchain`.
 pub fn plan(
     toolchain: Toolchain,
     components: &[&'static str],
@@ -48,7 +49,7 @@ pub fn plan(
     Ok(plans)
 }
 
-/// The toolchain's name: of several nightlies the plain one, else any.
+/// The name of the toolchain. Of several nightlies it is the one without a date, otherwise the newest.
 pub fn name(toolchain: Toolchain) -> Result<String> {
     match toolchain {
         Toolchain::Msrv => Ok(MSRV.into()),
@@ -72,7 +73,7 @@ fn toolchains() -> Result<Vec<String>> {
     Ok(list.lines().filter_map(|l| l.split_whitespace().next()).map(ToOwned::to_owned).collect())
 }
 
-/// The name of an installed toolchain with the host's triple, which `name` may lack.
+/// The full name of an installed toolchain, with the triple of this machine, which `name` may lack.
 fn full_name(name: &str, toolchains: &[String]) -> Option<String> {
     let fits = |t: &&String| *t == name || t.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
     toolchains.iter().find(fits).cloned()
@@ -84,7 +85,8 @@ fn listed(toolchain: &str, kind: &str) -> Result<Vec<String>> {
     Ok(list.lines().map(|l| l.trim().to_owned()).collect())
 }
 
-/// rustup lists most components with the triple behind the name that the toolchain's name ends with.
+/// Whether a line of rustup's list is this component. Most components are listed with a triple after the name, the same triple as
+/// at the end of the toolchain's name.
 fn is_component(listed: &str, component: &str, toolchain: &str) -> bool {
     let rest = listed.strip_prefix(component);
     rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('-') && toolchain.ends_with(rest)))

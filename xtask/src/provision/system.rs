@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the system's own package manager has: compilers, what builds a Linux, busybox.
+//! Tools from the system's package manager: compilers, the tools that build a Linux, busybox.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(super) fn plan_iperf() -> Result<Vec<Plan>> {
     plan_program("iperf3", "`iperf3`", &["iperf3"])
 }
 
-/// What must be done to have a program that the system's packages have.
+/// The plan to install a program from the system's packages.
 fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<Vec<Plan>> {
     if which(program).is_some() {
         return Ok(Vec::new());
@@ -35,7 +35,7 @@ fn plan_program(program: &str, what: &str, packages: &[&'static str]) -> Result<
     }
     if !is_root() {
         let packages = packages.join(" ");
-        bail!("no {what}, and it takes root to install one: sudo apt-get install {packages}");
+        bail!("no {what}, and only root can install it: sudo apt-get install {packages}");
     }
     Ok(vec![by_apt(packages)])
 }
@@ -50,14 +50,14 @@ pub(super) fn plan_programs() -> Option<Plan> {
     plan_what_can_be(&[("python3", "python3"), ("socat", "socat"), ("dropbear", "dropbear-bin")])
 }
 
-/// What must be done to have those of these programs, each with its package, that can be had.
+/// The plan to install the missing ones of these programs, each with its package, if it is possible.
 fn plan_what_can_be(wanted: &[(&str, &'static str)]) -> Option<Plan> {
     let missing = wanted.iter().filter(|(program, _)| which(program).is_none());
     let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
     (!packages.is_empty() && which("apt-get").is_some() && is_root()).then(|| by_apt(&packages))
 }
 
-/// Installs packages of the system's.
+/// The plan to install packages of the system.
 fn by_apt(packages: &[&'static str]) -> Plan {
     let what = format!("install {} on this system with apt-get", packages.join(", "));
     let packages = packages.to_vec();
@@ -69,7 +69,7 @@ fn by_apt(packages: &[&'static str]) -> Plan {
     Plan { what, act: Box::new(act) }
 }
 
-/// The programs that a build of Linux calls, each with its package.
+/// The programs that a build of Linux runs, each with its package.
 const LINUX_PROGRAMS: [(&str, &str); 7] = [
     ("make", "make"),
     ("gcc", "gcc"),
@@ -79,15 +79,15 @@ const LINUX_PROGRAMS: [(&str, &str); 7] = [
     ("xz", "xz-utils"),
     ("ld", "binutils"),
 ];
-/// The oldest libclang that bindgen may load.
+/// The oldest libclang that bindgen can use.
 const OLDEST_LIBCLANG: u32 = 15;
 
-/// The clangs that may build a Linux with KASAN in it: with Rust it cannot be had from gcc.
+/// The names of clang that can build a Linux with KASAN. With Rust, KASAN does not work with gcc.
 const CLANGS: [&str; 6] = ["clang-19", "clang-20", "clang-21", "clang-18", "clang-17", "clang"];
-/// The oldest of them.
+/// The oldest version that can do it.
 const OLDEST_CLANG: u32 = 17;
 
-/// The name of such a clang.
+/// The name of such a clang on this machine.
 pub fn clang() -> Option<&'static str> {
     CLANGS.into_iter().find(|name| {
         let said = cmd::output(Command::new(name).arg("--version")).unwrap_or_default();
@@ -101,7 +101,7 @@ fn clang_version(text: &str) -> Option<u32> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// What must be installed to build a Linux with Rust in it; with KASAN too if it is to look for mistakes.
+/// The plan to install what a build of Linux with Rust needs; with debug checks it also needs what KASAN needs.
 pub(super) fn plan_linux(debug: bool) -> Result<Option<Plan>> {
     let programs = LINUX_PROGRAMS.into_iter().filter(|(program, _)| which(program).is_none());
     let mut missing: Vec<&'static str> = programs.map(|(_, package)| package).collect();
@@ -122,12 +122,12 @@ pub(super) fn plan_linux(debug: bool) -> Result<Option<Plan>> {
         bail!("to build Linux, install these (Debian's names) with your package manager: {named}");
     }
     if !is_root() {
-        bail!("to build Linux it takes packages that only root can install: sudo apt-get install {named}");
+        bail!("to build Linux, packages are needed that only root can install: sudo apt-get install {named}");
     }
     Ok(Some(by_apt(&missing)))
 }
 
-/// Whether a libclang is there that is new enough, and the compiler's own headers with it.
+/// Whether there is a libclang that is new enough, with the compiler's own headers.
 fn has_libclang() -> bool {
     let names = |dir: &Path| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -153,14 +153,14 @@ fn libclang_version(name: &str) -> Option<u32> {
     number.split('.').next()?.parse().ok()
 }
 
-/// A busybox that runs where no library is: the system's, or one of ours.
+/// A busybox that needs no library: the system's, or our own.
 pub fn busybox() -> Option<PathBuf> {
     let ours = cache().ok().map(|dir| dir.join("busybox/bin/busybox"));
     let ours_elsewhere = cache().ok().map(|dir| dir.join("busybox/usr/bin/busybox"));
     [which("busybox"), ours, ours_elsewhere].into_iter().flatten().find(|program| is_static(program))
 }
 
-/// An x86-64 program that asks for no loader.
+/// Whether a file is an x86-64 program that needs no loader.
 fn is_static(program: &Path) -> bool {
     let Ok(bytes) = fs::read(program) else { return false };
     let Ok(file) = ElfFile64::<object::Endianness>::parse(bytes.as_slice()) else { return false };
@@ -168,7 +168,7 @@ fn is_static(program: &Path) -> bool {
     x86 && !file.elf_program_headers().iter().any(|h| h.p_type(file.endian()) == elf::PT_INTERP)
 }
 
-/// What must be done to have such a busybox.
+/// The plan to get such a busybox.
 pub(super) fn plan_busybox() -> Result<Option<Plan>> {
     if busybox().is_some() {
         return Ok(None);
@@ -189,7 +189,7 @@ pub(super) fn plan_busybox() -> Result<Option<Plan>> {
     Ok(Some(Plan { what, act: Box::new(act) }))
 }
 
-/// Downloads one package, of a suite of Debian's if one is named, and unpacks it below `root`; gives its version.
+/// Downloads one package, from a suite of Debian if one is named, and unpacks it below `root`. Returns its version.
 pub fn unpack_package(package: &str, suite: Option<&str>, root: &Path) -> Result<String> {
     let dir = cache()?.join(format!("apt-{package}"));
     let apt = match suite {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs that crates.io has.
+//! Programs from crates.io.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,28 +9,29 @@ use anyhow::Result;
 use super::{cache, Plan};
 use crate::cmd::{self, which};
 
-/// The bindgen that we install, and the oldest that every Linux here takes.
+/// The version of bindgen that we install.
 const BINDGEN: &str = "0.72.1";
+/// The oldest version of bindgen that every Linux here accepts.
 const OLDEST_BINDGEN: (u32, u32, u32) = (0, 71, 1);
-/// The mdBook that we install, without what serves pages over a network.
+/// The options to install mdBook, without its web server.
 const MDBOOK: [&str; 5] = ["--version", "0.4.52", "--no-default-features", "--features", "search"];
 
-/// Where our own tools are, whether they exist or not.
+/// The folder of our own tools. It may not exist.
 fn tools() -> Result<PathBuf> {
     Ok(cache()?.join("tools"))
 }
 
-/// Where one of ours is, if it is there.
+/// The path of one of our own tools, if it exists.
 fn ours(name: &str) -> Option<PathBuf> {
     tools().ok().map(|dir| dir.join("bin").join(name)).filter(|p| p.is_file())
 }
 
-/// The path of a cargo command, the system's first.
+/// The path of a cargo command. The system's is preferred.
 pub fn tool(name: &str) -> Option<PathBuf> {
     which(name).or_else(|| ours(name))
 }
 
-/// What must be done to have a cargo command.
+/// The plan to get a cargo command.
 pub(super) fn plan(name: &'static str) -> Result<Option<Plan>> {
     if tool(name).is_some() {
         return Ok(None);
@@ -40,7 +41,7 @@ pub(super) fn plan(name: &'static str) -> Result<Option<Plan>> {
     install(name, &words).map(Some)
 }
 
-/// The path of a bindgen that is new enough, the system's first.
+/// The path of a bindgen that is new enough. The system's is preferred.
 pub fn bindgen() -> Option<PathBuf> {
     [which("bindgen"), ours("bindgen")].into_iter().flatten().find(|program| {
         let said = cmd::output(Command::new(program).arg("--version")).unwrap_or_default();
@@ -48,7 +49,7 @@ pub fn bindgen() -> Option<PathBuf> {
     })
 }
 
-/// What must be done to have such a bindgen.
+/// The plan to get such a bindgen.
 pub(super) fn plan_bindgen() -> Result<Option<Plan>> {
     if bindgen().is_some() {
         return Ok(None);
@@ -69,10 +70,10 @@ fn install(name: &str, words: &[String]) -> Result<Plan> {
     let words = words.to_vec();
     let act = move || {
         let mut cargo = Command::new("cargo");
-        // A target folder of the caller's would keep the build's rubbish.
+        // The build's files must not go to a target folder of the caller.
         cargo.args(["install", "--locked"]).args(words).arg("--root").arg(&root);
         cargo.env_remove("CARGO_TARGET_DIR");
-        // It runs for a second: a quick build beats a quick tool.
+        // The tool runs only for a short time, so a fast build matters more than a fast tool.
         for (name, value) in [("LTO", "off"), ("OPT_LEVEL", "1"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0")] {
             cargo.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
         }

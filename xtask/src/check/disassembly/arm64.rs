@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! arm64: `dsb ishst` before each write of `ICC_SGI1R_EL1`, and `isb` behind it (SPEC AR-3). Encodings: Arm ARM, "A64 Instruction Set
-//! Encoding".
+//! arm64: `dsb ishst` before each write of `ICC_SGI1R_EL1`, and `isb` after it (SPEC AR-3). Encodings: Arm ARM, "A64
+//! Instruction Set Encoding".
 
 use super::barriers::{Instruction, What};
 
@@ -33,7 +33,7 @@ fn what(at: u64, word: u32) -> What {
     }
 }
 
-/// How far a branch goes, in bytes.
+/// The offset of a branch, in bytes.
 fn offset(word: u32) -> Option<i64> {
     let field = |low: u32, bits: u32| i64::from((word << (32 - low - bits)) as i32 >> (32 - bits)) * 4;
     match word >> 24 {

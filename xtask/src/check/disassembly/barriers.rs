@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Does a barrier stand before each doorbell? What arm64 and riscv64 have in common: a decoder says of each instruction what it is to this
-//! question, and here it is answered.
+//! Checks that there is a barrier before each doorbell, for arm64 and riscv64. A decoder for each architecture classifies the
+//! instructions; the check itself is here.
 
 use std::collections::BTreeSet;
 
 use anyhow::{ensure, Result};
 
-/// What an instruction is.
+/// The class of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The barrier that must stand before a doorbell.
     Barrier,
-    /// The one that must stand right behind it, if there is one.
+    /// The barrier that must stand directly after a doorbell, if the architecture needs one.
     Behind,
     /// A doorbell.
     Doorbell,
     /// A load or a store.
     Memory,
-    /// Whatever else goes on with the next instruction.
+    /// Any other instruction that continues with the next one.
     Other,
-    /// A jump, or a call: what stands behind it need not follow what stands before it.
+    /// A jump or a call: the code after it may run without the code before it.
     Jump {
-        /// To where, if the instruction says so.
+        /// The target, if it is in the instruction.
         target: Option<u64>,
     },
 }
 
-/// An instruction, and where it is.
+/// An instruction and its address.
 pub type Instruction = (u64, What);
 
-/// How many doorbells there are; an error if one has no barrier before it with nothing but arithmetic in between, or if `behind` and
-/// what stands right behind one is not that.
+/// The number of doorbells. An error if a doorbell has no barrier before it, with only arithmetic in between; or, if `behind`
+/// is set, no barrier directly after it.
 pub fn doorbells(all: &[Instruction], behind: bool) -> Result<usize> {
     let targets: BTreeSet<u64> = all
         .iter()
@@ -38,7 +38,7 @@ pub fn doorbells(all: &[Instruction], behind: bool) -> Result<usize> {
         .collect();
     let (mut found, mut is_ordered) = (0, false);
     for (n, &(at, what)) in all.iter().enumerate() {
-        // What can be jumped to need not have run what stands before it.
+        // If this instruction can be jumped to, the instructions before it may not have run.
         is_ordered &= !targets.contains(&at);
         match what {
             What::Barrier => is_ordered = true,

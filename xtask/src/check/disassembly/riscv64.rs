@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! riscv64: `fence w, o` before each call of SBI that sends an interrupt (SPEC RV-3). Encodings: RISC-V instruction set manual, volume 1,
-//! "RV32/64G Instruction Set Listings" and "RVC Instruction Set Listings".
+//! riscv64: `fence w, o` before each call of SBI that sends an interrupt (SPEC RV-3). Encodings: RISC-V instruction set manual,
+//! volume 1, "RV32/64G Instruction Set Listings" and "RVC Instruction Set Listings".
 
 use anyhow::{bail, Result};
 
@@ -15,7 +15,7 @@ const IPI: i64 = 0x73_5049;
 /// The register that names it.
 const A7: u32 = 17;
 
-/// Decodes all of `code`, which lies at `address`. An error if a call does not say which extension it is of.
+/// Decodes all of `code`, which is at `address`. An error if the extension of a call is not known.
 pub fn decode(code: &[u8], address: u64) -> Result<Vec<Instruction>> {
     let (mut all, mut rest, mut at) = (Vec::new(), code, address);
     // What A7 holds, if the instructions right before say so.
@@ -44,7 +44,7 @@ pub fn decode(code: &[u8], address: u64) -> Result<Vec<Instruction>> {
     Ok(all)
 }
 
-/// What A7 holds behind an instruction of those that load a constant into it; nothing behind any other.
+/// The constant in A7 after an instruction that loads a constant into it; `None` after any other instruction.
 fn constant(word: u32, len: usize, a7: Option<i64>) -> Option<i64> {
     let (rd, rs1) = (word >> 7 & 31, word >> 15 & 31);
     let low = i64::from(word as i32 >> 20);
@@ -70,8 +70,8 @@ fn constant(word: u32, len: usize, a7: Option<i64>) -> Option<i64> {
     }
 }
 
-/// How many stores of 32 bits stand right behind `fence w, o`, as the doorbell of an IMSIC does: in memory it looks like any other store,
-/// so that one without its fence is missing here.
+/// The number of 32-bit stores directly after `fence w, o`, as in the doorbell of an IMSIC. Such a doorbell looks like any
+/// other store, so a doorbell without its fence is not counted here.
 pub fn fenced_stores(all: &[Instruction]) -> usize {
     let is = |pair: &&[Instruction]| matches!(pair, [(_, What::Barrier), (_, What::Memory)]);
     all.windows(2).filter(is).count()
@@ -124,7 +124,7 @@ fn of_two(at: u64, word: u32) -> What {
     }
 }
 
-/// A number of so many bits, with its sign.
+/// Sign-extends a number of this many bits.
 fn signed(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)) as i32 >> (32 - bits))
 }
