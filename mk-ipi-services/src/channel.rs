@@ -142,18 +142,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         }
         let begun = self.begun.unwrap_or(0);
         let len = begun.saturating_add(bytes.len());
+        let head: &[u8] = if is_first { &[0; LEN] } else { &[] };
         // Granted bytes fit, because each message is charged more than it needs.
-        let fits = len <= MAX_MESSAGE
-            && (!is_first || self.kept.push_whole(&[0; LEN]))
-            && self.kept.push_whole(bytes);
+        let fits = len <= MAX_MESSAGE && head.len().saturating_add(bytes.len()) <= self.kept.room();
         self.position = end;
-        self.used = self.used.saturating_add(cost);
-        self.begun = Some(len);
         if !fits {
             self.drop_begun();
             self.grant();
             return PartOutcome::Refused;
         }
+        self.kept.push(head);
+        self.kept.push(bytes);
+        self.used = self.used.saturating_add(cost);
+        self.begun = Some(len);
         if !is_last {
             return PartOutcome::Part;
         }
@@ -434,6 +435,33 @@ mod tests {
         );
         assert_eq!(inbox.messages(), 2);
         assert!(Inbox::new([0; 4159], SESSION).is_none() && Inbox::new([0; 8192], 0).is_none());
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_takes_nothing_from_those_before_it() {
+        let part = |position, is_first, is_last, bytes| {
+            let session = SESSION;
+            Body::Part { session, position, is_first, is_last, bytes }
+        };
+        // Too long at once, and too long with its second part.
+        for first_part in [None, Some(&[9; 3000])] {
+            let mut inbox = inbox(3 * 8192);
+            assert_eq!(inbox.receive(&part(0, true, true, b"whole")), PartOutcome::Message);
+            let mut position = 5 + MESSAGE_COST;
+            if let Some(first_part) = first_part {
+                assert_eq!(inbox.receive(&part(position, true, false, first_part)), PartOutcome::Part);
+                position += 3000 + MESSAGE_COST;
+            }
+            let is_first = first_part.is_none();
+            assert_eq!(inbox.receive(&part(position, is_first, true, &[9; 4097])), PartOutcome::Refused);
+            position += 4097 + if is_first { MESSAGE_COST } else { 0 };
+            assert_eq!(inbox.receive(&part(position, true, true, b"next")), PartOutcome::Message);
+            let mut place = [0; 8];
+            for expected in [b"whole".as_slice(), b"next"] {
+                assert_eq!(inbox.read(&mut place).and_then(|len| place.get(..len)), Some(expected));
+            }
+            assert!(inbox.is_empty() && inbox.used == 0, "all of the window is free again");
+        }
     }
 
     #[test]

@@ -79,12 +79,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Adds all bytes, if all fit. Returns whether they did.
-    pub fn push_whole(&mut self, bytes: &[u8]) -> bool {
-        let fits = bytes.len() <= self.room();
-        fits && self.push(bytes) == bytes.len()
-    }
-
     /// Adds all bytes, and drops the oldest ones to make room. Returns the number of lost bytes. If `bytes` is longer than the
     /// capacity, its first bytes are lost too.
     pub fn push_over(&mut self, bytes: &[u8]) -> usize {

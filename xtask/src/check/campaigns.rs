@@ -156,6 +156,9 @@ pub struct FuzzArgs {
     /// The checker for wrong memory accesses; with `none` there are about three times as many executions
     #[arg(long, value_enum, default_value_t = Sanitizer::Address)]
     sanitizer: Sanitizer,
+    /// Only this target; may be given several times
+    #[arg(long, value_name = "TARGET")]
+    only: Vec<String>,
     /// Install what is missing without asking
     #[arg(long)]
     pub yes: bool,
@@ -174,12 +177,12 @@ pub fn fuzz(places: &Places, provision: &Provision, args: &FuzzArgs) -> Result<(
     let needs = [NIGHTLY, Need::CargoTool("cargo-fuzz")];
     provision.announce(&needs)?;
     provision.ensure(&needs)?;
-    println!("{}", fuzz_targets(places, args.seconds, args.sanitizer)?.join("\n"));
+    println!("{}", fuzz_targets(places, args.seconds, args.sanitizer, &args.only)?.join("\n"));
     Ok(())
 }
 
-/// Runs each fuzz target for this time.
-pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer) -> Result<Notes> {
+/// Runs each fuzz target, or only the named ones, for this time.
+pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer, only: &[String]) -> Result<Notes> {
     let nightly = provision::toolchain_name(Toolchain::Nightly)?;
     let program = provision::tool("cargo-fuzz").unwrap_or_else(|| PathBuf::from("cargo-fuzz"));
     let cargo_fuzz = || {
@@ -191,8 +194,13 @@ pub fn fuzz_targets(places: &Places, seconds: u64, sanitizer: Sanitizer) -> Resu
         cmd
     };
     let listed = cmd::output(cargo_fuzz().arg("list"))?;
-    let targets: Vec<&str> = listed.split_whitespace().collect();
-    ensure!(!targets.is_empty(), "{FUZZ} has no target");
+    let all: Vec<&str> = listed.split_whitespace().collect();
+    ensure!(!all.is_empty(), "{FUZZ} has no target");
+    for name in only {
+        ensure!(all.contains(&name.as_str()), "no target {name}; there are {}", all.join(", "));
+    }
+    let wanted = |name: &&str| only.is_empty() || only.iter().any(|one| one == name);
+    let targets: Vec<&str> = all.into_iter().filter(wanted).collect();
     // Each sanitizer has a target folder of its own, so that a change of the option does not build everything again.
     let (sanitizer, built) = match sanitizer {
         Sanitizer::Address => ("address", "fuzz"),

@@ -153,7 +153,7 @@ pub fn all() -> Vec<Step> {
             "fuzz-short",
             "each fuzz target for a short time",
             &[NIGHTLY, Need::CargoTool("cargo-fuzz")],
-            |c| fuzz_targets(c.places, SHORT_FUZZ_SECONDS, Sanitizer::Address),
+            |c| fuzz_targets(c.places, SHORT_FUZZ_SECONDS, Sanitizer::Address, &[]),
         ),
         step("bench-smoke", "each contender of the benchmarks delivers all messages", &[], bench_smoke),
         step("docs", "the documentation builds without a warning", &[BARE], docs),
