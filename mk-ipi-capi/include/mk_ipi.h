@@ -157,7 +157,7 @@ extern "C" {
 #define MK_IPI_NATIVE 2
 
 /**
- * Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` gives a text for each.
+ * Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` returns a text for each.
  */
 enum mk_ipi_error {
     /**

@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_int, CStr};
 use mk_ipi_core::abi::Errno;
 
-/// Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` gives a text for each.
+/// Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` returns a text for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub enum mk_ipi_error {

@@ -26,7 +26,7 @@ impl core::fmt::Debug for mk_ipi {
     }
 }
 
-/// The endpoint behind the C calls.
+/// The endpoint that the C calls use.
 pub type End =
     Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES>;
 

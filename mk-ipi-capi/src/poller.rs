@@ -150,7 +150,7 @@ pub unsafe extern "C" fn mk_ipi_poller_begin(
         }
         let made = make(instance).map(|made| {
             let place = poller.cast::<Place>();
-            // SAFETY: the caller gives us the storage, which is large enough (asserted above); by its mark it holds nothing, and
+            // SAFETY: the caller gives us the storage, which is large enough (asserted above). Its mark says that it is empty, and
             // is ours.
             unsafe {
                 (&raw mut (*place).instance).write(MaybeUninit::new(instance));

@@ -527,7 +527,7 @@ mod tests {
     fn writers_that_come_after_others_begin_at_0() {
         let (mut out, mut inbox) = (Outbox::new(), inbox(8192));
         inbox.asked(8);
-        assert_eq!(inbox.session(), SESSION, "nobody has written");
+        assert_eq!(inbox.session(), SESSION, "no writer has written");
         tell(&mut inbox, &mut out);
         send(&mut out, b"one", 0, PART, &mut inbox);
         let mut next = Outbox::new();

@@ -407,7 +407,7 @@ mod tests {
         for round in 0..10u8 {
             log.write(&[b'0' + round; 4]);
         }
-        assert!(log.next(&mut place).is_none(), "nobody listens");
+        assert!(log.next(&mut place).is_none(), "the host does not listen");
         host.peer_up(life(5));
         let (listen, _) = host.next(&mut place).unwrap();
         let listen = listen.to_vec();

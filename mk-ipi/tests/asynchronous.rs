@@ -204,7 +204,7 @@ fn a_task_that_waits_is_woken_by_space_and_by_nothing_else() {
     assert_eq!(pair.b.stats().unhandled, LINES + 1);
 }
 
-/// What A's platform was told of its peers.
+/// The events that A's platform was told.
 fn tell(pair: &Pair, waiters: &Waiters<2>) {
     for (peer, event) in pair.a.platform().peer_news() {
         waiters.peer_event(&peer, &event);

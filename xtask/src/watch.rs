@@ -117,7 +117,7 @@ mod tests {
         for second in [50, 65] {
             w.saw(&Record::Cycles { done: second }, at(start, second));
         }
-        assert_eq!(w.overdue(at(start, 75)), None, "nobody streams");
+        assert_eq!(w.overdue(at(start, 75)), None, "no kernel streams");
     }
 
     #[test]

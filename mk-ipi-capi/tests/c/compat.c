@@ -29,7 +29,7 @@ static void callback(struct mk_ipi_data *data, void *ctx)
 
 	CHECK(ctx == &calls);
 	for (i = data->data_size; i < MK_MAX_DATA_SIZE; i++)
-		check(data->buffer[i] == 0, "zeros behind the payload", __FILE__, __LINE__, (long long)i);
+		check(data->buffer[i] == 0, "zeros after the payload", __FILE__, __LINE__, (long long)i);
 	last = *data;
 	/* It is a private copy: the next callback of this message sees it unchanged. */
 	memset(data, 0xff, sizeof(*data));

@@ -263,7 +263,7 @@ static void say_hello(void)
 		say(BEGIN);
 		return;
 	}
-	/* Nobody has used the lane. */
+	/* The lane was never used. */
 	clean_lines();
 	say(FIRST); /* with a full fence */
 	answer = load(&out.lane.control[ANSWER]);

@@ -49,7 +49,7 @@ pub fn doorbells(all: &[Instruction], behind: bool) -> Result<usize> {
                 let next = all.get(n + 1).map(|(_, what)| *what);
                 ensure!(
                     !behind || next == Some(What::Behind),
-                    "a doorbell at {at:#x} with nothing behind it"
+                    "a doorbell at {at:#x} without the barrier after it"
                 );
                 found += 1;
                 is_ordered = false;
