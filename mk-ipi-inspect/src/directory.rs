@@ -42,6 +42,13 @@ pub struct Instance {
     pub cpus: Vec<u64>,
 }
 
+impl Instance {
+    /// True if its region is about to end (SPEC D-8).
+    pub(crate) fn is_ending(&self) -> bool {
+        self.state == "ending"
+    }
+}
+
 /// A directory, explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Directory {
@@ -92,17 +99,28 @@ pub fn directory(memory: &Memory, at: u64) -> Result<Directory, ReadError> {
     directory.generation = Some(header.generation);
     directory.boot_cpu = header.boot_cpu.checked_sub(1);
     directory.room = header.nr_instances;
+    let mut host_is_absent = false;
     for id in (0..=u8::MAX).take(header.nr_instances as usize) {
         let read = entry(memory, at, &header, id)?;
         match read {
             Ok(instance) => directory.instances.push(instance),
-            Err(EntryError::Absent) => {}
+            Err(EntryError::Absent) => host_is_absent |= id == InstanceId::HOST.get(),
             Err(error) => {
                 bad_entry(Notes::of(format!("{place}, entry {id}"), &mut directory.findings), error)
             }
         }
     }
-    conflicts(&directory.instances, &mut Notes::of(&place, &mut directory.findings));
+    let mut notes = Notes::of(&place, &mut directory.findings);
+    for instance in &directory.instances {
+        contradictions(instance, at, header.total_size, &mut notes);
+    }
+    conflicts(&directory.instances, &mut notes);
+    if host_is_absent {
+        notes.suspect(
+            "it has no entry for instance 0, the host",
+            "Kernels that join do not attach the host. They cannot send to it, and it cannot tell them to stop (SPEC D-6, N-15).",
+        );
+    }
     Ok(directory)
 }
 
@@ -192,20 +210,41 @@ fn bad_entry(mut notes: Notes<'_>, error: EntryError) {
         EntryError::BadVector(n) => format!("vector {n:#x} cannot be a doorbell"),
         EntryError::BadRegion => "its region is misaligned, out of range or too small".into(),
         EntryError::BadCpus => {
-            "its doorbell CPU is not among its CPUs, or it has more CPUs than an entry has room for".into()
+            "its doorbell CPU is not among its CPUs or has an id of more than 48 bits, or it has no CPU or more than an entry has room for".into()
         }
     };
-    notes.broken(what, "No kernel can use this entry (SPEC D-3).");
+    notes.broken(
+        what,
+        "No kernel can use this entry. A kernel that joins leaves this instance out; one that knows it cannot follow the directory until the host writes the entry again (SPEC D-3, D-7).",
+    );
+}
+
+/// Finds what cannot be in one entry of a directory at `at` (SPEC D-9).
+fn contradictions(instance: &Instance, at: u64, len: u64, notes: &mut Notes<'_>) {
+    if instance.region.is_some_and(|region| overlap(region, (at, len))) {
+        notes.broken(
+            format!("the region of instance {} overlaps the directory", instance.id),
+            "Kernels that use the region write over the directory. Its host must write it at another place (SPEC D-9).",
+        );
+    }
+    let mut cpus = instance.cpus.iter().enumerate();
+    if let Some((_, cpu)) = cpus.find(|(n, cpu)| instance.cpus.iter().take(*n).any(|other| other == *cpu)) {
+        notes.broken(
+            format!("CPU {cpu} is in the list of instance {} twice", instance.id),
+            "No honest host writes this. Kernels use the entry as if the CPU were there once (SPEC D-9).",
+        );
+    }
+}
+
+fn overlap((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> bool {
+    a < b.saturating_add(b_len) && b < a.saturating_add(a_len)
 }
 
 /// Finds pairs of entries that contradict each other (SPEC D-9).
 fn conflicts(instances: &[Instance], notes: &mut Notes<'_>) {
     for (n, one) in instances.iter().enumerate() {
         for other in instances.iter().skip(n + 1) {
-            let overlap = one.region.zip(other.region).is_some_and(|((a, a_len), (b, b_len))| {
-                a < b.saturating_add(b_len) && b < a.saturating_add(a_len)
-            });
-            if overlap {
+            if one.region.zip(other.region).is_some_and(|(a, b)| overlap(a, b)) {
                 notes.broken(
                     format!("the regions of instances {} and {} overlap", one.id, other.id),
                     "Messages to one instance are written into the region of the other (SPEC D-9).",

@@ -5,10 +5,11 @@
 //! the copy is checked, and a value that cannot be right becomes a [`Finding`] that says what it means.
 //!
 //! The modules from bottom to top: [`finding`] and [`memory`]; [`native`] and [`rfc_v2`], the two layouts of a region;
-//! [`directory`]; [`machine`], a whole machine; [`rates`], what changed between two looks; [`text`] and [`svg`], which show it.
-//! [`json`] writes all fields of a [`Machine`].
+//! [`directory`]; `beside`, which compares the two; [`machine`], a whole machine; [`rates`], what changed between two looks;
+//! [`text`] and [`svg`], which show it. [`json`] writes all fields of a [`Machine`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
+mod beside;
 pub mod directory;
 pub mod finding;
 pub mod machine;

@@ -4,9 +4,7 @@
 use crate::directory::{self, Directory, Instance};
 use crate::finding::{Finding, Notes, Severity};
 use crate::memory::{Memory, ReadError};
-use crate::{native, rfc_v2};
-use mk_ipi_abi::native::Attached;
-use mk_ipi_abi::Incarnation;
+use crate::{beside, native, rfc_v2};
 use serde::Serialize;
 
 /// A region of either layout.
@@ -169,15 +167,20 @@ impl Machine {
             });
             match (&owned.region, directory) {
                 (Region::Native(region), Some((directory, instance))) => {
-                    beside_native(region, directory, instance, &mut notes);
+                    beside::native(region, directory, instance, &mut notes);
                 }
                 (Region::RfcV2(region), Some((directory, instance))) => {
-                    beside_slots(region, directory, instance, &mut notes);
+                    beside::slots(region, directory, instance, &mut notes);
                 }
-                (_, None) if !self.directories.is_empty() => notes.note(
-                    "no directory names this region",
-                    "It is left from an earlier boot, or belongs to kernels that use another directory.",
-                ),
+                (region, None) if !self.directories.is_empty() => {
+                    notes.note(
+                        "no directory names this region",
+                        "It is left from an earlier boot, or belongs to kernels that use another directory.",
+                    );
+                    if let Region::Native(region) = region {
+                        beside::unnamed(region, &self.directories, &mut notes);
+                    }
+                }
                 _ => {}
             }
         }
@@ -195,84 +198,5 @@ impl Machine {
     /// True if anything is broken.
     pub fn is_broken(&self) -> bool {
         self.findings().iter().any(|finding| finding.severity == Severity::Broken)
-    }
-}
-
-fn beside_native(region: &native::Region, directory: &Directory, instance: &Instance, notes: &mut Notes<'_>) {
-    if let Some(receiver) = &region.receiver {
-        lives(receiver.life, instance, notes);
-        if let Some((cpu, vector)) = receiver.bell.filter(|(cpu, _)| !instance.cpus.contains(cpu)) {
-            notes.suspect(
-                format!("it wants to be rung at CPU {cpu}, vector {vector:#x}, but in the directory that CPU is not its own"),
-                "It is rung at the doorbell CPU in the directory, until the directory gives it that CPU (SPEC N-12).",
-            );
-        }
-    }
-    let generation = directory.generation.and_then(|generation| u32::try_from(generation).ok()).unwrap_or(0);
-    for lane in &region.lanes {
-        let sender = directory.instances.iter().find(|sender| u32::from(sender.id) == lane.instance);
-        let Some(attached) = lane.header.attached.and_then(Incarnation::new) else { continue };
-        match sender {
-            None => notes.note(
-                format!("lane {}: the directory has no such instance", lane.instance),
-                "Its sender has gone, or is not in this machine. The receiver does not look at its lane (SPEC N-10).",
-            ),
-            Some(sender) if !sender.live => notes.note(
-                format!("lane {}: its sender is {}, and has not detached", lane.instance, sender.state),
-                "What it published is handed out. The region can end when the CPUs of that sender have stopped (SPEC D-10).",
-            ),
-            Some(sender) if sender.incarnation != attached.get() => notes.suspect(
-                format!("lane {}: life {} is attached, the directory names life {}", lane.instance, attached.get(), sender.incarnation),
-                "A new life of the sender has just begun, or has not attached yet (SPEC D-5).",
-            ),
-            Some(_) => {
-                let attached = Attached { incarnation: attached, generation: lane.header.followed };
-                if lane.header.followed != 0 && !attached.has_followed(generation) {
-                    notes.suspect(
-                        format!("lane {}: its sender has followed the directory to generation {}, not to {generation}", lane.instance, lane.header.followed),
-                        "It can still ring CPUs and use regions that an older generation gave to it. The host waits for it before it gives them to another kernel (SPEC D-7, D-10).",
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn lives(life: Option<u32>, instance: &Instance, notes: &mut Notes<'_>) {
-    let Some(life) = life.filter(|life| *life != instance.incarnation) else { return };
-    if instance.incarnation.wrapping_sub(life) < 1 << 31 {
-        notes.suspect(
-            format!("LIFE names life {life}, the directory life {}", instance.incarnation),
-            "The life that the directory names has not begun here. No kernel rings it; when it begins, it looks without a doorbell (SPEC N-12).",
-        );
-    } else {
-        notes.broken(
-            format!("LIFE names life {life}, which is newer than the directory's {}", instance.incarnation),
-            "The host has not written this life to the directory, or another kernel uses the region.",
-        );
-    }
-}
-
-fn beside_slots(region: &rfc_v2::Region, directory: &Directory, instance: &Instance, notes: &mut Notes<'_>) {
-    for slot in &region.used {
-        if !instance.cpus.contains(&slot.cpu) {
-            notes.suspect(
-                format!("slot {}: CPU {} is not one of instance {}", slot.cpu, slot.cpu, instance.id),
-                "No kernel reads this slot (SPEC L-5).",
-            );
-        }
-        let rfc_v2::Content::Claimed { instance: by, incarnation } = slot.content else { continue };
-        let claimer = directory.instances.iter().find(|claimer| claimer.id == by);
-        if !claimer.is_some_and(|claimer| claimer.live && claimer.incarnation == incarnation) {
-            notes.broken(
-                format!("slot {}: life {incarnation} of instance {by}, which claims it, is over", slot.cpu),
-                "All senders get `Busy` there until the host frees the slot (SPEC X-5).",
-            );
-        } else if !instance.exclusive {
-            notes.broken(
-                format!("slot {} is claimed, and the region is not exclusive", slot.cpu),
-                "The kernels do not agree on the policy: one of them uses another directory (SPEC X-1).",
-            );
-        }
     }
 }

@@ -83,7 +83,7 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
         ),
         State::Nonsense => notes.broken(
             format!("HELLO is {hello:#x}, which is no hello"),
-            "The receiver puts the lane into quarantine when it looks (SPEC N-14, 3).",
+            "The receiver puts the lane into quarantine when it looks. If it began its life just now, or has disowned the sender already, it takes no messages until there is another HELLO (SPEC N-11, N-14).",
         ),
         State::WaitsForReceiver | State::WaitsForSender if lane.control.breach != 0 => notes.note(
             format!("the lane was in quarantine: {}", breach_text(lane.control.breach)),
@@ -95,7 +95,7 @@ fn life(lane: &Lane, notes: &mut Notes<'_>) {
         ),
         State::Disowned => notes.broken(
             "the receiver does not know this life of the sender any more",
-            "The sender's sends are `Broken` until it attaches again (SPEC N-9).",
+            "The sender's sends are `Broken` until it attaches again. If the receiver has not looked at this HELLO yet, it answers it as a Begin (SPEC N-9).",
         ),
         State::WaitsForReceiver => notes.suspect(
             "the sender waits for an answer to its hello",
@@ -216,16 +216,27 @@ pub(super) fn doorbell(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_
             format!("the receiver sleeps until it is rung, and {unread} messages are there"),
             "A doorbell is under way, or messages were posted and not flushed. If this lasts, a doorbell was lost: a tick or poll of the receiver finds the messages (SPEC N-10).",
         );
+    } else if !receiver.armed && unread != 0 && receiver.life.is_some() && !receiver.over {
+        notes.note(
+            format!("{unread} messages are there, and no sender rings for more, because ARMED is 0"),
+            "The receiver drains or polls, and finds them. If it takes no message for long (--watch), its drain was given up: its next tick or poll finds them (SPEC N-8, N-10).",
+        );
     }
 }
 
-/// Adds a finding if LIFE is empty although the receiver has answered.
+/// Adds a finding if LIFE is 0: there was no life yet, or LIFE was overwritten.
 pub(super) fn lived(lanes: &[Lane], receiver: &Receiver, notes: &mut Notes<'_>) {
-    let answered = lanes.iter().find(|lane| lane.control.answer.is_some());
-    if let (None, Some(lane)) = (receiver.life, answered) {
-        notes.broken(
+    if receiver.life_word != 0 {
+        return;
+    }
+    match lanes.iter().find(|lane| lane.control.answer.is_some()) {
+        None => notes.note(
+            "its receiver has not begun a life",
+            "Messages that are sent wait. No sender rings: the first life looks without a doorbell (SPEC N-12).",
+        ),
+        Some(lane) => notes.broken(
             format!("there is no life in LIFE, and lane {} was answered", lane.instance),
-            "LIFE was overwritten. No kernel rings this receiver, and its peers suspect that it is dead. Its next life writes LIFE again (SPEC N-11, N-12).",
-        );
+            "LIFE was overwritten. No kernel rings this receiver any more: messages wait for its next tick or poll. Its next life writes LIFE again, and does not know which message was in doubt (SPEC N-11, N-12).",
+        ),
     }
 }

@@ -34,6 +34,8 @@ pub struct Shape {
 pub struct Receiver {
     /// Its incarnation; `None` before its first life, or if LIFE is not valid.
     pub life: Option<u32>,
+    /// LIFE as it is.
+    pub life_word: u64,
     /// True if it has said goodbye.
     pub over: bool,
     /// Its heartbeat.
@@ -157,13 +159,11 @@ fn receiver_of(words: &[u64], notes: &mut Notes<'_>) -> Receiver {
     let (life_word, bell_word, armed) = (word(receiver::LIFE), word(receiver::BELL), word(receiver::ARMED));
     let life = Life::from_word(life_word);
     match life {
-        None if life_word == 0 => notes.note(
-            "its receiver has not begun a life",
-            "Messages that are sent wait. No sender rings: the first life looks without a doorbell (SPEC N-12).",
-        ),
+        // `judge::lived` looks whether there was a life.
+        None if life_word == 0 => {}
         None => notes.broken(
             format!("LIFE is {life_word:#x}, which is no life"),
-            "Senders cannot see when the receiver restarts or says goodbye (SPEC N-4). Its next life writes LIFE again.",
+            "Kernels ring it all the same. They cannot see its restart or goodbye, only its HEARTBEAT. Its next life writes LIFE again (SPEC N-4, N-12).",
         ),
         Some(life) if life.over => notes.note(
             format!("life {} of the receiver has said goodbye", life.incarnation.get()),
@@ -186,6 +186,7 @@ fn receiver_of(words: &[u64], notes: &mut Notes<'_>) -> Receiver {
     }
     Receiver {
         life: life.map(|life| life.incarnation.get()),
+        life_word,
         over: life.is_some_and(|life| life.over),
         heartbeat: word(receiver::HEARTBEAT),
         armed: armed != 0,

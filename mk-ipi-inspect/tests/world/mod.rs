@@ -5,11 +5,12 @@
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{receiver, Breach, Geometry};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, PhysRange, Vector};
-use mk_ipi_core::directory::DirectoryWriter;
-use mk_ipi_core::platform::{Access, PeerEvent, PhysMemory};
+use mk_ipi_core::directory::{Directory, DirectoryWriter, WriteError};
+use mk_ipi_core::platform::{Access, Mapping, PeerEvent, PhysMemory};
+use mk_ipi_core::JoinError;
 use mk_ipi_inspect::machine::{Kind, Region};
 use mk_ipi_inspect::{native, Machine, Memory};
-use mk_ipi_mock::{Callback, Link, MEMORY_START};
+use mk_ipi_mock::{Callback, Link, MockWord, MEMORY_START};
 use std::sync::Arc;
 
 pub const TYPE: MessageType = MessageType(7);
@@ -33,16 +34,28 @@ pub struct World {
 
 impl World {
     pub fn new(kernels: usize) -> Self {
+        let cpus: Vec<_> = (0..kernels).map(|k| [k as u64 * 3]).collect();
+        Self::with_cpus(&cpus.iter().map(|cpus| &cpus[..]).collect::<Vec<_>>())
+    }
+
+    /// A machine whose kernels have these CPUs.
+    pub fn with_cpus(cpus: &[&[u64]]) -> Self {
         let builder = mk_ipi_mock::Machine::builder();
-        let machine = (0..kernels).fold(builder, |b, k| b.kernel(&[k as u64 * 3])).build();
-        let geometry = Geometry::new(u32::try_from(kernels).unwrap(), LINES, 256).unwrap();
-        let regions = (0..kernels).map(|_| machine.native_region(geometry)).collect();
-        Self { machine, geometry, regions, links: vec![None; kernels] }
+        let machine = cpus.iter().fold(builder, |b, cpus| b.kernel(cpus)).build();
+        let geometry = Geometry::new(u32::try_from(cpus.len()).unwrap(), LINES, 256).unwrap();
+        let regions = cpus.iter().map(|_| machine.native_region(geometry)).collect();
+        Self { machine, geometry, regions, links: vec![None; cpus.len()] }
     }
 
     /// A machine in which all kernels run and have attached each other.
     pub fn booted(kernels: usize) -> Self {
-        let mut world = Self::new(kernels);
+        Self::new(kernels).boot_all()
+    }
+
+    /// Boots all kernels, which attach each other.
+    pub fn boot_all(self) -> Self {
+        let mut world = self;
+        let kernels = world.regions.len();
         (0..kernels).for_each(|k| world.boot(k, 1));
         world.settle();
         (0..kernels).for_each(|k| drop(world.machine.kernel(k).peer_events()));
@@ -100,29 +113,47 @@ impl World {
 
     /// Writes a directory that names all kernels, and returns its address.
     pub fn write_directory(&self, change: impl Fn(&mut InstanceRecord)) -> PhysAddr {
+        self.make_directory(2, change).range.start()
+    }
+
+    /// Writes a directory with room for `room` CPUs of each kernel. If a kernel has more, the first ones are listed.
+    pub fn make_directory(&self, room: u32, change: impl Fn(&mut InstanceRecord)) -> Listed {
         let kernels = u32::try_from(self.regions.len()).unwrap();
-        let range = self.machine.reserve(directory_size(kernels, 2));
-        let mapping = self.machine.kernel(0).map(range, Access::ReadWrite).unwrap();
-        let words = mapping.words();
+        let range = self.machine.reserve(directory_size(kernels, room));
+        let host = self.machine.kernel(0).map(range, Access::ReadWrite).unwrap();
         // The mock fills memory with a pattern. A host must make it 0 first.
         (0..range.len()).step_by(8).for_each(|at| self.machine.poke(PhysAddr(range.start().0 + at), 0));
-        let mut writer = DirectoryWriter::create(words, kernels, 2).unwrap().at(range.start());
-        for (k, region) in self.regions.iter().enumerate() {
-            let mut record = InstanceRecord {
-                instance: id(k),
-                incarnation: life(1),
-                state: State::Running,
-                layout: Layout::Native,
-                flags: EntryFlags::empty(),
-                region: Some(*region),
-                doorbell_cpu: PhysCpuId(k as u64 * 3),
-                vector: Vector::RFC_V2,
-                nr_cpus: 1,
-            };
+        let mut writer = DirectoryWriter::create(host.words(), kernels, room).unwrap().at(range.start());
+        for k in 0..self.regions.len() {
+            let mut record = self.record(k);
             change(&mut record);
-            writer.write(&record, &[record.doorbell_cpu]).unwrap();
+            let cpus = self.machine.kernel(k).cpus().to_vec();
+            writer.write(&record, &cpus[..cpus.len().min(room as usize)]).unwrap();
         }
-        range.start()
+        Listed { range, host }
+    }
+
+    /// The entry of kernel `k`: running, rung at its first CPU.
+    pub fn record(&self, k: usize) -> InstanceRecord {
+        InstanceRecord {
+            instance: id(k),
+            incarnation: life(1),
+            state: State::Running,
+            layout: Layout::Native,
+            flags: EntryFlags::empty(),
+            region: Some(self.regions[k]),
+            doorbell_cpu: self.machine.kernel(k).cpus()[0],
+            vector: Vector::RFC_V2,
+            nr_cpus: 1,
+        }
+    }
+
+    /// Kernel `k` follows the directory, and asks it whose a CPU is from then on.
+    pub fn follow(&self, k: usize, listed: &Listed) -> Result<u32, JoinError> {
+        let kernel = self.machine.kernel(k);
+        kernel.read_directory(listed.range);
+        let mapping = kernel.map(listed.range, Access::ReadOnly).unwrap();
+        self.link(k).follow(&Directory::open(mapping.words()).unwrap(), |_, _| ())
     }
 
     /// All of the memory, as a dump.
@@ -148,6 +179,20 @@ impl World {
             Region::Native(region) => region,
             Region::RfcV2(_) => panic!("a native region"),
         }
+    }
+}
+
+/// A directory, as its host has it.
+pub struct Listed {
+    pub range: PhysRange,
+    host: Mapping<MockWord>,
+}
+
+impl Listed {
+    /// The host writes an entry.
+    pub fn write(&self, record: InstanceRecord, cpus: &[u64]) -> Result<u32, WriteError> {
+        let cpus: Vec<_> = cpus.iter().copied().map(PhysCpuId).collect();
+        DirectoryWriter::take_over(self.host.words()).unwrap().write(&record, &cpus)
     }
 }
 
