@@ -64,6 +64,28 @@ mod tests {
         feed("native", native, 3_000);
     }
 
+    /// Runs the seeds up to many places. At each place a hostile kernel writes words of all kinds, and the inspector explains the
+    /// regions. `native` alone does this only at the end, and only if the first byte says so.
+    #[test]
+    fn the_seeds_of_native_are_explained_wherever_they_stop() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds/native");
+        let mut files: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        let (mut random, mut quarantines) = (fastrand::Rng::with_seed(1), 0);
+        for file in &files {
+            let input = std::fs::read(file).unwrap();
+            for len in (1..=input.len()).step_by(8).chain([input.len()]) {
+                quarantines += native::foretell::explain(&input[..len], &[]);
+                let mut words = [0; 1024];
+                random.fill(&mut words);
+                quarantines += native::foretell::explain(&input[..len], &words);
+            }
+        }
+        // This shows that the comparison saw broken lanes, and not only healthy ones.
+        let count = files.len();
+        assert!(count >= 8 && quarantines >= 20, "{count} seeds, {quarantines} lanes went into quarantine");
+    }
+
     #[test]
     fn nets() {
         feed("net", net, 30_000);

@@ -7,7 +7,7 @@
 //! handler.
 
 mod end;
-mod foretell;
+pub(crate) mod foretell;
 mod model;
 mod scribble;
 
@@ -174,12 +174,7 @@ struct World {
 
 /// Does the operations that the bytes describe.
 pub fn native(data: &[u8]) {
-    let mut input = Unstructured::new(data);
-    let Ok(lines) = input.arbitrary::<u8>() else { return };
-    let mut world = World::new([8, 8, 16, 64][usize::from(lines) % 4]);
-    while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
-        world.apply(&op);
-    }
+    let Some((lines, mut world)) = World::after(data) else { return };
     // This is not done each time, because it reads all of the memory.
     if lines < 64 {
         world.foretell();
@@ -221,6 +216,17 @@ fn begin(machine: &Machine, n: usize, life: Incarnation, probe: Probe) -> Box<En
 }
 
 impl World {
+    /// A machine after the operations that the bytes describe, and the first byte, which selects the number of lines.
+    fn after(data: &[u8]) -> Option<(u8, Self)> {
+        let mut input = Unstructured::new(data);
+        let lines = input.arbitrary::<u8>().ok()?;
+        let mut world = Self::new([8, 8, 16, 64][usize::from(lines) % 4]);
+        while let (false, Ok(op)) = (input.is_empty(), input.arbitrary()) {
+            world.apply(&op);
+        }
+        Some((lines, world))
+    }
+
     fn new(lines: u32) -> Self {
         let machine = CPUS.iter().fold(Machine::builder().memory(32), |b, cpu| b.kernel(&[*cpu])).build();
         let machine = Arc::new(machine);
