@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Litmus tests of the five patterns on which all ordering here is based (docs/book/src/memory-ordering.md). They run the real code on
-//! real threads.
+//! Litmus tests of five patterns. All ordering here is based on these patterns and on the doorbell
+//! (docs/book/src/memory-ordering.md). The tests run the real code on real threads.
 //!
-//! On the CPUs of the build machine they run many rounds. Miri returns old values wherever the memory model of the language allows it.
-//! There one round has one schedule, and `cargo xtask litmus` tries many seeds. Miri does not delay loads; loom's models do.
+//! On the CPUs of the build machine each test runs many rounds. Under Miri a load can return an old value that the memory model of the
+//! language allows. There a test runs one round, whose schedule is chosen by a seed; `cargo xtask litmus` runs it with many seeds. Miri
+//! does not delay a load past a later store, so the credit test cannot fail under Miri. The loom models find that mistake in another way:
+//! loom reports a payload that is read and written at the same time.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
-    reason = "own memory and small numbers"
+    reason = "the tests index only their own memory, and their numbers are small"
 )]
 
 use crate::directory::{Directory, DirectoryWriter, InstanceRecord};
@@ -22,24 +24,27 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, Phys
 use std::thread;
 use std::vec::Vec;
 
-/// How often each test runs its two threads.
+/// How often a test runs its two threads. The credit test runs a tenth of it, because it sends more messages.
 const ROUNDS: usize = if cfg!(miri) { 1 } else { 2000 };
-/// Iterations of a wait for the other thread.
+/// A wait for the other thread fails after this many iterations.
 const PATIENCE: usize = if cfg!(miri) { 200 } else { 100_000_000 };
 
 /// One lane with the fewest possible lines.
 const GEOMETRY: Geometry = Geometry::new(1, 8, 256).unwrap();
 const SENDER: InstanceId = InstanceId::new(0);
 const START: PhysAddr = PhysAddr(4096);
-/// Bytes of a message of one line, of two, and of three.
+/// Length in bytes of a message that needs one line.
 const SHORT: usize = 8;
+/// The same for two lines.
 const TWO_LINES: usize = 56;
+/// The same for three lines.
 const THREE_LINES: usize = 112;
 
 /// The memory of a region.
 struct Memory(Vec<AtomicU64>);
 
-// SAFETY: a mapping is a part of the vector, which neither moves nor ends while a `Memory` is borrowed.
+// SAFETY: a mapping points into the buffer of the vector. The vector never grows, so the buffer does not move. It is freed with the
+// `Memory`, which each test drops after all of its mappings.
 unsafe impl PhysMemory for Memory {
     type Word = AtomicU64;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<AtomicU64>, MapError> {
@@ -69,7 +74,7 @@ impl Memory {
         Sender::begin(PeerRegion::map(self, range(), SENDER).unwrap(), Incarnation::new(life).unwrap())
     }
 
-    /// A sender in its first life, and the receiver that knows it.
+    /// A sender in its first life, and an armed receiver that has answered its hello.
     fn linked(&self) -> (Sender<AtomicU64>, Kernel) {
         let sender = self.sender(1);
         let kernel = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
@@ -85,12 +90,12 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Drains until nothing is left. With `arm`, asks senders to ring then.
+    /// Drains until nothing is left. If `arm` is true, it then sets ARMED, so that senders ring.
     fn look(&self, inbox: &mut Inbox, arm: bool) {
         while self.receiver.hold().unwrap().drain(&self.own, inbox, 16, arm) {}
     }
 
-    /// Drains, without a doorbell, until this many messages have come, in order.
+    /// Polls until at least this many messages have come. Checks that these are the messages 1 to `messages` in this order.
     fn hears(&self, messages: u8) {
         let mut inbox = Inbox::default();
         wait(|| {
@@ -113,7 +118,7 @@ impl Events for Inbox {
         id == SENDER
     }
     fn deliver(&mut self, message: &Message<'_>) {
-        // Each word of a message holds its number, so an old word is noticed.
+        // Each byte of a message is the number of the message. So a word that still has an old value is noticed.
         let n = message.payload()[0];
         assert_ne!(n, 0, "an old word");
         assert_eq!((message.msg_type(), message.sender_cpu()), (MessageType(n.into()), PhysCpuId(n.into())));
@@ -133,13 +138,13 @@ fn send(sender: &Sender<AtomicU64>, n: u8, len: usize) -> Result<u64, Unsent> {
     sender.send(MessageType(n.into()), n.into(), &[n; 256][..len], swap)
 }
 
-/// Waits until `is_so` is true, and lets the other thread run in between.
+/// Waits until `is_so` returns true. Lets the other thread run before each check.
 fn wait(mut is_so: impl FnMut() -> bool) {
     let came = (0..PATIENCE).any(|_| {
         thread::yield_now();
         is_so()
     });
-    assert!(came, "waited in vain");
+    assert!(came, "the expected event did not come within {PATIENCE} checks");
 }
 
 /// Runs `a` and `b` on two threads.
@@ -185,7 +190,8 @@ fn what_is_not_read_yet_is_not_overwritten() {
     }
 }
 
-/// Arm and look again: a receiver that goes to sleep sees the message, or the sender rings.
+/// Arm and look again: the receiver sets ARMED, and looks once more before it may sleep. Either this look finds the message, or the sender
+/// finds ARMED set and rings.
 #[test]
 fn what_is_sent_is_seen_or_rung_for() {
     for _ in 0..ROUNDS {
@@ -205,11 +211,12 @@ fn what_is_sent_is_seen_or_rung_for() {
         if rung {
             kernel.look(&mut inbox, true);
         }
-        assert_eq!(inbox.0, [1], "it was neither seen nor rung for");
+        assert_eq!(inbox.0, [1], "the receiver did not see the message, and the sender did not ring");
     }
 }
 
-/// Hello and answer: a new life sends at the position in the receiver's answer, and not before the answer.
+/// Hello and answer: a new life of the sender sends nothing until the receiver has answered. Then it begins at the position that the
+/// receiver stored in BASE before the answer.
 #[test]
 fn a_new_life_sends_where_it_was_answered() {
     for _ in 0..ROUNDS {
@@ -227,7 +234,7 @@ fn a_new_life_sends_where_it_was_answered() {
 
 const ME: InstanceId = InstanceId::new(0);
 
-/// An entry, every part of which names `n`.
+/// An entry whose incarnation, region and doorbell CPU are made from `n`. So the parts of two entries can be told apart.
 fn record(n: u32) -> InstanceRecord {
     InstanceRecord {
         instance: ME,
@@ -242,7 +249,8 @@ fn record(n: u32) -> InstanceRecord {
     }
 }
 
-/// The directory's sequence: an entry is read whole or not at all, and never an older one than its generation.
+/// The directory's sequence: all parts of an entry that is read come from one write. After a reader has read generation *g*, it reads no
+/// entry that is older than the write that made generation *g*.
 #[test]
 fn an_entry_is_read_whole() {
     for _ in 0..ROUNDS {
@@ -260,7 +268,11 @@ fn an_entry_is_read_whole() {
                 read != Err(EntryError::Changing)
             });
             let (found, n) = (read.unwrap(), read.unwrap().incarnation.get());
-            assert_eq!((found, cpus), (record(n), [found.doorbell_cpu]), "a mixture");
+            assert_eq!(
+                (found, cpus),
+                (record(n), [found.doorbell_cpu]),
+                "the entry mixes parts of two writes"
+            );
             assert!(n >= generation, "generation {generation}: {found:?}");
         };
         both(|| [2, 3].map(&mut write), reads);

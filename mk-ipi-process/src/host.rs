@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host of a machine: it makes regions, and writes the directory (SPEC D-10).
 //!
-//! The host need not be a kernel. It may be a program that only starts, watches and restarts the kernels.
+//! Among processes the host can be a program that only starts, watches and restarts the kernels. It need not be a kernel itself.
 
 use crate::machine::Machine;
-use mk_ipi_abi::directory::{DirectoryError, EntryFlags, InstanceRecord, Layout, State};
+use mk_ipi_abi::directory::{DirectoryError, EntryError, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::{Geometry, Stamp, STAMP_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::directory::{DirectoryWriter, WriteError};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use std::io;
 
-/// Why a call of the host failed.
+/// Why a method of [`Host`] failed.
 #[derive(Debug)]
 pub enum HostError {
     /// The memory cannot be mapped, or the region does not fit into its pool.
@@ -24,16 +24,21 @@ pub enum HostError {
     Write(WriteError),
     /// There is no such instance.
     Unknown(InstanceId),
+    /// The instance exists already. Its region may hold messages.
+    Exists(InstanceId),
 }
 
 impl std::fmt::Display for HostError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
-            Self::NotTheHost => f.write_str("this process has not made the machine"),
-            Self::Directory(e) => write!(f, "the directory: {e}"),
-            Self::Write(e) => write!(f, "the directory's entry: {e}"),
+            Self::NotTheHost => {
+                f.write_str("this process did not create the machine, so it cannot be its host")
+            }
+            Self::Directory(e) => write!(f, "cannot create the directory: {e}"),
+            Self::Write(e) => write!(f, "cannot write the entry of the directory: {e}"),
             Self::Unknown(id) => write!(f, "there is no instance {}", id.get()),
+            Self::Exists(id) => write!(f, "instance {} exists already", id.get()),
         }
     }
 }
@@ -53,7 +58,7 @@ impl core::fmt::Debug for Host<'_> {
 }
 
 impl<'a> Host<'a> {
-    /// The host of a machine that this process has created. The directory is empty.
+    /// The host of a machine that this process has created. Makes a new directory without entries.
     ///
     /// # Errors
     ///
@@ -65,12 +70,13 @@ impl<'a> Host<'a> {
         Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
     }
 
-    /// Makes an empty native region for `id` at the start of its pool, and lists the instance as starting, with these CPUs. Its doorbell CPU
-    /// is the first of them.
+    /// Makes an empty native region at the start of the pool of instance `id`. Then writes the entry of this instance: state starting,
+    /// first incarnation, the CPUs `cpus`. The first CPU in `cpus` is the doorbell CPU.
     ///
     /// # Errors
     ///
-    /// If the region does not fit into the pool, or the directory refuses the entry.
+    /// If the instance exists already, if the region does not fit into the pool, or if the directory refuses the entry. The region of an
+    /// instance that exists is left as it is.
     pub fn create(
         &mut self,
         id: InstanceId,
@@ -78,6 +84,10 @@ impl<'a> Host<'a> {
         geometry: Geometry,
     ) -> Result<PhysRange, HostError> {
         let pool = self.machine.pool(id).ok_or(HostError::Unknown(id))?;
+        let [doorbell_cpu, ..] = *cpus else { return Err(HostError::Write(WriteError::BadCpus)) };
+        if self.writer.reader().record(id) != Err(EntryError::Absent) {
+            return Err(HostError::Exists(id));
+        }
         let region = PhysRange::new(pool.start(), geometry.total_size()).filter(|r| r.end() <= pool.end());
         let region = region.ok_or(HostError::Io(io::ErrorKind::OutOfMemory.into()))?;
         let map = self.machine.map(region, true).map_err(HostError::Io)?;
@@ -87,7 +97,6 @@ impl<'a> Host<'a> {
         for (word, value) in map.words().iter().zip(stamp).rev() {
             word.store(value, Ordering::Release);
         }
-        let [doorbell_cpu, ..] = *cpus else { return Err(HostError::Write(WriteError::BadCpus)) };
         let record = InstanceRecord {
             instance: id,
             incarnation: Incarnation::FIRST,
@@ -103,7 +112,8 @@ impl<'a> Host<'a> {
         Ok(region)
     }
 
-    /// Marks the instance as dead: its process has ended, or does nothing any more. Unread messages wait for its next life.
+    /// Marks the instance as dead. Call this only after its process has ended, or when the process can do nothing any more: until then it
+    /// can still write (SPEC D-10). Unread messages wait for the next life.
     ///
     /// # Errors
     ///
@@ -128,7 +138,7 @@ impl<'a> Host<'a> {
     ///
     /// # Errors
     ///
-    /// If there is no such instance.
+    /// If there is no such instance, or this life of it has ended.
     pub fn runs(&mut self, id: InstanceId) -> Result<(), HostError> {
         self.change(id, |record| record.state = State::Running)
     }
@@ -142,7 +152,7 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// The command line for a kernel, as on a real machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B).
+    /// The command line for a kernel, as on a real machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B and D-1).
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@
 
 use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange};
+use mk_ipi_core::sync::Ordering;
 use mk_ipi_process::{Host, HostError, Machine, OpenError, Shape};
 use std::fs::File;
 use std::process::Command;
@@ -92,6 +93,14 @@ fn the_host_writes_what_may_be_written() {
     );
     assert!(matches!(host.create(InstanceId::new(2), &[cpu], geometry(8)), Err(HostError::Unknown(_))));
     assert!(host.next_life(id).is_err(), "it has not died");
+    let words = machine.map(region, true).unwrap();
+    let last = words.words().last().unwrap();
+    last.store(7, Ordering::Relaxed);
+    for again in ["live", "dead"] {
+        assert!(matches!(host.create(id, &[cpu], geometry(8)), Err(HostError::Exists(_))), "{again}");
+        host.died(id).unwrap();
+    }
+    assert_eq!(last.load(Ordering::Relaxed), 7, "the region is as it was");
     host.died(id).unwrap();
     host.next_life(id).unwrap();
     let record = machine.directory().unwrap().record(id).unwrap();

@@ -23,20 +23,21 @@ static BARE_METAL: BareMetal = BareMetal {
     stops: AtomicU64::new(0),
     spare_interrupts: AtomicU64::new(0),
 };
-/// Most events that are kept between two looks of the suite. It looks whenever it waits for an event.
+/// The largest number of events that are kept until the suite calls `peer_events`, which it does whenever it waits for an event. Further
+/// events are dropped.
 const TOLD: usize = 64;
 
 /// This kernel, as the suite sees it.
 pub struct BareMetal {
     inbox: Inbox,
     node: Once<Kernels>,
-    /// What the observer was told and the suite has not fetched. Accessed with interrupts off.
+    /// Events that the core reported to this kernel's `Observer`, and that the suite has not fetched yet. Accessed with interrupts off.
     told: Mutex<[Option<(Peer, PeerEvent)>; TOLD]>,
     stops: AtomicU64,
     spare_interrupts: AtomicU64,
 }
 
-/// This kernel's number, how many kernels there are, and where each is rung.
+/// The number of this kernel, the number of kernels, and the doorbell of each kernel.
 struct Kernels {
     me: usize,
     count: usize,
@@ -45,11 +46,11 @@ struct Kernels {
 
 impl BareMetal {
     fn node(&self) -> &Kernels {
-        self.node.get().expect("run sets it before the suite begins")
+        self.node.get().expect("`run` sets `node` before the suite begins")
     }
 }
 
-/// What the observer is told while the suite runs.
+/// Keeps an event for the suite. Called for each peer event while the suite runs. If `told` is full, the event is dropped.
 pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     without_interrupts(|| {
         if let Some(place) = BARE_METAL.told.lock().iter_mut().find(|place| place.is_none()) {
@@ -58,12 +59,12 @@ pub fn on_peer_event(peer: Peer, event: PeerEvent) {
     });
 }
 
-/// The host's stop word was set while the suite runs.
+/// Called when the host tells this kernel to stop (SPEC N-15). The suite only counts these calls; the kernel goes on.
 pub fn on_stop() {
     BARE_METAL.stops.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The suite's second vector arrived, and was acknowledged.
+/// Called after an interrupt on the spare vector, which the caller has acknowledged.
 pub fn on_spare() {
     BARE_METAL.spare_interrupts.fetch_add(1, Ordering::Relaxed);
     SUITE.on_interrupt();
@@ -127,7 +128,7 @@ impl Env for BareMetal {
         Kernel.service();
         spin_hint();
     }
-    /// If all doorbells are one interrupt, none can move to another vector.
+    /// An interrupt controller without a second vector (riscv64 with SBI) cannot move a doorbell: that case is left out there.
     fn wants(&self, case: &Case) -> bool {
         Kernel.controller().has_spare() || case.name != MOVES
     }
@@ -163,7 +164,7 @@ pub fn run(node: &Node) -> bool {
     Kernel.controller().open_spare();
     Kernel.play(Role::Suite);
     for case in mk_ipi_conformance::CASES.iter().filter(|case| !BARE_METAL.wants(case)) {
-        tell(case, "skip", "there is one vector here");
+        tell(case, "skip", "this interrupt controller has only one vector");
     }
     mk_ipi_conformance::run(&BARE_METAL)
 }

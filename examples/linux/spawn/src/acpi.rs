@@ -2,7 +2,7 @@
 //! ACPI tables for a spawned kernel: its CPUs, and none of the machine's devices (ACPI 6.4, chapter 5.2).
 //!
 //! The tables say that the platform is hardware-reduced. So Linux leaves the 8259, the PIT, the HPET and the RTC's
-//! alarm to the host. Without any tables it would take the machine for an old PC and use these devices.
+//! alarm to the host. Without ACPI tables Linux would assume that the machine is an old PC, and would use these devices.
 
 mod error;
 mod tables;
@@ -17,7 +17,8 @@ use zerocopy::{Immutable, IntoBytes};
 
 pub use error::AcpiError;
 
-/// Where the tables lie. The MADT, whose length varies, comes last, and after it the page of ones.
+/// Offsets of the tables in the buffer. The MADT is the last table, because its length varies. After it comes the last page of the buffer,
+/// whose bytes are all 0xff (see [`write()`]).
 const RSDP: usize = 0;
 const XSDT: usize = 0x40;
 const DSDT: usize = 0x80;
@@ -29,7 +30,7 @@ const FIRST_LONG_ID: u8 = 255;
 /// The id that means all CPUs (Intel SDM vol. 3A, 10.12.9).
 const BROADCAST: u32 = u32::MAX;
 const PAGE: usize = 4096;
-/// Bytes of everything but the CPUs' entries and the page of ones.
+/// Number of bytes without the CPUs' entries and without the last page.
 const FIXED: usize = MADT + size_of::<Madt>() + size_of::<IoApic>();
 
 const _: () = {
@@ -38,21 +39,25 @@ const _: () = {
     assert!(DSDT + size_of::<Header>() <= FADT && FADT + size_of::<Fadt>() <= MADT);
 };
 
-/// Bytes that [`write()`] needs for the machine's boot CPU and `cpus` others: whole pages, at most `usize::MAX`.
+/// Number of bytes that [`write()`] needs for the machine's boot CPU and `cpus` other CPUs, in whole pages. `usize::MAX` if the number is
+/// larger than that.
 pub const fn len(cpus: usize) -> usize {
     let all = cpus.saturating_add(1).saturating_mul(size_of::<LocalX2Apic>());
     all.saturating_add(FIXED).div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE)
 }
 
-/// Writes the tables to the start of `to`, which lies at `at`. Returns the address of the RSDP.
+/// Writes the tables to the start of `to`, whose physical address is `at`. Returns the physical address of the RSDP.
 ///
-/// The first [`len`] bytes of `to` are written. The kernel may read them, but must not use them as free memory. The
-/// last page is filled with ones. The tables say that an IO-APIC is there, because otherwise Linux would treat the
-/// machine as one without. Linux maps that page uncached, so the caller must write it back from its cache.
+/// The first [`len`] bytes of `to` are written. The kernel must not use them as free memory.
 ///
-/// `boot_cpu` is the machine's boot CPU, and comes first. Linux takes the first CPU for the boot CPU and never sends
-/// INIT to it, which would reset the machine. Then come `cpus` in their order. If the boot CPU is one of them, it is
-/// not listed again.
+/// Each byte of the last of these pages is 0xff. The page stands for the registers of an IO-APIC that does not exist. The MADT lists this
+/// IO-APIC, because without one Linux writes the ELCR ports 0x4d0 and 0x4d1, which belong to the host. Linux reads only ones from
+/// the page, and then does not use the IO-APIC. Linux maps the page uncached. So the caller must write the page back from the CPU cache
+/// before the kernel starts.
+///
+/// `boot_cpu` is the machine's boot CPU. It comes first in the list, because Linux assumes that the first CPU is the boot CPU, and never
+/// sends INIT to it: an INIT of the machine's boot CPU would reset the machine. Then come `cpus` in their order. If the boot CPU is one
+/// of them, it is not listed again.
 ///
 /// # Errors
 ///
@@ -124,7 +129,7 @@ impl Tables<'_> {
         Ok(self.address(offset))
     }
 
-    /// Writes the MADT: the boot CPU, the others, and the IO-APIC that does not exist.
+    /// Writes the MADT: an entry for the boot CPU, one for each other CPU, and one for an IO-APIC at `ones` that does not exist.
     fn madt(
         &mut self,
         boot_cpu: PhysCpuId,
