@@ -976,7 +976,7 @@ void mk_ipi_interrupt(struct mk_ipi *mk);
  * this CPU's exclusive slot. On the native link it schedules the deferred work, which looks.
  *
  * Returns 1 if the deferred work was scheduled (on the native link always); 0 if there was no message; -EINVAL if
- * `mk` is none or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
+ * `mk` is not an instance of the library, or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
  * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
  *
  * Safety:
