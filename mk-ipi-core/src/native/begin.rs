@@ -7,28 +7,29 @@ use crate::sync::{fence, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, Attached, Hello, Phase, FIRST_LINE_BYTES};
 use mk_ipi_abi::Incarnation;
 
-/// How far the handshake of a life has come.
+/// The state of the handshake with which a sender's life begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// The receiver has not answered yet, or another CPU continues the handshake.
     Waiting,
     /// A new hello was written: ring the receiver if [`Sender::flush`] says so.
     HelloSent,
-    /// Lines can be taken.
+    /// The handshake is complete: this life can send.
     Open,
 }
 
 impl<W: Word> Sender<W> {
-    /// Begins a life in the lane.
+    /// Begins a life of the sender in its lane. If the lane was never used, this life can send at once. Otherwise it must first
+    /// complete the handshake ([`open`](Self::open)).
     pub(crate) fn begin(region: PeerRegion<W>, incarnation: Incarnation) -> Self {
         let said = region.own(header::HELLO);
         let answered = region.control(control::ANSWER);
         let begin = Hello::after(said, answered, incarnation);
         region.set(header::ATTACHED, Attached { incarnation, generation: 0 }.to_word());
-        // Ends the wait of a former life.
+        // A former life may have waited for space. This life does not.
         region.set(header::WANT, 0);
         let unused = said == 0 && answered == 0 && region.control(control::BREACH) == 0;
-        // A hostile former life may have taken back its hello.
+        // A `CREDIT` above 0 means that the lane was used, even if a hostile former life has stored 0 to `HELLO`.
         let unused = unused && region.control(control::CREDIT) == 0;
         let first = unused && begin_first(&region, begin.in_phase(Phase::First));
         if !first {
@@ -44,29 +45,30 @@ impl<W: Word> Sender<W> {
         Self { tail, credit, base, good_bell, waiting, room_for_full_line, fresh, hello, region }
     }
 
-    /// Continues the handshake, if the receiver has answered. It may clean every line, so do not call it with interrupts off.
+    /// Continues the handshake if the receiver has answered. This can store to every line of the lane, so do not call it with
+    /// interrupts off.
     pub(crate) fn open(&self) -> Opening {
         let tail = self.tail.load(Ordering::Relaxed);
         if tail < UNANSWERED {
             return Opening::Open;
         }
         let begin = self.hello.in_phase(Phase::Begin).to_word();
-        // `HELLO` is read first: another CPU, or an interrupt here, may continue the handshake in between. An answer older than the
-        // hello would look as if it was taken back.
+        // `HELLO` is loaded before `ANSWER`. Another CPU, or an interrupt handler on this one, can continue the handshake between
+        // the loads. In the other order, the old `ANSWER` and the new `HELLO` would look like an answer that was withdrawn.
         let said = self.region.own(header::HELLO);
         fence(Ordering::Acquire);
         // SYNC POINT: lane-answer (acquire)
         let answer = self.region.control(control::ANSWER);
         let cleans = answer == begin && said == begin;
         let begins = answer == self.hello.to_word();
-        // The receiver has taken back its answer: its new life found the words of the former one invalid.
+        // The receiver has disowned this life: its words in the lane were wrong, or it found a breach that it excused.
         let is_forgotten = answer != begin && said == self.hello.to_word();
         let swapped = || self.tail.compare_exchange(UNANSWERED, PREPARING, Ordering::Acquire);
         if (!cleans && !begins && !is_forgotten) || swapped().is_err() {
             return Opening::Waiting;
         }
         let base = self.region.control_relaxed(control::BASE);
-        // No honest receiver gives a larger position, so it is not used.
+        // A correct receiver never stores a larger position, so a larger one is not used.
         if begins && base < 1 << 62 {
             self.credit.store(base, Ordering::Relaxed);
             self.base.store(base, Ordering::Relaxed);
@@ -75,7 +77,7 @@ impl<W: Word> Sender<W> {
             return Opening::Open;
         }
         if cleans {
-            // Nothing that a former life left in the lines may look like a message of this one.
+            // A line that a former life left must not look like a message of this life.
             clean(&self.region);
         }
         // SYNC POINT: lane-hello (release)
@@ -84,24 +86,25 @@ impl<W: Word> Sender<W> {
         Opening::HelloSent
     }
 
-    /// Tells the receiver's `incarnation` to stop. It does if we are the host (SPEC N-15).
+    /// Stores the receiver's `incarnation` to the stop word. A receiver obeys only the host's stop word (SPEC N-15).
     pub(crate) fn stop(&self, incarnation: Incarnation) {
         self.region.set(header::STOP, incarnation.get().into());
     }
 }
 
-/// Begins in a lane that seems unused, so that this life can send at once. False if a life was answered there nevertheless.
+/// Begins a life in a lane that looks unused. Returns true if this life can send at once, false if the receiver has answered
+/// another life in the meantime.
 fn begin_first<W: Word>(region: &PeerRegion<W>, hello: Hello) -> bool {
-    // The pages may hold anything before the first hello.
+    // Before the first hello, the pages of the lane can hold any values.
     clean(region);
-    // With release, as each hello. No model proves it: loom runs nothing between this and the fence.
+    // With release, as each store to `HELLO`. No loom model fails without this release, because the fence below follows at once.
     region.set(header::HELLO, hello.to_word());
-    // SYNC POINT: lane-first (fence). Either a receiver that is just answering a former life sees our hello, or we see its answer.
+    // SYNC POINT: lane-first (fence). Either a receiver that answers a former life just now sees our hello, or we see its answer.
     fence(Ordering::SeqCst);
     is_answer_to(hello, region.control(control::ANSWER))
 }
 
-/// Empties every line.
+/// Stores 0 to the tag of every line.
 fn clean<W: Word>(region: &PeerRegion<W>) {
     for position in 0..u64::from(region.geometry.lines()) {
         if let Some([tag, ..]) = region.line(position) {

@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The receiver's part of the handshake when either end of a lane begins a life (SPEC N-9, N-11).
 //!
-//! Each word has one writer. A kernel may die after each step; its next life begins again from the words that are
-//! there.
+//! Each word has one writer. A kernel can die after each step. Its next life reads the words that the dead life left, and
+//! continues from there.
 
 use super::lane::LaneEnd;
 use super::state::{Buffer, Events, Lane, Visit};
 use crate::sync::{fence, Ordering, Word};
 use mk_ipi_abi::native::{control, header, lines_of, Breach, Hello, LineTag, MessageInfo, Phase};
 
-/// Honest positions are below this. It is also far below the position from which a sender would refuse to begin.
+/// A position from this on is wrong (SPEC N-11). A sender refuses a `BASE` only from 2^62 on (`Sender::open`).
 const MAX_POSITION: u64 = 1 << 61;
 
-/// The value of `ANSWER` while messages are delivered of a life that ended before it was answered. It is no hello.
+/// The value of `ANSWER` while the receiver delivers messages of a sender's life that ended before it was answered. Not a valid
+/// hello.
 const NEVER_ANSWERED: u64 = 1;
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// The lane as our former life left it. The message that it was delivering is in doubt; messages behind that are unread.
+    /// Begins a life of the receiver in this lane (SPEC N-11). Returns the state that follows from the words of former lives, and
+    /// stores the words that this life begins with. `first`: `LIFE` is 0. `restarted`: `LIFE` names another incarnation.
+    /// `discard`: discard unread messages. A message that the former life was delivering is in doubt. The messages after it are
+    /// unread.
     pub(super) fn resume(&self, first: bool, restarted: bool, discard: bool) -> Lane {
         let [credit, answer, handed] =
             [control::CREDIT, control::ANSWER, control::HANDED].map(|w| self.own(w));
         let hello = Hello::from_word(answer);
         let breach = self.own(control::BREACH) != 0;
-        // A hostile former life may have left any value. Impossible ones are not used.
+        // A hostile former life can have left any values. Impossible positions are not used.
         let next = credit.max(handed);
         let sane = next < MAX_POSITION && next.wrapping_sub(credit) <= self.lines();
         let open = hello.is_some_and(Hello::may_send) && !breach && sane;
@@ -35,7 +39,7 @@ impl<W: Word> LaneEnd<'_, W> {
             open,
             ..Lane::NEW
         };
-        // Not 0: that would mean that no life was ever read here.
+        // If the positions are wrong, `lines()`, not 0: at position 0 the receiver assumes that no life was ever in force here.
         lane.go_to(if sane { next } else { self.lines() });
         if open && handed > credit {
             self.doubt(handed);
@@ -44,7 +48,7 @@ impl<W: Word> LaneEnd<'_, W> {
             lane.go_to(self.discard(lane.next));
         }
         if !first || answer != 0 || next != 0 || breach {
-            // One lap from here all lines were written again.
+            // In the lap after this one, the sender has written every line again, so a wrong position has no effect any more.
             lane.excused_until = lane.next.wrapping_add(self.lines());
         }
         if credit != lane.next {
@@ -62,7 +66,8 @@ impl<W: Word> LaneEnd<'_, W> {
         lane
     }
 
-    /// Writes that the message with this number is in doubt, unless a life that died at this point has done so.
+    /// Tells the sender that the message with this number is in doubt. Does nothing if that is the last number that was told: a
+    /// former life has done this, and died before it stored `CREDIT`.
     fn doubt(&self, number: u64) {
         let doubts = self.own(control::DOUBTS);
         if doubts == 0 || self.own(control::doubt(doubts.wrapping_sub(1))) != number {
@@ -72,7 +77,8 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// The position at which to continue, from `next` on. A life that died during a discard may have announced discarded messages.
+    /// The position at which to continue. A former life can have died after it told the sender of discarded messages, and before
+    /// it stored `CREDIT`. If `next` is among these messages, this is the position after them. Otherwise it is `next`.
     fn behind_discarded(&self, next: u64, credit: u64) -> u64 {
         let [from, to] = [control::DISCARD_FROM, control::DISCARD_TO].map(|word| self.own(word));
         let told = from <= next && next < to && to.wrapping_sub(credit) <= self.lines();
@@ -83,7 +89,8 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Writes that all messages published from `from` on are discarded. Gives the position behind them.
+    /// Tells the sender that the messages from position `from` on, up to the first gap, are discarded. Returns the position after
+    /// them.
     fn discard(&self, from: u64) -> u64 {
         let to = self.end_of_published(from);
         if to != from {
@@ -96,7 +103,7 @@ impl<W: Word> LaneEnd<'_, W> {
         to
     }
 
-    /// The position behind the messages that are published from `from` on without a gap.
+    /// The position after the messages that are published from position `from` on without a gap.
     fn end_of_published(&self, from: u64) -> u64 {
         let end = from.wrapping_add(self.lines());
         let mut position = from;
@@ -122,7 +129,8 @@ impl<W: Word> LaneEnd<'_, W> {
 }
 
 impl<W: Word> Visit<'_, W> {
-    /// Checks whether the sender waits for space, or has written a new hello. True if it has a new hello.
+    /// Rings the sender if it waits for space and there is space now. Then handles a new hello of the sender, if there is one.
+    /// True if a new hello was handled.
     pub(super) fn look_at_header<E: Events>(&mut self, to: &mut E) -> bool {
         if let Some(want) = self.end.space_for_waiter(self.lane) {
             self.lane.answered_want = want;
@@ -137,7 +145,8 @@ impl<W: Word> Visit<'_, W> {
         word != self.lane.answer && self.answer_hello(to, word, false)
     }
 
-    /// Handles a new hello of the sender. `handed_on`: all messages of its former life were delivered.
+    /// Handles a hello of the sender. `handed_on`: all messages of the sender's former life were delivered. True if anything was
+    /// done.
     fn answer_hello<E: Events>(&mut self, to: &mut E, word: u64, handed_on: bool) -> bool {
         match Hello::from_word(word) {
             Some(hello) if hello.phase == Phase::First => self.answer_first(to, hello),
@@ -155,14 +164,17 @@ impl<W: Word> Visit<'_, W> {
         true
     }
 
-    /// Whether no life was ever in force here: a life that was has moved the lane beyond position 0. One may have been half answered.
+    /// Returns whether no life of the sender was ever in force in this lane. `answer_hello` calls this if no life is in force
+    /// now. If one was, the lane is beyond position 0. `ANSWER` can also be `NEVER_ANSWERED`, if a former life of
+    /// the receiver died while it delivered messages.
     fn was_never_in_force(&self) -> bool {
         self.lane.next == 0 || Hello::from_word(self.lane.answer).is_none()
     }
 
-    /// A first life may have published messages, and may have died before it was answered. Prepares to deliver them.
+    /// Called if `HELLO` is `word`, a later life's hello, and no life was ever in force. A life in phase `First` can have
+    /// published messages, and have died before it was answered. Prepares to deliver these messages.
     fn hand_on_never_answered(&mut self, word: u64) {
-        // A life that begins from now on sees that the lane was used, or we see its hello before we read a line.
+        // If another life begins with `First` now, either it finds this `ANSWER` and does not send, or we find its hello below.
         self.lane.answer = NEVER_ANSWERED;
         self.end.set(control::ANSWER, NEVER_ANSWERED);
         // SYNC POINT: lane-first (fence)
@@ -174,16 +186,17 @@ impl<W: Word> Visit<'_, W> {
         }
     }
 
+    /// From now on, visits deliver the messages of the sender's former life, through one lap of lines.
     fn begin_to_hand_on(&mut self) {
         self.lane.hand_on_until = self.lane.next.wrapping_add(self.end.lines());
     }
 
-    /// Whether the `Begin` of this life was answered, so that it may clean the lines.
+    /// Returns whether `ANSWER` is the `Begin` of this life. With this answer the life was allowed to clean the lines.
     fn has_begun(&self, hello: Hello) -> bool {
         self.lane.answer == hello.in_phase(Phase::Begin).to_word()
     }
 
-    /// Answers a sender that found the lane unused.
+    /// Answers a life in phase `First`, which found the lane unused.
     fn answer_first<E: Events>(&mut self, to: &mut E, hello: Hello) {
         if self.lane.next != 0
             || self.lane.breach
@@ -191,7 +204,8 @@ impl<W: Word> Visit<'_, W> {
         {
             return self.quarantine(to, Breach::Hello);
         }
-        // In two steps: a later life either sees that one was answered, or we see its hello before we read a line.
+        // In two steps. If another life begins with `First` now, either it finds this `ANSWER` and does not send, or we find its
+        // hello below, before we read a line.
         self.set_answer(hello.in_phase(Phase::Begin));
         // SYNC POINT: lane-first (fence)
         fence(Ordering::SeqCst);
@@ -202,12 +216,15 @@ impl<W: Word> Visit<'_, W> {
         }
     }
 
-    /// Tells a life that it may clean the lines: all messages of former lives were delivered.
+    /// Stores `ANSWER` = `Begin`, which allows this life to clean the lines. Called after the messages
+    /// of former lives were delivered, or if they are not delivered because of a quarantine or because the sender was disowned.
     fn answer_begin<E: Events>(&mut self, to: &mut E, hello: Hello) {
         self.lane.open = false;
         self.set_answer(hello.in_phase(Phase::Begin));
         if hello.phase == Phase::Clean {
-            // Its `Begin` was answered by a former life of ours. It is put in force at the next look. We do not know its position.
+            // Another `ANSWER` than the `Begin` of this session: a former life of ours can have stored a wrong value. The next
+            // visit handles this hello again, and puts the life in force. The life may have begun at another position, so a
+            // breach in the first lap is excused.
             self.lane.last_hello = 0;
             self.lane.excused_until = self.lane.next.wrapping_add(self.end.lines());
         } else {
@@ -216,7 +233,7 @@ impl<W: Word> Visit<'_, W> {
         to.ring(self.id);
     }
 
-    /// From now on messages of this life are read.
+    /// Puts this life in force: from now on its messages are read, from the next position on.
     fn put_in_force<E: Events>(&mut self, to: &mut E, hello: Hello) {
         self.lane.go_to(self.lane.next);
         self.lane.answered_want = 0;
@@ -234,6 +251,7 @@ impl<W: Word> Visit<'_, W> {
         to.ring(self.id);
     }
 
+    /// Stores `ANSWER`.
     fn set_answer(&mut self, hello: Hello) {
         self.lane.answer = hello.to_word();
         self.lane.theirs = Some(hello.incarnation);
@@ -241,7 +259,8 @@ impl<W: Word> Visit<'_, W> {
         self.end.set(control::ANSWER, self.lane.answer);
     }
 
-    /// Delivers messages of a life of the sender that has ended: up to `share` lines, without gaps. Gives the number of lines.
+    /// Delivers messages of a life of the sender that has ended. Skips lines without a good message. Returns the number of steps,
+    /// at most `share`: each message, each line that is skipped, and the end of the life is one step.
     pub(super) fn hand_on<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
         for steps in 0..share {
             let first = self.lane.next;
@@ -253,7 +272,7 @@ impl<W: Word> Visit<'_, W> {
                 // SYNC POINT: message-published (acquire)
                 let word = tag.load_acquire();
                 let is_message = LineTag::of_word(word) == self.end.geometry.first_tag(first);
-                // A dead life is not accused: an invalid line is skipped.
+                // A life that has ended is not put into quarantine. A bad message is skipped.
                 is_message.then(|| self.end.copy(first, word, buffer).ok()).flatten()
             });
             let left = self.lane.hand_on_until.wrapping_sub(first);
@@ -265,16 +284,19 @@ impl<W: Word> Visit<'_, W> {
         share
     }
 
-    /// Advances behind a line without a message. The credit is written first: a message beyond it would be in doubt.
+    /// Skips a line without a message. `CREDIT` is stored before `HANDED`: if `HANDED` were larger when we die, our next life
+    /// would report a message in doubt.
     fn leave_out(&mut self, next: u64) {
         self.lane.next = next;
         self.give_credit();
         self.end.set(control::HANDED, next);
     }
 
+    /// All messages of the sender's former life were delivered. Handles the hello of its new life.
     fn end_former_life<E: Events>(&mut self, to: &mut E) {
         (self.lane.hand_on_until, self.lane.open, self.lane.excused_until) = (0, false, 0);
-        // It may not be the hello that was read before. A life that began since has waited, and published nothing.
+        // `HELLO` is loaded again, because yet another life can have begun meanwhile. The lives in between were never answered,
+        // so they have published nothing.
         let word = self.end.header(header::HELLO);
         self.lane.last_hello = word;
         self.answer_hello(to, word, true);
@@ -282,13 +304,15 @@ impl<W: Word> Visit<'_, W> {
 }
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// The position that the sender waits for, if it is credited by now and the sender was not rung for it. Read once, because it may change.
+    /// The value of `WANT`, if the receiver must ring for it: `CREDIT` has reached it, and the sender was not rung for it yet.
+    /// `WANT` is loaded only once, because the sender can change it at any time.
     fn space_for_waiter(&self, lane: &Lane) -> Option<u64> {
         let want = self.header(header::WANT);
         (want > lane.answered_want && want <= lane.credited).then_some(want)
     }
 
-    /// Whether a visit to the lane would find work.
+    /// Returns whether a visit to the lane would find work: a message, a new hello, or a sender that waits for space which is
+    /// there.
     pub(super) fn is_pending(&self, lane: &Lane) -> bool {
         let speaks = self.header(header::HELLO) != lane.last_hello;
         lane.hand_on_until != 0 || self.is_there(lane) || speaks || self.space_for_waiter(lane).is_some()

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words of a region, as its receiver and its senders map them (SPEC N-3 to N-6).
+//! Access to the words of a region, for its receiver and for its senders (SPEC N-3 to N-6).
 
 use crate::platform::Mapping;
 use crate::sync::{Ordering, Word};
 use mk_ipi_abi::native::{header, receiver, Geometry, LineTag, LINE_WORDS};
 
-/// The words of a control line.
+/// A control line: the words that the receiver writes for one lane.
 pub(super) type Control<W> = [W; receiver::CONTROL_WORDS];
-/// The words of a line.
+/// A line of a lane.
 pub(super) type Line<W> = [W; LINE_WORDS];
 
-/// A region as its receiver maps it: its own pages to write, the lanes to read.
+/// A region as its receiver maps it: the receiver's pages for writing, the lanes for reading.
 #[derive(Debug)]
 pub(crate) struct OwnRegion<W> {
     pub(super) geometry: Geometry,
-    /// Words of each lane.
+    /// Number of words of each lane.
     pub(super) lane_words: usize,
     pub(super) receiver: Mapping<W>,
     pub(super) lanes: Mapping<W>,
 }
 
-/// The receiver's end of one lane.
+/// One lane as its receiver accesses it.
 #[derive(Debug)]
 pub(super) struct LaneEnd<'a, W> {
     pub(super) geometry: Geometry,
@@ -28,26 +28,26 @@ pub(super) struct LaneEnd<'a, W> {
     lane: &'a [W],
 }
 
-/// A region as one of its senders maps it: its lane to write, the receiver's pages to read.
+/// A region as one of its senders maps it: the sender's lane for writing, the receiver's pages for reading.
 #[derive(Debug)]
 pub(crate) struct PeerRegion<W> {
     pub(super) geometry: Geometry,
-    /// The sender's lane.
+    /// The number of the sender's lane.
     pub(super) lane: u32,
     pub(super) receiver: Mapping<W>,
     pub(super) words: Mapping<W>,
 }
 
-/// `N` words from word `at`.
+/// The `N` words that begin with word `at`. `None` if there are fewer.
 #[inline(always)]
 pub(super) fn array<W, const N: usize>(words: &[W], at: usize) -> Option<&[W; N]> {
-    // One check: nothing here comes near the end of the address space.
+    // If the sum wraps, it is less than `at`, and `get` returns `None`.
     words.get(at..at.wrapping_add(N))?.first_chunk()
 }
 
 #[inline(always)]
 fn control_of<W>(receiver_words: &[W], lane: u32) -> Option<&Control<W>> {
-    // A lane's number is below 256.
+    // The product cannot wrap: a lane's number is below 256.
     array(
         receiver_words,
         (lane as usize).wrapping_mul(receiver::CONTROL_WORDS).wrapping_add(receiver::CONTROL),
@@ -55,11 +55,12 @@ fn control_of<W>(receiver_words: &[W], lane: u32) -> Option<&Control<W>> {
 }
 
 impl<W: Word> OwnRegion<W> {
+    /// A word of our own pages.
     pub(super) fn word(&self, at: usize) -> Option<&W> {
         self.receiver.words().get(at)
     }
 
-    /// Our end of lane number `lane`; `None` if there is no such lane.
+    /// Lane number `lane`. `None` if the region has no such lane.
     #[inline(always)]
     pub(super) fn lane_end(&self, lane: u8) -> Option<LaneEnd<'_, W>> {
         let geometry = self.geometry;
@@ -68,9 +69,10 @@ impl<W: Word> OwnRegion<W> {
         Some(LaneEnd { geometry, control, lane })
     }
 
+    /// The index of the first word of a lane in `lanes`.
     #[inline(always)]
     fn lane_at(&self, lane: u8) -> usize {
-        // At most 256 lanes of at most 65 pages.
+        // The product cannot wrap: a region has at most 256 lanes of at most 65 pages each.
         usize::from(lane).wrapping_mul(self.lane_words)
     }
 
@@ -79,7 +81,7 @@ impl<W: Word> OwnRegion<W> {
         self.lane_at(lane).wrapping_add(self.geometry.line_at(position))
     }
 
-    /// The line whose tag has this index.
+    /// The line whose tag has this index (see [`tag_at`](Self::tag_at)).
     #[inline(always)]
     pub(super) fn line(&self, tag_at: usize) -> Option<&Line<W>> {
         array(self.lanes.words(), tag_at)
@@ -91,7 +93,7 @@ impl<W: Word> OwnRegion<W> {
         control_of(self.receiver.words(), lane.into())
     }
 
-    /// The tag with this index, as it is now. One load.
+    /// Loads the tag with this index, relaxed.
     #[inline(always)]
     pub(super) fn tag(&self, at: usize) -> LineTag {
         LineTag::of_word(self.lanes.words().get(at).map_or(0, |tag| tag.load(Ordering::Relaxed)))
@@ -99,18 +101,19 @@ impl<W: Word> OwnRegion<W> {
 }
 
 impl<'a, W: Word> LaneEnd<'a, W> {
-    /// A word of the sender's header.
+    /// Loads a word of the sender's header, with acquire.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(super) fn header(&self, word: usize) -> u64 {
         let Some(word) = self.lane.get(word) else { return 0 };
         word.load_acquire()
     }
+    /// The line at `position`.
     #[inline(always)]
     pub(super) fn line(&self, position: u64) -> Option<&'a Line<W>> {
         array(self.lane, self.geometry.line_at(position))
     }
-    /// Writes a word of our control line.
+    /// Stores to a word of our control line, with release.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(super) fn set(&self, word: usize, value: u64) {
@@ -126,32 +129,32 @@ impl<'a, W: Word> LaneEnd<'a, W> {
     pub(super) fn count(&self, word: usize) {
         self.set(word, self.own(word).wrapping_add(1));
     }
-    /// Lines of the lane.
+    /// Number of lines of the lane.
     pub(super) fn lines(&self) -> u64 {
         self.geometry.lines().into()
     }
 }
 
 impl<W: Word> PeerRegion<W> {
-    /// A word of the receiver's pages.
+    /// Loads a word of the receiver's pages, with acquire.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(super) fn receiver(&self, at: usize) -> u64 {
         let Some(word) = self.receiver.words().get(at) else { return 0 };
         word.load_acquire()
     }
-    /// As `receiver`, in no order with what is read behind it.
+    /// As `receiver`, but relaxed: later loads are not ordered after this one.
     pub(super) fn receiver_relaxed(&self, at: usize) -> u64 {
         self.receiver.words().get(at).map_or(0, |word| word.load(Ordering::Relaxed))
     }
-    /// A word of our lane's control line.
+    /// Loads a word of our lane's control line, with acquire.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(super) fn control(&self, word: usize) -> u64 {
         let Some(word) = self.control_word(word) else { return 0 };
         word.load_acquire()
     }
-    /// As `control`, in no order with what is read behind it.
+    /// As `control`, but relaxed: later loads are not ordered after this one.
     #[inline(always)]
     pub(super) fn control_relaxed(&self, word: usize) -> u64 {
         self.control_word(word).map_or(0, |word| word.load(Ordering::Relaxed))
@@ -160,37 +163,39 @@ impl<W: Word> PeerRegion<W> {
     fn control_word(&self, word: usize) -> Option<&W> {
         control_of(self.receiver.words(), self.lane)?.get(word)
     }
+    /// The line at `position`.
     #[inline(always)]
     pub(super) fn line(&self, position: u64) -> Option<&Line<W>> {
         array(self.words.words(), self.geometry.line_at(position))
     }
-    /// Lines of the lane.
+    /// Number of lines of the lane.
     #[inline(always)]
     pub(super) fn lines(&self) -> u64 {
         self.geometry.lines().into()
     }
-    /// Has the line at `position` fetched for writing.
+    /// Prefetches the line at `position` for writing.
     #[inline(always)]
     pub(super) fn will_write(&self, position: u64) {
         if let Some([tag, ..]) = self.line(position) {
             tag.will_write();
         }
     }
-    /// Writes a word of the lane's header.
+    /// Stores to a word of the lane's header, with release.
     #[cfg_attr(loom, track_caller)]
     pub(super) fn set(&self, word: usize, value: u64) {
         if let Some(word) = self.words.words().get(word) {
             word.store(value, Ordering::Release);
         }
     }
-    /// As `set`, if the word is still `found`.
+    /// As `set`, but only if the word still has the value `found`. One compare-and-swap.
     #[cfg_attr(loom, track_caller)]
     pub(super) fn replace(&self, word: usize, found: u64, value: u64) {
         if let Some(word) = self.words.words().get(word) {
             let _ = word.compare_exchange(found, value, Ordering::Release);
         }
     }
-    /// As `set`, unless the word is larger already. Several CPUs may do so at once, one interrupted half-way.
+    /// As `set`, but only if `value` is larger than the word. Several CPUs can call this at the same time, and so can an
+    /// interrupt handler that interrupts a call.
     pub(super) fn raise(&self, word: usize, value: u64) {
         let Some(word) = self.words.words().get(word) else { return };
         let mut found = word.load(Ordering::Relaxed);
@@ -201,12 +206,14 @@ impl<W: Word> PeerRegion<W> {
             }
         }
     }
-    /// Reads back a word of the lane's header, which only we write.
+    /// Loads a word of the lane's header, relaxed. Apart from a kernel that creates the region again, only this
+    /// kernel writes it.
     #[inline(always)]
     pub(super) fn own(&self, word: usize) -> u64 {
         self.words.words().get(word).map_or(0, |w| w.load(Ordering::Relaxed))
     }
-    /// Adds one to a word of the lane's header. Statistics: another CPU's count may be lost.
+    /// Adds one to a word of the lane's header. For statistics only: if two CPUs do this at the same time, one addition can be
+    /// lost.
     pub(super) fn count(&self, word: usize) {
         self.set(word, self.own(word).wrapping_add(1));
     }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Generation "native": reliable, in order, one lane per sending instance (SPEC chapter N).
+//! Generation "native": a reliable link that keeps the order of messages. Each sending instance has one lane (SPEC chapter N).
 //!
-//! From bottom to top: `lane`, the words of a lane as each end maps them; `region`, which maps them; `own`, the words of a
-//! receiver for all senders. For the receiver: `state`, what it knows of a lane; `take`, which copies messages out of a lane;
-//! `birth`, the handshake when either end begins a life; `receive`, all lanes together. For the sender: `send`, `begin` and `space`;
-//! `watch`, which observes the receiver.
-//! A word in a peer's pages is read once, checked, and only then used.
+//! Both ends: `lane` accesses the words of a lane. `region` finds, checks and maps a region.
+//!
+//! Receiver: `own` writes the words that are for all senders. `state` keeps what the receiver knows of a lane. `take` copies
+//! messages out of a lane. `birth` does the handshake when either end begins a life. `receive` visits all lanes.
+//!
+//! Sender: `begin` begins a life, `send` sends, `space` waits for space, and `watch` observes the receiver.
+//!
+//! Code here reads each word of a peer's pages once, checks the copy, and uses only the copy.
 
 mod begin;
 mod birth;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The receiver's end of all lanes: which CPU may read them, which lanes it visits, and when senders must ring (SPEC N-10, N-13).
+//! The receiver's end of all lanes: which CPU may read them, which lanes a drain or a poll visits, and when senders must ring
+//! (SPEC N-10, N-13).
 
 use super::lane::OwnRegion;
 use super::state::{give_credit, Buffer, Events, Lane, Visit};
@@ -8,42 +9,51 @@ use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering, UnsafeCell, Wor
 use mk_ipi_abi::native::{receiver, Life, LineTag, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
-/// Most messages of one lane before the next lane is visited.
+/// The largest number of messages that one visit takes from a lane. After these, the next lane is visited.
 const SHARE: usize = 16;
-/// Out of this many polls, one visits every lane that had a message recently.
+/// Number of polls, the last of which visits all active lanes. Used if a lane other than the `last` one is active.
 const LOOK_AT_ACTIVE: u32 = 4;
-/// Out of this many polls, one visits every lane of an instance in the table, including its header.
+/// Number of polls, the last of which visits the lanes of all instances in the table, headers included. If lanes become inactive
+/// in between, this can take up to twice as many polls.
 const LOOK_AT_ALL: u32 = 128;
 
-/// `left` in a poll that must look at more lanes.
+/// The value of `State::polls_left` in a poll that must visit more than the `last` lane.
 const NONE_LEFT: u32 = u32::MAX;
 
-/// The state of the receiver, for its holder. All zeros is a valid state.
+/// The private state of the receiver. Only the CPU with the [`Hold`] accesses it. A state of zero bytes is valid.
 #[derive(Debug)]
 struct State<const LANES: usize> {
     lanes: [Lane; LANES],
-    /// The lanes of instances in the table, as of `version`. First those in which the last visit found something.
+    /// The numbers of the lanes whose instances are in the table. The active lanes come first: those in which the last visit
+    /// found a message or a new hello.
     list: [u8; LANES],
+    /// Number of valid entries of `list`.
     known: usize,
+    /// Number of active lanes at the start of `list`.
     active: usize,
+    /// The value of [`Events::version`] when `list` was made. 0: it must be made again.
     version: u32,
-    /// The lane with which the next round begins.
+    /// The lane with which the next round over `list` begins.
     turn: u8,
-    /// The lane in which something was found last.
+    /// The lane in which a message was found last.
     last: u8,
-    /// The index of its next tag, and its expected value.
+    /// The index of the next tag in the `last` lane, for [`OwnRegion::tag`]. `usize::MAX`: a poll must not read that lane.
     next_at: usize,
+    /// The value that this tag has when the next message is published.
     next_tag: LineTag,
-    /// Whether its last message had further lines.
+    /// Whether the message that was delivered last from the `last` lane took more than one line.
     long: bool,
-    /// Polls until one must visit more than the `last` lane, and polls since all lanes were visited.
+    /// Number of polls until one must visit more than the `last` lane.
     polls_left: u32,
+    /// Number of polls from the last visit of all lanes to the next poll that visits more than the `last` lane.
     polls_since_all: u32,
+    /// The incarnation of this receiver. `None` before its first life.
     ours: Option<Incarnation>,
     buffer: Buffer,
 }
 
-/// Clears the target of the next poll when it is dropped: if a handler unwinds, its line must not be read again.
+/// Clears `State::next_at` when it is dropped. Then, after a handler has unwound, no poll reads the line of its message
+/// again.
 struct PollTarget<'a>(&'a mut usize);
 
 impl Drop for PollTarget<'_> {
@@ -52,7 +62,8 @@ impl Drop for PollTarget<'_> {
     }
 }
 
-/// The receiver's end of a kernel's own region. One CPU at a time holds it. Aligned to 128 bytes, apart from what others write.
+/// The receiver's end of a kernel's own region. One CPU at a time holds it. Aligned to 128 bytes, so that it shares no cache line
+/// with data that other code writes.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Receiver<const LANES: usize> {
@@ -64,49 +75,55 @@ pub(crate) struct Receiver<const LANES: usize> {
 // SAFETY: `state` is accessed through the only `Hold` that exists (`held`).
 unsafe impl<const LANES: usize> Sync for Receiver<LANES> {}
 
+/// No CPU holds the receiver.
 const FREE: u32 = 0;
+/// A CPU holds the receiver.
 const HELD: u32 = 1;
-/// Held, and another CPU has left a drain to the holder.
+/// A CPU holds the receiver, and since then another CPU has tried to hold it. The holder must drain once more.
 const AGAIN: u32 = 2;
 
-/// The exclusive right to read the lanes. No CPU waits for it.
+/// The exclusive right to read the lanes. A CPU that does not get it does not wait.
 #[derive(Debug)]
 pub(crate) struct Hold<'a, const LANES: usize>(&'a Receiver<LANES>);
 
 impl<const LANES: usize> Receiver<LANES> {
     const_unless_loom! {
         pub(crate) fn new() -> Self {
-            // SAFETY: integers, `false` and `None` of a number that is never 0 are all zeros.
+            // SAFETY: zero bytes are a valid value of each field: integers are 0, a `bool` is `false`, and an `Option` of an
+            // incarnation, which is never 0, is `None`.
             let state = unsafe { core::mem::MaybeUninit::<State<LANES>>::zeroed().assume_init() };
             Self { held: AtomicU32::new(FREE), state: UnsafeCell::new(state) }
         }
     }
 
-    /// As `new`, in place.
+    /// As `new`, but writes the receiver to `at`.
     ///
     /// # Safety
     ///
-    /// `at` is valid for a write of a receiver.
+    /// `at` is aligned, and valid for a write of a receiver.
     #[cfg(not(loom))]
     pub(crate) unsafe fn new_in(at: *mut Self) {
-        // SAFETY: the caller; `FREE` is 0, and the cell is its value in memory (`sync::UnsafeCell`): as in `new`.
+        // SAFETY: the caller promises that `at` is valid. Zero bytes are a valid receiver: `FREE` is 0, a `sync::UnsafeCell` has
+        // the layout of its value, and a state of zero bytes is valid (`new`).
         unsafe { at.write_bytes(0, 1) };
     }
 
-    /// Holds the receiver. `None` if another CPU holds it: that CPU then looks once more, or schedules it.
+    /// Takes the exclusive right to read the lanes. `None` if another CPU has it. That CPU then learns from [`Hold::release`]
+    /// that it must drain once more.
     #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'_, LANES>> {
         // SYNC POINT: receiver-held (acquire); receiver-again (release)
         let next = |held| Some(if held == FREE { HELD } else { AGAIN });
         let before = self.held.fetch_update(Ordering::AcqRel, next);
-        // Made only if it is ours, because dropping it releases the receiver.
+        // `then`, not `then_some`, which would make and drop a `Hold` also if another CPU has it. Dropping one releases the
+        // receiver.
         (before == Ok(FREE)).then(|| Hold(self))
     }
 
-    /// Begins a life of the receiver, with the doorbell `at` (SPEC N-11, N-12). `discard`: messages that former lives left unread are
-    /// discarded.
+    /// Begins a life of the receiver (SPEC N-11, N-12). `at` is the value for `BELL`: the doorbell of this life, or 0 for the one
+    /// in the directory. `discard`: discards the messages that former lives left unread.
     ///
-    /// No CPU reads the lanes yet, because our own instance is not in the table.
+    /// No other CPU reads the lanes yet, because our own instance is not in the table.
     pub(crate) fn begin<W: Word>(
         &self,
         own: &OwnRegion<W>,
@@ -119,7 +136,7 @@ impl<const LANES: usize> Receiver<LANES> {
         let before = life.load(Ordering::Relaxed);
         let restarted = before != 0 && Life::from_word(before).is_none_or(|b| b.incarnation != incarnation);
         own.disarm();
-        // The doorbell of a former life is not valid any more.
+        // Overwrites the doorbell of a former life, which is not valid any more.
         bell.store(at, Ordering::Relaxed);
         hold.with(|state| {
             for (number, lane) in (0..=u8::MAX).zip(&mut state.lanes) {
@@ -131,10 +148,10 @@ impl<const LANES: usize> Receiver<LANES> {
             state.ours = Some(incarnation);
         });
         if let Some(heartbeat) = own.word(receiver::HEARTBEAT) {
-            // A life that never calls `tick` keeps 0 here, and is not suspected.
+            // Stays 0 until this life calls `tick`. No sender suspects a life with heartbeat 0.
             heartbeat.store(0, Ordering::Relaxed);
         }
-        // Last, or a life that ends in between would not count as one.
+        // Stored last, so that a sender that finds the new incarnation also finds the doubts and discards of this life.
         // SYNC POINT: receiver-life (release)
         life.store(Life { incarnation, over: false }.to_word(), Ordering::Release);
         hold.release();
@@ -143,13 +160,13 @@ impl<const LANES: usize> Receiver<LANES> {
 
 impl<const LANES: usize> Drop for Hold<'_, LANES> {
     fn drop(&mut self) {
-        // A hold that is dropped, for example by an unwinding handler, releases the receiver too.
+        // Releases the receiver if the hold is dropped without `release`, for example because a handler unwinds.
         self.give_up();
     }
 }
 
 impl<const LANES: usize> Hold<'_, LANES> {
-    /// Releases the receiver. True if another CPU left a drain to us.
+    /// Releases the receiver. True if another CPU tried to hold it in the meantime: the caller must drain once more.
     pub(crate) fn release(self) -> bool {
         let again = self.give_up();
         core::mem::forget(self);
@@ -157,18 +174,18 @@ impl<const LANES: usize> Hold<'_, LANES> {
     }
 
     fn give_up(&self) -> bool {
-        // SYNC POINT: receiver-held (release). The next holder sees what was left to us.
+        // SYNC POINT: receiver-held (release). The next holder also sees the stores that a refused CPU made before its `hold`.
         self.0.held.swap(FREE, Ordering::Release) == AGAIN
     }
 
     #[inline(always)]
     fn with<R>(&mut self, f: impl FnOnce(&mut State<LANES>) -> R) -> R {
-        // SAFETY: there is one hold (`held`), and it is borrowed mutably as long as the state is.
+        // SAFETY: there is only one hold (`held`), and this borrows it mutably for as long as it borrows the state.
         self.0.state.with_mut(|state| f(unsafe { &mut *state }))
     }
 
-    /// Delivers up to `budget` messages, lane by lane in turn (SPEC N-13). With `arm`, senders ring from now on if nothing
-    /// is left. True if something is left.
+    /// Visits the lanes in turn, and handles up to `budget` messages and hellos (SPEC N-13). With `arm`, senders ring from now on
+    /// if nothing is left. True if something can be left: the budget was used up, or a last look after arming found something.
     pub(crate) fn drain<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -179,7 +196,8 @@ impl<const LANES: usize> Hold<'_, LANES> {
         self.with(|state| state.drain(own, to, budget, arm))
     }
 
-    /// Whether a look at the `last` lane, which is one load, finds nothing, and this poll need not visit more lanes.
+    /// The first step of a poll. True if the `last` lane has no new message and no other lane is due: then the poll is over.
+    /// Loads one word of the region. Always false after a message of several lines, so that `poll` prefetches the next one.
     #[inline(always)]
     pub(crate) fn finds_nothing<W: Word>(&mut self, own: &OwnRegion<W>) -> bool {
         self.with(|state| {
@@ -189,7 +207,8 @@ impl<const LANES: usize> Hold<'_, LANES> {
         })
     }
 
-    /// Visits the lanes that are due, and delivers messages. Gives how much was found, and whether all lanes were visited.
+    /// The second step of a poll: visits the lanes that are due, and delivers messages. Returns the number of messages and hellos
+    /// found, and whether all lanes were visited.
     #[inline(always)]
     pub(crate) fn poll<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         self.with(|state| {
@@ -220,6 +239,7 @@ impl<const LANES: usize> State<LANES> {
         spent >= budget || (arm && !self.arm(own, to))
     }
 
+    /// Visits all lanes of instances in the table, until the budget is used up. Returns the number of messages and hellos found.
     fn look_at_all<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E, budget: usize) -> usize {
         let version = to.version();
         if self.version != version {
@@ -234,8 +254,8 @@ impl<const LANES: usize> State<LANES> {
         self.look_at(own, to, self.known, budget)
     }
 
-    /// Visits the first `count` lanes of the list, beginning with `turn`, until the budget is spent. Gives how much was
-    /// spent.
+    /// Visits the first `count` lanes of the list, beginning with the lane `turn`, until the budget is used up. Returns the
+    /// number of messages and hellos found.
     fn look_at<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -258,8 +278,8 @@ impl<const LANES: usize> State<LANES> {
         spent
     }
 
-    /// Moves the active ones of the first `count` lanes to the front of the list. Only after a round, because a lane that moves during
-    /// one could be skipped.
+    /// Moves the active lanes among the first `count` to the front of the list. Called after a round, because a round could skip
+    /// a lane that is moved while the round runs.
     fn sort(&mut self, count: usize) {
         self.active = 0;
         for index in 0..count {
@@ -271,7 +291,7 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Exchanges two lanes of the list.
+    /// Exchanges two entries of the list.
     fn exchange(&mut self, a: usize, b: usize) {
         // Not `swap`, which could panic.
         if let (Some(&at_a), Some(&at_b)) = (self.list.get(a), self.list.get(b)) {
@@ -281,8 +301,8 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Visits a lane: up to `share` messages, then its header. Gives the number of steps, including new hellos, because a peer could
-    /// write another one each time.
+    /// Visits a lane: takes up to `share` messages, then reads the header. Returns the number of messages and new hellos. Hellos
+    /// count, because a hostile peer could write another one before each visit, and a drain would never end.
     fn visit<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,
@@ -309,7 +329,7 @@ impl<const LANES: usize> State<LANES> {
         steps
     }
 
-    /// A poll that visits several lanes, or all.
+    /// The part of a poll that visits all active lanes, or all lanes.
     #[inline(never)]
     fn look_at_more<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> (usize, bool) {
         let all = self.polls_since_all >= LOOK_AT_ALL;
@@ -324,6 +344,8 @@ impl<const LANES: usize> State<LANES> {
         (found, all)
     }
 
+    /// The usual part of a poll: takes one message from the `last` lane, if exactly one is published there. In all other cases
+    /// calls [`take_turn`](Self::take_turn).
     #[inline(always)]
     fn look_at_last<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
         let (number, next) = (self.last, (self.next_at, self.next_tag));
@@ -350,7 +372,7 @@ impl<const LANES: usize> State<LANES> {
         1
     }
 
-    /// Visits the `last` lane when it holds something else than one good message.
+    /// Visits the `last` lane: takes up to [`SHARE`] messages, then reads the header.
     #[inline(never)]
     fn take_turn<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &mut E) -> usize {
         self.clear_poll_target();
@@ -359,20 +381,21 @@ impl<const LANES: usize> State<LANES> {
         found
     }
 
-    /// Clears the target, so that a poll finds nothing until it is set again. If a handler unwinds, no wrong line is read.
+    /// Keeps polls from reading the `last` lane before [`set_poll_target`](Self::set_poll_target) is called: a handler that
+    /// unwinds would leave a wrong `next_at`.
     #[inline(always)]
     fn clear_poll_target(&mut self) {
         self.next_at = usize::MAX;
     }
 
-    /// Plans the next polls: when to visit more lanes, and which line to check.
+    /// Plans the next polls: which of them visits more lanes, and which line the others check.
     fn plan_polls<W: Word>(&mut self, own: &OwnRegion<W>) {
         let more_often = self.active > 1 || (self.active == 1 && self.list.first() != Some(&self.last));
         self.polls_left = if more_often { LOOK_AT_ACTIVE } else { LOOK_AT_ALL }.wrapping_sub(1);
         self.set_poll_target(own);
     }
 
-    /// Sets the tag that a poll expects in the `last` lane.
+    /// Sets the line of the `last` lane that a poll checks, and the tag that it expects there.
     #[inline(always)]
     fn set_poll_target<W: Word>(&mut self, own: &OwnRegion<W>) {
         if let Some(lane) = self.lanes.get(usize::from(self.last)) {
@@ -386,18 +409,20 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Asks senders to ring from now on. False if something came meanwhile (SPEC N-10).
+    /// Stores 1 to `ARMED`, so that senders ring from now on. Then checks the lanes once more (SPEC N-10). If there is work,
+    /// stores 0 again and returns false.
     fn arm<W: Word, E: Events>(&mut self, own: &OwnRegion<W>, to: &E) -> bool {
         let Some(armed) = own.word(receiver::ARMED) else { return true };
-        // SYNC POINT: bell (release). A sender that finds us armed rings our present doorbell.
+        // SYNC POINT: bell (release). A sender that finds 1 in `ARMED` also finds our present doorbell in `BELL`.
         armed.store(1, Ordering::Release);
-        // SYNC POINT: armed (fence). Either a sender sees that we are armed, or we see what it has stored.
+        // SYNC POINT: armed (fence). Either a sender finds 1 in `ARMED`, or we see its message, hello or request for space.
         fence(Ordering::SeqCst);
         let is_pending = |&number: &u8| {
             let lane = self.lanes.get(usize::from(number));
             own.lane_end(number).zip(lane).is_some_and(|(end, lane)| end.is_pending(lane))
         };
-        // An instance that has come since the last look is looked at by whoever added it.
+        // If the table has changed, `list` is out of date, so the lanes must be visited again. If an instance is added after this
+        // check, the CPU that adds it schedules a drain.
         let pending = to.version() != self.version || self.list.iter().take(self.known).any(is_pending);
         if pending {
             armed.store(0, Ordering::Relaxed);

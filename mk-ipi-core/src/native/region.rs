@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finds, checks and maps a native region. Its pages are mapped with no more rights than their users need (SPEC N-1, N-3).
+//! Finds, checks and maps a native region. Pages that this kernel only reads are mapped read-only (SPEC N-1, N-3).
 
 use super::lane::{array, OwnRegion, PeerRegion};
 use crate::platform::{Access, MapError, Mapping, PhysMemory};
@@ -11,18 +11,18 @@ use zerocopy::transmute;
 /// Why a region was not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RegionError {
-    /// It does not begin on a page boundary.
+    /// The region does not begin on a page boundary, or a part of it would end above the largest physical address.
     Misaligned,
     /// The memory could not be mapped.
     Map(MapError),
-    /// There is no native region that this build can use.
+    /// The memory has no stamp of a native region, or the stamp of a region that this build cannot use.
     Stamp(StampError),
-    /// It has no lane for us.
+    /// The region has no lane for this instance.
     NoLane(InstanceId),
 }
 
 impl<W: Word> OwnRegion<W> {
-    /// Maps our own region at `range`, with the geometry in its stamp.
+    /// Maps this kernel's own region at `range`. The geometry is that in the region's stamp.
     pub(crate) fn map<P: PhysMemory<Word = W>>(platform: &P, range: PhysRange) -> Result<Self, RegionError> {
         let geometry = look(platform, range)?;
         let own = (0, geometry.receiver_len(), Access::ReadWrite);
@@ -38,7 +38,8 @@ impl<W: Word> OwnRegion<W> {
 }
 
 impl<W: Word> PeerRegion<W> {
-    /// Maps the parts of the region at `range` that `me` may use, with the geometry in its stamp.
+    /// Maps a peer's region at `range`: the receiver's pages read-only, and the lane of instance `me` for writing. The geometry
+    /// is that in the region's stamp.
     pub(crate) fn map<P: PhysMemory<Word = W>>(
         platform: &P,
         range: PhysRange,
@@ -53,7 +54,7 @@ impl<W: Word> PeerRegion<W> {
         Ok(Self { geometry, lane, receiver, words })
     }
 
-    /// The geometry from its stamp.
+    /// The geometry from the region's stamp.
     pub(crate) const fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -64,10 +65,10 @@ impl<W: Word> PeerRegion<W> {
     }
 }
 
-/// A part of a region: where it begins, its length, how it is mapped.
+/// A part of a region: its offset and its length in bytes, and the access for which it is mapped.
 type Part = (u64, u64, Access);
 
-/// Maps a part of the region completely.
+/// Maps one part of the region at `range`. An error if the platform maps fewer or more words than the part has.
 fn part<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -83,7 +84,7 @@ fn part<P: PhysMemory>(
     Err(RegionError::Map(MapError::Misaligned))
 }
 
-/// Maps two parts, or none.
+/// Maps two parts. If the second one cannot be mapped, unmaps the first one.
 fn map_both<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -100,13 +101,13 @@ fn map_both<P: PhysMemory>(
     }
 }
 
-/// Undoes [`part`].
+/// Unmaps a mapping that [`part`] made.
 fn unmap<P: PhysMemory>(platform: &P, mapping: Mapping<P::Word>) {
-    // SAFETY: every mapping here came from `map` of this platform, and the callers have ended all borrows from it.
+    // SAFETY: `map` of this platform made the mapping, and the callers hold no reference into it any more.
     unsafe { platform.unmap(mapping) };
 }
 
-/// Reads the stamp of the region at `range` once, and checks the copy.
+/// Copies the stamp of the region at `range`, checks the copy, and returns the geometry in it.
 fn look<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Geometry, RegionError> {
     if !range.start().is_page_aligned() {
         return Err(RegionError::Misaligned);
@@ -125,7 +126,7 @@ fn look<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Geometry, Regio
     stamp.check(len, other).map_err(RegionError::Stamp)
 }
 
-/// The words where MKIPI003 and its family have their magic, if the region is long enough.
+/// Reads the two words in which a region of layout MKIPI0nn has its magic and its version. `None` if the region is too short.
 fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[u64; 2]> {
     const PAGE: u64 = MKIPI0NN_AT & !(PAGE_SIZE - 1);
     let rest = len.checked_sub(PAGE)?.min(PAGE_SIZE);
@@ -137,7 +138,7 @@ fn mkipi0nn<P: PhysMemory>(platform: &P, range: PhysRange, len: u64) -> Option<[
     words
 }
 
-/// Calls `each` for every instance whose word says that it has the region at `range` mapped (SPEC N-17).
+/// Calls `each` for every instance whose `ATTACHED` word says that the instance has the region at `range` mapped (SPEC N-17).
 pub(crate) fn mapped_by<P: PhysMemory>(
     platform: &P,
     range: PhysRange,
@@ -150,14 +151,15 @@ pub(crate) fn mapped_by<P: PhysMemory>(
         _ => MapError::Misaligned,
     })?;
     let lane_words = (geometry.lane_len() >> 3) as usize;
-    // See `Endpoint::attach_listed`.
+    // The other half of the fence in `Endpoint::attach_listed`: either we see the word of an instance that attaches now, or that
+    // instance reads the directory as we have written it before this call.
     fence(Ordering::SeqCst);
     let attached = |lane: u8| {
         let word =
             lanes.words().get(usize::from(lane).wrapping_mul(lane_words).wrapping_add(header::ATTACHED));
         // SYNC POINT: lane-attached (acquire)
         let word = Some(word?.load_acquire()).filter(|word| *word != 0)?;
-        // An invalid word counts as attached too.
+        // An instance with an invalid word counts as attached too.
         let life = Attached::from_word(word).map_or(Incarnation::FIRST, |attached| attached.incarnation);
         Some((InstanceId::new(lane), life))
     };
@@ -166,7 +168,8 @@ pub(crate) fn mapped_by<P: PhysMemory>(
     Ok(())
 }
 
-/// Makes an empty region of `geometry` at `range`, which is not in use yet. The magic of the stamp is written last.
+/// Makes an empty region of this geometry at `range`. No kernel may use that memory. The magic of the stamp is stored last, so
+/// that a reader finds a complete region or none.
 pub(crate) fn create<P: PhysMemory>(
     platform: &P,
     range: PhysRange,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The sender's end of a lane: take lines, fill them, publish them, ring if the receiver wants it (SPEC N-8, N-10).
+//! The sender's end of a lane. A send takes lines, fills and publishes them, and rings the receiver if necessary (SPEC N-8,
+//! N-10).
 //!
-//! Several CPUs of one instance share the lane, interrupt and NMI handlers included: lines are taken by one compare-and-swap in
-//! private memory, and nothing waits for whoever holds others.
+//! Several CPUs of one instance share the lane, also in interrupt and NMI handlers. One compare-and-swap on a word in private
+//! memory takes the lines of a message. No send waits for another one that has taken lines and not published them yet.
 
 use super::lane::{Line, PeerRegion};
 use crate::sync::{fence, AtomicU64, Ordering, Word};
@@ -12,58 +13,59 @@ use mk_ipi_abi::native::{
 };
 use mk_ipi_abi::MessageType;
 
-/// Why nothing was sent. Nothing has changed.
+/// Why nothing was sent. The lane has not changed, except for its statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsent {
-    /// The receiver has not read enough yet.
+    /// The lane has too few free lines: the receiver has not handled enough messages yet.
     Full,
-    /// The receiver has not answered this life of ours yet.
+    /// The receiver has not answered the hello of this life yet.
     Unanswered,
-    /// The receiver says that we broke the protocol.
+    /// The receiver has put the lane into quarantine, because this life broke the protocol.
     Quarantined,
-    /// The words of the receiver contradict each other, or it does not know this life of ours any more.
+    /// The receiver's `CREDIT` has an impossible value, or its `ANSWER` does not name this life any more. Attach again.
     Broken,
-    /// Other CPUs took lines at each try of this one.
+    /// At each try, another CPU or an interrupt handler took lines first.
     Contended,
-    /// More bytes than the region allows.
+    /// The message has more bytes than the region allows.
     TooLong,
     /// The region was created again since we attached.
     Gone,
 }
 
-/// The value of `tail` while no line can be taken, because the life was not answered yet. No position is that large.
+/// The value of `tail` until this life is answered. It is larger than all positions, so no line can be taken.
 pub(super) const UNANSWERED: u64 = 1 << 63;
-/// The value of `tail` while one CPU prepares the lane for the life that was answered.
+/// The value of `tail` while one CPU continues the handshake. No line can be taken then, either.
 pub(super) const PREPARING: u64 = UNANSWERED + 1;
-/// Tries of the compare-and-swap. Each failure means that another CPU, or an interrupt, has taken lines.
+/// Largest number of tries to take lines. A try fails if another CPU, or an interrupt handler, takes lines at the same time.
 const TRIES: usize = 64;
-/// How many lines ahead a sender of many messages prefetches.
+/// Distance in lines between the last message that was stored and the lines that `post` prefetches.
 const AHEAD: u64 = 16;
 
-/// The sender's end of its lane in another instance's region. Aligned to 128 bytes, apart from what others write.
+/// The sender's end of its lane in another instance's region. Aligned to 128 bytes, so that it shares no cache line with data
+/// that other code writes.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Sender<W> {
-    /// The next line to take, or one of the marks above.
+    /// The position of the next line to take, or [`UNANSWERED`] or [`PREPARING`].
     pub(super) tail: AtomicU64,
-    /// The last value that was read from `CREDIT`. Never beyond `tail`.
+    /// The largest value that was read from `CREDIT` in this life. Never larger than `tail`.
     pub(super) credit: AtomicU64,
-    /// The line at which this life began.
+    /// The position at which this life began.
     pub(super) base: AtomicU64,
-    /// The last value of `BELL` that was checked and valid.
+    /// The last value of `BELL` that was checked with the directory and found valid. 0: none.
     pub(super) good_bell: AtomicU64,
     /// The length, plus 1, of the longest message that waits for space; 0 if none does.
     pub(super) waiting: AtomicU64,
-    /// Lines of the lane; 0 if its messages are too short to fill a line.
+    /// Number of lines of the lane. 0 if the region allows no message that fills the first line.
     pub(super) room_for_full_line: u64,
-    /// Whether our lane held no hello before.
+    /// Whether `HELLO` of the lane was 0 before this life began.
     pub(super) fresh: bool,
-    /// The hello of this life, in the phase in which it sends.
+    /// The hello of this life in the phase in which this life can send: `First` or `Clean`.
     pub(super) hello: Hello,
     pub(super) region: PeerRegion<W>,
 }
 
-/// Lines that were taken.
+/// Lines that a send has taken: the position of the first one, and the credit that was known then.
 #[derive(Clone, Copy)]
 struct TakenLines {
     first: u64,
@@ -71,7 +73,8 @@ struct TakenLines {
 }
 
 impl<W: Word> Sender<W> {
-    /// Detaches, and gives back the mapped region. The lane stays as it is, so published messages will be read.
+    /// Stores 0 to `ATTACHED`, and returns the mapped region. The lines do not change, so the receiver will read published
+    /// messages.
     pub(crate) fn into_region(self) -> PeerRegion<W> {
         if !self.is_gone() {
             // SYNC POINT: lane-attached (release)
@@ -80,23 +83,23 @@ impl<W: Word> Sender<W> {
         self.region
     }
 
-    /// Whether our lane held no hello before.
+    /// Returns whether `HELLO` of the lane was 0 before this life began.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Whether the region was created again since we attached: our word in it is gone.
+    /// Returns whether the region was created again since this life began. Then our `ATTACHED` word is 0.
     #[inline(always)]
     pub(crate) fn is_gone(&self) -> bool {
         self.region.own(header::ATTACHED) == 0
     }
 
-    /// Writes that this kernel has followed the directory up to this generation (SPEC N-17).
+    /// Stores to `ATTACHED` that this kernel has followed the directory up to this generation (SPEC N-17).
     pub(crate) fn follow(&self, generation: u32) {
         let found = self.region.own(header::ATTACHED);
         if found != 0 {
             let attached = Attached { incarnation: self.hello.incarnation, generation };
-            // A compare-and-swap, so that we do not become attached to a region that is created again just now.
+            // A compare-and-swap: if the region is created again at this moment, its word must stay 0.
             // SYNC POINT: lane-followed (release)
             self.region.replace(header::ATTACHED, found, attached.to_word());
         }
@@ -107,8 +110,9 @@ impl<W: Word> Sender<W> {
         self.region.geometry
     }
 
-    /// Stores a message and publishes it (SPEC N-8). Gives its number. `cpu` is the id of the sending CPU for the message; `swap` is the
-    /// compare-and-swap that takes lines.
+    /// Stores a message and publishes it (SPEC N-8). Returns its number. `cpu` is the id of the sending CPU, which the message
+    /// contains. `swap` is the compare-and-swap that takes lines: word, expected value, new value. It returns whether it has
+    /// stored.
     pub(crate) fn send(
         &self,
         msg_type: MessageType,
@@ -121,8 +125,9 @@ impl<W: Word> Sender<W> {
         self.fill(first, lines, msg_type, cpu, payload)
     }
 
-    /// As `send`, for as many messages of one type as there is space for, from the first on. Gives their count, and the last one's
-    /// number. One compare-and-swap takes all lines. Lines for later messages are prefetched.
+    /// As `send`, for several messages of one type. If there is not space for all, sends as many as fit, from the first on.
+    /// Returns how many were sent, and the number of the last one. One compare-and-swap takes all lines. Prefetches lines for
+    /// later messages.
     #[inline(always)]
     pub(crate) fn post(
         &self,
@@ -144,7 +149,8 @@ impl<W: Word> Sender<W> {
         for payload in payloads.iter().take(count) {
             let lines = self.lines_of(payload)?;
             position = self.fill(position, lines, msg_type, cpu, payload)?;
-            // Only lines that the receiver has read. A single send does not prefetch, because the receiver would be polling those lines.
+            // Prefetches only lines that the receiver has read and credited. `send` prefetches nothing, because a receiver that
+            // polls reads the next lines all the time.
             let ahead = (AHEAD..AHEAD.wrapping_add(lines)).map(|n| position.wrapping_add(n));
             ahead
                 .filter(|p| p.wrapping_sub(credit) < self.region.lines())
@@ -153,10 +159,10 @@ impl<W: Word> Sender<W> {
         Ok((count, position))
     }
 
-    /// How many of the first `count` messages fit now. There was no space for all of them.
+    /// Called when there is no space for `count` messages. Returns how many of them fit, from the first on.
     #[cold]
     fn fitting(&self, payloads: &[&[u8]], count: usize) -> Result<usize, Unsent> {
-        // Loaded in this order, because the credit is never beyond the tail.
+        // The credit is loaded first: it is never larger than a tail that is loaded later.
         let credit = self.credit.load(Ordering::Relaxed);
         let used = self.tail.load(Ordering::Relaxed).wrapping_sub(credit);
         let mut free = self.region.lines().saturating_sub(used);
@@ -171,15 +177,16 @@ impl<W: Word> Sender<W> {
         Ok(fit)
     }
 
-    /// True if the receiver must be rung for published messages.
+    /// Called after messages were published, or after a store to `HELLO` or `WANT`. Returns whether the receiver must be rung.
     #[inline(always)]
     pub(crate) fn flush(&self) -> bool {
-        // SYNC POINT: armed (fence). Either we see that it is armed, or its second look sees what we have stored.
+        // SYNC POINT: armed (fence). Either we find 1 in `ARMED`, or the receiver's check after arming sees what we have stored.
         fence(Ordering::SeqCst);
         // SYNC POINT: bell (acquire)
         self.region.receiver(receiver::ARMED) != 0
     }
 
+    /// The number of lines for a payload. An error if it is too long for the region.
     #[inline(always)]
     fn lines_of(&self, payload: &[u8]) -> Result<u64, Unsent> {
         if payload.len() > self.region.geometry.max_len() as usize {
@@ -188,8 +195,8 @@ impl<W: Word> Sender<W> {
         Ok(lines_of(payload.len()))
     }
 
-    /// As `send`, in few instructions, for a message that fills one line and finds space at the first try. Otherwise `None`, and
-    /// nothing has happened.
+    /// As `send`, in few instructions, for a message that fills exactly one line. `None`, and nothing is sent, if the payload has
+    /// another length or the first try to take a line fails.
     #[inline(always)]
     pub(crate) fn send_line(
         &self,
@@ -204,7 +211,7 @@ impl<W: Word> Sender<W> {
         Some(first.wrapping_add(1))
     }
 
-    /// Takes lines whose former messages the receiver has handled (SPEC N-8).
+    /// Takes free lines: their former messages were handled by the receiver (SPEC N-8).
     fn take(&self, lines: u64, swap: impl Fn(&AtomicU64, u64, u64) -> bool) -> Result<TakenLines, Unsent> {
         for _ in 0..TRIES {
             match self.try_take(lines, self.region.lines(), &swap) {
@@ -215,7 +222,7 @@ impl<W: Word> Sender<W> {
         Err(Unsent::Contended)
     }
 
-    /// One try to take lines, if at most `room` lines are unread then.
+    /// One try to take lines. Takes none if more than `room` lines would then be taken and not credited.
     #[inline(always)]
     fn try_take(
         &self,
@@ -235,7 +242,8 @@ impl<W: Word> Sender<W> {
         swap(&self.tail, first, next).then_some(TakenLines { first, credit })
     }
 
-    /// Reads the receiver's credit, if the known value is not enough.
+    /// Called when a try to take lines has failed. Loads the receiver's `CREDIT` if the known value is too small. An error if
+    /// another try cannot succeed now.
     #[cold]
     fn refresh(&self, lines: u64) -> Result<(), Unsent> {
         let (tail, known) = (self.tail.load(Ordering::Relaxed), self.credit.load(Ordering::Relaxed));
@@ -246,12 +254,12 @@ impl<W: Word> Sender<W> {
             return Err(Unsent::Unanswered);
         }
         if tail.wrapping_add(lines).wrapping_sub(known) <= self.region.lines() {
-            // Another CPU took lines in between.
+            // The known credit is large enough: the try failed because another CPU took lines.
             return Ok(());
         }
         // SYNC POINT: lane-credit (acquire)
         let credit = self.region.control(control::CREDIT);
-        // Loaded after the credit, so that all credited lines were taken before.
+        // Loaded after the credit: all lines below a correct credit were taken before, so the tail is not below it.
         let tail = self.tail.load(Ordering::Relaxed);
         if credit < known || credit > tail || !self.is_in_force() {
             return Err(Unsent::Broken);
@@ -268,7 +276,8 @@ impl<W: Word> Sender<W> {
         }
     }
 
-    /// Fills taken lines. The first line, which the receiver checks, is written last, and its tag last of all. Gives the position behind.
+    /// Fills lines that were taken. The receiver checks the tag of the first line, so this tag is stored last. Returns the
+    /// position after the lines.
     #[inline(always)]
     fn fill(
         &self,
@@ -286,23 +295,23 @@ impl<W: Word> Sender<W> {
         Ok(first.wrapping_add(lines))
     }
 
-    /// Fills the first line of a message of `len` bytes, its tag last.
+    /// Fills the first line of a message of `len` bytes. Stores the tag last, which publishes the message.
     #[inline(always)]
     fn fill_first(&self, first: u64, msg_type: MessageType, cpu: u32, len: usize, payload: &[u8]) {
-        // Each index is in the lane (`PeerRegion::map`).
+        // Always `Some`: `PeerRegion::map` has mapped all lines of the lane.
         let Some([tag, about, near @ ..]) = self.region.line(first) else { return };
         store(near, payload);
-        // A region's longest message has 4,096 bytes.
+        // `len` fits into 32 bits: no region allows messages of more than 4,096 bytes.
         #[expect(clippy::cast_possible_truncation, reason = "checked by `lines_of`")]
         about.store(MessageInfo { len: len as u32, cpu }.to_word(), Ordering::Relaxed);
         // SYNC POINT: message-published (release)
         tag.store(self.region.geometry.first_tag(first).to_word(msg_type.0), Ordering::Release);
     }
 
-    /// Fills the further lines of a message.
+    /// Fills the further lines of a message. `payload` is the part after the first line.
     #[inline(never)]
     fn fill_further(&self, first: u64, lines: u64, payload: &[u8]) {
-        // Prefetches all of them first. Otherwise each store would wait for its line.
+        // Prefetches all lines first. Otherwise the stores would wait for one cache line after the other.
         (0..lines).for_each(|n| self.region.will_write(first.wrapping_add(n)));
         let mut rest = payload;
         for position in (1..lines).map(|n| first.wrapping_add(n)) {
@@ -318,8 +327,8 @@ impl<W: Word> Sender<W> {
         }
     }
 
-    /// The doorbell that the receiver asks for, if `is_its_cpu` says that the CPU belongs to it. `None`: use the one in the directory
-    /// (SPEC N-12). The question is repeated whenever the word has changed.
+    /// The doorbell in `BELL`. `None` if there is none, or if `is_its_cpu` says that its CPU does not belong to the receiver: use
+    /// the doorbell in the directory then (SPEC N-12). `is_its_cpu` is not called if `BELL` still has the last valid value.
     pub(crate) fn bell(&self, is_its_cpu: impl FnOnce(Bell) -> bool) -> Option<Bell> {
         let word = self.region.receiver(receiver::BELL);
         let bell = Bell::from_word(word)?;
@@ -332,23 +341,24 @@ impl<W: Word> Sender<W> {
         Some(bell)
     }
 
-    /// Forgets the checked `BELL`, so that the directory is asked again.
+    /// Forgets the last valid value of `BELL`, so that the next [`bell`](Self::bell) calls `is_its_cpu` again.
     pub(crate) fn forget_bell(&self) {
         self.good_bell.store(0, Ordering::Relaxed);
     }
 
-    /// Counts a doorbell that was rung.
+    /// Adds one to the statistics of doorbells.
     pub(crate) fn count_rung(&self) {
         self.region.count(header::RUNG);
     }
 
-    /// Whether the receiver knows our life.
+    /// Returns whether `ANSWER` allows this life to send.
     pub(super) fn is_in_force(&self) -> bool {
-        // Relaxed: no later load depends on it.
+        // Relaxed, because no later load must be ordered after this one.
         is_answer_to(self.hello, self.region.control_relaxed(control::ANSWER))
     }
 
-    /// The first position of this life, and the one behind its last taken line.
+    /// The position at which this life began, and the position after the last line that it has taken. Both are 0 until this life
+    /// is answered.
     pub(super) fn positions(&self) -> (u64, u64) {
         // SYNC POINT: lane-prepared (acquire)
         let tail = self.tail.load(Ordering::Acquire);
@@ -360,13 +370,14 @@ impl<W: Word> Sender<W> {
     }
 }
 
-/// Whether a life with this hello may send while `ANSWER` has this value: the answer to its hello. In phase `First`, which does not
-/// wait, also no answer, or the answer to its `Begin`.
+/// Returns whether a life with this hello may send while `ANSWER` has this value, which must be that hello. A life in phase
+/// `First` does not wait for its answer, so it may also send if `ANSWER` is 0, or is `Begin` of its session.
 pub(super) fn is_answer_to(hello: Hello, answer: u64) -> bool {
     let first = hello.phase == Phase::First;
     answer == hello.to_word() || (first && (answer == 0 || answer == hello.in_phase(Phase::Begin).to_word()))
 }
 
+/// Stores bytes to words, little endian. Bits of the last word after the last byte are 0. Further words do not change.
 #[inline(always)]
 fn store<W: Word>(words: &[W], mut bytes: &[u8]) {
     for word in words {

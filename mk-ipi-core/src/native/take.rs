@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Takes messages out of a lane: finds one, copies each word once, checks the copy, delivers it (SPEC N-6 to N-8, N-11).
+//! Takes messages out of a lane: finds a message, copies each of its words once, checks the copy, and delivers the copy (SPEC N-6
+//! to N-8, N-11).
 
 use super::lane::{Control, LaneEnd, Line, OwnRegion};
 use super::state::{Buffer, Events, Lane, Visit};
@@ -12,14 +13,14 @@ use mk_ipi_abi::native::{
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use zerocopy::IntoBytes;
 
-/// How many lines ahead of reading lines are prefetched.
+/// Distance in lines between the line that is read next and the first line that is prefetched.
 const BEHIND: u64 = 8;
-/// Distance between the lines that are checked to find out how much is published.
+/// Distance in lines between two checks of how far lines are published. Such a check looks at one line only.
 const STRIDE: u64 = 16;
 
 /// A copied and checked message.
 pub(super) struct Copied {
-    /// The position behind it.
+    /// The position after the message.
     pub end: u64,
     len: usize,
     cpu: u32,
@@ -27,14 +28,15 @@ pub(super) struct Copied {
 }
 
 impl<W: Word> LaneEnd<'_, W> {
-    /// Whether a message begins at the lane's next line. One load.
+    /// Returns whether the lane is open and a message begins at its next line. One load.
     #[inline(always)]
     pub(super) fn is_there(&self, lane: &Lane) -> bool {
         let tag = self.line(lane.next).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
         lane.open && LineTag::of_word(tag) == self.geometry.first_tag(lane.next)
     }
 
-    /// Copies the message whose first word is `word` out of its lines, and checks the copy.
+    /// Copies the message at position `first` out of its lines, and checks the copy. `word` is the first word of the message,
+    /// which the caller has loaded and checked.
     #[inline(always)]
     pub(super) fn copy(&self, first: u64, word: u64, buffer: &mut Buffer) -> Result<Copied, Breach> {
         let Some([_, about, near @ ..]) = self.line(first) else { return Err(Breach::Tag) };
@@ -43,7 +45,7 @@ impl<W: Word> LaneEnd<'_, W> {
             return Err(Breach::Length);
         }
         let len = len as usize;
-        // Copies all words: that is faster than to compute how many the payload has.
+        // Copies all words of the line. This is faster than to compute how many of them belong to the payload.
         for (copy, word) in buffer.iter_mut().zip(near) {
             *copy = word.load(Ordering::Relaxed);
         }
@@ -54,7 +56,7 @@ impl<W: Word> LaneEnd<'_, W> {
         Ok(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
     }
 
-    /// Copies the further lines of a message.
+    /// Copies the further lines of a message, and checks their tags.
     #[inline(never)]
     fn copy_further(&self, positions: core::ops::Range<u64>, buffer: &mut Buffer) -> Result<(), Breach> {
         let mut rest = buffer.get_mut(FIRST_LINE_WORDS..).unwrap_or(&mut []);
@@ -73,13 +75,14 @@ impl<W: Word> LaneEnd<'_, W> {
         good.then_some(()).ok_or(Breach::Tag)
     }
 
-    /// Prefetches the next `count` lines, if they are known to be published. To prefetch a line that is being written would take it
-    /// away from its writer.
+    /// Prefetches `count` lines, beginning `BEHIND` lines after the next one, but none after the last line that is known to be
+    /// published. Prefetching a line that a sender is writing would take the cache line away from the sender's CPU.
     #[inline(always)]
     fn fetch(&self, lane: &mut Lane, count: u64) {
         let from = lane.next.wrapping_add(BEHIND);
         if from.wrapping_add(count) > lane.known && lane.next >= lane.look_ahead_at {
-            // If this line is published, all before it are. The line to be checked next is prefetched now, so that the check does not wait.
+            // If this line is published, the lines before it usually are, too. Not always: several CPUs can send at once. The
+            // line of the next check is prefetched now, so that the check need not wait for it.
             lane.look_ahead_at = from;
             let far = lane.next.max(lane.known).wrapping_add(STRIDE);
             let tag = self.line(far).map_or(0, |[tag, ..]| tag.load(Ordering::Relaxed));
@@ -105,8 +108,8 @@ impl<W: Word> LaneEnd<'_, W> {
         }
     }
 
-    /// Called when there is no message. If the last one was long, the next one is likely to be long too. Its further lines are written
-    /// before its first, so they are prefetched while we wait for that.
+    /// Called when there is no message. If the last message had several lines, the next one probably has, too. The sender stores
+    /// its further lines before its first line. So the further lines are prefetched while the first line is not there yet.
     #[inline(always)]
     pub(super) fn prefetch_long(&self, lane: &Lane) {
         if lane.long {
@@ -116,7 +119,8 @@ impl<W: Word> LaneEnd<'_, W> {
 }
 
 impl<W: Word> Visit<'_, W> {
-    /// Delivers up to `share` messages, in order. Gives their number.
+    /// Delivers up to `share` messages, in order. Returns their number; a bad message, after which the lane is closed, counts
+    /// too.
     pub(super) fn take<E: Events>(&mut self, to: &mut E, buffer: &mut Buffer, share: usize) -> usize {
         let mut found = 0usize;
         while found < share && self.lane.open {
@@ -135,7 +139,7 @@ impl<W: Word> Visit<'_, W> {
             match self.end.copy(first, word, buffer) {
                 Ok(copied) => {
                     if found != 0 {
-                        // Not for the first message. After one, there may be a stream.
+                        // Not for the first message: it is often the only one. After two messages, more are likely.
                         self.end.fetch(self.lane, copied.end.wrapping_sub(first));
                     }
                     self.hand_out(to, &copied, buffer);
@@ -147,14 +151,14 @@ impl<W: Word> Visit<'_, W> {
         found
     }
 
-    /// Gives a message to its handlers, and advances behind it.
+    /// Advances the lane to the position after the message, then calls the handlers of the message.
     #[inline(always)]
     pub(super) fn hand_out<E: Events>(&mut self, to: &mut E, copied: &Copied, buffer: &Buffer) {
         self.report_began(to);
         hand_out(self.end.control, self.lane, (self.id, self.ours), to, copied, buffer);
     }
 
-    /// Reports, once, that messages of this life of the sender begin.
+    /// Reports once, before the first message of a sender's life, that this life has begun.
     #[inline(always)]
     pub(super) fn report_began<E: Events>(&mut self, to: &mut E) {
         if !self.lane.began_reported {
@@ -166,8 +170,9 @@ impl<W: Word> Visit<'_, W> {
     }
 }
 
-/// Copies the message of lane `number` whose tag has index `at`. The usual case of a poll, in few instructions for one line.
-/// `None` if there is no good message.
+/// As [`LaneEnd::copy`], for the usual case of a poll: in few instructions if the message has one line. The message is that of
+/// lane `number` at position `first`; its tag has index `at` and must have the value `expected`. `None` if there is no good
+/// message.
 #[inline(always)]
 pub(super) fn copy_next<W: Word>(
     own: &OwnRegion<W>,
@@ -192,7 +197,8 @@ pub(super) fn copy_next<W: Word>(
     Some(Copied { end, len, cpu, msg_type: (word >> 32) as u32 })
 }
 
-/// Copies the lines from `from` on of a message of `len` bytes. Gives the position behind it.
+/// Copies the further lines of a message of `len` bytes. `from` is the position of the first of them. Returns the position after
+/// the message.
 #[inline(never)]
 fn copy_rest<W: Word>(
     own: &OwnRegion<W>,
@@ -206,7 +212,7 @@ fn copy_rest<W: Word>(
     Some(end)
 }
 
-/// Gives a message to its handlers, and advances behind it.
+/// Advances the lane to the position after the message, then calls the handlers of the message.
 #[inline(always)]
 pub(super) fn hand_out<W: Word, E: Events>(
     control: &Control<W>,
@@ -220,7 +226,8 @@ pub(super) fn hand_out<W: Word, E: Events>(
     lane.long = len > FIRST_LINE_WORDS * 8;
     lane.received = lane.received.wrapping_add(1);
     let [_, _, _, handed, ..] = control;
-    // Written before the handlers run: if we die in them, our next life knows which message is in doubt (SPEC N-11).
+    // Stored before the handlers run: if this kernel dies in a handler, its next life knows which message is in doubt (SPEC
+    // N-11).
     handed.store(end, Ordering::Release);
     let origin = ours.map(|ours| Origin { id, theirs: lane.theirs, ours, number: end });
     let payload = buffer.as_bytes().get(..len).unwrap_or(&[]);

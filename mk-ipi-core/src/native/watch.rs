@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a sender observes of its receiver: restarts, its end, its heartbeat, and what happened to our messages (SPEC N-11).
+//! How a sender observes its receiver: the receiver's start and end, its heartbeat, and messages of this sender that are in
+//! doubt, discarded or not confirmed (SPEC N-11).
 
 use super::send::Sender;
 use crate::platform::PeerEvent;
@@ -7,41 +8,47 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, Word};
 use mk_ipi_abi::native::{control, header, receiver, Breach, Life};
 use mk_ipi_abi::Incarnation;
 
-/// Statistics of our lane in a peer's region. Some values are written by the peer, so they are information only.
+/// Statistics of this kernel's lane in a peer's region. The peer writes some of the values, so do not rely on them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
-    /// The number of the last message; 0 if none was sent.
+    /// The number of the last message that this life sent. 0 if it has sent none.
     pub number: u64,
-    /// Sends that found the lane full, in all lives.
+    /// How often a send found the lane full, in all lives of this kernel.
     pub full: u64,
-    /// Doorbells rung, in all lives. All other sends needed none.
+    /// How often this kernel rang the peer for this lane, in all lives of this kernel. A send rings only if the peer
+    /// has asked for it.
     pub rung: u64,
-    /// Messages that the peer delivered to its handlers, as it says, in all lives.
+    /// How many messages the peer has delivered to its handlers, in all lives of both kernels. The peer writes this value.
     pub received: u64,
-    /// Lives of ours that it answered, plus its own restarts.
+    /// How often the peer accepted a new life or attachment of this kernel, plus how often the peer restarted. The peer writes
+    /// this value.
     pub resets: u64,
-    /// How often it put the lane into quarantine.
+    /// How often the peer put the lane into quarantine. The peer writes this value.
     pub bad: u64,
-    /// The reason for the last quarantine.
+    /// The reason for the last quarantine. The peer writes this value.
     pub last_breach: Option<Breach>,
 }
 
-/// Messages that may or may not be handled: those with a number above the first, up to the second.
+/// Messages of which the sender does not know whether they were handled: those with a number above the first value, up to the
+/// second value.
 pub(crate) type Unsettled = (u64, u64);
 
-/// What was last seen of a peer. One caller at a time checks it (`busy`).
+/// What the last check found in a peer's words, so that the next one can report changes. One caller at a time checks (`busy`).
 #[derive(Debug)]
 pub(crate) struct Watch {
     busy: AtomicBool,
+    /// The value of `LIFE`. 0 if `LIFE` was 0 or invalid.
     life: AtomicU64,
+    /// The value of `HEARTBEAT`.
     heartbeat: AtomicU64,
-    /// When the heartbeat last changed, by the kernel's clock.
+    /// The time of the check that last found another heartbeat, in units of this kernel's clock.
     since: AtomicU64,
+    /// Whether the peer is suspect, because its heartbeat stands still.
     suspect: AtomicBool,
-    /// How many messages in doubt were reported.
+    /// The value of `DOUBTS`: the doubts up to this one need not be reported any more.
     doubts: AtomicU64,
-    /// The end of the discarded messages that were reported.
+    /// The value of `DISCARD_TO`: discarded messages up to this number need not be reported any more.
     discarded: AtomicU64,
     /// Whether it was reported that the peer refuses this life of ours.
     refused: AtomicBool,
@@ -49,7 +56,7 @@ pub(crate) struct Watch {
     gone: AtomicBool,
 }
 
-/// Clears `busy` when a check ends, also if the observer unwinds.
+/// Clears `busy` when it is dropped: at the end of a check, and if the observer unwinds.
 struct WatchGuard<'a>(&'a AtomicBool);
 
 impl Drop for WatchGuard<'_> {
@@ -60,7 +67,7 @@ impl Drop for WatchGuard<'_> {
 }
 
 impl Watch {
-    /// A watch of the receiver of `sender`. It does not report what happened to messages of former lives.
+    /// A watch of the receiver of `sender`. It does not report doubts and discards of messages of former lives of this kernel.
     pub(crate) fn new<W: Word>(sender: &Sender<W>) -> Self {
         let [life, heartbeat, since] = [0, 0, 0].map(AtomicU64::new);
         let [doubts, discarded] =
@@ -69,12 +76,14 @@ impl Watch {
         Self { busy, life, heartbeat, since, suspect, doubts, discarded, refused, gone }
     }
 
-    /// Whether the heartbeat stood still when it was looked at last.
+    /// Returns whether the peer is suspect: at the last check its heartbeat had stood still for too long.
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Compares the peer's words with those seen before, and reports changes.
+    /// Compares the peer's words with those at the last check, and reports changes. Returns at once if another CPU checks now.
+    /// `now` is the time, and `patience` is how long a heartbeat can stand still before the peer is suspect, both in units of the
+    /// kernel's clock.
     pub(crate) fn look<W: Word>(
         &self,
         sender: &Sender<W>,
@@ -82,7 +91,8 @@ impl Watch {
         patience: u64,
         report: impl Fn(PeerEvent),
     ) {
-        // Acquire. No model proves it, because the next load from the peer's pages has a fence that has the same effect.
+        // Acquire, so that we see what the last check stored. No loom model fails without it, because a load from the peer's
+        // pages follows, and its acquire fence has the same effect.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
@@ -94,7 +104,8 @@ impl Watch {
         }
     }
 
-    /// The region was created again: reports, once, what we sent into the former one.
+    /// Called if the region was created again. Reports the messages that the former region may have lost, and, once, that the
+    /// directory must be read.
     fn report_region_gone<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         if let Some((after, to)) = sender.unsettled() {
             sender.forget_unsettled(to);
@@ -105,10 +116,11 @@ impl Watch {
         }
     }
 
+    /// Reports changes of the receiver's life and heartbeat, and what happened to messages of this life.
     fn check_life<W: Word>(&self, sender: &Sender<W>, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
         let life = sender.life();
         let heartbeat = sender.region.receiver_relaxed(receiver::HEARTBEAT);
-        // Called before `Up` is reported, so that the observer knows the lost messages by then.
+        // Called before `Up` is reported: when the observer gets `Up`, it must know which messages are in doubt or discarded.
         self.check_messages(sender, &report);
         let word = life.map_or(0, Life::to_word);
         if self.life.load(Ordering::Relaxed) != word {
@@ -120,19 +132,21 @@ impl Watch {
                 None => {}
             }
         }
-        // A life with heartbeat 0 never called `tick`. An invalid LIFE does not end the check.
+        // A life with heartbeat 0 never called `tick`, so it cannot be suspect. If `LIFE` is invalid, the heartbeat is checked
+        // all the same.
         if !life.is_some_and(|life| life.over) && heartbeat != 0 {
             self.check_heartbeat(heartbeat, now, patience, &report);
         }
     }
 
-    /// Reports what happened to messages of this life, as the receiver says. Numbers that no message has are ignored.
+    /// Reports which messages of this life are in doubt or discarded, and whether the receiver has put this life into quarantine.
+    /// Ignores numbers that no message of this life can have.
     fn check_messages<W: Word>(&self, sender: &Sender<W>, report: impl Fn(PeerEvent)) {
         let region = &sender.region;
         let doubts = region.control_relaxed(control::DOUBTS);
         // SYNC POINT: lane-doubt (acquire); lane-discarded (acquire)
         let to = region.control(control::DISCARD_TO);
-        // Loaded after both, so that messages with these numbers were taken before.
+        // Loaded after `DOUBTS` and `DISCARD_TO`: the lines of all messages that a correct receiver names were taken before.
         let (base, tail) = sender.positions();
         let room = control::DOUBT_WORDS as u64;
         let seen = self.doubts.swap(doubts, Ordering::Relaxed).max(doubts.saturating_sub(room));
@@ -144,7 +158,7 @@ impl Watch {
         }
         let seen = self.discarded.swap(to, Ordering::Relaxed);
         let after = region.control(control::DISCARD_FROM).max(base);
-        // A part of the range may have been reported before.
+        // Leaves out the part of the range that was reported before.
         let after = if seen > after && seen < to { seen } else { after };
         if to != seen && after < to && to <= tail {
             report(PeerEvent::Discarded { after, to });
@@ -154,12 +168,13 @@ impl Watch {
         }
     }
 
-    /// Whether it must be reported that the peer refuses this life of ours. True once.
+    /// Returns true at the first call only: then the caller must report that the peer refuses this life.
     pub(crate) fn newly_refused(&self) -> bool {
         !self.refused.swap(true, Ordering::Relaxed)
     }
 
-    /// `now` may be a little behind the clock of another CPU. Then no time has passed.
+    /// Reports if the heartbeat stands still for too long, or changes again after that. `now` can be a little less than `since`,
+    /// which another CPU may have stored. Then no time has passed.
     fn check_heartbeat(&self, heartbeat: u64, now: u64, patience: u64, report: impl Fn(PeerEvent)) {
         if self.heartbeat.load(Ordering::Relaxed) != heartbeat {
             if self.suspect.load(Ordering::Relaxed) {
@@ -186,36 +201,38 @@ impl<W: Word> Sender<W> {
         self.region.receiver(receiver::LIFE)
     }
 
-    /// The receiver's life, as its page says now.
+    /// The value of the receiver's `LIFE`. `None` if it is 0 or invalid.
     pub(crate) fn life(&self) -> Option<Life> {
         Life::from_word(self.life_word())
     }
 
-    /// The life of the receiver that has begun in the region. The inner value is `None` if its word is invalid.
+    /// The life of the receiver that began last in the region. `None` if `LIFE` is 0: no life has begun. `Some(None)` if `LIFE`
+    /// is invalid.
     pub(crate) fn begun(&self) -> Option<Option<Life>> {
         let word = self.life_word();
         (word != 0).then(|| Life::from_word(word))
     }
 
-    /// The incarnation of the receiver that lives, by its own word. The inner value is `None` if the word is invalid.
+    /// The incarnation in the receiver's `LIFE`. `None` if no life has begun, or the last one is over. `Some(None)` if `LIFE` is
+    /// invalid.
     pub(crate) fn lives(&self) -> Option<Option<Incarnation>> {
         let word = self.region.receiver(receiver::LIFE);
         let life = Life::from_word(word);
         (word != 0 && !life.is_some_and(|life| life.over)).then(|| life.map(|life| life.incarnation))
     }
 
-    /// The number up to which the receiver has handled all messages. `None` if its credit is impossible.
+    /// The number up to which the receiver has handled all messages of this life. `None` if `CREDIT` has an impossible value.
     pub(crate) fn handled(&self) -> Option<u64> {
         let credit = self.region.control(control::CREDIT);
         let (base, tail) = self.positions();
         if tail == 0 {
-            // Nothing was sent, or this life is not answered yet. The credit is that of a former life.
+            // Nothing was sent, or this life is not answered yet, so that `CREDIT` still belongs to a former life.
             return Some(0);
         }
         (credit <= tail).then_some(if credit < base { 0 } else { credit })
     }
 
-    /// The messages that the receiver has not confirmed as handled, if any.
+    /// The messages of this life that the receiver has not confirmed as handled. `None` if there are none.
     pub(crate) fn unsettled(&self) -> Option<Unsettled> {
         let (base, tail) = self.positions();
         let known = self.credit.load(Ordering::Relaxed);
@@ -224,12 +241,12 @@ impl<W: Word> Sender<W> {
         (after < tail).then_some((after, tail))
     }
 
-    /// Marks messages up to `to` as reported.
+    /// Makes [`unsettled`](Self::unsettled) leave out the messages up to number `to`, because they were reported.
     fn forget_unsettled(&self, to: u64) {
         self.credit.fetch_max(to, Ordering::Relaxed);
     }
 
-    /// Statistics of the lane.
+    /// The statistics of the lane.
     pub(crate) fn stats(&self) -> LaneStats {
         let theirs = |word| self.region.control(word);
         let (base, tail) = self.positions();
