@@ -12,22 +12,22 @@ pub const MK_IPI_SHARED: &str = "mk_ipi_shared";
 /// Where the machine's directory lies (SPEC D-1).
 pub const MK_IPI_DIRECTORY: &str = "mk_ipi_directory";
 
-/// What is wrong with a boot parameter that gives an address.
+/// Why a boot parameter does not give a valid address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootParamError {
     /// No value: `name`, `name=` or `name=""`.
     Empty,
     /// The value does not begin with a digit.
     NotANumber,
-    /// There is more after the number and its suffix. This is the offset of the first such byte in the value.
+    /// Other bytes follow the number and its suffix. This is the offset of the first of them in the value.
     Garbage(usize),
-    /// The number, with its suffix, does not fit 64 bits.
+    /// The number, with its suffix, does not fit into 64 bits.
     Overflow,
     /// The address is 0.
     Zero,
     /// The address is not on a 4 KiB page boundary.
     Misaligned(u64),
-    /// The address is beyond what a CPU can address, 2^52.
+    /// The address is 2^52 or above. CPUs cannot use such addresses ([`PhysAddr::LIMIT`]).
     OutOfRange(u64),
 }
 
@@ -36,7 +36,10 @@ impl core::fmt::Display for BootParamError {
         match *self {
             Self::Empty => f.write_str("the parameter has no value"),
             Self::NotANumber => f.write_str("the value does not begin with a digit"),
-            Self::Garbage(at) => write!(f, "the byte at offset {at} of the value belongs to no number"),
+            Self::Garbage(at) => write!(
+                f,
+                "the byte at offset {at} of the value belongs neither to the number nor to its suffix"
+            ),
             Self::Overflow => f.write_str("the number does not fit into 64 bits"),
             Self::Zero => f.write_str("the address is 0"),
             Self::Misaligned(address) => write!(f, "the address {address:#x} is not on a page boundary"),
@@ -48,7 +51,7 @@ impl core::fmt::Display for BootParamError {
 impl core::error::Error for BootParamError {}
 
 impl BootParamError {
-    /// `ERANGE` for what does not fit, else `EINVAL` (SPEC B-4).
+    /// `ERANGE` for a number or an address that is too large, else `EINVAL` (SPEC B-4).
     pub const fn errno(self) -> Errno {
         match self {
             Self::Overflow | Self::OutOfRange(_) => Errno::ERANGE,
@@ -87,7 +90,7 @@ pub fn parse_address(value: &[u8]) -> Result<PhysAddr, BootParamError> {
     }
 }
 
-/// The number that `value` gives, with its suffix applied. All of `value` must belong to it.
+/// The number that `value` gives, with its suffix applied. `value` must contain nothing else.
 pub fn parse_size(value: &[u8]) -> Result<u64, BootParamError> {
     use BootParamError::{Empty, Garbage, NotANumber, Overflow};
     let (base, digits) = match value {
@@ -125,7 +128,7 @@ pub fn parse_size(value: &[u8]) -> Result<u64, BootParamError> {
     number.checked_mul(1 << shift).ok_or(Overflow)
 }
 
-/// Linux takes `-` for `_` in a parameter's name.
+/// Compares two names of parameters as Linux does: `-` and `_` are the same.
 fn same_name(a: &[u8], b: &[u8]) -> bool {
     let fold = |c: &u8| if *c == b'-' { b'_' } else { *c };
     a.iter().map(fold).eq(b.iter().map(fold))
@@ -266,11 +269,15 @@ mod tests {
         assert_eq!(at("\"mk_ipi_shared=1M\""), found);
         assert_eq!(at("x=\"mk_ipi_shared=2M y\" mk_ipi_shared=1M"), found);
         assert_eq!(at("mk_ipi_shared=1M x=\"y mk_ipi_shared=2M\""), found);
-        assert_eq!(at("mk_ipi_shared=junk mk_ipi_shared=1M"), found, "the last counts");
+        assert_eq!(at("mk_ipi_shared=junk mk_ipi_shared=1M"), found, "the last one counts");
         assert_eq!(at("mk_ipi_shared=1M mk_ipi_shared=junk"), Err(NotANumber));
-        assert_eq!(at("mk_ipi_shared=1M -- mk_ipi_shared=2M"), found, "after -- it is init's");
-        assert_eq!(at("mk_ipi_shared=1M \"--\" mk_ipi_shared=2M"), found, "quoted, it is the same");
-        assert_eq!(at("--= \"\" mk_ipi_shared=1M"), found, "neither ends them");
+        assert_eq!(at("mk_ipi_shared=1M -- mk_ipi_shared=2M"), found, "parameters after -- are for init");
+        assert_eq!(
+            at("mk_ipi_shared=1M \"--\" mk_ipi_shared=2M"),
+            found,
+            "a quoted -- ends the parameters too"
+        );
+        assert_eq!(at("--= \"\" mk_ipi_shared=1M"), found, "neither of these two ends the parameters");
         for blank in [b' ', b'\t', b'\n', 0x0b, 0x0c, b'\r', 0xa0] {
             let line = [&[blank], &b"quiet"[..], &[blank], b"mk_ipi_shared=1M", &[blank]].concat();
             assert_eq!(mk_ipi_shared(&line), found, "{blank:#x}");
@@ -283,7 +290,7 @@ mod tests {
         for empty in ["mk_ipi_shared", "mk_ipi_shared=", "mk_ipi_shared=\"\""] {
             assert_eq!(at(empty), Err(Empty), "{empty}");
         }
-        assert_eq!(at("mk_ipi_shared=\"1M"), found, "Linux does not ask for the closing quote");
+        assert_eq!(at("mk_ipi_shared=\"1M"), found, "Linux does not require the closing quote");
         assert_eq!(at("mk_ipi_shared==1M"), Err(NotANumber));
         assert_eq!(mk_ipi_directory(b"mk_ipi_shared=1M mk_ipi_directory=2M"), Ok(Some(PhysAddr(2 << 20))));
     }

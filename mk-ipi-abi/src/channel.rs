@@ -8,9 +8,9 @@ pub const CHANNEL_TYPE: MessageType = MessageType(0xffff_0003);
 
 /// The longest message of a program, in bytes (SPEC G-2).
 pub const MAX_MESSAGE: usize = 4096;
-/// Bytes that each message takes from the window of its receiver, in addition to its own (SPEC G-4).
+/// What each message takes from the receiver's window in addition to the message's own bytes, in bytes (SPEC G-4).
 pub const MESSAGE_COST: u64 = 64;
-/// Most bytes of a program's message in one part, on a link with messages of 256 bytes (SPEC G-2).
+/// Largest number of bytes of a program's message in one part, if the link carries messages of 256 bytes (SPEC G-2).
 pub const PART: usize = 256 - HEADER;
 
 /// The version that SPEC.md describes (SPEC G-1).
@@ -28,7 +28,7 @@ const IS_LAST: u16 = 2;
 pub enum Body<'a> {
     /// A writer asks whether there is a reader.
     Ask,
-    /// There is a reader, and it accepts bytes below this position.
+    /// There is a reader. It accepts bytes at positions below `limit`.
     Grant {
         /// The number of this reader, never 0.
         session: u32,
@@ -37,22 +37,22 @@ pub enum Body<'a> {
     },
     /// A part of a message.
     Part {
-        /// The number of the reader that gets it.
+        /// The number of the reader that the part is for.
         session: u32,
-        /// The position at which it begins: what was sent to that reader before.
+        /// The position at which the part begins: how much was sent to that reader before (SPEC G-4).
         position: u64,
-        /// A message begins with it.
+        /// Whether the part is the first one of its message.
         is_first: bool,
-        /// A message ends with it.
+        /// Whether the part is the last one of its message.
         is_last: bool,
-        /// The bytes: at least one.
+        /// The bytes of the part: at least one.
         bytes: &'a [u8],
     },
-    /// There is no reader, or no longer one.
+    /// There is no reader now.
     Closed {
         /// The number of the reader that has closed; 0 if there was none.
         session: u32,
-        /// The position up to which it had read.
+        /// The position up to which that reader had read.
         read: u64,
     },
 }
@@ -82,37 +82,41 @@ impl core::fmt::Debug for Body<'_> {
 /// One channel message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelMessage<'a> {
-    /// The channel's number: the type by which programs find each other.
+    /// The number of the channel. Programs that open the same number talk with each other.
     pub number: u32,
-    /// The life of the receiver that it is for; `None` if it is for any life.
+    /// The life of the receiver that the message is for; `None` if it is for any life.
     pub to: Option<Incarnation>,
     /// What the message says.
     pub body: Body<'a>,
 }
 
-/// Why a payload is no channel message.
+/// Why a payload is not a valid channel message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelError {
-    /// The payload is shorter than a header, or has bytes where this kind has none, or the other way round. This is its length.
+    /// The payload is shorter than a header, or a part has no bytes after the header, or another kind has some. This is the
+    /// length of the
+    /// payload.
     WrongSize(usize),
-    /// Another version. This is what was found.
+    /// The version is unknown. This is the version found.
     WrongVersion(u8),
-    /// An unknown kind. This is what was found.
+    /// The kind is unknown. This is the kind found.
     WrongKind(u8),
-    /// Flags that are unknown, or not allowed in this kind. These were found.
+    /// A flag is unknown, or not allowed in this kind. These are all flags of the message.
     WrongFlags(u16),
-    /// A position of 2^61 or beyond.
+    /// The position is not below 2^61. This is the position.
     WrongPosition(u64),
-    /// The reader's number is 0, or a question has one. This is what was found.
+    /// The reader's number is 0 in a grant or a part; or an `Ask` has a reader's number or a position that is not 0. This is the
+    /// reader's
+    /// number.
     WrongSession(u32),
-    /// A grant or a part must name the life that it is for.
+    /// A grant or a part does not name the life of the receiver that it is for.
     NoReceiver,
 }
 
 impl core::fmt::Display for ChannelError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::WrongSize(len) => write!(f, "a payload of {len} bytes is no channel message of its kind"),
+            Self::WrongSize(len) => write!(f, "a channel message of this kind cannot have {len} bytes"),
             Self::WrongVersion(version) => write!(f, "channel messages of version {version} are not known"),
             Self::WrongKind(kind) => write!(f, "channel messages have no kind {kind}"),
             Self::WrongFlags(flags) => {
@@ -122,9 +126,9 @@ impl core::fmt::Display for ChannelError {
                 write!(f, "the channel position {position:#x} is not below 2^61")
             }
             Self::WrongSession(session) => {
-                write!(f, "the session number {session} is not allowed in this kind of channel message")
+                write!(f, "the session number {session}, or the position, is not allowed in this kind of channel message")
             }
-            Self::NoReceiver => f.write_str("a grant or a part names no life of the receiver"),
+            Self::NoReceiver => f.write_str("a grant or a part has 0 as the receiver's incarnation"),
         }
     }
 }
@@ -132,12 +136,12 @@ impl core::fmt::Display for ChannelError {
 impl core::error::Error for ChannelError {}
 
 impl<'a> ChannelMessage<'a> {
-    /// Bytes before those of a program's message (SPEC G-1).
+    /// Length of the header in bytes. The bytes of the program's message follow it (SPEC G-1).
     pub const HEADER: usize = HEADER;
-    /// Positions are below this.
+    /// Every position is below this number.
     const END: u64 = 1 << 61;
 
-    /// Writes the message to the start of `to`. Gives the bytes written; `None` if there is no room.
+    /// Writes the message to the start of `to`. Returns the bytes written; `None` if `to` is too short.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
         let (kind, flags, session, position, bytes): (u8, u16, u32, u64, &[u8]) = match self.body {
             Body::Ask => (ASK, 0, 0, 0, &[]),
@@ -164,7 +168,7 @@ impl<'a> ChannelMessage<'a> {
     /// Reads a payload.
     ///
     /// # Errors
-    /// The payload is not as SPEC G-1 says.
+    /// A [`ChannelError`] if the payload is not as SPEC G-1 says.
     pub fn decode(payload: &'a [u8]) -> Result<Self, ChannelError> {
         let wrong_size = ChannelError::WrongSize(payload.len());
         let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;
@@ -291,17 +295,13 @@ mod tests {
         assert_eq!(
             with(&[(1, 1), (2, 0)], 24),
             Some(ChannelError::WrongSession(5)),
-            "a question of a reader's"
+            "an `Ask` with a reader's number"
         );
         let ask = [(1, 1), (2, 0), (12, 0), (16, 0), (17, 0)];
         assert_eq!(with(&ask, 24), None);
         let (without_session, with_position) = (&ask[..4], [&ask[..3], &[(16, 1), (17, 0)]].concat());
         for question in [without_session, &with_position] {
-            assert_eq!(
-                with(question, 24),
-                Some(ChannelError::WrongSession(0)),
-                "a question about a position"
-            );
+            assert_eq!(with(question, 24), Some(ChannelError::WrongSession(0)), "an `Ask` with a position");
         }
         assert_eq!(with(&[(8, 0)], 25), Some(ChannelError::NoReceiver));
     }

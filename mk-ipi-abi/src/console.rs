@@ -16,21 +16,21 @@ const TERMINAL: u8 = 3;
 /// What a console message says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// The sender accepts the receiver's log, and bytes of its terminal below this position.
+    /// The sender accepts the log of the receiver, and bytes of the receiver's terminal at positions below `limit`.
     Listen {
         /// The first position that is not accepted.
         limit: u64,
     },
     /// Bytes of the sender's log.
     Log {
-        /// How many bytes of the log came before, including lost ones.
+        /// Number of bytes of the log before these, including bytes that were lost.
         position: u64,
         /// The bytes: at least one.
         bytes: &'a [u8],
     },
     /// Bytes of the sender's terminal.
     Terminal {
-        /// How many bytes of the terminal came before.
+        /// Number of bytes of the terminal before these.
         position: u64,
         /// The bytes: at least one.
         bytes: &'a [u8],
@@ -51,40 +51,42 @@ impl core::fmt::Debug for Body<'_> {
 /// One console message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsoleMessage<'a> {
-    /// The life of the receiver that it is for; `None` if it is for any life.
+    /// The life of the receiver that the message is for; `None` if it is for any life.
     pub to: Option<Incarnation>,
     /// What the message says.
     pub body: Body<'a>,
 }
 
-/// Why a payload is no console message.
+/// Why a payload is not a valid console message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleError {
-    /// The payload is shorter than a header, or has bytes where this kind has none, or the other way round. This is its length.
+    /// The payload is shorter than a header, or a `Listen` has bytes after the header, or a `Log` or `Terminal` has none. This is
+    /// the
+    /// length of the payload.
     WrongSize(usize),
-    /// Another version. This is what was found.
+    /// The version is unknown. This is the version found.
     WrongVersion(u8),
-    /// An unknown kind. This is what was found.
+    /// The kind is unknown. This is the kind found.
     WrongKind(u8),
-    /// Bytes 2 and 3 are not 0. This is what was found.
+    /// Bytes 2 and 3 are not 0. This is their value.
     NotZero(u16),
-    /// The bytes would go beyond position 2^61. This is where they begin.
+    /// The bytes would end above position 2^61. This is the position of the first byte.
     WrongPosition(u64),
-    /// Bytes of a terminal must name the life that they are for.
+    /// A `Terminal` message does not name the life of the receiver that it is for.
     NoReceiver,
 }
 
 impl core::fmt::Display for ConsoleError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::WrongSize(len) => write!(f, "a payload of {len} bytes is no console message of its kind"),
+            Self::WrongSize(len) => write!(f, "a console message of this kind cannot have {len} bytes"),
             Self::WrongVersion(version) => write!(f, "console messages of version {version} are not known"),
             Self::WrongKind(kind) => write!(f, "console messages have no kind {kind}"),
             Self::NotZero(found) => write!(f, "bytes 2 and 3 of a console message are {found:#x}, not 0"),
             Self::WrongPosition(position) => {
                 write!(f, "the bytes at console position {position:#x} go beyond 2^61")
             }
-            Self::NoReceiver => f.write_str("bytes of a terminal name no life of the receiver"),
+            Self::NoReceiver => f.write_str("a terminal message has 0 as the receiver's incarnation"),
         }
     }
 }
@@ -92,12 +94,12 @@ impl core::fmt::Display for ConsoleError {
 impl core::error::Error for ConsoleError {}
 
 impl<'a> ConsoleMessage<'a> {
-    /// Bytes before those of a log or a terminal (SPEC K-1).
+    /// Length of the header in bytes. The bytes of the log or the terminal follow it (SPEC K-1).
     pub const HEADER: usize = HEADER;
-    /// Positions are below this.
+    /// Every byte has a position below this number.
     const END: u64 = 1 << 61;
 
-    /// Writes the message to the start of `to`. Gives the bytes written; `None` if there is no room.
+    /// Writes the message to the start of `to`. Returns the bytes written; `None` if `to` is too short.
     pub fn encode<'b>(&self, to: &'b mut [u8]) -> Option<&'b [u8]> {
         let (kind, position, bytes): (u8, u64, &[u8]) = match self.body {
             Body::Listen { limit } => (LISTEN, limit, &[]),
@@ -116,7 +118,7 @@ impl<'a> ConsoleMessage<'a> {
     /// Reads a payload.
     ///
     /// # Errors
-    /// The payload is not as SPEC K-1 says.
+    /// A [`ConsoleError`] if the payload is not as SPEC K-1 says.
     pub fn decode(payload: &'a [u8]) -> Result<Self, ConsoleError> {
         let wrong_size = ConsoleError::WrongSize(payload.len());
         let (head, bytes) = payload.split_first_chunk::<HEADER>().ok_or(wrong_size)?;
@@ -208,9 +210,9 @@ mod tests {
         assert_eq!(
             ConsoleMessage::decode(&good[..16]),
             Err(ConsoleError::WrongSize(16)),
-            "a terminal without bytes"
+            "a terminal message without bytes"
         );
-        assert_eq!(with(1, 1), Some(ConsoleError::WrongSize(17)), "bytes behind a limit");
+        assert_eq!(with(1, 1), Some(ConsoleError::WrongSize(17)), "bytes after a limit");
         assert_eq!(with(0, 2), Some(ConsoleError::WrongVersion(2)));
         assert_eq!(with(1, 4), Some(ConsoleError::WrongKind(4)));
         assert_eq!(with(3, 1), Some(ConsoleError::NotZero(0x100)));

@@ -28,20 +28,20 @@ pub struct CpuMove {
     pub request: u32,
     /// The CPU.
     pub cpu: PhysCpuId,
-    /// The life that is asked, or that answers. A life ignores messages for a former one.
+    /// The life that is asked, or the life that answers. A kernel ignores a request to a former life.
     pub life: Incarnation,
 }
 
-/// Why a payload is no message about a CPU.
+/// Why a payload is not a valid message about a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuMoveError {
-    /// The payload has not [`CpuMove::LEN`] bytes. This is its length.
+    /// The length of the payload is not [`CpuMove::LEN`] bytes. This is its length.
     WrongSize(usize),
-    /// An unknown kind. This is what was found.
+    /// The kind is unknown. This is the kind found.
     WrongKind(u32),
-    /// The error number is above 4,095, or a request has one. This is what was found.
+    /// The error number is above 4,095, or a request has an error number. This is the error number found.
     WrongErrno(u32),
-    /// The incarnation 0, which no life has.
+    /// The incarnation is 0, which is not valid.
     NoLife,
 }
 
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(CpuMove::decode(&[0; 25]), Err(CpuMoveError::WrongSize(25)));
         assert_eq!(with(0, 0), Err(CpuMoveError::WrongKind(0)));
         assert_eq!(with(1, 1), Err(CpuMoveError::WrongKind(0x102)));
-        assert_eq!(with(16, 1), Err(CpuMoveError::WrongErrno(1)), "a request that is refused");
+        assert_eq!(with(16, 1), Err(CpuMoveError::WrongErrno(1)), "a request with an error number");
         assert_eq!(with(20, 0), Err(CpuMoveError::NoLife));
         let mut refusal = message(CpuMoveKind::Refused(Errno(16))).encode();
         refusal.iter_mut().skip(17).take(1).for_each(|byte| *byte = 0x10);

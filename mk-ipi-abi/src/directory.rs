@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory lists the kernels of a machine: where the region of each lies, and how to ring it (SPEC chapter D).
+//! The directory lists the kernels of a machine: where the region of each kernel lies, and how to ring that kernel (SPEC chapter
+//! D).
 //!
-//! The host writes it, and all others only read it. A spawned kernel gets its address by the boot parameter
-//! `mk_ipi_directory=`, and finds its own entry by the address of its region. The bytes are not trusted until
+//! The host writes the directory, and all other kernels only read it. A spawned kernel gets the address of the directory by the
+//! boot
+//! parameter `mk_ipi_directory=`, and finds its own entry by the address of its region. The bytes are not trusted until
 //! [`DirectoryHeader::check`] and [`InstanceEntry::check`] have accepted a private copy.
 
 use crate::rfc_v2::region_size;
@@ -14,9 +16,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of a directory: "MKIPIDIR" (SPEC D-2).
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIDIR");
-/// The layout described here. A reader refuses another major and ignores the minor (SPEC D-2).
+/// The version of the layout described here. A reader refuses another major version and ignores the minor version (SPEC D-2).
 pub const VERSION: Version = Version { major: 1, minor: 1 };
-/// Most CPUs that one entry can list.
+/// Largest number of CPUs that one entry can list.
 pub const MAX_ENTRY_CPUS: u32 = 1024;
 
 /// The version of a layout.
@@ -25,11 +27,12 @@ pub const MAX_ENTRY_CPUS: u32 = 1024;
 pub struct Version {
     /// Changes if an old reader would misread the new layout.
     pub major: u16,
-    /// Changes if an old reader can ignore what is new.
+    /// Changes if an old reader can ignore the new parts.
     pub minor: u16,
 }
 
-/// The header at the start of a directory, 64 bytes. It is written once, the magic last. Only `generation` changes later (SPEC D-2).
+/// The header at the start of a directory, 64 bytes. The host fills it before another kernel reads it. Afterwards only `generation`
+/// changes (SPEC D-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DirectoryHeader {
@@ -37,19 +40,19 @@ pub struct DirectoryHeader {
     pub magic: u64,
     /// [`VERSION`].
     pub version: Version,
-    /// Entries that follow: instance ids `0..nr_instances`, at most 256.
+    /// Number of entries, at most 256. They are those of the instance ids `0..nr_instances`.
     pub nr_instances: u32,
-    /// Bytes of header and entries.
+    /// Size of the header and all entries, in bytes.
     pub total_size: u64,
-    /// CPUs an entry has room for, at most [`MAX_ENTRY_CPUS`].
+    /// Number of CPUs that an entry has room for, at most [`MAX_ENTRY_CPUS`].
     pub cpus_per_instance: u32,
     /// 0.
     pub reserved: u32,
     /// Changes after every change of an entry (SPEC D-7). It is a counter of 32 bits; the high half is 0.
     pub generation: u64,
-    /// Physical id of the machine's boot CPU, plus one; 0 if the host does not say.
+    /// Physical id of the machine's boot CPU, plus one; 0 if the host has not stored it.
     pub boot_cpu: u64,
-    /// Physical address of this header; 0 if the host does not say.
+    /// Physical address of this header; 0 if the host has not stored it.
     pub address: u64,
     /// 0.
     pub reserved_too: u64,
@@ -77,9 +80,9 @@ pub struct InstanceEntry {
     pub region_start: u64,
     /// Bytes of the region; 0 if it has none.
     pub region_len: u64,
-    /// Physical id of the CPU that gets a message if the sender names none.
+    /// Physical id of the CPU that a sender rings if it names no other CPU.
     pub doorbell_cpu: u64,
-    /// CPUs listed behind the entry.
+    /// Number of CPUs that are listed after the entry.
     pub nr_cpus: u32,
     /// 0.
     pub reserved: u32,
@@ -118,15 +121,15 @@ bitflags! {
     }
 }
 
-/// Where an instance is in its life (SPEC D-5).
+/// The state of an instance (SPEC D-5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum State {
     /// No instance has this id.
     Absent = 0,
-    /// It is being loaded and started; its region exists.
+    /// The instance is being loaded and started. Its region exists.
     Starting = 1,
-    /// It takes messages.
+    /// The instance runs and takes messages.
     Running = 2,
     /// This life has ended. The region stays for the next life.
     Dead = 3,
@@ -147,7 +150,7 @@ impl State {
         }
     }
 
-    /// Whether CPUs belong to the instance: it is being started, or it runs.
+    /// Whether the instance is starting or running. Only then CPUs belong to it.
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Starting | Self::Running)
     }
@@ -173,7 +176,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of the smallest region.
+    /// Size of the smallest region of this layout, in bytes.
     const fn least(self) -> u64 {
         match self {
             Self::RfcV2 => region_size(1),
@@ -182,14 +185,14 @@ impl Layout {
     }
 }
 
-/// Why there is no directory that this build can read.
+/// Why the memory holds no directory that this build can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectoryError {
-    /// The first eight bytes are not [`MAGIC`]. This is what was found.
+    /// The first eight bytes are not [`MAGIC`]. These are the bytes found.
     NoStamp(u64),
-    /// Another major version. This is what was found.
+    /// The major version is not that of [`VERSION`]. This is the version found.
     Version(Version),
-    /// Counts and total size contradict each other, or the limits.
+    /// A count is out of bounds, or the total size does not follow from the counts.
     Geometry,
     /// The memory is smaller than the directory. This is how many bytes are needed.
     TooSmall(u64),
@@ -198,15 +201,17 @@ pub enum DirectoryError {
 impl core::fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::NoStamp(found) => write!(f, "there is no directory: it would not begin with {found:#018x}"),
+            Self::NoStamp(found) => {
+                write!(f, "this memory is not a directory: its first word is {found:#018x}")
+            }
             Self::Version(Version { major, minor }) => {
-                write!(f, "a directory of version {major}.{minor} cannot be read")
+                write!(f, "a directory of version {major}.{minor} is not supported")
             }
-            Self::Geometry => {
-                f.write_str("the counts and the size of the directory contradict each other, or the limits")
-            }
+            Self::Geometry => f.write_str(
+                "a count of the directory is out of bounds, or its size does not follow from the counts",
+            ),
             Self::TooSmall(needed) => {
-                write!(f, "the directory needs {needed} bytes, and the memory has less")
+                write!(f, "the directory needs {needed} bytes, and the memory is smaller")
             }
         }
     }
@@ -223,19 +228,20 @@ pub enum EntryError {
     Absent,
     /// The host is changing the entry. Try again.
     Changing,
-    /// The id in the entry is not the index of the entry. This is what was found.
+    /// The id in the entry is not the index of the entry. This is the id found.
     WrongInstance(u32),
-    /// The incarnation is 0, which no life has.
+    /// The incarnation is 0, which is not valid.
     NoIncarnation,
-    /// The number is no [`State`].
+    /// The number of the state is not that of a [`State`]. This is the number.
     UnknownState(u32),
-    /// The number is no [`Layout`].
+    /// The number of the layout is not that of a [`Layout`]. This is the number.
     UnknownLayout(u32),
-    /// The number is no [`Vector`].
+    /// The vector cannot be a [`Vector`]. This is the vector found.
     BadVector(u32),
-    /// The region is misaligned, out of range, or too small for one slot.
+    /// The region is misaligned, out of range, or too small for its layout.
     BadRegion,
-    /// The entry lists no CPU, or more than it has room for, or the id of its doorbell CPU has more than 48 bits.
+    /// The entry lists no CPU, or more CPUs than there is room for; or its doorbell CPU is not listed, or has an id of more than
+    /// 48 bits.
     BadCpus,
 }
 
@@ -243,16 +249,16 @@ impl core::fmt::Display for EntryError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
             Self::OutOfRange => f.write_str("the directory has no entry for this instance"),
-            Self::Absent => f.write_str("there is no such instance now"),
+            Self::Absent => f.write_str("no instance has this id now"),
             Self::Changing => f.write_str("the host is changing the entry"),
-            Self::WrongInstance(id) => write!(f, "the entry is that of instance {id}"),
+            Self::WrongInstance(id) => write!(f, "the entry contains the id {id}, which is not the index of the entry"),
             Self::NoIncarnation => f.write_str("the entry has the incarnation 0"),
             Self::UnknownState(state) => write!(f, "the state {state} is not known"),
             Self::UnknownLayout(layout) => write!(f, "the region layout {layout} is not known"),
-            Self::BadVector(vector) => write!(f, "the vector {vector:#x} can be no doorbell"),
-            Self::BadRegion => f.write_str("the region is misaligned, out of range or too small"),
+            Self::BadVector(vector) => write!(f, "the vector {vector:#x} cannot be used for a doorbell"),
+            Self::BadRegion => f.write_str("the region is misaligned, out of range or too small for its layout"),
             Self::BadCpus => {
-                f.write_str("the entry has too many CPUs or none, or the id of its doorbell CPU is too long")
+                f.write_str("the entry lists no CPU or too many, or its doorbell CPU is not listed, or has an id of more than 48 bits")
             }
         }
     }
@@ -263,7 +269,7 @@ impl core::error::Error for EntryError {}
 impl DirectoryHeader {
     /// The header of a directory of `nr_instances` entries with room for `cpus_per_instance` CPUs each.
     ///
-    /// `None` above 256 instances or [`MAX_ENTRY_CPUS`] CPUs, or with none of either.
+    /// `None` if a number is 0, and above 256 instances or [`MAX_ENTRY_CPUS`] CPUs.
     pub const fn new(nr_instances: u32, cpus_per_instance: u32) -> Option<Self> {
         if nr_instances == 0
             || nr_instances as usize > crate::ids::MK_MAX_INSTANCES
@@ -287,7 +293,7 @@ impl DirectoryHeader {
         })
     }
 
-    /// Accepts this copy of a header as one that describes `available` bytes of mapped memory (SPEC D-2).
+    /// Checks this copy of a header (SPEC D-2), and returns it. `available` is the length of the mapped memory in bytes.
     pub const fn check(self, available: u64) -> Result<Self, DirectoryError> {
         if self.magic != MAGIC {
             return Err(DirectoryError::NoStamp(self.magic));
@@ -306,7 +312,7 @@ impl DirectoryHeader {
         }
     }
 
-    /// 64-bit words from one entry to the next.
+    /// Number of 64-bit words from one entry to the next.
     pub const fn entry_words(&self) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "a u32 times 8 fits LP64's usize (SPEC L-1)")]
         let bytes = entry_size(self.cpus_per_instance) as usize;
@@ -341,11 +347,11 @@ pub struct InstanceRecord {
     pub flags: EntryFlags,
     /// Its region; `None` if it has none.
     pub region: Option<PhysRange>,
-    /// The CPU to ring if the sender names no other.
+    /// The CPU that a sender rings if it names no other CPU.
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
-    /// CPUs listed behind the entry.
+    /// Number of CPUs that are listed after the entry.
     pub nr_cpus: u32,
 }
 
@@ -374,7 +380,9 @@ impl InstanceRecord {
 }
 
 impl InstanceEntry {
-    /// Accepts this copy of the entry at `index`, whose list of CPUs has room for `capacity` (SPEC D-3).
+    /// Checks this copy of the entry at `index` (SPEC D-3). `capacity` is the number of CPUs that an entry has room for. It does
+    /// not check the
+    /// list of CPUs.
     pub fn check(&self, index: InstanceId, capacity: u32) -> Result<InstanceRecord, EntryError> {
         let state = State::from_u32(self.state).ok_or(EntryError::UnknownState(self.state))?;
         if state == State::Absent {
@@ -516,6 +524,6 @@ mod tests {
             assert_eq!(bad(h), DirectoryError::Geometry);
         }
         let newer = DirectoryHeader { version: Version { major: 1, minor: 7 }, ..h };
-        assert_eq!(newer.check(4096), Ok(newer), "a minor is no reason to refuse");
+        assert_eq!(newer.check(4096), Ok(newer), "another minor version is accepted");
     }
 }

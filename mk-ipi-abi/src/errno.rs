@@ -8,7 +8,7 @@
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// No such device or address: no page, CPU or doorbell answers there.
+    /// No such device or address: the page, CPU or doorbell does not exist.
     pub const ENXIO: Self = Self(6);
     /// Not possible now. Try again.
     pub const EAGAIN: Self = Self(11);
@@ -28,9 +28,9 @@ impl Errno {
     pub const ENOSPC: Self = Self(28);
     /// A number does not fit the field that carries it.
     pub const ERANGE: Self = Self(34);
-    /// The caller would wait for itself.
+    /// Deadlock: the call would wait until its own caller has finished.
     pub const EDEADLK: Self = Self(35);
-    /// The peer speaks a protocol that this side does not know.
+    /// Protocol error: a layout or version that is not supported, or words of a peer that contradict the protocol.
     pub const EPROTO: Self = Self(71);
     /// The message is longer than the layout allows.
     pub const EMSGSIZE: Self = Self(90);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Identifiers: of kernels, lives, CPUs, message types, vectors and physical memory.
+//! Identifiers of kernels, of their lives, of CPUs, message types, vectors and physical memory.
 
 use crate::{Errno, PAGE_SIZE};
 use core::num::NonZeroU32;
@@ -7,12 +7,12 @@ use core::num::NonZeroU32;
 /// Number of kernel instances a machine can have (`MK_MAX_INSTANCES`; SPEC T-1).
 pub const MK_MAX_INSTANCES: usize = 256;
 
-/// One running kernel: `0..=255` (SPEC T-1). Every value of this type is in range.
+/// The number of a kernel instance: `0..=255` (SPEC T-1). Every value of this type is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(u8);
 
 impl InstanceId {
-    /// The host kernel of a machine, by convention of the directory (SPEC D-6).
+    /// The host kernel of a machine. The directory reserves this number for it (SPEC D-6).
     pub const HOST: Self = Self(0);
 
     /// The instance `id`. Every byte is a valid id.
@@ -37,7 +37,7 @@ pub struct InvalidInstance(pub i64);
 
 impl core::fmt::Display for InvalidInstance {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} is no instance id: these are 0 to 255", self.0)
+        write!(f, "{} is not an instance id: instance ids are 0 to 255", self.0)
     }
 }
 
@@ -86,7 +86,7 @@ impl Incarnation {
         self.0.get()
     }
 
-    /// The next life; after `u32::MAX` it begins again at 1.
+    /// The incarnation of the next life: the next number, or 1 after `u32::MAX`.
     pub const fn next(self) -> Self {
         match NonZeroU32::new(self.get().wrapping_add(1)) {
             Some(n) => Self(n),
@@ -94,7 +94,7 @@ impl Incarnation {
         }
     }
 
-    /// Whether this life was before `other`, by at most 2^31 - 1 lives: the numbers wrap (SPEC N-12).
+    /// Whether this life is earlier than `other`: `other` is 1 to 2^31 - 1 numbers ahead. The numbers wrap (SPEC N-12).
     pub const fn is_before(self, other: Self) -> bool {
         let lives = other.get().wrapping_sub(self.get());
         lives != 0 && lives < 1 << 31
@@ -177,9 +177,9 @@ impl Vector {
         self.0
     }
 
-    /// The interrupt that the vector stands for where [`of_number`](Self::of_number) made it.
+    /// The interrupt number *n* that was given to [`of_number`](Self::of_number) for this vector: the vector minus 0x20.
     pub const fn number(self) -> u8 {
-        // Every vector is the first one or above.
+        // No wrap: no vector is below `FIRST_VECTOR`.
         self.0.wrapping_sub(FIRST_VECTOR)
     }
 }
@@ -198,7 +198,7 @@ impl PhysAddr {
     }
 }
 
-/// A piece of physical memory: start and length in bytes. Never empty, never past [`PhysAddr::LIMIT`].
+/// A range of physical memory: start and length in bytes. It is never empty, and never ends above [`PhysAddr::LIMIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PhysRange {
     start: PhysAddr,
@@ -206,7 +206,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// The range of `len` bytes at `start`; `None` if it is empty or ends past [`PhysAddr::LIMIT`].
+    /// The range of `len` bytes at `start`; `None` if it is empty or ends above [`PhysAddr::LIMIT`].
     pub const fn new(start: PhysAddr, len: u64) -> Option<Self> {
         match start.0.checked_add(len) {
             Some(end) if len != 0 && end <= PhysAddr::LIMIT => Some(Self { start, len }),
@@ -242,7 +242,7 @@ impl PhysRange {
 pub struct Pfn(pub u64);
 
 impl Pfn {
-    /// The page's memory, or `None` if a CPU could not address it.
+    /// The 4,096 bytes of the page; `None` if the page is not below [`PhysAddr::LIMIT`].
     pub const fn range(self) -> Option<PhysRange> {
         match self.0.checked_mul(PAGE_SIZE) {
             Some(start) => PhysRange::new(PhysAddr(start), PAGE_SIZE),

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Wire layouts, constants and checked parsing of the mk-ipi inter-kernel protocol.
 //!
-//! This crate holds types only: what lies in shared memory ([`rfc_v2`], [`native`], [`directory`]), what names a
-//! kernel or a CPU ([`ids`]), what a boot parameter or an error number means ([`boot_param`], [`errno`]), and what the
-//! messages of services say: moves of CPUs ([`cpu_move`]), a console ([`console`]), messages between programs ([`channel`]) and network
-//! interfaces ([`net`]).
-//! It touches no memory but its arguments, so that kernels, tests and tools can use it.
+//! This crate defines the layouts of shared memory ([`rfc_v2`], [`native`], [`directory`]), the identifiers of kernels and CPUs
+//! ([`ids`]), the boot parameters ([`boot_param`]), the error numbers ([`errno`]), and the messages of the services: moves of CPUs
+//! ([`cpu_move`]), a console ([`console`]), messages between programs ([`channel`]) and network interfaces ([`net`]).
+//! Its functions read and write their arguments only. So kernels, tests and tools can use them.
 //!
 //! `SPEC.md`, which comes with this crate, is normative; a clause is cited as "SPEC L-1".
 #![no_std]
@@ -36,7 +35,7 @@ pub use ids::{Incarnation, InstanceId, MessageType, Pfn, PhysAddr, PhysCpuId, Ph
 // SPEC L-1: the layouts are defined for little-endian LP64 machines only.
 const _: () = assert!(cfg!(target_endian = "little"), "the wire format is little endian (SPEC L-1)");
 
-/// Stands for bytes of a peer in debug output. It shows their number only.
+/// Replaces the bytes of a peer in debug output. It prints only how many bytes there are.
 pub(crate) struct Len(pub usize);
 
 impl core::fmt::Debug for Len {
@@ -45,7 +44,7 @@ impl core::fmt::Debug for Len {
     }
 }
 
-/// Bytes in one page of physical memory, the unit in which regions are allocated and PFNs count.
+/// Size of one page of physical memory, in bytes. Regions are allocated in whole pages, and a PFN is the number of such a page.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// The README's example, compiled.

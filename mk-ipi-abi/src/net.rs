@@ -10,11 +10,11 @@ pub const NET_FRAME_TYPE: MessageType = MessageType(0xffff_0021);
 /// The type of a message with further bytes of a frame (SPEC E-6).
 pub const NET_PART_TYPE: MessageType = MessageType(0xffff_0022);
 
-/// The version that this crate speaks (SPEC E-2).
+/// The major version that this crate implements (SPEC E-2).
 pub const NET_MAJOR: u16 = 1;
-/// Fewest bytes of a frame: an Ethernet header.
+/// Smallest length of a frame, in bytes: an Ethernet header.
 pub const MIN_FRAME: u32 = 14;
-/// Most bytes of a frame: an Ethernet header, and the largest packet that IP knows.
+/// Largest length of a frame, in bytes: an Ethernet header, and the largest IP packet.
 pub const MAX_FRAME: u32 = MIN_FRAME + 65_535;
 /// The smallest allowed value of [`Offer::max_frame`]: an Ethernet header, and the smallest MTU of IPv4.
 pub const LEAST_MAX_FRAME: u32 = MIN_FRAME + 68;
@@ -25,14 +25,14 @@ bitflags::bitflags! {
     pub struct Features: u32 {
         /// Frames whose checksum is not filled in.
         const CSUM = 1;
-        /// Frames of TCP on IPv4 that are to be segmented. Needs `CSUM`.
+        /// TCP frames on IPv4 that the receiver must segment. Needs `CSUM`.
         const TSO4 = 1 << 1;
-        /// Frames of TCP on IPv6 that are to be segmented. Needs `CSUM`.
+        /// TCP frames on IPv6 that the receiver must segment. Needs `CSUM`.
         const TSO6 = 1 << 2;
     }
 }
 
-/// Identifies one opening of an end (SPEC E-3). Each opening has another key. Never 0.
+/// Identifies one opening of an end (SPEC E-3). An end that opens again has another key. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u32);
 
@@ -48,11 +48,11 @@ impl Key {
     /// The key for opening number `opening` of an end in this life of its kernel.
     pub const fn of(life: Incarnation, opening: u16) -> Self {
         let number = life.get() << 16 | opening as u32;
-        // One pair gives 0, which is no key.
+        // 0 is not a valid key. It results from opening 0 if the low 16 bits of the incarnation are 0.
         Self(if number == 0 { u32::MAX } else { number })
     }
 
-    /// Its number.
+    /// The key as a number.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -63,11 +63,11 @@ impl Key {
 pub struct Offer {
     /// The key that frames to this end must carry.
     pub key: Key,
-    /// What it accepts in addition to plain frames.
+    /// What the end accepts in addition to plain frames.
     pub features: Features,
-    /// Most bytes of a frame that it accepts, [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
+    /// Largest length of a frame that the end accepts, in bytes: [`LEAST_MAX_FRAME`] to [`MAX_FRAME`].
     pub max_frame: u32,
-    /// Its Ethernet address.
+    /// The Ethernet address of the end.
     pub mac: [u8; 6],
 }
 
@@ -76,7 +76,7 @@ pub struct Offer {
 pub enum Control {
     /// The end is open.
     Open {
-        /// How it describes itself.
+        /// How the end describes itself.
         offer: Offer,
         /// The key of the other end, if the sender has received it.
         heard: Option<Key>,
@@ -85,22 +85,22 @@ pub enum Control {
     Close(Key),
 }
 
-/// Why a payload is no control message.
+/// Why a payload is not a valid control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlError {
-    /// The payload has not [`Control::LEN`] bytes. This is its length.
+    /// The length of the payload is not [`Control::LEN`] bytes. This is its length.
     WrongSize(usize),
-    /// Another major version. This is what was found.
+    /// The major version is not [`NET_MAJOR`]. This is the major version found.
     Version(u16),
-    /// An unknown kind. This is what was found.
+    /// The kind is unknown. This is the kind found.
     WrongKind(u32),
     /// The key is 0.
     NoKey,
-    /// Bits that are not defined, or `TSO` without `CSUM`. These were found.
+    /// A bit is not defined, or `TSO4` or `TSO6` is set without `CSUM`. These are all bits found.
     WrongFeatures(u32),
-    /// The largest frame is out of bounds. This is what was found.
+    /// The length of the largest frame is out of bounds. This is the length found.
     WrongMaxFrame(u32),
-    /// The address is 0, or a group address.
+    /// The address is 0, or a group address. This is the address.
     WrongMac([u8; 6]),
 }
 
@@ -111,17 +111,17 @@ impl core::fmt::Display for ControlError {
                 write!(f, "a control message of a network interface has {} bytes, not {len}", Control::LEN)
             }
             Self::Version(major) => {
-                write!(f, "the network interface of the peer speaks version {major}, which is not known")
+                write!(f, "the network interface of the peer has version {major}, which is not supported")
             }
             Self::WrongKind(kind) => write!(f, "control messages of a network interface have no kind {kind}"),
             Self::NoKey => f.write_str("a control message of a network interface has the key 0"),
             Self::WrongFeatures(bits) => {
-                write!(f, "the features {bits:#x} of a network interface are unknown, or do not go together")
+                write!(f, "the features {bits:#x} of a network interface have an unknown bit, or TSO without CSUM")
             }
-            Self::WrongMaxFrame(max) => write!(f, "a largest frame of {max} bytes is not allowed"),
+            Self::WrongMaxFrame(max) => write!(f, "the largest frame of a network interface cannot have {max} bytes"),
             Self::WrongMac([a, b, c, d, e, g]) => write!(
                 f,
-                "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} is no address of one network interface"
+                "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} is not an address of a single network interface"
             ),
         }
     }
@@ -150,7 +150,7 @@ fn put(bytes: &mut [u8], at: usize, from: &[u8]) {
 }
 
 impl Features {
-    /// Whether all bits are known and go together.
+    /// Whether all bits are defined, and `CSUM` is set if `TSO4` or `TSO6` is.
     fn is_sound(self) -> bool {
         let unknown = !Self::all().bits() & self.bits() != 0;
         !unknown && (self.contains(Self::CSUM) || !self.intersects(Self::TSO4.union(Self::TSO6)))
@@ -216,7 +216,7 @@ impl Offer {
     }
 }
 
-/// What the receiver must still do to a frame. The fields mean what they mean in the header of virtio-net (SPEC E-7).
+/// The work on a frame that is left to the receiver. The fields have the same meaning as in the header of virtio-net (SPEC E-7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
     /// Bit 0: the checksum is not filled in yet. Bit 1: the checksum was checked.
@@ -236,13 +236,13 @@ pub struct Offload {
 /// Why the offload of a frame cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffloadError {
-    /// Flags that are not defined.
+    /// A flag is not defined. These are all flags found.
     Flags(u8),
-    /// A segmentation type that is not defined.
+    /// The segmentation type is not defined. This is the type found.
     Gso(u8),
     /// A frame to be segmented has segments of 0 bytes, or a checksum that is filled in.
     GsoWhole,
-    /// The checksum, or what it covers, is not inside of the frame behind the Ethernet header.
+    /// The bytes that the checksum covers begin inside of the Ethernet header, or the checksum ends after the frame.
     Csum {
         /// `csum_start`.
         start: u16,
@@ -259,7 +259,7 @@ impl core::fmt::Display for OffloadError {
             Self::Flags(flags) => write!(f, "the offload flags {flags:#x} are not known"),
             Self::Gso(kind) => write!(f, "the segmentation type {kind:#x} is not known"),
             Self::GsoWhole => f.write_str("a frame to be segmented has segments of 0 bytes, or its checksum is filled in already"),
-            Self::Csum { start, offset } => write!(f, "the checksum from byte {start}, stored {offset} bytes behind that, is not inside of the frame"),
+            Self::Csum { start, offset } => write!(f, "a checksum from byte {start}, stored at offset {offset} from there, does not lie in the frame after the Ethernet header"),
             Self::NotSupported => f.write_str("the receiver does not support this offload"),
         }
     }
@@ -268,7 +268,7 @@ impl core::fmt::Display for OffloadError {
 impl core::error::Error for OffloadError {}
 
 impl Offload {
-    /// `flags`: the checksum is to be filled in.
+    /// `flags`: the receiver must fill in the checksum.
     pub const NEEDS_CSUM: u8 = 1;
     /// `flags`: the checksum was checked.
     pub const DATA_VALID: u8 = 2;
@@ -279,7 +279,7 @@ impl Offload {
     /// `gso_type`: with ECN.
     pub const ECN: u8 = 0x80;
 
-    /// The features that a receiver of such a frame needs.
+    /// The features that a receiver needs for a frame with this offload.
     pub fn needed(&self) -> Features {
         let csum = if self.flags & Self::NEEDS_CSUM == 0 { Features::empty() } else { Features::CSUM };
         csum.union(match self.gso_type & !Self::ECN {
@@ -289,7 +289,7 @@ impl Offload {
         })
     }
 
-    /// Checks it for a frame of `len` bytes to a receiver with these `features`.
+    /// Checks that a receiver with these `features` can handle a frame of `len` bytes with this offload.
     pub fn check(&self, len: u32, features: Features) -> Result<(), OffloadError> {
         if self.flags & !(Self::NEEDS_CSUM | Self::DATA_VALID) != 0 {
             return Err(OffloadError::Flags(self.flags));
@@ -317,21 +317,21 @@ impl Offload {
 /// The head of a message of type [`NET_FRAME_TYPE`]: the frame's bytes follow (SPEC E-5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
-    /// The receiver's.
+    /// The key of the receiving end.
     pub key: Key,
-    /// The frame's number, which its parts repeat.
+    /// The number of the frame. The messages with its further bytes repeat the number.
     pub number: u32,
     /// Bytes of the whole frame.
     pub len: u32,
-    /// What the receiver must still do to it.
+    /// The work on the frame that is left to the receiver.
     pub offload: Offload,
 }
 
 impl FrameHead {
-    /// Bytes of it.
+    /// Length of the head in bytes.
     pub const LEN: usize = 24;
 
-    /// Its bytes.
+    /// The head as bytes.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let Offload { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = self.offload;
@@ -344,7 +344,8 @@ impl FrameHead {
         bytes
     }
 
-    /// The head of a payload, and the bytes behind it. `None` if the payload is too short, or has the key 0. Other fields are not checked.
+    /// The head of a payload, and the bytes after it. `None` if the payload is too short, or has the key 0. Other fields are not
+    /// checked.
     pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
         let [flags, gso_type] = half(bytes, 12).to_le_bytes();
@@ -364,19 +365,19 @@ impl FrameHead {
 /// The head of a message of type [`NET_PART_TYPE`]: more of the frame's bytes follow (SPEC E-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartHead {
-    /// The receiver's.
+    /// The key of the receiving end.
     pub key: Key,
-    /// The frame's number.
+    /// The number of the frame.
     pub number: u32,
-    /// Where in the frame these bytes belong.
+    /// The offset in the frame of the first of these bytes.
     pub at: u32,
 }
 
 impl PartHead {
-    /// Bytes of it.
+    /// Length of the head in bytes.
     pub const LEN: usize = 16;
 
-    /// Its bytes.
+    /// The head as bytes.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         put(&mut bytes, 0, &self.key.get().to_le_bytes());
@@ -385,7 +386,7 @@ impl PartHead {
         bytes
     }
 
-    /// The head of a payload, and the bytes behind it. `None` if the payload is too short, or has the key 0.
+    /// The head of a payload, and the bytes after it. `None` if the payload is too short, or has the key 0.
     pub fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (bytes, rest) = payload.split_first_chunk::<{ Self::LEN }>()?;
         let key = Key::new(word(bytes, 0))?;

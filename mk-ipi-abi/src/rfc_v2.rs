@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use crate::ids::MK_MAX_INSTANCES;
 
-/// Most bytes of payload in one message (SPEC L-3).
+/// Largest payload of one message, in bytes (SPEC L-3).
 pub const MK_MAX_DATA_SIZE: usize = 256;
 /// Type of a message that carries one PFN (SPEC P-1).
 pub const MK_PFN_IPI_TYPE: MessageType = MessageType(0x8000_0001);
@@ -32,13 +32,13 @@ pub const WORD_BUFFER: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MkIpiData {
-    /// Physical id of the sending CPU, as the sender says. It proves nothing.
+    /// Physical id of the sending CPU. The sender writes it, and nobody can check it.
     pub sender_cpu: i32,
     /// `type`: the message type, by which handlers are chosen.
     pub msg_type: u32,
-    /// Bytes of payload, `1..=256`. With 0 there is no message. Above 256 there is none either; the value may be a [`Claim`].
+    /// Length of the payload in bytes, `1..=256`. With any other value there is no message. Above 256 it can be a [`Claim`].
     pub data_size: u64,
-    /// The payload. A sender that follows SPEC S-4 fills the bytes behind it with 0.
+    /// The payload. A sender that follows SPEC S-4 fills the rest of the buffer with 0.
     pub buffer: [u8; MK_MAX_DATA_SIZE],
 }
 
@@ -75,7 +75,7 @@ const_assert_eq!(size_of::<MkSharedData<8192>>(), 2_228_224);
 const_assert_eq!(align_of::<MkSharedData<1>>(), 8);
 const_assert_eq!(offset_of!(MkSharedData<1>, cpu_data), 0);
 
-/// Bytes of a region of `nr_cpus` slots: 272 x `nr_cpus` (SPEC L-5). `nr_cpus` is 32 bits: it cannot overflow.
+/// Bytes of a region of `nr_cpus` slots: 272 x `nr_cpus` (SPEC L-5). The product cannot overflow, because `nr_cpus` has 32 bits.
 pub const fn region_size(nr_cpus: u32) -> u64 {
     (nr_cpus as u64).wrapping_mul(SLOT_SIZE as u64)
 }
@@ -87,7 +87,7 @@ pub enum NoMessage {
     Empty,
     /// An mk-ipi sender is filling the slot (SPEC X-2).
     Claimed(Claim),
-    /// `data_size` is above 256, and no claim. The sender is hostile or broken.
+    /// `data_size` is above 256, and is not a claim. The sender is hostile or broken.
     BadSize(u64),
 }
 
@@ -111,7 +111,7 @@ impl core::fmt::Display for NoMessage {
 impl core::error::Error for NoMessage {}
 
 impl MkIpiData {
-    /// A slot that holds nothing.
+    /// An empty slot.
     pub const EMPTY: Self = Self { sender_cpu: 0, msg_type: 0, data_size: 0, buffer: [0; MK_MAX_DATA_SIZE] };
 
     /// The payload of this private copy of a slot, or why there is none (SPEC R-3).
@@ -154,7 +154,7 @@ impl Claim {
         Self::TAG | ((self.instance.get() as u64) << 32) | self.incarnation.get() as u64
     }
 
-    /// The claim that `data_size` stands for, if it is one.
+    /// The claim in `data_size`; `None` if the value is not a claim.
     pub const fn from_data_size(data_size: u64) -> Option<Self> {
         if data_size & Self::TAG_MASK != Self::TAG {
             return None;
@@ -171,9 +171,9 @@ impl Claim {
 /// Why a message carries no PFN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PfnError {
-    /// The message has another type. This is what was found.
+    /// The message has another type. This is the type found.
     WrongType(MessageType),
-    /// The payload has not 8 bytes. This is its length.
+    /// The length of the payload is not 8 bytes. This is its length.
     WrongSize(usize),
 }
 
@@ -189,7 +189,7 @@ impl core::fmt::Display for PfnError {
 impl core::error::Error for PfnError {}
 
 impl PfnError {
-    /// `EINVAL`, as `mk_receive_pfn` (SPEC P-2).
+    /// `EINVAL`, as `mk_receive_pfn` returns it (SPEC P-2).
     pub const fn errno(self) -> Errno {
         Errno::EINVAL
     }
@@ -240,7 +240,7 @@ mod tests {
         }
         let golden = Claim { instance: InstanceId::new(7), incarnation: Incarnation::FIRST };
         assert_eq!(golden.to_data_size(), 0x4d4b_0007_0000_0001);
-        // no incarnation, a foreign tag, a bit in the gap
+        // Each is almost a claim: the first has no incarnation, the second another tag, the third a bit set in 47..40.
         for size in [0x4d4b_0007_0000_0000, 0x4d4a_0007_0000_0001, 0x4d4b_0107_0000_0001] {
             assert_eq!(check_data_size(size), Err(NoMessage::BadSize(size)));
         }

@@ -11,7 +11,7 @@ use std::mem::{align_of, offset_of, size_of, size_of_val};
 use std::path::Path;
 use std::process::Command;
 
-/// Compiles and runs the C program; gives what it said, by name.
+/// Compiles and runs the C program. Returns the numbers that it prints, by name.
 fn c_says() -> BTreeMap<String, u64> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/layout.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("layout-{}", std::process::id()));
@@ -29,7 +29,7 @@ fn c_says() -> BTreeMap<String, u64> {
     lines.lines().map(|l| l.rsplit_once(' ').unwrap()).map(|(n, v)| (n.into(), v.parse().unwrap())).collect()
 }
 
-/// What Rust says of a region of `N` slots, to be compared under the same names.
+/// Adds the sizes and offsets that Rust has for a region of `N` slots, under the names that the C program prints.
 fn region<const N: usize>(expected: &mut Vec<(String, u64)>) {
     let last = offset_of!(MkSharedData<N>, cpu_data) + (N - 1) * SLOT_SIZE;
     let size = size_of::<MkSharedData<N>>();

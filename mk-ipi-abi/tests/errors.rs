@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each error is a sentence that says what was found.
+//! The message of each error is a sentence, and contains the values that the error holds.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mk_ipi_abi::boot_param::BootParamError;
@@ -14,7 +14,7 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType};
 use std::collections::BTreeSet;
 use std::error::Error;
 
-/// The sentences. No two are the same, and none is what a programmer prints.
+/// The messages of `all`. Checks that no two are the same, and that each is a sentence and not the `Debug` output.
 fn sentences<E: Error>(all: &[E]) -> BTreeSet<String> {
     let said: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), all.len(), "two errors say the same: {said:?}");
@@ -24,7 +24,7 @@ fn sentences<E: Error>(all: &[E]) -> BTreeSet<String> {
     said
 }
 
-/// All sentences name what was found.
+/// Checks that each string of `found` is contained in one of the messages `said`.
 fn name(said: &BTreeSet<String>, found: &[&str]) {
     for found in found {
         assert!(said.iter().any(|sentence| sentence.contains(found)), "{found} is not in {said:?}");

@@ -470,7 +470,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         Ok(unsettled)
     }
 
-    /// Empties every slot with this claim, in every region of the table (SPEC X-5). Gives their number.
+    /// Empties every slot with this claim, in every region of the table (SPEC X-5). Returns their number.
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
         for instance in self.all() {

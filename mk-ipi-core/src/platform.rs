@@ -122,7 +122,7 @@ pub unsafe trait ThisCpu {
 pub unsafe trait LocalInterrupts {
     /// The state before `disable`, for `restore`.
     type State;
-    /// Switches interrupts off; gives the former state.
+    /// Switches interrupts off; returns the former state.
     fn disable(&self) -> Self::State;
     /// Restores the state that `disable` returned.
     fn restore(&self, state: Self::State);
@@ -270,7 +270,7 @@ impl PoolError {
 pub unsafe trait InstancePool {
     /// Takes `len` bytes, page-aligned, from the pool of `instance`. May sleep.
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError>;
-    /// Gives back what `alloc` gave.
+    /// Returns back what `alloc` gave.
     ///
     /// # Safety
     ///

@@ -136,7 +136,7 @@ pub(crate) struct Vacancy<'a, T> {
 }
 
 impl<T> Vacancy<'_, T> {
-    /// Publishes `value`; gives its serial.
+    /// Publishes `value`; returns its serial.
     pub(crate) fn publish(self, value: T) -> Serial {
         // SAFETY: a vacancy exists only in the SETUP phase, of which there is one owner: us.
         self.cell.value.with_mut(|v| unsafe { *v = Some(value) });

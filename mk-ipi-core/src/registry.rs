@@ -172,7 +172,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         Err(RegistryFull)
     }
 
-    /// Calls every handler of the message's type, in no defined order. Gives their number.
+    /// Calls every handler of the message's type, in no defined order. Returns their number.
     pub(crate) fn dispatch(&self, message: &Message<'_>) -> usize {
         let mut called = 0usize;
         for (ty, entry) in self.types.iter().zip(&self.entries) {

@@ -66,7 +66,7 @@ macro_rules! atomic {
                 self.0.store(value, left(order));
             }
             $(
-                /// As core's method of that name; gives the former value.
+                /// As core's method of that name; returns the former value.
                 #[inline(always)]
                 #[cfg_attr(loom, track_caller)]
                 pub fn $op(&self, value: $value, order: Ordering) -> $value {

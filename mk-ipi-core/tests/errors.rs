@@ -131,7 +131,7 @@ fn directories() {
         J::Ringing,
         J::Entry(ID, EntryError::BadCpus),
     ];
-    name(&sentences(&join), &["0x7000", "78", "in the table", "too many CPUs"]);
+    name(&sentences(&join), &["0x7000", "78", "in the table", "no CPU or too many"]);
     let record = InstanceRecord {
         instance: ID,
         incarnation: Incarnation::FIRST,

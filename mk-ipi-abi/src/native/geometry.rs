@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How large a region is, and where its lanes and lines lie (SPEC N-2, N-8).
+//! The size of a region, and where its lanes and lines begin (SPEC N-2, N-8).
 
 use super::line::{lines_of, LineTag, LINE_WORDS, MAX_LEN};
 use super::words::{header, receiver};
 use crate::PAGE_SIZE;
 
-/// Most lanes: one per instance.
+/// Largest number of lanes: one per instance.
 pub const MAX_LANES: u32 = 256;
-/// Fewest lines of a lane.
+/// Smallest number of lines of a lane.
 pub const MIN_LINES: u32 = 8;
-/// Most lines of a lane.
+/// Largest number of lines of a lane.
 pub const MAX_LINES: u32 = 4096;
-/// Most bytes of a message, if the creator of a region gives no other number.
+/// Largest payload of a message in bytes, if the creator of a region gives no other number.
 pub const DEFAULT_MAX_LEN: u32 = 256;
 
 /// The number of lanes in a region, the lines of each lane, and the longest message. Every value of this type is within the limits
@@ -24,7 +24,7 @@ pub struct Geometry {
 }
 
 const fn whole_pages(bytes: u64) -> u64 {
-    // At most 4,096 lines of 64 bytes, or 256 lines of 128.
+    // No overflow: `bytes` is 256 and at most 4,096 lines of 64 bytes or 256 control lines of 128 bytes.
     bytes.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
 }
 
@@ -55,20 +55,20 @@ impl Geometry {
         Self::new(lanes, lines, DEFAULT_MAX_LEN)
     }
 
-    /// How many lanes.
+    /// Number of lanes.
     pub const fn lanes(self) -> u32 {
         self.lanes
     }
-    /// Lines of each lane, a power of two.
+    /// Number of lines of each lane, a power of two.
     pub const fn lines(self) -> u32 {
         self.lines
     }
-    /// Most bytes of a message.
+    /// Largest payload of a message, in bytes.
     #[inline(always)]
     pub const fn max_len(self) -> u32 {
         self.max_len
     }
-    /// Bytes of the receiver's pages, which come first: 256 + 128 x lanes, in whole pages.
+    /// Size of the receiver's pages, in bytes: 256 + 128 x lanes, rounded up to whole pages. The region begins with them.
     pub const fn receiver_len(self) -> u64 {
         let words = (self.lanes as u64).wrapping_mul(receiver::CONTROL_WORDS as u64);
         whole_pages(words.wrapping_add(receiver::CONTROL as u64).wrapping_mul(8))
@@ -77,7 +77,7 @@ impl Geometry {
     pub const fn lanes_at(self) -> u64 {
         self.receiver_len()
     }
-    /// Bytes of one lane: 256 + 64 x lines, in whole pages.
+    /// Size of one lane in bytes: 256 + 64 x lines, rounded up to whole pages.
     pub const fn lane_len(self) -> u64 {
         let words = (self.lines as u64).wrapping_mul(LINE_WORDS as u64);
         whole_pages(words.wrapping_add(header::WORDS as u64).wrapping_mul(8))
@@ -89,16 +89,16 @@ impl Geometry {
         }
         Some(self.lanes_at().wrapping_add((lane as u64).wrapping_mul(self.lane_len())))
     }
-    /// Bytes of all lanes.
+    /// Size of all lanes together, in bytes.
     pub const fn lanes_len(self) -> u64 {
         (self.lanes as u64).wrapping_mul(self.lane_len())
     }
-    /// Bytes of the region (SPEC N-2).
+    /// Size of the region in bytes (SPEC N-2).
     pub const fn total_size(self) -> u64 {
         self.lanes_at().wrapping_add(self.lanes_len())
     }
 
-    /// Whether the line at `position` is a lane's first.
+    /// Whether the line at `position` is the first line of its lane. A lap begins there.
     #[inline(always)]
     pub const fn is_first_of_lap(self, position: u64) -> bool {
         position as u32 & self.lines.wrapping_sub(1) == 0

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A line of a lane: 64 bytes. Its first word holds a tag, so that a byte of a payload is never read as a tag (SPEC N-6).
+//! A line of a lane: 64 bytes. The low half of its first word is a tag. No payload is stored there, so a receiver never reads
+//! payload as a
+//! tag (SPEC N-6).
 //!
 //! ```text
 //! first line    word 0  bits 29..0 lap, 30 set, 31 clear, 63..32 type    stored last, with release
@@ -9,7 +11,7 @@
 //!               words 1 to 7  the next 56 bytes
 //! ```
 
-/// Most bytes of payload that a lane can carry. The stamp of a region may allow less (SPEC N-7).
+/// Largest payload of a message in a lane, in bytes. The stamp of a region may allow less (SPEC N-7).
 pub const MAX_LEN: usize = 4096;
 /// 64-bit words of a line.
 pub const LINE_WORDS: usize = 8;
@@ -25,13 +27,13 @@ pub const FURTHER_LINE_BYTES: usize = FURTHER_LINE_WORDS * 8;
 pub const MAX_PAYLOAD_WORDS: usize =
     FIRST_LINE_WORDS + (MAX_LEN - FIRST_LINE_BYTES).div_ceil(FURTHER_LINE_BYTES) * FURTHER_LINE_WORDS;
 
-/// Lines of a message of `len` bytes, at most [`MAX_LEN`].
+/// Number of lines of a message of `len` bytes. `len` is at most [`MAX_LEN`].
 #[inline(always)]
 pub const fn lines_of(len: usize) -> u64 {
     if len <= FIRST_LINE_BYTES {
         1
     } else {
-        // `len` is above NEAR, and the number of lines far from its end.
+        // No overflow: `len` is above `FIRST_LINE_BYTES`, and the number of lines is small.
         (len.wrapping_sub(FIRST_LINE_BYTES).div_ceil(FURTHER_LINE_BYTES) as u64).wrapping_add(1)
     }
 }
@@ -67,8 +69,9 @@ impl LineTag {
     pub const fn to_word(self, msg_type: u32) -> u64 {
         self.0 as u64 | (msg_type as u64) << 32
     }
-    /// Whether `found` is a breach where the receiver expects `self`, the tag of a first line. It is one if it has a later lap, or
-    /// is the tag of a further line in this lap: no honest sender stores these.
+    /// Whether the tag `found` proves a breach of the protocol, if the receiver expects `self`, the tag of a first line. This is
+    /// so if `found`
+    /// has a later lap, or is the tag of a further line in the same lap. A correct sender stores neither.
     pub const fn is_contradicted_by(self, found: Self) -> bool {
         let ahead = found.0.wrapping_sub(self.0) & Self::LAP;
         let further = found.0 & Self::FURTHER != 0;
@@ -81,7 +84,7 @@ impl LineTag {
 pub struct MessageInfo {
     /// Bytes of payload, not checked yet.
     pub len: u32,
-    /// The low 32 bits of the physical id of the sending CPU, as the sender says. They prove nothing.
+    /// The low 32 bits of the physical id of the sending CPU. The sender writes them, and nobody can check them.
     pub cpu: u32,
 }
 

@@ -7,11 +7,11 @@ use crate::{Incarnation, PhysCpuId, Vector};
 /// The phase of a sender's life (SPEC N-9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The lane was never used: this life sends from position 0 and waits for no answer.
+    /// The lane was never used before. This life sends from position 0, and does not wait for an answer.
     First = 1,
     /// The life begins. It has not changed a line yet.
     Begin = 2,
-    /// The `Begin` of this life was answered, and it has cleaned every line.
+    /// The receiver has answered the `Begin` of this life, and the sender has cleaned every line.
     Clean = 3,
 }
 
@@ -20,7 +20,7 @@ pub enum Phase {
 pub struct Hello {
     /// The sender's life.
     pub incarnation: Incarnation,
-    /// Differs between two attachments of one life.
+    /// A number that differs between two attachments of one life.
     pub session: u16,
     /// The phase.
     pub phase: Phase,
@@ -44,11 +44,13 @@ impl Hello {
             None => None,
         }
     }
-    /// The same life, in that phase.
+    /// The same hello with another phase.
     pub const fn in_phase(self, phase: Phase) -> Self {
         Self { phase, ..self }
     }
-    /// The `Begin` of a life that finds `said` in `HELLO` of its lane, and `answered` in `ANSWER`. Its session is neither of theirs.
+    /// The first hello of a life that does not begin with phase `First`. `said` is the word that it finds in `HELLO` of its lane,
+    /// `answered` the
+    /// word in `ANSWER`. The new session differs from the sessions in both words.
     pub const fn after(said: u64, answered: u64, incarnation: Incarnation) -> Self {
         let next = session_of(said).wrapping_add(1);
         let session = if next == session_of(answered) { next.wrapping_add(1) } else { next };
@@ -64,7 +66,7 @@ const fn session_of(word: u64) -> u16 {
     (word >> 32) as u16
 }
 
-/// The CPU and vector at which a receiver wants to be rung: bits 47..0 physical CPU id, 55..48 vector, 63 set (SPEC N-12).
+/// The CPU and vector of the doorbell that a receiver asks for: bits 47..0 physical CPU id, 55..48 vector, 63 set (SPEC N-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bell {
     /// The CPU. Only the directory can say whether it belongs to the receiver.
@@ -95,12 +97,12 @@ impl Bell {
     }
 }
 
-/// A receiver's life, as its own page says: bits 31..0 incarnation, 32 set when it is over (SPEC N-11).
+/// A receiver's life, as it stores it in its own page: bits 31..0 incarnation, bit 32 set after the end of the life (SPEC N-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
     /// The incarnation.
     pub incarnation: Incarnation,
-    /// The life has said goodbye.
+    /// Whether the receiver has ended this life with a goodbye.
     pub over: bool,
 }
 
@@ -109,7 +111,7 @@ impl Life {
     pub const fn to_word(self) -> u64 {
         self.incarnation.get() as u64 | (self.over as u64) << 32
     }
-    /// The life in a word. `None` for 0, before the first life, and for invalid words.
+    /// The life in a word. `None` for invalid words, and for 0, which the word is before the first life.
     pub const fn from_word(word: u64) -> Option<Self> {
         match Incarnation::new(word as u32) {
             Some(incarnation) if word >> 33 == 0 => Some(Self { incarnation, over: word >> 32 != 0 }),
@@ -118,13 +120,14 @@ impl Life {
     }
 }
 
-/// States that a sender has the region mapped: bits 31..0 its incarnation, 63..32 the generation of the directory that it has
-/// followed (SPEC N-17). The word is 0 before the sender uses the region, and after its last use.
+/// The word by which a sender says that it has the region mapped: bits 31..0 its incarnation, 63..32 the generation of the
+/// directory that
+/// it has followed (SPEC N-17). The word is 0 before the sender uses the region, and after its last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The sender's life.
     pub incarnation: Incarnation,
-    /// The generation of the directory that it has followed; 0 if none.
+    /// The generation of the directory that the sender has followed; 0 if it has followed none.
     pub generation: u32,
 }
 
@@ -140,7 +143,7 @@ impl Attached {
             None => None,
         }
     }
-    /// Whether it has followed the directory to `generation` or a later one. Generations wrap.
+    /// Whether the sender has followed the directory to `generation` or to a later one. Generations wrap.
     pub const fn has_followed(self, generation: u32) -> bool {
         self.generation != 0 && self.generation.wrapping_sub(generation) < 1 << 31
     }
@@ -150,7 +153,9 @@ impl Attached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Breach {
-    /// A line has the tag of a later lap, or that of a further line where a message must begin, or the other way round.
+    /// A line has the tag of a later lap, or the tag of a further line where a message must begin, or the tag of a first line
+    /// inside of a
+    /// message.
     Tag = 1,
     /// The length in a message is above what the region allows.
     Length = 2,

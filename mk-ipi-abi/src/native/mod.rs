@@ -7,8 +7,8 @@
 //! lane 1: ...                                              whole pages, written by instance 1
 //! ```
 //!
-//! These modules give words a meaning, and check private copies of them. Nothing here touches memory.
-//! From bottom to top: `line`, `words`, `lives`; `geometry`; `stamp`.
+//! These modules define what the words of a region mean, and check private copies of words. They do not access the region.
+//! `line`, `words` and `lives` are independent; `geometry` uses `line` and `words`; `stamp` uses `geometry`.
 #![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
 
 mod geometry;

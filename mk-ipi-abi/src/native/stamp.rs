@@ -12,13 +12,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of a native region: "MKIPINAT".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MKIPINAT");
-/// The version of this layout. Another major version is refused; the minor is ignored.
+/// The version of this layout. A region with another major version is refused. The minor version is ignored.
 pub const VERSION: Version = Version { major: 2, minor: 0 };
 /// 64-bit words of the stamp.
 pub const STAMP_WORDS: usize = size_of::<Stamp>() / 8;
 /// Offset of the magic of MKIPI003 and its family, in bytes. Their version is the low half of the next word.
 pub const MKIPI0NN_AT: u64 = 264_232;
-/// The upper six bytes of their magic: "MKIPI0". Two digits follow.
+/// The upper six bytes of the magic of MKIPI003 and its family: "MKIPI0". Two digits follow.
 const MKIPI0NN: u64 = 0x4d4b_4950_4930;
 
 /// The first 64 bytes of a native region. The magic is written last.
@@ -29,13 +29,13 @@ pub struct Stamp {
     pub magic: u64,
     /// [`VERSION`].
     pub version: Version,
-    /// Lanes.
+    /// Number of lanes.
     pub lanes: u32,
-    /// Bytes of the region.
+    /// Size of the region in bytes.
     pub total_size: u64,
-    /// Lines of each lane.
+    /// Number of lines of each lane.
     pub lines: u32,
-    /// Most bytes of a message.
+    /// Largest payload of a message, in bytes.
     pub max_len: u32,
     /// 0.
     pub reserved: [u64; 4],
@@ -49,10 +49,12 @@ const_assert_eq!(offset_of!(Stamp, lines), 24);
 const_assert_eq!(offset_of!(Stamp, max_len), 28);
 
 bitflags! {
-    /// Layouts of other generations whose size is that of a region, exactly or in whole pages.
+    /// Layouts of other generations that a region could hold, judged by its size only. The region has the size of the layout, or
+    /// that size
+    /// rounded up to whole pages.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct KnownLayouts: u8 {
-        /// One slot per CPU: a multiple of 272 bytes.
+        /// One slot per CPU: the size is a multiple of 272 bytes.
         const RFC_V2 = 1;
         /// The first ring: 17,416 bytes.
         const FIRST_RING = 2;
@@ -85,32 +87,32 @@ impl KnownLayouts {
 /// Why a region is not a native one that this build can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StampError {
-    /// The peer speaks MKIPI003 or another of that family.
+    /// The region belongs to a peer that uses MKIPI003 or another protocol of that family.
     Mkipi0nn {
         /// The two digits of its magic; 3 for MKIPI003.
         number: u8,
-        /// The version behind its magic. It is 3 in the known MKIPI003.
+        /// The version in the word after the magic. It is 3 in the known MKIPI003.
         version: u32,
     },
-    /// There is no known stamp.
+    /// The region does not begin with a known stamp.
     NoStamp {
         /// The first eight bytes.
         found: u64,
         /// Layouts of other generations that have the size of the region.
         known: KnownLayouts,
     },
-    /// Another major version. This is what was found. 1 is mk-ipi's own first native link.
+    /// The major version is not that of [`VERSION`]. This is the version found. Major version 1 is mk-ipi's first native link.
     Version(Version),
-    /// The numbers are out of bounds, or do not go together.
+    /// A number is out of bounds, or the longest message does not fit into a lane.
     Geometry {
-        /// Lanes, as stamped.
+        /// Number of lanes in the stamp.
         lanes: u32,
-        /// Lines of a lane, as stamped.
+        /// Number of lines of a lane in the stamp.
         lines: u32,
-        /// Most bytes of a message, as stamped.
+        /// Largest payload of a message in the stamp, in bytes.
         max_len: u32,
     },
-    /// The total size does not follow from the geometry. This is what is stamped.
+    /// The total size does not follow from the geometry. This is the size in the stamp.
     Size(u64),
     /// The region is smaller than its stamp says, or than a page. This is how many bytes are needed.
     TooSmall(u64),
@@ -120,10 +122,10 @@ impl core::fmt::Display for StampError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
             Self::Mkipi0nn { number, version } => {
-                write!(f, "the region belongs to a peer that speaks MKIPI{number:03}, version {version}")
+                write!(f, "the region belongs to a peer that uses MKIPI{number:03}, version {version}")
             }
             Self::NoStamp { found, .. } => {
-                write!(f, "there is no native region: it would not begin with {found:#018x}")
+                write!(f, "this memory is not a native region: its first word is {found:#018x}")
             }
             Self::Version(Version { major, minor }) => {
                 write!(f, "a native region of version {major}.{minor} is not supported")
@@ -135,7 +137,7 @@ impl core::fmt::Display for StampError {
             Self::Size(size) => {
                 write!(f, "the size {size} in the stamp does not follow from the lanes and lines")
             }
-            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and has less"),
+            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and is smaller"),
         }
     }
 }
@@ -166,7 +168,7 @@ impl Stamp {
         }
     }
 
-    /// Checks this copy of the stamp of a region of `available` bytes, and gives the geometry.
+    /// Checks this copy of the stamp of a region of `available` bytes, and returns the geometry.
     ///
     /// `mkipi0nn`: the two words at [`MKIPI0NN_AT`], if the region is that long.
     pub fn check(&self, available: u64, mkipi0nn: Option<[u64; 2]>) -> Result<Geometry, StampError> {

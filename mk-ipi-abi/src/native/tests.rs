@@ -71,7 +71,7 @@ fn tags_tell_stale_from_future_and_first_from_further() {
     assert_eq!(here.to_word(0x1234_5678), 0x1234_5678_4000_0005);
     let firsts: std::vec::Vec<_> = (0..17).filter(|&position| g.is_first_of_lap(position)).collect();
     assert_eq!(firsts, [0, 8, 16]);
-    // Half of all laps are ahead, but the one that is as far away in both directions.
+    // Half of the 2^30 laps count as later. The lap at distance 2^29 does not: it is equally far in both directions.
     let [far, farther] = [(1 << 29) - 1, 1 << 29].map(|laps| LineTag::first(5 + laps));
     assert!(expected.is_contradicted_by(far) && !expected.is_contradicted_by(farther));
     let nothing = [LineTag(0), LineTag(6), LineTag(!(1 << 30)), stale, LineTag::further(4), expected];
@@ -147,7 +147,7 @@ fn a_stamp_is_checked_before_it_is_believed() {
     assert_eq!(good.check(45_056, None), Ok(g));
     assert_eq!(good.check(45_055, None), Err(StampError::TooSmall(45_056)));
     let minor = Stamp { version: Version { major: 2, minor: 9 }, reserved: [!0; 4], ..good };
-    assert_eq!(minor.check(1 << 20, None), Ok(g), "what is unknown is ignored");
+    assert_eq!(minor.check(1 << 20, None), Ok(g), "unknown minor versions and reserved words are ignored");
     let bad = |s: Stamp| s.check(u64::MAX, None).unwrap_err();
     for major in [1, 3] {
         let version = Version { major, minor: 0 };

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the words of a region are, except those of lines (SPEC N-3 to N-5). Each word has one writer.
+//! The indices of the words of a region, except of the words in lines (SPEC N-3 to N-5). Each word has one writer.
 
-/// Words of the receiver's pages, from the start of the region (SPEC N-3).
+/// Words of the receiver's pages. The indices count from the start of the region (SPEC N-3).
 pub mod receiver {
     /// A counter that the receiver advances while it lives.
     pub const HEARTBEAT: usize = 8;
     /// A [`Life`](crate::native::Life) word: the receiver's life, and whether it has said goodbye.
     pub const LIFE: usize = 9;
-    /// 1 while the receiver wants to be rung. It has a cache line of its own.
+    /// 1 while the receiver wants to be rung. The word begins a cache line, in which only `BELL` follows.
     pub const ARMED: usize = 16;
-    /// A [`Bell`](crate::native::Bell) word: where to ring the receiver. 0: where the directory says.
+    /// A [`Bell`](crate::native::Bell) word: the CPU and vector at which to ring the receiver. 0: those in the directory.
     pub const BELL: usize = 17;
     /// First word of the control line of lane 0. The lanes' control lines are 16 words apart.
     pub const CONTROL: usize = 32;
@@ -25,28 +25,29 @@ pub mod control {
     pub const ANSWER: usize = 1;
     /// The position at which the life in `ANSWER` begins.
     pub const BASE: usize = 2;
-    /// The position behind the last message that was given to its handlers. It is beyond `CREDIT` while they run.
+    /// The position after the last message that was given to handlers. It is above `CREDIT` while they run.
     pub const HANDED: usize = 3;
     /// The [`Breach`](crate::native::Breach) for which the lane is in quarantine; 0 if it is not.
     pub const BREACH: usize = 4;
     /// How many messages were in doubt since the region was created.
     pub const DOUBTS: usize = 5;
-    /// The message numbers of the last ones in doubt. That of doubt `n`, from 0, is in word [`doubt`]`(n)`.
+    /// First of the words with the numbers of the last messages in doubt. The message number of doubt `n`, from 0, is in word
+    /// [`doubt`]`(n)`.
     pub const DOUBT: usize = 6;
-    /// Words of `DOUBT`.
+    /// Number of words that begin at `DOUBT`.
     pub const DOUBT_WORDS: usize = 4;
 
-    /// The word for message `nth` in doubt, from 0.
+    /// The index of the word for message `nth` in doubt, from 0.
     pub const fn doubt(nth: u64) -> usize {
         DOUBT.wrapping_add(nth as usize & (DOUBT_WORDS - 1))
     }
     /// Messages with a number above this, up to `DISCARD_TO`, were discarded unread by a new life of the receiver.
     pub const DISCARD_FROM: usize = 10;
-    /// See `DISCARD_FROM`.
+    /// The number of the last message that was discarded; see `DISCARD_FROM`.
     pub const DISCARD_TO: usize = 11;
     /// Statistics: messages handed to handlers.
     pub const RECEIVED: usize = 12;
-    /// Statistics: lives of the sender answered, and restarts of the receiver.
+    /// Statistics: lives of the sender that were answered, and restarts of the receiver.
     pub const RESETS: usize = 13;
     /// Statistics: times the lane went into quarantine.
     pub const BAD: usize = 14;
@@ -60,14 +61,14 @@ pub mod header {
     pub const HELLO: usize = 0;
     /// The incarnation of the receiver that must stop. Receivers read it in the host's lane only.
     pub const STOP: usize = 1;
-    /// The sender wants to be rung when `CREDIT` is this or more. 0 if it never waited.
+    /// The sender waits for room, and wants to be rung when `CREDIT` is this or more. 0 if it never waited.
     pub const WANT: usize = 2;
     /// [`Attached`](crate::native::Attached): whether the sender has the region mapped; 0 if not.
     pub const ATTACHED: usize = 3;
     /// Statistics: sends that found the lane full. This begins a cache line that the receiver does not read.
     pub const FULL: usize = 16;
-    /// Statistics: doorbells rung. All other sends needed none.
+    /// Statistics: doorbells that the sender rang. The other sends needed no doorbell.
     pub const RUNG: usize = 17;
-    /// Words of the header.
+    /// Number of words of the header.
     pub const WORDS: usize = 32;
 }

@@ -55,7 +55,7 @@ fn a_control_message_without_sense_is_refused_by_name() {
     assert_eq!(Control::decode(&[1; 33]), Err(ControlError::WrongSize(33)));
     assert_eq!(with(0, &[3]), Err(ControlError::WrongKind(3)));
     assert_eq!(with(4, &[2]), Err(ControlError::Version(2)));
-    assert_eq!(with(6, &[9]), Ok(open()), "a newer minor is taken");
+    assert_eq!(with(6, &[9]), Ok(open()), "a newer minor version is accepted");
     assert_eq!(with(8, &[0; 4]), Err(ControlError::NoKey));
     assert_eq!(with(16, &[8]), Err(ControlError::WrongFeatures(8)));
     assert_eq!(with(16, &[2]), Err(ControlError::WrongFeatures(2)), "TSO without a checksum");

@@ -128,7 +128,8 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Directory(self.0)
     }
 
-    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Gives the generation of the directory with this entry: a
+    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Returns the generation of the directory with this
+    /// entry: a
     /// kernel that has followed it has done what the entry requires (SPEC D-7).
     ///
     /// # Errors

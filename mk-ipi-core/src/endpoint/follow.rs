@@ -40,7 +40,8 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Applies changes of the directory since the last call, or since [`join`](Self::join): removes instances whose region ends,
-    /// adds new ones, and rings where the directory says now. Calls `each` for every change. Gives the generation of the directory.
+    /// adds new ones, and rings where the directory says now. Calls `each` for every change. Returns the generation of the
+    /// directory.
     /// All our lanes name it from then on, so that the host knows: no CPU of ours rings a CPU, or uses a region, that only an older
     /// generation named (SPEC D-7, N-17).
     ///

@@ -37,7 +37,7 @@ impl<
 
     /// Adds an instance and makes its region from its pool: zeroed, mapped, then published. May sleep.
     ///
-    /// Gives the exact range of the region.
+    /// Returns the exact range of the region.
     pub fn create_instance(&self, config: &InstanceConfig<'_>) -> Result<PhysRange, AddError> {
         let range = self.with_me(|me| self.instances.create(&self.platform, me, config))?;
         self.announce(config.id);
@@ -112,7 +112,7 @@ impl<
         instance.mapped_by(&self.platform, me, each)
     }
 
-    /// Empties every slot that a dead kernel had claimed (SPEC X-5). Gives their number.
+    /// Empties every slot that a dead kernel had claimed (SPEC X-5). Returns their number.
     ///
     /// For the host, after the CPUs of that incarnation have stopped for good. A kernel that still runs could write
     /// into the message of the slot's next owner.

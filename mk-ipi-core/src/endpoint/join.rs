@@ -99,7 +99,7 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Takes the identity of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
-    /// that the directory lists as starting or running, including our own. Gives their number. May sleep.
+    /// that the directory lists as starting or running, including our own. Returns their number. May sleep.
     ///
     /// On an error nothing that this call added stays. An instance that cannot be added, unless it is our own, is left out
     /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel must call

@@ -80,7 +80,7 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends the number of a page (`mk_send_pfn`). Gives the message number, as [`send`](Self::send).
+    /// Sends the number of a page (`mk_send_pfn`). Returns the message number, as [`send`](Self::send).
     pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<u64, SendError> {
         self.send(to, MK_PFN_IPI_TYPE, &encode_pfn(pfn))
     }

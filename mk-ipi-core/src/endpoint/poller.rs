@@ -272,7 +272,7 @@ impl<
         const INSTANCES: usize,
     > Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Delivers new messages. Gives their number; other events of peers count too.
+    /// Delivers new messages. Returns their number; other events of peers count too.
     ///
     /// It looks at the lane that had a message last. Every 4th call looks at all lanes that had something recently. Every 128th looks
     /// at all lanes, at the stop word, and at what our own lanes wait for: answers, space, flushes.
@@ -297,7 +297,8 @@ impl<
         found
     }
 
-    /// Polls until something has come, at most `looks` times, with a pause after each poll that finds nothing. Gives the same as [`poll`](Self::poll).
+    /// Polls until something has come, at most `looks` times, with a pause after each poll that finds nothing. Returns the same
+    /// as [`poll`](Self::poll).
     #[inline]
     pub fn wait(&mut self, looks: usize) -> usize {
         for _ in 0..looks {

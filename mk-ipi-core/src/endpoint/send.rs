@@ -28,7 +28,8 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one byte, and
-    /// goes to the doorbell CPU. Gives the message number: on the native link the position behind its last line. These numbers grow, but
+    /// goes to the doorbell CPU. Returns the message number: on the native link the position behind its last line. These numbers
+    /// grow, but
     /// not by one ([`handled`](Self::handled)). 0 on RFC v2.
     ///
     /// It does not sleep, and waits only for the doorbell, bounded. It may be called in interrupt context and in callbacks. In NMI
