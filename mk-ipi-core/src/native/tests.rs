@@ -19,14 +19,16 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysAddr, PhysCpuId, Phys
 use std::vec::Vec;
 
 std::thread_local! {
+    /// Counts the stores to all words, from 1.
     static CLOCK: Cell<u64> = const { Cell::new(1) };
 }
 
-/// A word that counts its loads, and knows when it was last stored to.
+/// A word that counts its loads, and records when it was last stored to.
 #[derive(Debug)]
 struct Watched {
     value: AtomicU64,
     loads: AtomicU64,
+    /// The value of [`CLOCK`] at the last store. 0: never stored.
     stored: AtomicU64,
 }
 
@@ -64,27 +66,28 @@ impl Word for Watched {
     }
 }
 
-/// A region of one lane, in memory of its own.
+/// The memory of one region.
 struct Arena {
     words: Vec<Watched>,
     geometry: Geometry,
 }
 
 const START: PhysAddr = PhysAddr(4096);
-/// The one instance, which sends to itself.
+/// The only instance. It sends to itself.
 const ME: InstanceId = InstanceId::new(0);
 const SMALL: Geometry = Geometry::new(1, 8, 256).unwrap();
 const LARGE: Geometry = Geometry::new(1, 128, 4096).unwrap();
-/// The type of most messages.
+/// The type of the messages.
 const TYPE: MessageType = MessageType(3);
 
-// SAFETY: a mapping is a part of the vector, which neither moves nor ends while an `Arena` is borrowed.
+// SAFETY: a mapping is a part of the vector. No test moves or drops the arena, or changes the length of the vector, while it uses
+// a mapping.
 unsafe impl PhysMemory for Arena {
     type Word = Watched;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<Watched>, MapError> {
         let first = (range.start().0 - START.0) as usize / 8;
         let words = &self.words[first..][..range.len() as usize / 8];
-        // SAFETY: as above.
+        // SAFETY: the pointer is that of a slice of the vector, which stays valid as said at the `impl`.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
     unsafe fn unmap(&self, _: Mapping<Watched>) {}
@@ -111,15 +114,18 @@ impl Arena {
         &self.words[lane + self.geometry.line_at(position)..][..LINE_WORDS]
     }
 
+    /// The value of a word of the control line of lane 0. Not counted as a load.
     fn control(&self, word: usize) -> u64 {
         self.words[receiver::CONTROL + word].value.load(Ordering::Relaxed)
     }
 
+    /// Begins a life of the sender, with this incarnation.
     fn life(&self, life: u32) -> Sender<Watched> {
         let region = PeerRegion::map(self, self.range(), ME).unwrap();
         Sender::begin(region, Incarnation::new(life).unwrap())
     }
 
+    /// Begins the first life of the receiver, and then of the sender.
     fn link(&self) -> Link {
         let own = OwnRegion::map(self, self.range()).unwrap();
         let receiver = Receiver::<8>::new();
@@ -127,6 +133,7 @@ impl Arena {
         Link { sender: self.life(1), own, receiver }
     }
 
+    /// Sets the counts of loads to 0.
     fn forget_loads(&self) {
         self.words.iter().for_each(|word| word.loads.store(0, Ordering::Relaxed));
     }
@@ -144,12 +151,12 @@ impl Link {
         self.sender.send(TYPE, 7, payload, swap)
     }
 
-    /// Drains until nothing is left, and is armed then.
+    /// Drains until nothing is left. The receiver is armed after that.
     fn run(&self, inbox: &mut Inbox) {
         while self.receiver.hold().unwrap().drain(&self.own, inbox, 16, true) {}
     }
 
-    /// What has come.
+    /// Drains until nothing is left, and returns the payloads of the messages.
     fn received(&self) -> Vec<Vec<u8>> {
         let mut inbox = Inbox::default();
         self.run(&mut inbox);
@@ -161,7 +168,7 @@ fn swap(word: &AtomicU64, current: u64, new: u64) -> bool {
     word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
 }
 
-/// Keeps what is delivered.
+/// Records the messages and events of a receiver, and counts how often the receiver rings.
 #[derive(Default)]
 struct Inbox {
     messages: Vec<(MessageType, Vec<u8>)>,
@@ -191,7 +198,7 @@ impl Events for Inbox {
     }
 }
 
-/// `len` bytes, each another one than those next to it.
+/// `len` bytes. Neighbouring bytes differ.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
@@ -199,11 +206,11 @@ fn bytes(len: usize) -> Vec<u8> {
 #[test]
 fn every_word_of_a_message_is_read_once() {
     let lens = [0, 1, 8, 47, 48, 49, 104, 105, 255, 256, 4095, 4096];
-    // Miri would take minutes for all.
+    // Under Miri only some lengths, because all would take minutes.
     for &len in lens.iter().step_by(if cfg!(miri) { 6 } else { 1 }) {
         let arena = Arena::new(LARGE);
         let link = arena.link();
-        assert_eq!(link.received(), [[0; 0]; 0], "its life was answered");
+        assert_eq!(link.received(), [[0; 0]; 0], "no message, but this answers the sender's hello");
         link.send(&bytes(len)).unwrap();
         arena.forget_loads();
         assert_eq!(link.received(), [bytes(len)]);
@@ -214,7 +221,7 @@ fn every_word_of_a_message_is_read_once() {
         }
         for position in lines..LARGE.lines().into() {
             let loads: Vec<_> = arena.line(position).iter().map(Watched::loads).collect();
-            assert_eq!(loads[1..], [0; LINE_WORDS - 1], "what is behind the message is not read");
+            assert_eq!(loads[1..], [0; LINE_WORDS - 1], "of the lines after the message only tags are read");
         }
     }
 }
@@ -230,8 +237,8 @@ fn every_word_of_a_message_that_is_polled_for_is_read_once() {
         arena.forget_loads();
         assert!(hold.finds_nothing(&link.own));
         let loads: Vec<_> = arena.words.iter().map(Watched::loads).collect();
-        assert_eq!(loads.iter().sum::<u64>(), 1, "one load, if there is nothing");
-        // A stream: lines are fetched ahead.
+        assert_eq!(loads.iter().sum::<u64>(), 1, "a poll without a message loads one word");
+        // Several messages, so that the receiver prefetches lines.
         for _ in 0..4 {
             link.send(&bytes(len)).unwrap();
             if len > 2048 {
@@ -243,7 +250,7 @@ fn every_word_of_a_message_that_is_polled_for_is_read_once() {
         while hold.poll(&link.own, &mut inbox).0 != 0 {}
         assert!(inbox.messages.iter().all(|(_, payload)| *payload == bytes(len)));
         for position in 0..*inbox.numbers.last().unwrap() {
-            // Its tag is looked at before, to see whether there is something: nothing that was loaded then is used.
+            // Not the tag: it is also loaded to find out whether there is a message. That value is not used for anything else.
             let loads: Vec<_> = arena.line(position).iter().skip(1).map(Watched::loads).collect();
             assert_eq!(loads, [1; LINE_WORDS - 1], "{len}: line {position}");
         }
@@ -259,10 +266,10 @@ fn the_first_tag_is_stored_last_and_far_lines_first() {
         let first = stored(0);
         let (near, unused) = first[2..].split_at(len.div_ceil(8).min(FIRST_LINE_WORDS));
         assert!(near.iter().chain(&first[1..2]).all(|&at| at != 0 && at < first[0]), "{len}: {first:?}");
-        assert!(unused.iter().all(|&at| at < first[1]), "no word behind the payload: {first:?}");
+        assert!(unused.iter().all(|&at| at < first[1]), "no word after the payload is stored: {first:?}");
         for line in (1..lines_of(len)).map(stored) {
             let before = *first[1..].iter().filter(|&&at| at != 0).min().unwrap();
-            assert!(line.iter().all(|&at| at < before), "the line that is polled comes last: {line:?}");
+            assert!(line.iter().all(|&at| at < before), "the first line is stored last: {line:?}");
             assert!(line[1..].iter().all(|&at| at < line[0]), "{line:?}");
         }
     }
@@ -276,7 +283,7 @@ fn no_payload_is_taken_for_a_tag() {
     let (mut next, mut len) = (0u64, 0usize);
     while next < laps * u64::from(SMALL.lines()) {
         for ahead in [0, 1, 8] {
-            // Tags that are looked for in this lap and the next ones, at every word of the payload.
+            // A payload of tags that the receiver expects now, in the next lines or in the next lap.
             let tags =
                 (0..16).map(|n| next + ahead + n).flat_map(|at| [SMALL.first_tag(at), SMALL.further_tag(at)]);
             let payload: Vec<_> = tags.flat_map(|tag| tag.to_word(TYPE.0).to_le_bytes()).take(len).collect();
@@ -288,7 +295,8 @@ fn no_payload_is_taken_for_a_tag() {
     }
 }
 
-/// Sends a message of each of these lengths at that place of a lap, and sees that it arrives whole.
+/// Sends a message of each of these lengths, each beginning at line `place` of the lane. Checks that each is received unchanged.
+/// `next` is the position after the last message.
 fn arrives(link: &Link, next: &mut u64, place: u64, lens: impl IntoIterator<Item = usize>) {
     let lines = u64::from(link.own.geometry.lines());
     for len in lens {
@@ -318,7 +326,7 @@ fn every_size_arrives_at_every_place() {
     let (link, mut next) = (arena.link(), 0);
     let places: &[u64] = if cfg!(miri) { &[0] } else { &[0, 1, 54, 55, 64, 126, 127] };
     for &place in places {
-        // The lengths around the end of each line.
+        // Lengths that just fill their last line, and those one byte shorter and longer.
         let ends = (48..=4096).step_by(FURTHER_LINE_WORDS * 8).flat_map(|end| [end - 1, end, end + 1]);
         let few = if cfg!(miri) { 0 } else { usize::MAX };
         arrives(&link, &mut next, place, ends.take(few).chain([4096]));
@@ -335,12 +343,12 @@ fn after_each_drain_a_whole_lane_fits_again() {
         let (whole, more) = sent.split_at(8);
         assert_eq!((whole, more), (&[Ok(()); 8][..], &[Err(Unsent::Full)][..]), "round {round}");
         assert_eq!(link.received(), [[round]; 8]);
-        // The lines of a long one, too.
+        // Messages of several lines take as many as they have.
         assert_eq!([49, 256, 0].map(|len| link.send(&bytes(len)).is_ok()), [true; 3]);
         assert_eq!(link.send(&[]), Err(Unsent::Full));
         assert!(!link.sender.has_space(0));
         assert_eq!(link.received(), [bytes(49), bytes(256), bytes(0)]);
-        // The next round begins at another place.
+        // 19 lines per round, so that the next round begins at another line of the lane.
         assert_eq!(link.send(&bytes(144)), Ok((u64::from(round) + 1) * 19));
         assert_eq!(link.received(), [bytes(144)]);
     }
@@ -363,13 +371,13 @@ fn of_many_those_are_posted_that_fit() {
     assert_eq!(link.received(), [[0]; 8]);
     assert_eq!(post(&[1; 12]), Ok(8));
     assert_eq!(link.received(), [[0]; 8]);
-    // Five lines, two, one; the next one does not fit.
+    // These take five lines, two and one. The fourth message does not fit.
     assert_eq!(post(&[256, 50, 3, 4]), Ok(3));
     assert_eq!(link.received(), [bytes(256), bytes(50), bytes(3)]);
-    // None is left out because a shorter one fits.
+    // A message that does not fit ends the batch, also if a shorter one after it would fit.
     assert_eq!(post(&[256, 256, 0]), Ok(1));
     assert_eq!(post(&[256, 0]), Err(Unsent::Full));
-    assert_eq!(post(&[0, 257]), Err(Unsent::TooLong), "none is posted if any is");
+    assert_eq!(post(&[0, 257]), Err(Unsent::TooLong), "if one message is too long, none is posted");
     assert_eq!(link.received(), [bytes(256)]);
 }
 
@@ -382,7 +390,7 @@ fn what_no_honest_sender_stores_ends_the_lane() {
     let further = SMALL.further_tag(NEXT);
     let ahead = SMALL.first_tag(NEXT + LAP);
     let behind = [SMALL.first_tag(NEXT - LAP), SMALL.further_tag(NEXT - LAP)].map(|tag| tag.to_word(3));
-    // Two words of the first line, the tag of the line behind it, and what comes of it.
+    // Words 0 and 1 of the line at `NEXT`, the tag of the line after it, and the breach that the receiver must report.
     let cases = [
         (ahead.to_word(3), about(1), 0, Some(Breach::Tag)),
         (further.to_word(3), about(1), 0, Some(Breach::Tag)),
@@ -391,7 +399,7 @@ fn what_no_honest_sender_stores_ends_the_lane() {
         (tag, about(49), SMALL.first_tag(NEXT + 1).to_word(0), Some(Breach::Tag)),
         (tag, about(49), SMALL.further_tag(NEXT + 1 - LAP).to_word(0), Some(Breach::Tag)),
         (tag, about(49), 0, Some(Breach::Tag)),
-        // What is left of the lap before, and empty memory: nothing has come.
+        // Tags of the lap before, and memory without tags: the receiver sees no message and no breach.
         (behind[0], about(u32::MAX), 0, None),
         (behind[1], about(u32::MAX), 0, None),
         (u64::MAX << 32, about(u32::MAX), 0, None),
@@ -414,10 +422,10 @@ fn what_no_honest_sender_stores_ends_the_lane() {
         assert_eq!(inbox.events, Vec::from_iter(breach.map(PeerEvent::Quarantined)), "{n}");
         assert_eq!((link.sender.breach(), link.sender.stats().last_breach), (breach, breach), "{n}");
         let Some(breach) = breach else { continue };
-        // Nothing more is read, and the sender learns why there is no space.
+        // The receiver takes no more messages, and the sender's send reports the quarantine.
         (0..8).for_each(|_| _ = link.send(&[]));
         assert_eq!((link.send(&[]), link.received().len()), (Err(Unsent::Quarantined), 0), "{n}");
-        // Its next life is heard.
+        // The next life of the sender can send.
         let next = Link { sender: arena.life(2), ..link };
         let mut inbox = Inbox::default();
         next.run(&mut inbox);
@@ -431,7 +439,8 @@ fn what_no_honest_sender_stores_ends_the_lane() {
     }
 }
 
-/// Something that happens whenever the receiver looks who is there: that is once behind the last look, when it has armed.
+/// Calls a function whenever the receiver asks for the version of the table. It does this at the start of each drain,
+/// and once in the check after arming.
 struct Meanwhile<F>(Inbox, F);
 
 impl<F: Fn()> Events for Meanwhile<F> {
@@ -469,15 +478,15 @@ fn who_arms_looks_once_more() {
     let mut to = Meanwhile(Inbox::default(), meanwhile);
     let mut drain = |arm| receiver.hold().unwrap().drain(&own, &mut to, 16, arm);
     for _ in 0..2 {
-        assert!(drain(true), "it came behind the last look");
+        assert!(drain(true), "the message was sent after the lanes were visited");
         assert!(!armed() && !sender.flush());
     }
     assert!(!drain(true) && armed() && sender.flush());
-    // A drain that does not arm changes nothing of that.
+    // A drain that does not arm leaves `ARMED` as it is.
     assert!(!drain(false) && armed());
     own.disarm();
     assert!(!drain(false) && !armed());
-    assert_eq!(asked.take(), [true; 2], "perhaps it was the last look");
+    assert_eq!(asked.take(), [true; 2], "the receiver was armed when each message was sent");
     assert_eq!(to.0.messages, [2, 4].map(|n| (TYPE, std::vec![n])));
 }
 
@@ -490,9 +499,9 @@ fn who_arms_sees_hello_and_want_too() {
     (0..8).for_each(|_| _ = link.send(&[]).unwrap());
     assert!(!link.sender.want_space(256, || ()));
     link.run(&mut inbox);
-    assert_eq!((inbox.messages.len(), inbox.rings.get()), (8, 2), "for the answer, and for space");
+    assert_eq!((inbox.messages.len(), inbox.rings.get()), (8, 2), "one ring for the answer, one for space");
     assert!(link.sender.has_space_for_waiter() && !link.sender.has_space_for_waiter());
-    // Another life says hello behind the last look.
+    // Another life of the sender stores its hello after the lanes were visited.
     let looks = Cell::new(0);
     let mut to = Meanwhile(Inbox::default(), || {
         looks.set(looks.get() + 1);
@@ -502,7 +511,7 @@ fn who_arms_sees_hello_and_want_too() {
     });
     assert!(link.receiver.hold().unwrap().drain(&link.own, &mut to, 16, true));
     assert!(!link.receiver.hold().unwrap().drain(&link.own, &mut to, 16, true));
-    assert_eq!(to.0.rings.get(), 1, "it is answered");
+    assert_eq!(to.0.rings.get(), 1, "the hello was answered");
 }
 
 #[test]
@@ -529,7 +538,7 @@ fn one_holds_the_receiver_and_others_leave_it_a_drain() {
     assert!(!receiver.hold().unwrap().release());
 }
 
-/// Who has spoken; there are three.
+/// Records the senders of the messages. There are three instances.
 struct SenderLog(Vec<u8>);
 
 impl Events for SenderLog {
@@ -556,13 +565,14 @@ fn no_look_passes_over_a_lane() {
     });
     let [one, two] = others;
     let (senders, mut log) = ([sender, one, two], SenderLog(Vec::new()));
-    // Whose turn is next, and who had something lately, in every order.
+    // All combinations of the senders of the first messages (3 bits of `round`), the senders of the second messages (3 bits), and
+    // the budget of the drain in between, which decides with which lane the next round begins.
     for round in (0..512).step_by(if cfg!(miri) { 61 } else { 1 }) {
         let speak = |set: u8| (0..3u8).filter(move |lane| set & 1 << lane != 0);
         for lane in speak(round as u8 & 7) {
             senders[usize::from(lane)].send(TYPE, 7, &[], swap).unwrap();
         }
-        // It ends in somebody's turn.
+        // The budget can end this drain before all lanes were visited.
         receiver.hold().unwrap().drain(&own, &mut log, round / 64 % 3, false);
         receiver.hold().unwrap().drain(&own, &mut log, 64, false);
         for lane in speak((round / 8) as u8 & 7) {

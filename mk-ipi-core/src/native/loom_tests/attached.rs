@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who has a region mapped says so, and when it has not any more (SPEC N-17).
+//! The word `ATTACHED`: a sender has the region mapped, has followed the directory, or has detached (SPEC N-17).
 
 use super::*;
 
+/// The index of `ATTACHED`.
 fn word() -> usize {
     header_word(header::ATTACHED)
 }
 
-/// lane-attached: who finds a region mapped by nobody finds everything that was stored there.
+/// lane-attached: a host that finds 0 in `ATTACHED` also sees all stores that the sender made to the region before. So the host
+/// can use the memory again.
 #[test]
 fn loom_native_who_has_detached_stores_no_more() {
     detached();
@@ -18,7 +20,7 @@ fn detached() {
         let sender = Sender::begin(PeerRegion::map(&region, range(), SENDER).unwrap(), life(1));
         let kept = region.clone();
         let at_sender = move || {
-            // No flush: its fence would order more than a detachment may count on.
+            // No flush, because its fence would order these stores even if the release at the detachment were missing.
             sender.send(MessageType(1), 1, &[1], swap).unwrap();
             drop(sender.into_region());
             drop(kept);
@@ -27,7 +29,7 @@ fn detached() {
             let mut mapped = false;
             mapped_by(&region, range(), geometry(), |_, _| mapped = true).unwrap();
             if !mapped {
-                // It goes back to the pool, and is anybody's.
+                // The memory is free for any use. Loom fails the model if the sender's stores can come after this one.
                 region.store(tag(0) + 1, 7);
             }
         };
@@ -35,7 +37,7 @@ fn detached() {
     });
 }
 
-/// lane-followed: who finds that a sender has followed the directory finds what that did before.
+/// lane-followed: a host that finds that a sender has followed the directory also sees all stores that the sender made before.
 #[test]
 fn loom_native_who_has_followed_has_done_so() {
     followed();

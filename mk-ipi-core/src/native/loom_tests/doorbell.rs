@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The doorbell: whatever is sent is seen or rung for, whoever waits is rung (SPEC N-10, N-12).
+//! The doorbell: the receiver sees each message, or is rung for it. A sender that waits for space finds it, or is rung (SPEC
+//! N-10, N-12).
 
 use super::*;
 use crate::sync::AtomicBool;
@@ -8,18 +9,19 @@ use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::Vector;
 use std::rc::Rc;
 
-/// How the receiver stands when a message comes.
+/// The state of the receiver when message 2 is sent.
 #[derive(Clone, Copy)]
 enum Before {
-    /// It armed, and then looks again for no reason.
+    /// The receiver is armed, and drains without a reason.
     Armed,
-    /// An interrupt has come, whose message it has read already.
+    /// The receiver is disarmed by an interrupt, and has no message: it took the message of the interrupt before.
     Interrupted,
-    /// It drains a lane that it knows to be active.
+    /// The receiver is disarmed by an interrupt, and message 1 is unread.
     Busy,
 }
 
-/// A message is sent by `how` while the receiver drains, and arms: it is seen, or the receiver is rung.
+/// `how` sends message 2 while the receiver drains and arms. Checks that the receiver sees the message, or is rung and then sees
+/// it.
 fn seen_or_rung(before: Before, how: fn(&Sender<Shared>) -> bool) {
     check(move |first| {
         let (sender, kernel) = Region::new(&[receiver::ARMED, tag(0), tag(1)]).linked();
@@ -39,16 +41,18 @@ fn seen_or_rung(before: Before, how: fn(&Sender<Shared>) -> bool) {
     });
 }
 
+/// Sends message 2. Returns whether the receiver must be rung.
 fn send_one(sender: &Sender<Shared>) -> bool {
     send(sender, 2, SHORT).unwrap()
 }
 
+/// Posts message 2, and flushes. Returns whether the receiver must be rung.
 fn post_one(sender: &Sender<Shared>) -> bool {
     post(sender, 2, TWO_LINES).unwrap();
     sender.flush()
 }
 
-/// armed: no message is left behind by a receiver that goes to sleep.
+/// armed: a receiver that arms and then sleeps misses no message that is sent at the same time.
 #[test]
 fn loom_native_what_is_sent_is_seen_or_rung_for() {
     seen_or_rung(Before::Armed, send_one);
@@ -59,7 +63,7 @@ fn sent_when_busy() {
     seen_or_rung(Before::Busy, send_one);
 }
 
-/// armed: nor one that was posted.
+/// armed: the same for a message that is posted.
 #[test]
 fn loom_native_what_is_posted_is_seen_or_rung_for() {
     for before in [Before::Armed, Before::Interrupted, Before::Busy] {
@@ -67,7 +71,7 @@ fn loom_native_what_is_posted_is_seen_or_rung_for() {
     }
 }
 
-/// A full lane, of which `more` words change.
+/// A sender and a receiver whose lane is full. The words in `more` are live.
 fn full(more: &[usize]) -> (Tx, Rx) {
     let words = [control_word(control::CREDIT), header_word(header::WANT)];
     let (sender, kernel) = Region::new(&[&[receiver::ARMED], &words[..], more].concat()).linked();
@@ -75,7 +79,7 @@ fn full(more: &[usize]) -> (Tx, Rx) {
     (sender, kernel)
 }
 
-/// armed: a sender that waits for space finds it, or is rung when there is.
+/// armed: a sender that waits for space finds it, or is rung when the receiver gives it.
 #[test]
 fn loom_native_who_wants_space_finds_it_or_is_rung() {
     space();
@@ -99,15 +103,17 @@ fn space() {
     });
 }
 
-/// Those who wait for space, as the endpoint has them: one asks, and deferred work looks again when a doorbell has rung.
+/// A sender that waits for space, as in the endpoint: a CPU asks for the space. After a doorbell, the deferred work checks
+/// whether there is space.
 struct Waiter {
     sender: Tx,
-    /// The deferred work looks.
+    /// Whether the deferred work must check for space.
     wanting: AtomicBool,
+    /// Whether the deferred work has told the waiter that there is space.
     told: Cell<bool>,
-    /// The receiver is to be rung.
+    /// Whether the receiver must be rung.
     rings: Cell<bool>,
-    /// The deferred work runs once more.
+    /// Whether the deferred work must run once more.
     again: Cell<bool>,
 }
 
@@ -145,12 +151,14 @@ impl Waiter {
         }
     }
 
+    /// Remembers that the receiver must be rung, if `rings` is true.
     fn note(&self, rings: bool) {
         self.rings.set(self.rings.get() || rings);
     }
 
-    /// Asks while the receiver drains, and rings when there is space; and then all that is left to be done is. At the waiter's
-    /// access number `at` to the region, or when it has asked, others take what space there is. Whether it was found.
+    /// The waiter asks for space while the receiver drains, and rings the waiter when there is space. Before the waiter's access
+    /// number `at` to the region, or after it has asked if there are fewer accesses, other sends take the space. At the end runs
+    /// the deferred work and the interrupts that are still due. Returns whether the waiter found space when it asked.
     fn asks_and_is_rung(self: &Rc<Self>, at: usize, first: First, kernel: &Rx) -> bool {
         let [waiter, others, rung] = [(); 3].map(|()| self.clone());
         let others =
@@ -180,14 +188,14 @@ impl Waiter {
     }
 }
 
-/// armed: others take what space there is. It is told of all the same when there is more.
+/// armed: other sends take the space that the receiver gave. The waiter still learns of the next space.
 #[test]
 fn loom_native_space_that_others_took_is_asked_for_again() {
-    // Just before the waiter says what it has seen.
+    // The other sends come before or between the waiter's accesses to the region.
     for at in 0..4 {
         taken(at);
     }
-    // When the waiter has asked, and perhaps is being rung.
+    // The other sends come after the waiter has asked, when the receiver may already have rung.
     taken(usize::MAX);
 }
 fn taken(at: usize) {
@@ -199,7 +207,8 @@ fn taken(at: usize) {
     });
 }
 
-/// waiting: somebody begins to wait while all who waited so far are told.
+/// waiting: a sender begins to wait while the deferred work ends the wait of an earlier sender. The later sender finds space, or
+/// its wait goes on until it is told.
 #[test]
 fn loom_native_who_waits_last_is_told_too() {
     waits_last();
@@ -214,7 +223,7 @@ fn waits_last() {
     });
 }
 
-/// bell: a receiver that armed after it had moved its doorbell is rung there.
+/// bell: the receiver moves its doorbell, and arms after that. A sender that finds it armed rings the new doorbell.
 #[test]
 fn loom_native_a_doorbell_is_rung_where_it_has_moved() {
     moved_bell();

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One lane: messages whole and in order, lines used again only when read, several CPUs at once (SPEC N-8).
+//! One lane: messages are received complete and in order, lines are used again only after they were read, and several CPUs can
+//! send at the same time (SPEC N-8).
 
 use super::*;
 
-/// Sends `messages` of half a lane; which of them were sent. The others found the lane full.
+/// A function for [`both`]: tries to send `messages`, each of which takes half of the lane. Returns those that were sent. The
+/// others found the lane full.
 fn sends(sender: &Tx, messages: impl IntoIterator<Item = u8> + 'static) -> impl FnOnce() -> Vec<u8> {
     let sender = sender.clone();
     move || {
@@ -18,12 +20,12 @@ fn sends(sender: &Tx, messages: impl IntoIterator<Item = u8> + 'static) -> impl 
     }
 }
 
-/// A lane that holds two messages, and whose next ones take the lines of these.
+/// A sender and a receiver for messages that take half of the lane each. The third message uses the lines of the first one again.
 fn halves() -> (Tx, Rx) {
     Region::new(&[receiver::ARMED, control_word(control::CREDIT), tag(0), tag(4)]).linked()
 }
 
-/// message-published: a message of several lines is seen whole.
+/// message-published: a receiver that finds a message reads all of its words as they were sent.
 #[test]
 fn loom_native_a_message_is_seen_whole() {
     sent();
@@ -45,7 +47,8 @@ fn whole(sends: fn(&Sender<Shared>), receives: fn(&Kernel, &mut Seen)) {
     });
 }
 
-/// message-published, lane-credit: three messages through the lines of two.
+/// message-published, lane-credit: three messages are sent in a lane with space for two. Lines are used again after they were
+/// read.
 #[test]
 fn loom_native_lines_are_used_again_when_they_were_read() {
     three_through_two();
@@ -59,7 +62,7 @@ fn three_through_two() {
     });
 }
 
-/// credit-cached: a CPU uses the credit that another one has seen.
+/// credit-cached: a CPU of the sender uses the credit that another CPU has loaded.
 #[test]
 fn loom_native_two_cpus_share_the_credit() {
     two_cpus();
@@ -88,7 +91,8 @@ fn two_cpus() {
     });
 }
 
-/// Two CPUs post several messages each, with one claim: the lines of each lie together, and all arrive.
+/// Two CPUs post two messages each, with one compare-and-swap per CPU. All messages are received, those of each CPU one after the
+/// other.
 #[test]
 fn loom_native_two_cpus_post_many() {
     check(|first| {
@@ -108,7 +112,8 @@ fn loom_native_two_cpus_post_many() {
     });
 }
 
-/// A send that is interrupted by another, wherever an interrupt or an NMI can come: both arrive, and are seen or rung for.
+/// An interrupt or an NMI comes in the middle of a send, and its handler sends too. Tried at each point of the outer send. The
+/// receiver gets both messages: it sees them, or is rung.
 #[test]
 fn loom_native_a_send_interrupts_a_send() {
     for at in 0..8 {
@@ -128,14 +133,15 @@ fn loom_native_a_send_interrupts_a_send() {
             if outer || inner == Some(true) {
                 kernel.interrupt(&mut seen);
             }
-            // Before the lines are taken, where a swap then fails, the inner one is first.
+            // If the interrupt comes before the outer send has taken its lines, the outer try to take lines fails, and the inner
+            // message is the first in the lane.
             let all: &[u8] = match (at, inner) {
                 (0 | 1, Some(_)) => &[2, 1],
                 (_, Some(_)) => &[1, 2],
                 (_, None) => &[1],
             };
             assert_eq!(seen.messages(), all);
-            assert!(inner.is_some() || at >= 6, "a send has six accesses or more");
+            assert!(inner.is_some() || at >= 6, "a send has at least six points where an interrupt can come");
         });
     }
 }

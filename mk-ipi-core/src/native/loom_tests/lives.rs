@@ -5,20 +5,21 @@ use super::*;
 use crate::platform::PeerEvent::{Began, Quarantined};
 use mk_ipi_abi::native::{Breach, Hello, Phase, StampError};
 
-/// A lane, of which words change that tell of its sender's lives.
+/// A region in which the words of the handshake, the words in `more` and the tags of the first two lines are live.
 fn region(more: &[usize]) -> Region {
     let words = [control::ANSWER, control::BASE, control::CREDIT].map(control_word);
     Region::new(&[&[receiver::ARMED, header_word(header::HELLO), tag(0), tag(1)], &words[..], more].concat())
 }
 
-/// Sends 9, if the life has been answered; whether it was.
+/// Sends message 9. Returns whether it was sent; it is not if this life is not answered yet.
 fn say(sender: &Sender<Shared>) -> bool {
     let sent = send(sender, 9, TWO_LINES);
     assert!(sent.is_ok() || sent == Err(Unsent::Unanswered), "{sent:?}");
     sent.is_ok()
 }
 
-/// Goes on with the handshake until it is through and all was read, and 9 was sent if it was not yet.
+/// Continues the handshake until it is complete, sends message 9 unless it was sent before, and drains until all messages are
+/// received.
 fn go_on(sender: &Sender<Shared>, mut sent: bool, kernel: &Kernel, seen: &mut Seen) {
     for _ in 0..3 {
         kernel.run(seen);
@@ -26,14 +27,15 @@ fn go_on(sender: &Sender<Shared>, mut sent: bool, kernel: &Kernel, seen: &mut Se
             sent = sent || say(sender);
         }
     }
-    assert!(sent, "it was answered");
+    assert!(sent, "the life was not answered, so message 9 was not sent");
     kernel.run(seen);
 }
 
+/// What a receiver sees of message 1 of the first life, and of the second life, which sends message 9.
 const THE_NEXT_LIFE: [Step; 3] = [Step::Message(1), Step::Event(Began(life(2))), Step::Message(9)];
 
-/// lane-hello, lane-answer: what a former life published arrives before the new one is answered, and then no line is touched by
-/// the receiver until the new life has cleaned it.
+/// lane-hello, lane-answer: the receiver takes the messages of the former life before it answers the new one. After the answer,
+/// it reads no line until the new life has cleaned the lines.
 #[test]
 fn loom_native_a_new_life_waits_for_its_answer() {
     next_life();
@@ -45,7 +47,7 @@ fn next_life() {
             post(&former, 1, TWO_LINES).unwrap();
             let sender = former.region.sender(2);
             let said = sender.open();
-            assert_ne!(said, Opening::Open, "it was not cleaned yet");
+            assert_ne!(said, Opening::Open, "a life cannot send before its `Clean` is answered");
             (sender, said == Opening::HelloSent)
         };
         let ((sender, _), mut seen) = both(first, begins, drains(&kernel, 1));
@@ -54,7 +56,7 @@ fn next_life() {
     });
 }
 
-/// So it is if the former life, the first one, has died before it was heard of.
+/// As above, but the former life died before the receiver answered its hello.
 #[test]
 fn loom_native_a_life_that_was_never_heard_is_handed_on() {
     check(|first| {
@@ -68,7 +70,7 @@ fn loom_native_a_life_that_was_never_heard_is_handed_on() {
     });
 }
 
-/// lane-hello, lane-answer: of a life that has cleaned the lines, only what it sent itself is read, from where it was told.
+/// lane-hello, lane-answer: after a life has cleaned the lines, the receiver takes only messages of this life, from `BASE` on.
 #[test]
 fn loom_native_lines_are_read_when_they_were_cleaned() {
     cleaned();
@@ -77,7 +79,7 @@ fn cleaned() {
     check(|first| {
         let region = region(&[]);
         let (former, kernel) = region.linked();
-        // What it left there is to be read in the lap in which the next life begins.
+        // A line of the former life with the tag that the receiver expects at the position where the next life begins.
         let base = former.end.region.geometry().lines().into();
         region.store(tag(base), geometry().first_tag(base).to_word(7));
         let sender = region.sender(2);
@@ -95,7 +97,7 @@ fn cleaned() {
     });
 }
 
-/// So it is with a first life, whatever the pages held.
+/// The first life in a lane also cleans the lines, because the memory can hold any values before.
 #[test]
 fn loom_native_a_first_life_has_cleaned_its_lines() {
     check(|first| {
@@ -113,8 +115,8 @@ fn loom_native_a_first_life_has_cleaned_its_lines() {
     });
 }
 
-/// lane-first: a lane is emptied while the receiver finds whoever was there before. Whoever is first now either sees that, or is
-/// seen.
+/// lane-first: the hello of a former life is cleared while the receiver answers that hello. Another life then begins in phase
+/// `First`. Either that life sees the answer to the former one, or the receiver sees the hello of the new one.
 #[test]
 fn loom_native_a_first_life_after_others() {
     after_first();
@@ -128,7 +130,7 @@ fn after_begin() {
 }
 fn first_again(phase: Phase) {
     check(move |first| {
-        // Whoever was there before sent nothing: what is left of it is of no interest.
+        // The former life sent nothing. So the model does not need the other lines.
         let region = region(&[]).with((2..LINES).map(tag), || Shared::Ignored);
         let kernel = region.receiver(1, false);
         let hello = Hello::after(0, 0, life(1)).in_phase(phase);
@@ -141,8 +143,9 @@ fn first_again(phase: Phase) {
         };
         let ((sender, sent), mut seen) = both(first, begins, drains(&kernel, 1));
         go_on(&sender, sent, &kernel, &mut seen);
-        // The other life may have begun as well, or this one twice: it began anew when it saw that the lane was used. That it
-        // said something else before may be held against it until then.
+        // Other steps can come before. The receiver may have put the former life in force. The new life may have begun twice: as
+        // `First`, and again with `Begin` after it saw the answer to the former life. Its `First` can count as a breach. Its
+        // later `Clean` ends the quarantine.
         let at = seen.steps.len() - 2;
         assert_eq!(seen.steps[at..], THE_NEXT_LIFE[1..]);
         let may_be = [Began(life(1)), Began(life(2)), Quarantined(Breach::Hello)].map(Step::Event);
@@ -150,8 +153,8 @@ fn first_again(phase: Phase) {
     });
 }
 
-/// message-published: a former life's CPU publishes what it had taken while its successor begins. That arrives before the
-/// successor is answered, or never.
+/// message-published: a CPU of the former life publishes a message while the next life begins. The receiver takes this message
+/// before it answers the next life, or never.
 #[test]
 fn loom_native_a_former_life_publishes_late() {
     late();
@@ -168,7 +171,8 @@ fn late() {
     });
 }
 
-/// lane-prepared: two CPUs find the answers; one cleans the lane, one prepares it, and the other knows.
+/// lane-prepared: two CPUs of the sender find the answers to its hello. One CPU at a time continues the handshake. The other one
+/// can send only after the handshake is complete.
 #[test]
 fn loom_native_two_cpus_find_the_answer() {
     prepared();
@@ -200,7 +204,7 @@ fn prepared() {
     });
 }
 
-/// region-stamped: a region is found whole, or not at all.
+/// region-stamped: while a region is created, a reader finds no stamp or the complete stamp.
 #[test]
 fn loom_native_a_region_is_found_whole_or_not_at_all() {
     stamped();

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who looks: several CPUs of one kernel, by deferred work, drains and pollers (SPEC N-10, N-13).
+//! Several CPUs of the receiver: deferred work, drains and pollers run at the same time (SPEC N-10, N-13).
 
 use super::*;
 
-/// A lane whose receiver's CPUs both write `ARMED`.
+/// A sender and a receiver. Several threads can store `ARMED`.
 fn shared() -> (Tx, Rx) {
     let region = Region::new(&[tag(0), tag(1), tag(2)]);
     region.with([receiver::ARMED], || Shared::Raced(AtomicU64::new(0))).linked()
 }
 
-/// receiver-held, receiver-again: a drain that was refused is made up for by whoever drains.
+/// receiver-held, receiver-again: a CPU tries to drain while another CPU holds the receiver. That other CPU drains once more.
 #[test]
 fn loom_native_a_refused_drain_is_made_up_for() {
     refused();
@@ -19,7 +19,7 @@ fn refused() {
         let (sender, kernel) = shared();
         assert!(send(&sender, 1, SHORT).unwrap());
         kernel.own.disarm();
-        // The CPU that drains knows of the message: nobody rings for it.
+        // No doorbell is rung for message 2: this CPU drains itself after it has posted.
         let posts = sees(&kernel, move |kernel, seen| {
             post(&sender, 2, SHORT).unwrap();
             kernel.drain(seen);
@@ -32,8 +32,8 @@ fn refused() {
     });
 }
 
-/// armed, receiver-again: a doorbell rings at one CPU while another looks for a reason of its own. When both are through, and
-/// whatever deferred work they had scheduled, all was read, and the next message is rung for.
+/// armed, receiver-again: one CPU gets a doorbell interrupt while another one drains or polls. After both, and after their
+/// deferred work, all messages were received, and the receiver is armed.
 #[test]
 fn loom_native_nobody_is_left_disarmed() {
     let others: [fn(&Kernel, &mut Seen); 4] = [

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The orderings of the native link, every interleaving that loom finds (CONTRIBUTING.md says how to run them).
+//! Loom models of the native link: they check its memory ordering in every interleaving that loom finds (CONTRIBUTING.md says how
+//! to run them).
 //!
-//! The real ends run on loom's words. Each model has its twins: the same model without one SYNC POINT, which must fail.
+//! The models run the real code of both ends on loom's atomics. For each SYNC POINT there is a *twin*: a test that runs a model
+//! without this ordering. The model must fail then.
 
 use super::*;
 use crate::message::Message;
@@ -28,6 +30,7 @@ mod lives;
 mod looks;
 mod restarts;
 
+/// The source files whose SYNC POINTs have twins here.
 const SOURCES: [(&str, &str); 11] = [
     ("native/send.rs", include_str!("../send.rs")),
     ("native/begin.rs", include_str!("../begin.rs")),
@@ -42,8 +45,8 @@ const SOURCES: [(&str, &str); 11] = [
     ("native/watch.rs", include_str!("../watch.rs")),
 ];
 
-/// Declares the twins of models: name, model, and the point without which it fails, by its comment and, as there are several
-/// of that name in `SOURCES`, which.
+/// Declares twins: the name of the test, the model, and the SYNC POINT that is taken out, by name, kind and number. The number
+/// counts the points with that name and kind in `SOURCES`, from 0.
 macro_rules! twins {
     ($($name:ident: $model:ident without $point:literal, $nth:literal;)*) => {
         pub(super) const TWINS: &[(&str, usize)] = &[$(($point, $nth)),*];
@@ -58,7 +61,7 @@ macro_rules! twins {
 }
 use twins;
 
-/// A point that a comment names has a model that fails without it.
+/// For each SYNC POINT in the sources there is a twin.
 #[test]
 fn loom_native_every_sync_point_has_a_twin() {
     let twins = [attached::TWINS, lanes::TWINS, doorbell::TWINS, looks::TWINS, lives::TWINS, restarts::TWINS]
@@ -70,7 +73,7 @@ fn loom_native_every_sync_point_has_a_twin() {
     }
 }
 
-/// One lane of as few lines as there can be.
+/// The lines of the only lane: the smallest number that is allowed.
 const LINES: u64 = 8;
 const SENDER: InstanceId = InstanceId::new(0);
 const PAGES_AT: u64 = 1 << 20;
@@ -89,22 +92,23 @@ const fn life(n: u32) -> Incarnation {
 /// A word of a region.
 #[derive(Debug)]
 enum Shared {
-    /// Nobody stores it, or stores anything but what stands there already.
+    /// Keeps its value. A store of another value is an error.
     Fixed(u64),
-    /// Of no interest to the model: it stays 0.
+    /// The model does not use it. Loads give 0, and stores have no effect.
     Ignored,
-    /// Of no interest to the model: it stays what it is.
+    /// The model does not use it. Loads give this value, and stores have no effect.
     Said(u64),
-    /// For all to load and store.
+    /// All threads may load it, and one thread at a time may store it.
     Live(AtomicU64),
-    /// As that, and several threads store it. Each store is a swap: of plain ones loom forgets the order, and a load may go back
-    /// to what its own thread has overwritten (tokio-rs/loom issues 282 and 389), which no memory does.
+    /// As `Live`, but several threads can store it at the same time. Each store is a swap, because loom does not keep plain
+    /// stores of several threads in order: a load could give a value that its own thread has overwritten (tokio-rs/loom issues
+    /// 282 and 389). No real memory does that.
     Raced(AtomicU64),
-    /// Never loaded and stored at the same time: loom finds whoever does that.
+    /// No thread may store it while another one accesses it. Loom fails the model if a thread does.
     Owned(UnsafeCell<u64>),
 }
 
-// SAFETY: loom checks every access to the cell.
+// SAFETY: loom checks each access to the cell, and fails the model at a data race.
 unsafe impl Sync for Shared {}
 
 impl Word for Shared {
@@ -114,7 +118,7 @@ impl Word for Shared {
             Self::Fixed(value) | Self::Said(value) => *value,
             Self::Ignored => 0,
             Self::Live(word) | Self::Raced(word) => word.load(order),
-            // SAFETY: loom checks that nobody stores meanwhile.
+            // SAFETY: loom checks that no thread stores at the same time.
             Self::Owned(word) => word.with(|word| unsafe { *word }),
         }
     }
@@ -125,7 +129,7 @@ impl Word for Shared {
             Self::Ignored | Self::Said(_) => {}
             Self::Live(word) => word.store(value, order),
             Self::Raced(word) => _ = word.swap(value, order),
-            // SAFETY: loom checks that nobody else has it.
+            // SAFETY: loom checks that no other thread accesses the cell at the same time.
             Self::Owned(word) => word.with_mut(|word| unsafe { *word = value }),
         }
     }
@@ -138,17 +142,19 @@ impl Word for Shared {
     }
 }
 
-/// Who is to be interrupted, after how many more accesses to the region, and by what.
+/// The thread that must be interrupted, the number of accesses to the region before that, and the function that interrupts it.
 type Interrupt = (ThreadId, usize, Box<dyn FnOnce()>);
 std::thread_local! {
+    /// Loom runs the threads of a model on the thread that runs the test. So there is one for all threads of the model.
     static TRAP: RefCell<Option<Interrupt>> = const { RefCell::new(None) };
 }
 
-/// Interrupts this thread at its access number `at`, from 0, to the region.
+/// Calls `handler` on this thread before its access number `at` to the region. The first access has number 0.
 fn interrupt_at(at: usize, handler: impl FnOnce() + 'static) {
     TRAP.set(Some((thread::current().id(), at, Box::new(handler))));
 }
 
+/// Called before each access to the region, and before each try to take lines: calls the handler if it is due.
 fn trap() {
     let due = TRAP.with_borrow_mut(|trap| {
         let (_, left, _) = trap.as_mut().filter(|(thread, ..)| *thread == thread::current().id())?;
@@ -179,28 +185,28 @@ fn header_word(word: usize) -> usize {
     geometry().lane_at(0).unwrap() as usize / 8 + word
 }
 
-/// The tag of the line at `position`.
+/// The index of the tag of the line at `position`.
 fn tag(position: u64) -> usize {
     header_word(geometry().line_at(position))
 }
 
 impl Region {
-    /// Memory that is still to become a region. The model uses the stamp's first words.
+    /// Memory in which a model will create a region. The model uses only the first words of the stamp.
     fn blank() -> Self {
         let mut words: Vec<_> = (0..4).map(|_| Shared::Live(AtomicU64::new(0))).collect();
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
         Self(words.into())
     }
 
-    /// A new region. In the model `live` words change while they are looked at; of all others that it uses loom sees to it that
-    /// they do not.
+    /// A new region. The words with indexes in `live` are `Live`: they can change while another thread loads them. The other
+    /// words that models use are `Owned`, so that loom fails the model if they do.
     fn new(live: &[usize]) -> Self {
         let stamp: [u64; STAMP_WORDS] = transmute!(Stamp::new(geometry()));
         let mut words: Vec<_> = stamp.into_iter().map(Shared::Fixed).collect();
         words.resize_with(geometry().total_size() as usize / 8, || Shared::Ignored);
         words[header_word(header::ATTACHED)] = Shared::Said(1);
         let controls = [control::CREDIT, control::ANSWER, control::BASE].map(control_word);
-        // Of a line the tag and two more: for what they are, see `is_whole`.
+        // The tag and the next two words of each line. `is_whole` checks the payload bytes in these.
         let lines = (0..LINES).flat_map(|line| (0..3).map(move |word| tag(line) + word));
         for at in
             [receiver::ARMED].into_iter().chain(controls).chain([header_word(header::HELLO)]).chain(lines)
@@ -213,31 +219,32 @@ impl Region {
         Self(words.into())
     }
 
-    /// The region, new, with words that are otherwise.
+    /// Replaces the words with these indexes by what `make` returns. Only before the region is shared.
     fn with(mut self, words: impl IntoIterator<Item = usize>, make: fn() -> Shared) -> Self {
         let own = Arc::get_mut(&mut self.0).unwrap();
         words.into_iter().for_each(|at| own[at] = make());
         self
     }
 
+    /// Stores to the word with this index.
     fn store(&self, at: usize, value: u64) {
         self.0[at].store(value, Ordering::Relaxed);
     }
 
-    /// Its sender, at the start of that life.
+    /// Begins a life of the sender, with this incarnation.
     fn sender(&self, incarnation: u32) -> Tx {
         let region = PeerRegion::map(self, range(), SENDER).unwrap();
         Arc::new(On { end: Sender::begin(region, life(incarnation)), region: self.clone() })
     }
 
-    /// Its receiver, at the start of that life.
+    /// Begins a life of the receiver, with this incarnation.
     fn receiver(&self, incarnation: u32, discard: bool) -> Rx {
         let end = Kernel { own: OwnRegion::map(self, range()).unwrap(), receiver: Receiver::new() };
         end.receiver.begin(&end.own, life(incarnation), discard, 0);
         Arc::new(On { end, region: self.clone() })
     }
 
-    /// A sender in its first life and the receiver that knows it and is armed.
+    /// A sender and a receiver in their first lives. The receiver has answered the sender's hello, and is armed.
     fn linked(&self) -> (Tx, Rx) {
         let (sender, kernel) = (self.sender(1), self.receiver(1, false));
         kernel.run(&mut Seen::default());
@@ -245,13 +252,14 @@ impl Region {
     }
 }
 
-// SAFETY: whoever maps the words keeps them (`On`).
+// SAFETY: an end that has mapped the words is kept together with a reference to them (`On`, or a clone of the region in the
+// test).
 unsafe impl PhysMemory for Region {
     type Word = Shared;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<Shared>, MapError> {
         let from = (range.start().0 - PAGES_AT) as usize / 8;
         let words = &self.0[from..from + range.len() as usize / 8];
-        // SAFETY: as above.
+        // SAFETY: the pointer is that of a slice of the words, which stay valid as said at the `impl`.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
     unsafe fn unmap(&self, _: Mapping<Shared>) {}
@@ -260,7 +268,7 @@ unsafe impl PhysMemory for Region {
     }
 }
 
-/// What has mapped a region, which lives as long.
+/// An end that has mapped a region, and a reference that keeps the region alive.
 struct On<T> {
     end: T,
     region: Region,
@@ -276,29 +284,32 @@ impl<T> Deref for On<T> {
 type Tx = Arc<On<Sender<Shared>>>;
 type Rx = Arc<On<Kernel>>;
 
-/// A receiver with its own region.
+/// A receiver and the mapping of its own region.
 struct Kernel {
     own: OwnRegion<Shared>,
     receiver: Receiver<8>,
 }
 
-/// What a run of the receiver found.
+/// What one thread of the receiver saw.
 #[derive(Default)]
 struct Seen {
+    /// Messages and events, in order.
     steps: Vec<Step>,
-    /// What happens when the sender is rung.
+    /// Called when the receiver rings the sender.
     on_ring: Option<Box<dyn Fn()>>,
-    /// How often the sender was to be rung.
+    /// How often the receiver rang the sender.
     rings: RefCell<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The message with this content ([`post`]).
     Message(u8),
     Event(PeerEvent),
 }
 
 impl Seen {
+    /// The messages among the steps.
     fn messages(&self) -> Vec<u8> {
         let message = |step: &Step| if let Step::Message(n) = step { Some(*n) } else { None };
         self.steps.iter().filter_map(message).collect()
@@ -330,14 +341,14 @@ impl Events for Seen {
 }
 
 impl Kernel {
-    /// A look at the lanes, as `Endpoint::run_lanes`; whether that scheduled the deferred work.
+    /// One drain, as in `Endpoint::run_lanes`. Returns whether the deferred work must run after it.
     fn look(&self, seen: &mut Seen, arm: bool) -> bool {
         let Some(mut hold) = self.receiver.hold() else { return false };
         let left = hold.drain(&self.own, seen, 16, arm);
         hold.release() || (left && arm)
     }
 
-    /// The deferred work: runs until nothing is left, and is armed then.
+    /// The deferred work: drains until nothing is left. The receiver is armed after that.
     fn run(&self, seen: &mut Seen) {
         while self.look(seen, true) {}
     }
@@ -349,7 +360,7 @@ impl Kernel {
         }
     }
 
-    /// As an `Endpoint::poller`, for so many polls.
+    /// As an `Endpoint::poller` that polls `polls` times and ends.
     fn poll(&self, seen: &mut Seen, polls: usize) {
         let Some(mut hold) = self.receiver.hold() else { return };
         self.own.disarm();
@@ -362,14 +373,14 @@ impl Kernel {
         self.run(seen);
     }
 
-    /// A doorbell rang.
+    /// The interrupt of a doorbell, and the deferred work after it.
     fn interrupt(&self, seen: &mut Seen) {
         self.own.disarm();
         self.run(seen);
     }
 }
 
-/// Does that with a receiver; what it has seen.
+/// A function for [`both`]: calls `does` with the receiver, and returns what it has seen.
 fn sees(kernel: &Rx, does: impl FnOnce(&Kernel, &mut Seen) + 'static) -> impl FnOnce() -> Seen {
     let kernel = kernel.clone();
     move || {
@@ -379,54 +390,57 @@ fn sees(kernel: &Rx, does: impl FnOnce(&Kernel, &mut Seen) + 'static) -> impl Fn
     }
 }
 
-/// Drains that often, without arming.
+/// A function for [`both`]: drains `times` times, without arming, unless another CPU tried to drain meanwhile.
 fn drains(kernel: &Rx, times: usize) -> impl FnOnce() -> Seen {
     sees(kernel, move |kernel, seen| (0..times).for_each(|_| kernel.drain(seen)))
 }
 
-/// The deferred work.
+/// A function for [`both`]: runs the deferred work of the receiver.
 fn runs(kernel: &Rx) -> impl FnOnce() -> Seen {
     sees(kernel, Kernel::run)
 }
 
-/// How lines are taken: by an instruction that an interrupt may come before.
+/// The compare-and-swap that takes lines. An interrupt can come before it.
 fn swap(word: &AtomicU64, current: u64, new: u64) -> bool {
     trap();
     word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
 }
 
-/// A message of one line, one of two, and one of half the lane's.
+/// Length in bytes of a message of one line.
 const SHORT: usize = 8;
+/// Length in bytes of a message of two lines.
 const TWO_LINES: usize = FIRST_LINE_BYTES + 16;
+/// Length in bytes of a message that takes half of the lines of the lane.
 const HALF: usize = FIRST_LINE_BYTES + 3 * FURTHER_LINE_BYTES;
 
-/// Posts message `n`, with `n` in all its parts.
+/// Posts message `n`: its type, its CPU and all bytes of its payload are `n`. Returns its number.
 fn post(sender: &Sender<Shared>, n: u8, len: usize) -> Result<u64, Unsent> {
     sender.post(MessageType(n.into()), n.into(), &[&[n; HALF][..len]], swap).map(|(_, number)| number)
 }
 
-/// As `post`; whether to ring.
+/// As `post`, but sends. Returns whether the receiver must be rung.
 fn send(sender: &Sender<Shared>, n: u8, len: usize) -> Result<bool, Unsent> {
     sender.send(MessageType(n.into()), n.into(), &[n; HALF][..len], swap)?;
     Ok(sender.flush())
 }
 
-/// Whether what the model has kept of a payload is message `n`: one word of the first line, two of each further one.
+/// Returns whether a payload is that of message `n`. Checks only the bytes in words that the model keeps: one word of the first
+/// line, two words of each further line.
 fn is_whole(n: u8, payload: &[u8]) -> bool {
     let (near, far) = payload.split_at(payload.len().min(FIRST_LINE_BYTES));
     let far = far.chunks(FURTHER_LINE_BYTES).flat_map(|line| line.get(..16).unwrap_or(line));
     near.iter().take(8).chain(far).all(|&byte| byte == n)
 }
 
-/// Who of [`both`] runs first.
+/// Which function of [`both`] runs on the calling thread.
 #[derive(Clone, Copy)]
 enum First {
     Left,
     Right,
 }
 
-/// Checks `model` with either side first: loom remembers only the last access to an atomic, and what a thread loaded itself
-/// may hide from it that another one's earlier load races with its store.
+/// Checks `model` in both orders of starting the threads of [`both`]. One order is not enough: loom remembers only the last
+/// access to an atomic. A thread's own load can hide from loom that its store races with an earlier load of another thread.
 fn check(model: impl Fn(First) + Copy + Sync + Send + 'static) {
     for first in [First::Left, First::Right] {
         let mut builder = loom::model::Builder::new();
@@ -435,7 +449,7 @@ fn check(model: impl Fn(First) + Copy + Sync + Send + 'static) {
     }
 }
 
-/// Runs both at once.
+/// Runs two functions at the same time, one of them on a new thread. Returns both results.
 fn both<A: 'static, B: 'static>(
     first: First,
     left: impl FnOnce() -> A + 'static,

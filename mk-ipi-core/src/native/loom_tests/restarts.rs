@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lives of the receiver: what became of messages, and who is told (SPEC N-11).
+//! Restarts of the receiver: what happens to messages, and what the sender learns of them (SPEC N-11).
 
 use super::*;
 use crate::platform::PeerEvent::{Began, Dead, Discarded, InDoubt, Up};
 
-/// A receiver in its first life that has handled message 1 of two lines, and died while it handled message 2; message 3 is unread.
+/// A sender, and a receiver that died in its first life. It had handled message 1, and was handling message 2. Message 3 is
+/// unread. Each message has two lines.
 fn half_read() -> (Tx, Rx) {
     let controls = [
         control::CREDIT,
@@ -28,13 +29,13 @@ fn half_read() -> (Tx, Rx) {
     (sender, kernel)
 }
 
-/// The next life of a receiver begins.
+/// A function for [`both`]: begins the next life of the receiver.
 fn restarts(kernel: &Rx, discard: bool) -> impl FnOnce() -> Rx {
     let region = kernel.region.clone();
     move || region.receiver(2, discard)
 }
 
-/// Looks at the receiver; what is new.
+/// A function for [`both`]: the sender checks the receiver. Returns the events that this reports.
 fn looks(watch: &Arc<Watch>, sender: &Tx) -> impl FnOnce() -> Vec<PeerEvent> {
     let (watch, sender) = (watch.clone(), sender.clone());
     move || {
@@ -44,7 +45,7 @@ fn looks(watch: &Arc<Watch>, sender: &Tx) -> impl FnOnce() -> Vec<PeerEvent> {
     }
 }
 
-/// What a sender that knows its receiver sees of a restart of it, then and behind it.
+/// The sender checks the receiver during its restart, and again after it. Returns the events of both checks.
 fn seen_of_restart(discard: bool) -> impl Fn(First) -> Vec<PeerEvent> + Copy {
     move |first| {
         let (sender, kernel) = half_read();
@@ -56,13 +57,13 @@ fn seen_of_restart(discard: bool) -> impl Fn(First) -> Vec<PeerEvent> + Copy {
     }
 }
 
-/// What was told in any order: a doubt first.
+/// Puts doubts before the other events, because the order of the reports does not matter.
 fn sorted(mut events: Vec<PeerEvent>) -> Vec<PeerEvent> {
     events.sort_by_key(|event| !matches!(event, InDoubt { .. }));
     events
 }
 
-/// lane-doubt: the sender is told, once, which message is in doubt, before it learns that the receiver is up again.
+/// lane-doubt: the sender learns once which message is in doubt, and this before it learns that the receiver is up again.
 #[test]
 fn loom_native_a_doubt_is_told_once() {
     doubt();
@@ -72,7 +73,7 @@ fn doubt() {
     check(move |first| assert_eq!(seen(first), [InDoubt { number: 4 }, Up(life(2))]));
 }
 
-/// lane-discarded: and which were discarded unread.
+/// lane-discarded: the sender also learns once which messages were discarded.
 #[test]
 fn loom_native_what_is_discarded_is_told_once() {
     discarded();
@@ -86,7 +87,7 @@ fn discarded() {
     });
 }
 
-/// message-published, lane-discarded: what is sent to a receiver that restarts is received by its next life.
+/// A message that is sent while the receiver restarts is received by the next life, after the unread ones.
 #[test]
 fn loom_native_a_restart_keeps_what_is_unread() {
     check(|first| {
@@ -99,7 +100,8 @@ fn loom_native_a_restart_keeps_what_is_unread() {
     });
 }
 
-/// message-published, lane-discarded: or discarded, if that life wishes to begin with empty lanes, and that is told.
+/// message-published, lane-discarded: if the next life discards unread messages, a message that is sent during the restart is
+/// received or discarded. If it is discarded, the sender learns it.
 #[test]
 fn loom_native_a_restart_discards_a_message_or_receives_it() {
     sent_to_restart();
@@ -125,8 +127,8 @@ fn sent_to_restart() {
     });
 }
 
-/// lane-hello, lane-answer: both ends begin a life at once. What is unread arrives, then the new life's message, and nothing
-/// behind it.
+/// Both ends begin a life at the same time. The receiver takes the unread message of the former life, then the message of the new
+/// life, and no others.
 #[test]
 fn loom_native_both_ends_begin_a_life() {
     check(|first| {
@@ -146,7 +148,7 @@ fn loom_native_both_ends_begin_a_life() {
     });
 }
 
-/// receiver-life: who learns that its receiver is gone knows what it received.
+/// receiver-life: a sender that finds that its receiver's life is over also sees which messages the receiver has handled.
 #[test]
 fn loom_native_a_goodbye_tells_what_was_received() {
     goodbye();
@@ -170,7 +172,7 @@ fn goodbye() {
     });
 }
 
-/// watch: of two CPUs that look at a peer, one tells what is new.
+/// watch: if two CPUs of the sender check the receiver at the same time, only one of them reports a change.
 #[test]
 fn loom_native_two_cpus_tell_once() {
     watched();
