@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory in memory. The host writes it; spawned kernels find their own entry and those of others (SPEC chapter D).
+//! The directory in memory. The host writes it. Spawned kernels read their own entry and the entries of others (SPEC chapter D).
 
 use crate::sync::{fence, Ordering, Word};
 use core::mem::offset_of;
@@ -11,9 +11,11 @@ pub use mk_ipi_abi::directory::InstanceRecord;
 
 const HEADER_WORDS: usize = size_of::<DirectoryHeader>() / 8;
 const ENTRY_WORDS: usize = size_of::<InstanceEntry>() / 8;
-/// Index of the one word of the header that changes.
+/// Index of the word `generation` of the header, which changes with each change of an entry.
 const GENERATION: usize = offset_of!(DirectoryHeader, generation) / 8;
-/// Most attempts to read an entry. A host writes one in less time. After that many attempts it may have died in the middle.
+/// Largest number of attempts to read an entry. A host writes an entry in less time than these attempts take. If all of them
+/// fail, the
+/// host may have died while it wrote the entry.
 const TRIES: usize = 64;
 
 mod writer;
@@ -57,12 +59,12 @@ fn load<W: Word, const N: usize>(words: &[W; N]) -> [u64; N] {
     core::array::from_fn(|i| words.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
 }
 
-/// Whether `cpu` is one of the `nr_cpus` listed behind `entry`.
+/// Whether `cpu` is one of the `nr_cpus` CPUs that are listed after `entry`.
 fn lists<W: Word>(entry: &InstanceEntry, listed: &[W], cpu: PhysCpuId) -> bool {
     listed.iter().take(entry.nr_cpus as usize).any(|word| word.load(Ordering::Relaxed) == cpu.0)
 }
 
-/// The directory, as any kernel reads it.
+/// Read access to the directory, for any kernel.
 #[derive(Debug)]
 pub struct Directory<'a, W>(Entries<'a, W>);
 
@@ -82,12 +84,12 @@ impl<'a, W: Word> Directory<'a, W> {
         Ok(Self(Entries { words, header: header.check(available)? }))
     }
 
-    /// Number of entries. The instance ids are below it.
+    /// Number of entries. All instance ids are below this number.
     pub const fn nr_instances(&self) -> u32 {
         self.0.header.nr_instances
     }
 
-    /// The generation. Every change of an entry changes it (SPEC D-7).
+    /// The generation of the directory. It changes with every change of an entry (SPEC D-7).
     #[expect(clippy::cast_possible_truncation, reason = "its low 32 bits count")]
     pub fn generation(&self) -> u32 {
         // SYNC POINT: directory-generation (acquire)
@@ -102,9 +104,10 @@ impl<'a, W: Word> Directory<'a, W> {
         }
     }
 
-    /// A checked copy of the entry of `id`, its CPUs copied into `cpus` (SPEC D-4).
+    /// A checked copy of the entry of `id`. Copies the ids of its CPUs into `cpus` (SPEC D-4).
     ///
-    /// On an error the content of `cpus` is undefined. `Changing` if the host is writing the entry all the time: try again. `BadCpus` also if
+    /// On an error the content of `cpus` is undefined. `Changing` if the host was writing the entry during all attempts: try
+    /// again. `BadCpus` also if
     /// `cpus` is too short, or the doorbell CPU is not listed.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
         let record = self.at_rest(id, |_, listed| {
@@ -116,7 +119,7 @@ impl<'a, W: Word> Directory<'a, W> {
         cpus.contains(&record.doorbell_cpu).then_some(record).ok_or(EntryError::BadCpus)
     }
 
-    /// As [`read`](Self::read), without a copy of the CPUs, however many there are.
+    /// The same as [`read`](Self::read), but does not copy the ids of the CPUs. So it needs no buffer for them.
     pub fn record(&self, id: InstanceId) -> Result<InstanceRecord, EntryError> {
         let mut rings = false;
         let record =
@@ -124,8 +127,10 @@ impl<'a, W: Word> Directory<'a, W> {
         rings.then_some(record).ok_or(EntryError::BadCpus)
     }
 
-    /// Whether instance `id` is live and `cpu` is one of its CPUs now. False if the entry cannot be used; `Changing` as
-    /// [`read`](Self::read).
+    /// Whether instance `id` is live and `cpu` is one of its CPUs now. False if the entry is not valid.
+    ///
+    /// # Errors
+    /// `Changing` in the same case as [`read`](Self::read).
     pub fn has_cpu(&self, id: InstanceId, cpu: PhysCpuId) -> Result<bool, EntryError> {
         let mut has = false;
         match self.at_rest(id, |entry, listed| has = lists(entry, listed, cpu)) {
@@ -135,7 +140,9 @@ impl<'a, W: Word> Directory<'a, W> {
         }
     }
 
-    /// The checked entry of `id`, and the result of `f` for the same state of the entry and its CPUs.
+    /// The checked entry of `id`. Calls `f` with each copy of the entry and the words of its CPUs. The last call of `f` saw the
+    /// same state as the
+    /// result.
     fn at_rest(
         &self,
         id: InstanceId,
@@ -161,7 +168,7 @@ impl<'a, W: Word> Directory<'a, W> {
         Err(EntryError::Changing)
     }
 
-    /// Ids that the directory has entries for.
+    /// All ids for which the directory has an entry.
     pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
         (0..=u8::MAX).take(self.nr_instances() as usize).map(InstanceId::new)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table of instances: which can be sent to, where their regions lie, how to ring them.
+//! The table of instances: to which instances this kernel can send, where their regions lie, and how to ring them.
 
 use crate::link::{AddError, Link, LinkConfig, Me};
 use crate::native::{mapped_by, Sender, Unsettled};
@@ -12,32 +12,33 @@ use mk_ipi_abi::native::{Bell, Geometry, Life};
 use mk_ipi_abi::rfc_v2::Claim;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange, Vector};
 
-/// What must be known of an instance before messages can be sent to it.
+/// The description of an instance, which must be known before messages can be sent to the instance.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceConfig<'a> {
     /// The instance.
     pub id: InstanceId,
-    /// Its current or last life.
+    /// The incarnation of its current or last life.
     pub incarnation: Incarnation,
-    /// Physical ids of its known CPUs, including the doorbell CPU. They are checked here, and not stored: later
-    /// [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says which CPUs it has.
+    /// Physical ids of its CPUs, as far as they are known, including the doorbell CPU. They are checked when the instance is
+    /// added, and are not
+    /// stored. Later [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says which CPUs the instance has.
     pub cpus: &'a [PhysCpuId],
-    /// Physical id of the CPU that is rung if the sender names no other. Below 2^48.
+    /// Physical id of the CPU to ring if the sender names no other CPU. It is below 2^48.
     pub doorbell_cpu: PhysCpuId,
     /// The vector to ring.
     pub vector: Vector,
-    /// Whether the vector rings the instance at `doorbell_cpu` only. Then no other CPU can be the target (SPEC S-7).
+    /// Whether only `doorbell_cpu` takes the doorbells of the instance. Then no other CPU can be the target (SPEC S-7).
     pub one_doorbell: bool,
-    /// The generation of its region.
+    /// The generation of its region, and the parameters of the region.
     pub link: LinkConfig,
 }
 
 /// Why an instance is not in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// It was never added.
+    /// The instance was never added.
     Unknown,
-    /// It was destroyed, or is being destroyed.
+    /// The instance was destroyed, or is being destroyed.
     Destroyed,
 }
 
@@ -67,13 +68,15 @@ impl LookupError {
 pub enum DestroyError {
     /// No such instance.
     Unknown,
-    /// This many senders or holders of an [`InstanceRef`] still use it. New users are refused from now on.
+    /// This many senders or holders of an [`InstanceRef`] still use the instance. New users are refused from now on.
     /// Call again.
     InUse(u32),
-    /// Its region came from our pool, and this life of this instance still has it mapped. Nothing has changed. Write into the
-    /// directory that the region ends (SPEC D-8), and call again; or state that the CPUs of that life have stopped.
+    /// The region came from our pool, and this life of this other instance still has the region mapped. The instance stays in the
+    /// table. Write into
+    /// the directory that the region ends (SPEC D-8), and call again. Or state that the CPUs of that life have stopped
+    /// ([`Endpoint::destroy_with`](crate::Endpoint::destroy_with)).
     Mapped(InstanceId, Incarnation),
-    /// The region could not be mapped to see which instances use it. Nothing has changed.
+    /// The region could not be mapped to read which instances use it. The instance stays in the table.
     Map(MapError),
 }
 
@@ -85,7 +88,7 @@ impl core::fmt::Display for DestroyError {
             Self::Mapped(id, life) => {
                 write!(f, "instance {}, incarnation {}, still has the region mapped", id.get(), life.get())
             }
-            Self::Map(e) => write!(f, "it is not known who has the region mapped: {e}"),
+            Self::Map(e) => write!(f, "it is not known which instances have the region mapped: {e}"),
         }
     }
 }
@@ -103,11 +106,11 @@ impl DestroyError {
     }
 }
 
-/// Where a region lies.
+/// The place of a region, and where its memory came from.
 #[derive(Clone, Copy, Debug)]
 struct Region {
     range: PhysRange,
-    /// Whether the memory came from the instance's pool and goes back there.
+    /// Whether the memory came from the instance's pool. If so, it is given back to that pool.
     pooled: bool,
 }
 
@@ -116,10 +119,11 @@ pub(crate) struct Instance<W> {
     pub(crate) id: InstanceId,
     pub(crate) one_doorbell: bool,
     pub(crate) link: Link<W>,
-    /// From the directory, and may change: the incarnation, and the doorbell as a `BELL` word.
+    /// The incarnation in the directory. It may change.
     incarnation: AtomicU32,
+    /// The doorbell in the directory, as a `BELL` word. It may change.
     doorbell: AtomicU64,
-    /// Whether CPUs belong to it. A dead instance is not rung, because its former CPUs may belong to another.
+    /// Whether CPUs belong to the instance. A dead instance is not rung, because its former CPUs may belong to another instance.
     live: AtomicBool,
     region: Option<Region>,
 }
@@ -148,19 +152,20 @@ impl<W: Word> Instance<W> {
         Bell::from_word(self.doorbell.load(Ordering::Relaxed)).unwrap_or(NOWHERE)
     }
 
-    /// Whether the life in the directory may have begun, as its region says now. Before the first life, and in an older life, it
-    /// takes no doorbell from us.
+    /// Whether the life in the directory may have begun, as the region says now. Before its first life, and in an older life, the
+    /// instance
+    /// must not be rung.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
         sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }
 
-    /// Whether `life` is older than the life in the directory, as of the last time that it was followed.
+    /// Whether `life` is older than the life in the directory, as of the last time that the directory was followed.
     pub(crate) fn is_former(&self, life: Incarnation) -> bool {
         let listed = self.incarnation.load(Ordering::Relaxed);
         (1..=u32::MAX >> 1).contains(&listed.wrapping_sub(life.get()))
     }
 
-    /// Whether CPUs belong to it, as of the last time that the directory was followed.
+    /// Whether CPUs belong to the instance, as of the last time that the directory was followed.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
     }
@@ -169,7 +174,7 @@ impl<W: Word> Instance<W> {
         self.live.swap(live, Ordering::Relaxed) != live
     }
 
-    /// Stores what the directory says now of the same region. True if something changed.
+    /// Stores the incarnation and the doorbell that the directory has now for the same region. True if one of them changed.
     pub(crate) fn change(&self, incarnation: Incarnation, doorbell: Bell) -> bool {
         let changed = (self.incarnation(), self.doorbell()) != (incarnation, doorbell);
         if let Some(word) = doorbell.to_word() {
@@ -179,12 +184,12 @@ impl<W: Word> Instance<W> {
         changed
     }
 
-    /// Whether its region came from our pool.
+    /// Whether the region of the instance came from our pool.
     pub(crate) fn is_pooled(&self) -> bool {
         self.region.is_some_and(|region| region.pooled)
     }
 
-    /// Whether its region was created again since we attached.
+    /// Whether the region was created again since we attached.
     pub(crate) fn is_gone(&self) -> bool {
         self.sender().is_some_and(Sender::is_gone)
     }
@@ -197,7 +202,7 @@ impl<W: Word> Instance<W> {
         self.region.is_some()
     }
 
-    /// Our lane in its region, if that is native.
+    /// Our lane in the region of the instance; `None` if the region is not native.
     #[inline(always)]
     pub(crate) fn sender(&self) -> Option<&Sender<W>> {
         self.link.lane().map(|(sender, _)| sender)
@@ -216,7 +221,8 @@ impl<W: Word> Instance<W> {
         Ok(PhysRange::new(range.start(), len).unwrap_or(range))
     }
 
-    /// Checks, for a region from the pool, that it is mapped by `me` and by instances that `has_stopped` only.
+    /// Checks a native region that came from the pool: no instance has it mapped, except `me` and instances for which
+    /// `has_stopped` returns true.
     fn check_unmapped<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -270,7 +276,7 @@ impl<W: Word> InstanceRef<'_, W> {
     pub fn incarnation(&self) -> Incarnation {
         self.0.incarnation()
     }
-    /// The CPU that is rung if the sender names no other.
+    /// The CPU that is rung if the sender names no other CPU.
     pub fn doorbell_cpu(&self) -> PhysCpuId {
         self.0.doorbell().cpu
     }
@@ -278,7 +284,7 @@ impl<W: Word> InstanceRef<'_, W> {
     pub fn vector(&self) -> Vector {
         self.0.doorbell().vector
     }
-    /// Whether the vector rings the instance at the doorbell CPU only (SPEC S-7).
+    /// Whether only the doorbell CPU takes the doorbells of the instance (SPEC S-7).
     pub fn one_doorbell(&self) -> bool {
         self.0.one_doorbell
     }
@@ -286,40 +292,41 @@ impl<W: Word> InstanceRef<'_, W> {
     pub fn layout(&self) -> Option<Layout> {
         self.0.link.layout()
     }
-    /// Its receiver's life, as its native region says now; `None` before its first life, and if it has no native region.
+    /// The life of the instance's receiver, as its native region says now. `None` before the first life, and if the instance has
+    /// no native region.
     pub fn life(&self) -> Option<Life> {
         self.0.sender().and_then(Sender::life)
     }
-    /// Whether it has its CPUs, by the directory that was [followed](crate::Endpoint::follow) last.
+    /// Whether CPUs belong to the instance, as of the last time that the directory was [followed](crate::Endpoint::follow).
     pub fn is_live(&self) -> bool {
         self.0.is_live()
     }
-    /// Whether its heartbeat stood still when [`tick`](crate::Endpoint::tick) looked last.
+    /// Whether the last [`tick`](crate::Endpoint::tick) found that the heartbeat of the instance has stopped.
     pub fn is_suspect(&self) -> bool {
         self.0.link.lane().is_some_and(|(_, watch)| watch.is_suspect())
     }
-    /// The geometry of its native region; `None` if it has none.
+    /// The geometry of its native region; `None` if the instance has no native region.
     pub fn geometry(&self) -> Option<Geometry> {
         self.0.sender().map(Sender::geometry)
     }
-    /// The policy of its slots; `None` if it has none.
+    /// The policy of its slots; `None` if the instance has no slots.
     pub fn policy(&self) -> Option<SlotPolicy> {
         self.0.link.slots().map(|(_, policy)| policy)
     }
-    /// Where its region lies, exactly; `None` if it has no region.
+    /// The exact range of its region; `None` if the instance has no region.
     pub fn region(&self) -> Option<PhysRange> {
         self.0.region()
     }
-    /// The words of its slots, for tests and tools. Peers write them too. Empty if it has no slots.
+    /// The words of its slots, for tests and tools. Peers write these words too. Empty if the instance has no slots.
     pub fn words(&self) -> &[W] {
         self.0.link.slots().map_or(&[], |(words, _)| words)
     }
 }
 
-/// Instances with an id below `N`.
+/// A table with room for the instances whose id is below `N`.
 #[derive(Debug)]
 pub(crate) struct InstanceTable<W, const N: usize> {
-    /// How often an instance was added or removed.
+    /// Counts how often an instance was added or removed.
     changes: AtomicU32,
     entries: [Published<Instance<W>>; N],
 }
@@ -331,14 +338,14 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         }
     }
 
-    /// As `new`, in place.
+    /// The same as `new`, but initializes the memory at `at`.
     ///
     /// # Safety
     ///
     /// `at` is valid for a write of a table.
     #[cfg(not(loom))]
     pub(crate) unsafe fn new_in(at: *mut Self) {
-        // SAFETY: the caller; these are all fields (`new`).
+        // SAFETY: `at` is valid for a write (the caller). These are all fields.
         unsafe {
             (&raw mut (*at).changes).write(AtomicU32::new(0));
             crate::place::fill(&raw mut (*at).entries, Published::new);
@@ -368,7 +375,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         self.entries.iter().filter_map(Published::get)
     }
 
-    /// Adds an instance. `link` makes its link, while the entry is reserved.
+    /// Adds an instance. Calls `link`, which makes the link to the instance, while the entry is reserved.
     fn add(
         &self,
         config: &InstanceConfig<'_>,
@@ -383,7 +390,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         Ok(())
     }
 
-    /// Adds an instance with a region from its pool, empty (SPEC C-1, N-1).
+    /// Adds an instance, and makes an empty region for it in memory from its pool (SPEC C-1, N-1).
     pub(crate) fn create<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -394,23 +401,23 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         self.add(config, |instance| {
             let len = config.link.region_len();
             let start = platform.alloc(config.id, len).map_err(AddError::Pool)?;
-            // The pool gave an invalid address, which breaks its contract. There is nothing to give back.
+            // The pool returned an invalid address, which its contract forbids. Such memory cannot be given back.
             let range = PhysRange::new(start, len).ok_or(AddError::Map(MapError::NotAllowed))?;
             let connected = Link::create(platform, config.link, range)
                 .and_then(|()| instance.connect(platform, me, config.link, range));
             let range = connected.inspect_err(|_| {
-                // SAFETY: `alloc` gave it just now, and it is not mapped.
+                // SAFETY: `alloc` returned this memory above, and it is not mapped.
                 unsafe { platform.free(config.id, range) };
             })?;
             instance.set_region(platform, range, true);
             made = Some(range);
             Ok(())
         })?;
-        // Not reached without one.
+        // `made` is always set here, because `add` succeeded.
         made.ok_or(AddError::Exists)
     }
 
-    /// Adds an instance whose region lies at `range`, or that has none.
+    /// Adds an instance whose region lies at `range`. `None`: the instance has no region.
     pub(crate) fn attach<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -431,7 +438,8 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
     }
 
     /// Removes an instance from the table, unmaps its region and gives pool memory back. Refused if an instance other than `me` has
-    /// that memory mapped, and `has_stopped` is not true for it. Returns which messages are not known to be handled.
+    /// that memory mapped, and `has_stopped` is not true for it. Returns the messages of which it is not known whether they were
+    /// handled.
     pub(crate) fn destroy<P: Platform<Word = W>>(
         &self,
         platform: &P,
@@ -450,7 +458,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
             TakeError::NotClosing => DestroyError::Unknown,
             TakeError::InUse(n) => DestroyError::InUse(n),
         })?;
-        // Checked again: an instance may have mapped it while it was in use.
+        // Checked again, because another instance may have mapped the region meanwhile.
         if let Err(e) = instance.check_unmapped(platform, me, has_stopped) {
             vacancy.publish(instance);
             self.changes.fetch_add(1, Ordering::Relaxed);
@@ -462,7 +470,8 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
             platform.region_removed(id, range);
             instance.link.disconnect(platform);
             if pooled {
-                // SAFETY: `create` took it for this instance; it was unmapped just now, and is gone from here.
+                // SAFETY: `create` took the memory for this instance. It was unmapped above, and nothing here refers to it any
+                // more.
                 unsafe { platform.free(id, range) };
             }
         }
@@ -470,7 +479,7 @@ impl<W: Word, const N: usize> InstanceTable<W, N> {
         Ok(unsettled)
     }
 
-    /// Empties every slot with this claim, in every region of the table (SPEC X-5). Returns their number.
+    /// Empties every slot with this claim, in every region of the table (SPEC X-5). Returns the number of slots emptied.
     pub(crate) fn clear_claims(&self, claim: Claim) -> usize {
         let mut cleared = 0usize;
         for instance in self.all() {

@@ -2,15 +2,17 @@
 //! The mk-ipi protocol: handler registry, send, receive, deferred work and the table of instances.
 //!
 //! A kernel implements the traits of [`platform`], keeps one [`Endpoint`] in a `static`, calls
-//! [`Endpoint::on_interrupt`] from the doorbell's vector and [`Endpoint::run_deferred`] soon after. No call
-//! allocates or panics, none holds a lock across a callback, and what runs in interrupt context is bounded.
+//! [`Endpoint::on_interrupt`] from the handler of the doorbell's vector, and [`Endpoint::run_deferred`] soon after. No call
+//! allocates
+//! or panics, and no call holds a lock while it calls a handler. Calls in interrupt context take bounded time.
 //!
 //! The path of a message: `send` -> slot of the target's region -> doorbell -> `on_interrupt` copies and checks ->
-//! queue of that CPU -> `run_deferred` -> handlers; on the native link `send` -> our lane in the target's region -> doorbell, if
-//! it is wanted -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
+//! queue of that CPU -> `run_deferred` -> handlers. On the native link: `send` -> our lane in the target's region -> doorbell, if
+//! the
+//! target wants to be rung -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
 //!
-//! From bottom to top: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations `rfc_v2` and `native`;
-//! `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.
+//! Modules, from the lowest layer to the highest: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations
+//! `rfc_v2` and `native`; `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a test may panic"))]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The generations of links: how the link to an instance is made and removed. A new generation needs a folder of its own, and a
-//! variant here.
+//! The generations of links: how the link to an instance is made and removed. Each generation has a folder of its own, and a
+//! variant of
+//! [`LinkConfig`] and [`Link`].
 
 use crate::native::{create, OwnRegion, PeerRegion, Receiver, RegionError, Sender, Watch};
 use crate::platform::{Access, MapError, Mapping, PhysMemory, PoolError};
@@ -16,9 +17,9 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, PhysRange};
 pub enum LinkConfig {
     /// Generation RFC v2.
     RfcV2 {
-        /// Number of slots: `NR_CPUS` of its kernel. The physical id of each of its CPUs is below it.
+        /// Number of slots: `NR_CPUS` of the instance's kernel. The physical ids of its CPUs are below this number.
         slots: u32,
-        /// What happens to an unread message.
+        /// What a sender does if the slot holds an unread message.
         policy: SlotPolicy,
     },
     /// The native link. For a region to be created: its geometry; `None` is the default for 16 lanes. For a region to be attached:
@@ -33,9 +34,9 @@ pub enum AddError {
     Exists,
     /// The table has no place for this id.
     BeyondTable(InstanceId),
-    /// The region overlaps that of this instance.
+    /// The region overlaps the region of this instance.
     Overlaps(InstanceId),
-    /// The doorbell CPU is not among those named, or its id has more than 48 bits.
+    /// The doorbell CPU is not in the list of CPUs, or its id has more than 48 bits.
     BadCpus,
     /// This CPU has no slot in a region of that size (SPEC H-6).
     BeyondRegion(PhysCpuId),
@@ -43,17 +44,17 @@ pub enum AddError {
     Misaligned,
     /// The region is too small for its slots. This is how many bytes are needed.
     TooSmall(u64),
-    /// The pool gave no memory.
+    /// The pool returned no memory.
     Pool(PoolError),
     /// The memory could not be mapped.
     Map(MapError),
-    /// A native link needs our own identity. Call `identify` first.
+    /// A native link needs our own identity. Call [`identify`](crate::Endpoint::identify) first.
     NoIdentity,
-    /// The native region has no lane for this instance, which is ours.
+    /// The native region has no lane for our own instance. This is our instance.
     NoLane(InstanceId),
-    /// There is no native region that this build can use.
+    /// The memory holds no native region that this build can use.
     Stamp(StampError),
-    /// The native region has another geometry than the config. This is what was found.
+    /// The native region has another geometry than the config. This is the geometry found.
     Geometry(Geometry),
 }
 
@@ -62,21 +63,21 @@ impl core::fmt::Display for AddError {
         match *self {
             Self::Exists => f.write_str("the instance is in the table already"),
             Self::BeyondTable(id) => write!(f, "the table has no place for instance {}", id.get()),
-            Self::Overlaps(id) => write!(f, "the region overlaps that of instance {}", id.get()),
+            Self::Overlaps(id) => write!(f, "the region overlaps the region of instance {}", id.get()),
             Self::BadCpus => f.write_str("the doorbell CPU is not listed, or its id has more than 48 bits"),
             Self::BeyondRegion(cpu) => write!(f, "the region has no slot for CPU {:#x}", cpu.0),
             Self::Misaligned => f.write_str("the region does not begin on a page boundary"),
-            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and has less"),
+            Self::TooSmall(needed) => write!(f, "the region needs {needed} bytes, and is smaller"),
             Self::Pool(e) => write!(f, "{e}"),
             Self::Map(e) => write!(f, "{e}"),
             Self::NoIdentity => {
-                f.write_str("a native link needs an endpoint that knows which instance it is")
+                f.write_str("a native link needs the identity of this kernel, and it is not set yet")
             }
             Self::NoLane(id) => write!(f, "the region has no lane for instance {}", id.get()),
             Self::Stamp(e) => write!(f, "{e}"),
             Self::Geometry(found) => write!(
                 f,
-                "the region has {} lanes of {} lines for messages of {} bytes, not what was asked for",
+                "the region has {} lanes of {} lines for messages of {} bytes, and the config has another geometry",
                 found.lanes(),
                 found.lines(),
                 found.max_len()
@@ -117,7 +118,7 @@ impl From<RegionError> for AddError {
 }
 
 impl LinkConfig {
-    /// Bytes of a region that is made for it.
+    /// Size in bytes of a region that is made with this config.
     pub(crate) const fn region_len(self) -> u64 {
         match self {
             Self::RfcV2 { slots, .. } => region_size(slots),
@@ -125,7 +126,7 @@ impl LinkConfig {
         }
     }
 
-    /// The part of `given` that the region uses, as far as the config says so.
+    /// The part of `given` that the region uses. For a native region this is `given`, because only its stamp has the size.
     pub(crate) fn region_in(self, given: PhysRange) -> Result<PhysRange, AddError> {
         if !given.start().is_page_aligned() {
             return Err(AddError::Misaligned);
@@ -140,7 +141,7 @@ impl LinkConfig {
         }
     }
 
-    /// A CPU of these that cannot be reached through such a region.
+    /// The first of `cpus` for which such a region has no slot.
     pub(crate) fn unreachable(self, cpus: &[PhysCpuId]) -> Option<PhysCpuId> {
         match self {
             Self::RfcV2 { slots, .. } => cpus.iter().copied().find(|cpu| cpu.0 >= u64::from(slots)),
@@ -169,22 +170,22 @@ const fn geometry_or_default(geometry: Option<Geometry>) -> Geometry {
 pub(crate) enum Link<W> {
     /// No region: nothing can be sent.
     None,
-    /// Its slots.
+    /// The slots of the instance.
     RfcV2 { slots: Mapping<W>, policy: SlotPolicy },
-    /// Our lane in its region; for our own region also the receiver's end of all lanes.
+    /// Our lane in the region of the instance. For our own region also the receiver's end of all lanes.
     Native { sender: Sender<W>, own: Option<OwnRegion<W>>, watch: Watch },
 }
 
-/// Our identity, for links whose ends know each other.
+/// Our identity and the settings of our receiver, which a native link needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Me<'a, const LANES: usize> {
     pub(crate) id: InstanceId,
     pub(crate) incarnation: Incarnation,
     /// The receiver's end of our own region.
     pub(crate) receiver: &'a Receiver<LANES>,
-    /// Whether messages that our former lives left unread are given back to their senders.
+    /// Whether the messages that our former lives left unread are discarded. Their senders are told.
     pub(crate) discard: bool,
-    /// Our doorbell as a word of the region; 0 for the one in the directory.
+    /// Our doorbell as a `BELL` word; 0 for the doorbell in the directory.
     pub(crate) bell: u64,
 }
 
@@ -199,7 +200,7 @@ impl<W: Word> Link<W> {
             LinkConfig::RfcV2 { .. } => {
                 let slots = map_whole(platform, range).map_err(AddError::Map)?;
                 slots.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
-                // SAFETY: it came from `map` just now, and nothing is borrowed from it any more.
+                // SAFETY: `slots` came from `map` above, and nothing is borrowed from it any more.
                 unsafe { platform.unmap(slots) };
                 Ok(())
             }
@@ -263,7 +264,7 @@ impl<W: Word> Link<W> {
     pub(crate) fn disconnect<P: PhysMemory<Word = W>>(self, platform: &P) {
         match self {
             Self::None => {}
-            // SAFETY: it came from `map` of this platform. Its entry has no users, and gets none any more.
+            // SAFETY: `slots` came from `map` of this platform. The entry of the instance has no users, and gets no new ones.
             Self::RfcV2 { slots, .. } => unsafe { platform.unmap(slots) },
             Self::Native { sender, own, .. } => {
                 sender.into_region().unmap(platform);
@@ -283,7 +284,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// The words of its slots, if it has slots.
+    /// The words and the policy of the slots, if the region has slots.
     pub(crate) fn slots(&self) -> Option<(&[W], SlotPolicy)> {
         match self {
             Self::RfcV2 { slots, policy } => Some((slots.words(), *policy)),
@@ -291,7 +292,7 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// Our lane and the watch of its receiver, if the region is native.
+    /// Our lane, and the `Watch` of the receiver, if the region is native.
     #[inline(always)]
     pub(crate) fn lane(&self) -> Option<(&Sender<W>, &Watch)> {
         match self {
@@ -316,7 +317,7 @@ fn map_whole<P: PhysMemory>(platform: &P, range: PhysRange) -> Result<Mapping<P:
     if (mapping.words().len() as u64).checked_mul(8) == Some(range.len()) {
         return Ok(mapping);
     }
-    // SAFETY: it came from `map` just now, and nothing was borrowed from it.
+    // SAFETY: `mapping` came from `map` above, and nothing is borrowed from it any more.
     unsafe { platform.unmap(mapping) };
     Err(MapError::Misaligned)
 }

@@ -5,7 +5,7 @@ use mk_ipi_abi::rfc_v2::{decode_pfn, PfnError};
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, Pfn, PhysCpuId};
 use zerocopy::FromBytes;
 
-/// A received message: a view of the private copy. Handlers get it by reference. It is valid until the callback returns.
+/// A received message: a view of the private copy. Handlers get it by reference. The reference is valid until the handler returns.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     pub(crate) origin: Option<Origin>,
@@ -16,7 +16,7 @@ pub struct Message<'a> {
 
 impl core::fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        // Bytes of a peer do not belong into a log.
+        // The payload is not printed: bytes of a peer must not get into a log.
         f.debug_struct("Message")
             .field("origin", &self.origin)
             .field("sender_cpu", &self.sender_cpu)
@@ -26,7 +26,7 @@ impl core::fmt::Debug for Message<'_> {
     }
 }
 
-/// Where a message comes from. Lanes know this, and slots do not.
+/// Which life of which instance sent a message, and which life of ours received it. Only the native link knows this.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
     pub(crate) id: InstanceId,
@@ -36,27 +36,30 @@ pub(crate) struct Origin {
 }
 
 impl Message<'_> {
-    /// The instance that sent. On the native link the lane proves it (SPEC N-12). `None` on RFC v2, where nothing proves it.
+    /// The instance that sent the message. On the native link the lane proves it (SPEC N-12). `None` on RFC v2, where nothing
+    /// proves it.
     pub fn sender(&self) -> Option<InstanceId> {
         self.origin.map(|origin| origin.id)
     }
 
-    /// The life of the sender that sent it, as the sender says. `None` on RFC v2, and for a life that ended before it was answered.
+    /// The life of the sender that sent the message, as the sender says. `None` on RFC v2, and for a life that ended before the
+    /// receiver
+    /// answered its hello.
     pub fn sender_incarnation(&self) -> Option<Incarnation> {
         self.origin.and_then(|origin| origin.theirs)
     }
 
-    /// Our own life that receives it; `None` on RFC v2.
+    /// Our own life that received the message; `None` on RFC v2.
     pub fn receiver_incarnation(&self) -> Option<Incarnation> {
         self.origin.map(|origin| origin.ours)
     }
 
-    /// The number that the sender got for it ([`Endpoint::send`](crate::Endpoint::send)); `None` on RFC v2.
+    /// The message number, as [`Endpoint::send`](crate::Endpoint::send) returned it to the sender; `None` on RFC v2.
     pub fn number(&self) -> Option<u64> {
         self.origin.map(|origin| origin.number)
     }
 
-    /// The low 32 bits of the physical id of the sending CPU, as the sender says. They prove nothing (SPEC N-12, H-12).
+    /// The low 32 bits of the physical id of the sending CPU, as the sender says. Nobody can check them (SPEC N-12, H-12).
     pub const fn sender_cpu(&self) -> PhysCpuId {
         self.sender_cpu
     }
@@ -66,8 +69,9 @@ impl Message<'_> {
         self.msg_type
     }
 
-    /// The payload: at most 256 bytes on RFC v2, and what the stamp of the region allows on the native link (SPEC N-7). Its first byte
-    /// is 8-byte aligned.
+    /// The payload. On RFC v2 it has at most 256 bytes, on the native link at most the `max_len` in the stamp of the region (SPEC
+    /// N-7). Its
+    /// first byte is 8-byte aligned.
     pub const fn payload(&self) -> &[u8] {
         self.payload
     }
@@ -83,7 +87,7 @@ impl Message<'_> {
     }
 }
 
-/// For tests: a message of that type.
+/// For tests: a message of the type `msg_type`.
 #[cfg(test)]
 pub(crate) const fn of_type(msg_type: u32, payload: &[u8]) -> Message<'_> {
     Message { origin: None, sender_cpu: PhysCpuId(0), msg_type: MessageType(msg_type), payload }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Initializes large values in place, because a stack has no room for them.
+//! Initializes large values in place, because they do not fit on a kernel's stack.
 
 /// Initializes the elements of an array in place, one by one.
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The traits that a kernel and its architecture implement. [`Platform`] is all of them.
+//! The traits that a kernel and its architecture implement. [`Platform`] combines all of them.
 //!
-//! "Implementation safety" is what an implementor must guarantee, "Safety" what a caller must.
+//! "Implementation safety" says what an implementor must guarantee. "Safety" says what a caller must guarantee.
 
 use crate::message::Message;
 use crate::sync::{AtomicU64, Ordering, Word};
@@ -9,14 +9,14 @@ use core::ptr::NonNull;
 use mk_ipi_abi::native::Breach;
 use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 
-/// Rings another CPU: one interrupt, fixed vector, one target, edge.
+/// Rings another CPU: sends one edge-triggered interrupt with a fixed vector to one target.
 ///
 /// # Implementation safety
 ///
 /// **Ordering (SPEC O-1):** stores of this CPU to shared memory, made before it called [`ring`](Self::ring), must be visible
 /// to the handler that this doorbell causes at the target. A doorbell does not order earlier stores by itself, except a store to
-/// uncached device memory on x86. A release store or fence of the language is not enough either: it orders accesses to memory, and
-/// sending an interrupt is none. These instructions are enough:
+/// uncached device memory on x86. A release store or fence of the language is not enough either: it orders accesses to memory only,
+/// and the sending of an interrupt is not such an access. These instructions are enough:
 ///
 /// | doorbell | before it | source |
 /// | --- | --- | --- |
@@ -25,13 +25,13 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysAddr, PhysCpuId, PhysRange,
 /// | arm64, SGI of a GICv3 | `dsb ishst`; a `dmb` is not enough | Arm ARM, "Data Synchronization Barrier (DSB)"; GIC, "Observability of the effects of accesses to the GIC registers" |
 /// | riscv64, SBI or IMSIC | `fence w, o`; `fence w, w` is not enough | ISA, "FENCE instruction" |
 ///
-/// **At the target** its kernel takes the interrupt first, and then looks for messages. Between the two it executes a barrier where the
-/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has both halves as a litmus test.
+/// **At the target** the kernel takes the interrupt first, and then looks for messages. In between it executes a barrier where the
+/// architecture needs one (SPEC AR-5, RV-5, RV-7). `docs/book/src/memory-ordering.md` has a litmus test of sender and target.
 ///
-/// `ring` must be callable in any context that may send, with interrupts on or off. It must interrupt only the CPU that is named:
+/// `ring` must be callable in any context that may send, with interrupts on or off. It must interrupt only `cpu`:
 /// another kernel's CPU does not expect this vector.
 pub unsafe trait Doorbell {
-    /// Whether `ring` could reach this CPU with this vector. Nothing is sent.
+    /// Checks whether `ring` can reach this CPU with this vector. Sends nothing.
     ///
     /// It is called before the message is stored, so that a send to an unreachable CPU changes nothing.
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
@@ -40,15 +40,16 @@ pub unsafe trait Doorbell {
     /// pending once.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
-    /// As [`ring`](Self::ring), from an NMI handler, which may have interrupted a `ring` on its CPU. Leaves the interrupt
-    /// controller as it was (SPEC A-9).
+    /// The same as [`ring`](Self::ring), for an NMI handler. The NMI may have interrupted a `ring` on the same CPU. So this
+    /// method must leave the
+    /// interrupt controller in the state in which it was before (SPEC A-9).
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 }
 
 /// Why a doorbell did not ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoorbellError {
-    /// The interrupt controller, in its present mode, cannot address this CPU.
+    /// The interrupt controller, in its current mode, cannot address this CPU.
     Unreachable(PhysCpuId),
     /// The interrupt controller has no interrupt that this vector stands for.
     NoSuchVector(Vector),
@@ -95,7 +96,7 @@ impl DoorbellError {
 /// 0, and no two CPUs that run at the same time have the same one. Both are constant on one CPU while
 /// interrupts are off there, and while a callback runs (a callback must not migrate).
 pub unsafe trait ThisCpu {
-    /// The CPU's physical id: on x86 its APIC id, on arm64 its affinity, on riscv64 its hart id (SPEC A-2, AR-1, RV-1).
+    /// The physical id of this CPU: on x86 the APIC id, on arm64 the affinity, on riscv64 the hart id (SPEC A-2, AR-1, RV-1).
     fn physical_id(&self) -> PhysCpuId;
     /// The index of the CPU within this kernel.
     fn index(&self) -> usize;
@@ -104,7 +105,8 @@ pub unsafe trait ThisCpu {
     fn relax(&self) {
         crate::sync::spin_hint();
     }
-    /// Writes `new` to `word` if its value is `current`. True if it was. It is called in kernels with one CPU only, for words that no
+    /// Writes `new` to `word` if its value is `current`. Returns whether it was. It is called in kernels with one CPU only, for
+    /// words that no
     /// other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this CPU. On x86 an instruction without
     /// `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
     #[inline(always)]
@@ -139,7 +141,7 @@ pub enum Access {
 
 /// Physical memory, mapped write-back cached: a slice of words from the start of the range.
 ///
-/// The owner must give it back to [`PhysMemory::unmap`]. Dropping it only leaks the mapping.
+/// The owner must give the mapping back to [`PhysMemory::unmap`]. If it is only dropped, the memory stays mapped.
 #[derive(Debug)]
 pub struct Mapping<W> {
     words: NonNull<[W]>,
@@ -178,7 +180,7 @@ unsafe impl<W: Word> Sync for Mapping<W> {}
 /// Why physical memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// The memory is not on a page boundary, or its length is not a multiple of 8.
+    /// The memory does not begin on a page boundary, or its length is not a multiple of 8.
     Misaligned,
     /// No address space or page tables left.
     NoMemory,
@@ -189,8 +191,10 @@ pub enum MapError {
 impl core::fmt::Display for MapError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::Misaligned => f.write_str("the memory is not on a page boundary, or not whole words"),
-            Self::NoMemory => f.write_str("there is no memory left to map it"),
+            Self::Misaligned => f.write_str(
+                "the memory does not begin on a page boundary, or its length is not a multiple of 8",
+            ),
+            Self::NoMemory => f.write_str("no address space or page tables are left for the mapping"),
             Self::NotAllowed => f.write_str("the platform does not allow this memory to be mapped"),
         }
     }
@@ -215,7 +219,8 @@ impl MapError {
 ///
 /// A mapping covers exactly `range`. A `range` that does not begin on a page boundary, or whose length is not a multiple of 8, is
 /// refused as [`MapError::Misaligned`]. A mapping is write-back cached (on arm64 also inner shareable, as are the fences here), and
-/// meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, no matter who named it.
+/// meets the requirements of [`Mapping::new`]. `map` refuses memory that this kernel uses for itself, also if a peer or the
+/// directory names it.
 pub unsafe trait PhysMemory {
     /// The word type of mapped memory: [`crate::sync::AtomicU64`] in a kernel.
     type Word: Word;
@@ -227,7 +232,7 @@ pub unsafe trait PhysMemory {
     ///
     /// `mapping` came from `map` of this very object, and nothing that was borrowed from it is used again.
     unsafe fn unmap(&self, mapping: Mapping<Self::Word>);
-    /// Whether a page that a *peer* named may be mapped (SPEC H-18). Allow only memory that is meant to be shared.
+    /// Whether a page that a *peer* named may be mapped (SPEC H-18). Return true only for memory that is intended for sharing.
     fn peer_may_share(&self, page: PhysRange) -> bool;
 }
 
@@ -236,7 +241,7 @@ pub unsafe trait PhysMemory {
 pub enum PoolError {
     /// The instance has no pool.
     NoPool,
-    /// The pool has no such piece left.
+    /// The pool has no piece of this size left.
     Exhausted,
 }
 
@@ -244,7 +249,7 @@ impl core::fmt::Display for PoolError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
             Self::NoPool => f.write_str("the instance has no memory pool"),
-            Self::Exhausted => f.write_str("the memory pool of the instance has no such piece left"),
+            Self::Exhausted => f.write_str("the memory pool of the instance has no piece of this size left"),
         }
     }
 }
@@ -265,76 +270,82 @@ impl PoolError {
 ///
 /// # Implementation safety
 ///
-/// `alloc` gives page-aligned memory of at least `len` bytes, in whole pages that nothing else uses until they are
+/// `alloc` returns page-aligned memory of at least `len` bytes, in whole pages that nothing else uses until they are
 /// freed. Peers map whole pages, so the rest of the last page must hold no secrets.
 pub unsafe trait InstancePool {
     /// Takes `len` bytes, page-aligned, from the pool of `instance`. May sleep.
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError>;
-    /// Returns back what `alloc` gave.
+    /// Gives memory of `alloc` back to the pool.
     ///
     /// # Safety
     ///
-    /// `range` is what `alloc` gave for `instance`, given back once, and no longer mapped or used.
+    /// `range` begins at the address that `alloc` returned for `instance`, and has the length that was asked for. It is given
+    /// back only once. It is
+    /// not mapped and not used any more.
     unsafe fn free(&self, instance: InstanceId, range: PhysRange);
 }
 
-/// Runs the deferred work: the callbacks, outside the vector's own code.
+/// Schedules the deferred work, which calls the handlers outside of the interrupt handler.
 pub trait DeferredWork {
     /// Schedules at least one call of `Endpoint::run_deferred`, soon, on this CPU. It is called with interrupts off, from the
     /// doorbell's interrupt **and from tasks**: by a send, a poll or an attachment. So it is not enough to run the deferred work
-    /// after the doorbell's interrupt: the kernel also needs its idle loop, its tick or an interrupt to itself. `schedule` must not
-    /// make the call itself. It may do nothing if a call is already due.
+    /// after the doorbell's interrupt. The kernel must also run it from its idle loop, from its tick or from an interrupt to
+    /// itself. `schedule`
+    /// must not call `run_deferred` itself. It may do nothing if a call is already scheduled.
     fn schedule(&self);
 }
 
-/// The peer of an event, and the two lives that it is about.
+/// The peer of an event, and the two lives that the event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer.
     pub id: InstanceId,
-    /// Its life, if one is known.
+    /// The life of the peer, if it is known.
     pub theirs: Option<Incarnation>,
-    /// Our own life.
+    /// The life of this kernel.
     pub ours: Incarnation,
 }
 
 /// What happened to a peer, or to the link with it (SPEC N-9, N-11, N-14). All events are of the native link.
 ///
-/// | event | from which call of ours | how often | what to do |
+/// | event | the call of this kernel that reports it | how often | what to do |
 /// | --- | --- | --- | --- |
 /// | `Began` | deferred work, poll | once for each life of the peer and each of ours, before its first message | drop what belongs to the former life of the peer |
 /// | `Answered` | deferred work, poll, `tick`, a send, `want_space` | once for each attachment that had to wait | send what was `Unanswered` |
 /// | `Quarantined` | deferred work, poll | once for each life that breaks the protocol | report it to the operator; its next life is accepted without a call |
-/// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | a fault of this kernel: stop sending, report it |
-/// | `InDoubt` | `tick` | once for each message | ask the peer whether it was handled, or do what is right in both cases |
-/// | `Discarded` | `tick` | once for each range | send it again, if it is still wanted |
-/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was made anew | once for each attachment, if anything is unsettled | as `InDoubt`, for each of them |
+/// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | this kernel has a fault: stop sending, report it |
+/// | `InDoubt` | `tick` | once for each message | ask the peer whether the message was handled, or do something that is correct in both cases |
+/// | `Discarded` | `tick` | once for each range | send these messages again, if they are still wanted |
+/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was made anew | once for each attachment, if anything is unsettled | the same as for `InDoubt`, for each message |
 /// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
 /// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
-/// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; the host decides whether the peer is dead (SPEC D-11) |
+/// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; only the host decides whether the peer is dead (SPEC D-11) |
 /// | `Alive` | `tick` | once for each `Suspect` that was wrong | nothing |
 /// | `Up` | `tick` | once for each life of the peer, however often it is attached | nothing: **do not attach it again**; the link continues by itself |
-/// | `Dead` | `tick` | once for each life that says goodbye | nothing: what is sent waits for its next life |
+/// | `Dead` | `tick` | once for each life that says goodbye | nothing: messages that are sent now wait for the next life |
 ///
-/// A sender that waits for space or for an answer learns by these events of everything that can end the wait: `Space` and `Answered`, `Refused`, `Dead`,
-/// `Up`, `Suspect`, and `Unsettled` with `ReadDirectory` if the region is gone. All but the first two need [`tick`](crate::Endpoint::tick).
+/// These events end the wait of a sender for space or for an answer: `Space` and `Answered`, `Refused`, `Dead`, `Up`, `Suspect`,
+/// and `Unsettled`
+/// with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need [`tick`](crate::Endpoint::tick).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// Messages of this life of the peer follow. Those of its former lives have been delivered. Once for each life of ours.
+    /// Messages of this life of the peer follow. All messages of its former lives have been delivered. Reported once for each
+    /// life of ours.
     Began(Incarnation),
     /// The peer has answered this life of ours. Sends do not fail with `Unanswered` any more.
     Answered,
     /// The peer broke the protocol. Its messages are refused until it begins a new life or attaches again.
     Quarantined(Breach),
-    /// The peer says that we broke the protocol. It accepts nothing more from this life of ours.
+    /// The peer says that this kernel broke the protocol. It accepts no more messages from this life of ours.
     Refused(Breach),
-    /// A life of the peer ended while it handled this message of ours. It may or may not be handled. All messages before it were
-    /// handled, and none after it.
+    /// A life of the peer ended while it handled this message of ours. It is not known whether this message was handled. All
+    /// messages before it were
+    /// handled, and no message after it.
     InDoubt {
-        /// The message's number, as [`Endpoint::send`](crate::Endpoint::send) gave it.
+        /// The number of the message, as [`Endpoint::send`](crate::Endpoint::send) returned it.
         number: u64,
     },
-    /// A new life of the peer chose to discard our unread messages. They were not handled.
+    /// A new life of the peer has discarded our unread messages. They were not handled.
     Discarded {
         /// Those with a number above this,
         after: u64,
@@ -349,7 +360,8 @@ pub enum PeerEvent {
         /// up to this one.
         to: u64,
     },
-    /// The peer says something that contradicts the directory as we know it: it may have changed. Call [`Endpoint::follow`](crate::Endpoint::follow).
+    /// A word of the peer contradicts our copy of the directory. The directory may have changed: call
+    /// [`Endpoint::follow`](crate::Endpoint::follow).
     ReadDirectory,
     /// Our lane to the peer has the space that `want_space` asked for.
     Space,
@@ -357,36 +369,41 @@ pub enum PeerEvent {
     Suspect,
     /// The heartbeat of a suspect peer advances again.
     Alive,
-    /// The peer's receiver runs as this incarnation: the first one, or another than before.
+    /// The receiver of the peer runs as this incarnation. It is the first one that we see, or differs from the one before.
     Up(Incarnation),
-    /// The peer said goodbye.
+    /// The peer has ended this life with a goodbye.
     Dead(Incarnation),
 }
 
-/// Is told of events: of regions and peers. It is called by the call that found the event. No lock is held that another CPU waits
-/// for. A drain that is requested meanwhile follows.
+/// Callbacks for events of peers and regions. The call that finds an event calls them. No lock is held for which another CPU
+/// waits. If
+/// deferred work is requested meanwhile, it runs later.
 pub trait Observer {
     /// Something happened to a peer. [`PeerEvent`] says from which calls. The method may send, and must not wait.
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }
     /// Whether `cpu` belongs to `peer` now, as the directory says ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)). `None` if
-    /// there is no directory: then only its doorbell CPU belongs to `peer`. False while the entry changes; the question is repeated. It is
-    /// asked when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for our own CPUs, in any context that may
+    /// there is no directory: then only its doorbell CPU belongs to `peer`. Return false while the entry changes; the method is
+    /// called again. It is
+    /// called when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for our own CPUs, in any context
+    /// that may
     /// send. So it must not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);
         None
     }
-    /// A message was received for whose type no handler is registered. It is dropped after this call. The call is made where
-    /// handlers are called, under the same rules.
+    /// A message was received, and no handler is registered for its type. The message is dropped after this call. The same rules
+    /// hold as for a
+    /// handler ([`Handler`](crate::Handler)).
     fn unhandled(&self, message: &Message<'_>) {
         let _ = message;
     }
-    /// The host tells this kernel to stop at once (SPEC N-15). It is called in interrupt context or in a poll, and repeated until
+    /// The host tells this kernel to stop at once (SPEC N-15). This method is called in interrupt context or in a poll. The call
+    /// is repeated until
     /// the kernel has stopped.
     fn stop(&self) {}
-    /// The region of `instance` exists at `range`: for a kernel's resource tree (Linux: `/proc/iomem`; SPEC C-5).
+    /// The region of `instance` was added at `range`. A kernel can list it in its resource tree (Linux: `/proc/iomem`; SPEC C-5).
     fn region_added(&self, instance: InstanceId, range: PhysRange) {
         let _ = (instance, range);
     }

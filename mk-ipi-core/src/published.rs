@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A cell whose value is published, has many users, and is taken back only when it has no user any more.
+//! A cell that holds a value for many users. The owner publishes the value, and takes it back when the value has no users any more.
 //!
 //! Handlers and instances are stored in such cells. A user holds a [`Ref`] while it works on the value, without a
-//! lock. To take the value back, the owner first closes the cell to new users, and then checks whether old ones
-//! are left. One word holds the state:
+//! lock. To take the value back, the owner first closes the cell to new users, and then checks whether earlier users
+//! still hold the value. One word holds the state:
 //!
 //! ```text
 //! 63        32 31   30 29       0
@@ -37,16 +37,16 @@ unsafe impl<T: Send + Sync> Sync for Published<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Published<T> {}
 
-/// Identifies one of the successive values of a cell. It changes whenever a value is taken back.
+/// Identifies one of the successive values of a cell. The serial of a cell changes whenever its value is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Serial(pub(crate) u32);
 
 /// Why a cell's value could not be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TakeError {
-    /// There is no closed value: none was published, another caller has taken it, or it is not closed.
+    /// There is no closed value: no value was published, another caller has taken the value, or the cell is not closed.
     NotClosing,
-    /// This many users still hold it.
+    /// This many users still hold the value.
     InUse(u32),
 }
 
@@ -64,10 +64,10 @@ impl<T> Published<T> {
         claimed.ok().map(|_| Vacancy { cell: self })
     }
 
-    /// The value, if there is one and it is not being taken back. Wait-free.
+    /// The value; `None` if the cell is empty or closed. Wait-free.
     #[inline]
     pub(crate) fn get(&self) -> Option<Ref<'_, T>> {
-        // A cell that is not live is not written, so that a search through many cells only loads.
+        // If the cell is not live, it is not written. So a search through many cells only loads.
         if self.state.load(Ordering::Relaxed) & PHASE != LIVE {
             return None;
         }
@@ -80,14 +80,14 @@ impl<T> Published<T> {
         Some(Ref { cell: self })
     }
 
-    /// Whether there is a value for new users.
+    /// Whether the cell has a value and is open to new users.
     pub(crate) fn is_live(&self) -> bool {
         self.state.load(Ordering::Relaxed) & PHASE == LIVE
     }
 
-    /// Closes the cell to new users: the value with `serial`, or any.
+    /// Closes the cell to new users, if its value has the serial `serial`. `None`: closes it with any value.
     ///
-    /// False if no such value is live.
+    /// False if the cell is not live, or its value has another serial.
     pub(crate) fn close(&self, serial: Option<Serial>) -> bool {
         let wanted = |s| s & PHASE == LIVE && serial.is_none_or(|w| serial_of(s) == w);
         self.change(Ordering::Relaxed, |s| wanted(s).then_some(s | CLOSING)).is_ok()
@@ -105,7 +105,7 @@ impl<T> Published<T> {
             Err(_) => Err(TakeError::NotClosing),
             Ok(_) => {
                 let vacancy = Vacancy { cell: self };
-                // SAFETY: the phase went from CLOSING with no users to SETUP by our hand: nobody else touches
+                // SAFETY: we changed the phase from CLOSING with no users to SETUP: nobody else touches
                 // `value` until the vacancy ends, and all former users' reads happened before (cell-left).
                 let value = self.value.with_mut(|v| unsafe { (*v).take() });
                 value.map(|v| (v, vacancy)).ok_or(TakeError::NotClosing)
@@ -113,7 +113,7 @@ impl<T> Published<T> {
         }
     }
 
-    /// Whether a value was ever taken back here.
+    /// Whether a value of this cell was ever closed.
     pub(crate) fn was_used(&self) -> bool {
         let s = self.state.load(Ordering::Relaxed);
         s & PHASE == CLOSING || serial_of(s) != Serial(0)
@@ -136,9 +136,9 @@ pub(crate) struct Vacancy<'a, T> {
 }
 
 impl<T> Vacancy<'_, T> {
-    /// Publishes `value`; returns its serial.
+    /// Publishes `value`, and returns the serial of the value.
     pub(crate) fn publish(self, value: T) -> Serial {
-        // SAFETY: a vacancy exists only in the SETUP phase, of which there is one owner: us.
+        // SAFETY: a vacancy exists only in the SETUP phase, and each SETUP phase has one vacancy: this one.
         self.cell.value.with_mut(|v| unsafe { *v = Some(value) });
         // SYNC POINT: cell-published (release)
         let state = self.cell.state.fetch_xor(SETUP ^ LIVE, Ordering::Release);
@@ -149,7 +149,7 @@ impl<T> Vacancy<'_, T> {
 
 impl<T> Drop for Vacancy<'_, T> {
     fn drop(&mut self) {
-        // A subtraction, because users may be counted that are about to find the cell empty.
+        // A subtraction and not a store: the word may count users that are about to find the cell empty.
         // SYNC POINT: cell-emptied (release)
         self.cell.state.fetch_sub(SETUP, Ordering::Release);
     }
@@ -199,7 +199,7 @@ mod tests {
         drop(r);
         let (value, vacancy) = cell.take().unwrap();
         assert_eq!(value, 7);
-        assert!(cell.claim().is_none(), "kept until the vacancy goes");
+        assert!(cell.claim().is_none(), "the cell stays reserved until the vacancy is dropped");
         drop(vacancy);
         assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing);
         let next = cell.claim().unwrap().publish(8);
@@ -254,7 +254,7 @@ mod loom_tests {
         });
     }
 
-    /// cell-emptied: who publishes in a cell that another emptied does so after it.
+    /// cell-emptied: a CPU that claims a cell publishes after the CPU that emptied the cell.
     #[test]
     fn loom_an_emptied_cell_is_claimed() {
         loom::model(|| {
@@ -273,7 +273,7 @@ mod loom_tests {
         });
     }
 
-    /// Of two that close and take, one gets the value.
+    /// Two CPUs close the same value. Only one of them succeeds.
     #[test]
     fn loom_one_taker_wins() {
         loom::model(|| {

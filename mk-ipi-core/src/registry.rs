@@ -6,7 +6,7 @@ use crate::published::{Published, Ref, Serial, TakeError};
 use crate::sync::{array_of, const_unless_loom, AtomicU32, Ordering};
 use mk_ipi_abi::{Errno, MessageType};
 
-/// Is called for each message of the type that it was registered for.
+/// A callback for messages. It is called for each message of the type that it was registered for.
 ///
 /// It runs outside of the doorbell's interrupt, on the CPU that received the message, with no lock held. It may send,
 /// register and look up. It may not unregister.
@@ -31,7 +31,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The handle as a number, without its registry: for an interface that hands out numbers
+    /// The handle as a number, for an interface that gives numbers to its callers. The number does not name the registry
     /// ([`Endpoint::handle_from_bits`](crate::Endpoint::handle_from_bits)). Bits 63..32 serial, 31..0 index.
     #[expect(clippy::cast_possible_truncation, reason = "an index below the number of handlers")]
     pub const fn to_bits(self) -> u64 {
@@ -39,7 +39,7 @@ impl Handle {
     }
 }
 
-/// The registry has no place left.
+/// The registry has no room for another handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryFull;
 
@@ -61,18 +61,18 @@ impl RegistryFull {
 /// Why nothing was unregistered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnregisterError {
-    /// This CPU is inside of a callback, or keeps a poller: unregistration could wait for ever.
+    /// This CPU is inside of a callback, or has a poller. Unregistration could wait for ever.
     InCallback,
     /// The handle's registration has ended already.
     Stale,
-    /// The handle is of another registry.
+    /// The handle belongs to another registry.
     OtherRegistry,
 }
 
 impl core::fmt::Display for UnregisterError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::InCallback => f.write_str("this CPU is inside of a callback, or keeps a poller"),
+            Self::InCallback => f.write_str("this CPU is inside of a callback, or has a poller"),
             Self::Stale => f.write_str("the registration has ended already"),
             Self::OtherRegistry => f.write_str("the handle belongs to another registry"),
         }
@@ -98,7 +98,7 @@ struct Entry<H> {
     handler: H,
 }
 
-/// The only handler of the last message's type. The next message of that type needs no search.
+/// A reference to the only handler for the type of the last message. The next message of that type needs no search.
 #[derive(Debug)]
 pub(crate) struct Recent<'a, H> {
     version: u32,
@@ -114,12 +114,13 @@ fn forget<H>(recent: &mut Recent<'_, H>, version: u32) {
     *recent = Recent { version, entry: None };
 }
 
-/// Up to `N` handlers.
+/// A table of up to `N` handlers.
 #[derive(Debug)]
 pub(crate) struct Registry<H, const N: usize> {
     /// Changes with every registration that begins or ends.
     version: AtomicU32,
-    /// The message type of the entry with the same index. A hint, so that a search can skip most entries.
+    /// The message type of each entry, under the same index. It is a hint that may be out of date. A search skips most entries by
+    /// it.
     types: [AtomicU32; N],
     entries: [Published<Entry<H>>; N],
 }
@@ -131,14 +132,14 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
-    /// As `new`, in place.
+    /// The same as `new`, but initializes the memory at `at`.
     ///
     /// # Safety
     ///
     /// `at` is valid for a write of a registry.
     #[cfg(not(loom))]
     pub(crate) unsafe fn new_in(at: *mut Self) {
-        // SAFETY: the caller; these are all fields.
+        // SAFETY: `at` is valid for a write (the caller). These are all fields.
         unsafe {
             (&raw mut (*at).version).write(AtomicU32::new(0));
             crate::place::fill(&raw mut (*at).types, || AtomicU32::new(0));
@@ -148,7 +149,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
-    /// The address of this registry. It distinguishes its handles from those of others.
+    /// The address of this registry. It distinguishes the handles of this registry from the handles of others.
     fn identity(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
@@ -172,7 +173,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         Err(RegistryFull)
     }
 
-    /// Calls every handler of the message's type, in no defined order. Returns their number.
+    /// Calls every handler of the message's type, in no defined order. Returns the number of handlers called.
     pub(crate) fn dispatch(&self, message: &Message<'_>) -> usize {
         let mut called = 0usize;
         for (ty, entry) in self.types.iter().zip(&self.entries) {
@@ -188,7 +189,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         called
     }
 
-    /// As `dispatch`. Keeps the handler for the next message if it is the only one of its type.
+    /// The same as `dispatch`. If the type has only one handler, keeps a reference to it in `recent` for the next message.
     #[inline(always)]
     pub(crate) fn dispatch_recent<'a>(&'a self, recent: &mut Recent<'a, H>, message: &Message<'_>) -> usize {
         let version = self.version.load(Ordering::Relaxed);
@@ -221,8 +222,9 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         }
     }
 
-    /// Releases a kept handler if any registration has begun or ended since. Otherwise `unregister` would wait for a poller that
-    /// receives no message.
+    /// Releases the handler in `recent` if a registration has begun or ended since it was stored. Otherwise `unregister` would
+    /// wait for a
+    /// poller that receives no message.
     #[inline(always)]
     pub(crate) fn freshen(&self, recent: &mut Recent<'_, H>) {
         let version = self.version.load(Ordering::Relaxed);
@@ -233,7 +235,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
 
     /// Ends a registration: when this returns, the handler is not running and will not run again.
     ///
-    /// Waits for callbacks on other CPUs, and calls `relax` in between.
+    /// Waits for callbacks on other CPUs. Calls `relax` between two checks.
     pub(crate) fn unregister(&self, handle: Handle, relax: impl Fn()) -> Result<(), UnregisterError> {
         if handle.registry != self.identity() {
             return Err(UnregisterError::OtherRegistry);
@@ -242,7 +244,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
         if !entry.close(Some(handle.serial)) {
             return Err(UnregisterError::Stale);
         }
-        // A CPU that keeps it in a `Recent` releases it with its next look.
+        // A CPU that keeps the handler in a `Recent` releases it with its next `freshen`.
         self.version.fetch_add(1, Ordering::Relaxed);
         while let Err(TakeError::InUse(_)) = entry.take() {
             relax();
@@ -288,7 +290,11 @@ mod tests {
         assert_eq!(r.unregister(a, || ()), Ok(()));
         assert_eq!(r.unregister(a, || ()), Err(UnregisterError::Stale));
         let b = r.register(MessageType(1), &nop).unwrap();
-        assert_eq!(r.unregister(a, || ()), Err(UnregisterError::Stale), "the place's new handler stays");
+        assert_eq!(
+            r.unregister(a, || ()),
+            Err(UnregisterError::Stale),
+            "the new handler in the same entry stays"
+        );
         assert_eq!(r.dispatch(&message(1)), 1);
         assert_eq!(r.unregister(b, || ()), Ok(()));
     }
@@ -311,7 +317,7 @@ mod tests {
     fn a_registry_is_made_in_place() {
         let nop = |_: &Message<'_>| ();
         let mut place = core::mem::MaybeUninit::<Registry<Fn0<'_>, 3>>::uninit();
-        // SAFETY: room for one, which `new_in` makes.
+        // SAFETY: `place` has room for a registry, and `new_in` initializes it.
         let r = unsafe {
             Registry::new_in(place.as_mut_ptr());
             place.assume_init_ref()
@@ -331,9 +337,9 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// A handler whose state is freed after unregister: loom sees an access that is not ordered before it.
+    /// A handler whose state is freed after unregister. Loom detects an access to the state that is not ordered before the free.
     struct Freed(Arc<UnsafeCell<u32>>);
-    // SAFETY: what the model is to prove: nobody handles when the cell is written.
+    // SAFETY: the model proves it: no handler runs while the cell is written.
     unsafe impl Send for Freed {}
     // SAFETY: as above.
     unsafe impl Sync for Freed {}
@@ -364,7 +370,7 @@ mod loom_tests {
         });
     }
 
-    /// Two unregister the same handle: one succeeds, the other is told that it is stale.
+    /// Two CPUs unregister the same handle: one succeeds, and the other gets an error.
     #[test]
     fn loom_unregister_twice() {
         loom::model(|| {

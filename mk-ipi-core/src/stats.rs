@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counters: what happened to messages and doorbells (SPEC H-15).
+//! Counters of messages, doorbells, interrupts and refused sends (SPEC H-15).
 
 use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug)]
         pub(crate) enum Count { $($variant),* }
 
-        /// A snapshot of an endpoint's counters, summed over its CPUs. Each counts from 0 and wraps at 2^64.
+        /// A snapshot of an endpoint's counters, summed over the CPUs of its kernel. Each counter begins at 0 and wraps at 2^64.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats { $($(#[$meta])* pub $name: u64),* }
@@ -25,7 +25,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Messages stored and rung.
+    /// Messages that were stored. On RFC v2 those whose doorbell did not ring are not counted.
     sent => Sent,
     /// Sends refused because the exclusive slot was occupied.
     busy => Busy,
@@ -33,7 +33,7 @@ counters! {
     refused => Refused,
     /// Sends refused because the lane was full.
     full => Full,
-    /// Doorbells of the native link. All its other sends needed none.
+    /// Doorbells that were rung on the native link.
     rung => Rung,
     /// Messages written but not published, because the host had cleared their claim.
     claim_lost => ClaimLost,
@@ -51,23 +51,24 @@ counters! {
     empty => Empty,
     /// Interrupts or polls that found a slot claimed and not yet published.
     claimed => Claimed,
-    /// Slots found with a `data_size` that is neither message nor claim.
+    /// Interrupts or polls that found a slot with a `data_size` that is neither a length nor a claim.
     bad_size => BadSize,
     /// Messages overwritten while they were read.
     overwritten => Overwritten,
     /// Messages that were overwritten while they waited in their slot for room in the queue (overwrite policy only).
     dropped => Dropped,
-    /// Messages left in their slot because the queue was full, and taken later.
+    /// Messages that were left in their slot because the queue was full or in use.
     left => Left,
-    /// Interrupts without a region of our own.
+    /// Interrupts that came while this kernel had no region of its own.
     no_region => NoRegion,
-    /// Interrupts on a CPU whose physical id is beyond the region's slots.
+    /// Interrupts or polls on a CPU for which the region has no slot.
     beyond_region => BeyondRegion,
-    /// Interrupts that came while their CPU was in the interrupt path. The deferred work looks again.
+    /// Interrupts or polls that came while their CPU was copying a message into the queue. The deferred work looks into the slot
+    /// again.
     nested => Nested,
     /// Lanes put into quarantine.
     quarantined => Quarantined,
-    /// Interrupts on a CPU whose index is not below `CPUS`; nothing was read.
+    /// Interrupts on a CPU whose index is not below `CPUS`. They read nothing.
     beyond_cpus => BeyondCpus,
 }
 
@@ -93,7 +94,7 @@ impl Counters {
         }
     }
 
-    /// As `add`, for a counter that only this CPU changes now.
+    /// Adds `n` without an atomic read-modify-write. Only for a counter that nothing else changes at the same time.
     #[inline]
     pub(crate) fn add_alone(&self, what: Count, n: u64) {
         if let Some(counter) = self.0.get(what as usize) {

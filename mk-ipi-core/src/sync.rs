@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All atomics of the project: those of `core` in a kernel, those of loom in a model. No other module names an atomic type.
+//! All atomics of the project. In a kernel they are the types of `core`, in a model those of loom. No other module uses `core`'s
+//! or loom's
+//! atomics directly.
 //!
 //! Memory that a peer can write is a slice of [`Word`]s. It is accessed one word at a time, also for payloads:
 //! a plain copy that races with the peer would be undefined behaviour. The mock has its own `Word`, which
@@ -20,7 +22,7 @@ pub(crate) mod weak;
 #[cfg(all(test, loom))]
 use weak::{is_fence_left, left};
 
-/// The order of an access. Only a model weakens it.
+/// The memory ordering with which an access runs. Only a loom model makes it weaker (`weak`).
 #[cfg(not(all(test, loom)))]
 #[inline(always)]
 const fn left(order: Ordering) -> Ordering {
@@ -66,7 +68,7 @@ macro_rules! atomic {
                 self.0.store(value, left(order));
             }
             $(
-                /// As core's method of that name; returns the former value.
+                /// The same as the method of this name in `core`. Returns the former value.
                 #[inline(always)]
                 #[cfg_attr(loom, track_caller)]
                 pub fn $op(&self, value: $value, order: Ordering) -> $value {
@@ -90,7 +92,7 @@ atomic! {
     AtomicU64(u64) { swap, fetch_add, fetch_sub, fetch_xor, fetch_or, fetch_and, fetch_max }
 }
 atomic! {
-    /// A number of the address's size.
+    /// A number with as many bits as an address.
     AtomicUsize(usize) { fetch_add }
 }
 
@@ -105,13 +107,14 @@ impl AtomicU32 {
 }
 
 impl AtomicU64 {
-    /// As core's method of that name.
+    /// The same as the method of this name in `core`.
     #[cfg(not(loom))]
     #[inline(always)]
     pub const fn as_ptr(&self) -> *mut u64 {
         self.0.as_ptr()
     }
-    /// Writes `new` if the value is `current`; otherwise gives the value. `order` is that of a success.
+    /// Writes `new` if the value is `current`. Otherwise returns the value as the error. `order` is used on success; a failure is
+    /// relaxed.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
@@ -139,7 +142,7 @@ pub fn fence(order: Ordering) {
 
 /// One aligned 64-bit word of memory that another kernel may write at any time.
 ///
-/// No implementation guarantees anything about the value: code that uses it must be sound for every value.
+/// The value of a word can be anything. Code that reads it must be sound for every value.
 pub trait Word: Send + Sync + 'static {
     /// Reads the word.
     #[cfg_attr(loom, track_caller)]
@@ -147,11 +150,14 @@ pub trait Word: Send + Sync + 'static {
     /// Writes the word.
     #[cfg_attr(loom, track_caller)]
     fn store(&self, value: u64, order: Ordering);
-    /// Writes `new` if the word is `current`; otherwise gives its value. `order` is that of a success; a failure is relaxed.
+    /// Writes `new` if the word is `current`. Otherwise returns the value of the word as the error. `order` is used on success; a
+    /// failure
+    /// is relaxed.
     #[cfg_attr(loom, track_caller)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
-    /// Reads the word, with acquire. It is a relaxed load and a fence: for memory that is mapped read-only, Rust guarantees relaxed loads
-    /// only.
+    /// Reads the word with acquire ordering: a relaxed load and then a fence. An acquire load is not used, because for memory
+    /// that is mapped
+    /// read-only Rust guarantees relaxed loads only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     fn load_acquire(&self) -> u64 {
@@ -167,7 +173,7 @@ pub trait Word: Send + Sync + 'static {
     fn will_write(&self) {}
 }
 
-/// The second half of [`Word::load_acquire`].
+/// The fence of [`Word::load_acquire`].
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn acquire() {
@@ -205,7 +211,7 @@ impl Word for AtomicU64 {
     }
 }
 
-/// One iteration of a wait: a pause instruction in a kernel; in a model another thread runs.
+/// One iteration of a wait: in a kernel a pause instruction; in a model a switch to another thread.
 #[inline]
 pub fn spin_hint() {
     #[cfg(not(loom))]
@@ -214,7 +220,7 @@ pub fn spin_hint() {
     loom::thread::yield_now();
 }
 
-/// Core's `UnsafeCell` with the interface of loom's, which checks every access.
+/// The `UnsafeCell` of `core` with the interface of loom's `UnsafeCell`. Loom checks every access in a model.
 #[cfg(not(loom))]
 #[derive(Debug)]
 #[repr(transparent)]
@@ -238,7 +244,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// An array of `$n` times `$init`, in a constructor declared by [`const_unless_loom`].
+/// An array of `$n` elements, each of which is `$init`. For constructors that [`const_unless_loom`] declares.
 macro_rules! array_of {
     ($init:expr; $n:expr) => {{
         #[cfg(not(loom))]

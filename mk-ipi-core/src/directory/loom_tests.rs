@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host writes while another kernel reads.
+//! Models in which the host writes the directory while another kernel reads it.
 use super::*;
 use crate::sync::AtomicU64;
 use loom::sync::Arc;
@@ -14,7 +14,7 @@ fn memory() -> Arc<Vec<AtomicU64>> {
     Arc::new((0..=HEADER_WORDS + ENTRY_WORDS).map(|_| AtomicU64::new(0)).collect())
 }
 
-/// Every part of it names `n`.
+/// A directory entry whose incarnation, region and doorbell CPU are made from `n`.
 fn record(n: u64) -> InstanceRecord {
     InstanceRecord {
         instance: ME,
@@ -35,7 +35,7 @@ fn check(bounded: impl Fn() + Sync + Send + 'static) {
     model.check(bounded);
 }
 
-/// directory-entry: what is read is the entry before or the one after, whole.
+/// directory-entry: a reader gets all of the old entry or all of the new one, never parts of both.
 #[test]
 fn loom_an_entry_is_read_whole() {
     check(|| {
@@ -56,7 +56,7 @@ fn loom_an_entry_is_read_whole() {
     });
 }
 
-/// directory-generation: who sees the number of a change sees the entry that it changed. The entry's own fences give that too.
+/// directory-generation: a reader that sees the new generation sees the new entry. The fences of the entry ensure this too.
 #[test]
 fn loom_who_follows_a_generation_has_its_entries() {
     check(|| {
@@ -77,7 +77,7 @@ fn loom_who_follows_a_generation_has_its_entries() {
     });
 }
 
-/// directory-stamped: who sees the magic sees the header, and entries that hold nothing.
+/// directory-stamped: a reader that sees the magic sees the header too.
 #[test]
 fn loom_a_directory_is_seen_whole_or_not_at_all() {
     check(|| {

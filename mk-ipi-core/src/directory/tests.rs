@@ -25,7 +25,7 @@ fn ids(list: &[u64]) -> Vec<PhysCpuId> {
     list.iter().copied().map(PhysCpuId).collect()
 }
 
-/// Instance 2 with two CPUs, 7 and 9, rung at the second.
+/// Instance 2 with the CPUs 7 and 9. Its doorbell CPU is 9.
 fn record() -> InstanceRecord {
     InstanceRecord {
         instance: TWO,
@@ -44,7 +44,7 @@ fn values(words: &[AtomicU64]) -> Vec<u64> {
     words.iter().map(|w| w.load(Ordering::Relaxed)).collect()
 }
 
-/// Words that say when each changed last.
+/// A word that also stores the time of its last change.
 struct Timed(AtomicU64, AtomicU64);
 std::thread_local!(static CLOCK: core::cell::Cell<u64> = const { core::cell::Cell::new(1) });
 
@@ -70,7 +70,10 @@ fn the_header_has_the_specs_words_and_the_magic_comes_last() {
     let found: Vec<_> = words.iter().map(|w| w.0.load(Ordering::Relaxed)).collect();
     let size = 64 + 3 * (64 + 8 * CPUS as u64);
     assert_eq!(found[..4], [u64::from_le_bytes(*b"MKIPIDIR"), 0x1_0001 | (3 << 32), size, CPUS as u64]);
-    assert!(found[4..].iter().all(|&w| w == 0), "no entry, whatever was there before");
+    assert!(
+        found[4..].iter().all(|&w| w == 0),
+        "the entries are zeroed, whatever the memory contained before"
+    );
     let times: Vec<_> = words.iter().map(|w| w.1.load(Ordering::Relaxed)).collect();
     assert!(times[1..].iter().all(|&at| 0 < at && at < times[0]), "{times:?}");
     let writer = writer.at(PhysAddr(0x7000)).boot_cpu(PhysCpuId(0));
@@ -107,16 +110,20 @@ fn an_entry_is_odd_while_it_changes() {
     let entry = &words[HEADER_WORDS + 2 * ENTRY..][..ENTRY];
     writer.write(&record(), &ids(&[7, 9])).unwrap();
     let changed = entry[1..ENTRY - 2].iter().map(|w| w.1.load(Ordering::Relaxed)).max().unwrap();
-    assert!(entry[0].1.load(Ordering::Relaxed) > changed, "even only after all else");
-    // A host that died in the middle.
+    assert!(entry[0].1.load(Ordering::Relaxed) > changed, "the sequence becomes even after all other stores");
+    // A host died while it wrote the entry.
     entry[0].0.store(3, Ordering::Relaxed);
     assert_eq!(writer.reader().read(TWO, &mut ids(&[0; CPUS])), Err(EntryError::Changing));
     writer.write(&record(), &ids(&[7, 9])).unwrap();
-    assert_eq!(entry[0].0.load(Ordering::Relaxed), 4, "larger than what its former life left");
+    assert_eq!(
+        entry[0].0.load(Ordering::Relaxed),
+        4,
+        "the new sequence is larger than the one that the former life left"
+    );
     assert_eq!(writer.reader().read(TWO, &mut ids(&[0; CPUS])), Ok(record()));
 }
 
-/// Words of which every load finds the next even number.
+/// A word that gives the next even number at each load.
 struct Restless(AtomicU64);
 
 impl Word for Restless {
@@ -139,7 +146,11 @@ fn a_reader_gives_up_on_a_host_that_does_not_come_to_rest() {
     let read = directory.read(InstanceId::new(0), &mut ids(&[0; CPUS]));
     assert_eq!(read, Err(EntryError::Changing));
     let loads = words[HEADER_WORDS].0.load(Ordering::Relaxed) / 2;
-    assert_eq!(loads, 3 * 64, "before, in the copy, and after, in each of 64 tries");
+    assert_eq!(
+        loads,
+        3 * 64,
+        "64 attempts with three loads each: before the copy, in the copy, and after it"
+    );
 }
 
 #[test]
@@ -172,7 +183,7 @@ fn a_bad_header_is_no_directory() {
     let create = |n, cpus| DirectoryWriter::create(&words, n, cpus).map(drop);
     assert_eq!(create(257, 1), Err(DirectoryError::Geometry));
     assert!(matches!(create(256, 4), Err(DirectoryError::TooSmall(_))));
-    assert_eq!(open(&words), Ok(3), "and nothing was written");
+    assert_eq!(open(&words), Ok(3), "the refused calls have written nothing");
 }
 
 #[test]
@@ -201,7 +212,7 @@ fn a_reader_checks_its_copy() {
     let mut writer = DirectoryWriter::create(&words, 3, NR).unwrap();
     writer.write(&record(), &ids(&[7, 9])).unwrap();
     let read = |room: usize| writer.reader().read(TWO, &mut ids(&[0; 2 * CPUS])[..room]);
-    assert_eq!(read(1), Err(EntryError::BadCpus), "no room for its CPUs");
+    assert_eq!(read(1), Err(EntryError::BadCpus), "the buffer is too short for the CPUs");
     let entry = &words[HEADER_WORDS + 2 * ENTRY..][..ENTRY];
     for (word, value, error) in [
         (1, 1 | (5 << 32), EntryError::WrongInstance(1)),
@@ -240,7 +251,7 @@ fn garbage_is_refused_or_makes_sense() {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            // Small numbers often, or nothing but the first check would be tried.
+            // Small numbers are frequent. Otherwise nearly every entry would fail at the first check.
             word.store(if x % 3 == 0 { x } else { (x >> 20) & 3 | (1 << 32) }, Ordering::Relaxed);
         }
         let directory = Directory::open(&words).unwrap();

@@ -8,7 +8,7 @@ use mk_ipi_abi::directory::{DirectoryError, DirectoryHeader, EntryError, Instanc
 use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
 use zerocopy::transmute;
 
-/// The host's side of the directory. There must be one writer; within a kernel `&mut` ensures it.
+/// Write access to the directory, for the host. A directory must have only one writer. Within a kernel `&mut` ensures this.
 #[derive(Debug)]
 pub struct DirectoryWriter<'a, W>(Entries<'a, W>);
 
@@ -17,7 +17,7 @@ pub struct DirectoryWriter<'a, W>(Entries<'a, W>);
 pub enum WriteError {
     /// Readers would refuse the entry.
     Entry(EntryError),
-    /// There is no CPU, or more than the directory has room for.
+    /// The list of CPUs is empty, or longer than the directory has room for.
     BadCpus,
     /// The doorbell CPU is not among those listed.
     DoorbellNotListed(PhysCpuId),
@@ -25,11 +25,13 @@ pub enum WriteError {
     CpuTwice(PhysCpuId),
     /// The CPU belongs to this live instance.
     CpuTaken(PhysCpuId, InstanceId),
-    /// The region overlaps that of this instance.
+    /// The region overlaps the region of this instance.
     RegionTaken(InstanceId),
     /// The region overlaps the directory.
     OnDirectory,
-    /// The region, layout and incarnation of a live instance cannot change. It must be dead first. This is its entry.
+    /// The region, layout, flags and incarnation of a live instance cannot change, and it cannot become absent or ending. It must
+    /// be dead first.
+    /// This is its entry.
     Live(InstanceRecord),
     /// An incarnation that has ended cannot become live again. The next life needs another one.
     Over(InstanceId),
@@ -47,11 +49,11 @@ impl core::fmt::Display for WriteError {
             Self::CpuTaken(cpu, id) => {
                 write!(f, "CPU {:#x} belongs to the live instance {}", cpu.0, id.get())
             }
-            Self::RegionTaken(id) => write!(f, "the region overlaps that of instance {}", id.get()),
+            Self::RegionTaken(id) => write!(f, "the region overlaps the region of instance {}", id.get()),
             Self::OnDirectory => f.write_str("the region overlaps the directory"),
             Self::Live(record) => write!(
                 f,
-                "instance {} is live: its region, layout and incarnation cannot change",
+                "instance {} is live: its region, layout, flags and incarnation cannot change",
                 record.instance.get()
             ),
             Self::Over(id) => write!(f, "this incarnation of instance {} has ended", id.get()),
@@ -63,7 +65,9 @@ impl core::fmt::Display for WriteError {
 impl core::error::Error for WriteError {}
 
 impl WriteError {
-    /// `EBUSY` if another instance has it, or a live entry cannot change; `EPROTO` for an entry that cannot be read; else `EINVAL`.
+    /// `EBUSY` if another instance has the CPU or the region, or a live entry cannot change; `EPROTO` for an entry that cannot be
+    /// read; else
+    /// `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::CpuTaken(..) | Self::RegionTaken(_) | Self::Live(_) => Errno::EBUSY,
@@ -123,7 +127,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         self
     }
 
-    /// The same directory for reading.
+    /// Read access to the same directory.
     pub const fn reader(&self) -> Directory<'a, W> {
         Directory(self.0)
     }
@@ -210,7 +214,9 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Ok(())
     }
 
-    /// A region belongs to its instance until the entry has none. That of a dead instance is kept for its next life.
+    /// Checks that the region of `record` overlaps neither the directory nor the region of another entry. A dead instance keeps
+    /// its region for its
+    /// next life.
     fn check_region(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let Some(region) = record.region else { return Ok(()) };
         let DirectoryHeader { address, total_size, .. } = self.0.header;
@@ -227,7 +233,9 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Ok(())
     }
 
-    /// Between two lives everything may change; within one only the state, the CPUs and the doorbell.
+    /// Checks that the present entry allows the change. Between two lives everything may change. Within one life only the state,
+    /// the CPUs and the
+    /// doorbell may change.
     fn check_change(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let id = record.instance;
         let old = match self.reader().at_rest(id, |_, _| ()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one entry must leave to the others, and one life to the next.
+//! The checks of the writer: conflicts between two entries, and changes that a live entry does not allow.
 use super::*;
 
 const AT: PhysAddr = PhysAddr(0x40_0000);
@@ -9,7 +9,7 @@ fn id(n: u8) -> InstanceId {
     InstanceId::new(n)
 }
 
-/// Instance `n` in its life `life`, with a region of a page at `start` that is rung at `bell`.
+/// Instance `n` with incarnation `life`, a region of two pages at `start`, and the doorbell CPU `bell`.
 fn instance(n: u8, life: u32, start: u64, bell: u64) -> InstanceRecord {
     InstanceRecord {
         instance: id(n),
@@ -45,7 +45,7 @@ fn what_another_instance_has_is_not_given_away() {
         assert_eq!(bad(instance(2, 1, AT.0, 5), &[5]), WriteError::OnDirectory);
         let e = bad(instance(2, 1, 0x10_0000, 5), &[5]);
         assert_eq!(e.errno(), Errno::EBUSY);
-        // Next to it, and with CPUs of its own.
+        // A region directly after or before another one, and a CPU of its own, are accepted.
         writer.write(&instance(2, 1, 0x10_0000 + 2 * PAGE, 5), &ids(&[5])).unwrap();
         writer.write(&instance(3, 1, AT.0 - 2 * PAGE, 6), &ids(&[6])).unwrap();
     });
@@ -61,7 +61,7 @@ fn the_dead_keep_their_region_and_not_their_cpus() {
         writer.write(&two, &ids(&[3])).unwrap();
         let thief = InstanceRecord { region: one.region, ..instance(3, 1, 0, 4) };
         assert_eq!(writer.write(&thief, &ids(&[4])), Err(WriteError::RegionTaken(id(1))));
-        // Until its end.
+        // The region stays taken while its instance is ending, and becomes free when it is absent.
         writer.write(&in_state(State::Ending, one), &ids(&[3])).unwrap();
         assert_eq!(writer.write(&thief, &ids(&[4])), Err(WriteError::RegionTaken(id(1))));
         writer.write(&in_state(State::Absent, one), &ids(&[3])).unwrap();
@@ -75,7 +75,7 @@ fn a_live_entry_keeps_what_its_peers_go_by() {
         let one = instance(1, 1, 0x10_0000, 3);
         writer.write(&in_state(State::Starting, one), &ids(&[3])).unwrap();
         writer.write(&one, &ids(&[3])).unwrap();
-        // Its CPUs and its doorbell may change.
+        // The CPUs and the doorbell of a live entry may change.
         writer.write(&instance(1, 1, 0x10_0000, 4), &ids(&[4, 5])).unwrap();
         let one = instance(1, 1, 0x10_0000, 4);
         let cpus = ids(&[4, 5]);
@@ -90,7 +90,7 @@ fn a_live_entry_keeps_what_its_peers_go_by() {
         ] {
             assert_eq!(writer.write(&changed, &cpus), Err(WriteError::Live(live)), "{changed:?}");
         }
-        // A life that is over is over.
+        // A life that has ended cannot become live again.
         writer.write(&in_state(State::Dead, one), &cpus).unwrap();
         assert_eq!(writer.write(&one, &cpus), Err(WriteError::Over(id(1))));
         writer.write(&instance(1, 2, 0x11_0000, 4), &cpus).unwrap();
@@ -106,7 +106,7 @@ fn every_change_changes_the_generation_and_none_makes_it_0() {
     assert_eq!(writer.write(&one, &ids(&[3])), Ok(1));
     assert!(writer.write(&one, &ids(&[])).is_err());
     assert_eq!((writer.write(&one, &ids(&[3, 4])), writer.reader().generation()), (Ok(2), 2));
-    // A next life of the host goes on with it.
+    // The next life of the host takes over the directory and its generation.
     let mut writer = DirectoryWriter::take_over(&words).unwrap();
     assert_eq!((writer.reader().record(id(1)).unwrap().nr_cpus, writer.write(&one, &ids(&[3]))), (2, Ok(3)));
     words[GENERATION].store(u32::MAX.into(), Ordering::Relaxed);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Generation RFC v2: one slot per CPU, as the C peers define it (SPEC chapters S, R, X).
 //!
-//! `slot`: how a message gets into a slot and out of it. `queue`: where it waits for its handlers, in private memory.
+//! `slot` stores a message in a slot, and takes it out. `queue` holds messages in private memory until their handlers are called.
 
 mod queue;
 mod slot;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages between the interrupt path and the deferred work of one CPU: bounded, in order, in private memory.
 //!
-//! The interrupt path produces, the deferred work consumes, and the first interrupts the second. Each side has
-//! one holder at a time. A second one gets an error instead of waiting, so a CPU never waits for itself.
+//! The interrupt path adds messages, and the deferred work removes them. The interrupt path can interrupt the deferred work. Each
+//! of the two
+//! sides has one holder at a time. If a side is held, a second holder gets an error instead of waiting. So a CPU never waits for
+//! itself.
 
 use super::slot::Stored;
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicUsize, Ordering, UnsafeCell};
@@ -69,7 +71,7 @@ impl<const N: usize> Queue<N> {
     /// Takes the consumer's side; `None` if it is held.
     pub(crate) fn consume(&self) -> Option<Consumer<'_, N>> {
         // SYNC POINT: queue-consumer (acquire)
-        // Made only if it is ours, because dropping it releases the side.
+        // The `Consumer` is made only if we got the side, because its drop releases the side.
         (!self.consuming.swap(true, Ordering::Acquire)).then(|| Consumer { queue: self })
     }
 
@@ -247,7 +249,7 @@ mod loom_tests {
         });
     }
 
-    /// queue-consumer: the next consumer knows what the last one read.
+    /// queue-consumer: the next consumer sees which messages the former consumer has removed.
     #[test]
     fn loom_one_consumer_after_the_other() {
         fn consume(q: &Queue<1>) -> usize {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One slot of an RFC v2 region: a message is stored and taken word by word (SPEC chapters S, R, X).
+//! One slot of an RFC v2 region. A message is stored and read word by word (SPEC chapters S, R, X).
 
 use crate::message::Message;
 use crate::sync::{fence, Ordering, Word};
@@ -7,16 +7,16 @@ use mk_ipi_abi::rfc_v2::{check_data_size, Claim, NoMessage, MK_MAX_DATA_SIZE, SL
 use mk_ipi_abi::{MessageType, PhysCpuId};
 use zerocopy::IntoBytes;
 
-/// What a sender does to a slot with an unread message (SPEC X-1).
+/// What a sender does if the slot holds an unread message (SPEC X-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotPolicy {
-    /// It overwrites the message, as the C peers do. The receiver never writes the slot.
+    /// The sender overwrites the message, as the C peers do. The receiver never writes the slot.
     Overwrite,
-    /// It stores nothing, and the send fails with `Busy`. Only if the receiver and all senders use mk-ipi.
+    /// The sender stores nothing, and the send fails with `Busy`. Allowed only if the receiver and all senders use mk-ipi.
     Exclusive,
 }
 
-/// Words of the largest payload.
+/// Number of words of the largest payload.
 const PAYLOAD_WORDS: usize = MK_MAX_DATA_SIZE / 8;
 
 /// A checked private copy of a message, which waits for its handlers.
@@ -63,7 +63,7 @@ impl<'a> Outgoing<'a> {
             Err(NoMessage::Empty) => return Err(Unsendable::Empty),
             Err(_) => return Err(Unsendable::TooLong),
         }
-        // `sender_cpu` is a C int: an id that would be negative there is refused, not cut (SPEC S-3).
+        // `sender_cpu` is a C `int`. An id that does not fit is refused, and not truncated (SPEC S-3).
         let sender_cpu = i32::try_from(from.0).map_err(|_| Unsendable::SenderBeyondField)?;
         Ok(Self { sender_cpu: sender_cpu.unsigned_abs(), msg_type, payload })
     }
@@ -72,7 +72,7 @@ impl<'a> Outgoing<'a> {
         u64::from(self.sender_cpu) | (u64::from(self.msg_type.0) << 32)
     }
 
-    /// Stores header and payload in the slot, and zeros behind the payload (SPEC S-4).
+    /// Stores header and payload in the slot, and zeros after the payload (SPEC S-4).
     fn fill<W: Word>(&self, slot: Slot<'_, W>) {
         let [header, _, buffer @ ..] = slot.0;
         header.store(self.header(), Ordering::Relaxed);
@@ -86,16 +86,16 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Why a slot gave no message.
+/// Why no message was taken from a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
     /// The slot holds no message.
     Nothing(NoMessage),
-    /// A sender overwrote the message while it was read. It is lost; the doorbell of the new one follows.
+    /// A sender overwrote the message while it was read. It is lost. The sender rings for the new message.
     Overwritten,
 }
 
-/// One slot, as words that peers write.
+/// One slot: words that peers can write at any time.
 #[derive(Debug)]
 pub(crate) struct Slot<'a, W>(&'a [W; SLOT_WORDS]);
 
@@ -129,7 +129,8 @@ impl<'a, W: Word> Slot<'a, W> {
 
     /// Stores a message over the former one, as the C peers do (SPEC S-4).
     pub(crate) fn overwrite(self, message: &Outgoing<'_>) {
-        // Emptied first, so that a receiver that is reading notices (SYNC POINT: slot-overwrite, release).
+        // `data_size` becomes 0 first, so that a receiver that reads the slot now detects the change (SYNC POINT: slot-overwrite,
+        // release).
         self.data_size().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         message.fill(self);
@@ -137,14 +138,14 @@ impl<'a, W: Word> Slot<'a, W> {
         self.data_size().store(message.payload.len() as u64, Ordering::Release);
     }
 
-    /// Claims an empty slot (SPEC X-2). On failure gives the `data_size` that is there.
+    /// Claims an empty slot (SPEC X-2). If the slot is not empty, returns its `data_size` as the error.
     pub(crate) fn claim(self, claim: Claim) -> Result<Claimed<'a, W>, u64> {
         // SYNC POINT: slot-emptied (acquire)
         self.data_size().compare_exchange(0, claim.to_data_size(), Ordering::Acquire)?;
         Ok(Claimed { slot: self, claim })
     }
 
-    /// Empties the slot if it holds this claim, whose owner is dead (SPEC X-5).
+    /// Empties the slot if it holds this claim (SPEC X-5). The owner of the claim is dead. True if the slot held the claim.
     pub(crate) fn clear_claim(self, claim: Claim) -> bool {
         // Loaded first, so that the cache lines of other slots are not written.
         self.data_size().load(Ordering::Relaxed) == claim.to_data_size()
@@ -152,7 +153,7 @@ impl<'a, W: Word> Slot<'a, W> {
             && self.data_size().compare_exchange(claim.to_data_size(), 0, Ordering::Release).is_ok()
     }
 
-    /// The length that the slot's `data_size` gives now, or why there is no message.
+    /// The length of the message that is in the slot now, or why there is no message.
     pub(crate) fn peek(self) -> Result<usize, NoMessage> {
         check_data_size(self.data_size().load(Ordering::Relaxed))
     }
@@ -191,14 +192,14 @@ impl<'a, W: Word> Slot<'a, W> {
     /// Handles a slot without a message. An exclusive slot with an invalid `data_size` would be `Busy` for ever, so it is emptied.
     fn refuse(self, policy: SlotPolicy, size: u64, found: NoMessage) -> NotTaken {
         if let (SlotPolicy::Exclusive, NoMessage::BadSize(_)) = (policy, found) {
-            // If it fails, a sender has written the slot meanwhile, and its doorbell follows.
+            // If this fails, a sender has written the slot meanwhile, and rings for its message.
             let _ = self.data_size().compare_exchange(size, 0, Ordering::Relaxed);
         }
         NotTaken::Nothing(found)
     }
 }
 
-/// A slot with our claim. If this is dropped, the slot stays claimed: only `publish` and the host end a claim.
+/// A slot that holds our claim. If this value is dropped, the slot stays claimed: only `publish` and the host end a claim.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Claimed<'a, W> {
@@ -207,7 +208,8 @@ pub(crate) struct Claimed<'a, W> {
 }
 
 impl<W: Word> Claimed<'_, W> {
-    /// Stores the message and publishes it. On failure gives the `data_size` that has replaced the claim (SPEC X-3).
+    /// Stores the message and publishes it. If the claim is gone, returns the `data_size` that has replaced it as the error (SPEC
+    ///
     pub(crate) fn publish(self, message: &Outgoing<'_>) -> Result<(), u64> {
         message.fill(self.slot);
         let len = message.payload.len() as u64;

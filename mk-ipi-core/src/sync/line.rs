@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 /// Number of messages. The second one can come while the handler looks for the first.
 const MESSAGES: usize = 2;
-/// Interrupts that the target takes while the other CPU still sends.
+/// How often the target checks for the interrupt while the other CPU still sends.
 const TAKEN: usize = 2;
 
 /// One interrupt of one CPU, and words that another CPU writes before it rings.
 ///
 /// An interrupt is either pending or not: two rings before it is taken cause one interrupt. Both operations are relaxed, so only the
 /// barriers of the backend order them. These are fences here: `dsb ishst` and `fence w, o` are a release fence, since they keep stores before an
-/// output; `dsb sy` and `fence o, rw` are an acquire fence, since they keep loads behind one.
+/// output; `dsb sy` and `fence o, rw` are an acquire fence, since they keep loads after an input.
 #[derive(Debug)]
 pub struct Line {
     pending: AtomicBool,
@@ -28,12 +28,12 @@ impl Line {
         Self { pending: AtomicBool::new(false), words: [0; MESSAGES].map(AtomicU64::new) }
     }
 
-    /// Makes it pending.
+    /// Makes the interrupt pending.
     pub fn raise(&self) {
         self.pending.swap(true, Ordering::Relaxed);
     }
 
-    /// Makes it not pending. True if it was pending.
+    /// Makes the interrupt not pending. True if it was pending.
     pub fn take(&self) -> bool {
         self.pending.swap(false, Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Removes one SYNC POINT, so that the real code runs with weaker ordering. Its model must fail then.
+//! Removes one SYNC POINT, so that the real code runs with weaker ordering. The loom model of that point must fail then.
 //!
 //! A point is identified by its comment in the source. It is the operation after the comment.
 
@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// The text before "name (kind)" in the comment of a point. Several points are separated by "; ".
+/// The text that comes before "name (kind)" in the comment of a point. Several points in one comment are separated by "; ".
 const MARK: &str = "SYNC POINT: ";
-/// How many lines below its comment a point may be.
+/// The operation of a point is at most this number of lines below the comment.
 const REACH: u32 = 3;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Point {
 }
 
 std::thread_local! {
-    /// Loom runs the threads of a model on the thread that runs the test.
+    /// The point that is removed now. It is local to a thread, because loom runs all threads of a model on the thread of the test.
     static MISSING: RefCell<Option<Point>> = const { RefCell::new(None) };
 }
 
@@ -57,7 +57,7 @@ fn is_missing(kind: &str, at: &Location<'_>) -> bool {
     })
 }
 
-/// The remaining `order` of an access.
+/// What remains of the memory ordering `order` of the caller's access.
 #[track_caller]
 pub(super) fn left(order: Ordering) -> Ordering {
     let at = Location::caller();
@@ -69,7 +69,7 @@ pub(super) fn left(order: Ordering) -> Ordering {
     }
 }
 
-/// Whether a fence remains.
+/// Whether the caller's fence remains.
 #[track_caller]
 pub(super) fn is_fence_left() -> bool {
     !is_missing("(fence)", Location::caller())

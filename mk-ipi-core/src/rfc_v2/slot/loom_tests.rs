@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The orderings of a slot, every interleaving that loom finds (CONTRIBUTING.md says how to run them).
+//! Models of the memory ordering of a slot. Loom runs all interleavings (CONTRIBUTING.md says how to run them).
 use super::*;
 use crate::sync::AtomicU64;
 use loom::sync::Arc;
@@ -16,7 +16,8 @@ fn claim(id: u8) -> Claim {
     Claim { instance: InstanceId::new(id), incarnation: Incarnation::FIRST }
 }
 
-/// A message that shows where it is torn: sender, type, length and payload must agree.
+/// Calls `how` with message `n`. Its sender, type, length and payload are made from `n`, so that a receiver detects a mixture of
+/// two messages.
 fn send<R>(n: u8, how: impl FnOnce(&Outgoing<'_>) -> R) -> R {
     how(&Outgoing::new(PhysCpuId(n.into()), MessageType(n.into()), &[n; 8][..n.into()]).unwrap())
 }
@@ -27,7 +28,7 @@ fn assert_whole(m: &Stored) {
     assert_eq!(m.message().payload(), &[n; 8][..n.into()]);
 }
 
-/// slot-published, slot-emptied: two senders, one receiver; each message sent arrives once and whole.
+/// slot-published, slot-emptied: two senders, one receiver. Each message is received once, and no message has parts of another.
 #[test]
 fn loom_exclusive_slot() {
     let mut model = loom::model::Builder::new();
@@ -59,8 +60,9 @@ fn loom_exclusive_slot() {
     });
 }
 
-/// slot-published, slot-overwrite: a message is overwritten by one of another size; what is received is whole.
-/// (One of the same size may tear it unseen: SPEC H-1 says that this layout cannot help it.)
+/// slot-published, slot-overwrite: a message is overwritten by one of another size. The receiver never takes parts of both. (With
+/// a message of the
+/// same type, sender and size it could, and cannot detect it: SPEC H-1.)
 #[test]
 fn loom_overwritten_slot() {
     let mut model = loom::model::Builder::new();
@@ -81,7 +83,7 @@ fn loom_overwritten_slot() {
         }
         sender.join().unwrap();
         Slot(&words).take(SlotPolicy::Overwrite, &mut copy).unwrap();
-        assert_eq!(copy.message().payload(), [2, 2], "the last one is there to stay");
+        assert_eq!(copy.message().payload(), [2, 2], "the last message stays in the slot");
     });
 }
 
@@ -97,7 +99,10 @@ fn loom_clear_claim() {
         };
         let early = Slot(&words).claim(claim(2)).map(drop).is_ok();
         host.join().unwrap();
-        assert!(early != Slot(&words).claim(claim(2)).map(drop).is_ok(), "cleared once, claimed once");
+        assert!(
+            early != Slot(&words).claim(claim(2)).map(drop).is_ok(),
+            "the slot is claimed once, before or after it was cleared"
+        );
     });
 }
 

@@ -38,7 +38,7 @@ fn every_size_has_the_bytes_of_the_struct() {
         slot(&over).overwrite(&message);
         slot(&exclusive).claim(ME).unwrap().publish(&message).unwrap();
         for r in [over, exclusive] {
-            assert_eq!(bytes(&r), expected.as_bytes(), "{len} bytes, and zeros behind them");
+            assert_eq!(bytes(&r), expected.as_bytes(), "{len} bytes, and zeros after them");
             let mut copy = Stored::EMPTY;
             slot(&r).take(SlotPolicy::Overwrite, &mut copy).unwrap();
             assert_eq!(copy.message().payload(), &payload[..len]);
@@ -64,7 +64,7 @@ fn no_slot_beyond_the_region() {
     for cpu in [2, 256, 300, 1 << 32, u64::from(u32::MAX), u64::MAX / 34, u64::MAX] {
         assert!(Slot::of_cpu(&r, PhysCpuId(cpu)).is_none(), "{cpu}");
     }
-    assert!(Slot::of_cpu(&r[..67], PhysCpuId(1)).is_none(), "a slot that is cut off is none");
+    assert!(Slot::of_cpu(&r[..67], PhysCpuId(1)).is_none(), "an incomplete slot at the end is not used");
     assert_eq!(Slot::all(&r).count(), 2);
 }
 
@@ -79,7 +79,7 @@ fn overwrite_leaves_the_slot_to_its_senders() {
         assert_eq!(
             copy.message().payload(),
             [1],
-            "not emptied: a stray interrupt finds it again (SPEC H-16)"
+            "the slot is not emptied, so a spurious interrupt finds the message again (SPEC H-16)"
         );
     }
     assert_eq!(bytes(&r), before);
@@ -96,9 +96,9 @@ fn an_exclusive_slot_has_one_owner_at_a_time() {
     assert_eq!(s.claim(OTHER).unwrap_err(), ME.to_data_size());
     let mut copy = Stored::EMPTY;
     let busy = s.take(SlotPolicy::Exclusive, &mut copy);
-    assert_eq!(busy, Err(NotTaken::Nothing(NoMessage::Claimed(ME))), "a claim is no message");
+    assert_eq!(busy, Err(NotTaken::Nothing(NoMessage::Claimed(ME))), "a claim is not a message");
     claimed.publish(&outgoing(&[9; 256])).unwrap();
-    assert_eq!(s.claim(OTHER).unwrap_err(), 256, "unread: busy");
+    assert_eq!(s.claim(OTHER).unwrap_err(), 256, "a slot with an unread message cannot be claimed");
     s.take(SlotPolicy::Exclusive, &mut copy).unwrap();
     assert_eq!(copy.message().payload(), [9; 256]);
     assert_eq!(s.take(SlotPolicy::Exclusive, &mut copy), Err(NotTaken::Nothing(NoMessage::Empty)));
@@ -139,7 +139,7 @@ fn a_scribbled_size_is_no_message_and_does_not_stay() {
     }
 }
 
-/// Words that count their loads.
+/// A word that counts its loads.
 struct Counted(AtomicU64, AtomicU64);
 
 impl Word for Counted {
