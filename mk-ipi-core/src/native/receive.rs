@@ -301,8 +301,9 @@ impl<const LANES: usize> State<LANES> {
         }
     }
 
-    /// Visits a lane: takes up to `share` messages, then reads the header. Returns the number of messages and new hellos. Hellos
-    /// count, because a hostile peer could write another one before each visit, and a drain would never end.
+    /// Visits a lane: takes up to `share` messages, then reads the header. Returns the number of messages and new hellos. Of a
+    /// life that has ended, skipped lines count, too. Hellos count, because a hostile peer could write another one before each
+    /// visit, and a drain would never end.
     fn visit<W: Word, E: Events>(
         &mut self,
         own: &OwnRegion<W>,

@@ -168,8 +168,8 @@ pub(crate) fn mapped_by<P: PhysMemory>(
     Ok(())
 }
 
-/// Makes an empty region of this geometry at `range`. No kernel may use that memory. The magic of the stamp is stored last, so
-/// that a reader finds a complete region or none.
+/// Makes an empty region of this geometry at `range`. No kernel may use that memory yet. The magic of the stamp is stored last,
+/// so that a reader finds a complete region or none.
 pub(crate) fn create<P: PhysMemory>(
     platform: &P,
     range: PhysRange,

@@ -48,7 +48,8 @@ const AHEAD: u64 = 16;
 pub(crate) struct Sender<W> {
     /// The position of the next line to take, or [`UNANSWERED`] or [`PREPARING`].
     pub(super) tail: AtomicU64,
-    /// The largest value that was read from `CREDIT` in this life. Never larger than `tail`.
+    /// The largest value that was read from `CREDIT` in this life. After messages were reported as unsettled, at least the number
+    /// of the last of them. Never larger than `tail`.
     pub(super) credit: AtomicU64,
     /// The position at which this life began.
     pub(super) base: AtomicU64,
