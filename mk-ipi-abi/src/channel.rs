@@ -94,8 +94,7 @@ pub struct ChannelMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelError {
     /// The payload is shorter than a header, or a part has no bytes after the header, or another kind has some. This is the
-    /// length of the
-    /// payload.
+    /// length of the payload.
     WrongSize(usize),
     /// The version is unknown. This is the version found.
     WrongVersion(u8),
@@ -106,8 +105,7 @@ pub enum ChannelError {
     /// The position is not below 2^61. This is the position.
     WrongPosition(u64),
     /// The reader's number is 0 in a grant or a part; or an `Ask` has a reader's number or a position that is not 0. This is the
-    /// reader's
-    /// number.
+    /// reader's number.
     WrongSession(u32),
     /// A grant or a part does not name the life of the receiver that it is for.
     NoReceiver,

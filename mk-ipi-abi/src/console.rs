@@ -61,8 +61,7 @@ pub struct ConsoleMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleError {
     /// The payload is shorter than a header, or a `Listen` has bytes after the header, or a `Log` or `Terminal` has none. This is
-    /// the
-    /// length of the payload.
+    /// the length of the payload.
     WrongSize(usize),
     /// The version is unknown. This is the version found.
     WrongVersion(u8),

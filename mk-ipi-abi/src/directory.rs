@@ -3,8 +3,7 @@
 //! D).
 //!
 //! The host writes the directory, and all other kernels only read it. A spawned kernel gets the address of the directory by the
-//! boot
-//! parameter `mk_ipi_directory=`, and finds its own entry by the address of its region. The bytes are not trusted until
+//! boot parameter `mk_ipi_directory=`, and finds its own entry by the address of its region. The bytes are not trusted until
 //! [`DirectoryHeader::check`] and [`InstanceEntry::check`] have accepted a private copy.
 
 use crate::rfc_v2::region_size;
@@ -381,8 +380,7 @@ impl InstanceRecord {
 
 impl InstanceEntry {
     /// Checks this copy of the entry at `index` (SPEC D-3). `capacity` is the number of CPUs that an entry has room for. It does
-    /// not check the
-    /// list of CPUs.
+    /// not check the list of CPUs.
     pub fn check(&self, index: InstanceId, capacity: u32) -> Result<InstanceRecord, EntryError> {
         let state = State::from_u32(self.state).ok_or(EntryError::UnknownState(self.state))?;
         if state == State::Absent {

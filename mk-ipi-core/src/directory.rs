@@ -14,8 +14,7 @@ const ENTRY_WORDS: usize = size_of::<InstanceEntry>() / 8;
 /// Index of the word `generation` of the header, which changes with each change of an entry.
 const GENERATION: usize = offset_of!(DirectoryHeader, generation) / 8;
 /// Largest number of attempts to read an entry. A host writes an entry in less time than these attempts take. If all of them
-/// fail, the
-/// host may have died while it wrote the entry.
+/// fail, the host may have died while it wrote the entry.
 const TRIES: usize = 64;
 
 mod writer;
@@ -107,8 +106,7 @@ impl<'a, W: Word> Directory<'a, W> {
     /// A checked copy of the entry of `id`. Copies the ids of its CPUs into `cpus` (SPEC D-4).
     ///
     /// On an error the content of `cpus` is undefined. `Changing` if the host was writing the entry during all attempts: try
-    /// again. `BadCpus` also if
-    /// `cpus` is too short, or the doorbell CPU is not listed.
+    /// again. `BadCpus` also if `cpus` is too short, or the doorbell CPU is not listed.
     pub fn read(&self, id: InstanceId, cpus: &mut [PhysCpuId]) -> Result<InstanceRecord, EntryError> {
         let record = self.at_rest(id, |_, listed| {
             for (copy, word) in cpus.iter_mut().zip(listed) {
@@ -141,8 +139,7 @@ impl<'a, W: Word> Directory<'a, W> {
     }
 
     /// The checked entry of `id`. Calls `f` with each copy of the entry and the words of its CPUs. The last call of `f` saw the
-    /// same state as the
-    /// result.
+    /// same state as the result.
     fn at_rest(
         &self,
         id: InstanceId,

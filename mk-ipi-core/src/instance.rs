@@ -20,8 +20,8 @@ pub struct InstanceConfig<'a> {
     /// The incarnation of its current or last life.
     pub incarnation: Incarnation,
     /// Physical ids of its CPUs, as far as they are known, including the doorbell CPU. They are checked when the instance is
-    /// added, and are not
-    /// stored. Later [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says which CPUs the instance has.
+    /// added, and are not stored. Later [`Observer::peer_has_cpu`](crate::platform::Observer::peer_has_cpu) says which CPUs the
+    /// instance has.
     pub cpus: &'a [PhysCpuId],
     /// Physical id of the CPU to ring if the sender names no other CPU. It is below 2^48.
     pub doorbell_cpu: PhysCpuId,
@@ -72,9 +72,8 @@ pub enum DestroyError {
     /// Call again.
     InUse(u32),
     /// The region came from our pool, and this life of this other instance still has the region mapped. The instance stays in the
-    /// table. Write into
-    /// the directory that the region ends (SPEC D-8), and call again. Or state that the CPUs of that life have stopped
-    /// ([`Endpoint::destroy_with`](crate::Endpoint::destroy_with)).
+    /// table. Write into the directory that the region ends (SPEC D-8), and call again. Or state that the CPUs of that life have
+    /// stopped ([`Endpoint::destroy_with`](crate::Endpoint::destroy_with)).
     Mapped(InstanceId, Incarnation),
     /// The region could not be mapped to read which instances use it. The instance stays in the table.
     Map(MapError),
@@ -153,8 +152,7 @@ impl<W: Word> Instance<W> {
     }
 
     /// Whether the life in the directory may have begun, as the region says now. Before its first life, and in an older life, the
-    /// instance
-    /// must not be rung.
+    /// instance must not be rung.
     pub(crate) fn may_listen(&self, sender: &Sender<W>) -> bool {
         sender.begun().is_some_and(|life| !life.is_some_and(|life| self.is_former(life.incarnation)))
     }

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mk-ipi protocol: handler registry, send, receive, deferred work and the table of instances.
 //!
-//! A kernel implements the traits of [`platform`], keeps one [`Endpoint`] in a `static`, calls
-//! [`Endpoint::on_interrupt`] from the handler of the doorbell's vector, and [`Endpoint::run_deferred`] soon after. No call
-//! allocates
-//! or panics, and no call holds a lock while it calls a handler. Calls in interrupt context take bounded time.
+//! A kernel implements the traits of [`platform`], keeps one [`Endpoint`] in a `static`, calls [`Endpoint::on_interrupt`] from
+//! the handler of the doorbell's vector, and [`Endpoint::run_deferred`] soon after. No call allocates or panics, and no call
+//! holds a lock while it calls a handler. Calls in interrupt context take bounded time.
 //!
-//! The path of a message: `send` -> slot of the target's region -> doorbell -> `on_interrupt` copies and checks ->
-//! queue of that CPU -> `run_deferred` -> handlers. On the native link: `send` -> our lane in the target's region -> doorbell, if
-//! the
-//! target wants to be rung -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
+//! The path of a message: `send` -> slot of the target's region -> doorbell -> `on_interrupt` copies and checks -> queue of that
+//! CPU -> `run_deferred` -> handlers. On the native link: `send` -> our lane in the target's region -> doorbell, if the target
+//! wants to be rung -> `run_deferred` copies, checks and calls the handlers. SPEC.md is normative.
 //!
 //! Modules, from the lowest layer to the highest: `sync`; `platform`; `registry`, `message`, `published`, `stats`; the generations
 //! `rfc_v2` and `native`; `link`, which has a variant for each generation; `instance`, `directory`; `endpoint`.

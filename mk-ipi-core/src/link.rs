@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The generations of links: how the link to an instance is made and removed. Each generation has a folder of its own, and a
-//! variant of
-//! [`LinkConfig`] and [`Link`].
+//! variant of [`LinkConfig`] and [`Link`].
 
 use crate::native::{create, OwnRegion, PeerRegion, Receiver, RegionError, Sender, Watch};
 use crate::platform::{Access, MapError, Mapping, PhysMemory, PoolError};

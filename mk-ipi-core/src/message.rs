@@ -43,8 +43,7 @@ impl Message<'_> {
     }
 
     /// The life of the sender that sent the message, as the sender says. `None` on RFC v2, and for a life that ended before the
-    /// receiver
-    /// answered its hello.
+    /// receiver answered its hello.
     pub fn sender_incarnation(&self) -> Option<Incarnation> {
         self.origin.and_then(|origin| origin.theirs)
     }
@@ -70,8 +69,7 @@ impl Message<'_> {
     }
 
     /// The payload. On RFC v2 it has at most 256 bytes, on the native link at most the `max_len` in the stamp of the region (SPEC
-    /// N-7). Its
-    /// first byte is 8-byte aligned.
+    /// N-7). Its first byte is 8-byte aligned.
     pub const fn payload(&self) -> &[u8] {
         self.payload
     }

@@ -41,8 +41,7 @@ pub unsafe trait Doorbell {
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 
     /// The same as [`ring`](Self::ring), for an NMI handler. The NMI may have interrupted a `ring` on the same CPU. So this
-    /// method must leave the
-    /// interrupt controller in the state in which it was before (SPEC A-9).
+    /// method must leave the interrupt controller in the state in which it was before (SPEC A-9).
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError>;
 }
 
@@ -106,9 +105,8 @@ pub unsafe trait ThisCpu {
         crate::sync::spin_hint();
     }
     /// Writes `new` to `word` if its value is `current`. Returns whether it was. It is called in kernels with one CPU only, for
-    /// words that no
-    /// other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this CPU. On x86 an instruction without
-    /// `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
+    /// words that no other CPU accesses. So it must be atomic only with respect to interrupts and NMIs of this CPU. On x86 an
+    /// instruction without `lock` is enough, and much faster (`mk_ipi_x86::compare_exchange_alone`).
     #[inline(always)]
     fn compare_exchange_alone(&self, word: &AtomicU64, current: u64, new: u64) -> bool {
         word.compare_exchange(current, new, Ordering::Relaxed).is_ok()
@@ -194,7 +192,7 @@ impl core::fmt::Display for MapError {
             Self::Misaligned => f.write_str(
                 "the memory does not begin on a page boundary, or its length is not a multiple of 8",
             ),
-            Self::NoMemory => f.write_str("no address space or page tables are left for the mapping"),
+            Self::NoMemory => f.write_str("the mapping needs memory or address space, and none is left"),
             Self::NotAllowed => f.write_str("the platform does not allow this memory to be mapped"),
         }
     }
@@ -280,8 +278,7 @@ pub unsafe trait InstancePool {
     /// # Safety
     ///
     /// `range` begins at the address that `alloc` returned for `instance`, and has the length that was asked for. It is given
-    /// back only once. It is
-    /// not mapped and not used any more.
+    /// back only once. It is not mapped and not used any more.
     unsafe fn free(&self, instance: InstanceId, range: PhysRange);
 }
 
@@ -290,8 +287,7 @@ pub trait DeferredWork {
     /// Schedules at least one call of `Endpoint::run_deferred`, soon, on this CPU. It is called with interrupts off, from the
     /// doorbell's interrupt **and from tasks**: by a send, a poll or an attachment. So it is not enough to run the deferred work
     /// after the doorbell's interrupt. The kernel must also run it from its idle loop, from its tick or from an interrupt to
-    /// itself. `schedule`
-    /// must not call `run_deferred` itself. It may do nothing if a call is already scheduled.
+    /// itself. `schedule` must not call `run_deferred` itself. It may do nothing if a call is already scheduled.
     fn schedule(&self);
 }
 
@@ -325,8 +321,8 @@ pub struct Peer {
 /// | `Dead` | `tick` | once for each life that says goodbye | nothing: messages that are sent now wait for the next life |
 ///
 /// These events end the wait of a sender for space or for an answer: `Space` and `Answered`, `Refused`, `Dead`, `Up`, `Suspect`,
-/// and `Unsettled`
-/// with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need [`tick`](crate::Endpoint::tick).
+/// and `Unsettled` with `ReadDirectory` if the region is gone. All except `Space` and `Answered` need
+/// [`tick`](crate::Endpoint::tick).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Messages of this life of the peer follow. All messages of its former lives have been delivered. Reported once for each
@@ -339,8 +335,7 @@ pub enum PeerEvent {
     /// The peer says that this kernel broke the protocol. It accepts no more messages from this life of ours.
     Refused(Breach),
     /// A life of the peer ended while it handled this message of ours. It is not known whether this message was handled. All
-    /// messages before it were
-    /// handled, and no message after it.
+    /// messages before it were handled, and no message after it.
     InDoubt {
         /// The number of the message, as [`Endpoint::send`](crate::Endpoint::send) returned it.
         number: u64,
@@ -376,32 +371,27 @@ pub enum PeerEvent {
 }
 
 /// Callbacks for events of peers and regions. The call that finds an event calls them. No lock is held for which another CPU
-/// waits. If
-/// deferred work is requested meanwhile, it runs later.
+/// waits. If deferred work is requested meanwhile, it runs later.
 pub trait Observer {
     /// Something happened to a peer. [`PeerEvent`] says from which calls. The method may send, and must not wait.
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         let _ = (peer, event);
     }
-    /// Whether `cpu` belongs to `peer` now, as the directory says ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)). `None` if
-    /// there is no directory: then only its doorbell CPU belongs to `peer`. Return false while the entry changes; the method is
-    /// called again. It is
-    /// called when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for our own CPUs, in any context
-    /// that may
-    /// send. So it must not wait.
+    /// Whether `cpu` belongs to `peer` now, as the directory says ([`Directory::has_cpu`](crate::directory::Directory::has_cpu)).
+    /// `None` if there is no directory: then only its doorbell CPU belongs to `peer`. Return false while the entry changes; the
+    /// method is called again. It is called when a peer has moved its doorbell (SPEC N-12), when a sender names a CPU, and for
+    /// our own CPUs, in any context that may send. So it must not wait.
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let _ = (peer, cpu);
         None
     }
     /// A message was received, and no handler is registered for its type. The message is dropped after this call. The same rules
-    /// hold as for a
-    /// handler ([`Handler`](crate::Handler)).
+    /// hold as for a handler ([`Handler`](crate::Handler)).
     fn unhandled(&self, message: &Message<'_>) {
         let _ = message;
     }
     /// The host tells this kernel to stop at once (SPEC N-15). This method is called in interrupt context or in a poll. The call
-    /// is repeated until
-    /// the kernel has stopped.
+    /// is repeated until the kernel has stopped.
     fn stop(&self) {}
     /// The region of `instance` was added at `range`. A kernel can list it in its resource tree (Linux: `/proc/iomem`; SPEC C-5).
     fn region_added(&self, instance: InstanceId, range: PhysRange) {

@@ -223,8 +223,7 @@ impl<H: Handler, const N: usize> Registry<H, N> {
     }
 
     /// Releases the handler in `recent` if a registration has begun or ended since it was stored. Otherwise `unregister` would
-    /// wait for a
-    /// poller that receives no message.
+    /// wait for a poller that receives no message.
     #[inline(always)]
     pub(crate) fn freshen(&self, recent: &mut Recent<'_, H>) {
         let version = self.version.load(Ordering::Relaxed);

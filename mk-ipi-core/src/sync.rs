@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All atomics of the project. In a kernel they are the types of `core`, in a model those of loom. No other module uses `core`'s
-//! or loom's
-//! atomics directly.
+//! or loom's atomics directly.
 //!
 //! Memory that a peer can write is a slice of [`Word`]s. It is accessed one word at a time, also for payloads:
 //! a plain copy that races with the peer would be undefined behaviour. The mock has its own `Word`, which
@@ -151,13 +150,11 @@ pub trait Word: Send + Sync + 'static {
     #[cfg_attr(loom, track_caller)]
     fn store(&self, value: u64, order: Ordering);
     /// Writes `new` if the word is `current`. Otherwise returns the value of the word as the error. `order` is used on success; a
-    /// failure
-    /// is relaxed.
+    /// failure is relaxed.
     #[cfg_attr(loom, track_caller)]
     fn compare_exchange(&self, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
     /// Reads the word with acquire ordering: a relaxed load and then a fence. An acquire load is not used, because for memory
-    /// that is mapped
-    /// read-only Rust guarantees relaxed loads only.
+    /// that is mapped read-only Rust guarantees relaxed loads only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     fn load_acquire(&self) -> u64 {

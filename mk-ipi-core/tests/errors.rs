@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each error is a sentence that says what was found, and has an error number where C gets one.
+//! The message of each error is a sentence, and contains the values that the error holds. Errors that C gets have an error number.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +19,7 @@ use std::error::Error;
 const CPU: PhysCpuId = PhysCpuId(0x77);
 const ID: InstanceId = InstanceId::new(78);
 
-/// The sentences. No two are the same, and none is what a programmer prints.
+/// The messages of `all`. Checks that no two are the same, and that each is a sentence and not the `Debug` output.
 fn sentences<E: Error>(all: &[E]) -> BTreeSet<String> {
     let said: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), all.len(), "two errors say the same: {said:?}");
@@ -29,7 +29,7 @@ fn sentences<E: Error>(all: &[E]) -> BTreeSet<String> {
     said
 }
 
-/// All sentences name what was found.
+/// Checks that each string of `found` is contained in one of the messages `said`.
 fn name(said: &BTreeSet<String>, found: &[&str]) {
     for found in found {
         assert!(said.iter().any(|sentence| sentence.contains(found)), "{found} is not in {said:?}");

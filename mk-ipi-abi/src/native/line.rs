@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A line of a lane: 64 bytes. The low half of its first word is a tag. No payload is stored there, so a receiver never reads
-//! payload as a
-//! tag (SPEC N-6).
+//! payload as a tag (SPEC N-6).
 //!
 //! ```text
 //! first line    word 0  bits 29..0 lap, 30 set, 31 clear, 63..32 type    stored last, with release
@@ -70,8 +69,7 @@ impl LineTag {
         self.0 as u64 | (msg_type as u64) << 32
     }
     /// Whether the tag `found` proves a breach of the protocol, if the receiver expects `self`, the tag of a first line. This is
-    /// so if `found`
-    /// has a later lap, or is the tag of a further line in the same lap. A correct sender stores neither.
+    /// so if `found` has a later lap, or is the tag of a further line in the same lap. A correct sender stores neither.
     pub const fn is_contradicted_by(self, found: Self) -> bool {
         let ahead = found.0.wrapping_sub(self.0) & Self::LAP;
         let further = found.0 & Self::FURTHER != 0;

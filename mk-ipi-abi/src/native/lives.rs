@@ -49,8 +49,7 @@ impl Hello {
         Self { phase, ..self }
     }
     /// The first hello of a life that does not begin with phase `First`. `said` is the word that it finds in `HELLO` of its lane,
-    /// `answered` the
-    /// word in `ANSWER`. The new session differs from the sessions in both words.
+    /// `answered` the word in `ANSWER`. The new session differs from the sessions in both words.
     pub const fn after(said: u64, answered: u64, incarnation: Incarnation) -> Self {
         let next = session_of(said).wrapping_add(1);
         let session = if next == session_of(answered) { next.wrapping_add(1) } else { next };
@@ -121,8 +120,7 @@ impl Life {
 }
 
 /// The word by which a sender says that it has the region mapped: bits 31..0 its incarnation, 63..32 the generation of the
-/// directory that
-/// it has followed (SPEC N-17). The word is 0 before the sender uses the region, and after its last use.
+/// directory that it has followed (SPEC N-17). The word is 0 before the sender uses the region, and after its last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The sender's life.
@@ -154,8 +152,7 @@ impl Attached {
 #[repr(u64)]
 pub enum Breach {
     /// A line has the tag of a later lap, or the tag of a further line where a message must begin, or the tag of a first line
-    /// inside of a
-    /// message.
+    /// inside of a message.
     Tag = 1,
     /// The length in a message is above what the region allows.
     Length = 2,

@@ -50,8 +50,7 @@ const_assert_eq!(offset_of!(Stamp, max_len), 28);
 
 bitflags! {
     /// Layouts of other generations that a region could hold, judged by its size only. The region has the size of the layout, or
-    /// that size
-    /// rounded up to whole pages.
+    /// that size rounded up to whole pages.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct KnownLayouts: u8 {
         /// One slot per CPU: the size is a multiple of 272 bytes.

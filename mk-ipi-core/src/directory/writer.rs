@@ -30,8 +30,7 @@ pub enum WriteError {
     /// The region overlaps the directory.
     OnDirectory,
     /// The region, layout, flags and incarnation of a live instance cannot change, and it cannot become absent or ending. It must
-    /// be dead first.
-    /// This is its entry.
+    /// be dead first. This is its entry.
     Live(InstanceRecord),
     /// An incarnation that has ended cannot become live again. The next life needs another one.
     Over(InstanceId),
@@ -66,8 +65,7 @@ impl core::error::Error for WriteError {}
 
 impl WriteError {
     /// `EBUSY` if another instance has the CPU or the region, or a live entry cannot change; `EPROTO` for an entry that cannot be
-    /// read; else
-    /// `EINVAL`.
+    /// read; else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::CpuTaken(..) | Self::RegionTaken(_) | Self::Live(_) => Errno::EBUSY,
@@ -133,8 +131,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     }
 
     /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Returns the generation of the directory with this
-    /// entry: a
-    /// kernel that has followed it has done what the entry requires (SPEC D-7).
+    /// entry: a kernel that has followed it has done what the entry requires (SPEC D-7).
     ///
     /// # Errors
     /// [`WriteError`] if readers would refuse the entry, if another instance has its CPU or region, or if a live entry does not allow
@@ -215,8 +212,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     }
 
     /// Checks that the region of `record` overlaps neither the directory nor the region of another entry. A dead instance keeps
-    /// its region for its
-    /// next life.
+    /// its region for its next life.
     fn check_region(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let Some(region) = record.region else { return Ok(()) };
         let DirectoryHeader { address, total_size, .. } = self.0.header;
@@ -234,8 +230,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     }
 
     /// Checks that the present entry allows the change. Between two lives everything may change. Within one life only the state,
-    /// the CPUs and the
-    /// doorbell may change.
+    /// the CPUs and the doorbell may change.
     fn check_change(&self, record: &InstanceRecord) -> Result<(), WriteError> {
         let id = record.instance;
         let old = match self.reader().at_rest(id, |_, _| ()) {

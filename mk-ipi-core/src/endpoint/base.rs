@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The endpoint: its fields, its identity and its handlers.
+//! The type [`Endpoint`]: its fields, the identity, and the registration of handlers.
 
 use super::busy::Busy;
 use super::ringing::Ringing;
@@ -25,12 +25,12 @@ pub(super) type Instance<P> = crate::instance::Instance<<P as crate::platform::P
 #[repr(align(128))]
 pub(super) struct Cpu<const QUEUE: usize> {
     pub(super) queue: Queue<QUEUE>,
-    /// A message was left in this CPU's exclusive slot because the queue was full.
+    /// Whether a message was left in this CPU's slot because the queue was full or in use.
     pub(super) left: AtomicBool,
-    /// How many callbacks this CPU is running, plus one for a poller.
+    /// How many callbacks this CPU is running. A poller of this CPU counts as one.
     pub(super) callbacks: AtomicU32,
     pub(super) ringing: Ringing,
-    /// This CPU's physical id, plus one; 0 until it was read. To read it costs more than to send.
+    /// This CPU's physical id, plus one; 0 until the id was read. The id is kept here because reading it takes longer than a send.
     pub(super) physical: AtomicU64,
     pub(super) counters: Counters,
 }
@@ -49,7 +49,7 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
         }
     }
 
-    // Only this CPU changes the count. An interrupt leaves it as it was.
+    // Only this CPU changes the count. An interrupt handler that changes it restores the former value.
     #[inline(always)]
     pub(super) fn enter_callback(&self) {
         self.callbacks.store(self.callbacks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -61,7 +61,8 @@ impl<const QUEUE: usize> Cpu<QUEUE> {
     }
 }
 
-/// Calls `f` when it is dropped, unless it was [`defused`](Self::defuse). It is for handlers that unwind, as they may in a test on a host.
+/// Calls the function when this value is dropped, unless [`defuse`](Self::defuse) was called. It is needed for handlers that
+/// unwind, which only tests on a host do.
 pub(super) struct OnUnwind<F: Fn()>(pub(super) F);
 
 impl<F: Fn()> OnUnwind<F> {
@@ -77,13 +78,16 @@ impl<F: Fn()> Drop for OnUnwind<F> {
     }
 }
 
-/// One kernel's end of all its links.
+/// A kernel's end of all its links to other kernels.
 ///
-/// `P`: the kernel and its architecture. `H`: the type of a handler, for example `&'static (dyn Fn(&Message) +
-/// Send + Sync)`. `CPUS`: most CPUs of this kernel (its [`ThisCpu::index`](crate::platform::ThisCpu::index) is
-/// below it). CPUs of other kernels need no room here. `HANDLERS`: most handlers. `QUEUE`: messages that can wait for
-/// the deferred work on one CPU, a power of two; that is also the budget of one run. `INSTANCES`: ids of instances that it
-/// can know are below it; at most 256.
+/// - `P`: the platform, that is the kernel and its architecture.
+/// - `H`: the type of a handler, for example `&'static (dyn Fn(&Message) + Send + Sync)`.
+/// - `CPUS`: the largest number of CPUs of this kernel. Each [`ThisCpu::index`](crate::platform::ThisCpu::index) is below it.
+///   CPUs of other kernels do not count.
+/// - `HANDLERS`: the largest number of registered handlers.
+/// - `QUEUE`: how many messages can wait for the deferred work on one CPU, a power of two. One run of the deferred work handles
+///   at most this number of messages.
+/// - `INSTANCES`: the ids of all instances in the table are below this number. At most 256.
 ///
 /// All methods take `&self` and may be called from any CPU at any time, unless they say otherwise.
 #[derive(Debug)]
@@ -102,22 +106,23 @@ pub struct Endpoint<
     pub(super) registry: Registry<H, HANDLERS>,
     /// The receiver's end of our own region, if that is native.
     pub(super) receiver: Receiver<INSTANCES>,
-    /// Whether a new life of ours discards what former ones left unread.
+    /// Whether a new life of ours discards the messages that its former lives left unread.
     pub(super) discard: AtomicBool,
-    /// The doorbell of a new life of ours, a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for the one in the directory.
+    /// The doorbell of a new life of ours, as a [`Bell`](mk_ipi_abi::native::Bell) word; 0 for the doorbell in the directory.
     pub(super) bell: AtomicU64,
     /// Instances whose lanes need work: they wait for an answer or for space, or have unflushed posts.
     pub(super) busy: Busy,
     pub(super) cpus: [Cpu<QUEUE>; CPUS],
-    /// The life of each instance that was reported last, as its region said. It is not reported again after a new attachment.
+    /// The life of each instance that was reported last, as a `LIFE` word. The same life is not reported again after a new
+    /// attachment.
     pub(super) lives: [AtomicU64; INSTANCES],
-    /// The generation of the directory that was followed last; 0 if none was.
+    /// The generation of the directory that was followed last; 0 if the directory must be read again.
     pub(super) followed: AtomicU32,
     /// How often an instance was added.
     pub(super) attachments: AtomicU32,
     /// Whether a CPU follows the directory now.
     pub(super) following: AtomicBool,
-    /// As `Cpu::ringing`, for CPUs whose index is not below `CPUS`.
+    /// The same as `Cpu::ringing`, for all CPUs whose index is not below `CPUS`.
     pub(super) ringing_elsewhere: Ringing,
     /// Counters of CPUs whose index is not below `CPUS`.
     pub(super) elsewhere: Counters,
@@ -155,8 +160,8 @@ impl<
         }
     }
 
-    /// As [`new`](Self::new), in memory that is no `static` of Rust. It is initialized in place, because a stack has no room
-    /// for it.
+    /// The same as [`new`](Self::new), but in memory that is not a `static` of Rust. The memory is initialized in place, because
+    /// an endpoint does not fit on a stack.
     #[cfg(not(loom))]
     pub fn new_in(place: &mut MaybeUninit<Self>, platform: P) -> &Self {
         let at = place.as_mut_ptr();
@@ -210,7 +215,7 @@ impl<
         Some((claim.instance, claim.incarnation))
     }
 
-    /// The platform it was made with.
+    /// The platform that was given to [`new`](Self::new).
     pub const fn platform(&self) -> &P {
         &self.platform
     }
@@ -245,18 +250,19 @@ impl<
         self.registry.register(msg_type, handler)
     }
 
-    /// The handle with the bits that [`Handle::to_bits`] gave. Any number is safe: one that is no registration is refused later.
+    /// The handle with the bits that [`Handle::to_bits`] returned. Any number is safe here: [`unregister`](Self::unregister)
+    /// refuses a number that stands for no registration.
     pub fn handle_from_bits(&self, bits: u64) -> Handle {
         self.registry.handle_from_bits(bits)
     }
 
     /// Ends a registration: when this returns `Ok`, the handler is not running and will not run again.
     ///
-    /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler
-    /// takes. Refused on a CPU that runs a callback, even a preempted one, or has a [`Poller`](crate::Poller). Then try again,
-    /// or on another CPU.
+    /// Waits for callbacks on other CPUs, so call it where waiting is allowed, and hold no lock that the handler takes. It is
+    /// refused on a CPU that runs a callback, even if that callback is preempted, and on a CPU that has a
+    /// [`Poller`](crate::Poller). Then try again, or call it on another CPU.
     pub fn unregister(&self, handle: Handle) -> Result<(), UnregisterError> {
-        // Interrupts off, because the task must not migrate between reading the CPU's index and its count.
+        // Interrupts are off, so that the task does not migrate between the reads of the CPU's index and of its count.
         let interrupts = self.platform.disable();
         let in_callback = self.cpu().is_some_and(|c| c.callbacks.load(Ordering::Relaxed) != 0);
         self.platform.restore(interrupts);
@@ -266,7 +272,7 @@ impl<
         self.registry.unregister(handle, || self.platform.relax())
     }
 
-    /// The instance. It cannot be destroyed while the reference exists.
+    /// A reference to the instance `id`. The instance cannot be destroyed while the reference exists.
     pub fn instance(&self, id: InstanceId) -> Result<InstanceRef<'_, P::Word>, LookupError> {
         self.instances.get(id).map(InstanceRef)
     }

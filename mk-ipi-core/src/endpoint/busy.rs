@@ -4,7 +4,7 @@
 use crate::sync::{array_of, const_unless_loom, AtomicU64, Ordering};
 use mk_ipi_abi::InstanceId;
 
-/// A set of instances, changed by any CPU at any time.
+/// A set of instances. Any CPU can change it at any time.
 #[derive(Debug)]
 pub(super) struct Instances([AtomicU64; 4]);
 
@@ -26,7 +26,7 @@ impl Instances {
         (word, 1 << (id.get() & 63))
     }
 
-    /// Adds an instance. Needs no locked instruction if it is in the set already.
+    /// Adds an instance. If the instance is in the set already, this only loads a word.
     #[inline]
     pub(super) fn add(&self, id: InstanceId) {
         let (word, bit) = self.bit(id);
@@ -58,7 +58,7 @@ impl Instances {
     }
 }
 
-/// Work for lanes. It is done at the end of each run of deferred work, in each tick, and from time to time by a poller.
+/// The work that lanes need. It is done at the end of each run of deferred work, in each `tick`, and from time to time by a poller.
 #[derive(Debug)]
 pub(super) struct Busy {
     /// Lanes in which our life waits for an answer.
@@ -67,7 +67,7 @@ pub(super) struct Busy {
     pub(super) wanting: Instances,
     /// Lanes with messages that were posted and not flushed.
     pub(super) posted: Instances,
-    /// Peers whose words contradict the directory as we know it.
+    /// Peers with a word that contradicts our copy of the directory.
     pub(super) unexplained: Instances,
 }
 

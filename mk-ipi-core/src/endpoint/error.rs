@@ -10,7 +10,7 @@ use crate::rfc_v2::Unsendable;
 use crate::stats::Count;
 use mk_ipi_abi::{Errno, PhysCpuId};
 
-/// Why a message was not sent. Unless it says otherwise, nothing was written and nothing lost.
+/// Why a message was not sent. Unless the error says otherwise, the message was not stored, and no other message was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The payload has no bytes, which RFC v2 cannot carry (SPEC H-4).
@@ -19,34 +19,35 @@ pub enum SendError {
     TooLong,
     /// This endpoint has no identity yet ([`Endpoint::identify`]).
     NoIdentity,
-    /// This CPU's physical id does not fit the wire's field.
+    /// The physical id of this CPU does not fit into the slot's field `sender_cpu`.
     SenderBeyondField,
     /// The instance is not in the table.
     Instance(LookupError),
     /// The instance has no region.
     NoRegion,
-    /// The CPU does not belong to the instance, or is not the one that is rung (SPEC S-7, N-12).
+    /// The CPU does not belong to the instance, or has no slot, or is not the CPU of the instance's doorbell (SPEC S-7, N-12).
     NotItsCpu(PhysCpuId),
-    /// The exclusive slot is occupied by an unread message, or by another sender. Try again. Some tries ring again
-    /// for the unread message, so that a lost doorbell does not block the slot (SPEC R-7).
+    /// The exclusive slot holds an unread message, or the claim of another sender. Try again. Some of these sends ring again for
+    /// the unread message, so that a lost doorbell does not block the slot (SPEC R-7).
     Busy,
-    /// The host cleared the claim on the slot while the message was stored, because it takes this incarnation for
+    /// The host cleared the claim on the slot while the message was stored, because it considers this incarnation
     /// dead. The message was not published.
     ClaimLost,
-    /// Our lane is full. [`Endpoint::want_space`] requests an event for when it is not.
+    /// Our lane is full. [`Endpoint::want_space`] requests an event that comes when the lane has space.
     Full,
-    /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent) tells when.
+    /// The receiver has not answered this life of ours yet. Try again; [`PeerEvent::Answered`](crate::platform::PeerEvent)
+    /// reports the answer.
     Unanswered,
-    /// Other CPUs of ours took every position that this one tried to take. Try again.
+    /// Other CPUs of this kernel took each position that this CPU tried to take. Try again.
     Contended,
-    /// The receiver says that we broke the protocol. It accepts nothing from this life of ours.
+    /// The receiver says that this kernel broke the protocol. It accepts no messages from this life of ours.
     Quarantined,
-    /// The words of the receiver contradict each other, or a new life of it does not know ours. Attach the instance again.
+    /// The words of the receiver contradict each other, or its new life does not know our life. Attach the instance again.
     Broken,
-    /// The peer's region was created again since we attached. Attach the instance again. What was sent and not handled is reported by
-    /// [`PeerEvent::Unsettled`](crate::platform::PeerEvent).
+    /// The peer's region was created again since we attached. Attach the instance again. The messages of which it is not known
+    /// whether they were handled are reported by [`PeerEvent::Unsettled`](crate::platform::PeerEvent).
     RegionGone,
-    /// The call exists on the native link only.
+    /// The call works on the native link only.
     NotNative,
     /// The doorbell cannot reach the CPU.
     Unreachable(DoorbellError),
@@ -60,14 +61,14 @@ impl core::fmt::Display for SendError {
         match *self {
             Self::Empty => f.write_str("RFC v2 cannot carry a message of no bytes"),
             Self::TooLong => f.write_str("the message is longer than the link allows"),
-            Self::NoIdentity => f.write_str("the endpoint was not told which instance it is"),
+            Self::NoIdentity => f.write_str("the identity of this kernel is not set yet"),
             Self::SenderBeyondField => f.write_str("the physical id of this CPU does not fit into a slot"),
             Self::Instance(e) => write!(f, "{e}"),
             Self::NoRegion => f.write_str("the instance has no region"),
             Self::NotItsCpu(cpu) => {
-                write!(f, "CPU {:#x} is not one that can be rung for this instance", cpu.0)
+                write!(f, "CPU {:#x} cannot be rung for this instance", cpu.0)
             }
-            Self::Busy => f.write_str("the slot holds an unread message, or another sender fills it"),
+            Self::Busy => f.write_str("the slot holds an unread message, or another sender is filling it"),
             Self::ClaimLost => f.write_str("the host has cleared the claim of this sender"),
             Self::Full => f.write_str("the lane is full"),
             Self::Unanswered => f.write_str("the receiver has not answered this life yet"),
@@ -76,7 +77,7 @@ impl core::fmt::Display for SendError {
             Self::Broken => f.write_str(
                 "the words of the receiver contradict each other, or it does not know this life any more",
             ),
-            Self::RegionGone => f.write_str("the region of the receiver was made anew"),
+            Self::RegionGone => f.write_str("the region of the receiver was created again"),
             Self::NotNative => f.write_str("the call needs a native link"),
             Self::Unreachable(e) => write!(f, "the message was not sent: {e}"),
             Self::NotRung(e) => write!(f, "the message was stored, but its doorbell did not ring: {e}"),
@@ -87,7 +88,8 @@ impl core::fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl SendError {
-    /// Whether the same call may succeed later with nothing changed at this end: there is no room now, or another CPU is in the way.
+    /// Whether the same call may succeed later with nothing changed at this end: the link has no room now, the receiver has not
+    /// answered yet, or other CPUs took the positions.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::Full | Self::Busy | Self::Unanswered | Self::Contended)
     }

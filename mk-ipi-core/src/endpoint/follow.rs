@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following the directory: instances are added, removed and changed while this kernel runs (SPEC D-7, D-8, N-17).
+//! [`follow`](Endpoint::follow): applies changes of the directory to the table of instances while this kernel runs (SPEC D-7,
+//! D-8, N-17).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -15,18 +16,20 @@ use mk_ipi_abi::native::Bell;
 use mk_ipi_abi::rfc_v2::region_size;
 use mk_ipi_abi::{Incarnation, InstanceId, PhysRange};
 
-/// What changed for an instance, as the directory says.
+/// What [`follow`](Endpoint::follow) did for an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
-    /// It is new, and was added.
+    /// The directory lists the instance as live, and it was added to the table.
     Added,
-    /// Its life, its state or its doorbell changed. Its region is the same.
+    /// The life, the state or the doorbell of the instance changed. Its region is the same.
     Changed,
-    /// It was removed from the table, because it is gone, or has another region. In the latter case `Added` follows.
+    /// The instance was removed from the table, because the directory does not list it any more, or because its region ends or
+    /// has changed. If the instance is live with another region, `Added` follows.
     Removed,
-    /// The host takes this life of ours for dead: our own entry is not live, or names another life. Reported again with each change.
+    /// The host considers this life of ours dead: our own entry is not live, or names another life. Reported again after each
+    /// change of the directory.
     TakenForDead,
-    /// It is live, and could not be added for this reason. It is tried again after the next change of the directory.
+    /// The instance could not be added for this reason. `follow` tries again after the next change of the directory.
     LeftOut(JoinError),
 }
 
@@ -40,15 +43,14 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Applies changes of the directory since the last call, or since [`join`](Self::join): removes instances whose region ends,
-    /// adds new ones, and rings where the directory says now. Calls `each` for every change. Returns the generation of the
-    /// directory.
-    /// All our lanes name it from then on, so that the host knows: no CPU of ours rings a CPU, or uses a region, that only an older
-    /// generation named (SPEC D-7, N-17).
+    /// adds new instances, and uses the doorbells that the directory names now. Calls `each` for every change. Returns the
+    /// generation of the directory. All our lanes contain this generation from then on. So the host knows that no CPU of ours
+    /// rings a CPU, or uses a region, that only an older generation named (SPEC D-7, N-17).
     ///
     /// If nothing has changed, this is one load. Call it where sleeping is allowed: from time to time, and at each
     /// [`PeerEvent::ReadDirectory`](crate::platform::PeerEvent::ReadDirectory). One caller at a time is admitted.
     ///
-    /// Our own instance, and those whose region came from our own pool, are not removed. A dead or ending one is not rung.
+    /// Our own instance, and instances whose region came from our own pool, are not removed. A dead or ending instance is not rung.
     ///
     /// # Errors
     /// `Busy`, `Changing`, `InUse`, `Ringing`, and `Entry` if the entry of an instance in our table cannot be read. The other changes
@@ -59,11 +61,11 @@ impl<
         mut each: impl FnMut(InstanceId, Followed),
     ) -> Result<u32, JoinError> {
         let generation = directory.generation();
-        // A host that does not count its changes has 0 here.
+        // The generation is 0 if the host does not count its changes. Then each call reads the whole directory.
         if generation != 0 && self.followed.load(Ordering::Relaxed) == generation {
             return Ok(generation);
         }
-        // Two callers at a time could undo each other's changes. SYNC POINT: following (acquire)
+        // Two callers at the same time could undo each other's changes. SYNC POINT: following (acquire)
         if self.following.swap(true, Ordering::Acquire) {
             return Err(JoinError::Busy);
         }
@@ -98,7 +100,7 @@ impl<
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
         }
-        // From here on no CPU of ours starts to ring by an older entry. One that started before may still ring.
+        // From here on no CPU of ours chooses a doorbell of an older entry. A CPU that chose one before may still ring.
         self.instances.all().for_each(|known| known.sender().into_iter().for_each(|s| s.forget_bell()));
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
@@ -110,7 +112,7 @@ impl<
         Ok(generation)
     }
 
-    /// Writes into all our lanes how far we have followed the directory (SPEC N-17).
+    /// Stores the generation that we have followed in all our lanes (SPEC N-17).
     fn has_followed(&self, generation: u32) {
         self.followed.store(generation, Ordering::Relaxed);
         // The physical ids of our own CPUs may have changed too.
@@ -128,7 +130,7 @@ impl<
     ) -> Result<Option<Followed>, JoinError> {
         let known = match self.instances.get(id) {
             Ok(known) => known,
-            // It may have been in use when it had to be removed.
+            // A former call may have closed the instance and not removed it, because it was in use.
             Err(LookupError::Destroyed) => return self.remove(id),
             Err(LookupError::Unknown) => return Ok(None),
         };
@@ -147,11 +149,12 @@ impl<
         match same {
             Some(record) => {
                 let bell = Bell { cpu: record.doorbell_cpu, vector: record.vector };
-                // First the doorbell, then the state: a new life must not be rung at its former CPU.
+                // First the doorbell, then the state: a new life must not be rung at the CPU of the former life.
                 let changed = known.change(record.incarnation, bell);
                 let comes_or_goes = known.set_live(is_live);
                 if (comes_or_goes || changed) && is_live {
-                    // Messages sent meanwhile may lack a doorbell. If this one fails, the peer looks without one.
+                    // Messages that were sent meanwhile may not have rung. If this ring fails too, the peer finds them in its
+                    // next `tick`.
                     let _ = self.ring_if_wanted(&known);
                 }
                 let changed = comes_or_goes || changed;
@@ -199,12 +202,13 @@ impl<
         }))
     }
 
-    /// Calls `each` for every instance that, by its own word, has our native region mapped and has not followed the directory to
-    /// `generation`. It may still ring CPUs, or use regions, that an older generation named. The word of a killed life stays, and only
-    /// the host knows whether its CPUs have stopped. Our own instance is left out: the result of [`follow`](Self::follow) stands for it.
+    /// Calls `each` for every instance that says in ATTACHED that it has our native region mapped, and that has not followed the
+    /// directory to `generation`. Such an instance may still ring CPUs, or use regions, that only an older generation named. The
+    /// word of a killed life stays, and only the host knows whether the CPUs of that life have stopped. Our own instance is left
+    /// out: for it the result of [`follow`](Self::follow) says the same.
     ///
     /// # Errors
-    /// `NotNative` if our own region is not a native one: then there are no such words.
+    /// `NotNative` if this kernel has no native region of its own. Only native regions have the word ATTACHED.
     pub fn behind(
         &self,
         generation: u32,

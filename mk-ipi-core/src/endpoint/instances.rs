@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Our identity, and the instances in our table (SPEC chapter C).
+//! Calls that set our identity, and that add and remove instances (SPEC chapter C).
 
 use super::base::Endpoint;
 use crate::instance::{DestroyError, InstanceConfig};
@@ -20,17 +20,18 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sets the identity of this kernel. Before that, interrupts are ignored, sends refused, and native links not made.
+    /// Sets the identity of this kernel. Without an identity `on_interrupt` reads no message, sends into exclusive slots are
+    /// refused, and no native link can be made.
     ///
     /// Peers may have sent before, so this looks into the slot of this CPU. Every other CPU of this kernel must call
     /// [`poll`](Self::poll) once after this, and each time after our own instance was added.
     pub fn identify(&self, instance: InstanceId, incarnation: Incarnation) {
         self.set_identity(Some(Claim { instance, incarnation }));
-        // There is nothing to find without a region, or in slots that are never emptied.
+        // An error means that this kernel has no region, or slots that are never emptied. Both are allowed here.
         let _ = self.poll();
     }
 
-    /// Takes [`identify`](Self::identify) back, for a start that failed. Call it when no instance is in the table any more.
+    /// Undoes [`identify`](Self::identify) after a start that failed. Call it only when no instance is in the table any more.
     pub fn forget_identity(&self) {
         self.set_identity(None);
     }
@@ -44,7 +45,7 @@ impl<
         Ok(range)
     }
 
-    /// Adds an instance whose region another kernel made, or that has none. May sleep.
+    /// Adds an instance whose region another kernel made, or an instance without a region. May sleep.
     pub fn attach_instance(
         &self,
         config: &InstanceConfig<'_>,
@@ -55,13 +56,13 @@ impl<
         Ok(())
     }
 
-    /// Makes this life begin with empty lanes. Messages that former lives of ours left unread are not delivered, and their senders learn it
-    /// ([`PeerEvent::Discarded`](crate::platform::PeerEvent)). Call it before our own instance is added.
+    /// Makes this life begin with empty lanes. Messages that former lives of ours left unread are not delivered. Their senders get
+    /// [`PeerEvent::Discarded`](crate::platform::PeerEvent). Call it before our own instance is added.
     pub fn discard_unread(&self) {
         self.discard.store(true, Ordering::Relaxed);
     }
 
-    /// Calls `f` with our identity, as a native link needs it.
+    /// Calls `f` with our identity and the settings of our receiver, which a native link needs; with `None` if we have no identity.
     fn with_me<R>(&self, f: impl FnOnce(Option<Me<'_, INSTANCES>>) -> R) -> R {
         let Some((id, incarnation)) = self.identity() else { return f(None) };
         let discard = self.discard.load(Ordering::Relaxed);
@@ -71,19 +72,19 @@ impl<
 
     /// Removes an instance from the table, unmaps its region and gives back memory that came from its pool. May sleep.
     ///
-    /// It never waits. While senders use the instance, the result is `InUse`, and new users are refused: call again. Messages that the
-    /// peer has not confirmed as handled are reported by [`PeerEvent::Unsettled`].
+    /// It never waits for users. While senders use the instance, the result is `InUse`, and new users are refused: call again.
+    /// Messages that the peer has not confirmed as handled are reported by [`PeerEvent::Unsettled`].
     ///
-    /// A native region goes back to our pool only when no other instance says that it has it mapped; otherwise `Mapped` names one
-    /// (SPEC D-8, N-17). A region of RFC v2 has no word for that. There the host knows from the directory who has
-    /// followed ([`behind`](Self::behind)).
+    /// A native region goes back to our pool only if no other instance says that it has the region mapped. Otherwise the error
+    /// `Mapped` names such an instance (SPEC D-8, N-17). A region of RFC v2 has no word for that. For such a region the host
+    /// first waits until all kernels have followed the directory ([`behind`](Self::behind)).
     pub fn destroy_instance(&self, id: InstanceId) -> Result<(), DestroyError> {
         self.destroy_with(id, |_, _| false)
     }
 
-    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and life that says that
-    /// it has the region mapped, and returns whether its CPUs have stopped for good. If it returns true and they still run, that kernel
-    /// may write into memory that has another owner by then.
+    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and life that
+    /// says that it has the region mapped, and must return whether the CPUs of that life have stopped for good. If it returns
+    /// true and they still run, that kernel may write into memory that has another owner by then.
     pub fn destroy_with(
         &self,
         id: InstanceId,
@@ -101,7 +102,7 @@ impl<
     /// and the receiver. It does not matter which kernel created the region. May sleep.
     ///
     /// # Errors
-    /// `Unknown` if there is no such instance with a native region, `Map` if its lanes could not be looked at.
+    /// `Unknown` if there is no such instance with a native region, `Map` if its lanes could not be mapped.
     pub fn mapped_by(
         &self,
         id: InstanceId,
@@ -112,7 +113,7 @@ impl<
         instance.mapped_by(&self.platform, me, each)
     }
 
-    /// Empties every slot that a dead kernel had claimed (SPEC X-5). Returns their number.
+    /// Empties every slot that a dead kernel had claimed (SPEC X-5). Returns the number of slots emptied.
     ///
     /// For the host, after the CPUs of that incarnation have stopped for good. A kernel that still runs could write
     /// into the message of the slot's next owner.
@@ -120,21 +121,22 @@ impl<
         self.instances.clear_claims(Claim { instance: dead, incarnation })
     }
 
-    /// After an instance was added: rings it, so that it sees our hello, and has its lane looked at.
+    /// Called after an instance was added. Rings the instance, so that it sees our hello, and schedules a run that reads our lanes.
     fn announce(&self, id: InstanceId) {
-        // The entry that was used may have changed since. So the next follow reads the whole directory, also one that runs now.
+        // The directory entry that the caller used may be out of date. So the next `follow` reads the whole directory.
+        // `attachments` is for a `follow` that runs now.
         self.attachments.fetch_add(1, Ordering::Relaxed);
         self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {
                 if sender.is_fresh() {
-                    // Another region: the life in it has not been reported.
+                    // The region is new to us, so the life in it has not been reported yet.
                     self.lives.get(id.index()).into_iter().for_each(|told| told.store(0, Ordering::Relaxed));
                 }
                 if sender.open() != Opening::Open {
                     self.busy.opening.add(id);
                 }
-                // If this fails, the peer looks without a doorbell.
+                // If this fails, the peer finds the hello in its next `tick`.
                 let _ = self.ring_if_wanted(&instance);
             }
         }

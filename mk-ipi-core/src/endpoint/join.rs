@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel joins the instances that the directory lists (SPEC D-5, D-6).
+//! [`join`](Endpoint::join): a spawned kernel adds the instances that the directory lists (SPEC D-5, D-6).
 
 use super::base::Endpoint;
 use crate::directory::{Directory, InstanceRecord};
@@ -16,21 +16,21 @@ use mk_ipi_abi::{Errno, InstanceId, PhysAddr, PhysCpuId};
 /// Why a spawned kernel could not join, or could not follow the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinError {
-    /// No live entry has a region at this address: the boot parameters contradict each other.
+    /// No live entry has a region at this address. `mk_ipi_shared=` and `mk_ipi_directory=` do not belong together.
     NotListed(PhysAddr),
     /// An instance, our own or another, could not be added.
     Instance(InstanceId, AddError),
     /// The host was changing the entry of this instance. Try again.
     Changing(InstanceId),
-    /// From [`follow`](Endpoint::follow) only. This instance must be removed, because the directory does not list it any more, or with
-    /// another region. But it is still in use. Call again.
+    /// From [`follow`](Endpoint::follow) only. This instance must be removed, because the directory does not list it any more, or
+    /// lists it with another region. But the instance is still in use. Call again.
     InUse(InstanceId),
-    /// From [`follow`](Endpoint::follow) only. Another call of it runs, or an instance was added meanwhile. Call again.
+    /// From [`follow`](Endpoint::follow) only. Another call of `follow` runs, or an instance was added meanwhile. Call again.
     Busy,
-    /// From [`follow`](Endpoint::follow) only. A CPU of ours is still ringing by a former entry. Call again.
+    /// From [`follow`](Endpoint::follow) only. A CPU of this kernel is still ringing a doorbell of a former entry. Call again.
     Ringing,
-    /// The entry of this instance cannot be used. As the result of a join it also says that no readable entry has its region at our
-    /// address.
+    /// The entry of this instance cannot be used. If [`join`](Endpoint::join) returns this, no entry that can be used has its
+    /// region at our address.
     Entry(InstanceId, EntryError),
 }
 
@@ -44,7 +44,7 @@ impl core::fmt::Display for JoinError {
             Self::Changing(id) => write!(f, "the host is changing the entry of instance {}", id.get()),
             Self::InUse(id) => write!(f, "instance {} is in use, and cannot be removed yet", id.get()),
             Self::Busy => f.write_str("another call follows the directory now, or has added an instance"),
-            Self::Ringing => f.write_str("another CPU still rings by the former entries"),
+            Self::Ringing => f.write_str("another CPU is still ringing a doorbell of a former entry"),
             Self::Entry(id, e) => write!(f, "the entry of instance {} cannot be used: {e}", id.get()),
         }
     }
@@ -64,8 +64,8 @@ impl JoinError {
     }
 }
 
-/// The config of an instance in the directory, with those of its CPUs that the caller has. The slots fill its region; a native region is
-/// described by its stamp.
+/// The config of an instance in the directory. `cpus` are the CPUs of the instance, as far as the caller knows them. An RFC v2
+/// region has as many slots as fit into it. The geometry of a native region is in its stamp.
 pub fn config_of<'a>(record: &InstanceRecord, cpus: &'a [PhysCpuId]) -> InstanceConfig<'a> {
     let slots = || {
         record.region.map_or(u32::MAX, |r| {
@@ -99,11 +99,11 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Takes the identity of the instance whose region is at `shared` (`mk_ipi_shared=`), and adds every instance
-    /// that the directory lists as starting or running, including our own. Returns their number. May sleep.
+    /// that the directory lists as starting or running, including our own. Returns the number of instances added. May sleep.
     ///
-    /// On an error nothing that this call added stays. An instance that cannot be added, unless it is our own, is left out
-    /// ([`join_and`](Self::join_and) says which). Afterwards every other CPU of this kernel must call
-    /// [`poll`](Self::poll) once, and this one must call [`follow`](Self::follow) from time to time, which finds later changes.
+    /// On an error, the instances that this call added are removed again. An instance that cannot be added is left out, unless it
+    /// is our own ([`join_and`](Self::join_and) reports the instances left out). Afterwards every other CPU of this kernel must
+    /// call [`poll`](Self::poll) once. One CPU must call [`follow`](Self::follow) from time to time, which applies later changes.
     pub fn join(&self, shared: PhysAddr, directory: &Directory<'_, P::Word>) -> Result<usize, JoinError> {
         self.join_and(shared, directory, |_, _| ())
     }
@@ -125,7 +125,7 @@ impl<
             match self.join_one(id, &me, directory) {
                 Ok(was_alive) => *added = was_alive,
                 Err(e) if id == me.instance || matches!(e, JoinError::Changing(_)) => return Err(e),
-                // An instance that cannot be added does not prevent the others.
+                // The other instances are added nevertheless.
                 Err(e) => left_out(id, e),
             }
             Ok(())
@@ -134,8 +134,8 @@ impl<
         for (id, _) in directory.ids().zip(added).filter(|(_, added)| *added) {
             count = count.wrapping_add(1);
             if joined.is_err() {
-                // Only this call uses it, unless a sender found it just now. Then it is closed, and removed by the
-                // next `destroy_instance`.
+                // Only this call uses the instance, unless a sender has looked it up meanwhile. Then it is closed, and the next
+                // `destroy_instance` removes it.
                 let _ = self.destroy_instance(id);
             }
         }
@@ -144,12 +144,12 @@ impl<
         }
         joined?;
         self.identify(me.instance, me.incarnation);
-        // Applies also what has changed meanwhile. The next `follow` does what is not possible yet.
+        // Applies changes of the directory that came meanwhile. What this call cannot apply yet, the next `follow` applies.
         let _ = self.follow(directory, |_, _| ());
         Ok(count)
     }
 
-    /// Adds the instance `id` if it is live. True if it was.
+    /// Adds the instance `id` if it is live. Returns whether it was live.
     fn join_one(
         &self,
         id: InstanceId,
@@ -173,7 +173,8 @@ impl<
     /// Adds the instance of this record.
     pub(super) fn attach_listed(&self, record: &InstanceRecord) -> Result<(), JoinError> {
         let attached = self.attach_instance(&config_of(record, &[record.doorbell_cpu]), record.region);
-        // A host that waits until all have followed sees our word in the lane. Otherwise we read the entries that it wrote before.
+        // A host may wait until all kernels have followed. Because of this fence either the host sees our word ATTACHED, or we
+        // read the entries that it wrote before.
         fence(Ordering::SeqCst);
         attached.map_err(|e| JoinError::Instance(record.instance, e))
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One kernel's end of every link: send, receive, handlers, instances.
+//! The calls of a kernel: send, receive, handlers, instances.
 //!
-//! From bottom to top: `busy`, `ringing`, `base`; `error`; `ring`; `upkeep`; `send`, `post`; `poller`, `receive`; `peers`, `instances`;
-//! `join`, `follow`, `pfn`.
+//! Modules, from the lowest layer to the highest: `busy`, `ringing`, `base`; `error`; `ring`; `upkeep`; `send`, `post`; `poller`,
+//! `receive`; `peers`, `instances`; `join`, `follow`, `pfn`.
 
 mod base;
 mod busy;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls about native peers: what they have handled, space in lanes, lives, moving the doorbell (SPEC chapter N).
+//! Calls about native peers: which messages they have handled, space in lanes, `tick`, `goodbye`, moves of the doorbell (SPEC
+//! chapter N).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -13,7 +14,7 @@ use mk_ipi_abi::{Errno, Incarnation, InstanceId, PhysCpuId, Vector};
 /// Why the doorbell was not moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoveError {
-    /// Our own region is not a native one.
+    /// This kernel has no native region of its own.
     NotNative,
     /// The CPU does not belong to us, or its id has more than 48 bits.
     NotOurCpu(PhysCpuId),
@@ -22,7 +23,9 @@ pub enum MoveError {
 impl core::fmt::Display for MoveError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::NotNative => f.write_str("only a native region can name another doorbell"),
+            Self::NotNative => f.write_str(
+                "this kernel has no native region, and only a native region can name another doorbell",
+            ),
             Self::NotOurCpu(cpu) => {
                 write!(f, "CPU {:#x} is not one of this kernel, or its id has more than 48 bits", cpu.0)
             }
@@ -48,21 +51,21 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// The number up to which `to` has handled all messages of this life of ours. The peer confirms several messages at
-    /// once.
+    /// The message number up to which `to` has handled all messages of this life of ours. The number may lag, because the peer
+    /// confirms several messages together.
     ///
     /// # Errors
-    /// `Broken` if the number from the peer is impossible.
+    /// `Broken` if the peer's word CREDIT has an impossible value.
     pub fn handled(&self, to: InstanceId) -> Result<u64, SendError> {
         let (_, handled) = self.native(to, |sender, _| sender.handled())?;
         handled.ok_or(SendError::Broken)
     }
 
-    /// Requests [`PeerEvent::Space`](crate::platform::PeerEvent::Space) for when our lane to `to` has space for a message of `len` bytes. True if it has
-    /// space now; the event may come nevertheless.
+    /// Requests [`PeerEvent::Space`](crate::platform::PeerEvent::Space) for when our lane to `to` has space for a message of
+    /// `len` bytes. True if the lane has space now; the event may come nevertheless.
     ///
-    /// Other events tell a waiting sender that the peer refuses us, has ended or has restarted ([`PeerEvent`](crate::platform::PeerEvent)). The last two
-    /// come from [`tick`](Self::tick).
+    /// Other events tell a waiting sender that the peer refuses us, has ended or has restarted
+    /// ([`PeerEvent`](crate::platform::PeerEvent)). An end and a restart are reported by [`tick`](Self::tick).
     pub fn want_space(&self, to: InstanceId, len: usize) -> Result<bool, SendError> {
         self.continue_handshake(to);
         let wait = || self.busy.wanting.add(to);
@@ -72,7 +75,7 @@ impl<
             return Ok(true);
         }
         self.ring_if_wanted(&instance).map_err(SendError::NotRung)?;
-        // The space may have come before the receiver could see that we wait.
+        // The space may have become free before the receiver could see our request.
         Ok(instance.sender().is_some_and(|sender| sender.has_space(len)))
     }
 
@@ -84,8 +87,8 @@ impl<
     /// Advances our heartbeat, schedules the deferred work to look at all lanes, and checks all native peers. Changes are reported by
     /// [`PeerEvent`](crate::platform::PeerEvent). Call it periodically, where a short wait does no harm. It does not sleep.
     ///
-    /// A kernel that never calls this has no heartbeat: no peer suspects it, and none notices if it dies. The call also finds messages
-    /// whose doorbell was lost, and what happened to messages in flight when a peer died.
+    /// The heartbeat of a kernel that never calls this does not change. Then no peer suspects this kernel, and no peer notices if
+    /// it dies. The call also finds messages whose doorbell was lost, and what happened to messages in flight when a peer died.
     ///
     /// `now`: the kernel's clock, any 64-bit counter that does not wrap, in any unit. A peer whose heartbeat does not change for more
     /// than `patience` of these units is suspect.
@@ -94,7 +97,7 @@ impl<
         if let Some(own) = self.own() {
             if let Some(region) = own.link.own_region() {
                 region.advance_heartbeat();
-                // This finds also messages without a doorbell.
+                // The deferred work finds also messages whose doorbell was lost.
                 let _ = self.poll();
             }
         }
@@ -104,7 +107,7 @@ impl<
                 let theirs = sender.life().map(|life| life.incarnation);
                 let peer = Peer { id: instance.id, theirs, ours };
                 watch.look(sender, now, patience, |event| {
-                    // The heartbeat of a life whose CPUs were stopped cannot change, so this is not reported.
+                    // A life whose CPUs were stopped has no heartbeat. This is expected, so `Suspect` is not reported for it.
                     let is_over =
                         || !instance.is_live() || theirs.is_some_and(|life| instance.is_former(life));
                     if !(event == PeerEvent::Suspect && is_over()) && self.is_news(instance.id, event) {
@@ -115,7 +118,7 @@ impl<
         }
     }
 
-    /// Whether this is another life of the instance than the one reported last.
+    /// Whether `event` must be reported. False for an `Up` or `Dead` that repeats what was reported last for this instance.
     fn is_news(&self, id: InstanceId, event: PeerEvent) -> bool {
         let life = match event {
             PeerEvent::Up(incarnation) => Life { incarnation, over: false },
@@ -126,7 +129,7 @@ impl<
         told.is_none_or(|told| told.swap(life.to_word(), Ordering::Relaxed) != life.to_word())
     }
 
-    /// Tells all peers that this life has ended (SPEC N-11). After that call nothing but `destroy_instance`, because the host may give
+    /// Tells all peers that this life has ended (SPEC N-11). Afterwards call only `destroy_instance`, because the host may give
     /// our region to another kernel. Unread messages stay in our region for our next life.
     pub fn goodbye(&self) {
         if let (Some((_, incarnation)), Some(own)) = (self.identity(), self.own()) {
@@ -136,17 +139,17 @@ impl<
         }
     }
 
-    /// Tells this life of `to` to stop at once (SPEC N-15). It stops only if we are the host.
+    /// Tells this life of `to` to stop at once (SPEC N-15). Only the host can do this: `to` ignores it from other kernels.
     pub fn stop(&self, to: InstanceId, incarnation: Incarnation) -> Result<(), SendError> {
         self.native(to, |sender, _| sender.stop(incarnation))?;
         self.ring(to)
     }
 
-    /// Sets the CPU and vector at which our next life is rung from the beginning, instead of those in the directory
+    /// Sets the CPU and vector at which peers ring our next life from its beginning, instead of those in the directory
     /// (SPEC N-11, N-12). For a kernel that chooses its vector itself. Call it before our own instance is added.
-    /// [`move_doorbell`](Self::move_doorbell) is for later.
+    /// Afterwards use [`move_doorbell`](Self::move_doorbell).
     ///
-    /// Senders ring there only if the directory lists this CPU as ours.
+    /// Senders ring this CPU only if the directory lists it as a CPU of this kernel.
     pub fn begin_at(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), MoveError> {
         let bell = Bell { cpu, vector }.to_word().ok_or(MoveError::NotOurCpu(cpu))?;
         self.bell.store(bell, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use mk_ipi_abi::{Errno, InstanceId, Pfn};
 pub enum MapPfnError {
     /// The message carries no PFN.
     NotAPfn(PfnError),
-    /// No CPU could address that page.
+    /// The page is not below 2^52 bytes, so CPUs cannot address it.
     OutOfRange(Pfn),
     /// The platform does not let peers share that page (SPEC H-18).
     NotShared(Pfn),
@@ -65,7 +65,7 @@ impl<P: Platform> MappedPage<'_, P> {
 impl<P: Platform> Drop for MappedPage<'_, P> {
     fn drop(&mut self) {
         if let Some(mapping) = self.mapping.take() {
-            // SAFETY: it came from `map` of this platform, and borrows by `words` have ended.
+            // SAFETY: `mapping` came from `map` of this platform, and the borrows that `words` gave out have ended.
             unsafe { self.platform.unmap(mapping) };
         }
     }
@@ -80,7 +80,7 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Sends the number of a page (`mk_send_pfn`). Returns the message number, as [`send`](Self::send).
+    /// Sends the number of a page (`mk_send_pfn`). Returns the message number, as [`send`](Self::send) does.
     pub fn send_pfn(&self, to: InstanceId, pfn: Pfn) -> Result<u64, SendError> {
         self.send(to, MK_PFN_IPI_TYPE, &encode_pfn(pfn))
     }
@@ -91,7 +91,8 @@ impl<
         self.map_pfn(message.pfn().map_err(MapPfnError::NotAPfn)?)
     }
 
-    /// Maps a page that a peer named, if the platform lets peers share it. May sleep. Unmapped when dropped.
+    /// Maps a page that a peer named, if the platform lets peers share that page. May sleep. The page is unmapped when the result
+    /// is dropped.
     pub fn map_pfn(&self, pfn: Pfn) -> Result<MappedPage<'_, P>, MapPfnError> {
         let page = pfn.range().ok_or(MapPfnError::OutOfRange(pfn))?;
         let platform = self.platform();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading our lanes: by deferred work, which ends, and by a poller, which stays (SPEC N-10, N-13).
+//! Reads our lanes: in runs of deferred work, and by a poller, which keeps the right to read them (SPEC N-10, N-13).
 
 use super::base::{Cpu, Endpoint, Instance, OnUnwind};
 use crate::message::Message;
@@ -11,8 +11,8 @@ use crate::stats::Count;
 use crate::sync::spin_hint;
 use mk_ipi_abi::InstanceId;
 
-/// Calls of `spin_hint` between two polls: 50 to 100 ns on most processors. A receiver that polls more often takes the cache line
-/// away from the sender while it is being written.
+/// Number of calls of `spin_hint` between two polls. They take 50 to 100 ns on most processors. A receiver that polls more often
+/// takes the cache line away from the sender while the sender writes it.
 const PAUSES: usize = 4;
 
 /// The result of a run of the deferred work.
@@ -20,7 +20,8 @@ const PAUSES: usize = 4;
 pub struct Deferred {
     /// Number of messages given to handlers.
     pub messages: usize,
-    /// Whether the budget ended the run. Then it was scheduled again.
+    /// Whether messages may be left, for example because the budget was used up. [`Endpoint::run_deferred`] has then scheduled
+    /// another run.
     pub more: bool,
 }
 
@@ -28,7 +29,7 @@ impl Deferred {
     pub(super) const NOTHING: Self = Self { messages: 0, more: false };
 }
 
-/// State of one look at the lanes.
+/// The state of one pass over the lanes.
 struct Run<
     'a,
     P: Platform,
@@ -43,7 +44,7 @@ struct Run<
     recent: Recent<'a, H>,
     handled: usize,
     unhandled: usize,
-    /// Whether the CPU is marked as running callbacks.
+    /// Whether this `Run` has marked the CPU as running callbacks.
     calling: bool,
 }
 
@@ -71,7 +72,7 @@ impl<
         const INSTANCES: usize,
     > Run<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Marks this CPU as running callbacks until the end of the look.
+    /// Marks this CPU as running callbacks until the end of the pass.
     #[inline(always)]
     fn begin_calling(&mut self) {
         if !core::mem::replace(&mut self.calling, true) {
@@ -79,7 +80,7 @@ impl<
         }
     }
 
-    /// Ends the look: removes the mark, and counts the callbacks.
+    /// Ends the pass: removes the mark, and counts the messages.
     #[inline(always)]
     fn end_calling(&mut self) {
         if !core::mem::take(&mut self.calling) {
@@ -89,7 +90,7 @@ impl<
         cpu.leave_callback();
         let [handled, unhandled] =
             [&mut self.handled, &mut self.unhandled].map(|n| core::mem::take(n) as u64);
-        // Only the CPU that looks counts these, and one looks at a time.
+        // Only the CPU that holds the lanes changes these counters, and only one CPU holds them at a time.
         cpu.counters.add_alone(Count::Received, handled.wrapping_add(unhandled));
         cpu.counters.add_alone(Count::Handled, handled);
         if unhandled != 0 {
@@ -142,7 +143,7 @@ impl<
     }
 
     fn ring(&self, id: InstanceId) {
-        // If this fails, the peer notices when it tries again.
+        // If this fails, the peer learns it in its next send or `tick`.
         let _ = self.endpoint.ring(id);
     }
 
@@ -164,7 +165,8 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Schedules the deferred work after a doorbell, or on request. Bounded: only the deferred work looks at the lanes.
+    /// Schedules the deferred work after a doorbell or in a poll. It takes bounded time, because only the deferred work reads the
+    /// lanes.
     pub(super) fn wake(&self, own: &OwnRegion<P::Word>) {
         self.check_stop_word(own);
         self.platform.schedule();
@@ -177,9 +179,9 @@ impl<
         }
     }
 
-    /// Looks at our lanes, and delivers at most `QUEUE` messages.
+    /// Reads our lanes, and delivers at most `QUEUE` messages. With `arm`, requests doorbells again when no message is left.
     pub(super) fn run_lanes(&self, cpu: &Cpu<QUEUE>, own: &OwnRegion<P::Word>, arm: bool) -> Deferred {
-        // Dropped last, so that the next look can hold the lanes.
+        // If a handler unwinds, this is dropped last. So the run that it schedules can hold the lanes.
         let unwound = OnUnwind(|| self.schedule());
         let Some(mut hold) = self.receiver.hold() else {
             unwound.defuse();
@@ -190,7 +192,7 @@ impl<
         unwound.defuse();
         let messages = run.handled.wrapping_add(run.unhandled);
         drop(run);
-        // A CPU that found the lanes held meanwhile has left a run to us, and this run must arm.
+        // `refused`: another CPU found the lanes held meanwhile. We schedule a run in its place, which requests doorbells again.
         let refused = hold.release();
         self.maintain_lanes();
         if refused || (left && arm) {
@@ -199,17 +201,18 @@ impl<
         Deferred { messages, more: left || refused }
     }
 
-    /// The exclusive right to read our lanes, kept over many polls. For a CPU that polls. `None` if we have no native region, or
-    /// another CPU holds the right.
+    /// The exclusive right to read our lanes, for a CPU that polls constantly. `None` if this kernel has no native region, if
+    /// another CPU or a run of deferred work holds the right, or if the index of this CPU is not below `CPUS`.
     ///
-    /// While it exists, senders do not ring, and deferred work does not read the lanes. When it is dropped, the deferred work
-    /// is scheduled, and requests doorbells again. It must stay on its CPU. While it
-    /// exists, our own instance cannot be destroyed, and no handler can be unregistered on its CPU, because the poller may keep one.
+    /// While it exists, senders do not ring, and deferred work does not read the lanes. When it is dropped, the deferred work is
+    /// scheduled, and requests doorbells again. A poller must stay on its CPU. While it exists, our own instance cannot be
+    /// destroyed. No handler can be unregistered on its CPU, because the poller may keep a reference to it.
     pub fn poller(&self) -> Option<Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>> {
         let (cpu, own) = (self.cpu()?, self.own()?);
         let region: *const OwnRegion<P::Word> = own.link.own_region()?;
-        // SAFETY: it is a part of the instance, which neither moves nor ends while `own` exists. The poller keeps `own`, and lends
-        // the region only within a call.
+        // SAFETY: the region is a part of the instance, which neither moves nor ends while `own` exists. The poller keeps `own`,
+        // and uses
+        // the region only within its calls.
         let region = unsafe { &*region };
         let hold = self.receiver.hold()?;
         region.disarm();
@@ -228,16 +231,16 @@ pub struct Poller<
     const QUEUE: usize,
     const INSTANCES: usize = 256,
 > {
-    // Dropped in this order: callbacks end, the lanes are given up, and then the deferred work is scheduled.
+    // The fields are dropped in this order: the callbacks end, the lanes are released, and then the deferred work is scheduled.
     run: Run<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     hold: Hold<'a, INSTANCES>,
-    /// A part of `_own`, found once for all polls.
+    /// The native region of `_own`. It is looked up only once, when the poller is made.
     region: &'a OwnRegion<P::Word>,
     _ends: Ends<'a, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>,
     _own: Ref<'a, Instance<P>>,
 }
 
-/// Schedules the deferred work when a poller ends, because senders do not ring then. The deferred work requests doorbells again.
+/// Schedules the deferred work when a poller ends, which requests doorbells again. Until then senders do not ring.
 struct Ends<
     'a,
     P: Platform,
@@ -272,10 +275,10 @@ impl<
         const INSTANCES: usize,
     > Poller<'_, P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Delivers new messages. Returns their number; other events of peers count too.
+    /// Delivers new messages. Returns the number of messages and of other events of peers.
     ///
-    /// It looks at the lane that had a message last. Every 4th call looks at all lanes that had something recently. Every 128th looks
-    /// at all lanes, at the stop word, and at what our own lanes wait for: answers, space, flushes.
+    /// Each call reads the lane that had a message last. Every 4th call reads all lanes that had a message or an event recently.
+    /// Every 128th call reads all lanes and the stop word, and does the pending work of our own lanes: answers, space, flushes.
     #[inline]
     pub fn poll(&mut self) -> usize {
         self.run.endpoint.registry.freshen(&mut self.run.recent);
@@ -297,8 +300,8 @@ impl<
         found
     }
 
-    /// Polls until something has come, at most `looks` times, with a pause after each poll that finds nothing. Returns the same
-    /// as [`poll`](Self::poll).
+    /// Polls until a poll finds a message or an event, at most `looks` times, with a pause after each poll that finds nothing.
+    /// Returns the same as [`poll`](Self::poll).
     #[inline]
     pub fn wait(&mut self, looks: usize) -> usize {
         for _ in 0..looks {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Several messages at once, on the native link (SPEC N-8).
+//! Sends several messages with one doorbell, on the native link (SPEC N-8).
 
 use super::base::Endpoint;
 use super::error::SendError;
@@ -17,8 +17,9 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// As [`send`](Self::send) on the native link, but without a doorbell. After the last of several messages call
-    /// [`flush`](Self::flush). Until then they may wait. Posts of handlers are flushed when the handlers have returned.
+    /// The same as [`send`](Self::send) on the native link, but without a doorbell. Call [`flush`](Self::flush) after the last of
+    /// several messages. Until then the receiver may not read them. Messages that a handler posts are flushed at the end of the
+    /// run of deferred work that called the handler; a poller flushes them within 128 calls.
     #[inline]
     pub fn post(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instance(to) {
@@ -27,7 +28,7 @@ impl<
         }
     }
 
-    /// As [`post`](Self::post), to an instance that the caller holds already.
+    /// The same as [`post`](Self::post), to an instance to which the caller already has a reference.
     #[inline]
     pub fn post_held(
         &self,
@@ -38,11 +39,13 @@ impl<
         self.post_all(to, msg_type, &[payload]).map(|(_, number)| number)
     }
 
-    /// As [`post`](Self::post), for several messages of one type. Posts as many as there is space for, from the first on, and gives their
-    /// number. Takes the lines of all messages at once.
+    /// The same as [`post`](Self::post), for several messages of one type. Posts as many of them as fit into the lane, beginning
+    /// with the first. Returns how many messages were posted. The lines of all these messages are taken with one atomic
+    /// operation.
     ///
     /// # Errors
-    /// `Full` if there is no space for the first, `TooLong` if any is too long.
+    /// `Full` if the first message does not fit, `TooLong` if any of them is too long; otherwise the same errors as
+    /// [`post`](Self::post).
     pub fn post_many(
         &self,
         to: InstanceId,
@@ -53,7 +56,7 @@ impl<
         self.post_many_held(&instance, msg_type, payloads)
     }
 
-    /// As [`post_many`](Self::post_many), to an instance that the caller holds already.
+    /// The same as [`post_many`](Self::post_many), to an instance to which the caller already has a reference.
     #[inline]
     pub fn post_many_held(
         &self,
@@ -76,7 +79,7 @@ impl<
         Ok(posted)
     }
 
-    /// As [`post_many`](Self::post_many). Then rings the receiver if it wants to be rung.
+    /// The same as [`post_many`](Self::post_many). Afterwards rings the receiver if it wants to be rung.
     pub fn send_many(
         &self,
         to: InstanceId,

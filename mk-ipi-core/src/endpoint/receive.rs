@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Receiving: the interrupt, the poll, the deferred work (SPEC chapters R and N).
+//! Receives messages: in the doorbell's interrupt, in a poll, and in the deferred work (SPEC chapters R and N).
 
 use super::base::{Cpu, Endpoint, Instance, OnUnwind};
 use super::poller::Deferred;
@@ -14,7 +14,7 @@ use mk_ipi_abi::rfc_v2::NoMessage;
 /// Why a poll is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollError {
-    /// The slots of this kernel are never emptied, because C senders may use them. A poll would find old messages again.
+    /// The slots of this kernel have the overwrite policy, and are never emptied. A poll would find old messages again.
     NotExclusive,
     /// This kernel has no region.
     NoRegion,
@@ -25,7 +25,9 @@ pub enum PollError {
 impl core::fmt::Display for PollError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::NotExclusive => f.write_str("a poll needs exclusive slots"),
+            Self::NotExclusive => {
+                f.write_str("the slots of this kernel are not exclusive, and a poll needs exclusive slots")
+            }
             Self::NoRegion => f.write_str("this kernel has no region"),
             Self::BeyondCpus => f.write_str("the index of this CPU is too large for the endpoint"),
         }
@@ -43,7 +45,8 @@ impl<
         const INSTANCES: usize,
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
-    /// Handles the doorbell's interrupt. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
+    /// Handles the doorbell's interrupt. On RFC v2 it copies the message in this CPU's slot, if any, into the queue. It schedules
+    /// the deferred work.
     ///
     /// Call it with interrupts off, from the vector's handler, after the interrupt was acknowledged. Takes at
     /// most one message, calls no handler, and is bounded: one copy of 256 bytes. Not from NMI context.
@@ -51,14 +54,14 @@ impl<
         let Some(cpu) = self.cpu() else { return self.elsewhere.count(Count::BeyondCpus) };
         cpu.counters.count(Count::Interrupts);
         if !self.busy.wanting.is_empty() || !self.busy.opening.is_empty() {
-            // The doorbell may tell of space in a peer's lane, or of an answer.
+            // A peer may have rung because our lane has space again, or because it has answered our hello.
             self.platform.schedule();
         }
         let Some(own) = self.own() else { return cpu.counters.count(Count::NoRegion) };
         match (own.link.slots(), own.link.own_region()) {
             (Some((slots, policy)), _) => drop(self.receive(cpu, slots, policy)),
             (_, Some(region)) => {
-                // No further doorbells until the deferred work has looked.
+                // The deferred work will read all lanes. Until then no further doorbells are needed.
                 region.disarm();
                 self.wake(region);
             }
@@ -66,8 +69,8 @@ impl<
         }
     }
 
-    /// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it looks into this CPU's
-    /// slot.
+    /// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads the slot
+    /// of this CPU. On the native link it reads the stop word, and schedules the deferred work.
     ///
     /// True if a message was found. Handlers run as deferred work. On RFC v2 the message stays in the slot while the queue is full, and
     /// the result is false. On the native link the result is always true, because only the deferred work looks. Not from NMI context.
@@ -92,7 +95,7 @@ impl<
         }
     }
 
-    /// Moves the message in this CPU's slot, if any, to its queue. Interrupts are off.
+    /// Moves the message in this CPU's slot, if any, to the queue of this CPU. True if a message was moved. Interrupts are off.
     fn receive(&self, cpu: &Cpu<QUEUE>, slots: &[P::Word], policy: SlotPolicy) -> bool {
         let Some(slot) = Slot::of_cpu(slots, self.platform.physical_id()) else {
             cpu.counters.count(Count::BeyondRegion);
@@ -100,7 +103,8 @@ impl<
         };
         let taken = match cpu.queue.produce() {
             Ok(free) => {
-                // The message that was left is taken now, or gone. Cleared before that, because an interrupt in between may leave the next one.
+                // The message that was left before is taken now, or is gone. `left` is cleared before, because a nested interrupt
+                // may set it again.
                 let left = cpu.left.swap(false, Ordering::Relaxed);
                 let taken = free.fill(|copy| slot.take(policy, copy));
                 if left && taken.is_err() {
@@ -125,8 +129,8 @@ impl<
         taken.is_ok()
     }
 
-    /// The overflow policy (SPEC R-6): a message stays in its slot until the queue has room. With the overwrite policy the next message
-    /// may replace it before.
+    /// Leaves the message in its slot until the queue has room (SPEC R-6). With the overwrite policy the next message may
+    /// overwrite it before. Returns false.
     fn leave(&self, cpu: &Cpu<QUEUE>, policy: SlotPolicy, slot: Slot<'_, P::Word>) -> bool {
         if let Err(nothing) = slot.peek() {
             cpu.counters.count(nothing_found(nothing));
@@ -142,7 +146,8 @@ impl<
         false
     }
 
-    /// The deferred work: gives waiting messages to their handlers, at most `QUEUE`. On RFC v2 those of this CPU.
+    /// The deferred work: gives at most `QUEUE` waiting messages to their handlers. On RFC v2 it handles the messages of this CPU
+    /// only.
     ///
     /// Call it on the CPU that scheduled it, outside of the interrupt handler. Interrupts may be on. It must not migrate.
     /// A call that interrupts another one on its CPU does nothing; the other one handles its messages too.
@@ -150,8 +155,9 @@ impl<
         self.run(self.own().as_deref(), true)
     }
 
-    /// As [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls from time to time. It does not request
-    /// doorbells when nothing is left, and does not schedule another run. For constant polling use a [`poller`](Self::poller).
+    /// The same as [`run_deferred`](Self::run_deferred) on the native link, for a kernel that polls from time to time. It does
+    /// not request doorbells when no message is left. It schedules another run only if another CPU tried to read the lanes
+    /// meanwhile. For constant polling use a [`poller`](Self::poller).
     pub fn drain(&self) -> Deferred {
         self.run(self.own().as_deref(), false)
     }
@@ -164,7 +170,7 @@ impl<
         }
     }
 
-    /// The queue of this CPU (RFC v2).
+    /// Gives the messages in the queue of this CPU to their handlers (RFC v2).
     fn run_queue(&self, cpu: &Cpu<QUEUE>) -> Deferred {
         let mut messages = 0usize;
         let mut more = false;
@@ -173,8 +179,8 @@ impl<
                 messages = messages.wrapping_add(1);
             }
             drop(consumer);
-            // Look again after the consumer's side was released: a run that found it held has left its message
-            // to us. SYNC POINT: queue-consumer (fence)
+            // Look again after the consumer's side was released. Another run may have found the side held, and has left its
+            // message to us. SYNC POINT: queue-consumer (fence)
             fence(Ordering::SeqCst);
             more = !cpu.queue.is_empty() || self.fetch_left(cpu);
             if !more || messages >= QUEUE {
@@ -188,10 +194,10 @@ impl<
         Deferred { messages, more }
     }
 
-    /// Fetches the message that was left in the slot because the queue was full. True if it is in the queue now, or was left again.
+    /// Fetches the message that was left in the slot. True if the message is in the queue now, or was left again.
     fn fetch_left(&self, cpu: &Cpu<QUEUE>) -> bool {
         let interrupts = self.platform.disable();
-        // An interrupt may have fetched it in between.
+        // An interrupt may have fetched the message meanwhile.
         let left = cpu.left.swap(false, Ordering::Relaxed);
         let slots = self.own();
         let found = match slots.as_deref().and_then(|own| own.link.slots()).filter(|_| left) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ringing an instance: at which CPU, and whether it wants to be rung (SPEC S-5, N-10, N-12).
+//! Rings an instance: chooses its doorbell CPU, and checks whether the instance wants to be rung (SPEC S-5, N-10, N-12).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -33,12 +33,13 @@ impl<
         self.platform.peer_has_cpu(instance.id, cpu).unwrap_or_else(listed)
     }
 
-    /// The doorbell of an instance: the one that it asks for, if that CPU belongs to it, otherwise the one in the directory.
+    /// The doorbell of an instance: the one in its word BELL if that CPU belongs to the instance, otherwise the one in the
+    /// directory.
     pub(super) fn doorbell(&self, to: &Instance<P>, sender: &Sender<P::Word>) -> Bell {
         let is_its_cpu = |bell: Bell| {
             let is = self.has_cpu(to, bell.cpu);
             if !is {
-                // The directory may have changed. This requests that it be followed.
+                // The directory may have changed. This reports `ReadDirectory` later.
                 self.busy.unexplained.add(to.id);
             }
             is
@@ -46,13 +47,13 @@ impl<
         sender.bell(is_its_cpu).unwrap_or_else(|| to.doorbell())
     }
 
-    /// Calls `ring`, which chooses the CPU to ring and rings it. [`settle_doorbells`](Self::settle_doorbells) waits for such
-    /// calls. Interrupts are off.
+    /// Calls `ring`, which chooses the CPU to ring and rings it. [`settle_doorbells`](Self::settle_doorbells) waits until such
+    /// calls have returned. Interrupts are off.
     pub(super) fn while_ringing<R>(&self, ring: impl FnOnce() -> R) -> R {
         self.cpu().map_or(&self.ringing_elsewhere, |cpu| &cpu.ringing).during(ring)
     }
 
-    /// Whether `cpu` is the one that is rung.
+    /// Whether `cpu` is the doorbell CPU of the instance.
     pub(super) fn is_rung_at(&self, to: &Instance<P>, sender: &Sender<P::Word>, cpu: PhysCpuId) -> bool {
         let interrupts = self.platform.disable();
         // Treated as a ring, because the result of the check is cached.
@@ -61,7 +62,8 @@ impl<
         bell.cpu == cpu
     }
 
-    /// Waits, for a bounded time, until no CPU of ours rings by a former entry of the directory. True if none does.
+    /// Waits, for a bounded time, until no CPU of this kernel rings a doorbell of a former directory entry. True if this was
+    /// reached.
     pub(super) fn settle_doorbells(&self) -> bool {
         before_settled();
         let all = self.cpus.iter().map(|cpu| &cpu.ringing).chain([&self.ringing_elsewhere]);
@@ -77,7 +79,8 @@ impl<
     ) -> Result<(), DoorbellError> {
         self.while_ringing(|| {
             if !to.is_live() || !to.may_listen(sender) {
-                // Its CPUs may belong to another instance, or have no vector for us yet. Its next life looks without a doorbell.
+                // The CPUs of the instance may belong to another instance now, or have no handler for the vector yet. Its next
+                // life reads the lanes without a doorbell.
                 return Ok(());
             }
             sender.count_rung();
@@ -90,7 +93,7 @@ impl<
         })
     }
 
-    /// Rings an instance for what we have stored, if it wants to be rung.
+    /// Rings an instance for the messages and words that we have stored, if the instance wants to be rung.
     pub(super) fn ring_if_wanted(&self, to: &Instance<P>) -> Result<(), DoorbellError> {
         match to.sender().filter(|sender| sender.flush()) {
             Some(sender) => self.ring_undisturbed(to, sender),
@@ -105,7 +108,8 @@ impl<
         rung
     }
 
-    /// Rings `to` once more, without a message, wanted or not: after [`SendError::NotRung`].
+    /// Rings `to` without sending a message, even if `to` does not want to be rung. Call it after [`SendError::NotRung`]. An
+    /// instance that is not live is not rung.
     pub fn ring(&self, to: InstanceId) -> Result<(), SendError> {
         let instance = self.instances.get(to).map_err(SendError::Instance)?;
         let rung = match instance.sender() {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that are about to ring. A CPU that follows the directory waits until none rings by a former entry (SPEC N-17).
+//! Counts the CPUs that are about to ring. A CPU that follows the directory waits until no CPU rings a doorbell of a former entry
+//! (SPEC N-17).
 
 use crate::sync::{const_unless_loom, fence, AtomicU32, Ordering};
 
-/// How often a waiter checks a CPU that is about to ring, before it gives up.
+/// How often a waiter checks whether a CPU is about to ring, before the waiter gives up.
 const TRIES: usize = if cfg!(loom) { 1 } else { 4_096 };
 
-/// How many doorbells a CPU is about to ring: one, and one more for each NMI in between.
+/// How many doorbells a CPU is about to ring: at most one, and one more for each NMI that interrupts the ring.
 #[derive(Debug)]
 pub(super) struct Ringing(AtomicU32);
 
@@ -20,7 +21,8 @@ impl Ringing {
     /// Calls `ring`, which chooses where to ring, and rings. Interrupts are off.
     pub(super) fn during<R>(&self, ring: impl FnOnce() -> R) -> R {
         self.0.fetch_add(1, Ordering::Relaxed);
-        // SYNC POINT: ringing (fence). Either we ring by the new entry, or the CPU that follows sees that we are ringing.
+        // SYNC POINT: ringing (fence). Either we read the new entry, or the CPU that follows the directory sees that we are
+        // ringing.
         fence(Ordering::SeqCst);
         let rung = ring();
         // SYNC POINT: rung (release)
@@ -28,7 +30,8 @@ impl Ringing {
         rung
     }
 
-    /// To be called after [`before_settled`]. Waits, for a bounded time, until CPUs that were about to ring have rung. True if they have.
+    /// Waits, for a bounded time, until this CPU has rung the doorbells that it was about to ring. True if it has. Call
+    /// [`before_settled`] first.
     pub(super) fn has_settled(&self, relax: impl Fn()) -> bool {
         for _ in 0..TRIES {
             // SYNC POINT: rung (acquire)
@@ -41,7 +44,7 @@ impl Ringing {
     }
 }
 
-/// Ensures that a CPU that begins to ring from now on reads what we have read, or newer.
+/// Ensures that a CPU that begins to ring later reads directory entries at least as new as those that we have read.
 pub(super) fn before_settled() {
     // SYNC POINT: ringing (fence)
     fence(Ordering::SeqCst);
@@ -54,7 +57,7 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// ringing, rung: when whoever follows the directory says so, nobody rings where it said before, then or later.
+    /// ringing, rung: after a CPU has said that it followed the directory, no CPU rings the doorbell CPU of the old entry.
     #[test]
     fn loom_nobody_rings_by_what_the_directory_said_before() {
         loom::model(|| {
@@ -68,7 +71,10 @@ mod loom_tests {
                     ringing.during(|| {
                         let cpu = listed.load(Ordering::Relaxed);
                         let given = given.load(Ordering::Relaxed);
-                        assert!(cpu == NEW || given == 0, "the CPU is another kernel's, and rung");
+                        assert!(
+                            cpu == NEW || given == 0,
+                            "a CPU was rung that belongs to another kernel now"
+                        );
                     });
                 })
             };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending one message: choice of the link, and checks (SPEC chapters S and N).
+//! Sends one message: chooses the link, and checks the message (SPEC chapters S and N).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -15,7 +15,7 @@ use crate::sync::{AtomicU64, Ordering};
 use mk_ipi_abi::rfc_v2::{check_data_size, Claim};
 use mk_ipi_abi::{InstanceId, MessageType, PhysCpuId, Vector};
 
-/// A sender that finds an unread message rings again for it, once in this many tries (SPEC R-7).
+/// A sender that finds an unread message in a slot rings again for that message, once in this number of tries (SPEC R-7).
 const RING_AGAIN: u64 = 64;
 
 impl<
@@ -28,12 +28,11 @@ impl<
     > Endpoint<P, H, CPUS, HANDLERS, QUEUE, INSTANCES>
 {
     /// Sends `payload` to `to`: at most 256 bytes, or what the stamp of a native region allows. On RFC v2 it has at least one byte, and
-    /// goes to the doorbell CPU. Returns the message number: on the native link the position behind its last line. These numbers
-    /// grow, but
-    /// not by one ([`handled`](Self::handled)). 0 on RFC v2.
+    /// goes to the doorbell CPU. Returns the message number: on the native link the position after its last line. These numbers
+    /// grow, but not by one ([`handled`](Self::handled)). On RFC v2 the number is 0.
     ///
-    /// It does not sleep, and waits only for the doorbell, bounded. It may be called in interrupt context and in callbacks. In NMI
-    /// context call [`send_from_nmi`](Self::send_from_nmi).
+    /// It does not sleep. It waits only for the interrupt controller, for a bounded time. It may be called in interrupt context
+    /// and in callbacks. In NMI context call [`send_from_nmi`](Self::send_from_nmi).
     pub fn send(&self, to: InstanceId, msg_type: MessageType, payload: &[u8]) -> Result<u64, SendError> {
         match self.instances.get(to) {
             Ok(instance) => self.send_to(&instance, msg_type, payload),
@@ -41,7 +40,8 @@ impl<
         }
     }
 
-    /// As [`send`](Self::send), to an instance that the caller holds already. This saves the look-up for each of many messages.
+    /// The same as [`send`](Self::send), to an instance to which the caller already has a reference. This saves the look-up for
+    /// each message.
     #[inline(always)]
     pub fn send_held(
         &self,
@@ -52,8 +52,8 @@ impl<
         self.send_to(&to.0, msg_type, payload)
     }
 
-    /// As [`send`](Self::send), to one CPU of `to`. On the native link messages go to an instance, so `cpu` must be the CPU of its
-    /// doorbell.
+    /// The same as [`send`](Self::send), but to one CPU of `to`. On the native link messages go to an instance, so `cpu` must be
+    /// the doorbell CPU of `to`.
     pub fn send_to_cpu(
         &self,
         to: InstanceId,
@@ -79,7 +79,7 @@ impl<
         }
     }
 
-    /// Sends with interrupts off, so that the CPU stays the same, and lines that were taken are published and rung for without delay.
+    /// Sends with interrupts off. So the task stays on this CPU, and the lines that it takes are published without delay.
     #[inline(always)]
     fn send_on_lane(
         &self,
@@ -153,7 +153,7 @@ impl<
         rung.map(|()| number).map_err(|e| self.count_unsent(SendError::NotRung(e)))
     }
 
-    /// Calls `f`, which posts, with our lane to `to` and the id of this CPU for the message, with interrupts off.
+    /// Calls `f` with our lane to `to` and the low 32 bits of this CPU's id, with interrupts off. `f` posts messages.
     #[inline(always)]
     pub(super) fn on_lane(
         &self,
@@ -180,8 +180,8 @@ impl<
         done.map_err(|e| self.count_unsent(e.into()))
     }
 
-    /// As [`send`](Self::send), on the native link, from any context, including NMI and console paths. It takes no lock, and does not
-    /// damage a send that it interrupts.
+    /// The same as [`send`](Self::send) on the native link, for any context, including NMI and console paths. It takes no lock,
+    /// and does not damage a send that it interrupts.
     ///
     /// A send that is interrupted and never continues, because its CPU died, leaves a gap. Later messages of this kernel to that peer,
     /// including those of a panic, are delivered when the next life of this kernel begins (SPEC N-8).
@@ -195,7 +195,7 @@ impl<
         self.send_in_any_case(&instance, Context::Nmi, msg_type, payload)
     }
 
-    /// The compare-and-swap that takes lines. A kernel with one CPU needs no locked instruction.
+    /// The compare-and-swap by which a sender takes lines. If `CPUS` is 1, it needs no locked instruction.
     #[inline(always)]
     pub(super) fn swap(
         &self,
@@ -211,7 +211,10 @@ impl<
 
     /// The low 32 bits of this CPU's physical id, if it was read before.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "as much as fits: it proves nothing")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the field has 32 bits, and its value proves nothing"
+    )]
     fn known_speaker(&self) -> Option<u32> {
         let known = self.cpu()?.physical.load(Ordering::Relaxed);
         (known != 0).then(|| known.wrapping_sub(1) as u32)
@@ -239,7 +242,8 @@ impl<
     ) -> Result<u64, SendError> {
         let interrupts = self.platform.disable();
         let sent = match to.link.slots() {
-            // Covers the check of the CPU's owner and the ring, because the owner may change.
+            // `while_ringing` includes the check whether the CPU belongs to the instance, because the CPU may move to another
+            // instance.
             Some((slots, policy)) => {
                 self.while_ringing(|| self.send_to_slot(to, slots, policy, cpu, msg_type, payload))
             }
@@ -282,13 +286,15 @@ impl<
             }
         }
         if !instance.is_live() {
-            // Its CPUs may belong to another instance. Its next life polls.
+            // The CPUs of the instance may belong to another instance now. The next life of the instance finds the message in a
+            // poll.
             return Ok(());
         }
         self.platform.ring(cpu, vector).map_err(SendError::NotRung)
     }
 
-    /// The slot is occupied. If it holds a message, its doorbell may have been lost: ring again, but rarely.
+    /// Called if the slot is occupied. If it holds a message, the doorbell of that message may have been lost. So this rings
+    /// again, once in [`RING_AGAIN`] tries.
     fn busy(&self, found: u64, cpu: PhysCpuId, vector: Vector) -> SendError {
         let tries = self.cpu().map_or(0, |cpu| cpu.counters.get(Count::Busy));
         if check_data_size(found).is_ok() && tries % RING_AGAIN == RING_AGAIN - 1 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Later work for our lanes: flushes, handshakes, events for waiting senders (SPEC N-8 to N-10).
+//! The pending work of our lanes: flushes, handshakes, events for waiting senders (SPEC N-8 to N-10).
 
 use super::base::{Endpoint, Instance};
 use super::error::SendError;
@@ -25,13 +25,13 @@ impl<
         self.ring_if_wanted(&instance).map_err(SendError::NotRung)
     }
 
-    /// Continues what our lanes wait for: answers, space, flushes.
+    /// Does the pending work of our lanes: flushes, handshakes, and events for senders that wait for space.
     pub(super) fn maintain_lanes(&self) {
         if self.busy.is_idle() {
             return;
         }
         self.busy.posted.for_each(|id| {
-            // If this fails, the peer looks without a doorbell.
+            // If this fails, the peer finds the messages in its next `tick`.
             let _ = self.flush(id);
         });
         self.busy.unexplained.for_each(|id| {
@@ -45,7 +45,7 @@ impl<
         self.busy.wanting.for_each(|id| self.report_space(id));
     }
 
-    /// Continues the handshake of our life with `id`. True if it is complete.
+    /// Continues the handshake of our life with `id`. True if the handshake is complete.
     pub(super) fn continue_handshake(&self, id: InstanceId) -> bool {
         let Ok((instance, opening)) = self.native(id, |sender, _| sender.open()) else {
             self.busy.opening.remove(id);
@@ -65,7 +65,7 @@ impl<
         opening == Opening::Open
     }
 
-    /// Reports to a sender that waits for space in the lane of `id`: there is space, or there will be none.
+    /// Reports to a sender that waits for space in our lane to `id`: the lane has space, or the peer refuses this life of ours.
     fn report_space(&self, id: InstanceId) {
         let instance = self.instances.get(id).ok();
         let Some((instance, (sender, watch))) = instance.as_deref().and_then(|i| Some((i, i.link.lane()?)))
@@ -81,7 +81,7 @@ impl<
             None => sender.has_space_for_waiter().then_some(PeerEvent::Space),
         };
         if event.is_none() && sender.is_waited_for() {
-            // The receiver knows the former request, or was rung for it.
+            // A ring is needed only for a new request. The receiver was rung for the former one.
             if sender.asked_for() != asked {
                 let _ = self.ring_if_wanted(instance);
             }
@@ -89,7 +89,7 @@ impl<
         }
         self.busy.wanting.remove(id);
         if sender.is_waited_for() {
-            // A sender has begun to wait in between.
+            // Another sender has begun to wait meanwhile.
             self.busy.wanting.add(id);
             self.schedule();
         }

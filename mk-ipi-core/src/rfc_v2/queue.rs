@@ -2,9 +2,8 @@
 //! Messages between the interrupt path and the deferred work of one CPU: bounded, in order, in private memory.
 //!
 //! The interrupt path adds messages, and the deferred work removes them. The interrupt path can interrupt the deferred work. Each
-//! of the two
-//! sides has one holder at a time. If a side is held, a second holder gets an error instead of waiting. So a CPU never waits for
-//! itself.
+//! of the two sides has one holder at a time. If a side is held, a second holder gets an error instead of waiting. So a CPU never
+//! waits for itself.
 
 use super::slot::Stored;
 use crate::sync::{array_of, const_unless_loom, AtomicBool, AtomicUsize, Ordering, UnsafeCell};

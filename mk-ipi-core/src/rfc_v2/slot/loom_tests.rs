@@ -61,8 +61,7 @@ fn loom_exclusive_slot() {
 }
 
 /// slot-published, slot-overwrite: a message is overwritten by one of another size. The receiver never takes parts of both. (With
-/// a message of the
-/// same type, sender and size it could, and cannot detect it: SPEC H-1.)
+/// a message of the same type, sender and size it could, and cannot detect it: SPEC H-1.)
 #[test]
 fn loom_overwritten_slot() {
     let mut model = loom::model::Builder::new();
