@@ -207,8 +207,8 @@ impl<W: Word> Link<W> {
         }
     }
 
-    /// Makes the link of `config` to the region of `id` at `range`. Returns also the exact length. On an error nothing stays
-    /// mapped.
+    /// Makes the link of `config` to the region of `id` at `range`. Returns also the exact length of the
+    /// region. On an error nothing stays mapped.
     pub(crate) fn connect<P: PhysMemory<Word = W>, const LANES: usize>(
         platform: &P,
         me: Option<Me<'_, LANES>>,

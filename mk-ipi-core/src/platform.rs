@@ -312,7 +312,7 @@ pub struct Peer {
 /// | `Refused` | `tick`; with `want_space` also deferred work and poll | once for each attachment | this kernel has a fault: stop sending, report it |
 /// | `InDoubt` | `tick` | once for each message | ask the peer whether the message was handled, or do something that is correct in both cases |
 /// | `Discarded` | `tick` | once for each range | send these messages again, if they are still wanted |
-/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was made anew | once for each attachment, if anything is unsettled | the same as for `InDoubt`, for each message |
+/// | `Unsettled` | `destroy_instance`, `follow`, a `join` that fails; `tick` if the region was created again | once for each attachment, if anything is unsettled | the same as for `InDoubt`, for each message |
 /// | `ReadDirectory` | deferred work, poll, `tick` | each time that the directory may have changed, at most once a call | [`follow`](crate::Endpoint::follow) from a task |
 /// | `Space` | deferred work, poll, `tick` | once for each `want_space` that gave false | send |
 /// | `Suspect` | `tick` | once, until `Alive` or `Up` | tell the operator; only the host decides whether the peer is dead (SPEC D-11) |

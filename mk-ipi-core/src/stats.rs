@@ -33,7 +33,7 @@ counters! {
     refused => Refused,
     /// Sends refused because the lane was full.
     full => Full,
-    /// Doorbells that were rung on the native link.
+    /// Doorbells on the native link that this kernel rang, or tried to ring.
     rung => Rung,
     /// Messages written but not published, because the host had cleared their claim.
     claim_lost => ClaimLost,

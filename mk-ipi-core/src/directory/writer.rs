@@ -100,7 +100,7 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
     /// Takes over the directory at the start of `words`, which a former life of the host made. Its entries stay.
     ///
     /// # Errors
-    /// As [`Directory::open`].
+    /// The same as [`Directory::open`].
     pub fn take_over(words: &'a [W]) -> Result<Self, DirectoryError> {
         Directory::open(words).map(|Directory(entries)| Self(entries))
     }
@@ -130,8 +130,8 @@ impl<'a, W: Word> DirectoryWriter<'a, W> {
         Directory(self.0)
     }
 
-    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Returns the generation of the directory with this
-    /// entry: a kernel that has followed it has done what the entry requires (SPEC D-7).
+    /// Writes the entry of `record.instance`, whose CPUs are `cpus` (SPEC D-4). Returns the new generation of the
+    /// directory. A kernel that has followed this generation has done what the entry requires (SPEC D-7).
     ///
     /// # Errors
     /// [`WriteError`] if readers would refuse the entry, if another instance has its CPU or region, or if a live entry does not allow

@@ -82,9 +82,9 @@ impl<
         self.destroy_with(id, |_, _| false)
     }
 
-    /// As [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and life that
-    /// says that it has the region mapped, and must return whether the CPUs of that life have stopped for good. If it returns
-    /// true and they still run, that kernel may write into memory that has another owner by then.
+    /// The same as [`destroy_instance`](Self::destroy_instance), for the host. `has_stopped` is called with each instance and
+    /// life that says that it has the region mapped, and must return whether the CPUs of that life have stopped for good. If it
+    /// returns true and they still run, that kernel may write into memory that has another owner by then.
     pub fn destroy_with(
         &self,
         id: InstanceId,

@@ -108,7 +108,7 @@ impl<
         self.join_and(shared, directory, |_, _| ())
     }
 
-    /// As [`join`](Self::join). Calls `left_out` for each live instance that could not be added, with the reason.
+    /// The same as [`join`](Self::join). Calls `left_out` for each live instance that could not be added, with the reason.
     /// [`follow`](Self::follow) tries again when the directory has changed.
     pub fn join_and(
         &self,

@@ -211,8 +211,7 @@ impl<
         let (cpu, own) = (self.cpu()?, self.own()?);
         let region: *const OwnRegion<P::Word> = own.link.own_region()?;
         // SAFETY: the region is a part of the instance, which neither moves nor ends while `own` exists. The poller keeps `own`,
-        // and uses
-        // the region only within its calls.
+        // and uses the region only within its calls.
         let region = unsafe { &*region };
         let hold = self.receiver.hold()?;
         region.disarm();

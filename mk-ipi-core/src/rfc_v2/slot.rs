@@ -129,8 +129,8 @@ impl<'a, W: Word> Slot<'a, W> {
 
     /// Stores a message over the former one, as the C peers do (SPEC S-4).
     pub(crate) fn overwrite(self, message: &Outgoing<'_>) {
-        // `data_size` becomes 0 first, so that a receiver that reads the slot now detects the change (SYNC POINT: slot-overwrite,
-        // release).
+        // `data_size` becomes 0 first, so that a receiver detects the change.
+        // (SYNC POINT: slot-overwrite, release)
         self.data_size().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         message.fill(self);
