@@ -5,7 +5,7 @@ use super::lane::{Control, LaneEnd};
 use crate::message::Message;
 use crate::platform::{Peer, PeerEvent};
 use crate::sync::{Ordering, Word};
-use mk_ipi_abi::native::{control, header, receiver, Breach, Hello, Phase, MAX_PAYLOAD_WORDS};
+use mk_ipi_abi::native::{control, header, receiver, Breach, Hello, MAX_PAYLOAD_WORDS};
 use mk_ipi_abi::{Incarnation, InstanceId};
 
 /// The functions of its kernel that a receiver calls.
@@ -147,10 +147,9 @@ impl<W: Word> LaneEnd<'_, W> {
             lane.last_hello = word;
         }
         if let Some(hello) = Hello::from_word(lane.answer).or(said) {
-            // With another session number, because a sender in phase `First` also sends while `ANSWER` is the `Begin` of its
-            // session.
-            let other = Hello { session: hello.session.wrapping_add(1), phase: Phase::Begin, ..hello };
-            lane.answer = other.to_word();
+            // With a session number that is neither in `HELLO` nor in `ANSWER`: a sender takes the `Begin` of its own session for
+            // an answer.
+            lane.answer = Hello::after(word, lane.answer, hello.incarnation).to_word();
             self.set(control::ANSWER, lane.answer);
         }
     }

@@ -381,6 +381,32 @@ fn of_many_those_are_posted_that_fit() {
     assert_eq!(link.received(), [bytes(256)]);
 }
 
+/// A hostile former life of the receiver stored an older answer again, and impossible positions.
+#[test]
+fn a_disowned_sender_can_begin_again() {
+    let arena = Arena::new(SMALL);
+    let mut link = arena.link();
+    link.run(&mut Inbox::default());
+    let older = arena.control(control::ANSWER);
+    // The sender attaches again, and waits for the answer to its Clean.
+    link.sender = arena.life(1);
+    link.run(&mut Inbox::default());
+    assert_eq!(link.sender.open(), Opening::HelloSent);
+    let poke =
+        |word: usize, value| arena.words[receiver::CONTROL + word].value.store(value, Ordering::Relaxed);
+    poke(control::ANSWER, older);
+    poke(control::HANDED, arena.control(control::CREDIT) + 9);
+    link.receiver = Receiver::new();
+    link.receiver.begin(&link.own, Incarnation::FIRST, false, 0);
+    let opens = (0..5).any(|_| {
+        link.run(&mut Inbox::default());
+        link.sender.open() == Opening::Open
+    });
+    assert!(opens, "the sender waits for an answer that never comes");
+    link.send(b"again").unwrap();
+    assert_eq!(link.received(), [b"again"]);
+}
+
 #[test]
 fn what_no_honest_sender_stores_ends_the_lane() {
     const NEXT: u64 = 9;

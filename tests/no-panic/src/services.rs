@@ -27,7 +27,7 @@ fn life() -> Incarnation {
 }
 
 fn ring(mut ring: Ring<&mut [u8]>, to: &mut [u8]) {
-    sink((ring.push(bytes()), ring.push_whole(bytes()), ring.push_over(bytes())));
+    sink((ring.push(bytes()), ring.push_over(bytes())));
     ring.patch(any(), bytes());
     sink((ring.copy(any(), to), ring.len(), ring.is_empty(), ring.room(), ring.capacity()));
     ring.drop_first(any());
