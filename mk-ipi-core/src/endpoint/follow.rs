@@ -87,9 +87,10 @@ impl<
             Ok(None) => {}
             Err(e) => done = Err(e),
         };
+        // Another CPU may attach an instance at the same time, by an older entry. Then all is followed again.
+        let before = self.attachments.load(Ordering::Relaxed);
         // Removals first: another instance may have the region by now.
         directory.ids().for_each(|id| note(id, self.update_known(id, directory)));
-        let before = self.attachments.load(Ordering::Relaxed);
         let mut added = 0u32;
         for id in directory.ids() {
             let followed = self.add_new(id, directory);
