@@ -23,6 +23,8 @@ const TOO_SLOW: [&str; 2] = ["scenarios", "conformance"];
 /// A test that takes five times as long as without the change counts as hung, and has then noticed the change. This is the least
 /// number of seconds before that.
 const PATIENCE: &str = "10";
+/// Files that no kernel contains: tests, and the words of the loom models.
+const TESTS: [&str; 4] = ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs"];
 /// Changes that no test can notice, each with the reason.
 const EXPLAINED: &str = "tests/mutants.toml";
 
@@ -131,6 +133,7 @@ fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mu
     cmd.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
     cmd.args(["mutants", "--package", name, "--no-times", "--minimum-test-timeout", PATIENCE]);
     cmd.arg("--jobs").arg(args.jobs.to_string()).arg("--output").arg(&out);
+    cmd.args(TESTS.iter().flat_map(|files| ["--exclude", files]));
     which(&mut cmd);
     eprintln!("$ {}", cmd::shown(&cmd));
     let status = cmd.status().with_context(|| cmd::shown(&cmd))?;
