@@ -20,9 +20,12 @@ const WITNESSES: &str = "mk-ipi-core,mk-ipi-mock";
 /// The tests of mk-ipi-mock. Those that take minutes are left out.
 const WITNESS_TESTS: &str = "mk-ipi-mock/tests";
 const TOO_SLOW: [&str; 2] = ["scenarios", "conformance"];
-/// A test that takes five times as long as without the change counts as hung, and has then noticed the change. This is the least
-/// number of seconds before that.
-const PATIENCE: &str = "10";
+/// A crate's own tests count as hung, and have then noticed the change, if they take five times as long as without the change, and at
+/// least this many seconds.
+const PATIENCE: [&str; 2] = ["--minimum-test-timeout", "10"];
+/// The tests of the witnesses count as hung after this many seconds. Cargo-mutants cannot measure them: without a change it tests
+/// only the crate itself.
+const WITNESS_PATIENCE: [&str; 4] = ["--baseline", "skip", "--timeout", "180"];
 /// Files that no kernel contains: tests, and the words of the loom models.
 const TESTS: [&str; 4] = ["**/*tests.rs", "**/loom_tests/**", "**/litmus.rs", "**/sync/weak.rs"];
 /// Changes that no test can notice, each with the reason.
@@ -107,7 +110,7 @@ struct Found {
 fn campaign(places: &Places, name: &str, args: &MutantsArgs) -> Result<Found> {
     let own = round(places, name, args, |cmd| {
         cmd.args(args.shard.iter().flat_map(|shard| ["--sharding", "round-robin", "--shard", shard]));
-        cmd.args(["--test-package", name]);
+        cmd.args(PATIENCE).args(["--test-package", name]);
     })?;
     if own.missed.is_empty() {
         return Ok(own);
@@ -116,7 +119,7 @@ fn campaign(places: &Places, name: &str, args: &MutantsArgs) -> Result<Found> {
     let left: Vec<String> = own.missed.iter().map(|mutant| escaped(mutant)).collect();
     let others = round(places, name, args, |cmd| {
         cmd.arg("--re").arg(format!("^({})$", left.join("|")));
-        cmd.args(["--test-package", WITNESSES, "--", "--lib"]);
+        cmd.args(WITNESS_PATIENCE).args(["--test-package", WITNESSES, "--", "--lib"]);
         cmd.args(tests.iter().flat_map(|test| ["--test", test]));
     })?;
     let tried = others.noticed + others.missed.len();
@@ -131,7 +134,7 @@ fn round(places: &Places, name: &str, args: &MutantsArgs, which: impl FnOnce(&mu
     let mut cmd = Command::new(program);
     cmd.current_dir(&places.root).env_remove("CARGO_TARGET_DIR");
     cmd.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
-    cmd.args(["mutants", "--package", name, "--no-times", "--minimum-test-timeout", PATIENCE]);
+    cmd.args(["mutants", "--package", name, "--no-times"]);
     cmd.arg("--jobs").arg(args.jobs.to_string()).arg("--output").arg(&out);
     cmd.args(TESTS.iter().flat_map(|files| ["--exclude", files]));
     which(&mut cmd);
