@@ -282,13 +282,15 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10, 11]);
     world.write(next, &[10, 11]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
-    assert!(world.links[0].instance(id(1)).unwrap().one_doorbell());
+    let layout = || world.links[0].instance(id(1)).unwrap().layout();
+    assert!(world.links[0].instance(id(1)).unwrap().one_doorbell() && layout() == Some(Layout::Native));
     // Its region gets the other layout.
     world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);
     let flags = EntryFlags::empty();
     let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, flags, ..next };
     world.write(slots, &[10, 11]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
+    assert_eq!(layout(), Some(Layout::RfcV2));
     let exclusive = InstanceRecord { incarnation: life(4), flags: EntryFlags::EXCLUSIVE, ..slots };
     world.write(InstanceRecord { state: State::Dead, ..slots }, &[10, 11]);
     world.write(exclusive, &[10, 11]);
