@@ -354,3 +354,29 @@ fn up_is_told_once_for_each_life_however_often_it_is_attached() {
         assert_eq!(up(world.tick(0)), 0);
     }
 }
+
+// ---- an instance that another CPU adds while we follow ----
+
+#[test]
+fn an_instance_that_is_added_by_an_older_entry_meanwhile_is_followed_again() {
+    let world = World::joined(&[&[0], &[10, 11], &[20, 21]]);
+    let link = &world.links[0];
+    let one = world.kernel(1);
+    let older = one.native_config(id(1), life(1));
+    link.destroy_instance(id(1)).unwrap();
+    for k in [1, 2] {
+        let second = world.kernel(k).cpus()[1];
+        world.write(InstanceRecord { doorbell_cpu: second, ..world.record(k) }, &[10 * k as u64, second.0]);
+    }
+    // Instance 1 was passed when the change of instance 2 is reported.
+    let followed = world.with_directory(0, |d| {
+        link.follow(d, |who, _| {
+            if who == id(2) {
+                link.attach_instance(&older, Some(world.regions[1])).unwrap();
+            }
+        })
+    });
+    assert_eq!(followed, Err(JoinError::Busy));
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
+    assert_eq!(link.instance(id(1)).unwrap().doorbell_cpu(), PhysCpuId(11));
+}

@@ -11,13 +11,9 @@ use crate::record::{
     pairs, Cycles, Drains, Generation, Kernel, Killed, Listed, Mode, Moved, Received, Report, Sent, Spare,
 };
 
-/// One row of the result.
-#[derive(Debug, Serialize)]
-struct Pair {
-    from: u32,
-    to: u32,
-    mode: Mode,
-    generation: Generation,
+/// What both ends of a pair counted, or the sums over many pairs.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
     sent: u64,
     received: u64,
     lost: u64,
@@ -26,6 +22,17 @@ struct Pair {
     doubled: u64,
     disordered: u64,
     doorbells: u64,
+}
+
+/// One row of the result.
+#[derive(Debug, Serialize)]
+struct Pair {
+    from: u32,
+    to: u32,
+    mode: Mode,
+    generation: Generation,
+    #[serde(flatten)]
+    counts: Counts,
     rtt_cycles: Cycles,
 }
 
@@ -36,21 +43,23 @@ impl Pair {
             to: s.to,
             mode: s.mode,
             generation: s.generation,
-            sent: s.sent,
-            received: r.received,
-            lost: r.lost,
-            in_doubt: s.in_doubt,
-            torn: r.torn,
-            doubled: r.doubled,
-            disordered: r.disordered,
-            doorbells: s.doorbells,
+            counts: Counts {
+                sent: s.sent,
+                received: r.received,
+                lost: r.lost,
+                in_doubt: s.in_doubt,
+                torn: r.torn,
+                doubled: r.doubled,
+                disordered: r.disordered,
+                doorbells: s.doorbells,
+            },
             rtt_cycles: s.rtt_cycles,
         }
     }
 
     /// Doorbells for each message, in thousandths.
     fn per_message(&self) -> u64 {
-        self.doorbells.saturating_mul(1000).checked_div(self.sent).unwrap_or(0)
+        self.counts.doorbells.saturating_mul(1000).checked_div(self.counts.sent).unwrap_or(0)
     }
 }
 
@@ -106,8 +115,9 @@ impl Summary {
         table.set_header(ends.iter().chain(&counts).chain(&faults).chain(&rest));
         for p in &self.pairs {
             let head = [p.mode.to_string(), p.generation.to_string(), p.from.to_string(), p.to.to_string()];
+            let c = &p.counts;
             let numbers =
-                [p.sent, p.received, p.lost, p.in_doubt, p.torn, p.doubled, p.disordered, p.doorbells];
+                [c.sent, c.received, c.lost, c.in_doubt, c.torn, c.doubled, c.disordered, c.doorbells];
             let share = format!("{}.{:03}", p.per_message() / 1000, p.per_message() % 1000);
             let rtt = [p.rtt_cycles.min, p.rtt_cycles.median, p.rtt_cycles.p99];
             let text = |n: u64| n.to_string();
@@ -172,14 +182,7 @@ impl Summary {
 pub struct Totals {
     boots: u64,
     kills: u64,
-    sent: u64,
-    received: u64,
-    lost: u64,
-    in_doubt: u64,
-    torn: u64,
-    doubled: u64,
-    disordered: u64,
-    doorbells: u64,
+    counts: Counts,
 }
 
 impl Totals {
@@ -187,23 +190,23 @@ impl Totals {
     pub fn add(&mut self, run: &Summary) {
         self.boots += 1;
         self.kills += run.killed.iter().map(|k| u64::from(k.times)).sum::<u64>();
-        for p in &run.pairs {
-            self.sent += p.sent;
-            self.received += p.received;
-            self.lost += p.lost;
-            self.in_doubt += p.in_doubt;
-            self.torn += p.torn;
-            self.doubled += p.doubled;
-            self.disordered += p.disordered;
-            self.doorbells += p.doorbells;
+        for Pair { counts, .. } in &run.pairs {
+            self.counts.sent += counts.sent;
+            self.counts.received += counts.received;
+            self.counts.lost += counts.lost;
+            self.counts.in_doubt += counts.in_doubt;
+            self.counts.torn += counts.torn;
+            self.counts.doubled += counts.doubled;
+            self.counts.disordered += counts.disordered;
+            self.counts.doorbells += counts.doorbells;
         }
     }
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { boots, kills, sent, received, lost, in_doubt, torn, doubled, disordered, doorbells } =
-            self;
+        let Self { boots, kills, counts } = self;
+        let Counts { sent, received, lost, in_doubt, torn, doubled, disordered, doorbells } = counts;
         write!(
             f,
             "{boots} boots, {kills} kills, {doorbells} doorbells, {sent} messages sent, {received} received, {in_doubt} in doubt, \
