@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The shortest use from C: asks instance 1, which serves (examples/bare-metal), for a report, and logs its arrival. */
+/*
+ * A short example of the calls in C. It asks instance 1 for a report, and writes a line to the log when the report arrives. The
+ * kernel of instance 1 must run in serve mode (examples/bare-metal).
+ */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/module.h>
 #include "mk_ipi_linux.h"
@@ -16,7 +19,7 @@ static void on_report(struct mk_ipi_data *data, void *ctx)
 
 static int __init test_init(void)
 {
-	u64 query[2] = { 0, 0 };	/* from instance 0, about instance 0 */
+	u64 query[2] = { 0, 0 };	/* the question of instance 0, about instance 0 */
 	int err;
 
 	handler = multikernel_register_handler(on_report, "report", REPORT);

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Offers mk_ipi.ko damaged images: fuzz-start SECONDS SEED INITRAMFS ID=IMAGE...
+ * Passes damaged images to mk_ipi.ko: fuzz-start SECONDS SEED INITRAMFS ID=IMAGE...
  *
- * `check` does all that `start` does, except the start of the CPU. Each image is a Linux or a bare-metal kernel. Its headers,
- * program
- * headers and notes are changed in some places, or the file is cut. The initramfs is one of several files that are not an
- * initramfs.
- * The words of the command have all lengths. The result must be 0, or an error number with a reason in the kernel's log. The
- * undamaged
- * images must be taken, from time to time and at the end: a module that leaks memory, or damages its own state, takes none. The
- * same
- * seed gives the same run.
+ * It uses the command `check`, which does all steps of `start` except the start of the CPU. Each image is a Linux or a bare-metal
+ * kernel. Its ELF header, program headers and notes are changed in some places, or the file is truncated. The initramfs is the
+ * given one, or a file that is no initramfs. The further words of the command have random lengths. The result of each command
+ * must be 0, or an error number and a reason in the kernel's log.
  *
- * It prints records for the scenario, and at its end how often each result came. The module's log lines are many and are not
- * printed.
- * The log lines of others go to the console, so the console should not print the log itself.
+ * The undamaged images are also checked, from time to time and at the end, and must be accepted. They are refused if the module
+ * has leaked memory or has damaged its own state. The same seed gives the same run.
+ *
+ * The program prints records for the scenario, and at its end how often each result occurred. It does not print the module's many
+ * log lines. It writes the other lines of the kernel's log to the console. So the kernel itself should not print the log there.
  */
 #include <elf.h>
 #include <errno.h>
@@ -30,17 +27,17 @@
 #define DEVICE "/dev/mk_ipi"
 #define LOG "/dev/kmsg"
 #define CONSOLE "/dev/console"
-/* How a log line of the module begins. */
+/* The beginning of each log line of the module. */
 #define MODULE "mk_ipi: "
-/* A record of the log is shorter. */
+/* Size of the buffer for one record of the log. A record is shorter than this. */
 #define RECORD_BYTES 8192
 #define MAX_IMAGES 4
 #define MAX_PLACES 32
-/* Each segment is shortened to this, so that a large image is read and loaded quickly. */
+/* Each segment is shortened to this many bytes, so that a large image is read and loaded quickly. */
 #define SEGMENT_BYTES 4096
-/* The largest error number that a program may see. */
+/* The largest error number that a system call may return to a program. */
 #define MAX_ERRNO 133
-/* After this many rounds an image is offered undamaged. */
+/* One of this many rounds uses an undamaged image. */
 #define WHOLE_EVERY 64
 
 struct place {
@@ -52,7 +49,7 @@ struct image {
 	char file[32];
 	unsigned char *bytes;
 	size_t len;
-	/* The parts that are damaged: the header, the program headers, the notes. */
+	/* The parts of the file that are damaged: the ELF header, the program headers, the notes. */
 	struct place places[MAX_PLACES];
 	int count;
 };
@@ -63,7 +60,7 @@ static const char *initramfs;
 static unsigned long outcomes[MAX_ERRNO + 1];
 static uint64_t state;
 static int kernel_log, console;
-/* The reason of the module's last refusal. */
+/* The last error message of the module in the log. */
 static char reason[512];
 
 static void die(const char *what)
@@ -72,7 +69,7 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* xorshift64* */
+/* Returns a random number below `below` (xorshift64*). */
 static uint64_t any(uint64_t below)
 {
 	state ^= state >> 12;
@@ -119,7 +116,7 @@ static void add_place(struct image *image, size_t at, size_t len)
 		image->places[image->count++] = (struct place){ at, len };
 }
 
-/* The note with which an image names its PVH entry. */
+/* The owner and the type of the note that contains the address of the PVH entry. */
 #define PVH_OWNER "Xen"
 #define PVH_ENTRY 18
 
@@ -128,7 +125,7 @@ static size_t padded(size_t len)
 	return (len + 3) & ~(size_t)3;
 }
 
-/* Moves the entry that the notes name to the start of the first segment, which was not cut off. */
+/* Changes the PVH entry in the notes to the start of the first segment, because `shorten` has removed the ends of segments. */
 static void move_entry(struct image *image, const Elf64_Phdr *notes, uint32_t entry)
 {
 	size_t at = notes->p_offset, end = at + notes->p_filesz;
@@ -146,7 +143,7 @@ static void move_entry(struct image *image, const Elf64_Phdr *notes, uint32_t en
 	}
 }
 
-/* Keeps the headers of `whole`, the first bytes of each segment, and the notes. */
+/* Makes a smaller image from `whole`: the ELF header, the program headers, and the first SEGMENT_BYTES of each segment. */
 static void shorten(struct image *image, const unsigned char *whole, size_t len)
 {
 	const Elf64_Ehdr *old = (const void *)whole;
@@ -156,7 +153,7 @@ static void shorten(struct image *image, const unsigned char *whole, size_t len)
 
 	if (len < sizeof(*old) || memcmp(old->e_ident, ELFMAG, SELFMAG) || old->e_phoff > len ||
 	    old->e_phnum * sizeof(*segments) > len - old->e_phoff) {
-		fprintf(stderr, "no image\n");
+		fprintf(stderr, "the file is not an ELF image\n");
 		exit(1);
 	}
 	image->bytes = calloc(1, at + (size_t)old->e_phnum * SEGMENT_BYTES);
@@ -190,7 +187,7 @@ static void add_image(char *named)
 	size_t len;
 
 	if (!equals || image_count == MAX_IMAGES) {
-		fprintf(stderr, "ID=IMAGE, at most %d of them: %s\n", MAX_IMAGES, named);
+		fprintf(stderr, "expected ID=IMAGE, at most %d times: %s\n", MAX_IMAGES, named);
 		exit(2);
 	}
 	*equals = 0;
@@ -214,7 +211,7 @@ static void add_image(char *named)
 	}
 }
 
-/* Changes a byte, or sets a whole field to a value for which code is often wrong. */
+/* Changes 1, 2, 4 or 8 bytes of the image: a bit, a small number, or a value for which code is often wrong. */
 static void damage(const struct image *image, unsigned char *bytes)
 {
 	static const uint64_t edges[] = { 0, 1, 2, 0xfff, 0x1000, 0x10000, 0x200000, 0x7fffffff, 0x80000000, 0xffffffff,
@@ -245,7 +242,7 @@ static void damage(const struct image *image, unsigned char *bytes)
 	memcpy(bytes + place->at + at, &value, width);
 }
 
-/* Writes the image's file with some damage. */
+/* Writes the image, with random damage, to its file. */
 static void write_damaged(const struct image *image)
 {
 	unsigned char *bytes = malloc(image->len);
@@ -263,7 +260,7 @@ static void write_damaged(const struct image *image)
 	free(bytes);
 }
 
-/* Adds words that may follow the image's name. */
+/* Adds random words to the command, after the name of the image. */
 static void add_words(char *line, size_t room)
 {
 	static const char *const files[] = { "", "/", "/lib", "/dev/zero", "/dev/null", "/proc/self/mem", "/proc/cmdline", "none",
@@ -284,7 +281,7 @@ static void add_words(char *line, size_t room)
 	*end = 0;
 }
 
-/* Reads the log to its end. Returns whether the module said why it refused something. */
+/* Reads the kernel's log to its end. Returns whether it contains an error message of the module. */
 static int read_log(void)
 {
 	static char record[RECORD_BYTES + 1];
@@ -312,7 +309,7 @@ static int read_log(void)
 	}
 }
 
-/* Gives the module a command. Returns the error number. */
+/* Writes a command to the module's device. Returns the error number. */
 static int command(const char *line)
 {
 	int file = open(DEVICE, O_WRONLY), error = 0;
@@ -330,13 +327,14 @@ static int command(const char *line)
 		exit(1);
 	}
 	if (!read_log() && error) {
-		printf("refused without a word: %s: %s\n", strerror(error), line);
+		printf("refused without a reason in the log: %s: %s\n", strerror(error), line);
 		exit(1);
 	}
 	outcomes[error]++;
 	return error;
 }
 
+/* Checks an undamaged image, which must be accepted. */
 static void offer_whole(const struct image *image)
 {
 	char line[512];
@@ -346,11 +344,12 @@ static void offer_whole(const struct image *image)
 	snprintf(line, sizeof(line), "check %s %s", image->id, image->file);
 	error = command(line);
 	if (error) {
-		printf("a good image is refused: %s: %s: %s\n", line, strerror(error), reason);
+		printf("an undamaged image was refused: %s: %s: %s\n", line, strerror(error), reason);
 		exit(1);
 	}
 }
 
+/* Checks a damaged image. It can be accepted or refused. */
 static void offer_damaged(const struct image *image)
 {
 	char line[4096];
@@ -394,7 +393,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < image_count; i++)
 		offer_whole(&images[i]);
 	read_log();
-	printf("%lu rounds, seed %s; taken: %lu", rounds, argv[2], outcomes[0]);
+	printf("%lu rounds, seed %s; accepted: %lu", rounds, argv[2], outcomes[0]);
 	for (int error = 1; error <= MAX_ERRNO; error++)
 		if (outcomes[error])
 			printf("; %s: %lu", strerror(error), outcomes[error]);

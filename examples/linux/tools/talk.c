@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A program that talks over /dev/mk_ipi_peerN (../mk_ipi_peer.h):
+ * Test program for /dev/mk_ipi_peerN (../mk_ipi_peer.h):
  *
- *   talk echo DEVICE CHANNEL            sends back each message, for ever; goes on after a peer's error
- *   talk rounds DEVICE CHANNEL COUNT    sends COUNT messages of all lengths, and expects each back, in order, with poll
- *   talk send DEVICE CHANNEL COUNT      sends COUNT messages, and waits for room; prints the error that it got
- *   talk flood DEVICE CHANNEL           sends until it would have to wait; prints how many messages that were
- *   talk hold DEVICE CHANNEL            opens the channel for reading, and reads nothing
- *   talk until DEVICE CHANNEL           sends and waits until there is an error, prints it, goes on: shows the peer's next life
+ *   talk echo DEVICE CHANNEL            sends back each message, for ever; also goes on after the peer has ended or restarted
+ *   talk rounds DEVICE CHANNEL COUNT    sends COUNT messages of different lengths with poll; each must come back, in order
+ *   talk send DEVICE CHANNEL COUNT      sends COUNT messages, and waits for room; stops at an error, and prints it
+ *   talk flood DEVICE CHANNEL           sends messages until it would have to wait; prints how many it has sent
+ *   talk hold DEVICE CHANNEL            opens the channel for reading, and reads no message
+ *   talk until DEVICE CHANNEL           sends and receives messages, and prints each new error, until it gets a message from the
+ *                                       peer's next life
  *   talk fuzz DEVICE SECONDS            calls the device with random arguments
  */
 #include <errno.h>
@@ -53,7 +54,10 @@ static int echo(int fd)
 	}
 }
 
-/* All lengths, with gaps, so that the longest and the shortest come often. */
+/*
+ * Makes message n, and returns its length. Every eighth message has a length from 8 bytes to MK_IPI_MAX_MESSAGE, the others have
+ * 8 to 207 bytes.
+ */
 static size_t fill(unsigned long n)
 {
 	size_t len = 8 + n * 611 % (MK_IPI_MAX_MESSAGE - 7), i;
@@ -74,11 +78,14 @@ static int rounds(int fd, unsigned long count)
 		struct pollfd one = { .fd = fd, .events = POLLIN };
 		ssize_t len;
 
-		/* A bounded number under way, because the program that sends all back also has to wait for this one. */
+		/*
+		 * At most 16 messages are on their way, so that this program never waits for room while the other program waits
+		 * for room to send messages back.
+		 */
 		if (sent < count && sent - got < 16)
 			one.events |= POLLOUT;
 		if (poll(&one, 1, 30000) != 1) {
-			printf("poll: nothing in 30 s: %lu sent, %lu back\n", sent, got);
+			printf("poll: no event within 30 s: %lu sent, %lu came back\n", sent, got);
 			return 1;
 		}
 		if (one.revents & POLLIN) {
@@ -86,7 +93,7 @@ static int rounds(int fd, unsigned long count)
 			if (len < 0 && errno == EAGAIN)
 				continue;
 			if (len < 0 || (size_t)len != fill(got) || memcmp(message, answer, len)) {
-				printf("message %lu is not as it was sent: %zd: %s\n", got, len, strerror(errno));
+				printf("message %lu came back changed, or was not read: %zd: %s\n", got, len, strerror(errno));
 				return 1;
 			}
 			got++;
@@ -125,7 +132,7 @@ static int flood(int fd)
 	struct pollfd one = { .fd = fd, .events = POLLOUT };
 	unsigned long n;
 
-	/* It takes a moment until this end knows that there is a reader. */
+	/* It takes some time until this kernel knows that the other kernel has a reader. */
 	poll(&one, 1, 10000);
 	for (n = 0; n < 10000000; n++) {
 		size_t len = fill(n);
@@ -137,7 +144,7 @@ static int flood(int fd)
 	return errno != EAGAIN;
 }
 
-/* The errors that it gets while the peer dies and lives again: each one once. */
+/* Sends and receives messages while the peer is killed and restarted. Prints each error once. */
 static int until(int fd)
 {
 	int last = 0;
@@ -160,7 +167,7 @@ static int until(int fd)
 		}
 		if (len > 0 && last == ECONNRESET && one.revents & POLLIN) {
 			printf("works again\n");
-			/* The peer sends back more messages: take them, so that the next reader does not get them. */
+			/* The peer sends back more messages. They are read here, so that the next reader does not get them. */
 			one.events = POLLIN;
 			while (poll(&one, 1, 2000) == 1 && read(fd, answer, sizeof(answer)) > 0)
 				;
@@ -206,7 +213,7 @@ static int fuzz(const char *device, unsigned long seconds)
 		calls++;
 		taken += done >= 0;
 	}
-	printf("%lu calls, %lu of them were taken\n", calls, taken);
+	printf("%lu calls, %lu of them succeeded\n", calls, taken);
 	return !calls;
 }
 
@@ -230,6 +237,6 @@ int main(int argc, char **argv)
 		return until(opened(argv[2], argv[3], O_RDWR | O_NONBLOCK));
 	if (argc == 4 && !strcmp(argv[1], "fuzz"))
 		return fuzz(argv[2], strtoul(argv[3], NULL, 0));
-	fprintf(stderr, "talk: see the head of its source\n");
+	fprintf(stderr, "talk: wrong arguments; the comment at the start of talk.c lists the commands\n");
 	return 2;
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Runs a program at a UART that no driver has: uartsh PORT PROGRAM [WORD...]
+ * Runs a program on a UART without a driver: uartsh PORT PROGRAM [WORD...]
  *
- * A spawned Linux must not let its UART driver look for UARTs, because it would find those of its host. This program polls the
- * UART at
- * PORT through /dev/port, and copies the bytes to and from the program's terminal.
+ * In a spawned Linux the UART driver must not search for UARTs, because it would find those of its host. So this program polls
+ * the UART at PORT through /dev/port, and copies its bytes to and from the terminal of PROGRAM.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,7 +15,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* The UART's registers, and the bits of its line status. */
+/* Offsets of the UART's registers, and bits of its line status register. */
 #define DATA 0
 #define LINE_STATUS 5
 #define HAS_BYTE 0x01
@@ -61,7 +60,7 @@ static void run(const char *terminal, char **words)
 	_exit(127);
 }
 
-/* Copies what is there, both ways. Returns whether anything was; less than 0 if the program has closed its terminal. */
+/* Copies the available bytes in both directions. Returns 1 if there were any, 0 if not, -1 if the terminal is closed. */
 static int move_bytes(unsigned short port, int pty)
 {
 	unsigned char byte;
@@ -73,7 +72,7 @@ static int move_bytes(unsigned short port, int pty)
 		if (write(pty, &byte, 1) == 1)
 			moved = 1;
 	}
-	/* At most a line at a time: what is typed meanwhile must not wait for long. */
+	/* At most 80 bytes in one call, so that input which arrives during this time does not wait for long. */
 	for (int left = 80; left; left--) {
 		got = read(pty, &byte, 1);
 		if (got != 1)
@@ -107,7 +106,7 @@ int main(int argc, char **argv)
 		perror("uartsh: /dev/port");
 		return 1;
 	}
-	/* Held open. Otherwise the other side would seem closed until the program has opened it. */
+	/* This process keeps the terminal open. Otherwise reads of the master fail until the program has opened it. */
 	tty = open(ptsname(pty), O_RDWR | O_NOCTTY);
 	child = fork();
 	if (!child)
