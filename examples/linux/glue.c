@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The parts that only C can do: macros and their constants, functions that are inline in some configurations, and objects whose
- * layout
- * depends on the configuration. Each section says which of these it has. All other code is in Rust.
+ * The parts of the module that must be in C. These are uses of macros and of constants that macros define, calls of functions
+ * that are inline in some configurations, and objects whose layout depends on the configuration. The comment of each section says
+ * why it is in C. All other code is in Rust.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/cpu.h>
@@ -36,22 +36,22 @@
 #include "mk_ipi_linux.h"
 
 #if defined(CONFIG_CFI) || defined(CONFIG_CFI_CLANG)
-#error "mk_ipi hands C functions that Rust calls, and the other way round: not for kernels with CONFIG_CFI"
+#error "the C and Rust parts of mk_ipi call each other's functions by pointers: this does not work with CONFIG_CFI"
 #endif
 
-/* Parameters and exports: macros that make section entries. Rust has string parameters only since 7.x. */
+/* Module parameters and exported symbols. In C because macros define them. Rust has string parameters only since 7.x. */
 char *mk_ipi_glue_memory;
 module_param_named(memory, mk_ipi_glue_memory, charp, 0444);
-MODULE_PARM_DESC(memory, "memory for instances: START+BYTES as reserved by memmap=BYTES$START, or the NAME of a reserve_mem=");
+MODULE_PARM_DESC(memory, "memory for instances: START+BYTES that memmap=BYTES$START has reserved, or the NAME of memory that reserve_mem= has reserved");
 char *mk_ipi_glue_low;
 module_param_named(low, mk_ipi_glue_low, charp, 0444);
-MODULE_PARM_DESC(low, "memory below 1 MiB for kernels that are Linux, START+BYTES as reserved by memmap=BYTES$START: 4K, and 48K for each");
+MODULE_PARM_DESC(low, "memory below 1 MiB, START+BYTES that memmap=BYTES$START has reserved: 4K, and 48K more for each Linux that is to be started");
 char *mk_ipi_glue_generation = "native";
 module_param_named(generation, mk_ipi_glue_generation, charp, 0444);
-MODULE_PARM_DESC(generation, "what regions speak: native (default) or rfc-v2");
+MODULE_PARM_DESC(generation, "the layout of the regions: native (default) or rfc-v2");
 unsigned long mk_ipi_glue_trampoline = 0x40000;
 module_param_named(trampoline, mk_ipi_glue_trampoline, ulong, 0444);
-MODULE_PARM_DESC(trampoline, "page below 1 MiB, borrowed while a CPU starts where there is no low= (default 0x40000)");
+MODULE_PARM_DESC(trampoline, "address of a page below 1 MiB that is overwritten while a CPU starts, if there is no low= (default 0x40000)");
 
 EXPORT_SYMBOL(multikernel_register_handler);
 EXPORT_SYMBOL(multikernel_unregister_handler);
@@ -62,7 +62,7 @@ EXPORT_SYMBOL(mk_receive_pfn);
 EXPORT_SYMBOL(mk_receive_map_page);
 EXPORT_SYMBOL(mk_receive_unmap_page);
 
-/* This CPU: inline functions that also inform lockdep. */
+/* The current CPU and its interrupts. In C because these are macros and inline functions. */
 unsigned long mk_ipi_glue_irq_save(void)
 {
 	unsigned long flags;
@@ -81,7 +81,7 @@ unsigned int mk_ipi_glue_cpu(void)
 	return raw_smp_processor_id();
 }
 
-/* All CPUs: masks and per-CPU variables, reached by macros. */
+/* The CPUs of the machine. In C because macros access the masks and the per-CPU variables. */
 unsigned int mk_ipi_glue_nr_cpus(void)
 {
 	return nr_cpu_ids;
@@ -107,7 +107,7 @@ const struct cpumask *mk_ipi_glue_cpumask_of(unsigned int cpu)
 	return cpumask_of(cpu);
 }
 
-/* The APIC driver's entry points: members of a structure that differs between kernel versions. */
+/* The functions of the APIC driver. In C because they are members of a structure that differs between kernel versions. */
 u32 mk_ipi_glue_apic_read(u32 reg)
 {
 	return apic->read(reg);
@@ -130,7 +130,10 @@ bool mk_ipi_glue_irq_is_on(unsigned int irq, unsigned int cpu)
 	return cpumask_equal(irq_data_get_effective_affinity_mask(irq_get_irq_data(irq)), cpumask_of(cpu));
 }
 
-/* Whether memory is kept from Linux: constants of the resource tree. */
+/*
+ * Returns 0 if the range was reserved at boot, so that Linux does not use it. -EBUSY: a part of it is RAM of Linux. -ENXIO: it is
+ * not reserved. In C because the constants are macros.
+ */
 int mk_ipi_glue_reserved(u64 start, u64 len)
 {
 	if (region_intersects(start, len, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) != REGION_DISJOINT)
@@ -141,8 +144,8 @@ int mk_ipi_glue_reserved(u64 start, u64 len)
 }
 
 /*
- * Whether the host has reserved memory in this kernel's map. The resource tree does not tell it: without PCI, Linux does not put
- * reserved memory there.
+ * Returns whether all pages of the range are reserved in this kernel's memory map, which the host has made. The resource tree
+ * cannot be asked: without PCI, Linux does not put reserved memory into it.
  */
 bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
 {
@@ -155,8 +158,10 @@ bool mk_ipi_glue_is_not_ram(u64 start, u64 len)
 }
 
 /*
- * Whether a page below 1 MiB may be borrowed. It must be RAM that Linux keeps reserved and does not use. Linux's own trampoline
- * is the exception: it takes less than 16 pages, and the first of them are read-only. Macros look at the page tables.
+ * Returns whether the page at `at`, below 1 MiB, can be overwritten for a short time. It must be RAM. Linux reserves all RAM
+ * below 1 MiB, and uses only the pages of its own trampoline. These are fewer than 16 pages, and the first of them are read-only.
+ * So if one of the 16 pages before `at`, or the page itself, is read-only, `at` can be in Linux's trampoline, and is refused. In
+ * C because macros access the page tables.
  */
 bool mk_ipi_glue_may_borrow(u64 at)
 {
@@ -174,7 +179,7 @@ bool mk_ipi_glue_may_borrow(u64 at)
 	return true;
 }
 
-/* Locks: static initialisers, and macros under lockdep. */
+/* The mutexes of lock.rs. In C because macros initialise them, and with lockdep mutex_lock is a macro, too. */
 static DEFINE_MUTEX(mk_ipi_control_lock);
 static DEFINE_MUTEX(mk_ipi_memory_lock);
 static DEFINE_MUTEX(mk_ipi_traffic_lock);
@@ -199,7 +204,7 @@ void mk_ipi_glue_unlock(unsigned int which)
 	mutex_unlock(mk_ipi_locks[which]);
 }
 
-/* Locks that handlers take, too, in hard interrupt context. */
+/* The spin locks of lock.rs. Message handlers take them, too, in hard interrupt context. */
 static DEFINE_RAW_SPINLOCK(mk_ipi_lines_lock);
 static DEFINE_RAW_SPINLOCK(mk_ipi_channels_lock);
 static raw_spinlock_t *const mk_ipi_spin_locks[] = { &mk_ipi_lines_lock, &mk_ipi_channels_lock };
@@ -217,16 +222,16 @@ void mk_ipi_glue_spin_unlock(unsigned int which, unsigned long flags)
 	raw_spin_unlock_irqrestore(mk_ipi_spin_locks[which], flags);
 }
 
-/* Deferred work: one piece for each CPU, made by macros. */
+/* Deferred work: one irq work and one work item for each CPU, and work items of the module. In C because macros define them. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
-#define WQ_PERCPU 0 /* the default there */
+#define WQ_PERCPU 0 /* before 6.18, workqueues are per-CPU by default */
 #endif
 static DEFINE_PER_CPU(struct irq_work, mk_ipi_irq_work);
 static DEFINE_PER_CPU(struct work_struct, mk_ipi_rest);
 static struct delayed_work mk_ipi_tick;
 static DECLARE_WORK(mk_ipi_host_request, mk_ipi_rs_host_request);
 static DECLARE_WORK(mk_ipi_services, mk_ipi_rs_services);
-/* Not a hard irq work: waking tasks and filling a terminal's buffer take locks that sleep under PREEMPT_RT. */
+/* Not a hard irq work, because it wakes tasks and fills buffers of terminals. Both take locks that can sleep with PREEMPT_RT. */
 static struct irq_work mk_ipi_news = IRQ_WORK_INIT(mk_ipi_rs_news);
 static struct workqueue_struct *mk_ipi_queue;
 
@@ -239,7 +244,7 @@ int mk_ipi_glue_start_work(void)
 		INIT_WORK(per_cpu_ptr(&mk_ipi_rest, cpu), mk_ipi_rs_deferred_rest);
 	}
 	INIT_DELAYED_WORK(&mk_ipi_tick, mk_ipi_rs_tick);
-	/* Bound to CPUs, because a run must not migrate. */
+	/* The workqueue is per-CPU, because the deferred work of a CPU must run on this CPU. */
 	mk_ipi_queue = alloc_workqueue("mk_ipi", WQ_PERCPU, 0);
 	return mk_ipi_queue ? 0 : -ENOMEM;
 }
@@ -269,31 +274,31 @@ void mk_ipi_glue_queue_rest(void)
 	queue_work_on(raw_smp_processor_id(), mk_ipi_queue, this_cpu_ptr(&mk_ipi_rest));
 }
 
-/* On the doorbell's CPU: with slots (RFC v2), a poll looks into the slot of the CPU that polls. */
+/* Runs the tick on the CPU that receives the doorbell. With slots (RFC v2), a poll reads only the slot of its own CPU. */
 void mk_ipi_glue_queue_tick(unsigned int ms)
 {
 	queue_delayed_work_on(0, mk_ipi_queue, &mk_ipi_tick, msecs_to_jiffies(ms));
 }
 
-/* Does what a host asks of a kernel that it started: can sleep. CPU 0 never goes offline. */
+/* Queues the work item that does a request of the host. The work item can sleep. It runs on CPU 0, which never goes offline. */
 void mk_ipi_glue_queue_host_request(void)
 {
 	queue_work_on(0, mk_ipi_queue, &mk_ipi_host_request);
 }
 
-/* Does what consoles and channels have to send or to set up: can sleep. */
+/* Queues the work item of consoles and channels, which sends messages, and adds and removes devices. The work item can sleep. */
 void mk_ipi_glue_queue_services(void)
 {
 	queue_work_on(0, mk_ipi_queue, &mk_ipi_services);
 }
 
-/* Programs that wait for a message or at a terminal are woken soon. */
+/* Queues the irq work that wakes programs which wait for a message, or for a terminal. */
 void mk_ipi_glue_queue_news(void)
 {
 	irq_work_queue(&mk_ipi_news);
 }
 
-/* CPU hotplug: inline. */
+/* CPU hotplug. In C because these functions are inline. */
 int mk_ipi_glue_watch_cpus(void)
 {
 	return cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "mk_ipi:prepare", mk_ipi_rs_cpu_prepare, NULL);
@@ -304,7 +309,7 @@ void mk_ipi_glue_unwatch_cpus(int state)
 	cpuhp_remove_state_nocalls(state);
 }
 
-/* The machine's end and its sleep: notifier chains of objects. */
+/* Notifiers of a reboot and of a sleep of the machine. In C because the notifier chains link objects of C. */
 static int mk_ipi_on_reboot(struct notifier_block *self, unsigned long how, void *unused)
 {
 	mk_ipi_rs_end();
@@ -339,7 +344,10 @@ void mk_ipi_glue_unwatch_power(void)
 	unregister_reboot_notifier(&mk_ipi_reboot);
 }
 
-/* Whether the caller may start kernels, as for kexec: constants; inline functions where there is no security module. */
+/*
+ * Checks whether the current task may start a kernel, in the same way as for kexec. In C because of the constants, and because
+ * the functions are inline in a kernel without security modules.
+ */
 const int mk_ipi_glue_image_kind = READING_KEXEC_IMAGE;
 const int mk_ipi_glue_initrd_kind = READING_KEXEC_INITRAMFS;
 
@@ -348,7 +356,7 @@ int mk_ipi_glue_may_start(void)
 	return capable(CAP_SYS_BOOT) ? security_locked_down(LOCKDOWN_KEXEC) : -EPERM;
 }
 
-/* Files: objects whose layout follows the configuration. */
+/* The files. In C because the layout of their objects depends on the configuration. */
 static ssize_t mk_ipi_with_line(const char __user *from, size_t len, int (*run)(const char *, size_t))
 {
 	char *line;
@@ -379,7 +387,7 @@ static ssize_t traffic_write(struct file *file, const char __user *from, size_t 
 DEFINE_SHOW_STORE_ATTRIBUTE(traffic);
 DEFINE_SHOW_ATTRIBUTE(statistics);
 
-/* Directory and regions, for mk-ipi-inspect: an offset is a physical address. file_operations depends on the configuration. */
+/* debugfs `memory`: the directory and the regions, for mk-ipi-inspect. An offset in the file is a physical address. */
 static ssize_t memory_read(struct file *file, char __user *to, size_t len, loff_t *at)
 {
 	void *page;
@@ -406,7 +414,7 @@ static const struct file_operations memory_fops = {
 	.llseek = default_llseek,
 };
 
-/* The open of a misc device finds the device in private_data, but a seq_file needs NULL there. */
+/* When a misc device is opened, private_data points to the device. But single_open requires that it is NULL. */
 static int mk_ipi_device_open(struct inode *inode, struct file *file)
 {
 	file->private_data = NULL;
@@ -450,7 +458,7 @@ void mk_ipi_glue_remove_files(void)
 	misc_deregister(&mk_ipi_device);
 }
 
-/* THIS_MODULE and the present task: macros. */
+/* The reference to this module, and the current task. In C because THIS_MODULE and current are macros. */
 bool mk_ipi_glue_hold_module(void)
 {
 	return try_module_get(THIS_MODULE);
@@ -466,7 +474,10 @@ bool mk_ipi_glue_signal_pending(void)
 	return signal_pending(current);
 }
 
-/* Rate limit: macros. A peer that comes and goes all the time must not fill the log. */
+/*
+ * Returns whether a line may be written to the log now. A peer that says goodbye and comes up again all the time must not fill
+ * the log. In C because the rate limit is a macro.
+ */
 bool mk_ipi_glue_may_log(void)
 {
 	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
@@ -474,7 +485,7 @@ bool mk_ipi_glue_may_log(void)
 	return __ratelimit(&limit);
 }
 
-/* Dynamic debug: a macro with a static branch. One line for each message, off by default. */
+/* Writes a line for each message to the log, if dynamic debug is on. It is off by default. In C because pr_debug is a macro. */
 void mk_ipi_glue_trace(bool sent, int peer, u32 type, u32 len, int result)
 {
 	if (sent)

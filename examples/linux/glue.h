@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The border between glue.c and the Rust of this module; ffi.rs is its other side. */
+/* The functions that the C and Rust parts of this module call of each other. ffi.rs declares the C functions for Rust. */
 #ifndef MK_IPI_GLUE_H
 #define MK_IPI_GLUE_H
 
 #include <linux/types.h>
 
-/* The same values as in Rust: peers.rs and services/channel.rs. */
+/* These must be the same as MAX_INSTANCES in peers.rs and SLOTS in services/channel.rs. */
 #define MK_IPI_MAX_INSTANCES 16
 #define MK_IPI_MAX_CHANNELS 64
 
@@ -13,7 +13,7 @@ struct irq_work;
 struct seq_file;
 struct work_struct;
 
-/* Rust, called by the kernel through glue.c. */
+/* Functions in Rust that the C files call or pass to Linux. */
 void mk_ipi_rs_deferred(struct irq_work *work);
 void mk_ipi_rs_deferred_rest(struct work_struct *work);
 void mk_ipi_rs_tick(struct work_struct *work);
@@ -47,7 +47,7 @@ ssize_t mk_ipi_rs_peer_read(unsigned int slot, u8 *to, size_t room, u32 *seen);
 ssize_t mk_ipi_rs_peer_write(unsigned int slot, const u8 *from, size_t len, u32 *seen);
 __poll_t mk_ipi_rs_peer_ready(unsigned int slot, u32 seen_read, u32 seen_write);
 
-/* glue.c, called by Rust. */
+/* Functions and variables in C, mostly in glue.c and spawned.c, that Rust uses. */
 extern char *mk_ipi_glue_memory;
 extern char *mk_ipi_glue_generation;
 extern char *mk_ipi_glue_low;
@@ -102,7 +102,7 @@ void mk_ipi_glue_queue_news(void);
 void *mk_ipi_glue_alloc(size_t len);
 void mk_ipi_glue_free(void *at);
 
-/* tty.c, called by Rust. */
+/* Functions of tty.c that Rust calls. */
 int mk_ipi_glue_tty_start(bool is_raw);
 void mk_ipi_glue_tty_stop(void);
 int mk_ipi_glue_tty_add(unsigned int id);
@@ -112,7 +112,7 @@ void mk_ipi_glue_tty_wake(unsigned int id);
 void mk_ipi_glue_console_start(void);
 void mk_ipi_glue_console_stop(void);
 
-/* peer.c, called by Rust. */
+/* Functions of peer.c that Rust calls, and mk_ipi_glue_trace of glue.c. */
 int mk_ipi_glue_peer_start(void);
 void mk_ipi_glue_peer_stop(void);
 int mk_ipi_glue_peer_add(unsigned int id);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A network interface for each peer, mkN. Here are the parts of a network device, whose layout depends on the configuration.
- * net.rs
- * decides what goes over the link, and whether there is a carrier (SPEC chapter E).
+ * The network interfaces mkN, one for each peer (SPEC chapter E). This file is the network device. It is in C because the layout
+ * of its objects depends on the configuration. net.rs makes and reads the messages on the link, and decides whether there is a
+ * carrier.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/bottom_half.h>
@@ -22,15 +22,15 @@
 #include "net.h"
 
 #define MAX_PEERS 16
-/* Bytes of messages that wait for NAPI, a power of two. Further messages are dropped, as on any network. */
+/* Size in bytes of the buffer for messages that wait for NAPI, a power of two. If it is full, further messages are dropped. */
 #define ARRIVED (1 << 20)
-/* Bytes in the linear part of a frame that has not come whole: enough for all headers. */
+/* Size in bytes of the linear part of a received frame that does not fit into one page. It has room for all headers. */
 #define LINEAR 256
 
 /* The header of each message that waits for NAPI. */
 struct arrived {
 	u32 msg_type;
-	/* How often the peer's life or opening had changed before this message. */
+	/* The epoch in which the message arrived (struct End in net.rs). */
 	u32 epoch;
 	u32 len;
 };
@@ -39,27 +39,30 @@ struct mk_net {
 	struct net_device *dev;
 	struct napi_struct napi;
 	u8 id;
-	/* The other end: what it takes, and its largest frame. Written by NAPI. */
+	/* What the other end supports (MK_NET_...), and the size of the largest frame that it accepts. Written by NAPI. */
 	u32 takes, max_frame;
-	/* Sending, under the queue's lock: the frame under way, and room for a message. */
+	/* The frame that is being sent, and a buffer for one message. The lock of the transmit queue guards them. */
 	struct sk_buff *out;
 	u8 *message;
-	/* True if the carrier may have changed, or the lane may have space again. */
+	/* True if the carrier can have changed, or the lane can have space again. */
 	bool news;
-	/* Messages that have come: written under the peer's lock, in any context. NAPI reads them, because only it may allocate. */
+	/*
+	 * The messages that wait for NAPI. They are written in any context, under the peer's lock. NAPI reads them, because
+	 * memory for a frame must not be allocated in a hard interrupt.
+	 */
 	DECLARE_KFIFO_PTR(arrived, u8);
 	void *arrived_room;
-	/* Receiving, by NAPI: a message, and the frame under way. */
+	/* The message that NAPI handles, and the frame that is being received. Only NAPI uses them. */
 	u8 *taken;
 	struct sk_buff *in;
 	struct virtio_net_hdr offload;
 };
 
 static struct mk_net *mk_nets[MAX_PEERS];
-/* Initialised statically, because events come before the interfaces are set up. */
+/* Initialised statically, because an event can take a lock before its interface exists. */
 static raw_spinlock_t mk_net_locks[MAX_PEERS] = { [0 ... MAX_PEERS - 1] = __RAW_SPIN_LOCK_UNLOCKED(mk_net_locks) };
 
-/* The peer's lock. Hard interrupt handlers take it, so nothing that can sleep on a real-time kernel is called under it. */
+/* Takes the peer's lock. Hard interrupt handlers take it, too. So code that holds it must not sleep, also on PREEMPT_RT. */
 unsigned long mk_ipi_net_lock(u8 id)
 {
 	unsigned long flags;
@@ -73,7 +76,7 @@ void mk_ipi_net_unlock(u8 id, unsigned long flags)
 	raw_spin_unlock_irqrestore(&mk_net_locks[id], flags);
 }
 
-/* Softirqs wait until the deferred work has finished, and then run at once. */
+/* Holds softirqs back during deferred work. mk_ipi_net_run_softirqs lets them run at once. */
 void mk_ipi_net_hold_softirqs(void)
 {
 	local_bh_disable();
@@ -84,8 +87,9 @@ void mk_ipi_net_run_softirqs(void)
 	local_bh_enable();
 }
 
-/* Sending. Under the queue's lock. */
+/* Sending. The lock of the transmit queue is held. */
 
+/* Ends the frame that is being sent, and counts it as sent or as an error. */
 static void end_out(struct mk_net *net, bool sent)
 {
 	struct sk_buff *skb = net->out;
@@ -100,7 +104,7 @@ static void end_out(struct mk_net *net, bool sent)
 	}
 }
 
-/* Sends the rest of the frame under way. If there is no space, the queue stops until there is. */
+/* Sends the rest of the frame that is being sent. If the lane is full, stops the transmit queue until there is space. */
 static void push(struct mk_net *net)
 {
 	while (net->out) {
@@ -151,7 +155,7 @@ static netdev_tx_t mk_net_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
-/* The features that the other end does not support are done in software here. */
+/* Removes the features that the other end does not support. Linux then does their work in software, before it sends the frame. */
 static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device *dev, netdev_features_t features)
 {
 	struct mk_net *net = netdev_priv(dev);
@@ -166,14 +170,14 @@ static netdev_features_t mk_net_features(struct sk_buff *skb, struct net_device 
 	return vlan_features_check(skb, features);
 }
 
-/* Messages that come, in any context: under the peer's lock. */
+/* Messages that arrive. These functions run in any context, while the peer's lock is held. */
 
 static void wake_napi(struct mk_net *net)
 {
 	napi_schedule(&net->napi);
 }
 
-/* Keeps a message until NAPI takes it. */
+/* Stores a message for NAPI. */
 void mk_ipi_net_keep(u8 id, u32 msg_type, u32 epoch, const void *from, u32 len)
 {
 	struct arrived head = { .msg_type = msg_type, .epoch = epoch, .len = len };
@@ -190,12 +194,14 @@ void mk_ipi_net_keep(u8 id, u32 msg_type, u32 epoch, const void *from, u32 len)
 	wake_napi(net);
 }
 
+/* Counts a message or frame that is invalid. */
 void mk_ipi_net_bad(u8 id)
 {
 	if (mk_nets[id])
 		DEV_STATS_INC(mk_nets[id]->dev, rx_errors);
 }
 
+/* Makes NAPI check the carrier, and continue to send. */
 void mk_ipi_net_news(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
@@ -206,8 +212,9 @@ void mk_ipi_net_news(u8 id)
 	wake_napi(net);
 }
 
-/* Receiving, by NAPI. */
+/* Receiving. NAPI calls these functions. */
 
+/* Drops the frame that is being received, if there is one. */
 void mk_ipi_net_drop(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
@@ -217,7 +224,7 @@ void mk_ipi_net_drop(u8 id)
 	net->in = NULL;
 }
 
-/* Makes room for a frame. If there is no memory, the frame is dropped with all its parts. */
+/* Allocates a frame of `len` bytes. If there is no memory, all parts of this frame are dropped. */
 void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
 {
 	struct mk_net *net = mk_nets[id];
@@ -242,6 +249,7 @@ void mk_ipi_net_begin(u8 id, u32 len, const struct virtio_net_hdr *offload)
 	net->in = skb;
 }
 
+/* Copies a part of the frame that is being received to its place. */
 void mk_ipi_net_put(u8 id, u32 at, const void *from, u32 len)
 {
 	struct mk_net *net = mk_nets[id];
@@ -252,7 +260,7 @@ void mk_ipi_net_put(u8 id, u32 at, const void *from, u32 len)
 	}
 }
 
-/* The frame is whole. */
+/* Passes the frame to Linux's network stack, after all its parts have arrived. */
 void mk_ipi_net_end(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
@@ -263,7 +271,7 @@ void mk_ipi_net_end(u8 id)
 		return;
 	if (net->offload.flags & VIRTIO_NET_HDR_F_DATA_VALID)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
-	/* The packet's headers contain this, too: this call finds contradictions that a peer invented. */
+	/* The call fails if the offload header does not fit the headers of the packet. A faulty peer can send such a frame. */
 	if (virtio_net_hdr_to_skb(skb, &net->offload, true)) {
 		DEV_STATS_INC(net->dev, rx_frame_errors);
 		DEV_STATS_INC(net->dev, rx_errors);
@@ -279,7 +287,7 @@ void mk_ipi_net_end(u8 id)
 	napi_gro_receive(&net->napi, skb);
 }
 
-/* Takes messages that have come, at most `budget`. Returns how many. */
+/* Handles at most `budget` of the messages that wait. Returns how many it has handled. */
 static int take_arrived(struct mk_net *net, int budget)
 {
 	struct arrived head;
@@ -288,7 +296,7 @@ static int take_arrived(struct mk_net *net, int budget)
 	for (done = 0; done < budget; done++) {
 		if (kfifo_out_peek(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head))
 			break;
-		/* It may be half written. Then its writer wakes NAPI again. */
+		/* The message can be incomplete, because it is being written. Its writer then wakes NAPI again. */
 		if (kfifo_len(&net->arrived) < sizeof(head) + head.len)
 			break;
 		if (kfifo_out(&net->arrived, (u8 *)&head, sizeof(head)) < sizeof(head) ||
@@ -299,7 +307,7 @@ static int take_arrived(struct mk_net *net, int budget)
 	return done;
 }
 
-/* Sets the carrier as net.rs says, and lets sending go on. */
+/* Sets the carrier of the device as net.rs says, and continues to send. */
 static void follow_peer(struct mk_net *net)
 {
 	struct netdev_queue *queue = netdev_get_tx_queue(net->dev, 0);
@@ -345,7 +353,7 @@ static int mk_net_open(struct net_device *dev)
 	struct mk_net *net = netdev_priv(dev);
 	unsigned long flags = mk_ipi_net_lock(net->id);
 
-	/* Under the writer's lock. The reader, NAPI, does not run yet. */
+	/* The writers of the buffer hold this lock, and its reader, NAPI, does not run yet. So nothing uses the buffer now. */
 	kfifo_reset(&net->arrived);
 	mk_ipi_net_unlock(net->id, flags);
 	napi_enable(&net->napi);
@@ -404,7 +412,7 @@ static void free_net(struct mk_net *net)
 	free_netdev(net->dev);
 }
 
-/* Process context, one caller at a time. */
+/* Adds the interface to `id`. `me` is this kernel's instance. Runs in process context; one caller at a time. */
 int mk_ipi_net_add(u8 id, u8 me)
 {
 	const u8 mac[ETH_ALEN] = { 0x02, 0x6d, 0x6b, 0, me, id };
@@ -441,6 +449,7 @@ int mk_ipi_net_add(u8 id, u8 me)
 	return err;
 }
 
+/* Removes the interface to `id`, if it exists. Runs in process context; one caller at a time. */
 void mk_ipi_net_remove(u8 id)
 {
 	struct mk_net *net = mk_nets[id];
@@ -456,7 +465,10 @@ void mk_ipi_net_remove(u8 id)
 	free_net(net);
 }
 
-/* It can wait for long. So it is not done in the tick, which shows that this kernel lives. */
+/*
+ * Adds and removes interfaces. This is a work item, because it can wait for a long time. The tick must not wait, because it
+ * writes this kernel's heartbeat.
+ */
 static DECLARE_WORK(mk_net_work, mk_ipi_rs_net_follow);
 
 void mk_ipi_net_queue_follow(void)

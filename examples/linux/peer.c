@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * /dev/mk_ipi_peerN (mk_ipi_peer.h): files, waiting, and memory that is charged to the program that opens. Linux has no Rust
- * interface
- * for these that both 6.12 and 7.3 have. What goes over the link is in Rust (services/channel.rs).
+ * The devices /dev/mk_ipi_peerN (mk_ipi_peer.h): their files, the wait queues, and memory that is charged to the program that
+ * opens a file. In C because Linux has no Rust interface for these that both 6.12 and 7.3 have. services/channel.rs makes and
+ * reads the messages on the link.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/cdev.h>
@@ -24,10 +24,11 @@ struct opened {
 	/* Guards the fields below. It is not held while a call waits. */
 	struct mutex lock;
 	unsigned int peer;
-	/* Its channel's place in the table, or below 0. And what its program was already told. */
+	/* The index of the file's channel in the table of channel.rs. Below 0 if the file is not bound. */
 	int slot;
+	/* The numbers of resets that the program has already learnt, by read and by write. */
 	u32 seen[2];
-	/* A message on its way from or to the program. */
+	/* A buffer for the message that is copied from or to the program. */
 	u8 message[MK_IPI_MAX_MESSAGE];
 };
 
@@ -43,12 +44,12 @@ static int bind(struct file *file, struct opened *opened, u32 channel)
 
 	if (slot < 0)
 		return slot;
-	/* poll reads this without the lock. */
+	/* poll and the waits read opened->slot without the lock. */
 	smp_store_release(&opened->slot, slot);
 	return 0;
 }
 
-/* The file's channel, which is 0 if its program has not chosen one. */
+/* Binds the file to channel 0, if it is not bound to a channel yet. */
 static int bound(struct file *file, struct opened *opened)
 {
 	int err = 0;
@@ -101,7 +102,7 @@ static long peer_ioctl(struct file *file, unsigned int what, unsigned long arg)
 	return err;
 }
 
-/* One try; -EAGAIN if it would have to wait. */
+/* Tries once to read a message. Returns -EAGAIN if there is none. */
 static ssize_t try_read(struct opened *opened, char __user *to, size_t room)
 {
 	ssize_t len;
@@ -114,6 +115,7 @@ static ssize_t try_read(struct opened *opened, char __user *to, size_t room)
 	return len;
 }
 
+/* Tries once to write a message. Returns -EAGAIN if there is no room. */
 static ssize_t try_write(struct opened *opened, const char __user *from, size_t len)
 {
 	ssize_t sent = -EFAULT;
@@ -137,7 +139,7 @@ static ssize_t peer_read(struct file *file, char __user *to, size_t room, loff_t
 
 	if (len || !room)
 		return len;
-	/* A message that was taken cannot be put back. */
+	/* A message that was taken out of the channel cannot be put back. So the buffer is checked before that. */
 	if (fault_in_writeable(to, min_t(size_t, room, MK_IPI_MAX_MESSAGE)))
 		return -EFAULT;
 	for (;;) {
@@ -256,13 +258,13 @@ void mk_ipi_glue_peer_remove(unsigned int id)
 	devices[id] = NULL;
 }
 
-/* Something happened to a channel: in any context but an NMI's. */
+/* Wakes all programs that wait for a channel. Can be called in any context except an NMI. */
 void mk_ipi_glue_peer_wake(unsigned int slot)
 {
 	wake_up_all(&waits[slot]);
 }
 
-/* Memory of a channel, charged to the program that opens it. Can sleep. */
+/* Allocates memory for a channel or a terminal. It is charged to the current program. Can sleep. */
 void *mk_ipi_glue_alloc(size_t len)
 {
 	return kvzalloc(len, GFP_KERNEL_ACCOUNT);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The end of a Linux that another kernel started. It must not touch the machine, which belongs to the host. What would restart
- * the machine or switch it off only stops this kernel's CPUs. As in glue.c, these objects' layout depends on the configuration.
+ * The end of a Linux that another kernel started. Such a Linux must not restart the machine or switch it off, because the machine
+ * belongs to the host. Instead it only stops its own CPUs. In C because the layout of these objects depends on the configuration.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/delay.h>
@@ -20,8 +20,8 @@
 #include "glue.h"
 
 /*
- * This kernel's CPUs do nothing more; the host takes them back. Interrupts are switched off first. Otherwise a timer could start
- * another program here, and that program could wake one on a CPU that is stopped already.
+ * Stops all CPUs of this kernel, and does not return. The host takes the CPUs back later. Interrupts are switched off first.
+ * Otherwise a timer interrupt could make this CPU run another program, and that program could wake one on a stopped CPU.
  */
 static void __noreturn stand_still(void)
 {
@@ -32,14 +32,14 @@ static void __noreturn stand_still(void)
 }
 
 /*
- * The last thing that is done in order before a restart, a halt, a power off or kexec. All devices are shut down, and one CPU
- * runs.
- * The list is run backwards: nothing that affects the machine itself is done before this.
+ * A syscore shutdown operation. Linux calls it before a restart, a halt, a power off or kexec, after all devices were shut down,
+ * and when only one CPU runs. Linux calls these operations in the reverse order of their registration. So it calls this one
+ * before those that change the machine itself.
  */
 static void mk_ipi_last(void)
 {
-	pr_emerg("this kernel ends here; the machine is its host's\n");
-	/* A console's thread prints it, and needs some time. */
+	pr_emerg("this kernel ends here; the machine belongs to its host\n");
+	/* The thread of a console prints this message, and needs some time. */
 	if (!irqs_disabled())
 		msleep(50);
 	mk_ipi_rs_goodbye();
@@ -62,30 +62,30 @@ static struct syscore_ops mk_ipi_last_ops = { .shutdown = mk_ipi_last };
 #define mk_ipi_unregister_last() unregister_syscore_ops(&mk_ipi_last_ops)
 #endif
 
-/* After a panic nothing works well enough to say goodbye. Peers notice that the heartbeat has stopped. */
+/* After a panic this kernel cannot say goodbye reliably, so it does not. Its peers notice that its heartbeat has stopped. */
 static int mk_ipi_on_panic(struct notifier_block *self, unsigned long event, void *message)
 {
 	mk_ipi_rs_over();
-	/* A restart after the time-out would restart the whole machine. */
+	/* After a time-out Linux would restart the complete machine. */
 	panic_timeout = 0;
 	return NOTIFY_DONE;
 }
 
 static struct notifier_block mk_ipi_panic = { .notifier_call = mk_ipi_on_panic };
 
-/* An immediate restart, as by sysrq b or a panic with a time-out, calls no notifier. */
+/* An immediate restart (sysrq b, or a panic with a time-out) calls no notifier. So a kprobe stops this kernel instead. */
 #ifdef CONFIG_KPROBES
 static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
 {
 	mk_ipi_rs_over();
-	pr_emerg("this kernel stops here; the machine is its host's\n");
+	pr_emerg("this kernel stops here; the machine belongs to its host\n");
 	stand_still();
 	return 0;
 }
 
 static struct kprobe mk_ipi_restart;
 
-/* The last function on this path into which a probe can be put. */
+/* Puts the probe into the last function of an immediate restart in which a probe is possible. */
 static void mk_ipi_guard_restart(void)
 {
 	static const char *const names[] = { "native_machine_emergency_restart", "machine_emergency_restart", "emergency_restart" };
@@ -98,7 +98,7 @@ static void mk_ipi_guard_restart(void)
 		if (!err)
 			return;
 	}
-	pr_warn("a restart at once (sysrq b) would restart the whole machine: no probe, error %d\n", err);
+	pr_warn("an immediate restart (sysrq b) would restart the complete machine: no probe, error %d\n", err);
 }
 
 static void mk_ipi_unguard_restart(void)
@@ -108,7 +108,7 @@ static void mk_ipi_unguard_restart(void)
 #else
 static void mk_ipi_guard_restart(void)
 {
-	pr_warn("a restart at once (sysrq b) would restart the whole machine: this kernel has no CONFIG_KPROBES\n");
+	pr_warn("an immediate restart (sysrq b) would restart the complete machine: this kernel has no CONFIG_KPROBES\n");
 }
 
 static void mk_ipi_unguard_restart(void)
@@ -134,13 +134,13 @@ void mk_ipi_glue_unwatch_end(void)
 	atomic_notifier_chain_unregister(&panic_notifier_list, &mk_ipi_panic);
 }
 
-/* As after a press of the power button: programs end first. */
+/* Shuts this kernel down as the power button does: its programs end first. */
 void mk_ipi_glue_power_off(void)
 {
 	orderly_poweroff(true);
 }
 
-/* The thread that serves the host: macros. */
+/* The thread of serve mode (traffic/serve.rs). In C because kthread_run is a macro. */
 static struct task_struct *mk_ipi_serving;
 
 int mk_ipi_glue_start_serving(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A CPU begins here after SIPI: real mode, CS = page >> 4, IP = 0 (Intel SDM vol. 3A, 8.4.4). The code can lie in any page below
- * 1 MiB, and finds its own addresses from CS. It enters 32-bit protected mode, flat, and jumps to the exit below, which
- * start.rs has copied to the start page.
+ * A CPU begins here after a SIPI, in real mode, with CS = address of the page >> 4 and IP = 0 (Intel SDM vol. 3A, 8.4.4). The
+ * code can be in any page below 1 MiB, because it computes its addresses from CS. It enters 32-bit protected mode with flat
+ * segments, and jumps to the code at mk_ipi_trampoline_exit, which start.rs has copied to the start page.
  */
     .pushsection .rodata.mk_ipi_trampoline, "a", @progbits
     .balign 16
@@ -15,7 +15,7 @@ mk_ipi_trampoline_start:
     movw %cs, %ax
     movw %ax, %ds
     movzwl %ax, %ebx
-    shll $4, %ebx                   /* the page */
+    shll $4, %ebx                   /* the address of this page */
     addl %ebx, 2f - mk_ipi_trampoline_start + 2
     addl %ebx, 3f - mk_ipi_trampoline_start
     lgdtl 2f - mk_ipi_trampoline_start
@@ -47,10 +47,13 @@ mk_ipi_trampoline_start:
     .word 0x08
     .balign 4
 mk_ipi_trampoline_mailbox:
-    .long 0, 0, 0, 0                /* the exit, the PVH entry, the start page, the flag */
+    .long 0, 0, 0, 0                /* addresses: the copied exit, the PVH entry, the start page, the flag */
 mk_ipi_trampoline_end:
 
-/* %eax: PVH entry, %ebx: start page, %ecx: flag. The CPU has left the page below 1 MiB. */
+/*
+ * The CPU is now in the start page, and has left the page below 1 MiB. It sets the flag, and jumps to the PVH entry.
+ * %eax: address of the PVH entry. %ebx: address of the start page, for the kernel. %ecx: address of the flag.
+ */
 mk_ipi_trampoline_exit:
     movl $1, (%ecx)
     jmp *%eax

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The terminals /dev/ttyMK<ID>, each a line to the kernel <ID>, and the console that a spawned Linux has at its host. Linux has
- * no Rust interface to either. What goes over the link is in Rust (services/console.rs). The lock of the lines is taken
- * there. It is not held when the tty core is called, because a callback of the tty core can take it.
+ * The terminals /dev/ttyMK<ID>, each of which is connected to the kernel <ID>, and the console by which a spawned Linux sends its
+ * log to its host. In C because Linux has no Rust interface for terminals and consoles. services/console.rs makes and reads the
+ * messages on the link. Its functions take the lock of the lines. This lock is not held when the tty core is called, because a
+ * callback of the tty core can take it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/console.h>
@@ -19,7 +20,7 @@
 struct mk_ipi_tty {
 	struct tty_port port;
 	struct device *device;
-	/* Held by code that fills the port's buffer. Taken before the lock of the lines. */
+	/* Held while the port's buffer is filled. It is taken before the lock of the lines. */
 	spinlock_t push_lock;
 	bool is_open;
 	bool is_throttled;
@@ -100,7 +101,7 @@ static unsigned int id_of(struct tty_port *port)
 	return container_of(port, struct mk_ipi_tty, port) - ttys;
 }
 
-/* A program begins to read, or the last reader has closed the terminal. */
+/* Called when the first program opens the terminal. tty_shutdown is called when the last program has closed it. */
 static int tty_activate(struct tty_port *port, struct tty_struct *tty)
 {
 	unsigned int id = id_of(port);
@@ -126,8 +127,8 @@ static const struct tty_port_operations mk_ipi_tty_port_ops = {
 };
 
 /*
- * A line to a kernel that has a login at its end is raw here, because that end echoes. The line of a spawned Linux to its host is
- * not raw, because a login of this Linux reads from it.
+ * Registers the driver of the terminals. On the host the terminals are in raw mode (is_raw), because the other kernel echoes the
+ * input. In a spawned Linux the terminal is not in raw mode, because a login of this Linux reads from it.
  */
 int mk_ipi_glue_tty_start(bool is_raw)
 {
@@ -195,7 +196,7 @@ void mk_ipi_glue_tty_remove(unsigned int id)
 	tty_unregister_device(driver, id);
 }
 
-/* Passes a piece of what came to the reader. Returns whether there may be more. */
+/* Passes some of the bytes that have arrived to the reader of the terminal. Returns whether there can be more bytes. */
 static bool push(struct mk_ipi_tty *to, unsigned int id)
 {
 	u8 piece[256];
@@ -216,14 +217,14 @@ static bool push(struct mk_ipi_tty *to, unsigned int id)
 	return taken == sizeof(piece);
 }
 
-/* Passes to the reader all that it takes. In any context except an NMI and a hard interrupt. */
+/* Passes the bytes that have arrived to the reader, as many as it accepts. Must not be called in an NMI or a hard interrupt. */
 void mk_ipi_glue_tty_drain(unsigned int id)
 {
 	struct mk_ipi_tty *to = &ttys[id];
 	unsigned long flags;
 	bool more;
 
-	/* Bytes that come before the terminal exists wait for it. */
+	/* Bytes that arrive before the terminal exists stay in the line's buffer. */
 	if (!READ_ONCE(to->device))
 		return;
 	do {
@@ -233,7 +234,7 @@ void mk_ipi_glue_tty_drain(unsigned int id)
 	} while (more);
 }
 
-/* There is room for writers. */
+/* Wakes the writers of a terminal, because there is room. */
 void mk_ipi_glue_tty_wake(unsigned int id)
 {
 	if (READ_ONCE(ttys[id].device))
@@ -241,14 +242,13 @@ void mk_ipi_glue_tty_wake(unsigned int id)
 }
 
 /*
- * The console. printk's own buffer keeps what was printed before the host listens. Only then the console is registered, and it
- * begins with the oldest record. A record also waits in that buffer for room in the lane. In a panic, an emergency or an NMI, a
- * record that
- * waits too long for room is dropped.
+ * The console. It is registered when the host asks for this kernel's log. It then begins with the oldest record in printk's
+ * buffer, so earlier records are sent, too. If the lane is full, records wait in that buffer. But in a panic, an emergency or an
+ * NMI, a record that waits too long for room is dropped.
  */
 static bool is_stopping;
 static DEFINE_MUTEX(console_device_lock);
-/* A record, with CR in each line. Under the lock. */
+/* A record in which CR was put before each LF. The device lock guards it. */
 static char record[2 * 2048];
 
 static size_t with_cr(char *to, size_t room, const char *from, size_t len, size_t *used)
@@ -269,7 +269,7 @@ static void console_write_thread(struct console *con, struct nbcon_write_context
 	size_t at = 0, len, used;
 	long sent;
 
-	/* If another context has taken the console over, the buffer belongs to that one. */
+	/* If this fails, another context has taken the console over, and uses the buffer. */
 	if (!nbcon_enter_unsafe(wctxt))
 		return;
 	len = with_cr(record, sizeof(record), wctxt->outbuf, wctxt->len, &used);
@@ -286,7 +286,10 @@ static void console_write_thread(struct console *con, struct nbcon_write_context
 	}
 }
 
-/* Waits up to ten milliseconds for a piece. After one that had no room in that time, it does not wait any more. */
+/*
+ * Waits up to ten milliseconds for room, for each piece of the record. If there was no room in that time, later pieces are
+ * dropped without a wait, until a piece could be sent.
+ */
 static void console_write_atomic(struct console *con, struct nbcon_write_context *wctxt)
 {
 	static bool is_stuck;
@@ -342,7 +345,7 @@ static struct console mk_ipi_console = {
 	.device_lock = console_lock_device,
 	.device_unlock = console_unlock_device,
 	.device = console_tty,
-	/* Enabled even if no console= names it. */
+	/* CON_ENABLED: the console is used even if no console= names it. */
 	.flags = CON_NBCON | CON_PRINTBUFFER | CON_ENABLED,
 	.index = 0,
 };
