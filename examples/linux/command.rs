@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands that are written to `/dev/mk_ipi`: each write is one command, in words.
+//! The commands of `/dev/mk_ipi`. Each write is one command: words, separated by spaces.
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `give CPU...` | takes CPUs from Linux; CPU is Linux's number of it |
+//! | `give CPU...` | puts these CPUs offline, so that instances can use them; CPU is Linux's number of the CPU |
 //! | `take CPU...` | gives these CPUs back to Linux |
-//! | `create ID cpus=CPU[,CPU...] [may=CPU[,CPU...]] [pool=BYTES]` | makes an instance with a region; `may`: CPUs that it can get later |
-//! | `start ID FILE [initrd=FILE] [WORD...]` | starts the kernel in FILE on the instance, with these words on its command line |
-//! | `check ID FILE [initrd=FILE] [WORD...]` | does all of that except the start, and undoes it |
-//! | `give CPU... to=ID` | moves CPUs to a kernel that runs, also from Linux |
-//! | `take CPU... from=ID` | moves them from that kernel back to Linux |
-//! | `stop ID [SECONDS]` | asks the kernel to stop (native), waits up to SECONDS (10) for its goodbye, stops its CPUs |
-//! | `kill ID` | stops its CPUs at once |
-//! | `destroy ID` | removes the instance |
-//! | `send ID TYPE TEXT` | sends a message |
+//! | `create ID cpus=CPU[,CPU...] [may=CPU[,CPU...]] [pool=BYTES]` | makes instance ID with a pool and a region; `may=` names CPUs that it can get later |
+//! | `start ID FILE [initrd=FILE] [WORD...]` | starts the kernel in FILE on instance ID; WORD is put on the command line of the kernel |
+//! | `check ID FILE [initrd=FILE] [WORD...]` | prepares such a start, and says whether it is possible; does not start the kernel |
+//! | `give CPU... to=ID` | moves CPUs to the kernel of instance ID, which runs; takes them from Linux first, if Linux uses them |
+//! | `take CPU... from=ID` | moves CPUs from the kernel of instance ID, which runs, to Linux |
+//! | `stop ID [SECONDS]` | asks the kernel to stop (native link only), waits up to SECONDS (default 10) for its goodbye, then stops its CPUs |
+//! | `kill ID` | stops the CPUs of the instance at once |
+//! | `destroy ID` | removes the instance, whose kernel must not run |
+//! | `send ID TYPE TEXT` | sends TEXT as a message of type TYPE to instance ID |
 //!
 //! A Linux that another kernel started accepts only `send`.
 
@@ -29,9 +29,10 @@ use mk_ipi_core::abi::boot_param::parse_size;
 use mk_ipi_core::abi::{InstanceId, MessageType};
 use mk_ipi_x86::Microseconds;
 
-/// How long a kernel is given to say goodbye, if the command does not say it. A Linux first ends its programs.
+/// How many seconds `stop` waits for the kernel's goodbye, if the command does not name a time. A Linux first ends its
+/// programs.
 const STOP_SECONDS: u32 = 10;
-/// The longest time that it can be given.
+/// The longest time that the command `stop` accepts, in seconds.
 const MAX_STOP_SECONDS: u32 = 600;
 
 /// Runs the command on one line. Returns 0, or a negative error number.
@@ -41,7 +42,7 @@ extern "C" fn mk_ipi_rs_command(line: *const c_char, len: usize) -> c_int {
     let line = unsafe { core::slice::from_raw_parts(line.cast::<u8>(), len) };
     let done = match core::str::from_utf8(line) {
         Ok(line) if !line.contains('\0') => run(line.trim()),
-        _ => refuse!(EINVAL, "a command is text"),
+        _ => refuse!(EINVAL, "a command must be UTF-8 text without NUL"),
     };
     match done {
         Ok(()) => 0,
@@ -49,7 +50,7 @@ extern "C" fn mk_ipi_rs_command(line: *const c_char, len: usize) -> c_int {
     }
 }
 
-/// A number, decimal or after `0x` hexadecimal.
+/// Parses a decimal number, or a hexadecimal number that begins with `0x`.
 fn number(word: &str) -> Option<u32> {
     match word.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
@@ -57,7 +58,7 @@ fn number(word: &str) -> Option<u32> {
     }
 }
 
-/// The first word, and the rest.
+/// Splits `text` into its first word and the rest.
 fn split(text: &str) -> (&str, &str) {
     let (word, rest) = text.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((text, ""));
     (word, rest.trim_start())
@@ -67,7 +68,9 @@ fn run(line: &str) -> Result {
     let (verb, rest) = split(line);
     match verb {
         "send" => {}
-        _ if role::is_joined() => return refuse!(EPERM, "another kernel is the host; this one takes: send"),
+        _ if role::is_joined() => {
+            return refuse!(EPERM, "another kernel is the host; this kernel accepts only the command send")
+        }
         _ => {}
     }
     match verb {
@@ -90,12 +93,12 @@ fn run(line: &str) -> Result {
                 ("stop", _) => stop(id, rest),
                 ("kill", "") => host::with(|host| host.kill(id)),
                 ("destroy", "") => host::with(|host| host.destroy(id)),
-                _ => refuse!(EINVAL, "{verb} takes an instance, and nothing else: {rest}"),
+                _ => refuse!(EINVAL, "{verb} takes only the number of an instance; there is more: {rest}"),
             }
         }
         _ => refuse!(
             EINVAL,
-            "no such command: {verb}; give, take, create, start, check, stop, kill, destroy, send"
+            "no such command: {verb}; the commands are give, take, create, start, check, stop, kill, destroy, send"
         ),
     }
 }
@@ -122,17 +125,18 @@ fn with_instance(
     each_cpu(words, |cpu| act(id, cpu), |cpu| undo(id, cpu))
 }
 
-/// Does it for one or more CPUs: for all, or on an error for none.
+/// Calls `act` for each CPU that `words` names. If one call fails, calls `undo` for the CPUs before it, and returns the
+/// error.
 fn each_cpu(words: &str, act: impl Fn(u32) -> Result, undo: impl Fn(u32) -> Result) -> Result {
     if words.trim().is_empty() {
-        return refuse!(EINVAL, "which CPUs?");
+        return refuse!(EINVAL, "no CPU is named");
     }
     words.split_ascii_whitespace().try_for_each(|word| cpu(word).map(drop))?;
     let cpus = || words.split_ascii_whitespace().filter_map(number);
     for (done, cpu) in cpus().enumerate() {
         if let Err(e) = act(cpu) {
             for cpu in cpus().take(done) {
-                // If that fails, the log says so.
+                // If `undo` fails, the log says so.
                 let _ = undo(cpu);
             }
             return Err(e);
@@ -141,7 +145,7 @@ fn each_cpu(words: &str, act: impl Fn(u32) -> Result, undo: impl Fn(u32) -> Resu
     Ok(())
 }
 
-/// CPUs, separated by commas.
+/// Parses numbers of CPUs, separated by commas.
 fn list(words: &str) -> Result<CpuList> {
     let mut cpus = CpuList::NONE;
     for name in words.split(',') {
@@ -162,27 +166,27 @@ fn create(id: InstanceId, words: &str) -> Result {
                 Ok(size) => pool = size,
                 Err(e) => return refuse!(EINVAL, "{word}: {e:?}"),
             },
-            _ => return refuse!(EINVAL, "none of cpus=, may=, pool=: {word}"),
+            _ => return refuse!(EINVAL, "create takes only cpus=, may= and pool=, not {word}"),
         }
     }
     host::with(|host| host.create(id, &cpus, &may, pool))
 }
 
-/// What a kernel is started from.
+/// Reads the image and the initramfs that the command names, and calls `act` with them.
 fn with_files(
     id: InstanceId,
     rest: &str,
     act: fn(&mut host::Host, InstanceId, &host::Files<'_>) -> Result,
 ) -> Result {
-    // SAFETY: it looks at the task that runs this.
-    check(unsafe { ffi::mk_ipi_glue_may_start() }, format_args!("you may not start a kernel"))?;
+    // SAFETY: it only reads the rights of the current task.
+    check(unsafe { ffi::mk_ipi_glue_may_start() }, format_args!("this task may not start a kernel"))?;
     let (image, rest) = split(rest);
     let (first, others) = split(rest);
     let (initrd, words) = match first.strip_prefix("initrd=") {
         Some(path) => (Some(path), others),
         None => (None, rest),
     };
-    // The host's lock is not held here: a slow medium delays no one else.
+    // The host's lock is not held while the files are read, so a slow disk does not delay other commands.
     let image = File::image(image)?;
     let initrd = initrd.map(File::initrd).transpose()?;
     host::with(|host| act(host, id, &host::Files { image: &image, initrd: initrd.as_ref(), words }))
@@ -194,7 +198,10 @@ fn stop(id: InstanceId, seconds: &str) -> Result {
         seconds => number(seconds).filter(|s| *s <= MAX_STOP_SECONDS),
     };
     let Some(seconds) = seconds else {
-        return refuse!(EINVAL, "stop takes an instance, and at most {MAX_STOP_SECONDS} seconds");
+        return refuse!(
+            EINVAL,
+            "stop takes the number of an instance and a time of at most {MAX_STOP_SECONDS} seconds"
+        );
     };
     if !host::stop(id, Microseconds(seconds * 1_000_000))? {
         pr_info!("instance {} was stopped without its goodbye\n", id.get());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that this Linux must not use: those that it gave away, or that its host did not give it. They are kept offline.
+//! The CPUs that this Linux must not use: CPUs that it gave away, or CPUs that its host did not give to it. This module
+//! keeps them offline.
 
 use crate::failure::{check, refuse, Result};
 use crate::platform::MAX_CPUS;
@@ -37,9 +38,10 @@ impl Set {
     }
 }
 
-/// The CPUs that are given away, or never belonged to this Linux.
+/// The CPUs that this Linux must not use. The names and messages below call each of them "given away", also if it never
+/// belonged to this Linux.
 static GIVEN: Set = Set::new();
-/// Those of them that were online when Linux gave them away.
+/// The CPUs that were online when Linux gave them away.
 static WERE_ONLINE: Set = Set::new();
 
 /// Returns whether `cpu` is given away.
@@ -47,7 +49,7 @@ pub fn is_given(cpu: u32) -> bool {
     GIVEN.has(cpu)
 }
 
-/// The physical ids of the CPUs that the machine has and Linux has not given away.
+/// The physical ids of the present CPUs that are not given away.
 pub fn kept() -> impl Iterator<Item = PhysCpuId> {
     (0..MAX_CPUS as u32).filter(|cpu| !is_given(*cpu)).filter_map(apic_id)
 }
@@ -57,7 +59,7 @@ pub fn given() -> impl Iterator<Item = u32> {
     (0..MAX_CPUS as u32).filter(|cpu| is_given(*cpu))
 }
 
-/// The APIC id of a CPU that the machine has.
+/// The APIC id of the CPU with Linux's number `cpu`; `None` if there is no such CPU.
 pub fn apic_id(cpu: u32) -> Option<PhysCpuId> {
     // SAFETY: the number was checked.
     unsafe { ffi::mk_ipi_glue_cpu_present(cpu).then(|| PhysCpuId(ffi::mk_ipi_glue_apic_id(cpu).into())) }
@@ -84,16 +86,16 @@ pub fn give(cpu: u32) -> Result {
         return refuse!(ENXIO, "there is no CPU {cpu}");
     }
     if cpu == DOORBELL_CPU {
-        return refuse!(EBUSY, "CPU {cpu} takes Linux's own doorbell");
+        return refuse!(EBUSY, "CPU {cpu} receives Linux's own doorbell");
     }
     if is_given(cpu) {
         return refuse!(EEXIST, "CPU {cpu} is given away already");
     }
     // SAFETY: it is the number of a CPU.
     WERE_ONLINE.set(cpu, unsafe { ffi::mk_ipi_glue_cpu_online(cpu) });
-    // This comes first, so that nothing puts the CPU online again in between.
+    // The CPU is marked before it goes offline, so that nothing puts it online again.
     GIVEN.set(cpu, true);
-    // SAFETY: process context. 1 says that it was offline before.
+    // SAFETY: process context. The result 1 means that the CPU was offline before.
     let removed = check(unsafe { ffi::remove_cpu(cpu) }, format_args!("CPU {cpu} does not go offline"));
     if removed.is_err() {
         GIVEN.set(cpu, false);
@@ -108,7 +110,7 @@ pub fn forbid(is_not_ours: impl Fn(PhysCpuId) -> bool) {
         .for_each(|cpu| GIVEN.set(cpu, true));
 }
 
-/// Linux's number of the CPU with that APIC id.
+/// Linux's number of the CPU with the APIC id `id`.
 pub fn number_of(id: PhysCpuId) -> Option<u32> {
     (0..MAX_CPUS as u32).find(|cpu| apic_id(*cpu) == Some(id))
 }
@@ -116,7 +118,7 @@ pub fn number_of(id: PhysCpuId) -> Option<u32> {
 /// Puts `cpu`, which the host has given to this kernel, online.
 pub fn use_one(cpu: u32) -> Result {
     GIVEN.set(cpu, false);
-    // SAFETY: process context. 1 says that it was online before.
+    // SAFETY: process context. The result 1 means that the CPU was online before.
     let added = check(unsafe { ffi::add_cpu(cpu) }, format_args!("CPU {cpu} does not come online"));
     if added.is_err() {
         GIVEN.set(cpu, true);
@@ -124,7 +126,7 @@ pub fn use_one(cpu: u32) -> Result {
     added.map(drop)
 }
 
-/// Takes `cpu` from Linux, if Linux uses it: the host that gave it wants it back.
+/// Does what the host asks: puts `cpu` offline, if it is online, and marks it as given away.
 pub fn give_up(cpu: u32) -> Result {
     // SAFETY: it is the number of a CPU.
     if unsafe { ffi::mk_ipi_glue_cpu_online(cpu) } {
@@ -138,17 +140,18 @@ pub fn give_up(cpu: u32) -> Result {
 /// Gives back to Linux all CPUs that it has given away.
 pub fn take_all() {
     for cpu in given() {
-        // If that fails, the log says so.
+        // If `take` fails, the log says so.
         let _ = take(cpu);
     }
 }
 
-/// Gives `cpu` back to Linux. No instance may have it. It is put online if it was online before.
+/// Gives `cpu` back to Linux. The CPU must not belong to an instance. It is put online if it was online when it was given
+/// away.
 pub fn take(cpu: u32) -> Result {
     let (true, Some(id)) = (is_given(cpu), apic_id(cpu)) else {
         return refuse!(EINVAL, "CPU {cpu} is not given away");
     };
-    // SAFETY: no instance has the CPU (the caller promises it), so at most a kernel that was not stopped runs on it.
+    // SAFETY: no instance has the CPU (the caller promises it). So if code still runs on it, nobody needs this code.
     unsafe { start::stop(id)? };
     GIVEN.set(cpu, false);
     if WERE_ONLINE.has(cpu) {
@@ -166,22 +169,22 @@ pub fn take(cpu: u32) -> Result {
 #[no_mangle]
 extern "C" fn mk_ipi_rs_cpu_prepare(cpu: u32) -> c_int {
     if is_given(cpu) {
-        pr_err!("CPU {cpu} belongs to another kernel: only the host moves it\n");
+        pr_err!("CPU {cpu} belongs to another kernel: only a command on the host can move it\n");
         return crate::failure::errno::EBUSY.to_c();
     }
     deferred::cpu_starts(cpu);
     0
 }
 
-/// Keeps Linux from putting a CPU online that is not its own.
+/// The CPU hotplug callback that refuses to put a CPU online that is given away. Dropping this removes the callback.
 pub struct Watch(c_int);
 
 impl Watch {
-    /// Begins to watch.
+    /// Registers the callback.
     pub fn new() -> Result<Self> {
         // SAFETY: called once; `drop` undoes it.
         let state = unsafe { ffi::mk_ipi_glue_watch_cpus() };
-        check(state, format_args!("no room among the CPU hotplug states"))?;
+        check(state, format_args!("no CPU hotplug state is free"))?;
         Ok(Self(state))
     }
 }

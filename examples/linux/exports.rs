@@ -12,11 +12,12 @@ use mk_ipi_core::platform::{Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{LookupError, SendError, UnregisterError};
 
-/// Registers `callback` for messages of type `ty`. Returns NULL for a null callback, or if all places are taken.
+/// Registers `callback` for messages of type `ty`. Returns NULL if `callback` is NULL, or if no more handlers can be
+/// registered.
 ///
 /// # Safety
 ///
-/// Any CPU may call `callback` with `ctx`, with interrupts off, until it is unregistered.
+/// Until it is unregistered, `callback` can be called with `ctx` on any CPU, with interrupts off.
 #[no_mangle]
 unsafe extern "C" fn multikernel_register_handler(
     callback: Option<DataCallback>,
@@ -24,18 +25,19 @@ unsafe extern "C" fn multikernel_register_handler(
     ty: c_uint,
 ) -> *mut c_void {
     let handle = callback.and_then(|call| ENDPOINT.register(MessageType(ty), Callback::Data(call, ctx)).ok());
-    // Bits 63..32 are the serial number, 31..0 the index. 1 is added, so that it is never NULL.
+    // The handle consists of a serial number (bits 63..32) and an index (bits 31..0). 1 is added, so that the result is not
+    // NULL.
     handle.map_or(core::ptr::null_mut(), |h| (h.to_bits() as usize).wrapping_add(1) as *mut c_void)
 }
 
-/// Ends a registration. NULL, or one that was ended before, has no effect. Can sleep.
+/// Unregisters a handler. Does nothing if `handler` is NULL, or was unregistered before. Can sleep.
 #[no_mangle]
 extern "C" fn multikernel_unregister_handler(handler: *mut c_void) {
     let Some(bits) = (handler as usize).checked_sub(1) else { return };
     let handle = ENDPOINT.handle_from_bits(bits as u64);
     if ENDPOINT.unregister(handle) == Err(UnregisterError::InCallback) {
-        // Callbacks run with interrupts off. So a task is never inside a callback, except one that calls this from its
-        // own callback.
+        // Callbacks run with interrupts off, so no other code of this CPU runs during a callback. So this error means that
+        // the callback itself has called this function.
         pr_err!("a handler cannot be unregistered inside a callback; it stays registered\n");
     }
 }
@@ -63,7 +65,7 @@ unsafe extern "C" fn multikernel_send_ipi_data(
     send(to, ty, payload.get(..len).unwrap_or(&[]))
 }
 
-/// Does the checks in the order of this generation. The field for the type has 32 bits.
+/// Sends a message. Makes the checks in the same order as RFC v2. Only the low 32 bits of `ty` are sent.
 fn send(to: c_int, ty: c_ulong, payload: &[u8]) -> c_int {
     let Ok(to) = u8::try_from(to) else { return Errno::EINVAL.to_c() };
     let id = InstanceId::new(to);
@@ -74,7 +76,8 @@ fn send(to: c_int, ty: c_ulong, payload: &[u8]) -> c_int {
         Ok(_) => {}
     }
     let result = match ENDPOINT.send(id, MessageType(ty as u32), payload) {
-        // A stored message counts as sent: a caller that took a lost doorbell for a failure would send it twice.
+        // The message was stored, but the doorbell failed. This is no error, because otherwise the caller would send the
+        // message again, and it would be delivered twice.
         Ok(_) | Err(SendError::NotRung(_)) => 0,
         Err(SendError::Instance(LookupError::Destroyed)) => Errno::EINVAL.to_c(),
         Err(e) => e.errno().to_c(),
@@ -83,18 +86,20 @@ fn send(to: c_int, ty: c_ulong, payload: &[u8]) -> c_int {
     result
 }
 
-/// For a vector of the caller's own that peers ring. Interrupts are off.
+/// Handles a doorbell at a vector that the calling module has allocated itself. Interrupts must be off.
 #[no_mangle]
 extern "C" fn generic_multikernel_interrupt() {
     ENDPOINT.on_interrupt();
 }
 
-/// Sends the number of a page.
+/// Sends a page frame number.
 #[no_mangle]
 extern "C" fn mk_send_pfn(to: c_int, pfn: c_ulong) -> c_int {
     send(to, MK_PFN_IPI_TYPE.0.into(), &encode_pfn(Pfn(pfn)))
 }
 
+/// The page frame number in a message; `None` if it is not a valid message with a page frame number.
+///
 /// # Safety
 ///
 /// `data` is NULL or a message.
@@ -122,7 +127,7 @@ unsafe extern "C" fn mk_receive_pfn(data: *const MkIpiData, out: *mut c_ulong) -
     }
 }
 
-/// Maps the page that a message names. Returns NULL if the page is in no instance's pool. Can sleep.
+/// Maps the page whose number is in a message. Returns NULL if the page is not in the pool of an instance. Can sleep.
 ///
 /// # Safety
 ///
@@ -133,13 +138,13 @@ unsafe extern "C" fn mk_receive_map_page(data: *const MkIpiData) -> *mut c_void 
     let page = unsafe { pfn_of(data) }.and_then(|pfn| ENDPOINT.map_pfn(pfn).ok());
     page.map_or(core::ptr::null_mut(), |page| {
         let at = page.words().as_ptr().cast_mut().cast();
-        // It stays mapped until `mk_receive_unmap_page`.
+        // The page stays mapped until `mk_receive_unmap_page`.
         core::mem::forget(page);
         at
     })
 }
 
-/// Undoes `mk_receive_map_page`. NULL has no effect.
+/// Unmaps a page that `mk_receive_map_page` has mapped. Does nothing if `page` is NULL.
 ///
 /// # Safety
 ///
@@ -148,7 +153,7 @@ unsafe extern "C" fn mk_receive_map_page(data: *const MkIpiData) -> *mut c_void 
 unsafe extern "C" fn mk_receive_unmap_page(page: *mut c_void) {
     if let Some(first) = NonNull::new(page.cast::<AtomicU64>()) {
         let words = NonNull::slice_from_raw_parts(first, PAGE_SIZE as usize / 8);
-        // SAFETY: it is the mapping that `mk_receive_map_page` left (the caller promises it).
+        // SAFETY: `mk_receive_map_page` has made this mapping, and it still exists (the caller promises it).
         unsafe { Linux.unmap(Mapping::new(words)) };
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why something was refused: a number for the caller, words for the kernel's log.
+//! Errors. The caller gets an error number, and the kernel's log gets a sentence that says the reason.
 
 use core::fmt::{self, Write};
 use kernel::prelude::*;
@@ -16,10 +16,10 @@ impl<const N: usize> Text<N> {
     /// No text.
     pub const EMPTY: Self = Self { bytes: [0; N], len: 0 };
 
-    /// The formatted arguments.
+    /// Formats `args`.
     pub fn of(args: fmt::Arguments<'_>) -> Self {
         let mut text = Self::EMPTY;
-        // It never fails, because it cuts off what is too long.
+        // This never fails, because `write_str` cuts off text that is too long.
         let _ = text.write_fmt(args);
         text
     }
@@ -44,27 +44,28 @@ impl<const N: usize> Write for Text<N> {
     }
 }
 
-/// Something was refused, and all that had been done for it was undone. The reason was written to the log.
+/// The error of an operation that failed. The operation has undone what it had done before the failure, and has written
+/// the reason to the log.
 pub struct Failure(Errno);
 
-/// `Ok`, or why not.
+/// The result of an operation that can fail.
 pub type Result<T = ()> = core::result::Result<T, Failure>;
 
 impl Failure {
-    /// A failure with this number. Writes the words to the log.
+    /// Makes a failure with the error number `errno`, and writes `words` to the log.
     #[cold]
     pub fn new(errno: Errno, words: fmt::Arguments<'_>) -> Self {
         pr_err!("{}\n", Text::<200>::of(words).as_str());
         Self(errno)
     }
 
-    /// The number as a system call returns it: negative.
+    /// The negative error number, as a system call returns it.
     pub fn to_c(&self) -> i32 {
         self.0.to_c()
     }
 }
 
-/// The numbers that this module refuses with.
+/// The error numbers that this module uses.
 pub mod errno {
     #![allow(missing_docs)]
     use mk_ipi_core::abi::Errno;
@@ -91,7 +92,7 @@ macro_rules! failure {
 }
 pub(crate) use failure;
 
-/// `Err` with such a failure.
+/// Makes an `Err` that contains a failure. Takes the same arguments as `failure!`.
 macro_rules! refuse {
     ($($failure:tt)*) => {
         Err($crate::failure::failure!($($failure)*))
@@ -99,7 +100,8 @@ macro_rules! refuse {
 }
 pub(crate) use refuse;
 
-/// Checks what a call of the kernel returned: 0 and above is success, below 0 is an error number.
+/// Checks the value that a function of Linux returned. A negative value is an error number; `what` says in the log what has
+/// failed. Any other value is returned.
 pub fn check(returned: i32, what: fmt::Arguments<'_>) -> Result<u32> {
     u32::try_from(returned).map_err(|_| {
         let errno = returned.saturating_neg();

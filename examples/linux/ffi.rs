@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The C side: glue.c (its functions are declared for C in glue.h), and exported functions of the kernel that
-//! `kernel::bindings` has in some configurations only.
+//! The C functions that Rust calls: those of this module (glue.h and net.h declare them for C), and exported functions of
+//! Linux that `kernel::bindings` contains only in some configurations.
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
-// glue.c.
+// glue.c, spawned.c and peer.c.
 extern "C" {
     pub static mk_ipi_glue_memory: *const c_char;
     pub static mk_ipi_glue_generation: *const c_char;
@@ -92,8 +92,8 @@ pub struct IrqCfg {
     pub vector: c_uint,
 }
 
-/// Room for a `struct irq_alloc_info`, all zeros: the interrupt belongs to no device. The struct's size depends on the
-/// configuration, and is at most a third of this.
+/// A buffer for a `struct irq_alloc_info`. All zeros mean that the interrupt belongs to no device. The size of the struct
+/// depends on the configuration, and is at most a third of this buffer.
 #[repr(C, align(16))]
 pub struct IrqAllocInfo(pub [u8; 256]);
 
@@ -103,7 +103,7 @@ pub const MEMREMAP_WB: c_ulong = 1;
 /// `TASK_UNINTERRUPTIBLE` (linux/sched.h).
 pub const TASK_UNINTERRUPTIBLE: c_uint = 2;
 
-// The kernel, exported.
+// Functions and variables that Linux exports.
 extern "C" {
     pub static x86_vector_domain: *mut c_void;
     pub fn __irq_domain_alloc_irqs(

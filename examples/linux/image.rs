@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Puts a kernel image and its initramfs into an instance's memory.
+//! Copies a kernel image and its initramfs into the memory of an instance.
 
 use crate::failure::{failure, refuse, Result};
 use crate::file::File;
@@ -7,24 +7,25 @@ use crate::memory::{self, Mapped, Owner};
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_spawn::image::Image;
 
-/// A CPU that starts in 32-bit mode reaches addresses below this.
+/// The first address that a CPU cannot access in 32-bit mode, in which a kernel starts.
 const REACH: u64 = 1 << 32;
 
 /// An image in memory.
 #[derive(Clone, Copy)]
 pub struct Loaded {
-    /// Where a CPU enters it.
+    /// The address of the image's entry.
     pub entry: u32,
-    /// True if it could have been put elsewhere, as Linux can.
+    /// True if the image can be put at other addresses, too. Linux is such an image.
     pub is_movable: bool,
 }
 
-/// Puts the image in `file` into memory of `id`: to where it was linked, or, if it can be moved, as high as it fits. On
-/// an error nothing of it stays.
+/// Takes memory for the image in `file`, as memory of `id`, and copies the image to it. The image is put at the address for
+/// which it was linked. If it can be moved, it is put at the highest address where it fits. After an error, `id` has no
+/// memory for an image.
 ///
 /// # Safety
 ///
-/// No CPU runs what `id` had in this memory before.
+/// No CPU executes the image that `id` had before.
 pub unsafe fn load(id: InstanceId, file: &File) -> Result<Loaded> {
     let image = Image::parse(file.bytes()).map_err(|e| failure!(EINVAL, "the image: {e}"))?;
     memory::give_back(Owner::Image(id));
@@ -43,6 +44,8 @@ pub unsafe fn load(id: InstanceId, file: &File) -> Result<Loaded> {
     placed
 }
 
+/// Copies the segments of `image` to the memory of `range`.
+///
 /// # Safety
 ///
 /// Nothing uses the memory of `range`.
@@ -61,7 +64,7 @@ unsafe fn place(image: &Image<'_>, range: PhysRange) -> Result<Loaded> {
     Ok(Loaded { entry: placed.entry, is_movable: image.relocation().is_some() })
 }
 
-/// Puts the initramfs in `file` at the end of the pool of `id`. Returns where it lies.
+/// Copies the initramfs in `file` to the end of the pool of `id`. Returns its address and length.
 ///
 /// # Safety
 ///
@@ -69,16 +72,16 @@ unsafe fn place(image: &Image<'_>, range: PhysRange) -> Result<Loaded> {
 pub unsafe fn put_initrd(id: InstanceId, file: &File) -> Result<PhysRange> {
     let len = file.bytes().len() as u64;
     let Some(room) = memory::free_of_pool(id).filter(|_| len != 0) else {
-        return refuse!(EINVAL, "the first file system is empty, or instance {} has no pool", id.get());
+        return refuse!(EINVAL, "the initramfs is empty, or instance {} has no pool", id.get());
     };
     let start = len.checked_next_multiple_of(PAGE_SIZE).and_then(|pages| room.end().0.checked_sub(pages));
-    // To unpack it takes at least as much memory again.
+    // The kernel needs at least as much memory again when it unpacks the initramfs.
     let start = start.filter(|start| start.saturating_sub(room.start().0) >= len);
     let place = start.and_then(|start| PhysRange::new(PhysAddr(start), len));
     let Some(place) = place.filter(|place| place.end().0 <= REACH) else {
         return refuse!(
             ENOSPC,
-            "a first file system of {len} bytes, and as much to unpack it, have no room in a pool of {} bytes below 4 GiB",
+            "an initramfs of {len} bytes, and as many bytes to unpack it, do not fit into a pool of {} bytes below 4 GiB",
             room.len()
         );
     };

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Locks of the kernel, and what they guard.
+//! The locks of this module, and what they guard. They are Linux's mutexes and spin locks.
 //!
 //! | mutex | guards | order |
 //! | --- | --- | --- |
-//! | 0 | the state of the host | before 1 |
-//! | 1 | memory | never before 0 |
-//! | 2 | the results of the traffic | alone |
-//! | 3 | the directory that is followed | alone |
-//! | 4 | the state of a kernel that serves | alone |
-//! | 5 | a CPU's move | before 0 |
-//! | 6 | the module's hold on itself | alone |
-//! | 7 | what consoles and channels set up | before 0 and the locks of the tty core |
-//! | 8 | the network interfaces | alone |
+//! | 0 | the state of the host | taken before 1 |
+//! | 1 | the table of the memory's owners | taken after 0 |
+//! | 2 | the results of the traffic test | no other mutex of this table is held at the same time |
+//! | 3 | the directory that is followed | as 2 |
+//! | 4 | the state of a kernel that serves the traffic test | as 2 |
+//! | 5 | the request to move a CPU | taken before 0 |
+//! | 6 | the module's reference to itself | as 2 |
+//! | 7 | which devices of terminals and channels exist | taken before 0, and before the locks of the tty core |
+//! | 8 | which network interfaces exist | as 2; taken before the RTNL lock |
 //!
-//! Handlers take the spin locks, too: 0 guards lines, 1 guards channels. Each is taken alone, and after all mutexes.
-//! Messages are sent while one of them is held. So code that is told of something during a send takes neither.
+//! There are two spin locks: 0 guards the lines of terminals, 1 guards the channels. Message handlers take them, too. They
+//! are never held at the same time, and no mutex is taken while one of them is held. Messages are sent while a spin lock
+//! is held, and a send can report an event. So the functions that are called for an event take neither of them.
 
 use crate::ffi;
 use mk_ipi_core::sync::UnsafeCell;
 
-/// A value that a mutex guards. To take it can sleep.
+/// A value that a mutex guards. Taking the mutex can sleep.
 pub struct Locked<T> {
     which: u32,
     value: UnsafeCell<T>,
@@ -29,7 +30,7 @@ pub struct Locked<T> {
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
-    /// `value`, guarded by the mutex `which` of glue.c. Each mutex guards one value.
+    /// Makes a value that the mutex with index `which` in glue.c guards. Each mutex guards one value.
     ///
     /// # Safety
     ///
@@ -38,17 +39,17 @@ impl<T> Locked<T> {
         Self { which, value: UnsafeCell::new(value) }
     }
 
-    /// Calls `f` with the value. No other caller has it at the same time. `f` must not call this again.
+    /// Calls `f` with the value, while the mutex is held. `f` must not call `with` for the same value.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         struct Unlock(u32);
         impl Drop for Unlock {
             fn drop(&mut self) {
-                // SAFETY: it is held by `with`, which made this.
+                // SAFETY: `with` made this value, and holds the mutex.
                 unsafe { ffi::mk_ipi_glue_unlock(self.0) };
             }
         }
-        // SAFETY: it is a mutex of the kernel; the callers may sleep. A task that takes it twice hangs, and lockdep
-        // reports that.
+        // SAFETY: all callers run in a context that can sleep. A task that takes the mutex twice would hang, and lockdep
+        // reports it.
         unsafe { ffi::mk_ipi_glue_lock(self.which) };
         let _unlock = Unlock(self.which);
         // SAFETY: the mutex guards this value alone (`new`), and is held.
@@ -66,7 +67,7 @@ pub struct SpinLocked<T> {
 unsafe impl<T: Send> Sync for SpinLocked<T> {}
 
 impl<T> SpinLocked<T> {
-    /// `value`, guarded by the spin lock `which` of glue.c. Each lock guards one value.
+    /// Makes a value that the spin lock with index `which` in glue.c guards. Each spin lock guards one value.
     ///
     /// # Safety
     ///
@@ -75,17 +76,17 @@ impl<T> SpinLocked<T> {
         Self { which, value: UnsafeCell::new(value) }
     }
 
-    /// Calls `f` with the value. No other caller has it at the same time. `f` must not sleep, and must not call this
-    /// again.
+    /// Calls `f` with the value, while the spin lock is held. `f` must not sleep, and must not call `with` for the same
+    /// value.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         struct Unlock(u32, core::ffi::c_ulong);
         impl Drop for Unlock {
             fn drop(&mut self) {
-                // SAFETY: it is held by `with`, which made this, and these are the flags from then.
+                // SAFETY: `with` made this value and holds the lock. These are the flags that taking the lock returned.
                 unsafe { ffi::mk_ipi_glue_spin_unlock(self.0, self.1) };
             }
         }
-        // SAFETY: it is a spin lock of the kernel.
+        // SAFETY: it takes a raw spin lock of Linux, which is possible in any context except an NMI.
         let _unlock = Unlock(self.which, unsafe { ffi::mk_ipi_glue_spin_lock(self.which) });
         // SAFETY: the lock guards this value alone (`new`), and is held.
         self.value.with_mut(|value| f(unsafe { &mut *value }))

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi in Linux: this kernel as the host of others on the same machine, or as one that a host started (`role.rs`).
+//! mk-ipi as a module of Linux. This Linux is the host of other kernels on the same machine, or a kernel that a host
+//! started (`role.rs`). docs/book/src/linux.md says how to use the module.
 //!
-//! mk-ipi-abi, mk-ipi-core and mk-ipi-x86 are linked unchanged; this module is what Linux adds. `platform.rs` is the
-//! border: it implements what core asks of a kernel. The way of a message: a peer rings, `vector.rs` takes the
-//! interrupt, `deferred.rs` runs core's drain, `callback.rs` calls the handler. The life of an instance: `command.rs`,
-//! `host`, `memory.rs`, `cpus.rs`, `image.rs`, `start.rs`, and mk-ipi-spawn, which writes what a kernel finds at its
-//! entry. A Linux that was started: `joined.rs`, `stop.rs`, `spawned.c`. CPUs that move: `moves.rs`. Consoles,
-//! terminals and programs that talk: `services`, `tty.c`, `peer.c`. docs/book/src/linux.md says how to use it.
+//! The crates mk-ipi-abi, mk-ipi-core, mk-ipi-net, mk-ipi-services and mk-ipi-x86 are linked unchanged. This module
+//! connects them to Linux. `platform.rs` implements the traits by which mk-ipi-core calls a kernel. The other files:
+//!
+//! - A message arrives: a peer rings the doorbell, `vector.rs` handles the interrupt, `deferred.rs` calls the drain of
+//!   mk-ipi-core, and `callback.rs` calls the message's handler.
+//! - The host makes and starts an instance: `command.rs`, `host`, `memory.rs`, `cpus.rs`, `image.rs`, `start.rs`. The
+//!   crate mk-ipi-spawn writes the data that a kernel needs at its entry.
+//! - A Linux that a host started: `joined.rs`, `stop.rs`, `spawned.c`.
+//! - CPUs move to and from a kernel that runs: `moves.rs`.
+//! - Consoles, terminals, and messages between programs: `services`, `tty.c`, `peer.c`.
+//! - Network interfaces: `net.rs`, `net.c`.
 
 #![allow(
     unreachable_pub,
-    reason = "the bare-metal kernel shares some of these files; and `pub` says what a file offers"
+    reason = "the bare-metal kernel also uses some of these files; `pub` marks what other files may use"
 )]
 
 use kernel::prelude::*;
@@ -54,7 +60,8 @@ use failure::{failure, refuse, Result};
 use mk_ipi_core::abi::Vector;
 use platform::{Linux, ENDPOINT};
 
-// `module!` took one author before Linux 6.14, and takes a list since then (Kbuild checks the version).
+// Before Linux 6.14 the macro `module!` has the key `author`. Since 6.14 it has the key `authors`, a list. Kbuild sets
+// `module_authors` according to the version.
 #[cfg(module_authors)]
 module! {
     type: MkIpi,
@@ -72,7 +79,9 @@ module! {
     license: "Dual MIT/GPL",
 }
 
-/// The module. The fields are dropped in the reverse order of their making.
+/// All that the loaded module owns. Unloading the module drops the fields in the order in which they are declared here.
+/// This is the reverse of the order in which `set_up` makes them, with two exceptions: the notifiers of `_power` are
+/// removed before `_net`, and the doorbell is released before the role ends.
 struct MkIpi {
     _services: services::Services,
     _files: Files,
@@ -81,7 +90,8 @@ struct MkIpi {
     _service: Service,
     _doorbell: vector::Doorbell,
     _role: Role,
-    // Dropped after the goodbye: messages before it have handlers, and later messages go to the next life.
+    // The next three are dropped after `_role`, because dropping `_role` says goodbye. So each message that this life
+    // receives has a handler. Messages that come after the goodbye stay unread, and the next life receives them.
     _serviced: services::Handlers,
     _moves: moves::Moves,
     _handlers: traffic::Handlers,
@@ -90,14 +100,14 @@ struct MkIpi {
     _memory: memory::Claimed,
 }
 
-/// The role of this Linux. The value is only held; it is not read.
-#[allow(dead_code, reason = "dropping them ends it")]
+/// The role of this Linux, with the values whose drop ends the role.
+#[allow(dead_code, reason = "the values are kept only for their drop")]
 enum Role {
     Host(host::Own),
     Joined(End, joined::Joined),
 }
 
-/// Watches for this kernel's end, if another kernel is the host.
+/// If another kernel is the host: the notifiers of this kernel's end. Dropping this unregisters them.
 struct End(());
 
 impl End {
@@ -105,7 +115,7 @@ impl End {
         // SAFETY: called once; `drop` undoes it.
         failure::check(
             unsafe { ffi::mk_ipi_glue_watch_end() },
-            format_args!("no notifier of this kernel's end"),
+            format_args!("the notifiers of this kernel's end cannot be registered"),
         )?;
         Ok(Self(()))
     }
@@ -118,7 +128,7 @@ impl Drop for End {
     }
 }
 
-/// The thread that serves the host, if it was begun.
+/// Ends the thread that serves the host, when this is dropped. The thread exists only if it was started.
 struct Service;
 
 impl Drop for Service {
@@ -127,14 +137,14 @@ impl Drop for Service {
     }
 }
 
-/// Does what the host asks for, in process context.
+/// Does what the host has asked this kernel for: a move of a CPU, or a stop. Runs in process context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_host_request(_: *mut c_void) {
     moves::run_host_request();
     stop::run();
 }
 
-/// The last thing that this kernel does in an orderly end, on the doorbell's CPU.
+/// Says goodbye to the other kernels, at an orderly end of this kernel. Runs on the CPU that receives the doorbell.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_goodbye() {
     stop::mk_ipi_rs_over();
@@ -159,13 +169,16 @@ impl Drop for Files {
     }
 }
 
-/// Watches for the machine's end and sleep.
+/// The notifiers of a reboot and of a sleep of the machine. Dropping this unregisters them.
 struct Power(());
 
 impl Power {
     fn new() -> Result<Self> {
         // SAFETY: called once; `drop` undoes it.
-        failure::check(unsafe { ffi::mk_ipi_glue_watch_power() }, format_args!("no notifier"))?;
+        failure::check(
+            unsafe { ffi::mk_ipi_glue_watch_power() },
+            format_args!("the notifiers of reboot and sleep cannot be registered"),
+        )?;
         Ok(Self(()))
     }
 }
@@ -177,7 +190,7 @@ impl Drop for Power {
     }
 }
 
-/// A parameter that is text.
+/// The text of a module parameter; `None` if the parameter was not given.
 fn parameter(at: *const core::ffi::c_char) -> Option<&'static CStr> {
     // SAFETY: NULL, or the kernel's copy of a string, which lasts as long as the module; it is read-only.
     (!at.is_null()).then(|| unsafe { CStr::from_ptr(at.cast()) })
@@ -185,7 +198,7 @@ fn parameter(at: *const core::ffi::c_char) -> Option<&'static CStr> {
 
 impl MkIpi {
     fn set_up() -> Result<Self> {
-        // SAFETY: parameters are set before the module begins, and read-only.
+        // SAFETY: Linux sets the parameters before it calls this, and they are read-only.
         let (memory, low) = unsafe { (ffi::mk_ipi_glue_memory, ffi::mk_ipi_glue_low) };
         let memory = parameter(memory);
         let told = if memory.is_none() { Some(role::join()?) } else { None };
@@ -200,7 +213,8 @@ impl MkIpi {
         let _work = deferred::Work::start()?;
         let _doorbell = vector::Doorbell::new()?;
         let vector = _doorbell.vector()?;
-        // Before this kernel joins: messages that former lives left unread are then handed out at once.
+        // The handlers are registered before this kernel takes its role, because then the messages that former lives
+        // left unread are delivered at once.
         let _handlers = traffic::register()?;
         let _moves = moves::Moves::register()?;
         let _serviced = services::Handlers::register()?;
@@ -239,13 +253,13 @@ impl MkIpi {
     }
 }
 
-/// The layout of the regions, from the parameter.
+/// The layout of the regions, from the parameter `generation=`.
 fn generation() -> Result<host::Generation> {
-    // SAFETY: as above.
+    // SAFETY: the parameter is set before the module begins, and is read-only.
     match parameter(unsafe { ffi::mk_ipi_glue_generation }).map(CStr::to_bytes) {
         Some(b"native") => Ok(host::Generation::Native),
         Some(b"rfc-v2") => Ok(host::Generation::RfcV2),
-        _ => refuse!(EINVAL, "generation= is native or rfc-v2"),
+        _ => refuse!(EINVAL, "generation= must be native or rfc-v2"),
     }
 }
 

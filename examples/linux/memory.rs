@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that was kept from Linux at boot, and which part of it belongs to what.
+//! The memory that was set aside at boot, so that Linux does not use it, and the owner of each part of it.
 //!
-//! Directory, pools and start pages are taken from its end downwards. An image lies where it was linked, or, if it can
-//! be moved, as high as it fits. What a kernel needs below 1 MiB comes from a second piece, `low=`.
+//! The directory, the pools and the start pages are taken from the end of the memory downwards. An image is put at the
+//! address for which it was linked. If it can be moved, it is put at the highest address where it fits. The memory that
+//! a kernel needs below 1 MiB is taken from a second piece, which the parameter `low=` names.
 
 use crate::failure::{check, refuse, Result, Text};
 use crate::ffi;
@@ -17,19 +18,20 @@ use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 use mk_ipi_core::platform::PoolError;
 use mk_ipi_core::sync::UnsafeCell;
 
-/// Most parts: for each instance a pool, start pages, an image and a piece of low memory; and the directory.
+/// The largest number of parts. Each instance has four: a pool, start pages, an image and a piece of low memory. One more
+/// part is the directory.
 const MAX_PARTS: usize = 4 * MAX_INSTANCES + 1;
-/// Where low memory ends. A CPU starts below this.
+/// The end of low memory, in bytes. A CPU starts below this address.
 const LOW_END: u64 = 1 << 20;
 
-/// What a part is for.
+/// The owner of a part of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The directory.
     Directory,
     /// An instance's pool. The instance's region lies at its start.
     Pool(InstanceId),
-    /// What an instance's kernel is told at its start.
+    /// The start pages of an instance: the data that its kernel gets at its start.
     StartPages(InstanceId),
     /// An instance's image.
     Image(InstanceId),
@@ -53,7 +55,7 @@ impl fmt::Display for Owner {
 struct Part {
     range: PhysRange,
     owner: Owner,
-    /// Bytes of a pool that its region takes.
+    /// If this part is a pool: how many bytes of it the region uses. 0 if there is no region.
     used: u64,
 }
 
@@ -109,7 +111,8 @@ impl Memory {
     }
 }
 
-/// The memory, for as long as this value lives. It is kept from other drivers if it lies outside Linux's RAM.
+/// This module has the memory that was set aside until this value is dropped. If it is memory at an address
+/// (`START+BYTES`), the value contains its range, which is then requested, so that no other driver gets it.
 pub struct Claimed(Option<PhysRange>);
 
 /// Takes the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without
@@ -146,19 +149,19 @@ fn claim_low(named: &CStr) -> Result<PhysRange> {
     let range = at("low", start, len)?;
     are_pages("low", range)?;
     if range.end().0 > LOW_END || range.start().0 == 0 || range.len() <= PAGE_SIZE {
-        return refuse!(EINVAL, "low=: two pages or more, above 0 and below 1 MiB");
+        return refuse!(EINVAL, "low= must be two pages or more, above address 0 and below 1 MiB");
     }
     Ok(range)
 }
 
 fn are_pages(parameter: &str, range: PhysRange) -> Result {
     if !range.start().is_page_aligned() || range.len() % PAGE_SIZE != 0 || range.len() == 0 {
-        return refuse!(EINVAL, "{parameter}=: not whole pages");
+        return refuse!(EINVAL, "{parameter}= must begin and end at page boundaries, and must not be empty");
     }
     Ok(())
 }
 
-/// Memory at an address, which must have been reserved at boot.
+/// The range that a parameter `START+BYTES` names. It must have been reserved at boot.
 fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
     use mk_ipi_core::abi::boot_param::{parse_address, parse_size};
     let start = parse_address(start.as_bytes()).ok();
@@ -166,7 +169,7 @@ fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
         start.zip(parse_size(len.as_bytes()).ok()).and_then(|(start, len)| PhysRange::new(start, len));
     let Some(range) = range else { return refuse!(EINVAL, "{parameter}= is not START+BYTES") };
     let (first, len) = (range.start().0, range.len());
-    // SAFETY: it looks into the resource tree.
+    // SAFETY: it only reads the resource tree.
     let kept = unsafe { ffi::mk_ipi_glue_reserved(first, len) };
     check(
         kept,
@@ -177,7 +180,7 @@ fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
     Ok(range)
 }
 
-/// Memory that `reserve_mem=` made and named.
+/// The range that `reserve_mem=` on the kernel's command line has reserved under this name.
 fn by_name(name: &CStr) -> Result<PhysRange> {
     let (mut start, mut len) = (0, 0);
     // SAFETY: a C string, and two places to write to.
@@ -198,19 +201,19 @@ impl Drop for Claimed {
     }
 }
 
-/// Takes `len` bytes for `owner`, in whole pages.
+/// Takes `len` contiguous bytes, rounded up to pages, for `owner`.
 pub fn take(owner: Owner, len: u64) -> Result<PhysRange> {
     take_aligned(owner, len, PAGE_SIZE, PhysAddr::LIMIT)
 }
 
-/// As `take`. The memory begins at a multiple of `align`, a power of two, and lies below `limit`.
+/// Like `take`, but the memory begins at a multiple of `align`, which is a power of two, and ends at or below `limit`.
 pub fn take_aligned(owner: Owner, len: u64, align: u64, limit: u64) -> Result<PhysRange> {
     let align = align.max(PAGE_SIZE);
     MEMORY.with(|m| {
         let wanted = pages(len).filter(|len| *len != 0);
         match wanted.and_then(|len| m.highest(m.whole, len, align, limit)) {
             Some(range) => m.place(range, owner),
-            None => refuse!(ENOMEM, "no {len} bytes in a row left for {owner}"),
+            None => refuse!(ENOMEM, "no {len} contiguous bytes are free for {owner}"),
         }
     })
 }
@@ -218,14 +221,14 @@ pub fn take_aligned(owner: Owner, len: u64, align: u64, limit: u64) -> Result<Ph
 /// Takes `len` bytes below 1 MiB for `id`.
 pub fn take_low(id: InstanceId, len: u64) -> Result<PhysRange> {
     MEMORY.with(|m| {
-        // The first page is for the start of CPUs.
+        // The first page of the low memory is reserved for the start of CPUs.
         let pieces =
             m.low.and_then(|low| PhysRange::new(PhysAddr(low.start().0 + PAGE_SIZE), low.len() - PAGE_SIZE));
         match m.highest(pieces, len, PAGE_SIZE, LOW_END) {
             Some(range) => m.place(range, Owner::Low(id)),
             None => refuse!(
                 ENOMEM,
-                "no {len} bytes below 1 MiB left for instance {}: give the module more by low=START+BYTES",
+                "no {len} bytes below 1 MiB are free for instance {}: load the module with more memory in low=START+BYTES",
                 id.get()
             ),
         }
@@ -237,7 +240,7 @@ pub fn start_page() -> Option<PhysAddr> {
     MEMORY.with(|m| m.low.map(|low| low.start()))
 }
 
-/// Takes the pages of `wanted` for `owner`.
+/// Takes the pages that contain `wanted` for `owner`. Fails if a part of them is not free.
 pub fn take_at(owner: Owner, wanted: PhysRange) -> Result<PhysRange> {
     let start = wanted.start().0 & !(PAGE_SIZE - 1);
     let range = pages(wanted.end().0).and_then(|end| PhysRange::new(PhysAddr(start), end - start));
@@ -253,7 +256,7 @@ pub fn take_at(owner: Owner, wanted: PhysRange) -> Result<PhysRange> {
     })
 }
 
-/// Gives back what `owner` has, if anything.
+/// Frees the memory of `owner`, if it has any.
 pub fn give_back(owner: Owner) {
     MEMORY.with(|m| {
         for part in m.parts.iter_mut().filter(|p| p.is_some_and(|p| p.owner == owner)) {
@@ -267,24 +270,26 @@ pub fn of(owner: Owner) -> Option<PhysRange> {
     MEMORY.with(|m| m.parts().find(|p| p.owner == owner).map(|p| p.range))
 }
 
-/// Returns whether this memory was kept from Linux: it is part of this module's memory. If another kernel is the host,
-/// the memory map says that it is reserved.
+/// Returns whether Linux does not use this memory: it is part of the memory that was set aside for this module. If
+/// another kernel is the host, the memory map of this kernel must say that the memory is reserved.
 pub fn is_ours(range: PhysRange) -> bool {
     if role::is_joined() {
-        // SAFETY: it looks into the memory map.
+        // SAFETY: it only reads the memory map.
         return unsafe { ffi::mk_ipi_glue_is_not_ram(range.start().0, range.len()) };
     }
     MEMORY.with(|m| [m.whole, m.low].into_iter().flatten().any(|area| contains(area, range)))
 }
 
-/// Returns whether this page belongs to an instance's pool. If another kernel is the host, only that one knows it, so
-/// this returns false.
+/// Returns whether this page is part of the pool of an instance. If another kernel is the host, only the host knows the
+/// pools, and this returns false.
 pub fn is_in_a_pool(page: PhysRange) -> bool {
     MEMORY.with(|m| m.parts().any(|p| matches!(p.owner, Owner::Pool(_)) && contains(p.range, page)))
 }
 
-/// Calls `each` for all of the memory, in ascending pieces. Says of each piece whether it is `id`'s own. Its own are
-/// its low memory, its image, and its pool without its region. It may map the rest, but not use it.
+/// Calls `each` for the low memory of `id`, and then for all of the memory that was set aside, piece by piece in
+/// ascending order. The second argument of `each` is true if the kernel of `id` may use the piece as its RAM: this is its
+/// low memory, its image, and its pool without its region. The kernel can map the other pieces, but must not use them
+/// as RAM.
 pub fn map_of(id: InstanceId, mut each: impl FnMut(PhysRange, bool)) {
     MEMORY.with(|m| {
         let Some(whole) = m.whole else { return };
@@ -312,7 +317,7 @@ pub fn map_of(id: InstanceId, mut each: impl FnMut(PhysRange, bool)) {
     });
 }
 
-/// The region of `id`, from the start of its pool.
+/// Takes `len` bytes from the start of the pool of `id`, for its region. Returns the address.
 pub fn pool_alloc(id: InstanceId, len: u64) -> core::result::Result<PhysAddr, PoolError> {
     MEMORY.with(|m| {
         let pool = m.pool(id).ok_or(PoolError::NoPool)?;
@@ -324,7 +329,7 @@ pub fn pool_alloc(id: InstanceId, len: u64) -> core::result::Result<PhysAddr, Po
     })
 }
 
-/// The pool of `id` without its region.
+/// The part of the pool of `id` that is not its region.
 pub fn free_of_pool(id: InstanceId) -> Option<PhysRange> {
     MEMORY.with(|m| {
         let pool = m.pool(id)?;
@@ -333,25 +338,25 @@ pub fn free_of_pool(id: InstanceId) -> Option<PhysRange> {
     })
 }
 
-/// Gives the region of `id` back to its pool.
+/// Returns the bytes of the region of `id` to its pool.
 pub fn pool_free(id: InstanceId) {
     MEMORY.with(|m| m.pool(id).map(|pool| pool.used = 0));
 }
 
-/// The resource tree's entry of a region. The tree keeps pointers to both fields, and writes the first under its own
-/// lock.
+/// The entry of a region in Linux's resource tree (`/proc/iomem`). The tree keeps pointers to both fields, and writes to
+/// `resource` under its own lock.
 struct Region {
     resource: UnsafeCell<ffi::Resource>,
     name: UnsafeCell<Text<32>>,
 }
 
-// SAFETY: `show_region` writes before the tree knows the entry, and `hide_region` when it does not know it any more.
-// Both run under the host's lock, as all code that makes and destroys regions. If another kernel is the host, they run
-// at the module's start and end, and in the tick under the lock of the directory that is followed.
+// SAFETY: `show_region` writes before it puts the entry into the tree, and `hide_region` after it has removed the entry.
+// Both run under the host's lock, like all code that makes and destroys regions. If another kernel is the host, they run
+// when the module is loaded and unloaded, and in the tick under the lock of the directory that is followed.
 unsafe impl Sync for Region {}
 
 static REGIONS: [Region; MAX_INSTANCES] = [const {
-    // SAFETY: an all-zero `struct resource` is one that is in no tree.
+    // SAFETY: zeros are a valid `struct resource` that is not in the tree.
     let resource = UnsafeCell::new(unsafe { core::mem::zeroed() });
     Region { resource, name: UnsafeCell::new(Text::EMPTY) }
 }; MAX_INSTANCES];
@@ -361,10 +366,10 @@ pub fn show_region(id: InstanceId, range: PhysRange) {
     let Some(region) = REGIONS.get(id.index()) else { return };
     region.name.with_mut(|name| {
         region.resource.with_mut(|resource| {
-            // SAFETY: the entry is not in the tree (see `Region`), so both are ours. It does not move, because it is a
-            // static.
+            // SAFETY: the entry is not in the tree (see `Region`), so only this code uses it and its name. It does not
+            // move, because it is a static.
             unsafe {
-                // The NUL is the text's own.
+                // The text contains the NUL, so C can use it as a string.
                 *name = Text::of(format_args!("mk_ipi region {}\0", id.get()));
                 (*resource).start = range.start().0;
                 (*resource).end = range.end().0 - 1;
@@ -379,11 +384,11 @@ pub fn show_region(id: InstanceId, range: PhysRange) {
     });
 }
 
-/// Takes the region of `id` out of `/proc/iomem`.
+/// Removes the region of `id` from `/proc/iomem`.
 pub fn hide_region(id: InstanceId) {
     let Some(region) = REGIONS.get(id.index()) else { return };
     region.resource.with_mut(|resource| {
-        // SAFETY: a name means that `show_region` has put it in. After this it is not in the tree.
+        // SAFETY: if the entry has a name, `show_region` has put it into the tree. After the removal only this code uses it.
         unsafe {
             if !(*resource).name.is_null() {
                 ffi::remove_resource(resource);
@@ -393,11 +398,11 @@ pub fn hide_region(id: InstanceId) {
     });
 }
 
-/// Maps physical memory, write-back; `memunmap` undoes it.
+/// Maps physical memory as write-back memory. Returns `None` if Linux cannot map it. `memunmap` undoes the mapping.
 ///
 /// # Safety
 ///
-/// The caller may use that memory.
+/// The caller is allowed to use this memory.
 pub unsafe fn remap(range: PhysRange) -> Option<NonNull<[u8]>> {
     let len = usize::try_from(range.len()).ok()?;
     // SAFETY: the caller promises it.
@@ -415,7 +420,7 @@ impl Mapped {
     /// Maps `range`.
     pub fn new(range: PhysRange) -> Result<Self> {
         if !is_ours(range) {
-            return refuse!(EACCES, "{:#x} is not among the memory set aside", range.start().0);
+            return refuse!(EACCES, "{:#x} is not in the memory that was set aside", range.start().0);
         }
         // SAFETY: it is memory of this module.
         unsafe { Self::any(range) }
@@ -425,7 +430,7 @@ impl Mapped {
     ///
     /// # Safety
     ///
-    /// The caller may use that memory.
+    /// The caller is allowed to use this memory.
     pub unsafe fn any(range: PhysRange) -> Result<Self> {
         // SAFETY: the caller promises it; `drop` undoes it.
         match unsafe { remap(range) } {
@@ -434,7 +439,7 @@ impl Mapped {
         }
     }
 
-    /// Copies `bytes` to offset `at`, as far as there is room.
+    /// Copies `bytes` to offset `at`. Bytes beyond the end of the mapping are left out.
     ///
     /// # Safety
     ///
@@ -445,7 +450,7 @@ impl Mapped {
         unsafe { self.at.as_ptr().wrapping_add(at).copy_from_nonoverlapping(bytes.as_ptr(), len) };
     }
 
-    /// All of it.
+    /// The mapped memory as a slice.
     ///
     /// # Safety
     ///
@@ -455,7 +460,7 @@ impl Mapped {
         unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
-    /// Fills `len` bytes at offset `at` with zeros, as far as there is room.
+    /// Fills `len` bytes at offset `at` with zeros. Bytes beyond the end of the mapping are left out.
     ///
     /// # Safety
     ///
@@ -465,7 +470,7 @@ impl Mapped {
         unsafe { self.at.as_ptr().wrapping_add(at).write_bytes(0, len.min(self.len.saturating_sub(at))) };
     }
 
-    /// Copies from the start of the memory.
+    /// Copies the first bytes of the memory to `to`, as many as both have.
     ///
     /// # Safety
     ///
@@ -475,24 +480,26 @@ impl Mapped {
         unsafe { self.at.as_ptr().copy_to_nonoverlapping(to.as_mut_ptr(), to.len().min(self.len)) };
     }
 
-    /// Copies from offset `at` of memory that others may be writing. Each word is read at once, but not all words at
-    /// the same time.
+    /// Copies from offset `at` to `to`, while other CPUs can write to the memory. Each byte is taken from one read of its
+    /// aligned 8-byte word. The words are read one after the other, so the copy can be a mix of old and new words.
     pub fn read_words(&self, at: usize, to: &mut [u8]) {
         for (n, byte) in (at..self.len).zip(to) {
             let word = n & !7;
-            // SAFETY: mapped, aligned (pages are, and they are whole), within the length; volatile, because others
-            // write it.
+            // SAFETY: the word is mapped, aligned and within the length, because the mapping consists of complete pages.
+            // The read is volatile, because others write the word.
             let word = unsafe { self.at.as_ptr().wrapping_add(word).cast::<u64>().read_volatile() };
             *byte = word.to_le_bytes()[n & 7];
         }
     }
 
-    /// The word at offset `at`, which another CPU may write; 0 beyond the end.
+    /// Reads the 4-byte word at offset `at`, which another CPU may write. Returns 0 if `at` is not aligned or is beyond
+    /// the end.
     pub fn word(&self, at: usize) -> u32 {
         if at % 4 != 0 || at.saturating_add(4) > self.len {
             return 0;
         }
-        // SAFETY: mapped, aligned (pages are), within the length; volatile, because another CPU writes it.
+        // SAFETY: the word is mapped, aligned (a mapping begins at a page) and within the length. The read is volatile,
+        // because another CPU writes the word.
         unsafe { self.at.as_ptr().wrapping_add(at).cast::<u32>().read_volatile() }
     }
 }
@@ -504,7 +511,7 @@ impl Drop for Mapped {
     }
 }
 
-/// Writes which owner has which memory.
+/// Writes a line for each part of the memory: its addresses and its owner.
 pub fn list(to: &mut impl fmt::Write) -> fmt::Result {
     MEMORY.with(|m| {
         m.parts().try_for_each(|part| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that move by messages (SPEC chapter M). The host asks and waits. A kernel that it started does as asked, and
-//! answers.
+//! Moves a CPU between the host and a kernel that runs, by messages (SPEC chapter M). The host sends a request, and waits
+//! for the answer. The kernel that the host started takes the CPU online or offline, and answers.
 
 use crate::callback::Callback;
 use crate::failure::{check, failure, refuse, Failure, Result};
@@ -14,33 +14,37 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
 use mk_ipi_x86::Microseconds;
 
-/// How long the host waits for an answer. The kernel must first move programs off the CPU.
+/// How long the host waits for an answer. The other kernel must first move all programs from the CPU to other CPUs.
 const ANSWER: Microseconds = Microseconds(20_000_000);
 /// How long to wait for room in a lane.
 const ROOM: Microseconds = Microseconds(5_000_000);
 
-/// The number of the last request. The holder of this lock asks, so there is one request at a time.
+/// The number of the last request. The lock is held until the request is answered, so there is one request at a time.
 // SAFETY: the only `Locked` with 5.
 static REQUESTS: Locked<u32> = unsafe { Locked::new(5, 0) };
-/// The last answer: bit 63 is set, bits 62..32 are the low bits of the request's number, 31..0 the error number or 0.
+/// On the host: the last answer. Bit 63 is set. Bits 61..32 are the low bits of the request's number. Bits 31..0 are an
+/// error number, or 0 if the request was done. The word is 0 until the answer to the last request has arrived.
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
-/// The kernel that is asked, and about which CPU, as `asked` encodes them.
+/// On the host: the instance and the CPU of the last request, in the encoding of the function `asked`.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
-/// What the host wants of this kernel: bit 63 is set, bit 62 means use, bits 61..32 are the low bits of the request's
-/// number, 31..0 the CPU's APIC id. 0 if it wants nothing.
+/// On a kernel that a host started: the host's request that is still to be done, or 0. Bit 63 is set. Bit 62 is set if the
+/// kernel is asked to use the CPU, and clear if it is asked to give the CPU up. Bits 61..32 are the low bits of the
+/// request's number. Bits 31..0 are the CPU's APIC id.
 static WANTED: AtomicU64 = AtomicU64::new(0);
 
+/// Bit of `ANSWERED` and `WANTED`: there is an answer or a request.
 const IS_THERE: u64 = 1 << 63;
+/// Bit of `WANTED`: the kernel is asked to use the CPU.
 const IS_USE: u64 = 1 << 62;
-/// The bits of a request's number that are compared.
+/// The low bits of a request's number. Only these are stored and compared.
 const NUMBER: u32 = (1 << 30) - 1;
 
-/// Why the kernel that was asked has not done it.
+/// Why a request was not done.
 pub enum NotDone {
-    /// It refused, or was never asked: nothing has changed.
+    /// The kernel refused, or the request could not be sent. The CPU has not moved.
     Refused(Failure),
-    /// It does not answer. It may still do it later.
+    /// The kernel has not answered. It can still do what was asked, later.
     Silent(Failure),
 }
 
@@ -52,12 +56,14 @@ impl NotDone {
     }
 }
 
+/// The instance and the CPU of a request as one word.
 fn asked(id: InstanceId, cpu: PhysCpuId) -> u64 {
     u64::from(id.get()) << 32 | cpu.0 & u64::from(u32::MAX)
 }
 
-/// Asks the life of `id` to do `kind` with `cpu`. Waits for its answer, or until `there` returns false. Must not be
-/// called with the host's lock held.
+/// Asks the kernel of `id`, in its incarnation `life`, to do `kind` with `cpu`. Waits for the answer. Stops waiting if
+/// `there` returns false, if the calling task gets a signal, or after `ANSWER`. Must not be called with the host's lock
+/// held.
 pub fn ask(
     id: InstanceId,
     life: Incarnation,
@@ -76,7 +82,7 @@ pub fn ask(
             let answer = ANSWERED.load(Ordering::Acquire);
             let is_ours = answer & IS_THERE != 0 && (answer >> 32) as u32 & NUMBER == request;
             errno = is_ours.then_some(answer as u32);
-            // SAFETY: it looks at the task that runs this.
+            // SAFETY: it only reads the state of the current task.
             errno.is_some() || !there() || unsafe { ffi::mk_ipi_glue_signal_pending() }
         });
         match errno {
@@ -94,14 +100,16 @@ pub fn ask(
     })
 }
 
-/// Sends, and waits for room: a lane can be full of other messages.
+/// Sends `message`. If the lane is full of other messages, waits for room.
 fn send(to: InstanceId, message: &CpuMove) -> Result {
     let (payload, mut result) = (message.encode(), Ok(()));
     start::wait_until(ROOM, || {
         result = ENDPOINT.send(to, CPU_MOVE_TYPE, &payload).map(drop);
         !matches!(result, Err(e) if e.is_transient())
     });
-    result.map_err(|e| failure!(EIO, "instance {} is not told of CPU {}: {e:?}", to.get(), message.cpu.0))
+    result.map_err(|e| {
+        failure!(EIO, "no message to instance {} about CPU {} can be sent: {e:?}", to.get(), message.cpu.0)
+    })
 }
 
 fn on_move(message: &Message<'_>) {
@@ -123,10 +131,10 @@ fn on_move(message: &Message<'_>) {
     }
 }
 
-/// Queues `host_request` to do what the host wants. If the host wanted something before, it has given up waiting for
-/// it.
+/// Stores the host's request, and queues the work item that does it. If an earlier request is still stored, it is
+/// overwritten: the host sends a new request only if it does not wait for the earlier one any more.
 fn want(message: &CpuMove) {
-    // No APIC id is longer.
+    // An APIC id has at most 32 bits, so a larger number is no CPU.
     let Ok(cpu) = u32::try_from(message.cpu.0) else { return };
     let is_use = if message.kind == CpuMoveKind::Use { IS_USE } else { 0 };
     WANTED.store(
@@ -137,7 +145,7 @@ fn want(message: &CpuMove) {
     unsafe { ffi::mk_ipi_glue_queue_host_request() };
 }
 
-/// Does what the host wants, if it wants something. Runs in process context.
+/// Does the host's request, if there is one, and sends the answer. Runs in process context.
 pub fn run_host_request() {
     let wanted = WANTED.swap(0, Ordering::Relaxed);
     let (Some((_, life)), true) = (ENDPOINT.identity(), wanted & IS_THERE != 0) else { return };
@@ -145,7 +153,7 @@ pub fn run_host_request() {
     let done = if wanted & IS_USE != 0 { use_one(cpu) } else { give_up(cpu) };
     let kind =
         done.map_or_else(|e| CpuMoveKind::Refused(Errno(e.to_c().saturating_neg())), |()| CpuMoveKind::Done);
-    // If that fails, the log says so.
+    // If the send fails, the log says so.
     let _ = send(InstanceId::HOST, &CpuMove { kind, request, cpu, life });
     let _ = guard();
 }
@@ -153,18 +161,20 @@ pub fn run_host_request() {
 fn give_up(cpu: PhysCpuId) -> Result {
     let Some(number) = cpus::number_of(cpu) else { return Ok(()) };
     if number == vector::DOORBELL_CPU {
-        return refuse!(EBUSY, "the doorbell is at CPU {number}");
+        return refuse!(EBUSY, "CPU {number} receives this kernel's doorbell");
     }
     cpus::give_up(number)
 }
 
 fn use_one(cpu: PhysCpuId) -> Result {
     let Some((me, _)) = ENDPOINT.identity() else { return refuse!(ENODEV, "this kernel has no identity") };
-    // It is held, so that the directory stays.
-    let Ok(_held) = ENDPOINT.instance(me) else { return refuse!(ENODEV, "this kernel has left the others") };
-    // SAFETY: `_held` is an instance of the endpoint.
+    // While the instance is held, the directory stays mapped.
+    let Ok(_held) = ENDPOINT.instance(me) else {
+        return refuse!(ENODEV, "this kernel does not take part in mk-ipi any more");
+    };
+    // SAFETY: `_held` is an instance of the endpoint, so the directory is mapped.
     if unsafe { listed::lists_cpu(me, cpu) } != Some(true) {
-        return refuse!(EACCES, "the directory does not list CPU {} as ours", cpu.0);
+        return refuse!(EACCES, "the directory does not list CPU {} as a CPU of this kernel", cpu.0);
     }
     match cpus::number_of(cpu) {
         Some(number) => cpus::use_one(number),
@@ -172,12 +182,13 @@ fn use_one(cpu: PhysCpuId) -> Result {
     }
 }
 
-/// True while the module is held, so that it cannot be unloaded. Without the module Linux could put a CPU online that
-/// belongs to another kernel.
+/// True while this code holds a reference to the module, so that the module cannot be unloaded. Without the module, Linux
+/// could put a CPU online that belongs to another kernel.
 // SAFETY: the only `Locked` with 6.
 static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
 
-/// Holds the module while there is a CPU that does not belong to this Linux, which another kernel started.
+/// Takes or drops the reference to the module. The reference is held while Linux knows a CPU that it must not use. Called
+/// only if another kernel is the host.
 pub fn guard() -> Result {
     HELD.with(|held| {
         let is_needed = cpus::given().next().is_some();
@@ -196,11 +207,11 @@ pub fn guard() -> Result {
     })
 }
 
-/// The handler of these messages. Dropping it unregisters the handler.
+/// The registered handler of the messages that move CPUs. Dropping this unregisters the handler.
 pub struct Moves(Handle);
 
 impl Moves {
-    /// Takes these messages from now on.
+    /// Registers the handler.
     pub fn register() -> Result<Self> {
         let handle = ENDPOINT.register(CPU_MOVE_TYPE, Callback::Rust(on_move));
         Ok(Self(handle.map_err(|e| failure!(ENOMEM, "no handler for type {:#x}: {e:?}", CPU_MOVE_TYPE.0))?))

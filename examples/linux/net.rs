@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A network interface for each peer on the native link (SPEC chapter E). net.c is the device. This file decides what
-//! it sends and gets, and when it has a carrier.
+//! A network interface for each peer on the native link (SPEC chapter E). net.c is the network device. This file makes and
+//! reads the messages on the link, and decides when there is a carrier.
 //!
-//! An interface exists while its peer is in the endpoint's table, and keeps its addresses over the peer's lives. The
-//! tick makes it and removes it.
+//! An interface exists while its peer is in the endpoint's table. It keeps its addresses when the peer begins a new life.
+//! A work item, which the tick queues, adds and removes interfaces.
 
 use crate::callback::Callback;
 use crate::failure::{failure, Result};
@@ -22,7 +22,7 @@ use mk_ipi_net::net::{
 };
 use mk_ipi_net::{CarrierChange, FrameAssembler, FrameError, FrameSplitter, Piece, Port};
 
-/// Control messages in a row. The call ends after these, however many a peer asks for.
+/// The largest number of control messages that one call of `say` sends, so that a peer cannot keep the call from ending.
 const CONTROLS: usize = 4;
 
 /// `struct virtio_net_hdr`, little endian.
@@ -54,30 +54,31 @@ extern "C" {
     fn mk_ipi_net_drop(id: u8);
 }
 
-/// An end of an interface, guarded by the peer's lock.
+/// This kernel's end of an interface. The peer's lock (`mk_ipi_net_lock`) guards it.
 struct End {
     port: Port,
-    /// How often it was opened.
+    /// How often the interface was set up.
     openings: u16,
-    /// How often a frame under way was given up. A frame has all its messages in one epoch.
+    /// A number that grows when an incomplete frame must be given up. All messages of a frame have the same epoch.
     epoch: u32,
-    /// True if the carrier was lost since NAPI last asked.
+    /// True if the carrier was lost since NAPI asked last.
     lost: bool,
 }
 
-/// The frame that comes. NAPI alone uses it.
+/// The frame that is being received. Only NAPI uses it.
 struct In {
     gather: FrameAssembler,
     epoch: u32,
 }
 
-/// The frame that is sent, guarded by the queue's lock.
+/// The frame that is being sent. The lock of the transmit queue guards it.
 struct Out {
     cut: Option<FrameSplitter>,
     piece: Option<Piece>,
     number: u32,
 }
 
+/// A value that a lock in C guards, or that only NAPI uses.
 struct Behind<T>(UnsafeCell<T>);
 // SAFETY: code that accesses the value holds its lock (`with_end`, `with_out`), or is the interface's NAPI, which never
 // runs twice at a time.
@@ -93,11 +94,11 @@ static INS: [Behind<In>; MAX_INSTANCES] =
 static OUTS: [Behind<Out>; MAX_INSTANCES] =
     [const { Behind(UnsafeCell::new(Out { cut: None, piece: None, number: 0 })) }; MAX_INSTANCES];
 
-/// Calls `f` with the end of the interface to `id`, under its lock, with interrupts off. `f` must send nothing: a send
-/// can find out something and call `on_event`, which takes the same lock.
+/// Calls `f` with this kernel's end of the interface to `id`, while its lock is held and interrupts are off. `f` must not
+/// send messages, because a send can report an event, and `on_event` takes the same lock.
 fn with_end<R>(id: InstanceId, f: impl FnOnce(&mut End) -> R) -> Option<R> {
     let end = ENDS.get(id.index())?;
-    // SAFETY: each end has its own lock; undone below.
+    // SAFETY: each end has its own lock. It is released below.
     let flags = unsafe { mk_ipi_net_lock(id.get()) };
     // SAFETY: the lock is held.
     let result = end.0.with_mut(|end| f(unsafe { &mut *end }));
@@ -116,7 +117,7 @@ unsafe fn with_out<R>(id: u8, f: impl FnOnce(&mut Out) -> R) -> Option<R> {
     OUTS.get(usize::from(id)).map(|out| out.0.with_mut(|out| f(unsafe { &mut *out })))
 }
 
-/// Changes the end, makes the device follow, and sends the control messages that are due.
+/// Calls `f` to change this kernel's end, has the device changed accordingly, and sends the control messages that are due.
 fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     with_end(id, |end| {
         let changed = f(end);
@@ -132,7 +133,8 @@ fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     say(id);
 }
 
-/// Sends `id` the control message that is due. If it cannot be sent now, the next tick sends it.
+/// Sends the control messages to `id` that are due, at most `CONTROLS`. Messages that cannot be sent now are sent by a later
+/// tick.
 fn say(id: InstanceId) {
     for _ in 0..CONTROLS {
         let Some(Some(message)) = with_end(id, |end| end.port.begin_send()) else { return };
@@ -144,7 +146,7 @@ fn say(id: InstanceId) {
     }
 }
 
-/// Something happened to a peer. Interrupts may be off.
+/// Called for each event of a peer. Interrupts can be off.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     match event {
         PeerEvent::Up(life) => change(id, |end| end.port.peer_is_up(life)),
@@ -167,7 +169,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     }
 }
 
-/// The host has killed the kernel of `id`, or is about to start its next life.
+/// Called when the host has killed the kernel of `id`.
 pub fn on_kill(id: InstanceId) {
     change(id, |end| end.port.peer_is_gone(None));
 }
@@ -177,8 +179,7 @@ fn on_control(message: &Message<'_>) {
     let life = message.sender_incarnation();
     change(id, |end| {
         let heard = end.port.receive(life, message.payload());
-        // A message that makes no sense, or of another version, changes nothing: it is counted, and the carrier stays
-        // as it is.
+        // A message that is invalid or has another version is only counted. The carrier does not change.
         heard.unwrap_or_else(|_| {
             // SAFETY: the lock is held.
             unsafe { mk_ipi_net_bad(id.get()) };
@@ -187,22 +188,22 @@ fn on_control(message: &Message<'_>) {
     });
 }
 
-/// Keeps a frame's message, in interrupt context. NAPI does the rest.
+/// Stores a message with a part of a frame, for NAPI. Runs in interrupt context.
 fn on_frame(message: &Message<'_>) {
     let Some(id) = message.sender() else { return };
     let payload = message.payload();
-    // SAFETY: the lock is held; the payload lives as long as the call.
+    // SAFETY: the lock is held, and the payload exists until the call returns.
     with_end(id, |end| unsafe {
         let (msg_type, from) = (message.msg_type().0, payload.as_ptr().cast());
         mk_ipi_net_keep(id.get(), msg_type, end.epoch, from, payload.len() as u32);
     });
 }
 
-/// Takes a message that was kept.
+/// Handles a message that `on_frame` has stored: adds its part to the frame that is being received.
 ///
 /// # Safety
 ///
-/// The interface's NAPI calls it; `message` has `len` bytes.
+/// Only NAPI of the interface may call this. `message` has `len` bytes.
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_take(id: u8, msg_type: u32, epoch: u32, message: *const u8, len: u32) {
     let ours = with_end(InstanceId::new(id), |end| end.port.ours().copied()).flatten();
@@ -245,11 +246,12 @@ struct Peer {
     max_frame: u32,
 }
 
-/// What happened to the carrier to `id`.
+/// Writes to `peer` whether there is a carrier to `id`, what the other end supports, and whether the carrier was lost since
+/// the last call.
 ///
 /// # Safety
 ///
-/// `peer` may be written.
+/// `peer` can be written.
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_peer(id: u8, peer: *mut Peer) {
     let (lost, theirs) =
@@ -272,7 +274,7 @@ impl Header {
     }
 }
 
-/// The interface to `id` is set up.
+/// Called when the interface to `id` is set up.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_open(id: u8) {
     let Some((me, life)) = ENDPOINT.identity() else { return };
@@ -285,17 +287,17 @@ extern "C" fn mk_ipi_rs_net_open(id: u8) {
     });
 }
 
-/// The interface to `id` is set down.
+/// Called when the interface to `id` is set down.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_close(id: u8) {
     change(InstanceId::new(id), |end| end.port.close());
 }
 
-/// A frame of `len` bytes is about to be sent.
+/// Begins to send a frame of `len` bytes. Returns 0, or a negative error number if the frame cannot be sent.
 ///
 /// # Safety
 ///
-/// The queue's lock is held; `offload` is a header.
+/// The lock of the transmit queue is held, and `offload` points to a header.
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Header) -> c_int {
     const ENOTCONN: c_int = -107;
@@ -318,12 +320,12 @@ unsafe extern "C" fn mk_ipi_rs_net_begin(id: u8, len: u32, offload: *const Heade
     unsafe { with_out(id, begun) }.unwrap_or(EINVAL)
 }
 
-/// Writes the head of the next message to `message`, and says which bytes of the frame follow. Returns the head's
-/// length, or 0 after the last message.
+/// Writes the head of the next message of the frame to `message`. Stores in `*at` and `*len` which bytes of the frame the
+/// message must contain after the head. Returns the length of the head, or 0 if there is no further message.
 ///
 /// # Safety
 ///
-/// The queue's lock is held; `message` has room, `at` and `len` may be written.
+/// The lock of the transmit queue is held. `message` has room for `MK_NET_MESSAGE` bytes, and `at` and `len` can be written.
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, len: *mut u32) -> u32 {
     let next = |out: &mut Out| {
@@ -341,12 +343,12 @@ unsafe extern "C" fn mk_ipi_rs_net_next(id: u8, message: *mut u8, at: *mut u32, 
     unsafe { with_out(id, next) }.flatten().unwrap_or(0)
 }
 
-/// Sends the message that was begun. Returns 0; or 1 if there is no space for it now (then `mk_ipi_net_space` follows);
-/// or the error why it cannot be sent.
+/// Sends the message that `mk_ipi_rs_net_next` has begun. Returns 0 if it was sent. Returns 1 if there is no space for it
+/// now; then `mk_ipi_net_news` is called when there is space. Returns a negative error number if it cannot be sent.
 ///
 /// # Safety
 ///
-/// The queue's lock is held; `message` has `len` bytes.
+/// The lock of the transmit queue is held, and `message` has `len` bytes.
 #[no_mangle]
 unsafe extern "C" fn mk_ipi_rs_net_post(id: u8, message: *const u8, len: u32) -> c_int {
     const NO_SPACE: c_int = 1;
@@ -379,20 +381,20 @@ unsafe extern "C" fn mk_ipi_rs_net_post(id: u8, message: *const u8, len: u32) ->
     0
 }
 
-/// Rings for what was sent.
+/// Rings the doorbell of `id`, if it must be rung for the messages that were sent.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_flush(id: u8) {
-    // A peer that cannot be rung looks by itself.
+    // If the doorbell cannot be rung, the peer finds the messages with its next tick.
     let _ = ENDPOINT.flush(InstanceId::new(id));
 }
 
-/// The interfaces that exist, a bit each; `None` when no more must be made.
+/// The interfaces that exist: one bit for each peer. `None` if no interface may be added.
 // SAFETY: the only `Locked` with 8.
 static MADE: Locked<Option<u32>> = unsafe { Locked::new(8, None) };
-/// The value of `MADE`, for the tick.
+/// A copy of the value of `MADE`, which the tick reads without the lock.
 static SEEN: AtomicU32 = AtomicU32::new(0);
 
-/// The peers that must have an interface, a bit each.
+/// The peers that must have an interface: one bit for each.
 fn wanted() -> u32 {
     let Some((me, _)) = ENDPOINT.identity() else { return 0 };
     let is_native =
@@ -401,16 +403,17 @@ fn wanted() -> u32 {
     peers.filter(is_native).fold(0, |all, id| all | 1 << id.get())
 }
 
-/// Checks whether peers have come or gone, and sends what could not be sent before. Runs in process context.
+/// Queues the work item if peers were added or removed. Sends the control messages that could not be sent before. Runs in
+/// process context.
 pub fn tick() {
     if wanted() != SEEN.load(Ordering::Relaxed) {
-        // SAFETY: process context; `drop` waits for it.
+        // SAFETY: process context. `drop` waits for the work item.
         unsafe { mk_ipi_net_queue_follow() };
     }
     (0..MAX_INSTANCES as u8).map(InstanceId::new).for_each(say);
 }
 
-/// Makes the interfaces of peers that have come, and removes those of peers that have gone.
+/// The work item. Adds the interfaces of new peers, and removes the interfaces of peers that were removed.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_net_follow(_: *mut c_void) {
     MADE.with(|made| {
@@ -428,26 +431,27 @@ extern "C" fn mk_ipi_rs_net_follow(_: *mut c_void) {
     });
 }
 
-/// Makes an interface. If that fails, it is missing until its instance comes again; the link works all the same.
+/// Adds an interface. If that fails, there is no interface until the instance is removed and made again. Messages on the link
+/// still work.
 fn add(id: u8, me: u8) {
-    // SAFETY: process context, one caller at a time, and it is not there.
+    // SAFETY: process context, one caller at a time, and the interface does not exist.
     let e = unsafe { mk_ipi_net_add(id, me) };
     if e != 0 {
-        pr_err!("no interface mk{id}: error {}\n", -e);
+        pr_err!("the interface mk{id} cannot be added: error {}\n", -e);
     }
 }
 
 fn remove(id: u8) {
-    // SAFETY: process context, one caller at a time; it does nothing if it is not there.
+    // SAFETY: process context, one caller at a time. The call does nothing if there is no such interface.
     unsafe { mk_ipi_net_remove(id) };
     with_end(InstanceId::new(id), |end| end.port = Port::new());
 }
 
-/// The interfaces and their handlers. Dropping it removes them.
+/// The interfaces and the handlers of their messages. Dropping this removes them.
 pub struct Net([Option<Handle>; 3]);
 
 impl Net {
-    /// From now on the tick makes interfaces.
+    /// Registers the handlers. After this the tick has interfaces added.
     pub fn new() -> Result<Self> {
         let mut net = Self([const { None }; 3]);
         let wanted: [(MessageType, fn(&Message<'_>)); 3] =

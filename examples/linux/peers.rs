@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the links have told about the peers.
+//! The state of each peer, as the events of the links report it.
 
 use crate::{ffi, net, services, traffic};
 use core::fmt;
@@ -8,24 +8,25 @@ use mk_ipi_core::abi::{Incarnation, InstanceId};
 use mk_ipi_core::platform::{Peer, PeerEvent};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Instances that can exist at the same time, Linux being 0: the number of lanes of a native region.
+/// The largest number of instances, including the host, which is instance 0. It is also the number of lanes of a native
+/// region.
 pub const MAX_INSTANCES: usize = 16;
 
-/// The state of the link to a peer, seen from here. Only a native link tells it.
+/// The state of the link to a peer, as this kernel sees it. Only native links have such a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Sign {
-    /// Nothing was heard of it.
+    /// There was no event of the peer yet.
     Silent,
-    /// Its receiver is alive.
+    /// The peer receives messages.
     Up,
-    /// It was up, but its heartbeat stands still.
+    /// The peer was up, but its heartbeat does not change any more.
     Suspect,
-    /// It broke the protocol.
+    /// The peer has broken the protocol. This kernel ignores it.
     Quarantined,
-    /// It says that this kernel broke the protocol.
+    /// The peer says that this kernel has broken the protocol.
     Refuses,
-    /// It said goodbye.
+    /// The peer has said goodbye.
     Gone,
 }
 
@@ -44,9 +45,9 @@ impl fmt::Display for Sign {
 
 struct Seen {
     sign: AtomicU32,
-    /// The last incarnation that said goodbye; 0 for none.
+    /// The incarnation that has said goodbye; 0 for none.
     gone: AtomicU32,
-    /// How many messages it was handling when it died.
+    /// How many messages to the peer are in doubt: it was handling them when it died.
     in_doubt: AtomicU64,
 }
 
@@ -54,8 +55,8 @@ static PEERS: [Seen; MAX_INSTANCES] =
     [const { Seen { sign: AtomicU32::new(0), gone: AtomicU32::new(0), in_doubt: AtomicU64::new(0) } };
         MAX_INSTANCES];
 
-/// Something happened to a peer. Called in deferred work or the tick, with interrupts off; or in a send that found it
-/// out.
+/// Called for each event of a peer. It is called in deferred work and in the tick, with interrupts off, and in a send that
+/// finds out something about the peer.
 pub fn on_event(peer: Peer, event: PeerEvent) {
     traffic::on_event(peer.id, event);
     services::on_event(peer.id, event);
@@ -63,7 +64,7 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
     let Some(seen) = PEERS.get(peer.id.index()) else { return };
     let sign = match event {
         PeerEvent::Up(_) | PeerEvent::Alive => {
-            // A peer that said goodbye can come back in the same life.
+            // A peer that has said goodbye can come up again in the same life.
             seen.gone.store(0, Ordering::Relaxed);
             Sign::Up
         }
@@ -81,7 +82,8 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
         PeerEvent::Discarded { .. } | PeerEvent::Answered | PeerEvent::Unsettled { .. } => {
             return log(peer, event)
         }
-        // A host follows the directory at each change that it makes, other kernels with each tick.
+        // This event needs no action: the host handles each change of the directory when it makes it, and other kernels
+        // read the directory in each tick.
         PeerEvent::ReadDirectory => return log(peer, event),
         PeerEvent::Began(_) | PeerEvent::Space => return,
     };
@@ -90,9 +92,9 @@ pub fn on_event(peer: Peer, event: PeerEvent) {
 }
 
 fn log(Peer { id, theirs, ours }: Peer, event: PeerEvent) {
-    // SAFETY: it only looks at the clock.
+    // SAFETY: it can be called in any context in which this function is called.
     if unsafe { ffi::mk_ipi_glue_may_log() } {
-        // 0 means that no life is known.
+        // 0 means that the peer's life is not known.
         let theirs = theirs.map_or(0, Incarnation::get);
         pr_info!("instance {}, its life {theirs}, ours {}: {event:?}\n", id.get(), ours.get());
     }
@@ -105,17 +107,17 @@ pub fn sign(id: InstanceId) -> Sign {
     all.into_iter().find(|s| *s as u32 == sign).unwrap_or(Sign::Silent)
 }
 
-/// How many messages `id` was handling when it died. They may or may not have been handled.
+/// How many messages to `id` are in doubt: it was handling them when it died. It is not known whether they were handled.
 pub fn in_doubt(id: InstanceId) -> u64 {
     PEERS.get(id.index()).map_or(0, |p| p.in_doubt.load(Ordering::Relaxed))
 }
 
-/// Returns whether this life of `id` said goodbye.
+/// Returns whether the kernel of `id` has said goodbye in this incarnation.
 pub fn is_gone(id: InstanceId, incarnation: Incarnation) -> bool {
     PEERS.get(id.index()).is_some_and(|p| p.gone.load(Ordering::Relaxed) == incarnation.get())
 }
 
-/// Forgets everything about `id`, which is about to be made.
+/// Forgets everything about `id`. Called before the instance is made.
 pub fn forget_all_of(id: InstanceId) {
     forget(id);
     services::forget(id);
@@ -124,7 +126,7 @@ pub fn forget_all_of(id: InstanceId) {
     }
 }
 
-/// Forgets the life of `id`, which is about to be started anew.
+/// Forgets the last life of `id`. Called before its next life is started.
 pub fn forget(id: InstanceId) {
     if let Some(peer) = PEERS.get(id.index()) {
         peer.sign.store(Sign::Silent as u32, Ordering::Relaxed);

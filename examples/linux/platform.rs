@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this Linux supplies to mk-ipi-core, trait by trait.
+//! Implements for Linux the traits by which mk-ipi-core calls a kernel.
 
 use crate::apic::Apic;
 use crate::callback::Callback;
@@ -14,42 +14,43 @@ use mk_ipi_core::platform::{
 use mk_ipi_core::sync::{AtomicU64, UnsafeCell};
 use mk_ipi_core::Endpoint;
 
-/// Most CPUs of this Linux.
+/// The largest number of CPUs of this Linux.
 pub const MAX_CPUS: usize = 512;
-/// Messages that one run of the deferred work hands on, at most. This bounds the time in interrupt context.
+/// The largest number of messages for which one run of the deferred work calls handlers. This bounds the time in interrupt
+/// context.
 const BUDGET: usize = 16;
 
-/// This kernel's end of every link.
+/// This kernel's endpoint, which has its ends of all links.
 pub static ENDPOINT: Endpoint<Linux, Callback, MAX_CPUS, 32, BUDGET, MAX_INSTANCES> = Endpoint::new(Linux);
 
-/// This kernel.
+/// This Linux, which implements the traits.
 pub struct Linux;
 
 struct TheApic(UnsafeCell<Option<Apic>>);
-// SAFETY: written once by `set_apic`, before anything reads it.
+// SAFETY: `set_apic` writes it once, before other code reads it.
 unsafe impl Sync for TheApic {}
 static APIC: TheApic = TheApic(UnsafeCell::new(None));
 
 impl Linux {
-    /// Stores the doorbell.
+    /// Stores the local APIC, which rings the doorbells.
     ///
     /// # Safety
     ///
     /// Called once, before anything is sent.
     pub unsafe fn set_apic(&self, apic: Apic) {
-        // SAFETY: nothing reads it yet (the caller promises it).
+        // SAFETY: no code reads it yet (the caller promises it).
         APIC.0.with_mut(|place| unsafe { *place = Some(apic) });
     }
 
-    /// The doorbell; `None` before `set_apic`.
+    /// The local APIC; `None` before `set_apic`.
     pub fn apic(&self) -> Option<&'static Apic> {
-        // SAFETY: it is written only once, before this is called (`set_apic`).
+        // SAFETY: `set_apic` writes it once, before this is called.
         APIC.0.with(|place| unsafe { (*place).as_ref() })
     }
 }
 
-// SAFETY: passed on to the local APIC, which implements the trait as required. Linux's own vectors are not among those
-// that instances list.
+// SAFETY: the local APIC implements the trait as required, and these functions only call it. No instance lists a vector that
+// Linux uses for itself.
 unsafe impl Doorbell for Linux {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.apic().ok_or(DoorbellError::Stuck)?.check(cpu, vector)
@@ -62,23 +63,23 @@ unsafe impl Doorbell for Linux {
     }
 }
 
-// SAFETY: these are Linux's own numbers, dense from 0. Core asks with interrupts off, or in a callback, which runs with
-// interrupts off (deferred.rs).
+// SAFETY: these are Linux's own numbers of the CPUs, which begin at 0 without large gaps. Core calls these functions with
+// interrupts off, or in a handler, which runs with interrupts off (deferred.rs). So the task stays on its CPU.
 unsafe impl ThisCpu for Linux {
     #[inline]
     fn physical_id(&self) -> PhysCpuId {
-        // SAFETY: it reads per-CPU variables that do not change once the CPU is up.
+        // SAFETY: it reads per-CPU variables that do not change while the CPU is online.
         PhysCpuId(unsafe { ffi::mk_ipi_glue_apic_id(ffi::mk_ipi_glue_cpu()) }.into())
     }
     #[inline]
     fn index(&self) -> usize {
-        // SAFETY: reads a per-CPU variable.
+        // SAFETY: it reads a per-CPU variable.
         unsafe { ffi::mk_ipi_glue_cpu() as usize }
     }
 }
 
-// SAFETY: these are `local_irq_save` and `local_irq_restore`, which nest. An NMI may use them, and leaves the flag as
-// it found it.
+// SAFETY: these are `local_irq_save` and `local_irq_restore`, which can be nested. An NMI can call them, and leaves the
+// interrupt flag as it was.
 unsafe impl LocalInterrupts for Linux {
     type State = u64;
     #[inline]
@@ -93,10 +94,11 @@ unsafe impl LocalInterrupts for Linux {
     }
 }
 
-// SAFETY: `memremap` maps the whole range write-back; only memory that was kept from Linux is mapped (`memory::is_ours`).
+// SAFETY: `memremap` maps the complete range as write-back memory. Only memory that Linux does not use is mapped
+// (`memory::is_ours`).
 //
-// `memremap` has no read-only mappings. Core does not store to what it maps as read-only, but the page tables would let
-// it.
+// `memremap` has no read-only mappings. Core does not write to memory that it maps read-only, but the page tables would
+// allow it.
 unsafe impl PhysMemory for Linux {
     type Word = AtomicU64;
 
@@ -107,25 +109,26 @@ unsafe impl PhysMemory for Linux {
         if !memory::is_ours(range) {
             return Err(MapError::NotAllowed);
         }
-        // SAFETY: it is memory of this module; `unmap` undoes it.
+        // SAFETY: it is memory of this module. `unmap` removes the mapping.
         let bytes = unsafe { memory::remap(range) }.ok_or(MapError::NoMemory)?;
         let words = NonNull::slice_from_raw_parts(bytes.cast::<AtomicU64>(), bytes.len() / 8);
-        // SAFETY: page-aligned, mapped, and of this length until `unmap`. It is only used as words.
+        // SAFETY: the memory is page-aligned, and mapped with this length until `unmap`. It is used only as words.
         Ok(unsafe { Mapping::new(words) })
     }
 
     unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
-        // SAFETY: `memremap` returned it; the caller promises the rest.
+        // SAFETY: `memremap` returned this address, and the mapping is not used any more (the caller promises it).
         unsafe { ffi::memunmap(mapping.as_ptr().as_ptr().cast()) };
     }
 
-    /// Peers share pages in the instance pools, and no others.
+    /// A peer can share only pages of instance pools.
     fn peer_may_share(&self, page: PhysRange) -> bool {
         memory::is_in_a_pool(page)
     }
 }
 
-// SAFETY: each pool is memory of one instance alone (memory.rs), and core zeroes it before it is published.
+// SAFETY: each pool belongs to one instance only (memory.rs), and core fills the region with zeros before other kernels use
+// it.
 unsafe impl InstancePool for Linux {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         memory::pool_alloc(instance, len)
@@ -145,12 +148,13 @@ impl Observer for Linux {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         peers::on_event(peer, event);
     }
-    /// Runs in interrupt context. The programs must end first, and that takes a task.
+    /// Called when the host asks this kernel to stop. Runs in interrupt context, so it only queues a work item, which ends
+    /// the programs first.
     fn stop(&self) {
         stop::on_stop();
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
-        // SAFETY: core calls this while it holds the instance that it is about to ring.
+        // SAFETY: core calls this while it holds the instance whose doorbell it rings next.
         unsafe { listed::lists_cpu(peer, cpu) }
     }
     fn region_added(&self, instance: InstanceId, range: PhysRange) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The role of this Linux: the host of other kernels, or a kernel that a host started beside itself.
+//! The role of this Linux: the host of other kernels, or a kernel that a host started.
 
 use crate::failure::{failure, refuse, Result};
 use crate::file::File;
@@ -7,6 +7,7 @@ use mk_ipi_core::abi::boot_param::{mk_ipi_directory, mk_ipi_shared, MK_IPI_DIREC
 use mk_ipi_core::abi::PhysAddr;
 use mk_ipi_core::sync::{AtomicBool, Ordering};
 
+/// True if another kernel is the host.
 static JOINED: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether another kernel is the host.
@@ -14,16 +15,17 @@ pub fn is_joined() -> bool {
     JOINED.load(Ordering::Relaxed)
 }
 
-/// What the host told this kernel at its start.
+/// What the host told this kernel on its command line.
 #[derive(Clone, Copy)]
 pub struct Told {
-    /// Where this kernel's own region lies.
+    /// The address of this kernel's own region.
     pub shared: PhysAddr,
-    /// Where the directory lies.
+    /// The address of the directory.
     pub directory: PhysAddr,
 }
 
-/// From now on this Linux is a kernel that a host started, as its own command line says.
+/// Reads this kernel's command line. If it names a region and a directory, a host has started this kernel, and from now on
+/// `is_joined` returns true.
 pub fn join() -> Result<Told> {
     let file = File::any("/proc/cmdline")?;
     let line = file.bytes();
@@ -37,8 +39,11 @@ pub fn join() -> Result<Told> {
         }
         (None, None) => refuse!(
             EINVAL,
-            "memory= is missing: START+BYTES or a name (modinfo tells more); and no host has started this kernel"
+            "memory= is missing (START+BYTES or a name, see modinfo), and no host has started this kernel"
         ),
-        _ => refuse!(EINVAL, "the kernel's command line has one of {MK_IPI_SHARED}= and {MK_IPI_DIRECTORY}= alone"),
+        _ => refuse!(
+            EINVAL,
+            "the kernel's command line has only one of {MK_IPI_SHARED}= and {MK_IPI_DIRECTORY}="
+        ),
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The files that can be read: the instances (`/dev/mk_ipi`) and the counters (debugfs, `statistics`).
+//! The content of the files that can be read: the instances (`/dev/mk_ipi`), the counters (debugfs `statistics`), and the
+//! directory and the regions (debugfs `memory`).
 
 use crate::platform::ENDPOINT;
 use crate::{cpus, ffi, host, memory, peers, role};
@@ -7,19 +8,19 @@ use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
 use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysRange, PAGE_SIZE};
 
-/// A file of the kernel, while text is written to it.
+/// A `seq_file` of Linux, to which text is written.
 pub struct Seq(pub *mut c_void);
 
 impl Write for Seq {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        // SAFETY: it is the kernel's `seq_file`, which lives as long as the show function runs. If text has no room,
-        // the kernel calls the show function again, with a larger buffer.
+        // SAFETY: Linux passed this `seq_file` to the show function, and it exists until that function returns. If the text
+        // does not fit, Linux calls the show function again, with a larger buffer.
         unsafe { ffi::seq_write(self.0, s.as_ptr().cast(), s.len()) };
         Ok(())
     }
 }
 
-/// CPUs, separated by commas.
+/// Shows CPUs, separated by commas.
 struct List<'a>(&'a [u32]);
 
 impl fmt::Display for List<'_> {
@@ -54,7 +55,7 @@ fn instances(to: &mut Seq) -> fmt::Result {
     })
 }
 
-/// For a Linux that another kernel started: shows itself, and all kernels that it knows.
+/// For a Linux that another kernel started: shows this kernel, and all other kernels that it knows.
 fn peers_of(to: &mut Seq) -> fmt::Result {
     let Some((me, life)) = ENDPOINT.identity() else { return Ok(()) };
     writeln!(to, "instance {} incarnation {}", me.get(), life.get())?;
@@ -71,7 +72,8 @@ fn peers_of(to: &mut Seq) -> fmt::Result {
 fn link(to: &mut Seq, id: InstanceId) -> fmt::Result {
     region(to, id)?;
     let lane = ENDPOINT.lane_stats(id).unwrap_or_default();
-    // The number of the last message, and of the last one that was handled. They grow, but not by one.
+    // The number of the last message that was sent, and of the last one that was handled. These numbers grow, but not by one
+    // for each message.
     write!(to, " {} {} {}", peers::sign(id), lane.number, ENDPOINT.handled(id).unwrap_or(0))?;
     writeln!(to, " {} {}", lane.received, peers::in_doubt(id))
 }
@@ -89,19 +91,20 @@ fn region(to: &mut Seq, id: InstanceId) -> fmt::Result {
     }
 }
 
-/// `cat /dev/mk_ipi`.
+/// Writes the content of `/dev/mk_ipi`.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_show_instances(to: *mut c_void, _: *mut c_void) -> c_int {
-    // It never fails.
+    // Writing to a `Seq` never fails.
     let _ = instances(&mut Seq(to));
     0
 }
 
-/// debugfs `statistics`: counters of this kernel, then those of its lanes.
+/// Writes the content of debugfs `statistics`: the counters of this kernel, then the counters of its lanes, then the owners
+/// of the memory.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_int {
     let mut to = Seq(to);
-    // It never fails.
+    // Writing to a `Seq` never fails.
     let _ = writeln!(to, "{:#?}", ENDPOINT.stats());
     for id in (0..peers::MAX_INSTANCES as u8).map(InstanceId::new) {
         if let Ok(lane) = ENDPOINT.lane_stats(id) {
@@ -112,8 +115,8 @@ extern "C" fn mk_ipi_rs_show_statistics(to: *mut c_void, _: *mut c_void) -> c_in
     0
 }
 
-/// Returns whether this page belongs to the directory, or to the region of a known instance. Such pages contain only
-/// what the protocol puts there, nothing of a kernel's own.
+/// Returns whether this page is part of the directory, or of the region of a known instance. Such pages contain only data of
+/// the protocol, and no other data of a kernel.
 fn is_shown(page: PhysRange) -> bool {
     let contains = |outer: PhysRange| outer.start() <= page.start() && page.end() <= outer.end();
     let mut known = (0..peers::MAX_INSTANCES as u8).map(InstanceId::new);
@@ -124,13 +127,13 @@ fn is_shown(page: PhysRange) -> bool {
         })
 }
 
-/// The pages that a range touches. Nothing else lies in them (`InstancePool`).
+/// The range, with its end rounded up to a page. The rest of the last page is not used for other data (`InstancePool`).
 fn whole_pages(range: PhysRange) -> Option<PhysRange> {
     PhysRange::new(range.start(), range.len().checked_next_multiple_of(PAGE_SIZE)?)
 }
 
-/// debugfs `memory`: reads up to `len` bytes, at most a page, from physical address `at` on. Returns how many, or an
-/// error number.
+/// Reads debugfs `memory`: up to `len` bytes from the physical address `at`, and not beyond the end of the page. Returns how
+/// many bytes were read, or a negative error number.
 ///
 /// # Safety
 ///
@@ -144,7 +147,7 @@ unsafe extern "C" fn mk_ipi_rs_read_memory(at: u64, to: *mut u8, len: usize) -> 
     };
     let len = len.min(PAGE_SIZE as usize - offset);
     let Ok(mapped) = memory::Mapped::new(page) else { return Errno::ENOMEM.to_c() };
-    // SAFETY: it is the caller's buffer.
+    // SAFETY: the caller's buffer has room for `len` bytes.
     let to = unsafe { core::slice::from_raw_parts_mut(to, len) };
     mapped.read_words(offset, to);
     len as c_int

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a CPU enters an image: start pages, trampoline, INIT and SIPI. And how it is stopped.
+//! Starts a CPU in the image of a kernel, and stops it.
 //!
-//! The start pages lie in the memory that was set aside. They contain what the kernel is told (Xen's PVH boot ABI, ACPI
-//! tables). They also contain the last instructions before its entry, so that the page below 1 MiB is free again as
-//! soon as the CPU has left it.
+//! A CPU is started by INIT and SIPI. It begins in a page below 1 MiB, which contains the trampoline. From there it jumps
+//! to the start pages of the kernel, and from the start pages to the entry of the image.
+//!
+//! The start pages are in the memory that was set aside. They contain the data for the kernel (the start info of Xen's
+//! PVH boot ABI, and ACPI tables), and also the last instructions before the entry. So the page below 1 MiB can be used
+//! for other things as soon as the CPU has left it.
 
 use crate::failure::{failure, refuse, Result};
 use crate::ffi;
@@ -17,14 +20,15 @@ use mk_ipi_x86::{start_cpu, stop_cpu, Microseconds, StartPage};
 
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// Offsets in the first start page of the parts that do not belong to the start info: the exit of the trampoline, and
-/// its flag.
+/// Offset in the first start page of the last part of the trampoline, which jumps to the image. The start info does not
+/// use this part of the page.
 const EXIT: usize = start_info::CALLERS.start;
+/// Offset in the first start page of a flag. The CPU sets it when it has left the page below 1 MiB.
 const FLAG: usize = start_info::CALLERS.end - 16;
 
-/// How long a CPU is given to enter its image.
+/// How long to wait until a CPU has entered its image.
 const ENTER: Microseconds = Microseconds(2_000_000);
-/// How long a CPU is given to stop: an emulated one stops when its thread runs next.
+/// How long to wait until a CPU has stopped. A CPU of an emulator stops only when its thread runs again.
 const STOP: Microseconds = Microseconds(50_000);
 
 fn wait(time: Microseconds) {
@@ -38,7 +42,7 @@ fn wait(time: Microseconds) {
     }
 }
 
-/// Looks again and again until `is` returns true, or the time is over. Returns whether it was true.
+/// Calls `is` about every millisecond, until it returns true or `time` is over. Returns whether it returned true.
 pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
     // SAFETY: the clock runs.
     let now = || unsafe { ffi::ktime_get() };
@@ -53,42 +57,43 @@ pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// What a kernel is given at its entry, in addition to its memory.
+/// What a kernel is told at its entry, in addition to the map of its memory.
 pub struct Handed<'a> {
     /// The machine's boot CPU.
     pub boot_cpu: PhysCpuId,
-    /// Its CPUs, followed by those that it may get later.
+    /// The kernel's CPUs, followed by the CPUs that it can get later.
     pub cpus: &'a [PhysCpuId],
-    /// Its initramfs.
+    /// Where its initramfs is, if it has one.
     pub initrd: Option<PhysRange>,
-    /// Its command line.
+    /// The kernel's command line.
     pub cmdline: fmt::Arguments<'a>,
 }
 
-/// Bytes of the start pages of a kernel that may have this many CPUs.
+/// Size in bytes of the start pages of a kernel that can have `cpus` CPUs.
 pub fn pages_len(cpus: usize) -> u64 {
     PAGE_SIZE.saturating_add(acpi::len(cpus) as u64)
 }
 
-/// Writes what the kernel of `id` is told: start info, command line and memory map, and after them the ACPI tables.
+/// Writes the start pages of the kernel of `id`. The first page gets the start info, the command line and the memory
+/// map. The ACPI tables are in the pages after it.
 ///
 /// # Safety
 ///
-/// The kernel does not run; `pages` are its start pages.
+/// The kernel does not run, and `pages` are its start pages.
 pub unsafe fn write_start_pages(id: InstanceId, pages: PhysRange, handed: &Handed<'_>) -> Result {
     let mut mapped = Mapped::new(pages)?;
     // SAFETY: they belong to the instance, which does not run (the caller promises it).
     let bytes = unsafe { mapped.bytes_mut() };
     bytes.fill(0);
     let Some((page, tables)) = bytes.split_at_mut_checked(PAGE_SIZE as usize) else {
-        return refuse!(ENODEV, "the start pages of instance {} are too few", id.get());
+        return refuse!(ENODEV, "the start pages of instance {} are too small", id.get());
     };
     let (at, tables_at) = (pages.start(), PhysAddr(pages.start().0.saturating_add(PAGE_SIZE)));
     let rsdp = acpi::write(tables, tables_at, handed.boot_cpu, handed.cpus.iter().copied())
         .map_err(|e| failure!(EINVAL, "the ACPI tables: {e}"))?;
     write_start_info(id, page, at, rsdp, handed).map_err(|e| failure!(EINVAL, "the start info: {e}"))?;
-    // The kernel may map a page of the tables uncached.
-    // SAFETY: it is mapped, and has this length.
+    // The kernel can map a page of the tables uncached, so the data must be in memory.
+    // SAFETY: `bytes` is mapped, and has this length.
     unsafe { ffi::clflush_cache_range(bytes.as_mut_ptr().cast(), bytes.len() as u32) };
     Ok(())
 }
@@ -112,7 +117,8 @@ fn write_start_info(
     info.command_line(handed.cmdline)
 }
 
-/// The parts of trampoline.s.
+/// The parts of trampoline.s: the code for the page below 1 MiB, the offset of its mailbox in that code, and the code
+/// for the start page.
 fn code() -> (&'static [u8], usize, &'static [u8]) {
     extern "C" {
         static mk_ipi_trampoline_start: u8;
@@ -132,26 +138,30 @@ fn code() -> (&'static [u8], usize, &'static [u8]) {
     (between(start, &raw const mk_ipi_trampoline_end), mailbox, exit)
 }
 
-/// The page below 1 MiB, with the trampoline in it until this is dropped. Linux keeps that memory reserved and does not
-/// use it. Nevertheless its former content is put back.
+/// The page below 1 MiB in which a CPU starts. It contains the trampoline until this is dropped. Then its former content
+/// is put back, although Linux keeps this memory reserved and does not use it.
 struct LowPage {
     page: Mapped,
     before: [u8; LowPage::LEN],
 }
 
 impl LowPage {
-    /// How many bytes are borrowed.
+    /// How many bytes of the page are overwritten, and later put back.
     const LEN: usize = 256;
 
-    /// Puts the trampoline at `at`, with the addresses that it needs. `is_ours` says that the page was set aside for
-    /// this.
+    /// Writes the trampoline to the page at `at`, with the addresses that it needs in its mailbox. `is_ours` says that
+    /// the page was set aside for this purpose.
     fn borrow(at: PhysAddr, is_ours: bool, mailbox: [u32; 4]) -> Result<Self> {
         let Some(range) = PhysRange::new(at, PAGE_SIZE) else {
             return refuse!(EINVAL, "trampoline={:#x}", at.0);
         };
-        // SAFETY: it looks at page tables and the memory map.
+        // SAFETY: it only reads page tables and the memory map.
         if !is_ours && !unsafe { ffi::mk_ipi_glue_may_borrow(at.0) } {
-            return refuse!(EBUSY, "trampoline={:#x}: no RAM below 1 MiB, or Linux's own trampoline", at.0);
+            return refuse!(
+                EBUSY,
+                "trampoline={:#x} is not RAM below 1 MiB, or Linux's own trampoline uses it",
+                at.0
+            );
         }
         // SAFETY: the page is ours. Or it is reserved: since 5.13 Linux reserves all memory below 1 MiB, and uses only
         // its own trampoline there.
@@ -173,17 +183,17 @@ impl LowPage {
 
 impl Drop for LowPage {
     fn drop(&mut self) {
-        // SAFETY: as in `borrow`; the CPU has left the page, or was stopped.
+        // SAFETY: the page can be written (see `borrow`). The CPU has left it, or was stopped.
         unsafe { self.page.write(0, &self.before) };
     }
 }
 
-/// Starts `cpu` at `entry` with `page` as its start page, and waits until it is in its image. On an error the CPU was
-/// stopped. If stopping it failed too, it may run anything.
+/// Starts `cpu` at `entry` with `page` as its start page, and waits until it leaves the trampoline for its image. If this
+/// fails, the CPU is stopped. If that fails too, it is not known what the CPU executes.
 ///
 /// # Safety
 ///
-/// The CPU was given to an instance, whose image lies at `entry`, and runs nothing.
+/// The CPU was given to an instance whose image has its entry at `entry`. The CPU does not run.
 pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
     let ours = memory::start_page();
     // SAFETY: the parameter is read-only.
@@ -207,17 +217,17 @@ pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
         Ok(()) => refuse!(ETIMEDOUT, "CPU {} does not come up", cpu.0),
         Err(e) => refuse!(EIO, "CPU {}: {e:?}", cpu.0),
     };
-    // The CPU must leave the low page before that is given back. If this fails, the log says so.
+    // The CPU must not execute in the low page when the former content is put back. If the stop fails, the log says so.
     // SAFETY: the CPU belongs to the instance.
     let _ = unsafe { stop(cpu) };
     entered
 }
 
-/// Stops `cpu`, whatever it runs. It then waits for a start.
+/// Stops `cpu` by an INIT, whatever it executes. It then waits for a SIPI.
 ///
 /// # Safety
 ///
-/// The CPU was given away, and what it was doing is not needed.
+/// The CPU was given away, and the kernel that runs on it may be interrupted for ever.
 pub unsafe fn stop(cpu: PhysCpuId) -> Result {
     let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
     // SAFETY: the caller promises it.

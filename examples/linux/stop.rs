@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The end of a Linux that another kernel started: when its host says so (SPEC N-15), and when something else ends it
+//! The end of a Linux that another kernel started: because its host asks it to stop (SPEC N-15), or for another reason
 //! (spawned.c).
 
 use crate::{ffi, role};
 use mk_ipi_core::sync::{AtomicBool, Ordering};
 
-/// True once the host has told this kernel to stop.
+/// True after the host has asked this kernel to stop.
 static IS_TOLD: AtomicBool = AtomicBool::new(false);
-/// True once the stop was begun.
+/// True after the shutdown was begun.
 static IS_BEGUN: AtomicBool = AtomicBool::new(false);
-/// True once this kernel has ended, in order or not. It then takes no message any more, and sends none.
+/// True after this kernel has ended, by a shutdown or by a panic. Then its doorbell handler, its deferred work and its tick
+/// do nothing.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// Called in interrupt context, again and again.
+/// Called when the host asks this kernel to stop. Runs in interrupt context, and can be called more than once.
 pub fn on_stop() {
     if role::is_joined() && !IS_TOLD.swap(true, Ordering::Relaxed) {
         // SAFETY: `start_work` has made it.
@@ -20,7 +21,7 @@ pub fn on_stop() {
     }
 }
 
-/// Begins to stop, if the host wants that. Runs in process context.
+/// Begins the shutdown, if the host has asked for it. Runs in process context.
 pub fn run() {
     if IS_TOLD.load(Ordering::Relaxed) && !IS_BEGUN.swap(true, Ordering::Relaxed) {
         kernel::prelude::pr_info!("the host tells this kernel to stop\n");
@@ -34,7 +35,8 @@ pub fn is_over() -> bool {
     IS_OVER.load(Ordering::Relaxed)
 }
 
-/// This kernel ends. Can be called in any context. Messages that come from now on go to its next life.
+/// Called when this kernel ends. Can be called in any context. Messages that arrive after this call stay unread, and the next
+/// life receives them.
 #[no_mangle]
 pub extern "C" fn mk_ipi_rs_over() {
     IS_OVER.store(true, Ordering::Relaxed);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tick. It shows that this kernel lives, and checks which peers live and what became of the messages to them. It
-//! follows the directory where another kernel writes it. It makes the deferred work find messages whose doorbell was
-//! lost.
+//! The tick, which runs every 50 ms. It writes this kernel's heartbeat. It checks the heartbeats of the peers, and which
+//! of the messages to them were handled. It schedules the deferred work, which finds messages whose doorbell was lost. If
+//! another kernel is the host, the tick also reads the directory for changes.
 
 use crate::platform::{Linux, ENDPOINT};
 use crate::{ffi, joined, net, services, stop};
 use core::ffi::c_void;
 use mk_ipi_core::platform::LocalInterrupts;
 
-/// Milliseconds from one look at the peers to the next.
+/// Milliseconds from the end of one tick to the start of the next.
 const TICK_MS: u32 = 50;
-/// A peer whose heartbeat stands still for this time, in nanoseconds, is suspect.
+/// A peer whose heartbeat does not change for this time, in nanoseconds, is suspect.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// The tick, in process context, on the doorbell's CPU.
+/// Runs one tick, and queues the next one. Runs in process context, on the CPU that receives the doorbell.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     if stop::is_over() {
@@ -30,7 +30,7 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     start();
 }
 
-/// Queues one tick.
+/// Queues the next tick.
 pub fn start() {
     // SAFETY: `start_work` has made it.
     unsafe { ffi::mk_ipi_glue_queue_tick(TICK_MS) };

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Traffic on order, to check that links work and how fast: debugfs `traffic`.
+//! The traffic test: the file `traffic` in debugfs. It checks that the links work, and measures how fast they are.
 //!
-//! `run MESSAGES PINGS ID...` is for the named kernels and this one. Each streams MESSAGES to every other one, all at
-//! the same time. Then each plays PINGS rounds of ping-pong with each other one in turn. The kernels serve
-//! (examples/bare-metal/src/order.rs). The write returns when the run is over. Then the file has two lines of JSON for
-//! each direction, whatever the result. A kernel that is killed meanwhile drops out. If it is started anew at once, and
-//! the links are native, its next life reports what it got: nothing may be lost.
+//! Writing `run MESSAGES PINGS ID...` starts a run between this kernel and the kernels ID. Each kernel sends MESSAGES
+//! messages to each other kernel, all at the same time. This is a stream. Then each pair of kernels does PINGS round trips
+//! in each direction, one pair after the other. The other kernels must run in serve mode
+//! (examples/bare-metal/src/order.rs). The write returns at the end of the run. After that, the file contains two lines
+//! of JSON for each direction, also if messages were lost.
 //!
-//! A Linux that another one started accepts `serve` instead.
+//! If a kernel is killed during the run, the run continues without it. If it is started again at once, and the links are
+//! native, its next life reports the messages that it received, and none may be lost.
+//!
+//! A Linux that another kernel started does not accept `run`. It accepts `serve`, which starts serve mode.
 
 mod deaths;
 mod drive;
@@ -28,12 +31,13 @@ use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// True while a run is under way.
+/// True during a run, and while serve mode is being started.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// Messages that are done, and messages that there will be, in all directions of this kernel.
+/// How many messages this kernel has sent and received in this run, and how many it will have sent and received at the
+/// end.
 static PROGRESS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// Takes messages from now on.
+/// Registers the handlers of the test's messages.
 pub fn register() -> Result<Handlers> {
     Handlers::register(if role::is_joined() { &serve::HANDLERS } else { &[] })
 }
@@ -43,15 +47,15 @@ fn me() -> InstanceId {
     ENDPOINT.identity().map_or(InstanceId::HOST, |(me, _)| me)
 }
 
-/// Most messages for each direction.
+/// The largest number of messages of one stream.
 const MAX_MESSAGES: u64 = 1 << 32;
 
-/// What was ordered.
+/// The arguments of `run`.
 #[derive(Clone, Copy)]
 struct Plan {
     messages: u64,
     pings: u64,
-    /// One bit for each kernel, this one's set.
+    /// The kernels of the run: the bit of each one is set. This kernel's bit is always set.
     kernels: u32,
 }
 
@@ -86,14 +90,14 @@ impl Plan {
     }
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     inbox::on_event(id, event);
     deaths::on_event(id, event);
     serve::on_event(id, event);
 }
 
-/// Runs the traffic on one line. Returns 0, or a negative error number.
+/// Runs the command in `line`, which was written to the file `traffic`. Returns 0, or a negative error number.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     // SAFETY: glue.c passes a copy of `len` bytes.
@@ -101,7 +105,9 @@ extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     let line = core::str::from_utf8(line).ok();
     let done = match line.and_then(Plan::parse) {
         _ if role::is_joined() && line.map(str::trim) == Some("serve") => alone(serve::begin),
-        _ if role::is_joined() => refuse!(EINVAL, "the host drives the traffic; this kernel takes: serve"),
+        _ if role::is_joined() => {
+            refuse!(EINVAL, "only the host can run the traffic test; this kernel accepts only serve")
+        }
         Some(plan) => alone(|| drive::run(&plan)),
         None => refuse!(
             EINVAL,
@@ -116,21 +122,22 @@ extern "C" fn mk_ipi_rs_traffic(line: *const c_char, len: usize) -> c_int {
     }
 }
 
+/// Calls `f`, unless another call of `f` is in progress.
 fn alone(f: impl FnOnce() -> Result) -> Result {
     if BUSY.swap(true, Ordering::Acquire) {
-        return refuse!(EBUSY, "a run is under way");
+        return refuse!(EBUSY, "another run is in progress");
     }
     let done = f();
     BUSY.store(false, Ordering::Release);
     done
 }
 
-/// debugfs `traffic`: the progress of a run, or the result of the last one.
+/// Writes the content of the file `traffic`: the progress of the run, or the results of the last run.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_show_traffic(to: *mut c_void, _: *mut c_void) -> c_int {
     use core::fmt::Write;
     let mut to = crate::show::Seq(to);
-    // It never fails.
+    // Writing to a `Seq` never fails.
     let _ = if BUSY.load(Ordering::Relaxed) {
         let [done, total] = &PROGRESS;
         let (done, total) = (done.load(Ordering::Relaxed), total.load(Ordering::Relaxed));

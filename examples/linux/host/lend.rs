@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPUs that Linux gives away and takes back, also to and from a kernel that runs (SPEC D-10, chapter M).
+//! Gives CPUs of Linux away, and takes them back. A CPU can also move to or from a kernel that runs (SPEC D-10, chapter M).
 //!
-//! Every kernel here has one doorbell, at its first CPU, which it keeps. So no kernel rings a CPU that moves, and none
-//! has to follow the directory before the CPU belongs to another one. Only the kernel that gets the CPU must find it in
-//! the directory. The host's lock is not held while a kernel is waited for.
+//! Every kernel on this host gets its doorbells at its first CPU, which does not move while it runs. So no kernel rings a
+//! CPU that moves, and a CPU can move before all kernels have read the new directory. Only the kernel that gets the CPU
+//! must find it in the directory. The host's lock is not held while the host waits for a kernel's answer.
 
 use super::{with, Generation, Host, Instance, Phase};
 use crate::failure::{refuse, Result};
@@ -14,9 +14,11 @@ use mk_ipi_core::abi::cpu_move::CpuMoveKind;
 use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysCpuId};
 
-/// A move that waits for a kernel's answer.
+/// A move of a CPU that has begun, and waits for a kernel's answer.
 struct Move {
+    /// The incarnation of the kernel that gets the CPU or gives it up.
     life: Incarnation,
+    /// The physical id of the CPU.
     at: PhysCpuId,
     /// True if Linux had the CPU before.
     was_ours: bool,
@@ -39,11 +41,12 @@ pub fn give_to(id: InstanceId, cpu: u32) -> Result {
     if let Err(NotDone::Refused(_)) = done {
         with(|host| host.undo_give(id, cpu, &begun));
     }
-    // If it does not answer, the CPU stays with it, because it could begin to use the CPU at any moment.
+    // If the kernel does not answer, the directory still lists the CPU as its own, because the kernel could begin to use
+    // the CPU at any moment.
     done.map_err(NotDone::into_failure)
 }
 
-/// Makes the kernel of `id`, which runs, give up `cpu`, and gives the CPU back to Linux.
+/// Asks the kernel of `id`, which runs, to give up `cpu`, and then gives the CPU back to Linux.
 pub fn take_from(id: InstanceId, cpu: u32) -> Result {
     let begun = with(|host| host.begin_take(id, cpu))?;
     moves::ask(id, begun.life, CpuMoveKind::GiveUp, begun.at, || lives(id, begun.life))
@@ -51,7 +54,7 @@ pub fn take_from(id: InstanceId, cpu: u32) -> Result {
     with(|host| host.finish_take(id, cpu, &begun))
 }
 
-/// Returns whether this life of `id` runs, and has not said goodbye.
+/// Returns whether the kernel of `id` still runs in the incarnation `life`, and has not said goodbye.
 fn lives(id: InstanceId, life: Incarnation) -> bool {
     with(|host| host.find(id).and_then(|i| i.life())) == Some(life) && !peers::is_gone(id, life)
 }
@@ -70,7 +73,7 @@ impl Host {
         self.list_own()
     }
 
-    /// Lists `cpu` as one of the CPUs of `id`.
+    /// Takes `cpu` from Linux, if Linux has it, and lists it in the directory as a CPU of `id`.
     fn begin_give(&mut self, id: InstanceId, cpu: u32) -> Result<Move> {
         let mut instance = self.running(id)?;
         if let Some((other, _)) = self.instances().find(|(_, i)| i.cpus.has(cpu)) {
@@ -86,7 +89,7 @@ impl Host {
         let Some(at) = cpus::apic_id(cpu) else { return refuse!(ENXIO, "there is no CPU {cpu}") };
         let begun = Move { life: instance.incarnation, at, was_ours: !cpus::is_given(cpu) };
         if !instance.cpus.add(cpu) {
-            return refuse!(ENOSPC, "instance {} has CPUs enough", id.get());
+            return refuse!(ENOSPC, "instance {} has the largest possible number of CPUs", id.get());
         }
         if begun.was_ours {
             self.give(cpu)?;
@@ -98,7 +101,8 @@ impl Host {
         kept.map(|()| begun)
     }
 
-    /// Undoes a move: the kernel does not use the CPU, and never will. If any of this fails, the log says so.
+    /// Undoes `begin_give`. The kernel must not use the CPU, and must not begin to use it later. If a step fails, the log
+    /// says so.
     fn undo_give(&mut self, id: InstanceId, cpu: u32, begun: &Move) {
         self.unlist(id, cpu, begun.life);
         let _ = if begun.was_ours { self.take(cpu) } else { Ok(()) };
@@ -110,25 +114,25 @@ impl Host {
             return refuse!(EINVAL, "CPU {cpu} does not belong to instance {}", id.get());
         };
         if instance.cpus.get().first() == Some(&cpu) {
-            return refuse!(EBUSY, "CPU {cpu} takes the doorbell of instance {}", id.get());
+            return refuse!(EBUSY, "CPU {cpu} receives the doorbell of instance {}", id.get());
         }
         Ok(Move { life: instance.incarnation, at, was_ours: false })
     }
 
-    /// Ends a move: the kernel has given the CPU up.
+    /// Ends a move after the kernel has given the CPU up: removes the CPU from the directory entry, and gives it to Linux.
     fn finish_take(&mut self, id: InstanceId, cpu: u32, begun: &Move) -> Result {
         self.unlist(id, cpu, begun.life);
         self.take(cpu)
     }
 
-    /// Takes `cpu` out of the CPUs of `id`, if this life still runs. It can come back.
+    /// Removes `cpu` from the CPUs of `id`, if this life still runs. Adds it to the CPUs that the instance can get.
     fn unlist(&mut self, id: InstanceId, cpu: u32, life: Incarnation) {
         let Some(mut instance) = self.find(id).filter(|i| i.life() == Some(life)) else { return };
         instance.cpus.remove(cpu);
         if !instance.may_get.has(cpu) && !instance.may_get.add(cpu) {
-            pr_info!("CPU {cpu} cannot go back to instance {} in this life\n", id.get());
+            pr_info!("CPU {cpu} cannot be given to instance {} again\n", id.get());
         }
-        // If that fails, the log says so.
+        // If this fails, the log says so.
         let _ = self.keep(id, &instance);
     }
 
@@ -138,12 +142,12 @@ impl Host {
             return refuse!(EINVAL, "instance {} does not run", id.get());
         }
         if self.generation != Generation::Native {
-            return refuse!(EINVAL, "CPUs move to and from kernels on the native link alone");
+            return refuse!(EINVAL, "CPUs can move only to and from kernels on the native link");
         }
         Ok(instance)
     }
 
-    /// Stores what `id` has now, and lists it.
+    /// Stores the new state of `id`, and writes its directory entry.
     fn keep(&mut self, id: InstanceId, instance: &Instance) -> Result {
         self.set(id, Some(*instance));
         self.list(id, instance, State::Running)

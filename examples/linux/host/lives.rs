@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the kernel of an instance is started and stopped.
+//! Starts and stops the kernels of instances.
 
 use super::{with, Generation, Host, Instance, Phase, HOST};
 use crate::failure::{refuse, Result};
@@ -16,51 +16,56 @@ use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, PhysRange};
 use mk_ipi_x86::{Microseconds, Mode};
 
-/// Bytes below 1 MiB for a kernel that can be put anywhere. Linux keeps the code there with which it starts its CPUs.
+/// How many bytes below 1 MiB a kernel gets if its image can be moved. Linux needs this memory for the code with which it
+/// starts its other CPUs.
 const LOW: u64 = 48 << 10;
 
-/// What a kernel is started from.
+/// The arguments of a start of a kernel.
 pub struct Files<'a> {
-    /// Its image.
+    /// The image of the kernel.
     pub image: &'a File,
-    /// Its first file system.
+    /// The initramfs of the kernel, if it gets one.
     pub initrd: Option<&'a File>,
-    /// The words that follow the host's own on its command line.
+    /// The words that are put on the kernel's command line, after the words of the host.
     pub words: &'a str,
 }
 
-/// The words that every spawned Linux needs: no devices of the host, no CPUs beyond its own, a clock that is measured
-/// already, no restart of the machine. A later word on the command line overrides them.
+/// Writes the words that every spawned Linux needs on its command line. They tell it not to use devices of the host, to use
+/// only its own CPUs, to use the clock rate that the host has measured, and not to restart the machine. A later word on
+/// the command line overrides an earlier one.
 struct LinuxWords {
+    /// How many CPUs the kernel has at its start.
     cpus: usize,
 }
 
 impl fmt::Display for LinuxWords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SAFETY: it was written at boot.
+        // SAFETY: Linux writes this variable only at boot.
         let khz = unsafe { ffi::tsc_khz };
         write!(f, "tsc_early_khz={khz} tsc=reliable maxcpus={} ", self.cpus)?;
-        // When Linux brings up CPUs in parallel, it does not do so in the order of their numbers. But only the first
-        // ones belong to it; others may not.
+        // `maxcpus=` must bring up the first CPUs, because only these belong to the kernel at its start. But a Linux that
+        // brings up CPUs in parallel does not take them in the order of their numbers.
         f.write_str("cpuhp.parallel=0 pci=off 8250.nr_uarts=0 ")?;
         f.write_str("no_ipi_broadcast=1 panic=0 apic_extnmi=none ")?;
         match Linux.apic().map(|apic| apic.mode()) {
-            // Without this word it would leave x2APIC mode, because it finds no interrupt remapping.
+            // Without `noapic` a Linux that finds no interrupt remapping leaves x2APIC mode.
             Some(Mode::X2Apic) => f.write_str("noapic "),
             _ => Ok(()),
         }
     }
 }
 
-/// A kernel that is ready to be entered.
+/// A kernel in memory that can be started.
 struct Ready {
+    /// The address of the kernel's entry.
     entry: u32,
+    /// Its start pages.
     pages: PhysRange,
 }
 
 impl Host {
-    /// Starts the kernel of `id`, in its first life or the next. A start that fails costs only a number of its lives,
-    /// and the image of the former life.
+    /// Starts the kernel of `id`, in its first or next life. If the image is loaded but the CPU cannot be started, the
+    /// instance is stopped, one incarnation number is used up, and the image of the former life is lost.
     pub fn start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
         let ready = self.load_or_undo(id, files)?;
         let mut instance = self.get(id)?;
@@ -70,7 +75,8 @@ impl Host {
         let done = self.enter(id, &instance, &ready);
         instance.phase = Phase::Running;
         self.set(id, Some(instance));
-        // If that fails too, the CPU may be in the image: the kernel counts as running, and can be killed again.
+        // If the kill fails too, the CPU can be in the image. Then the instance stays in the phase `Running`, and the
+        // command `kill` can be repeated.
         let listed = if done.is_ok() { self.list(id, &instance, State::Running) } else { self.kill(id) };
         if self.get(id)?.phase != Phase::Running {
             Self::unload(id);
@@ -78,8 +84,8 @@ impl Host {
         done.and(listed)
     }
 
-    /// Does all that comes before the start of the kernel of `id`, and undoes it. Tells whether the kernel could be
-    /// started.
+    /// Does all steps of a start of the kernel of `id` before its CPU is started, and undoes them. Returns an error if the
+    /// kernel cannot be started.
     pub fn check_start(&mut self, id: InstanceId, files: &Files<'_>) -> Result {
         self.load_or_undo(id, files).map(|_| Self::unload(id))
     }
@@ -87,7 +93,11 @@ impl Host {
     fn load_or_undo(&mut self, id: InstanceId, files: &Files<'_>) -> Result<Ready> {
         let instance = self.get(id)?;
         if instance.phase == Phase::Running || self.ending {
-            return refuse!(EBUSY, "instance {} runs, or the machine is about to end", id.get());
+            return refuse!(
+                EBUSY,
+                "instance {} runs already, or the machine is about to restart or to sleep",
+                id.get()
+            );
         }
         let ready = self.load(id, &instance, files);
         if ready.is_err() {
@@ -96,8 +106,8 @@ impl Host {
         ready
     }
 
-    /// Puts into the memory of `id` what its kernel is started from, and what it is told. On any error, `unload` undoes
-    /// it.
+    /// Writes the image, the initramfs and the start pages into the memory of `id`. After an error, the caller must call
+    /// `unload`.
     fn load(&mut self, id: InstanceId, instance: &Instance, files: &Files<'_>) -> Result<Ready> {
         let (Some(pages), Some(region), Some(directory), Some(boot_cpu)) = (
             memory::of(Owner::StartPages(id)),
@@ -107,7 +117,7 @@ impl Host {
         ) else {
             return refuse!(ENODEV, "instance {} has no region", id.get());
         };
-        // SAFETY: its CPUs were stopped, or never started.
+        // SAFETY: the CPUs of the instance were stopped, or never started.
         let Loaded { entry, is_movable } = unsafe { image::load(id, files.image)? };
         // SAFETY: as above.
         let initrd = files.initrd.map(|file| unsafe { image::put_initrd(id, file) }).transpose()?;
@@ -120,7 +130,7 @@ impl Host {
         let [shared, directory] = [region, directory].map(|range| range.start().0);
         let handed = |cmdline: fmt::Arguments<'_>| {
             let cpus = ids.get(..count).unwrap_or(&[]);
-            // SAFETY: as above; the pages are its own.
+            // SAFETY: as above, and these are the start pages of the instance.
             unsafe { start::write_start_pages(id, pages, &Handed { boot_cpu, cpus, initrd, cmdline }) }
         };
         let ours = format_args!("{MK_IPI_SHARED}={shared:#x} {MK_IPI_DIRECTORY}={directory:#x}");
@@ -131,13 +141,13 @@ impl Host {
         Ok(Ready { entry, pages })
     }
 
-    /// Gives back what `load` took.
+    /// Frees the memory that `load` took.
     fn unload(id: InstanceId) {
         memory::give_back(Owner::Image(id));
         memory::give_back(Owner::Low(id));
     }
 
-    /// Lists the coming life, and makes the first CPU enter it.
+    /// Writes the directory entry of the new life, and starts the first CPU in the image.
     fn enter(&mut self, id: InstanceId, instance: &Instance, ready: &Ready) -> Result {
         peers::forget(id);
         if self.generation == Generation::RfcV2 {
@@ -145,7 +155,7 @@ impl Host {
         }
         self.list(id, instance, State::Starting)?;
         let ([first, ..], ..) = instance.ids();
-        // SAFETY: the CPU belongs to the instance, whose image was just loaded.
+        // SAFETY: the CPU belongs to the instance, and the image was just loaded.
         unsafe { start::enter(first, ready.entry, ready.pages) }
     }
 
@@ -153,20 +163,21 @@ impl Host {
         ENDPOINT.instance(id).ok()?.region()
     }
 
-    /// Asks the kernel of `id` to stop. Returns its life.
+    /// Asks the kernel of `id` to stop, if it is on the native link. Returns its incarnation.
     fn ask_to_stop(&mut self, id: InstanceId) -> Result<Incarnation> {
         let instance = self.get(id)?;
         if instance.phase != Phase::Running {
             return refuse!(EINVAL, "instance {} does not run", id.get());
         }
         if self.generation == Generation::Native {
-            // A kernel that has no lane for it cannot be asked.
+            // This fails if the kernel has no lane for this host. Then the kernel is not asked, and is stopped without its
+            // goodbye.
             let _ = ENDPOINT.stop(id, instance.incarnation);
         }
         Ok(instance.incarnation)
     }
 
-    /// Stops the CPUs of `id`, whatever they run.
+    /// Stops the CPUs of `id` at once, whatever they execute.
     pub fn kill(&mut self, id: InstanceId) -> Result {
         let mut instance = self.get(id)?;
         if instance.phase != Phase::Running {
@@ -195,34 +206,35 @@ impl Host {
     fn kill_all(&mut self) {
         for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
             if self.find(id).is_some_and(|i| i.phase == Phase::Running) {
-                // If that fails, the log says so.
+                // If a kill fails, the log says so.
                 let _ = self.kill(id);
             }
         }
     }
 }
 
-/// Asks the kernel of `id` to stop, waits up to `patience` for its goodbye, and stops its CPUs in any case. Returns
-/// whether it said goodbye. With slots (RFC v2) no kernel can be asked. The host's lock is not held during the wait.
+/// Asks the kernel of `id` to stop, waits up to `patience` for its goodbye, and then stops its CPUs in any case. Returns
+/// whether the kernel said goodbye. With slots (RFC v2) a kernel cannot be asked, so its CPUs are stopped at once. The
+/// host's lock is not held during the wait.
 pub fn stop(id: InstanceId, patience: Microseconds) -> Result<bool> {
     let (life, can_answer) =
         with(|host| host.ask_to_stop(id).map(|life| (life, host.generation == Generation::Native)))?;
     let runs = || with(|host| host.find(id).and_then(|i| i.life()) == Some(life) && !host.ending);
-    // SAFETY: it looks at the task that runs this.
+    // SAFETY: it only reads the state of the current task.
     let is_over = || peers::is_gone(id, life) || !runs() || unsafe { ffi::mk_ipi_glue_signal_pending() };
     if can_answer {
         start::wait_until(patience, is_over);
     }
-    // In the meantime another caller may have stopped it, and started it anew.
+    // During the wait another caller can have stopped this kernel, and started its next life. That life is not stopped.
     with(|host| if host.find(id).and_then(|i| i.life()) == Some(life) { host.kill(id) } else { Ok(()) })?;
     Ok(peers::is_gone(id, life))
 }
 
-/// The machine is about to restart, or another kernel to take its place: no spawned kernel may run then.
+/// Called before the machine restarts or is switched off, and before kexec starts another kernel. Stops all other kernels.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_end() {
     if role::is_joined() {
-        // Such a kernel's end comes later (spawned.c).
+        // The module handles the end of a kernel that a host started later, in spawned.c.
         return;
     }
     HOST.with(|host| {
@@ -231,8 +243,8 @@ extern "C" fn mk_ipi_rs_end() {
     });
 }
 
-/// If `sleep`, the machine is about to sleep. It must not while a kernel runs, because that kernel would not survive
-/// it. Otherwise the machine has woken up.
+/// Called before the machine sleeps (`sleep` is true), and after it has woken up (`sleep` is false). Returns false if the
+/// machine must not sleep, because a kernel of an instance runs: it would not continue after the sleep.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_sleep(sleep: bool) -> bool {
     HOST.with(|host| {

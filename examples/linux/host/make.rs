@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How instances are made and removed.
+//! Makes and removes instances.
 
 use super::{destroy_region, CpuList, Generation, Host, Instance, Phase, MAX_INSTANCE_CPUS};
 use crate::failure::{refuse, Result};
@@ -10,14 +10,14 @@ use mk_ipi_core::abi::directory::State;
 use mk_ipi_core::abi::{Incarnation, InstanceId, Vector, PAGE_SIZE};
 
 impl Host {
-    /// Makes instance `id` from CPUs that were given away, with a pool of `pool` bytes and a region in it. While it
-    /// runs it can get the CPUs in `may_get`, too.
+    /// Makes instance `id` with the CPUs `wanted`, which must have been given away, and with a pool of `pool` bytes that
+    /// contains its region. While its kernel runs, it can also get the CPUs in `may_get`.
     pub fn create(&mut self, id: InstanceId, wanted: &CpuList, may_get: &CpuList, pool: u64) -> Result {
         if id == InstanceId::HOST || id.index() >= MAX_INSTANCES {
             return refuse!(EINVAL, "instances are 1 to {}", MAX_INSTANCES - 1);
         }
         if self.find(id).is_some() {
-            return refuse!(EEXIST, "instance {} exists", id.get());
+            return refuse!(EEXIST, "instance {} exists already", id.get());
         }
         self.check_cpus(wanted.get())?;
         let boot = cpus::boot_cpu();
@@ -27,7 +27,7 @@ impl Host {
         }
         let (cpus, may_get, incarnation) = (*wanted, *may_get, Incarnation::FIRST);
         let instance = Instance { phase: Phase::Created, cpus, may_get, incarnation };
-        // SAFETY: undone below, or by `destroy`.
+        // SAFETY: `clear_out` drops this reference to the module, on an error or in `destroy`.
         if !unsafe { ffi::mk_ipi_glue_hold_module() } {
             return refuse!(ENODEV, "the module is being unloaded");
         }
@@ -45,7 +45,7 @@ impl Host {
         }
         for (n, cpu) in wanted.iter().enumerate() {
             if !cpus::is_given(*cpu) {
-                return refuse!(EBUSY, "CPU {cpu} is Linux's: give it away first");
+                return refuse!(EBUSY, "CPU {cpu} belongs to Linux: give it away first");
             }
             if wanted.iter().take(n).any(|other| other == cpu) {
                 return refuse!(EINVAL, "CPU {cpu} is named twice");
@@ -57,14 +57,16 @@ impl Host {
         Ok(())
     }
 
-    /// Makes pool, start pages, region and entry. On any error, `clear_out` undoes it.
+    /// Makes the start pages, the pool, the region and the directory entry of `id`. After an error, the caller must call
+    /// `clear_out`.
     fn furnish(&mut self, id: InstanceId, instance: &Instance, pool: u64) -> Result {
         let needed = self.generation.region_len();
         if pool < needed {
             return refuse!(EINVAL, "a pool of {pool} bytes has no room for a region of {needed}");
         }
         let len = start::pages_len(2 * MAX_INSTANCE_CPUS + 1);
-        // Linux can read them only in the first GiB, which it maps; other kernels have 32-bit addresses.
+        // At its start, Linux can read only the first GiB, because it has mapped no more. Another kernel can read all
+        // addresses below 4 GiB.
         let pages = |limit| memory::take_aligned(Owner::StartPages(id), len, PAGE_SIZE, limit);
         pages(1 << 30).or_else(|_| pages(1 << 32))?;
         memory::take(Owner::Pool(id), pool)?;
@@ -76,25 +78,29 @@ impl Host {
         self.make_region(&record, ids, |host| host.list(id, instance, State::Starting))
     }
 
-    /// Gives back all that an instance without a region has.
+    /// Frees the memory of an instance whose region does not exist (any more), and drops its reference to the module.
     fn clear_out(id: InstanceId) {
         for owner in [Owner::Pool(id), Owner::StartPages(id), Owner::Image(id), Owner::Low(id)] {
             memory::give_back(owner);
         }
-        // SAFETY: `create` has taken it.
+        // SAFETY: `create` has taken the reference.
         unsafe { ffi::mk_ipi_glue_release_module() };
     }
 
-    /// Removes instance `id`. Its kernel does not run. Kernels that have its region mapped must first unmap it (SPEC
+    /// Removes instance `id`, whose kernel must not run. Waits until the other kernels have unmapped its region (SPEC
     /// D-10).
     pub fn destroy(&mut self, id: InstanceId) -> Result {
         let instance = self.get(id)?;
         if instance.phase == Phase::Running {
             return refuse!(EBUSY, "instance {} runs: stop it first", id.get());
         }
-        // With slots (RFC v2) a kernel cannot tell that it has unmapped a region.
+        // With slots (RFC v2) there is no way for a kernel to say that it has unmapped a region.
         if self.generation == Generation::RfcV2 && self.any_runs() {
-            return refuse!(EBUSY, "another instance runs, and may have the region of {} mapped", id.get());
+            return refuse!(
+                EBUSY,
+                "another kernel runs, and can have the region of instance {} mapped",
+                id.get()
+            );
         }
         if instance.phase == Phase::Created {
             self.list(id, &instance, State::Dead)?;
@@ -104,7 +110,7 @@ impl Host {
         if let Err(by) = destroy_region(id, |id, incarnation| !lives(id, incarnation)) {
             return refuse!(
                 EBUSY,
-                "instance {} has the region of {} mapped, and does not let go",
+                "instance {} has the region of instance {} mapped, and does not unmap it",
                 by.get(),
                 id.get()
             );

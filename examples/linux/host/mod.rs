@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host: makes instances, starts and stops their kernels, and writes the directory. One caller at a time.
+//! The host. It makes instances, starts and stops their kernels, and writes the directory. A lock allows one caller at a
+//! time.
 //!
-//! Each step undoes what it did if it fails. The order of the steps: give CPUs, create (`make.rs`), start (`lives.rs`).
-//! And back: stop or kill, destroy, take the CPUs. `lend.rs` moves CPUs to and from a kernel that runs.
+//! To start a kernel, give CPUs away (`lend.rs`), create an instance with them (`make.rs`), and start its kernel
+//! (`lives.rs`). To remove it, stop or kill the kernel, destroy the instance, and take the CPUs back. A step that fails
+//! undoes what it has done. `lend.rs` also moves CPUs to and from a kernel that runs.
 
 mod lend;
 mod lives;
@@ -28,15 +30,15 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{config_of, AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Most CPUs of one instance, other than Linux.
+/// The largest number of CPUs of one instance. Linux itself (instance 0) can have more.
 pub const MAX_INSTANCE_CPUS: usize = 8;
-/// Size of the pool of an instance if the command does not say it.
+/// Size in bytes of the pool of an instance, if the command does not name a size.
 pub const DEFAULT_POOL: u64 = 1 << 20;
-/// Lines of each lane: six messages of full length.
+/// Number of cache lines of each lane. This is room for six messages of the largest length.
 const LINES: u32 = 512;
-/// Fewest slots of a region (RFC v2).
+/// The smallest number of slots of a region (RFC v2).
 const MIN_SLOTS: u32 = 8;
-/// How many milliseconds kernels are given to unmap a region that ends.
+/// How many milliseconds to wait until all kernels have unmapped a region that is removed.
 const DETACH_MS: u32 = 2_000;
 
 /// The layout of all regions.
@@ -48,14 +50,14 @@ pub enum Generation {
     RfcV2,
 }
 
-/// The state of an instance.
+/// The phase of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It has a region; nothing runs.
+    /// The instance has a region. Its kernel was never started.
     Created,
-    /// Its kernel was started.
+    /// The kernel was started.
     Running,
-    /// Its kernel was stopped.
+    /// The kernel was stopped.
     Stopped,
 }
 
@@ -79,19 +81,19 @@ impl CpuList {
         is_room
     }
 
-    /// Takes `cpu` out; the others keep their order.
+    /// Removes `cpu`. The other CPUs keep their order.
     fn remove(&mut self, cpu: u32) {
         let before = *self;
         *self = Self::NONE;
         before.get().iter().filter(|other| **other != cpu).for_each(|other| _ = self.add(*other));
     }
 
-    /// Their numbers.
+    /// The numbers of the CPUs.
     pub fn get(&self) -> &[u32] {
         self.cpus.get(..self.count).unwrap_or(&[])
     }
 
-    /// Returns whether `cpu` is one of them.
+    /// Returns whether `cpu` is in the list.
     pub fn has(&self, cpu: u32) -> bool {
         self.get().contains(&cpu)
     }
@@ -100,24 +102,24 @@ impl CpuList {
 /// An instance other than Linux.
 #[derive(Clone, Copy)]
 pub struct Instance {
-    /// Its state.
+    /// The phase of the instance.
     pub phase: Phase,
-    /// Its CPUs. The first one is started.
+    /// The CPUs of the instance. The host starts the first CPU; the kernel itself starts the others.
     pub cpus: CpuList,
-    /// CPUs that it can get while it runs. Its kernel is told of them at its start.
+    /// The CPUs that the instance can get while its kernel runs. The kernel is told of them at its start.
     may_get: CpuList,
-    /// Its life, or the coming one if it was never started.
+    /// The incarnation of the kernel that was started last. If none was started, the incarnation of the first one.
     pub incarnation: Incarnation,
 }
 
 impl Instance {
-    /// The life in which it runs, if it runs.
+    /// The incarnation of the kernel, if the kernel runs.
     pub fn life(&self) -> Option<Incarnation> {
         (self.phase == Phase::Running).then_some(self.incarnation)
     }
 
-    /// The physical ids of its CPUs, followed by those that it can get. And how many are its own, and how many there
-    /// are in all.
+    /// Returns the physical ids of the instance's CPUs, followed by those of the CPUs that it can get; the number of its own
+    /// CPUs; and the number of all these CPUs.
     fn ids(&self) -> ([PhysCpuId; 2 * MAX_INSTANCE_CPUS], usize, usize) {
         let mut ids = [PhysCpuId(0); 2 * MAX_INSTANCE_CPUS];
         let known = |list: &[u32]| list.iter().filter_map(|cpu| cpus::apic_id(*cpu)).count();
@@ -131,14 +133,14 @@ impl Instance {
 /// The state of the host.
 pub struct Host {
     generation: Generation,
-    /// The directory's mapping, and its writer.
+    /// The mapping of the directory, and the writer that uses this mapping.
     directory: Option<(Mapping<AtomicU64>, DirectoryWriter<'static, AtomicU64>)>,
     instances: [Option<Instance>; MAX_INSTANCES],
-    /// Where peers ring Linux: the vector, and the CPU for which it is valid.
+    /// Linux's doorbell: the vector, and the CPU at which peers send it.
     bell: Option<(Vector, PhysCpuId)>,
-    /// Room for a list of CPUs, which is too large for a stack.
+    /// A buffer for the list of Linux's own CPUs. It is too large for the stack.
     listed: [PhysCpuId; MAX_CPUS],
-    /// True if the machine is about to restart or to sleep: then nothing is started.
+    /// True if the machine is about to restart or to sleep. Then no kernel is started.
     ending: bool,
 }
 
@@ -156,21 +158,23 @@ impl Host {
 // SAFETY: the only `Locked` with 0.
 static HOST: Locked<Host> = unsafe { Locked::new(0, Host::NEW) };
 
-/// Calls `f` with the state of the host. Only one caller at a time has it.
+/// Calls `f` with the state of the host, while the host's lock is held.
 pub fn with<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with(f)
 }
 
-/// The number of slots of a region. Each CPU's physical id is an index, so all ids are below this.
+/// The number of slots of a region (RFC v2). The physical id of a CPU is the index of its slot, so the number is larger than
+/// all ids.
 fn slots() -> u32 {
     let ids = (0..MAX_CPUS as u32).filter_map(cpus::apic_id);
     let highest = ids.map(|id| id.0).max().unwrap_or(0);
-    // No APIC id is so large. A region for it would find no memory.
+    // If the number does not fit, the largest number is used. No memory is large enough for such a region, so making the
+    // region fails.
     u32::try_from(highest.saturating_add(1)).unwrap_or(u32::MAX).max(MIN_SLOTS)
 }
 
 impl Generation {
-    /// The name, as in the module's parameter.
+    /// The name of the layout, as in the module parameter `generation=`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -185,7 +189,7 @@ impl Generation {
         }
     }
 
-    /// Bytes of a region.
+    /// Size of a region in bytes.
     fn region_len(self) -> u64 {
         match self.link() {
             LinkConfig::Native(geometry) => geometry.map_or(u64::MAX, |g| g.total_size()),
@@ -194,11 +198,12 @@ impl Generation {
     }
 }
 
-/// Linux's own end: region, identity and directory entry. Dropping it removes them. No instance may exist then.
+/// Linux's own region, identity and directory entry, and the directory itself. Dropping this removes them. All other
+/// instances must have been destroyed before.
 pub struct Own(());
 
 impl Own {
-    /// Makes Linux's own end. Peers ring `vector` at `doorbell_cpu`.
+    /// Makes the directory, and Linux's own region, identity and directory entry. Peers ring `vector` at `doorbell_cpu`.
     pub fn new(generation: Generation, vector: Vector, doorbell_cpu: u32) -> Result<Self> {
         HOST.with(|host| {
             host.generation = generation;
@@ -218,7 +223,7 @@ impl Drop for Own {
         HOST.with(|host| {
             cpus::take_all();
             ENDPOINT.goodbye();
-            // No instance is left, so no kernel runs that could have it mapped.
+            // No other instance exists, so no other kernel has Linux's region mapped.
             let _ = destroy_region(InstanceId::HOST, |_, _| true);
             host.bell = None;
             host.close_directory();
@@ -226,9 +231,10 @@ impl Drop for Own {
     }
 }
 
-/// Takes an instance out of the endpoint's table, with its region. No kernel may have the region mapped, except those
-/// for which `has_stopped` returns true. Otherwise it fails and names such a kernel. Senders leave the region soon,
-/// because they hold it with interrupts off. Kernels that have it mapped are given some time to unmap it.
+/// Removes instance `id` from the endpoint's table, and frees its region and its pool. Waits until no sender of this kernel
+/// uses the region; this is short, because senders use it with interrupts off. Also waits up to `DETACH_MS` until all
+/// other kernels have unmapped the region. Kernels for which `has_stopped` returns true do not count. If a kernel still
+/// has it mapped after that time, fails and returns the instance of this kernel.
 fn destroy_region(
     id: InstanceId,
     has_stopped: impl Fn(InstanceId, Incarnation) -> bool,
@@ -239,7 +245,7 @@ fn destroy_region(
             Err(DestroyError::Mapped(by, _)) if mapped >= DETACH_MS => return Err(by),
             Err(DestroyError::Mapped(..)) => mapped += 1,
             Err(DestroyError::InUse(_)) => {}
-            // It is gone, or was never there.
+            // The instance is removed, or there was none.
             Ok(()) | Err(_) => break,
         }
         // SAFETY: process context.
@@ -269,12 +275,12 @@ impl Host {
                     Some(cpu) => writer.boot_cpu(cpu),
                     None => writer,
                 };
-                // SAFETY: there is no instance yet, and the host's lock is held.
+                // SAFETY: the endpoint knows no instance yet, and the host's lock is held.
                 unsafe { set_reader(Some(writer.reader())) };
                 self.directory = Some((mapping, writer));
             }
             Err(e) => {
-                // SAFETY: it was just mapped, and nothing uses it.
+                // SAFETY: the directory was just mapped, and nothing uses the mapping.
                 unsafe { Linux.unmap(mapping) };
                 memory::give_back(Owner::Directory);
                 return refuse!(EINVAL, "the directory: {e:?}");
@@ -284,18 +290,19 @@ impl Host {
     }
 
     fn close_directory(&mut self) {
-        // SAFETY: all instances are destroyed, Linux's own last, and the host's lock is held.
+        // SAFETY: all instances are destroyed, including Linux's own, and the host's lock is held.
         unsafe { set_reader(None) };
         // The writer is dropped here, before the memory that it writes to.
         if let Some(mapping) = self.directory.take().map(|(mapping, _)| mapping) {
             mapping.words().iter().for_each(|w| w.store(0, mk_ipi_core::sync::Ordering::Relaxed));
-            // SAFETY: mapped by `open_directory`; its writer is gone.
+            // SAFETY: `open_directory` mapped it, and its writer was dropped.
             unsafe { Linux.unmap(mapping) };
         }
         memory::give_back(Owner::Directory);
     }
 
-    /// Its entry lists the CPUs that Linux has not given away. The vector is valid for one of them.
+    /// Makes Linux's own region and directory entry. The entry lists the CPUs that Linux has not given away. Peers ring
+    /// `vector` at `doorbell_cpu` only.
     fn create_own(&mut self, vector: Vector, doorbell_cpu: u32) -> Result {
         let Some(bell) = cpus::apic_id(doorbell_cpu) else { return refuse!(ENODEV, "no CPU {doorbell_cpu}") };
         memory::take(Owner::Pool(InstanceId::HOST), self.generation.region_len())?;
@@ -309,7 +316,7 @@ impl Host {
         made
     }
 
-    /// Writes Linux's own entry, with the CPUs that it has now.
+    /// Writes Linux's own directory entry, with the CPUs that Linux has now.
     fn list_own(&mut self) -> Result {
         let Some((vector, bell)) = self.bell else { return refuse!(ENODEV, "there is no doorbell") };
         let record = self.record(InstanceId::HOST, Incarnation::FIRST, State::Running, bell, vector);
@@ -332,7 +339,7 @@ impl Host {
     ) -> InstanceRecord {
         let native = self.generation == Generation::Native;
         let mut flags = if native { EntryFlags::empty() } else { EntryFlags::EXCLUSIVE };
-        // A vector of Linux belongs to one CPU. The same holds for a spawned Linux.
+        // In Linux an interrupt vector is valid for one CPU only. This also holds for a spawned Linux.
         flags.set(EntryFlags::ONE_DOORBELL, native || instance == InstanceId::HOST);
         InstanceRecord {
             instance,
@@ -347,7 +354,7 @@ impl Host {
         }
     }
 
-    /// Makes the region of `record.instance` from its pool, and lists it by `list`.
+    /// Makes the region of `record.instance` in its pool, and calls `list`, which writes the directory entry.
     fn make_region(
         &mut self,
         record: &InstanceRecord,
@@ -366,13 +373,13 @@ impl Host {
         })?;
         let listed = list(self);
         if listed.is_err() {
-            // No kernel was told of it.
+            // The directory does not list the region, so no other kernel has it mapped.
             let _ = destroy_region(record.instance, |_, _| true);
         }
         listed
     }
 
-    /// Writes the state of `id` to the directory.
+    /// Writes the directory entry of `id`, with this state.
     fn list(&mut self, id: InstanceId, instance: &Instance, state: State) -> Result {
         let (ids, count, _) = instance.ids();
         let ids = ids.get(..count).unwrap_or(&[]);
@@ -381,7 +388,7 @@ impl Host {
         self.write(&record, ids)
     }
 
-    /// The instances, with their ids.
+    /// All instances except Linux, with their ids.
     pub fn instances(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         (0..=u8::MAX).zip(&self.instances).filter_map(|(id, i)| Some((InstanceId::new(id), i.as_ref()?)))
     }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Channels of programs (SPEC chapter G). peer.c has their device files.
+//! Channels, by which programs on two kernels exchange messages (SPEC chapter G). peer.c has the device files.
+//!
+//! A slot of the table is one channel to one peer. It exists while a file is bound to the channel, or a message of it is
+//! still to be sent. A reset is an event that a reader or writer must learn by `ECONNRESET`: the peer has begun a new
+//! life, or the peer's reader has changed and messages were lost.
 
 use super::memory::Buffer;
 use super::{ends, life_of, send, Unsent};
@@ -12,9 +16,9 @@ use mk_ipi_core::sync::{AtomicU32, Ordering};
 use mk_ipi_core::Message;
 use mk_ipi_services::channel::{Inbox, Outbox, ReaderChange};
 
-/// Channels that can be open at a time. glue.h has this number, too.
+/// How many channels can be open at the same time. `MK_IPI_MAX_CHANNELS` in glue.h must be the same number.
 pub const SLOTS: usize = 64;
-/// Bytes that can wait to be read, for each reader.
+/// Size in bytes of the buffer of a reader, for messages that it has not read yet.
 const WINDOW: usize = 64 << 10;
 
 const EAGAIN: Errno = Errno(11);
@@ -22,20 +26,23 @@ const EPIPE: Errno = Errno(32);
 const EMSGSIZE: Errno = Errno(90);
 const ECONNRESET: Errno = Errno(104);
 
-/// The result of `poll` (uapi/asm-generic/poll.h).
+/// Result of `poll`: `POLLIN` and `POLLRDNORM` (uapi/asm-generic/poll.h).
 const READABLE: u32 = 0x0001 | 0x0040;
+/// Result of `poll`: `POLLOUT` and `POLLWRNORM`.
 const WRITABLE: u32 = 0x0004 | 0x0100;
+/// Result of `poll`: `POLLERR` and `POLLHUP`.
 const ENDED: u32 = 0x0008 | 0x0010;
 
-/// A program's message that is being sent.
+/// The message of a program that is being sent.
 struct Outgoing {
     bytes: Buffer,
     len: usize,
-    /// How many bytes of it were sent.
+    /// How many bytes of the message were sent.
     at: usize,
 }
 
 impl Outgoing {
+    /// Returns whether a part of the message is still to be sent.
     fn is_under_way(&self) -> bool {
         self.at < self.len
     }
@@ -43,24 +50,31 @@ impl Outgoing {
 
 /// One channel to one peer.
 struct Slot {
+    /// The instance of the peer.
     peer: InstanceId,
+    /// The number of the channel.
     number: u32,
-    /// The peer's life that this is about, and whether that life is over.
+    /// The peer's incarnation with which the channel works; `None` if none is known.
     life: Option<Incarnation>,
+    /// True if the peer's life has ended.
     has_ended: bool,
-    /// How many files write.
+    /// How many open files can write to the channel.
     writers: u32,
+    /// The buffer for the message that is being sent. It exists after the first writer has been bound.
     outgoing: Option<Outgoing>,
+    /// The state of the sending side.
     outbox: Outbox,
+    /// True if the message `Ask` is still to be sent.
     owes_ask: bool,
+    /// The state and buffer of the reading side, if a file reads.
     inbox: Option<Inbox<Buffer>>,
-    /// Messages in it from before the last reset.
+    /// How many messages in `inbox` arrived before the last reset.
     old: usize,
-    /// A message that tells the peer that the reader has gone, if it is still to be sent.
+    /// The message that tells the peer that the reader has closed the channel, if it is still to be sent.
     closed: Option<Body<'static>>,
-    /// How often there was a reset that readers and writers must be told of.
+    /// The number of resets that the reader must learn, and the number of resets that the writers must learn.
     resets: [u32; 2],
-    /// True if a writer found no room.
+    /// True if `poll` found no room for a message.
     waits: bool,
 }
 
@@ -68,11 +82,11 @@ struct Slot {
 static SLOTS_OF_ALL: SpinLocked<[Option<Slot>; SLOTS]> =
     unsafe { SpinLocked::new(1, [const { None }; SLOTS]) };
 
-/// The number of the last reader.
+/// The number of sessions that this kernel has begun in this life.
 static READERS: AtomicU32 = AtomicU32::new(0);
 
-/// A number that no reader had in this life of the kernel, nor in the one before it (SPEC G-3). That holds for 65,535
-/// readers.
+/// Returns a new session number of a reader (SPEC G-3). It differs from all numbers of this life and of the life before,
+/// if neither life begins more than 65,535 sessions.
 fn new_session() -> u32 {
     let life = ENDPOINT.identity().map_or(1, |(_, life)| life.get());
     let number = READERS.fetch_add(1, Ordering::Relaxed) % 0xffff + 1;
@@ -102,7 +116,7 @@ impl Slot {
         self.peer == peer && self.number == number
     }
 
-    /// Returns whether no file has it open, and nothing is still to be sent.
+    /// Returns whether no file is bound to the channel, and no message is still to be sent.
     fn is_over(&self) -> bool {
         let is_under_way = self.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
         let nobody = self.writers == 0 && self.inbox.is_none();
@@ -116,7 +130,7 @@ impl Slot {
         }
     }
 
-    /// Notes that the peer's life is over.
+    /// Called when the peer's life has ended.
     fn end(&mut self) {
         self.has_ended = true;
         self.give_up();
@@ -124,7 +138,7 @@ impl Slot {
         self.closed = None;
     }
 
-    /// Notes that the peer lives as `life`. Returns whether that is new.
+    /// Called when the peer is up with the incarnation `life`. Returns whether the slot has changed.
     fn up(&mut self, life: Incarnation) -> bool {
         if self.life == Some(life) && !self.has_ended {
             return false;
@@ -145,7 +159,7 @@ impl Slot {
         true
     }
 
-    /// Sends one message about this channel.
+    /// Sends one message of this channel. `to` is the incarnation of the peer that must handle it, if there is one.
     fn say(&self, to: Option<Incarnation>, body: Body<'_>) -> Result<(), Unsent> {
         let mut room = [0; ChannelMessage::HEADER];
         match (ChannelMessage { number: self.number, to, body }).encode(&mut room) {
@@ -154,7 +168,7 @@ impl Slot {
         }
     }
 
-    /// Sends all that is due and has room.
+    /// Sends all messages of this channel that are due, until the lane is full.
     fn pump(&mut self) {
         let Some(life) = self.life.filter(|_| !self.has_ended) else { return };
         if let Some(body) = self.closed {
@@ -193,14 +207,14 @@ impl Slot {
         }
     }
 
-    /// Returns whether a message of full length would be taken now.
+    /// Returns whether a program can now write a message of the largest length.
     fn takes(&self) -> bool {
         let is_full = super::news(self.peer).is_some_and(|news| news.is_full.load(Ordering::Acquire));
         let is_under_way = self.outgoing.as_ref().is_some_and(Outgoing::is_under_way);
         self.outbox.accepts(MAX_MESSAGE) && !is_full && !is_under_way
     }
 
-    /// Takes a program's message, if it can begin now. Returns whether it did.
+    /// Begins to send a program's message, if this is possible now. Returns whether it has begun.
     fn begin(&mut self, message: &[u8]) -> bool {
         self.pump();
         let Some(outgoing) = &mut self.outgoing else { return false };
@@ -218,7 +232,8 @@ impl Slot {
     }
 }
 
-/// Looks at all channels, in process context.
+/// Tells all channels which peers live, sends the messages that are due, wakes programs, and removes slots that are not
+/// needed any more. Runs in process context.
 pub fn run() {
     for index in 0..SLOTS {
         let (is_news, over) = SLOTS_OF_ALL.with(|slots| {
@@ -237,7 +252,7 @@ pub fn run() {
             slot.waits &= !has_room;
             (is_news || has_room, if slot.is_over() { place.take() } else { None })
         });
-        // It is freed here, where the code can sleep.
+        // The slot is freed here, without the lock, because freeing it can sleep.
         drop(over);
         if is_news {
             super::tell_channel(index);
@@ -245,7 +260,7 @@ pub fn run() {
     }
 }
 
-/// Removes all channels. No file is open any more.
+/// Removes all channels. No file may be open any more.
 pub fn end() {
     for index in 0..SLOTS {
         drop(SLOTS_OF_ALL.with(|slots| slots.get_mut(index).and_then(Option::take)));
@@ -274,8 +289,8 @@ pub fn on_message(message: &Message<'_>) {
     match found {
         Some(index) => super::tell_channel(index),
         None if message.body == Body::Ask => {
-            // There is no reader. If there is no room for the answer, it does not matter: the sender waits for a grant
-            // in any case.
+            // This kernel has no reader of the channel. If there is no room for this answer, it can be left out: the sender
+            // waits for a grant with or without it.
             let closed = Body::Closed { session: 0, read: 0 };
             let mut room = [0; ChannelMessage::HEADER];
             let answer = ChannelMessage { number: message.number, to: Some(from), body: closed };
@@ -287,8 +302,9 @@ pub fn on_message(message: &Message<'_>) {
     }
 }
 
+/// Handles a message of the peer's life `from`.
 fn receive(slot: &mut Slot, body: &Body<'_>, from: Incarnation) {
-    // What a finished life left is still read. But it does not make that life the present one.
+    // If the life `from` is the known one and has ended, its messages are still read, and the slot stays ended.
     if slot.life != Some(from) {
         slot.up(from);
     }
@@ -321,8 +337,8 @@ fn with<R>(index: c_uint, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
     SLOTS_OF_ALL.with(|slots| slots.get_mut(index as usize)?.as_mut().map(f))
 }
 
-/// Opens a channel. Returns its place in the table, or a negative error number. `seen` is set to what has happened
-/// there before.
+/// Binds a file to a channel. Returns the index of the slot. `seen` is set to the numbers of resets so far, so that the
+/// file does not get `ECONNRESET` for these.
 fn bind(
     peer: InstanceId,
     number: u32,
@@ -333,7 +349,7 @@ fn bind(
     if ENDPOINT.identity().is_some_and(|(me, _)| me == peer) || ENDPOINT.instance(peer).is_err() {
         return Err(Errno::ENODEV);
     }
-    // This comes before the lock, because it can sleep.
+    // The buffers are allocated before the lock is taken, because this can sleep.
     let mut window = reads.then(|| Buffer::new(WINDOW).ok_or(Errno::ENOMEM)).transpose()?;
     let mut message = writes.then(|| Buffer::new(MAX_MESSAGE).ok_or(Errno::ENOMEM)).transpose()?;
     let bound = SLOTS_OF_ALL.with(|slots| {
@@ -359,12 +375,12 @@ fn bind(
         slot.pump();
         Ok(index)
     });
-    // What was not needed is freed here.
+    // Buffers that were not needed are freed here, without the lock.
     drop((window, message));
     bound
 }
 
-/// A file closes.
+/// Called when a file is closed that was bound to the slot `index`.
 fn unbind(index: c_uint, reads: bool, writes: bool) {
     let inbox = with(index, |slot| {
         slot.writers -= u32::from(writes);
@@ -386,7 +402,7 @@ fn unbind(index: c_uint, reads: bool, writes: bool) {
     drop(over);
 }
 
-/// The value that a call returns.
+/// Converts a result to the value that a system call returns.
 fn to_c(done: Option<Result<usize, Errno>>) -> isize {
     match done {
         Some(Ok(count)) => count as isize,
@@ -458,7 +474,7 @@ extern "C" fn mk_ipi_rs_peer_bind(
     writes: bool,
     seen: *mut u32,
 ) -> c_int {
-    // SAFETY: peer.c passes two numbers of its file, which it has locked.
+    // SAFETY: peer.c passes the two numbers of the file, whose lock it holds.
     let seen = unsafe { &mut *seen.cast::<[u32; 2]>() };
     bind(InstanceId::new(peer as u8), number, reads, writes, seen)
         .map_or_else(|e| e.to_c(), |index| index as c_int)
@@ -471,14 +487,16 @@ extern "C" fn mk_ipi_rs_peer_unbind(index: c_uint, reads: bool, writes: bool) {
 
 #[no_mangle]
 extern "C" fn mk_ipi_rs_peer_read(index: c_uint, to: *mut u8, room: usize, seen: *mut u32) -> isize {
-    // SAFETY: peer.c passes `room` bytes and the file's two numbers, which it has locked.
+    // SAFETY: peer.c passes `room` bytes, and the two numbers of the file, whose lock it holds. The first number is the
+    // reader's.
     let (to, seen) = unsafe { (core::slice::from_raw_parts_mut(to, room), &mut *seen) };
     to_c(with(index, |slot| read(slot, to, seen)))
 }
 
 #[no_mangle]
 extern "C" fn mk_ipi_rs_peer_write(index: c_uint, from: *const u8, len: usize, seen: *mut u32) -> isize {
-    // SAFETY: as above. The second number is the writer's.
+    // SAFETY: peer.c passes `len` bytes, and the two numbers of the file, whose lock it holds. The second number is the
+    // writer's.
     let (from, seen) = unsafe { (core::slice::from_raw_parts(from, len), &mut *seen.add(1)) };
     to_c(with(index, |slot| write(slot, from, seen)))
 }

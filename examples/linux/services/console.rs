@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Terminals and logs (SPEC chapter K). tty.c has what Linux requires of a terminal and of a console.
+//! Terminals and logs (SPEC chapter K). tty.c is the part that Linux needs for a terminal and for a console.
+//!
+//! A line is the connection of one terminal to one peer.
 
 use super::memory::Buffer;
 use super::{ends, life_of, send, Unsent};
@@ -14,9 +16,10 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::Message;
 use mk_ipi_services::console::{Received, TerminalEnd, BYTES};
 
-/// Bytes that can wait to be sent, for each terminal.
+/// Size in bytes of the buffer of a terminal for output that waits to be sent.
 const OUT: usize = 4 << 10;
-/// Bytes that can wait to be read: what a kernel prints before a program reads it.
+/// Size in bytes of the buffer of a terminal for input that no program has read yet. On the host this is the last output of
+/// the other kernel.
 const KEPT: usize = 64 << 10;
 
 type Lines = [Option<TerminalEnd<Buffer>>; MAX_INSTANCES];
@@ -24,8 +27,9 @@ type Lines = [Option<TerminalEnd<Buffer>>; MAX_INSTANCES];
 // SAFETY: the only `SpinLocked` with 0.
 static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; MAX_INSTANCES]) };
 
-/// The life of the host that takes this kernel's log, 0 for none. And how many bytes of the log were sent or left out.
+/// The incarnation of the host that has asked for this kernel's log; 0 if none has.
 static LISTENER: AtomicU32 = AtomicU32::new(0);
+/// How many bytes of this kernel's log were sent, or dropped because they could not be sent.
 static LOGGED: AtomicU64 = AtomicU64::new(0);
 /// True if the console is registered.
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
@@ -34,7 +38,7 @@ fn with<R>(id: InstanceId, f: impl FnOnce(&mut TerminalEnd<Buffer>) -> R) -> Opt
     LINES.with(|lines| lines.get_mut(id.index())?.as_mut().map(f))
 }
 
-/// Makes lines to these peers, and removes all others. Runs in process context.
+/// Makes a line to each of these peers (one bit each), and removes all other lines. Runs in process context.
 pub fn make(peers: u32) {
     for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
         let is_there = with(id, |_| ()).is_some();
@@ -44,12 +48,12 @@ pub fn make(peers: u32) {
         }
         let new = if is_wanted { Buffer::new(OUT).zip(Buffer::new(KEPT)) } else { None };
         let line = new.map(|(out, kept)| TerminalEnd::new(out, kept));
-        // It is freed here, where the code can sleep.
+        // The old line is freed here, without the lock, because freeing it can sleep.
         drop(LINES.with(|lines| lines.get_mut(id.index()).and_then(|place| core::mem::replace(place, line))));
     }
 }
 
-/// Sends what `line` has to send, as far as there is room. Then its writers find room again.
+/// Sends the messages that are due on `line`, until the lane is full. This makes room in the buffer for writers.
 fn pump(id: InstanceId, line: &mut TerminalEnd<Buffer>) {
     let mut room = [0; BYTES + ConsoleMessage::HEADER];
     while let Some((payload, sent)) = line.next(&mut room) {
@@ -60,8 +64,8 @@ fn pump(id: InstanceId, line: &mut TerminalEnd<Buffer>) {
     }
 }
 
-/// Hands over what the reader takes, sends what there is to send, and wakes writers that have room now. Not called in
-/// hard interrupt context.
+/// Passes the input of the terminal to its reader, sends its output, and wakes its writers if they have room now. Must not
+/// be called in hard interrupt context.
 pub fn serve(id: InstanceId) {
     // SAFETY: no lock is held.
     unsafe { ffi::mk_ipi_glue_tty_drain(id.get().into()) };
@@ -75,7 +79,8 @@ pub fn serve(id: InstanceId) {
     }
 }
 
-/// Looks at all lines, in process context.
+/// Tells all lines which peers live, and serves them. Registers the console if the host has asked for the log. Runs in
+/// process context.
 pub fn run() {
     for id in (0..MAX_INSTANCES as u8).map(InstanceId::new) {
         with(id, |line| match life_of(id) {
@@ -86,12 +91,12 @@ pub fn run() {
         serve(id);
     }
     if LISTENER.load(Ordering::Acquire) != 0 && !HAS_CONSOLE.swap(true, Ordering::AcqRel) {
-        // SAFETY: process context, called once; `end` undoes it.
+        // SAFETY: process context. It is called once, and `end` undoes it.
         unsafe { ffi::mk_ipi_glue_console_start() };
     }
 }
 
-/// Removes the console, in process context.
+/// Unregisters the console, if it is registered. Runs in process context.
 pub fn end() {
     if HAS_CONSOLE.swap(false, Ordering::AcqRel) {
         // SAFETY: `run` registered it, and is not called any more.
@@ -105,7 +110,7 @@ pub fn on_message(message: &Message<'_>) {
     else {
         return;
     };
-    // A message from a kernel to which there is no line is ignored. Only a host can listen to this kernel's log.
+    // A message from a kernel to which there is no line is ignored. Only the host can get this kernel's log.
     let Some(heard) = with(id, |line| line.receive(&message, from, me)) else { return };
     if heard == Received::Listen && role::is_joined() && id == InstanceId::HOST {
         let before = LISTENER.swap(from.get(), Ordering::AcqRel);
@@ -119,8 +124,9 @@ pub fn on_message(message: &Message<'_>) {
     }
 }
 
-/// Sends a piece of this kernel's log. Returns how many bytes were sent or left out; 0 if there is no room; less than 0
-/// if no one listens. Can be called in any context.
+/// Sends the first bytes of a piece of this kernel's log. Returns how many bytes were sent or dropped, 0 if the lane is
+/// full, and a negative number if no host has asked for the log. If `any_context` is true, it can be called in any
+/// context, also in an NMI.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) -> c_long {
     let Some(life) = Incarnation::new(LISTENER.load(Ordering::Acquire)) else { return -1 };
@@ -137,7 +143,7 @@ extern "C" fn mk_ipi_rs_log(from: *const c_char, len: usize, any_context: bool) 
     };
     match sent {
         Err(e) if e.is_transient() => 0,
-        // It was sent, or the host takes nothing any more.
+        // The bytes were sent, or are dropped because the host accepts no messages any more.
         _ => {
             LOGGED.store(position + bytes.len() as u64, Ordering::Relaxed);
             bytes.len() as c_long
@@ -153,7 +159,7 @@ fn of(id: c_uint) -> InstanceId {
 extern "C" fn mk_ipi_rs_tty_write(id: c_uint, from: *const u8, len: usize) -> usize {
     // SAFETY: tty.c passes that many bytes.
     let bytes = unsafe { core::slice::from_raw_parts(from, len) };
-    // What no one takes is lost, as with a UART that is not connected.
+    // If there is no line, the bytes are lost, as on a UART that is not connected.
     with(of(id), |line| {
         let count = line.write(bytes);
         pump(of(id), line);
@@ -185,7 +191,7 @@ extern "C" fn mk_ipi_rs_tty_open(id: c_uint, is_open: bool) {
     });
 }
 
-/// How many bytes were lost before what comes next. They count as reported now.
+/// Returns how many bytes were lost before the next byte of the input, and sets this count to 0.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_tty_lost(id: c_uint) -> u64 {
     with(of(id), |line| {

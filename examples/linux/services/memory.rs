@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Buffers of terminals and channels. The task for which they are made is charged.
+//! Buffers of terminals and channels. The memory is charged to the memory cgroup of the task that allocates it.
 
 use crate::ffi;
 
-/// Memory of the kernel, zeroed at first. It is freed when it is dropped, which can sleep.
+/// Memory of this kernel, which contains zeros at first. Dropping this frees the memory, and can sleep.
 pub struct Buffer {
     bytes: *mut u8,
     len: usize,
@@ -23,7 +23,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: it is `len` initialised bytes that belong to this value.
+        // SAFETY: `bytes` points to `len` initialised bytes, which belong to this value.
         unsafe { core::slice::from_raw_parts(self.bytes, self.len) }
     }
 }
@@ -37,7 +37,7 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: it comes from `new`, and is freed once.
+        // SAFETY: `new` allocated it, and it is freed once.
         unsafe { ffi::mk_ipi_glue_free(self.bytes.cast()) };
     }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the native link offers to programs and people: consoles (SPEC chapter K) and channels (SPEC chapter G).
+//! The services for programs and users on the native link: consoles (SPEC chapter K) and channels (SPEC chapter G).
 //!
-//! Handlers take what comes. What must be sent goes at once if the lane has room. Otherwise a work item in process
-//! context sends it. That work also runs when a peer begins a life or says that there is space, and the tick queues it,
-//! too. It makes the devices of peers that come, and removes those of peers that go. What an event tells is kept in
-//! atomic words, because an event can come in the middle of a send.
+//! Message handlers store the messages that arrive. A message to a peer is sent at once if the lane has room. Otherwise a
+//! work item in process context sends it later. This work item is queued when a peer begins a life or reports space, and
+//! the tick does the same work. The work also adds the devices of new peers, and removes the devices of peers that were
+//! removed. A send can report an event, while the sender holds a lock. So the handler of events takes no lock: it stores
+//! the content of the event in atomic words.
 
 mod channel;
 mod console;
@@ -25,39 +26,39 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message, SendError};
 
-/// What events have told about one peer.
+/// The state of one peer, as the events have reported it.
 struct News {
-    /// The peer's life in the upper bits, 0 before one is known. [`ENDED`] is set once that life is over. It is one
-    /// word, so that a reader never takes the end of one life for the end of the next.
+    /// The peer's incarnation, shifted left by one bit; 0 if none is known. The bit [`ENDED`] is set when that life has
+    /// ended. Both are in one word, so a reader cannot combine the incarnation of one life with the end of another.
     life: AtomicU64,
-    /// True if the peer's lane was full, and the peer has not said since that there is space.
+    /// True if the lane to the peer was full, and the peer has not reported space since then.
     is_full: AtomicBool,
 }
 
-/// Bit of `life`: the life is over.
+/// Bit of `News::life`: the life has ended.
 const ENDED: u64 = 1;
 
 static NEWS: [News; MAX_INSTANCES] =
     [const { News { life: AtomicU64::new(0), is_full: AtomicBool::new(false) } }; MAX_INSTANCES];
 
-/// True if events and the tick may queue the work.
+/// True if events may queue the work item.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// True if regions are native. The tick cannot ask the host for it, because it would have to wait for the host's lock.
+/// True if the regions of this host are native. The tick must not wait for the host's lock, so it reads this copy.
 static IS_NATIVE: AtomicBool = AtomicBool::new(false);
 
 fn news(id: InstanceId) -> Option<&'static News> {
     NEWS.get(id.index())
 }
 
-/// The known life of `id`, and whether it goes on.
+/// The last known incarnation of `id`, and whether this life goes on.
 fn life_of(id: InstanceId) -> Option<(Incarnation, bool)> {
     let word = news(id)?.life.load(Ordering::Acquire);
     let life = Incarnation::new((word >> 1) as u32)?;
     Some((life, word & ENDED == 0))
 }
 
-/// Queues the work. Can be called in any context except an NMI.
+/// Queues the work item. Can be called in any context except an NMI.
 fn have_work_done() {
     if IS_ON.load(Ordering::Acquire) {
         // SAFETY: `start_work` has made it.
@@ -65,27 +66,29 @@ fn have_work_done() {
     }
 }
 
-/// Terminals for which something has come, and channels of which a program must be woken: one bit for each.
+/// One bit for each terminal: bytes have arrived for it, or it has room again.
 static TERMINALS: AtomicU64 = AtomicU64::new(0);
+/// One bit for each channel: the programs that wait for it must be woken.
 static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 fn tell(of: &AtomicU64, bit: usize) {
     of.fetch_or(1 << bit, Ordering::Release);
-    // SAFETY: it can be called in any context.
+    // SAFETY: queueing an irq work is possible in any context.
     unsafe { ffi::mk_ipi_glue_queue_news() };
 }
 
-/// Something came for the terminal of `id`, or there is room there.
+/// Has the terminal of `id` served soon, because bytes have arrived for it, or it has room again.
 fn tell_terminal(id: InstanceId) {
     tell(&TERMINALS, id.index());
 }
 
-/// Something happened to the channel at this place of the table.
+/// Has the programs woken that wait for the channel with this index.
 fn tell_channel(index: usize) {
     tell(&CHANNELS, index);
 }
 
-/// Does what handlers must not do in hard interrupt context.
+/// Serves terminals and wakes programs, as `TERMINALS` and `CHANNELS` say. This is an irq work, because message handlers
+/// run in hard interrupt context and must not do it.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_news(_: *mut c_void) {
     let (terminals, channels) = (TERMINALS.swap(0, Ordering::Acquire), CHANNELS.swap(0, Ordering::Acquire));
@@ -93,12 +96,12 @@ extern "C" fn mk_ipi_rs_news(_: *mut c_void) {
         .filter(|id| terminals & 1 << id != 0)
         .for_each(|id| console::serve(InstanceId::new(id)));
     for index in (0..channel::SLOTS).filter(|index| channels & 1 << index != 0) {
-        // SAFETY: it is a place of the table.
+        // SAFETY: it is an index of the table.
         unsafe { ffi::mk_ipi_glue_peer_wake(index as u32) };
     }
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer. Takes no lock.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     let Some(news) = news(id) else { return };
     match event {
@@ -111,7 +114,7 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     have_work_done();
 }
 
-/// The kernel of `id` was stopped.
+/// Called when the kernel of `id` was stopped, or the directory says that it does not run.
 pub fn on_death(id: InstanceId) {
     if let Some(news) = news(id) {
         news.life.fetch_or(ENDED, Ordering::Release);
@@ -119,7 +122,7 @@ pub fn on_death(id: InstanceId) {
     }
 }
 
-/// Forgets `id`, which is about to be made: its lives begin again.
+/// Forgets the last incarnation of `id`. Called before an instance is made, because its incarnations begin at 1 again.
 pub fn forget(id: InstanceId) {
     if let Some(news) = news(id) {
         news.life.store(0, Ordering::Release);
@@ -128,21 +131,21 @@ pub fn forget(id: InstanceId) {
 
 /// Why a message was not sent.
 enum Unsent {
-    /// It can be tried again.
+    /// There is no room now. The send can be tried again.
     Later,
-    /// The peer takes nothing from this life of the kernel.
+    /// The peer accepts no messages from this life of this kernel.
     Never,
 }
 
-/// Sends to `id`. If the lane is full, notes that, and asks to be told of space.
+/// Sends a message to `id`. If the lane is full, stores this in `is_full`, and asks the peer to report space.
 fn send(id: InstanceId, ty: MessageType, payload: &[u8]) -> core::result::Result<(), Unsent> {
     match ENDPOINT.send(id, ty, payload) {
-        // The doorbell fails if the peer is about to go. The message is in its lane.
+        // The doorbell can fail if the peer is being removed. The message is in the lane, so it was sent.
         Ok(_) | Err(SendError::NotRung(_)) => Ok(()),
         Err(e) if e.is_transient() => {
             if let Some(news) = news(id) {
-                // This comes first: if space is reported in between, the lane does not count as full. The work looks
-                // again in any case.
+                // This comes before `want_space`: if the peer reports space directly after it, `on_event` clears the flag.
+                // A flag that is set too long does no harm, because `run` clears it.
                 news.is_full.store(true, Ordering::Release);
                 if ENDPOINT.want_space(id, payload.len()) == Ok(true) {
                     news.is_full.store(false, Ordering::Release);
@@ -154,27 +157,30 @@ fn send(id: InstanceId, ty: MessageType, payload: &[u8]) -> core::result::Result
     }
 }
 
-/// Who sent a message: the sender, its life, and the life of this kernel that it was sent to. `None` for messages in
-/// slots, and for those of a life that was over before it was heard of.
+/// Returns the sender of a message, the sender's incarnation, and the incarnation of this kernel to which it was sent.
+/// Returns `None` for messages in slots (RFC v2), and for messages of a life that is older than the last known one.
 fn ends(message: &Message<'_>) -> Option<(InstanceId, Incarnation, Incarnation)> {
     let (from, ours) = (message.sender_incarnation()?, message.receiver_incarnation()?);
     let id = message.sender()?;
-    // A message of a life that is over does not count any more.
     let is_late = life_of(id).is_some_and(|(life, _)| from.is_before(life));
     (!is_late).then_some((id, from, ours))
 }
 
-/// The devices that exist: one bit for each peer and for each terminal.
+/// The devices that exist.
 struct Devices {
+    /// True if devices may be added.
     is_on: bool,
+    /// One bit for each peer that has a device `/dev/mk_ipi_peerN`.
     peers: u32,
+    /// One bit for each peer that has a terminal `/dev/ttyMKN`.
     terminals: u32,
 }
 
 // SAFETY: the only `Locked` with 7.
 static DEVICES: Locked<Devices> = unsafe { Locked::new(7, Devices { is_on: false, peers: 0, terminals: 0 }) };
 
-/// Adds and removes, one by one, what differs. Returns what exists then.
+/// Adds the devices that are in `wanted` and not in `are`, and removes those that are in `are` and not in `wanted`. Returns
+/// the devices that exist after that. One bit stands for one device.
 fn change(
     are: u32,
     wanted: u32,
@@ -185,10 +191,10 @@ fn change(
     for id in 0..MAX_INSTANCES as u32 {
         let bit = 1 << id;
         match (are & bit != 0, wanted & bit != 0) {
-            // SAFETY: process context, one at a time (DEVICES); the device does not exist.
+            // SAFETY: process context, and the lock of `DEVICES` is held. The device does not exist.
             (false, true) if unsafe { add(id) } == 0 => now |= bit,
             (true, false) => {
-                // SAFETY: as above; the device exists.
+                // SAFETY: as above, but the device exists.
                 unsafe { remove(id) };
                 now &= !bit;
             }
@@ -198,7 +204,8 @@ fn change(
     now
 }
 
-/// The other kernels that are known. Slots (RFC v2) carry neither service.
+/// The other kernels that this kernel knows, one bit each. 0 on a host with slots (RFC v2), because the services need the
+/// native link.
 fn peers() -> u32 {
     if !role::is_joined() && !IS_NATIVE.load(Ordering::Relaxed) {
         return 0;
@@ -208,7 +215,7 @@ fn peers() -> u32 {
     (0..MAX_INSTANCES as u8).map(InstanceId::new).filter(known).fold(0, |all, id| all | 1 << id.index())
 }
 
-/// Does all that is due, in process context.
+/// Adds and removes devices, and sends all messages that are due and have room. Runs in process context.
 pub fn run() {
     DEVICES.with(|devices| {
         if !devices.is_on {
@@ -221,28 +228,28 @@ pub fn run() {
         devices.peers = change(devices.peers, peers, ffi::mk_ipi_glue_peer_add, ffi::mk_ipi_glue_peer_remove);
         devices.terminals =
             change(devices.terminals, terminals, ffi::mk_ipi_glue_tty_add, ffi::mk_ipi_glue_tty_remove);
-        // A lane can be noted as full just after the peer has answered this life. No event tells of that, so the notes
-        // are cleared here.
+        // A send can set `is_full` just after the event that would clear it. So the flags are cleared here, and the next
+        // send finds out whether the lane is still full.
         NEWS.iter().for_each(|news| news.is_full.store(false, Ordering::Release));
         console::run();
         channel::run();
     });
 }
 
-/// The work, in process context.
+/// The work item. Runs in process context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_services(_: *mut c_void) {
     run();
 }
 
-/// The handlers of both services. Dropping it unregisters them.
+/// The registered handlers of the messages of both services. Dropping this unregisters them.
 pub struct Handlers([Handle; 2]);
 
 impl Handlers {
-    /// From now on messages are taken.
+    /// Registers the handlers.
     pub fn register() -> Result<Self> {
         if role::is_joined() {
-            // The host sends its first message only once, so the terminal must be there.
+            // The host sends its first message of a life only once, so the line must exist before the handler.
             console::make(1);
         }
         let one = |ty: MessageType, call| {
@@ -270,17 +277,21 @@ impl Drop for Handlers {
     }
 }
 
-/// The devices. Dropping it removes them. None is open then, because an open device holds the module.
+/// The devices of both services. Dropping this removes them. At that time no device is open, because an open device keeps
+/// the module from being unloaded.
 pub struct Services(());
 
 impl Services {
-    /// Makes the devices.
+    /// Registers the drivers, and adds the devices of the known peers.
     pub fn new(is_native: bool) -> Result<Self> {
         // SAFETY: called once; `drop` undoes it.
-        check(unsafe { ffi::mk_ipi_glue_tty_start(!role::is_joined()) }, format_args!("no terminals"))?;
+        check(
+            unsafe { ffi::mk_ipi_glue_tty_start(!role::is_joined()) },
+            format_args!("no driver for terminals"),
+        )?;
         // SAFETY: as above.
-        if let Err(e) = check(unsafe { ffi::mk_ipi_glue_peer_start() }, format_args!("no devices")) {
-            // SAFETY: it was just made.
+        if let Err(e) = check(unsafe { ffi::mk_ipi_glue_peer_start() }, format_args!("no driver for peers")) {
+            // SAFETY: it was just registered.
             unsafe { ffi::mk_ipi_glue_tty_stop() };
             return Err(e);
         }
@@ -304,7 +315,7 @@ impl Drop for Services {
             console::make(0);
             channel::end();
         });
-        // SAFETY: `new` made them, and no device is left.
+        // SAFETY: `new` registered the drivers, and no device is left.
         unsafe {
             ffi::mk_ipi_glue_peer_stop();
             ffi::mk_ipi_glue_tty_stop();

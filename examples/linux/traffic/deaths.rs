@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels that are killed in the middle of a run: how far they had come with this kernel's stream to them (native).
+//! Kernels that are killed during a run: how many messages of this kernel's stream they had handled (native link only).
 //!
-//! At a death the link tells how far messages were handled. Later an event tells which message was being handled: that
-//! one is in doubt. All later messages are unread, and the next life gets them. Both are numbers of the link; here they
-//! become numbers of the stream.
+//! After a kernel was stopped, the link knows the number of the last message that it had handled. Later an event reports
+//! the message that it was handling when it was stopped: this message is in doubt. All later messages are unread, and the
+//! next life receives them. These are the numbers that the link gives to messages. This file converts them to positions
+//! in the stream.
 
 use crate::peers::MAX_INSTANCES;
 use crate::platform::ENDPOINT;
@@ -11,19 +12,21 @@ use mk_ipi_core::abi::InstanceId;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// Messages of a stream whose numbers are kept. This is more than a lane has lines.
+/// For how many of the last messages of a stream the link's numbers are kept. These must be at least all unread messages. A
+/// lane has 512 lines, and a message of a stream takes three lines on average, so fewer than 256 messages are unread.
 const RECENT: u64 = 256;
 
-/// This kernel's stream to one other.
+/// This kernel's stream to one other kernel.
 struct Stream {
-    /// True if its kernel was stopped.
+    /// True if the other kernel was stopped since the run began.
     ended: AtomicBool,
-    /// How far the kernel had handled messages by then, as far as it had reported.
+    /// The link's number of the last message that the other kernel had reported as handled before it was stopped.
     handled: AtomicU64,
-    /// The last message that it was handling when it died, and how many there were; 0 for none.
+    /// The link's number of the last message in doubt; 0 if there is none.
     doubt: AtomicU64,
+    /// How many messages are in doubt.
     doubts: AtomicU64,
-    /// The link's numbers of the latest messages. The number of message `n` is at place `n` modulo their count.
+    /// The link's numbers of the last messages of the stream. Message `n` has its number at index `n % RECENT`.
     numbers: [AtomicU64; RECENT as usize],
 }
 
@@ -38,14 +41,14 @@ fn of(id: InstanceId) -> Option<&'static Stream> {
 }
 
 impl Stream {
-    /// The link's number of message `n`.
+    /// The link's number of message `n` of the stream.
     fn number(&self, n: u64) -> u64 {
         let place = self.numbers.get((n % RECENT) as usize);
         place.map_or(0, |number| number.load(Ordering::Relaxed))
     }
 }
 
-/// A run begins. Called before it is checked whether `id` lives.
+/// Called at the beginning of a run, before the check that `id` runs.
 pub fn begin(id: InstanceId) {
     let Some(stream) = of(id) else { return };
     for word in [&stream.handled, &stream.doubt, &stream.doubts] {
@@ -54,43 +57,43 @@ pub fn begin(id: InstanceId) {
     stream.ended.store(false, Ordering::Release);
 }
 
-/// Message `n` of the stream to `id` was sent. The link gave it the number `number`.
+/// Stores that message `n` of the stream to `id` was sent, and that the link gave it the number `number`.
 pub fn note(id: InstanceId, n: u64, number: u64) {
     if let Some(place) = of(id).and_then(|stream| stream.numbers.get((n % RECENT) as usize)) {
         place.store(number, Ordering::Relaxed);
     }
 }
 
-/// The CPUs of `id` were stopped, and its next life has not begun.
+/// Called after the CPUs of `id` were stopped, and before its next life begins.
 pub fn on_death(id: InstanceId) {
     let Some(stream) = of(id) else { return };
-    // With slots (RFC v2) nothing tells it.
+    // With slots (RFC v2) the link does not know this number, and 0 is stored.
     stream.handled.store(ENDPOINT.handled(id).unwrap_or(0), Ordering::Relaxed);
     stream.ended.store(true, Ordering::Release);
 }
 
-/// Returns whether `id` was stopped since the run began, even if it lives again.
+/// Returns whether `id` was stopped since the run began, also if its next life runs already.
 pub fn is_over(id: InstanceId) -> bool {
     of(id).is_some_and(|stream| stream.ended.load(Ordering::Acquire))
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer. Stores which message is in doubt.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     let PeerEvent::InDoubt { number } = event else { return };
-    // What a death before this run left in doubt does not belong to this run.
+    // If `id` was not stopped in this run, the message in doubt does not belong to this run.
     if let Some(stream) = of(id).filter(|_| is_over(id)) {
         stream.doubt.store(number, Ordering::Relaxed);
         stream.doubts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// How many messages `id` was handling when it died.
+/// How many messages to `id` are in doubt: `id` was handling them when it was stopped.
 pub fn doubts(id: InstanceId) -> u64 {
     of(id).map_or(0, |stream| stream.doubts.load(Ordering::Relaxed))
 }
 
-/// How many of `sent` messages the ended life of `id` had taken, including the one in doubt. And whether a message of
-/// the stream is in doubt.
+/// Returns how many of the `sent` messages of the stream the stopped life of `id` had received, including the message in
+/// doubt; and whether a message of the stream is in doubt.
 pub fn taken(id: InstanceId, sent: u64) -> (u64, bool) {
     let Some(stream) = of(id) else { return (0, false) };
     let [handled, doubt] = [&stream.handled, &stream.doubt].map(|word| word.load(Ordering::Relaxed));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drives a run: resets all, orders the streams, sends this kernel's own streams, waits for the end, and then does the
-//! pings.
+//! Runs the traffic test on the host. It resets all kernels, orders their streams, sends its own streams, waits for the end
+//! of all streams, and then has the pings done.
+//!
+//! A kernel that is stopped during the run drops out of it, also if its next life runs.
 
 use super::{deaths, inbox, report, Plan, PROGRESS};
 use crate::failure::{failure, refuse, Result};
@@ -14,21 +16,22 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::sync::{spin_hint, AtomicU32, Ordering};
 use mk_ipi_x86::Microseconds;
 
-/// Messages to one kernel in a row. It is rung at most once for them (native).
+/// How many messages are sent to one kernel before it is the turn of the next kernel. On the native link the kernel gets
+/// at most one doorbell for them.
 const BURST: usize = 32;
-/// Sweeps that found nothing to do before the sender sleeps.
+/// The sender sleeps after this many turns of all kernels in which nothing could be sent.
 const IDLE_SWEEPS: u32 = 100;
-/// Sweeps after which the sender sleeps in any case, because not every kernel preempts.
+/// The sender sleeps after this many turns of all kernels in any case, because some Linux kernels do not preempt it.
 const SWEEPS: u32 = 1000;
-/// Nanoseconds without progress after which a run is given up. A Linux with debug checks boots in less.
+/// A run fails after this many nanoseconds without progress. A Linux with debug checks boots in a shorter time.
 const PATIENCE: u64 = 90_000_000_000;
-/// How long to wait for the next life of a kernel that was killed: a Linux must boot.
+/// How long to wait for the next life of a kernel that was killed. A Linux must boot in this time.
 const REBIRTH: Microseconds = Microseconds(120_000_000);
 
 /// Number of the last run.
 static RUN: AtomicU32 = AtomicU32::new(0);
 
-/// Nanoseconds of a clock that never stops.
+/// The time in nanoseconds, by Linux's monotonic clock.
 pub fn now() -> u64 {
     // SAFETY: the clock runs.
     unsafe { ffi::ktime_get() }.unsigned_abs()
@@ -40,9 +43,11 @@ pub fn pause() {
     unsafe { ffi::usleep_range_state(50, 100, ffi::TASK_UNINTERRUPTIBLE) };
 }
 
-/// Detects that nothing has moved for too long.
+/// Detects that there was no progress for the time `PATIENCE`.
 struct Watchdog {
+    /// The largest progress that was seen.
     seen: u64,
+    /// The time at which it was seen first.
     since: u64,
 }
 
@@ -52,20 +57,20 @@ impl Watchdog {
     }
 
     fn check(&mut self, progress: u64, what: &str) -> Result {
-        // SAFETY: it looks at the task that runs this.
+        // SAFETY: it only reads the state of the current task.
         if unsafe { ffi::mk_ipi_glue_signal_pending() } {
             return refuse!(EINTR, "interrupted while {what}");
         }
         if self.is_over(progress) {
-            return refuse!(ETIMEDOUT, "nothing moves while {what}");
+            return refuse!(ETIMEDOUT, "no progress while {what}");
         }
         Ok(())
     }
 
-    /// Returns whether nothing has moved for too long.
+    /// Returns whether there was no progress for too long.
     ///
-    /// Only a number that is larger than all before counts as progress. A peer that reports numbers up and down makes
-    /// none.
+    /// Only a number that is larger than all earlier ones counts as progress. So a faulty peer whose numbers go up and down
+    /// cannot keep the run from ending.
     fn is_over(&mut self, progress: u64) -> bool {
         let now = now();
         if self.seen < progress {
@@ -75,7 +80,7 @@ impl Watchdog {
     }
 }
 
-/// Sends, and waits for room. Returns `false` if the kernel dropped out.
+/// Sends a message, and waits for room if there is none. Returns false if the kernel has dropped out.
 fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
     let mut watchdog = Watchdog::new();
     loop {
@@ -83,7 +88,7 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
             Ok(_) => return Ok(true),
             Err(e) if !e.is_transient() => return refuse!(EIO, "to instance {}: {e:?}", to.id.get()),
             Err(_) if !to.lives() => return Ok(false),
-            Err(_) => watchdog.check(0, "a kernel takes no order")?,
+            Err(_) => watchdog.check(0, "a kernel accepts no order")?,
         }
         inbox::answer_all();
         pause();
@@ -93,13 +98,19 @@ fn send(to: &Peer, ty: MessageType, payload: &[u8]) -> Result<bool> {
 /// A kernel of the run, and this kernel's stream to it.
 struct Peer {
     id: InstanceId,
+    /// The incarnation of the kernel at the beginning of the run.
     life: Incarnation,
+    /// True if the kernel is on the native link.
     native: bool,
+    /// How many messages of the stream were sent.
     sent: u64,
+    /// How often a message could not be sent, because there was no room.
     busy: u64,
+    /// How many doorbells the kernel had got before the run.
     rung_before: u64,
-    /// True if this kernel waits for space in its lane.
+    /// True if this kernel waits for space in the lane.
     waits: bool,
+    /// True if all messages of the stream were sent.
     over: bool,
 }
 
@@ -111,7 +122,7 @@ impl Peer {
         Ok(Self { id, life, native, sent: 0, busy: 0, rung_before, waits: false, over: false })
     }
 
-    /// Returns whether it runs the life in which it began.
+    /// Returns whether the kernel still runs in the incarnation in which it began the run.
     fn lives(&self) -> bool {
         life_of(self.id) == Some(self.life)
     }
@@ -123,7 +134,8 @@ impl Peer {
         }
     }
 
-    /// Sends what can be sent now. Returns whether anything was. To a life that is over it sends nothing.
+    /// Sends up to `BURST` messages, as many as there is room for. Returns whether any message was sent. Sends nothing if
+    /// the kernel was stopped during the run.
     fn turn(&mut self, messages: u64) -> Result<bool> {
         if deaths::is_over(self.id) {
             return Ok(false);
@@ -151,7 +163,7 @@ impl Peer {
         Ok(self.sent != before)
     }
 
-    /// The next message.
+    /// The payload of the next message.
     fn payload(&self) -> Payload {
         Payload::new(self.sent, InstanceId::HOST.get().into())
     }
@@ -182,12 +194,12 @@ impl Peer {
     }
 }
 
-/// The life in which `id` runs.
+/// The incarnation of the kernel of `id`, if it runs.
 fn life_of(id: InstanceId) -> Option<Incarnation> {
     host::with(|host| host.instances().find(|(i, _)| *i == id).and_then(|(_, i)| i.life()))
 }
 
-/// Asks `id` what it knows of itself and `about`. `None` if it dropped out.
+/// Asks the kernel `of` for its report about its messages to and from `about`. Returns `None` if it has dropped out.
 fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
     inbox::expect_report(of.id);
     let query = Query { from: InstanceId::HOST, about };
@@ -197,7 +209,7 @@ fn ask(of: &Peer, about: InstanceId, run: u32) -> Result<Option<Report>> {
     let mut watchdog = Watchdog::new();
     loop {
         match inbox::report_of(of.id) {
-            // This is the answer to an earlier question that came late.
+            // This is a late answer to an earlier question.
             Some(report) if report.about != about || report.run != run => inbox::expect_report(of.id),
             Some(report) => return Ok(Some(report)),
             None => {}
@@ -228,7 +240,7 @@ impl Peers {
         self.all.iter().flatten().filter(|peer| !self.is_dead(peer.id))
     }
 
-    /// Drops each kernel that does not run the life in which it began.
+    /// Marks each kernel as dead that does not run in the incarnation in which it began the run.
     fn drop_dead(&mut self) {
         let dead = self.iter().filter(|peer| !peer.lives()).fold(0, |dead, peer| dead | 1 << peer.id.index());
         self.dead |= dead;
@@ -244,7 +256,7 @@ impl Peers {
     }
 }
 
-/// Does the whole run.
+/// Does a complete run.
 pub fn run(plan: &Plan) -> Result {
     report::clear();
     let mut peers = Peers { all: [const { None }; MAX_INSTANCES], dead: 0, run: 0 };
@@ -259,7 +271,8 @@ pub fn run(plan: &Plan) -> Result {
     for (word, value) in PROGRESS.iter().zip([0, plan.messages * others * 2]) {
         word.store(value, Ordering::Relaxed);
     }
-    // Twice: a kernel that is not reset yet may still send its stream of the run before to one that is.
+    // All kernels are reset twice. During the first reset, a kernel that is not reset yet can still send messages of the last
+    // run to a kernel that is reset already. Before the second reset no kernel sends any more.
     peers.run = next_run();
     reset(&peers)?;
     wait_for_quiet(plan, &peers)?;
@@ -276,12 +289,12 @@ pub fn run(plan: &Plan) -> Result {
     Ok(())
 }
 
-/// A number that no run had before.
+/// Returns the number of a new run.
 fn next_run() -> u32 {
     RUN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
 }
 
-/// Begins the run everywhere. Streams of former runs end.
+/// Makes all kernels begin the run. This ends their streams of former runs.
 fn reset(peers: &Peers) -> Result {
     inbox::reset();
     let run = peers.run;
@@ -294,7 +307,7 @@ fn reset(peers: &Peers) -> Result {
     Ok(())
 }
 
-/// Waits until no message comes any more, to any kernel.
+/// Waits until no kernel receives messages of a stream any more.
 fn wait_for_quiet(plan: &Plan, peers: &Peers) -> Result {
     let (mut before, mut watchdog) = (None, Watchdog::new());
     loop {
@@ -345,7 +358,8 @@ fn stream(plan: &Plan, peers: &mut Peers) -> Result {
     }
 }
 
-/// Stores the progress. Returns a number that grows with all that moves.
+/// Stores the progress for the file `traffic`. Returns a number that grows with each message that this kernel sends or
+/// receives.
 fn progress(peers: &Peers) -> u64 {
     let sent = peers.all.iter().flatten().fold(0u64, |sum, p| sum.wrapping_add(p.sent));
     let received = (0..MAX_INSTANCES as u8).filter_map(|id| inbox::from(InstanceId::new(id)));
@@ -355,15 +369,16 @@ fn progress(peers: &Peers) -> u64 {
     done
 }
 
-/// Waits until all streams have come, or nothing more comes. Then stores what came.
+/// Waits, for each direction, until the receiver has got the complete stream, or gets no more messages. Then stores the
+/// results.
 fn settle(plan: &Plan, peers: &mut Peers) -> Result {
     for (from, to) in pairs(plan) {
         let mut watchdog = Watchdog::new();
         loop {
-            // If a kernel died and lives again, its reports are of another run.
+            // The next life of a kernel that was killed reports about another run, so it must not be asked.
             peers.drop_dead();
             let Some((sent, received)) = both(peers, from, to)? else { break };
-            // A peer reports these numbers, so they can be anything.
+            // A peer reports these numbers, so they can have any value.
             let moved = [sent.sent, received.received].map(|n| n.min(plan.messages));
             let moved = moved.into_iter().fold(progress(peers), u64::wrapping_add);
             let ended = !sent.still_sending && sent.sent >= plan.messages;
@@ -379,10 +394,10 @@ fn settle(plan: &Plan, peers: &mut Peers) -> Result {
     Ok(())
 }
 
-/// What the death of `dead` cost, as its next life reports it: in the streams to it and from it. With slots (RFC v2)
-/// this cannot be told.
+/// Waits for the next life of the killed kernel `dead`, asks it for its reports, and stores how many messages were lost in
+/// the streams to and from `dead`. Does nothing with slots (RFC v2), or if there is no next life.
 fn account_for(dead: &Peer, plan: &Plan, peers: &Peers) -> Result {
-    // Once it is up, the link has told what is in doubt.
+    // When the next life is up, the link has reported the messages in doubt.
     let is_up =
         || peers::sign(dead.id) == peers::Sign::Up && life_of(dead.id).is_some_and(|l| l != dead.life);
     if !dead.native || !start::wait_until(REBIRTH, is_up) {
@@ -393,7 +408,7 @@ fn account_for(dead: &Peer, plan: &Plan, peers: &Peers) -> Result {
     others.try_for_each(|other| account_between(dead, &next, other, peers))
 }
 
-/// What the death cost in the streams between `dead` and `other`, which lives.
+/// Stores how many messages were lost between the killed kernel `dead` and the kernel `other`, which was not killed.
 fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -> Result {
     let mut watchdog = Watchdog::new();
     loop {
@@ -402,7 +417,7 @@ fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -
         } else {
             one(peers, other, dead.id)?
         };
-        // A life begins in run 0.
+        // The next life has not been told a run, so its run is 0.
         let (Some(mut sent), Some(mut got)) = (theirs, ask(next, other, 0)?) else { return Ok(()) };
         let had = had_before(dead, other, &mut sent, &mut got);
         let moved = [sent.sent, had, got.received].into_iter().fold(0, u64::wrapping_add);
@@ -413,14 +428,15 @@ fn account_between(dead: &Peer, next: &Peer, other: InstanceId, peers: &Peers) -
             report::keep_once(dead.id, other, None, sent);
             return Ok(());
         }
-        watchdog.check(moved, "a next life reads")?;
+        watchdog.check(moved, "the next life of a kernel reads its messages")?;
         pause();
     }
 }
 
-/// How many of the `sent` messages of `other` the former life of `dead` had, if the next life `got` the rest. For this
-/// kernel's own stream the number is known, and must fit. For another kernel's stream it is the number of messages
-/// before the first one that came now.
+/// Returns how many messages of the stream from `other` the killed life of `dead` had received. `sent` is the report of
+/// `other`, and `got` the report of the next life. For the stream of this kernel, the link knows the number; messages that
+/// both lives received count as doubled. For the stream of another kernel, the number is the position of the first message
+/// that the next life received.
 fn had_before(dead: &Peer, other: InstanceId, sent: &mut Report, got: &mut Report) -> u64 {
     if other != InstanceId::HOST {
         return if got.received == 0 { sent.sent } else { got.first };
@@ -433,18 +449,18 @@ fn had_before(dead: &Peer, other: InstanceId, sent: &mut Report, got: &mut Repor
     had
 }
 
-/// All directions.
+/// All directions of the run: pairs of the sender and the receiver.
 fn pairs(plan: &Plan) -> impl Iterator<Item = (InstanceId, InstanceId)> {
     let plan = *plan;
     plan.kernels().flat_map(move |from| plan.kernels().map(move |to| (from, to))).filter(|(f, t)| f != t)
 }
 
-/// What both ends know of the direction. `None` if either dropped out.
+/// The reports of both ends of a direction. `None` if one of them has dropped out.
 fn both(peers: &Peers, from: InstanceId, to: InstanceId) -> Result<Option<(Report, Report)>> {
     Ok(one(peers, from, to)?.zip(one(peers, to, from)?))
 }
 
-/// What `me` knows of itself and `about`.
+/// The report of `me` about its messages to and from `about`. `None` if `me` has dropped out.
 fn one(peers: &Peers, me: InstanceId, about: InstanceId) -> Result<Option<Report>> {
     if me == InstanceId::HOST {
         return Ok(peers
@@ -455,7 +471,7 @@ fn one(peers: &Peers, me: InstanceId, about: InstanceId) -> Result<Option<Report
     ask(peer, about, peers.run)
 }
 
-/// Does the pings of each direction in turn.
+/// Has the pings of each direction done, one direction after the other.
 fn pings(plan: &Plan, peers: &mut Peers) -> Result {
     for (from, to) in pairs(plan).filter(|_| plan.pings != 0) {
         peers.drop_dead();
@@ -487,7 +503,8 @@ fn wait_for_pings(peers: &Peers, from: InstanceId, to: InstanceId, pings: u64) -
     }
 }
 
-/// This kernel's own pings, from process context: least, median and 99th percentile in cycles.
+/// Does this kernel's own pings to `to`, in process context. Returns the minimum, the median and the 99th percentile of the
+/// round trips, in cycles of the time stamp counter.
 fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
     let mut trips =
         KVec::with_capacity(pings as usize, GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
@@ -511,7 +528,7 @@ fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
                 pause();
             }
         }
-        // The task may have moved to another CPU, whose counter may be behind.
+        // The task can have moved to another CPU with a lower counter, so the difference can be negative.
         trips.push(cycles().saturating_sub(start), GFP_KERNEL).map_err(|_| failure!(ENOMEM, "no memory"))?;
     }
     trips.sort_unstable();
@@ -519,8 +536,8 @@ fn ping(to: &Peer, pings: u64, run: u32) -> Result<Option<[u64; 3]>> {
     Ok(Some([at(0), at(50), at(99)]))
 }
 
-/// Cycles of this CPU's counter.
+/// Reads the time stamp counter of this CPU.
 pub fn cycles() -> u64 {
-    // SAFETY: every x86-64 CPU has it.
+    // SAFETY: every x86-64 CPU has this instruction.
     unsafe { core::arch::x86_64::_rdtsc() }
 }

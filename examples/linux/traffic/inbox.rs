@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes: streams are checked, pings are answered, reports are kept. Handlers run with interrupts off.
+//! Handlers of the test's messages. They check streams, answer pings and store reports. They run with interrupts off.
 
 use crate::callback::Callback;
 use crate::failure::{refuse, Result};
@@ -14,18 +14,19 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handle, Message};
 
-/// What came from one kernel.
+/// What this kernel has received from one other kernel.
 pub struct From {
-    /// Its stream.
+    /// Checks the stream of that kernel, and counts its messages.
     pub check: StreamCheck,
-    /// True if there is space in its lane again.
+    /// True if that kernel has reported space in the lane to it.
     pub space: AtomicBool,
-    /// Number of its last pong, plus 1.
+    /// The number of the last answer to a ping (pong), plus 1.
     pub ponged: AtomicU64,
-    /// Number of its ping that is not answered yet, plus 1.
+    /// The number of a ping that could not be answered yet, plus 1; 0 if there is none.
     pinged: AtomicU64,
-    /// Its last report, as it came. It is valid once `answered` is set.
+    /// The last report, in the encoding of the message. It is valid if `answered` is true.
     answer: [AtomicU64; Report::LEN / 8],
+    /// True if a report has arrived since `expect_report`.
     answered: AtomicBool,
 }
 
@@ -40,20 +41,20 @@ static FROM: [From; MAX_INSTANCES] = [const {
     }
 }; MAX_INSTANCES];
 
-/// What came from `id`.
+/// The messages that have arrived from `id`.
 pub fn from(id: InstanceId) -> Option<&'static From> {
     FROM.get(id.index())
 }
 
-/// Messages whose sender is not known, because their payload is torn.
+/// How many stream messages had a damaged payload, so that their sender is not known (slots only).
 static TORN: AtomicU64 = AtomicU64::new(0);
 
-/// How many torn messages of unknown senders came.
+/// How many stream messages with a damaged payload arrived from an unknown sender.
 pub fn torn() -> u64 {
     TORN.load(Ordering::Relaxed)
 }
 
-/// Begins a new run. No message is on its way.
+/// Sets all counts to 0, for a new run. No message of the test may be in a lane or slot at this time.
 pub fn reset() {
     TORN.store(0, Ordering::Relaxed);
     for from in &FROM {
@@ -61,7 +62,7 @@ pub fn reset() {
     }
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     let Some(from) = from(id) else { return };
     match event {
@@ -71,14 +72,15 @@ pub fn on_event(id: InstanceId, event: PeerEvent) {
     }
 }
 
-/// The kernel of `id` is about to begin its next life. Slots (RFC v2) do not tell that.
+/// Called before the next life of `id` begins. This is needed only with slots (RFC v2), which do not report a new life.
 pub fn peer_restarts(id: InstanceId) {
     if let Some(from) = from(id) {
         from.check.ended();
     }
 }
 
-/// The sender: the lane proves it; with slots only the payload tells it.
+/// Finds the sender of a message. A lane has one sender. A slot does not say the sender, so `named` is used, which the payload
+/// contains.
 fn sender_of(message: &Message<'_>, named: u32) -> Option<(InstanceId, &'static From)> {
     let named = u8::try_from(named).ok().map(InstanceId::new);
     let id = message.sender().or(named)?;
@@ -100,7 +102,7 @@ fn on_stream(message: &Message<'_>) {
 }
 
 fn on_ping(message: &Message<'_>) {
-    // A torn ping is not answered. The sender will report that the round trip takes too long.
+    // A ping with a damaged payload is not answered. Then its sender waits too long, and reports this.
     if let Some((number, sender)) = payload::check(message.payload()) {
         if let Some((id, from)) = sender_of(message, sender) {
             from.pinged.store(number.wrapping_add(1), Ordering::Release);
@@ -117,12 +119,12 @@ fn answer(id: u8) {
     let Some(number) = pinged.checked_sub(1) else { return };
     let pong = Payload::new(number, super::me().get().into());
     if ENDPOINT.send(id, PONG, pong.bytes()).is_err() {
-        // It is kept for the next try, unless another ping has come.
+        // The ping is stored for the next try, unless another ping has arrived.
         let _ = from.pinged.compare_exchange(0, pinged, Ordering::Relaxed);
     }
 }
 
-/// Tries again to answer what could not be answered at once.
+/// Tries again to answer the pings that could not be answered when they arrived.
 pub fn answer_all() {
     (0..MAX_INSTANCES as u8).for_each(answer);
 }
@@ -153,14 +155,14 @@ fn on_report(message: &Message<'_>) {
     from.answered.store(true, Ordering::Release);
 }
 
-/// From now on a report of `id` is kept.
+/// Makes the handler store the next report of `id`.
 pub fn expect_report(id: InstanceId) {
     if let Some(from) = from(id) {
         from.answered.store(false, Ordering::Release);
     }
 }
 
-/// The report that came from `id`, if there is one.
+/// The report that arrived from `id` since `expect_report`, if there is one.
 pub fn report_of(id: InstanceId) -> Option<Report> {
     let from = from(id)?;
     if !from.answered.load(Ordering::Acquire) {
@@ -172,15 +174,15 @@ pub fn report_of(id: InstanceId) -> Option<Report> {
     Report::decode(&bytes)
 }
 
-/// The messages that are always taken.
+/// The handlers that are registered on each kernel, whether it runs in serve mode or not.
 const HANDLERS: [(MessageType, fn(&Message<'_>)); 4] =
     [(STREAM, on_stream), (PING, on_ping), (PONG, on_pong), (REPORT, on_report)];
 
-/// The handlers. Dropping it unregisters them.
+/// The registered handlers. Dropping this unregisters them.
 pub struct Handlers([Option<Handle>; 8]);
 
 impl Handlers {
-    /// Takes these messages, and those of `more`, from now on.
+    /// Registers the handlers above and the handlers in `more`.
     pub fn register(more: &[(MessageType, fn(&Message<'_>))]) -> Result<Self> {
         let mut handlers = Self([None; 8]);
         for (place, (ty, call)) in handlers.0.iter_mut().zip(Iterator::chain(HANDLERS.iter(), more)) {

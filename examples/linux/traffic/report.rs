@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a run found, direction by direction.
+//! The results of a run, for each direction (from one kernel to another).
 
 use super::{deaths, inbox};
 use crate::host;
@@ -10,32 +10,33 @@ use core::fmt::{self, Write};
 use mk_ipi_core::abi::InstanceId;
 use mk_ipi_x86::Mode;
 
-/// One direction.
+/// The results of one direction.
 #[derive(Clone, Copy)]
 struct Row {
     from: InstanceId,
     to: InstanceId,
-    /// `None` if `from` was killed: then it is not known how much it sent.
+    /// The report of `from`. `None` if `from` was killed, because then it is not known how many messages it sent.
     sent: Option<Report>,
+    /// The report of `to`.
     received: Report,
-    /// Round trips that `from` began: least, median, 99th percentile, in cycles.
+    /// The round trips that `from` began: minimum, median and 99th percentile, in cycles of the time stamp counter.
     trips: [u64; 3],
 }
 
-/// Most kernels of a run.
+/// The largest number of kernels in a run, including this one.
 pub const MAX_KERNELS: usize = 4;
-/// The directions between them.
+/// The number of directions between this many kernels.
 const MAX_ROWS: usize = MAX_KERNELS * (MAX_KERNELS - 1);
 
 // SAFETY: the only `Locked` with 2.
 static RESULTS: Locked<[Option<Row>; MAX_ROWS]> = unsafe { Locked::new(2, [None; MAX_ROWS]) };
 
-/// Forgets what the last run found.
+/// Removes the results of the last run.
 pub fn clear() {
     RESULTS.with(|rows| rows.iter_mut().for_each(|row| *row = None));
 }
 
-/// Stores both ends' reports of a direction, or the report of the end that lives.
+/// Stores the reports of a direction. `sent` is `None` if the sender was killed.
 pub fn keep(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
     RESULTS.with(|rows| {
         if let Some(place) = rows.iter_mut().find(|row| row.is_none()) {
@@ -44,7 +45,7 @@ pub fn keep(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Re
     });
 }
 
-/// As `keep`, but not if that direction was stored before.
+/// Like `keep`, but does nothing if the results of that direction are stored already.
 pub fn keep_once(from: InstanceId, to: InstanceId, sent: Option<Report>, received: Report) {
     let is_kept = RESULTS.with(|rows| rows.iter().flatten().any(|row| row.from == from && row.to == to));
     if !is_kept {
@@ -61,7 +62,7 @@ pub fn keep_trips(from: InstanceId, to: InstanceId, trips: [u64; 3]) {
     });
 }
 
-/// What this kernel knows of itself and `about`.
+/// Makes this kernel's report about its messages to and from `about`. The time of pings is left out.
 pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) -> Report {
     let from = inbox::from(about);
     let counts = from.map(|f| f.check.counts()).unwrap_or_default();
@@ -88,7 +89,7 @@ pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) ->
     }
 }
 
-/// Writes the results: two lines of JSON for each direction, or one if the sender was killed.
+/// Writes the results: for each direction two lines of JSON, or one line if the sender was killed.
 pub fn show(to: &mut impl Write) -> fmt::Result {
     let generation = host::with(|host| host.generation().name());
     let mode = match Linux.apic().map(|apic| apic.mode()) {
@@ -101,7 +102,7 @@ pub fn show(to: &mut impl Write) -> fmt::Result {
 impl Row {
     fn show(&self, to: &mut impl Write, mode: &str, generation: &str) -> fmt::Result {
         let ([from, at], received) = ([self.from.get(), self.to.get()], &self.received);
-        // A message in doubt may or may not have come: it is counted apart.
+        // A message in doubt may have been received or not. It does not count as lost, and is shown separately.
         let lost = self.sent.map_or(received.lost, |sent| {
             sent.sent.saturating_sub(received.received).saturating_sub(sent.in_doubt)
         });

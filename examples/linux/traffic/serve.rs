@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `serve`: this Linux does what its host's messages tell it (examples/bare-metal/src/order.rs), in its own thread,
-//! until the module is unloaded.
+//! Serve mode of a Linux that a host started: a thread does the orders of the host's traffic test
+//! (examples/bare-metal/src/order.rs), until the module is unloaded.
 //!
-//! Handlers store what comes, with interrupts off. The thread acts on it. It never waits within a turn.
+//! Message handlers store orders and questions, with interrupts off. The thread does them, turn by turn. Within a turn it
+//! never waits for another kernel.
 
 use super::{drive, inbox, report};
 use crate::failure::{check, Result};
@@ -20,22 +21,22 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, Ordering};
 use mk_ipi_core::Message;
 
-/// Messages to one kernel in a row. It is rung at most once for them.
+/// How many messages are sent to one kernel in one turn. The kernel gets at most one doorbell for them.
 const BURST: u64 = 32;
-/// Nanoseconds after which a ping is sent again, because the kernel that should answer may have died.
+/// A ping without an answer is sent again after this many nanoseconds, because the other kernel can have been restarted.
 const PING_AGAIN: u64 = 2_000_000_000;
-/// Turns before a pause, so that other tasks get the CPU, too.
+/// The thread sleeps for a short time after this many turns, so that other tasks can use the CPU.
 const TURNS: u32 = 1000;
 
-/// What handlers have stored for the thread, about one kernel.
+/// What message handlers have stored for the thread, about one kernel.
 struct News {
-    /// Messages of the stream that were ordered.
+    /// How many messages this kernel is ordered to send to that kernel, in addition to earlier orders.
     stream: AtomicU64,
-    /// Pings that were ordered, plus 1.
+    /// How many pings this kernel is ordered to do with that kernel, plus 1; 0 if there is no new order.
     pings: AtomicU64,
-    /// The kernels that it asks about: one bit for each.
+    /// The questions of that kernel that are not answered yet: one bit for each kernel about which it asks.
     asked: AtomicU64,
-    /// How many messages it was handling when it died, in this run.
+    /// How many messages to that kernel are in doubt, in this run.
     in_doubt: AtomicU64,
 }
 
@@ -44,20 +45,28 @@ static NEWS: [News; MAX_INSTANCES] = [const {
     News { stream, pings, asked: AtomicU64::new(0), in_doubt }
 }; MAX_INSTANCES];
 
-/// The last run that this kernel was told of. A life begins in run 0.
+/// The number of the last run that the host has begun; 0 if it has begun none in this life.
 static RUN: AtomicU32 = AtomicU32::new(0);
 
-/// What the thread has to do for one kernel.
+/// The thread's work with one other kernel.
 struct Peer {
+    /// How many messages were ordered.
     ordered: u64,
+    /// How many messages were sent.
     sent: u64,
+    /// How often a message could not be sent, because there was no room.
     busy: u64,
+    /// How many doorbells that kernel had got before the run.
     rung_before: u64,
+    /// True if the thread waits for space in the lane.
     waits: bool,
+    /// How many pings were ordered.
     pings: u64,
-    /// When the unanswered ping was sent: nanoseconds, cycles.
+    /// The time at which the unanswered ping was sent, in nanoseconds and in cycles; `None` if there is no such ping.
     asked_at: Option<(u64, u64)>,
+    /// How many pings were answered.
     done: usize,
+    /// The round trips of these pings, in cycles.
     trips: [u64; MAX_PINGS as usize],
 }
 
@@ -119,7 +128,7 @@ fn on_query(message: &Message<'_>) {
     }
 }
 
-/// Something happened to a peer.
+/// Called for each event of a peer.
 pub fn on_event(id: InstanceId, event: PeerEvent) {
     if let (Some(news), PeerEvent::InDoubt { .. }) = (news(id), event) {
         news.in_doubt.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +146,8 @@ impl Peer {
         self.sent < self.ordered
     }
 
-    /// Sends what has room. Returns whether anything was sent.
+    /// Sends up to `BURST` messages of the stream, as many as there is room for. Returns whether any was sent, and the doorbell
+    /// could be rung.
     fn stream(&mut self, id: InstanceId) -> bool {
         if self.waits {
             self.waits = !inbox::from(id).is_some_and(|f| f.space.swap(false, Ordering::AcqRel));
@@ -152,15 +162,15 @@ impl Peer {
                     self.waits = ENDPOINT.want_space(id, payload.bytes().len()) == Ok(false);
                     break;
                 }
-                // The kernel is not there, or not any more.
+                // There is no such kernel (any more).
                 Err(_) => break,
             }
         }
-        // A kernel that could not be rung finds the messages when it looks by itself.
+        // If the doorbell could not be rung, the other kernel finds the messages with its next tick.
         self.sent != before && ENDPOINT.flush(id).is_ok()
     }
 
-    /// Goes on with the series of pings. Returns whether there is one.
+    /// Takes the answer to the last ping, or sends the next ping. Returns whether pings are still to be done.
     fn ping(&mut self, id: InstanceId, run: u32) -> bool {
         if self.done as u64 >= self.pings {
             return false;
@@ -211,7 +221,7 @@ fn ids() -> impl Iterator<Item = InstanceId> {
 }
 
 impl Server {
-    /// Does what can be done now. Returns whether anything was done.
+    /// Does one turn: all that can be done now, without waiting. Returns whether anything was done.
     fn turn(&mut self) -> bool {
         let run = RUN.load(Ordering::Acquire);
         if run != self.run {
@@ -232,17 +242,17 @@ impl Server {
         moved
     }
 
-    /// Answers the questions of `id`.
+    /// Answers one question of `id`, if there is one. Returns whether a report was sent.
     fn report_to(&mut self, id: InstanceId) -> bool {
         let (Some(news), run) = (news(id), self.run) else { return false };
         let asked = news.asked.load(Ordering::Acquire);
         if RUN.load(Ordering::Relaxed) != run {
-            // The question is of a run that this thread has not begun.
+            // The question can be about a run that this thread has not begun yet.
             return false;
         }
         let Some(about) = ids().find(|about| asked & 1 << about.index() != 0) else { return false };
         let Some(peer) = self.peers.get_mut(about.index()) else { return false };
-        // This comes first, because once it has the answer, it may ask again at once.
+        // The bit is cleared before the report is sent, because the other kernel can ask again as soon as it has the report.
         news.asked.fetch_and(!(1 << about.index()), Ordering::AcqRel);
         let sent = ENDPOINT.send(id, REPORT, &peer.report(about, run).encode()).is_ok();
         if !sent {
@@ -257,7 +267,7 @@ impl Server {
 extern "C" fn mk_ipi_rs_serve(_: *mut c_void) -> c_int {
     SERVER.with(|server| {
         let mut turns = 0u32;
-        // SAFETY: this is the thread.
+        // SAFETY: this runs in the thread that the call asks about.
         while !unsafe { ffi::mk_ipi_glue_should_stop() } {
             turns = turns.wrapping_add(1);
             if stop::is_over() || !server.turn() || turns % TURNS == 0 {
@@ -268,18 +278,23 @@ extern "C" fn mk_ipi_rs_serve(_: *mut c_void) -> c_int {
     0
 }
 
-/// Begins to serve, unless it serves already.
+/// Starts the thread, if it does not run already.
 pub fn begin() -> Result {
     // SAFETY: process context; `end` stops it.
-    check(unsafe { ffi::mk_ipi_glue_start_serving() }, format_args!("no thread to serve")).map(drop)
+    check(
+        unsafe { ffi::mk_ipi_glue_start_serving() },
+        format_args!("the thread of serve mode cannot be started"),
+    )
+    .map(drop)
 }
 
-/// Ends the thread, if it was begun.
+/// Stops the thread, if it was started, and waits for its end.
 pub fn end() {
     // SAFETY: process context; the thread takes no lock that is held here.
     unsafe { ffi::mk_ipi_glue_stop_serving() };
 }
 
-/// The handlers. They also store what comes before this kernel serves, because it is not sent again.
+/// The handlers of orders and questions. They are also registered before serve mode begins, because the host does not
+/// repeat a message that was handled.
 pub const HANDLERS: [(MessageType, fn(&Message<'_>)); 3] =
     [(RESET, on_reset), (ORDER, on_order), (QUERY, on_query)];
