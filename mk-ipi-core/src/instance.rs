@@ -124,6 +124,8 @@ pub(crate) struct Instance<W> {
     doorbell: AtomicU64,
     /// Whether CPUs belong to the instance. A dead instance is not rung, because its former CPUs may belong to another instance.
     live: AtomicBool,
+    /// The generation of the directory whose entry was applied last. 0: no entry was applied since the instance was added.
+    applied: AtomicU32,
     region: Option<Region>,
 }
 
@@ -137,7 +139,8 @@ impl<W: Word> Instance<W> {
         let doorbell = AtomicU64::new(doorbell.ok_or(AddError::BadCpus)?);
         let incarnation = AtomicU32::new(incarnation.get());
         let live = AtomicBool::new(true);
-        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, live, region: None })
+        let applied = AtomicU32::new(0);
+        Ok(Self { id, one_doorbell, link: Link::None, incarnation, doorbell, live, applied, region: None })
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -170,6 +173,16 @@ impl<W: Word> Instance<W> {
 
     pub(crate) fn set_live(&self, live: bool) -> bool {
         self.live.swap(live, Ordering::Relaxed) != live
+    }
+
+    /// Notes that the entry of the directory's generation `generation` was applied.
+    pub(crate) fn set_applied(&self, generation: u32) {
+        self.applied.store(generation, Ordering::Relaxed);
+    }
+
+    /// Whether the entry of the directory's generation `generation` was applied.
+    pub(crate) fn has_applied(&self, generation: u32) -> bool {
+        self.applied.load(Ordering::Relaxed) == generation
     }
 
     /// Stores the incarnation and the doorbell that the directory has now for the same region. True if one of them changed.

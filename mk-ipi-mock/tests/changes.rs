@@ -380,3 +380,30 @@ fn an_instance_that_is_added_by_an_older_entry_meanwhile_is_followed_again() {
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
     assert_eq!(link.instance(id(1)).unwrap().doorbell_cpu(), PhysCpuId(11));
 }
+
+#[test]
+fn no_lane_claims_an_entry_that_was_not_applied() {
+    for seed in 0..300 {
+        let world = World::joined_with(seed, &[&[0, 1], &[10, 11]]);
+        let link = &world.links[0];
+        let one = world.kernel(1);
+        let older = one.native_config(id(1), life(1));
+        link.destroy_instance(id(1)).unwrap();
+        let entry = InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) };
+        let generation = world.write(entry, &[10, 11]);
+        let add = || link.attach_instance(&older, Some(world.regions[1]));
+        world
+            .machine
+            .run(|cpu| match cpu.id().0 {
+                0 => drop(world.follow(0)),
+                // An error if `follow` has added the instance first.
+                1 => drop(add()),
+                _ => (),
+            })
+            .unwrap();
+        let bell = || link.instance(id(1)).unwrap().doorbell_cpu();
+        assert!(bell() == PhysCpuId(11) || world.behind(1, generation) == [id(0)], "seed {seed}");
+        assert_eq!(world.follow(0).0, Ok(generation));
+        assert_eq!((bell(), world.behind(1, generation)), (PhysCpuId(11), vec![]), "seed {seed}");
+    }
+}

@@ -116,9 +116,9 @@ pub struct Endpoint<
     /// The life of each instance that was reported last, as a `LIFE` word. The same life is not reported again after a new
     /// attachment.
     pub(super) lives: [AtomicU64; INSTANCES],
-    /// The generation of the directory that was followed last; 0 if the directory must be read again.
-    pub(super) followed: AtomicU32,
-    /// How often an instance was added.
+    /// The generation of the directory that was followed last, and in the upper half the value that `attachments` had then.
+    pub(super) followed: AtomicU64,
+    /// How often an instance was added. An instance may have been added by an older entry than the one that was followed last.
     pub(super) attachments: AtomicU32,
     /// Whether a CPU follows the directory now.
     pub(super) following: AtomicBool,
@@ -151,7 +151,7 @@ impl<
                 busy: Busy::new(),
                 cpus: array_of![Cpu::new(); CPUS],
                 lives: array_of![AtomicU64::new(0); INSTANCES],
-                followed: AtomicU32::new(0),
+                followed: AtomicU64::new(0),
                 attachments: AtomicU32::new(0),
                 following: AtomicBool::new(false),
                 ringing_elsewhere: Ringing::new(),
@@ -177,7 +177,7 @@ impl<
             (&raw mut (*at).busy).write(Busy::new());
             fill(&raw mut (*at).cpus, Cpu::new);
             fill(&raw mut (*at).lives, || AtomicU64::new(0));
-            (&raw mut (*at).followed).write(AtomicU32::new(0));
+            (&raw mut (*at).followed).write(AtomicU64::new(0));
             (&raw mut (*at).attachments).write(AtomicU32::new(0));
             (&raw mut (*at).following).write(AtomicBool::new(false));
             (&raw mut (*at).ringing_elsewhere).write(Ringing::new());

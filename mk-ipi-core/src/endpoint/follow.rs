@@ -62,17 +62,18 @@ impl<
     ) -> Result<u32, JoinError> {
         let generation = directory.generation();
         // The generation is 0 if the host does not count its changes. Then each call reads the whole directory.
-        if generation != 0 && self.followed.load(Ordering::Relaxed) == generation {
+        let now = followed(self.attachments.load(Ordering::Relaxed), generation);
+        if generation != 0 && self.followed.load(Ordering::Relaxed) == now {
             return Ok(generation);
         }
         // Two callers at the same time could undo each other's changes. SYNC POINT: following (acquire)
         if self.following.swap(true, Ordering::Acquire) {
             return Err(JoinError::Busy);
         }
-        let followed = self.follow_all(directory, generation, &mut each);
+        let result = self.follow_all(directory, generation, &mut each);
         // SYNC POINT: following (release)
         self.following.store(false, Ordering::Release);
-        followed
+        result
     }
 
     fn follow_all(
@@ -87,13 +88,13 @@ impl<
             Ok(None) => {}
             Err(e) => done = Err(e),
         };
-        // Another CPU may attach an instance at the same time, by an older entry. Then all is followed again.
+        // Another CPU may add an instance at the same time, by an older entry. Then the next call reads the whole directory again.
         let before = self.attachments.load(Ordering::Relaxed);
         // Removals first: another instance may have the region by now.
-        directory.ids().for_each(|id| note(id, self.update_known(id, directory)));
+        directory.ids().for_each(|id| note(id, self.update_known(id, directory, generation)));
         let mut added = 0u32;
         for id in directory.ids() {
-            let followed = self.add_new(id, directory);
+            let followed = self.add_new(id, directory, generation);
             added = added.wrapping_add((followed == Ok(Some(Followed::Added))).into());
             note(id, followed);
         }
@@ -106,19 +107,21 @@ impl<
         if !self.settle_doorbells() {
             return Err(JoinError::Ringing);
         }
-        if self.attachments.load(Ordering::Relaxed) != before.wrapping_add(added) {
+        let attachments = before.wrapping_add(added);
+        if self.attachments.load(Ordering::Relaxed) != attachments {
             return Err(JoinError::Busy);
         }
+        self.followed.store(followed(attachments, generation), Ordering::Relaxed);
         self.has_followed(generation);
         Ok(generation)
     }
 
-    /// Stores the generation that we have followed in all our lanes (SPEC N-17).
+    /// Stores the generation that we have followed in our lanes (SPEC N-17). Leaves out the lane of an instance that another CPU has
+    /// added meanwhile, because its entry may be older.
     fn has_followed(&self, generation: u32) {
-        self.followed.store(generation, Ordering::Relaxed);
         // The physical ids of our own CPUs may have changed too.
         self.cpus.iter().for_each(|cpu| cpu.physical.store(0, Ordering::Relaxed));
-        for instance in self.instances.all() {
+        for instance in self.instances.all().filter(|instance| instance.has_applied(generation)) {
             instance.sender().into_iter().for_each(|sender| sender.follow(generation));
         }
     }
@@ -128,6 +131,7 @@ impl<
         &self,
         id: InstanceId,
         directory: &Directory<'_, P::Word>,
+        generation: u32,
     ) -> Result<Option<Followed>, JoinError> {
         let known = match self.instances.get(id) {
             Ok(known) => known,
@@ -141,6 +145,7 @@ impl<
             Err(EntryError::Changing) => return Err(JoinError::Changing(id)),
             Err(e) => return Err(JoinError::Entry(id, e)),
         };
+        known.set_applied(generation);
         let is_live = record.is_some_and(|record| record.state.is_live());
         let me = self.identity().filter(|(me, _)| *me == id);
         if me.is_some_and(|(_, life)| !record.is_some_and(|r| is_live && r.incarnation == life)) {
@@ -184,6 +189,7 @@ impl<
         &self,
         id: InstanceId,
         directory: &Directory<'_, P::Word>,
+        generation: u32,
     ) -> Result<Option<Followed>, JoinError> {
         if self.instances.get(id).is_ok() {
             return Ok(None);
@@ -197,10 +203,12 @@ impl<
         if !record.state.is_live() {
             return Ok(None);
         }
-        Ok(Some(match self.attach_listed(&record) {
-            Ok(()) => Followed::Added,
-            Err(e) => Followed::LeftOut(e),
-        }))
+        if let Err(e) = self.attach_listed(&record) {
+            return Ok(Some(Followed::LeftOut(e)));
+        }
+        // The entry may have changed since it was read.
+        let now = self.update_known(id, directory, generation)?;
+        Ok((now != Some(Followed::Removed)).then_some(Followed::Added))
     }
 
     /// Calls `each` for every instance that says in ATTACHED that it has our native region mapped, and that has not followed the
@@ -225,6 +233,11 @@ impl<
         }
         Ok(())
     }
+}
+
+/// The word [`Endpoint::followed`]: a generation that was followed, and how often an instance had been added then.
+fn followed(attachments: u32, generation: u32) -> u64 {
+    u64::from(attachments) << 32 | u64::from(generation)
 }
 
 /// Whether the record has the region that we have mapped, with the same layout and flags.

@@ -124,9 +124,7 @@ impl<
     /// Called after an instance was added. Rings the instance, so that it sees our hello, and schedules a run that reads our lanes.
     fn announce(&self, id: InstanceId) {
         // The directory entry that the caller used may be out of date. So the next `follow` reads the whole directory.
-        // `attachments` is for a `follow` that runs now.
         self.attachments.fetch_add(1, Ordering::Relaxed);
-        self.followed.store(0, Ordering::Relaxed);
         if let Ok(instance) = self.instances.get(id) {
             if let Some(sender) = instance.sender() {
                 if sender.is_fresh() {

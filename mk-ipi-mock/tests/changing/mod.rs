@@ -7,7 +7,7 @@ use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysCpuId, PhysRange, Vec
 use mk_ipi_core::directory::{Directory, DirectoryWriter};
 use mk_ipi_core::platform::{Access, Mapping, PeerEvent, PhysMemory};
 use mk_ipi_core::{Followed, InstanceConfig, JoinError, LinkConfig, SendError};
-use mk_ipi_mock::{Callback, Link, Machine, MockPlatform, MockWord};
+use mk_ipi_mock::{Callback, Link, Machine, MockPlatform, MockWord, Mode};
 use std::sync::{Arc, Mutex};
 
 pub const TYPE: MessageType = MessageType(7);
@@ -39,7 +39,11 @@ impl World {
     /// Kernels with these CPUs. Kernel `k` is instance `k` in the directory, and is rung at its first CPU. No kernel has joined
     /// yet.
     pub fn new(cpus: &[&[u64]], room: u32) -> Self {
-        let builder = cpus.iter().fold(Machine::builder(), |b, k| b.kernel(k));
+        Self::on(Machine::builder(), cpus, room)
+    }
+
+    fn on(builder: mk_ipi_mock::Builder, cpus: &[&[u64]], room: u32) -> Self {
+        let builder = cpus.iter().fold(builder, |b, k| b.kernel(k));
         let machine = builder.memory(4096).pool(id(1), 64).build();
         let geometry = Geometry::new(cpus.len() as u32 + 1, LINES, 256).unwrap();
         let regions: Vec<_> = cpus.iter().map(|_| machine.native_region(geometry)).collect();
@@ -57,7 +61,12 @@ impl World {
 
     /// As `new`, but all kernels have joined, and have answered each other.
     pub fn joined(cpus: &[&[u64]]) -> Self {
-        let mut world = Self::new(cpus, 8);
+        Self::joined_with(0, cpus)
+    }
+
+    /// As `joined`, on a machine that is stepped by this seed.
+    pub fn joined_with(seed: u64, cpus: &[&[u64]]) -> Self {
+        let mut world = Self::on(Machine::builder().mode(Mode::Stepped { seed }), cpus, 8);
         (0..cpus.len()).for_each(|k| world.join(k, None));
         world.settle();
         (0..cpus.len()).for_each(|k| drop(world.events(k)));
