@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -S
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Sends back each message of channel 8.
+# echo.py DEVICE: sends back each message that arrives on channel 8.
 import fcntl, os, select, struct, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
 fcntl.ioctl(fd, 0x4008b900, struct.pack("II", 8, 0))  # MK_IPI_BIND

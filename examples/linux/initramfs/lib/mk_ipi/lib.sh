@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Functions for scenarios. Records go to the second serial line, one JSON object each.
+# Functions for the scenarios. A record is a line with a JSON object. Records are written to the second serial line, where
+# xtask reads them.
 
 records=/dev/ttyS1
 device=/dev/mk_ipi
@@ -15,7 +16,7 @@ record() {
 	printf '@%s\n' "$1" > $records
 }
 
-# The inside of a JSON string.
+# json TEXT: prints TEXT in a form that can stand in a JSON string.
 json() {
 	printf '%s' "$1" | tr '"\\\n\t\r' "'/   " | tr -cd '\40-\176' | cut -c1-300
 }
@@ -29,7 +30,7 @@ fail() {
 	record "{\"step\":{\"name\":\"$(json "$1")\",\"ok\":false,\"detail\":\"$(json "$2")\"}}"
 }
 
-# step NAME COMMAND...: it must succeed.
+# step NAME COMMAND...: runs the command, which must succeed, and records the result.
 step() {
 	local step_name=$1 step_said
 	shift
@@ -41,28 +42,29 @@ step() {
 	fi
 }
 
-# refused NAME ERROR COMMAND...: it must fail with that error, and the kernel's log must say why.
+# refused NAME ERROR COMMAND...: runs the command, which must fail with this error, and records the result. The module must
+# write the reason to the kernel's log.
 refused() {
 	local step_name=$1 wanted=$2 step_said words
 	shift 2
 	dmesg -c > /dev/null
 	if step_said=$("$@" 2>&1); then
-		fail "$step_name" "it was taken: $*"
+		fail "$step_name" "the command was accepted: $*"
 		return
 	fi
 	words=$(dmesg -r | sed -n 's/^<3>\[[^]]*\] *\(mk_ipi: .*\)/\1/p' | tail -n 1)
 	case $step_said in
-	*"$wanted"*) [ -n "$words" ] && pass "$step_name" "$wanted: $words" || fail "$step_name" "no word in the log: $step_said" ;;
+	*"$wanted"*) [ -n "$words" ] && pass "$step_name" "$wanted: $words" || fail "$step_name" "no reason in the log: $step_said" ;;
 	*) fail "$step_name" "not $wanted: $step_said; $words" ;;
 	esac
 }
 
-# refused_by_linux: as refused, where Linux itself says why.
+# refused_by_linux NAME ERROR COMMAND...: as refused, but Linux itself refuses the command, so the module writes no reason.
 refused_by_linux() {
 	local step_name=$1 wanted=$2 step_said
 	shift 2
 	if step_said=$("$@" 2>&1); then
-		fail "$step_name" "it was taken: $*"
+		fail "$step_name" "the command was accepted: $*"
 		return
 	fi
 	case $step_said in
@@ -71,17 +73,18 @@ refused_by_linux() {
 	esac
 }
 
-# put FILE TEXT: one write. If it fails, cat prints the error.
+# put FILE TEXT: writes TEXT to FILE in one write. If it fails, cat prints the error.
 put() {
 	printf '%s' "$2" | cat > "$1"
 }
 
+# mk WORD...: gives the module the command that consists of these words.
 mk() {
 	put $device "$*"
 }
 
-# The kernels beside this one. Kernel 1 is a bare-metal kernel in Rust, kernel 2 one in C. Kernel 3 has this same Linux
-# as its image.
+# image_of ID: the image of a kernel. Kernel 1 is a bare-metal kernel in Rust, kernel 2 is one in C, and kernel 3 is the same
+# Linux as this one.
 image_of() {
 	case $1 in
 	3) echo /lib/mk_ipi/vmlinux ;;
@@ -97,7 +100,7 @@ lang_of() {
 	esac
 }
 
-# The port that takes what a kernel prints. Kernel 2's is not a real UART: it only takes bytes.
+# port_of ID: the I/O port to which a kernel writes its output. The port of kernel 2 is not a UART: it only accepts bytes.
 port_of() {
 	case $1 in
 	1) echo 0x2e8 ;;
@@ -106,7 +109,7 @@ port_of() {
 	esac
 }
 
-# words_of ID: the words on its kernel's command line, in addition to the host's.
+# words_of ID: the words of the command `start` that are added to the kernel's command line.
 words_of() {
 	case $1 in
 	1) echo "mk_ipi.run=serve mk_ipi.console=$(port_of 1) mk_ipi.ip=10.77.1.2/24" ;;
@@ -115,14 +118,14 @@ words_of() {
 	esac
 }
 
-# start ID [WORD...]
+# start ID [WORD...]: starts a kernel, with WORD added to its command line.
 start() {
 	local id=$1
 	shift
 	mk start $id $(image_of $id) $(words_of $id) "$@"
 }
 
-# kernels ID...: records which kernels there are, including this one.
+# kernels ID...: records this kernel and the kernels ID.
 kernels() {
 	local id
 	record "{\"kernel\":{\"id\":0,\"lang\":\"linux\",\"cpu\":0,\"life\":1}}"
@@ -131,17 +134,19 @@ kernels() {
 	done
 }
 
+# tell_life ID: records that a life of the kernel has begun.
 tell_life() {
 	local cpus=$(instance $1 4)
 	record "{\"kernel\":{\"id\":$1,\"lang\":\"$(lang_of $1)\",\"cpu\":${cpus%%,*},\"life\":$(instance $1 3)}}"
 }
 
-# instance ID COLUMN: phase 2, incarnation 3, cpus 4, region 5, peer 6.
+# instance ID COLUMN: prints a column of the instance's line in /dev/mk_ipi. 2: phase, 3: incarnation, 4: CPUs, 5: region,
+# 6: state of the link.
 instance() {
 	awk -v id="$1" -v column="$2" '$1 == id { print $column }' $device
 }
 
-# await SECONDS COMMAND...: repeats the command until it succeeds.
+# await SECONDS COMMAND...: repeats the command until it succeeds. Fails if it has not succeeded after SECONDS.
 await() {
 	local tries=$(($1 * 20))
 	shift
@@ -156,14 +161,14 @@ is() {
 	[ "$1" = "$2" ]
 }
 
-# under_way TOTAL: true if the run that is under way has done more than an eighth of its TOTAL messages here, but not
-# all. At the very beginning the file can still show the run before.
+# under_way TOTAL: true if this kernel has done more than an eighth of the TOTAL messages of the run, but not all. TOTAL is
+# compared, because at the beginning of a run the file can still show the last run.
 under_way() {
 	sed -n 's/.*"progress".*"done":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' $traffic |
 		awk -v total=$1 '{ is = $2 == total && $1 * 8 > total && $1 < total } END { exit !is }'
 }
 
-# stream_to MESSAGES ID...: begins a run, and returns in the middle of it, or when it ended too soon.
+# stream_to MESSAGES ID...: begins a run in the background, and returns in the middle of it, or if it has ended before.
 stream_to() {
 	local tries=2400 total=$(($1 * ($# - 1) * 2)) messages=$1
 	shift
@@ -171,22 +176,24 @@ stream_to() {
 	run_pid=$!
 	while ! under_way $total && kill -0 $run_pid 2> /dev/null; do
 		tries=$((tries - 1))
-		[ $tries -gt 0 ] || { echo "the streams do not begin"; return 1; }
+		[ $tries -gt 0 ] || { echo "the streams did not begin within 120 s"; return 1; }
 		sleep 0.05
 	done
 }
 
+# True if a run is in progress.
 streaming() {
 	grep -q progress $traffic
 }
 
-# run_traffic WORDS: runs traffic with these words for the file, and records its progress meanwhile.
+# run_traffic MESSAGES PINGS ID...: does a run of the traffic test, and records its progress.
 run_traffic() {
 	put $traffic "run $*" &
 	run_pid=$!
 	watch_traffic
 }
 
+# Waits for the end of the run in the background, and records its progress. Returns the result of the run.
 watch_traffic() {
 	local turns=0
 	while kill -0 $run_pid 2> /dev/null; do
@@ -197,7 +204,7 @@ watch_traffic() {
 	wait $run_pid
 }
 
-# clean COUNT ID...: true if in the last run COUNT messages came from each of these kernels to each other one, whole and
+# clean COUNT ID...: true if in the last run each of these kernels received COUNT messages from each other one, undamaged and
 # in order.
 clean() {
 	local count=$1 from to
@@ -206,38 +213,39 @@ clean() {
 		for to in "$@"; do
 			[ $from = $to ] || grep '"received"' $traffic | grep "\"from\":$from,\"to\":$to," |
 				grep -q "\"received\":$count,\"lost\":0,\"torn\":0,\"doubled\":0,\"disordered\":0" || {
-				echo "not whole: $(grep "\"from\":$from,\"to\":$to," $traffic)"
+				echo "messages are missing or wrong: $(grep "\"from\":$from,\"to\":$to," $traffic)"
 				return 1
 			}
 		done
 	done
 }
 
-# accounted DEAD ID...: true if in the last run the death of DEAD lost nothing in either direction between it and each
-# of the others. Of a stream to it, at most one message may be in doubt. Prints the streams, and the messages in doubt
-# apart.
+# accounted DEAD ID...: true if in the last run no message was lost, in either direction between the killed kernel DEAD and
+# each kernel ID. In each stream to DEAD, at most one message may be in doubt. Prints the results of the streams, and the
+# numbers of messages in doubt on separate lines.
 accounted() {
 	local dead=$1 other ends
 	shift
 	for other in "$@"; do
 		for ends in "\"from\":$other,\"to\":$dead," "\"from\":$dead,\"to\":$other,"; do
 			grep '"received"' $traffic | grep "$ends" | tell_received | grep ' 0 lost, 0 torn, 0 doubled, 0 late$' || {
-				echo "not accounted for: $(grep "$ends" $traffic)"
+				echo "messages were lost or wrong: $(grep "$ends" $traffic)"
 				return 1
 			}
 		done
 		grep '"sent"' $traffic | grep "\"from\":$other,\"to\":$dead," | tell_in_doubt | grep ' [01] in doubt$' || {
-			echo "more than one in doubt: $(grep '"sent"' $traffic)"
+			echo "more than one message is in doubt: $(grep '"sent"' $traffic)"
 			return 1
 		}
 	done
 }
 
-# Prints a line of the results in short.
+# Converts result lines about received messages to a shorter text.
 tell_received() {
 	sed 's/.*"from":\([0-9]*\),"to":\([0-9]*\),.*"received":\([0-9]*\),"lost":\([0-9]*\),"torn":\([0-9]*\),"doubled":\([0-9]*\),"disordered":\([0-9]*\).*/\1 to \2: \3 came, \4 lost, \5 torn, \6 doubled, \7 late/'
 }
 
+# Converts result lines about sent messages to a short text about the messages in doubt.
 tell_in_doubt() {
 	sed 's/.*"from":\([0-9]*\),"to":\([0-9]*\),.*"in_doubt":\([0-9]*\),.*/\1 to \2: \3 in doubt/'
 }

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The network interfaces mkN, with the kernels of spawn.sh. Kernel 1 has smoltcp, kernel 2 has no network, kernel 3 is a
-# Linux.
+# Tests of the network interfaces mkN, with the kernels of spawn.sh. Kernel 1 uses smoltcp, kernel 2 has no network, and
+# kernel 3 is a Linux.
 
-# Bytes that are sent each way.
+# How many bytes are sent in each direction.
 bytes=$(option bytes)
 
-# ip_of ID: its address. This Linux's address on the same wire ends with 1.
+# ip_of ID: the address of a kernel. The address of this Linux in the same network ends with 1.
 ip_of() {
 	echo 10.77.$1.2
 }
@@ -13,30 +13,30 @@ ip_of() {
 network() {
 	step "network: an interface for each kernel" await 10 interfaces 1 2 3
 	step "network: addresses" addresses 1 2 3 || return
-	step "network: carriers" carriers || return
-	step "network: ping 1" pings 1 56 5
-	step "network: ping 1, whole frames" pings 1 1472 5
-	step "network: ping 3" pings 3 56 5
-	step "network: ping 3, in fragments" pings 3 20000 5
-	# Not faster, because ping has room for few answers at a time.
-	step "network: 100 pings, 20 each second" pings 3 56 100 -i 0.05
-	step "network: $bytes bytes to 1" sent_to_1 $bytes
-	step "network: $bytes bytes to 3" sent_to_3 $bytes
-	step "network: $bytes bytes from 3" got_from_3 $bytes
-	step "network: small frames" small_frames
+	step "network: carriers to kernels 1 and 3, none to kernel 2" carriers || return
+	step "network: ping kernel 1" pings 1 56 5
+	step "network: ping kernel 1, frames of full length" pings 1 1472 5
+	step "network: ping kernel 3" pings 3 56 5
+	step "network: ping kernel 3, fragmented packets" pings 3 20000 5
+	# Not faster, because the socket of ping has room for only a few answers.
+	step "network: ping kernel 3 100 times, 20 each second" pings 3 56 100 -i 0.05
+	step "network: $bytes bytes to kernel 1" sent_to_1 $bytes
+	step "network: $bytes bytes to kernel 3" sent_to_3 $bytes
+	step "network: $bytes bytes from kernel 3" got_from_3 $bytes
+	step "network: data with a small MTU" small_frames
 	by_ssh
-	step "network: set down and up" down_and_up
-	[ ! -x /bin/iperf3 ] || step "network: figures" figures
-	step "network: a transfer is under way" begin_transfer
-	step "network: kill 3" mk kill 3
-	step "network: no carrier" await 5 has_no_carrier 3
-	step "network: the connection waits" has_not_ended
-	step "network: its next life: carrier" next_life || return
-	step "network: its next life: the connection is reset" connection_reset
-	step "network: its next life: ping" pings 3 56 5
-	step "network: its next life: $bytes bytes" sent_to_3 $bytes
-	step "network: kill 1, restart, ping" revive_1
-	step "network: no errors" no_errors
+	step "network: the interface to kernel 3 is set down and up" down_and_up
+	[ ! -x /bin/iperf3 ] || step "network: throughput and round trip, compared with veth" figures
+	step "network: a transfer to kernel 3 begins" begin_transfer
+	step "network: kernel 3 is killed" mk kill 3
+	step "network: no carrier to kernel 3" await 5 has_no_carrier 3
+	step "network: the connection of the transfer stays open" has_not_ended
+	step "network: next life of kernel 3: carrier" next_life || return
+	step "network: next life of kernel 3: the connection is reset" connection_reset
+	step "network: next life of kernel 3: ping" pings 3 56 5
+	step "network: next life of kernel 3: $bytes bytes" sent_to_3 $bytes
+	step "network: kernel 1 is killed and restarted, ping" revive_1
+	step "network: no frame was counted as an error" no_errors
 	hostile
 }
 
@@ -63,12 +63,12 @@ has_no_carrier() {
 	! has_carrier $1
 }
 
-# Kernel 2 takes messages, but has no network.
+# Kernels 1 and 3 get a carrier. Kernel 2 receives messages, but has no network, so there is no carrier.
 carriers() {
 	await 20 has_carrier 1 && await 20 has_carrier 3 && has_no_carrier 2 && ip addr | grep -A 3 mk
 }
 
-# pings ID BYTES COUNT [OPTION...]: sends COUNT pings, and none may be lost.
+# pings ID BYTES COUNT [OPTION...]: sends COUNT pings of BYTES bytes. All must be answered.
 pings() {
 	local to=$(ip_of $1) size=$2 count=$3
 	shift 3
@@ -77,25 +77,25 @@ pings() {
 	grep -q " 0% packet loss" /tmp/ping || { dropped; return 1; }
 }
 
-# Shows where something was dropped: by the devices, or by raw sockets that were full.
+# Prints the counts of packets that the devices have dropped, and that raw sockets have dropped because they were full.
 dropped() {
 	grep . /sys/class/net/mk*/statistics/?x_dropped
 	awk '{ print $NF }' /proc/net/raw
 }
 
-# data BYTES: prints BYTES in whole pieces of 64 KiB, which are this program again and again.
+# data BYTES: prints BYTES bytes, rounded down to 64 KiB. The data is the file of busybox, repeated.
 data() {
 	while cat /bin/busybox; do
 		:
 	done 2> /dev/null | first $1
 }
 
-# first BYTES: passes on the first BYTES that come. (`head` takes bytes one by one.)
+# first BYTES: copies the first BYTES bytes of its input, rounded down to 64 KiB. (`head` would read byte by byte.)
 first() {
 	dd bs=65536 iflag=fullblock count=$(($1 / 65536)) 2> /dev/null
 }
 
-# timed BYTES COMMAND...: runs the command, and then prints how fast BYTES were transferred.
+# timed BYTES COMMAND...: runs the command, which transfers BYTES bytes, and prints the throughput.
 timed() {
 	local count=$1 before=$(cut -d' ' -f1 /proc/uptime | tr -d .) after
 	shift
@@ -104,7 +104,7 @@ timed() {
 	echo "$((count / 10486 / (after - before + 1))) MiB/s"
 }
 
-# The receiver answers with the sum of all that it got.
+# sent_to_1 BYTES: sends data to kernel 1. Kernel 1 answers with the checksum of the data that it received.
 sent_to_1() {
 	data $1 > /tmp/data
 	crc32 /tmp/data > /tmp/wanted
@@ -132,20 +132,20 @@ get_data() {
 	nc $(ip_of $1) 5002 -e sh -c "dd bs=65536 iflag=fullblock count=$(($2 / 65536)) 2> /dev/null | md5sum > /tmp/sum"
 }
 
-# Sets the interface down here, while the other end stays up.
+# Sets this end of the interface down and up, while the other end stays up.
 down_and_up() {
 	ip link set mk3 down && ! ping -c 1 -W 1 $(ip_of 3) > /dev/null 2>&1 || return
 	ip link set mk3 up && await 5 has_carrier 3 && pings 3 56 3
 }
 
 by_ssh() {
-	[ -x /usr/bin/dbclient ] || { pass "network: ssh to 3" "not run: this machine has no dropbear"; return; }
-	step "network: ssh to 3" ssh_to_3
-	step "network: 3 and 1, ping" from_3 'ping -c 5 -W 5 10.77.1.2 | grep " 0% packet loss"'
-	step "network: 3 and 1, a file by its sum" from_3 'sum=$(crc32 /bin/busybox | cut -c1-8); nc 10.77.1.2 9 < /bin/busybox | grep $sum'
+	[ -x /usr/bin/dbclient ] || { pass "network: ssh to kernel 3" "not run: this machine has no dropbear"; return; }
+	step "network: ssh to kernel 3" ssh_to_3
+	step "network: ping from kernel 3 to kernel 1" from_3 'ping -c 5 -W 5 10.77.1.2 | grep " 0% packet loss"'
+	step "network: a file from kernel 3 to kernel 1, checksum" from_3 'sum=$(crc32 /bin/busybox | cut -c1-8); nc 10.77.1.2 9 < /bin/busybox | grep $sum'
 }
 
-# Runs a command over SSH, and sends a file and compares its sum.
+# Runs a command over SSH. Then sends a file over SSH, and compares its checksum.
 ssh_to_3() {
 	local sum=$(md5sum < /bin/busybox)
 	from_3 'echo $((6 * 7))' < /dev/null | grep 42 || return
@@ -157,7 +157,7 @@ from_3() {
 	timeout 60 /usr/bin/dbclient -y root@$(ip_of 3) "$1" 2> /tmp/ssh || { cat /tmp/ssh; return 1; }
 }
 
-# With this MTU one message holds a whole frame.
+# Sends data with an MTU at which each frame fits into one message.
 small_frames() {
 	ip link set mk3 mtu 576 && sent_to_3 983040
 	local done=$?
@@ -165,8 +165,8 @@ small_frames() {
 	return $done
 }
 
-# A connection to a kernel that is gone stays open, as with any machine that is gone. The carrier goes at once. The
-# program writes its result to a file, because it runs longer than the step.
+# Begins a transfer in the background. When the kernel at the other end is killed, the connection stays open, as with a
+# machine that was switched off. The program writes its result to a file, because it runs longer than this step.
 begin_transfer() {
 	local before=$(sent_on mk3)
 	rm -f /tmp/nc.ended
@@ -175,7 +175,7 @@ begin_transfer() {
 		echo $? > /tmp/nc.ended
 	) > /dev/null 2> /tmp/nc &
 	sleep 1
-	echo "$(($(sent_on mk3) - before)) bytes in a second"
+	echo "$(($(sent_on mk3) - before)) bytes in one second"
 	[ $(sent_on mk3) -gt $((before + 100000)) ]
 }
 
@@ -195,18 +195,18 @@ next_life() {
 	start 3 && await $boot is_up 3 && await 20 has_carrier 3 && tell_life 3
 }
 
-# Data that is sent again reaches a kernel that does not know the connection.
+# The data is sent again to the next life, which does not know the connection, and resets it.
 connection_reset() {
-	await 60 has_ended || { echo "the connection hangs"; return 1; }
-	! is 0 $(cat /tmp/nc.ended) || { echo "no error"; return 1; }
+	await 60 has_ended || { echo "the program did not end within 60 s"; return 1; }
+	! is 0 $(cat /tmp/nc.ended) || { echo "the program ended without an error"; return 1; }
 	cat /tmp/nc
 }
 
 revive_1() {
 	mk kill 1 || return
-	await 5 has_no_carrier 1 || { echo "a carrier, and nobody there"; return 1; }
+	await 5 has_no_carrier 1 || { echo "there is a carrier, although the kernel was killed"; return 1; }
 	start 1 || return
-	await 20 has_carrier 1 || { echo "no carrier"; return 1; }
+	await 20 has_carrier 1 || { echo "there was no carrier within 20 s"; return 1; }
 	pings 1 56 5 && tell_life 1
 }
 
@@ -221,7 +221,7 @@ no_errors() {
 	! grep -E '(rx_errors|rx_frame_errors) [1-9]' /tmp/errors
 }
 
-# Measures throughput with iperf3, and the time of a ping. Compares with a pair of veth in this Linux.
+# Measures the throughput with iperf3, and the round trip of a ping. Compares both with a pair of veth devices in this Linux.
 figures() {
 	local of
 	veth_up || return
@@ -234,10 +234,11 @@ figures() {
 	awk '{ of[$1, $2] = $3 } END {
 		printf "to: %d of %d Mbit/s, ratio %.2f; ", of["to", "mk3"], of["to", "veth"], of["to", "mk3"] / of["to", "veth"]
 		printf "from: %d of %d Mbit/s, ratio %.2f; ", of["from", "mk3"], of["from", "veth"], of["from", "mk3"] / of["from", "veth"]
-		printf "ping: %.3f beside %.3f ms, ratio %.2f\n", of["ping", "mk3"], of["ping", "veth"], of["ping", "mk3"] / of["ping", "veth"]
+		printf "ping: %.3f ms, veth %.3f ms, ratio %.2f\n", of["ping", "mk3"], of["ping", "veth"], of["ping", "mk3"] / of["ping", "veth"]
 	}' /tmp/figures
 }
 
+# figure NAME ADDRESS: measures the network to ADDRESS, and stores the results under NAME.
 figure() {
 	echo "to $1 $(iperf $2 3)" >> /tmp/figures
 	echo "from $1 $(iperf $2 3 -R)" >> /tmp/figures
@@ -251,7 +252,7 @@ iperf() {
 	iperf3 -c $to -t $seconds -f m "$@" | awk '/receiver/ { for (n = 1; n < NF; n++) if ($(n + 1) == "Mbits/sec") { print $n; found = 1 } } END { exit !found }'
 }
 
-# trip ADDRESS: prints the average round trip in milliseconds.
+# trip ADDRESS: prints the average round trip of a ping in milliseconds.
 trip() {
 	ping -c 200 -i 0.01 $1 | awk -F/ '/round-trip/ { print $4 }'
 }

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The other scenarios: a trace of what a spawned Linux touches, damaged images, and a shell.
+# The other scenarios: a trace of the devices that a spawned Linux accesses, damaged images, and a shell.
 
-# One life of a spawned Linux. The emulator traces each access to a device. Bytes to an unused port are marks in the
-# trace.
+# Runs one life of a spawned Linux, while the emulator traces each access to a device. `mark` writes a byte to an unused port,
+# which marks the place in the trace.
 trace() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
 	step "load" load native || return
 	step "give, create" give_and_create || return
-	step "begin" mark b
+	step "mark the beginning in the trace" mark b
 	step "start" start 3 || return
-	step "it is up" await $boot is_up 3 || return
-	step "streams and pings, whole" whole_traffic 3
-	step "take a CPU" mk take $four from=3
-	step "give it back" mk give $four to=3
-	step "streams and pings again, whole" whole_traffic 3
+	step "the spawned Linux is up" await $boot is_up 3 || return
+	step "streams and pings, no message is lost" whole_traffic 3
+	step "take a CPU from the spawned Linux" mk take $four from=3
+	step "give the CPU to the spawned Linux again" mk give $four to=3
+	step "streams and pings again, no message is lost" whole_traffic 3
 	step "stop" stop 3
-	step "end" mark e
+	step "mark the end in the trace" mark e
 	step "destroy, take" destroy_and_take
 	step "all CPUs online" online_is $online_before
 	step "unload" unload
@@ -34,7 +34,8 @@ mark() {
 	printf $1 | dd of=/dev/port bs=1 seek=$(($(option marks))) conv=notrunc 2> /dev/null
 }
 
-# Offers damaged images, none of which may be started. Then starts good ones, which must run as usual.
+# Checks damaged images with the command `check`, which must not harm the module. Then starts undamaged images, which must run
+# as usual.
 fuzz() {
 	local seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
@@ -46,18 +47,18 @@ fuzz() {
 	step "damaged images, seed $seed" offer $seed
 	step "all memory was given back" is "$(cat /tmp/parts)" "$(parts)"
 	step "start" start_all || return
-	step "all are up" await $boot all_up || return
-	step "streams and pings, whole" whole_traffic 1 2 3
-	step "stop, destroy 3" stop_and_destroy 3
-	step "stop, destroy, take" bring_down
-	step "take" mk take $three $four
-	step "all CPUs online" online_is $online_before
+	step "all kernels are up" await $boot all_up || return
+	step "streams and pings, no message is lost" whole_traffic 1 2 3
+	step "stop, destroy kernel 3" stop_and_destroy 3
+	step "stop, destroy the others, take their CPUs" bring_down
+	step "take the CPUs of kernel 3" mk take $three $four
+	step "all CPUs are online" online_is $online_before
 	step "unload" unload
-	step "nothing left" nothing_left
-	step "leaks" leaks
+	step "no trace of the module is left" nothing_left
+	step "no memory leak" leaks
 }
 
-# Lists which owner has which part of the memory.
+# Lists the parts of the memory and their owners.
 parts() {
 	grep '^0x' /sys/kernel/debug/mk_ipi/statistics
 }
@@ -70,8 +71,8 @@ start_all() {
 	start 1 && start 2 && start 3
 }
 
-# The progress is written as records. The rest of the output says how often each result came. Meanwhile the program
-# decides which log lines the console gets.
+# offer SEED: runs fuzz-start. It writes its progress as records to stderr, and the number of each result to stdout. During
+# this time the kernel writes no log lines to the console, because the program does it.
 offer() {
 	local done
 	dmesg -n 1
@@ -81,11 +82,11 @@ offer() {
 	return $done
 }
 
-# A shell here, and one in the spawned Linux at its own serial line.
+# Starts a shell here, and one in the spawned Linux, which uses a serial line of its own.
 shell() {
 	if spawns; then
 		load native && give_and_create && start 3 mk_ipi.end=shell ||
-			echo "The spawned Linux does not start; dmesg tells why."
+			echo "The spawned Linux cannot be started; dmesg shows the reason."
 		cat $device
 	fi
 	exec setsid cttyhack sh

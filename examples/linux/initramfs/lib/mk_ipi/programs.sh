@@ -1,36 +1,36 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The links for programs and people: the console of the spawned Linux, instance 3, and the device of each peer.
+# Tests of the terminals and the peer devices, with the kernels of spawn.sh. The spawned Linux is instance 3.
 
 terminal=/dev/ttyMK3
 peer=/dev/mk_ipi_peer3
-# What came on the terminal.
+# The output of the spawned Linux on its terminal.
 screen=/tmp/screen
 
 programs() {
-	step "programs: a terminal and a device for each" each_has_devices
+	step "programs: each kernel has a terminal and a peer device" each_has_devices
 	cat $terminal > $screen &
 	screen_pid=$!
-	step "console: the boot messages are there" await 10 shown 'Linux version'
-	step "console: what came after, too" await 10 shown 'mk_ipi: joined as instance 3'
-	step "console: a login" await 10 shown 'login:'
+	step "console: the boot messages of kernel 3 are shown" await 10 shown 'Linux version'
+	step "console: later kernel messages of kernel 3 are shown" await 10 shown 'mk_ipi: joined as instance 3'
+	step "console: there is a login" await 10 shown 'login:'
 	step "console: root logs in" types root 'BusyBox v'
 	step "console: a shell works" types 'echo $((6*7))is it' '^42is it'
-	step "console: a new message of its kernel" types 'echo programs-say > /dev/kmsg' '\] programs-say'
-	step "console: 200 KiB, none lost" much_on_console
-	many_rounds "programs: rounds by poll" talk rounds $peer 7
-	step "programs: by dd" by_dd
-	step "programs: by socat" by_socat
+	step "console: a new kernel message is shown" types 'echo programs-say > /dev/kmsg' '\] programs-say'
+	step "console: 200 KiB of output, none is lost" much_on_console
+	many_rounds "programs: messages there and back, with poll" talk rounds $peer 7
+	step "programs: messages with dd" by_dd
+	step "programs: messages with socat" by_socat
 	in_python
-	step "programs: one that reads nothing holds up who writes, and nobody else" held_up
-	step "programs: the channel is taken, and free again" taken_channel
-	step "programs: messages of no length, and too long" bad_lengths
-	step "programs: any calls" talk fuzz $peer 5
-	step "programs: rounds by poll, after that" talk rounds $peer 7 100
+	step "programs: a reader that reads nothing stops only its own writer" held_up
+	step "programs: a channel with a reader is busy, and free after the reader's end" taken_channel
+	step "programs: empty messages, and messages that are too long" bad_lengths
+	step "programs: random calls to a device" talk fuzz $peer 5
+	step "programs: messages there and back, after the random calls" talk rounds $peer 7 100
 	dies_amid
 	kill $screen_pid
-	step "console: kernel 1 is to print there" begin_on_link
-	step "console: kernel 1's log" await 10 last_words_of 1 'serving'
-	# Kernel 1's own records have no other way out.
+	step "console: kernel 1 is restarted, and logs to its terminal" begin_on_link
+	step "console: the log of kernel 1 is shown" await 10 last_words_of 1 'serving'
+	# Kernel 1 writes its own records to its terminal, too, so they are copied from there.
 	grep '^@' /tmp/last.1 > $records
 }
 
@@ -38,12 +38,13 @@ begin_on_link() {
 	stop 1 && start 1 mk_ipi.console=link && await 10 is_up 1
 }
 
+# last_words_of ID PATTERN: reads the terminal of a kernel, and returns whether its output so far contains the pattern.
 last_words_of() {
 	timeout 1 cat /dev/ttyMK$1 | tr -d '\r' >> /tmp/last.$1
 	grep "$2" /tmp/last.$1
 }
 
-# How many messages go there and back with poll. They are few in the scenario that runs everything.
+# How many messages are sent there and back with poll. The scenario that contains all tests uses fewer.
 rounds() {
 	case $(option scenario) in
 	programs) option messages ;;
@@ -51,13 +52,14 @@ rounds() {
 	esac
 }
 
-# many_rounds NAME COMMAND...: runs it in pieces, one step each, so that the records show progress.
+# many_rounds NAME COMMAND...: runs the command several times, each time for a part of the messages and as one step, so that
+# the records show progress.
 many_rounds() {
 	local left=$(rounds) name=$1 piece
 	shift
 	while [ $left -gt 0 ]; do
 		piece=$((left < 5000 ? left : 5000))
-		step "$name, $left to go" timeout 600 "$@" $piece || return
+		step "$name, $left messages are left" timeout 600 "$@" $piece || return
 		left=$((left - piece))
 	done
 }
@@ -67,24 +69,25 @@ each_has_devices() {
 	[ "$(stat -c %a $peer)" = 660 ] && [ ! -e /dev/ttyMK0 ] && [ ! -e /dev/mk_ipi_peer0 ]
 }
 
-# last_words PATTERN: true if the pattern is on the terminal, which no program has read yet.
+# last_words PATTERN: true if the unread output on the terminal of kernel 3 contains the pattern.
 last_words() {
 	timeout 3 cat $terminal | tr -d '\r' > /tmp/last
 	grep "$1" /tmp/last || { tail -c 300 /tmp/last; return 1; }
 }
 
+# shown PATTERN: true if the output of kernel 3 contains the pattern.
 shown() {
 	tr -d '\r' < $screen | grep -q -e "$1"
 }
 
-# types LINE PATTERN: writes a line, and waits for the output that it causes.
+# types LINE PATTERN: writes a line to the terminal, and waits until the output contains the pattern.
 types() {
 	: > $screen
 	printf '%s\r' "$1" > $terminal
 	await 10 shown "$2" || { echo "not shown: $2"; tail -c 200 $screen; return 1; }
 }
 
-# Prints more than fits into any buffer, and compares the sum.
+# Has the spawned Linux print more than fits into any buffer, and compares the checksum of the output.
 much_on_console() {
 	local sum
 	: > $screen
@@ -100,28 +103,29 @@ by_dd() {
 	dd if=$peer of=/tmp/back bs=4096 count=1 2> /dev/null &
 	local reader=$!
 	dd if=/tmp/one of=$peer bs=4096 2> /dev/null || return
-	await 10 not_running $reader || { kill $reader; echo "nothing came back"; return 1; }
+	await 10 not_running $reader || { kill $reader; echo "no message came back within 10 s"; return 1; }
 	cmp /tmp/one /tmp/back && ls -l /tmp/back
 }
 
 by_socat() {
-	[ -x /usr/bin/socat ] || { echo "not run: this machine has none"; return; }
+	[ -x /usr/bin/socat ] || { echo "not run: this machine has no socat"; return; }
 	types '/usr/bin/socat -u /dev/mk_ipi_peer0 OPEN:/tmp/socat,creat,append & sleep 1; echo begun' '^begun' || return
 	echo by socat | timeout 20 /usr/bin/socat -u - $peer || return
 	types 'sleep 1; kill %1; tr a-z A-Z < /tmp/socat' '^BY SOCAT'
 }
 
 in_python() {
-	[ -x /usr/bin/python3 ] || { pass "programs: in Python" "not run: this machine has none"; return; }
+	[ -x /usr/bin/python3 ] || { pass "programs: in Python" "not run: this machine has no Python"; return; }
 	export PYTHONHOME=/usr
-	many_rounds "programs: in Python, by poll" /lib/mk_ipi/rounds.py $peer
+	many_rounds "programs: in Python, with poll" /lib/mk_ipi/rounds.py $peer
 }
 
 not_running() {
 	! kill -0 $1 2> /dev/null
 }
 
-# Channel 9 has a reader that opens it and reads nothing.
+# On the spawned Linux a program opens channel 9 for reading, and reads nothing. A writer of channel 9 must find it full, and
+# channel 7 must still work.
 held_up() {
 	types 'talk hold /dev/mk_ipi_peer0 9 & sleep 1; echo held' '^held' || return
 	talk flood $peer 9 > /tmp/flood || return
@@ -130,6 +134,7 @@ held_up() {
 	grep 'Resource temporarily unavailable after [1-9]' /tmp/flood || { cat /tmp/flood; return 1; }
 }
 
+# While a program reads from channel 5, a second reader must be refused. After its end, a new reader must be accepted.
 taken_channel() {
 	talk echo $peer 5 > /dev/null &
 	local first=$!
@@ -146,43 +151,43 @@ bad_lengths() {
 	printf '' > $peer
 }
 
-# The spawned Linux dies while a program writes to it: the program gets EPIPE. With the next life it gets ECONNRESET,
-# once. Then everything works.
+# Kills the spawned Linux while a program writes to it. The program must get EPIPE. When the next life is up, it must get
+# ECONNRESET once, and then it must work again.
 dies_amid() {
 	talk until $peer 7 > /tmp/until &
 	local writer=$!
 	sleep 1
-	step "programs: kill amid messages" mk kill 3 || return
-	step "programs: who writes learns of it" await 5 grep -q 'Broken pipe' /tmp/until
-	step "programs: the screen is still there" kill -0 $screen_pid
+	step "programs: kernel 3 is killed while a program writes to it" mk kill 3 || return
+	step "programs: the program gets EPIPE" await 5 grep -q 'Broken pipe' /tmp/until
+	step "programs: the reader of the terminal still runs" kill -0 $screen_pid
 	: > $screen
-	step "programs: start again" start 3 || return
-	step "programs: all are up again" await $boot all_up || return
+	step "programs: kernel 3 is started again" start 3 || return
+	step "programs: all kernels are up again" await $boot all_up || return
 	tell_life 3
-	step "programs: and of the next life" await 20 grep -q 'Connection reset' /tmp/until
-	step "programs: which works" await 20 grep -q 'works again' /tmp/until
-	record "{\"step\":{\"name\":\"programs: what it learned\",\"ok\":true,\"detail\":\"$(json "$(cat /tmp/until)")\"}}"
+	step "programs: the program gets ECONNRESET" await 20 grep -q 'Connection reset' /tmp/until
+	step "programs: the program works with the next life" await 20 grep -q 'works again' /tmp/until
+	record "{\"step\":{\"name\":\"programs: output of the program\",\"ok\":true,\"detail\":\"$(json "$(cat /tmp/until)")\"}}"
 	wait $writer
-	step "programs: rounds with the next life" talk rounds $peer 7 200
-	step "console: the next life's boot messages" await 10 shown 'Linux version'
+	step "programs: messages there and back with the next life" talk rounds $peer 7 200
+	step "console: the boot messages of the next life are shown" await 10 shown 'Linux version'
 }
 
-# The same as a scenario of its own.
+# The scenario that runs only these tests.
 programs_alone() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
-	step "a large file" keep_file
+	step "make a large file" keep_file
 	step "load" load native || return
 	step "give, create, start" bring_up_all || return
-	step "all are up" await $boot all_up || return
+	step "all kernels are up" await $boot all_up || return
 	kernels 1 2 3
 	programs
-	step "stop, destroy 3" stop_and_destroy 3
-	step "its devices are gone" await 5 no_devices
-	step "stop, destroy the others, take" bring_down
-	step "take" mk take $three $four
+	step "stop, destroy kernel 3" stop_and_destroy 3
+	step "the devices of kernel 3 are removed" await 5 no_devices
+	step "stop, destroy the others, take their CPUs" bring_down
+	step "take the CPUs of kernel 3" mk take $three $four
 	step "unload" unload
-	step "nothing left" nothing_left
-	step "leaks" leaks
+	step "no trace of the module is left" nothing_left
+	step "no memory leak" leaks
 }
 
 no_devices() {

@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -S
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Sends the given number of messages on channel 8, and checks that each comes back.
+# rounds.py DEVICE COUNT: sends COUNT messages on channel 8, and checks that each of them comes back.
 import fcntl, os, select, struct, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
 fcntl.ioctl(fd, 0x4008b900, struct.pack("II", 8, 0))  # MK_IPI_BIND
@@ -14,4 +14,4 @@ while back < count:
         elif ready & select.POLLOUT:
             os.write(fd, b"message %d" % sent)
             sent += 1
-print(back, "messages there and back")
+print(back, "messages were sent and came back")

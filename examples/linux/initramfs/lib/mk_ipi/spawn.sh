@@ -1,52 +1,54 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The part of the scenario with a spawned Linux: instance 3, with two CPUs. Beside it run kernel 1, in Rust, and kernel
-# 2, in C. All links are native.
+# The part of the scenario with a spawned Linux, which is instance 3 and has two CPUs. At the same time kernel 1 (in Rust) and
+# kernel 2 (in C) run. All links are native.
 
 three=$(echo $given | cut -d, -f3) four=$(echo $given | cut -d, -f4)
 pool=$(option pool)
-# Seconds that a Linux may take to boot in an emulator while other kernels are busy.
+# How many seconds a Linux can take to boot, in an emulator and while other kernels are busy.
 boot=120
-# A large file. Its content lies in many places of this Linux's memory.
+# A large file. It uses many pages of this Linux's memory, and shows if another kernel has written to them.
 kept=/tmp/kept
 
+# True if the scenario contains a spawned Linux.
 spawns() {
 	[ -n "$(option lives)" ]
 }
 
 spawned() {
 	irqs_before=$(ls /sys/kernel/irq | wc -l)
-	step "spawned: a large file" keep_file
-	step "spawned: the CPUs to give are online" put_online $one $two $three $four
+	step "spawned: make a large file" keep_file
+	step "spawned: put the CPUs online that will be given away" put_online $one $two $three $four
 	online_before=$(cat /sys/devices/system/cpu/online)
 	refused_plans
 	step "spawned: load" load native || return
 	step "spawned: give, create, start" bring_up_all || return
-	step "spawned: all are up" await $boot all_up || { cat $device > $records; return; }
+	step "spawned: all kernels are up" await $boot all_up || { cat $device > $records; return; }
 	kernels 1 2 3
 	step "spawned: streams and pings" run_traffic "$(option messages)" 200 1 2 3
 	results
 	programs
 	network
-	step "spawned: a CPU goes and comes back in mid-stream" move_cpu
+	step "spawned: during a run, take a CPU from kernel 3 and give it again" move_cpu
 	lives
 	ends
 	one_by_one
-	step "spawned: by the unit's script" by_script
+	step "spawned: start and stop by the script of the systemd unit" by_script
 	dmesg -c > /dev/null
-	step "spawned: take" mk take $one $two $three $four
-	step "spawned: all CPUs online" online_is $online_before
-	step "spawned: this Linux tells of their boot" each_booted $one $two $three $four
-	step "spawned: their timers count" each_counts $one $two $three $four
+	step "spawned: take the CPUs" mk take $one $two $three $four
+	step "spawned: all CPUs are online" online_is $online_before
+	step "spawned: the log of this Linux shows the boot of these CPUs" each_booted $one $two $three $four
+	step "spawned: the timers of these CPUs run" each_counts $one $two $three $four
 	step "spawned: unload" unload
-	step "spawned: nothing left" nothing_left
-	step "spawned: the large file is as it was" file_is_as_it_was
+	step "spawned: no trace of the module is left" nothing_left
+	step "spawned: the large file has not changed" file_is_as_it_was
 }
 
-# bring_up_all [WORD...]: brings up all kernels; the Linux gets these words.
+# bring_up_all [WORD...]: starts kernels 1, 2 and 3. WORD is added to the command line of kernel 3.
 bring_up_all() {
 	bring_up && mk give $three $four && create_linux && start 3 "$@"
 }
 
+# create_linux [POOL]: makes instance 3.
 create_linux() {
 	mk create 3 cpus=$three,$four pool=${1:-$pool}
 }
@@ -68,7 +70,7 @@ file_is_as_it_was() {
 
 # CPUs.
 
-# put_online CPU...: puts them online. With many CPUs Linux begins with only a few.
+# put_online CPU...: puts these CPUs online. On a machine with many CPUs, Linux boots with only a few online.
 put_online() {
 	local cpu
 	for cpu in "$@"; do
@@ -76,16 +78,16 @@ put_online() {
 	done
 }
 
-# timer CPU: prints how often its local timer has rung. In /proc/interrupts the columns are the CPUs that are online.
+# timer CPU: prints how many interrupts the local timer of the CPU has sent. /proc/interrupts has a column for each online CPU.
 timer() {
 	awk -v cpu=CPU$1 'NR == 1 { for (n = 1; n <= NF; n++) if ($n == cpu) column = n + 1 } $1 == "LOC:" && column { print $column }' /proc/interrupts
 }
 
-# counts CPU: true if the CPU is online, and its timer rings while there is work.
+# counts CPU: true if the CPU is online, and its timer sends interrupts while a program runs on it.
 counts() {
 	local before=$(timer $1) after
 	[ -n "$before" ] || { echo "CPU $1 is not online"; return 1; }
-	[ $1 -lt 31 ] || { echo "CPU $1 is online, and has no name in a mask"; return; }
+	[ $1 -lt 31 ] || { echo "CPU $1 is online; its timer is not checked, because the mask of taskset ends at CPU 30"; return; }
 	taskset $(printf '%x' $((1 << $1))) sh -c 'n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done' || return
 	sleep 0.2
 	after=$(timer $1)
@@ -107,7 +109,7 @@ each_counts() {
 	done
 }
 
-# The spawned Linux gives a CPU up and gets it back, while all kernels stream. Nothing may be lost.
+# Takes a CPU from the spawned Linux and gives it again, during a run with all kernels. No message may be lost.
 move_cpu() {
 	local messages=$(option messages)
 	while [ $messages -le 1000000 ]; do
@@ -120,7 +122,7 @@ move_cpu() {
 		watch_traffic || return
 		messages=$((messages * 4))
 	done
-	echo "no stream lasts"
+	echo "all runs ended before the CPU had moved"
 	return 1
 }
 
@@ -130,6 +132,7 @@ go_and_come_back() {
 
 # Lives of the spawned Linux.
 
+# whole_traffic ID...: does a run of the traffic test with these kernels. No message may be lost.
 whole_traffic() {
 	run_traffic 1000 10 "$@" && clean 1000 0 "$@"
 }
@@ -138,45 +141,46 @@ lives() {
 	local n=0
 	while [ $n -lt "$(option lives)" ]; do
 		n=$((n + 1))
-		step "life $n: kill in mid-stream, restart" kill_and_revive 3 1 2 || return
-		step "life $n: its next life" is "$(instance 3 3)" "$(cat /tmp/lives)"
-		step "life $n: all are up" await $boot all_up || return
+		step "life $n: kill kernel 3 during a run, restart it" kill_and_revive 3 1 2 || return
+		step "life $n: kernel 3 has the next incarnation number" is "$(instance 3 3)" "$(cat /tmp/lives)"
+		step "life $n: all kernels are up" await $boot all_up || return
 		tell_life 3
-		step "life $n: traffic after the restart, whole" whole_traffic 1 2 3
+		step "life $n: traffic after the restart, no message is lost" whole_traffic 1 2 3
 	done
 }
 
-# Tests each way in which it can end by itself. A life is told at its start how it must end.
+# Tests each way in which the spawned Linux can end by itself. The command line of each life says how it must end.
 ends() {
 	local how word=end
 	for how in $(option ends | tr , ' '); do
 		mk kill 3
-		# Messages that the former life left unread go to this one, so it waits for another word.
+		# This life receives the messages that the life before left unread. So it waits for another word.
 		[ $word = end ] && word=stop || word=end
 		step "end by $how: start" start 3 mk_ipi.end=$how mk_ipi.word=$word || return
-		step "end by $how: all are up" await $boot all_up || return
+		step "end by $how: all kernels are up" await $boot all_up || return
 		tell_life 3
-		step "end by $how: traffic before, whole" whole_traffic 1 2 3
-		step "end by $how: the end" ended $how $word
+		step "end by $how: traffic before the end, no message is lost" whole_traffic 1 2 3
+		step "end by $how: the spawned Linux ends" ended $how $word
 		case $how in
-		panic | exit) step "end by $how: its console has its last words" last_words 'end Kernel panic' ;;
-		poweroff | halt | reboot) step "end by $how: its console has its last words" last_words 'this kernel ends here' ;;
+		panic | exit) step "end by $how: its terminal shows the panic" last_words 'end Kernel panic' ;;
+		poweroff | halt | reboot) step "end by $how: its terminal shows its last message" last_words 'this kernel ends here' ;;
 		esac
-		step "end by $how: a second lasts a second" second
-		step "end by $how: traffic after, whole" whole_traffic 1 2
+		step "end by $how: the clock of this Linux runs" second
+		step "end by $how: traffic of the others after the end, no message is lost" whole_traffic 1 2
 	done
-	# The last of these lives is an ordinary one. It shows that the last end, too, left everything in order.
+	# Starts one more life, which checks that a kernel can also be started after the last of these ends.
 	mk kill 3
 	step "after all ends: start" start 3 || return
-	step "after all ends: all are up" await $boot all_up || return
-	step "after all ends: traffic, whole" whole_traffic 1 2 3
+	step "after all ends: all kernels are up" await $boot all_up || return
+	step "after all ends: traffic, no message is lost" whole_traffic 1 2 3
 }
 
-# ended HOW WORD: tells the spawned Linux to end, and checks that it does. If it has time, it says goodbye.
+# ended HOW WORD: sends the spawned Linux the word for which it waits, and checks that it ends. The state of the link must be
+# `gone` if it can say goodbye, and `suspect` if it cannot.
 ended() {
 	local tries=60
 	while [ $tries -gt 0 ] && is_up 3; do
-		# The word that it waits for is an invalid ping, which is not answered.
+		# The word is sent as an invalid ping, which is not answered.
 		mk send 3 0x101 $2 || return
 		sleep 0.5
 		tries=$((tries - 1))
@@ -189,28 +193,28 @@ ended() {
 	esac
 }
 
-# Checks that this Linux makes progress: a second of its own clock takes not much more than a second.
+# Checks that this Linux is not blocked: sleeping for one second must take less than five seconds.
 second() {
 	local before=$(cut -d' ' -f1 /proc/uptime | tr -d .) after
 	sleep 1
 	after=$(cut -d' ' -f1 /proc/uptime | tr -d .)
-	echo "$((after - before)) hundredths"
+	echo "$((after - before)) hundredths of a second"
 	[ $((after - before)) -lt 500 ]
 }
 
-# The instances are removed one after the other; the remaining ones exchange messages.
+# Removes the instances one after the other. After each removal, the remaining kernels must exchange messages without loss.
 one_by_one() {
-	step "spawned: stop, destroy 3" stop_and_destroy 3
-	step "spawned: 1 and 2 get on" whole_traffic 1 2
-	step "spawned: stop, destroy 1" stop_and_destroy 1
-	step "spawned: 2 gets on" whole_traffic 2
-	step "spawned: create, start 3 again" begin_again || return
-	step "spawned: stop, destroy 2" stop_and_destroy 2
-	step "spawned: 3 gets on" whole_traffic 3
-	step "spawned: stop, destroy 3 again" stop_and_destroy 3
+	step "spawned: stop, destroy kernel 3" stop_and_destroy 3
+	step "spawned: traffic with kernels 1 and 2" whole_traffic 1 2
+	step "spawned: stop, destroy kernel 1" stop_and_destroy 1
+	step "spawned: traffic with kernel 2" whole_traffic 2
+	step "spawned: create, start kernel 3 again" begin_again || return
+	step "spawned: stop, destroy kernel 2" stop_and_destroy 2
+	step "spawned: traffic with kernel 3" whole_traffic 3
+	step "spawned: stop, destroy kernel 3 again" stop_and_destroy 3
 }
 
-# What systemd would run: start and stop, each with all its parts.
+# Starts and stops kernel 3 by the script mk-ipi-instance, which the systemd unit runs.
 by_script() {
 	mkdir -p /tmp/etc
 	cat > /tmp/etc/3.conf <<-CONF
@@ -232,59 +236,61 @@ begin_again() {
 	create_linux && start 3 && await $boot is_up 3
 }
 
-# What cannot be started. Each is refused with an error and words. Then what can be started is started.
+# Starts that must be refused, with an error number and a reason in the log.
 refused_plans() {
-	step "plans: load" load native || return
-	step "plans: give" mk give $one $two $three $four
-	step "plans: create 3" create_linux
-	refused_plan "no PVH note" 'Invalid argument' /bin/busybox
-	refused_plan "a boot loader's image" 'Invalid argument' /lib/mk_ipi/bzImage
-	refused_plan "an image linked elsewhere" 'Cannot allocate memory' /lib/mk_ipi/far.elf
+	step "refused starts: load" load native || return
+	step "refused starts: give CPUs" mk give $one $two $three $four
+	step "refused starts: create instance 3" create_linux
+	refused_plan "an image without a PVH note" 'Invalid argument' /bin/busybox
+	refused_plan "a bzImage" 'Invalid argument' /lib/mk_ipi/bzImage
+	refused_plan "an image linked for memory that was not set aside" 'Cannot allocate memory' /lib/mk_ipi/far.elf
 	: > /tmp/empty
-	# As large as the pool. The file is sparse: none of its pages is ever allocated.
+	# As large as the pool. The file is sparse, so it uses no memory.
 	truncate -s $pool /tmp/large
-	refused_plan "no such initramfs" 'No such file or directory' $(image_of 3) initrd=/none
+	refused_plan "an initramfs that does not exist" 'No such file or directory' $(image_of 3) initrd=/none
 	refused_plan "an initramfs that is a folder" 'Invalid argument' $(image_of 3) initrd=/lib
 	refused_plan "an empty initramfs" 'Invalid argument' $(image_of 3) initrd=/tmp/empty
 	refused_plan "an initramfs that is too large" 'No space left on device' $(image_of 3) initrd=/tmp/large
 	rm /tmp/large
-	refused_plan "too many words" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
+	refused_plan "a command line that is too long" 'Invalid argument' $(image_of 3) $(words_of 3) $(seq 1 600)
 	mk destroy 3
-	step "plans: create 3, small" create_linux 1M
-	refused_plan "a pool that is too small" 'No space left on device' $(image_of 3) $(words_of 3)
+	step "refused starts: create instance 3 with a small pool" create_linux 1M
+	refused_plan "a pool that is too small for the initramfs" 'No space left on device' $(image_of 3) $(words_of 3)
 	mk destroy 3
-	step "plans: create 3, large" create_linux $((mib - mib / 32))M
-	refused_plan "no memory left for the image" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
-	step "plans: destroy 3" mk destroy 3
-	step "plans: take, unload" take_and_unload
+	step "refused starts: create instance 3 with a large pool" create_linux $((mib - mib / 32))M
+	refused_plan "no memory is left for the image" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
+	step "refused starts: destroy instance 3" mk destroy 3
+	step "refused starts: take, unload" take_and_unload
 	refused_low
 }
 
+# refused_plan NAME ERROR WORD...: starts instance 3 with these words, which must be refused.
 refused_plan() {
 	local name=$1 error=$2
 	shift 2
-	refused "plans: $name" "$error" mk start 3 "$@"
+	refused "refused starts: $name" "$error" mk start 3 "$@"
 }
 
 take_and_unload() {
 	mk take $one $two $three $four && unload
 }
 
-# Memory below 1 MiB: first none, then enough for one of two Linux kernels.
+# Tests starts with too little memory below 1 MiB: first with none, then with enough for only one of two Linux kernels.
 refused_low() {
 	local half=$(((mib - 32) / 3))
-	step "low memory: load without" insmod $module memory=$memory || return
+	step "low memory: load without low=" insmod $module memory=$memory || return
 	step "low memory: give, create" one_linux_each $half
-	refused_plan "no low memory" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
+	refused_plan "without low memory" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
 	step "low memory: destroy, take, unload" no_linux
 	step "low memory: load with 64 KiB" insmod $module memory=$memory low=${low%+*}+64K || return
 	step "low memory: give, create again" one_linux_each $half
-	step "low memory: the first has it" mk start 1 $(image_of 3) $(words_of 3)
-	refused_plan "no low memory left" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
-	step "low memory: kill the first" mk kill 1
+	step "low memory: start a Linux on instance 1" mk start 1 $(image_of 3) $(words_of 3)
+	refused_plan "no low memory is left for a second Linux" 'Cannot allocate memory' $(image_of 3) $(words_of 3)
+	step "low memory: kill the Linux on instance 1" mk kill 1
 	step "low memory: destroy, take, unload again" no_linux
 }
 
+# one_linux_each MIB: makes instances 1 and 3, each with one CPU and a pool of MIB MiB.
 one_linux_each() {
 	mk give $three $four && mk create 1 cpus=$three pool=$1M && mk create 3 cpus=$four pool=$1M
 }
