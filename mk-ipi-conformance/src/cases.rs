@@ -15,7 +15,7 @@ macro_rules! cases {
         /// The cases, in the order in which they run.
         pub const CASES: &[Case] = &[$(Case { name: stringify!($name), clauses: $clauses }),*];
 
-        /// The function of each case.
+        /// The functions of the cases, in the order of [`CASES`].
         pub(crate) fn parts<E: Env>() -> [Part<E>; CASES.len()] {
             [$(crate::$module::$name::<E>),*]
         }
@@ -97,7 +97,7 @@ cases! {
     "N-11" native::a_life_may_give_back_what_was_unread,
 }
 
-/// A second type of message, beside [`TYPE`].
+/// A second message type that the cases use, in addition to [`TYPE`].
 const OTHER: MessageType = MessageType(0x4000_0002);
 
 pub(crate) fn every_handler_of_a_type_gets_each_message<E: Env>(env: &'static E) -> Outcome {
@@ -109,9 +109,12 @@ pub(crate) fn every_handler_of_a_type_gets_each_message<E: Env>(env: &'static E)
         .ok_or(Failed("a handler for another type can be registered"))?;
     env.step()?;
     env.send(env.next(), 1, 9)?;
-    check!(env.until(|| env.inbox().count() >= before + 3), "three handlers of a type get a message of it");
+    check!(
+        env.until(|| env.inbox().count() >= before + 3),
+        "each of three handlers of a type gets each message of that type"
+    );
     env.linger();
-    check!(env.inbox().count() == before + 3, "a handler of another type does not get it");
+    check!(env.inbox().count() == before + 3, "a handler of another type does not get the message");
     env.step()?;
     handles.into_iter().chain([other]).try_for_each(|h| env.unlisten(h))?;
     env.step()?;
@@ -157,11 +160,12 @@ pub(crate) fn an_ended_registration_is_over_and_cannot_end_twice<E: Env>(env: &'
     env.unlisten(second)
 }
 
-/// Stores what a callback found out, for the code outside of it: 1 for yes, 2 for no.
+/// Stores the result of a callback's check in the inbox: 1 for true, 2 for false. The case reads it with [`noted`].
 fn note<E: Env>(env: &'static E, yes: bool) {
     env.inbox().note.store(if yes { 1 } else { 2 }, Relaxed);
 }
 
+/// Returns the result that a callback stored with [`note`], or 0 if it has stored none.
 fn noted<E: Env>(env: &'static E) -> u64 {
     env.inbox().note.load(Relaxed)
 }
@@ -187,7 +191,7 @@ pub(crate) fn a_callback_may_send<E: Env>(env: &'static E) -> Outcome {
     } else {
         let answer = env.register(TYPE, |env, m| {
             let answer = || env.endpoint().send(E::id(0), TYPE, m.payload());
-            // Kernel 0's slot can be full with the answer of another kernel, and is empty soon. A callback must not call
+            // The answer of another kernel can still be in kernel 0's slot, until kernel 0 reads it. A callback must not call
             // `pause`, so it only tries again.
             (0..E::PATIENCE).any(|_| answer() != Err(SendError::Busy));
         });
@@ -217,7 +221,7 @@ pub(crate) fn a_callback_has_a_private_copy<E: Env>(env: &'static E) -> Outcome 
     let handle = env.register(TYPE, |env, m| {
         let before = digest(m.payload());
         for word in 0..34 {
-            // Whoever has the region mapped can do this while the callback runs.
+            // Any kernel that has the region mapped can write to the slot while the callback runs.
             let _ = env.scribble(env.me(), word, 0xffff_0000_ffff_ffff);
         }
         note(env, before == digest(m.payload()) && m.payload().len() == 200 && m.msg_type() == TYPE);
@@ -242,17 +246,20 @@ pub(crate) fn a_kernel_can_send_to_itself<E: Env>(env: &'static E) -> Outcome {
     let handle = env.listen()?;
     let (cpu, _) = env.doorbell_of(env.me())?;
     env.send(env.me(), 60, 33)?;
-    check!(env.until(|| env.inbox().count() == before + 1), "the message comes back");
+    check!(env.until(|| env.inbox().count() == before + 1), "a message to our own kernel arrives");
     let sent = env.until(|| {
         let sent = env.endpoint().send_to_cpu(E::id(env.me()), cpu, TYPE, &payload(61, 33)[..33]);
         sent != Err(SendError::Busy)
     });
     check!(
         sent && env.until(|| env.inbox().count() == before + 2),
-        "a message to a named CPU of our own comes back too"
+        "a message to a named CPU of our own kernel arrives"
     );
     let record = env.inbox().get(before + 1);
-    check!(record.is_some_and(|r| r.sender == cpu && r.first == 61), "the message names its sending CPU");
+    check!(
+        record.is_some_and(|r| r.sender == cpu && r.first == 61),
+        "the message has the id of the sending CPU, and its own payload"
+    );
     let not_ours = PhysCpuId(cpu.0 ^ (1 << 40));
     let refused = env.endpoint().send_to_cpu(E::id(env.me()), not_ours, TYPE, &[1]);
     check!(refused == Err(SendError::NotItsCpu(not_ours)), "a CPU that belongs to no kernel is refused");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a backend supplies, and the helper functions of the cases.
+//! The trait [`Env`], which a backend implements, and the helper functions of the cases.
 
 use crate::inbox::{payload, Inbox};
 use crate::{check, Case, Outcome};
@@ -11,12 +11,12 @@ use mk_ipi_core::{
     UnregisterError,
 };
 
-/// The endpoint that the suite works on. Its queue has only 8 places, so that a case can fill it.
+/// The endpoint that the suite tests. The queue of each CPU has only 8 places, so that a case can fill it.
 pub type TestEndpoint<E> = Endpoint<<E as Env>::Platform, TestHandler<E>, 4, 16, 8>;
-/// A word of shared memory as `E` maps it.
+/// The type of a word in memory that the platform of `E` has mapped.
 pub(crate) type WordOf<E> = <<E as Env>::Platform as PhysMemory>::Word;
 
-/// A handler of the suite. It knows its kernel.
+/// A handler that a case registers. It holds a reference to the [`Env`] of its kernel.
 #[derive(Debug)]
 pub struct TestHandler<E: 'static> {
     env: &'static E,
@@ -26,7 +26,7 @@ pub struct TestHandler<E: 'static> {
 #[derive(Debug)]
 enum Action<E: 'static> {
     Call(fn(&'static E, &Message<'_>)),
-    /// Tries to unregister this handle, and notes whether that was refused with `InCallback`.
+    /// Tries to unregister this handle. Stores 1 to the inbox's note if the error is `InCallback`, else 2.
     Unregister(Handle),
 }
 
@@ -56,35 +56,38 @@ impl<E: Env> Handler for TestHandler<E> {
 pub trait Env: Sync + Sized {
     /// The backend.
     type Platform: Platform;
-    /// Turns of [`pause`](Self::pause) after which a wait has failed: as many as take about 2 seconds.
+    /// The number of calls of [`pause`](Self::pause) after which a wait fails. Choose a number of calls that takes about 2
+    /// seconds.
     const PATIENCE: u64;
-    /// A second vector whose handler calls the endpoint's `on_interrupt`.
+    /// A second interrupt vector of this kernel. Its handler counts the interrupt, and calls the endpoint's `on_interrupt`.
     const SPARE_VECTOR: Vector;
 
-    /// This kernel's endpoint. It is identified, and the handlers of both vectors are installed: of the vector in its
-    /// configuration, and of the spare one. The suite attaches the instances.
+    /// This kernel's endpoint. Before [`run`](crate::run) the kernel calls `identify` on it, and installs handlers that call its
+    /// `on_interrupt`: for the vector in [`config_of`](Self::config_of), and for [`SPARE_VECTOR`](Self::SPARE_VECTOR). The suite
+    /// attaches the instances.
     fn endpoint(&'static self) -> &'static TestEndpoint<Self>;
-    /// How the suite attaches `kernel`: first incarnation, exclusive slots, one CPU. There is a slot for each physical CPU id
-    /// up to the highest: `slots` is that id + 1.
+    /// The configuration with which the suite attaches `kernel`: first incarnation, exclusive slots, one CPU. `slots` is the
+    /// highest physical CPU id of all kernels that take part, plus 1.
     fn config_of(&self, kernel: usize) -> InstanceConfig<'_>;
     /// Memory for the slots of `kernel`. All kernels map it. It begins on a page boundary, and has 272 bytes for each slot in
     /// [`config_of`](Self::config_of).
     fn region_of(&self, kernel: usize) -> PhysRange;
-    /// Memory for a native region of `kernel`: [`NATIVE_LEN`](crate::NATIVE_LEN) bytes from a page boundary on. All kernels map
-    /// it, and nothing else uses it.
+    /// Memory for a native region of `kernel`: [`NATIVE_LEN`](crate::NATIVE_LEN) bytes that begin on a page boundary. All kernels
+    /// map it, and nothing else uses it.
     fn native_region_of(&self, kernel: usize) -> PhysRange;
-    /// Calls `f` with each event about a peer that this kernel's observer was told of since the last call: each event once, in
-    /// the order in which the events came.
+    /// Calls `f` with each event about a peer that the core reported to this kernel's `Observer` since the last call: each event
+    /// once, in the order of the reports.
     fn peer_events(&self, f: &mut dyn FnMut(Peer, PeerEvent));
-    /// How often this kernel's observer was told to stop. In this test the observer only counts; the kernel must not stop.
+    /// How often the core called `Observer::stop` at this kernel. In this test `stop` only counts its calls, and must not stop
+    /// the kernel.
     fn stops(&self) -> u64;
-    /// How often the spare vector's handler was called.
+    /// How often the handler of [`SPARE_VECTOR`](Self::SPARE_VECTOR) was called.
     fn spare_interrupts(&self) -> u64;
-    /// The messages that this kernel's handlers were given.
+    /// This kernel's inbox. It is made by [`Inbox::new`], and only the suite uses it.
     fn inbox(&self) -> &Inbox;
-    /// This kernel's instance number.
+    /// The number of this kernel, which is also its instance id.
     fn me(&self) -> usize;
-    /// Instances `0..kernels()` take part.
+    /// The number of kernels that take part. They are instances `0..kernels()`.
     fn kernels(&self) -> usize;
     /// A page of `kernel` that its peers may map, and that the tests may write. The platform's `peer_may_share` allows these
     /// pages, and refuses all others.
@@ -93,14 +96,15 @@ pub trait Env: Sync + Sized {
     fn post(&self, value: u64);
     /// Reads a kernel's control word, with acquire ordering.
     fn posted(&self, kernel: usize) -> u64;
-    /// One turn of a wait. With interrupts on: take them, and run the deferred work that is scheduled.
+    /// The suite calls this in each iteration of a wait loop. If interrupts are on, it takes pending interrupts, and runs the
+    /// deferred work that is scheduled.
     ///
-    /// The suite also calls it with interrupts off, to keep a kernel deaf. Then do neither, and only let the others run. If
-    /// `72 lines are too few` is your first failure, look here, and then at
-    /// [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
+    /// The suite also calls it with interrupts off, so that a kernel receives nothing for a while. Then it must take no
+    /// interrupt and run no deferred work. It only lets the other kernels run. If `72 lines are too few` is your first failure,
+    /// check this function, and then [`restore`](mk_ipi_core::platform::LocalInterrupts::restore).
     fn pause(&self);
     /// Returns whether to run this case. All kernels of the machine must return the same. To run one case alone, return true
-    /// for its name only.
+    /// for this case only.
     fn wants(&self, case: &Case) -> bool {
         let _ = case;
         true
@@ -115,13 +119,14 @@ pub(crate) const TYPE: MessageType = MessageType(0x4000_0001);
 /// Helper functions of all cases.
 pub(crate) trait Steps: Env {
     fn begin_case(&self, number: usize) {
-        // A kernel that failed the former case comes here early. The new number is larger than every step of the former
-        // case, so the others do not wait for this kernel there.
+        // A kernel that fails a case begins the next case earlier than the others. This number is larger than every step of the
+        // case before, so the others do not wait for this kernel in that case.
         self.inbox().progress.store((number as u64) << 32, Ordering::Relaxed);
         self.post((number as u64) << 32);
     }
 
-    /// Waits until all kernels come to this step. A kernel that has failed this case does not hold up the others.
+    /// Waits until all kernels come to this step. The others do not wait for a kernel that has failed this case and has begun
+    /// the next one (see `begin_case`).
     fn step(&self) -> Outcome {
         let step = self.inbox().progress.fetch_add(1, Ordering::Relaxed) + 1;
         self.post(step);
@@ -143,7 +148,7 @@ pub(crate) trait Steps: Env {
         })
     }
 
-    /// Lets time pass. A wrong interrupt, or deferred work that must not run, has the time to show itself.
+    /// Waits for 200 iterations. Cases call it before they check that an interrupt or deferred work did not come.
     fn linger(&self) {
         (0..200).for_each(|_| self.pause());
     }
@@ -160,7 +165,7 @@ pub(crate) trait Steps: Env {
         self.endpoint().register(ty, TestHandler::new(self, action)).ok()
     }
 
-    /// Registers the handler that records.
+    /// Registers the handler that records each message of type [`TYPE`] in the inbox.
     fn listen(&'static self) -> Result<Handle, crate::Failed> {
         self.register(TYPE, |env, m| env.inbox().push(m)).ok_or(crate::Failed("a handler can be registered"))
     }
@@ -170,7 +175,8 @@ pub(crate) trait Steps: Env {
         Ok(())
     }
 
-    /// Sends `len` bytes made from `seed`, trying again while the slot is busy.
+    /// Sends the payload of `seed` and `len` (see [`payload`]), and tries again while the slot is busy. It does not check for
+    /// other errors: if one occurs, the case fails at the receiver, which waits for the message.
     fn send(&'static self, to: usize, seed: u64, len: usize) -> Outcome {
         let sent = self.until(|| self.try_send(to, seed, len) != Err(SendError::Busy));
         check!(sent, "a busy slot becomes free");
@@ -181,7 +187,7 @@ pub(crate) trait Steps: Env {
         self.endpoint().send(Self::id(to), TYPE, &payload(seed, len)[..len])
     }
 
-    /// Rings without a message.
+    /// Rings the doorbell of `kernel` without sending a message.
     fn ring(&'static self, kernel: usize) -> Outcome {
         let (cpu, vector) = self.doorbell_of(kernel)?;
         check!(self.endpoint().platform().ring(cpu, vector).is_ok(), "the doorbell rings");
@@ -206,7 +212,7 @@ pub(crate) trait Steps: Env {
         instance.words().get(first..first + 34).map(f).ok_or(missing)
     }
 
-    /// Writes one word of that slot, as any kernel that has it mapped can.
+    /// Writes one word of the slot of `kernel`'s doorbell CPU. Every kernel that has the slot mapped can do this.
     fn scribble(&'static self, kernel: usize, word: usize, value: u64) -> Outcome {
         self.with_slot(kernel, |slot| slot[word].store(value, Ordering::SeqCst))
     }
@@ -223,7 +229,7 @@ pub(crate) trait Steps: Env {
         result
     }
 
-    /// Attaches every instance again, with this policy. All kernels must do so together.
+    /// Attaches every instance again, with slots of this policy. All kernels must call this in the same step.
     fn set_policy(&'static self, policy: SlotPolicy) -> Outcome {
         self.step()?;
         for kernel in 0..self.kernels() {
@@ -250,7 +256,8 @@ pub(crate) trait Steps: Env {
         Ok(())
     }
 
-    /// Makes the slots exclusive and empty, at the start of a case.
+    /// Prepares a case: identifies this kernel as its first incarnation again, attaches all instances with exclusive slots, and
+    /// empties the slot of this kernel's doorbell CPU.
     fn fresh(&'static self) -> Outcome {
         self.step()?;
         self.inbox().note.store(0, Ordering::Relaxed);
@@ -263,7 +270,7 @@ pub(crate) trait Steps: Env {
         self.step()
     }
 
-    /// Waits until nothing is under way any more, so that the next case can begin.
+    /// Waits until the interrupts and the deferred work of this case are over, so that the next case can begin.
     fn quiet(&'static self) -> Outcome {
         self.step()?;
         self.linger();

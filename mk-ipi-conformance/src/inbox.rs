@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The record of the messages that a kernel's handlers were given.
+//! The record of the messages that the suite's handlers at one kernel were called with.
 
 use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::sync::{AtomicU64, Ordering::Relaxed};
 use mk_ipi_core::Message;
 
-/// How many records are kept. A new record overwrites the oldest.
+/// The number of records that an inbox keeps. After that a new record overwrites the oldest one.
 const RECORDS: usize = 512;
 
-/// The messages that a kernel's handlers were given, in order, and the suite's notes. One CPU writes and reads it.
+/// A record of the messages that the suite's handlers at one kernel were called with, in order. It also holds the suite's state
+/// at this kernel. Only one CPU uses an inbox.
 #[derive(Debug)]
 pub struct Inbox {
-    /// The number of the case that runs (high half), and the step within it (low half).
+    /// Bits 63..32: the number of the case that runs. Bits 31..0: the step within the case.
     pub(crate) progress: AtomicU64,
-    /// A value from a callback for the code outside of it. It is 0 at the start of a case.
+    /// A value that a callback stores, and that the case reads later. It is 0 at the start of a case.
     pub(crate) note: AtomicU64,
+    /// The number of messages since the inbox was made.
     count: AtomicU64,
-    /// Type and length; sending CPU; digest of the payload; first eight bytes of the payload; sending instance plus
-    /// one, 0 for none; number; lives of sender and receiver, 0 for none.
+    /// The words of each record are: type and length; sending CPU; digest of the payload; first 8 bytes of the payload; sending
+    /// instance plus 1, or 0 if it is unknown; message number; incarnations of sender and receiver, 0 if unknown.
     records: [[AtomicU64; 7]; RECORDS],
 }
 
-/// What is recorded of one message.
+/// The record of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub msg_type: MessageType,
@@ -30,9 +32,9 @@ pub(crate) struct Record {
     pub digest: u64,
     pub first: u64,
     pub from: Option<InstanceId>,
-    /// The message's number on a native link; 0 for a slot.
+    /// The message's number in its lane; 0 if it came in a slot.
     pub number: u64,
-    /// The sender's incarnation, and the receiver's; 0 for none.
+    /// The incarnations of sender and receiver; 0 if unknown.
     pub lives: [u32; 2],
 }
 
@@ -43,7 +45,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// An inbox that holds nothing.
+    /// Makes an inbox without records.
     pub const fn new() -> Self {
         Self {
             progress: AtomicU64::new(0),
@@ -77,7 +79,8 @@ impl Inbox {
         self.count.store(n + 1, Relaxed);
     }
 
-    /// The `n`-th message since the inbox was made, if it came and its record is still kept.
+    /// Returns the record of message `n`, counted from 0 since the inbox was made. Returns `None` if that message has not come
+    /// yet, or if its record was overwritten.
     pub(crate) fn get(&self, n: u64) -> Option<Record> {
         if n >= self.count() || self.count() - n > RECORDS as u64 {
             return None;
@@ -97,17 +100,18 @@ impl Inbox {
     }
 }
 
-/// FNV-1a, 64 bits: tells a whole payload from a torn one.
+/// Returns the 64-bit FNV-1a hash of `bytes`. The cases compare it, to find payloads in which any byte is wrong.
 pub(crate) fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// `len` bytes that differ from those of every other seed.
+/// Returns a payload of `len` bytes, and zeros after it. Bytes 0 to 7 are `seed`, little endian. The bytes after these depend on
+/// `seed` too.
 pub(crate) fn payload(seed: u64, len: usize) -> [u8; 256] {
     long_payload(seed, len)
 }
 
-/// As [`payload`], but with up to `N` bytes.
+/// Does the same as [`payload`], but `len` can be up to `N`.
 pub(crate) fn long_payload<const N: usize>(seed: u64, len: usize) -> [u8; N] {
     let mut bytes = [0; N];
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the instance table, bad input and pages.
+//! Cases about the instance table, about calls with bad arguments, and about shared pages.
 
 use crate::env::{Env, Steps, TYPE};
 use crate::{check, Failed, Outcome};
@@ -11,13 +11,15 @@ use mk_ipi_core::{
     AddError, DestroyError, InstanceConfig, LinkConfig, LookupError, MapPfnError, SendError, SlotPolicy,
 };
 
-/// An id that no kernel of the machine has.
+/// An instance id that no kernel of the machine has.
 const NOBODY: InstanceId = InstanceId::new(200);
 
+/// Returns the configuration of a link with this many exclusive slots.
 const fn slots(slots: u32) -> LinkConfig {
     LinkConfig::RfcV2 { slots, policy: SlotPolicy::Exclusive }
 }
 
+/// Returns a configuration of instance `NOBODY` with these CPUs. It has one slot, and its doorbell CPU is CPU 0.
 fn config(cpus: &[PhysCpuId]) -> InstanceConfig<'_> {
     InstanceConfig {
         id: NOBODY,
@@ -44,7 +46,7 @@ pub(crate) fn a_bad_send_writes_nothing<E: Env>(env: &'static E) -> Outcome {
     let unknown = Err(SendError::Instance(LookupError::Unknown));
     check!(send(InstanceId::new(250), &[1]) == unknown, "a message to an unknown instance is refused");
     for id in [-1, 256, i32::MIN, i32::MAX] {
-        check!(InstanceId::try_from(id).is_err(), "an id out of range is no instance");
+        check!(InstanceId::try_from(id).is_err(), "a number that is not 0 to 255 is not an instance id");
     }
     let cpu = PhysCpuId(1 << 33);
     let named = env.endpoint().send_to_cpu(to, cpu, TYPE, &[1]);
@@ -100,7 +102,7 @@ pub(crate) fn a_bad_instance_is_refused<E: Env>(env: &'static E) -> Outcome {
         let beyond = InstanceConfig { doorbell_cpu: PhysCpuId(cpu), ..config(&cpus) };
         check!(
             attach(&beyond, page) == Err(AddError::BeyondRegion(PhysCpuId(cpu))),
-            "a CPU beyond the slots is refused"
+            "a CPU id that is not below the number of slots is refused"
         );
     }
     check!(attach(&config(&[]), page) == Err(AddError::BadCpus), "an instance without a CPU is refused");
@@ -228,7 +230,7 @@ pub(crate) fn a_shared_page_is_mapped_and_no_other<E: Env>(env: &'static E) -> O
         "a page that `peer_may_share` does not allow is refused"
     );
     env.step()?;
-    // A message that is no PFN message.
+    // `map_page_of` must refuse a message of another type.
     let handle = env.register(TYPE, |env, m| {
         if env.endpoint().map_page_of(m).err() == Some(MapPfnError::NotAPfn(PfnError::WrongType(TYPE))) {
             env.inbox().push(m);
@@ -240,7 +242,7 @@ pub(crate) fn a_shared_page_is_mapped_and_no_other<E: Env>(env: &'static E) -> O
     env.send(env.next(), 8, 8)?;
     check!(
         env.until(|| env.inbox().count() == before + 1),
-        "a message of another type is not taken as a PFN message"
+        "`map_page_of` refuses a message of another type"
     );
     env.step()?;
     env.unlisten(handle)

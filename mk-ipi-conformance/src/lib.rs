@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite: each clause of SPEC.md that can be observed is a named case (see [`CASES`]).
+//! The conformance suite: named cases (see [`CASES`]) that test each clause of SPEC.md that a test can observe.
 //!
-//! Every kernel of a machine calls [`run`] at the same time, on one CPU each, with an [`Env`] of its own. A case
-//! is one function. All kernels run it, and each does its own part. The machine has three kernels or more (at most 16),
-//! instances `0..n`, and for each kernel a control word that the others can read.
+//! Every kernel of a machine calls [`run`] at the same time, each on one of its CPUs, with an [`Env`] of its own. A case is one
+//! function. All kernels call it, and its code does another part of the case at each kernel. The machine has 3 to 16 kernels:
+//! kernel `k` is instance `k`. Each kernel has a control word that the others can read.
 #![no_std]
 #![expect(
     clippy::arithmetic_side_effects,
     reason = "a test suite may panic; the crates that it tests may not"
 )]
-#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
-#![expect(clippy::indexing_slicing, reason = "own tables and payloads")]
+#![expect(clippy::cast_possible_truncation, reason = "the suite's numbers are small enough")]
+#![expect(clippy::indexing_slicing, reason = "the suite indexes only its own tables and payloads")]
 
 mod cases;
 mod env;
@@ -26,7 +26,7 @@ pub use native::NATIVE_LEN;
 
 use env::Steps;
 
-/// Why a case did not pass: what was expected.
+/// Why a case did not pass. The text says what the case expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed(pub &'static str);
 
@@ -44,9 +44,9 @@ pub type Outcome = Result<(), Failed>;
 /// One case. It is the same for every backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Its name, as in the table of proofs in SPEC.md.
+    /// The name of the case, as in `tests/proofs.toml` and `docs/evidence.md` in the repository.
     pub name: &'static str,
-    /// The clauses that it shows.
+    /// The clauses of SPEC.md that the case tests.
     pub clauses: &'static str,
 }
 
@@ -60,13 +60,14 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-/// Runs every case at this kernel. All kernels of the machine must call it at the same time. True if all cases passed here.
+/// Runs at this kernel every case that [`Env::wants`]. All kernels of the machine must call it at the same time. Returns true if
+/// all these cases passed at this kernel.
 ///
-/// Each case begins with exclusive slots, empty, and with an empty inbox.
+/// Before each case the suite makes the slots of all kernels exclusive, and empties the slot of each doorbell CPU.
 ///
 /// If cases fail, look at the first case that failed at any kernel: later failures can be its consequences. Within that case,
-/// ignore the kernels that expected `the others come to this step`: they waited for the one that failed. [`Env::wants`] can run
-/// a case alone.
+/// ignore the kernels that expected `the others come to this step`: they waited for the kernel that failed. To run one case
+/// alone, let [`Env::wants`] return true for this case only.
 pub fn run<E: Env>(env: &'static E) -> bool {
     let mut passed = true;
     let cases = CASES.iter().zip(cases::parts::<E>()).enumerate();

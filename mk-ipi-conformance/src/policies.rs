@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about slots: bytes, sizes, both policies, lost and stray doorbells, overflow, counters.
+//! Cases about slots: their bytes, payload sizes, both policies, lost and stray doorbells, full queues, and the counters.
 
 use crate::env::{Env, Steps, TYPE};
 use crate::inbox::{digest, payload};
@@ -9,10 +9,10 @@ use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{PollError, SendError, SlotPolicy};
 
-/// Sizes at the ends of words and lines, and at the limits.
+/// Payload sizes next to the ends of words and cache lines, and the smallest and the largest size.
 const SIZES: [usize; 14] = [1, 2, 7, 8, 9, 15, 16, 47, 48, 64, 127, 248, 255, 256];
 
-/// The words of a message from kernel 0 in a slot, as L-2 defines the struct.
+/// Returns the 34 words of a slot that holds the message of `seed` and `len` from kernel 0, as SPEC L-2 defines the struct.
 fn expected<E: Env>(env: &'static E, seed: u64, len: usize) -> Result<[u64; 34], Failed> {
     let (sender, _) = env.doorbell_of(0)?;
     let bytes = payload(seed, len);
@@ -49,7 +49,7 @@ pub(crate) fn a_sent_message_has_the_bytes_of_the_struct<E: Env>(env: &'static E
                 }
                 Ok(())
             };
-            // The receiver keeps its interrupts off, so that the slot stays as the sender left it.
+            // The receiver keeps its interrupts off, so that it does not empty the slot before the check.
             if env.me() == 1 { env.undisturbed(exchange) } else { exchange() }?;
             env.step()?;
             let emptied = || env.slot_word(1, 1) == Ok(0);
@@ -74,7 +74,7 @@ pub(crate) fn a_message_lies_in_the_slot_of_its_cpu<E: Env>(env: &'static E) -> 
             let used =
                 |slot: &[_]| slot.iter().any(|w: &crate::env::WordOf<E>| w.load(Ordering::Relaxed) != 0);
             let mut slots = instance.words().chunks(34).enumerate();
-            check!(slots.all(|(i, slot)| (i as u64 == cpu.0) || !used(slot)), "no other slot is touched");
+            check!(slots.all(|(i, slot)| (i as u64 == cpu.0) || !used(slot)), "no other slot is written");
             check!(
                 env.slot_word(1, 1)? == 256,
                 "the message is in the slot of the receiving CPU's physical id"
@@ -111,11 +111,11 @@ pub(crate) fn the_doorbell_does_not_overtake_the_message<E: Env>(env: &'static E
     let handle = env.listen()?;
     let (before, stats) = (env.inbox().count(), env.endpoint().stats());
     env.step()?;
-    // One message at a time, so that each interrupt has a message of its own.
+    // The next message is sent after this one was taken, so each interrupt belongs to exactly one message.
     for n in 0..100 {
         if env.me() == 0 {
             env.send(1, n, 256)?;
-            check!(env.until(|| env.slot_word(1, 1) == Ok(0)), "the message is taken");
+            check!(env.until(|| env.slot_word(1, 1) == Ok(0)), "the receiver empties the slot");
         } else if env.me() == 1 {
             check!(env.until(|| env.inbox().count() > before + n), "the message arrives");
         }
@@ -199,7 +199,7 @@ pub(crate) fn overwrite_keeps_the_last_message<E: Env>(env: &'static E) -> Outco
         let got = env.inbox().get(before).ok_or(Failed("the message is in the inbox"))?;
         check!(
             got.first == 3 && got.len == 103 && got.digest == digest(&payload(3, 103)[..103]),
-            "the last message arrives whole"
+            "the last message arrives with its own size and bytes"
         );
         let now = env.endpoint().stats();
         check!(
@@ -229,7 +229,7 @@ pub(crate) fn a_receiver_of_c_senders_never_writes_its_slot<E: Env>(env: &'stati
     }
     check!(
         env.me() != 1 || env.until(|| env.inbox().count() == before + 2),
-        "a stray doorbell delivers it again"
+        "a stray doorbell delivers the message again"
     );
     env.step()?;
     if env.me() == 1 {
@@ -289,7 +289,7 @@ pub(crate) fn a_claim_is_ignored_and_cleared_by_the_host<E: Env>(env: &'static E
         env.ring(1)?;
     }
     let seen = || env.endpoint().stats().claimed > stats.claimed;
-    check!(env.me() != 1 || env.until(seen), "its receiver sees the claim");
+    check!(env.me() != 1 || env.until(seen), "the receiver counts the claim");
     env.step()?;
     if env.me() == 0 {
         let clear = |id, life| env.endpoint().clear_claims(E::id(id), life);
@@ -300,7 +300,10 @@ pub(crate) fn a_claim_is_ignored_and_cleared_by_the_host<E: Env>(env: &'static E
         check!(clear(2, dead.incarnation) == 1, "the host clears the claim of a dead life");
         check!(env.try_send(1, 7, 8).is_ok(), "the slot takes a message after its claim was cleared");
     }
-    check!(env.me() != 1 || env.until(|| env.inbox().count() == before + 1), "the next message arrives");
+    check!(
+        env.me() != 1 || env.until(|| env.inbox().count() == before + 1),
+        "a message arrives after the claim was cleared"
+    );
     check!(
         env.me() != 1 || env.inbox().get(before).is_some_and(|r| r.first == 7),
         "the message that arrives is the one that was sent"
@@ -334,7 +337,7 @@ pub(crate) fn many_senders_lose_nothing<E: Env>(env: &'static E) -> Outcome {
             check!(from < 16 && next[from] == n, "each sender's messages arrive in order");
             check!(
                 got.len == len && got.digest == digest(&payload(got.first, len)[..len]),
-                "each message arrives whole"
+                "each message arrives with its own size and bytes"
             );
             next[from] += 1;
         }
@@ -343,14 +346,16 @@ pub(crate) fn many_senders_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.unlisten(handle)
 }
 
-/// Marks the last message of [`overflow`]. The low half of its first word says how many messages were sent before it.
+/// Marks the first word of the last message that [`overflow`] sends. Bits 31..0 of this word are the number of messages that were
+/// sent before it.
 const END: u64 = 1 << 32;
 
-/// Kernel 0 sends while kernel 1's callback holds up the deferred work there, until the counter `overflowed` goes up.
+/// Kernel 0 sends to kernel 1 until the counter `overflowed` of kernel 1 goes up. Meanwhile the handler at kernel 1 waits for the
+/// same counter. So the deferred work there does not continue, and the queue becomes full.
 ///
-/// Returns three numbers: how many messages were sent to kernel 1, how many its handler saw, and how many of those were
-/// different. An overwritten slot delivers a message twice if a late doorbell finds it before its own doorbell (SPEC H-16). All
-/// three are 0 at the other kernels.
+/// Returns three numbers at kernel 1: how many messages were sent, how many its handler got, and how many different messages its
+/// handler got. With the policy Overwrite a message is delivered twice if the interrupt of an earlier message comes late (SPEC
+/// H-16). At the other kernels all three numbers are 0.
 fn overflow<E: Env>(env: &'static E, overflowed: fn(&'static E) -> u64) -> Result<[u64; 3], Failed> {
     let (before, mark) = (env.inbox().count(), overflowed(env));
     env.step()?;
@@ -391,7 +396,7 @@ pub(crate) fn a_full_queue_leaves_the_message_in_its_slot<E: Env>(env: &'static 
     env.inbox().note.store(env.endpoint().stats().left, Ordering::Relaxed);
     let handle = env.register(TYPE, |env, m| {
         env.inbox().push(m);
-        // The first call waits; afterwards the condition is met.
+        // Only the first call waits. In later calls the counter is already above the note.
         env.until(|| env.endpoint().stats().left > env.inbox().note.load(Ordering::Relaxed));
     });
     let handle = handle.ok_or(Failed("a handler can be registered"))?;
@@ -420,7 +425,7 @@ pub(crate) fn a_poll_finds_what_a_lost_doorbell_left<E: Env>(env: &'static E) ->
     env.step()?;
     if env.me() == 0 {
         let words = expected(env, 77, 30)?;
-        // Stores a message as a sender does, but does not ring: as if its doorbell were lost.
+        // Stores a message as a sender does, but does not ring. This has the same effect as a lost doorbell.
         (0..34).filter(|&w| w != 1).try_for_each(|w| env.scribble(1, w, words[w]))?;
         env.scribble(1, 1, words[1])?;
     }
@@ -437,7 +442,7 @@ pub(crate) fn a_poll_finds_what_a_lost_doorbell_left<E: Env>(env: &'static E) ->
         );
         check!(
             env.inbox().get(before).is_some_and(|r| r.first == 77 && r.len == 30),
-            "the message that the poll found is whole"
+            "the message that the poll found has its own first word and size"
         );
     }
     env.step()?;

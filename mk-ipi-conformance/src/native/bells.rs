@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about doorbells: wanted, suppressed, lost, moved.
+//! Cases about doorbells: when a sender rings and when not, what happens if a doorbell is lost, and how a doorbell moves.
 
 use super::{header, Native, ARMED, BELL};
 use crate::env::{Env, Steps};
@@ -8,7 +8,7 @@ use mk_ipi_core::abi::PhysCpuId;
 use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::MoveError;
 
-/// Wakes this receiver, as its interrupt handler does first. From then on it wants no doorbell.
+/// Calls `on_interrupt`, as an interrupt does. It sets ARMED to 0, so senders do not ring this receiver any more.
 fn wake<E: Env>(env: &'static E) -> Outcome {
     env.endpoint().on_interrupt();
     check!(env.peek(env.me(), ARMED)? == 0, "an interrupt sets ARMED to 0");
@@ -25,7 +25,7 @@ pub(crate) fn a_busy_receiver_is_not_rung<E: Env>(env: &'static E) -> Outcome {
         env.not_at(1, || {
             let mark = rung();
             env.send_all(1, 0..2)?;
-            check!(rung() == mark, "a receiver that is awake is not rung");
+            check!(rung() == mark, "a receiver that has taken an interrupt is not rung again");
             Ok(())
         })?;
         env.at(1, || {
@@ -67,7 +67,7 @@ pub(crate) fn what_is_posted_waits_for_the_flush<E: Env>(env: &'static E) -> Out
         env.step()?;
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
-            // With interrupts off, no deferred work of ours flushes in between.
+            // Our interrupts are off, so no deferred work of our kernel flushes the posts between these calls.
             env.undisturbed(|| {
                 let rung = || env.endpoint().stats().rung;
                 let mark = rung();
@@ -95,12 +95,12 @@ pub(crate) fn a_poll_finds_what_was_not_rung_for<E: Env>(env: &'static E) -> Out
     env.linger();
     env.with_deaf(1, || {
         env.step()?;
-        // The receiver says that it wants no doorbell. This has the same effect as a doorbell that is lost.
+        // ARMED is 0, so the sender does not ring. For the receiver this is the same as a doorbell that is lost.
         env.at(1, || wake(env))?;
         env.not_at(1, || {
             let rung = env.endpoint().stats().rung;
             env.send_all(1, 0..1)?;
-            check!(env.endpoint().stats().rung == rung, "a receiver that wants no doorbell is not rung");
+            check!(env.endpoint().stats().rung == rung, "a receiver whose ARMED is 0 is not rung");
             Ok(())
         })?;
         env.at(1, || {
@@ -136,7 +136,8 @@ pub(crate) fn every_stream_ends_with_a_doorbell_that_counts<E: Env>(env: &'stati
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.step()?;
-    // One message at a time, so that no doorbell of another message can help. The receiver has set ARMED, or is just about to.
+    // The next message is sent only after this one has arrived. So no doorbell of another message can make up for a lost one.
+    // When a message is sent, the receiver has set ARMED to 1, or is about to do so.
     for n in 0..60 {
         env.send_number(env.next(), n)?;
         check!(env.until(|| env.inbox().count() > before + n), "no message waits until the next one is sent");
@@ -145,7 +146,7 @@ pub(crate) fn every_stream_ends_with_a_doorbell_that_counts<E: Env>(env: &'stati
     env.unlisten(handle)
 }
 
-/// The BELL word of this CPU and vector (N-4).
+/// Returns the BELL word for this CPU and vector (SPEC N-4).
 const fn bell(cpu: PhysCpuId, vector: u64) -> u64 {
     1 << 63 | vector << 48 | cpu.0
 }
@@ -159,7 +160,8 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     let (foreign, _) = env.doorbell_of(0)?;
     let vector = u64::from(E::SPARE_VECTOR.get());
     let n = core::cell::Cell::new(0);
-    // Sends to kernel 1 while its ARMED is 1, and checks whether that rings the spare vector: exactly if `there`.
+    // All others send to kernel 1 while its ARMED is 1. Checks that this rings the spare vector of kernel 1 if `there` is true,
+    // and does not ring it if `there` is false.
     let rings_there = |there: bool| {
         let spare = env.spare_interrupts();
         env.at(1, || {
@@ -199,7 +201,8 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
         Ok(())
     })?;
     rings_there(true)?;
-    // Another kernel's CPU; a CPU of no kernel; a vector below 0x20; a vector above 0xfe; an unknown bit; bit 63 clear.
+    // None of these BELL words is valid. They have another kernel's CPU; a CPU of no kernel; a vector below 0x20; a vector above
+    // 0xfe; a bit that must be 0; bit 63 clear.
     let senseless = [
         bell(foreign, vector),
         bell(PhysCpuId((1 << 48) - 1), vector),
@@ -214,7 +217,7 @@ pub(crate) fn a_doorbell_moves<E: Env>(env: &'static E) -> Outcome {
     }
     env.at(1, || env.poke(1, BELL, bell(here, vector)))?;
     rings_there(true)?;
-    // A new life is not rung where the former life wanted to be.
+    // A new life is not rung at the doorbell of the former life.
     env.at(1, || {
         env.next_life()?;
         env.attach_again(1)?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about what one peer can do to the others: budget, fairness, the stop word.
+//! Cases about the bounds of a drain, and about the stop word: one busy sender must not hold up the messages of others, and only
+//! the host can stop a kernel.
 
 use super::{header, Native, LINES};
 use crate::env::{Env, Steps};
@@ -7,7 +8,7 @@ use crate::{check, Failed, Outcome};
 use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::SendError;
 
-/// Sends the messages with number `n` and up to `to`, until our lane there is full. Returns the next number.
+/// Sends messages to kernel `to` until our lane there is full. Their numbers begin with `n`. Returns the next number.
 fn fill<E: Env>(env: &'static E, to: usize, mut n: u64) -> u64 {
     while n < 40 * LINES && env.try_number(to, n).is_ok() {
         n += 1;
@@ -40,7 +41,7 @@ pub(crate) fn a_drain_keeps_to_its_budget_and_to_turns<E: Env>(env: &'static E) 
                 );
                 Ok(())
             })?;
-            // Kernel 0 keeps its lane full.
+            // Kernel 0 fills its lane again after each run.
             env.at(0, || {
                 next = fill(env, 1, next);
                 Ok(())
@@ -48,13 +49,16 @@ pub(crate) fn a_drain_keeps_to_its_budget_and_to_turns<E: Env>(env: &'static E) 
         }
         env.at(1, || {
             for kernel in env.but(1) {
-                check!(env.in_order(before, kernel, 0)? >= LINES, "each lane had its turn");
+                check!(env.in_order(before, kernel, 0)? >= LINES, "each lane was read");
             }
             env.drain_by_hand()?;
-            check!(env.endpoint().run_deferred().messages == 0, "nothing is left after a full drain");
+            check!(
+                env.endpoint().run_deferred().messages == 0,
+                "no message is left when the deferred work has ended"
+            );
             check!(
                 env.in_order(before, 0, 0)? >= 2 * LINES,
-                "messages that were sent meanwhile are handled too"
+                "messages that were sent between the runs are handled too"
             );
             Ok(())
         })
@@ -72,7 +76,7 @@ pub(crate) fn work_that_is_left_is_done<E: Env>(env: &'static E) -> Outcome {
             Ok(())
         })
     })?;
-    // The messages fill several budgets, and only one doorbell is pending.
+    // The messages need several runs of the deferred work, but at most one interrupt is pending.
     env.at(1, || env.expect_from_others(before, 0, LINES))?;
     env.unlisten(handle)
 }
@@ -82,7 +86,7 @@ pub(crate) fn the_host_alone_stops_a_kernel_past_a_full_lane<E: Env>(env: &'stat
     let stops = env.stops();
     let (first, second) = (Incarnation::FIRST, Incarnation::FIRST.next());
     let stop = |life| env.endpoint().stop(E::id(1), life).map_err(|_| Failed("a stop word can be written"));
-    // Makes this kernel look at the stop word: at an interrupt, at a poll and at a tick.
+    // Makes this kernel read the stop word in `on_interrupt`, in `poll` and in `tick`. Returns how often it was told to stop.
     let look = || {
         env.endpoint().on_interrupt();
         let _ = env.endpoint().poll();
@@ -117,7 +121,7 @@ pub(crate) fn the_host_alone_stops_a_kernel_past_a_full_lane<E: Env>(env: &'stat
             check!(env.stops() == stops + 2, "the host's stop word is obeyed at a poll");
             env.endpoint().tick(0, 1);
             check!(env.stops() == stops + 3, "the host's stop word is obeyed at a tick");
-            // The word names one life. It does not stop the next one.
+            // STOP still names the former life, so it must not stop the next one.
             env.next_life()?;
             env.attach_again(1)?;
             let stops = env.stops();

@@ -11,22 +11,23 @@ use mk_ipi_core::SendError;
 /// The kernel that acts as the hostile sender.
 const BAD: usize = 2;
 
-/// An attack: the breach that the receiver must report, the number of honest messages before it, and the function that stores
-/// the bad words.
+/// An attack: the breach that the receiver must report, the number of correct messages before the breach, and the function that
+/// stores the wrong words.
 type Attack<E> = (Breach, u64, fn(&'static E, u64) -> Outcome);
 
-/// Stores a published message at `position` with this tag and second word.
+/// Stores a message in the hostile kernel's lane at `position`: word 1 is `about`, and word 0 has this tag.
 fn forge<E: Env>(env: &'static E, position: u64, tag: u64, about: u64) -> Outcome {
     env.poke(1, env.line(BAD, position, 1), about)?;
     env.poke(1, env.line(BAD, position, 0), tag | u64::from(TYPE.0) << 32)
 }
 
-/// Stores a message of two lines. The second line has this tag.
+/// Stores a message of two lines there. The second line has the tag `second`.
 fn forge_two<E: Env>(env: &'static E, position: u64, second: u64) -> Outcome {
     env.poke(1, env.line(BAD, position + 1, 0), second)?;
     forge(env, position, tag(0), 60)
 }
 
+/// Stores HELLO in the hostile kernel's lane.
 fn store_hello<E: Env>(env: &'static E, word: u64) -> Outcome {
     env.poke(1, env.header(BAD, header::HELLO), word)
 }
@@ -50,7 +51,8 @@ fn attacks<E: Env>() -> [Attack<E>; 14] {
     ]
 }
 
-/// Runs an attack, and checks what all kernels see of it. Then the hostile kernel begins a new life.
+/// Runs an attack. Checks the quarantine at the receiver, that the other kernels can still send, and the errors and events of the
+/// hostile kernel. Then the hostile kernel begins a new life, whose messages must arrive.
 fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcome {
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.peer_reports());
@@ -61,7 +63,7 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
     env.at(1, || {
         check!(
             env.until(|| env.inbox().count() == before + honest),
-            "honest messages before the breach arrive"
+            "correct messages before the breach arrive"
         );
         Ok(())
     })?;
@@ -89,7 +91,7 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
         );
         Ok(())
     })?;
-    // The other kernels continue, for more than one lap.
+    // The other kernels send more messages than a lane has lines.
     for n in 0..LINES + 2 {
         check!(
             env.me() == 1 || env.me() == BAD || env.send_number(1, n).is_ok(),
@@ -113,11 +115,11 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
         let lane = env.endpoint().lane_stats(E::id(1)).map_err(|_| Failed("a lane has statistics"))?;
         check!(
             lane.bad == 1 && lane.last_breach == Some(breach),
-            "the kernel in quarantine can read which breach it was"
+            "the statistics of the kernel in quarantine have the number of breaches and the last breach"
         );
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
-        check!(told.once(1, PeerEvent::Refused(breach)), "the kernel in quarantine is told once");
-        // It fills its lines with tags of every kind. Its next life must clean them.
+        check!(told.once(1, PeerEvent::Refused(breach)), "the kernel in quarantine gets one event Refused");
+        // The hostile kernel fills its lines with wrong tags of several kinds. Its next life must set them to 0.
         let tags = [tag(1 << 29), tag(0), tag(1) | FURTHER, tag(1), tag(2), tag(0) | FURTHER];
         (0..LINES).try_for_each(|p| forge(env, p, tags[p as usize % 6], 8))?;
         env.attach_again(1)?;
@@ -127,11 +129,11 @@ fn attack<E: Env>(env: &'static E, (breach, honest, store): Attack<E>) -> Outcom
         check!(env.until(|| env.inbox().count() >= all + 2 * LINES), "messages of its next life arrive");
         check!(
             env.in_order(all, BAD, 200)? == 2 * LINES,
-            "its next life is heard from the first message on, and nothing of the former life"
+            "all messages of its next life arrive, and no message of the former life"
         );
         check!(env.controls(1, BAD, [control::BREACH])? == [0], "the next life ends the quarantine");
         let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
-        check!(breaches == 1, "no honest kernel came into quarantine");
+        check!(breaches == 1, "no other kernel is put into quarantine");
         Ok(())
     })
 }
@@ -151,7 +153,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         check!(env.until(|| env.inbox().count() == before + 1), "a message arrives");
         Ok(())
     })?;
-    // Tags of former laps, words that are no tag, and a HELLO of 0.
+    // The first words of a line: tags of former laps, and words that are not a tag. HELLO is 0 meanwhile.
     for stale in [0, tag((1 << 30) - 1), tag(1 << 29), tag((1 << 30) - 1) | FURTHER, 7] {
         env.at(BAD, || {
             forge(env, 1, stale, 8)?;
@@ -161,7 +163,7 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
         env.at(1, || {
             let _ = env.endpoint().poll();
             env.linger();
-            check!(env.inbox().count() == before + 1, "a stale tag is no message");
+            check!(env.inbox().count() == before + 1, "a line with a stale tag delivers no message");
             Ok(())
         })?;
     }
@@ -172,9 +174,9 @@ pub(crate) fn what_is_no_breach_changes_nothing<E: Env>(env: &'static E) -> Outc
     env.at(1, || {
         check!(
             env.until(|| env.inbox().count() == before + LINES),
-            "honest messages after stale tags arrive"
+            "correct messages after stale tags arrive"
         );
-        check!(env.in_order(before, BAD, 0)? == LINES, "honest messages after stale tags arrive in order");
+        check!(env.in_order(before, BAD, 0)? == LINES, "correct messages after stale tags arrive in order");
         let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
         check!(breaches == 0, "no breach is reported");
         Ok(())
@@ -216,8 +218,8 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         scribble(control::CREDIT, 2)?;
         expect(SendError::Broken)?;
         scribble(control::CREDIT, 4)?;
-        // An ANSWER to another session, to another incarnation, to an unknown life, and no answer at all: the receiver does not
-        // know this life any more.
+        // These ANSWER words are for another session, for another incarnation, for an unknown life, and not valid at all. After
+        // each of them the sender must assume that the receiver does not know the sender's life any more.
         for answer in [hello(1, 2, CLEAN), hello(2, 1, FIRST), hello(9, 9, BEGIN), u64::MAX] {
             scribble(control::ANSWER, answer)?;
             expect(SendError::Broken)?;
@@ -233,7 +235,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
             );
             Ok(())
         })?;
-        // None of these answers that Begin.
+        // None of these ANSWER words is the answer to that Begin.
         for answer in [hello(1, 2, FIRST), hello(1, 3, BEGIN), hello(2, 2, BEGIN), hello(1, 1, FIRST), 0] {
             scribble(control::ANSWER, answer)?;
             expect(SendError::Unanswered)?;
@@ -241,7 +243,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         env.not_at(1, || {
             check!(
                 told.count(1, |event| event == PeerEvent::Answered) == 0,
-                "none of these words is taken as an answer"
+                "a wrong ANSWER word gives no event Answered"
             );
             Ok(())
         })?;
@@ -254,7 +256,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
             );
             env.check_clean(1)
         })?;
-        // A BASE that no honest receiver writes.
+        // These BASE words are larger than a position can be.
         for base in [1 << 62, 1 << 63, u64::MAX] {
             scribble(control::BASE, base)?;
             scribble(control::ANSWER, hello(1, 2, CLEAN))?;
@@ -263,7 +265,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
         scribble(control::CREDIT, 1001)?;
         scribble(control::BASE, 1001)?;
         env.not_at(1, || {
-            check!(env.try_number(1, 0) == Ok(1002), "the sender continues from a possible BASE");
+            check!(env.try_number(1, 0) == Ok(1002), "the sender begins at BASE if BASE is possible");
             let found = env.peek(1, env.line(env.me(), 1001, 0))?;
             check!(
                 found == tag(1001 / LINES) | u64::from(TYPE.0) << 32,
@@ -278,7 +280,7 @@ pub(crate) fn a_receiver_that_contradicts_itself_is_noticed<E: Env>(env: &'stati
 pub(crate) fn what_cannot_have_become_of_messages_is_not_told<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let told = env.peer_reports();
-    // Their numbers are 1 to 4.
+    // Each message takes one line, so their numbers are 1 to 4.
     env.not_at(1, || (0..4).try_for_each(|n| env.send_number(1, n)))?;
     let scribble = |words: [(usize, u64); 2]| {
         env.at(1, || {
@@ -292,14 +294,15 @@ pub(crate) fn what_cannot_have_become_of_messages_is_not_told<E: Env>(env: &'sta
             Ok(())
         })
     };
-    // DISCARD_FROM and DISCARD_TO: beyond what was sent, backwards, empty.
+    // Wrong values of DISCARD_FROM and DISCARD_TO: above the last number, in the wrong order, and equal.
     for (after, to) in [(0, 5), (3, u64::MAX), (4, 2), (3, 3), (u64::MAX, 4)] {
         scribble([(control::DISCARD_FROM, after), (control::DISCARD_TO, to)])?;
     }
+    // Wrong values of DOUBT: 0, and numbers above the last one.
     for (n, number) in (0..).zip([0, 5, u64::MAX, 1 << 40, 0, 6]) {
         scribble([(control::DOUBT + n % 4, number), (control::DOUBTS, n as u64 + 1)])?;
     }
-    // DOUBTS goes down. Then it has the largest value, and the sender reads the last four.
+    // First DOUBTS goes down. Then it gets the largest value, so the sender reads all four entries of DOUBT.
     scribble([(control::DOUBT, u64::MAX), (control::DOUBTS, 2)])?;
     scribble([(control::DOUBT + 1, u64::MAX), (control::DOUBTS, u64::MAX)])?;
     env.step()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the words in a lane: sizes, laps, messages that go past the end of a lane.
+//! Cases about the words in a lane: payload sizes, laps, and messages that wrap from the last line to the first.
 
 use super::{lines_of, tag, Native, Shape, FURTHER, LARGE, SMALL};
 use crate::env::{Env, Steps, TYPE};
@@ -8,15 +8,16 @@ use crate::{check, Failed, Outcome};
 use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
-/// Sizes at the ends of lines, and the smallest and largest messages.
+/// Payload sizes next to the ends of lines, and the smallest and the largest size.
 const SIZES: [usize; 12] = [0, 48, 49, 104, 105, 256, 1024, 4096, 1, 47, 160, 161];
 
-/// The index of the word where the line at `position` of kernel 0's lane begins, in a region of this shape.
+/// Returns the index of the first word of the line at `position` of kernel 0's lane, in a region of this shape.
 fn line<E: Env>(env: &'static E, shape: Shape, position: u64) -> usize {
     shape.lane(env.kernels(), 0) + 32 + (position % shape.lines) as usize * 8
 }
 
-/// Checks the message of `len` bytes from kernel 0 at `position` in our region, word by word, as N-6 defines a line.
+/// Checks each word of the message of `len` bytes from kernel 0 that begins at `position` in our region. SPEC N-6 defines the
+/// words.
 fn check_lines<E: Env>(env: &'static E, shape: Shape, position: u64, len: usize) -> Outcome {
     let word = |position, word| env.peek(env.me(), line(env, shape, position) + word);
     let bytes: [u8; 4096] = long_payload(len as u64, len);
@@ -34,7 +35,7 @@ fn check_lines<E: Env>(env: &'static E, shape: Shape, position: u64, len: usize)
         );
     }
     for (n, eight) in bytes[..len].chunks(8).enumerate() {
-        // The first line has 6 words of payload, after two other words. Each further line has 7, after one other word.
+        // In the first line, words 2 to 7 are payload. In each further line, words 1 to 7 are payload.
         let (behind, at) = if n < 6 { (0, 2 + n) } else { (1 + (n - 6) / 7, 1 + (n - 6) % 7) };
         let found = word(position + behind as u64, at)?.to_le_bytes();
         check!(
@@ -45,7 +46,7 @@ fn check_lines<E: Env>(env: &'static E, shape: Shape, position: u64, len: usize)
     Ok(())
 }
 
-/// Kernel 0 sends messages of these sizes, as many at a time as there is space for. Kernel 1 checks their lines before it takes
+/// Kernel 0 sends messages of these sizes, always as many as fit into the empty lane. Kernel 1 checks their lines, and then takes
 /// them. Returns the position after the last message.
 fn exchange<E: Env>(
     env: &'static E,
@@ -91,7 +92,7 @@ fn exchange<E: Env>(
     Ok(position)
 }
 
-/// Checks that the messages that came since `before` have these sizes, and are whole.
+/// Checks the messages that came since the inbox had `before` messages: their sizes, their bytes and their numbers.
 fn check_arrived<E: Env>(env: &'static E, before: u64, sizes: impl Iterator<Item = usize>) -> Outcome {
     let mut count = before;
     let mut number = 0;
@@ -116,7 +117,7 @@ pub(crate) fn every_size_lies_in_its_lines_and_arrives_whole<E: Env>(env: &'stat
         env.inbox().push(m);
     });
     let handle = handle.ok_or(Failed("a handler can be registered"))?;
-    // Eight lines hold only one or two of the long messages, so most laps end in the middle of a message.
+    // A lane has only eight lines, so many messages wrap from the last line to the first.
     env.with_deaf(1, || {
         env.step()?;
         exchange(env, SMALL, 0, 0..=256)
@@ -131,7 +132,7 @@ pub(crate) fn every_size_lies_in_its_lines_and_arrives_whole<E: Env>(env: &'stat
 pub(crate) fn messages_are_as_long_as_the_stamp_says<E: Env>(env: &'static E) -> Outcome {
     env.go_native_as(LARGE)?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
-    // In the second round they go past the end of the lane.
+    // In the second round the longest messages wrap from the last line to the first.
     let sizes = || SIZES.into_iter().chain(SIZES);
     env.with_deaf(1, || {
         env.step()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the lives of a sender in its lane.
+//! Cases about the lives of a sender in its lane: what a receiver does when one life ends and the next one begins.
 
 use super::{control, header, hello, tag, Native, BEGIN, CLEAN, FIRST, LINES, LONG};
 use crate::env::{Env, Steps, TYPE};
@@ -9,17 +9,18 @@ use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::SendError;
 
-/// Every sender has `old` unread messages in its lane to kernel 1. There it begins a new life: as its next incarnation if
-/// `restarted`, else as the same one.
+/// Every other kernel sends `old` messages to kernel 1, which does not read them yet. Then each sender begins a new life in its
+/// lane to kernel 1: as its next incarnation if `restarted`, else as the same incarnation.
 fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
     env.go_native()?;
     let (before, told) = (env.inbox().count(), env.peer_reports());
     let others = env.kernels() as u64 - 1;
     let life = if restarted { Incarnation::FIRST.next() } else { Incarnation::FIRST };
     let says = |phase| hello(life.get().into(), 2, phase);
-    // Of a life that is over, the receiver reads as far as that life can have published: K lines further.
+    // After the `old` messages of the former life, the receiver looks at K more lines, because that life can have published
+    // messages there.
     let base = old + LINES;
-    // Interrupts are off everywhere, so nothing happens by itself.
+    // Interrupts are off at all kernels, so a kernel does only what this code calls.
     env.undisturbed(|| {
         env.step()?;
         env.not_at(1, || {
@@ -44,7 +45,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
             env.endpoint().run_deferred();
             check!(
                 env.hello_of(1)? == says(BEGIN),
-                "no line is cleaned before Begin is answered, because it can be unread"
+                "no line is set to 0 before Begin is answered, because it can hold an unread message"
             );
             Ok(())
         })?;
@@ -57,7 +58,7 @@ fn new_lives<E: Env>(env: &'static E, old: u64, restarted: bool) -> Outcome {
                 let words = [control::ANSWER, control::CREDIT, control::HANDED];
                 check!(
                     env.controls(1, lane, words)? == [says(BEGIN), base, base],
-                    "all that was sent is read before Begin is answered"
+                    "the receiver reads all lines of the former life before it answers Begin"
                 );
                 check!(
                     told.count(lane, |e| matches!(e, PeerEvent::Began(_))) == 0,
@@ -137,10 +138,11 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
         env.step()?;
         env.at(2, || {
             env.send_all(1, 0..1)?;
-            // A crash interrupted a send at line 1: its first line was never stored. These messages after it are whole.
+            // Line 1 stays without a tag, as if a crash interrupted a send there. The messages at 2 and 4 are complete.
             forge(2, 102, 48)?;
             forge(4, 104, 1)?;
-            // These messages are bad: a further line is missing, the length is too large, the further lines are of another lap.
+            // The messages at 3, 5 and 7 are bad: the first has no further line, the second is too long, and the further lines of
+            // the third have tags of another lap.
             forge(3, 103, 60)?;
             forge(5, 105, 257)?;
             forge(7, 107, 200)
@@ -163,7 +165,7 @@ pub(crate) fn gaps_that_a_dead_life_left_are_left_out<E: Env>(env: &'static E) -
                 |n: u64| env.inbox().get(before + n).map(|got| (got.first, got.len, got.number, got.lives));
             check!(
                 found(1) == Some((102, 48, 3, [1, 1])),
-                "whole messages after the gap are handed out when the next life begins"
+                "complete messages after the gap are handed out when the next life begins"
             );
             check!(
                 found(2) == Some((104, 1, 5, [1, 1])),
@@ -214,7 +216,8 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
         env.at(1, || env.drain_by_hand())?;
         env.not_at(1, || {
             check!(env.until(|| env.hello_of(1) == Ok(hello(4, 4, CLEAN))), "the last life goes on to Clean");
-            // That life ends before its Clean is answered. So does the next one.
+            // That life ends before the receiver answers its Clean. The receiver does not answer the Clean of the next life
+            // either, before it begins a new life itself.
             env.next_life()?;
             env.attach_again(1)
         })?;
@@ -223,7 +226,7 @@ pub(crate) fn lives_that_end_half_way_hold_up_nobody<E: Env>(env: &'static E) ->
             check!(env.until(|| env.hello_of(1) == Ok(hello(5, 5, CLEAN))), "the next life goes on to Clean");
             Ok(())
         })?;
-        // The receiver begins a new life too. Its ANSWER words then name a life that no sender has.
+        // Now the receiver begins a new life. Before that, each ANSWER is overwritten with a life that no sender has.
         env.at(1, || {
             env.detach(1)?;
             env.but(1)

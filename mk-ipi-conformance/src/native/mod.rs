@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases about the native link, and their helper functions.
 //!
-//! The offsets of all words are written here once more, from the numbers in SPEC.md (N-1 to N-6). So the suite does not rely on
+//! This module defines the offsets of all words again, from the numbers in SPEC.md (N-1 to N-6). So the suite does not depend on
 //! the offsets in the code that it tests.
 
 use crate::env::{Env, Steps, WordOf, TYPE};
@@ -31,17 +31,18 @@ pub(crate) use {
     traffic::*, watch::*,
 };
 
-/// Bytes that each kernel of a machine sets aside for its native region: enough for an MKIPI003 region, and for 17 lanes.
+/// The length in bytes of the memory that each kernel sets aside for its native region. It is enough for an MKIPI003 region, and
+/// for the regions of the cases with up to 17 lanes.
 pub const NATIVE_LEN: u64 = 66 * 4096;
 
-/// Lines of a lane in the suite's regions. A lane holds as many messages of up to 48 bytes. The budget of the suite's endpoint is
-/// the same number.
+/// The number of lines of a lane in the regions of most cases. Such a lane holds 8 messages of up to 48 bytes. One run of the
+/// endpoint's deferred work also handles at most 8 messages.
 pub(crate) const LINES: u64 = 8;
 
-/// 64-bit words in a page.
+/// The number of 64-bit words in a page.
 const PAGE: usize = 512;
 
-/// "MKIPINAT", as a little-endian word.
+/// The stamp's magic: the bytes "MKIPINAT" as a little-endian word.
 const MAGIC: u64 = 0x5441_4e49_5049_4b4d;
 
 /// Indices of the words in a control line.
@@ -70,22 +71,26 @@ mod header {
     pub(super) const RUNG: usize = 17;
 }
 
-/// Indices of LIFE, ARMED and BELL in a region.
+/// The index of the word LIFE in a region.
 const LIFE: usize = 9;
+/// The index of the word ARMED in a region.
 const ARMED: usize = 16;
+/// The index of the word BELL in a region.
 const BELL: usize = 17;
 
-/// Phases of a hello.
+/// The number of phase First in a HELLO or ANSWER word.
 const FIRST: u64 = 1;
+/// The number of phase Begin.
 const BEGIN: u64 = 2;
+/// The number of phase Clean.
 const CLEAN: u64 = 3;
 
-/// A HELLO or ANSWER word.
+/// Returns a HELLO or ANSWER word.
 const fn hello(incarnation: u64, session: u64, phase: u64) -> u64 {
     incarnation | session << 32 | phase << 48 | 1 << 50
 }
 
-/// The tag of a first line in this lap. Laps count from 0. A further line also has [`FURTHER`] set.
+/// Returns the tag of a message's first line in lap `lap`. Laps count from 0. The tag of a further line also has [`FURTHER`] set.
 const fn tag(lap: u64) -> u64 {
     lap | 1 << 30
 }
@@ -93,7 +98,7 @@ const fn tag(lap: u64) -> u64 {
 /// The bit that is set in the tag of a further line, and clear in the tag of a first line.
 const FURTHER: u64 = 1 << 31;
 
-/// How many lines a message of `len` bytes takes.
+/// Returns the number of lines that a message of `len` bytes takes.
 const fn lines_of(len: usize) -> u64 {
     if len <= 48 {
         1
@@ -102,10 +107,12 @@ const fn lines_of(len: usize) -> u64 {
     }
 }
 
-/// The shape of a region's lanes: their lines, and the longest message.
+/// The shape of a region's lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
+    /// The number of lines of each lane.
     lines: u64,
+    /// The largest number of payload bytes in a message.
     max_len: usize,
 }
 
@@ -120,7 +127,7 @@ impl Shape {
             .ok_or(Failed("a geometry of a few lanes is valid"))
     }
 
-    /// Where lane `lane` of `lanes` begins, in words.
+    /// Returns the index of the word at which lane number `lane` begins in a region of `lanes` lanes.
     const fn lane(self, lanes: usize, lane: usize) -> usize {
         let receiver = (256 + 128 * lanes).next_multiple_of(4096);
         let one = (256 + 64 * self.lines as usize).next_multiple_of(4096);
@@ -130,7 +137,7 @@ impl Shape {
 
 /// Helper functions of the cases about the native link.
 pub(crate) trait Native: Env {
-    /// The geometry of a region with one lane for each kernel.
+    /// Returns the geometry of a region with the shape [`SMALL`] and one lane for each kernel.
     fn geometry(&self) -> Result<Geometry, Failed> {
         SMALL.geometry(self.kernels())
     }
@@ -150,7 +157,8 @@ pub(crate) trait Native: Env {
         self.header(lane, 32) + (position % LINES) as usize * 8 + word
     }
 
-    /// Maps a page of the region of `kernel`, and calls `f` with its words. The owner can do this, and so can a hostile kernel.
+    /// Maps a page of the region of `kernel` for reading and writing, calls `f` with its words, and unmaps it. The cases write to
+    /// pages of other kernels too, as a hostile kernel can.
     fn with_page<R>(
         &'static self,
         kernel: usize,
@@ -168,15 +176,17 @@ pub(crate) trait Native: Env {
         Ok(result)
     }
 
+    /// Loads the word with index `word` in the region of `kernel`.
     fn peek(&'static self, kernel: usize, word: usize) -> Result<u64, Failed> {
         self.with_page(kernel, word / PAGE, |words| words[word % PAGE].load(Ordering::SeqCst))
     }
 
+    /// Stores to the word with index `word` in the region of `kernel`.
     fn poke(&'static self, kernel: usize, word: usize, value: u64) -> Outcome {
         self.with_page(kernel, word / PAGE, |words| words[word % PAGE].store(value, Ordering::SeqCst))
     }
 
-    /// The hello in our lane to `kernel`.
+    /// Loads HELLO in our lane to `kernel`.
     fn hello_of(&'static self, kernel: usize) -> Result<u64, Failed> {
         self.peek(kernel, self.header(self.me(), header::HELLO))
     }
@@ -195,7 +205,7 @@ pub(crate) trait Native: Env {
         Ok(found)
     }
 
-    /// A digest of the lines of our lane in the region of `kernel`.
+    /// Returns a digest of all words in the lines of our lane in the region of `kernel`.
     fn lines(&'static self, kernel: usize) -> Result<u64, Failed> {
         let first = self.line(self.me(), 0, 0);
         (first..first + 8 * LINES as usize)
@@ -210,17 +220,18 @@ pub(crate) trait Native: Env {
         })
     }
 
-    /// Writes the words of a stamp in our own region, the magic last.
+    /// Writes a stamp with these numbers to our own region, the magic last.
     fn stamp(&'static self, lanes: u64, lines: u64, max_len: u64, total: u64) -> Outcome {
         let words = [(1, 2 | lanes << 32), (2, total), (3, lines | max_len << 32), (4, 0), (0, MAGIC)];
         words.into_iter().try_for_each(|(word, value)| self.poke(self.me(), word, value))
     }
 
-    /// Detaches all kernels, and makes each kernel's region empty and stamped.
+    /// Detaches all kernels. Then each kernel fills its region with zeros and writes its stamp, with the shape [`SMALL`].
     fn lay_out(&'static self) -> Outcome {
         self.lay_out_as(SMALL)
     }
 
+    /// Does the same as `lay_out`, with regions of this shape.
     fn lay_out_as(&'static self, shape: Shape) -> Outcome {
         self.step()?;
         (0..self.kernels()).try_for_each(|kernel| self.detach(kernel))?;
@@ -243,7 +254,7 @@ pub(crate) trait Native: Env {
         self.attach(kernel, LinkConfig::Native(Some(geometry)), self.native_region_of(kernel))
     }
 
-    /// Ends our life in the lane to `kernel`, and begins another.
+    /// Detaches `kernel` and attaches it again. This begins our next life in the lane to it.
     fn attach_again(&'static self, kernel: usize) -> Outcome {
         self.detach(kernel)?;
         self.attach_native(kernel)
@@ -263,19 +274,20 @@ pub(crate) trait Native: Env {
         self.step()
     }
 
-    /// All kernels but `kernel`.
+    /// The numbers of all kernels, without `kernel`.
     fn but(&self, kernel: usize) -> impl Iterator<Item = usize> {
         (0..self.kernels()).filter(move |other| *other != kernel)
     }
 
-    /// Makes this kernel its own next incarnation, and returns that.
+    /// Identifies this kernel's endpoint with the kernel's next incarnation, and returns that incarnation.
     fn next_life(&'static self) -> Result<Incarnation, Failed> {
         let (me, life) = self.endpoint().identity().ok_or(Failed("this kernel's endpoint is identified"))?;
         self.endpoint().identify(me, life.next());
         Ok(life.next())
     }
 
-    /// Runs `f` at all kernels, at `kernel` with interrupts off: `kernel` takes messages only where `f` does so by hand.
+    /// Runs `f` at all kernels. At `kernel` interrupts are off meanwhile, so it takes messages only where `f` itself calls
+    /// `run_deferred`, `drain` or `poll`.
     fn with_deaf<R>(&'static self, kernel: usize, f: impl FnOnce() -> R) -> R {
         if self.me() == kernel {
             self.undisturbed(f)
@@ -284,7 +296,7 @@ pub(crate) trait Native: Env {
         }
     }
 
-    /// Runs `f` at `kernel`, while the others wait.
+    /// Runs `f` at `kernel`. All kernels continue after `f` has returned.
     fn at(&'static self, kernel: usize, f: impl FnOnce() -> Outcome) -> Outcome {
         if self.me() == kernel {
             f()?;
@@ -292,7 +304,7 @@ pub(crate) trait Native: Env {
         self.step()
     }
 
-    /// Runs `f` at all kernels but `kernel`, which waits.
+    /// Runs `f` at all kernels except `kernel`. All kernels continue after `f` has returned everywhere.
     fn not_at(&'static self, kernel: usize, f: impl FnOnce() -> Outcome) -> Outcome {
         if self.me() != kernel {
             f()?;
@@ -300,7 +312,8 @@ pub(crate) trait Native: Env {
         self.step()
     }
 
-    /// The seed of our message number `n`, to any kernel.
+    /// Returns the seed of the payload of our message number `n`. It contains our kernel number, so it differs from the seeds of
+    /// other kernels.
     fn seed(&self, n: u64) -> u64 {
         ((self.me() as u64) << 32) | n
     }
@@ -310,13 +323,13 @@ pub(crate) trait Native: Env {
         self.try_send(to, self.seed(n), len_of(n))
     }
 
-    /// As `try_number`, but posts it.
+    /// Does the same as `try_number`, but posts the message instead of sending it.
     fn post_number(&'static self, to: usize, n: u64) -> Result<u64, SendError> {
         let len = len_of(n);
         self.endpoint().post(Self::id(to), TYPE, &payload(self.seed(n), len)[..len])
     }
 
-    /// Sends these messages. There must be space for them.
+    /// Sends the messages with these numbers. The lane must have space for all of them.
     fn send_all(&'static self, to: usize, mut numbers: core::ops::Range<u64>) -> Outcome {
         check!(
             numbers.all(|n| self.try_number(to, n).is_ok()),
@@ -337,8 +350,8 @@ pub(crate) trait Native: Env {
         Ok(())
     }
 
-    /// Checks the messages that came from `kernel` since `before`: each is whole, and they count up from number `first`.
-    /// Returns how many there are.
+    /// Checks the messages that came from `kernel` since the inbox had `before` messages: their numbers count up from `first`,
+    /// and each has its own size, type and bytes. Returns how many such messages came.
     fn in_order(&'static self, before: u64, kernel: usize, first: u64) -> Result<u64, Failed> {
         let (cpu, _) = self.doorbell_of(kernel)?;
         let (mut next, mut number) = (first, 0);
@@ -356,7 +369,7 @@ pub(crate) trait Native: Env {
             let same = digest(&payload(seed, len)[..len]);
             check!(
                 got.len == len && got.msg_type == TYPE && got.digest == same,
-                "each message arrives whole"
+                "each message arrives with its own size, type and bytes"
             );
             check!(got.number >= number + lines_of(len), "message numbers grow");
             (next, number) = (next + 1, got.number);
@@ -364,7 +377,8 @@ pub(crate) trait Native: Env {
         Ok(next - first)
     }
 
-    /// Waits until exactly `each` messages of every kernel but us have come since `before`.
+    /// Waits until `each` messages from every other kernel have come since the inbox had `before` messages. Checks them with
+    /// `in_order`, and checks that no more messages come.
     fn expect_from_others(&'static self, before: u64, first: u64, each: u64) -> Outcome {
         let total = each * (self.kernels() as u64 - 1);
         check!(self.until(|| self.inbox().count() >= before + total), "every message arrives");
@@ -376,13 +390,14 @@ pub(crate) trait Native: Env {
         })
     }
 
-    /// Runs the deferred work by hand until nothing is left.
+    /// Calls `run_deferred` until it returns that nothing is left.
     fn drain_by_hand(&'static self) -> Outcome {
         let over = (0..1000).any(|_| !self.endpoint().run_deferred().more);
-        check!(over, "a drain comes to its end");
+        check!(over, "the deferred work ends");
         Ok(())
     }
 
+    /// Drops the events about peers that were reported so far, and returns a list of the events that are reported from now on.
     fn peer_reports(&'static self) -> PeerReports<Self> {
         self.peer_events(&mut |_, _| ());
         PeerReports { env: self, events: RefCell::new([None; 64]) }
@@ -391,28 +406,29 @@ pub(crate) trait Native: Env {
 
 impl<E: Env> Native for E {}
 
-/// Messages with this number and above are long.
+/// The first message number for which [`len_of`] can return more than 48 bytes.
 const LONG: u64 = 1 << 20;
 
-/// Bytes of message number `n`: 8 to 48, which is one line; from [`LONG`] on 8 to 256.
+/// Returns the number of bytes of message number `n`: 8 to 48 bytes, which take one line. From number [`LONG`] on it is 8 to 256
+/// bytes.
 const fn len_of(n: u64) -> usize {
     let of = if n < LONG { 41 } else { 249 };
     8 + (n as usize * 31) % of
 }
 
-/// What the observer was told since this was made.
+/// The events about peers that the core reported to this kernel's `Observer` since this value was made: the first 64 of them.
 pub(crate) struct PeerReports<E: 'static> {
     env: &'static E,
     events: RefCell<[Option<(Peer, PeerEvent)>; 64]>,
 }
 
 impl<E: Env> PeerReports<E> {
-    /// How many events about `peer` satisfy `wanted`.
+    /// Returns how many events about `peer` satisfy `wanted`.
     fn count(&self, peer: usize, wanted: impl Fn(PeerEvent) -> bool) -> usize {
         self.about(|id, event| id.id == E::id(peer) && wanted(event))
     }
 
-    /// How many events satisfy `wanted`.
+    /// Returns how many events satisfy `wanted`.
     fn about(&self, wanted: impl Fn(Peer, PeerEvent) -> bool) -> usize {
         let list = &mut *self.events.borrow_mut();
         self.env.peer_events(&mut |peer, event| {
@@ -423,12 +439,12 @@ impl<E: Env> PeerReports<E> {
         list.iter().flatten().filter(|(peer, event)| wanted(*peer, *event)).count()
     }
 
-    /// True if this event about `peer` was reported exactly once.
+    /// Returns true if this event about `peer` was reported exactly once.
     fn once(&self, peer: usize, event: PeerEvent) -> bool {
         self.count(peer, |e| e == event) == 1
     }
 
-    /// True if any message was reported as in doubt or discarded.
+    /// Returns true if any message was reported as in doubt or discarded.
     fn anything_became(&self) -> bool {
         self.about(|_, event| matches!(event, PeerEvent::InDoubt { .. } | PeerEvent::Discarded { .. })) != 0
     }

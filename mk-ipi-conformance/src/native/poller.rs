@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about a CPU that polls: what it holds, what it finds, and what happens when it stops.
+//! Cases about a CPU that polls: while a poller exists, only its polls read the lanes. When it is dropped, the deferred work
+//! reads them again.
 
 use super::{Native, ARMED, LONG};
 use crate::env::{Env, Steps, TYPE};
@@ -8,7 +9,7 @@ use mk_ipi_core::abi::Incarnation;
 use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::{DestroyError, UnregisterError};
 
-/// So many polls that at least one of them looks at everything.
+/// A number of polls in a row, of which at least one looks at every lane.
 const ALL: usize = 256;
 
 pub(crate) fn a_poller_holds_the_lanes_and_is_rung_by_nobody<E: Env>(env: &'static E) -> Outcome {
@@ -83,7 +84,7 @@ pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E)
     let handle = env.register(TYPE, |env, m| {
         env.inbox().push(m);
         if env.me() == 1 {
-            // The caller of this handler flushes it.
+            // The poller flushes this post later, so the handler does not.
             let from = m.sender().unwrap_or(E::id(1));
             // A handler must not panic. If the message is too short, a later check fails.
             let _ = m.payload().get(..8).map(|first| env.endpoint().post(from, TYPE, first));
@@ -112,7 +113,7 @@ pub(crate) fn a_poller_sees_to_what_deferred_work_would<E: Env>(env: &'static E)
                 env.but(1).all(|kernel| env.endpoint().handled(E::id(kernel)) == Ok(1))
             });
             check!(handled, "a poll flushes what its handlers posted");
-            // A new life of ours begins in the lane to kernel 2, and is answered while we poll.
+            // We begin a new life in our lane to kernel 2. Kernel 2 answers it while we poll.
             env.attach_again(2)?;
             let answered = env.until(|| {
                 (0..ALL).for_each(|_| _ = poller.poll());

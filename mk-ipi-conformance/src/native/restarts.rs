@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the lives of a receiver: what one life leaves to the next, and what the senders are told.
+//! Cases about the lives of a receiver: which messages the next life hands out, and which events the senders get.
 
 use super::{control, hello, Native, BELL, FIRST, LINES};
 use crate::env::{Env, Steps, TYPE};
@@ -9,7 +9,7 @@ use mk_ipi_core::platform::PeerEvent;
 use mk_ipi_core::sync::Ordering::Relaxed;
 use mk_ipi_core::SendError;
 
-/// Kernel 1 begins its next life. Its interrupts are off.
+/// Kernel 1 begins its next life. The caller has switched the interrupts of kernel 1 off.
 fn restart<E: Env>(env: &'static E) -> Outcome {
     env.at(1, || {
         env.next_life()?;
@@ -26,7 +26,7 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
     env.at(1, || env.expect_from_others(before, 0, 2))?;
     env.with_deaf(1, || {
         env.step()?;
-        // These go to a life that does not read them. Those after the detachment go to no life at all.
+        // Messages 2 to 4 are sent to a life that does not read them. Later messages are sent after that life has ended.
         env.not_at(1, || env.send_all(1, 2..5))?;
         env.at(1, || env.detach(1))?;
         env.not_at(1, || {
@@ -42,7 +42,7 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
             let life = if n < before + 2 * others { 1 } else { 2 };
             check!(
                 env.inbox().get(n).is_some_and(|got| got.lives == [1, life]),
-                "each message names the receiver's life that gets it"
+                "each message has the incarnation of the receiver's life that handles it"
             );
         }
         env.but(1).try_for_each(|lane| {
@@ -54,7 +54,7 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
             );
             check!(
                 told.once(lane, PeerEvent::Began(Incarnation::FIRST)),
-                "each life of the receiver is told once of the sender's life"
+                "the receiver's next life gets one event Began for the sender's life"
             );
             Ok(())
         })
@@ -63,7 +63,7 @@ pub(crate) fn what_was_unread_is_delivered_to_the_next_life<E: Env>(env: &'stati
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
         check!(
             told.once(1, PeerEvent::Up(Incarnation::FIRST.next())),
-            "the sender is told once of the receiver's new life"
+            "the sender gets one event Up for the receiver's new life"
         );
         check!(!told.anything_became(), "no message is reported as discarded or in doubt");
         (2 + LINES..2 + 3 * LINES).try_for_each(|n| env.send_number(1, n))
@@ -79,7 +79,7 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
         let lane = m.sender().map(|id| id.index()).ok_or(Failed("a native message has a sender"));
         let found = lane.and_then(|lane| env.controls(env.me(), lane, [control::HANDED, control::CREDIT]));
         let told = found.is_ok_and(|[handed, credit]| Some(handed) == m.number() && credit < handed);
-        // Counts the calls at which both words are as they must be.
+        // Counts the calls in which HANDED and CREDIT have the expected values.
         env.inbox().note.fetch_add(told.into(), Relaxed);
         env.inbox().push(m);
     });
@@ -98,12 +98,12 @@ pub(crate) fn a_handler_runs_between_handed_and_credit<E: Env>(env: &'static E) 
             check!(count == 3 * (env.kernels() as u64 - 1), "every message arrives");
             check!(
                 env.inbox().note.load(Relaxed) == count,
-                "while a handler runs, HANDED is past its message and CREDIT is not"
+                "while a handler runs, HANDED is the position after its message, and CREDIT is smaller"
             );
             env.but(1).try_for_each(|lane| {
                 check!(
                     env.controls(1, lane, [control::HANDED, control::CREDIT])? == [8, 8],
-                    "after the drain HANDED and CREDIT are past all messages"
+                    "after the drain HANDED and CREDIT are the position after the last message"
                 );
                 Ok(())
             })
@@ -118,7 +118,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
     let doubts = |number| told.count(1, |event| event == PeerEvent::InDoubt { number });
     let all = || told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. }));
     env.step()?;
-    // Six times, a life ends in the handler of the first of two messages.
+    // In each of six rounds a life of kernel 1 ends in the handler of the first of two messages.
     for round in 0..6 {
         let number = 2 * round + 1;
         env.with_deaf(1, || {
@@ -126,7 +126,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
             env.not_at(1, || env.send_all(1, 2 * round..2 * round + 2))?;
             env.at(1, || {
                 env.detach(1)?;
-                // HANDED is now as such a life leaves it.
+                // A life that ends in the handler of this message leaves its number in HANDED.
                 env.but(1).try_for_each(|lane| {
                     check!(
                         env.controls(1, lane, [control::CREDIT])? == [number - 1],
@@ -142,16 +142,20 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
                     let expected = [round + 1, number, number, number];
                     check!(
                         env.controls(1, lane, words)? == expected,
-                        "the message is stored to DOUBT, and CREDIT and HANDED are past it"
+                        "the message's number is in DOUBT, and CREDIT and HANDED are the position after the message"
                     );
-                    // As if this life ended before it stored CREDIT. Its next life must not store the same doubt again.
+                    // Now CREDIT is as if this life had ended before it stored CREDIT. The next life must not store the same
+                    // number to DOUBT again.
                     env.poke(1, env.control(lane, control::CREDIT), number - 1)
                 })?;
                 env.next_life()?;
                 env.attach_again(1)?;
                 env.but(1).try_for_each(|lane| {
                     let words = [control::DOUBTS, control::CREDIT, control::HANDED];
-                    check!(env.controls(1, lane, words)? == [round + 1, number, number], "once");
+                    check!(
+                        env.controls(1, lane, words)? == [round + 1, number, number],
+                        "the next life does not count the same message in DOUBTS again"
+                    );
                     Ok(())
                 })
             })
@@ -160,7 +164,7 @@ pub(crate) fn the_message_that_a_dead_life_was_at_is_in_doubt<E: Env>(env: &'sta
             (0..3).for_each(|now| env.endpoint().tick(now, 100));
             check!(
                 doubts(number) == 1 && all() as u64 == round + 1,
-                "the sender is told once which message is in doubt"
+                "the sender gets one event InDoubt with the message's number"
             );
             Ok(())
         })?;
@@ -222,7 +226,7 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
         })?;
         env.not_at(1, || {
             (0..LINES).for_each(|n| _ = env.try_number(1, 1000 + n));
-            // Whatever the receiver finds in the lane, it must take the messages of a newly attached life.
+            // Even if the receiver found wrong words, it must take the messages of a sender's life that begins now.
             env.attach_again(1)?;
             env.send_number(1, n)
         })?;
@@ -232,10 +236,13 @@ pub(crate) fn words_that_a_dead_life_cannot_have_meant_are_not_believed<E: Env>(
             let total = (n + 1) * (env.kernels() as u64 - 1);
             check!(
                 env.until(|| all().count() as u64 == total),
-                "every message of a newly attached life arrives"
+                "every message of a sender's new life arrives"
             );
             let breaches = told.about(|_, event| matches!(event, PeerEvent::Quarantined(_)));
-            check!(breaches == 0, "no sender is put into quarantine for what our former life wrote");
+            check!(
+                breaches == 0,
+                "no sender is put into quarantine because of words that our former life wrote"
+            );
             Ok(())
         })?;
     }
@@ -273,7 +280,7 @@ pub(crate) fn an_attachment_of_the_same_life_loses_nothing<E: Env>(env: &'static
     env.unlisten(handle)
 }
 
-/// This must stay the last case about lanes: from then on every new life of kernel 1 discards what is unread.
+/// This must stay the last case. It calls `discard_unread`, so every later life of kernel 1 discards the unread messages.
 pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
@@ -285,7 +292,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.with_deaf(1, || {
         env.step()?;
         env.not_at(1, || {
-            // Numbers 3 and 8: messages of one line and of five.
+            // A message of one line with number 3, and a message of five lines with number 8.
             env.send_all(1, 2..3)?;
             check!(env.try_send(1, 0, 256) == Ok(8), "a message can be sent");
             Ok(())
@@ -308,7 +315,7 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     })?;
     env.not_at(1, || {
         (0..3).for_each(|now| env.endpoint().tick(now, 100));
-        check!(discarded(2, 8) == 1 && all() == 1, "the sender is told once what was discarded");
+        check!(discarded(2, 8) == 1 && all() == 1, "the sender gets one event Discarded with both positions");
         check!(
             told.count(1, |event| matches!(event, PeerEvent::InDoubt { .. })) == 0,
             "no discarded message is in doubt"
@@ -325,7 +332,8 @@ pub(crate) fn a_life_may_give_back_what_was_unread<E: Env>(env: &'static E) -> O
     env.at(1, || env.expect_from_others(before, 0, 6))?;
     env.with_deaf(1, || {
         env.step()?;
-        // One life ends in a handler. The next one leaves nothing unread.
+        // One life ends in the handler of message 13. The next life discards the messages after it. The life after that finds no
+        // unread message.
         env.not_at(1, || env.send_all(1, 6..9))?;
         env.at(1, || {
             env.detach(1)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about a lane that is full: what is refused, and what a sender that waits is told.
+//! Cases about a lane that is full: which calls are refused, and which events a sender that waits for space gets.
 
 use super::{header, tag, Native, LARGE, LINES};
 use crate::env::{Env, Steps, TYPE};
@@ -58,7 +58,7 @@ pub(crate) fn space_is_told_of_when_the_message_fits<E: Env>(env: &'static E) ->
     env.go_native_as(LARGE)?;
     let (before, handle, told) = (env.inbox().count(), env.listen()?, env.peer_reports());
     let want = || env.peek(1, LARGE.lane(env.kernels(), 0) + header::WANT);
-    // One budget is 8 messages. Here each message takes one line.
+    // Each run of the deferred work handles 8 messages. Here these take 8 lines.
     let reads = |budgets| {
         env.at(1, || {
             (0..budgets).for_each(|_| _ = env.endpoint().run_deferred());
@@ -93,8 +93,8 @@ pub(crate) fn space_is_told_of_when_the_message_fits<E: Env>(env: &'static E) ->
         })?;
         reads(1)?;
         env.at(0, || {
-            check!(spaces() == 0, "lines that were used meanwhile do not count as space");
-            check!(want()? == 82, "WANT goes up by the lines that were used meanwhile");
+            check!(spaces() == 0, "lines that were used after the request do not count as space");
+            check!(want()? == 82, "WANT goes up by the lines that were used after the request");
             Ok(())
         })?;
         reads(1)?;
@@ -126,12 +126,12 @@ pub(crate) fn a_waiter_is_told_that_it_is_refused<E: Env>(env: &'static E) -> Ou
         env.not_at(1, || {
             env.send_all(1, 0..LINES)?;
             check!(env.endpoint().want_space(E::id(1), 8) == Ok(false), "a full lane has no space");
-            // Other code in our kernel breaks the protocol.
+            // This is a breach of the protocol by our own kernel: a tag of another lap.
             env.poke(1, env.line(env.me(), 0, 0), tag(5))
         })
     })?;
     env.not_at(1, || {
-        check!(env.until(|| told.once(1, refused)), "a sender that waits is told that it is refused");
+        check!(env.until(|| told.once(1, refused)), "a sender that waits for space gets the event Refused");
         check!(env.try_number(1, LINES) == Err(SendError::Quarantined), "a send gives Quarantined");
         (0..3).for_each(|n| env.endpoint().tick(n, 100));
         check!(told.once(1, refused), "the refusal is reported once");
@@ -141,7 +141,7 @@ pub(crate) fn a_waiter_is_told_that_it_is_refused<E: Env>(env: &'static E) -> Ou
         (3..6).for_each(|n| env.endpoint().tick(n, 100));
         check!(
             told.once(1, refused) && told.once(1, PeerEvent::Answered),
-            "the next life gets an answer, and no refusal"
+            "the next life gets the event Answered, and no event Refused"
         );
         Ok(())
     })?;

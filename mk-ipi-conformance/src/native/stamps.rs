@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about the stamp: memory that is no native region is refused, and the error names its layout if that is known.
+//! Cases about the stamp: an attachment of memory that is not a native region is refused. The error names the layout of that
+//! memory, if the layout is known.
 
 use super::{Native, Shape, LINES, MAGIC, NATIVE_LEN, SMALL};
 use crate::env::{Env, Steps};
@@ -9,10 +10,10 @@ use mk_ipi_core::abi::native::{Geometry, KnownLayouts, StampError};
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange};
 use mk_ipi_core::{AddError, InstanceConfig, LinkConfig};
 
-/// An id that no kernel of the machine has.
+/// An instance id that no kernel of the machine has.
 const NOBODY: InstanceId = InstanceId::new(200);
 
-/// Attaches NOBODY to `len` bytes of our region, from byte `at` on.
+/// Attaches instance `NOBODY`. Its region is the `len` bytes of our region that begin at byte `at`.
 fn attach<E: Env>(env: &'static E, at: u64, len: u64, geometry: Option<Geometry>) -> Result<(), AddError> {
     let start = PhysAddr(env.native_region_of(env.me()).start().0 + at);
     let range = PhysRange::new(start, len).ok_or(AddError::Misaligned)?;
@@ -21,11 +22,12 @@ fn attach<E: Env>(env: &'static E, at: u64, len: u64, geometry: Option<Geometry>
     env.endpoint().attach_instance(&config, Some(range))
 }
 
-/// Attaches NOBODY to our whole region, and returns the result.
+/// Attaches instance `NOBODY`, with all of our region, and returns the result.
 fn found<E: Env>(env: &'static E) -> Result<(), AddError> {
     attach(env, 0, NATIVE_LEN, None)
 }
 
+/// Returns the result of an attachment that is refused because of the stamp.
 fn refused(e: StampError) -> Result<(), AddError> {
     Err(AddError::Stamp(e))
 }
@@ -44,7 +46,10 @@ pub(crate) fn a_region_without_a_stamp_is_named_by_its_size<E: Env>(env: &'stati
     ];
     for (len, known) in sizes {
         let named = attach(env, 0, len, None) == refused(StampError::NoStamp { found: 77, known });
-        check!(named, "the error names the layouts of that size, and the word that was found");
+        check!(
+            named,
+            "the error has the layouts that have this size, and the word that was found instead of the magic"
+        );
     }
     check!(attach(env, 4, 4096, None) == Err(AddError::Misaligned), "a region must begin on a page boundary");
     check!(
@@ -58,14 +63,17 @@ pub(crate) fn a_region_without_a_stamp_is_named_by_its_size<E: Env>(env: &'stati
 pub(crate) fn another_generation_is_named_by_its_own_magic<E: Env>(env: &'static E) -> Outcome {
     env.lay_out()?;
     env.poke(env.me(), 0, 77)?;
-    // MKIPI003 and layouts like it have "MKIPI0" and two digits here, and then their version.
+    // Layouts of the family MKIPI0nn have the bytes "MKIPI0" and two digits at this place, and their version in the next word.
     let at = 264_232 / 8;
     env.poke(env.me(), at + 1, 0xffff_ffff_0000_0009)?;
     for number in [3, 0, 4, 12, 99] {
         let digits = 0x3030 + number / 10 * 0x100 + number % 10;
         env.poke(env.me(), at, 0x4d4b_4950_4930 << 16 | digits)?;
         let named = refused(StampError::Mkipi0nn { number: number as u8, version: 9 });
-        check!(attach(env, 0, 264_256, None) == named, "the error names MKIPI0nn, whatever its number");
+        check!(
+            attach(env, 0, 264_256, None) == named,
+            "the error names MKIPI0nn, with its two digits and version"
+        );
         check!(
             attach(env, 0, 264_232, None) != named,
             "the magic of MKIPI0nn is not read beyond the region's end"
@@ -77,10 +85,10 @@ pub(crate) fn another_generation_is_named_by_its_own_magic<E: Env>(env: &'static
         env.poke(env.me(), at, other)?;
         check!(
             attach(env, 0, 264_256, None) == none(264_256),
-            "a word that differs from the magic of MKIPI0nn is not named"
+            "a word that is not a magic of MKIPI0nn is not reported as that layout"
         );
     }
-    // mk-ipi's own first native link.
+    // Version 1 of mk-ipi's native link has the same magic.
     env.poke(env.me(), at, 0)?;
     env.poke(env.me(), 0, MAGIC)?;
     env.poke(env.me(), 1, 1 | 3 << 32)?;
@@ -95,11 +103,11 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     let total = env.geometry()?.total_size();
     check!(
         total == SMALL.lane(env.kernels(), env.kernels()) as u64 * 8,
-        "the total follows from lanes and lines"
+        "the total size follows from the numbers of lanes and lines"
     );
     env.poke(me, 0, MAGIC ^ 1)?;
     let none = StampError::NoStamp { found: MAGIC ^ 1, known: KnownLayouts::empty() };
-    check!(found(env) == refused(none), "every bit of the magic counts");
+    check!(found(env) == refused(none), "a magic with one wrong bit is refused");
     env.stamp(lanes, LINES, 256, total)?;
     env.poke(me, 1, 3 | 7 << 16 | lanes << 32)?;
     let other = StampError::Version(Version { major: 3, minor: 7 });
@@ -123,14 +131,14 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
         let bounds = StampError::Geometry { lanes, lines, max_len };
         check!(
             found(env) == refused(bounds),
-            "numbers that are out of bounds, or do not go together, are refused"
+            "numbers that are out of bounds, or too few lines for the longest message, are refused"
         );
     }
     for size in [0, total - 8, total + 8, u64::MAX] {
         env.stamp(lanes, LINES, 256, size)?;
         check!(
             found(env) == refused(StampError::Size(size)),
-            "a total that does not follow from the numbers is refused"
+            "a total size that does not follow from the numbers is refused"
         );
     }
     env.stamp(lanes, LINES, 256, total)?;
@@ -141,7 +149,7 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
         let asked = Some(shape.geometry(env.kernels())?);
         check!(
             attach(env, 0, total, asked) == Err(AddError::Geometry(geometry)),
-            "another geometry than the one asked for is refused"
+            "a region whose geometry is not the requested one is refused"
         );
     }
     let one = SMALL.geometry(1)?;
@@ -154,11 +162,14 @@ pub(crate) fn a_bad_stamp_is_refused<E: Env>(env: &'static E) -> Outcome {
     env.stamp(lanes, LINES, 440, total)?;
     env.poke(me, 1, 2 | 9 << 16 | lanes << 32)?;
     (4..8).try_for_each(|word| env.poke(me, word, u64::MAX))?;
-    check!(found(env) == Ok(()), "a later minor version and unknown words are accepted");
+    check!(
+        found(env) == Ok(()),
+        "another minor version, and other values in the last 32 bytes, are accepted"
+    );
     let layout = env.endpoint().instance(NOBODY).map(|nobody| nobody.region());
     check!(
         layout.is_ok_and(|region| region.map(PhysRange::len) == Some(total)),
-        "the region's length is the total in its stamp"
+        "the region's length is the total size in its stamp"
     );
     check!(env.endpoint().destroy_instance(NOBODY).is_ok(), "the instance can be destroyed");
     env.step()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases about messages on lanes: order, senders, numbers, many at a time.
+//! Cases about messages in lanes: their order, senders and numbers, and calls that send several messages at a time.
 
 use super::{control, header, hello, Native, BEGIN, LINES, LONG};
 use crate::env::{Env, Steps, TestHandler, TYPE};
@@ -11,8 +11,8 @@ use mk_ipi_core::SendError;
 
 pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'static E) -> Outcome {
     let handle = env.listen()?;
-    // The messages are sent by a life that continues; by one that ended before the receiver saw its HELLO; and by one whose First
-    // was answered only with Begin when the receiver died.
+    // Three rounds. First: the life that sends the messages continues. Second: it ends before the receiver has read its HELLO.
+    // Third: it also ends, but ANSWER already holds Begin, as if the receiver had died before it stored First there.
     for (again, half_answered) in [(false, false), (true, false), (true, true)] {
         env.lay_out()?;
         let (before, told) = (env.inbox().count(), env.peer_reports());
@@ -24,7 +24,7 @@ pub(crate) fn what_is_sent_before_the_receiver_is_up_arrives<E: Env>(env: &'stat
                 "a lane takes no more messages than it has lines for"
             );
             let lane = env.endpoint().lane_stats(E::id(1));
-            check!(lane.is_ok_and(|lane| lane.rung == 0), "a receiver that is not up is not rung");
+            check!(lane.is_ok_and(|lane| lane.rung == 0), "a receiver whose life has not begun is not rung");
             Ok(())
         })?;
         if half_answered {
@@ -64,7 +64,7 @@ pub(crate) fn many_lanes_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     env.step()?;
-    // Messages of all sizes: most take several lines, and some go past the end of the lane.
+    // Messages of up to 256 bytes: most take several lines, and some wrap from the last line to the first.
     for n in LONG..LONG + EACH {
         (0..env.kernels()).try_for_each(|to| env.send_number(to, n))?;
     }
@@ -74,7 +74,10 @@ pub(crate) fn many_lanes_lose_nothing<E: Env>(env: &'static E) -> Outcome {
     env.linger();
     check!(env.inbox().count() == before + total, "no message arrives twice");
     for kernel in 0..env.kernels() {
-        check!(env.in_order(before, kernel, LONG)? == EACH, "every sender's messages arrive, our own too");
+        check!(
+            env.in_order(before, kernel, LONG)? == EACH,
+            "the messages of every sender arrive, and those of our own kernel too"
+        );
     }
     for n in before..before + total {
         let lives = env.inbox().get(n).map(|got| got.lives);
@@ -134,7 +137,7 @@ pub(crate) fn native_sends_are_checked<E: Env>(env: &'static E) -> Outcome {
     check!(endpoint.stats().refused == refused + 4, "bad sends are counted as refused");
     let (cpu, _) = env.doorbell_of(env.next())?;
     let bytes = payload(env.seed(0), 8);
-    check!(endpoint.send_from_nmi(to, TYPE, &bytes[..8]) == Ok(1), "an NMI handler may send");
+    check!(endpoint.send_from_nmi(to, TYPE, &bytes[..8]) == Ok(1), "`send_from_nmi` sends a message");
     check!(endpoint.send_to_cpu(to, cpu, TYPE, &[]) == Ok(2), "an empty message can be sent to a named CPU");
     check!(env.until(|| env.inbox().count() == before + 2), "both messages arrive");
     let from = E::id((env.me() + env.kernels() - 1) % env.kernels());
@@ -147,7 +150,8 @@ pub(crate) fn native_sends_are_checked<E: Env>(env: &'static E) -> Outcome {
     env.unlisten(handle)
 }
 
-/// Kernel 0 sends to each of the others. Their callbacks answer with `answer`. Kernel 0 must get all answers.
+/// Kernel 0 sends a message to each of the other kernels. There the handler `answer` sends it back. Kernel 0 must get all
+/// answers.
 fn answers<E: Env>(env: &'static E, answer: TestHandler<E>) -> Outcome {
     env.go_native()?;
     let before = env.inbox().count();
@@ -177,7 +181,7 @@ fn answers<E: Env>(env: &'static E, answer: TestHandler<E>) -> Outcome {
 }
 
 pub(crate) fn a_callback_may_send_on_a_lane<E: Env>(env: &'static E) -> Outcome {
-    // The result needs no check here: if an answer is lost, kernel 0 fails.
+    // The handler need not check the result: if the send fails, the case fails at kernel 0.
     answers(env, TestHandler::new(env, |env, m| _ = env.endpoint().send(E::id(0), TYPE, m.payload())))
 }
 
@@ -189,7 +193,7 @@ pub(crate) fn many_are_sent_as_far_as_there_is_space<E: Env>(env: &'static E) ->
     env.go_native()?;
     let (before, handle) = (env.inbox().count(), env.listen()?);
     let endpoint = env.endpoint();
-    // Sends or posts `count` messages at once, 10 at most, with numbers from `first` on.
+    // Sends (if `send`) or posts `count` messages in one call, at most 10. Their numbers begin with `first`.
     let many = |first: u64, count: usize, send: bool| {
         let bytes: [_; 10] = core::array::from_fn(|n| payload(env.seed(first + n as u64), 256));
         let all: [_; 10] = core::array::from_fn(|n| &bytes[n][..super::len_of(first + n as u64)]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A case about what each kernel sees of the lives of the others.
+//! A case about the events that a kernel gets about the lives of another kernel: Up, Suspect, Alive and Dead.
 
 use super::{control, Native, LIFE};
 use crate::env::{Env, Steps};
@@ -16,7 +16,8 @@ pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'
         Ok(())
     };
     let look = |now| env.not_at(1, || tick(now));
-    // Each event about kernel 1 names both lives.
+    // Returns true if this event about kernel 1 was reported `what` times, each time with kernel 1's incarnation `theirs` and our
+    // own incarnation. Kernel 1 itself does not check this.
     let expect = |event: PeerEvent, theirs: Incarnation, what: usize| {
         let mine = |peer: mk_ipi_core::platform::Peer| {
             peer.id == E::id(1) && peer.theirs == Some(theirs) && peer.ours == first
@@ -26,7 +27,7 @@ pub(crate) fn goodbye_and_a_heartbeat_that_stands_still_are_seen<E: Env>(env: &'
                 && told.about(|peer, e| e == event && mine(peer)) == what)
     };
     env.step()?;
-    check!(env.peek(1, LIFE)? == 1, "LIFE is the incarnation");
+    check!(env.peek(1, LIFE)? == 1, "LIFE is the incarnation of the receiver");
     look(0)?;
     look(50)?;
     check!(expect(PeerEvent::Up(first), first, 1), "the receiver is reported as up, once");
