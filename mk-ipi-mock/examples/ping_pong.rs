@@ -13,13 +13,13 @@ const PONG: InstanceId = InstanceId::new(1);
 const BALL: MessageType = MessageType(1);
 
 fn main() -> Result<(), Failure> {
-    // Two kernels, on the CPUs with the physical ids 0 and 4. Each has attached the other.
+    // A machine with two kernels, on the CPUs with the physical ids 0 and 4. Each kernel has attached the other.
     let machine = Machine::builder().kernel(&[0]).kernel(&[4]).trace().build();
     let geometry = Geometry::default_for(2).expect("2 is a number of lanes");
     let [ping, pong] = machine.link_native(geometry);
 
-    // Pong sends back each message that arrives. Ping counts the messages that return. Both do so in deferred work, after the
-    // interrupt.
+    // Pong's handler sends back each message that arrives. Ping's handler counts the messages that return. The core calls both
+    // handlers in deferred work, after the interrupt.
     let racket = Arc::downgrade(&pong);
     let hit = Callback::new(move |ball| {
         let pong = racket.upgrade().expect("pong outlives the run");
@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
     });
     let _counts = ping.register(BALL, catch).expect("room for a handler");
 
-    // Every CPU runs this code. Pong's kernel only takes interrupts.
+    // Every CPU runs this code. On the CPU of pong's kernel the loop does nothing: that CPU only takes interrupts.
     let report = machine.run(|cpu| {
         for round in (0..5).filter(|_| cpu.kernel() == 0) {
             ping.send(PONG, BALL, b"hello from CPU 0").expect("there is room for a ball");

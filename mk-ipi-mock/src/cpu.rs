@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU: a thread that takes steps and interrupts, and can stop at any access.
+//! A CPU of the machine: a thread that executes code in steps, takes interrupts, and can be stopped at any access.
 
 use crate::notes::NoteKind;
 use crate::report::Step;
@@ -16,27 +16,31 @@ thread_local! {
     static CURRENT: OnceCell<Cpu> = const { OnceCell::new() };
 }
 
-/// The payload with which the stack of a stopped CPU unwinds.
+/// The panic payload with which a CPU unwinds its stack, when its kernel was stopped or the run has ended.
 struct Stopped;
 
-/// Calls `f` with the CPU that this thread runs, or with `None` if this thread is no CPU.
+/// Calls `f` with the CPU of this thread, or with `None` if this thread is not a CPU.
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
     CURRENT.with(|current| f(current.get()))
 }
 
-/// Does what must happen before an access to `word`. Returns false if the access must have no effect.
+/// The watcher of `MockWord`: does the step before an access to `word`. Returns false if the access must have no effect.
 fn access(word: &MockWord, what: Step, value: u64) -> bool {
     with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, what, value, true)))
 }
 
-/// The CPU that runs the closure given to [`Machine::run`](crate::Machine::run).
+/// A CPU of the machine. [`Machine::run`](crate::Machine::run) passes it to the closure that runs on this CPU.
 pub struct Cpu {
     shared: Arc<Shared>,
+    /// The number of the CPU in the machine.
     number: usize,
+    /// True if interrupts are on.
     enabled: Cell<bool>,
-    /// How many handlers are running, one nested in the other.
+    /// The number of interrupt handlers that are running, nested in each other.
     depth: Cell<u32>,
+    /// True while deferred work runs.
     deferring: Cell<bool>,
+    /// The number of interrupts that were taken and of runs of deferred work.
     taken: Cell<u64>,
 }
 
@@ -83,32 +87,32 @@ impl Cpu {
         &self.shared.cpus[self.number]
     }
 
-    /// Its physical id.
+    /// Returns the physical id of this CPU.
     pub fn id(&self) -> PhysCpuId {
         self.state().id
     }
 
-    /// The number of its kernel, in the order of the builder.
+    /// Returns the number of this CPU's kernel.
     pub fn kernel(&self) -> usize {
         self.state().kernel
     }
 
-    /// Its number within its kernel.
+    /// Returns the number of this CPU within its kernel, from 0.
     pub fn index(&self) -> usize {
         self.state().index
     }
 
-    /// How often its kernel was started again.
+    /// Returns how often this CPU's kernel was started again: 0 in its first life.
     pub fn incarnation(&self) -> u32 {
         self.shared.kernels[self.kernel()].incarnation()
     }
 
-    /// A number from the machine's seed.
+    /// Returns a random number, from the generator that was started with the machine's seed.
     pub fn random(&self) -> u64 {
         self.shared.random()
     }
 
-    /// True if interrupts are on.
+    /// Returns true if the interrupts of this CPU are on.
     pub fn interrupts_enabled(&self) -> bool {
         self.enabled.get()
     }
@@ -119,21 +123,22 @@ impl Cpu {
         self.enabled.replace(false)
     }
 
-    /// Switches interrupts on and takes those that are pending, also inside a handler.
+    /// Switches interrupts on, and takes the pending ones. A handler can call this too; then it is interrupted.
     pub fn enable_interrupts(&self) {
         self.enabled.set(true);
         self.step(Step::InterruptsOn, None);
     }
 
-    /// One turn of a wait: lets another CPU run, if one can. This counts as a step.
+    /// Lets another CPU run, if one can. Call it in each iteration of a loop that waits. It counts as a step.
     pub fn relax(&self) {
         self.step(Step::Relax, None);
     }
 
-    /// Switches interrupts on and sleeps until an interrupt was taken, like `sti; hlt`. No interrupt can come between the two.
+    /// Switches interrupts on, and sleeps until this CPU has taken an interrupt or has run deferred work, like `sti; hlt`. An
+    /// interrupt between the two actions wakes the CPU too.
     ///
-    /// As on the real machine, a CPU that comes here with interrupts on can take one just before it sleeps, and then sleeps
-    /// although its condition has come true. So switch interrupts off, check the condition, then call this.
+    /// Switch interrupts off and check your condition before you call this. If interrupts are on at the call, the CPU can take
+    /// the interrupt before it sleeps, as on a real machine. Then it sleeps although the condition is already true.
     pub fn idle(&self) {
         self.step(Step::Idle, None);
         self.enabled.set(true);
@@ -147,9 +152,10 @@ impl Cpu {
         }
     }
 
-    /// Sleeps with interrupts on until `done` is true. It checks `done` with interrupts off, so that no wake-up is missed.
+    /// Sleeps until `done` returns true. It calls `done` with interrupts off, so that no wake-up is missed. At the end interrupts
+    /// are on.
     ///
-    /// Interrupts of this CPU must make `done` true: nothing else wakes it. Interrupts are on afterwards.
+    /// `done` must become true in an interrupt or in deferred work of this CPU, because nothing else wakes the CPU.
     pub fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
             self.disable_interrupts();
@@ -169,8 +175,8 @@ impl Cpu {
         }
     }
 
-    /// Returns true if this CPU goes on. If its kernel stopped or the run ended, this starts to unwind. Returns false if it
-    /// unwinds already.
+    /// Returns true if this CPU can continue. If its kernel was stopped or the run has ended, this starts to unwind the stack.
+    /// Returns false if the stack is already being unwound.
     fn alive(&self) -> bool {
         if std::thread::panicking() {
             return false;
@@ -191,7 +197,8 @@ impl Cpu {
         self.alive()
     }
 
-    /// Does the step of an access to memory or to a doorbell. A fault can stop the kernel at it.
+    /// Does the step before an access to memory or before a ring, and counts it for the faults that stop the kernel. Returns
+    /// false if the access must have no effect.
     fn counted_step(&self, what: Step, at: Option<PhysAddr>) -> bool {
         if !self.step(what, at) {
             return false;
@@ -206,8 +213,8 @@ impl Cpu {
         self.alive()
     }
 
-    /// Does the step before an access. `value` is what the access will store. If `mapped`, the kernel must have mapped the
-    /// word. Returns false if the access must have no effect.
+    /// Does the step before an access. `value` is the value that the access will store. If `mapped` is true, panics unless the
+    /// kernel has mapped the word. Returns false if the access must have no effect.
     pub(crate) fn access(&self, word: &MockWord, what: Step, value: u64, mapped: bool) -> bool {
         let at = self.shared.memory.address_of(word);
         let alive = self.counted_step(what, at);
@@ -231,17 +238,17 @@ impl Cpu {
         }
     }
 
-    /// Its machine.
+    /// Returns the state of this CPU's machine.
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Its number within the machine, if that is `shared`.
+    /// Returns the number of this CPU in the machine, or `None` if `shared` is another machine.
     pub(crate) fn number_in(&self, shared: &Arc<Shared>) -> Option<usize> {
         Arc::ptr_eq(&self.shared, shared).then_some(self.number)
     }
 
-    /// Takes interrupts and runs deferred work while interrupts are on and something is pending.
+    /// Takes pending interrupts and runs scheduled deferred work, if interrupts are on, until nothing is pending.
     fn take_pending(&self) {
         while self.enabled.get() && self.alive() {
             if let Some(vector) = self.state().irr.take() {

@@ -1,78 +1,81 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Faults that a test can order.
+//! Faults that a test can inject.
 
 use mk_ipi_abi::{PhysCpuId, PhysRange};
 
-/// At which occasions a fault happens.
+/// When a fault happens. A doorbell fault counts the doorbells that match its `from` and `to`. A scribble counts the steps of the
+/// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At the n-th occasion, counted from 1. The occasions are the machine's steps, or the doorbells that the fault covers.
+    /// At the n-th such doorbell or step, counted from 1. For doorbells the count begins when the fault is injected.
     Nth(u64),
-    /// At each occasion with probability 1 / n. The seed decides.
+    /// At each such doorbell or step with probability 1 / n. The seed decides.
     OneIn(u32),
 }
 
 /// What happens to a doorbell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoorbellFault {
-    /// It never arrives; the sender sees success.
+    /// It never arrives, but `ring` returns success.
     Lost,
-    /// It arrives this many steps later, or when nothing else is left to run.
+    /// It arrives this many steps later. If all CPUs sleep before that step, the machine moves its time forward to that step.
     Late(u64),
-    /// It arrives again once its handler has returned.
+    /// It arrives, and arrives a second time when its handler has returned.
     Doubled,
 }
 
-/// A fault that a test orders.
+/// A fault that a test injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A doorbell is lost, late or doubled.
     Doorbell {
-        /// Only from this CPU.
+        /// The fault matches only doorbells that this CPU rings. `None` matches all CPUs.
         from: Option<PhysCpuId>,
-        /// Only to this CPU.
+        /// The fault matches only doorbells to this CPU. `None` matches all CPUs.
         to: Option<PhysCpuId>,
-        /// Which of these doorbells.
+        /// To which of the matching doorbells the fault happens.
         when: When,
-        /// What happens to it.
+        /// What happens to such a doorbell.
         what: DoorbellFault,
     },
-    /// A word of memory changes, as if a hostile CPU had written it.
+    /// A word of memory is overwritten, as if by a hostile CPU.
     Scribble {
-        /// At which steps of the machine it happens.
+        /// At which steps of the machine this happens.
         when: When,
-        /// The seed chooses a word from this range.
+        /// The seed chooses a word from this range. The range must be in the machine's memory.
         range: PhysRange,
-        /// The value that is written. With `None` the seed chooses it.
+        /// The value that is written. With `None` the seed chooses the value.
         value: Option<u64>,
     },
-    /// A kernel stops for good at its n-th access of this incarnation, counted from 1: that access and all
-    /// later ones have no effect. A `ring` is an access too. (In [`Mode::Free`](crate::Mode::Free) its other
-    /// CPUs can finish the access that they have begun.)
+    /// A kernel stops at its n-th access of this incarnation, counted from 1. That access and all later ones have no
+    /// effect, until the kernel is started again. A `ring` is an access too. (In [`Mode::Free`](crate::Mode::Free)
+    /// other CPUs of the kernel can finish an access that they have begun.)
     Stop {
-        /// Which kernel.
+        /// The number of the kernel.
         kernel: usize,
-        /// Which access.
+        /// The number of the access.
         access: u64,
     },
-    /// As `Stop`, but counts only what others can see: stores, exchanges and rings.
+    /// The same as `Stop`, but only accesses that other kernels can see are counted: stores, compare-and-swaps and
+    /// rings.
     StopAtStore {
-        /// Which kernel.
+        /// The number of the kernel.
         kernel: usize,
-        /// Which store.
+        /// The number of the store, compare-and-swap or ring.
         store: u64,
     },
 }
 
-/// An ordered fault, and how many occasions it has had.
+/// An injected fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActiveFault {
     pub fault: Fault,
+    /// The number of matching doorbells so far.
     pub seen: u64,
 }
 
 impl When {
-    /// True if the fault happens at the `nth` occasion.
+    /// Returns true if the fault happens at the `nth` doorbell or step.
     pub(crate) fn hits(self, nth: u64, rng: &mut fastrand::Rng) -> bool {
         match self {
             Self::Nth(n) => n == nth,

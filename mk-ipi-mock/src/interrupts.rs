@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The interrupts that are pending at one CPU.
+//! The interrupt request register of a CPU: its pending interrupts.
 
 use mk_ipi_abi::Vector;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ pub(crate) struct Irr([AtomicU64; 4]);
 impl Irr {
     /// Makes `vector` pending. Returns true if it was pending already.
     ///
-    /// SYNC POINT: doorbell. Release here and acquire in `take` carry the sender's stores (SPEC O-1).
+    /// SYNC POINT: doorbell. With the release here and the acquire in `take`, the handler sees the sender's stores (SPEC O-1).
     pub fn set(&self, vector: Vector) -> bool {
         let bit = 1 << (vector.get() % 64);
         self.0[usize::from(vector.get() / 64)].fetch_or(bit, Ordering::AcqRel) & bit != 0
     }
 
-    /// Takes the highest pending vector. Only the CPU that owns this register calls it.
+    /// Returns the highest pending vector, which is then not pending any more. Only the CPU that owns this register calls it.
     ///
     /// SYNC POINT: doorbell.
     pub fn take(&self) -> Option<Vector> {
@@ -30,7 +30,7 @@ impl Irr {
         })
     }
 
-    /// True if any vector is pending.
+    /// Returns true if any vector is pending.
     pub fn any(&self) -> bool {
         self.0.iter().any(|word| word.load(Ordering::Acquire) != 0)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's record of a kernel: whether it lives, what it has mapped, which handlers it has set.
+//! The machine's record of a kernel: whether it is stopped, which memory it has mapped, and which handlers it has set.
 
 use crate::memory::{lock, pages_of, MEMORY_START};
 use crate::report::Step;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 
 type Routine = Arc<dyn Fn() + Send + Sync>;
 
-/// A region that a kernel's observer saw.
+/// A call of `Observer` about a region, with the instance to which the region belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionEvent {
-    /// It was added.
+    /// A call of `region_added`.
     Added(InstanceId, PhysRange),
-    /// It was removed.
+    /// A call of `region_removed`.
     Removed(InstanceId, PhysRange),
 }
 
@@ -24,20 +24,21 @@ pub enum RegionEvent {
 pub(crate) struct KernelState {
     number: usize,
     pub cpus: Vec<PhysCpuId>,
-    /// The number of its first CPU in the machine.
+    /// The number that the kernel's first CPU has in the machine.
     pub first_cpu: usize,
     dead: AtomicBool,
     incarnation: AtomicU32,
-    /// The instance that it booted as, plus one; 0 if none.
+    /// The instance id with which the kernel booted, plus 1; 0 if it has not booted.
     pub instance: AtomicU32,
-    /// The range of the directory that it reads, if it reads one.
+    /// The range of the directory that the kernel reads, if it reads one.
     pub directory: Mutex<Option<PhysRange>>,
-    /// How many accesses it has made, and how many of them others can see.
+    /// The number of accesses that this incarnation has made, and the number of those that other kernels can see.
     pub clocks: [AtomicU64; 2],
-    /// How many accesses it has made with interrupts off.
+    /// The number of accesses that the kernel has made with interrupts off, in all its incarnations.
     pub masked: AtomicU64,
+    /// The kernel stops when a counter in `clocks` reaches the number at the same place here.
     stop_at: [AtomicU64; 2],
-    /// How many mappings each page has: for reading only, and for reading and writing.
+    /// For each page of memory: the number of this kernel's read-only mappings, and of its mappings for reading and writing.
     pages: Vec<[AtomicU32; 2]>,
     pub mappings: Mutex<Vec<(PhysRange, Access)>>,
     pub private: Mutex<Vec<PhysRange>>,
@@ -50,7 +51,7 @@ pub(crate) struct KernelState {
     pub unhandled: Mutex<Vec<Unhandled>>,
 }
 
-/// A message that no handler took: its sender if that is known, its type and its payload.
+/// A message for whose type no handler was registered: its sender if that is known, its type and its payload.
 pub type Unhandled = (Option<InstanceId>, MessageType, Vec<u8>);
 
 impl KernelState {
@@ -91,7 +92,7 @@ impl KernelState {
         self.incarnation.load(Ordering::Relaxed)
     }
 
-    /// Makes the kernel stop at this access, or at this store.
+    /// Makes the kernel stop at this access or at this store, whichever comes first.
     pub fn stop_at(&self, access: u64, store: u64) {
         [access, store].iter().zip(&self.stop_at).for_each(|(n, at)| _ = at.fetch_min(*n, Ordering::Relaxed));
     }
@@ -109,7 +110,9 @@ impl KernelState {
         self.clocks.iter().zip(&self.stop_at).take(seen).filter(|pair| hits(*pair)).count() != 0
     }
 
-    /// Resets the kernel, as power off and on does: only the contents of memory are left from the former life.
+    /// Begins the next incarnation of the kernel: drops its handlers and mappings, and clears its list of regions, its counters
+    /// of accesses and the faults that stop it. What a test has set or not fetched yet stays: events, `stops`, private memory,
+    /// refused maps, and the directory's range.
     pub fn reset(&self) {
         self.forget_code();
         lock(&self.mappings).clear();
@@ -121,7 +124,7 @@ impl KernelState {
         self.set_dead(false);
     }
 
-    /// Drops the handlers. They can hold a reference to the machine itself.
+    /// Drops the handlers. A handler can hold a reference to the machine, so the machine would otherwise never be dropped.
     pub fn forget_code(&self) {
         let vectors = std::mem::take(&mut *lock(&self.vectors));
         let deferred = lock(&self.deferred).take();
@@ -144,7 +147,7 @@ impl KernelState {
         }
     }
 
-    /// Panics if this kernel may not do `what` at `at`.
+    /// Panics if this kernel has not mapped the page at `at`, or has mapped it read-only and `what` is not a load.
     pub fn check_access(&self, at: PhysAddr, what: Step) {
         let page = usize::try_from((at.0 - MEMORY_START.0) / PAGE_SIZE).expect("LP64");
         let [read, both] = &self.pages[page];
@@ -154,6 +157,7 @@ impl KernelState {
         assert!(only_loads, "kernel {}: {what:?} at {:#x}, which it mapped read-only", self.number, at.0);
     }
 
+    /// Applies `change` to the number of mappings of each page of `range`.
     pub fn count_pages(&self, range: PhysRange, access: Access, change: impl Fn(&AtomicU32) -> u32) {
         for counts in &self.pages[pages_of(range)] {
             change(&counts[usize::from(access == Access::ReadWrite)]);

@@ -1,37 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine in a process: several kernels, each on CPUs of its own, with shared memory and interrupts.
+//! A simulated machine in one process: several kernels, each on CPUs of its own, with shared memory and interrupts.
 //!
 //! Each CPU is a thread. Every access to shared memory goes through [`MockWord`]. So at each access the machine can let
-//! another CPU run, take an interrupt, or stop a kernel, as can happen on a real machine. In [`Mode::Stepped`] one CPU
-//! runs at a time, and a seed decides which; the same seed gives the same run. In [`Mode::Free`] the threads run side by
-//! side. [`Fault`]s can be ordered before a run and during it.
+//! another CPU run, take an interrupt, or stop a kernel, as can happen on a real machine. In [`Mode::Stepped`] only one CPU
+//! runs at a time, and a seed decides which one. The same seed gives the same run. In [`Mode::Free`] the threads run in
+//! parallel. A test can inject [`Fault`]s before a run and during a run.
 //!
 //! # What the machine does
 //!
-//! - A vector that is pending is not counted twice; the highest pending vector is taken first.
-//! - An interrupt is taken at an access, at [`Cpu::relax`], at [`Cpu::idle`], and where interrupts are switched on. Its
-//!   handler runs on the stack of the code that it interrupts. It is never taken while interrupts are off, and its
-//!   handler starts with them off.
-//! - The entry code acknowledges (EOI) before the handler runs: a ring meanwhile is pending, not lost.
+//! - If a CPU is rung several times at one vector before it takes the interrupt, it takes only one interrupt. Of several
+//!   pending vectors it takes the highest first.
+//! - A CPU takes interrupts at an access, at [`Cpu::relax`], at [`Cpu::idle`], and when interrupts are switched on. The
+//!   handler runs on the stack of the code that it interrupts. A CPU takes no interrupt while its interrupts are off. A
+//!   handler starts with interrupts off.
+//! - The machine acknowledges the interrupt (EOI) before it calls the handler. So a doorbell that rings while the handler
+//!   runs causes another interrupt after it.
 //! - Deferred work runs after the outermost handler, with interrupts on.
-//! - Physical memory is checked. These are panics, which [`Machine::run`] reports: an access by a kernel that has not
-//!   mapped the page, a store to a page that it mapped read-only, an `unmap` without `map`, a double `free`, and a `free`
-//!   of mapped memory.
-//! - Memory from a pool is full of [`POISON_ALLOC`], and memory that was given back is full of [`POISON_FREE`].
+//! - The machine checks the use of physical memory. These faults panic, and [`Machine::run`] reports the panic: an access to
+//!   a page that the kernel has not mapped, a store to a page that it has mapped read-only, an `unmap` without `map`, a
+//!   double `free`, and a `free` of mapped memory.
+//! - Each word of newly allocated memory is [`POISON_ALLOC`]. Each word of memory that was given back is [`POISON_FREE`].
 //! - If a kernel has mapped a page both read-only and for writing, it can store to the page through either mapping.
 //!
-//! # What it cannot show
+//! # What the machine cannot show
 //!
-//! Stepped mode is sequentially consistent: a missing barrier has no effect there. (The models under loom find
-//! it.) Code between two accesses runs without interruption, so a loop that waits must call `relax`.
+//! Stepped mode is sequentially consistent, so a missing barrier has no effect in it. (The loom models of `mk-ipi-core`
+//! find missing barriers.) Between two accesses a CPU takes no interrupt, and in stepped mode no other CPU runs. So a loop
+//! that waits must call `relax`.
 //!
 //! # The modules
 //!
-//! Each uses only those that come before it in this list: `report`, `fault`, `interrupts`, `word`, `memory`, `notes`,
-//! `kernel`, `sched`, `cpu`, `platform`, `machine`, `link`, `trace`.
+//! Each module uses only modules that come before it in this list: `report`, `fault`, `interrupts`, `word`, `memory`,
+//! `notes`, `kernel`, `sched`, `cpu`, `platform`, `machine`, `link`, `trace`.
 #![expect(clippy::disallowed_types, reason = "kernels do not link this scheduler")]
-#![expect(clippy::indexing_slicing, reason = "own tables; a wrong index is a bug of the mock and may panic")]
-#![expect(clippy::panic, clippy::expect_used, reason = "a test machine stops the test")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "only tables of the mock; a wrong index is a bug of the mock, and may panic"
+)]
+#![expect(clippy::panic, clippy::expect_used, reason = "a panic ends the test, as it must")]
 #![expect(clippy::arithmetic_side_effects, reason = "overflow panics, as in every profile")]
 
 mod cpu;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The endpoint of `mk-ipi-core`, on a kernel of this machine.
+//! Endpoints of `mk-ipi-core` on the kernels of the machine, and functions that connect them.
 
 use crate::machine::Machine;
 use crate::platform::MockPlatform;
@@ -9,11 +9,11 @@ use mk_ipi_abi::{Incarnation, InstanceId, PhysRange, Vector};
 use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig, Message, SlotPolicy};
 use std::sync::Arc;
 
-/// A kernel's endpoint.
+/// The type of a kernel's endpoint, with handlers of type [`Callback`].
 pub type Link = Endpoint<MockPlatform, Callback>;
 
-/// A handler: a closure that the registry owns. A closure that uses its own [`Link`] must hold a weak reference to it, else both
-/// leak.
+/// A handler that is a closure. The endpoint owns it while it is registered. If the closure uses the [`Link`] at which it is
+/// registered, it must hold a weak reference to it. With a strong reference neither of them would ever be dropped.
 #[derive(Clone)]
 pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
@@ -37,8 +37,8 @@ impl Handler for Callback {
 }
 
 impl MockPlatform {
-    /// Does what a kernel does at boot: makes an endpoint, identifies it, and makes vector [`Vector::RFC_V2`] and the deferred
-    /// work call it.
+    /// Boots this kernel as instance `id`: makes an endpoint, calls its `identify`, and sets its `on_interrupt` as the handler of
+    /// vector [`Vector::RFC_V2`] and its `run_deferred` as the deferred work.
     pub fn boot(&self, id: InstanceId, incarnation: Incarnation) -> Arc<Link> {
         let link = Arc::new(Link::new(self.clone()));
         self.booted_as(id);
@@ -51,8 +51,8 @@ impl MockPlatform {
         link
     }
 
-    /// The configuration of this kernel as instance `id`: rung at its first CPU, with a slot for each physical id up to its
-    /// highest.
+    /// Returns the configuration of this kernel as instance `id`, with a region of slots. It is rung at its first CPU. There is a
+    /// slot for each physical CPU id from 0 to the highest id of its CPUs.
     pub fn config(&self, id: InstanceId, incarnation: Incarnation, policy: SlotPolicy) -> InstanceConfig<'_> {
         let cpus = self.cpus();
         let highest = cpus.iter().map(|cpu| cpu.0).max().unwrap_or(0);
@@ -61,7 +61,7 @@ impl MockPlatform {
         InstanceConfig { link, ..self.native_config(id, incarnation) }
     }
 
-    /// The configuration of this kernel as instance `id`: rung at its first CPU, with a native region.
+    /// Returns the configuration of this kernel as instance `id`, with a native region. It is rung at its first CPU.
     pub fn native_config(&self, id: InstanceId, incarnation: Incarnation) -> InstanceConfig<'_> {
         let (cpus, vector, link) = (self.cpus(), Vector::RFC_V2, LinkConfig::Native(None));
         InstanceConfig { id, incarnation, cpus, doorbell_cpu: cpus[0], vector, link, one_doorbell: false }
@@ -69,11 +69,12 @@ impl MockPlatform {
 }
 
 impl Machine {
-    /// Boots every kernel, kernel `k` as instance `k`. Each has a region of slots, and all kernels attach all of them.
+    /// Boots every kernel: kernel `k` is instance `k`, in its first incarnation. Each gets a region of slots, and every kernel
+    /// attaches all instances.
     ///
     /// # Panics
     ///
-    /// If the machine does not have exactly `N` kernels, at most 256, or has not enough memory for the regions.
+    /// If the number of kernels is not `N`, is above 256, or there is too little memory for the regions.
     pub fn link<const N: usize>(&self, policy: SlotPolicy) -> [Arc<Link>; N] {
         self.link_all(|id, kernel| {
             let config = kernel.config(id, Incarnation::FIRST, policy);
@@ -82,11 +83,11 @@ impl Machine {
         })
     }
 
-    /// As [`link`](Self::link), with native regions of `geometry`.
+    /// Does the same as [`link`](Self::link), with native regions of this geometry.
     ///
     /// # Panics
     ///
-    /// As `link`, and if there are fewer lanes than kernels.
+    /// In the cases in which `link` panics, and if the geometry has fewer lanes than there are kernels.
     pub fn link_native<const N: usize>(&self, geometry: Geometry) -> [Arc<Link>; N] {
         self.link_all(|id, kernel| {
             let config = kernel.native_config(id, Incarnation::FIRST);

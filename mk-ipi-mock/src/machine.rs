@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine: how it is built and run, and how a test changes it from outside.
+//! The machine: functions that build it and run it, and functions by which a test changes it.
 
 use crate::cpu::{with_current, Cpu};
 use crate::fault::Fault;
@@ -27,7 +27,7 @@ pub struct Builder {
     trace: bool,
 }
 
-/// A machine. Dropping it drops the handlers of its kernels.
+/// A simulated machine. When it is dropped, the handlers of its kernels are dropped too.
 pub struct Machine {
     shared: Arc<Shared>,
 }
@@ -39,43 +39,44 @@ impl core::fmt::Debug for Machine {
 }
 
 impl Builder {
-    /// Adds a kernel with CPUs of these physical ids.
+    /// Adds a kernel whose CPUs have these physical ids. Kernels get the numbers 0, 1, 2... in the order of the calls.
     pub fn kernel(mut self, cpus: &[u64]) -> Self {
         self.kernels.push(cpus.to_vec());
         self
     }
 
-    /// Sets how the CPUs share the time. The default is stepped, with seed 0.
+    /// Sets how the CPUs are scheduled. The default is [`Mode::Stepped`] with seed 0.
     pub const fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Sets the number of pages of memory, from [`MEMORY_START`] on. The default is 256.
+    /// Sets the number of pages of physical memory. Memory begins at [`MEMORY_START`]. The default is 256 pages.
     pub const fn memory(mut self, pages: usize) -> Self {
         self.pages = pages;
         self
     }
 
-    /// Sets aside a pool of `pages` for `instance`.
+    /// Reserves a pool of `pages` pages for the region of `instance`.
     pub fn pool(mut self, instance: InstanceId, pages: u64) -> Self {
         self.pools.push((instance, pages * PAGE_SIZE));
         self
     }
 
-    /// Orders a fault.
+    /// Injects a fault into the machine from its start.
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
         self
     }
 
-    /// Sets the number of steps after which a run fails. The default is 2 million in stepped mode, and no limit in free mode.
+    /// Makes a run fail when the machine has taken `steps` steps, in all its runs together. The default is 2 million in stepped
+    /// mode, and no limit in free mode.
     pub const fn step_limit(mut self, steps: u64) -> Self {
         self.step_limit = Some(steps);
         self
     }
 
-    /// Keeps notes of what happens, for [`Machine::chrome_trace`].
+    /// Records stores, doorbells and interrupts, for [`Machine::chrome_trace`].
     pub const fn trace(mut self) -> Self {
         self.trace = true;
         self
@@ -85,7 +86,8 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// If there is no kernel, a kernel has no CPU, two CPUs have the same id, or the pools do not fit into the memory.
+    /// If there is no kernel, a kernel has no CPU, two CPUs have the same id, an instance has two pools, a pool has no pages, or
+    /// the pools do not fit into the memory.
     pub fn build(self) -> Machine {
         let mut cpus: Vec<CpuState> = Vec::new();
         let mut kernels = Vec::new();
@@ -112,7 +114,7 @@ impl Builder {
 }
 
 impl Machine {
-    /// A builder without kernels: add them.
+    /// Returns a builder without kernels. Add at least one with [`Builder::kernel`].
     pub const fn builder() -> Builder {
         Builder {
             mode: Mode::Stepped { seed: 0 },
@@ -125,31 +127,35 @@ impl Machine {
         }
     }
 
-    /// Kernel number `kernel`, in the order of the builder.
+    /// Returns the platform of kernel number `kernel`. Kernels are numbered in the order of the calls of [`Builder::kernel`].
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If the machine has no kernel with this number.
     pub fn kernel(&self, kernel: usize) -> MockPlatform {
         assert!(kernel < self.shared.kernels.len(), "no kernel {kernel}");
         MockPlatform::new(self.shared.clone(), kernel)
     }
 
-    /// All kernels, in the order of the builder.
+    /// Returns the platforms of all kernels, in the order of the calls of [`Builder::kernel`].
     pub fn kernels(&self) -> impl Iterator<Item = MockPlatform> + '_ {
         (0..self.shared.kernels.len()).map(|kernel| self.kernel(kernel))
     }
 
-    /// Runs `code` on every CPU, until it has returned on each and no interrupt is pending.
+    /// Runs `code` on every CPU. Returns when `code` has returned on each CPU, and no interrupt or deferred work is pending.
     ///
-    /// A CPU begins with interrupts on. If its kernel was started again, it begins with interrupts off, because it has no
-    /// handlers yet. A CPU whose code has returned goes on taking interrupts. A CPU whose kernel stops unwinds, drops what it
-    /// owns without effect on shared memory, and runs `code` again if its kernel is started again. A machine can run several
-    /// times, one after another.
+    /// A CPU begins with interrupts on. If its kernel was started again, the CPU begins with interrupts off, because the kernel
+    /// has no handlers yet. A CPU whose code has returned continues to take interrupts. If a kernel stops, the stacks of its CPUs
+    /// unwind. Meanwhile their accesses have no effect. If the kernel is started again, its CPUs run `code` again. `run` can be
+    /// called several times, one after another.
     ///
     /// # Errors
     ///
-    /// A deadlock, too many steps, or a panic of a CPU's code.
+    /// A deadlock, too many steps, or a panic of a CPU's code. See [`Cause`](crate::Cause).
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread has not built the machine.
     pub fn run(&self, code: impl Fn(&Cpu) + Sync) -> Result<Report, Failure> {
         assert!(
             std::thread::current().id() == self.shared.builder,
@@ -172,24 +178,25 @@ impl Machine {
         self.shared.finish()
     }
 
-    /// Orders a fault. This can be called at any time.
+    /// Injects a fault. This can be called before a run and during a run.
     pub fn fault(&self, fault: Fault) {
         self.shared.order(fault);
     }
 
-    /// Stops a kernel for good: nothing that its CPUs do later has an effect. A CPU that stops its own kernel stops at once.
+    /// Stops a kernel: nothing that its CPUs do later has an effect, until the kernel is started again. A CPU that stops its own
+    /// kernel stops inside this call.
     pub fn stop_kernel(&self, kernel: usize) {
         self.shared.kill(kernel);
         with_current(|cpu| cpu.into_iter().for_each(Cpu::relax));
     }
 
-    /// True if a kernel was stopped and not started again.
+    /// Returns true if the kernel was stopped and not started again.
     pub fn is_stopped(&self, kernel: usize) -> bool {
         self.shared.kernels[kernel].dead()
     }
 
-    /// Starts a stopped kernel again: a new incarnation, without handlers or mappings. If a CPU calls this, it waits
-    /// until all CPUs of the former life are off. Then these run their code again.
+    /// Starts a stopped kernel again, as its next incarnation, without handlers and mappings. This call waits until each CPU of
+    /// the kernel has left the code of the former life. Then these CPUs run the code again.
     ///
     /// # Panics
     ///
@@ -201,49 +208,59 @@ impl Machine {
         }
     }
 
-    /// Reserves `len` bytes of memory, rounded up to pages, which no pool and nothing else uses.
+    /// Reserves `len` bytes of memory, rounded up to whole pages. Nothing else uses this memory, and it is never given back.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is 0, or the machine has too little memory left.
     pub fn reserve(&self, len: u64) -> PhysRange {
         self.shared.memory.reserve(len)
     }
 
-    /// Makes an empty native region, as a host does: it is stamped, and no life has begun in it.
+    /// Reserves memory, and makes it an empty native region, as a host does: it has a stamp, and all other bytes are 0.
     pub fn native_region(&self, geometry: Geometry) -> PhysRange {
         let region = self.reserve(geometry.total_size());
         self.make_native_region(region, geometry);
         region
     }
 
-    /// Makes this range an empty native region, whatever it was before and whichever kernel has it mapped.
+    /// Makes this range an empty native region: it writes a stamp, and zeros after it. It does not check what the range was used
+    /// for, or whether a kernel has it mapped.
     pub fn make_native_region(&self, region: PhysRange, geometry: Geometry) {
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         let words = (0..region.len()).step_by(8).map(|at| PhysAddr(region.start().0 + at));
         words.zip(stamp.into_iter().chain(std::iter::repeat(0))).for_each(|(at, value)| self.poke(at, value));
     }
 
-    /// How often this CPU was rung, in all runs of the machine.
+    /// Returns how often this CPU was rung, in all runs of the machine. Lost doorbells count too.
     ///
     /// # Panics
     ///
-    /// If there is no such CPU.
+    /// If the machine has no CPU with this id.
     pub fn doorbells_at(&self, cpu: PhysCpuId) -> u64 {
         let found = self.shared.cpus.iter().find(|known| known.id == cpu).expect("a CPU of the machine");
         found.rung.load(Ordering::Relaxed)
     }
 
-    /// The range of all memory.
+    /// Returns the range of all physical memory.
     pub fn memory(&self) -> PhysRange {
         let len = self.shared.memory.pages() as u64 * PAGE_SIZE;
         PhysRange::new(MEMORY_START, len).expect("a machine has memory")
     }
 
-    /// Reads the word at `at`, whether it is mapped or not, as a debugger or a hostile CPU does. If a CPU calls it, it is a step.
+    /// Reads the word at physical address `at`, even if no kernel has mapped it, as a debugger or a hostile CPU can. If the code
+    /// of a CPU calls this, it counts as a step of the machine and as an access of the CPU's kernel.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is not a multiple of 8, or is not in the machine's memory.
     pub fn peek(&self, at: PhysAddr) -> u64 {
         let word = self.shared.memory.word(at);
         with_current(|cpu| cpu.map(|cpu| cpu.access(word, Step::Load, 0, false)));
         word.raw().load(Ordering::Acquire)
     }
 
-    /// Writes the word at `at`, whether it is mapped or not.
+    /// Writes the word at physical address `at`. Otherwise it is like [`peek`](Self::peek).
     pub fn poke(&self, at: PhysAddr, value: u64) {
         let word = self.shared.memory.word(at);
         if with_current(|cpu| cpu.is_none_or(|cpu| cpu.access(word, Step::Store, value, false))) {
@@ -251,12 +268,16 @@ impl Machine {
         }
     }
 
-    /// How many bytes of the pool of `instance` are allocated.
+    /// Returns how many bytes of the pool of `instance` are allocated; 0 if that instance has no pool.
     pub fn pool_used(&self, instance: InstanceId) -> u64 {
         self.shared.memory.pool_used(instance)
     }
 
-    /// Makes each allocation from the pool of `instance` fail, or ends that.
+    /// If `exhausted` is true, each later allocation from the pool of `instance` fails. If it is false, allocations work again.
+    ///
+    /// # Panics
+    ///
+    /// If that instance has no pool.
     pub fn exhaust_pool(&self, instance: InstanceId, exhausted: bool) {
         self.shared.memory.exhaust_pool(instance, exhausted);
     }

@@ -19,7 +19,8 @@ const WORDS_PER_PAGE: usize = 512;
 
 const _: () = assert!(size_of::<MockWord>() == 8 && align_of::<MockWord>() == align_of::<u64>());
 
-/// Locks, even after a panic with the lock held: all state under these locks stays consistent.
+/// Locks `mutex`, even if a thread panicked while it held the lock. The state under these locks is consistent at all times, so it
+/// can still be used.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -31,7 +32,7 @@ struct Pool {
     exhausted: bool,
 }
 
-/// All memory, from [`MEMORY_START`] on.
+/// All physical memory of a machine. It begins at [`MEMORY_START`].
 #[derive(Debug)]
 pub(crate) struct Memory {
     words: Box<[MockWord]>,
@@ -41,7 +42,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub fn new(pages: usize) -> Self {
-        // The system gives zeroed memory page by page at the first access. So a machine costs only the pages that it uses.
+        // The operating system provides zeroed pages at their first access. So a machine uses only as much memory as it accesses.
         let zeroed = Box::into_raw(vec![0u64; pages * WORDS_PER_PAGE].into_boxed_slice());
         // SAFETY: `MockWord` is a transparent AtomicU64. It has the size and alignment of a u64 (asserted above), and all
         // values of a u64 are valid. `into_raw` gave up the box, so nothing else owns it.
@@ -53,20 +54,21 @@ impl Memory {
         self.words.len() / WORDS_PER_PAGE
     }
 
-    /// The words of `range`, whose length is rounded down to whole words. `None` if a part of it is no memory.
+    /// Returns the words of `range`. Its length is rounded down to a multiple of 8. Returns `None` if a part of the range is
+    /// outside of this memory.
     pub fn words(&self, range: PhysRange) -> Option<&[MockWord]> {
         let first = usize::try_from(range.start().0.checked_sub(MEMORY_START.0)? / 8).ok()?;
         self.words.get(first..first.checked_add(usize::try_from(range.len() / 8).ok()?)?)
     }
 
-    /// The word at `at`.
+    /// Returns the word at physical address `at`. Panics if `at` is misaligned or outside of this memory.
     pub fn word(&self, at: PhysAddr) -> &MockWord {
         assert!(at.0 % 8 == 0, "{:#x} is not the address of a word", at.0);
         let word = PhysRange::new(at, 8).and_then(|range| self.words(range)?.first());
         word.unwrap_or_else(|| panic!("no memory at {:#x}", at.0))
     }
 
-    /// The address of `word`, if it is in this memory.
+    /// Returns the physical address of `word`, or `None` if the word is not in this memory.
     pub fn address_of(&self, word: &MockWord) -> Option<PhysAddr> {
         let offset = (&raw const *word as usize).checked_sub(self.words.as_ptr() as usize)?;
         (offset < self.words.len() * 8).then(|| PhysAddr(MEMORY_START.0 + offset as u64))
@@ -86,7 +88,8 @@ impl Memory {
         assert!(lock(&self.pools).insert(instance.get(), pool).is_none(), "a second pool for {instance:?}");
     }
 
-    /// Allocates by first fit. So freed memory is used again at once, and a use after free has an effect.
+    /// Allocates pages from the pool of `instance`, at the lowest free address. So freed memory is soon used again, and a use
+    /// after free does damage that a test can notice.
     pub fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let mut pools = lock(&self.pools);
         let pool = pools.get_mut(&instance.get()).ok_or(PoolError::NoPool)?;
@@ -135,7 +138,7 @@ impl Memory {
     }
 }
 
-/// The indices of the pages that `range` touches, counted from MEMORY_START.
+/// Returns the indices of the pages that contain a byte of `range`. Page 0 begins at [`MEMORY_START`].
 pub(crate) fn pages_of(range: PhysRange) -> std::ops::Range<usize> {
     let page = |at: u64| usize::try_from((at - MEMORY_START.0) / PAGE_SIZE).expect("LP64");
     page(range.start().0)..page(range.end().0 - 1) + 1

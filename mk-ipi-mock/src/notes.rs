@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Notes of what happened in a run, for a trace.
+//! The events of a run that are recorded for a trace.
 
 use crate::memory::lock;
 use mk_ipi_abi::{PhysAddr, Vector};
 use std::sync::Mutex;
 
-/// What happened.
+/// The kind of a recorded event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoteKind {
-    /// A word was written.
+    /// A value is stored to a word. Compare-and-swaps are not recorded.
     Store(PhysAddr, u64),
-    /// A CPU, by its number, was rung.
+    /// The CPU with this number is rung.
     Ring(usize, Vector),
-    /// An interrupt was taken.
+    /// An interrupt is taken.
     Interrupt(Vector),
-    /// Its handler has returned.
+    /// The handler of the last interrupt has returned.
     InterruptEnd,
     /// The deferred work begins.
     Deferred,
@@ -24,15 +24,17 @@ pub(crate) enum NoteKind {
     Stopped,
 }
 
-/// What happened, when, and on which CPU (its number).
+/// A recorded event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Note {
+    /// The step of the machine.
     pub time: u64,
+    /// The number of the CPU that did it.
     pub cpu: usize,
     pub what: NoteKind,
 }
 
-/// The notes of all runs of a machine; `None` if it keeps none.
+/// The recorded events of all runs of a machine; `None` if it records none.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Option<Mutex<Vec<Note>>>);
 
@@ -47,7 +49,7 @@ impl Notes {
         }
     }
 
-    /// All notes, in the order in which they were made.
+    /// Returns all recorded events, in order.
     pub fn all(&self) -> Vec<Note> {
         self.0.as_ref().map(|notes| lock(notes).clone()).unwrap_or_default()
     }

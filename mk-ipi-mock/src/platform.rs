@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The platform that a kernel on this machine gives to `mk-ipi-core`.
+//! The implementation of `mk-ipi-core`'s platform traits for the kernels of the machine.
 
 use crate::cpu::{with_current, Cpu};
 use crate::kernel::{KernelState, RegionEvent, Unhandled};
@@ -14,10 +14,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-/// One kernel of the machine. It implements all of core's platform traits, and lets the kernel's code set its handlers.
+/// A handle of one kernel of the machine, which is cheap to clone. It implements all platform traits of `mk-ipi-core`, and has
+/// methods that set the kernel's handlers.
 ///
-/// This is a handle that is cheap to clone. Its methods act for the CPU that calls them. The thread that built the machine can
-/// call them too. It counts as the kernel's first CPU, with interrupts off. On any other thread they panic.
+/// Some trait methods depend on the calling CPU, for example `ring`, `disable`, `schedule` and `physical_id`. The CPUs of this
+/// kernel can call them. The thread that built the machine can call them too: such a call counts as one by the kernel's first CPU
+/// with interrupts off. On another thread, and on a CPU of another kernel, these methods panic.
 #[derive(Clone)]
 pub struct MockPlatform {
     shared: Arc<Shared>,
@@ -39,8 +41,8 @@ impl MockPlatform {
         &self.shared.kernels[self.kernel]
     }
 
-    /// Calls `f` with the number of the calling CPU in the machine, and with that CPU. The CPU is `None` if the thread that
-    /// built the machine calls.
+    /// Calls `f` with the calling CPU and its number in the machine. If the thread that built the machine calls this, the CPU is
+    /// `None`, and the number is that of the kernel's first CPU.
     fn here<R>(&self, f: impl FnOnce(usize, Option<&Cpu>) -> R) -> R {
         with_current(|cpu| match cpu.and_then(|cpu| Some((cpu.number_in(&self.shared)?, cpu))) {
             Some((number, cpu)) => {
@@ -56,76 +58,80 @@ impl MockPlatform {
         })
     }
 
-    /// The physical ids of its CPUs.
+    /// Returns the physical ids of this kernel's CPUs.
     pub fn cpus(&self) -> &[PhysCpuId] {
         &self.state().cpus
     }
 
-    /// Sets the handler of `vector` for all CPUs of this kernel. It is called with interrupts off.
+    /// Sets the handler of `vector` for all CPUs of this kernel. The machine calls it with interrupts off.
     ///
-    /// A CPU that takes an interrupt without a handler panics.
+    /// If a CPU takes an interrupt whose vector has no handler, it panics, and the run fails.
     pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) {
         lock(&self.state().vectors).insert(vector.get(), Arc::new(handler));
     }
 
-    /// Sets the deferred work. After [`DeferredWork::schedule`], `routine` is called on the same CPU.
+    /// Sets the deferred work of this kernel. After [`DeferredWork::schedule`], the machine calls `routine` on the same CPU.
     pub fn set_deferred(&self, routine: impl Fn() + Send + Sync + 'static) {
         *lock(&self.state().deferred) = Some(Arc::new(routine));
     }
 
-    /// Marks memory that this kernel uses for itself: `map` refuses it, and no peer may share it.
+    /// Marks memory that this kernel uses for itself: its `map` refuses this memory, and its `peer_may_share` returns false for
+    /// it.
     pub fn keep_private(&self, range: PhysRange) {
         lock(&self.state().private).push(range);
     }
 
-    /// Makes each `map` fail as if no memory were left for page tables, or ends that.
+    /// If `refuse` is true, each later `map` of this kernel fails, as if no memory were left for page tables. If it is false,
+    /// `map` works again.
     pub fn refuse_maps(&self, refuse: bool) {
         self.state().maps_refused.store(refuse, Ordering::Relaxed);
     }
 
-    /// How many mappings this kernel has.
+    /// Returns how many mappings this kernel has.
     pub fn live_mappings(&self) -> usize {
         lock(&self.state().mappings).len()
     }
 
-    /// How many accesses to shared memory and doorbells this incarnation has made. [`Fault::Stop`](crate::Fault::Stop) counts
-    /// these.
+    /// Returns how many accesses to shared memory this incarnation has made. Rings count too. [`Fault::Stop`](crate::Fault::Stop)
+    /// uses this count.
     pub fn accesses(&self) -> u64 {
         self.state().clocks[0].load(Ordering::Relaxed)
     }
 
-    /// How many accesses to shared memory and doorbells this kernel has made with interrupts off, in all its incarnations.
+    /// Returns how many accesses to shared memory, and rings, this kernel has made with interrupts off, in all its incarnations.
     pub fn masked_accesses(&self) -> u64 {
         self.state().masked.load(Ordering::Relaxed)
     }
 
-    /// How many of its [`accesses`](Self::accesses) others can see. [`Fault::StopAtStore`](crate::Fault::StopAtStore) counts
-    /// these.
+    /// Returns how many of the [`accesses`](Self::accesses) other kernels can see: stores, compare-and-swaps and rings.
+    /// [`Fault::StopAtStore`](crate::Fault::StopAtStore) uses this count.
     pub fn stores(&self) -> u64 {
         self.state().clocks[1].load(Ordering::Relaxed)
     }
 
-    /// Cancels every fault that would stop this incarnation.
+    /// Cancels all faults [`Stop`](crate::Fault::Stop) and [`StopAtStore`](crate::Fault::StopAtStore) of this kernel.
     pub fn forget_stop(&self) {
         self.state().forget_stop();
     }
 
-    /// The regions that were added and removed, as this kernel's observer was told.
+    /// Returns the calls of `region_added` and `region_removed` that the core has made at this kernel in this incarnation.
     pub fn regions_seen(&self) -> Vec<RegionEvent> {
         lock(&self.state().regions).clone()
     }
 
-    /// The events about peers that this kernel's observer was told of since the last call.
+    /// Returns the events about peers that the core reported to this kernel's `Observer` since the last call of this or of
+    /// [`peer_news`](Self::peer_news), each with the peer's id.
     pub fn peer_events(&self) -> Vec<(InstanceId, PeerEvent)> {
         self.peer_news().into_iter().map(|(peer, event)| (peer.id, event)).collect()
     }
 
-    /// As [`peer_events`](Self::peer_events), with both lives of each event.
+    /// Does the same as [`peer_events`](Self::peer_events), but returns the whole [`Peer`], with the incarnations of both
+    /// kernels.
     pub fn peer_news(&self) -> Vec<(Peer, PeerEvent)> {
         std::mem::take(&mut lock(&self.state().peers))
     }
 
-    /// How often the host told this kernel to stop.
+    /// Returns how often the core called `Observer::stop` at this kernel.
     pub fn stops(&self) -> u64 {
         self.state().stops.load(Ordering::Relaxed)
     }
@@ -140,14 +146,14 @@ impl MockPlatform {
 }
 
 impl Cpu {
-    /// Its kernel's platform.
+    /// Returns the platform of this CPU's kernel.
     pub fn platform(&self) -> MockPlatform {
         MockPlatform::new(self.shared().clone(), self.kernel())
     }
 }
 
-// SAFETY: the vector is set in the target's register with release and taken with acquire, so its handler sees
-// all stores before the ring. Only the named CPU's register is changed. It works with interrupts on and off.
+// SAFETY: the ring sets the vector in the target's request register with release, and the target takes it with acquire. So the
+// handler sees all stores before the ring. Only the named CPU's register is changed. A ring works with interrupts on and off.
 unsafe impl Doorbell for MockPlatform {
     fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
         self.find_cpu(cpu).map(drop)
@@ -168,18 +174,19 @@ unsafe impl Doorbell for MockPlatform {
 }
 
 impl MockPlatform {
-    /// Makes the kernel map the directory at `range`, and look there which instance owns a CPU. Without a directory it uses the
-    /// CPUs with which the machine was built.
+    /// Makes this kernel map the directory at `range`. After that, `peer_has_cpu` reads the directory. Without a directory,
+    /// `peer_has_cpu` uses the CPUs with which the machine was built. Call this again when the kernel was started again, because
+    /// its mappings are gone then.
     ///
     /// # Panics
     ///
-    /// If the kernel may not map it.
+    /// If `map` refuses the range.
     pub fn read_directory(&self, range: PhysRange) {
         self.map(range, Access::ReadOnly).expect("the directory can be mapped");
         *lock(&self.state().directory) = Some(range);
     }
 
-    /// The messages that no handler took, as the kernel's observer was told since the last call.
+    /// Returns the messages that the core passed to this kernel's `Observer::unhandled` since the last call.
     pub fn unhandled(&self) -> Vec<Unhandled> {
         std::mem::take(&mut *lock(&self.state().unhandled))
     }
@@ -189,9 +196,9 @@ impl MockPlatform {
     }
 }
 
-// SAFETY: id and index belong to the CPU of this thread, as long as the thread lives. No two CPUs of a kernel have the same,
-// and a CPU has one thread at a time. The only other thread that `here` accepts is the one that built the machine, and that one
-// waits while CPUs run.
+// SAFETY: a thread is one CPU for as long as it runs, so id and index do not change. Two CPUs of a kernel have different ids and
+// indices, and a CPU has only one thread at a time. The only other thread that `here` accepts is the thread that built the
+// machine. That thread waits while CPUs run.
 unsafe impl ThisCpu for MockPlatform {
     fn physical_id(&self) -> PhysCpuId {
         self.shared.cpus[self.here(|number, _| number)].id
@@ -207,7 +214,7 @@ unsafe impl ThisCpu for MockPlatform {
 }
 
 // SAFETY: only `Cpu::take_pending` takes interrupts, and it does nothing while they are off. A CPU is a thread, so code does not
-// migrate. `restore` switches interrupts on only if its `disable` found them on.
+// move to another CPU. `restore` switches interrupts on only if the matching `disable` found them on.
 unsafe impl LocalInterrupts for MockPlatform {
     type State = bool;
 
@@ -222,8 +229,8 @@ unsafe impl LocalInterrupts for MockPlatform {
     }
 }
 
-// SAFETY: a mapping refers to the words of `range` themselves. They live as long as the mapping: `map` takes one reference to the
-// memory for each mapping, and only `unmap` gives it back. Private memory is refused.
+// SAFETY: a mapping refers to the words of `range` themselves. They stay valid as long as the mapping: `map` takes one reference
+// to the memory for each mapping, and only `unmap` gives it back. `map` refuses the kernel's private memory.
 unsafe impl PhysMemory for MockPlatform {
     type Word = MockWord;
 
@@ -241,7 +248,7 @@ unsafe impl PhysMemory for MockPlatform {
         lock(&self.state().mappings).push((range, access));
         self.state().count_pages(range, access, |count| count.fetch_add(1, Ordering::Relaxed));
         std::mem::forget(self.shared.memory.clone());
-        // SAFETY: `words` is a valid slice of words that any thread may use. The reference that was forgotten above keeps it
+        // SAFETY: `words` is a valid slice of words that any thread may use. The reference that `forget` kept above makes it stay
         // valid until `unmap`.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
@@ -255,8 +262,8 @@ unsafe impl PhysMemory for MockPlatform {
         let Some(found) = found else { panic!("unmap of {range:?}, which is not mapped") };
         let (range, access) = mappings.swap_remove(found);
         self.state().count_pages(range, access, |count| count.fetch_sub(1, Ordering::Relaxed));
-        // SAFETY: `map` forgot one reference for this mapping, and the mapping is found and removed only once. `shared` holds
-        // another reference, so the memory outlives this call.
+        // SAFETY: `map` kept one reference for this mapping, and the mapping is found and removed only once. `shared` holds
+        // another reference, so the memory still exists after this call.
         unsafe { Arc::decrement_strong_count(Arc::as_ptr(&self.shared.memory)) };
     }
 
@@ -302,7 +309,7 @@ impl Observer for MockPlatform {
             let words = self.shared.memory.words(range)?;
             return Some(Directory::open(words).ok()?.has_cpu(peer, cpu).unwrap_or(false));
         }
-        // Without a directory, the answer comes from how the machine was built.
+        // Without a directory, the kernel that has booted as this instance decides: it has the CPUs with which it was built.
         let is_peer =
             |kernel: &&KernelState| kernel.instance.load(Ordering::Relaxed) == u32::from(peer.get()) + 1;
         self.shared.kernels.iter().find(is_peer).map(|kernel| kernel.cpus.contains(&cpu))

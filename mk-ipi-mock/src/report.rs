@@ -4,107 +4,111 @@
 use mk_ipi_abi::{PhysAddr, PhysCpuId, Vector};
 use std::fmt;
 
-/// How the CPUs share the time.
+/// How the CPUs are scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// One CPU runs at a time, and at every step the seed decides which. The same seed gives the same run.
+    /// Only one CPU runs at a time. At each step the seed decides whether another CPU continues, and which one. The same seed
+    /// gives the same run.
     Stepped {
-        /// The seed. Each seed gives another run.
+        /// The seed of the random numbers. Other seeds give other runs.
         seed: u64,
     },
-    /// All CPUs run side by side, as threads.
+    /// All CPUs run in parallel, as threads.
     Free,
 }
 
-/// What a CPU did in a step.
+/// The action of a CPU in a step. The machine counts the step before the action. If the kernel is stopped in this step, the
+/// action has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Read a word.
+    /// Loads a word.
     Load,
-    /// Wrote a word.
+    /// Stores a word.
     Store,
-    /// Compared and exchanged a word.
+    /// Compares and exchanges a word.
     CompareExchange,
-    /// Rang another CPU.
+    /// Rings the CPU with this physical id at this vector.
     Ring(PhysCpuId, Vector),
-    /// Took an interrupt.
+    /// Takes an interrupt.
     Interrupt(Vector),
-    /// Ran its deferred work.
+    /// Runs its deferred work.
     Deferred,
-    /// Waited one turn.
+    /// Calls [`Cpu::relax`](crate::Cpu::relax), so that another CPU can run.
     Relax,
-    /// Went to sleep until the next interrupt.
+    /// Calls [`Cpu::idle`](crate::Cpu::idle), to sleep until the next interrupt.
     Idle,
-    /// Switched its interrupts off.
+    /// Switches its interrupts off.
     InterruptsOff,
-    /// Switched its interrupts on.
+    /// Switches its interrupts on.
     InterruptsOn,
 }
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Event {
-    /// The number of this step, counted over all steps of the machine.
+    /// The number of this step, counted over all runs of the machine.
     pub step: u64,
-    /// The CPU.
+    /// The physical id of the CPU.
     pub cpu: PhysCpuId,
-    /// What it did.
+    /// The action of the CPU.
     pub what: Step,
-    /// The address of the accessed word, if it is in physical memory.
+    /// The physical address of the accessed word. `None` if the step is not an access, or the word is not in the machine's
+    /// memory.
     pub at: Option<PhysAddr>,
 }
 
-/// Numbers of doorbells, in all runs of the machine.
+/// Counters of doorbells, over all runs of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Doorbells {
-    /// Calls of `ring` that succeeded.
+    /// The number of calls of `ring` that succeeded.
     pub rung: u64,
-    /// How many of these found their vector pending already.
+    /// How often a doorbell arrived while its vector was already pending.
     pub coalesced: u64,
-    /// How many of these were lost because of an ordered fault.
+    /// The number of doorbells that did not arrive, because of an injected fault.
     pub lost: u64,
-    /// Interrupts taken.
+    /// The number of interrupts whose handler has returned.
     pub taken: u64,
 }
 
-/// The report of a run that ended well.
+/// The report of a run that ended without a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Steps of the machine so far.
+    /// The number of steps in all runs of the machine so far.
     pub steps: u64,
-    /// How often another CPU was chosen (0 in free mode).
+    /// How often the scheduler gave the turn to a CPU (0 in free mode).
     pub switches: u64,
     /// A hash of all steps so far. Equal runs have equal hashes. In free mode no step is hashed.
     pub trace: u64,
-    /// The numbers of doorbells.
+    /// The counters of doorbells.
     pub doorbells: Doorbells,
 }
 
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// These CPUs sleep in their code, and nothing can wake them.
+    /// The code of these CPUs sleeps, and no CPU runs that could wake them.
     Deadlock(Vec<PhysCpuId>),
-    /// The run took more steps than [`Builder::step_limit`](crate::Builder::step_limit): probably a CPU waits for something
-    /// that never comes.
+    /// The machine took as many steps as [`Builder::step_limit`](crate::Builder::step_limit) allows. Often the reason is a CPU
+    /// that waits in a loop for an event that never comes.
     StepLimit,
     /// A CPU's code panicked.
     Panicked {
-        /// The CPU.
+        /// The physical id of the CPU.
         cpu: PhysCpuId,
         /// The message of the panic.
         message: String,
     },
 }
 
-/// A run that failed. It prints the mode, whose seed repeats the run, and the last steps.
+/// The report of a run that failed. Its text contains the cause, the mode and the last steps. In stepped mode, a machine with the
+/// seed in this mode repeats the run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The mode with which the run can be repeated.
+    /// The mode of the machine.
     pub mode: Mode,
-    /// How many steps the machine has made.
+    /// The number of steps in all runs of the machine so far.
     pub steps: u64,
-    /// What happened.
+    /// Why the run failed.
     pub cause: Cause,
     /// The last steps, oldest first (none in free mode).
     pub tail: Vec<Event>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The scheduler: which CPU runs next, and what happens at which step.
+//! The scheduler. It decides which CPU runs next, and at which step a fault or an interrupt happens.
 
 use crate::fault::{ActiveFault, DoorbellFault, Fault, When};
 use crate::interrupts::Irr;
@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-/// How many of the last steps are kept for a [`Failure`].
+/// The number of last steps that are kept for a [`Failure`].
 const TAIL: usize = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// It runs, or can run when it gets the turn.
+    /// The CPU runs, or can run when it gets the turn.
     Ready,
-    /// It sleeps inside its code.
+    /// The CPU's code sleeps until the next interrupt.
     Idle,
-    /// Its code has returned; it only takes interrupts.
+    /// The CPU's code has returned. The CPU only takes interrupts.
     Resting,
-    /// It has noticed that its kernel stopped.
+    /// The CPU runs no code: its kernel is stopped, and the CPU has noticed that.
     Off,
 }
 
@@ -37,39 +37,44 @@ pub(crate) struct Shared {
     pub memory: Arc<Memory>,
     pub kernels: Vec<KernelState>,
     pub cpus: Vec<CpuState>,
-    /// The notes for a trace.
+    /// The recorded events, for a trace.
     pub notes: Notes,
+    /// The number of steps so far.
     steps: AtomicU64,
-    /// No fault or late doorbell is due before this step.
+    /// The step at which the next late doorbell or scribble can be due.
     next_event: AtomicU64,
-    /// True if the run is over, well or with a failure. Then no CPU has an effect any more.
+    /// True if the run has ended, with success or with a failure. Then the accesses of the CPUs have no effect any more.
     ended: AtomicBool,
     sched: Mutex<Sched>,
 }
 
-/// The state of a CPU that other CPUs can see.
+/// The part of a CPU's state that other CPUs use too.
 pub(crate) struct CpuState {
     pub id: PhysCpuId,
+    /// The number of the CPU's kernel.
     pub kernel: usize,
-    /// Its number within its kernel.
+    /// The number of the CPU within its kernel.
     pub index: usize,
     pub irr: Irr,
+    /// True if deferred work is scheduled on the CPU.
     pub deferred: AtomicBool,
-    /// How often it was rung.
+    /// How often the CPU was rung.
     pub rung: AtomicU64,
+    /// The CPU's thread waits on this for its turn.
     turn: Condvar,
 }
 
 struct Sched {
     status: Vec<Status>,
+    /// In stepped mode: the number of the CPU that has the turn.
     current: usize,
     rng: fastrand::Rng,
-    /// One step in this many lets another CPU run.
+    /// A CPU gives up its turn at a step with probability 1 / `stay`.
     stay: u32,
     faults: Vec<ActiveFault>,
-    /// Late doorbells: the step at which they are due, CPU, vector.
+    /// Late doorbells: the step at which each is due, its CPU and its vector.
     late: Vec<(u64, usize, Vector)>,
-    /// Doorbells that ring again after their handler: CPU, vector.
+    /// Doorbells that must arrive a second time when their handler has returned: CPU and vector.
     doubled: Vec<(usize, Vector)>,
     hasher: DefaultHasher,
     tail: VecDeque<Event>,
@@ -111,8 +116,8 @@ impl Shared {
             Mode::Stepped { seed } => seed,
             Mode::Free => 0,
         });
-        // With some seeds nearly every access switches to another CPU; with others a CPU runs for a long time. Each finds other
-        // bugs.
+        // With some seeds nearly every second access switches to another CPU. With others a CPU runs for a long time. These
+        // schedules find different bugs.
         let stay = *rng.choice(&[2, 4, 8, 32]).unwrap_or(&4);
         let sched = Sched {
             status: vec![Status::Ready; cpus.len()],
@@ -175,7 +180,7 @@ impl Shared {
         }
     }
 
-    /// Does one step of CPU `me`, which is about to do `what`. In stepped mode other CPUs can run meanwhile.
+    /// Counts one step of CPU `me`, which does `what` after this call. In stepped mode other CPUs can run before this returns.
     pub fn step(&self, me: usize, what: Step, at: Option<PhysAddr>) {
         let n = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let due = n >= self.next_event.load(Ordering::Relaxed);
@@ -205,7 +210,8 @@ impl Shared {
         }
     }
 
-    /// Gives the turn to a CPU that the seed chooses, and waits for the next turn of `me`.
+    /// Gives the turn to a ready CPU that the seed chooses, and waits until `me` has the turn again. If `yields`, the seed
+    /// chooses among the other CPUs only.
     fn switch(&self, mut s: Guard<'_>, me: usize, yields: bool) {
         let ready = |s: &Sched, i: usize| s.status[i] == Status::Ready && !(yields && i == me);
         let count = (0..self.cpus.len()).filter(|&i| ready(&s, i)).count();
@@ -223,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// Waits until `me` is ready and, in stepped mode, has the turn. Also returns if the run has ended.
+    /// Waits until CPU `me` is ready and, in stepped mode, has the turn. Also returns if the run has ended.
     fn wait<'a>(&self, mut s: Guard<'a>, me: usize) -> Guard<'a> {
         while !self.ended() && !(s.status[me] == Status::Ready && (s.current == me || !self.stepped())) {
             s = self.cpus[me].turn.wait(s).unwrap_or_else(PoisonError::into_inner);
@@ -231,16 +237,19 @@ impl Shared {
         s
     }
 
-    /// Waits for the first turn. If the kernel is stopped, waits until it is started again. Returns false if the run ended first.
+    /// Waits for the first turn of CPU `me`. If its kernel is stopped, waits until the kernel is started again. Returns false if
+    /// the run has ended.
     pub fn power_on(&self, me: usize) -> bool {
         drop(self.wait(lock(&self.sched), me));
         !self.ended()
     }
 
-    /// Sleeps as `status` until something is pending, the kernel stops or the run ends.
+    /// Puts CPU `me` to sleep with this status, until an interrupt or deferred work is pending, its kernel stops, or the run
+    /// ends.
     pub fn sleep(&self, me: usize, status: Status) {
         let mut s = lock(&self.sched);
-        // This is checked under the lock, and `deliver` stores under the lock: so no wake-up is lost between check and sleep.
+        // The check is made under the lock, and `deliver` makes a vector pending under the same lock. So no wake-up is lost
+        // between the check and the sleep.
         if !self.cpus[me].pending() && !self.kernels[self.cpus[me].kernel].dead() && !self.ended() {
             s.status[me] = status;
             self.dispatch(&mut s);
@@ -248,12 +257,13 @@ impl Shared {
         }
     }
 
-    /// Adds a note of what CPU `me` does now.
+    /// Records for the trace that CPU `me` does `what` now.
     pub fn note(&self, me: usize, what: NoteKind) {
         self.notes.add(self.steps.load(Ordering::Relaxed), me, what);
     }
 
-    /// CPU `me` noticed that its kernel stopped. Lets another CPU run.
+    /// Marks CPU `me` as off, and lets another CPU run. The CPU calls this when its stack has unwound, because its kernel was
+    /// stopped or the run has ended.
     pub fn power_off(&self, me: usize) {
         if self.kernels[self.cpus[me].kernel].dead() {
             self.note(me, NoteKind::Stopped);
@@ -265,8 +275,8 @@ impl Shared {
         }
     }
 
-    /// Chooses the CPU that runs next, after one has gone to sleep or off. If none can run, this moves time forward to the next
-    /// late doorbell, or ends the run.
+    /// Chooses the CPU that runs next, when one has gone to sleep or off. If no CPU can run, this moves the time forward to the
+    /// next late doorbell. If there is no late doorbell either, it ends the run.
     fn dispatch(&self, s: &mut Guard<'_>) {
         loop {
             let ready: Vec<_> = (0..self.cpus.len()).filter(|&i| s.status[i] == Status::Ready).collect();
@@ -302,12 +312,12 @@ impl Shared {
         }
     }
 
-    /// CPU `me` panicked. This ends the run.
+    /// Ends the run with a failure, because the code of CPU `me` panicked.
     pub fn panicked(&self, me: usize, message: String) {
         self.fail(&mut lock(&self.sched), Cause::Panicked { cpu: self.cpus[me].id, message });
     }
 
-    /// The next number from the machine's seed.
+    /// Returns the next random number of the generator that was started with the machine's seed.
     pub fn random(&self) -> u64 {
         lock(&self.sched).rng.u64(..)
     }
@@ -315,6 +325,7 @@ impl Shared {
 
 /// Doorbells and faults.
 impl Shared {
+    /// Injects a fault.
     pub fn order(&self, fault: Fault) {
         match fault {
             Fault::Stop { kernel, access } => return self.kernels[kernel].stop_at(access, u64::MAX),
@@ -326,7 +337,7 @@ impl Shared {
         self.schedule_events(&s);
     }
 
-    /// Rings CPU number `to`. The ordered faults decide whether the doorbell arrives now, later or never.
+    /// Rings CPU number `to`. The injected faults decide whether the doorbell arrives now, later, twice or never.
     pub fn ring(&self, from: usize, to: usize, vector: Vector) {
         let mut s = lock(&self.sched);
         self.note(from, NoteKind::Ring(to, vector));
@@ -348,6 +359,7 @@ impl Shared {
         }
     }
 
+    /// Makes a vector pending at CPU number `to`, and wakes that CPU.
     fn deliver(&self, s: &mut Guard<'_>, to: usize, vector: Vector) {
         if self.cpus[to].irr.set(vector) {
             s.doorbells.coalesced += 1;
@@ -362,7 +374,7 @@ impl Shared {
         }
     }
 
-    /// A handler has returned. If its doorbell was doubled, it rings again now.
+    /// Counts an interrupt whose handler has returned. If a fault has doubled its doorbell, the doorbell arrives again now.
     pub fn handled(&self, me: usize, vector: Vector) {
         let mut s = lock(&self.sched);
         s.doorbells.taken += 1;
@@ -372,7 +384,7 @@ impl Shared {
         }
     }
 
-    /// Delivers late doorbells and scribbles that are due at step `now`.
+    /// Delivers the late doorbells, and does the scribbles, that are due at step `now`.
     fn run_due(&self, s: &mut Guard<'_>, now: u64) {
         let due: Vec<_> = s.late.iter().filter(|late| late.0 <= now).copied().collect();
         s.late.retain(|late| late.0 > now);
@@ -389,6 +401,7 @@ impl Shared {
         self.schedule_events(s);
     }
 
+    /// Computes `next_event`.
     fn schedule_events(&self, s: &Guard<'_>) {
         let now = self.steps.load(Ordering::Relaxed);
         let late = s.late.iter().map(|late| late.0);
@@ -400,7 +413,7 @@ impl Shared {
         self.next_event.store(late.chain(scribbles).min().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Stops a kernel, and wakes its CPUs so that they notice.
+    /// Stops a kernel, and wakes its CPUs, so that they notice it and unwind.
     pub fn kill(&self, kernel: usize) {
         let mut s = lock(&self.sched);
         self.kernels[kernel].set_dead(true);
@@ -409,8 +422,7 @@ impl Shared {
         }
     }
 
-    /// Starts a stopped kernel again. Returns false, and does nothing, as long as one of its CPUs has not noticed that it
-    /// stopped.
+    /// Starts a stopped kernel again. Returns false, and does nothing, if one of its CPUs is not off yet.
     pub fn try_restart(&self, kernel: usize) -> bool {
         let mut s = lock(&self.sched);
         let mine = || (0..self.cpus.len()).filter(|&i| self.cpus[i].kernel == kernel);
@@ -438,7 +450,8 @@ impl Sched {
         self.tail.push_back(event);
     }
 
-    /// The fault that happens to this doorbell. If several ordered faults hit it, this is the first of them.
+    /// Returns the fault that happens to this doorbell. If several injected faults hit it, returns the one that was injected
+    /// first.
     fn doorbell_fault(&mut self, from: PhysCpuId, to: PhysCpuId) -> Option<DoorbellFault> {
         let Self { faults, rng, .. } = self;
         let hits = faults.iter_mut().filter_map(|armed| {
@@ -449,7 +462,7 @@ impl Sched {
             armed.seen += 1;
             when.hits(armed.seen, rng).then_some(what)
         });
-        // Every fault counts this occasion; only the first that hits is applied.
+        // `fold` visits all faults, so each of them counts this doorbell. Only the first fault that hits is applied.
         hits.fold(None, |first, what| first.or(Some(what)))
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writes a run as a trace, one file that Perfetto and Chrome show. It has a track for each CPU, with interrupts, deferred
-//! work, sends and handlers. An arrow goes from each send to its handler, and from each doorbell to its interrupt.
+//! Writes the runs of a machine as a trace, which Perfetto and Chrome can show. The trace has a track for each CPU, with its
+//! interrupts, deferred work, sends and handlers. An arrow goes from each send to its handler, and from each doorbell to its
+//! interrupt.
 //!
-//! `mk-ipi-core` has no code for this. The stores to a native region show what a kernel does: it stores a tag to publish a
+//! `mk-ipi-core` has no code for this. The trace is made from the stores to native regions: a kernel stores a tag to publish a
 //! message, HANDED before it calls the handlers, and CREDIT when they have returned (SPEC N-4 to N-8).
 
 use crate::kernel::RegionEvent;
@@ -21,16 +22,13 @@ use std::sync::atomic::Ordering;
 
 /// The meaning of a store to a region.
 enum Meaning {
-    /// A message was published. `end` is the position after it.
-    Published {
-        end: u64,
-        len: u32,
-        msg_type: u32,
-    },
-    /// A message was given to its handlers. This is the position after it.
+    /// A sender published a message. `end` is the position after it, which is the message's number.
+    Published { end: u64, len: u32, msg_type: u32 },
+    /// A receiver is about to call the handlers of the message with this number.
     Handed(u64),
-    /// All messages up to this position were handled.
+    /// A receiver stored CREDIT. So the handlers of the lane's last message have returned.
     Credit,
+    /// A word about a life changed. The text describes the change.
     Life(String),
 }
 
@@ -42,8 +40,8 @@ struct Region {
 }
 
 impl Region {
-    /// The lane of the word at `at`, and what it means that `value` was stored there. `about` is the word after it, which a
-    /// sender stores before the tag.
+    /// Returns the lane to which the word at `at` belongs, and the meaning of a store of `value` to it. `about` is the value of
+    /// the next word, which a sender stores before the tag. Returns `None` if such a store is not shown.
     fn meaning(&self, at: u64, value: u64, about: u64) -> Option<(u32, Meaning)> {
         let word = usize::try_from((at - self.range.start().0) / 8).ok()?;
         if let Some(of_lane) = word.checked_sub(usize::try_from(self.geometry.lanes_at() / 8).ok()?) {
@@ -68,12 +66,13 @@ impl Region {
         Some((lane, meaning))
     }
 
+    /// Returns the meaning of a store to a sender's word. `word` is its index in the lane.
     fn in_lane(&self, word: usize, value: u64, about: u64) -> Option<Meaning> {
         if word == header::HELLO {
             return Some(Meaning::Life(format!("says {}", hello(value)?)));
         }
         let line = word.checked_sub(header::WORDS).filter(|line| line % LINE_WORDS == 0)? / LINE_WORDS;
-        // The tag contains the low 30 bits of the lap. No run is so long that these are not the whole lap.
+        // The tag contains only the low 30 bits of the lap. A run is never so long that the lap has more bits.
         let lap = u64::from(LineTag::of_word(value).0) & ((1 << 30) - 1);
         let position = lap * u64::from(self.geometry.lines()) + line as u64;
         if LineTag::of_word(value) != self.geometry.first_tag(position) {
@@ -85,12 +84,13 @@ impl Region {
     }
 }
 
+/// Describes a HELLO or ANSWER word. Returns `None` if the word is not valid.
 fn hello(word: u64) -> Option<String> {
     let hello = Hello::from_word(word)?;
     Some(format!("{:?} of life {}, session {}", hello.phase, hello.incarnation.get(), hello.session))
 }
 
-/// A piece of work that has begun on a CPU's track and has not ended.
+/// A slice of a CPU's track that has begun and has not ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Interrupt,
@@ -101,24 +101,27 @@ enum Open {
 
 struct Writer<'a> {
     shared: &'a Shared,
+    /// The events that were written so far, as JSON.
     out: String,
+    /// For each CPU: the slices that have begun and not ended, the innermost last.
     open: Vec<Vec<Open>>,
-    /// The arrows of messages, by region, lane and number.
+    /// The arrows of messages that were not handled yet, by region, lane and number.
     messages: BTreeMap<(u64, u32, u64), u64>,
-    /// The arrows of doorbells that were not taken yet, by CPU and vector.
+    /// The arrows of doorbells whose interrupt was not taken yet, by CPU and vector.
     rings: BTreeMap<(usize, u8), Vec<u64>>,
+    /// The number of arrows so far. It is the id of the last one.
     arrows: u64,
     /// The last value that was stored to each address.
     words: BTreeMap<u64, u64>,
 }
 
 impl Machine {
-    /// The runs so far, as one JSON object in Chrome's trace format, which [Perfetto](https://ui.perfetto.dev) shows. There a
-    /// step of the machine is one microsecond. The trace is empty unless the machine was built with
-    /// [`Builder::trace`](crate::Builder::trace).
+    /// Returns the runs of the machine so far, as one JSON object in Chrome's trace format, which
+    /// [Perfetto](https://ui.perfetto.dev) shows. In the trace a step of the machine takes one microsecond. The trace contains
+    /// only the names of kernels and CPUs unless the machine was built with [`Builder::trace`](crate::Builder::trace).
     ///
-    /// A message has an arrow only if its lane is in a native region that a kernel has attached. Stores of the thread that
-    /// built the machine are no steps, and are not shown.
+    /// Messages are shown only if they are sent in a native region that a kernel has attached. Stores of the thread that built
+    /// the machine are not steps, and are not shown.
     pub fn chrome_trace(&self) -> String {
         let shared = self.shared();
         let mut writer = Writer {
@@ -142,7 +145,7 @@ impl Machine {
     }
 }
 
-/// The native regions that kernels have attached.
+/// Returns the native regions that kernels have attached.
 fn regions(shared: &Shared) -> Vec<Region> {
     let mut found: Vec<Region> = Vec::new();
     let seen = shared.kernels.iter().flat_map(|kernel| lock(&kernel.regions).clone());
@@ -160,7 +163,7 @@ fn regions(shared: &Shared) -> Vec<Region> {
 }
 
 impl Writer<'_> {
-    /// Writes one event on the track of `cpu`. `more` is the rest of its fields.
+    /// Writes one event on the track of `cpu`. `more` contains further fields of the event, as JSON.
     fn event(&mut self, kind: char, cpu: usize, time: u64, name: &str, more: &str) {
         let kernel = self.shared.cpus[cpu].kernel;
         let _ = writeln!(
@@ -193,7 +196,7 @@ impl Writer<'_> {
         self.event('B', cpu, time, name, "");
     }
 
-    /// Ends the innermost open work for which `what` is true, and all that is nested in it.
+    /// Ends the innermost open slice for which `what` returns true, and all slices that are nested in it.
     fn end(&mut self, cpu: usize, time: u64, what: impl Fn(Open) -> bool) {
         let Some(at) = self.open[cpu].iter().rposition(|open| what(*open)) else { return };
         for _ in self.open[cpu].drain(at..).collect::<Vec<_>>() {
@@ -207,7 +210,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Begins an arrow at the event that was written last.
+    /// Begins an arrow at the event that was written last. Returns the arrow's id.
     fn arrow(&mut self, cpu: usize, time: u64) -> u64 {
         self.arrows += 1;
         let id = format!(",\"id\":{}", self.arrows);
@@ -265,7 +268,7 @@ impl Writer<'_> {
             }
             Meaning::Handed(end) => {
                 self.end(cpu, time, in_lane);
-                // A life that begins also stores HANDED, but hands out no message.
+                // A receiver also stores HANDED when its life begins. Then no handler is called, and no message has that number.
                 if let Some(arrow) = self.messages.remove(&(at, lane, end)) {
                     let what = Open::Message(at, lane);
                     self.begin(cpu, time, what, &format!("message {end} from instance {lane}"));

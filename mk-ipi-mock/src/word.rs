@@ -1,44 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared memory, one word at a time.
+//! A word of shared memory.
 
 use crate::report::Step;
 use mk_ipi_core::sync::Word;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A function to call before an access to a word. The last argument is the value that the access will store. It returns false
-/// if the access must have no effect.
+/// The type of a function that is called before an access to a word. Its last argument is the value that the access will store.
+/// If it returns false, the access must have no effect.
 type Watcher = fn(&MockWord, Step, u64) -> bool;
 
 thread_local! {
-    /// The function that watches the accesses of this thread. A CPU sets it. This is all that this module knows of CPUs.
+    /// The function that is called before each access of this thread. The thread of a CPU sets it. So this module does not depend
+    /// on the module `cpu`.
     static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
 }
 
-/// From now on, `watcher` is called before each access of this thread.
+/// Makes this thread call `watcher` before each of its later accesses.
 pub(crate) fn watch(watcher: Watcher) {
     WATCHER.set(Some(watcher));
 }
 
 /// One word of shared memory. Each access by a CPU of a machine is a step of that machine.
 ///
-/// On a thread that is no CPU (in the set-up of a test) it is a plain atomic.
+/// On a thread that is not a CPU (for example while a test is set up) an access is a plain atomic access.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct MockWord(AtomicU64);
 
 impl MockWord {
-    /// A word that holds `value`.
+    /// Makes a word with this value.
     pub const fn new(value: u64) -> Self {
         Self(AtomicU64::new(value))
     }
 
-    /// The atomic itself. An access to it is no step and is not checked.
+    /// Returns the atomic itself. An access to it is not a step of the machine, and is not checked.
     pub(crate) const fn raw(&self) -> &AtomicU64 {
         &self.0
     }
 
-    /// Does the step before an access. Returns false if the access must have no effect.
+    /// Calls the watcher before an access. Returns false if the access must have no effect.
     fn access(&self, what: Step, value: u64) -> bool {
         WATCHER.get().is_none_or(|watcher| watcher(self, what, value))
     }
