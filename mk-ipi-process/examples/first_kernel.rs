@@ -9,7 +9,7 @@ use mk_ipi_process::{Callback, Host, Kernel, Machine, Shape};
 use std::time::{Duration, Instant};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-/// Our end of every link. The platform is `Kernel`, a handler is a `Callback`, and this kernel has one CPU.
+/// This kernel's end of all links. The platform is `Kernel`, a handler is a `Callback`, and this kernel has one CPU.
 type End = Endpoint<Kernel, Callback, 1>;
 
 const ASKER: InstanceId = InstanceId::HOST;
@@ -17,10 +17,11 @@ const ANSWERER: InstanceId = InstanceId::new(1);
 const QUESTION: MessageType = MessageType(1);
 const ANSWER: MessageType = MessageType(2);
 const QUESTIONS: u64 = 3;
-/// The longest sleep, and the time in milliseconds after which a silent peer is suspect.
+/// The longest sleep.
 const NAP: Duration = Duration::from_millis(20);
+/// A peer is suspect if its heartbeat does not change for this many milliseconds.
 const PATIENCE: u64 = 1_000;
-/// Questions or answers that this kernel has had.
+/// How many answers this kernel has received, or how many questions it has answered.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> Result {
@@ -31,29 +32,30 @@ fn main() -> Result {
     }
 }
 
-/// What each kernel does at boot: it becomes a CPU of the machine, makes its endpoint, and joins the others.
+/// Boots this process as a kernel: it becomes a CPU of the machine, makes its endpoint, and joins the other kernels.
 fn boot(memory: &str, cpu: PhysCpuId, command_line: &str) -> Result<&'static End> {
     let machine = Machine::open(std::fs::File::options().read(true).write(true).open(memory)?)?;
     let kernel = Kernel::enter(machine, cpu)?;
     let end: &'static End = Box::leak(Box::new(End::new(kernel.clone())));
-    // The doorbell's vector. The machine has acknowledged the interrupt before it calls this.
+    // The handler of the doorbell's vector. The machine acknowledges the interrupt before it calls this handler.
     kernel.set_vector(Vector::RFC_V2, || end.on_interrupt());
     let region = mk_ipi_shared(command_line.as_bytes()).map_err(|e| format!("{e:?}"))?;
-    let directory = kernel.machine().directory().ok_or("the host has made no directory")?;
-    end.join(region.ok_or("the host has given us no region")?, &directory).map_err(|e| format!("{e:?}"))?;
+    let directory = kernel.machine().directory().ok_or("the host has not created the directory")?;
+    let region = region.ok_or("the command line has no mk_ipi_shared=")?;
+    end.join(region, &directory).map_err(|e| format!("{e:?}"))?;
     Ok(end)
 }
 
-/// The idle loop: sleeps until the doorbell rings, then lets the handlers run. Until `done`.
+/// The idle loop: sleeps until the doorbell rings, then calls the handlers. Repeats this until `done` returns true.
 fn idle(end: &End, done: impl Fn() -> bool) -> Result {
     let start = Instant::now();
     let directory = end.platform().machine().directory().ok_or("there is no directory")?;
     while !done() {
-        // `tick` shows the others that we live, and tells us if one of them does not. `follow` applies changes of the directory.
+        // `tick` advances this kernel's heartbeat, and checks those of the others. `follow` applies changes of the directory.
         end.tick(u64::try_from(start.elapsed().as_millis())?, PATIENCE);
         end.follow(&directory, |_, _| ()).map_err(|e| format!("{e:?}"))?;
         // HERE a simpler loop loses a doorbell: "if there is no work, sleep" is two steps, and the interrupt
-        // can come between them. `Kernel::idle` does both, and holds the interrupt back until it sleeps.
+        // can come between them. `Kernel::idle` does both steps, and blocks the interrupt until it sleeps.
         if end.platform().idle(NAP) {
             end.run_deferred();
         }
@@ -66,7 +68,7 @@ fn asker() -> Result {
     let memory = std::env::temp_dir().join(format!("first-kernel-{}", std::process::id()));
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(&memory)?;
     let machine = Machine::create(file, Shape { cpus: 2, instances: 2, pool: 1 << 20 })?;
-    let lanes = Geometry::default_for(2).ok_or("2 is a number of lanes")?;
+    let lanes = Geometry::default_for(2).ok_or("a region cannot have 2 lanes")?;
     let mut host = Host::new(&machine)?;
     host.create(ASKER, &[PhysCpuId(0)], lanes)?;
     host.create(ANSWERER, &[PhysCpuId(1)], lanes)?;
@@ -91,12 +93,12 @@ fn asker() -> Result {
     Ok(())
 }
 
-/// The spawned kernel: answers each question, and leaves.
+/// The spawned kernel: answers each question, and then says goodbye to the other kernel.
 fn answerer(memory: &str, command_line: &str) -> Result {
     let end = boot(memory, PhysCpuId(1), command_line)?;
     let reply = Callback::new(move |message| {
         let answer = format!("answer to {:?} from process {}", message.payload(), std::process::id());
-        // The lane has room for many messages. A kernel that can fill it must handle this error: see `want_space`.
+        // The lane has room for many messages. A kernel that can fill a lane must handle the error `Full`: see `want_space`.
         let sent = end.send(ASKER, ANSWER, answer.as_bytes());
         SEEN.fetch_add(sent.is_ok().into(), Relaxed);
     });

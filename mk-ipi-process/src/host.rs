@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host of a machine: it makes regions, and writes the directory (SPEC D-10).
 //!
-//! Among processes the host can be a program that only starts, watches and restarts the kernels. It need not be a kernel itself.
+//! On a machine of processes, the host can be a program that only starts, watches and restarts the kernels. It need not be a
+//! kernel itself.
 
 use crate::machine::Machine;
 use mk_ipi_abi::directory::{DirectoryError, EntryError, EntryFlags, InstanceRecord, Layout, State};
@@ -20,11 +21,11 @@ pub enum HostError {
     NotTheHost,
     /// The directory cannot be created.
     Directory(DirectoryError),
-    /// The directory refuses this entry.
+    /// The entry was not written, because it breaks a rule of the directory (SPEC D-9).
     Write(WriteError),
-    /// There is no such instance.
+    /// The machine has no instance with this id, or the directory has no entry for it.
     Unknown(InstanceId),
-    /// The instance exists already. Its region may hold messages.
+    /// The instance exists already. Its region can hold messages.
     Exists(InstanceId),
 }
 
@@ -45,7 +46,7 @@ impl std::fmt::Display for HostError {
 
 impl std::error::Error for HostError {}
 
-/// The host of a machine.
+/// The host of a machine: the only writer of its directory.
 pub struct Host<'a> {
     machine: &'a Machine,
     writer: DirectoryWriter<'a, AtomicU64>,
@@ -58,11 +59,12 @@ impl core::fmt::Debug for Host<'_> {
 }
 
 impl<'a> Host<'a> {
-    /// The host of a machine that this process has created. Makes a new directory without entries.
+    /// Makes this process the host of `machine`, which it must have created. Writes a new directory without entries.
     ///
     /// # Errors
     ///
-    /// `NotTheHost` for a machine that was opened, not created: its directory is mapped read-only.
+    /// `NotTheHost` if this process has opened the machine, not created it: the machine's directory is then mapped read-only.
+    /// `Directory` if the directory cannot be created.
     pub fn new(machine: &'a Machine) -> Result<Self, HostError> {
         let Some(words) = machine.directory_to_write() else { return Err(HostError::NotTheHost) };
         let shape = machine.shape();
@@ -70,13 +72,14 @@ impl<'a> Host<'a> {
         Ok(Self { machine, writer: writer.map_err(HostError::Directory)?.at(machine.directory_at()) })
     }
 
-    /// Makes an empty native region at the start of the pool of instance `id`. Then writes the entry of this instance: state starting,
-    /// first incarnation, the CPUs `cpus`. The first CPU in `cpus` is the doorbell CPU.
+    /// Makes an empty native region at the start of the pool of instance `id`, and returns the region's range. Then writes the
+    /// entry of this instance, with the state starting, the first incarnation, and the CPUs `cpus`. The first CPU in `cpus` is
+    /// the doorbell CPU.
     ///
     /// # Errors
     ///
-    /// If the instance exists already, if the region does not fit into the pool, or if the directory refuses the entry. The region of an
-    /// instance that exists is left as it is.
+    /// If the machine has no instance `id`, if the instance exists already, if the region does not fit into the pool or cannot be
+    /// mapped, or if the directory does not allow the entry. The region of an instance that exists is not changed.
     pub fn create(
         &mut self,
         id: InstanceId,
@@ -93,7 +96,7 @@ impl<'a> Host<'a> {
         let map = self.machine.map(region, true).map_err(HostError::Io)?;
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(geometry));
         map.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        // The magic is written last: a kernel that sees it sees the whole stamp (SPEC N-1).
+        // The magic is written last: a kernel that reads the magic also sees the rest of the stamp (SPEC N-1).
         for (word, value) in map.words().iter().zip(stamp).rev() {
             word.store(value, Ordering::Release);
         }
@@ -112,8 +115,9 @@ impl<'a> Host<'a> {
         Ok(region)
     }
 
-    /// Marks the instance as dead. Call this only after its process has ended, or when the process can do nothing any more: until then it
-    /// can still write (SPEC D-10). Unread messages wait for the next life.
+    /// Marks the instance as dead. Call this only after its process has ended, or after the process can execute nothing any more:
+    /// until then the process can still write into regions (SPEC D-10). Unread messages stay in the region for the instance's
+    /// next life.
     ///
     /// # Errors
     ///
@@ -122,11 +126,11 @@ impl<'a> Host<'a> {
         self.change(id, |record| record.state = State::Dead)
     }
 
-    /// Begins the next life of a dead instance: it is listed as starting, with another incarnation.
+    /// Begins the next life of a dead instance: writes its entry with the state starting and the next incarnation.
     ///
     /// # Errors
     ///
-    /// If there is no such instance, or it has not died.
+    /// If there is no such instance, or if it is not marked as dead.
     pub fn next_life(&mut self, id: InstanceId) -> Result<(), HostError> {
         self.change(id, |record| {
             record.state = State::Starting;
@@ -138,7 +142,7 @@ impl<'a> Host<'a> {
     ///
     /// # Errors
     ///
-    /// If there is no such instance, or this life of it has ended.
+    /// If there is no such instance, or if it is marked as dead.
     pub fn runs(&mut self, id: InstanceId) -> Result<(), HostError> {
         self.change(id, |record| record.state = State::Running)
     }
@@ -152,7 +156,8 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// The command line for a kernel, as on a real machine: `mk_ipi_shared=` and `mk_ipi_directory=` (SPEC chapter B and D-1).
+    /// Returns the command line for the kernel of instance `id`, with `mk_ipi_shared=` and `mk_ipi_directory=` as on a real
+    /// machine (SPEC chapter B and D-1).
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This process as a kernel: core's platform traits, implemented by signals, futexes and the machine's file.
+//! This process as a kernel: [`Kernel`] implements the platform traits of mk-ipi-core by signals, futexes and the machine's file.
 
 use crate::machine::Machine;
 use crate::map::Map;
@@ -16,8 +16,8 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Longest sleep of the helper thread. If a peer is killed after it has set a bit and before it wakes us, its doorbell is found
-/// after this time.
+/// The longest sleep of the helper thread. If a peer is killed after it has set a bit, and before it wakes this process, the
+/// helper thread finds the bit after this time at the latest.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The handler of a vector.
@@ -28,7 +28,7 @@ thread_local! {
     static IS_CPU: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This process's kernel, for the signal handler.
+/// The kernel of this process. The signal handler finds it here.
 static KERNEL: OnceLock<Arc<Shared>> = OnceLock::new();
 
 struct Shared {
@@ -36,14 +36,15 @@ struct Shared {
     cpu: PhysCpuId,
     observer: Box<dyn Observer + Send + Sync>,
     vectors: [OnceLock<Routine>; 256],
-    /// True if interrupts are off. An interrupt that comes then is taken when they are switched on.
+    /// True while interrupts are off.
     off: AtomicBool,
+    /// True if a signal came, and the vectors that were pending then are not taken yet. They are taken when interrupts are on.
     missed: AtomicBool,
-    /// True if deferred work was requested.
+    /// True if deferred work was requested, and `take_deferred` has not returned true since then.
     deferred: AtomicBool,
     /// How many interrupts were taken.
     taken: AtomicU64,
-    /// Pieces of pools that are in use.
+    /// The parts of the pools that `alloc` gave out, and that `free` has not taken back.
     pieces: Mutex<Vec<PhysRange>>,
 }
 
@@ -54,7 +55,7 @@ pub enum EnterError {
     Again,
     /// The machine has no such CPU.
     NoSuchCpu(PhysCpuId),
-    /// The signal handler or the helper thread could not be made.
+    /// The signal handler could not be installed, or the helper thread could not be started.
     Io(io::Error),
 }
 
@@ -75,9 +76,10 @@ struct Blind;
 
 impl Observer for Blind {}
 
-/// This process as a kernel: a platform for an `Endpoint`. It is a handle that is cheap to clone.
+/// This process as a kernel: a platform for an `Endpoint`. A clone is another handle to the same kernel, and is cheap to make.
 ///
-/// The thread that entered is its CPU. Any other thread that uses it panics.
+/// The thread that called [`enter`](Self::enter) is the kernel's CPU. A method that only a CPU can execute panics on any other
+/// thread.
 #[derive(Clone)]
 pub struct Kernel(Arc<Shared>);
 
@@ -88,8 +90,8 @@ impl core::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// Enters the machine: from now on the calling thread is `cpu`. No other process may be that CPU. The thread must not end before the
-    /// process does.
+    /// Enters the machine: from now on the calling thread is the CPU `cpu`. No other process may enter as the same CPU. The
+    /// thread must not end before the process does.
     ///
     /// # Errors
     ///
@@ -98,8 +100,8 @@ impl Kernel {
         Self::enter_with(machine, cpu, Blind)
     }
 
-    /// As [`enter`](Self::enter), with an observer. Its `peer_has_cpu` is not called; the directory is read instead. Its `stop` is called
-    /// in a signal handler.
+    /// As [`enter`](Self::enter), with an observer. The observer's `peer_has_cpu` is not called: the kernel reads the directory
+    /// instead. The observer's `stop` can be called in a signal handler.
     ///
     /// # Errors
     ///
@@ -133,35 +135,36 @@ impl Kernel {
         Ok(Self(shared))
     }
 
-    /// Sets the handler of `vector`. It is called with interrupts off, in a signal handler, so it must neither allocate nor lock. False if
-    /// the vector has a handler already.
+    /// Sets the handler of `vector`. The handler is called with interrupts off, usually in a signal handler, so it must neither
+    /// allocate nor lock. Returns false, and changes nothing, if the vector has a handler already.
     ///
-    /// An interrupt without a handler is dropped, as a kernel drops a spurious one.
+    /// An interrupt whose vector has no handler has no effect.
     pub fn set_vector(&self, vector: Vector, handler: impl Fn() + Send + Sync + 'static) -> bool {
         let place = self.0.vectors.get(usize::from(vector.get()));
         place.is_some_and(|place| place.set(Box::new(handler)).is_ok())
     }
 
-    /// Returns true if deferred work was requested since the last call. Then call `Endpoint::run_deferred`. While interrupts
-    /// are off it returns false, and the request is kept.
+    /// Returns true if deferred work was requested since this method last returned true. Then call `Endpoint::run_deferred`.
+    /// While interrupts are off this method returns false, and the request is kept.
     pub fn take_deferred(&self) -> bool {
         !self.0.off.load(Ordering::Relaxed) && self.0.deferred.swap(false, Ordering::AcqRel)
     }
 
-    /// Sleeps until an interrupt was taken, for at most `at_most`. Does not sleep if deferred work was requested. Returns the
-    /// same as [`take_deferred`](Self::take_deferred). With interrupts off it sleeps for the whole time.
+    /// Sleeps until an interrupt is taken, for at most `at_most`. Does not sleep if deferred work was requested. Returns the same
+    /// as [`take_deferred`](Self::take_deferred). While interrupts are off, a doorbell also ends the sleep, but its interrupt is
+    /// not taken.
     pub fn idle(&self, at_most: Duration) -> bool {
         self.assert_cpu();
         let before = self.interrupts();
         sys::sleep(at_most, || {
-            // An interrupt taken before the signal was blocked has requested its deferred work.
+            // An interrupt that was taken before `sleep` blocked the signal can have requested deferred work.
             let asked = self.0.deferred.load(Ordering::Acquire) && !self.0.off.load(Ordering::Relaxed);
             !asked && self.interrupts() == before
         });
         self.take_deferred()
     }
 
-    /// Number of interrupts taken.
+    /// Number of interrupts that this kernel has taken, also those whose vector has no handler.
     pub fn interrupts(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
     }
@@ -172,20 +175,20 @@ impl Kernel {
     }
 
     fn assert_cpu(&self) {
-        assert!(IS_CPU.get(), "a thread that is not the kernel's CPU uses it");
+        assert!(IS_CPU.get(), "this thread is not the kernel's CPU: it did not call Kernel::enter");
     }
 }
 
 extern "C" fn on_signal(_: i32) {
-    // Only the CPU's thread may use the kernel, and only after `enter`.
+    // The signal can also be sent to another thread of this process. Only the thread that called `enter` may use the kernel.
     if let Some(kernel) = KERNEL.get().filter(|_| IS_CPU.get()) {
         sys::with_errno_kept(|| kernel.interrupt());
     }
 }
 
 impl Shared {
-    /// Takes pending interrupts, unless interrupts are off. Runs on the CPU's thread: in the signal handler, or when interrupts are switched
-    /// on.
+    /// Takes the pending interrupts: calls their handlers, with interrupts off. If interrupts are off already, only notes in
+    /// `missed` that there can be some. Runs on the CPU's thread, in the signal handler or when interrupts are switched on.
     fn interrupt(&self) {
         self.missed.store(true, Ordering::Relaxed);
         while !self.off.load(Ordering::Relaxed) && self.missed.swap(false, Ordering::Relaxed) {
@@ -199,7 +202,8 @@ impl Shared {
         }
     }
 
-    /// The helper thread: interrupts the CPU's thread when a vector is pending.
+    /// The loop of the helper thread. In each turn it interrupts the thread `cpu` if a vector is pending. Then it sleeps until
+    /// `ring` wakes it, `LOOK` at most.
     fn listen(&self, cpu: Thread) {
         let Some(futex) = self.machine.futex(self.cpu) else { return };
         loop {
@@ -213,8 +217,9 @@ impl Shared {
     }
 }
 
-// SAFETY: the bit is set by a sequentially consistent read-modify-write after all earlier stores, and taken by another one before the
-// handler runs, so the handler sees these stores. Only the line of the named CPU is touched. Nothing depends on interrupts.
+// SAFETY: the bit is set by a sequentially consistent read-modify-write, after all earlier stores. The receiver takes the bit by
+// another such read-modify-write, before its handler runs. So the handler sees these stores. Only the line of the named CPU is
+// written. The methods work with interrupts on and off.
 unsafe impl Doorbell for Kernel {
     fn check(&self, cpu: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
         if self.0.machine.has_cpu(cpu) {
@@ -233,12 +238,13 @@ unsafe impl Doorbell for Kernel {
     }
 
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        // `ring` can be interrupted anywhere by another call of itself.
+        // `ring` may be interrupted at any instruction by another call of `ring`.
         self.ring(cpu, vector)
     }
 }
 
-// SAFETY: one thread is the kernel's CPU, and no other passes the assertion. Signal handlers run on this thread.
+// SAFETY: one thread is the kernel's CPU, and no other thread passes the assertion. The signal handler calls the kernel on this
+// thread only.
 unsafe impl ThisCpu for Kernel {
     fn physical_id(&self) -> PhysCpuId {
         self.assert_cpu();
@@ -251,8 +257,8 @@ unsafe impl ThisCpu for Kernel {
     }
 }
 
-// SAFETY: `interrupt` calls no handler while `off` is set, on the only thread that calls handlers. `restore` sets `off` to the state
-// before `disable`. The thread is the CPU, so it does not migrate in the sense of the trait.
+// SAFETY: `interrupt` calls no handler while `off` is set, on the only thread that calls handlers. `restore` sets `off` to the
+// state before `disable`. The thread is the CPU, so it does not migrate in the sense of the trait.
 unsafe impl LocalInterrupts for Kernel {
     type State = bool;
 
@@ -269,8 +275,8 @@ unsafe impl LocalInterrupts for Kernel {
     }
 }
 
-// SAFETY: a mapping covers exactly these words of the machine's file until `unmap`. Only the pools and the directory can be
-// mapped, and this kernel stores no private data in them.
+// SAFETY: until `unmap`, a mapping gives access to the words of the requested range of the machine's file, and to no others. Only
+// the pools can be mapped, and this kernel stores no private data in them.
 unsafe impl PhysMemory for Kernel {
     type Word = AtomicU64;
 
@@ -297,7 +303,7 @@ unsafe impl PhysMemory for Kernel {
     }
 }
 
-// SAFETY: pieces are whole pages of the instance's own pool, and none overlaps another that is in use.
+// SAFETY: a piece consists of complete pages of the instance's own pool, and does not overlap another piece that is in use.
 unsafe impl InstancePool for Kernel {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let pool = self.0.machine.pool(instance).ok_or(PoolError::NoPool)?;

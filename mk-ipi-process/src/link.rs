@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Boot and idle loop, which are the same for most kernels.
+//! [`boot`] and [`wait`]: the boot and the idle loop, which are the same for most kernels.
 
 use crate::kernel::{EnterError, Kernel};
 use crate::machine::{Machine, OpenError};
@@ -11,15 +11,15 @@ use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Longest sleep of [`wait`]. Between two sleeps, `tick` advances the heartbeat of this kernel.
+/// The longest sleep of [`wait`]. Between two sleeps of this length, `tick` advances the heartbeat of this kernel.
 const NAP: Duration = Duration::from_millis(20);
 /// A peer whose heartbeat does not change for this many milliseconds is suspect.
 const PATIENCE: u64 = 1_000;
 
-/// The endpoint of a kernel. A process has one CPU.
+/// The endpoint of a kernel that is a process, and so has one CPU.
 pub type Link = Endpoint<Kernel, Callback, 1>;
 
-/// A handler: a closure.
+/// A message handler that calls a closure.
 #[derive(Clone)]
 pub struct Callback(Arc<dyn Fn(&Message<'_>) + Send + Sync>);
 
@@ -45,15 +45,15 @@ impl Handler for Callback {
 /// Why a process could not boot as a kernel.
 #[derive(Debug)]
 pub enum BootError {
-    /// The file is no machine.
+    /// The file could not be opened as a machine.
     Open(OpenError),
     /// This process cannot be a kernel.
     Enter(EnterError),
-    /// The command line has no usable `mk_ipi_shared=`.
+    /// `None`: the command line has no `mk_ipi_shared=`. `Some`: the value of `mk_ipi_shared=` is invalid.
     CommandLine(Option<BootParamError>),
-    /// The host has made no directory.
+    /// The host has not created the directory yet.
     NoDirectory,
-    /// This kernel could not join the instances of the directory.
+    /// `Endpoint::join` failed.
     Join(JoinError),
 }
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for BootError {
             Self::Enter(e) => e.fmt(f),
             Self::CommandLine(None) => f.write_str("the command line has no mk_ipi_shared="),
             Self::CommandLine(Some(e)) => write!(f, "mk_ipi_shared=: {e}"),
-            Self::NoDirectory => f.write_str("the host has made no directory"),
+            Self::NoDirectory => f.write_str("the host has not created the directory yet"),
             Self::Join(e) => e.fmt(f),
         }
     }
@@ -72,8 +72,8 @@ impl std::fmt::Display for BootError {
 
 impl std::error::Error for BootError {}
 
-/// Boots this process as a kernel: enters the machine in `file` as `cpu`, makes an endpoint, and joins as the instance that the host's
-/// `command_line` names.
+/// Boots this process as a kernel: enters the machine in `file` as `cpu`, makes an endpoint, and joins the other kernels. The
+/// kernel is the instance whose region is at the `mk_ipi_shared=` of `command_line`.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ pub fn boot(
     let shared = shared.ok_or(BootError::CommandLine(None))?;
     let machine = Machine::open(file).map_err(BootError::Open)?;
     let kernel = Kernel::enter_with(machine, cpu, observer).map_err(BootError::Enter)?;
-    // The endpoint lives as long as the process, because interrupts can come until its end.
+    // The endpoint must live as long as the process, because interrupts can come until the process ends.
     let link: &'static Link = Box::leak(Box::new(Link::new(kernel.clone())));
     kernel.set_vector(Vector::RFC_V2, || link.on_interrupt());
     let directory = kernel.machine().directory().ok_or(BootError::NoDirectory)?;
@@ -96,8 +96,9 @@ pub fn boot(
     Ok(link)
 }
 
-/// A kernel's idle loop: sleeps, takes interrupts, runs the deferred work, which calls handlers, ticks, and follows the directory. It
-/// ends when `done` is true, or after `at_most`. Returns the last value of `done`.
+/// A kernel's idle loop. It sleeps until an interrupt comes, and runs the deferred work, which calls the message handlers.
+/// Between sleeps it calls `tick`, and follows the directory. It ends when `done` returns true, and then returns true, or after
+/// `at_most`, and then returns false.
 pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     let mut ticked: Option<Duration> = None;
@@ -119,14 +120,14 @@ pub fn wait(link: &Link, at_most: Duration, done: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Periodic work.
+/// Calls `tick`, and follows the directory.
 fn upkeep(link: &Link) {
-    // All waits use one clock.
+    // The times for `tick` must be of one clock. So all calls of `wait` use this one.
     static CLOCK: OnceLock<Instant> = OnceLock::new();
     let now = CLOCK.get_or_init(Instant::now).elapsed().as_millis();
     link.tick(u64::try_from(now).unwrap_or(u64::MAX), PATIENCE);
     if let Some(directory) = link.platform().machine().directory() {
-        // If it fails, a later call tries again.
+        // After an error the next call of `upkeep` tries again.
         let _ = link.follow(&directory, |_, _| ());
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine: one file, and its layout.
 //!
-//! | from | what | written by |
+//! | offset in the file | content | written by |
 //! | --- | --- | --- |
 //! | 0 | a page that describes the machine | the creator of the file |
-//! | 4096 | a line of 64 bytes for each CPU: the vectors that are pending there, and the futex of its process | all |
-//! | then, in whole pages | the directory (SPEC chapter D) | the host |
-//! | then | a pool for each instance, all of one size: its region comes out of it | all |
+//! | 4096 | a line of 64 bytes for each CPU: its pending vectors, and the futex of its process | all processes |
+//! | the next page | the directory (SPEC chapter D) | the host |
+//! | the next page | a pool for each instance, all of one size; the instance's region is in its pool | all processes |
 
 use crate::map::Map;
 use crate::sys;
@@ -21,20 +21,21 @@ use std::io;
 const MAGIC: u64 = u64::from_le_bytes(*b"MKIPIPRC");
 /// Version of the layout of this file.
 const VERSION: u64 = 1;
-/// Words of a CPU's line: pending vectors, then the futex.
+/// Number of words of a CPU's line. After the words of the pending vectors comes the futex; the other words are not used.
 const LINE: usize = 8;
+/// Number of words, at the beginning of the line, that have one bit for each pending vector.
 const PENDING: usize = 4;
-/// Most CPUs of a machine.
+/// The largest number of CPUs of a machine.
 const MAX_CPUS: u32 = 1024;
 
 /// The size of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Number of CPUs, at most 1,024. Their physical ids are below it.
+    /// Number of CPUs, 1 to 1,024. The physical ids of the CPUs are 0 to `cpus` - 1.
     pub cpus: u32,
-    /// Number of instances, at most 256. Their ids are below it.
+    /// Number of instances, 1 to 256. The ids of the instances are 0 to `instances` - 1.
     pub instances: u32,
-    /// Bytes of each instance's pool, in whole pages.
+    /// Size of each instance's pool in bytes: a multiple of 4,096, not 0, below 2^40.
     pub pool: u64,
 }
 
@@ -55,22 +56,22 @@ impl Shape {
     }
 }
 
-/// A range that is part of a valid shape.
+/// Makes the range of a part of a machine. The machine's shape must be valid.
 #[expect(clippy::expect_used, reason = "bounded by `Shape::is_good`")]
 fn range(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr(start), len).expect("a shape's parts lie below 2^52")
 }
 
-/// Why a file is no machine.
+/// Why a file cannot be opened as a machine.
 #[derive(Debug)]
 pub enum OpenError {
     /// The file cannot be read or mapped.
     Io(io::Error),
-    /// Its first eight bytes are wrong. This is what was found.
+    /// The file does not begin with the magic of a machine. The value is the first eight bytes of the file.
     NoMachine(u64),
-    /// Its layout has another version. This is what was found.
+    /// The layout of the file has another version. The value is that version.
     Version(u64),
-    /// Its numbers are out of bounds, or the file is shorter than they say.
+    /// The numbers in the file are out of bounds (see [`Shape`]), or the file is shorter than they require.
     Shape,
 }
 
@@ -78,9 +79,13 @@ impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
-            Self::NoMachine(found) => write!(f, "no machine: the file begins with {found:#018x}"),
-            Self::Version(version) => write!(f, "a machine of version {version}, not {VERSION}"),
-            Self::Shape => f.write_str("a machine whose numbers do not fit together"),
+            Self::NoMachine(found) => {
+                write!(f, "the file is not a machine: it begins with {found:#018x}, not {MAGIC:#018x}")
+            }
+            Self::Version(version) => {
+                write!(f, "the machine's file has version {version}, and this program supports {VERSION}")
+            }
+            Self::Shape => f.write_str("the machine's file has numbers out of bounds, or is too short"),
         }
     }
 }
@@ -106,7 +111,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine in this file, which is open for reading and writing. Its former content is lost.
+    /// Creates a machine in this file, which must be open for reading and writing. The former content of the file is lost.
     ///
     /// # Errors
     ///
@@ -120,7 +125,8 @@ impl Machine {
         Self::make(file, shape)
     }
 
-    /// As [`create`](Self::create), in an anonymous file, which child processes can inherit. No process can make it shorter.
+    /// As [`create`](Self::create), in an anonymous file, which child processes can inherit. No process can change the file's
+    /// size.
     ///
     /// # Errors
     ///
@@ -144,14 +150,14 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The machine in this file, for a kernel that is not its host.
+    /// Opens the machine in this file, which another process has created, or this one. The directory is mapped read-only.
     ///
     /// # Errors
     ///
     /// See [`OpenError`].
     pub fn open(file: File) -> Result<Self, OpenError> {
         let header = Map::new(&file, range(0, PAGE_SIZE), false)?;
-        // Each word is read once. The copy is checked and used.
+        // Each word is read only once. The copy is checked, and only the copy is used.
         let word = |at: usize| header.words().get(at).map_or(0, Word::load_acquire);
         let [magic, version, counts, pool] = [0, 1, 2, 3].map(word);
         if magic != MAGIC {
@@ -175,7 +181,7 @@ impl Machine {
         Ok(Self { file, shape, lines, directory, host })
     }
 
-    /// The machine's size.
+    /// The numbers of CPUs and instances, and the size of a pool.
     pub const fn shape(&self) -> Shape {
         self.shape
     }
@@ -185,17 +191,17 @@ impl Machine {
         &self.file
     }
 
-    /// The physical address of its directory: `mk_ipi_directory=`.
+    /// The physical address of the machine's directory, which is the value of `mk_ipi_directory=`.
     pub fn directory_at(&self) -> PhysAddr {
         self.shape.directory().start()
     }
 
-    /// Its directory. `None` before the host has created it.
+    /// The machine's directory. `None` before the host has created it.
     pub fn directory(&self) -> Option<Directory<'_, AtomicU64>> {
         Directory::open(self.directory.words()).ok()
     }
 
-    /// The words of its directory, if this process has created the machine. Other processes have them mapped read-only.
+    /// The words of the machine's directory, if this process has created the machine. Other processes have them mapped read-only.
     pub(crate) fn directory_to_write(&self) -> Option<&[AtomicU64]> {
         self.host.then(|| self.directory.words())
     }
@@ -212,7 +218,7 @@ impl Machine {
         self.shape.pools()
     }
 
-    /// Maps part of the pools.
+    /// Maps part of the pools, for reading only, or also for writing if `writable` is true.
     ///
     /// # Errors
     ///
@@ -238,12 +244,12 @@ impl Machine {
         self.line(cpu).is_some()
     }
 
-    /// Interrupts a CPU. False if there is none with this id.
+    /// Makes `vector` pending at `cpu`, and wakes the CPU's process. Returns false if the machine has no such CPU.
     pub(crate) fn ring(&self, cpu: PhysCpuId, vector: Vector) -> bool {
         let Some(line) = self.line(cpu) else { return false };
         let vector = usize::from(vector.get());
         if let Some(word) = line.get(vector / 64) {
-            // The CPU that takes this interrupt (`take_pending`) sees all stores before it.
+            // The CPU that takes this interrupt (`take_pending`) sees all stores that came before this one.
             word.fetch_or(1 << (vector % 64), Ordering::SeqCst);
         }
         let futex = futex_of(line);
@@ -252,7 +258,7 @@ impl Machine {
         true
     }
 
-    /// The futex of a CPU of the machine.
+    /// The futex of `cpu`: `ring` changes its value, and wakes its waiters. `None` if the machine has no such CPU.
     pub(crate) fn futex(&self, cpu: PhysCpuId) -> Option<&AtomicU32> {
         self.line(cpu).map(futex_of)
     }
@@ -263,11 +269,11 @@ impl Machine {
         pending.into_iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
-    /// Takes the pending vectors of the CPU, the highest first.
+    /// Clears the pending vectors of the CPU, and calls `each` with each of them, the highest first.
     pub(crate) fn take_pending(&self, cpu: PhysCpuId, mut each: impl FnMut(Vector)) {
         let Some(line) = self.line(cpu) else { return };
         for (number, word) in line.iter().enumerate().take(PENDING).rev() {
-            // See `ring`.
+            // Reads what `ring` wrote, and so sees all stores that came before it.
             let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
                 let bit = bits.ilog2();
@@ -282,6 +288,7 @@ impl Machine {
 /// The futex in a CPU's line.
 fn futex_of(line: &[AtomicU64; LINE]) -> &AtomicU32 {
     let [.., word, _, _, _] = line;
-    // SAFETY: this word of the line has no other use. Its low half is a valid, aligned u32 as long as the line is mapped.
+    // SAFETY: this word of the line is used as the futex only. Its first four bytes are a valid, aligned u32 as long as the line
+    // is mapped.
     unsafe { &*(&raw const *word).cast() }
 }

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 const _: () = assert!(size_of::<AtomicU64>() == 8 && align_of::<AtomicU64>() == 8);
 
-/// Words of the machine's memory, mapped until this is dropped.
+/// A mapped part of the machine's memory, as 64-bit words. It is unmapped when this value is dropped.
 #[derive(Debug)]
 pub struct Map {
     words: NonNull<[AtomicU64]>,
@@ -22,7 +22,8 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps a part of the file, in whole pages. The words of `range` are accessible.
+    /// Maps the pages of the file that contain `range`, which must begin on a page boundary. Gives access to the complete words
+    /// in `range` only.
     pub(crate) fn new(file: &File, range: PhysRange, writable: bool) -> io::Result<Self> {
         let len = usize::try_from(range.len() & !7).map_err(|_| io::ErrorKind::InvalidInput)?;
         if range.end().0 > file.metadata()?.len() {
@@ -33,26 +34,26 @@ impl Map {
         Ok(Self { words: NonNull::slice_from_raw_parts(at.cast(), len / 8) })
     }
 
-    /// The words.
+    /// The words of the mapped part.
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: the words are mapped until `drop`, page-aligned, and inside of the file. Every u64 is a valid word. Other
-        // processes can write them at any time, and atomics allow that. If they are mapped read-only, a store faults, and is
-        // not undefined.
+        // processes can write them at any time, and atomics allow that. A store to words that are mapped read-only raises
+        // SIGSEGV; it is not undefined behaviour.
         unsafe { self.words.as_ref() }
     }
 
-    /// Gives up the mapping without unmapping it. [`from_raw`](Self::from_raw) takes it back.
+    /// Returns the words, and leaves them mapped. [`from_raw`](Self::from_raw) makes a `Map` of them again.
     pub(crate) fn into_raw(self) -> NonNull<[AtomicU64]> {
         let words = self.words;
         std::mem::forget(self);
         words
     }
 
-    /// Undoes an [`into_raw`](Self::into_raw).
+    /// Makes a `Map` again of words that [`into_raw`](Self::into_raw) returned.
     ///
     /// # Safety
     ///
-    /// `words` came from `into_raw`, and this is called once for it.
+    /// `words` came from a call of `into_raw`, and was not passed to this function before.
     pub(crate) const unsafe fn from_raw(words: NonNull<[AtomicU64]>) -> Self {
         Self { words }
     }
@@ -60,7 +61,7 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: `new` mapped it, and references to it cannot outlive this value.
+        // SAFETY: `new` mapped the words, and references to them cannot outlive this value.
         unsafe { sys::unmap(self.words.cast(), self.words.len() * 8) };
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The Linux system calls of this crate, with safe types where possible.
+//! The Linux system calls that this crate uses, as safe functions where possible.
 
 use mk_ipi_core::sync::AtomicU32;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::{null_mut, NonNull};
 use std::time::Duration;
 
-/// An anonymous file of `len` bytes. Its size can never change, so accesses within it do not fault.
+/// Makes an anonymous file of `len` bytes. Its size can never change, so an access to a mapped part of it never faults.
 pub fn memfd(len: u64) -> io::Result<File> {
     // SAFETY: the name is a C string. The descriptor is new, and nothing else owns it.
     let file = unsafe {
@@ -33,7 +33,7 @@ pub fn memfd(len: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Maps `len` bytes of the file from `offset` on, shared.
+/// Maps `len` bytes of the file from `offset` on, shared with other processes.
 pub fn map(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<NonNull<u8>> {
     let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
     let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -45,27 +45,28 @@ pub fn map(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<N
     NonNull::new(at.cast()).ok_or_else(io::Error::last_os_error)
 }
 
-/// Undoes a [`map`].
+/// Unmaps what [`map`] has mapped.
 ///
 /// # Safety
 ///
-/// It came from `map`, and is not used any more.
+/// `map` returned `at` for this `len`, and the memory is not used any more.
 pub unsafe fn unmap(at: NonNull<u8>, len: usize) {
-    // SAFETY: the caller promises this. The call can only fail if this is no mapping.
+    // SAFETY: the caller promises that this is a mapping, and that nothing uses it any more. For a mapping the call cannot fail.
     unsafe { libc::munmap(at.as_ptr().cast(), len) };
 }
 
-/// Wakes all waiters for the word, in any process.
+/// Wakes all threads that wait for the word by [`futex_wait`], in any process.
 pub fn futex_wake(word: &AtomicU32) {
     let word: *const AtomicU32 = word;
     // SAFETY: the call uses only the address. It reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Sleeps while the word is `value`, for at most `at_most`.
+/// Sleeps until [`futex_wake`] is called for the word, for at most `at_most`. Does not sleep if the word is not `value`. Can
+/// return early.
 pub fn futex_wait(word: &AtomicU32, value: u32, at_most: Duration) {
     let (word, time): (*const AtomicU32, _) = (word, timespec(at_most));
-    // SAFETY: the word is a valid u32 that this process may read, and the time outlives the call. The call can return early.
+    // SAFETY: the word is a valid u32 that this process may read, and the time lives until the call returns.
     unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const time) };
 }
 
@@ -85,13 +86,14 @@ impl Thread {
         Self(unsafe { libc::pthread_self() })
     }
 
-    /// Sends the signal to this thread.
+    /// Sends the signal that is used as the interrupt to this thread.
     ///
     /// # Safety
     ///
     /// The thread has not ended.
     pub unsafe fn interrupt(self) {
-        // SAFETY: the caller promises that the thread lives. `install` has set a handler for the signal.
+        // SAFETY: the caller promises that the thread has not ended. `install` has set a handler for the signal, which would
+        // otherwise end the process.
         unsafe { libc::pthread_kill(self.0, signal()) };
     }
 }
@@ -101,7 +103,7 @@ fn signal() -> i32 {
     libc::SIGRTMIN() + 3
 }
 
-/// Installs `handler` for the signal.
+/// Installs `handler` for the signal that is used as the interrupt.
 pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
     // SAFETY: all zeros is a valid `sigaction`, and the handler is a function of the right type. System calls that the signal
     // interrupts continue (SA_RESTART).
@@ -118,7 +120,7 @@ pub fn install(handler: extern "C" fn(i32)) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps `errno` for the code that was interrupted.
+/// Calls `f`, and then restores `errno`, which the interrupted code can still need.
 pub fn with_errno_kept(f: impl FnOnce()) {
     // SAFETY: this is the `errno` of this thread, and is valid as long as the thread lives.
     unsafe {
@@ -129,12 +131,12 @@ pub fn with_errno_kept(f: impl FnOnce()) {
     }
 }
 
-/// Sleeps until this thread is interrupted, for at most `at_most`. Does not sleep if `may_sleep` returns false. No interrupt is
-/// lost between that check and the sleep.
+/// Sleeps until a signal interrupts this thread, for at most `at_most`. Does not sleep if `may_sleep` returns false. The signal
+/// that is used as the interrupt is blocked while `may_sleep` runs. So if it comes after that check, it ends the sleep.
 pub fn sleep(at_most: Duration, may_sleep: impl FnOnce() -> bool) {
     let time = timespec(at_most);
-    // SAFETY: the first calls initialise the sets, and all pointers are valid during the calls. At the end the mask is as it
-    // was before.
+    // SAFETY: all zeros is a valid signal set, and all pointers are valid during the calls. The last call restores the signal
+    // mask.
     unsafe {
         let (mut interrupt, mut before): (libc::sigset_t, libc::sigset_t) =
             (std::mem::zeroed(), std::mem::zeroed());

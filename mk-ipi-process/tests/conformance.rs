@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite on processes: three kernels, each a process, with doorbells by futex and signal.
+//! The conformance suite with three kernels, each of which is a process. Their doorbells are a futex and a signal.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
@@ -15,13 +15,17 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// CPU ids with gaps, as on real machines. There is a slot for each id from 0 to the highest.
+/// The CPU of each kernel. The ids have gaps, as on real machines.
 const CPUS: [PhysCpuId; 3] = [PhysCpuId(4), PhysCpuId(9), PhysCpuId(0)];
+/// Number of slots of an RFC v2 region: one for each id from 0 to the highest.
 const SLOTS: u32 = 10;
-/// The layout of each kernel's pool: its native region, its slots, a page that it shares, a page for its control word.
+/// Offset of a kernel's RFC v2 region in its pool. The native region is before it.
 const SLOTS_AT: u64 = NATIVE_LEN;
+/// Offset of the page that a kernel shares with others.
 const PAGE_AT: u64 = SLOTS_AT + 4096;
+/// Offset of the page whose first word is the kernel's control word ([`Env::post`]).
 const CONTROL_AT: u64 = PAGE_AT + 4096;
+/// Size of a kernel's pool.
 const POOL: u64 = CONTROL_AT + 4096;
 
 fn main() {
@@ -37,7 +41,8 @@ fn supervisor() {
     let path = std::env::temp_dir().join(format!("mk-ipi-conformance-{}", std::process::id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     let machine = Machine::create(file, Shape { cpus: SLOTS, instances: 3, pool: POOL }).unwrap();
-    // The directory says which CPU belongs to which kernel. The suite makes the regions again.
+    // The kernels read in the directory which CPU belongs to which kernel. The regions are not used: the suite makes its own in
+    // their place.
     let mut host = Host::new(&machine).unwrap();
     for (id, cpu) in (0..).zip(CPUS) {
         host.create(InstanceId::new(id), &[cpu], Geometry::new(3, 8, 256).unwrap()).unwrap();
@@ -53,7 +58,7 @@ fn supervisor() {
     println!("test result: ok. {} passed; 0 failed; conformance of three processes", CASES.len());
 }
 
-/// An observer that keeps what it is told.
+/// An observer that keeps the events, and counts the calls of `stop`.
 #[derive(Clone)]
 struct Seen {
     events: Arc<Mutex<Vec<(Peer, PeerEvent)>>>,
@@ -81,7 +86,7 @@ struct ProcessEnv {
     failed: AtomicU64,
 }
 
-/// A part of a kernel's pool.
+/// The `len` bytes of a kernel's pool from offset `at` on.
 fn part(machine: &Machine, kernel: usize, at: u64, len: u64) -> PhysRange {
     let pool = machine.pool(InstanceId::new(kernel as u8)).unwrap();
     PhysRange::new(PhysAddr(pool.start().0 + at), len).unwrap()
@@ -89,7 +94,7 @@ fn part(machine: &Machine, kernel: usize, at: u64, len: u64) -> PhysRange {
 
 impl Env for ProcessEnv {
     type Platform = Kernel;
-    // One turn takes a tenth of a millisecond or more.
+    // A call of `pause` takes about 0.1 ms if no interrupt ends it. So a wait fails after about 10 s.
     const PATIENCE: u64 = 100_000;
     const SPARE_VECTOR: Vector = Vector::new(0x40).unwrap();
 
@@ -157,7 +162,7 @@ impl Env for ProcessEnv {
     }
 }
 
-/// Runs in the process of one kernel.
+/// The main function of a process that is a kernel.
 fn kernel(path: &str, me: usize) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (machine, seen) =

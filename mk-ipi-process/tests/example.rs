@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The first example of the README runs, and a process refuses a file that is no machine.
+//! The example `two_processes` runs. `Machine` refuses files that are not machines, and `Host` refuses invalid entries.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mk_ipi_core::abi::native::Geometry;
@@ -46,7 +46,7 @@ fn what_is_no_machine_is_refused() {
     ] {
         assert!(Machine::in_memory(bad).is_err(), "{bad:?}");
     }
-    // A file that was cut off is not mapped, because an access beyond its end would fault.
+    // A file that is too short for its machine is not mapped, because an access beyond its end would fault.
     let (whole, path) = file("cut");
     let machine = Machine::create(whole, SHAPE).unwrap();
     machine.file().set_len(machine.pools().end().0 - 1).unwrap();
@@ -92,7 +92,7 @@ fn the_host_writes_what_may_be_written() {
         "the CPU belongs to another instance"
     );
     assert!(matches!(host.create(InstanceId::new(2), &[cpu], geometry(8)), Err(HostError::Unknown(_))));
-    assert!(host.next_life(id).is_err(), "it has not died");
+    assert!(host.next_life(id).is_err(), "the instance is not dead");
     let words = machine.map(region, true).unwrap();
     let last = words.words().last().unwrap();
     last.store(7, Ordering::Relaxed);
@@ -100,7 +100,7 @@ fn the_host_writes_what_may_be_written() {
         assert!(matches!(host.create(id, &[cpu], geometry(8)), Err(HostError::Exists(_))), "{again}");
         host.died(id).unwrap();
     }
-    assert_eq!(last.load(Ordering::Relaxed), 7, "the region is as it was");
+    assert_eq!(last.load(Ordering::Relaxed), 7, "the region has not changed");
     host.died(id).unwrap();
     host.next_life(id).unwrap();
     let record = machine.directory().unwrap().record(id).unwrap();

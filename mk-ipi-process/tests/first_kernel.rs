@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The listing in the book's chapter "A first kernel" runs, and prints what the chapter shows.
+//! The program in the book's chapter "A first kernel" runs, and prints what the chapter shows.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The books of the test: which messages are missing, and which ones may be.
+//! The test's record of all messages: which messages did not arrive, and which ones are allowed not to arrive.
 
 use crate::journal::{geometry, Journal, Word};
 use crate::KERNELS;
@@ -9,17 +9,18 @@ use mk_ipi_core::sync::Ordering;
 use mk_ipi_process::Machine;
 use std::collections::BTreeSet;
 
-/// The books of all lanes.
+/// The record of the messages in all lanes.
 pub struct Books {
     journals: [Journal; KERNELS],
-    /// The messages in doubt, by sender and receiver: each may arrive or not.
+    /// The numbers of the messages in doubt, by sender and receiver. Such a message is allowed not to arrive.
     doubt: [[BTreeSet<u64>; KERNELS]; KERNELS],
-    /// How many gaps were checked, by receiver and sender.
+    /// How many gaps in the received messages were checked, by receiver and sender.
     seen: [[u64; KERNELS]; KERNELS],
     /// How many messages did not arrive. All of them were in doubt.
     pub missing: u64,
-    /// How many deaths were in the middle of a send, and how many while a message was with its handlers.
+    /// How often a kernel died while it sent a message.
     pub sending: u64,
+    /// How often a kernel died while the handlers of a message may have been running.
     pub handling: u64,
 }
 
@@ -44,12 +45,12 @@ impl Books {
         pairs().map(|(from, to)| self.journals[to].get(from, Word::Handled)).sum()
     }
 
-    /// Kernel `k` is dead. Notes which messages are in doubt because of this.
+    /// Notes which messages are in doubt because kernel `k` has died.
     pub fn died(&mut self, machine: &Machine, k: usize) {
         for peer in (0..KERNELS).filter(|peer| *peer != k) {
             let (begun, ended) =
                 (self.journals[k].get(peer, Word::Begun), self.journals[k].get(peer, Word::Ended));
-            assert!(begun == ended || begun == ended + 1, "kernel {k}'s journal: {begun} {ended}");
+            assert!(begun == ended || begun == ended + 1, "kernel {k}: {begun} sends begun, {ended} ended");
             if begun != ended {
                 self.sending += 1;
                 self.doubt[k][peer].insert(ended);
@@ -61,13 +62,14 @@ impl Books {
         }
     }
 
-    /// Checks the messages that did not arrive, and those that arrived twice or not whole.
+    /// Fails if a message did not arrive and was not in doubt, or if one arrived twice, out of order or with wrong bytes.
     pub fn check(&mut self) {
         for (from, to) in pairs() {
             let journal = &self.journals[to];
             let [doubled, torn] = [Word::Doubled, Word::Torn].map(|word| journal.get(from, word));
             assert!(doubled == 0 && torn == 0, "from {from} to {to}: {doubled} doubled, {torn} torn");
-            // This is read before the gaps. A gap that is added now is checked the next time.
+            // `Handled` is read before `Gaps`. A kernel adds a gap before it increases `Handled` beyond the gap. So all gaps
+            // below `handled` are checked here.
             let handled = journal.get(from, Word::Handled);
             for nth in self.seen[to][from]..journal.get(from, Word::Gaps) {
                 for n in journal.gap(from, nth) {
@@ -95,8 +97,8 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..KERNELS).flat_map(|from| (0..KERNELS).map(move |to| (from, to))).filter(|(from, to)| from != to)
 }
 
-/// The number of the message from `from` that was with the handlers of `to` when it died, if there was one. It is the message
-/// that ends at HANDED, if HANDED is above CREDIT (SPEC N-11).
+/// Returns the number, in its payload, of the message from `from` whose handlers may have been running when `to` died. `None` if
+/// there was no such message. If HANDED is above CREDIT, it is the message that ends at HANDED (SPEC N-11).
 fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
     let geometry = geometry();
     let start = machine.pool(InstanceId::new(to as u8)).unwrap().start();
@@ -109,7 +111,7 @@ fn with_handlers(machine: &Machine, from: usize, to: usize) -> Option<u64> {
     while position < handed {
         let at = lane + geometry.line_at(position);
         if LineTag::of_word(word(at)) != geometry.first_tag(position) {
-            // A dead life of the sender left a gap here.
+            // A former life of the sender died before it had written this line.
             position += 1;
             continue;
         }

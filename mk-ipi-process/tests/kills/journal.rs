@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A journal that each kernel keeps in its pool, after its region: how far its streams have come. It outlives the kernel. It is
-//! no part of the protocol.
+//! A journal that each kernel keeps in its pool, after its region: which messages it has sent and handled. The journal stays when
+//! the kernel dies, and the kernel's next life continues it. It is not part of the protocol.
 
 use crate::KERNELS;
 use mk_ipi_core::abi::native::Geometry;
@@ -8,14 +8,14 @@ use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysRange};
 use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_process::{Machine, Map};
 
-/// How many gaps are kept until the supervisor has checked them.
+/// How many gaps the journal keeps for each peer. A later gap replaces the oldest one.
 const GAPS: usize = 512;
 /// How many words the journal has for each peer.
 const WORDS: usize = 8 + 2 * GAPS;
-/// Bytes of a journal.
+/// Size of a journal in bytes.
 const LEN: u64 = 8 * (WORDS * KERNELS) as u64;
 
-/// Bytes of a pool: a region, and the journal after it.
+/// Size of a pool in bytes: a region, and the journal after it.
 pub fn pool() -> u64 {
     geometry().total_size() + LEN.next_multiple_of(4096)
 }
@@ -34,13 +34,13 @@ pub enum Word {
     Ended,
     /// The number after the last message of the peer whose handler has begun.
     Handling,
-    /// The number after the last message of the peer whose handler has ended. This is the next message that must come.
+    /// The number after the last message of the peer whose handler has ended. The message with this number must come next.
     Handled,
-    /// How many gaps there were in the messages that came.
+    /// How many gaps there were in the numbers of the received messages.
     Gaps,
-    /// How many messages came again, or out of order.
+    /// How many messages were received again, or after a later one.
     Doubled,
-    /// How many messages were not as they were sent.
+    /// How many messages were received with other bytes than were sent.
     Torn,
 }
 
@@ -72,7 +72,7 @@ impl Journal {
         &self.0.words()[at..at + 2]
     }
 
-    /// Notes that messages `from..to` of the peer did not come.
+    /// Notes that messages `from..to` of the peer were not received.
     pub fn add_gap(&self, peer: usize, from: u64, to: u64) {
         let nth = self.get(peer, Word::Gaps);
         let [first, last] = self.gap_at(peer, nth) else { unreachable!() };
@@ -81,9 +81,9 @@ impl Journal {
         self.set(peer, Word::Gaps, nth + 1);
     }
 
-    /// The `nth` gap.
+    /// The numbers of the messages in the `nth` gap. Fails if a later gap has replaced it.
     pub fn gap(&self, peer: usize, nth: u64) -> std::ops::Range<u64> {
-        assert!(self.get(peer, Word::Gaps) - nth <= GAPS as u64, "more gaps than are kept");
+        assert!(self.get(peer, Word::Gaps) - nth <= GAPS as u64, "a gap was replaced before it was checked");
         let [first, last] = self.gap_at(peer, nth) else { unreachable!() };
         first.load(Ordering::SeqCst)..last.load(Ordering::SeqCst)
     }
@@ -93,8 +93,8 @@ impl Journal {
         (0..KERNELS).map(|peer| self.get(peer, Word::Ended) + self.get(peer, Word::Handled)).sum()
     }
 
-    /// Continues where a former life was stopped. A number whose sending has begun is not used again, because it may have been
-    /// published. A message whose handler has begun is not handled again.
+    /// Prepares the journal for a new life. A number whose sending had begun is not used again, because the message may have been
+    /// published. A message whose handler had begun counts as handled, because it is not handled again.
     pub fn recover(&self) {
         for peer in 0..KERNELS {
             self.set(peer, Word::Ended, self.get(peer, Word::Begun));
@@ -103,7 +103,7 @@ impl Journal {
     }
 }
 
-/// The bytes of message `n` from one kernel to another. The receiver can compute them, too.
+/// The bytes of message `n` from kernel `from` to kernel `to`. The receiver computes them too, and compares.
 pub fn payload(from: usize, to: usize, n: u64) -> Vec<u8> {
     let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (from * KERNELS + to) as u64;
     let len = 8 + (n * 31 % 200) as usize;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel that streams messages to all others, and checks those that come.
+//! A kernel that streams messages to all others, and checks the messages that it receives.
 
 use crate::journal::{payload, Journal, Word};
 use crate::KERNELS;
@@ -37,13 +37,13 @@ pub fn run(path: &str, me: usize, command_line: &str) {
             }),
         )
         .unwrap();
-    // Messages that came before this handler was registered also go to it, because the deferred work has not run yet.
+    // Messages that arrived before this handler was registered are also passed to it, because the deferred work has not run yet.
     loop {
         let mut sent = 0;
         for peer in (0..KERNELS).filter(|peer| *peer != me && !control.is_over()) {
             sent += (0..BURST).take_while(|_| send(link, &journal, me, peer)).count();
         }
-        // The wait is never 0, so that a life handles messages even if it is killed soon.
+        // The wait is never 0, so that each life handles messages, even if it is killed soon.
         let nap = if sent == 0 { Duration::from_millis(1) } else { Duration::ZERO };
         wait(link, nap.max(Duration::from_micros(20)), || false);
     }
@@ -57,16 +57,16 @@ fn send(link: &Link, journal: &Journal, me: usize, peer: usize) -> bool {
     let sent = link.send(InstanceId::new(peer as u8), TYPE, &bytes);
     match sent {
         Ok(_) => journal.set(peer, Word::Ended, n + 1),
-        // It was not sent, and nothing has changed.
+        // The message was not sent, and the lane has not changed.
         Err(SendError::Full | SendError::Unanswered | SendError::Instance(_)) => {
             journal.set(peer, Word::Begun, n)
         }
-        Err(e) => panic!("kernel {me} to {peer}: {e:?}"),
+        Err(e) => panic!("kernel {me} cannot send to kernel {peer}: {e:?}"),
     }
     sent.is_ok()
 }
 
-/// Notes a message that came. It must be the next one, and whole.
+/// Notes in the journal that a message was received, and whether it is the next one and has the right bytes.
 fn received(journal: &Journal, from: usize, me: usize, bytes: &[u8]) {
     let Some(n) = bytes.first_chunk().map(|n| u64::from_le_bytes(*n)) else {
         return journal.set(from, Word::Torn, journal.get(from, Word::Torn) + 1);
@@ -80,14 +80,14 @@ fn received(journal: &Journal, from: usize, me: usize, bytes: &[u8]) {
     }
     if n > expected {
         journal.add_gap(from, expected, n);
-        // Without this store, a death after this point would count the gap twice.
+        // Without this store, the gap would be added again if the kernel died after this point.
         journal.set(from, Word::Handled, n);
     }
     journal.set(from, Word::Handling, n + 1);
     journal.set(from, Word::Handled, n + 1);
 }
 
-/// The word by which the supervisor ends the streams.
+/// The word by which the supervisor tells all kernels to send no more.
 struct Control(mk_ipi_process::Map);
 
 impl Control {

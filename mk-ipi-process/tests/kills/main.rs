@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Kernels that die: three processes stream to each other, and are stopped and killed at random moments, and started again. The
-//! test accounts for each message: none is lost, doubled, torn or out of order, except where SPEC chapter N allows that.
+//! test checks each message: none is lost, doubled, torn or out of order, except where SPEC chapter N allows that.
 //!
-//! `MK_IPI_KILLS=N` sets the number of kills; `cargo xtask kills N` sets it, too. `MK_IPI_SEED=N` chooses the moments.
+//! `MK_IPI_KILLS=N` sets the number of kills; `cargo xtask kills N` does the same. `MK_IPI_SEED=N` sets the seed of the random
+//! numbers.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host of the machine, which is no kernel itself. It starts the kernels, stops and kills them, and checks the books.
+//! The host of the machine, which is not a kernel itself. It starts the kernels, stops and kills them, and checks all messages.
 
 use crate::books::Books;
 use crate::journal::{geometry, pool};
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 /// The number of kills in an ordinary test run.
 const KILLS: u64 = 60;
-/// If a kernel makes no progress for so long, the test fails.
+/// If a kernel makes no progress for this time, the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// An instance that has no kernel: its pool is for the control word.
+/// An instance without a kernel. Its pool contains the control word.
 const CONTROL: InstanceId = InstanceId::new(KERNELS as u8);
 
-/// The page with the word that ends the streams.
+/// Maps the page whose first word, the control word, tells all kernels to send no more if it is not 0.
 pub fn control(machine: &Machine, writable: bool) -> Map {
     let start = machine.pool(CONTROL).unwrap().start();
     machine.map(PhysRange::new(start, 4096).unwrap(), writable).unwrap()
@@ -35,7 +35,7 @@ impl Random {
     }
 }
 
-/// The processes of the kernels. They are killed when this is dropped.
+/// The processes of the kernels. They are killed, and the machine's file is removed, when this value is dropped.
 struct Kernels<'a> {
     path: &'a Path,
     children: Vec<Option<Child>>,
@@ -56,7 +56,8 @@ impl Kernels<'_> {
 
     fn signal(&self, k: usize, signal: i32) {
         let pid = self.children[k].as_ref().unwrap().id();
-        // SAFETY: this sends a signal to our own child. We have not waited for it yet, so no other process can have its id.
+        // SAFETY: this sends a signal to a child of this process. Nothing has waited for the child yet, so no other process can
+        // have its id.
         assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
     }
 
@@ -82,10 +83,11 @@ fn id(k: usize) -> InstanceId {
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |value| value.parse().expect("a number"))
+    std::env::var(name)
+        .map_or(otherwise, |value| value.parse().expect("MK_IPI_KILLS and MK_IPI_SEED must be numbers"))
 }
 
-/// Runs the whole test.
+/// Runs the test.
 pub fn run() {
     let (kills, seed) = (number("MK_IPI_KILLS", KILLS), number("MK_IPI_SEED", 1));
     let path: PathBuf =
@@ -131,8 +133,8 @@ pub fn run() {
     }
     settle(&machine, &mut kernels, &mut books);
     println!(
-        "test result: ok. 1 passed; 0 failed; {done} kills and {stops} stops in {} s, seed {seed}: {} messages handled; {} deaths in a send, {} in a \
-         handler; {} messages missing, all in doubt",
+        "test result: ok. 1 passed; 0 failed; {done} kills and {stops} stops in {} s, seed {seed}: \
+         {} messages handled; {} deaths in a send, {} in a handler; {} messages missing, all in doubt",
         start.elapsed().as_secs(),
         books.handled(),
         books.sending,
@@ -141,7 +143,8 @@ pub fn run() {
     );
 }
 
-/// Checks that the inspector finds all regions, and calls nothing broken: a death is no breach.
+/// Checks that mk-ipi-inspect finds all regions, and reports nothing as broken: the death of a kernel breaks no rule of the
+/// protocol.
 fn inspect(path: &Path) {
     let memory = mk_ipi_inspect::Memory::open(path, None).unwrap();
     let found = mk_ipi_inspect::Machine::find(&memory, 1).unwrap();
@@ -149,7 +152,7 @@ fn inspect(path: &Path) {
     assert!(!found.is_broken(), "{}", mk_ipi_inspect::text::machine(&found));
 }
 
-/// Waits until kernel `k` has sent and handled so many more messages.
+/// Waits until kernel `k` has sent and handled this many more messages.
 fn get_on(kernels: &mut Kernels<'_>, books: &Books, k: usize, messages: u64) {
     let (start, before) = (Instant::now(), books.progress(k));
     while books.progress(k) < before + messages {
@@ -163,7 +166,8 @@ fn get_on(kernels: &mut Kernels<'_>, books: &Books, k: usize, messages: u64) {
     }
 }
 
-/// Stops some kernels for a while, wherever they are, and lets most of them continue. Returns those that stay stopped.
+/// Stops some kernels at random, at any instruction. After at most 1.5 ms lets most of them continue. Returns those that stay
+/// stopped.
 fn stop_some(kernels: &Kernels<'_>, random: &mut Random, stops: &mut u64) -> Vec<usize> {
     let stopped: Vec<usize> = (0..KERNELS).filter(|_| random.below(4) == 0).collect();
     stopped.iter().for_each(|k| kernels.signal(*k, libc::SIGSTOP));
@@ -184,7 +188,7 @@ fn pause(micros: u64) {
     }
 }
 
-/// Ends the streams. All messages that were sent must arrive, except those in doubt.
+/// Tells the kernels to send no more, and waits until all messages that were sent have arrived, except those in doubt.
 fn settle(machine: &Machine, kernels: &mut Kernels<'_>, books: &mut Books) {
     control(machine, true).words()[0].store(1, Ordering::SeqCst);
     let start = Instant::now();
@@ -193,7 +197,7 @@ fn settle(machine: &Machine, kernels: &mut Kernels<'_>, books: &mut Books) {
         assert!(start.elapsed() < PATIENCE, "message {n} from {from} to {to} is lost");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // If a message comes now that was not sent, `check` finds it.
+    // If a message arrives again in this time, `check` finds it.
     std::thread::sleep(Duration::from_millis(50));
     books.check();
 }
