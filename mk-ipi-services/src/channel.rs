@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a channel (SPEC chapter G): an [`Inbox`] for the program that reads, an [`Outbox`] for those that write.
+//! The two ends of a channel (SPEC chapter G): an [`Inbox`] for the program that reads, and an [`Outbox`] for the programs that
+//! write.
 
 use crate::ring::Ring;
 use mk_ipi_abi::channel::{Body, ChannelMessage, MAX_MESSAGE, MESSAGE_COST};
@@ -7,32 +8,35 @@ use mk_ipi_abi::Incarnation;
 
 pub use mk_ipi_abi::channel::PART;
 
-/// Bytes of the length that precedes each message in the buffer.
+/// In the buffer, the length of a message is stored before the message. This is the number of bytes of the length.
 const LEN: usize = 4;
-/// Bytes of the window that the longest message takes.
+/// Number of bytes of the window that the longest message takes.
 const MAX_COST: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
 
 /// The result of a received part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartOutcome {
-    /// It completes a message.
+    /// The part completes a message.
     Message,
-    /// More parts of the message follow.
+    /// The part was accepted. More parts of its message must follow.
     Part,
-    /// It is for another reader, or another life.
+    /// The part is for another session, and so for another reader or another life. It was dropped.
     Stale,
-    /// It is out of order, was not granted, or makes the message too long. It was dropped.
+    /// The message is not a part, or the part is not at the next position, was not granted, or makes its message too long. It was
+    /// dropped.
     Refused,
 }
 
-/// Messages for one reader, from one kernel. The caller must hold a lock.
+/// The reader's end of a channel: messages for one reader, from the programs of one kernel. If several CPUs use it, the caller
+/// must hold a lock.
 #[derive(Debug)]
 pub struct Inbox<B> {
     kept: Ring<B>,
-    /// Complete messages in the buffer.
+    /// Number of complete messages in the buffer.
     whole: usize,
-    /// Bytes of the incomplete message after them, if there is one.
+    /// Number of bytes of the incomplete message, which is stored after the complete ones. `None` if no message is incomplete.
     begun: Option<usize>,
+    /// The number of the session.
     session: u32,
     /// The position in this session up to which parts were received.
     position: u64,
@@ -40,13 +44,15 @@ pub struct Inbox<B> {
     read: u64,
     /// The position up to which the writers may send.
     limit: u64,
-    /// Bytes of the window that the buffered messages take.
+    /// Number of bytes of the window that the messages in the buffer take.
     used: u64,
+    /// True if a grant must be sent to the writers.
     grant_pending: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
-    /// An empty inbox for reader number `session`. `None` if that is 0, or the buffer is too small for the longest message.
+    /// Makes an empty inbox in the buffer `kept`, for the reader whose session has the number `session`. `None` if this number is
+    /// 0, or if the buffer is too small for the longest message.
     pub fn new(kept: B, session: u32) -> Option<Self> {
         let kept = Ring::new(kept);
         if session == 0 || (kept.capacity() as u64) < MAX_COST {
@@ -67,15 +73,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         Some(inbox)
     }
 
-    /// Begins a new session, after a new life of the writers' kernel or of this one. Positions begin at 0. Complete messages
-    /// stay.
+    /// Begins the session with the number `session`. Call this when a new life of the writers' kernel, or of this kernel, has
+    /// begun. Positions begin at 0. Complete messages stay, and an incomplete one is dropped.
     pub fn begin(&mut self, session: u32) {
         self.drop_begun();
         (self.session, self.position, self.read, self.limit) = (session, 0, 0, 0);
         self.grant();
     }
 
-    /// The reader's number.
+    /// The number of the session.
     pub const fn session(&self) -> u32 {
         self.session
     }
@@ -85,10 +91,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole
     }
 
+    /// The size of the window: how many bytes the writers may send beyond what the program has read.
     fn window(&self) -> u64 {
         self.kept.capacity() as u64
     }
 
+    /// Grants the free bytes of the window, if these are at least a quarter of the window, or if the writers need them for the
+    /// longest message.
     fn grant(&mut self) {
         let limit = self.position.saturating_add(self.window().saturating_sub(self.used));
         let more = limit.saturating_sub(self.limit);
@@ -98,8 +107,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         }
     }
 
-    /// Handles [`Body::Ask`] of writers that know no reader: a grant is due. If parts were received in this session, a new
-    /// session begins, because these writers begin at position 0. Its number is `session`, which no reader may have had before.
+    /// Handles [`Body::Ask`] of writers that know no reader: a grant must be sent to them. If parts were received in this
+    /// session, a new session with the number `session` begins, because these writers begin at position 0. No session of this
+    /// channel may have had this number before.
     pub fn asked(&mut self, session: u32) {
         if self.position > 0 && session != 0 {
             self.begin(session);
@@ -107,7 +117,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.grant_pending = true;
     }
 
-    /// The message that is due to the writers, if any. Call [`Inbox::sent`] after it was sent.
+    /// The message that must be sent to the writers. `None` if there is no such message. Call [`Inbox::sent`] after it was sent.
     pub fn next(&self) -> Option<Body<'static>> {
         self.grant_pending.then_some(Body::Grant { session: self.session, limit: self.limit })
     }
@@ -117,12 +127,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.grant_pending = false;
     }
 
-    /// The message to the writers when the reader closes.
+    /// The message to send to the writers when the reader ends.
     pub const fn closed(&self) -> Body<'static> {
         Body::Closed { session: self.session, read: self.read }
     }
 
-    /// Handles a received part.
+    /// Handles a part that was received. Another message is [`Refused`](PartOutcome::Refused).
     pub fn receive(&mut self, body: &Body<'_>) -> PartOutcome {
         let Body::Part { session, position, is_first, is_last, bytes } = *body else {
             return PartOutcome::Refused;
@@ -137,13 +147,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
             return PartOutcome::Refused;
         }
         if is_first {
-            // Drops an incomplete message that its writer gave up.
+            // The writer of an incomplete message has given it up.
             self.drop_begun();
         }
         let begun = self.begun.unwrap_or(0);
         let len = begun.saturating_add(bytes.len());
         let head: &[u8] = if is_first { &[0; LEN] } else { &[] };
-        // Granted bytes fit, because each message is charged more than it needs.
+        // If the message is not too long, bytes that were granted fit into the buffer: a message takes `MESSAGE_COST` bytes more
+        // of the window than it has, and only `LEN` bytes more of the buffer.
         let fits = len <= MAX_MESSAGE && head.len().saturating_add(bytes.len()) <= self.kept.room();
         self.position = end;
         if !fits {
@@ -165,7 +176,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         PartOutcome::Message
     }
 
-    /// Drops an incomplete message. It counts as read.
+    /// Drops the incomplete message, if there is one. Its bytes of the window are free again.
     fn drop_begun(&mut self) {
         let Some(len) = self.begun.take() else { return };
         self.kept.truncate(self.kept.len().saturating_sub(len).saturating_sub(LEN));
@@ -188,8 +199,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole == 0
     }
 
-    /// Copies the oldest message to `to`, and removes it. Returns its length. `None` if there is no message, or `to` is too
-    /// short.
+    /// Copies the oldest message to `to`, and removes it. Returns its length. `None` if there is no message, or if `to` is too
+    /// short; then the message stays.
     pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
         let len = self.len()?;
         self.kept.copy(LEN, to.get_mut(..len)?);
@@ -197,7 +208,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
         self.whole = self.whole.saturating_sub(1);
         let cost = cost_of(true, len);
         self.give_back(cost);
-        // Messages of a former session do not count here.
+        // While the buffer has messages of a former session, `used` counts these too. Then the difference is smaller than the
+        // position up to which the program has read, so `read` must not decrease.
         self.read = self.position.saturating_sub(self.used).max(self.read);
         self.grant();
         Some(len)
@@ -209,31 +221,35 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Inbox<B> {
     }
 }
 
-/// Bytes of the window that a part takes.
+/// Number of bytes of the window that a part of `len` bytes takes.
 const fn cost_of(is_first: bool, len: usize) -> u64 {
     let extra = if is_first { MESSAGE_COST } else { 0 };
     extra.saturating_add(len as u64)
 }
 
-/// What changed for the reader at the other end.
+/// What a received message, or the end of the reader's kernel, has changed for the writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReaderChange {
-    /// It granted more.
+    /// The reader granted more bytes.
     GrantedMore,
     /// Nothing changed.
     Unchanged,
-    /// The reader is a new one, or has gone. The former reader had read everything that was sent.
+    /// There is a new reader, or no reader any more. The former reader, if there was one, has read everything that was sent.
     Changed,
-    /// As `Changed`, but the former reader had not read everything.
+    /// There is a new reader, or no reader any more. The former reader has not read everything that was sent, or has not said
+    /// whether it has.
     ChangedWithLoss,
 }
 
-/// Messages from the writers of one kernel to one reader of another. The caller must hold a lock.
+/// The writers' end of a channel: messages from the programs of one kernel to one reader on another. If several CPUs use it, the
+/// caller must hold a lock.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The reader, and the life of its kernel.
+    /// The life of the reader's kernel, and the reader's session.
     reader: Option<(Incarnation, u32)>,
+    /// The position in this session up to which parts were sent.
     position: u64,
+    /// The position up to which the reader has granted bytes.
     limit: u64,
 }
 
@@ -243,7 +259,7 @@ impl Outbox {
         Self { reader: None, position: 0, limit: 0 }
     }
 
-    /// Handles a message that came from life `from` of the other end.
+    /// Handles a message that life `from` of the reader's kernel has sent.
     pub fn receive(&mut self, body: &Body<'_>, from: Incarnation) -> ReaderChange {
         match *body {
             // Late messages of a former life are ignored.
@@ -258,7 +274,7 @@ impl Outbox {
                 }
             }
             Body::Grant { session, limit } => {
-                // A reader that closes says how far it has read. The former reader did not close, or its kernel died.
+                // Only `Closed` says how far the former reader has read. No `Closed` came from it.
                 let lost = self.reader.is_some() && self.position > 0;
                 *self = Self { reader: Some((from, session)), position: 0, limit };
                 if lost {
@@ -280,7 +296,7 @@ impl Outbox {
         }
     }
 
-    /// Handles the end of the reader's kernel.
+    /// Handles the event that the reader's kernel has died or detached.
     pub fn ended(&mut self) -> ReaderChange {
         let lost = self.position > 0;
         *self = Self::new();
@@ -296,14 +312,15 @@ impl Outbox {
         self.reader.is_some()
     }
 
-    /// Whether a message of this length is granted completely.
+    /// Whether the reader has granted enough bytes for a message of `len` bytes. False if the message is too long for a channel.
     pub fn accepts(&self, len: usize) -> bool {
         let end = self.position.saturating_add(cost_of(true, len));
         self.reader.is_some() && end <= self.limit && len <= MAX_MESSAGE
     }
 
-    /// Writes the part of `message` from byte `at` on to `to`, as a message for channel `number`. Returns that message, and the
-    /// offset after the part. `None` if the part is not granted, or nothing is left. Call [`Outbox::sent`] after it was sent.
+    /// Writes the part of `message` from byte `at` on to `to`, as a link message for channel `number`. Returns the link message,
+    /// and the offset in `message` after the part. `None` if no reader is known, if the part is not granted, if no bytes are
+    /// left, or if `to` is too short. Call [`Outbox::sent`] after the link message was sent.
     pub fn part<'b>(
         &self,
         number: u32,
@@ -315,18 +332,18 @@ impl Outbox {
         let rest = message.get(at..).filter(|rest| !rest.is_empty())?;
         let most = to.len().saturating_sub(ChannelMessage::HEADER).min(rest.len());
         let bytes = rest.get(..most).filter(|bytes| !bytes.is_empty())?;
-        let (is_first, behind) = (at == 0, at.saturating_add(most));
+        let (is_first, end) = (at == 0, at.saturating_add(most));
         if self.position.saturating_add(cost_of(is_first, most)) > self.limit {
             return None;
         }
-        let (position, is_last) = (self.position, behind == message.len());
+        let (position, is_last) = (self.position, end == message.len());
         let body = Body::Part { session, position, is_first, is_last, bytes };
-        Some((ChannelMessage { number, to: Some(life), body }.encode(to)?, behind))
+        Some((ChannelMessage { number, to: Some(life), body }.encode(to)?, end))
     }
 
-    /// Says that the part from byte `at` to byte `behind` was sent.
-    pub fn sent(&mut self, at: usize, behind: usize) {
-        self.position = self.position.saturating_add(cost_of(at == 0, behind.saturating_sub(at)));
+    /// Says that the part from byte `at` to byte `end` was sent.
+    pub fn sent(&mut self, at: usize, end: usize) {
+        self.position = self.position.saturating_add(cost_of(at == 0, end.saturating_sub(at)));
     }
 }
 
@@ -356,13 +373,13 @@ mod tests {
     /// Sends a message from byte `at` on, in parts of `len` bytes. Returns where it stopped.
     fn send(out: &mut Outbox, message: &[u8], mut at: usize, len: usize, to: &mut Inbox<Vec<u8>>) -> usize {
         let mut place = std::vec![0; ChannelMessage::HEADER + len];
-        while let Some((payload, behind)) = out.part(NUMBER, message, at, &mut place) {
+        while let Some((payload, end)) = out.part(NUMBER, message, at, &mut place) {
             let part = ChannelMessage::decode(payload).unwrap();
             assert_eq!((part.number, part.to), (NUMBER, Some(life(5))));
             let taken = to.receive(&part.body);
-            assert_eq!(taken, if behind == message.len() { PartOutcome::Message } else { PartOutcome::Part });
-            out.sent(at, behind);
-            at = behind;
+            assert_eq!(taken, if end == message.len() { PartOutcome::Message } else { PartOutcome::Part });
+            out.sent(at, end);
+            at = end;
         }
         at
     }
@@ -431,7 +448,7 @@ mod tests {
         assert_eq!(
             inbox.receive(&part(SESSION, 8128, true, b"x")),
             PartOutcome::Refused,
-            "64 of 65 are left"
+            "64 bytes are granted, and the part needs 65"
         );
         assert_eq!(inbox.messages(), 2);
         assert!(Inbox::new([0; 4159], SESSION).is_none() && Inbox::new([0; 8192], 0).is_none());
@@ -443,7 +460,7 @@ mod tests {
             let session = SESSION;
             Body::Part { session, position, is_first, is_last, bytes }
         };
-        // Too long at once, and too long with its second part.
+        // A message whose first part is too long, and one that is too long with its second part.
         for first_part in [None, Some(&[9; 3000])] {
             let mut inbox = inbox(3 * 8192);
             assert_eq!(inbox.receive(&part(0, true, true, b"whole")), PartOutcome::Message);
@@ -470,9 +487,9 @@ mod tests {
         tell(&mut inbox, &mut out);
         let mut place = [0; 256];
         for _ in 0..100 {
-            let (payload, behind) = out.part(NUMBER, &[7; 300], 0, &mut place).unwrap();
+            let (payload, end) = out.part(NUMBER, &[7; 300], 0, &mut place).unwrap();
             assert_eq!(inbox.receive(&ChannelMessage::decode(payload).unwrap().body), PartOutcome::Part);
-            out.sent(0, behind);
+            out.sent(0, end);
             assert_eq!(send(&mut out, b"whole", 0, PART, &mut inbox), 5);
             assert_eq!(
                 inbox.read(&mut place).map(|len| place[..len].to_vec()).as_deref(),
@@ -508,11 +525,11 @@ mod tests {
             out.receive(&Body::Closed { session: SESSION + 1, read: 0 }, life(5)),
             ReaderChange::Unchanged
         );
-        assert_eq!(out.receive(&inbox.closed(), life(6)), ReaderChange::Unchanged, "a former life's");
+        assert_eq!(out.receive(&inbox.closed(), life(6)), ReaderChange::Unchanged, "of another life");
         assert_eq!(
             out.receive(&Body::Grant { session: 9, limit: 9 }, life(4)),
             ReaderChange::Unchanged,
-            "another's"
+            "of a former life"
         );
         assert_eq!(out.receive(&inbox.closed(), life(5)), ReaderChange::Changed);
         assert!(!out.has_reader());
@@ -538,7 +555,7 @@ mod tests {
         assert_eq!(
             (inbox.read(&mut place), inbox.read(&mut place)),
             (Some(3), Some(3)),
-            "and what came stays"
+            "the message of the former session is still there"
         );
     }
 
@@ -554,7 +571,10 @@ mod tests {
         inbox.begin(SESSION + 1);
         assert_eq!(inbox.receive(&ChannelMessage::decode(&half).unwrap().body), PartOutcome::Stale);
         tell(&mut inbox, &mut out);
-        assert!(!out.accepts(4096) && out.accepts(3000), "what is kept counts");
+        assert!(
+            !out.accepts(4096) && out.accepts(3000),
+            "the message that was not read takes bytes of the window"
+        );
         send(&mut out, b"new", 0, PART, &mut inbox);
         let mut place = [0; 4096];
         assert_eq!((inbox.read(&mut place), inbox.read(&mut place)), (Some(4096), Some(3)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two ends of a console (SPEC chapter K): a [`TerminalEnd`] of a terminal between two kernels, which also accepts the log
-//! of the other kernel, and a [`Log`], which keeps the log of a kernel until the host listens.
+//! The ends of a console (SPEC chapter K): a [`TerminalEnd`] is one end of a terminal between two kernels, and also accepts the
+//! log of the other kernel. A [`Log`] keeps the log of a kernel until the host listens.
 
 use crate::ring::Ring;
 use mk_ipi_abi::console::{Body, ConsoleMessage};
@@ -9,49 +9,52 @@ use mk_ipi_abi::Incarnation;
 /// The result of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The other end listens, and accepts more. There may be something to send.
+    /// The message was a listen. The other end may accept more bytes than before: try to send.
     Listen,
-    /// Bytes were received.
+    /// The message had bytes, which were accepted.
     Bytes,
-    /// It is for another life.
+    /// The message is for another life of this kernel, or is from a former life of the other kernel. It was dropped.
     Stale,
-    /// The bytes are out of order, or were not granted. They were dropped.
+    /// The bytes are not at the next position, or were not granted; or a [`Log`] received a message that is not a listen. The
+    /// message was dropped.
     Refused,
 }
 
-/// One end of a terminal between this kernel and another. The caller must hold a lock.
+/// One end of a terminal between this kernel and another. If several CPUs use it, the caller must hold a lock.
 #[derive(Debug)]
 pub struct TerminalEnd<B> {
-    /// The present life of the other end.
+    /// The present life of the other kernel. `None` if it is not up.
     peer: Option<Incarnation>,
     /// Bytes to be sent.
     out: Ring<B>,
-    /// How many bytes were sent to that life.
+    /// How many bytes were sent to the present life of the other kernel.
     sent: u64,
-    /// The position up to which that life accepts bytes.
+    /// The position up to which the other end accepts bytes.
     limit: u64,
-    /// Received bytes that are not read yet.
+    /// Received bytes that no program has read yet.
     kept: Ring<B>,
-    /// The position of the next byte of its terminal.
+    /// The position of the next terminal byte from the other end.
     received: u64,
-    /// The position of the next byte of its log.
+    /// The position of the next log byte from the other kernel.
     logged: u64,
-    /// The position up to which we have granted bytes.
+    /// The position up to which this end has granted bytes to the other end.
     granted: u64,
+    /// True if a listen must be sent.
     listen_pending: bool,
-    /// Lost bytes: overwritten before they were read, or left out of the log.
+    /// Number of lost bytes: those that were replaced before a program read them, and those that were left out of the log.
     lost: u64,
+    /// True if bytes of `out` were sent, or dropped by `peer_up`, since the last call of `has_made_room`.
     made_room: bool,
-    /// Whether a program reads.
+    /// Whether a program reads the received bytes.
     has_reader: bool,
 }
 
-/// Identifies the message from [`TerminalEnd::next`] or [`Log::next`] that was sent.
+/// Returned by [`TerminalEnd::next`] and [`Log::next`] with each message. Pass it to `sent` after the message was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent(usize);
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
-    /// An end without a known peer. `out` is the buffer for bytes to be sent, `kept` the buffer for bytes to be read.
+    /// Makes an end whose peer is not up. `out` is the buffer for bytes to be sent, `kept` the buffer for received bytes.
     pub const fn new(out: B, kept: B) -> Self {
         Self {
             peer: None,
@@ -69,8 +72,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// Handles the event that the other kernel is up as `life`. Unsent bytes for a former life are dropped; received ones stay.
-    /// Returns whether it is another life than before.
+    /// Handles the event that the other kernel is up as `life`. If it was not up as this life before, drops the unsent bytes,
+    /// begins again at position 0 in both directions, and returns true. Received bytes stay.
     pub fn peer_up(&mut self, life: Incarnation) -> bool {
         let is_new = self.peer != Some(life);
         if is_new {
@@ -84,18 +87,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         is_new
     }
 
-    /// The known life of the other end.
+    /// The present life of the other kernel. `None` if it is not up.
     pub const fn peer(&self) -> Option<Incarnation> {
         self.peer
     }
 
-    /// Handles the event that the other kernel has ended or detached. Nothing is sent until it is up again, perhaps as the same
-    /// life.
+    /// Handles the event that the other kernel has died or detached. [`TerminalEnd::next`] returns no message until the other
+    /// kernel is up again, as the same life or another one.
     pub fn peer_down(&mut self) {
         self.peer = None;
     }
 
-    /// Handles a message from life `from` of the other end to our life `me`.
+    /// Handles a message that life `from` of the other kernel has sent. `me` is the present life of this kernel.
     pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
         if message.to.is_some_and(|to| to != me) || self.peer.is_some_and(|peer| from.is_before(peer)) {
             return Received::Stale;
@@ -127,12 +130,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
+    /// Stores received bytes. If the buffer is full, they replace the oldest ones.
     fn keep(&mut self, bytes: &[u8]) {
         let lost = self.kept.push_over(bytes);
         self.lost = self.lost.saturating_add(lost as u64);
     }
 
-    /// Grants more to the other end, if that is worth a message. If no program reads, the oldest bytes are dropped for new ones.
+    /// Grants more bytes to the other end, if they are at least a quarter of the buffer. If a program reads, only free room is
+    /// granted. If no program reads, half of the buffer is granted in any case: new bytes can then replace the oldest ones.
     fn grant(&mut self) {
         let all = self.kept.capacity();
         let room = if self.has_reader { self.kept.room() } else { all / 2 };
@@ -143,7 +148,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         }
     }
 
-    /// Sets whether a program reads.
+    /// Sets whether a program reads the received bytes.
     pub fn set_reader(&mut self, has_reader: bool) {
         self.has_reader = has_reader;
         self.grant();
@@ -154,17 +159,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.out.push(bytes)
     }
 
-    /// How many more bytes to be sent fit.
+    /// How many more bytes [`TerminalEnd::write`] can add now.
     pub fn room(&self) -> usize {
         self.out.room()
     }
 
-    /// Whether bytes were sent or dropped since the last call. Then there is room for more.
+    /// Returns whether bytes were sent, or dropped by [`TerminalEnd::peer_up`], since the last call of this method. Then
+    /// [`TerminalEnd::write`] can add more.
     pub fn has_made_room(&mut self) -> bool {
         core::mem::take(&mut self.made_room)
     }
 
-    /// Bytes that wait to be sent.
+    /// Number of bytes that wait to be sent.
     pub fn unsent(&self) -> usize {
         self.out.len()
     }
@@ -174,28 +180,31 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         self.out.clear();
     }
 
-    /// Copies received bytes to `to`. [`TerminalEnd::read`] removes them.
+    /// Copies received bytes to `to`, the oldest first, as many as fit. Returns their number. They stay until
+    /// [`TerminalEnd::read`] removes them.
     pub fn peek(&self, to: &mut [u8]) -> usize {
         self.kept.copy(0, to)
     }
 
-    /// Removes `count` bytes, which were read.
+    /// Removes the `count` oldest received bytes, after a program has read them.
     pub fn read(&mut self, count: usize) {
         self.kept.drop_first(count);
         self.grant();
     }
 
-    /// Bytes lost since the last [`TerminalEnd::clear_lost`].
+    /// Number of bytes lost since the last [`TerminalEnd::clear_lost`]: received bytes that were replaced before they were read,
+    /// and bytes that were left out of the other kernel's log.
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Resets the count of lost bytes, after it was shown to the reader.
+    /// Sets the number of lost bytes to 0, after it was shown to the reader.
     pub fn clear_lost(&mut self) {
         self.lost = 0;
     }
 
-    /// The next message to send, written to `to`. After it was sent, call [`TerminalEnd::sent`].
+    /// Writes the next message to send to `to`, and returns it. `None` if there is nothing to send, or if `to` is too short.
+    /// After the message was sent, call [`TerminalEnd::sent`].
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.peer?;
         let of = |body| ConsoleMessage { to: Some(life), body };
@@ -212,7 +221,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
         Some((payload, Sent(count)))
     }
 
-    /// The message of `next` was sent.
+    /// Says that the message which [`TerminalEnd::next`] returned last was sent.
     pub fn sent(&mut self, Sent(count): Sent) {
         match count {
             0 => self.listen_pending = false,
@@ -230,31 +239,34 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> TerminalEnd<B> {
     }
 }
 
-/// Most bytes of a terminal or a log in one message, on a link with messages of 256 bytes.
+/// The largest number of bytes of a terminal or a log in one message: what fits into a message of 256 bytes.
 pub const BYTES: usize = 256 - ConsoleMessage::HEADER;
 
-/// The log of a kernel. Its last part is kept until the host listens. The caller must hold a lock.
+/// The log of a kernel. As much of its end as the buffer can hold is kept until the host listens. If several CPUs use it, the
+/// caller must hold a lock.
 #[derive(Debug)]
 pub struct Log<B> {
     kept: Ring<B>,
-    /// The position of the oldest byte.
+    /// The position in the log of the oldest byte in `kept`.
     position: u64,
+    /// The life of the host that listens.
     listener: Option<Incarnation>,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
-    /// An empty log in the buffer `kept`.
+    /// Makes an empty log in the buffer `kept`.
     pub const fn new(kept: B) -> Self {
         Self { kept: Ring::new(kept), position: 0, listener: None }
     }
 
-    /// Adds bytes to the log. The oldest ones are dropped to make room.
+    /// Adds bytes to the log. If the buffer is full, the oldest bytes are dropped.
     pub fn write(&mut self, bytes: &[u8]) {
         let lost = self.kept.push_over(bytes);
         self.position = self.position.saturating_add(lost as u64);
     }
 
-    /// Handles any console message from life `from` of the host to our life `me`.
+    /// Handles a console message that life `from` of the host has sent. `me` is the present life of this kernel. Only a listen is
+    /// accepted.
     pub fn receive(&mut self, message: &ConsoleMessage<'_>, from: Incarnation, me: Incarnation) -> Received {
         match message.body {
             _ if message.to.is_some_and(|to| to != me) => Received::Stale,
@@ -266,7 +278,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
-    /// The next message to send, written to `to`, if the host listens. After it was sent, call [`Log::sent`].
+    /// Writes the next message to send to `to`, and returns it. `None` if the host does not listen, if there is nothing to send,
+    /// or if `to` is too short. After the message was sent, call [`Log::sent`].
     pub fn next<'b>(&self, to: &'b mut [u8]) -> Option<(&'b [u8], Sent)> {
         let life = self.listener?;
         let mut bytes = [0; BYTES];
@@ -277,7 +290,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         Some((message.encode(to)?, Sent(count)))
     }
 
-    /// The message of `next` was sent.
+    /// Says that the message which [`Log::next`] returned last was sent.
     pub fn sent(&mut self, Sent(count): Sent) {
         self.kept.drop_first(count);
         self.position = self.position.saturating_add(count as u64);
@@ -301,7 +314,7 @@ mod tests {
         TerminalEnd::new(std::vec![0; out], std::vec![0; kept])
     }
 
-    /// Sends all messages of `from` that are due.
+    /// Passes all messages that `from` has to send to `to`. Returns their results.
     fn carry(from: &mut End, of: Incarnation, to: &mut End, at: Incarnation) -> Vec<Received> {
         let (mut heard, mut place) = (Vec::new(), [0; 256]);
         while let Some((payload, sent)) = from.next(&mut place) {
@@ -351,7 +364,7 @@ mod tests {
         a.peer_up(life(5));
         for round in 0..50u8 {
             carry(&mut b, life(5), &mut a, HOST);
-            assert_eq!(a.write(&[round; 10]), 10, "it never waits");
+            assert_eq!(a.write(&[round; 10]), 10, "the writer never has to wait");
             carry(&mut a, HOST, &mut b, life(5));
         }
         b.set_reader(true);
@@ -422,7 +435,7 @@ mod tests {
             log.sent(sent);
         }
         assert_eq!(read(&mut host, 64), b"22223333444455556666777788889999");
-        assert_eq!(host.lost(), 8, "the oldest made room");
+        assert_eq!(host.lost(), 8, "the oldest 8 bytes were dropped");
         host.clear_lost();
         log.write(b"more");
         let (payload, _) = log.next(&mut place).unwrap();

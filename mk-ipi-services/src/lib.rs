@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Services over mk-ipi links, as state machines: a console ([`console`], SPEC chapter K), and channels for messages between programs
-//! ([`channel`], SPEC chapter G).
+//! Services over mk-ipi links, as state machines: a console ([`console`], SPEC chapter K), and channels for messages between
+//! programs ([`channel`], SPEC chapter G).
 //!
-//! Nothing here sends or waits: the kernel passes in received messages, and sends the messages that it gets back. No call allocates,
-//! panics or takes a lock. The work of a call is bounded by its input and one buffer. The kernel supplies the buffers, and a peer cannot
-//! fill more memory than these.
+//! These types do not send messages, and do not wait: the kernel passes received messages to them, and sends the messages that
+//! they return. No call allocates, panics or takes a lock. A call copies at most its input and the content of one buffer. The
+//! kernel supplies the buffers. A peer cannot fill more memory than these buffers have.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -27,7 +27,7 @@ pub mod ring;
 
 pub use mk_ipi_abi as abi;
 
-/// The README's example, compiled.
+/// Compiles and runs the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

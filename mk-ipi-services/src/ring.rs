@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A ring buffer of bytes, in memory of the caller.
+//! A ring buffer of bytes, in memory that the caller supplies.
 
 /// A queue of bytes. Its capacity is the length of the buffer.
 pub struct Ring<B> {
     buffer: B,
-    /// Index of the oldest byte. Below the length of the buffer, or 0.
+    /// Index in the buffer of the oldest byte: below the length of the buffer, or 0.
     first: usize,
-    /// Bytes in the queue, at most the length of the buffer.
+    /// Number of bytes in the queue, at most the length of the buffer.
     len: usize,
 }
 
@@ -17,17 +17,17 @@ impl<B> core::fmt::Debug for Ring<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
-    /// An empty queue in `buffer`.
+    /// Makes an empty queue in `buffer`.
     pub const fn new(buffer: B) -> Self {
         Self { buffer, first: 0, len: 0 }
     }
 
-    /// Most bytes that the queue can hold.
+    /// The largest number of bytes that the queue can hold.
     pub fn capacity(&self) -> usize {
         self.buffer.as_ref().len()
     }
 
-    /// Bytes in the queue.
+    /// Number of bytes in the queue.
     pub const fn len(&self) -> usize {
         self.len
     }
@@ -63,7 +63,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         }
     }
 
-    /// Overwrites bytes from number `at` on, as far as the buffer goes.
+    /// Stores `bytes` in the buffer from byte number `at` on, counted from the oldest. After the end of the buffer it continues
+    /// at the beginning. If there are more bytes than the buffer has, the others are ignored.
     fn write(&mut self, at: usize, bytes: &[u8]) {
         let place = self.place(at);
         let (front, back) = self.buffer.as_mut().split_at_mut_checked(place).unwrap_or((&mut [], &mut []));
@@ -79,8 +80,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Adds all bytes, and drops the oldest ones to make room. Returns the number of lost bytes. If `bytes` is longer than the
-    /// capacity, its first bytes are lost too.
+    /// Adds all bytes, and drops the oldest ones to make room. If `bytes` is longer than the capacity, drops its first bytes too.
+    /// Returns the number of dropped bytes.
     pub fn push_over(&mut self, bytes: &[u8]) -> usize {
         let too_many = bytes.len().saturating_sub(self.capacity());
         let bytes = bytes.get(too_many..).unwrap_or(&[]);
@@ -90,13 +91,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         lost.saturating_add(too_many)
     }
 
-    /// Overwrites bytes from number `at` on. Adds none.
+    /// Replaces bytes of the queue by `bytes`, from byte number `at` on, counted from the oldest. Adds none: bytes for which
+    /// there is no byte to replace are ignored.
     pub fn patch(&mut self, at: usize, bytes: &[u8]) {
         let most = self.len.saturating_sub(at);
         self.write(at, bytes.get(..bytes.len().min(most)).unwrap_or(&[]));
     }
 
-    /// Copies bytes from number `at` on, as many as fit into `to`. Returns their number.
+    /// Copies bytes of the queue to `to`, from byte number `at` on, counted from the oldest, as many as fit. Returns their
+    /// number. The bytes stay in the queue.
     pub fn copy(&self, at: usize, to: &mut [u8]) -> usize {
         let count = to.len().min(self.len.saturating_sub(at));
         let place = self.place(at);
@@ -105,7 +108,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Ring<B> {
         count
     }
 
-    /// Drops the `count` oldest bytes, or all.
+    /// Drops the `count` oldest bytes, or all bytes if there are fewer.
     pub fn drop_first(&mut self, count: usize) {
         let count = count.min(self.len);
         self.first = self.place(count);
