@@ -9,25 +9,25 @@ use mk_ipi_abi::MessageType;
 /// Why a message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The interface is closed.
+    /// This end is closed.
     Closed,
-    /// The message has another type.
+    /// The message is neither a frame message nor a part message. The value is its type.
     WrongType(MessageType),
     /// The message is too short for a head, or its key is 0.
     NoHead,
-    /// The message is for a former opening of this end. This is its key.
+    /// The message is for another opening of this end, or for another life. The value is its key.
     Stale(Key),
-    /// The frame is shorter than an Ethernet header, or longer than we accept. This is its length.
+    /// The frame is shorter than an Ethernet header, or longer than this end accepts. The value is its length in bytes.
     WrongSize(u32),
-    /// The message has no bytes of the frame, or more than the frame still needs.
+    /// The message has no bytes of the frame, or more than are missing of the frame. The value is the number of bytes.
     WrongLength(usize),
-    /// The offload is invalid, or not one that we support.
+    /// The offload is invalid, or this end has not offered to accept it.
     Offload(OffloadError),
-    /// The message belongs to a frame whose beginning, or an earlier part, did not come.
+    /// The message is a part, but not the part that must come next: the frame message or an earlier part did not come.
     NotExpected {
-        /// The number of its frame.
+        /// The number of the part's frame.
         number: u32,
-        /// The offset of its bytes in the frame.
+        /// The offset of the part's bytes in the frame.
         at: u32,
     },
 }
@@ -37,15 +37,15 @@ impl core::fmt::Display for FrameError {
         match *self {
             Self::Closed => f.write_str("the interface is closed"),
             Self::WrongType(ty) => write!(f, "a message of type {:#x} carries no frame", ty.0),
-            Self::NoHead => f.write_str("the message has no header, or the key 0"),
-            Self::Stale(key) => write!(f, "the message is for the former key {:#x}", key.get()),
+            Self::NoHead => f.write_str("the message is too short for a head, or its key is 0"),
+            Self::Stale(key) => write!(f, "the message is for key {:#x}, not for the present key", key.get()),
             Self::WrongSize(len) => write!(f, "a frame of {len} bytes is not allowed"),
             Self::WrongLength(len) => {
-                write!(f, "the message has {len} bytes, which do not fit into its frame")
+                write!(f, "the message has {len} bytes of its frame: none, or more than are missing")
             }
             Self::Offload(e) => write!(f, "{e}"),
             Self::NotExpected { number, at } => {
-                write!(f, "byte {at} of frame {number} is not what comes next")
+                write!(f, "the part at byte {at} of frame {number} is not the one that must come next")
             }
         }
     }
@@ -53,16 +53,17 @@ impl core::fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-/// Received bytes of a frame.
+/// Bytes of a frame that were received in one message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameBytes<'a> {
-    /// For the first bytes of a frame: its length, and its offload. Bytes of a former incomplete frame are void.
+    /// If these are the first bytes of a frame: the frame's length in bytes, and its offload. An earlier frame that is incomplete
+    /// then stays incomplete: drop it.
     pub begins: Option<(u32, Offload)>,
-    /// Offset of the bytes in the frame. They follow the bytes of the message before.
+    /// Offset of the bytes in the frame. It is 0, or the end of the bytes that the frame's message before had.
     pub at: u32,
     /// The bytes.
     pub bytes: &'a [u8],
-    /// Whether the frame is complete.
+    /// Whether the frame is complete with these bytes.
     pub is_whole: bool,
 }
 
@@ -77,7 +78,7 @@ impl core::fmt::Debug for FrameBytes<'_> {
     }
 }
 
-/// The bytes that are expected next.
+/// The bytes that are expected next: those of the frame with this `key`, `number` and `len`, from offset `at` on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Expected {
     key: u32,
@@ -86,17 +87,18 @@ struct Expected {
     len: u32,
 }
 
-/// The incomplete frame from one peer, if any.
+/// Checks the frames from one peer. Knows which bytes of an incomplete frame are expected next, if there is such a frame.
 #[derive(Debug, Default)]
 pub struct FrameAssembler(Option<Expected>);
 
 impl FrameAssembler {
-    /// An assembler without an incomplete frame.
+    /// Makes an assembler without an incomplete frame.
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// Handles a received message. `ours` is our offer, while the interface is open.
+    /// Handles a received message. `ours` is this end's offer, or `None` if this end is closed
+    /// ([`Port::ours`](crate::Port::ours)).
     ///
     /// # Errors
     /// The message was refused. An incomplete frame is dropped, unless the message was [`Stale`](FrameError::Stale).
@@ -126,7 +128,7 @@ impl FrameAssembler {
         }
     }
 
-    /// Drops the incomplete frame, if any.
+    /// Drops the incomplete frame, if there is one.
     pub fn reset(&mut self) {
         self.0 = None;
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One end of an interface: whether it is open, and whether the other end is (SPEC E-3, E-4).
+//! One end of an interface: whether this end is open, what the other end has offered, and whether there is a carrier (SPEC E-3,
+//! E-4).
 
 use mk_ipi_abi::net::{Control, ControlError, Key, Offer};
 use mk_ipi_abi::Incarnation;
 
-/// The control message that is due to the other end.
+/// The control message that must be sent to the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     Nothing,
@@ -12,20 +13,21 @@ enum Pending {
     Close(Key),
 }
 
-/// The offer of the other end, and the life that made it.
+/// What the other end has said in its last open.
 #[derive(Clone, Copy, Debug)]
 struct PeerEnd {
     offer: Offer,
+    /// The life of the peer that sent the open, if it is known.
     life: Option<Incarnation>,
-    /// Whether the other end has received our present key.
+    /// Whether the other end has received this end's present key.
     heard: bool,
 }
 
 /// How an event changed the carrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "the carrier may have changed, and something may be pending"]
+#[must_use = "the carrier can have changed, and a control message can be pending"]
 pub struct CarrierChange {
-    /// The carrier was lost, perhaps only for a moment. Frames that were begun are void.
+    /// The carrier was lost. Drop incomplete frames, in both directions. If `gained` is true too, there is already a new carrier.
     pub lost: bool,
     /// There is a new carrier.
     pub gained: bool,
@@ -36,6 +38,7 @@ pub struct CarrierChange {
 pub struct Port {
     ours: Option<Offer>,
     theirs: Option<PeerEnd>,
+    /// Whether the peer's heartbeat has stopped.
     suspect: bool,
     pending: Pending,
     /// The message that is being sent.
@@ -49,7 +52,7 @@ impl Default for Port {
 }
 
 impl Port {
-    /// A closed end that has received nothing.
+    /// Makes a closed end that has received nothing.
     pub const fn new() -> Self {
         Self { ours: None, theirs: None, suspect: false, pending: Pending::Nothing, in_flight: None }
     }
@@ -63,7 +66,8 @@ impl Port {
         CarrierChange { lost: before.is_some() && differ, gained: after.is_some() && differ }
     }
 
-    /// Opens the end. From now on frames with the key of `ours` are accepted.
+    /// Opens this end with the offer `ours`, whose key must differ from those of former openings (SPEC E-3). An open is then
+    /// pending.
     pub fn open(&mut self, ours: Offer) -> CarrierChange {
         self.change(|port| {
             port.ours = Some(ours);
@@ -74,7 +78,7 @@ impl Port {
         })
     }
 
-    /// Closes the end.
+    /// Closes this end. A close is then pending, if this end was open.
     pub fn close(&mut self) -> CarrierChange {
         self.change(|port| {
             if let Some(ours) = port.ours.take() {
@@ -83,10 +87,10 @@ impl Port {
         })
     }
 
-    /// Handles a control message from life `life` of the peer, if that is known.
+    /// Handles a control message. `life` is the life of the peer that sent it, if it is known.
     ///
     /// # Errors
-    /// The payload is not a control message. Nothing has changed.
+    /// The payload is not a valid control message. Nothing has changed.
     pub fn receive(
         &mut self,
         life: Option<Incarnation>,
@@ -114,7 +118,8 @@ impl Port {
         }
     }
 
-    /// The peer is up as this life. An offer of another life is void.
+    /// Handles the event that the peer is up as `life`. An offer that another life has made is dropped. If this end is open, and
+    /// has no offer of the other end, an open is then pending.
     pub fn peer_is_up(&mut self, life: Incarnation) -> CarrierChange {
         self.change(|port| {
             port.suspect = false;
@@ -127,12 +132,12 @@ impl Port {
         })
     }
 
-    /// This life of the peer has ended. `None`: the link ended, for any life.
+    /// Handles the event that `life` of the peer has ended. `None` means that the link has ended, whatever the peer's life is.
     pub fn peer_is_gone(&mut self, life: Option<Incarnation>) -> CarrierChange {
         self.change(|port| {
             if port.theirs.is_some_and(|theirs| life.is_none() || theirs.life == life) {
                 port.theirs = None;
-                // If the other end is still there, its answer shows that.
+                // If the other end is still open, it answers this open, and the carrier comes back.
                 if port.ours.is_some() {
                     port.pending = Pending::Open;
                 }
@@ -140,12 +145,12 @@ impl Port {
         })
     }
 
-    /// The peer's heartbeat has stopped, or advances again.
+    /// Handles the event that the peer's heartbeat has stopped (`suspect` is true), or that it advances again (false).
     pub fn peer_is_suspect(&mut self, suspect: bool) -> CarrierChange {
         self.change(|port| port.suspect = suspect)
     }
 
-    /// The control message that is due, if any.
+    /// The control message that must be sent, if there is one.
     pub fn pending(&self) -> Option<Control> {
         match self.pending {
             Pending::Nothing => None,
@@ -157,9 +162,9 @@ impl Port {
         }
     }
 
-    /// The control message to send now, if any. Call [`end_send`](Self::end_send) when it was sent, or could not be. Until then
-    /// no other caller gets one. So the other end receives our messages in the order in which we changed (SPEC E-3): the last one
-    /// is the newest.
+    /// The control message to send now, if there is one. Call [`end_send`](Self::end_send) after it was sent, or could not be
+    /// sent. Until then this method returns `None`. So only one context of this kernel sends at a time, and the other end
+    /// receives the messages in the order in which this end has changed (SPEC E-3).
     pub fn begin_send(&mut self) -> Option<Control> {
         if self.in_flight.is_some() {
             return None;
@@ -168,8 +173,9 @@ impl Port {
         self.in_flight
     }
 
-    /// Says whether the message of [`begin_send`](Self::begin_send) was sent. Returns whether another message is due: then begin
-    /// again. A message that was not sent stays due. Try again later.
+    /// Says whether the message of [`begin_send`](Self::begin_send) was sent. If it was sent, returns whether another message
+    /// must be sent: then call `begin_send` again. If it was not sent, returns false, and the message stays pending: call
+    /// `begin_send` later.
     pub fn end_send(&mut self, was_sent: bool) -> bool {
         let message = self.in_flight.take();
         if was_sent && message.is_some() && self.pending() == message {
@@ -178,13 +184,13 @@ impl Port {
         was_sent && self.pending().is_some()
     }
 
-    /// Our offer, while we are open.
+    /// This end's offer. `None` if this end is closed.
     pub fn ours(&self) -> Option<&Offer> {
         self.ours.as_ref()
     }
 
-    /// The offer of the other end, while frames may be sent to it: both ends are open and know each other's key, and the peer
-    /// lives.
+    /// The offer of the other end, if there is a carrier. Only then may frames be sent. There is a carrier if both ends are open,
+    /// each has received the other's key, and the peer is alive. `None` if there is no carrier.
     pub fn carrier(&self) -> Option<Offer> {
         let theirs = self.theirs.filter(|theirs| theirs.heard && !self.suspect)?;
         self.ours.is_some().then_some(theirs.offer)

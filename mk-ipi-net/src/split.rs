@@ -9,35 +9,37 @@ use mk_ipi_abi::MessageType;
 /// Why a frame cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitError {
-    /// The frame is shorter than an Ethernet header, or longer than the other end accepts.
+    /// The frame is shorter than an Ethernet header, or longer than the other end accepts. The value is its length in bytes.
     WrongSize(u32),
-    /// The offload is invalid, or the other end does not support it.
+    /// The offload is invalid, or the other end does not accept it.
     Offload(OffloadError),
-    /// Messages to the other end have no room for a head and one byte.
+    /// The messages have no room for a head and one byte of the frame.
     NoRoom,
 }
 
 impl core::fmt::Display for SplitError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::WrongSize(len) => write!(f, "the other end takes no frame of {len} bytes"),
+            Self::WrongSize(len) => write!(f, "the other end does not accept a frame of {len} bytes"),
             Self::Offload(e) => write!(f, "{e}"),
-            Self::NoRoom => f.write_str("a message has no room for a header and one byte"),
+            Self::NoRoom => f.write_str("a message has no room for a head and one byte of the frame"),
         }
     }
 }
 
 impl core::error::Error for SplitError {}
 
-/// A frame that is being sent.
+/// Splits one frame into messages. Knows how much of the frame was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameSplitter {
     head: FrameHead,
+    /// How many bytes of the frame were sent.
     at: u32,
+    /// The largest number of bytes of a message, with its head.
     room: u32,
 }
 
-/// The head of a message: its first bytes, before those of the frame.
+/// The head of a message: the bytes of the message that come before the bytes of the frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
     bytes: [u8; FrameHead::LEN],
@@ -51,31 +53,32 @@ impl Head {
         Self { bytes, len: from.len() }
     }
 
-    /// Its bytes.
+    /// The bytes of the head.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 }
 
-/// One message of a frame: the head, then `len` bytes of the frame from `at` on.
+/// One message of a frame. Its payload is the head, then `len` bytes of the frame from offset `at` on.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
     /// The message's type.
     pub msg_type: MessageType,
-    /// Its head.
+    /// The message's head.
     pub head: Head,
-    /// Offset in the frame of its bytes.
+    /// Offset in the frame of the bytes that come after the head.
     pub at: u32,
-    /// Number of its bytes.
+    /// Number of bytes that come after the head.
     pub len: u32,
 }
 
 impl FrameSplitter {
-    /// Splits a frame of `len` bytes into messages of at most `max_message` bytes, for an end with the offer `theirs`. `number`
-    /// must differ from the number of the frame before.
+    /// Splits a frame of `len` bytes into messages of at most `max_message` bytes. `theirs` is the offer of the other end
+    /// ([`Port::carrier`](crate::Port::carrier)). `number` is the number of this frame, and must differ from that of the frame
+    /// before.
     ///
     /// # Errors
-    /// The frame cannot be sent.
+    /// If the frame cannot be sent; see [`SplitError`].
     pub fn new(
         theirs: &Offer,
         number: u32,
@@ -94,7 +97,7 @@ impl FrameSplitter {
         Ok(Self { head, at: 0, room: max_message })
     }
 
-    /// The next message. `None` if all were sent.
+    /// The next message. `None` if all of the frame was sent.
     pub fn next(&self) -> Option<Piece> {
         let left = self.head.len.checked_sub(self.at).filter(|left| *left != 0)?;
         let (msg_type, head) = if self.at == 0 {
@@ -107,7 +110,7 @@ impl FrameSplitter {
         Some(Piece { msg_type, head, at: self.at, len: left.min(room) })
     }
 
-    /// Says that `piece`, which [`next`](Self::next) returned, was sent.
+    /// Says that `piece`, which [`next`](Self::next) returned last, was sent.
     pub fn sent(&mut self, piece: &Piece) {
         self.at = piece.at.saturating_add(piece.len);
     }

@@ -10,7 +10,7 @@ fn ours() -> Offer {
 
 type Message = (MessageType, Vec<u8>);
 
-/// The messages of `frame`.
+/// Splits `frame` into messages.
 fn messages(frame: &[u8], number: u32, max_message: u32) -> Vec<Message> {
     let mut cut =
         FrameSplitter::new(&ours(), number, frame.len() as u32, Offload::default(), max_message).unwrap();
@@ -25,7 +25,7 @@ fn messages(frame: &[u8], number: u32, max_message: u32) -> Vec<Message> {
     all
 }
 
-/// The frames that are complete after these messages.
+/// Passes `messages` to `gather`. Returns the frames that became complete.
 fn gathered(gather: &mut FrameAssembler, messages: &[Message]) -> Result<Vec<Vec<u8>>, FrameError> {
     let (mut whole, mut frame) = (Vec::new(), Vec::new());
     for (msg_type, payload) in messages {
