@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Compare and exchange for a kernel with one CPU: `cmpxchg` without the LOCK prefix, which such a kernel need not pay for.
+//! Compare and exchange for a kernel with one CPU: `cmpxchg` without the LOCK prefix. Such a kernel does not need the prefix,
+//! and the instruction is faster without it.
 
 use mk_ipi_core::sync::AtomicU64;
 
-/// Writes `new` if the word is `current`, and returns whether it did. Atomic against the interrupts and NMIs of the CPU
-/// that runs it, not against another CPU. No order is promised (relaxed).
+/// Writes `new` to `word` if the value of `word` is `current`. Returns whether the value was `current`.
 ///
-/// Without LOCK the instruction is not atomic among CPUs. But it is one instruction (Intel SDM vol. 2A, "CMPXCHG"), and
-/// a CPU takes interrupts only between instructions (vol. 3A, 6.6, "Program or Task Restart").
+/// The call is atomic with respect to interrupts and NMIs of the CPU that runs it, but not with respect to other CPUs: without
+/// LOCK, another CPU can access the word between the read and the write. But the read and the write are one instruction (Intel
+/// SDM vol. 2A, "CMPXCHG"), and a CPU takes interrupts only between instructions (vol. 3A, 6.6, "Program or Task Restart").
+/// Other memory accesses are not ordered by the call (as with `Ordering::Relaxed`).
+///
+/// On other architectures, and under Miri and loom, this function is the ordinary atomic compare and exchange.
 ///
 /// # The caller's duty
 ///
-/// Only one CPU ever writes the word. Others may read it. The instruction writes even if it finds another value: it
-/// then writes back what it read. So a write by another CPU in between would be lost.
-///
-/// On other processors, and under Miri and loom, it is the ordinary compare and exchange.
+/// Only one CPU may write the word. Other CPUs may read it. The instruction writes in every case: if the value is not `current`,
+/// it writes the value that it has read. So a write of another CPU between this read and this write would be lost.
 #[inline]
 pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool {
     exchange(word, current, new)
@@ -24,10 +26,11 @@ pub fn compare_exchange_alone(word: &AtomicU64, current: u64, new: u64) -> bool 
 #[inline(always)]
 fn exchange(word: &AtomicU64, current: u64, new: u64) -> bool {
     let found: u64;
-    // SAFETY: the pointer comes from a live, aligned word, which may be written through a shared reference. The
-    // instruction does no more than a relaxed load and a relaxed store of that word. Without `nomem` and `pure` the
-    // compiler keeps it in its place. It changes RAX, which is an operand, and the flags, which no option says to be
-    // preserved. It uses no stack.
+    // SAFETY: the pointer comes from a reference to an `AtomicU64`, so the word is valid, aligned, and may be written. The
+    // instruction does a relaxed load and a relaxed store of that word, and nothing else. The options do not contain `nomem` and
+    // `pure`, so the compiler does not remove the instruction, and does not move other memory accesses across it. The
+    // instruction changes RAX, which is an operand, and the flags: the options do not contain `preserves_flags`. It uses no
+    // stack.
     unsafe {
         core::arch::asm!(
             "cmpxchg qword ptr [{word}], {new}",
@@ -62,7 +65,7 @@ mod tests {
 
     #[test]
     fn any_other_value_stays() {
-        // A difference in one half alone counts, too: all 64 bits are compared.
+        // All 64 bits are compared: a difference in only one half of the word counts too.
         for (held, current) in
             [(0, 1), (1, 0), (1 << 32, 0), (1 << 32 | 5, 5), (5, 1 << 32 | 5), (0, u64::MAX)]
         {
@@ -99,7 +102,7 @@ mod tests {
                 let mut last = 0;
                 while last < 1000 {
                     let seen = word.load(Relaxed);
-                    assert!(seen >= last && seen <= 1000, "{seen} after {last}");
+                    assert!(seen >= last && seen <= 1000, "the reader saw {seen} after {last}");
                     last = seen;
                     mk_ipi_core::sync::spin_hint();
                 }

@@ -7,38 +7,38 @@ use crate::regs::{ApicIo, Register};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// How often a send looks at the delivery status before it gives up. This takes some milliseconds with interrupts off;
-/// a delivery takes about a microsecond. The manual states no bound.
+/// The number of times that a send reads the delivery status before it fails with [`DoorbellError::Stuck`]. These reads take some
+/// milliseconds, with interrupts off. A delivery usually takes about a microsecond. The manual gives no upper limit.
 pub const IDLE_POLLS: u32 = 20_000;
 
 bitflags::bitflags! {
     /// The error status register (Intel SDM vol. 3A, 10.5.3). Several bits can be set at once.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ErrorStatus: u32 {
-        /// A message sent had a bad checksum (P6 and Pentium only).
+        /// This APIC sent a message with a bad checksum (P6 and Pentium only).
         const SEND_CHECKSUM = 1 << 0;
-        /// A message received had a bad checksum (P6 and Pentium only).
+        /// This APIC received a message with a bad checksum (P6 and Pentium only).
         const RECEIVE_CHECKSUM = 1 << 1;
-        /// No APIC accepted a message that was sent. AMD's CPUs report this (AMD64 APM vol. 2, 24593, "APIC Error
-        /// Interrupts"); of Intel's CPUs only P6 and Pentium do.
+        /// This APIC sent a message that no APIC accepted. AMD's CPUs report this (AMD64 APM vol. 2, 24593, "APIC Error
+        /// Interrupts"). Of Intel's CPUs, only P6 and Pentium report it.
         const SEND_ACCEPT = 1 << 2;
-        /// No APIC accepted a message received (P6 and Pentium only).
+        /// This APIC received a message that no APIC accepted (P6 and Pentium only).
         const RECEIVE_ACCEPT = 1 << 3;
-        /// A lowest-priority interrupt, which this CPU cannot send.
+        /// Software wrote a command for a lowest-priority interrupt, and this CPU cannot send such interrupts.
         const REDIRECTABLE_IPI = 1 << 4;
-        /// A vector below 16 in an interrupt sent.
+        /// Software wrote a command for an interrupt with a vector below 16.
         const SEND_ILLEGAL_VECTOR = 1 << 5;
-        /// A vector below 16 in an interrupt received, or in the local vector table.
+        /// This APIC received an interrupt with a vector below 16, or the local vector table has one.
         const RECEIVED_ILLEGAL_VECTOR = 1 << 6;
-        /// An access to a register that does not exist (xAPIC mode; in x2APIC mode it faults).
+        /// Software accessed a register that does not exist (only in xAPIC mode: in x2APIC mode the access faults).
         const ILLEGAL_REGISTER = 1 << 7;
-        /// Bits reserved today are reported, not hidden.
+        /// Reserved bits are kept, so that a caller can see errors that only later CPUs report.
         const _ = !0;
     }
 }
 
 impl ErrorStatus {
-    /// The errors which say that an interrupt that was sent reached no CPU: [`SEND_CHECKSUM`](Self::SEND_CHECKSUM),
+    /// The errors that mean that an interrupt of this APIC has reached no CPU: [`SEND_CHECKSUM`](Self::SEND_CHECKSUM),
     /// [`SEND_ACCEPT`](Self::SEND_ACCEPT), [`REDIRECTABLE_IPI`](Self::REDIRECTABLE_IPI),
     /// [`SEND_ILLEGAL_VECTOR`](Self::SEND_ILLEGAL_VECTOR).
     pub const SEND: Self = Self::SEND_CHECKSUM
@@ -47,7 +47,8 @@ impl ErrorStatus {
         .union(Self::SEND_ILLEGAL_VECTOR);
 }
 
-/// The vector of an interrupt that went away before the CPU took it (Intel SDM vol. 3A, 10.9).
+/// The spurious vector. The CPU gets this vector if an interrupt was announced to it and is masked before the CPU has taken it
+/// (Intel SDM vol. 3A, 10.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpuriousVector(u8);
 
@@ -55,7 +56,7 @@ impl SpuriousVector {
     /// The usual vector, 0xff.
     pub const DEFAULT: Self = Self(0xff);
 
-    /// The vector `v`, or `None` below 32, where the exceptions are.
+    /// The vector `v`. `None` if it is below 32: these vectors belong to exceptions.
     pub const fn new(v: u8) -> Option<Self> {
         match v {
             0x20..=0xff => Some(Self(v)),
@@ -63,22 +64,23 @@ impl SpuriousVector {
         }
     }
 
-    /// The register's value with the APIC enabled: bit 8.
+    /// The value of the spurious vector register that sets this vector and enables the APIC (bit 8).
     const fn enabled(self) -> u32 {
         1 << 8 | self.0 as u32
     }
 }
 
-/// How the machine's boot CPU is known.
+/// The CPU that booted the machine, and how its id became known.
 #[derive(Clone, Copy, Debug)]
 enum BootCpu {
     Unknown,
+    /// `with_boot_cpu` named it.
     Told(PhysCpuId),
-    /// By its own flag.
+    /// `new` ran on this CPU, and found the flag in its `IA32_APIC_BASE`.
     Flagged(PhysCpuId),
 }
 
-/// Checks that this CPU's id fits into the id register of `mode`. A CPU that does not report its id of 32 bits passes.
+/// Checks that this CPU's id fits into the id register of `mode`. If the CPU does not report its 32-bit id, the check succeeds.
 fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     match (mode, io.long_id()) {
         (Mode::XApic, Some(id @ 0xff..)) => Err(ModeError::IdTooLong(id)),
@@ -86,10 +88,10 @@ fn has_room(mode: Mode, io: &impl ApicIo) -> Result<(), ModeError> {
     }
 }
 
-/// Most interrupts in service: one for each vector.
+/// The largest number of interrupts that can be in service: one for each vector.
 const MOST_IN_SERVICE: u32 = 256;
 
-/// The local APIC of whichever CPU runs the call: one object serves all CPUs of a kernel.
+/// The local APIC. Each call accesses the APIC of the CPU that runs the call, so one object serves all CPUs of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalApic<Io> {
     io: Io,
@@ -99,13 +101,14 @@ pub struct LocalApic<Io> {
 }
 
 impl<Io: ApicIo> LocalApic<Io> {
-    /// The APIC, in the mode that this CPU's APIC is in now.
+    /// Makes the object for the mode in which this CPU's APIC is now.
     ///
-    /// An xAPIC is refused if its page is not mapped ([`ModeError::NotMapped`]), or if the CPU's id is above 254
-    /// ([`ModeError::IdTooLong`]): [`Mode`] says what such a CPU means for all kernels of its machine.
+    /// It fails if the APIC is off ([`ModeError::Disabled`]) or its mode bits are invalid ([`ModeError::Invalid`]). In xAPIC mode
+    /// it also fails if the page is not mapped ([`ModeError::NotMapped`]), or if the CPU's id is above 254
+    /// ([`ModeError::IdTooLong`]). [`Mode`] says what all kernels of a machine must do if it has a CPU with such an id.
     ///
-    /// On the CPU that booted the machine it also learns that CPU's id ([`boot_cpu`](Self::boot_cpu)). It reads the
-    /// flag and the id with interrupts off, so that both are of the same CPU.
+    /// If this CPU booted the machine, the object keeps the id of this CPU ([`boot_cpu`](Self::boot_cpu)). The call reads the
+    /// flag of the boot CPU and the id with interrupts off, so that both are of the same CPU.
     pub fn new(io: Io) -> Result<Self, ModeError> {
         let mode = match Mode::read(&io)? {
             Mode::XApic if !io.has_mmio() => return Err(ModeError::NotMapped),
@@ -121,12 +124,13 @@ impl<Io: ApicIo> LocalApic<Io> {
         Ok(apic)
     }
 
-    /// The same APIC, told which CPU booted the machine. A kernel needs this if [`new`](Self::new) ran on another CPU.
+    /// Returns the same APIC with the id of the CPU that booted the machine. This is necessary if [`new`](Self::new) ran on
+    /// another CPU.
     ///
-    /// The machine's first kernel knows it from its CPU's own flag (Intel SDM vol. 3A, 10.4.4), or from the ACPI MADT:
-    /// its first processor entry should be the boot CPU (ACPI 6.5, 5.2.12.1). That kernel tells the kernels that it
-    /// starts. If `new` saw the flag itself, `cpu` is ignored. A wrong `cpu` lets [`stop_cpu`](crate::stop_cpu) reset
-    /// the machine.
+    /// The machine's first kernel finds the id by the flag of the boot CPU (Intel SDM vol. 3A, 10.4.4), or in the ACPI MADT,
+    /// whose first processor entry should be the boot CPU (ACPI 6.5, 5.2.12.1). It must pass the id to the kernels that it
+    /// starts. If `new` found the flag on its CPU, `cpu` is ignored. If `cpu` is wrong, [`start_cpu`](crate::start_cpu) and
+    /// [`stop_cpu`](crate::stop_cpu) can reset the machine.
     #[must_use]
     pub fn with_boot_cpu(mut self, cpu: PhysCpuId) -> Self {
         if !matches!(self.boot_cpu, BootCpu::Flagged(_)) {
@@ -135,26 +139,27 @@ impl<Io: ApicIo> LocalApic<Io> {
         self
     }
 
-    /// The same APIC, with a look at the error status after each doorbell that `ring` sends: [`DoorbellError::Refused`]
-    /// then names the errors of [`ErrorStatus::SEND`] that the APIC reports.
+    /// Returns the same APIC with the error check on. `ring` then reads the error status after each doorbell that it sends. If
+    /// the APIC reports errors of [`ErrorStatus::SEND`], `ring` fails with [`DoorbellError::Refused`], which contains their bits.
+    /// `ring_from_nmi` makes no error check.
     ///
-    /// Off unless asked for, because it costs much and tells little. Each `ring` then accesses registers four more
-    /// times and, in xAPIC mode, waits until the interrupt has left: some microseconds, all with interrupts off. AMD's
-    /// CPUs report that a target does not exist ("sent accept error"); Intel's have not done so since the Pentium 4
-    /// (Intel SDM vol. 3A, 10.5.3). In x2APIC mode nothing says when a report has arrived. So use this to search for an
-    /// error. A doorbell from an NMI handler is sent without the look.
+    /// Use the check to search for a fault. It is off by default, because it is slow and finds few errors. Each `ring` then
+    /// accesses registers four more times and, in xAPIC mode, waits until the interrupt has left this APIC. This takes some
+    /// microseconds, with interrupts off. AMD's CPUs report that a target does not exist ("sent accept error"). Intel's CPUs have
+    /// not reported it since the Pentium 4 (Intel SDM vol. 3A, 10.5.3). In x2APIC mode no register tells when the error status is
+    /// final, so the check can come too early.
     ///
-    /// Each `ring` loses the errors from before it, which [`read_errors`](Self::read_errors) would have given.
-    /// [`DoorbellError::Stuck`] can then also mean that the interrupt was sent and does not leave.
+    /// Each `ring` also clears the errors that the APIC recorded before it, so [`read_errors`](Self::read_errors) does not return
+    /// them any more. [`DoorbellError::Stuck`] can also mean that the interrupt was sent, but stays in this APIC.
     #[must_use]
     pub fn with_error_check(mut self) -> Self {
         self.checks_errors = true;
         self
     }
 
-    /// The CPU that booted the machine, if that is known: from its own flag, which `new` saw, or from
-    /// [`with_boot_cpu`](Self::with_boot_cpu). [`start_cpu`](crate::start_cpu) and [`stop_cpu`](crate::stop_cpu) need
-    /// it.
+    /// The CPU that booted the machine. `None` if it is not known: [`new`](Self::new) ran on another CPU, and
+    /// [`with_boot_cpu`](Self::with_boot_cpu) was not called. [`start_cpu`](crate::start_cpu) and [`stop_cpu`](crate::stop_cpu)
+    /// need this CPU's id.
     pub const fn boot_cpu(&self) -> Option<PhysCpuId> {
         match self.boot_cpu {
             BootCpu::Unknown => None,
@@ -162,8 +167,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Checks that this CPU's APIC is in the mode for which the object was made, and that its id fits there. Each CPU
-    /// calls it once.
+    /// Checks that this CPU's APIC is in the mode for which the object was made, and that this CPU's id fits into the id register
+    /// of that mode. Each CPU of the kernel must call it once.
     pub fn confirm_mode(&self) -> Result<(), ModeError> {
         match Mode::read(&self.io)? {
             mode if mode == self.mode => has_room(mode, &self.io),
@@ -171,18 +176,19 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// The mode.
+    /// The mode for which the object was made.
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The access to the registers.
+    /// The object that accesses the registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// This CPU's id: what peers ring, and the index of its slot. [`new`](Self::new) and
-    /// [`confirm_mode`](Self::confirm_mode) have checked that it fits into the 8 bits of xAPIC mode.
+    /// Reads the physical id of this CPU. Peers send doorbells to this id, and a slot of RFC v2 has this id as its index. In
+    /// xAPIC mode the register has 8 bits: [`new`](Self::new) and [`confirm_mode`](Self::confirm_mode) have checked that the id
+    /// fits.
     pub fn apic_id(&self) -> PhysCpuId {
         let id = self.read(Register::Id);
         PhysCpuId(match self.mode {
@@ -191,53 +197,57 @@ impl<Io: ApicIo> LocalApic<Io> {
         })
     }
 
-    /// Ends the interrupt in service: once per doorbell interrupt, before its messages are read, so that a
-    /// message that comes later rings again. Not for a spurious interrupt, which is not in service.
+    /// Ends the interrupt in service (EOI). The doorbell's handler calls this once, before it looks for messages. If a peer then
+    /// stores another message, its doorbell causes a new interrupt. Do not call this for a spurious interrupt, which is not in
+    /// service.
     pub fn eoi(&self) {
-        // SAFETY: the register takes 0 in both modes; it touches no memory.
+        // SAFETY: 0 is legal for this register in both modes, and the write changes no memory.
         unsafe { self.write(Register::Eoi, 0) }
     }
 
-    /// Reads the errors since the last call, and clears them.
+    /// Returns the errors that the APIC has recorded since the last call, and clears them.
     ///
-    /// The register shows nothing new before it is written (Intel SDM vol. 3A, 10.5.3). Interrupts are off between the
-    /// write and the read: a handler that reads the errors, too, could otherwise take what this call should report.
+    /// The register shows new errors only after software has written to it (Intel SDM vol. 3A, 10.5.3). Interrupts are off
+    /// between the write and the read. Otherwise an interrupt handler that also reads the errors could clear the errors that this
+    /// call must return.
     pub fn read_errors(&self) -> ErrorStatus {
         let state = self.io.disable();
-        // SAFETY: the register takes 0 in both modes; it touches no memory.
+        // SAFETY: 0 is legal for this register in both modes, and the write changes no memory.
         unsafe { self.write(Register::ErrorStatus, 0) };
         let errors = self.read(Register::ErrorStatus);
         self.io.restore(state);
         ErrorStatus::from_bits_retain(errors)
     }
 
-    /// Makes this CPU's APIC accept interrupts: it lets every priority in and enables the APIC in software (Intel SDM
-    /// vol. 3A, 10.4.7.2). Each CPU calls it once, and not in an interrupt handler.
+    /// Makes this CPU's APIC accept interrupts: it sets the task priority to 0, which accepts every priority, and sets the
+    /// software enable bit (Intel SDM vol. 3A, 10.4.7.2). Each CPU of the kernel must call it once, and not in an interrupt
+    /// handler.
     ///
-    /// First it ends the interrupts that a former kernel left in service. Such a kernel was stopped inside a handler
-    /// and replaced without a reset, as by kexec. Until its end, each such interrupt holds back all others of its
-    /// priority and below (10.8.4, 10.8.5). The end of a level-triggered one also goes to the I/O APICs, which would
-    /// otherwise never raise that line again. A CPU that was started anew ([`start_cpu`](crate::start_cpu)) has none in
-    /// service, because INIT clears them.
+    /// First the call ends the interrupts that a former kernel left in service. There are some if that kernel was stopped inside
+    /// an interrupt handler and replaced without a reset, for example by kexec. An interrupt in service holds back all
+    /// interrupts of the same or a lower priority until it is ended (10.8.4, 10.8.5). The EOI of a level-triggered interrupt also
+    /// goes to the I/O APICs: without it they would not raise that line again. A CPU that was started by
+    /// [`start_cpu`](crate::start_cpu) has no interrupts in service, because INIT clears them.
     ///
-    /// Interrupts that were requested and not yet taken (the IRR) cannot be cleared by software. They are
-    /// delivered once interrupts are on.
+    /// Software cannot clear interrupts that are requested but not yet taken (the IRR). The CPU takes them when its interrupts
+    /// are switched on.
     ///
     /// # Safety
     ///
-    /// Once interrupts are on, the IDT has entries for `spurious`, whose handler must not call [`eoi`](Self::eoi), and
-    /// for every vector that any kernel can send here, or has sent to the kernel that ran here before. No handler of
-    /// this kernel has an interrupt in service on this CPU, because this call ends them all.
+    /// When interrupts are switched on, the IDT has an entry for `spurious`, whose handler must not call [`eoi`](Self::eoi). It
+    /// also has an entry for every vector that a kernel can send to this CPU, or has sent while another kernel ran on it. No
+    /// handler of this kernel has an interrupt in service on this CPU, because the call ends all of them.
     pub unsafe fn enable(&self, spurious: SpuriousVector) {
         self.end_all_in_service();
-        // SAFETY: both values are legal in both modes; the caller promises the handlers.
+        // SAFETY: both values are legal in both modes. The caller promises the handlers.
         unsafe {
             self.write(Register::TaskPriority, 0);
             self.write(Register::SpuriousVector, spurious.enabled());
         }
     }
 
-    /// Ends all interrupts in service. Each EOI ends the highest one. The loop is bounded, in case an APIC ends none.
+    /// Ends all interrupts in service. Each EOI ends the one with the highest priority. The loop has a bound, because an APIC
+    /// with a fault could end none.
     fn end_all_in_service(&self) {
         for _ in 0..MOST_IN_SERVICE {
             if Register::IN_SERVICE.iter().all(|&register| self.read(register) == 0) {
@@ -247,14 +257,15 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// Sends any command.
+    /// Writes `icr` to the interrupt command register. This sends the interrupt.
     ///
-    /// [`DoorbellError::Unreachable`] if the destination has no room in this mode, or
-    /// [`DoorbellError::Stuck`] if an earlier interrupt does not leave; nothing is sent then.
+    /// In xAPIC mode it fails with [`DoorbellError::Unreachable`] if the destination does not fit into the register, and with
+    /// [`DoorbellError::Stuck`] if an earlier interrupt stays in this APIC. In both cases nothing is sent.
     ///
     /// # Safety
     ///
-    /// The caller may do to the targets what the command does. An INIT, for example, stops a CPU whatever it runs.
+    /// The caller has the right to cause the effect of the command at its targets. For example, INIT stops a CPU, whatever that
+    /// CPU executes.
     pub unsafe fn send(&self, icr: Icr) -> Result<(), DoorbellError> {
         match self.mode {
             Mode::XApic => {
@@ -265,28 +276,29 @@ impl<Io: ApicIo> LocalApic<Io> {
                 sent
             }
             Mode::X2Apic => {
-                // WRMSR to an x2APIC register waits for no earlier store: the interrupt could overtake the
-                // message. MFENCE makes the stores visible, LFENCE keeps the WRMSR from starting before that
+                // A WRMSR to an x2APIC register does not wait for earlier stores, so the interrupt could arrive before the
+                // message is visible. MFENCE makes the stores visible. LFENCE makes the WRMSR wait until MFENCE is complete
                 // (Intel SDM vol. 3A, 10.12.3).
                 self.io.fence_before_doorbell();
-                // SAFETY: the CPU is in x2APIC mode, an `Icr` has no reserved bits; the caller promises the rest.
+                // SAFETY: the CPU is in x2APIC mode, and an `Icr` sets no reserved bits. The caller promises the rest.
                 unsafe { self.io.wrmsr(Register::IcrLow.msr(), icr.x2apic()) };
                 Ok(())
             }
         }
     }
 
-    /// Writes two registers. The second write sends.
+    /// Writes both halves of the interrupt command register. The write of the low half sends the interrupt.
     ///
-    /// No fence: a store to UC memory becomes visible after all earlier stores ([`ApicIo`]).
+    /// It needs no fence: a store to UC memory becomes visible after all earlier stores ([`ApicIo`]).
     ///
     /// # Safety
     ///
-    /// As for `send`. The CPU is in xAPIC mode, and no interrupt handler sends anything between the two writes.
+    /// The same as for `send`. The CPU is in xAPIC mode. An interrupt handler that sends between the two writes restores the high
+    /// half.
     unsafe fn send_xapic(&self, icr: Icr) -> Result<(), DoorbellError> {
         let high = icr.xapic_high().ok_or(DoorbellError::Unreachable(PhysCpuId(icr.destination().into())))?;
         self.wait_idle()?;
-        // SAFETY: the caller promises all of it.
+        // SAFETY: `Mode::XApic` was made by `new`, which has checked the mapping of the page. The caller promises the rest.
         unsafe {
             self.io.mmio_write(Register::IcrHigh, high);
             self.io.mmio_write(Register::IcrLow, icr.xapic_low());
@@ -294,7 +306,7 @@ impl<Io: ApicIo> LocalApic<Io> {
         Ok(())
     }
 
-    /// Waits until the last interrupt has left: a command written earlier may be lost (Intel SDM vol. 3A,
+    /// Waits until the last interrupt has left this APIC. A command that is written before that can be lost (Intel SDM vol. 3A,
     /// 10.6.1, "Delivery Status").
     fn wait_idle(&self) -> Result<(), DoorbellError> {
         for _ in 0..IDLE_POLLS {
@@ -306,11 +318,11 @@ impl<Io: ApicIo> LocalApic<Io> {
         Err(DoorbellError::Stuck)
     }
 
-    /// Sends a command and checks what the APIC reports of it, see [`with_error_check`](Self::with_error_check).
+    /// Sends a command, then reads the error status, as [`with_error_check`](Self::with_error_check) describes.
     ///
     /// # Safety
     ///
-    /// As for `send`.
+    /// The same as for `send`.
     unsafe fn send_checked(&self, icr: Icr) -> Result<(), DoorbellError> {
         let state = self.io.disable();
         self.read_errors();
@@ -330,8 +342,8 @@ impl<Io: ApicIo> LocalApic<Io> {
         }
     }
 
-    /// The destination field for one CPU. The highest id of each mode is the broadcast (Intel SDM vol. 3A,
-    /// 10.6.2.1 and 10.12.9).
+    /// Returns the destination field that names `cpu`. It fails with [`DoorbellError::Unreachable`] if this mode cannot address
+    /// the CPU. The highest id of each mode is not for one CPU: it means all CPUs (Intel SDM vol. 3A, 10.6.2.1 and 10.12.9).
     pub(crate) fn reach(&self, cpu: PhysCpuId) -> Result<u32, DoorbellError> {
         let last = match self.mode {
             Mode::XApic => 0xfe,
@@ -345,34 +357,34 @@ impl<Io: ApicIo> LocalApic<Io> {
 
     fn read(&self, register: Register) -> u32 {
         match self.mode {
-            // SAFETY: the CPU is in xAPIC mode, and `new` saw that the page is mapped.
+            // SAFETY: the CPU is in xAPIC mode, and `new` has checked that the page is mapped.
             Mode::XApic => unsafe { self.io.mmio_read(register) },
-            // The upper half of a 32-bit register is reserved (Intel SDM vol. 3A, 10.12.1.2).
+            // Bits 63:32 of a 32-bit register are reserved (Intel SDM vol. 3A, 10.12.1.2).
             #[expect(clippy::cast_possible_truncation, reason = "see above")]
-            // SAFETY: the CPU is in x2APIC mode; `IcrHigh` alone has no MSR, and is read in xAPIC mode only.
+            // SAFETY: the CPU is in x2APIC mode. Every register except `IcrHigh` has an MSR, and `IcrHigh` is read only in xAPIC
+            // mode.
             Mode::X2Apic => unsafe { self.io.rdmsr(register.msr()) as u32 },
         }
     }
 
     /// # Safety
     ///
-    /// The register takes the value, and the caller may cause the effect.
-    // Inlined, so that each WRMSR says which register it writes: the check of the disassembly must tell them apart (SPEC A-5).
+    /// `value` is legal for `register`, and the caller has the right to cause the effect of the write.
+    // Inlined, so that the instructions before each WRMSR load the number of its register as a constant. The check of the
+    // disassembly needs this to find the WRMSRs to the ICR (SPEC A-5).
     #[inline(always)]
     unsafe fn write(&self, register: Register, value: u32) {
         match self.mode {
-            // SAFETY: the CPU is in xAPIC mode, and `new` saw the page mapped; the caller promises the rest.
+            // SAFETY: the CPU is in xAPIC mode, and `new` has checked that the page is mapped. The caller promises the rest.
             Mode::XApic => unsafe { self.io.mmio_write(register, value) },
-            // SAFETY: the CPU is in x2APIC mode; the caller promises the rest.
+            // SAFETY: the CPU is in x2APIC mode. The caller promises the rest.
             Mode::X2Apic => unsafe { self.io.wrmsr(register.msr(), value.into()) },
         }
     }
 }
 
-// SAFETY: ordering is by the UC store in xAPIC mode and by the fence in x2APIC mode, see `send`; a physical
-// destination that is no broadcast id reaches one CPU.
-//
-// The error status is looked at only if that was asked for: `with_error_check` says why.
+// SAFETY: earlier stores are ordered by the UC store in xAPIC mode, and by the fence in x2APIC mode (see `send`). A physical
+// destination addresses one CPU, unless it is the broadcast id, which `reach` refuses.
 unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
     fn check(&self, cpu: PhysCpuId, _vector: Vector) -> Result<(), DoorbellError> {
         self.reach(cpu).map(drop)
@@ -381,15 +393,15 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.checks_errors {
-            // SAFETY: an interrupt with a vector that its kernel expects, at the one CPU that was named.
+            // SAFETY: the command interrupts only `cpu`, with a vector that the kernel of this CPU expects.
             return unsafe { self.send_checked(icr) };
         }
         // SAFETY: as above.
         unsafe { self.send(icr) }
     }
 
-    /// It can interrupt another send between its two writes. So it puts the high half back to that send's value once
-    /// its own interrupt has left.
+    /// The NMI may have interrupted a send between its two ICR writes. So in xAPIC mode this method first reads the high half of
+    /// the ICR. After its own interrupt has left the APIC, it writes that value back (SPEC A-9).
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let icr = Icr::fixed(vector, self.reach(cpu)?);
         if self.mode == Mode::X2Apic {
@@ -397,10 +409,10 @@ unsafe impl<Io: ApicIo> Doorbell for LocalApic<Io> {
             return unsafe { self.send(icr) };
         }
         let high = self.read(Register::IcrHigh);
-        // SAFETY: as in `ring`; what an NMI handler's write could break is put back.
+        // SAFETY: as in `ring`. The high half is restored below.
         let sent = unsafe { self.send_xapic(icr) };
         let left = self.wait_idle();
-        // SAFETY: it is the value that was there, and a write of this half sends nothing.
+        // SAFETY: the register had this value before, and a write of this half sends nothing.
         unsafe { self.io.mmio_write(Register::IcrHigh, high) };
         sent.and(left)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each operation of the APIC, against the sequence of register accesses that the manual asks for.
+//! Compares the register accesses of each operation of the APIC with the sequence that the manual requires.
 
 use super::*;
 use crate::fake::{Fake, Op, X2APIC, XAPIC};
@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 const V: Vector = Vector::RFC_V2;
 
-/// The APIC of a fake whose log is empty.
+/// Makes the APIC of `fake`, and empties the log of `fake`.
 fn apic(fake: &Fake) -> LocalApic<&Fake> {
     let apic = LocalApic::new(fake).unwrap();
     fake.take();
@@ -86,7 +86,7 @@ fn ids_beyond_the_mode_and_the_broadcast_id_are_unreachable_and_touch_nothing() 
             let apic = apic(&fake);
             let expected = if reached { Ok(()) } else { Err(DoorbellError::Unreachable(cpu)) };
             assert_eq!(apic.check(cpu, V), expected, "{id:#x}");
-            assert_eq!(fake.take(), [], "check touches nothing");
+            assert_eq!(fake.take(), [], "check accesses no register");
             assert_eq!(apic.ring(cpu, V), expected, "{id:#x}");
             assert_eq!(fake.take().is_empty(), !reached);
             assert_eq!(apic.ring_from_nmi(cpu, V), expected, "{id:#x}");
@@ -122,7 +122,7 @@ fn a_command_too_long_for_xapic_mode_is_refused_and_interrupts_come_back() {
 
 #[test]
 fn a_send_from_nmi_puts_back_the_interrupted_sends_destination() {
-    // The interrupted send has seen idle and written its high half, for CPU 9.
+    // The NMI has interrupted a send to CPU 9. That send has found the APIC idle, and has written the high half.
     for busy_after_send in [0, 5] {
         let fake = Fake { busy_after_send, ..Fake::new(XAPIC) };
         fake.icr_high.set(0x0900_0000);
@@ -131,7 +131,7 @@ fn a_send_from_nmi_puts_back_the_interrupted_sends_destination() {
         let writes: Vec<_> = ops.iter().filter(|op| matches!(op, Op::Write(..))).copied().collect();
         let (mine, low) = (Op::Write(Reg::IcrHigh, 0x0300_0000), Op::Write(Reg::IcrLow, 0x40ea));
         assert_eq!(writes, [mine, low, Op::Write(Reg::IcrHigh, 0x0900_0000)]);
-        assert_eq!(fake.busy.get(), 0, "the interrupted send's low half finds the APIC idle");
+        assert_eq!(fake.busy.get(), 0, "the APIC is idle when the interrupted send continues");
     }
     let fake = Fake::new(X2APIC);
     assert_eq!(apic(&fake).ring_from_nmi(PhysCpuId(3), V), Ok(()));
@@ -196,7 +196,7 @@ fn each_error_has_the_manuals_bit() {
     }
     let fake = Fake::new(XAPIC);
     fake.errors.set(u32::MAX);
-    assert_eq!(apic(&fake).read_errors().bits(), u32::MAX, "reserved bits are not hidden");
+    assert_eq!(apic(&fake).read_errors().bits(), u32::MAX, "reserved bits are kept");
 }
 
 #[test]
@@ -234,9 +234,9 @@ fn enabling_first_ends_what_a_former_kernel_left_in_service() {
             assert_eq!(fake.in_service.get(), [0; 8]);
             let ops = fake.take();
             let ends = left.iter().map(|word| word.count_ones()).sum::<u32>();
-            assert_eq!(ops.iter().filter(|op| **op == eoi).count(), ends as usize, "one for each");
+            assert_eq!(ops.iter().filter(|op| **op == eoi).count(), ends as usize, "one EOI for each bit");
             let last_end = ops.iter().rposition(|op| *op == eoi);
-            assert!(last_end < ops.iter().position(|op| *op == on), "before the APIC is on");
+            assert!(last_end < ops.iter().position(|op| *op == on), "EOI comes before the enable");
         }
     }
 }
@@ -252,7 +252,7 @@ fn an_apic_that_ends_nothing_is_enabled_all_the_same() {
     }
 }
 
-/// The CPU that booted the machine.
+/// The flag of the CPU that booted the machine, in `IA32_APIC_BASE`.
 const BSP: u64 = 0x100;
 
 #[test]

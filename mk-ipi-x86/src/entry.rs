@@ -1,51 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The entry stub of the doorbell's vector.
 
-/// Declares an interrupt entry, for the IDT's gate of the doorbell's vector.
+/// Declares the entry stub of an interrupt, for the doorbell's vector.
 ///
-/// It declares `unsafe extern "C" fn my_entry()`, whose address goes into an interrupt gate (one that clears
-/// IF). Code must not call it. The stub calls the handler, which does the EOI, and returns to what was
-/// interrupted with every integer register as it was. The symbol is `mk_ipi_entry_my_entry`.
+/// The example declares `unsafe extern "C" fn my_entry()`. Put its address into an interrupt gate of the IDT (a gate that clears
+/// IF). Code must not call it. The stub saves the integer registers that a C function may change, calls the handler, restores the
+/// registers, and returns to the interrupted code. It does not acknowledge the interrupt: the handler must do this (EOI). The
+/// symbol is `mk_ipi_entry_my_entry`.
 ///
 /// ```
-/// extern "C" fn my_handler() { /* end of interrupt, then the slot */ }
+/// extern "C" fn my_handler() { /* LocalApic::eoi, then Endpoint::on_interrupt */ }
 /// mk_ipi_x86::doorbell_entry!(pub fn my_entry => my_handler);
 /// # fn main() {}
 /// ```
 ///
-/// A macro over `global_asm!`, because naked functions came with Rust 1.88.
+/// The macro uses `global_asm!`, because naked functions need Rust 1.88.
 ///
 /// Requirements for the kernel:
-/// - Its code is built without SSE and x87, as for `x86_64-unknown-none`, or its handler saves what it uses:
-///   the stub saves integer registers only.
-/// - Its code is built without a red zone, as for `x86_64-unknown-none`, or the gate has a stack of its own
-///   (IST): the CPU itself overwrites a red zone with its frame, before the stub runs.
-/// - It interrupts ring 0 only, or the handler does not use GS: there is no `swapgs`.
+/// - Its code is built without SSE and x87, as for `x86_64-unknown-none`, or its handler saves the SSE and x87 registers that it
+///   uses. The stub saves only integer registers.
+/// - Its code is built without a red zone, as for `x86_64-unknown-none`, or the gate has a stack of its own (IST). Otherwise the
+///   CPU overwrites the red zone of the interrupted function with the interrupt frame, before the stub runs.
+/// - The doorbell interrupts ring 0 only, or the handler does not use GS. The stub executes no `swapgs`.
 /// - The handler does not unwind.
 ///
+/// The stub can interrupt any code that meets these requirements. This includes the stub itself, if the handler enables
+/// interrupts.
+///
 /// A kernel may have control-flow enforcement on (CR4.CET; Intel SDM vol. 1, "Control-Flow Enforcement Technology (CET)"):
-/// - Supervisor indirect branch tracking (`IA32_S_CET.ENDBR_EN`): an interrupt through the IDT must arrive at
-///   `endbr64`, with which the stub begins. It calls its handler directly, so the handler needs none. The CPU does
-///   nothing at an `endbr64` without tracking, and so do CPUs that have none.
-/// - Supervisor shadow stacks (`IA32_S_CET.SH_STK_EN`): the stub needs to do nothing more. The interrupt pushes CS, the
-///   return address and the old shadow stack pointer onto the shadow stack. `iretq` pops them and compares the first
-///   two with the frame on the stack. They match, because the stub does not change its frame and each call in it
-///   returns. The handler must keep to this, too: it must not change the return address and must not jump out. A gate
-///   with a stack of its own (IST) has a shadow stack of its own too, in the table of `IA32_INTERRUPT_SSP_TABLE_ADDR`.
-///   An interrupt from ring 3 needs one in `IA32_PL0_SSP`.
+/// - Supervisor indirect branch tracking (`IA32_S_CET.ENDBR_EN`): the first instruction after an interrupt through the IDT must
+///   be `endbr64`, so the stub begins with it. The stub calls the handler by a direct call, so the handler needs no `endbr64`. If
+///   tracking is off, or the CPU does not have it, `endbr64` has no effect.
+/// - Supervisor shadow stacks (`IA32_S_CET.SH_STK_EN`): the stub needs no code for them. The interrupt pushes CS, the return
+///   address and the old shadow stack pointer onto the shadow stack. `iretq` pops them, and compares the first two with the frame
+///   on the stack. They are equal, because the stub does not change its frame, and its call returns. The handler must not change
+///   its return address, and must return normally. A gate with a stack of its own (IST) also needs a shadow stack of its own, in
+///   the table of `IA32_INTERRUPT_SSP_TABLE_ADDR`. An interrupt from ring 3 needs a shadow stack in `IA32_PL0_SSP`.
 ///
 /// # Kernels with FRED
 ///
-/// With CR4.FRED set no interrupt goes through the IDT (Intel, "Flexible Return and Event Delivery (FRED)
-/// Specification", 346446): it arrives, with its vector, at the kernel's one entry for events, which saves the registers
-/// and returns by `ERETS` or `ERETU`. Such a kernel declares no entry here. From its function for external
-/// interrupts, with interrupts off, it calls what the stub would have called, acknowledgement first:
+/// If CR4.FRED is set, no interrupt uses the IDT (Intel, "Flexible Return and Event Delivery (FRED) Specification", 346446).
+/// The CPU enters the kernel at one entry for all events and tells it the vector. This entry saves the registers and returns by
+/// `ERETS` or `ERETU`. Such a kernel does not use this macro. Its function for external interrupts, which runs with interrupts
+/// off, first acknowledges the interrupt and then looks for messages:
 ///
 /// ```
 /// use mk_ipi_abi::Vector;
 /// use mk_ipi_x86::{ApicIo, LocalApic};
 ///
-/// /// `look` is the kernel's `Endpoint::on_interrupt`.
+/// /// `look` calls `Endpoint::on_interrupt`.
 /// fn external_interrupt<Io: ApicIo>(vector: u8, apic: &LocalApic<Io>, look: impl FnOnce()) {
 ///     if vector == Vector::RFC_V2.get() {
 ///         apic.eoi();
@@ -53,8 +56,6 @@
 ///     }
 /// }
 /// ```
-///
-/// The stub can nest in any code that keeps these rules. That includes itself, if the handler enables interrupts.
 #[macro_export]
 macro_rules! doorbell_entry {
     ($(#[$meta:meta])* $vis:vis fn $entry:ident => $handler:path) => {
@@ -64,18 +65,18 @@ macro_rules! doorbell_entry {
             $vis fn $entry();
         }
         const _: extern "C" fn() = $handler;
-        // In long mode the CPU aligns the stack to 16 bytes and pushes five words (Intel SDM vol. 3A,
-        // 6.14.2), and an interrupt has no error code: with the nine registers that a C function may
-        // change, the stack is again aligned at the call.
-        // The section is named, because `global_asm!` continues in whatever section the previous block left.
+        // In long mode the CPU aligns the stack to 16 bytes and pushes five words of 8 bytes (Intel SDM vol. 3A, 6.14.2). An
+        // interrupt has no error code. The stub pushes nine more words: the registers that a C function may change. These 14
+        // words have 112 bytes, so the stack is aligned to 16 bytes at the call.
+        // `.pushsection` names the section, because a `global_asm!` block begins in the section in which the previous one ended.
         ::core::arch::global_asm!(
             concat!(".pushsection .text.mk_ipi_entry_", stringify!($entry), ",\"ax\",@progbits"),
             concat!(".global mk_ipi_entry_", stringify!($entry)),
             concat!("mk_ipi_entry_", stringify!($entry), ":"),
-            "endbr64", // where an interrupt arrives under indirect branch tracking
+            "endbr64", // must be the first instruction, for indirect branch tracking
             "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
             "push r8", "push r9", "push r10", "push r11",
-            "cld", // the C ABI wants it clear; iretq puts it back
+            "cld", // the C ABI requires a clear direction flag; `iretq` restores the flag
             "call {handler}",
             "pop r11", "pop r10", "pop r9", "pop r8",
             "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
@@ -94,11 +95,11 @@ mod tests {
     const PATTERN: [u64; 9] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8];
     /// The direction flag, in RFLAGS.
     const DF: u64 = 1 << 10;
-    /// Carry, parity, adjust, zero and sign flags: what arithmetic leaves, all set.
+    /// The carry, parity, adjust, zero and sign flags, in RFLAGS.
     const ARITHMETIC: u64 = 0xd5;
 
-    // The worst handler that the C ABI allows: it changes every register that it may. It notes the stack pointer
-    // at the call and the flags at r15, which the stub must not touch.
+    // A handler that changes every register that the C ABI allows it to change. It stores the stack pointer at the call, and the
+    // flags, into the memory to which R15 points. The stub must not change R15.
     global_asm!(
         "mk_ipi_test_probe:",
         "lea rax, [rsp + 8]",
@@ -124,27 +125,30 @@ mod tests {
     extern "C" fn interrupted_again() {
         interrupt(inner, 0);
     }
-    // The entries must not end up in this section: only zeros assemble there.
+    // The current section is now `.bss`, where only zeros can be assembled. So this test does not build unless each entry names
+    // its own section.
     global_asm!(".section .bss");
     doorbell_entry!(fn inner => probe);
     doorbell_entry!(fn outer => interrupted_again);
     global_asm!(".text");
 
-    /// What r15 points to.
+    /// The memory to which R15 points.
     #[repr(C)]
     struct Args {
+        /// Written by `probe`: stack pointer and flags.
         noted: [u64; 2],
         entry: unsafe extern "C" fn(),
     }
 
-    /// Enters `entry` as the CPU does in long mode, from code whose stack is `skew` bytes off alignment, and checks
-    /// that nothing changed on return. Returns what a probe noted: stack pointer and flags.
+    /// Enters `entry` as an interrupt in long mode does. The interrupted code has lowered its stack pointer by `skew` bytes.
+    /// Checks that the registers, the stack pointer and the flags have their old values after the return. Returns the stack
+    /// pointer and the flags that `probe` stored, or zeros if the handler is not `probe`.
     fn interrupt(entry: unsafe extern "C" fn(), skew: u64) -> [u64; 2] {
         let mut args = Args { noted: [0; 2], entry };
         let [mut rax, mut rcx, mut rdx, mut rsi, mut rdi, mut r8, mut r9, mut r10, mut r11] = PATTERN;
         let (mut moved, mut flags): (u64, u64) = (skew, DF | ARITHMETIC | 2);
-        // SAFETY: it builds the frame that `iretq` pops below the stack in use, restores the stack pointer, and names
-        // all registers that it changes.
+        // SAFETY: the code writes only below the stack that is in use: there it builds the frame that `iretq` pops. It restores
+        // the stack pointer, and its operands name all registers that it changes.
         unsafe {
             asm!(
                 "mov r12, rsp",
@@ -174,8 +178,8 @@ mod tests {
             );
         }
         assert_eq!([rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11], PATTERN);
-        assert_eq!(moved, 0, "the stack pointer");
-        assert_eq!(flags & (DF | ARITHMETIC), DF | ARITHMETIC, "the flags");
+        assert_eq!(moved, 0, "the stack pointer changed");
+        assert_eq!(flags & (DF | ARITHMETIC), DF | ARITHMETIC, "the flags changed");
         args.noted
     }
 
@@ -193,7 +197,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "assembly")]
     fn the_entry_begins_with_endbr64() {
         for entry in [inner, outer] {
-            // SAFETY: the code of an entry, which has more bytes than four.
+            // SAFETY: the code of an entry is readable, and is longer than four bytes.
             let first = unsafe { core::ptr::read_unaligned(entry as *const [u8; 4]) };
             assert_eq!(first, [0xf3, 0x0f, 0x1e, 0xfa]);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An APIC for tests. It records every operation in order and can be told to misbehave. It panics where a real one
-//! would fault or drop the access.
+//! An APIC for tests. It records every operation in order, and a test can set its fields so that it behaves like a faulty APIC.
+//! It panics if a real APIC would cause a fault or ignore the access.
 
 use crate::icr::DELIVERY_PENDING;
 use crate::regs::{ApicIo, Register, IA32_APIC_BASE};
@@ -13,7 +13,7 @@ pub const XAPIC: u64 = 0xfee0_0800;
 /// `IA32_APIC_BASE` of a CPU in x2APIC mode.
 pub const X2APIC: u64 = 0xfee0_0c00;
 
-/// What was done.
+/// An operation that was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     RdMsr(u32),
@@ -23,9 +23,9 @@ pub enum Op {
     Fence,
     Pause,
     Disable,
-    /// Back to interrupts on (true) or off.
+    /// Interrupts were switched back to on (true) or off (false).
     Restore(bool),
-    /// A test's own delay, in microseconds.
+    /// A delay, in microseconds. The tests record it themselves.
     Delay(u32),
 }
 
@@ -37,28 +37,29 @@ pub struct Fake {
     pub icr_high: Cell<u32>,
     /// True if interrupts are on.
     pub interrupts: Cell<bool>,
-    /// How many more reads of ICR low show a pending delivery; with `u32::MAX` all do.
+    /// The number of reads of ICR low that still show a pending delivery. With `u32::MAX` all reads show it.
     pub busy: Cell<u32>,
-    /// What `busy` becomes with each send.
+    /// Each send in xAPIC mode sets `busy` to this value.
     pub busy_after_send: u32,
-    /// Errors that the next write of the error status will show.
+    /// The errors that were recorded. A write of the error status register moves them to `shown_errors`.
     pub errors: Cell<u32>,
+    /// The errors that a read of the error status register returns.
     pub shown_errors: Cell<u32>,
-    /// Errors that each send makes.
+    /// Each send adds these bits to `errors`.
     pub errors_of_send: u32,
-    /// The interrupts in service. An end of interrupt takes the highest one off.
+    /// The bits of the interrupts in service. An EOI clears the highest bit.
     pub in_service: Cell<[u32; 8]>,
-    /// True if an end of interrupt does so.
+    /// False if an EOI has no effect.
     pub ends: bool,
-    /// The APIC id.
+    /// The APIC id of the CPU that runs the code.
     pub id: u32,
-    /// True if the code was moved to the next CPU, whose id is one higher.
+    /// True if the code was moved to another CPU, whose id is `id + 1`.
     pub moved: Cell<bool>,
     /// True if CPUID reports an x2APIC.
     pub x2apic: bool,
-    /// The id of 32 bits that CPUID reports.
+    /// The 32-bit id that CPUID reports, if any.
     pub long_id: Option<u32>,
-    /// True if the page is mapped.
+    /// True if the xAPIC's page is mapped.
     pub mmio: bool,
 }
 
@@ -84,14 +85,14 @@ impl Fake {
         }
     }
 
-    /// What was done since the last call.
+    /// Returns the operations that were recorded since the last call.
     pub(crate) fn take(&self) -> Vec<Op> {
         self.log.take()
     }
 
     pub(crate) fn record(&self, op: Op) {
         let mut log = self.log.borrow_mut();
-        assert!(log.len() < 1_000_000, "a wait without a bound");
+        assert!(log.len() < 1_000_000, "a loop does not end");
         log.push(op);
     }
 
@@ -129,7 +130,7 @@ impl Fake {
     }
 }
 
-// SAFETY: there are no interrupts.
+// SAFETY: a fake has no interrupts.
 unsafe impl LocalInterrupts for &Fake {
     type State = bool;
     fn disable(&self) -> bool {
@@ -142,7 +143,7 @@ unsafe impl LocalInterrupts for &Fake {
     }
 }
 
-// SAFETY: it reaches no APIC.
+// SAFETY: a fake accesses no APIC.
 unsafe impl ApicIo for &Fake {
     unsafe fn rdmsr(&self, msr: u32) -> u64 {
         self.record(Op::RdMsr(msr));
@@ -190,24 +191,24 @@ unsafe impl ApicIo for &Fake {
     }
 
     unsafe fn mmio_read(&self, register: Register) -> u32 {
-        assert!(self.mmio && !self.is_x2apic(), "no xAPIC here");
+        assert!(self.mmio && !self.is_x2apic(), "the xAPIC's page is not mapped, or the mode is x2APIC");
         self.record(Op::Read(register));
         match register {
-            // The low bits are reserved: their values must not become part of the id.
+            // Bits 23:0 are reserved. Some are set here, so that a test fails if the code uses them as part of the id.
             Register::Id => self.id() << 24 | 0x00ab_cdef,
             Register::ErrorStatus => self.shown_errors.get(),
             Register::IcrHigh => self.icr_high.get(),
             in_service if Register::IN_SERVICE.contains(&in_service) => {
                 self.in_service.get()[in_service.msr() as usize & 7]
             }
-            // All bits but the delivery status are set: only that bit may count.
+            // All bits except the delivery status are set, so that a test fails if the code looks at another bit.
             Register::IcrLow => !DELIVERY_PENDING | self.delivery_status(),
             _ => panic!("read of {register:?}"),
         }
     }
 
     unsafe fn mmio_write(&self, register: Register, value: u32) {
-        assert!(self.mmio && !self.is_x2apic(), "no xAPIC here");
+        assert!(self.mmio && !self.is_x2apic(), "the xAPIC's page is not mapped, or the mode is x2APIC");
         self.record(Op::Write(register, value));
         match register {
             Register::ErrorStatus => self.latch_errors(),
@@ -217,7 +218,7 @@ unsafe impl ApicIo for &Fake {
                 assert_eq!(
                     self.busy.replace(self.busy_after_send),
                     0,
-                    "lost: the last interrupt had not left"
+                    "the interrupt is lost: an earlier one has not left the APIC"
                 );
                 self.sent();
             }

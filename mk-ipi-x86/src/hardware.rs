@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The real APIC: each operation is one or two instructions.
+//! Access to the real APIC by the CPU's instructions.
 
 use crate::regs::{ApicIo, Register};
 use core::arch::asm;
@@ -8,27 +8,28 @@ use mk_ipi_core::platform::LocalInterrupts;
 use x86_64::instructions::interrupts;
 use x86_64::registers::model_specific::Msr;
 
-/// The APIC of whichever CPU runs the call.
+/// The real APIC. Each call accesses the APIC of the CPU that runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware {
-    /// The page, or null.
+    /// The address where the xAPIC's page is mapped, or null.
     mmio: *mut u8,
 }
 
-// SAFETY: the page shows each CPU its own APIC at the same address, and the caller of `new` promised it for every CPU.
+// SAFETY: every CPU accesses its own APIC at the same address of the page, and the caller of `new` promised that the page is
+// mapped on every CPU.
 unsafe impl Send for Hardware {}
-// SAFETY: as above; no state is shared.
+// SAFETY: the same as above. The object has no state that changes.
 unsafe impl Sync for Hardware {}
 
 impl Hardware {
-    /// The APIC, through the kernel's mapping of its 4 KiB page; x2APIC mode needs none.
+    /// Makes the object. `mmio` is the kernel's mapping of the xAPIC's 4 KiB page. In x2APIC mode it can be `None`.
     ///
     /// # Safety
     ///
-    /// Every CPU that uses the object, or a copy, runs in ring 0. Its APIC is in the mode of the [`LocalApic`] that is
-    /// made of the object; [`LocalApic::confirm_mode`] checks that. `mmio`, if given, is the page named by
-    /// `IA32_APIC_BASE`, mapped writable on all of these CPUs and with memory type UC (PCD and PWT set, with the usual
-    /// PAT), for as long as the object is used.
+    /// Every CPU that uses the object, or a copy of it, runs in ring 0. The APIC of that CPU is in the mode of the [`LocalApic`]
+    /// that contains the object ([`LocalApic::confirm_mode`] checks this). `mmio`, if given, is a mapping of the page that
+    /// `IA32_APIC_BASE` names. As long as the object is used, the page is mapped on all of these CPUs, writable and with memory
+    /// type UC (PCD and PWT set, with the usual PAT).
     ///
     /// [`LocalApic`]: crate::LocalApic
     /// [`LocalApic::confirm_mode`]: crate::LocalApic::confirm_mode
@@ -41,14 +42,14 @@ impl Hardware {
         }
     }
 
-    /// The address of a register. Without a page it is not a valid address.
+    /// The address of a register. If no page is mapped, the address is not valid.
     fn at(&self, register: Register) -> *mut u8 {
         self.mmio.wrapping_add(register.offset() as usize)
     }
 }
 
-// SAFETY: IF is the switch for maskable interrupts, and a kernel's code is not moved to another CPU while IF is clear.
-// Both instructions are compiler barriers.
+// SAFETY: while IF is clear, the CPU takes no maskable interrupt, and a kernel does not move its code to another CPU. `cli` and
+// `sti` are compiler barriers here.
 unsafe impl LocalInterrupts for Hardware {
     /// True if interrupts were on.
     type State = bool;
@@ -68,8 +69,9 @@ unsafe impl LocalInterrupts for Hardware {
     }
 }
 
-// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order. Those that write or
-// fence, `Msr::write`'s too, are without `nomem`. The caller of `new` promised that the page is mapped as UC.
+// SAFETY: each access is one instruction with the required effect, and the fence is two. The compiler keeps the order of `asm!`
+// blocks. The blocks that write or fence do not have the option `nomem`. This is also true of the block in `Msr::write`. The
+// caller of `new` promised that the page is mapped as UC.
 unsafe impl ApicIo for Hardware {
     #[inline]
     unsafe fn rdmsr(&self, msr: u32) -> u64 {
@@ -118,7 +120,8 @@ unsafe impl ApicIo for Hardware {
     }
 
     fn long_id(&self) -> Option<u32> {
-        // Every x86-64 CPU has leaf 0, which gives the number of the last leaf. Leaf 0BH exists if its EBX is not 0.
+        // Every x86-64 CPU has leaf 0, which gives the number of the last leaf. Leaf 0BH exists if bits 15:0 of its EBX are not
+        // all 0.
         #[allow(unused_unsafe)]
         // SAFETY: CPUID exists on x86-64.
         let (last, leaf) =
@@ -128,7 +131,7 @@ unsafe impl ApicIo for Hardware {
 
     #[inline]
     fn fence_before_doorbell(&self) {
-        // SAFETY: fences only order accesses.
+        // SAFETY: a fence only orders accesses.
         unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) }
     }
 }

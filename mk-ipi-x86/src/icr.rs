@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The interrupt command register: what to send, and its target.
+//! The interrupt command register (ICR): which interrupt to send, and to which CPU.
 
 use crate::page::StartPage;
 use mk_ipi_abi::Vector;
@@ -8,17 +8,17 @@ use mk_ipi_abi::Vector;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DeliveryMode {
-    /// Delivers the vector, at each target.
+    /// Each target takes the vector.
     Fixed = 0b000,
-    /// Delivers the vector, at the target of lowest priority. Not on every CPU model.
+    /// One of the targets takes the vector: the one with the lowest priority. Not every CPU model can send this.
     LowestPriority = 0b001,
-    /// System management; vector 0.
+    /// System management interrupt. The vector must be 0.
     Smi = 0b010,
-    /// Non-maskable; the vector is ignored.
+    /// Non-maskable interrupt. The vector is ignored.
     Nmi = 0b100,
-    /// Resets the target, which then waits for a start; the vector is 0.
+    /// Resets the target, which then waits for a start-up interrupt. The vector must be 0.
     Init = 0b101,
-    /// Starts a CPU that waits for it; the vector is the number of the page where it starts.
+    /// Start-up interrupt (SIPI): starts a CPU that waits for one. The vector is the number of the page where the CPU begins.
     StartUp = 0b110,
 }
 
@@ -28,35 +28,35 @@ pub enum DeliveryMode {
 pub enum DestinationMode {
     /// One APIC id, or the broadcast id.
     Physical = 0,
-    /// A set, matched by each APIC with its logical destination register.
+    /// A set of CPUs. Each APIC compares it with its logical destination register.
     Logical = 1 << 11,
 }
 
-/// Bit 14. It is "assert" for everything but an INIT de-assert, which no x86-64 CPU needs.
+/// Bit 14. It must be 1 ("assert") in every command except INIT de-assert. No x86-64 CPU needs INIT de-assert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Level {
     /// INIT de-assert.
     Deassert = 0,
-    /// All else.
+    /// Every other command.
     Assert = 1 << 14,
 }
 
-/// Bit 15; it matters for INIT de-assert only.
+/// Bit 15. The APIC uses it only for INIT de-assert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Trigger {
-    /// Edge.
+    /// Edge-triggered.
     Edge = 0,
-    /// Level.
+    /// Level-triggered.
     Level = 1 << 15,
 }
 
-/// A set of targets in place of the destination: bits 19:18.
+/// A set of targets that replaces the destination: bits 19:18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Shorthand {
-    /// None: the destination field says where.
+    /// No shorthand: the destination field names the targets.
     None = 0,
     /// This CPU.
     Myself = 1 << 18,
@@ -66,7 +66,7 @@ pub enum Shorthand {
     Others = 3 << 18,
 }
 
-/// The fields of the register, by name.
+/// The fields of the ICR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// Bits 7:0.
@@ -81,14 +81,14 @@ pub struct Fields {
     pub trigger: Trigger,
     /// Bits 19:18.
     pub shorthand: Shorthand,
-    /// Bits 63:32 in x2APIC mode, 63:56 in xAPIC mode, where only 8 bits fit.
+    /// Bits 63:32 in x2APIC mode. In xAPIC mode bits 63:56, so only a value below 256 fits.
     pub destination: u32,
 }
 
 /// Bit 12 of the low half: the last interrupt has not left this APIC yet. Read only; xAPIC mode only.
 pub const DELIVERY_PENDING: u32 = 1 << 12;
 
-/// A command, in the form of x2APIC mode (Intel SDM vol. 3A, 10.12.9).
+/// A value of the ICR, in the 64-bit form of x2APIC mode (Intel SDM vol. 3A, 10.12.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icr(u64);
 
@@ -104,17 +104,17 @@ impl Icr {
         Self((fields.destination as u64) << 32 | low as u64)
     }
 
-    /// What a doorbell sends: fixed, physical, edge, no shorthand (SPEC L-6).
+    /// The command of a doorbell: fixed delivery of `vector`, physical destination, edge, no shorthand (SPEC A-2).
     pub const fn fixed(vector: Vector, destination: u32) -> Self {
         Self::physical(DeliveryMode::Fixed, vector.get(), destination)
     }
 
-    /// INIT to one CPU.
+    /// The command that sends INIT to the CPU with the APIC id `destination`.
     pub const fn init(destination: u32) -> Self {
         Self::physical(DeliveryMode::Init, 0, destination)
     }
 
-    /// A start-up interrupt (SIPI) to one CPU.
+    /// The command that sends a start-up interrupt (SIPI) for `page` to the CPU with the APIC id `destination`.
     pub const fn start_up(page: StartPage, destination: u32) -> Self {
         Self::physical(DeliveryMode::StartUp, page.vector(), destination)
     }
@@ -136,18 +136,18 @@ impl Icr {
         (self.0 >> 32) as u32
     }
 
-    /// The value for x2APIC mode's register.
+    /// The value of the register in x2APIC mode.
     pub const fn x2apic(self) -> u64 {
         self.0
     }
 
-    /// The low half for xAPIC mode.
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+    /// The value of the low half in xAPIC mode.
+    #[expect(clippy::cast_possible_truncation, reason = "the function returns the low half")]
     pub const fn xapic_low(self) -> u32 {
         self.0 as u32
     }
 
-    /// The high half for xAPIC mode, or `None` if the destination has more than 8 bits.
+    /// The value of the high half in xAPIC mode. `None` if the destination has more than 8 bits.
     pub const fn xapic_high(self) -> Option<u32> {
         match self.destination() {
             id @ 0..=0xff => Some(id << 24),
@@ -173,7 +173,7 @@ mod tests {
         let page = StartPage::new(PhysAddr(0x8000)).unwrap();
         assert_eq!(Icr::init(1).x2apic(), 0x0000_0001_0000_4500);
         assert_eq!(Icr::start_up(page, 1).x2apic(), 0x0000_0001_0000_4608);
-        // The broadcasts of the manual's own example (8.4.4.1).
+        // The commands to all other CPUs in the manual's example (8.4.4.1).
         let others = |delivery, vector| {
             let fields = Fields { shorthand: Shorthand::Others, ..fields(delivery, vector) };
             Icr::new(fields).xapic_low()
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// The register with nothing set, then one field changed.
+    /// The value of the ICR if every field is 0, except those that `change` sets.
     fn with(change: impl FnOnce(&mut Fields)) -> u64 {
         let mut f = Fields { level: Level::Deassert, ..fields(DeliveryMode::Fixed, 0) };
         change(&mut f);

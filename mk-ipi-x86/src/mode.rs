@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The APIC's mode, read from the machine.
+//! The mode of the local APIC, and the change to x2APIC mode.
 
 use crate::regs::{ApicIo, IA32_APIC_BASE};
 use mk_ipi_abi::PhysAddr;
@@ -10,11 +10,11 @@ bitflags::bitflags! {
     pub struct ApicBase: u64 {
         /// This CPU booted the machine.
         const BSP = 1 << 8;
-        /// x2APIC mode.
+        /// The APIC is in x2APIC mode.
         const EXTD = 1 << 10;
         /// The APIC is on.
         const EN = 1 << 11;
-        /// The rest is kept on a write: the address, and bits reserved today.
+        /// All other bits: the address, and reserved bits. A write keeps them.
         const _ = !0;
     }
 }
@@ -26,26 +26,27 @@ impl ApicBase {
         Self::from_bits_retain(unsafe { io.rdmsr(IA32_APIC_BASE) })
     }
 
-    /// The page of the xAPIC's registers: bits 51:12.
+    /// The physical address of the page with the xAPIC's registers: bits 51:12.
     pub const fn page(self) -> PhysAddr {
         PhysAddr(self.bits() & 0x000f_ffff_ffff_f000)
     }
 }
 
-/// How the registers of a local APIC are reached (Intel SDM vol. 3A, table 10-5).
+/// The mode of a local APIC: how its registers are accessed, and how many bits an id has (Intel SDM vol. 3A, table 10-5).
 ///
-/// If some CPU of a machine has an id above 254, all its kernels must run in x2APIC mode. A CPU in xAPIC mode cannot
-/// address that CPU: a doorbell for it is [`Unreachable`](mk_ipi_core::platform::DoorbellError::Unreachable). The MADT
-/// shows such a machine: it lists these CPUs as "Processor Local x2APIC" (ACPI 6.5, 5.2.12.12). CPUID shows it, too: in
-/// leaves 0BH and 1FH, EDX is the CPU's id of 32 bits, in either mode. Leaf 01H does not: its initial APIC id, EBX bits
-/// 31:24, is the low 8 bits of that id, and so can be another CPU's id (Intel SDM vol. 3A, 10.12.8.1). The same holds
-/// for the xAPIC's own id register. [`LocalApic::new`](crate::LocalApic::new) refuses a CPU whose id does not fit into
-/// the register.
+/// If a machine has a CPU with an id above 254, all kernels of the machine must run in x2APIC mode. A CPU in xAPIC mode cannot
+/// address such a CPU: a doorbell for it fails with [`Unreachable`](mk_ipi_core::platform::DoorbellError::Unreachable).
+///
+/// These ids are in the MADT, which lists the CPUs as "Processor Local x2APIC" (ACPI 6.5, 5.2.12.12). A CPU finds its own 32-bit
+/// id by CPUID in either mode: in EDX of the leaves 0BH and 1FH. Bits 31:24 of EBX in leaf 01H (the initial APIC id) are not
+/// enough, and the id register of the xAPIC is not enough either. Both have only the low 8 bits of the id, which can be equal to
+/// another CPU's id (Intel SDM vol. 3A, 10.12.8.1). [`LocalApic::new`](crate::LocalApic::new) refuses a CPU in xAPIC mode whose
+/// id does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Memory-mapped, ids of 8 bits.
+    /// The registers are memory-mapped, and ids have 8 bits.
     XApic,
-    /// By MSR, ids of 32 bits.
+    /// The registers are MSRs, and ids have 32 bits.
     X2Apic,
 }
 
@@ -54,15 +55,16 @@ pub enum Mode {
 pub enum ModeError {
     /// The APIC is off: EN and EXTD are both 0.
     Disabled,
-    /// EXTD without EN, which the manual calls invalid.
+    /// EXTD is 1 and EN is 0. The manual calls this combination invalid.
     Invalid,
     /// The CPU is in xAPIC mode, and the xAPIC's page is not mapped.
     NotMapped,
-    /// The CPU is in xAPIC mode, and its own id, given here, does not fit there: peers would ring another CPU.
+    /// The CPU is in xAPIC mode, and its id (the number in this variant) is above 254. The id does not fit into the id register,
+    /// so peers would send its doorbells to another CPU.
     IdTooLong(u32),
     /// The CPU has no x2APIC.
     NoX2Apic,
-    /// This CPU is in another mode than the one for which the [`LocalApic`](crate::LocalApic) was made.
+    /// This CPU is in the mode that the variant contains. The [`LocalApic`](crate::LocalApic) was made for the other mode.
     Differs(Mode),
 }
 
@@ -72,9 +74,9 @@ impl core::fmt::Display for ModeError {
             Self::Disabled => f.write_str("the local APIC is off"),
             Self::Invalid => f.write_str("the mode bits of the local APIC are invalid"),
             Self::NotMapped => f.write_str("the page of the xAPIC is not mapped"),
-            Self::IdTooLong(id) => write!(f, "the APIC id {id:#x} does not fit into xAPIC mode"),
+            Self::IdTooLong(id) => write!(f, "the CPU is in xAPIC mode, and its id {id:#x} is above 254"),
             Self::NoX2Apic => f.write_str("the CPU has no x2APIC"),
-            Self::Differs(mode) => write!(f, "the local APIC of this CPU is in another mode: {mode:?}"),
+            Self::Differs(mode) => write!(f, "the local APIC of this CPU is in the wrong mode: {mode:?}"),
         }
     }
 }
@@ -82,7 +84,7 @@ impl core::fmt::Display for ModeError {
 impl core::error::Error for ModeError {}
 
 impl Mode {
-    /// The mode of this CPU's APIC.
+    /// Reads the mode of this CPU's APIC. It fails with [`ModeError::Disabled`] or [`ModeError::Invalid`].
     pub fn read(io: &impl ApicIo) -> Result<Self, ModeError> {
         Self::decode(ApicBase::read(io))
     }
@@ -96,22 +98,23 @@ impl Mode {
         }
     }
 
-    /// Puts this CPU's APIC into x2APIC mode. No effect if it is there already. Only a reset leads back.
+    /// Switches this CPU's APIC to x2APIC mode. It does nothing if the APIC is in this mode already. To return to xAPIC mode,
+    /// software must first switch the APIC off. This crate has no call for that.
     ///
-    /// Only the step from xAPIC mode is legal; from a disabled APIC the write would fault (Intel SDM vol. 3A, 10.12.5).
-    /// So an APIC that is off gives [`ModeError::Disabled`].
+    /// Only an APIC in xAPIC mode can be switched: if it is off, the write would fault (Intel SDM vol. 3A, 10.12.5). So the call
+    /// fails with [`ModeError::Disabled`] or [`ModeError::Invalid`], and with [`ModeError::NoX2Apic`] if the CPU has no x2APIC.
     ///
     /// # Safety
     ///
-    /// No code uses the xAPIC's page on this CPU from now on, and none was interrupted between its two writes of the
-    /// ICR.
+    /// From this call on, no code on this CPU uses the xAPIC's page. The call is not made in a handler that may have interrupted
+    /// a send between its two writes of the ICR.
     pub unsafe fn enter_x2apic(io: &impl ApicIo) -> Result<(), ModeError> {
         let base = ApicBase::read(io);
         match Self::decode(base)? {
             Self::X2Apic => Ok(()),
             Self::XApic if !io.has_x2apic() => Err(ModeError::NoX2Apic),
             Self::XApic => {
-                // SAFETY: EN is set and the CPU has an x2APIC: the write is legal; the caller promises the rest.
+                // SAFETY: the write is legal, because EN is set and the CPU has an x2APIC. The caller promises the rest.
                 unsafe { io.wrmsr(IA32_APIC_BASE, base.union(ApicBase::EXTD).bits()) };
                 Ok(())
             }
@@ -125,7 +128,7 @@ mod tests {
     use crate::fake::{Fake, Op};
     use std::vec;
 
-    /// A usual value: page 0xfee00000 and the flag of the boot CPU. The tests add the two mode bits.
+    /// A usual value of `IA32_APIC_BASE`: page 0xfee00000 and the flag of the boot CPU. The tests add the two mode bits.
     const BASE: u64 = 0xfee0_0100;
     const EN: u64 = 0x800;
     const EXTD: u64 = 0x400;
@@ -138,7 +141,7 @@ mod tests {
             (EN, Ok(Mode::XApic)),
             (EN | EXTD, Ok(Mode::X2Apic)),
         ] {
-            // No other bit matters.
+            // The other bits do not change the mode.
             for rest in [0, BASE, !(EN | EXTD)] {
                 let fake = &Fake::new(rest | bits);
                 assert_eq!(Mode::read(&fake), mode);
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn x2apic_mode_is_entered_from_xapic_mode_only() {
-        // SAFETY: a fake runs no code that uses the page.
+        // SAFETY: no code uses the page of a fake.
         let enter = |fake: &Fake| unsafe { Mode::enter_x2apic(&fake) };
         let x = Fake::new(BASE | EN);
         assert_eq!(enter(&x), Ok(()));

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page where a started CPU begins: what the start-up interrupt carries as its vector.
+//! The page where a started CPU begins. The start-up interrupt has the number of this page in its vector field.
 
 use mk_ipi_abi::{PhysAddr, PAGE_SIZE};
 
-/// The page where a started CPU begins, in real mode, at its first byte: CS is the address divided by 16, IP
-/// is 0.
+/// The page where a started CPU begins. The CPU begins at the first byte of the page, in real mode: CS is the address divided by
+/// 16, and IP is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPage(u8);
 
 /// Why no CPU can start at an address. Each variant gives the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidStartPage {
-    /// Not on a 4 KiB boundary.
+    /// The address is not on a 4 KiB boundary.
     Misaligned(PhysAddr),
-    /// At or above 1 MiB.
+    /// The address is 1 MiB or above.
     TooHigh(PhysAddr),
-    /// `0xa0000..0xc0000`, which is no memory (MultiProcessor Specification 1.4, B.4.2).
+    /// The address is in `0xa0000..0xc0000`, which is reserved (MultiProcessor Specification 1.4, B.4.2).
     Reserved(PhysAddr),
 }
 
@@ -26,7 +26,7 @@ impl core::fmt::Display for InvalidStartPage {
                 write!(f, "no CPU can start at {:#x}: it is not on a page boundary", at.0)
             }
             Self::TooHigh(at) => write!(f, "no CPU can start at {:#x}: it is not below 1 MiB", at.0),
-            Self::Reserved(at) => write!(f, "no CPU can start at {:#x}: it is no memory", at.0),
+            Self::Reserved(at) => write!(f, "no CPU can start at {:#x}: it is reserved", at.0),
         }
     }
 }
@@ -34,7 +34,7 @@ impl core::fmt::Display for InvalidStartPage {
 impl core::error::Error for InvalidStartPage {}
 
 impl StartPage {
-    /// The page at `address`.
+    /// The page at the physical address `address`. It fails if no CPU can start there.
     pub const fn new(address: PhysAddr) -> Result<Self, InvalidStartPage> {
         if !address.is_page_aligned() {
             return Err(InvalidStartPage::Misaligned(address));

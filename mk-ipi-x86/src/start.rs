@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start of another CPU: INIT, start-up, start-up (Intel SDM vol. 3A, 8.4.4.1). And its stop: INIT alone.
+//! Starts another CPU by INIT and two start-up interrupts (Intel SDM vol. 3A, 8.4.4.1), and stops another CPU by INIT alone.
 //!
-//! Neither is for the CPU that booted the machine. INIT makes any other CPU wait for a start-up interrupt. But it sends
-//! the boot CPU to the firmware's first instruction (8.4.2 and 10.4.7.3), which resets the machine. So both calls must
-//! know which CPU that is: [`LocalApic::boot_cpu`].
+//! Both calls refuse the CPU that booted the machine. Every other CPU waits for a start-up interrupt after INIT. But after INIT
+//! the boot CPU executes the first instruction of the firmware (8.4.2 and 10.4.7.3), which resets the machine. So both calls must
+//! know which CPU booted the machine: [`LocalApic::boot_cpu`].
 
 use crate::apic::{ErrorStatus, LocalApic};
 use crate::icr::Icr;
@@ -12,7 +12,7 @@ use crate::regs::ApicIo;
 use mk_ipi_abi::{Errno, PhysCpuId};
 use mk_ipi_core::platform::DoorbellError;
 
-/// A span of time.
+/// A time in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Microseconds(pub u32);
 
@@ -21,44 +21,45 @@ pub const AFTER_INIT: Microseconds = Microseconds(10_000);
 /// The wait after each start-up interrupt.
 pub const AFTER_START_UP: Microseconds = Microseconds(200);
 
-/// The interrupts of a start.
+/// The steps of a start. Each step sends one interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStep {
     /// INIT.
     Init,
     /// The first start-up interrupt.
     FirstStartUp,
-    /// The second one.
+    /// The second start-up interrupt.
     SecondStartUp,
 }
 
-/// Why a CPU was not started.
+/// Why a CPU was not started or not stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError {
     /// The target is the CPU that runs this call.
     Itself,
-    /// The target booted the machine, and INIT would reset the machine. Nothing was sent.
+    /// The target is the CPU that booted the machine. INIT would reset the machine, so nothing was sent.
     BootCpu,
-    /// It is not known which CPU booted the machine, so it could be the target. Nothing was sent.
-    /// [`LocalApic::with_boot_cpu`] tells it.
+    /// It is not known which CPU booted the machine. It could be the target, so nothing was sent. Name the boot CPU by
+    /// [`LocalApic::with_boot_cpu`].
     BootCpuUnknown,
-    /// The APIC did not send this step. After INIT the target waits for a start: begin again with INIT.
+    /// The interrupt of this step was not sent, for the given reason. If INIT was sent before, the target has stopped and waits
+    /// for a start-up interrupt. A new call of [`start_cpu`] begins with INIT again.
     NotSent(StartStep, DoorbellError),
-    /// The APIC reports that this step reached no CPU, and why: no CPU has the id. Nothing was sent after it.
+    /// The APIC reports that the interrupt of this step reached no CPU. Usually no CPU has this id. Later steps were not sent.
     ///
-    /// AMD's CPUs report this. Intel's have not done so since the Pentium 4, see [`ErrorStatus::SEND_ACCEPT`].
+    /// AMD's CPUs report this. Intel's CPUs have not reported it since the Pentium 4, see [`ErrorStatus::SEND_ACCEPT`].
     NotAccepted(StartStep, ErrorStatus),
 }
 
 impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::Itself => f.write_str("a CPU cannot start itself"),
-            Self::BootCpu => f.write_str("the CPU booted the machine, and INIT would reset that"),
+            Self::Itself => f.write_str("a CPU cannot start or stop itself"),
+            Self::BootCpu => f.write_str("the CPU booted the machine, and INIT would reset the machine"),
             Self::BootCpuUnknown => f.write_str("it is not known which CPU booted the machine"),
-            Self::NotSent(step, e) => write!(f, "the step {step:?} of a start was not sent: {e}"),
+            Self::NotSent(step, e) => write!(f, "the interrupt {step:?} was not sent: {e}"),
             Self::NotAccepted(step, status) => {
-                write!(f, "no CPU accepted the step {step:?} of a start: {status:?}")
+                write!(f, "no CPU accepted the interrupt {step:?}: {status:?}")
             }
         }
     }
@@ -67,7 +68,7 @@ impl core::fmt::Display for StartError {
 impl core::error::Error for StartError {}
 
 impl StartError {
-    /// `EINVAL`; for a step that was not sent, the doorbell's errno.
+    /// [`DoorbellError::errno`] for [`NotSent`](Self::NotSent), else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::Itself | Self::BootCpu | Self::BootCpuUnknown | Self::NotAccepted(..) => Errno::EINVAL,
@@ -76,11 +77,11 @@ impl StartError {
     }
 }
 
-/// The errors that count for INIT and for a start-up interrupt. Not the illegal vector: an APIC could report it for the
-/// number of a page below 0x10000.
+/// The errors that end a start or a stop. The illegal vector is not one of them: a start-up interrupt has the number of the page
+/// in the vector field, and this number is below 16 if the page is below 0x10000.
 const OF_A_STEP: ErrorStatus = ErrorStatus::SEND.difference(ErrorStatus::SEND_ILLEGAL_VECTOR);
 
-/// The destination field for `target`, if INIT may go there at all.
+/// Checks whether INIT may be sent to `target`, and returns the destination field for `target`.
 fn may_stop<Io: ApicIo>(apic: &LocalApic<Io>, target: PhysCpuId) -> Result<u32, StartError> {
     if apic.apic_id() == target {
         return Err(StartError::Itself);
@@ -92,11 +93,11 @@ fn may_stop<Io: ApicIo>(apic: &LocalApic<Io>, target: PhysCpuId) -> Result<u32, 
     }
 }
 
-/// Sends a step, waits, and checks what the APIC reports of it.
+/// Sends the interrupt of a step, waits, and then checks the error status.
 ///
 /// # Safety
 ///
-/// As for [`LocalApic::send`].
+/// The same as for [`LocalApic::send`].
 unsafe fn send<Io: ApicIo>(
     apic: &LocalApic<Io>,
     (step, icr, time): (StartStep, Icr, Microseconds),
@@ -110,7 +111,7 @@ unsafe fn send<Io: ApicIo>(
     apic.io().restore(state);
     sent.map_err(|why| StartError::NotSent(step, why))?;
     delay(time);
-    // A delay that sleeps can end on another CPU, whose errors are not of this step.
+    // If `delay` sleeps, the code can continue on another CPU. The errors of that CPU have nothing to do with this step.
     let state = apic.io().disable();
     let errors = if apic.apic_id() == me { apic.read_errors() } else { ErrorStatus::empty() };
     apic.io().restore(state);
@@ -120,19 +121,20 @@ unsafe fn send<Io: ApicIo>(
     }
 }
 
-/// Starts the CPU `target` at `page`. `delay` returns after at least the time that it is given.
+/// Starts the CPU `target` at `page`. `delay` must wait at least for the time in its argument.
 ///
-/// `Ok` says that all was sent. It does not say that a CPU has this id or came up, because few CPUs report
-/// [`NotAccepted`](StartError::NotAccepted). The started code should say so in memory, and the wait for it should be
-/// bounded. A CPU that started at the first start-up interrupt ignores the second.
+/// `Ok` means that all three interrupts were sent. It does not mean that a CPU has this id, nor that it runs, because few CPUs
+/// report [`NotAccepted`](StartError::NotAccepted). So the started code should write to memory that it runs, and the caller
+/// should wait for this with a time limit. A CPU that was started by the first start-up interrupt ignores the second one.
 ///
-/// Not for the CPU that booted the machine ([`StartError::BootCpu`]). Each step loses the errors from before it, which
-/// [`read_errors`](LocalApic::read_errors) would have given.
+/// The call refuses the CPU that booted the machine ([`StartError::BootCpu`]) and the CPU that makes the call
+/// ([`StartError::Itself`]). Each step clears the errors that the APIC recorded before it, so
+/// [`read_errors`](LocalApic::read_errors) does not return them any more.
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel and runs nothing that is needed: INIT stops it whatever it runs. `page` has
-/// real-mode code that may run there, until that code has run.
+/// `target` belongs to this kernel, and nothing that it executes is needed, because INIT stops it. `page` contains real-mode code
+/// that this CPU may execute, and the code stays there until it has run.
 pub unsafe fn start_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
     target: PhysCpuId,
@@ -145,22 +147,24 @@ pub unsafe fn start_cpu<Io: ApicIo>(
         (StartStep::FirstStartUp, Icr::start_up(page, id), AFTER_START_UP),
         (StartStep::SecondStartUp, Icr::start_up(page, id), AFTER_START_UP),
     ] {
-        // SAFETY: the caller may reset the target and let it run the page.
+        // SAFETY: the caller promises that the target may be reset, and may execute the page.
         unsafe { send(apic, step, &mut delay)? };
     }
     Ok(())
 }
 
-/// Stops the CPU `target`, whatever it runs: after INIT it waits for a start ([`start_cpu`]), and its APIC takes no
-/// doorbell. `delay` returns after at least the time that it is given. `wait` is how long the CPU is given to stop.
+/// Stops the CPU `target` by INIT, whatever it executes. It then waits for a start-up interrupt ([`start_cpu`]), and its APIC
+/// takes no doorbells. The call waits for the time `wait`, in which the CPU stops. `delay` must wait at least for the time in its
+/// argument.
 ///
-/// `Ok` says that INIT was sent: no register tells when it has arrived. [`AFTER_INIT`] is enough on a real machine; an
-/// emulated CPU stops when its thread runs next. Not for the CPU that booted the machine. Errors from before are lost
-/// as in [`start_cpu`].
+/// `Ok` means that INIT was sent. No register tells when INIT has arrived. The time [`AFTER_INIT`] is enough on a real machine.
+/// An emulated CPU stops only when the emulator runs the thread of this CPU again, which can take longer.
+///
+/// The call refuses the same CPUs as [`start_cpu`], and also clears the errors that the APIC recorded before.
 ///
 /// # Safety
 ///
-/// `target` belongs to this kernel, or to one that this kernel may end, and its work is not needed any more.
+/// `target` belongs to this kernel, or to a kernel that this kernel may end. Nothing that it executes is needed any more.
 pub unsafe fn stop_cpu<Io: ApicIo>(
     apic: &LocalApic<Io>,
     target: PhysCpuId,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start and stop of a CPU, against the interrupts that the manual asks for.
+//! Compares the interrupts that start and stop a CPU with those that the manual requires.
 
 use super::*;
 use crate::fake::{Fake, Op, X2APIC, XAPIC};
@@ -7,32 +7,34 @@ use crate::regs::Register::{ErrorStatus as Errors, IcrHigh, IcrLow};
 use mk_ipi_abi::PhysAddr;
 use std::vec::Vec;
 
-/// The flag of the CPU that booted the machine.
+/// The flag of the CPU that booted the machine, in `IA32_APIC_BASE`.
 const BSP: u64 = 0x100;
-/// The boot CPU, in tests that name no other.
+/// The id of the boot CPU in tests that do not choose another one.
 const BOOT: u64 = 0x40;
 const MS10: Op = Op::Delay(10_000);
 const US200: Op = Op::Delay(200);
-/// A write of the error status.
+/// The write of the error status register in xAPIC mode.
 const X_CLEAR: Op = Op::Write(Errors, 0);
+/// The write of the error status register in x2APIC mode.
 const X2_CLEAR: Op = Op::WrMsr(0x828, 0);
 
+/// The result of a call, and what the fake recorded of it.
 type Outcome = (Result<(), StartError>, Vec<Op>);
 
-/// The APIC of a fake whose log is empty.
+/// Makes the APIC of `fake`, with `boot` as the boot CPU, and empties the log of `fake`.
 fn apic(fake: &Fake, boot: Option<u64>) -> LocalApic<&Fake> {
     let apic = LocalApic::new(fake).unwrap();
     fake.take();
     boot.map_or(apic, |id| apic.with_boot_cpu(PhysCpuId(id)))
 }
 
-/// What the fake saw, with reads and interrupt switches left out.
+/// Returns the writes and delays that the fake has recorded since the last call.
 fn written(fake: &Fake) -> Vec<Op> {
     let kept = |op: &Op| matches!(op, Op::Write(..) | Op::WrMsr(..) | Op::Delay(_));
     fake.take().into_iter().filter(kept).collect()
 }
 
-/// Starts CPU `target` at 0x8000.
+/// Starts CPU `target` at address 0x8000.
 fn start_of(fake: &Fake, apic: &LocalApic<&Fake>, target: u64) -> Outcome {
     let page = StartPage::new(PhysAddr(0x8000)).unwrap();
     // SAFETY: a fake starts nothing.
@@ -44,7 +46,7 @@ fn start(fake: &Fake, target: u64) -> Outcome {
     start_of(fake, &apic(fake, Some(BOOT)), target)
 }
 
-/// Stops CPU `target`, which is given 7 us.
+/// Stops CPU `target`, and waits 7 us.
 fn stop_of(fake: &Fake, apic: &LocalApic<&Fake>, target: u64) -> Outcome {
     // SAFETY: a fake stops nothing.
     let result =
@@ -122,7 +124,7 @@ fn nobody_is_sent_init_while_the_boot_cpu_is_not_known() {
         assert_eq!(start_of(&fake, &apic, 3), (Err(StartError::BootCpuUnknown), Vec::new()));
         assert_eq!(stop_of(&fake, &apic, 3), (Err(StartError::BootCpuUnknown), Vec::new()));
         assert_eq!(stop_of(&fake, &apic, 7).0, Err(StartError::Itself));
-        // The boot CPU knows itself.
+        // On the boot CPU, `new` finds the flag, so the boot CPU is known.
         let fake = Fake { id: 7, ..Fake::new(base | BSP) };
         let apic = LocalApic::new(&fake).unwrap();
         assert_eq!((start_of(&fake, &apic, 3).0, stop_of(&fake, &apic, 3).0), (Ok(()), Ok(())));
@@ -141,7 +143,7 @@ fn a_start_that_is_stuck_says_at_which_step() {
     let fake = Fake { busy_after_send: u32::MAX, ..Fake::new(XAPIC) };
     let (result, ops) = start(&fake, 3);
     assert_eq!(result, Err(StartError::NotSent(StartStep::FirstStartUp, DoorbellError::Stuck)));
-    assert_eq!(ops.iter().filter(|op| matches!(op, Op::Write(IcrLow, _))).count(), 1, "INIT");
+    assert_eq!(ops.iter().filter(|op| matches!(op, Op::Write(IcrLow, _))).count(), 1, "only INIT was sent");
 }
 
 #[test]
@@ -187,7 +189,7 @@ fn other_errors_are_not_those_of_a_start() {
         assert_eq!(start(&fake, 3).0, Ok(()));
         fake.errors.set(u32::MAX);
         assert_eq!(stop(&fake, 3).0, Ok(()));
-        // Errors of received interrupts, and of a page whose number is no legal vector, do not count.
+        // Errors of received interrupts are ignored. An illegal vector is ignored too, because the vector is a page number.
         let other = !ErrorStatus::SEND | ErrorStatus::SEND_ILLEGAL_VECTOR;
         let fake = Fake { errors_of_send: other.bits(), ..Fake::new(base) };
         assert_eq!((start(&fake, 3).0, stop(&fake, 3).0), (Ok(()), Ok(())));
