@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A CPU interface for tests. It records every operation in order, and panics where a real one would be undefined.
+//! A CPU interface for tests. It records every operation in order. It panics if the access would be undefined on a real CPU.
 
 use crate::psci::Conduit;
 use crate::regs::{GicIo, SystemRegister as Reg};
 use std::cell::{Cell, RefCell};
 use std::vec::Vec;
 
-/// What was done.
+/// An operation that was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Read(Reg),
@@ -17,7 +17,7 @@ pub enum Op {
     Synchronize,
     /// `dsb sy`.
     Settle,
-    /// A call of the firmware.
+    /// A call of the firmware: function and arguments.
     Call(u32, [u64; 3]),
 }
 
@@ -25,21 +25,22 @@ pub enum Op {
 #[derive(Debug)]
 pub struct Fake {
     pub log: RefCell<Vec<Op>>,
+    /// `MPIDR_EL1`.
     pub mpidr: u64,
     /// `ICC_SRE_EL1`.
     pub sre: Cell<u64>,
-    /// True if `sre` can be changed.
+    /// True if a write changes `sre`.
     pub sre_can_change: bool,
     /// `ICC_CTLR_EL1`.
     pub control: u64,
-    /// What the next acknowledgements return, the last entry first. After that nothing is pending.
+    /// The INTIDs that the next acknowledgements return, the last entry first. If it is empty, they return 1023.
     pub pending: RefCell<Vec<u64>>,
-    /// What the firmware answers.
+    /// The value that each call of the firmware returns.
     pub answer: u64,
 }
 
 impl Fake {
-    /// A CPU interface that is reached by system registers and has every optional feature.
+    /// A CPU interface whose system registers are enabled. It can send SGIs to CPUs with any Aff3 and any Aff0.
     pub(crate) fn new() -> Self {
         Self {
             log: RefCell::default(),
@@ -52,7 +53,7 @@ impl Fake {
         }
     }
 
-    /// What was done since the last call.
+    /// Returns the operations that were recorded since the last call.
     pub(crate) fn take(&self) -> Vec<Op> {
         self.log.take()
     }
@@ -66,7 +67,7 @@ impl Fake {
     }
 }
 
-// SAFETY: it reaches no GIC.
+// SAFETY: a fake accesses no GIC.
 unsafe impl GicIo for &Fake {
     unsafe fn read(&self, register: Reg) -> u64 {
         self.record(Op::Read(register));
@@ -77,7 +78,7 @@ unsafe impl GicIo for &Fake {
                 self.must_be_on(register);
                 match register {
                     Reg::Control => self.control,
-                    // Bits 63:24 are reserved: their values must not become part of the INTID.
+                    // Bits 63:24 are reserved. Some are set here, so that a test fails if they become part of the INTID.
                     Reg::Acknowledge => 0xab << 24 | self.pending.borrow_mut().pop().unwrap_or(1023),
                     _ => panic!("undefined: read of {register:?}"),
                 }
@@ -93,7 +94,7 @@ unsafe impl GicIo for &Fake {
             Reg::SystemRegisterEnable => {}
             _ => {
                 self.must_be_on(register);
-                // PRIbits is one less than the bits of a priority.
+                // The value of PRIbits with which the register exists. PRIbits is the number of priority bits minus 1.
                 let least = match register {
                     Reg::ActivePriorities1 => 5,
                     Reg::ActivePriorities2 | Reg::ActivePriorities3 => 6,
@@ -117,7 +118,7 @@ unsafe impl GicIo for &Fake {
     }
 }
 
-// SAFETY: it makes no call.
+// SAFETY: a fake does not call the firmware.
 unsafe impl Conduit for &Fake {
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
         self.record(Op::Call(function, args));

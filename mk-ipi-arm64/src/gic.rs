@@ -7,22 +7,23 @@ use crate::sgi::{Sgi, SgiCommand};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// `ICC_SRE_EL1`: SRE is set, and the bypasses of FIQ and IRQ are off, because no GIC of an older kind sits behind this
-/// one.
+/// A value of `ICC_SRE_EL1`: SRE is set (bit 0), and the bypasses of FIQ and IRQ are disabled (bits 1 and 2). Bypasses are only
+/// for a machine with an interrupt controller of an older kind.
 const BY_SYSTEM_REGISTERS: u64 = 0b111;
 /// `ICC_SRE_EL1.SRE`.
 const SRE: u64 = 1;
-/// `ICC_PMR_EL1`: every priority is let through.
+/// The value of `ICC_PMR_EL1` that accepts every priority.
 const EVERY_PRIORITY: u64 = 0xff;
-/// `ICC_IAR1_EL1`: INTIDs have 24 bits at most.
+/// The bits of `ICC_IAR1_EL1` with the INTID, which has at most 24 bits.
 const INTID: u64 = 0xff_ffff;
-/// The special INTIDs: no interrupt was taken (GIC, "Special INTIDs").
+/// The special INTIDs, which mean that no interrupt was taken (GIC, "Special INTIDs").
 const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
 
 /// Why the CPU interface cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GicError {
-    /// `ICC_SRE_EL1.SRE` is 0: the CPU interface is not reached by system registers. [`Gic::use_system_registers`] sets it.
+    /// `ICC_SRE_EL1.SRE` is 0, so the system registers of the CPU interface cannot be used. [`Gic::use_system_registers`] sets
+    /// this bit.
     NoSystemRegisters,
 }
 
@@ -36,7 +37,7 @@ impl core::fmt::Display for GicError {
 
 impl core::error::Error for GicError {}
 
-/// An interrupt that was acknowledged and must be ended: its INTID.
+/// The INTID of an interrupt that was acknowledged, and that must be ended by [`Gic::eoi`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt(u32);
 
@@ -46,7 +47,7 @@ impl Interrupt {
         self.0
     }
 
-    /// The SGI, if it is one.
+    /// The interrupt as an SGI. `None` if it is not an SGI.
     pub const fn sgi(self) -> Option<Sgi> {
         match self.0 {
             #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
@@ -56,30 +57,30 @@ impl Interrupt {
     }
 }
 
-/// The CPU interface of whichever CPU runs the call: one object serves all CPUs of a kernel.
+/// The CPU interface. Each call accesses the interface of the CPU that runs the call, so one object serves all CPUs of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Gic<Io> {
     io: Io,
-    /// True if SGIs can reach CPUs whose Aff3 is not 0.
+    /// True if the CPU interface can send SGIs to CPUs whose Aff3 is not 0 (`ICC_CTLR_EL1.A3V`).
     aff3: bool,
-    /// True if the CPU interface can send to CPUs whose Aff0 is above 15.
+    /// True if the CPU interface can send SGIs to CPUs whose Aff0 is above 15 (`ICC_CTLR_EL1.RSS`).
     range_selector: bool,
-    /// True if the distributor can do the same.
+    /// True if the distributor delivers SGIs to CPUs whose Aff0 is above 15 (`GICD_TYPER.RSS`).
     by_ranges: bool,
 }
 
 impl<Io: GicIo> Gic<Io> {
-    /// Enables the system registers of this CPU's interface. No effect if they are enabled. Each CPU calls it once,
-    /// before [`new`](Self::new) or any other use.
+    /// Enables the system registers of this CPU's interface. It does nothing if they are enabled already. Each CPU of the kernel
+    /// must call it once, before [`new`](Self::new) and all other calls.
     ///
-    /// [`GicError::NoSystemRegisters`] if the bit does not stay set: a higher exception level denies the registers to
-    /// this kernel (GIC, "ICC_SRE_EL1, Interrupt Controller System Register Enable register (EL1)").
+    /// It fails with [`GicError::NoSystemRegisters`] if SRE is still 0 after the write: a higher exception level does not allow
+    /// this kernel to use the registers (GIC, "ICC_SRE_EL1, Interrupt Controller System Register Enable register (EL1)").
     ///
     /// # Safety
     ///
     /// Interrupts are masked, and this kernel does not use the memory-mapped CPU interface.
     pub unsafe fn use_system_registers(io: &Io) -> Result<(), GicError> {
-        // SAFETY: EL1 of every CPU with a GICv3 has the register; the bits are its own; the caller promises the rest.
+        // SAFETY: every CPU with a GICv3 has the register at EL1. The value sets no reserved bits. The caller promises the rest.
         unsafe {
             if io.read(SystemRegister::SystemRegisterEnable) & SRE == 0 {
                 io.write(SystemRegister::SystemRegisterEnable, BY_SYSTEM_REGISTERS);
@@ -89,7 +90,8 @@ impl<Io: GicIo> Gic<Io> {
         confirm(io)
     }
 
-    /// The CPU interface, which is reached by system registers.
+    /// Makes the object, and reads what this CPU's interface can do. It fails with [`GicError::NoSystemRegisters`] if the system
+    /// registers are not enabled.
     pub fn new(io: Io) -> Result<Self, GicError> {
         confirm(&io)?;
         // SAFETY: SRE is set; a read has no effect.
@@ -99,48 +101,50 @@ impl<Io: GicIo> Gic<Io> {
         Ok(Self { io, aff3, range_selector, by_ranges: false })
     }
 
-    /// The same, told that the distributor takes SGIs for CPUs whose Aff0 is above 15: `GICD_TYPER.RSS`, bit 26. They
-    /// are sent if the CPU interface can send them, too (GIC, "Routing SPIs and SGIs by PE affinity"). Without this
-    /// call such CPUs are [`Unreachable`](DoorbellError::Unreachable).
+    /// Returns the same object, which now also sends SGIs to CPUs whose Aff0 is above 15, if the CPU interface can do this. Call
+    /// this only if the distributor delivers them: bit 26 of `GICD_TYPER` (RSS) is 1 (GIC, "Routing SPIs and SGIs by PE
+    /// affinity"). Without this call such CPUs are [`Unreachable`](DoorbellError::Unreachable).
     #[must_use]
     pub const fn with_range_selector(mut self) -> Self {
         self.by_ranges = true;
         self
     }
 
-    /// Checks that this CPU's interface is reached by system registers. Each CPU calls it once.
+    /// Checks that the system registers of this CPU's interface are enabled. Each CPU of the kernel must call it once. It fails
+    /// with [`GicError::NoSystemRegisters`].
     pub fn confirm(&self) -> Result<(), GicError> {
         confirm(&self.io)
     }
 
-    /// The access to the registers.
+    /// The object that accesses the registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// This CPU's id: what peers ring, and the index of its slot.
+    /// Reads the physical id of this CPU. Peers send doorbells to this id, and a slot of RFC v2 has this id as its index.
     pub fn cpu_id(&self) -> PhysCpuId {
-        // SAFETY: EL1 may read it; a read has no effect.
+        // SAFETY: the register can be read at EL1, and a read has no effect.
         Affinity::of_mpidr(unsafe { self.io.read(SystemRegister::Mpidr) }).cpu()
     }
 
-    /// Makes this CPU's interface take interrupts of Group 1, of every priority. An end of interrupt then also
-    /// deactivates (EOImode 0). Each CPU calls it once, and not in an interrupt handler.
+    /// Makes this CPU's interface take interrupts of Group 1, of every priority. It also sets EOImode to 0: then
+    /// [`eoi`](Self::eoi) also deactivates the interrupt. Each CPU of the kernel must call it once, and not in an interrupt
+    /// handler.
     ///
-    /// First it clears the priorities that a former kernel left active. Such a kernel was stopped inside a handler and
-    /// replaced without a reset, as by kexec. Until then they hold back all others of their priority and below (GIC,
-    /// "`ICC_AP1R<n>_EL1`"). The redistributor still has the interrupts themselves as active: see [the kernel's
-    /// part](crate).
+    /// First the call clears the priorities that a former kernel left active. There are some if that kernel was stopped inside an
+    /// interrupt handler and replaced without a reset, for example by kexec. An active priority holds back all interrupts of the
+    /// same or a lower priority (GIC, "`ICC_AP1R<n>_EL1`"). The call does not change the redistributor, where the interrupts are
+    /// still active. The kernel must clear them there: see [what a kernel must do](crate).
     ///
     /// # Safety
     ///
-    /// Interrupts are masked, and no handler of this CPU has an interrupt active. Once they are not masked, the vector
-    /// table has an entry for IRQ that can handle every INTID that can arrive here.
+    /// Interrupts are masked, and no handler of this CPU has an active interrupt. When the interrupts are unmasked, the vector
+    /// table has an entry for IRQ that can handle every INTID that can come to this CPU.
     pub unsafe fn enable(&self) {
-        // SAFETY: SRE is set (`new`, `confirm`); the registers exist, all values are legal; the caller promises the handler.
+        // SAFETY: SRE is set (`new`, `confirm`), the registers exist, and all values are legal. The caller promises the handler.
         unsafe {
             let control = Control::from_bits_retain(self.io.read(SystemRegister::Control));
-            // One by one: the code must show which register each write goes to (see `hardware`).
+            // No loop: the number of the register must be a constant in each write (see `hardware`).
             self.io.write(SystemRegister::ActivePriorities, 0);
             if control.priority_bits() >= 6 {
                 self.io.write(SystemRegister::ActivePriorities1, 0);
@@ -157,35 +161,36 @@ impl<Io: GicIo> Gic<Io> {
         self.io.synchronize();
     }
 
-    /// Takes the pending interrupt of the highest priority: the first thing that the handler of IRQ does. `None` if no
-    /// interrupt is pending any more; then there is nothing to end.
+    /// Acknowledges the pending interrupt with the highest priority. The handler of IRQ must call this first. `None` if no
+    /// interrupt is pending any more; then [`eoi`](Self::eoi) must not be called.
     ///
-    /// What the sender of an SGI stored before it rang is visible after this call.
+    /// After this call, all stores are visible that the sender of an SGI made before it sent the SGI.
     ///
     /// # Safety
     ///
     /// Called by the handler of IRQ, interrupts masked, on a CPU that has called [`enable`](Self::enable).
     pub unsafe fn acknowledge(&self) -> Option<Interrupt> {
-        // SAFETY: SRE is set; the caller takes the interrupt.
+        // SAFETY: SRE is set. The caller handles the interrupt that the read takes.
         let found = unsafe { self.io.read(SystemRegister::Acknowledge) } & INTID;
         self.io.settle();
         u32::try_from(found).ok().filter(|intid| !SPECIAL.contains(intid)).map(Interrupt)
     }
 
-    /// Ends an interrupt that was acknowledged. Call it once, and before the messages are read, so that a message that
-    /// comes later rings again.
+    /// Ends an interrupt that was acknowledged. Call it once, before you look for messages. If a peer then stores another
+    /// message, its doorbell causes a new interrupt.
     ///
     /// # Safety
     ///
-    /// `interrupt` is the last one that [`acknowledge`](Self::acknowledge) returned on this CPU and that is not ended
-    /// yet.
+    /// [`acknowledge`](Self::acknowledge) returned `interrupt` on this CPU. Of the interrupts that are not ended yet, it is the
+    /// last one.
     pub unsafe fn eoi(&self, interrupt: Interrupt) {
-        // SAFETY: SRE is set; the caller ends what it took.
+        // SAFETY: SRE is set. The caller promises that `interrupt` was acknowledged and is not ended yet.
         unsafe { self.io.write(SystemRegister::EndOfInterrupt, interrupt.0.into()) };
         self.io.synchronize();
     }
 
-    /// The command that rings `cpu` with `vector`, if there is one.
+    /// Returns the command that interrupts `cpu` with `vector`. It fails with [`DoorbellError::Unreachable`] if the GIC cannot
+    /// address `cpu`, and with [`DoorbellError::NoSuchVector`] if `vector` is no SGI.
     fn command(&self, cpu: PhysCpuId, vector: Vector) -> Result<SgiCommand, DoorbellError> {
         let in_reach = |target: &Affinity| {
             let ranges = self.range_selector && self.by_ranges;
@@ -197,35 +202,36 @@ impl<Io: GicIo> Gic<Io> {
     }
 }
 
+/// Checks that the system registers of this CPU's interface are enabled.
 fn confirm(io: &impl GicIo) -> Result<(), GicError> {
-    // SAFETY: EL1 of every CPU with a GICv3 has the register; a read has no effect.
+    // SAFETY: every CPU with a GICv3 has the register at EL1, and a read has no effect.
     match unsafe { io.read(SystemRegister::SystemRegisterEnable) } & SRE {
         0 => Err(GicError::NoSystemRegisters),
         _ => Ok(()),
     }
 }
 
-// SAFETY: ordering is by `dsb ishst`, see `GicIo`; a command names one CPU by its affinity, and IRM is 0.
+// SAFETY: `dsb ishst` makes earlier stores visible (see `GicIo`). A command names one CPU by its affinity, and IRM is 0.
 unsafe impl<Io: GicIo> Doorbell for Gic<Io> {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.command(cpu, vector).map(drop)
     }
 
-    /// It does not know whether a CPU has this affinity. An SGI to an affinity that no CPU has is lost.
-    // Inlined, so that barrier and write stay together in the code: the check of the disassembly needs that (SPEC
-    // AR-3).
+    /// The method cannot find out whether a CPU with this affinity exists. If there is none, the SGI is lost without an error.
+    // Inlined, so that the barrier and the write are next to each other in the compiled code. The check of the disassembly needs
+    // this (SPEC AR-3).
     #[inline]
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let command = self.command(cpu, vector)?;
         self.io.fence_before_doorbell();
-        // SAFETY: SRE is set, and an `SgiCommand` has no reserved bits. It sends an interrupt that the target's kernel
-        // expects, to one CPU.
+        // SAFETY: SRE is set, and an `SgiCommand` sets no reserved bits. The write interrupts only `cpu`, with an SGI that the
+        // kernel of this CPU expects.
         unsafe { self.io.write(SystemRegister::SendSgi, command.bits()) };
         self.io.synchronize();
         Ok(())
     }
 
-    /// A doorbell is one write, so it cannot disturb a doorbell that the NMI interrupted.
+    /// The same as `ring`. A doorbell is one write, so an NMI handler's doorbell cannot disturb one that the NMI interrupted.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each operation of the CPU interface, against the sequence of register accesses that the manual asks for.
+//! Compares the register accesses of each operation of the CPU interface with the sequence that the manual requires.
 
 use super::*;
 use crate::fake::{Fake, Op};
 use crate::regs::SystemRegister as Reg;
 use std::vec::Vec;
 
-/// SGI 1.
+/// The vector of SGI 1.
 const V: Vector = Vector::new(0x21).unwrap();
 
-/// The CPU interface of a fake whose log is empty.
+/// Makes the CPU interface of `fake`, and empties the log of `fake`.
 fn gic(fake: &Fake) -> Gic<&Fake> {
     let gic = Gic::new(fake).unwrap();
     fake.take();
@@ -48,7 +48,7 @@ fn every_sgi_and_affinity_is_in_its_field() {
 #[test]
 fn what_cannot_be_rung_is_refused_and_touches_nothing() {
     const ALL: u64 = 1 << 18 | 1 << 15;
-    // What the CPU interface can do, whether the distributor takes ranges, the CPU, whether it can be reached.
+    // For each case: `ICC_CTLR_EL1`; true if `with_range_selector` is called; the CPU; true if it can be reached.
     for (control, ranges, cpu, reached) in [
         (ALL, true, 0xff_00ff_ffff, true),
         (ALL, true, 0x10, true),
@@ -69,7 +69,7 @@ fn what_cannot_be_rung_is_refused_and_touches_nothing() {
         let gic = if ranges { gic.with_range_selector() } else { gic };
         let expected = if reached { Ok(()) } else { Err(DoorbellError::Unreachable(cpu)) };
         assert_eq!(gic.check(cpu, V), expected, "{cpu:x?}");
-        assert_eq!(fake.take(), [], "check touches nothing");
+        assert_eq!(fake.take(), [], "check accesses no register");
         assert_eq!(gic.ring(cpu, V), expected);
         assert_eq!(fake.take().is_empty(), !reached);
         assert_eq!(gic.ring_from_nmi(cpu, V), expected);
@@ -129,7 +129,7 @@ fn enabling_forgets_active_priorities_opens_all_and_has_an_end_deactivate() {
     use Reg::{
         ActivePriorities as R0, ActivePriorities1 as R1, ActivePriorities2 as R2, ActivePriorities3 as R3,
     };
-    // PRIbits: one less than the bits of a priority.
+    // For each case: PRIbits, which is the number of priority bits minus 1, and the registers that are cleared.
     for (priority_bits, registers) in
         [(3, &[R0][..]), (4, &[R0]), (5, &[R0, R1]), (6, &[R0, R1, R2, R3]), (7, &[R0, R1, R2, R3])]
     {
@@ -153,7 +153,7 @@ fn enabling_forgets_active_priorities_opens_all_and_has_an_end_deactivate() {
 
 #[test]
 fn system_registers_are_switched_on_once_or_it_is_said_that_they_cannot_be() {
-    // SAFETY: a fake runs no code that uses the other interface.
+    // SAFETY: no code uses a memory-mapped CPU interface of a fake.
     let switch_on = |fake: &Fake| unsafe { Gic::use_system_registers(&fake) };
     let (read, write) = (Op::Read(Reg::SystemRegisterEnable), Op::Write(Reg::SystemRegisterEnable, 7));
     let off = Fake { sre: 0.into(), ..Fake::new() };

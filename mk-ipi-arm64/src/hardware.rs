@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The real CPU interface and the real firmware: each operation is one instruction.
+//! Access to the real CPU interface and to the firmware by the CPU's instructions.
 
 use crate::psci::Conduit;
 use crate::regs::{GicIo, SystemRegister};
 use core::arch::asm;
 use mk_ipi_core::platform::LocalInterrupts;
 
-/// The CPU interface of whichever CPU runs the call, and the interrupt mask of that CPU.
+/// The real CPU interface, and the interrupt mask. Each call accesses those of the CPU that runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware(());
 
 impl Hardware {
-    /// The CPU interface.
+    /// Makes the object.
     ///
     /// # Safety
     ///
-    /// Every CPU that uses the object, or a copy, runs at EL1 (or at EL2 with `HCR_EL2.E2H` set) and has a GICv3 or a newer one, whose
-    /// system registers no higher exception level traps.
+    /// Every CPU that uses the object, or a copy of it, runs at EL1 (or at EL2 with `HCR_EL2.E2H` set) and has a GICv3 or newer.
+    /// No higher exception level traps the GIC's system registers.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 }
 
-// SAFETY: DAIF.I is the switch for IRQs, and a kernel's code is not moved to another CPU while it is set. Doorbells are
-// IRQs. The blocks are without `nomem`: they are compiler barriers.
+// SAFETY: doorbells are IRQs. While DAIF.I is set, the CPU takes no IRQs, and a kernel does not move its code to another CPU. The
+// `asm!` blocks do not have the option `nomem`, so they are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
-    /// The saved value of DAIF.
+    /// The value of DAIF before `disable`.
     type State = u64;
 
     #[inline]
     fn disable(&self) -> u64 {
         let before;
-        // SAFETY: EL1 may mask its interrupts.
+        // SAFETY: code at EL1 may mask its interrupts.
         unsafe {
             asm!("mrs {}, daif", "msr daifset, #2", out(reg) before, options(nostack, preserves_flags))
         };
@@ -40,7 +40,7 @@ unsafe impl LocalInterrupts for Hardware {
 
     #[inline]
     fn restore(&self, before: u64) {
-        // SAFETY: a value that DAIF had.
+        // SAFETY: `before` is a value that DAIF had.
         unsafe { asm!("msr daif, {}", in(reg) before, options(nostack, preserves_flags)) };
     }
 }
@@ -55,7 +55,7 @@ macro_rules! read {
     }};
 }
 
-/// Writes a system register, named in the same way.
+/// Writes a system register by its name in the manual, or by its encoding.
 macro_rules! write {
     ($register:literal, $value:expr) => {
         // SAFETY: the caller of `GicIo::write` promises it.
@@ -63,11 +63,11 @@ macro_rules! write {
     };
 }
 
-// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order, and are without `nomem`.
-// The encodings are those of the GIC's "AArch64 System register descriptions": op0, op1, CRn, CRm, op2.
+// SAFETY: each method is one instruction with the required effect. The compiler keeps the order of `asm!` blocks, and the blocks
+// do not have the option `nomem`. The encodings (op0, op1, CRn, CRm, op2) are from GIC, "AArch64 System register descriptions".
 unsafe impl GicIo for Hardware {
-    // Inlined, so that the code shows which register each write goes to: the check of the disassembly needs that (SPEC
-    // AR-3).
+    // `read` and `write` are inlined, so that `register` is a constant and the match disappears. The check of the disassembly
+    // needs this to find the writes of ICC_SGI1R_EL1 (SPEC AR-3).
     #[inline(always)]
     unsafe fn read(&self, register: SystemRegister) -> u64 {
         use SystemRegister::*;
@@ -83,7 +83,7 @@ unsafe impl GicIo for Hardware {
             ActivePriorities3 => read!("s3_0_c12_c9_3"),
             GroupEnable => read!("s3_0_c12_c12_7"),
             Acknowledge => read!("s3_0_c12_c12_0"),
-            // Write only: the caller has promised not to read it.
+            // Write only: the caller has promised not to read them.
             EndOfInterrupt | SendSgi => 0,
         }
     }
@@ -103,14 +103,14 @@ unsafe impl GicIo for Hardware {
             GroupEnable => write!("s3_0_c12_c12_7", value),
             EndOfInterrupt => write!("s3_0_c12_c12_1", value),
             SendSgi => write!("s3_0_c12_c11_5", value),
-            // Read only: the caller has promised not to write it.
+            // Read only: the caller has promised not to write them.
             Mpidr | Acknowledge => {}
         }
     }
 
     #[inline(always)]
     fn fence_before_doorbell(&self) {
-        // SAFETY: a barrier only orders accesses.
+        // SAFETY: a barrier only orders accesses and instructions.
         unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) }
     }
 
@@ -127,14 +127,15 @@ unsafe impl GicIo for Hardware {
     }
 }
 
-/// Declares a way to call the firmware.
+/// Declares a type that calls the firmware by `$instruction`.
 macro_rules! conduit {
     ($(#[$meta:meta])* $name:ident, $instruction:literal) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
 
-        // SAFETY: it is the one instruction, without `nomem`, and names all registers that SMCCC lets the call change.
+        // SAFETY: `call` is this one instruction. The block does not have the option `nomem`, and its operands name all registers
+        // that the call can change according to SMCCC.
         unsafe impl Conduit for $name {
             unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64 {
                 let [x1, x2, x3] = args;
@@ -157,10 +158,10 @@ macro_rules! conduit {
 }
 
 conduit! {
-    /// The firmware is called by `hvc #0`: under a hypervisor, or one that emulates it.
+    /// Calls the firmware by `hvc #0`. This is the call if a hypervisor implements PSCI.
     Hvc, "hvc #0"
 }
 conduit! {
-    /// The firmware is called by `smc #0`.
+    /// Calls the firmware by `smc #0`.
     Smc, "smc #0"
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The doorbell in every interleaving that loom finds: no message that was rung for is missed (SPEC AR-3, AR-5).
+//! Runs the doorbell in every interleaving that loom finds. The receiver must miss no message for which an SGI was sent (SPEC
+//! AR-3, AR-5).
 
 use crate::gic::Gic;
 use crate::regs::{GicIo, SystemRegister as Reg};
@@ -8,7 +9,7 @@ use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::line::{nothing_is_missed, Line};
 use mk_ipi_core::sync::{fence, Ordering};
 
-// SAFETY: it reaches no GIC.
+// SAFETY: a `Line` is a model, and accesses no GIC.
 unsafe impl GicIo for &Line {
     unsafe fn read(&self, register: Reg) -> u64 {
         match register {
@@ -26,7 +27,7 @@ unsafe impl GicIo for &Line {
     fn fence_before_doorbell(&self) {
         fence(Ordering::Release);
     }
-    // An access to a system register is not an access to memory, and `isb` does not order memory accesses.
+    // It does nothing, because `isb` does not order accesses to memory.
     fn synchronize(&self) {}
     fn settle(&self) {
         fence(Ordering::Acquire);
@@ -37,12 +38,14 @@ fn gic(line: &Line) -> Gic<&Line> {
     Gic::new(line).unwrap()
 }
 
+/// Sends SGI 1.
 fn rings(line: &Line) {
     gic(line).ring(PhysCpuId(0), Vector::of_number(1).unwrap()).unwrap();
 }
 
+/// Acknowledges and ends the SGI, if it is pending.
 fn takes(line: &Line) {
-    // SAFETY: a model interrupts no CPU.
+    // SAFETY: a `Line` interrupts no CPU.
     unsafe {
         if let Some(interrupt) = gic(line).acknowledge() {
             gic(line).eoi(interrupt);

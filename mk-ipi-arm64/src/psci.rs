@@ -1,80 +1,81 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start and stop of CPUs by the firmware: PSCI (Arm DEN 0022).
+//! Starts and stops CPUs by calls of the firmware: PSCI (Arm DEN 0022).
 //!
-//! Any CPU can start another one, but a CPU can only stop itself: PSCI has no call that stops another CPU. So a kernel
-//! that hangs keeps its CPU. To get it back, that kernel must run [`Psci::cpu_off`], or the machine must be reset.
+//! Any CPU can start another CPU. But a CPU can only stop itself: PSCI has no call that stops another CPU. So a kernel that hangs
+//! keeps its CPU. The CPU becomes free only if that kernel calls [`Psci::cpu_off`] on it, or if the machine is reset.
 
 use crate::affinity::Affinity;
 use mk_ipi_abi::{Errno, PhysAddr, PhysCpuId};
 
-/// `PSCI_VERSION` (PSCI, "PSCI_VERSION").
+/// The function id of `PSCI_VERSION` (PSCI, "PSCI_VERSION").
 const VERSION: u32 = 0x8400_0000;
-/// `CPU_OFF`.
+/// The function id of `CPU_OFF`.
 const CPU_OFF: u32 = 0x8400_0002;
-/// `CPU_ON`, with 64-bit arguments.
+/// The function id of `CPU_ON` with 64-bit arguments.
 const CPU_ON: u32 = 0xc400_0003;
-/// `AFFINITY_INFO`, with 64-bit arguments.
+/// The function id of `AFFINITY_INFO` with 64-bit arguments.
 const AFFINITY_INFO: u32 = 0xc400_0004;
-/// `SYSTEM_OFF`.
+/// The function id of `SYSTEM_OFF`.
 const SYSTEM_OFF: u32 = 0x8400_0008;
 
-/// The way to call the firmware: by `hvc` or by `smc`, as the device tree's PSCI node (`method`) or ACPI's FADT says.
+/// The instruction that calls the firmware: `hvc` or `smc`. The property `method` of the device tree's PSCI node, or ACPI's FADT,
+/// says which one.
 ///
 /// # Implementation safety
 ///
-/// `call` is the one instruction, with the function in W0 and the arguments in X1 to X3. It returns X0; X4 to X17 can
-/// change, too (SMCCC, "Register use in SMC64 and HVC64 calls"). It is a compiler barrier: all stores before it are
-/// made before it.
+/// `call` executes this instruction once, with the function id in W0 and the arguments in X1 to X3. It returns X0. The firmware
+/// can also change X4 to X17 (SMCCC, "Register use in SMC64 and HVC64 calls"). `call` is a compiler barrier: the compiler moves
+/// no earlier store after it.
 pub unsafe trait Conduit {
-    /// Calls `function`.
+    /// Calls the function with the id `function`.
     ///
     /// # Safety
     ///
-    /// The firmware is called in this way on this machine, and the caller may cause the effect.
+    /// On this machine the firmware is called by this instruction. The caller has the right to cause the effect of the function.
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> u64;
 }
 
-/// Why the firmware did not do what it was asked (PSCI, "Return error codes").
+/// Why a call of the firmware failed (PSCI, "Return error codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PsciError {
-    /// No CPU can have this id: it is not an affinity. The firmware was not called.
+    /// This id is not an affinity, so no CPU can have it. The firmware was not called.
     NoAffinity(PhysCpuId),
     /// NOT_SUPPORTED: the firmware has no such call.
     NotSupported,
     /// INVALID_PARAMETERS: no CPU has this affinity.
     InvalidParameters,
-    /// DENIED.
+    /// DENIED: the firmware does not allow the call.
     Denied,
-    /// ALREADY_ON.
+    /// ALREADY_ON: the CPU is on.
     AlreadyOn,
-    /// ON_PENDING: the CPU is being started.
+    /// ON_PENDING: an earlier call has started the CPU, and the CPU is not on yet.
     OnPending,
-    /// INTERNAL_FAILURE.
+    /// INTERNAL_FAILURE. Also if [`Psci::cpu_off`] or [`Psci::system_off`] returns although the firmware reports success.
     InternalFailure,
-    /// NOT_PRESENT.
+    /// NOT_PRESENT: the CPU is not present.
     NotPresent,
-    /// DISABLED.
+    /// DISABLED: the CPU is disabled.
     Disabled,
-    /// INVALID_ADDRESS: code cannot run at the entry address.
+    /// INVALID_ADDRESS: a CPU cannot start at the entry address.
     InvalidAddress,
-    /// A value that PSCI (Arm DEN 0022) does not name.
+    /// A return value that this crate does not know.
     Unknown(i32),
 }
 
 impl core::fmt::Display for PsciError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match *self {
-            Self::NoAffinity(cpu) => write!(f, "{:#x} is no affinity of a CPU", cpu.0),
+            Self::NoAffinity(cpu) => write!(f, "{:#x} is not the affinity of a CPU", cpu.0),
             Self::NotSupported => f.write_str("the firmware does not support the call"),
             Self::InvalidParameters => f.write_str("no CPU has this affinity"),
             Self::Denied => f.write_str("the firmware denied the call"),
             Self::AlreadyOn => f.write_str("the CPU is on already"),
             Self::OnPending => f.write_str("the CPU is being started already"),
-            Self::InternalFailure => f.write_str("the firmware failed"),
+            Self::InternalFailure => f.write_str("the firmware reports an internal failure"),
             Self::NotPresent => f.write_str("the CPU is not present"),
             Self::Disabled => f.write_str("the CPU is disabled"),
             Self::InvalidAddress => f.write_str("the entry address is not allowed"),
-            Self::Unknown(value) => write!(f, "the firmware returned {value}"),
+            Self::Unknown(value) => write!(f, "the firmware returned an unknown value: {value}"),
         }
     }
 }
@@ -82,7 +83,7 @@ impl core::fmt::Display for PsciError {
 impl core::error::Error for PsciError {}
 
 impl PsciError {
-    /// The result that a return value stands for: 0 and above is no error.
+    /// Converts a return value of the firmware: `Ok` if it is 0 or above, else the error.
     const fn of(value: i32) -> Result<u32, Self> {
         Err(match value {
             -1 => Self::NotSupported,
@@ -99,7 +100,8 @@ impl PsciError {
         })
     }
 
-    /// `EBUSY` for a CPU that is on or being started, `EACCES` for one that is denied, else `EINVAL`.
+    /// `EBUSY` for [`AlreadyOn`](Self::AlreadyOn) and [`OnPending`](Self::OnPending), `EACCES` for [`Denied`](Self::Denied), else
+    /// `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::AlreadyOn | Self::OnPending => Errno::EBUSY,
@@ -112,26 +114,26 @@ impl PsciError {
 /// The power state of a CPU (PSCI, "AFFINITY_INFO").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerState {
-    /// On.
+    /// The CPU is on.
     On,
-    /// Off: it touches no memory, and can be started.
+    /// The CPU is off: it accesses no memory, and it can be started.
     Off,
-    /// It was started and is not yet on.
+    /// The CPU was started, and is not on yet.
     OnPending,
 }
 
-/// The firmware.
+/// The PSCI calls of the firmware.
 #[derive(Clone, Copy, Debug)]
 pub struct Psci<C> {
     conduit: C,
 }
 
 impl<C: Conduit> Psci<C> {
-    /// The firmware that is called by `conduit`.
+    /// Makes the object. `conduit` calls the firmware.
     ///
     /// # Safety
     ///
-    /// The machine has PSCI 0.2 or newer, called in this way: the device tree or ACPI says so.
+    /// According to the device tree or ACPI, the machine has PSCI 0.2 or newer, and it is called by the instruction of `conduit`.
     pub const unsafe fn new(conduit: C) -> Self {
         Self { conduit }
     }
@@ -140,46 +142,47 @@ impl<C: Conduit> Psci<C> {
     ///
     /// # Safety
     ///
-    /// The caller may cause the effect.
+    /// The caller has the right to cause the effect of the function.
     unsafe fn call(&self, function: u32, args: [u64; 3]) -> Result<u32, PsciError> {
-        // SAFETY: `new` was promised the conduit; the caller promises the rest.
+        // SAFETY: the caller of `new` promised that `conduit` is right. The caller of this method promises the rest.
         let value = unsafe { self.conduit.call(function, args) };
-        // Bits 63:32 mean nothing (SMCCC, "Results from SMC32 and HVC32").
+        // Bits 63:32 have no meaning (SMCCC, "Results from SMC32 and HVC32").
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         PsciError::of(value as i32)
     }
 
-    /// The version: major, minor.
+    /// Returns the version of PSCI: major and minor number.
     pub fn version(&self) -> Result<(u16, u16), PsciError> {
-        // SAFETY: it has no effect.
+        // SAFETY: the call has no effect.
         let version = unsafe { self.call(VERSION, [0; 3]) }?;
         #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
         Ok(((version >> 16) as u16, version as u16))
     }
 
-    /// Starts the CPU `target` at `entry`, with `context` in its X0. It starts with MMU and caches off, and with
-    /// interrupts masked.
+    /// Starts the CPU `target` at the physical address `entry`, with `context` in its X0. It starts with MMU and caches off, and
+    /// with interrupts masked.
     ///
-    /// `Ok` says that the firmware accepts the call, not that the CPU came up. The started code should say so in
-    /// memory, and the wait for it should be bounded.
+    /// `Ok` means that the firmware has accepted the call. It does not mean that the CPU runs. So the started code should write
+    /// to memory that it runs, and the caller should wait for this with a time limit.
     ///
     /// # Safety
     ///
-    /// `target` belongs to this kernel. `entry` is code that may run there, and `context` is what that code expects.
-    /// All that it needs is in memory and not only in a cache, because it first runs with caches off. (If this kernel's
-    /// caches are on, `dc cvac` and `dsb ish` do that; Arm ARM, "A64 Cache maintenance instructions".)
+    /// `target` belongs to this kernel. `entry` is code that this CPU may execute, and `context` is what this code expects. The
+    /// code, and the data that it reads before its caches are on, must be in memory and not only in a cache. If the caches of
+    /// this kernel are on, `dc cvac` for each line and then `dsb ish` write them to memory (Arm ARM, "A64 Cache maintenance
+    /// instructions").
     pub unsafe fn cpu_on(&self, target: PhysCpuId, entry: PhysAddr, context: u64) -> Result<(), PsciError> {
         let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
-        // SAFETY: the caller promises all of it.
+        // SAFETY: the caller promises it.
         unsafe { self.call(CPU_ON, [target.cpu().0, entry.0, context]) }.map(drop)
     }
 
-    /// Stops the CPU that calls. Returns only if the firmware refuses.
+    /// Stops the CPU that makes the call. Returns only if the firmware refuses.
     ///
     /// # Safety
     ///
-    /// This CPU is not needed any more. Interrupts are masked, and no interrupt is routed here that another CPU must
-    /// take. If its stores are read by a CPU with caches off, they are in memory.
+    /// This CPU is not needed any more. Its interrupts are masked, and all interrupts that are still needed are routed to other
+    /// CPUs. If a CPU with caches off will read stores of this CPU, they are in memory and not only in a cache.
     pub unsafe fn cpu_off(&self) -> PsciError {
         // SAFETY: the caller promises it.
         match unsafe { self.call(CPU_OFF, [0; 3]) } {
@@ -189,10 +192,10 @@ impl<C: Conduit> Psci<C> {
         }
     }
 
-    /// The power state of the CPU `target`.
+    /// Returns the power state of the CPU `target`.
     pub fn affinity_info(&self, target: PhysCpuId) -> Result<PowerState, PsciError> {
         let target = Affinity::new(target).ok_or(PsciError::NoAffinity(target))?;
-        // SAFETY: it has no effect. Level 0: this CPU alone.
+        // SAFETY: the call has no effect. Level 0 asks about this CPU alone.
         match unsafe { self.call(AFFINITY_INFO, [target.cpu().0, 0, 0]) }? {
             0 => Ok(PowerState::On),
             1 => Ok(PowerState::Off),
@@ -201,7 +204,7 @@ impl<C: Conduit> Psci<C> {
         }
     }
 
-    /// Switches the machine off, all kernels at once. Returns only if the firmware refuses.
+    /// Switches the machine off. This ends all of its kernels. Returns only if the firmware refuses.
     ///
     /// # Safety
     ///
@@ -221,10 +224,11 @@ mod tests {
     use crate::fake::{Fake, Op};
 
     fn psci(fake: &Fake) -> Psci<&Fake> {
-        // SAFETY: a fake makes no call.
+        // SAFETY: a fake does not call the firmware.
         unsafe { Psci::new(fake) }
     }
 
+    /// Makes a fake whose firmware returns `answer`.
     fn answering(answer: i64) -> Fake {
         Fake { answer: answer as u64, ..Fake::new() }
     }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The interrupt to send, and its target: the value of `ICC_SGI1R_EL1`.
+//! The SGI to send, and its target: the value of `ICC_SGI1R_EL1`.
 
 use crate::affinity::Affinity;
 use mk_ipi_abi::Vector;
 
-/// A software generated interrupt: its INTID, 0 to 15 (GIC, "INTIDs").
+/// The INTID of a software generated interrupt (SGI): 0 to 15 (GIC, "INTIDs").
 ///
-/// Firmware often keeps 8 to 15 for the Secure state, as Arm's server base architecture recommends. So use one of 0 to
-/// 7 as a doorbell unless you know that the machine allows another.
+/// Firmware often reserves 8 to 15 for the Secure state, as Arm's server base architecture recommends. So use one of 0 to 7 as
+/// the doorbell, unless you know that the machine's firmware allows another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sgi(u8);
 
 impl Sgi {
-    /// The SGI with this INTID, or `None` above 15.
+    /// The SGI with this INTID. `None` if the INTID is above 15.
     pub const fn new(intid: u8) -> Option<Self> {
         match intid {
             0..=15 => Some(Self(intid)),
@@ -25,29 +25,29 @@ impl Sgi {
         Self::new(vector.number())
     }
 
-    /// Its INTID.
+    /// The INTID of the SGI.
     pub const fn intid(self) -> u8 {
         self.0
     }
 
-    /// The vector that stands for this SGI in the directory. Every SGI has one.
+    /// The vector that stands for this SGI in the directory. It is `Some` for every SGI.
     pub const fn vector(self) -> Option<Vector> {
         Vector::of_number(self.0)
     }
 }
 
-/// A value of `ICC_SGI1R_EL1` that names one CPU (GIC, "ICC_SGI1R_EL1, Interrupt Controller Software Generated Interrupt Group 1
-/// Register").
+/// A value of `ICC_SGI1R_EL1` that sends an SGI to one CPU (GIC, "ICC_SGI1R_EL1, Interrupt Controller Software Generated
+/// Interrupt Group 1 Register").
 ///
-/// | bits | field | here |
+/// | bits | field | value |
 /// | --- | --- | --- |
-/// | 15:0 | TargetList | one bit: Aff0 mod 16 |
-/// | 23:16 | Aff1 | the target's |
+/// | 15:0 | TargetList | one bit: bit Aff0 mod 16 of the target |
+/// | 23:16 | Aff1 | Aff1 of the target |
 /// | 27:24 | INTID | the SGI |
-/// | 39:32 | Aff2 | the target's |
-/// | 40 | IRM | 0: not "all but myself" |
-/// | 47:44 | RS | Aff0 / 16 |
-/// | 55:48 | Aff3 | the target's |
+/// | 39:32 | Aff2 | Aff2 of the target |
+/// | 40 | IRM | 0: the other fields name the target (1 would be "all but myself") |
+/// | 47:44 | RS | Aff0 / 16 of the target |
+/// | 55:48 | Aff3 | Aff3 of the target |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SgiCommand(u64);
 
@@ -59,7 +59,7 @@ impl SgiCommand {
         Self(list | range << 44 | routed | (sgi.0 as u64) << 24)
     }
 
-    /// The register's value.
+    /// The value of the register.
     pub const fn bits(self) -> u64 {
         self.0
     }
@@ -110,6 +110,6 @@ mod tests {
         for n in 0..=15 {
             assert_eq!(Sgi::new(n).unwrap().vector(), Vector::new(0x20 + n));
         }
-        assert!((16..=255).all(|n| Sgi::new(n).is_none()), "those are no SGIs");
+        assert!((16..=255).all(|n| Sgi::new(n).is_none()), "INTIDs from 16 on are no SGIs");
     }
 }
