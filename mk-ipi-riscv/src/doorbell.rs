@@ -5,19 +5,20 @@ use crate::sbi::{probe, Extension, SbiError, SbiIo};
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// `sbi_send_ipi` of [`Extension::Ipi`].
+/// The number of the function `sbi_send_ipi` in [`Extension::Ipi`].
 const SEND_IPI: u64 = 0;
-/// A `hart_mask_base` that means all harts, whatever the mask (SBI, "Hart list parameter").
+/// The value of `hart_mask_base` that means all harts. The mask is then ignored (SBI, "Hart list parameter").
 const ALL_HARTS: u64 = u64::MAX;
 
-/// The vector that stands for the supervisor software interrupt in the directory. Its cause is 1 (privileged,
-/// "Supervisor Cause (scause) Register"; SPEC RV-2). No other vector can be used here.
+/// The vector that stands for the supervisor software interrupt in the directory. The exception code of this interrupt is 1
+/// (privileged, "Supervisor Cause (scause) Register"; SPEC RV-2). [`SbiDoorbell`] refuses every other vector.
 pub const SOFTWARE_INTERRUPT: Vector = Vector::of_number(1).unwrap();
 
-/// The firmware's inter-processor interrupt, for whichever hart runs the call: one object serves all harts of a kernel.
+/// The firmware's inter-processor interrupt. Each call works on the hart that runs the call, so one object serves all harts of a
+/// kernel.
 ///
-/// A hart cannot read its own id. The firmware passes it in A0 to the kernel's entry, and
-/// [`Hsm::start`](crate::Hsm::start) to the entry of a started hart. The kernel keeps it for `ThisCpu`, in `tp` or
+/// A hart cannot read its own id. The firmware passes the id in A0 to the entry of the kernel, and to the entry of a hart that
+/// [`Hsm::start`](crate::Hsm::start) started. The kernel must keep it for its `ThisCpu` implementation, for example in `tp` or
 /// `sscratch`.
 #[derive(Clone, Copy, Debug)]
 pub struct SbiDoorbell<Io> {
@@ -25,34 +26,35 @@ pub struct SbiDoorbell<Io> {
 }
 
 impl<Io: SbiIo> SbiDoorbell<Io> {
-    /// The doorbell, if the firmware has the IPI extension; else [`SbiError::NotSupported`].
+    /// Makes the object. It fails with [`SbiError::NotSupported`] if the firmware does not have the IPI extension.
     pub fn new(io: Io) -> Result<Self, SbiError> {
         probe(&io, Extension::Ipi)?;
         Ok(Self { io })
     }
 
-    /// The access to firmware and registers.
+    /// The object that calls the firmware and accesses the registers.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// Handles this hart's software interrupt: clears it, and then looks for messages by `look`. The order matters: a message that comes
-    /// while `look` runs makes the interrupt pending again. If the interrupt were cleared after the look, that message would not be
-    /// found.
+    /// Handles this hart's software interrupt: clears it, and then calls `look`, which looks for messages. The order is
+    /// important. A message that comes while `look` runs makes the interrupt pending again. If the interrupt were cleared after
+    /// `look`, that message would stay unread.
     pub fn handle(&self, look: impl FnOnce()) {
         self.acknowledge();
         look();
     }
 
-    /// Clears this hart's software interrupt: the first half of [`handle`](Self::handle). Use it alone for an interrupt
-    /// that a former kernel of this hart left pending. There is no end of interrupt.
+    /// Clears this hart's software interrupt. This is the first step of [`handle`](Self::handle). Call it alone to clear an
+    /// interrupt that a former kernel of this hart left pending. The interrupt needs no end of interrupt (EOI).
     pub fn acknowledge(&self) {
         self.io.clear_software_interrupt();
         self.io.fence_after_clear();
     }
 }
 
-/// The base of a mask with one bit, which stands for `cpu`.
+/// Returns the `hart_mask_base` with which a mask of 1 names `cpu`. It fails with [`DoorbellError::Unreachable`] if this value
+/// means all harts, and with [`DoorbellError::NoSuchVector`] if `vector` is not [`SOFTWARE_INTERRUPT`].
 fn reach(cpu: PhysCpuId, vector: Vector) -> Result<u64, DoorbellError> {
     match cpu.0 {
         ALL_HARTS => Err(DoorbellError::Unreachable(cpu)),
@@ -61,21 +63,23 @@ fn reach(cpu: PhysCpuId, vector: Vector) -> Result<u64, DoorbellError> {
     }
 }
 
-// SAFETY: ordering is by `fence w, o`, see `SbiIo`; the mask names one hart, and the base is never that of all.
+// SAFETY: `fence w, o` makes earlier stores visible (see `SbiIo`). The mask names one hart, because the base is never
+// `ALL_HARTS`.
 unsafe impl<Io: SbiIo> Doorbell for SbiDoorbell<Io> {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         reach(cpu, vector).map(drop)
     }
 
-    /// Also [`DoorbellError::Unreachable`] if the firmware says that no hart has this id, or that it is not this
-    /// kernel's;
-    /// [`DoorbellError::Refused`] with the number of any other error.
-    // Inlined, so that fence and call stay together in the code: the check of the disassembly needs that (SPEC RV-3).
+    /// It also fails with [`DoorbellError::Unreachable`] if the firmware reports that no hart has this id, or that this kernel
+    /// may not use the hart. For any other error of the firmware it fails with [`DoorbellError::Refused`], which contains the
+    /// absolute value of the error.
+    // Inlined, so that the fence and the call are next to each other in the compiled code. The check of the disassembly needs
+    // this (SPEC RV-3).
     #[inline]
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let base = reach(cpu, vector)?;
         self.io.fence_before_doorbell();
-        // SAFETY: it sends an interrupt that the target's kernel expects, to the one hart that was named.
+        // SAFETY: the call interrupts only `cpu`, and the kernel of this hart expects the interrupt.
         let sent = unsafe { self.io.call(Extension::Ipi, SEND_IPI, [1, base, 0]) };
         match sent.ok() {
             Ok(_) => Ok(()),
@@ -85,7 +89,7 @@ unsafe impl<Io: SbiIo> Doorbell for SbiDoorbell<Io> {
         }
     }
 
-    /// A doorbell is one call, and the firmware completes it before the interrupted code goes on.
+    /// The same as `ring`. A doorbell is one call, which the firmware completes before the interrupted code continues.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }
@@ -98,7 +102,7 @@ mod tests {
 
     const V: Vector = SOFTWARE_INTERRUPT;
 
-    /// The doorbell of a fake whose log is empty.
+    /// Makes the doorbell of `fake`, and empties the log of `fake`.
     fn doorbell(fake: &Fake) -> SbiDoorbell<&Fake> {
         let doorbell = SbiDoorbell::new(fake).unwrap();
         fake.take();
@@ -147,7 +151,7 @@ mod tests {
             let doorbell = doorbell(&fake);
             fake.error.set(error);
             assert_eq!(doorbell.ring(cpu, V), Err(expected));
-            assert_eq!(doorbell.check(cpu, V), Ok(()), "only the firmware knows");
+            assert_eq!(doorbell.check(cpu, V), Ok(()), "check does not ask the firmware");
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The real firmware and the real registers: each operation is one instruction.
+//! Access to the real firmware, registers and interrupt files by the hart's instructions.
 
 use crate::imsic::{Identity, ImsicIo};
 use crate::sbi::{Extension, SbiIo, SbiReturn};
@@ -7,54 +7,53 @@ use core::arch::asm;
 use mk_ipi_abi::PhysCpuId;
 use mk_ipi_core::platform::LocalInterrupts;
 
-/// `sstatus.SIE`, and `sip.SSIP`: bit 1 of both.
+/// `sstatus.SIE`, which is bit 1. (`sip.SSIP` is also bit 1 of its register.)
 const BIT_1: u64 = 2;
 
-/// The firmware, and the interrupt switch of whichever hart runs the call.
+/// The real firmware, and the interrupt registers of the hart that runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware(());
 
 impl Hardware {
-    /// The firmware.
+    /// Makes the object.
     ///
     /// # Safety
     ///
-    /// Every hart that uses the object, or a copy, runs in supervisor mode on a firmware with SBI 0.2 or newer.
+    /// Every hart that uses the object, or a copy of it, runs in supervisor mode. The firmware has SBI 0.2 or newer.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 }
 
-// SAFETY: `sstatus.SIE` is the switch for interrupts in supervisor mode, and a kernel's code is not moved to another
-// hart while it is clear. The blocks are without `nomem`: they are compiler barriers.
+// SAFETY: while `sstatus.SIE` is 0, the hart takes no interrupts in supervisor mode, and a kernel does not move its code to
+// another hart. The `asm!` blocks do not have the option `nomem`, so they are compiler barriers.
 unsafe impl LocalInterrupts for Hardware {
-    /// The saved value of `sstatus.SIE`: 0 or 2.
+    /// `sstatus` before `disable`, with all bits except SIE cleared: 0 or 2.
     type State = u64;
 
     #[inline]
     fn disable(&self) -> u64 {
         let before: u64;
-        // SAFETY: supervisor mode may switch its interrupts off.
+        // SAFETY: code in supervisor mode may switch its interrupts off.
         unsafe { asm!("csrrci {}, sstatus, 2", out(reg) before, options(nostack)) };
         before & BIT_1
     }
 
     #[inline]
     fn restore(&self, before: u64) {
-        // SAFETY: a value that the bit had.
+        // SAFETY: this sets SIE only if it was set before `disable`.
         unsafe { asm!("csrs sstatus, {}", in(reg) before & BIT_1, options(nostack)) };
     }
 }
 
-/// Calls a function of one extension. The id is loaded by an instruction just before the call: the check of the
-/// disassembly must tell the extensions apart (SPEC RV-3).
+/// Calls a function of one extension. The instruction just before `ecall` loads the id of the extension. The check of the
+/// disassembly needs this to find the calls of `sbi_send_ipi` (SPEC RV-3).
 macro_rules! ecall {
     ($extension:ident, $function:expr, $args:expr) => {{
         let (error, value);
         let [a0, a1, a2] = $args;
-        // SAFETY: the firmware keeps all registers but A0 and A1 (SBI, "Binary Encoding"); the caller of `call`
-        // promises the
-        // rest.
+        // SAFETY: the firmware preserves all registers except A0 and A1 (SBI, "Binary Encoding"). The caller of `call` promises
+        // the rest.
         unsafe {
             asm!(
                 "li a7, {extension}",
@@ -69,7 +68,8 @@ macro_rules! ecall {
     }};
 }
 
-// SAFETY: each is one instruction, with the effect required. `asm!` blocks are kept in order, and are without `nomem`.
+// SAFETY: each method is one instruction with the required effect (`call` also loads A7). The compiler keeps the order of `asm!`
+// blocks, and the blocks do not have the option `nomem`.
 unsafe impl SbiIo for Hardware {
     #[inline(always)]
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn {
@@ -88,45 +88,47 @@ unsafe impl SbiIo for Hardware {
 
     #[inline(always)]
     fn clear_software_interrupt(&self) {
-        // SAFETY: supervisor mode may clear its own software interrupt. The caller looks for its message after this.
+        // SAFETY: code in supervisor mode may clear its software interrupt. The caller looks for messages after this.
         unsafe { asm!("csrci sip, 2", options(nostack)) }
     }
 
     #[inline(always)]
     fn fence_after_clear(&self) {
-        // SAFETY: as above.
+        // SAFETY: a fence only orders accesses.
         unsafe { asm!("fence o, rw", options(nostack, preserves_flags)) }
     }
 }
 
-/// Supervisor-level interrupt files that lie side by side, in the order of the harts from hart 0 on, as on a machine
-/// with one group of harts. And this hart's own file.
+/// The supervisor-level interrupt files of the harts, on a machine with one group of harts: the files have equal distances in
+/// memory, in the order of the hart ids, and the first one is the file of hart 0. `write` and `claim` access the file of the hart
+/// that runs the call.
 #[derive(Clone, Copy, Debug)]
 pub struct ImsicFiles {
-    /// Where hart 0's file is mapped.
+    /// The virtual address of the file of hart 0.
     first: usize,
-    /// Bytes from one file to the next: one page, and one more for each guest file of a hart.
+    /// The distance in bytes from one file to the next: one page, and one more page for each guest file of a hart.
     stride: usize,
-    /// How many files there are.
+    /// The number of files.
     count: usize,
 }
 
 impl ImsicFiles {
-    /// The files of harts `0..count`. The first one is mapped at `first`, and each next one `stride` bytes higher.
+    /// Makes the object for the files of harts `0..count`. The first file is mapped at the address `first`, and each next file
+    /// `stride` bytes higher.
     ///
     /// # Safety
     ///
-    /// The machine has its files there (device tree: `reg` and `riscv,guest-index-bits` of the `riscv,imsics` node for
-    /// supervisor mode). They are mapped as a device's registers, writable, for as long as the object is used. The end
-    /// of the last one does not go beyond the address space. Every hart that uses the object runs in supervisor mode
-    /// and has `Ssaia`.
+    /// The files of these harts are at these addresses (device tree: `reg` and `riscv,guest-index-bits` of the `riscv,imsics`
+    /// node for supervisor mode). As long as the object is used, they are mapped writable, and as device registers. The last
+    /// file ends inside the address space. Every hart that uses the object runs in supervisor mode and has the extension
+    /// `Ssaia`.
     pub const unsafe fn new(first: usize, stride: usize, count: usize) -> Self {
         Self { first, stride, count }
     }
 }
 
-// SAFETY: each is one instruction, or the two that belong together, with the effect required. `asm!` blocks are kept in
-// order, and are without `nomem`. The caller of `new` promised the files.
+// SAFETY: each method is one `asm!` block with the required instructions. The compiler keeps the order of `asm!` blocks, and the
+// blocks do not have the option `nomem`. The caller of `new` promised that the files are mapped.
 unsafe impl ImsicIo for ImsicFiles {
     #[inline]
     fn has_file(&self, cpu: PhysCpuId) -> bool {
@@ -137,15 +139,15 @@ unsafe impl ImsicIo for ImsicFiles {
     unsafe fn send(&self, cpu: PhysCpuId, identity: Identity) {
         #[expect(clippy::cast_possible_truncation, reason = "an address has 64 bits")]
         let file = self.first.wrapping_add((cpu.0 as usize).wrapping_mul(self.stride));
-        // SAFETY: the caller of `new` promised the file; the caller promises the rest. The store has 32 bits and is
-        // little endian, as the hart is.
+        // SAFETY: the caller of `new` promised that the file is mapped. The store has 32 bits and is little endian, like the
+        // hart. The caller of this method promises the rest.
         unsafe {
             asm!("fence w, o", "sw {}, 0({})", in(reg) u32::from(identity.get()), in(reg) file, options(nostack));
         }
     }
 
-    // The registers are given by number, because old assemblers do not know the names: siselect 0x150, sireg 0x151,
-    // stopei 0x15c.
+    // The registers are named by number, because old assemblers do not know their names: siselect is 0x150, sireg is 0x151, and
+    // stopei is 0x15c.
     #[inline(always)]
     unsafe fn write(&self, register: u64, value: u64) {
         // SAFETY: the caller promises it.
@@ -164,7 +166,7 @@ unsafe impl ImsicIo for ImsicFiles {
 
     #[inline(always)]
     fn fence_after_claim(&self) {
-        // SAFETY: as above.
+        // SAFETY: a fence only orders accesses.
         unsafe { asm!("fence o, rw", options(nostack, preserves_flags)) }
     }
 }

@@ -1,72 +1,74 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start and stop of harts by the firmware: SBI's hart state management.
+//! Starts and stops harts by calls of the firmware: SBI's hart state management.
 //!
-//! Any hart can start another one, but a hart can only stop itself: SBI has no call that stops another hart. So a
-//! kernel that hangs keeps its hart. To get it back, that kernel must run [`Hsm::stop`], or the machine must be reset.
+//! Any hart can start another hart. But a hart can only stop itself: SBI has no call that stops another hart. So a kernel that
+//! hangs keeps its hart. The hart becomes free only if that kernel calls [`Hsm::stop`] on it, or if the machine is reset.
 
 use crate::sbi::{probe, Extension, SbiError, SbiIo};
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
 
-/// `sbi_hart_start`.
+/// The number of the function `sbi_hart_start` in [`Extension::Hsm`].
 const START: u64 = 0;
-/// `sbi_hart_stop`.
+/// The number of the function `sbi_hart_stop`.
 const STOP: u64 = 1;
-/// `sbi_hart_get_status`.
+/// The number of the function `sbi_hart_get_status`.
 const STATUS: u64 = 2;
 
-/// A hart's state (SBI, "HSM Hart States").
+/// The state of a hart (SBI, "HSM Hart States").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HartState {
-    /// It runs.
+    /// The hart runs.
     Started,
-    /// It runs no kernel code, and can be started.
+    /// The hart runs no kernel code, and can be started.
     Stopped,
-    /// It was started, and does not run yet.
+    /// The hart was started, and does not run yet.
     StartPending,
-    /// It stops itself, and is not stopped yet.
+    /// The hart has called `sbi_hart_stop`, and is not stopped yet.
     StopPending,
-    /// It sleeps until an interrupt.
+    /// The hart is suspended until an interrupt or another event resumes it.
     Suspended,
-    /// It goes to sleep.
+    /// The hart has called `sbi_hart_suspend`, and is not suspended yet.
     SuspendPending,
-    /// It wakes up.
+    /// The hart was suspended, and an event has resumed it. It does not run yet.
     ResumePending,
 }
 
-/// The firmware's hart state management.
+/// The calls of the firmware's hart state management.
 #[derive(Clone, Copy, Debug)]
 pub struct Hsm<Io> {
     io: Io,
 }
 
 impl<Io: SbiIo> Hsm<Io> {
-    /// The extension, if the firmware has it; else [`SbiError::NotSupported`].
+    /// Makes the object. It fails with [`SbiError::NotSupported`] if the firmware does not have the HSM extension.
     pub fn new(io: Io) -> Result<Self, SbiError> {
         probe(&io, Extension::Hsm)?;
         Ok(Self { io })
     }
 
-    /// Starts the hart `target` at `entry`, in supervisor mode, with its own id in A0 and `opaque` in A1. `satp` and
-    /// `sstatus.SIE` are 0 there.
+    /// Starts the hart `target` at the physical address `entry`, in supervisor mode, with its own id in A0 and `opaque` in A1.
+    /// When it starts, its `satp` and `sstatus.SIE` are 0.
     ///
-    /// `Ok` says that the firmware accepts the call, not that the hart came up. The started code should say so in
-    /// memory, and the wait for it should be bounded.
+    /// `Ok` means that the firmware has accepted the call. It does not mean that the hart runs. So the started code should write
+    /// to memory that it runs, and the caller should wait for this with a time limit.
     ///
     /// # Safety
     ///
-    /// `target` belongs to this kernel. `entry` is code that may run there, and `opaque` is what that code expects. A
-    /// fence on this hart does not affect the other hart's instruction fetch, which may still hold what a former kernel
-    /// had at the same addresses. So the code at `entry` runs `fence.i` before it comes to any instruction that may
-    /// differ from that kernel's (ISA, "Zifencei").
+    /// `target` belongs to this kernel. `entry` is code that this hart may execute, and `opaque` is what this code expects.
+    ///
+    /// The target may still have old instructions of a former kernel in its instruction cache, for the same addresses. A fence on
+    /// this hart does not change that. So the code at `entry` must execute `fence.i` before any instruction that may be different
+    /// from the former kernel's instruction at the same address (ISA, "Zifencei").
     pub unsafe fn start(&self, target: PhysCpuId, entry: PhysAddr, opaque: u64) -> Result<(), SbiError> {
-        // The image is in memory before the other hart runs it: the firmware tells that hart by a store or an output.
+        // These fences make the image visible before the other hart executes it. The firmware starts that hart by a store
+        // (ordered by the first fence) or by an output (ordered by the second fence).
         mk_ipi_core::sync::fence(mk_ipi_core::sync::Ordering::SeqCst);
         self.io.fence_before_doorbell();
-        // SAFETY: the caller promises all of it.
+        // SAFETY: the caller promises it.
         unsafe { self.io.call(Extension::Hsm, START, [target.0, entry.0, opaque]) }.ok().map(drop)
     }
 
-    /// Stops the hart that calls. Returns only if the firmware refuses.
+    /// Stops the hart that makes the call. Returns only if the firmware refuses.
     ///
     /// # Safety
     ///
@@ -80,9 +82,9 @@ impl<Io: SbiIo> Hsm<Io> {
         }
     }
 
-    /// The state of the hart `target`.
+    /// Returns the state of the hart `target`.
     pub fn status(&self, target: PhysCpuId) -> Result<HartState, SbiError> {
-        // SAFETY: it has no effect.
+        // SAFETY: the call has no effect.
         match unsafe { self.io.call(Extension::Hsm, STATUS, [target.0, 0, 0]) }.ok()? {
             0 => Ok(HartState::Started),
             1 => Ok(HartState::Stopped),
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
     use crate::fake::{Fake, Op};
 
-    /// The extension of a fake whose log is empty.
+    /// Makes the object for `fake`, and empties the log of `fake`.
     fn hsm(fake: &Fake) -> Hsm<&Fake> {
         let hsm = Hsm::new(fake).unwrap();
         fake.take();

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A message-signalled interrupt of another hart's IMSIC as a doorbell: one store, without a call of the firmware.
+//! A doorbell by a message-signalled interrupt: one store to the IMSIC of the other hart, without a call of the firmware.
 //!
 //! "AIA" is the RISC-V advanced interrupt architecture, version 1.0.
 
 use mk_ipi_abi::{PhysCpuId, Vector};
 use mk_ipi_core::platform::{Doorbell, DoorbellError};
 
-/// `eidelivery`: whether the file interrupts its hart (AIA, "External interrupt delivery enable register").
+/// The number of `eidelivery`. With 1 the file interrupts its hart (AIA, "External interrupt delivery enable register").
 const DELIVERY: u64 = 0x70;
-/// `eithreshold`: this identity and all higher ones do not interrupt. With 0, all do.
+/// The number of `eithreshold`. Identities from this value on do not interrupt. With 0, every enabled identity interrupts.
 const THRESHOLD: u64 = 0x72;
-/// `eip0`: pending identities, 64 in each even register.
+/// The number of `eip0`, the first register of the pending identities. Each register with an even number has 64 of them.
 const PENDING: u64 = 0x80;
-/// `eie0`: enabled identities.
+/// The number of `eie0`, the first register of the enabled identities. Each register with an even number has 64 of them.
 const ENABLED: u64 = 0xc0;
-/// How many such registers, of 64 identities each, hold the identities that vectors can stand for.
+/// The number of registers of 64 identities that have the identities of all vectors.
 const BLOCKS: u8 = 4;
 
 /// An interrupt identity that a vector can stand for: 1 to 0xde. Vector `0x20 + n` is identity *n* (SPEC RV-7).
@@ -22,7 +22,7 @@ const BLOCKS: u8 = 4;
 pub struct Identity(u8);
 
 impl Identity {
-    /// The identity that a vector stands for; `None` for 0x20, because there is no identity 0.
+    /// The identity that a vector stands for. `None` for vector 0x20, because there is no identity 0.
     pub const fn of_vector(vector: Vector) -> Option<Self> {
         match vector.number() {
             0 => None,
@@ -30,57 +30,57 @@ impl Identity {
         }
     }
 
-    /// Its number.
+    /// The number of the identity.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// The vector that stands for this identity. Every identity of this type has one.
+    /// The vector that stands for this identity. It is `Some` for every identity of this type.
     pub const fn vector(self) -> Option<Vector> {
         Vector::of_number(self.0)
     }
 }
 
-/// The instructions that access the interrupt files: another hart's through its page, this hart's through its
-/// registers.
+/// The instructions that access the interrupt files. They access the file of another hart through its page, and the file of this
+/// hart through this hart's registers.
 ///
 /// # Implementation safety
 ///
-/// Each method does what it says, on this hart and in program order. All of them are compiler barriers: no access to memory that
-/// another hart can see moves across them, in either direction.
+/// Each method does what its documentation says, on the hart that runs it, and in program order. All methods are compiler
+/// barriers: the compiler moves no access to memory that another hart can access across them, in either direction.
 ///
-/// `send` is `fence w, o`, then the store, and nothing in between. The store to the other hart's file is an output.
-/// Without the fence it could become visible before the message (ISA, "FENCE instruction"). Both are one method, so
-/// that the check of the disassembly knows which store it is.
+/// `send` is `fence w, o`, and then the store, without an instruction in between. The store to the other hart's file is an
+/// output. Without the fence it could take effect before the message is visible (ISA, "FENCE instruction"). The fence and the
+/// store are in one method, so that the check of the disassembly can find this store.
 ///
-/// `fence_after_claim` is `fence o, rw`. The claim is a write of a register, and so an output. The fence keeps later
-/// loads after it (ISA, "CSR Access Ordering").
+/// `fence_after_claim` is `fence o, rw`. The claim writes a CSR, which counts as an output. The fence keeps later loads after the
+/// claim (ISA, "CSR Access Ordering").
 ///
-/// `has_file` says whether `send` stores to the supervisor-level interrupt file of that hart, and of no other. Both
-/// must follow what the device tree or ACPI says of the machine (AIA, "Arrangement of the memory regions of multiple
-/// interrupt files").
+/// If `has_file` returns true for a hart, `send` to this hart stores to the supervisor-level interrupt file of this hart, and
+/// not to another file. The device tree or ACPI gives the addresses of the files (AIA, "Arrangement of the memory regions of
+/// multiple interrupt files").
 pub unsafe trait ImsicIo {
     /// Returns whether the supervisor-level interrupt file of this hart is mapped.
     fn has_file(&self, cpu: PhysCpuId) -> bool;
 
-    /// Makes all earlier stores visible before any later output. Then stores the identity's number, 32 bits, to
-    /// `seteipnum_le` of that hart's file, which is its first word: `fence w, o`, `sw`.
+    /// Makes all earlier stores visible before any later output (`fence w, o`). Then stores the number of the identity as 32 bits
+    /// to `seteipnum_le`, the first word of that hart's file (`sw`).
     ///
     /// # Safety
     ///
-    /// [`has_file`](Self::has_file), and the caller may cause the effect.
+    /// [`has_file`](Self::has_file) returns true for `cpu`. The caller has the right to interrupt this hart by this identity.
     unsafe fn send(&self, cpu: PhysCpuId, identity: Identity);
 
-    /// Writes a register of this hart's file: first the register's number to `siselect`, then `value` to `sireg`.
+    /// Writes a register of this hart's file: first its number to `siselect`, then `value` to `sireg`.
     ///
     /// # Safety
     ///
-    /// The register exists and takes the value, and the caller may cause the effect. No interrupt handler of this hart
-    /// uses `siselect`.
+    /// The register exists, and `value` is legal for it. The caller has the right to cause the effect of the write. No interrupt
+    /// handler of this hart writes to `siselect` without restoring it.
     unsafe fn write(&self, register: u64, value: u64);
 
-    /// Takes the pending and enabled interrupt of the lowest number: `csrrw rd, stopei, zero`. Bits 26 to 16 of the
-    /// result are the identity; 0 means none (AIA, "Supervisor top external interrupt").
+    /// Takes the pending and enabled interrupt with the lowest identity (`csrrw rd, stopei, zero`). Bits 26 to 16 of the result
+    /// are the identity. If they are 0, no interrupt was pending (AIA, "Supervisor top external interrupt").
     ///
     /// # Safety
     ///
@@ -91,14 +91,14 @@ pub unsafe trait ImsicIo {
     fn fence_after_claim(&self);
 }
 
-/// The IMSICs of a machine, for whichever hart runs the call.
+/// The IMSICs of a machine. Each call works on the hart that runs the call, so one object serves all harts of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Imsic<Io> {
     io: Io,
 }
 
 impl<Io: ImsicIo> Imsic<Io> {
-    /// The IMSICs.
+    /// Makes the object.
     ///
     /// # Safety
     ///
@@ -107,24 +107,24 @@ impl<Io: ImsicIo> Imsic<Io> {
         Self { io }
     }
 
-    /// The access to the files.
+    /// The object that accesses the interrupt files.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// Makes this hart's file deliver these interrupts, and none of the others that vectors can stand for. It clears
-    /// what a former kernel left pending. Each hart calls it once.
+    /// Makes this hart's file deliver `identities`, and disables the other identities below 256. It also clears the pending bits
+    /// of all identities below 256, which a former kernel may have left. Each hart of the kernel must call it once.
     ///
     /// # Safety
     ///
-    /// Interrupts are off. Once they are on, and `sie.SEIE` is set, the trap entry calls [`claim`](Self::claim) for
-    /// supervisor external interrupts, and can handle all of these.
+    /// Interrupts are off. When they are switched on, and `sie.SEIE` is set, the trap entry calls [`claim`](Self::claim) for
+    /// supervisor external interrupts, and can handle every one of `identities`.
     pub unsafe fn enable(&self, identities: &[Identity]) {
         for block in 0..BLOCKS {
             let in_block = identities.iter().filter(|identity| identity.0 / 64 == block);
             let bits = in_block.fold(0u64, |bits, identity| bits | 1 << (identity.0 % 64));
-            // SAFETY: every file has these registers; identities that it does not implement read 0. The caller promises
-            // the rest.
+            // SAFETY: every file has these registers. Bits of identities that a file does not implement ignore writes. The caller
+            // promises the rest.
             unsafe {
                 self.io.write(PENDING.wrapping_add(2 * u64::from(block)), 0);
                 self.io.write(ENABLED.wrapping_add(2 * u64::from(block)), bits);
@@ -137,12 +137,13 @@ impl<Io: ImsicIo> Imsic<Io> {
         }
     }
 
-    /// Takes an interrupt of this hart. The handler of supervisor external interrupts calls this first, again and again
-    /// until it returns `None`. A message that comes later rings again.
+    /// Takes an interrupt of this hart, and returns its identity. The handler of supervisor external interrupts calls this
+    /// until it returns `None`. After each identity of a doorbell it looks for messages. If a peer stores a message after the
+    /// claim, its doorbell causes a new interrupt.
     ///
     /// # Safety
     ///
-    /// The caller is that handler, with interrupts off.
+    /// The caller is the handler of supervisor external interrupts, with interrupts off.
     pub unsafe fn claim(&self) -> Option<u16> {
         // SAFETY: the caller promises it.
         let found = unsafe { self.io.claim() };
@@ -150,6 +151,8 @@ impl<Io: ImsicIo> Imsic<Io> {
         u16::try_from(found >> 16 & 0x7ff).ok().filter(|identity| *identity != 0)
     }
 
+    /// Returns the identity for `vector`. It fails with [`DoorbellError::Unreachable`] if the file of `cpu` is not mapped, and
+    /// with [`DoorbellError::NoSuchVector`] if `vector` stands for no identity.
     fn reach(&self, cpu: PhysCpuId, vector: Vector) -> Result<Identity, DoorbellError> {
         if !self.io.has_file(cpu) {
             return Err(DoorbellError::Unreachable(cpu));
@@ -158,21 +161,22 @@ impl<Io: ImsicIo> Imsic<Io> {
     }
 }
 
-// SAFETY: ordering is by `fence w, o`, see `ImsicIo`; a file belongs to one hart.
+// SAFETY: `fence w, o` makes earlier stores visible (see `ImsicIo`). A file belongs to one hart.
 unsafe impl<Io: ImsicIo> Doorbell for Imsic<Io> {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.reach(cpu, vector).map(drop)
     }
 
-    /// It does not know whether the other hart's file implements the identity, or delivers it.
+    /// The method cannot find out whether the file of the other hart implements the identity, and whether it delivers it.
     fn ring(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         let identity = self.reach(cpu, vector)?;
-        // SAFETY: the file is there. It sends an interrupt that the target's kernel expects, to one hart.
+        // SAFETY: `reach` has checked `has_file`. The store interrupts only `cpu`, and the kernel of this hart expects the
+        // identity.
         unsafe { self.io.send(cpu, identity) };
         Ok(())
     }
 
-    /// A doorbell is one store, so it cannot disturb a doorbell that was interrupted.
+    /// The same as `ring`. A doorbell is one store, so it cannot disturb a doorbell that was interrupted.
     fn ring_from_nmi(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         self.ring(cpu, vector)
     }
@@ -184,28 +188,32 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::vec::Vec;
 
+    /// An operation that was recorded.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Op {
+        /// Hart and identity.
         Send(u64, u8),
+        /// Register and value.
         Write(u64, u64),
         Claim,
         FenceAfter,
     }
 
-    /// Files of harts 0 to 3.
+    /// The interrupt files of harts 0 to 3.
     #[derive(Default)]
     struct Fake {
         log: RefCell<Vec<Op>>,
+        /// The value of `stopei` that the next claim returns. Later claims return 0.
         top: Cell<u64>,
     }
 
-    // SAFETY: it reaches no file.
+    // SAFETY: a fake accesses no interrupt file.
     unsafe impl ImsicIo for &Fake {
         fn has_file(&self, cpu: PhysCpuId) -> bool {
             cpu.0 < 4
         }
         unsafe fn send(&self, cpu: PhysCpuId, identity: Identity) {
-            assert!(self.has_file(cpu), "a store to somewhere");
+            assert!(self.has_file(cpu), "the hart has no file");
             self.log.borrow_mut().push(Op::Send(cpu.0, identity.get()));
         }
         unsafe fn write(&self, register: u64, value: u64) {
@@ -222,7 +230,7 @@ mod tests {
     }
 
     fn imsic(fake: &Fake) -> Imsic<&Fake> {
-        // SAFETY: a fake has all files that it says it has.
+        // SAFETY: a fake accesses no interrupt file.
         unsafe { Imsic::new(fake) }
     }
 
@@ -262,7 +270,7 @@ mod tests {
             assert_eq!(fake.log.take(), []);
         }
         assert_eq!(imsic(&fake).check(PhysCpuId(0), vector(0x21)), Ok(()));
-        assert_eq!(fake.log.take(), [], "check touches nothing");
+        assert_eq!(fake.log.take(), [], "check accesses nothing");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two doorbells in every interleaving that loom finds: no message that was rung for is missed.
+//! Runs the two doorbells in every interleaving that loom finds. The receiver must miss no message for which a doorbell was sent.
 
 use crate::doorbell::{SbiDoorbell, SOFTWARE_INTERRUPT};
 use crate::imsic::{Identity, Imsic, ImsicIo};
@@ -9,10 +9,10 @@ use mk_ipi_core::platform::Doorbell;
 use mk_ipi_core::sync::line::{nothing_is_missed, Line};
 use mk_ipi_core::sync::{fence, Ordering};
 
-/// The hart that the interrupt line belongs to.
+/// The hart whose interrupt the line is.
 const HART: PhysCpuId = PhysCpuId(0);
 
-// SAFETY: it makes no call, and interrupts no hart.
+// SAFETY: a `Line` is a model. It does not call the firmware, and interrupts no hart.
 unsafe impl SbiIo for &Line {
     unsafe fn call(&self, extension: Extension, _: u64, _: [u64; 3]) -> SbiReturn {
         if extension == Extension::Ipi {
@@ -31,7 +31,7 @@ unsafe impl SbiIo for &Line {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: a `Line` is a model, and accesses no interrupt file.
 unsafe impl ImsicIo for &Line {
     fn has_file(&self, _: PhysCpuId) -> bool {
         true
@@ -54,7 +54,7 @@ fn sbi(line: &Line) -> SbiDoorbell<&Line> {
 }
 
 fn imsic(line: &Line) -> Imsic<&Line> {
-    // SAFETY: there are no harts.
+    // SAFETY: a `Line` accesses no interrupt file.
     unsafe { Imsic::new(line) }
 }
 
@@ -62,14 +62,14 @@ fn rings_by_sbi(line: &Line) {
     sbi(line).ring(HART, SOFTWARE_INTERRUPT).unwrap();
 }
 
-/// RV-3, RV-5.
+/// SPEC RV-3 and RV-5.
 #[test]
 fn loom_what_the_firmware_is_called_for_is_not_missed() {
     nothing_is_missed(rings_by_sbi, |line, look| sbi(line).handle(look));
 }
 
-/// The order in [`SbiDoorbell::handle`] is needed: without it, a message that comes between the look and the clearing
-/// is missed.
+/// Shows that the order in [`SbiDoorbell::handle`] is necessary. With the other order, a message is missed if it comes after the
+/// receiver has looked for messages, and before it clears the interrupt.
 #[test]
 #[should_panic(expected = "a message was missed")]
 fn loom_broken_who_clears_behind_the_look_misses_a_message() {
@@ -79,13 +79,13 @@ fn loom_broken_who_clears_behind_the_look_misses_a_message() {
     });
 }
 
-/// RV-7.
+/// SPEC RV-7.
 #[test]
 fn loom_what_an_imsic_is_written_for_is_not_missed() {
     nothing_is_missed(
         |line| imsic(line).ring(HART, SOFTWARE_INTERRUPT).unwrap(),
         |line, look| {
-            // SAFETY: a model interrupts no CPU.
+            // SAFETY: a `Line` interrupts no CPU.
             while unsafe { imsic(line).claim() }.is_some() {
                 look();
             }

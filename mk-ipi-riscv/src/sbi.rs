@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The firmware's calls, and the trait through which they and the software interrupt are accessed.
+//! The calls of the firmware, and the trait for these calls and for the software interrupt.
 
 use mk_ipi_abi::Errno;
 
-/// The extensions of SBI that are used here, by their ids.
+/// The extensions of SBI that this crate uses. The value is the id of the extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Extension {
-    /// Base: tells which extensions there are (SBI, "Base Extension").
+    /// Base: tells which extensions the firmware has (SBI, "Base Extension").
     Base = 0x10,
     /// `sPI`: inter-processor interrupts (SBI, "IPI Extension").
     Ipi = 0x73_5049,
@@ -16,40 +16,40 @@ pub enum Extension {
 }
 
 impl Extension {
-    /// The id, as A7 takes it.
+    /// The id of the extension. A call has it in A7.
     pub const fn id(self) -> u64 {
         self as u64
     }
 }
 
-/// `sbi_probe_extension` of [`Extension::Base`].
+/// The number of the function `sbi_probe_extension` in [`Extension::Base`].
 const PROBE: u64 = 3;
 
-/// What a call returns: A0 and A1 (SBI, "Binary Encoding").
+/// The result of a call: A0 and A1 (SBI, "Binary Encoding").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SbiReturn {
-    /// 0, or an error.
+    /// A0: 0 for success, else the number of an error.
     pub error: i64,
-    /// The value. It means something only if `error` is 0.
+    /// A1: the value of the call. If `error` is not 0, it has no meaning.
     pub value: u64,
 }
 
-/// Why the firmware did not do what it was asked (SBI, "Standard SBI Errors").
+/// Why a call of the firmware failed (SBI, "Standard SBI Errors").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SbiError {
-    /// SBI_ERR_FAILED.
+    /// SBI_ERR_FAILED. Also if [`Hsm::stop`](crate::Hsm::stop) returns although the firmware reports success.
     Failed,
-    /// SBI_ERR_NOT_SUPPORTED. Also for an extension that a probe does not find.
+    /// SBI_ERR_NOT_SUPPORTED. Also if the firmware does not have the extension.
     NotSupported,
     /// SBI_ERR_INVALID_PARAM: no hart has this id.
     InvalidParam,
-    /// SBI_ERR_DENIED.
+    /// SBI_ERR_DENIED: the firmware does not allow the call.
     Denied,
-    /// SBI_ERR_INVALID_ADDRESS: code cannot run at the entry address.
+    /// SBI_ERR_INVALID_ADDRESS: a hart cannot start at the entry address.
     InvalidAddress,
     /// SBI_ERR_ALREADY_AVAILABLE: the hart is started already.
     AlreadyAvailable,
-    /// Another value: one that SBI 2.0 does not name, or that these calls do not return.
+    /// Another error number, or an unknown state of a hart.
     Other(i64),
 }
 
@@ -62,7 +62,7 @@ impl core::fmt::Display for SbiError {
             Self::Denied => f.write_str("the firmware denied the SBI call"),
             Self::InvalidAddress => f.write_str("the entry address is not allowed"),
             Self::AlreadyAvailable => f.write_str("the hart is started already"),
-            Self::Other(value) => write!(f, "the SBI call returned {value}"),
+            Self::Other(value) => write!(f, "the SBI call returned an unexpected number: {value}"),
         }
     }
 }
@@ -70,6 +70,7 @@ impl core::fmt::Display for SbiError {
 impl core::error::Error for SbiError {}
 
 impl SbiError {
+    /// Converts the number of an error. It must not be 0.
     const fn of(error: i64) -> Self {
         match error {
             -1 => Self::Failed,
@@ -82,7 +83,7 @@ impl SbiError {
         }
     }
 
-    /// `EBUSY` for a hart that is started, `EACCES` for a call that is denied, else `EINVAL`.
+    /// `EBUSY` for [`AlreadyAvailable`](Self::AlreadyAvailable), `EACCES` for [`Denied`](Self::Denied), else `EINVAL`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::AlreadyAvailable => Errno::EBUSY,
@@ -93,7 +94,7 @@ impl SbiError {
 }
 
 impl SbiReturn {
-    /// The value, or the error.
+    /// Converts the result: `Ok` with the value if `error` is 0, else the error.
     pub const fn ok(self) -> Result<u64, SbiError> {
         match self.error {
             0 => Ok(self.value),
@@ -102,42 +103,44 @@ impl SbiReturn {
     }
 }
 
-/// The instructions of the doorbell, on the hart that runs them.
+/// The instructions that call the firmware and access the software interrupt of the hart that runs them.
 ///
 /// # Implementation safety
 ///
-/// Each method does what it says, on this hart and in program order. All of them are compiler barriers: no access to memory that
-/// another hart can see moves across them, in either direction. An `asm!` block without `nomem` is one.
+/// Each method does what its documentation says, on the hart that runs it, and in program order. All methods are compiler
+/// barriers: the compiler moves no access to memory that another hart can access across them, in either direction. An `asm!`
+/// block without `nomem` is such a barrier.
 ///
-/// `fence_before_doorbell` is `fence w, o`: every store to memory before it is visible before any device output after
-/// it (ISA, "FENCE instruction"). The firmware sends the interrupt by an output on this hart, and so after the fence.
-/// Nothing else orders a store of this kernel before that output; `ecall` does not.
+/// `fence_before_doorbell` is `fence w, o`: every store to memory before the fence is visible before any device output after it
+/// (ISA, "FENCE instruction"). The firmware sends the interrupt by an output of this hart, after the fence. Without the fence,
+/// the stores of this kernel are not ordered before that output: `ecall` does not order them.
 ///
-/// `fence_after_clear` is `fence o, rw`: the write of `sip` is an output, and no load or store after the fence is done
-/// before it (ISA, "CSR Access Ordering"). Without it a load could be done before the clearing. It could miss a message
-/// whose interrupt is then cleared.
+/// `fence_after_clear` is `fence o, rw`: the write of `sip` counts as an output, and no load or store after the fence is done
+/// before this output (ISA, "CSR Access Ordering"). Without the fence, a load of a message could be done before the clearing. If
+/// the message and its interrupt then came between the two, the interrupt would be cleared and the message would stay unread.
 pub unsafe trait SbiIo {
-    /// Calls the firmware: `ecall`, with the extension's id in A7, the function's in A6, the arguments in A0 to A2.
+    /// Calls the firmware by `ecall`: the id of the extension is in A7, the number of the function in A6, and the arguments are
+    /// in A0 to A2.
     ///
     /// # Safety
     ///
-    /// The caller may cause the effect.
+    /// The caller has the right to cause the effect of the function.
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn;
 
-    /// Makes all earlier stores visible before any later output: `fence w, o`.
+    /// Makes all earlier stores visible before any later device output: `fence w, o`.
     fn fence_before_doorbell(&self);
 
-    /// Makes this hart's supervisor software interrupt not pending: `sip.SSIP` = 0 (privileged, "Supervisor Interrupt (sip and sie)
-    /// Registers").
+    /// Makes this hart's supervisor software interrupt not pending: `sip.SSIP` = 0 (privileged, "Supervisor Interrupt (sip and
+    /// sie) Registers").
     fn clear_software_interrupt(&self);
 
     /// Keeps all later accesses to memory after the clearing: `fence o, rw`.
     fn fence_after_clear(&self);
 }
 
-/// Checks that the firmware has an extension; [`SbiError::NotSupported`] if it has not.
+/// Checks that the firmware has an extension. It fails with [`SbiError::NotSupported`] if the firmware does not have it.
 pub(crate) fn probe(io: &impl SbiIo, extension: Extension) -> Result<(), SbiError> {
-    // SAFETY: it has no effect.
+    // SAFETY: the call has no effect.
     match unsafe { io.call(Extension::Base, PROBE, [extension.id(), 0, 0]) }.ok()? {
         0 => Err(SbiError::NotSupported),
         _ => Ok(()),
