@@ -413,3 +413,29 @@ impl<T> Platform for T where
     T: Doorbell + ThisCpu + LocalInterrupts + PhysMemory + InstancePool + DeferredWork + Observer + Sync
 {
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plain;
+
+    // SAFETY: these tests run on one CPU.
+    unsafe impl ThisCpu for Plain {
+        fn physical_id(&self) -> PhysCpuId {
+            PhysCpuId(0)
+        }
+        fn index(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_word_is_exchanged_only_if_it_has_the_expected_value() {
+        let word = AtomicU64::new(3);
+        assert!(!Plain.compare_exchange_alone(&word, 4, 5));
+        assert_eq!(word.load(Ordering::Relaxed), 3);
+        assert!(Plain.compare_exchange_alone(&word, 3, 5));
+        assert_eq!(word.load(Ordering::Relaxed), 5);
+    }
+}

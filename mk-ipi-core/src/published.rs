@@ -186,15 +186,15 @@ mod tests {
     #[test]
     fn a_value_is_taken_once_and_only_when_unused() {
         let cell = Published::new();
-        assert!(cell.get().is_none() && !cell.close(None) && !cell.was_used());
+        assert!(cell.get().is_none() && !cell.is_live() && !cell.close(None) && !cell.was_used());
         assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing);
         let serial = cell.claim().unwrap().publish(7);
         assert!(cell.claim().is_none());
         let r = cell.get().unwrap();
-        assert_eq!(*r, 7);
+        assert!(*r == 7 && cell.is_live());
         assert_eq!(cell.take().unwrap_err(), TakeError::NotClosing, "not closed yet");
         assert!(cell.close(Some(serial)) && !cell.close(Some(serial)));
-        assert!(cell.get().is_none() && cell.was_used());
+        assert!(cell.get().is_none() && !cell.is_live() && cell.was_used());
         assert_eq!(cell.take().unwrap_err(), TakeError::InUse(1));
         drop(r);
         let (value, vacancy) = cell.take().unwrap();

@@ -304,7 +304,10 @@ fn the_dead_are_not_rung_and_the_next_life_is() {
     world.machine.stop_kernel(1);
     let dead = InstanceRecord { state: State::Dead, ..world.record(1) };
     world.write(dead, &[10]);
+    let live = || world.links[0].instance(id(1)).unwrap().is_live();
+    assert!(live());
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
+    assert!(!live());
     let rung = world.machine.doorbells_at(PhysCpuId(10));
     world.send(0, 1, 1).unwrap();
     world.links[0].ring(id(1)).unwrap();
@@ -405,5 +408,51 @@ fn no_lane_claims_an_entry_that_was_not_applied() {
         assert!(bell() == PhysCpuId(11) || world.behind(1, generation) == [id(0)], "seed {seed}");
         assert_eq!(world.follow(0).0, Ok(generation));
         assert_eq!((bell(), world.behind(1, generation)), (PhysCpuId(11), vec![]), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_was_posted_is_rung_for_at_the_doorbell_of_the_new_entry() {
+    let world = World::joined(&[&[0], &[10, 11]]);
+    world.links[0].post(id(1), TYPE, &[3]).unwrap();
+    let rung = world.machine.doorbells_at(PhysCpuId(11));
+    world.write(InstanceRecord { doorbell_cpu: PhysCpuId(11), ..world.record(1) }, &[10, 11]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(11)), rung + 1);
+    world.settle();
+    assert_eq!(world.seen(1), [(0, 3)]);
+}
+
+#[test]
+fn slots_of_a_dead_instance_are_kept_and_not_rung() {
+    let world = World::joined(&[&[0], &[10], &[20]]);
+    let slots = InstanceRecord { incarnation: life(2), layout: Layout::RfcV2, ..world.record(1) };
+    world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
+    world.write(slots, &[10]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
+    let rung = || world.machine.doorbells_at(PhysCpuId(10));
+    let before = rung();
+    world.links[0].ring(id(1)).unwrap();
+    assert_eq!(rung(), before + 1);
+    world.write(InstanceRecord { state: State::Dead, ..slots }, &[10]);
+    assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)], "the region is the same");
+    world.links[0].ring(id(1)).unwrap();
+    assert_eq!(rung(), before + 1);
+}
+
+#[test]
+fn dead_is_told_once_for_each_life_however_often_it_is_attached() {
+    let world = World::joined(&[&[0], &[10]]);
+    world.links[1].goodbye();
+    let dead = |events: Vec<(InstanceId, PeerEvent)>| {
+        events.into_iter().filter(|(_, event)| *event == PeerEvent::Dead(life(1))).count()
+    };
+    assert_eq!(dead(world.tick(0)), 1);
+    for _ in 0..3 {
+        world.links[0].destroy_instance(id(1)).unwrap();
+        let config = world.kernel(1);
+        let config = config.native_config(id(1), life(1));
+        world.links[0].attach_instance(&config, Some(world.regions[1])).unwrap();
+        assert_eq!(dead(world.tick(0)), 0);
     }
 }

@@ -223,3 +223,29 @@ fn a_receiver_survives_a_region_that_anyone_writes() {
     }
     assert!(all.bad_size > 0 && all.received > 0 && all.overwritten > 0, "{all:?}");
 }
+
+/// The host takes a kernel for dead that still runs, and clears its claims while it sends.
+#[test]
+fn a_sender_whose_claim_was_cleared_is_told_and_counts_it() {
+    let mut lost = 0;
+    for seed in 0..100 {
+        let machine = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed }).build();
+        let [host, peer] = machine.link(SlotPolicy::Exclusive);
+        let claims = Mutex::new((Ok(0), 0));
+        let run = machine.run(|cpu| {
+            if cpu.kernel() == 1 {
+                claims.lock().unwrap().0 = peer.send(id(0), TYPE, &[1; 200]);
+            } else {
+                let cleared = host.clear_claims(id(1), Incarnation::FIRST);
+                claims.lock().unwrap().1 = cleared;
+            }
+        });
+        run.unwrap();
+        let (sent, cleared) = claims.into_inner().unwrap();
+        assert_eq!(sent.is_ok(), cleared == 0, "seed {seed}");
+        let expected = u64::from(sent == Err(SendError::ClaimLost));
+        assert_eq!((peer.stats().claim_lost, peer.stats().refused), (expected, 0), "seed {seed}");
+        lost += expected;
+    }
+    assert!(lost > 0, "no claim was ever cleared in time");
+}

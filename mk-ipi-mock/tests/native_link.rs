@@ -355,3 +355,60 @@ fn what_an_unseen_life_published_is_handed_on() {
     world.settle();
     assert_eq!(world.seen(1), [(0, 1), (0, 2)]);
 }
+
+#[test]
+fn a_message_says_who_sent_it_to_which_life_and_from_which_cpu() {
+    let mut world = World::with_cpus(&[&[0], &[30, 31]], 2);
+    world.boot(0, SECOND);
+    world.boot(1, Incarnation::FIRST);
+    world.settle();
+    type Origin = (Option<InstanceId>, Option<Incarnation>, Option<Incarnation>, Option<u64>, PhysCpuId);
+    let origins: Arc<Mutex<Vec<Origin>>> = Arc::default();
+    let noted = origins.clone();
+    let note = move |m: &mk_ipi_core::Message<'_>| {
+        let lives = (m.sender_incarnation(), m.receiver_incarnation());
+        noted.lock().unwrap().push((m.sender(), lives.0, lives.1, m.number(), m.sender_cpu()));
+    };
+    let _ = world.link(0).register(TYPE, Callback::new(note)).unwrap();
+    let sent = Mutex::new(Vec::new());
+    // Each CPU sends twice: its id is read once, and remembered.
+    let run = world.machine.run(|cpu| {
+        for _ in 0..2 * usize::from(cpu.kernel() == 1) {
+            let number = world.send(1, 0, 1).unwrap();
+            sent.lock().unwrap().push((number, cpu.id()));
+        }
+    });
+    run.unwrap();
+    let mut sent = sent.into_inner().unwrap();
+    sent.sort_unstable();
+    let origin = |(n, cpu)| (Some(id(1)), Some(Incarnation::FIRST), Some(SECOND), Some(n), cpu);
+    assert_eq!(*origins.lock().unwrap(), sent.into_iter().map(origin).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_instance_that_was_removed_is_not_heard_any_more() {
+    let world = World::booted(3);
+    world.send(1, 0, 1).unwrap();
+    world.settle();
+    world.link(0).destroy_instance(id(1)).unwrap();
+    world.send(1, 0, 2).unwrap();
+    world.send(2, 0, 3).unwrap();
+    world.settle();
+    assert_eq!(world.seen(0), [(1, 1), (2, 3)]);
+    let kernel = world.machine.kernel(1);
+    let config = kernel.native_config(id(1), Incarnation::FIRST);
+    world.link(0).attach_instance(&config, Some(world.regions[1])).unwrap();
+    world.settle();
+    assert_eq!(world.seen(0), [(1, 2)], "it waited in the lane");
+}
+
+#[test]
+fn a_kernel_that_is_told_to_stop_stops_at_the_doorbell() {
+    let world = World::booted(2);
+    world.link(0).stop(id(1), SECOND).unwrap();
+    world.settle();
+    assert!(world.machine.kernel(1).stops() == 0, "another life was meant");
+    world.link(0).stop(id(1), Incarnation::FIRST).unwrap();
+    world.settle();
+    assert!(world.machine.kernel(1).stops() > 0);
+}
