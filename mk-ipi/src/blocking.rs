@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A send that waits for space, until a deadline: [`send_blocking`](crate::EndpointExt::send_blocking).
+//! A send that waits for space until a deadline: [`send_blocking`](crate::EndpointExt::send_blocking).
 //!
-//! It is for tasks. Call it with interrupts on, and without holding a lock that a handler takes. Do not call it in a callback
-//! or in interrupt context: the peer may need an answer from this kernel before it makes space.
+//! Call it from a task, with interrupts on, and while you hold no lock that a handler takes. Do not call it in a callback or in
+//! interrupt context, because the peer may need an answer from this kernel before it reads the messages in the lane.
 
 use crate::ext::AnyEndpoint;
 use crate::peers::ended_life;
@@ -11,10 +11,11 @@ use mk_ipi_core::abi::{Incarnation, InstanceId, MessageType};
 use mk_ipi_core::platform::ThisCpu;
 use mk_ipi_core::SendError;
 
-/// A moment of the kernel's clock, and the clock.
+/// A clock, and the time on this clock at which a wait ends.
 ///
-/// The clock is any 64-bit counter that does not wrap, in any unit, as for [`Endpoint::tick`](mk_ipi_core::Endpoint::tick). It
-/// is read once in each turn of a wait, so the clock function may also do periodic work of the kernel, for example call `tick`.
+/// The clock is any 64-bit counter that does not wrap, in any unit, as for [`Endpoint::tick`](mk_ipi_core::Endpoint::tick). A
+/// call that waits reads the clock once in each iteration. So the clock function may also do periodic work, for example call
+/// `tick`.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline<C> {
     clock: C,
@@ -22,27 +23,28 @@ pub struct Deadline<C> {
 }
 
 impl<C: FnMut() -> u64> Deadline<C> {
-    /// A deadline that has passed when `clock` returns `at` or more.
+    /// Makes a deadline. It has passed when `clock` returns `at` or more.
     pub const fn new(clock: C, at: u64) -> Self {
         Self { clock, at }
     }
 
-    /// Returns whether the deadline has passed.
+    /// Reads the clock, and returns whether the deadline has passed.
     pub fn has_passed(&mut self) -> bool {
         (self.clock)() >= self.at
     }
 }
 
-/// Why a send that waits has ended without success.
+/// Why a send that waits has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// The send failed for a reason that does not go away by waiting. Only with [`SendError::NotRung`] the message **was**
-    /// stored.
+    /// The send failed with an error that waiting does not change. With [`SendError::NotRung`] the message **was** stored. With
+    /// every other error it was not.
     Send(SendError),
-    /// The deadline passed. Nothing was sent.
+    /// The deadline passed before there was space. Nothing was sent.
     Deadline,
-    /// There is no space, and this life of the peer has ended: the peer said so, or the directory. Nothing was sent. Its next
-    /// life makes space: try again after [`PeerEvent::Up`](mk_ipi_core::platform::PeerEvent::Up).
+    /// There is no space, and this life of the peer has ended: the peer said goodbye, or the directory does not list it as live.
+    /// Nothing was sent. The next life of the peer makes space: try again after
+    /// [`PeerEvent::Up`](mk_ipi_core::platform::PeerEvent::Up).
     PeerEnded(Incarnation),
 }
 
@@ -60,7 +62,7 @@ impl fmt::Display for WaitError {
 
 impl core::error::Error for WaitError {}
 
-/// See [`send_blocking`](crate::EndpointExt::send_blocking).
+/// Implements [`send_blocking`](crate::EndpointExt::send_blocking).
 pub(crate) fn send<E: AnyEndpoint + ?Sized>(
     endpoint: &E,
     (to, msg_type, payload): (InstanceId, MessageType, &[u8]),
@@ -78,10 +80,10 @@ pub(crate) fn send<E: AnyEndpoint + ?Sized>(
             return Err(WaitError::Deadline);
         }
         match endpoint.want_space(to, payload.len()) {
-            // There is space, or the receiver knows that we wait for it. RFC v2 cannot tell the receiver, so there we only try
-            // again.
+            // There is space now, or the receiver knows that we wait for space. On RFC v2 a sender cannot tell this to the
+            // receiver, so we only try again.
             Ok(_) | Err(SendError::NotNative) => {}
-            // The doorbell failed; the next turn rings again.
+            // The doorbell that tells the receiver failed. The next iteration rings again.
             Err(SendError::NotRung(_)) => {}
             Err(e) => return Err(WaitError::Send(e)),
         }

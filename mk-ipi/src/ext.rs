@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An endpoint of any size, and the calls of this crate as methods of it.
+//! The trait for endpoints of any size, and the trait with the calls of this crate.
 
 use crate::asynchronous::{SendFuture, Waiters};
 use crate::blocking::{self, Deadline, WaitError};
@@ -14,14 +14,15 @@ use mk_ipi_core::{
     LookupError, RegistryFull, SendError,
 };
 
-/// The words of shared memory of an endpoint.
+/// The word type of the shared memory that an endpoint accesses.
 pub(crate) type WordOf<E> = <<E as AnyEndpoint>::Platform as PhysMemory>::Word;
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// An [`Endpoint`] of any size, for code that works with all sizes. Only `Endpoint` implements this trait.
+/// An [`Endpoint`] with any constant parameters (numbers of CPUs, handlers, messages and instances), for code that works with all
+/// of them. Only `Endpoint` implements this trait.
 ///
 /// Each method calls the endpoint's method of the same name.
 pub trait AnyEndpoint: sealed::Sealed {
@@ -29,7 +30,7 @@ pub trait AnyEndpoint: sealed::Sealed {
     type Platform: Platform;
     /// The type of a handler.
     type Handler: Handler;
-    /// The endpoint has room for instances whose ids are below this number.
+    /// The number of instances for which the endpoint has room. Their ids are below this number.
     fn max_instances(&self) -> usize;
     /// See [`Endpoint::platform`].
     fn platform(&self) -> &Self::Platform;
@@ -132,13 +133,13 @@ impl<
 
 /// The calls of this crate, as methods of every [`Endpoint`].
 pub trait EndpointExt: AnyEndpoint {
-    /// Registers `handler`, which is called for each message that is a `T`. Keep it in a `static`.
+    /// Registers `handler` for the message type of `T`.
     ///
-    /// The endpoint's handlers must be [`DynHandler`](crate::typed::DynHandler), or a type of yours that can be made from such
-    /// a reference.
+    /// The handler type of the endpoint must be [`DynHandler`](crate::typed::DynHandler), or another type that can be made from a
+    /// reference to a [`TypedHandler`].
     ///
     /// # Errors
-    /// [`RegistryFull`] if the endpoint has no place for a handler.
+    /// [`RegistryFull`] if the endpoint has no room for another handler.
     fn register_typed<T: TypedMessage, F>(
         &self,
         handler: &'static TypedHandler<T, F>,
@@ -149,25 +150,25 @@ pub trait EndpointExt: AnyEndpoint {
         self.register(T::TYPE, handler.into())
     }
 
-    /// Sends `value` to `to`, and returns the message's number. It may be called in the same contexts as [`Endpoint::send`].
+    /// Sends `value` to `to`, and returns the number of the message. It may be called in the same contexts as [`Endpoint::send`].
     ///
     /// # Errors
-    /// Those of `send`: for example `TooLong` if a `T` is longer than a message to that peer may be, or `Empty` for a `T` of 0
-    /// bytes on RFC v2.
+    /// The errors of [`Endpoint::send`]. For example, `TooLong` if a `T` is longer than the longest message to that peer, and
+    /// `Empty` for a `T` of 0 bytes on RFC v2.
     fn send_typed<T: TypedMessage>(&self, to: InstanceId, value: &T) -> Result<u64, SendError> {
         self.send(to, T::TYPE, value.as_bytes())
     }
 
-    /// Sends as [`Endpoint::send`] does, but waits until `deadline` for space, or for the peer's first answer. It tries at
-    /// least once, and once more after the last wait. Between two tries it calls
+    /// Sends like [`Endpoint::send`]. If there is no space, or the peer has not answered this life of ours yet, it tries again
+    /// until `deadline`. It tries at least once, and once more after each wait. To wait, it calls
     /// [`ThisCpu::relax`](mk_ipi_core::platform::ThisCpu::relax).
     ///
-    /// Call it from a task with interrupts on ([`blocking`](crate::blocking)). On the native link the receiver learns that this
-    /// sender waits. So the platform can be told [`PeerEvent::Space`](mk_ipi_core::platform::PeerEvent::Space), even after this
-    /// has returned; ignore the event then.
+    /// Call it from a task with interrupts on ([`blocking`](crate::blocking)). On the native link it asks the receiver for the
+    /// event [`PeerEvent::Space`](mk_ipi_core::platform::PeerEvent::Space). The observer can get this event even after the call
+    /// has returned. Ignore it then.
     ///
     /// # Errors
-    /// [`WaitError`].
+    /// [`WaitError`] says why the message was not sent.
     fn send_blocking(
         &self,
         to: InstanceId,
@@ -178,11 +179,11 @@ pub trait EndpointExt: AnyEndpoint {
         blocking::send(self, (to, msg_type, payload), &mut deadline)
     }
 
-    /// A future that waits for space, or for the peer's first answer, and sends. It does not hold the CPU. Its output is the
-    /// message's number.
+    /// Returns a future that sends. If there is no space, or the peer has not answered this life of ours yet, the future is
+    /// pending, and other tasks can run. Its output is the number of the message.
     ///
-    /// `waiters` keeps the task's waker while the task waits. It must be told of this endpoint's peer events: see
-    /// [`asynchronous`](crate::asynchronous). If the future is dropped before it was ready, it has sent nothing.
+    /// `waiters` keeps the waker of the task while the task waits. Your observer must pass the peer events of this endpoint to
+    /// `waiters`: see [`asynchronous`](crate::asynchronous). If the future is dropped before it is ready, it has sent nothing.
     fn send_async<'a, const N: usize>(
         &'a self,
         waiters: &'a Waiters<N>,
@@ -193,28 +194,29 @@ pub trait EndpointExt: AnyEndpoint {
         SendFuture::new(self, waiters, (to, msg_type, payload))
     }
 
-    /// The other kernels in the table of instances, in the order of their ids, with the state of each.
+    /// Returns an iterator over the other kernels in the table of instances, in the order of their ids, with the state of each.
     fn peers(&self) -> Peers<'_, Self> {
         Peers::new(self)
     }
 
-    /// What is known of one other kernel. `None` if `id` is not in the table of instances, or is this kernel.
+    /// Returns what this kernel knows of the kernel `id`. `None` if `id` is not in the table of instances, or is this kernel.
     fn peer(&self, id: InstanceId) -> Option<PeerInfo> {
         peers::peer(self, id)
     }
 
-    /// Makes this kernel the host of the machine, as `plan` says. It identifies the kernel, makes a region for each instance
-    /// from that instance's pool, and writes the directory, in which every other instance is listed as starting. Returns the
-    /// writer of the directory, for later changes. May sleep.
+    /// Makes this kernel the host of the machine, according to `plan`. The call sets the identity of this kernel, makes a
+    /// region for each instance from the pool of that instance, and writes the directory. The directory lists this kernel as
+    /// running, and every other instance as starting. The call returns the writer of the directory, for later changes. May
+    /// sleep.
     ///
-    /// The whole plan is checked before anything is done. If a later step fails, everything is undone; then the directory's
-    /// memory has no valid stamp, and no kernel takes it for a directory. Before the call, register the handlers and install
+    /// The call first checks the complete plan. If a later step fails, it undoes the steps before it. Then the memory of the
+    /// directory has no valid stamp, so no kernel accepts it as a directory. Before the call, register the handlers and install
     /// the doorbell's vector. No other task may use the endpoint until the call returns.
     ///
-    /// The directory stays mapped for as long as the kernel lives. See [`bring_up`](crate::bring_up).
+    /// The directory stays mapped as long as the kernel runs. See [`bring_up`](crate::bring_up).
     ///
     /// # Errors
-    /// [`HostError`] says what is wrong.
+    /// [`HostError`] says which step failed, and why.
     fn bring_up_host(
         &self,
         plan: &HostPlan<'_>,
@@ -222,15 +224,16 @@ pub trait EndpointExt: AnyEndpoint {
         bring_up::host::start(self, plan)
     }
 
-    /// Brings up a kernel that a host has started. It finds the kernel's region and the directory by the command line
-    /// (`mk_ipi_shared=`, `mk_ipi_directory=`), maps the directory read-only, and joins. May sleep.
+    /// Brings up a kernel that a host has started. The command line names the kernel's region (`mk_ipi_shared=`) and the
+    /// directory (`mk_ipi_directory=`). The call maps the directory read-only, and joins ([`Endpoint::join_and`]). May sleep.
     ///
-    /// While the host changes an entry, this waits, at most until `deadline`. `left_out` is called with each other live
-    /// instance that could not be added, and the reason; it is called again in each try. Before the call, register the handlers
-    /// and install the doorbell's vector. After the call, every other CPU of this kernel must call [`Endpoint::poll`] once.
+    /// If the host is changing an entry of the directory, the call waits, at most until `deadline`, and tries again. It calls
+    /// `left_out` for each other live instance that could not be added, with the reason. Each try calls `left_out` again.
+    /// Before the call, register the handlers and install the doorbell's vector. After the call, every other CPU of this kernel
+    /// must call [`Endpoint::poll`] once.
     ///
     /// # Errors
-    /// [`SpawnedError`]. Then nothing stays mapped, and the endpoint is as it was before.
+    /// [`SpawnedError`] says which step failed, and why. The call then leaves nothing mapped, and the endpoint is unchanged.
     fn bring_up_spawned(
         &self,
         command_line: &[u8],

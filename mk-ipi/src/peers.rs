@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The other kernels, as this one knows them now.
+//! The other kernels, and the state of each.
 //!
-//! All of it is read at the moment of the call: from the table of instances, and on the native link from the peer's own region.
-//! Changes that [`Endpoint::follow`](mk_ipi_core::Endpoint::follow) and [`Endpoint::tick`](mk_ipi_core::Endpoint::tick) have
-//! not found yet are not included.
+//! A call reads this kernel's table of instances, and on the native link also the region of the peer. It does not read the
+//! directory. So a change in the directory is visible only after [`Endpoint::follow`](mk_ipi_core::Endpoint::follow) has found
+//! it, and a heartbeat that has stopped only after [`Endpoint::tick`](mk_ipi_core::Endpoint::tick) has found it.
 
 use crate::ext::{AnyEndpoint, WordOf};
 use mk_ipi_core::abi::directory::Layout;
@@ -14,23 +14,25 @@ use mk_ipi_core::{InstanceRef, LaneStats};
 /// The state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// The directory lists it as live. More is not known: it has no region, or its region is not a native one.
+    /// The directory lists the peer as live. It has no native region, so it is not known whether it runs.
     Listed,
-    /// The directory lists it as live, but the listed life has not begun to receive. Messages to it wait.
+    /// The directory lists the peer as live. Its native region shows that the listed life does not receive yet. It will read our
+    /// messages after it has begun.
     Starting,
-    /// Its region says that it runs, as this incarnation.
+    /// The region of the peer says that it runs as this incarnation.
     Running(Incarnation),
-    /// Its region says that it runs, but at the last [`tick`](mk_ipi_core::Endpoint::tick) its heartbeat had not changed for
-    /// too long.
+    /// The region of the peer says that it runs as this incarnation. But the last [`tick`](mk_ipi_core::Endpoint::tick) found
+    /// that its heartbeat has stopped.
     Suspect(Incarnation),
-    /// It said goodbye. Messages to it wait for its next life.
+    /// This life of the peer has ended with a goodbye. Its next life will read our messages.
     Left(Incarnation),
-    /// The directory, as it was followed last, does not list it as live. Messages to it wait for its next life.
+    /// The last [`follow`](mk_ipi_core::Endpoint::follow) found that the directory does not list this life of the peer as live.
+    /// Its next life will read our messages.
     Dead(Incarnation),
 }
 
 impl PeerState {
-    /// The life that has ended, if it has.
+    /// The life that has ended. `None` if the life of the peer has not ended.
     pub const fn ended(self) -> Option<Incarnation> {
         match self {
             Self::Left(life) | Self::Dead(life) => Some(life),
@@ -39,31 +41,32 @@ impl PeerState {
     }
 }
 
-/// What is known of another kernel.
+/// What this kernel knows of another kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// Its id.
+    /// The id of the peer.
     pub id: InstanceId,
-    /// Its incarnation in the directory, as it was followed last.
+    /// The incarnation of the peer that the directory listed at the last [`follow`](mk_ipi_core::Endpoint::follow).
     pub listed: Incarnation,
-    /// Whether it runs, as far as is known.
+    /// The state of the peer.
     pub state: PeerState,
-    /// Its doorbell CPU in the directory.
+    /// The doorbell CPU of the peer, according to the directory.
     pub doorbell_cpu: PhysCpuId,
-    /// Its doorbell vector in the directory.
+    /// The doorbell vector of the peer, according to the directory.
     pub vector: Vector,
-    /// The layout of its region; `None` if it has no region.
+    /// The layout of the peer's region. `None` if the peer has no region.
     pub layout: Option<Layout>,
-    /// The memory of its region; `None` if it has no region.
+    /// The physical memory of the peer's region. `None` if the peer has no region.
     pub region: Option<PhysRange>,
-    /// The size of its native region, and the maximum length of a message to it; `None` if it has no native region.
+    /// The number of lanes and lines of the peer's native region, and the maximum length of a message to it. `None` if the peer
+    /// has no native region.
     pub geometry: Option<Geometry>,
-    /// Statistics of our lane to it; `None` if it has no native region.
+    /// Statistics of our lane to the peer. `None` if the peer has no native region.
     pub lane: Option<LaneStats>,
 }
 
-/// The peers of an endpoint, in the order of their ids: see [`peers`](crate::EndpointExt::peers).
+/// An iterator over the peers of an endpoint, in the order of their ids: see [`peers`](crate::EndpointExt::peers).
 #[derive(Debug)]
 pub struct Peers<'a, E: ?Sized> {
     endpoint: &'a E,
@@ -91,7 +94,7 @@ impl<E: AnyEndpoint + ?Sized> Iterator for Peers<'_, E> {
     }
 }
 
-/// What is known of `id`; `None` if it is not in the table, or is this kernel.
+/// Implements [`peer`](crate::EndpointExt::peer).
 pub(crate) fn peer<E: AnyEndpoint + ?Sized>(endpoint: &E, id: InstanceId) -> Option<PeerInfo> {
     if endpoint.identity().is_some_and(|(me, _)| me == id) {
         return None;
@@ -110,10 +113,11 @@ pub(crate) fn peer<E: AnyEndpoint + ?Sized>(endpoint: &E, id: InstanceId) -> Opt
     })
 }
 
+/// Returns the state of a peer.
 fn state_of<E: AnyEndpoint + ?Sized>(instance: &InstanceRef<'_, WordOf<E>>) -> PeerState {
     let listed = instance.incarnation();
     let life = instance.life().filter(|life| !life.incarnation.is_before(listed));
-    // The peer's region names a later life than the directory did when it was followed last.
+    // True if the region of the peer names a later life than the directory did at the last `follow`.
     let is_next = life.is_some_and(|life| listed.is_before(life.incarnation));
     if !instance.is_live() && !is_next {
         return PeerState::Dead(listed);
@@ -127,7 +131,8 @@ fn state_of<E: AnyEndpoint + ?Sized>(instance: &InstanceRef<'_, WordOf<E>>) -> P
     }
 }
 
-/// The life of `to`, if it has ended. Then there is no new space before the next life.
+/// Returns the life of `to` if this life has ended. Then there will be no space before the next life. `None` if it has not ended,
+/// or if `to` is not in the table.
 pub(crate) fn ended_life<E: AnyEndpoint + ?Sized>(endpoint: &E, to: InstanceId) -> Option<Incarnation> {
     state_of::<E>(&endpoint.instance(to).ok()?).ended()
 }

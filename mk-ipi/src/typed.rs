@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages that are a Rust type. zerocopy converts them to bytes, and checks received bytes.
+//! Messages whose payload is a value of a Rust type. The crate zerocopy converts the value to bytes, and received bytes to a
+//! value.
 //!
 //! ```
 //! use mk_ipi::abi::MessageType;
@@ -24,9 +25,9 @@
 //! assert_eq!(TEMPERATURES.wrong_length(), 0);
 //! ```
 //!
-//! Only the length of a received message is checked: a peer can send any bytes under any message type. So every bit pattern
-//! must be a value (zerocopy's `FromBytes`), and the handler must check what each field means. Both kernels must agree on the
-//! layout: `#[repr(C)]`, fields of fixed size, little endian.
+//! Only the length of a received message is checked. A peer can send any bytes with any message type. So every bit pattern must
+//! be a valid value of the type (zerocopy's `FromBytes`), and the handler must check the value of each field before it uses it.
+//! Both kernels must use the same layout: `#[repr(C)]`, fields of fixed size, little endian.
 
 use core::marker::PhantomData;
 use mk_ipi_core::abi::MessageType;
@@ -34,47 +35,47 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use mk_ipi_core::{Handler, Message};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A Rust type that is the payload of one type of message.
+/// A Rust type whose values are the payload of one message type.
 pub trait TypedMessage: FromBytes + IntoBytes + Immutable + 'static {
-    /// The message type, on which both kernels must agree.
+    /// The message type. Both kernels must use the same one.
     const TYPE: MessageType;
 }
 
-/// The function that is called for each message that is a `T`. It gets the message, which has the sender and the number, and
-/// the value.
+/// A function that handles a message with a `T`. The first argument is the message, with its sender and its number. The second
+/// argument is the value.
 pub type OnMessage<T> = fn(&Message<'_>, &T);
 
-/// A handler of messages that are a `T`. Keep it in a `static`, and register it by
+/// A handler of messages whose payload is a `T`. Keep it in a `static`, and register it by
 /// [`register_typed`](crate::EndpointExt::register_typed).
 ///
-/// `F` is not called for a message whose length differs from a `T`. Such a message is counted
-/// ([`wrong_length`](Self::wrong_length)), and passed to the function that was set by
-/// [`on_wrong_length`](Self::on_wrong_length).
+/// It calls `F` only for a message that is as long as a `T`. Every other message is counted
+/// ([`wrong_length`](Self::wrong_length)), and passed to the function that was set by [`on_wrong_length`](Self::on_wrong_length).
 #[derive(Debug)]
 pub struct TypedHandler<T, F = OnMessage<T>> {
     handle: F,
     wrong_length: AtomicU64,
     on_wrong_length: Option<fn(&Message<'_>)>,
-    /// The handler takes a `T`, but contains none.
+    /// The handler uses `T` as an argument type, but contains no `T`.
     of: PhantomData<fn(&T)>,
 }
 
 impl<T, F> TypedHandler<T, F> {
     const_unless_loom! {
-        /// A handler that calls `handle` for each message that is exactly as long as a `T`.
+        /// Makes a handler that calls `handle` for each message that is as long as a `T`.
         pub fn new(handle: F) -> Self {
             Self { handle, wrong_length: AtomicU64::new(0), on_wrong_length: None, of: PhantomData }
         }
     }
 
-    /// Sets `report`, which is called for each message of another length. The rules for handlers hold for it too.
+    /// Sets the function `report`, which is called for each message that is not as long as a `T`. `report` must follow the rules
+    /// for handlers ([`Handler`]).
     #[must_use]
     pub const fn on_wrong_length(mut self, report: fn(&Message<'_>)) -> Self {
         self.on_wrong_length = Some(report);
         self
     }
 
-    /// How many messages had a length other than a `T`. Wraps at 2^64.
+    /// The number of messages that were not as long as a `T`. Wraps at 2^64.
     pub fn wrong_length(&self) -> u64 {
         self.wrong_length.load(Ordering::Relaxed)
     }
@@ -94,14 +95,14 @@ impl<T: TypedMessage, F: Fn(&Message<'_>, &T) + Send + Sync> Handler for TypedHa
     }
 }
 
-/// A reference to any handler that lives in a `static`. It is the handler type of an endpoint with several kinds of handlers.
+/// A reference to a handler of any type. Use it as the handler type of an endpoint if its handlers have different types.
 ///
 /// `static ENDPOINT: Endpoint<Kernel, DynHandler> = Endpoint::new(Kernel);`
 #[derive(Clone, Copy)]
 pub struct DynHandler(&'static dyn Handler);
 
 impl DynHandler {
-    /// A handler that calls `handler`.
+    /// Makes a handler that calls `handler`.
     pub const fn new(handler: &'static dyn Handler) -> Self {
         Self(handler)
     }

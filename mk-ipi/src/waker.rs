@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A cell that keeps one task's waker. No context ever waits for the cell: one that finds it in use sets a flag, or wakes the
-//! task to look again.
+//! A cell that keeps the waker of one task.
 //!
-//! A task registers its waker. Any CPU can wake it, also deferred work that interrupts the task during the registration. So a
-//! lock cannot be used here. One word decides which context may access the waker:
+//! A task registers its waker. Any CPU can wake the task, and so can deferred work that interrupts the task during the
+//! registration. So a lock cannot be used here: no context waits for the cell. If `wake` finds the cell in use, it sets a flag.
+//! If `register` finds the cell in use, it wakes its task at once, and the task tries again. One word decides which context may
+//! access the waker:
 //!
-//! | state | which context may access the waker |
+//! | state | context that may access the waker |
 //! | --- | --- |
-//! | `IDLE` | none yet |
+//! | `IDLE` | none; a context must set a flag first |
 //! | `REGISTERING` | the task that set this flag |
-//! | `WAKING` | the context that set this flag, in order to wake |
-//! | both | the task that set `REGISTERING`; it also does the waking |
+//! | `WAKING` | the context that set this flag to wake the task |
+//! | both | the task that set `REGISTERING`; this task then also calls the waker |
 //!
-//! A waker is code of the executor. So wakers are cloned, called and dropped only while the cell is not held.
+//! The code of a waker belongs to the executor. So this module clones, calls and drops wakers only while it has no flag set.
 
 use core::task::Waker;
 use mk_ipi_core::sync::{AtomicU64, Ordering, UnsafeCell};
@@ -21,16 +22,16 @@ const IDLE: u64 = 0;
 const REGISTERING: u64 = 1;
 const WAKING: u64 = 2;
 
-/// See the module. It must not be used in NMI context, because wakers must not be called there.
+/// The cell that the module documentation describes. Do not use it in NMI context, because wakers must not be called there.
 #[derive(Debug)]
 pub(crate) struct WakerCell {
     state: AtomicU64,
     waker: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: a `Waker` is Send and Sync, and `state` lets one context at a time access it (the table above).
+// SAFETY: a `Waker` is Send and Sync, and `state` allows only one context at a time to access it (the table above).
 unsafe impl Sync for WakerCell {}
-// SAFETY: as above; the cell owns the waker.
+// SAFETY: a `Waker` is Send, and the cell owns it.
 unsafe impl Send for WakerCell {}
 
 impl WakerCell {
@@ -40,10 +41,10 @@ impl WakerCell {
         }
     }
 
-    /// Registers `waker` for the next [`wake`](Self::wake), and drops the one that was registered before. If another context
-    /// calls `wake` at the same time, `waker` is woken at once instead.
+    /// Registers `waker` for the next [`wake`](Self::wake), and drops the waker that was registered before. If another context
+    /// calls `wake` at the same time, this call can wake `waker` at once instead.
     ///
-    /// After this call, execute a fence, and then look again at what you wait for: [`wake`](Self::wake) says why.
+    /// After this call, execute a fence, and then check again whether the event has happened: [`wake`](Self::wake) says why.
     pub(crate) fn register(&self, waker: &Waker) {
         let new = waker.clone();
         // SYNC POINT: waker-cell (acquire)
@@ -51,11 +52,11 @@ impl WakerCell {
             return waker.wake_by_ref();
         }
         // SAFETY: we changed the state from IDLE to REGISTERING, so only we may access the waker (the table above). The context
-        // that had it before us has finished (waker-cell).
+        // that accessed it before us has finished, and we see its stores (waker-cell).
         let old = self.waker.with_mut(|kept| unsafe { (*kept).replace(new) });
         // SYNC POINT: waker-cell (release)
         if self.state.compare_exchange(REGISTERING, IDLE, Ordering::Release).is_err() {
-            // Another context called `wake` meanwhile, and left the waking to us.
+            // Another context called `wake` meanwhile and set WAKING. So we must call the waker.
             // SAFETY: REGISTERING, which we set, is still set.
             let kept = self.waker.with_mut(|kept| unsafe { (*kept).take() });
             // SYNC POINT: waker-cell (acquire, release)
@@ -67,25 +68,25 @@ impl WakerCell {
         drop(old);
     }
 
-    /// Wakes the registered task, once.
+    /// Wakes the registered task. The waker is then removed, so a task must register again before each wait.
     ///
-    /// The caller stores what the task waits for, executes a fence, and calls this. The task calls
-    /// [`register`](Self::register), executes a fence, and looks. So either the task sees that store, or this call finds the
-    /// waker (SYNC POINT: waker-registered).
+    /// The caller stores the event for which the task waits, executes a fence, and calls this. The task calls
+    /// [`register`](Self::register), executes a fence, and checks whether the event has happened. So either the task sees that
+    /// store, or this call finds the waker (SYNC POINT: waker-registered).
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.take() {
             waker.wake();
         }
     }
 
-    /// Takes the waker out, if there is one and no other context accesses it. If a task is registering one at this moment, that
-    /// task wakes it.
+    /// Takes the waker out. `None` if there is none, or if another context accesses the cell. If that context is in `register`,
+    /// it will call the waker.
     pub(crate) fn take(&self) -> Option<Waker> {
         // SYNC POINT: waker-cell (acquire, release)
         if self.state.fetch_or(WAKING, Ordering::AcqRel) != IDLE {
             return None;
         }
-        // SAFETY: we changed the state from IDLE to WAKING: as in `register`.
+        // SAFETY: we changed the state from IDLE to WAKING, so only we may access the waker, as in `register`.
         let waker = self.waker.with_mut(|kept| unsafe { (*kept).take() });
         // SYNC POINT: waker-cell (release)
         self.state.fetch_and(!WAKING, Ordering::Release);
@@ -98,7 +99,7 @@ pub(crate) mod test_waker {
     use std::sync::Arc;
     use std::task::{Wake, Waker};
 
-    /// A waker that counts its calls. The counter is not one of loom's atomics, because the model does not test it.
+    /// The number of calls of a waker. The counter is not one of loom's atomics, because the model does not test the counter.
     #[derive(Default)]
     pub(crate) struct Count(std::sync::Mutex<u32>);
 
@@ -144,13 +145,13 @@ mod tests {
         cell.register(&waker);
         cell.register(&other);
         drop(waker);
-        assert_eq!(Arc::strong_count(&first), 1, "the cell keeps nothing of it");
+        assert_eq!(Arc::strong_count(&first), 1, "the cell has dropped the first waker");
         cell.wake();
         assert_eq!((first.get(), second.get()), (0, 1));
         cell.register(&other);
         drop(cell.take());
         cell.wake();
-        assert_eq!(second.get(), 1, "what was taken out is not woken");
+        assert_eq!(second.get(), 1, "`wake` does not call a waker that was taken out");
     }
 }
 
@@ -162,7 +163,7 @@ mod loom_tests {
     use loom::thread;
     use mk_ipi_core::sync::fence;
 
-    /// waker-registered: a task that waits finds what it waits for, or is woken.
+    /// SYNC POINT waker-registered: a task that waits sees the event, or is woken.
     #[test]
     fn loom_no_wake_up_is_lost() {
         loom::model(|| {
@@ -186,8 +187,8 @@ mod loom_tests {
         });
     }
 
-    /// waker-cell: two contexts wake, and one registers twice. One at a time accesses the waker. The last waker was woken, or
-    /// is still registered.
+    /// SYNC POINT waker-cell: two contexts call `wake`, and one context registers twice. Only one context at a time accesses the
+    /// waker. At the end the second waker was called, or is still registered.
     #[test]
     fn loom_one_at_a_time_touches_the_waker() {
         loom::model(|| {
@@ -204,7 +205,7 @@ mod loom_tests {
             }
             let before = count.get();
             cell.wake();
-            assert_eq!(count.get(), 1, "{before} of it before");
+            assert_eq!(count.get(), 1, "calls of the second waker; before the last `wake`: {before}");
         });
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tasks that send and receive, on a small executor.
+//! Tests tasks that send and receive, on a small executor.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -23,8 +23,11 @@ use std::pin::{pin, Pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+/// The target of a task's waker.
 struct Ready {
+    /// True if the task was woken since its last poll.
     is_ready: AtomicBool,
+    /// The number of wake-ups.
     wakes: AtomicU64,
 }
 
@@ -41,7 +44,7 @@ impl Wake for Ready {
     }
 }
 
-/// A task: its future, its waker, and how often it was polled.
+/// A task: its future (`None` after it is ready), the target of its waker, and the number of polls.
 struct Task<'f> {
     future: Option<Pin<&'f mut dyn Future<Output = ()>>>,
     ready: Arc<Ready>,
@@ -56,7 +59,8 @@ impl<'f> Task<'f> {
     }
 }
 
-/// Runs each task when it was woken, until all are done. Calls `idle` when no task is woken. Returns the tasks.
+/// Polls each task that was woken, until all tasks are done. Calls `idle` if no task was woken. Checks that no task was polled
+/// without a wake-up. Returns the tasks.
 fn block_on<'f>(mut tasks: Vec<Task<'f>>, mut idle: impl FnMut(&dyn Fn() -> bool)) -> Vec<Task<'f>> {
     let flags: Vec<_> = tasks.iter().map(|task| task.ready.clone()).collect();
     let any_ready = || flags.iter().any(|flag| flag.is_ready.load(SeqCst));
@@ -78,7 +82,7 @@ fn block_on<'f>(mut tasks: Vec<Task<'f>>, mut idle: impl FnMut(&dyn Fn() -> bool
         if tasks.iter().all(|task| task.future.is_none()) {
             for task in &tasks {
                 let wakes = task.ready.wakes.load(SeqCst);
-                assert!(task.polls <= wakes + 1, "{} polls by {wakes} wakes", task.polls);
+                assert!(task.polls <= wakes + 1, "{} polls after {wakes} wake-ups", task.polls);
             }
             return tasks;
         }
@@ -86,21 +90,22 @@ fn block_on<'f>(mut tasks: Vec<Task<'f>>, mut idle: impl FnMut(&dyn Fn() -> bool
             idle(&any_ready);
         }
     }
-    panic!("the tasks do not come to an end");
+    panic!("the tasks do not end");
 }
 
-/// Sends `count` messages, numbered from `from`.
+/// Sends `count` messages from A to B. Their payloads are the numbers from `from` on.
 async fn send_all(pair: &Pair, waiters: &'static Waiters<2>, from: u64, count: u64) {
     for n in from..from + count {
         pair.a.send_async(waiters, B, TYPE, &n.to_le_bytes()).await.unwrap();
     }
 }
 
-/// Polls once by hand.
+/// Polls the future once.
 fn poll<N: Future + Unpin>(future: &mut N, ready: &Arc<Ready>) -> Poll<N::Output> {
     Pin::new(future).poll(&mut Context::from_waker(&Waker::from(ready.clone())))
 }
 
+/// Returns the future that sends `payload` from A to B.
 fn send_one<'a>(
     pair: &Pair,
     waiters: &'static Waiters<2>,
@@ -134,7 +139,7 @@ fn two_senders_and_a_receiver_each_on_its_kernel() {
                         assert_eq!((message.sender(), message.msg_type()), (Some(A), TYPE));
                         let n = message.read::<u64>().unwrap();
                         let of = usize::from(n >= EACH);
-                        assert_eq!(n, next[of], "seed {seed}: each task's in order");
+                        assert_eq!(n, next[of], "seed {seed}: the messages of each task are in order");
                         next[of] += 1;
                     }
                 };
@@ -145,7 +150,7 @@ fn two_senders_and_a_receiver_each_on_its_kernel() {
         assert_eq!(inbox.lost(), 0, "seed {seed}");
         waited += pair.a.stats().full;
     }
-    assert!(waited > 0, "no send ever had to wait: the test has tested nothing");
+    assert!(waited > 0, "no send had to wait, so this test has tested nothing");
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn a_task_that_waits_is_woken_by_space_and_by_nothing_else() {
     let mut send = send_one(&pair, waiters, &[1]);
     assert!(poll(&mut send, &ready).is_pending());
     assert_eq!((waiters.waiting(), ready.wakes.load(SeqCst)), (1, 0));
-    // Events that do not end the waiting, and events of another peer.
+    // Events that do not wake the task, and an event of another peer.
     let peer = |id| mk_ipi::platform::Peer { id, theirs: None, ours: FIRST };
     for event in [PeerEvent::Suspect, PeerEvent::Alive, PeerEvent::ReadDirectory, PeerEvent::Began(FIRST)] {
         waiters.peer_event(&peer(B), &event);
@@ -204,7 +209,7 @@ fn a_task_that_waits_is_woken_by_space_and_by_nothing_else() {
     assert_eq!(pair.b.stats().unhandled, LINES + 1);
 }
 
-/// The events that A's platform was told.
+/// Passes the events that A's observer has received to `waiters`.
 fn tell(pair: &Pair, waiters: &Waiters<2>) {
     for (peer, event) in pair.a.platform().peer_news() {
         waiters.peer_event(&peer, &event);
@@ -230,7 +235,7 @@ fn a_peer_that_dies_ends_the_waiting_and_its_next_life_takes_the_message() {
     assert_eq!(poll(&mut again, &ready), Poll::Ready(Err(AsyncSendError::PeerEnded(FIRST))));
     pair.next_life_of_b();
     let mut send = send_one(&pair, waiters, &[1]);
-    assert!(poll(&mut send, &ready).is_pending(), "its next life has not read yet");
+    assert!(poll(&mut send, &ready).is_pending(), "the next life of B has not read its messages yet");
     pair.settle();
     pair.settle();
     tell(&pair, waiters);
@@ -247,7 +252,7 @@ fn an_instance_that_goes_ends_the_waiting() {
     assert!(poll(&mut send, &ready).is_pending());
     pair.a.destroy_instance(B).unwrap();
     tell(&pair, waiters);
-    assert_eq!(ready.wakes.load(SeqCst), 1, "by `Unsettled`");
+    assert_eq!(ready.wakes.load(SeqCst), 1, "`Unsettled` wakes the task");
     let gone = AsyncSendError::Send(SendError::Instance(LookupError::Destroyed));
     assert_eq!(poll(&mut send, &ready), Poll::Ready(Err(gone)));
 }
@@ -264,14 +269,14 @@ fn so_many_tasks_wait_at_a_time_and_a_dropped_one_leaves_its_place() {
     let mut third = send_one(&pair, waiters, &[3]);
     assert_eq!(poll(&mut third, &ready), Poll::Ready(Err(AsyncSendError::TooManyWaiters)));
     drop(first);
-    assert_eq!((waiters.waiting(), Arc::strong_count(&ready)), (1, 2), "its waker is gone");
+    assert_eq!((waiters.waiting(), Arc::strong_count(&ready)), (1, 2), "the first waker is dropped");
     let mut third = send_one(&pair, waiters, &[3]);
     assert!(poll(&mut third, &ready).is_pending());
     pair.settle();
     tell(&pair, waiters);
     assert!(poll(&mut second, &ready).is_ready() && poll(&mut third, &ready).is_ready());
     pair.settle();
-    assert_eq!(pair.b.stats().unhandled, LINES + 2, "the dropped one sent nothing");
+    assert_eq!(pair.b.stats().unhandled, LINES + 2, "the dropped future sent nothing");
 }
 
 #[test]
@@ -301,7 +306,7 @@ fn on_slots_a_task_tries_again_when_it_is_its_turn() {
         assert_eq!(
             (waiters.waiting(), ready.wakes.load(SeqCst)),
             (0, turn),
-            "woken at once, without a place"
+            "the task is woken at once, and takes no place"
         );
     }
 }
@@ -312,14 +317,14 @@ fn an_inbox_counts_what_it_drops_and_keeps_the_order() {
     let inbox = leak(Inbox::<3, 2>::new());
     let _handle = pair.b.register(TYPE, mk_ipi::typed::DynHandler::new(inbox)).unwrap();
     let mut receiver = inbox.receiver().unwrap();
-    assert!(inbox.receiver().is_none(), "one at a time");
+    assert!(inbox.receiver().is_none(), "only one receiver at a time");
     assert!(receiver.try_receive().is_none());
     let mut numbers = Vec::new();
     for len in [0, 1, 16, 17, 7] {
         numbers.push(pair.a.send(B, TYPE, &[len as u8; 17][..len]).unwrap());
     }
     pair.settle();
-    assert_eq!((inbox.lost(), inbox.too_long()), (1, 1), "of 17 bytes, and the fourth of three");
+    assert_eq!((inbox.lost(), inbox.too_long()), (1, 1), "the fourth message, and the message of 17 bytes");
     for (len, number) in [0, 1, 16].into_iter().zip(numbers) {
         let message = receiver.try_receive().unwrap();
         assert_eq!(message.payload(), &[len as u8; 16][..len]);
@@ -327,7 +332,7 @@ fn an_inbox_counts_what_it_drops_and_keeps_the_order() {
         assert_eq!(message.sender_incarnation(), Some(FIRST));
     }
     assert!(receiver.try_receive().is_none());
-    // Many laps.
+    // The positions go round the places several times.
     for n in 0..20u64 {
         pair.a.send(B, TYPE, &n.to_le_bytes()).unwrap();
         pair.settle();
@@ -351,7 +356,7 @@ fn a_receiver_is_woken_by_a_message() {
     pair.settle();
     assert_eq!(ready.wakes.load(SeqCst), 1);
     assert!(poll(&mut receive, &ready).is_ready());
-    // A task that no longer waits is not woken.
+    // A task is not woken after its receiver was dropped.
     assert!(poll(&mut receive, &ready).is_pending());
     drop(receiver);
     pair.a.send(B, TYPE, &[5]).unwrap();
@@ -368,6 +373,6 @@ fn each_error_says_what_it_is() {
         AsyncSendError::NotAsked(DoorbellError::Stuck),
     ];
     let texts = errors.map(|e| Box::<dyn std::error::Error>::from(e).to_string());
-    let words = ["broke the protocol", "incarnation 1", "no room", "could not be rung"];
+    let words = ["broke the protocol", "incarnation 1", "no room", "asks for space"];
     texts.iter().zip(words).for_each(|(text, word)| assert!(text.contains(word), "{text}"));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A send that waits for space until a deadline, but not for a dead peer.
+//! Tests `send_blocking`: it waits for space until a deadline, but does not wait for a dead peer.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -27,6 +27,7 @@ impl TypedMessage for Number {
     const TYPE: MessageType = TYPE;
 }
 
+/// Registers a handler at B. It writes each number that it receives to the returned log.
 fn logged(pair: &Pair) -> Arc<Mutex<Vec<u64>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let writer = log.clone();
@@ -52,7 +53,7 @@ fn it_waits_for_space_and_all_arrive_in_order() {
         assert_eq!(*log.lock().unwrap(), Vec::from_iter(0..COUNT), "seed {seed}");
         full += pair.a.stats().full;
     }
-    assert!(full > 0, "no send ever had to wait: the test has tested nothing");
+    assert!(full > 0, "no send had to wait, so this test has tested nothing");
 }
 
 #[test]
@@ -62,11 +63,11 @@ fn the_deadline_passes() {
     let mut reads = 0;
     let deadline = Deadline::new(clock(|now| reads = now), 9);
     assert_eq!(pair.a.send_blocking(B, TYPE, &[1], deadline), Err(WaitError::Deadline));
-    assert_eq!(reads, 9, "it looked once in each turn");
+    assert_eq!(reads, 9, "the clock is read once in each iteration");
     // Nothing was sent: only the messages that filled the lane arrive.
     pair.settle();
     assert_eq!(pair.b.stats().unhandled, LINES);
-    // One try, even if there is no time left.
+    // There is one try even if the deadline has passed already.
     let past = || Deadline::new(|| 5, 5);
     assert!(pair.a.send_blocking(B, TYPE, &[1], past()).is_ok());
     while pair.a.send(B, TYPE, &[0]).is_ok() {}
@@ -105,7 +106,7 @@ fn a_peer_that_dies_ends_the_waiting_and_its_next_life_takes_the_message() {
     let sent = pair.a.send_blocking(B, TYPE, &8u64.to_le_bytes(), Deadline::new(clock(lives), 1000));
     assert!(sent.is_ok(), "{sent:?}");
     pair.settle();
-    assert_eq!(*log.lock().unwrap(), [8], "the one that was refused was not sent");
+    assert_eq!(*log.lock().unwrap(), [8], "the message that was refused is not received");
 }
 
 #[test]

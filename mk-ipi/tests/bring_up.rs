@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A host from its plan, and a spawned kernel from its command line: good ones come up; bad ones are refused, and everything is
-//! undone.
+//! Tests the start of a host from its plan, and of a spawned kernel from its command line. Correct ones come up. Wrong ones are
+//! refused, and every step is undone.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -35,7 +35,7 @@ fn config(id: InstanceId, cpus: &'static [PhysCpuId], link: LinkConfig) -> Insta
     InstanceConfig { id, incarnation: FIRST, cpus, doorbell_cpu, vector, one_doorbell: false, link }
 }
 
-/// Three kernels on four CPUs, with a pool each, and memory for the directory.
+/// A machine with three kernels on four CPUs, a pool for each kernel, and memory for the directory.
 struct Bench {
     machine: Machine,
     directory: PhysRange,
@@ -74,7 +74,8 @@ impl Bench {
         }
     }
 
-    /// Checks that the endpoint, the pools, the mappings and the directory's memory are as they were.
+    /// Checks that the endpoint has no identity and no instances, that the pools are unused, that nothing is mapped, and that the
+    /// directory's memory has no stamp.
     fn assert_untouched(&self, what: HostError) {
         assert_eq!((self.host.identity(), self.machine.kernel(0).live_mappings()), (None, 0), "{what}");
         for id in [A, B, C] {
@@ -84,20 +85,21 @@ impl Bench {
         assert_eq!(self.machine.peek(self.directory.start()), 0, "{what}: no stamp");
     }
 
-    /// The error for this plan. Checks that everything was undone.
+    /// Returns the error for this plan. Checks that every step was undone.
     fn refused(&self, plan: &HostPlan<'_>) -> HostError {
         let e = self.host.bring_up_host(plan).unwrap_err();
         self.assert_untouched(e);
         e
     }
 
+    /// The command line of the kernel whose region is at `region`.
     fn command_line(&self, region: PhysAddr) -> String {
         let directory = self.directory.start().0;
         format!("quiet mk_ipi_shared={:#x} mk_ipi_directory={directory:#x}", region.0)
     }
 }
 
-/// A deadline after this number of turns.
+/// A deadline that has passed at the read number `at` of its clock.
 fn turns(at: u64) -> Deadline<impl FnMut() -> u64> {
     Deadline::new(clock(|_| ()), at)
 }
@@ -105,7 +107,7 @@ fn turns(at: u64) -> Deadline<impl FnMut() -> u64> {
 #[test]
 fn a_machine_comes_up_and_all_talk_to_all() {
     for link in [native(3), LinkConfig::Native(None), SLOTS] {
-        // The default has 16 lanes of 128 lines.
+        // The default geometry has 16 lanes of 128 lines, so the pools must be large.
         let builder = Machine::builder().kernel(&[0]).kernel(&[4, 5]).kernel(&[9]).memory(1024);
         let machine = [A, B, C].into_iter().fold(builder, |b, id| b.pool(id, 80)).build();
         let (directory, host) = (machine.reserve(4096), end(&machine.kernel(0), |_, _| ()));
@@ -126,7 +128,7 @@ fn a_machine_comes_up_and_all_talk_to_all() {
             assert_eq!(up.directory.record(A).unwrap().state, State::Running);
             ends.push(spawned);
         }
-        // Twice, because both sides must look before a lane can be used.
+        // Twice, because both ends must look into their regions before a lane can be used.
         for _ in 0..2 {
             bench.machine.run(|_| ()).unwrap();
         }
@@ -139,7 +141,7 @@ fn a_machine_comes_up_and_all_talk_to_all() {
             }
         });
         run.unwrap();
-        assert!(ends.iter().all(|end| end.stats().unhandled == 2), "each has heard two");
+        assert!(ends.iter().all(|end| end.stats().unhandled == 2), "each kernel has received two messages");
     }
 }
 
@@ -189,13 +191,13 @@ fn each_bad_plan_is_refused_before_anything_is_done() {
     assert_eq!(refused(2, &|i| i.link = slots), HostError::NoSlot(C, PhysCpuId(9)));
     assert_eq!(refused(0, &|i| i.link = native(2)), HostError::TooFewLanes(A, 3));
 
-    // The default has 16 lanes.
+    // The default geometry has 16 lanes.
     let id = InstanceId::new(16);
     let many = [good[0], InstanceConfig { id, link: LinkConfig::Native(None), ..good[1] }];
     let many = HostPlan { max_instances: 17, cpus_per_instance: 2, ..bench.plan(&many) };
     assert_eq!(bench.refused(&many), HostError::TooFewLanes(A, 17));
 
-    assert!(bench.machine.kernel(0).regions_seen().is_empty(), "no region came and went");
+    assert!(bench.machine.kernel(0).regions_seen().is_empty(), "no region was created");
     // The unchanged plan is accepted.
     assert!(bench.host.bring_up_host(&bench.plan(&good)).is_ok());
     let again = bench.host.bring_up_host(&bench.plan(&good));
@@ -212,7 +214,7 @@ fn an_endpoint_that_is_too_small_or_in_use_is_refused() {
     let slots = bench.machine.reserve(8192);
     bench.host.attach_instance(&good[2], Some(slots)).unwrap();
     assert_eq!(bench.host.bring_up_host(&bench.plan(&good)).unwrap_err(), HostError::Exists(C));
-    assert!(bench.host.instance(C).is_ok(), "what was there before stays");
+    assert!(bench.host.instance(C).is_ok(), "the instance that was attached before stays");
 }
 
 #[test]
@@ -221,7 +223,7 @@ fn what_fails_later_is_undone() {
     let good = Bench::configs(native(3));
     bench.machine.exhaust_pool(C, true);
     let exhausted = HostError::Region(C, AddError::Pool(PoolError::Exhausted));
-    assert_eq!(bench.refused(&bench.plan(&good)), exhausted, "when A and B were made already");
+    assert_eq!(bench.refused(&bench.plan(&good)), exhausted, "after A and B were created");
     let come_and_gone = bench.machine.kernel(0).regions_seen();
     let gone = |id| come_and_gone.iter().any(|e| matches!(e, RegionEvent::Removed(i, _) if *i == id));
     assert!(gone(A) && gone(B) && !gone(C));
@@ -241,13 +243,13 @@ fn what_fails_later_is_undone() {
         Some(SpawnedError::Directory(DirectoryError::NoStamp(bench.machine.peek(region.start()))))
     );
 
-    // After all these errors the same endpoint comes up.
+    // After all these errors, the same endpoint can be brought up.
     let writer = bench.host.bring_up_host(&bench.plan(&good)).unwrap();
     assert_eq!(writer.reader().ids().filter(|id| writer.reader().record(*id).is_ok()).count(), 3);
     assert_eq!(find(&bench, bench.directory.start()), None);
 }
 
-/// The error for the directory at `at`.
+/// Returns the error of `find_directory` for the directory at `at`. `None` if there is no error.
 fn find(bench: &Bench, at: PhysAddr) -> Option<SpawnedError> {
     let line = format!("mk_ipi_directory={:#x}", at.0);
     find_directory(&bench.machine.kernel(2), line.as_bytes()).err()
@@ -272,10 +274,10 @@ fn a_spawned_kernel_that_cannot_come_up_says_why_and_leaves_nothing() {
     assert_eq!(refused(&format!("mk_ipi_shared={shared:#x}")), SpawnedError::NoDirectory);
     let line = |directory: &str| format!("mk_ipi_shared={shared:#x} mk_ipi_directory={directory}");
     assert_eq!(refused(&line("0")), SpawnedError::DirectoryParam(BootParamError::Zero));
-    assert_eq!(refused(&line("0x7000000000000")), SpawnedError::Map(MapError::NotAllowed), "no memory");
+    assert_eq!(refused(&line("0x7000000000000")), SpawnedError::Map(MapError::NotAllowed), "not memory");
     let stamp = bench.machine.peek(region);
     let no_directory = SpawnedError::Directory(DirectoryError::NoStamp(stamp));
-    assert_eq!(refused(&line(&format!("{shared:#x}"))), no_directory, "a region is none");
+    assert_eq!(refused(&line(&format!("{shared:#x}"))), no_directory, "a region is no directory");
     let elsewhere = PhysAddr(directory);
     let wrong = refused(&format!("mk_ipi_shared={directory:#x} mk_ipi_directory={directory:#x}"));
     assert_eq!(wrong, SpawnedError::Join(JoinError::NotListed(elsewhere)));
@@ -283,12 +285,12 @@ fn a_spawned_kernel_that_cannot_come_up_says_why_and_leaves_nothing() {
     assert_eq!(refused(&bench.command_line(region)), SpawnedError::Map(MapError::NoMemory));
     kernel.refuse_maps(false);
 
-    // The host never finishes changing our entry: the kernel waits until the deadline.
+    // The host never finishes a change of B's entry. B waits until the deadline.
     let sequence = PhysAddr(directory + 64 + 64 + 16);
     let at_rest = bench.machine.peek(sequence);
     bench.machine.poke(sequence, at_rest | 1);
     assert_eq!(refused(&bench.command_line(region)), SpawnedError::Join(JoinError::Changing(B)));
-    // Now the host finishes.
+    // Now the host finishes the change.
     let line = bench.command_line(region);
     let end_of_write = |now| {
         if now == 3 {
@@ -304,7 +306,7 @@ fn a_neighbour_that_cannot_be_added_is_left_out_and_told() {
     let bench = Bench::new();
     let writer = bench.host.bring_up_host(&bench.plan(&Bench::configs(native(3)))).unwrap();
     let region = writer.reader().record(B).unwrap().region.unwrap().start();
-    // The entry of C has a state that does not exist.
+    // Write a state that does not exist into the entry of C.
     let state_of_c = PhysAddr(bench.directory.start().0 + 64 + 2 * (64 + 16) + 16);
     bench.machine.poke(state_of_c, bench.machine.peek(state_of_c) | 0xff);
     let spawned = end(&bench.machine.kernel(1), |_, _| ());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Iteration over the other kernels and the state of each.
+//! Tests the iteration over the other kernels, and the state of each.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -24,7 +24,7 @@ fn all(pair: &Pair) -> Vec<(InstanceId, PeerState)> {
 #[test]
 fn all_others_are_seen_in_their_order() {
     let pair = Pair::by_hand(leak(Waiters::new()));
-    // They are added in another order than that of their ids. One has slots, one has no region.
+    // They are added in an order that is not the order of their ids. The first has an RFC v2 region, the second has no region.
     let kernel = pair.machine.kernel(1);
     for (id, with_region) in [(255, true), (3, false)] {
         let config = InstanceConfig {
@@ -36,12 +36,12 @@ fn all_others_are_seen_in_their_order() {
         pair.a.attach_instance(&config, region).unwrap();
     }
     let peers: Vec<PeerInfo> = pair.a.peers().collect();
-    assert_eq!(peers.iter().map(|peer| peer.id.get()).collect::<Vec<_>>(), [1, 3, 255], "not ourselves");
+    assert_eq!(peers.iter().map(|peer| peer.id.get()).collect::<Vec<_>>(), [1, 3, 255], "A is not listed");
     assert_eq!(
         peers.iter().map(|peer| peer.layout).collect::<Vec<_>>(),
         [Some(Layout::Native), None, Some(Layout::RfcV2)]
     );
-    let [b, .., c] = &peers[..] else { panic!("three") };
+    let [b, .., c] = &peers[..] else { panic!("there are not three peers") };
     assert_eq!(
         (b.state, c.state, peers[1].state),
         (PeerState::Running(FIRST), PeerState::Listed, PeerState::Listed)
@@ -58,7 +58,7 @@ fn all_others_are_seen_in_their_order() {
 fn the_state_follows_the_life_of_a_peer() {
     let mut pair = Pair::by_hand(leak(Waiters::new()));
     assert_eq!(all(&pair), [(B, PeerState::Running(FIRST))]);
-    // A kernel that has never had a heartbeat is not suspect.
+    // B needs a heartbeat first: a kernel whose heartbeat has never changed is not suspect.
     pair.b.tick(1, 10);
     pair.a.tick(1, 10);
     pair.a.tick(20, 10);

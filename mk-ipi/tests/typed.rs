@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages that are a Rust type, and messages that are not.
+//! Tests messages whose payload is a Rust type, and messages of another length.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -31,7 +31,7 @@ impl TypedMessage for Temperature {
     const TYPE: MessageType = MessageType(7);
 }
 
-/// Longer than a message to these kernels may be.
+/// A type that is longer than the longest message to these kernels (256 bytes).
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Large([u64; 33]);
@@ -59,9 +59,9 @@ fn a_value_arrives_and_a_message_of_another_length_is_told() {
     }
     pair.a.send_typed(B, &value).unwrap();
     pair.settle();
-    assert_eq!(SUM.load(Relaxed), 600_000, "all messages of the right length, also those after wrong ones");
+    assert_eq!(SUM.load(Relaxed), 600_000, "messages of the right length, also after wrong ones");
     assert_eq!((TEMPERATURES.wrong_length(), REPORTED.load(Relaxed)), (3, 7 + 9));
-    assert_eq!(pair.b.stats().unhandled, 0, "it had a handler");
+    assert_eq!(pair.b.stats().unhandled, 0, "the wrong messages had a handler too");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_value_that_is_too_long_for_the_peer_is_refused() {
 
 #[test]
 fn a_message_that_no_handler_takes_is_handed_to_the_observer() {
-    // The core's `Observer::unhandled` gets messages whose type has no handler; this crate does not change that.
+    // The core calls `Observer::unhandled` for messages whose type has no handler. This crate does not change that.
     let pair = Pair::by_hand(leak(Waiters::new()));
     let _handle = pair.b.register_typed(leak(TypedHandler::<Temperature>::new(|_, _| ()))).unwrap();
     pair.a.send(B, MessageType(99), b"who takes this?").unwrap();

@@ -10,15 +10,17 @@ use mk_ipi_core::sync::{fence, AtomicBool, AtomicU64, Ordering};
 use mk_ipi_core::{Handler, Message};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A handler that keeps up to `MESSAGES` messages of up to `WORDS` times 8 bytes, for one task that takes them out in order.
+/// A handler that keeps up to `MESSAGES` messages of up to `WORDS` × 8 bytes, for one task that takes them out in order.
 ///
-/// Keep it in a `static`, and register it for one or more types of messages, as a [`DynHandler`](crate::typed::DynHandler) for
-/// example. Messages of one lane keep their order. The callback copies the message and wakes the task; it never waits. (If the
-/// callback is interrupted in the middle, later messages of other CPUs stay invisible until it has finished.)
+/// Keep it in a `static`, and register it for one or more message types, for example as a
+/// [`DynHandler`](crate::typed::DynHandler). Messages of one lane keep their order. The handler copies the message and wakes the
+/// task. It never waits. (If the handler is interrupted while it copies a message, the task does not see later messages of other
+/// CPUs before the copy is finished.)
 ///
-/// **A message that does not fit is dropped and counted**: [`lost`](Self::lost) and [`too_long`](Self::too_long). The link
-/// itself loses nothing, but a lane carries all types of messages, so it cannot be stopped for one of them. Have at least as
-/// many places as messages can be under way. For example, let each request wait for its answer.
+/// **A message that does not fit is dropped and counted**: [`lost`](Self::lost) and [`too_long`](Self::too_long). A lane
+/// carries messages of all types, so a full inbox does not stop the lane. `MESSAGES` must be at least the number of messages
+/// that the peers can send before the task reads them. For example, one place for each peer is enough if each peer waits for
+/// the answer to its request before it sends the next one.
 #[derive(Debug)]
 pub struct Inbox<const MESSAGES: usize, const WORDS: usize> {
     places: [Place<WORDS>; MESSAGES],
@@ -26,23 +28,26 @@ pub struct Inbox<const MESSAGES: usize, const WORDS: usize> {
     tail: AtomicU64,
     /// The position of the next message that is taken out.
     head: AtomicU64,
-    /// A [`Receiver`] exists.
+    /// True if a [`Receiver`] exists.
     is_taken: AtomicBool,
     waker: WakerCell,
     lost: AtomicU64,
     too_long: AtomicU64,
 }
 
-/// Room for a message. All fields are atomic words, so no access needs `unsafe`.
+/// The place of a message. All fields are atomic words, so no access needs `unsafe`.
 #[derive(Debug)]
 struct Place<const WORDS: usize> {
-    /// 2 × lap: the place is empty, for the message of that lap. 2 × lap + 1: it holds the message of that lap.
+    /// Positions count up for ever. The lap of a position is the position divided by `MESSAGES`. If the value is 2 × lap, the
+    /// place is empty and waits for the message of that lap. If it is 2 × lap + 1, the place has the message of that lap.
     turn: AtomicU64,
-    /// Bits 15..0 length, 24..16 sender's id plus one, 63..32 type.
+    /// Length in bits 15..0, id of the sender plus one (0 if unknown) in bits 24..16, and message type in bits 63..32.
     what: AtomicU64,
-    /// The sender's incarnation, 0 for none.
+    /// The incarnation of the sender, or 0 if it is unknown.
     theirs: AtomicU64,
+    /// The number of the message, or 0 if it has none.
     number: AtomicU64,
+    /// The payload.
     words: [AtomicU64; WORDS],
 }
 
@@ -68,7 +73,7 @@ impl<const WORDS: usize> Place<WORDS> {
         let theirs = message.sender_incarnation().map_or(0, |life| u64::from(life.get()));
         self.theirs.store(theirs, Ordering::Relaxed);
         self.number.store(message.number().unwrap_or(0), Ordering::Relaxed);
-        // `chunks` is not used: it divides by its length, which can leave a panic path.
+        // `chunks` is not used: it divides by the size of a chunk, for which the compiler can keep a panic path.
         let mut rest = payload;
         for word in &self.words {
             let (bytes, behind) = rest.split_at_checked(8).unwrap_or((rest, &[]));
@@ -96,11 +101,12 @@ impl<const WORDS: usize> Place<WORDS> {
 }
 
 impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
-    /// The longest message that it keeps, in bytes.
+    /// The length of the longest message that fits, in bytes.
     pub const MAX_LEN: usize = WORDS.saturating_mul(8);
 
     const_unless_loom! {
-        /// An empty inbox. It does not compile for 0 messages, or for messages above 4,096 bytes, because no message is longer.
+        /// Makes an empty inbox. It does not compile if `MESSAGES` is 0, or if `WORDS` is above 512 (4,096 bytes), because no
+        /// message is longer.
         pub fn new() -> Self {
             const { assert!(MESSAGES > 0 && WORDS <= 512) };
             Self {
@@ -115,25 +121,25 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         }
     }
 
-    /// The right to take messages out; `None` while another [`Receiver`] exists.
+    /// Returns the object that takes messages out. `None` if another [`Receiver`] exists.
     pub fn receiver(&self) -> Option<Receiver<'_, MESSAGES, WORDS>> {
         // SYNC POINT: inbox-receiver (acquire)
         (!self.is_taken.swap(true, Ordering::Acquire)).then_some(Receiver { inbox: self })
     }
 
-    /// Messages that were dropped because there was no place for them. Wraps at 2^64.
+    /// The number of messages that were dropped because no place was empty. Wraps at 2^64.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Messages that were dropped because they are longer than [`MAX_LEN`](Self::MAX_LEN). Wraps at 2^64.
+    /// The number of messages that were dropped because they are longer than [`MAX_LEN`](Self::MAX_LEN). Wraps at 2^64.
     pub fn too_long(&self) -> u64 {
         self.too_long.load(Ordering::Relaxed)
     }
 
-    /// Puts a message in, and wakes the task that waits. Returns false if the message was dropped, which is also counted. The
-    /// handler calls this for each message; [`Observer::unhandled`](mk_ipi_core::platform::Observer::unhandled) may call it
-    /// too.
+    /// Puts a copy of the message in, and wakes the task that waits. Returns false if the message was dropped and counted. The
+    /// inbox calls this itself when it is called as a handler. Your
+    /// [`Observer::unhandled`](mk_ipi_core::platform::Observer::unhandled) may call it too.
     pub fn put(&self, message: &Message<'_>) -> bool {
         if message.payload().len() > Self::MAX_LEN {
             self.too_long.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +154,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         true
     }
 
-    /// Gives a filled place to the receiver.
+    /// Marks a filled place as full, and wakes the receiver.
     fn hand_over(&self, place: &Place<WORDS>, full: u64) {
         // SYNC POINT: inbox-filled (release)
         place.turn.store(full, Ordering::Release);
@@ -157,8 +163,8 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         self.waker.wake();
     }
 
-    /// Gives the caller the place at the tail, if it is empty, and the value of `turn` that means "full". It tries again only
-    /// if another CPU has taken that place meanwhile.
+    /// Takes the place at the tail for the caller. Returns the place, and the value of `turn` that marks it as full. `None` if
+    /// the place is not empty. Tries again only if another context has taken that place meanwhile.
     fn claim(&self) -> Option<(&Place<WORDS>, u64)> {
         let mut at = self.tail.load(Ordering::Relaxed);
         loop {
@@ -178,13 +184,13 @@ impl<const MESSAGES: usize, const WORDS: usize> Inbox<MESSAGES, WORDS> {
         }
     }
 
-    /// The place of this position, and the value of `turn` that means "empty" in this lap.
+    /// Returns the place of a position, and the value of `turn` that means "empty" in the lap of this position.
     fn place(&self, at: u64) -> Option<(&Place<WORDS>, u64)> {
         let (lap, index) = (at.checked_div(MESSAGES as u64)?, at.checked_rem(MESSAGES as u64)?);
         Some((self.places.get(usize::try_from(index).ok()?)?, lap.wrapping_mul(2)))
     }
 
-    /// Takes the next message out. Only the receiver may call this.
+    /// Takes the next message out. `None` if there is none. Only the receiver may call this.
     fn take(&self) -> Option<Received<WORDS>> {
         let at = self.head.load(Ordering::Relaxed);
         let (place, empty) = self.place(at)?;
@@ -212,19 +218,20 @@ impl<const MESSAGES: usize, const WORDS: usize> Handler for Inbox<MESSAGES, WORD
     }
 }
 
-/// The right to take messages out of an [`Inbox`]. Only one exists at a time.
+/// Takes messages out of an [`Inbox`]. At most one receiver of an inbox exists at a time.
 #[derive(Debug)]
 pub struct Receiver<'a, const MESSAGES: usize, const WORDS: usize> {
     inbox: &'a Inbox<MESSAGES, WORDS>,
 }
 
 impl<const MESSAGES: usize, const WORDS: usize> Receiver<'_, MESSAGES, WORDS> {
-    /// The next message, if there is one now.
+    /// Takes the next message out. `None` if there is none now.
     pub fn try_receive(&mut self) -> Option<Received<WORDS>> {
         self.inbox.take()
     }
 
-    /// A future of the next message. If it is dropped before it was ready, it has taken no message out.
+    /// Returns a future that takes the next message out. If the future is dropped before it is ready, it has taken no message
+    /// out.
     pub fn receive(&mut self) -> Receive<'_, MESSAGES, WORDS> {
         Receive { inbox: self.inbox }
     }
@@ -238,7 +245,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Drop for Receiver<'_, MESSAGES, 
     }
 }
 
-/// See [`Receiver::receive`]. If it is polled after it was ready, it waits for the message after that one.
+/// The future that [`Receiver::receive`] returns. If it is polled again after it was ready, it waits for the next message.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Receive<'a, const MESSAGES: usize, const WORDS: usize> {
@@ -259,7 +266,7 @@ impl<const MESSAGES: usize, const WORDS: usize> Future for Receive<'_, MESSAGES,
     }
 }
 
-/// A message that was taken out of an [`Inbox`]: a copy.
+/// A copy of a message, taken out of an [`Inbox`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<const WORDS: usize> {
     what: u64,
@@ -269,33 +276,33 @@ pub struct Received<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Received<WORDS> {
-    /// As [`Message::sender`].
+    /// The same as [`Message::sender`].
     pub fn sender(&self) -> Option<InstanceId> {
         u8::try_from((self.what >> 16 & 0x1ff).checked_sub(1)?).ok().map(InstanceId::new)
     }
 
-    /// As [`Message::sender_incarnation`].
+    /// The same as [`Message::sender_incarnation`].
     pub fn sender_incarnation(&self) -> Option<Incarnation> {
         u32::try_from(self.theirs).ok().and_then(Incarnation::new)
     }
 
-    /// As [`Message::number`].
+    /// The same as [`Message::number`].
     pub fn number(&self) -> Option<u64> {
         self.sender().map(|_| self.number)
     }
 
-    /// As [`Message::msg_type`].
+    /// The same as [`Message::msg_type`].
     pub const fn msg_type(&self) -> MessageType {
         MessageType((self.what >> 32) as u32)
     }
 
-    /// As [`Message::payload`].
+    /// The same as [`Message::payload`].
     pub fn payload(&self) -> &[u8] {
         let len = (self.what & 0xffff) as usize;
         self.words.as_bytes().get(..len).unwrap_or_default()
     }
 
-    /// As [`Message::read`].
+    /// The same as [`Message::read`].
     pub fn read<T: FromBytes>(&self) -> Option<T> {
         T::read_from_bytes(self.payload()).ok()
     }
@@ -309,7 +316,7 @@ mod loom_tests {
     use loom::thread;
     use std::vec::Vec;
 
-    /// Does the same as `put`, with a message in which this number stands twice.
+    /// Does the same as [`Inbox::put`], with a message whose number and first word are both `value`.
     fn put<const MESSAGES: usize>(inbox: &Inbox<MESSAGES, 1>, value: u64) -> bool {
         let Some((place, full)) = inbox.claim() else { return false };
         place.number.store(value, Ordering::Relaxed);
@@ -318,12 +325,14 @@ mod loom_tests {
         true
     }
 
+    /// Checks that the message is complete, and returns its value.
     fn value(message: &Received<1>) -> u64 {
-        assert_eq!([message.number], message.words, "torn");
+        assert_eq!([message.number], message.words, "parts of two messages");
         message.number
     }
 
-    /// inbox-filled, inbox-emptied: each message that is taken out is whole. Each message was refused, or is taken exactly once.
+    /// SYNC POINTs inbox-filled and inbox-emptied: each message that is taken out is complete. A message that was not refused
+    /// is taken out exactly once.
     #[test]
     fn loom_an_inbox_hands_over_whole_messages() {
         loom::model(|| {
@@ -342,11 +351,11 @@ mod loom_tests {
             taken.extend(receiver.try_receive().as_ref().map(value));
             assert_eq!(taken.len(), put);
             taken.dedup();
-            assert_eq!(taken.len(), put, "one of them twice");
+            assert_eq!(taken.len(), put, "a message was taken out twice");
         });
     }
 
-    /// waker-registered: a task that waits finds the message, or is woken.
+    /// SYNC POINT waker-registered: a task that waits finds the message, or is woken.
     #[test]
     fn loom_a_receiver_is_woken_or_finds_the_message() {
         loom::model(|| {
@@ -363,7 +372,7 @@ mod loom_tests {
         });
     }
 
-    /// inbox-receiver: the next receiver continues where the last one stopped.
+    /// SYNC POINT inbox-receiver: the next receiver continues where the last one stopped.
     #[test]
     fn loom_the_next_receiver_goes_on_behind_the_last() {
         loom::model(|| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending and receiving for tasks of any executor, without an allocator.
+//! Futures that send and receive, for any executor. They need no allocator.
 //!
-//! **Sending.** Keep [`Waiters`] in a `static`, and pass it the events of peers. Then
+//! **Sending.** Keep [`Waiters`] in a `static`, and pass the events of peers to it. Then
 //! [`send_async`](crate::EndpointExt::send_async) returns a future that waits for space.
 //!
 //! ```
@@ -20,14 +20,14 @@
 //! }
 //! ```
 //!
-//! [`tick`](mk_ipi_core::Endpoint::tick) and [`follow`](mk_ipi_core::Endpoint::follow) notice that a peer died or restarted.
-//! The callback of `follow` must also call [`Waiters::wake`]. On the RFC v2 layout there is no event when a slot is free again:
-//! there a waiting task is woken at once, and tries again at its next turn.
+//! [`tick`](mk_ipi_core::Endpoint::tick) and [`follow`](mk_ipi_core::Endpoint::follow) find out that a peer died or restarted. So
+//! call them, and call [`Waiters::wake`] in the callback of `follow`. On the RFC v2 layout there is no event when a slot becomes
+//! free. There the future wakes its own task at once, and tries again when the executor polls it.
 //!
 //! **Receiving.** Keep an [`Inbox`] in a `static`, register it as a handler, and await [`Receiver::receive`].
 //!
-//! Wakers are called in the deferred work, and in every other call in which the platform is told of an event, with no lock
-//! held. The rules for handlers hold for them: they may make a task ready, but must not run it.
+//! mk-ipi calls wakers in the deferred work, and in every other call that reports an event to the observer. It holds no lock
+//! then. Wakers must follow the rules for handlers: they may mark a task as ready, but must not run it.
 
 mod inbox;
 mod send;

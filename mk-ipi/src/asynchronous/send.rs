@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A send that waits without holding the CPU.
+//! The future that sends, and that is pending while there is no space.
 
 use crate::blocking::WaitError;
 use crate::ext::AnyEndpoint;
@@ -14,21 +14,21 @@ use mk_ipi_core::platform::{DoorbellError, Peer, PeerEvent};
 use mk_ipi_core::sync::{fence, AtomicU64, Ordering};
 use mk_ipi_core::SendError;
 
-/// Tries in one poll. After them other tasks have their turn.
+/// The largest number of tries in one poll. After these tries the future lets other tasks run.
 const TRIES: u32 = 4;
-/// The value of [`Place::peer`] in a free place.
+/// The value of [`Place::peer`] if the place is free.
 const FREE: u64 = 0;
 
-/// The tasks that wait for peers: up to `N` at a time. Keep it in a `static`.
+/// The tasks that wait for peers. Up to `N` tasks can wait at the same time. Keep it in a `static`.
 #[derive(Debug)]
 pub struct Waiters<const N: usize> {
     places: [Place; N],
 }
 
-/// Where one task waits.
+/// The place of one waiting task.
 #[derive(Debug)]
 struct Place {
-    /// The id of the peer that is waited for, plus one; or [`FREE`].
+    /// The id of the peer for which the task waits, plus one. [`FREE`] if no task waits here.
     peer: AtomicU64,
     waker: WakerCell,
 }
@@ -41,19 +41,20 @@ impl Place {
     }
 }
 
+/// The value of [`Place::peer`] for a task that waits for `peer`.
 const fn key_of(peer: InstanceId) -> u64 {
     (peer.get() as u64).wrapping_add(1)
 }
 
 impl<const N: usize> Waiters<N> {
     const_unless_loom! {
-        /// Room for `N` tasks. No task waits yet.
+        /// Makes the object, with room for `N` tasks. No task waits yet.
         pub fn new() -> Self {
             Self { places: array_of![Place::new(); N] }
         }
     }
 
-    /// Wakes the tasks that wait for a peer, if the event can end their waiting. Call it from
+    /// Wakes the tasks that wait for `peer`, if the result of a send can be different after `event`. Call it from
     /// [`Observer::peer_event`](mk_ipi_core::platform::Observer::peer_event).
     pub fn peer_event(&self, peer: &Peer, event: &PeerEvent) {
         match event {
@@ -73,10 +74,10 @@ impl<const N: usize> Waiters<N> {
         }
     }
 
-    /// Wakes every task that waits for `peer`; each of them tries again. Call it also for each instance that
+    /// Wakes every task that waits for `peer`. Each of them tries again. Call it also for each instance that
     /// [`follow`](mk_ipi_core::Endpoint::follow) reports as new, changed or gone. Do not call it in NMI context.
     pub fn wake(&self, peer: InstanceId) {
-        // After the stores that tell of the event. SYNC POINT: waker-registered (fence)
+        // The event was stored before this fence. SYNC POINT: waker-registered (fence)
         fence(Ordering::SeqCst);
         for place in &self.places {
             if place.peer.load(Ordering::Relaxed) == key_of(peer) {
@@ -85,16 +86,16 @@ impl<const N: usize> Waiters<N> {
         }
     }
 
-    /// How many tasks wait.
+    /// The number of tasks that wait now.
     pub fn waiting(&self) -> usize {
         let taken = self.places.iter().filter(|place| place.peer.load(Ordering::Relaxed) != FREE);
-        // Not `count`, which has an overflow check.
+        // `count` is not used, because it has an overflow check.
         taken.fold(0, |count: usize, _| count.wrapping_add(1))
     }
 
-    /// Takes a free place for a task that waits for `peer`.
+    /// Takes a free place for a task that waits for `peer`. `None` if no place is free.
     fn enter(&self, peer: InstanceId) -> Option<Seat<'_>> {
-        // Relaxed: the place protects only its `WakerCell`, which has its own synchronization.
+        // Relaxed is enough: `peer` protects only the `WakerCell` of the place, which has its own synchronization.
         let is_taken =
             |place: &&Place| place.peer.compare_exchange(FREE, key_of(peer), Ordering::Relaxed).is_ok();
         self.places.iter().find(is_taken).map(Seat)
@@ -107,38 +108,40 @@ impl<const N: usize> Default for Waiters<N> {
     }
 }
 
-/// A place that belongs to a task until this is dropped.
+/// A place that belongs to a task. It becomes free when the `Seat` is dropped.
 #[derive(Debug)]
 struct Seat<'a>(&'a Place);
 
 impl Seat<'_> {
+    /// Registers the waker of the task. After this call, the task must check again whether the event has happened.
     fn register(&self, waker: &Waker) {
         self.0.waker.register(waker);
-        // Before the task looks at what it waits for. SYNC POINT: waker-registered (fence)
+        // The task looks for the event after this fence. SYNC POINT: waker-registered (fence)
         fence(Ordering::SeqCst);
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        // A concurrent `wake` can still wake this task, or the next one that waits here. That is harmless: each looks again.
+        // A concurrent `wake` can still wake this task, or the next task that takes this place. This does no harm, because a task
+        // that is woken checks again whether it can send.
         let waker = self.0.waker.take();
         self.0.peer.store(FREE, Ordering::Relaxed);
         drop(waker);
     }
 }
 
-/// Why a [`SendFuture`] has not sent.
+/// Why a [`SendFuture`] has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsyncSendError {
-    /// The send failed for a reason that does not go away by waiting. Only with [`SendError::NotRung`] the message **was**
-    /// stored.
+    /// The send failed with an error that waiting does not change. With [`SendError::NotRung`] the message **was** stored. With
+    /// every other error it was not.
     Send(SendError),
-    /// There is no space, and this life of the peer has ended: see [`WaitError::PeerEnded`].
+    /// There is no space, and this life of the peer has ended. Nothing was sent. See [`WaitError::PeerEnded`].
     PeerEnded(Incarnation),
-    /// There is no space, and `N` tasks wait already in [`Waiters`]. Nothing was sent.
+    /// There is no space, and `N` tasks wait in [`Waiters`] already. Nothing was sent.
     TooManyWaiters,
-    /// There is no space, and the doorbell that tells the peer that we wait failed. Nothing was sent.
+    /// There is no space, and the doorbell failed that asks the peer to report space. Nothing was sent.
     NotAsked(DoorbellError),
 }
 
@@ -147,9 +150,9 @@ impl fmt::Display for AsyncSendError {
         match self {
             Self::Send(e) => e.fmt(f),
             Self::PeerEnded(life) => WaitError::PeerEnded(*life).fmt(f),
-            Self::TooManyWaiters => f.write_str("there is no space, and no room for one more waiting task"),
+            Self::TooManyWaiters => f.write_str("there is no space, and no room for another waiting task"),
             Self::NotAsked(e) => {
-                write!(f, "there is no space, and the peer could not be rung to ask for it: {e}")
+                write!(f, "there is no space, and the doorbell that asks for space failed: {e}")
             }
         }
     }
@@ -157,7 +160,8 @@ impl fmt::Display for AsyncSendError {
 
 impl core::error::Error for AsyncSendError {}
 
-/// See [`send_async`](crate::EndpointExt::send_async). If it is polled after it was ready, it stays pending.
+/// The future that [`send_async`](crate::EndpointExt::send_async) returns. If it is polled again after it was ready, it is
+/// pending for ever, and sends nothing.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is polled"]
 pub struct SendFuture<'a, E: ?Sized, const N: usize> {
@@ -179,13 +183,13 @@ impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
         Self { endpoint, waiters, to, msg_type, payload, seat: None, is_done: false }
     }
 
-    /// Tries to send. If the send has to wait, `waker` is woken when it is time to try again.
+    /// Tries to send. If the result is `Pending`, `waker` is called when the future must try again.
     fn try_send(&mut self, waker: &Waker) -> Poll<Result<u64, AsyncSendError>> {
         for _ in 0..TRIES {
             match self.endpoint.send(self.to, self.msg_type, self.payload) {
                 Ok(number) => return Poll::Ready(Ok(number)),
                 Err(SendError::Full | SendError::Unanswered) => {}
-                // There is no event when these errors end.
+                // No event tells when these errors end, so we do not wait for one.
                 Err(SendError::Busy | SendError::Contended) => break,
                 Err(e) => return Poll::Ready(Err(AsyncSendError::Send(e))),
             }
@@ -193,7 +197,7 @@ impl<'a, E: AnyEndpoint + ?Sized, const N: usize> SendFuture<'a, E, N> {
                 self.seat = self.waiters.enter(self.to);
             }
             let Some(seat) = &self.seat else { return Poll::Ready(Err(AsyncSendError::TooManyWaiters)) };
-            // Register first, then look: an event after the registration wakes us.
+            // The order is necessary: we register before we check. So an event that the checks below do not see wakes us.
             seat.register(waker);
             if let Some(life) = ended_life(self.endpoint, self.to) {
                 return Poll::Ready(Err(AsyncSendError::PeerEnded(life)));
@@ -237,7 +241,7 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// waker-registered: a task that looks after its registration finds what happened to the peer, or is woken.
+    /// SYNC POINT waker-registered: a task that checks after its registration sees the event of the peer, or is woken.
     #[test]
     fn loom_no_event_of_a_peer_is_missed() {
         loom::model(|| {
@@ -258,7 +262,8 @@ mod loom_tests {
         });
     }
 
-    /// A place is left and taken again during a concurrent `wake`. It keeps no waker of the former task, and is not lost.
+    /// During a concurrent `wake`, one task leaves its place and another task takes it. The place keeps no waker of the former
+    /// task, and is free again at the end.
     #[test]
     fn loom_a_place_goes_to_the_next_task() {
         loom::model(|| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A host, from a plan: see [`bring_up_host`](crate::EndpointExt::bring_up_host).
+//! Brings up a host from a plan: see [`bring_up_host`](crate::EndpointExt::bring_up_host).
 
 use super::Mapped;
 use crate::ext::{AnyEndpoint, WordOf};
@@ -14,40 +14,41 @@ use mk_ipi_core::platform::{Access, Doorbell, DoorbellError, MapError, ThisCpu};
 use mk_ipi_core::sync::{Ordering, Word};
 use mk_ipi_core::{AddError, DestroyError, InstanceConfig, LinkConfig, SlotPolicy};
 
-/// How often `undo` tries to destroy an instance that another context is using.
+/// The number of times that `undo` tries to destroy an instance that another context is using. After these tries the instance
+/// stays.
 const TURNS: u32 = 1000;
 
 /// What the host must set up on the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct HostPlan<'a> {
-    /// The memory of the directory. It begins on a page boundary, and nothing else may use it, also no pool.
-    /// [`directory_size`] says how many bytes are needed.
+    /// The physical memory of the directory. It must begin on a page boundary, and must not be used for anything else, also not
+    /// by a pool. [`directory_size`] returns the number of bytes that are needed.
     pub directory: PhysRange,
-    /// The number of entries in the directory, at most 256. Only instances with ids below it can ever be listed.
+    /// The number of entries in the directory, 1 to 256. The directory can list only instances with ids below this number.
     pub max_instances: u32,
-    /// How many CPUs an entry has room for, at most 1,024.
+    /// The number of CPUs for which each entry has room, 1 to 1,024.
     pub cpus_per_instance: u32,
-    /// The CPU that booted the machine, which must not be stopped; `None` if it is not known.
+    /// The CPU that booted the machine, which must not be stopped. `None` if it is not known.
     pub boot_cpu: Option<PhysCpuId>,
-    /// The instance of the kernel that makes the call; [`InstanceId::HOST`] by convention.
+    /// The instance of the kernel that makes the call. By convention it is [`InstanceId::HOST`].
     pub me: InstanceId,
-    /// All instances, the host included: each with its CPUs, the CPU and vector of its doorbell, and the layout of its
-    /// region. The regions come from the instances' pools.
+    /// All instances, also the host: each with its CPUs, the CPU and vector of its doorbell, and the layout of its region. Each
+    /// region is allocated from the pool of its instance.
     pub instances: &'a [InstanceConfig<'a>],
 }
 
-/// Why this kernel did not become the host. Everything that was done is undone.
+/// Why this kernel did not become the host. The steps that were done are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostError {
-    /// The endpoint already has an identity: this instance.
+    /// The endpoint has an identity already: it is this instance.
     HasIdentity(InstanceId),
-    /// The host itself is not among the instances.
+    /// The plan's instances do not contain the host, which is this instance.
     HostNotPlanned(InstanceId),
-    /// The directory's memory does not begin on a page boundary.
+    /// The memory of the directory, at this address, does not begin on a page boundary.
     Misaligned(PhysAddr),
-    /// The counts are out of bounds, or the memory is too small for them.
+    /// `max_instances` or `cpus_per_instance` is not within its limits, or the memory is too small for a directory of this size.
     Directory(DirectoryError),
-    /// The instance is planned twice.
+    /// The plan contains the instance twice.
     Twice(InstanceId),
     /// The directory has no entry for this instance, because its id is not below `max_instances`.
     BeyondDirectory(InstanceId),
@@ -55,25 +56,25 @@ pub enum HostError {
     BeyondTable(InstanceId),
     /// The instance is in the endpoint's table already.
     Exists(InstanceId),
-    /// The instance has no CPU, or more than `cpus_per_instance`.
+    /// The instance has no CPU, or more than `cpus_per_instance` CPUs.
     CpuCount(InstanceId),
-    /// The CPU is listed twice, for these two instances, which may be the same.
+    /// The plan contains the CPU twice: for these two instances, or twice for one instance.
     CpuTaken(PhysCpuId, InstanceId, InstanceId),
-    /// The instance's doorbell CPU is not one of its CPUs, or has more than 48 bits.
+    /// The doorbell CPU of the instance is not one of its CPUs, or its id has more than 48 bits.
     Doorbell(InstanceId, PhysCpuId),
-    /// The CPU that runs the call is not one of the host's.
+    /// The CPU that makes the call is not one of the host's CPUs in the plan.
     NotOurCpu(PhysCpuId),
-    /// The instance's region of RFC v2 has no slot for this CPU.
+    /// The RFC v2 region of the instance has no slot for this CPU.
     NoSlot(InstanceId, PhysCpuId),
-    /// The instance's native region has too few lanes. The number is how many are needed for the highest id of the plan.
+    /// The native region of the instance has too few lanes. The number says how many lanes the highest id in the plan needs.
     TooFewLanes(InstanceId, u32),
-    /// The instance's doorbell cannot be rung from this CPU.
+    /// This CPU cannot send doorbells to the instance.
     Unreachable(InstanceId, DoorbellError),
-    /// The directory's memory could not be mapped.
+    /// The memory of the directory could not be mapped.
     Map(MapError),
-    /// The instance's region could not be made.
+    /// The region of the instance could not be created.
     Region(InstanceId, AddError),
-    /// The directory refuses the entry of the instance.
+    /// The entry of the instance could not be written into the directory.
     Entry(InstanceId, WriteError),
 }
 
@@ -81,15 +82,15 @@ impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HasIdentity(id) => write!(f, "this kernel is instance {} already", id.get()),
-            Self::HostNotPlanned(id) => write!(f, "the host, instance {}, is not in its own plan", id.get()),
+            Self::HostNotPlanned(id) => write!(f, "the plan has no instance {}, the host", id.get()),
             Self::Misaligned(at) => {
-                write!(f, "the directory at {:#x} does not begin on a page boundary", at.0)
+                write!(f, "the memory of the directory does not begin on a page boundary: {:#x}", at.0)
             }
-            Self::Directory(e) => write!(f, "the directory cannot be made: {e}"),
-            Self::Twice(id) => write!(f, "instance {} is planned twice", id.get()),
+            Self::Directory(e) => write!(f, "the directory cannot be created: {e}"),
+            Self::Twice(id) => write!(f, "the plan contains instance {} twice", id.get()),
             Self::BeyondDirectory(id) => write!(f, "the directory has no entry for instance {}", id.get()),
-            Self::BeyondTable(id) => write!(f, "this kernel has no room for instance {}", id.get()),
-            Self::Exists(id) => write!(f, "instance {} exists already", id.get()),
+            Self::BeyondTable(id) => write!(f, "the endpoint has no room for instance {}", id.get()),
+            Self::Exists(id) => write!(f, "the endpoint has instance {} already", id.get()),
             Self::CpuCount(id) => {
                 write!(f, "instance {} has no CPU, or more than an entry can list", id.get())
             }
@@ -97,19 +98,23 @@ impl fmt::Display for HostError {
                 write!(f, "CPU {:#x} is planned for instance {} and for instance {}", cpu.0, a.get(), b.get())
             }
             Self::Doorbell(id, cpu) => {
-                write!(f, "instance {} cannot have its doorbell at CPU {:#x}", id.get(), cpu.0)
+                write!(f, "CPU {:#x} cannot be the doorbell CPU of instance {}", cpu.0, id.get())
             }
-            Self::NotOurCpu(cpu) => write!(f, "CPU {:#x}, which runs the host, is not planned for it", cpu.0),
+            Self::NotOurCpu(cpu) => {
+                write!(f, "this call runs on CPU {:#x}, which the plan does not give to the host", cpu.0)
+            }
             Self::NoSlot(id, cpu) => {
                 write!(f, "the region of instance {} has no slot for CPU {:#x}", id.get(), cpu.0)
             }
             Self::TooFewLanes(id, needed) => {
                 write!(f, "the region of instance {} needs {needed} lanes", id.get())
             }
-            Self::Unreachable(id, e) => write!(f, "instance {} cannot be rung: {e}", id.get()),
+            Self::Unreachable(id, e) => write!(f, "no doorbell can be sent to instance {}: {e}", id.get()),
             Self::Map(e) => write!(f, "the directory cannot be mapped: {e}"),
-            Self::Region(id, e) => write!(f, "the region of instance {} cannot be made: {e}", id.get()),
-            Self::Entry(id, e) => write!(f, "the directory refuses instance {}: {e}", id.get()),
+            Self::Region(id, e) => write!(f, "the region of instance {} cannot be created: {e}", id.get()),
+            Self::Entry(id, e) => {
+                write!(f, "the directory entry of instance {} cannot be written: {e}", id.get())
+            }
         }
     }
 }
@@ -117,10 +122,10 @@ impl fmt::Display for HostError {
 impl core::error::Error for HostError {}
 
 impl HostPlan<'_> {
-    /// Checks everything that can be checked before anything is done. The time grows with the square of the number of CPUs.
+    /// Checks the plan as far as possible without a change of the machine. The time grows with the square of the number of CPUs.
     ///
     /// # Errors
-    /// The first thing that is wrong. [`HostError`]'s `Map`, `Region` and `Entry` are found later.
+    /// The first error that is found. `Map`, `Region` and `Entry` of [`HostError`] cannot be found by this check.
     pub fn check<E: AnyEndpoint + ?Sized>(&self, endpoint: &E) -> Result<(), HostError> {
         if let Some((id, _)) = endpoint.identity() {
             return Err(HostError::HasIdentity(id));
@@ -144,6 +149,7 @@ impl HostPlan<'_> {
         })
     }
 
+    /// Checks the memory and the size of the directory.
     fn check_directory(&self) -> Result<(), HostError> {
         if !self.directory.start().is_page_aligned() {
             return Err(HostError::Misaligned(self.directory.start()));
@@ -153,6 +159,7 @@ impl HostPlan<'_> {
         header.check(self.directory.len()).map(drop).map_err(HostError::Directory)
     }
 
+    /// Checks the id of instance number `n` of the plan.
     fn check_id<E: AnyEndpoint + ?Sized>(
         &self,
         n: usize,
@@ -171,6 +178,7 @@ impl HostPlan<'_> {
         endpoint.instance(id).map_or(Ok(()), |_| Err(HostError::Exists(id)))
     }
 
+    /// Checks the CPUs of instance number `n` of the plan.
     fn check_cpus(&self, n: usize, instance: &InstanceConfig<'_>) -> Result<(), HostError> {
         let &InstanceConfig { id, cpus, doorbell_cpu, .. } = instance;
         let room = usize::try_from(self.cpus_per_instance).unwrap_or(usize::MAX);
@@ -191,6 +199,8 @@ impl HostPlan<'_> {
         Ok(())
     }
 
+    /// Checks that the region of the instance is large enough: RFC v2 needs a slot for each CPU of the instance, and the native
+    /// link needs a lane for each id up to the highest id in the plan.
     fn check_link(&self, instance: &InstanceConfig<'_>) -> Result<(), HostError> {
         match instance.link {
             LinkConfig::RfcV2 { slots, .. } => {
@@ -200,21 +210,21 @@ impl HostPlan<'_> {
             LinkConfig::Native(geometry) => {
                 let highest = self.instances.iter().map(|other| other.id.get()).max().unwrap_or(0);
                 let needed = u32::from(highest).saturating_add(1);
-                // The default of `create_instance`.
+                // Without a geometry, `create_instance` makes 16 lanes.
                 let lanes = geometry.map_or(16, Geometry::lanes);
                 (lanes >= needed).then_some(()).ok_or(HostError::TooFewLanes(instance.id, needed))
             }
         }
     }
 
-    /// The bytes of [`directory`](Self::directory) that are used.
+    /// The part of [`directory`](Self::directory) that the directory uses.
     fn directory_range(&self) -> PhysRange {
         let len = directory_size(self.max_instances, self.cpus_per_instance);
         PhysRange::new(self.directory.start(), len).unwrap_or(self.directory)
     }
 }
 
-/// See [`bring_up_host`](crate::EndpointExt::bring_up_host).
+/// Implements [`bring_up_host`](crate::EndpointExt::bring_up_host).
 pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     endpoint: &E,
     plan: &HostPlan<'_>,
@@ -224,9 +234,9 @@ pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     let incarnation = incarnation.ok_or(HostError::HostNotPlanned(plan.me))?;
     let mapped = Mapped::new(endpoint.platform(), plan.directory_range(), Access::ReadWrite);
     let mapped = mapped.map_err(HostError::Map)?;
-    // SAFETY: `make` returns a directory on these words only if it succeeds, and then the mapping is kept.
+    // SAFETY: if `make` succeeds, the mapping is kept. If it fails, the words are not used any more.
     let words = unsafe { mapped.words_to_keep() };
-    // A native link needs our identity first.
+    // A native link can be made only by a kernel with an identity.
     endpoint.identify(plan.me, incarnation);
     match make(endpoint, plan, words) {
         Ok(directory) => {
@@ -240,7 +250,7 @@ pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     }
 }
 
-/// Writes the directory, and makes the regions.
+/// Writes the directory, and creates the regions.
 fn make<W: Word, E: AnyEndpoint + ?Sized>(
     endpoint: &E,
     plan: &HostPlan<'_>,
@@ -261,14 +271,14 @@ fn make<W: Word, E: AnyEndpoint + ?Sized>(
     Ok(directory)
 }
 
-/// Undoes what [`make`] has done.
+/// Undoes what [`start`] and [`make`] have done.
 fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: Mapped<'_, E::Platform>) {
-    // Erase the stamp first, so that no kernel reads of regions that will be removed.
+    // Clear the directory first, so that no kernel can find the regions that are removed below.
     directory.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
     drop(directory);
     for instance in plan.instances.iter().rev() {
-        // An instance that was not made yet is unknown, which is no problem. If an interrupt on another CPU uses the instance,
-        // try again.
+        // An instance that was not created is unknown, and the call then changes nothing. If another CPU uses the instance in an
+        // interrupt handler, try again.
         for _ in 0..TURNS {
             match endpoint.destroy_instance(instance.id) {
                 Err(DestroyError::InUse(_)) => endpoint.platform().relax(),
@@ -279,7 +289,7 @@ fn undo<E: AnyEndpoint + ?Sized>(endpoint: &E, plan: &HostPlan<'_>, directory: M
     endpoint.forget_identity();
 }
 
-/// The directory's entry of an instance whose region was made.
+/// Returns the directory entry of an instance whose region was created.
 fn record_of(instance: &InstanceConfig<'_>, state: State, region: PhysRange) -> InstanceRecord {
     let (layout, mut flags) = match instance.link {
         LinkConfig::Native(_) => (Layout::Native, EntryFlags::empty()),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The start of a kernel in one call: a host from a plan, a spawned kernel from its command line.
+//! Brings a kernel up in one call: a host from a plan, or a spawned kernel from its command line.
 //!
-//! Both leave the directory mapped for as long as the kernel lives, and return it as `'static`. The platform answers
-//! [`peer_has_cpu`](mk_ipi_core::platform::Observer::peer_has_cpu) from it, and [`follow`](mk_ipi_core::Endpoint::follow) reads
-//! it. Code that can be unloaded, such as a module of another kernel, must map the directory itself and call
-//! [`Endpoint`](mk_ipi_core::Endpoint)'s own methods.
+//! Both calls leave the directory mapped as long as the kernel runs, and return it with the lifetime `'static`. The kernel
+//! needs it to implement [`peer_has_cpu`](mk_ipi_core::platform::Observer::peer_has_cpu) and to call
+//! [`follow`](mk_ipi_core::Endpoint::follow). Code that can be unloaded, such as a module of another kernel, must not use these
+//! calls. It must map the directory itself and call the methods of [`Endpoint`](mk_ipi_core::Endpoint).
 //!
-//! After the start, the host writes each change into the directory (a death, a next life, a CPU that moves). It uses the
-//! [`DirectoryWriter`](mk_ipi_core::directory::DirectoryWriter) that it gets here (SPEC.md, D-10).
+//! After the start, the host must write each change into the directory: a kernel that died or was restarted, or a CPU that was
+//! moved. It does this by the [`DirectoryWriter`](mk_ipi_core::directory::DirectoryWriter) that the call returned (SPEC D-10).
 
 pub(crate) mod host;
 pub(crate) mod spawned;
@@ -18,7 +18,7 @@ pub use spawned::{find_directory, Spawned, SpawnedError};
 use mk_ipi_core::abi::PhysRange;
 use mk_ipi_core::platform::{Access, MapError, Mapping, PhysMemory};
 
-/// A mapping that is unmapped when this is dropped, unless it is [kept](Self::keep).
+/// A mapping that is unmapped when this object is dropped. [`keep`](Self::keep) prevents this.
 struct Mapped<'a, P: PhysMemory> {
     platform: &'a P,
     mapping: Option<Mapping<P::Word>>,
@@ -33,18 +33,18 @@ impl<'a, P: PhysMemory> Mapped<'a, P> {
         self.mapping.as_ref().map_or(&[], Mapping::words)
     }
 
-    /// The words, with a lifetime that is longer than this object's.
+    /// The words, with the lifetime `'static`.
     ///
     /// # Safety
     ///
-    /// If this is dropped and not kept, the caller must not use the words any more.
+    /// If this object is dropped without a call of [`keep`](Self::keep), the caller must not use the words after that.
     unsafe fn words_to_keep(&self) -> &'static [P::Word] {
-        // SAFETY: the words are valid until the mapping is unmapped (`Mapping::new`). Only `drop` unmaps it, and after that the
-        // caller does not use them.
+        // SAFETY: the words are valid until the mapping is unmapped (`Mapping::new`). Only `drop` unmaps it, and the caller
+        // promises not to use the words after that.
         self.mapping.as_ref().map_or(&[], |mapping| unsafe { mapping.as_ptr().as_ref() })
     }
 
-    /// Leaves the memory mapped for ever.
+    /// Consumes this object, and leaves the memory mapped for ever.
     fn keep(mut self) {
         self.mapping = None;
     }
@@ -53,8 +53,9 @@ impl<'a, P: PhysMemory> Mapped<'a, P> {
 impl<P: PhysMemory> Drop for Mapped<'_, P> {
     fn drop(&mut self) {
         if let Some(mapping) = self.mapping.take() {
-            // SAFETY: `new` mapped it by this platform. It is unmapped only once, because it was taken out. Borrows from
-            // `words` have ended, because they borrowed `self`; for `words_to_keep` the callers promised that.
+            // SAFETY: `new` made the mapping by this platform. It is unmapped only once, because `take` has removed it from
+            // `self`. Borrows from `words` have ended, because they borrowed `self`. The callers of `words_to_keep` promised
+            // not to use its words any more.
             unsafe { self.platform.unmap(mapping) };
         }
     }

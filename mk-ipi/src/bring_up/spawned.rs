@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel, from its command line: see [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned).
+//! Brings up a spawned kernel from its command line: see [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned).
 
 use super::Mapped;
 use crate::blocking::Deadline;
@@ -12,35 +12,35 @@ use mk_ipi_core::directory::Directory;
 use mk_ipi_core::platform::{Access, MapError, PhysMemory, ThisCpu};
 use mk_ipi_core::JoinError;
 
-/// A spawned kernel that has joined.
+/// The result of [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned).
 #[derive(Debug)]
 pub struct Spawned<W: 'static> {
-    /// Which instance this kernel is.
+    /// The instance of this kernel.
     pub me: InstanceId,
-    /// Which life of the instance this kernel is.
+    /// The incarnation of this kernel.
     pub incarnation: Incarnation,
-    /// How many instances were added, this kernel included.
+    /// The number of instances that were added, including this kernel.
     pub instances: usize,
-    /// The directory, to [`follow`](mk_ipi_core::Endpoint::follow).
+    /// The directory. Pass it to [`follow`](mk_ipi_core::Endpoint::follow).
     pub directory: Directory<'static, W>,
 }
 
-/// Why a spawned kernel could not join. Everything that was done is undone.
+/// Why a spawned kernel could not join. The steps that were done are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnedError {
     /// The value of `mk_ipi_shared=` is wrong.
     Shared(BootParamError),
-    /// There is no `mk_ipi_shared=`: the host has given this kernel no region.
+    /// `mk_ipi_shared=` is not on the command line: the host has given no region to this kernel.
     NoRegion,
     /// The value of `mk_ipi_directory=` is wrong.
     DirectoryParam(BootParamError),
-    /// There is no `mk_ipi_directory=`.
+    /// `mk_ipi_directory=` is not on the command line.
     NoDirectory,
     /// The memory that `mk_ipi_directory=` names cannot be mapped.
     Map(MapError),
-    /// This memory contains no directory that this build can read.
+    /// The memory that `mk_ipi_directory=` names has no directory, or one that this version of mk-ipi cannot read.
     Directory(DirectoryError),
-    /// The endpoint could not join. [`JoinError::Changing`] means that the deadline passed.
+    /// The endpoint could not join. [`JoinError::Changing`] means that the host was still changing an entry at the deadline.
     Join(JoinError),
 }
 
@@ -48,11 +48,11 @@ impl fmt::Display for SpawnedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shared(e) => write!(f, "the value of mk_ipi_shared= is wrong: {e}"),
-            Self::NoRegion => f.write_str("there is no mk_ipi_shared= on the command line"),
+            Self::NoRegion => f.write_str("mk_ipi_shared= is not on the command line"),
             Self::DirectoryParam(e) => write!(f, "the value of mk_ipi_directory= is wrong: {e}"),
-            Self::NoDirectory => f.write_str("there is no mk_ipi_directory= on the command line"),
+            Self::NoDirectory => f.write_str("mk_ipi_directory= is not on the command line"),
             Self::Map(e) => write!(f, "the directory cannot be mapped: {e}"),
-            Self::Directory(e) => write!(f, "there is no directory where mk_ipi_directory= says: {e}"),
+            Self::Directory(e) => write!(f, "mk_ipi_directory= names no valid directory: {e}"),
             Self::Join(e) => write!(f, "this kernel cannot join the others: {e}"),
         }
     }
@@ -60,10 +60,11 @@ impl fmt::Display for SpawnedError {
 
 impl core::error::Error for SpawnedError {}
 
-/// The directory that the command line names, mapped read-only for as long as the kernel lives. May sleep.
+/// Maps the directory that the command line names, and returns it. It stays mapped, read-only, as long as the kernel runs. May
+/// sleep.
 ///
-/// Use this if the platform must know the directory before the kernel joins;
-/// [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned) does both.
+/// Use this if your platform needs the directory before the kernel joins. Otherwise call only
+/// [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned), which also maps the directory.
 ///
 /// # Errors
 /// `DirectoryParam`, `NoDirectory`, `Map` and `Directory` of [`SpawnedError`]. Nothing stays mapped.
@@ -78,28 +79,30 @@ pub fn find_directory<P: PhysMemory>(
     Ok(directory)
 }
 
+/// Maps the directory that the command line names.
 fn map_directory<'p, P: PhysMemory>(
     platform: &'p P,
     command_line: &[u8],
 ) -> Result<Mapped<'p, P>, SpawnedError> {
     let at = mk_ipi_directory(command_line).map_err(SpawnedError::DirectoryParam)?;
     let at = at.ok_or(SpawnedError::NoDirectory)?;
-    // The header gives the total size, which is bounded (SPEC D-2).
+    // Map only the header first. It gives the total size, which is limited (SPEC D-2).
     let len = match Directory::open(map(platform, at, size_of::<DirectoryHeader>() as u64)?.words()) {
         Err(DirectoryError::TooSmall(len)) => len,
         Err(e) => return Err(SpawnedError::Directory(e)),
-        // This cannot happen: the total is larger than the header.
+        // This cannot happen, because the total size is larger than the header.
         Ok(_) => return Err(SpawnedError::Directory(DirectoryError::Geometry)),
     };
     map(platform, at, len)
 }
 
+/// Maps `len` bytes at `at`, read-only.
 fn map<P: PhysMemory>(platform: &P, at: PhysAddr, len: u64) -> Result<Mapped<'_, P>, SpawnedError> {
     let range = PhysRange::new(at, len).ok_or(SpawnedError::Map(MapError::NotAllowed))?;
     Mapped::new(platform, range, Access::ReadOnly).map_err(SpawnedError::Map)
 }
 
-/// See [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned).
+/// Implements [`bring_up_spawned`](crate::EndpointExt::bring_up_spawned).
 pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     endpoint: &E,
     command_line: &[u8],
@@ -109,12 +112,13 @@ pub(crate) fn start<E: AnyEndpoint + ?Sized>(
     let shared = mk_ipi_shared(command_line).map_err(SpawnedError::Shared)?;
     let shared = shared.ok_or(SpawnedError::NoRegion)?;
     let mapped = map_directory(endpoint.platform(), command_line)?;
-    // SAFETY: on an error this function ends, and the directory with it. Otherwise the mapping is kept.
+    // SAFETY: on an error this function drops the directory, and nothing uses the words after that. On success the mapping is
+    // kept.
     let directory = Directory::open(unsafe { mapped.words_to_keep() }).map_err(SpawnedError::Directory)?;
     let instances = loop {
         match endpoint.join_and(shared, &directory, &mut left_out) {
             Ok(instances) => break instances,
-            // The host is changing an entry. If the host died during that, this never ends.
+            // The host is changing an entry. If it died meanwhile, the change never ends, so the wait needs the deadline.
             Err(JoinError::Changing(_)) if !deadline.has_passed() => endpoint.platform().relax(),
             Err(e) => return Err(SpawnedError::Join(e)),
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels with a native lane to each other, on the mock.
-#![allow(dead_code, reason = "not every test uses all of it")]
+//! Two kernels with a native lane to each other, on the simulated machine of `mk-ipi-mock`.
+#![allow(dead_code, reason = "not every test file uses every item")]
 
 use mk_ipi::abi::native::Geometry;
 use mk_ipi::abi::{Incarnation, InstanceId, MessageType, PhysRange, Vector};
@@ -12,7 +12,7 @@ use mk_ipi_mock::{Machine, MockPlatform, Mode};
 use std::sync::{Arc, Mutex};
 
 pub type End = Endpoint<MockPlatform, DynHandler>;
-/// What a kernel does with its peers' events.
+/// A function that is called with each event of a peer.
 type OnEvent = Arc<Mutex<Box<dyn FnMut(&Peer, &PeerEvent) + Send>>>;
 
 pub const A: InstanceId = InstanceId::new(0);
@@ -20,16 +20,16 @@ pub const B: InstanceId = InstanceId::new(1);
 pub const TYPE: MessageType = MessageType(7);
 pub const FIRST: Incarnation = Incarnation::FIRST;
 pub const SECOND: Incarnation = FIRST.next();
-/// Lines of each lane: also the number of short messages that it has room for.
+/// The number of lines of each lane. It is also the number of short messages for which a lane has space.
 pub const LINES: u64 = 8;
 
-/// What a test needs for as long as it runs.
+/// Allocates `value` for ever.
 pub fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// An endpoint that is connected to its vector and the deferred work. It passes the peers' events to `on_event`. It has no
-/// identity yet.
+/// Makes an endpoint, and connects the doorbell's vector and the deferred work to it. The deferred work passes the events of
+/// peers to `on_event`. The endpoint has no identity yet.
 pub fn end(kernel: &MockPlatform, on_event: impl FnMut(&Peer, &PeerEvent) + Send + 'static) -> &'static End {
     let end = leak(End::new(kernel.clone()));
     let on_event: OnEvent = Arc::new(Mutex::new(Box::new(on_event)));
@@ -43,6 +43,7 @@ pub fn end(kernel: &MockPlatform, on_event: impl FnMut(&Peer, &PeerEvent) + Send
     end
 }
 
+/// The two kernels.
 pub struct Pair {
     pub machine: Machine,
     pub a: &'static End,
@@ -51,7 +52,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both kernels in their first life. `waiters` are those of A.
+    /// Makes both kernels, in their first life. The events of A are passed to `waiters`.
     pub fn new(mode: Mode, waiters: &'static Waiters<2>) -> Self {
         let machine = Machine::builder().kernel(&[0]).kernel(&[4]).mode(mode).build();
         let geometry = Geometry::new(2, LINES as u32, 256).unwrap();
@@ -61,16 +62,17 @@ impl Pair {
         let pair = Self { machine, a, b, regions };
         pair.begin(a, A, FIRST);
         pair.begin(b, B, FIRST);
-        // Each answers the other.
+        // After this, each kernel has answered the other one.
         (0..3).for_each(|_| pair.settle());
         pair
     }
 
-    /// Both kernels, on the thread of the test.
+    /// Makes both kernels. They run only when the test calls them.
     pub fn by_hand(waiters: &'static Waiters<2>) -> Self {
         Self::new(Mode::Stepped { seed: 0 }, waiters)
     }
 
+    /// Begins a life of a kernel, and attaches both instances.
     fn begin(&self, end: &End, me: InstanceId, life: Incarnation) {
         end.identify(me, life);
         for (id, region) in [A, B].into_iter().zip(self.regions) {
@@ -79,19 +81,19 @@ impl Pair {
         }
     }
 
-    /// Both do their deferred work.
+    /// Runs the deferred work of both kernels, first of B and then of A.
     pub fn settle(&self) {
         self.b.run_deferred();
         self.a.run_deferred();
     }
 
-    /// The next life of B, after the present one has ended.
+    /// Begins the second life of B. The first one must have ended.
     pub fn next_life_of_b(&mut self) {
         self.b = end(&self.machine.kernel(1), |_, _| ());
         self.begin(self.b, B, SECOND);
     }
 
-    /// Fills A's lane to B.
+    /// Fills A's lane to B. Returns the number of messages, which is [`LINES`].
     pub fn fill(&self) -> u64 {
         let mut sent = 0;
         while self.a.send(B, TYPE, &[0]).is_ok() {
@@ -102,7 +104,7 @@ impl Pair {
     }
 }
 
-/// A clock that advances by one at each read, and calls `at` with the time.
+/// Makes a clock that advances by 1 at each read. It then calls `at` with the time.
 pub fn clock(mut at: impl FnMut(u64)) -> impl FnMut() -> u64 {
     let mut now = 0;
     move || {
