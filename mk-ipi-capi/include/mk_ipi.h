@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * mk-ipi: how kernels on one machine talk, by shared memory and an interrupt. For kernels written
- * in C.
+ * mk-ipi: kernels on one machine send messages to each other through shared memory. An interrupt,
+ * the doorbell, tells the receiver that there is a message. This header is for kernels written in C.
  *
  * Made by cbindgen from the crate mk-ipi-capi: do not edit.
  *
+ * An *instance* is one kernel of the machine; its id is 0 to 255. An *incarnation* is one life of a
+ * kernel, from its start to its end. An *instance of the library* is a `struct mk_ipi`, which a
+ * kernel uses. "We" and "our" mean the kernel that makes the call.
+ *
  * A kernel fills a `struct mk_ipi_ops`, and makes an instance of the library in a static `struct
- * mk_ipi` (mk_ipi_init). It says which instance of the machine it is (mk_ipi_identify, or
- * mk_ipi_start for a spawned kernel), adds the instances that it talks to, and registers handlers.
- * It calls mk_ipi_interrupt in the doorbell's vector, and mk_ipi_run_deferred after `schedule` was
- * called. A CPU that polls keeps a poller (mk_ipi_poller_begin) instead.
+ * mk_ipi` (mk_ipi_init). It sets its own instance id (mk_ipi_identify, or mk_ipi_start for a kernel
+ * that another kernel started), adds the instances that it exchanges messages with, and registers
+ * handlers. It calls mk_ipi_interrupt in the interrupt handler of the doorbell's vector, and
+ * mk_ipi_run_deferred after the operation `schedule` was called. A CPU that polls all the time makes
+ * a poller (mk_ipi_poller_begin) instead.
  *
  * The calls that begin with multikernel_, mk_send_ and mk_receive_ have the names and results of
- * the Linux patch "Introduce generic multikernel IPI communication framework"; they work on the
- * instance that mk_ipi_set_default names.
+ * the Linux patch "Introduce generic multikernel IPI communication framework". They use the
+ * instance of the library that was given to mk_ipi_set_default.
  *
  * Calls that return an int return 0 or a count, or a negated error number (enum mk_ipi_error, with
  * the numbers of Linux). Only negative results are failures. mk_ipi_strerror has a text for each
- * number, and mk_ipi_last_error says why the last call on this CPU failed. Addresses and lengths
- * are in bytes.
+ * number, and mk_ipi_last_error says why the last call on this CPU failed. Addresses are physical
+ * unless they are pointers. Lengths are in bytes.
  *
  * Context. Each call says in what context of a kernel it may be called:
  *
@@ -29,14 +34,14 @@
  *   interrupts off   the doorbell's interrupt handler
  *
  * Any number of CPUs may make calls for one instance of the library at the same time. An interrupt
- * or an NMI may come at any moment of a call, and its handler may make the calls of its context. If
- * a call needs more, such as one caller at a time, its comment says so.
+ * or an NMI may come at any moment of a call, and its handler may make the calls that are allowed in
+ * its context. If a call has another restriction, such as one caller at a time, its comment says so.
  *
  * Sections: general, life of a kernel, messages, native link, RFC v2, host.
  *
- * The library allocates nothing and prints nothing. The only functions that it calls from outside
- * are memcpy, memset, memcmp and memmove. The library for x86_64-unknown-none has weak definitions
- * of these, so it needs nothing. It uses no floating-point or vector registers there.
+ * The library allocates nothing and prints nothing. Apart from the operations of the kernel, it calls
+ * only memcpy, memset, memcmp and memmove. The library for x86_64-unknown-none contains weak
+ * definitions of these four, and uses no floating-point or vector registers.
  */
 
 #ifndef MK_IPI_H
@@ -44,7 +49,8 @@
 
 /*
  * Types: size_t, offsetof, and those of <stdint.h>. If your kernel has them in a header of its own, name that header:
- * -DMK_IPI_TYPES='<linux/types.h>'. Without that, and without the compiler's headers (-nostdinc), they are defined here.
+ * -DMK_IPI_TYPES='<linux/types.h>'. If MK_IPI_TYPES is not defined and the compiler's headers are missing (-nostdinc), the types
+ * are defined here.
  */
 #ifdef MK_IPI_TYPES
 #include MK_IPI_TYPES
@@ -72,35 +78,36 @@ typedef __INT64_TYPE__ int64_t;
 #define offsetof(type, member) __builtin_offsetof(type, member)
 #endif
 
-/* An attribute that the compiler must have: gcc and clang have it, in C99 too. */
+/* The compiler must support this attribute: gcc and clang do, in C99 too. */
 #define MK_IPI_ALIGNED(n) __attribute__((aligned(n)))
 
 /*
- * Limits. They are chosen when the library is built (`cargo xtask capi --help`). Define them here to the same values:
- * mk_ipi_init fails if these give another size.
+ * Limits. They are chosen when the library is built (`cargo xtask capi --help`). A program must define them to
+ * the same values. mk_ipi_init fails if the sizes of struct mk_ipi differ.
  */
-/** Most CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels need no room. 1 to 4096. */
+/** Largest number of CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels do not count. 1 to 4096. */
 #ifndef MK_IPI_MAX_CPUS
 #define MK_IPI_MAX_CPUS 64
 #endif
 #if MK_IPI_MAX_CPUS < 1 || MK_IPI_MAX_CPUS > 4096
 #error "MK_IPI_MAX_CPUS must be 1 to 4096"
 #endif
-/** Most handlers that can be registered at a time. 1 to 128. */
+/** Largest number of callbacks that can be registered at the same time. 1 to 128. */
 #ifndef MK_IPI_MAX_HANDLERS
 #define MK_IPI_MAX_HANDLERS 64
 #endif
 #if MK_IPI_MAX_HANDLERS < 1 || MK_IPI_MAX_HANDLERS > 128
 #error "MK_IPI_MAX_HANDLERS must be 1 to 128"
 #endif
-/** Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a CPU. A power of two. 1 to 1024. */
+/** Largest number of messages that one run of the deferred work handles; on RFC v2 also of messages that can wait
+ * for the deferred work on one CPU. A power of two. 1 to 1024. */
 #ifndef MK_IPI_QUEUE
 #define MK_IPI_QUEUE 16
 #endif
 #if MK_IPI_QUEUE < 1 || MK_IPI_QUEUE > 1024
 #error "MK_IPI_QUEUE must be 1 to 1024"
 #endif
-/** This kernel can know only instances whose ids are below it. 1 to 256. */
+/** The table can hold instances whose ids are below it. 1 to 256. */
 #ifndef MK_IPI_MAX_INSTANCES
 #define MK_IPI_MAX_INSTANCES 256
 #endif
@@ -113,7 +120,7 @@ typedef __INT64_TYPE__ int64_t;
 	MK_IPI_ROUND_(5376 + MK_IPI_MAX_CPUS * (MK_IPI_ROUND_(232 + 280 * MK_IPI_QUEUE) + 4) + \
 		       44 * MK_IPI_MAX_HANDLERS + 617 * MK_IPI_MAX_INSTANCES)
 
-/* Declared here, so that the sections need no order. */
+/* Declared here, so that each section can use them. */
 struct mk_ipi_handler;
 struct mk_ipi;
 struct mk_ipi_event;
@@ -138,26 +145,27 @@ extern "C" {
 /* ====================================================================
  * General
  *
- * Limits, error numbers, layouts of regions.
+ * Error numbers and their texts, layouts of regions, counters.
  */
 
 /**
- * Most CPUs that an instance can list, here and in the directory.
+ * Largest number of CPUs that a config or an entry of the directory can list for an instance.
  */
 #define MK_IPI_MAX_ENTRY_CPUS 1024
 
 /**
- * Layout of a region: generation RFC v2, a slot for each CPU.
+ * Layout of a region: RFC v2. The region has a slot for each CPU of its kernel.
  */
 #define MK_IPI_RFC_V2 1
 
 /**
- * Layout of a region: the native link, a lane for each sending instance.
+ * Layout of a region: native link. The region has a lane for each sending instance.
  */
 #define MK_IPI_NATIVE 2
 
 /**
- * Error numbers, those of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` returns a text for each.
+ * Error numbers. They have the values of Linux. Calls return them negated: `-MK_IPI_EINVAL`. `mk_ipi_strerror` returns a text
+ * for each.
  */
 enum mk_ipi_error {
     /**
@@ -165,7 +173,7 @@ enum mk_ipi_error {
      */
     MK_IPI_ENXIO = 6,
     /**
-     * Try again.
+     * Not possible now: try again.
      */
     MK_IPI_EAGAIN = 11,
     /**
@@ -173,7 +181,7 @@ enum mk_ipi_error {
      */
     MK_IPI_ENOMEM = 12,
     /**
-     * The kernel does not allow it.
+     * The kernel does not allow this memory to be mapped.
      */
     MK_IPI_EACCES = 13,
     /**
@@ -181,11 +189,11 @@ enum mk_ipi_error {
      */
     MK_IPI_EBUSY = 16,
     /**
-     * It exists already.
+     * The instance or the directory exists already.
      */
     MK_IPI_EEXIST = 17,
     /**
-     * No region, no pool, or no default instance of the library.
+     * No region, no pool, no directory, no identity of this kernel, or no default instance of the library.
      */
     MK_IPI_ENODEV = 19,
     /**
@@ -197,7 +205,7 @@ enum mk_ipi_error {
      */
     MK_IPI_ENOSPC = 28,
     /**
-     * A number does not fit.
+     * A number is too large.
      */
     MK_IPI_ERANGE = 34,
     /**
@@ -205,35 +213,35 @@ enum mk_ipi_error {
      */
     MK_IPI_EDEADLK = 35,
     /**
-     * The protocol, or its version, is not known.
+     * The protocol or its version is not known, or the peer broke the protocol.
      */
     MK_IPI_EPROTO = 71,
     /**
-     * The handle or instance belongs to a former life.
+     * The handle, the instance or the region is not valid any more.
      */
     MK_IPI_ESTALE = 116,
 };
 
 /**
- * A piece of physical memory.
+ * A range of physical memory.
  */
 struct mk_ipi_range {
     /**
-     * First byte.
+     * Physical address of the first byte.
      */
     uint64_t start;
     /**
-     * Bytes.
+     * Length in bytes.
      */
     uint64_t len;
 };
 
 /**
- * Counters of an instance of the library, summed over its CPUs. Each counts from 0 and wraps at 2^64.
+ * Counters of an instance of the library, summed over the CPUs of the kernel. Each counter begins at 0 and wraps at 2^64.
  */
 struct mk_ipi_stats {
     /**
-     * Messages stored.
+     * Messages stored. On RFC v2 without those whose doorbell did not ring.
      */
     uint64_t sent;
     /**
@@ -245,11 +253,12 @@ struct mk_ipi_stats {
      */
     uint64_t full;
     /**
-     * Sends refused for any other reason.
+     * Sends refused for any other reason, and messages that were written but not published, because the host had cleared our
+     * claim on the slot.
      */
     uint64_t refused;
     /**
-     * Doorbells of the native link. Its other sends needed none.
+     * Doorbells on the native link that this kernel rang, or tried to ring. A send rings only if the receiver has requested it.
      */
     uint64_t rung;
     /**
@@ -277,7 +286,7 @@ struct mk_ipi_stats {
      */
     uint64_t empty;
     /**
-     * Slots found with a size that is neither message nor claim.
+     * Interrupts and polls that found a slot with a size that is neither a length nor a claim.
      */
     uint64_t bad_size;
     /**
@@ -285,15 +294,15 @@ struct mk_ipi_stats {
      */
     uint64_t overwritten;
     /**
-     * Messages dropped because the queue was full.
+     * Messages that were overwritten while they waited in their slot for room in the queue (not on exclusive slots).
      */
     uint64_t dropped;
     /**
-     * Messages left in their exclusive slot because the queue was full, and taken later.
+     * Messages that were left in their slot because the queue was full or in use. They are taken later.
      */
     uint64_t left;
     /**
-     * Interrupts without a region of our own, or on a CPU that has no slot in it.
+     * Interrupts that came while this kernel had no region of its own, and interrupts or polls on a CPU that has no slot in it.
      */
     uint64_t no_region;
     /**
@@ -307,21 +316,21 @@ struct mk_ipi_stats {
 };
 
 /**
- * The text of an error number, negated or not, as calls return it. 0 and numbers that no call returns have a text too.
- *
- * Returns the text, which is constant: never NULL. Context: any.
+ * Returns the text of an error number. The number may be negated, as calls return it. 0 and numbers that no call returns have a
+ * text too. The text is constant, and the result is never NULL. Context: any.
  */
 const char *mk_ipi_strerror(int error);
 
 /**
- * Why a call for `mk` failed on this CPU. The text says more than the text of the error number (`mk_ipi_strerror`). `error` is
- * the result of that call. If the last failure on this CPU had another number, or no more is known, the text is that of
- * `mk_ipi_strerror`. If `mk` is not an instance of the library, because `mk_ipi_init` failed, the text says why that failed.
+ * Returns a text that says why the last call for `mk` on this CPU failed, in more detail than `mk_ipi_strerror`. `error` is the
+ * result of that call. If the last failure on this CPU had another error number, or if there are no details, the text is that of
+ * `mk_ipi_strerror`. If `mk` is not an instance of the library because `mk_ipi_init` failed, the text says why `mk_ipi_init`
+ * failed.
  *
- * The library keeps one failure for each CPU. Ask on the CPU that made the call, before it makes another call; do not migrate
- * in between. A call in an interrupt handler that fails in between replaces the kept failure; then the text is that of the
- * handler's failure if the numbers are the same. For directory writers and pollers no failure is kept. Returns the text, which
- * is constant: never NULL. Context: any.
+ * The library stores one failure for each CPU. Call this on the CPU on which the call failed, before that CPU makes another
+ * call, and do not migrate in between. If a call in an interrupt handler fails in between, it replaces the stored failure. Then
+ * the text is that of the handler's failure if both error numbers are the same. Calls whose first argument is not `mk`
+ * store no failure. The text is constant, and the result is never NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -332,32 +341,34 @@ const char *mk_ipi_last_error(struct mk_ipi *mk,
 /* ====================================================================
  * Life of a kernel
  *
- * Its operations, the instance of the library, its identity, the instances that it talks to, and its end.
+ * The operations of a kernel, its identity, the instances in its table, and its end.
  */
 
 /**
- * `mk_ipi_follow`: the instance is new, and was added.
+ * Change that `mk_ipi_follow` found: the instance is live in the directory, and was added to the table.
  */
 #define MK_IPI_FOLLOWED_ADDED 1
 
 /**
- * `mk_ipi_follow`: the life, the state or the doorbell of the instance changed. Its region is the same.
+ * Change that `mk_ipi_follow` found: the life, the state or the doorbell of the instance changed. Its region is the same.
  */
 #define MK_IPI_FOLLOWED_CHANGED 2
 
 /**
- * `mk_ipi_follow`: the instance or its region is gone, and it was removed from the table.
+ * Change that `mk_ipi_follow` found: the instance was removed from the table, because the directory does not list it any more,
+ * or because its region ends or has changed. If it is live with another region, `MK_IPI_FOLLOWED_ADDED` follows.
  */
 #define MK_IPI_FOLLOWED_REMOVED 3
 
 /**
- * `mk_ipi_follow`: the instance is live, but could not be added. `mk_ipi_follow` tries again after the next change of the
- * directory.
+ * Change that `mk_ipi_follow` found: the instance is live, but could not be added. `mk_ipi_follow` tries again after the next
+ * change of the directory.
  */
 #define MK_IPI_FOLLOWED_LEFT_OUT 4
 
 /**
- * `mk_ipi_follow`: the host treats this life of ours as dead: our own entry is not live, or names another life.
+ * Change that `mk_ipi_follow` found: the host considers this life of ours dead. Our own entry is not live, or names another
+ * life.
  */
 #define MK_IPI_FOLLOWED_TAKEN_FOR_DEAD 5
 
@@ -367,23 +378,25 @@ const char *mk_ipi_last_error(struct mk_ipi *mk,
 #define MK_IPI_OPS_VERSION 3
 
 /**
- * Storage for one instance of the library: a kernel's end of all its links. It is large: make it `static`,
- * zeroed. It must not move.
+ * Storage for one instance of the library: everything that a kernel needs for its links to all other kernels. It is large: make
+ * it `static` and zeroed. It must not move.
  */
 struct MK_IPI_ALIGNED(128) mk_ipi {
     uint8_t _opaque[MK_IPI_SIZE];
 };
 
 /**
- * Operations that the kernel implements. Each gets `ctx`. The table is copied.
+ * Operations that the kernel implements. Each gets `ctx` as its first argument. `mk_ipi_init` copies the table.
  *
  * Eight are required: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
- * `schedule`. The others may be NULL; their comments say what that means.
+ * `schedule`. The others may be NULL; their comments say what NULL means. If `pool_alloc` is not NULL, `pool_free` is required
+ * too.
  *
- * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
- * and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
- * `peer_has_cpu`, `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`,
- * `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index` in NMI context.
+ * Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `relax`, `region_added` and
+ * `region_removed` may sleep. These operations are also called in interrupt context: `doorbell_check`, `doorbell_ring`,
+ * `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore`, `peer_has_cpu`, `schedule` and `stop`; and `peer_event` if
+ * `mk_ipi_tick` is called there. These are also called in NMI context: `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`,
+ * `irq_restore`, `this_cpu_id` and `this_cpu_index`.
  */
 struct mk_ipi_ops {
     /**
@@ -395,7 +408,7 @@ struct mk_ipi_ops {
      */
     uint32_t version;
     /**
-     * 0.
+     * Must be 0.
      */
     uint32_t reserved;
     /**
@@ -403,54 +416,57 @@ struct mk_ipi_ops {
      */
     void *ctx;
     /**
-     * Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-     * `*phys`. Returns 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which cannot
-     * create instances.
+     * Takes `len` bytes from the pool of `instance`: whole pages that begin on a page boundary. Stores their physical address in
+     * `*phys`. Returns 0, -19 (`ENODEV`) if the instance has no pool, or -12 (`ENOMEM`). NULL: the kernel has no pools, and
+     * cannot create instances.
      */
     int (*pool_alloc)(void *ctx, int instance, uint64_t len, uint64_t *phys);
     /**
-     * Gives memory from `pool_alloc` back to the pool. NULL if `pool_alloc` is NULL.
+     * Gives memory from `pool_alloc` back to the pool. May be NULL if `pool_alloc` is NULL.
      */
     void (*pool_free)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Maps `len` bytes at `phys`, write-back cached, writable only if `writable` is not 0. Stores the address in `*virt`,
-     * 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse memory that this kernel uses for itself.
+     * Maps `len` bytes at the physical address `phys`, write-back cached, and writable only if `writable` is not 0. Stores the
+     * address of the mapping in `*virt`. It is 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse
+     * memory that this kernel uses for itself.
      */
     int (*map)(void *ctx, uint64_t phys, uint64_t len, int writable, void **virt);
     /**
-     * Undoes a `map`.
+     * Unmaps what `map` mapped at `virt` with this `len`.
      */
     void (*unmap)(void *ctx, void *virt, uint64_t len);
     /**
-     * Returns whether a page that a peer named may be mapped: 0 if not. NULL: no page may be mapped.
+     * Returns whether `mk_ipi_map_pfn` and `mk_receive_map_page` may map this page, whose number came from a peer; 0 if not.
+     * NULL: they may map no page.
      */
     int (*peer_may_share)(void *ctx, uint64_t phys, uint64_t len);
     /**
-     * Checks whether `doorbell_ring` can reach the CPU. Returns 0 if it can, -6 (`ENXIO`) if not, or another negated error
-     * number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
+     * Checks whether `doorbell_ring` can reach the CPU with this physical id. Returns 0 if it can, -6 (`ENXIO`) if not, or
+     * another negated error number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
      */
     int (*doorbell_check)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
-     * visible to the handler that this doorbell causes there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
-     * is stuck), or another negated error number.
+     * Interrupts the CPU with this physical id, by an edge-triggered interrupt with this vector. All earlier stores of the
+     * calling CPU must be visible to the interrupt handler there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller is
+     * stuck), or another negated error number.
      */
     int (*doorbell_ring)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * As `doorbell_ring`, but called in an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
-     * `mk_ipi_send_from_nmi` is refused.
+     * The same as `doorbell_ring`, for an NMI handler. The NMI may have interrupted a `doorbell_ring` on the same CPU. NULL:
+     * `mk_ipi_send_from_nmi` returns -`MK_IPI_ENXIO`.
      */
     int (*doorbell_ring_nmi)(void *ctx, uint64_t cpu, unsigned int vector);
     /**
-     * Physical id of the calling CPU: on x86 its APIC id.
+     * Returns the physical id of the calling CPU: on x86 its APIC id.
      */
     uint64_t (*this_cpu_id)(void *ctx);
     /**
-     * Index of the calling CPU within this kernel: dense from 0, below `MK_IPI_MAX_CPUS`.
+     * Returns the index of the calling CPU in this kernel: from 0, without gaps, below `MK_IPI_MAX_CPUS`.
      */
     unsigned int (*this_cpu_index)(void *ctx);
     /**
-     * Switches interrupts off on this CPU, and prevents migration. Returns the former state. Pairs nest.
+     * Switches interrupts off on this CPU, and prevents migration. Returns the former state. May be called again before
+     * `irq_restore`.
      */
     unsigned long (*irq_save)(void *ctx);
     /**
@@ -458,63 +474,65 @@ struct mk_ipi_ops {
      */
     void (*irq_restore)(void *ctx, unsigned long state);
     /**
-     * Schedules a call of `mk_ipi_run_deferred`, soon, on this CPU, outside of the interrupt handler. Interrupts are off.
-     * Must not make the call itself.
+     * Schedules `mk_ipi_run_deferred`: the kernel calls it soon, on this CPU, outside of the interrupt handler. Interrupts may
+     * be off now. This operation must not make that call itself.
      */
     void (*schedule)(void *ctx);
     /**
-     * Called repeatedly while a call waits for another CPU's callback. It may sleep or yield. NULL: a pause instruction.
+     * Called repeatedly while a call that may sleep waits for another CPU. It may sleep or yield. NULL: the library executes a
+     * pause instruction instead.
      */
     void (*relax)(void *ctx);
     /**
-     * Prints a line to the kernel's log. At most one line for each failed call, never in interrupt context. May be
-     * NULL.
+     * Prints a line to the kernel's log. Called at most once for each failed call, never in interrupt context. May be NULL.
      */
     void (*log)(void *ctx, const char *text);
     /**
-     * A region is mapped from now on: for the kernel's resource tree. May be NULL.
+     * Called after a region was mapped, so that the kernel can list it in its resource tree. May be NULL.
      */
     void (*region_added)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * A region will be removed. May be NULL.
+     * Called before a region is unmapped. May be NULL.
      */
     void (*region_removed)(void *ctx, int instance, uint64_t phys, uint64_t len);
     /**
-     * Something happened to a peer. Called in deferred work, a poll, or any other call that finds the event. It may
-     * send, and must not wait. May be NULL.
+     * Called when something has happened to a peer. It is called from the deferred work, from a poller, from `mk_ipi_tick`,
+     * `mk_ipi_follow`, `mk_ipi_destroy_instance`, `mk_ipi_destroy_stopped` and `mk_ipi_fini`, and from a `mk_ipi_start` or
+     * `mk_ipi_join` that fails. It may send, and must not wait. May be NULL.
      */
     void (*peer_event)(void *ctx, const struct mk_ipi_event *event);
     /**
-     * Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0, or negative if that is not known.
-     * If it is negative, or this operation is NULL, the library reads the directory that it keeps (`mk_ipi_start`,
-     * `mk_ipi_join`). Without a directory only its doorbell CPU belongs to a peer. The operation is called when a peer has moved
-     * its doorbell, so that only CPUs of the peer are interrupted. It is also called for this kernel itself when it moves its
-     * own doorbell. Must not wait.
+     * Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0; a negative number if this kernel does
+     * not know. If the result is negative, or this operation is NULL, the library reads the directory that it keeps
+     * (`mk_ipi_start`, `mk_ipi_join`). If it keeps no directory, only the doorbell CPU belongs to a peer. The operation is
+     * called when a peer has moved its doorbell, so that only CPUs of the peer are interrupted; when a sender names a CPU; and
+     * with our own instance id when this kernel moves its own doorbell. Must not wait.
      */
     int (*peer_has_cpu)(void *ctx, int peer, uint64_t cpu);
     /**
-     * Called if a live instance could not be added, by `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a
-     * callback. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
-     * the directory. May be NULL.
+     * Called if `mk_ipi_start`, `mk_ipi_join`, or a `mk_ipi_follow` without a callback could not add a live instance. `error` is
+     * the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of the directory. May be NULL.
      */
     void (*left_out)(void *ctx, int instance, int error);
     /**
-     * The host tells this kernel to stop at once. Called again and again until the kernel has stopped. May be NULL.
+     * Called when the host tells this kernel to stop at once. The call is repeated until the kernel has stopped. May be NULL.
      */
     void (*stop)(void *ctx);
     /**
-     * A message was received for whose type no handler is registered. It is dropped after this call. Called where
-     * handlers are called, under the same rules. May be NULL.
+     * Called for a received message for whose type no handler is registered. The message is dropped after this call. The same
+     * rules hold as for a callback of `mk_ipi_register`. May be NULL.
      */
     void (*unhandled)(void *ctx, const struct mk_ipi_message *message);
 };
 
 /**
- * What must be known of an instance before messages can be sent to it. Set unused fields to 0.
+ * The config of an instance: its description, which must be known before messages can be sent to the instance. Set unused fields
+ * to 0.
  */
 struct mk_ipi_instance {
     /**
-     * Physical ids of its known CPUs (on x86 APIC ids). They are checked, and not stored.
+     * Physical ids of its CPUs, as far as they are known (on x86 APIC ids). They are checked when the instance is added, and are
+     * not stored.
      */
     const uint64_t *cpus;
     /**
@@ -534,7 +552,7 @@ struct mk_ipi_instance {
      */
     uint32_t incarnation;
     /**
-     * The vector to ring: 0x20 to 0xfe.
+     * The vector of its doorbell: 0x20 to 0xfe.
      */
     uint32_t vector;
     /**
@@ -542,35 +560,36 @@ struct mk_ipi_instance {
      */
     uint32_t layout;
     /**
-     * RFC v2: number of slots, the `NR_CPUS` of its kernel. The ids of all its CPUs are below it.
+     * RFC v2: number of slots in its region, the `NR_CPUS` of its kernel. The physical ids of all its CPUs are below this
+     * number.
      */
     uint32_t slots;
     /**
-     * RFC v2: 1 if the receiver and all senders are mk-ipi, so that no message is overwritten; 0 with C
-     * peers.
+     * RFC v2: 1 if the receiver and all senders use mk-ipi. Then no unread message is overwritten. 0 if any of them has the code
+     * of the Linux patch.
      */
     uint32_t exclusive;
     /**
-     * Native: lanes, 1 to 256. 0: any number (attach), or 16 (create).
+     * Native: number of lanes, 1 to 256. 0 means any number if the region is attached, and 16 if it is created.
      */
     uint32_t lanes;
     /**
-     * Native: lines of 64 bytes in each lane, a power of two from 8 to 4096, and enough for the longest
-     * message; 0 where `lanes` is 0. If both this and `max_len` are 0: the default for this number of lanes.
+     * Native: number of lines of 64 bytes in each lane. A power of two from 8 to 4096, large enough for the longest message; 0
+     * if `lanes` is 0. If both `lines` and `max_len` are 0, they have the default for this number of lanes.
      */
     uint32_t lines;
     /**
-     * Native: most bytes of a message, 1 to 4096; 0 where `lines` is 0.
+     * Native: largest payload of a message in bytes, 1 to 4096; 0 if `lines` is 0.
      */
     uint32_t max_len;
     /**
-     * 1 if the vector rings it at `doorbell_cpu` only. Then no other CPU can be the target.
+     * 1 if the instance accepts its vector on `doorbell_cpu` only. Then no other CPU can be the target of a message.
      */
     uint32_t one_doorbell;
 };
 
 /**
- * What is known of an instance.
+ * The description of an instance in the table.
  */
 struct mk_ipi_instance_info {
     /**
@@ -590,7 +609,7 @@ struct mk_ipi_instance_info {
      */
     uint32_t incarnation;
     /**
-     * `MK_IPI_RFC_V2`, `MK_IPI_NATIVE`, or 0 without a region.
+     * `MK_IPI_RFC_V2` or `MK_IPI_NATIVE`; 0 if it has no region.
      */
     uint32_t layout;
     /**
@@ -598,11 +617,11 @@ struct mk_ipi_instance_info {
      */
     uint32_t exclusive;
     /**
-     * The vector to ring.
+     * The vector of its doorbell.
      */
     uint32_t vector;
     /**
-     * 1 if the vector rings it at `doorbell_cpu` only.
+     * 1 if the instance accepts its vector on `doorbell_cpu` only.
      */
     uint32_t one_doorbell;
     /**
@@ -618,30 +637,30 @@ struct mk_ipi_instance_info {
 typedef void (*mk_ipi_followed_callback_t)(int instance, uint32_t what, int error, void *ctx);
 
 /**
- * Makes an instance of the library in `mk`, which is not in use yet.
+ * Makes an instance of the library in `mk`.
  *
- * `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
- * Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is called with its name), or a
- * size is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
+ * `size`: `sizeof(struct mk_ipi)`. A wrong size means that the header and the library have different versions or limits.
+ * Returns 0; -EINVAL if `mk` or `ops` is NULL or misaligned, a required operation is NULL (the operation `log` prints its name),
+ * or `size` or `ops->size` is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
  *
- * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
+ * Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and needs little stack.
  *
  * Safety:
- * `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
- * operations do what their comments require.
+ * `mk` is NULL, or points to storage that is zeroed or whose instance `mk_ipi_fini` has ended. `ops` is NULL, or points to a
+ * table whose operations do what their comments require.
  */
 int mk_ipi_init(struct mk_ipi *mk,
                 size_t size,
                 const struct mk_ipi_ops *ops);
 
 /**
- * Ends an instance of the library: says goodbye, unmaps all that it has mapped, and gives memory back to the pools. Its
- * storage can be used again.
+ * Ends an instance of the library: tells all peers that this life ends (`mk_ipi_goodbye`), unmaps all that it has mapped, and
+ * gives memory back to the pools. The storage can be used again.
  *
- * Returns 0; -EINVAL if there is no instance; -EBUSY while a call, or a poller, still uses an instance or the directory, and
- * while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
- * such a region cannot be mapped to read what the kernels say. If it is the default instance, there is no default instance
- * afterwards. Context: may sleep; no other call may use `mk` any more, and its doorbell must have stopped.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library; -EBUSY while a call or a poller still uses an instance or the
+ * directory, and while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again;
+ * -ENOMEM if such a region cannot be mapped to read which kernels have it mapped. If `mk` is the default instance, there is no
+ * default instance afterwards. Context: may sleep. No other call may use `mk` any more, also not the interrupt handler.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -649,53 +668,55 @@ int mk_ipi_init(struct mk_ipi *mk,
 int mk_ipi_fini(struct mk_ipi *mk);
 
 /**
- * Sets the identity of this kernel. Before that, interrupts are ignored, sends are refused, and native links cannot be made.
+ * Sets the identity of this kernel: its instance id and its incarnation. Before this call `mk_ipi_interrupt` reads no message,
+ * sends into exclusive slots are refused, and no native link can be made.
  *
- * Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
- * -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+ * Peers may have sent messages before. So every other CPU of this kernel must call `mk_ipi_poll` once after this call. Returns
+ * 0; -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
  *
  * Safety:
- * `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
+ * `mk` is NULL, or points to zeroed storage, or is an instance of the library that `mk_ipi_fini` does not end meanwhile.
  */
 int mk_ipi_identify(struct mk_ipi *mk,
                     int instance,
                     uint32_t incarnation);
 
 /**
- * The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
+ * Returns the instance id of this kernel. Stores its incarnation in `*incarnation`, unless `incarnation` is NULL.
  *
- * Returns 0 to 255; -EINVAL if `mk` is not an instance of the library, or `incarnation` misaligned; -ENODEV before
- * `mk_ipi_identify`. Context: any.
+ * The id is 0 to 255. Returns -EINVAL if `mk` is not an instance of the library, or `incarnation` is misaligned; -ENODEV if this
+ * kernel has no identity yet (`mk_ipi_identify`). Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `incarnation` is NULL or may be written.
+ * As `mk_ipi_identify`. `incarnation` is NULL, or may be written.
  */
 int mk_ipi_identity(struct mk_ipi *mk,
                     uint32_t *incarnation);
 
 /**
- * Adds an instance and makes its region from its pool: zeroed, mapped, then published. Stores the range of the region in
- * `*made`, unless that is NULL.
+ * Adds an instance to the table, and makes its region from memory of its pool. The region is zeroed and mapped before other
+ * calls can use it. Stores the range of the region in `*made`, unless `made` is NULL.
  *
- * Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
- * and on the native link without `mk_ipi_identify`; -EEXIST if the id is in the table; -ENODEV without a pool; -ENOMEM if
- * the id is not below `MK_IPI_MAX_INSTANCES`, the pool is exhausted or the mapping fails. Context: may sleep.
+ * Returns 0; -EINVAL for null and misaligned pointers, for an id that is not 0 to 255, for any other number that is not allowed,
+ * and on the native link if this kernel has no identity yet (`mk_ipi_identify`); -EEXIST if the id is in the table; -ENODEV if
+ * the instance has no pool; -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, the pool has not enough memory, or the
+ * mapping fails. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_identify`; `config` is NULL or its `cpus` is NULL or holds `nr_cpus`; `made` is NULL or may be
- * written.
+ * As `mk_ipi_identify`. `config` is NULL, or points to a config, whose `cpus` is NULL or points to `nr_cpus` ids. `made` is
+ * NULL, or may be written.
  */
 int mk_ipi_create_instance(struct mk_ipi *mk,
                            const struct mk_ipi_instance *config,
                            struct mk_ipi_range *made);
 
 /**
- * Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned. Both are 0 if it has
- * none.
+ * Adds an instance to the table whose region another kernel made: `len` bytes at physical address `start`, page-aligned. Both
+ * are 0 if the instance has no region.
  *
- * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
- * lane for us, of another geometry than `config` says, or that overlaps another instance's region; -EPROTO if there is no
- * native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+ * Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, that has no lane for this
+ * kernel or other numbers of lanes and lines than `config`, or that overlaps the region of another instance; -EPROTO if the
+ * memory is not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
  * `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
  *
  * Safety:
@@ -707,14 +728,15 @@ int mk_ipi_attach_instance(struct mk_ipi *mk,
                            uint64_t len);
 
 /**
- * Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
- * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is
- * destroyed, call `mk_ipi_goodbye`: until then, for the creator of the region, this kernel still uses it.
+ * Removes an instance from the table, unmaps its region, and gives memory that came from its pool back. Messages that the
+ * instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy this kernel's own instance,
+ * call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel still uses it.
  *
- * Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
- * are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
- * kernel says that it has the region mapped: write `MK_IPI_ENDING` into the directory, and call again, or see
- * `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to read what the kernels say. Context: may sleep.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, or the instance is not in the table; -EBUSY while calls still
+ * use the instance: new calls that use it are refused from now on, and you must call again. If the region is native and came
+ * from our pool, and another kernel says that it has the region mapped, the result is also -EBUSY, and nothing has changed:
+ * write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`. Returns -ENOMEM if the region
+ * cannot be mapped to read which kernels have it mapped. Context: may sleep.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -723,70 +745,77 @@ int mk_ipi_destroy_instance(struct mk_ipi *mk,
                             int id);
 
 /**
- * Stores what is known of an instance in `*info`.
+ * Stores the description of an instance in the table in `*info`.
  *
- * Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for an instance that was destroyed. Context:
- * any.
+ * Returns 0; -EINVAL for null and misaligned pointers, and for an unknown instance; -ESTALE for an instance that was destroyed.
+ * Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `info` is NULL or may be written.
+ * As `mk_ipi_identify`. `info` is NULL, or may be written.
  */
 int mk_ipi_get_instance(struct mk_ipi *mk,
                         int id,
                         struct mk_ipi_instance_info *info);
 
 /**
- * The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
- * of the kernel's own region. Instead of a command line, the value alone is also accepted, as a kernel's own parser returns it:
- * one word that begins with a digit.
+ * Reads the value of `mk_ipi_shared=` on a command line, the physical address of the kernel's own region, and stores it in
+ * `*address`. The command line has `len` bytes, and need not end with NUL. Instead of a command line, the value alone is also
+ * accepted, one word that begins with a digit. A kernel's own parser of the command line may return only the value.
  *
- * Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
- * value, 0, a value that is not a number, and garbage after it; -ERANGE for an address above 52 bits. Context: any.
+ * Returns 1; 0 if the parameter is absent; -EINVAL for null and misaligned pointers, for an empty value, for 0, for an address
+ * that is not on a page boundary, for a value that is not a number, and for other characters after the number; -ERANGE for an
+ * address that is not below 2^52. Context: any.
  *
  * Safety:
- * `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
+ * `cmdline` is NULL, or points to `len` bytes. `address` is NULL, or may be written.
  */
 int mk_ipi_boot_shared(const char *cmdline,
                        size_t len,
                        uint64_t *address);
 
 /**
- * The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
+ * Reads the value of `mk_ipi_directory=`, the physical address of the directory. Otherwise the same as `mk_ipi_boot_shared`.
  *
  * Safety:
  * As `mk_ipi_boot_shared`.
  */
-int mk_ipi_boot_directory(const char *cmdline, size_t len, uint64_t *address);
+int mk_ipi_boot_directory(const char *cmdline,
+                          size_t len,
+                          uint64_t *address);
 
 /**
- * Starts a spawned kernel: finds its own entry in the directory at `mk_ipi_directory=`, by the region at `mk_ipi_shared=`,
- * and adds all live instances. An instance that cannot be added is left out, and reported by `left_out`.
+ * Starts a spawned kernel. It maps the directory at the address in `mk_ipi_directory=`. The entry whose region is at the address
+ * in `mk_ipi_shared=` describes this kernel, and gives it its identity. Then it adds this kernel's own instance and all other
+ * live instances. An instance that cannot be added is left out, and the operation `left_out` reports it.
  *
- * The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it. It also says which CPUs belong to a peer if
+ * The directory stays mapped until `mk_ipi_fini`, because `mk_ipi_follow` reads it. It also says which CPUs belong to a peer, if
  * the operation `peer_has_cpu` does not.
  *
- * Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
- * ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV if `mk_ipi_directory=` is absent, or no live entry
- * has that region; -EPROTO if there is no directory at that address; -EAGAIN while the host changes it; -EEXIST if this kernel
- * is in the table already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
- * error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
- * kernel must call `mk_ipi_poll` once afterwards.
+ * Returns the number of added instances, including this kernel's own; 0 if `mk_ipi_shared=` is absent: then the kernel has no
+ * region, and `mk_ipi_interrupt` reads no message. -EINVAL if `mk` is not an instance of the library, for an invalid value of a
+ * parameter, and if this kernel's own region cannot be used; -ERANGE for an address that is not below 2^52; -ENODEV if
+ * `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at that address, or no
+ * native region of a known version at the other; -EACCES if `map` refuses the directory; -EAGAIN while the host changes an
+ * entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or keeps another directory;
+ * -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error everything that this call
+ * added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of this kernel must call
+ * `mk_ipi_poll` once afterwards.
  *
  * Safety:
- * As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
+ * As `mk_ipi_identify`. `cmdline` is NULL, or points to `len` bytes.
  */
 int mk_ipi_start(struct mk_ipi *mk,
                  const char *cmdline,
                  size_t len);
 
 /**
- * Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
- * `memory`. If another instance than this kernel's own cannot be added, it is left out, and reported by `left_out`.
+ * The same as `mk_ipi_start`, for a kernel that has parsed its command line and mapped the directory itself: the directory is in
+ * the `len` bytes at `memory`, and this kernel's own region is at the physical address `shared`.
  *
- * Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: may sleep.
+ * Returns the number of added instances, including this kernel's own; or an error as `mk_ipi_start`. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
+ * As `mk_ipi_identify`. `memory` is NULL, or points to `len` bytes. If this call succeeds, they stay mapped until `mk_ipi_fini`.
  */
 int mk_ipi_join(struct mk_ipi *mk,
                 uint64_t shared,
@@ -795,19 +824,22 @@ int mk_ipi_join(struct mk_ipi *mk,
 
 /**
  * Applies the changes of the directory since the last call, or since `mk_ipi_start` or `mk_ipi_join`: adds new instances,
- * removes those whose region ends, and rings according to the new entries. Calls
- * `callback`, unless that is NULL, with `ctx` for every change.
+ * removes instances whose region ends, and uses the doorbells that the directory names now. Calls `callback`, unless it is NULL,
+ * with `ctx` for every change.
  *
- * Returns the generation of the directory. From then on all our lanes name it. So the host knows (`mk_ipi_behind`) that this
- * kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is not an instance of the
- * library; -ENODEV without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings by an old entry;
- * -EBUSY while calls use an instance that must be removed: the other changes were applied, call again.
+ * Returns the generation of the directory. From then on all our lanes contain this number. So the host knows (`mk_ipi_behind`)
+ * that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
+ * an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
+ * while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
+ * runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After these errors the other
+ * changes were applied: call again.
  *
- * Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
- * `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
+ * Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
+ * `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
+ * not call `mk_ipi_fini`.
  *
  * Safety:
- * As `mk_ipi_identify`; `callback` may be called with `ctx`.
+ * As `mk_ipi_identify`. `callback` may be called with `ctx`.
  */
 int64_t mk_ipi_follow(struct mk_ipi *mk,
                       mk_ipi_followed_callback_t callback,
@@ -816,7 +848,7 @@ int64_t mk_ipi_follow(struct mk_ipi *mk,
 /* ====================================================================
  * Messages
  *
- * Handlers, sending and receiving, on both layouts.
+ * Callbacks for messages, sending and receiving, on both layouts.
  */
 
 /**
@@ -825,7 +857,7 @@ int64_t mk_ipi_follow(struct mk_ipi *mk,
 struct mk_ipi_handler;
 
 /**
- * A message as callbacks of `mk_ipi_register` get it: a private copy, valid until the callback returns.
+ * A message, as a callback of `mk_ipi_register` gets it. It is a private copy, valid until the callback returns.
  */
 struct mk_ipi_message {
     /**
@@ -837,11 +869,11 @@ struct mk_ipi_message {
      */
     size_t size;
     /**
-     * The number that the sender got for it (`mk_ipi_send`); 0 on RFC v2.
+     * The number of the message, which `mk_ipi_send` also gave to the sender; 0 on RFC v2.
      */
     uint64_t number;
     /**
-     * The low 32 bits of the physical id of the sending CPU, as the sender says.
+     * The low 32 bits of the physical id of the sending CPU. The sender wrote them, and they are not checked.
      */
     uint64_t sender_cpu;
     /**
@@ -849,33 +881,34 @@ struct mk_ipi_message {
      */
     uint32_t type;
     /**
-     * The instance that sent, proved by its lane; -1 on RFC v2, where nothing proves it.
+     * The instance that sent the message. It follows from the lane; -1 on RFC v2, which has no lanes.
      */
     int sender;
     /**
-     * Which life of the sender sent it, as that life says; 0 on RFC v2.
+     * The incarnation of the sender that sent the message. The sender wrote it; 0 on RFC v2.
      */
     uint32_t sender_incarnation;
     /**
-     * Our own life that receives it; 0 on RFC v2.
+     * Our own incarnation, which receives the message; 0 on RFC v2.
      */
     uint32_t receiver_incarnation;
 };
 
 /**
- * Called for a message of `mk_ipi_register`; otherwise as `mk_ipi_callback_t`.
+ * A callback of `mk_ipi_register`. It is called for messages of any size. Otherwise the same as `mk_ipi_callback_t`.
  */
 typedef void (*mk_ipi_message_callback_t)(const struct mk_ipi_message *message, void *ctx);
 
 /**
- * Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
- * are called in no defined order.
+ * Registers `callback` for messages of type `type`. The callback gets `ctx`. A type may have several callbacks. The order in
+ * which they are called is not defined.
  *
- * The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, or `callback` or `handler` is
- * NULL; -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
+ * Stores the handle in `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, `callback` is NULL, or
+ * `handler` is NULL or misaligned; -ENOMEM if `MK_IPI_MAX_HANDLERS` callbacks are registered. Context: any but NMI. Callbacks
+ * may call it.
  *
  * Safety:
- * As `mk_ipi_identify`; any CPU may call `callback` with `ctx`; `handler` is NULL or may be written.
+ * As `mk_ipi_identify`. Any CPU may call `callback` with `ctx`. `handler` is NULL, or may be written.
  */
 int mk_ipi_register(struct mk_ipi *mk,
                     uint32_t type,
@@ -886,46 +919,55 @@ int mk_ipi_register(struct mk_ipi *mk,
 /**
  * Ends a registration. When this returns 0, the callback is not running and will not run again.
  *
- * Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
- * library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits for
- * callbacks on other CPUs, and for the next poll of a poller there); not in interrupt context.
+ * Returns 0; -ESTALE if the registration has ended before; -EINVAL if `mk` is not an instance of the library, for NULL, and for
+ * a handle of another instance of the library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits
+ * for callbacks on other CPUs, and for the next poll of a poller on another CPU); not in interrupt context.
  *
  * Safety:
  * As `mk_ipi_identify`. `handler` may have any value.
  */
-int mk_ipi_unregister(struct mk_ipi *mk, struct mk_ipi_handler *handler);
+int mk_ipi_unregister(struct mk_ipi *mk,
+                      struct mk_ipi_handler *handler);
 
 /**
- * Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
- * fewer; on RFC v2 1 to 256, to its doorbell CPU.
+ * Sends the `size` bytes at `data` to the instance `to`. On the native link `size` is 0 to 4096, or less if the region of `to`
+ * was made for shorter messages. On RFC v2 it is 1 to 256, and the message goes to the doorbell CPU of `to`.
  *
- * Returns 0, and stores the message's number in `*number`, unless that is NULL. On the native link the number grows from
- * message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0. If the message was
- * stored but its doorbell failed, the call also returns 0, with a number of 0, so that the message is not sent twice. The next
- * doorbell delivers it, or `mk_ipi_ring`, or the receiver finds it when it looks by itself. `mk_ipi_get_stats` counts these
- * messages in `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result
- * nothing was sent, and `*number` is unchanged:
+ * Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link the numbers of later
+ * messages are larger, but not by one, and are never 0 (`mk_ipi_handled` and `mk_ipi_event` use them). On RFC v2 the number is
+ * 0.
+ *
+ * If the message was stored but its doorbell failed, the call also returns 0, with the number 0. An error would make the caller
+ * send the message again. The next doorbell or `mk_ipi_ring` delivers the message, or the receiver finds it when it polls.
+ * `mk_ipi_get_stats` counts such messages in `not_rung`. On the native link `mk_ipi_flush` after `mk_ipi_post` returns the error
+ * of the doorbell.
+ *
+ * With any other result nothing was sent, and `*number` is unchanged:
  *
  * -EINVAL: `mk` is not an instance of the library, `to` is unknown, there are too many bytes, `data` is NULL and `size` is not
- * 0; on RFC v2 also 0 bytes, or this kernel was not identified.
+ * 0, or `number` is misaligned. On RFC v2 also: there are 0 bytes; or the slot is exclusive and this kernel has no identity yet.
  *
- * -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
+ * -ERANGE: `type` has more than 32 bits. On RFC v2 also: the physical id of this CPU has more than 31 bits.
  *
- * -ESTALE: `to` was destroyed, or its region was created again since it was added; in the second case add it again
- * (`mk_ipi_follow` does so). -ENODEV: it has no region.
+ * -ESTALE: `to` was destroyed; or its region was created again after `to` was added: then destroy it and add it again
+ * (`mk_ipi_follow` does so); or the host has cleared our claim on the slot, because it considers this life of ours dead.
  *
- * -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
- * other CPUs took the space first.
+ * -ENODEV: `to` has no region.
  *
- * -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or its new life does
- * not know our life. Then add the peer again.
+ * -EBUSY: the slot holds an unread message, or another sender is filling it. -ENOSPC: our lane is full. -EAGAIN: the receiver
+ * has not answered this life of ours yet, or other CPUs took each position that this CPU tried. After these three errors, try
+ * again.
  *
- * -ENXIO: the doorbell cannot reach the CPU (RFC v2).
+ * -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other, or
+ * its new life does not know our life. In the last two cases destroy the peer and add it again.
  *
- * Context: any but NMI. It neither sleeps nor waits.
+ * -ENXIO: the doorbell cannot reach the CPU (RFC v2 only). Other errors of the operation `doorbell_check` give -EAGAIN or
+ * -EINVAL.
+ *
+ * Context: any but NMI. It does not sleep, and does not wait for the receiver.
  *
  * Safety:
- * As `mk_ipi_identify`; `data` is NULL or holds `size` bytes; `number` is NULL or may be written.
+ * As `mk_ipi_identify`. `data` is NULL, or points to `size` bytes. `number` is NULL, or may be written.
  */
 int mk_ipi_send(struct mk_ipi *mk,
                 int to,
@@ -935,9 +977,9 @@ int mk_ipi_send(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`. -EINVAL if that CPU does not belong to the instance,
- * according to the operation `peer_has_cpu` or the directory; without both, only the doorbell CPU belongs to it. On the native
- * link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
+ * The same as `mk_ipi_send`, but to the CPU with physical id `cpu` of the instance. Returns -EINVAL also if that CPU does not
+ * belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs do; without both, only the doorbell CPU
+ * does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -951,9 +993,9 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
                        uint64_t *number);
 
 /**
- * Rings an instance, without a message, even if it does not want to be rung.
+ * Rings an instance without sending a message, even if it has not requested a doorbell.
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; or the error of the doorbell. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -961,10 +1003,11 @@ int mk_ipi_send_to_cpu(struct mk_ipi *mk,
 int mk_ipi_ring(struct mk_ipi *mk, int to);
 
 /**
- * Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
+ * Handles a doorbell: schedules the deferred work. On RFC v2 it first copies the message in this CPU's slot, if any, into the
+ * queue of this CPU.
  *
- * Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is not an instance of the
- * library. Context: interrupts off; not NMI.
+ * Call it in the interrupt handler of the doorbell's vector, after the interrupt was acknowledged. It takes a bounded time, and
+ * calls no callback. Does nothing if `mk` is not an instance of the library. Context: interrupts off; not NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -973,11 +1016,11 @@ void mk_ipi_interrupt(struct mk_ipi *mk);
 
 /**
  * Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads
- * this CPU's exclusive slot. On the native link it schedules the deferred work, which looks.
+ * this CPU's exclusive slot. On the native link it schedules the deferred work, which reads the lanes.
  *
- * Returns 1 if the deferred work was scheduled (on the native link always); 0 if there was no message; -EINVAL if
- * `mk` is not an instance of the library, or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
- * index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+ * Returns 1 on the native link. On RFC v2 returns 1 if it has taken a message from the slot; 0 if there was none, or if the
+ * queue of this CPU was full. -EINVAL if `mk` is not an instance of the library, or the slots of this kernel are not exclusive;
+ * -ENODEV if this kernel has no region; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -985,21 +1028,22 @@ void mk_ipi_interrupt(struct mk_ipi *mk);
 int mk_ipi_poll(struct mk_ipi *mk);
 
 /**
- * The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
+ * The deferred work: gives at most `MK_IPI_QUEUE` waiting messages to their callbacks.
  *
- * Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of handled
- * messages, or -EINVAL if `mk` is not an instance of the library. Context: on the CPU that scheduled it, outside the vector's
- * code; must not migrate.
+ * Unless `more` is NULL, stores in `*more`: 1 if messages may be left, and then the deferred work is scheduled again; otherwise
+ * 0. Returns the number of handled messages; -EINVAL if `mk` is not an instance of the library, or `more` is misaligned.
+ * Context: on the CPU that scheduled it, outside of the interrupt handler; must not migrate.
  *
  * Safety:
- * As `mk_ipi_identify`; `more` is NULL or may be written.
+ * As `mk_ipi_identify`. `more` is NULL, or may be written.
  */
 int mk_ipi_run_deferred(struct mk_ipi *mk,
                         int *more);
 
 /**
- * As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
- * and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
+ * The same as `mk_ipi_run_deferred`, for a kernel that polls from time to time. On the native link it does not request doorbells
+ * when no message is left. It schedules another run only if another CPU tried to read the lanes meanwhile. A CPU that polls all
+ * the time should use a poller (`mk_ipi_poller_begin`).
  *
  * Safety:
  * As `mk_ipi_run_deferred`.
@@ -1008,75 +1052,81 @@ int mk_ipi_drain(struct mk_ipi *mk,
                  int *more);
 
 /**
- * Stores the counters in `*stats`.
+ * Stores the counters of this kernel in `*stats`.
  *
- * Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL. Context: any.
+ * Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL or misaligned. Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `stats` is NULL or may be written.
+ * As `mk_ipi_identify`. `stats` is NULL, or may be written.
  */
-int mk_ipi_get_stats(struct mk_ipi *mk, struct mk_ipi_stats *stats);
+int mk_ipi_get_stats(struct mk_ipi *mk,
+                     struct mk_ipi_stats *stats);
 
 /**
- * Sends the number of a page: its physical address divided by 4096.
+ * Sends the page frame number of a page: its physical address divided by 4096.
  *
- * Returns the same as `mk_ipi_send`, and stores the message's number. Context: any but NMI.
+ * Returns the same as `mk_ipi_send`, and also stores the number of the message in `*number`, unless `number` is NULL. Context:
+ * any but NMI.
  *
  * Safety:
- * As `mk_ipi_identify`; `number` is NULL or may be written.
+ * As `mk_ipi_identify`. `number` is NULL, or may be written.
  */
-int mk_ipi_send_pfn(struct mk_ipi *mk, int to, uint64_t pfn, uint64_t *number);
+int mk_ipi_send_pfn(struct mk_ipi *mk,
+                    int to,
+                    uint64_t pfn,
+                    uint64_t *number);
 
 /**
- * Maps a page that a peer named, 4096 bytes, write-back cached, if the kernel lets peers share it. Stores the address in
- * `*page`.
+ * Maps the page of 4096 bytes with the number `pfn`, write-back cached. The number came from a peer, so the operation
+ * `peer_may_share` must allow it. Stores the address of the mapping in `*page`.
  *
- * Returns 0; -EINVAL for null pointers; -ERANGE if no CPU can address that page; -EACCES if it is not
- * shared; -ENOMEM if it cannot be mapped. Context: may sleep.
+ * Returns 0; -EINVAL if `mk` is not an instance of the library, or `page` is NULL or misaligned; -ERANGE if no CPU can address
+ * that page; -EACCES if `peer_may_share` or `map` does not allow it; -ENOMEM if `map` fails. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_identify`; `page` is NULL or may be written.
+ * As `mk_ipi_identify`. `page` is NULL, or may be written.
  */
 int mk_ipi_map_pfn(struct mk_ipi *mk,
                    uint64_t pfn,
                    void **page);
 
 /**
- * Undoes `mk_ipi_map_pfn`; NULL is a no-op.
+ * Unmaps a page that `mk_ipi_map_pfn` mapped. Does nothing if `page` is NULL.
  *
  * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_identify`; `page` is NULL or what `mk_ipi_map_pfn` gave for `mk`, unmapped once and not used
- * again.
+ * As `mk_ipi_identify`. `page` is NULL, or an address that `mk_ipi_map_pfn` returned for `mk`. It is unmapped only once, and not
+ * used afterwards.
  */
-int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
+int mk_ipi_unmap_page(struct mk_ipi *mk,
+                      void *page);
 
 /* ====================================================================
  * Native link
  *
- * What RFC v2 does not have: long and many messages, events of peers, pollers, moves of the doorbell.
+ * Calls that only the native link has: several messages in one call, events, pollers, moves of the doorbell.
  */
 
 /**
- * Most bytes of payload in one message that a native region can be made for. The default is
- * 256.
+ * Largest payload of a message on the native link, in bytes. A region can be made for shorter messages; the default is 256
+ * bytes.
  */
 #define MK_IPI_MAX_LEN 4096
 
 /**
- * Most messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
+ * Largest number of messages that one call of `mk_ipi_post_many` or `mk_ipi_send_many` sends.
  */
 #define MK_IPI_MAX_MANY 32
 
 /**
- * Event: messages of the peer's life `incarnation` follow. Messages of its former lives have been delivered. Reported once
- * in each life of ours.
+ * Event: messages of the peer's life `incarnation` follow. All messages of its former lives have been delivered. Reported once
+ * for each life of ours.
  */
 #define MK_IPI_EVENT_BEGAN 1
 
 /**
- * Event: the peer has answered this life of ours. Sends no longer return -`MK_IPI_EAGAIN` for this reason.
+ * Event: the peer has answered this life of ours. Sends do not fail with -`MK_IPI_EAGAIN` for lack of an answer any more.
  */
 #define MK_IPI_EVENT_ANSWERED 2
 
@@ -1087,25 +1137,25 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_EVENT_QUARANTINED 3
 
 /**
- * Event: the peer says that we broke the protocol. It accepts nothing more from this life of ours. `breach`
- * is set.
+ * Event: the peer says that this kernel broke the protocol. It accepts no more messages from this life of ours. `breach` is
+ * set.
  */
 #define MK_IPI_EVENT_REFUSED 4
 
 /**
- * Event: a life of the peer ended while it handled our message `number`. This message may or may not have been handled. All
- * messages before it were handled, and none after it.
+ * Event: a life of the peer ended while it handled our message `number`. It is not known whether this message was handled. All
+ * messages before it were handled, and no message after it.
  */
 #define MK_IPI_EVENT_IN_DOUBT 5
 
 /**
- * Event: a new life of the peer chose to discard our messages with a number above `after`, up to `number`. They were
+ * Event: a new life of the peer has discarded our unread messages: those with a number above `after`, up to `number`. They were
  * not handled.
  */
 #define MK_IPI_EVENT_DISCARDED 6
 
 /**
- * Event: our lane to the peer has the space that `mk_ipi_want_space` asked for.
+ * Event: our lane to the peer has the space that `mk_ipi_want_space` requested.
  */
 #define MK_IPI_EVENT_SPACE 7
 
@@ -1120,24 +1170,24 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_EVENT_ALIVE 9
 
 /**
- * Event: the peer's receiver runs, as `incarnation`.
+ * Event: the peer runs as `incarnation` and receives messages. Reported once for each life of the peer.
  */
 #define MK_IPI_EVENT_UP 10
 
 /**
- * Event: the peer said goodbye, as `incarnation`.
+ * Event: the peer has ended its life `incarnation` with a goodbye (`mk_ipi_goodbye`).
  */
 #define MK_IPI_EVENT_DEAD 11
 
 /**
- * Event: the link with the peer ended: it was destroyed here, or its region was created again. It is not known whether
- * our messages with a number above `after`, up to `number`, were handled.
+ * Event: the link with the peer has ended, because this kernel destroyed the instance or because the region of the peer was
+ * created again. It is not known whether our messages with a number above `after`, up to `number`, were handled.
  */
 #define MK_IPI_EVENT_UNSETTLED 12
 
 /**
- * Event: the peer's words contradict the directory as we know it. The directory may have changed: call
- * `mk_ipi_follow`.
+ * Event: what the peer wrote into its region contradicts what this kernel has read in the directory. The directory may have
+ * changed: call `mk_ipi_follow`.
  */
 #define MK_IPI_EVENT_READ_DIRECTORY 13
 
@@ -1147,12 +1197,12 @@ int mk_ipi_unmap_page(struct mk_ipi *mk, void *page);
 #define MK_IPI_POLLER_SIZE 128
 
 /**
- * What happened to a peer, or to the link with it (native).
+ * An event: what happened to a peer, or to the link with it (native link only).
  */
 struct mk_ipi_event {
     /**
-     * `IN_DOUBT`: the number of the message, as `mk_ipi_send` returned it. `DISCARDED`, `UNSETTLED`: the number of the last
-     * of these messages.
+     * `IN_DOUBT`: the number of the message, as `mk_ipi_send` stored it. `DISCARDED`, `UNSETTLED`: the number of the last of
+     * these messages.
      */
     uint64_t number;
     /**
@@ -1168,26 +1218,26 @@ struct mk_ipi_event {
      */
     uint32_t kind;
     /**
-     * The peer's life; 0 if none is known.
+     * The incarnation of the peer; 0 if it is not known.
      */
     uint32_t theirs;
     /**
-     * Our own life.
+     * Our own incarnation.
      */
     uint32_t ours;
     /**
-     * `BEGAN`, `UP` and `DEAD`: which life of the peer.
+     * `BEGAN`, `UP` and `DEAD`: the incarnation of the peer that the event is about.
      */
     uint32_t incarnation;
     /**
-     * `QUARANTINED` and `REFUSED`: 1 = a line that cannot be there, 2 = a length above `max_len`, 3 = an invalid
-     * hello.
+     * `QUARANTINED` and `REFUSED`: how the protocol was broken. 1 = a line that is not allowed at this position, 2 = a length
+     * above `max_len`, 3 = an invalid hello.
      */
     uint32_t breach;
 };
 
 /**
- * One of several messages that are sent by one call.
+ * One of several messages that one call sends.
  */
 struct mk_ipi_payload {
     /**
@@ -1201,35 +1251,37 @@ struct mk_ipi_payload {
 };
 
 /**
- * Statistics of our lane in a peer's region. Values from the peer are information only.
+ * Statistics of our lane in a peer's region. The peer writes some of the values, and they are not checked.
  */
 struct mk_ipi_lane_stats {
     /**
-     * The number of the last message of this life; 0 if there was none.
+     * The number of the last message that this life of ours sent; 0 if it has sent none.
      */
     uint64_t number;
     /**
-     * Sends that found the lane full, in all lives.
+     * How often a send found the lane full, in all lives of this kernel.
      */
     uint64_t full;
     /**
-     * Doorbells rung, in all lives.
+     * How often this kernel rang the peer for this lane, in all lives of this kernel.
      */
     uint64_t rung;
     /**
-     * Messages that the peer delivered to its handlers, as it says, in all lives.
+     * How many messages the peer has delivered to its handlers, in all lives of both kernels. The peer writes this value.
      */
     uint64_t received;
     /**
-     * Lives of ours that the peer answered, plus its own restarts.
+     * How often the peer accepted a new life or attachment of this kernel, plus how often the peer restarted. The peer writes
+     * this value.
      */
     uint64_t resets;
     /**
-     * How often the peer put the lane into quarantine.
+     * How often the peer put the lane into quarantine. The peer writes this value.
      */
     uint64_t bad;
     /**
-     * The reason for the last quarantine: a `breach` number, or 0.
+     * The reason for the last quarantine, as in `breach` of `struct mk_ipi_event`; 0 if there was none. The peer writes this
+     * value.
      */
     uint64_t last_breach;
 };
@@ -1242,8 +1294,8 @@ struct MK_IPI_ALIGNED(8) mk_ipi_poller {
 };
 
 /**
- * As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2; -ENXIO if the
- * operation `doorbell_ring_nmi` is NULL. Context: any.
+ * The same as `mk_ipi_send` on the native link, for any context, including NMI handlers and the output of a console. Returns
+ * -EINVAL on RFC v2, and -ENXIO if the operation `doorbell_ring_nmi` is NULL. Context: any.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1256,9 +1308,9 @@ int mk_ipi_send_from_nmi(struct mk_ipi *mk,
                          uint64_t *number);
 
 /**
- * As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
- * `mk_ipi_flush`. Until then the receiver may not notice them. Messages that handlers post are flushed at the end of the
- * deferred work. -EINVAL on RFC v2.
+ * The same as `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call `mk_ipi_flush`.
+ * Until then the receiver may not read them. Messages that a callback posts are flushed at the end of the run of deferred work
+ * that called the callback; a poller flushes them within 128 calls. Returns -EINVAL on RFC v2.
  *
  * Safety:
  * As `mk_ipi_send`.
@@ -1271,15 +1323,17 @@ int mk_ipi_post(struct mk_ipi *mk,
                 uint64_t *number);
 
 /**
- * As `mk_ipi_post`, for several messages of one type: `count`, but at most the first `MK_IPI_MAX_MANY`. Posts as many as there
- * is space for, from the first on, and stores their number in `*done`. This is cheaper than one call for each.
+ * The same as `mk_ipi_post`, for `count` messages of one type; if `count` is larger than `MK_IPI_MAX_MANY`, only for the first
+ * `MK_IPI_MAX_MANY`. Posts as many of them as fit into the lane, beginning with the first, and stores in `*done` how many it
+ * posted. This is faster than one call for each message.
  *
- * Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
- * for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+ * Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC: the first message does not
+ * fit. -EINVAL also: any message is too long, or has NULL as `data` and a `size` that is not 0; or `done` is NULL or misaligned.
+ * Context: any but NMI.
  *
  * Safety:
- * As `mk_ipi_identify`; `payloads` is NULL or holds `count`, each of which is NULL or holds its size; `done` is
- * NULL or may be written.
+ * As `mk_ipi_identify`. `payloads` is NULL, or points to `count` structs; the `data` of each is NULL, or points to `size` bytes.
+ * `done` is NULL, or may be written.
  */
 int mk_ipi_post_many(struct mk_ipi *mk,
                      int to,
@@ -1289,10 +1343,10 @@ int mk_ipi_post_many(struct mk_ipi *mk,
                      size_t *done);
 
 /**
- * As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
+ * The same as `mk_ipi_post_many`, and then rings the instance if it has requested a doorbell.
  *
- * Returns 0 also if messages were stored and the doorbell failed. To learn of that, call `mk_ipi_post_many` and `mk_ipi_flush`
- * instead.
+ * Returns 0 also if messages were stored and the doorbell failed. If you need the error of the doorbell, call `mk_ipi_post_many`
+ * and `mk_ipi_flush` instead.
  *
  * Safety:
  * As `mk_ipi_post_many`.
@@ -1305,22 +1359,24 @@ int mk_ipi_send_many(struct mk_ipi *mk,
                      size_t *done);
 
 /**
- * Rings an instance for posted messages, if it wants to be rung (native).
+ * Rings an instance after messages were posted, if it has requested a doorbell (native link).
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+ * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2; or the error of the doorbell. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_flush(struct mk_ipi *mk, int to);
+int mk_ipi_flush(struct mk_ipi *mk,
+                 int to);
 
 /**
- * Call this after -ENOSPC or -EAGAIN on the native link. It asks for the event `MK_IPI_EVENT_SPACE` when our lane to the
- * instance has space for a message of `len` bytes, or is answered.
+ * Requests the event `MK_IPI_EVENT_SPACE`. It is reported when this kernel can send a message of `len` bytes to the instance:
+ * our lane has space, and the instance has answered this life of ours. Call this after -ENOSPC or -EAGAIN on the native link.
  *
- * Returns 1 if it has space now; the event may come all the same. Returns 0 if this event will come, or another event which says
- * that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
- * -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
+ * Returns 1 if the message can be sent now; the event may come nevertheless. Returns 0 if it cannot be sent yet. Then this event
+ * will come, or another event that says that the peer refuses us, has ended or has restarted. `mk_ipi_tick` reports the end and
+ * the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a message can have;
+ * or the error of the doorbell. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1330,11 +1386,12 @@ int mk_ipi_want_space(struct mk_ipi *mk,
                       size_t len);
 
 /**
- * Advances the heartbeat of this kernel, schedules the deferred work to look at all lanes, and checks all native peers.
- * Changes are reported by `peer_event`. Call it periodically.
+ * Advances the heartbeat of this kernel, schedules the deferred work to read all lanes, and checks all peers with native
+ * regions. The operation `peer_event` reports changes. Call it periodically.
  *
- * `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
- * is suspect. Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any but NMI.
+ * `now`: the kernel's clock, a counter in any unit that does not wrap. If the heartbeat of a peer does not change for more than
+ * `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL if `mk` is not an instance of
+ * the library. Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1344,8 +1401,8 @@ int mk_ipi_tick(struct mk_ipi *mk,
                 uint64_t patience);
 
 /**
- * Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
- * life.
+ * Tells all peers that this life of the kernel has ended. Afterwards call only `mk_ipi_destroy_instance` and `mk_ipi_fini`.
+ * Unread messages stay in the region of this kernel for its next life.
  *
  * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
  *
@@ -1355,8 +1412,8 @@ int mk_ipi_tick(struct mk_ipi *mk,
 int mk_ipi_goodbye(struct mk_ipi *mk);
 
 /**
- * Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
- * their senders are told (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+ * Makes this life of the kernel begin with empty lanes. Messages that former lives left unread are not delivered. Their senders
+ * get `MK_IPI_EVENT_DISCARDED`. Call it before this kernel's own instance is added.
  *
  * Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
  *
@@ -1366,22 +1423,23 @@ int mk_ipi_goodbye(struct mk_ipi *mk);
 int mk_ipi_discard_unread(struct mk_ipi *mk);
 
 /**
- * Stores in `*number` how far an instance has handled the messages of this life of ours: all messages with a number up to it
- * were handled. The instance confirms several messages at once.
+ * Stores a message number in `*number`. The instance has handled all messages of this life of ours with numbers up to it. It may
+ * have handled more, because it confirms several messages together.
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
- * impossible. Context: any.
+ * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `number` is NULL or misaligned; -EPROTO if the
+ * peer has written an impossible number. Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `number` is NULL or may be written.
+ * As `mk_ipi_identify`. `number` is NULL, or may be written.
  */
 int mk_ipi_handled(struct mk_ipi *mk,
                    int to,
                    uint64_t *number);
 
 /**
- * Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
- * directory. Call it before `mk_ipi_join`.
+ * Sets the CPU and the vector of this kernel's doorbell, instead of those in the directory. Peers ring it from the moment when
+ * this kernel joins. Call it before `mk_ipi_start` or `mk_ipi_join`; afterwards call `mk_ipi_move_doorbell`. Peers ring this CPU
+ * only if the directory lists it as a CPU of this kernel.
  *
  * Returns 0; -EINVAL if `mk` is not an instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe.
  * Context: any.
@@ -1394,8 +1452,8 @@ int mk_ipi_begin_at(struct mk_ipi *mk,
                     unsigned int vector);
 
 /**
- * Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
- * schedules, the old doorbell does not ring any more.
+ * Moves the doorbell of this kernel to `cpu` with `vector`: senders ring it from now on. After the deferred work that this call
+ * schedules has run, senders do not ring the old doorbell any more.
  *
  * Returns 0; -EINVAL if `mk` is not an instance of the library, its region is not native, `cpu` is not one of its CPUs, or
  * `vector` is not 0x20 to 0xfe. Context: any but NMI.
@@ -1410,28 +1468,28 @@ int mk_ipi_move_doorbell(struct mk_ipi *mk,
 /**
  * Stores statistics of our lane to an instance in `*stats`.
  *
- * Returns 0; -EINVAL if `mk` is not an instance of the library, `stats` is NULL, or the link is not native; -ESTALE as
- * `mk_ipi_send`. Context: any.
+ * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `stats` is NULL or misaligned. Context: any.
  *
  * Safety:
- * As `mk_ipi_identify`; `stats` is NULL or may be written.
+ * As `mk_ipi_identify`. `stats` is NULL, or may be written.
  */
 int mk_ipi_get_lane_stats(struct mk_ipi *mk,
                           int to,
                           struct mk_ipi_lane_stats *stats);
 
 /**
- * Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
+ * Makes a poller in `poller`, for a CPU that polls all the time. A poller has the exclusive right to read the lanes of this
+ * kernel's native region.
  *
- * While it exists, senders do not ring, and the deferred work does not read the lanes. `size`: `sizeof(struct mk_ipi_poller)`.
- * Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this kernel's region
- * is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or another CPU reads the lanes or has
- * a poller: try again; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to
- * `mk_ipi_poller_end` must be on one CPU.
+ * While it exists, senders ring no doorbell, and the deferred work does not read the lanes. `size`: `sizeof(struct
+ * mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this
+ * kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller in `poller`
+ * already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
+ * `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
  *
  * Safety:
- * As `mk_ipi_identify`; `poller` is NULL, or zeroed storage, or one given up by `mk_ipi_poller_end`, and stays
- * where it is until then.
+ * As `mk_ipi_identify`. `poller` is NULL, or points to storage that is zeroed or whose poller `mk_ipi_poller_end` has ended. The
+ * storage does not move until `mk_ipi_poller_end`.
  */
 int mk_ipi_poller_begin(struct mk_ipi *mk,
                         struct mk_ipi_poller *poller,
@@ -1440,19 +1498,19 @@ int mk_ipi_poller_begin(struct mk_ipi *mk,
 /**
  * Delivers new messages to their handlers.
  *
- * Returns the number of messages and other events of peers, 0 if there was nothing; -EINVAL if `poller` is not a poller;
- * -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
- * calls also look at all lanes, at the stop word, and for answers and space that our own lanes wait for. Context: as
- * `mk_ipi_run_deferred`, on the CPU that made it.
+ * Returns the number of messages and of other events of peers; 0 if there were none; -EINVAL if `poller` is not a poller; -EBUSY
+ * inside a handler that this poller called, and if another call uses the poller. Each call reads the lane that had a message
+ * last. Some calls also read all lanes, and check whether the host tells this kernel to stop, and whether our own lanes have got
+ * an answer or space. Context: as `mk_ipi_run_deferred`, on the CPU that made the poller.
  *
  * Safety:
- * `poller` is NULL, zeroed storage, or one that `mk_ipi_poller_begin` was called for.
+ * `poller` is NULL, or points to storage that is zeroed or was given to `mk_ipi_poller_begin`.
  */
 int mk_ipi_poller_poll(struct mk_ipi_poller *poller);
 
 /**
- * Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. It is cheaper
- * than the same number of calls of `mk_ipi_poller_poll`, and otherwise does the same.
+ * Polls until a poll finds a message or an event, at most `looks` times, with a short pause after each poll that finds nothing.
+ * It is faster than as many calls of `mk_ipi_poller_poll`. Otherwise the same as `mk_ipi_poller_poll`.
  *
  * Safety:
  * As `mk_ipi_poller_poll`.
@@ -1461,10 +1519,10 @@ int mk_ipi_poller_wait(struct mk_ipi_poller *poller,
                        size_t looks);
 
 /**
- * Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
+ * Ends a poller, and schedules the deferred work, which requests doorbells again. The storage can be used again.
  *
- * Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that it called, and if another call uses it.
- * Context: any but NMI, on the CPU that made it.
+ * Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that this poller called, and if another call uses the
+ * poller. Context: any but NMI, on the CPU that made the poller.
  *
  * Safety:
  * As `mk_ipi_poller_poll`.
@@ -1474,18 +1532,19 @@ int mk_ipi_poller_end(struct mk_ipi_poller *poller);
 /* ====================================================================
  * RFC v2
  *
- * The calls of the Linux patch, with its names and results. They work on the default instance. Macros that do not begin with MK_IPI_ are not defined again if they are defined already.
+ * The calls of the Linux patch, with its names and results. They use the default instance of the library.
+ * Macros whose names do not begin with MK_IPI_ are defined only if they are not defined yet.
  */
 
 /**
- * Most bytes of payload in one message of generation RFC v2.
+ * Largest payload of a message of generation RFC v2, in bytes.
  */
 #ifndef MK_MAX_DATA_SIZE
 #define MK_MAX_DATA_SIZE 256
 #endif
 
 /**
- * Instances that a machine can have: ids are 0 to 255.
+ * Largest number of instances that a machine can have. Their ids are 0 to 255.
  */
 #ifndef MK_MAX_INSTANCES
 #define MK_MAX_INSTANCES 256
@@ -1499,19 +1558,18 @@ int mk_ipi_poller_end(struct mk_ipi_poller *poller);
 #endif
 
 /**
- * Vector of the RFC v2 C peers on x86.
+ * The doorbell's vector in kernels with the Linux patch, on x86.
  */
 #ifndef MULTIKERNEL_VECTOR
 #define MULTIKERNEL_VECTOR 0xea
 #endif
 
 /**
- * A message of generation RFC v2, as it lies in shared memory and as callbacks of
- * `multikernel_register_handler` get it.
+ * A message of generation RFC v2. This is the layout in shared memory. Callbacks of `multikernel_register_handler` get a copy.
  */
 struct mk_ipi_data {
     /**
-     * Physical id of the CPU that sent, as the sender says; -1 if it does not fit.
+     * Physical id of the CPU that sent the message. The sender wrote it, and it is not checked. -1 if it does not fit.
      */
     int sender_cpu;
     /**
@@ -1523,41 +1581,41 @@ struct mk_ipi_data {
      */
     size_t data_size;
     /**
-     * The payload; after it zeros.
+     * The payload. The bytes after it are 0.
      */
     char buffer[MK_MAX_DATA_SIZE];
 };
 
 /**
- * Called for a message of `multikernel_register_handler`: as deferred work, on the CPU that took the message, with no
+ * A callback of `multikernel_register_handler`. It is called in the deferred work, on the CPU that received the message, with no
  * lock held. `data` is a private copy, valid until the callback returns. The callback may send and register. It must not
- * unregister, and must not migrate. It is not called for messages above 256 bytes, which only a native region that was made
- * for them can carry.
+ * unregister, and must not migrate. It is not called for messages above 256 bytes. Such messages exist only on the native link.
  */
 typedef void (*mk_ipi_callback_t)(struct mk_ipi_data *data, void *ctx);
 
 /**
- * Sets the default instance, which is used by calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on). NULL:
- * there is none. Handlers that `multikernel_register_handler` registered while there was none become handlers of `mk`.
+ * Sets the default instance of the library. Calls without an argument `mk` use it (`multikernel_...`, `mk_send_pfn` and so on).
+ * NULL: from now on there is no default instance. Handlers that `multikernel_register_handler` registered while there was no
+ * default instance become handlers of `mk`.
  *
- * Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if `mk` is the default instance now, but has no room for
- * all of those handlers. The others wait for the next call of this. Context: any but NMI.
+ * Returns 0; -EINVAL if `mk` is neither NULL nor an instance of the library; -ENOMEM if `mk` has become the default instance,
+ * but has no room for all of those handlers. The handlers without room wait for the next call of this. Context: any but NMI.
  *
  * Safety:
- * As `mk_ipi_identify`; the instance stays while it is the default one.
+ * As `mk_ipi_identify`. The instance exists while it is the default instance.
  */
 int mk_ipi_set_default(struct mk_ipi *mk);
 
 /**
- * Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
- * `mk_ipi_shared=` and has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
+ * Starts a spawned kernel of generation RFC v2 without a directory. Its own region is at the address in `mk_ipi_shared=`, and
+ * has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
  *
- * Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
- * invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
- * without a region. Context: may sleep.
+ * Returns 1; 0 if the parameter is absent: then the kernel has no region, and `mk_ipi_interrupt` reads no message. -EINVAL and
+ * -ERANGE for an invalid value or config; -EEXIST if the instance is in the table already; -ENOMEM if the region cannot be
+ * mapped. After an error boot can continue without a region. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
+ * As `mk_ipi_start`. For `me` the same holds as for `config` of `mk_ipi_create_instance`.
  */
 int mk_ipi_start_rfc_v2(struct mk_ipi *mk,
                         const char *cmdline,
@@ -1565,12 +1623,12 @@ int mk_ipi_start_rfc_v2(struct mk_ipi *mk,
                         const struct mk_ipi_instance *me);
 
 /**
- * Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
- * which are called in no defined order. Without a default instance the registration waits, and begins with the next
- * `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
+ * Registers `callback` for messages of type `ipi_type`. The callback gets `ctx`. A type may have several callbacks. The order
+ * in which they are called is not defined. If there is no default instance, the registration waits until the next
+ * `mk_ipi_set_default`. So the parts of a kernel can start in any order.
  *
- * Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered or wait. Context: any but NMI,
- * callbacks included.
+ * Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` callbacks are registered or wait. Context: any but
+ * NMI. Callbacks may call it.
  *
  * Safety:
  * Any CPU may call `callback` with `ctx`.
@@ -1582,21 +1640,21 @@ struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback,
 /**
  * Ends a registration: when this returns, the callback is not running and will not run again.
  *
- * NULL, a handle that was unregistered before, and a handle of another instance of the library change nothing. A call on a CPU
- * that runs a callback changes nothing either, because it would wait for itself. The callback stays registered, and a line in
- * the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+ * The call does nothing for NULL, for a handle that was unregistered before, and for a handle of another instance of the
+ * library. It also does nothing on a CPU that runs a callback or has a poller, because it would wait for itself. The callback
+ * stays registered, and a line in the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
  * interrupt context.
  */
 void multikernel_unregister_handler(struct mk_ipi_handler *handler);
 
 /**
- * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
- * zeros.
+ * Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
  *
  * Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
- * of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. Results that the patch does not have:
- * -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU (nothing was
- * sent). If the message was stored and the doorbell failed, it returns 0: see `mk_ipi_send`. Context: any but NMI.
+ * of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. It also returns
+ * errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native
+ * link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was stored and the
+ * doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
  *
  * Safety:
  * `data` is NULL or holds `data_size` bytes.
@@ -1607,10 +1665,10 @@ int multikernel_send_ipi_data(int instance_id,
                               unsigned long type);
 
 /**
- * Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
+ * Handles a doorbell of the default instance, as `mk_ipi_interrupt` does. Does nothing if there is no default instance.
  *
- * Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
- * nothing. Context: interrupts off; not NMI.
+ * Call it in the interrupt handler of the doorbell's vector, after the interrupt was acknowledged. Context: interrupts off; not
+ * NMI.
  */
 void generic_multikernel_interrupt(void);
 
@@ -1622,78 +1680,81 @@ void generic_multikernel_interrupt(void);
 int mk_send_pfn(int instance_id, unsigned long pfn);
 
 /**
- * Stores the page frame number that a message carries in `*out_pfn`.
+ * Reads the page frame number in a message, and stores it in `*out_pfn`.
  *
- * Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
- * `*out_pfn` is unchanged. Context: any.
+ * Returns 0; -EINVAL for null and misaligned pointers, for a message of another type, and for a message whose size is not that
+ * of an `unsigned long`. After an error `*out_pfn` is unchanged. Context: any.
  *
  * Safety:
- * `data` is NULL or a message, `out_pfn` is NULL or may be written.
+ * `data` is NULL, or points to a message. `out_pfn` is NULL, or may be written.
  */
-int mk_receive_pfn(struct mk_ipi_data *data, unsigned long *out_pfn);
+int mk_receive_pfn(struct mk_ipi_data *data,
+                   unsigned long *out_pfn);
 
 /**
- * Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
+ * Maps the page of 4096 bytes that a message names, write-back cached. The operation `peer_may_share` must allow it.
  *
- * Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
+ * Returns the address; NULL after any error. Context: may sleep. So a callback must not call it: it should copy the message, and
+ * map the page later.
  *
  * Safety:
- * `data` is NULL or a message.
+ * `data` is NULL, or points to a message.
  */
 void *mk_receive_map_page(struct mk_ipi_data *data);
 
 /**
- * Undoes `mk_receive_map_page`; NULL is a no-op. (In the patch this is a macro.) Context: may sleep.
+ * Unmaps a page that `mk_receive_map_page` mapped. Does nothing for NULL. (In the patch this is a macro.) Context: may sleep.
  *
  * Safety:
- * `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
- * is still the same.
+ * `page` is NULL, or an address that `mk_receive_map_page` returned. It is unmapped only once, and not used afterwards. The
+ * default instance has not changed since the page was mapped.
  */
 void mk_receive_unmap_page(void *page);
 
 /* ====================================================================
  * Host
  *
- * For the kernel that starts and ends others: the directory, and what it must know before it frees a CPU or a region.
+ * For the kernel that starts and stops other kernels: the directory, and the calls that free a CPU or a region.
  */
 
 /**
- * State of an instance in the directory: there is no instance with this id.
+ * State of an instance in the directory: absent. There is no instance with this id.
  */
 #define MK_IPI_ABSENT 0
 
 /**
- * State: being started; its region exists.
+ * State of an instance in the directory: the host is starting it. Its region exists.
  */
 #define MK_IPI_STARTING 1
 
 /**
- * State: takes messages.
+ * State of an instance in the directory: it runs.
  */
 #define MK_IPI_RUNNING 2
 
 /**
- * State: this incarnation has ended.
+ * State of an instance in the directory: this incarnation has ended. Its region is kept for the next one.
  */
 #define MK_IPI_DEAD 3
 
 /**
- * State: this incarnation has ended, and its region will be freed. Kernels that have it mapped unmap it.
+ * State of an instance in the directory: this incarnation has ended, and the host will free its region. Kernels that have the
+ * region mapped must unmap it.
  */
 #define MK_IPI_ENDING 4
 
 /**
- * Flag of an instance in the directory: exclusive slots.
+ * Flag of an instance in the directory: its slots are exclusive. A sender does not overwrite an unread message.
  */
 #define MK_IPI_EXCLUSIVE 1
 
 /**
- * Flag of an instance in the directory: its vector rings it at the doorbell CPU only.
+ * Flag of an instance in the directory: it accepts its vector on the doorbell CPU only.
  */
 #define MK_IPI_ONE_DOORBELL 2
 
 /**
- * Nothing was refused.
+ * The entry was not refused.
  */
 #define MK_IPI_CONFLICT_NONE 0
 
@@ -1708,7 +1769,7 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_CONFLICT_NR_CPUS 2
 
 /**
- * The doorbell CPU, `cpu`, is not listed.
+ * The doorbell CPU is not listed. `cpu` is its id.
  */
 #define MK_IPI_CONFLICT_DOORBELL 3
 
@@ -1723,7 +1784,7 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_CONFLICT_CPU 5
 
 /**
- * The region overlaps that of `instance`.
+ * The region overlaps the region of `instance`.
  */
 #define MK_IPI_CONFLICT_REGION 6
 
@@ -1733,28 +1794,29 @@ void mk_receive_unmap_page(void *page);
 #define MK_IPI_CONFLICT_ON_DIRECTORY 7
 
 /**
- * `instance`, the one to be written, is live as `incarnation`. Until it is dead, its incarnation, region and layout cannot
- * change.
+ * The entry of `instance`, which was to be written, is live as `incarnation`. Until it is dead, its incarnation, region, layout
+ * and flags cannot change, and it cannot become absent or ending.
  */
 #define MK_IPI_CONFLICT_LIVE 8
 
 /**
- * This incarnation of `instance` has ended. Its next life needs another one.
+ * This incarnation of `instance` has ended, and cannot become live again. The next life needs another incarnation.
  */
 #define MK_IPI_CONFLICT_OVER 9
 
 /**
- * The entry of `instance`, which must be compared with the new one, cannot be read.
+ * The entry of `instance` is invalid. It must be compared with the new entry, and cannot be read.
  */
 #define MK_IPI_CONFLICT_UNREADABLE 10
 
 /**
- * Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this life of the instance have stopped for good; 0 if not.
+ * Called by `mk_ipi_destroy_stopped`. Returns whether the CPUs of this incarnation of the instance have stopped for good; 0 if
+ * not.
  */
 typedef int (*mk_ipi_has_stopped_callback_t)(int instance, uint32_t incarnation, void *ctx);
 
 /**
- * Called by `mk_ipi_behind` for an instance and its life.
+ * Called by `mk_ipi_behind` for each instance that it finds, with the incarnation of that instance.
  */
 typedef void (*mk_ipi_behind_callback_t)(int instance, uint32_t incarnation, void *ctx);
 
@@ -1802,7 +1864,7 @@ struct mk_ipi_record {
      */
     uint32_t flags;
     /**
-     * The vector to ring.
+     * The vector of its doorbell: 0x20 to 0xfe.
      */
     uint32_t vector;
     /**
@@ -1842,12 +1904,12 @@ struct mk_ipi_conflict {
 };
 
 /**
- * As `mk_ipi_destroy_instance`, for the host: a life that said that it has the region mapped is ignored if
- * `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel can write into memory that has
- * another owner by then. NULL: no life has stopped.
+ * The same as `mk_ipi_destroy_instance`, for the host. Calls `has_stopped` with `ctx` for each life of a kernel that says that
+ * it has the region mapped. If it returns that the CPUs of this life have stopped for good, this life does not count. If these
+ * CPUs still run, they can write into memory that has another owner by then. NULL means that no life has stopped.
  *
  * Safety:
- * As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
+ * As `mk_ipi_identify`. `has_stopped` may be called with `ctx`, and does what its comment requires.
  */
 int mk_ipi_destroy_stopped(struct mk_ipi *mk,
                            int id,
@@ -1855,10 +1917,10 @@ int mk_ipi_destroy_stopped(struct mk_ipi *mk,
                            void *ctx);
 
 /**
- * Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
- * have stopped for good.
+ * Empties every exclusive slot that the incarnation `incarnation` of the instance `dead` had claimed for a message. For the
+ * host, after the CPUs of that incarnation have stopped for good.
  *
- * Returns the number of these slots; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+ * Returns the number of slots that it emptied; -EINVAL as `mk_ipi_identify`. Context: any but NMI. It reads all slots.
  *
  * Safety:
  * As `mk_ipi_identify`.
@@ -1868,13 +1930,13 @@ int mk_ipi_clear_claims(struct mk_ipi *mk,
                         uint32_t incarnation);
 
 /**
- * Finds instances that say that they have our native region mapped, but have not followed the directory to
- * `generation`. They can still ring a CPU, or use a region, that only an older generation named. The host calls this before it
- * gives a CPU or a region to another instance. Calls `callback`, unless that is NULL, with `ctx` for each such instance.
+ * Finds instances that have our native region mapped, as they say there, and that have not followed the directory to
+ * `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The host calls this
+ * before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for each such instance.
  *
- * The words of a killed life stay, so it is found too; only the host knows whether its CPUs have stopped. Returns the number
- * of instances found; -EINVAL if `mk` is not an instance of the library, or has no native region of its own. Context: any but
- * NMI; looks at all lanes.
+ * A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
+ * life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native
+ * region of its own. Context: any but NMI. It reads all lanes.
  *
  * Safety:
  * As `mk_ipi_follow`.
@@ -1885,33 +1947,34 @@ int mk_ipi_behind(struct mk_ipi *mk,
                   void *ctx);
 
 /**
- * Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
+ * Tells the life `incarnation` of an instance to stop at once. Only the host, instance 0, can do this: the instance ignores it
+ * from other kernels.
  *
- * Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
+ * Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for incarnation 0; or the error of the doorbell.
  * Context: any but NMI.
  *
  * Safety:
  * As `mk_ipi_identify`.
  */
-int mk_ipi_stop(struct mk_ipi *mk, int to, uint32_t incarnation);
+int mk_ipi_stop(struct mk_ipi *mk,
+                int to,
+                uint32_t incarnation);
 
 /**
- * Bytes of a directory with `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1 to 1024). 0 if a
- * number is out of bounds.
- *
- * Context: any.
+ * Returns how many bytes a directory needs for `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1
+ * to 1024); 0 if a number is out of bounds. Context: any.
  */
 uint64_t mk_ipi_directory_size(uint32_t nr_instances,
                                uint32_t cpus_per_instance);
 
 /**
- * Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which no kernel reads yet, and a writer
- * for it. For the host.
+ * Makes an empty directory in the `len` bytes at `memory`, and a writer for it. `memory` is 8-byte aligned, and no kernel reads
+ * it yet. For the host.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
  *
  * Safety:
- * `writer` is NULL or may be written; `memory` is NULL or `len` bytes that stay mapped as long as the writer
+ * `writer` is NULL, or may be written. `memory` is NULL, or points to `len` bytes that stay mapped as long as the writer
  * is used.
  */
 int mk_ipi_directory_create(struct mk_ipi_directory_writer *writer,
@@ -1921,35 +1984,36 @@ int mk_ipi_directory_create(struct mk_ipi_directory_writer *writer,
                             uint32_t cpus_per_instance);
 
 /**
- * Makes a writer for the directory at `memory`, which a former life of the host made. Its entries stay.
+ * Makes a writer for the directory at `memory`, which a former life of the host made. The entries of the directory stay.
  *
- * Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
+ * Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if the memory holds no directory that this
  * library can read. Context: any.
  *
  * Safety:
- * As `mk_ipi_directory_create`; no other writer uses the directory any more.
+ * As `mk_ipi_directory_create`. No other writer uses the directory any more.
  */
 int mk_ipi_directory_take_over(struct mk_ipi_directory_writer *writer,
                                void *memory,
                                size_t len);
 
 /**
- * Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
- * reads the directory.
+ * Stores the physical address of the directory in the directory. From then on `mk_ipi_directory_write` refuses regions that
+ * overlap the directory. Call it before any kernel reads the directory.
  *
- * Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or too large for any CPU. Context:
- * any; one caller at a time.
+ * Returns 0; -EINVAL for null and misaligned pointers, and for an address that is 0, not on a page boundary, or not below 2^52.
+ * Context: any; one caller at a time.
  *
  * Safety:
- * `writer` is NULL or from `mk_ipi_directory_create` or `mk_ipi_directory_take_over`.
+ * `writer` is NULL, or points to a writer that `mk_ipi_directory_create` or `mk_ipi_directory_take_over` made.
  */
 int mk_ipi_directory_set_address(struct mk_ipi_directory_writer *writer,
                                  uint64_t phys);
 
 /**
- * Stores which CPU booted the machine. No kernel may stop that CPU. Call it before any kernel reads the directory.
+ * Stores in the directory which CPU booted the machine: its physical id. No kernel may stop that CPU. Call it before any kernel
+ * reads the directory.
  *
- * Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
+ * Returns 0; -EINVAL for null and misaligned pointers, and for the id 2^64 - 1. Context: any; one caller at a time.
  *
  * Safety:
  * As `mk_ipi_directory_set_address`.
@@ -1958,46 +2022,46 @@ int mk_ipi_directory_set_boot_cpu(struct mk_ipi_directory_writer *writer,
                                   uint64_t cpu);
 
 /**
- * Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
- * has room for. Readers see the entry whole or not at all.
+ * Writes the entry of `record->instance`. `cpus` points to the physical ids of its `record->nr_cpus` CPUs, at most as many as an
+ * entry has room for. A reader gets either the old entry or the new one.
  *
  * Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
- * region belongs to another instance, and for a change that a live instance does not allow; -EPROTO if another entry cannot
- * be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
- * `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds instances that have not
- * followed. Context: any; one caller at a time.
+ * region belongs to another instance, and for a change that is not allowed while the instance is live; -EPROTO if the entry of
+ * another instance cannot be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
+ * `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances that have not
+ * followed the directory to this generation. Context: any; one caller at a time.
  *
  * Safety:
- * As `mk_ipi_directory_set_address`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
+ * As `mk_ipi_directory_set_address`. `record` is NULL, or points to a record. `cpus` is NULL, or points to `record->nr_cpus`
+ * ids.
  */
 int mk_ipi_directory_write(struct mk_ipi_directory_writer *writer,
                            const struct mk_ipi_record *record,
                            const uint64_t *cpus);
 
 /**
- * Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not.
+ * Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not refused.
  *
  * Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
  *
  * Safety:
- * As `mk_ipi_directory_set_address`; `conflict` is NULL or may be written.
+ * As `mk_ipi_directory_set_address`. `conflict` is NULL, or may be written.
  */
 int mk_ipi_directory_conflict(struct mk_ipi_directory_writer *writer,
                               struct mk_ipi_conflict *conflict);
 
 /**
- * Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
- * which has room for `room` ids. An entry has at most `MK_IPI_MAX_ENTRY_CPUS` CPUs. If `cpus` is NULL and `room` is 0, the CPUs
- * are not copied. `record->nr_cpus` is their number.
+ * Copies the entry of an instance from the directory at `memory`, and checks the copy. Stores the entry in `*record`, and the
+ * physical ids of its CPUs in `cpus`, which has room for `room` ids. `record->nr_cpus` is the number of CPUs, at most
+ * `MK_IPI_MAX_ENTRY_CPUS`. If `cpus` is NULL and `room` is 0, the CPUs are not copied.
  *
- * Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
- * -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
- * `room`; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
- * the content of `cpus` is undefined. Context: any.
+ * Returns 0; -EINVAL for null and misaligned pointers, for an id that is too large for this directory, and for too few bytes;
+ * -EPROTO if the memory holds no directory that this library can read, and if the entry is invalid or lists more CPUs than
+ * `room`; -ENODEV if the state of the entry is absent; -EAGAIN while the host changes the entry. After an error the content of
+ * `cpus` is undefined. Context: any.
  *
  * Safety:
- * `memory` is NULL or `len` bytes; `record` is NULL or may be written; `cpus` is NULL or has room for
- * `room`.
+ * `memory` is NULL, or points to `len` bytes. `record` is NULL, or may be written. `cpus` is NULL, or has room for `room` ids.
  */
 int mk_ipi_directory_read(const void *memory,
                           size_t len,
@@ -2007,36 +2071,39 @@ int mk_ipi_directory_read(const void *memory,
                           uint32_t room);
 
 /**
- * The generation of the directory at `memory`: a 32-bit number. Every change of an entry changes it.
+ * Reads the generation of the directory at `memory`: a 32-bit number, which the host changes after each change of an entry.
  *
- * Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+ * Returns the generation; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
- * As `mk_ipi_directory_read`.
+ * `memory` is NULL, or points to `len` bytes.
  */
-int64_t mk_ipi_directory_generation(const void *memory, size_t len);
+int64_t mk_ipi_directory_generation(const void *memory,
+                                    size_t len);
 
 /**
- * Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
+ * Stores in `*cpu` the physical id of the CPU that booted the machine. No kernel may stop this CPU.
  *
- * Returns 1 and the CPU; 0 if the host has not named it; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+ * Returns 1; 0 if the directory does not contain that id, and then `*cpu` is unchanged; -EINVAL and -EPROTO as
+ * `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
- * `memory` is NULL or `len` bytes; `cpu` is NULL or may be written.
+ * `memory` is NULL, or points to `len` bytes. `cpu` is NULL, or may be written.
  */
 int mk_ipi_directory_boot_cpu(const void *memory,
                               size_t len,
                               uint64_t *cpu);
 
 /**
- * Whether the instance is live, and `cpu` belongs to it, as the directory at `memory` says. For the operation
- * `peer_has_cpu`.
+ * Checks in the directory at `memory` whether the instance is live and has the CPU with physical id `cpu`. The operation
+ * `peer_has_cpu` can call it.
  *
- * Returns 1 if so, otherwise 0, also if the directory has no such entry, or the entry cannot be used; -EINVAL for NULL, an id
- * that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+ * Returns 1 if it has the CPU, otherwise 0. The result is also 0 if the directory has no such entry, or the entry is invalid.
+ * Returns -EINVAL for null and misaligned pointers, an id that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as
+ * `mk_ipi_directory_read`. Context: any.
  *
  * Safety:
- * As `mk_ipi_directory_read`.
+ * `memory` is NULL, or points to `len` bytes.
  */
 int mk_ipi_directory_has_cpu(const void *memory,
                              size_t len,
@@ -2044,19 +2111,19 @@ int mk_ipi_directory_has_cpu(const void *memory,
                              uint64_t cpu);
 
 /**
- * Adds the instance of an entry of the directory, in a kernel that does not follow the directory (`mk_ipi_follow`): a new
- * peer, or one that has restarted (destroy its former life first).
+ * Adds an instance as an entry of the directory describes it. For a kernel that does not call `mk_ipi_follow`. If the instance
+ * is in the table already, call `mk_ipi_destroy_instance` first.
  *
  * Returns as `mk_ipi_attach_instance`. Context: may sleep.
  *
  * Safety:
- * As `mk_ipi_identify`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
+ * As `mk_ipi_identify`. `record` is NULL, or points to a record. `cpus` is NULL, or points to `record->nr_cpus` ids.
  */
 int mk_ipi_attach_record(struct mk_ipi *mk,
                          const struct mk_ipi_record *record,
                          const uint64_t *cpus);
 
-/* Size, alignment and offsets, as the library was built. */
+/* The size, the alignment and the offsets of each struct, as in the library. */
 #ifdef __cplusplus
 #define MK_IPI_ASSERT(what) static_assert(what, #what)
 #elif __STDC_VERSION__ >= 201112L

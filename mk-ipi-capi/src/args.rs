@@ -8,15 +8,15 @@ use mk_ipi_core::abi::directory::{DirectoryError, MAX_ENTRY_CPUS};
 use mk_ipi_core::abi::{Errno, InstanceId, PhysAddr, PhysCpuId, PhysRange};
 use mk_ipi_core::sync::AtomicU64;
 
-/// The return value of a C call for a result.
+/// Turns a result into the return value of a C call: the number, or the negated error number.
 pub(crate) fn code(result: Result<c_int, Errno>) -> c_int {
     result.unwrap_or_else(Errno::to_c)
 }
 
-/// Mark of an error number whose reason is kept ([`Instance::because`]).
+/// A bit that is set in an error number after its reason was stored ([`Instance::because`]).
 pub(crate) const TOLD: c_int = 1 << 16;
 
-/// Calls `f` with the instance, and keeps its error.
+/// Calls `f` with the instance of the library. If `f` fails, stores the error for `mk_ipi_last_error`.
 pub(crate) fn call<'a, T>(
     at: Result<&'a Instance, Errno>,
     f: impl FnOnce(&'a Instance) -> Result<T, Errno>,
@@ -25,12 +25,12 @@ pub(crate) fn call<'a, T>(
     f(instance).map_err(|e| instance.keep_number(e))
 }
 
-/// The return value of a C call for a 32-bit number.
+/// Turns a result into the return value of a C call that returns a 32-bit number.
 pub(crate) fn wide_code(result: Result<u32, Errno>) -> i64 {
     result.map_or_else(|e| e.to_c().into(), i64::from)
 }
 
-/// The error number for a failure to open a directory.
+/// The error number of a C call that could not open a directory.
 pub(crate) const fn errno_of(error: DirectoryError) -> Errno {
     match error {
         DirectoryError::NoStamp(_) | DirectoryError::Version(_) => Errno::EPROTO,
@@ -38,22 +38,22 @@ pub(crate) const fn errno_of(error: DirectoryError) -> Errno {
     }
 }
 
-/// The instance id `id`.
+/// Checks an instance id from C. `EINVAL` if it is not 0 to 255.
 pub(crate) fn id_of(id: c_int) -> Result<InstanceId, Errno> {
     InstanceId::try_from(id).map_err(|e| e.errno())
 }
 
-/// A count, as a C call returns it.
+/// Turns a count into the return value of a C call. A count that does not fit becomes `c_int::MAX`.
 pub(crate) fn count_of(count: usize) -> c_int {
     c_int::try_from(count).unwrap_or(c_int::MAX)
 }
 
-/// A pointer to a result. `EINVAL` for NULL, and for a misaligned pointer.
+/// Checks a pointer to which a call writes a result. `EINVAL` for NULL, and for a misaligned pointer.
 pub(crate) fn place<T>(at: *mut T) -> Result<NonNull<T>, Errno> {
     NonNull::new(at).filter(|place| place.is_aligned()).ok_or(Errno::EINVAL)
 }
 
-/// A pointer to an optional result: as [`place`], but `None` for NULL.
+/// The same as [`place`], for a result that the caller may leave out: `None` for NULL.
 pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno> {
     if at.is_null() {
         return Ok(None);
@@ -61,11 +61,11 @@ pub(crate) fn place_if_wanted<T>(at: *mut T) -> Result<Option<NonNull<T>>, Errno
     place(at).map(Some)
 }
 
-/// Writes an optional result.
+/// Writes a result, unless the caller left it out.
 ///
 /// # Safety
 ///
-/// The place may be written.
+/// `place` may be written.
 pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
     if let Some(place) = place {
         // SAFETY: the caller; it is aligned (`place_if_wanted`).
@@ -73,22 +73,23 @@ pub(crate) unsafe fn put<T>(place: Option<NonNull<T>>, value: T) {
     }
 }
 
-/// The struct at `from`. `EINVAL` for NULL, and for a misaligned pointer.
+/// A reference to the struct at `from`. `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
-/// `from` is NULL, or a `T` that is not written during `'a`.
+/// `from` is NULL, or points to a `T` that is not written during `'a`.
 pub(crate) unsafe fn given<'a, T>(from: *const T) -> Result<&'a T, Errno> {
     let from = place(from.cast_mut())?;
     // SAFETY: not NULL and aligned, so a `T` (the caller).
     Ok(unsafe { from.as_ref() })
 }
 
-/// The list of CPUs from C. It has at most as many as an entry of the directory.
+/// The list of `count` CPUs at `from`. `EINVAL` for NULL, for a misaligned pointer, and for more CPUs than an entry of the
+/// directory can have.
 ///
 /// # Safety
 ///
-/// `from` is NULL or holds `count`, which are not written during `'a`.
+/// `from` is NULL, or points to `count` ids that are not written during `'a`.
 pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [PhysCpuId], Errno> {
     let from = place(from.cast_mut().cast::<PhysCpuId>())?;
     if count > MAX_ENTRY_CPUS {
@@ -98,37 +99,37 @@ pub(crate) unsafe fn cpus_at<'a>(from: *const u64, count: u32) -> Result<&'a [Ph
     Ok(unsafe { core::slice::from_raw_parts(from.as_ptr(), count as usize) })
 }
 
-/// Space for CPUs at `to`, at most as many as an entry can have, filled with 0.
+/// The array at `to`, for at most `room` CPUs, and at most as many as an entry of the directory can have. It is filled with 0.
 ///
 /// # Safety
 ///
-/// `to` is NULL or has room for `room`, which only the caller uses during `'a`.
+/// `to` is NULL, or points to an array of `room` ids that only the caller uses during `'a`.
 pub(crate) unsafe fn room_at<'a>(to: *mut u64, room: u32) -> Result<&'a mut [PhysCpuId], Errno> {
     let to = place(to.cast::<PhysCpuId>())?.as_ptr();
     let room = room.min(MAX_ENTRY_CPUS) as usize;
-    // SAFETY: not NULL and aligned, so there is room (the caller); a `PhysCpuId` is a `u64`, and 0 is one.
+    // SAFETY: not NULL and aligned, so it has `room` ids (the caller); a `PhysCpuId` is a `u64`, and 0 is one.
     unsafe {
         to.write_bytes(0, room);
         Ok(core::slice::from_raw_parts_mut(to, room))
     }
 }
 
-/// The words at `memory`.
+/// The 64-bit words in `len` bytes at `memory`. `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
-/// `memory` is NULL or `len` bytes that stay mapped for `'a`, and that this kernel accesses through this
-/// library only.
+/// `memory` is NULL, or points to `len` bytes that stay mapped for `'a`, and that this kernel accesses only through this
+/// library.
 pub(crate) unsafe fn words_at<'a>(memory: *const c_void, len: usize) -> Result<&'a [AtomicU64], Errno> {
     let words = place(memory.cast_mut().cast::<AtomicU64>())?;
     if isize::try_from(len).is_err() {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: not NULL, so `len` bytes (the caller), aligned; atomics may be shared with other writers.
+    // SAFETY: not NULL, so there are `len` bytes (the caller). They are aligned. Other kernels may write atomics meanwhile.
     Ok(unsafe { core::slice::from_raw_parts(words.as_ptr(), len >> 3) })
 }
 
-/// The region from C. `None` if address and length are 0.
+/// The region that C describes by its address and length. `None` if both are 0.
 pub(crate) fn region_of(start: u64, len: u64) -> Result<Option<PhysRange>, Errno> {
     match (start, len) {
         (0, 0) => Ok(None),

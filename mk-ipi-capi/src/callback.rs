@@ -21,7 +21,7 @@ pub(crate) enum Call {
     Message(unsafe extern "C" fn(*const mk_ipi_message, *mut c_void)),
 }
 
-// SAFETY: the header requires that any CPU may call a registered function with its context.
+// SAFETY: the header requires of the caller that any CPU may call a registered function with its context.
 unsafe impl Send for CHandler {}
 // SAFETY: as above.
 unsafe impl Sync for CHandler {}
@@ -29,23 +29,23 @@ unsafe impl Sync for CHandler {}
 impl Handler for CHandler {
     fn handle(&self, message: &Message<'_>) {
         match self.call {
-            // The struct has no room for more, and a partial message is useless.
+            // `mk_ipi_data` has room for 256 bytes only. A handler must not get a part of a message.
             Call::Data(_) if message.payload().len() > MK_MAX_DATA_SIZE => {}
             Call::Data(call) => {
                 let mut data = data_of(message);
-                // SAFETY: the kernel's own function and context; `data` is there until it returns.
+                // SAFETY: the kernel registered this function and its context. `data` exists until the function returns.
                 unsafe { call(&mut data, self.ctx) };
             }
             Call::Message(call) => {
                 let message = message_of(message);
-                // SAFETY: as above, and so is the payload.
+                // SAFETY: as above. The payload exists until the function returns, too.
                 unsafe { call(&message, self.ctx) };
             }
         }
     }
 }
 
-/// The first 256 bytes of a message.
+/// Copies a message into the struct of RFC v2. The payload has at most 256 bytes.
 fn data_of(message: &Message<'_>) -> mk_ipi_data {
     let payload = message.payload();
     let mut data = mk_ipi_data {
@@ -60,7 +60,7 @@ fn data_of(message: &Message<'_>) -> mk_ipi_data {
     data
 }
 
-/// A message as C sees it. It is valid as long as `message`.
+/// The struct that C callbacks get for a message. It points into `message`, and is valid as long as `message` exists.
 pub(crate) fn message_of(message: &Message<'_>) -> mk_ipi_message {
     let payload = message.payload();
     mk_ipi_message {

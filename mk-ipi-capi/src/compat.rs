@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calls of generation RFC v2, with their C names and results. They work on the default instance.
+//! The calls of generation RFC v2, with the names and results of the Linux patch. They use the default instance of the library.
 
 use crate::args::{call, code, id_of, place};
 use crate::early;
@@ -12,12 +12,12 @@ use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use mk_ipi_core::abi::{Errno, MessageType};
 use mk_ipi_core::{LookupError, SendError};
 
-/// Registers `callback` for messages of type `ipi_type`. It is called with `ctx`. A type may have several callbacks,
-/// which are called in no defined order. Without a default instance the registration waits, and begins with the next
-/// `mk_ipi_set_default`, so that the order in which parts of a kernel start does not matter.
+/// Registers `callback` for messages of type `ipi_type`. The callback gets `ctx`. A type may have several callbacks. The order
+/// in which they are called is not defined. If there is no default instance, the registration waits until the next
+/// `mk_ipi_set_default`. So the parts of a kernel can start in any order.
 ///
-/// Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` are registered or wait. Context: any but NMI,
-/// callbacks included.
+/// Returns a handle; NULL for a null callback, or if `MK_IPI_MAX_HANDLERS` callbacks are registered or wait. Context: any but
+/// NMI. Callbacks may call it.
 ///
 /// # Safety
 ///
@@ -37,9 +37,9 @@ pub unsafe extern "C" fn multikernel_register_handler(
 
 /// Ends a registration: when this returns, the callback is not running and will not run again.
 ///
-/// NULL, a handle that was unregistered before, and a handle of another instance of the library change nothing. A call on a CPU
-/// that runs a callback changes nothing either, because it would wait for itself. The callback stays registered, and a line in
-/// the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
+/// The call does nothing for NULL, for a handle that was unregistered before, and for a handle of another instance of the
+/// library. It also does nothing on a CPU that runs a callback or has a poller, because it would wait for itself. The callback
+/// stays registered, and a line in the kernel's log says so. Context: may sleep (waits for callbacks on other CPUs); not in
 /// interrupt context.
 #[no_mangle]
 pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
@@ -54,17 +54,19 @@ pub extern "C" fn multikernel_unregister_handler(handler: *mut mk_ipi_handler) {
     };
     let ended = call(Ok(instance), |instance| unregister(instance, handler));
     if ended == Err(Errno::EDEADLK) {
-        instance.end.platform().log(c"mk_ipi: a handler cannot be unregistered inside a callback");
+        instance.end.platform().log(
+            c"mk_ipi: a handler cannot be unregistered inside a callback, or on a CPU that has a poller",
+        );
     }
 }
 
-/// Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. A null `data` with a size sends
-/// zeros.
+/// Sends `data_size` bytes, at most 256, to the doorbell CPU of an instance. If `data` is NULL, sends `data_size` zeros.
 ///
 /// Returns 0; -EINVAL for an unknown instance and for more than 256 bytes; -ENODEV if the instance has no region. For a message
-/// of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. Results that the patch does not have:
-/// -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native link, -ENXIO if the doorbell cannot reach the CPU (nothing was
-/// sent). If the message was stored and the doorbell failed, it returns 0: see `mk_ipi_send`. Context: any but NMI.
+/// of 0 bytes it returns 0, and nothing is sent. Only the low 32 bits of `type` are sent. It also returns
+/// errors that the patch does not have, and then nothing was sent: -EBUSY on exclusive slots, -ENOSPC and -EAGAIN on the native
+/// link, -ENXIO if the doorbell cannot reach the CPU, and the other errors of `mk_ipi_send`. If the message was stored and the
+/// doorbell failed, it returns 0 (`mk_ipi_send` says why). Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -101,7 +103,7 @@ fn send<'a>(
         return Ok(0);
     }
     let payload = if zeros { ZEROS.get(..size).ok_or(Errno::EINVAL)? } else { payload()? };
-    #[expect(clippy::cast_possible_truncation, reason = "as this generation's senders do")]
+    #[expect(clippy::cast_possible_truncation, reason = "the Linux patch also sends the low 32 bits only")]
     let ty = MessageType(ty as u32);
     match instance.end.send_held(&found, ty, payload) {
         Err(SendError::Instance(LookupError::Destroyed)) => Err(Errno::EINVAL),
@@ -111,10 +113,10 @@ fn send<'a>(
 
 static ZEROS: [u8; MK_MAX_DATA_SIZE] = [0; MK_MAX_DATA_SIZE];
 
-/// Handles a doorbell: takes the message in this CPU's slot, if any, and schedules the deferred work.
+/// Handles a doorbell of the default instance, as `mk_ipi_interrupt` does. Does nothing if there is no default instance.
 ///
-/// Call it in the vector's handler, after the EOI. Without a default instance or a region of its own it does
-/// nothing. Context: interrupts off; not NMI.
+/// Call it in the interrupt handler of the doorbell's vector, after the interrupt was acknowledged. Context: interrupts off; not
+/// NMI.
 #[no_mangle]
 pub extern "C" fn generic_multikernel_interrupt() {
     if let Ok(instance) = default() {
@@ -132,14 +134,14 @@ pub extern "C" fn mk_send_pfn(instance_id: c_int, pfn: c_ulong) -> c_int {
     code(call(default(), |mk| send(mk, instance_id, false, bytes.len(), || Ok(&bytes), ty)))
 }
 
-/// Stores the page frame number that a message carries in `*out_pfn`.
+/// Reads the page frame number in a message, and stores it in `*out_pfn`.
 ///
-/// Returns 0; -EINVAL for null pointers, another type, or a size that is not that of an `unsigned long`; then
-/// `*out_pfn` is unchanged. Context: any.
+/// Returns 0; -EINVAL for null and misaligned pointers, for a message of another type, and for a message whose size is not that
+/// of an `unsigned long`. After an error `*out_pfn` is unchanged. Context: any.
 ///
 /// # Safety
 ///
-/// `data` is NULL or a message, `out_pfn` is NULL or may be written.
+/// `data` is NULL, or points to a message. `out_pfn` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_receive_pfn(data: *mut mk_ipi_data, out_pfn: *mut c_ulong) -> c_int {
     let Ok(place) = place(out_pfn) else { return Errno::EINVAL.to_c() };
@@ -151,13 +153,14 @@ pub unsafe extern "C" fn mk_receive_pfn(data: *mut mk_ipi_data, out_pfn: *mut c_
     }))
 }
 
-/// Maps the page that a message names, 4096 bytes, write-back cached, if the kernel lets peers share it.
+/// Maps the page of 4096 bytes that a message names, write-back cached. The operation `peer_may_share` must allow it.
 ///
-/// Returns the address, or NULL. Context: may sleep, so a callback should copy the message, and map the page later.
+/// Returns the address; NULL after any error. Context: may sleep. So a callback must not call it: it should copy the message, and
+/// map the page later.
 ///
 /// # Safety
 ///
-/// `data` is NULL or a message.
+/// `data` is NULL, or points to a message.
 #[no_mangle]
 pub unsafe extern "C" fn mk_receive_map_page(data: *mut mk_ipi_data) -> *mut c_void {
     // SAFETY: the caller.
@@ -165,12 +168,12 @@ pub unsafe extern "C" fn mk_receive_map_page(data: *mut mk_ipi_data) -> *mut c_v
     page.unwrap_or(core::ptr::null_mut())
 }
 
-/// Undoes `mk_receive_map_page`; NULL is a no-op. (In the patch this is a macro.) Context: may sleep.
+/// Unmaps a page that `mk_receive_map_page` mapped. Does nothing for NULL. (In the patch this is a macro.) Context: may sleep.
 ///
 /// # Safety
 ///
-/// `page` is NULL or what `mk_receive_map_page` gave, unmapped once and not used again; the default instance
-/// is still the same.
+/// `page` is NULL, or an address that `mk_receive_map_page` returned. It is unmapped only once, and not used afterwards. The
+/// default instance has not changed since the page was mapped.
 #[no_mangle]
 pub unsafe extern "C" fn mk_receive_unmap_page(page: *mut c_void) {
     if let Ok(instance) = default() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory of instances. The host writes it, all others read it.
+//! The directory of instances. The host writes it. All kernels read it.
 
 use crate::args::{
     call, code, cpus_at, errno_of, given, id_of, place, region_of, room_at, wide_code, words_at,
@@ -32,7 +32,7 @@ impl core::fmt::Debug for mk_ipi_directory_writer {
 
 type Writer = DirectoryWriter<'static, AtomicU64>;
 
-/// The content of the storage.
+/// The content of a `struct mk_ipi_directory_writer`.
 struct Place {
     writer: Option<Writer>,
     /// Why the last write was refused.
@@ -51,10 +51,8 @@ const fn errno_of_entry(error: EntryError) -> Errno {
     }
 }
 
-/// Bytes of a directory with `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1 to 1024). 0 if a
-/// number is out of bounds.
-///
-/// Context: any.
+/// Returns how many bytes a directory needs for `nr_instances` entries (1 to 256), each with room for `cpus_per_instance` CPUs (1
+/// to 1024); 0 if a number is out of bounds. Context: any.
 #[no_mangle]
 pub extern "C" fn mk_ipi_directory_size(nr_instances: u32, cpus_per_instance: u32) -> u64 {
     match DirectoryHeader::new(nr_instances, cpus_per_instance) {
@@ -63,7 +61,7 @@ pub extern "C" fn mk_ipi_directory_size(nr_instances: u32, cpus_per_instance: u3
     }
 }
 
-/// Puts the writer that `make` returns for the words at `memory` into `writer`.
+/// Calls `make` with the words at `memory`, and stores the writer that it returns in `writer`.
 ///
 /// # Safety
 ///
@@ -84,14 +82,14 @@ unsafe fn make_writer(
     }))
 }
 
-/// Makes an empty directory in `len` bytes at `memory`, 8-byte aligned, which no kernel reads yet, and a writer
-/// for it. For the host.
+/// Makes an empty directory in the `len` bytes at `memory`, and a writer for it. `memory` is 8-byte aligned, and no kernel reads
+/// it yet. For the host.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, counts out of bounds, or too few bytes. Context: any.
 ///
 /// # Safety
 ///
-/// `writer` is NULL or may be written; `memory` is NULL or `len` bytes that stay mapped as long as the writer
+/// `writer` is NULL, or may be written. `memory` is NULL, or points to `len` bytes that stay mapped as long as the writer
 /// is used.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_create(
@@ -106,14 +104,14 @@ pub unsafe extern "C" fn mk_ipi_directory_create(
     unsafe { make_writer(writer, memory, len, create) }
 }
 
-/// Makes a writer for the directory at `memory`, which a former life of the host made. Its entries stay.
+/// Makes a writer for the directory at `memory`, which a former life of the host made. The entries of the directory stay.
 ///
-/// Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if there is no directory that this
+/// Returns 0; -EINVAL for null and misaligned pointers, or too few bytes; -EPROTO if the memory holds no directory that this
 /// library can read. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_create`; no other writer uses the directory any more.
+/// As `mk_ipi_directory_create`. No other writer uses the directory any more.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_take_over(
     writer: *mut mk_ipi_directory_writer,
@@ -124,18 +122,18 @@ pub unsafe extern "C" fn mk_ipi_directory_take_over(
     unsafe { make_writer(writer, memory, len, |words| DirectoryWriter::take_over(words).map_err(errno_of)) }
 }
 
-/// The content of a writer's storage.
+/// The content of the storage at `writer`. `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
-/// `writer` is NULL, or a call that makes a writer wrote it, and only this call uses it during `'a`.
+/// `writer` is NULL, or points to a writer that `make_writer` stored. Only this call uses it during `'a`.
 unsafe fn writer_at<'a>(writer: *mut mk_ipi_directory_writer) -> Result<&'a mut Place, Errno> {
     let mut place = place(writer)?.cast::<Place>();
-    // SAFETY: not NULL, so made, and used by one caller at a time (the caller).
+    // SAFETY: not NULL, so it holds a writer, and only this call uses it (the caller).
     Ok(unsafe { place.as_mut() })
 }
 
-/// Replaces the writer at `writer` by the one that `change` makes from it.
+/// Calls `change` with the writer at `writer`, and stores the writer that it returns in its place.
 ///
 /// # Safety
 ///
@@ -150,15 +148,15 @@ unsafe fn change_writer(
     Ok(0)
 }
 
-/// Stores the physical address of the directory. From then on no region may overlap it. Call it before any kernel
-/// reads the directory.
+/// Stores the physical address of the directory in the directory. From then on `mk_ipi_directory_write` refuses regions that
+/// overlap the directory. Call it before any kernel reads the directory.
 ///
-/// Returns 0; -EINVAL for NULL, and for an address that is 0, not on a page boundary, or too large for any CPU. Context:
-/// any; one caller at a time.
+/// Returns 0; -EINVAL for null and misaligned pointers, and for an address that is 0, not on a page boundary, or not below 2^52.
+/// Context: any; one caller at a time.
 ///
 /// # Safety
 ///
-/// `writer` is NULL or from `mk_ipi_directory_create` or `mk_ipi_directory_take_over`.
+/// `writer` is NULL, or points to a writer that `mk_ipi_directory_create` or `mk_ipi_directory_take_over` made.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_set_address(
     writer: *mut mk_ipi_directory_writer,
@@ -172,9 +170,10 @@ pub unsafe extern "C" fn mk_ipi_directory_set_address(
     code(unsafe { change_writer(writer, |writer| writer.at(phys)) })
 }
 
-/// Stores which CPU booted the machine. No kernel may stop that CPU. Call it before any kernel reads the directory.
+/// Stores in the directory which CPU booted the machine: its physical id. No kernel may stop that CPU. Call it before any kernel
+/// reads the directory.
 ///
-/// Returns 0; -EINVAL for NULL, and for 2^64 - 1. Context: any; one caller at a time.
+/// Returns 0; -EINVAL for null and misaligned pointers, and for the id 2^64 - 1. Context: any; one caller at a time.
 ///
 /// # Safety
 ///
@@ -191,18 +190,19 @@ pub unsafe extern "C" fn mk_ipi_directory_set_boot_cpu(
     code(unsafe { change_writer(writer, |writer| writer.boot_cpu(PhysCpuId(cpu))) })
 }
 
-/// Writes the entry of `record->instance`. `cpus` holds its `record->nr_cpus` CPUs, at most as many as the directory
-/// has room for. Readers see the entry whole or not at all.
+/// Writes the entry of `record->instance`. `cpus` points to the physical ids of its `record->nr_cpus` CPUs, at most as many as an
+/// entry has room for. A reader gets either the old entry or the new one.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers, and for an entry that readers would refuse; -EBUSY if a CPU or the
-/// region belongs to another instance, and for a change that a live instance does not allow; -EPROTO if another entry cannot
-/// be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
-/// `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds instances that have not
-/// followed. Context: any; one caller at a time.
+/// region belongs to another instance, and for a change that is not allowed while the instance is live; -EPROTO if the entry of
+/// another instance cannot be read. After an error nothing was written, and `mk_ipi_directory_conflict` says why. After success
+/// `mk_ipi_directory_generation` returns the new generation. Pass it to `mk_ipi_behind`, which finds the instances that have not
+/// followed the directory to this generation. Context: any; one caller at a time.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_set_address`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
+/// As `mk_ipi_directory_set_address`. `record` is NULL, or points to a record. `cpus` is NULL, or points to `record->nr_cpus`
+/// ids.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_write(
     writer: *mut mk_ipi_directory_writer,
@@ -248,13 +248,13 @@ fn conflict_of(error: WriteError) -> mk_ipi_conflict {
     }
 }
 
-/// Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not.
+/// Stores in `*conflict` why the last `mk_ipi_directory_write` was refused; `MK_IPI_CONFLICT_NONE` if it was not refused.
 ///
 /// Returns 0; -EINVAL for null and misaligned pointers. Context: any; one caller at a time.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_set_address`; `conflict` is NULL or may be written.
+/// As `mk_ipi_directory_set_address`. `conflict` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_conflict(
     writer: *mut mk_ipi_directory_writer,
@@ -315,19 +315,18 @@ unsafe fn read<R>(
     f(&Directory::open(words).map_err(errno_of)?)
 }
 
-/// Copies and checks an instance's entry in the directory at `memory`. Stores it in `*record`, and its CPUs in `cpus`,
-/// which has room for `room` ids. An entry has at most `MK_IPI_MAX_ENTRY_CPUS` CPUs. If `cpus` is NULL and `room` is 0, the CPUs
-/// are not copied. `record->nr_cpus` is their number.
+/// Copies the entry of an instance from the directory at `memory`, and checks the copy. Stores the entry in `*record`, and the
+/// physical ids of its CPUs in `cpus`, which has room for `room` ids. `record->nr_cpus` is the number of CPUs, at most
+/// `MK_IPI_MAX_ENTRY_CPUS`. If `cpus` is NULL and `room` is 0, the CPUs are not copied.
 ///
-/// Returns 0; -EINVAL for null and misaligned pointers, an id that the directory has no entry for, or too few bytes;
-/// -EPROTO if there is no directory that this library can read, or the entry is invalid or lists more CPUs than
-/// `room`; -ENODEV if no instance has that id; -EAGAIN while the host changes the entry. After an error
-/// the content of `cpus` is undefined. Context: any.
+/// Returns 0; -EINVAL for null and misaligned pointers, for an id that is too large for this directory, and for too few bytes;
+/// -EPROTO if the memory holds no directory that this library can read, and if the entry is invalid or lists more CPUs than
+/// `room`; -ENODEV if the state of the entry is absent; -EAGAIN while the host changes the entry. After an error the content of
+/// `cpus` is undefined. Context: any.
 ///
 /// # Safety
 ///
-/// `memory` is NULL or `len` bytes; `record` is NULL or may be written; `cpus` is NULL or has room for
-/// `room`.
+/// `memory` is NULL, or points to `len` bytes. `record` is NULL, or may be written. `cpus` is NULL, or has room for `room` ids.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_read(
     memory: *const c_void,
@@ -353,26 +352,27 @@ pub unsafe extern "C" fn mk_ipi_directory_read(
     code(unsafe { read(memory, len, find) })
 }
 
-/// The generation of the directory at `memory`: a 32-bit number. Every change of an entry changes it.
+/// Reads the generation of the directory at `memory`: a 32-bit number, which the host changes after each change of an entry.
 ///
-/// Returns that number; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+/// Returns the generation; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_read`.
+/// `memory` is NULL, or points to `len` bytes.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_generation(memory: *const c_void, len: usize) -> i64 {
     // SAFETY: the caller.
     wide_code(unsafe { read(memory, len, |directory| Ok(directory.generation())) })
 }
 
-/// Stores in `*cpu` the physical id of the CPU that booted the machine, if the host has named it. No kernel may stop it.
+/// Stores in `*cpu` the physical id of the CPU that booted the machine. No kernel may stop this CPU.
 ///
-/// Returns 1 and the CPU; 0 if the host has not named it; -EINVAL and -EPROTO as `mk_ipi_directory_read`. Context: any.
+/// Returns 1; 0 if the directory does not contain that id, and then `*cpu` is unchanged; -EINVAL and -EPROTO as
+/// `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///
-/// `memory` is NULL or `len` bytes; `cpu` is NULL or may be written.
+/// `memory` is NULL, or points to `len` bytes. `cpu` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
     memory: *const c_void,
@@ -390,15 +390,16 @@ pub unsafe extern "C" fn mk_ipi_directory_boot_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Whether the instance is live, and `cpu` belongs to it, as the directory at `memory` says. For the operation
-/// `peer_has_cpu`.
+/// Checks in the directory at `memory` whether the instance is live and has the CPU with physical id `cpu`. The operation
+/// `peer_has_cpu` can call it.
 ///
-/// Returns 1 if so, otherwise 0, also if the directory has no such entry, or the entry cannot be used; -EINVAL for NULL, an id
-/// that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as `mk_ipi_directory_read`. Context: any.
+/// Returns 1 if it has the CPU, otherwise 0. The result is also 0 if the directory has no such entry, or the entry is invalid.
+/// Returns -EINVAL for null and misaligned pointers, an id that is not 0 to 255, or too few bytes; -EPROTO and -EAGAIN as
+/// `mk_ipi_directory_read`. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_directory_read`.
+/// `memory` is NULL, or points to `len` bytes.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_directory_has_cpu(
     memory: *const c_void,
@@ -413,14 +414,14 @@ pub unsafe extern "C" fn mk_ipi_directory_has_cpu(
     code(unsafe { read(memory, len, find) })
 }
 
-/// Adds the instance of an entry of the directory, in a kernel that does not follow the directory (`mk_ipi_follow`): a new
-/// peer, or one that has restarted (destroy its former life first).
+/// Adds an instance as an entry of the directory describes it. For a kernel that does not call `mk_ipi_follow`. If the instance
+/// is in the table already, call `mk_ipi_destroy_instance` first.
 ///
 /// Returns as `mk_ipi_attach_instance`. Context: may sleep.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `record` is NULL or a record; `cpus` is NULL or holds `record->nr_cpus`.
+/// As `mk_ipi_identify`. `record` is NULL, or points to a record. `cpus` is NULL, or points to `record->nr_cpus` ids.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_attach_record(
     mk: *mut mk_ipi,

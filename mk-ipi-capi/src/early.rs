@@ -10,17 +10,21 @@ use core::mem::MaybeUninit;
 use mk_ipi_core::abi::Errno;
 use mk_ipi_core::sync::{spin_hint, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
-/// States of an entry, in bits 7..0 of its word. Bits 63..8 count its registrations.
+// The states of an entry. They are in bits 7..0 of its word. Bits 63..8 count how often the entry was freed.
+
+/// The entry holds no handler.
 const FREE: u64 = 0;
 /// A call writes or reads the waiting handler.
 const CHANGING: u64 = 1;
-/// The handler waits for an instance.
+/// The entry holds a handler that waits for a default instance.
 const WAITING: u64 = 2;
-/// The handler is registered with an instance.
+/// The handler of the entry is registered with an instance of the library.
 const REGISTERED: u64 = 3;
+/// The bits of the state.
 const STATE: u64 = 0xff;
 
-/// A handle of this table is a number: 63..16 count, 9..2 index, 1..0 are 2. Handles of instances are odd.
+/// A handle of this table is a number: bits 63..16 are the count of the entry, 9..2 its index, and 1..0 have this value. Handles
+/// that an instance of the library made are odd.
 const KIND: u64 = 2;
 const COUNT_SHIFT: u32 = 16;
 /// The bits of the count that fit into a handle.
@@ -34,11 +38,13 @@ struct Waiting {
     ctx: *mut c_void,
 }
 
-/// INVARIANT: `waiting` is written, and read, by the call that has set [`CHANGING`]. In [`WAITING`] it is initialized.
+/// A place for one handler.
+///
+/// INVARIANT: only the call that has set [`CHANGING`] writes and reads `waiting`. In the state [`WAITING`] it is initialized.
 struct Entry {
     word: AtomicU64,
     waiting: UnsafeCell<MaybeUninit<Waiting>>,
-    /// [`REGISTERED`]: the instance's handle, a number.
+    /// In the state [`REGISTERED`]: the handle that the instance of the library made. It is a number, not an address.
     handle: AtomicUsize,
 }
 
@@ -56,20 +62,21 @@ static TABLE: [Entry; MK_IPI_MAX_HANDLERS] = [const {
 const _: () = assert!(MK_IPI_MAX_HANDLERS <= 0x100 && size_of::<usize>() == 8);
 
 impl Entry {
-    /// Sets the state, if the word is still `word`.
+    /// Sets the state if the word is still `word`. Returns whether it was.
     fn change(&self, word: u64, state: u64) -> bool {
         // SYNC POINT: early-handler (acquire and release); SeqCst: either a registration sees the default instance, or
         // `mk_ipi_set_default` sees the registration.
         self.word.compare_exchange(word, (word & !STATE) | state, Ordering::SeqCst).is_ok()
     }
 
-    /// Leaves [`CHANGING`].
+    /// Replaces the state [`CHANGING`] by `state`.
     fn leave(&self, word: u64, state: u64) {
         // SYNC POINT: early-handler (release)
         self.word.store((word & !STATE) | state, Ordering::SeqCst);
     }
 
-    /// Frees the entry. Handles of this registration are stale from now on.
+    /// Frees the entry if its word is still `word`. Returns whether it was. From then on the handle of the former handler is
+    /// refused.
     fn free(&self, word: u64) -> bool {
         // SYNC POINT: early-handler (release)
         self.word.compare_exchange(word, (word & !STATE).wrapping_add(STATE + 1), Ordering::SeqCst).is_ok()
@@ -88,10 +95,10 @@ pub(crate) fn register(
         if word & STATE != FREE || !entry.change(word, CHANGING) {
             continue;
         }
-        // SAFETY: we have set `CHANGING` (INVARIANT).
+        // SAFETY: this call has set `CHANGING` (INVARIANT).
         entry.waiting.with_mut(|at| _ = unsafe { (*at).write(Waiting { ty, callback, ctx }) });
         entry.leave(word, WAITING);
-        // An instance may have become the default one meanwhile, without seeing this handler.
+        // Meanwhile another CPU may have set a default instance, before this handler was in the table.
         if let Ok(instance) = default() {
             _ = hand_over(instance);
         }
@@ -101,7 +108,7 @@ pub(crate) fn register(
     Err(Errno::ENOMEM)
 }
 
-/// Registers all waiting handlers with `instance`. `ENOMEM` if it has no room for all; the others keep waiting.
+/// Registers all waiting handlers with `instance`. `ENOMEM` if it has no room for some of them. These continue to wait.
 pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
     let mut done = Ok(());
     for entry in &TABLE {
@@ -110,7 +117,7 @@ pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
         if word & STATE != WAITING || !entry.change(word, CHANGING) {
             continue;
         }
-        // SAFETY: it was `WAITING`, so it is initialized, and we have set `CHANGING` (INVARIANT).
+        // SAFETY: the state was `WAITING`, so it is initialized, and this call has set `CHANGING` (INVARIANT).
         let Waiting { ty, callback, ctx } = entry.waiting.with(|at| unsafe { (*at).assume_init_read() });
         match register_data(instance, ty, Some(callback), ctx) {
             Ok(handle) => {
@@ -126,12 +133,13 @@ pub(crate) fn hand_over(instance: &Instance) -> Result<(), Errno> {
     done
 }
 
-/// Whether `handler` is a handle of this table.
+/// Whether this table made the handle.
 pub(crate) fn is_early(handler: *mut mk_ipi_handler) -> bool {
     handler.addr() as u64 & 3 == KIND
 }
 
-/// Ends a registration of this table. If it was handed over, `instance` has it.
+/// Ends the registration of a handle that this table made. If the handler was registered with an instance of the library
+/// meanwhile, it is unregistered there: `instance` must be that instance.
 pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let number = handler.addr() as u64;
     let entry = TABLE.get(((number >> 2) & 0x3fff) as usize).ok_or(Errno::EINVAL)?;
@@ -149,13 +157,13 @@ pub(crate) fn unregister(instance: Option<&Instance>, handler: *mut mk_ipi_handl
                 entry.free(word);
                 return Ok(ended);
             }
-            // Another CPU is handing it over.
+            // Another CPU is registering the handler with an instance.
             _ => spin_hint(),
         }
     }
 }
 
-/// Frees the entries that were handed over to `instance`. Their handlers end with it.
+/// Frees the entries whose handlers are registered with `instance`, which ends.
 pub(crate) fn forget(instance: &Instance) {
     for entry in &TABLE {
         // SYNC POINT: early-handler (acquire)

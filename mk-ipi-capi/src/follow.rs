@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following the directory: instances are added, removed and changed while this kernel runs.
+//! Following the directory: applying its changes while this kernel runs.
 
 use crate::args::{call, code, count_of, wide_code};
 use crate::instance::{at, mk_ipi};
@@ -12,20 +12,23 @@ use mk_ipi_core::abi::Errno;
 use mk_ipi_core::Followed;
 
 /// Applies the changes of the directory since the last call, or since `mk_ipi_start` or `mk_ipi_join`: adds new instances,
-/// removes those whose region ends, and rings according to the new entries. Calls
-/// `callback`, unless that is NULL, with `ctx` for every change.
+/// removes instances whose region ends, and uses the doorbells that the directory names now. Calls `callback`, unless it is NULL,
+/// with `ctx` for every change.
 ///
-/// Returns the generation of the directory. From then on all our lanes name it. So the host knows (`mk_ipi_behind`) that this
-/// kernel rings no CPU, and uses no region, that only an older generation named. -EINVAL if `mk` is not an instance of the
-/// library; -ENODEV without a directory; -EAGAIN while the host changes it, or a CPU of ours still rings by an old entry;
-/// -EBUSY while calls use an instance that must be removed: the other changes were applied, call again.
+/// Returns the generation of the directory. From then on all our lanes contain this number. So the host knows (`mk_ipi_behind`)
+/// that this kernel does not ring a CPU, and does not use a region, that only an older generation named. -EINVAL if `mk` is not
+/// an instance of the library; -ENODEV if there is no directory, or the entry of an instance in the table is invalid; -EAGAIN
+/// while the host changes an entry, while a CPU of ours is ringing a doorbell of a former entry, and if another call of this
+/// runs or an instance was added meanwhile; -EBUSY while calls use an instance that must be removed. After these errors the other
+/// changes were applied: call again.
 ///
-/// Context: may sleep; one caller at a time. Call it periodically (it is one load if nothing has changed), and after
-/// `MK_IPI_EVENT_READ_DIRECTORY`, but not in that callback. The callback may send and register, and must not end `mk`.
+/// Context: may sleep; one caller at a time. Call it periodically: if nothing has changed, it takes one load. Call it also after
+/// `MK_IPI_EVENT_READ_DIRECTORY`, but not from the operation that reports this event. `callback` may send and register, and must
+/// not call `mk_ipi_fini`.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `callback` may be called with `ctx`.
+/// As `mk_ipi_identify`. `callback` may be called with `ctx`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_follow(
     mk: *mut mk_ipi,
@@ -56,13 +59,13 @@ pub unsafe extern "C" fn mk_ipi_follow(
     }))
 }
 
-/// Finds instances that say that they have our native region mapped, but have not followed the directory to
-/// `generation`. They can still ring a CPU, or use a region, that only an older generation named. The host calls this before it
-/// gives a CPU or a region to another instance. Calls `callback`, unless that is NULL, with `ctx` for each such instance.
+/// Finds instances that have our native region mapped, as they say there, and that have not followed the directory to
+/// `generation`. Such an instance can still ring a CPU, or use a region, that only an older generation named. The host calls this
+/// before it gives a CPU or a region to another instance. Calls `callback`, unless it is NULL, with `ctx` for each such instance.
 ///
-/// The words of a killed life stay, so it is found too; only the host knows whether its CPUs have stopped. Returns the number
-/// of instances found; -EINVAL if `mk` is not an instance of the library, or has no native region of its own. Context: any but
-/// NMI; looks at all lanes.
+/// A life that was killed is found too, because what it wrote into our region stays. Only the host knows whether the CPUs of that
+/// life have stopped. Returns the number of instances found; -EINVAL if `mk` is not an instance of the library, or has no native
+/// region of its own. Context: any but NMI. It reads all lanes.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handlers: C functions by message type.
+//! Handlers: C functions that are registered for a message type.
 
 use crate::args::{call, code, place};
 use crate::callback::{CHandler, Call};
@@ -11,9 +11,12 @@ use core::ffi::{c_int, c_void};
 use mk_ipi_core::abi::{Errno, MessageType};
 use mk_ipi_core::UnregisterError;
 
-/// Bits of a handle, which is a number: 63..40 the instance's tag, 39..8 serial, 7..1 index, 0 set, so that
-/// it is never NULL.
+// A handle is a number, not an address. Bits 63..40 are the tag of the instance of the library, 39..8 the serial number of the
+// registration, 7..1 its index. Bit 0 is set, so that a handle is never NULL.
+
+/// The lowest bit of the tag.
 const TAG_SHIFT: u32 = 40;
+/// The part of a tag that fits into a handle.
 const TAG_MASK: u64 = 0xff_ffff;
 
 fn to_pointer(instance: &Instance, bits: u64) -> *mut mk_ipi_handler {
@@ -41,7 +44,7 @@ fn register(
     Ok(to_pointer(instance, handle.to_bits()))
 }
 
-/// As `multikernel_register_handler`, on `instance`.
+/// The same as `multikernel_register_handler`, for `instance`.
 pub(crate) fn register_data(
     instance: &Instance,
     ty: u32,
@@ -52,12 +55,12 @@ pub(crate) fn register_data(
     register(instance, ty, handler.ok_or(Errno::EINVAL))
 }
 
-/// Whether `instance` gave this handle.
+/// Whether `instance` made this handle.
 pub(crate) fn is_of(instance: &Instance, handler: *mut mk_ipi_handler) -> bool {
     from_pointer(instance, handler).is_ok()
 }
 
-/// As `mk_ipi_unregister`, on `instance`.
+/// The same as `mk_ipi_unregister`, for `instance`.
 pub(crate) fn unregister(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     if early::is_early(handler) {
         return early::unregister(Some(instance), handler);
@@ -65,25 +68,26 @@ pub(crate) fn unregister(instance: &Instance, handler: *mut mk_ipi_handler) -> R
     unregister_own(instance, handler)
 }
 
-/// The same, of a handle that an instance gave.
+/// The same as [`unregister`], for a handle that `instance` made.
 pub(crate) fn unregister_own(instance: &Instance, handler: *mut mk_ipi_handler) -> Result<c_int, Errno> {
     let handle = instance.end.handle_from_bits(from_pointer(instance, handler)?);
     if crate::poller::is_here(instance) {
-        // The poller may keep the handler between two polls, and cannot poll while we wait on its CPU.
+        // The poller may keep a reference to the handler between two polls. It cannot poll while this call waits on its CPU.
         return Err(instance.because(UnregisterError::InCallback));
     }
     instance.end.unregister(handle).map(|()| 0).map_err(|e| instance.because(e))
 }
 
-/// Registers `callback` for messages of type `type`. It is called with `ctx`. A type may have several callbacks, which
-/// are called in no defined order.
+/// Registers `callback` for messages of type `type`. The callback gets `ctx`. A type may have several callbacks. The order in
+/// which they are called is not defined.
 ///
-/// The handle goes to `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, or `callback` or `handler` is
-/// NULL; -ENOMEM if `MK_IPI_MAX_HANDLERS` are registered. Context: any but NMI, callbacks included.
+/// Stores the handle in `*handler`. Returns 0; -EINVAL if `mk` is not an instance of the library, `callback` is NULL, or
+/// `handler` is NULL or misaligned; -ENOMEM if `MK_IPI_MAX_HANDLERS` callbacks are registered. Context: any but NMI. Callbacks
+/// may call it.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; any CPU may call `callback` with `ctx`; `handler` is NULL or may be written.
+/// As `mk_ipi_identify`. Any CPU may call `callback` with `ctx`. `handler` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_register(
     mk: *mut mk_ipi,
@@ -106,9 +110,9 @@ pub unsafe extern "C" fn mk_ipi_register(
 
 /// Ends a registration. When this returns 0, the callback is not running and will not run again.
 ///
-/// Returns 0; -ESTALE if it was ended before; -EINVAL for NULL and for a handle of another instance of the
-/// library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits for
-/// callbacks on other CPUs, and for the next poll of a poller there); not in interrupt context.
+/// Returns 0; -ESTALE if the registration has ended before; -EINVAL if `mk` is not an instance of the library, for NULL, and for
+/// a handle of another instance of the library; -EDEADLK on a CPU that runs a callback or has a poller. Context: may sleep (waits
+/// for callbacks on other CPUs, and for the next poll of a poller on another CPU); not in interrupt context.
 ///
 /// # Safety
 ///

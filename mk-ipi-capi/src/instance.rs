@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Instances of the library: their storage, and the default one.
+//! Instances of the library: their storage, and the default instance.
 
 use crate::callback::CHandler;
 use crate::limits::{
@@ -13,8 +13,8 @@ use mk_ipi_core::abi::{Errno, InstanceId};
 use mk_ipi_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use mk_ipi_core::{DestroyError, Endpoint};
 
-/// Storage for one instance of the library: a kernel's end of all its links. It is large: make it `static`,
-/// zeroed. It must not move.
+/// Storage for one instance of the library: everything that a kernel needs for its links to all other kernels. It is large: make
+/// it `static` and zeroed. It must not move.
 #[repr(C, align(128))]
 pub struct mk_ipi {
     _opaque: [u8; MK_IPI_SIZE],
@@ -30,14 +30,15 @@ impl core::fmt::Debug for mk_ipi {
 pub type End =
     Endpoint<CPlatform, CHandler, MK_IPI_MAX_CPUS, MK_IPI_MAX_HANDLERS, MK_IPI_QUEUE, MK_IPI_MAX_INSTANCES>;
 
-/// The content of the storage.
+/// The content of a `struct mk_ipi`.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// [`MARK`] and the address, while the endpoint exists.
+    /// [`MARK`] XOR the address of the storage, while the instance exists; otherwise another number.
     mark: AtomicU64,
-    /// Distinguishes instances, and successive instances in one storage. It is in each handle.
+    /// A number that differs for each instance that `mk_ipi_init` makes, also for later instances in the same storage. It is a
+    /// part of each handle.
     pub(crate) tag: u32,
-    /// Number of the CPU that has the poller, plus one; 0 if there is no poller.
+    /// Index of the CPU that has the poller, plus one; 0 if there is no poller.
     pub(crate) polling: AtomicU32,
     pub(crate) end: End,
     /// The last failure on each CPU.
@@ -45,13 +46,14 @@ pub(crate) struct Instance {
 }
 
 const _: () = assert!(size_of::<Instance>() <= MK_IPI_SIZE && align_of::<Instance>() <= align_of::<mk_ipi>());
-// Unneeded bytes would cost every kernel memory.
+// `MK_IPI_SIZE` must not be much too large: the surplus would be wasted in every kernel.
 const _: () = assert!(MK_IPI_SIZE - size_of::<Instance>() < SLACK);
 
+/// `MK_IPI_SIZE` may exceed the needed size by less than this number of bytes.
 const SLACK: usize = 512;
 
-/// Whether [`size`] is large enough for these limits, and not much too large.
-#[expect(clippy::arithmetic_side_effects, reason = "while it is compiled")]
+/// Whether [`size`] is large enough for these limits, by less than [`SLACK`] bytes.
+#[expect(clippy::arithmetic_side_effects, reason = "evaluated at compile time")]
 const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, const INSTANCES: usize>() -> bool
 {
     // The other fields of `Instance` are before and after the endpoint.
@@ -63,7 +65,7 @@ const fn fits<const CPUS: usize, const HANDLERS: usize, const QUEUE: usize, cons
 }
 const _: () = {
     assert!(fits::<64, 64, 16, 256>());
-    // The smallest kernels have less than 64 KiB for this.
+    // The smallest kernels have less than 64 KiB for a `struct mk_ipi`.
     assert!(fits::<1, 16, 16, 16>() && size(1, 16, 16, 16) < 64 << 10);
     assert!(fits::<1, 1, 1, 1>() && fits::<7, 99, 64, 77>() && fits::<1024, 128, 4, 256>());
     assert!(fits::<2, 2, 2, 2>() && fits::<512, 32, 32, 64>() && fits::<3, 3, 8, 255>());
@@ -73,33 +75,33 @@ const _: () = assert!(size_of::<mk_ipi>() == MK_IPI_SIZE);
 
 const MARK: u64 = u64::from_le_bytes(*b"MKIPICAP");
 
-/// The default instance's address; 0 if there is none.
+/// The address of the default instance; 0 if there is none.
 static DEFAULT: AtomicUsize = AtomicUsize::new(0);
-/// How many instances were made.
+/// How many instances `mk_ipi_init` has made.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 fn mark_of(at: *const mk_ipi) -> u64 {
     MARK ^ at.addr() as u64
 }
 
-/// The instance at `mk`; `EINVAL` if `mk` is NULL or not an instance.
+/// The instance at `mk`. `EINVAL` if `mk` is NULL or misaligned, or there is no instance.
 ///
 /// # Safety
 ///
-/// `mk` is NULL or a `struct mk_ipi` whose bytes are all initialized, and an instance that `mk_ipi_init` made there
-/// stays for `'a`.
+/// `mk` is NULL, or points to a `struct mk_ipi` whose bytes are all initialized. If `mk_ipi_init` has made an instance there, it
+/// exists for `'a`.
 pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
     if mk.is_null() || !mk.is_aligned() {
         return Err(Errno::EINVAL);
     }
     let instance = mk.cast::<Instance>();
-    // SAFETY: storage of that size and alignment (the caller). Only this atomic of it is accessed.
+    // SAFETY: there is storage of that size and alignment (the caller). Only this atomic of it is accessed.
     let mark = unsafe { &(*instance).mark };
     // SYNC POINT: instance-made (acquire)
     if mark.load(Ordering::Acquire) != mark_of(mk) {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: the mark says that `mk_ipi_init` wrote an `Instance` here. It stays while it is used (the caller).
+    // SAFETY: the mark says that `mk_ipi_init` wrote an `Instance` here. It exists while it is used (the caller).
     Ok(unsafe { &*instance })
 }
 
@@ -107,27 +109,27 @@ pub(crate) unsafe fn at<'a>(mk: *const mk_ipi) -> Result<&'a Instance, Errno> {
 pub(crate) fn default<'a>() -> Result<&'a Instance, Errno> {
     // SYNC POINT: instance-default (acquire)
     let address = DEFAULT.load(Ordering::SeqCst);
-    // SAFETY: `mk_ipi_set_default` was promised that the instance stays while it is the default one.
+    // SAFETY: the caller of `mk_ipi_set_default` has promised that the instance exists while it is the default instance.
     unsafe { at(core::ptr::with_exposed_provenance(address)) }.map_err(|_| Errno::ENODEV)
 }
 
-/// Makes an instance of the library in `mk`, which is not in use yet.
+/// Makes an instance of the library in `mk`.
 ///
-/// `size`: `sizeof(struct mk_ipi)`. It shows whether header and library have the same version and limits.
-/// Returns 0; -EINVAL if `mk` or `ops` is NULL, a required operation is NULL (the operation `log` is called with its name), or a
-/// size is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
+/// `size`: `sizeof(struct mk_ipi)`. A wrong size means that the header and the library have different versions or limits.
+/// Returns 0; -EINVAL if `mk` or `ops` is NULL or misaligned, a required operation is NULL (the operation `log` prints its name),
+/// or `size` or `ops->size` is wrong; -EPROTO if `ops->version` is wrong; -EBUSY if there is an instance in `mk` already.
 ///
-/// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and uses little stack.
+/// Context: any but NMI, while no other call uses `mk`. Does not sleep. It writes all of `mk`, and needs little stack.
 ///
 /// # Safety
 ///
-/// `mk` is NULL, or zeroed storage, or one given up by `mk_ipi_fini`; `ops` is NULL or a table whose
-/// operations do what their comments require.
+/// `mk` is NULL, or points to storage that is zeroed or whose instance `mk_ipi_fini` has ended. `ops` is NULL, or points to a
+/// table whose operations do what their comments require.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const mk_ipi_ops) -> c_int {
     if size != MK_IPI_SIZE || mk.is_null() || !mk.is_aligned() {
         keep_init(
-            c"mk_ipi: mk is NULL, or its size is that of another version of the library, or of other limits",
+            c"mk_ipi: mk is NULL or misaligned, or size is not the size of struct mk_ipi in this library",
         );
         return Errno::EINVAL.to_c();
     }
@@ -142,11 +144,11 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     };
     let tag = MADE.fetch_add(1, Ordering::Relaxed);
     let instance = mk.cast::<Instance>();
-    // SAFETY: the caller gives us exclusive access to the storage. It is large enough and aligned (asserted above).
+    // SAFETY: the caller gives this call exclusive access to the storage. It is large enough and aligned (asserted above).
     unsafe {
         (&raw mut (*instance).tag).write(tag);
         (&raw mut (*instance).polling).write(AtomicU32::new(0));
-        // Zero means "no failure". The zeros are written in place, because an array may not fit on a small stack.
+        // Zero means "no failure". The zeros are written in place: a copy of the array on the stack would be too large.
         (&raw mut (*instance).last_errors).write_bytes(0, 1);
         Endpoint::new_in(&mut *(&raw mut (*instance).end).cast::<MaybeUninit<End>>(), platform);
         // SYNC POINT: instance-made (release)
@@ -155,13 +157,13 @@ pub unsafe extern "C" fn mk_ipi_init(mk: *mut mk_ipi, size: usize, ops: *const m
     0
 }
 
-/// Ends an instance of the library: says goodbye, unmaps all that it has mapped, and gives memory back to the pools. Its
-/// storage can be used again.
+/// Ends an instance of the library: tells all peers that this life ends (`mk_ipi_goodbye`), unmaps all that it has mapped, and
+/// gives memory back to the pools. The storage can be used again.
 ///
-/// Returns 0; -EINVAL if there is no instance; -EBUSY while a call, or a poller, still uses an instance or the directory, and
-/// while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again; -ENOMEM if
-/// such a region cannot be mapped to read what the kernels say. If it is the default instance, there is no default instance
-/// afterwards. Context: may sleep; no other call may use `mk` any more, and its doorbell must have stopped.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library; -EBUSY while a call or a poller still uses an instance or the
+/// directory, and while another kernel has a region mapped that came from our pools (`mk_ipi_destroy_stopped`): call again;
+/// -ENOMEM if such a region cannot be mapped to read which kernels have it mapped. If `mk` is the default instance, there is no
+/// default instance afterwards. Context: may sleep. No other call may use `mk` any more, also not the interrupt handler.
 ///
 /// # Safety
 ///
@@ -193,15 +195,16 @@ pub unsafe extern "C" fn mk_ipi_fini(mk: *mut mk_ipi) -> c_int {
     0
 }
 
-/// Sets the default instance, which is used by calls that name no instance (`multikernel_...`, `mk_send_pfn` and so on). NULL:
-/// there is none. Handlers that `multikernel_register_handler` registered while there was none become handlers of `mk`.
+/// Sets the default instance of the library. Calls without an argument `mk` use it (`multikernel_...`, `mk_send_pfn` and so on).
+/// NULL: from now on there is no default instance. Handlers that `multikernel_register_handler` registered while there was no
+/// default instance become handlers of `mk`.
 ///
-/// Returns 0; -EINVAL if `mk` is neither NULL nor an instance; -ENOMEM if `mk` is the default instance now, but has no room for
-/// all of those handlers. The others wait for the next call of this. Context: any but NMI.
+/// Returns 0; -EINVAL if `mk` is neither NULL nor an instance of the library; -ENOMEM if `mk` has become the default instance,
+/// but has no room for all of those handlers. The handlers without room wait for the next call of this. Context: any but NMI.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; the instance stays while it is the default one.
+/// As `mk_ipi_identify`. The instance exists while it is the default instance.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_set_default(mk: *mut mk_ipi) -> c_int {
     // SAFETY: the caller.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The directory by which a kernel has joined. It is kept as long as it may be read.
+//! Keeps the directory with which a kernel has joined. It stays mapped while calls may read it.
 
 use core::mem::MaybeUninit;
 use mk_ipi_core::abi::{InstanceId, PhysAddr, PhysCpuId};
@@ -17,20 +17,20 @@ const KEPT: u64 = 2;
 /// A mapped directory.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// Its mapping.
+    /// The mapping of the directory.
     pub(crate) mapping: Mapping<AtomicU64>,
-    /// Its physical address if we mapped it. Then we also unmap it.
+    /// The physical address of the directory if this library mapped it, and so must unmap it. `None` if the kernel mapped it.
     pub(crate) ours: Option<PhysAddr>,
 }
 
-/// At most one directory.
+/// A place for one directory.
 ///
-/// INVARIANT: `place` holds one exactly while `state` is [`KEPT`]. The call that has set [`CHANGING`] may write it. Others may
-/// read it while they are counted in `users` and have seen [`KEPT`] since.
+/// INVARIANT: while `state` is [`KEPT`], `place` holds a directory. Only the call that has set [`CHANGING`] writes `place`.
+/// Another call reads `place` only while it is counted in `users`, and only if it has loaded [`KEPT`] after it was counted.
 #[derive(Debug)]
 pub(crate) struct Kept {
     state: AtomicU64,
-    /// Number of calls that read it now.
+    /// Number of calls that may read the directory now.
     users: AtomicU32,
     place: UnsafeCell<MaybeUninit<Held>>,
 }
@@ -40,13 +40,13 @@ unsafe impl Sync for Kept {}
 // SAFETY: as above.
 unsafe impl Send for Kept {}
 
-/// A counted reader of the directory, until it is dropped.
+/// A reader of the directory. It is counted until it is dropped.
 struct User<'a>(&'a Kept);
 
 impl<'a> User<'a> {
     fn new(kept: &'a Kept) -> Self {
-        // SYNC POINT: directory-used (both are SeqCst): either we see that it is being removed, or the call that removes it sees
-        // us.
+        // SYNC POINT: directory-used (both are SeqCst): either this reader sees that the directory is being removed, or the call
+        // that removes it sees this reader.
         kept.users.fetch_add(1, Ordering::SeqCst);
         Self(kept)
     }
@@ -56,7 +56,7 @@ impl<'a> User<'a> {
         if kept.state.load(Ordering::SeqCst) != KEPT {
             return None;
         }
-        // SAFETY: it is present, and stays while we are counted (INVARIANT).
+        // SAFETY: there is a directory, and it stays while this reader is counted (INVARIANT).
         kept.place.with(|place| Some(unsafe { (*place).assume_init_ref() }))
     }
 }
@@ -69,7 +69,7 @@ impl Drop for User<'_> {
 }
 
 impl Kept {
-    /// No directory is kept.
+    /// A place without a directory.
     pub(crate) const fn new() -> Self {
         Self {
             state: AtomicU64::new(EMPTY),
@@ -83,31 +83,32 @@ impl Kept {
         if self.state.compare_exchange(EMPTY, CHANGING, Ordering::Acquire).is_err() {
             return Err(held);
         }
-        // SAFETY: we have set `CHANGING` (INVARIANT).
+        // SAFETY: this call has set `CHANGING` (INVARIANT).
         self.place.with_mut(|place| _ = unsafe { (*place).write(held) });
         self.state.store(KEPT, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Removes the directory. Waits for its readers, and calls `relax` in between. The caller must not be a reader.
+    /// Removes the directory and returns it. Waits until it has no readers, and calls `relax` meanwhile. The caller must not be a
+    /// reader. `None` if no directory is kept.
     pub(crate) fn take(&self, mut relax: impl FnMut()) -> Option<Held> {
         self.state.compare_exchange(KEPT, CHANGING, Ordering::SeqCst).ok()?;
         // SYNC POINT: directory-used (SeqCst), directory-unused (acquire)
         while self.users.load(Ordering::SeqCst) != 0 {
             relax();
         }
-        // SAFETY: it was present, we have set `CHANGING`, and it has no readers any more (INVARIANT).
+        // SAFETY: there was a directory, this call has set `CHANGING`, and there are no readers any more (INVARIANT).
         let held = self.place.with(|place| unsafe { (*place).assume_init_read() });
         self.state.store(EMPTY, Ordering::Release);
         Some(held)
     }
 
-    /// Whether it has readers now.
+    /// Whether the directory has readers now.
     pub(crate) fn is_used(&self) -> bool {
         self.users.load(Ordering::SeqCst) != 0
     }
 
-    /// Calls `f` with the kept mapping and its directory. `None` if there is none.
+    /// Calls `f` with the kept mapping and the directory in it. `None` if no directory is kept.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&Held, &Directory<'_, AtomicU64>) -> R) -> Option<R> {
         let user = User::new(self);
         let held = user.held()?;
@@ -115,8 +116,8 @@ impl Kept {
         Some(f(held, &directory))
     }
 
-    /// Whether `cpu` belongs to `peer` now, as the directory says. `None` without a directory, or if the host keeps changing the
-    /// entry.
+    /// Whether `cpu` belongs to `peer` now, according to the directory. `None` if no directory is kept, or if the host is
+    /// changing the entry.
     pub(crate) fn has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         if self.state.load(Ordering::Relaxed) != KEPT {
             return None;

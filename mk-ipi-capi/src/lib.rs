@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi for kernels written in C: a static library and one header, `include/mk_ipi.h`, which cbindgen makes
-//! from this crate.
+//! mk-ipi for kernels written in C: a static library, and one header, `include/mk_ipi.h`. cbindgen makes the header from
+//! this crate.
 //!
-//! Two sets of calls. Those of [`compat`] have the names, signatures and results of the Linux patch
-//! "Introduce generic multikernel IPI communication framework" and work on one instance of the library, the
-//! default one. All others begin with `mk_ipi_`, name the instance, and report every failure as an
-//! error.
+//! There are two sets of calls. Those of [`compat`] have the names, signatures and results of the Linux patch
+//! "Introduce generic multikernel IPI communication framework". They use one instance of the library, the
+//! default one. The names of all other calls begin with `mk_ipi_`. They take the instance of the library as an argument,
+//! and report every failure as an error.
 //!
-//! The calls here only check their arguments, call [`mk_ipi_core`], and turn errors into negated
-//! error numbers. There is no allocation and no panic.
+//! The calls check their arguments, call [`mk_ipi_core`], and turn errors into negated error numbers. They allocate nothing
+//! and never panic.
 #![no_std]
 #![expect(non_camel_case_types, reason = "the names of the C header")]
 
@@ -38,7 +38,7 @@ pub mod send;
 pub mod start;
 pub mod types;
 
-/// Never called, because no call of this library panics. The compiler requires it nevertheless.
+/// The compiler requires a panic handler. It is never called, because no call of this library panics.
 #[cfg(panic = "abort")]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Life cycle: the identity of this kernel, instances and their regions.
+//! The identity of this kernel, and the instances in its table with their regions.
 
 use crate::args::{call, code, count_of, cpus_at, given, id_of, place, place_if_wanted, put, region_of};
 use crate::instance::{at, mk_ipi};
@@ -12,14 +12,15 @@ use mk_ipi_core::abi::native::Geometry;
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 use mk_ipi_core::{InstanceConfig, LinkConfig, SlotPolicy};
 
-/// Sets the identity of this kernel. Before that, interrupts are ignored, sends are refused, and native links cannot be made.
+/// Sets the identity of this kernel: its instance id and its incarnation. Before this call `mk_ipi_interrupt` reads no message,
+/// sends into exclusive slots are refused, and no native link can be made.
 ///
-/// Peers may have sent before, so every other CPU of this kernel must call `mk_ipi_poll` once after this. Returns 0;
-/// -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
+/// Peers may have sent messages before. So every other CPU of this kernel must call `mk_ipi_poll` once after this call. Returns
+/// 0; -EINVAL if `mk` is not an instance of the library, `instance` is not 0 to 255, or `incarnation` is 0. Context: any but NMI.
 ///
 /// # Safety
 ///
-/// `mk` is NULL, zeroed storage, or an instance of the library that is not given up meanwhile.
+/// `mk` is NULL, or points to zeroed storage, or is an instance of the library that `mk_ipi_fini` does not end meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incarnation: u32) -> c_int {
     // SAFETY: the caller.
@@ -30,14 +31,14 @@ pub unsafe extern "C" fn mk_ipi_identify(mk: *mut mk_ipi, instance: c_int, incar
     }))
 }
 
-/// The identity of this kernel. Stores its incarnation in `*incarnation`, unless that is NULL.
+/// Returns the instance id of this kernel. Stores its incarnation in `*incarnation`, unless `incarnation` is NULL.
 ///
-/// Returns 0 to 255; -EINVAL if `mk` is not an instance of the library, or `incarnation` misaligned; -ENODEV before
-/// `mk_ipi_identify`. Context: any.
+/// The id is 0 to 255. Returns -EINVAL if `mk` is not an instance of the library, or `incarnation` is misaligned; -ENODEV if this
+/// kernel has no identity yet (`mk_ipi_identify`). Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `incarnation` is NULL or may be written.
+/// As `mk_ipi_identify`. `incarnation` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_identity(mk: *mut mk_ipi, incarnation: *mut u32) -> c_int {
     // SAFETY: the caller.
@@ -50,11 +51,11 @@ pub unsafe extern "C" fn mk_ipi_identity(mk: *mut mk_ipi, incarnation: *mut u32)
     }))
 }
 
-/// Checks a config and calls `f` with it.
+/// Checks a config from C, and calls `f` with it.
 ///
 /// # Safety
 ///
-/// `config` is NULL or a config whose `cpus` is NULL or holds `nr_cpus`.
+/// `config` is NULL, or points to a config. Its `cpus` is NULL, or points to `nr_cpus` ids.
 pub(crate) unsafe fn with_config<R>(
     config: *const mk_ipi_instance,
     f: impl FnOnce(&InstanceConfig<'_>) -> Result<R, Errno>,
@@ -92,17 +93,18 @@ fn link_of(config: &mk_ipi_instance) -> Result<LinkConfig, Errno> {
     }
 }
 
-/// Adds an instance and makes its region from its pool: zeroed, mapped, then published. Stores the range of the region in
-/// `*made`, unless that is NULL.
+/// Adds an instance to the table, and makes its region from memory of its pool. The region is zeroed and mapped before other
+/// calls can use it. Stores the range of the region in `*made`, unless `made` is NULL.
 ///
-/// Returns 0; -EINVAL for null and misaligned pointers, an id out of range and any other number that is not allowed,
-/// and on the native link without `mk_ipi_identify`; -EEXIST if the id is in the table; -ENODEV without a pool; -ENOMEM if
-/// the id is not below `MK_IPI_MAX_INSTANCES`, the pool is exhausted or the mapping fails. Context: may sleep.
+/// Returns 0; -EINVAL for null and misaligned pointers, for an id that is not 0 to 255, for any other number that is not allowed,
+/// and on the native link if this kernel has no identity yet (`mk_ipi_identify`); -EEXIST if the id is in the table; -ENODEV if
+/// the instance has no pool; -ENOMEM if the id is not below `MK_IPI_MAX_INSTANCES`, the pool has not enough memory, or the
+/// mapping fails. Context: may sleep.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `config` is NULL or its `cpus` is NULL or holds `nr_cpus`; `made` is NULL or may be
-/// written.
+/// As `mk_ipi_identify`. `config` is NULL, or points to a config, whose `cpus` is NULL or points to `nr_cpus` ids. `made` is
+/// NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_create_instance(
     mk: *mut mk_ipi,
@@ -122,12 +124,12 @@ pub unsafe extern "C" fn mk_ipi_create_instance(
     }))
 }
 
-/// Adds an instance whose region another kernel made: `len` bytes at `start`, page-aligned. Both are 0 if it has
-/// none.
+/// Adds an instance to the table whose region another kernel made: `len` bytes at physical address `start`, page-aligned. Both
+/// are 0 if the instance has no region.
 ///
-/// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned, too small, without a
-/// lane for us, of another geometry than `config` says, or that overlaps another instance's region; -EPROTO if there is no
-/// native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
+/// Returns 0; -EINVAL as `mk_ipi_create_instance`, and for a region that is misaligned or too small, that has no lane for this
+/// kernel or other numbers of lanes and lines than `config`, or that overlaps the region of another instance; -EPROTO if the
+/// memory is not a native region that this library can use; -EEXIST if the id is in the table; -ENOMEM if the id is not below
 /// `MK_IPI_MAX_INSTANCES`, or the mapping fails. Context: may sleep.
 ///
 /// # Safety
@@ -151,14 +153,15 @@ pub unsafe extern "C" fn mk_ipi_attach_instance(
     }))
 }
 
-/// Removes an instance from the table, unmaps its region and gives back memory that came from its pool. Messages that the
-/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before this kernel's own instance is
-/// destroyed, call `mk_ipi_goodbye`: until then, for the creator of the region, this kernel still uses it.
+/// Removes an instance from the table, unmaps its region, and gives memory that came from its pool back. Messages that the
+/// instance has not confirmed as handled are reported by `MK_IPI_EVENT_UNSETTLED`. Before you destroy this kernel's own instance,
+/// call `mk_ipi_goodbye`. Otherwise the kernel that created the region believes that this kernel still uses it.
 ///
-/// Returns 0; -EINVAL if `mk` or the instance does not exist (nothing changed); -EBUSY while calls still use it: new users
-/// are refused, call again; also -EBUSY, and nothing changed, if the region is native, came from our pool, and another
-/// kernel says that it has the region mapped: write `MK_IPI_ENDING` into the directory, and call again, or see
-/// `mk_ipi_destroy_stopped`; -ENOMEM if the region cannot be mapped to read what the kernels say. Context: may sleep.
+/// Returns 0; -EINVAL if `mk` is not an instance of the library, or the instance is not in the table; -EBUSY while calls still
+/// use the instance: new calls that use it are refused from now on, and you must call again. If the region is native and came
+/// from our pool, and another kernel says that it has the region mapped, the result is also -EBUSY, and nothing has changed:
+/// write `MK_IPI_ENDING` into the directory, and call again, or call `mk_ipi_destroy_stopped`. Returns -ENOMEM if the region
+/// cannot be mapped to read which kernels have it mapped. Context: may sleep.
 ///
 /// # Safety
 ///
@@ -169,13 +172,13 @@ pub unsafe extern "C" fn mk_ipi_destroy_instance(mk: *mut mk_ipi, id: c_int) -> 
     unsafe { mk_ipi_destroy_stopped(mk, id, None, core::ptr::null_mut()) }
 }
 
-/// As `mk_ipi_destroy_instance`, for the host: a life that said that it has the region mapped is ignored if
-/// `has_stopped` says that its CPUs have stopped for good. If they have not, that kernel can write into memory that has
-/// another owner by then. NULL: no life has stopped.
+/// The same as `mk_ipi_destroy_instance`, for the host. Calls `has_stopped` with `ctx` for each life of a kernel that says that
+/// it has the region mapped. If it returns that the CPUs of this life have stopped for good, this life does not count. If these
+/// CPUs still run, they can write into memory that has another owner by then. NULL means that no life has stopped.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `has_stopped` may be called with `ctx`, and does what its comment requires.
+/// As `mk_ipi_identify`. `has_stopped` may be called with `ctx`, and does what its comment requires.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_destroy_stopped(
     mk: *mut mk_ipi,
@@ -193,14 +196,14 @@ pub unsafe extern "C" fn mk_ipi_destroy_stopped(
     }))
 }
 
-/// Stores what is known of an instance in `*info`.
+/// Stores the description of an instance in the table in `*info`.
 ///
-/// Returns 0; -EINVAL for null pointers and an unknown instance; -ESTALE for an instance that was destroyed. Context:
-/// any.
+/// Returns 0; -EINVAL for null and misaligned pointers, and for an unknown instance; -ESTALE for an instance that was destroyed.
+/// Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `info` is NULL or may be written.
+/// As `mk_ipi_identify`. `info` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_get_instance(
     mk: *mut mk_ipi,
@@ -229,10 +232,10 @@ pub unsafe extern "C" fn mk_ipi_get_instance(
     }))
 }
 
-/// Empties every exclusive slot that a dead kernel had claimed. For the host, after the CPUs of that incarnation
-/// have stopped for good.
+/// Empties every exclusive slot that the incarnation `incarnation` of the instance `dead` had claimed for a message. For the
+/// host, after the CPUs of that incarnation have stopped for good.
 ///
-/// Returns the number of these slots; -EINVAL as `mk_ipi_identify`. Context: any but NMI; looks at all slots.
+/// Returns the number of slots that it emptied; -EINVAL as `mk_ipi_identify`. Context: any but NMI. It reads all slots.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls of the native link only.
+//! Calls that only the native link has.
 
 use crate::args::{call, code, place};
 use crate::instance::{at, mk_ipi};
@@ -8,11 +8,12 @@ use crate::types::mk_ipi_lane_stats;
 use core::ffi::{c_int, c_uint};
 use mk_ipi_core::abi::{Errno, Incarnation, PhysCpuId, Vector};
 
-/// Advances the heartbeat of this kernel, schedules the deferred work to look at all lanes, and checks all native peers.
-/// Changes are reported by `peer_event`. Call it periodically.
+/// Advances the heartbeat of this kernel, schedules the deferred work to read all lanes, and checks all peers with native
+/// regions. The operation `peer_event` reports changes. Call it periodically.
 ///
-/// `now`: the kernel's clock, in any unit. A peer whose heartbeat does not change for more than `patience` of these units
-/// is suspect. Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any but NMI.
+/// `now`: the kernel's clock, a counter in any unit that does not wrap. If the heartbeat of a peer does not change for more than
+/// `patience` of these units, the event `MK_IPI_EVENT_SUSPECT` is reported. Returns 0, or -EINVAL if `mk` is not an instance of
+/// the library. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -26,8 +27,8 @@ pub unsafe extern "C" fn mk_ipi_tick(mk: *mut mk_ipi, now: u64, patience: u64) -
     }))
 }
 
-/// Tells all peers that this life of the kernel has ended. Unread messages stay in its region for its next
-/// life.
+/// Tells all peers that this life of the kernel has ended. Afterwards call only `mk_ipi_destroy_instance` and `mk_ipi_fini`.
+/// Unread messages stay in the region of this kernel for its next life.
 ///
 /// Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
 ///
@@ -43,8 +44,8 @@ pub unsafe extern "C" fn mk_ipi_goodbye(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Makes this life of the kernel begin with empty lanes: messages that former lives left unread are not delivered, and
-/// their senders are told (`MK_IPI_EVENT_DISCARDED`). Call it before this kernel's own instance is added.
+/// Makes this life of the kernel begin with empty lanes. Messages that former lives left unread are not delivered. Their senders
+/// get `MK_IPI_EVENT_DISCARDED`. Call it before this kernel's own instance is added.
 ///
 /// Returns 0, or -EINVAL if `mk` is not an instance of the library. Context: any.
 ///
@@ -60,15 +61,15 @@ pub unsafe extern "C" fn mk_ipi_discard_unread(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
-/// Stores in `*number` how far an instance has handled the messages of this life of ours: all messages with a number up to it
-/// were handled. The instance confirms several messages at once.
+/// Stores a message number in `*number`. The instance has handled all messages of this life of ours with numbers up to it. It may
+/// have handled more, because it confirms several messages together.
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL if `number` is NULL; -EPROTO if the number from the peer is
-/// impossible. Context: any.
+/// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `number` is NULL or misaligned; -EPROTO if the
+/// peer has written an impossible number. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `number` is NULL or may be written.
+/// As `mk_ipi_identify`. `number` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut u64) -> c_int {
     let Ok(place) = place(number) else { return Errno::EINVAL.to_c() };
@@ -82,9 +83,10 @@ pub unsafe extern "C" fn mk_ipi_handled(mk: *mut mk_ipi, to: c_int, number: *mut
     unsafe { with_peer(mk, to, read) }
 }
 
-/// Tells this life of an instance to stop at once. It stops only if this kernel is the host, instance 0.
+/// Tells the life `incarnation` of an instance to stop at once. Only the host, instance 0, can do this: the instance ignores it
+/// from other kernels.
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`, and -EINVAL for incarnation 0; or the doorbell's error.
+/// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for incarnation 0; or the error of the doorbell.
 /// Context: any but NMI.
 ///
 /// # Safety
@@ -97,8 +99,9 @@ pub unsafe extern "C" fn mk_ipi_stop(mk: *mut mk_ipi, to: c_int, incarnation: u3
     unsafe { with_peer(mk, to, |end, to| end.stop(to, incarnation).map(|()| 0)) }
 }
 
-/// Sets the CPU and vector at which the next life of this kernel is rung from the beginning, instead of those in the
-/// directory. Call it before `mk_ipi_join`.
+/// Sets the CPU and the vector of this kernel's doorbell, instead of those in the directory. Peers ring it from the moment when
+/// this kernel joins. Call it before `mk_ipi_start` or `mk_ipi_join`; afterwards call `mk_ipi_move_doorbell`. Peers ring this CPU
+/// only if the directory lists it as a CPU of this kernel.
 ///
 /// Returns 0; -EINVAL if `mk` is not an instance of the library, `cpu` has more than 48 bits, or `vector` is not 0x20 to 0xfe.
 /// Context: any.
@@ -115,8 +118,8 @@ pub unsafe extern "C" fn mk_ipi_begin_at(mk: *mut mk_ipi, cpu: u64, vector: c_ui
     }))
 }
 
-/// Makes senders ring this kernel at `cpu` with `vector` from now on. After the deferred work that this
-/// schedules, the old doorbell does not ring any more.
+/// Moves the doorbell of this kernel to `cpu` with `vector`: senders ring it from now on. After the deferred work that this call
+/// schedules has run, senders do not ring the old doorbell any more.
 ///
 /// Returns 0; -EINVAL if `mk` is not an instance of the library, its region is not native, `cpu` is not one of its CPUs, or
 /// `vector` is not 0x20 to 0xfe. Context: any but NMI.
@@ -135,12 +138,11 @@ pub unsafe extern "C" fn mk_ipi_move_doorbell(mk: *mut mk_ipi, cpu: u64, vector:
 
 /// Stores statistics of our lane to an instance in `*stats`.
 ///
-/// Returns 0; -EINVAL if `mk` is not an instance of the library, `stats` is NULL, or the link is not native; -ESTALE as
-/// `mk_ipi_send`. Context: any.
+/// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and if `stats` is NULL or misaligned. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `stats` is NULL or may be written.
+/// As `mk_ipi_identify`. `stats` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_get_lane_stats(
     mk: *mut mk_ipi,

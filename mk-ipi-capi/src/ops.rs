@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The operations of a C kernel: a table that is checked once, and then used as a platform of
-//! mk-ipi-core.
+//! The operations of a C kernel. `mk_ipi_init` checks and copies their table. The copy is the platform for mk-ipi-core.
 
 use crate::callback::message_of;
 use crate::kept::{Held, Kept};
@@ -25,15 +24,17 @@ use mk_ipi_core::Message;
 /// The version of `struct mk_ipi_ops` that this header describes.
 pub const MK_IPI_OPS_VERSION: u32 = 3;
 
-/// Operations that the kernel implements. Each gets `ctx`. The table is copied.
+/// Operations that the kernel implements. Each gets `ctx` as its first argument. `mk_ipi_init` copies the table.
 ///
 /// Eight are required: `map`, `unmap`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore` and
-/// `schedule`. The others may be NULL; their comments say what that means.
+/// `schedule`. The others may be NULL; their comments say what NULL means. If `pool_alloc` is not NULL, `pool_free` is required
+/// too.
 ///
-/// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `region_added`
-/// and `region_removed` may sleep; `doorbell_check`, `doorbell_ring`, `this_cpu_id`, `this_cpu_index`,
-/// `peer_has_cpu`, `schedule` and `stop` are called in interrupt context too, `doorbell_ring_nmi`,
-/// `peer_has_cpu`, `irq_save`, `irq_restore`, `this_cpu_id` and `this_cpu_index` in NMI context.
+/// Any CPU may call any of them at any time. Only `pool_alloc`, `pool_free`, `map`, `unmap`, `relax`, `region_added` and
+/// `region_removed` may sleep. These operations are also called in interrupt context: `doorbell_check`, `doorbell_ring`,
+/// `this_cpu_id`, `this_cpu_index`, `irq_save`, `irq_restore`, `peer_has_cpu`, `schedule` and `stop`; and `peer_event` if
+/// `mk_ipi_tick` is called there. These are also called in NMI context: `doorbell_ring_nmi`, `peer_has_cpu`, `irq_save`,
+/// `irq_restore`, `this_cpu_id` and `this_cpu_index`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct mk_ipi_ops {
@@ -41,19 +42,20 @@ pub struct mk_ipi_ops {
     pub size: usize,
     /// `MK_IPI_OPS_VERSION`.
     pub version: u32,
-    /// 0.
+    /// Must be 0.
     pub reserved: u32,
     /// First argument of each operation.
     pub ctx: *mut c_void,
-    /// Takes `len` bytes, page-aligned, in whole pages, from the pool of `instance`. Stores their address in
-    /// `*phys`. Returns 0, -19 (`ENODEV`) without a pool, or -12 (`ENOMEM`). NULL for a kernel without pools, which cannot
-    /// create instances.
+    /// Takes `len` bytes from the pool of `instance`: whole pages that begin on a page boundary. Stores their physical address in
+    /// `*phys`. Returns 0, -19 (`ENODEV`) if the instance has no pool, or -12 (`ENOMEM`). NULL: the kernel has no pools, and
+    /// cannot create instances.
     pub pool_alloc:
         Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, len: u64, phys: *mut u64) -> c_int>,
-    /// Gives memory from `pool_alloc` back to the pool. NULL if `pool_alloc` is NULL.
+    /// Gives memory from `pool_alloc` back to the pool. May be NULL if `pool_alloc` is NULL.
     pub pool_free: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Maps `len` bytes at `phys`, write-back cached, writable only if `writable` is not 0. Stores the address in `*virt`,
-    /// 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse memory that this kernel uses for itself.
+    /// Maps `len` bytes at the physical address `phys`, write-back cached, and writable only if `writable` is not 0. Stores the
+    /// address of the mapping in `*virt`. It is 8-byte aligned. Returns 0, -12 (`ENOMEM`) or -13 (`EACCES`). It must refuse
+    /// memory that this kernel uses for itself.
     pub map: Option<
         unsafe extern "C" fn(
             ctx: *mut c_void,
@@ -63,64 +65,66 @@ pub struct mk_ipi_ops {
             virt: *mut *mut c_void,
         ) -> c_int,
     >,
-    /// Undoes a `map`.
+    /// Unmaps what `map` mapped at `virt` with this `len`.
     pub unmap: Option<unsafe extern "C" fn(ctx: *mut c_void, virt: *mut c_void, len: u64)>,
-    /// Returns whether a page that a peer named may be mapped: 0 if not. NULL: no page may be mapped.
+    /// Returns whether `mk_ipi_map_pfn` and `mk_receive_map_page` may map this page, whose number came from a peer; 0 if not.
+    /// NULL: they may map no page.
     pub peer_may_share: Option<unsafe extern "C" fn(ctx: *mut c_void, phys: u64, len: u64) -> c_int>,
-    /// Checks whether `doorbell_ring` can reach the CPU. Returns 0 if it can, -6 (`ENXIO`) if not, or another negated error
-    /// number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
+    /// Checks whether `doorbell_ring` can reach the CPU with this physical id. Returns 0 if it can, -6 (`ENXIO`) if not, or
+    /// another negated error number. Sends nothing. NULL: `doorbell_ring` can reach each CPU.
     pub doorbell_check: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// Interrupts the CPU with this physical id: fixed vector, edge. All earlier stores of this CPU must be
-    /// visible to the handler that this doorbell causes there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller
-    /// is stuck), or another negated error number.
+    /// Interrupts the CPU with this physical id, by an edge-triggered interrupt with this vector. All earlier stores of the
+    /// calling CPU must be visible to the interrupt handler there. Returns 0, -6 (`ENXIO`), -11 (`EAGAIN`: the controller is
+    /// stuck), or another negated error number.
     pub doorbell_ring: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// As `doorbell_ring`, but called in an NMI handler, which may have interrupted a `doorbell_ring` on its CPU. NULL:
-    /// `mk_ipi_send_from_nmi` is refused.
+    /// The same as `doorbell_ring`, for an NMI handler. The NMI may have interrupted a `doorbell_ring` on the same CPU. NULL:
+    /// `mk_ipi_send_from_nmi` returns -`MK_IPI_ENXIO`.
     pub doorbell_ring_nmi: Option<unsafe extern "C" fn(ctx: *mut c_void, cpu: u64, vector: c_uint) -> c_int>,
-    /// Physical id of the calling CPU: on x86 its APIC id.
+    /// Returns the physical id of the calling CPU: on x86 its APIC id.
     pub this_cpu_id: Option<unsafe extern "C" fn(ctx: *mut c_void) -> u64>,
-    /// Index of the calling CPU within this kernel: dense from 0, below `MK_IPI_MAX_CPUS`.
+    /// Returns the index of the calling CPU in this kernel: from 0, without gaps, below `MK_IPI_MAX_CPUS`.
     pub this_cpu_index: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_uint>,
-    /// Switches interrupts off on this CPU, and prevents migration. Returns the former state. Pairs nest.
+    /// Switches interrupts off on this CPU, and prevents migration. Returns the former state. May be called again before
+    /// `irq_restore`.
     pub irq_save: Option<unsafe extern "C" fn(ctx: *mut c_void) -> c_ulong>,
     /// Restores the state that `irq_save` returned.
     pub irq_restore: Option<unsafe extern "C" fn(ctx: *mut c_void, state: c_ulong)>,
-    /// Schedules a call of `mk_ipi_run_deferred`, soon, on this CPU, outside of the interrupt handler. Interrupts are off.
-    /// Must not make the call itself.
+    /// Schedules `mk_ipi_run_deferred`: the kernel calls it soon, on this CPU, outside of the interrupt handler. Interrupts may
+    /// be off now. This operation must not make that call itself.
     pub schedule: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// Called repeatedly while a call waits for another CPU's callback. It may sleep or yield. NULL: a pause instruction.
+    /// Called repeatedly while a call that may sleep waits for another CPU. It may sleep or yield. NULL: the library executes a
+    /// pause instruction instead.
     pub relax: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// Prints a line to the kernel's log. At most one line for each failed call, never in interrupt context. May be
-    /// NULL.
+    /// Prints a line to the kernel's log. Called at most once for each failed call, never in interrupt context. May be NULL.
     pub log: Option<unsafe extern "C" fn(ctx: *mut c_void, text: *const c_char)>,
-    /// A region is mapped from now on: for the kernel's resource tree. May be NULL.
+    /// Called after a region was mapped, so that the kernel can list it in its resource tree. May be NULL.
     pub region_added: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// A region will be removed. May be NULL.
+    /// Called before a region is unmapped. May be NULL.
     pub region_removed: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, phys: u64, len: u64)>,
-    /// Something happened to a peer. Called in deferred work, a poll, or any other call that finds the event. It may
-    /// send, and must not wait. May be NULL.
+    /// Called when something has happened to a peer. It is called from the deferred work, from a poller, from `mk_ipi_tick`,
+    /// `mk_ipi_follow`, `mk_ipi_destroy_instance`, `mk_ipi_destroy_stopped` and `mk_ipi_fini`, and from a `mk_ipi_start` or
+    /// `mk_ipi_join` that fails. It may send, and must not wait. May be NULL.
     pub peer_event: Option<unsafe extern "C" fn(ctx: *mut c_void, event: *const mk_ipi_event)>,
-    /// Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0, or negative if that is not known.
-    /// If it is negative, or this operation is NULL, the library reads the directory that it keeps (`mk_ipi_start`,
-    /// `mk_ipi_join`). Without a directory only its doorbell CPU belongs to a peer. The operation is called when a peer has moved
-    /// its doorbell, so that only CPUs of the peer are interrupted. It is also called for this kernel itself when it moves its
-    /// own doorbell. Must not wait.
+    /// Returns whether the CPU belongs to the peer now, according to the directory: 1 or 0; a negative number if this kernel does
+    /// not know. If the result is negative, or this operation is NULL, the library reads the directory that it keeps
+    /// (`mk_ipi_start`, `mk_ipi_join`). If it keeps no directory, only the doorbell CPU belongs to a peer. The operation is
+    /// called when a peer has moved its doorbell, so that only CPUs of the peer are interrupted; when a sender names a CPU; and
+    /// with our own instance id when this kernel moves its own doorbell. Must not wait.
     pub peer_has_cpu: Option<unsafe extern "C" fn(ctx: *mut c_void, peer: c_int, cpu: u64) -> c_int>,
-    /// Called if a live instance could not be added, by `mk_ipi_start`, `mk_ipi_join`, or `mk_ipi_follow` without a
-    /// callback. `error` is the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of
-    /// the directory. May be NULL.
+    /// Called if `mk_ipi_start`, `mk_ipi_join`, or a `mk_ipi_follow` without a callback could not add a live instance. `error` is
+    /// the reason, as a negated error number. `mk_ipi_follow` tries again after the next change of the directory. May be NULL.
     pub left_out: Option<unsafe extern "C" fn(ctx: *mut c_void, instance: c_int, error: c_int)>,
-    /// The host tells this kernel to stop at once. Called again and again until the kernel has stopped. May be NULL.
+    /// Called when the host tells this kernel to stop at once. The call is repeated until the kernel has stopped. May be NULL.
     pub stop: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
-    /// A message was received for whose type no handler is registered. It is dropped after this call. Called where
-    /// handlers are called, under the same rules. May be NULL.
+    /// Called for a received message for whose type no handler is registered. The message is dropped after this call. The same
+    /// rules hold as for a callback of `mk_ipi_register`. May be NULL.
     pub unhandled: Option<unsafe extern "C" fn(ctx: *mut c_void, message: *const mk_ipi_message)>,
 }
 
 type Ring = unsafe extern "C" fn(*mut c_void, u64, c_uint) -> c_int;
 type Region = Option<unsafe extern "C" fn(*mut c_void, c_int, u64, u64)>;
 
-/// An accepted table of operations. All required ones are present.
+/// A checked copy of the table of operations. All required operations are present.
 #[derive(Debug)]
 pub struct CPlatform {
     ctx: *mut c_void,
@@ -146,16 +150,16 @@ pub struct CPlatform {
     left_out: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int)>,
     stop: Option<unsafe extern "C" fn(*mut c_void)>,
     unhandled: Option<unsafe extern "C" fn(*mut c_void, *const mk_ipi_message)>,
-    /// The directory for answers to `peer_has_cpu`.
+    /// The directory that the library keeps. It also says which CPUs a peer has, if the operation `peer_has_cpu` does not.
     pub(crate) directory: Kept,
 }
 
-// SAFETY: `mk_ipi_init` was promised that any CPU may call any operation with `ctx`; the rest is plain pointers to functions.
+// SAFETY: the caller of `mk_ipi_init` has promised that any CPU may call any operation with `ctx`. All other fields are `Send`.
 unsafe impl Send for CPlatform {}
 // SAFETY: as above.
 unsafe impl Sync for CPlatform {}
 
-/// A required operation of the table.
+/// Gives a required operation of the table. If it is NULL, returns a line with its name.
 macro_rules! needed {
     ($ops:ident.$name:ident) => {
         match $ops.$name {
@@ -171,30 +175,31 @@ macro_rules! needed {
 }
 
 impl CPlatform {
-    /// Accepts the table at `ops`. `EINVAL` if it is NULL, has another size, or lacks a required operation; `EPROTO` if it has
-    /// another version.
+    /// Checks and copies the table at `ops`. `EINVAL` if `ops` is NULL or misaligned, or if the table has another size or lacks a
+    /// required operation; `EPROTO` if it has another version.
     ///
     /// # Safety
     ///
-    /// `ops` is NULL, or points to at least the first 16 bytes of a table, and to all of it if those say so.
-    /// The operations do what the header says.
+    /// `ops` is NULL, or points to the first 16 bytes of a table, and to as many bytes as its field `size` says. The operations
+    /// do what the header requires.
     pub(crate) unsafe fn new(ops: *const mk_ipi_ops) -> Result<Self, Errno> {
         if ops.is_null() || !ops.is_aligned() {
-            keep_init(c"mk_ipi: the table of operations is NULL");
+            keep_init(c"mk_ipi: the table of operations is NULL or misaligned");
             return Err(Errno::EINVAL);
         }
-        // SAFETY: not NULL, so its first fields are there (the caller).
+        // SAFETY: not NULL, so it points to the first fields (the caller).
         let (size, version) = unsafe { ((*ops).size, (*ops).version) };
         if size != size_of::<mk_ipi_ops>() {
             keep_init(
-                c"mk_ipi: the size in the table of operations is that of another version of the library",
+                c"mk_ipi: the size in the table of operations is not the size of struct mk_ipi_ops in this library",
             );
             return Err(Errno::EINVAL);
         }
         if version != MK_IPI_OPS_VERSION {
             return Err(Errno::EPROTO);
         }
-        // SAFETY: the table has this size (the caller). Any bits are valid for integers, pointers, and functions that may be NULL.
+        // SAFETY: the table has this size (the caller). Any bits are valid for integers, pointers, and functions that may be
+        // NULL.
         let ops = unsafe { ops.read() };
         let (ctx, log) = (ops.ctx, ops.log);
         Self::complete(ops).map_err(|missing| {
@@ -204,7 +209,7 @@ impl CPlatform {
         })
     }
 
-    /// The table as a platform; or a line that names the missing operation.
+    /// Makes the copy. If a required operation is missing, returns a line with its name.
     fn complete(ops: mk_ipi_ops) -> Result<Self, &'static CStr> {
         if ops.pool_alloc.is_some() {
             needed!(ops.pool_free);
@@ -237,17 +242,17 @@ impl CPlatform {
         })
     }
 
-    /// Prints a line to the kernel's log, if it has one.
+    /// Prints a line to the kernel's log, if the operation `log` is present.
     pub(crate) fn log(&self, text: &'static CStr) {
         write_line(self.ctx, self.log, text);
     }
 
-    /// Whether the kernel can ring from an NMI.
+    /// Whether the kernel can ring a doorbell in NMI context.
     pub(crate) const fn rings_from_nmi(&self) -> bool {
         self.doorbell_ring_nmi.is_some()
     }
 
-    /// Reports a live instance that a join left out.
+    /// Reports a live instance that could not be added.
     pub(crate) fn left_out(&self, instance: InstanceId, error: Errno) {
         if let Some(left_out) = self.left_out {
             // SAFETY: the kernel's own operation.
@@ -255,21 +260,21 @@ impl CPlatform {
         }
     }
 
-    /// Removes the kept directory, and unmaps it if we mapped it.
+    /// Removes the kept directory, and unmaps it if this library mapped it.
     pub(crate) fn let_directory_go(&self) {
         if let Some(Held { mapping, ours: Some(_) }) = self.directory.take(|| self.relax()) {
-            // SAFETY: it came from `map` of this platform, and is not used any more.
+            // SAFETY: `map` of this platform mapped it, and it is not used any more.
             unsafe { self.unmap(mapping) };
         }
     }
 
-    /// Undoes a `map` of `len` bytes at `virt`.
+    /// Unmaps `len` bytes at `virt`.
     ///
     /// # Safety
     ///
-    /// This platform mapped them, and they are not used again.
+    /// This platform mapped these bytes, and they are not used again.
     pub(crate) unsafe fn unmap_at(&self, virt: *mut c_void, len: u64) {
-        // SAFETY: the caller; the operation is the kernel's own.
+        // SAFETY: the caller. The operation is the kernel's own.
         unsafe { (self.unmap)(self.ctx, virt, len) };
     }
 }
@@ -280,7 +285,7 @@ fn write_line(
     text: &'static CStr,
 ) {
     if let Some(log) = log {
-        // SAFETY: the kernel's own operation, with its own context and a text that ends with NUL.
+        // SAFETY: the kernel's own operation with its own context. The text ends with NUL.
         unsafe { log(ctx, text.as_ptr()) };
     }
 }
@@ -294,10 +299,10 @@ fn doorbell_result(code: c_int, cpu: PhysCpuId) -> Result<(), DoorbellError> {
     }
 }
 
-// SAFETY: the table's `doorbell_` operations have the duties of this trait, by the header.
+// SAFETY: the header requires of the `doorbell_` operations what this trait requires.
 unsafe impl Doorbell for CPlatform {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
-        // SAFETY: the kernel's own operation; any arguments are good.
+        // SAFETY: the kernel's own operation, which accepts any values.
         let check = |check: Ring| unsafe { check(self.ctx, cpu.0, vector.get().into()) };
         self.doorbell_check.map_or(Ok(()), |f| doorbell_result(check(f), cpu))
     }
@@ -312,7 +317,7 @@ unsafe impl Doorbell for CPlatform {
     }
 }
 
-// SAFETY: `this_cpu_id` and `this_cpu_index` have the duties of this trait, by the header.
+// SAFETY: the header requires of `this_cpu_id` and `this_cpu_index` what this trait requires.
 unsafe impl ThisCpu for CPlatform {
     fn physical_id(&self) -> PhysCpuId {
         // SAFETY: the kernel's own operation.
@@ -331,7 +336,7 @@ unsafe impl ThisCpu for CPlatform {
     }
 }
 
-// SAFETY: `irq_save` and `irq_restore` have the duties of this trait, by the header.
+// SAFETY: the header requires of `irq_save` and `irq_restore` what this trait requires.
 unsafe impl LocalInterrupts for CPlatform {
     type State = c_ulong;
     fn disable(&self) -> c_ulong {
@@ -339,19 +344,19 @@ unsafe impl LocalInterrupts for CPlatform {
         unsafe { (self.irq_save)(self.ctx) }
     }
     fn restore(&self, state: c_ulong) {
-        // SAFETY: the kernel's own operation, with what `irq_save` gave.
+        // SAFETY: the kernel's own operation, with the state that `irq_save` returned.
         unsafe { (self.irq_restore)(self.ctx, state) };
     }
 }
 
-// SAFETY: `map` and `unmap` have the duties of this trait, by the header: `*virt` is valid for `len` bytes, which are whole words.
+// SAFETY: the header requires of `map` and `unmap` what this trait requires: `*virt` is valid for `len` bytes, a multiple of 8.
 unsafe impl PhysMemory for CPlatform {
     type Word = AtomicU64;
     fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<AtomicU64>, MapError> {
         let len = range.len() & !7;
         let mut virt = core::ptr::null_mut();
         let writable = c_int::from(access == Access::ReadWrite);
-        // SAFETY: the kernel's own operation; `virt` is there for it to write.
+        // SAFETY: the kernel's own operation. It may write `virt`.
         let code = unsafe { (self.map)(self.ctx, range.start().0, len, writable, &mut virt) };
         match Errno(code.wrapping_neg()) {
             Errno(0) => {}
@@ -361,32 +366,32 @@ unsafe impl PhysMemory for CPlatform {
         }
         let words = NonNull::new(virt.cast::<AtomicU64>()).ok_or(MapError::NoMemory)?;
         if !words.is_aligned() {
-            // SAFETY: `map` gave it just now.
+            // SAFETY: `map` returned this address just now.
             unsafe { self.unmap_at(virt, len) };
             return Err(MapError::Misaligned);
         }
         let count = usize::try_from(len >> 3).map_err(|_| MapError::NoMemory)?;
-        // SAFETY: aligned, not NULL, and `len` bytes are mapped there until `unmap` (the header).
+        // SAFETY: it is aligned and not NULL. The header requires that `len` bytes are mapped there until `unmap`.
         Ok(unsafe { Mapping::new(NonNull::slice_from_raw_parts(words, count)) })
     }
     unsafe fn unmap(&self, mapping: Mapping<AtomicU64>) {
         let words = mapping.as_ptr();
         let len = (words.len() as u64) << 3;
-        // SAFETY: the caller promises that it came from `map` and is not used again.
+        // SAFETY: the caller promises that the mapping came from `map` and is not used again.
         unsafe { self.unmap_at(words.as_ptr().cast(), len) };
     }
     fn peer_may_share(&self, page: PhysRange) -> bool {
-        // SAFETY: the kernel's own operation; any arguments are good.
+        // SAFETY: the kernel's own operation, which accepts any values.
         self.peer_may_share.is_some_and(|may| unsafe { may(self.ctx, page.start().0, page.len()) != 0 })
     }
 }
 
-// SAFETY: `pool_alloc` and `pool_free` have the duties of this trait, by the header.
+// SAFETY: the header requires of `pool_alloc` and `pool_free` what this trait requires.
 unsafe impl InstancePool for CPlatform {
     fn alloc(&self, instance: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let pool_alloc = self.pool_alloc.ok_or(PoolError::NoPool)?;
         let mut phys = 0;
-        // SAFETY: the kernel's own operation; `phys` is there for it to write.
+        // SAFETY: the kernel's own operation. It may write `phys`.
         let code = unsafe { pool_alloc(self.ctx, instance.get().into(), len, &mut phys) };
         match Errno(code.wrapping_neg()) {
             Errno(0) => Ok(PhysAddr(phys)),
@@ -396,7 +401,7 @@ unsafe impl InstancePool for CPlatform {
     }
     unsafe fn free(&self, instance: InstanceId, range: PhysRange) {
         if let Some(pool_free) = self.pool_free {
-            // SAFETY: the caller promises that `alloc` gave it and that it is not used again.
+            // SAFETY: the caller promises that the range came from `alloc` and is not used again.
             unsafe { pool_free(self.ctx, instance.get().into(), range.start().0, range.len()) };
         }
     }
@@ -413,13 +418,13 @@ impl Observer for CPlatform {
     fn peer_event(&self, peer: Peer, event: PeerEvent) {
         if let Some(peer_event) = self.peer_event {
             let event = event_of(peer, event);
-            // SAFETY: the kernel's own operation; the event is there until it returns.
+            // SAFETY: the kernel's own operation. The event exists until it returns.
             unsafe { peer_event(self.ctx, &event) };
         }
     }
     fn peer_has_cpu(&self, peer: InstanceId, cpu: PhysCpuId) -> Option<bool> {
         let ask = |has_cpu: unsafe extern "C" fn(*mut c_void, c_int, u64) -> c_int| {
-            // SAFETY: the kernel's own operation; any arguments are good.
+            // SAFETY: the kernel's own operation, which accepts any values.
             unsafe { has_cpu(self.ctx, peer.get().into(), cpu.0) }
         };
         let answer = self.peer_has_cpu.map(ask).filter(|answer| *answer >= 0);
@@ -428,7 +433,7 @@ impl Observer for CPlatform {
     fn unhandled(&self, message: &Message<'_>) {
         if let Some(unhandled) = self.unhandled {
             let message = message_of(message);
-            // SAFETY: the kernel's own operation; message and payload are there until it returns.
+            // SAFETY: the kernel's own operation. The message and its payload exist until it returns.
             unsafe { unhandled(self.ctx, &message) };
         }
     }

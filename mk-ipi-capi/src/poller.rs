@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pollers: the exclusive right to read the lanes of the native link, kept over many polls.
+//! Pollers: a CPU that polls all the time takes the exclusive right to read this kernel's lanes, and keeps it over many polls.
 
 use crate::args::{call, code, count_of, place};
 use crate::callback::CHandler;
@@ -38,9 +38,9 @@ type Held = mk_ipi_core::Poller<
     MK_IPI_MAX_INSTANCES,
 >;
 
-/// The content of the storage.
+/// The content of a `struct mk_ipi_poller`.
 struct Place {
-    /// [`READY`] or [`LOOKING`], and the address, while there is a poller.
+    /// While there is a poller: [`READY`] or [`LOOKING`], XOR the address of the storage; otherwise another number.
     mark: AtomicU64,
     instance: MaybeUninit<&'static Instance>,
     poller: MaybeUninit<Held>,
@@ -50,12 +50,12 @@ const _: () = assert!(size_of::<Place>() <= MK_IPI_POLLER_SIZE);
 const _: () = assert!(align_of::<Place>() <= align_of::<mk_ipi_poller>());
 const _: () = assert!(size_of::<mk_ipi_poller>() == MK_IPI_POLLER_SIZE);
 
-/// There is a poller, and it is not in use.
+/// There is a poller, and no call uses it now.
 const READY: u64 = u64::from_le_bytes(*b"MKIPIPOL");
-/// A call uses the poller.
+/// A call uses the poller now.
 const LOOKING: u64 = !READY;
 
-/// Whether this CPU has the poller of `instance`.
+/// Whether the poller of `instance` was made on this CPU.
 pub(crate) fn is_here(instance: &Instance) -> bool {
     match instance.polling.load(Ordering::Relaxed) {
         0 => false,
@@ -68,27 +68,29 @@ fn here(instance: &Instance) -> u32 {
     u32::try_from(instance.end.platform().index()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
-/// The mark at `poller`; `EINVAL` if that is NULL.
+/// The field `mark` of the storage at `poller`. `EINVAL` for NULL, and for a misaligned pointer.
 ///
 /// # Safety
 ///
-/// `poller` is NULL or a `struct mk_ipi_poller` whose bytes are all initialized, for `'a`.
+/// `poller` is NULL, or points to a `struct mk_ipi_poller` that exists for `'a`, and whose bytes are all initialized.
 unsafe fn mark_at<'a>(poller: *mut mk_ipi_poller) -> Result<&'a AtomicU64, Errno> {
     place(poller)?;
-    // SAFETY: not NULL and aligned, so storage of that size and alignment (the caller), of which only this atomic is looked at.
+    // SAFETY: not NULL and aligned, so there is storage of that size and alignment (the caller). Only this atomic of it is
+    // accessed.
     Ok(unsafe { &(*poller.cast::<Place>()).mark })
 }
 
-/// [`READY`] and [`LOOKING`] at that address.
+/// The values of `mark` for [`READY`] and for [`LOOKING`] in the storage at `poller`.
 fn marks(poller: *const mk_ipi_poller) -> [u64; 2] {
     [READY, LOOKING].map(|mark| mark ^ poller.addr() as u64)
 }
 
-/// Calls `f` with the poller at `poller`, which no other call uses meanwhile. If it `stays`, it can be used again.
+/// Calls `f` with the instance and the poller in the storage at `poller`. Meanwhile no other call can use this poller. With
+/// `stays`, the poller exists afterwards; without it, the storage is empty afterwards.
 ///
 /// # Safety
 ///
-/// As [`mark_at`]; without `stays` `f` drops the poller.
+/// As [`mark_at`]. If `stays` is false, `f` drops the poller.
 unsafe fn with_poller(
     poller: *mut mk_ipi_poller,
     stays: bool,
@@ -105,8 +107,8 @@ unsafe fn with_poller(
             Errno::EINVAL
         }
     })?;
-    // SAFETY: the mark said that `mk_ipi_poller_begin` wrote both here, and says now that they are ours. The poller keeps
-    // its instance from ending (`mk_ipi_fini`).
+    // SAFETY: the mark was `READY`, so `mk_ipi_poller_begin` has written both. This call has changed it to `LOOKING`, so no other
+    // call uses them. While there is a poller, `mk_ipi_fini` does not end the instance.
     let done = unsafe {
         let place = poller.cast::<Place>();
         f((*place).instance.assume_init(), &mut (*place).poller)
@@ -116,18 +118,19 @@ unsafe fn with_poller(
     Ok(done)
 }
 
-/// Makes a poller in `poller`: the exclusive right to read the lanes of this kernel's native region, for a CPU that polls.
+/// Makes a poller in `poller`, for a CPU that polls all the time. A poller has the exclusive right to read the lanes of this
+/// kernel's native region.
 ///
-/// While it exists, senders do not ring, and the deferred work does not read the lanes. `size`: `sizeof(struct mk_ipi_poller)`.
-/// Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this kernel's region
-/// is not native; -ENODEV without a region of its own; -EBUSY if a poller is in `poller`, or another CPU reads the lanes or has
-/// a poller: try again; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls up to
-/// `mk_ipi_poller_end` must be on one CPU.
+/// While it exists, senders ring no doorbell, and the deferred work does not read the lanes. `size`: `sizeof(struct
+/// mk_ipi_poller)`. Returns 0; -EINVAL if `mk` is not an instance of the library, `poller` is NULL, the size is wrong, or this
+/// kernel's region is not native; -ENODEV if this kernel has no identity or no region; -EBUSY if there is a poller in `poller`
+/// already, and while another CPU reads the lanes or has a poller: try again; -ERANGE on a CPU whose index is not below
+/// `MK_IPI_MAX_CPUS`. Context: any but NMI. All calls for this poller, up to `mk_ipi_poller_end`, must be made on this CPU.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `poller` is NULL, or zeroed storage, or one given up by `mk_ipi_poller_end`, and stays
-/// where it is until then.
+/// As `mk_ipi_identify`. `poller` is NULL, or points to storage that is zeroed or whose poller `mk_ipi_poller_end` has ended. The
+/// storage does not move until `mk_ipi_poller_end`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_poller_begin(
     mk: *mut mk_ipi,
@@ -150,8 +153,8 @@ pub unsafe extern "C" fn mk_ipi_poller_begin(
         }
         let made = make(instance).map(|made| {
             let place = poller.cast::<Place>();
-            // SAFETY: the caller gives us the storage, which is large enough (asserted above). Its mark says that it is empty, and
-            // is ours.
+            // SAFETY: the caller provides the storage, which is large enough (asserted above). There was no poller in it, and
+            // this call has set the mark to `LOOKING`, so no other call uses it.
             unsafe {
                 (&raw mut (*place).instance).write(MaybeUninit::new(instance));
                 (&raw mut (*place).poller).write(MaybeUninit::new(made));
@@ -180,36 +183,36 @@ fn make(instance: &'static Instance) -> Result<Held, Errno> {
 
 /// Delivers new messages to their handlers.
 ///
-/// Returns the number of messages and other events of peers, 0 if there was nothing; -EINVAL if `poller` is not a poller;
-/// -EBUSY inside a handler that it called, and if another call uses it. It looks at the lane that had a message last. Some
-/// calls also look at all lanes, at the stop word, and for answers and space that our own lanes wait for. Context: as
-/// `mk_ipi_run_deferred`, on the CPU that made it.
+/// Returns the number of messages and of other events of peers; 0 if there were none; -EINVAL if `poller` is not a poller; -EBUSY
+/// inside a handler that this poller called, and if another call uses the poller. Each call reads the lane that had a message
+/// last. Some calls also read all lanes, and check whether the host tells this kernel to stop, and whether our own lanes have got
+/// an answer or space. Context: as `mk_ipi_run_deferred`, on the CPU that made the poller.
 ///
 /// # Safety
 ///
-/// `poller` is NULL, zeroed storage, or one that `mk_ipi_poller_begin` was called for.
+/// `poller` is NULL, or points to storage that is zeroed or was given to `mk_ipi_poller_begin`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_poller_poll(poller: *mut mk_ipi_poller) -> c_int {
-    // SAFETY: the caller; `with_poller` gives what `mk_ipi_poller_begin` wrote.
+    // SAFETY: the caller. `with_poller` passes the poller that `mk_ipi_poller_begin` wrote.
     code(unsafe { with_poller(poller, true, |_, poller| count_of(poller.assume_init_mut().poll())) })
 }
 
-/// Polls until something has come, at most `looks` times, with a short pause after each poll that finds nothing. It is cheaper
-/// than the same number of calls of `mk_ipi_poller_poll`, and otherwise does the same.
+/// Polls until a poll finds a message or an event, at most `looks` times, with a short pause after each poll that finds nothing.
+/// It is faster than as many calls of `mk_ipi_poller_poll`. Otherwise the same as `mk_ipi_poller_poll`.
 ///
 /// # Safety
 ///
 /// As `mk_ipi_poller_poll`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_poller_wait(poller: *mut mk_ipi_poller, looks: usize) -> c_int {
-    // SAFETY: the caller; `with_poller` gives what `mk_ipi_poller_begin` wrote.
+    // SAFETY: the caller. `with_poller` passes the poller that `mk_ipi_poller_begin` wrote.
     code(unsafe { with_poller(poller, true, |_, poller| count_of(poller.assume_init_mut().wait(looks))) })
 }
 
-/// Ends a poller, and schedules the deferred work, which requests doorbells again. Its storage can be used again.
+/// Ends a poller, and schedules the deferred work, which requests doorbells again. The storage can be used again.
 ///
-/// Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that it called, and if another call uses it.
-/// Context: any but NMI, on the CPU that made it.
+/// Returns 0; -EINVAL if `poller` is not a poller; -EBUSY inside a handler that this poller called, and if another call uses the
+/// poller. Context: any but NMI, on the CPU that made the poller.
 ///
 /// # Safety
 ///
@@ -218,7 +221,7 @@ pub unsafe extern "C" fn mk_ipi_poller_wait(poller: *mut mk_ipi_poller, looks: u
 pub unsafe extern "C" fn mk_ipi_poller_end(poller: *mut mk_ipi_poller) -> c_int {
     let end = |instance: &'static Instance, poller: &mut MaybeUninit<Held>| {
         instance.polling.store(0, Ordering::Relaxed);
-        // SAFETY: `mk_ipi_poller_begin` wrote it, and the mark says afterwards that there is none.
+        // SAFETY: `mk_ipi_poller_begin` wrote it. Afterwards the mark says that there is no poller.
         unsafe { poller.assume_init_drop() };
         0
     };

@@ -12,10 +12,10 @@ use mk_ipi_core::platform::{DoorbellError, MapError, PoolError, ThisCpu};
 use mk_ipi_core::sync::{AtomicU32, AtomicUsize, Ordering};
 use mk_ipi_core::{AddError, DestroyError, JoinError, LookupError, SendError, UnregisterError};
 
-/// Declares the texts, and their numbers.
+/// Declares an enum of the texts, and the texts themselves.
 macro_rules! texts {
     ($($name:ident = $text:literal,)*) => {
-        /// The number of a text.
+        /// A text. Its number fits into 8 bits.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub(crate) enum Text { $($name),* }
@@ -26,65 +26,65 @@ macro_rules! texts {
 
 texts! {
     None = c"no error",
-    Empty = c"RFC v2 cannot carry a message of 0 bytes",
+    Empty = c"RFC v2 cannot carry a message of no bytes",
     TooLong = c"the message is longer than the link allows",
-    NoIdentity = c"this kernel was not told which instance it is (mk_ipi_identify)",
+    NoIdentity = c"the identity of this kernel is not set yet (mk_ipi_identify)",
     SenderBeyondField = c"the physical id of this CPU does not fit into a slot",
     Unknown = c"there is no such instance",
     Destroyed = c"the instance is destroyed",
     NoRegion = c"the instance has no region",
-    NotItsCpu = c"this CPU cannot be rung for this instance",
-    Busy = c"the slot holds an unread message, or another sender fills it",
+    NotItsCpu = c"the CPU cannot be rung for this instance",
+    Busy = c"the slot holds an unread message, or another sender is filling it",
     ClaimLost = c"the host has cleared the claim of this sender",
     Full = c"the lane is full",
     Unanswered = c"the receiver has not answered this life yet",
-    Contended = c"in each try another CPU took the position first",
+    Contended = c"other CPUs took each position that was tried",
     Quarantined = c"the receiver refuses this life, because it broke the protocol",
     Broken = c"the words of the receiver contradict each other, or it does not know this life any more",
-    RegionGone = c"the region of the receiver was made again",
+    RegionGone = c"the region of the receiver was created again",
     NotNative = c"the call needs a native link",
     Unreachable = c"the interrupt controller cannot address the CPU",
     NoSuchVector = c"the interrupt controller has no interrupt for the vector",
     Stuck = c"the interrupt controller stays busy",
     Refused = c"the interrupt controller refused the doorbell",
     Exists = c"the instance is in the table already",
-    BeyondTable = c"the id of the instance is not below MK_IPI_MAX_INSTANCES",
-    Overlaps = c"the region overlaps that of another instance",
+    BeyondTable = c"the table has no place for the instance: its id is not below MK_IPI_MAX_INSTANCES",
+    Overlaps = c"the region overlaps the region of another instance",
     BadCpus = c"the doorbell CPU is not listed, or its id has more than 48 bits",
     BeyondRegion = c"the region has no slot for one of the CPUs",
     Misaligned = c"the region does not begin on a page boundary",
     TooSmall = c"the region is too small",
     NoPool = c"the instance has no memory pool",
-    Exhausted = c"the memory pool of the instance has not enough memory left",
+    Exhausted = c"the memory pool of the instance has no piece of this size left",
     MapMisaligned = c"the memory does not begin on a page boundary, or its length is not a multiple of 8",
-    MapNoMemory = c"there is not enough memory left to map it",
+    MapNoMemory = c"the mapping needs memory or address space, and none is left",
     MapNotAllowed = c"the kernel does not allow this memory to be mapped",
     NoLane = c"the region has no lane for this kernel",
     Mkipi0nn = c"the region belongs to a peer that uses another protocol, MKIPI0nn",
-    NoStamp = c"there is no native region: its first word is wrong",
-    StampVersion = c"the native region has a version that is not supported",
-    StampGeometry = c"the numbers of lanes and lines in the stamp of the native region are impossible",
-    OtherGeometry = c"the numbers of lanes or lines, or the message length, of the region differ from those that were asked for",
-    InUse = c"the instance has users",
+    NoStamp = c"this memory is not a native region: its first word is wrong",
+    StampVersion = c"a native region of this version is not supported",
+    StampGeometry = c"a native region cannot have the numbers of lanes and lines, the message length or the size in this stamp",
+    OtherGeometry = c"the region has other numbers of lanes or lines, or another message length, than the config",
+    InUse = c"calls still use the instance",
     Mapped = c"another kernel still has the region mapped",
-    NotListed = c"no live instance in the directory has its region at this address",
+    NotListed = c"no live instance of the directory has its region at this address",
     Changing = c"the host is changing the entry of an instance",
     Following = c"another call follows the directory now, or has added an instance",
-    Ringing = c"another CPU still rings by the former entries",
+    Ringing = c"another CPU is still ringing a doorbell of a former entry",
     Entry = c"the entry of the instance cannot be used",
-    InCallback = c"this CPU is inside a callback, or has a poller",
+    InCallback = c"this CPU is inside of a callback, or has a poller",
     Stale = c"the registration has ended already",
     OtherRegistry = c"the handle belongs to another instance of the library",
     NoValue = c"the boot parameter has no value",
-    NotANumber = c"the value of the boot parameter is not a number",
+    NotANumber = c"the value of the boot parameter is not a number with at most one suffix",
     ZeroAddress = c"the address in the boot parameter is 0",
     NotAPage = c"the address in the boot parameter is not on a page boundary",
     BeyondMemory = c"the number in the boot parameter is not below 2^52",
 }
 
-/// An error of the core that has an error number and a text for C.
+/// An error of mk-ipi-core that has an error number and a text for C.
 pub(crate) trait Why: Copy {
-    /// Its error number and its text.
+    /// The error number and the text.
     fn why(self) -> (Errno, Text);
 }
 
@@ -216,13 +216,14 @@ impl Why for BootParamError {
     }
 }
 
-/// The last failure on a CPU: bits 15..8 the error number, 7..0 the text's number; 0 before the first failure. It is one word, so
-/// that an interrupt cannot mix two failures.
+/// The last failure on a CPU: bits 15..8 are the error number, 7..0 the number of the text; 0 before the first failure. It is one
+/// word, so that an interrupt never sees the error number of one failure with the text of another.
 #[derive(Debug)]
 pub(crate) struct LastError(AtomicU32);
 
 impl Instance {
-    /// Keeps a failure, and returns its error number, marked as kept.
+    /// Stores a failure as the last one on this CPU. Returns its error number with the bit [`TOLD`], so that `keep_number` does
+    /// not store it again.
     #[cold]
     #[inline(never)]
     pub(crate) fn because(&self, error: impl Why) -> Errno {
@@ -231,7 +232,8 @@ impl Instance {
         Errno(errno.0 | TOLD)
     }
 
-    /// Keeps a failure that has an error number only, unless it is marked as kept. Returns the number without the mark.
+    /// Stores a failure that has an error number and no text, unless the bit [`TOLD`] says that it is stored already. Returns the
+    /// error number without that bit.
     #[cold]
     #[inline(never)]
     pub(crate) fn keep_number(&self, errno: Errno) -> Errno {
@@ -247,7 +249,7 @@ impl Instance {
         }
     }
 
-    /// The text of the last failure on this CPU, if it had this error number.
+    /// The text of the last failure on this CPU. `None` if it had another error number, or has no text.
     fn last_error(&self, errno: u32) -> Option<&'static CStr> {
         let LastError(last) = self.last_errors.get(self.end.platform().index())?;
         let last = last.load(Ordering::Relaxed);
@@ -259,19 +261,20 @@ impl Instance {
 /// Why the last `mk_ipi_init` returned -EINVAL: the address of a constant text, or 0.
 static INIT: AtomicUsize = AtomicUsize::new(0);
 
-/// Keeps why `mk_ipi_init` fails with `EINVAL`.
+/// Stores the reason why `mk_ipi_init` fails with `EINVAL`.
 pub(crate) fn keep_init(text: &'static CStr) {
     INIT.store(text.as_ptr().expose_provenance(), Ordering::Relaxed);
 }
 
-/// Why a call for `mk` failed on this CPU. The text says more than the text of the error number (`mk_ipi_strerror`). `error` is
-/// the result of that call. If the last failure on this CPU had another number, or no more is known, the text is that of
-/// `mk_ipi_strerror`. If `mk` is not an instance of the library, because `mk_ipi_init` failed, the text says why that failed.
+/// Returns a text that says why the last call for `mk` on this CPU failed, in more detail than `mk_ipi_strerror`. `error` is the
+/// result of that call. If the last failure on this CPU had another error number, or if there are no details, the text is that of
+/// `mk_ipi_strerror`. If `mk` is not an instance of the library because `mk_ipi_init` failed, the text says why `mk_ipi_init`
+/// failed.
 ///
-/// The library keeps one failure for each CPU. Ask on the CPU that made the call, before it makes another call; do not migrate
-/// in between. A call in an interrupt handler that fails in between replaces the kept failure; then the text is that of the
-/// handler's failure if the numbers are the same. For directory writers and pollers no failure is kept. Returns the text, which
-/// is constant: never NULL. Context: any.
+/// The library stores one failure for each CPU. Call this on the CPU on which the call failed, before that CPU makes another
+/// call, and do not migrate in between. If a call in an interrupt handler fails in between, it replaces the stored failure. Then
+/// the text is that of the handler's failure if both error numbers are the same. Calls whose first argument is not `mk`
+/// store no failure. The text is constant, and the result is never NULL. Context: any.
 ///
 /// # Safety
 ///

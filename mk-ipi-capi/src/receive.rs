@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Receiving: interrupt, poll, deferred work, counters.
+//! Receiving: the doorbell's interrupt, polls, the deferred work; and the counters.
 
 use crate::args::{call, code, count_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, Instance};
@@ -8,10 +8,11 @@ use core::ffi::c_int;
 use mk_ipi_core::abi::Errno;
 use mk_ipi_core::{Deferred, PollError};
 
-/// Handles a doorbell. On RFC v2 it copies the message in this CPU's slot, if any. It schedules the deferred work.
+/// Handles a doorbell: schedules the deferred work. On RFC v2 it first copies the message in this CPU's slot, if any, into the
+/// queue of this CPU.
 ///
-/// Call it in the vector's handler, after the EOI. Bounded; calls no handler. Does nothing if `mk` is not an instance of the
-/// library. Context: interrupts off; not NMI.
+/// Call it in the interrupt handler of the doorbell's vector, after the interrupt was acknowledged. It takes a bounded time, and
+/// calls no callback. Does nothing if `mk` is not an instance of the library. Context: interrupts off; not NMI.
 ///
 /// # Safety
 ///
@@ -25,11 +26,11 @@ pub unsafe extern "C" fn mk_ipi_interrupt(mk: *mut mk_ipi) {
 }
 
 /// Looks for messages without an interrupt, so that a message whose doorbell was lost is found. On RFC v2 it reads
-/// this CPU's exclusive slot. On the native link it schedules the deferred work, which looks.
+/// this CPU's exclusive slot. On the native link it schedules the deferred work, which reads the lanes.
 ///
-/// Returns 1 if the deferred work was scheduled (on the native link always); 0 if there was no message; -EINVAL if
-/// `mk` is not an instance of the library, or its slots are not exclusive; -ENODEV without a region of its own; -ERANGE on a CPU whose
-/// index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
+/// Returns 1 on the native link. On RFC v2 returns 1 if it has taken a message from the slot; 0 if there was none, or if the
+/// queue of this CPU was full. -EINVAL if `mk` is not an instance of the library, or the slots of this kernel are not exclusive;
+/// -ENODEV if this kernel has no region; -ERANGE on a CPU whose index is not below `MK_IPI_MAX_CPUS`. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -47,6 +48,8 @@ pub unsafe extern "C" fn mk_ipi_poll(mk: *mut mk_ipi) -> c_int {
     }))
 }
 
+/// Calls `run` with the instance. Stores in `*more` whether messages are left. Returns the number of handled messages.
+///
 /// # Safety
 ///
 /// As [`mk_ipi_run_deferred`].
@@ -61,23 +64,24 @@ unsafe fn run(mk: *mut mk_ipi, more: *mut c_int, run: impl FnOnce(&Instance) -> 
     }))
 }
 
-/// The deferred work: gives waiting messages to their handlers, at most `MK_IPI_QUEUE`.
+/// The deferred work: gives at most `MK_IPI_QUEUE` waiting messages to their callbacks.
 ///
-/// Stores 1 in `*more`, unless `more` is NULL, if messages are left and it was scheduled again. Returns the number of handled
-/// messages, or -EINVAL if `mk` is not an instance of the library. Context: on the CPU that scheduled it, outside the vector's
-/// code; must not migrate.
+/// Unless `more` is NULL, stores in `*more`: 1 if messages may be left, and then the deferred work is scheduled again; otherwise
+/// 0. Returns the number of handled messages; -EINVAL if `mk` is not an instance of the library, or `more` is misaligned.
+/// Context: on the CPU that scheduled it, outside of the interrupt handler; must not migrate.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `more` is NULL or may be written.
+/// As `mk_ipi_identify`. `more` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_run_deferred(mk: *mut mk_ipi, more: *mut c_int) -> c_int {
     // SAFETY: the caller.
     unsafe { run(mk, more, |instance| instance.end.run_deferred()) }
 }
 
-/// As `mk_ipi_run_deferred`, for a kernel that polls from time to time: on the native link it does not request doorbells,
-/// and does not schedule another run. For constant polling use a poller (`mk_ipi_poller_begin`).
+/// The same as `mk_ipi_run_deferred`, for a kernel that polls from time to time. On the native link it does not request doorbells
+/// when no message is left. It schedules another run only if another CPU tried to read the lanes meanwhile. A CPU that polls all
+/// the time should use a poller (`mk_ipi_poller_begin`).
 ///
 /// # Safety
 ///
@@ -88,13 +92,13 @@ pub unsafe extern "C" fn mk_ipi_drain(mk: *mut mk_ipi, more: *mut c_int) -> c_in
     unsafe { run(mk, more, |instance| instance.end.drain()) }
 }
 
-/// Stores the counters in `*stats`.
+/// Stores the counters of this kernel in `*stats`.
 ///
-/// Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL. Context: any.
+/// Returns 0, or -EINVAL if `mk` is not an instance of the library, or `stats` is NULL or misaligned. Context: any.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `stats` is NULL or may be written.
+/// As `mk_ipi_identify`. `stats` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_get_stats(mk: *mut mk_ipi, stats: *mut mk_ipi_stats) -> c_int {
     // SAFETY: the caller.

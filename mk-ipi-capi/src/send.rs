@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending. Every failure is an error.
+//! The calls that send messages and ring doorbells. They report every failure as an error number.
 
 use crate::args::{call, code, id_of, place, place_if_wanted, put};
 use crate::instance::{at, mk_ipi, End, Instance};
@@ -9,11 +9,11 @@ use mk_ipi_core::abi::{Errno, InstanceId, MessageType, PhysCpuId};
 use mk_ipi_core::platform::{DoorbellError, ThisCpu};
 use mk_ipi_core::SendError;
 
-/// The `size` bytes at `data`; `EINVAL` for NULL with a size and above 4096.
+/// The `size` bytes at `data`. `EINVAL` if `data` is NULL and `size` is not 0, and if `size` is above 4096.
 ///
 /// # Safety
 ///
-/// `data` is NULL or holds `size` bytes, which are not written during `'a`.
+/// `data` is NULL, or points to `size` bytes that are not written during `'a`.
 pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Errno> {
     match (data.is_null(), size) {
         (_, 0) => Ok(&[]),
@@ -25,8 +25,8 @@ pub(crate) unsafe fn payload_at<'a>(data: *const c_void, size: usize) -> Result<
     }
 }
 
-/// The number of a message that was stored. If its doorbell failed, the result is 0 and not an error: a caller that gets an error
-/// would send the message twice.
+/// The number of the message, if it was stored. If its doorbell failed, the number is 0. This is not an error, because after an
+/// error the caller would send the message again.
 pub(crate) fn sent(instance: &Instance, result: Result<u64, SendError>) -> Result<u64, Errno> {
     match result {
         Ok(number) => Ok(number),
@@ -35,7 +35,7 @@ pub(crate) fn sent(instance: &Instance, result: Result<u64, SendError>) -> Resul
     }
 }
 
-/// Checks the arguments from C, and sends by `send`.
+/// Checks the arguments from C, calls `send`, and stores the number of the message.
 ///
 /// # Safety
 ///
@@ -60,37 +60,45 @@ unsafe fn send_by(
     }))
 }
 
-/// Sends `size` bytes to an instance: on the native link 0 to 4096, or fewer if its region was made for
-/// fewer; on RFC v2 1 to 256, to its doorbell CPU.
+/// Sends the `size` bytes at `data` to the instance `to`. On the native link `size` is 0 to 4096, or less if the region of `to`
+/// was made for shorter messages. On RFC v2 it is 1 to 256, and the message goes to the doorbell CPU of `to`.
 ///
-/// Returns 0, and stores the message's number in `*number`, unless that is NULL. On the native link the number grows from
-/// message to message, but not by one, and is never 0 (`mk_ipi_handled`, `mk_ipi_event`); on RFC v2 it is 0. If the message was
-/// stored but its doorbell failed, the call also returns 0, with a number of 0, so that the message is not sent twice. The next
-/// doorbell delivers it, or `mk_ipi_ring`, or the receiver finds it when it looks by itself. `mk_ipi_get_stats` counts these
-/// messages in `not_rung`; on the native link `mk_ipi_post` and `mk_ipi_flush` say which doorbell failed. With another result
-/// nothing was sent, and `*number` is unchanged:
+/// Returns 0, and stores the number of the message in `*number`, unless `number` is NULL. On the native link the numbers of later
+/// messages are larger, but not by one, and are never 0 (`mk_ipi_handled` and `mk_ipi_event` use them). On RFC v2 the number is
+/// 0.
+///
+/// If the message was stored but its doorbell failed, the call also returns 0, with the number 0. An error would make the caller
+/// send the message again. The next doorbell or `mk_ipi_ring` delivers the message, or the receiver finds it when it polls.
+/// `mk_ipi_get_stats` counts such messages in `not_rung`. On the native link `mk_ipi_flush` after `mk_ipi_post` returns the error
+/// of the doorbell.
+///
+/// With any other result nothing was sent, and `*number` is unchanged:
 ///
 /// -EINVAL: `mk` is not an instance of the library, `to` is unknown, there are too many bytes, `data` is NULL and `size` is not
-/// 0; on RFC v2 also 0 bytes, or this kernel was not identified.
+/// 0, or `number` is misaligned. On RFC v2 also: there are 0 bytes; or the slot is exclusive and this kernel has no identity yet.
 ///
-/// -ERANGE: `type` above 32 bits, or this CPU's id above 31 bits on RFC v2.
+/// -ERANGE: `type` has more than 32 bits. On RFC v2 also: the physical id of this CPU has more than 31 bits.
 ///
-/// -ESTALE: `to` was destroyed, or its region was created again since it was added; in the second case add it again
-/// (`mk_ipi_follow` does so). -ENODEV: it has no region.
+/// -ESTALE: `to` was destroyed; or its region was created again after `to` was added: then destroy it and add it again
+/// (`mk_ipi_follow` does so); or the host has cleared our claim on the slot, because it considers this life of ours dead.
 ///
-/// -EBUSY: its slot is occupied. -ENOSPC: our lane is full. -EAGAIN: this life of ours was not answered yet, or
-/// other CPUs took the space first.
+/// -ENODEV: `to` has no region.
 ///
-/// -EPROTO: the peer has our lane in quarantine, or its words contradict each other, or its new life does
-/// not know our life. Then add the peer again.
+/// -EBUSY: the slot holds an unread message, or another sender is filling it. -ENOSPC: our lane is full. -EAGAIN: the receiver
+/// has not answered this life of ours yet, or other CPUs took each position that this CPU tried. After these three errors, try
+/// again.
 ///
-/// -ENXIO: the doorbell cannot reach the CPU (RFC v2).
+/// -EPROTO: the peer has put our lane into quarantine; or the values that the peer wrote into its region contradict each other, or
+/// its new life does not know our life. In the last two cases destroy the peer and add it again.
 ///
-/// Context: any but NMI. It neither sleeps nor waits.
+/// -ENXIO: the doorbell cannot reach the CPU (RFC v2 only). Other errors of the operation `doorbell_check` give -EAGAIN or
+/// -EINVAL.
+///
+/// Context: any but NMI. It does not sleep, and does not wait for the receiver.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `data` is NULL or holds `size` bytes; `number` is NULL or may be written.
+/// As `mk_ipi_identify`. `data` is NULL, or points to `size` bytes. `number` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_send(
     mk: *mut mk_ipi,
@@ -104,9 +112,9 @@ pub unsafe extern "C" fn mk_ipi_send(
     unsafe { send_by(mk, to, r#type, (data, size), number, |end, to, ty, payload| end.send(to, ty, payload)) }
 }
 
-/// As `mk_ipi_send`, to the CPU of that instance with physical id `cpu`. -EINVAL if that CPU does not belong to the instance,
-/// according to the operation `peer_has_cpu` or the directory; without both, only the doorbell CPU belongs to it. On the native
-/// link messages go to an instance, so `cpu` must be the CPU of its doorbell; otherwise -EINVAL.
+/// The same as `mk_ipi_send`, but to the CPU with physical id `cpu` of the instance. Returns -EINVAL also if that CPU does not
+/// belong to the instance. The operation `peer_has_cpu` or the directory says which CPUs do; without both, only the doorbell CPU
+/// does. On the native link messages go to an instance, not to a CPU. So `cpu` must be the CPU of its doorbell.
 ///
 /// # Safety
 ///
@@ -127,8 +135,8 @@ pub unsafe extern "C" fn mk_ipi_send_to_cpu(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// As `mk_ipi_send` on the native link, from any context, including NMI and console paths. -EINVAL on RFC v2; -ENXIO if the
-/// operation `doorbell_ring_nmi` is NULL. Context: any.
+/// The same as `mk_ipi_send` on the native link, for any context, including NMI handlers and the output of a console. Returns
+/// -EINVAL on RFC v2, and -ENXIO if the operation `doorbell_ring_nmi` is NULL. Context: any.
 ///
 /// # Safety
 ///
@@ -150,9 +158,9 @@ pub unsafe extern "C" fn mk_ipi_send_from_nmi(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// As `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call
-/// `mk_ipi_flush`. Until then the receiver may not notice them. Messages that handlers post are flushed at the end of the
-/// deferred work. -EINVAL on RFC v2.
+/// The same as `mk_ipi_send` on the native link, but without a doorbell. After the last of several messages call `mk_ipi_flush`.
+/// Until then the receiver may not read them. Messages that a callback posts are flushed at the end of the run of deferred work
+/// that called the callback; a poller flushes them within 128 calls. Returns -EINVAL on RFC v2.
 ///
 /// # Safety
 ///
@@ -171,11 +179,12 @@ pub unsafe extern "C" fn mk_ipi_post(
     unsafe { send_by(mk, to, r#type, (data, size), number, send) }
 }
 
-/// Stores the payloads from C in `room`, at most as many as fit.
+/// Checks the payloads from C, and stores them in `room`: the first `MK_IPI_MAX_MANY` if there are more.
 ///
 /// # Safety
 ///
-/// `payloads` is NULL or holds `count`, each of which is NULL or holds its size, for `'a`.
+/// `payloads` is NULL, or points to `count` structs. The `data` of each is NULL, or points to `size` bytes that are not written
+/// during `'a`.
 unsafe fn payloads_at<'a, 'r>(
     payloads: *const mk_ipi_payload,
     count: usize,
@@ -186,7 +195,7 @@ unsafe fn payloads_at<'a, 'r>(
         return Ok(&[]);
     }
     place(payloads.cast_mut())?;
-    // SAFETY: not NULL, so it holds `count` (the caller).
+    // SAFETY: not NULL, so it points to `count` structs (the caller).
     let given = unsafe { core::slice::from_raw_parts(payloads, count) };
     for (to, from) in room.iter_mut().zip(given) {
         // SAFETY: the caller.
@@ -195,7 +204,7 @@ unsafe fn payloads_at<'a, 'r>(
     room.get(..count).ok_or(Errno::EINVAL)
 }
 
-/// Posts several messages, then calls `then`.
+/// Checks the arguments from C, posts several messages, and calls `then`.
 ///
 /// # Safety
 ///
@@ -218,22 +227,24 @@ unsafe fn post_all(
         let count = instance.end.post_many(to, ty, payloads).map_err(|e| instance.because(e))?;
         // SAFETY: not NULL, so it may be written (the caller).
         unsafe { done.write(count) };
-        // The messages are stored. A failure of `then` is not reported, because the caller would send them twice.
+        // The messages are stored. A failure of `then` is not reported: after an error the caller would send the messages again.
         then(&instance.end, to);
         Ok(0)
     }))
 }
 
-/// As `mk_ipi_post`, for several messages of one type: `count`, but at most the first `MK_IPI_MAX_MANY`. Posts as many as there
-/// is space for, from the first on, and stores their number in `*done`. This is cheaper than one call for each.
+/// The same as `mk_ipi_post`, for `count` messages of one type; if `count` is larger than `MK_IPI_MAX_MANY`, only for the first
+/// `MK_IPI_MAX_MANY`. Posts as many of them as fit into the lane, beginning with the first, and stores in `*done` how many it
+/// posted. This is faster than one call for each message.
 ///
-/// Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC if there is no space
-/// for the first; -EINVAL if any is too long, or NULL with a size, and if `done` is NULL. Context: any but NMI.
+/// Returns 0, or an error as `mk_ipi_send`: then nothing was sent, and `*done` is unchanged. -ENOSPC: the first message does not
+/// fit. -EINVAL also: any message is too long, or has NULL as `data` and a `size` that is not 0; or `done` is NULL or misaligned.
+/// Context: any but NMI.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `payloads` is NULL or holds `count`, each of which is NULL or holds its size; `done` is
-/// NULL or may be written.
+/// As `mk_ipi_identify`. `payloads` is NULL, or points to `count` structs; the `data` of each is NULL, or points to `size` bytes.
+/// `done` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_post_many(
     mk: *mut mk_ipi,
@@ -247,10 +258,10 @@ pub unsafe extern "C" fn mk_ipi_post_many(
     unsafe { post_all(mk, to, r#type, (payloads, count), done, |_, _| ()) }
 }
 
-/// As `mk_ipi_post_many`. Then rings the instance if it wants to be rung.
+/// The same as `mk_ipi_post_many`, and then rings the instance if it has requested a doorbell.
 ///
-/// Returns 0 also if messages were stored and the doorbell failed. To learn of that, call `mk_ipi_post_many` and `mk_ipi_flush`
-/// instead.
+/// Returns 0 also if messages were stored and the doorbell failed. If you need the error of the doorbell, call `mk_ipi_post_many`
+/// and `mk_ipi_flush` instead.
 ///
 /// # Safety
 ///
@@ -268,7 +279,7 @@ pub unsafe extern "C" fn mk_ipi_send_many(
     unsafe { post_all(mk, to, r#type, (payloads, count), done, |end, to| _ = end.flush(to)) }
 }
 
-/// Calls `f` with the endpoint and an instance's id.
+/// Checks the arguments from C, and calls `f` with the endpoint and the id of the instance `peer`.
 ///
 /// # Safety
 ///
@@ -282,9 +293,9 @@ pub(crate) unsafe fn with_peer(
     code(call(unsafe { at(mk) }, |mk| f(&mk.end, id_of(peer)?).map_err(|e| mk.because(e))))
 }
 
-/// Rings an instance for posted messages, if it wants to be rung (native).
+/// Rings an instance after messages were posted, if it has requested a doorbell (native link).
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+/// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2; or the error of the doorbell. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -295,9 +306,9 @@ pub unsafe extern "C" fn mk_ipi_flush(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.flush(to).map(|()| 0)) }
 }
 
-/// Rings an instance, without a message, even if it does not want to be rung.
+/// Rings an instance without sending a message, even if it has not requested a doorbell.
 ///
-/// Returns 0; -EINVAL, -ESTALE as `mk_ipi_send`; or the doorbell's error. Context: any but NMI.
+/// Returns 0; -EINVAL and -ESTALE as `mk_ipi_send`; or the error of the doorbell. Context: any but NMI.
 ///
 /// # Safety
 ///
@@ -308,12 +319,13 @@ pub unsafe extern "C" fn mk_ipi_ring(mk: *mut mk_ipi, to: c_int) -> c_int {
     unsafe { with_peer(mk, to, |end, to| end.ring(to).map(|()| 0)) }
 }
 
-/// Call this after -ENOSPC or -EAGAIN on the native link. It asks for the event `MK_IPI_EVENT_SPACE` when our lane to the
-/// instance has space for a message of `len` bytes, or is answered.
+/// Requests the event `MK_IPI_EVENT_SPACE`. It is reported when this kernel can send a message of `len` bytes to the instance:
+/// our lane has space, and the instance has answered this life of ours. Call this after -ENOSPC or -EAGAIN on the native link.
 ///
-/// Returns 1 if it has space now; the event may come all the same. Returns 0 if this event will come, or another event which says
-/// that the peer refuses us, has ended or has restarted (the last two from `mk_ipi_tick`). -EINVAL, -ESTALE as `mk_ipi_send`, and
-/// -EINVAL for more bytes than a message can have; or the doorbell's error. Context: any but NMI.
+/// Returns 1 if the message can be sent now; the event may come nevertheless. Returns 0 if it cannot be sent yet. Then this event
+/// will come, or another event that says that the peer refuses us, has ended or has restarted. `mk_ipi_tick` reports the end and
+/// the restart. Returns -EINVAL and -ESTALE as `mk_ipi_send`; -EINVAL also on RFC v2, and for more bytes than a message can have;
+/// or the error of the doorbell. Context: any but NMI.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The start of a spawned kernel: its boot parameters, and joining the instances of the directory.
+//! The start of a spawned kernel: it reads its boot parameters, and adds itself and the instances of the directory.
 
 use crate::args::{call, code, count_of, errno_of, place, words_at};
 use crate::instance::{at, mk_ipi, Instance};
@@ -18,11 +18,11 @@ use mk_ipi_core::platform::{Access, Mapping, PhysMemory};
 use mk_ipi_core::sync::AtomicU64;
 use mk_ipi_core::{InstanceConfig, JoinError, LinkConfig};
 
-/// The command line from C.
+/// The command line from C. `EINVAL` if it is NULL or too long.
 ///
 /// # Safety
 ///
-/// `cmdline` is NULL or holds `len` bytes for `'a`.
+/// `cmdline` is NULL, or points to `len` bytes that are not written during `'a`.
 unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Errno> {
     if cmdline.is_null() || isize::try_from(len).is_err() {
         return Err(Errno::EINVAL);
@@ -31,8 +31,8 @@ unsafe fn line_of<'a>(cmdline: *const c_char, len: usize) -> Result<&'a [u8], Er
     Ok(unsafe { core::slice::from_raw_parts(cmdline.cast(), len) })
 }
 
-/// If `line` is a parameter's value alone, its address. A value is one word that begins with a digit; no parameter's name does.
-/// Otherwise the address that `find` finds in it.
+/// The address in `line`. If `line` is only the value of a parameter, its address: a value is one word that begins with a digit,
+/// and no name of a parameter begins with a digit. Otherwise the address that `find` finds in the command line `line`.
 fn alone_or(
     line: &[u8],
     find: impl FnOnce(&[u8]) -> Result<Option<PhysAddr>, BootParamError>,
@@ -46,11 +46,13 @@ fn alone_or(
     find(line)
 }
 
-/// The address of the kernel's own region, from a command line or from the value alone.
+/// The address of the kernel's own region, from a command line or from the value of `mk_ipi_shared=` alone.
 fn shared_of(line: &[u8]) -> Result<Option<PhysAddr>, BootParamError> {
     alone_or(line, mk_ipi_shared)
 }
 
+/// Stores the address that `find` finds in the command line in `*address`. Returns 1; 0 if there is no such parameter.
+///
 /// # Safety
 ///
 /// As [`mk_ipi_boot_shared`].
@@ -72,23 +74,24 @@ unsafe fn parameter(
     }))
 }
 
-/// The value of `mk_ipi_shared=` on a command line of `len` bytes, which need not end with NUL: the address
-/// of the kernel's own region. Instead of a command line, the value alone is also accepted, as a kernel's own parser returns it:
-/// one word that begins with a digit.
+/// Reads the value of `mk_ipi_shared=` on a command line, the physical address of the kernel's own region, and stores it in
+/// `*address`. The command line has `len` bytes, and need not end with NUL. Instead of a command line, the value alone is also
+/// accepted, one word that begins with a digit. A kernel's own parser of the command line may return only the value.
 ///
-/// Returns 1 and the address in `*address`; 0 if the parameter is absent; -EINVAL for null pointers, an empty
-/// value, 0, a value that is not a number, and garbage after it; -ERANGE for an address above 52 bits. Context: any.
+/// Returns 1; 0 if the parameter is absent; -EINVAL for null and misaligned pointers, for an empty value, for 0, for an address
+/// that is not on a page boundary, for a value that is not a number, and for other characters after the number; -ERANGE for an
+/// address that is not below 2^52. Context: any.
 ///
 /// # Safety
 ///
-/// `cmdline` is NULL or holds `len` bytes; `address` is NULL or may be written.
+/// `cmdline` is NULL, or points to `len` bytes. `address` is NULL, or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_boot_shared(cmdline: *const c_char, len: usize, address: *mut u64) -> c_int {
     // SAFETY: the caller.
     unsafe { parameter(cmdline, len, address, shared_of) }
 }
 
-/// The value of `mk_ipi_directory=`: the address of the directory. Otherwise as `mk_ipi_boot_shared`.
+/// Reads the value of `mk_ipi_directory=`, the physical address of the directory. Otherwise the same as `mk_ipi_boot_shared`.
 ///
 /// # Safety
 ///
@@ -103,22 +106,26 @@ pub unsafe extern "C" fn mk_ipi_boot_directory(
     unsafe { parameter(cmdline, len, address, |line| alone_or(line, mk_ipi_directory)) }
 }
 
-/// Starts a spawned kernel: finds its own entry in the directory at `mk_ipi_directory=`, by the region at `mk_ipi_shared=`,
-/// and adds all live instances. An instance that cannot be added is left out, and reported by `left_out`.
+/// Starts a spawned kernel. It maps the directory at the address in `mk_ipi_directory=`. The entry whose region is at the address
+/// in `mk_ipi_shared=` describes this kernel, and gives it its identity. Then it adds this kernel's own instance and all other
+/// live instances. An instance that cannot be added is left out, and the operation `left_out` reports it.
 ///
-/// The directory stays mapped until `mk_ipi_fini`: `mk_ipi_follow` reads it. It also says which CPUs belong to a peer if
+/// The directory stays mapped until `mk_ipi_fini`, because `mk_ipi_follow` reads it. It also says which CPUs belong to a peer, if
 /// the operation `peer_has_cpu` does not.
 ///
-/// Returns the number of added instances; 0 if `mk_ipi_shared=` is absent: the kernel has no region, and interrupts are
-/// ignored. -EINVAL and -ERANGE for an invalid value; -ENODEV if `mk_ipi_directory=` is absent, or no live entry
-/// has that region; -EPROTO if there is no directory at that address; -EAGAIN while the host changes it; -EEXIST if this kernel
-/// is in the table already, or keeps another directory; -ENOMEM, also if its id is not below `MK_IPI_MAX_INSTANCES`. After an
-/// error nothing that this call added or mapped stays, and boot can continue. Context: may sleep. Every other CPU of this
-/// kernel must call `mk_ipi_poll` once afterwards.
+/// Returns the number of added instances, including this kernel's own; 0 if `mk_ipi_shared=` is absent: then the kernel has no
+/// region, and `mk_ipi_interrupt` reads no message. -EINVAL if `mk` is not an instance of the library, for an invalid value of a
+/// parameter, and if this kernel's own region cannot be used; -ERANGE for an address that is not below 2^52; -ENODEV if
+/// `mk_ipi_directory=` is absent, or no valid live entry has that region; -EPROTO if there is no directory at that address, or no
+/// native region of a known version at the other; -EACCES if `map` refuses the directory; -EAGAIN while the host changes an
+/// entry; -EBUSY while another CPU makes this call; -EEXIST if this kernel is in the table already, or keeps another directory;
+/// -ENOMEM if `map` fails, or the id of this kernel is not below `MK_IPI_MAX_INSTANCES`. After an error everything that this call
+/// added or mapped was removed again, and boot can continue. Context: may sleep. Every other CPU of this kernel must call
+/// `mk_ipi_poll` once afterwards.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `cmdline` is NULL or holds `len` bytes.
+/// As `mk_ipi_identify`. `cmdline` is NULL, or points to `len` bytes.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_start(mk: *mut mk_ipi, cmdline: *const c_char, len: usize) -> c_int {
     // SAFETY: the caller.
@@ -148,7 +155,7 @@ fn start(instance: &Instance, line: &[u8]) -> Result<c_int, Errno> {
 /// Maps the directory at `start`, with the length in its header.
 fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<AtomicU64>, Errno> {
     let mut len = PAGE_SIZE;
-    // If the directory is longer than a page, it is mapped a second time.
+    // The header says how long the directory is. If it is longer than a page, it is mapped a second time with that length.
     for _ in 0..2 {
         let range = PhysRange::new(start, len).ok_or(Errno::EINVAL)?;
         let mapping = platform.map(range, Access::ReadOnly).map_err(|e| e.errno())?;
@@ -157,7 +164,7 @@ fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<Atomic
             Ok(()) => return Ok(mapping),
             Err(e) => e,
         };
-        // SAFETY: it came from `map` of this platform just now, and nothing is borrowed from it any more.
+        // SAFETY: `map` of this platform returned it just now, and nothing is borrowed from it any more.
         unsafe { platform.unmap(mapping) };
         match error {
             DirectoryError::TooSmall(needed) if needed > len => {
@@ -169,14 +176,14 @@ fn map_directory(platform: &CPlatform, start: PhysAddr) -> Result<Mapping<Atomic
     Err(Errno::EINVAL)
 }
 
-/// Takes the identity of the instance whose region is at `shared`, and adds all live instances of the directory at
-/// `memory`. If another instance than this kernel's own cannot be added, it is left out, and reported by `left_out`.
+/// The same as `mk_ipi_start`, for a kernel that has parsed its command line and mapped the directory itself: the directory is in
+/// the `len` bytes at `memory`, and this kernel's own region is at the physical address `shared`.
 ///
-/// Returns the number of added instances, including its own; or an error as `mk_ipi_start`. Context: may sleep.
+/// Returns the number of added instances, including this kernel's own; or an error as `mk_ipi_start`. Context: may sleep.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_identify`; `memory` is NULL or `len` bytes that stay mapped until `mk_ipi_fini`, or an error.
+/// As `mk_ipi_identify`. `memory` is NULL, or points to `len` bytes. If this call succeeds, they stay mapped until `mk_ipi_fini`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_join(
     mk: *mut mk_ipi,
@@ -190,7 +197,7 @@ pub unsafe extern "C" fn mk_ipi_join(
         let words = words?;
         let is_same = |held: &Held| core::ptr::eq(held.mapping.words(), words) && held.ours.is_none();
         join_by(instance, PhysAddr(shared), is_same, || {
-            // SAFETY: aligned words that stay mapped as long as they are kept (the caller); others may write them.
+            // SAFETY: the words are aligned, and stay mapped while they are kept (the caller). Other kernels may write them.
             let mapping = unsafe { Mapping::new(NonNull::from(words)) };
             Directory::open(mapping.words()).map_err(errno_of)?;
             Ok(Held { mapping, ours: None })
@@ -198,8 +205,8 @@ pub unsafe extern "C" fn mk_ipi_join(
     }))
 }
 
-/// Joins by the kept directory, if `is_same` is true for it. Otherwise by the result of `map`, which is kept
-/// from then on. Reports the instances that were left out.
+/// Adds the instances of a directory. If a directory is kept already, uses it, and `EEXIST` if `is_same` is false for it.
+/// Otherwise uses the directory that `map` returns, and keeps it. Reports the instances that were left out.
 fn join_by(
     instance: &Instance,
     shared: PhysAddr,
@@ -224,7 +231,7 @@ fn join_by(
     if let Err(held) = platform.directory.keep(map()?) {
         // Another CPU has stored a directory first.
         if held.ours.is_some() {
-            // SAFETY: it came from `map` of this platform just now.
+            // SAFETY: `map` of this platform returned it just now.
             unsafe { platform.unmap(held.mapping) };
         }
         return Err(Errno::EBUSY);
@@ -236,16 +243,16 @@ fn join_by(
     joined
 }
 
-/// Starts a spawned kernel of generation RFC v2, without a directory: its own region is at
-/// `mk_ipi_shared=` and has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
+/// Starts a spawned kernel of generation RFC v2 without a directory. Its own region is at the address in `mk_ipi_shared=`, and
+/// has `me->slots` slots. `cmdline` is a command line, or the value of `mk_ipi_shared=` alone.
 ///
-/// Returns 1; 0 if the parameter is absent: no region, and interrupts are ignored. -EINVAL and -ERANGE for an
-/// invalid value or config; -ENOMEM if the region cannot be mapped. After an error boot can continue
-/// without a region. Context: may sleep.
+/// Returns 1; 0 if the parameter is absent: then the kernel has no region, and `mk_ipi_interrupt` reads no message. -EINVAL and
+/// -ERANGE for an invalid value or config; -EEXIST if the instance is in the table already; -ENOMEM if the region cannot be
+/// mapped. After an error boot can continue without a region. Context: may sleep.
 ///
 /// # Safety
 ///
-/// As `mk_ipi_start`; `me` as `config` of `mk_ipi_create_instance`.
+/// As `mk_ipi_start`. For `me` the same holds as for `config` of `mk_ipi_create_instance`.
 #[no_mangle]
 pub unsafe extern "C" fn mk_ipi_start_rfc_v2(
     mk: *mut mk_ipi,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that `include/mk_ipi.h` is the header that cbindgen makes from the crate, with the sizes and offsets of the crate.
+//! Checks that `include/mk_ipi.h` is the header that cbindgen makes from the crate, and that it asserts the sizes and offsets of
+//! the crate's structs.
 //!
-//! With `MK_IPI_HEADER=write` in the environment the header is written instead: `cargo xtask capi` does that.
+//! With `MK_IPI_HEADER=write` in the environment the test writes the header first: `cargo xtask capi` does that.
 #![cfg(not(miri))]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -15,8 +16,8 @@ use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
-/// A section of the header: its subject, the crate's files whose items belong to it, and items of other files that belong to it
-/// (a name that ends with `*` stands for all names that begin so).
+/// A section of the header: its title, a sentence about its content, the crate's files whose items belong to it, and the items of
+/// other files that belong to it. A name that ends with `*` stands for all names with that beginning.
 struct Section {
     title: &'static str,
     about: &'static str,
@@ -28,13 +29,13 @@ struct Section {
 const SECTIONS: [Section; 6] = [
     Section {
         title: "General",
-        about: "Limits, error numbers, layouts of regions.",
+        about: "Error numbers and their texts, layouts of regions, counters.",
         files: &["error", "reason"],
         items: &["MK_IPI_RFC_V2", "MK_IPI_NATIVE", "MK_IPI_MAX_ENTRY_CPUS", "mk_ipi_range", "mk_ipi_stats"],
     },
     Section {
         title: "Life of a kernel",
-        about: "Its operations, the instance of the library, its identity, the instances that it talks to, and its end.",
+        about: "The operations of a kernel, its identity, the instances in its table, and its end.",
         files: &["ops", "instance", "life", "start", "follow"],
         items: &[
             "mk_ipi_instance",
@@ -45,13 +46,13 @@ const SECTIONS: [Section; 6] = [
     },
     Section {
         title: "Messages",
-        about: "Handlers, sending and receiving, on both layouts.",
+        about: "Callbacks for messages, sending and receiving, on both layouts.",
         files: &["handlers", "send", "receive", "pages"],
         items: &["mk_ipi_handler", "mk_ipi_message", "mk_ipi_message_callback_t"],
     },
     Section {
         title: "Native link",
-        about: "What RFC v2 does not have: long and many messages, events of peers, pollers, moves of the doorbell.",
+        about: "Calls that only the native link has: several messages in one call, events, pollers, moves of the doorbell.",
         files: &["native", "poller"],
         items: &[
             "MK_IPI_MAX_LEN",
@@ -70,8 +71,8 @@ const SECTIONS: [Section; 6] = [
     },
     Section {
         title: "RFC v2",
-        about: "The calls of the Linux patch, with its names and results. They work on the default instance. Macros that do not \
-                begin with MK_IPI_ are not defined again if they are defined already.",
+        about: "The calls of the Linux patch, with its names and results. They use the default instance of the library.\n \
+                * Macros whose names do not begin with MK_IPI_ are defined only if they are not defined yet.",
         files: &["compat"],
         items: &[
             "MK_MAX_DATA_SIZE",
@@ -86,7 +87,7 @@ const SECTIONS: [Section; 6] = [
     },
     Section {
         title: "Host",
-        about: "For the kernel that starts and ends others: the directory, and what it must know before it frees a CPU or a region.",
+        about: "For the kernel that starts and stops other kernels: the directory, and the calls that free a CPU or a region.",
         files: &["directory"],
         items: &[
             "MK_IPI_ABSENT",
@@ -109,10 +110,10 @@ const SECTIONS: [Section; 6] = [
     },
 ];
 
-/// Constants that C users write in another base.
+/// Constants that the header must contain in hexadecimal. cbindgen writes them in decimal.
 const AS_WRITTEN: [(&str, &str); 2] = [("MK_PFN_IPI_TYPE", "0x80000001U"), ("MULTIKERNEL_VECTOR", "0xea")];
 
-/// The layout of a struct, as the compiler has it: its name, size, alignment, and the offset of each field.
+/// The layout of a struct in this build: its name, size, alignment, and the offset of each field.
 struct Layout {
     name: &'static str,
     size: usize,
@@ -169,17 +170,17 @@ fn layouts() -> Vec<Layout> {
     }
 }
 
-/// The assertions, in C.
+/// The text of the assertions, in C.
 fn assertions() -> String {
     let mut text = String::from(
-        "/* Size, alignment and offsets, as the library was built. */\n\
+        "/* The size, the alignment and the offsets of each struct, as in the library. */\n\
          #ifdef __cplusplus\n#define MK_IPI_ASSERT(what) static_assert(what, #what)\n\
          #elif __STDC_VERSION__ >= 201112L\n#define MK_IPI_ASSERT(what) _Static_assert(what, #what)\n\
          #else\n#define MK_IPI_ASSERT(what) extern char mk_ipi_asserted[(what) ? 1 : -1]\n#endif\n",
     );
     writeln!(text, "MK_IPI_ASSERT(MK_PFN_IPI_TYPE == 0x80000001U);").unwrap();
     for Layout { name, size, align, fields } in layouts() {
-        // This size depends on the limits, so the header computes it.
+        // The size of `struct mk_ipi` depends on the limits, so the header computes it.
         let size = if size == MK_IPI_SIZE { "MK_IPI_SIZE".to_owned() } else { size.to_string() };
         writeln!(text, "MK_IPI_ASSERT(sizeof(struct {name}) == {size});").unwrap();
         writeln!(text, "MK_IPI_ASSERT(__alignof__(struct {name}) == {align});").unwrap();
@@ -192,23 +193,28 @@ fn assertions() -> String {
 
 /// A limit: its name, its default, its maximum, and what it means.
 const LIMITS: [(&str, usize, usize, &str); 4] = [
-    ("MK_IPI_MAX_CPUS", 64, 4096, "Most CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels need no room."),
-    ("MK_IPI_MAX_HANDLERS", 64, 128, "Most handlers that can be registered at a time."),
+    (
+        "MK_IPI_MAX_CPUS",
+        64,
+        4096,
+        "Largest number of CPUs of this kernel: `this_cpu_index` is below it. CPUs of other kernels do not count.",
+    ),
+    ("MK_IPI_MAX_HANDLERS", 64, 128, "Largest number of callbacks that can be registered at the same time."),
     (
         "MK_IPI_QUEUE",
         16,
         1024,
-        "Messages that one run of the deferred work handles at most; on RFC v2 also those that can wait for it on a CPU. A power \
-         of two.",
+        "Largest number of messages that one run of the deferred work handles; on RFC v2 also of messages that can wait\n \
+         * for the deferred work on one CPU. A power of two.",
     ),
-    ("MK_IPI_MAX_INSTANCES", 256, 256, "This kernel can know only instances whose ids are below it."),
+    ("MK_IPI_MAX_INSTANCES", 256, 256, "The table can hold instances whose ids are below it."),
 ];
 
-/// The limits, and the size that follows from them.
+/// The text of the macros for the limits, and for the size of `struct mk_ipi` that follows from them.
 fn limits_in_c() -> String {
     let mut text = String::from(
-        "\n/*\n * Limits. They are chosen when the library is built (`cargo xtask capi --help`). Define them here to the same \
-         values:\n * mk_ipi_init fails if these give another size.\n */\n",
+        "\n/*\n * Limits. They are chosen when the library is built (`cargo xtask capi --help`). A program must define \
+         them to\n * the same values. mk_ipi_init fails if the sizes of struct mk_ipi differ.\n */\n",
     );
     for (name, usual, most, what) in LIMITS {
         writeln!(text, "/** {what} 1 to {most}. */\n#ifndef {name}\n#define {name} {usual}\n#endif").unwrap();
@@ -226,13 +232,13 @@ fn limits_in_c() -> String {
     text
 }
 
-/// An item of the header with its comment.
+/// An item of the header: its name, and its text including the comment.
 struct Item<'a> {
     name: &'a str,
     text: &'a str,
 }
 
-/// The item in a block of the header that begins with its comment.
+/// The item in a block of the header. The block begins with the item's comment.
 fn item_of(text: &str) -> Item<'_> {
     let (_, declared) = text.split_once("*/\n").unwrap();
     let words = || declared.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
@@ -250,7 +256,7 @@ fn item_of(text: &str) -> Item<'_> {
     Item { name: name.unwrap(), text }
 }
 
-/// Whether it is a struct, with a body or without.
+/// Whether the item is a struct, with or without a body.
 fn is_struct(item: &Item<'_>) -> bool {
     let declared = item.text.split_once("*/\n").map_or("", |(_, declared)| declared);
     declared.starts_with("struct ") && (declared.contains("{\n") || !declared.contains('('))
@@ -272,7 +278,8 @@ fn file_of(name: &str, sources: &[(&'static str, String)]) -> &'static str {
     sources.iter().find(|(_, source)| defines(source)).unwrap_or_else(|| panic!("no file defines {name}")).0
 }
 
-/// A constant as C users write it. If another header may define the name too, this one is guarded by `#ifndef`.
+/// The text of an item. A constant of [`AS_WRITTEN`] gets its hexadecimal value. A constant whose name does not begin with
+/// `MK_IPI_` gets an `#ifndef`, because another header may define it too.
 fn as_written(item: &Item<'_>) -> String {
     let Some((comment, value)) = item.text.split_once("\n#define ") else { return item.text.to_owned() };
     let value = value.strip_prefix(item.name).unwrap().trim();
@@ -288,18 +295,18 @@ fn as_written(item: &Item<'_>) -> String {
     format!("{comment}\n#ifndef {name}\n#define {name} {written}\n#endif")
 }
 
-/// Whether `said`, from a section, stands for this name.
+/// Whether `said`, an item in the list of a section, stands for this name.
 fn is_said(name: &str, said: &str) -> bool {
     said.strip_suffix('*').map_or(name == said, |beginning| name.starts_with(beginning))
 }
 
-/// The header in its sections.
+/// Sorts the items of the header into the sections.
 fn in_sections(text: &str, sources: &[(&'static str, String)]) -> String {
     let (head, rest) = text.split_once("\n\n\n/**\n").unwrap();
     let rest = format!("/**\n{rest}");
     let blocks = rest.split("\n\n").map(|block| block.trim_matches('\n'));
     let items: Vec<_> = blocks.filter(|block| block.starts_with("/**\n")).map(item_of).collect();
-    let mut out = format!("{head}\n\n/* Declared here, so that the sections need no order. */\n");
+    let mut out = format!("{head}\n\n/* Declared here, so that each section can use them. */\n");
     for item in items.iter().filter(|item| is_struct(item)) {
         writeln!(out, "struct {};", item.name).unwrap();
     }
@@ -325,6 +332,7 @@ fn in_sections(text: &str, sources: &[(&'static str, String)]) -> String {
     out
 }
 
+/// The header that cbindgen makes, in sections.
 fn made() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
@@ -372,18 +380,19 @@ fn every_struct_and_field_of_the_header_is_asserted() {
     assert_eq!(structs, layouts().len());
 }
 
-/// The structs that the header defines: name and body.
+/// The structs that the header defines: the name and the body of each.
 fn structs_of(header: &str) -> impl Iterator<Item = (&str, &str)> {
     header.split("\nstruct ").skip(1).filter_map(|text| {
         let (head, rest) = text.split_once('{')?;
         let name = head.split_whitespace().last()?;
-        // Not a prototype or a forward declaration.
+        // Leave out prototypes and forward declarations.
         (!head.contains([';', '('].as_slice()) || head.contains("MK_IPI_ALIGNED")).then_some(())?;
         Some((name, rest.split_once("\n}")?.0))
     })
 }
 
-/// The names of the fields: the word before `;`, before an array's length, or before a function's arguments.
+/// The names of the fields in the body of a struct: the word before `;`, before an array's length, or before a function's
+/// arguments.
 fn fields_of(body: &str) -> impl Iterator<Item = &str> {
     let lines = body.lines().map(str::trim).filter(|l| !l.starts_with(['*', '/']) && !l.is_empty());
     lines.filter_map(|line| match line.split_once("(*") {
@@ -396,7 +405,7 @@ fn fields_of(body: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The comment of each function.
+/// The name and the comment of each function.
 fn comments_of(header: &str) -> Vec<(&str, &str)> {
     let blocks = header.split("\n\n").filter(|block| block.starts_with("/**\n"));
     let items =
@@ -410,7 +419,8 @@ fn each_function_says_its_context() {
     let comments = comments_of(&made);
     assert!(comments.len() > 60, "{} functions", comments.len());
     for (name, comment) in &comments {
-        // The comment itself, or that of the call that it refers to, up to three calls away.
+        // The context is in the comment itself, or in the comment of a call to which it refers. Up to three such steps are
+        // followed.
         let (mut said, mut at) = (*comment, *name);
         for _ in 0..3 {
             if said.contains("Context:") {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The C calls, called from Rust, so that Miri can check them: an instance made in place, a message to itself, handles.
+//! Calls the C interface from Rust, so that Miri can check it: instances of the library in their storage, messages, handles, a
+//! poller, and a directory.
 use mk_ipi_capi::directory::{
     mk_ipi_directory_create, mk_ipi_directory_has_cpu, mk_ipi_directory_read, mk_ipi_directory_write,
     mk_ipi_directory_writer,
@@ -26,7 +27,7 @@ use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::ffi::{c_int, c_uint, c_ulong, c_void, CStr};
 use std::ptr::{null, null_mut};
 
-/// Results of calls.
+// The results of calls that fail.
 const ENOMEM: c_int = -(mk_ipi_error::MK_IPI_ENOMEM as c_int);
 const EBUSY: c_int = -(mk_ipi_error::MK_IPI_EBUSY as c_int);
 const EINVAL: c_int = -(mk_ipi_error::MK_IPI_EINVAL as c_int);
@@ -35,12 +36,14 @@ const ENODEV: c_int = -(mk_ipi_error::MK_IPI_ENODEV as c_int);
 
 /// The physical address of the only region.
 const PHYS: u64 = 0x10_0000;
+/// The size and alignment of its memory.
 const PAGES: Layout = match Layout::from_size_align(64 << 12, 4096) {
     Ok(layout) => layout,
     Err(_) => panic!(),
 };
 
-/// A kernel with one CPU, which rings itself only. `ctx` is the region's memory.
+// The operations of a kernel with one CPU. A doorbell does nothing. `ctx` is the memory of the region.
+
 unsafe extern "C" fn pool_alloc(_: *mut c_void, _: c_int, len: u64, phys: *mut u64) -> c_int {
     // SAFETY: the library passes a valid place for the result.
     unsafe { phys.write(PHYS) };
@@ -53,7 +56,7 @@ unsafe extern "C" fn pool_alloc(_: *mut c_void, _: c_int, len: u64, phys: *mut u
 unsafe extern "C" fn pool_free(_: *mut c_void, _: c_int, _: u64, _: u64) {}
 unsafe extern "C" fn map(ctx: *mut c_void, phys: u64, _: u64, _: c_int, virt: *mut *mut c_void) -> c_int {
     let offset = usize::try_from(phys.wrapping_sub(PHYS)).unwrap_or(0);
-    // SAFETY: as above; the library maps memory from `pool_alloc`, which is in the memory at `ctx`.
+    // SAFETY: as above. The library maps only the region, which is in the memory at `ctx`.
     unsafe { virt.write(ctx.byte_add(offset)) };
     0
 }
@@ -108,12 +111,12 @@ fn table(ctx: *mut c_void) -> mk_ipi_ops {
 }
 
 unsafe extern "C" fn count(message: *const mk_ipi_message, ctx: *mut c_void) {
-    // SAFETY: the library's message, and its payload.
+    // SAFETY: the library passes a message that exists until this function returns.
     let message = unsafe { &*message };
-    // SAFETY: as above.
+    // SAFETY: as above. Its payload has `size` bytes.
     let payload = unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.size) };
     assert_eq!((payload, message.r#type, message.sender_cpu), (&b"hello"[..], 7, 3));
-    // SAFETY: the counter that was registered; one thread.
+    // SAFETY: `ctx` is the counter that was registered; there is one thread.
     unsafe { *ctx.cast::<u32>() = (*ctx.cast::<u32>()).wrapping_add(1) };
 }
 
@@ -122,11 +125,12 @@ unsafe extern "C" fn count_data(data: *mut mk_ipi_data, ctx: *mut c_void) {
     let data = unsafe { &mut *data };
     assert_eq!((data.data_size, data.r#type, data.sender_cpu), (5, 7, 3));
     data.data_size = 0;
-    // SAFETY: the counter that was registered; one thread.
+    // SAFETY: `ctx` is the counter that was registered; there is one thread.
     unsafe { *ctx.cast::<u32>() = (*ctx.cast::<u32>()).wrapping_add(1) };
 }
 
-/// Sends two messages in one call. A poller on the stack delivers them. Returns how many it delivered.
+/// Sends two messages in one call. A poller in storage on the stack delivers them. Returns how many it delivered; 0 if no poller
+/// can be made.
 ///
 /// # Safety
 ///
@@ -135,7 +139,7 @@ unsafe fn poll(mk: *mut mk_ipi) -> c_int {
     let mut place = std::mem::MaybeUninit::<mk_ipi_poller>::zeroed();
     let (poller, hello) = (place.as_mut_ptr(), mk_ipi_payload { data: b"hello".as_ptr().cast(), size: 5 });
     let (all, mut done) = ([hello, hello], 0);
-    // SAFETY: the caller; zeroed storage for a poller; payloads, and a number to write.
+    // SAFETY: the caller. The storage for the poller is zeroed. The payloads exist, and `done` may be written.
     unsafe {
         if mk_ipi_poller_begin(mk, poller, MK_IPI_POLLER_SIZE) != 0 {
             return 0;
@@ -154,11 +158,12 @@ unsafe fn poll(mk: *mut mk_ipi) -> c_int {
 fn an_instance_made_in_place_sends_to_itself() {
     for layout in [MK_IPI_RFC_V2, MK_IPI_NATIVE] {
         let storage = Layout::new::<mk_ipi>();
-        // SAFETY: neither has size 0.
+        // SAFETY: neither layout has size 0.
         let (region, mk) = unsafe { (alloc_zeroed(PAGES), alloc_zeroed(storage).cast::<mk_ipi>()) };
         let mut seen = 0u32;
         let ctx = (&raw mut seen).cast::<c_void>();
-        // SAFETY: zeroed storage, an instance in it, pointers to what lives until the end of this block.
+        // SAFETY: `mk` is zeroed storage, in which an instance is made. All pointers point to values that exist until the end of
+        // this block.
         unsafe {
             assert_eq!(mk_ipi_init(mk, MK_IPI_SIZE, &table(region.cast())), 0);
             assert_eq!(mk_ipi_identify(mk, 1, 1), 0);
@@ -182,7 +187,7 @@ fn an_instance_made_in_place_sends_to_itself() {
             assert_eq!(mk_ipi_create_instance(mk, &config, null_mut()), 0);
             let mut handler = null_mut();
             assert_eq!(mk_ipi_register(mk, 7, Some(count), ctx, &mut handler), 0);
-            // Registered before there is a default instance, which gets the handler later.
+            // There is no default instance yet. The handler waits for it.
             let old = compat::multikernel_register_handler(Some(count_data), ctx, 7);
             assert_eq!(mk_ipi_set_default(mk), 0);
             let hello = b"hello".as_ptr().cast();
@@ -209,7 +214,7 @@ fn an_instance_made_in_place_sends_to_itself() {
 }
 
 unsafe extern "C" fn followed(instance: c_int, what: u32, error: c_int, ctx: *mut c_void) {
-    // SAFETY: the argument of the test; one thread.
+    // SAFETY: `ctx` is what the test has passed; there is one thread.
     unsafe { *ctx.cast::<(c_int, u32, c_int)>() = (instance, what, error) };
 }
 
@@ -232,14 +237,14 @@ unsafe fn write(writer: *mut mk_ipi_directory_writer, nr_cpus: u32, doorbell_cpu
         ..mk_ipi_record::default()
     };
     let cpus: Vec<u64> = (3..3 + u64::from(nr_cpus)).collect();
-    // SAFETY: the caller; a record and its CPUs.
+    // SAFETY: the caller. The record and its CPUs exist.
     assert_eq!(unsafe { mk_ipi_directory_write(writer, &record, cpus.as_ptr()) }, 0);
 }
 
 #[test]
 fn a_kernel_joins_by_a_directory_that_it_keeps() {
     let storage = Layout::new::<mk_ipi>();
-    // SAFETY: neither has size 0.
+    // SAFETY: neither layout has size 0.
     let [region, host, mk] = unsafe { [alloc_zeroed(PAGES), alloc_zeroed(storage), alloc_zeroed(storage)] };
     let (host, mk) = (host.cast::<mk_ipi>(), mk.cast::<mk_ipi>());
     let mut memory = vec![0u64; 8 + 2 * (8 + 100)];
@@ -248,7 +253,8 @@ fn a_kernel_joins_by_a_directory_that_it_keeps() {
     let writer = writer.as_mut_ptr();
     let (mut seen, mut record, mut cpus) = ((0, 0, 0), mk_ipi_record::default(), [0; 100]);
     let ctx = (&raw mut seen).cast::<c_void>();
-    // SAFETY: zeroed storage, instances in it, pointers to what lives until the end of this test.
+    // SAFETY: `host` and `mk` are zeroed storage, in which instances are made. All pointers point to values that exist until the
+    // end of this test.
     unsafe {
         assert_eq!(mk_ipi_init(host, MK_IPI_SIZE, &table(region.cast())), 0);
         assert_eq!(mk_ipi_identify(host, 0, 1), 0);
@@ -278,13 +284,13 @@ fn a_kernel_joins_by_a_directory_that_it_keeps() {
         write(writer, 100, 102);
         assert_eq!(mk_ipi_follow(mk, Some(followed), ctx), 2);
         assert_eq!(*ctx.cast::<(c_int, u32, c_int)>(), (1, MK_IPI_FOLLOWED_CHANGED, 0));
-        // The lane of the host says that it has our region mapped, and has not followed.
+        // The lane of the host says that the host has our region mapped, and has not followed the directory to generation 2.
         assert_eq!(mk_ipi_behind(mk, 2, None, null_mut()), 1);
         assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 102), 1);
         assert_eq!(mk_ipi_directory_has_cpu(words, len, 1, 103), 0);
         assert_eq!(mk_ipi_directory_read(words, len, 1, &mut record, cpus.as_mut_ptr(), 100), 0);
         assert_eq!((record.nr_cpus, cpus[99]), (100, 102));
-        // The kept directory says that the CPU is ours, whatever limits this kernel was built with.
+        // The kept directory says which CPUs are ours. It can list more CPUs than `MK_IPI_MAX_CPUS`.
         assert_eq!(mk_ipi_move_doorbell(mk, 50, 0xe0), 0);
         assert_eq!(mk_ipi_move_doorbell(mk, 103, 0xe0), EINVAL);
         assert_eq!((mk_ipi_fini(mk), mk_ipi_fini(host)), (0, 0));

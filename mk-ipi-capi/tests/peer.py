@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A peer written from SPEC.md alone, in a language that has nothing of mk-ipi: python3 peer.py, told what to do on standard input.
+"""A peer that was written from SPEC.md alone, in a language in which there is no code of mk-ipi: python3 peer.py.
 
-It shows how another implementation is driven (mk-ipi-conformance/README.md). Clauses are named where they are followed. One thread on
-each side takes turns over a pipe, which orders what they store: the fences of the specification have nothing to do here, and a kernel
-needs them.
+It reads commands from standard input, and shows how another implementation can be tested (mk-ipi-conformance/README.md). The
+comments name the clauses that the code follows. The test and this program run in turn, and exchange commands and answers over
+pipes. So their stores are ordered without the fences of the specification. A kernel needs these fences.
 """
 
 import mmap
@@ -19,12 +19,12 @@ BAD_TAG, BAD_LENGTH, BAD_HELLO = 1, 2, 3  # N-14
 
 
 def pages(size):
-    """N-2"""
+    """N-2: `size`, rounded up to whole pages"""
     return (size + 4095) & ~4095
 
 
 def lines_of(size):
-    """N-6"""
+    """N-6: how many lines a message of this size takes"""
     return 1 if size <= 48 else 1 + (size - 48 + 55) // 56
 
 
@@ -45,7 +45,7 @@ class Side:
 
 
 class Setup:
-    """What `init` says."""
+    """The arguments of the command `init`."""
 
     def __init__(self, words):
         path, numbers = words[0], [int(word) for word in words[1:]]
@@ -55,7 +55,7 @@ class Setup:
             self.memory = memoryview(mmap.mmap(file.fileno(), self.len)).cast("Q")
 
     def word(self, phys):
-        """The number of the word at a physical address."""
+        """The index in `memory` of the word at a physical address."""
         return (phys - self.phys) // 8
 
     def ring(self, vector=None):
@@ -123,7 +123,7 @@ class Lane:
         self.lines = self.header + 32
 
     def line(self, position):
-        """N-8"""
+        """N-8: the index in `memory` of the line at a position"""
         return self.lines + position % self.count * 8
 
     def lap(self, position):
@@ -136,21 +136,21 @@ class Native:
     def __init__(self, setup):
         self.setup, self.memory = setup, setup.memory
         self.out, self.into = Lane(setup, setup.other, setup.me.id), Lane(setup, setup.me, setup.other.id)
-        self.memory[self.out.header + ATTACHED] = setup.me.life  # N-17: no directory was followed
+        self.memory[self.out.header + ATTACHED] = setup.me.life  # N-17: generation 0, because no directory was followed
         self.begin_receiving()
         self.say_hello()
 
     # -- the doorbell
 
     def ring(self):
-        """N-12"""
+        """N-12: rings the other side"""
         bell = self.memory[self.out.region + BELL]
         vector, cpu = bell >> 48 & 0xFF, bell & (1 << 48) - 1
         good = bell >> 63 and cpu == self.setup.other.cpu and 0x20 <= vector <= 0xFE
         self.setup.ring(vector if good else None)
 
     def ring_if_armed(self):
-        """N-8, step 4"""
+        """N-8, step 4: rings the other side if its ARMED is 1"""
         if self.memory[self.out.region + ARMED] == 1:
             self.ring()
 
@@ -166,7 +166,7 @@ class Native:
         self.ring_if_armed()
 
     def say_hello(self):
-        """N-9: a life, or a session of one that is Broken"""
+        """N-9: begins a life; or, if sends are Broken, begins a new session of this life"""
         control = self.out.control
         before, answer = self.memory[self.out.header + HELLO], self.memory[control + ANSWER]
         session = (before >> 32) + 1 & 0xFFFF
@@ -182,7 +182,7 @@ class Native:
         self.say(FIRST)
 
     def may_send(self):
-        """N-9: what ANSWER means in each phase"""
+        """N-9: handles ANSWER in each phase. Returns whether this life may send."""
         answer, name = self.memory[self.out.control + ANSWER], self.hello & ~CLEAN
         phase = self.hello & CLEAN
         if phase == BEGIN:
@@ -242,7 +242,7 @@ class Native:
         self.ring_if_armed()
 
     def go_on_at(self, position):
-        """N-10, step 2: HANDED, handlers, CREDIT"""
+        """N-10, step 2: stores HANDED and CREDIT"""
         self.next = position
         self.memory[self.into.control + HANDED] = position
         self.memory[self.into.control + CREDIT] = position
@@ -252,7 +252,7 @@ class Native:
         return not self.quarantine and self.answer & CLEAN in (FIRST, CLEAN)
 
     def accuse(self, why):
-        """N-14, N-11"""
+        """N-14: puts the lane into quarantine; or, if a former life may have caused the fault, disowns the sender (N-9, N-11)"""
         if self.confirmed:
             self.quarantine = True
             self.memory[self.into.control + BREACH] = why
@@ -263,7 +263,7 @@ class Native:
         self.set_answer(HELLO_SET | BEGIN | hello + (1 << 32) & (1 << 48) - 1)
 
     def begin_receiving(self):
-        """N-11"""
+        """N-11: begins a life of the receiver"""
         memory, region, control = self.memory, self.into.region, self.into.control
         credit, handed, doubts = (memory[control + word] for word in (CREDIT, HANDED, DOUBTS))
         life = memory[region + LIFE]
@@ -283,7 +283,7 @@ class Native:
         memory[region + LIFE] = self.setup.me.life
 
     def find(self, position, end):
-        """N-7: None for nothing, a number for a breach, or sender, type and bytes"""
+        """N-7: the message at a position: CPU id, type and bytes; None if there is none; a number of N-14 for a breach"""
         lane, memory = self.into, self.memory
         at = lane.line(position)
         head = memory[at]
@@ -307,7 +307,7 @@ class Native:
         return about >> 32, head >> 32 & 0xFFFFFFFF, data
 
     def begin_at(self, position, hello):
-        """N-9: puts a life in force"""
+        """N-9: answers a life, and begins to read its lines"""
         self.memory[self.into.control + BASE] = position
         self.go_on_at(position)
         self.memory[self.into.control + BREACH] = 0
@@ -315,7 +315,7 @@ class Native:
         self.set_answer(hello)
 
     def answer_hello(self, hello):
-        """N-9, N-14: a hello that is not ANSWER; a message of the life that was in force, or None"""
+        """N-9, N-14: handles a hello that differs from ANSWER. Returns a message of the former life, or None."""
         phase, begin = hello & CLEAN, hello & ~CLEAN | BEGIN
         known = (hello & ~CLEAN) >> 48 == HELLO_SET >> 48 and phase and hello & 0xFFFFFFFF
         if not known or phase == FIRST and self.answer and self.answer != begin:
@@ -340,7 +340,7 @@ class Native:
         return None
 
     def look(self):
-        """A message; None if nothing is there; True if something was done"""
+        """Returns a message; None if there is nothing; True if it has handled something else"""
         found = self.find(self.next, self.next + self.into.count) if self.is_read() else None
         if isinstance(found, tuple):
             self.go_on_at(self.next + lines_of(len(found[2])))
@@ -358,7 +358,7 @@ class Native:
         return self.answer_hello(hello) or True
 
     def receive(self):
-        """N-10: a drain with a budget of one message and some hellos"""
+        """N-10: a drain with a budget of one message or 16 rounds"""
         armed = False
         self.memory[self.into.region + ARMED] = 0
         for _ in range(16):
@@ -370,13 +370,13 @@ class Native:
             if isinstance(found, tuple):
                 return found
             self.may_send()
-        return -11  # N-13: there is more
+        return -11  # N-13: something may be left
 
     def interrupt(self):
         self.memory[self.into.region + ARMED] = 0
 
     def fini(self):
-        self.memory[self.into.region + LIFE] = self.setup.me.life | 1 << 32  # N-11
+        self.memory[self.into.region + LIFE] = self.setup.me.life | 1 << 32  # N-4: goodbye
         self.memory[self.out.header + ATTACHED] = 0  # N-17
 
 

@@ -11,7 +11,7 @@ static void no_message(const struct mk_ipi_message *message, void *ctx)
 	(void)message, (void)ctx;
 }
 
-/* Each required operation is missing in turn. */
+/* Each required operation is NULL in turn: mk_ipi_init fails, and the log names the operation. */
 static void tables(void)
 {
 #define NEEDED(name) { offsetof(struct mk_ipi_ops, name), "mk_ipi: the operation " #name " is NULL" }
@@ -45,7 +45,7 @@ static void tables(void)
 	GIVES(mk_ipi_init(&mk, sizeof(mk) - 1, &ops), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(&mk, sizeof(mk), NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_init(NULL, sizeof(mk), &ops), -MK_IPI_EINVAL);
-	/* The optional operations. */
+	/* All optional operations may be NULL. */
 	ops.relax = NULL, ops.log = NULL, ops.region_added = NULL, ops.region_removed = NULL;
 	ops.peer_event = NULL, ops.peer_has_cpu = NULL, ops.left_out = NULL, ops.stop = NULL;
 	ops.unhandled = NULL, ops.pool_alloc = NULL, ops.pool_free = NULL, ops.peer_may_share = NULL;
@@ -55,7 +55,7 @@ static void tables(void)
 	GIVES(mk_ipi_fini(&mk), 0);
 }
 
-/* Every call, with a pointer that is not an instance. */
+/* Every call, with a pointer that is not an instance of the library. */
 static void no_instance(struct mk_ipi *mk)
 {
 	struct mk_ipi_handler *handler;
@@ -143,7 +143,9 @@ static void null_pointers(void)
 	GIVES(mk_ipi_set_default((struct mk_ipi *)(void *)arena), -MK_IPI_EINVAL);
 }
 
-/* A full registry; handles that were unregistered, belong to another instance, or are nonsense. */
+/*
+ * A full registry. Then handles that were unregistered, that belong to another instance of the library, or that no call returned.
+ */
 static void handles(void)
 {
 	struct mk_ipi_handler *all[MK_IPI_MAX_HANDLERS], *more, *of_b;
@@ -167,7 +169,7 @@ static void handles(void)
 	GIVES(mk_ipi_unregister(b.mk, of_b), 0);
 }
 
-/* Several messages in one call: all are checked before one is sent. */
+/* Several messages in one call: all of them are checked before the first is sent. */
 static void sends_many(int native)
 {
 	static unsigned char bytes[5000];
@@ -262,7 +264,10 @@ void test_bad_calls(void)
 		null_pointers();
 		handles();
 		sends(layout);
-		/* A region does not go back to the pool while another kernel says that it has the region mapped. RFC v2 has no word for that. */
+		/*
+		 * A region does not go back to the pool while another kernel says in it that it has the region mapped. In a
+		 * region of RFC v2 no kernel can say this.
+		 */
 		if (layout == MK_IPI_NATIVE)
 			GIVES(mk_ipi_fini(a.mk), -MK_IPI_EBUSY);
 		kernel_end(&b);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Mistakes of a kernel's own code, and what the header promises about them. */
+/*
+ * What the header promises if a kernel makes a mistake: results, texts of errors, and that nothing is written to wrong addresses.
+ */
 #include "machine.h"
 
 #include <limits.h>
@@ -44,7 +46,7 @@ static void no_message(const struct mk_ipi_message *message, void *ctx)
 	(void)message, (void)ctx;
 }
 
-/* Places for results, and structs to read. */
+/* Each pointer to a result, or to a struct that is read, is misaligned in turn. */
 static void misaligned(void)
 {
 	static uint64_t memory[4096 / 8] __attribute__((aligned(4096)));
@@ -98,7 +100,10 @@ static void misaligned(void)
 	end();
 }
 
-/* In a later version of the Linux patch a message has 4096 bytes. Our call of the same name takes 256, also if the region has room for more. */
+/*
+ * In a later version of the Linux patch a message has up to 4096 bytes. Our call of the same name accepts at most 256, also if
+ * the region was made for longer messages.
+ */
 static void long_messages(void)
 {
 	static unsigned char big[MK_IPI_MAX_LEN + 1];
@@ -113,7 +118,7 @@ static void long_messages(void)
 		GIVES(multikernel_send_ipi_data(2, big, 257, 0x5001), -MK_IPI_EINVAL);
 		GIVES(multikernel_send_ipi_data(2, big, 4096, 0x5001), -MK_IPI_EINVAL);
 		machine_run();
-		/* There is no handler for it. */
+		/* No handler is registered for this type. */
 		GIVES(b.nr_unhandled, 1);
 		GIVES(b.unhandled_type, 0x5001);
 		GIVES(b.unhandled_size, 256);
@@ -133,7 +138,7 @@ static void long_messages(void)
 	end();
 }
 
-/* Storage that was copied or moved is not an instance. */
+/* A copy of the storage at another address is not an instance of the library, and not a poller. */
 static void copied(void)
 {
 	static struct mk_ipi copy;
@@ -171,7 +176,10 @@ static void once_of_two(const struct mk_ipi_message *message, void *ctx)
 	GIVES(mk_ipi_unregister(b.mk, others), -MK_IPI_EDEADLK);
 }
 
-/* A handler that tries to unregister itself is still called, and the log says so. After the callback the call works. */
+/*
+ * A handler cannot unregister itself: it is called again, and a line in the log says why. After the callback it can be
+ * unregistered.
+ */
 static void unregisters_itself(void)
 {
 	begin(MK_IPI_NATIVE);
@@ -203,7 +211,9 @@ static int says(struct mk_ipi *mk, int error, const char *text)
 	return strcmp(mk_ipi_last_error(mk, error), text) == 0;
 }
 
-/* The reason of the last failure on this CPU; the text of the number if no reason is kept. */
+/*
+ * mk_ipi_last_error returns the reason for the last failure on this CPU, or the text of the error number if no reason is stored.
+ */
 static void reasons(void)
 {
 	static const char word[] = "mk_ipi_shared=0x1008";
@@ -216,7 +226,7 @@ static void reasons(void)
 	CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
 	GIVES(mk_ipi_send(a.mk, 8, 1, "x", 1, NULL), -MK_IPI_EINVAL);
 	CHECK(says(a.mk, -MK_IPI_EINVAL, "there is no such instance"));
-	/* It stays for this error number. A success does not change it; another failure does. */
+	/* A call that succeeds does not change the reason. The next failure replaces it. */
 	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
 	CHECK(says(a.mk, MK_IPI_EINVAL, "there is no such instance"));
 	CHECK(says(a.mk, -MK_IPI_ENOSPC, "the lane is full"));
@@ -227,7 +237,7 @@ static void reasons(void)
 	GIVES(mk_ipi_send(a.mk, 2, 1, arena, 257, NULL), -MK_IPI_EINVAL);
 	CHECK(says(a.mk, -MK_IPI_EINVAL, "the message is longer than the link allows"));
 	if (MK_IPI_MAX_CPUS > 1) {
-		/* Each CPU has its own. */
+		/* Each CPU has its own last failure. */
 		a.index = 1;
 		CHECK(says(a.mk, -MK_IPI_EINVAL, "invalid argument"));
 		a.index = 0;
@@ -251,7 +261,7 @@ static void reasons(void)
 	GIVES(mk_ipi_unregister(a.mk, handler), 0);
 	GIVES(mk_ipi_unregister(a.mk, handler), -MK_IPI_ESTALE);
 	CHECK(says(a.mk, -MK_IPI_ESTALE, "the registration has ended already"));
-	/* There is no instance: the text says why it was not made. */
+	/* mk_ipi_init fails, so there is no instance. The text says why it failed. */
 	ops = kernel_ops(&a);
 	ops.unmap = NULL;
 	GIVES(mk_ipi_init(&none, sizeof(none), &ops), -MK_IPI_EINVAL);
@@ -261,7 +271,7 @@ static void reasons(void)
 	end();
 }
 
-/* A kernel with only the eight required operations: messages work, and calls that need another operation are refused. */
+/* In a kernel with only the eight required operations messages work, and calls that need another operation are refused. */
 static void least(void)
 {
 	struct mk_ipi_instance config;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The calls of generation RFC v2, by their names and results. */
+/* Tests the calls of the Linux patch: their signatures and their results. */
 #include "machine.h"
 
 #include <string.h>
@@ -8,12 +8,12 @@
 
 static struct kernel a, b;
 
-/* What a callback received. */
+/* The last message that `callback` received, and how often callbacks were called. */
 static struct mk_ipi_data last;
 static unsigned calls;
 static struct mk_ipi_handler *me;
 
-/* The signatures are exactly those of the specification. */
+/* The compiler checks here that the calls have the signatures of the patch. */
 static struct mk_ipi_handler *(*const register_)(mk_ipi_callback_t, void *, unsigned int) = multikernel_register_handler;
 static void (*const unregister_)(struct mk_ipi_handler *) = multikernel_unregister_handler;
 static int (*const send_)(int, void *, size_t, unsigned long) = multikernel_send_ipi_data;
@@ -31,7 +31,7 @@ static void callback(struct mk_ipi_data *data, void *ctx)
 	for (i = data->data_size; i < MK_MAX_DATA_SIZE; i++)
 		check(data->buffer[i] == 0, "zeros after the payload", __FILE__, __LINE__, (long long)i);
 	last = *data;
-	/* It is a private copy: the next callback of this message sees it unchanged. */
+	/* `data` is a private copy: the next callback for this message gets the message unchanged. */
 	memset(data, 0xff, sizeof(*data));
 	calls++;
 }
@@ -49,7 +49,7 @@ static void ends_itself(struct mk_ipi_data *data, void *ctx)
 	GIVES(mk_ipi_unregister(b.mk, me), -MK_IPI_EDEADLK);
 }
 
-/* The default instance is the sender's in a send, the receiver's in its interrupt. */
+/* Sends from `a`. Then makes `b` the default instance, so that `deliver` calls the interrupt handler of `b`. */
 static int send(int to, void *data, size_t size, unsigned long type)
 {
 	int err;
@@ -84,7 +84,7 @@ static void without_default(void)
 	interrupt_();
 }
 
-/* Handlers that are registered before there is a default instance: it gets them, and their handles stay valid. */
+/* Handlers that are registered before there is a default instance become handlers of that instance. Their handles stay valid. */
 static void before_the_default(void)
 {
 	struct mk_ipi_handler *one, *two, *gone, *other, *all[MK_IPI_MAX_HANDLERS];
@@ -95,7 +95,7 @@ static void before_the_default(void)
 	two = register_(callback, &calls, 6);
 	gone = register_(callback, &calls, 6);
 	CHECK(one && two && gone && one != two && one != gone && two != gone);
-	/* It is unregistered while it waits. Another handler takes its place, and has another handle. */
+	/* `gone` is unregistered while it waits. Another handler takes its place, and has another handle. */
 	unregister_(gone);
 	other = register_(callback, &calls, 7);
 	CHECK(other && other != gone);
@@ -109,7 +109,7 @@ static void before_the_default(void)
 	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 2);
-	/* They are handed over once, and not again to the next default instance. */
+	/* They are registered with the first default instance only, and not again with the next one. */
 	GIVES(mk_ipi_set_default(NULL), 0);
 	GIVES(mk_ipi_set_default(b.mk), 0);
 	unregister_(one);
@@ -117,14 +117,16 @@ static void before_the_default(void)
 	GIVES(mk_ipi_send(a.mk, 2, 6, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 3);
-	/* They belong to b. */
+	/* The handlers belong to b: a refuses their handles. */
 	GIVES(mk_ipi_unregister(a.mk, two), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_unregister(b.mk, two), 0);
 	GIVES(mk_ipi_unregister(b.mk, two), -MK_IPI_ESTALE);
 	GIVES(mk_ipi_send(a.mk, 2, 7, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(calls, 4);
-	/* More handlers than there is room for: the table is full, and then the instance is full. */
+	/*
+	 * More handlers than there is room for: first the table of waiting handlers is full, then the registry of the instance.
+	 */
 	GIVES(mk_ipi_set_default(NULL), 0);
 	GIVES(mk_ipi_register(b.mk, 9, nothing, NULL, &one), 0);
 	for (i = 0; i < MK_IPI_MAX_HANDLERS - 1; i++)
@@ -141,7 +143,10 @@ static void before_the_default(void)
 	GIVES(calls, MK_IPI_MAX_HANDLERS - 1);
 	for (i = 0; i < MK_IPI_MAX_HANDLERS - 1; i++)
 		unregister_(all[i]);
-	/* `other` stays, and ends with b: test_compat sees whether its place is free again. */
+	/*
+	 * `other` stays registered until b ends. If its place were not free then, the table would be too small when this runs
+	 * again.
+	 */
 }
 
 static void sends(uint32_t exclusive)
@@ -165,7 +170,7 @@ static void sends(uint32_t exclusive)
 		GIVES(last.data_size, size);
 		CHECK(memcmp(last.buffer, bytes, size) == 0);
 	}
-	/* No bytes: 0, and nothing arrives. */
+	/* A message of 0 bytes: the call returns 0, and no callback is called. */
 	GIVES(send(2, bytes, 0, TYPE), 0);
 	GIVES(send(2, NULL, 0, TYPE), 0);
 	deliver();
@@ -176,7 +181,7 @@ static void sends(uint32_t exclusive)
 	GIVES(calls, 514);
 	memset(bytes, 0, sizeof(bytes));
 	CHECK(last.data_size == 10 && memcmp(last.buffer, bytes, 256) == 0);
-	/* A sign-extended type is cut to its 32 bits. */
+	/* Only the low 32 bits of a sign-extended type are sent. */
 	GIVES(send(2, bytes, 1, (unsigned long)(long)(int)TYPE), 0);
 	deliver();
 	GIVES(calls, 516);
@@ -187,7 +192,7 @@ static void sends(uint32_t exclusive)
 	GIVES(send(9, bytes, 257, TYPE), -MK_IPI_EINVAL);
 	GIVES(send(9, bytes, 0, TYPE), -MK_IPI_ENODEV);
 	GIVES(send(9, bytes, 1, TYPE), -MK_IPI_ENODEV);
-	/* A second message comes before the first is read. */
+	/* A second message is sent before the first is read. */
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	GIVES(send(2, bytes, 2, TYPE), exclusive ? -MK_IPI_EBUSY : 0);
 	deliver();
@@ -198,13 +203,13 @@ static void sends(uint32_t exclusive)
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	deliver();
 	GIVES(calls, 519);
-	/* The handle `two` has ended: it does not unregister the handler that has its place now. */
+	/* The handle `two` is not valid any more: it does not unregister the handler that has its place now. */
 	CHECK(register_(callback, &calls, TYPE) != two);
 	unregister_(two);
 	GIVES(send(2, bytes, 1, TYPE), 0);
 	deliver();
 	GIVES(calls, 521);
-	/* A handle of another instance: nothing is unregistered. */
+	/* A handle of another instance of the library: nothing is unregistered. */
 	GIVES(mk_ipi_set_default(a.mk), 0);
 	unregister_(one);
 	GIVES(mk_ipi_set_default(b.mk), 0);
@@ -262,7 +267,7 @@ static void numbers_of_pages(void)
 	b.unshared = 0, b.maps_left = 0;
 	CHECK(!map_page_(&last));
 	b.maps_left = -1;
-	/* The calls that begin with mk_ipi_ return why. */
+	/* The calls whose names begin with mk_ipi_ return the reason. */
 	GIVES(mk_ipi_map_pfn(b.mk, UINT64_MAX, &page), -MK_IPI_ERANGE);
 	GIVES(mk_ipi_map_pfn(b.mk, 1, &page), -MK_IPI_EACCES);
 	GIVES(mk_ipi_map_pfn(b.mk, pfn, &page), 0);
@@ -292,7 +297,7 @@ void test_compat(void)
 		numbers_of_pages();
 		kernel_end(&b);
 		kernel_end(&a);
-		/* The default instance has ended with its kernel. */
+		/* mk_ipi_fini has ended the default instance, so there is none. */
 		GIVES(send_(2, last.buffer, 1, TYPE), -MK_IPI_ENODEV);
 		machine_reset();
 	}

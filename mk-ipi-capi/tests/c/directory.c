@@ -128,7 +128,7 @@ static void readers(void)
 	GIVES(mk_ipi_directory_read(memory, size, 2, &record, NULL, CPUS), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_directory_read(NULL, size, 2, &record, cpus, CPUS), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_directory_read(memory, size - 8, 2, &record, cpus, CPUS), -MK_IPI_EINVAL);
-	/* The host is in the middle of a change. */
+	/* The sequence is odd: the host is changing the entry. */
 	word = load64(directory + 64 + 2 * (64 + 8 * CPUS));
 	store64(directory + 64 + 2 * (64 + 8 * CPUS), word | 1);
 	GIVES(mk_ipi_directory_read(memory, size, 2, &record, cpus, CPUS), -MK_IPI_EAGAIN);
@@ -159,7 +159,7 @@ static void parameters(void)
 		{ "mk_ipi_shared=0x1008", -MK_IPI_EINVAL, 0 },
 		{ "mk_ipi_shared=4P", -MK_IPI_ERANGE, 0 },
 		{ "mk_ipi_shared=99999999999999999999", -MK_IPI_ERANGE, 0 },
-		/* The value alone. Among other words, a word that begins with a digit is not our parameter. */
+		/* The value alone. On a command line of several words, a word that begins with a digit is not our parameter. */
 		{ "0x40000", 1, 0x40000 },
 		{ "64M", 1, 64 << 20 },
 		{ "64Mjunk", -MK_IPI_EINVAL, 0 },
@@ -193,7 +193,7 @@ static int start(const char *format, uint64_t at)
 	return mk_ipi_start(spawned.mk, line, (size_t)length);
 }
 
-/* An entry whose memory is not a region. */
+/* Writes an entry whose memory is not a region. Returns the address of this memory. */
 static uint64_t a_bad_neighbour(void)
 {
 	static const uint64_t cpu = 7;
@@ -252,7 +252,7 @@ static void starts(void)
 	GIVES(calls, 2);
 }
 
-/* A peer that restarted is added again, from its entry. */
+/* A peer is destroyed, and then added again from its entry in the directory. */
 static void comes_back(void)
 {
 	struct mk_ipi_record record;
@@ -270,7 +270,7 @@ static void comes_back(void)
 	GIVES(calls, 3);
 }
 
-/* Without a directory, as the C code of RFC v2 starts. */
+/* A kernel starts without a directory, as kernels with the Linux patch do. */
 static void old_start(void)
 {
 	struct mk_ipi_instance config = config_of(2, &spawned.cpu, MK_IPI_RFC_V2, 1), native;
@@ -286,7 +286,7 @@ static void old_start(void)
 	GIVES(mk_ipi_start_rfc_v2(spawned.mk, line, length, &config), -MK_IPI_ENOMEM);
 	spawned.maps_left = -1;
 	mk_ipi_interrupt(spawned.mk);
-	/* One address alone does not say where the directory is. */
+	/* mk_ipi_start needs two addresses. The value of mk_ipi_shared= alone does not say where the directory is. */
 	GIVES(mk_ipi_start(spawned.mk, "64M", 3), -MK_IPI_ENODEV);
 	/* The value alone, as a kernel's own parser of the command line returns it. */
 	GIVES(mk_ipi_start_rfc_v2(spawned.mk, strchr(line, '=') + 1, strlen(strchr(line, '=') + 1), &config), 1);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The directory changes while kernels run: instances come and go, regions end, CPUs move to other kernels (SPEC D-7 to D-9, N-17). */
+/*
+ * The directory changes while kernels run: instances are added and removed, regions end, and the host restarts (SPEC D-7 to D-10,
+ * N-17).
+ */
 #include "machine.h"
 
 #include <stdio.h>
@@ -14,7 +17,7 @@ static struct mk_ipi_directory_writer writer;
 static uint64_t directory;
 static size_t size;
 
-/* What the callbacks were called with. */
+/* The arguments of the last callback, and how many callbacks were called. `has_stopped` returns whether `what` is 1. */
 static struct {
 	unsigned calls;
 	int instance, error;
@@ -93,7 +96,7 @@ static int start(struct kernel *k)
 					     (unsigned long long)info.region_start, (unsigned long long)directory));
 }
 
-/* A host and a kernel that it has spawned. The directory names the CPU that booted the machine, and its own address. */
+/* Starts a host and a kernel that it has spawned. The directory names the CPU that booted the machine, and its own address. */
 static void begin(void)
 {
 	uint64_t cpu = 0;
@@ -135,7 +138,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Another kernel comes, restarts, and goes. Its region goes back to the pool when no kernel has it mapped any more. */
+/* Another kernel starts and ends. Its region goes back to the pool when no kernel has it mapped any more. */
 static void comes_and_goes(void)
 {
 	begin();
@@ -145,7 +148,7 @@ static void comes_and_goes(void)
 	makes(&late);
 	writes(&late, MK_IPI_RUNNING);
 	GIVES(start(&late), 3);
-	/* mk_ipi_behind reads the host's own region. */
+	/* `spawned` has not followed the directory to generation 3. Its lane in the host's own region says so. */
 	GIVES(mk_ipi_behind(host.mk, 3, is_behind, &last), 1);
 	GIVES(last.calls, 1);
 	GIVES(last.instance, 1);
@@ -157,7 +160,7 @@ static void comes_and_goes(void)
 	GIVES(mk_ipi_send(spawned.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(late.nr_unhandled, 1);
-	/* It is ending: each kernel that has its region mapped detaches. */
+	/* The region of `late` ends: each kernel that has it mapped must detach. */
 	GIVES(mk_ipi_goodbye(late.mk), 0);
 	kernel_end(&late);
 	writes(&late, MK_IPI_DEAD);
@@ -171,7 +174,7 @@ static void comes_and_goes(void)
 	end();
 }
 
-/* The words of a killed kernel still say that it has a region mapped. The host says that its CPUs have stopped. */
+/* A killed kernel cannot say that it no longer has a region mapped. The host says instead that its CPUs have stopped. */
 static void killed(void)
 {
 	begin();
@@ -187,7 +190,10 @@ static void killed(void)
 	end();
 }
 
-/* Messages that were sent and not handled are reported when the link ends, also if the region was made again while we used it. */
+/*
+ * Messages that the peer has not confirmed as handled are reported when the link ends. If the region was created again, sends are
+ * refused.
+ */
 static void unsettled(void)
 {
 	const struct mk_ipi_event *event;
@@ -204,13 +210,13 @@ static void unsettled(void)
 	end();
 	begin();
 	GIVES(mk_ipi_get_instance(host.mk, 0, &info), 0);
-	/* Lane 1's header, word 3 (ATTACHED): no kernel is attached. */
+	/* Word 3 (ATTACHED) in the header of lane 1: 0 means that the region was created again (N-17). */
 	store64(info.region_start + PAGE + PAGE + 24, 0);
 	GIVES(mk_ipi_send(spawned.mk, 0, 1, "x", 1, NULL), -MK_IPI_ESTALE);
 	end();
 }
 
-/* An instance that cannot be added is reported, by the callback or by `left_out`. */
+/* An instance that cannot be added is reported by the callback, or by the operation `left_out` if there is no callback. */
 static void left_out(void)
 {
 	struct mk_ipi_record record;
@@ -228,7 +234,7 @@ static void left_out(void)
 	GIVES(mk_ipi_directory_write(&writer, &record, &cpu), 0);
 	GIVES(mk_ipi_follow(spawned.mk, NULL, NULL), 4);
 	CHECK(spawned.nr_left_out == 1 && spawned.left_out == 3 && spawned.left_out_error == -MK_IPI_EPROTO);
-	/* The host is in the middle of a change. */
+	/* The sequence is odd: the host is changing the entry. */
 	GIVES(mk_ipi_directory_write(&writer, &record, &cpu), 0);
 	store64(directory + 64 + 3 * (64 + 8 * CPUS), load64(directory + 64 + 3 * (64 + 8 * CPUS)) | 1);
 	GIVES(mk_ipi_follow(spawned.mk, NULL, NULL), -MK_IPI_EAGAIN);
@@ -236,7 +242,7 @@ static void left_out(void)
 	end();
 }
 
-/* The reason why a write was refused names both sides of the conflict. */
+/* Checks that a write is refused, and that mk_ipi_directory_conflict gives this reason, instance and CPU. */
 static void refused(const struct mk_ipi_record *record, const uint64_t *cpus, int error, uint32_t why, int instance,
 		    uint64_t cpu)
 {
@@ -300,7 +306,7 @@ static void conflicts(void)
 	GIVES(memcmp(copy, many, sizeof(copy)), 0);
 	GIVES(mk_ipi_directory_has_cpu(at_phys(directory), size, 2, many[CPUS - 1]), 1);
 	GIVES(mk_ipi_directory_has_cpu(at_phys(directory), size, 2, many[CPUS]), 0);
-	/* An invalid entry is named when another entry is written. */
+	/* If the entry of another instance is invalid, the write is refused, and the reason names that instance. */
 	store64(directory + 64 + 8, 7);
 	refused(&good, many, -MK_IPI_EPROTO, MK_IPI_CONFLICT_UNREADABLE, 0, 0);
 	end();
@@ -325,7 +331,7 @@ static void takes_over(void)
 	record.state = MK_IPI_RUNNING;
 	GIVES(mk_ipi_directory_write(&writer, &record, cpus), 0);
 	GIVES(generation(), 3);
-	/* It knows the address of the directory. */
+	/* The new writer has read the address of the directory from its header. */
 	record.instance = 3, record.region_start = directory, cpus[0] = record.doorbell_cpu = 99;
 	refused(&record, cpus, -MK_IPI_EINVAL, MK_IPI_CONFLICT_ON_DIRECTORY, -1, 0);
 	GIVES(mk_ipi_directory_generation(at_phys(directory + PAGE), size - PAGE), -MK_IPI_EPROTO);
@@ -333,7 +339,7 @@ static void takes_over(void)
 	end();
 }
 
-/* Without an instance, or a directory. */
+/* Calls without an instance of the library, or without a directory. */
 static void nothing(void)
 {
 	GIVES(mk_ipi_follow(NULL, followed, &last), -MK_IPI_EINVAL);

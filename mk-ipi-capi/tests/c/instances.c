@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Instances: after each error of create and attach everything is undone. Also exclusive slots, and the claims of dead kernels. */
+/* Adding instances: after each error nothing stays allocated or mapped. Also exclusive slots, and the claims of dead kernels. */
 #include "machine.h"
 
 #include <string.h>
 
 static struct kernel a, b;
 
-/* Both ways to add an instance refuse this. */
+/* Checks that both calls that add an instance refuse this config. */
 static void is_refused(struct mk_ipi_instance config)
 {
 	unsigned pages = pages_used();
@@ -47,14 +47,14 @@ static void bad_configs(uint32_t layout)
 		BAD(bad.lines = 0);
 		BAD(bad.max_len = 4097);
 		BAD(bad.max_len = 0);
-		/* 552 bytes need ten lines, and a lane has fewer. */
+		/* 552 bytes need ten lines, and a lane has eight. */
 		BAD(bad.max_len = 552);
 		BAD(bad.lanes = 0);
 	}
 #undef BAD
 }
 
-/* A region with the same content, at another address. */
+/* Copies a region to another address. Returns that address. */
 static uint64_t copy_of(struct mk_ipi_range region)
 {
 	uint64_t copy = pages_alloc(region.len);
@@ -75,7 +75,7 @@ static void bad_moments(uint32_t layout)
 	a.no_pool = 0, a.pool_empty = 1;
 	GIVES(mk_ipi_create_instance(a.mk, &config, &made), -MK_IPI_ENOMEM);
 	a.pool_empty = 0;
-	/* Whichever mapping fails, all memory is given back. */
+	/* Each of the mappings fails in turn: all memory is given back. */
 	for (left = 0; left < (layout == MK_IPI_NATIVE ? 4 : 1); left++) {
 		a.maps_left = left;
 		GIVES(mk_ipi_create_instance(a.mk, &config, &made), -MK_IPI_ENOMEM);
@@ -93,7 +93,7 @@ static void bad_moments(uint32_t layout)
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 200), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, 1ull << 53), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, 0, PAGE), layout == MK_IPI_NATIVE ? -MK_IPI_ENOMEM : -MK_IPI_ENOMEM);
-	/* The region is that of another instance, or overlaps it. */
+	/* The range is the region of another instance. */
 	GIVES(mk_ipi_attach_instance(a.mk, &config, made.start, made.len), -MK_IPI_EINVAL);
 	copy = copy_of(made);
 	GIVES(mk_ipi_attach_instance(a.mk, &config, copy, made.len), 0);
@@ -108,7 +108,7 @@ static void bad_moments(uint32_t layout)
 	}
 }
 
-/* Memory that is not a native region, or a region with another geometry than asked for. */
+/* Memory that is not a native region, and a region that has another geometry than the config. */
 static void bad_stamps(void)
 {
 	struct mk_ipi_instance config = config_of(3, &a.cpu, MK_IPI_NATIVE, 0);
@@ -157,7 +157,7 @@ static void information(uint32_t layout)
 	GIVES(a.added, 2);
 }
 
-/* A sender died between claim and message: its claim keeps the slot until the host clears it. */
+/* A sender has claimed a slot, and died before it published its message. Its claim occupies the slot until the host clears it. */
 static void claims(void)
 {
 	struct mk_ipi_instance_info info;
@@ -174,7 +174,7 @@ static void claims(void)
 	GIVES(mk_ipi_clear_claims(a.mk, 9, 0), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_clear_claims(a.mk, 256, 7), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
-	/* A lost doorbell: a poll finds the message. */
+	/* The doorbell is lost. A poll finds the message. */
 	b.pending = 0;
 	GIVES(mk_ipi_poll(b.mk), 1);
 	GIVES(mk_ipi_poll(b.mk), 0);
@@ -199,7 +199,7 @@ void test_instances(void)
 	for (layout = MK_IPI_RFC_V2; layout <= MK_IPI_NATIVE; layout++) {
 		kernel_boot(&a, 0, 5, 0);
 		if (layout == MK_IPI_NATIVE) {
-			/* Both ends of a native link must know each other. */
+			/* Before this kernel has an identity, it cannot make a native link. */
 			struct mk_ipi_instance config = config_of(1, &a.cpu, layout, 0);
 
 			GIVES(mk_ipi_create_instance(a.mk, &config, NULL), -MK_IPI_EINVAL);

@@ -16,7 +16,7 @@ static struct kernel host, spawned;
 static uint64_t directory;
 static struct mk_ipi_range of_host, of_spawned;
 static unsigned calls;
-/* The kernel that joins has no operation peer_has_cpu. */
+/* 1: the kernel that joins has NULL as its operation peer_has_cpu. */
 static int has_no_op;
 
 static void count(const struct mk_ipi_message *message, void *ctx)
@@ -25,7 +25,10 @@ static void count(const struct mk_ipi_message *message, void *ctx)
 	calls++;
 }
 
-/* Writes the entry of an instance with `nr` CPUs: its own, and `nr - 1` more, whose ids are `step` apart. It uses SPEC.md only, not the library. */
+/*
+ * Writes the entry of an instance with `nr` CPUs: its own, and `nr - 1` more, whose ids are `step` apart. This follows SPEC.md
+ * only, and does not use the library.
+ */
 static void write_entry(uint64_t *entry, const struct kernel *k, struct mk_ipi_range at, uint32_t nr, uint64_t step)
 {
 	uint32_t i;
@@ -42,7 +45,7 @@ static void write_entry(uint64_t *entry, const struct kernel *k, struct mk_ipi_r
 		entry[8 + i] = k->cpu + i * step;
 }
 
-/* A directory of version 1.0: no generation, no boot CPU, no address. */
+/* Writes a directory of version 1.0, which has no generation, no boot CPU and no address. */
 static void write_directory(uint32_t nr, uint64_t step)
 {
 	uint64_t *words;
@@ -85,7 +88,7 @@ static void begin(uint64_t host_cpu, uint64_t spawned_cpu)
 
 static void end(void)
 {
-	/* The directory is unmapped too. */
+	/* kernel_end checks that the directory was unmapped too. */
 	kernel_end(&spawned);
 	kernel_end(&host);
 	pages_free(directory, SIZE);
@@ -151,7 +154,7 @@ static void left_out(void)
 	end();
 }
 
-/* Memory that the kernel mapped itself is kept, and is not unmapped. */
+/* If the kernel itself mapped the directory, the library keeps it, and does not unmap it. */
 static void by_memory(void)
 {
 	int maps;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A library that was built with other limits than the default ones. A program with different limits is refused.
+ * Uses a library that was built with other limits than the default. If the program has other limits than the library, mk_ipi_init
+ * fails.
  *
  * ONE_CPU: library and program are built for 1 CPU, 16 handlers, 16 instances. OTHER_LIMITS: only the library is.
  */
@@ -17,14 +18,14 @@ static struct mk_ipi mk;
 
 int main(void)
 {
-	/* There is no table of operations: the size is checked first. */
+	/* Only the size of the table of operations is set. The next field that mk_ipi_init checks is the version. */
 	const int other = mk_ipi_init(&mk, sizeof(mk), &(struct mk_ipi_ops){ .size = sizeof(struct mk_ipi_ops) });
 
 	printf("%zu bytes: %d\n", sizeof(mk), other);
 #ifdef OTHER_LIMITS
 	return other != -MK_IPI_EINVAL;
 #else
-	/* A version of 0. */
+	/* The sizes agree, so mk_ipi_init has reached the version, which is 0. */
 	return other != -MK_IPI_EPROTO;
 #endif
 }

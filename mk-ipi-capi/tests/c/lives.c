@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A receiver dies in the middle of its work and restarts: what happens to each message (native). */
+/* A receiver dies while it handles messages, and restarts. The tests check what happens to each message (native link). */
 #include "machine.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@ static struct kernel a, b;
 static unsigned calls;
 static uint64_t last_number;
 
-/* A copy of the region of `b`, made inside a handler, and the number of the handler's call at which it is made. */
+/* A copy of the region of `b`. The handler makes it in its call number `copy_at`, so that the region can be restored later. */
 static unsigned char copy[16 * PAGE];
 static struct mk_ipi_instance_info of_b;
 static unsigned copy_at;
@@ -42,7 +42,7 @@ static void begin(void)
 	kernel_forget(&a);
 }
 
-/* The next life of `b`. */
+/* Starts the next life of `b`. With `discards`, it discards unread messages. */
 static void again(uint32_t life, int discards)
 {
 	struct mk_ipi_instance_info of_a;
@@ -71,7 +71,10 @@ static void end(void)
 	machine_reset();
 }
 
-/* It dies inside a handler. That message is in doubt, messages before it were handled, and messages after it are for the next life. */
+/*
+ * `b` dies inside a handler. The message of that handler is in doubt. The messages before it were handled, and the next life gets
+ * the messages after it.
+ */
 static void in_doubt(void)
 {
 	const struct mk_ipi_event *event;
@@ -104,7 +107,7 @@ static void in_doubt(void)
 	end();
 }
 
-/* Unread messages are for the next life. If it begins with empty lanes, they are discarded. */
+/* The next life gets the unread messages. If it calls mk_ipi_discard_unread, they are discarded instead. */
 static void unread(int discards)
 {
 	const struct mk_ipi_event *event;

@@ -19,7 +19,7 @@ int check(int good, const char *what, const char *file, int line, long long got)
 	checks++;
 	if (!good) {
 		failures++;
-		printf("%s:%d: not so: %s (%lld)\n", file, line, what, got);
+		printf("%s:%d: check failed: %s (the value is %lld)\n", file, line, what, got);
 	}
 	return good;
 }
@@ -299,7 +299,7 @@ void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life)
 	k->says_of_cpus = -1;
 	k->ops = kernel_ops(k);
 	GIVES(mk_ipi_init(k->mk, sizeof(*k->mk), &k->ops), 0);
-	/* It was copied. */
+	/* mk_ipi_init has copied the table, so the kernel may overwrite it. */
 	memset(&k->ops, 0xff, sizeof(k->ops));
 	if (life)
 		GIVES(mk_ipi_identify(k->mk, id, life), 0);

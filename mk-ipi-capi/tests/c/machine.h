@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A machine for tests: memory that all kernels share, doorbells, and kernels that are instances of the library. One thread runs them all. */
+/*
+ * A simulated machine for the tests: memory that all kernels share, doorbells, and kernels, each with its own instance of the
+ * library. One thread runs all kernels.
+ */
 #ifndef MACHINE_H
 #define MACHINE_H
 
@@ -17,21 +20,21 @@ struct kernel {
 	int id;
 	unsigned index;
 	uint64_t cpu;
-	/* the machine's state */
+	/* the state of the kernel's CPU */
 	int pending, scheduled, irqs_off;
 	/* injected faults */
 	int no_pool, pool_empty, maps_left, unreachable, mute, unshared;
-	/* the result of peer_has_cpu */
+	/* the result of the operation peer_has_cpu */
 	int says_of_cpus;
-	/* what the operations were called with */
+	/* how often each operation was called */
 	unsigned rung, relaxed, logged, stopped, added, removed, asked, nr_events, nr_left_out, nr_unhandled;
-	const char *log_text; /* the last line */
+	const char *log_text; /* the last line of the log */
 	/* the last message without a handler */
 	uint32_t unhandled_type;
 	size_t unhandled_size;
 	/* the last instance that was left out, and why */
 	int left_out, left_out_error;
-	int maps, pages;
+	int maps, pages; /* now mapped; now allocated */
 	uint32_t vector;
 	uint64_t rung_cpu;
 	struct mk_ipi_event events[64];
@@ -41,7 +44,7 @@ struct kernel {
 extern unsigned char arena[ARENA_PAGES * PAGE];
 extern unsigned long checks, failures;
 
-/* Counts a check. If it fails, prints where. */
+/* Counts a check. If `good` is 0, counts a failure, and prints where it is. */
 int check(int good, const char *what, const char *file, int line, long long got);
 #define CHECK(what) check(!!(what), #what, __FILE__, __LINE__, 0)
 #define GIVES(call, expected) \
@@ -50,32 +53,33 @@ int check(int good, const char *what, const char *file, int line, long long got)
 		check(got_ == (long long)(expected), #call " == " #expected, __FILE__, __LINE__, got_); \
 	} while (0)
 
-/* The operations of a kernel. Then a kernel: instance `id` with one CPU, as incarnation `life`; 0: it is not identified. */
+/* The table of operations of a kernel. */
 struct mk_ipi_ops kernel_ops(struct kernel *k);
+/* Makes a kernel: instance `id` with one CPU, as incarnation `life`. If `life` is 0, it has no identity. */
 void kernel_boot(struct kernel *k, int id, uint64_t cpu, uint32_t life);
-/* Ends it, and checks that it has given back all that it mapped and allocated. */
+/* Ends a kernel, and checks that it has unmapped and freed everything. */
 void kernel_end(struct kernel *k);
-/* The last event of that kind from `peer`; NULL if there was none since the last call of kernel_forget. */
+/* The last event of that kind for `peer`; NULL if there was none since the last call of kernel_forget. */
 const struct mk_ipi_event *kernel_event(const struct kernel *k, int peer, uint32_t kind);
 void kernel_forget(struct kernel *k);
 
 /* The config of a kernel with one CPU. */
 struct mk_ipi_instance config_of(int id, const uint64_t *cpu, uint32_t layout, uint32_t exclusive);
-/* `host` makes its own region and that of `other`, and links the two. */
+/* `host` makes its own region and that of `other`. Then both kernels are linked with each other. */
 void link_two(struct kernel *host, struct kernel *other, uint32_t layout, uint32_t exclusive);
 
 /* Runs interrupts and deferred work until there are none. */
 void machine_run(void);
 void machine_reset(void);
-/* A doorbell that some CPU rings; true if a kernel has that CPU. */
+/* Rings the doorbell of a CPU. Returns 1 if a kernel has that CPU. */
 int machine_ring(uint64_t cpu, uint32_t vector);
-/* A doorbell for a CPU that no kernel has: that of the peer. */
+/* Called if a kernel rings a CPU that no kernel has. It is the CPU of the peer (peer.c). */
 extern void (*machine_other)(uint64_t cpu);
-/* The number of lanes in native regions that are made from now on, until machine_reset. */
+/* The number of lines in a lane, and the largest payload, of native regions that are made from now on, until machine_reset. */
 extern uint32_t machine_lines, machine_max_len;
 /* Kernels that are made from now on have no operation peer_has_cpu, until machine_reset. */
 extern int machine_no_has_cpu;
-/* Kernels have only the required operations. */
+/* Kernels that are made from now on have only the required operations, until machine_reset. */
 extern int machine_least;
 
 void *at_phys(uint64_t phys);

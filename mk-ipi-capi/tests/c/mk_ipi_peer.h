@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The interface of mk_ipi_test: the functions that a shared object must export, so that `mk_ipi_test --peer ./peer.so` can test it.
+ * The interface of mk_ipi_test: the functions that a shared object must export, so that `mk_ipi_test --peer ./peer.so` can test
+ * it.
  *
- * The peer uses one generation, over memory that it shares with the test. The test simulates the machine. To ring a doorbell, the peer
- * calls `ring`; to ring the peer's CPU, the test calls mk_ipi_peer_interrupt. All calls come from one thread. This file needs no other
- * file of mk-ipi, so a peer can be another implementation. If a peer implements only some parts, name them:
- * `mk_ipi_test --peer ./peer.so --speaks rfc-v2,native`.
+ * In each test the peer uses one layout, RFC v2 or native, over memory that it shares with the test. The test simulates the
+ * machine. To ring a doorbell, the peer calls `ring`. To ring the peer's CPU, the test calls mk_ipi_peer_interrupt. One thread
+ * makes all calls. This file needs no other file of mk-ipi, so a peer can be another implementation. If a peer implements only
+ * some parts, name them: `mk_ipi_test --peer ./peer.so --speaks rfc-v2,native`.
  */
 #ifndef MK_IPI_PEER_H
 #define MK_IPI_PEER_H
@@ -53,11 +54,13 @@ struct mk_ipi_peer_message {
 
 /* Begins a life of the peer. Returns 0, or a negative number. */
 int mk_ipi_peer_init(const struct mk_ipi_peer_setup *setup);
-/* Sends to the other side. Returns 0; 1 = try again after the other side has had its turn; or a negative number: nothing was sent. */
+/*
+ * Sends to the other side. Returns 0; or, if nothing was sent: 1 = try again after the other side has run, or a negative number.
+ */
 int mk_ipi_peer_send(uint32_t type, const void *data, size_t size);
-/* Returns the oldest message that was not returned yet. The result is 1; 0 if there is none; or a negative number. */
+/* Stores the oldest message that no earlier call has stored. Returns 1; 0 if there is none; or a negative number. */
 int mk_ipi_peer_receive(struct mk_ipi_peer_message *message);
-/* The doorbell of the peer's CPU rang. */
+/* Called when the doorbell of the peer's CPU is rung. */
 void mk_ipi_peer_interrupt(void);
 /* Ends this life with a goodbye. On the native link the peer also says that it no longer has the other side's region mapped. */
 void mk_ipi_peer_fini(void);

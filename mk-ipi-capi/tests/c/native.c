@@ -39,7 +39,7 @@ static void end(void)
 	machine_reset();
 }
 
-/* Several messages need one doorbell. A receiver that polls is not rung at all. */
+/* One doorbell is enough for several messages. mk_ipi_drain finds a message without a doorbell. */
 static void batches(void)
 {
 	struct mk_ipi_lane_stats lane;
@@ -128,7 +128,7 @@ static void many(void)
 	machine_run();
 	GIVES(calls, 5);
 	GIVES(bytes_got, 3 * 48 + 2 * 49);
-	/* The message is stored, but its doorbell failed: that is not a failure of the call. */
+	/* The messages are stored, but their doorbell fails: the call returns 0. */
 	a.mute = 1;
 	GIVES(mk_ipi_send_many(a.mk, 2, 1, all, 2, &done), 0);
 	GIVES(done, 2);
@@ -166,7 +166,7 @@ static void take_old(struct mk_ipi_data *data, void *ctx)
 	old_calls++;
 }
 
-/* A region for longer messages. Callbacks of RFC v2 are not called for messages above 256 bytes. */
+/* A region for longer messages. Callbacks of multikernel_register_handler are not called for messages above 256 bytes. */
 static void long_messages(void)
 {
 	static unsigned char bytes[MK_IPI_MAX_LEN];
@@ -210,7 +210,7 @@ static void signs_of_life(void)
 	GIVES(mk_ipi_stop(b.mk, 0, 1), 0);
 	machine_run();
 	GIVES(a.stopped, 0);
-	/* The stop is for another life of it. */
+	/* This stop names another incarnation of b. */
 	GIVES(mk_ipi_stop(a.mk, 2, 2), 0);
 	machine_run();
 	GIVES(b.stopped, 0);
@@ -239,7 +239,7 @@ static void doorbells(void)
 	GIVES(mk_ipi_send_to_cpu(a.mk, 2, 4, 1, "x", 1, NULL), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_send_to_cpu(a.mk, 2, b.cpu, 1, "x", 1, NULL), 0);
 	machine_run();
-	/* This CPU was not listed when the kernels were linked. The present entry of the directory counts. */
+	/* CPU 4 is not in the config of b. The operation peer_has_cpu says whether it belongs to b now. */
 	b.says_of_cpus = 1;
 	GIVES(mk_ipi_move_doorbell(b.mk, 4, VECTOR), 0);
 	machine_run();
@@ -257,7 +257,9 @@ static void doorbells(void)
 	end();
 }
 
-/* The sender restarts. It waits for the receiver's answer, and the messages of its former life arrive. */
+/*
+ * b attaches a again, so it begins a new session, and cannot send before a answers. The message of a is delivered nevertheless.
+ */
 static void a_new_life(void)
 {
 	struct mk_ipi_instance config;
@@ -282,7 +284,7 @@ static void a_new_life(void)
 	end();
 }
 
-/* A sender breaks the protocol: its lane is put into quarantine, and the sender is told. */
+/* A sender breaks the protocol: its lane is put into quarantine, and the sender gets an event. */
 static void quarantine(void)
 {
 	struct mk_ipi_instance_info info;
@@ -294,7 +296,10 @@ static void quarantine(void)
 	GIVES(mk_ipi_send(a.mk, 2, 1, "x", 1, NULL), 0);
 	machine_run();
 	GIVES(mk_ipi_get_instance(b.mk, 2, &info), 0);
-	/* N-3: the receiver's page, then lane 0. Line 1 gets the tag of the next lap. */
+	/*
+	 * N-3: lane 0 follows the receiver's page. After its header come its lines. Line 1 gets a tag of lap 1 while lap 0 is
+	 * expected.
+	 */
 	store64(info.region_start + PAGE + 256 + 64, 1u << 30 | 1);
 	GIVES(mk_ipi_poll(b.mk), 1);
 	machine_run();
@@ -314,7 +319,7 @@ static void quarantine(void)
 	end();
 }
 
-/* One run of the deferred work is bounded, and says that messages are left. */
+/* One run of the deferred work handles at most MK_IPI_QUEUE messages, and says that messages are left. */
 static void budget(void)
 {
 	struct mk_ipi_instance config;

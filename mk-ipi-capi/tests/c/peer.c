@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The test with a peer: this program's own, or one from a shared object. Both generations, every size, both directions, every byte is checked. */
+/*
+ * Tests a peer: the peer in this program, or one in a shared object. It sends messages of each size in both directions, on both
+ * layouts, and checks each byte.
+ */
 #include "machine.h"
 #include "mk_ipi_peer.h"
 
@@ -9,7 +12,7 @@
 
 static const uint32_t types[] = { MK_IPI_PEER_TYPES };
 
-/* The peer's calls, in the order of the header. */
+/* The functions of the peer, in the order of mk_ipi_peer.h. */
 static struct {
 	int (*init)(const struct mk_ipi_peer_setup *setup);
 	int (*send)(uint32_t type, const void *data, size_t size);
@@ -21,7 +24,7 @@ static struct {
 static struct kernel ours;
 static struct mk_ipi_peer_setup setup;
 
-/* What our handlers received. */
+/* The messages that our callbacks received. */
 static struct mk_ipi_peer_message got[64];
 static unsigned nr_got;
 
@@ -51,7 +54,7 @@ static void ring_us(void *ctx, uint64_t cpu, uint32_t vector)
 	CHECK(cpu == ours.cpu && machine_ring(cpu, vector));
 }
 
-/* Our kernel makes both regions; the peer begins its first life. */
+/* Our kernel makes both regions. Then the peer begins its first life. */
 static void begin(uint32_t layout, uint32_t exclusive)
 {
 	static const uint64_t cpus[2] = { 5, 3 };
@@ -89,7 +92,7 @@ static void begin(uint32_t layout, uint32_t exclusive)
 
 static void end(void)
 {
-	/* The peer says that it has our region mapped. */
+	/* The peer still says that it has our region mapped. */
 	if (setup.layout == MK_IPI_NATIVE)
 		GIVES(mk_ipi_destroy_instance(ours.mk, ours.id), -MK_IPI_EBUSY);
 	peer.fini();
@@ -195,7 +198,7 @@ static void long_sizes(void)
 	end();
 }
 
-/* Sends until the lane or slot is full, and then receives all in order. Sizes begin at `least`. */
+/* Sends messages until the lane or the slot is full, and then receives all of them in order. Sizes begin at `least`. */
 static void full(uint32_t layout, uint32_t expected, unsigned capacity, size_t least)
 {
 	static unsigned char bytes[256];
@@ -228,7 +231,10 @@ static void full(uint32_t layout, uint32_t expected, unsigned capacity, size_t l
 	end();
 }
 
-/* The peer dies with messages of both directions under way, and restarts as another incarnation: nothing is lost (native). */
+/*
+ * The peer ends while messages in both directions are unread, and restarts as another incarnation. No message is lost (native
+ * link).
+ */
 static void restart(void)
 {
 	struct mk_ipi_peer_message m;
@@ -236,7 +242,7 @@ static void restart(void)
 	unsigned life, before, i;
 
 	begin(MK_IPI_NATIVE, 0);
-	/* The messages of an answered life arrive (N-9). */
+	/* Only a life that was answered can be sure that its messages are delivered (N-9). So let our kernel answer it now. */
 	from_peer(0, 1);
 	for (life = 2; life < 8; life++) {
 		to_peer(1, life);
@@ -251,7 +257,7 @@ static void restart(void)
 		machine_run();
 		GIVES(nr_got, before + 1);
 		is_message(&got[before % 64], setup.self.cpu, 0, life);
-		/* Messages that the former life had not read are for this life. */
+		/* This life gets the messages that the former life had not read. */
 		for (i = 3; i < 5; i++) {
 			GIVES(peer.receive(&m), 1);
 			is_message(&m, ours.cpu, 1, i);
@@ -260,7 +266,7 @@ static void restart(void)
 		GIVES(mk_ipi_tick(ours.mk, life, 1000), 0);
 		event = kernel_event(&ours, setup.self.id, MK_IPI_EVENT_UP);
 		CHECK(event && event->incarnation == life);
-		/* Its lane continues after the messages of its former life. */
+		/* In the lane of the peer, the messages of this life follow those of its former life. */
 		from_peer(0, life);
 		event = kernel_event(&ours, setup.self.id, MK_IPI_EVENT_BEGAN);
 		CHECK(event && event->incarnation == life && event->theirs == life && event->ours == 1);
@@ -317,7 +323,7 @@ static void native(void)
 	full(MK_IPI_NATIVE, MK_IPI_ENOSPC, 1, 217);
 }
 
-/* The parts that a peer can implement, each without the others. */
+/* The parts of the protocol. A peer can implement any of them without the others. */
 static const struct {
 	const char *name, *what;
 	void (*test)(void);
@@ -326,11 +332,11 @@ static const struct {
 	{ "rfc-v2-exclusive", "RFC v2, exclusive slots", rfc_v2_exclusive },
 	{ "native", "the native link, messages of up to 256 bytes", native },
 	{ "native-long", "the native link, messages of up to 4096 bytes", long_sizes },
-	{ "native-restart", "the native link, lives that end with messages under way", restart },
+	{ "native-restart", "the native link, restarts of the peer while messages are unread", restart },
 };
 #define NR_PARTS (sizeof(parts) / sizeof(parts[0]))
 
-/* Whether the list, names separated by commas, has this name. */
+/* Whether this name is in the list. The names in the list are separated by commas. */
 static int is_listed(const char *list, const char *name)
 {
 	size_t length = strlen(name);
@@ -350,7 +356,7 @@ static int are_parts(const char *list)
 		length += is_listed(list, parts[i].name) ? strlen(parts[i].name) + 1 : 0;
 	if (length == all + 1)
 		return 1;
-	printf("%s: not a list of some of these, each once:\n", list);
+	printf("%s: expected a list of some of these names, each at most once:\n", list);
 	for (i = 0; i < NR_PARTS; i++)
 		printf("  %-18s %s\n", parts[i].name, parts[i].what);
 	return 0;
@@ -373,7 +379,7 @@ int test_peer(const char *path, const char *speaks)
 	}
 	for (i = 0; i < NR_PARTS; i++) {
 		if (speaks && !is_listed(speaks, parts[i].name))
-			printf("left out: %s, %s\n", parts[i].name, parts[i].what);
+			printf("not tested: %s, %s\n", parts[i].name, parts[i].what);
 		else
 			parts[i].test();
 	}

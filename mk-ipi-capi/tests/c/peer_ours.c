@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A peer that is an instance of the library. It is the other side of the test unless another peer is named, and an example of a peer. */
+/*
+ * A peer that uses the library. mk_ipi_test uses it if no other peer is named. It is also an example for those who write a peer.
+ */
 #include "mk_ipi.h"
 #include "mk_ipi_peer.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A peer in any language, for `mk_ipi_test --peer ./mk_ipi_peer_stdio.so`. It starts the program that the variable MK_IPI_PEER_PROGRAM
- * names (a shell command). The program reads on its standard input what to do, and answers on its standard output. The shared memory
- * is a file, which the program maps. mk-ipi-conformance/README.md describes the lines.
+ * A peer that passes each call to a program in any language, for `mk_ipi_test --peer ./mk_ipi_peer_stdio.so`. The environment
+ * variable MK_IPI_PEER_PROGRAM has the shell command that starts the program. The program reads commands from its standard input,
+ * and writes answers to its standard output. The shared memory is a file, which the program maps. mk-ipi-conformance/README.md
+ * describes the lines of commands and answers.
  */
 #include "mk_ipi_peer.h"
 
@@ -38,10 +39,10 @@ static void share(void)
 	int fd = mkstemp(file);
 
 	if (fd < 0 || atexit(forget_file) || (uintptr_t)setup.memory % 4096 || setup.len % 4096)
-		fail("its memory cannot be shared");
+		fail("the memory of the test cannot be shared with it");
 	if (write(fd, setup.memory, setup.len) != (ssize_t)setup.len ||
 	    mmap(setup.memory, setup.len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != setup.memory)
-		fail("its memory cannot be shared");
+		fail("the memory of the test cannot be shared with it");
 	close(fd);
 	mapped = 1;
 }
@@ -53,14 +54,14 @@ static void start(void)
 	pid_t child;
 
 	if (!program)
-		fail("MK_IPI_PEER_PROGRAM names none");
+		fail("MK_IPI_PEER_PROGRAM is not set");
 	if (pipe(input) || pipe(output))
-		fail("no pipes");
+		fail("its pipes cannot be made");
 	child = fork();
 	if (child == 0) {
 		dup2(input[0], 0);
 		dup2(output[1], 1);
-		/* Otherwise the program would never see the end of its input. */
+		/* If the program had these descriptors too, it would never see the end of its input. */
 		close(input[0]);
 		close(input[1]);
 		close(output[0]);
@@ -73,10 +74,13 @@ static void start(void)
 	to = fdopen(input[1], "w");
 	from = fdopen(output[0], "r");
 	if (child < 0 || !to || !from)
-		fail("it does not start");
+		fail("it cannot be started");
 }
 
-/* Reads the answer to a line: first doorbells, which are rung when the program waits again; then the result, and what follows it. */
+/*
+ * Reads the answer to a command: lines with doorbells, and then a line with the result. Copies what follows the result to `rest`.
+ * The doorbells are rung after that, while the program waits for the next command.
+ */
 static int answer(char *rest)
 {
 	static char line[LINE];
@@ -90,11 +94,11 @@ static int answer(char *rest)
 	fflush(to);
 	for (;;) {
 		if (!fgets(line, sizeof(line), from))
-			fail("it ended");
+			fail("it has ended");
 		if (sscanf(line, "ring %llu %u", &rings[nr_rings].cpu, &rings[nr_rings].vector) != 2)
 			break;
 		if (++nr_rings == MOST_RINGS)
-			fail("it rings and rings");
+			fail("it rings more than 63 doorbells during one command");
 	}
 	if (sscanf(line, "= %d %n", &result, &at) != 1)
 		fail(line);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A CPU that polls, and wrong uses of a poller (native). */
+/* A CPU that polls, and wrong uses of a poller (native link). */
 #include "machine.h"
 
 #include <string.h>
@@ -14,7 +14,7 @@ static void count(const struct mk_ipi_message *message, void *ctx)
 	calls++;
 }
 
-/* What a handler must not do with the poller that called it. */
+/* Calls that a handler must not make for the poller that called it. Each is refused. */
 static void meddle(const struct mk_ipi_message *message, void *ctx)
 {
 	struct mk_ipi_poller other = { { 0 } };
@@ -29,7 +29,7 @@ static void meddle(const struct mk_ipi_message *message, void *ctx)
 	calls++;
 }
 
-/* Two kernels; the second polls. */
+/* Starts two kernels. The second one polls. */
 static void begin(void)
 {
 	struct mk_ipi_handler *handler;
@@ -82,7 +82,7 @@ static void looks(void)
 	GIVES(a.rung, before + 1);
 	machine_run();
 	GIVES(calls, 4);
-	/* Its storage can be used again. */
+	/* The storage of a poller can be used again. */
 	GIVES(mk_ipi_poller_begin(b.mk, &poller, sizeof(poller)), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 1000), 0);
 	end();
@@ -100,21 +100,24 @@ static void misuse(void)
 	GIVES(mk_ipi_poller_begin(b.mk, &other, sizeof(other)), -MK_IPI_EBUSY);
 	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other) - 1), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_begin(a.mk, (struct mk_ipi_poller *)(void *)((char *)&other + 1), sizeof(other)), -MK_IPI_EINVAL);
-	/* No poller, and a poller that was moved. */
+	/* Storage without a poller, and a copy of a poller at another address. */
 	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
 	memcpy(&other, &poller, sizeof(other));
 	GIVES(mk_ipi_poller_poll(&other), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_wait(&other, 1), -MK_IPI_EINVAL);
 	GIVES(mk_ipi_poller_end(&other), -MK_IPI_EINVAL);
-	/* A poller of another kernel does not matter. Here several kernels are on one CPU. */
+	/* Another kernel can have a poller at the same time. */
 	memset(&other, 0, sizeof(other));
 	GIVES(mk_ipi_poller_begin(a.mk, &other, sizeof(other)), 0);
 	GIVES(mk_ipi_poller_end(&other), 0);
-	/* Wrong calls inside the handlers that the poller calls. */
+	/* Wrong calls inside a handler that the poller calls: see `meddle`. */
 	GIVES(mk_ipi_send(a.mk, 2, 2, "x", 1, NULL), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 64), 1);
 	GIVES(calls, 1);
-	/* The poller may keep a handler from one poll to the next. This CPU cannot wait for the next poll. */
+	/*
+	 * The poller may keep a reference to a handler until its next poll. On its own CPU an unregistration cannot wait for
+	 * that.
+	 */
 	GIVES(mk_ipi_register(b.mk, 3, count, NULL, &handler), 0);
 	GIVES(mk_ipi_send(a.mk, 2, 3, "x", 1, NULL), 0);
 	GIVES(mk_ipi_poller_wait(&poller, 64), 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A peer written from SPEC.md alone: it uses no line of the library. Clauses are named where they are followed.
+ * A peer that was written from SPEC.md alone. It uses no code of the library. The comments name the clauses that the code
+ * follows.
  *
  * All access to shared memory is by aligned 64-bit words (O-3).
  */
@@ -72,7 +73,7 @@ static void load_bytes(unsigned char *to, const uint64_t *from, size_t size)
 
 static uint64_t *slot_of(const struct mk_ipi_peer_side *side)
 {
-	/* L-5: by the physical id of the CPU that receives */
+	/* L-5: the index of the slot is the physical id of the CPU that receives */
 	return words_at(side->region) + side->cpu * SLOT_WORDS;
 }
 
@@ -137,33 +138,34 @@ enum { HELLO, STOP, WANT, ATTACHED }; /* N-5: words of a lane's header */
 #define TAG_SET (1u << 30)
 #define TAG_FURTHER (1u << 31)
 
-/* N-5: a hello. Without its phase it is the name of a session. */
+/* N-5: the bits of a hello. Without the bits of its phase, a hello identifies a session of a life. */
 #define FIRST (1ull << 48)
 #define BEGIN (2ull << 48)
 #define CLEAN (3ull << 48)
-#define PHASE CLEAN /* the mask */
+#define PHASE CLEAN /* the mask of the phase */
 #define HELLO_SET (1ull << 50)
-enum { BAD_TAG = 1, BAD_LENGTH, BAD_HELLO }; /* N-14: BREACH */
-enum { NOTHING, MESSAGE, BAD }; /* what find() finds */
+enum { BAD_TAG = 1, BAD_LENGTH, BAD_HELLO }; /* N-14: values of BREACH */
+enum { NOTHING, MESSAGE, BAD }; /* results of find() */
 
 struct lane {
 	uint64_t *region, *control, *header, *lines;
 	uint64_t count; /* K */
-	uint32_t most;  /* bytes of a message */
+	uint32_t most;  /* largest payload in bytes */
 };
-/* Our lane in the other's region. */
+/* Our lane, in the region of the other side. */
 static struct {
 	struct lane lane;
 	uint64_t hello, tail, credit;
 	int was_answered;
 } out;
-/* The other's lane in our region. */
+/* The lane of the other side, in our region. */
 static struct {
 	struct lane lane;
 	uint64_t next;
-	uint64_t answer, seen; /* ANSWER; the HELLO that was dealt with last */
+	uint64_t answer, seen; /* what we stored to ANSWER; the HELLO that was handled last */
 	uint64_t answered;     /* the last WANT that was answered */
-	int quarantine, confirmed; /* N-14; N-11, by a message or a hello */
+	int quarantine; /* N-14 */
+	int confirmed;  /* this life has read a message or a hello, so `next` is right (N-11) */
 	uint32_t why;
 } in;
 
@@ -177,7 +179,7 @@ static uint64_t lines_of(uint64_t size) /* N-6 */
 	return size <= 48 ? 1 : 1 + (size - 48 + 55) / 56;
 }
 
-/* N-1, N-2: the lane of instance `id` in the region at `phys`. 0 if that is no region of this version. */
+/* N-1, N-2: finds the lane of instance `id` in the region at `phys`. Returns 0 if this memory is not a region of this version. */
 static int find_lane(struct lane *lane, uint64_t phys, uint64_t len, unsigned id)
 {
 	uint64_t stamp[4], lanes, control, size;
@@ -211,7 +213,7 @@ static uint32_t lap_of(const struct lane *lane, uint64_t position)
 	return (uint32_t)(position / lane->count) & LAP_MASK;
 }
 
-/* N-12: the other side is rung at the CPU in its BELL, if it owns that CPU. */
+/* N-12: rings the other side at the vector in its BELL, if the CPU in BELL is its own. Otherwise at the vector of the setup. */
 static void ring(void)
 {
 	uint64_t bell = load(&out.lane.region[BELL]);
@@ -221,7 +223,7 @@ static void ring(void)
 	setup.ring(setup.ctx, setup.other.cpu, is_good ? vector : setup.vector);
 }
 
-/* Step 4 of N-8. Reads ARMED in the region of the kernel that may have to be rung. */
+/* N-8, step 4: rings the other side if ARMED in its region is 1. */
 static void ring_if_armed(void)
 {
 	fence();
@@ -246,7 +248,7 @@ static void say(uint64_t phase)
 	ring_if_armed();
 }
 
-/* N-9: begins a life, or a session of a life that is Broken. */
+/* N-9: begins a life; or, if sends are Broken, begins a new session of this life. */
 static void say_hello(void)
 {
 	uint64_t before = load(&out.lane.header[HELLO]), answer = load(&out.lane.control[ANSWER]);
@@ -265,13 +267,15 @@ static void say_hello(void)
 	}
 	/* The lane was never used. */
 	clean_lines();
-	say(FIRST); /* with a full fence */
+	say(FIRST); /* it executes a full fence */
 	answer = load(&out.lane.control[ANSWER]);
 	if (answer && (answer & ~PHASE) != (out.hello & ~PHASE))
 		say_hello();
 }
 
-/* Handles ANSWER in each phase: 1 = this life may send, 0 = unanswered. A life that is Broken writes its hello again (N-9). */
+/*
+ * N-9: handles ANSWER in each phase. Returns 1 if this life may send, 0 if it is Unanswered. If sends are Broken, begins again.
+ */
 static int look_at_answer(void)
 {
 	uint64_t answer = load(&out.lane.control[ANSWER]), begin = (out.hello & ~PHASE) | BEGIN;
@@ -296,7 +300,7 @@ static int look_at_answer(void)
 	return 0;
 }
 
-/* N-8, step 1. 1: they fit; 0: Full; -1: Broken */
+/* N-8, step 1. Returns 1 if this number of lines fits into the lane; 0: Full; -1: Broken. */
 static int have_room(uint64_t lines)
 {
 	uint64_t credit = load(&out.lane.control[CREDIT]);
@@ -322,7 +326,7 @@ static int lane_send(uint32_t type, const unsigned char *data, size_t size)
 	lines = lines_of(size);
 	room = have_room(lines);
 	if (!room) {
-		/* N-8: WANT, a full fence, CREDIT again; then step 4, so that the receiver sees WANT */
+		/* N-8: store WANT, execute a full fence, read CREDIT again; then step 4, so that the receiver reads WANT */
 		store(&out.lane.header[WANT], out.tail + lines - out.lane.count);
 		fence();
 		room = have_room(lines);
@@ -360,7 +364,10 @@ static void set_answer(uint64_t answer)
 	ring_if_armed();
 }
 
-/* N-10, step 2: HANDED, handlers, CREDIT. The handler is the copy in mk_ipi_peer_receive, which is done already. */
+/*
+ * N-10, step 2: stores HANDED and CREDIT. Between the two the handlers would run. This peer has no handlers: it only copies
+ * messages.
+ */
 static void go_on_at(uint64_t position)
 {
 	in.next = position;
@@ -369,7 +376,7 @@ static void go_on_at(uint64_t position)
 	in.confirmed = 1;
 }
 
-/* Whether the lines are read: a life was answered, and is not in quarantine. */
+/* Whether this receiver reads the lines: a life of the sender was answered, and is not in quarantine. */
 static int is_read(void)
 {
 	uint64_t phase = in.answer & PHASE;
@@ -378,8 +385,9 @@ static int is_read(void)
 }
 
 /*
- * N-14, N-11: quarantine. If a former life of this kernel may have caused the fault, the sender is disowned instead: ANSWER is a Begin of a
- * session that the sender does not have, so it finds another life there. After that only another HELLO, or a Begin, is answered.
+ * N-14: puts the lane into quarantine. But if a former life of this kernel may have caused the fault, the sender is disowned
+ * instead (N-9, N-11): ANSWER becomes a Begin of a session that is not in HELLO. After that this receiver answers only another
+ * HELLO, or a Begin.
  */
 static void accuse(uint32_t why)
 {
@@ -408,7 +416,7 @@ static void begin_receiving(void)
 	in.quarantine = load(&control[BREACH]) != 0;
 	in.confirmed = 0;
 	if ((credit | handed) >> 62 || handed - credit > in.lane.count) {
-		/* The values are wrong. */
+		/* N-11: the values are wrong. */
 		handed = 0;
 		accuse(0);
 	} else if (life && (uint32_t)life != setup.self.incarnation && handed > credit &&
@@ -417,7 +425,7 @@ static void begin_receiving(void)
 		store(&control[DOUBT + doubts % 4], handed);
 		store(&control[DOUBTS], doubts + 1);
 	}
-	/* Unread messages are handed out by this life. Step 2 is only for lives that refuse old messages. */
+	/* This life hands out the unread messages. Step 2 is only for lives that refuse old messages. */
 	go_on_at(handed);
 	in.confirmed = !in.answer;
 	store(&in.lane.region[HEARTBEAT], 0); /* this life has no clock */
@@ -447,7 +455,7 @@ static int find(uint64_t position, uint64_t end, struct mk_ipi_peer_message *mes
 		return BAD;
 	message->type = (uint32_t)(head >> 32);
 	message->size = (uint32_t)about;
-	message->sender_cpu = about >> 32; /* N-12: information */
+	message->sender_cpu = about >> 32; /* N-12: it is not checked */
 	load_bytes(message->bytes, &line[2], message->size < 48 ? message->size : 48);
 	for (i = 1; i < lines; i++, done += part) {
 		line = line_at(&in.lane, position + i);
@@ -471,7 +479,7 @@ static void begin_at(uint64_t position, uint64_t hello)
 	set_answer(hello);
 }
 
-/* N-9, N-14: handles a hello that is not ANSWER. 1: there is a message of the former life. */
+/* N-9, N-14: handles a hello that differs from ANSWER. Returns 1 if it has read a message of the former life. */
 static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 {
 	uint64_t phase = hello & PHASE, begin = (hello & ~PHASE) | BEGIN, position, end;
@@ -483,7 +491,7 @@ static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 		return 0;
 	}
 	if (phase == FIRST) {
-		set_answer(begin); /* with a full fence */
+		set_answer(begin); /* it executes a full fence */
 		if (load(&in.lane.header[HELLO]) == hello)
 			begin_at(0, hello);
 		return 0;
@@ -492,7 +500,7 @@ static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 		begin_at(in.next, hello);
 		return 0;
 	}
-	/* A Begin; or a Clean that is answered as a Begin, and is handled again. */
+	/* A Begin; or a Clean whose Begin was not answered: it is answered as a Begin now, and handled again later. */
 	end = in.next + in.lane.count;
 	for (position = in.next; is_read() && position < end; position++) {
 		if (find(position, end, message) == MESSAGE) {
@@ -506,7 +514,7 @@ static int answer_hello(uint64_t hello, struct mk_ipi_peer_message *message)
 	return 0;
 }
 
-/* 1: a message; 0: there is nothing; -1: something was done, look again */
+/* Returns 1 if it has read a message; 0 if there is nothing; -1 if it has handled something else: look again. */
 static int look(struct mk_ipi_peer_message *message)
 {
 	uint64_t hello, want;
@@ -529,7 +537,7 @@ static int look(struct mk_ipi_peer_message *message)
 	return answer_hello(hello, message) ? 1 : -1;
 }
 
-/* N-10: a drain with a budget of one message and some hellos */
+/* N-10: a drain with a budget of one message or 16 rounds */
 static int lane_receive(struct mk_ipi_peer_message *message)
 {
 	int armed = 0, budget = 16;
@@ -547,10 +555,10 @@ static int lane_receive(struct mk_ipi_peer_message *message)
 		fence();
 		look_at_answer();
 	}
-	return -11; /* N-13: there is more, call again */
+	return -11; /* N-13: something may be left, call again */
 }
 
-/* ---- what mk_ipi_test calls ---- */
+/* ---- the functions that mk_ipi_test calls ---- */
 
 int mk_ipi_peer_init(const struct mk_ipi_peer_setup *given)
 {
@@ -563,7 +571,10 @@ int mk_ipi_peer_init(const struct mk_ipi_peer_setup *given)
 	if (!find_lane(&out.lane, setup.other.region, setup.other.region_len, (unsigned)setup.self.id) ||
 	    !find_lane(&in.lane, setup.self.region, setup.self.region_len, (unsigned)setup.other.id))
 		return -71;
-	/* N-17: before the other's region is used. This peer has followed no directory. */
+	/*
+	 * N-17: store ATTACHED before the other's region is used. The generation is 0, because this peer has followed no
+	 * directory.
+	 */
 	store(&out.lane.header[ATTACHED], setup.self.incarnation);
 	begin_receiving();
 	say_hello();
@@ -583,7 +594,7 @@ int mk_ipi_peer_receive(struct mk_ipi_peer_message *message)
 void mk_ipi_peer_interrupt(void)
 {
 	rang = 1;
-	/* N-13. STOP (N-15) is not read, because nothing tells this peer which kernel is the host. */
+	/* N-13: disarm. STOP (N-15) is not read, because the setup does not say which kernel is the host. */
 	if (in.lane.region)
 		store(&in.lane.region[ARMED], 0);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Tests that need two CPUs, which are threads here; and a test with a stack as small as a kernel's. */
+/* Tests that need two CPUs: each CPU is a thread. And a test on a stack that is as small as the stack of a kernel. */
 #include "machine.h"
 
 #include <pthread.h>
@@ -70,7 +70,7 @@ static void *second_cpu(void *arg)
 	return mk_ipi_run_deferred(k.mk, NULL) == 1 ? &k : NULL;
 }
 
-/* Makes an instance on a small stack, and sends through it. */
+/* Makes an instance of the library on a small stack, and sends a message to itself. */
 static void *on_a_small_stack(void *arg)
 {
 	struct mk_ipi_instance config = config_of(0, cpus, MK_IPI_RFC_V2, 1);
@@ -95,7 +95,7 @@ static void *on_a_small_stack(void *arg)
 	return &k;
 }
 
-/* Unregistration waits until a callback on another CPU has ended. */
+/* mk_ipi_unregister waits until a callback on another CPU has ended. */
 static void waits(void)
 {
 	struct mk_ipi_handler *handler;
@@ -122,7 +122,7 @@ static void take(const struct mk_ipi_message *message, void *ctx)
 	__atomic_fetch_add(&polled, 1, __ATOMIC_RELAXED);
 }
 
-/* Polls until it is told to end. */
+/* Polls until `ended` is set. */
 static void *polling_cpu(void *arg)
 {
 	struct mk_ipi_poller poller = { { 0 } };
