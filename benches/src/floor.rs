@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The floor: cache lines that go there and back, and nothing else. No link can be faster.
+//! The floor: the time in which cache lines are moved to the other CPU and back, and nothing else is done. The times of links are
+//! given as multiples of it.
 
 use std::fmt;
 
@@ -9,12 +10,14 @@ use serde::{Serialize, Serializer};
 use crate::message::Broken;
 use crate::pair::{part, until, Apart, Counts, Setting};
 
-/// How the lines go there and back.
+/// How the cache lines are moved to the other CPU and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
-    /// One line, which both sides write in turn: one transfer for each trip. A lane cannot work like this.
+    /// One line, which both sides write in turn. It is transferred once in each direction. A lane cannot work like this, because
+    /// each of its lines has one writer.
     BothWrite,
-    /// So many lines in each direction, each written by one side only: two transfers of each line for each trip.
+    /// This number of lines in each direction. Only one side writes a line, so the line is transferred twice: the writer fetches
+    /// it, and then the reader.
     OneWriter(usize),
 }
 
@@ -22,7 +25,8 @@ pub enum Floor {
 const LINE: usize = 8;
 
 impl Floor {
-    /// The floor of a message: as many lines as it needs, with one more word that says that it is there.
+    /// The floor of a message of this size: as many lines as its bytes need, and one more word that says that the message is
+    /// complete.
     pub const fn of(bytes: usize) -> Self {
         Self::OneWriter((bytes + 8).div_ceil(8 * LINE))
     }
@@ -34,7 +38,7 @@ impl Floor {
         [own].into_iter().chain(others.into_iter().filter(|floor| *floor != own)).collect()
     }
 
-    /// Measures the nanoseconds of a trip, for each pause.
+    /// Measures the average nanoseconds of a round trip, for each pause.
     pub fn measure(self, setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
         match self {
             Self::BothWrite => both_write(setting, counts),
@@ -83,7 +87,7 @@ fn both_write(setting: &Setting, counts: Counts) -> Result<Vec<f64>, Broken> {
     setting.run(there, back)
 }
 
-/// Lines that one side writes and the other reads.
+/// `K` lines that one side writes and the other side reads.
 struct Lines<const K: usize>([[AtomicU64; LINE]; K]);
 
 impl<const K: usize> Lines<K> {
@@ -91,7 +95,7 @@ impl<const K: usize> Lines<K> {
         Box::new(Apart(Self([const { [const { AtomicU64::new(0) }; LINE] }; K])))
     }
 
-    /// Writes all words. The first one, for which the reader waits, is written last.
+    /// Writes `n` to all words. The first word, for which the reader waits, is written last.
     #[inline(always)]
     fn put(&self, n: u64) {
         for word in self.0.iter().flatten().rev() {
@@ -99,7 +103,7 @@ impl<const K: usize> Lines<K> {
         }
     }
 
-    /// Waits for the first word, and reads all words.
+    /// Waits until the first word is `n`, and then reads all words.
     #[inline(always)]
     fn get(&self, pause: u32, n: u64) -> Result<(), Broken> {
         until(pause, || self.0[0][0].load(Ordering::Acquire) == n)?;

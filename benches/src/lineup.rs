@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which contenders take part at which message size, and how much room they have.
+//! Chooses which links and queues are measured (the contenders) at each message size, and how many messages each of them has room
+//! for.
 
 use crate::link::{Contender, Kind};
 use crate::ours;
 use crate::pair::Counts;
 use crate::peers::{self, Make};
 
-/// The message sizes that are measured, in bytes. 48 bytes fit into one line with its tag, 256 are the usual limit, and 4,096 the
-/// largest possible one.
+/// The message sizes that are measured, in bytes. 48 bytes are the most that fit into one line of a lane, 256 bytes are the
+/// default limit of a message, and 4,096 bytes the largest possible limit.
 pub const SIZES: [usize; 6] = [0, 8, 48, 256, 1024, 4096];
-/// Lines of our lane, as usual with few lanes. It is compared with queues that hold as many messages, and with queues of as
-/// many bytes.
+/// Lines of mk-ipi's lane: the default for a region of few lanes. The lane is compared with queues that hold as many messages,
+/// and with queues of as many bytes.
 const LINES: usize = 256;
-/// Cells of a usual queue. It is compared with a lane of as many lines.
+/// Cells of a queue of a usual size. It is compared with a lane of as many lines.
 const CELLS: usize = 64;
 
 /// How much room a queue has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
-    /// For the usual number of cells.
+    /// [`CELLS`] cells.
     Cells,
-    /// For as many messages as our lane.
+    /// Room for as many messages as mk-ipi's lane.
     SameMessages,
-    /// As many bytes as our lane.
+    /// As many bytes as mk-ipi's lane.
     SameBytes,
 }
 
@@ -37,10 +38,11 @@ impl Room {
         }
     }
 
-    /// How many cells that are, if a cell has `beside` more bytes than the message.
+    /// The number of cells of a queue with this room. Each cell has `beside` bytes in addition to the message. `None` if no such
+    /// queue is measured at this message size.
     fn cells(self, bytes: usize, beside: usize) -> Option<usize> {
         match self {
-            // With larger messages, this queue would have more messages and more bytes than our lane.
+            // With larger messages, this queue would hold more messages, in more bytes, than mk-ipi's lane.
             Self::Cells => (bytes <= 48).then_some(CELLS),
             Self::SameMessages => Some(LINES / ours::lines_of(bytes)),
             Self::SameBytes => (LINES * ours::LINE_BYTES)
@@ -50,11 +52,11 @@ impl Room {
     }
 }
 
-/// The contenders that take part.
+/// The contenders at this message size.
 pub fn contenders(kind: Kind, bytes: usize) -> Vec<Contender> {
     use peers::heapless;
     use Room::{Cells, SameBytes, SameMessages};
-    // The cells of `heapless` are part of its type.
+    // The number of cells of a `heapless` queue is a parameter of its type.
     match bytes {
         0 => all::<0>(kind, [heapless::<0, 64>(Cells.name()), heapless::<0, 256>(SameMessages.name())]),
         8 => all::<1>(
@@ -86,6 +88,7 @@ pub fn contenders(kind: Kind, bytes: usize) -> Vec<Contender> {
     }
 }
 
+/// All contenders: mk-ipi's links, the other queues with each room, and the given queues of `heapless`.
 fn all<const WORDS: usize>(kind: Kind, heapless: impl IntoIterator<Item = Contender>) -> Vec<Contender> {
     let bytes = 8 * WORDS;
     let mut all = ours::contenders::<WORDS>(kind, if bytes <= 48 { &[LINES, CELLS] } else { &[LINES] });
@@ -104,7 +107,7 @@ fn all<const WORDS: usize>(kind: Kind, heapless: impl IntoIterator<Item = Conten
     all
 }
 
-/// How many trips or messages are measured: as many as take about a millisecond.
+/// How many round trips or messages are measured: as many as take about a millisecond. Few with `quick`.
 pub fn counts(kind: Kind, bytes: usize, quick: bool) -> Counts {
     let timed = match (kind, bytes) {
         _ if quick => 200,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Contenders, and how they are measured.
+//! Measures contenders: the links of mk-ipi, and other queues.
 
 use std::fmt;
 use std::hint::black_box;
@@ -16,21 +16,21 @@ use crate::pair::{nanos_each, part, until, Apart, Counts, Pause, Setting};
 pub trait End<const WORDS: usize>: Send {
     /// Sends a message. Returns false, and changes nothing, if there is no space.
     fn send(&mut self, payload: &Payload<WORDS>) -> bool;
-    /// Sends as many messages as there is space for, from the first on. Uses one call, if the link has such a call. Returns how
-    /// many were sent.
+    /// Sends as many of the messages as there is space for, beginning with the first. Uses one call for all of them, if the link
+    /// has such a call. Returns how many were sent.
     fn send_many(&mut self, payloads: &[Payload<WORDS>]) -> usize {
         payloads.iter().take_while(|payload| self.send(payload)).count()
     }
-    /// Makes the other side look for the messages, if the link needs that.
+    /// Tells the other side that there are messages, if the link needs that.
     fn flush(&mut self) {}
-    /// Gives the messages that have arrived to the sink, oldest first, and returns how many they were. Stops after `most`, if
-    /// the link can do that.
+    /// Receives messages, and passes them to the sink, oldest first. Returns how many. Stops after `most` messages, if the link
+    /// can do that.
     fn receive(&mut self, most: usize) -> usize;
 }
 
 /// A link between two threads.
 pub trait Link<const WORDS: usize> {
-    /// Its two ends.
+    /// The two ends of the link, one for each thread.
     fn ends(&mut self) -> [impl End<WORDS>; 2];
 }
 
@@ -65,9 +65,9 @@ impl<const WORDS: usize, E: End<WORDS>> End<WORDS> for &mut Apart<E> {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Kind {
-    /// One message goes there, then one of the same size comes back.
+    /// The first thread sends one message. When the second thread has received it, it sends one of the same size back.
     RoundTrip,
-    /// Messages go one after another in one direction, as fast as the link takes them.
+    /// One thread sends messages without waiting for answers, as fast as the link accepts them.
     Stream,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The kind of calls by which messages are sent and received.
+/// The kind of calls with which messages are sent and received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interface {
@@ -107,16 +107,16 @@ impl Interface {
     }
 }
 
-/// What is known of a contender before it is measured.
+/// The description of a contender.
 #[derive(Clone, Debug, Serialize)]
 pub struct Label {
-    /// Its name in the table. No other contender of the workload has this name.
+    /// The name in the table. No other contender of the workload has this name.
     pub name: String,
-    /// True if it is a link of mk-ipi.
+    /// Whether the contender is a link of mk-ipi.
     pub ours: bool,
-    /// The kind of its calls.
+    /// The kind of calls that are measured.
     pub interface: Interface,
-    /// How much room it has.
+    /// The room of the contender.
     #[serde(flatten)]
     pub room: Room,
 }
@@ -124,9 +124,9 @@ pub struct Label {
 /// The room of a link in one direction.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Room {
-    /// Messages of the workload's size.
+    /// How many messages of the workload's size fit.
     pub messages: usize,
-    /// Bytes of their cells, without indices and headers.
+    /// Bytes of all cells or lines, without indices and headers.
     pub memory_bytes: usize,
 }
 
@@ -137,13 +137,13 @@ pub struct Job {
     pub setting: Setting,
     /// What the threads do.
     pub kind: Kind,
-    /// How often it is done.
+    /// How many round trips or messages.
     pub counts: Counts,
     /// How much of each message is read.
     pub handler: Handler,
 }
 
-/// Nanoseconds of each trip or message, for each pause.
+/// Average nanoseconds of a round trip or a message, for each pause.
 pub type Times = Result<Vec<f64>, Broken>;
 
 /// A link to be measured.
@@ -154,8 +154,8 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// A contender whose links `make` makes. Messages that arrive at end 0 must go to the first sink, those at end 1 to the
-    /// second. With `MANY`, calls for many messages are used.
+    /// A contender whose links are made by `make`. End 0 of a link must pass the messages that it receives to the first sink, end
+    /// 1 to the second. With `MANY`, calls for many messages are used.
     pub fn new<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
         name: String,
         room: Room,
@@ -167,13 +167,13 @@ impl Contender {
         Self { label: Label { name, ours: false, interface, room }, measure }
     }
 
-    /// Marks it as a link of mk-ipi.
+    /// Marks the contender as a link of mk-ipi.
     pub fn ours(mut self) -> Self {
         self.label.ours = true;
         self
     }
 
-    /// Measures a new link, with each pause.
+    /// Makes a link, and measures it with each pause.
     pub fn measure(&self, job: &Job) -> Times {
         (self.measure)(job)
     }
@@ -182,8 +182,8 @@ impl Contender {
 /// The largest number of messages in a batch.
 pub const BATCH: usize = 16;
 
-/// The number of messages in a batch. A stream is flushed after as many. It is at most half of the room, so that both ends have
-/// work.
+/// The number of messages in a batch, if the link has room for `messages`. A stream is flushed after each batch. A batch has at
+/// most half of the room, so that one end can fill a batch while the other end empties one.
 fn batch_for(messages: usize) -> usize {
     (messages / 2).clamp(1, BATCH)
 }
@@ -206,14 +206,14 @@ fn measure<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
     Ok(times)
 }
 
-/// Takes out what is left in the link.
+/// Receives the messages that are left in the link.
 fn finish<const WORDS: usize>(link: &mut impl Link<WORDS>) {
     for mut end in link.ends() {
         end.receive(usize::MAX);
     }
 }
 
-/// Checks that each sink got the messages that were `sent` to it, and no more.
+/// Checks that each sink got all messages that were `sent` to it, and no others.
 fn check(sinks: &[Arc<Sink>; 2], sent: [u64; 2]) -> Result<(), Broken> {
     sinks.iter().zip(sent).try_for_each(|(sink, sent)| sink.check(sent))
 }
@@ -249,7 +249,8 @@ fn send<const WORDS: usize, const MANY: bool>(
     n: u64,
 ) -> Result<(), Broken> {
     let payload = Payload::numbered(n);
-    // The message is in memory, as in a program. `black_box` keeps the compiler from building it directly in a link's cell.
+    // In a program the message is in memory before it is sent. `black_box` prevents that the compiler builds it directly in a
+    // cell of the link.
     let payload = black_box(&payload);
     if MANY {
         until(pause, || end.send_many(slice::from_ref(payload)) == 1)?;
@@ -260,7 +261,7 @@ fn send<const WORDS: usize, const MANY: bool>(
     }
 }
 
-/// Measures a stream. Only the receiver reads the clock.
+/// Measures a stream. Only the receiver reads the clock. The time does not include the warm-up.
 fn stream<const WORDS: usize, const MANY: bool>(
     mut near: impl End<WORDS>,
     mut far: impl End<WORDS>,
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
     use crate::machine::Cpus;
 
-    /// A queue that forgets its oldest message when it is full.
+    /// A faulty queue: when it is full, it drops its oldest message and still says that the new one was sent.
     struct Forgetful(Arc<[Mutex<Vec<u64>>; 2]>, usize, Arc<Sink>);
 
     impl Forgetful {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine: which CPUs there are, what they share, and how a thread is pinned to one of them.
+//! The machine: which CPUs this process may use, which caches they share, and how a thread is pinned to a CPU.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,26 +17,28 @@ use crate::message::Broken;
 pub struct Cpus(pub [CoreId; 2]);
 
 impl Cpus {
-    /// The first two CPUs that are allowed. If only one is allowed, it is used twice if `one_will_do`.
+    /// The first two CPUs that this process may use. If it may use only one, and `one_will_do` is true, both threads use this
+    /// CPU.
     pub fn allowed(one_will_do: bool) -> Result<Self> {
-        let allowed =
-            core_affinity::get_core_ids().context("the system does not say which CPUs are allowed")?;
-        let first = *allowed.first().context("no CPU is allowed")?;
+        let allowed = core_affinity::get_core_ids()
+            .context("the operating system does not say which CPUs this process may use")?;
+        let first = *allowed.first().context("this process may use no CPU")?;
         let second = allowed.get(1).copied().or(one_will_do.then_some(first));
-        let second =
-            second.with_context(|| format!("two CPUs are needed, but only CPU {} is allowed", first.id))?;
+        let second = second.with_context(|| {
+            format!("two CPUs are needed, but this process may use only CPU {}", first.id)
+        })?;
         Ok(Self([first, second]))
     }
 
-    /// Parses two different numbers, such as `0,1`.
+    /// Parses two different CPU numbers, such as `0,1`.
     pub fn parse(text: &str) -> Result<Self> {
-        let (a, b) = text.split_once(',').context("two numbers, such as 0,1")?;
+        let (a, b) = text.split_once(',').context("expected two CPU numbers, such as 0,1")?;
         let (a, b) = (a.parse()?, b.parse()?);
-        ensure!(a != b, "two different CPUs");
+        ensure!(a != b, "expected two different CPUs");
         Ok(Self([CoreId { id: a }, CoreId { id: b }]))
     }
 
-    /// True if each thread has a CPU of its own.
+    /// Whether each thread has a CPU of its own.
     pub fn differ(self) -> bool {
         self.0[0].id != self.0[1].id
     }
@@ -47,17 +49,18 @@ pub fn pin(cpu: CoreId) -> Result<(), Broken> {
     core_affinity::set_for_current(cpu).then_some(()).ok_or(Broken::NotPinned(cpu.id))
 }
 
-/// Gives this thread, and those that it starts, priority over all ordinary threads. Returns false if that is not allowed.
+/// Gives this thread, and the threads that it starts, priority over all ordinary threads. Returns false if the operating system
+/// does not allow it.
 #[cfg(target_os = "linux")]
 pub fn run_first() -> bool {
-    /// A middle priority, below that of the kernel's own urgent threads.
+    /// A priority in the middle, below the priority of the kernel's own urgent threads.
     const PRIORITY: i32 = 50;
     let param = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: `param` is initialised, and only read during the call. 0 means this thread.
+    // SAFETY: `param` is initialized, and is read only during the call. 0 means this thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) == 0 }
 }
 
-/// This is not implemented for other systems.
+/// Always false: this is not implemented for other operating systems.
 #[cfg(not(target_os = "linux"))]
 pub fn run_first() -> bool {
     false
@@ -70,9 +73,9 @@ pub struct Topology {
     pub model: String,
     /// The numbers of the two CPUs.
     pub cpus: [usize; 2],
-    /// True if they are two threads of one core; `None` if that is not known.
+    /// Whether the two CPUs are threads of one core; `None` if that is not known.
     pub one_core: Option<bool>,
-    /// True if they are in one package; `None` if that is not known.
+    /// Whether the two CPUs are in one package; `None` if that is not known.
     pub one_package: Option<bool>,
     /// The caches of the first CPU.
     pub caches: Vec<Cache>,
@@ -81,16 +84,16 @@ pub struct Topology {
 /// A cache of the first CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {
-    /// Its name, such as `L3 Unified`.
+    /// The name, such as `L3 Unified`.
     pub name: String,
-    /// Its size, such as `32768K`.
+    /// The size, such as `32768K`.
     pub size: String,
-    /// True if the second CPU shares it.
+    /// Whether the second CPU shares this cache.
     pub shared: bool,
 }
 
 impl Topology {
-    /// Reads the topology from `/proc` and `/sys`. Values that are not there are left out.
+    /// Reads the topology from `/proc` and `/sys`. Values that the operating system does not give are left out.
     pub fn of(cpus: Cpus) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -123,7 +126,7 @@ impl Topology {
     }
 }
 
-/// Parses a list of CPUs as the kernel writes it, such as `0-3,8`.
+/// Parses a list of CPUs as Linux writes it, such as `0-3,8`.
 fn parse_list(text: &str) -> BTreeSet<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -139,10 +142,10 @@ impl fmt::Display for Topology {
             (Some(true), _) => "two threads of one core",
             (_, Some(true)) => "two cores of one package",
             (_, Some(false)) => "in two packages",
-            _ => "it is not known what they share",
+            _ => "not known whether they share a core or a package",
         };
         if a == b {
-            return write!(f, "{model}, both threads on CPU {a}: the times mean nothing");
+            return write!(f, "{model}, both threads on CPU {a}: the times say nothing about the links");
         }
         let list = |shared: bool| {
             let of_these = self.caches.iter().filter(|cache| cache.shared == shared);

@@ -27,14 +27,15 @@ use message::Handler;
 use pair::{Pause, Setting};
 use report::{Report, Workload};
 
-/// Compares mk-ipi's links with the queues that Rust programs use. Times are multiples of what the cache lines take
+/// Compares mk-ipi's links with the queues that Rust programs use. Times are multiples of the time that moving the cache lines
+/// takes
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
     /// How many rounds count for each workload
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// The CPUs of the two threads [default: the first two allowed]
+    /// The CPUs of the two threads [default: the first two that this process may use]
     #[arg(long, value_name = "A,B", value_parser = Cpus::parse)]
     cpus: Option<Cpus>,
     /// Measure only contenders whose name contains this (may be given several times)
@@ -46,13 +47,14 @@ struct Options {
     /// Measure only messages of this size (may be given several times)
     #[arg(long, value_name = "N")]
     bytes: Vec<usize>,
-    /// How much of each received message is read: its number, or every word
+    /// How much of each received message is read: its number (light), or every word (heavy)
     #[arg(long, default_value = "heavy")]
     handler: Handler,
-    /// Run with ordinary priority. Without this option the threads have priority over all others, which then stand still
+    /// Run with ordinary priority. Without this option the threads have priority over all ordinary threads, which do not run
+    /// meanwhile on these CPUs
     #[arg(long)]
     ordinary: bool,
-    /// Do one short round, only to check that each contender delivers. One CPU is enough
+    /// Do one short round, only to check that each contender delivers its messages. One CPU is enough
     #[arg(long, conflicts_with = "rounds")]
     quick: bool,
     /// Print the figures as one JSON object, on the last line
@@ -66,8 +68,9 @@ struct Options {
     plots: Option<PathBuf>,
 }
 
-/// How many hints to the CPU come between two looks. Each number is tried, and the best one counts.
+/// The numbers of spin-loop hints between two checks for a message. Each number is tried, and the best one counts.
 const PAUSES: &[Pause] = &[0, 1, 4, 16];
+/// The same, with `--quick`.
 const QUICK_PAUSES: &[Pause] = &[1];
 
 fn main() -> ExitCode {
@@ -82,12 +85,15 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let cpus = options.cpus.map_or_else(|| Cpus::allowed(options.quick), Ok)?;
-    // If both threads share a CPU, a thread with this priority would keep the other one from running.
+    // If both threads share a CPU, a thread with this priority would prevent the other thread from running.
     let realtime = !options.ordinary && !options.quick && cpus.differ() && machine::run_first();
     let setting = Setting { cpus, pauses: if options.quick { QUICK_PAUSES } else { PAUSES } };
     machine::pin(cpus.0[0])?;
     let workloads = workloads(options, setting)?;
-    ensure!(!workloads.is_empty(), "no contender has this name, or no workload has this size");
+    ensure!(
+        !workloads.is_empty(),
+        "no contender has a name that contains this text, or no workload has this size"
+    );
     let wake_up = ours::wake_up(if options.quick { 10 } else { 1000 })?;
     let report =
         Report { topology: Topology::of(cpus), realtime, handler: options.handler, workloads, wake_up };
@@ -129,7 +135,7 @@ fn takes_part(options: &Options, contender: &Contender) -> bool {
     options.only.is_empty() || options.only.iter().any(|only| contender.label.name.contains(only))
 }
 
-/// The values that were named, or all if none was named.
+/// The values of `all` that are in `named`; all of them if `named` is empty.
 fn wanted<T: PartialEq, const N: usize>(named: &[T], all: [T; N]) -> impl Iterator<Item = T> + '_ {
     all.into_iter().filter(|one| named.is_empty() || named.contains(one))
 }

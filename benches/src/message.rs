@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbered messages, and the check that they arrive whole, once and in order.
+//! Numbered messages, and the check that each is received once, in order and unchanged.
 
 use std::array;
 use std::fmt;
@@ -11,7 +11,7 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use serde::Serialize;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A message of `WORDS` times 8 bytes. Each word is made from the message's number and the word's place.
+/// A message of `WORDS` times 8 bytes. Each word is computed from the number of the message and the index of the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(transparent)]
 pub struct Payload<const WORDS: usize>([u64; WORDS]);
@@ -23,14 +23,14 @@ impl<const WORDS: usize> Payload<WORDS> {
         Self(array::from_fn(|place| word(n, place)))
     }
 
-    /// Reads every byte. True if this is message number `n`, and whole.
+    /// Reads every byte. Returns whether this is message number `n`, unchanged.
     #[inline(always)]
     fn is_numbered(&self, n: u64) -> bool {
-        // This does not stop early: all words are read, in good messages and in bad ones.
+        // All words are read, also after a word that differs, so that the time does not depend on the content.
         self.0.iter().enumerate().fold(0, |differs, (place, found)| differs | (found ^ word(n, place))) == 0
     }
 
-    /// Reads only the first word. True if this begins like message number `n`.
+    /// Reads only the first word. Returns whether it is the first word of message number `n`.
     #[inline(always)]
     fn starts_as(&self, n: u64) -> bool {
         self.0.first().is_none_or(|found| *found == word(n, 0))
@@ -45,17 +45,17 @@ const fn word(n: u64, place: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Handler {
-    /// It reads the number only.
+    /// The handler reads only the first word.
     Light,
-    /// It reads every word.
+    /// The handler reads every word.
     Heavy,
 }
 
-/// Takes the messages that a receiver got, and checks them: they must be the messages 0, 1, 2 and so on, each whole and once.
+/// Checks the messages that one end has received. They must be the messages 0, 1, 2 and so on, each once and unchanged.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Sink {
-    /// How many came. It is atomic because a handler only has a shared reference. One thread writes it.
+    /// How many messages were received. It is atomic because a handler has only a shared reference. One thread writes it.
     count: AtomicU64,
     /// How many of them were wrong.
     bad: AtomicU64,
@@ -68,7 +68,7 @@ impl Sink {
         [(); 2].map(|()| Arc::new(Self { count: AtomicU64::new(0), bad: AtomicU64::new(0), handler }))
     }
 
-    /// Takes the next message.
+    /// Counts and checks the next message.
     #[inline(always)]
     pub fn take<const WORDS: usize>(&self, payload: &Payload<WORDS>) {
         let n = self.came();
@@ -84,19 +84,19 @@ impl Sink {
         }
     }
 
-    /// How many came so far.
+    /// How many messages were received so far.
     #[inline(always)]
     pub fn came(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts a wrong message: one of the wrong size, or not the one that had to come.
+    /// Counts a wrong message: it has the wrong size, or is not the expected message.
     #[cold]
     pub fn reject(&self) {
         self.bad.store(self.bad.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Checks that all `sent` messages came, and nothing else.
+    /// Checks that all `sent` messages were received, and nothing else.
     pub fn check(&self, sent: u64) -> Result<(), Broken> {
         let (came, bad) = (self.came(), self.bad.load(Ordering::Relaxed));
         if came == sent && bad == 0 {
@@ -110,18 +110,18 @@ impl Sink {
 /// Why a measurement is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// A message was lost, doubled, out of order or not whole.
+    /// A message was lost, received twice, received out of order, or changed.
     Delivery {
         /// How many messages were sent.
         sent: u64,
-        /// How many messages came.
+        /// How many messages were received.
         came: u64,
         /// How many of these were wrong.
         bad: u64,
     },
     /// One side waited too long for the other.
     Stalled,
-    /// The operating system did not allow to pin the thread to this CPU.
+    /// The operating system did not allow that a thread is pinned to this CPU.
     NotPinned(usize),
 }
 
@@ -129,9 +129,9 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivery { sent, came, bad } => {
-                write!(f, "{sent} messages sent, {came} came, {bad} of them wrong")
+                write!(f, "{sent} messages were sent and {came} received, {bad} of these wrong")
             }
-            Self::Stalled => write!(f, "stalled: one side waited too long for the other"),
+            Self::Stalled => write!(f, "one side waited too long for the other"),
             Self::NotPinned(cpu) => write!(f, "cannot pin a thread to CPU {cpu}"),
         }
     }

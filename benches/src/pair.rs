@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two threads that work together, each on its own CPU, and how they wait for each other.
+//! Runs two threads that exchange messages, each on its own CPU, and lets them wait for each other.
 
 use std::hint::spin_loop;
 use std::thread;
@@ -11,19 +11,19 @@ use mk_ipi_core::sync::{AtomicU64, Ordering};
 use crate::machine::{pin, Cpus};
 use crate::message::Broken;
 
-/// Keeps a value on other cache lines than the data of the other thread. It takes two lines, because prefetchers fetch lines in
-/// pairs.
+/// Keeps a value on cache lines that hold nothing else. It is aligned to two lines, because some CPUs prefetch the neighbour of a
+/// line.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Apart<T: ?Sized>(pub T);
 
-/// How many spin-loop hints are given to the CPU between two looks.
+/// How many spin-loop hints a waiting thread executes between two checks for a message.
 ///
-/// A thread that looks too often takes the line away from the thread that writes it. A thread that looks too seldom finds the
-/// message late. The best number differs between links, and between machines.
+/// A thread that checks too often takes the cache line away from the thread that writes it. A thread that checks too seldom finds
+/// the message late. The best number differs between links, and between machines.
 pub type Pause = u32;
 
-/// On which CPUs, and with which pauses, the two threads run.
+/// The CPUs on which the two threads run, and the pauses with which they wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The CPUs.
@@ -32,17 +32,17 @@ pub struct Setting {
     pub pauses: &'static [Pause],
 }
 
-/// The work of one of the threads, which is done once for each pause. It owns its data. If it read the other thread's stack, or
-/// shared cache lines with the other thread, these lines would be taken away from it.
+/// The work of one of the two threads. It is done once for each pause. It owns its data: data on the stack of the other thread,
+/// or on a cache line with data of the other thread, would make it slower.
 pub type Part<'a, T> = Box<Apart<dyn FnMut(Pause) -> Result<T, Broken> + Send + 'a>>;
 
-/// Makes the part of one thread.
+/// Makes the work of one thread.
 pub fn part<'a, T>(each: impl FnMut(Pause) -> Result<T, Broken> + Send + 'a) -> Part<'a, T> {
     Box::new(Apart(each))
 }
 
 impl Setting {
-    /// Runs both parts at the same time. Returns the results of the first.
+    /// Does the work of both threads at the same time. Returns the results of the first thread, one for each pause.
     pub fn run(&self, mut first: Part<'_, f64>, mut second: Part<'_, ()>) -> Result<Vec<f64>, Broken> {
         let Self { cpus: Cpus([a, b]), pauses } = *self;
         let meeting = &Meeting(Apart(AtomicU64::new(0)));
@@ -71,7 +71,7 @@ fn do_part<T>(
     (0..).zip(pauses).map(turn).collect()
 }
 
-/// A place where each thread waits until both are there.
+/// A barrier: each thread waits here until the other one has arrived too.
 #[derive(Debug)]
 struct Meeting(Apart<AtomicU64>);
 
@@ -83,12 +83,12 @@ impl Meeting {
     }
 }
 
-/// After so many looks without success the thread yields its CPU, in case both threads share one.
+/// After this number of checks without success the thread yields its CPU, because both threads may share one.
 const OFFER: u32 = 1 << 10;
-/// After so long without success the measurement has failed.
+/// If a thread waits longer than this, the measurement has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `done` returns true.
+/// Waits until `done` returns true. `Stalled` if that takes too long.
 #[inline(always)]
 pub fn until(pause: Pause, mut done: impl FnMut() -> bool) -> Result<(), Broken> {
     let (mut looks, mut since) = (0, None);
@@ -112,22 +112,22 @@ fn offer(since: &mut Option<Instant>) -> Result<(), Broken> {
     }
 }
 
-/// How often something is done.
+/// How many round trips or messages there are in a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// How often before the clock starts.
+    /// How many before the clock starts.
     pub warm_up: u64,
-    /// How often while the clock runs.
+    /// How many while the clock runs.
     pub timed: u64,
 }
 
 impl Counts {
-    /// How often in all.
+    /// How many in all.
     pub const fn total(self) -> u64 {
         self.warm_up + self.timed
     }
 
-    /// The average nanoseconds of a call of `each`.
+    /// Calls `each` as often as this says. Returns the average nanoseconds of a timed call.
     #[inline(always)]
     pub fn time(self, mut each: impl FnMut() -> Result<(), Broken>) -> Result<f64, Broken> {
         let mut start = Instant::now();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rounds of a workload: all floors, each contender in turn, all floors again.
+//! Measures a workload in rounds. A round measures all floors, then each contender, then all floors again.
 //!
-//! Machines differ, and the speed of one machine changes with time. So a contender is compared with figures of the same round,
-//! and a round in which the machine's speed changed does not count.
+//! The speed of a machine changes with time. So a contender is compared with figures of the same round, and a round in which the
+//! speed of the machine changed does not count.
 
 use anyhow::{Context, Result};
 
@@ -11,11 +11,11 @@ use crate::link::{Contender, Job};
 use crate::pair::Counts;
 use crate::stats::Times;
 
-/// By what factor a floor may change from the beginning of a round to its end.
+/// The factor by which a floor may change from the beginning of a round to its end.
 const DRIFT: f64 = 1.15;
-/// At most so many rounds are tried for each round that is wanted.
+/// At most this number of rounds is measured for each round that is wanted.
 const TRIES: usize = 2;
-/// The trips of a floor. It takes about as long as a contender.
+/// The round trips of a floor. They take about as long as a contender.
 const FLOOR: Counts = Counts { warm_up: 150, timed: 800 };
 
 /// All times of a workload.
@@ -32,14 +32,14 @@ pub struct Measured {
 
 /// The times of one round, for each pause.
 struct Round {
-    /// Each floor, at the beginning and at the end.
+    /// The times of each floor, at the beginning and at the end of the round.
     floors: Vec<[Vec<f64>; 2]>,
     contenders: Vec<Vec<f64>>,
 }
 
-/// Measures until as many rounds count as are wanted, or until [`TRIES`] times as many were tried.
+/// Measures rounds, until the wanted number of rounds counts, or until [`TRIES`] times this number was measured.
 ///
-/// If the machine is never quiet, so that no round would be left, all rounds count. They are reported as discarded all the same.
+/// If the speed of the machine changed in every round, all rounds count. Then they are also reported as discarded.
 pub fn measure(contenders: &[Contender], bytes: usize, job: &Job, wanted: usize) -> Result<Measured> {
     let floors = Floor::beside(bytes);
     let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
@@ -73,7 +73,7 @@ impl Measured {
 }
 
 impl Round {
-    /// Measures one round. It begins with contender number `first`, so that in each round another one comes first.
+    /// Measures one round. It begins with contender number `first`: in each round another contender is measured first.
     fn measure(floors: &[Floor], contenders: &[Contender], job: &Job, first: usize) -> Result<Self> {
         let all_floors = || -> Result<Vec<_>> {
             let one = |floor: &Floor| {
@@ -91,7 +91,8 @@ impl Round {
         Ok(Self { floors, contenders: times })
     }
 
-    /// The factor of the floor that changed most. For each floor and end, the best pause counts.
+    /// The factor by which the floor changed that changed most. At the beginning and at the end, the best pause of a floor
+    /// counts.
     fn drift(&self) -> f64 {
         let best = |nanos: &[f64]| nanos.iter().copied().fold(f64::INFINITY, f64::min);
         let of = |[begin, end]: &[Vec<f64>; 2]| {
@@ -102,7 +103,7 @@ impl Round {
     }
 }
 
-/// How often a floor is measured: not more often than a contender, so that `--quick` is quick.
+/// The number of round trips of a floor. It is not larger than that of a contender, so that `--quick` takes a short time.
 fn floor_counts(job: &Job) -> Counts {
     if job.counts.timed < FLOOR.timed {
         job.counts

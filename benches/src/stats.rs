@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Quartiles, and the best of several pauses.
+//! Quartiles, and the choice of the best pause.
 
 use serde::Serialize;
 
 use crate::pair::Pause;
 
-/// The median of some values, and the quartiles around it.
+/// The three quartiles of some values. The second one is the median.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quartiles {
     /// A quarter of the values is below this.
@@ -17,7 +17,7 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// The quartiles of `values`, with linear interpolation between them; `None` if there are no values.
+    /// The quartiles of `values`, with linear interpolation between two values; `None` if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -30,7 +30,7 @@ impl Quartiles {
         Some(Self { q1: at(1), median: at(2), q3: at(3) })
     }
 
-    /// The quartiles as multiples of `unit`.
+    /// The quartiles, divided by `unit`.
     pub fn by(self, unit: f64) -> Self {
         Self { q1: self.q1 / unit, median: self.median / unit, q3: self.q3 / unit }
     }
@@ -46,17 +46,17 @@ pub struct Times {
 }
 
 impl Times {
-    /// No times yet.
+    /// Makes an empty set of times for these pauses.
     pub fn new(pauses: &'static [Pause]) -> Self {
         Self { pauses, nanos: vec![Vec::new(); pauses.len()] }
     }
 
-    /// Adds a round: nanoseconds for each pause.
+    /// Adds a round: the nanoseconds for each pause.
     pub fn push(&mut self, round: impl IntoIterator<Item = f64>) {
         self.nanos.iter_mut().zip(round).for_each(|(all, one)| all.push(one));
     }
 
-    /// The times with the pause that was best over all rounds; `None` if there was no round.
+    /// The times with the pause whose median over all rounds is smallest; `None` if there was no round.
     pub fn best(&self) -> Option<Best<'_>> {
         let all = self.pauses.iter().zip(&self.nanos);
         let known = all.filter_map(|(pause, nanos)| {
@@ -69,7 +69,7 @@ impl Times {
 /// The times of a contender or floor with its best pause.
 #[derive(Clone, Copy, Debug)]
 pub struct Best<'a> {
-    /// That pause.
+    /// The pause.
     pub pause: Pause,
     /// The quartiles of the nanoseconds of all rounds.
     pub quartiles: Quartiles,
@@ -78,12 +78,12 @@ pub struct Best<'a> {
 }
 
 impl Best<'_> {
-    /// The median of all rounds.
+    /// The median of the nanoseconds of all rounds.
     pub const fn median_ns(&self) -> f64 {
         self.quartiles.median
     }
 
-    /// The ratio to the times of another one, computed in each round.
+    /// The quartiles of the ratio to the times of another contender or floor. The ratio is computed for each round.
     pub fn ratio_to(&self, other: &Best<'_>) -> Option<Quartiles> {
         Quartiles::of(self.nanos.iter().zip(other.nanos).map(|(mine, its)| mine / its))
     }

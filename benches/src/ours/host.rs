@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernels in one process that share memory, each with one CPU. The platform does nothing that takes time.
+//! Kernels in one process that share memory. Each has one CPU. The platform's methods do as little as possible, so that mk-ipi
+//! itself is measured.
 //!
-//! `tests/instructions` uses it, too.
+//! `tests/instructions` uses this file too.
 
 use std::array;
 use std::ptr::NonNull;
@@ -22,12 +23,12 @@ use mk_ipi_core::{Endpoint, Handler, InstanceConfig, LinkConfig};
 /// The type of every message.
 pub const NUMBERED: MessageType = MessageType(7);
 
-/// A kernel. `CPUS` is the number of CPUs that its endpoint is made for. It has only one.
+/// A kernel. `CPUS` is the number of CPUs for which its endpoint is made. The kernel uses only one CPU.
 pub type Kernel<W, H, const CPUS: usize> = Endpoint<Host<W>, H, CPUS, 1>;
 
-/// A word of shared memory that can be made.
+/// A word of shared memory that can be made with the value 0.
 pub trait Zero: Word {
-    /// A word that holds 0.
+    /// Makes a word with the value 0.
     fn zero() -> Self;
 }
 
@@ -42,14 +43,14 @@ const PAGE_WORDS: usize = PAGE_SIZE as usize / 8;
 #[repr(align(4096))]
 struct Page<W>([W; PAGE_WORDS]);
 
-/// The memory that all kernels see, zeroed, from physical address [`START`] on.
+/// The memory that all kernels share. It is zeroed, and begins at physical address [`START`].
 pub struct Memory<W> {
     pages: Box<[Page<W>]>,
     /// How many bytes the pool has given out.
     given: AtomicU64,
 }
 
-/// The first physical address of [`Memory`].
+/// The physical address at which [`Memory`] begins.
 pub const START: PhysAddr = PhysAddr(1 << 32);
 
 impl<W: Zero> Memory<W> {
@@ -75,7 +76,7 @@ impl<W: Zero> Memory<W> {
 pub struct Host<W> {
     memory: Arc<Memory<W>>,
     cpu: PhysCpuId,
-    /// How many doorbells it rang. Only this kernel's thread counts them, so that no locked instruction is needed.
+    /// How many doorbells this kernel has rung. Only this kernel's thread writes it, so no locked instruction is needed.
     rung: AtomicU64,
 }
 
@@ -85,13 +86,13 @@ impl<W: Zero> Host<W> {
         Self { memory, cpu, rung: AtomicU64::new(0) }
     }
 
-    /// How many doorbells this kernel rang.
+    /// How many doorbells this kernel has rung.
     pub fn rung(&self) -> u64 {
         self.rung.load(Ordering::Relaxed)
     }
 }
 
-/// Makes a kernel that is identified and has one handler. `me` is its id, and the id of its CPU.
+/// Makes a kernel that has an identity and one handler. `me` is its instance id, and also the physical id of its CPU.
 pub fn kernel<W: Zero, H: Handler, const CPUS: usize>(
     memory: &Arc<Memory<W>>,
     me: u8,
@@ -103,7 +104,7 @@ pub fn kernel<W: Zero, H: Handler, const CPUS: usize>(
     kernel
 }
 
-/// Makes a region for each of two kernels, and attaches it to the other.
+/// Lets each of two kernels make its own region, and attach the region of the other.
 pub fn link<W: Zero, H: Handler, const CPUS: usize>(kernels: [(&Kernel<W, H, CPUS>, u8, Geometry); 2]) {
     let regions = kernels.map(|(kernel, me, geometry)| create(kernel, me, geometry));
     let [(a, a_id, _), (b, b_id, _)] = kernels;
@@ -111,7 +112,7 @@ pub fn link<W: Zero, H: Handler, const CPUS: usize>(kernels: [(&Kernel<W, H, CPU
     attach(b, a_id, regions[0]);
 }
 
-/// Lets a kernel make its own region.
+/// Lets a kernel make its own region. Returns the range of the region.
 pub fn create<W: Zero, H: Handler, const CPUS: usize>(
     kernel: &Kernel<W, H, CPUS>,
     me: u8,
@@ -121,7 +122,7 @@ pub fn create<W: Zero, H: Handler, const CPUS: usize>(
     configured(me, LinkConfig::Native(Some(geometry)), create).expect("a region")
 }
 
-/// Lets a kernel attach the instance `id`, whose region this is.
+/// Lets a kernel attach the instance `id`, whose region is `region`.
 pub fn attach<W: Zero, H: Handler, const CPUS: usize>(
     kernel: &Kernel<W, H, CPUS>,
     id: u8,
@@ -131,7 +132,7 @@ pub fn attach<W: Zero, H: Handler, const CPUS: usize>(
     configured(id, LinkConfig::Native(None), attach).expect("a region in memory");
 }
 
-/// Calls `with` with the configuration of instance `id`.
+/// Calls `with` with the config of instance `id`.
 pub fn configured<R>(id: u8, link: LinkConfig, with: impl FnOnce(&InstanceConfig<'_>) -> R) -> R {
     let cpu = PhysCpuId(id.into());
     with(&InstanceConfig {
@@ -145,7 +146,7 @@ pub fn configured<R>(id: u8, link: LinkConfig, with: impl FnOnce(&InstanceConfig
     })
 }
 
-// SAFETY: there are no interrupts. Receivers poll, and read with acquire what was published with release.
+// SAFETY: a doorbell causes no interrupt here. Receivers poll, and load with acquire what senders store with release.
 unsafe impl<W: Zero> Doorbell for Host<W> {
     #[inline(always)]
     fn check(&self, _: PhysCpuId, _: Vector) -> Result<(), DoorbellError> {
@@ -177,7 +178,7 @@ unsafe impl<W: Zero> ThisCpu for Host<W> {
     }
 }
 
-// SAFETY: there are no interrupts, and the only thread is pinned.
+// SAFETY: there are no interrupts, and the only thread of a kernel is the kernel's CPU.
 unsafe impl<W: Zero> LocalInterrupts for Host<W> {
     type State = ();
     #[inline(always)]
@@ -186,8 +187,8 @@ unsafe impl<W: Zero> LocalInterrupts for Host<W> {
     fn restore(&self, (): ()) {}
 }
 
-// SAFETY: a mapping is a part of `memory`. That is aligned, is only accessed as `W`, and lives as long as this `Host`. The
-// endpoint holds the `Host` and the mapping.
+// SAFETY: a mapping is a part of `memory`. This memory is aligned, is accessed only as `W`, and exists as long as this `Host`.
+// The endpoint owns the `Host` and the mapping.
 unsafe impl<W: Zero> PhysMemory for Host<W> {
     type Word = W;
     fn map(&self, range: PhysRange, _: Access) -> Result<Mapping<W>, MapError> {
@@ -195,7 +196,7 @@ unsafe impl<W: Zero> PhysMemory for Host<W> {
             return Err(MapError::Misaligned);
         }
         let words = self.memory.words(range).ok_or(MapError::NotAllowed)?;
-        // SAFETY: see the comment at the `impl`.
+        // SAFETY: the comment at the `impl` gives the proof.
         Ok(unsafe { Mapping::new(NonNull::from(words)) })
     }
     unsafe fn unmap(&self, _: Mapping<W>) {}
@@ -204,7 +205,7 @@ unsafe impl<W: Zero> PhysMemory for Host<W> {
     }
 }
 
-// SAFETY: no memory is given out twice, because none is taken back.
+// SAFETY: no memory is given out twice, because freed memory is not used again.
 unsafe impl<W: Zero> InstancePool for Host<W> {
     fn alloc(&self, _: InstanceId, len: u64) -> Result<PhysAddr, PoolError> {
         let at = self.memory.given.fetch_add(len.next_multiple_of(PAGE_SIZE), Ordering::Relaxed);
@@ -216,7 +217,7 @@ unsafe impl<W: Zero> InstancePool for Host<W> {
 impl<W: Zero> DeferredWork for Host<W> {
     #[inline(always)]
     fn schedule(&self) {
-        // Nothing to do: after each look the deferred work is run.
+        // Nothing to do: the benchmarks run the deferred work themselves.
     }
 }
 

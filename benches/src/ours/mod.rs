@@ -19,12 +19,12 @@ use crate::message::{Payload, Sink};
 /// Bytes of a line of a lane.
 pub const LINE_BYTES: usize = 64;
 
-/// How many lines a message takes.
+/// How many lines of a lane a message of this size takes.
 pub const fn lines_of(bytes: usize) -> usize {
     mk_ipi_core::abi::native::lines_of(bytes) as usize
 }
 
-/// The handler that a kernel registers. It gives each message to the sink.
+/// The handler that a kernel registers. It passes each message to the sink.
 struct ToSink<const WORDS: usize>(Arc<Sink>);
 
 impl<const WORDS: usize> Handler for ToSink<WORDS> {
@@ -37,7 +37,7 @@ impl<const WORDS: usize> Handler for ToSink<WORDS> {
     }
 }
 
-/// Our contenders for this kind and size. Those on the native link exist once for each number of `lines`.
+/// The links of mk-ipi for this kind and size. Those of the native link are measured with each number of `lines`.
 pub fn contenders<const WORDS: usize>(kind: Kind, lines: &[usize]) -> Vec<Contender> {
     let mut all: Vec<_> = lines.iter().flat_map(|lines| native::contenders::<WORDS>(kind, *lines)).collect();
     all.extend(rfc_v2::contender::<WORDS>(kind));

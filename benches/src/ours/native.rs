@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link, with kernels that poll: measured from the send of a typed message to the call of its handler.
+//! The native link, with kernels that poll. It is measured from the send of a typed message to the call of its handler.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ use crate::message::{Payload, Sink};
 
 type Kernel<const WORDS: usize, const CPUS: usize> = host::Kernel<AtomicU64, ToSink<WORDS>, CPUS>;
 
-/// The contenders with lanes of `lines`: with endpoints for one CPU, and with endpoints for several.
+/// The contenders whose lanes have this number of lines: with endpoints for one CPU, and with endpoints for 4 CPUs.
 pub fn contenders<const WORDS: usize>(kind: Kind, lines: usize) -> Vec<Contender> {
     let one = each_call::<WORDS, 1>(kind, lines, "1 CPU");
     one.into_iter().chain(each_call::<WORDS, 4>(kind, lines, "4 CPUs")).collect()
 }
 
+/// A contender for each way to send: `send`, `post`, `post_many`.
 fn each_call<const WORDS: usize, const CPUS: usize>(kind: Kind, lines: usize, cpus: &str) -> Vec<Contender> {
     let name = |calls: &str| format!("mk-ipi {calls}, {cpus}, {lines} lines");
     let room = Room { messages: lines / lines_of(8 * WORDS), memory_bytes: lines * LINE_BYTES };
     let sending = move |sinks| Native::<WORDS, CPUS, false>::new(sinks, lines);
     let posting = move |sinks| Native::<WORDS, CPUS, true>::new(sinks, lines);
     let mut all = vec![Contender::new::<WORDS, false, _>(name("send"), room, sending)];
-    // In a round trip, a post and a flush would be the same as a send.
+    // In a round trip a flush follows each post, which is the same as a send.
     if kind == Kind::Stream {
         all.push(Contender::new::<WORDS, false, _>(name("post"), room, posting));
     }
@@ -40,7 +41,8 @@ fn each_call<const WORDS: usize, const CPUS: usize>(kind: Kind, lines: usize, cp
 /// The ids of the kernels.
 const KERNELS: [u8; 2] = [0, 1];
 
-/// Two kernels. With `POST`, single messages are posted, and flushed after several.
+/// Two kernels with a native link. With `POST`, single messages are sent with `post`, and `flush` is called after several of
+/// them.
 struct Native<const WORDS: usize, const CPUS: usize, const POST: bool> {
     kernels: [Box<Kernel<WORDS, CPUS>>; 2],
     sinks: [Arc<Sink>; 2],
@@ -75,14 +77,14 @@ impl<const WORDS: usize, const CPUS: usize, const POST: bool> Link<WORDS> for Na
     }
 }
 
-/// A kernel that holds references to its peer and to its own poller, so that nothing is looked up for each message.
+/// One end of the link. It keeps a reference to its peer, and a poller, so that nothing is looked up for each message.
 struct Held<'a, const WORDS: usize, const CPUS: usize, const POST: bool> {
     kernel: &'a Kernel<WORDS, CPUS>,
     peer: InstanceId,
     held: InstanceRef<'a, AtomicU64>,
     poller: Poller<'a, host::Host<AtomicU64>, ToSink<WORDS>, CPUS, 1, 16>,
     sink: &'a Sink,
-    /// How many came to the sink so far.
+    /// How many messages the sink had counted after the last `receive`.
     came: u64,
 }
 
@@ -116,7 +118,7 @@ impl<const WORDS: usize, const CPUS: usize, const POST: bool> End<WORDS> for Hel
         if self.poller.poll() == 0 {
             return 0;
         }
-        // A poll can also find other things than messages, so the messages are counted at the sink.
+        // The result of `poll` also counts events. The sink counts only messages.
         let before = mem::replace(&mut self.came, self.sink.came());
         (self.came - before) as usize
     }
@@ -132,7 +134,7 @@ mod tests {
         let sinks = Sink::pair(Handler::Heavy);
         let mut link = Native::<6, 1, false>::new(sinks.clone(), 64);
         let [mut near, mut far]: [_; 2] = Link::<6>::ends(&mut link);
-        // A poll does not look each time at a peer that has not sent lately.
+        // Not every poll reads the lane of a peer that has not sent lately. So poll often enough.
         let mut receive = || (0..200).map(|_| far.receive(1)).sum::<usize>();
         for n in 0..1000 {
             assert!(near.send(&Payload::numbered(n)), "{n}");

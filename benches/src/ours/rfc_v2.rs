@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The RFC v2 generation: one slot for each CPU. The slots are exclusive, so that no message is lost.
+//! The RFC v2 layout: one slot for each CPU. The slots are exclusive, so that no message is lost.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::link::{Contender, End, Kind, Room};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// Bytes of the longest message.
+/// Bytes of the longest message that a slot can carry.
 const MAX_LEN: usize = 256;
 /// The ids of the kernels.
 const KERNELS: [u8; 2] = [0, 1];
 const SLOTS: u32 = 2;
 
-/// The slot, if it can take part. It cannot send empty messages, because these would look like an empty slot. It does not stream,
-/// because a stream through one slot would mostly measure how senders wait.
+/// The contender, if it can carry messages of this size. A slot cannot carry a message of 0 bytes, because it would look like an
+/// empty slot. `None` for streams: a stream through one slot would mostly measure how senders wait.
 pub fn contender<const WORDS: usize>(kind: Kind) -> Option<Contender> {
     let room = Room { messages: 1, memory_bytes: region_size(1) as usize };
     let can = kind == Kind::RoundTrip && (1..=MAX_LEN).contains(&(8 * WORDS));
@@ -40,7 +40,7 @@ pub fn contender<const WORDS: usize>(kind: Kind) -> Option<Contender> {
     })
 }
 
-/// Lets `kernel` attach an instance, whose region is one page.
+/// Lets `kernel` attach an instance. Its region is in a page of its own.
 fn attach<const WORDS: usize>(kernel: &Kernel<WORDS>, instance: u8) {
     let link = LinkConfig::RfcV2 { slots: SLOTS, policy: SlotPolicy::Exclusive };
     let start = PhysAddr(host::START.0 + u64::from(instance) * PAGE_SIZE);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The cost of one message to a receiver that sleeps and has many idle peers: the time, and the accesses to shared memory.
+//! The cost of one message to a receiver that waits for a doorbell and has many idle peers: the time, and the accesses to shared
+//! memory.
 //!
-//! A kernel sends to itself, takes the interrupt and runs the deferred work, all in one thread. So no cache line moves between
-//! CPUs, and the cost that grows with the number of peers is work.
+//! One thread sends to its own kernel, calls the interrupt handler and runs the deferred work. So no cache line moves between
+//! CPUs. The difference between few and many peers is only the work that the peers cause.
 
 use std::time::Instant;
 
@@ -17,15 +18,15 @@ use super::host::{self, Kernel, Memory, Zero, NUMBERED};
 use crate::pair::nanos_each;
 use crate::stats::Quartiles;
 
-/// The numbers of idle peers.
+/// The numbers of idle peers that are measured.
 const IDLE: [u8; 3] = [1, 16, 255];
 /// How many wake-ups are timed together.
 const TOGETHER: u64 = 16;
 
-/// A wake-up with so many idle peers.
+/// The cost of a wake-up with this number of idle peers.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WakeUp {
-    /// How many peers are idle. Each has attached and sent one message, and nothing since.
+    /// How many peers are idle. Each of them has attached and has sent one message, and has done nothing since.
     pub idle_peers: u8,
     /// The time from the send to the end of the deferred work.
     pub nanos: Quartiles,
@@ -44,7 +45,7 @@ pub struct Accesses {
     pub exchanges: f64,
 }
 
-/// Measures with each number of idle peers. Times `samples` groups of wake-ups.
+/// Measures the cost for each number of idle peers. `samples` is the number of groups of [`TOGETHER`] wake-ups that are timed.
 pub fn wake_up(samples: u64) -> Result<Vec<WakeUp>> {
     let one = |idle_peers| {
         let timed = Sleeper::<AtomicU64>::with_idle(idle_peers)?;
@@ -60,14 +61,14 @@ pub fn wake_up(samples: u64) -> Result<Vec<WakeUp>> {
     IDLE.into_iter().map(one).collect()
 }
 
-/// A handler that has nothing to do.
+/// A handler that does nothing.
 struct Ignore;
 
 impl Handler for Ignore {
     fn handle(&self, _: &Message<'_>) {}
 }
 
-/// A kernel that sleeps until it rings itself.
+/// A kernel that waits for a doorbell, and rings this doorbell itself.
 struct Sleeper<W: Zero> {
     kernel: Box<Kernel<W, Ignore, 1>>,
     me: InstanceId,
@@ -76,11 +77,14 @@ struct Sleeper<W: Zero> {
 impl<W: Zero> Sleeper<W> {
     const ME: u8 = 0;
 
-    /// Makes a sleeper with so many peers. Each of them has sent one message.
+    /// Makes such a kernel with this number of peers. Each peer has sent one message.
     fn with_idle(peers: u8) -> Result<Self> {
-        let geometry = Geometry::default_for(MAX_LANES).context("as many lanes as there can be")?;
+        let geometry = Geometry::default_for(MAX_LANES)
+            .context("there is no default geometry for this number of lanes")?;
         // A peer's region has only the lanes up to its own. They are as short as possible.
-        let of_peer = |id: u8| Geometry::new(u32::from(id) + 1, MIN_LINES, 48).context("few lanes");
+        let of_peer = |id: u8| {
+            Geometry::new(u32::from(id) + 1, MIN_LINES, 48).context("the geometry of a peer is not valid")
+        };
         let most = of_peer(peers)?.total_size().next_multiple_of(PAGE_SIZE);
         let memory = Memory::new(geometry.total_size().next_multiple_of(PAGE_SIZE) + u64::from(peers) * most);
         let kernel = host::kernel(&memory, Self::ME, Ignore);
@@ -90,25 +94,26 @@ impl<W: Zero> Sleeper<W> {
             let peer: Box<Kernel<W, Ignore, 1>> = host::kernel(&memory, id, Ignore);
             host::attach(&sleeper.kernel, id, host::create(&peer, id, of_peer(id)?));
             host::attach(&peer, Self::ME, region);
-            peer.send(sleeper.me, NUMBERED, &[id]).ok().context("a peer's lane is not open")?;
+            peer.send(sleeper.me, NUMBERED, &[id]).ok().context("a peer could not send")?;
             ensure!(sleeper.kernel.run_deferred().messages == 1, "a peer's message was not handled");
         }
-        // These wake-ups take the last hellos, answers and other work that is done only once.
+        // During these wake-ups the work is done that is done only once, such as the last hellos and answers.
         (0..64).try_for_each(|_| sleeper.wake())?;
         Ok(sleeper)
     }
 
+    /// Sends one message to the own kernel, and receives it.
     fn wake(&self) -> Result<()> {
         let rung = self.kernel.platform().rung();
-        self.kernel.send(self.me, NUMBERED, &[0; 48]).ok().context("not sent")?;
-        ensure!(self.kernel.platform().rung() == rung + 1, "the sleeper was not rung");
+        self.kernel.send(self.me, NUMBERED, &[0; 48]).ok().context("the message was not sent")?;
+        ensure!(self.kernel.platform().rung() == rung + 1, "the send did not ring exactly one doorbell");
         self.kernel.on_interrupt();
         ensure!(self.kernel.run_deferred().messages == 1, "the message was not handled");
         Ok(())
     }
 }
 
-/// A word that counts the accesses to it.
+/// A word that counts the accesses to all words of this type.
 #[repr(transparent)]
 struct Counting(AtomicU64);
 
@@ -138,7 +143,7 @@ impl Word for Counting {
 }
 
 fn accesses(idle: u8) -> Result<Accesses> {
-    /// So many that the average includes work that is done only sometimes.
+    /// Enough wake-ups that the average includes work that is not done in each of them.
     const WAKE_UPS: u64 = 4096;
     let sleeper = Sleeper::<Counting>::with_idle(idle)?;
     let counters = [&LOADS, &STORES, &EXCHANGES];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `crossbeam_queue::ArrayQueue`, for many senders and receivers. Each cell has a stamp. It has no call for many messages.
+//! `crossbeam_queue::ArrayQueue`, a queue for many senders and many receivers. Each cell has a stamp. The queue has no call for
+//! many messages.
 
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use crate::link::{Contender, End};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// Bytes in a cell beside the message.
+/// Bytes of the stamp, which each cell has in addition to the message.
 pub const STAMP: usize = size_of::<usize>();
 
-/// The contender with so many cells.
+/// The contender with this number of cells.
 pub fn crossbeam<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     let memory = cells * (STAMP + size_of::<Payload<WORDS>>());
     contender::<WORDS, false, _>("crossbeam ArrayQueue (MPMC)", room, cells, memory, move |[near, far]| {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `heapless::spsc`, made for small machines. Both indices are shared, in one cache line. It has no call for many messages.
+//! `heapless::spsc`, a queue for microcontrollers. Both sides use both indices, which are on one cache line. The queue has no
+//! call for many messages.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::link::{Contender, End, Link};
 use crate::message::{Payload, Sink};
 use crate::pair::Apart;
 
-/// The contender with `CELLS` cells, of which one stays empty.
+/// The contender with `CELLS` cells. One of them always stays empty.
 pub fn heapless<const WORDS: usize, const CELLS: usize>(room: &str) -> Contender {
     let memory = CELLS * size_of::<Payload<WORDS>>();
     contender::<WORDS, false, _>("heapless::spsc", room, CELLS - 1, memory, |sinks| {
@@ -19,7 +20,7 @@ pub fn heapless<const WORDS: usize, const CELLS: usize>(room: &str) -> Contender
     })
 }
 
-/// A queue with any number of cells. The types of its ends do not depend on that number.
+/// A queue with any number of cells. The types of its two ends do not depend on that number.
 trait Splits<const WORDS: usize> {
     fn split(&mut self) -> (Producer<'_, Payload<WORDS>>, Consumer<'_, Payload<WORDS>>);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The queues that Rust programs use, one in each direction. They are used as their own documentation says.
+//! The queues that Rust programs use. A link has two queues, one for each direction. They are used as their documentation
+//! recommends.
 
 mod crossbeam;
 mod heapless;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use crate::link::{Contender, Link, Room};
 use crate::message::{Payload, Sink};
 
-/// A contender whose queues `make` makes. `room` is the part of its name that says why it has so much room.
+/// A contender whose queues are made by `make`. `room` becomes a part of its name, and says how its size was chosen.
 fn contender<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
     name: &str,
     room: &str,
@@ -27,7 +28,7 @@ fn contender<const WORDS: usize, const MANY: bool, L: Link<WORDS>>(
     Contender::new::<WORDS, MANY, L>(format!("{name}, {room}"), Room { messages, memory_bytes }, make)
 }
 
-/// Gives messages from `pop` to the sink, until there is none or `most` came. Returns how many came.
+/// Passes messages from `pop` to the sink, until there are no more, or until there were `most`. Returns how many there were.
 #[inline(always)]
 fn drain<const WORDS: usize>(
     sink: &Sink,
@@ -43,5 +44,5 @@ fn drain<const WORDS: usize>(
     came
 }
 
-/// Makes a contender with so many cells. `room` is the part of its name that says why so many.
+/// Makes a contender with this number of cells. `room` becomes a part of its name, and says how the number was chosen.
 pub type Make = fn(room: &str, cells: usize) -> Contender;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ringbuf`, with the caching ends that `split` returns.
+//! `ringbuf`, with the ends that `split` returns. They keep copies of the indices.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub fn ringbuf<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, false>("ringbuf", room, cells)
 }
 
-/// The contender that uses `push_slice`, and `as_slices` and `skip`, which handle messages in place.
+/// The contender that sends with `push_slice`, and receives with `as_slices` and `skip`, which let it read messages in place.
 pub fn ringbuf_slices<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, true>("ringbuf slices", room, cells)
 }

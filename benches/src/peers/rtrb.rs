@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `rtrb`: each side keeps a private copy of the other's index.
+//! `rtrb`: each side keeps a private copy of the other side's index.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub fn rtrb<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, false>("rtrb", room, cells)
 }
 
-/// The contender that uses `push_partial_slice`, and `read_chunk`, which handles messages in place.
+/// The contender that sends with `push_partial_slice`, and receives with `read_chunk`, which lets it read messages in place.
 pub fn rtrb_chunks<const WORDS: usize>(room: &str, cells: usize) -> Contender {
     make::<WORDS, true>("rtrb chunks", room, cells)
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The goals of the native link on a quiet machine. They are reported and not asserted, because machines differ.
+//! The goals of the native link on a machine that does nothing else. They are reported, and a missed goal is not an error,
+//! because machines differ.
 
 use super::{Outcome, Workload};
 use crate::link::Kind;
@@ -7,7 +8,7 @@ use crate::link::Kind;
 /// A goal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// What is measured.
+    /// The goal in words.
     pub what: String,
     /// The figure that was measured.
     pub found: f64,
@@ -21,7 +22,7 @@ enum Limit {
 }
 
 impl Bar {
-    /// True if the goal was reached.
+    /// Whether the goal was reached.
     pub fn is_met(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.found <= limit,
@@ -29,7 +30,7 @@ impl Bar {
         }
     }
 
-    /// The limit, as it is shown.
+    /// The text of the limit, for the table.
     pub fn limit(&self) -> String {
         match self.limit {
             Limit::AtMost(limit) => format!("<= {limit:.2}"),
@@ -38,7 +39,7 @@ impl Bar {
     }
 }
 
-/// The goals for these workloads.
+/// The goals that these workloads show.
 pub fn bars(workloads: &[Workload]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for workload in workloads {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The figures as CSV, with a line for each contender of each workload.
+//! The figures as CSV, with a line for each floor and each contender of each workload.
 
 use super::Report;
 use crate::link::{Label, Room};
@@ -9,7 +9,7 @@ const HEADER: &str = "kind,bytes,name,ours,interface,messages,memory_bytes,pause
     floor_q1,floor_median,floor_q3,best_peer_q1,best_peer_median,best_peer_q3\n";
 
 impl Report {
-    /// All figures. Floors are listed like contenders, but without messages.
+    /// The text of the CSV file. The line of a floor has no values in the columns about messages.
     pub fn csv(&self) -> String {
         let mut text = HEADER.to_owned();
         for workload in &self.workloads {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The report: the figures, with the same names as in the JSON.
+//! The report: all figures. The names of the fields are also the names in the JSON output.
 
 mod bars;
 mod csv;
@@ -17,37 +17,37 @@ use crate::pair::Pause;
 use crate::rounds::Measured;
 use crate::stats::{Best, Quartiles};
 
-/// A run of the program.
+/// The figures of one run of the program.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The machine.
     pub topology: Topology,
-    /// True if the threads had priority over all ordinary ones. Without that the operating system interrupts them.
+    /// Whether the threads had priority over all ordinary threads. Without this priority the operating system interrupts them.
     pub realtime: bool,
     /// How much of each message was read.
     pub handler: Handler,
     /// The workloads, one for each kind and size.
     pub workloads: Vec<Workload>,
-    /// The cost of a receiver's wake-up.
+    /// The cost of a message to a receiver that waits for a doorbell.
     pub wake_up: Vec<WakeUp>,
 }
 
-/// All that was measured at one kind and size.
+/// All figures of one kind and one message size.
 #[derive(Debug, Serialize)]
 pub struct Workload {
     /// What the threads did.
     pub kind: Kind,
     /// Bytes of a message.
     pub bytes: usize,
-    /// The floor of a message of this size. Ratios are multiples of it.
+    /// Nanoseconds of the floor of a message of this size. Ratios are multiples of it.
     pub floor_ns: f64,
-    /// All floors, this one first.
+    /// All floors. The floor of this message size is the first.
     pub floors: Vec<FloorTime>,
     /// How many rounds count.
     pub rounds: usize,
     /// How many rounds did not count, because a floor changed too much.
     pub discarded: usize,
-    /// The peer with the smallest median.
+    /// The name of the peer (a queue that is not of mk-ipi) with the smallest median.
     pub best_peer: Option<String>,
     /// All contenders.
     pub contenders: Vec<Outcome>,
@@ -58,9 +58,9 @@ pub struct Workload {
 pub struct FloorTime {
     /// Which floor.
     pub name: Floor,
-    /// Its best pause.
+    /// The pause that was best.
     pub pause: Pause,
-    /// Nanoseconds of a trip. The quartiles are far apart if the machine changed between rounds, as virtual machines do.
+    /// Nanoseconds of a round trip. The quartiles are far apart if the machine changed between rounds, as virtual machines do.
     pub nanos: Quartiles,
 }
 
@@ -70,13 +70,13 @@ pub struct Outcome {
     /// The contender.
     #[serde(flatten)]
     pub label: Label,
-    /// Its best pause.
+    /// The pause that was best.
     pub pause: Pause,
-    /// Nanoseconds of a trip, or of a message.
+    /// Nanoseconds of a round trip or a message.
     pub median_ns: f64,
-    /// Its time divided by the floor of the same round.
+    /// The time, divided by the floor of the same round.
     pub ratio_to_floor: Quartiles,
-    /// Its time divided by the best peer's in the same round, if there was a peer.
+    /// The time, divided by the time of the best peer in the same round. `None` if there was no peer.
     pub ratio_to_best_peer: Option<Quartiles>,
 }
 
@@ -131,7 +131,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::link::{Interface, Room};
 
-    /// A run with these workloads.
+    /// A report with these workloads.
     pub fn report(workloads: Vec<Workload>) -> Report {
         let topology = Topology::default();
         Report { topology, realtime: false, handler: Handler::Heavy, workloads, wake_up: Vec::new() }

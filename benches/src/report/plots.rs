@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Drawings: the contenders of each workload with their quartiles, and each kind over all sizes.
+//! Drawings. For each workload: its contenders with their quartiles. For each kind: the best times at all message sizes.
 
 use std::error::Error;
 use std::fs;
@@ -17,7 +17,7 @@ const FLOOR: RGBColor = RGBColor(90, 90, 90);
 const WIDTH: u32 = 900;
 
 impl Report {
-    /// Writes all drawings to `folder`. It is made if it does not exist.
+    /// Writes all drawings to `folder`. Makes the folder if it does not exist.
     pub fn plot(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         for workload in &self.workloads {
@@ -37,7 +37,7 @@ impl Report {
 
 type Drawn<'a> = Result<(), Box<dyn Error + 'a>>;
 
-/// A bar from quartile to quartile for each contender, as multiples of the floor.
+/// Draws a bar for each contender, from the first to the third quartile, as multiples of the floor.
 fn ranges<'a>(workload: &Workload, file: &'a Path) -> Drawn<'a> {
     let all = &workload.contenders;
     let rows = all.len() as i32;
@@ -73,7 +73,7 @@ fn ranges<'a>(workload: &Workload, file: &'a Path) -> Drawn<'a> {
     Ok(())
 }
 
-/// A chart of nanoseconds over bytes: the floor, the best of our contenders and the best peer.
+/// Draws nanoseconds over bytes: the floor, the best link of mk-ipi, and the best peer.
 fn sizes<'a>(kind: Kind, workloads: &[&Workload], file: &'a Path) -> Drawn<'a> {
     let best = |ours: bool| {
         let of = |(at, workload): (usize, &&Workload)| {

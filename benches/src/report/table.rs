@@ -13,9 +13,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.topology)?;
         let how = if self.realtime {
-            "with priority over all ordinary ones (SCHED_FIFO)"
+            "with priority over all ordinary threads (SCHED_FIFO)"
         } else {
-            "with ordinary priority (SCHED_FIFO is not allowed, or was not wanted)"
+            "with ordinary priority (the operating system does not allow SCHED_FIFO, or an option excludes it)"
         };
         writeln!(f, "The threads ran {how}.")?;
         self.workloads.iter().try_for_each(|workload| write!(f, "{workload}"))?;
@@ -29,7 +29,7 @@ impl fmt::Display for Report {
         if !self.wake_up.is_empty() {
             writeln!(
                 f,
-                "\nA message to a receiver that sleeps: from the send to the end of the deferred work\n{}",
+                "\nA message to a receiver that waits for a doorbell: from the send to the end of the deferred work\n{}",
                 wake_up(self)
             )?;
         }
@@ -93,7 +93,7 @@ fn row(outcome: &Outcome) -> [String; 10] {
     ]
 }
 
-/// A line for each workload, with the best of our contenders and the best peer.
+/// A table with a line for each workload: the best link of mk-ipi, and the best peer.
 fn overview(workloads: &[Workload]) -> Table {
     let header =
         ["", "floor ns", "best of ours", "ns", "x floor", "best peer", "ns", "x floor", "ours x best peer"];
@@ -161,7 +161,7 @@ fn nanos(nanos: f64) -> String {
     format!("{nanos:.1}")
 }
 
-/// The median, and the quartiles around it.
+/// The texts for the median, and for the first and the third quartile.
 fn ratio(ratio: Option<Quartiles>) -> [String; 2] {
     match ratio {
         Some(Quartiles { q1, median, q3 }) => [format!("{median:.2}"), format!("[{q1:.2} {q3:.2}]")],
