@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The target `inspect`; without cargo-fuzz a program that replays the inputs named on its command line.
+//! The fuzz target `inspect`. Without cargo-fuzz this is a program that runs the target on the files named on its command line.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Boot parameters, compared with a simple model of SPEC chapter B.
+//! Parses boot parameters, and compares the results with a simple model of SPEC chapter B.
 
 use mk_ipi_abi::boot_param::{mk_ipi_directory, mk_ipi_shared, parse_address, parse_size, BootParamError};
 
-/// Tests any bytes as a value, as a command line, and as a value on a command line.
+/// Parses the bytes as a value, as a command line, and as values on a command line.
 pub fn boot_param(data: &[u8]) {
     value(data);
     line(data);
@@ -16,7 +16,7 @@ pub fn boot_param(data: &[u8]) {
     }
 }
 
-/// Makes numbers from the bytes, because random bytes are seldom numbers.
+/// Makes numbers from the bytes and parses them, because random bytes are seldom numbers.
 fn digits(kind: u8, data: &[u8]) {
     let prefix = ["", "0", "0x", "0X"][usize::from(kind % 4)];
     let alphabet =
@@ -30,6 +30,7 @@ fn digits(kind: u8, data: &[u8]) {
     }
 }
 
+/// Parses a value, and checks the result.
 fn value(text: &[u8]) {
     assert_eq!(parse_size(text).ok(), model_size(text), "{:?}", text.escape_ascii().to_string());
     if let Err(BootParamError::Garbage(at)) = parse_size(text) {
@@ -43,6 +44,7 @@ fn value(text: &[u8]) {
     assert_eq!(address, model_address(text));
 }
 
+/// Parses a command line, and checks the results.
 fn line(text: &[u8]) {
     for (name, found) in
         [("mk_ipi_shared", mk_ipi_shared(text)), ("mk_ipi_directory", mk_ipi_directory(text))]
@@ -58,7 +60,7 @@ fn line(text: &[u8]) {
     }
 }
 
-/// The number, if all of `text` is one that fits into 64 bits.
+/// The expected number; `None` if `text` is not a number with at most one suffix, or does not fit into 64 bits.
 fn model_size(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let (radix, rest) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
@@ -76,11 +78,12 @@ fn model_size(text: &[u8]) -> Option<u64> {
     u64::try_from(u128::from(number) << (10 * power)).ok()
 }
 
+/// The expected address.
 fn model_address(text: &[u8]) -> Option<u64> {
     model_size(text).filter(|at| *at != 0 && at % 4096 == 0 && *at < 1 << 52)
 }
 
-/// The last value of `name`, found byte by byte. It is empty if `name` stands without `=`.
+/// The expected value of `name` on a command line: the last one. It is empty if there is no `=` after `name`.
 fn model_line(text: &[u8], name: &str) -> Option<Vec<u8>> {
     let mut params = vec![Vec::new()];
     let mut quoted = false;
@@ -101,7 +104,7 @@ fn model_line(text: &[u8], name: &str) -> Option<Vec<u8>> {
     named.last()
 }
 
-/// Removes a quote at the start. If there was one, also removes one at the end.
+/// Removes a quote at the beginning. If there was one, also removes a quote at the end.
 fn unquoted(text: &[u8]) -> &[u8] {
     match text {
         [b'"', inner @ .., b'"'] | [b'"', inner @ ..] => inner,

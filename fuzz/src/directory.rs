@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads and joins a directory of any bytes (SPEC chapter D).
+//! Reads a directory that can have any content, joins with it, and follows it (SPEC chapter D).
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::directory::{EntryFlags, Layout, State};
@@ -12,17 +12,17 @@ use mk_ipi_mock::{Machine, MockPlatform, MockWord, MEMORY_START};
 type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 type End = Endpoint<MockPlatform, Callback, 4, 1, 1>;
 
-/// A directory that a host wrote, and changes to it.
+/// A directory that a host writes, and changes of its words.
 #[derive(Arbitrary, Debug)]
 struct Input {
-    /// True if no host writes it: then it has only zeros at first.
+    /// Whether no host writes the directory. Then it has only zeros before the changes.
     raw: bool,
     instances: u8,
     cpus: u8,
     records: [Record; 5],
-    /// Changes of words in entries or in the header.
+    /// Changes of words in entries or in the header, before the directory is read: the entry, the word in it, and the change.
     patches: Vec<(u8, u8, Patch)>,
-    /// Changes after a kernel has joined.
+    /// The same, after a kernel has joined.
     later: Vec<(u8, u8, Patch)>,
     room: u8,
     shared: u8,
@@ -46,12 +46,12 @@ enum Patch {
     Flip(u8),
 }
 
-/// The address of a region. The first 16 pages are memory, the other 4 are not.
+/// The address of one of 20 pages. The machine has memory for the first 16 of them only.
 fn page(number: u8) -> PhysAddr {
     PhysAddr(MEMORY_START.0 + u64::from(number % 20) * 4096)
 }
 
-/// Opens, reads and joins what the bytes describe.
+/// Opens the directory that the bytes describe, reads all of its entries, and joins with it.
 pub fn directory(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
     let words: Vec<MockWord> = (0..1024).map(|_| MockWord::new(0)).collect();
@@ -66,6 +66,7 @@ pub fn directory(data: &[u8]) {
     join(&directory, page(shared), || patch(&input.later));
 }
 
+/// Applies the changes to the words of the directory.
 fn patch(words: &[MockWord], cpus: u8, patches: &[(u8, u8, Patch)]) {
     for (entry, field, patch) in patches {
         let stride = 8 + usize::from(cpus % 8);
@@ -83,8 +84,8 @@ fn patch(words: &[MockWord], cpus: u8, patches: &[(u8, u8, Patch)]) {
     }
 }
 
-/// Changes the directory in any way, and follows it. What `follow` reports must agree with the instances that the kernel knows,
-/// and it must return the directory's generation.
+/// Calls `change`, and then follows the directory. What `follow` reports must agree with the instances in the kernel's table, and
+/// it must return the generation of the directory.
 fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
     for _ in 0..2 {
         change();
@@ -98,7 +99,8 @@ fn follow(end: &End, directory: &Directory<'_, MockWord>, change: impl Fn()) {
             // An instance that was removed may have been added again.
             assert!(known == is || what == Followed::Removed, "{id:?} {what:?}");
         }
-        // If the generation is 0, the host does not count its changes, and `follow` reads all entries each time.
+        // Without a further change, `follow` must report nothing. But if the generation is 0, the host does not count its
+        // changes. Then `follow` reads all entries each time, and may report something.
         if generation != 0 {
             assert_eq!(end.follow(directory, |id, what| panic!("{id:?} {what:?}")), Ok(generation));
         }
@@ -131,7 +133,8 @@ fn write(words: &[MockWord], input: &Input) {
     }
 }
 
-/// Checks that no two entries have overlapping regions, and that no two live ones have the same CPU (SPEC D-9).
+/// Checks that no region overlaps the directory or another region, that no entry has a CPU twice, and that no two live entries
+/// have the same CPU (SPEC D-9).
 fn has_no_conflict(directory: &Directory<'_, MockWord>) {
     let mut cpus = [PhysCpuId(0); 8];
     let mut seen: Vec<(InstanceRecord, Vec<PhysCpuId>)> = Vec::new();
@@ -156,7 +159,8 @@ fn has_no_conflict(directory: &Directory<'_, MockWord>) {
     }
 }
 
-/// Checks that every entry that is accepted agrees with the words, and is within the documented bounds.
+/// Reads all entries. Checks that each entry that is accepted has the values of the words in memory, and that all values are in
+/// the documented bounds.
 fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize) {
     let header: Vec<u64> = words[..4].iter().map(|w| w.load(Relaxed)).collect();
     assert_eq!(header[0].to_le_bytes(), *b"MKIPIDIR");
@@ -190,8 +194,8 @@ fn read_all(directory: &Directory<'_, MockWord>, words: &[MockWord], room: usize
     }
 }
 
-/// Joins. Then the kernel must know all live instances except those that it was told are left out. If joining fails, it must
-/// know none.
+/// Joins. Afterwards all live instances must be in the kernel's table, except those that were reported as left out. If joining
+/// fails, the table must be empty.
 fn join(directory: &Directory<'_, MockWord>, shared: PhysAddr, change: impl Fn()) {
     let machine = Machine::builder().kernel(&[1]).memory(16).build();
     let end = End::new(machine.kernel(0));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A file is parsed as a kernel image. Either it is refused, or its segments stay inside of the image. The file is any bytes,
-//! or a good image with changes.
+//! Parses a file as a kernel image. The file has any bytes, or is a valid image with changes. Either it is refused, or all of its
+//! segments are inside of the image.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
@@ -18,12 +18,12 @@ const FOUR_GIB: u64 = 1 << 32;
 #[derive(Arbitrary, Debug)]
 struct Input {
     segments: Vec<Load>,
-    /// The segment in which the entry is, and its byte there.
+    /// The segment that contains the entry, and the offset of the entry in this segment.
     entry: (u8, u8),
-    /// True if the entry's note has 8 bytes.
+    /// Whether the note with the entry has 8 bytes instead of 4.
     long: bool,
     reloc: Option<Vec<u32>>,
-    /// True if the alignment is made a power of two.
+    /// Whether the alignment is replaced by a power of two.
     even: bool,
     /// Another note, with any name.
     other: Option<([u8; 4], u8, Vec<u8>)>,
@@ -33,7 +33,7 @@ struct Input {
 
 #[derive(Arbitrary, Debug)]
 struct Load {
-    /// Bytes between the end of the segment before and this one.
+    /// Bytes between the end of the previous segment and this one.
     gap: u32,
     bytes: Vec<u8>,
     more: u32,
@@ -48,7 +48,7 @@ enum Patch {
     Flip(u8),
 }
 
-/// Parses the bytes as they are, then an image that is built as they say.
+/// Parses the bytes themselves. Then builds the image that they describe, parses it, changes it, and parses it again.
 pub fn image(data: &[u8]) {
     let _ = check(data, data.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)));
     let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
@@ -78,7 +78,7 @@ pub fn image(data: &[u8]) {
     let _ = check(&bytes[..cut], input.at);
 }
 
-/// A good image, its entry and its range; `None` if the input does not describe one.
+/// The parts of a valid image, its entry and its range; `None` if the input does not describe a valid image.
 fn parts(input: &Input) -> Option<(Vec<Part>, u32, PhysRange)> {
     let mut end = 0u64;
     let mut parts = Vec::new();
@@ -106,7 +106,7 @@ fn parts(input: &Input) -> Option<(Vec<Part>, u32, PhysRange)> {
     Some((parts, entry, extent))
 }
 
-/// The expected relocation. This is written only from the text of Xen's header.
+/// The expected relocation. This code follows only the text of Xen's header, and not the code that is tested.
 fn expected(input: &Input, parts: &[Part]) -> Result<Option<Relocation>, ImageError> {
     let Some(words) = &input.reloc else { return Ok(None) };
     if words.len() > 3 {
@@ -126,10 +126,10 @@ fn expected(input: &Input, parts: &[Part]) -> Result<Option<Relocation>, ImageEr
     Ok(Some(Relocation { align: align.max(4096), min, max }))
 }
 
-/// What was found of an image.
+/// What was found in an image: its entry, its range and its relocation.
 type Found = (u32, PhysRange, Option<Relocation>);
 
-/// Parses a file, and checks the result against the documentation of `Image`.
+/// Parses a file. Checks that the result is as the documentation of `Image` says.
 fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
     let image = Image::parse(file).inspect_err(|e| assert!(!e.to_string().is_empty()))?;
     let (extent, relocation) = (image.extent(), image.relocation());
@@ -154,7 +154,7 @@ fn check(file: &[u8], at: u64) -> Result<Found, ImageError> {
     Ok((image.entry(), extent, relocation))
 }
 
-/// True if the image may be placed at `at`.
+/// Whether the image may be placed at address `at`.
 fn may_lie(image: &Image<'_>, at: u64) -> bool {
     let (at, len) = (u128::from(at), u128::from(image.extent().len()));
     let last = at + len - 1;
@@ -165,7 +165,7 @@ fn may_lie(image: &Image<'_>, at: u64) -> bool {
     below && (at == u128::from(image.extent().start().0) || image.relocation().is_some_and(moved))
 }
 
-/// Checks that a placed image is where it may be, and that its entry is a byte that comes from the file.
+/// Checks that a placed image is at an allowed address, and that its entry is a byte that comes from the file.
 fn check_placed(image: &Image<'_>, at: PhysAddr, placed: Placed) {
     assert!(may_lie(image, at.0));
     assert_eq!((placed.range.start(), placed.range.len()), (at, image.extent().len()));
@@ -173,5 +173,5 @@ fn check_placed(image: &Image<'_>, at: PhysAddr, placed: Placed) {
     let offset = u64::from(placed.entry) - at.0;
     let has =
         |offset: u64| image.segments().any(|s| (s.offset..s.offset + s.bytes.len() as u64).contains(&offset));
-    assert!(has(offset), "the entry is not in the image");
+    assert!(has(offset), "the entry is not in a segment's bytes");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Explains a dump of any bytes. The inspector must never panic, and must be able to show all that it found.
+//! Explains a dump that can have any bytes. The inspector must never panic, and must be able to show everything that it found.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::directory::{DirectoryHeader, EntryFlags, InstanceRecord, Layout, State};
@@ -18,9 +18,9 @@ const LINES: u32 = 8;
 enum Input<'a> {
     /// A file of any bytes.
     Any { base: Option<u64>, at: Option<u64>, slots: u16, bytes: &'a [u8] },
-    /// An ELF core whose headers have any bytes.
+    /// An ELF core file whose headers have any bytes.
     Core { header: [u16; 20], loads: Vec<[u64; 7]>, at: u64 },
-    /// A directory and two regions, with changed words.
+    /// A directory and two regions, of which words are changed.
     Machine { patches: Vec<Patch>, later: Vec<Patch> },
 }
 
@@ -49,7 +49,7 @@ enum Value {
     Any(u64),
 }
 
-/// Explains the memory that the bytes describe.
+/// Builds the memory that the bytes describe, and lets the inspector explain it.
 pub fn inspect(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
     match input {
@@ -84,6 +84,7 @@ fn find(words: &[u64]) -> Machine {
     Machine::find(&Memory::of_bytes(bytes, Some(BASE)).expect("memory"), 3).expect("all of it is in the file")
 }
 
+/// Checks that the explanation can be shown in each form.
 fn show(machine: &Machine) {
     assert!(!text::machine(machine).is_empty());
     let picture = svg::machine(machine);
@@ -93,7 +94,7 @@ fn show(machine: &Machine) {
     assert!(json.starts_with('{') && json.ends_with('}'));
 }
 
-/// An ELF file. Its header is good in most cases. The program headers have any values.
+/// An ELF core file. Its header is valid in most cases. The program headers have any values.
 fn core(header: &[u16; 20], loads: &[[u64; 7]]) -> Vec<u8> {
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x3e\0\x01\0\0\0".to_vec();
     elf.extend(header.iter().flat_map(|half| half.to_le_bytes()));
@@ -110,7 +111,7 @@ fn geometry() -> Geometry {
     Geometry::new(LANES, LINES, 256).expect("in bounds")
 }
 
-/// How many words there are from the start of the memory to a region.
+/// The index of the first word of a region.
 fn region(second: bool) -> usize {
     512 + if second { words(geometry().total_size()) } else { 0 }
 }
@@ -119,7 +120,7 @@ fn words(bytes: u64) -> usize {
     usize::try_from(bytes / 8).expect("small")
 }
 
-/// A directory in one page, and after it the regions of two instances that are attached to each other.
+/// Memory with a directory in its first page, and then the regions of two instances that are attached to each other.
 fn machine() -> Vec<u64> {
     let mut memory = vec![0; 512 + 2 * words(geometry().total_size())];
     let header: [u64; 8] = zerocopy::transmute!(DirectoryHeader::new(2, 2).expect("in bounds"));

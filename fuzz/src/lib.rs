@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fuzz targets, as functions that panic if something is wrong. `cargo xtask fuzz` runs them under
-//! libFuzzer. `cargo test` in this folder runs them with the seeds and random bytes, with any compiler.
+//! The fuzz targets: functions that get any bytes, and panic if mk-ipi does something wrong. `cargo xtask fuzz` runs them with
+//! libFuzzer. `cargo test` in this folder runs them with the seeds and with random bytes; it needs no nightly compiler.
 
 mod boot_param;
 mod directory;
@@ -22,7 +22,7 @@ pub use services::services;
 pub use slot::slot;
 pub use stamp::stamp;
 
-/// Runs a target on the files named on the command line, such as an input that libFuzzer kept.
+/// Runs a target on the files named on the command line. Such a file can be an input that libFuzzer stored, because it failed.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Runs a target with its seeds, then with `runs` random inputs. Names the random input that failed.
+    /// Runs a target with its seeds, then with `runs` random inputs. If a random input fails, the message has its number.
     fn feed(name: &str, target: fn(&[u8]), runs: u64) {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(name);
         for file in std::fs::read_dir(seeds).into_iter().flatten() {
@@ -64,8 +64,9 @@ mod tests {
         feed("native", native, 3_000);
     }
 
-    /// Runs the seeds up to many places. At each place a hostile kernel writes words of all kinds, and the inspector explains the
-    /// regions. `native` alone does this only at the end, and only if the first byte says so.
+    /// Runs the first part of each seed, for many lengths of this part. After each part a hostile kernel writes words of all
+    /// kinds, and the inspector explains the regions. `native` itself lets the inspector explain them only at the end of an
+    /// input, and only if its first byte is below 64.
     #[test]
     fn the_seeds_of_native_are_explained_wherever_they_stop() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds/native");
@@ -81,7 +82,7 @@ mod tests {
                 quarantines += native::foretell::explain(&input[..len], &words);
             }
         }
-        // This shows that the comparison saw broken lanes, and not only healthy ones.
+        // Otherwise the inspector would have explained only lanes that are in order.
         let count = files.len();
         assert!(count >= 8 && quarantines >= 20, "{count} seeds, {quarantines} lanes went into quarantine");
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Three kernels on native links. One of them is hostile: it writes any values to all pages that it can write. The others can
-//! become hostile too, until their next life begins.
+//! Three kernels with native links. One of them is hostile: it writes any values to all pages that it can write. The others can
+//! become hostile too, until their next life begins. A kernel that is not hostile is called honest.
 //!
-//! Between honest kernels each message must arrive once and in order, through attachments, restarts and lost doorbells, and
-//! must name the life that sent it. One thread makes all calls. What a hostile kernel writes during a drain is written by a
-//! handler.
+//! Between honest kernels each message must be delivered once and in order, also after new attachments, restarts and lost
+//! doorbells, and must name the life that sent it. One thread makes all calls. So a handler writes the words that a hostile
+//! kernel writes during a drain.
 
 mod end;
 pub(crate) mod foretell;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 
 const CPUS: [u64; 3] = [0, 3, 5];
 const KERNELS: usize = 3;
-/// The kernel that is hostile from the start.
+/// The kernel that is hostile from the beginning.
 const HOSTILE: usize = 2;
 const MAX_LEN: usize = 256;
 const QUEUE: usize = 4;
@@ -78,12 +78,12 @@ enum Op {
         by: u8,
         what: Scribble,
     },
-    /// As `Scribble`, but when the next message is handed to a handler.
+    /// The same as `Scribble`, but the word is written when the next message is handed to a handler.
     ScribbleLater {
         by: u8,
         what: Scribble,
     },
-    /// A kernel becomes hostile, until its next life begins.
+    /// A kernel becomes hostile, and stays so until its next life begins.
     Turn(u8),
     /// An instance is destroyed and attached again.
     Attach {
@@ -94,7 +94,7 @@ enum Op {
         kernel: u8,
         discard: bool,
     },
-    /// As `Restart`, but the former life is hostile and writes these words last.
+    /// The same as `Restart`, but the former life becomes hostile, and writes these words before it ends.
     RestartAfter {
         kernel: u8,
         parting: [Scribble; 4],
@@ -120,7 +120,7 @@ enum Op {
     },
 }
 
-/// A message that came: its sender, the receiver's life, and the sending CPU that it names.
+/// A message that was handed out: its sender, the life of the receiver, and the sending CPU that the message names.
 #[derive(Clone)]
 struct Got {
     from: usize,
@@ -132,7 +132,7 @@ struct Got {
 /// The words that hostile kernels will write during drains: the kernel, the address and the value.
 type Later = VecDeque<(usize, PhysAddr, u64)>;
 
-/// A handler that notes each message, and then writes the next word of a hostile kernel.
+/// A handler that stores each message in a log, and then writes the next word of a hostile kernel.
 #[derive(Clone)]
 struct Probe {
     log: Arc<Mutex<Vec<Got>>>,
@@ -172,10 +172,10 @@ struct World {
     count: u64,
 }
 
-/// Does the operations that the bytes describe.
+/// Does the operations that the bytes describe, and checks their results.
 pub fn native(data: &[u8]) {
     let Some((lines, mut world)) = World::after(data) else { return };
-    // This is not done each time, because it reads all of the memory.
+    // Not for each input, because it reads all of the memory.
     if lines < 64 {
         world.foretell();
     }
@@ -216,7 +216,8 @@ fn begin(machine: &Machine, n: usize, life: Incarnation, probe: Probe) -> Box<En
 }
 
 impl World {
-    /// A machine after the operations that the bytes describe, and the first byte, which selects the number of lines.
+    /// Makes a machine, and does the operations that the bytes describe. Also returns the first byte, which selects the number of
+    /// lines of a lane.
     fn after(data: &[u8]) -> Option<(u8, Self)> {
         let mut input = Unstructured::new(data);
         let lines = input.arbitrary::<u8>().ok()?;
@@ -251,7 +252,7 @@ impl World {
             Op::Send { from, to, len } => self.send(k(from), k(to), usize::from(len % 300), End::send),
             Op::Post { from, to, len } => self.send(k(from), k(to), len.into(), End::post),
             Op::Many { from, to, lens, ring } => self.many(k(from), k(to), lens, ring),
-            // A send from an NMI does not go on with the handshake.
+            // `send_from_nmi` does not continue the handshake, so it can always fail with `Unanswered`.
             Op::SendFromNmi { from, to, len } => {
                 self.send_as(k(from), k(to), len.into(), true, End::send_from_nmi)
             }
@@ -302,12 +303,12 @@ impl World {
 
     // ---- hostile kernels ----
 
-    /// Kernel `by` if it is hostile, else the one that is always hostile.
+    /// Kernel `by` if it is hostile, else the kernel that is hostile from the beginning. `None` if that one is honest now.
     fn hostile(&self, by: usize) -> Option<usize> {
         [by, HOSTILE].into_iter().find(|n| self.model.hostile[*n])
     }
 
-    /// True if a kernel can become honest again.
+    /// Whether a restart makes a kernel honest. [`HOSTILE`] is honest only in a fresh region.
     const fn is_of_two_minds(&self, n: usize) -> bool {
         n != HOSTILE
     }
@@ -336,7 +337,7 @@ impl World {
         self.at(to, 0, receiver::CONTROL + from * receiver::CONTROL_WORDS + word)
     }
 
-    /// A word of the receiver in its control line.
+    /// The value of a word in the control line of this lane, which the receiver writes.
     fn says(&self, from: usize, to: usize, word: usize) -> u64 {
         self.machine.peek(self.control(from, to, word))
     }
@@ -391,7 +392,7 @@ impl World {
         self.sent(from, to, many.map(|_| number), may_wait, payloads[..count].to_vec());
     }
 
-    /// True if the receiver may not have answered this attachment yet.
+    /// Whether it is possible that the receiver has not answered this attachment yet.
     fn may_wait(&self, from: usize, to: usize) -> bool {
         let said = self.machine.peek(self.lane(from, to, header::HELLO));
         let first = Hello::from_word(said).is_some_and(|hello| hello.phase == Phase::First);
@@ -402,7 +403,8 @@ impl World {
             })
     }
 
-    /// Notes and checks the result of a send of these messages. The number in it is that of the last message.
+    /// Checks the result of a send of these messages, and enters it into the model. The number in the result is that of the last
+    /// message.
     fn sent(
         &mut self,
         from: usize,
@@ -432,13 +434,15 @@ impl World {
             Err(SendError::Full) => {
                 assert!(lane.number.max(base) + lines - credit > all, "the lane is not full")
             }
-            Err(SendError::Unanswered) => assert!(may_wait, "the attachment was answered"),
+            Err(SendError::Unanswered) => {
+                assert!(may_wait, "the send failed with Unanswered, but the attachment was answered")
+            }
             Err(e) => panic!("{e:?}"),
         }
         lane.ended(sent);
     }
 
-    /// Runs the deferred work or a drain, and checks the messages that came.
+    /// Runs the deferred work or a drain, and checks the messages that were handed out. Returns whether messages may be left.
     fn run(&mut self, n: usize, run: impl Fn(&End) -> mk_ipi_core::Deferred) -> bool {
         let done = run(&self.kernels[n].end);
         let handled = self.look_at_log(n);
@@ -456,7 +460,7 @@ impl World {
         self.look_at_log(n);
     }
 
-    /// Checks the messages that came to kernel `n`. Returns how many they were.
+    /// Checks the messages that were handed out in kernel `n`. Returns their number.
     fn look_at_log(&mut self, n: usize) -> usize {
         let log = std::mem::take(&mut *self.kernels[n].probe.log.lock().unwrap());
         for Got { from, sent, ours, cpu } in &log {
@@ -476,7 +480,7 @@ impl World {
         assert!(destroyed.is_ok() || id == HOSTILE || by == HOSTILE, "{destroyed:?}");
     }
 
-    /// Kernel `by` attaches `id`.
+    /// Kernel `by` attaches `id`, which must succeed if `id` is honest.
     fn attached(&mut self, by: usize, id: usize) {
         let attached = self.attach(by, id);
         assert!(attached.is_ok() || self.model.hostile[id], "{attached:?}");
@@ -490,8 +494,8 @@ impl World {
         self.attached(by, id);
     }
 
-    /// Begins the next life of kernel `n`, which is honest. If there is a `parting`, the former life was hostile and wrote it
-    /// last.
+    /// Begins the next life of kernel `n`, which is honest, except for [`HOSTILE`]. If `parting` is not empty, the former life
+    /// becomes hostile, and writes these words last.
     fn restart(&mut self, n: usize, discard: bool, parting: &[Scribble]) {
         if !parting.is_empty() {
             self.model.turn(n);
@@ -503,7 +507,8 @@ impl World {
                 self.model.lanes[from][n].discard();
             }
         }
-        // Destroying writes only ATTACHED. For the others this looks almost as if the life had just stopped.
+        // Destroying the instances writes only ATTACHED. For the peers this looks almost as if the life had stopped at this
+        // moment.
         (0..KERNELS).for_each(|id| self.destroy(n, id));
         self.look_at_events();
         parting.iter().for_each(|what| self.scribble(n, what, true));
@@ -549,7 +554,7 @@ impl World {
         }
     }
 
-    // ---- what kernels are told ----
+    // ---- events ----
 
     fn look_at_events(&mut self) {
         for n in 0..KERNELS {
@@ -573,7 +578,8 @@ impl World {
         let life = self.kernels[id].life;
         let honest = model.honest(n, id);
         match event {
-            // The present life of a kernel must not be blamed for words that a former life of either kernel left.
+            // If a former life of the peer or of this kernel has written wrong words, the present life of the peer must not be
+            // put into quarantine for them.
             PeerEvent::Quarantined(_) if honest => {
                 let by_former = model.ever_hostile[id] && peer.theirs != Some(life);
                 assert!(by_former, "{event:?} of {id}, {peer:?}");
@@ -582,7 +588,7 @@ impl World {
                 assert!(!model.lanes[n][id].sound, "{event:?}, {peer:?}");
             }
             PeerEvent::Space => {
-                assert!(model.wanting[n][id] || !honest, "space is reported, but was not asked for");
+                assert!(model.wanting[n][id] || !honest, "space is reported, but was not requested");
                 (model.wanting[n][id], model.owed[n][id]) = (false, false);
             }
             PeerEvent::Began(began) if honest => {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages of a hostile peer to one end of a network interface (SPEC chapter E), compared with a simple model.
+//! One end of a network interface gets the messages of a hostile peer (SPEC chapter E). What it does is compared with a simple
+//! model.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::net::*;
 use mk_ipi_abi::{Incarnation, MessageType};
 use mk_ipi_net::{FrameAssembler, FrameError, FrameSplitter, Port};
 
-/// One thing that happens.
+/// One event or call.
 #[derive(Arbitrary, Debug)]
 enum Step {
     Open {
@@ -16,7 +17,7 @@ enum Step {
     Close,
     /// A control message of any bytes, from a life of the peer.
     Control(u8, Vec<u8>),
-    /// A control message that is well formed, with random values.
+    /// A control message that has the right form, with random values.
     Said {
         life: u8,
         what: bool,
@@ -29,9 +30,9 @@ enum Step {
     Gone(Option<u8>),
     Suspect(bool),
     Say,
-    /// A frame message of any bytes, or a part message.
+    /// A frame message of any bytes; with true a part message.
     Bytes(bool, Vec<u8>),
-    /// A frame message with a head that is well formed, with random values.
+    /// A frame message whose head has the right form, with random values.
     Frame {
         key: u8,
         number: u8,
@@ -45,7 +46,7 @@ enum Step {
         at: u16,
         bytes: u16,
     },
-    /// A frame of our own is split.
+    /// This end splits a frame into messages.
     Send {
         len: u32,
         offload: [u8; 10],
@@ -61,12 +62,12 @@ fn key(number: u8) -> u32 {
     u32::from(number % 4)
 }
 
-/// There are only two frame numbers, so that they often match.
+/// A frame number. There are only two, so that the numbers of two messages are often equal.
 fn number(number: u8) -> u32 {
     u32::from(number.is_multiple_of(4))
 }
 
-/// In most cases no offload, sometimes one that can be valid, sometimes any values.
+/// The offload fields of a frame: in most cases no offload, sometimes an offload that can be valid, sometimes any values.
 fn offload(bytes: [u8; 10]) -> Offload {
     let [kind, gso_type, rest @ ..] = bytes;
     let half = |at: usize| u16::from_le_bytes([rest[at], rest[at + 1]]);
@@ -87,16 +88,16 @@ fn offload(bytes: [u8; 10]) -> Offload {
     }
 }
 
-/// One end, and the model of it.
+/// One end of the interface, and a model of it.
 struct End {
     port: Port,
     gather: FrameAssembler,
     openings: u8,
-    /// The frame that is under way: how many bytes came, how many it has, and its number.
+    /// The frame that is incomplete: how many of its bytes were received, how many it has, and its number.
     frame: Option<(u32, u32, u32)>,
 }
 
-/// Does the steps that the bytes describe.
+/// Makes the calls that the bytes describe, and checks the results.
 pub fn net(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let mut end = End { port: Port::new(), gather: FrameAssembler::new(), openings: 0, frame: None };
@@ -127,7 +128,7 @@ impl End {
                     assert_eq!(
                         Control::decode(&message.encode()),
                         Ok(message),
-                        "our own message is not valid"
+                        "a message of this end is not valid"
                     );
                     assert_eq!(self.port.begin_send(), None, "two messages are sent at the same time");
                     assert!(!self.port.end_send(true));
@@ -146,7 +147,7 @@ impl End {
             }
             Step::Part { key: k, number, at, bytes } => {
                 let Some(key) = Key::new(key(k)) else { return };
-                // In most cases, the right place.
+                // In three of four cases, the expected place.
                 let at = self.frame.filter(|_| at % 4 != 0).map_or(at.into(), |(came, ..)| came);
                 let head = PartHead { key, number: self::number(number), at };
                 let payload = [&head.encode()[..], &vec![number; usize::from(bytes % 4096)]].concat();
@@ -159,7 +160,7 @@ impl End {
     }
 
     fn open(&mut self, features: u8, max_frame: u32) {
-        // If a key came again, stale frames would be good ones.
+        // If a key were used again, a frame of a former opening would be valid.
         self.openings = self.openings.wrapping_add(1);
         let Some(key) = Key::new(key(self.openings)) else { return };
         let features =
@@ -189,12 +190,12 @@ impl End {
             Err(FrameError::Stale(key)) => return assert_ne!(Some(key), ours.map(|ours| ours.key)),
             Err(_) => return self.frame = None,
         };
-        let ours = ours.expect("nothing is taken while we are closed");
+        let ours = ours.expect("nothing is taken while this end is closed");
         let (number, at) = match PartHead::decode(payload) {
             Some((head, _)) if msg_type == NET_PART_TYPE => (head.number, head.at),
             _ => (FrameHead::decode(payload).expect("it was taken").0.number, 0),
         };
-        assert_eq!(taken.at, at, "the bytes are not where the sender says");
+        assert_eq!(taken.at, at, "the bytes are not at the place that the message names");
         if let Some((len, offload)) = taken.begins {
             assert!((MIN_FRAME..=ours.max_frame).contains(&len));
             assert_eq!(offload.check(len, ours.features), Ok(()));
@@ -211,13 +212,14 @@ impl End {
     fn send(&mut self, len: u32, offload: Offload, max_message: u32) {
         let Some(theirs) = self.port.carrier() else { return };
         let Ok(mut cut) = FrameSplitter::new(&theirs, 1, len, offload, max_message) else { return };
-        // The other end must be able to assemble it.
+        // The other end must be able to assemble the frame.
         let (mut there, mut came) = (FrameAssembler::new(), 0);
         while let Some(piece) = cut.next() {
             let payload = [piece.head.as_bytes(), &vec![0; piece.len as usize]].concat();
             assert!(payload.len() <= max_message as usize);
-            let taken =
-                there.take(Some(&theirs), piece.msg_type, &payload).expect("the other end refuses our piece");
+            let taken = there
+                .take(Some(&theirs), piece.msg_type, &payload)
+                .expect("the other end refuses a message of this end");
             assert_eq!(taken.at, came);
             came += piece.len;
             assert_eq!(taken.is_whole, came == len);

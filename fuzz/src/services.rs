@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A console and a channel whose other end is hostile (SPEC chapters K and G): bytes are only taken if they were granted and
-//! are in order, memory stays bounded, and our own messages are well formed.
+//! A console and a channel whose other end is hostile (SPEC chapters K and G). Checks that bytes are accepted only if they were
+//! granted and are in order, that memory stays bounded, and that the messages of this end have the right form.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::channel::{self, ChannelMessage, MAX_MESSAGE, MESSAGE_COST};
@@ -17,7 +17,7 @@ const WINDOW: usize = 6000;
 enum Step<'a> {
     /// A payload of any bytes.
     Raw(&'a [u8]),
-    /// A message that is well formed, with a position near the expected one.
+    /// A console message that has the right form, with a position near the expected one.
     Console {
         kind: u8,
         to: u8,
@@ -44,11 +44,11 @@ fn life(n: u8) -> Incarnation {
     Incarnation::new(u32::from(n % 3) + 1).unwrap()
 }
 
-/// Both services, and a model of them.
+/// A console and a channel, and a model of them.
 struct Both {
     line: TerminalEnd<Vec<u8>>,
     log: Log<Vec<u8>>,
-    /// The position of the next byte from the other end's terminal.
+    /// The expected position of the next byte from the other end's terminal.
     terminal: u64,
     peer: Option<Incarnation>,
     inbox: Inbox<Vec<u8>>,
@@ -57,7 +57,7 @@ struct Both {
     outbox: Outbox,
 }
 
-/// Plays the hostile other end, as `data` says.
+/// Sends the messages and makes the calls that `data` describes, and checks the results.
 pub fn services(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let mut both = Both {
@@ -145,7 +145,8 @@ impl Both {
         }
     }
 
-    /// A message or event of life `from` was accepted. If it is another life, the line begins at 0 again.
+    /// A message or an event of life `from` was accepted. If this is another life than before, the positions of the terminal
+    /// begin at 0 again.
     fn heard_of(&mut self, from: Incarnation) {
         if self.peer != Some(from) {
             (self.peer, self.terminal) = (Some(from), 0);
@@ -162,8 +163,8 @@ impl Both {
             self.heard_of(from);
         }
         if let (Received::Bytes, console::Body::Terminal { position, bytes }) = (heard, message.body) {
-            assert_eq!(position, self.terminal, "bytes are taken out of order");
-            assert!(bytes.len() <= KEPT, "more bytes are taken than there is room for");
+            assert_eq!(position, self.terminal, "bytes out of order are accepted");
+            assert!(bytes.len() <= KEPT, "more bytes are accepted than there is room for");
             self.terminal += bytes.len() as u64;
         }
         assert_eq!(self.log.receive(message, from, me) == Received::Stale, !is_ours);
@@ -176,11 +177,12 @@ impl Both {
         let taken = self.inbox.receive(body);
         if let channel::Body::Part { position, is_first, bytes, .. } = *body {
             if matches!(taken, PartOutcome::Message | PartOutcome::Part) {
-                assert_eq!(position, self.position, "a part is taken out of order");
+                assert_eq!(position, self.position, "a part out of order is accepted");
                 self.position += bytes.len() as u64 + if is_first { MESSAGE_COST } else { 0 };
-                assert!(self.position <= self.granted, "a part is taken that was not granted");
+                assert!(self.position <= self.granted, "a part that was not granted is accepted");
             } else if taken == PartOutcome::Refused && position == self.position {
-                // Some refused parts use up granted space, others do not. The model does not follow this, and begins again.
+                // Some refused parts consume granted space, others do not. The model does not know which, so it begins a new
+                // session.
                 self.inbox.begin(1);
                 (self.position, self.granted) = (0, 0);
             }
@@ -190,7 +192,7 @@ impl Both {
         self.outbox.receive(body, life(1));
     }
 
-    /// Notes what the inbox grants.
+    /// Stores the limit that the inbox grants.
     fn tell(&mut self) {
         if let Some(channel::Body::Grant { limit, .. }) = self.inbox.next() {
             assert!(limit - self.position <= WINDOW as u64);
@@ -209,7 +211,7 @@ impl Both {
         self.tell();
     }
 
-    /// Checks that all messages that can be sent are well formed and short enough.
+    /// Sends all messages that can be sent, and checks that they have the right form.
     fn send(&mut self) {
         let mut room = [0; 256];
         for _ in 0..8 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Three kernels send and receive while any values are written to their slots.
+//! Three kernels send and receive by RFC v2 while any values are written to their slots.
 //!
-//! One thread makes all calls, one after another, so each result can be predicted. The loom models test races.
+//! One thread makes all calls, so each result can be predicted. The loom models test races.
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::rfc_v2::{Claim, SLOT_WORDS};
@@ -40,7 +40,7 @@ enum Op {
         word: u8,
         value: Value,
     },
-    /// Several messages in a row, each with its interrupt.
+    /// Several messages, each followed by an interrupt of the receiver.
     Burst {
         from: u8,
         to: u8,
@@ -76,7 +76,7 @@ enum Op {
     },
 }
 
-/// Values with which a hostile peer can do the most harm.
+/// The value that a hostile peer writes. Many are chosen so that they can do harm.
 #[derive(Arbitrary, Debug)]
 enum Value {
     Small(u16),
@@ -88,7 +88,7 @@ enum Value {
 /// A message that was handed out: its type and its payload.
 type Got = (MessageType, Vec<u8>);
 
-/// A handler that knows when it must no longer be called.
+/// A handler that panics if it is called after it was unregistered (`ended`).
 #[derive(Clone)]
 struct Probe {
     msg_type: MessageType,
@@ -108,16 +108,16 @@ impl Handler for Probe {
 struct Kernel {
     end: Box<End>,
     id: InstanceId,
-    /// The messages that came to the handlers that stay: one for each type.
+    /// The messages that the permanent handlers got. There is one such handler for each type.
     log: Arc<Mutex<Vec<Got>>>,
     more: Vec<(Handle, Probe)>,
     ended: Vec<Handle>,
-    /// True if a message was left in the slot, and the deferred work must fetch it.
+    /// Whether a message was left in the slot, so that the deferred work must fetch it.
     left: bool,
-    /// The instances that it has attached.
+    /// Which instances are in this kernel's table.
     knows: [bool; 3],
-    /// The messages that were sent to it and not delivered yet. `None` if the slot is overwritten, or was changed by other writes
-    /// than sends.
+    /// The messages that were sent to this kernel and not delivered yet. `None` if its slot has the overwrite policy, or if it
+    /// was changed by anything but a send.
     expected: Option<VecDeque<Vec<u8>>>,
 }
 
@@ -131,7 +131,7 @@ struct World {
     sent: u8,
 }
 
-/// Does the operations that the bytes describe.
+/// Does the operations that the bytes describe, and checks their results.
 pub fn slot(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(exclusive) = input.arbitrary::<[bool; 3]>() else { return };
@@ -192,7 +192,7 @@ impl World {
         self.machine.peek(PhysAddr(self.regions[id].start().0 + 8 * index as u64))
     }
 
-    /// Checks that the slot that instance `id` reads is as expected.
+    /// Checks that the slot that instance `id` reads has the expected content.
     fn check(&self, id: usize) {
         slot_of(id).for_each(|i| assert_eq!(self.word(id, i), self.memory[id][i], "word {i} of region {id}"));
     }
@@ -228,14 +228,18 @@ impl World {
                 let kernel = self.kernels[k(by)].end.platform();
                 let before = kernel.live_mappings();
                 let page = self.kernels[k(by)].end.map_pfn(Pfn((*pfn).into()));
-                assert_eq!(page.is_ok(), (0x100..0x108).contains(pfn), "the machine's 8 pages");
+                assert_eq!(
+                    page.is_ok(),
+                    (0x100..0x108).contains(pfn),
+                    "only the 8 pages of the machine can be mapped"
+                );
                 drop(page);
                 assert_eq!(kernel.live_mappings(), before);
             }
         }
     }
 
-    /// Sends, checks the result, and checks that nothing else is written.
+    /// Sends a message. Checks the result, and that only the expected words are written.
     fn send(&mut self, from: usize, to: usize, cpu: Option<PhysCpuId>, ty: u8, len: usize) {
         self.sent = self.sent.wrapping_add(1);
         let payload: Vec<u8> = (0..len).map(|i| self.sent.wrapping_add(i.to_le_bytes()[0])).collect();
@@ -268,7 +272,7 @@ impl World {
 
     fn scribble(&mut self, region: usize, slot: u8, word: u8, value: &Value) {
         let word = usize::from(word) % SLOT_WORDS;
-        // In most cases the slot that the instance reads.
+        // In most cases write to the slot that the instance reads.
         let first = if slot < 200 { slot_of(region).start } else { usize::from(slot) % SLOTS * SLOT_WORDS };
         let index = first + word;
         let value = match *value {
@@ -287,7 +291,8 @@ impl World {
         }
     }
 
-    /// Takes an interrupt or polls. This must take the message that is there, and may only write what the policy allows.
+    /// Calls the interrupt handler, or polls. This must take the message in the slot, if there is one, and may only write what
+    /// the policy allows.
     fn receive(&mut self, n: usize, poll: bool) {
         let end = &self.kernels[n].end;
         let before = end.stats();
@@ -326,7 +331,7 @@ impl World {
     fn add(&mut self, by: usize, id: usize) {
         let known = self.kernels[by].knows[id];
         if by == 0 {
-            // The host makes the region again, in the only page of that pool.
+            // The host creates the region again, in the only page of that pool.
             match self.kernels[0].end.create_instance(&self.config(id)) {
                 Ok(range) => {
                     assert!(!known && range == self.regions[id]);
@@ -344,7 +349,7 @@ impl World {
     fn destroy(&mut self, by: usize, id: usize) {
         let known = std::mem::replace(&mut self.kernels[by].knows[id], false);
         assert_eq!(self.kernels[by].end.destroy_instance(instance(id)).is_ok(), known);
-        // Now the host has given the memory back, or the kernel has no region of its own: nothing will be delivered.
+        // Now the host has freed the memory, or the kernel has no region of its own. So no pending message will be delivered.
         if known && (by == 0 || by == id) {
             self.kernels[id].expected = None;
         }
@@ -353,7 +358,7 @@ impl World {
         }
     }
 
-    /// Checks that all messages arrive in the end, and that no mapping is left.
+    /// Checks that all messages are delivered in the end, and that no mapping and no memory is left.
     fn finish(mut self) {
         for n in 0..3 {
             for _ in 0..2 * QUEUE {
@@ -392,7 +397,7 @@ impl Kernel {
         let after = self.end.stats();
         let called = std::mem::take(&mut *self.log.lock().unwrap());
         let (handled, unhandled) = (after.handled - before.handled, after.unhandled - before.unhandled);
-        assert_eq!(handled, called.len() as u64, "a message was not counted once");
+        assert_eq!(handled, called.len() as u64, "a message was not counted exactly once");
         assert_eq!((handled + unhandled) as usize, done.messages);
         assert!(done.messages <= QUEUE);
         for (_, probe) in &self.more {
@@ -409,7 +414,7 @@ impl Kernel {
                 "a message that was left in the slot is not fetched"
             );
         }
-        // The message that was left has been fetched, or there is more to do.
+        // The message is still left only if there is more to do and this run fetched no message.
         self.left &= done.more && after.received == before.received;
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Attaches a region that begins with any bytes. It must be accepted, or refused with the right error (SPEC N-1).
+//! Attaches a region whose stamp can have any bytes. The region must be accepted, or refused with the right error (SPEC N-1).
 
 use arbitrary::{Arbitrary, Unstructured};
 use mk_ipi_abi::native::{Geometry, KnownLayouts, Stamp, StampError, STAMP_WORDS};
@@ -11,22 +11,24 @@ type Callback = &'static (dyn Fn(&Message<'_>) + Send + Sync);
 type End = Endpoint<MockPlatform, Callback, 2, 1, 4>;
 
 const PAGES: u64 = 80;
-/// The upper six bytes of the magic of MKIPI003 and similar layouts, and the byte at which it is.
+/// The magic of the layouts MKIPI0nn, without its two digits, and the byte offset of the magic in a region.
 const OTHER: (u64, u64) = (0x4d4b_4950_4930_0000, 264_232);
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     lanes: u16,
-    /// The exponent of 2.
+    /// The number of lines, as an exponent of 2.
     lines: u8,
     max_len: u16,
-    /// The length of the region in bytes, as in a directory.
+    /// The length of the region in bytes, as a directory could give it.
     len: u32,
-    /// The id of the kernel that attaches, and whether the region is its own.
+    /// The instance id of the kernel that attaches the region.
     me: u8,
+    /// Whether the region is this kernel's own.
     own: bool,
+    /// Whether the config gives a geometry.
     wanted: bool,
-    /// The last two digits of the other magic.
+    /// The two digits of the magic of a layout MKIPI0nn, if its magic is in the region.
     other: Option<[u8; 2]>,
     patches: Vec<(u8, Patch)>,
 }
@@ -39,7 +41,7 @@ enum Patch {
     Flip(u8),
 }
 
-/// Stamps a region, changes the stamp, and attaches the region.
+/// Writes a stamp, changes it as the bytes describe, and attaches the region.
 pub fn stamp(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
     let machine = Machine::builder().kernel(&[1]).memory(PAGES as usize).build();
@@ -100,7 +102,7 @@ pub fn stamp(data: &[u8]) {
     assert_eq!(machine.kernel(0).live_mappings(), 0);
 }
 
-/// The expected result. This is written only from the text of the specification.
+/// The expected result. This code follows only the text of SPEC.md, and not the code that is tested.
 fn expected(words: &[u64; STAMP_WORDS], input: &Input, len: u64) -> Result<Geometry, AddError> {
     let refused = |e| Err(AddError::Stamp(e));
     let len = len & !7;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The end of a run: all messages have arrived, no sender waits, and hostile kernels come back as honest ones.
+//! The end of a run: checks that all messages were delivered, and that no sender waits for ever. Then the hostile kernels restart
+//! as honest kernels, and the same is checked again.
 
 use super::{pairs, End, World, HOSTILE, KERNELS};
 use mk_ipi_abi::native::{Stamp, STAMP_WORDS};
 use mk_ipi_core::SendError;
 
 impl World {
-    /// Runs all kernels until nothing is left to do. This does not take long, because hostile kernels write no more.
+    /// Runs all kernels until nothing is left to do. This needs few runs, because the hostile kernels do not write any more.
     fn settle(&mut self) {
         for _ in 0..5 {
             for n in 0..KERNELS {
@@ -19,6 +20,7 @@ impl World {
         }
     }
 
+    /// Does all checks at the end of a run.
     pub fn finish(mut self) {
         self.later().clear();
         self.settle();
@@ -36,8 +38,8 @@ impl World {
         }
     }
 
-    /// Checks that between honest kernels all messages have arrived. A sender whose lane is spoiled must find that out. Then it
-    /// attaches again, and its lane must work.
+    /// Checks that between honest kernels all messages were delivered. If a former life has damaged a lane, the sender must get
+    /// an error. Then it attaches again, and the lane must work.
     fn see_that_all_works(&mut self) {
         let honest: Vec<_> = pairs().filter(|(from, to)| self.model.honest(*from, *to)).collect();
         for &(from, to) in &honest {
@@ -48,19 +50,23 @@ impl World {
         }
         self.settle();
         for &(from, to) in &honest {
-            assert!(self.model.lanes[from][to].is_empty(), "from {from} to {to}: lost");
-            assert!(!self.model.owed[from][to], "from {from} to {to}: the sender was not told of space");
+            assert!(self.model.lanes[from][to].is_empty(), "from {from} to {to}: a message is lost");
+            assert!(
+                !self.model.owed[from][to],
+                "from {from} to {to}: the sender did not get the event Space"
+            );
             self.send(from, to, 200, End::send);
             let last = self.model.lanes[from][to].last();
             assert!(matches!(last, Some(Ok(_))), "from {from} to {to}: {last:?}");
         }
         self.settle();
         honest.iter().for_each(|&(from, to)| {
-            assert!(self.model.lanes[from][to].is_empty(), "from {from} to {to}: lost")
+            assert!(self.model.lanes[from][to].is_empty(), "from {from} to {to}: a message is lost")
         });
     }
 
-    /// A former life of one end has spoiled this lane. Checks that its sender does not wait for ever.
+    /// Checks that the sender of a lane that a former life of one end has damaged does not wait for ever: its sends succeed, or
+    /// fail with an error that says that they never will.
     fn look_whether_it_ends(&mut self, from: usize, to: usize) {
         for _ in 0..2 * self.geometry.lines() {
             self.send(from, to, 8, End::send);
@@ -78,7 +84,7 @@ impl World {
         }
     }
 
-    /// The hostile kernel comes back as an honest one, in a fresh region from its host.
+    /// Gives the hostile kernel a fresh region, and begins its next life, which is honest.
     fn heal(&mut self) {
         let stamp: [u64; STAMP_WORDS] = zerocopy::transmute!(Stamp::new(self.geometry));
         (0..KERNELS).for_each(|n| self.destroy(n, HOSTILE));

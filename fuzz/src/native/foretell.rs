@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inspector predicts what a receiver does next, and this is compared with what it does: how many messages it hands out,
-//! and whether a lane goes into quarantine. No lane does that the inspector did not call broken.
+//! The inspector reads the memory, and predicts what a receiver will do: how many messages it hands out, and whether it puts a
+//! lane into quarantine. Then the receiver runs, and the prediction is compared with what it did. The inspector must have called
+//! each lane broken that is put into quarantine.
 
 use super::{instance, pairs, End, World, KERNELS};
 #[cfg(test)]
@@ -12,7 +13,7 @@ use mk_ipi_inspect::{Machine, Memory, Severity};
 use mk_ipi_mock::MEMORY_START;
 
 impl World {
-    /// What the inspector sees, by receiver.
+    /// What the inspector finds in each receiver's region.
     fn inspect(&self) -> [native::Region; KERNELS] {
         let words = (self.machine.memory().start().0..self.machine.memory().end().0).step_by(8);
         let bytes = words.flat_map(|at| self.machine.peek(mk_ipi_abi::PhysAddr(at)).to_le_bytes()).collect();
@@ -26,7 +27,8 @@ impl World {
         })
     }
 
-    /// Inspects all regions, runs every honest receiver, and compares. Returns the number of lanes that went into quarantine.
+    /// Inspects all regions, runs every receiver that was never hostile, and compares. Returns the number of lanes that were put
+    /// into quarantine.
     pub fn foretell(&mut self) -> usize {
         self.later().clear();
         let regions = self.inspect();
@@ -43,8 +45,8 @@ impl World {
         for (pair, (from, to)) in pairs().enumerate() {
             let found =
                 regions[to].lanes.iter().find(|lane| lane.instance == u32::from(instance(from).get()));
-            // A receiver does not look at an instance that it has not attached. A receiver that was ever hostile may have
-            // spoiled its own words.
+            // A receiver does not read the lane of an instance that it has not attached. A receiver that was hostile before may
+            // have damaged its own words.
             let looks = self.kernels[to].end.instance(instance(from)).is_ok() && !self.model.ever_hostile[to];
             let Some(lane) = found.filter(|_| looks) else { continue };
             let [received, breaches] = [control::RECEIVED, control::BAD]
@@ -67,7 +69,8 @@ impl World {
                 assert!(breaches != 0 || disowned, "from {from} to {to}: {lane:?}");
             }
             quarantines += usize::from(breaches != 0);
-            // A life that is not answered yet may break the rules later, in lines that nobody reads now.
+            // If a life was not answered yet, the receiver does not read its lines now, so the inspector cannot find a breach in
+            // them.
             if breaches != 0 && lane.state != State::WaitsForReceiver {
                 assert!(is_called_broken(&regions[to], lane), "from {from} to {to}: {:?}", regions[to]);
             }
@@ -77,14 +80,14 @@ impl World {
     }
 }
 
-/// True if the inspector says that something is broken in this lane.
+/// Whether the inspector says that something is broken in this lane.
 fn is_called_broken(region: &native::Region, lane: &Lane) -> bool {
     let place = format!("region {:#x}, lane {}", region.at, lane.instance);
     region.findings.iter().any(|finding| finding.severity == Severity::Broken && finding.place == place)
 }
 
-/// Does the operations that `data` describes, and lets the hostile kernel write the words that `words` describe. Then compares what
-/// the inspector says with what happens. Returns the number of lanes that went into quarantine then.
+/// Does the operations that `data` describes, and lets the hostile kernel write the words that `words` describe. Then compares
+/// what the inspector predicts with what happens. Returns the number of lanes that were put into quarantine.
 #[cfg(test)]
 pub(crate) fn explain(data: &[u8], words: &[u8]) -> usize {
     let Some((_, mut world)) = World::after(data) else { return 0 };

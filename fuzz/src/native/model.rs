@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A model of the messages between honest kernels.
+//! A model of the lanes: the messages that must be delivered between honest kernels.
 
 use super::KERNELS;
 use mk_ipi_abi::native::lines_of;
@@ -7,11 +7,11 @@ use mk_ipi_abi::Incarnation;
 use mk_ipi_core::SendError;
 use std::collections::VecDeque;
 
-/// A message, as its sender sent it or as its receiver got it.
+/// A message that was sent, or that was handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub payload: Vec<u8>,
-    /// The sender's life; `None` if that ended before the receiver answered it.
+    /// The life of the sender; `None` if that life ended before the receiver answered it.
     pub life: Option<Incarnation>,
     pub number: u64,
 }
@@ -21,18 +21,19 @@ pub struct Sent {
 pub struct Lane {
     /// The messages that were sent and not received yet, oldest first.
     pending: VecDeque<Sent>,
-    /// How many of these were sent by the present attachment.
+    /// How many messages in `pending` the present attachment has sent.
     ours: usize,
-    /// Payloads that were sent while one end was hostile, or by an attachment from that time. They may arrive or not.
+    /// Payloads that were sent while one end was hostile, or by an attachment from that time. They may be delivered or not.
     pub maybe: Vec<Vec<u8>>,
-    /// True if both ends are honest, and were so since the sender attached. Then no message may be lost.
+    /// Whether both ends have been honest since the sender attached. Then no message may be lost.
     pub sound: bool,
-    /// True if a message of the present attachment has arrived.
+    /// Whether a message of the present attachment was handed out.
     flows: bool,
     /// The number of the last message of the present attachment.
     pub number: u64,
     /// The messages that were discarded and not yet reported to the sender.
     discarded: Option<(u64, u64)>,
+    /// The result of the last send.
     last: Option<Result<u64, SendError>>,
 }
 
@@ -41,17 +42,17 @@ pub struct Lane {
 pub struct Model {
     /// The lanes, by sender and receiver.
     pub lanes: [[Lane; KERNELS]; KERNELS],
-    /// True if the sender asked for space, so it may be told of it. By sender and receiver.
+    /// Whether the sender has requested space, so the event may come. By sender and receiver.
     pub wanting: [[bool; KERNELS]; KERNELS],
-    /// True if the sender asked and found no space, so it must be told. By sender and receiver.
+    /// Whether the sender has requested space and there was none, so the event must come. By sender and receiver.
     pub owed: [[bool; KERNELS]; KERNELS],
     /// The kernels that are hostile now.
     pub hostile: [bool; KERNELS],
     /// The kernels that were ever hostile.
     pub ever_hostile: [bool; KERNELS],
-    /// The life that the host told to stop.
+    /// The life of each kernel that the host has told to stop.
     pub stopped: [Option<Incarnation>; KERNELS],
-    /// How often the platform was told to stop.
+    /// How often the method `stop` of each kernel's platform was called.
     pub stops: [u64; KERNELS],
 }
 
@@ -66,12 +67,12 @@ impl Model {
         }
     }
 
-    /// True if no end of a lane is hostile.
+    /// Whether both ends of a lane are honest now.
     pub fn honest(&self, from: usize, to: usize) -> bool {
         !self.hostile[from] && !self.hostile[to]
     }
 
-    /// Checks a message that `to` got from the lane of `from`, whose present life is `life`.
+    /// Checks a message that kernel `to` has read in the lane of `from`. `life` is the present life of `from`.
     pub fn received(&mut self, from: usize, to: usize, life: Incarnation, got: &Sent) {
         if !self.honest(from, to) {
             return;
@@ -90,22 +91,25 @@ impl Model {
             return;
         }
         let expected = lane.pending.front();
-        assert!(!lane.flows, "lost, doubled, torn or out of order: {got:?}, not {expected:?}");
-        // A former, hostile life of the sender can have written messages into its lane. These must name that life. If the
-        // receiver was ever hostile, it can have spoiled its words, and then messages can come in any way.
+        assert!(
+            !lane.flows,
+            "a message is lost, doubled, changed or out of order: got {got:?}, expected {expected:?}"
+        );
+        // A former, hostile life of the sender can have written messages into its lane without sending them. These must name that
+        // life. If the receiver was hostile before, it can have damaged its words. Then any message can be handed out.
         let planted = was_hostile && (got.life != Some(life) || self.ever_hostile[to]);
-        assert!(planted || lane.maybe.contains(&got.payload), "{got:?} was not sent, {expected:?} is next");
+        assert!(planted || lane.maybe.contains(&got.payload), "{got:?} was not sent, expected {expected:?}");
     }
 }
 
 impl Lane {
-    /// From now on, the messages that are under way may arrive or not.
+    /// One end becomes hostile: from now on the pending messages may be delivered or not.
     fn spoil(&mut self) {
         self.maybe.extend(self.pending.drain(..).map(|sent| sent.payload));
         (self.ours, self.sound, self.flows, self.discarded) = (0, false, false, None);
     }
 
-    /// A message was accepted.
+    /// A send has succeeded.
     pub fn sent(&mut self, payload: Vec<u8>, life: Incarnation, number: u64) {
         if !self.sound {
             return self.maybe.push(payload);
@@ -117,7 +121,7 @@ impl Lane {
         self.ours += 1;
     }
 
-    /// Notes the result of a send.
+    /// Stores the result of a send.
     pub fn ended(&mut self, sent: Result<u64, SendError>) {
         self.last = Some(sent);
     }
@@ -140,7 +144,7 @@ impl Lane {
         self.ours = 0;
     }
 
-    /// The sender was told that messages were discarded.
+    /// The sender got the event that these messages were discarded.
     pub fn told_of(&mut self, after: u64, to: u64) {
         assert_eq!(self.discarded.take(), Some((after, to)));
     }
@@ -150,7 +154,7 @@ impl Lane {
         assert!(self.discarded.is_none(), "{:?} was not reported", self.discarded);
     }
 
-    /// True if no message is under way.
+    /// Whether no message is pending.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }

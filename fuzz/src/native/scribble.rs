@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words that a hostile kernel can write, and values that do the most harm.
+//! The words that a hostile kernel writes. Many of the values are chosen so that they can do harm.
 
 use super::{k, World};
 use arbitrary::Arbitrary;
 use mk_ipi_abi::native::{control, header, receiver, Hello, Life, LineTag, MessageInfo, Phase, LINE_WORDS};
 use mk_ipi_abi::{Incarnation, PhysAddr};
 
-/// A word in a page that a hostile kernel can write, and its value.
+/// A word in a page that a hostile kernel can write, and the value that it writes.
 #[derive(Arbitrary, Debug)]
 pub struct Scribble {
     at: At,
@@ -24,7 +24,7 @@ enum At {
         line: u8,
         word: u8,
     },
-    /// A word of its own region, as a receiver: of the stamp or of the receiver's words.
+    /// A word at the beginning of its own region: of the stamp or of the receiver's words.
     Own {
         word: u8,
     },
@@ -37,7 +37,7 @@ enum At {
 #[derive(Arbitrary, Debug)]
 enum Value {
     Small(u16),
-    /// A tag of the lap in which the receiver reads, or of one near it.
+    /// A tag of the lap in which the receiver reads, or of a lap near it.
     Tag {
         lap: i8,
         further: bool,
@@ -61,11 +61,11 @@ enum Value {
         life: u8,
         over: bool,
     },
-    /// The ANSWER in one of its lanes.
+    /// The value of ANSWER for one of its lanes.
     Answer {
         to: u8,
     },
-    /// A position near one in a control line.
+    /// A number near the value of one of the first four words in a control line, most of which are positions.
     Near {
         lane: u8,
         word: u8,
@@ -83,7 +83,7 @@ fn life(n: u8) -> Incarnation {
 }
 
 impl World {
-    /// The address and the value that kernel `by` writes. `None` if this test does not let it write that.
+    /// The address and the value that kernel `by` writes. `None` if the test does not allow this write.
     pub fn resolve(&self, by: usize, scribble: &Scribble, last: bool) -> Option<(PhysAddr, u64)> {
         let value = self.value(by, &scribble.value);
         let at = match scribble.at {
@@ -92,20 +92,20 @@ impl World {
                 let claims = || {
                     Hello::from_word(value).is_some_and(|h| h.incarnation.get() > self.kernels[by].life.get())
                 };
-                // If a kernel can become honest again, its life must not claim to be a later one, except as the last thing that
-                // it does: its unread messages would look as if the next life had sent them.
+                // If the next life of this kernel is honest, the present life must not write the incarnation of a later life.
+                // Otherwise its unread messages would look as if that life had sent them. It may do so only as its last write.
                 if word == header::HELLO && self.is_of_two_minds(by) && !last && claims() {
                     return None;
                 }
                 self.lane(by, k(to), word)
             }
             At::Line { to, line, word } => {
-                // In half of the cases, one of the first two words, which have a meaning.
+                // In half of the cases, one of the first two words: the tag, or the length and the CPU.
                 let word = if word < 128 { word % 2 } else { word } as usize % LINE_WORDS;
                 self.lane(by, k(to), self.geometry.line_at(line.into()) + word)
             }
             At::Own { word } => {
-                // A kernel that can become honest again needs its stamp, which only the host could write again.
+                // If the next life of this kernel is honest, it needs the stamp, and only the host could write the stamp again.
                 let first = if self.is_of_two_minds(by) { receiver::HEARTBEAT } else { 0 };
                 self.at(by, 0, first + usize::from(word) % (receiver::CONTROL - first))
             }
@@ -116,6 +116,7 @@ impl World {
         Some((at, value))
     }
 
+    /// The value that kernel `by` writes.
     fn value(&self, by: usize, value: &Value) -> u64 {
         match *value {
             Value::Small(n) => n.into(),
