@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Does one thing of the native link so many times, for `valgrind --tool=callgrind` to count: what twice as many times take
-//! more, by their number, is what one takes. `cargo xtask test --only instructions` does that.
+//! Makes one call of the native link COUNT times, so that `valgrind --tool=callgrind` can count the instructions.
+//! `cargo xtask test --only instructions` runs this program with one COUNT, and then with a larger one. The difference of the two
+//! numbers of instructions, divided by the difference of the two COUNTs, is the number of instructions of one call.
 
 #[path = "../../../benches/src/ours/host.rs"]
-#[allow(dead_code, reason = "the benchmarks need more of it")]
+#[allow(dead_code, reason = "only the benchmarks use all of it")]
 mod host;
 
 use std::env;
@@ -19,10 +20,11 @@ use host::{Kernel, Memory, NUMBERED};
 
 /// A message that fits into one line.
 const PAYLOAD: [u8; 48] = [7; 48];
-/// Looks after which a message that was sent has certainly been found.
+/// After this number of polls a message that was sent has been found.
 const LOOKS: usize = 1000;
-/// How the kernels know each other.
+/// The instance id of the kernel that sends.
 const SENDER: u8 = 0;
+/// The instance id of the kernel that receives.
 const RECEIVER: u8 = 1;
 
 fn main() -> ExitCode {
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `None` if there is no such thing to do, or it did not come out as it must.
+/// Makes the calls. `None` if `what` is unknown, or if a call failed.
 fn run(what: &str, count: usize) -> Option<()> {
     match what {
         "send" => Pair::<1>::new().send(count),
@@ -52,7 +54,7 @@ fn run(what: &str, count: usize) -> Option<()> {
     }
 }
 
-/// Looks at its message, and does no more.
+/// A handler that reads the first byte of the message, and does nothing else.
 struct Trivial;
 
 impl Handler for Trivial {
@@ -61,7 +63,7 @@ impl Handler for Trivial {
     }
 }
 
-/// Two kernels, whose one direction is used. `CPUS`: how many could send.
+/// Two kernels, of which one sends to the other. `CPUS` is the number of CPUs for which their endpoints are made.
 struct Pair<const CPUS: usize> {
     sender: Box<Kernel<AtomicU64, Trivial, CPUS>>,
     receiver: Box<Kernel<AtomicU64, Trivial, CPUS>>,
@@ -69,7 +71,7 @@ struct Pair<const CPUS: usize> {
 
 impl<const CPUS: usize> Pair<CPUS> {
     fn new() -> Self {
-        // As many lines as there can be, so that a sender need not wait for who counts.
+        // The largest number of lines, so that the lane does not become full.
         let geometry = Geometry::new(2, MAX_LINES, DEFAULT_MAX_LEN).expect("lanes and lines within bounds");
         let memory = Memory::new(2 * geometry.total_size());
         let sender = host::kernel(&memory, SENDER, Trivial);
@@ -78,7 +80,7 @@ impl<const CPUS: usize> Pair<CPUS> {
         Self { sender, receiver }
     }
 
-    /// Sends `count` messages to a receiver that polls, and therefore is not rung.
+    /// Sends `count` messages to a receiver that has a poller, so that no send rings a doorbell. `None` if a send fails.
     fn send(&self, count: usize) -> Option<()> {
         let _poller = self.receiver.poller()?;
         let held = self.sender.instance(InstanceId::new(RECEIVER)).ok()?;
@@ -89,12 +91,13 @@ impl<const CPUS: usize> Pair<CPUS> {
         Some(())
     }
 
-    /// Polls `count` times; `each` time for a message that was sent before.
+    /// Polls `count` times. If `each` is true, sends a message before each poll. `None` if a poll does not find exactly what was
+    /// sent.
     fn poll(&self, count: usize, each: bool) -> Option<()> {
         let mut poller = self.receiver.poller()?;
         let held = self.sender.instance(InstanceId::new(RECEIVER)).ok()?;
         let payload = black_box(&PAYLOAD[..]);
-        // The first message: from now on the lane is the one that spoke last.
+        // After this message is received, each poll reads this lane: a poller always reads the lane that had a message last.
         self.sender.send_held(&held, NUMBERED, payload).ok()?;
         let mut found: usize = (0..LOOKS).map(|_| poller.poll()).sum();
         if found == 0 {

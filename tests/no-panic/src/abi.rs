@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-abi.
+//! The functions of mk-ipi-abi.
 
 use crate::opaque::{any, bytes, instance, option, range, sink, vector};
 use core::hash::{Hash, Hasher};
@@ -36,7 +36,7 @@ fn cpu_moves() {
     sink(message.map(|message| message.encode()));
 }
 
-/// The derived traits that have code.
+/// Calls the methods of derived traits that have code.
 fn derived<T: Clone + PartialEq + Hash>(a: T, b: T) {
     struct Sum(u64);
     impl Hasher for Sum {
@@ -118,7 +118,7 @@ fn header() {
     sink(any::<Version>() == any::<Version>());
 }
 
-/// Any record whose numbers are in the types' ranges.
+/// Any record whose numbers are valid for their types.
 pub fn record() -> Option<InstanceRecord> {
     Some(InstanceRecord {
         instance: instance(),
@@ -142,7 +142,7 @@ fn entry() {
     sink(any::<InstanceEntry>() == any::<InstanceEntry>());
 }
 
-/// What `bitflags!` declares.
+/// The functions that `bitflags!` declares.
 fn flags() {
     let (mut a, b) = (EntryFlags::from_bits_retain(any()), EntryFlags::from_bits_truncate(any()));
     sink((EntryFlags::from_bits(any()), EntryFlags::empty(), EntryFlags::all()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-arm64: on registers that say what they like, and on the real instructions.
+//! The functions of mk-ipi-arm64, with registers that can have any values, and with the real instructions.
 
 use crate::opaque::{any, maybe, sink, vector};
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
@@ -9,10 +9,10 @@ use mk_ipi_arm64::{
 };
 use mk_ipi_core::platform::Doorbell;
 
-/// Registers and firmware of which nothing is known.
+/// Registers and firmware that can return any values.
 struct Registers;
 
-// SAFETY: nothing here is ever run; the traits' duties are about what runs.
+// SAFETY: this code is never run, and the requirements of the trait are about running code.
 unsafe impl GicIo for Registers {
     unsafe fn read(&self, register: SystemRegister) -> u64 {
         sink(register);

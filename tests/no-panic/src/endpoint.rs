@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-core: endpoint and directory, on two kinds of memory and in several sizes.
+//! The functions of mk-ipi-core for endpoints and directories, with two kinds of memory and endpoints of several sizes.
 
 use crate::opaque::{any, bytes, cpu_room, cpus, instance, maybe, option, range, sink, vector};
 use crate::opaque::{HasMemory, HostileWord, Opaque};
@@ -19,7 +19,7 @@ static DEFAULT: Endpoint<Opaque<AtomicU64>, Callback> = Endpoint::new(Opaque::ne
 static HOSTILE: Endpoint<Opaque<HostileWord>, Sink, 4, 3, 8, 16> = Endpoint::new(Opaque::new());
 static SMALL: Endpoint<Opaque<AtomicU64>, Sink, 1, 1, 1, 1> = Endpoint::new(Opaque::new());
 
-/// A handler that is no closure.
+/// A handler that is not a closure.
 struct Sink;
 
 impl Handler for Sink {
@@ -138,7 +138,7 @@ fn instances<
     }));
 }
 
-/// Slots, any number of them.
+/// A link with any number of slots and any policy.
 pub fn slots() -> LinkConfig {
     LinkConfig::RfcV2 {
         slots: any(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi: typed, blocking and async calls, peers, and the start of a host and of a spawned kernel.
+//! The functions of mk-ipi: typed, blocking and async calls, the list of peers, and the start of a host and of a spawned kernel.
 
 use crate::opaque::{any, bytes, cpus, instance, maybe, option, range, sink, vector};
 use crate::opaque::{HasMemory, HostileWord, Opaque};
@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 static DEFAULT: Endpoint<Opaque<AtomicU64>, DynHandler> = Endpoint::new(Opaque::new());
 static HOSTILE: Endpoint<Opaque<HostileWord>, DynHandler, 4, 3, 8, 16> = Endpoint::new(Opaque::new());
 
-/// A value that is a message.
+/// A type whose values can be sent as messages.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Value([u64; 3]);
@@ -38,7 +38,7 @@ static INBOX: Inbox<5, 32> = Inbox::new();
 static SMALL: Inbox<1, 0> = Inbox::new();
 static WAITERS: Waiters<3> = Waiters::new();
 
-/// What an observer hands on.
+/// An observer and a handler that put messages into inboxes.
 struct Unhandled;
 
 impl Observer for Unhandled {
@@ -128,7 +128,7 @@ fn received<const WORDS: usize>(message: &Received<WORDS>) {
     sink((message.payload().len(), message.read::<u64>(), message.read::<[u8; 13]>()));
 }
 
-/// Two instances of which nothing is known.
+/// The configs of two instances, with any values.
 fn configs() -> Option<[InstanceConfig<'static>; 2]> {
     let config = || {
         Some(InstanceConfig {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls every public function of mk-ipi, mk-ipi-abi, -core, -x86, -arm64, -riscv, -services and -spawn with inputs of which the compiler knows nothing, and is
-//! linked, not run. If the image holds no panic symbol, none of these functions can panic: what can be reached stays
-//! in the image, and only what cannot is dropped by the linker.
+//! Calls every public function of mk-ipi, mk-ipi-abi, -core, -net, -x86, -arm64, -riscv, -services and -spawn. The compiler
+//! cannot know anything about the arguments. This image is linked, and never run. The linker removes only code that no call can
+//! reach. So if the image contains no panic symbol, none of these functions can panic.
 //!
-//! An rlib proves nothing: generic and inlined functions are not in it. So each generic one is instantiated here, and
-//! trait implementations with code of their own are called as well. `cargo xtask test --only no-panic` links this image at
-//! two levels of optimisation and fails if a public function is not named here; for each architecture, with its
-//! own instructions.
+//! A library (rlib) would not be enough: it does not contain generic and inlined functions. So each generic function is
+//! instantiated here, and trait implementations that have code of their own are called too. `cargo xtask test --only no-panic`
+//! links this image for each architecture, at two levels of optimisation. It fails if a public function is not named here.
 //!
-//! Left out, as code of others that no call of the crates uses: `Debug` and `Display`, which are core's formatting; the
-//! iterators over flags, where bitflags counts with an overflow check; atomics with an `Ordering` that does not exist
-//! for the operation, where core panics: all callers name a constant, and so do the calls here.
+//! Some functions are not called here, because no function of the crates calls them, and their code is not part of the crates.
+//! These are `Debug` and `Display`, whose code is formatting code of the core library; the iterators over flags, in which
+//! bitflags adds with an overflow check; and operations on atomics with an `Ordering` that is not allowed for the operation,
+//! where the core library panics. All callers pass a constant `Ordering` that is allowed, and so do the calls here.
 #![no_std]
 #![no_main]
 
@@ -35,7 +35,7 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     }
 }
 
-/// The image's entry, so that the linker keeps what it calls.
+/// The entry of the image. The linker keeps everything that it calls.
 #[no_mangle]
 extern "C" fn _start() -> ! {
     abi::call_all();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi_abi::native`, and what only the native link has of an endpoint.
+//! The functions of `mk_ipi_abi::native`, and the functions of an endpoint that only the native link has.
 
 use crate::opaque::{any, bytes, instance, maybe, payloads, sink, vector, HasMemory, Opaque};
 use mk_ipi_abi::native::*;
@@ -16,7 +16,7 @@ pub fn call_all() {
     known();
 }
 
-/// Any geometry, or that which a creator gets who names none.
+/// A native link with any geometry, or without one, which means the default.
 pub fn link() -> LinkConfig {
     LinkConfig::Native(if maybe() { Geometry::new(any(), any(), any()) } else { None })
 }
@@ -75,7 +75,7 @@ fn known() {
     sink((a, core::str::from_utf8(bytes()).ok().and_then(KnownLayouts::from_name)));
 }
 
-/// The calls that other links refuse, and those that spare a look-up.
+/// The calls that fail on other links, and the calls that take a reference to an instance instead of its id.
 pub fn endpoint<
     W: HasMemory,
     H: Handler,

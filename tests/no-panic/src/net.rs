@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-net, and the messages that it speaks.
+//! The functions of mk-ipi-net, and of the messages that it sends and receives.
 
 use crate::opaque::{any, bytes, option, sink};
 use mk_ipi_abi::net::*;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Values that the compiler knows nothing about, and a platform made of them.
+//! Values about which the compiler cannot know anything, and a platform that returns such values.
 
 use core::hint::black_box;
 use core::marker::PhantomData;
@@ -10,7 +10,7 @@ use mk_ipi_core::platform::*;
 use mk_ipi_core::sync::{AtomicU64, Ordering, Word};
 use zerocopy::FromBytes;
 
-/// Read anew, as volatile, for each value.
+/// All values come from here, by volatile reads.
 static SOURCE: [u64; 64] = [0; 64];
 /// Shared memory of a length that `black_box` hides.
 static WORDS: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
@@ -18,24 +18,24 @@ static HOSTILE_WORDS: [HostileWord; 4096] = [const { HostileWord(0) }; 4096];
 static CPUS: [PhysCpuId; 64] = [PhysCpuId(0); 64];
 static PAYLOADS: [&[u8]; 64] = [&[0; 8192]; 64];
 
-/// Any value of a type of which every value is valid.
+/// Any value of a type for which all bits are valid.
 pub fn any<T: FromBytes>() -> T {
     const { assert!(size_of::<T>() <= size_of::<[u64; 64]>() && align_of::<T>() <= align_of::<u64>()) };
-    // SAFETY: SOURCE is long and aligned enough, and its bytes are valid for every `FromBytes`.
+    // SAFETY: SOURCE is long enough and aligned (asserted above), and any bytes are valid for a type that is `FromBytes`.
     unsafe { (&raw const SOURCE).cast::<T>().read_volatile() }
 }
 
-/// Either.
+/// True or false.
 pub fn maybe() -> bool {
     any::<u8>() & 1 != 0
 }
 
-/// A `T` or nothing.
+/// The value, or `None`.
 pub fn option<T>(value: T) -> Option<T> {
     maybe().then_some(value)
 }
 
-/// Uses a value, so that its computation stays.
+/// Uses a value, so that the compiler cannot remove its computation.
 pub fn sink<T>(value: T) {
     drop(black_box(value));
 }
@@ -55,17 +55,17 @@ pub fn hostile_words() -> &'static [HostileWord] {
     black_box(&HOSTILE_WORDS)
 }
 
-/// Payloads, any number of any length.
+/// Any number of payloads, of any length.
 pub fn payloads() -> &'static [&'static [u8]] {
     black_box(&PAYLOADS)
 }
 
-/// CPUs, any number of them.
+/// Any number of CPUs.
 pub fn cpus() -> &'static [PhysCpuId] {
     black_box(&CPUS)
 }
 
-/// Room for CPUs, of any length.
+/// An array for any number of CPUs.
 pub fn cpu_room(room: &mut [PhysCpuId; 64]) -> &mut [PhysCpuId] {
     black_box(room)
 }
@@ -75,17 +75,17 @@ pub fn instance() -> InstanceId {
     InstanceId::new(any())
 }
 
-/// Any range, if the numbers make one.
+/// Any range; `None` if the numbers are not a valid range.
 pub fn range() -> Option<PhysRange> {
     PhysRange::new(PhysAddr(any()), any())
 }
 
-/// A vector, if the number is one.
+/// Any vector; `None` if the number is not a valid vector.
 pub fn vector() -> Option<Vector> {
     Vector::new(any())
 }
 
-/// A word that says what it likes.
+/// A word that can have another value at each load.
 #[derive(Debug)]
 pub struct HostileWord(u64);
 
@@ -124,18 +124,18 @@ impl HasMemory for HostileWord {
     }
 }
 
-/// A platform whose every answer is unknown, within its traits' types.
+/// A platform whose methods return any value that their types allow.
 #[derive(Debug)]
 pub struct Opaque<W>(PhantomData<W>);
 
 impl<W> Opaque<W> {
-    /// The platform.
+    /// Makes the platform.
     pub const fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-/// Any error of a doorbell, or none.
+/// Any result of a doorbell.
 pub fn rung() -> Result<(), DoorbellError> {
     match any::<u8>() {
         0 => Ok(()),
@@ -146,7 +146,7 @@ pub fn rung() -> Result<(), DoorbellError> {
     }
 }
 
-// SAFETY: nothing here is ever run; the traits' duties are about what runs.
+// SAFETY: this code is never run, and the requirements of the trait are about running code.
 unsafe impl<W: HasMemory> Doorbell for Opaque<W> {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         sink((cpu, vector));
@@ -182,7 +182,7 @@ unsafe impl<W: HasMemory> LocalInterrupts for Opaque<W> {
     }
 }
 
-// SAFETY: as above; the mapping is a static.
+// SAFETY: as above. The mapping is a static.
 unsafe impl<W: HasMemory> PhysMemory for Opaque<W> {
     type Word = W;
     fn map(&self, range: PhysRange, access: Access) -> Result<Mapping<W>, MapError> {
@@ -226,5 +226,5 @@ impl<W: HasMemory> DeferredWork for Opaque<W> {
     }
 }
 
-// The defaults of the trait are called.
+// The methods of this trait that `sync.rs` calls are the defaults.
 impl<W: HasMemory> Observer for Opaque<W> {}

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-riscv: on firmware that says what it likes, and on the real instructions.
+//! The functions of mk-ipi-riscv, with firmware that can return any values, and with the real instructions.
 
 use crate::opaque::{any, maybe, sink, vector};
 use mk_ipi_abi::{PhysAddr, PhysCpuId};
 use mk_ipi_core::platform::Doorbell;
 use mk_ipi_riscv::{Extension, Hsm, Identity, Imsic, ImsicIo, SbiDoorbell, SbiError, SbiIo, SbiReturn};
 
-/// Firmware of which nothing is known.
+/// Firmware and interrupt files that can return any values.
 struct Firmware;
 
-// SAFETY: nothing here is ever run; the traits' duties are about what runs.
+// SAFETY: this code is never run, and the requirements of the trait are about running code.
 unsafe impl SbiIo for Firmware {
     unsafe fn call(&self, extension: Extension, function: u64, args: [u64; 3]) -> SbiReturn {
         sink((extension, function, args));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-services: with buffers, messages and numbers of which nothing is known.
+//! The functions of mk-ipi-services, with any buffers, messages and numbers.
 
 use crate::opaque::{any, bytes, maybe, sink};
 use core::hint::black_box;

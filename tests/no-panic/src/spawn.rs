@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-spawn: on files, addresses and lists of which nothing is known.
+//! The functions of mk-ipi-spawn, with any files, addresses and lists.
 
 use crate::opaque::{any, bytes, cpus, maybe, range, sink};
 use core::hint::black_box;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mk_ipi_core::sync`, and the parts of `platform` that are functions.
+//! The functions of `mk_ipi_core::sync`, and those of `mk_ipi_core::platform`.
 
 use crate::opaque::{any, maybe, option, sink, HasMemory, HostileWord, Opaque};
 use mk_ipi_abi::{Incarnation, PhysCpuId};

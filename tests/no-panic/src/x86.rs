@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! mk-ipi-x86: on registers that say what they like, and on the real instructions.
+//! The functions of mk-ipi-x86, with registers that can have any values, and with the real instructions.
 
 use crate::opaque::{any, maybe, option, sink, vector};
 use core::ptr::NonNull;
@@ -13,10 +13,10 @@ use mk_ipi_x86::{
 };
 use mk_ipi_x86::{Mode, Register, SpuriousVector, StartError, StartPage};
 
-/// Registers of which nothing is known.
+/// Registers that can have any values.
 struct Registers;
 
-// SAFETY: nothing here is ever run; the traits' duties are about what runs.
+// SAFETY: this code is never run, and the requirements of the trait are about running code.
 unsafe impl LocalInterrupts for Registers {
     type State = u64;
     fn disable(&self) -> u64 {
@@ -133,7 +133,7 @@ fn commands() {
     sink(StartPage::new(PhysAddr(any())).map(|page| Icr::start_up(page, any())));
 }
 
-/// What `bitflags!` declares and the crate's callers use.
+/// The functions that `bitflags!` declares and that callers of the crate use.
 fn flags() {
     let (mut a, b) = (ErrorStatus::from_bits_retain(any()), ErrorStatus::from_bits_truncate(any()));
     sink((
