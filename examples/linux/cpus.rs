@@ -61,7 +61,7 @@ pub fn given() -> impl Iterator<Item = u32> {
 
 /// The APIC id of the CPU with Linux's number `cpu`; `None` if there is no such CPU.
 pub fn apic_id(cpu: u32) -> Option<PhysCpuId> {
-    // SAFETY: the number was checked.
+    // SAFETY: `mk_ipi_glue_cpu_present` accepts any number. The APIC id is read only if there is such a CPU.
     unsafe { ffi::mk_ipi_glue_cpu_present(cpu).then(|| PhysCpuId(ffi::mk_ipi_glue_apic_id(cpu).into())) }
 }
 
@@ -191,7 +191,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // SAFETY: made by `new`.
+        // SAFETY: `new` has registered the callback.
         unsafe { ffi::mk_ipi_glue_unwatch_cpus(self.0) };
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! This Linux as a kernel that a host started. It finds its own entry and the other kernels in the directory, which the
-//! host writes. The tick reads the directory again and again, and does what has changed.
+//! host writes. Each tick reads the directory again, and adds or removes the kernels that have changed.
 
 use crate::failure::{failure, refuse, Result};
 use crate::listed::set_reader;
@@ -26,7 +26,7 @@ pub struct Joined {
 }
 
 /// The directory, for the function `follow`; `None` before this kernel has joined and after it has left.
-// SAFETY: the only `Locked` with 3.
+// SAFETY: no other `Locked` has the number 3.
 static FOLLOWED: Locked<Option<Directory<'static, AtomicU64>>> = unsafe { Locked::new(3, None) };
 
 /// Maps memory of the host, to read it. `len` is in bytes.

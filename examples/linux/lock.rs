@@ -26,7 +26,7 @@ pub struct Locked<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `with` lets one caller at a time at the value.
+// SAFETY: `with` gives the value to one caller at a time.
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
@@ -52,7 +52,7 @@ impl<T> Locked<T> {
         // reports it.
         unsafe { ffi::mk_ipi_glue_lock(self.which) };
         let _unlock = Unlock(self.which);
-        // SAFETY: the mutex guards this value alone (`new`), and is held.
+        // SAFETY: the mutex guards only this value (`new`), and is held.
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }
@@ -63,7 +63,7 @@ pub struct SpinLocked<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `with` lets one caller at a time at the value.
+// SAFETY: `with` gives the value to one caller at a time.
 unsafe impl<T: Send> Sync for SpinLocked<T> {}
 
 impl<T> SpinLocked<T> {
@@ -88,7 +88,7 @@ impl<T> SpinLocked<T> {
         }
         // SAFETY: it takes a raw spin lock of Linux, which is possible in any context except an NMI.
         let _unlock = Unlock(self.which, unsafe { ffi::mk_ipi_glue_spin_lock(self.which) });
-        // SAFETY: the lock guards this value alone (`new`), and is held.
+        // SAFETY: the lock guards only this value (`new`), and is held.
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }

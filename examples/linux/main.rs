@@ -123,12 +123,12 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        // SAFETY: made by `watch`.
+        // SAFETY: `watch` has registered the notifiers.
         unsafe { ffi::mk_ipi_glue_unwatch_end() };
     }
 }
 
-/// Ends the thread that serves the host, when this is dropped. The thread exists only if it was started.
+/// Dropping this ends the thread that serves the host, if it was started.
 struct Service;
 
 impl Drop for Service {
@@ -137,7 +137,7 @@ impl Drop for Service {
     }
 }
 
-/// Does what the host has asked this kernel for: a move of a CPU, or a stop. Runs in process context.
+/// Does the requests of the host: a move of a CPU, or a stop. Runs in process context.
 #[no_mangle]
 extern "C" fn mk_ipi_rs_host_request(_: *mut c_void) {
     moves::run_host_request();
@@ -164,7 +164,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // SAFETY: made by `new`.
+        // SAFETY: `new` has added the files.
         unsafe { ffi::mk_ipi_glue_remove_files() };
     }
 }
@@ -185,7 +185,7 @@ impl Power {
 
 impl Drop for Power {
     fn drop(&mut self) {
-        // SAFETY: made by `new`.
+        // SAFETY: `new` has registered the notifiers.
         unsafe { ffi::mk_ipi_glue_unwatch_power() };
     }
 }

@@ -65,7 +65,7 @@ struct Memory {
     parts: [Option<Part>; MAX_PARTS],
 }
 
-// SAFETY: the only `Locked` with 1.
+// SAFETY: no other `Locked` has the number 1.
 static MEMORY: Locked<Memory> =
     unsafe { Locked::new(1, Memory { whole: None, low: None, parts: [None; MAX_PARTS] }) };
 
@@ -73,7 +73,7 @@ fn contains(outer: PhysRange, inner: PhysRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
 }
 
-/// `len` rounded up to whole pages; `None` if that overflows.
+/// `len` rounded up to a multiple of the page size; `None` if the result is too large.
 fn pages(len: u64) -> Option<u64> {
     len.checked_next_multiple_of(PAGE_SIZE)
 }
@@ -111,12 +111,13 @@ impl Memory {
     }
 }
 
-/// This module has the memory that was set aside until this value is dropped. If it is memory at an address
-/// (`START+BYTES`), the value contains its range, which is then requested, so that no other driver gets it.
+/// This module's claim on the memory that was set aside. Dropping this gives the memory up. `START+BYTES` is outside of
+/// Linux's RAM, so it is requested, and no other driver gets it; then this contains the range. Memory of `reserve_mem=` is
+/// not requested.
 pub struct Claimed(Option<PhysRange>);
 
-/// Takes the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without
-/// `memory=` another kernel is the host, and there is no memory to take.
+/// Claims the memory that the module's parameters name: `memory=`, and `low=` below 1 MiB, if it is given. Without
+/// `memory=` another kernel is the host, and nothing is claimed.
 pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     let Some(named) = named else { return Ok(Claimed(None)) };
     let Ok(words) = named.to_str() else { return refuse!(EINVAL, "memory= is not text") };
@@ -127,7 +128,7 @@ pub fn claim(named: Option<&CStr>, low: Option<&CStr>) -> Result<Claimed> {
     };
     are_pages("memory", range)?;
     if let Some(range) = reserved {
-        // SAFETY: the name is static; `drop` gives it back.
+        // SAFETY: the name is static. `drop` releases the region.
         let taken = unsafe {
             let (tree, name) = (&raw mut ffi::iomem_resource, c"mk_ipi".as_ptr());
             ffi::__request_region(tree, range.start().0, range.len(), name, 0)
@@ -183,7 +184,7 @@ fn at(parameter: &str, start: &str, len: &str) -> Result<PhysRange> {
 /// The range that `reserve_mem=` on the kernel's command line has reserved under this name.
 fn by_name(name: &CStr) -> Result<PhysRange> {
     let (mut start, mut len) = (0, 0);
-    // SAFETY: a C string, and two places to write to.
+    // SAFETY: `name` is a C string, and `start` and `len` can be written.
     let found = unsafe { ffi::reserve_mem_find_by_name(name.as_ptr().cast(), &mut start, &mut len) };
     match PhysRange::new(PhysAddr(start), len) {
         Some(range) if found != 0 => Ok(range),
@@ -195,7 +196,7 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         MEMORY.with(|m| (m.whole, m.low) = (None, None));
         if let Some(range) = self.0 {
-            // SAFETY: taken by `claim`.
+            // SAFETY: `claim` has requested this region.
             unsafe { ffi::__release_region(&raw mut ffi::iomem_resource, range.start().0, range.len()) };
         }
     }
@@ -265,7 +266,7 @@ pub fn give_back(owner: Owner) {
     });
 }
 
-/// Where the memory of `owner` lies.
+/// The range of the memory of `owner`, if it has any.
 pub fn of(owner: Owner) -> Option<PhysRange> {
     MEMORY.with(|m| m.parts().find(|p| p.owner == owner).map(|p| p.range))
 }
@@ -506,7 +507,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: what `memremap` gave.
+        // SAFETY: `memremap` returned this address.
         unsafe { ffi::memunmap(self.at.as_ptr().cast()) };
     }
 }

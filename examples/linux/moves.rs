@@ -20,7 +20,7 @@ const ANSWER: Microseconds = Microseconds(20_000_000);
 const ROOM: Microseconds = Microseconds(5_000_000);
 
 /// The number of the last request. The lock is held until the request is answered, so there is one request at a time.
-// SAFETY: the only `Locked` with 5.
+// SAFETY: no other `Locked` has the number 5.
 static REQUESTS: Locked<u32> = unsafe { Locked::new(5, 0) };
 /// On the host: the last answer. Bit 63 is set. Bits 61..32 are the low bits of the request's number. Bits 31..0 are an
 /// error number, or 0 if the request was done. The word is 0 until the answer to the last request has arrived.
@@ -141,7 +141,7 @@ fn want(message: &CpuMove) {
         IS_THERE | is_use | u64::from(message.request & NUMBER) << 32 | u64::from(cpu),
         Ordering::Relaxed,
     );
-    // SAFETY: `start_work` has made it.
+    // SAFETY: `start_work` has initialised the work item.
     unsafe { ffi::mk_ipi_glue_queue_host_request() };
 }
 
@@ -184,7 +184,7 @@ fn use_one(cpu: PhysCpuId) -> Result {
 
 /// True while this code holds a reference to the module, so that the module cannot be unloaded. Without the module, Linux
 /// could put a CPU online that belongs to another kernel.
-// SAFETY: the only `Locked` with 6.
+// SAFETY: no other `Locked` has the number 6.
 static HELD: Locked<bool> = unsafe { Locked::new(6, false) };
 
 /// Takes or drops the reference to the module. The reference is held while Linux knows a CPU that it must not use. Called
@@ -194,11 +194,11 @@ pub fn guard() -> Result {
         let is_needed = cpus::given().next().is_some();
         match (*held, is_needed) {
             (false, true) => {
-                // SAFETY: it requires nothing of its caller.
+                // SAFETY: it can be called at any time.
                 let is_held = unsafe { ffi::mk_ipi_glue_hold_module() };
                 check(if is_held { 0 } else { -19 }, format_args!("the module is being unloaded"))?;
             }
-            // SAFETY: it was held.
+            // SAFETY: this code holds the reference.
             (true, false) => unsafe { ffi::mk_ipi_glue_release_module() },
             _ => {}
         }

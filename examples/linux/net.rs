@@ -117,7 +117,8 @@ unsafe fn with_out<R>(id: u8, f: impl FnOnce(&mut Out) -> R) -> Option<R> {
     OUTS.get(usize::from(id)).map(|out| out.0.with_mut(|out| f(unsafe { &mut *out })))
 }
 
-/// Calls `f` to change this kernel's end, has the device changed accordingly, and sends the control messages that are due.
+/// Calls `f` to change this kernel's end, makes NAPI apply the change to the device, and sends the control messages that are
+/// due.
 fn change(id: InstanceId, f: impl FnOnce(&mut End) -> CarrierChange) {
     with_end(id, |end| {
         let changed = f(end);
@@ -389,7 +390,7 @@ extern "C" fn mk_ipi_rs_net_flush(id: u8) {
 }
 
 /// The interfaces that exist: one bit for each peer. `None` if no interface may be added.
-// SAFETY: the only `Locked` with 8.
+// SAFETY: no other `Locked` has the number 8.
 static MADE: Locked<Option<u32>> = unsafe { Locked::new(8, None) };
 /// A copy of the value of `MADE`, which the tick reads without the lock.
 static SEEN: AtomicU32 = AtomicU32::new(0);
@@ -451,7 +452,7 @@ fn remove(id: u8) {
 pub struct Net([Option<Handle>; 3]);
 
 impl Net {
-    /// Registers the handlers. After this the tick has interfaces added.
+    /// Registers the handlers. After this the work item can add interfaces.
     pub fn new() -> Result<Self> {
         let mut net = Self([const { None }; 3]);
         let wanted: [(MessageType, fn(&Message<'_>)); 3] =

@@ -63,7 +63,7 @@ unsafe impl Doorbell for Linux {
     }
 }
 
-// SAFETY: these are Linux's own numbers of the CPUs, which begin at 0 without large gaps. Core calls these functions with
+// SAFETY: these are Linux's own numbers of the CPUs, which are dense and begin at 0. Core calls these functions with
 // interrupts off, or in a handler, which runs with interrupts off (deferred.rs). So the task stays on its CPU.
 unsafe impl ThisCpu for Linux {
     #[inline]

@@ -44,7 +44,7 @@ fn wait(time: Microseconds) {
 
 /// Calls `is` about every millisecond, until it returns true or `time` is over. Returns whether it returned true.
 pub fn wait_until(time: Microseconds, mut is: impl FnMut() -> bool) -> bool {
-    // SAFETY: the clock runs.
+    // SAFETY: Linux keeps time while the module runs.
     let now = || unsafe { ffi::ktime_get() };
     let end = now().saturating_add(i64::from(time.0) * 1000);
     while !is() {
@@ -129,7 +129,7 @@ fn code() -> (&'static [u8], usize, &'static [u8]) {
     }
     let between = |from: *const u8, to: *const u8| {
         let len = (to as usize).saturating_sub(from as usize);
-        // SAFETY: they are labels of one section, in this order.
+        // SAFETY: `from` and `to` are labels of one section, in this order.
         unsafe { core::slice::from_raw_parts(from, len) }
     };
     let start = &raw const mk_ipi_trampoline_start;
@@ -227,7 +227,7 @@ pub unsafe fn enter(cpu: PhysCpuId, entry: u32, page: PhysRange) -> Result {
 ///
 /// # Safety
 ///
-/// The CPU was given away, and the kernel that runs on it may be interrupted for ever.
+/// The CPU was given away, and the code that runs on it need not continue.
 pub unsafe fn stop(cpu: PhysCpuId) -> Result {
     let apic = Linux.apic().ok_or(()).or_else(|()| refuse!(ENODEV, "no APIC"))?;
     // SAFETY: the caller promises it.

@@ -16,7 +16,7 @@ static IS_OVER: AtomicBool = AtomicBool::new(false);
 /// Called when the host asks this kernel to stop. Runs in interrupt context, and can be called more than once.
 pub fn on_stop() {
     if role::is_joined() && !IS_TOLD.swap(true, Ordering::Relaxed) {
-        // SAFETY: `start_work` has made it.
+        // SAFETY: `start_work` has initialised the work item.
         unsafe { ffi::mk_ipi_glue_queue_host_request() };
     }
 }

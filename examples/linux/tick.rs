@@ -19,7 +19,7 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
     if stop::is_over() {
         return;
     }
-    // SAFETY: the clock runs.
+    // SAFETY: Linux keeps time while the module runs.
     let now = unsafe { ffi::ktime_get() };
     let interrupts = Linux.disable();
     ENDPOINT.tick(now.unsigned_abs(), PATIENCE_NS);
@@ -32,6 +32,6 @@ extern "C" fn mk_ipi_rs_tick(_: *mut c_void) {
 
 /// Queues the next tick.
 pub fn start() {
-    // SAFETY: `start_work` has made it.
+    // SAFETY: `start_work` has initialised the work item.
     unsafe { ffi::mk_ipi_glue_queue_tick(TICK_MS) };
 }

@@ -155,7 +155,7 @@ impl Host {
     };
 }
 
-// SAFETY: the only `Locked` with 0.
+// SAFETY: no other `Locked` has the number 0.
 static HOST: Locked<Host> = unsafe { Locked::new(0, Host::NEW) };
 
 /// Calls `f` with the state of the host, while the host's lock is held.

@@ -78,7 +78,7 @@ struct Slot {
     waits: bool,
 }
 
-// SAFETY: the only `SpinLocked` with 1.
+// SAFETY: no other `SpinLocked` has the number 1.
 static SLOTS_OF_ALL: SpinLocked<[Option<Slot>; SLOTS]> =
     unsafe { SpinLocked::new(1, [const { None }; SLOTS]) };
 

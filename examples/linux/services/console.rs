@@ -24,7 +24,7 @@ const KEPT: usize = 64 << 10;
 
 type Lines = [Option<TerminalEnd<Buffer>>; MAX_INSTANCES];
 
-// SAFETY: the only `SpinLocked` with 0.
+// SAFETY: no other `SpinLocked` has the number 0.
 static LINES: SpinLocked<Lines> = unsafe { SpinLocked::new(0, [const { None }; MAX_INSTANCES]) };
 
 /// The incarnation of the host that has asked for this kernel's log; 0 if none has.

@@ -61,7 +61,7 @@ fn life_of(id: InstanceId) -> Option<(Incarnation, bool)> {
 /// Queues the work item. Can be called in any context except an NMI.
 fn have_work_done() {
     if IS_ON.load(Ordering::Acquire) {
-        // SAFETY: `start_work` has made it.
+        // SAFETY: `start_work` has initialised the work item.
         unsafe { ffi::mk_ipi_glue_queue_services() };
     }
 }
@@ -77,12 +77,12 @@ fn tell(of: &AtomicU64, bit: usize) {
     unsafe { ffi::mk_ipi_glue_queue_news() };
 }
 
-/// Has the terminal of `id` served soon, because bytes have arrived for it, or it has room again.
+/// Marks the terminal of `id`, because bytes have arrived for it, or it has room again. The irq work then serves it.
 fn tell_terminal(id: InstanceId) {
     tell(&TERMINALS, id.index());
 }
 
-/// Has the programs woken that wait for the channel with this index.
+/// Marks the channel with this index. The irq work then wakes the programs that wait for it.
 fn tell_channel(index: usize) {
     tell(&CHANNELS, index);
 }
@@ -176,7 +176,7 @@ struct Devices {
     terminals: u32,
 }
 
-// SAFETY: the only `Locked` with 7.
+// SAFETY: no other `Locked` has the number 7.
 static DEVICES: Locked<Devices> = unsafe { Locked::new(7, Devices { is_on: false, peers: 0, terminals: 0 }) };
 
 /// Adds the devices that are in `wanted` and not in `are`, and removes those that are in `are` and not in `wanted`. Returns

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs the traffic test on the host. It resets all kernels, orders their streams, sends its own streams, waits for the end
-//! of all streams, and then has the pings done.
+//! of all streams, and then orders the pings.
 //!
 //! A kernel that is stopped during the run drops out of it, also if its next life runs.
 
@@ -33,7 +33,7 @@ static RUN: AtomicU32 = AtomicU32::new(0);
 
 /// The time in nanoseconds, by Linux's monotonic clock.
 pub fn now() -> u64 {
-    // SAFETY: the clock runs.
+    // SAFETY: Linux keeps time while the module runs.
     unsafe { ffi::ktime_get() }.unsigned_abs()
 }
 
@@ -106,7 +106,7 @@ struct Peer {
     sent: u64,
     /// How often a message could not be sent, because there was no room.
     busy: u64,
-    /// How many doorbells the kernel had got before the run.
+    /// How often this kernel had rung it before the run.
     rung_before: u64,
     /// True if this kernel waits for space in the lane.
     waits: bool,
@@ -471,7 +471,7 @@ fn one(peers: &Peers, me: InstanceId, about: InstanceId) -> Result<Option<Report
     ask(peer, about, peers.run)
 }
 
-/// Has the pings of each direction done, one direction after the other.
+/// Orders the pings of each direction, and waits for their end, one direction after the other.
 fn pings(plan: &Plan, peers: &mut Peers) -> Result {
     for (from, to) in pairs(plan).filter(|_| plan.pings != 0) {
         peers.drop_dead();

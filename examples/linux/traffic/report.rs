@@ -28,7 +28,7 @@ pub const MAX_KERNELS: usize = 4;
 /// The number of directions between this many kernels.
 const MAX_ROWS: usize = MAX_KERNELS * (MAX_KERNELS - 1);
 
-// SAFETY: the only `Locked` with 2.
+// SAFETY: no other `Locked` has the number 2.
 static RESULTS: Locked<[Option<Row>; MAX_ROWS]> = unsafe { Locked::new(2, [None; MAX_ROWS]) };
 
 /// Removes the results of the last run.
@@ -62,7 +62,7 @@ pub fn keep_trips(from: InstanceId, to: InstanceId, trips: [u64; 3]) {
     });
 }
 
-/// Makes this kernel's report about its messages to and from `about`. The time of pings is left out.
+/// Makes this kernel's report about its messages to and from `about`. The fields about pings are 0.
 pub fn own(about: InstanceId, run: u32, sent: u64, doorbells: u64, busy: u64) -> Report {
     let from = inbox::from(about);
     let counts = from.map(|f| f.check.counts()).unwrap_or_default();

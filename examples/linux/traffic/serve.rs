@@ -56,7 +56,7 @@ struct Peer {
     sent: u64,
     /// How often a message could not be sent, because there was no room.
     busy: u64,
-    /// How many doorbells that kernel had got before the run.
+    /// How often this kernel had rung that kernel before the run.
     rung_before: u64,
     /// True if the thread waits for space in the lane.
     waits: bool,
@@ -75,7 +75,7 @@ struct Server {
     peers: [Peer; MAX_INSTANCES],
 }
 
-// SAFETY: the only `Locked` with 4.
+// SAFETY: no other `Locked` has the number 4.
 static SERVER: Locked<Server> = unsafe {
     const NEW: Peer = Peer {
         ordered: 0,

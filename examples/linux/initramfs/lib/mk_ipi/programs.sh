@@ -87,7 +87,7 @@ types() {
 	await 10 shown "$2" || { echo "not shown: $2"; tail -c 200 $screen; return 1; }
 }
 
-# Has the spawned Linux print more than fits into any buffer, and compares the checksum of the output.
+# Makes the spawned Linux print more than fits into any buffer, and compares the checksum of the output.
 much_on_console() {
 	local sum
 	: > $screen
