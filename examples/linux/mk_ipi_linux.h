@@ -37,13 +37,14 @@ struct mk_ipi_handler *multikernel_register_handler(mk_ipi_callback_t callback, 
 void multikernel_unregister_handler(struct mk_ipi_handler *handler);
 /*
  * Sends a message. Can be called in any context except an NMI, and never sleeps. Returns 0, or
- *   -EINVAL   the instance is unknown, or the message has more than 256 bytes
+ *   -EINVAL   the instance is unknown, the message has more than 256 bytes, or this kernel has no identity yet
  *   -ENODEV   the instance has no region
  *   -ENOSPC   the lane is full: try again (native)
- *   -EAGAIN   the instance has not yet answered this life of the caller's kernel: try again (native)
+ *   -EAGAIN   the instance has not yet answered this life of the caller's kernel, or other CPUs send at the same time: try again
+ *             (native)
  *   -EBUSY    the slot of the instance is occupied: try again (RFC v2)
  *   -EPROTO   the instance accepts no messages from this kernel, or has broken the protocol (native)
- *   -ESTALE   the claim of the slot was lost (RFC v2)
+ *   -ESTALE   the claim of the slot was lost (RFC v2), or the region of the instance was made again (native)
  *   -ERANGE   the APIC id of this CPU does not fit into the message (RFC v2)
  *   -ENXIO    the doorbell of the instance cannot be rung
  * It also returns 0 if the message was stored but the doorbell failed. Then the receiver finds the message at its next doorbell,

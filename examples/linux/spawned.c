@@ -73,7 +73,7 @@ static int mk_ipi_on_panic(struct notifier_block *self, unsigned long event, voi
 
 static struct notifier_block mk_ipi_panic = { .notifier_call = mk_ipi_on_panic };
 
-/* An immediate restart (sysrq b, or a panic with a time-out) calls no notifier. So a kprobe stops this kernel instead. */
+/* An immediate restart (sysrq b, or after a panic) calls no reboot notifier and no syscore operation. So a kprobe stops it. */
 #ifdef CONFIG_KPROBES
 static int mk_ipi_on_restart(struct kprobe *probe, struct pt_regs *regs)
 {
