@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shows how the host would load kernel images: `cargo run -p mk-ipi-spawn --example look -- FILE...`
+//! Prints what the host finds in kernel images, and how it would load them:
+//! `cargo run -p mk-ipi-spawn --example look -- FILE...`
 
 use mk_ipi_spawn::image::Image;
 use std::error::Error;
@@ -19,18 +20,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  linked at {:#x}, {:#x} bytes", extent.start().0, extent.len());
         for segment in image.segments() {
             let (offset, bytes, zeroed) = (segment.offset, segment.bytes.len(), segment.zeroed);
-            println!("  segment at +{offset:#x}: {bytes:#x} bytes, then {zeroed:#x} of zero");
+            println!("  segment at +{offset:#x}: {bytes:#x} bytes, then {zeroed:#x} zero bytes");
         }
         match image.relocation() {
             Some(to) => println!(
-                "  may be moved: to a multiple of {:#x}, from {:#x}, to end at {:#x}",
+                "  can be moved: to a multiple of {:#x}, not below {:#x}, with its last byte not above {:#x}",
                 to.align, to.min.0, to.max.0
             ),
-            None => println!("  may not be moved"),
+            None => println!("  cannot be moved"),
         }
         match image.place(extent.start()) {
-            Ok(placed) => println!("  PVH entry where it was linked: {:#x}", placed.entry),
-            Err(error) => println!("  where it was linked: {error}"),
+            Ok(placed) => println!("  PVH entry at the linked address: {:#x}", placed.entry),
+            Err(error) => println!("  at the linked address: {error}"),
         }
     }
     Ok(())

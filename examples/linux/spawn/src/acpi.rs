@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! ACPI tables for a spawned kernel: its CPUs, and none of the machine's devices (ACPI 6.4, chapter 5.2).
+//! Writes ACPI tables for a spawned kernel (ACPI 6.4, chapter 5.2). They list its CPUs, and none of the machine's devices.
 //!
-//! The tables say that the platform is hardware-reduced. So Linux leaves the 8259, the PIT, the HPET and the RTC's
-//! alarm to the host. Without ACPI tables Linux would assume that the machine is an old PC, and would use these devices.
+//! The tables say that the platform is hardware-reduced. So a spawned Linux does not use the 8259, the PIT, the HPET and the
+//! alarm of the RTC, which belong to the host. Without ACPI tables Linux would assume that the machine is an old PC, and
+//! would use these devices.
 
 mod error;
 mod tables;
@@ -17,20 +18,24 @@ use zerocopy::{Immutable, IntoBytes};
 
 pub use error::AcpiError;
 
-/// Offsets of the tables in the buffer. The MADT is the last table, because its length varies. After it comes the last page of the buffer,
-/// whose bytes are all 0xff (see [`write()`]).
+/// Offset of the RSDP in the buffer.
 const RSDP: usize = 0;
+/// Offset of the XSDT in the buffer.
 const XSDT: usize = 0x40;
+/// Offset of the DSDT in the buffer.
 const DSDT: usize = 0x80;
+/// Offset of the FADT in the buffer.
 const FADT: usize = 0x100;
+/// Offset of the MADT in the buffer. It is the last table, because its length varies. After it comes the last page of the
+/// buffer, whose bytes are all 0xff (see [`write()`]).
 const MADT: usize = 0x240;
 
-/// Lowest id that only the MADT's x2APIC entry can name (ACPI 6.4, 5.2.12.12).
+/// The lowest APIC id that needs an x2APIC entry in the MADT (ACPI 6.4, 5.2.12.12).
 const FIRST_LONG_ID: u8 = 255;
-/// The id that means all CPUs (Intel SDM vol. 3A, 10.12.9).
+/// The APIC id that means all CPUs (Intel SDM vol. 3A, 10.12.9).
 const BROADCAST: u32 = u32::MAX;
 const PAGE: usize = 4096;
-/// Number of bytes without the CPUs' entries and without the last page.
+/// Number of bytes of all tables without the entries of the CPUs.
 const FIXED: usize = MADT + size_of::<Madt>() + size_of::<IoApic>();
 
 const _: () = {
@@ -39,8 +44,8 @@ const _: () = {
     assert!(DSDT + size_of::<Header>() <= FADT && FADT + size_of::<Fadt>() <= MADT);
 };
 
-/// Number of bytes that [`write()`] needs for the machine's boot CPU and `cpus` other CPUs, in whole pages. `usize::MAX` if the number is
-/// larger than that.
+/// Number of bytes that [`write()`] needs for the machine's boot CPU and `cpus` other CPUs. It is a multiple of the page
+/// size. If it does not fit into a `usize`, the result is `usize::MAX`.
 pub const fn len(cpus: usize) -> usize {
     let all = cpus.saturating_add(1).saturating_mul(size_of::<LocalX2Apic>());
     all.saturating_add(FIXED).div_ceil(PAGE).saturating_add(1).saturating_mul(PAGE)
@@ -48,20 +53,20 @@ pub const fn len(cpus: usize) -> usize {
 
 /// Writes the tables to the start of `to`, whose physical address is `at`. Returns the physical address of the RSDP.
 ///
-/// The first [`len`] bytes of `to` are written. The kernel must not use them as free memory.
+/// The first [`len`] bytes of `to` are written. The kernel must not use these bytes as free memory.
 ///
-/// Each byte of the last of these pages is 0xff. The page stands for the registers of an IO-APIC that does not exist. The MADT lists this
-/// IO-APIC, because without one Linux writes the ELCR ports 0x4d0 and 0x4d1, which belong to the host. Linux reads only ones from
-/// the page, and then does not use the IO-APIC. Linux maps the page uncached. So the caller must write the page back from the CPU cache
-/// before the kernel starts.
+/// The last of these pages contains only bytes with the value 0xff. The MADT says that this page has the registers of an
+/// IO-APIC. There is no such IO-APIC, but the MADT must list one: otherwise Linux writes to the ELCR ports 0x4d0 and
+/// 0x4d1, which belong to the host. When Linux reads only ones from the page, it does not use the IO-APIC. Linux maps the
+/// page uncached. So the caller must write the page back from the CPU caches before the kernel starts.
 ///
-/// `boot_cpu` is the machine's boot CPU. It comes first in the list, because Linux assumes that the first CPU is the boot CPU, and never
-/// sends INIT to it: an INIT of the machine's boot CPU would reset the machine. Then come `cpus` in their order. If the boot CPU is one
-/// of them, it is not listed again.
+/// `boot_cpu` is the machine's boot CPU. The MADT lists it first. Linux assumes that the first CPU of the MADT is the boot
+/// CPU, and never sends an INIT to it. This is necessary, because an INIT to the machine's boot CPU resets the machine.
+/// After it the MADT lists `cpus` in their order. If the boot CPU is one of `cpus`, it is not listed a second time.
 ///
 /// # Errors
 ///
-/// [`AcpiError`]. The content of `to` is not usable then.
+/// [`AcpiError`]. After an error the content of `to` must not be used.
 pub fn write(
     to: &mut [u8],
     at: PhysAddr,
@@ -97,7 +102,7 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The physical address of what is at `offset`.
+    /// The physical address of the byte at `offset`.
     fn address(&self, offset: usize) -> u64 {
         self.at.0.wrapping_add(offset as u64)
     }
@@ -111,7 +116,7 @@ impl Tables<'_> {
         Ok(end)
     }
 
-    /// Sets the byte `checksum` so that the `len` bytes at `offset` add up to 0.
+    /// Sets the byte at `offset + checksum` so that the sum of the `len` bytes at `offset` is 0.
     fn sum(&mut self, offset: usize, checksum: usize, len: usize) -> Result<(), AcpiError> {
         let end = offset.saturating_add(len);
         let too_small = AcpiError::TooSmall { needed: end, given: self.to.len() };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel image: an ELF file with a PVH entry, and where it may lie in memory.
+//! Checks a kernel image, which is an ELF file with a PVH entry, and says at which addresses it can be put.
 //!
-//! The file is checked once, as a whole. A file that passed is in order: its segments lie inside the image and do not
-//! overlap, and the entry is code that the file contains. The notes are those of Xen's public `elfnote.h`.
+//! [`Image::parse`] checks the complete file. In an image that it has accepted, the segments do not overlap, and the entry
+//! points to bytes that the file contains. The notes of the file are those of Xen's public `elfnote.h`.
 
 mod error;
 mod note;
@@ -21,10 +21,10 @@ use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
 pub use error::ImageError;
 pub use note::MAX_NOTES;
 
-/// Most program headers that a file may have.
+/// The largest number of program headers that a file can have.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// The offset of a bzImage's magic, "HdrS" (Linux, `Documentation/arch/x86/boot.rst`).
+/// The offset of the magic number "HdrS" of a bzImage (Linux, `Documentation/arch/x86/boot.rst`).
 const BZIMAGE_MAGIC: usize = 0x202;
 
 type Headers<'a> = SegmentTable<'a, LittleEndian>;
@@ -39,44 +39,46 @@ pub struct Image<'a> {
     relocation: Option<Relocation>,
 }
 
-/// Where a movable image may lie (`XEN_ELFNOTE_PHYS32_RELOC`).
+/// The addresses at which an image can be put, if it can be moved (`XEN_ELFNOTE_PHYS32_RELOC`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// The start must be a multiple of this: a power of two, at least a page.
+    /// The start of the image must be a multiple of this number. It is a power of two, and at least the page size.
     pub align: u64,
-    /// Lowest start.
+    /// The lowest possible start of the image.
     pub min: PhysAddr,
-    /// Highest address of its last byte. Linux says 512 MiB less one, or with `CONFIG_RANDOMIZE_BASE` 1 GiB less one.
+    /// The highest possible address of the last byte of the image. In a Linux image this is 512 MiB - 1, or 1 GiB - 1 with
+    /// `CONFIG_RANDOMIZE_BASE`.
     pub max: PhysAddr,
 }
 
-/// An image at its place.
+/// An image with the address at which it is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Where a CPU enters it, in 32-bit mode.
+    /// The address of the PVH entry. A CPU starts there in 32-bit mode.
     pub entry: u32,
-    /// The memory that it takes: whole pages, below 4 GiB.
+    /// The memory of the image. It consists of complete pages, and is below 4 GiB.
     pub range: PhysRange,
 }
 
-/// A part of an image.
+/// A segment of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// Bytes from the start of the image to it.
+    /// The offset of the segment from the start of the image, in bytes.
     pub offset: u64,
-    /// The bytes that must be there.
+    /// The bytes that must be copied to that place.
     pub bytes: &'a [u8],
-    /// How many zero bytes must follow them.
+    /// How many zero bytes must follow `bytes`.
     pub zeroed: u64,
 }
 
 impl<'a> Image<'a> {
-    /// Checks the ELF file `file`. Of each kind of note the first one counts. Of each segment only the first
-    /// [`MAX_NOTES`] notes are looked at.
+    /// Checks the ELF file `file`. If there are several notes of the same type, the first one is used. In each segment of
+    /// notes only the first [`MAX_NOTES`] notes are read.
     ///
     /// # Errors
     ///
-    /// What is wrong with the file. Whether it can lie at an address is checked by [`Self::place`].
+    /// Says what is wrong with the file. This function does not check addresses at which the image is put: [`Self::place`]
+    /// does this.
     pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
         let headers = program_headers(file)?;
         let extent = check_segments(file, headers)?;
@@ -93,22 +95,23 @@ impl<'a> Image<'a> {
         Ok(Self { file, headers, extent, entry, relocation })
     }
 
-    /// The memory that the image takes where it was linked: from the first page with a byte of it to the last.
+    /// The memory of the image if it is put at the address for which it was linked. It consists of complete pages.
     pub const fn extent(&self) -> PhysRange {
         self.extent
     }
 
-    /// Where a CPU enters it where it was linked.
+    /// The address of the PVH entry if the image is put at the address for which it was linked.
     pub const fn entry(&self) -> u32 {
         self.entry
     }
 
-    /// Where else it may lie. `None` if it must lie where it was linked.
+    /// The other addresses at which the image can be put. `None` if it must be put at the address for which it was linked.
     pub const fn relocation(&self) -> Option<Relocation> {
         self.relocation
     }
 
-    /// The image with its first page at `at`. It can always lie where it was linked, if that is below 4 GiB.
+    /// Checks that the image can be put at `at`, which is the address of its first page. The address for which it was linked
+    /// is always allowed, if the image is below 4 GiB there.
     ///
     /// # Errors
     ///
@@ -133,19 +136,19 @@ impl<'a> Image<'a> {
         Ok(Placed { entry: u32::try_from(entry).map_err(|_| too_high)?, range })
     }
 
-    /// The segments of the image. The memory between them can contain anything.
+    /// The segments of the image that must be loaded. The memory between them can have any content.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'a>> {
         let (file, start) = (self.file, self.extent.start().0);
         loads(self.headers).map(move |header| Segment {
             offset: header.p_paddr.wrapping_sub(start),
-            // It lies in the file: `parse` has checked that.
+            // `parse` has checked that the file contains these bytes.
             bytes: data(file, &header).unwrap_or(&[]),
             zeroed: header.p_memsz.wrapping_sub(header.p_filesz),
         })
     }
 }
 
-/// The program headers of a file that this host can start.
+/// Checks the ELF header of `file`. Returns the program headers.
 fn program_headers(file: &[u8]) -> Result<Headers<'_>, ImageError> {
     if !file.starts_with(&ELFMAGIC) {
         let is_bzimage = file.get(BZIMAGE_MAGIC..).is_some_and(|rest| rest.starts_with(b"HdrS"));
@@ -181,13 +184,13 @@ fn program_headers(file: &[u8]) -> Result<Headers<'_>, ImageError> {
     Ok(SegmentTable::new(LittleEndian, Class::ELF64, table))
 }
 
-/// The segments that take memory.
+/// The program headers of the segments that are loaded and are not empty.
 fn loads(headers: Headers<'_>) -> impl Iterator<Item = ProgramHeader> + '_ {
     headers.into_iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz != 0)
 }
 
-/// The bytes of a segment in the file. `None` if the file does not have all of them. For an empty segment the place in
-/// the file does not matter.
+/// The bytes of a segment in the file. `None` if the file does not contain all of them. If the segment has no bytes in the
+/// file, its offset is not checked.
 fn data<'a>(file: &'a [u8], header: &ProgramHeader) -> Option<&'a [u8]> {
     if header.p_filesz == 0 {
         return Some(&[]);
@@ -196,13 +199,14 @@ fn data<'a>(file: &'a [u8], header: &ProgramHeader) -> Option<&'a [u8]> {
     rest.get(..usize::try_from(header.p_filesz).ok()?)
 }
 
-/// As [`data`], but with an error in place of `None`.
+/// Like [`data`], but returns an error instead of `None`.
 fn data_of<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<&'a [u8], ImageError> {
     let outside = ImageError::NotInFile { offset: header.p_offset, len: header.p_filesz, file: file.len() };
     data(file, header).ok_or(outside)
 }
 
-/// Checks each segment, and that no two overlap. Returns the pages that all of them take.
+/// Checks each segment, and checks that no two segments overlap. Returns the range from the first page of the lowest segment
+/// to the last page of the highest segment.
 fn check_segments(file: &[u8], headers: Headers<'_>) -> Result<PhysRange, ImageError> {
     let (mut first, mut end) = (u64::MAX, 0);
     for (header, index) in loads(headers).zip(0..MAX_SEGMENTS) {

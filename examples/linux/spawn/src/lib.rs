@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the Linux host decides and writes before a spawned kernel starts.
+//! Prepares the start of a kernel: checks its image, and writes the data that it gets at its entry.
 //!
-//! [`image`] reads the kernel's file and says where it can lie. [`acpi`] writes the tables that describe the machine to
-//! it. [`start_info`] writes what the kernel is given at its entry. All three work on slices. The caller maps the
-//! memory and starts the CPUs. Cargo builds this crate for its tests, and Kbuild builds it as a part of the kernel
-//! module.
+//! [`image`] checks the file of the kernel, and says at which addresses the image can be put. [`acpi`] writes ACPI tables,
+//! which tell the kernel its CPUs. [`start_info`] writes the page that the kernel gets at its entry. These modules work on
+//! slices. The caller maps the memory and starts the CPUs. Cargo builds this crate for its tests, and Kbuild builds it as a
+//! part of the Linux module.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -19,5 +19,5 @@ pub mod acpi;
 pub mod image;
 pub mod start_info;
 
-/// The first address that is out of reach at a kernel's 32-bit entry.
+/// The first address that a kernel cannot access at its entry, in 32-bit mode.
 const FOUR_GIB: u64 = 1 << 32;

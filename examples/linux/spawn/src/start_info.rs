@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page that a spawned kernel is given at its entry: Xen's `hvm_start_info`, version 1, and what it points to.
+//! Writes the page that a spawned kernel gets at its entry. It contains Xen's `hvm_start_info`, version 1, and the memory
+//! map, the module entry and the command line to which this structure points.
 //!
-//! Layouts and values are those of Xen's public `arch-x86/hvm/start_info.h`. A kernel may write to the page: Linux uses
-//! its first bytes as a stack.
+//! The layouts and the values are those of Xen's public `arch-x86/hvm/start_info.h`. The kernel can write to the page: Linux
+//! uses its first bytes as a stack.
 
 mod error;
 #[cfg(test)]
@@ -18,23 +19,24 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use error::StartInfoError;
 
-/// Most bytes of a command line, including the NUL at its end. This is what Linux accepts on x86 (`COMMAND_LINE_SIZE`).
+/// The largest number of bytes of a command line, including the NUL at its end. Linux on x86 has the same limit
+/// (`COMMAND_LINE_SIZE`).
 pub const MAX_COMMAND_LINE: usize = 2048;
-/// Most entries of the memory map.
+/// The largest number of entries of the memory map.
 pub const MAX_MEMORY: usize = 32;
-/// Bytes of the page that are not written here. The caller can use them.
+/// The part of the page that [`StartInfo`] does not write, as offsets in bytes. The caller can use it.
 pub const CALLERS: Range<usize> = 0xf00..0x1000;
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
 const MAGIC: U32 = U32::from_bytes(0x336e_c578_u32.to_le_bytes());
 const VERSION: U32 = U32::from_bytes([1, 0, 0, 0]);
 
-/// What a piece of memory is for a kernel (`XEN_HVM_MEMMAP_TYPE_*`).
+/// The type of an entry of the memory map (`XEN_HVM_MEMMAP_TYPE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It is the kernel's own, to use.
+    /// The memory belongs to the kernel, which can use it for any purpose.
     Ram = 1,
-    /// It is not the kernel's own. The kernel can map the parts that it knows of.
+    /// The memory does not belong to the kernel. The kernel can map parts of it whose addresses it has been told.
     Reserved = 2,
 }
 
@@ -74,7 +76,7 @@ struct Piece {
     reserved: U32,
 }
 
-/// The whole page.
+/// The complete page.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Page {
@@ -96,7 +98,7 @@ const _: () = {
     assert!(offset_of!(Page, callers) == CALLERS.start && CALLERS.end == size_of::<Page>());
 };
 
-/// A page that is being written. After each call it is complete, with what it was told so far.
+/// A start page that is being written. After each call the page is valid, and contains the data of all calls so far.
 pub struct StartInfo<'a> {
     page: &'a mut Page,
     at: PhysAddr,
@@ -109,7 +111,8 @@ impl core::fmt::Debug for StartInfo<'_> {
 }
 
 impl<'a> StartInfo<'a> {
-    /// Begins `page`, which lies at `at`: an empty command line, no memory, no initramfs, no ACPI tables.
+    /// Initialises `page`, whose physical address is `at`. The command line is empty, and there is no memory, no initramfs
+    /// and no RSDP yet.
     ///
     /// # Errors
     ///
@@ -133,12 +136,12 @@ impl<'a> StartInfo<'a> {
         Ok(Self { page, at })
     }
 
-    /// Where the page lies. The kernel finds this address in `%ebx`.
+    /// The physical address of the page. The kernel must find it in `%ebx` at its entry.
     pub const fn address(&self) -> PhysAddr {
         self.at
     }
 
-    /// Says where the RSDP is.
+    /// Writes the physical address of the RSDP.
     ///
     /// # Errors
     ///
@@ -149,11 +152,11 @@ impl<'a> StartInfo<'a> {
         Ok(())
     }
 
-    /// Says where the initramfs is. If it is called again, the last call counts.
+    /// Writes the address and the length of the initramfs. A second call replaces them.
     ///
     /// # Errors
     ///
-    /// [`StartInfoError::TooHigh`]: Linux reads 32 bits of the address.
+    /// [`StartInfoError::TooHigh`]: the initramfs must be below 4 GiB, because Linux reads only 32 bits of the address.
     pub fn initramfs(&mut self, range: PhysRange) -> Result<(), StartInfoError> {
         below_4_gib(range.start(), range.len())?;
         self.page.module.start = U64::new(range.start().0);
@@ -166,7 +169,7 @@ impl<'a> StartInfo<'a> {
     ///
     /// # Errors
     ///
-    /// [`StartInfoError::TooManyPieces`] after [`MAX_MEMORY`] of them.
+    /// [`StartInfoError::TooManyPieces`] if the map has [`MAX_MEMORY`] entries already.
     pub fn memory(&mut self, range: PhysRange, kind: Kind) -> Result<(), StartInfoError> {
         let count = self.page.info.memmap_entries.get();
         let piece = self.page.memory.get_mut(count as usize).ok_or(StartInfoError::TooManyPieces(range))?;
@@ -177,12 +180,12 @@ impl<'a> StartInfo<'a> {
         Ok(())
     }
 
-    /// Writes the command line. It replaces one that was written before.
+    /// Writes the command line. A second call replaces it.
     ///
     /// # Errors
     ///
-    /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]. The command line is
-    /// empty then.
+    /// [`StartInfoError::CommandLine`], [`StartInfoError::Nul`] or [`StartInfoError::Format`]. After an error the command
+    /// line is empty.
     pub fn command_line(&mut self, text: fmt::Arguments<'_>) -> Result<(), StartInfoError> {
         self.page.command_line.fill(0);
         let mut line = Line { to: &mut self.page.command_line, len: 0, nul: None };
@@ -198,11 +201,12 @@ impl<'a> StartInfo<'a> {
     }
 }
 
-/// Text that is being written to the page. What fits is kept; all of it is counted.
+/// A command line that is being written to the page. Bytes that do not fit are counted, but not stored.
 struct Line<'a> {
     to: &'a mut [u8; MAX_COMMAND_LINE],
+    /// The number of bytes so far, including those that did not fit.
     len: usize,
-    /// Where the first NUL is.
+    /// The offset of the first NUL, if there is one.
     nul: Option<usize>,
 }
 

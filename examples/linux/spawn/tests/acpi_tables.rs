@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A parser of another project reads the ACPI tables. It checks the sum of each table that it reads.
+//! Tests in which the parser of another project reads the ACPI tables. It checks the sum of each table that it reads.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -18,7 +18,7 @@ use mk_ipi_spawn::acpi::{len, write};
 
 const AT: usize = 0x3ff0_0000;
 
-/// Memory of the machine, from [`AT`] on.
+/// The memory of the machine from address [`AT`].
 #[derive(Clone, Copy)]
 struct Memory<'a>(&'a [u8]);
 
@@ -27,19 +27,19 @@ impl AcpiHandler for Memory<'_> {
         let bytes = &self.0[address - AT..][..size];
         assert!(size_of::<T>() <= size && align_of::<T>() == 1);
         let start = NonNull::from(bytes).cast();
-        // SAFETY: `size` bytes, which hold a `T`, are there as long as `self` is, and they are not written.
+        // SAFETY: `bytes` has `size` bytes, which is enough for a `T`. They exist as long as `self`, and are not written.
         unsafe { PhysicalMapping::new(address, start, size, size, *self) }
     }
 
     fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
 }
 
-/// Writes tables for these CPUs, and reads them back.
+/// Writes tables for these CPUs, reads them by the other parser, and checks their content.
 fn check(boot: u64, cpus: &[u64]) {
     let mut memory = vec![0; len(cpus.len())];
     let ids = cpus.iter().map(|id| PhysCpuId(*id));
     let rsdp = write(&mut memory, PhysAddr(AT as u64), PhysCpuId(boot), ids).expect("tables");
-    // SAFETY: it is the address of the RSDP, in this memory.
+    // SAFETY: `rsdp` is the address of the RSDP in `memory`.
     let tables = unsafe { AcpiTables::from_rsdp(Memory(&memory), rsdp.0 as usize) }.expect("an RSDP");
     assert_eq!(tables.revision(), 2);
     assert_eq!(tables.headers().count(), 2);

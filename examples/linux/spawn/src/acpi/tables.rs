@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tables as they lie in memory (ACPI 6.4, chapter 5.2). The checksums are 0 here; they are computed last.
+//! The layouts of the tables (ACPI 6.4, chapter 5.2). The numbers in the comments are sections of that specification. The
+//! checksums are 0 here. They are computed after a table was written.
 
 use core::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -7,7 +8,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 const OEM_ID: [u8; 6] = *b"MKIPI ";
 
-/// The header of every table but the RSDP (5.2.6).
+/// The header of all tables except the RSDP (5.2.6).
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Header {
@@ -23,15 +24,15 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// A table that is only its header: a DSDT without any AML.
+    /// A DSDT without AML. It consists only of a header.
     pub(super) fn empty_dsdt() -> Self {
         Self::new(*b"DSDT", 2, 36)
     }
 
-    /// Offset of the checksum.
+    /// Offset of the checksum in the header.
     pub(super) const CHECKSUM: usize = offset_of!(Header, checksum);
 
-    /// The header of a table of `length` bytes, the header included.
+    /// The header of a table. `length` is the length of the table in bytes, including the header.
     pub(super) fn new(signature: [u8; 4], revision: u8, length: u32) -> Self {
         Self {
             signature,
@@ -47,7 +48,7 @@ impl Header {
     }
 }
 
-/// The RSDP, which says where the XSDT is (5.2.5.3).
+/// The RSDP, which contains the address of the XSDT (5.2.5.3).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Rsdp {
@@ -63,14 +64,14 @@ pub(super) struct Rsdp {
 }
 
 impl Rsdp {
-    /// Offset of the first checksum, and how many bytes it covers.
+    /// Offset of the checksum of the first part.
     pub(super) const CHECKSUM: usize = offset_of!(Rsdp, checksum);
-    /// See [`CHECKSUM`](Self::CHECKSUM).
+    /// Length in bytes of the first part.
     pub(super) const FIRST_PART: usize = offset_of!(Rsdp, length);
-    /// Offset of the checksum of the whole.
+    /// Offset of the checksum of the complete RSDP.
     pub(super) const EXTENDED_CHECKSUM: usize = offset_of!(Rsdp, extended_checksum);
 
-    /// The pointer to the XSDT at `xsdt`.
+    /// The RSDP for an XSDT at the physical address `xsdt`.
     pub(super) fn new(xsdt: u64) -> Self {
         Self {
             signature: *b"RSD PTR ",
@@ -86,7 +87,7 @@ impl Rsdp {
     }
 }
 
-/// The list of the other tables (5.2.8).
+/// The XSDT, which contains the addresses of the FADT and the MADT (5.2.8).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Xsdt {
@@ -95,40 +96,40 @@ pub(super) struct Xsdt {
 }
 
 impl Xsdt {
-    /// The list of `tables`.
+    /// The XSDT with the physical addresses `tables`.
     pub(super) fn new(tables: [u64; 2]) -> Self {
         Self { header: Header::new(*b"XSDT", 1, 52), tables: tables.map(U64::new) }
     }
 }
 
-/// The fixed description of the platform (5.2.9). All other fields are 0: a hardware-reduced platform does not have
-/// them.
+/// The FADT, which describes the platform (5.2.9). The fields that `new` does not set are 0, because a hardware-reduced
+/// platform does not use them.
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Fadt {
     header: Header,
-    /// FIRMWARE_CTRL to CENTURY: tables below 4 GiB, registers of fixed hardware.
+    /// The fields from FIRMWARE_CTRL to CENTURY: 32-bit addresses of tables, and registers of fixed hardware.
     fixed: [u8; 73],
     iapc_boot_arch: U16,
     reserved: u8,
     flags: U32,
-    /// RESET_REG to ARM_BOOT_ARCH.
+    /// The fields from RESET_REG to ARM_BOOT_ARCH.
     reset: [u8; 15],
     minor_version: u8,
     x_firmware_ctrl: U64,
     x_dsdt: U64,
-    /// X_PM1a_EVT_BLK to the vendor's id of a hypervisor: registers of fixed hardware.
+    /// The fields from X_PM1a_EVT_BLK to Hypervisor Vendor Identity: registers of fixed hardware, and an id.
     x_fixed: [u8; 128],
 }
 
 impl Fadt {
-    /// There is no VGA, MSI, ASPM or RTC (bits 2 to 5 are set). There are no devices of an old PC and no 8042 (those
-    /// bits are 0; 5.2.9.3).
+    /// IAPC_BOOT_ARCH (5.2.9.3). Bits 2 to 5 are set: the kernel must not use VGA, MSI, ASPM control and the RTC. Bits 0 and
+    /// 1 are clear: there are no legacy devices and no 8042.
     const IAPC_BOOT_ARCH: u16 = 0b11_1100;
-    /// WBINVD works (bit 0), and the platform is hardware-reduced (bit 20).
+    /// The flags. WBINVD works (bit 0), and the platform is hardware-reduced (bit 20).
     const FLAGS: u32 = 1 | 1 << 20;
 
-    /// The description, with the DSDT at `dsdt`.
+    /// The FADT for a DSDT at the physical address `dsdt`.
     pub(super) fn new(dsdt: u64) -> Self {
         Self {
             header: Header::new(*b"FACP", 6, 276),
@@ -141,7 +142,7 @@ impl Fadt {
     }
 }
 
-/// The beginning of the list of interrupt controllers (5.2.12).
+/// The first part of the MADT, which lists the interrupt controllers (5.2.12). The entries follow it.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Madt {
@@ -151,17 +152,17 @@ pub(super) struct Madt {
 }
 
 impl Madt {
-    /// The beginning of a list of `length` bytes. Its flags do not claim an 8259.
+    /// The first part of a MADT of `length` bytes. The flags say that there is no 8259.
     pub(super) fn new(length: u32) -> Self {
         let header = Header::new(*b"APIC", 5, length);
         Self { header, local_apic: U32::new(0xfee0_0000), flags: U32::ZERO }
     }
 }
 
-/// The flag of a CPU that can be used (5.2.12.2).
+/// The flags of a CPU that can be used (5.2.12.2).
 const ENABLED: U32 = U32::from_bytes([1, 0, 0, 0]);
 
-/// A CPU with an id below 255 (5.2.12.2). Its id serves as its ACPI id, too, which only has to be unique.
+/// The MADT entry of a CPU with an APIC id below 255 (5.2.12.2). The ACPI id must only be unique, so the APIC id is used.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct LocalApic {
@@ -173,13 +174,13 @@ pub(super) struct LocalApic {
 }
 
 impl LocalApic {
-    /// The CPU `id`.
+    /// The entry of the CPU with the APIC id `id`.
     pub(super) fn new(id: u8) -> Self {
         Self { kind: 0, length: 8, acpi_id: id, apic_id: id, flags: ENABLED }
     }
 }
 
-/// A CPU with an id from 255 on (5.2.12.12).
+/// The MADT entry of a CPU with an APIC id of 255 or more (5.2.12.12).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct LocalX2Apic {
@@ -192,14 +193,14 @@ pub(super) struct LocalX2Apic {
 }
 
 impl LocalX2Apic {
-    /// The CPU `id`.
+    /// The entry of the CPU with the APIC id `id`.
     pub(super) fn new(id: u32) -> Self {
         let id = U32::new(id);
         Self { kind: 9, length: 16, reserved: U16::ZERO, x2apic_id: id, flags: ENABLED, acpi_id: id }
     }
 }
 
-/// An IO-APIC (5.2.12.3).
+/// The MADT entry of an IO-APIC (5.2.12.3).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct IoApic {
@@ -212,14 +213,14 @@ pub(super) struct IoApic {
 }
 
 impl IoApic {
-    /// The IO-APIC at `address`.
+    /// The entry of an IO-APIC with its registers at `address`.
     pub(super) fn new(address: u32) -> Self {
         let address = U32::new(address);
         Self { kind: 1, length: 12, id: 0, reserved: 0, address, first_interrupt: U32::ZERO }
     }
 }
 
-// The lengths that are used above must match.
+// The lengths in the functions above must be the sizes of the structures.
 const _: () = {
     assert!(size_of::<Header>() == 36 && Header::CHECKSUM == 9);
     assert!(size_of::<Rsdp>() == 36 && Rsdp::CHECKSUM == 8);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bytes, read by their offsets in the specification. In `tests/acpi_tables.rs` another parser reads them.
+//! Tests that read the bytes of the tables at the offsets of the specification. In `tests/acpi_tables.rs` the parser of
+//! another project reads the tables.
 use super::*;
 use std::cell::Cell;
 use std::string::ToString;
@@ -8,7 +9,7 @@ use std::vec::Vec;
 
 const AT: u64 = 0x3000_0000;
 
-/// Memory with tables in it.
+/// A buffer to which tables were written.
 struct Memory(Vec<u8>);
 
 impl Memory {
@@ -32,7 +33,7 @@ impl Memory {
         u64::from_le_bytes(self.get(at, 8).try_into().unwrap())
     }
 
-    /// The table at `at`, which must add up to 0.
+    /// The bytes of the table at `at`. Checks the signature, and that the sum of the bytes is 0.
     fn table(&self, at: u64, signature: &[u8]) -> &[u8] {
         let table = self.get(at, self.u32(at + 4) as usize);
         assert_eq!((&table[..4], sum(table)), (signature, 0));
@@ -50,7 +51,7 @@ impl Memory {
         self.table(self.u64(self.xsdt() + 44), b"APIC")
     }
 
-    /// The CPUs of the MADT, by kind and id, and the address of its IO-APIC.
+    /// The CPUs of the MADT, each with the type of its entry and its APIC id; and the address of the IO-APIC.
     fn cpus(&self) -> (Vec<(u8, u32)>, u32) {
         let (mut cpus, mut rest) = (Vec::new(), &self.madt()[44..]);
         let word = |at: &[u8]| u32::from_le_bytes(at.try_into().unwrap());
@@ -86,7 +87,7 @@ fn the_tables_lead_to_each_other_and_add_up() {
     assert_eq!((bytes[109], bytes[110], memory.u32(fadt + 112)), (0x3c, 0, 0x10_0001));
     let dsdt = memory.u64(fadt + 140);
     assert_eq!((memory.table(dsdt, b"DSDT").len(), memory.get(dsdt + 8, 1)), (36, &[2][..]));
-    // All of these are 0: there are no such registers and no other table.
+    // All these fields are 0: they describe registers and tables that do not exist.
     let rest = [&bytes[36..109], &[bytes[111]], &bytes[116..131], &bytes[132..140], &bytes[148..]];
     assert!(rest.concat().iter().all(|byte| *byte == 0));
     let madt = memory.madt();
@@ -146,7 +147,7 @@ fn tables_that_cannot_be() {
     };
     let small = AcpiError::TooSmall { needed: 0x2000, given: 0x1fff };
     assert_eq!(with(0x1fff, AT, 0, &[1]), Err(small));
-    assert_eq!(small.to_string(), "the ACPI tables need 0x2000 bytes, and there are 0x1fff");
+    assert_eq!(small.to_string(), "the ACPI tables need 0x2000 bytes, but the buffer has 0x1fff");
     assert_eq!(with(0x2000, AT + 8, 0, &[1]), Err(AcpiError::Unaligned(PhysAddr(AT + 8))));
     assert_eq!(with(0x2000, 0xffff_e000, 0, &[1]), Ok(PhysAddr(0xffff_e000)));
     for at in [0xffff_f000, 1 << 32, u64::MAX - 0xfff] {

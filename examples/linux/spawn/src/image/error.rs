@@ -1,103 +1,103 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is wrong with an image, or with an address for it.
+//! The errors of the check of an image.
 
 use super::MAX_SEGMENTS;
 use core::fmt;
 use mk_ipi_abi::PhysAddr;
 
-/// Why a file is not an image that can be started, or why it cannot lie at an address.
+/// Why a file is not an image that can be started, or why the image cannot be put at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageError {
-    /// A compressed kernel for a boot loader.
+    /// The file is a bzImage, a compressed kernel for a boot loader.
     BzImage,
-    /// Not an ELF file at all.
+    /// The file is not an ELF file.
     NotElf,
-    /// Not an ELF file of 64 bits. Gives its `EI_CLASS`.
+    /// The ELF file is not a 64-bit file. Contains its `EI_CLASS`.
     Class(u8),
-    /// Not little endian. Gives its `EI_DATA`.
+    /// The ELF file is not little endian. Contains its `EI_DATA`.
     ByteOrder(u8),
-    /// Not for x86-64. Gives its `e_machine`.
+    /// The ELF file is not for x86-64. Contains its `e_machine`.
     Machine(u16),
-    /// Not a program, but for example an object file. Gives its `e_type`.
+    /// The ELF file is not a program, but for example an object file. Contains its `e_type`.
     Type(u16),
-    /// The header or the program headers are not in the file.
+    /// The file ends before the end of the ELF header or of the program headers.
     Tables,
-    /// More program headers than [`MAX_SEGMENTS`]. Gives how many.
+    /// The file has more program headers than [`MAX_SEGMENTS`]. Contains their number.
     TooManySegments(usize),
-    /// The program headers have another size than expected. Gives how many bytes each has.
+    /// A program header does not have the size of a 64-bit ELF file. Contains its size in bytes.
     HeaderSize(usize),
-    /// No segment takes memory.
+    /// There is no segment to load.
     Empty,
-    /// The part that a program header names is not in the file.
+    /// The file ends before the end of a segment.
     NotInFile {
-        /// Where it would begin in the file.
+        /// The offset of the segment in the file.
         offset: u64,
-        /// How many bytes it has.
+        /// How many bytes the segment has in the file.
         len: u64,
         /// How many bytes the file has.
         file: usize,
     },
-    /// A segment that ends beyond what a CPU can address.
+    /// A segment is not completely below the highest physical address.
     Unaddressable {
-        /// Where it begins.
+        /// The address of the segment.
         at: PhysAddr,
-        /// How many bytes it has.
+        /// How many bytes the segment has in memory.
         len: u64,
     },
-    /// A segment with more bytes in the file than in memory.
+    /// A segment has more bytes in the file than in memory.
     Sizes {
-        /// Where it begins.
+        /// The address of the segment.
         at: PhysAddr,
         /// How many bytes it has in the file.
         file: u64,
         /// How many bytes it has in memory.
         memory: u64,
     },
-    /// Two segments share memory. Gives where they begin.
+    /// Two segments overlap in memory. Contains their addresses.
     Overlap(PhysAddr, PhysAddr),
-    /// No note names a PVH entry.
+    /// There is no note with the PVH entry.
     NoEntry,
-    /// The note that should name it does not contain a 32-bit address. Gives how many bytes it has.
+    /// The note with the PVH entry does not contain a 32-bit address. Contains the length of the note in bytes.
     EntryNote(usize),
-    /// The PVH entry is not at any of the bytes that the file has.
+    /// The PVH entry is not in a part of a segment that the file contains. Contains the address of the entry.
     EntryOutside(u32),
-    /// The note that lets the image be moved does not consist of up to three words. Gives how many bytes it has.
+    /// The note with the limits for moving the image does not consist of up to three words. Contains its length in bytes.
     RelocationNote(usize),
-    /// The alignment that the image requires is not a power of two.
+    /// The alignment that the image requires is not a power of two. Contains the alignment.
     Alignment(u64),
-    /// The image's lowest address is above its highest.
+    /// The lowest address that the image allows is above the highest one.
     Bounds {
-        /// Lowest start.
+        /// The lowest start.
         min: PhysAddr,
-        /// Highest last byte.
+        /// The highest address of the last byte.
         max: PhysAddr,
     },
-    /// The image can only lie where it was linked.
+    /// The image can only be put at the address for which it was linked.
     Fixed {
-        /// Where that is.
+        /// The address for which it was linked.
         linked: PhysAddr,
-        /// Where it should have been placed.
+        /// The requested address.
         at: PhysAddr,
     },
-    /// The place is not aligned as the image requires.
+    /// The requested address is not aligned as the image requires.
     Unaligned {
-        /// The place.
+        /// The requested address.
         at: PhysAddr,
-        /// What it must be a multiple of.
+        /// The required alignment.
         align: u64,
     },
-    /// The place is below the lowest one that the image allows.
+    /// The requested address is below the lowest one that the image allows.
     TooLow {
-        /// The place.
+        /// The requested address.
         at: PhysAddr,
-        /// The lowest.
+        /// The lowest allowed address.
         min: PhysAddr,
     },
-    /// The image would end beyond the highest address that it allows, or at 4 GiB or above.
+    /// The last byte of the image would be above the highest address that the image allows, or above 4 GiB - 1.
     TooHigh {
-        /// Its last byte.
+        /// The address of the last byte.
         last: PhysAddr,
-        /// The highest.
+        /// The highest allowed address.
         max: PhysAddr,
     },
 }
@@ -107,8 +107,8 @@ impl fmt::Display for ImageError {
         match *self {
             Self::BzImage => write!(
                 f,
-                "the file is a bzImage, but the ELF file in it is needed: vmlinux, or what Linux's \
-                 scripts/extract-vmlinux makes of the bzImage"
+                "the file is a bzImage, but the ELF file in it is needed: use vmlinux, or extract it from the bzImage \
+                 by Linux's scripts/extract-vmlinux"
             ),
             Self::NotElf => write!(f, "the file is not an ELF file"),
             Self::Class(class) => write!(f, "the ELF file is of class {class}, not 2, which is 64 bits"),
@@ -119,24 +119,24 @@ impl fmt::Display for ImageError {
                 write!(f, "the ELF file is for machine {machine}, not 62, which is x86-64")
             }
             Self::Type(kind) => write!(f, "the ELF file is of type {kind}, not a program (2 or 3)"),
-            Self::Tables => write!(f, "the ELF header or the program headers are not in the file"),
+            Self::Tables => write!(f, "the file ends before the end of the ELF header or of the program headers"),
             Self::TooManySegments(count) => {
                 write!(f, "the ELF file has {count} program headers, more than {MAX_SEGMENTS}")
             }
             Self::HeaderSize(size) => {
                 write!(f, "the ELF file's program headers have {size} bytes each, not 56")
             }
-            Self::Empty => write!(f, "the ELF file has nothing to load"),
+            Self::Empty => write!(f, "the ELF file has no segment to load"),
             Self::NotInFile { offset, len, file } => write!(
                 f,
-                "a program header names {len:#x} bytes at {offset:#x} of a file that has {file:#x} bytes"
+                "a segment has {len:#x} bytes at offset {offset:#x} of the file, but the file has only {file:#x} bytes"
             ),
             Self::Unaddressable { at, len } => {
-                write!(f, "the segment of {len:#x} bytes at {:#x} ends beyond what a CPU can address", at.0)
+                write!(f, "the segment of {len:#x} bytes at {:#x} ends above the highest physical address", at.0)
             }
             Self::Sizes { at, file, memory } => write!(
                 f,
-                "the segment at {:#x} has {file:#x} bytes in the file, but {memory:#x} in memory",
+                "the segment at {:#x} has {file:#x} bytes in the file, more than its {memory:#x} bytes in memory",
                 at.0
             ),
             Self::Overlap(one, other) => {
@@ -144,34 +144,34 @@ impl fmt::Display for ImageError {
             }
             Self::NoEntry => write!(
                 f,
-                "no note of the file names a PVH entry (Linux has one with CONFIG_PVH, which needs CONFIG_HYPERVISOR_GUEST)"
+                "the file has no note with a PVH entry (Linux has one with CONFIG_PVH, which needs CONFIG_HYPERVISOR_GUEST)"
             ),
             Self::EntryNote(len) => {
-                write!(f, "the note of the PVH entry has {len} bytes, which is not a 32-bit address")
+                write!(f, "the note with the PVH entry has {len} bytes, and is not a 32-bit address")
             }
-            Self::EntryOutside(entry) => write!(f, "the PVH entry {entry:#x} is not in the image"),
+            Self::EntryOutside(entry) => write!(f, "the PVH entry {entry:#x} is not in a segment of the file"),
             Self::RelocationNote(len) => {
-                write!(f, "the note of the image's place has {len} bytes, which are not up to three words")
+                write!(f, "the note with the limits for moving the image has {len} bytes, not 0, 4, 8 or 12")
             }
             Self::Alignment(align) => {
-                write!(f, "the image's alignment, {align:#x}, is not a power of two")
+                write!(f, "the alignment {align:#x} of the image is not a power of two")
             }
             Self::Bounds { min, max } => {
-                write!(f, "the image must lie between {:#x} and {:#x}, which is impossible", min.0, max.0)
+                write!(f, "the lowest address {:#x} of the image is above its highest address {:#x}", min.0, max.0)
             }
             Self::Fixed { linked, at } => write!(
                 f,
-                "the image can only lie at {:#x}, not at {:#x} (Linux can be moved with CONFIG_RELOCATABLE)",
+                "the image can only be put at {:#x}, not at {:#x} (Linux with CONFIG_RELOCATABLE can be moved)",
                 linked.0, at.0
             ),
             Self::Unaligned { at, align } => {
-                write!(f, "the image cannot lie at {:#x}, which is not a multiple of {align:#x}", at.0)
+                write!(f, "the image cannot be put at {:#x}, which is not a multiple of {align:#x}", at.0)
             }
             Self::TooLow { at, min } => {
-                write!(f, "the image cannot lie at {:#x}, below its minimum {:#x}", at.0, min.0)
+                write!(f, "the image cannot be put at {:#x}, which is below its lowest address {:#x}", at.0, min.0)
             }
             Self::TooHigh { last, max } => {
-                write!(f, "the image would end at {:#x}, beyond its maximum {:#x}", last.0, max.0)
+                write!(f, "the last byte of the image would be at {:#x}, above its highest address {:#x}", last.0, max.0)
             }
         }
     }

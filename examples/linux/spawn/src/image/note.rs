@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The notes of an image that Xen's public `elfnote.h` defines, and their content.
+//! Reads the notes of an image that Xen's public `elfnote.h` defines.
 
 use super::{data_of, Headers, ImageError, Relocation};
 use elf::abi::PT_NOTE;
@@ -8,27 +8,28 @@ use elf::file::Class;
 use elf::note::{Note, NoteIterator};
 use mk_ipi_abi::{PhysAddr, PAGE_SIZE};
 
-/// Most notes of a segment that are looked at.
+/// How many notes of a segment are read. Further notes are ignored.
 pub const MAX_NOTES: usize = 64;
 
-/// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit entry.
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: the address of the 32-bit entry.
 pub(super) const PHYS32_ENTRY: u64 = 18;
-/// `XEN_ELFNOTE_PHYS32_RELOC`: the image can be moved.
+/// `XEN_ELFNOTE_PHYS32_RELOC`: the image can be moved, within these limits.
 pub(super) const PHYS32_RELOC: u64 = 19;
 
-/// The image's alignment if neither the note nor a segment gives it.
+/// The alignment of the image, if neither the note nor a segment names one.
 const DEFAULT_ALIGN: u64 = 0x20_0000;
-/// Highest last byte if the note does not give it.
+/// The highest address of the last byte of the image, if the note does not name one.
 const DEFAULT_MAX: u32 = u32::MAX;
 
-/// The content of Xen's note `kind`. `None` if there is no such note.
+/// Returns the content of the first note of Xen with the type `kind`. `None` if there is no such note.
 pub(super) fn find<'a>(
     file: &'a [u8],
     headers: Headers<'_>,
     kind: u64,
 ) -> Result<Option<&'a [u8]>, ImageError> {
     for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
-        // Parts of a note are padded to 4 bytes, or to 8 in a segment that has this alignment.
+        // The name and the content of a note are padded to a multiple of 4 bytes, or of 8 bytes if the segment is aligned
+        // to 8.
         let align = if header.p_align == 8 { 8 } else { 4 };
         let notes = NoteIterator::new(LittleEndian, Class::ELF64, align, data_of(file, &header)?);
         for note in notes.take(MAX_NOTES) {
@@ -43,7 +44,7 @@ pub(super) fn find<'a>(
     Ok(None)
 }
 
-/// The entry: an address of 4 bytes or of 8.
+/// Reads the content of the note `PHYS32_ENTRY`: an address of 4 bytes, or of 8 bytes whose upper half is 0.
 pub(super) fn entry(said: &[u8]) -> Result<u32, ImageError> {
     match *said {
         [a, b, c, d] | [a, b, c, d, 0, 0, 0, 0] => Ok(u32::from_le_bytes([a, b, c, d])),
@@ -51,8 +52,9 @@ pub(super) fn entry(said: &[u8]) -> Result<u32, ImageError> {
     }
 }
 
-/// Up to three words: alignment, lowest start, highest last byte. `segments` is the largest alignment of a segment. It
-/// is used if it is a page or more and the note gives none.
+/// Reads the content of the note `PHYS32_RELOC`. It has up to three words: the alignment, the lowest start, and the highest
+/// address of the last byte. `segments` is the largest alignment of a segment. If the note names no alignment, `segments`
+/// is used if it is at least the page size, and `DEFAULT_ALIGN` otherwise.
 pub(super) fn relocation(said: &[u8], segments: u64) -> Result<Relocation, ImageError> {
     if said.len() > 12 || said.len() % 4 != 0 {
         return Err(ImageError::RelocationNote(said.len()));
@@ -68,6 +70,6 @@ pub(super) fn relocation(said: &[u8], segments: u64) -> Result<Relocation, Image
     if min > max {
         return Err(ImageError::Bounds { min, max });
     }
-    // Memory is handed out in pages.
+    // The host's memory is divided into pages, so a smaller alignment is not possible.
     Ok(Relocation { align: align.max(PAGE_SIZE), min, max })
 }

@@ -12,7 +12,8 @@ const RELOC: u32 = 19;
 const CODE: [u8; 6] = *b"a code";
 const START: u64 = 0x100_0000;
 
-/// Code, then data, as in a Linux image. The entry is the third byte of the code.
+/// The parts of an image: code, then data, as in a Linux image, and notes. The entry is the third byte of the code. `more` is
+/// added to the notes.
 fn parts(more: &[u8]) -> Vec<Part> {
     let said = [&xen(ENTRY, &[START as u32 + 2, 0]), more].concat();
     vec![load(START, &CODE, 6), load(START + 0x2010, b"data", 0x1000), notes(said)]
@@ -26,7 +27,7 @@ fn error(file: &[u8]) -> ImageError {
     Image::parse(file).unwrap_err()
 }
 
-/// The file of `parts`, with `bytes` at `at`.
+/// The file with `parts`, in which `bytes` were written at offset `at`.
 fn patched(parts: &[Part], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = file(parts);
     file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -60,7 +61,7 @@ fn the_first_page_need_not_begin_with_the_image() {
 
 #[test]
 fn a_moved_image_keeps_to_its_alignment_and_its_bounds() {
-    // The note that Linux has.
+    // This is the note of a Linux image.
     let file = file(&parts(&xen(RELOC, &[0x20_0000, 0x100_0000, 0x1fff_ffff])));
     let image = Image::parse(&file).unwrap();
     let (min, max) = (PhysAddr(0x100_0000), PhysAddr(0x1fff_ffff));
@@ -128,7 +129,7 @@ fn what_the_note_leaves_out_has_a_default() {
     assert_eq!(found(&[0x8000], 0x40_0000), is(0x8000, 0, 0xffff_ffff));
     assert_eq!(found(&[0x8000, 7], 0x1000), is(0x8000, 7, 0xffff_ffff));
     assert_eq!(found(&[0x8000, 7, 7], 0x1000), is(0x8000, 7, 7));
-    // Memory comes in pages.
+    // An alignment below the page size becomes the page size.
     assert_eq!(found(&[1], 0x1000), is(0x1000, 0, 0xffff_ffff));
     assert_eq!(found(&[], 0x3000), Err(ImageError::Alignment(0x3000)));
     let mut all = parts(&xen(RELOC, &[]));
@@ -180,7 +181,7 @@ fn the_entry_is_named_by_xens_note_alone() {
         note(b"GNU\0", ENTRY, &entry),
         note(b"Xen\0", ENTRY + 1, &entry),
         note(b"XenOther", ENTRY, &entry),
-        // A note that is longer than its segment, and one that comes after the last note that is looked at.
+        // A note that is longer than its segment, and a note after `MAX_NOTES` other notes.
         xen(ENTRY, &[START as u32, 0])[..18].to_vec(),
         [note(b"", 0, b"").repeat(MAX_NOTES), xen(ENTRY, &[START as u32])].concat(),
     ] {
@@ -235,7 +236,7 @@ fn what_is_not_in_the_file_is_refused() {
         assert_eq!(error(&whole[..len]), ImageError::Tables, "{len}");
     }
     assert_eq!(error(&patched(&good, elf::HEADERS, &[0xff; 8])), ImageError::Tables);
-    // Sections are not used for loading.
+    // The section headers are not used, so they can be outside of the file.
     assert!(Image::parse(&patched(&good, elf::SECTIONS, &[0xff; 8])).is_ok());
     let cut = whole.len() - 1;
     let gone = ImageError::NotInFile { offset: 242, len: 24, file: cut };
@@ -274,7 +275,7 @@ fn segments_that_contradict_each_other_or_themselves() {
         let both = ImageError::Overlap(PhysAddr(START), PhysAddr(start));
         assert_eq!(with(load(start, b"", len)), Err(both));
     }
-    // Neighbours do not overlap, and a segment that takes no memory has no place.
+    // A segment can begin at the end of another one. A segment without memory overlaps no other one.
     assert_eq!(with(load(START + 6, b"", 1)), Ok(range(START, 0x4000)));
     assert_eq!(with(load(0, b"", 0)), Ok(range(START, 0x4000)));
     let last = PhysAddr::LIMIT - 1;
@@ -301,15 +302,15 @@ fn an_error_says_the_facts() {
     for (error, text) in [
         (
             ImageError::Unaligned { at, align: 0x20_0000 },
-            "the image cannot lie at 0x300000, which is not a multiple of 0x200000",
+            "the image cannot be put at 0x300000, which is not a multiple of 0x200000",
         ),
         (
             ImageError::TooHigh { last: PhysAddr(0x2000_3fff), max: PhysAddr(0x1fff_ffff) },
-            "the image would end at 0x20003fff, beyond its maximum 0x1fffffff",
+            "the last byte of the image would be at 0x20003fff, above its highest address 0x1fffffff",
         ),
         (
             ImageError::NotInFile { offset: 0x2a, len: 1, file: 9 },
-            "a program header names 0x1 bytes at 0x2a of a file that has 0x9 bytes",
+            "a segment has 0x1 bytes at offset 0x2a of the file, but the file has only 0x9 bytes",
         ),
         (ImageError::Overlap(at, PhysAddr(7)), "the segments at 0x300000 and 0x7 overlap"),
     ] {

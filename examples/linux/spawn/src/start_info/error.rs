@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a start page cannot be written.
+//! The errors of the functions that write a start page.
 
 use super::{MAX_COMMAND_LINE, MAX_MEMORY};
 use core::fmt;
 use mk_ipi_abi::{PhysAddr, PhysRange, PAGE_SIZE};
 
-/// Why the page cannot contain what it should.
+/// Why the start page cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartInfoError {
-    /// The page has another size than a page. Gives how many bytes it has.
+    /// The slice does not have the size of a page. Contains its size in bytes.
     PageSize(usize),
-    /// The page would not begin at a page boundary.
+    /// The address of the page is not a multiple of the page size. Contains the address.
     Unaligned(PhysAddr),
-    /// The page, or what it should point to, is not below 4 GiB.
+    /// The page, or memory to which it would point, is not completely below 4 GiB.
     TooHigh {
-        /// Where it begins.
+        /// The address of the memory.
         at: PhysAddr,
-        /// How many bytes it has.
+        /// The length of the memory in bytes.
         len: u64,
     },
-    /// The memory map has no room for this.
+    /// The memory map has no room for another entry. Contains the range of that entry.
     TooManyPieces(PhysRange),
-    /// The command line is too long. Gives how many bytes it has.
+    /// The command line is too long. Contains its length in bytes.
     CommandLine(usize),
-    /// The command line would end at the NUL at this offset.
+    /// The command line contains a NUL. Contains the offset of the NUL.
     Nul(usize),
-    /// A part of the command line could not be turned into text.
+    /// Formatting a part of the command line has failed.
     Format,
 }
 
@@ -33,13 +33,19 @@ impl fmt::Display for StartInfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::PageSize(len) => write!(f, "the start page has {len} bytes, not {PAGE_SIZE}"),
-            Self::Unaligned(at) => write!(f, "the start page cannot lie at {:#x}, inside of a page", at.0),
+            Self::Unaligned(at) => {
+                write!(f, "the address {:#x} of the start page is not a multiple of the page size", at.0)
+            }
             Self::TooHigh { at, len } => {
-                write!(f, "what a kernel is given at its start must lie below 4 GiB, unlike {len:#x} bytes at {:#x}", at.0)
+                write!(
+                    f,
+                    "{len:#x} bytes at {:#x}, which the kernel needs at its start, are not below 4 GiB",
+                    at.0
+                )
             }
             Self::TooManyPieces(piece) => write!(
                 f,
-                "the memory map has {MAX_MEMORY} entries, and no room for {:#x} bytes at {:#x}",
+                "the memory map has {MAX_MEMORY} entries already, and no room for {:#x} bytes at {:#x}",
                 piece.len(),
                 piece.start().0
             ),
@@ -48,8 +54,8 @@ impl fmt::Display for StartInfoError {
                 "the kernel's command line has {len} bytes, more than {}",
                 MAX_COMMAND_LINE.wrapping_sub(1)
             ),
-            Self::Nul(at) => write!(f, "the kernel's command line has a NUL, at byte {at}"),
-            Self::Format => write!(f, "a part of the kernel's command line cannot be written as text"),
+            Self::Nul(at) => write!(f, "the kernel's command line contains a NUL at offset {at}"),
+            Self::Format => write!(f, "a part of the kernel's command line cannot be formatted"),
         }
     }
 }

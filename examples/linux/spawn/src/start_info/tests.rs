@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page, read by the offsets in Xen's `start_info.h`.
+//! Tests that read the page at the offsets of Xen's `start_info.h`.
 use super::*;
 use std::string::{String, ToString};
 use std::vec;
@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 const AT: u64 = 0x3012_3000;
 
-/// What a kernel reads at a physical address of the page.
+/// Reads the page at physical addresses, as the kernel does.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -80,7 +80,7 @@ fn the_callers_part_of_the_page_stays_as_it_is() {
     }
     assert_eq!((CALLERS.start, CALLERS.end), (0xf00, 0x1000));
     assert!(page[CALLERS].iter().all(|byte| *byte == 0x55));
-    // Nothing overlaps, because all of it can be read.
+    // All data can be read, so its parts do not overlap.
     let kernel = Reader(&page);
     assert_eq!(kernel.memory().len(), 32);
     assert!(kernel.memory().iter().zip(1..).all(|(piece, n)| *piece == (n << 20, 1 << 20, 1)));
@@ -98,7 +98,10 @@ fn a_memory_map_has_room_for_32_pieces() {
     let more = range(0xabc000, 0x1000);
     let error = info.memory(more, Kind::Reserved).unwrap_err();
     assert_eq!(error, StartInfoError::TooManyPieces(more));
-    assert_eq!(error.to_string(), "the memory map has 32 entries, and no room for 0x1000 bytes at 0xabc000");
+    assert_eq!(
+        error.to_string(),
+        "the memory map has 32 entries already, and no room for 0x1000 bytes at 0xabc000"
+    );
     assert_eq!(Reader(&page).memory().len(), 32);
 }
 
@@ -160,7 +163,7 @@ fn what_a_kernel_is_given_lies_below_4_gib() {
     assert_eq!(info.initramfs(range(at.0, 0x1_0001)), Err(high));
     assert_eq!(
         high.to_string(),
-        "what a kernel is given at its start must lie below 4 GiB, unlike 0x10001 bytes at 0xffff0000"
+        "0x10001 bytes at 0xffff0000, which the kernel needs at its start, are not below 4 GiB"
     );
     assert_eq!(info.initramfs(range(at.0, 0x1_0000)), Ok(()));
     let at = PhysAddr(1 << 32);

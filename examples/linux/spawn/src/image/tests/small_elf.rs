@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A writer of small ELF files, for the tests here and the fuzz target.
+//! Writes small ELF files, for these tests and for the fuzz target.
 
 use std::vec::Vec;
 
 pub const PT_LOAD: u32 = 1;
 pub const PT_NOTE: u32 = 4;
-/// Offsets in the file's header.
+/// Offset of `EI_CLASS` in the ELF header.
 pub const CLASS: usize = 4;
+/// Offset of `EI_DATA` in the ELF header.
 pub const ORDER: usize = 5;
+/// Offset of `e_type` in the ELF header.
 pub const KIND: usize = 16;
+/// Offset of `e_machine` in the ELF header.
 pub const MACHINE: usize = 18;
+/// Offset of `e_phoff` in the ELF header.
 pub const HEADERS: usize = 32;
+/// Offset of `e_shoff` in the ELF header.
 pub const SECTIONS: usize = 40;
+/// Offset of `e_phentsize` in the ELF header.
 pub const SIZE: usize = 54;
+/// Offset of `e_phnum` in the ELF header.
 pub const COUNT: usize = 56;
-/// Offsets in a program header.
+/// Offset of `p_offset` in a program header.
 pub const OFFSET: usize = 8;
+/// Offset of `p_filesz` in a program header.
 pub const IN_FILE: usize = 32;
 
 const FILE_HEADER: usize = 64;
@@ -24,14 +32,19 @@ const PROGRAM_HEADER: usize = 56;
 /// A segment of the file that is written.
 #[derive(Clone, Debug)]
 pub struct Part {
+    /// `p_type`.
     pub kind: u32,
+    /// `p_vaddr` and `p_paddr`.
     pub at: u64,
+    /// The content of the segment in the file.
     pub bytes: Vec<u8>,
+    /// `p_memsz`.
     pub memory: u64,
+    /// `p_align`.
     pub align: u64,
 }
 
-/// A segment that is loaded.
+/// A segment that is loaded at `at`, with `memory` bytes in memory.
 pub fn load(at: u64, bytes: &[u8], memory: u64) -> Part {
     Part { kind: PT_LOAD, at, bytes: bytes.to_vec(), memory, align: 0x1000 }
 }
@@ -41,7 +54,7 @@ pub fn notes(bytes: Vec<u8>) -> Part {
     Part { kind: PT_NOTE, at: 0, memory: bytes.len() as u64, bytes, align: 4 }
 }
 
-/// A note, padded.
+/// A note with padding.
 pub fn note(name: &[u8], kind: u32, said: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in [name.len() as u32, said.len() as u32, kind] {
@@ -54,18 +67,18 @@ pub fn note(name: &[u8], kind: u32, said: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Xen's note `kind` with these words.
+/// A note of Xen with the type `kind`. Its content is `words`.
 pub fn xen(kind: u32, words: &[u32]) -> Vec<u8> {
     let said: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     note(b"Xen\0", kind, &said)
 }
 
-/// The offset of the field `field` of the program header `index`.
+/// The offset in the file of a field of the program header `index`. `field` is the field's offset in the program header.
 pub fn field(index: usize, field: usize) -> usize {
     FILE_HEADER + PROGRAM_HEADER * index + field
 }
 
-/// The file with these segments: a program for x86-64, without sections.
+/// The bytes of an ELF file with these segments. The file is a program for x86-64 without sections.
 pub fn file(parts: &[Part]) -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(KIND, 0);
