@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counts the accesses that each call makes with interrupts off. The number does not grow with lanes, lines or instances (SPEC
-//! C-9).
+//! Counts the accesses that each call makes with interrupts off, and compares them with the table in SPEC C-9. The numbers must
+//! not grow with the number of lanes, lines or instances.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -21,7 +21,8 @@ const PEER: InstanceId = InstanceId::new(1);
 
 type Table = BTreeMap<String, u64>;
 
-/// Calls `f` on a CPU of kernel 0. Returns how often it accessed shared memory or rang with interrupts off.
+/// Calls `f` on the first CPU of kernel 0. Returns how many accesses to shared memory and rings kernel 0 made with interrupts off
+/// meanwhile.
 fn masked(machine: &Machine, f: impl Fn() + Sync) -> u64 {
     let kernel = machine.kernel(0);
     let spent = Mutex::new(0);
@@ -37,7 +38,7 @@ fn masked(machine: &Machine, f: impl Fn() + Sync) -> u64 {
     spent
 }
 
-/// Calls `f` with interrupts off, as in a vector's handler.
+/// Calls `f` with interrupts off, as in an interrupt handler.
 fn with_interrupts_off(kernel: &MockPlatform, f: impl Fn()) {
     use mk_ipi_core::platform::LocalInterrupts;
     let state = kernel.disable();
@@ -45,7 +46,7 @@ fn with_interrupts_off(kernel: &MockPlatform, f: impl Fn()) {
     kernel.restore(state);
 }
 
-/// The counts for native links between kernel 0 and `kernels - 1` others.
+/// Returns the counts for calls of kernel 0, on a machine of `kernels` kernels with native regions of this many lanes and lines.
 fn native(kernels: u64, lanes: u32, lines: u32) -> Table {
     let builder = (0..kernels).fold(Machine::builder(), |b, k| b.kernel(&[k * 2, k * 2 + 1]));
     let machine = builder.memory(65_536).build();
@@ -60,7 +61,7 @@ fn native(kernels: u64, lanes: u32, lines: u32) -> Table {
     }
     machine.run(|_| ()).unwrap();
     let (link, kernel) = (&links[0], machine.kernel(0));
-    // Before each call the receiver arms again, so that the doorbell is counted too.
+    // Before each call the receiver sets ARMED to 1 again. So the count includes the ring.
     let count = |f: &(dyn Fn() + Sync)| {
         machine.run(|_| ()).unwrap();
         masked(&machine, f)
@@ -87,7 +88,7 @@ fn boot(machine: &Machine, k: u64) -> std::sync::Arc<Link> {
     machine.kernel(k as usize).boot(InstanceId::new(k as u8), Incarnation::FIRST)
 }
 
-/// The counts for RFC v2, with a slot for each of two CPUs.
+/// Returns the counts for RFC v2 regions of two slots with this policy.
 fn slots(policy: SlotPolicy) -> Table {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).build();
     let [link, peer] = machine.link(policy);
@@ -97,8 +98,8 @@ fn slots(policy: SlotPolicy) -> Table {
     let sent = masked(&machine, || _ = link.send(PEER, TYPE, &[1; 256]).unwrap());
     table.insert(format!("`send`, 256 bytes, {name} slot"), sent);
     let _ = peer.send(InstanceId::HOST, TYPE, &[1; 256]);
-    // The interrupt of this message is taken here, before the call that is counted. That call finds the message that is sent
-    // next.
+    // In this run kernel 0 takes the interrupt of this message. The counted call of `on_interrupt` below then finds the next
+    // message.
     machine.run(|_| ()).unwrap();
     let received = Mutex::new(0);
     let run = machine.run(|cpu| match cpu.kernel() {
@@ -118,7 +119,7 @@ fn slots(policy: SlotPolicy) -> Table {
     table
 }
 
-/// The table in SPEC C-9.
+/// Reads the table in SPEC C-9.
 fn spec() -> Table {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../SPEC.md")).unwrap();
     let table = text.split("| call | accesses |").nth(1).unwrap().split("\n\n").next().unwrap();
@@ -141,7 +142,7 @@ fn the_table_of_the_spec_is_what_is_counted() {
 #[test]
 fn nothing_grows_with_lanes_lines_or_instances() {
     let few = native(2, 2, 64);
-    assert_eq!(native(2, 256, 64), few, "lanes");
-    assert_eq!(native(2, 2, 1024), few, "lines");
-    assert_eq!(native(40, 40, 64), few, "instances");
+    assert_eq!(native(2, 256, 64), few, "the counts are the same with 256 lanes");
+    assert_eq!(native(2, 2, 1024), few, "the counts are the same with 1,024 lines");
+    assert_eq!(native(40, 40, 64), few, "the counts are the same with 40 instances");
 }

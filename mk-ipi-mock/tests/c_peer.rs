@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Our endpoint and a C program exchange messages of every size, byte for byte, both ways (SPEC chapters S and R).
+//! Our endpoint and a C program exchange messages of every size, in both directions. All bytes of each region are compared (SPEC
+//! chapters S and R).
 #![cfg(not(miri))]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "a test may panic")]
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
-// The same numbers as in peer.c.
+// These numbers must be the same as in peer.c.
 const NR_CPUS: u32 = 8;
 const SENDER: PhysCpuId = PhysCpuId(5);
 const TYPE: MessageType = MessageType(0xfedc_ba98);
@@ -19,11 +20,12 @@ const TYPE: MessageType = MessageType(0xfedc_ba98);
 const RECEIVER: PhysCpuId = PhysCpuId(3);
 const REGION: usize = NR_CPUS as usize * SLOT_SIZE;
 
+/// Returns the payload of the message of this size. peer.c computes the same bytes.
 fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|i| (31 * i + 7 * size + 1).to_le_bytes()[0]).collect()
 }
 
-/// The path of the C program. It is compiled at the first call.
+/// Returns the path of the C program. The first call compiles it.
 fn peer() -> &'static Path {
     static PEER: OnceLock<PathBuf> = OnceLock::new();
     PEER.get_or_init(|| {
@@ -33,14 +35,16 @@ fn peer() -> &'static Path {
         let mut compile = Command::new(&cc);
         compile.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o"]);
         let status = compile.args([&program, &source]).status().unwrap_or_else(|e| {
-            panic!("no C compiler `{cc}` ({e}): install one (Debian: gcc), or name it in CC")
+            panic!(
+                "the C compiler `{cc}` cannot be run ({e}): install one (Debian: gcc), or set CC to its name"
+            )
         });
         assert!(status.success(), "`{cc}` does not compile {}", source.display());
         program
     })
 }
 
-/// Runs the C program on these bytes.
+/// Runs the C program in this mode, with these bytes as its standard input. Returns its standard output.
 fn run(mode: &str, input: &[u8]) -> Vec<u8> {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("input-{mode}"));
     std::fs::write(&file, input).unwrap();
@@ -58,7 +62,7 @@ struct Delivered {
     payload: Vec<u8>,
 }
 
-/// A handler that keeps the messages that it is given.
+/// A handler that keeps a copy of each message.
 #[derive(Clone, Default)]
 struct Inbox(Arc<Mutex<Vec<Delivered>>>);
 
@@ -70,7 +74,7 @@ impl Handler for Inbox {
     }
 }
 
-/// A sending and a receiving kernel. The thread that built the machine acts for both.
+/// A machine with a sending and a receiving kernel. The thread of the test acts as the CPU of both.
 struct Pair {
     machine: Machine,
     sender: Box<Endpoint<MockPlatform, Inbox>>,
@@ -156,15 +160,17 @@ fn our_receiver_delivers_what_a_c_sender_sent() {
     assert!(theirs.receive(next()).is_empty(), "size 0 is no message");
     for size in 1..=256 {
         let region = next();
-        let [message] = &theirs.receive(region)[..] else { panic!("not one message of {size} bytes") };
+        let [message] = &theirs.receive(region)[..] else { panic!("expected one message, of {size} bytes") };
         assert_eq!((message.sender_cpu, message.msg_type), (SENDER, TYPE));
         assert_eq!(message.payload, payload(size));
         ours.send(&payload(size));
-        assert_eq!(ours.bytes(), region, "{size}: both senders leave the same bytes");
+        assert_eq!(ours.bytes(), region, "{size}: both senders store the same bytes");
         assert_eq!(theirs.bytes(), region, "{size}: our receiver writes nothing");
     }
     assert!(theirs.receive(next()).is_empty(), "size 257 is no message");
-    let [zeros] = &theirs.receive(next())[..] else { panic!("a null pointer sends zeros") };
+    let [zeros] = &theirs.receive(next())[..] else {
+        panic!("expected one message, which the C sender sent from a null pointer")
+    };
     assert_eq!(zeros.payload, [0; 10]);
     assert!(regions.next().is_none());
     let stats = theirs.receiver.stats();

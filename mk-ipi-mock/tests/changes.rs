@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Machines that change while kernels run: CPUs and instances that come and go, hosts of any size, and entries that are bad. Each
-//! test checks the right outcome (SPEC D-7 to D-10, N-12, N-17).
+//! Machines whose directory changes while kernels run: CPUs and instances are added and removed, hosts have one or many CPUs, and
+//! entries are bad (SPEC D-7 to D-10, N-12, N-17).
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -33,7 +33,8 @@ fn of_ten_peers_nine_are_joined_whatever_the_tenth_is_and_that_one_later() {
     let good = [bad, lanes].map(|at| world.machine.peek(at));
     let few = Geometry::new(1, LINES, 256).unwrap();
     let entry = PhysAddr(world.range.start().0 + 64 + 5 * (64 + 64) + 56);
-    // A destroyed stamp, another version, too few lanes for us, an impossible number of CPUs.
+    // Each break makes instance 5 unusable: a stamp without its magic, a stamp of another version, a region without a lane for
+    // kernel 1, and an entry with more CPUs than an entry has space for.
     type Break<'a> = (&'a dyn Fn(), fn(JoinError) -> bool);
     let breaks: [Break<'_>; 4] = [
         (&|| world.machine.poke(bad, 0), |e| matches!(e, JoinError::Instance(_, AddError::Stamp(_)))),
@@ -52,12 +53,12 @@ fn of_ten_peers_nine_are_joined_whatever_the_tenth_is_and_that_one_later() {
         let joined = world.with_directory(1, |d| {
             link.join_and(world.regions[1].start(), d, |id, why| left_out.push((id, why)))
         });
-        assert_eq!(joined, Ok(10), "case {n}: all but one have joined");
+        assert_eq!(joined, Ok(10), "case {n}: kernel 1 has attached all instances except one");
         assert!(
             matches!(left_out[..], [(who, why)] if who == id(5) && is_why(why)),
             "case {n}: {left_out:?}"
         );
-        // Its region is repaired, and its entry is written again.
+        // The region of instance 5 is repaired, and its entry is written again.
         world.machine.make_native_region(world.regions[5], world.geometry);
         [bad, lanes].into_iter().zip(good).for_each(|(at, word)| world.machine.poke(at, word));
         let generation = world.write(world.record(5), &[15]);
@@ -86,7 +87,7 @@ fn a_kernel_of_one_cpu_joins_a_host_of_512_with_sparse_and_large_ids() {
     let listed = |cpu| link.send_to_cpu(id(0), PhysCpuId(cpu), TYPE, &[2]);
     assert_eq!(listed(3), Err(SendError::NotItsCpu(PhysCpuId(3))));
     assert!(listed(0).is_ok());
-    // An instance whose id is too large for the table is left out, and the kernel is told which one.
+    // The id of this instance is too large for the endpoint's table. `follow` leaves it out, and reports which one it is.
     let mut record = world.record(1);
     record.instance = id(2);
     record.doorbell_cpu = PhysCpuId(5);
@@ -98,7 +99,7 @@ fn a_kernel_of_one_cpu_joins_a_host_of_512_with_sparse_and_large_ids() {
     assert_eq!(news, [(id(2), Followed::LeftOut(why))]);
 }
 
-// ---- where a kernel is rung ----
+// ---- at which CPU and vector a kernel is rung ----
 
 #[test]
 fn nobody_is_rung_before_it_listens_nor_elsewhere_than_where_it_listens() {
@@ -106,7 +107,11 @@ fn nobody_is_rung_before_it_listens_nor_elsewhere_than_where_it_listens() {
     world.join(0, None);
     world.send(0, 1, 1).unwrap();
     world.settle();
-    assert_eq!([10, 11].map(|cpu| world.machine.doorbells_at(PhysCpuId(cpu))), [0, 0], "it has not joined");
+    assert_eq!(
+        [10, 11].map(|cpu| world.machine.doorbells_at(PhysCpuId(cpu))),
+        [0, 0],
+        "a kernel that has not joined is not rung"
+    );
     world.join(1, Some((PhysCpuId(11), Vector::new(0x41).unwrap())));
     world.join(2, None);
     world.settle();
@@ -115,10 +120,14 @@ fn nobody_is_rung_before_it_listens_nor_elsewhere_than_where_it_listens() {
         world.settle();
     }
     assert_eq!(world.seen(1), [(0, 1), (0, 7), (2, 7)]);
-    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), 0, "it is not rung at the directory's CPU");
+    let at_10 = world.machine.doorbells_at(PhysCpuId(10));
+    assert_eq!(at_10, 0, "a kernel whose BELL names another CPU is not rung at the directory's CPU");
     assert!(world.machine.doorbells_at(PhysCpuId(11)) >= 2);
     let too_long = PhysCpuId(1 << 48);
-    assert!(world.links[1].begin_at(too_long, BELL).is_err(), "BELL has no room for this id");
+    assert!(
+        world.links[1].begin_at(too_long, BELL).is_err(),
+        "a CPU id of more than 48 bits does not fit into BELL"
+    );
 }
 
 #[test]
@@ -137,8 +146,8 @@ fn a_life_that_has_not_begun_is_not_rung_where_the_one_before_it_listened() {
     }
     world.links[0].stop(id(1), life(1)).unwrap();
     world.settle();
-    assert_eq!(rung(&world), before, "it has no vector yet");
-    // It joins, finds the messages that wait, and is rung from then on.
+    assert_eq!(rung(&world), before, "a life that has not begun is not rung");
+    // Now the life begins. It must find the messages that were sent before, and must be rung for later ones.
     let former = world.links.remove(1);
     drop(former);
     let last = world.links.pop().unwrap();
@@ -157,7 +166,7 @@ fn a_life_that_has_not_begun_is_not_rung_where_the_one_before_it_listened() {
 #[test]
 fn a_cpu_goes_to_another_kernel_and_no_vector_follows_it() {
     let world = World::joined(&[&[0], &[10, 11], &[20], &[30]]);
-    // Instance 1 is rung at CPU 11, and all peers have read that.
+    // Instance 1 moves its doorbell to CPU 11, and all peers have read its BELL.
     world.links[1].move_doorbell(PhysCpuId(11), BELL).unwrap();
     world.settle();
     for k in [0, 2, 3] {
@@ -165,7 +174,7 @@ fn a_cpu_goes_to_another_kernel_and_no_vector_follows_it() {
         world.settle();
     }
     assert_eq!(world.seen(1), [(0, 0), (2, 2), (3, 3)]);
-    // It gives CPU 11 up: first its doorbell moves, then the entry changes, then all peers follow.
+    // CPU 11 is taken from instance 1: first its doorbell moves to CPU 10, then its entry changes, then all peers follow.
     world.links[1].move_doorbell(PhysCpuId(10), BELL).unwrap();
     world.settle();
     let generation = world.write(world.record(1), &[10]);
@@ -173,23 +182,27 @@ fn a_cpu_goes_to_another_kernel_and_no_vector_follows_it() {
     for k in [0, 2] {
         assert_eq!(world.follow(k).0, Ok(generation));
     }
-    assert_eq!(world.behind(1, generation), [id(3)], "`behind` names the last one");
+    assert_eq!(
+        world.behind(1, generation),
+        [id(3)],
+        "`behind` reports only the kernel that has not followed"
+    );
     assert_eq!(world.follow(3).0, Ok(generation));
     assert_eq!(world.behind(1, generation), []);
-    // If its BELL names CPU 11 all the same, it is not rung there: the directory says that the CPU is not its own.
+    // Even if its BELL names CPU 11 again, instance 1 must not be rung there: the directory does not list CPU 11 for it.
     world.links[1].move_doorbell(PhysCpuId(11), BELL).unwrap_err();
     let bell = mk_ipi_abi::native::Bell { cpu: PhysCpuId(11), vector: BELL }.to_word().unwrap();
     let at = PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::BELL as u64);
     world.machine.poke(at, bell);
     world.send(0, 1, 9).unwrap();
     world.settle();
-    assert_eq!(world.seen(1), [(0, 9)], "it is rung at the directory's CPU");
+    assert_eq!(world.seen(1), [(0, 9)], "the message arrives, because the directory's CPU is rung");
     let rung_at_11 = world.machine.doorbells_at(PhysCpuId(11));
     world.send(0, 1, 8).unwrap();
     world.settle();
-    assert_eq!(world.machine.doorbells_at(PhysCpuId(11)), rung_at_11, "no stray vector");
+    assert_eq!(world.machine.doorbells_at(PhysCpuId(11)), rung_at_11, "CPU 11 is not rung");
     let asked = |events: &[_]| events.contains(&(id(1), PeerEvent::ReadDirectory));
-    assert!(asked(&world.tick(0)), "the sender is told to read the directory again");
+    assert!(asked(&world.tick(0)), "the sender gets the event ReadDirectory");
 }
 
 #[test]
@@ -199,7 +212,7 @@ fn a_cpu_that_was_good_is_not_rung_any_more_once_the_directory_was_followed() {
     world.settle();
     world.send(0, 1, 1).unwrap();
     world.settle();
-    // Its kernel has not moved the doorbell back.
+    // CPU 11 is removed from the entry of instance 1, although its BELL still names CPU 11.
     world.write(world.record(1), &[10]);
     world.follow(0).0.unwrap();
     let before = world.machine.doorbells_at(PhysCpuId(11));
@@ -219,7 +232,7 @@ fn a_cpu_is_added_to_a_running_instance_and_rung_there() {
     world.send(1, 0, 4).unwrap();
     world.settle();
     assert_eq!((world.seen(0), world.machine.doorbells_at(PhysCpuId(1))), (vec![(1, 4)], rung + 1));
-    assert_eq!(world.events(0), [], "there is no event, so no breach");
+    assert_eq!(world.events(0), [], "kernel 0 gets no event, so it found no breach");
     assert_eq!(world.follow(1).1, []);
 }
 
@@ -246,7 +259,8 @@ fn a_cpu_that_was_added_speaks_to_a_peer_that_has_not_followed() {
     assert_eq!((world.seen(1), world.tick(1)), (vec![(0, 3)], vec![(id(0), PeerEvent::Up(life(1)))]));
 }
 
-/// Whatever overwrites a kernel's LIFE: its peers notice that its heartbeat stands still.
+/// LIFE of a kernel is overwritten with several values. Each time its peers must report the kernel as suspect, because its
+/// heartbeat does not change.
 #[test]
 fn a_peer_whose_sign_of_life_is_gone_is_suspect() {
     for garbage in [0, 0x4141_4141_4141_4141, 1 << 40, 1] {
@@ -284,7 +298,7 @@ fn what_is_otherwise_in_the_next_life_is_attached_anew() {
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);
     let layout = || world.links[0].instance(id(1)).unwrap().layout();
     assert!(world.links[0].instance(id(1)).unwrap().one_doorbell() && layout() == Some(Layout::Native));
-    // Its region gets the other layout.
+    // In the next life the region has the layout of RFC v2.
     world.write(InstanceRecord { state: State::Dead, ..next }, &[10, 11]);
     let flags = EntryFlags::empty();
     let slots = InstanceRecord { incarnation: life(3), layout: Layout::RfcV2, flags, ..next };
@@ -311,14 +325,22 @@ fn the_dead_are_not_rung_and_the_next_life_is() {
     let rung = world.machine.doorbells_at(PhysCpuId(10));
     world.send(0, 1, 1).unwrap();
     world.links[0].ring(id(1)).unwrap();
-    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung, "its CPU can belong to another kernel now");
+    assert_eq!(
+        world.machine.doorbells_at(PhysCpuId(10)),
+        rung,
+        "the CPU of a dead instance is not rung, because it can belong to another kernel now"
+    );
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
-    // That life has begun, and can be rung.
+    // LIFE says that this life has begun, so it can be rung.
     world
         .machine
         .poke(PhysAddr(world.regions[1].start().0 + 8 * mk_ipi_abi::native::receiver::LIFE as u64), 2);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Changed)]);
-    assert_eq!(world.machine.doorbells_at(PhysCpuId(10)), rung + 1, "it rings for what was sent meanwhile");
+    assert_eq!(
+        world.machine.doorbells_at(PhysCpuId(10)),
+        rung + 1,
+        "`follow` rings the new life once, for the messages that were sent before"
+    );
 }
 
 #[test]
@@ -358,7 +380,7 @@ fn up_is_told_once_for_each_life_however_often_it_is_attached() {
     }
 }
 
-// ---- an instance that another CPU adds while we follow ----
+// ---- another CPU adds an instance while `follow` runs ----
 
 #[test]
 fn an_instance_that_is_added_by_an_older_entry_meanwhile_is_followed_again() {
@@ -371,7 +393,8 @@ fn an_instance_that_is_added_by_an_older_entry_meanwhile_is_followed_again() {
         let second = world.kernel(k).cpus()[1];
         world.write(InstanceRecord { doorbell_cpu: second, ..world.record(k) }, &[10 * k as u64, second.0]);
     }
-    // Instance 1 was passed when the change of instance 2 is reported.
+    // `follow` reports the change of instance 2 after it has read the entry of instance 1. At this moment instance 1 is added by
+    // its older entry.
     let followed = world.with_directory(0, |d| {
         link.follow(d, |who, _| {
             if who == id(2) {
@@ -399,7 +422,7 @@ fn no_lane_claims_an_entry_that_was_not_applied() {
             .machine
             .run(|cpu| match cpu.id().0 {
                 0 => drop(world.follow(0)),
-                // An error if `follow` has added the instance first.
+                // This fails if `follow` has added the instance before.
                 1 => drop(add()),
                 _ => (),
             })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suite on the mock: stepped over many seeds, and free-running.
+//! Runs the conformance suite on the mock machine: in stepped mode with several seeds, and in free mode.
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, missing_docs)]
 #![allow(clippy::indexing_slicing, clippy::disallowed_types, clippy::cast_possible_truncation)]
 
@@ -11,11 +11,12 @@ use mk_ipi_mock::{Cpu, Machine, MockPlatform, Mode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// CPU ids with gaps, as on real machines. There is a slot for each id from 0 to the highest.
+/// The physical id of each kernel's CPU. The ids have gaps, as on real machines.
 const CPUS: [PhysCpuId; 3] = [PhysCpuId(4), PhysCpuId(9), PhysCpuId(0)];
+/// The number of slots in each region: one for each physical CPU id from 0 to 9.
 const SLOTS: u32 = 10;
 
-/// State that the kernels of one machine share for the test, beside the protocol's memory.
+/// State that the kernels of one machine share in the test, in addition to the protocol's memory.
 struct Bench {
     posted: [AtomicU64; 3],
     pages: [PhysRange; 3],
@@ -23,7 +24,7 @@ struct Bench {
     native_regions: [PhysRange; 3],
     failed: Mutex<Vec<(usize, &'static str, &'static str)>>,
     reported: AtomicUsize,
-    /// The one case to run, if `MK_IPI_CASE` names one.
+    /// The name in the variable `MK_IPI_CASE`. Only this case is run. With `None` all cases are run.
     only: Option<String>,
 }
 
@@ -104,7 +105,7 @@ impl<const PATIENCE: u64> Env for MockEnv<PATIENCE> {
 }
 
 impl<const PATIENCE: u64> MockEnv<PATIENCE> {
-    /// Boots the kernel of this CPU.
+    /// Boots the kernel of this CPU: makes its endpoint, and sets its handlers.
     fn boot(bench: &Arc<Bench>, cpu: &Cpu) -> &'static Self {
         let (me, platform) = (cpu.kernel(), cpu.platform());
         let endpoint = TestEndpoint::<Self>::new(platform.clone());
@@ -147,7 +148,11 @@ fn suite<const PATIENCE: u64>(mode: Mode) {
     assert!(failed.is_empty(), "{mode:?}: {failed:#?}");
     run.unwrap();
     let cases = if bench.only.is_some() { 1 } else { CASES.len() };
-    assert_eq!(bench.reported.load(Ordering::Relaxed), cases * CPUS.len(), "every case at every kernel");
+    assert_eq!(
+        bench.reported.load(Ordering::Relaxed),
+        cases * CPUS.len(),
+        "every case is reported at every kernel"
+    );
 }
 
 #[test]
@@ -159,6 +164,6 @@ fn stepped() {
 
 #[test]
 fn free() {
-    // The system can let a thread wait for a long time.
+    // In free mode the operating system can stop a thread for a long time, so each wait has more iterations.
     suite::<4_000_000>(Mode::Free);
 }

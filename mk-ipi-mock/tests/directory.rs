@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A spawned kernel finds itself and the others in the directory that the host wrote.
+//! A spawned kernel finds its own entry, and the entries of the others, in the directory that the host wrote.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "small numbers")]
 
@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 const TYPE: MessageType = MessageType(7);
 const SLOTS: u64 = 8;
 const CPUS: u32 = 2;
-/// How many words an entry has.
+/// The number of words of an entry.
 const ENTRY: u64 = 8 + CPUS as u64;
 
-/// Three kernels, and a directory with five entries, which the host (kernel 0) has mapped. Entries 3 and 4 are absent.
+/// Three kernels, and a directory with five entries, which the host (kernel 0) has mapped. Entries 3 and 4 have the state Absent.
 struct Bench {
     machine: Machine,
     range: PhysRange,
@@ -47,6 +47,7 @@ impl Bench {
         bench
     }
 
+    /// Returns the entry of kernel `n`.
     fn record(&self, n: usize) -> InstanceRecord {
         InstanceRecord {
             instance: id(n),
@@ -61,12 +62,12 @@ impl Bench {
         }
     }
 
-    /// Sets word `word` of entry `n`.
+    /// Stores to word `word` of entry `n`.
     fn set(&self, n: u64, word: u64, value: u64) {
         self.machine.poke(PhysAddr(self.range.start().0 + 8 * (8 + n * ENTRY + word)), value);
     }
 
-    /// `kernel` joins by the directory, with a new endpoint. Its region is at `shared`.
+    /// Lets `kernel` join by the directory, with a new endpoint. `shared` is the address that it has for its own region.
     fn join(&self, kernel: &MockPlatform, shared: PhysAddr) -> (Arc<Link>, Result<usize, JoinError>) {
         let link = Arc::new(Link::new(kernel.clone()));
         let mapping = kernel.map(self.range, Access::ReadOnly).unwrap();
@@ -91,7 +92,10 @@ fn a_kernel_finds_itself_by_its_region_and_the_others() {
         assert_eq!(link.identity(), Some((id(k), Incarnation::new(40 + k as u32).unwrap())));
         let other = link.instance(id(2)).unwrap();
         assert_eq!(other.doorbell_cpu(), PhysCpuId(7));
-        assert!(link.instance(id(3)).is_err_and(|e| e == LookupError::Unknown), "absent");
+        assert!(
+            link.instance(id(3)).is_err_and(|e| e == LookupError::Unknown),
+            "an absent instance is not attached"
+        );
         let (interrupt, deferred, got) = (link.clone(), link.clone(), got.clone());
         kernels[k].set_vector(Vector::RFC_V2, move || interrupt.on_interrupt());
         kernels[k].set_deferred(move || {
@@ -111,7 +115,7 @@ fn a_kernel_finds_itself_by_its_region_and_the_others() {
         }
     });
     run.unwrap();
-    assert_eq!(got.load(Ordering::Relaxed), 6, "each talks to each");
+    assert_eq!(got.load(Ordering::Relaxed), 6, "each kernel gets a message from each other kernel");
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn on_an_error_nothing_stays_added() {
         assert_eq!((expected.errno(), link.identity(), kernel.live_mappings()), (errno, None, 0));
         (0..5).for_each(|n| assert!(link.instance(id(n)).is_err()));
     };
-    // Our own region is too small; then an entry is being changed.
+    // First our own region is too small for CPU 3. Then an entry is being changed.
     bench.set(1, 5, 3 * 272);
     failed(JoinError::Instance(id(1), AddError::BeyondRegion(PhysCpuId(3))), Errno::EINVAL);
     bench.set(1, 5, SLOTS * 272);
@@ -207,7 +211,10 @@ fn one_bad_neighbour_is_left_out_and_told_of() {
         let mut cpus = [PhysCpuId(0); 2];
         let record = directory.read(id(2), &mut cpus).unwrap();
         link.attach_instance(&config_of(&record, &cpus), record.region).unwrap();
-        assert!(link.instance(id(2)).is_ok(), "it can be attached later");
+        assert!(
+            link.instance(id(2)).is_ok(),
+            "the instance can be attached later, when its entry is correct"
+        );
     }
 }
 
@@ -220,7 +227,7 @@ fn who_is_already_in_the_table_is_an_error() {
     let mapping = kernel.map(bench.range, Access::ReadOnly).unwrap();
     let again = link.join(bench.regions[1].start(), &Directory::open(mapping.words()).unwrap());
     assert_eq!(again, Err(JoinError::Instance(id(1), AddError::Exists)), "a kernel cannot join twice");
-    assert!((0..3).all(|n| link.instance(id(n)).is_ok()), "the instances from before stay attached");
+    assert!((0..3).all(|n| link.instance(id(n)).is_ok()), "the instances of the first `join` stay attached");
 }
 
 #[test]
@@ -244,7 +251,7 @@ fn garbage_joins_nobody_and_leaves_nothing() {
     }
 }
 
-/// The host rewrites an entry while another kernel reads it. Both are stepped.
+/// The host rewrites an entry while another kernel reads it. A reader must never get parts of two versions.
 #[test]
 fn an_entry_is_read_whole_under_every_seed() {
     let changing = AtomicU64::new(0);
@@ -279,7 +286,11 @@ fn an_entry_is_read_whole_under_every_seed() {
                     n = record.doorbell_cpu.0;
                     if n <= 2 {
                         assert_eq!(record.region, PhysRange::new(PhysAddr(0x4000 << n), 272 << n));
-                        assert_eq!(cpus, [PhysCpuId(n), PhysCpuId(n + 10)], "torn");
+                        assert_eq!(
+                            cpus,
+                            [PhysCpuId(n), PhysCpuId(n + 10)],
+                            "the entry has parts of two versions"
+                        );
                     }
                 }
                 // SAFETY: mapped above, and nothing borrows from it any more.
@@ -289,5 +300,8 @@ fn an_entry_is_read_whole_under_every_seed() {
         });
         run.unwrap();
     }
-    assert!(changing.load(Ordering::Relaxed) > 0, "no reader ever saw an entry while it changed");
+    assert!(
+        changing.load(Ordering::Relaxed) > 0,
+        "no reader read the entry while it was changed, so this run has tested nothing"
+    );
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Endpoints of `mk-ipi-core` on the mock machine: messages between kernels in slots, with and without faults.
+//! Endpoints of `mk-ipi-core` on the mock machine. Kernels send messages through slots, with and without faults.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{Incarnation, InstanceId, MessageType, PhysRange};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex};
 
 const TYPE: MessageType = MessageType(7);
 
-/// What a kernel received: sender and number of each message, in order.
+/// The sender and the number of each message that a kernel got, in order.
 type Log = Arc<Mutex<Vec<(u64, u64)>>>;
 
 fn id(kernel: usize) -> InstanceId {
     InstanceId::try_from(kernel as i64).unwrap()
 }
 
-/// Registers a handler at `link` that logs each message, and checks that it is whole.
+/// Registers a handler at `link` that logs each message, and checks all its bytes.
 fn logged(link: &Link) -> Log {
     let log = Log::default();
     let writer = log.clone();
     let callback = Callback::new(move |message| {
         let [from, number, rest @ ..] = message.read::<[u64; 30]>().unwrap();
-        assert_eq!(rest, [from ^ number; 28], "torn");
+        assert_eq!(rest, [from ^ number; 28], "the message has parts of two messages");
         writer.lock().unwrap().push((from, number));
     });
     let _kept = link.register(TYPE, callback).unwrap();
@@ -44,7 +44,7 @@ fn send(cpu: &Cpu, link: &Link, to: usize, number: u64) {
     }
 }
 
-/// The numbers that came from kernel `from`.
+/// Returns the numbers of the messages that came from kernel `from`.
 fn numbers(log: &Log, from: u64) -> Vec<u64> {
     log.lock().unwrap().iter().filter(|entry| entry.0 == from).map(|entry| entry.1).collect()
 }
@@ -79,8 +79,8 @@ fn exclusive_slots_deliver_everything_once_and_in_order_side_by_side() {
     everyone_to_everyone(Mode::Free, 300);
 }
 
-/// Kernels 1 and 2 send to kernel 0, and kernel 1 stops. Kernel 0 polls, and clears the claims of a stopped kernel. Returns the
-/// numbers that came from kernel 1, and whether it stopped.
+/// Kernels 1 and 2 send to kernel 0. Kernel 1 stops at access number `access`, if it makes so many. Kernel 0 polls, and clears
+/// the claims of kernel 1 after it has stopped. Returns the numbers that came from kernel 1, and whether it stopped.
 fn one_stops(seed: u64, access: u64) -> (Vec<u64>, bool) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).kernel(&[2]).mode(Mode::Stepped { seed });
     let machine = builder.fault(Fault::Stop { kernel: 1, access }).build();
@@ -143,6 +143,7 @@ fn a_kernel_that_was_stopped_sends_again_in_its_next_incarnation() {
     }
 }
 
+/// Boots kernel 1 as its second incarnation, and attaches kernel 0, whose region is `host`.
 fn second_life(cpu: &Cpu, machine: &Machine, host: PhysRange) -> Arc<Link> {
     let link = cpu.platform().boot(id(1), Incarnation::FIRST.next());
     let kernel = machine.kernel(0);
@@ -151,7 +152,8 @@ fn second_life(cpu: &Cpu, machine: &Machine, host: PhysRange) -> Arc<Link> {
     link
 }
 
-/// Kernel 0 sends to kernel 1 while doorbells are lost. Returns the numbers that arrived, and why the run failed if it did.
+/// Kernel 0 sends to kernel 1. Each doorbell is lost with probability 1/3. Kernel 1 polls if `poll` is true. Returns the numbers
+/// that arrived, and why the run failed, if it did.
 fn with_lost_doorbells(seed: u64, poll: bool) -> (Vec<u64>, Option<Cause>) {
     let lost = Fault::Doorbell { from: None, to: None, when: When::OneIn(3), what: DoorbellFault::Lost };
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
@@ -175,10 +177,10 @@ fn a_poll_makes_up_for_lost_doorbells() {
     for seed in 0..50 {
         assert_eq!(with_lost_doorbells(seed, true), (Vec::from_iter(0..12), None), "seed {seed}");
     }
-    // Without a poll, the sender's next tries ring again. But nothing rings again for the last message.
+    // Without a poll, a send that finds the slot busy rings again. But after the last message there is no further send.
     let unpolled = Vec::from_iter((0..50).map(|seed| with_lost_doorbells(seed, false).0.len()));
-    assert!(unpolled.iter().all(|&n| n >= 11), "a busy slot is rung for: {unpolled:?}");
-    assert!(unpolled.contains(&11), "doorbells are lost: {unpolled:?}");
+    assert!(unpolled.iter().all(|&n| n >= 11), "a send to a busy slot rings again: {unpolled:?}");
+    assert!(unpolled.contains(&11), "with some seeds the last doorbell is lost: {unpolled:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each fault does what its documentation says, and nothing more.
+//! Tests of the faults that a test can inject: each fault does exactly what its documentation says.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::{PhysAddr, PhysCpuId, PhysRange, Vector};
@@ -15,8 +15,8 @@ fn doorbell(when: When, what: DoorbellFault) -> Fault {
     Fault::Doorbell { from: None, to: None, when, what }
 }
 
-/// Kernel 0 rings kernel 1 `rings` times, and waits after each ring for the interrupt. Returns how many interrupts were taken,
-/// and the numbers of doorbells.
+/// Kernel 0 rings kernel 1 `rings` times, and waits after each ring for the interrupt. Returns how many interrupts kernel 1 took,
+/// and the machine's counters of doorbells.
 fn interrupts(seed: u64, rings: u64, fault: Fault) -> (u64, Doorbells) {
     let builder = Machine::builder().kernel(&[0]).kernel(&[1]).mode(Mode::Stepped { seed });
     let machine = builder.fault(fault).build();
@@ -118,7 +118,7 @@ fn memory_is_scribbled_on_at_random_within_the_range_only() {
     assert_eq!(changed(256), 0);
 }
 
-/// Stores 1, 2, 3... to one word after another. When it is dropped, it stores once more.
+/// Stores 1, 2, 3... to words 1, 2, 3... When it is dropped, it stores 99 to word 0.
 struct Writer<'a>(&'a [MockWord]);
 
 impl Writer<'_> {
@@ -145,7 +145,7 @@ fn a_kernel_stops_between_any_two_stores_and_nothing_later_has_an_effect() {
                 let mapping = cpu.platform().map(page, Access::ReadWrite).unwrap();
                 Writer(mapping.words()).write();
             }
-            // The second CPU must stop too. If it did not, it would relax for ever.
+            // The second CPU must stop too. If it did not, this loop would never end.
             _ if access <= 21 => loop {
                 cpu.relax();
             },
@@ -156,7 +156,11 @@ fn a_kernel_stops_between_any_two_stores_and_nothing_later_has_an_effect() {
         let stored = (1..=20).take_while(|&i| word(i) == i).count() as u64;
         assert_eq!(stored, (access - 1).min(20));
         assert!((stored + 1..=20).all(|i| word(i) == 0));
-        assert_eq!(word(0), if access > 21 { 99 } else { 0 }, "the store of drop");
+        assert_eq!(
+            word(0),
+            if access > 21 { 99 } else { 0 },
+            "`drop` stores only if the kernel was not stopped before"
+        );
     }
 }
 
@@ -210,7 +214,7 @@ fn second_kernel(cpu: &Cpu, lives: &AtomicU64, taken: &Arc<AtomicU64>) {
     if cpu.incarnation() == 0 {
         return cpu.idle();
     }
-    assert!(!cpu.interrupts_enabled(), "interrupts are off, because there are no handlers yet");
+    assert!(!cpu.interrupts_enabled(), "a CPU of a kernel that was started again begins with interrupts off");
     let counter = taken.clone();
     cpu.platform().set_vector(V, move || {
         counter.fetch_add(1, Relaxed);

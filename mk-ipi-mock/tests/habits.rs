@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's interrupts, memory and scheduler behave like those of a real machine.
+//! Tests of the mock machine itself: its interrupts, its memory checks and its scheduler.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 const V: Vector = Vector::RFC_V2;
 const A: PhysCpuId = PhysCpuId(0);
 
+/// Sets a handler of `vector` that counts the interrupts. Returns the count.
 fn count(platform: &MockPlatform, vector: Vector) -> Arc<AtomicU64> {
     let taken = Arc::new(AtomicU64::new(0));
     let counter = taken.clone();
@@ -20,10 +21,12 @@ fn count(platform: &MockPlatform, vector: Vector) -> Arc<AtomicU64> {
     taken
 }
 
+/// A machine of one kernel with one CPU.
 fn one() -> Machine {
     Machine::builder().kernel(&[0]).build()
 }
 
+/// A builder of a machine of two kernels, on CPUs 0 and 4.
 fn two(seed: u64) -> Builder {
     Machine::builder().kernel(&[0]).kernel(&[4]).mode(Mode::Stepped { seed })
 }
@@ -41,7 +44,7 @@ fn a_vector_that_is_pending_is_not_counted_twice() {
         for _ in 0..3 {
             ring(cpu, 0);
         }
-        assert_eq!(taken.load(Relaxed), 0, "not taken while interrupts are off");
+        assert_eq!(taken.load(Relaxed), 0, "no interrupt is taken while interrupts are off");
         assert!(on && !cpu.interrupts_enabled());
         cpu.enable_interrupts();
         assert_eq!(taken.load(Relaxed), 1);
@@ -123,7 +126,7 @@ fn an_interrupt_nests_into_code_between_two_accesses() {
         run.unwrap();
         (1..20).contains(&seen.load(Relaxed))
     });
-    assert!(nested.count() > 5, "no seed let the interrupt in between two stores");
+    assert!(nested.count() > 5, "with too few seeds the interrupt was taken between two stores");
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn going_idle_with_interrupts_on_can_lose_the_wake_up() {
         });
         run.is_err_and(|failure| failure.cause == Cause::Deadlock(vec![PhysCpuId(4)]))
     });
-    assert!(lost.count() > 0, "the bug that disable_interrupts before idle avoids was never seen");
+    assert!(lost.count() > 0, "no seed lost the wake-up, although interrupts were on before `idle`");
 }
 
 #[test]
@@ -203,7 +206,7 @@ fn deferred_work_waits_for_the_outermost_handler() {
     platform.set_vector(V, move || {
         inner.schedule();
         inner.restore(true);
-        assert_eq!(seen.load(Relaxed), 0, "still inside the handler");
+        assert_eq!(seen.load(Relaxed), 0, "deferred work does not run inside the handler");
     });
     machine.run(|cpu| ring(cpu, 0)).unwrap();
     assert_eq!(deferred.load(Relaxed), 1);
@@ -282,7 +285,7 @@ fn one_seed_gives_one_run_and_others_differ() {
     let reports: Vec<_> = (0..20).map(run).collect();
     assert_eq!(reports, (0..20).map(run).collect::<Vec<_>>());
     let distinct: std::collections::HashSet<_> = reports.iter().map(|report| report.trace).collect();
-    // Short runs can be equal for different seeds, if these seeds seldom switch.
+    // Two seeds can give the same run if the run is short and both seeds rarely switch to another CPU.
     assert!(distinct.len() > 10);
 }
 
@@ -352,7 +355,7 @@ fn free_mode_delivers_too() {
     assert_eq!(failure.cause, Cause::Deadlock(vec![A, PhysCpuId(4)]));
 }
 
-/// Runs `code` on one CPU, and returns the message with which it panicked.
+/// Runs `code` on a machine of one CPU, and returns the message with which it panicked.
 fn complaint(code: impl Fn(&Cpu, PhysRange) + Sync) -> String {
     let machine = Machine::builder().kernel(&[0]).pool(InstanceId::HOST, 2).build();
     let page = machine.reserve(4096);
@@ -369,20 +372,21 @@ fn misuse_of_memory_is_found() {
         let (kept, given) =
             (p.map(page, Access::ReadWrite).unwrap(), p.map(page, Access::ReadWrite).unwrap());
         let word = &kept.words()[0];
-        // SAFETY: this breaks the contract on purpose: the machine must notice. The second mapping is unmapped too.
+        // SAFETY: `given` came from `map`, and no reference to its words is used after this. `kept` maps the same words.
         unsafe { p.unmap(given) };
         word.load(Relaxed);
         assert_eq!(p.live_mappings(), 1);
-        // SAFETY: the mapping came from `map`, and is used by nothing else.
+        // SAFETY: the mapping came from `map`, and nothing refers to its words.
         unsafe { p.unmap(p.map(page, Access::ReadOnly).unwrap()) };
         let gone = p.map(page, Access::ReadWrite).unwrap();
         let alias: *const mk_ipi_mock::MockWord = &gone.words()[1];
-        // SAFETY: both mappings came from `map`.
+        // SAFETY: both mappings came from `map`. No reference to their words is used after this.
         unsafe {
             p.unmap(gone);
             p.unmap(kept);
         }
-        // SAFETY: the machine, which owns the memory, is alive.
+        // SAFETY: the machine still exists, and it owns the memory. The access is a fault of the kernel, which the machine must
+        // find.
         unsafe { &*alias }.store(1, Relaxed);
     });
     assert!(after_unmap.contains("Store at 0x102008, which it has not mapped"), "{after_unmap}");
@@ -399,7 +403,8 @@ fn misuse_of_memory_is_found() {
         let at = p.alloc(InstanceId::HOST, 8).unwrap();
         let range = PhysRange::new(at, 4096).unwrap();
         let _leaked = p.map(range, Access::ReadWrite).unwrap();
-        // SAFETY: this breaks the contract on purpose: the machine must notice.
+        // SAFETY: this breaks the contract of `free` on purpose, because the range is still mapped. The machine must find this,
+        // and then the memory is not used any more.
         unsafe { p.free(InstanceId::HOST, range) };
     });
     assert!(still_mapped.contains("still has mapped"), "{still_mapped}");
@@ -449,5 +454,9 @@ fn a_platform_is_for_the_cpus_of_its_kernel() {
     assert!(matches!(elsewhere.cause, Cause::Panicked { cpu: A, .. }), "{elsewhere:?}");
     let stranger = std::thread::scope(|s| s.spawn(|| other.physical_id()).join());
     assert!(stranger.is_err());
-    assert_eq!(other.physical_id(), PhysCpuId(4), "the builder's thread is the first CPU");
+    assert_eq!(
+        other.physical_id(),
+        PhysCpuId(4),
+        "the thread that built the machine counts as the first CPU"
+    );
 }

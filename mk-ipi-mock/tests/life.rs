@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The life of an instance's region, and what senders, callbacks and CPUs see when it begins and ends.
+//! Regions that are created, attached and destroyed, and the calls that use an instance meanwhile: senders, callbacks and
+//! interrupts.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -23,7 +24,8 @@ use std::sync::{Arc, Mutex};
 const TYPE: MessageType = MessageType(7);
 const ONE: InstanceId = InstanceId::new(1);
 
-/// A machine of one kernel, with an endpoint on a platform that keeps a log. The thread of the test acts as its CPU.
+/// Returns a machine of one kernel, and an endpoint on a platform that logs its calls. The thread of the test acts as the
+/// kernel's CPU.
 fn odd_machine() -> (Machine, Endpoint<Odd, Callback>) {
     let machine = Machine::builder().kernel(&[0]).pool(ONE, 2).build();
     machine.kernel(0).set_vector(mk_ipi_abi::Vector::RFC_V2, || ());
@@ -32,7 +34,7 @@ fn odd_machine() -> (Machine, Endpoint<Odd, Callback>) {
     (machine, endpoint)
 }
 
-/// The configuration of instance 1 with CPU 0 and this many slots.
+/// Returns a configuration of instance 1 with CPU 0 and this many slots.
 fn config(slots: u32) -> InstanceConfig<'static> {
     InstanceConfig {
         id: ONE,
@@ -45,6 +47,7 @@ fn config(slots: u32) -> InstanceConfig<'static> {
     }
 }
 
+/// Reads word number `word` of a region.
 fn word(machine: &Machine, region: PhysRange, word: u64) -> u64 {
     machine.peek(PhysAddr(region.start().0 + 8 * word))
 }
@@ -58,12 +61,16 @@ fn a_region_is_made_zeroed_and_given_back() {
     assert_eq!(endpoint.instance(ONE).unwrap().region(), Some(region));
     assert_eq!(machine.pool_used(ONE), 8192);
     let made = ["alloc", "map", "unmap", "map", "added"];
-    assert_eq!(endpoint.platform().log(), made, "the first mapping zeroes it, the second one is kept");
+    assert_eq!(
+        endpoint.platform().log(),
+        made,
+        "the first mapping is used to fill the region with zeros; the second one is kept"
+    );
     endpoint.destroy_instance(ONE).unwrap();
     assert_eq!(
         endpoint.platform().log(),
         ["removed", "unmap", "free"],
-        "the observer is told before it is unmapped"
+        "the core calls `region_removed` before it unmaps the region"
     );
     assert_eq!((machine.pool_used(ONE), machine.kernel(0).live_mappings()), (0, 0));
     let events = [RegionEvent::Added(ONE, region), RegionEvent::Removed(ONE, region)];
@@ -104,7 +111,7 @@ fn a_region_that_cannot_be_made_leaves_nothing_behind() {
     assert_eq!(
         failed(&config(31)),
         (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM),
-        "3 pages from a pool of 2"
+        "the region needs 3 pages, and the pool has 2"
     );
     machine.exhaust_pool(ONE, true);
     assert_eq!(failed(&config(1)), (AddError::Pool(PoolError::Exhausted), Errno::ENOMEM));
@@ -145,7 +152,11 @@ fn an_attached_region_is_told_of_and_not_freed() {
     let page = machine.reserve(4096);
     endpoint.attach_instance(&config(3), Some(page)).unwrap();
     let region = PhysRange::new(page.start(), 3 * 272);
-    assert_eq!(endpoint.instance(ONE).unwrap().region(), region, "the region is as long as its slots");
+    assert_eq!(
+        endpoint.instance(ONE).unwrap().region(),
+        region,
+        "the length of the region is the length of its slots"
+    );
     assert_eq!(endpoint.platform().log(), ["map", "added"]);
     endpoint.destroy_instance(ONE).unwrap();
     assert_eq!(endpoint.platform().log(), ["removed", "unmap"]);
@@ -251,7 +262,7 @@ fn a_doorbell_that_does_not_ring_leaves_the_message_and_says_so() {
     let error = SendError::NotRung(DoorbellError::Stuck);
     let told = endpoint.send(ONE, TYPE, &[0x55]).unwrap_err();
     assert_eq!((told, told.errno()), (error, Errno::EAGAIN));
-    assert_eq!([1, 2].map(|i| word(&machine, region, i)), [1, 0x55], "the message is there");
+    assert_eq!([1, 2].map(|i| word(&machine, region, i)), [1, 0x55], "the message is in the slot");
     assert_eq!((endpoint.stats().not_rung, endpoint.stats().sent), (1, 0));
     assert_eq!(endpoint.send(ONE, TYPE, &[1]), Err(SendError::Busy));
     assert_eq!(endpoint.poll(), Ok(true), "a poll finds the message");
@@ -291,7 +302,7 @@ fn a_callback_on_the_cpu_that_a_task_has_left_is_not_its_own() {
     let other = endpoint.register(OTHER, Callback::new(|_: &Message<'_>| ())).unwrap();
     let seen = Arc::new(Mutex::new(None));
     let writer = seen.clone();
-    // A task asks for its CPU's index on CPU 1, where this callback runs, and is then moved to CPU 0.
+    // The platform behaves as if a task had read the index of CPU 1, where a callback runs, and had then been moved to CPU 0.
     let note =
         Callback::new(move |_: &Message<'_>| *writer.lock().unwrap() = Some(endpoint.unregister(other)));
     let _kept = endpoint.register(TYPE, note).unwrap();
@@ -328,7 +339,7 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (handled, again) = (Arc::new(AtomicU64::new(0)), Arc::downgrade(&link));
     let counter = handled.clone();
-    // A peer that sends without end: each callback sends the next message and takes its interrupt.
+    // This imitates a peer that never stops sending: each call of the handler sends the next message and takes its interrupt.
     let storm = Callback::new(move |_: &Message<'_>| {
         counter.fetch_add(1, Relaxed);
         let link = again.upgrade().unwrap();
@@ -340,7 +351,11 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     link.on_interrupt();
     link.on_interrupt();
     let stats = link.stats();
-    assert_eq!((stats.received, stats.empty, handled.load(Relaxed)), (1, 1, 0), "no handler in an interrupt");
+    assert_eq!(
+        (stats.received, stats.empty, handled.load(Relaxed)),
+        (1, 1, 0),
+        "`on_interrupt` calls no handler"
+    );
     for run in 1..=3 {
         let deferred = link.run_deferred();
         assert_eq!((deferred.messages, deferred.more), (16, true));
@@ -348,7 +363,8 @@ fn an_interrupt_takes_one_message_and_a_run_as_many_as_the_queue_holds() {
     }
 }
 
-/// CPU 0 of kernel 0 sends to instance 1 while CPU 1 destroys it. Returns true if the instance was in use at a try to destroy it.
+/// CPU 0 of kernel 0 sends to instance 1 while CPU 1 destroys it. Returns true if a call of `destroy_instance` failed because the
+/// instance was in use.
 fn destroyed_under_a_sender(seed: u64) -> bool {
     let builder = Machine::builder().kernel(&[0, 1]).kernel(&[2]).pool(ONE, 1);
     let machine = builder.mode(Mode::Stepped { seed }).build();
@@ -368,7 +384,10 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
         (0, _) => {
             (0..cpu.random() % 60).for_each(|_| cpu.relax());
             while link.destroy_instance(ONE).is_err() {
-                assert!(link.instance(ONE).is_err_and(|e| e == gone), "it cannot be looked up any more");
+                assert!(
+                    link.instance(ONE).is_err_and(|e| e == gone),
+                    "the instance cannot be looked up any more"
+                );
                 met.fetch_add(1, Relaxed);
                 cpu.relax();
             }
@@ -376,7 +395,7 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
         }
         _ => (),
     });
-    // An access to unmapped memory, or a free of mapped memory, would make the run fail.
+    // The run fails if a kernel accesses unmapped memory or frees mapped memory.
     run.unwrap();
     met.load(Relaxed) != 0
 }
@@ -384,20 +403,20 @@ fn destroyed_under_a_sender(seed: u64) -> bool {
 #[test]
 fn a_region_outlives_its_last_sender_under_every_seed() {
     let met = (0..200).filter(|&seed| destroyed_under_a_sender(seed)).count();
-    assert!(met > 20, "only under {met} seeds was the instance in use when it was to be destroyed");
+    assert!(met > 20, "the instance was in use at `destroy_instance` with only {met} seeds");
 }
 
 /// CPU 0 runs callbacks while CPU 1 unregisters. Returns true if a callback was running when CPU 1 called `unregister`.
 fn unregistered_under_a_callback(seed: u64) -> bool {
     let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
     let [link] = machine.link::<1>(SlotPolicy::Exclusive);
-    // Bit 0: the callback is running. Bit 1: the state that it uses is gone.
+    // Bit 0: the callback is running. Bit 1: the state that the callback uses is gone, because `unregister` has returned.
     let state = Arc::new(AtomicU64::new(0));
     let (inner, platform) = (state.clone(), machine.kernel(0));
     let callback = Callback::new(move |_: &Message<'_>| {
         assert_eq!(inner.fetch_xor(1, Relaxed), 0);
         (0..20).for_each(|_| platform.relax());
-        assert_eq!(inner.fetch_xor(1, Relaxed), 1, "its state went away while the callback used it");
+        assert_eq!(inner.fetch_xor(1, Relaxed), 1, "`unregister` returned while the callback was running");
     });
     let handle = link.register(TYPE, callback).unwrap();
     let waited = AtomicU64::new(0);
@@ -423,7 +442,7 @@ fn unregistered_under_a_callback(seed: u64) -> bool {
 #[test]
 fn unregister_waits_for_a_callback_on_another_cpu_under_every_seed() {
     let waited = (0..200).filter(|&seed| unregistered_under_a_callback(seed)).count();
-    assert!(waited > 20, "only under {waited} seeds was a callback running at `unregister`");
+    assert!(waited > 20, "a callback was running at `unregister` with only {waited} seeds");
 }
 
 #[test]
@@ -440,12 +459,13 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
     let end: Endpoint<Odd, Callback> = Endpoint::new(Odd::new(machine.kernel(0)));
     end.identify(InstanceId::HOST, Incarnation::FIRST);
     let link = LinkConfig::Native(Geometry::new(2, 32, 256));
-    // The list of CPUs with which it was attached has only CPU 2.
+    // The configuration of the instance lists only CPU 2.
     let peer = InstanceConfig { cpus: &[PhysCpuId(2)], doorbell_cpu: PhysCpuId(2), link, ..config(1) };
     let region = end.create_instance(&peer).unwrap();
     let set = |word: u64, value: u64| machine.poke(PhysAddr(region.start().0 + 8 * word), value);
     let at = |cpu: u64, vector: u8| (cpu, vector);
-    // Sends while the peer's BELL names `cpu` and the spare vector. Returns what was rung, and how often the directory was asked.
+    // Sets the peer's LIFE and ARMED to 1, and its BELL to `cpu` and the spare vector. Then sends. Returns the CPUs and vectors
+    // that were rung, and how often the endpoint called `peer_has_cpu`.
     let rings = |cpu: u64, sends: usize| {
         set(9, 1);
         set(16, 1);
@@ -458,28 +478,40 @@ fn a_peers_doorbell_is_where_it_wants_if_the_directory_gives_it_that_cpu() {
         (rung, end.platform().times_asked() - asked)
     };
     let (there, listed) = (spare.get(), mk_ipi_abi::Vector::RFC_V2.get());
-    assert_eq!(rings(2, 1), (vec![at(2, there)], 1), "the list decides if the directory cannot be asked");
+    assert_eq!(
+        rings(2, 1),
+        (vec![at(2, there)], 1),
+        "without a directory, the configuration's list of CPUs decides"
+    );
     assert_eq!(rings(5, 1), (vec![at(2, listed)], 1));
     end.platform().directory_gives(Some(vec![(ONE, PhysCpuId(5)), (InstanceId::new(2), PhysCpuId(7))]));
     assert_eq!(
         rings(5, 3),
         (vec![at(5, there)], 1),
-        "the directory lists CPU 5 now, and is asked once for each BELL"
+        "the directory lists CPU 5 now, and is asked once after BELL has changed"
     );
-    assert_eq!(rings(5, 2), (vec![at(5, there)], 0), "a good BELL stays good");
+    assert_eq!(
+        rings(5, 2),
+        (vec![at(5, there)], 0),
+        "the directory is not asked again while BELL stays the same"
+    );
     assert_eq!(
         rings(7, 2),
         (vec![at(2, listed)], 2),
-        "another kernel's CPU is not rung; the directory is asked each time, because that can change"
+        "another kernel's CPU is not rung; the directory is asked at each send, because it can change"
     );
-    assert_eq!(rings(2, 1), (vec![at(2, listed)], 1), "a CPU that the directory does not list any more");
+    assert_eq!(
+        rings(2, 1),
+        (vec![at(2, listed)], 1),
+        "a CPU that the directory does not list any more is not rung at BELL's vector"
+    );
     end.platform().directory_gives(Some(vec![]));
     assert_eq!(
         rings(5, 1),
         (vec![at(5, there)], 0),
-        "the directory is not asked again about a BELL that was good"
+        "the directory is not asked again about the last BELL that it allowed"
     );
-    assert_eq!(rings((1 << 48) - 1, 1).0, [at(2, listed)], "a CPU that belongs to no kernel");
+    assert_eq!(rings((1 << 48) - 1, 1).0, [at(2, listed)], "a CPU that belongs to no kernel is not rung");
     assert_eq!(rings(5, 1), (vec![at(5, there)], 0));
 }
 
@@ -540,7 +572,7 @@ fn a_send_runs_with_interrupts_off_and_puts_them_back() {
         let run = machine.run(|cpu: &Cpu| match cpu.kernel() {
             0 => {
                 for n in 0..20 {
-                    // A CPU whose interrupts are off keeps them off.
+                    // In every fourth round interrupts are off before the send. Then they must be off after it too.
                     let off = n % 4 == 0 && cpu.disable_interrupts();
                     let _busy = link.send(ONE, TYPE, &[1; 64]);
                     assert_ne!(cpu.interrupts_enabled(), off);
@@ -553,7 +585,7 @@ fn a_send_runs_with_interrupts_off_and_puts_them_back() {
         run.unwrap();
         assert!(
             seen.load(Relaxed) <= 256,
-            "seed {seed}: an interrupt came while its own CPU had a slot claimed"
+            "seed {seed}: an interrupt was taken while its own CPU had a slot claimed"
         );
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! No message is left unread: with doorbells that are lost, callbacks that are interrupted, full queues, unknown CPUs.
+//! No message stays unread, even if a doorbell is lost, the queue is full, or a message comes before its receiver is identified.
+//! These tests are about slots.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -18,7 +19,7 @@ const TYPE: MessageType = MessageType(7);
 const HOST: InstanceId = InstanceId::HOST;
 const PEER: InstanceId = InstanceId::new(1);
 
-/// A handler that counts, and its count.
+/// Returns a handler that counts its calls, and the count.
 fn counter() -> (Callback, Arc<AtomicU64>) {
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
@@ -41,14 +42,14 @@ fn senders_that_find_a_slot_busy_make_up_for_a_lost_doorbell() {
     let run = machine.run(|cpu| {
         if cpu.kernel() == 0 {
             host.send(PEER, TYPE, &[1]).unwrap();
-            // No kernel polls, so the sender's own tries must ring again.
+            // No kernel polls, so a send that finds the slot busy must ring again.
             while host.send(PEER, TYPE, &[2]) == Err(SendError::Busy) {
                 cpu.relax();
             }
         }
     });
     run.unwrap();
-    assert_eq!(seen.load(Relaxed), 2, "both arrive");
+    assert_eq!(seen.load(Relaxed), 2, "both messages arrive");
 }
 
 #[test]
@@ -91,14 +92,14 @@ fn a_poll_says_whether_it_took_a_message() {
     let [link, _] = machine.link(SlotPolicy::Exclusive);
     let (count, seen) = counter();
     let _kept = link.register(TYPE, count).unwrap();
-    // 16 messages are in the queue, and the 17th is in the slot.
+    // After this loop 16 messages are in the queue, and the 17th is in the slot.
     for _ in 0..17 {
         link.send(HOST, TYPE, &[1]).unwrap();
         let _ = link.poll();
     }
     let left = link.stats().left;
-    assert_eq!([link.poll(), link.poll()], [Ok(false); 2], "the queue is full");
-    assert_eq!((left, link.stats().left), (1, 1), "a message that is left is counted once");
+    assert_eq!([link.poll(), link.poll()], [Ok(false); 2], "a poll takes no message while the queue is full");
+    assert_eq!((left, link.stats().left), (1, 1), "a message that is left in its slot is counted once");
     while link.run_deferred().more {}
     assert_eq!((seen.load(Relaxed), link.poll()), (17, Ok(false)));
 }
@@ -160,7 +161,8 @@ fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
     let note = move |m: &Message| {
         noted.lock().unwrap().push(m.payload()[0]);
         if m.payload()[0] == 51 {
-            // One place is free again, and the next message comes before the deferred work can look.
+            // Now the queue has a free place. The interrupt of the next message takes the message from the slot, before the
+            // deferred work reads the slot.
             from.upgrade().unwrap().send(PEER, TYPE, &[90]).unwrap();
             to.upgrade().unwrap().on_interrupt();
         }
@@ -181,7 +183,7 @@ fn a_message_that_found_the_queue_full_is_taken_when_there_is_room() {
     send(40);
     while peer.run_deferred().more {}
     assert!(seen.lock().unwrap()[17..].iter().copied().eq((20..36).chain([37, 40])));
-    // A message that an interrupt takes is not taken again.
+    // The interrupt for message 90 has taken it. The deferred work must not take it again.
     seen.lock().unwrap().clear();
     (50..67).for_each(send);
     while peer.run_deferred().more {}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link between kernels of a machine (SPEC chapter N).
+//! The native link between kernels of the mock machine: no message is lost, and each lane keeps the order (SPEC chapter N).
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -21,7 +21,8 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(u8::try_from(kernel).unwrap())
 }
 
-/// The payload of message number `n` of stream `stream` of a kernel: 16 to `longest` bytes.
+/// Returns the payload of message number `n` of a stream: 16 to `longest` bytes. Each CPU of a kernel sends one stream to each
+/// other kernel.
 fn bytes(stream: u64, n: u64, longest: usize) -> Vec<u8> {
     let mut bytes = vec![stream as u8; 16 + (n as usize * 61) % (longest - 15)];
     bytes[..8].copy_from_slice(&n.to_le_bytes());
@@ -29,31 +30,33 @@ fn bytes(stream: u64, n: u64, longest: usize) -> Vec<u8> {
     bytes
 }
 
-/// The numbers that came, by sender and stream, in order.
+/// The numbers of the messages that a kernel got, in order: a list for each sender and stream.
 type Seen = Arc<Mutex<Vec<Vec<Vec<u64>>>>>;
 
-/// Registers a handler at `link` that notes each message, and checks that it is whole and that message numbers grow.
+/// Registers a handler at `link` that notes each message. It checks the message's bytes, and that the message numbers of a lane
+/// grow.
 fn listen(link: &Link, streams: usize, longest: usize) -> Seen {
     let seen = Seen::new(Mutex::new(vec![vec![vec![]; streams]; 3]));
     let (writer, last) = (seen.clone(), Mutex::new([0; 3]));
     let note = Callback::new(move |m: &Message<'_>| {
         let [n, stream] = [0, 8].map(|at| u64::from_le_bytes(m.payload()[at..at + 8].try_into().unwrap()));
-        assert_eq!(m.payload(), bytes(stream, n, longest), "a message is not whole");
+        assert_eq!(m.payload(), bytes(stream, n, longest), "a message has wrong bytes");
         let from = m.sender().unwrap().index();
         let number = m.number().unwrap();
         let before = std::mem::replace(&mut last.lock().unwrap()[from], number);
-        assert!(number > before, "{number} after {before}");
+        assert!(number > before, "message number {number} came after {before}");
         writer.lock().unwrap()[from][stream as usize].push(n);
     });
     let _ = link.register(TYPE, note).unwrap();
     seen
 }
 
+/// Returns how many messages came.
 fn count(seen: &Seen) -> usize {
     seen.lock().unwrap().iter().flatten().map(Vec::len).sum()
 }
 
-/// Checks that every message of each stream came once and in order, from each other kernel.
+/// Checks that each kernel got every message of each stream of the other kernels, once and in order.
 fn check(seen: &[Seen], streams: usize, messages: u64, what: &str) {
     for (me, seen) in seen.iter().enumerate() {
         for (from, of) in seen.lock().unwrap().iter().enumerate().filter(|(from, _)| *from != me) {
@@ -122,7 +125,8 @@ fn the_longest_messages_arrive_once_and_in_order() {
     all_to_all(Mode::Free, 1, geometry(128, 4096), 1_000);
 }
 
-/// As [`all_to_all`] with one CPU in each kernel, which polls its lanes and sends several messages at a time.
+/// The same as [`all_to_all`] with one CPU in each kernel. The CPU sends several messages in one call, and polls its lanes part
+/// of the time.
 fn pollers(mode: Mode, messages: u64) {
     let machine = [0, 4, 9].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).mode(mode).build();
     let links: [_; 3] = machine.link_native(geometry(32, 256));
@@ -135,7 +139,7 @@ fn pollers(mode: Mode, messages: u64) {
         let sent = match cpu.random() % 3 {
             0 => link.send_many(id(to), TYPE, &all),
             1 => link.post_many(id(to), TYPE, &all),
-            // There is no flush here: a receiver that polls needs no doorbell, and else the deferred work flushes.
+            // A flush is not needed here: a receiver that polls needs no doorbell, and otherwise the deferred work flushes.
             _ => link.post(id(to), TYPE, all[0]).map(|_| 1),
         };
         match sent {
@@ -148,7 +152,7 @@ fn pollers(mode: Mode, messages: u64) {
         let mut next = [0; 3];
         next[me] = messages;
         while next != [messages; 3] || count(&seen[me]) < 2 * messages as usize {
-            // Half of the time there is a poller. The rest of the time the deferred work takes the messages.
+            // In half of the rounds a poller reads the lanes. In the other rounds the deferred work reads them.
             let mut poller = if cpu.random() % 2 == 0 { links[me].poller() } else { None };
             for _ in 0..cpu.random() % 40 {
                 let to = cpu.random() as usize % 3;
@@ -163,7 +167,7 @@ fn pollers(mode: Mode, messages: u64) {
             drop(poller);
             cpu.relax();
         }
-        // Flushes what was posted last.
+        // Flushes the messages that were posted last.
         (0..3).filter(|to| *to != me).for_each(|to| links[me].flush(id(to)).unwrap());
     });
     run.unwrap();
@@ -180,16 +184,16 @@ fn pollers_and_batches_lose_nothing_on_threads() {
     pollers(Mode::Free, 10_000);
 }
 
-/// CPU 0 keeps a poller, and so keeps the handler that the poller called last, while CPU 1 unregisters. Returns true if CPU 1 had
-/// to wait.
+/// CPU 0 polls while CPU 1 unregisters the handler. `unregister` must wait until the poller does not use the handler any more.
+/// Returns true if CPU 1 had to wait.
 fn unregistered_under_a_poller(seed: u64) -> bool {
     let machine = Machine::builder().kernel(&[0, 1]).mode(Mode::Stepped { seed }).build();
     let [link] = machine.link_native::<1>(Geometry::new(1, 8, 256).unwrap());
-    // 1: the handler's state exists. 2: it is gone.
+    // 1: the state that the handler uses exists. 2: it is gone, because `unregister` has returned.
     let state = Arc::new(AtomicU64::new(1));
     let inner = state.clone();
     let callback = Callback::new(move |_: &Message<'_>| {
-        assert_eq!(inner.load(Relaxed), 1, "its state went away while it ran")
+        assert_eq!(inner.load(Relaxed), 1, "the handler runs, but `unregister` has returned")
     });
     let handle = link.register(TYPE, callback).unwrap();
     let (polls, waited) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -202,12 +206,12 @@ fn unregistered_under_a_poller(seed: u64) -> bool {
                 polls.fetch_add(1, Relaxed);
                 cpu.relax();
             }
-            // No more messages come, but the next poll lets go of the handler all the same.
+            // No more messages come. The next poll gives up the handler that the poller called last.
             poller.poll();
             assert_eq!(
                 link.unregister(handle),
                 Err(UnregisterError::InCallback),
-                "the CPU that polls must not unregister"
+                "`unregister` is refused on the CPU that has a poller"
             );
             drop(poller);
             assert_eq!(link.unregister(handle), Err(UnregisterError::Stale));
@@ -226,7 +230,7 @@ fn unregistered_under_a_poller(seed: u64) -> bool {
 #[test]
 fn unregister_waits_for_a_poller_and_not_for_ever_under_every_seed() {
     let waited = (0..200).filter(|&seed| unregistered_under_a_poller(seed)).count();
-    assert!(waited > 20, "it waited under {waited} seeds only");
+    assert!(waited > 20, "`unregister` had to wait with only {waited} seeds");
 }
 
 #[test]

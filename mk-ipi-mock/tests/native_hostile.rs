@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The native link with peers that break the protocol, begin new lives at bad moments, or wait (SPEC N-9 to N-14).
+//! The native link with peers that break the protocol, that begin a new life at an unusual moment, or that wait for space (SPEC
+//! N-9 to N-14).
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -23,10 +24,10 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// The messages that came: the sender and number of each.
+/// The sender and the byte of each message that a kernel got.
 type Seen = Arc<Mutex<Vec<(usize, u8)>>>;
 
-/// A machine whose kernels boot one by one. A message is one byte. `seen` has the messages that each kernel got.
+/// A machine whose kernels are booted one after another. Each message has one byte. `seen` has the messages that each kernel got.
 struct World {
     machine: Arc<Machine>,
     geometry: Geometry,
@@ -53,7 +54,7 @@ impl World {
         world
     }
 
-    /// Boots kernel `k`. It may have run before.
+    /// Boots kernel `k` in this incarnation. It can have booted before.
     fn boot(&mut self, k: usize, life: Incarnation) {
         let link = self.machine.kernel(k).boot(id(k), life);
         let seen = self.seen[k].clone();
@@ -73,7 +74,7 @@ impl World {
         self.links[k].as_ref().unwrap()
     }
 
-    /// Lets every CPU take its interrupts and run its deferred work until there is none.
+    /// Runs the machine until no interrupt and no deferred work is pending.
     fn settle(&self) {
         self.machine.run(|_| ()).unwrap();
     }
@@ -82,7 +83,8 @@ impl World {
         self.link(from).send(id(to), TYPE, &[n])
     }
 
-    /// Fills a lane. Returns the messages as the receiver will see them.
+    /// Fills the lane of kernel `from` to kernel `to`. Returns the messages in the form in which `seen` of the receiver will have
+    /// them.
     fn fill(&self, from: usize, to: usize) -> Vec<(usize, u8)> {
         (0..LINES as u8).for_each(|n| _ = self.send(from, to, n).unwrap());
         (0..LINES as u8).map(|n| (from, n)).collect()
@@ -113,14 +115,14 @@ impl World {
         self.lane(from, to, header::WORDS + line * LINE_WORDS)
     }
 
-    /// Makes kernel `k` look at its lanes.
+    /// Makes kernel `k` poll, and runs the machine until nothing is pending.
     fn look(&self, k: usize) {
         self.link(k).poll().unwrap();
         self.settle();
     }
 }
 
-/// The HELLO word of a second life.
+/// Returns a HELLO word of the second incarnation.
 fn hello(session: u16, phase: Phase) -> u64 {
     Hello { incarnation: SECOND, session, phase }.to_word()
 }
@@ -141,7 +143,7 @@ fn an_instance_whose_lines_held_nonsense_speaks_again_in_its_next_life() {
         assert_eq!(world.events(1), [(id(0), PeerEvent::Quarantined(Breach::Tag))], "{found:#x}");
         world.boot(0, SECOND);
         world.settle();
-        assert_eq!(world.seen(1), [], "no message is taken from a lane in quarantine, {found:#x}");
+        assert_eq!(world.seen(1), [], "a lane in quarantine delivers no message, {found:#x}");
         for n in 0..20 {
             assert!(world.send(0, 1, n).is_ok(), "{found:#x}, message {n}");
             world.settle();
@@ -183,7 +185,7 @@ fn a_sender_that_waits_for_space_is_told_of_it_by_the_receivers_next_life() {
     assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
     world.boot(1, SECOND);
     world.settle();
-    assert_eq!(world.seen(1), sent, "the next life gets them");
+    assert_eq!(world.seen(1), sent, "the next life gets the messages");
     assert!(world.events(0).contains(&(id(1), PeerEvent::Space)));
 }
 
@@ -193,7 +195,7 @@ fn space_that_another_cpu_took_is_waited_for_again() {
     for n in 0..5 {
         let sent = world.fill(0, 1);
         assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
-        // The receiver rings. Before this kernel takes the interrupt, it fills the lane again.
+        // The receiver reads the lane and rings kernel 0. Before kernel 0 takes that interrupt, it fills the lane again.
         while world.link(1).run_deferred().more {}
         assert_eq!(world.seen(1), sent);
         let sent = world.fill(0, 1);
@@ -207,7 +209,7 @@ fn space_that_another_cpu_took_is_waited_for_again() {
 fn a_lane_that_is_full_behind_a_gap_neither_rings_without_end_nor_forgets_who_waits() {
     let world = World::booted(2);
     let sent = world.fill(0, 1);
-    // This looks as if the CPU that took the first line had stopped before it published it.
+    // The tag of the first line is removed, as if the sending CPU had stopped before it stored the tag.
     let first = world.tag(0, 1, 0);
     let tag = world.machine.peek(first);
     world.machine.poke(first, 0);
@@ -241,7 +243,7 @@ fn two_that_wait_for_space_of_different_size_are_told_when_the_larger_is_there()
     assert_eq!(world.link(0).want_space(id(1), 1), Ok(false));
     assert_eq!(world.machine.peek(world.lane(0, 1, header::WANT)), 5, "WANT is for the larger message");
     world.settle();
-    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)], "there is one event for both");
+    assert_eq!(world.events(0), [(id(1), PeerEvent::Space)], "kernel 0 gets one event for both requests");
     assert!(world.link(0).send(id(1), TYPE, &[0; 256]).is_ok());
 }
 
@@ -259,7 +261,7 @@ fn a_clock_that_is_behind_on_another_cpu_makes_nobody_suspect() {
 #[test]
 fn a_message_that_nobody_rang_for_is_found_at_the_next_tick() {
     let world = World::booted(3);
-    // The receiver says that it wants no doorbell, and sleeps. This has the effect of a doorbell that is lost.
+    // ARMED of the receiver is 0, so the sender does not ring. For the receiver this is the same as a lost doorbell.
     world.machine.poke(PhysAddr(world.regions[2].start().0 + 8 * receiver::ARMED as u64), 0);
     world.send(1, 2, 7).unwrap();
     world.settle();
@@ -273,7 +275,8 @@ fn a_message_that_nobody_rang_for_is_found_at_the_next_tick() {
 fn a_peer_that_says_hello_without_end_is_answered_within_bounds() {
     let world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
-    // The receiver finds another hello each time that it looks: a CPU of the peer writes between the receiver's steps.
+    // A CPU of the peer stores one hello after another, between the steps of the receiver. So the receiver can find a new hello
+    // each time that it reads HELLO.
     let machine = &world.machine;
     let report = machine.run(|cpu| {
         if cpu.kernel() == 0 {
@@ -301,7 +304,8 @@ fn what_lay_in_a_lane_before_its_first_life_is_nobodys_message() {
 fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
     let mut world = World::booted(2);
     let at = world.lane(0, 1, header::HELLO);
-    // A life knows which hello the next life will write. It writes that hello itself, has it answered, and sends a message.
+    // The first life can compute the hello that the next life will write. It writes that hello itself, the receiver answers it,
+    // and the first life stores a message.
     for phase in [Phase::Begin, Phase::Clean] {
         world.machine.poke(at, hello(8, phase));
         world.look(1);
@@ -313,7 +317,11 @@ fn a_hello_that_was_answered_before_it_was_said_is_not_said() {
     world.machine.poke(world.tag(0, 1, line), world.geometry.first_tag(base).to_word(TYPE.0));
     world.machine.poke(at, hello(7, Phase::Begin));
     world.boot(0, SECOND);
-    assert_eq!(world.send(0, 1, 5), Err(SendError::Unanswered), "it does not take that as its answer");
+    assert_eq!(
+        world.send(0, 1, 5),
+        Err(SendError::Unanswered),
+        "the new life does not use that answer as its own"
+    );
     world.settle();
     assert!(world.send(0, 1, 5).is_ok());
     world.settle();
@@ -329,7 +337,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
         world.link(0).tick(0, 10);
         world.events(0).into_iter().map(|(_, event)| event).filter(became).collect::<Vec<_>>()
     };
-    // The receiver's life ends while it handles a message. The sender's life ends too, before it is told.
+    // The receiver's life ends while it handles a message. The sender's life ends too, before it gets the event InDoubt.
     world.send(0, 1, 1).unwrap();
     world.machine.poke(world.control(0, 1, control::HANDED), 1);
     world.boot(1, SECOND);
@@ -339,7 +347,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
     let number = world.send(0, 1, 2).unwrap();
     world.settle();
     assert_eq!((world.seen(1), doubt(&world)), (vec![(0, 2)], vec![]));
-    // The new life is told about its own messages.
+    // The new life gets events about its own messages.
     let next = world.send(0, 1, 3).unwrap();
     assert_eq!(next, number + 1);
     world.machine.poke(world.control(0, 1, control::HANDED), next);
@@ -351,7 +359,7 @@ fn a_life_is_not_told_of_what_became_of_its_predecessors_messages() {
 fn an_instance_that_wiped_its_hello_after_an_unanswered_life_speaks_again() {
     let mut world = World::new(2);
     world.boot(1, Incarnation::FIRST);
-    // A life of the sender is never answered. Then the receiver's next life begins.
+    // The receiver never answers this HELLO of the sender. Then the receiver's next life begins.
     world.link(1).destroy_instance(id(0)).unwrap();
     world.machine.poke(world.lane(0, 1, header::HELLO), hello(1, Phase::Begin));
     world.boot(1, SECOND);
@@ -368,7 +376,7 @@ fn an_instance_that_wiped_its_hello_after_an_unanswered_life_speaks_again() {
 fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost() {
     for last in 0..LINES as u8 {
         let mut world = World::booted(2);
-        // One message is handled before that.
+        // The receiver handles one message before the lane is filled.
         world.send(0, 1, 100).unwrap();
         world.settle();
         let machine = Arc::downgrade(&world.machine);
@@ -384,25 +392,29 @@ fn of_a_kernel_that_dies_in_a_handler_one_message_is_in_doubt_and_none_is_lost()
         let number = u64::from(last) + 2;
         let words =
             [control::HANDED, control::CREDIT].map(|word| world.machine.peek(world.control(0, 1, word)));
-        assert_eq!(words, [number, 1], "message {last} is handed out and not handled");
-        // The lane stays full until the next life begins.
+        assert_eq!(
+            words,
+            [number, 1],
+            "HANDED is the number of message {last}, and CREDIT is still that of the first message"
+        );
+        // The lane is full until the next life of the receiver begins.
         assert_eq!(world.send(0, 1, 9), Err(SendError::Full));
         world.machine.restart_kernel(1);
         world.boot(1, SECOND);
         world.settle();
         world.link(0).tick(0, 10);
         let events = world.events(0);
-        // The sender is told of the doubt before it is told of the next life.
+        // The sender gets the event InDoubt before the event Up.
         let expected = [PeerEvent::Began(SECOND), PeerEvent::InDoubt { number }, PeerEvent::Up(SECOND)];
         assert_eq!(events, expected.map(|event| (id(1), event)), "{last}");
         let mut seen = world.seen(1);
         assert_eq!(seen.remove(0), (0, 100));
-        // Two handlers were registered in the first life. The first one may have noted the message before the second one
-        // stopped the kernel.
+        // Two handlers were registered in the first life. One can have noted message `last` before the other one stopped the
+        // kernel.
         seen.dedup();
         let behind = sent.iter().filter(|(_, n)| *n > last).copied().collect::<Vec<_>>();
         assert!(seen.ends_with(&behind), "{last}: {seen:?}");
-        assert!(seen.len() <= sent.len(), "a message came twice, {last}: {seen:?}");
+        assert!(seen.len() <= sent.len(), "a message arrived twice, {last}: {seen:?}");
         let before = sent.iter().filter(|(_, n)| *n < last).copied().collect::<Vec<_>>();
         assert!(seen.starts_with(&before), "{last}: {seen:?}");
         assert_eq!(world.link(0).handled(id(1)), Ok(u64::from(LINES) + 1));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Faults of the native link that were found and corrected. Each test checks the right outcome.
+//! Each test is about a fault of the native link that was found and corrected. It checks the correct behaviour.
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -25,7 +25,9 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
+/// The sender's incarnation of each message that a kernel got.
 type Lives = Arc<Mutex<Vec<Option<Incarnation>>>>;
+/// The sender and the first byte of each message that a kernel got.
 type Seen = Arc<Mutex<Vec<(usize, u8)>>>;
 
 struct World {
@@ -106,11 +108,11 @@ impl World {
         let word = receiver::CONTROL + from * receiver::CONTROL_WORDS + word;
         PhysAddr(self.regions[to].start().0 + 8 * word as u64)
     }
-    /// The address of word `word` of the line at `position`.
+    /// Returns the address of word `word` of the line at `position` in the lane of `from` to `to`.
     fn line(&self, from: usize, to: usize, position: u64, word: usize) -> PhysAddr {
         self.lane(from, to, self.geometry.line_at(position) + word)
     }
-    /// Stores a message of one byte into the line at `position` of that lane.
+    /// Stores a message of one byte into the line at `position` of that lane, as a sender does, but without ringing.
     fn plant(&self, from: usize, to: usize, position: u64) {
         self.machine.poke(self.line(from, to, position, 1), MessageInfo { len: 1, cpu: 0 }.to_word());
         self.machine.poke(self.line(from, to, position, 2), 0xee);
@@ -119,7 +121,8 @@ impl World {
     }
 }
 
-/// A hostile life stores messages into the lines that its successor will use. The receiver must not take them as the successor's.
+/// A hostile life stores messages into the lines that the next life will use. The receiver must not deliver them as messages of
+/// the next life.
 #[test]
 fn a_dead_life_cannot_speak_for_its_successor() {
     for left in [None, Some(Phase::Begin), Some(Phase::Clean), Some(Phase::First)] {
@@ -132,19 +135,23 @@ fn a_dead_life_cannot_speak_for_its_successor() {
             world.settle();
         }
         let base = world.machine.peek(world.control(0, 1, control::BASE));
-        // It sends no message of its own. But it stores one at each position where the next life can begin.
+        // The hostile kernel stores a message at each position where the next life can begin, except the first position.
         (base + 1..base + u64::from(LINES)).for_each(|position| world.plant(0, 1, position));
         let next = Hello::after(star.to_word(), star.in_phase(Phase::Clean).to_word(), SECOND);
         if let Some(phase) = left {
             world.machine.poke(world.lane(0, 1, header::HELLO), next.in_phase(phase).to_word());
         }
-        // It is stopped, and an honest kernel is booted in its place.
+        // The hostile kernel is stopped, and another kernel is booted as the same instance.
         world.boot(0, SECOND);
-        // The receiver skips the gap, and hands out the messages as those of the dead life, before the next life begins.
+        // Before the receiver answers the next life, it skips the gap and hands out these messages as messages of the hostile
+        // life.
         world.settle();
         let began = world.news(1).into_iter().map(|(peer, event)| (peer.theirs, event)).collect::<Vec<_>>();
         assert_eq!(began.last(), Some(&(Some(SECOND), PeerEvent::Began(SECOND))), "{left:?}");
-        assert!(world.lives(1).iter().all(|life| *life != Some(SECOND)), "the new life has sent nothing");
+        assert!(
+            world.lives(1).iter().all(|life| *life != Some(SECOND)),
+            "no message names the new life, which has sent nothing"
+        );
         world.seen(1);
         for n in 0..8 {
             world.send(0, 1, n).unwrap();
@@ -155,7 +162,7 @@ fn a_dead_life_cannot_speak_for_its_successor() {
     }
 }
 
-/// A receiver's next life is rung at the doorbell in the directory, not where its former life had moved its doorbell.
+/// A receiver's next life must be rung at its configured doorbell, and not at the doorbell to which its former life had moved.
 #[test]
 fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     let spare = Vector::new(0x51).unwrap();
@@ -165,8 +172,7 @@ fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     kernel.set_vector(spare, move || old.on_interrupt());
     world.link(1).move_doorbell(PhysCpuId(4), spare).unwrap();
     world.settle();
-    // Kernel 1 restarts. Its next life takes doorbells at CPU 3, with the directory's vector. At 0x51 it has the handler of a
-    // device.
+    // Kernel 1 restarts. Its next life takes doorbells at CPU 3 with the configured vector. It uses vector 0x51 for a device.
     world.boot(1, SECOND);
     let stray = Arc::new(Mutex::new(0));
     let count = stray.clone();
@@ -174,11 +180,11 @@ fn the_next_life_of_a_receiver_is_rung_where_it_listens() {
     world.settle();
     world.send(0, 1, 7).unwrap();
     world.settle();
-    assert_eq!(*stray.lock().unwrap(), 0, "it was rung at a vector that it never asked for");
+    assert_eq!(*stray.lock().unwrap(), 0, "the next life was rung at the vector of its device");
     assert_eq!(world.seen(1), [(0, 7)]);
 }
 
-/// A hostile instance overwrites its own stamp. Other kernels must be able to join all the same.
+/// A hostile instance overwrites the stamp of its region. Other kernels must still be able to join.
 #[test]
 fn one_bad_stamp_keeps_nobody_from_joining() {
     let machine = [0, 3, 6].iter().fold(Machine::builder(), |b, cpu| b.kernel(&[*cpu])).memory(1024).build();
@@ -207,10 +213,11 @@ fn one_bad_stamp_keeps_nobody_from_joining() {
     let link = Link::new(kernel.clone());
     let mapping = kernel.map(range, Access::ReadOnly).unwrap();
     let joined = link.join(regions[1].start(), &Directory::open(mapping.words()).unwrap());
-    assert_eq!(joined, Ok(2), "it knows itself and the host");
+    assert_eq!(joined, Ok(2), "kernel 1 has attached itself and the host");
 }
 
-/// One CPU drains, so the deferred work after a doorbell on another CPU finds the lanes in use. The kernel must arm all the same.
+/// While one CPU of a kernel drains, the deferred work on another CPU is refused, because the lanes are in use. At the end ARMED
+/// must still be set to 1.
 #[test]
 fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
     use mk_ipi_core::sync::{AtomicBool, Ordering::SeqCst};
@@ -218,7 +225,7 @@ fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
     let [draining, refused] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let (d, r, kernel) = (draining.clone(), refused.clone(), world.machine.kernel(1));
     let inner = kernel.clone();
-    // A callback that runs until the other CPU's deferred work was refused.
+    // This handler runs until the deferred work of the other CPU was refused.
     let handler = move |_: &mk_ipi_core::Message<'_>| {
         d.store(true, SeqCst);
         while !r.load(SeqCst) {
@@ -246,20 +253,20 @@ fn a_drain_without_arm_makes_up_for_the_run_that_it_refused() {
         })
         .unwrap();
     assert_eq!(world.seen(1), [(0, 1)]);
-    // Nothing is pending, and no CPU drains any more. The next message must ring.
+    // Now nothing is pending, and no CPU drains. So ARMED must be 1, and the next message must ring.
     world.send(0, 1, 2).unwrap();
     world.settle();
     assert_eq!(world.seen(1), [(0, 2)], "no doorbell rang for the message");
 }
 
-/// A poll that found nothing must not make the next drain look at every lane.
+/// A tick that found nothing must not make the next drain read all lanes.
 #[test]
 fn a_poll_that_finds_nothing_costs_the_next_message_nothing() {
     let mut cost = Vec::new();
     for poll in [false, true] {
         let world = World::booted_with(&[&[0], &[3]], 256);
         let kernel = world.machine.kernel(1);
-        // All work of the start is over.
+        // The work of the boot must be over before the accesses are counted.
         world.settle();
         world
             .machine
@@ -285,7 +292,7 @@ fn a_poll_that_finds_nothing_costs_the_next_message_nothing() {
     assert!(cost[1] < 2 * cost[0], "{cost:?}");
 }
 
-/// Counts the accesses of a poll.
+/// A poll must make few accesses, even if the region has 256 lanes.
 #[test]
 fn a_tick_looks_at_few_words_with_interrupts_off() {
     let world = World::booted_with(&[&[0], &[3]], 256);
@@ -305,7 +312,7 @@ fn a_tick_looks_at_few_words_with_interrupts_off() {
     assert!(*spent.lock().unwrap() < 100);
 }
 
-/// A peer restarts on other CPUs. Its messages name these, not the CPUs of its former life.
+/// A peer restarts on other CPUs. Its messages must arrive, and their sending CPU must be one of the new CPUs.
 #[test]
 fn the_next_life_of_a_peer_has_its_own_cpus() {
     let mut bad = 0;
@@ -339,11 +346,11 @@ fn the_next_life_of_a_peer_has_its_own_cpus() {
     }
     assert_eq!(
         bad, 0,
-        "an honest peer is in quarantine, or a message names a CPU that is not that instance's any more"
+        "a correct peer is in quarantine, or a message has a sending CPU of the peer's former life"
     );
 }
 
-/// Messages of a life that ended before the receiver looked are handed out when the next life begins.
+/// A life sends messages and ends before the receiver reads its lane. The messages must be handed out when the next life begins.
 #[test]
 fn what_an_unseen_life_published_is_handed_on() {
     let mut world = World::booted(2);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A network interface between two kernels of a machine (SPEC chapter E).
+//! An Ethernet interface between two kernels of the mock machine (SPEC chapter E).
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -20,18 +20,23 @@ use mk_ipi_mock::{Callback, Cpu, Link, Machine, Mode};
 use mk_ipi_net::{FrameAssembler, FrameError, FrameSplitter, Port};
 use std::sync::{Arc, Mutex};
 
-/// One end of the interface: its port, and the frames that came, each with the key of the opening in which it came.
+/// One end of the interface, at one kernel.
 struct End {
     port: Port,
     gather: FrameAssembler,
+    /// How often the port was opened.
     openings: u16,
+    /// The frame whose parts are arriving.
     frame: Vec<u8>,
+    /// The frames that arrived completely, each with the key with which the port was open.
     whole: Vec<(Key, Vec<u8>)>,
+    /// The number of parts that were refused, because they belong to another opening or to no frame.
     stale: usize,
 }
 
 type Shared = Arc<Mutex<End>>;
 
+/// Makes an end, and registers handlers at `link` that pass its messages to the end.
 fn end_on(link: &Link) -> Shared {
     let (port, gather) = (Port::new(), FrameAssembler::new());
     let end =
@@ -50,6 +55,7 @@ fn end_on(link: &Link) -> Shared {
 }
 
 impl End {
+    /// Opens the port, with a new key.
     fn open(&mut self, me: u8) {
         self.openings += 1;
         let key = Key::of(Incarnation::FIRST, self.openings);
@@ -57,6 +63,7 @@ impl End {
         let _ = self.port.open(Offer { key, features: Features::all(), max_frame: MAX_FRAME, mac });
     }
 
+    /// Takes a part of a frame.
     fn take(&mut self, m: &Message<'_>) {
         let ours = self.port.ours().copied();
         match self.gather.take(ours.as_ref(), m.msg_type(), m.payload()) {
@@ -77,7 +84,7 @@ impl End {
     }
 }
 
-/// Sends, and waits for space if the lane is full.
+/// Sends a message. Tries again while the lane is full.
 fn send(cpu: &Cpu, link: &Link, to: InstanceId, msg_type: MessageType, payload: &[u8]) {
     while let Err(e) = link.send(to, msg_type, payload) {
         assert_eq!(e, SendError::Full);
@@ -96,7 +103,7 @@ fn say(cpu: &Cpu, link: &Link, end: &Shared, to: InstanceId) {
     }
 }
 
-/// The bytes of frame number `n`, sent with `key`.
+/// Returns the bytes of frame number `n` that is sent with `key`. The frame contains both.
 fn frame(n: u32, key: Key) -> Vec<u8> {
     let len = 22 + (n as usize * 977) % 9000;
     let mut frame: Vec<u8> = (0..len).map(|at| (at as u32 * 31 + n) as u8).collect();
@@ -107,8 +114,8 @@ fn frame(n: u32, key: Key) -> Vec<u8> {
 
 const FRAMES: u32 = 40;
 
-/// Kernel 0 sends frames. Meanwhile kernel 1 closes and opens its port `times` times. Returns how many frames came, and how many
-/// messages were stale.
+/// Kernel 0 sends frames. Meanwhile kernel 1 closes and opens its port `times` times. Checks that frames arrive in order and with
+/// their own bytes. Returns how many frames arrived, and how many parts were refused.
 fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
     let machine = Machine::builder().kernel(&[0]).kernel(&[1]).mode(mode).memory(512).build();
     let links: [_; 2] = machine.link_native(geometry);
@@ -156,7 +163,7 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
                 say(cpu, link, end, to);
                 cpu.relax();
             }
-            // Frames that are under way arrive now.
+            // The last frames arrive during these iterations.
             (0..2000).for_each(|_| cpu.relax());
         }
     });
@@ -165,9 +172,13 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
     let mut last = 0;
     for (key, came) in &end.whole {
         let n = u32::from_le_bytes(came[14..18].try_into().unwrap());
-        assert!(n > last, "not in order: {n} after {last}");
+        assert!(n > last, "frame {n} arrived after frame {last}");
         last = n;
-        assert_eq!(*came, frame(n, *key), "not whole, or of another opening: {mode:?}");
+        assert_eq!(
+            *came,
+            frame(n, *key),
+            "frame {n} has wrong bytes, or was sent with the key of another opening: {mode:?}"
+        );
     }
     (end.whole.len(), end.stale)
 }
@@ -175,7 +186,7 @@ fn frames(mode: Mode, geometry: Geometry, times: u16) -> (usize, usize) {
 #[test]
 fn frames_arrive_whole_and_in_order_under_every_seed() {
     for seed in 0..20 {
-        // The longest messages, and lanes that hold less than a frame.
+        // One geometry has the longest messages. In the other one a frame is longer than the lane.
         for geometry in [Geometry::new(2, 128, 4096), Geometry::new(2, 16, 256)].map(Option::unwrap) {
             let (whole, stale) = frames(Mode::Stepped { seed }, geometry, 0);
             assert_eq!((whole, stale), (FRAMES as usize, 0), "seed {seed}");
@@ -189,7 +200,7 @@ fn no_frame_of_a_former_opening_is_taken_under_every_seed() {
     for seed in 0..40 {
         stale += frames(Mode::Stepped { seed }, Geometry::new(2, 128, 4096).unwrap(), 3).1;
     }
-    assert_ne!(stale, 0, "no frame of a former opening came, so the test shows nothing");
+    assert_ne!(stale, 0, "no part of a former opening arrived, so this run has tested nothing");
     frames(Mode::Free, Geometry::new(2, 128, 4096).unwrap(), 3);
 }
 
@@ -204,7 +215,7 @@ fn a_hostile_end_costs_its_own_frames_only() {
         .run(|cpu| {
             if cpu.kernel() == 1 {
                 let head = FrameHead { key, number: 1, len: 5000, offload: Offload::default() };
-                // A frame whose other parts never come, one of another opening, then a good one.
+                // The first part of a frame whose other parts are never sent, a frame of another opening, and a correct frame.
                 send(
                     cpu,
                     &links[1],

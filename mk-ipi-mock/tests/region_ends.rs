@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Regions that end while kernels run: who keeps a region, when it can be given back, and what its senders are told. Each test checks
-//! the right outcome (SPEC D-8, D-10, N-17).
+//! Regions that are destroyed while kernels run: which kernels still use a region, when it goes back to its pool, and which
+//! events its senders get (SPEC D-8, D-10, N-17).
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -39,10 +39,10 @@ fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
     assert_eq!(
         host.destroy_instance(id(1)),
         Err(DestroyError::Mapped(id(2), life(1))),
-        "kernel 2 has not followed"
+        "the region is still mapped, because kernel 2 has not followed the directory"
     );
     world.events(2);
-    // While it is in use, `follow` fails, and can be tried again.
+    // While the instance is in use at kernel 2, `follow` fails there. It can be called again.
     let held = world.links[2].instance(id(1)).unwrap();
     assert_eq!(world.follow(2).0, Err(JoinError::InUse(id(1))));
     assert_eq!(world.follow(2).0, Err(JoinError::InUse(id(1))));
@@ -54,7 +54,7 @@ fn a_pooled_region_goes_back_when_its_peers_have_let_go() {
     assert_eq!(world.machine.pool_used(id(1)), 0);
     assert!(
         matches!(world.events(0)[..], [(_, PeerEvent::Unsettled { .. })]),
-        "the host is told about its own messages"
+        "the host gets an event about its own messages"
     );
 }
 
@@ -71,7 +71,7 @@ fn who_never_answers_keeps_the_region_until_its_cpus_have_stopped() {
         false
     });
     assert_eq!((refused, &asked[..]), (Err(DestroyError::Mapped(id(2), life(1))), &[(id(2), life(1))][..]));
-    // The life that has stopped is not the one that has the region mapped.
+    // This call reports another life as stopped than the one that has the region mapped.
     assert!(host.destroy_with(id(1), |who, n| who == id(2) && n == life(7)).is_err());
     world.machine.stop_kernel(2);
     host.destroy_with(id(1), |who, n| who == id(2) && n == life(1)).unwrap();
@@ -85,13 +85,13 @@ fn a_region_that_was_in_use_is_looked_at_again() {
     let (one, region) = (world.kernel(1), world.pooled());
     let held = host.instance(id(1)).unwrap();
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::InUse(1)));
-    // Kernel 2 attaches it, by an entry that it read earlier.
+    // Kernel 2 attaches the instance, by a configuration that it got earlier.
     world.links[2].destroy_instance(id(1)).unwrap();
     world.links[2].attach_instance(&one.native_config(id(1), life(1)), Some(region)).unwrap();
     drop(held);
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(2), life(1))));
     assert!(host.send(id(1), TYPE, &[1]).is_ok(), "the instance can be used again");
-    // A kernel that did not make the region can ask, too.
+    // A kernel that did not create the region can call `mapped_by` too.
     let mut by = Vec::new();
     world.links[2].mapped_by(id(1), |id, _| by.push(id)).unwrap();
     host.mapped_by(id(1), |id, life| by.push((id, life).0)).unwrap();
@@ -113,7 +113,7 @@ fn its_own_receiver_keeps_a_region_until_its_goodbye() {
     let one = machine.kernel(1).boot(id(1), life(4));
     one.attach_instance(&machine.kernel(1).native_config(id(1), life(4)), Some(region)).unwrap();
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(1), life(4))));
-    // This is so even if it has detached from its own lane.
+    // The result is the same if ATTACHED in the kernel's own lane is 0.
     let lane = geometry.lane_at(1).unwrap() + 8 * header::ATTACHED as u64;
     machine.poke(PhysAddr(region.start().0 + lane), 0);
     assert_eq!(host.destroy_instance(id(1)), Err(DestroyError::Mapped(id(1), life(4))));
@@ -139,8 +139,8 @@ fn a_region_that_is_made_anew_below_a_peer_is_noticed() {
     let told = world.tick(0);
     let lost = PeerEvent::Unsettled { after: 0, to: number };
     assert_eq!(told, [(id(1), lost), (id(1), PeerEvent::ReadDirectory)]);
-    assert_eq!(world.tick(0), [], "it is told only once");
-    // When it reads the directory again, it attaches the region again.
+    assert_eq!(world.tick(0), [], "the events are reported only once");
+    // When the sender follows the directory, it attaches the region again.
     world.write(InstanceRecord { state: State::Dead, ..world.record(1) }, &[10]);
     world.write(InstanceRecord { incarnation: life(2), ..world.record(1) }, &[10]);
     assert_eq!(world.follow(0).1, [(id(1), Followed::Removed), (id(1), Followed::Added)]);

@@ -28,10 +28,10 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// Messages that came: the sender's life, if it is known, and the payload.
+/// The messages that a kernel got and the test has not taken yet: the sender's incarnation, if it is known, and the payload.
 type Came = Arc<Mutex<VecDeque<(Option<Incarnation>, Vec<u8>)>>>;
 
-/// Kernels 0 and 1, and the messages that came to each.
+/// A machine with kernels 0 and 1, and the messages that each of them got.
 struct Two {
     machine: Machine,
     regions: [PhysRange; 2],
@@ -52,7 +52,7 @@ impl Two {
         two
     }
 
-    /// Begins a life of kernel `k`. Messages of its former life are forgotten.
+    /// Begins a life of kernel `k`. The messages that its former life got are dropped.
     fn boot(&mut self, k: usize, life: Incarnation) {
         let link = self.machine.kernel(k).boot(id(k), life);
         self.came[k] = Came::default();
@@ -73,7 +73,7 @@ impl Two {
         self.machine.run(|_| ()).unwrap();
     }
 
-    /// Sends. Returns false if the lane is full or the other kernel has not answered yet.
+    /// Sends to the other kernel. Returns false if the lane is full or the other kernel has not answered yet.
     fn send(&self, from: usize, payload: &[u8]) -> bool {
         let link = self.links[from].as_ref().unwrap();
         match link.send(id(1 - from), self.msg_type, payload) {
@@ -85,6 +85,7 @@ impl Two {
         }
     }
 
+    /// Takes the oldest message that kernel `at` got.
     fn next(&self, at: usize) -> Option<(Option<Incarnation>, Vec<u8>)> {
         self.came[at].lock().unwrap().pop_front()
     }
@@ -96,7 +97,7 @@ fn line() -> Terminal {
     TerminalEnd::new(vec![0; 200], vec![0; 600])
 }
 
-/// Sends the messages of `line` at kernel `k`, and gives it those that came.
+/// Kernel `k` sends the messages that its terminal `line` wants to send, and passes the messages that it got to `line`.
 fn play(two: &Two, k: usize, line: &mut Terminal, life: Incarnation) {
     let mut room = [0; 256];
     while let Some((payload, sent)) = line.next(&mut room) {
@@ -111,6 +112,7 @@ fn play(two: &Two, k: usize, line: &mut Terminal, life: Incarnation) {
     }
 }
 
+/// Reads up to `most` bytes from a terminal.
 fn read(line: &mut Terminal, most: usize) -> Vec<u8> {
     let mut bytes = vec![0; most];
     let count = line.peek(&mut bytes);
@@ -153,7 +155,7 @@ fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
         let mut log = Log::new([0; 400]);
         let mut room = [0; 256];
         log.write(b"boots");
-        assert!(log.next(&mut room).is_none(), "the host does not listen yet");
+        assert!(log.next(&mut room).is_none(), "the log sends nothing before the host has sent Listen");
         if life == SECOND {
             two.boot(1, SECOND);
         }
@@ -174,7 +176,7 @@ fn a_log_from_before_its_host_listens_comes_and_the_next_lifes_too() {
     }
 }
 
-/// The reader at kernel 1, in life `life`.
+/// The reader of the channel: kernel 1, in its incarnation `life`.
 struct Receiving {
     inbox: Inbox<Vec<u8>>,
     life: Incarnation,
@@ -185,7 +187,8 @@ impl Receiving {
         Self { inbox: Inbox::new(vec![0; 8192], session).unwrap(), life }
     }
 
-    /// Takes the messages that came, and grants space to the writer. Returns the outcome of each part.
+    /// Passes the messages that kernel 1 got to the inbox, and sends the inbox's next message, which grants space to the writer.
+    /// Returns the outcome of each part.
     fn play(&mut self, two: &Two) -> Vec<PartOutcome> {
         let mut taken = Vec::new();
         while let Some((_, payload)) = two.next(1) {
@@ -209,16 +212,19 @@ impl Receiving {
     }
 }
 
-/// The writer at kernel 0.
+/// The writer of the channel: kernel 0.
 #[derive(Default)]
 struct Sending {
     outbox: Outbox,
+    /// The message that is being sent.
     message: Vec<u8>,
+    /// How many bytes of it were sent.
     at: usize,
 }
 
 impl Sending {
-    /// Sends as much as the reader has granted and the lane has room for. Returns the changes of the reader.
+    /// Sends as many parts as the reader has granted and the lane has space for. Then passes the messages that kernel 0 got to
+    /// the outbox. Returns the changes of the reader that it reports.
     fn play(&mut self, two: &Two) -> Vec<ReaderChange> {
         let mut room = [0; 256];
         while let Some((payload, behind)) = self.outbox.part(NUMBER, &self.message, self.at, &mut room) {
@@ -236,12 +242,14 @@ impl Sending {
         heard
     }
 
+    /// Begins to send a message. The former message must have been sent completely.
     fn begin(&mut self, message: Vec<u8>) {
         assert!(self.at == self.message.len() && self.outbox.accepts(message.len()));
         (self.message, self.at) = (message, 0);
     }
 }
 
+/// The writer asks the reader to begin a session.
 fn ask(two: &Two) {
     let mut room = [0; 256];
     let message = ChannelMessage { number: NUMBER, to: None, body: Body::Ask };
@@ -284,7 +292,7 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     reader.play(&two);
     assert_eq!(writer.play(&two), [ReaderChange::Changed]);
     writer.begin(b"for the first life".to_vec());
-    // The message is sent and not read. The link keeps it for the next life.
+    // The message is sent, but kernel 1 does not read it in this life. The lane keeps it for the next life.
     let mut room = [0; 256];
     let (payload, behind) = writer.outbox.part(NUMBER, &writer.message, 0, &mut room).unwrap();
     assert!(two.send(0, payload));
@@ -294,7 +302,11 @@ fn no_message_reaches_the_next_life_of_its_reader() {
     let mut reader = Receiving::new(2, SECOND);
     (0..4).for_each(|_| two.settle());
     assert_eq!(reader.play(&two), [PartOutcome::Stale]);
-    assert_eq!(writer.play(&two), [ReaderChange::ChangedWithLoss], "the writer is told of the loss");
+    assert_eq!(
+        writer.play(&two),
+        [ReaderChange::ChangedWithLoss],
+        "the writer gets a change that says that a message is lost"
+    );
     writer.begin(b"for the second".to_vec());
     writer.play(&two);
     assert_eq!(reader.play(&two), [PartOutcome::Message]);

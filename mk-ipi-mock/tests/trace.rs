@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A run as a trace: every send has an arrow to its handler, every doorbell has one to its interrupt, and every slice ends.
+//! Tests of `chrome_trace`: an arrow goes from every send to its handler, and from every doorbell to its interrupt. Every slice
+//! ends.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use mk_ipi_abi::native::Geometry;
@@ -13,16 +14,19 @@ use std::sync::Arc;
 const TYPE: MessageType = MessageType(7);
 const TO: InstanceId = InstanceId::new(1);
 
+/// Returns the events of the machine's trace.
 fn events(machine: &Machine) -> Vec<Value> {
     let trace: Value = serde_json::from_str(&machine.chrome_trace()).unwrap();
     trace["traceEvents"].as_array().unwrap().clone()
 }
 
+/// Returns a field of an event, or an empty text if the field is absent or not a text.
 fn text<'a>(event: &'a Value, field: &str) -> &'a str {
     event[field].as_str().unwrap_or("")
 }
 
-/// Checks that slices are nested and end. Returns for each arrow the event at which it begins, and the slice in which it ends.
+/// Checks that slices are nested and end. Returns for each arrow the name of the event at which it begins, and the name of the
+/// slice in which it ends.
 fn arrows(events: &[Value]) -> Vec<(String, String)> {
     let mut open: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     let mut last: BTreeMap<u64, String> = BTreeMap::new();
@@ -33,12 +37,12 @@ fn arrows(events: &[Value]) -> Vec<(String, String)> {
         let id = event["id"].as_u64();
         match text(event, "ph") {
             "B" => open.entry(track).or_default().push(name),
-            "E" => drop(open.get_mut(&track).and_then(Vec::pop).expect("a slice ends that did not begin")),
+            "E" => drop(open.get_mut(&track).and_then(Vec::pop).expect("each slice that ends has begun")),
             "X" => drop(last.insert(track, name)),
             "s" => drop(from.insert(id.unwrap(), last[&track].clone())),
             "f" => {
-                let slice = open[&track].last().expect("an arrow ends outside of all slices").clone();
-                found.push((from.remove(&id.unwrap()).expect("an arrow ends that did not begin"), slice));
+                let slice = open[&track].last().expect("each arrow ends in a slice").clone();
+                found.push((from.remove(&id.unwrap()).expect("each arrow that ends has begun"), slice));
             }
             "M" => {}
             other => unreachable!("{other}"),
@@ -73,7 +77,7 @@ fn every_send_has_its_handler_and_every_doorbell_its_interrupt() {
         let messages: Vec<_> = arrows.iter().filter(|(from, _)| from.starts_with("send ")).collect();
         assert_eq!(messages.len(), 20, "seed {seed}");
         for (from, slice) in messages {
-            // "send 3 to instance 1" and "message 3 from instance 0"
+            // The names are like "send 3 to instance 1" and "message 3 from instance 0".
             assert_eq!(from.split(' ').nth(1), slice.split(' ').nth(1), "{from}: {slice}");
             assert!(from.ends_with("to instance 1") && slice.ends_with("from instance 0"));
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handlers that unwind, as they can in a process, and messages that no handler takes. The link must keep working.
+//! Handlers that unwind, which is possible in a process, and messages for which no handler is registered. The link must work
+//! after both.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -18,7 +19,7 @@ const PEER: InstanceId = InstanceId::new(1);
 
 type Seen = Arc<Mutex<Vec<u8>>>;
 
-/// Registers a handler that notes each message, and unwinds at message 1.
+/// Registers a handler that notes the first byte of each message. If the byte is 1, the handler then unwinds.
 fn unwinds_at_1(link: &Link) -> Seen {
     let seen = Seen::default();
     let noted = seen.clone();
@@ -33,6 +34,7 @@ fn unwinds_at_1(link: &Link) -> Seen {
     seen
 }
 
+/// Calls `f`. Returns true if it unwinds.
 fn unwinds(f: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
 }
@@ -41,7 +43,7 @@ fn machine() -> Machine {
     Machine::builder().memory(1024).kernel(&[0]).kernel(&[1]).build()
 }
 
-/// No message is delivered twice or lost, and the receiver arms again.
+/// The message of the handler counts as handled: no message is delivered twice or lost, and the receiver sets ARMED to 1 again.
 #[test]
 fn a_handler_that_unwinds_on_a_lane_has_had_its_message() {
     let machine = machine();
@@ -53,7 +55,7 @@ fn a_handler_that_unwinds_on_a_lane_has_had_its_message() {
     }
     assert!(unwinds(|| _ = peer.run_deferred()));
     assert_eq!(*seen.lock().unwrap(), [0, 1]);
-    // The deferred work was scheduled again.
+    // `run_deferred` has scheduled the deferred work again before it unwound.
     machine.run(|_| ()).unwrap();
     assert_eq!(*seen.lock().unwrap(), [0, 1, 2]);
     host.send(PEER, TYPE, &[3]).unwrap();
@@ -72,10 +74,10 @@ fn a_handler_that_unwinds_in_a_poll_has_had_its_message() {
     for n in [0, 1, 2] {
         host.post(PEER, TYPE, &[n]).unwrap();
     }
-    // So many polls that all lanes are looked at.
+    // After this many polls, each lane was read.
     let unwound = (0..600).filter(|_| unwinds(|| _ = poller.poll())).count();
     assert_eq!((unwound, &seen.lock().unwrap()[..]), (1, &[0, 1, 2][..]));
-    // A poller that begins after a run has unwound does not deliver the message again either.
+    // A poller that is made after `run_deferred` has unwound does not deliver the message again either.
     drop(poller);
     machine.run(|_| ()).unwrap();
     host.post(PEER, TYPE, &[1]).unwrap();
@@ -106,7 +108,7 @@ fn a_handler_that_unwinds_behind_a_slot_has_had_its_message() {
     peer.unregister(spare).unwrap();
 }
 
-/// A message waits for the deferred work, and its handler is unregistered meanwhile. The observer is told of the message.
+/// A message is in the queue when its handler is unregistered. The core passes it to `Observer::unhandled`.
 #[test]
 fn a_message_that_no_handler_takes_is_reported() {
     let machine = machine();

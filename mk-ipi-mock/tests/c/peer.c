@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A C peer of the RFC v2 generation. It reads or writes regions of NR_CPUS slots, one after another, on stdin or stdout.
+ * A C peer of generation RFC v2. A region has NR_CPUS slots.
  *
- *   peer receive CPU   reads regions. For each it prints one line: what the kernel on CPU delivers, or "nothing"
- *   peer send CPU      writes the region after each send to CPU: of sizes 0 to 256, then of 257 bytes (this sender does
- *                      not check the size), then of 10 bytes from a null pointer
+ *   peer receive CPU   reads regions from stdin. For each region it prints one line: the message that the kernel on CPU
+ *                      delivers, or "nothing"
+ *   peer send CPU      sends to CPU, and writes the region to stdout after each send. The messages have 0 to 256 bytes,
+ *                      then 257 bytes (this sender does not check the size), then 10 bytes from a null pointer
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -47,7 +48,7 @@ static int receive(int cpu)
 	return ferror(stdin) ? 1 : 0;
 }
 
-/* The steps of a sender, without its check of the size. Bytes that do not fit into the buffer are not copied. */
+/* Stores a message as a C sender does, but without the check of its size. At most 256 bytes are copied to the buffer. */
 static int put(int cpu, const char *data, size_t size)
 {
 	struct mk_ipi_data *slot = &region.cpu_data[cpu];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine with a directory, which a test changes while its kernels run.
+//! A machine with a directory. A test can change the directory while the kernels run.
 
 use mk_ipi_abi::directory::{directory_size, EntryFlags, InstanceRecord, Layout, State};
 use mk_ipi_abi::native::Geometry;
@@ -22,22 +22,28 @@ pub fn life(n: u32) -> Incarnation {
     Incarnation::new(n).unwrap()
 }
 
+/// The sender and the first byte of each message that a kernel got.
 pub type Seen = Arc<Mutex<Vec<(usize, u8)>>>;
 
-/// Kernels that know each other by the directory. Kernel 0 is the host, which writes it.
+/// Kernels that find each other in a directory. Kernel 0 is the host, which writes the directory.
 pub struct World {
     pub machine: Machine,
     pub geometry: Geometry,
+    /// The native region of each kernel.
     pub regions: Vec<PhysRange>,
+    /// The range of the directory.
     pub range: PhysRange,
+    /// The host's mapping of the directory.
     pub host: Mapping<MockWord>,
+    /// The endpoint of each kernel that has joined.
     pub links: Vec<Arc<Link>>,
+    /// The messages that each kernel got.
     pub seen: Vec<Seen>,
 }
 
 impl World {
-    /// Kernels with these CPUs. Kernel `k` is instance `k` in the directory, and is rung at its first CPU. No kernel has joined
-    /// yet.
+    /// Makes kernels with these CPUs, and a directory with space for `room` CPUs in each entry. Kernel `k` is instance `k` in the
+    /// directory, and is rung at its first CPU. No kernel has joined yet.
     pub fn new(cpus: &[&[u64]], room: u32) -> Self {
         Self::on(Machine::builder(), cpus, room)
     }
@@ -59,12 +65,12 @@ impl World {
         world
     }
 
-    /// As `new`, but all kernels have joined, and have answered each other.
+    /// Does the same as `new`. Then all kernels join, and answer each other's HELLO.
     pub fn joined(cpus: &[&[u64]]) -> Self {
         Self::joined_with(0, cpus)
     }
 
-    /// As `joined`, on a machine that is stepped by this seed.
+    /// Does the same as `joined`, on a machine in stepped mode with this seed.
     pub fn joined_with(seed: u64, cpus: &[&[u64]]) -> Self {
         let mut world = Self::on(Machine::builder().mode(Mode::Stepped { seed }), cpus, 8);
         (0..cpus.len()).for_each(|k| world.join(k, None));
@@ -73,7 +79,8 @@ impl World {
         world
     }
 
-    /// Kernel `k`, the next one, joins. It takes doorbells at the CPU and vector in `own`, if it has these.
+    /// Lets kernel `k` join. `k` must be the number of kernels that have joined so far. If `own` has a CPU and a vector, the
+    /// kernel begins its life with its doorbell there.
     pub fn join(&mut self, k: usize, own: Option<(PhysCpuId, Vector)>) {
         let (kernel, link) = (self.machine.kernel(k), Arc::new(Link::new(self.machine.kernel(k))));
         let (interrupt, deferred) = (link.clone(), link.clone());
@@ -92,7 +99,7 @@ impl World {
         self.links.push(link);
     }
 
-    /// The host makes instance 1 again, with a region from its pool.
+    /// The host destroys instance 1 and creates it again, with a region from its pool. Returns the region.
     pub fn pooled(&self) -> PhysRange {
         let (host, one) = (&self.links[0], self.kernel(1));
         host.destroy_instance(id(1)).unwrap();
@@ -102,6 +109,7 @@ impl World {
     pub fn kernel(&self, k: usize) -> MockPlatform {
         self.machine.kernel(k)
     }
+    /// Returns a directory entry of kernel `k` in its first life, with its region and its first CPU as the doorbell CPU.
     pub fn record(&self, k: usize) -> InstanceRecord {
         InstanceRecord {
             instance: id(k),
@@ -115,11 +123,12 @@ impl World {
             nr_cpus: 0,
         }
     }
-    /// The host writes an entry.
+    /// The host writes an entry of the directory. Returns the directory's new generation.
     pub fn write(&self, record: InstanceRecord, cpus: &[u64]) -> u32 {
         let cpus: Vec<_> = cpus.iter().copied().map(PhysCpuId).collect();
         DirectoryWriter::take_over(self.host.words()).unwrap().write(&record, &cpus).unwrap()
     }
+    /// Kernel `k` maps the directory, calls `f` with it, and unmaps it.
     pub fn with_directory<R>(&self, k: usize, f: impl FnOnce(&Directory<'_, MockWord>) -> R) -> R {
         let mapping = self.kernel(k).map(self.range, Access::ReadOnly).unwrap();
         let result = f(&Directory::open(mapping.words()).unwrap());
@@ -127,29 +136,33 @@ impl World {
         unsafe { self.kernel(k).unmap(mapping) };
         result
     }
+    /// Kernel `k` calls `follow`. Returns the result, and the changes that `follow` reported.
     pub fn follow(&self, k: usize) -> (Result<u32, JoinError>, Vec<(InstanceId, Followed)>) {
         let mut news = Vec::new();
         let followed = self.with_directory(k, |d| self.links[k].follow(d, |id, what| news.push((id, what))));
         (followed, news)
     }
-    /// The kernels that have `k`'s region mapped and have not followed to `generation`.
+    /// Returns the kernels that have the region of kernel `k` mapped and have not followed the directory up to this generation.
     pub fn behind(&self, k: usize, generation: u32) -> Vec<InstanceId> {
         let mut behind = Vec::new();
         self.links[k].behind(generation, |id, _| behind.push(id)).unwrap();
         behind
     }
+    /// Runs the machine until nothing is pending.
     pub fn settle(&self) {
         self.machine.run(|_| ()).unwrap();
     }
     pub fn send(&self, from: usize, to: usize, n: u8) -> Result<(), SendError> {
         self.links[from].send(id(to), TYPE, &[n]).map(drop)
     }
+    /// Returns the messages that kernel `k` got since the last call.
     pub fn seen(&self, k: usize) -> Vec<(usize, u8)> {
         std::mem::take(&mut *self.seen[k].lock().unwrap())
     }
     pub fn events(&self, k: usize) -> Vec<(InstanceId, PeerEvent)> {
         self.kernel(k).peer_events()
     }
+    /// Calls `tick` at kernel `k`. Returns the events that were reported there since they were last fetched.
     pub fn tick(&self, k: usize) -> Vec<(InstanceId, PeerEvent)> {
         self.links[k].tick(1, 10);
         self.events(k)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel's platform that logs the calls of its methods, and fails when a test tells it to.
+//! A platform that passes all calls to a `MockPlatform`, and logs some of them. A test can make it return errors, another CPU id,
+//! or another answer of the directory.
 
 use mk_ipi_abi::{InstanceId, PhysAddr, PhysCpuId, PhysRange, Vector};
 use mk_ipi_core::platform::*;
@@ -7,6 +8,7 @@ use mk_ipi_core::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use mk_ipi_mock::{MockPlatform, MockWord};
 use std::sync::{Arc, Mutex};
 
+/// A function that is called with the name of each logged call.
 type Watcher = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// The platform. See the module's documentation.
@@ -14,20 +16,24 @@ pub struct Odd {
     inner: MockPlatform,
     log: Mutex<Vec<&'static str>>,
     watcher: Mutex<Watcher>,
-    /// The physical id that this CPU claims to have; `NOBODY` for its own.
+    /// The result of `physical_id`. With `NOBODY` it is the real id.
     cpu: AtomicU64,
-    /// The index that this CPU claims to have while interrupts are on, so while a task can be moved; `NOBODY` for its own.
+    /// The result of `index` while interrupts are on, when a task can be moved to another CPU. With `NOBODY` it is the real
+    /// index.
     before_move: AtomicU64,
     /// How many calls of `disable` have no `restore` yet.
     off: AtomicU64,
+    /// True if `check` must fail.
     check_fails: AtomicBool,
+    /// True if `ring` must fail.
     ring_fails: AtomicBool,
-    /// Which CPUs the directory gives to which instances; `None` if it cannot be asked.
+    /// The CPUs of each instance according to `peer_has_cpu`. With `None` it returns `None`, as without a directory.
     given: Mutex<Option<Vec<(InstanceId, PhysCpuId)>>>,
-    /// How often it was asked.
+    /// How often `peer_has_cpu` was called.
     asked: AtomicU64,
 }
 
+/// No number of a CPU.
 const NOBODY: u64 = 0xdead_0000_0000;
 
 impl Odd {
@@ -46,52 +52,57 @@ impl Odd {
         }
     }
 
+    /// Logs a call.
     fn note(&self, call: &'static str) {
         self.log.lock().unwrap().push(call);
         let watcher = self.watcher.lock().unwrap().clone();
         watcher(call);
     }
 
-    /// The calls of memory, pool and observer since the last call of this.
+    /// Returns the calls that were logged since the last call of this: those of `PhysMemory`, `InstancePool` and `Observer`.
     pub fn log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    /// From now on, `watcher` is called at each of these calls.
+    /// Makes each later call that is logged also call `watcher`.
     pub fn at_each_call(&self, watcher: impl Fn(&'static str) + Send + Sync + 'static) {
         *self.watcher.lock().unwrap() = Arc::new(watcher);
     }
 
+    /// Makes `physical_id` return this id.
     pub fn pretend_cpu(&self, id: u64) {
         self.cpu.store(id, Relaxed);
     }
 
-    /// From now on, a task that asks for its CPU with interrupts on gets `index`, and is moved to its real CPU before it uses
-    /// that.
+    /// Makes `index` return this index while interrupts are on, as if a task had read its CPU's index and had then been moved to
+    /// another CPU.
     pub fn move_from(&self, index: u64) {
         self.before_move.store(index, Relaxed);
     }
 
-    /// From now on, the directory gives these CPUs to these instances; with `None` it cannot be asked.
+    /// Makes `peer_has_cpu` return true only for these instances and CPUs. With `None` it returns `None`.
     pub fn directory_gives(&self, given: Option<Vec<(InstanceId, PhysCpuId)>>) {
         *self.given.lock().unwrap() = given;
     }
 
-    /// How often the directory was asked.
+    /// Returns how often `peer_has_cpu` was called.
     pub fn times_asked(&self) -> u64 {
         self.asked.load(Relaxed)
     }
 
+    /// Makes `check` fail, or work again.
     pub fn break_check(&self, fails: bool) {
         self.check_fails.store(fails, Relaxed);
     }
 
+    /// Makes `ring` fail, or work again.
     pub fn break_ring(&self, fails: bool) {
         self.ring_fails.store(fails, Relaxed);
     }
 }
 
-// SAFETY: the calls go to the mock's platform, which keeps the contract. If this returns an error, nothing is rung.
+// SAFETY: the calls are passed to the mock's platform, which keeps the contract. If this platform returns an error, nothing is
+// rung.
 unsafe impl Doorbell for Odd {
     fn check(&self, cpu: PhysCpuId, vector: Vector) -> Result<(), DoorbellError> {
         match self.check_fails.load(Relaxed) {
@@ -110,7 +121,8 @@ unsafe impl Doorbell for Odd {
     }
 }
 
-// SAFETY: the calls go to the mock's platform, which keeps the contract. A test that claims another id has only one CPU.
+// SAFETY: the calls are passed to the mock's platform, which keeps the contract. A test that sets another id or index has only
+// one CPU, so two CPUs never have the same one.
 unsafe impl ThisCpu for Odd {
     fn physical_id(&self) -> PhysCpuId {
         match self.cpu.load(Relaxed) {

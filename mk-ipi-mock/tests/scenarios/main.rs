@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel can die after any of its stores. These are small scenarios on the native link (SPEC chapter N). Each is run once
-//! for each store of each kernel: the kernel stops at that store, and starts again as its next incarnation. Then everything
-//! must continue: each message is handled once. At each death of a receiver, at most one message of a lane may be missing, and
-//! its sender must be told.
+//! A kernel can die at any of its stores. These are small scenarios on the native link (SPEC chapter N). Each scenario is run
+//! once for each store of each kernel: the kernel stops at that store, and starts again as its next incarnation. Then the link
+//! must still work, and each message must be handled once. At each death of a receiver, at most one message of a lane can be
+//! missing, and its sender must get the event InDoubt for it.
 //!
-//! A run ends when nothing is pending any more. No kernel polls, so if a doorbell is missing, work is left at the end.
-//! `MK_IPI_SCENARIO_SEEDS` is the number of schedules that are tried; the default is 2. `MK_IPI_SCENARIO_STRIDE` is the number
-//! of stores from one point of a double death to the next; the default is 9, and 1 tries all. `cargo xtask scenarios` runs as
-//! many as you like.
+//! A run ends when nothing is pending any more. No kernel polls, except in the steps `Poll` and `Reattach`. So if a doorbell is
+//! missing, messages are left at the end. `MK_IPI_SCENARIO_SEEDS` is the number of seeds that are tried for each scenario. The
+//! default is 2. `MK_IPI_SCENARIO_STRIDE` is used where two deaths are tried: only every n-th store is tried as the place of a
+//! death. The default is 9, and 1 tries all stores. `cargo xtask scenarios` runs more seeds.
 #![expect(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use world::{play, Death, Step};
 use Step::*;
 
-/// What kernels 0 and 1 do, in addition to receiving messages.
+/// The scenarios: a name, and the scripts of kernels 0 and 1. In addition to its script, each kernel receives messages.
 const SCENARIOS: [(&str, [&[Step]; 2]); 11] = [
     ("lives before the receiver's first", [&[Send(3), Reattach, Send(3), Reattach, Send(2)], &[Late]]),
     ("a stream that wraps and fills", [&[Send(13)], &[]]),
@@ -39,26 +39,30 @@ const SCENARIOS: [(&str, [&[Step]; 2]); 11] = [
     ("goodbye", [&[Send(2), Goodbye, Send(3)], &[Received(1), Goodbye, Send(2)]]),
 ];
 
+/// Returns the number in an environment variable, or a default if the variable is not set.
 fn setting(name: &str, unless_told: u64) -> u64 {
     std::env::var(name).map_or(unless_told, |value| value.parse().unwrap())
 }
 
-/// After this many points with problems a thread stops trying.
+/// When a thread has found this many points with problems, it plays no more points.
 const ENOUGH: u64 = 30;
 
-/// All problems that were found, with how often and where each was found first.
+/// The result of many points. A point is one run of a scenario, with one seed and one choice of deaths.
 #[derive(Default)]
 struct Found {
+    /// The number of points.
     points: u64,
-    /// Steps of the machines in all points: accesses to memory, doorbells, interrupts.
+    /// The number of steps of the machines in all points: accesses to memory, doorbells, interrupts and so on.
     steps: u64,
-    /// Points with a problem.
+    /// The number of points with a problem.
     bad: u64,
+    /// For each problem: how often it was found, and the first point at which it was found.
     problems: BTreeMap<String, (u64, String)>,
 }
 
 impl Found {
-    /// Plays scenario `number` with these deaths. Returns whether all of them happened, and the stores of each kernel.
+    /// Plays scenario `number` with these deaths. Returns whether all of them happened, and how many stores the last life of each
+    /// kernel made.
     fn point(&mut self, number: usize, seed: u64, deaths: &[Death]) -> (bool, [u64; 2]) {
         if self.bad >= ENOUGH {
             return (false, [ENOUGH; 2]);
@@ -75,6 +79,7 @@ impl Found {
         (played.deaths == deaths.len(), played.stores)
     }
 
+    /// Prints the numbers of points and steps. Panics if any problem was found.
     fn report(self, what: &str) {
         let list = self
             .problems
@@ -87,7 +92,7 @@ impl Found {
     }
 }
 
-/// Calls `part` for each scenario and seed, on two threads.
+/// Calls `part` with the number of each scenario and each seed, on two threads. Returns the results of both.
 fn everywhere(part: impl Fn(&mut Found, usize, u64) + Sync) -> Found {
     let jobs: Vec<_> = (0..SCENARIOS.len())
         .flat_map(|n| (0..setting("MK_IPI_SCENARIO_SEEDS", 2)).map(move |seed| (n, seed)))
@@ -127,15 +132,15 @@ fn nothing_goes_wrong_when_nobody_dies() {
 fn everything_goes_on_whichever_store_is_a_kernels_last() {
     let found = everywhere(|found, number, seed| {
         let (_, stores) = found.point(number, seed, &[]);
-        assert!(stores.iter().all(|n| *n > 20), "too few stores for a test: {stores:?}");
+        assert!(stores.iter().all(|n| *n > 20), "a kernel makes too few stores for this test: {stores:?}");
         for (kernel, stores) in stores.into_iter().enumerate() {
-            // Another schedule can have a few more stores.
+            // With a death the kernel can make a few more stores than without one.
             for store in (1..=stores + 20).rev() {
                 found.point(number, seed, &[Death { kernel, store }]);
             }
         }
     });
-    found.report("one death each");
+    found.report("with one death");
 }
 
 #[test]
@@ -147,7 +152,7 @@ fn everything_goes_on_when_a_kernel_dies_while_a_death_is_mended() {
             for store in (1 + seed % stride as u64..=stores).step_by(stride) {
                 let first = Death { kernel, store };
                 for kernel in 0..2 {
-                    // Stops when the kernel comes to the end of its work without a second death.
+                    // Ends when the second death does not happen, because the kernel makes fewer stores.
                     let mut seconds = (1 + store % stride as u64..400).step_by(stride);
                     let _ = seconds
                         .find(|&store| !found.point(number, seed, &[first, Death { kernel, store }]).0);
@@ -155,5 +160,5 @@ fn everything_goes_on_when_a_kernel_dies_while_a_death_is_mended() {
             }
         }
     });
-    found.report("two deaths each");
+    found.report("with two deaths");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conditions that must hold for a lane at the end (SPEC N-11).
+//! The conditions that must hold for a lane at the end of a scenario (SPEC N-11).
 
 use mk_ipi_abi::Incarnation;
 use std::collections::BTreeSet;
@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 /// A message that `send` accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// The number in its payload.
+    /// The test's number of the message, which its payload begins with.
     pub number: u64,
-    /// The message number that `send` returned: the position after it.
+    /// The message number that `send` returned: the position after the message.
     pub position: u64,
 }
 
@@ -19,23 +19,25 @@ pub struct Session {
     pub life: Incarnation,
     /// The messages that it sent, in order.
     pub sent: Vec<Sent>,
-    /// Positions of the messages that were reported to the sender as in doubt.
+    /// The positions of the messages that were reported to the sender as in doubt.
     pub doubts: Vec<u64>,
-    /// Ranges of messages that were reported to the sender as discarded: positions above the first number, up to the second.
+    /// The ranges of messages that were reported to the sender as discarded: the positions above the first number, up to the
+    /// second.
     pub discarded: Vec<(u64, u64)>,
-    /// True if this life is over. Then no more reports about its messages come.
+    /// True if this life is over. Then the sender gets no more events about its messages.
     pub over: bool,
-    /// True if it broke the protocol.
+    /// True if this life has broken the protocol.
     pub hostile: bool,
 }
 
 impl Session {
-    /// A life that has sent nothing yet.
+    /// Makes the record of a life that has sent nothing yet.
     pub fn new(life: Incarnation) -> Self {
         let (sent, doubts, discarded) = (Vec::new(), Vec::new(), Vec::new());
         Self { life, sent, doubts, discarded, over: false, hostile: false }
     }
 
+    /// Returns true if the message with this position was reported as discarded.
     fn was_given_back(&self, position: u64) -> bool {
         self.discarded.iter().any(|(after, to)| position > *after && position <= *to)
     }
@@ -44,9 +46,9 @@ impl Session {
 /// A message that was handled.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// The number in its payload.
+    /// The test's number of the message, which its payload begins with.
     pub number: u64,
-    /// The sender's life, as the receiver was told.
+    /// The sender's incarnation that the message had when it was handled.
     pub life: Option<Incarnation>,
 }
 
@@ -54,7 +56,7 @@ pub struct Received {
 pub struct Lane<'a> {
     /// The sender's lives, in order.
     pub sessions: &'a [Session],
-    /// Messages whose `send` did not return, because the sender stopped in it.
+    /// The numbers of the messages whose `send` did not return, because the sender stopped in it.
     pub uncertain: &'a BTreeSet<u64>,
     /// The messages that were handled, in order.
     pub received: &'a [Received],
@@ -65,10 +67,10 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Calls `say` for each condition that does not hold.
+    /// Checks all conditions. Calls `say` with a text for each condition that does not hold.
     pub fn judge(&self, say: &mut dyn FnMut(&str)) {
         if self.received.windows(2).any(|pair| pair[0].number >= pair[1].number) {
-            say("a message came out of order, or twice");
+            say("a message was handled twice, or after a later one");
         }
         let numbers: BTreeSet<u64> = self.received.iter().map(|received| received.number).collect();
         let mut missing = 0;
@@ -76,12 +78,13 @@ impl Lane<'_> {
             missing += self.judge_session(session, &numbers, say);
         }
         if missing > self.deaths {
-            say("more messages are missing than deaths can explain");
+            say("more messages are missing than the receiver had deaths");
         }
         self.judge_origins(say);
     }
 
-    /// Each message that was sent must be handled, or its sender must be told that it was not. Returns how many were not handled.
+    /// Checks that each message of this life was handled, or was reported to its sender as discarded or in doubt. Returns how
+    /// many messages were neither handled nor excused.
     fn judge_session(&self, session: &Session, numbers: &BTreeSet<u64>, say: &mut dyn FnMut(&str)) -> usize {
         let mut missing = 0;
         for &Sent { number, position } in &session.sent {
@@ -100,15 +103,15 @@ impl Lane<'_> {
         }
         let is_of_it = |position: &u64| session.sent.iter().any(|sent| sent.position == *position);
         if !session.doubts.iter().all(is_of_it) {
-            say("a message that was never sent was reported as in doubt");
+            say("a message was reported as in doubt that was never sent");
         }
         if session.doubts.len() > self.deaths {
-            say("more messages are in doubt than there were deaths");
+            say("more messages are in doubt than the receiver had deaths");
         }
         missing
     }
 
-    /// Each message that was handled must have been sent, by the life that it names.
+    /// Checks that each message that was handled had been sent, and that it names the life that sent it.
     fn judge_origins(&self, say: &mut dyn FnMut(&str)) {
         for received in self.received {
             let by =
@@ -116,7 +119,7 @@ impl Lane<'_> {
             match by {
                 None if self.uncertain.contains(&received.number) => {}
                 None => say("a message was handled that was not sent"),
-                // If a life ended before it was answered, its messages do not name it.
+                // The messages of a life that ended before its hello was answered can have no incarnation.
                 Some(session) if received.life.is_none() && session.over => {}
                 Some(session) if received.life != Some(session.life) => {
                     say("a message names another life than its sender's")

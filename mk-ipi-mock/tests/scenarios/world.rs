@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two kernels that follow a script through any number of lives, and the checks of both at the end.
+//! Plays a scenario: two kernels do the steps of their scripts, through any number of lives. At the end both lanes are checked.
 
 use crate::verdict::{Lane, Received, Sent, Session};
 use mk_ipi_abi::native::{lines_of, Geometry};
@@ -14,76 +14,83 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const TYPE: MessageType = MessageType(7);
 const LINES: u32 = 8;
 const MAX_LEN: u32 = 256;
-/// How many messages each kernel sends at the end, to check that the lanes still work.
+/// The number of messages that each kernel sends at the end, to check that the lanes still work.
 const LAST: u64 = 6;
-/// How many messages are posted at once.
+/// The largest number of messages that are posted in one call.
 const TOGETHER: u64 = 3;
 
 /// A step in the script of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Sends so many messages to the other kernel.
+    /// Sends this many messages to the other kernel.
     Send(u64),
-    /// Posts so many messages, a few at a time.
+    /// Posts this many messages to the other kernel, at most [`TOGETHER`] in one call.
     Many(u64),
-    /// Attaches its lane again, in the same incarnation.
+    /// Begins a new life in the lane to the other kernel, in the same incarnation.
     Reattach,
-    /// Writes bad tags into its lane.
+    /// Writes wrong tags into the lane to the other kernel.
     Breach,
-    /// Says goodbye, but continues all the same.
+    /// Calls `goodbye`, and continues with the script.
     Goodbye,
-    /// Waits until so many messages have come since the start.
+    /// Waits until this many messages were handled since the start of the scenario.
     Received(usize),
-    /// Begins its next life as a receiver.
+    /// Begins the next life as a receiver.
     Restart,
-    /// As `Restart`, but discards unread messages, at this and at later restarts.
+    /// The same as `Restart`, but this life and later ones discard unread messages.
     Discard,
-    /// Polls so many times.
+    /// Polls this many times.
     Poll(u64),
-    /// Boots only when the other kernel has nothing more to do. This can only be the first step.
+    /// Boots only when the other kernel cannot continue. This can only be the first step.
     Late,
 }
 
-/// Where a kernel dies: at its `store`-th store, counted from where the machine is when the death is ordered.
+/// The place where a kernel dies: its `store`-th store, counted from the moment at which the fault is injected.
 #[derive(Clone, Copy, Debug)]
 pub struct Death {
     pub kernel: usize,
     pub store: u64,
 }
 
-/// The result of a scenario.
+/// The result of a run of a scenario.
 pub struct Played {
     /// How many of the deaths happened.
     pub deaths: usize,
-    /// How many stores the last life of each kernel made, up to the end of its script.
+    /// How many stores the last life of each kernel made.
     pub stores: [u64; 2],
-    /// Steps of the machine: accesses to memory, doorbells, interrupts.
+    /// The number of steps of the machine: accesses to memory, doorbells, interrupts and so on.
     pub steps: u64,
+    /// The conditions that did not hold.
     pub problems: Vec<String>,
 }
 
+/// The test's record of a kernel.
 #[derive(Default)]
 struct Side {
     script: Vec<Step>,
-    /// The index of the next step.
+    /// The index of the next step of the script.
     at: usize,
+    /// How many messages of this step were sent.
     sent: u64,
+    /// The kernel's incarnation. The steps `Restart` and `Discard` increment it too.
     life: u32,
-    /// How often its kernel stopped.
+    /// How often the kernel was stopped.
     deaths: usize,
+    /// True if the kernel discards unread messages when it begins a life.
     gives_back: bool,
-    /// True if it found no space or no answer, and was not told of either since.
+    /// True if a send found no space or no answer, and the kernel has got no event Space or Answered since then.
     waits: bool,
     /// The number of the next message.
     next: u64,
     /// The numbers of the messages that are being sent.
     sending: Vec<u64>,
-    /// Messages whose `send` did not return, because it stopped there.
+    /// The numbers of the messages whose `send` did not return, because the kernel was stopped in it.
     uncertain: BTreeSet<u64>,
+    /// The kernel's lives in its lane to the other kernel.
     sessions: Vec<Session>,
+    /// The messages that the kernel has handled.
     received: Vec<Received>,
     link: Option<Arc<Link>>,
-    /// The machine's incarnation of this kernel that has booted.
+    /// The number of the machine's incarnation in which the kernel has booted.
     booted: Option<u32>,
     problems: Vec<String>,
 }
@@ -107,10 +114,10 @@ struct World {
     machine: Machine,
     geometry: Geometry,
     regions: [PhysRange; 2],
-    /// A word for each kernel. Its handlers store to it, so that the kernel can also stop inside a handler.
+    /// A word for each kernel. The kernel's handler stores to it, so that a kernel can also be stopped inside its handler.
     scratch: [PhysAddr; 2],
     sides: [Mutex<Side>; 2],
-    /// Steps of the machine so far.
+    /// The number of steps of the machine so far.
     steps: AtomicU64,
     me: Weak<World>,
 }
@@ -119,13 +126,13 @@ fn id(kernel: usize) -> InstanceId {
     InstanceId::new(kernel as u8)
 }
 
-/// The payload of message `number`, which takes one line or several.
+/// Returns the payload of message `number`. Depending on the number, it takes one line or several.
 fn payload(number: u64) -> Vec<u8> {
     let len = [8, 14, 130, 48, 20, 200, 60][number as usize % 7];
     number.to_le_bytes().into_iter().chain((0..).map(|i| (number * 7 + i) as u8)).take(len).collect()
 }
 
-/// Plays the scripts with these deaths, one after another.
+/// Plays the scripts of both kernels. The deaths happen one after another.
 pub fn play(seed: u64, scripts: [&[Step]; 2], deaths: &[Death]) -> Played {
     let builder = Machine::builder().kernel(&[0]).kernel(&[3]).memory(16);
     let machine = builder.mode(Mode::Stepped { seed }).step_limit(60_000).build();
@@ -159,7 +166,7 @@ impl World {
         self.sides[k].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs until nothing is pending. Returns false if the run fails.
+    /// Runs the machine until nothing is pending. Returns false if the run fails.
     fn run(&self) -> bool {
         let run = self.machine.run(|cpu| {
             let k = cpu.kernel();
@@ -183,8 +190,8 @@ impl World {
         }
     }
 
-    /// Plays the script with the deaths. After each death the kernel is started again before the next death is ordered. Then
-    /// both kernels send the last messages. Returns how many deaths happened, or `None` if a run failed.
+    /// Plays the scripts with the deaths. After each death the kernel is started again, and only then the next death is injected.
+    /// At the end both kernels send the last messages. Returns how many deaths happened, or `None` if a run failed.
     fn live_and_die(&self, deaths: &[Death]) -> Option<usize> {
         let mut came = 0;
         if let Some(late) = (0..2).find(|k| matches!(self.side(*k).script[..], [Step::Late, ..])) {
@@ -214,10 +221,10 @@ impl World {
         }
         for k in 0..2 {
             let mut side = self.side(k);
-            // Nothing is pending, and no kernel waits for a clock: so a step that is left would never be done.
+            // Nothing is pending, and no kernel waits for a timer. So a step that is not done now would never be done.
             if side.at < side.script.len() && !matches!(side.script[side.at], Step::Received(_)) {
                 let step = side.script[side.at];
-                side.problems.push(format!("kernel {k} waits in vain, {step:?}"));
+                side.problems.push(format!("kernel {k} cannot finish the step {step:?}"));
             }
             let at = side.at;
             side.script.truncate(at);
@@ -227,7 +234,7 @@ impl World {
         self.run().then_some(came)
     }
 
-    /// A kernel has stopped. This ends its life in the books of the test.
+    /// Records that kernel `k` was stopped: its lives are over, and the messages that it was sending are uncertain.
     fn bury(&self, k: usize) {
         self.hear(k);
         let mut side = self.side(k);
@@ -238,6 +245,7 @@ impl World {
         side.sessions.iter_mut().for_each(|session| session.over = true);
     }
 
+    /// Boots the kernel of this CPU as its next incarnation.
     fn boot(&self, cpu: &Cpu) {
         let (k, platform) = (cpu.kernel(), cpu.platform());
         let life = self.side(k).next_life();
@@ -261,11 +269,11 @@ impl World {
         let kernel = self.machine.kernel(other);
         let config = kernel.native_config(id(other), Incarnation::FIRST);
         if let Err(e) = link.attach_instance(&config, Some(self.regions[other])) {
-            self.side(k).problems.push(format!("not attached: {e:?}"));
+            self.side(k).problems.push(format!("an instance cannot be attached: {e:?}"));
         }
     }
 
-    /// Kernel `k` begins a life in its lane to the other.
+    /// Begins a life of kernel `k` in its lane to the other kernel.
     fn begin(&self, k: usize, link: &Link) {
         let (_, life) = link.identity().unwrap();
         let mut side = self.side(k);
@@ -275,21 +283,22 @@ impl World {
         self.attach(k, link, 1 - k);
     }
 
+    /// The handler of kernel `k`: records the message, and checks its payload and its lives.
     fn receive(&self, k: usize, message: &Message<'_>) {
         let number = message.payload().first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-        // The kernel can stop at this store too. Then the message was not handled.
+        // The kernel can also be stopped at this store. Then the message is not recorded as handled.
         self.machine.poke(self.scratch[k], number);
         let mut side = self.side(k);
         if message.sender() != Some(id(1 - k)) || message.payload() != payload(number) {
-            side.problems.push("a message came that was not sent".into());
+            side.problems.push("a message has a wrong sender or wrong bytes".into());
         }
         if message.receiver_incarnation() != Some(side.life()) {
-            side.problems.push("a message names another life of its receiver".into());
+            side.problems.push("a message does not name the life of its receiver that handles it".into());
         }
         side.received.push(Received { number, life: message.sender_incarnation() });
     }
 
-    /// Takes note of what the observer of `k` was told.
+    /// Takes the events that were reported at kernel `k`, and records them.
     fn hear(&self, k: usize) {
         for (_, event) in self.machine.kernel(k).peer_events() {
             let from_hostile = self.side(1 - k).sessions.iter().any(|session| session.hostile);
@@ -299,18 +308,21 @@ impl World {
                 PeerEvent::InDoubt { number } => side.session().doubts.push(number),
                 PeerEvent::Discarded { after, to } => side.session().discarded.push((after, to)),
                 PeerEvent::Quarantined(breach) if !from_hostile => {
-                    side.problems.push(format!("an honest kernel is in quarantine: {breach:?}"));
+                    side.problems.push(format!(
+                        "a kernel that did not break the protocol is in quarantine: {breach:?}"
+                    ));
                 }
                 PeerEvent::Refused(_) if side.session().hostile => side.waits = false,
                 PeerEvent::Refused(breach) => {
-                    side.problems.push(format!("an honest kernel is refused: {breach:?}"));
+                    side.problems
+                        .push(format!("a kernel that did not break the protocol is refused: {breach:?}"));
                 }
                 _ => {}
             }
         }
     }
 
-    /// Goes on with the script until it has to wait.
+    /// Does the next steps of the script of kernel `k`, until one of them must wait.
     fn follow_script(&self, k: usize, link: &Arc<Link>) {
         loop {
             self.hear(k);
@@ -342,13 +354,13 @@ impl World {
         }
     }
 
-    /// Does a step that is done at once.
+    /// Does a step that need not wait.
     fn act(&self, k: usize, link: &Arc<Link>, step: Option<Step>) {
         match step {
             Some(Step::Goodbye) => link.goodbye(),
             Some(Step::Reattach) => {
-                // A tick is needed here to hear of events. It is a poll too, so it is not used elsewhere: there it would hide a
-                // missing doorbell.
+                // The tick makes the core report the events about this life. A tick also polls, and so it can hide that a
+                // doorbell is missing. For this reason other steps do not use it.
                 link.tick(0, u64::MAX);
                 self.hear(k);
                 self.side(k).session().over = true;
@@ -375,7 +387,7 @@ impl World {
                 let lane = self.regions[1 - k].start().0 + self.geometry.lane_at(k as u32).unwrap();
                 for position in 0..u64::from(LINES) {
                     let word = self.geometry.line_at(position) as u64;
-                    // A tag of a later lap.
+                    // This is a tag of a later lap.
                     let tag = self.geometry.first_tag(position + 1000 * u64::from(LINES));
                     self.machine.poke(PhysAddr(lane + 8 * word), tag.to_word(TYPE.0));
                 }
@@ -387,17 +399,19 @@ impl World {
 
     fn detach(&self, k: usize, link: &Link, other: usize) {
         if let Err(e) = link.destroy_instance(id(other)) {
-            self.side(k).problems.push(format!("not destroyed: {e:?}"));
+            self.side(k).problems.push(format!("an instance cannot be destroyed: {e:?}"));
         }
     }
 
-    /// Sends the next messages, or some of them. Returns false if there is no space now. Then the kernel will be told of space.
+    /// Sends the next `count` messages, or the first of them. Returns false if there is no space now, or no answer. Then the
+    /// kernel gets an event later.
     fn send(&self, k: usize, link: &Link, count: u64) -> bool {
         let numbers: Vec<u64> = {
             let mut side = self.side(k);
             let numbers = side.next..side.next + count;
             side.sending = numbers.clone().collect();
-            // The next life must not use these numbers again, because this life may have sent them.
+            // If the kernel is stopped in this call, its next life must not use these numbers again, because they can have been
+            // sent.
             side.next += count;
             numbers.collect()
         };
@@ -425,7 +439,7 @@ impl World {
             }
             Err(SendError::Full | SendError::Unanswered) => {}
             Err(e) => {
-                side.problems.push(format!("not sent: {e:?}"));
+                side.problems.push(format!("a message cannot be sent: {e:?}"));
                 return false;
             }
         }
@@ -434,12 +448,13 @@ impl World {
         let mut side = self.side(k);
         side.waits = wanted != Ok(true);
         if let Err(e) = wanted {
-            side.problems.push(format!("no space: {e:?}"));
+            side.problems.push(format!("`want_space` fails: {e:?}"));
         }
         !side.waits
     }
 
-    /// Posts as many messages as there is space for. Returns how many, and the number of the last.
+    /// Posts as many of these messages as there is space for, and flushes. Returns how many were posted, and the message number
+    /// of the last one.
     fn post(&self, k: usize, link: &Link, payloads: &[Vec<u8>]) -> Result<(usize, u64), SendError> {
         let to = id(1 - k);
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
@@ -448,7 +463,7 @@ impl World {
         Ok((taken, link.lane_stats(to)?.number))
     }
 
-    /// Checks both lanes at the end.
+    /// Checks both lanes at the end of a scenario. Adds a text to `problems` for each condition that does not hold.
     fn look_back(&self, problems: &mut Vec<String>) {
         for k in 0..2 {
             let link = self.side(k).link.clone();
@@ -460,7 +475,7 @@ impl World {
             let said = |what: &str| format!("{from} to {to}: {what}");
             problems.extend(sender.problems.iter().map(|what| said(what)));
             if sender.at < sender.script.len() {
-                problems.push(said("the lane does not work any more"));
+                problems.push(said("the last messages cannot be sent"));
             }
             let lane = Lane {
                 sessions: &sender.sessions,
